@@ -1,0 +1,48 @@
+"""Mark a few objects in microscopy images and get every similar one.
+
+Importing this package is quick: what needs torch is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sam2_fewshot.errors import CheckpointError as CheckpointError
+    from sam2_fewshot.errors import FewShotError as FewShotError
+    from sam2_fewshot.errors import FewShotWarning as FewShotWarning
+    from sam2_fewshot.errors import InputError as InputError
+    from sam2_fewshot.errors import ServerError as ServerError
+    from sam2_fewshot.errors import SettingsError as SettingsError
+    from sam2_fewshot.records import Detection as Detection
+    from sam2_fewshot.records import Exemplar as Exemplar
+    from sam2_fewshot.records import Frame as Frame
+    from sam2_fewshot.records import InstanceMask as InstanceMask
+    from sam2_fewshot.records import Location as Location
+    from sam2_fewshot.segmenter import FewShotSegmenter as FewShotSegmenter
+    from sam2_fewshot.settings import Settings as Settings
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    **dict.fromkeys(
+        ("CheckpointError", "FewShotError", "FewShotWarning", "InputError", "ServerError", "SettingsError"),
+        "errors",
+    ),
+    **dict.fromkeys(("Detection", "Exemplar", "Frame", "InstanceMask", "Location"), "records"),
+    "FewShotSegmenter": "segmenter",
+    "Settings": "settings",
+}
+
+__all__ = [*_HOMES, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,1 @@
+"""Masks, outlines and boxes. The one place that converts between array indices and pixel coordinates."""

@@ -1,0 +1,148 @@
+"""Mask ↔ polygon, with the half-pixel rule.
+
+Array element ``[r, c]`` is the pixel whose centre is ``(x, y) = (c + 0.5, r + 0.5)``. Contour finders and
+rasterizers work with pixel centres at integers, so half a pixel is added on the way out and taken off on the way in.
+A mask whose polygon was not simplified comes back exactly from it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import shapely
+from scipy import ndimage
+from shapely import Polygon
+from skimage.draw import polygon as rasterize
+from skimage.measure import find_contours
+
+from sam2_fewshot.records import InstanceMask
+
+if TYPE_CHECKING:
+    from shapely.geometry.base import BaseGeometry
+
+
+def mask_to_polygon(instance: InstanceMask, smoothing: float = 0.0) -> Polygon:
+    """Return the outer ring of a mask's largest part.
+
+    Parameters
+    ----------
+    instance
+        The mask; it must not be empty.
+    smoothing
+        Tolerance of the Douglas-Peucker simplification in pixels; 0 keeps every vertex.
+
+    Returns
+    -------
+    Polygon
+        Valid, without holes, in image pixels ``(x, y)``. It runs through the middle between pixels on and off
+        the object, so a single pixel is a diamond of half a pixel's area.
+
+    Raises
+    ------
+    ValueError
+        If the mask is empty.
+    """
+    if not instance.data.any():
+        raise ValueError("an empty mask has no outline")
+    # The frame of zeros closes contours at the crop's border; without it they would be open and lose a corner.
+    padded = np.pad(instance.data, 1).astype(np.uint8)
+    rings = [Polygon(ring) for ring in find_contours(padded, 0.5)]  # type: ignore[no-untyped-call]
+    largest = max(rings, key=lambda ring: ring.area)
+    rows, columns = np.asarray(largest.exterior.coords).T
+    outline = Polygon(np.column_stack([columns + instance.x0 - 0.5, rows + instance.y0 - 0.5]))
+    if smoothing > 0:
+        simpler = outline.simplify(smoothing, preserve_topology=True)
+        if isinstance(simpler, Polygon) and simpler.is_valid and simpler.area > 0:
+            outline = simpler
+    return outline
+
+
+def polygon_to_mask(polygon: Polygon, frame_shape: tuple[int, int]) -> InstanceMask:
+    """Return the pixels whose centres lie in a polygon.
+
+    Parameters
+    ----------
+    polygon
+        In image pixels ``(x, y)``; holes are left out. Parts outside the frame are cut off.
+    frame_shape
+        ``(height, width)`` of the frame in pixels.
+
+    Returns
+    -------
+    InstanceMask
+        Cropped to the object. It is empty, with a crop of no pixels, when no pixel centre of the frame is inside.
+    """
+    height, width = frame_shape
+    x_low, y_low, x_high, y_high = polygon.bounds
+    x0, y0 = max(int(np.floor(x_low)), 0), max(int(np.floor(y_low)), 0)
+    x1, y1 = min(int(np.ceil(x_high)), width), min(int(np.ceil(y_high)), height)
+    if x1 <= x0 or y1 <= y0:
+        return InstanceMask(np.zeros((0, 0), bool), 0, 0, frame_shape)
+    data = np.zeros((y1 - y0, x1 - x0), bool)
+    for ring, inside in [(polygon.exterior, True), *((hole, False) for hole in polygon.interiors)]:
+        x, y = np.asarray(ring.coords)[:, :2].T
+        rows, columns = rasterize(y - 0.5 - y0, x - 0.5 - x0, data.shape)  # type: ignore[no-untyped-call]
+        data[rows, columns] = inside
+    return crop_to_object(data, frame_shape, x0, y0)
+
+
+def crop_to_object(
+    mask: np.ndarray, frame_shape: tuple[int, int] | None = None, x0: int = 0, y0: int = 0
+) -> InstanceMask:
+    """Crop a boolean array to the object in it.
+
+    Parameters
+    ----------
+    mask
+        Boolean array (h, w).
+    frame_shape
+        ``(height, width)`` of the frame; the array's own shape when left out.
+    x0, y0
+        Column and row of ``mask[0, 0]`` in the frame.
+
+    Returns
+    -------
+    InstanceMask
+        With a crop of no pixels when the mask is empty.
+    """
+    shape = frame_shape or (mask.shape[0], mask.shape[1])
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not rows.size:
+        return InstanceMask(np.zeros((0, 0), bool), 0, 0, shape)
+    data = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return InstanceMask(np.array(data, bool), x0 + int(columns[0]), y0 + int(rows[0]), shape)
+
+
+def largest_part(instance: InstanceMask) -> InstanceMask:
+    """Return a mask's largest connected part, its holes left as they are.
+
+    Pixels are connected over their edges, not their corners, as in :func:`mask_to_polygon`.
+
+    Parameters
+    ----------
+    instance
+        The mask; it must not be empty.
+    """
+    parts, count = ndimage.label(instance.data)
+    if count == 1:
+        return instance
+    largest = int(np.bincount(parts.ravel())[1:].argmax()) + 1
+    return crop_to_object(parts == largest, instance.frame_shape, instance.x0, instance.y0)
+
+
+def valid_polygon(geometry: BaseGeometry) -> Polygon | None:
+    """Return the largest valid polygon in a geometry, None when there is no area in it.
+
+    A self-crossing outline is split where it crosses itself (:func:`shapely.make_valid`).
+    """
+    mended = geometry if geometry.is_valid else shapely.make_valid(geometry)
+    parts = [part for part in shapely.get_parts(mended) if isinstance(part, Polygon) and part.area > 0]
+    if not parts:  # make_valid may nest polygons in a collection
+        parts = [
+            inner
+            for part in shapely.get_parts(mended)
+            for inner in shapely.get_parts(part)
+            if isinstance(inner, Polygon) and inner.area > 0
+        ]
+    return max(parts, key=lambda part: part.area, default=None)

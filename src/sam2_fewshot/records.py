@@ -1,0 +1,220 @@
+"""The records that flow through the program, all of them frozen.
+
+Coordinates are ``(x, y)`` in pixels of the full image, x to the right and y down. Pixel (column c, row r) covers
+``c..c+1`` and ``r..r+1``, so its centre lies at ``(c + 0.5, r + 0.5)``. Arrays are indexed ``[row, column]``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from shapely import Polygon
+
+    from sam2_fewshot.protocols import FrameReader
+
+Box = tuple[int, int, int, int]
+"""Pixel box ``(x0, y0, x1, y1)``, half open: columns ``x0 .. x1 - 1`` and rows ``y0 .. y1 - 1``."""
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Location:
+    """Position of a frame in a dataset, all indices counted from 0.
+
+    Parameters
+    ----------
+    xy, z, time
+        Image (stage position), slice and time point.
+    """
+
+    xy: int = 0
+    z: int = 0
+    time: int = 0
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class InstanceMask:
+    """One object's mask, kept cropped to its bounding box.
+
+    A full-frame array for each of a thousand objects would take a gigabyte a thousand megapixels; the crop
+    takes what the object takes.
+
+    Parameters
+    ----------
+    data
+        Boolean array (h, w), True on the object.
+    x0, y0
+        Column and row of ``data[0, 0]`` in the frame.
+    frame_shape
+        ``(height, width)`` of the frame in pixels.
+    """
+
+    data: NDArray[np.bool_]
+    x0: int
+    y0: int
+    frame_shape: tuple[int, int]
+
+    @property
+    def box(self) -> Box:
+        """The box of the crop ``(x0, y0, x1, y1)``, half open, in pixels."""
+        height, width = self.data.shape
+        return self.x0, self.y0, self.x0 + width, self.y0 + height
+
+    @property
+    def area(self) -> int:
+        """Number of pixels on the object."""
+        return int(np.count_nonzero(self.data))
+
+    def full(self) -> NDArray[np.bool_]:
+        """Return the mask as a boolean array of the frame's shape (H, W)."""
+        return self.window((0, 0, self.frame_shape[1], self.frame_shape[0]))
+
+    def window(self, box: Box) -> NDArray[np.bool_]:
+        """Return the part of the mask in a box, boolean (y1 - y0, x1 - x0).
+
+        Parameters
+        ----------
+        box
+            ``(x0, y0, x1, y1)`` in frame pixels, half open; it may reach beyond the frame, where the mask is False.
+        """
+        x0, y0, x1, y1 = box
+        left, top, right, bottom = self.box
+        out = np.zeros((y1 - y0, x1 - x0), bool)
+        rows = slice(max(y0, top), max(min(y1, bottom), max(y0, top)))
+        columns = slice(max(x0, left), max(min(x1, right), max(x0, left)))
+        out[rows.start - y0 : rows.stop - y0, columns.start - x0 : columns.stop - x0] = self.data[
+            rows.start - top : rows.stop - top, columns.start - left : columns.stop - left
+        ]
+        return out
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Frame:
+    """One image plane in memory, as SAM 2 sees it.
+
+    It is also the simplest :class:`~sam2_fewshot.protocols.FrameReader`.
+
+    Parameters
+    ----------
+    pixels
+        uint8 array (H, W, 3), RGB.
+    name
+        What to call the frame in results and messages, usually the file's name.
+    location
+        Where it belongs in the dataset.
+    """
+
+    pixels: NDArray[np.uint8]
+    name: str = "image"
+    location: Location = field(default_factory=Location)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(height, width)`` in pixels."""
+        return self.pixels.shape[0], self.pixels.shape[1]
+
+    def read(self, region: Box | None = None) -> NDArray[np.uint8]:
+        """Return the RGB pixels (h, w, 3) of a region, or of all of the frame."""
+        if region is None:
+            return self.pixels
+        x0, y0, x1, y1 = region
+        return self.pixels[y0:y1, x0:x1]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Exemplar:
+    """One object that the user has marked.
+
+    Exactly one of `mask`, `polygon` and `point` tells where it is.
+
+    Parameters
+    ----------
+    image
+        Array (H, W) or (H, W, 3), or a :class:`~sam2_fewshot.protocols.FrameReader`.
+    mask
+        Boolean array (H, W), True on the object.
+    polygon
+        Outline in image pixels ``(x, y)``.
+    point
+        A point ``(x, y)`` on the object; SAM 2 makes the mask from it.
+    negative
+        True for an object of the kind that is *not* wanted.
+    label
+        What to call the example in messages, for instance "cells.geojson, object 3".
+    """
+
+    image: NDArray[np.generic] | FrameReader
+    mask: NDArray[np.bool_] | None = None
+    polygon: Polygon | None = None
+    point: tuple[float, float] | None = None
+    negative: bool = False
+    label: str = ""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Candidate:
+    """A mask that was proposed and has not been judged yet.
+
+    Parameters
+    ----------
+    mask
+        The proposed object.
+    predicted_iou
+        SAM 2's own guess of the mask's quality, in [0, 1].
+    stability
+        IoU of the mask at a cut of +1 and of -1 logits, in [0, 1].
+    point
+        The prompt ``(x, y)`` that gave it, in image pixels.
+    """
+
+    mask: InstanceMask
+    predicted_iou: float
+    stability: float
+    point: tuple[float, float]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Detection:
+    """An object that was found.
+
+    Parameters
+    ----------
+    instance
+        The object's mask, cropped to its bounding box: one connected part, which may have holes.
+    polygon
+        Valid outline in image pixels ``(x, y)``: the outer ring of the mask.
+    score
+        How sure the program is, in [0, 1].
+    similarity
+        Raw cosine similarity to the examples' prototype, in [-1, 1].
+    predicted_iou
+        SAM 2's own guess of the mask's quality, in [0, 1].
+    location
+        Position of the frame in the dataset.
+    """
+
+    instance: InstanceMask
+    polygon: Polygon
+    score: float
+    similarity: float
+    predicted_iou: float
+    location: Location = field(default_factory=Location)
+
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        """The mask as a boolean array of the frame's shape (H, W)."""
+        return self.instance.full()
+
+    @property
+    def area(self) -> int:
+        """Area of the mask in pixels."""
+        return self.instance.area
+
+    @property
+    def bbox(self) -> Box:
+        """Bounding box ``(x0, y0, x1, y1)`` in pixels, half open."""
+        return self.instance.box

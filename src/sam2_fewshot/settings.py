@@ -1,0 +1,261 @@
+"""Every knob of the program, once.
+
+The command line's options, the YAML file and the tables in the docs are generated from :class:`Settings`, so a
+range or a help text is written here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from sam2_fewshot.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pydantic.config import JsonDict
+    from pydantic.fields import FieldInfo
+    from pydantic_core import ErrorDetails
+
+
+def _knob(
+    default: Any,
+    title: str,
+    description: str,
+    *,
+    group: str,
+    unit: str = "",
+    **limits: Any,
+) -> Any:
+    extra: JsonDict = {"group": group, "unit": unit}
+    return Field(default, title=title, description=description, json_schema_extra=extra, **limits)
+
+
+class Settings(BaseModel):
+    """How to look for objects.
+
+    Each field has a range, a default, a unit and a help text; ``Settings.model_fields`` has them all.
+
+    Raises
+    ------
+    SettingsError
+        If a value is out of its range or of the wrong kind, or if a name is unknown. The message names the
+        setting, the value and what is allowed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    # --- the seed's parameters ---------------------------------------------------------------------------------
+    similarity_threshold: float = _knob(
+        0.5,
+        "Similarity Threshold",
+        "Keep a candidate whose cosine similarity to the examples is at least this. Raise it when too much is "
+        "found, lower it when objects are missed.",
+        group="matching",
+        ge=0.0,
+        le=1.0,
+    )
+    target_occupancy: float = _knob(
+        0.20,
+        "Target Occupancy",
+        "Share of the area of its context crop that an object fills. Lower gives more surroundings.",
+        group="matching",
+        ge=0.05,
+        le=0.80,
+    )
+    points_per_side: int = _knob(
+        128,
+        "Points per side",
+        "Prompts along each side of the frame. More finds smaller objects and takes longer (with its square).",
+        group="proposals",
+        unit="points",
+        ge=16,
+        le=256,
+    )
+    min_mask_area: int = _knob(
+        30,
+        "Min Mask Area",
+        "Smallest object to consider, measured on the mask at full resolution.",
+        group="proposals",
+        unit="px",
+        ge=0,
+        le=10**9,
+    )
+    max_mask_area: int = _knob(
+        0,
+        "Max Mask Area",
+        "Largest object to consider, measured on the mask at full resolution; 0 means no limit.",
+        group="proposals",
+        unit="px",
+        ge=0,
+        le=10**9,
+    )
+    smoothing: float = _knob(
+        0.3,
+        "Smoothing",
+        "Tolerance of the outline's simplification: no vertex that is dropped lay farther from the outline "
+        "than this. 0 keeps every vertex.",
+        group="results",
+        unit="px",
+        ge=0.0,
+        le=100.0,
+    )
+
+    # --- the method --------------------------------------------------------------------------------------------
+    method: Literal["grid"] = _knob(
+        "grid",
+        "Method",
+        "How candidates are found. grid: one SAM 2 prompt at each point of a regular grid.",
+        group="proposals",
+    )
+    predicted_iou_gate: float | None = _knob(
+        None,
+        "Predicted IoU Gate",
+        "Drop a candidate whose quality SAM 2 itself predicts at or below this. Left out: the value that suits "
+        "the checkpoint.",
+        group="proposals",
+        ge=0.0,
+        le=1.0,
+    )
+    stability_gate: float | None = _knob(
+        None,
+        "Stability Gate",
+        "Drop a candidate whose mask changes more than this when its cut moves by one logit: IoU of the two "
+        "masks. Left out: the value that suits the checkpoint.",
+        group="proposals",
+        ge=0.0,
+        le=1.0,
+    )
+    box_nms_iou: float = _knob(
+        0.7,
+        "Box NMS IoU",
+        "Of two candidates whose bounding boxes overlap by more than this IoU, the one with the lower predicted "
+        "IoU is dropped.",
+        group="proposals",
+        ge=0.0,
+        le=1.0,
+    )
+    max_zoom: float = _knob(
+        8.0,
+        "Max Zoom",
+        "Largest magnification of a context crop. Tiny objects keep more surroundings instead of being blown "
+        "up into blur.",
+        group="matching",
+        unit="×",
+        ge=1.0,
+        le=128.0,
+    )
+    max_examples: int = _knob(
+        200,
+        "Max Examples",
+        "Most examples to learn from. Of more, this many are taken, spread evenly over the list.",
+        group="matching",
+        ge=1,
+        le=100_000,
+    )
+
+    # --- the pictures ------------------------------------------------------------------------------------------
+    black_percentile: float = _knob(
+        0.1,
+        "Black Percentile",
+        "Percentile of a channel's intensities that is shown as black.",
+        group="images",
+        unit="%",
+        ge=0.0,
+        le=100.0,
+    )
+    white_percentile: float = _knob(
+        99.9,
+        "White Percentile",
+        "Percentile of a channel's intensities that is shown as full brightness.",
+        group="images",
+        unit="%",
+        ge=0.0,
+        le=100.0,
+    )
+
+    # --- the machine -------------------------------------------------------------------------------------------
+    precision: Literal["auto", "float32", "bfloat16"] = _knob(
+        "auto",
+        "Precision",
+        "Arithmetic of the model. auto: bfloat16 where the device is good at it, else float32.",
+        group="machine",
+    )
+    batch_size: int = _knob(
+        0,
+        "Batch Size",
+        "Crops encoded at a time; 0 chooses by device. It is halved when GPU memory runs out.",
+        group="machine",
+        ge=0,
+        le=4096,
+    )
+    points_per_batch: int = _knob(
+        0,
+        "Points per Batch",
+        "Prompts decoded at a time; 0 chooses by device. It is halved when GPU memory runs out.",
+        group="machine",
+        ge=0,
+        le=65536,
+    )
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise SettingsError(_sentence(error.errors()[0])) from None
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.max_mask_area and self.max_mask_area < self.min_mask_area:
+            raise ValueError(
+                f"Max Mask Area is {self.max_mask_area} px, which is below Min Mask Area "
+                f"({self.min_mask_area} px); raise it, or set it to 0 for no limit"
+            )
+        if self.white_percentile <= self.black_percentile:
+            raise ValueError(
+                f"White Percentile is {self.white_percentile} %, which is not above Black Percentile "
+                f"({self.black_percentile} %)"
+            )
+        return self
+
+    def changed(self, values: Mapping[str, Any]) -> Settings:
+        """Return a copy with some values replaced, checked like new ones.
+
+        Raises
+        ------
+        SettingsError
+            As the constructor.
+        """
+        return Settings(**{**self.model_dump(), **values})
+
+
+def bounds(field: FieldInfo) -> tuple[float | None, float | None]:
+    """Return the lowest and the highest allowed value of a numeric field, None where there is no bound."""
+    low = high = None
+    for constraint in field.metadata:
+        low = getattr(constraint, "ge", low)
+        high = getattr(constraint, "le", high)
+    return low, high
+
+
+def _sentence(problem: ErrorDetails) -> str:
+    """Say in a sentence what pydantic found."""
+    if not problem["loc"]:
+        return str(problem["ctx"]["error"]) + "."
+    name = str(problem["loc"][0])
+    field = Settings.model_fields.get(name)
+    if field is None:
+        known = ", ".join(Settings.model_fields)
+        return f"There is no setting called {name!r}. The settings are: {known}."
+    low, high = bounds(field)
+    value = problem["input"]
+    if low is not None and high is not None:
+        kind = "a whole number" if field.annotation is int else "a number"
+        allowed = f"{kind} from {low:g} to {high:g}" if high < 10**6 else f"{kind} of at least {low:g}"
+    elif problem["type"] == "literal_error":
+        allowed = str(problem["ctx"]["expected"]).replace("'", "")
+    else:
+        allowed = str(problem["msg"])
+    return f"{field.title} ({name}) is {value!r}, but it must be {allowed}; the default is {field.default!r}."

@@ -1,0 +1,36 @@
+"""Fixtures for the whole suite: a made-up picture, and the embedded model, loaded once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from sam2_fewshot.settings import Settings
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from sam2_fewshot.model.network import Sam2Model
+
+
+@pytest.fixture(scope="session")
+def micro() -> Sam2Model:
+    """The embedded checkpoint on the CPU."""
+    from sam2_fewshot.model.opening import open_model
+
+    return open_model("sam2.1_hiera_micro.pt", "cpu", Settings())
+
+
+@pytest.fixture(scope="session")
+def discs() -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+    """A picture (160, 200, 3) of bright discs on a noisy ground, one touching the border, and its labels."""
+    rng = np.random.default_rng(3)
+    rows, columns = np.mgrid[:160, :200]
+    labels = np.zeros((160, 200), np.int32)
+    centres = [(30, 40), (34, 120), (80, 60), (84, 160), (130, 30), (126, 110), (60, 196), (132, 170)]
+    for number, (row, column) in enumerate(centres, 1):
+        labels[(rows - row) ** 2 + (columns - column) ** 2 <= (12 + number % 3) ** 2] = number
+    grey = np.where(labels > 0, 170, 40) + rng.normal(0, 8, labels.shape)
+    return np.repeat(grey.clip(0, 255).astype(np.uint8)[..., None], 3, axis=2), labels

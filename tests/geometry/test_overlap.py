@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from sam2_fewshot.geometry.outlines import crop_to_object
+from sam2_fewshot.geometry.overlap import intersect, mask_iou, shared_area
+from sam2_fewshot.records import InstanceMask
+
+PAIRS = arrays(bool, st.tuples(st.just(2), st.integers(1, 9), st.integers(1, 9)))
+
+
+@given(PAIRS)
+def test_cropped_masks_overlap_like_whole_ones(pair: np.ndarray) -> None:
+    a, b = (crop_to_object(mask) for mask in pair)
+    both, either = np.sum(pair[0] & pair[1]), np.sum(pair[0] | pair[1])
+    assert shared_area(a, b) == both
+    assert mask_iou(a, b) == (both / either if either else 0.0)
+
+
+@given(PAIRS, st.integers(-4, 10), st.integers(-4, 10), st.integers(0, 9), st.integers(0, 9))
+def test_a_window_shows_the_mask_and_nothing_beyond_the_frame(
+    pair: np.ndarray, x0: int, y0: int, width: int, height: int
+) -> None:
+    mask = pair[0]
+    window = crop_to_object(mask).window((x0, y0, x0 + width, y0 + height))
+    padded = np.pad(mask, 25)
+    assert np.array_equal(window, padded[25 + y0 : 25 + y0 + height, 25 + x0 : 25 + x0 + width])
+
+
+def test_boxes_that_only_touch_share_nothing() -> None:
+    assert intersect((0, 0, 3, 3), (3, 0, 5, 3)) is None
+    assert intersect((0, 0, 3, 3), (2, 1, 5, 9)) == (2, 1, 3, 3)
+
+
+def test_full_puts_the_crop_in_its_place() -> None:
+    full = InstanceMask(np.array([[True, False], [True, True]]), 3, 1, (4, 6)).full()
+    assert full.shape == (4, 6)
+    assert [tuple(index) for index in np.argwhere(full)] == [(1, 3), (2, 3), (2, 4)]

@@ -1,0 +1,149 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from sam2_fewshot.composite import SAMPLES, ChannelStyle, contrast, merge, photo
+from sam2_fewshot.errors import InputError
+
+ABSOLUTE = ChannelStyle(mode="absolute", black=0, white=100)
+
+
+def test_one_channel_is_grey_between_its_points():
+    plane = np.array([[0, 50, 100, 200]], np.uint16)
+    assert merge([plane], [ABSOLUTE])[0].tolist() == [[0, 0, 0], [128, 128, 128], [255, 255, 255], [255, 255, 255]]
+
+
+def test_channels_are_merged_by_the_maximum_of_each_component():
+    red = ChannelStyle((255, 0, 0), "absolute", 0, 100)
+    yellow = ChannelStyle((255, 255, 0), "absolute", 0, 100)
+    first, second = np.array([[100, 20]], np.uint8), np.array([[40, 100]], np.uint8)
+    assert merge([first, second], [red, yellow])[0].tolist() == [[255, 102, 0], [255, 255, 0]]
+
+
+@pytest.mark.parametrize(
+    "dtype", ["uint8", "uint16", "uint32", "int16", "int64", "uint64", "float16", "float32", "float64"]
+)
+def test_every_kind_of_number_gives_the_same_picture(dtype):
+    plane = np.arange(0, 120, 3).reshape(4, 10).astype(dtype)
+    tint = ChannelStyle((255, 128, 0), "absolute", 10, 90)
+    expected = merge([plane.astype(np.uint8)], [tint])
+    np.testing.assert_array_equal(merge([plane], [tint]), expected)
+
+
+def test_negative_intensities_do_not_wrap_round():
+    plane = np.array([[-500, 0, 50]], np.int16)
+    assert merge([plane], [ABSOLUTE])[0, :, 0].tolist() == [0, 0, 128]
+
+
+def test_pixels_below_an_absolute_black_point_do_not_wrap_round():
+    style = ChannelStyle(mode="absolute", black=100, white=200)
+    assert merge([np.array([[99, 100, 200]], np.uint8)], [style])[0, :, 0].tolist() == [0, 0, 255]
+
+
+def test_percentiles_set_the_contrast():
+    plane = np.arange(1001, dtype=np.float32).reshape(1, -1)
+    assert contrast(plane, ChannelStyle(black=10, white=90)) == pytest.approx((100, 900))
+
+
+def test_range_is_a_share_of_lowest_to_highest_as_in_nimbusimage():
+    plane = np.array([[100, 100, 100, 300]], np.uint16)
+    assert contrast(plane, ChannelStyle(mode="range", black=10, white=50)) == pytest.approx((120, 200))
+
+
+def test_big_planes_are_sampled_evenly():
+    plane = np.tile(np.arange(2000, dtype=np.uint16), (2 * SAMPLES // 2000 + 1, 1))
+    low, high = contrast(plane, ChannelStyle(black=10, white=90))
+    assert (low, high) == pytest.approx((200, 1800), abs=3)
+
+
+@pytest.mark.parametrize("value", [0, 7, 255])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_a_constant_plane_is_black(value, dtype):
+    assert not merge([np.full((5, 5), value, dtype)], [ChannelStyle()]).any()
+
+
+def test_few_bright_spots_on_an_even_background_are_seen():
+    plane = np.zeros((100, 100), np.uint16)
+    plane[50, 50] = 900  # 0.01 % of the pixels: the 99.9th percentile is 0
+    picture = merge([plane], [ChannelStyle()])
+    assert picture[50, 50].tolist() == [255, 255, 255]
+    assert np.count_nonzero(picture) == 3
+
+
+def test_nan_is_black_and_infinity_does_not_spoil_the_percentiles():
+    plane = np.linspace(0, 100, 101, dtype=np.float32).reshape(1, -1).copy()
+    plane[0, :3] = np.nan, np.inf, -np.inf
+    picture = merge([plane], [ChannelStyle(black=0, white=100)])[0, :, 0]
+    assert picture[:3].tolist() == [0, 255, 0]
+    assert picture[100] == 255
+    assert 120 < picture[51] < 130
+
+
+def test_nan_at_every_sampled_pixel_is_looked_beyond():
+    side = 1500  # more than SAMPLES pixels, so every second one is sampled
+    plane = np.full((side, side), np.nan, np.float32)
+    plane[1::2, 1::2] = 5
+    plane[1, 1] = 1
+    assert contrast(plane, ChannelStyle(black=0, white=100)) == (1, 5)
+
+
+def test_a_plane_without_a_finite_value_is_refused_by_name():
+    with pytest.raises(InputError, match=r"a\.tif has no finite value"):
+        merge([np.full((3, 3), np.nan)], [ChannelStyle()], "a.tif")
+    with pytest.raises(InputError, match="no finite value"):
+        merge([np.full((3, 3), np.inf)], [ChannelStyle(mode="range")])
+    with pytest.raises(InputError, match="no finite value"):
+        photo(np.full((3, 3, 3), np.nan, np.float32))
+
+
+def test_one_channel_of_nan_does_not_lose_the_others():
+    planes = [np.full((3, 3), np.nan), np.arange(9.0).reshape(3, 3)]
+    assert merge(planes, [ChannelStyle(), ChannelStyle()]).max() == 255
+
+
+def test_invisible_channels_are_left_out():
+    plane = np.arange(9, dtype=np.uint8).reshape(3, 3)
+    assert not merge([plane], [ChannelStyle(visible=False)]).any()
+
+
+def test_no_plane_is_a_mistake_of_the_caller():
+    with pytest.raises(ValueError, match="at least one"):
+        merge([], [])
+
+
+def test_planes_of_a_large_image_are_painted_in_blocks(monkeypatch):
+    plane = np.random.default_rng(0).random((50, 40))
+    whole = merge([plane], [ChannelStyle()])
+    monkeypatch.setattr("sam2_fewshot.composite._BLOCK", 100)
+    np.testing.assert_array_equal(merge([plane], [ChannelStyle()]), whole)
+
+
+def test_8_bit_photos_are_taken_as_they_are():
+    pixels = np.random.default_rng(0).integers(90, 110, (6, 5, 3)).astype(np.uint8)
+    np.testing.assert_array_equal(photo(pixels), pixels)
+
+
+def test_16_bit_photos_keep_their_hues():
+    pixels = np.zeros((4, 4, 3), np.uint16)
+    pixels[..., 0], pixels[..., 1] = 40_000, 20_000
+    picture = photo(pixels, 0, 100)
+    assert picture[0, 0].tolist() == [255, 128, 0]
+
+
+@given(
+    hnp.arrays(
+        st.sampled_from([np.uint8, np.uint16, np.int32, np.int64, np.uint64, np.float32, np.float64]),
+        hnp.array_shapes(min_dims=2, max_dims=2, max_side=6),
+    ),
+    st.sampled_from(["percentile", "range"]),
+)
+def test_any_plane_becomes_a_picture_or_a_sentence(plane, mode):
+    try:
+        picture = merge([plane], [ChannelStyle(mode=mode)])
+    except InputError:
+        assert not np.isfinite(plane).any()
+        return
+    assert picture.shape == (*plane.shape, 3)
+    assert picture.dtype == np.uint8

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from sam2_fewshot.errors import SettingsError
+from sam2_fewshot.settings import Settings, bounds
+
+SEED_TABLE = {
+    "similarity_threshold": ("Similarity Threshold", 0.5, 0.0, 1.0),
+    "target_occupancy": ("Target Occupancy", 0.20, 0.05, 0.80),
+    "points_per_side": ("Points per side", 128, 16, 256),
+    "min_mask_area": ("Min Mask Area", 30, 0, None),
+    "max_mask_area": ("Max Mask Area", 0, 0, None),
+    "smoothing": ("Smoothing", 0.3, 0, None),
+}
+
+
+@pytest.mark.parametrize("name", SEED_TABLE)
+def test_the_seeds_parameters_have_its_names_and_defaults(name: str) -> None:
+    title, default, low, high = SEED_TABLE[name]
+    field = Settings.model_fields[name]
+    assert (field.title, field.default) == (title, default)
+    assert bounds(field)[0] == low
+    assert high is None or bounds(field)[1] == high
+
+
+def test_every_setting_says_what_it_is() -> None:
+    for field in Settings.model_fields.values():
+        assert field.title
+        assert field.description
+        assert field.description.endswith(".")
+        assert isinstance(field.json_schema_extra, dict)
+        assert field.json_schema_extra["group"]
+
+
+NUMERIC = [name for name, field in Settings.model_fields.items() if bounds(field)[0] is not None]
+
+
+@pytest.mark.parametrize("name", NUMERIC)
+@pytest.mark.parametrize("end", [0, 1])
+def test_a_value_out_of_its_range_is_refused_by_name_and_value(name: str, end: int) -> None:
+    limit = bounds(Settings.model_fields[name])[end]
+    assert limit is not None
+    bad = limit - 1 if end == 0 else limit + 1
+    with pytest.raises(SettingsError) as refusal:
+        Settings(**{name: bad})
+    message = str(refusal.value)
+    assert name in message
+    assert f"{bad!r}" in message
+    assert "default" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("value", ["many", "", [], {}, math.nan, math.inf, 20.5])
+def test_a_value_of_the_wrong_kind_is_refused(value: object) -> None:
+    with pytest.raises(SettingsError, match="Points per side"):
+        Settings(points_per_side=value)
+
+
+def test_a_number_given_as_text_is_a_number() -> None:
+    assert Settings(points_per_side="32").points_per_side == 32
+
+
+def test_an_unknown_setting_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(SettingsError, match=r"'points'.*points_per_side"):
+        Settings(points=3)
+
+
+def test_a_choice_is_refused_with_the_choices() -> None:
+    with pytest.raises(SettingsError, match=r"'half'.*auto, float32 or bfloat16"):
+        Settings(precision="half")
+
+
+def test_limits_that_exclude_each_other_are_refused() -> None:
+    with pytest.raises(SettingsError, match=r"20 px.*30 px"):
+        Settings(max_mask_area=20)
+    with pytest.raises(SettingsError, match="White Percentile"):
+        Settings(black_percentile=50, white_percentile=50)
+
+
+def test_a_changed_copy_is_checked_too() -> None:
+    settings = Settings().changed({"points_per_side": 64})
+    assert settings.points_per_side == 64
+    with pytest.raises(SettingsError):
+        settings.changed({"points_per_side": 1})
