@@ -1,0 +1,187 @@
+"""Build SAM 2's network from a configuration of the public ``sam2`` package, without weights."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sam2_fewshot.errors import CheckpointError
+from sam2_fewshot.model.locate import EMBEDDED_FOLDER
+from sam2_fewshot.model.registry import CHECKPOINTS, find
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import torch
+
+# The classes that the public configurations are made of. A configuration names Python callables, so a YAML
+# file from a stranger could run any code; these only build layers.
+_MODELING = "sam2.modeling."
+_MODEL = _MODELING + "sam2_base.SAM2Base"
+_ALLOWED_TARGETS = frozenset(
+    {
+        "torch.nn.Identity",
+        _MODEL,
+        _MODELING + "backbones.hieradet.Hiera",
+        _MODELING + "backbones.image_encoder.FpnNeck",
+        _MODELING + "backbones.image_encoder.ImageEncoder",
+        _MODELING + "memory_attention.MemoryAttention",
+        _MODELING + "memory_attention.MemoryAttentionLayer",
+        _MODELING + "memory_encoder.CXBlock",
+        _MODELING + "memory_encoder.Fuser",
+        _MODELING + "memory_encoder.MaskDownSampler",
+        _MODELING + "memory_encoder.MemoryEncoder",
+        _MODELING + "position_encoding.PositionEmbeddingSine",
+        _MODELING + "sam.transformer.RoPEAttention",
+    }
+)
+
+# SAM 2.0's weights have the same names and nearly the same parts, so they work too when given by path.
+_SAM20_CONFIGS = tuple(f"configs/sam2/sam2_hiera_{size}.yaml" for size in ("t", "s", "b+", "l"))
+
+
+def random_network(name: str, seed: int = 0) -> torch.nn.Module:
+    """Build the network of a known checkpoint with random weights, for tests and measurements of time.
+
+    Speed and memory are those of the real network; what it finds is meaningless.
+
+    Parameters
+    ----------
+    name
+        A known checkpoint's name (``tiny``) or a configuration (``configs/sam2.1/sam2.1_hiera_t.yaml``).
+    seed
+        Of the random numbers: the same seed gives the same weights. The global generator is left as it was.
+
+    Returns
+    -------
+    torch.nn.Module
+        As :func:`sam2_fewshot.model.loading.load_network` does.
+
+    Raises
+    ------
+    CheckpointError
+        If there is no such checkpoint or configuration.
+    """
+    checkpoint = find(name)
+    network = build(checkpoint.config if checkpoint and checkpoint.config else name, seed)
+    return network.eval().requires_grad_(False)
+
+
+def build(config: str, seed: int = 0) -> torch.nn.Module:
+    """Build a configuration's network with random weights, as the public ``build_sam2`` does before it loads.
+
+    Parameters
+    ----------
+    config
+        As :attr:`sam2_fewshot.model.registry.Checkpoint.config`.
+    seed
+        Of the random numbers. The global generator is left as it was.
+
+    Returns
+    -------
+    torch.nn.Module
+        A ``SAM2Base`` on the CPU, in float32, in training mode.
+
+    Raises
+    ------
+    CheckpointError
+        If the configuration cannot be read, is none of SAM 2, or asks for anything but SAM 2's layers.
+    """
+    import torch
+    from hydra.errors import HydraException
+    from hydra.utils import instantiate
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    model = _model_section(config)
+    for node in _nodes(model):
+        target = node.get("_target_", "torch.nn.Identity")
+        if target not in _ALLOWED_TARGETS:
+            raise CheckpointError(f"The model configuration {config} asks for {target}, which is no part of SAM 2.")
+        node.pop("weights_path", None)  # the checkpoint brings the weights; nothing else is read
+        if target == _MODELING + "position_encoding.PositionEmbeddingSine":
+            node["warmup_cache"] = False  # it would put tensors on the first GPU, wanted there or not
+    model["compile_image_encoder"] = False  # takes minutes, prints, and hides the encoder in a wrapper
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network: torch.nn.Module = instantiate(OmegaConf.create(model))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise CheckpointError(f"The model configuration {config} cannot be built: {_one_line(error)}") from None
+    return network
+
+
+def fitting_config(weights: Mapping[str, torch.Tensor]) -> str | None:
+    """Tell by the encoder's width and depth which known configuration weights belong to; None if to none."""
+    trunk = "image_encoder.trunk."
+    patch = weights.get(trunk + "patch_embed.proj.weight")
+    blocks = {name.split(".")[3] for name in weights if name.startswith(trunk + "blocks.")}
+    width = patch.shape[0] if patch is not None and patch.ndim else 0
+    fingerprint = (width, len(blocks), "no_obj_embed_spatial" in weights)
+    known = tuple(each.config for each in CHECKPOINTS if each.config) + _SAM20_CONFIGS
+    return next((config for config in known if _fingerprint(config) == fingerprint), None)
+
+
+def sam2_distribution() -> str:
+    """Return which installed distribution supplies the package ``sam2``, and its version.
+
+    ``rf-sam-2 1.0.3`` and ``sam2 1.1.0`` hold the same package; results should tell which one made them.
+    """
+    names = metadata.packages_distributions().get("sam2", [])
+    return ", ".join(sorted({f"{name.lower()} {metadata.version(name)}" for name in names})) or "unknown"
+
+
+def _model_section(config: str) -> dict[str, Any]:
+    """Read a configuration's description of the model."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    if config.startswith("configs/"):
+        import sam2
+
+        path = Path(sam2.__path__[0]) / config
+    else:
+        path = EMBEDDED_FOLDER / config  # an absolute path stays what it is
+    try:
+        tree = OmegaConf.create(path.read_text(encoding="utf-8"))
+        content = OmegaConf.to_container(tree, resolve=True)
+    except OSError as error:
+        raise CheckpointError(f"The model configuration {path} cannot be read: {error.strerror}.") from None
+    except (YAMLError, OmegaConfBaseException, ValueError) as error:
+        raise CheckpointError(f"The model configuration {path} is no YAML file: {_one_line(error)}") from None
+    model = content.get("model") if isinstance(content, dict) else None
+    if not isinstance(model, dict) or model.get("_target_") != _MODEL:
+        raise CheckpointError(
+            f"The model configuration {path} describes no SAM 2 model (model: with _target_: {_MODEL})."
+        )
+    return model
+
+
+def _nodes(tree: object) -> Iterator[dict[str, Any]]:
+    """Yield every mapping in a tree of mappings and lists."""
+    if isinstance(tree, dict):
+        yield tree
+        tree = list(tree.values())
+    if isinstance(tree, list):
+        for value in tree:
+            yield from _nodes(value)
+
+
+@lru_cache(maxsize=16)
+def _fingerprint(config: str) -> tuple[int, int, bool]:
+    """Return width of the patch embedding, number of blocks, and whether it is of SAM 2.1's kind."""
+    import inspect
+
+    from sam2.modeling.backbones.hieradet import Hiera
+
+    model = _model_section(config)
+    trunk = model["image_encoder"]["trunk"]
+    stages = trunk.get("stages") or inspect.signature(Hiera).parameters["stages"].default
+    return trunk["embed_dim"], sum(stages), model.get("no_obj_embed_spatial", False)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,172 @@
+"""SAM 2's mask decoder for many prompts on one image, without its repeated work.
+
+The public decoder copies the image embedding once a prompt and upscales every mask before anyone asks
+whether it is wanted. Here, with the same weights and the same result:
+
+* what does not depend on the prompt is computed once: the keys, values and queries that the first layer's
+cross
+  attentions project from the image embedding, and every projection of the positional encoding;
+* the projections that read the same image tokens are one matrix product;
+* masks are upscaled only for the prompts of which at least one predicted IoU passes the gate.
+
+Sources: Ravi et al. 2024, "SAM 2: Segment Anything in Images and Videos", section 4 and appendix D;
+``sam2/modeling/sam/{mask_decoder,transformer}.py`` (the modules called here). The tests compare both.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch.nn import functional
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from sam2_fewshot.model.network import Embedding
+
+
+class DecodedPrompts(NamedTuple):
+    """Masks that passed the gate on predicted IoU, as logits at the decoder's resolution.
+
+    Parameters
+    ----------
+    prompt
+        int64 (M,), index of the prompt that gave the mask.
+    predicted_iou
+        float32 (M,).
+    logits
+        float32 (M, h, w), h and w a quarter of the model's input size.
+    """
+
+    prompt: Tensor
+    predicted_iou: Tensor
+    logits: Tensor
+
+
+class PromptDecoder:
+    """Decodes point prompts on one image.
+
+    Parameters
+    ----------
+    network
+        A ``sam2.modeling.sam2_base.SAM2Base`` in evaluation mode.
+    embedding
+        One image's embedding.
+    """
+
+    def __init__(self, network: nn.Module, embedding: Embedding) -> None:
+        # sam2 has no type hints that mypy could follow; the modules are addressed by their names.
+        net: Any = network
+        self._prompt_encoder = net.sam_prompt_encoder
+        self._decoder = net.sam_mask_decoder
+        self._high_res = embedding.high_res
+        channels, self._height, self._width = embedding.image_embed.shape[1:]
+        self._channels = channels
+        no_mask = self._prompt_encoder.no_mask_embed.weight.reshape(1, channels, 1, 1)
+        self._image = _tokens(embedding.image_embed + no_mask)
+        self._position = _tokens(self._prompt_encoder.get_dense_pe())
+
+    def decode(self, coordinates: Tensor, iou_gate: float) -> DecodedPrompts:
+        """Decode one foreground point a prompt into three masks each, and keep those above the gate.
+
+        Parameters
+        ----------
+        coordinates
+            float32 (N, 2), ``(x, y)`` in pixels of the model's input, as SAM 2's prompt encoder takes them
+            (it adds half a pixel itself).
+        iou_gate
+            Masks whose predicted IoU is not above this are dropped before they are upscaled.
+        """
+        labels = torch.ones(len(coordinates), 1, dtype=torch.int32, device=coordinates.device)
+        sparse, _ = self._prompt_encoder(points=(coordinates[:, None], labels), boxes=None, masks=None)
+        tokens, image = self._attend(torch.cat([self._output_tokens(len(sparse)), sparse], dim=1))
+        decoder, first = self._decoder, int(self._decoder.pred_obj_scores)
+        # The first mask token is the single-mask output; the public generator takes the other three.
+        masks = slice(first + 2, first + 1 + decoder.num_mask_tokens)
+        predicted = decoder.iou_prediction_head(tokens[:, first])[:, 1:].float()
+        passed = predicted > iou_gate
+        wanted = passed.any(dim=1).nonzero()[:, 0]
+        prompt, output = passed[wanted].nonzero(as_tuple=True)
+        logits = self._upscale(image[wanted], tokens[wanted, masks])[prompt, output]
+        return DecodedPrompts(wanted[prompt], predicted[passed], logits.float())
+
+    def _output_tokens(self, count: int) -> Tensor:
+        decoder = self._decoder
+        tokens = [decoder.iou_token.weight, decoder.mask_tokens.weight]
+        if decoder.pred_obj_scores:
+            tokens.insert(0, decoder.obj_score_token.weight)
+        return torch.cat(tokens).expand(count, -1, -1)
+
+    def _attend(self, prompt: Tensor) -> tuple[Tensor, Tensor]:
+        """Run the two-way transformer; returns tokens (N, T, C) and image tokens (N, h·w, C)."""
+        transformer = self._decoder.transformer
+        tokens, image = prompt, self._image
+        for layer in transformer.layers:
+            to_image, to_tokens = layer.cross_attn_token_to_image, layer.cross_attn_image_to_token
+            if layer.skip_first_layer_pe:
+                tokens = layer.self_attn(q=tokens, k=tokens, v=tokens)
+            else:
+                with_position = tokens + prompt
+                tokens = tokens + layer.self_attn(q=with_position, k=with_position, v=tokens)
+            tokens = layer.norm1(tokens)
+            keys, values, queries = self._project(
+                image, [to_image.k_proj, to_image.v_proj, to_tokens.q_proj], positioned=[True, False, True]
+            )
+            tokens = layer.norm2(tokens + _attention(to_image, to_image.q_proj(tokens + prompt), keys, values))
+            tokens = layer.norm3(tokens + layer.mlp(tokens))
+            answer = _attention(to_tokens, queries, to_tokens.k_proj(tokens + prompt), to_tokens.v_proj(tokens))
+            image = layer.norm4(image + answer)
+        final = transformer.final_attn_token_to_image
+        keys, values = self._project(image, [final.k_proj, final.v_proj], positioned=[True, False])
+        tokens = tokens + _attention(final, final.q_proj(tokens + prompt), keys, values)
+        return transformer.norm_final_attn(tokens), image
+
+    def _project(self, image: Tensor, layers: list[Any], positioned: list[bool]) -> list[Tensor]:
+        """Apply several linear layers to the image tokens, some of them with the positional encoding added.
+
+        A linear layer of ``image + position`` is that of ``image`` plus that of ``position``; the second
+        part is the same for every prompt.
+        """
+        weight = torch.cat([layer.weight for layer in layers])
+        shared = [
+            layer(self._position) if add else layer.bias.expand(1, 1, -1)
+            for layer, add in zip(layers, positioned, strict=True)
+        ]
+        parts = torch.split(functional.linear(image, weight), [len(layer.weight) for layer in layers], dim=-1)
+        return [part + offset for part, offset in zip(parts, shared, strict=True)]
+
+    def _upscale(self, image: Tensor, mask_tokens: Tensor) -> Tensor:
+        """Return the logits (n, 3, 4h, 4w) of the multi-mask outputs."""
+        decoder = self._decoder
+        grid = image.transpose(1, 2).reshape(len(image), self._channels, self._height, self._width)
+        deconvolve1, norm, activate1, deconvolve2, activate2 = decoder.output_upscaling
+        fine, middle = self._high_res
+        upscaled = activate1(norm(deconvolve1(grid) + middle))
+        upscaled = activate2(deconvolve2(upscaled) + fine)
+        weights = torch.stack(
+            [mlp(mask_tokens[:, i]) for i, mlp in enumerate(decoder.output_hypernetworks_mlps[1:])], dim=1
+        )
+        return torch.einsum("nkc,nchw->nkhw", weights.to(upscaled.dtype), upscaled)
+
+
+def _tokens(image: Tensor) -> Tensor:
+    """(1, C, h, w) → (1, h·w, C)."""
+    return image.flatten(2).transpose(1, 2)
+
+
+def _attention(attention: Any, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Multi-head attention of projected queries, keys and values; one side may be shared by all prompts."""
+    heads, prompts = attention.num_heads, max(len(queries), len(keys))
+    if len(keys) == 1 and len(queries) > 1:
+        # All prompts look at the same keys: one long attention instead of many short ones over copies.
+        length = queries.shape[1]
+        folded = _attention(attention, queries.reshape(1, -1, queries.shape[-1]), keys, values)
+        return folded.reshape(prompts, length, -1)
+
+    def split(x: Tensor) -> Tensor:
+        return x.reshape(len(x), x.shape[1], heads, -1).transpose(1, 2).expand(prompts, -1, -1, -1)
+
+    out = functional.scaled_dot_product_attention(split(queries), split(keys), split(values))
+    result: Tensor = attention.out_proj(out.transpose(1, 2).flatten(2))
+    return result

@@ -1,0 +1,318 @@
+"""A loaded SAM 2 on its device: images to embeddings, prompts to masks, crops to feature vectors."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from sam2_fewshot.model.decoder import PromptDecoder
+from sam2_fewshot.model.device import run_in_batches
+from sam2_fewshot.model.masks import stable_masks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+    from sam2_fewshot.model.registry import Gates
+    from sam2_fewshot.records import Box, InstanceMask
+
+# ImageNet's mean and standard deviation of RGB in [0, 1]; SAM 2 was trained with them
+# (``sam2/utils/transforms.py``).
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class Embedding(NamedTuple):
+    """What SAM 2's encoder makes of one image.
+
+    Parameters
+    ----------
+    image_embed
+        (1, C, h, w), the coarse features with the "no memory" token added.
+    high_res
+        (1, C / 8, 4h, 4w) and (1, C / 4, 2h, 2w), the finer features that the decoder takes.
+    frame_shape
+        ``(height, width)`` of the image in pixels.
+    """
+
+    image_embed: Tensor
+    high_res: tuple[Tensor, Tensor]
+    frame_shape: tuple[int, int]
+
+
+class PromptedMasks(NamedTuple):
+    """Masks that prompts gave and that passed both gates, in the order of the prompts.
+
+    Parameters
+    ----------
+    prompt
+        int64 (M,), index of the prompt.
+    predicted_iou, stability
+        float64 (M,), in [0, 1].
+    boxes
+        int64 (M, 4), ``(x0, y0, x1, y1)`` in frame pixels, half open, tight.
+    data
+        M boolean arrays, cropped to their boxes.
+    """
+
+    prompt: NDArray[np.int64]
+    predicted_iou: NDArray[np.float64]
+    stability: NDArray[np.float64]
+    boxes: NDArray[np.int64]
+    data: list[NDArray[np.bool_]]
+
+
+class Sam2Model:
+    """SAM 2's image part, ready to use.
+
+    Parameters
+    ----------
+    network
+        A ``sam2.modeling.sam2_base.SAM2Base``.
+    name, sha256
+        What the checkpoint is called, and the hash of its file.
+    gates
+        The checkpoint's default gates on predicted IoU and stability.
+    device, dtype
+        Where to compute, and the type of the large matrix products.
+    batch_size, points_per_batch
+        Crops encoded and prompts decoded at a time; 0 chooses by device.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        name: str,
+        sha256: str,
+        gates: Gates,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+        batch_size: int = 0,
+        points_per_batch: int = 0,
+    ) -> None:
+        # sam2 has no type hints that mypy could follow.
+        untyped: Any = network.to(device).eval()
+        self._network = untyped
+        self.name, self.sha256, self.gates = name, sha256, gates
+        self.device, self.dtype = device, dtype
+        self.image_size = int(self._network.image_size)
+        accelerated = device.type != "cpu"
+        # Measured with benchmarks/speed.py: beyond these the time an image no longer falls.
+        self.batch_size = batch_size or (32 if accelerated else 4)
+        self.points_per_batch = points_per_batch or (512 if accelerated else 64)
+
+    @property
+    def feature_size(self) -> tuple[int, int]:
+        """Height and width of the coarse feature map."""
+        height, width = self._network.sam_prompt_encoder.image_embedding_size
+        return int(height), int(width)
+
+    def embed(self, image: NDArray[np.uint8]) -> Embedding:
+        """Encode one image, as ``SAM2ImagePredictor.set_image`` does.
+
+        Parameters
+        ----------
+        image
+            uint8 RGB (H, W, 3).
+        """
+        with self._inference():
+            coarse, fine, middle = self._encode(self._prepare(self._upload(image))[None])
+            decoder = self._network.sam_mask_decoder
+            return Embedding(coarse, (decoder.conv_s0(fine), decoder.conv_s1(middle)), image.shape[:2])
+
+    def encode(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """Encode several images in batches.
+
+        Parameters
+        ----------
+        images
+            uint8 RGB (H, W, 3) each, of any sizes.
+
+        Returns
+        -------
+        numpy.ndarray
+            float32 (N, C, h, w): the ``image_embed`` of each.
+        """
+
+        def run(batch: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+            with self._inference():
+                ready = torch.stack([self._prepare(self._upload(image)) for image in batch])
+                return _on_host(self._encode(ready)[0])
+
+        return np.concatenate([self._no_features, *run_in_batches(run, images, self.batch_size)])
+
+    def pool(
+        self,
+        image: NDArray[np.uint8],
+        windows: Sequence[Box],
+        masks: Sequence[InstanceMask],
+        on_batch: Callable[[int], None] = lambda done: None,
+    ) -> NDArray[np.float32]:
+        """Encode a window of the frame for each mask and average its features over the mask.
+
+        Parameters
+        ----------
+        image
+            uint8 RGB (H, W, 3). Windows that reach beyond it see its mirror image, so that no crop is
+            squashed.
+        windows
+            Square boxes ``(x0, y0, x1, y1)`` in frame pixels, half open, possibly beyond the frame.
+        masks
+            One for each window.
+        on_batch
+            Called with the number of windows done, after each batch.
+
+        Returns
+        -------
+        numpy.ndarray
+            float32 (N, C), not normalised.
+        """
+
+        def run(batch: Sequence[tuple[Box, InstanceMask]]) -> NDArray[np.float32]:
+            with self._inference():
+                crops = torch.stack([self._prepare(_mirrored(frame, window)) for window, _ in batch])
+                weights = torch.stack([self._feature_weights(window, mask) for window, mask in batch])
+                pooled = _on_host(mask_weighted_mean(self._encode(crops)[0].float(), weights))
+            on_batch(len(batch))
+            return pooled
+
+        frame = self._upload(image)
+        pairs = list(zip(windows, masks, strict=True))
+        return np.concatenate([self._no_features[..., 0, 0], *run_in_batches(run, pairs, self.batch_size)])
+
+    def prompt(
+        self,
+        embedding: Embedding,
+        coordinates: NDArray[np.float32],
+        *,
+        iou_gate: float,
+        stability_gate: float,
+        on_batch: Callable[[int], None] = lambda done: None,
+    ) -> PromptedMasks:
+        """Decode one foreground point a prompt, three masks each, and keep those that pass both gates.
+
+        Parameters
+        ----------
+        embedding
+            Of the image.
+        coordinates
+            float32 (N, 2), ``(x, y)`` in pixels of the model's input, as SAM 2's prompt encoder takes them:
+            it adds half a pixel itself.
+        iou_gate
+            A mask passes when its predicted IoU is above this.
+        stability_gate
+            A mask passes when its stability is not below this.
+        on_batch
+            Called with the number of prompts done, after each batch.
+        """
+        with self._inference():
+            decoder = PromptDecoder(self._network, embedding)
+
+        def run(batch: Sequence[int]) -> PromptedMasks:
+            with self._inference():
+                points = torch.from_numpy(coordinates[batch[0] : batch[-1] + 1]).to(self.device)
+                decoded = decoder.decode(points, iou_gate)
+                masks = stable_masks(decoded.logits, embedding.frame_shape, stability_gate)
+                prompt = batch[0] + decoded.prompt.cpu().numpy()[masks.position]
+                predicted = _on_host(decoded.predicted_iou)[masks.position].astype(np.float64)
+            on_batch(len(batch))
+            return PromptedMasks(prompt, predicted, masks.stability, masks.boxes, masks.data)
+
+        parts = list(run_in_batches(run, range(len(coordinates)), self.points_per_batch))
+        return PromptedMasks(
+            np.concatenate([np.zeros(0, np.int64), *(part.prompt for part in parts)]),
+            np.concatenate([np.zeros(0), *(part.predicted_iou for part in parts)]),
+            np.concatenate([np.zeros(0), *(part.stability for part in parts)]),
+            np.concatenate([np.zeros((0, 4), np.int64), *(part.boxes for part in parts)]),
+            [crop for part in parts for crop in part.data],
+        )
+
+    @contextmanager
+    def _inference(self) -> Iterator[None]:
+        with (
+            torch.inference_mode(),
+            torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32),
+        ):
+            yield
+
+    @property
+    def _no_features(self) -> NDArray[np.float32]:
+        channels = self._network.sam_prompt_encoder.embed_dim
+        return np.zeros((0, channels, *self.feature_size), np.float32)
+
+    def _upload(self, image: NDArray[np.uint8]) -> Tensor:
+        """Bring an image (H, W, 3) to the device as (3, H, W), still uint8: a quarter of the bytes of floats."""
+        return torch.from_numpy(np.ascontiguousarray(image)).to(self.device).permute(2, 0, 1)
+
+    def _prepare(self, image: Tensor) -> Tensor:
+        """Resize (3, h, w) uint8 to the model's input and normalise it, as ``SAM2Transforms`` does."""
+        size = (self.image_size, self.image_size)
+        scaled = image.float() / 255
+        if scaled.shape[1:] != size:
+            scaled = functional.interpolate(scaled[None], size, mode="bilinear", align_corners=False, antialias=True)[0]
+        mean = torch.tensor(_MEAN, device=self.device)[:, None, None]
+        std = torch.tensor(_STD, device=self.device)[:, None, None]
+        return (scaled - mean) / std
+
+    def _encode(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Run the image encoder: coarse features with the "no memory" token, and the two finer levels."""
+        fine, middle, coarse = self._network.image_encoder(images)["backbone_fpn"]
+        if self._network.directly_add_no_mem_embed:
+            coarse = coarse + self._network.no_mem_embed.reshape(1, -1, 1, 1)
+        return coarse, fine, middle
+
+    def _feature_weights(self, window: Box, mask: InstanceMask) -> Tensor:
+        """Return the share (h, w) of each feature cell of a window that lies on the mask."""
+        inside = torch.from_numpy(mask.window(window)).to(self.device, torch.float32)
+        # Antialiasing keeps an object smaller than a feature cell; plain bilinear sampling can miss it.
+        return functional.interpolate(
+            inside[None, None], self.feature_size, mode="bilinear", align_corners=False, antialias=True
+        )[0, 0]
+
+
+def mask_weighted_mean(features: Tensor, weights: Tensor) -> Tensor:
+    """Average features over masks.
+
+    Parameters
+    ----------
+    features
+        (N, C, h, w).
+    weights
+        (N, h, w), not negative. Where all are 0 the mean over the whole map is taken.
+
+    Returns
+    -------
+    Tensor
+        (N, C): ``(features * mask).sum((2, 3)) / mask.sum()`` of the seed document, a mask at a time.
+    """
+    weights = torch.where(weights.sum((1, 2), keepdim=True) > 0, weights, torch.ones_like(weights))
+    total = torch.einsum("nchw,nhw->nc", features, weights)
+    return total / weights.sum((1, 2))[:, None]
+
+
+def _on_host(tensor: Tensor) -> NDArray[np.float32]:
+    array: NDArray[np.float32] = tensor.float().cpu().numpy()
+    return array
+
+
+def _mirrored(frame: Tensor, window: Box) -> Tensor:
+    """Cut a window from (3, H, W); what lies beyond the frame is its mirror image."""
+    x0, y0, x1, y1 = window
+    rows = _reflect(torch.arange(y0, y1, device=frame.device), frame.shape[1])
+    columns = _reflect(torch.arange(x0, x1, device=frame.device), frame.shape[2])
+    return frame[:, rows][:, :, columns]
+
+
+def _reflect(index: Tensor, size: int) -> Tensor:
+    """Fold indices into 0 .. size - 1 as mirrors at both ends would (the edge itself is not repeated)."""
+    if size == 1:
+        return torch.zeros_like(index)
+    period = 2 * (size - 1)
+    folded = index.remainder(period)
+    return torch.minimum(folded, period - folded)

@@ -1,0 +1,48 @@
+"""From the name of a checkpoint to a model that is ready on its device."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sam2_fewshot.model.device import choose_device, choose_dtype
+from sam2_fewshot.model.loading import load_network
+from sam2_fewshot.model.locate import resolve
+from sam2_fewshot.model.network import Sam2Model
+
+if TYPE_CHECKING:
+    import os
+
+    from sam2_fewshot.settings import Settings
+
+
+def open_model(name: str | os.PathLike[str], device: str, settings: Settings) -> Sam2Model:
+    """Find a checkpoint, load it, and bring it to a device.
+
+    Parameters
+    ----------
+    name
+        As :func:`sam2_fewshot.model.locate.resolve`.
+    device
+        As :func:`sam2_fewshot.model.device.choose_device`.
+    settings
+        ``precision``, ``batch_size`` and ``points_per_batch`` are used.
+
+    Raises
+    ------
+    CheckpointError
+        If there is no such checkpoint, or it cannot be used.
+    SettingsError
+        If there is no such device, or it cannot compute in the precision.
+    """
+    found = resolve(name)
+    chosen = choose_device(device)
+    return Sam2Model(
+        load_network(found),
+        name=found.checkpoint.name,
+        sha256=found.sha256(),
+        gates=found.checkpoint.gates,
+        device=chosen,
+        dtype=choose_dtype(chosen, settings.precision),
+        batch_size=settings.batch_size,
+        points_per_batch=settings.points_per_batch,
+    )
