@@ -1,0 +1,1 @@
+"""How much a candidate looks like the examples."""

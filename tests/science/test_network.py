@@ -1,0 +1,166 @@
+"""The encoder and the pooling, held against the public SAM 2 code on the same weights."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+from sam2.sam2_image_predictor import SAM2ImagePredictor
+
+from sam2_fewshot.geometry.outlines import crop_to_object
+from sam2_fewshot.model.building import random_network
+from sam2_fewshot.model.device import choose_dtype
+from sam2_fewshot.model.network import Sam2Model, mask_weighted_mean
+from sam2_fewshot.model.registry import SAM2_GATES
+from sam2_fewshot.similarity.crops import context_window
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+RNG = np.random.default_rng(1)
+SIZES = [(70, 90), (512, 512), (33, 200), (600, 700), (1, 1)]
+IMAGES = [RNG.integers(0, 256, (*size, 3), dtype=np.uint8) for size in SIZES]
+
+
+def predictor_of(model: Sam2Model) -> SAM2ImagePredictor:
+    predictor = SAM2ImagePredictor(model._network, disable_torch_jit=True)
+    side = model.image_size
+    predictor._bb_feat_sizes = [(side // 4,) * 2, (side // 8,) * 2, (side // 16,) * 2]
+    return predictor
+
+
+def test_an_embedding_is_that_of_set_image(micro: Sam2Model) -> None:
+    predictor = predictor_of(micro)
+    for image in IMAGES[:2]:
+        predictor.set_image(image)
+        ours = micro.embed(image)
+        assert torch.allclose(ours.image_embed, predictor._features["image_embed"], atol=1e-4)
+        for mine, theirs in zip(ours.high_res, predictor._features["high_res_feats"], strict=True):
+            assert torch.allclose(mine, theirs, atol=1e-4)
+        assert ours.frame_shape == image.shape[:2]
+
+
+def test_a_batch_gives_what_single_images_give(micro: Sam2Model) -> None:
+    together = micro.encode(IMAGES)
+    assert together.shape == (5, 128, 32, 32)
+    assert together.dtype == np.float32
+    predictor = predictor_of(micro)
+    for image, features in zip(IMAGES, together, strict=True):
+        predictor.set_image(image)
+        assert np.abs(features - predictor._features["image_embed"][0].numpy()).max() < 1e-4
+
+
+def test_no_image_gives_no_features(micro: Sam2Model, discs: tuple[NDArray[np.uint8], NDArray[np.int32]]) -> None:
+    assert micro.encode([]).shape == (0, 128, 32, 32)
+    assert micro.pool(discs[0], [], []).shape == (0, 128)
+
+
+def test_an_official_configuration_gives_set_images_embedding() -> None:
+    """Meta's models have another input size, depth and memory modules; random weights show the path as well."""
+    model = Sam2Model(
+        random_network("tiny"), name="tiny", sha256="", gates=SAM2_GATES, device=torch.device("cpu"), batch_size=1
+    )
+    assert model.image_size == 1024
+    assert model.feature_size == (64, 64)
+    predictor = predictor_of(model)
+    predictor.set_image(IMAGES[0])
+    assert torch.allclose(model.embed(IMAGES[0]).image_embed, predictor._features["image_embed"], atol=1e-4)
+
+
+def test_pooling_is_the_documents_formula_on_set_images_features(
+    micro: Sam2Model, discs: tuple[NDArray[np.uint8], NDArray[np.int32]]
+) -> None:
+    image, labels = discs
+    masks = [crop_to_object(labels == number) for number in (1, 3, 5)]
+    windows = [context_window(mask, 0.2, 1) for mask in masks]
+    seen: list[int] = []
+    pooled = micro.pool(image, windows, masks, on_batch=seen.append)
+    assert sum(seen) == 3
+    predictor = predictor_of(micro)
+    for (x0, y0, x1, y1), mask, vector in zip(windows, masks, pooled, strict=True):
+        if min(x0, y0) < 0 or x1 > 200 or y1 > 160:
+            continue
+        predictor.set_image(image[y0:y1, x0:x1])
+        inside = torch.from_numpy(mask.window((x0, y0, x1, y1))).float()[None, None]
+        weight = torch.nn.functional.interpolate(inside, (32, 32), mode="bilinear", antialias=True)
+        features = predictor._features["image_embed"]
+        expected = (features * weight).sum(dim=[2, 3]) / weight.sum()
+        assert vector == pytest.approx(expected[0].numpy(), abs=1e-4)
+
+
+def test_the_order_and_the_batch_do_not_matter(
+    micro: Sam2Model, discs: tuple[NDArray[np.uint8], NDArray[np.int32]]
+) -> None:
+    image, labels = discs
+    masks = [crop_to_object(labels == number) for number in range(1, 8)]
+    windows = [context_window(mask, 0.2, 64) for mask in masks]
+    together = micro.pool(image, windows, masks)
+    for i in (6, 0):
+        assert micro.pool(image, [windows[i]], [masks[i]])[0] == pytest.approx(together[i], abs=1e-4)
+
+
+def test_a_crop_beyond_the_frame_sees_its_mirror_image(micro: Sam2Model) -> None:
+    """A crop that reaches over the corner must equal the same crop of a picture that was mirrored beforehand."""
+    image = IMAGES[0]
+    mask = np.zeros((70, 90), bool)
+    mask[:9, :12] = True
+    corner = micro.pool(image, [(-30, -20, 50, 60)], [crop_to_object(mask)])
+    wide = np.pad(image, ((40, 40), (40, 40), (0, 0)), mode="reflect")
+    inside = micro.pool(wide, [(10, 20, 90, 100)], [crop_to_object(np.pad(mask, 40))])
+    assert corner == pytest.approx(inside, abs=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (5, 1)])
+def test_a_frame_smaller_than_its_crop_has_features(micro: Sam2Model, shape: tuple[int, int]) -> None:
+    image = np.full((*shape, 3), 90, np.uint8)
+    pooled = micro.pool(image, [(-3, -3, 9, 9)], [crop_to_object(np.ones(shape, bool))])
+    assert np.isfinite(pooled).all()
+
+
+def test_a_mask_smaller_than_a_feature_cell_still_counts() -> None:
+    features = torch.randn(1, 4, 8, 8)
+    nothing = mask_weighted_mean(features, torch.zeros(1, 8, 8))
+    assert torch.allclose(nothing, features.mean((2, 3)))
+
+
+def test_memory_that_runs_out_halves_the_batch_and_gives_the_same(micro: Sam2Model) -> None:
+    whole = micro.encode(IMAGES)
+    calls: list[int] = []
+
+    class Small(torch.nn.Module):
+        """An encoder whose device has room for one image."""
+
+        def forward(self, images: torch.Tensor) -> object:
+            calls.append(len(images))
+            if len(images) > 1:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return encoder(images)
+
+    network = micro._network
+    encoder = network.image_encoder
+    network.image_encoder = Small()
+    try:
+        alone = micro.encode(IMAGES)
+    finally:
+        network.image_encoder = encoder
+    assert calls == [4, 2, 1, 1, 1, 1, 1]
+    assert np.abs(alone - whole).max() < 1e-4
+
+
+def test_bfloat16_agrees_within_its_precision(
+    micro: Sam2Model, discs: tuple[NDArray[np.uint8], NDArray[np.int32]]
+) -> None:
+    device = torch.device("cpu")
+    short = Sam2Model(
+        micro._network,
+        name="",
+        sha256="",
+        gates=micro.gates,
+        device=device,
+        dtype=choose_dtype(device, "bfloat16"),
+    )
+    a, b = micro.encode([discs[0]]), short.encode([discs[0]])
+    cosine = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+    assert cosine.min() > 0.98

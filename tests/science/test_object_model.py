@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from sam2_fewshot.errors import InputError
+from sam2_fewshot.records import InstanceMask
+from sam2_fewshot.similarity.object_model import KnownObject, ObjectModel, frame_digest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def learned(negatives: int = 2) -> ObjectModel:
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(5, 8)).astype(np.float32) + 2
+    masks = [InstanceMask(rng.random((3, 5)) > 0.5, 7, 2, (20, 30)), InstanceMask(np.ones((1, 1), bool), 0, 0, (4, 4))]
+    return ObjectModel(
+        vectors=vectors,
+        negatives=-vectors[:negatives],
+        areas=np.arange(5) + 30,
+        known=[KnownObject(f"{i:032x}", mask) for i, mask in enumerate(masks)],
+        model_name="sam2.1_hiera_micro.pt",
+        model_sha256="ab" * 32,
+        target_occupancy=0.2,
+        max_zoom=8.0,
+    )
+
+
+def test_the_prototype_is_the_mean_of_length_one() -> None:
+    model = learned()
+    mean = model.vectors.mean(axis=0)
+    assert np.allclose(model.prototype, mean / np.linalg.norm(mean))
+    assert np.linalg.norm(model.prototype) == pytest.approx(1)
+
+
+def test_similarity_is_the_cosine() -> None:
+    model = learned()
+    others = np.array([model.prototype * 7, -model.prototype, np.zeros(8)], np.float32)
+    assert model.similarity(others) == pytest.approx([1, -1, 0], abs=1e-6)
+    assert model.similarity(others[:0]).shape == (0,)
+
+
+def test_negatives_take_what_is_nearer_to_them() -> None:
+    model = learned()
+    others = np.stack([model.vectors[0], model.negatives[0]])
+    assert model.nearer_to_negatives(others).tolist() == [False, True]
+    assert learned(negatives=0).nearer_to_negatives(others).tolist() == [False, False]
+
+
+def test_it_comes_back_from_its_file(tmp_path: Path) -> None:
+    model = learned()
+    model.save(tmp_path / "cells.npz")
+    back = ObjectModel.load(tmp_path / "cells.npz")
+    for name in ("vectors", "negatives", "areas"):
+        assert np.array_equal(getattr(model, name), getattr(back, name))
+        assert getattr(model, name).dtype == getattr(back, name).dtype
+    assert [k.frame_digest for k in back.known] == [k.frame_digest for k in model.known]
+    for a, b in zip(model.known, back.known, strict=True):
+        assert np.array_equal(a.mask.full(), b.mask.full())
+        assert a.mask.box == b.mask.box
+    assert (back.model_name, back.model_sha256) == (model.model_name, model.model_sha256)
+    assert (back.target_occupancy, back.max_zoom) == (0.2, 8.0)
+    assert [p.name for p in tmp_path.iterdir()] == ["cells.npz"]
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no object model at .*gone\.npz"):
+        ObjectModel.load(tmp_path / "gone.npz")
+
+
+def damaged(kind: str, good: bytes) -> bytes:
+    return {"empty": b"", "text": b"hello", "cut": good[: len(good) // 2], "npy": b"\x93NUMPY\x01\x00"}[kind]
+
+
+@pytest.mark.parametrize("kind", ["empty", "text", "cut", "npy"])
+def test_a_damaged_file_is_refused(tmp_path: Path, kind: str) -> None:
+    learned().save(tmp_path / "good.npz")
+    bad = tmp_path / "bad.npz"
+    bad.write_bytes(damaged(kind, (tmp_path / "good.npz").read_bytes()))
+    with pytest.raises(InputError, match=r"bad\.npz is not an object model"):
+        ObjectModel.load(bad)
+
+
+def test_another_archive_is_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "other.npz", a=np.zeros(3))
+    with pytest.raises(InputError, match="not an object model"):
+        ObjectModel.load(tmp_path / "other.npz")
+
+
+def test_a_later_format_is_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "later.npz", facts=np.array('{"format": 99}'))
+    with pytest.raises(InputError, match="format 99"):
+        ObjectModel.load(tmp_path / "later.npz")
+
+
+def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be written"):
+        learned().save(tmp_path / "nowhere" / "cells.npz")
+
+
+def test_a_digest_knows_shape_and_pixels() -> None:
+    pixels = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    assert frame_digest(pixels) == frame_digest(pixels.copy())
+    assert frame_digest(pixels) != frame_digest(pixels.reshape(4, 2, 3))
+    assert frame_digest(pixels) != frame_digest(pixels[::-1])

@@ -1,0 +1,280 @@
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from shapely import Point, Polygon, box
+
+from sam2_fewshot import Exemplar, FewShotSegmenter, FewShotWarning, Frame, InputError, Location, Settings
+from sam2_fewshot.geometry.outlines import polygon_to_mask
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from sam2_fewshot.model.network import Sam2Model
+    from sam2_fewshot.records import Detection
+
+Discs = tuple["NDArray[np.uint8]", "NDArray[np.int32]"]
+
+QUICK = Settings(points_per_side=16)
+SHOWN = (1, 3, 5)
+
+
+@dataclass
+class Listener:
+    """A Progress that remembers."""
+
+    stages: list[tuple[str, int | None]] = field(default_factory=list)
+    steps: int = 0
+    warnings: list[str] = field(default_factory=list)
+
+    def start(self, stage: str, total: int | None = None) -> None:
+        self.stages.append((stage, total))
+
+    def advance(self, steps: int = 1) -> None:
+        self.steps += steps
+
+    def warn(self, sentence: str) -> None:
+        self.warnings.append(sentence)
+
+
+@pytest.fixture(scope="module")
+def listener() -> Listener:
+    return Listener()
+
+
+@pytest.fixture(scope="module")
+def fitted(micro: Sam2Model, discs: Discs, listener: Listener) -> FewShotSegmenter:
+    image, labels = discs
+    segmenter = FewShotSegmenter(micro, settings=QUICK, progress=listener)
+    return segmenter.fit([Exemplar(image, mask=labels == number) for number in SHOWN])
+
+
+@pytest.fixture(scope="module")
+def found(fitted: FewShotSegmenter, discs: Discs) -> list[Detection]:
+    return fitted.segment(discs[0])
+
+
+def best_iou(found: list[Detection], truth: NDArray[np.bool_]) -> float:
+    return max((np.sum(d.mask & truth) / np.sum(d.mask | truth) for d in found), default=0.0)
+
+
+def test_the_others_are_found_and_the_examples_are_not(found: list[Detection], discs: Discs) -> None:
+    labels = discs[1]
+    others = [number for number in range(1, labels.max() + 1) if number not in SHOWN]
+    assert sum(best_iou(found, labels == number) > 0.7 for number in others) >= len(others) - 1
+    assert all(best_iou(found, labels == number) < 0.5 for number in SHOWN)
+
+
+def test_a_detection_tells_all_about_itself(found: list[Detection], discs: Discs) -> None:
+    assert [d.score for d in found] == sorted((d.score for d in found), reverse=True)
+    for d in found:
+        assert 0.5 <= d.score <= 1
+        assert d.score == pytest.approx(max(d.similarity, 0))
+        assert d.mask.shape == discs[1].shape
+        assert d.mask.dtype == bool
+        assert d.area == d.mask.sum()
+        x0, y0, x1, y1 = d.bbox
+        assert d.mask[y0:y1, x0:x1].sum() == d.area
+        assert d.polygon.is_valid
+        assert polygon_to_mask(d.polygon, d.mask.shape).area == pytest.approx(d.area, rel=0.1)
+        assert d.location == Location()
+        assert 0 <= d.predicted_iou <= 1
+
+
+def test_the_run_is_reported(fitted: FewShotSegmenter, discs: Discs, listener: Listener) -> None:
+    found = fitted.segment(discs[0])
+    stats = fitted.last_run
+    assert stats.candidates >= len(found)
+    assert list(stats.seconds) == ["encode", "propose", "compare", "outline"]
+    assert ("learning", 3) in listener.stages
+    assert ("proposing", 256) in listener.stages
+    assert ("comparing", stats.candidates) in listener.stages
+
+
+def test_another_picture_of_the_kind_has_all_its_objects_found(fitted: FewShotSegmenter, discs: Discs) -> None:
+    image, labels = discs
+    flipped, truth = np.ascontiguousarray(image[:, ::-1]), labels[:, ::-1]
+    found = fitted.segment(Frame(flipped, "flipped", Location(xy=3, z=1)))
+    assert sum(best_iou(found, truth == number) > 0.7 for number in range(1, 9)) >= 7
+    assert {d.location for d in found} == {Location(xy=3, z=1)}
+
+
+def test_a_threshold_of_one_finds_nothing(micro: Sam2Model, fitted: FewShotSegmenter, discs: Discs) -> None:
+    strict = FewShotSegmenter(micro, settings=QUICK.changed({"similarity_threshold": 1.0}))
+    strict._objects = fitted.object_model
+    assert strict.segment(discs[0]) == []
+    assert strict.last_run.candidates > 0
+
+
+def test_polygons_and_points_teach_what_masks_teach(micro: Sam2Model, fitted: FewShotSegmenter, discs: Discs) -> None:
+    image, labels = discs
+    other = FewShotSegmenter(micro, settings=QUICK)
+    for number, way in ((1, "polygon"), (3, "point")):
+        rows, columns = np.nonzero(labels == number)
+        x, y = columns.mean() + 0.5, rows.mean() + 0.5
+        shape = {"polygon": Point(x, y).buffer(12.5)} if way == "polygon" else {"point": (x, y)}
+        other.fit([Exemplar(image, **shape)])
+        assert other.object_model.areas[0] == pytest.approx(np.sum(labels == number), rel=0.15)
+        assert other.object_model.prototype @ fitted.object_model.prototype > 0.95
+
+
+def test_a_negative_example_takes_its_like_away(micro: Sam2Model, discs: Discs) -> None:
+    image, labels = discs
+    segmenter = FewShotSegmenter(micro, settings=QUICK)
+    wanted = [Exemplar(image, mask=labels == 1)]
+    ground = np.zeros(labels.shape, bool)
+    ground[90:120, 80:100] = True
+    segmenter.fit([*wanted, Exemplar(image, mask=ground, negative=True)])
+    objects = segmenter.object_model
+    assert len(objects.vectors) == 1
+    assert len(objects.negatives) == 1
+    assert len(objects.known) == 2
+    assert objects.nearer_to_negatives(objects.negatives).all()
+    assert not objects.nearer_to_negatives(objects.vectors).any()
+
+
+def test_a_grey_array_is_stretched_as_files_are(micro: Sam2Model, discs: Discs) -> None:
+    image, labels = discs
+    segmenter = FewShotSegmenter(micro, settings=QUICK)
+    dim = image[..., 0].astype(np.uint16) * 11 + 4000
+    segmenter.fit([Exemplar(dim, mask=labels == 1)])
+    stretched = segmenter.object_model.prototype
+    segmenter.fit([Exemplar(image[..., 0], mask=labels == 1)])
+    assert segmenter.object_model.prototype @ stretched > 0.99
+
+
+OUTSIDE = "no pixel of its image"
+
+
+@pytest.mark.parametrize(
+    ("marked", "why"),
+    [
+        ({"mask": np.zeros((160, 200), bool)}, "its mask is empty"),
+        ({"mask": np.ones((20, 20), bool)}, r"shape \(20, 20\)"),
+        ({"polygon": box(500, 500, 600, 600)}, OUTSIDE),
+        ({"polygon": Polygon([(3, 3), (9, 9), (6, 6)])}, "no area"),
+        ({"point": (200.0, 10.0)}, "outside its image"),
+        ({"point": (float("nan"), 10.0)}, "outside its image"),
+        ({}, "not 0"),
+        ({"point": (1.0, 1.0), "polygon": box(0, 0, 5, 5)}, "not 2"),
+    ],
+)
+def test_a_bad_example_is_left_out_by_name(micro: Sam2Model, discs: Discs, marked: dict[str, object], why: str) -> None:
+    image, labels = discs
+    listener = Listener()
+    segmenter = FewShotSegmenter(micro, settings=QUICK, progress=listener)
+    segmenter.fit([Exemplar(image, mask=labels == 2), Exemplar(image, **marked, label="cells.json, object 7")])
+    assert len(segmenter.object_model.vectors) == 1
+    (warning,) = listener.warnings
+    assert warning.startswith("cells.json, object 7 is left out")
+    assert re.search(why, warning), warning
+    with pytest.raises(InputError, match="None of the 1 examples"):
+        segmenter.fit([Exemplar(image, **marked)])
+
+
+def test_a_crossing_outline_is_mended_and_said(micro: Sam2Model, discs: Discs) -> None:
+    listener = Listener()
+    segmenter = FewShotSegmenter(micro, settings=QUICK, progress=listener)
+    segmenter.fit([Exemplar(discs[0], polygon=Polygon([(30, 20), (60, 50), (60, 20), (30, 26)]))])
+    assert "crosses itself" in listener.warnings[0]
+    assert listener.warnings[0].startswith("Example 1")
+
+
+def test_an_example_over_the_whole_frame_is_questioned(micro: Sam2Model, discs: Discs) -> None:
+    segmenter = FewShotSegmenter(micro, settings=QUICK)
+    with pytest.warns(FewShotWarning, match="covers 100 %"):
+        segmenter.fit([Exemplar(discs[0], mask=np.ones((160, 200), bool))])
+
+
+def test_of_too_many_examples_some_are_taken_evenly(micro: Sam2Model, discs: Discs) -> None:
+    image, labels = discs
+    listener = Listener()
+    segmenter = FewShotSegmenter(micro, settings=QUICK.changed({"max_examples": 2}), progress=listener)
+    segmenter.fit([Exemplar(image, mask=labels == number) for number in (1, 2, 3, 4)])
+    assert len(segmenter.object_model.vectors) == 2
+    assert segmenter.object_model.areas.tolist() == [np.sum(labels == 1), np.sum(labels == 4)]
+    assert len(segmenter.object_model.known) == 4
+    assert "Of 4 examples 2" in listener.warnings[0]
+
+
+def test_no_examples_are_refused(micro: Sam2Model, discs: Discs) -> None:
+    segmenter = FewShotSegmenter(micro, settings=QUICK)
+    with pytest.raises(InputError, match="no examples"):
+        segmenter.fit([])
+    with pytest.raises(InputError, match="None of the 1 examples"):
+        segmenter.fit([Exemplar(discs[0], mask=discs[1] == 1, negative=True)])
+    with pytest.raises(InputError, match="Nothing was learned"):
+        segmenter.segment(discs[0])
+    with pytest.raises(InputError, match="Nothing was learned"):
+        segmenter.save("nowhere.npz")
+
+
+@pytest.mark.parametrize(
+    ("image", "why"),
+    [
+        (np.zeros((4, 4, 5)), r"\(4, 4, 5\)"),
+        (np.zeros((3, 4, 4, 4)), r"\(3, 4, 4, 4\)"),
+        (np.zeros(7), r"\(7,\)"),
+        (np.zeros((0, 5)), "no pixels"),
+        (np.full((5, 5), np.nan), "no finite value"),
+        (np.zeros((5, 5), complex), "complex128"),
+        (np.array([["a", "b"]]), "<U1"),
+    ],
+)
+def test_what_is_not_an_image_is_refused(fitted: FewShotSegmenter, image: NDArray[np.generic], why: str) -> None:
+    with pytest.raises(InputError, match=why):
+        fitted.segment(image)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((1, 1), np.uint8),
+        np.zeros((40, 50), np.uint16),
+        np.full((30, 30, 3), 255, np.uint8),
+        np.arange(900, dtype=np.float64).reshape(30, 30, 1),
+        np.zeros((20, 30, 4), np.uint8),
+        np.eye(25, dtype=bool),
+        np.where(np.eye(25) > 0, np.nan, 3e300),
+        np.arange(100, dtype=np.int64).reshape(10, 10) * 10**15,
+    ],
+)
+def test_an_odd_image_is_no_accident(fitted: FewShotSegmenter, image: NDArray[np.generic]) -> None:
+    for detection in fitted.segment(image):
+        assert np.isfinite(detection.score)
+
+
+def test_what_was_learned_is_saved_and_loaded(
+    micro: Sam2Model, fitted: FewShotSegmenter, found: list[Detection], discs: Discs, tmp_path: Path
+) -> None:
+    fitted.save(tmp_path / "discs.npz")
+    again = FewShotSegmenter.load(tmp_path / "discs.npz", micro, settings=QUICK).segment(discs[0])
+    assert [d.bbox for d in again] == [d.bbox for d in found]
+    assert [d.score for d in again] == pytest.approx([d.score for d in found], abs=1e-6)
+
+
+def test_a_saved_model_finds_its_checkpoint_by_name(fitted: FewShotSegmenter, tmp_path: Path) -> None:
+    fitted.save(tmp_path / "discs.npz")
+    loaded = FewShotSegmenter.load(tmp_path / "discs.npz", device="cpu")
+    assert loaded.model_name == "sam2.1_hiera_micro.pt"
+    assert len(loaded.model_sha256) == 64
+    assert "CPU" in loaded.device_name
+
+
+def test_other_crops_or_weights_than_the_saved_ones_are_refused(
+    micro: Sam2Model, fitted: FewShotSegmenter, tmp_path: Path
+) -> None:
+    from sam2_fewshot.model.network import Sam2Model
+
+    fitted.save(tmp_path / "discs.npz")
+    with pytest.raises(InputError, match=r"Target Occupancy 0\.2, but the settings say 0\.3"):
+        FewShotSegmenter.load(tmp_path / "discs.npz", micro, settings=Settings(target_occupancy=0.3))
+    other = Sam2Model(micro._network, name="other.pt", sha256="00" * 32, gates=micro.gates, device=micro.device)
+    with pytest.raises(InputError, match=r"other weights.*other\.pt"):
+        FewShotSegmenter.load(tmp_path / "discs.npz", other)
