@@ -1,0 +1,214 @@
+"""The examples a user marked, from whatever file they are in."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sam2_fewshot.errors import InputError, SettingsError
+from sam2_fewshot.protocols import Quiet
+from sam2_fewshot.readers.geojson import features_of, read_features
+from sam2_fewshot.readers.json_file import load_json
+from sam2_fewshot.readers.label_image import LABEL_SUFFIXES, read_labels, sidecar
+from sam2_fewshot.readers.naming import example_stems, natural_key
+from sam2_fewshot.readers.nimbus_json import annotations_of, read_annotations
+from sam2_fewshot.readers.placing import PlacedExemplar, Placer, Remarks
+from sam2_fewshot.readers.source import kind_of, reading
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sam2_fewshot.protocols import Progress
+    from sam2_fewshot.readers.images import ImageFile, ImageSet
+
+_JSON_SUFFIXES = frozenset({".json", ".geojson"})
+
+
+def read_examples(
+    path: Path | str,
+    images: ImageSet,
+    training_tag: str | None = None,
+    negative_tag: str | None = None,
+    progress: Progress | None = None,
+) -> list[PlacedExemplar]:
+    """Read examples and put each on its frame.
+
+    Parameters
+    ----------
+    path
+        A label image (PNG, TIFF), a QuPath GeoJSON or a NimbusImage JSON export; or a folder with files
+        named after the images, such as ``a_labels.png`` or ``a.geojson`` for ``a.tif``. A single file that is
+        named after none of the images belongs to the image if only one was given; a NimbusImage
+        export says itself where its objects lie.
+    images
+        The images that were given.
+    training_tag
+        Take the objects with this tag or class (in this very spelling, or else in any letter case). None takes
+        all that do not carry `negative_tag`.
+    negative_tag
+        Take the objects with this tag or class as examples of what is not wanted.
+    progress
+        Takes warnings: about objects that are left out, mended, or doubtful.
+
+    Returns
+    -------
+    list of PlacedExemplar
+        In the order XY, Z, Time and then that of the file; at least one is positive.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, or if it has no example that can be used.
+    SettingsError
+        If both tags are the same.
+    """
+    progress = progress or Quiet()
+    training_tag, negative_tag = training_tag or None, negative_tag or None
+    if training_tag is not None and training_tag == negative_tag:
+        raise SettingsError(f"Training tag and negative tag are both {training_tag!r}; they must differ.")
+    path = Path(path)
+    tagged = training_tag is not None or negative_tag is not None
+    placed: list[PlacedExemplar] = []
+    reasons: list[str] = []
+    for file, image in _files(path, images, progress):
+        remarks = Remarks(file.name, progress)
+        placed += _read(file, image, Placer(images, remarks), tagged)
+        remarks.tell()
+        reasons.append(remarks.left_out())
+    if not placed:
+        why = "; ".join(filter(None, reasons)) or "it has no objects"
+        raise InputError(f"No example in {path.name} can be used: {why}.")
+    chosen = _choose(placed, path.name, training_tag, negative_tag, progress)
+    return sorted(chosen, key=lambda example: example.location)
+
+
+def _files(path: Path, images: ImageSet, progress: Progress) -> list[tuple[Path, ImageFile | None]]:
+    """Return the files to read, each with its image; None where the file says it itself."""
+    kind = kind_of(path)
+    if kind == "missing":
+        raise InputError(f"There is no file or folder {path} with examples; check its name.")
+    if kind == "file":
+        if _is_image(path, images):
+            raise InputError(f"{path.name} is given both as examples and as an image; leave it out of the images.")
+        return [(path, _image_of(path, images))]
+    known = LABEL_SUFFIXES | _JSON_SUFFIXES
+    with reading(path):
+        files = sorted((file for file in path.iterdir() if file.suffix.lower() in known), key=natural_key)
+    files = [file for file in files if not file.name.startswith(".") and not _is_image(file, images)]
+    matched = [(file, image) for file in files if (image := _image_of(file, images)) is not None]
+    tables = {sidecar(file) for file, _ in matched if file.suffix.lower() in LABEL_SUFFIXES}
+    matched = [(file, image) for file, image in matched if file not in tables]
+    if not matched:
+        stem = images[0].stem
+        raise InputError(
+            f"No file in the folder {path} is named after an image; for {images[0].name} it would be, for instance, "
+            f"{stem}_labels.png, {stem}_labels.tif, {stem}.geojson or {stem}.json."
+        )
+    others = len(files) - len(matched) - len(tables - {None})
+    if others:
+        count = "1 file was" if others == 1 else f"{others} files were"
+        progress.warn(f"{count} passed over in {path}: named after none of the images.")
+    return [*matched]
+
+
+def _image_of(path: Path, images: ImageSet) -> ImageFile | None:
+    """Return the image that a file is named after, None when there is none."""
+    by_stem = {image.stem: image for image in images}
+    for stem in example_stems(path):
+        if stem in by_stem:
+            return by_stem[stem]
+    return None
+
+
+def _is_image(path: Path, images: ImageSet) -> bool:
+    real = os.path.realpath(path)
+    return any(os.path.realpath(image.path) == real for image in images)
+
+
+def _read(path: Path, image: ImageFile | None, placer: Placer, tagged: bool) -> list[PlacedExemplar]:
+    suffix = path.suffix.lower()
+    if suffix in LABEL_SUFFIXES:
+        target = _only(path, image, placer.images)
+        if tagged and sidecar(path) is None:
+            raise InputError(
+                f"{path.name} is a label image, which has no tags; leave the tag out, or put a file "
+                f'{path.stem}_classes.json like {{"1": "living", "2": "dead"}} beside it.'
+            )
+        return list(read_labels(path, target, placer))
+    if suffix not in _JSON_SUFFIXES:
+        reason = "JPEG changes the numbers in a label image" if suffix in {".jpg", ".jpeg"} else "it is not known"
+        raise InputError(
+            f"{path.name} cannot give examples ({reason}); they are read from a label image (PNG, TIFF), a QuPath "
+            "GeoJSON or a NimbusImage JSON export."
+        )
+    content = load_json(path)
+    annotations = annotations_of(content)
+    if annotations is not None:
+        return list(read_annotations(annotations, placer))
+    features = features_of(content)
+    if features is not None:
+        return list(read_features(features, _only(path, image, placer.images).xy, placer))
+    raise InputError(
+        f"{path.name} is {_kind(content)}; examples are read from a NimbusImage JSON export, "
+        "a QuPath GeoJSON or a label image."
+    )
+
+
+def _only(path: Path, image: ImageFile | None, images: ImageSet) -> ImageFile:
+    if image is not None:
+        return image
+    if len(images) == 1:
+        return images[0]
+    stem = images[0].stem
+    raise InputError(
+        f"It is not clear to which of the {len(images)} images {path.name} belongs; name it after its image, "
+        f"for instance {stem}_labels{path.suffix} for {images[0].name}."
+    )
+
+
+def _kind(content: Any) -> str:
+    if isinstance(content, dict) and "images" in content and "annotations" in content:
+        return "a COCO file, which is not read"
+    return "JSON of another kind"
+
+
+def _choose(
+    placed: Sequence[PlacedExemplar], file: str, training: str | None, negative: str | None, progress: Progress
+) -> list[PlacedExemplar]:
+    counts = Counter(chain.from_iterable(example.tags for example in placed))
+    wanted = _spellings(training, counts, file, len(placed))
+    unwanted = _spellings(negative, counts, file, len(placed))
+    chosen: list[PlacedExemplar] = []
+    both = 0
+    for example in placed:
+        is_unwanted = bool(unwanted & set(example.tags))
+        is_wanted = bool(wanted & set(example.tags)) if training is not None else not is_unwanted
+        if is_wanted and is_unwanted:
+            both += 1
+        elif is_unwanted:
+            chosen.append(PlacedExemplar(replace(example.exemplar, negative=True), example.tags))
+        elif is_wanted:
+            chosen.append(example)
+    if both:
+        count, were = ("1 object", "was") if both == 1 else (f"{both} objects", "were")
+        progress.warn(f"{file}: {count} with both {training!r} and {negative!r} {were} left out.")
+    if all(example.exemplar.negative for example in chosen):
+        raise InputError(f"{file} has no example left of what is wanted: all its objects carry {negative!r}.")
+    return chosen
+
+
+def _spellings(tag: str | None, counts: Counter[str], file: str, total: int) -> set[str]:
+    """Return the tags in the file that are meant by a tag."""
+    if tag is None:
+        return set()
+    if tag in counts:
+        return {tag}
+    alike = {known for known in counts if known.casefold() == tag.strip().casefold()}
+    if alike:
+        return alike
+    there = ", ".join(f"{known!r} ({n})" for known, n in counts.most_common(20)) or "none"
+    raise InputError(f"No object in {file} has the tag {tag!r}. The tags of its {total} objects are: {there}.")

@@ -1,0 +1,129 @@
+"""Examples from GeoJSON as QuPath writes it.
+
+A feature's tags are its class (``properties.classification``) and ``properties.tags``; ``geometry.plane`` has the
+slice and the time point, from 0. Holes stay; of a MultiPolygon the largest part is used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sam2_fewshot.readers.json_file import index, number, words
+from sam2_fewshot.readers.placing import PlacedExemplar
+from sam2_fewshot.records import Location
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sam2_fewshot.readers.placing import Placer, Point
+    from sam2_fewshot.records import Exemplar
+
+Ring = list["Point"]
+
+
+def features_of(content: Any) -> list[Any] | None:
+    """Return the features in a FeatureCollection, a list of features or a single one; None when it is none of these."""
+    if isinstance(content, dict):
+        if content.get("type") == "Feature":
+            return [content]
+        features = content.get("features")
+        return features if content.get("type") == "FeatureCollection" and isinstance(features, list) else None
+    if isinstance(content, list) and any(isinstance(e, dict) and e.get("type") == "Feature" for e in content):
+        return content
+    return None
+
+
+def read_features(features: list[Any], xy: int, placer: Placer) -> Iterator[PlacedExemplar]:
+    """Yield the features that can serve as examples; the others become remarks.
+
+    Parameters
+    ----------
+    features
+        As :func:`features_of` gives them.
+    xy
+        The image they lie on.
+    placer
+        Puts them there.
+    """
+    for count, feature in enumerate(features, 1):
+        placer.remarks.total += 1
+        geometry = feature.get("geometry") if isinstance(feature, dict) else None
+        if not isinstance(geometry, dict):
+            placer.remarks.leave_out(count, "not a GeoJSON feature with a geometry")
+            continue
+        location = _location(geometry, xy)
+        if location is None:
+            placer.remarks.leave_out(count, "a plane whose z or t is not a whole number")
+            continue
+        tags = _tags(feature.get("properties"))
+        for exemplar in _exemplars(count, geometry, location, placer):
+            yield PlacedExemplar(exemplar, tags)
+
+
+def _exemplars(count: int, geometry: dict[str, Any], location: Location, placer: Placer) -> Iterator[Exemplar]:
+    kind, coordinates = geometry.get("type"), geometry.get("coordinates")
+    found: list[Exemplar | None] = []
+    if kind in {"Polygon", "MultiPolygon"}:
+        parts = coordinates if kind == "MultiPolygon" and isinstance(coordinates, list) else [coordinates]
+        polygons = [rings for rings in map(_rings, parts) if rings]
+        if not polygons:
+            placer.remarks.leave_out(count, "coordinates that are not numbers")
+            return
+        if len(polygons) > 1:
+            placer.remarks.note(count, "cut to the largest part", "several parts")
+        shell, *holes = max(polygons, key=lambda rings: abs(_area(rings[0])))
+        found = [placer.outline(count, location, shell, holes)]
+    elif kind in {"Point", "MultiPoint"}:
+        points = coordinates if kind == "MultiPoint" and isinstance(coordinates, list) else [coordinates]
+        for at in map(_point, points):
+            if at is None:
+                placer.remarks.leave_out(count, "coordinates that are not numbers")
+            else:
+                found.append(placer.point(count, location, at))
+    else:
+        shown = kind if isinstance(kind, str) else "unknown"
+        placer.remarks.leave_out(count, f"of the geometry {shown[:40]!r}; polygons and points can be examples")
+    yield from (exemplar for exemplar in found if exemplar is not None)
+
+
+def _rings(value: Any) -> list[Ring] | None:
+    """Return a Polygon's rings, None when it is not made of lists of points."""
+    if not isinstance(value, list) or not value:
+        return None
+    rings = []
+    for ring in value:
+        points = [_point(point) for point in ring] if isinstance(ring, list) else [None]
+        if not points or None in points:
+            return None
+        rings.append([point for point in points if point is not None])
+    return rings
+
+
+def _point(value: Any) -> Point | None:
+    if not isinstance(value, list) or len(value) < 2:
+        return None
+    x, y = number(value[0]), number(value[1])
+    return None if x is None or y is None else (x, y)
+
+
+def _area(ring: Ring) -> float:
+    """Return a ring's signed area by the shoelace formula."""
+    return sum(a[0] * b[1] - b[0] * a[1] for a, b in zip(ring, ring[1:] + ring[:1], strict=True)) / 2
+
+
+def _location(geometry: dict[str, Any], xy: int) -> Location | None:
+    plane = geometry.get("plane")
+    if plane is None:
+        return Location(xy)
+    if not isinstance(plane, dict):
+        return None
+    z, t = index(plane.get("z", 0)), index(plane.get("t", 0))
+    return None if z is None or t is None else Location(xy, z, t)
+
+
+def _tags(properties: Any) -> tuple[str, ...]:
+    if not isinstance(properties, dict):
+        return ()
+    kind = properties.get("classification")
+    names = (*words(kind.get("name")), *words(kind.get("names"))) if isinstance(kind, dict) else words(kind)
+    return tuple(dict.fromkeys((*names, *words(properties.get("tags")))))

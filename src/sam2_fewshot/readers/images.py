@@ -1,0 +1,357 @@
+"""Image files as XY positions of a dataset. Opening looks at headers only; pixels come when a frame is read."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, overload
+
+import numpy as np
+
+from sam2_fewshot.composite import ChannelStyle, merge, photo
+from sam2_fewshot.errors import InputError
+from sam2_fewshot.protocols import Quiet
+from sam2_fewshot.readers.channels import channel_styles
+from sam2_fewshot.readers.naming import IMAGE_SUFFIXES, example_stems, natural_key, stem_of, unique_stems
+from sam2_fewshot.readers.source import kind_of, open_source, reading
+from sam2_fewshot.records import Location
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from sam2_fewshot.protocols import Progress
+    from sam2_fewshot.readers.channels import ChannelSetting
+    from sam2_fewshot.readers.source import Header, PixelSource
+    from sam2_fewshot.records import Box
+    from sam2_fewshot.settings import Settings
+
+_PRIMARIES = ((255, 0, 0), (0, 255, 0), (0, 0, 255))
+
+
+def open_images(
+    paths: Iterable[Path | str],
+    settings: Settings,
+    channels: Sequence[ChannelSetting] | None = None,
+    progress: Progress | None = None,
+) -> ImageSet:
+    """Look at all image files before any heavy work.
+
+    Parameters
+    ----------
+    paths
+        Files, in the order of their XY positions. A folder stands for the image files in it, in natural order; other
+        files in it are passed over with a warning, and so are label images beside their images.
+        A file given twice is taken once, with a warning.
+    settings
+        Gives the percentiles of black and white.
+    channels
+        How to show channels (:func:`~sam2_fewshot.readers.channels.read_channels`). A colour photo then counts
+        as three channels named red, green and blue.
+    progress
+        Takes the warnings.
+
+    Raises
+    ------
+    InputError
+        If there is no image, or if one is missing, damaged, too large, or of a kind that cannot be read.
+    SettingsError
+        If `channels` names a channel that an image does not have.
+    """
+    progress = progress or Quiet()
+    files = _once(_expand(paths, progress), progress)
+    if not files:
+        raise InputError("No image was given; name at least one image file or a folder with images.")
+    cache = _LastPlane()
+    images = []
+    for xy, (path, stem) in enumerate(zip(files, unique_stems(files), strict=True)):
+        source = open_source(path)
+        for sentence in source.header.warnings:
+            progress.warn(sentence)
+        look = _look(source.header, channels or (), settings)
+        images.append(ImageFile(xy, stem, source, look, cache))
+    return ImageSet(tuple(images))
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """How an image becomes RGB: a photo as it is, everything else by its channels' styles."""
+
+    styles: tuple[ChannelStyle, ...]
+    as_photo: bool
+    colored: bool
+    black: float
+    white: float
+
+
+class ImageSet(Sequence["ImageFile"]):
+    """The images that were given; the index is the XY position."""
+
+    def __init__(self, images: tuple[ImageFile, ...]) -> None:
+        self._images = images
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    @overload
+    def __getitem__(self, index: int) -> ImageFile: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[ImageFile]: ...
+    def __getitem__(self, index: int | slice) -> ImageFile | Sequence[ImageFile]:
+        return self._images[index]
+
+    @property
+    def size_z(self) -> int:
+        """Most slices that an image has."""
+        return max(image.size_z for image in self._images)
+
+    @property
+    def size_t(self) -> int:
+        """Most time points that an image has."""
+        return max(image.size_t for image in self._images)
+
+    def has(self, location: Location) -> bool:
+        """Tell whether there is a frame at a location."""
+        return 0 <= location.xy < len(self) and self[location.xy].has(location.z, location.time)
+
+    def frame(self, location: Location) -> FrameFile:
+        """Return the frame at a location; the same object each time.
+
+        Raises
+        ------
+        IndexError
+            If there is none.
+        """
+        return self[location.xy].frame(location.z, location.time)
+
+
+class ImageFile:
+    """One image file: an XY position.
+
+    Parameters
+    ----------
+    xy
+        Its position in the list.
+    stem
+        What to call its results; no two images of a set have the same.
+    source
+        Where the pixels come from.
+    look
+        How they are shown.
+    cache
+        Where the set's last composed frame is kept.
+    """
+
+    def __init__(self, xy: int, stem: str, source: PixelSource, look: _Look, cache: _LastPlane) -> None:
+        self.xy, self.stem, self.source = xy, stem, source
+        self._look, self._cache = look, cache
+        self._frames: dict[tuple[int, int], FrameFile] = {}
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self.source.header.path
+
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return self.path.name
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(height, width)`` in pixels."""
+        return self.source.header.height, self.source.header.width
+
+    @property
+    def size_z(self) -> int:
+        """Number of slices."""
+        return self.source.header.size_z
+
+    @property
+    def size_t(self) -> int:
+        """Number of time points."""
+        return self.source.header.size_t
+
+    @property
+    def size_c(self) -> int:
+        """Number of channels; a colour photo has 1, of three components."""
+        return self.source.header.size_c
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Kind of numbers in the file."""
+        return self.source.header.dtype
+
+    def has(self, z: int, t: int) -> bool:
+        """Tell whether the file has a slice and time point."""
+        return 0 <= z < self.size_z and 0 <= t < self.size_t
+
+    def frame(self, z: int = 0, t: int = 0) -> FrameFile:
+        """Return the frame at a slice and time point; the same object each time.
+
+        Raises
+        ------
+        IndexError
+            If the file has no such frame.
+        """
+        if not self.has(z, t):
+            raise IndexError(f"{self.name} has no slice {z} at time {t} (counted from 0)")
+        return self._frames.setdefault((z, t), FrameFile(self, Location(self.xy, z, t)))
+
+    def compose(self, z: int, t: int) -> NDArray[np.uint8]:
+        """Read one frame and make it RGB, uint8 (H, W, 3). The result may be shared: do not write to it.
+
+        Raises
+        ------
+        InputError
+            If the pixels cannot be read, or none of them is a finite number.
+        """
+        return self._cache.get((self.xy, z, t), lambda: self._compose(z, t))
+
+    def _compose(self, z: int, t: int) -> NDArray[np.uint8]:
+        look, name = self._look, self.name
+        if self.size_z * self.size_t > 1:
+            name = f"{name} (Z {z + 1}, time {t + 1})"
+        try:
+            planes = (upright(plane, self.source.header, look.colored) for plane in self.source.planes(z, t))
+            if look.as_photo:
+                return photo(next(planes), look.black, look.white, name)
+            return merge(_separate(planes), look.styles, name)
+        except MemoryError:
+            raise InputError(f"{name} does not fit into the memory of this computer.") from None
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class FrameFile:
+    """One frame of an image file; a :class:`~sam2_fewshot.protocols.FrameReader`.
+
+    Contrast is that of the whole frame, whatever region is read.
+
+    Parameters
+    ----------
+    image
+        The file.
+    location
+        Where the frame belongs in the dataset.
+    """
+
+    image: ImageFile
+    location: Location
+
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return self.image.name
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(height, width)`` in pixels."""
+        return self.image.shape
+
+    def read(self, region: Box | None = None) -> NDArray[np.uint8]:
+        """Return the RGB pixels (h, w, 3) of a region, or of all of the frame, as an array of the caller's own.
+
+        Raises
+        ------
+        InputError
+            If the pixels cannot be read, or none of them is a finite number.
+        ValueError
+            If the region is not inside the frame.
+        """
+        x0, y0, x1, y1 = region or (0, 0, self.shape[1], self.shape[0])
+        if not (0 <= x0 <= x1 <= self.shape[1] and 0 <= y0 <= y1 <= self.shape[0]):
+            raise ValueError(f"the region {region} is not inside the frame of {self.shape[1]} × {self.shape[0]} px")
+        return self.image.compose(self.location.z, self.location.time)[y0:y1, x0:x1].copy()
+
+
+class _LastPlane:
+    """Keeps the frame composed last, since tiles and examples of one frame are read one after the other."""
+
+    def __init__(self) -> None:
+        self._key: tuple[int, int, int] | None = None
+        self._pixels: NDArray[np.uint8] | None = None
+        self._lock = threading.Lock()
+
+    def get(self, key: tuple[int, int, int], compose: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
+        with self._lock:
+            if self._pixels is None or self._key != key:
+                self._pixels = None  # let go of the old one before the new one is made
+                self._pixels = compose()
+                self._key = key
+            return self._pixels
+
+
+def upright(plane: NDArray[Any], header: Header, colored: bool) -> NDArray[Any]:
+    """Turn stored numbers into intensities (H, W) or colours (H, W, 3)."""
+    if header.palette is not None and colored:
+        colors: NDArray[Any] = header.palette[np.minimum(plane, len(header.palette) - 1)]
+        return colors
+    if plane.dtype == bool:
+        plane = plane.astype(np.uint8) * np.uint8(255)
+    if header.is_inverted:
+        return ~plane if plane.dtype.kind in "ui" else -plane
+    return plane
+
+
+def _look(header: Header, channels: Sequence[ChannelSetting], settings: Settings) -> _Look:
+    black, white = settings.black_percentile, settings.white_percentile
+    # A palette that only brightens is a lookup table over intensities; others are the colours of a picture.
+    colored = header.palette is not None and bool((np.diff(header.palette.astype(int), axis=0) < 0).any())
+    is_photo = header.is_photo or colored
+    if not is_photo:
+        styles = channel_styles(header.channel_names, header.channel_colors, channels, black, white, header.path.name)
+        return _Look(styles, False, colored, black, white)
+    if not channels:
+        return _Look((), True, colored, black, white)
+    styles = channel_styles(("red", "green", "blue"), _PRIMARIES, channels, black, white, header.path.name)
+    return _Look(styles, False, colored, black, white)
+
+
+def _separate(planes: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
+    for plane in planes:
+        if plane.ndim == 3:
+            yield from (plane[..., component] for component in range(plane.shape[2]))
+        else:
+            yield plane
+
+
+def _expand(paths: Iterable[Path | str], progress: Progress) -> Iterator[Path]:
+    for path in map(Path, paths):
+        if kind_of(path) != "folder":
+            yield path
+            continue
+        with reading(path):
+            found = sorted((file for file in path.iterdir() if not file.name.startswith(".")), key=natural_key)
+        images = [file for file in found if file.is_file() and file.suffix.lower() in IMAGE_SUFFIXES]
+        stems = {stem_of(file) for file in images}
+        labels = [file for file in images if stems & set(example_stems(file)[1:])]
+        if not images:
+            raise InputError(
+                f"There is no image in the folder {path} ({len(found)} other files); TIFF, PNG and JPEG are read."
+            )
+        _tell_skipped(path, [file for file in found if file.is_file() and file not in images], "not an image", progress)
+        _tell_skipped(path, labels, "labels of another image, by the name", progress)
+        yield from (file for file in images if file not in labels)
+
+
+def _tell_skipped(folder: Path, files: list[Path], why: str, progress: Progress) -> None:
+    if files:
+        names = ", ".join(file.name for file in files[:3]) + (", …" if len(files) > 3 else "")
+        count = "1 file was" if len(files) == 1 else f"{len(files)} files were"
+        progress.warn(f"{count} passed over in {folder} ({why}): {names}.")
+
+
+def _once(paths: Iterable[Path], progress: Progress) -> list[Path]:
+    seen: dict[str, Path] = {}
+    for path in paths:
+        real = os.path.realpath(path)
+        if real in seen:
+            progress.warn(f"{path} was given twice; it is taken once.")
+        else:
+            seen[real] = path
+    return list(seen.values())

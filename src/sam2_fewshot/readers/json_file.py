@@ -1,0 +1,69 @@
+"""JSON from anywhere: whole files of a bounded size, and values whose type is looked at before use."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from sam2_fewshot.errors import InputError
+from sam2_fewshot.readers.source import reading
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MAX_JSON_BYTES = 100_000_000
+"""Largest JSON file that is read. 5,000 outlines of 40 points are about 10 MB."""
+
+
+def load_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises
+    ------
+    InputError
+        If it is missing, larger than :data:`MAX_JSON_BYTES`, not text in UTF-8, or not JSON.
+    """
+    with reading(path):
+        size = path.stat().st_size
+        if size > MAX_JSON_BYTES:
+            raise InputError(
+                f"{path.name} is {size // 10**6} MB; examples of up to {MAX_JSON_BYTES // 10**6} MB are read. "
+                "Export only the objects that serve as examples."
+            )
+        if not size:
+            raise InputError(f"{path.name} is empty (0 bytes); export it again.")
+        raw = path.read_bytes()
+    try:
+        return json.loads(raw.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        raise InputError(f"{path.name} is not a text file in UTF-8; export it again as JSON or GeoJSON.") from None
+    except RecursionError:
+        raise InputError(f"{path.name} is nested too deeply for a file of annotations.") from None
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"{path.name} is not whole, valid JSON: {error.msg} in line {error.lineno}. Export it again."
+        ) from None
+    except ValueError:
+        raise InputError(f"{path.name} has a number of thousands of digits; export it again.") from None
+
+
+def number(value: Any) -> float | None:
+    """Return a JSON number as float (it may be NaN or infinite), None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return float("inf")
+
+
+def index(value: Any) -> int | None:
+    """Return a JSON number that is a whole one, None for anything else."""
+    found = number(value)
+    return int(found) if found is not None and abs(found) < 2**31 and found == int(found) else None
+
+
+def words(value: Any) -> tuple[str, ...]:
+    """Return the strings in a JSON list, or a string as a list of itself; other things are passed over."""
+    entries = [value] if isinstance(value, str) else value if isinstance(value, list) else []
+    return tuple(dict.fromkeys(entry for entry in entries if isinstance(entry, str) and entry))

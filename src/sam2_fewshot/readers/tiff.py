@@ -1,0 +1,261 @@
+"""TIFF, OME-TIFF and ImageJ hyperstacks, by tifffile: planes one at a time, without the rest of the file in memory.
+
+Axes: T is time, Z slices, C channels, S samples of a pixel. Axes that the file does not name (the pages of a
+plain multi-page TIFF) and axes of other kinds are taken as slices, with a warning.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from contextlib import contextmanager
+from dataclasses import replace
+from os import SEEK_CUR
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from sam2_fewshot.errors import InputError
+from sam2_fewshot.readers.source import Header, check_kind, check_size, damaged, reading
+from sam2_fewshot.readers.tiff_channels import channel_looks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from tifffile import TiffFile, TiffPageSeries
+
+_MOST_TAGS = 4096
+_NAMED = "TZCSYX"
+_MINISWHITE, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 2, 3, 5, 6
+_KNOWN_PHOTOMETRICS = {_MINISWHITE, 1, _RGB, _PALETTE, _CMYK, _YCBCR}
+
+
+class TiffSource:
+    """The first image of a TIFF file, at its full resolution; a :class:`~sam2_fewshot.readers.source.PixelSource`.
+
+    Parameters
+    ----------
+    path
+        The file.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, is cut off, or claims more pixels than are allowed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        with reading(path):
+            _check_chain(path)
+        with reading(path), _opened(path) as (tif, said):
+            self._samples, self.header = _look(path, tif, said)
+
+    def planes(self, z: int, t: int) -> Iterator[NDArray[Any]]:
+        """Yield the planes at a slice and time point; photos as (H, W, 3)."""
+        header = self.header
+        with reading(header.path), _opened(header.path) as (tif, _):
+            series = tif.series[0]
+            pick = _Picker(series)
+            for channel in range(1 if header.is_photo else header.size_c // self._samples):
+                pixels = pick.plane(z, t, channel)
+                if header.is_photo:
+                    yield _as_rgb(pixels, int(series.keyframe.photometric))
+                elif pixels.ndim == 3:
+                    for sample in range(self._samples):
+                        yield pixels[..., sample]
+                else:
+                    yield pixels
+
+
+class _Picker:
+    """Finds the pixels of one plane in a series of pages."""
+
+    def __init__(self, series: TiffPageSeries) -> None:
+        self.series = series
+        self.shape = tuple(int(n) for n in series.get_shape(squeeze=False))
+        self.axes = str(series.get_axes(squeeze=False))
+        self.memory: NDArray[Any] | None = None
+        offset = series.dataoffset
+        if offset is not None:
+            holder = series.keyframe.parent
+            dtype = np.dtype(series.dtype).newbyteorder(holder.byteorder)
+            self.memory = np.memmap(holder.filehandle.path, dtype, "r", int(offset), self.shape)
+        # Pages hold the trailing axes, all of them or some.
+        self.split = next(
+            (k for k in range(len(self.shape), -1, -1) if math.prod(self.shape[k:]) == series.keyframe.size),
+            None,
+        )
+
+    def size(self, kind: str) -> int:
+        """Return the number of steps along the axes of a kind; Z stands for all axes without another meaning."""
+        return math.prod(n for axis, n in zip(self.axes, self.shape, strict=True) if self._kind(axis) == kind)
+
+    def plane(self, z: int, t: int, c: int) -> NDArray[Any]:
+        """Return one channel, (H, W) or, when pixels have several samples, (H, W, S)."""
+        index: list[int | slice] = [slice(None)] * len(self.shape)
+        for kind, position in (("Z", z), ("T", t), ("C", c)):
+            places = [i for i, axis in enumerate(self.axes) if self._kind(axis) == kind]
+            if places:
+                steps = np.unravel_index(position, [self.shape[i] for i in places])
+                for i, step in zip(places, steps, strict=True):
+                    index[i] = int(step)
+        left = "".join(axis for axis, at in zip(self.axes, index, strict=True) if isinstance(at, slice))
+        pixels = np.asarray(self._block(index))
+        order = [left.index(axis) for axis in ("YXS" if "S" in left else "YX")]
+        pixels = pixels.transpose(order)
+        return np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("="))
+
+    def _block(self, index: list[int | slice]) -> NDArray[Any]:
+        if self.memory is not None:
+            return self.memory[tuple(index)]
+        split = self.split
+        if split is None:
+            raise ValueError("its pages do not have the size that its description says")
+        number = 0
+        for at, n in zip(index[:split], self.shape[:split], strict=True):
+            if isinstance(at, slice):
+                raise ValueError(f"its pages are ordered in an unknown way: {self.axes}")
+            number = number * n + at
+        page = self.series.pages[number] if number < len(self.series.pages) else None
+        if page is None:  # a plane that OME-XML names and the file lacks
+            return np.zeros(self.shape[split:], self.series.dtype)[tuple(index[split:])]
+        pixels: NDArray[Any] = page.asarray()
+        return pixels.reshape(self.shape[split:])[tuple(index[split:])]
+
+    @staticmethod
+    def _kind(axis: str) -> str:
+        return axis if axis in _NAMED else "Z"
+
+
+def _look(path: Path, tif: TiffFile, said: list[str]) -> tuple[int, Header]:
+    """Return the number of samples that count as channels of their own, and the header."""
+    if not tif.series or tif.series[0].dtype is None:
+        raise damaged(path, "no image is in it")
+    series = tif.series[0]
+    key = series.keyframe
+    axes, shape = str(series.get_axes(squeeze=False)), series.get_shape(squeeze=False)
+    if axes.count("Y") != 1 or axes.count("X") != 1 or axes.count("S") > 1:
+        raise InputError(
+            f"{path.name} has the axes {axes}, and which of them are an image's rows and columns is not clear."
+        )
+    height, width = int(shape[axes.index("Y")]), int(shape[axes.index("X")])
+    check_size(path, height, width)
+    check_kind(path, np.dtype(series.dtype))
+    _check_whole(path, tif, said)
+    pick = _Picker(series)
+    notes = [f"{path.name} has {len(tif.series)} images; the first is read."] if len(tif.series) > 1 else []
+    unnamed = [(axis, n) for axis, n in zip(axes, shape, strict=True) if axis not in _NAMED and n > 1]
+    if unnamed:
+        count = math.prod(n for _, n in unnamed)
+        notes.append(
+            f"{path.name} does not say what its {count} pages are; they are taken as Z slices. If they are channels "
+            "or time points, save it as OME-TIFF or as an ImageJ hyperstack."
+        )
+    if any("issing" in line for line in said):
+        notes.append(f"{path.name} lacks some of the planes that its description names; those are black.")
+    samples, channels, photometric = pick.size("S"), pick.size("C"), int(key.photometric)
+    if photometric not in _KNOWN_PHOTOMETRICS:
+        kind = getattr(key.photometric, "name", photometric)
+        raise InputError(f"{path.name} has colours of the kind {kind}; save it as RGB or grey.")
+    photo = channels == 1 and (
+        (photometric in {_RGB, _YCBCR} and samples in (3, 4)) or (photometric == _CMYK and samples in (4, 5))
+    )
+    if photometric == _CMYK:
+        if not photo or np.dtype(series.dtype).kind != "u":
+            raise InputError(f"{path.name} is a CMYK image of an unusual kind; save it as RGB.")
+        notes.append(f"{path.name} is a CMYK image; it is converted to RGB without a colour profile.")
+    names, colors = channel_looks(tif, 1 if photo else channels * samples)
+    header = Header(path, height, width, np.dtype(series.dtype).newbyteorder("="), warnings=tuple(notes))
+    header = replace(
+        header,
+        size_c=1 if photo else channels * samples,
+        size_z=pick.size("Z"),
+        size_t=pick.size("T"),
+        is_photo=photo,
+        is_inverted=photometric == _MINISWHITE,
+        palette=_palette(key) if photometric == _PALETTE else None,
+        channel_names=names,
+        channel_colors=colors,
+    )
+    return samples, header
+
+
+def _check_whole(path: Path, tif: TiffFile, said: list[str]) -> None:
+    """Refuse a file that ends before its pixels do; pages in the middle show it when they are read."""
+    series = tif.series[0]
+    key: Any = series.keyframe
+    length = path.stat().st_size
+    if any("invalid page offset" in line or "invalid offset to page" in line for line in said):
+        raise damaged(path, "its end is missing")
+    if series.dataoffset is not None:
+        ends = [int(series.dataoffset) + math.prod(series.shape) * np.dtype(series.dtype).itemsize]
+    else:
+        ends = []
+        for page in (series.pages[0], series.pages[len(series.pages) - 1]):
+            if page is not None and page.parent is tif:
+                ends += [o + n for o, n in zip(page.dataoffsets, page.databytecounts, strict=False) if n]
+                # A size that was made up has fewer strips or tiles than it takes; tifffile would fill the rest.
+                is_raw = int(key.compression) == 1 and sum(page.databytecounts) >= key.nbytes
+                if not is_raw and len(page.dataoffsets) < math.prod(key.chunked):
+                    raise damaged(path, "it has fewer pixels than it says")
+    if ends and max(ends) > length:
+        raise damaged(path, f"it is {length:,} bytes long and should have at least {max(ends):,}")
+
+
+def _check_chain(path: Path) -> None:
+    """Refuse a file whose pages lead back to an earlier one: tifffile would follow them for ever."""
+    length = path.stat().st_size
+    with path.open("rb") as file:
+        order: Literal["little", "big"] = "little" if file.read(2) == b"II" else "big"
+        is_big = int.from_bytes(file.read(2), order) == 43
+        count_size, entry_size, offset_size = (8, 20, 8) if is_big else (2, 12, 4)
+        file.seek(8 if is_big else 4)
+        seen: set[int] = set()
+        while (offset := int.from_bytes(file.read(offset_size), order)) and offset < length:
+            if offset in seen:
+                raise damaged(path, "its pages go round in a circle")
+            seen.add(offset)
+            file.seek(offset)
+            entries = int.from_bytes(file.read(count_size), order)
+            if entries > _MOST_TAGS:  # no page, which tifffile will say
+                return
+            file.seek(entries * entry_size, SEEK_CUR)
+
+
+def _as_rgb(pixels: NDArray[Any], photometric: int) -> NDArray[Any]:
+    if photometric != _CMYK:
+        return pixels[..., :3]
+    # A colour ink c under a black ink k, both from 0 to 1, leave (1 - c)(1 - k) of the light.
+    top = float(np.iinfo(pixels.dtype).max)
+    light = (top - pixels[..., :3].astype(np.float32)) * (top - pixels[..., 3:4].astype(np.float32)) / top
+    return (light + 0.5).astype(pixels.dtype)
+
+
+def _palette(key: Any) -> NDArray[np.uint8] | None:
+    table = key.colormap
+    return None if table is None else (np.asarray(table).T >> 8).astype(np.uint8)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[TiffFile, list[str]]]:
+    """Open a file and collect what tifffile logs about it, so that it is neither lost nor shown as it is."""
+    import tifffile
+
+    said: list[str] = []
+    here = threading.get_ident()
+
+    def collect(record: logging.LogRecord) -> bool:
+        if record.thread == here:
+            said.append(record.getMessage())
+        return False
+
+    log = logging.getLogger("tifffile")
+    log.addFilter(collect)
+    try:
+        with tifffile.TiffFile(path) as tif:
+            yield tif, said
+    finally:
+        log.removeFilter(collect)

@@ -1,0 +1,81 @@
+"""Small images and examples, written afresh for each test."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sam2_fewshot.readers import ImageSet, open_images
+from sam2_fewshot.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+class Recorder:
+    """A Progress that remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def start(self, stage: str, total: int | None = None) -> None: ...
+
+    def advance(self, steps: int = 1) -> None: ...
+
+    def warn(self, sentence: str) -> None:
+        self.warnings.append(sentence)
+
+    @property
+    def only(self) -> str:
+        assert len(self.warnings) == 1, self.warnings
+        return self.warnings[0]
+
+
+@pytest.fixture
+def told() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture
+def ramp() -> np.ndarray:
+    """A 20 × 30 plane in which no two neighbours are the same."""
+    return (np.arange(600).reshape(20, 30) % 251).astype(np.uint8)
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., Path]:
+    """Write an array as PNG, or anything else as JSON, or bytes as they are, under a name."""
+
+    def write(name: str, content: object) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, np.ndarray):
+            Image.fromarray(content).save(path)
+        elif isinstance(content, bytes):
+            path.write_bytes(content)
+        else:
+            path.write_text(json.dumps(content))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def open_with(told: Recorder) -> Callable[..., ImageSet]:
+    """Open image files, with warnings recorded."""
+
+    def open_with(*paths: Path, **settings: float) -> ImageSet:
+        return open_images(paths, Settings(**settings), progress=told)
+
+    return open_with
+
+
+@pytest.fixture
+def image(write: Callable[..., Path], open_with: Callable[..., ImageSet], ramp: np.ndarray) -> ImageSet:
+    """One image called cells.png, 30 wide and 20 high."""
+    return open_with(write("cells.png", ramp))

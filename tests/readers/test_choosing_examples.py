@@ -1,0 +1,163 @@
+"""Which file belongs to which image, and which objects are taken by their tags."""
+
+import numpy as np
+import pytest
+from test_outline_examples import FINE, SQUARE, annotation, collection, export, feature
+
+from sam2_fewshot.errors import InputError, SettingsError
+from sam2_fewshot.readers import read_examples
+
+
+@pytest.fixture
+def two(write, open_with, ramp):
+    return open_with(write("a.png", ramp), write("b.tif", ramp[::-1].copy()))
+
+
+@pytest.fixture
+def labels():
+    array = np.zeros((20, 30), np.uint8)
+    array[2:6, 3:9] = 1
+    return array
+
+
+def test_a_file_named_after_an_image_belongs_to_it(write, two, labels):
+    assert read_examples(write("b_labels.png", labels), two)[0].location.xy == 1
+    assert read_examples(write("x/b.png", labels), two)[0].location.xy == 1
+    assert read_examples(write("b.geojson", feature("Polygon", [SQUARE])), two)[0].location.xy == 1
+
+
+@pytest.mark.parametrize("name", ["x.png", "x.geojson"])
+def test_a_file_named_after_none_is_refused_among_several(write, two, labels, name):
+    content = labels if name.endswith("png") else feature("Polygon", [SQUARE])
+    with pytest.raises(InputError, match="not clear to which of the 2 images") as error:
+        read_examples(write(name, content), two)
+    assert "a_labels." in str(error.value)
+
+
+def test_a_name_is_not_needed_with_one_image(write, image, labels):
+    assert read_examples(write("anything.png", labels), image)
+
+
+def test_a_folder_gives_each_image_its_file(tmp_path, write, two, labels, told):
+    write("ex/a_labels.png", labels)
+    write("ex/b.geojson", collection(feature("Polygon", [SQUARE]), feature("Polygon", [FINE])))
+    write("ex/c_labels.png", labels)
+    write("ex/.a_labels.png", b"")
+    write("ex/readme.txt", b"hello")
+    placed = read_examples(tmp_path / "ex", two, progress=told)
+    assert [example.location.xy for example in placed] == [0, 1, 1]
+    assert "1 file was passed over" in told.only
+
+
+def test_the_folder_may_be_that_of_the_images(tmp_path, write, two, labels, told):
+    write("a_labels.png", labels)
+    write("a_classes.json", {"1": "cell"})
+    (example,) = read_examples(tmp_path, two, progress=told)
+    assert example.tags == ("cell",)
+
+
+def test_a_class_table_named_after_the_image_is_not_read_as_examples(tmp_path, write, image, labels, told):
+    write("ex/cells.png", labels)
+    write("ex/cells.json", {"1": "cell"})
+    (example,) = read_examples(tmp_path / "ex", image, progress=told)
+    assert example.tags == ("cell",)
+
+
+def test_a_folder_without_a_fitting_file_is_refused(tmp_path, write, two, labels):
+    write("ex/c_labels.png", labels)
+    with pytest.raises(
+        InputError, match=r"is named after an image; for a\.png it would be, for instance, a_labels\.png"
+    ):
+        read_examples(tmp_path / "ex", two)
+
+
+def test_reasons_from_several_files_are_all_told_when_none_is_left(tmp_path, write, two, told):
+    write("ex/a.geojson", feature("LineString", SQUARE))
+    write("ex/b.geojson", feature("Polygon", [[[1, 1]]]))
+    with pytest.raises(InputError, match=r"No example in ex can be used: .*LineString.*fewer than 3"):
+        read_examples(tmp_path / "ex", two, progress=told)
+    assert [warning.split(":")[0] for warning in told.warnings] == ["a.geojson", "b.geojson"]
+
+
+def test_an_image_is_not_its_own_examples(tmp_path, two):
+    with pytest.raises(InputError, match=r"a\.png is given both as examples and as an image"):
+        read_examples(tmp_path / "a.png", two)
+
+
+def test_a_missing_path_is_refused(tmp_path, image):
+    with pytest.raises(InputError, match=r"There is no file or folder .*nothing with examples"):
+        read_examples(tmp_path / "nothing", image)
+
+
+@pytest.mark.parametrize(("name", "said"), [("x.jpg", "JPEG changes the numbers"), ("x.zip", "it is not known")])
+def test_other_formats_are_refused(write, image, name, said):
+    with pytest.raises(InputError, match=said):
+        read_examples(write(name, b"anything"), image)
+
+
+@pytest.fixture
+def tagged(write):
+    tags = [["Cell"], ["cell", "big"], ["debris"], [], ["cell", "debris"]]
+    return write("n.json", export(*(annotation(SQUARE, tags=names) for names in tags)))
+
+
+def chosen(placed):
+    return [(int(e.exemplar.label.split()[-1]), e.exemplar.negative) for e in placed]
+
+
+def test_without_tags_everything_is_taken(tagged, image):
+    assert chosen(read_examples(tagged, image)) == [(n, False) for n in range(1, 6)]
+    assert chosen(read_examples(tagged, image, "", "")) == [(n, False) for n in range(1, 6)]
+
+
+def test_the_exact_tag_goes_first(tagged, image):
+    assert chosen(read_examples(tagged, image, "cell")) == [(2, False), (5, False)]
+
+
+def test_otherwise_letter_case_does_not_matter(tagged, image):
+    assert chosen(read_examples(tagged, image, "CELL ")) == [(1, False), (2, False), (5, False)]
+
+
+def test_a_negative_tag_alone_leaves_the_others_positive(tagged, image):
+    expected = [(1, False), (2, False), (3, True), (4, False), (5, True)]
+    assert chosen(read_examples(tagged, image, None, "debris")) == expected
+
+
+def test_objects_with_both_tags_are_left_out(tagged, image, told):
+    assert chosen(read_examples(tagged, image, "cell", "debris", told)) == [(2, False), (3, True)]
+    assert told.only == "n.json: 1 object with both 'cell' and 'debris' was left out."
+
+
+def test_a_tag_that_no_object_has_lists_those_that_are(tagged, image):
+    with pytest.raises(InputError) as error:
+        read_examples(tagged, image, "nucleus")
+    assert str(error.value) == (
+        "No object in n.json has the tag 'nucleus'. The tags of its 5 objects are: "
+        "'cell' (2), 'debris' (2), 'Cell' (1), 'big' (1)."
+    )
+
+
+def test_a_negative_tag_that_no_object_has_is_refused_too(tagged, image):
+    with pytest.raises(InputError, match="has the tag 'dead'"):
+        read_examples(tagged, image, "cell", "dead")
+
+
+def test_no_tags_at_all_are_said_to_be_none(write, image):
+    with pytest.raises(InputError, match="objects are: none"):
+        read_examples(write("x.json", feature("Polygon", [SQUARE])), image, "cell")
+
+
+def test_the_same_tag_twice_is_refused(tagged, image):
+    with pytest.raises(SettingsError, match="both 'cell'; they must differ"):
+        read_examples(tagged, image, "cell", "cell")
+
+
+def test_only_negative_examples_are_refused(write, image):
+    path = write("n.json", export(annotation(SQUARE, tags=["debris"])))
+    with pytest.raises(InputError, match="has no example left of what is wanted"):
+        read_examples(path, image, None, "debris")
+
+
+def test_200_and_more_examples_are_all_read(write, image):
+    path = write("n.json", export(*[annotation(SQUARE)] * 250))
+    assert len(read_examples(path, image)) == 250

@@ -1,0 +1,207 @@
+import numpy as np
+import pytest
+import tifffile
+
+from sam2_fewshot.errors import InputError
+from sam2_fewshot.geometry.outlines import polygon_to_mask
+from sam2_fewshot.readers import read_examples
+from sam2_fewshot.records import Location
+
+
+def mask_of(example):
+    if example.exemplar.mask is not None:
+        return example.exemplar.mask
+    return polygon_to_mask(example.exemplar.polygon, example.frame.shape).full()
+
+
+@pytest.fixture
+def labels():
+    array = np.zeros((20, 30), np.uint8)
+    array[2:6, 3:9] = 1
+    array[10:20, 20:30] = 2  # touches the border
+    array[12, 22] = 0  # and has a hole
+    array[8, 1] = 7  # one pixel
+    return array
+
+
+@pytest.fixture
+def deep(labels):
+    """Numbers that need 32 bits."""
+    return np.where(labels == 7, 4_000_000_000, labels.astype(np.uint32))
+
+
+def assert_all_there(placed, labels):
+    numbers = [n for n in np.unique(labels) if n]
+    assert [example.exemplar.label.split()[-1] for example in placed] == [str(n) for n in numbers]
+    for example, number in zip(placed, numbers, strict=True):
+        np.testing.assert_array_equal(mask_of(example), labels == number)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_png(write, image, labels, told, dtype):
+    placed = read_examples(write("cells_labels.png", labels.astype(dtype)), image, progress=told)
+    assert_all_there(placed, labels)
+    assert all(example.frame is image[0].frame() for example in placed)
+    assert all(example.location == Location() for example in placed)
+    assert placed[0].exemplar.label == "cells_labels.png, object 1"
+    assert placed[0].exemplar.mask is None  # an outline takes less memory
+    assert not told.warnings
+
+
+@pytest.mark.parametrize("dtype", ["int32", "uint32", "int64", "uint64", "float32", "float64"])
+def test_tiff(tmp_path, image, labels, told, dtype):
+    path = tmp_path / "x.tif"
+    tifffile.imwrite(path, labels.astype(dtype), compression="zlib")
+    assert_all_there(read_examples(path, image, progress=told), labels)
+
+
+def test_numbers_of_32_bits(tmp_path, image, deep):
+    path = tmp_path / "x.tif"
+    tifffile.imwrite(path, deep)
+    assert deep.max() == 4_000_000_000
+    assert_all_there(read_examples(path, image), deep)
+    deep[deep == 0] = 9
+    tifffile.imwrite(path, deep)
+    assert len(read_examples(path, image)) == 4
+
+
+def test_a_bilevel_tiff(tmp_path, image, labels):
+    tifffile.imwrite(tmp_path / "x.tif", labels == 1, photometric="minisblack")
+    (example,) = read_examples(tmp_path / "x.tif", image)
+    np.testing.assert_array_equal(mask_of(example), labels == 1)
+
+
+def test_an_object_that_reaches_everywhere_without_background(write, image, told):
+    placed = read_examples(write("x.png", np.full((20, 30), 3, np.uint8)), image, progress=told)
+    assert mask_of(placed[0]).all()
+    assert told.only == "x.png: object 3 was taken with doubt: it covers more than 90% of its image."
+
+
+def test_many_large_masks_are_cut_to_outlines(write, image, labels, told, monkeypatch):
+    monkeypatch.setattr("sam2_fewshot.readers.label_image.MAX_MASK_BYTES", 10)
+    placed = read_examples(write("x.png", labels), image, progress=told)
+    assert all(example.exemplar.mask is None for example in placed)
+    assert "object 2 was cut to the largest part" in told.only
+
+
+def test_a_black_and_white_mask_is_split(write, image, told):
+    array = np.zeros((20, 30), np.uint8)
+    array[1:4, 1:4] = array[8:12, 8:12] = 255
+    array[4, 4] = 255  # touches by a corner
+    placed = read_examples(write("x.png", array), image, progress=told)
+    assert [mask_of(example).sum() for example in placed] == [10, 16]
+    assert "x.png has one object number (255) in 2 separate parts" in told.only
+
+
+def test_one_number_with_a_class_table_is_not_split(write, image, told):
+    array = np.zeros((20, 30), np.uint8)
+    array[1:4, 1:4] = array[8:12, 8:12] = 5
+    write("x_classes.json", {"5": "cell"})
+    (example,) = read_examples(write("x.png", array), image, "cell", progress=told)
+    assert mask_of(example).sum() == 25
+
+
+def test_grey_in_three_channels_is_taken(write, image, labels):
+    assert_all_there(read_examples(write("x.png", np.stack([labels] * 3, axis=-1)), image), labels)
+
+
+@pytest.mark.parametrize("name", ["cells_labels_classes.json", "cells_classes.json", "cells_labels.json"])
+def test_classes_from_the_file_beside(write, image, labels, told, name):
+    write(name, {"1": "living", "2": "dead", "7": ["living", "tiny"]})
+    path = write("cells_labels.png", labels)
+    placed = read_examples(path, image, "living", "dead", progress=told)
+    assert [example.exemplar.negative for example in placed] == [False, True, False]
+    assert placed[2].tags == ("living", "tiny")
+
+
+def test_a_json_beside_that_is_no_class_table_is_not_one(write, image, labels):
+    write("cells_labels.json", {"annotations": []})
+    assert len(read_examples(write("cells_labels.png", labels), image)) == 3
+
+
+@pytest.mark.parametrize("content", [[], {"one": "living"}, {"1": 5}])
+def test_a_class_table_that_makes_no_sense_is_refused(write, image, labels, content):
+    write("cells_classes.json", content)
+    with pytest.raises(InputError, match=r"cells_classes\.json must be like"):
+        read_examples(write("cells_labels.png", labels), image)
+
+
+@pytest.mark.parametrize("tags", [("living", None), (None, "dead")])
+def test_a_tag_without_classes_is_refused(write, image, labels, tags):
+    with pytest.raises(InputError, match=r"cells_labels\.png is a label image, which has no tags") as error:
+        read_examples(write("cells_labels.png", labels), image, *tags)
+    assert "cells_labels_classes.json" in str(error.value)
+
+
+def test_labels_of_another_size_are_refused(write, image, labels):
+    with pytest.raises(InputError, match=r"x\.png is 29 × 20 px, but its image cells\.png is 30 × 20 px"):
+        read_examples(write("x.png", labels[:, :-1]), image)
+
+
+def test_nothing_marked_is_refused(write, image):
+    with pytest.raises(InputError, match=r"No example in x\.png can be used: it has no objects"):
+        read_examples(write("x.png", np.zeros((20, 30), np.uint8)), image)
+
+
+def test_colours_are_refused(write, image, labels):
+    colours = np.stack([labels, labels * 2, labels], axis=-1)
+    with pytest.raises(InputError, match=r"x\.png is a colour image"):
+        read_examples(write("x.png", colours), image)
+
+
+@pytest.mark.parametrize(
+    ("array", "said"),
+    [
+        (np.full((20, 30), 0.5, np.float32), "not whole numbers"),
+        (np.full((20, 30), np.nan, np.float32), "not whole numbers"),
+        (np.full((20, 30), -3, np.int16), r"negative values \(-3\)"),
+        (np.full((20, 30), -3, np.float64), r"negative values \(-3\)"),
+    ],
+)
+def test_values_that_are_no_numbers_of_objects_are_refused(tmp_path, image, array, said):
+    tifffile.imwrite(tmp_path / "x.tif", array)
+    with pytest.raises(InputError, match=said):
+        read_examples(tmp_path / "x.tif", image)
+
+
+@pytest.fixture
+def stack(tmp_path, open_with):
+    pixels = np.random.default_rng(0).integers(0, 255, (2, 3, 20, 30)).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "s.ome.tif", pixels, metadata={"axes": "TZYX"}, photometric="minisblack")
+    return open_with(tmp_path / "s.ome.tif")
+
+
+def test_stacks_of_labels(tmp_path, stack, labels):
+    planes = np.zeros((2, 3, 20, 30), np.uint16)
+    planes[1, 2] = labels
+    planes[0, 1, 3:6, 3:6] = 9
+    tifffile.imwrite(tmp_path / "s_labels.ome.tif", planes, metadata={"axes": "TZYX"}, photometric="minisblack")
+    placed = read_examples(tmp_path / "s_labels.ome.tif", stack)
+    assert [(e.location.z, e.location.time) for e in placed] == [(1, 0), (2, 1), (2, 1), (2, 1)]
+    np.testing.assert_array_equal(mask_of(placed[1]), labels == 1)
+
+
+def test_a_single_plane_belongs_to_the_first_frame_of_a_stack(write, stack, labels, told):
+    placed = read_examples(write("s_labels.png", labels), stack, progress=told)
+    assert {example.location for example in placed} == {Location()}
+    assert "single plane; it is taken for the first frame of s.ome.tif" in told.only
+
+
+def test_other_numbers_of_planes_are_refused(tmp_path, stack):
+    tifffile.imwrite(tmp_path / "s_labels.tif", np.zeros((4, 20, 30), np.uint8), photometric="minisblack")
+    with pytest.raises(InputError, match="has 4 slices and 1 time points, but its image"):
+        read_examples(tmp_path / "s_labels.tif", stack)
+
+
+def test_plain_pages_are_the_time_points_of_a_film(tmp_path, open_with, labels):
+    film = np.zeros((2, 20, 30), np.uint8)
+    tifffile.imwrite(tmp_path / "f.tif", film, imagej=True, metadata={"axes": "TYX"})
+    film[1] = labels
+    tifffile.imwrite(tmp_path / "f_labels.tif", film, photometric="minisblack")
+    placed = read_examples(tmp_path / "f_labels.tif", open_with(tmp_path / "f.tif"))
+    assert {example.location for example in placed} == {Location(0, 0, 1)}
+
+
+def test_a_broken_label_image_is_refused(write, image):
+    with pytest.raises(InputError, match=r"x\.png cannot be read as an image"):
+        read_examples(write("x.png", b"\x89PNG\r\n"), image)
