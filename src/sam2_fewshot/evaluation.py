@@ -1,0 +1,213 @@
+"""How well found objects agree with true ones: one-to-one matching at an IoU, precision, recall, F1."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import ndimage
+from scipy.optimize import linear_sum_assignment
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from sam2_fewshot.errors import InputError
+from sam2_fewshot.geometry.overlap import mask_iou, shared_area
+from sam2_fewshot.records import InstanceMask
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Counts of a comparison and what follows from them.
+
+    Parameters
+    ----------
+    tp, fp, fn
+        Finds that match a true object, finds that match none, true objects that were not found.
+    mean_matched_iou
+        Mean IoU of the matched pairs; 0 when there are none.
+    """
+
+    tp: int
+    fp: int
+    fn: int
+    mean_matched_iou: float
+
+    @property
+    def precision(self) -> float:
+        """Share of the finds that are right, ``tp / (tp + fp)``; 0 when nothing was found."""
+        return _share(self.tp, self.tp + self.fp)
+
+    @property
+    def recall(self) -> float:
+        """Share of the true objects that were found, ``tp / (tp + fn)``; 0 when there are none."""
+        return _share(self.tp, self.tp + self.fn)
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of precision and recall, ``2 tp / (2 tp + fp + fn)``; 0 when there is nothing."""
+        return _share(2 * self.tp, 2 * self.tp + self.fp + self.fn)
+
+    def __add__(self, other: Scores) -> Scores:
+        """Return the scores of two frames taken together (counts add up, the mean is weighted)."""
+        tp = self.tp + other.tp
+        total = self.tp * self.mean_matched_iou + other.tp * other.mean_matched_iou
+        return Scores(tp, self.fp + other.fp, self.fn + other.fn, _share(total, tp))
+
+
+@dataclass(frozen=True, slots=True)
+class Matching:
+    """Which find belongs to which true object.
+
+    Parameters
+    ----------
+    pairs
+        ``(index of the find, index of the true object, IoU)``, by index of the find.
+    ignored
+        Indices of the finds that count neither way.
+    scores
+        Counts, precision, recall, F1.
+    """
+
+    pairs: tuple[tuple[int, int, float], ...]
+    ignored: tuple[int, ...]
+    scores: Scores
+
+
+def match(
+    predicted: Sequence[InstanceMask],
+    truth: Sequence[InstanceMask],
+    iou: float = 0.5,
+    *,
+    ignore: Sequence[InstanceMask] = (),
+) -> Matching:
+    """Match finds with true objects one to one.
+
+    Of all one-to-one matchings of pairs with at least the given IoU, the one with most pairs is taken, and
+    among those the one with the largest sum of IoUs: the rule of ``stardist.matching.matching`` (Schmidt et
+    al., MICCAI 2018, https://github.com/stardist/stardist), solved as an assignment problem.
+
+    Parameters
+    ----------
+    predicted, truth
+        Masks on the same frame.
+    iou
+        Smallest IoU of a match, above 0 and at most 1.
+    ignore
+        Objects that are not to be judged, for instance the examples or what the annotator left open. A find
+        that matches no true object and lies with more than half of its area in one of these counts neither
+        way.
+
+    Returns
+    -------
+    Matching
+        The pairs, the ignored finds and the scores.
+
+    Raises
+    ------
+    ValueError
+        If `iou` is out of its range.
+    """
+    if not 0 < iou <= 1:
+        raise ValueError(f"the IoU of a match is {iou}, but it must be above 0 and at most 1")
+    weights = {
+        (p, t): overlap for p, t in _touching(predicted, truth) if (overlap := mask_iou(predicted[p], truth[t])) >= iou
+    }
+    pairs = tuple(sorted((p, t, weights[p, t]) for p, t in _assign(weights, len(predicted), len(truth))))
+    matched = {p for p, _, _ in pairs}
+    ignored = {
+        p
+        for p, i in _touching(predicted, ignore)
+        if p not in matched and 2 * shared_area(predicted[p], ignore[i]) > predicted[p].area
+    }
+    tp = len(pairs)
+    scores = Scores(
+        tp=tp,
+        fp=len(predicted) - tp - len(ignored),
+        fn=len(truth) - tp,
+        mean_matched_iou=_share(sum(overlap for _, _, overlap in pairs), tp),
+    )
+    return Matching(pairs, tuple(sorted(ignored)), scores)
+
+
+def label_image_to_instances(labels: NDArray[np.integer]) -> list[InstanceMask]:
+    """Split a label image into its objects.
+
+    Parameters
+    ----------
+    labels
+        Integer array (H, W); 0 is background, every other value is one object.
+
+    Returns
+    -------
+    list of InstanceMask
+        In ascending order of the values, each cropped to its bounding box.
+
+    Raises
+    ------
+    InputError
+        If the array is not two-dimensional or does not hold integers.
+    """
+    if labels.ndim != 2:
+        raise InputError(f"A label image must have two dimensions, but this has the shape {labels.shape}.")
+    if labels.dtype.kind not in "iub":
+        raise InputError(f"A label image must hold integers, but this one holds {labels.dtype}.")
+    if not labels.size:
+        return []
+    # find_objects makes a list as long as the largest value, so values are counted through first.
+    values, dense = np.unique(labels, return_inverse=True)
+    dense = dense.reshape(labels.shape)
+    shape = (labels.shape[0], labels.shape[1])
+    windows = ndimage.find_objects(dense + 1)
+    return [
+        InstanceMask(dense[rows, columns] == index, columns.start, rows.start, shape)
+        for index, (value, (rows, columns)) in enumerate(zip(values.tolist(), windows, strict=True))
+        if value != 0
+    ]
+
+
+def _share(part: float, whole: float) -> float:
+    return part / whole if whole else 0.0
+
+
+def _touching(first: Sequence[InstanceMask], second: Sequence[InstanceMask]) -> Iterator[tuple[int, int]]:
+    """Yield the indices of pairs whose boxes share a pixel; only those can overlap."""
+    if not first or not second:
+        return
+    boxes = np.array([mask.box for mask in second])
+    for index, mask in enumerate(first):
+        x0, y0, x1, y1 = mask.box
+        near = (boxes[:, 0] < x1) & (boxes[:, 2] > x0) & (boxes[:, 1] < y1) & (boxes[:, 3] > y0)
+        for other in np.flatnonzero(near):
+            yield index, int(other)
+
+
+def _assign(weights: dict[tuple[int, int], float], rows: int, columns: int) -> list[tuple[int, int]]:
+    """Return the one-to-one pairs: as many as possible, then of the largest sum of weights in (0, 1]."""
+    if not weights:
+        return []
+    edges = np.array(list(weights))
+    # Objects far apart do not compete, so each connected group is a small problem of its own; one dense table
+    # for 10,000 x 10,000 objects would take 800 MB.
+    graph = coo_array(
+        (np.ones(len(edges), bool), (edges[:, 0], rows + edges[:, 1])), shape=(rows + columns, rows + columns)
+    )
+    _, group = connected_components(graph, directed=False)
+    order = np.argsort(group[edges[:, 0]], kind="stable")
+    starts = np.flatnonzero(np.diff(group[edges[order, 0]])) + 1
+    pairs: list[tuple[int, int]] = []
+    for members in np.split(edges[order], starts):
+        row_ids, row = np.unique(members[:, 0], return_inverse=True)
+        column_ids, column = np.unique(members[:, 1], return_inverse=True)
+        gain = np.zeros((row_ids.size, column_ids.size))
+        # One more pair is worth more than all the IoUs of the group together.
+        worth = min(gain.shape) + 1
+        gain[row, column] = [worth + weights[p, t] for p, t in members.tolist()]
+        chosen = zip(*linear_sum_assignment(gain, maximize=True), strict=True)
+        pairs += [(int(row_ids[r]), int(column_ids[c])) for r, c in chosen if gain[r, c] > 0]
+    return pairs

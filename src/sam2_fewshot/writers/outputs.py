@@ -1,0 +1,184 @@
+"""All output files, assembled from the journal in one pass."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING
+
+from sam2_fewshot.writers.labels import label_files
+from sam2_fewshot.writers.names import distinct_stem
+from sam2_fewshot.writers.nimbus_json import nimbus_json
+from sam2_fewshot.writers.overlay import overlay_path
+from sam2_fewshot.writers.qupath import qupath_files
+from sam2_fewshot.writers.run_file import write_run
+from sam2_fewshot.writers.table import table
+from sam2_fewshot.writers.whole import sweep, telling
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from sam2_fewshot.writers.record import FrameRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What was assembled.
+
+    Parameters
+    ----------
+    frames
+        Number of frames.
+    objects
+        Number of detections on all of them.
+    seconds
+        Sum over the frames for each stage.
+    """
+
+    frames: int
+    objects: int
+    seconds: Mapping[str, float]
+
+
+def assemble(
+    records: Iterable[FrameRecord],
+    out: Path,
+    *,
+    tags: Sequence[str] = ("object",),
+    channel: int = 0,
+    facts: Mapping[str, object] | None = None,
+    asked: int | None = None,
+) -> Summary:
+    """Write ``annotations.json``, ``detections.csv``, ``geojson/``, ``labels/`` and ``run.json``.
+
+    What an earlier run wrote there for other images is removed, so that the folder never holds results of two
+    runs. Each file appears under its name when it is whole, and ``run.json`` comes last. When something fails on
+    the way, files that are not finished stay as they were before.
+
+    Parameters
+    ----------
+    records
+        The finished frames in order of location, for instance :meth:`Journal.records`; one is in memory at a
+        time.
+    out
+        The output folder; it is made when it is missing.
+    tags
+        Tags of every object; the first is its class in QuPath.
+    channel
+        0-based channel that the NimbusImage annotations belong to.
+    facts
+        What to put first in ``run.json``: settings, model, versions and so on.
+    asked
+        How many frames the user asked for; as many as there are records when left out.
+
+    Returns
+    -------
+    Summary
+        Counts and times.
+
+    Raises
+    ------
+    InputError
+        If a file cannot be written (disk full, no permission).
+    """
+    frames: list[dict[str, object]] = []
+    facts = facts or {}
+    seconds: dict[str, float] = defaultdict(float, _seconds(facts))
+    before = _written_before(out)
+    objects = 0
+    with ExitStack() as stack:
+        writers = [
+            stack.enter_context(nimbus_json(out / "annotations.json", tags, channel)),
+            stack.enter_context(table(out / "detections.csv")),
+            stack.enter_context(qupath_files(out / "geojson", tags)),
+            stack.enter_context(label_files(out / "labels")),
+        ]
+        for record in _distinct(records):
+            for add in writers:
+                add(record)
+            objects += len(record.detections)
+            for stage, time in record.seconds.items():
+                seconds[stage] += time
+            frames.append(_line(record))
+    summary = Summary(len(frames), objects, dict(seconds))
+    counted = {
+        "frames_done": summary.frames,
+        "frames_asked": summary.frames if asked is None else asked,
+        "objects": objects,
+        "seconds": summary.seconds,
+        "tags": list(tags),
+        "frames": frames,
+    }
+    write_run(out / "run.json", {**facts, **counted})
+    _discard(before, {path for frame in frames for path in _files_of(out, frame)})
+    for folder in (out, out / "geojson", out / "labels", out / "overlays"):
+        sweep(folder)
+    return summary
+
+
+def _seconds(facts: Mapping[str, object]) -> dict[str, float]:
+    """Return the times that the caller has taken outside the frames (loading, learning)."""
+    given = facts.get("seconds", {})
+    return dict(given) if isinstance(given, dict) else {}
+
+
+def _line(record: FrameRecord) -> dict[str, object]:
+    """Return what ``run.json`` says about a frame; its place counts from 1, as in the CSV file."""
+    return {
+        "image": record.name,
+        "stem": record.stem,
+        "overlay": overlay_path(Path(), record).as_posix(),
+        "xy": record.location.xy + 1,
+        "z": record.location.z + 1,
+        "time": record.location.time + 1,
+        "height": record.frame_shape[0],
+        "width": record.frame_shape[1],
+        "candidates": record.candidates,
+        "objects": len(record.detections),
+        "examples": len(record.examples),
+        "seconds": dict(record.seconds),
+        "warnings": list(record.warnings),
+    }
+
+
+def _files_of(out: Path, frame: Mapping[str, object]) -> set[Path]:
+    """Return the files of an image that a line of ``run.json`` stands for."""
+    stem, overlay = PurePath(str(frame["stem"])).name, PurePath(str(frame["overlay"])).name
+    return {
+        out / "geojson" / f"{stem}.geojson",
+        out / "labels" / f"{stem}.tif",
+        out / "overlays" / overlay,
+    }
+
+
+def _written_before(out: Path) -> set[Path]:
+    """Return the images' files that an earlier run listed in ``run.json``."""
+    try:
+        earlier = json.loads((out / "run.json").read_text(encoding="utf-8"))
+        return {path for frame in earlier["frames"] for path in _files_of(out, frame)}
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return set()  # there was none, or it is not one of ours
+
+
+def _discard(before: Iterable[Path], now: Iterable[Path]) -> None:
+    """Delete results of images that are no longer asked for, so that nobody counts them in."""
+    kept = {str(path).casefold() for path in now}  # on Windows and macOS A.tif is a.tif
+    for path in before:
+        if str(path).casefold() not in kept:
+            with telling(path):
+                path.unlink(missing_ok=True)
+
+
+def _distinct(records: Iterable[FrameRecord]) -> Iterator[FrameRecord]:
+    """Yield the records with stems that are safe and never the same for two images."""
+    taken: set[str] = set()
+    image: int | None = None
+    stem = ""
+    for record in records:
+        if record.location.xy != image:
+            image = record.location.xy
+            stem = distinct_stem(record.stem, taken)
+        yield replace(record, stem=stem)

@@ -1,0 +1,80 @@
+"""What is known about a finished frame."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from shapely import Point, Polygon
+
+    from sam2_fewshot.records import Detection, Location
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class ExampleMark:
+    """Where an example lies on a frame, for drawing.
+
+    Parameters
+    ----------
+    outline
+        The example's outline, or the point that marks it, in image pixels ``(x, y)``.
+    negative
+        True for an object of the kind that is *not* wanted.
+    """
+
+    outline: Polygon | Point
+    negative: bool = False
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class FrameRecord:
+    """All that the output files say about one finished frame.
+
+    Parameters
+    ----------
+    name
+        The image file's name.
+    stem
+        What the image's own output files are called, without ending; see
+        :func:`~sam2_fewshot.writers.names.safe_stems`. It is the same for all frames of one image.
+    location
+        Position of the frame in the dataset, counted from 0.
+    frame_shape
+        ``(height, width)`` in pixels.
+    size_z, size_t
+        Number of slices and of time points in the image file.
+    detections
+        The objects found, best first; their ids in the frame are 1, 2, … in this order.
+    candidates
+        Number of masks that were proposed on the frame.
+    seconds
+        Time that each stage took on this frame.
+    examples
+        The examples that lie on the frame.
+    warnings
+        Sentences the user was told about this frame.
+    """
+
+    name: str
+    stem: str
+    location: Location
+    frame_shape: tuple[int, int]
+    size_z: int = 1
+    size_t: int = 1
+    detections: tuple[Detection, ...] = ()
+    candidates: int = 0
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    examples: tuple[ExampleMark, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+Add = Callable[[FrameRecord], None]
+"""Takes a finished frame; raises :class:`~sam2_fewshot.errors.InputError` if a file cannot be written.
+
+Every output format is a context manager that gives such a function and is fed the frames in order of
+location. Left in peace it puts its last file in place, left by an exception it removes what it has begun.
+"""

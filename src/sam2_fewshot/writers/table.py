@@ -1,0 +1,78 @@
+"""``detections.csv``: one row an object."""
+
+from __future__ import annotations
+
+import csv
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+from unicodedata import category
+
+from sam2_fewshot.writers.names import figure, printable
+from sam2_fewshot.writers.whole import replacing, telling
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from sam2_fewshot.records import Detection
+    from sam2_fewshot.writers.record import Add, FrameRecord
+
+COLUMNS = (
+    *("image", "xy", "z", "time", "id", "score", "similarity", "predicted_iou", "area_px"),
+    *("x0", "y0", "x1", "y1", "centroid_x", "centroid_y"),
+)
+"""The header. See :func:`table` for what the columns hold."""
+
+
+@contextmanager
+def table(path: Path) -> Iterator[Add]:
+    r"""Write ``detections.csv`` (UTF-8, commas, a header, a point as decimal mark).
+
+    ``image`` is the file's name; ``xy``, ``z`` and ``time`` count from 1 as in the app; ``id`` is the
+    object's value in the frame's label image. ``score``, ``similarity`` and ``predicted_iou`` have six
+    digits and are empty when there is no figure. ``area_px`` counts the mask's pixels. ``x0, y0, x1, y1`` is
+    the mask's box, half open. The centroid is the mean of the pixels' centres, in image pixels.
+
+    A file name that a spreadsheet would take for a formula (it begins with ``=``, ``+``, ``-`` or ``@``:
+    https://owasp.org/www-community/attacks/CSV_Injection) gets an apostrophe before it; tabs, line breaks and the
+    like in it are written as ``\t``, ``\n`` and so on.
+
+    Parameters
+    ----------
+    path
+        The file to write.
+
+    Yields
+    ------
+    Add
+        Takes the frames.
+    """
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(COLUMNS)
+
+        def add(record: FrameRecord) -> None:
+            place = record.location.xy + 1, record.location.z + 1, record.location.time + 1
+            with telling(path):
+                for number, item in enumerate(record.detections, start=1):
+                    rows.writerow([_cell(record.name), *place, number, *_measured(item)])
+
+        yield add
+
+
+def _measured(item: Detection) -> list[object]:
+    figures = (figure(value) for value in (item.score, item.similarity, item.predicted_iou))
+    shown = ("" if value is None else f"{value:.6f}" for value in figures)
+    rows, columns = item.instance.data.nonzero()
+    centroid = ["", ""]
+    if rows.size:
+        x = item.instance.x0 + columns.mean() + 0.5
+        y = item.instance.y0 + rows.mean() + 0.5
+        centroid = [f"{x:.3f}", f"{y:.3f}"]
+    return [*shown, rows.size, *item.bbox, *centroid]
+
+
+def _cell(text: str) -> str:
+    # A line break in a cell is legal CSV, but few programs read it right (Python's own writes a lone \r unquoted).
+    line = "".join(repr(letter)[1:-1] if category(letter) == "Cc" else letter for letter in printable(text))
+    return ("'" if line[:1] in tuple("=+-@") else "") + line

@@ -1,0 +1,210 @@
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import shapely
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+
+from sam2_fewshot.errors import InputError
+from sam2_fewshot.records import Detection, InstanceMask, Location
+from sam2_fewshot.writers.journal import Journal
+from sam2_fewshot.writers.record import ExampleMark, FrameRecord
+
+Make = Callable[..., FrameRecord]
+
+
+def assert_same(a: FrameRecord, b: FrameRecord) -> None:
+    for field in ("name", "stem", "location", "frame_shape", "size_z", "size_t", "candidates", "warnings"):
+        assert getattr(a, field) == getattr(b, field)
+    assert dict(a.seconds) == dict(b.seconds)
+    assert len(a.detections) == len(b.detections)
+    for x, y in zip(a.detections, b.detections, strict=True):
+        assert x.instance.box == y.instance.box
+        assert x.instance.frame_shape == y.instance.frame_shape
+        assert y.instance.data.dtype == bool
+        assert np.array_equal(x.instance.data, y.instance.data)
+        assert shapely.to_wkb(x.polygon) == shapely.to_wkb(y.polygon)
+        assert (x.score, x.similarity, x.predicted_iou) == (y.score, y.similarity, y.predicted_iou)
+        assert y.location == b.location
+    for m, n in zip(a.examples, b.examples, strict=True):
+        assert m.negative == n.negative
+        assert shapely.to_wkb(m.outline) == shapely.to_wkb(n.outline)
+
+
+def test_a_record_comes_back_exactly(tmp_path: Path, make_record: Make) -> None:
+    journal = Journal(tmp_path / "out" / ".frames", "f")
+    record = make_record(20, Location(2, 3, 4), size_z=5, size_t=6)
+    journal.write(record)
+    again = journal.done(Location(2, 3, 4))
+    assert again is not None
+    assert_same(record, again)
+
+
+figures = st.floats(-1, 1, allow_subnormal=True)
+coordinates = st.floats(-1e6, 1e6)
+
+
+@st.composite
+def detections(draw: st.DrawFn) -> Detection:
+    data = draw(arrays(bool, array_shapes(min_dims=2, max_dims=2, min_side=0, max_side=20)))
+    instance = InstanceMask(data, draw(st.integers(0, 10**6)), draw(st.integers(0, 10**6)), (2**31, 2**31))
+    ring = draw(st.lists(st.tuples(coordinates, coordinates), min_size=3, max_size=9))
+    return Detection(instance, shapely.Polygon(ring), draw(figures), draw(figures), draw(figures))
+
+
+@settings(deadline=None, max_examples=50)  # a slow disk is no defect
+@given(
+    st.lists(detections(), max_size=5),
+    st.text(),
+    st.dictionaries(st.text(), st.floats(0, 1e9), max_size=3),
+    st.booleans(),
+)
+def test_whatever_was_found_comes_back_exactly(
+    found: list[Detection], name: str, seconds: dict[str, float], negative: bool
+) -> None:
+    marks = tuple(ExampleMark(item.polygon, negative) for item in found[:2])
+    record = FrameRecord(
+        name, "s", Location(), (2**31, 2**31), detections=tuple(found), seconds=seconds, examples=marks
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        journal = Journal(Path(folder), name)
+        journal.write(record)
+        again = journal.done(Location())
+    assert again is not None
+    assert_same(record, again)
+
+
+def test_file_names_that_are_no_text_are_kept(tmp_path: Path, make_record: Make) -> None:
+    journal = Journal(tmp_path, "f")
+    journal.write(make_record(name="a\udcff.png"))
+    again = journal.done(Location())
+    assert again is not None
+    assert again.name == "a\udcff.png"
+
+
+def test_records_come_by_xy_then_z_then_time(tmp_path: Path, make_record: Make) -> None:
+    journal = Journal(tmp_path, "f")
+    places = [Location(xy, z, t) for xy in (0, 2, 11) for z in (0, 3) for t in (0, 10)]
+    for place in reversed(places):
+        journal.write(make_record(1, place))
+    assert [record.location for record in journal.records()] == places
+    assert [record.location for record in journal.records({places[1], places[5]})] == [places[1], places[5]]
+
+
+def test_an_empty_or_missing_folder_holds_nothing(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "no", "f")
+    assert journal.done(Location()) is None
+    assert list(journal.records()) == []
+    assert journal.discard_foreign() == 0
+    assert not (tmp_path / "no").exists()
+
+
+def test_another_fingerprint_counts_as_not_done(tmp_path: Path, make_record: Make) -> None:
+    Journal(tmp_path, "old").write(make_record(2))
+    Journal(tmp_path, "new").write(make_record(2, Location(1)))
+    new = Journal(tmp_path, "new")
+    assert new.done(Location()) is None
+    assert [record.location for record in new.records()] == [Location(1)]
+    assert new.foreign() == [Location()]
+    assert new.discard_foreign() == 1
+    assert Journal(tmp_path, "old").done(Location()) is None
+    assert new.done(Location(1)) is not None
+
+
+def test_writing_again_replaces(tmp_path: Path, make_record: Make) -> None:
+    journal = Journal(tmp_path, "f")
+    journal.write(make_record(2))
+    journal.write(make_record(5))
+    again = journal.done(Location())
+    assert again is not None
+    assert len(again.detections) == 5
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_damaged_files_count_as_not_done(tmp_path: Path, make_record: Make) -> None:
+    journal = Journal(tmp_path, "f")
+    journal.write(make_record(9))
+    (path,) = tmp_path.iterdir()
+    whole = path.read_bytes()
+    damaged = [whole[:size] for size in range(0, len(whole), 37)]
+    damaged += [whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :] for at in range(0, len(whole), 29)]
+    damaged += [b"", b"not an archive", b"PK\x03\x04" + bytes(100)]
+    for content in damaged:
+        path.write_bytes(content)
+        record = journal.done(Location())
+        if record is not None:  # a flipped bit in a place that does not matter, such as a date
+            assert_same(make_record(9), record)
+        assert isinstance(journal.foreign(), list)
+
+
+def test_foreign_archives_count_as_not_done(tmp_path: Path, make_record: Make) -> None:
+    journal = Journal(tmp_path, "f")
+    journal.write(make_record(1))
+    (path,) = tmp_path.iterdir()
+    with np.load(path) as archive:
+        members = dict(archive)
+    header = json.loads(members["header"].tobytes())
+    for change in ({"version": 2}, {"format": "other"}, {"location": [5, 0, 0]}, {"negative": []}):
+        members["header"] = np.frombuffer(json.dumps({**header, **change}).encode(), np.uint8)
+        np.savez(path, **members)
+        assert journal.done(Location()) is None
+    members["header"] = np.frombuffer(b"[]", np.uint8)
+    np.savez(path, **members)
+    assert journal.done(Location()) is None
+    np.savez(path, x=np.array([{}], object))
+    assert journal.done(Location()) is None
+    assert journal.discard_foreign() == 1
+
+
+def test_other_files_in_the_folder_are_let_be(tmp_path: Path, make_record: Make) -> None:
+    journal = Journal(tmp_path, "f")
+    journal.write(make_record(1))
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / ".1-x.npz.part").write_text("another process is at it")
+    abandoned = tmp_path / ".2-y.npz.part"
+    abandoned.write_text("a run was killed long ago")
+    os.utime(abandoned, (0, 0))
+    assert journal.locations() == [Location()]
+    assert journal.discard_foreign() == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".1-x.npz.part",
+        "notes.txt",
+        "xy000000_z00000_t00000.npz",
+    ]
+
+
+def test_a_folder_that_cannot_be_written_gives_a_sentence(tmp_path: Path, make_record: Make) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="could not be written"):
+        Journal(tmp_path / "file" / ".frames", "f").write(make_record())
+
+
+def test_a_killed_run_loses_only_the_frame_it_was_at(tmp_path: Path, make_record: Make) -> None:
+    source = """
+import os, sys
+from pathlib import Path
+from sam2_fewshot.records import Location
+from sam2_fewshot.writers import whole
+from sam2_fewshot.writers.journal import Journal
+from sam2_fewshot.writers.record import FrameRecord
+journal = Journal(Path(sys.argv[1]), "f")
+for number in range(3):
+    if number == 2:
+        whole._flush = lambda path: os._exit(9)  # killed between writing and renaming
+    journal.write(FrameRecord("a", "a", Location(number), (4, 4)))
+"""
+    done = subprocess.run([sys.executable, "-c", source, str(tmp_path)], check=False)
+    assert done.returncode == 9
+    journal = Journal(tmp_path, "f")
+    assert [record.location.xy for record in journal.records()] == [0, 1]
+    assert len(list(tmp_path.glob(".*.part"))) == 1
+    journal.write(make_record(1, Location(2)))
+    assert len(list(journal.records())) == 3

@@ -1,0 +1,206 @@
+import datetime
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from sam2_fewshot.errors import InputError
+from sam2_fewshot.records import Location
+from sam2_fewshot.writers.journal import JOURNAL_FOLDER, Journal
+from sam2_fewshot.writers.outputs import Summary, assemble
+from sam2_fewshot.writers.overlay import write_overlay
+from sam2_fewshot.writers.record import FrameRecord
+from sam2_fewshot.writers.run_file import write_run
+
+Make = Callable[..., FrameRecord]
+
+
+def files_in(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_all_files_are_assembled_from_the_journal(tmp_path: Path, make_record: Make) -> None:
+    journal = Journal(tmp_path / JOURNAL_FOLDER, "f")
+    journal.write(make_record(4))
+    for z in (0, 1):
+        journal.write(make_record(2 + z, Location(1, z), name="stack.tif", size_z=2))
+    facts = {"model": {"name": "micro"}, "seconds": {"learn": 2.0}, "frames": "ours is better"}
+    summary = assemble(journal.records(), tmp_path, tags=["nucleus"], facts=facts, asked=4)
+    assert summary == Summary(3, 9, {"learn": 2.0, "encode": 4.5, "propose": 0.75})
+    assert [name for name in files_in(tmp_path) if not name.startswith(".")] == [
+        "annotations.json",
+        "detections.csv",
+        "geojson/cells.geojson",
+        "geojson/stack.geojson",
+        "labels/cells.tif",
+        "labels/stack.tif",
+        "run.json",
+    ]
+    run = json.loads((tmp_path / "run.json").read_text())
+    assert run["model"] == {"name": "micro"}
+    assert (run["frames_done"], run["frames_asked"], run["objects"]) == (3, 4, 9)
+    assert run["seconds"] == summary.seconds
+    assert run["tags"] == ["nucleus"]
+    last = run["frames"][2]
+    assert (last["image"], last["xy"], last["z"], last["time"]) == ("stack.tif", 2, 2, 1)
+    assert (last["candidates"], last["objects"], last["examples"]) == (12, 3, 2)
+    assert last["overlay"] == "overlays/stack_Z2_T1.png"
+    assert last["warnings"] == ["It is dark."]
+    assert tifffile.imread(tmp_path / "labels" / "stack.tif").max(axis=(1, 2)).tolist() == [2, 3]
+
+
+def test_no_frame_at_all_gives_valid_empty_files(tmp_path: Path) -> None:
+    assert assemble([], tmp_path) == Summary(0, 0, {})
+    assert files_in(tmp_path) == ["annotations.json", "detections.csv", "run.json"]
+
+
+def test_assembling_again_gives_the_same_files(tmp_path: Path, make_record: Make) -> None:
+    records = [make_record(3), make_record(2, Location(1), name="b.png")]
+    assemble(records, tmp_path)
+    before = {name: (tmp_path / name).read_bytes() for name in files_in(tmp_path)}
+    assemble(records, tmp_path)
+    assert {name: (tmp_path / name).read_bytes() for name in files_in(tmp_path)} == before
+
+
+def test_unsafe_and_equal_stems_get_files_of_their_own(tmp_path: Path, make_record: Make) -> None:
+    out = tmp_path / "out"
+    stems = ["../../up", "A", "a", "con"]
+    assemble([make_record(1, Location(xy), stem=stem) for xy, stem in enumerate(stems)], out)
+    assert sorted(path.name for path in (out / "labels").iterdir()) == [
+        "A.tif",
+        "_.._up.tif",
+        "_con.tif",
+        "a_2.tif",
+    ]
+    assert files_in(tmp_path) == ["out/" + name for name in files_in(out)]
+
+
+def test_results_of_images_no_longer_asked_for_are_removed(tmp_path: Path, make_record: Make) -> None:
+    first, second = make_record(1), make_record(1, Location(1), name="other.png")
+    for record in (first, second):
+        write_overlay(tmp_path, record, np.zeros((60, 80, 3), np.uint8))
+    assemble([first, second], tmp_path)
+    (tmp_path / "labels" / "mine.tif").write_text("made by hand")
+    assemble([first], tmp_path)
+    assert files_in(tmp_path) == [
+        "annotations.json",
+        "detections.csv",
+        "geojson/cells.geojson",
+        "labels/cells.tif",
+        "labels/mine.tif",
+        "overlays/cells.png",
+        "run.json",
+    ]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        "null",
+        '{"frames": [{}]}',
+        '{"frames": 3}',
+        "[" * 100_000,
+        '{"frames": [{"stem": "../../x", "overlay": ".."}]}',
+    ],
+)
+def test_a_strange_run_file_is_replaced(tmp_path: Path, make_record: Make, content: str) -> None:
+    (tmp_path / "run.json").write_text(content)
+    (tmp_path / "x.tif").write_text("not ours")
+    assemble([make_record(1)], tmp_path)
+    assert json.loads((tmp_path / "run.json").read_text())["frames_done"] == 1
+    assert (tmp_path / "x.tif").exists()
+
+
+def test_an_interruption_leaves_the_earlier_files(tmp_path: Path, make_record: Make) -> None:
+    assemble([make_record(3)], tmp_path)
+    before = {name: (tmp_path / name).read_bytes() for name in files_in(tmp_path)}
+
+    def interrupted() -> Iterator[FrameRecord]:
+        yield make_record(5)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        assemble(interrupted(), tmp_path)
+    assert {name: (tmp_path / name).read_bytes() for name in files_in(tmp_path)} == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on file sizes")
+def test_a_full_disk_gives_a_sentence_and_leaves_the_earlier_files(tmp_path: Path, make_record: Make) -> None:
+    journal = Journal(tmp_path / JOURNAL_FOLDER, "f")
+    journal.write(make_record(60))
+    assemble([make_record(1)], tmp_path)
+    before = {name: (tmp_path / name).read_bytes() for name in files_in(tmp_path)}
+    source = """
+import resource, sys
+from pathlib import Path
+from sam2_fewshot.errors import InputError
+from sam2_fewshot.writers.journal import Journal
+from sam2_fewshot.writers.outputs import assemble
+out = Path(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+try:
+    assemble(Journal(out / ".frames", "f").records(), out)
+except InputError as error:
+    sys.exit(str(error))
+"""
+    done = subprocess.run([sys.executable, "-c", source, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("The disk is full: ")
+    assert done.stderr.count("\n") == 1
+    assert {name: (tmp_path / name).read_bytes() for name in files_in(tmp_path)} == before
+
+
+def test_an_output_folder_that_is_a_file_gives_a_sentence(tmp_path: Path, make_record: Make) -> None:
+    (tmp_path / "out").write_text("")
+    with pytest.raises(InputError, match="could not be written"):
+        assemble([make_record(1)], tmp_path / "out")
+
+
+def test_an_abandoned_file_of_a_killed_run_is_swept(tmp_path: Path, make_record: Make) -> None:
+    (tmp_path / "labels").mkdir()
+    abandoned = tmp_path / "labels" / ".9-cells.tif.part"
+    abandoned.write_text("")
+    os.utime(abandoned, (0, 0))
+    assemble([make_record(1)], tmp_path)
+    assert not abandoned.exists()
+
+
+def test_the_run_file_takes_whatever_facts_there_are(tmp_path: Path) -> None:
+    facts = {
+        "nan": math.nan,
+        "figure": np.float32(0.5),
+        "count": np.int64(3),
+        "yes": True,
+        "none": None,
+        "list": (1, [math.inf]),
+        "array": np.array([[1.0, np.nan]]),
+        "set": {"b", "a"},
+        "when": datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC),
+        "path": Path("a") / "b",
+        3: "text\udcff",
+    }
+    write_run(tmp_path / "run.json", facts)
+    text = (tmp_path / "run.json").read_text(encoding="utf-8")
+    assert "NaN" not in text
+    assert json.loads(text) == {
+        "nan": None,
+        "figure": 0.5,
+        "count": 3,
+        "yes": True,
+        "none": None,
+        "list": [1, [None]],
+        "array": [[1.0, None]],
+        "set": ["a", "b"],
+        "when": "2026-01-02 00:00:00+00:00",
+        "path": str(Path("a") / "b"),
+        "3": "text\\udcff",
+    }

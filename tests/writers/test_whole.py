@@ -1,0 +1,70 @@
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from sam2_fewshot.errors import InputError
+from sam2_fewshot.writers.whole import replacing, sweep, telling
+
+
+def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b.txt"
+    with replacing(path) as temporary:
+        temporary.write_text("new")
+        assert not path.exists()
+    assert path.read_text() == "new"
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, OSError(errno.ENOSPC, "No space left")])
+def test_a_failure_leaves_the_earlier_file_and_nothing_else(
+    tmp_path: Path, error: type[BaseException] | OSError
+) -> None:
+    path = tmp_path / "b.txt"
+    path.write_text("old")
+
+    def fail() -> None:
+        with replacing(path) as temporary:
+            temporary.write_text("half")
+            raise error
+
+    with pytest.raises(InputError if isinstance(error, OSError) else error):
+        fail()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (errno.ENOSPC, "disk is full: .*run the same command again"),
+        (errno.EACCES, "permission denied"),
+        (errno.EROFS, "permission denied"),
+        (errno.ENAMETOOLONG, "name too long. Choose another output folder"),
+    ],
+)
+def test_system_errors_become_sentences(code: int, words: str) -> None:
+    with pytest.raises(InputError, match=words) as caught, telling(Path("out/labels/a.tif")):
+        raise OSError(code, os.strerror(code))
+    assert os.path.join("out", "labels", "a.tif") in str(caught.value)  # noqa: PTH118
+    assert isinstance(caught.value.__cause__, OSError)
+
+
+def test_a_file_in_the_way_of_a_folder_gives_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="could not be written"), replacing(tmp_path / "file" / "x"):
+        pass
+    with pytest.raises(InputError, match="could not be written"), replacing(tmp_path / "nothing"):
+        pass  # nothing was written at all
+
+
+def test_sweeping_takes_only_what_was_abandoned(tmp_path: Path) -> None:
+    old, new, other = (tmp_path / name for name in (".1-a.part", ".2-a.part", "a.part"))
+    for path in (old, new, other):
+        path.write_text("")
+    for path in (old, other):
+        os.utime(path, (0, 0))
+    sweep(tmp_path)
+    sweep(tmp_path / "missing")
+    assert sorted(tmp_path.iterdir()) == sorted([new, other])
