@@ -52,6 +52,12 @@ def test_a_batch_gives_what_single_images_give(micro: Sam2Model) -> None:
         assert np.abs(features - predictor._features["image_embed"][0].numpy()).max() < 1e-4
 
 
+def test_a_read_only_image_is_taken_without_a_warning(micro: Sam2Model) -> None:
+    image = IMAGES[0].copy()
+    image.flags.writeable = False
+    assert np.isfinite(micro.encode([image])).all()
+
+
 def test_no_image_gives_no_features(micro: Sam2Model, discs: tuple[NDArray[np.uint8], NDArray[np.int32]]) -> None:
     assert micro.encode([]).shape == (0, 128, 32, 32)
     assert micro.pool(discs[0], [], []).shape == (0, 128)

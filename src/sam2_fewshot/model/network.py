@@ -248,7 +248,9 @@ class Sam2Model:
 
     def _upload(self, image: NDArray[np.uint8]) -> Tensor:
         """Bring an image (H, W, 3) to the device as (3, H, W), still uint8: a quarter of the bytes of floats."""
-        return torch.from_numpy(np.ascontiguousarray(image)).to(self.device).permute(2, 0, 1)
+        # torch warns about arrays that may not be written, such as those of Pillow.
+        ready = np.require(image, requirements=["C", "W"])
+        return torch.from_numpy(ready).to(self.device).permute(2, 0, 1)
 
     def _prepare(self, image: Tensor) -> Tensor:
         """Resize (3, h, w) uint8 to the model's input and normalise it, as ``SAM2Transforms`` does."""

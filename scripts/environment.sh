@@ -1,0 +1,37 @@
+# Sourced by the scripts beside it. Makes .venv with this package in it, and does nothing when it is up to date.
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+venv=$PWD/.venv
+
+find_python() {
+    local candidate
+    for candidate in ${PYTHON:+"$PYTHON"} python3.13 python3.12 python3.11 python3 python; do
+        # A shim may exist for a Python that is not installed, so it is asked and not only looked for.
+        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            echo "$candidate"
+            return
+        fi
+    done
+    echo "No Python 3.11 or newer was found. Install one, or name it: PYTHON=/path/to/python $0" >&2
+    return 1
+}
+
+# set_up NAME PIP-ARGUMENTS...: install once, and again whenever pyproject.toml changes.
+set_up() {
+    local stamp=$venv/.installed-$1 python
+    shift
+    if [ ! -x "$venv/bin/python" ]; then
+        python=$(find_python) || exit 1
+        "$python" -m venv "$venv" || {
+            echo "$python could not make a virtual environment in $venv (on Debian and Ubuntu: install python3-venv)." >&2
+            exit 1
+        }
+    fi
+    if ! cmp -s pyproject.toml "$stamp"; then
+        echo "Installing into $venv (the first time this takes some minutes) ..." >&2
+        # Dependency groups need pip 25.1.
+        "$venv/bin/python" -m pip install --quiet --upgrade 'pip>=25.1'
+        "$venv/bin/python" -m pip install --quiet --editable . "$@"
+        cp pyproject.toml "$stamp"
+    fi
+}

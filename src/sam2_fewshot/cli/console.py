@@ -1,0 +1,188 @@
+"""How the job's progress is shown: bars on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID
+
+    from sam2_fewshot.job import Display
+
+_QUIET_SECONDS = 20.0
+"""A log that says nothing for longer looks like a program that hangs."""
+
+
+@contextlib.contextmanager
+def shown() -> Iterator[Display]:
+    """Give the display that suits stderr."""
+    if not sys.stderr.isatty():
+        yield PlainDisplay()
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        SpinnerColumn,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    with Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[counts]}", markup=False),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    ) as bars:
+        yield BarDisplay(bars)
+
+
+def duration(seconds: float) -> str:
+    """Return a time span as a person would say it, like ``4.2 s``, ``3 min 20 s`` or ``2 h 05 min``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+class PlainDisplay:
+    """Lines on stderr: one a frame, and signs of life on a long one."""
+
+    def __init__(self) -> None:
+        self._frames = 0
+        self._finished = 0
+        self._began = self._spoke = time.monotonic()
+        self._frame = ""
+        self._stage = ""
+        self._total: int | None = None
+        self._steps = 0
+
+    def say(self, sentence: str) -> None:
+        """Print a line."""
+        typer.echo(sentence, err=True)
+        self._spoke = time.monotonic()
+
+    def warn(self, sentence: str) -> None:
+        """Print a line marked as a warning."""
+        self.say(f"Warning: {sentence}")
+
+    def start(self, stage: str, total: int | None = None) -> None:
+        """Remember the stage, for the signs of life."""
+        self._stage, self._total, self._steps = stage, total, 0
+
+    def advance(self, steps: int = 1) -> None:
+        """Print a sign of life if nothing was said for long."""
+        self._steps += steps
+        if time.monotonic() - self._spoke > _QUIET_SECONDS:
+            share = f" {self._steps / self._total:.0%}" if self._total else ""
+            self.say(f"  {self._frame + ': ' if self._frame else ''}{self._stage}{share} ...")
+
+    def begin(self, frames: int) -> None:
+        """Start the clock."""
+        self._frames, self._finished, self._began = frames, 0, time.monotonic()
+
+    def frame_begins(self, name: str) -> None:
+        """Remember the frame's name."""
+        self._frame = name
+
+    def frame_ends(self, candidates: int, kept: int, seconds: float) -> None:
+        """Print the frame's line with the time that the rest will take."""
+        self._finished += 1
+        left = self._frames - self._finished
+        pace = (time.monotonic() - self._began) / self._finished
+        rest = f", {duration(pace * left)} left" if left else ""
+        self.say(
+            f"Frame {self._finished} of {self._frames}: {self._frame}: {kept} of {candidates} candidates kept, "
+            f"{duration(seconds)}{rest}"
+        )
+
+    def frame_fails(self, sentence: str) -> None:
+        """Print why."""
+        self._finished += 1
+        self.say(f"Failed: frame {self._finished} of {self._frames}: {self._frame}: {sentence}")
+
+    def end(self) -> None:
+        """Forget the frame."""
+        self._frame = ""
+
+
+class BarDisplay:
+    """Two bars on a terminal: the frames with what was found and the time left, and the stage at work."""
+
+    def __init__(self, bars: Bars) -> None:
+        self._bars = bars
+        self._frames: TaskID | None = None
+        self._stage: TaskID | None = None
+        self._name = ""
+        self._total = self._finished = self._candidates = self._kept = 0
+
+    def say(self, sentence: str) -> None:
+        """Print a line above the bars."""
+        self._bars.console.print(sentence, markup=False, highlight=False)
+
+    def warn(self, sentence: str) -> None:
+        """Print a line above the bars, marked as a warning."""
+        self.say(f"Warning: {sentence}")
+
+    def start(self, stage: str, total: int | None = None) -> None:
+        """Show the stage's bar in place of the one before."""
+        if self._stage is not None:
+            self._bars.remove_task(self._stage)
+        name = f"  {self._name}: {stage}" if self._name else stage
+        self._stage = self._bars.add_task(name, total=total, counts="")
+
+    def advance(self, steps: int = 1) -> None:
+        """Move the stage's bar."""
+        if self._stage is not None:
+            self._bars.advance(self._stage, steps)
+
+    def begin(self, frames: int) -> None:
+        """Show the bar of the frames."""
+        self._total = frames
+        self._frames = self._bars.add_task("Frames", total=frames, counts="")
+
+    def frame_begins(self, name: str) -> None:
+        """Remember the frame's name."""
+        self._name = name
+
+    def frame_ends(self, candidates: int, kept: int, seconds: float) -> None:
+        """Move the bar of the frames."""
+        self._candidates += candidates
+        self._kept += kept
+        self._count()
+
+    def frame_fails(self, sentence: str) -> None:
+        """Say why, and move the bar of the frames."""
+        self.say(f"Failed: {self._name}: {sentence}")
+        self._count()
+
+    def end(self) -> None:
+        """Take the bars away."""
+        self._name = ""
+        for task in (self._stage, self._frames):
+            if task is not None:
+                self._bars.remove_task(task)
+        self._stage = self._frames = None
+
+    def _count(self) -> None:
+        self._finished += 1
+        if self._frames is not None:
+            counts = f"{self._finished} of {self._total}, {self._kept} of {self._candidates} candidates kept"
+            self._bars.update(self._frames, advance=1, counts=counts)

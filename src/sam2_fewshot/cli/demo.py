@@ -1,0 +1,95 @@
+"""``sam2-fewshot demo``: the main job on the bundled sample, scored against the true objects."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sam2_fewshot.cli.guard import DONE, PARTLY, guarded
+from sam2_fewshot.cli.options import read_settings
+
+if TYPE_CHECKING:
+    from sam2_fewshot.evaluation import Scores
+    from sam2_fewshot.job import Summary
+    from sam2_fewshot.sample import Sample
+
+_IOU = 0.5
+
+
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.", metavar="FOLDER")] = Path(
+        "sam2-fewshot-demo"
+    ),
+    points_per_side: Annotated[
+        str,
+        typer.Option(help="Prompts along each side of the image. More finds more and takes longer.", metavar="INTEGER"),
+    ] = "48",  # fewer than by default, so that the demo ends within a minute on two cores
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.", metavar="NAME")] = "auto",
+    debug: Annotated[bool, typer.Option("--debug", help="Show where a defect of the program is.")] = False,
+) -> None:
+    """Try it: find the nuclei of a bundled microscopy image from eight examples.
+
+    Uses the small model that comes with the program, so nothing is downloaded, and tells how well it did.
+    """
+    with guarded(debug):
+        from sam2_fewshot.cli.console import shown
+        from sam2_fewshot.cli.segment import report
+        from sam2_fewshot.job import Request, run
+        from sam2_fewshot.model.registry import MICRO
+        from sam2_fewshot.sample import sample
+
+        files = sample()
+        settings = read_settings({"points_per_side": points_per_side}, None)
+        request = Request(
+            images=[files.image],
+            examples=files.examples,
+            out=out.expanduser(),
+            tags=["nucleus"],
+            model=MICRO.name,
+            device=device,
+            settings=settings,
+        )
+        typer.echo(
+            f"Looking for nuclei in a fluorescence image, with the settings as they are by default but "
+            f"{settings.points_per_side} points per side.",
+            err=True,
+        )
+        with shown() as display:
+            summary = run(request, display)
+        report(summary)
+        if summary.complete:
+            scores, examples = score(summary, files)
+            total = scores.tp + scores.fn
+            typer.echo(
+                f"Precision {scores.precision:.2f}, recall {scores.recall:.2f}, F1 {scores.f1:.2f}: of {total} "
+                f"nuclei that were not among the {examples} examples, {scores.tp} were found, and {scores.fp} of "
+                f"the finds are wrong (a find is right where it shares an IoU of at least {_IOU} with a nucleus)."
+            )
+            typer.echo(f"Look at {out / 'overlays' / 'nuclei.png'}.")
+    raise typer.Exit(DONE if summary.complete else PARTLY)
+
+
+def score(summary: Summary, files: Sample) -> tuple[Scores, int]:
+    """Compare the finds with the true objects.
+
+    Returns
+    -------
+    scores
+        At an IoU of .5, the examples and finds on them not counted.
+    examples
+        Number of examples.
+    """
+    import numpy as np
+    from PIL import Image
+
+    from sam2_fewshot.evaluation import label_image_to_instances, match
+
+    truth = np.asarray(Image.open(files.truth))
+    examples = np.asarray(Image.open(files.examples))
+    shown = label_image_to_instances(examples)
+    rest = label_image_to_instances(np.where(examples > 0, 0, truth))
+    (record,) = summary.records()
+    found = [detection.instance for detection in record.detections]
+    return match(found, rest, _IOU, ignore=shown).scores, len(shown)

@@ -1,0 +1,129 @@
+"""One command-line option for each field of :class:`~sam2_fewshot.settings.Settings`, generated from it."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
+
+import typer
+
+from sam2_fewshot.errors import SettingsError
+from sam2_fewshot.settings import Settings, bounds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from pydantic.fields import FieldInfo
+
+_HUGE = 10**6
+"""A bound beyond this only keeps nonsense out, and the help does not trouble the reader with it."""
+
+_MOST_BYTES = 1 << 20
+"""Longest settings file that is read; a real one has some hundred bytes."""
+
+
+def with_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a typer command an option for every setting.
+
+    The command's parameter ``settings`` is replaced by the options, and is called with a dict of those that
+    were given, as text: :class:`Settings` itself reads and refuses values, so there is one sentence for each.
+    """
+    signature = inspect.signature(command, eval_str=True)
+    parameters = [p for p in signature.parameters.values() if p.name != "settings"]
+    for name, field in Settings.model_fields.items():
+        parameters.append(
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_option(name, field))
+        )
+
+    @functools.wraps(command)
+    def wrapper(**given: Any) -> None:
+        settings = {name: given.pop(name) for name in Settings.model_fields}
+        command(**given, settings={name: text for name, text in settings.items() if text is not None})
+
+    keyword = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
+    wrapper.__signature__ = signature.replace(parameters=keyword)  # type: ignore[attr-defined]
+    wrapper.__annotations__ = {p.name: p.annotation for p in keyword}
+    del wrapper.__wrapped__  # typer would look through it at the command's own signature
+    return wrapper
+
+
+def read_settings(options: Mapping[str, str], config: Path | None) -> Settings:
+    """Return the settings: an option counts before the YAML file, and that before the default.
+
+    Raises
+    ------
+    SettingsError
+        If a value cannot be used, or if the file cannot be read.
+    """
+    values = {**_read_config(config), **{name: _number(text) for name, text in options.items()}}
+    try:
+        return Settings(**values)
+    except SettingsError as error:
+        if config is None or all(name in options for name in values):
+            raise
+        raise SettingsError(f"{error} (Settings were also read from {config}.)") from None
+
+
+def _option(name: str, field: FieldInfo) -> Any:
+    extra = field.json_schema_extra
+    assert isinstance(extra, dict)
+    low, high = bounds(field)
+    if get_origin(field.annotation) is Literal:
+        metavar = "NAME"
+        allowed = f"One of: {', '.join(get_args(field.annotation))}."
+    else:
+        metavar = "INTEGER" if field.annotation is int else "NUMBER"
+        allowed = f"From {low:g} to {high:g}" if high is not None and high < _HUGE else f"At least {low:g}"
+        allowed += f" {extra['unit']}." if extra["unit"] else "."
+    return Annotated[
+        str | None,
+        typer.Option(
+            "--" + name.replace("_", "-"),
+            help=f"{field.description} {allowed} {_default(field)}".replace("  ", " "),
+            metavar=metavar,
+            rich_help_panel=f"Settings: {extra['group']}",
+            show_default=False,  # typer would put a text's default in parentheses of its own
+        ),
+    ]
+
+
+def _default(field: FieldInfo) -> str:
+    # A default of None is explained in the description.
+    return "" if field.default is None else f"Default {field.default}."
+
+
+def _number(text: str) -> object:
+    """Return a number if the text is one, so that a refusal shows it without quotes."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _read_config(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    import yaml
+
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise SettingsError(f"{path} is too long for a settings file (more than 1 MB).")
+        content = yaml.safe_load(path.read_text("utf-8"))
+    except OSError as error:
+        raise SettingsError(f"The settings file {path} cannot be read: {error.strerror}.") from None
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" (line {mark.line + 1})" if mark is not None else ""
+        raise SettingsError(
+            f"The settings file {path} is not valid YAML{where}. Write one setting a line, "
+            "like `similarity_threshold: 0.6`."
+        ) from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
+        raise SettingsError(f"The settings file {path} must have one setting a line, like `similarity_threshold: 0.6`.")
+    return {name.replace("-", "_"): value for name, value in content.items()}

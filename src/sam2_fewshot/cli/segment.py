@@ -1,0 +1,224 @@
+"""``sam2-fewshot segment``: the main job."""
+
+from __future__ import annotations
+
+from pathlib import Path  # noqa: TC003  (typer reads the annotations)
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sam2_fewshot.cli.guard import DONE, PARTLY, guarded
+from sam2_fewshot.cli.options import read_settings, with_settings
+
+if TYPE_CHECKING:
+    from sam2_fewshot.job import Summary
+
+_WHERE = "What to look at"
+_WHAT = "What to look for"
+_HOW = "With what"
+
+EPILOG = """
+[bold]Examples[/bold]
+
+Marked in a label image; all images of a plate are searched:
+
+  sam2-fewshot segment plate/*.tif --examples marked/A01_labels.tif -o results
+
+Marked in QuPath in two classes, one wanted and one not:
+
+  sam2-fewshot segment a.tif --examples a.geojson --training-tag Mitosis --negative-tag Debris -o out
+
+A NimbusImage export; the third position at time points 1 to 10, stricter than usual:
+
+  sam2-fewshot segment *.ome.tif --examples export.json --batch-xy 3 --batch-time 1-10
+  --similarity-threshold 0.7 -o results
+
+A coarse trial on two images of many; without --batch-xy the same command then goes on with the rest:
+
+  sam2-fewshot segment "day1/*.png" --examples marked/ --batch-xy 1-2 --points-per-side 32 -o trial
+"""
+
+
+def segment(
+    images: Annotated[
+        list[str],
+        typer.Argument(
+            help="Image files, folders, or patterns; their order is XY.",
+            metavar="IMAGES",
+            show_default=False,
+        ),
+    ],
+    examples: Annotated[
+        Path,
+        typer.Option(
+            help="The marked objects: a label image, a QuPath GeoJSON or a NimbusImage JSON export; for several "
+            "images, a folder of those, named after the images.",
+            metavar="PATH",
+            rich_help_panel=_WHAT,
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for the results.", metavar="FOLDER", show_default=False)
+    ],
+    training_tag: Annotated[
+        str | None,
+        typer.Option(
+            help="Learn from the examples with this tag or class. Left out: from all but the negative ones.",
+            metavar="TAG",
+            rich_help_panel=_WHAT,
+            show_default=False,
+        ),
+    ] = None,
+    negative_tag: Annotated[
+        str | None,
+        typer.Option(
+            help="Tag or class of examples of what is not wanted.",
+            metavar="TAG",
+            rich_help_panel=_WHAT,
+            show_default=False,
+        ),
+    ] = None,
+    tag: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Tag of the found objects, may be given more than once. Left out: the training tag.",
+            metavar="TAG",
+            rich_help_panel=_WHAT,
+            show_default=False,
+        ),
+    ] = None,
+    batch_xy: Annotated[
+        str | None,
+        typer.Option(
+            help='Which images, counted from 1: "1-3, 5" or "all". Default all.',
+            metavar="RANGE",
+            rich_help_panel=_WHERE,
+            show_default=False,
+        ),
+    ] = None,
+    batch_z: Annotated[
+        str | None,
+        typer.Option(
+            help="Which slices, counted from 1. Default all.",
+            metavar="RANGE",
+            rich_help_panel=_WHERE,
+            show_default=False,
+        ),
+    ] = None,
+    batch_time: Annotated[
+        str | None,
+        typer.Option(
+            help="Which time points, counted from 1. Default all.",
+            metavar="RANGE",
+            rich_help_panel=_WHERE,
+            show_default=False,
+        ),
+    ] = None,
+    channels: Annotated[
+        Path | None,
+        typer.Option(
+            help="YAML file with the colour and contrast of each channel.",
+            metavar="YAML",
+            rich_help_panel=_WHERE,
+            show_default=False,
+        ),
+    ] = None,
+    model: Annotated[
+        str,
+        typer.Option(
+            help="A checkpoint's name or path; auto takes the best one on this machine. Default auto.",
+            metavar="NAME",
+            rich_help_panel=_HOW,
+            show_default=False,
+        ),
+    ] = "auto",
+    device: Annotated[
+        str,
+        typer.Option(
+            help="auto, cpu, cuda, cuda:1 or mps. Default auto.",
+            metavar="NAME",
+            rich_help_panel=_HOW,
+            show_default=False,
+        ),
+    ] = "auto",
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="YAML file with settings; an option given here counts before it.",
+            metavar="YAML",
+            rich_help_panel=_HOW,
+            show_default=False,
+        ),
+    ] = None,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show where a defect of the program is.", rich_help_panel=_HOW)
+    ] = False,
+    *,
+    settings: dict[str, str],
+) -> None:
+    """Find every object that looks like the marked ones.
+
+    Results: annotations.json (NimbusImage), geojson/ (QuPath), detections.csv, labels/, overlays/ and run.json.
+    """
+    with guarded(debug):
+        from sam2_fewshot.cli.console import shown
+        from sam2_fewshot.cli.patterns import expand
+        from sam2_fewshot.job import Request, run
+
+        request = Request(
+            images=expand(images),
+            examples=examples.expanduser(),
+            out=out.expanduser(),
+            training_tag=training_tag,
+            negative_tag=negative_tag,
+            tags=tag or (),
+            model=model,
+            device=device,
+            batch_xy=batch_xy,
+            batch_z=batch_z,
+            batch_time=batch_time,
+            channels=channels,
+            settings=read_settings(settings, config),
+        )
+        with shown() as display:
+            summary = run(request, display)
+    report(summary)
+    raise typer.Exit(DONE if summary.complete else PARTLY)
+
+
+segment_command = with_settings(segment)
+
+
+def report(summary: Summary) -> None:
+    """Print the summary to stdout, and what could not be done to stderr."""
+    from sam2_fewshot.cli.console import duration
+
+    if summary.assembled and summary.done:
+        frames = f"{summary.done} frame{'s' if summary.done != 1 else ''}"
+        objects = f"{summary.found:,} object{'s' if summary.found != 1 else ''}"
+        typer.echo(f"Found {objects} among {summary.candidates:,} candidates on {frames}.")
+        if not summary.found:
+            typer.echo(_nothing_found(summary.candidates))
+        times = ", ".join(f"{stage} {duration(seconds)}" for stage, seconds in summary.seconds.items())
+        typer.echo(f"Time: {times}.")
+        typer.echo(f"Results: {summary.out.resolve()}")
+    if summary.complete:
+        return
+    kept = f"{summary.done} of {summary.frames} frames are finished and kept; " if summary.done else ""
+    for failure in summary.failures:
+        typer.echo(f"Error: {failure.what}: {failure.sentence}", err=True)
+    said = "Stopped" if summary.interrupted else "Not all could be done"
+    typer.echo(f"{said}: {kept}the same command goes on from there.", err=True)
+
+
+def _nothing_found(candidates: int) -> str:
+    if candidates:
+        return (
+            "Nothing looked enough like the examples. Try a lower --similarity-threshold, and see in overlays/ "
+            "whether the examples lie where they should."
+        )
+    return (
+        "SAM 2 proposed nothing. Try more --points-per-side, a smaller --min-mask-area, or lower "
+        "--predicted-iou-gate and --stability-gate."
+    )

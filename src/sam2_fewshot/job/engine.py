@@ -1,0 +1,71 @@
+"""Who looks for the objects, as the job sees it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from sam2_fewshot.job.plan import Request
+    from sam2_fewshot.protocols import FrameReader, Progress
+    from sam2_fewshot.records import Detection, Exemplar
+
+
+class FrameStats(Protocol):
+    """What an engine tells of the last frame."""
+
+    @property
+    def candidates(self) -> int:
+        """Number of masks that were proposed."""
+        ...
+
+    @property
+    def seconds(self) -> Mapping[str, float]:
+        """Time that each stage took."""
+        ...
+
+
+class Engine(Protocol):
+    """What the job needs of a :class:`~sam2_fewshot.segmenter.FewShotSegmenter`."""
+
+    @property
+    def model_name(self) -> str:
+        """The checkpoint's file name."""
+        ...
+
+    @property
+    def model_sha256(self) -> str:
+        """The checkpoint's SHA-256 in hexadecimal."""
+        ...
+
+    @property
+    def device_name(self) -> str:
+        """What the model runs on, in words."""
+        ...
+
+    @property
+    def last_run(self) -> FrameStats:
+        """How the last frame went."""
+        ...
+
+    def fit(self, exemplars: Sequence[Exemplar]) -> object:
+        """Learn what the examples look like."""
+        ...
+
+    def segment(self, image: FrameReader) -> list[Detection]:
+        """Find more of them, best first."""
+        ...
+
+
+def few_shot_segmenter(request: Request, progress: Progress) -> Engine:
+    """Load the model that a request names.
+
+    Raises
+    ------
+    FewShotError
+        If the model or the device is not there, or cannot be used.
+    """
+    from sam2_fewshot.segmenter import FewShotSegmenter
+
+    return FewShotSegmenter(request.model, request.device, request.settings, progress)

@@ -1,0 +1,171 @@
+"""What is asked for, and everything that can be checked before the work begins."""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from sam2_fewshot.errors import InputError
+from sam2_fewshot.readers import open_images, parse_range, read_channels, read_examples
+from sam2_fewshot.readers.naming import example_stems, stem_of
+from sam2_fewshot.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from sam2_fewshot.protocols import FrameReader, Progress
+    from sam2_fewshot.readers import ImageSet, PlacedExemplar
+    from sam2_fewshot.records import Location
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user asks for.
+
+    Parameters
+    ----------
+    images
+        Image files or folders of them; their order is XY.
+    examples
+        File or folder with the marked examples.
+    out
+        Output folder; it is made when it is missing.
+    training_tag, negative_tag
+        Tag or class of the examples of what is wanted, and of what is not.
+    tags
+        Tags of the objects that are found; the training tag, or "object", when there are none.
+    model, device
+        Checkpoint and device, "auto" to choose.
+    batch_xy, batch_z, batch_time
+        Which frames, counted from 1, such as "1-3, 5"; None or "all" for all.
+    channels
+        YAML file that says how each channel is shown.
+    settings
+        How to look.
+    """
+
+    images: Sequence[Path]
+    examples: Path
+    out: Path
+    training_tag: str | None = None
+    negative_tag: str | None = None
+    tags: Sequence[str] = ()
+    model: str = "auto"
+    device: str = "auto"
+    batch_xy: str | None = None
+    batch_z: str | None = None
+    batch_time: str | None = None
+    channels: Path | None = None
+    settings: Settings = field(default_factory=Settings)
+
+    @property
+    def output_tags(self) -> list[str]:
+        """The tags that the found objects get."""
+        return list(self.tags) or [self.training_tag or "object"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A request that was found in order.
+
+    Parameters
+    ----------
+    request
+        What was asked for.
+    images
+        The images, their headers read.
+    examples
+        The examples that can be used.
+    frames
+        The frames to do, by XY, then Z, then Time.
+    """
+
+    request: Request
+    images: ImageSet
+    examples: Sequence[PlacedExemplar]
+    frames: Sequence[FrameReader]
+
+    def examples_on(self, location: Location) -> list[PlacedExemplar]:
+        """Return the examples that lie on a frame."""
+        return [example for example in self.examples if example.location == location]
+
+
+def make_plan(request: Request, progress: Progress) -> Plan:
+    """Read all headers and examples, and check the ranges and the output folder. Nothing is written.
+
+    Raises
+    ------
+    InputError
+        If an image, the examples or the output folder cannot be used.
+    SettingsError
+        If a range or the channels' file cannot be used.
+    """
+    check_output(request.out)
+    channels = None if request.channels is None else read_channels(request.channels)
+    paths = _without_examples(request.images, request.examples, progress)
+    images = open_images(paths, request.settings, channels, progress)
+    frames = _chosen(request, images)
+    examples = read_examples(request.examples, images, request.training_tag, request.negative_tag, progress)
+    return Plan(request, images, examples, frames)
+
+
+def check_output(out: Path) -> None:
+    """Refuse an output folder that cannot be written, without making it.
+
+    Raises
+    ------
+    InputError
+        If it, or what it would lie in, is a file or may not be written.
+    """
+    existing = out
+    while not os.path.lexists(existing) and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir():
+        what = "is a file" if existing.is_file() else "is not a folder"
+        raise InputError(f"The results cannot go to {out}: {existing} {what}. Give another folder with -o.")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise InputError(
+            f"The results cannot go to {out}: {os.strerror(errno.EACCES).lower()} in {existing}. "
+            "Give another folder with -o."
+        )
+
+
+def _without_examples(paths: Sequence[Path], examples: Path, progress: Progress) -> list[Path]:
+    """Leave out what a pattern like ``*.tif`` has caught although it is the examples and not an image."""
+    stems = {stem_of(path) for path in paths}
+    place = examples.resolve()
+    images: list[Path] = []
+    caught: list[Path] = []
+    for path in paths:
+        is_label = path.resolve().parent == place and stems & set(example_stems(path)[1:])
+        (caught if path.resolve() == place or is_label else images).append(path)
+    if not images:  # nothing but the examples was given, and they may be meant
+        return list(paths)
+    if caught:
+        names = ", ".join(path.name for path in caught[:3]) + (", …" if len(caught) > 3 else "")
+        progress.warn(f"Left out of the images, because the examples are in it: {names}.")
+    return images
+
+
+def _chosen(request: Request, images: ImageSet) -> list[FrameReader]:
+    """Return the frames of the three ranges. Where files differ in slices or times, each gives what it has."""
+    positions = parse_range(request.batch_xy, len(images), "Batch XY")
+    chosen = [images[xy] for xy in positions]
+    slices = parse_range(request.batch_z, max(image.size_z for image in chosen), "Batch Z")
+    times = parse_range(request.batch_time, max(image.size_t for image in chosen), "Batch Time")
+    frames: list[FrameReader] = [
+        image.frame(z, time)
+        for image in chosen
+        for z in slices
+        if z < image.size_z
+        for time in times
+        if time < image.size_t
+    ]
+    if not frames:
+        raise InputError(
+            "No image has a frame that fits both Batch Z and Batch Time; check the two ranges, or leave them out."
+        )
+    return frames

@@ -1,0 +1,245 @@
+"""The output folder: what is finished already, one more frame, and the files put together at the end."""
+
+from __future__ import annotations
+
+import json
+import platform
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+from shapely import Point
+
+from sam2_fewshot import __version__
+from sam2_fewshot.geometry.outlines import crop_to_object, mask_to_polygon
+from sam2_fewshot.job.fingerprint import common_part, frame_fingerprint, signature
+from sam2_fewshot.writers.journal import JOURNAL_FOLDER, Journal
+from sam2_fewshot.writers.names import safe_stem, safe_stems
+from sam2_fewshot.writers.outputs import assemble
+from sam2_fewshot.writers.overlay import overlay_path, write_overlay
+from sam2_fewshot.writers.record import ExampleMark, FrameRecord
+from sam2_fewshot.writers.whole import replacing, telling
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from shapely import Polygon
+
+    from sam2_fewshot.job.display import Display
+    from sam2_fewshot.job.engine import Engine, FrameStats
+    from sam2_fewshot.job.plan import Plan
+    from sam2_fewshot.protocols import FrameReader
+    from sam2_fewshot.records import Detection, Exemplar, Location
+
+_PACKAGES = ("torch", "torchvision", "rf-sam-2", "sam2", "numpy", "scikit-image", "shapely")
+
+
+class Results:
+    """The results of one plan in its output folder.
+
+    Parameters
+    ----------
+    plan
+        What is asked for.
+    engine
+        Who looks for the objects; its model is part of what a result depends on.
+    """
+
+    def __init__(self, plan: Plan, engine: Engine) -> None:
+        self._plan = plan
+        self._engine = engine
+        self._out = plan.request.out
+        self._stems = safe_stems([image.stem for image in plan.images])
+        self._journals = _journals(plan, engine, self._out / JOURNAL_FOLDER)
+        self._begun = datetime.now(UTC)
+        self._finished = {frame.location for frame in plan.frames if self._record(frame.location)}
+        self.found = self.candidates = 0
+        self.assembled = False
+        self.seconds: dict[str, float] = {}
+
+    @property
+    def done(self) -> int:
+        """Number of finished frames."""
+        return len(self._finished)
+
+    def name(self, frame: FrameReader) -> str:
+        """Return what to call a frame in messages: the file's name, with Z and Time where there are several."""
+        image = self._plan.images[frame.location.xy]
+        z = f" Z {frame.location.z + 1}" if image.size_z > 1 else ""
+        time = f" Time {frame.location.time + 1}" if image.size_t > 1 else ""
+        return image.path.name + z + time
+
+    def have(self, frame: FrameReader) -> bool:
+        """Tell whether a frame was finished by an earlier run that would give the same."""
+        return frame.location in self._finished
+
+    def open(self, display: Display) -> None:
+        """Make the output folder, and tell what of an earlier run is kept.
+
+        Raises
+        ------
+        InputError
+            If the folder cannot be made or written.
+        """
+        with telling(self._out):
+            self._out.mkdir(parents=True, exist_ok=True)
+        with replacing(self._out / JOURNAL_FOLDER / "writable") as trial:
+            trial.touch()
+        (self._out / JOURNAL_FOLDER / "writable").unlink(missing_ok=True)
+        if self._finished:
+            kept, asked = len(self._finished), len(self._plan.frames)
+            display.say(f"{kept} of {asked} frames are finished already and kept.")
+        elif (self._out / "run.json").exists():
+            display.say(f"{self._out} holds results of other settings or inputs; they are replaced.")
+
+    def add(
+        self,
+        frame: FrameReader,
+        pixels: NDArray[np.uint8],
+        detections: Sequence[Detection],
+        stats: FrameStats,
+        warnings: Sequence[str],
+    ) -> None:
+        """Draw a finished frame's overlay and record the frame.
+
+        Raises
+        ------
+        InputError
+            If a file cannot be written.
+        """
+        image = self._plan.images[frame.location.xy]
+        record = FrameRecord(
+            name=image.path.name,
+            stem=self._stems[frame.location.xy],
+            location=frame.location,
+            frame_shape=frame.shape,
+            size_z=image.size_z,
+            size_t=image.size_t,
+            detections=tuple(detections),
+            candidates=stats.candidates,
+            seconds=dict(stats.seconds),
+            examples=tuple(_mark(item.exemplar) for item in self._plan.examples_on(frame.location)),
+            warnings=tuple(warnings),
+        )
+        # The record comes last: it says that all of the frame is there.
+        write_overlay(self._out, record, pixels)
+        self._journals[frame.location.xy].write(record)
+        self._finished.add(frame.location)
+
+    def put_together(self, seconds: Mapping[str, float], warnings: Sequence[str], failures: Sequence[str]) -> None:
+        """Write all result files from the finished frames; without any, leave the folder as it was.
+
+        Raises
+        ------
+        InputError
+            If a file cannot be written.
+        """
+        if not self._finished:
+            with suppress(OSError):
+                (self._out / JOURNAL_FOLDER).rmdir()  # where it is empty, nothing was there before either
+            return
+        before = _files_of_last_run(self._out)
+        self.seconds = dict(seconds)
+        summary = assemble(
+            self._counted(),
+            self._out,
+            tags=self._plan.request.output_tags,
+            facts=self._facts(seconds, warnings, failures),
+            asked=len(self._plan.frames),
+        )
+        self.assembled, self.found = True, summary.objects
+        self.seconds.update(summary.seconds)
+        for path in before - _files_of_last_run(self._out):
+            with telling(path):
+                path.unlink(missing_ok=True)
+
+    def records(self) -> Iterator[FrameRecord]:
+        """Yield the finished frames in order, one at a time in memory."""
+        for frame in self._plan.frames:
+            record = self._record(frame.location) if self.have(frame) else None
+            if record is not None:
+                # Names are given anew: another file of the same name may have joined the images since.
+                yield replace(record, stem=self._stems[frame.location.xy])
+
+    def _record(self, location: Location) -> FrameRecord | None:
+        return self._journals[location.xy].done(location)
+
+    def _counted(self) -> Iterator[FrameRecord]:
+        """Yield the finished frames in order, and draw what overlays are missing."""
+        self.candidates = 0
+        for record in self.records():
+            self.candidates += record.candidates
+            if not overlay_path(self._out, record).exists():
+                frame = self._plan.images.frame(record.location)
+                write_overlay(self._out, record, frame.read())
+            yield record
+
+    def _facts(
+        self, seconds: Mapping[str, float], warnings: Sequence[str], failures: Sequence[str]
+    ) -> dict[str, object]:
+        request = self._plan.request
+        return {
+            "program": "sam2-fewshot",
+            "versions": {"sam2-fewshot": __version__, "python": platform.python_version(), **_versions()},
+            "platform": platform.platform(),
+            "begun": self._begun.isoformat(timespec="seconds"),
+            "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+            "model": {"name": self._engine.model_name, "sha256": self._engine.model_sha256},
+            "device": self._engine.device_name,
+            "settings": request.settings.model_dump(mode="json"),
+            "training_tag": request.training_tag,
+            "negative_tag": request.negative_tag,
+            "examples": len(self._plan.examples),
+            "seconds_before_frames": dict(seconds),
+            "warnings": list(warnings),
+            "failures": list(failures),
+        }
+
+
+def _journals(plan: Plan, engine: Engine, folder: Path) -> list[Journal]:
+    """Return the journal of each image: its frames depend on what all share, and on its file."""
+    places = [
+        (item.exemplar, [signature(plan.images[item.location.xy].path), item.location.z, item.location.time])
+        for item in plan.examples
+    ]
+    channels = plan.request.channels
+    shown = channels.read_text("utf-8") if channels else ""
+    common = common_part(__version__, plan.request.settings, engine.model_sha256, places, {"channels": shown})
+    return [Journal(folder, frame_fingerprint(common, image.path)) for image in plan.images]
+
+
+def _mark(exemplar: Exemplar) -> ExampleMark:
+    outline: Polygon | Point
+    if exemplar.mask is not None:
+        outline = mask_to_polygon(crop_to_object(exemplar.mask))
+    else:
+        outline = exemplar.polygon or Point(exemplar.point or (0, 0))
+    return ExampleMark(outline, exemplar.negative)
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
+
+
+def _files_of_last_run(out: Path) -> set[Path]:
+    """Return the files that ``run.json`` says its run has written for each image and frame."""
+    try:
+        frames = json.loads((out / "run.json").read_text("utf-8"))["frames"]
+        files = set()
+        for frame in frames:
+            stem = safe_stem(frame["stem"])  # whatever the file says, nothing outside the folder is touched
+            place = f"_Z{int(frame['z'])}_T{int(frame['time'])}"
+            files |= {out / "geojson" / f"{stem}.geojson", out / "labels" / f"{stem}.tif"}
+            files |= {out / "overlays" / f"{stem}.png", out / "overlays" / f"{stem}{place}.png"}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return set()
+    return files

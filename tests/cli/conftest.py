@@ -1,0 +1,179 @@
+"""Small images on disk, an engine that finds bright things without torch, and a display that listens."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from sam2_fewshot.cli import app
+from sam2_fewshot.evaluation import label_image_to_instances
+from sam2_fewshot.geometry.outlines import mask_to_polygon
+from sam2_fewshot.job import Request, Silent
+from sam2_fewshot.records import Detection
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from sam2_fewshot.protocols import FrameReader, Progress
+    from sam2_fewshot.records import Exemplar
+
+DISCS = [(14, 14), (14, 48), (46, 16), (48, 48)]
+
+
+def discs(centres: Sequence[tuple[int, int]] = DISCS, size: int = 64) -> NDArray[np.uint16]:
+    """Label image of discs with a radius of 7 pixels."""
+    rows, columns = np.mgrid[:size, :size]
+    labels = np.zeros((size, size), np.uint16)
+    for value, (row, column) in enumerate(centres, 1):
+        labels[(rows - row) ** 2 + (columns - column) ** 2 <= 49] = value
+    return labels
+
+
+@dataclass
+class Stats:
+    candidates: int = 0
+    seconds: dict[str, float] = field(default_factory=lambda: {"propose": 0.5})
+
+
+class Bright:
+    """An engine that finds connected bright pixels: a real alternative, quick and free of torch.
+
+    `troubles` maps the number of a call of segment, from 1, to an exception that it raises.
+    """
+
+    model_name = "bright.pt"
+    model_sha256 = "0" * 64
+    device_name = "nothing"
+
+    def __init__(self, progress: Progress, troubles: dict[int, BaseException]) -> None:
+        self.progress, self.troubles = progress, troubles
+        self.calls: list[str] = []
+        self.last_run = Stats()
+        self.fitted = 0
+
+    def fit(self, exemplars: Sequence[Exemplar]) -> None:
+        self.fitted = len(exemplars)
+
+    def segment(self, image: FrameReader) -> list[Detection]:
+        from skimage.measure import label
+
+        self.calls.append(image.name)
+        self.progress.start("proposing", 10)
+        self.progress.advance(10)
+        if trouble := self.troubles.get(len(self.calls)):
+            raise trouble
+        found = label_image_to_instances(label(image.read()[..., 0] > 127))
+        self.last_run = Stats(candidates=len(found) + 1)
+        return [Detection(instance, mask_to_polygon(instance), 0.9, 0.9, 0.8, image.location) for instance in found]
+
+
+@dataclass
+class Engines:
+    """Makes engines and keeps them."""
+
+    troubles: dict[int, BaseException] = field(default_factory=dict)
+    made: list[Bright] = field(default_factory=list)
+
+    def __call__(self, request: Request, progress: Progress) -> Bright:
+        self.made.append(Bright(progress, self.troubles))
+        return self.made[-1]
+
+    @property
+    def calls(self) -> list[str]:
+        return self.made[-1].calls
+
+
+class Listening(Silent):
+    """A display that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, sentence: str) -> None:
+        self.lines.append(sentence)
+
+    def warn(self, sentence: str) -> None:
+        self.lines.append(f"Warning: {sentence}")
+
+    def frame_fails(self, sentence: str) -> None:
+        self.lines.append(f"Failed: {sentence}")
+
+
+@pytest.fixture
+def display() -> Listening:
+    return Listening()
+
+
+@pytest.fixture
+def engines() -> Engines:
+    return Engines()
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> list[Path]:
+    """Three images of four discs each."""
+    paths = []
+    for number in (1, 2, 10):
+        path = tmp_path / f"im{number}.png"
+        Image.fromarray((discs() > 0).astype(np.uint8) * np.uint8(200) + np.uint8(number)).save(path)
+        paths.append(path)
+    return paths
+
+
+@pytest.fixture
+def examples(tmp_path: Path, images: list[Path]) -> Path:
+    """Label image of two discs of the first image."""
+    path = tmp_path / "marked" / "im1_labels.png"
+    path.parent.mkdir()
+    Image.fromarray(discs(DISCS[:2])).save(path)
+    return path
+
+
+@pytest.fixture
+def request_for(images: list[Path], examples: Path, tmp_path: Path) -> Callable[..., Request]:
+    def make(**changes: object) -> Request:
+        return Request(**{"images": images, "examples": examples, "out": tmp_path / "out", **changes})  # type: ignore[arg-type]
+
+    return make
+
+
+@dataclass
+class Outcome:
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def cli() -> Callable[..., Outcome]:
+    """Run the command line in this process."""
+
+    def run(*arguments: object) -> Outcome:
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "160"})
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+        return Outcome(result.exit_code, plain(result.stdout), plain(result.stderr))
+
+    return run
+
+
+def plain(text: str) -> str:
+    """Text without colours."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    """Wait until something is so."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.05)

@@ -1,0 +1,66 @@
+"""The demo and its sample."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+from sam2_fewshot.cli.demo import score
+from sam2_fewshot.evaluation import label_image_to_instances
+from sam2_fewshot.geometry.outlines import mask_to_polygon
+from sam2_fewshot.job import Summary
+from sam2_fewshot.records import Detection
+from sam2_fewshot.sample import N_EXAMPLES, sample, spread_over_sizes
+from sam2_fewshot.writers.record import FrameRecord
+
+
+def labels(path):
+    return np.asarray(Image.open(path))
+
+
+def test_sample_is_large_enough_and_whole():
+    files = sample()
+    image, truth, examples = labels(files.image), labels(files.truth), labels(files.examples)
+    assert image.shape == truth.shape == examples.shape
+    assert min(image.shape) >= 256
+    assert len(np.unique(truth)) - 1 >= 20
+    assert len(np.unique(examples)) - 1 == N_EXAMPLES == 8
+    assert (examples[examples > 0] == truth[examples > 0]).all()
+    assert "CC0" in files.image.with_name("SOURCE.md").read_text("utf-8")
+
+
+def test_examples_are_chosen_by_the_rule():
+    files = sample()
+    truth = labels(files.truth)
+    values = np.unique(truth)[1:]
+    chosen = values[spread_over_sizes(label_image_to_instances(truth))]
+    assert (np.where(np.isin(truth, chosen), truth, 0) == labels(files.examples)).all()
+
+
+def test_score_leaves_the_examples_out(tmp_path):
+    files = sample()
+    truth = label_image_to_instances(labels(files.truth))
+    found = tuple(Detection(mask, mask_to_polygon(mask), 1.0, 1.0, 1.0) for mask in truth)
+    record = FrameRecord("nuclei.png", "nuclei", found[0].location, truth[0].frame_shape, detections=found)
+    summary = Summary(tmp_path, 1, 1, 0, 0, 0, {}, records=lambda: iter([record]))
+    scores, examples = score(summary, files)
+    assert (scores.tp, scores.fp, scores.fn, examples) == (len(truth) - 8, 0, 0, 8)
+
+
+def test_demo_runs_the_main_job(cli, tmp_path):
+    out = tmp_path / "out"
+    outcome = cli("demo", "-o", out, "--device", "cpu", "--points-per-side", 16)
+    assert outcome.code == 0, outcome.err
+    assert "16 points per side" in outcome.err
+    assert "Precision 0." in outcome.out
+    assert "F1 0." in outcome.out
+    assert "compare" in outcome.out
+    assert f"Look at {out / 'overlays' / 'nuclei.png'}." in outcome.out
+    assert (out / "overlays" / "nuclei.png").exists()
+
+
+def test_demo_into_a_file(cli, tmp_path):
+    (tmp_path / "file").touch()
+    outcome = cli("demo", "-o", tmp_path / "file")
+    assert outcome.code == 2
+    assert "is a file" in outcome.err

@@ -1,0 +1,126 @@
+"""Options generated from the settings, the settings file, patterns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sam2_fewshot.cli.options import read_settings
+from sam2_fewshot.cli.patterns import expand
+from sam2_fewshot.errors import InputError, SettingsError
+from sam2_fewshot.settings import Settings, bounds
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_every_setting_is_in_the_help(cli, name):
+    outcome = cli("segment", "--help")
+    assert outcome.code == 0
+    assert f"--{name.replace('_', '-')} " in outcome.out
+    field = Settings.model_fields[name]
+    words = " ".join(outcome.out.replace("│", " ").split())
+    assert field.description in words
+    assert field.default is None or f"Default {field.default}." in words
+    assert f"Settings: {field.json_schema_extra['group']}" in outcome.out
+
+
+def test_help_shows_worked_commands(cli):
+    outcome = cli("segment", "-h")
+    assert outcome.out.count("sam2-fewshot segment") >= 5  # usage and four examples
+    assert "--training-tag Mitosis" in outcome.out
+
+
+def test_no_arguments_is_help(cli):
+    outcome = cli()
+    assert "segment" in outcome.out + outcome.err
+    assert "models" in outcome.out + outcome.err
+
+
+@pytest.mark.parametrize("name", [n for n, f in Settings.model_fields.items() if bounds(f)[1] is not None])
+@pytest.mark.parametrize("side", ["below", "above"])
+def test_out_of_range_is_refused_in_the_settings_own_words(cli, name, side, tmp_path):
+    field = Settings.model_fields[name]
+    low, high = bounds(field)
+    value = low - 1 if side == "below" else high + 1
+    text = str(int(value)) if field.annotation is int else str(value)
+    option = f"--{name.replace('_', '-')}"
+    outcome = cli("segment", "x.png", "--examples", "y.png", "-o", tmp_path / "out", option, text)
+    assert outcome.code == 2
+    assert outcome.err.startswith(f"Error: {field.title} ({name}) is {text}, but it must be ")
+    assert len(outcome.err.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("value", ["abc", "nan", "inf", "1,5", ""])
+def test_nonsense_for_a_number(cli, value, tmp_path):
+    outcome = cli("segment", "x.png", "--examples", "y.png", "-o", tmp_path / "out", "--similarity-threshold", value)
+    assert outcome.code == 2
+    assert "Similarity Threshold (similarity_threshold) is" in outcome.err
+
+
+def test_option_before_file_before_default(tmp_path):
+    config = tmp_path / "settings.yaml"
+    config.write_text("similarity_threshold: 0.6\npoints-per-side: 32\n")
+    settings = read_settings({"similarity_threshold": "0.7"}, config)
+    assert settings == Settings(similarity_threshold=0.7, points_per_side=32)
+
+
+def test_empty_settings_file(tmp_path):
+    config = tmp_path / "settings.yaml"
+    config.write_text("# nothing yet\n")
+    assert read_settings({}, config) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("similarity_threshold: 2", "is 2, but it must be a number from 0 to 1"),
+        ("threshold: 0.5", "There is no setting called 'threshold'"),
+        ("- 1\n- 2", "one setting a line"),
+        ("a: [", "not valid YAML"),
+        ("1: 2", "one setting a line"),
+        ("!!python/object/apply:os.system ['true']", "not valid YAML"),
+        ("[" * 5000, "not valid YAML"),
+        (b"\xff\xfe\x00", "not valid YAML"),
+        ("a: 2024-99-99", "not valid YAML"),
+        ("#" * (2 << 20), "too long"),
+    ],
+)
+def test_bad_settings_file(tmp_path, content, said):
+    config = tmp_path / "settings.yaml"
+    config.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(SettingsError, match=r"settings\.yaml") as caught:
+        read_settings({}, config)
+    assert said in str(caught.value)
+
+
+def test_option_alone_is_not_blamed_on_the_file(tmp_path):
+    config = tmp_path / "settings.yaml"
+    config.write_text("similarity_threshold: 0.4")
+    with pytest.raises(SettingsError) as caught:
+        read_settings({"similarity_threshold": "3"}, config)
+    assert "settings.yaml" not in str(caught.value)
+
+
+def test_missing_settings_file(tmp_path):
+    with pytest.raises(SettingsError, match="cannot be read: No such file"):
+        read_settings({}, tmp_path / "none.yaml")
+
+
+def test_patterns(tmp_path, monkeypatch):
+    for name in ("a10.png", "a2.png", "b[1].png", "c.tif"):
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    assert expand(["c.tif", "a*.png"]) == [Path("c.tif"), Path("a2.png"), Path("a10.png")]
+    assert expand(["b[1].png"]) == [Path("b[1].png")]
+    assert expand([str(tmp_path / "**" / "a?.png")]) == [tmp_path / "a2.png"]
+    assert expand(["missing.png"]) == [Path("missing.png")]
+    with pytest.raises(InputError, match=r"No file fits '\*\.czi'"):
+        expand(["*.czi"])
+
+
+def test_home_is_expanded(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    (tmp_path / "a.png").touch()
+    assert expand(["~/*.png", "~/a.png"]) == [tmp_path / "a.png"] * 2

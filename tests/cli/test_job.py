@@ -1,0 +1,384 @@
+"""The job: frames, resumption, failures, interruption; with an engine that needs no torch."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import resource
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from sam2_fewshot.errors import FewShotWarning, InputError, SettingsError
+from sam2_fewshot.job import Silent, run
+from sam2_fewshot.job.fingerprint import common_part
+from sam2_fewshot.readers import FrameFile
+from sam2_fewshot.records import Exemplar
+from sam2_fewshot.settings import Settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_results_are_complete(request_for, engines, display):
+    summary = run(request_for(tags=["cell", "round"]), display, engines)
+    out = summary.out
+    assert summary.complete
+    assert (summary.frames, summary.done, summary.resumed) == (3, 3, 0)
+    assert (summary.found, summary.candidates) == (12, 15)
+    assert summary.seconds["propose"] == pytest.approx(1.5)
+    assert {"load model", "learn examples"} <= set(summary.seconds)
+    assert engines.made[0].fitted == 2
+    with (out / "detections.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["image"] for row in rows[::4]] == ["im1.png", "im2.png", "im10.png"]
+    assert [row["xy"] for row in rows[::4]] == ["1", "2", "3"]
+    annotations = json.loads((out / "annotations.json").read_text())["annotations"]
+    assert len(annotations) == 12
+    assert annotations[0]["tags"] == ["cell", "round"]
+    assert {path.name for path in out.glob("overlays/*")} == {"im1.png", "im2.png", "im10.png"}
+    assert tifffile.imread(out / "labels" / "im10.tif").max() == 4
+    facts = json.loads((out / "run.json").read_text())
+    assert facts["frames_done"] == facts["frames_asked"] == 3
+    assert facts["model"] == {"name": "bright.pt", "sha256": "0" * 64}
+    assert facts["settings"]["similarity_threshold"] == 0.5
+    assert facts["versions"]["sam2-fewshot"]
+    assert "Model bright.pt on nothing." in display.lines
+
+
+def test_records_give_the_detections(request_for, engines):
+    summary = run(request_for(), Silent(), engines)
+    records = list(summary.records())
+    assert [len(record.detections) for record in records] == [4, 4, 4]
+    assert [len(record.examples) for record in records] == [2, 0, 0]
+
+
+def test_output_tag_is_the_training_tag(request_for):
+    assert request_for(training_tag="YFP").output_tags == ["YFP"]
+    assert request_for().output_tags == ["object"]
+
+
+def test_second_run_does_nothing(request_for, engines, display):
+    run(request_for(), None, engines)
+    stamp = (request_for().out / ".frames").stat().st_mtime_ns
+    before = {path.name: path.read_bytes() for path in (request_for().out / "labels").iterdir()}
+    summary = run(request_for(), display, engines)
+    assert summary.resumed == summary.done == 3
+    assert engines.calls == []
+    assert engines.made[-1].fitted == 0
+    assert "3 of 3 frames are finished already and kept." in display.lines
+    assert summary.found == 12
+    assert before == {path.name: path.read_bytes() for path in (request_for().out / "labels").iterdir()}
+    assert stamp  # the folder was there before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"settings": Settings(similarity_threshold=0.6)},
+        {"settings": Settings(min_mask_area=31)},
+        {"settings": Settings(white_percentile=99)},
+    ],
+)
+def test_changed_setting_redoes(request_for, engines, display, change):
+    run(request_for(), None, engines)
+    summary = run(request_for(**change), display, engines)
+    assert (summary.resumed, len(engines.calls)) == (0, 3)
+    assert any("other settings or inputs; they are replaced" in line for line in display.lines)
+
+
+def test_memory_settings_and_tags_do_not_redo(request_for, engines):
+    run(request_for(), None, engines)
+    summary = run(request_for(settings=Settings(batch_size=3, points_per_batch=5), tags=["a"]), None, engines)
+    assert summary.resumed == 3
+    assert json.loads((summary.out / "annotations.json").read_text())["annotations"][0]["tags"] == ["a"]
+
+
+def test_changed_examples_redo(request_for, engines, examples):
+    run(request_for(), None, engines)
+    labels = np.array(Image.open(examples))
+    labels[22, 14] = 1
+    Image.fromarray(labels).save(examples)
+    assert run(request_for(), None, engines).resumed == 0
+
+
+def features(point: float) -> str:
+    ring = [[7, 7], [21, 7], [21, 21], [7, 21], [7, 7]]
+    geometries = [{"type": "Polygon", "coordinates": [ring]}, {"type": "Point", "coordinates": [point, 14.5]}]
+    return json.dumps(
+        {
+            "type": "FeatureCollection",
+            "features": [{"type": "Feature", "geometry": item, "properties": {}} for item in geometries],
+        }
+    )
+
+
+def test_outlines_and_points_as_examples(request_for, engines, tmp_path):
+    path = tmp_path / "im1.geojson"
+    path.write_text(features(48.5))
+    summary = run(request_for(examples=path), None, engines)
+    assert engines.made[0].fitted == 2
+    marks = next(summary.records()).examples
+    assert [mark.outline.geom_type for mark in marks] == ["Polygon", "Point"]
+    assert run(request_for(examples=path), None, engines).resumed == 3
+    path.write_text(features(48.6))
+    assert run(request_for(examples=path), None, engines).resumed == 0
+
+
+def test_the_fingerprint_tells_masks_apart():
+    masks = [np.eye(4, 5) > 0, np.eye(4, 6) > 0, np.eye(4, 5, 1) > 0]
+    prints = {
+        common_part("1", Settings(), "m", [(Exemplar(image=mask, mask=mask, negative=negative), "a.png")], {})
+        for mask in masks
+        for negative in (False, True)
+    }
+    assert len(prints) == 6
+
+
+def test_changed_channels_redo(request_for, engines, tmp_path):
+    run(request_for(), None, engines)
+    channels = tmp_path / "channels.yaml"
+    channels.write_text("- index: 1\n  color: white\n")
+    assert run(request_for(channels=channels), None, engines).resumed == 0
+
+
+def test_only_a_changed_image_is_redone(request_for, engines, images):
+    run(request_for(), None, engines)
+    Image.fromarray(np.zeros((64, 64), np.uint8)).save(images[2])
+    summary = run(request_for(), None, engines)
+    assert engines.calls == ["im10.png"]
+    assert summary.found == 8
+
+
+def test_an_added_image_keeps_the_others(request_for, engines, images):
+    run(request_for(images=images[:2]), None, engines)
+    summary = run(request_for(), None, engines)
+    assert engines.calls == ["im10.png"]
+    assert summary.found == 12
+
+
+def test_files_of_images_no_longer_asked_for_go(request_for, engines, images):
+    out = run(request_for(), None, engines).out
+    (out / "notes.txt").write_text("the user's own")
+    run(request_for(images=images[:2]), None, engines)
+    for folder, ending in (("overlays", "png"), ("labels", "tif"), ("geojson", "geojson")):
+        assert sorted(path.name for path in (out / folder).iterdir()) == [f"im1.{ending}", f"im2.{ending}"]
+    assert (out / "notes.txt").exists()
+
+
+def test_hostile_run_file_deletes_nothing(request_for, engines, tmp_path):
+    precious = tmp_path / "precious.tif"
+    precious.write_text("x")
+    out = tmp_path / "out"
+    out.mkdir()
+    for content in ('{"frames": [{"stem": "../../precious", "z": 1, "time": 1}]}', "[]", "{", '{"frames": [1]}'):
+        (out / "run.json").write_text(content)
+        assert run(request_for(), None, engines).complete
+    assert precious.exists()
+
+
+def test_missing_overlay_is_drawn_again(request_for, engines):
+    out = run(request_for(), None, engines).out
+    (out / "overlays" / "im2.png").unlink()
+    assert run(request_for(), None, engines).resumed == 3
+    assert (out / "overlays" / "im2.png").exists()
+
+
+def test_a_failing_frame_does_not_lose_the_others(request_for, engines, display):
+    engines.troubles = {2: InputError("it is damaged.")}
+    summary = run(request_for(), display, engines)
+    assert not summary.complete
+    assert (summary.done, summary.frames) == (2, 3)
+    assert [(failure.what, failure.sentence) for failure in summary.failures] == [("im2.png", "it is damaged.")]
+    assert "Failed: it is damaged." in display.lines
+    facts = json.loads((summary.out / "run.json").read_text())
+    assert (facts["frames_done"], facts["frames_asked"]) == (2, 3)
+    assert facts["failures"] == ["im2.png: it is damaged."]
+    engines.troubles = {}
+    summary = run(request_for(), None, engines)
+    assert summary.complete
+    assert engines.calls == ["im2.png"]
+
+
+@pytest.mark.parametrize("trouble", [OSError(5, "Input/output error"), MemoryError()])
+def test_trouble_with_one_frame_is_a_sentence(request_for, engines, trouble):
+    engines.troubles = {1: trouble}
+    with pytest.warns(FewShotWarning, match="error|memory"):
+        summary = run(request_for(), None, engines)
+    assert summary.done == 2
+
+
+def test_every_frame_failing_writes_no_results(request_for, engines, display):
+    engines.troubles = {n: InputError("no.") for n in (1, 2, 3)}
+    summary = run(request_for(), display, engines)
+    assert (summary.done, len(summary.failures)) == (0, 3)
+    assert [path.name for path in summary.out.iterdir()] == []
+
+
+def test_interruption_keeps_and_assembles_finished_frames(request_for, engines, display):
+    engines.troubles = {3: KeyboardInterrupt()}
+    summary = run(request_for(), display, engines)
+    assert summary.interrupted
+    assert not summary.complete
+    assert (summary.done, summary.found) == (2, 8)
+    assert json.loads((summary.out / "run.json").read_text())["frames_done"] == 2
+    engines.troubles = {}
+    assert run(request_for(), None, engines).resumed == 2
+
+
+def test_pressing_ctrl_c_again_leaves_whole_files(request_for, engines, display, monkeypatch):
+    out = run(request_for(batch_xy="1"), None, engines).out
+    before = (out / "detections.csv").read_bytes()
+
+    def pressed(frame):
+        raise KeyboardInterrupt
+
+    class Impatient(type(display)):
+        def end(self) -> None:
+            # The overlay that is missing is read anew while the results are put together.
+            (out / "overlays" / "im2.png").unlink()
+            monkeypatch.setattr(FrameFile, "read", pressed)
+
+    summary = run(request_for(), Impatient(), engines)
+    assert summary.interrupted
+    assert not summary.assembled
+    assert summary.done == 3
+    assert (out / "detections.csv").read_bytes() == before
+    assert not list(out.rglob("*.part"))
+    monkeypatch.undo()
+    assert run(request_for(), None, engines).resumed == 3
+
+
+def test_a_defect_is_raised_after_assembly(request_for, engines, display):
+    engines.troubles = {2: ZeroDivisionError("oops")}
+    with pytest.raises(ZeroDivisionError):
+        run(request_for(), display, engines)
+    assert json.loads((request_for().out / "run.json").read_text())["frames_done"] == 1
+
+
+@pytest.fixture
+def small_files_only():
+    """Let no file grow beyond a limit, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def limit(size: int) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+
+    yield limit
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_full_disk_stops_the_run_with_a_sentence(request_for, engines, display, small_files_only):
+    engines.troubles = {}
+    first = run(request_for(batch_xy="1"), None, engines)
+    kept = (first.out / "detections.csv").read_bytes()
+    small_files_only(200)
+    summary = run(request_for(), display, engines)
+    small_files_only(resource.RLIM_INFINITY if resource.getrlimit(resource.RLIMIT_FSIZE)[1] < 0 else 1 << 40)
+    assert len(engines.calls) == 1  # the next frame is not tried
+    assert "could not be written" in summary.failures[0].sentence
+    assert "disk is full" in summary.failures[0].sentence
+    assert (first.out / "detections.csv").read_bytes() == kept
+    assert not list(first.out.rglob("*.part"))
+    assert run(request_for(), None, engines).complete
+
+
+def test_ranges_choose_frames_in_order(request_for, engines, tmp_path, examples):
+    path = tmp_path / "stack.ome.tif"
+    stack = np.zeros((3, 2, 64, 64), np.uint8)
+    tifffile.imwrite(path, stack + np.arange(64, dtype=np.uint8), metadata={"axes": "TZYX"}, ome=True)
+    request = request_for(images=[path], examples=examples.rename(examples.with_name("stack_labels.png")))
+    names: list[str] = []
+
+    class Names(Silent):
+        def frame_begins(self, name: str) -> None:
+            names.append(name)
+
+        def warn(self, sentence: str) -> None:
+            assert "is taken for the first frame" in sentence
+
+    run(request, Names(), engines)
+    assert names == [f"stack.ome.tif Z {z} Time {t}" for z in (1, 2) for t in (1, 2, 3)]
+    names.clear()
+    chosen = type(request)(**{**vars(request), "batch_time": "2-3", "batch_z": "2", "out": tmp_path / "o2"})
+    summary = run(chosen, Names(), engines)
+    assert names == ["stack.ome.tif Z 2 Time 2", "stack.ome.tif Z 2 Time 3"]
+    assert {path.name for path in (summary.out / "overlays").iterdir()} == {"stack_Z2_T2.png", "stack_Z2_T3.png"}
+
+
+def test_images_may_differ_in_slices(request_for, engines, tmp_path, images, examples):
+    deep = tmp_path / "deep.tif"
+    tifffile.imwrite(deep, np.zeros((2, 64, 64), np.uint8), metadata={"axes": "ZYX"}, imagej=True)
+    summary = run(request_for(images=[images[0], deep], batch_z="2"), None, engines)
+    assert summary.frames == 1
+    with pytest.raises(InputError, match="No image has a frame"):
+        run(request_for(images=[images[0], _times(tmp_path), deep], batch_z="2", batch_time="2"), None, engines)
+
+
+def _times(tmp_path: Path) -> Path:
+    path = tmp_path / "times.tif"
+    tifffile.imwrite(path, np.zeros((2, 64, 64), np.uint8), metadata={"axes": "TYX"}, imagej=True)
+    return path
+
+
+@pytest.mark.parametrize("field", ["batch_xy", "batch_z", "batch_time"])
+def test_wrong_range_is_refused_before_anything_is_written(request_for, engines, field):
+    with pytest.raises(SettingsError, match=field.split("_")[1].upper() if field == "batch_xy" else "Batch"):
+        run(request_for(**{field: "9"}), None, engines)
+    assert not request_for().out.exists()
+    assert engines.made == []
+
+
+def test_label_image_caught_by_a_pattern_is_left_out(request_for, engines, display, images):
+    beside = images[0].with_name("im1_labels.png")
+    Image.open(request_for().examples).save(beside)
+    summary = run(request_for(images=[*images, beside], examples=beside), display, engines)
+    assert summary.frames == 3
+    assert any("Left out of the images" in line and "im1_labels.png" in line for line in display.lines)
+    summary = run(request_for(images=[*images, beside], examples=beside.parent), display, engines)
+    assert summary.frames == 3
+
+
+def test_output_folder_that_cannot_be(request_for, engines, tmp_path):
+    file = tmp_path / "file"
+    file.write_text("x")
+    for out in (file, file / "below"):
+        with pytest.raises(InputError, match="is a file"):
+            run(request_for(out=out), None, engines)
+    special = tmp_path / "pipe"
+    os.mkfifo(special)
+    with pytest.raises(InputError, match="is not a folder"):
+        run(request_for(out=special), None, engines)
+    assert engines.made == []
+
+
+def test_a_label_image_alone_is_an_image(request_for, engines, images, examples):
+    with pytest.raises(InputError, match="both as examples and as an image"):
+        run(request_for(images=[examples]), None, engines)
+
+
+def test_output_folder_is_made_with_its_parents(request_for, engines, tmp_path):
+    assert run(request_for(out=tmp_path / "a" / "b"), None, engines).complete
+
+
+def test_warnings_are_shown_once_and_recorded(request_for, engines, display):
+    class Warning_(type(engines)):
+        def __call__(self, request, progress):
+            engine = super().__call__(request, progress)
+            plain = engine.segment
+
+            def segment(image):
+                progress.warn("blurred")
+                return plain(image)
+
+            engine.segment = segment
+            return engine
+
+    summary = run(request_for(), display, Warning_())
+    assert display.lines.count("Warning: blurred") == 1
+    frames = json.loads((summary.out / "run.json").read_text())["frames"]
+    assert [frame["warnings"] for frame in frames] == [["blurred"], [], []]

@@ -1,0 +1,55 @@
+"""The shell scripts, as far as they can be tried without installing anything."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BASH = shutil.which("bash")
+
+pytestmark = pytest.mark.skipif(BASH is None or os.name == "nt", reason="needs bash")
+
+
+def bash(command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([str(BASH), "-c", command], capture_output=True, text=True, check=False, env=environment)
+
+
+@pytest.mark.parametrize("name", ["scripts/test", "scripts/demo", ".ci/run"])
+def test_scripts_are_executable_and_parse(name):
+    path = ROOT / name
+    assert os.access(path, os.X_OK)
+    assert subprocess.run([str(BASH), "-n", str(path)], check=False).returncode == 0
+
+
+@pytest.fixture
+def tools(tmp_path):
+    """Make a folder with the one program that the set-up needs, and no Python."""
+    (tmp_path / "dirname").symlink_to(shutil.which("dirname"))
+    return tmp_path
+
+
+def test_no_suitable_python_is_a_sentence(tools):
+    result = bash(f"source {ROOT}/scripts/environment.sh; find_python", PATH=str(tools), PYTHON="nonsense")
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert result.stderr.startswith("No Python 3.11 or newer was found.")
+
+
+def test_too_old_a_python_is_passed_over(tools):
+    old = tools / "python3.13"
+    old.write_text("#!/bin/sh\nexit 1\n")
+    old.chmod(0o755)
+    (tools / "python3").symlink_to(sys.executable)
+    result = bash(f"source {ROOT}/scripts/environment.sh; find_python", PATH=str(tools))
+    assert result.stdout == "python3\n"
+
+
+def test_the_user_may_name_a_python(tools):
+    result = bash(f"source {ROOT}/scripts/environment.sh; find_python", PATH=str(tools), PYTHON=sys.executable)
+    assert result.stdout == f"{sys.executable}\n"

@@ -1,0 +1,82 @@
+"""What importing the package costs, and what it offers."""
+
+from __future__ import annotations
+
+import importlib.resources
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import sam2_fewshot
+from sam2_fewshot.cli import main
+
+SOURCE = Path(sam2_fewshot.__file__).parents[1]
+HEAVY = {"torch", "torchvision", "sam2", "skimage", "scipy", "tifffile", "imagecodecs", "requests", "typer", "PIL"}
+
+
+def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, check=False, env={"PYTHONPATH": str(SOURCE)}
+    )
+
+
+def modules_after(code: str) -> set[str]:
+    result = python("-c", f"{code}\nimport sys; print(*sys.modules)")
+    assert result.returncode == 0, result.stderr
+    return set(result.stdout.split())
+
+
+def test_import_is_light():
+    assert not modules_after("import sam2_fewshot") & HEAVY
+
+
+@pytest.mark.parametrize("name", ["FewShotSegmenter", "Exemplar", "Settings", "Frame", "Detection", "InputError"])
+def test_public_names(name):
+    assert name in sam2_fewshot.__all__
+    assert name in dir(sam2_fewshot)
+    assert getattr(sam2_fewshot, name).__name__ == name
+
+
+def test_public_names_need_no_torch():
+    assert "torch" not in modules_after("from sam2_fewshot import *")
+
+
+def test_unknown_name():
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = sam2_fewshot.nonsense
+
+
+@pytest.mark.parametrize("arguments", ["--version", "--help", "segment --help", "models list"])
+def test_looking_around_needs_no_torch(arguments):
+    code = f"""
+import sys
+from sam2_fewshot.cli import app
+try:
+    app({arguments.split()!r})
+except SystemExit as end:
+    assert end.code in (0, None), end.code
+assert "torch" not in sys.modules
+"""
+    assert python("-c", code).returncode == 0
+
+
+def test_main_is_the_command_line(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["sam2-fewshot", "--version"])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"sam2-fewshot {sam2_fewshot.__version__}\n"
+
+
+def test_version():
+    result = python("-m", "sam2_fewshot", "--version")
+    assert result.stdout == f"sam2-fewshot {sam2_fewshot.__version__}\n"
+
+
+def test_is_typed_and_carries_its_files():
+    files = importlib.resources.files(sam2_fewshot)
+    assert (files / "py.typed").is_file()
+    assert (files / "sample" / "nuclei.png").is_file()
+    assert (files / "model" / "weights" / "sam2.1_hiera_micro.pt").is_file()
