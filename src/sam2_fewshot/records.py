@@ -190,9 +190,9 @@ class Detection:
     score
         How sure the program is, in [0, 1].
     similarity
-        Raw cosine similarity to the examples' prototype, in [-1, 1].
+        Raw cosine similarity of its features to the examples', in [-1, 1].
     predicted_iou
-        SAM 2's own guess of the mask's quality, in [0, 1].
+        SAM 2's own guess of the mask's quality, in [0, 1]; NaN for a mask that was not prompted.
     location
         Position of the frame in the dataset.
     """

@@ -1,15 +1,12 @@
 """Learn what the examples look like, then find more of them: the whole story on one page.
 
-Fit: each example → its mask → a context crop → SAM 2's image encoder → mask-weighted mean of the features → a vector;
-the vectors' mean is the prototype. Segment: the frame → candidate masks → a vector each, in the same way → cosine
-similarity to the prototype → those at or above the threshold, as outlines.
+Fit: each example → its mask → what a method learns from the masks and their frames. Segment: a frame → what the method
+finds on it, each with a score → those at or above the threshold, as outlines. The methods are in
+:mod:`sam2_fewshot.methods`.
 """
 
 from __future__ import annotations
 
-import time
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,53 +14,26 @@ import numpy as np
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.frames import as_frame
 from sam2_fewshot.geometry.outlines import largest_part, mask_to_polygon
-from sam2_fewshot.geometry.overlap import shared_area
-from sam2_fewshot.proposals.grid import GridProposals
+from sam2_fewshot.methods.common import RunStats, Shown
+from sam2_fewshot.methods.grid import GridMethod
+from sam2_fewshot.methods.guided import GuidedMethod
 from sam2_fewshot.proposals.points import mask_at_point
 from sam2_fewshot.protocols import Quiet
 from sam2_fewshot.records import Detection
 from sam2_fewshot.settings import Settings
-from sam2_fewshot.similarity.crops import context_window
 from sam2_fewshot.similarity.exemplars import exemplar_mask
 from sam2_fewshot.similarity.object_model import KnownObject, ObjectModel, frame_digest
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
+    from sam2_fewshot.methods.common import Method
     from sam2_fewshot.model.network import Sam2Model
     from sam2_fewshot.protocols import FrameReader, Progress
     from sam2_fewshot.records import Exemplar, Frame, InstanceMask
-
-# A candidate that shares more than this of the smaller of the two with an example is that example, or a part of it.
-_SAME_OBJECT = 0.5
-
-
-@dataclass
-class RunStats:
-    """What the last :meth:`FewShotSegmenter.segment` did.
-
-    Parameters
-    ----------
-    candidates
-        How many masks were compared with the examples.
-    seconds
-        Wall-clock seconds of each stage: ``encode``, ``propose``, ``compare``, ``outline``.
-    """
-
-    candidates: int = 0
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Add the time of the block to a stage."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
 
 class FewShotSegmenter:
@@ -110,6 +80,8 @@ class FewShotSegmenter:
         self.last_run = RunStats()
         self._progress = progress or Quiet()
         self._model = model if isinstance(model, Sam2Model) else open_model(model, device, self.settings)
+        kind: type[GuidedMethod | GridMethod] = GuidedMethod if self.settings.method == "guided" else GridMethod
+        self._method: Method = kind(self._model, self.settings, self._progress)
         self._objects: ObjectModel | None = None
 
     @property
@@ -163,29 +135,29 @@ class FewShotSegmenter:
             If no positive example can be used.
         """
         chosen = self._chosen(exemplars)
-        self._progress.start("learning", len(chosen))
-        learned: dict[int, tuple[InstanceMask, NDArray[np.float32]]] = {}
+        shown: list[Shown] = []
         known: list[KnownObject] = []
-        # Frame by frame, so that only one is in memory.
         for group in _by_image(exemplars):
             frame = as_frame(exemplars[group[0]].image, self.settings)
             masks = {i: mask for i in group if (mask := self._mask(exemplars[i], frame, i))}
-            known += [KnownObject(frame_digest(frame.pixels), mask) for mask in masks.values()]
-            here = [i for i in masks if i in chosen]
-            vectors = self._pool(frame.pixels, [masks[i] for i in here])
-            learned.update((i, (masks[i], vector)) for i, vector in zip(here, vectors, strict=True))
-        positive = [learned[i] for i in sorted(learned) if not exemplars[i].negative]
-        negative = [learned[i] for i in sorted(learned) if exemplars[i].negative]
-        if not positive:
+            digest = frame_digest(frame.pixels)
+            known += [KnownObject(digest, mask) for mask in masks.values()]
+            wanted, unwanted = (
+                [mask for i, mask in masks.items() if i in chosen and exemplars[i].negative is sign]
+                for sign in (False, True)
+            )
+            shown.append(Shown(frame.pixels, wanted, unwanted))
+        areas = [mask.area for frame in shown for mask in frame.wanted]
+        if not areas:
             raise InputError(
                 f"None of the {len(exemplars)} examples can be learned from; mark 5 to 20 objects of the wanted kind."
                 if exemplars
                 else "There are no examples to learn from; mark 5 to 20 objects."
             )
         self._objects = ObjectModel(
-            vectors=np.stack([vector for _, vector in positive]),
-            negatives=np.array([vector for _, vector in negative], np.float32).reshape(-1, positive[0][1].size),
-            areas=np.array([mask.area for mask, _ in positive], np.int64),
+            method=self.settings.method,
+            learned=self._method.learn([frame for frame in shown if frame.wanted or frame.unwanted]),
+            areas=np.array(areas, np.int64),
             known=known,
             model_name=self.model_name,
             model_sha256=self.model_sha256,
@@ -215,30 +187,21 @@ class FewShotSegmenter:
         """
         objects, settings, stats = self.object_model, self.settings, RunStats()
         frame = as_frame(image, settings)
-        with stats.stage("encode"):
-            embedding = self._model.embed(frame.pixels)
-        with stats.stage("propose"):
-            candidates = GridProposals(settings).propose(self._model, embedding, self._progress)
-            known = objects.known_on(frame_digest(frame.pixels))
-            candidates = [c for c in candidates if not any(_same_object(c.mask, mask) for mask in known)]
-        with stats.stage("compare"):
-            self._progress.start("comparing", len(candidates))
-            vectors = self._pool(frame.pixels, [candidate.mask for candidate in candidates])
-            similarity = objects.similarity(vectors)
-            keep = (similarity >= settings.similarity_threshold) & ~objects.nearer_to_negatives(vectors)
+        known = objects.known_on(frame_digest(frame.pixels))
+        found = self._method.find(objects.learned, frame.pixels, known, stats)
         with stats.stage("outline"):
             detections = [
                 Detection(
-                    instance=(part := largest_part(candidates[i].mask)),
+                    instance=(part := largest_part(item.mask)),
                     polygon=mask_to_polygon(part, settings.smoothing),
-                    score=float(np.clip(similarity[i], 0, 1)),
-                    similarity=float(similarity[i]),
-                    predicted_iou=candidates[i].predicted_iou,
+                    score=item.score,
+                    similarity=item.similarity,
+                    predicted_iou=item.predicted_iou,
                     location=frame.location,
                 )
-                for i in np.flatnonzero(keep)
+                for item in found
+                if item.score >= settings.similarity_threshold
             ]
-        stats.candidates = len(candidates)
         self.last_run = stats
         return sorted(detections, key=lambda detection: detection.score, reverse=True)
 
@@ -270,21 +233,25 @@ class FewShotSegmenter:
         model
             The checkpoint it was learned with; found by its name when left out.
         device, settings, progress
-            As for a new segmenter. When `settings` are left out, those of the crops are the saved ones.
+            As for a new segmenter. When `settings` are left out, the saved ones are used where they matter.
 
         Raises
         ------
         InputError
-            If the file is not an object model, or was learned with other weights or other crops than these.
+            If the file is not an object model, or was learned with other weights or settings than these.
         """
         objects = ObjectModel.load(path)
-        crops = {"target_occupancy": objects.target_occupancy, "max_zoom": objects.max_zoom}
-        chosen = settings or Settings(**crops)
-        for name, saved in crops.items():
-            if getattr(chosen, name) != saved:
+        saved = {
+            "method": objects.method,
+            "target_occupancy": objects.target_occupancy,
+            "max_zoom": objects.max_zoom,
+        }
+        chosen = settings or Settings(**saved)
+        for name, value in saved.items():
+            if getattr(chosen, name) != value:
                 raise InputError(
-                    f"{path} was learned with {Settings.model_fields[name].title} {saved:g}, but the settings say "
-                    f"{getattr(chosen, name):g}; use {saved:g}, or learn again from the examples."
+                    f"{path} was learned with {Settings.model_fields[name].title} {value}, but the settings say "
+                    f"{getattr(chosen, name)}; use {value}, or learn again from the examples."
                 )
         segmenter = cls(model or objects.model_name, device, chosen, progress)
         if segmenter.model_sha256 != objects.model_sha256:
@@ -318,12 +285,6 @@ class FewShotSegmenter:
         name = exemplar.label or f"Example {index + 1}"
         return exemplar_mask(exemplar, frame, name, find, self._progress.warn)
 
-    def _pool(self, pixels: NDArray[np.uint8], masks: Sequence[InstanceMask]) -> NDArray[np.float32]:
-        """Return a feature vector (n, C) for each mask."""
-        smallest = self._model.image_size / self.settings.max_zoom
-        windows = [context_window(mask, self.settings.target_occupancy, smallest) for mask in masks]
-        return self._model.pool(pixels, windows, masks, on_batch=self._progress.advance)
-
 
 def _by_image(exemplars: Sequence[Exemplar]) -> list[list[int]]:
     """Group the examples' indices by the image object they lie on."""
@@ -331,7 +292,3 @@ def _by_image(exemplars: Sequence[Exemplar]) -> list[list[int]]:
     for i, exemplar in enumerate(exemplars):
         groups.setdefault(id(exemplar.image), []).append(i)
     return list(groups.values())
-
-
-def _same_object(a: InstanceMask, b: InstanceMask) -> bool:
-    return shared_area(a, b) > _SAME_OBJECT * min(a.area, b.area)

@@ -51,8 +51,8 @@ class Settings(BaseModel):
     similarity_threshold: float = _knob(
         0.5,
         "Similarity Threshold",
-        "Keep a candidate whose cosine similarity to the examples is at least this. Raise it when too much is "
-        "found, lower it when objects are missed.",
+        "Keep a candidate whose score is at least this. Raise it when too much is found, lower it when objects are"
+        " missed. With the method grid the score is the cosine similarity to the examples.",
         group="matching",
         ge=0.0,
         le=1.0,
@@ -60,7 +60,7 @@ class Settings(BaseModel):
     target_occupancy: float = _knob(
         0.20,
         "Target Occupancy",
-        "Share of the area of its context crop that an object fills. Lower gives more surroundings.",
+        "Method grid: share of the area of its context crop that an object fills. Lower gives more surroundings.",
         group="matching",
         ge=0.05,
         le=0.80,
@@ -68,7 +68,8 @@ class Settings(BaseModel):
     points_per_side: int = _knob(
         128,
         "Points per side",
-        "Prompts along each side of the frame. More finds smaller objects and takes longer (with its square).",
+        "Method grid: prompts along each side of the frame. More finds smaller objects and takes longer (with its "
+        "square).",
         group="proposals",
         unit="points",
         ge=16,
@@ -95,8 +96,8 @@ class Settings(BaseModel):
     smoothing: float = _knob(
         0.3,
         "Smoothing",
-        "Tolerance of the outline's simplification: no vertex that is dropped lay farther from the outline "
-        "than this. 0 keeps every vertex.",
+        "Tolerance of the outline's simplification: no vertex that is dropped lay farther from the outline than "
+        "this. 0 keeps every vertex.",
         group="results",
         unit="px",
         ge=0.0,
@@ -104,17 +105,18 @@ class Settings(BaseModel):
     )
 
     # --- the method --------------------------------------------------------------------------------------------
-    method: Literal["grid"] = _knob(
-        "grid",
+    method: Literal["guided", "grid"] = _knob(
+        "guided",
         "Method",
-        "How candidates are found. grid: one SAM 2 prompt at each point of a regular grid.",
+        "How objects are found. guided: size, features and contrast of the examples guide the search. grid: one "
+        "SAM 2 prompt at each point of a regular grid, compared with the examples by cosine similarity.",
         group="proposals",
     )
     predicted_iou_gate: float | None = _knob(
         None,
         "Predicted IoU Gate",
-        "Drop a candidate whose quality SAM 2 itself predicts at or below this. Left out: the value that suits "
-        "the checkpoint.",
+        "Method grid: drop a candidate whose quality SAM 2 itself predicts at or below this. Left out: the value "
+        "that suits the checkpoint.",
         group="proposals",
         ge=0.0,
         le=1.0,
@@ -122,8 +124,8 @@ class Settings(BaseModel):
     stability_gate: float | None = _knob(
         None,
         "Stability Gate",
-        "Drop a candidate whose mask changes more than this when its cut moves by one logit: IoU of the two "
-        "masks. Left out: the value that suits the checkpoint.",
+        "Method grid: drop a candidate whose mask changes more than this when its cut moves by one logit: IoU of "
+        "the two masks. Left out: the value that suits the checkpoint.",
         group="proposals",
         ge=0.0,
         le=1.0,
@@ -131,8 +133,8 @@ class Settings(BaseModel):
     box_nms_iou: float = _knob(
         0.7,
         "Box NMS IoU",
-        "Of two candidates whose bounding boxes overlap by more than this IoU, the one with the lower predicted "
-        "IoU is dropped.",
+        "Method grid: of two candidates whose bounding boxes overlap by more than this IoU, the one with the lower"
+        " predicted IoU is dropped.",
         group="proposals",
         ge=0.0,
         le=1.0,
@@ -140,8 +142,8 @@ class Settings(BaseModel):
     max_zoom: float = _knob(
         8.0,
         "Max Zoom",
-        "Largest magnification of a context crop. Tiny objects keep more surroundings instead of being blown "
-        "up into blur.",
+        "Method grid: largest magnification of a context crop. Tiny objects keep more surroundings instead of "
+        "being blown up into blur.",
         group="matching",
         unit="×",
         ge=1.0,

@@ -179,7 +179,7 @@ def test_report_when_nothing_was_found(capsys, tmp_path):
     assert "Try a lower --similarity-threshold" in captured.out
     assert captured.err == ""
     report(Summary(tmp_path, 1, 1, 0, 0, 0, {}))
-    assert "SAM 2 proposed nothing. Try more --points-per-side" in capsys.readouterr().out
+    assert "Nothing was even proposed" in capsys.readouterr().out
 
 
 def test_report_when_stopped_and_failed(capsys, tmp_path):

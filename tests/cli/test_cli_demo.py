@@ -49,9 +49,9 @@ def test_score_leaves_the_examples_out(tmp_path):
 
 def test_demo_runs_the_main_job(cli, tmp_path):
     out = tmp_path / "out"
-    outcome = cli("demo", "-o", out, "--device", "cpu", "--points-per-side", 16)
+    outcome = cli("demo", "-o", out, "--device", "cpu")
     assert outcome.code == 0, outcome.err
-    assert "16 points per side" in outcome.err
+    assert "default settings" in outcome.err
     assert "Precision 0." in outcome.out
     assert "F1 0." in outcome.out
     assert "compare" in outcome.out

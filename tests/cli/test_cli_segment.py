@@ -16,7 +16,7 @@ import tifffile
 from PIL import Image
 
 SOURCE = Path(__file__).parents[2] / "src"
-QUICK = ("--points-per-side", "16", "--model", "sam2.1_hiera_micro.pt", "--device", "cpu")
+QUICK = ("--method", "grid", "--points-per-side", "16", "--model", "sam2.1_hiera_micro.pt", "--device", "cpu")
 
 
 def test_images_in_results_out_and_on_again(cli, images, examples, tmp_path):
@@ -49,7 +49,7 @@ def test_images_in_results_out_and_on_again(cli, images, examples, tmp_path):
 
 def test_settings_file_and_channels(cli, images, examples, tmp_path):
     config = tmp_path / "settings.yaml"
-    config.write_text("points_per_side: 16\nmin_mask_area: 100000\n")
+    config.write_text("method: grid\npoints_per_side: 16\nmin_mask_area: 100000\n")
     channels = tmp_path / "channels.yaml"
     channels.write_text("- index: 1\n  color: green\n")
     out = tmp_path / "out"
@@ -58,7 +58,7 @@ def test_settings_file_and_channels(cli, images, examples, tmp_path):
         "--model", "sam2.1_hiera_micro.pt",
     )  # fmt: skip
     assert outcome.code == 0, outcome.err
-    assert "SAM 2 proposed nothing" in outcome.out
+    assert "Nothing was even proposed" in outcome.out
     assert json.loads((out / "run.json").read_text())["settings"]["min_mask_area"] == 100000
 
 

@@ -13,13 +13,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def learned(negatives: int = 2) -> ObjectModel:
+def learned() -> ObjectModel:
     rng = np.random.default_rng(0)
-    vectors = rng.normal(size=(5, 8)).astype(np.float32) + 2
     masks = [InstanceMask(rng.random((3, 5)) > 0.5, 7, 2, (20, 30)), InstanceMask(np.ones((1, 1), bool), 0, 0, (4, 4))]
     return ObjectModel(
-        vectors=vectors,
-        negatives=-vectors[:negatives],
+        method="grid",
+        learned={"vectors": rng.normal(size=(5, 8)).astype(np.float32), "negatives": np.zeros((0, 8), np.float32)},
         areas=np.arange(5) + 30,
         known=[KnownObject(f"{i:032x}", mask) for i, mask in enumerate(masks)],
         model_name="sam2.1_hiera_micro.pt",
@@ -29,39 +28,23 @@ def learned(negatives: int = 2) -> ObjectModel:
     )
 
 
-def test_the_prototype_is_the_mean_of_length_one() -> None:
-    model = learned()
-    mean = model.vectors.mean(axis=0)
-    assert np.allclose(model.prototype, mean / np.linalg.norm(mean))
-    assert np.linalg.norm(model.prototype) == pytest.approx(1)
-
-
-def test_similarity_is_the_cosine() -> None:
-    model = learned()
-    others = np.array([model.prototype * 7, -model.prototype, np.zeros(8)], np.float32)
-    assert model.similarity(others) == pytest.approx([1, -1, 0], abs=1e-6)
-    assert model.similarity(others[:0]).shape == (0,)
-
-
-def test_negatives_take_what_is_nearer_to_them() -> None:
-    model = learned()
-    others = np.stack([model.vectors[0], model.negatives[0]])
-    assert model.nearer_to_negatives(others).tolist() == [False, True]
-    assert learned(negatives=0).nearer_to_negatives(others).tolist() == [False, False]
-
-
 def test_it_comes_back_from_its_file(tmp_path: Path) -> None:
     model = learned()
     model.save(tmp_path / "cells.npz")
     back = ObjectModel.load(tmp_path / "cells.npz")
-    for name in ("vectors", "negatives", "areas"):
-        assert np.array_equal(getattr(model, name), getattr(back, name))
-        assert getattr(model, name).dtype == getattr(back, name).dtype
+    assert back.learned.keys() == model.learned.keys()
+    for before, after in [
+        (model.areas, back.areas),
+        *((model.learned[name], back.learned[name]) for name in model.learned),
+    ]:
+        assert np.array_equal(before, after)
+        assert before.dtype == after.dtype
     assert [k.frame_digest for k in back.known] == [k.frame_digest for k in model.known]
     for a, b in zip(model.known, back.known, strict=True):
         assert np.array_equal(a.mask.full(), b.mask.full())
         assert a.mask.box == b.mask.box
     assert (back.model_name, back.model_sha256) == (model.model_name, model.model_sha256)
+    assert back.method == "grid"
     assert (back.target_occupancy, back.max_zoom) == (0.2, 8.0)
     assert [p.name for p in tmp_path.iterdir()] == ["cells.npz"]
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sam2_fewshot.cli.guard import DONE, PARTLY, guarded
-from sam2_fewshot.cli.options import read_settings
 
 if TYPE_CHECKING:
     from sam2_fewshot.evaluation import Scores
@@ -22,10 +21,6 @@ def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.", metavar="FOLDER")] = Path(
         "sam2-fewshot-demo"
     ),
-    points_per_side: Annotated[
-        str,
-        typer.Option(help="Prompts along each side of the image. More finds more and takes longer.", metavar="INTEGER"),
-    ] = "48",  # fewer than by default, so that the demo ends within a minute on two cores
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.", metavar="NAME")] = "auto",
     debug: Annotated[bool, typer.Option("--debug", help="Show where a defect of the program is.")] = False,
 ) -> None:
@@ -41,7 +36,6 @@ def demo(
         from sam2_fewshot.sample import sample
 
         files = sample()
-        settings = read_settings({"points_per_side": points_per_side}, None)
         request = Request(
             images=[files.image],
             examples=files.examples,
@@ -49,13 +43,8 @@ def demo(
             tags=["nucleus"],
             model=MICRO.name,
             device=device,
-            settings=settings,
         )
-        typer.echo(
-            f"Looking for nuclei in a fluorescence image, with the settings as they are by default but "
-            f"{settings.points_per_side} points per side.",
-            err=True,
-        )
+        typer.echo("Looking for nuclei in a fluorescence image, with the default settings.", err=True)
         with shown() as display:
             summary = run(request, display)
         report(summary)
@@ -67,7 +56,7 @@ def demo(
                 f"nuclei that were not among the {examples} examples, {scores.tp} were found, and {scores.fp} of "
                 f"the finds are wrong (a find is right where it shares an IoU of at least {_IOU} with a nucleus)."
             )
-            typer.echo(f"Look at {out / 'overlays' / 'nuclei.png'}.")
+            typer.echo(f"Look at {summary.out.resolve() / 'overlays' / 'nuclei.png'}")
     raise typer.Exit(DONE if summary.complete else PARTLY)
 
 

@@ -197,7 +197,8 @@ def report(summary: Summary) -> None:
     if summary.assembled and summary.done:
         frames = f"{summary.done} frame{'s' if summary.done != 1 else ''}"
         objects = f"{summary.found:,} object{'s' if summary.found != 1 else ''}"
-        typer.echo(f"Found {objects} among {summary.candidates:,} candidates on {frames}.")
+        candidates = f"{summary.candidates:,} candidate{'s' if summary.candidates != 1 else ''}"
+        typer.echo(f"Found {objects} among {candidates} on {frames}.")
         if not summary.found:
             typer.echo(_nothing_found(summary.candidates))
         times = ", ".join(f"{stage} {duration(seconds)}" for stage, seconds in summary.seconds.items())
@@ -219,6 +220,7 @@ def _nothing_found(candidates: int) -> str:
             "whether the examples lie where they should."
         )
     return (
-        "SAM 2 proposed nothing. Try more --points-per-side, a smaller --min-mask-area, or lower "
-        "--predicted-iou-gate and --stability-gate."
+        "Nothing was even proposed. See in overlays/ whether the examples lie where they should, and try a smaller "
+        "--min-mask-area; with --method grid, more --points-per-side, and lower --predicted-iou-gate and "
+        "--stability-gate."
     )

@@ -186,6 +186,45 @@ class Sam2Model:
         pairs = list(zip(windows, masks, strict=True))
         return np.concatenate([self._no_features[..., 0, 0], *run_in_batches(run, pairs, self.batch_size)])
 
+    def dense_features(
+        self,
+        image: NDArray[np.uint8],
+        windows: Sequence[Box],
+        on_batch: Callable[[int], None] = lambda done: None,
+    ) -> Iterator[NDArray[np.float32]]:
+        """Encode windows of the frame and yield the features of each, all levels at the finest one's resolution.
+
+        Parameters
+        ----------
+        image
+            uint8 RGB (H, W, 3). Windows that reach beyond it see its mirror image.
+        windows
+            Square boxes ``(x0, y0, x1, y1)`` in frame pixels, half open.
+        on_batch
+            Called with the number of windows done, after each batch.
+
+        Yields
+        ------
+        numpy.ndarray
+            float32 (3 C, s, s), s a quarter of the model's input: the encoder's fine, middle and coarse levels, the
+            latter two interpolated bilinearly.
+        """
+
+        def run(batch: Sequence[Box]) -> NDArray[np.float32]:
+            with self._inference():
+                coarse, fine, middle = self._encode(torch.stack([self._prepare(_mirrored(frame, w)) for w in batch]))
+                size = fine.shape[-2:]
+                levels = [fine.float()]
+                for level in (middle, coarse):
+                    levels.append(functional.interpolate(level.float(), size, mode="bilinear", align_corners=False))
+                stacked = _on_host(torch.cat(levels, dim=1))
+            on_batch(len(batch))
+            return stacked
+
+        frame = self._upload(image)
+        for stacked in run_in_batches(run, windows, self.batch_size):
+            yield from stacked
+
     def prompt(
         self,
         embedding: Embedding,

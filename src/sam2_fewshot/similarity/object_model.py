@@ -7,7 +7,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -16,11 +16,12 @@ from sam2_fewshot.errors import InputError
 from sam2_fewshot.records import InstanceMask
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
 _FORMAT = 1
+_PREFIX = "learned_"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +46,12 @@ class ObjectModel:
 
     Parameters
     ----------
-    vectors
-        float32 (n, C), mask-weighted mean features of the examples, n ≥ 1.
-    negatives
-        float32 (m, C), those of objects of the kind that is not wanted; m may be 0.
+    method
+        ``grid`` or ``guided``.
+    learned
+        What the method learned, arrays by name.
     areas
-        int64 (n,), areas of the examples in pixels.
+        int64, areas of the examples in pixels.
     known
         Where the examples lie, the negative ones included.
     model_name, model_sha256
@@ -59,30 +60,14 @@ class ObjectModel:
         The settings of the context crops; candidates must be cropped alike.
     """
 
-    vectors: NDArray[np.float32]
-    negatives: NDArray[np.float32]
+    method: str
+    learned: Mapping[str, NDArray[np.generic]]
     areas: NDArray[np.int64]
     known: Sequence[KnownObject]
     model_name: str
     model_sha256: str
     target_occupancy: float
     max_zoom: float
-
-    @property
-    def prototype(self) -> NDArray[np.float32]:
-        """The examples' mean feature vector, (C,), of length 1."""
-        return _mean_direction(self.vectors)
-
-    def similarity(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the cosine similarity (n,), in [-1, 1], of feature vectors (n, C) to the prototype."""
-        cosine: NDArray[np.float32] = np.clip(_unit(vectors) @ self.prototype, -1, 1)
-        return cosine
-
-    def nearer_to_negatives(self, vectors: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Return which of the feature vectors (n, C) are more similar to the mean negative than to the prototype."""
-        if not len(self.negatives):
-            return np.zeros(len(vectors), bool)
-        return _unit(vectors) @ _mean_direction(self.negatives) > _unit(vectors) @ self.prototype
 
     def known_on(self, digest: str) -> list[InstanceMask]:
         """Return the examples that lie on the frame with a digest."""
@@ -98,12 +83,14 @@ class ObjectModel:
         """
         facts = {
             "format": _FORMAT,
+            "method": self.method,
             "model_name": self.model_name,
             "model_sha256": self.model_sha256,
             "target_occupancy": self.target_occupancy,
             "max_zoom": self.max_zoom,
         }
         masks = [item.mask for item in self.known]
+        arrays: dict[str, Any] = {_PREFIX + name: array for name, array in self.learned.items()}
         target = Path(path)
         beside = target.with_name(f".{target.name}.{os.getpid()}.part")
         try:
@@ -111,8 +98,7 @@ class ObjectModel:
                 np.savez_compressed(
                     file,
                     facts=np.array(json.dumps(facts)),
-                    vectors=self.vectors,
-                    negatives=self.negatives,
+                    **arrays,
                     areas=self.areas,
                     known_digests=np.array([item.frame_digest for item in self.known], np.str_),
                     known_boxes=np.array([mask.box for mask in masks], np.int64).reshape(-1, 4),
@@ -156,8 +142,10 @@ class ObjectModel:
                     )
                 ]
                 return cls(
-                    vectors=archive["vectors"],
-                    negatives=archive["negatives"],
+                    method=str(facts["method"]),
+                    learned={
+                        name.removeprefix(_PREFIX): archive[name] for name in archive.files if name.startswith(_PREFIX)
+                    },
                     areas=archive["areas"],
                     known=known,
                     model_name=str(facts["model_name"]),
@@ -176,14 +164,3 @@ def frame_digest(pixels: NDArray[np.uint8]) -> str:
     digest = hashlib.blake2b(repr(pixels.shape).encode(), digest_size=16)
     digest.update(np.ascontiguousarray(pixels).data)
     return digest.hexdigest()
-
-
-def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    unit: NDArray[np.float32] = np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0)
-    return unit
-
-
-def _mean_direction(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    mean: NDArray[np.float32] = vectors.mean(axis=0)
-    return _unit(mean)

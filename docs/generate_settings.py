@@ -1,0 +1,51 @@
+"""Write ``settings.md`` from :class:`sam2_fewshot.Settings`: ``python docs/generate_settings.py``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sam2_fewshot.settings import Settings, bounds
+
+TARGET = Path(__file__).with_name("settings.md")
+
+_HEAD = """# Settings
+
+Generated from `sam2_fewshot.Settings` by `docs/generate_settings.py`; do not edit. On the command line each is an
+option (`points_per_side` is `--points-per-side`), in a YAML file for `--config` a line (`points_per_side: 64`), in
+Python an argument of `Settings`.
+"""
+
+
+def settings_page() -> str:
+    """Return the page: a table for each group of settings."""
+    groups: dict[str, list[str]] = {}
+    for name, field in Settings.model_fields.items():
+        extra = field.json_schema_extra
+        assert isinstance(extra, dict)
+        low, high = bounds(field)
+        if low is None:
+            allowed = ", ".join(f"`{choice}`" for choice in getattr(field.annotation, "__args__", ()))
+        else:
+            allowed = f"{low:g} to {high:g}" if high is not None and high < 10**6 else f"at least {low:g}"
+            allowed += f" {extra['unit']}" if extra["unit"] else ""
+        default = "by checkpoint" if field.default is None else f"`{field.default}`"
+        row = f"| `{name}` | {field.title} | {allowed} | {default} | {field.description} |"
+        groups.setdefault(str(extra["group"]), []).append(row)
+    tables = [
+        "\n".join(
+            [
+                "",
+                f"## {group.capitalize()}",
+                "",
+                "| name | title | allowed | default | what |",
+                "|---|---|---|---|---|",
+                *rows,
+            ]
+        )
+        for group, rows in groups.items()
+    ]
+    return "\n".join([_HEAD.rstrip(), *tables]) + "\n"
+
+
+if __name__ == "__main__":
+    TARGET.write_text(settings_page(), encoding="utf-8")

@@ -1,0 +1,72 @@
+"""Square tiles that cover a frame, with a halo that is computed and thrown away."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sam2_fewshot.records import Box
+
+PARTS = 16
+"""A tile's side is divided by this; one part on either side is the halo."""
+
+
+@dataclass(frozen=True, slots=True)
+class TileGrid:
+    """A grid of tiles whose cores touch and cover a frame.
+
+    Parameters
+    ----------
+    frame_shape
+        ``(height, width)`` of the frame in pixels.
+    side
+        Width and height of a tile in pixels, halo included; a multiple of :data:`PARTS`.
+    """
+
+    frame_shape: tuple[int, int]
+    side: int
+
+    @property
+    def core(self) -> int:
+        """Width and height in pixels of the part of a tile that counts."""
+        return self.side - 2 * (self.side // PARTS)
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Rows and columns of tiles."""
+        height, width = self.frame_shape
+        return -(-height // self.core), -(-width // self.core)
+
+    def windows(self) -> list[Box]:
+        """Return the tiles ``(x0, y0, x1, y1)``, row by row; those at the border reach beyond the frame."""
+        rows, columns = self.counts
+        halo = self.side // PARTS
+        return [
+            (x - halo, y - halo, x - halo + self.side, y - halo + self.side)
+            for y in range(0, rows * self.core, self.core)
+            for x in range(0, columns * self.core, self.core)
+        ]
+
+
+def tile_side(frame_shape: tuple[int, int], ideal: float) -> int:
+    """Return a tile side near an ideal one that wastes little of the tiles at the border.
+
+    Parameters
+    ----------
+    frame_shape
+        ``(height, width)`` of a typical frame in pixels.
+    ideal
+        The side that is wanted, in pixels.
+
+    Returns
+    -------
+    int
+        A multiple of :data:`PARTS` within a third of the ideal, except that a frame smaller than a tile has a tile of
+        the ideal side.
+    """
+    share = (PARTS - 2) / PARTS
+    longest = max(frame_shape)
+    count = round(longest / (ideal * share))
+    side = ideal if count == 0 else min(max(longest / (count * share), ideal * 2 / 3), ideal * 4 / 3)
+    return max(1, round(side / PARTS + 0.49)) * PARTS

@@ -1,0 +1,1 @@
+"""Ways to find objects: each learns from examples and finds their like on a frame."""

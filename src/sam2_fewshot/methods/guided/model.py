@@ -1,0 +1,193 @@
+"""What the guided method has learned, and how it finds objects with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import ndimage
+
+from sam2_fewshot.geometry.tiles import TileGrid
+from sam2_fewshot.methods.common import Found, is_known
+from sam2_fewshot.proposals.components import component_candidates
+from sam2_fewshot.proposals.dense_map import PixelModel, dense_maps
+from sam2_fewshot.similarity.descriptors import FrameMaps, describe
+from sam2_fewshot.similarity.logistic import Logistic
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from sam2_fewshot.methods.common import RunStats
+    from sam2_fewshot.model.network import Sam2Model
+    from sam2_fewshot.protocols import Progress
+    from sam2_fewshot.records import InstanceMask
+
+_OVERLAP = 0.2
+"""A candidate that shares more than this of its area with better ones is dropped."""
+_CELL_ARRAYS = ("mean", "scale", "weights", "centres", "directions")
+_JUDGE_ARRAYS = ("mean", "scale", "weights")
+
+
+@dataclass(frozen=True, eq=False)
+class GuidedModel:
+    """What was learned.
+
+    Parameters
+    ----------
+    side
+        Side of a tile in pixels.
+    diameter
+        Median diameter of the examples in pixels, the square root of the area.
+    areas
+        Smallest and largest area of a candidate in pixels.
+    colours, unit
+        float64 (3,), direction in RGB in which examples differ from their surroundings, and the standard deviation
+        along it.
+    levels
+        (3, L): where the contrast, the local contrast and the score are cut; NaN where there is no level.
+    cells
+        The pixel model.
+    judge
+        Tells right candidates from wrong ones.
+    cut
+        Log-odds of the judge at which an object counts as found; its score is then .5.
+    """
+
+    side: int
+    diameter: float
+    areas: tuple[float, float]
+    colours: NDArray[np.float64]
+    unit: float
+    levels: NDArray[np.float64]
+    cells: PixelModel
+    judge: Logistic
+    cut: float
+
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """Return all of it as arrays by name, for saving."""
+        return {
+            "numbers": np.array(
+                [self.side, self.diameter, *self.areas, self.unit, self.cells.bias, self.judge.bias, self.cut]
+            ),
+            "colours": self.colours,
+            "levels": self.levels,
+            **{f"cells_{name}": getattr(self.cells, name) for name in _CELL_ARRAYS},
+            **{f"judge_{name}": getattr(self.judge, name) for name in _JUDGE_ARRAYS},
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> GuidedModel:
+        """Return what :meth:`arrays` was made from."""
+        side, diameter, smallest, largest, unit, cell_bias, judge_bias, cut = arrays["numbers"].tolist()
+        cells = {name: arrays[f"cells_{name}"] for name in _CELL_ARRAYS}
+        judge = {name: arrays[f"judge_{name}"] for name in _JUDGE_ARRAYS}
+        return cls(
+            side=int(side),
+            diameter=diameter,
+            areas=(smallest, largest),
+            colours=arrays["colours"],  # type: ignore[arg-type]
+            unit=unit,
+            levels=arrays["levels"],  # type: ignore[arg-type]
+            cells=PixelModel(bias=cell_bias, **cells),  # type: ignore[arg-type]
+            judge=Logistic(bias=judge_bias, **judge),  # type: ignore[arg-type]
+            cut=cut,
+        )
+
+    def find(
+        self,
+        model: Sam2Model,
+        pixels: NDArray[np.uint8],
+        known: Sequence[InstanceMask],
+        progress: Progress,
+        stats: RunStats,
+    ) -> list[Found]:
+        """Return the objects on a frame, the highest score first, none of which overlaps a better one.
+
+        Parameters
+        ----------
+        model
+            The checkpoint that it was learned with.
+        pixels
+            uint8 RGB (H, W, 3).
+        known
+            Masks of the examples on this frame, which are not found again.
+        progress
+            Is told of each tile done.
+        stats
+            Is told the number of candidates and the time of each stage.
+        """
+        if np.ptp(pixels, axis=(0, 1)).max() == 0:
+            return []  # of one colour: whatever differs from place to place is made by the tiles
+        with stats.stage("encode"):
+            progress.start("encoding", len(TileGrid((pixels.shape[0], pixels.shape[1]), self.side).windows()))
+            planes = dense_maps(model, pixels, self.side, [self.cells], progress.advance)[0]
+        with stats.stage("propose"):
+            maps = measure(pixels, planes, self.colours, self.unit, self.diameter)
+            candidates = self.candidates(maps)
+        stats.candidates = len(candidates)
+        with stats.stage("compare"):
+            descriptors = describe(candidates, maps, self.diameter)
+            odds = self.judge.log_odds(descriptors) - self.cut
+            chosen = _apart(candidates, odds, known)
+        return [
+            Found(candidates[i], float(1 / (1 + np.exp(-odds[i]))), float(np.clip(descriptors[i, -1], -1, 1)))
+            for i in chosen
+        ]
+
+    def candidates(self, maps: FrameMaps) -> list[InstanceMask]:
+        """Return everything on a frame that may be an object."""
+        planes = (maps.contrast, maps.local, maps.score)
+        cuts = [row[np.isfinite(row)] for row in self.levels]
+        return component_candidates(list(zip(planes, cuts, strict=True)), self.diameter, self.areas)
+
+
+def measure(
+    pixels: NDArray[np.uint8], planes: NDArray[np.float32], colours: NDArray[np.float64], unit: float, diameter: float
+) -> FrameMaps:
+    """Return the planes on which candidates are measured.
+
+    Parameters
+    ----------
+    pixels
+        uint8 RGB (H, W, 3).
+    planes
+        float32 (4, H, W), the maps of a pixel model.
+    colours, unit, diameter
+        As in :class:`GuidedModel`.
+    """
+    raw = (pixels @ (colours / unit)).astype(np.float32)
+    contrast = ndimage.gaussian_filter(raw, float(np.clip(diameter / 20, 0.6, 1.5)))
+    return FrameMaps(
+        contrast=contrast,
+        local=contrast - ndimage.gaussian_filter(raw, 1.2 * diameter),
+        edges=ndimage.gaussian_gradient_magnitude(raw, 1.0),
+        score=planes[0],
+        cosines=planes[1:],
+    )
+
+
+def _apart(candidates: Sequence[InstanceMask], odds: NDArray[np.float64], known: Sequence[InstanceMask]) -> list[int]:
+    """Return the indices of candidates that hardly overlap one another or the known objects, the best first."""
+    if not candidates:
+        return []
+    taken = np.zeros(candidates[0].frame_shape, bool)
+    for mask in known:
+        _under(taken, mask)[...] |= mask.data
+    chosen = []
+    for i in np.argsort(-odds, kind="stable"):
+        mask = candidates[i]
+        here = _under(taken, mask)
+        if np.count_nonzero(here & mask.data) > _OVERLAP * mask.area or is_known(mask, known):
+            continue
+        here |= mask.data
+        chosen.append(int(i))
+    return chosen
+
+
+def _under(plane: NDArray[np.bool_], mask: InstanceMask) -> NDArray[np.bool_]:
+    """Return the part of a plane under a mask's crop, as a view."""
+    x0, y0, x1, y1 = mask.box
+    return plane[y0:y1, x0:x1]

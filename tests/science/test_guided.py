@@ -1,0 +1,184 @@
+"""The guided method from examples to finds, with the embedded model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from sam2_fewshot import Exemplar, FewShotSegmenter, FewShotWarning, InputError, Settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from sam2_fewshot.model.network import Sam2Model
+    from sam2_fewshot.records import Detection
+
+Scene = tuple["NDArray[np.uint8]", "NDArray[np.int32]", "NDArray[np.bool_]"]
+
+SHOWN = (0, 2, 3, 6, 7, 9)
+"""Which of the twelve discs are examples."""
+
+
+@pytest.fixture(scope="module")
+def scene() -> Scene:
+    """Bright discs, and rods of the same brightness and area: picture, labels, and which labels are discs."""
+    rng = np.random.default_rng(8)
+    rows, columns = np.mgrid[:220, :260]
+    labels, discs = np.zeros((220, 260), np.int32), [False]
+    for row in range(4):
+        for column in range(6):
+            y, x = 30 + 50 * row + rng.integers(-5, 6), 26 + 42 * column + rng.integers(-4, 5)
+            is_disc = (row + column) % 2 == 0
+            inside = (
+                (rows - y) ** 2 + (columns - x) ** 2 <= 100
+                if is_disc
+                else (abs(rows - y) <= 19) & (abs(columns - x) <= 4)
+            )
+            labels[inside] = len(discs)
+            discs.append(is_disc)
+    grey = np.where(labels > 0, 160, 50) + rng.normal(0, 9, labels.shape)
+    return np.repeat(grey.clip(0, 255).astype(np.uint8)[..., None], 3, axis=2), labels, np.array(discs)
+
+
+def exemplars(scene: Scene, numbers: tuple[int, ...], negative: bool = False) -> list[Exemplar]:
+    return [Exemplar(scene[0], mask=scene[1] == number, negative=negative) for number in numbers]
+
+
+def disc_numbers(scene: Scene) -> list[int]:
+    return [int(number) for number in np.flatnonzero(scene[2])]
+
+
+def found_numbers(found: list[Detection], labels: NDArray[np.int32]) -> list[int]:
+    numbers = []
+    for number in range(1, labels.max() + 1):
+        truth = labels == number
+        if any(np.sum(d.mask & truth) / np.sum(d.mask | truth) > 0.6 for d in found):
+            numbers.append(number)
+    return numbers
+
+
+@pytest.fixture(scope="module")
+def fitted(micro: Sam2Model, scene: Scene) -> FewShotSegmenter:
+    shown = tuple(disc_numbers(scene)[i] for i in SHOWN)
+    return FewShotSegmenter(micro).fit(exemplars(scene, shown))
+
+
+@pytest.fixture(scope="module")
+def found(fitted: FewShotSegmenter, scene: Scene) -> list[Detection]:
+    return fitted.segment(scene[0])
+
+
+def test_the_other_discs_are_found_and_the_rods_are_not(found: list[Detection], scene: Scene) -> None:
+    discs = disc_numbers(scene)
+    wanted = [number for i, number in enumerate(discs) if i not in SHOWN]
+    numbers = found_numbers(found, scene[1])
+    assert len(set(wanted) & set(numbers)) >= len(wanted) - 1
+    assert len(set(numbers) - set(discs)) <= 1
+    assert not {discs[i] for i in SHOWN} & set(numbers)
+
+
+def test_finds_hardly_overlap(found: list[Detection]) -> None:
+    total = np.sum([d.mask for d in found], axis=0)
+    assert total.max() <= 2
+    assert np.sum(total > 1) <= 0.2 * np.sum(total > 0)
+
+
+def test_scores_are_chances_and_similarities_cosines(found: list[Detection]) -> None:
+    assert found
+    for d in found:
+        assert 0.5 <= d.score <= 1
+        assert -1 <= d.similarity <= 1
+        assert np.isnan(d.predicted_iou)
+        assert d.polygon.is_valid
+
+
+def test_stages_and_candidates_are_told(fitted: FewShotSegmenter, scene: Scene) -> None:
+    fitted.segment(scene[0])
+    assert list(fitted.last_run.seconds) == ["encode", "propose", "compare", "outline"]
+    assert fitted.last_run.candidates > 20
+
+
+def test_a_frame_it_has_not_seen(fitted: FewShotSegmenter, scene: Scene) -> None:
+    turned = np.ascontiguousarray(np.rot90(scene[0]))
+    numbers = found_numbers(fitted.segment(turned), np.rot90(scene[1]))
+    discs = set(disc_numbers(scene))
+    assert len(discs & set(numbers)) >= 8
+    assert len(set(numbers) - discs) <= 2
+
+
+def test_a_saved_model_finds_the_same(
+    micro: Sam2Model, fitted: FewShotSegmenter, found: list[Detection], scene: Scene, tmp_path: Path
+) -> None:
+    fitted.save(tmp_path / "discs.npz")
+    again = FewShotSegmenter.load(tmp_path / "discs.npz", micro).segment(scene[0])
+    assert [d.bbox for d in again] == [d.bbox for d in found]
+    assert [d.score for d in again] == pytest.approx([d.score for d in found], abs=1e-6)
+    with pytest.raises(InputError, match="Method guided, but the settings say grid"):
+        FewShotSegmenter.load(tmp_path / "discs.npz", micro, settings=Settings(method="grid"))
+
+
+def test_one_example_is_enough_to_begin(micro: Sam2Model, scene: Scene) -> None:
+    one = FewShotSegmenter(micro, settings=Settings(similarity_threshold=0.05))
+    with pytest.warns(FewShotWarning, match="One example"):
+        one.fit(exemplars(scene, (disc_numbers(scene)[4],)))
+    numbers = set(found_numbers(one.segment(scene[0]), scene[1]))
+    assert len(numbers & set(disc_numbers(scene))) >= 4
+
+
+def test_negative_examples_lower_their_like(micro: Sam2Model, fitted: FewShotSegmenter, scene: Scene) -> None:
+    image, labels, discs = scene
+    shown = tuple(disc_numbers(scene)[i] for i in SHOWN)
+    rods = [number for number in range(1, labels.max() + 1) if not discs[number]]
+    warned = FewShotSegmenter(micro, settings=Settings(similarity_threshold=0.0))
+    warned.fit([*exemplars(scene, shown), *exemplars(scene, (rods[0], rods[3]), negative=True)])
+    for d in warned.segment(image):
+        on_rod = max(np.sum(d.mask & (labels == rod)) / d.area for rod in rods)
+        assert on_rod < 0.6 or d.score < 0.5
+    assert not {rods[0], rods[3]} & set(found_numbers(warned.segment(image), labels))
+
+
+def test_examples_below_the_limit_are_taken_at_their_word(micro: Sam2Model, scene: Scene) -> None:
+    shown = tuple(disc_numbers(scene)[:3])
+    with pytest.warns(FewShotWarning, match="Min Mask Area is 5000 px"):
+        segmenter = FewShotSegmenter(micro, settings=Settings(min_mask_area=5000)).fit(exemplars(scene, shown))
+    assert segmenter.segment(scene[0])
+    with pytest.warns(FewShotWarning, match="Max Mask Area is 40 px"):
+        FewShotSegmenter(micro, settings=Settings(max_mask_area=40)).fit(exemplars(scene, shown))
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((1, 1), np.uint8),
+        np.zeros((40, 50), np.uint16),
+        np.full((30, 30, 3), 255, np.uint8),
+        np.random.default_rng(0).integers(0, 255, (90, 70, 3), np.uint8),
+    ],
+)
+def test_an_odd_frame_is_no_accident(fitted: FewShotSegmenter, image: NDArray[np.generic]) -> None:
+    for d in fitted.segment(image):
+        assert np.isfinite(d.score)
+
+
+@pytest.mark.parametrize(
+    "box", [(slice(0, 220), slice(0, 260)), (slice(3, 4), slice(5, 6)), (slice(0, 9), slice(0, 260))]
+)
+@pytest.mark.filterwarnings("ignore::sam2_fewshot.errors.FewShotWarning")
+def test_an_odd_example_is_no_accident(micro: Sam2Model, scene: Scene, box: tuple[slice, slice]) -> None:
+    mask = np.zeros(scene[1].shape, bool)
+    mask[box] = True
+    segmenter = FewShotSegmenter(micro).fit([Exemplar(scene[0], mask=mask)])
+    for d in segmenter.segment(scene[0]):
+        assert np.isfinite(d.score)
+
+
+@pytest.mark.filterwarnings("ignore::sam2_fewshot.errors.FewShotWarning")
+def test_an_example_on_a_frame_of_one_colour(micro: Sam2Model) -> None:
+    mask = np.zeros((50, 60), bool)
+    mask[10:20, 10:20] = True
+    segmenter = FewShotSegmenter(micro).fit([Exemplar(np.full((50, 60, 3), 80, np.uint8), mask=mask)])
+    assert segmenter.segment(np.full((50, 60, 3), 80, np.uint8)) == []

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from sam2_fewshot.geometry.outlines import crop_to_object
+from sam2_fewshot.geometry.overlap import mask_iou
+from sam2_fewshot.proposals.components import component_candidates, cut_levels
+from sam2_fewshot.proposals.dense_map import LEVELS, MAPS, averaged, cells_of, learn_pixels
+from sam2_fewshot.similarity.descriptors import DESCRIPTORS, FrameMaps, describe
+from sam2_fewshot.similarity.logistic import fit_logistic
+
+
+def two_touching_discs() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rows, columns = np.mgrid[:60, :80]
+    left, right = (rows - 30) ** 2 + (columns - 26) ** 2 <= 144, (rows - 30) ** 2 + (columns - 48) ** 2 <= 144
+    return left, right, (left | right).astype(np.float32)
+
+
+def test_touching_objects_are_proposed_together_and_apart() -> None:
+    left, right, plane = two_touching_discs()
+    found = component_candidates([(plane, np.array([0.5]))], 24.0, (100, 2000))
+    for truth in (left, right, left | right):
+        assert max(mask_iou(mask, crop_to_object(truth)) for mask in found) > 0.85
+
+
+def test_holes_are_filled_and_sizes_kept_to() -> None:
+    _, _, plane = two_touching_discs()
+    plane[28:32, 24:28] = 0
+    plane[2:4, 2:4] = 1
+    found = component_candidates([(plane, np.array([0.5]))], 24.0, (100, 2000))
+    assert all(100 <= mask.area <= 2000 for mask in found)
+    assert any(mask.window((24, 28, 28, 32)).all() for mask in found)
+
+
+def test_the_same_component_at_many_levels_is_one_candidate() -> None:
+    left, _, _ = two_touching_discs()
+    levels = np.linspace(0.1, 0.9, 14)
+    apart = component_candidates([(left.astype(np.float32), levels)], 24.0, (50, 2000))
+    assert len({mask.box for mask in apart}) == len(apart) == 1
+
+
+def test_levels_lie_between_the_surroundings_and_the_objects() -> None:
+    levels = cut_levels(np.full(9, 5, np.float32), np.full(9, 1, np.float32))
+    assert 1 < levels[0] < levels[-1] == 5
+    assert len(cut_levels(np.full(9, 1, np.float32), np.full(9, 1, np.float32))) == 0
+    assert component_candidates([(np.ones((5, 5), np.float32), np.zeros(0))], 5.0, (1, 99)) == []
+
+
+def test_unmarked_objects_do_not_spoil_the_pixel_model() -> None:
+    rng = np.random.default_rng(0)
+    size = 6 * LEVELS
+    ground = rng.normal(size=(400, size)).astype(np.float32)
+    objects = rng.normal(size=(60, size)).astype(np.float32) + 3
+    unmarked = rng.normal(size=(150, size)).astype(np.float32) + 3
+    background = np.concatenate([ground, unmarked])
+    model = learn_pixels(objects, background, np.zeros(len(background), bool), np.zeros(len(objects), bool))
+    maps = model.apply(np.concatenate([unmarked, ground]).T.reshape(size, 1, -1).astype(np.float32))
+    assert maps.shape == (MAPS, 1, 550)
+    assert maps[0, 0, :150].mean() == pytest.approx(1, abs=0.2)
+    assert maps[0, 0, 150:].mean() == pytest.approx(0, abs=0.2)
+    assert np.abs(maps[1:]).max() <= 1 + 1e-5
+    both = averaged([model, model]).apply(objects.T.reshape(size, 1, -1))
+    assert both == pytest.approx(model.apply(objects.T.reshape(size, 1, -1)), abs=1e-5)
+
+
+def test_certain_background_stays_background() -> None:
+    rng = np.random.default_rng(1)
+    size = 4 * LEVELS
+    objects = rng.normal(size=(50, size)).astype(np.float32) + 2
+    ground = rng.normal(size=(300, size)).astype(np.float32)
+    decoys = objects[:30] + np.float32([0.0] * (size - 1) + [6.0])
+    background = np.concatenate([ground, decoys])
+    certain = np.arange(len(background)) >= len(ground)
+    model = learn_pixels(objects, background, certain, np.zeros(len(objects), bool))
+    scores = [model.apply(rows.T.reshape(size, 1, -1))[0].mean() for rows in (objects, decoys)]
+    assert scores[0] > scores[1] + 0.5
+
+
+def test_features_without_spread_are_no_accident() -> None:
+    same = np.ones((9, 3 * LEVELS), np.float32)
+    model = learn_pixels(same, same, np.zeros(9, bool), np.ones(9, bool))
+    assert np.isfinite(model.apply(same.T.reshape(-1, 3, 3))).all()
+
+
+def test_cells_lie_where_the_mask_lies() -> None:
+    mask = np.zeros((100, 90), bool)
+    mask[20:60, 30:50] = True
+    shares = cells_of(mask, 256, 512)  # cells of two pixels
+    rows, columns = np.nonzero(shares > 0.6)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (10, 29, 15, 24)
+    assert np.isnan(shares[50:]).all()
+    assert np.isnan(shares[:, 45:]).all()
+    assert np.isfinite(shares[:50, :45]).all()
+
+
+def flat_maps(shape: tuple[int, int]) -> FrameMaps:
+    plane = np.zeros(shape, np.float32)
+    return FrameMaps(plane, plane, plane, plane, np.zeros((3, *shape), np.float32))
+
+
+def test_descriptors_tell_shape_and_contrast() -> None:
+    left, right, plane = two_touching_discs()
+    blurred = ndimage.gaussian_filter(plane, 1)
+    edges = ndimage.gaussian_gradient_magnitude(plane, 1)
+    maps = FrameMaps(blurred, blurred, edges, blurred, np.stack([plane] * 3))
+    disc, pair = describe([crop_to_object(left), crop_to_object(left | right)], maps, 24.0)
+    assert np.exp(disc[0]) == pytest.approx(left.sum())
+    assert disc[1] > 0.95 > 0.6 > pair[1]
+    assert disc[2] == pytest.approx(1, abs=0.03)
+    assert disc[5] > 0.3
+    assert disc[-3:] == pytest.approx([1, 1, 1])
+
+
+@pytest.mark.parametrize(
+    "mask", [np.ones((1, 1), bool), np.ones((7, 9), bool), np.eye(5, dtype=bool), np.ones((1, 6), bool)]
+)
+def test_descriptors_are_finite_for_any_mask(mask: np.ndarray) -> None:
+    rows = describe([crop_to_object(mask)], flat_maps(mask.shape), 3.0)
+    assert rows.shape == (1, DESCRIPTORS)
+    assert np.isfinite(rows).all()
+    assert describe([], flat_maps((4, 4)), 3.0).shape == (0, DESCRIPTORS)
+
+
+def test_the_regression_separates_what_is_separate_and_stays_finite() -> None:
+    rng = np.random.default_rng(0)
+    features = np.concatenate([rng.normal(size=(40, 5)) + 2, rng.normal(size=(200, 5))])
+    positive = np.arange(240) < 40
+    fitted = fit_logistic(features, positive, np.where(positive, 5.0, 1.0))
+    odds = fitted.log_odds(features)
+    assert np.mean((odds > 0) == positive) > 0.95
+    assert np.isfinite(fitted.log_odds(np.full((1, 5), 1e300))).all()
+    assert np.isfinite(fitted.log_odds(np.full((1, 5), np.nan))).all()
+
+
+def test_the_regression_is_that_of_its_definition() -> None:
+    """At the solution the penalised gradient is 0: weighted residuals against the features balance the ridge."""
+    rng = np.random.default_rng(3)
+    features, positive = rng.normal(size=(90, 3)), rng.random(90) < 0.4
+    importance = rng.random(90) + 0.1
+    fitted = fit_logistic(features, positive, importance)
+    scaled = (features - fitted.mean) / fitted.scale
+    chance = 1 / (1 + np.exp(-fitted.log_odds(features)))
+    residual = importance / importance.mean() * (chance - positive)
+    assert scaled.T @ residual == pytest.approx(-3.0 * fitted.weights, abs=1e-4)
+    assert residual.sum() == pytest.approx(0, abs=1e-4)
+
+
+def test_rows_of_one_kind_are_no_accident() -> None:
+    fitted = fit_logistic(np.ones((4, 2)), np.ones(4, bool), np.ones(4))
+    assert np.isfinite(fitted.log_odds(np.ones((1, 2)))).all()

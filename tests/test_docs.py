@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from sam2_fewshot.cli import app
+from sam2_fewshot.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def test_the_settings_page_is_the_settings() -> None:
+    page = runpy.run_path(str(ROOT / "docs" / "generate_settings.py"))["settings_page"]()
+    assert (ROOT / "docs" / "settings.md").read_text(encoding="utf-8") == page
+    assert all(f"`{name}`" in page for name in Settings.model_fields)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_every_option_that_a_page_names_exists(page: Path) -> None:
+    environment = {"COLUMNS": "500", "TERM": "dumb"}
+    commands = ([], ["segment"], ["demo"], ["models", "list"], ["models", "fetch"], ["models", "path"])
+    known = "".join(CliRunner().invoke(app, [*command, "--help"], env=environment).output for command in commands)
+    text = page.read_text(encoding="utf-8")
+    named = set(re.findall(r"sam2-fewshot [^\n]*?(--[a-z][a-z-]+)", text)) | set(
+        re.findall(r"`(--[a-z][a-z-]+)[ `]", text)
+    )
+    foreign = {"--index-url", "--slow", "--gpu"}
+    missing = sorted(option for option in named - foreign if option not in known)
+    assert not missing
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_every_link_inside_leads_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8"))
+    missing = [link for link in links if not (page.parent / link).exists()]
+    assert not missing
