@@ -1,0 +1,120 @@
+"""What is measured, and how.
+
+* Precision, recall and F1: finds and true objects matched one to one by :func:`sam2_fewshot.evaluation.match`, counts
+  added up over the query frames of a task.
+* The curve over scores: finds of all query frames of a task, the highest score first; each takes the true object that
+  it covers with an IoU of at least .5, if no find before it did. As true objects do not overlap and a find above that
+  IoU fits one of them only, every prefix has the counts that :func:`~sam2_fewshot.evaluation.match` would give it.
+  Finds of the same score come together.
+* AP: area under that curve, precision made monotone: ``sum over n of (R[n] - R[n-1]) * max(P[m] for m >= n)``
+  (Everingham et al. 2015, "The Pascal Visual Object Classes Challenge: A Retrospective", all points, as in the VOC
+  development kit since 2010).
+* Best F1: the largest on the curve, and the score it belongs to. It is found with the truth.
+* Recall of the proposals: share of the true objects that *some* candidate matches, before any was dropped for its
+  score; also by thirds of the true objects of the task by area.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from sam2_fewshot.evaluation import Scores, match
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sam2_fewshot.records import InstanceMask
+
+STRICT, LOOSE = 0.5, 0.3
+"""The IoUs of a match."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Find:
+    """A mask with its score; None where the method gives none."""
+
+    mask: InstanceMask
+    score: float | None
+
+
+class Judged(NamedTuple):
+    """What became of a method's candidates on one frame.
+
+    Parameters
+    ----------
+    scored
+        ``(score, index of the true object that it matches alone, or -1)`` of each that counts.
+    areas
+        Of the true objects, in pixels.
+    reached
+        Which of the true objects some candidate matches.
+    """
+
+    scored: list[tuple[float, int]]
+    areas: list[int]
+    reached: list[bool]
+
+
+class Curve(NamedTuple):
+    """The precision-recall curve in a few figures; all 0 when nothing was found."""
+
+    average_precision: float
+    best_f1: float
+    best_threshold: float
+
+
+def counts(finds: Sequence[Find], truth: Sequence[InstanceMask], ignore: Sequence[InstanceMask], iou: float) -> Scores:
+    """Return the counts of one frame."""
+    return match([find.mask for find in finds], truth, iou, ignore=ignore).scores
+
+
+def judge(finds: Sequence[Find], truth: Sequence[InstanceMask], ignore: Sequence[InstanceMask]) -> Judged:
+    """Return which true object each candidate of one frame stands for, and which are reached at all."""
+    scored = []
+    for find in finds:
+        alone = match([find.mask], truth, STRICT, ignore=ignore)
+        if not alone.ignored:
+            scored.append((find.score or 0.0, alone.pairs[0][1] if alone.pairs else -1))
+    found = {t for _, t, _ in match([find.mask for find in finds], truth, STRICT).pairs}
+    return Judged(scored, [mask.area for mask in truth], [i in found for i in range(len(truth))])
+
+
+def curve(frames: Sequence[Judged]) -> Curve:
+    """Return AP and best F1 over the frames of a task taken together."""
+    scored = sorted(
+        ((score, (frame, hit) if hit >= 0 else None) for frame, j in enumerate(frames) for score, hit in j.scored),
+        key=lambda item: -item[0],
+    )
+    objects = sum(len(judged.areas) for judged in frames)
+    if not scored or not objects:
+        return Curve(0.0, 0.0, 0.0)
+    scores = np.array([score for score, _ in scored])
+    taken: set[tuple[int, int]] = set()
+    hits = np.zeros(len(scored))
+    for i, (_, hit) in enumerate(scored):
+        if hit is not None and hit not in taken:
+            taken.add(hit)
+            hits[i] = 1
+    last = np.append(scores[1:] != scores[:-1], True)
+    tp = hits.cumsum()[last]
+    found = np.arange(1, len(scored) + 1)[last]
+    f1 = 2 * tp / (found + objects)
+    envelope = np.maximum.accumulate((tp / found)[::-1])[::-1]
+    area = float((np.diff(tp / objects, prepend=0.0) * envelope).sum())
+    best = int(f1.argmax())
+    return Curve(area, float(f1[best]), float(scores[last][best]))
+
+
+def reach(frames: Sequence[Judged]) -> tuple[float | None, list[float | None], list[float]]:
+    """Return the recall of the proposals: overall, by thirds of the areas, and the two areas between the thirds."""
+    areas = np.array([area for judged in frames for area in judged.areas], float)
+    reached = np.array([hit for judged in frames for hit in judged.reached], bool)
+    if not areas.size:
+        return None, [None] * 3, []
+    edges = np.quantile(areas, [1 / 3, 2 / 3])
+    third = np.searchsorted(edges, areas, side="left")
+    by_size = [float(reached[third == i].mean()) if (third == i).any() else None for i in range(3)]
+    return float(reached.mean()), by_size, edges.tolist()
