@@ -1,5 +1,6 @@
 # Sourced by the scripts beside it. Makes .venv with this package in it, and does nothing when it is up to date.
 
+caller=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 venv=$PWD/.venv
 
@@ -24,6 +25,7 @@ set_up() {
         python=$(find_python) || exit 1
         "$python" -m venv "$venv" || {
             echo "$python could not make a virtual environment in $venv (on Debian and Ubuntu: install python3-venv)." >&2
+            rm -rf "$venv"  # half an environment would be taken for a whole one the next time
             exit 1
         }
     fi

@@ -85,3 +85,12 @@ def test_a_changed_copy_is_checked_too() -> None:
     assert settings.points_per_side == 64
     with pytest.raises(SettingsError):
         settings.changed({"points_per_side": 1})
+
+
+def test_a_bound_that_only_keeps_nonsense_out_is_told_to_who_exceeds_it() -> None:
+    with pytest.raises(SettingsError, match=r"from 0 to 1e\+09"):
+        Settings(min_mask_area=10**12)
+    with pytest.raises(SettingsError, match=r"at least 0; the default is 30"):
+        Settings(min_mask_area=-1)
+    with pytest.raises(SettingsError, match="the default is to leave it out"):
+        Settings(stability_gate=2)

@@ -255,9 +255,12 @@ def _sentence(problem: ErrorDetails) -> str:
     value = problem["input"]
     if low is not None and high is not None:
         kind = "a whole number" if field.annotation is int else "a number"
-        allowed = f"{kind} from {low:g} to {high:g}" if high < 10**6 else f"{kind} of at least {low:g}"
+        # A bound beyond a million only keeps nonsense out; it is told to who exceeds it.
+        exceeded = isinstance(value, (int, float)) and value > high
+        allowed = f"{kind} from {low:g} to {high:g}" if exceeded or high < 10**6 else f"{kind} of at least {low:g}"
     elif problem["type"] == "literal_error":
         allowed = str(problem["ctx"]["expected"]).replace("'", "")
     else:
         allowed = str(problem["msg"])
-    return f"{field.title} ({name}) is {value!r}, but it must be {allowed}; the default is {field.default!r}."
+    default = "to leave it out" if field.default is None else repr(field.default)
+    return f"{field.title} ({name}) is {value!r}, but it must be {allowed}; the default is {default}."

@@ -22,12 +22,15 @@ def test_list_tells_which_are_here(cli, empty_machine):
     (empty_machine / "sam2.1_hiera_tiny.pt").write_bytes(b"x" * 2_000_000)
     outcome = cli("models", "list")
     assert outcome.code == 0
-    words = outcome.out
-    assert all(checkpoint.name in words for checkpoint in CHECKPOINTS)
-    assert "models fetch base_plus" in words.replace("\n", " ")
-    assert "models fetch tiny" not in words
-    assert "2 MB" in words
-    assert "324 MB" in words
+    lines = outcome.out.splitlines()
+    assert [line.split()[0] for line in lines[1:6]] == [checkpoint.name for checkpoint in CHECKPOINTS]
+    assert lines[1].split()[1:] == ["324", "MB", "no"]
+    tiny = next(line for line in lines if line.startswith("sam2.1_hiera_tiny.pt"))
+    assert tiny.endswith(f"2 MB          {empty_machine / 'sam2.1_hiera_tiny.pt'}")  # in one line, to be copied
+    assert lines[-2:] == [
+        "Without --model, sam2.1_hiera_tiny.pt is taken.",
+        "Get another one: sam2-fewshot models fetch base_plus (or large, small)",
+    ]
 
 
 def test_list_when_the_environment_is_wrong(cli, monkeypatch):

@@ -16,6 +16,7 @@ from PIL import Image
 from sam2_fewshot.errors import FewShotWarning, InputError, SettingsError
 from sam2_fewshot.job import Silent, run
 from sam2_fewshot.job.fingerprint import common_part
+from sam2_fewshot.model.building import sam2_distribution
 from sam2_fewshot.readers import FrameFile
 from sam2_fewshot.records import Exemplar
 from sam2_fewshot.settings import Settings
@@ -46,7 +47,11 @@ def test_results_are_complete(request_for, engines, display):
     assert facts["frames_done"] == facts["frames_asked"] == 3
     assert facts["model"] == {"name": "bright.pt", "sha256": "0" * 64}
     assert facts["settings"]["similarity_threshold"] == 0.5
+    assert facts["seconds"] == summary.seconds
     assert facts["versions"]["sam2-fewshot"]
+    assert facts["versions"]["sam2"] == sam2_distribution()
+    assert facts["examples_path"] == str(request_for().examples)
+    assert (facts["batch_xy"], facts["channels_path"]) == (None, None)
     assert "Model bright.pt on nothing." in display.lines
 
 
@@ -148,10 +153,10 @@ def test_changed_channels_redo(request_for, engines, tmp_path):
 
 def test_only_a_changed_image_is_redone(request_for, engines, images):
     run(request_for(), None, engines)
-    Image.fromarray(np.zeros((64, 64), np.uint8)).save(images[2])
+    Image.fromarray(np.eye(64, dtype=np.uint8)).save(images[2])
     summary = run(request_for(), None, engines)
     assert engines.calls == ["im10.png"]
-    assert summary.found == 8
+    assert summary.found == 9  # four discs twice, and a diagonal
 
 
 def test_an_added_image_keeps_the_others(request_for, engines, images):
@@ -202,6 +207,39 @@ def test_a_failing_frame_does_not_lose_the_others(request_for, engines, display)
     summary = run(request_for(), None, engines)
     assert summary.complete
     assert engines.calls == ["im2.png"]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (64, 64)])
+def test_an_image_of_one_colour_is_told(request_for, engines, display, images, shape):
+    Image.fromarray(np.zeros(shape, np.uint8)).save(images[1])
+    summary = run(request_for(), display, engines)
+    assert summary.complete
+    assert [line for line in display.lines if "same everywhere" in line] == [
+        "Warning: im2.png is the same everywhere, so nothing can be found in it."
+    ]
+    frames = json.loads((summary.out / "run.json").read_text())["frames"]
+    assert [len(frame["warnings"]) for frame in frames] == [0, 1, 0]
+
+
+def test_what_a_killed_run_left_half_written_goes(request_for, engines):
+    journal = request_for().out / ".frames"
+    journal.mkdir(parents=True)
+    for name in (".1-xy000000_z00000_t00000.npz.part", ".2-another_is_at_it.npz.part"):
+        (journal / name).write_text("half")
+    os.utime(journal / ".1-xy000000_z00000_t00000.npz.part", (0, 0))
+    run(request_for(), None, engines)
+    assert [path.name for path in journal.glob(".*")] == [".2-another_is_at_it.npz.part"]
+
+
+def test_the_overlay_tells_the_threshold(request_for, engines, tmp_path):
+    drawn = [
+        np.asarray(Image.open(run(request_for(settings=settings, out=tmp_path / name), None, engines).out / overlay))
+        for name, settings in (("a", Settings()), ("b", Settings(similarity_threshold=0.75)))
+        for overlay in ("overlays/im2.png",)
+    ]
+    changed = np.nonzero((drawn[0] != drawn[1]).any(axis=(1, 2)))[0]
+    assert changed.size
+    assert changed.min() >= 64 * 4  # the legend lies below the enlarged picture
 
 
 @pytest.mark.parametrize("trouble", [OSError(5, "Input/output error"), MemoryError()])
@@ -312,7 +350,7 @@ def test_ranges_choose_frames_in_order(request_for, engines, tmp_path, examples)
 
 def test_images_may_differ_in_slices(request_for, engines, tmp_path, images, examples):
     deep = tmp_path / "deep.tif"
-    tifffile.imwrite(deep, np.zeros((2, 64, 64), np.uint8), metadata={"axes": "ZYX"}, imagej=True)
+    tifffile.imwrite(deep, np.stack([np.eye(64, dtype=np.uint8)] * 2), metadata={"axes": "ZYX"}, imagej=True)
     summary = run(request_for(images=[images[0], deep], batch_z="2"), None, engines)
     assert summary.frames == 1
     with pytest.raises(InputError, match="No image has a frame"):

@@ -53,3 +53,41 @@ def test_too_old_a_python_is_passed_over(tools):
 def test_the_user_may_name_a_python(tools):
     result = bash(f"source {ROOT}/scripts/environment.sh; find_python", PATH=str(tools), PYTHON=sys.executable)
     assert result.stdout == f"{sys.executable}\n"
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A copy of the scripts, with a program that tells how it was called in place of the installed one."""
+    root = tmp_path / "checkout"
+    shutil.copytree(ROOT / "scripts", root / "scripts")
+    program = root / ".venv" / "bin" / "sam2-fewshot"
+    program.parent.mkdir(parents=True)
+    program.write_text('#!/bin/sh\necho "$(pwd -P) $*"\n')
+    program.chmod(0o755)
+    for name in ("pyproject.toml", ".venv/.installed-dev"):
+        shutil.copy(ROOT / "pyproject.toml", root / name)
+    return root
+
+
+def test_the_demonstration_runs_where_the_user_is(checkout, tmp_path):
+    result = subprocess.run(
+        [checkout / "scripts" / "demo", "-o", "out"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert result.stdout == f"{tmp_path.resolve()} demo -o out\n"
+
+
+def test_half_an_environment_is_not_kept(checkout, tmp_path):
+    shutil.rmtree(checkout / ".venv")
+    broken = tmp_path / "python"
+    broken.write_text('#!/bin/sh\n[ "$1" = -c ] && exit 0\nmkdir -p "$3/bin"; touch "$3/bin/python"; exit 1\n')
+    broken.chmod(0o755)
+    result = subprocess.run(
+        [checkout / "scripts" / "demo"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHON": str(broken)},
+    )
+    assert result.returncode == 1
+    assert "install python3-venv" in result.stderr
+    assert not (checkout / ".venv").exists()

@@ -67,7 +67,7 @@ def test_a_reversed_range_is_not_dropped():
 
 
 def test_a_single_choice_is_named():
-    with pytest.raises(SettingsError, match="only 1 is valid"):
+    with pytest.raises(SettingsError, match="only 1 is valid here, so leave it out or give 'all'"):
         parse_range("2", 1, "Batch Z")
 
 

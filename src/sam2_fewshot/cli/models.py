@@ -19,33 +19,25 @@ _NAME = typer.Argument(help="File name or short name, such as base_plus; see `sa
 def list_models() -> None:
     """Show the known checkpoints, and where they are on this machine."""
     with guarded():
-        from rich.console import Console
-        from rich.table import Table
-
         from sam2_fewshot.model.locate import available, resolve
         from sam2_fewshot.model.registry import CHECKPOINTS
 
         present = {found.checkpoint.name: found for found in available()}
-        chosen = resolve("auto").checkpoint.name
-        table = Table(box=None, pad_edge=False)
-        for title in ("Name", "Size", "Here", "Note"):
-            table.add_column(title, overflow="fold", no_wrap=title in ("Name", "Size"))
+        rows = [("Name", "Size", "Here")]
         for checkpoint in CHECKPOINTS:
             found = present.get(checkpoint.name)
             size = found.path.stat().st_size if found else checkpoint.download_size
             about = "" if found or checkpoint.size else "about "
-            notes = ["used by --model auto"] if checkpoint.name == chosen else []
-            if found and found.origin == "embedded":
-                notes.append("comes with this program, small and general")
-            if not found:
-                notes.append(f"get it: sam2-fewshot models fetch {checkpoint.short_name}")
-            table.add_row(
-                checkpoint.name,
-                f"{about}{size / 1e6:.0f} MB" if size else "",
-                str(found.path) if found else "no",
-                "; ".join(notes),
-            )
-        Console(soft_wrap=False).print(table)
+            where = "no" if found is None else str(found.path)
+            rows.append((checkpoint.name, f"{about}{size / 1e6:.0f} MB" if size else "", where))
+        name_width, size_width = (max(len(row[column]) for row in rows) for column in (0, 1))
+        for name, told, where in rows:  # no table of rich: it would fold a path, and then it cannot be copied
+            typer.echo(f"{name:{name_width}}  {told:{size_width}}  {where}")
+        typer.echo(f"\nWithout --model, {resolve('auto').checkpoint.name} is taken.")
+        missing = [checkpoint.short_name for checkpoint in CHECKPOINTS if checkpoint.name not in present]
+        if missing:
+            others = f" (or {', '.join(missing[1:])})" if missing[1:] else ""
+            typer.echo(f"Get another one: sam2-fewshot models fetch {missing[0]}{others}")
 
 
 @models_app.command("fetch")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from contextlib import suppress
 from dataclasses import replace
@@ -15,12 +14,13 @@ from shapely import Point
 from sam2_fewshot import __version__
 from sam2_fewshot.geometry.outlines import crop_to_object, mask_to_polygon
 from sam2_fewshot.job.fingerprint import common_part, frame_fingerprint, signature
+from sam2_fewshot.model.building import sam2_distribution
 from sam2_fewshot.writers.journal import JOURNAL_FOLDER, Journal
-from sam2_fewshot.writers.names import safe_stem, safe_stems
+from sam2_fewshot.writers.names import safe_stems
 from sam2_fewshot.writers.outputs import assemble
 from sam2_fewshot.writers.overlay import overlay_path, write_overlay
 from sam2_fewshot.writers.record import ExampleMark, FrameRecord
-from sam2_fewshot.writers.whole import replacing, telling
+from sam2_fewshot.writers.whole import replacing, sweep, telling
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from sam2_fewshot.protocols import FrameReader
     from sam2_fewshot.records import Detection, Exemplar, Location
 
-_PACKAGES = ("torch", "torchvision", "rf-sam-2", "sam2", "numpy", "scikit-image", "shapely")
+_PACKAGES = ("torch", "torchvision", "numpy", "scikit-image", "shapely")
 
 
 class Results:
@@ -91,6 +91,7 @@ class Results:
         with replacing(self._out / JOURNAL_FOLDER / "writable") as trial:
             trial.touch()
         (self._out / JOURNAL_FOLDER / "writable").unlink(missing_ok=True)
+        sweep(self._out / JOURNAL_FOLDER)
         if self._finished:
             kept, asked = len(self._finished), len(self._plan.frames)
             display.say(f"{kept} of {asked} frames are finished already and kept.")
@@ -127,7 +128,7 @@ class Results:
             warnings=tuple(warnings),
         )
         # The record comes last: it says that all of the frame is there.
-        write_overlay(self._out, record, pixels)
+        self._draw(record, pixels)
         self._journals[frame.location.xy].write(record)
         self._finished.add(frame.location)
 
@@ -143,8 +144,6 @@ class Results:
             with suppress(OSError):
                 (self._out / JOURNAL_FOLDER).rmdir()  # where it is empty, nothing was there before either
             return
-        before = _files_of_last_run(self._out)
-        self.seconds = dict(seconds)
         summary = assemble(
             self._counted(),
             self._out,
@@ -152,11 +151,7 @@ class Results:
             facts=self._facts(seconds, warnings, failures),
             asked=len(self._plan.frames),
         )
-        self.assembled, self.found = True, summary.objects
-        self.seconds.update(summary.seconds)
-        for path in before - _files_of_last_run(self._out):
-            with telling(path):
-                path.unlink(missing_ok=True)
+        self.assembled, self.found, self.seconds = True, summary.objects, dict(summary.seconds)
 
     def records(self) -> Iterator[FrameRecord]:
         """Yield the finished frames in order, one at a time in memory."""
@@ -176,8 +171,11 @@ class Results:
             self.candidates += record.candidates
             if not overlay_path(self._out, record).exists():
                 frame = self._plan.images.frame(record.location)
-                write_overlay(self._out, record, frame.read())
+                self._draw(record, frame.read())
             yield record
+
+    def _draw(self, record: FrameRecord, pixels: NDArray[np.uint8]) -> None:
+        write_overlay(self._out, record, pixels, threshold=self._plan.request.settings.similarity_threshold)
 
     def _facts(
         self, seconds: Mapping[str, float], warnings: Sequence[str], failures: Sequence[str]
@@ -192,10 +190,15 @@ class Results:
             "model": {"name": self._engine.model_name, "sha256": self._engine.model_sha256},
             "device": self._engine.device_name,
             "settings": request.settings.model_dump(mode="json"),
+            "examples_path": request.examples,
+            "channels_path": request.channels,
+            "batch_xy": request.batch_xy,
+            "batch_z": request.batch_z,
+            "batch_time": request.batch_time,
             "training_tag": request.training_tag,
             "negative_tag": request.negative_tag,
             "examples": len(self._plan.examples),
-            "seconds_before_frames": dict(seconds),
+            "seconds": dict(seconds),
             "warnings": list(warnings),
             "failures": list(failures),
         }
@@ -223,23 +226,9 @@ def _mark(exemplar: Exemplar) -> ExampleMark:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    # Several distributions hold the package sam2, and results should tell which one made them.
+    found = {"sam2": sam2_distribution()}
     for package in _PACKAGES:
         with suppress(PackageNotFoundError):
             found[package] = version(package)
     return found
-
-
-def _files_of_last_run(out: Path) -> set[Path]:
-    """Return the files that ``run.json`` says its run has written for each image and frame."""
-    try:
-        frames = json.loads((out / "run.json").read_text("utf-8"))["frames"]
-        files = set()
-        for frame in frames:
-            stem = safe_stem(frame["stem"])  # whatever the file says, nothing outside the folder is touched
-            place = f"_Z{int(frame['z'])}_T{int(frame['time'])}"
-            files |= {out / "geojson" / f"{stem}.geojson", out / "labels" / f"{stem}.tif"}
-            files |= {out / "overlays" / f"{stem}.png", out / "overlays" / f"{stem}{place}.png"}
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        return set()
-    return files

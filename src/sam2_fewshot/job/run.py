@@ -172,6 +172,8 @@ def _do(
             failures.append(Failure(name, sentence))
             shown.frame_fails(sentence)
             continue
+        if (pixels == pixels[:1, :1]).all():
+            watch.warn(f"{name} is the same everywhere, so nothing can be found in it.")
         try:
             results.add(frame, pixels, detections, engine.last_run, watch.take())
         except FewShotError as error:  # the next frame would meet the same full disk

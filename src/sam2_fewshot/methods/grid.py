@@ -7,12 +7,15 @@ similarity.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sam2_fewshot.geometry.outlines import largest_part
 from sam2_fewshot.methods.common import Found, is_known
 from sam2_fewshot.proposals.grid import GridProposals
+from sam2_fewshot.proposals.nms import box_nms
 from sam2_fewshot.similarity.crops import context_window
 from sam2_fewshot.similarity.prototype import Prototype
 
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
     from sam2_fewshot.methods.common import RunStats, Shown
     from sam2_fewshot.model.network import Sam2Model
     from sam2_fewshot.protocols import Progress
-    from sam2_fewshot.records import InstanceMask
+    from sam2_fewshot.records import Candidate, InstanceMask
     from sam2_fewshot.settings import Settings
 
 
@@ -65,8 +68,12 @@ class GridMethod:
             embedding = self._model.embed(pixels)
         with stats.stage("propose"):
             proposed = GridProposals(self._settings).propose(self._model, embedding, self._progress)
-            candidates = [candidate for candidate in proposed if not is_known(candidate.mask, known)]
-        stats.candidates = len(candidates)
+            candidates = [
+                candidate
+                for candidate in _in_one_part(proposed, self._settings.box_nms_iou)
+                if not is_known(candidate.mask, known)
+            ]
+        stats.candidates = len(proposed)
         with stats.stage("compare"):
             self._progress.start("comparing", len(candidates))
             vectors = self._pool(pixels, [candidate.mask for candidate in candidates])
@@ -82,3 +89,15 @@ class GridMethod:
         smallest = self._model.image_size / self._settings.max_zoom
         windows = [context_window(mask, self._settings.target_occupancy, smallest) for mask in masks]
         return self._model.pool(pixels, windows, masks, on_batch=self._progress.advance)
+
+
+def _in_one_part(candidates: Sequence[Candidate], iou_threshold: float) -> list[Candidate]:
+    """Cut masks to their largest part, and drop those that then lie on a better one.
+
+    The public generator suppresses by the boxes of whole masks; a far-off crumb makes such a box large enough for a
+    mask to survive beside another one of the same object.
+    """
+    cut = [replace(candidate, mask=largest_part(candidate.mask)) for candidate in candidates]
+    boxes = np.array([candidate.mask.box for candidate in cut], np.float64).reshape(-1, 4)
+    order = box_nms(boxes, np.array([candidate.predicted_iou for candidate in cut], np.float64), iou_threshold)
+    return [cut[i] for i in order]

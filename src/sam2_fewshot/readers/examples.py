@@ -14,7 +14,7 @@ from sam2_fewshot.protocols import Quiet
 from sam2_fewshot.readers.geojson import features_of, read_features
 from sam2_fewshot.readers.json_file import load_json
 from sam2_fewshot.readers.label_image import LABEL_SUFFIXES, read_labels, sidecar
-from sam2_fewshot.readers.naming import example_stems, natural_key
+from sam2_fewshot.readers.naming import IMAGE_SUFFIXES, example_stems, natural_key, stem_of
 from sam2_fewshot.readers.nimbus_json import annotations_of, read_annotations
 from sam2_fewshot.readers.placing import PlacedExemplar, Placer, Remarks
 from sam2_fewshot.readers.source import kind_of, reading
@@ -73,15 +73,18 @@ def read_examples(
     path = Path(path)
     tagged = training_tag is not None or negative_tag is not None
     placed: list[PlacedExemplar] = []
-    reasons: list[str] = []
+    all_remarks: list[Remarks] = []
     for file, image in _files(path, images, progress):
         remarks = Remarks(file.name, progress)
         placed += _read(file, image, Placer(images, remarks), tagged)
-        remarks.tell()
-        reasons.append(remarks.left_out())
-    if not placed:
-        why = "; ".join(filter(None, reasons)) or "it has no objects"
+        all_remarks.append(remarks)
+    if not placed:  # the one sentence says why, so no warnings come before it
+        reasons = {remarks.file: remarks.left_out() for remarks in all_remarks}
+        told = [f"{file}: {why}" if len(reasons) > 1 else why for file, why in reasons.items() if why]
+        why = "; ".join(told) or "it has no objects"
         raise InputError(f"No example in {path.name} can be used: {why}.")
+    for remarks in all_remarks:
+        remarks.tell()
     chosen = _choose(placed, path.name, training_tag, negative_tag, progress)
     return sorted(chosen, key=lambda example: example.location)
 
@@ -132,7 +135,7 @@ def _is_image(path: Path, images: ImageSet) -> bool:
 def _read(path: Path, image: ImageFile | None, placer: Placer, tagged: bool) -> list[PlacedExemplar]:
     suffix = path.suffix.lower()
     if suffix in LABEL_SUFFIXES:
-        target = _only(path, image, placer.images)
+        target = _only(path, image, placer)
         if tagged and sidecar(path) is None:
             raise InputError(
                 f"{path.name} is a label image, which has no tags; leave the tag out, or put a file "
@@ -151,23 +154,43 @@ def _read(path: Path, image: ImageFile | None, placer: Placer, tagged: bool) -> 
         return list(read_annotations(annotations, placer))
     features = features_of(content)
     if features is not None:
-        return list(read_features(features, _only(path, image, placer.images).xy, placer))
+        return list(read_features(features, _only(path, image, placer).xy, placer))
     raise InputError(
         f"{path.name} is {_kind(content)}; examples are read from a NimbusImage JSON export, "
         "a QuPath GeoJSON or a label image."
     )
 
 
-def _only(path: Path, image: ImageFile | None, images: ImageSet) -> ImageFile:
+def _only(path: Path, image: ImageFile | None, placer: Placer) -> ImageFile:
+    """Return the image that a file's objects lie on: the one it is named after, else the only one."""
     if image is not None:
         return image
+    images = placer.images
     if len(images) == 1:
+        other = _other_image(path, images[0])
+        if other is not None:
+            placer.remarks.say(
+                f"{path.name} is named after {other}, but its objects are taken to lie on {images[0].name}. If they "
+                f"were marked on {other}, give both images; --batch-xy chooses which of them are searched."
+            )
         return images[0]
-    stem = images[0].stem
+    stem = images[0].stem + ("_labels" if path.suffix.lower() in LABEL_SUFFIXES else "")
     raise InputError(
         f"It is not clear to which of the {len(images)} images {path.name} belongs; name it after its image, "
-        f"for instance {stem}_labels{path.suffix} for {images[0].name}."
+        f"for instance {stem}{path.suffix} for {images[0].name}."
     )
+
+
+def _other_image(path: Path, given: ImageFile) -> str | None:
+    """Return the name of an image that lies there, was not given, and is what a file of examples is named after."""
+    for folder in (path.parent, given.path.parent):
+        with reading(folder):
+            beside = [file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file != path]
+        for stem in example_stems(path):
+            names = sorted(file.name for file in beside if stem_of(file) == stem)
+            if names:
+                return names[0]
+    return None
 
 
 def _kind(content: Any) -> str:
@@ -211,4 +234,5 @@ def _spellings(tag: str | None, counts: Counter[str], file: str, total: int) -> 
     if alike:
         return alike
     there = ", ".join(f"{known!r} ({n})" for known, n in counts.most_common(20)) or "none"
-    raise InputError(f"No object in {file} has the tag {tag!r}. The tags of its {total} objects are: {there}.")
+    whose = "its only object" if total == 1 else f"its {total} objects"
+    raise InputError(f"No object in {file} has the tag {tag!r}. The tags of {whose} are: {there}.")

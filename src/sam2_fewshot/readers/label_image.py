@@ -177,7 +177,6 @@ def _objects(plane: _Plane, classes: Classes | None, placer: Placer) -> Iterator
         rows, columns = window
         instance = crop_to_object(ranks[window] == rank, frame.shape, columns.start, rows.start)
         remarks.total += 1
-        placer.note_coverage(number, instance.area, frame.shape)
         polygon = mask_to_polygon(instance)
         label = f"{remarks.file}, object {number}"
         if _same(polygon_to_mask(polygon, frame.shape), instance):

@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from sam2_fewshot.protocols import Progress
     from sam2_fewshot.readers.images import FrameFile, ImageSet
 
-FRAME_COVERED = 0.9
-"""From this share of the frame's pixels on, an example is taken with a warning."""
-
 _FARTHEST = 1e9
 _LISTED = 5
 
@@ -84,7 +81,11 @@ class Remarks:
 
     def left_out(self) -> str:
         """Return in a few words why objects were left out, for an error's message."""
-        reasons = [f"{why} ({len(who)})" for (done, why), who in self._groups.items() if done == "left out"]
+        reasons = [
+            f"{why} ({'object ' + who[0] if len(who) == 1 else f'{len(who)} objects'})"
+            for (done, why), who in self._groups.items()
+            if done == "left out"
+        ]
         return "; ".join(reasons[:_LISTED])
 
     def tell(self) -> None:
@@ -168,11 +169,9 @@ class Placer:
         if not polygon.within(box(-1, -1, width + 1, height + 1)):
             self.remarks.note(number, "cut at the border", f"partly outside its image, {frame.name}")
             polygon = inside
-        pixels = polygon_to_mask(polygon, frame.shape).area
-        if not pixels:
+        if not polygon_to_mask(polygon, frame.shape).area:
             self.remarks.leave_out(number, "so small that it covers no pixel")
             return None
-        self.note_coverage(number, pixels, frame.shape)
         return Exemplar(image=frame, polygon=polygon, label=f"{self.remarks.file}, object {number}")
 
     def point(self, number: object, location: Location, point: Point) -> Exemplar | None:
@@ -188,11 +187,6 @@ class Placer:
             self.remarks.leave_out(number, why)
             return None
         return Exemplar(image=frame, point=point, label=f"{self.remarks.file}, object {number}")
-
-    def note_coverage(self, number: object, pixels: int, shape: tuple[int, int]) -> None:
-        """Remark on an example that covers nearly all of its frame."""
-        if pixels > FRAME_COVERED * shape[0] * shape[1]:
-            self.remarks.note(number, "taken with doubt", f"it covers more than {FRAME_COVERED:.0%} of its image")
 
     def _mend(self, number: object, polygon: Polygon) -> Polygon | None:
         try:

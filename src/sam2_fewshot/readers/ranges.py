@@ -68,5 +68,6 @@ def _part(part: str, count: int, field: str) -> range:
 
 def _error(part: str, field: str, problem: str, count: int) -> SettingsError:
     shown = part if len(part) <= _LONGEST_QUOTE else part[:_LONGEST_QUOTE] + "…"
-    valid = "only 1 is valid here" if count == 1 else f"1-{count} is valid here"
-    return SettingsError(f"{field}: {shown!r} {problem}; {valid}, for instance '1-3, 5' or 'all'.")
+    if count == 1:
+        return SettingsError(f"{field}: {shown!r} {problem}; only 1 is valid here, so leave it out or give 'all'.")
+    return SettingsError(f"{field}: {shown!r} {problem}; 1-{count} is valid here, for instance '1-3, 5' or 'all'.")

@@ -28,7 +28,7 @@ import shapely
 
 from sam2_fewshot.records import Detection, InstanceMask, Location
 from sam2_fewshot.writers.record import ExampleMark, FrameRecord
-from sam2_fewshot.writers.whole import replacing, sweep, telling
+from sam2_fewshot.writers.whole import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -102,30 +102,6 @@ class Journal:
         found = (_NAME.fullmatch(path.name) for path in self._files())
         return sorted(Location(*map(int, name.groups())) for name in found if name)
 
-    def foreign(self) -> list[Location]:
-        """Return the locations whose file is damaged or was recorded under another fingerprint."""
-        return [location for location in self.locations() if not self._is_ours(location)]
-
-    def discard_foreign(self) -> int:
-        """Delete the files of :meth:`foreign` and what a killed run left half written.
-
-        Returns
-        -------
-        int
-            How many frames were thrown away.
-
-        Raises
-        ------
-        InputError
-            If a file cannot be deleted.
-        """
-        foreign = self.foreign()
-        sweep(self.folder)
-        for path in map(self._path, foreign):
-            with telling(path):
-                path.unlink(missing_ok=True)
-        return len(foreign)
-
     def _path(self, location: Location) -> Path:
         return self.folder / f"xy{location.xy:06d}_z{location.z:05d}_t{location.time:05d}.npz"
 
@@ -134,13 +110,6 @@ class Journal:
             return list(self.folder.iterdir())
         except OSError:
             return []
-
-    def _is_ours(self, location: Location) -> bool:
-        try:
-            with self._path(location).open("rb") as file, np.load(file, allow_pickle=False) as archive:
-                return bool(_header(archive)["fingerprint"] == self.fingerprint)
-        except Exception:  # as in done
-            return False
 
 
 def _header(archive: Any) -> dict[str, Any]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import tempfile
 import uuid
 import zlib
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sam2_fewshot.writers.per_image import a_file_an_image
 from sam2_fewshot.writers.whole import replacing, telling
 
 if TYPE_CHECKING:
@@ -85,17 +86,7 @@ def label_files(folder: Path) -> Iterator[Add]:
     Add
         Takes the frames.
     """
-    with ExitStack() as image:
-        writing: tuple[str, Add] | None = None
-
-        def add(record: FrameRecord) -> None:
-            nonlocal writing
-            if writing is None or writing[0] != record.stem:
-                image.close()
-                write = image.enter_context(_one_image(folder / f"{record.stem}.tif", record))
-                writing = record.stem, write
-            writing[1](record)
-
+    with a_file_an_image(lambda record: _one_image(folder / f"{record.stem}.tif", record)) as add:
         yield add
 
 

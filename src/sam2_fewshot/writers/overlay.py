@@ -59,7 +59,7 @@ _NARROWEST = 720  # px; room that the legend needs
 
 
 def color_of(share: float) -> tuple[int, int, int]:
-    """Return the colour for a place between the lowest (0) and the highest similarity (1), as 8-bit RGB."""
+    """Return the colour for a place between the lowest (0) and the highest score (1), as 8-bit RGB."""
     place = (_DARKEST + (1 - _DARKEST) * min(max(share, 0.0), 1.0)) * (len(_VIRIDIS) - 1)
     below = min(int(place), len(_VIRIDIS) - 2)
     mixed = _VIRIDIS[below] + (place - below) * (_VIRIDIS[below + 1] - _VIRIDIS[below])
@@ -73,7 +73,6 @@ def write_overlay(
     pixels: NDArray[np.uint8],
     *,
     threshold: float | None = None,
-    limits: tuple[float, float] | None = None,
 ) -> Path:
     """Draw a frame's overlay into the output folder, at :func:`overlay_path`.
 
@@ -83,7 +82,7 @@ def write_overlay(
         The output folder.
     record
         The finished frame.
-    pixels, threshold, limits
+    pixels, threshold
         As for :func:`draw_overlay`.
 
     Returns
@@ -99,7 +98,7 @@ def write_overlay(
     from PIL import Image
 
     path = overlay_path(out, record)
-    drawn = draw_overlay(pixels, record.detections, record.examples, threshold=threshold, limits=limits)
+    drawn = draw_overlay(pixels, record.detections, record.examples, threshold=threshold)
     with replacing(path) as temporary, temporary.open("wb") as file:
         Image.fromarray(drawn).save(file, format="PNG")
     return path
@@ -119,11 +118,11 @@ def draw_overlay(
     examples: Sequence[ExampleMark] = (),
     *,
     threshold: float | None = None,
-    limits: tuple[float, float] | None = None,
 ) -> NDArray[np.uint8]:
     """Draw outlines over a frame.
 
-    Detections get a thin line from teal (lowest similarity) over green to yellow (highest) with a dark halo.
+    Detections get a thin line from teal (the frame's lowest score) over green to yellow (its highest) with a
+    dark halo.
     Examples get a thick dashed line: magenta and white for those that were wanted, black and white with a
     cross for those that were not; an example that is a point gets a ring.
 
@@ -136,9 +135,7 @@ def draw_overlay(
     examples
         What was shown on this frame.
     threshold
-        The similarity that a find had to have, for the legend.
-    limits
-        Similarities at the two ends of the colour scale; the frame's own lowest and highest when left out.
+        The score that a find had to have, for the legend.
 
     Returns
     -------
@@ -157,10 +154,10 @@ def draw_overlay(
     ground = Image.fromarray(np.ascontiguousarray(pixels)).resize(
         (size[0] * smooth, size[1] * smooth), Image.Resampling.BICUBIC
     )
-    low, high = limits or _range(detections)
+    low, high = _range(detections)
     # Thick enough to see on large objects, thin enough not to cover small ones.
     pen = _Pen(scale * smooth, min(max(typical * scale / 25, 1.5), 3.0) * smooth)
-    ordered = sorted(detections, key=lambda item: item.similarity)
+    ordered = sorted(detections, key=lambda item: item.score)
 
     halo = Image.new("L", ground.size, 0)
     shade = ImageDraw.Draw(halo)
@@ -169,7 +166,7 @@ def draw_overlay(
     ground.paste((0, 0, 0), mask=halo.point(lambda value: value * 0.7))
     draw = ImageDraw.Draw(ground)
     for item in ordered:
-        pen.line(draw, item.polygon, color_of(_share(item.similarity, low, high)), 1.0)
+        pen.line(draw, item.polygon, color_of(_share(item.score, low, high)), 1.0)
     for mark in examples:
         pen.mark(draw, mark)
     ground = ground.reduce(smooth)
@@ -234,7 +231,7 @@ def _scale(longest: int, typical: float) -> float:
 
 
 def _range(detections: Sequence[Detection]) -> tuple[float, float]:
-    values = [item.similarity for item in detections if math.isfinite(item.similarity)]
+    values = [item.score for item in detections if math.isfinite(item.score)]
     return (min(values), max(values)) if values else (0.0, 1.0)
 
 
@@ -269,7 +266,7 @@ def _with_legend(
         draw.text((x, middle), text, fill=_WHITE, font=font, anchor="lm")
         x += draw.textlength(text, font=font) + size * 0.6
 
-    write(f"{len(detections)} found" + (" " if not detections else ", similarity"))
+    write(f"{len(detections)} found" + (" " if not detections else ", score"))
     if detections:
         write(f"{limits[0]:.2f}")
         length = size * 7

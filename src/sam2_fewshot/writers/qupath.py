@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 import uuid
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sam2_fewshot.writers.names import figure, hexadecimal_id, printable
+from sam2_fewshot.writers.per_image import a_file_an_image
 from sam2_fewshot.writers.whole import replacing, telling
 
 if TYPE_CHECKING:
@@ -48,17 +49,7 @@ def qupath_files(folder: Path, tags: Sequence[str]) -> Iterator[Add]:
     Add
         Takes the frames.
     """
-    with ExitStack() as image:
-        writing: tuple[str, Add] | None = None
-
-        def add(record: FrameRecord) -> None:
-            nonlocal writing
-            if writing is None or writing[0] != record.stem:
-                image.close()
-                write = image.enter_context(_one_image(folder / f"{record.stem}.geojson", tags))
-                writing = record.stem, write
-            writing[1](record)
-
+    with a_file_an_image(lambda record: _one_image(folder / f"{record.stem}.geojson", tags)) as add:
         yield add
 
 
