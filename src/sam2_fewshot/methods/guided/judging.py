@@ -143,10 +143,13 @@ def _cut(
         if (rest & (verdict == RIGHT)).any() and (rest & (verdict != RIGHT) & (weight > 0)).any():
             odds = _fit(table, verdict, weight, rest).log_odds(table)
             best += [odds[right & (owner == example)].max() for example in here]
-    if len(best) > 1:
-        return float(np.percentile(best, _RECALL))
-    # Of one example nothing can be held out: the middle between what is right and what is not has to serve.
     odds, wrong = judge.log_odds(table), used & (verdict != RIGHT)
-    if not right.any() or not wrong.any():
+    # Of one example nothing can be held out; then its own proposals have to serve.
+    reached = best if len(best) > 1 else odds[right]
+    if not len(reached):
         return 0.0
-    return float(np.percentile(odds[right], _RECALL) + np.percentile(odds[wrong], 100 - _RECALL)) / 2
+    cut = float(np.percentile(reached, _RECALL))
+    if not wrong.any():
+        return cut
+    # Where right and wrong lie far apart, the middle between them leaves room for frames unlike the shown ones.
+    return min(cut, (cut + float(np.percentile(odds[wrong], 100 - _RECALL))) / 2)
