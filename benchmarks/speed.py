@@ -76,11 +76,19 @@ def main() -> None:
         "sam2": sam2_distribution(),
         "image": list(image.shape),
         "encode": compare_encoding(model, image, arguments.repeats),
-        "grid": [compare_grid(model, image, points, arguments) for points in arguments.points],
+        "grid": [],
     }
+    save(facts, arguments.json)
+    for points in arguments.points:
+        facts["grid"].append(compare_grid(model, image, points, arguments))
+        save(facts, arguments.json)
     print(table(facts))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(facts, indent=1) + "\n")
+
+
+def save(facts: dict[str, Any], path: Path | None) -> None:
+    """Write what has been measured so far: the large model's grids take minutes, and may be cut short."""
+    if path:
+        path.write_text(json.dumps(facts, indent=1) + "\n")
 
 
 def parser() -> argparse.ArgumentParser:

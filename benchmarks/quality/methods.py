@@ -33,7 +33,7 @@ EVERYTHING: Mapping[str, Any] = {"similarity_threshold": 0.0}
 """With these settings no candidate is dropped for its score. (A cosine below 0 still is, and so is a candidate of
 `grid` that is nearer to the negatives.)"""
 
-DEFAULT = ("grid", "floor", "oracle", "oracle_zoom")
+DEFAULT = ("guided", "grid", "floor", "oracle", "oracle_zoom")
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -392,7 +392,7 @@ class Replay:
 def test_one_run_of_grid_gives_what_two_runs_give(micro, discs):
     """The second way is that of every method but grid, as every later one takes it."""
     # Few candidates, so that few crops are encoded.
-    values = {"points_per_side": 16, "min_mask_area": 400, "max_mask_area": 480, "similarity_threshold": 0.97}
+    values = {"points_per_side": 16, "min_mask_area": 400, "max_mask_area": 600, "similarity_threshold": 0.99}
     told = Told()
     two = _few_shot("grid", "x", {**values, "max_examples": 1}, micro, 99, told)
     one = make_method("grid:" + ",".join(f"{k}={v}" for k, v in values.items()) + ",max_examples=1", micro, 99, told)
@@ -422,7 +422,7 @@ def test_settings_are_read_from_the_name(micro):
     method = make_method("grid:similarity_threshold=0.8,negatives=5", micro, 16, told)
     assert method.label == "grid:similarity_threshold=0.8,negatives=5"
     assert method.negatives == 5
-    assert method._settings == Settings(points_per_side=16, similarity_threshold=0.8)
+    assert method._settings == Settings(method="grid", points_per_side=16, similarity_threshold=0.8)
     assert make_method("grid:points_per_side=64", micro, 16, told)._settings.points_per_side == 64
 
 

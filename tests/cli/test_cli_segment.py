@@ -211,6 +211,8 @@ def test_ctrl_c_keeps_finished_frames(examples, tmp_path):
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        # Where the tests run in the background of a shell, children are born deaf to Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     end = time.monotonic() + 120
     while not list(out.glob(".frames/*.npz")) and time.monotonic() < end and process.poll() is None:

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from sam2_fewshot.records import Candidate
 
 # The public generator scripts its transforms, which torch has deprecated.
-pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script:FutureWarning")
+pytestmark = [
+    pytest.mark.filterwarnings(f"ignore:.*torch.jit.script:{kind}") for kind in ("FutureWarning", "DeprecationWarning")
+]
 
 Discs = tuple["NDArray[np.uint8]", "NDArray[np.int32]"]
 
