@@ -133,6 +133,7 @@ def test_a_mask_smaller_than_a_feature_cell_still_counts() -> None:
 
 def test_memory_that_runs_out_halves_the_batch_and_gives_the_same(micro: Sam2Model) -> None:
     whole = micro.encode(IMAGES)
+    usual, micro.batch_size = micro.batch_size, 4
     calls: list[int] = []
 
     class Small(torch.nn.Module):
@@ -151,6 +152,7 @@ def test_memory_that_runs_out_halves_the_batch_and_gives_the_same(micro: Sam2Mod
         alone = micro.encode(IMAGES)
     finally:
         network.image_encoder = encoder
+        micro.batch_size = usual
     assert calls == [4, 2, 1, 1, 1, 1, 1]
     assert np.abs(alone - whole).max() < 1e-4
 
