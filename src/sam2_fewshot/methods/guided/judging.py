@@ -84,7 +84,9 @@ def judged(
         # Right candidates score higher than others of their kind, because they were learned from; held-out ones do not.
         cut = _cut(judge, table, verdict_of, weight_of, owner_of, used, right)
         unlike = odds < min(cut, float(np.percentile(odds[verdict_of == RIGHT], _LOOKS_LIKE)))
-        used = (verdict_of >= 0) | unlike if ((verdict_of >= 0) | unlike).sum() > (verdict_of == RIGHT).sum() else used
+        sure = (verdict_of >= 0) | unlike
+        if (verdict_of[sure] != RIGHT).any():  # otherwise there is nothing to tell the right ones from
+            used = sure
         judge = _fit(table, verdict_of, weight_of, used)
     return replace(learned, judge=judge, cut=_cut(judge, table, verdict_of, weight_of, owner_of, used, right))
 
