@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch.nn import functional
 
+from sam2_fewshot.model.linear import linear
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
@@ -133,7 +135,7 @@ class PromptDecoder:
             layer(self._position) if add else layer.bias.expand(1, 1, -1)
             for layer, add in zip(layers, positioned, strict=True)
         ]
-        parts = torch.split(functional.linear(image, weight), [len(layer.weight) for layer in layers], dim=-1)
+        parts = torch.split(linear(image, weight), [len(layer.weight) for layer in layers], dim=-1)
         return [part + offset for part, offset in zip(parts, shared, strict=True)]
 
     def _upscale(self, image: Tensor, mask_tokens: Tensor) -> Tensor:

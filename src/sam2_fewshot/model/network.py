@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from sam2_fewshot.model.decoder import PromptDecoder
 from sam2_fewshot.model.device import run_in_batches
+from sam2_fewshot.model.linear import use_onednn
 from sam2_fewshot.model.masks import stable_masks
 
 if TYPE_CHECKING:
@@ -99,6 +100,8 @@ class Sam2Model:
         # sam2 has no type hints that mypy could follow.
         untyped: Any = network.to(device).eval()
         self._network = untyped
+        if device.type == "cpu":
+            use_onednn(untyped)
         self.name, self.sha256, self.gates = name, sha256, gates
         self.device, self.dtype = device, dtype
         self.image_size = int(self._network.image_size)
