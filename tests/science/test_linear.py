@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from sam2_fewshot.model.linear import OneDnnLinear, linear, use_onednn
 from torch import nn
+
+from sam2_fewshot.model.linear import OneDnnLinear, linear, use_onednn
 
 
 @pytest.mark.parametrize("shape", [(1, 3), (0, 3), (2, 5, 4, 3)])
