@@ -57,7 +57,7 @@ def use_onednn(network: nn.Module) -> None:
 @cache
 def _has_onednn() -> bool:
     """Tell whether this build of PyTorch has the operator, which is not of its public interface, and it is right."""
-    if not torch.backends.mkldnn.is_available():
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     x, weight, bias = torch.arange(12.0).reshape(1, 3, 4), torch.arange(8.0).reshape(2, 4), torch.ones(2)
     try:
