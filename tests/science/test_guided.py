@@ -92,13 +92,13 @@ def test_scores_are_chances_and_similarities_cosines(found: list[Detection]) -> 
     for d in found:
         assert 0.5 <= d.score <= 1
         assert -1 <= d.similarity <= 1
-        assert np.isnan(d.predicted_iou)
+        assert np.isnan(d.predicted_iou) or 0 <= d.predicted_iou <= 1
         assert d.polygon.is_valid
 
 
 def test_stages_and_candidates_are_told(fitted: FewShotSegmenter, scene: Scene) -> None:
     fitted.segment(scene[0])
-    assert list(fitted.last_run.seconds) == ["encode", "propose", "compare", "outline"]
+    assert list(fitted.last_run.seconds) == ["encode", "propose", "compare", "prompt", "outline"]
     assert fitted.last_run.candidates > 20
 
 

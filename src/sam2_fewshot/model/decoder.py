@@ -25,7 +25,7 @@ from sam2_fewshot.model.linear import linear
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from sam2_fewshot.model.network import Embedding
+    from sam2_fewshot.model.outputs import Embedding
 
 
 class DecodedPrompts(NamedTuple):
@@ -47,7 +47,7 @@ class DecodedPrompts(NamedTuple):
 
 
 class PromptDecoder:
-    """Decodes point prompts on one image.
+    """Decodes prompts on one image.
 
     Parameters
     ----------
@@ -81,17 +81,46 @@ class PromptDecoder:
             Masks whose predicted IoU is not above this are dropped before they are upscaled.
         """
         labels = torch.ones(len(coordinates), 1, dtype=torch.int32, device=coordinates.device)
-        sparse, _ = self._prompt_encoder(points=(coordinates[:, None], labels), boxes=None, masks=None)
-        tokens, image = self._attend(torch.cat([self._output_tokens(len(sparse)), sparse], dim=1))
-        decoder, first = self._decoder, int(self._decoder.pred_obj_scores)
+        predicted, tokens, image = self._answers(coordinates[:, None], labels)
+        decoder, first = self._decoder, self._first_mask
         # The first mask token is the single-mask output; the public generator takes the other three.
-        masks = slice(first + 2, first + 1 + decoder.num_mask_tokens)
-        predicted = decoder.iou_prediction_head(tokens[:, first])[:, 1:].float()
+        masks = slice(first + 1, first + decoder.num_mask_tokens)
+        predicted = predicted[:, 1:]
         passed = predicted > iou_gate
         wanted = passed.any(dim=1).nonzero()[:, 0]
         prompt, output = passed[wanted].nonzero(as_tuple=True)
-        logits = self._upscale(image[wanted], tokens[wanted, masks])[prompt, output]
-        return DecodedPrompts(wanted[prompt], predicted[passed], logits.float())
+        upscaled = self._upscale(image[wanted], tokens[wanted, masks], decoder.output_hypernetworks_mlps[1:])
+        return DecodedPrompts(wanted[prompt], predicted[passed], upscaled[prompt, output].float())
+
+    def decode_boxes(self, boxes: Tensor) -> DecodedPrompts:
+        """Decode one box a prompt into one mask each, as ``SAM2ImagePredictor.predict`` does without multi-masks.
+
+        Parameters
+        ----------
+        boxes
+            float32 (N, 4), ``(x0, y0, x1, y1)`` in pixels of the model's input.
+        """
+        # SAM 2 takes a box as its two corners, with labels of their own.
+        labels = torch.tensor([[2, 3]], dtype=torch.int32, device=boxes.device).expand(len(boxes), -1)
+        predicted, tokens, image = self._answers(boxes.reshape(-1, 2, 2), labels)
+        mask = tokens[:, self._first_mask : self._first_mask + 1]
+        upscaled = self._upscale(image, mask, self._decoder.output_hypernetworks_mlps[:1])
+        return DecodedPrompts(torch.arange(len(boxes), device=boxes.device), predicted[:, 0], upscaled[:, 0].float())
+
+    @property
+    def _first_mask(self) -> int:
+        """Place of the first mask token among the tokens."""
+        return int(self._decoder.pred_obj_scores) + 1
+
+    def _answers(self, coordinates: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the predicted IoUs (N, 4) of prompts of some points each, and the tokens and images to make masks of.
+
+        `coordinates` are (N, points, 2), `labels` (N, points) in SAM 2's code.
+        """
+        sparse, _ = self._prompt_encoder(points=(coordinates, labels), boxes=None, masks=None)
+        tokens, image = self._attend(torch.cat([self._output_tokens(len(sparse)), sparse], dim=1))
+        predicted = self._decoder.iou_prediction_head(tokens[:, self._first_mask - 1]).float()
+        return predicted, tokens, image
 
     def _output_tokens(self, count: int) -> Tensor:
         decoder = self._decoder
@@ -138,17 +167,15 @@ class PromptDecoder:
         parts = torch.split(linear(image, weight), [len(layer.weight) for layer in layers], dim=-1)
         return [part + offset for part, offset in zip(parts, shared, strict=True)]
 
-    def _upscale(self, image: Tensor, mask_tokens: Tensor) -> Tensor:
-        """Return the logits (n, 3, 4h, 4w) of the multi-mask outputs."""
+    def _upscale(self, image: Tensor, mask_tokens: Tensor, hypernetworks: Any) -> Tensor:
+        """Return the logits (n, k, 4h, 4w) of k mask tokens a prompt, each with its own hypernetwork."""
         decoder = self._decoder
         grid = image.transpose(1, 2).reshape(len(image), self._channels, self._height, self._width)
         deconvolve1, norm, activate1, deconvolve2, activate2 = decoder.output_upscaling
         fine, middle = self._high_res
         upscaled = activate1(norm(deconvolve1(grid) + middle))
         upscaled = activate2(deconvolve2(upscaled) + fine)
-        weights = torch.stack(
-            [mlp(mask_tokens[:, i]) for i, mlp in enumerate(decoder.output_hypernetworks_mlps[1:])], dim=1
-        )
+        weights = torch.stack([mlp(mask_tokens[:, i]) for i, mlp in enumerate(hypernetworks)], dim=1)
         return torch.einsum("nkc,nchw->nkhw", weights.to(upscaled.dtype), upscaled)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from sam2_fewshot.model.decoder import PromptDecoder
 from sam2_fewshot.model.device import run_in_batches
 from sam2_fewshot.model.linear import use_onednn
 from sam2_fewshot.model.masks import stable_masks
+from sam2_fewshot.model.outputs import Embedding, PromptedMasks, Tile, joined
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -20,52 +21,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
+    from sam2_fewshot.model.decoder import DecodedPrompts
     from sam2_fewshot.model.registry import Gates
     from sam2_fewshot.records import Box, InstanceMask
 
 # ImageNet's mean and standard deviation of RGB in [0, 1]; SAM 2 was trained with them
 # (``sam2/utils/transforms.py``).
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-class Embedding(NamedTuple):
-    """What SAM 2's encoder makes of one image.
-
-    Parameters
-    ----------
-    image_embed
-        (1, C, h, w), the coarse features with the "no memory" token added.
-    high_res
-        (1, C / 8, 4h, 4w) and (1, C / 4, 2h, 2w), the finer features that the decoder takes.
-    frame_shape
-        ``(height, width)`` of the image in pixels.
-    """
-
-    image_embed: Tensor
-    high_res: tuple[Tensor, Tensor]
-    frame_shape: tuple[int, int]
-
-
-class PromptedMasks(NamedTuple):
-    """Masks that prompts gave and that passed both gates, in the order of the prompts.
-
-    Parameters
-    ----------
-    prompt
-        int64 (M,), index of the prompt.
-    predicted_iou, stability
-        float64 (M,), in [0, 1].
-    boxes
-        int64 (M, 4), ``(x0, y0, x1, y1)`` in frame pixels, half open, tight.
-    data
-        M boolean arrays, cropped to their boxes.
-    """
-
-    prompt: NDArray[np.int64]
-    predicted_iou: NDArray[np.float64]
-    stability: NDArray[np.float64]
-    boxes: NDArray[np.int64]
-    data: list[NDArray[np.bool_]]
 
 
 class Sam2Model:
@@ -126,8 +88,7 @@ class Sam2Model:
         """
         with self._inference():
             coarse, fine, middle = self._encode(self._prepare(self._upload(image))[None])
-            decoder = self._network.sam_mask_decoder
-            return Embedding(coarse, (decoder.conv_s0(fine), decoder.conv_s1(middle)), image.shape[:2])
+            return Embedding(coarse, self._high_res(fine, middle), (image.shape[0], image.shape[1]))
 
     def encode(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Encode several images in batches.
@@ -189,13 +150,13 @@ class Sam2Model:
         pairs = list(zip(windows, masks, strict=True))
         return np.concatenate([self._no_features[..., 0, 0], *run_in_batches(run, pairs, self.batch_size)])
 
-    def dense_features(
+    def tiles(
         self,
         image: NDArray[np.uint8],
         windows: Sequence[Box],
         on_batch: Callable[[int], None] = lambda done: None,
-    ) -> Iterator[NDArray[np.float32]]:
-        """Encode windows of the frame and yield the features of each, all levels at the finest one's resolution.
+    ) -> Iterator[Tile]:
+        """Encode windows of the frame.
 
         Parameters
         ----------
@@ -208,12 +169,11 @@ class Sam2Model:
 
         Yields
         ------
-        numpy.ndarray
-            float32 (3 C, s, s), s a quarter of the model's input: the encoder's fine, middle and coarse levels, the
-            latter two interpolated bilinearly.
+        Tile
+            One for each window.
         """
 
-        def run(batch: Sequence[Box]) -> NDArray[np.float32]:
+        def run(batch: Sequence[Box]) -> list[Tile]:
             with self._inference():
                 coarse, fine, middle = self._encode(torch.stack([self._prepare(_mirrored(frame, w)) for w in batch]))
                 size = fine.shape[-2:]
@@ -221,12 +181,24 @@ class Sam2Model:
                 for level in (middle, coarse):
                     levels.append(functional.interpolate(level.float(), size, mode="bilinear", align_corners=False))
                 stacked = _on_host(torch.cat(levels, dim=1))
+                high_res = self._high_res(fine, middle)
             on_batch(len(batch))
-            return stacked
+            return [
+                Tile(
+                    features,
+                    # Copies, so that a tile does not keep its whole batch alive.
+                    Embedding(
+                        coarse[i : i + 1].clone(),
+                        (high_res[0][i : i + 1].clone(), high_res[1][i : i + 1].clone()),
+                        (y1 - y0, x1 - x0),
+                    ),
+                )
+                for i, (features, (x0, y0, x1, y1)) in enumerate(zip(stacked, batch, strict=True))
+            ]
 
         frame = self._upload(image)
-        for stacked in run_in_batches(run, windows, self.batch_size):
-            yield from stacked
+        for tiles in run_in_batches(run, windows, self.batch_size):
+            yield from tiles
 
     def prompt(
         self,
@@ -259,21 +231,43 @@ class Sam2Model:
         def run(batch: Sequence[int]) -> PromptedMasks:
             with self._inference():
                 points = torch.from_numpy(coordinates[batch[0] : batch[-1] + 1]).to(self.device)
-                decoded = decoder.decode(points, iou_gate)
-                masks = stable_masks(decoded.logits, embedding.frame_shape, stability_gate)
-                prompt = batch[0] + decoded.prompt.cpu().numpy()[masks.position]
-                predicted = _on_host(decoded.predicted_iou)[masks.position].astype(np.float64)
+                masks = self._masks(decoder.decode(points, iou_gate), embedding, stability_gate, batch[0])
             on_batch(len(batch))
-            return PromptedMasks(prompt, predicted, masks.stability, masks.boxes, masks.data)
+            return masks
 
-        parts = list(run_in_batches(run, range(len(coordinates)), self.points_per_batch))
-        return PromptedMasks(
-            np.concatenate([np.zeros(0, np.int64), *(part.prompt for part in parts)]),
-            np.concatenate([np.zeros(0), *(part.predicted_iou for part in parts)]),
-            np.concatenate([np.zeros(0), *(part.stability for part in parts)]),
-            np.concatenate([np.zeros((0, 4), np.int64), *(part.boxes for part in parts)]),
-            [crop for part in parts for crop in part.data],
-        )
+        return joined(list(run_in_batches(run, range(len(coordinates)), self.points_per_batch)))
+
+    def prompt_boxes(self, embedding: Embedding, boxes: NDArray[np.float32]) -> PromptedMasks:
+        """Decode one box a prompt into one mask each; a prompt whose mask is empty gives none.
+
+        Parameters
+        ----------
+        embedding
+            Of the image.
+        boxes
+            float32 (N, 4), ``(x0, y0, x1, y1)`` in pixels of the model's input.
+        """
+        with self._inference():
+            decoder = PromptDecoder(self._network, embedding)
+
+        def run(batch: Sequence[int]) -> PromptedMasks:
+            with self._inference():
+                decoded = decoder.decode_boxes(torch.from_numpy(boxes[batch[0] : batch[-1] + 1]).to(self.device))
+                return self._masks(decoded, embedding, 0.0, batch[0])
+
+        return joined(list(run_in_batches(run, range(len(boxes)), self.points_per_batch)))
+
+    def _masks(self, decoded: DecodedPrompts, embedding: Embedding, gate: float, first: int) -> PromptedMasks:
+        """Turn the logits of prompts, the first of which has a number, into masks of at least some stability."""
+        masks = stable_masks(decoded.logits, embedding.frame_shape, gate)
+        prompt = first + decoded.prompt.cpu().numpy()[masks.position]
+        predicted = _on_host(decoded.predicted_iou)[masks.position].astype(np.float64)
+        return PromptedMasks(prompt, predicted, masks.stability, masks.boxes, masks.data)
+
+    def _high_res(self, fine: Tensor, middle: Tensor) -> tuple[Tensor, Tensor]:
+        """Project the finer levels to what the decoder takes."""
+        decoder = self._network.sam_mask_decoder
+        return decoder.conv_s0(fine), decoder.conv_s1(middle)
 
     @contextmanager
     def _inference(self) -> Iterator[None]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sam2_fewshot.model.network import Sam2Model
+    from sam2_fewshot.model.outputs import Embedding
 
 LEVELS = 3
 """Fine, middle and coarse: the levels of SAM 2's feature pyramid."""
@@ -132,7 +133,7 @@ def tile_cells(
     pixels: NDArray[np.uint8],
     side: int,
     on_tile: Callable[[int], None] = lambda done: None,
-) -> Iterator[tuple[slice, slice, NDArray[np.float32]]]:
+) -> Iterator[tuple[slice, slice, NDArray[np.float32], Embedding]]:
     """Encode a frame tile by tile.
 
     Parameters
@@ -152,15 +153,17 @@ def tile_cells(
         Where the tile's cells lie among all cells of the frame.
     features
         float32 (D, r, c) of these cells, the halo cut off.
+    embedding
+        Of the tile, for prompts.
     """
     grid = TileGrid((pixels.shape[0], pixels.shape[1]), side)
     per_tile = model.image_size // 4
     halo = per_tile // PARTS
     core = per_tile - 2 * halo
-    for number, features in enumerate(model.dense_features(pixels, grid.windows(), on_tile)):
+    for number, tile in enumerate(model.tiles(pixels, grid.windows(), on_tile)):
         row, column = divmod(number, grid.counts[1])
         rows, columns = slice(row * core, (row + 1) * core), slice(column * core, (column + 1) * core)
-        yield rows, columns, features[:, halo:-halo, halo:-halo]
+        yield rows, columns, tile.features[:, halo:-halo, halo:-halo], tile.embedding
 
 
 def dense_maps(
@@ -169,20 +172,22 @@ def dense_maps(
     side: int,
     learned: Sequence[PixelModel],
     on_tile: Callable[[int], None] = lambda done: None,
-) -> NDArray[np.float32]:
-    """Return the maps of pixel models at a frame's resolution, float32 (models, 4, H, W).
+) -> tuple[NDArray[np.float32], list[Embedding]]:
+    """Return the maps of pixel models at a frame's resolution, float32 (models, 4, H, W), and the tiles' embeddings.
 
-    Only the maps are kept, not the features, which would take a hundred times as much memory.
+    Only these are kept, not the features, which would take many times as much memory.
     """
     shape = (pixels.shape[0], pixels.shape[1])
     counts, per_tile = TileGrid(shape, side).counts, model.image_size // 4
     core = per_tile - 2 * (per_tile // PARTS)
     cells = np.empty((len(learned), MAPS, counts[0] * core, counts[1] * core), np.float32)
-    for rows, columns, features in tile_cells(model, pixels, side, on_tile):
+    embeddings = []
+    for rows, columns, features, embedding in tile_cells(model, pixels, side, on_tile):
+        embeddings.append(embedding)
         for number, each in enumerate(learned):
             cells[number, :, rows, columns] = each.apply(features)
     planes = [_enlarge(plane, shape, side / per_tile) for plane in cells.reshape(-1, *cells.shape[2:])]
-    return np.stack(planes).reshape(len(learned), MAPS, *shape)
+    return np.stack(planes).reshape(len(learned), MAPS, *shape), embeddings
 
 
 def _looks_like(

@@ -18,7 +18,8 @@ from sam2_fewshot.records import Candidate, InstanceMask
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from sam2_fewshot.model.network import Embedding, Sam2Model
+    from sam2_fewshot.model.network import Sam2Model
+    from sam2_fewshot.model.outputs import Embedding
     from sam2_fewshot.protocols import Progress
     from sam2_fewshot.settings import Settings
 

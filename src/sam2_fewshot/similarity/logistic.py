@@ -35,9 +35,9 @@ class Logistic:
     bias: float
 
     def log_odds(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the log-odds (N,) of rows of features (N, D), finite."""
-        raw = (features - self.mean) / self.scale @ self.weights + self.bias
-        odds: NDArray[np.float64] = np.clip(np.nan_to_num(raw, nan=-_SURE), -_SURE, _SURE)
+        """Return the log-odds (N,) of rows of features (N, D), finite. A feature that is NaN counts as average."""
+        raw = np.nan_to_num((features - self.mean) / self.scale) @ self.weights + self.bias
+        odds: NDArray[np.float64] = np.clip(raw, -_SURE, _SURE)
         return odds
 
 
@@ -49,14 +49,15 @@ def fit_logistic(
     Parameters
     ----------
     features
-        (N, D), finite.
+        (N, D); NaN where a feature is not known, which then counts as average.
     positive
         (N,), both kinds present.
     importance
         (N,), weights of the rows, not negative; scaled to a mean of 1.
     """
-    mean, scale = features.mean(0), features.std(0) + 1e-9
-    rows = np.column_stack([(features - mean) / scale, np.ones(len(features))])
+    known = np.ma.masked_invalid(features)
+    mean, scale = known.mean(0).filled(0.0), known.std(0).filled(0.0) + 1e-9
+    rows = np.column_stack([np.nan_to_num((features - mean) / scale), np.ones(len(features))])
     importance = importance * len(importance) / importance.sum()
     penalty = np.full(rows.shape[1], _RIDGE)
     penalty[-1] = 1e-6  # the bias is free

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sam2_fewshot.geometry.overlap import shared_area
-from sam2_fewshot.similarity.descriptors import CORE_SCORE, FrameMaps, describe
 from sam2_fewshot.similarity.logistic import Logistic, fit_logistic
 
 if TYPE_CHECKING:
@@ -16,13 +15,15 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sam2_fewshot.methods.guided.model import GuidedModel
     from sam2_fewshot.records import InstanceMask
 
 _RIGHT, _WRONG = 0.6, 0.5
 """A candidate is right when its IoU with an example is at least the first, and wrong when it overlaps one noticeably
 with less than the second; between them it is neither."""
 _NOTICEABLE = 0.1
+_NEAR = 0.8
+"""Share of the wrong rows' weight that lies with parts and unions of examples; the rest lies with what is away from
+them. Telling a nucleus from its halves is the harder task of the two (.5 costs .02 of F1, .95 as much)."""
 _HELD_OUT_FOLDS = 5
 _RECALL = 10
 """Percentile of the held-out examples' scores at which an object counts as found: 90 % of what looks like the examples
@@ -31,64 +32,113 @@ _LOOKS_LIKE, _ROUNDS = 30, 2
 """Candidates away from the examples above this percentile of the right ones' scores may be objects themselves; they
 are not taken as wrong."""
 
-_BACKGROUND = 0.5
-
 RIGHT, WRONG, AWAY = 1, 0, -1
 
 
-def judged(
-    learned: GuidedModel,
-    shown: Sequence[tuple[Sequence[InstanceMask], Sequence[InstanceMask]]],
-    maps: Sequence[FrameMaps],
-) -> GuidedModel:
-    """Return the model with its judge and the judge's cut.
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Candidates on the examples' frames, and what is known of them.
 
     Parameters
     ----------
-    learned
-        All but the judge.
-    shown
-        For each frame the masks of the examples and of the negative examples.
-    maps
-        The planes of each frame, on which no example was learned from itself.
+    features
+        float64 (N, D).
+    verdict
+        int64 (N,): right, wrong, or away from all that is marked.
+    weight
+        float64 (N,), 0 for candidates that are neither right nor wrong.
+    owner
+        int64 (N,), number of the example that a candidate is about; -1 for none.
+    proposed
+        Boolean (N,), False for masks that the user drew.
     """
-    rows: list[NDArray[np.float64]] = []
+
+    features: NDArray[np.float64]
+    verdict: NDArray[np.int64]
+    weight: NDArray[np.float64]
+    owner: NDArray[np.int64]
+    proposed: NDArray[np.bool_]
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Boolean (N,): right proposals."""
+        right: NDArray[np.bool_] = self.proposed & (self.verdict == RIGHT)
+        return right
+
+
+@dataclass(frozen=True, eq=False)
+class Marked:
+    """What the user marked on a frame, and candidates there.
+
+    Parameters
+    ----------
+    wanted, unwanted
+        Masks of the examples and of the negative examples.
+    masks
+        The candidates.
+    features
+        float64 (N, D), theirs.
+    drawn
+        How many of them, at the beginning, the user drew.
+    """
+
+    wanted: Sequence[InstanceMask]
+    unwanted: Sequence[InstanceMask]
+    masks: Sequence[InstanceMask]
+    features: NDArray[np.float64]
+    drawn: int
+
+
+def table_of(frames: Sequence[Marked]) -> Table:
+    """Compare the candidates of all frames with what is marked there."""
     verdicts: list[int] = []
     weights: list[float] = []
     owners: list[int] = []
     proposed: list[bool] = []
     begun = 0
-    for (wanted, unwanted), planes in zip(shown, maps, strict=True):
-        # The marked masks themselves are the surest rows there are.
-        candidates = [*wanted, *unwanted, *learned.candidates(planes)]
-        rows.append(describe(candidates, planes, learned.diameter))
-        for mask in candidates:
-            verdict, weight, owner = _verdict(mask, wanted, unwanted)
+    for frame in frames:
+        for mask in frame.masks:
+            verdict, weight, owner = _verdict(mask, frame.wanted, frame.unwanted)
             verdicts.append(verdict)
             weights.append(weight)
             owners.append(begun + owner if owner >= 0 else -1)
-        marked = len(wanted) + len(unwanted)
-        proposed += [i >= marked for i in range(len(candidates))]
-        begun += len(wanted)
-    table = np.concatenate(rows)
-    verdict_of, weight_of, owner_of = np.array(verdicts), np.array(weights), np.array(owners)
-    right = np.array(proposed) & (verdict_of == RIGHT)
-    used = verdict_of >= 0
-    if not (verdict_of == WRONG).any():
+        proposed += [i >= frame.drawn for i in range(len(frame.masks))]
+        begun += len(frame.wanted)
+    features = np.concatenate([frame.features for frame in frames])
+    return Table(features, np.array(verdicts, int), np.array(weights), np.array(owners, int), np.array(proposed, bool))
+
+
+def fit_judge(table: Table, background: NDArray[np.bool_]) -> tuple[Logistic, float]:
+    """Learn to tell right candidates from wrong ones.
+
+    Parameters
+    ----------
+    table
+        With one right row at least.
+    background
+        Boolean (N,): rows that are not objects for sure, if they lie away from the examples.
+
+    Returns
+    -------
+    judge
+        Gives log-odds.
+    cut
+        Log-odds at which an object counts as found.
+    """
+    used = table.verdict >= 0
+    if not (table.verdict == WRONG).any():
         used = np.ones(len(used), bool)  # nothing is known to be wrong: what lies elsewhere has to serve
-    # Away from the examples lie more objects of their kind; to begin with, only what the score takes for background
-    # is taken as wrong there.
-    judge = _fit(table, verdict_of, weight_of, used | (table[:, CORE_SCORE] < _BACKGROUND))
+    # Away from the examples lie more objects of their kind; to begin with, only evident background is taken as wrong.
+    judge = _fit(table, used | background)
     for _ in range(_ROUNDS):
-        odds = judge.log_odds(table)
+        odds = judge.log_odds(table.features)
         # Right candidates score higher than others of their kind, because they were learned from; held-out ones do not.
-        cut = _cut(judge, table, verdict_of, weight_of, owner_of, used, right)
-        unlike = odds < min(cut, float(np.percentile(odds[verdict_of == RIGHT], _LOOKS_LIKE)))
-        sure = (verdict_of >= 0) | unlike
-        if (verdict_of[sure] != RIGHT).any():  # otherwise there is nothing to tell the right ones from
+        likely = float(np.percentile(odds[table.verdict == RIGHT], _LOOKS_LIKE))
+        sure = (table.verdict >= 0) | (odds < min(_cut(judge, table, used), likely))
+        if (table.verdict[sure] != RIGHT).any():  # otherwise there is nothing to tell the right ones from
             used = sure
-        judge = _fit(table, verdict_of, weight_of, used)
-    return replace(learned, judge=judge, cut=_cut(judge, table, verdict_of, weight_of, owner_of, used, right))
+        judge = _fit(table, used)
+    return judge, _cut(judge, table, used)
 
 
 def _verdict(
@@ -110,42 +160,33 @@ def _verdict(
     return WRONG, 0.0, best
 
 
-def _fit(
-    table: NDArray[np.float64], verdict: NDArray[np.int64], weight: NDArray[np.float64], used: NDArray[np.bool_]
-) -> Logistic:
-    """Fit a judge; right rows weigh as much as wrong ones, and these half each near the examples and away from them."""
-    importance = np.zeros(len(table))
-    for kind, share in ((RIGHT, 1.0), (WRONG, 0.5), (AWAY, 0.5)):
-        rows = used & (verdict == kind)
-        total = weight[rows].sum()
+def _fit(table: Table, used: NDArray[np.bool_]) -> Logistic:
+    """Fit a judge to some rows; the right ones weigh as much as all wrong ones."""
+    importance = np.zeros(len(used))
+    for kind, share in ((RIGHT, 1.0), (WRONG, _NEAR), (AWAY, 1 - _NEAR)):
+        rows = used & (table.verdict == kind)
+        total = table.weight[rows].sum()
         if total > 0:
-            importance[rows] = share * weight[rows] / total
+            importance[rows] = share * table.weight[rows] / total
     chosen = importance > 0
-    return fit_logistic(table[chosen], verdict[chosen] == RIGHT, importance[chosen])
+    return fit_logistic(table.features[chosen], table.verdict[chosen] == RIGHT, importance[chosen])
 
 
-def _cut(
-    judge: Logistic,
-    table: NDArray[np.float64],
-    verdict: NDArray[np.int64],
-    weight: NDArray[np.float64],
-    owner: NDArray[np.int64],
-    used: NDArray[np.bool_],
-    right: NDArray[np.bool_],
-) -> float:
+def _cut(judge: Logistic, table: Table, used: NDArray[np.bool_]) -> float:
     """Return the log-odds that most examples reach under judges that were fitted without them.
 
-    Only what was proposed counts (`right`): a mask that the user drew scores higher than any proposal of its object.
+    Only what was proposed counts: a mask that the user drew scores higher than any proposal of its object.
     """
-    examples = np.unique(owner[right])
+    right, verdict = table.right, table.verdict
+    examples = np.unique(table.owner[right])
     best = []
     for fold in range(min(_HELD_OUT_FOLDS, len(examples))):
         here = examples[fold::_HELD_OUT_FOLDS]
-        rest = used & ~np.isin(owner, here)
-        if (rest & (verdict == RIGHT)).any() and (rest & (verdict != RIGHT) & (weight > 0)).any():
-            odds = _fit(table, verdict, weight, rest).log_odds(table)
-            best += [odds[right & (owner == example)].max() for example in here]
-    odds, wrong = judge.log_odds(table), used & (verdict != RIGHT)
+        rest = used & ~np.isin(table.owner, here)
+        if (rest & (verdict == RIGHT)).any() and (rest & (verdict != RIGHT) & (table.weight > 0)).any():
+            odds = _fit(table, rest).log_odds(table.features)
+            best += [odds[right & (table.owner == example)].max() for example in here]
+    odds, wrong = judge.log_odds(table.features), used & (verdict != RIGHT)
     # Of one example nothing can be held out; then its own proposals have to serve.
     reached = best if len(best) > 1 else odds[right]
     if not len(reached):

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import ndimage
 
-from sam2_fewshot.geometry.tiles import tile_side
-from sam2_fewshot.methods.guided.judging import judged
+from sam2_fewshot.geometry.tiles import TileGrid, tile_side
+from sam2_fewshot.methods.guided.judging import RIGHT, Marked, fit_judge, table_of
 from sam2_fewshot.methods.guided.model import GuidedModel, measure
+from sam2_fewshot.methods.guided.second_look import second_pool, to_ask_of_shown
+from sam2_fewshot.proposals.boxes import opinions
 from sam2_fewshot.proposals.components import cut_levels
 from sam2_fewshot.proposals.dense_map import PixelModel, averaged, cells_of, dense_maps, learn_pixels, tile_cells
-from sam2_fewshot.similarity.descriptors import DESCRIPTORS, FrameMaps
+from sam2_fewshot.similarity.descriptors import CORE_SCORE, DESCRIPTORS, FrameMaps, describe
 from sam2_fewshot.similarity.logistic import Logistic
 
 if TYPE_CHECKING:
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 
     from sam2_fewshot.methods.common import Shown
     from sam2_fewshot.model.network import Sam2Model
+    from sam2_fewshot.model.outputs import Embedding
     from sam2_fewshot.protocols import Progress
     from sam2_fewshot.records import InstanceMask
 
@@ -34,6 +38,9 @@ _MOST_CELLS = 20_000
 _SMALLEST, _LARGEST = 0.4, 2.5
 """Candidates may be this much smaller than the smallest and larger than the largest example."""
 _FEWEST_PIXELS = 6
+_BACKGROUND = 0.5
+"""A candidate whose mean score is below this lies on background."""
+_NO_JUDGE = Logistic(np.zeros(DESCRIPTORS), np.ones(DESCRIPTORS), np.zeros(DESCRIPTORS), 0.0)
 
 
 def learn_guided(
@@ -68,10 +75,11 @@ def learn_guided(
     pixel_models = _learn_cells(model, shown, side, folds, progress)
     cells = averaged(pixel_models)
     colours, unit = _learn_colours(shown, diameter)
-    maps = []
+    maps, embeddings = [], []
     for frame, frame_folds in zip(shown, folds, strict=True):
-        every = dense_maps(model, frame.pixels, side, [cells, *pixel_models], progress.advance)
+        every, of_tiles = dense_maps(model, frame.pixels, side, [cells, *pixel_models], progress.advance)
         maps.append(measure(frame.pixels, _held_out(every, frame, frame_folds, diameter), colours, unit, diameter))
+        embeddings.append(of_tiles)
     learned = GuidedModel(
         side=side,
         diameter=diameter,
@@ -80,10 +88,47 @@ def learn_guided(
         unit=unit,
         levels=_learn_levels(shown, maps, diameter),
         cells=cells,
-        judge=Logistic(np.zeros(DESCRIPTORS), np.ones(DESCRIPTORS), np.zeros(DESCRIPTORS), 0.0),
+        first=_NO_JUDGE,
+        second=_NO_JUDGE,
         cut=0.0,
     )
-    return judged(learned, [(frame.wanted, frame.unwanted) for frame in shown], maps)
+    return _judged(learned, model, shown, maps, embeddings, progress)
+
+
+def _judged(
+    learned: GuidedModel,
+    model: Sam2Model,
+    shown: Sequence[Shown],
+    maps: Sequence[FrameMaps],
+    embeddings: Sequence[Sequence[Embedding]],
+    progress: Progress,
+) -> GuidedModel:
+    """Return the model with its judges. On the maps, no example was learned from itself."""
+    looks = []
+    for frame, planes in zip(shown, maps, strict=True):
+        # The marked masks themselves are the surest rows there are.
+        marked = [*frame.wanted, *frame.unwanted]
+        masks = [*marked, *learned.candidates(planes)]
+        features = describe(masks, planes, learned.diameter)
+        looks.append(Marked(frame.wanted, frame.unwanted, masks, features, len(marked)))
+    table = table_of(looks)
+    first, _ = fit_judge(table, table.features[:, CORE_SCORE] < _BACKGROUND)
+    second_looks = []
+    for frame, planes, of_tiles, look in zip(shown, maps, embeddings, looks, strict=True):
+        odds = first.log_odds(look.features)
+        proposed = to_ask_of_shown(look.masks[look.drawn :], odds[look.drawn :], look.masks[: look.drawn])
+        asked = [*range(look.drawn), *(look.drawn + i for i in proposed)]
+        masks = [look.masks[i] for i in asked]
+        grid = TileGrid((frame.pixels.shape[0], frame.pixels.shape[1]), learned.side)
+        said = opinions(model, of_tiles, grid, masks, progress.advance)
+        pool = second_pool(masks, look.features[asked], said, planes, learned.diameter, learned.areas)
+        second_looks.append(Marked(frame.wanted, frame.unwanted, pool.masks, pool.features, look.drawn))
+    table = table_of(second_looks)
+    if table.right.any():
+        # SAM 2 agrees with a perfect outline more than with any proposal of the same object.
+        table = replace(table, weight=np.where(table.proposed | (table.verdict != RIGHT), table.weight, 0.0))
+    second, cut = fit_judge(table, table.features[:, CORE_SCORE] < _BACKGROUND)
+    return replace(learned, first=first, second=second, cut=cut)
 
 
 def _folds(shown: Sequence[Shown]) -> list[list[int]]:
@@ -112,7 +157,7 @@ def _learn_cells(
         off = ~on_object & (share < 0.1) & np.isfinite(share)
         keep = rng.random(off.shape) < _MOST_CELLS / len(shown) / max(1, int(np.count_nonzero(off)))
         taken = off & (keep | unwanted)
-        for rows, columns, features in tile_cells(model, frame.pixels, side, progress.advance):
+        for rows, columns, features, _ in tile_cells(model, frame.pixels, side, progress.advance):
             here, there = on_object[rows, columns], taken[rows, columns]
             objects.append(features[:, here].T)
             owners.append(fold_of[rows, columns][here])

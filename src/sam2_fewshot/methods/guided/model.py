@@ -10,9 +10,11 @@ from scipy import ndimage
 
 from sam2_fewshot.geometry.tiles import TileGrid
 from sam2_fewshot.methods.common import Found, is_known
+from sam2_fewshot.methods.guided.second_look import second_pool, to_ask
+from sam2_fewshot.proposals.boxes import opinions
 from sam2_fewshot.proposals.components import component_candidates
 from sam2_fewshot.proposals.dense_map import PixelModel, dense_maps
-from sam2_fewshot.similarity.descriptors import FrameMaps, describe
+from sam2_fewshot.similarity.descriptors import DESCRIPTORS, FrameMaps, describe
 from sam2_fewshot.similarity.logistic import Logistic
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 _OVERLAP = 0.2
 """A candidate that shares more than this of its area with better ones is dropped."""
 _CELL_ARRAYS = ("mean", "scale", "weights", "centres", "directions")
+_JUDGES = ("first", "second")
 _JUDGE_ARRAYS = ("mean", "scale", "weights")
 
 
@@ -50,10 +53,12 @@ class GuidedModel:
         (3, L): where the contrast, the local contrast and the score are cut; NaN where there is no level.
     cells
         The pixel model.
-    judge
-        Tells right candidates from wrong ones.
+    first
+        Tells which candidates are worth asking SAM 2 about, by their descriptors.
+    second
+        Tells right candidates from wrong ones, by their descriptors and by what SAM 2 says.
     cut
-        Log-odds of the judge at which an object counts as found; its score is then .5.
+        Log-odds of the second judge at which an object counts as found; its score is then .5.
     """
 
     side: int
@@ -63,27 +68,32 @@ class GuidedModel:
     unit: float
     levels: NDArray[np.float64]
     cells: PixelModel
-    judge: Logistic
+    first: Logistic
+    second: Logistic
     cut: float
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """Return all of it as arrays by name, for saving."""
         return {
             "numbers": np.array(
-                [self.side, self.diameter, *self.areas, self.unit, self.cells.bias, self.judge.bias, self.cut]
+                [self.side, self.diameter, *self.areas, self.unit, self.cells.bias, self.cut]
+                + [getattr(self, judge).bias for judge in _JUDGES]
             ),
             "colours": self.colours,
             "levels": self.levels,
             **{f"cells_{name}": getattr(self.cells, name) for name in _CELL_ARRAYS},
-            **{f"judge_{name}": getattr(self.judge, name) for name in _JUDGE_ARRAYS},
+            **{f"{judge}_{name}": getattr(getattr(self, judge), name) for judge in _JUDGES for name in _JUDGE_ARRAYS},
         }
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> GuidedModel:
         """Return what :meth:`arrays` was made from."""
-        side, diameter, smallest, largest, unit, cell_bias, judge_bias, cut = arrays["numbers"].tolist()
+        side, diameter, smallest, largest, unit, cell_bias, cut, *biases = arrays["numbers"].tolist()
         cells = {name: arrays[f"cells_{name}"] for name in _CELL_ARRAYS}
-        judge = {name: arrays[f"judge_{name}"] for name in _JUDGE_ARRAYS}
+        first, second = (
+            Logistic(bias=bias, **{name: arrays[f"{judge}_{name}"] for name in _JUDGE_ARRAYS})  # type: ignore[arg-type]
+            for judge, bias in zip(_JUDGES, biases, strict=True)
+        )
         return cls(
             side=int(side),
             diameter=diameter,
@@ -92,7 +102,8 @@ class GuidedModel:
             unit=unit,
             levels=arrays["levels"],  # type: ignore[arg-type]
             cells=PixelModel(bias=cell_bias, **cells),  # type: ignore[arg-type]
-            judge=Logistic(bias=judge_bias, **judge),  # type: ignore[arg-type]
+            first=first,
+            second=second,
             cut=cut,
         )
 
@@ -121,19 +132,33 @@ class GuidedModel:
         """
         if np.ptp(pixels, axis=(0, 1)).max() == 0:
             return []  # of one colour: whatever differs from place to place is made by the tiles
+        grid = TileGrid((pixels.shape[0], pixels.shape[1]), self.side)
+        tiles = len(grid.windows())
         with stats.stage("encode"):
-            progress.start("encoding", len(TileGrid((pixels.shape[0], pixels.shape[1]), self.side).windows()))
-            planes = dense_maps(model, pixels, self.side, [self.cells], progress.advance)[0]
+            progress.start("encoding", tiles)
+            planes, embeddings = dense_maps(model, pixels, self.side, [self.cells], progress.advance)
         with stats.stage("propose"):
-            maps = measure(pixels, planes, self.colours, self.unit, self.diameter)
+            maps = measure(pixels, planes[0], self.colours, self.unit, self.diameter)
             candidates = self.candidates(maps)
         stats.candidates = len(candidates)
         with stats.stage("compare"):
             descriptors = describe(candidates, maps, self.diameter)
-            odds = self.judge.log_odds(descriptors) - self.cut
-            chosen = _apart(candidates, odds, known)
+            asked = to_ask(candidates, self.first.log_odds(descriptors), tiles)
+            candidates, descriptors = [candidates[i] for i in asked], descriptors[asked]
+        with stats.stage("prompt"):
+            progress.start("prompting", len(candidates))
+            said = opinions(model, embeddings, grid, candidates, progress.advance)
+        with stats.stage("compare"):
+            pool = second_pool(candidates, descriptors, said, maps, self.diameter, self.areas)
+            odds = self.second.log_odds(pool.features) - self.cut
+            chosen = _apart(pool.masks, odds, known)
         return [
-            Found(candidates[i], float(1 / (1 + np.exp(-odds[i]))), float(np.clip(descriptors[i, -1], -1, 1)))
+            Found(
+                mask=pool.masks[i],
+                score=float(1 / (1 + np.exp(-odds[i]))),
+                similarity=float(np.clip(pool.features[i, DESCRIPTORS - 1], -1, 1)),
+                predicted_iou=float(pool.features[i, DESCRIPTORS]),
+            )
             for i in chosen
         ]
 

@@ -1,0 +1,137 @@
+"""SAM 2's opinion of candidates, and whom it is asked about."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+from sam2.sam2_image_predictor import SAM2ImagePredictor
+
+from sam2_fewshot.geometry.outlines import crop_to_object
+from sam2_fewshot.geometry.overlap import mask_iou
+from sam2_fewshot.geometry.tiles import TileGrid
+from sam2_fewshot.methods.guided.second_look import OPINIONS, second_pool, to_ask, to_ask_of_shown
+from sam2_fewshot.model.building import random_network
+from sam2_fewshot.model.network import Sam2Model
+from sam2_fewshot.model.registry import SAM2_GATES
+from sam2_fewshot.proposals.boxes import Opinion, opinions
+from sam2_fewshot.records import InstanceMask
+from sam2_fewshot.similarity.descriptors import DESCRIPTORS, FrameMaps, describe
+from sam2_fewshot.similarity.logistic import fit_logistic
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SHAPE = (160, 200)
+
+
+def square(x: int, y: int, side: int) -> InstanceMask:
+    return InstanceMask(np.ones((side, side), bool), x, y, SHAPE)
+
+
+def as_predicted(model: Sam2Model, image: NDArray[np.uint8], boxes: NDArray[np.float32]) -> None:
+    """Hold the masks of boxes against those of the public predictor."""
+    predictor = SAM2ImagePredictor(model._network, disable_torch_jit=True)
+    side = model.image_size
+    predictor._bb_feat_sizes = [(side // 4,) * 2, (side // 8,) * 2, (side // 16,) * 2]
+    predictor.set_image(image)
+    scale = np.array([side / image.shape[1], side / image.shape[0]] * 2)
+    ours = model.prompt_boxes(model.embed(image), (boxes * scale).astype(np.float32))
+    empty = set(range(len(boxes))) - set(ours.prompt.tolist())
+    for i, box in enumerate(boxes):
+        theirs, iou, _ = predictor.predict(box=box, multimask_output=False)
+        assert (i in empty) == (not theirs.any())
+        if i not in empty:
+            place = ours.prompt.tolist().index(i)
+            assert ours.predicted_iou[place] == pytest.approx(iou[0], abs=1e-4)
+            mask = InstanceMask(ours.data[place], int(ours.boxes[place, 0]), int(ours.boxes[place, 1]), image.shape[:2])
+            assert mask_iou(mask, crop_to_object(theirs[0] > 0)) > 0.99
+
+
+def test_a_box_gives_the_mask_of_the_public_predictor(
+    micro: Sam2Model, discs: tuple[NDArray[np.uint8], NDArray[np.int32]]
+) -> None:
+    image, labels = discs
+    boxes = [crop_to_object(labels == number).box for number in range(1, 9)]
+    as_predicted(micro, image, np.array(boxes, np.float32))
+
+
+@pytest.mark.slow
+def test_a_box_gives_the_mask_of_an_official_configuration() -> None:
+    network = random_network("tiny")
+    model = Sam2Model(network, name="tiny", sha256="", gates=SAM2_GATES, device=torch.device("cpu"))
+    image = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
+    as_predicted(model, image, np.array([[10, 20, 90, 120], [200, 100, 390, 290]], np.float32))
+
+
+def test_an_object_gives_itself_back_wherever_its_tile_lies(
+    micro: Sam2Model, discs: tuple[NDArray[np.uint8], NDArray[np.int32]]
+) -> None:
+    image, labels = discs
+    truth = [crop_to_object(labels == number) for number in range(1, 9)]
+    grid = TileGrid(SHAPE, 144)
+    embeddings = [tile.embedding for tile in micro.tiles(image, grid.windows())]
+    assert len(embeddings) == 4
+    done = []
+    found = opinions(micro, embeddings, grid, truth, done.append)
+    held = [(mask, opinion) for mask, opinion in zip(truth, found, strict=True) if opinion]
+    # The tiles' halo of 9 px is narrower than the discs, so two of them lie in no tile as a whole.
+    assert sum(done) == len(held) == 6
+    for mask, opinion in held:
+        assert opinion.agreement > 0.8
+        assert opinion.agreement == mask_iou(opinion.mask, mask)
+        assert 0 <= opinion.stability <= 1
+        assert opinion.mask.box[2] <= SHAPE[1]
+
+
+def test_what_does_not_fit_into_its_tile_is_not_asked_about(micro: Sam2Model) -> None:
+    grid = TileGrid(SHAPE, 64)
+    embedding = next(iter(micro.tiles(np.zeros((*SHAPE, 3), np.uint8), grid.windows()[:1]))).embedding
+    assert opinions(micro, [embedding] * len(grid.windows()), grid, [square(10, 10, 100)]) == [None]
+    assert opinions(micro, [], grid, []) == []
+
+
+def test_like_candidates_are_asked_about_once_the_best_first() -> None:
+    candidates = [square(10, 10, 20), square(10, 10, 21), square(60, 60, 20)]
+    assert to_ask(candidates, np.array([1.0, 2.0, 3.0]), tiles=1) == [2, 1]
+    many = [square(3 * (i % 60), 3 * (i // 60), 2) for i in range(1200)]
+    assert len(to_ask(many, np.zeros(len(many)), tiles=1)) == 256
+    assert len(to_ask(many, np.zeros(len(many)), tiles=20)) == 640
+    assert to_ask([], np.zeros(0), tiles=1) == []
+
+
+def test_each_example_has_its_share_of_the_questions() -> None:
+    marked = [square(0, 0, 20), square(100, 100, 20)]
+    parts = [square(x, y, 4) for x in (0, 5, 10, 15) for y in (0, 5, 10, 15)]
+    away = [square(60, 0, 8)]
+    asked = to_ask_of_shown([*parts, *away, square(101, 101, 18)], np.arange(18.0)[::-1], marked)
+    assert len([i for i in asked if i < len(parts)]) == 12
+    assert {16, 17} <= set(asked)
+
+
+def test_opinions_join_the_pool_within_the_limits_of_size() -> None:
+    plane = np.zeros(SHAPE, np.float32)
+    maps = FrameMaps(plane, plane, plane, plane, np.stack([plane] * 3))
+    candidates = [square(10, 10, 10), square(40, 40, 10), square(70, 70, 10)]
+    said = [Opinion(square(10, 10, 12), 0.9, 0.8, 0.7), None, Opinion(square(0, 0, 100), 0.5, 0.5, 0.01)]
+    pool = second_pool(candidates, describe(candidates, maps, 10.0), said, maps, 10.0, (50, 500))
+    assert [mask.area for mask in pool.masks] == [100, 100, 100, 144]
+    assert pool.features.shape == (4, DESCRIPTORS + OPINIONS)
+    assert pool.features[0, DESCRIPTORS:].tolist() == [0.9, 0.8, 0.7, 0.0]
+    assert np.isnan(pool.features[1, DESCRIPTORS:-1]).all()
+    assert pool.features[3, DESCRIPTORS:].tolist() == [0.9, 0.8, 0.7, 1.0]
+
+
+def test_an_unknown_feature_counts_as_average() -> None:
+    rng = np.random.default_rng(0)
+    positive = np.arange(60) % 2 == 0
+    features = np.column_stack([rng.normal(positive * 3.0, 1), rng.normal(positive * 3.0, 1), np.full(60, np.nan)])
+    features[:5, 1] = np.nan
+    judge = fit_logistic(features, positive, np.ones(60))
+    average = float(np.nanmean(features[:, 1]))
+    known, unknown = judge.log_odds(np.array([[1.0, average, 7.0], [1.0, np.nan, np.nan]]))
+    assert known == pytest.approx(unknown)
+    assert np.isfinite(judge.log_odds(np.array([[np.nan] * 3]))).all()
+    assert judge.log_odds(np.array([[1e6, 1e6, np.nan]]))[0] == 12.0
