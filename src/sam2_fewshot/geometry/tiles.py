@@ -49,6 +49,12 @@ class TileGrid:
         ]
 
 
+def tile_at(grid: TileGrid, x: float, y: float) -> int:
+    """Return the number of the tile, counted row by row, in whose core a point of the frame lies."""
+    rows, columns = grid.counts
+    return min(int(y / grid.core), rows - 1) * columns + min(int(x / grid.core), columns - 1)
+
+
 def tile_side(frame_shape: tuple[int, int], ideal: float) -> int:
     """Return a tile side near an ideal one that wastes little of the tiles at the border.
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sam2_fewshot.geometry.overlap import mask_iou
+from sam2_fewshot.geometry.tiles import tile_at
 from sam2_fewshot.records import InstanceMask
 
 if TYPE_CHECKING:
@@ -81,7 +82,8 @@ def opinions(
     found: list[Opinion | None] = [None] * len(candidates)
     places: dict[int, list[int]] = {}
     for i, mask in enumerate(candidates):
-        tile = _tile_of(mask.box, grid)
+        x0, y0, x1, y1 = mask.box
+        tile = tile_at(grid, (x0 + x1) / 2, (y0 + y1) / 2)
         if _holds(windows[tile], mask.box):
             places.setdefault(tile, []).append(i)
     for tile, here in sorted(places.items()):
@@ -89,7 +91,7 @@ def opinions(
         boxes = (np.array([candidates[i].box for i in here]) - (x, y, x, y)) * (model.image_size / grid.side)
         answers = model.prompt_boxes(embeddings[tile], boxes.astype(np.float32))
         for prompt, iou, stability, box, data in zip(*answers, strict=True):
-            answer = _in_frame(data, x + int(box[0]), y + int(box[1]), (height, width))
+            answer = in_frame(data, x + int(box[0]), y + int(box[1]), (height, width))
             if answer is not None:
                 i = here[prompt]
                 found[i] = Opinion(answer, float(iou), float(stability), mask_iou(answer, candidates[i]))
@@ -97,18 +99,11 @@ def opinions(
     return found
 
 
-def _tile_of(box: Box, grid: TileGrid) -> int:
-    """Return the number of the tile in whose core the middle of a box lies."""
-    rows, columns = grid.counts
-    row, column = int((box[1] + box[3]) / 2 / grid.core), int((box[0] + box[2]) / 2 / grid.core)
-    return min(row, rows - 1) * columns + min(column, columns - 1)
-
-
 def _holds(window: Box, box: Box) -> bool:
     return window[0] <= box[0] and window[1] <= box[1] and box[2] <= window[2] and box[3] <= window[3]
 
 
-def _in_frame(data: NDArray[np.bool_], x0: int, y0: int, shape: tuple[int, int]) -> InstanceMask | None:
+def in_frame(data: NDArray[np.bool_], x0: int, y0: int, shape: tuple[int, int]) -> InstanceMask | None:
     """Cut off what lies beyond the frame, where a tile sees its mirror image; None when nothing is left."""
     top, left = max(0, -y0), max(0, -x0)
     data = data[top : shape[0] - y0, left : shape[1] - x0] if y0 < shape[0] and x0 < shape[1] else data[:0]

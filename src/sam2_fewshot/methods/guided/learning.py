@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from sam2_fewshot.geometry.tiles import TileGrid, tile_side
 from sam2_fewshot.methods.guided.judging import RIGHT, Marked, fit_judge, table_of
-from sam2_fewshot.methods.guided.model import GuidedModel, measure
+from sam2_fewshot.methods.guided.model import GuidedModel, LookedAt, measure
 from sam2_fewshot.methods.guided.second_look import second_pool, to_ask_of_shown
 from sam2_fewshot.proposals.boxes import opinions
 from sam2_fewshot.proposals.components import cut_levels
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from sam2_fewshot.methods.common import Shown
     from sam2_fewshot.model.network import Sam2Model
-    from sam2_fewshot.model.outputs import Embedding
     from sam2_fewshot.protocols import Progress
     from sam2_fewshot.records import InstanceMask
 
@@ -75,53 +74,51 @@ def learn_guided(
     pixel_models = _learn_cells(model, shown, side, folds, progress)
     cells = averaged(pixel_models)
     colours, unit = _learn_colours(shown, diameter)
-    maps, embeddings = [], []
+    looked_at = []
     for frame, frame_folds in zip(shown, folds, strict=True):
         every, of_tiles = dense_maps(model, frame.pixels, side, [cells, *pixel_models], progress.advance)
-        maps.append(measure(frame.pixels, _held_out(every, frame, frame_folds, diameter), colours, unit, diameter))
-        embeddings.append(of_tiles)
+        maps = measure(frame.pixels, _held_out(every, frame, frame_folds, diameter), colours, unit, diameter)
+        looked_at.append(LookedAt(TileGrid((frame.pixels.shape[0], frame.pixels.shape[1]), side), of_tiles, maps))
     learned = GuidedModel(
         side=side,
         diameter=diameter,
         areas=_area_range(areas, area_limits, progress),
         colours=colours,
         unit=unit,
-        levels=_learn_levels(shown, maps, diameter),
+        levels=_learn_levels(shown, [frame.maps for frame in looked_at], diameter),
         cells=cells,
         first=_NO_JUDGE,
         second=_NO_JUDGE,
         cut=0.0,
     )
-    return _judged(learned, model, shown, maps, embeddings, progress)
+    return _judged(learned, model, shown, looked_at, progress)
 
 
 def _judged(
     learned: GuidedModel,
     model: Sam2Model,
     shown: Sequence[Shown],
-    maps: Sequence[FrameMaps],
-    embeddings: Sequence[Sequence[Embedding]],
+    looked_at: Sequence[LookedAt],
     progress: Progress,
 ) -> GuidedModel:
     """Return the model with its judges. On the maps, no example was learned from itself."""
     looks = []
-    for frame, planes in zip(shown, maps, strict=True):
+    for frame, seen in zip(shown, looked_at, strict=True):
         # The marked masks themselves are the surest rows there are.
         marked = [*frame.wanted, *frame.unwanted]
-        masks = [*marked, *learned.candidates(planes)]
-        features = describe(masks, planes, learned.diameter)
+        masks = [*marked, *learned.candidates(model, seen)]
+        features = describe(masks, seen.maps, learned.diameter)
         looks.append(Marked(frame.wanted, frame.unwanted, masks, features, len(marked)))
     table = table_of(looks)
     first, _ = fit_judge(table, table.features[:, CORE_SCORE] < _BACKGROUND)
     second_looks = []
-    for frame, planes, of_tiles, look in zip(shown, maps, embeddings, looks, strict=True):
+    for frame, seen, look in zip(shown, looked_at, looks, strict=True):
         odds = first.log_odds(look.features)
         proposed = to_ask_of_shown(look.masks[look.drawn :], odds[look.drawn :], look.masks[: look.drawn])
         asked = [*range(look.drawn), *(look.drawn + i for i in proposed)]
         masks = [look.masks[i] for i in asked]
-        grid = TileGrid((frame.pixels.shape[0], frame.pixels.shape[1]), learned.side)
-        said = opinions(model, of_tiles, grid, masks, progress.advance)
-        pool = second_pool(masks, look.features[asked], said, planes, learned.diameter, learned.areas)
+        said = opinions(model, seen.embeddings, seen.grid, masks, progress.advance)
+        pool = second_pool(masks, look.features[asked], said, seen.maps, learned.diameter, learned.areas)
         second_looks.append(Marked(frame.wanted, frame.unwanted, pool.masks, pool.features, look.drawn))
     table = table_of(second_looks)
     if table.right.any():

@@ -14,6 +14,7 @@ from sam2_fewshot.methods.guided.second_look import second_pool, to_ask
 from sam2_fewshot.proposals.boxes import opinions
 from sam2_fewshot.proposals.components import component_candidates
 from sam2_fewshot.proposals.dense_map import PixelModel, dense_maps
+from sam2_fewshot.proposals.peaks import peaks, point_candidates
 from sam2_fewshot.similarity.descriptors import DESCRIPTORS, FrameMaps, describe
 from sam2_fewshot.similarity.logistic import Logistic
 
@@ -24,14 +25,36 @@ if TYPE_CHECKING:
 
     from sam2_fewshot.methods.common import RunStats
     from sam2_fewshot.model.network import Sam2Model
+    from sam2_fewshot.model.outputs import Embedding
     from sam2_fewshot.protocols import Progress
     from sam2_fewshot.records import InstanceMask
 
 _OVERLAP = 0.2
 """A candidate that shares more than this of its area with better ones is dropped."""
+_FEWEST_PEAKS, _PEAKS_PER_TILE = 64, 8
+"""So many peaks of a map are prompted a frame, or a tile of it, whichever are more."""
 _CELL_ARRAYS = ("mean", "scale", "weights", "centres", "directions")
 _JUDGES = ("first", "second")
 _JUDGE_ARRAYS = ("mean", "scale", "weights")
+
+
+@dataclass(frozen=True, eq=False)
+class LookedAt:
+    """A frame as the encoder and the pixel model see it.
+
+    Parameters
+    ----------
+    grid
+        Its tiles.
+    embeddings
+        Of the tiles, row by row.
+    maps
+        On which candidates are measured.
+    """
+
+    grid: TileGrid
+    embeddings: Sequence[Embedding]
+    maps: FrameMaps
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +162,7 @@ class GuidedModel:
             planes, embeddings = dense_maps(model, pixels, self.side, [self.cells], progress.advance)
         with stats.stage("propose"):
             maps = measure(pixels, planes[0], self.colours, self.unit, self.diameter)
-            candidates = self.candidates(maps)
+            candidates = self.candidates(model, LookedAt(grid, embeddings, maps))
         stats.candidates = len(candidates)
         with stats.stage("compare"):
             descriptors = describe(candidates, maps, self.diameter)
@@ -162,11 +185,16 @@ class GuidedModel:
             for i in chosen
         ]
 
-    def candidates(self, maps: FrameMaps) -> list[InstanceMask]:
+    def candidates(self, model: Sam2Model, looked_at: LookedAt) -> list[InstanceMask]:
         """Return everything on a frame that may be an object."""
-        planes = (maps.contrast, maps.local, maps.score)
+        maps = looked_at.maps
         cuts = [row[np.isfinite(row)] for row in self.levels]
-        return component_candidates(list(zip(planes, cuts, strict=True)), self.diameter, self.areas)
+        planes = list(zip((maps.contrast, maps.local, maps.score), cuts, strict=True))
+        components = component_candidates(planes, self.diameter, self.areas)
+        grid = looked_at.grid
+        # The contrast itself is left out: where the ground is uneven, it peaks there.
+        points = peaks(planes[1:], self.diameter, max(_FEWEST_PEAKS, _PEAKS_PER_TILE * len(looked_at.embeddings)))
+        return components + point_candidates(model, looked_at.embeddings, grid, points, self.areas)
 
 
 def measure(
