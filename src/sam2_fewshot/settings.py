@@ -104,6 +104,52 @@ class Settings(BaseModel):
         le=100.0,
     )
 
+    threshold_mode: Literal["fixed", "auto", "top", "otsu"] = _knob(
+        "fixed",
+        "Threshold Mode",
+        "Where the score is cut. fixed: at Similarity Threshold. auto: so that about 90 % of what looks like the "
+        "examples is kept. top: at Top Percent of a frame's finds. otsu: between two groups of a frame's scores.",
+        group="matching",
+    )
+    top_percent: float = _knob(
+        25.0,
+        "Top Percent",
+        "Threshold Mode top: share of a frame's finds to keep, the best ones.",
+        group="matching",
+        unit="%",
+        gt=0.0,
+        le=100.0,
+    )
+    size_prior: Literal["off", "soft", "strict"] = _knob(
+        "off",
+        "Size Prior",
+        "What becomes of a find whose area, aspect ratio or solidity is more than 2 standard deviations from that of "
+        "the examples. soft: its score is lowered. strict: it is left out.",
+        group="matching",
+    )
+    scorer: Literal["mean", "nearest", "knn", "lda"] = _knob(
+        "mean",
+        "Scorer",
+        "Method grid: what a candidate is compared with. mean: the mean example. nearest: the nearest example, for "
+        "examples of several looks. knn: the three nearest. lda: the mean example, after evening out how candidates "
+        "differ.",
+        group="matching",
+    )
+    occupancy_levels: Literal["one", "three"] = _knob(
+        "one",
+        "Occupancy Levels",
+        "Method grid: context crops of each candidate. three: of 0.75, 1.25 and 2 times Target Occupancy, which takes "
+        "three times as long and helps where objects vary much in size.",
+        group="matching",
+    )
+    features_from: Literal["crops", "frame"] = _knob(
+        "crops",
+        "Features From",
+        "Method grid: where features are taken from. crops: a context crop of each candidate. frame: the frame as a "
+        "whole, encoded once, which is much faster and worse for small objects.",
+        group="matching",
+    )
+
     # --- the method --------------------------------------------------------------------------------------------
     method: Literal["guided", "grid"] = _knob(
         "guided",
@@ -237,7 +283,7 @@ def bounds(field: FieldInfo) -> tuple[float | None, float | None]:
     """Return the lowest and the highest allowed value of a numeric field, None where there is no bound."""
     low = high = None
     for constraint in field.metadata:
-        low = getattr(constraint, "ge", low)
+        low = getattr(constraint, "ge", getattr(constraint, "gt", low))
         high = getattr(constraint, "le", high)
     return low, high
 

@@ -17,7 +17,7 @@ from sam2_fewshot.methods.common import Found, is_known
 from sam2_fewshot.proposals.grid import GridProposals
 from sam2_fewshot.proposals.nms import box_nms
 from sam2_fewshot.similarity.crops import context_window
-from sam2_fewshot.similarity.prototype import Prototype
+from sam2_fewshot.similarity.prototype import Prototype, unit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,6 +29,11 @@ if TYPE_CHECKING:
     from sam2_fewshot.protocols import Progress
     from sam2_fewshot.records import Candidate, InstanceMask
     from sam2_fewshot.settings import Settings
+
+
+_LEVELS = {"one": (1.0,), "three": (0.75, 1.25, 2.0)}
+"""Occupancies as multiples of the one that is set; the seed document's .15, .25 and .40 at its default of .20."""
+_FULLEST = 0.8
 
 
 class GridMethod:
@@ -48,12 +53,12 @@ class GridMethod:
         self._model, self._settings, self._progress = model, settings, progress
 
     def learn(self, shown: Sequence[Shown]) -> Mapping[str, NDArray[np.generic]]:
-        """Return the examples' and the negative examples' vectors, (n, C) and (m, C)."""
+        """Return the examples' and the negative examples' vectors, (n, D) and (m, D), and how similar they are."""
         self._progress.start("learning", sum(len(frame.wanted) + len(frame.unwanted) for frame in shown))
-        return {
-            "vectors": np.concatenate([self._pool(frame.pixels, frame.wanted) for frame in shown]),
-            "negatives": np.concatenate([self._pool(frame.pixels, frame.unwanted) for frame in shown]),
-        }
+        vectors = np.concatenate([self._pool(frame.pixels, frame.wanted) for frame in shown])
+        negatives = np.concatenate([self._pool(frame.pixels, frame.unwanted) for frame in shown])
+        left_out = Prototype(vectors, negatives, self._settings.scorer).left_out()
+        return {"vectors": vectors, "negatives": negatives, "left_out": left_out}
 
     def find(
         self,
@@ -63,7 +68,8 @@ class GridMethod:
         stats: RunStats,
     ) -> list[Found]:
         """Return the grid's candidates with their similarity; those nearer to the negative examples are left out."""
-        prototype = Prototype(learned["vectors"].astype(np.float32), learned["negatives"].astype(np.float32))
+        vectors, negatives = (learned[name].astype(np.float32) for name in ("vectors", "negatives"))
+        prototype = Prototype(vectors, negatives, self._settings.scorer)
         with stats.stage("encode"):
             embedding = self._model.embed(pixels)
         with stats.stage("propose"):
@@ -76,19 +82,34 @@ class GridMethod:
         stats.candidates = len(proposed)
         with stats.stage("compare"):
             self._progress.start("comparing", len(candidates))
-            vectors = self._pool(pixels, [candidate.mask for candidate in candidates])
-            similarity = prototype.similarity(vectors)
-            wanted = ~prototype.nearer_to_negatives(vectors)
+            own = self._pool(pixels, [candidate.mask for candidate in candidates])
+            score, cosine = prototype.similarity(own), prototype.cosine(own)
+            wanted = ~prototype.nearer_to_negatives(own)
         return [
-            Found(candidates[i].mask, max(float(similarity[i]), 0.0), float(similarity[i]), candidates[i].predicted_iou)
+            Found(candidates[i].mask, max(float(score[i]), 0.0), float(cosine[i]), candidates[i].predicted_iou)
             for i in np.flatnonzero(wanted)
         ]
 
     def _pool(self, pixels: NDArray[np.uint8], masks: Sequence[InstanceMask]) -> NDArray[np.float32]:
-        """Return a feature vector (n, C) for each mask."""
-        smallest = self._model.image_size / self._settings.max_zoom
-        windows = [context_window(mask, self._settings.target_occupancy, smallest) for mask in masks]
-        return self._model.pool(pixels, windows, masks, on_batch=self._progress.advance)
+        """Return a feature vector (n, D) for each mask."""
+        settings, model = self._settings, self._model
+        if settings.features_from == "frame":
+            pooled = model.pool_frame(pixels, masks)
+            self._progress.advance(len(masks))
+            return pooled
+        smallest = model.image_size / settings.max_zoom
+        parts: list[NDArray[np.float32]] = []
+        for factor in _LEVELS[settings.occupancy_levels]:
+            occupancy = min(settings.target_occupancy * factor, _FULLEST)
+            windows = [context_window(mask, occupancy, smallest) for mask in masks]
+            vectors = model.pool(pixels, windows, masks, on_batch=self._progress.advance if not parts else _unheard)
+            # Of length 1, so that each level counts as much.
+            parts.append(vectors if len(_LEVELS[settings.occupancy_levels]) == 1 else unit(vectors))
+        return np.concatenate(parts, axis=1)
+
+
+def _unheard(done: int) -> None:
+    """Be told of crops that the user does not count."""
 
 
 def _in_one_part(candidates: Sequence[Candidate], iou_threshold: float) -> list[Candidate]:

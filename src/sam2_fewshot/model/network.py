@@ -150,6 +150,29 @@ class Sam2Model:
         pairs = list(zip(windows, masks, strict=True))
         return np.concatenate([self._no_features[..., 0, 0], *run_in_batches(run, pairs, self.batch_size)])
 
+    def pool_frame(self, image: NDArray[np.uint8], masks: Sequence[InstanceMask]) -> NDArray[np.float32]:
+        """Encode the frame as a whole, once, and average its features over each mask.
+
+        Parameters
+        ----------
+        image
+            uint8 RGB (H, W, 3).
+        masks
+            On this frame.
+
+        Returns
+        -------
+        numpy.ndarray
+            float32 (N, C), not normalised.
+        """
+        if not masks:
+            return self._no_features[..., 0, 0]
+        features = self.embed(image).image_embed.float()
+        window = (0, 0, image.shape[1], image.shape[0])
+        # One at a time: the masks of a large frame would take much memory at once.
+        pooled = [mask_weighted_mean(features, self._feature_weights(window, mask)[None]) for mask in masks]
+        return _on_host(torch.cat(pooled))
+
     def tiles(
         self,
         image: NDArray[np.uint8],

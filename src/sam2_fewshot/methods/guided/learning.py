@@ -9,7 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from sam2_fewshot.geometry.tiles import TileGrid, tile_side
-from sam2_fewshot.methods.guided.judging import RIGHT, Marked, fit_judge, table_of
+from sam2_fewshot.methods.guided.judging import Marked, Table, fit_judge, table_of
 from sam2_fewshot.methods.guided.model import GuidedModel, LookedAt, measure
 from sam2_fewshot.methods.guided.second_look import second_pool, to_ask_of_shown
 from sam2_fewshot.proposals.boxes import opinions
@@ -111,19 +111,25 @@ def _judged(
         looks.append(Marked(frame.wanted, frame.unwanted, masks, features, len(marked)))
     table = table_of(looks)
     first, _ = fit_judge(table, table.features[:, CORE_SCORE] < _BACKGROUND)
-    second_looks = []
-    for frame, seen, look in zip(shown, looked_at, looks, strict=True):
-        odds = first.log_odds(look.features)
-        proposed = to_ask_of_shown(look.masks[look.drawn :], odds[look.drawn :], look.masks[: look.drawn])
-        asked = [*range(look.drawn), *(look.drawn + i for i in proposed)]
-        masks = [look.masks[i] for i in asked]
-        said = opinions(model, seen.embeddings, seen.grid, masks, progress.advance)
-        pool = second_pool(masks, look.features[asked], said, seen.maps, learned.diameter, learned.areas)
-        second_looks.append(Marked(frame.wanted, frame.unwanted, pool.masks, pool.features, look.drawn))
-    table = table_of(second_looks)
-    if table.right.any():
-        # SAM 2 agrees with a perfect outline more than with any proposal of the same object.
-        table = replace(table, weight=np.where(table.proposed | (table.verdict != RIGHT), table.weight, 0.0))
+
+    def asked(*, of_examples: bool) -> Table:
+        second_looks = []
+        for frame, seen, look in zip(shown, looked_at, looks, strict=True):
+            odds = first.log_odds(look.features)[look.drawn :]
+            proposed = to_ask_of_shown(look.masks[look.drawn :], odds, look.masks[: look.drawn])
+            drawn = range(0 if of_examples else len(frame.wanted), look.drawn)
+            chosen = [*drawn, *(look.drawn + i for i in proposed)]
+            masks = [look.masks[i] for i in chosen]
+            said = opinions(model, seen.embeddings, seen.grid, masks, progress.advance)
+            pool = second_pool(masks, look.features[chosen], said, seen.maps, learned.diameter, learned.areas)
+            second_looks.append(Marked(frame.wanted, frame.unwanted, pool.masks, pool.features, len(drawn)))
+        return table_of(second_looks)
+
+    # SAM 2 agrees with a perfect outline more than with any proposal of the same object, so the examples' own outlines
+    # are asked about only where nothing else is right.
+    table = asked(of_examples=False)
+    if not table.right.any():
+        table = asked(of_examples=True)
     second, cut = fit_judge(table, table.features[:, CORE_SCORE] < _BACKGROUND)
     return replace(learned, first=first, second=second, cut=cut)
 

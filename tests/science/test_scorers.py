@@ -1,0 +1,114 @@
+"""The ways to compare candidates with examples, their shapes, and where to cut."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sam2_fewshot.records import InstanceMask
+from sam2_fewshot.similarity.prior import learn_shapes
+from sam2_fewshot.similarity.prototype import Prototype, Scorer
+from sam2_fewshot.similarity.threshold import choose_threshold, otsu
+
+NONE = np.zeros((0, 4), np.float32)
+SCORERS: list[Scorer] = ["mean", "nearest", "knn", "lda"]
+
+
+def of_two_looks() -> np.ndarray:
+    rng = np.random.default_rng(0)
+    looks = np.array([[5, 0, 0, 1], [0, 5, 0, 1]], np.float32)
+    return np.concatenate([look + rng.normal(0, 0.1, (4, 4)).astype(np.float32) for look in looks])
+
+
+@pytest.mark.parametrize("scorer", SCORERS)
+def test_every_scorer_puts_the_like_before_the_unlike(scorer: Scorer) -> None:
+    rng = np.random.default_rng(1)
+    like = np.array([5, 5, 0, 1]) + rng.normal(0, 0.3, (5, 4))
+    unlike = np.array([0, 0, 5, 1]) + rng.normal(0, 0.3, (20, 4))
+    prototype = Prototype(like.astype(np.float32), NONE, scorer)
+    similarity = prototype.similarity(np.concatenate([like, unlike]).astype(np.float32))
+    assert similarity[:5].min() > similarity[5:].max()
+    assert np.abs(similarity).max() <= 1
+    assert len(prototype.similarity(NONE)) == 0
+
+
+@pytest.mark.parametrize("scorer", ["nearest", "knn"])
+def test_examples_of_two_looks_are_found_by_the_nearest(scorer: Scorer) -> None:
+    examples = of_two_looks()
+    between = np.array([[3, 3, 0, 1]], np.float32)
+    prototype = Prototype(examples, NONE, scorer)
+    assert prototype.similarity(examples).min() > 0.99 > prototype.similarity(between)[0]
+    assert Prototype(examples, NONE).similarity(between)[0] > Prototype(examples, NONE).similarity(examples).max()
+
+
+@pytest.mark.parametrize("scorer", SCORERS)
+def test_a_left_out_example_is_compared_with_the_others(scorer: Scorer) -> None:
+    examples = np.concatenate([of_two_looks(), [[0, 0, -5, 1]]]).astype(np.float32)
+    left_out = Prototype(examples, NONE, scorer).left_out()
+    assert len(left_out) == len(examples)
+    assert left_out.argmin() == 8
+    assert Prototype(examples[:1], NONE, scorer).left_out().tolist() == [1.0]
+
+
+@pytest.mark.parametrize("scorer", SCORERS)
+def test_no_score_is_nan(scorer: Scorer) -> None:
+    same = np.ones((3, 4), np.float32)
+    assert np.isfinite(Prototype(same, NONE, scorer).similarity(same)).all()
+    assert np.isfinite(Prototype(same * 0, NONE, scorer).similarity(same * 0)).all()
+
+
+def bar(height: int, width: int) -> InstanceMask:
+    return InstanceMask(np.ones((height, width), bool), 0, 0, (200, 200))
+
+
+def test_shapes_like_the_examples_keep_their_score() -> None:
+    prior = learn_shapes([bar(10, 10), bar(11, 10), bar(10, 12), bar(12, 12)])
+    like, large, long = prior.weights([bar(11, 11), bar(60, 60), bar(3, 40)])
+    assert like == 1
+    assert large < 0.01
+    assert long < 0.01
+    assert prior.excess([bar(11, 11)])[0] == 0
+    assert len(prior.weights([])) == 0
+
+
+def test_ragged_shapes_are_unlike_compact_ones() -> None:
+    cross = np.zeros((21, 21), bool)
+    cross[9:12] = cross[:, 9:12] = True
+    prior = learn_shapes([bar(11, 10), bar(10, 11), bar(11, 11)])
+    assert prior.weights([InstanceMask(cross, 0, 0, (200, 200))])[0] < 0.01
+
+
+def test_one_example_leaves_room() -> None:
+    prior = learn_shapes([bar(10, 10)])
+    assert prior.weights([bar(14, 14)])[0] == 1
+    assert prior.weights([InstanceMask(np.ones((1, 1), bool), 0, 0, (9, 9))])[0] < 1
+
+
+SCORES = np.array([0.1, 0.15, 0.2, 0.7, 0.75, 0.8, 0.9, 0.95])
+NOBODY = np.zeros(0)
+
+
+def test_thresholds_of_every_mode_say_why() -> None:
+    assert choose_threshold("fixed", 0.4, 25, SCORES, NOBODY) == (0.4, "as set")
+    assert choose_threshold("top", 0.4, 25, SCORES, NOBODY).value == 0.9
+    assert "25 % of 8" in choose_threshold("top", 0.4, 25, SCORES, NOBODY).reason
+    assert 0.2 < choose_threshold("otsu", 0.4, 25, SCORES, NOBODY).value < 0.7
+    assert choose_threshold("auto", 0.4, 25, SCORES, NOBODY).value == 0.5
+    left_out = np.linspace(0.8, 0.9, 11)
+    assert choose_threshold("auto", 0.4, 25, SCORES, left_out).value == pytest.approx(0.81)
+    assert "10 others" in choose_threshold("auto", 0.4, 25, SCORES, left_out).reason
+
+
+def test_where_scores_cannot_tell_the_set_threshold_holds() -> None:
+    assert choose_threshold("top", 0.4, 25, NOBODY, NOBODY).value == 0.4
+    assert choose_threshold("otsu", 0.4, 25, np.full(5, 0.7), NOBODY).value == 0.4
+    assert choose_threshold("otsu", 0.4, 25, NOBODY, NOBODY).value == 0.4
+    assert choose_threshold("top", 0.4, 0.1, SCORES, NOBODY).value == 0.95
+
+
+def test_otsu_is_that_of_a_fine_histogram() -> None:
+    from skimage.filters import threshold_otsu
+
+    values = np.concatenate([np.random.default_rng(0).normal(0, 1, 300), np.random.default_rng(1).normal(6, 1, 200)])
+    assert otsu(values) == pytest.approx(threshold_otsu(values, nbins=2000), abs=0.5)
+    assert otsu(np.array([1.0, 1.0, 2.0])) == 1.5
