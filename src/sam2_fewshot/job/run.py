@@ -1,4 +1,4 @@
-"""The main job on one page: check, learn the examples, do the frames one by one, put the results together."""
+"""The main job on one page: check, learn the examples, do the frames, put the results together."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from sam2_fewshot.job.engine import Engine, few_shot_segmenter
 from sam2_fewshot.job.plan import Request, make_plan
 from sam2_fewshot.job.results import Results
 from sam2_fewshot.job.watch import Watch
+from sam2_fewshot.job.work import Outcome, Task, one_by_one
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from sam2_fewshot.protocols import FrameReader, Progress
+    from sam2_fewshot.protocols import Progress
     from sam2_fewshot.writers.record import FrameRecord
 
 
@@ -118,23 +119,27 @@ def run(
     if left:
         with _timed(seconds, "learn examples"):
             engine.fit([example.exemplar for example in plan.examples])
-    results.open(shown)
 
     general = watch.take()
     failures: list[Failure] = []
     interrupted = False
-    try:
-        _do(left, engine, results, watch, shown, failures)
-    except KeyboardInterrupt:
-        interrupted = True
-    finally:  # also after a defect, the finished frames are put together
-        shown.end()
+    with results.opened(shown, watch):
+        tasks = [Task(frame, results.name(frame), results.marks(frame.location)) for frame in left]
+        shown.begin(len(left))
+        outcomes = one_by_one(tasks, engine, watch, shown, request.settings.similarity_threshold)
         try:
-            results.put_together(seconds, general, [f"{failure.what}: {failure.sentence}" for failure in failures])
-        except FewShotError as error:
-            failures.append(Failure("results", str(error)))
-        except KeyboardInterrupt:  # pressed again; the frames are safe, and the files stay as they were
+            _record(outcomes, results, shown, failures)
+        except KeyboardInterrupt:
             interrupted = True
+        finally:  # also after a defect, the finished frames are put together
+            outcomes.close()
+            shown.end()
+            try:
+                results.put_together(seconds, general, [f"{failure.what}: {failure.sentence}" for failure in failures])
+            except FewShotError as error:
+                failures.append(Failure("results", str(error)))
+            except KeyboardInterrupt:  # pressed again; the frames are safe, and the files stay as they were
+                interrupted = True
     return Summary(
         out=request.out,
         frames=len(plan.frames),
@@ -150,37 +155,22 @@ def run(
     )
 
 
-def _do(
-    frames: Sequence[FrameReader],
-    engine: Engine,
-    results: Results,
-    watch: Watch,
-    shown: Display,
-    failures: list[Failure],
-) -> None:
-    """Do the frames. One that fails does not stop the others, unless its result could not be written."""
-    shown.begin(len(frames))
-    for frame in frames:
-        name = results.name(frame)
-        shown.frame_begins(name)
-        began = time.perf_counter()
-        try:
-            detections = engine.segment(frame)
-            pixels = frame.read()
-        except (FewShotError, OSError, MemoryError) as error:
-            sentence = "there is not enough memory for it." if isinstance(error, MemoryError) else str(error)
-            failures.append(Failure(name, sentence))
-            shown.frame_fails(sentence)
-            continue
-        if (pixels == pixels[:1, :1]).all():
-            watch.warn(f"{name} is the same everywhere, so nothing can be found in it.")
-        try:
-            results.add(frame, pixels, detections, engine.last_run, watch.take())
-        except FewShotError as error:  # the next frame would meet the same full disk
-            failures.append(Failure(name, str(error)))
-            shown.frame_fails(str(error))
-            return
-        shown.frame_ends(engine.last_run.candidates, len(detections), time.perf_counter() - began)
+def _record(outcomes: Iterable[Outcome], results: Results, shown: Display, failures: list[Failure]) -> None:
+    """Put frames on disk as they come. A result that cannot be written ends it, because the next would not be either."""
+    for outcome in outcomes:
+        name = results.name(outcome.frame)
+        trouble = outcome.trouble
+        if not trouble:
+            try:
+                results.add(outcome)
+            except FewShotError as error:
+                failures.append(Failure(name, str(error)))
+                shown.frame_fails(str(error))
+                return
+            shown.frame_ends(outcome.candidates, len(outcome.detections), outcome.took)
+        else:
+            failures.append(Failure(name, trouble))
+            shown.frame_fails(trouble)
 
 
 @contextmanager
