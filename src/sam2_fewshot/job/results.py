@@ -239,9 +239,9 @@ class Results:
 
 def _journals(plan: Plan, engine: Engine, folder: Path) -> tuple[dict[str, object], str, list[Journal]]:
     """Return what the results are made from, that in a string, and the journal of each image."""
+    marked = {item.location.xy: signature(plan.images[item.location.xy].path) for item in plan.examples}
     places = [
-        (item.exemplar, [signature(plan.images[item.location.xy].path), item.location.z, item.location.time])
-        for item in plan.examples
+        (item.exemplar, [marked[item.location.xy], item.location.z, item.location.time]) for item in plan.examples
     ]
     channels = plan.request.channels
     shown = channels.read_text("utf-8") if channels else ""

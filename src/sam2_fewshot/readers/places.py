@@ -26,4 +26,7 @@ def is_zarr(path: Path) -> bool:
     """Tell whether a path is taken for an OME-Zarr: a folder that is one, or any address."""
     if remote(path) is not None:
         return True
-    return path.is_dir() and any((path / name).is_file() for name in _ZARR_FILES)
+    try:
+        return path.is_dir() and any((path / name).is_file() for name in _ZARR_FILES)
+    except (OSError, ValueError):  # no possible name, which whoever opens it will say
+        return False
