@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from sam2_fewshot.errors import FewShotError
 from sam2_fewshot.job.display import Display, Silent
@@ -16,9 +16,10 @@ from sam2_fewshot.job.watch import Watch
 from sam2_fewshot.job.work import Outcome, Task, one_by_one
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from sam2_fewshot.job.plan import Plan
     from sam2_fewshot.protocols import Progress
     from sam2_fewshot.writers.record import FrameRecord
 
@@ -82,6 +83,7 @@ def run(
     request: Request,
     display: Display | None = None,
     make_engine: Callable[[Request, Progress], Engine] = few_shot_segmenter,
+    scheduler: Any = None,
 ) -> Summary:
     """Find all objects like the examples and write the results.
 
@@ -96,6 +98,9 @@ def run(
         Who is told how it goes; None for nobody.
     make_engine
         Makes what looks for the objects.
+    scheduler
+        A Dask cluster that does the frames: a :class:`distributed.Client`, or what
+        :func:`~sam2_fewshot.job.cluster.connected` takes; None for this process alone.
 
     Returns
     -------
@@ -110,10 +115,26 @@ def run(
     shown = display or Silent()
     watch = Watch(shown)
     seconds: dict[str, float] = {}
-    plan = make_plan(request, watch)
-    with _timed(seconds, "load model"):
-        engine = make_engine(request, watch)
-    shown.say(f"Model {engine.model_name} on {engine.device_name}.")
+    with ExitStack() as stack:
+        plan = make_plan(request, watch)
+        client = None
+        if scheduler is not None:
+            from sam2_fewshot.job.cluster import connected
+
+            client, settings = stack.enter_context(connected(scheduler, request.settings))
+            request = replace(request, settings=settings)
+            plan = replace(plan, request=request)
+        with _timed(seconds, "load model"):
+            engine = make_engine(request, watch)
+        shown.say(f"Model {engine.model_name} on {engine.device_name}.")
+        return _run(plan, engine, client, shown, watch, seconds)
+
+
+def _run(
+    plan: Plan, engine: Engine, client: Any, shown: Display, watch: Watch, seconds: dict[str, float]
+) -> Summary:
+    """Learn, do the frames that are left, and put the results together."""
+    request = plan.request
     results = Results(plan, engine)
     left = [frame for frame in plan.frames if not results.have(frame)]
     if left:
@@ -126,7 +147,7 @@ def run(
     with results.opened(shown, watch):
         tasks = [Task(frame, results.name(frame), results.marks(frame.location)) for frame in left]
         shown.begin(len(left))
-        outcomes = one_by_one(tasks, engine, watch, shown, request.settings.similarity_threshold)
+        outcomes = _outcomes(tasks, plan, engine, client, watch, shown)
         try:
             _record(outcomes, results, shown, failures)
         except KeyboardInterrupt:
@@ -153,6 +174,19 @@ def run(
         interrupted=interrupted,
         records=results.records,
     )
+
+
+def _outcomes(
+    tasks: Sequence[Task], plan: Plan, engine: Engine, client: Any, watch: Watch, shown: Display
+) -> Generator[Outcome]:
+    if client is None:
+        yield from one_by_one(tasks, engine, watch, shown, plan.request.settings.similarity_threshold)
+    elif tasks:
+        from sam2_fewshot.job.cluster import on_cluster
+        from sam2_fewshot.segmenter import FewShotSegmenter
+
+        assert isinstance(engine, FewShotSegmenter)
+        yield from on_cluster(client, tasks, plan, engine, watch, shown)
 
 
 def _record(outcomes: Iterable[Outcome], results: Results, shown: Display, failures: list[Failure]) -> None:

@@ -1,0 +1,226 @@
+"""Frames too large to be held: how they are searched, and how examples on them are shown."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from shapely import affinity
+
+from sam2_fewshot.blocks import Block, block_plan, contrast_of, example_windows, least_pixels
+from sam2_fewshot.frames import overview
+from sam2_fewshot.geometry.outlines import crop_to_object
+from sam2_fewshot.geometry.overlap import intersect
+from sam2_fewshot.records import Frame, InstanceMask
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sam2_fewshot.protocols import FrameReader, Progress
+    from sam2_fewshot.records import Box, Exemplar
+    from sam2_fewshot.similarity.object_model import ObjectModel
+
+_REACH = 2.0
+"""The halo is this many times the longest side of an example: objects up to so long are whole in the block that owns them."""
+_OVERVIEW = 2048
+"""Pixels; the contrast of a frame is measured on a picture of about this side."""
+_ENDS = 0.5
+"""Percent of the pixels at either end that do not count for the contrast of a frame."""
+_STRIP = 1 << 24
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class SearchPlan:
+    """How a large frame is searched.
+
+    Parameters
+    ----------
+    blocks
+        In which blocks.
+    halo
+        How far these overlap at least, in pixels.
+    most_pixels
+        The most that are read at a time.
+    diameter
+        Typical diameter of an object in pixels.
+    contrast
+        Of the frame, see :func:`~sam2_fewshot.blocks.contrast_of`.
+    known
+        The examples on the frame.
+    """
+
+    blocks: Sequence[Block]
+    halo: int
+    most_pixels: int
+    diameter: float
+    contrast: float
+    known: Sequence[InstanceMask]
+
+
+def plan_search(
+    frame: FrameReader,
+    objects: ObjectModel,
+    most_pixels: int,
+    step: int,
+    progress: Progress,
+    shift: tuple[int, int] = (0, 0),
+) -> SearchPlan:
+    """Decide how to search a large frame; it is read once, in strips, for its contrast.
+
+    Parameters
+    ----------
+    frame
+        The frame.
+    objects
+        What was learned; the size of the examples sets the halo.
+    most_pixels
+        As many may be searched at a time.
+    step
+        After so many pixels the method's own tiles repeat.
+    progress
+        Is warned when not even the smallest block fits.
+    shift
+        As in :func:`~sam2_fewshot.blocks.block_plan`.
+
+    Raises
+    ------
+    InputError
+        If the frame cannot be read.
+    """
+    diameter = float(np.sqrt(np.median(objects.areas)))
+    longest = max((max(item.mask.data.shape) for item in objects.known), default=0)
+    reach = int(np.ceil(_REACH * max(longest, np.sqrt(objects.areas.max()))))
+    least = least_pixels(step, reach)
+    if least > most_pixels:
+        progress.warn(
+            f"Objects of this size need {least / 1e6:.1f} megapixels at a time, which may take more than Max Memory allows; "
+            "raise it if the memory does not suffice."
+        )
+    blocks = block_plan(frame.shape, max(most_pixels, least), step, reach, shift)
+    known: list[InstanceMask] = []
+    if any(item.mask.frame_shape == frame.shape for item in objects.known):
+        known = objects.known_on(reader_digest(frame))
+    reduced = overview(frame, max(1, max(frame.shape) // _OVERVIEW))
+    return SearchPlan(
+        blocks, -(-reach // step) * step, max(most_pixels, least), diameter, contrast_of(reduced, share=_ENDS), known
+    )
+
+
+def reader_digest(frame: FrameReader) -> str:
+    """Return :func:`~sam2_fewshot.similarity.object_model.frame_digest` of a frame that is read strip by strip."""
+    height, width = frame.shape
+    digest = hashlib.blake2b(repr((height, width, 3)).encode(), digest_size=16)
+    rows = max(1, _STRIP // max(1, width))
+    for top in range(0, height, rows):
+        digest.update(np.ascontiguousarray(frame.read((0, top, width, min(top + rows, height)))).data)
+    return digest.hexdigest()
+
+
+def shown_parts(
+    exemplars: Sequence[Exemplar], frame: FrameReader, most_pixels: int
+) -> list[tuple[Frame, Box, list[int], list[Exemplar]]]:
+    """Cut the parts of a large frame that show its examples.
+
+    Parameters
+    ----------
+    exemplars
+        All on this frame.
+    frame
+        The frame.
+    most_pixels
+        A part should not have more.
+
+    Returns
+    -------
+    list of tuple
+        Each part as a frame, where it lies, and the numbers of its examples with these examples in its own coordinates.
+        Examples of which nothing lies on the frame are missing.
+
+    Raises
+    ------
+    InputError
+        If the frame cannot be read.
+    """
+    boxes = [_box_of(exemplar, frame.shape) for exemplar in exemplars]
+    usable = [i for i, box in enumerate(boxes) if box is not None]
+    if not usable:
+        return []
+    parts = []
+    for window, numbers in example_windows([box for box in boxes if box], frame.shape, most_pixels):
+        part = Frame(frame.read(window), frame.name, frame.location)
+        chosen = [usable[i] for i in numbers]
+        parts.append((part, window, chosen, [_moved(exemplars[i], part, window) for i in chosen]))
+    return parts
+
+
+def on_frame(mask: InstanceMask, window: Box, frame_shape: tuple[int, int]) -> InstanceMask:
+    """Return a mask of a part of a frame as one of the frame."""
+    return InstanceMask(mask.data, mask.x0 + window[0], mask.y0 + window[1], frame_shape)
+
+
+def in_window(mask: InstanceMask, window: Box) -> InstanceMask | None:
+    """Return the part of a frame's mask that lies in a window, as a mask of the window; None when there is none."""
+    common = intersect(mask.box, window)
+    if common is None:
+        return None
+    shape = (window[3] - window[1], window[2] - window[0])
+    part = crop_to_object(mask.window(common), shape, common[0] - window[0], common[1] - window[1])
+    return part if part.area else None
+
+
+class Staged:
+    """A :class:`~sam2_fewshot.protocols.Progress` that says in which part of the work a stage is.
+
+    Parameters
+    ----------
+    progress
+        Who is told.
+    """
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self.part = ""
+
+    def start(self, stage: str, total: int | None = None) -> None:
+        """Pass on, with the part before the stage."""
+        self._progress.start(f"{self.part}{stage}", total)
+
+    def advance(self, steps: int = 1) -> None:
+        """Pass on."""
+        self._progress.advance(steps)
+
+    def warn(self, sentence: str) -> None:
+        """Pass on."""
+        self._progress.warn(sentence)
+
+
+def _box_of(exemplar: Exemplar, shape: tuple[int, int]) -> Box | None:
+    """Return an example's bounding box inside its frame, None when there is none."""
+    if exemplar.polygon is not None:
+        bounds = exemplar.polygon.bounds
+        if not np.isfinite(bounds).all():
+            return None
+    elif exemplar.point is not None:
+        x, y = exemplar.point
+        bounds = (x, y, x + 1, y + 1)
+    elif exemplar.mask is not None and exemplar.mask.shape == shape:
+        bounds = crop_to_object(exemplar.mask).box
+    else:
+        return None
+    left, top, right, bottom = (int(np.clip(value, -1, 2**40)) for value in bounds)
+    return intersect((left, top, right + 1, bottom + 1), (0, 0, shape[1], shape[0]))
+
+
+def _moved(exemplar: Exemplar, part: Frame, window: Box) -> Exemplar:
+    """Return an example of a frame as one of a part of it."""
+    x0, y0, x1, y1 = window
+    mask, polygon, point = exemplar.mask, exemplar.polygon, exemplar.point
+    return replace(
+        exemplar,
+        image=part,
+        mask=None if mask is None else mask[y0:y1, x0:x1],
+        polygon=None if polygon is None else affinity.translate(polygon, -x0, -y0),
+        point=None if point is None else (point[0] - x0, point[1] - y0),
+    )
