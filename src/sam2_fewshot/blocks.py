@@ -1,4 +1,4 @@
-"""Frames that are searched block by block: where the blocks lie, which objects each owns, and how they become one result.
+"""Frames that are searched block by block: where the blocks lie, what each owns, and how they become one result.
 
 A block's core is what it answers for; what is read reaches beyond it by a halo, so that objects on the border are whole.
 Cores begin at multiples of a step after which the method's own tiles repeat: two blocks then see the same features where
@@ -127,12 +127,9 @@ def least_pixels(step: int, reach: int) -> int:
 
 def is_cut(mask: InstanceMask, read: Box) -> bool:
     """Tell whether a mask touches the end of the pixels that were read, where the frame goes on."""
-    x0, y0, x1, y1 = mask.box
     height, width = mask.frame_shape
-    return (
-        (x0 <= read[0] > 0) or (y0 <= read[1] > 0) or (x1 >= read[2] and read[2] < width) or
-        (y1 >= read[3] and read[3] < height)
-    )
+    ends = ((0, 0, -1), (1, 0, -1), (2, width, 1), (3, height, 1))
+    return any(bool(read[side] != end) and bool(way * (mask.box[side] - read[side]) >= 0) for side, end, way in ends)
 
 
 def is_owned(mask: InstanceMask, block: Block, slack: int = 0) -> bool:
@@ -183,8 +180,8 @@ def is_even(pixels: NDArray[np.uint8], frame_contrast: float, diameter: float) -
 def join(finds: Sequence[BlockFinds]) -> tuple[list[Detection], list[InstanceMask]]:
     """Make one result of what the blocks found.
 
-    Each object is taken from the block that answers for it. One that a neighbour found as well, with a middle a little to
-    this side or that of the border, is taken once.
+    Each object is taken from the block that answers for it. One that a neighbour found as well, with a middle a little
+    to this side or that of the border, is taken once.
 
     Parameters
     ----------
@@ -215,9 +212,9 @@ def join(finds: Sequence[BlockFinds]) -> tuple[list[Detection], list[InstanceMas
         kept[at] = not any(_share(item.instance, items[i].instance) > most for i in near)
     left: list[InstanceMask] = []
     for mask in sorted((mask for each in finds for mask in each.cut), key=lambda mask: -mask.area):
-        near = [items[int(i)].instance for i in tree.query(shapely.box(*mask.box)) if kept[i]]
+        beside = [items[int(i)].instance for i in tree.query(shapely.box(*mask.box)) if kept[i]]
         # A piece belongs to what covers it; what lies within a long object does not explain the object.
-        covered = any(shared_area(mask, other) > _SAME * mask.area for other in near)
+        covered = any(shared_area(mask, other) > _SAME * mask.area for other in beside)
         if not covered and not any(intersect(mask.box, other.box) for other in left):
             left.append(mask)
     taken = [item for item, is_kept in zip(items, kept, strict=True) if is_kept]
@@ -232,7 +229,9 @@ def window_around(mask: InstanceMask, margin: int) -> Box:
     return max(x0 - grown, 0), max(y0 - grown, 0), min(x1 + grown, width), min(y1 + grown, height)
 
 
-def example_windows(boxes: Sequence[Box], frame_shape: tuple[int, int], most_pixels: int) -> list[tuple[Box, list[int]]]:
+def example_windows(
+    boxes: Sequence[Box], frame_shape: tuple[int, int], most_pixels: int
+) -> list[tuple[Box, list[int]]]:
     """Return which parts of a large frame show its examples, each with the numbers of those in it.
 
     Parameters
@@ -266,8 +265,6 @@ def example_windows(boxes: Sequence[Box], frame_shape: tuple[int, int], most_pix
     for number, (x0, y0, x1, y1) in enumerate(boxes):
         fields.setdefault(((y0 + y1) // side, (x0 + x1) // side), []).append(number)
     return [(around(numbers), numbers) for _, numbers in sorted(fields.items())]
-
-
 
 
 def _share(a: InstanceMask, b: InstanceMask) -> float:

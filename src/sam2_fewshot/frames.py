@@ -67,9 +67,7 @@ def overview(frame: FrameReader, step: int) -> NDArray[np.uint8]:
     """
     height, width = frame.shape
     rows = max(1, _STRIP // (step * max(1, width))) * step
-    parts = [
-        _reduced(frame.read((0, top, width, min(top + rows, height))), step) for top in range(0, height, rows)
-    ]
+    parts = [_reduced(frame.read((0, top, width, min(top + rows, height))), step) for top in range(0, height, rows)]
     return np.concatenate(parts)
 
 

@@ -9,21 +9,33 @@ from typing import TYPE_CHECKING
 import numpy as np
 from shapely import affinity
 
-from sam2_fewshot.blocks import Block, block_plan, contrast_of, example_windows, least_pixels
+from sam2_fewshot.blocks import (
+    Block,
+    BlockFinds,
+    block_plan,
+    contrast_of,
+    example_windows,
+    is_cut,
+    is_owned,
+    least_pixels,
+    window_around,
+)
 from sam2_fewshot.frames import overview
 from sam2_fewshot.geometry.outlines import crop_to_object
-from sam2_fewshot.geometry.overlap import intersect
+from sam2_fewshot.geometry.overlap import intersect, shared_area
+from sam2_fewshot.methods.common import RunStats
 from sam2_fewshot.records import Frame, InstanceMask
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from sam2_fewshot.protocols import FrameReader, Progress
-    from sam2_fewshot.records import Box, Exemplar
+    from sam2_fewshot.records import Box, Detection, Exemplar
     from sam2_fewshot.similarity.object_model import ObjectModel
 
 _REACH = 2.0
-"""The halo is this many times the longest side of an example: objects up to so long are whole in the block that owns them."""
+"""The halo is this many times the longest side of an example: objects up to so long are whole in the block that owns
+them."""
 _OVERVIEW = 2048
 """Pixels; the contrast of a frame is measured on a picture of about this side."""
 _ENDS = 0.5
@@ -95,8 +107,8 @@ def plan_search(
     least = least_pixels(step, reach)
     if least > most_pixels:
         progress.warn(
-            f"Objects of this size need {least / 1e6:.1f} megapixels at a time, which may take more than Max Memory allows; "
-            "raise it if the memory does not suffice."
+            f"Objects of this size need {least / 1e6:.1f} megapixels at a time, which may take more than Max Memory "
+            "allows; raise it if the memory does not suffice."
         )
     blocks = block_plan(frame.shape, max(most_pixels, least), step, reach, shift)
     known: list[InstanceMask] = []
@@ -118,9 +130,29 @@ def reader_digest(frame: FrameReader) -> str:
     return digest.hexdigest()
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class ShownPart:
+    """A frame, or a part of a large one, with its examples.
+
+    Parameters
+    ----------
+    frame
+        The part.
+    window
+        Where it lies in its frame; only the corner counts.
+    numbers, exemplars
+        Which of the frame's examples are on it, and these in its own coordinates.
+    """
+
+    frame: Frame
+    window: Box
+    numbers: Sequence[int]
+    exemplars: Sequence[Exemplar]
+
+
 def shown_parts(
-    exemplars: Sequence[Exemplar], frame: FrameReader, most_pixels: int
-) -> list[tuple[Frame, Box, list[int], list[Exemplar]]]:
+    exemplars: Sequence[Exemplar], frame: FrameReader, most_pixels: int, progress: Progress
+) -> list[ShownPart]:
     """Cut the parts of a large frame that show its examples.
 
     Parameters
@@ -131,12 +163,8 @@ def shown_parts(
         The frame.
     most_pixels
         A part should not have more.
-
-    Returns
-    -------
-    list of tuple
-        Each part as a frame, where it lies, and the numbers of its examples with these examples in its own coordinates.
-        Examples of which nothing lies on the frame are missing.
+    progress
+        Is warned of examples of which nothing lies on the frame; they are in no part.
 
     Raises
     ------
@@ -145,14 +173,90 @@ def shown_parts(
     """
     boxes = [_box_of(exemplar, frame.shape) for exemplar in exemplars]
     usable = [i for i, box in enumerate(boxes) if box is not None]
-    if not usable:
-        return []
+    for number, (exemplar, box) in enumerate(zip(exemplars, boxes, strict=True), 1):
+        if box is None:
+            progress.warn(
+                f"{exemplar.label or f'Example {number}'} is left out: no pixel of it lies on its image, {frame.name}."
+            )
     parts = []
-    for window, numbers in example_windows([box for box in boxes if box], frame.shape, most_pixels):
-        part = Frame(frame.read(window), frame.name, frame.location)
-        chosen = [usable[i] for i in numbers]
-        parts.append((part, window, chosen, [_moved(exemplars[i], part, window) for i in chosen]))
+    if usable:
+        for window, numbers in example_windows([box for box in boxes if box], frame.shape, most_pixels):
+            part = Frame(frame.read(window), frame.name, frame.location)
+            chosen = [usable[i] for i in numbers]
+            parts.append(ShownPart(part, window, chosen, [_moved(exemplars[i], part, window) for i in chosen]))
     return parts
+
+
+def sorted_out(block: Block, found: Sequence[Detection], halo: int, stats: RunStats) -> BlockFinds:
+    """Return what a block answers for, of all that was found in its pixels."""
+    cut = [is_cut(item.instance, block.read) for item in found]
+    return BlockFinds(
+        block,
+        [
+            item
+            for item, not_whole in zip(found, cut, strict=True)
+            if not not_whole and is_owned(item.instance, block, halo // 4)
+        ],
+        [
+            item.instance
+            for item, not_whole in zip(found, cut, strict=True)
+            if not_whole and in_window(item.instance, block.core) is not None
+        ],
+        stats.candidates,
+        dict(stats.seconds),
+    )
+
+
+def summed(finds: Sequence[BlockFinds]) -> RunStats:
+    """Return how the search of a frame went, from how it went in its blocks."""
+    stats = RunStats(blocks=len(finds))
+    for each in finds:
+        stats.candidates += each.candidates
+        stats.blank += each.blank
+        for stage, seconds in each.seconds.items():
+            stats.seconds[stage] = stats.seconds.get(stage, 0.0) + seconds
+    return stats
+
+
+def look_again(
+    detections: Sequence[Detection],
+    cut: Sequence[InstanceMask],
+    plan: SearchPlan,
+    search: Callable[[Box], Sequence[Detection]],
+) -> tuple[list[Detection], int]:
+    """Search once more for what was seen in no block whole, each in a window around what was seen of it.
+
+    Parameters
+    ----------
+    detections
+        What was found.
+    cut
+        The pieces.
+    plan
+        How the frame is searched.
+    search
+        Searches a window.
+
+    Returns
+    -------
+    detections
+        With those that are whole now, in no order.
+    lost
+        How many do not fit into a window that may be searched at a time.
+    """
+    kept, lost = list(detections), 0
+    for piece in cut:
+        window = window_around(piece, plan.halo)
+        if (window[2] - window[0]) * (window[3] - window[1]) > plan.most_pixels:
+            lost += 1
+            continue
+        for item in search(window):
+            if not is_cut(item.instance, window) and 2 * shared_area(item.instance, piece) > piece.area:
+                # What it covers was taken for an object of its own where only a part could be seen.
+                kept = [other for other in kept if 2 * shared_area(item.instance, other.instance) <= other.area]
+                kept.append(item)
+                break
+    return kept, lost
 
 
 def on_frame(mask: InstanceMask, window: Box, frame_shape: tuple[int, int]) -> InstanceMask:

@@ -2,7 +2,8 @@
 
 Fit: each example → its mask → what a method learns from the masks and their frames. Segment: a frame → what the method
 finds on it, each with a score → those at or above the threshold, as outlines. The methods are in
-:mod:`sam2_fewshot.methods`. A frame too large for the memory is searched in blocks (:mod:`sam2_fewshot.blocks`), in the same way.
+:mod:`sam2_fewshot.methods`. A frame too large for the memory is searched in blocks (:mod:`sam2_fewshot.blocks`), in
+the same way.
 """
 
 from __future__ import annotations
@@ -12,13 +13,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sam2_fewshot.blocks import BlockFinds, is_cut, is_even, is_owned, join, window_around
+from sam2_fewshot.blocks import BlockFinds, is_even, join
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.frames import as_frame
 from sam2_fewshot.geometry.outlines import largest_part, mask_to_polygon
-from sam2_fewshot.geometry.overlap import shared_area
 from sam2_fewshot.geometry.tiles import TileGrid
-from sam2_fewshot.large import Staged, in_window, on_frame, plan_search, reader_digest, shown_parts
+from sam2_fewshot.large import (
+    ShownPart,
+    Staged,
+    in_window,
+    look_again,
+    on_frame,
+    plan_search,
+    reader_digest,
+    shown_parts,
+    sorted_out,
+    summed,
+)
 from sam2_fewshot.methods.common import RunStats, Shown
 from sam2_fewshot.methods.grid import GridMethod
 from sam2_fewshot.methods.guided import GuidedMethod
@@ -132,8 +143,8 @@ class FewShotSegmenter:
         """
         if self.model_sha256 != objects.model_sha256:
             raise InputError(
-                f"This was learned with other weights ({objects.model_name}, SHA-256 {objects.model_sha256[:12]}…) than "
-                f"{self.model_name} (SHA-256 {self.model_sha256[:12]}…). Use that checkpoint, or learn again."
+                f"This was learned with other weights ({objects.model_name}, SHA-256 {objects.model_sha256[:12]}…) "
+                f"than {self.model_name} (SHA-256 {self.model_sha256[:12]}…). Use that checkpoint, or learn again."
             )
         self._objects = objects
         return self
@@ -165,26 +176,21 @@ class FewShotSegmenter:
             on_it = [exemplars[i] for i in group]
             image = on_it[0].image
             if isinstance(image, FrameReader) and self.is_large(image):
-                digest, window_of = reader_digest(image), image.shape
-                parts = [
-                    (part, window, [group[n] for n in numbers], moved)
-                    for part, window, numbers, moved in shown_parts(on_it, image, self._most_pixels)
-                ]
-                self._tell_missing(exemplars, group, parts, image)
+                digest, shape = reader_digest(image), image.shape
+                parts = shown_parts(on_it, image, self._most_pixels, self._progress)
             else:
-                frame = as_frame(image, self.settings)
-                digest, window_of = frame_digest(frame.pixels), frame.shape
-                parts = [(frame, (0, 0, 0, 0), group, on_it)]
-            for frame, window, numbers, moved in parts:
-                masks = {
-                    i: mask for i, item in zip(numbers, moved, strict=True) if (mask := self._mask(item, frame, i))
-                }
-                known += [KnownObject(digest, on_frame(mask, window, window_of)) for mask in masks.values()]
+                whole = as_frame(image, self.settings)
+                digest, shape = frame_digest(whole.pixels), whole.shape
+                parts = [ShownPart(whole, (0, 0, 0, 0), range(len(group)), on_it)]
+            for part in parts:
+                numbered = zip([group[n] for n in part.numbers], part.exemplars, strict=True)
+                masks = {i: mask for i, item in numbered if (mask := self._mask(item, part.frame, i))}
+                known += [KnownObject(digest, on_frame(mask, part.window, shape)) for mask in masks.values()]
                 wanted, unwanted = (
                     [mask for i, mask in masks.items() if i in chosen and exemplars[i].negative is sign]
                     for sign in (False, True)
                 )
-                shown.append(Shown(frame.pixels, wanted, unwanted))
+                shown.append(Shown(part.frame.pixels, wanted, unwanted))
         areas = [mask.area for frame in shown for mask in frame.wanted]
         if not areas:
             raise InputError(
@@ -262,55 +268,23 @@ class FewShotSegmenter:
         if is_even(pixels, plan.contrast, plan.diameter):
             return BlockFinds(block, blank=True)
         detections, stats = self._in_window(frame, plan, block.read, pixels)
-        near = [item for item in detections if is_owned(item.instance, block, plan.halo // 4)]
-        cut = [
-            item.instance
-            for item in detections
-            if is_cut(item.instance, block.read) and in_window(item.instance, block.core) is not None
-        ]
-        whole = [item for item in near if not is_cut(item.instance, block.read)]
-        return BlockFinds(block, whole, cut, stats.candidates, dict(stats.seconds))
+        return sorted_out(block, detections, plan.halo, stats)
 
     def join(self, frame: FrameReader, plan: SearchPlan, finds: Sequence[BlockFinds]) -> list[Detection]:
         """Make one result of what was found in a frame's blocks, the highest score first.
 
-        Objects longer than the blocks overlap are searched once more, each in a window around what was seen of it; one that
-        does not fit into the largest window is left out with a warning.
+        Objects longer than the blocks overlap are searched once more, each in a window around what was seen of it; one
+        that does not fit into the largest window is left out with a warning.
         """
         detections, cut = join(finds)
-        stats = RunStats(
-            candidates=sum(each.candidates for each in finds),
-            blocks=len(finds),
-            blank=sum(each.blank for each in finds),
-        )
-        for each in finds:
-            for stage, seconds in each.seconds.items():
-                stats.seconds[stage] = stats.seconds.get(stage, 0.0) + seconds
-        lost = 0
-        for piece in cut:
-            window = window_around(piece, plan.halo)
-            if (window[2] - window[0]) * (window[3] - window[1]) > plan.most_pixels:
-                lost += 1
-                continue
-            again, _ = self._in_window(frame, plan, window, frame.read(window))
-            whole = [
-                item
-                for item in again
-                if 2 * shared_area(item.instance, piece) > piece.area and not is_cut(item.instance, window)
-            ]
-            # What it covers was taken for an object of its own where only a part could be seen.
-            for item in whole[:1]:
-                detections = [
-                    other for other in detections if 2 * shared_area(item.instance, other.instance) <= other.area
-                ]
-                detections.append(item)
+        detections, lost = look_again(detections, cut, plan, lambda window: self._in_window(frame, plan, window)[0])
         if lost:
             self._progress.warn(
-                f"{frame.name}: {lost} object{'s are' if lost > 1 else ' is'} larger than the blocks in which the frame is "
-                f"searched overlap ({plan.halo} px), and left out. Mark one of them as an example, which widens the overlap, or "
-                "raise Max Memory."
+                f"{frame.name}: {lost} object{'s are' if lost > 1 else ' is'} larger than the blocks in which the "
+                f"frame is searched overlap ({plan.halo} px), and left out. Mark one of them as an example, which "
+                "widens the overlap, or raise Max Memory."
             )
-        self.last_run = stats
+        self.last_run = summed(finds)
         return sorted(detections, key=lambda detection: detection.score, reverse=True)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -385,12 +359,13 @@ class FewShotSegmenter:
             return 1
         return TileGrid((1, 1), GuidedModel.from_arrays(self.object_model.learned).side).core
 
-
     def _in_window(
-        self, frame: FrameReader, plan: SearchPlan, window: Box, pixels: NDArray[np.uint8]
+        self, frame: FrameReader, plan: SearchPlan, window: Box, pixels: NDArray[np.uint8] | None = None
     ) -> tuple[list[Detection], RunStats]:
         """Search a part of a frame; masks and outlines are those of the frame."""
         stats = RunStats()
+        if pixels is None:
+            pixels = frame.read(window)
         known = [part for mask in plan.known if (part := in_window(mask, window))]
         found = self._method.find(self.object_model.learned, pixels, known, stats)
         with stats.stage("outline"):
@@ -410,16 +385,6 @@ class FewShotSegmenter:
             for item in found
             if item.score >= self.settings.similarity_threshold
         ]
-
-    def _tell_missing(
-        self, exemplars: Sequence[Exemplar], group: Sequence[int], parts: Sequence[Any], image: FrameReader
-    ) -> None:
-        """Warn of examples of which nothing lies on their frame."""
-        there = {i for _, _, numbers, _ in parts for i in numbers}
-        for i in group:
-            if i not in there:
-                name = exemplars[i].label or f"Example {i + 1}"
-                self._progress.warn(f"{name} is left out: no pixel of it lies on its image, {image.name}.")
 
     def _chosen(self, exemplars: Sequence[Exemplar]) -> set[int]:
         """Return the indices of the examples to learn from: at most ``max_examples`` of either sign."""

@@ -205,8 +205,8 @@ class Settings(BaseModel):
     max_memory: float = _knob(
         0.0,
         "Max Memory",
-        "Memory that the program may take, the model included; larger frames are searched in blocks that fit. 0 is half "
-        "of what the machine or container allows.",
+        "Memory that the program may take, the model included; larger frames are searched in blocks that fit. 0 is "
+        "half of what the machine or container allows.",
         group="machine",
         unit="GB",
         ge=0.0,

@@ -145,8 +145,8 @@ def segment(
     scheduler: Annotated[
         str | None,
         typer.Option(
-            help="Share the frames among processes with Dask: a scheduler's address (tcp://host:8786), a number of workers on "
-            "this machine, or local to choose it. Default: this process alone.",
+            help="Share the frames among processes with Dask: a scheduler's address (tcp://host:8786), a number of "
+            "workers on this machine, or local to choose it. Default: this process alone.",
             metavar="WHERE",
             rich_help_panel=_HOW,
             show_default=False,

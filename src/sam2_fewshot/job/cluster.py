@@ -54,8 +54,9 @@ def connected(scheduler: Any, settings: Settings) -> Iterator[tuple[Any, Setting
     """
     if importlib.util.find_spec("distributed") is None:
         raise InputError('For --scheduler a package is missing: pip install "sam2-fewshot[dask]".')
-    import distributed
+    from importlib import import_module
 
+    distributed: Any = import_module("distributed")  # it has no type hints that mypy could follow
     if isinstance(scheduler, distributed.Client):
         yield scheduler, settings
         return
@@ -66,8 +67,8 @@ def connected(scheduler: Any, settings: Settings) -> Iterator[tuple[Any, Setting
             client = distributed.Client(text, timeout=20, set_as_default=False)
         except (OSError, TimeoutError, ValueError) as error:
             raise InputError(
-                f"No Dask scheduler answers at {text} ({type(error).__name__}); check the address, and that it runs with the "
-                "same version of Dask."
+                f"No Dask scheduler answers at {text} ({type(error).__name__}); check the address, and that it runs "
+                "with the same version of Dask."
             ) from None
         with client:
             yield client, settings
@@ -100,8 +101,8 @@ def _local(text: str, settings: Settings) -> tuple[int, Settings]:
         count = int(text)
     else:
         raise SettingsError(
-            f"The scheduler is {text!r}, but it must be an address such as tcp://host:8786, local, or a number of worker "
-            "processes on this machine."
+            f"The scheduler is {text!r}, but it must be an address such as tcp://host:8786, local, or a number of "
+            "worker processes on this machine."
         )
     return count, settings.changed({"max_memory": total / count})
 
@@ -111,8 +112,8 @@ def on_cluster(
 ) -> Iterator[Outcome]:
     """Yield what becomes of each frame, in the order in which they are finished.
 
-    A frame is a task; one that is too large for a worker's memory is a task a block. Dask does the tasks of a worker that
-    dies again elsewhere. Where workers offer the resource ``GPU``, each task takes one.
+    A frame is a task; one that is too large for a worker's memory is a task a block. Dask does the tasks of a worker
+    that dies again elsewhere. Where workers offer the resource ``GPU``, each task takes one.
 
     Parameters
     ----------
@@ -127,7 +128,7 @@ def on_cluster(
     watch, shown
         Are told how it goes.
     """
-    from distributed import as_completed
+    from importlib import import_module
 
     request = plan.request
     recipe = Recipe(
@@ -142,7 +143,7 @@ def on_cluster(
     held = client.submit(same, recipe, key=f"recipe-{recipe.key}")
     resources = _resources(client)
     ahead = _AHEAD * max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
-    done = as_completed(loop=client.loop)
+    done = import_module("distributed").as_completed(loop=client.loop)
     about: dict[Any, tuple[Task, Block | None]] = {}
     large: dict[int, _Large] = {}
     waiting = iter(tasks)
@@ -282,8 +283,8 @@ def _words(error: BaseException) -> str:
 
     if isinstance(error, KilledWorker):
         return (
-            "the worker processes that tried it died, each time. Most often the memory is too small: lower --max-memory, or "
-            "give the workers more."
+            "the worker processes that tried it died, each time. Most often the memory is too small: lower "
+            "--max-memory, or give the workers more."
         )
     if isinstance(error, FewShotError | OSError | MemoryError):
         return sentence_of(error)

@@ -28,8 +28,9 @@ _PIECES, _PIECE = 16, 4096
 def signature(path: Path) -> list[object]:
     """Return what tells whether an image is the same as before: name, bytes, time of the last change, and samples.
 
-    Reading a terabyte again only to hash it would take longer than most runs, so a few pieces are. Of an OME-Zarr the names,
-    sizes and times of all its files are taken; of one on the web the metadata, so that changed pixels go unnoticed there.
+    Reading a terabyte again only to hash it would take longer than most runs, so a few pieces are. Of an OME-Zarr the
+    names, sizes and times of all its files are taken; of one on the web the metadata, so that changed pixels go
+    unnoticed there.
     """
     if remote(path) is not None:
         from sam2_fewshot.readers.ome_zarr import metadata_text

@@ -1,8 +1,8 @@
 """One run at a time in an output folder.
 
 The lock is held by the operating system on an open file, so it goes with the process however that ends; the file itself
-may stay behind and means nothing. Over NFS it is the file server's lock (NFS 4, or version 3 with its lock service), and
-containers that share a folder of one machine share its locks.
+may stay behind and means nothing. Over NFS it is the file server's lock (NFS 4, or version 3 with its lock service),
+and containers that share a folder of one machine share its locks.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import shapely.affinity
 
@@ -49,7 +49,7 @@ def png_of(
     else:
         pixels = overview(frame, step)
 
-        def smaller(geometry: shapely.Geometry) -> shapely.Geometry:
+        def smaller(geometry: Any) -> Any:
             return shapely.affinity.scale(geometry, 1 / step, 1 / step, origin=(0, 0))
 
         detections = [replace(item, polygon=smaller(item.polygon)) for item in detections]

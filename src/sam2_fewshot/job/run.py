@@ -130,16 +130,14 @@ def run(
         return _run(plan, engine, client, shown, watch, seconds)
 
 
-def _run(
-    plan: Plan, engine: Engine, client: Any, shown: Display, watch: Watch, seconds: dict[str, float]
-) -> Summary:
+def _run(plan: Plan, engine: Engine, client: Any, shown: Display, watch: Watch, seconds: dict[str, float]) -> Summary:
     """Learn, do the frames that are left, and put the results together."""
     request = plan.request
     results = Results(plan, engine)
     left = [frame for frame in plan.frames if not results.have(frame)]
     if left:
         with _timed(seconds, "learn examples"):
-            engine.fit([example.exemplar for example in plan.examples])
+            _learn(engine, plan, watch, shown)
 
     general = watch.take()
     failures: list[Failure] = []
@@ -176,6 +174,16 @@ def _run(
     )
 
 
+def _learn(engine: Engine, plan: Plan, watch: Watch, shown: Display) -> None:
+    from sam2_fewshot.job.object_cache import cache_folder, learn
+    from sam2_fewshot.segmenter import FewShotSegmenter
+
+    if not isinstance(engine, FewShotSegmenter):
+        engine.fit([example.exemplar for example in plan.examples])
+    elif learn(engine, plan.examples, watch, cache_folder()):
+        shown.say("These examples were learned before; what was learned is taken from the cache.")
+
+
 def _outcomes(
     tasks: Sequence[Task], plan: Plan, engine: Engine, client: Any, watch: Watch, shown: Display
 ) -> Generator[Outcome]:
@@ -190,7 +198,7 @@ def _outcomes(
 
 
 def _record(outcomes: Iterable[Outcome], results: Results, shown: Display, failures: list[Failure]) -> None:
-    """Put frames on disk as they come. A result that cannot be written ends it, because the next would not be either."""
+    """Put frames on disk as they come. The first that cannot be written ends it: the next would not be either."""
     for outcome in outcomes:
         name = results.name(outcome.frame)
         trouble = outcome.trouble

@@ -98,9 +98,7 @@ def one_by_one(
         )
 
 
-def told(
-    name: str, flat: bool, stats: Any, warn: Callable[[str], None], say: Callable[[str], None]
-) -> None:
+def told(name: str, flat: bool, stats: Any, warn: Callable[[str], None], say: Callable[[str], None]) -> None:
     """Tell what is to be said of a finished frame.
 
     Parameters

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,6 @@ from sam2_fewshot.errors import FewShotError, InputError
 from sam2_fewshot.job.picture import png_of
 from sam2_fewshot.job.work import sentence_of, told
 from sam2_fewshot.readers import open_images
-from sam2_fewshot.records import Location
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from sam2_fewshot.blocks import Block, BlockFinds
     from sam2_fewshot.large import SearchPlan
     from sam2_fewshot.readers import ChannelSetting
-    from sam2_fewshot.records import Box, Detection
+    from sam2_fewshot.records import Box, Detection, Location
     from sam2_fewshot.segmenter import FewShotSegmenter
     from sam2_fewshot.settings import Settings
     from sam2_fewshot.similarity.object_model import ObjectModel
@@ -170,11 +169,7 @@ _ONE_AT_A_TIME = threading.Lock()
 _HELD: dict[str, tuple[FewShotSegmenter, _Heard]] = {}
 
 
-def _answered(
-    recipe: Recipe, address: Address, work: Callable[[FewShotSegmenter, _Placed, _Heard], Reply]
-) -> Reply:
-    from dataclasses import replace
-
+def _answered(recipe: Recipe, address: Address, work: Callable[[FewShotSegmenter, _Placed, _Heard], Reply]) -> Reply:
     began = time.perf_counter()
     with _ONE_AT_A_TIME:
         try:
@@ -195,9 +190,9 @@ def _segmenter(recipe: Recipe) -> tuple[FewShotSegmenter, _Heard]:
         segmenter = FewShotSegmenter(recipe.model, _own_device(recipe.device), recipe.settings, said)
         if segmenter.model_sha256 != recipe.sha256:
             raise InputError(
-                f"A worker has other weights ({segmenter.model_name}, SHA-256 {segmenter.model_sha256[:12]}…) than the program "
-                f"that learned from the examples (SHA-256 {recipe.sha256[:12]}…); name the checkpoint with --model, and see that "
-                "all machines have the same."
+                f"A worker has other weights ({segmenter.model_name}, SHA-256 {segmenter.model_sha256[:12]}…) than the "
+                f"program that learned from the examples (SHA-256 {recipe.sha256[:12]}…); name the checkpoint with "
+                "--model, and see that all machines have the same."
             )
         _HELD[recipe.key] = segmenter.adopt(recipe.objects), said
     return _HELD[recipe.key]

@@ -8,13 +8,13 @@ from pathlib import Path
 
 BYTES_PER_PIXEL = 130
 """Memory that a search takes for a pixel of the block: its picture, the maps, and the masks of the candidates. Measured
-with the guided method and the embedded checkpoint: 54 on a frame of 4 Mpx, 58 on one of 16 (``benchmarks/large.py``); others
-have more candidates, so that twice as much is reckoned with."""
+with the guided method and the embedded checkpoint: 54 on a frame of 4 Mpx, 58 on one of 16 (``benchmarks/large.py``);
+others have more candidates, so that twice as much is reckoned with."""
 RESERVE = 1_100_000_000
 """Memory in bytes of the interpreter, torch and the embedded checkpoint, before the first frame; measured .85 GB."""
 _BLOCK, _BLOCK_STEPS = 1 << 24, 10
-"""A block of 4,096 × 4,096 pixels, or of ten steps each way where objects are large, gains little by being larger, since its
-halo is a small part of it by then."""
+"""A block of 4,096 × 4,096 pixels, or of ten steps each way where objects are large, gains little by being larger,
+since its halo is a small part of it by then."""
 _NO_LIMIT = 1 << 60
 
 
@@ -41,10 +41,8 @@ def block_pixels(max_memory: float, step: int = 1, allowed: int | None = None) -
     allowed
         Bytes that are allowed; :func:`allowed_memory` when left out.
     """
-    if max_memory:
-        total = int(max_memory * 1e9)
-    else:
-        total = (allowed_memory() if allowed is None else allowed) // 2
+    half = (allowed_memory() if allowed is None else allowed) // 2
+    total = int(max_memory * 1e9) or half
     enough = max(_BLOCK, (_BLOCK_STEPS * step) ** 2)
     return max(1, min(enough, (total - RESERVE) // BYTES_PER_PIXEL))
 

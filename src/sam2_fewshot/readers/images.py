@@ -303,16 +303,13 @@ def _expand(paths: Iterable[Path | str], progress: Progress) -> Iterator[Path]:
             continue
         with reading(path):
             found = sorted((file for file in path.iterdir() if not file.name.startswith(".")), key=natural_key)
-        images = [
-            file
-            for file in found
-            if is_zarr(file) or (file.is_file() and file.suffix.lower() in IMAGE_SUFFIXES)
-        ]
+        images = [file for file in found if is_zarr(file) or (file.is_file() and file.suffix.lower() in IMAGE_SUFFIXES)]
         stems = {stem_of(file) for file in images}
         labels = [file for file in images if stems & set(example_stems(file)[1:])]
         if not images:
             raise InputError(
-                f"There is no image in the folder {path} ({len(found)} other files); TIFF, PNG, JPEG and OME-Zarr are read."
+                f"There is no image in the folder {path} ({len(found)} other files); TIFF, PNG, JPEG and OME-Zarr are "
+                "read."
             )
         _tell_skipped(path, [file for file in found if file.is_file() and file not in images], "not an image", progress)
         _tell_skipped(path, labels, "labels of another image, by the name", progress)

@@ -1,12 +1,12 @@
 """OME-Zarr 0.4 and 0.5 (https://ngff.openmicroscopy.org), in a folder, on the web or in S3, read by region.
 
 What is read is the first multiscale image of the group; a group as bioformats2raw writes it holds its images in
-``0``, ``1``, … and the first of them is read. The array of full resolution gives the pixels, a smaller one the contrast.
+``0``, ``1``, … and the first of them is read. The array of full resolution gives the pixels, a smaller one the
+contrast.
 """
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
 import json
 import math
@@ -73,9 +73,7 @@ class ZarrSource:
         enough = [
             number
             for number, level in enumerate(self._levels)
-            if number
-            and level.shape[-1] * level.shape[-2] >= pixels
-            and self._size(level, "z") == self.header.size_z
+            if number and level.shape[-1] * level.shape[-2] >= pixels and self._size(level, "z") == self.header.size_z
         ]
         return self._read(enough[-1], z, t, None) if enough else None
 
@@ -138,7 +136,7 @@ def _open(path: Path, patience: float) -> tuple[Any, str, list[Any], Mapping[str
         raise InputError(f"{path.name} is a Zarr without OME metadata (no multiscales), so its axes are not known.")
     image = attributes["multiscales"][0]
     axes = "".join(str(axis["name"] if isinstance(axis, dict) else axis).lower() for axis in image.get("axes", _AXES))
-    levels = [group[str(level["path"])] for level in image["datasets"]]
+    levels: list[Any] = [group[str(level["path"])] for level in image["datasets"]]
     if not levels or any(len(axes) != len(level.shape) for level in levels):
         raise ValueError("its axes do not fit its arrays")
     if set(axes) - set(_AXES) or axes[-2:] != "yx" or len(set(axes)) != len(axes):
@@ -186,9 +184,7 @@ def _look(path: Path, group: Any, axes: str, levels: Sequence[Any], attributes: 
     count = size.get("c", 1)
     names, colors = _channels(attributes, count)
     lowered = tuple(str(name).lower() for name in names)
-    photo = (
-        count == 3 and np.dtype(full.dtype) == np.uint8 and (colors == _PRIMARIES or lowered in _PHOTO_NAMES)
-    )
+    photo = count == 3 and np.dtype(full.dtype) == np.uint8 and (colors == _PRIMARIES or lowered in _PHOTO_NAMES)
     return Header(
         path,
         size["y"],
@@ -256,14 +252,16 @@ def _reading(path: Path) -> Iterator[None]:
             yield
         except FewShotError:
             raise
-        except (TimeoutError, asyncio.TimeoutError):
+        except TimeoutError:
             raise ServerError(
-                f"{address} could not be read: the server did not answer in time. Run the same command again when it does."
+                f"{address} could not be read: the server did not answer in time. Run the same command again when it "
+                "does."
             ) from None
         except FileNotFoundError:
             raise InputError(f"There is no OME-Zarr at {address}; check the address.") from None
         except Exception as error:
             said = " ".join(str(error).split())[:160] or type(error).__name__
             raise ServerError(
-                f"{address} could not be read: {said}. Check the address and the network, and run the same command again."
+                f"{address} could not be read: {said}. Check the address and the network, and run the same command "
+                "again."
             ) from None

@@ -1,4 +1,4 @@
-"""Stored numbers → the 8-bit RGB that is searched: whole planes, or regions whose contrast is that of the whole frame."""
+"""Stored numbers → the 8-bit RGB that is searched: planes, or regions whose contrast is that of the whole frame."""
 
 from __future__ import annotations
 
@@ -99,9 +99,9 @@ def compose_region(
 def frame_limits(source: RegionSource, look: Look, z: int, t: int, name: str) -> tuple[Limits | None, ...]:
     """Return the black and white point of each channel of a frame, looking only at an overview of it.
 
-    The overview is a level of the file's pyramid, or the pixels that :func:`~sam2_fewshot.composite.contrast` would take of
-    the whole plane, so that without a pyramid the limits are those of a plane read whole (in the mode ``range``: of these
-    pixels).
+    The overview is a level of the file's pyramid, or the pixels that :func:`~sam2_fewshot.composite.contrast` would
+    take of the whole plane, so that without a pyramid the limits are those of a plane read whole (in the mode
+    ``range``: of these pixels).
 
     Parameters
     ----------
@@ -126,9 +126,7 @@ def frame_limits(source: RegionSource, look: Look, z: int, t: int, name: str) ->
         found: tuple[Limits | None, ...] = (contrast(flat, ChannelStyle(black=look.black, white=look.white)),)
         visible = [True]
     else:
-        found = tuple(
-            contrast(plane, style) for plane, style in zip(_separate(samples), look.styles, strict=True)
-        )
+        found = tuple(contrast(plane, style) for plane, style in zip(_separate(samples), look.styles, strict=True))
         visible = [style.visible for style in look.styles]
     if any(visible) and all(limits is None for limits, seen in zip(found, visible, strict=True) if seen):
         raise InputError(

@@ -144,13 +144,13 @@ class _Picker:
         if page is None:  # a plane that OME-XML names and the file lacks
             return np.zeros(self.shape[split:], self.series.dtype)[tuple(index[split:])]
         axes, shape = self.axes[split:], list(self.shape[split:])
-        if box is not None and all(n == 1 for axis, n in zip(axes, shape, strict=True) if axis not in "YXS"):
-            if can_cut(page):
-                pixels: NDArray[Any] = cut(page, box)
-                for axis, size in (("Y", box[3] - box[1]), ("X", box[2] - box[0])):
-                    place = axes.index(axis)
-                    shape[place], index[split + place] = size, slice(None)
-                return pixels.reshape(shape)[tuple(index[split:])]
+        alone = all(n == 1 for axis, n in zip(axes, shape, strict=True) if axis not in "YXS")
+        if box is not None and alone and can_cut(page):
+            pixels: NDArray[Any] = cut(page, box)
+            for axis, size in (("Y", box[3] - box[1]), ("X", box[2] - box[0])):
+                place = axes.index(axis)
+                shape[place], index[split + place] = size, slice(None)
+            return pixels.reshape(shape)[tuple(index[split:])]
         pixels = page.asarray()
         return pixels.reshape(shape)[tuple(index[split:])]
 

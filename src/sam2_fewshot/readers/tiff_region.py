@@ -25,9 +25,7 @@ def can_cut(page: Any) -> bool:
     """
     key = page.keyframe
     rows, columns = _piece(key)
-    return bool(
-        key.imagedepth == 1 and rows * columns <= _LONGEST_STRIP and len(page.dataoffsets) >= _count(key) > 1
-    )
+    return bool(key.imagedepth == 1 and rows * columns <= _LONGEST_STRIP and len(page.dataoffsets) >= _count(key) > 1)
 
 
 def cut(page: Any, box: Box) -> NDArray[Any]:
