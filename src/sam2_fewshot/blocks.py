@@ -1,8 +1,9 @@
 """Frames that are searched block by block: where the blocks lie, what each owns, and how they become one result.
 
-A block's core is what it answers for; what is read reaches beyond it by a halo, so that objects on the border are whole.
-Cores begin at multiples of a step after which the method's own tiles repeat: two blocks then see the same features where
-they overlap, and the result hardly depends on where the grid lies. All numbers are pixels of the whole frame.
+A block's core is what it answers for; what is read reaches beyond it by a halo, so that objects on the border are
+whole. Cores begin at multiples of a step after which the method's own tiles repeat: two blocks then see the same
+features where they overlap, and the result hardly depends on where the grid lies. All numbers are pixels of the whole
+frame.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import shapely
 
-from sam2_fewshot.geometry.overlap import intersect, shared_area
+from sam2_fewshot.geometry.overlap import shared_area
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -87,7 +88,7 @@ def block_plan(
     frame_shape
         ``(height, width)`` of the frame.
     most_pixels
-        A block should not have more, halo included. One step with its halo is the least, and may have more.
+        A block should not have more, halo included; but its core is at least as wide as the halo.
     step
         Blocks begin at multiples of this.
     reach
@@ -101,7 +102,7 @@ def block_plan(
         Row by row, of about the same size.
     """
     halo = -(-reach // step) * step
-    side = max(step, int((most_pixels**0.5 - 2 * halo) // step) * step)
+    side = max(step, halo, int((most_pixels**0.5 - 2 * halo) // step) * step)
 
     def spans(length: int, moved: int) -> list[tuple[int, int]]:
         count = -(-length // side)
@@ -122,14 +123,17 @@ def block_plan(
 
 def least_pixels(step: int, reach: int) -> int:
     """Return how many pixels the smallest block has, halo included."""
-    return (step + 2 * -(-reach // step) * step) ** 2
+    halo = -(-reach // step) * step
+    return (max(step, halo) + 2 * halo) ** 2
 
 
 def is_cut(mask: InstanceMask, read: Box) -> bool:
     """Tell whether a mask touches the end of the pixels that were read, where the frame goes on."""
     height, width = mask.frame_shape
-    ends = ((0, 0, -1), (1, 0, -1), (2, width, 1), (3, height, 1))
-    return any(bool(read[side] != end) and bool(way * (mask.box[side] - read[side]) >= 0) for side, end, way in ends)
+    box: list[int] = [int(value) for value in mask.box]
+    inside = [read[0] > 0, read[1] > 0, read[2] < width, read[3] < height]
+    touching = [box[0] <= read[0], box[1] <= read[1], box[2] >= read[2], box[3] >= read[3]]
+    return any(touches and goes_on for touches, goes_on in zip(touching, inside, strict=True))
 
 
 def is_owned(mask: InstanceMask, block: Block, slack: int = 0) -> bool:
@@ -214,11 +218,28 @@ def join(finds: Sequence[BlockFinds]) -> tuple[list[Detection], list[InstanceMas
     for mask in sorted((mask for each in finds for mask in each.cut), key=lambda mask: -mask.area):
         beside = [items[int(i)].instance for i in tree.query(shapely.box(*mask.box)) if kept[i]]
         # A piece belongs to what covers it; what lies within a long object does not explain the object.
-        covered = any(shared_area(mask, other) > _SAME * mask.area for other in beside)
-        if not covered and not any(intersect(mask.box, other.box) for other in left):
+        if not any(shared_area(mask, other) > _SAME * mask.area for other in beside):
             left.append(mask)
     taken = [item for item, is_kept in zip(items, kept, strict=True) if is_kept]
-    return sorted(taken, key=lambda item: item.score, reverse=True), left
+    return sorted(taken, key=lambda item: item.score, reverse=True), _largest_of_each(left)
+
+
+def _largest_of_each(pieces: Sequence[InstanceMask]) -> list[InstanceMask]:
+    """Return the first of each group of pieces that overlap, directly or by way of others: they are of one object."""
+    tree = shapely.STRtree([shapely.box(*piece.box) for piece in pieces])
+    seen: set[int] = set()
+    first = []
+    for number, piece in enumerate(pieces):
+        if number in seen:
+            continue
+        first.append(piece)
+        reached = [number]
+        while reached:
+            at = reached.pop()
+            seen.add(at)
+            near = {int(i) for i in tree.query(shapely.box(*pieces[at].box))} - seen
+            reached += [i for i in near if shared_area(pieces[at], pieces[i])]
+    return first
 
 
 def window_around(mask: InstanceMask, margin: int) -> Box:
