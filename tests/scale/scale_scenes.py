@@ -69,7 +69,9 @@ class BrightSegmenter(FewShotSegmenter):
 
     def __init__(self, model: Sam2Model, pixels: int, progress: object = None) -> None:
         super().__init__(
-            model, settings=Settings(method="grid", max_memory=memory_for(pixels)), progress=progress  # type: ignore[arg-type]
+            model,
+            settings=Settings(method="grid", max_memory=memory_for(pixels)),
+            progress=progress,  # type: ignore[arg-type]
         )
         self._method = Bright()
 

@@ -14,52 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scale_job
 from PIL import Image
+from scale_job import World
 
 from sam2_fewshot.errors import InputError
-
-
-SOURCE = """
-import sys, time
-from pathlib import Path
-from scipy import ndimage
-import numpy as np
-from sam2_fewshot.evaluation import label_image_to_instances
-from sam2_fewshot.geometry.outlines import mask_to_polygon
-
-from sam2_fewshot.records import Detection
-
-class Stats:
-    candidates, seconds = 3, {"propose": 0.1}
-
-class Engine:
-    model_name, model_sha256, device_name, last_run = "bright.pt", "0" * 64, "nothing", Stats()
-    searched = 0
-    def fit(self, exemplars): pass
-    def segment(self, frame):
-        time.sleep(PAUSE)
-        Engine.searched += 1
-        labels = ndimage.label(frame.read()[..., 0] > 127)[0]
-        return [
-            Detection(item, mask_to_polygon(item), 0.9, 0.9, 0.8, frame.location)
-            for item in label_image_to_instances(labels)
-        ]
-
-def work(images, examples, out, **more):
-    request = Request(images=images, examples=examples, out=out, **more)
-    return run(request, SilentDisplay(), lambda request, progress: Engine())
-
-class SilentDisplay(Silent):
-    lines = []
-    def say(self, sentence): self.lines.append(sentence)
-    def warn(self, sentence): self.lines.append(sentence)
-"""
-
-
-def world(pause: float = 0.0) -> dict[str, object]:
-    names: dict[str, object] = {"PAUSE": pause}
-    exec(SOURCE, names)
-    return names
+from sam2_fewshot.settings import Settings
 
 
 @pytest.fixture
@@ -96,10 +56,8 @@ def content(out: Path) -> dict[str, bytes]:
 
 
 def killed_at(moment: float, images: list[Path], examples: Path, out: Path) -> None:
-    call = f"work([Path(p) for p in sys.argv[3:]], Path(sys.argv[1]), Path(sys.argv[2]))"
-    source = f"PAUSE = 0.05\n{SOURCE}\nprint('ready', flush=True)\n{call}"
     program = subprocess.Popen(
-        [sys.executable, "-c", source, str(examples), str(out), *map(str, images)], stdout=subprocess.PIPE
+        [sys.executable, scale_job.__file__, str(examples), str(out), *map(str, images)], stdout=subprocess.PIPE
     )
     with program:
         assert program.stdout is not None
@@ -109,19 +67,18 @@ def killed_at(moment: float, images: list[Path], examples: Path, out: Path) -> N
 
 
 def kill_and_go_on(times: int, images: list[Path], examples: Path, tmp_path: Path) -> None:
-    names = world()
+    world = World()
     clean = tmp_path / "clean"
-    names["work"](images, examples, clean)  # type: ignore[operator]
+    world.work(images, examples, clean)
     chance = random.Random(5)
     for number in range(times):
         out = tmp_path / f"out{number}"
         killed_at(chance.uniform(0, 1.6), images, examples, out)
         kept = len(list(out.glob(".frames/*.npz")))
-        names["Engine"].searched = 0  # type: ignore[attr-defined]
-        summary = names["work"](images, examples, out)  # type: ignore[operator]
+        summary = world.work(images, examples, out)
         assert summary.complete
         assert summary.resumed == kept
-        assert names["Engine"].searched == len(images) - kept  # type: ignore[attr-defined]
+        assert world.engine.searched == len(images) - kept
         assert content(out) == content(clean) | {
             name: data for name, data in content(out).items() if name.endswith(".part")
         }
@@ -140,11 +97,10 @@ def test_killed_at_twenty_moments(images: list[Path], examples: Path, tmp_path: 
 def test_an_image_put_between_the_others_is_the_only_one_done(
     images: list[Path], examples: Path, tmp_path: Path
 ) -> None:
-    names, out = world(), tmp_path / "out"
-    names["work"]([images[0], *images[2:]], examples, out)  # type: ignore[operator]
-    names["Engine"].searched = 0  # type: ignore[attr-defined]
-    summary = names["work"](images, examples, out)  # type: ignore[operator]
-    assert names["Engine"].searched == 1  # type: ignore[attr-defined]
+    world, out = World(), tmp_path / "out"
+    world.work([images[0], *images[2:]], examples, out)
+    summary = world.work(images, examples, out)
+    assert world.engine.searched == 1
     assert [record.location.xy for record in summary.records()] == list(range(6))
     assert all(item.location == record.location for record in summary.records() for item in record.detections)
     with (out / "detections.csv").open(newline="") as file:
@@ -153,55 +109,50 @@ def test_an_image_put_between_the_others_is_the_only_one_done(
 
 
 def test_images_of_one_name_keep_their_own_pictures(images: list[Path], examples: Path, tmp_path: Path) -> None:
-    names, out = world(), tmp_path / "out"
+    world, out = World(), tmp_path / "out"
     other = tmp_path / "other" / "im1.png"
     other.parent.mkdir()
     Image.fromarray(255 - np.array(Image.open(images[1]))).save(other)
-    names["work"](images[:2], examples, out)  # type: ignore[operator]
+    world.work(images[:2], examples, out)
     own = (out / "overlays" / "im1.png").read_bytes()
-    names["work"]([images[0], other, images[1]], examples, out)  # type: ignore[operator]
+    world.work([images[0], other, images[1]], examples, out)
     assert (out / "overlays" / "im1_2.png").read_bytes() == own
-    names["work"](images[:2], examples, out)  # type: ignore[operator]
+    world.work(images[:2], examples, out)
     assert (out / "overlays" / "im1.png").read_bytes() == own
 
 
-def test_going_back_to_former_settings_costs_nothing_until_a_run_is_complete(
+def test_records_of_former_settings_go_when_a_run_is_complete(
     images: list[Path], examples: Path, tmp_path: Path
 ) -> None:
-    from sam2_fewshot.settings import Settings
-
-    names, out = world(), tmp_path / "out"
-    work, engine, lines = names["work"], names["Engine"], names["SilentDisplay"].lines  # type: ignore[attr-defined]
-    work(images, examples, out)  # type: ignore[operator]
+    world, out = World(), tmp_path / "out"
+    world.work(images, examples, out)
     files = len(list(out.glob(".frames/*.npz")))
-    work(images, examples, out, settings=Settings(smoothing=1.0))  # type: ignore[operator]
-    assert any("Since the last run" in line and "Smoothing was 0.3 and is 1.0" in line for line in lines)
+    world.work(images, examples, out, settings=Settings(smoothing=1.0))
+    assert any("Since the last run" in line and "Smoothing was 0.3 and is 1.0" in line for line in world.display.lines)
     assert len(list(out.glob(".frames/*.npz"))) == files  # the others went when it was complete
-    engine.searched = 0  # type: ignore[attr-defined]
-    work(images, examples, out)  # type: ignore[operator]
-    assert engine.searched == len(images)  # type: ignore[attr-defined]
+    world.work(images, examples, out)
+    assert world.engine.searched == len(images)
 
 
 def test_a_clock_that_went_back_changes_nothing(images: list[Path], examples: Path, tmp_path: Path) -> None:
-    names, out = world(), tmp_path / "out"
-    names["work"](images, examples, out)  # type: ignore[operator]
+    world, out = World(), tmp_path / "out"
+    world.work(images, examples, out)
     later = time.time() + 10**7
     for path in out.rglob("*"):
         os.utime(path, (later, later))
-    names["Engine"].searched = 0  # type: ignore[attr-defined]
-    assert names["work"](images, examples, out).resumed == len(images)  # type: ignore[operator]
-    assert names["Engine"].searched == 0  # type: ignore[attr-defined]
+    assert world.work(images, examples, out).resumed == len(images)
+    assert world.engine.searched == 0
 
 
 def test_a_second_run_is_refused_before_anything_heavy(images: list[Path], examples: Path, tmp_path: Path) -> None:
     from sam2_fewshot.job.lock import only_run
     from sam2_fewshot.protocols import Quiet
 
-    names, folder = world(), tmp_path / "out" / ".frames"
+    world, folder = World(), tmp_path / "out" / ".frames"
     folder.mkdir(parents=True)
     with only_run(folder, Quiet()), pytest.raises(InputError, match="Another run is at work"):
-        names["work"](images, examples, tmp_path / "out")  # type: ignore[operator]
-    assert names["Engine"].searched == 0  # type: ignore[attr-defined]
+        world.work(images, examples, tmp_path / "out")
+    assert world.engine.searched == 0
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
@@ -209,7 +160,7 @@ def test_a_folder_that_became_read_only_is_a_sentence(images: list[Path], exampl
     out = tmp_path / "out"
     out.mkdir(mode=0o500)
     with pytest.raises(InputError, match="permission denied"):
-        world()["work"](images, examples, out)  # type: ignore[operator]
+        World().work(images, examples, out)
 
 
 def test_a_folder_that_refuses_files_is_a_sentence(
@@ -218,18 +169,17 @@ def test_a_folder_that_refuses_files_is_a_sentence(
     def refuse(path: Path, *_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    names = world()
+    world = World()
     monkeypatch.setattr(Path, "mkdir", refuse)
     with pytest.raises(InputError, match="could not be written: permission denied"):
-        names["work"](images, examples, tmp_path / "out")  # type: ignore[operator]
+        world.work(images, examples, tmp_path / "out")
 
 
 def test_a_damaged_record_is_made_again(images: list[Path], examples: Path, tmp_path: Path) -> None:
-    names, out = world(), tmp_path / "out"
-    names["work"](images, examples, out)  # type: ignore[operator]
+    world, out = World(), tmp_path / "out"
+    world.work(images, examples, out)
     one, two, *_ = sorted(out.glob(".frames/*.npz"))
     one.write_bytes(one.read_bytes()[:100])
     two.write_bytes(b"")
-    names["Engine"].searched = 0  # type: ignore[attr-defined]
-    assert names["work"](images, examples, out).resumed == len(images) - 2  # type: ignore[operator]
-    assert names["Engine"].searched == 2  # type: ignore[attr-defined]
+    assert world.work(images, examples, out).resumed == len(images) - 2
+    assert world.engine.searched == 2

@@ -126,13 +126,15 @@ def test_blank_blocks_are_passed_over_and_counted(fitted: BrightSegmenter, whole
     assert fitted.last_run.blank == fitted.last_run.blocks
 
 
-def test_examples_on_a_large_frame_are_learned_from_parts_and_not_found(bright: Callable[[int], BrightSegmenter]) -> None:
+def test_examples_on_a_large_frame_are_learned_from_parts_and_not_found(
+    bright: Callable[[int], BrightSegmenter],
+) -> None:
     picture = scene(seed=4)
     frame = Watched(picture)
     everything = bright(10**7)
     everything.adopt(learned(bright).object_model)
     objects = everything.segment(picture)
-    marked = [item for item in objects if not item.bbox[0] == 0][:3]
+    marked = [item for item in objects if item.bbox[0] != 0][:3]
     segmenter = bright(SMALL)
     ways = [
         Exemplar(image=frame, mask=marked[0].mask),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,6 +15,8 @@ from sam2_fewshot.job.lock import only_run, refuse_second_run
 from sam2_fewshot.settings import Settings
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from scale_scenes import Heard
 
 HOLD = """
@@ -37,7 +38,9 @@ def test_a_run_keeps_another_out_until_it_dies(tmp_path: Path, heard: Heard) -> 
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
         for enter in (lambda: refuse_second_run(tmp_path), lambda: only_run(tmp_path, heard).__enter__()):
-            with pytest.raises(InputError, match=f"Another run is at work in {tmp_path.parent}.*process {other.pid} on"):
+            with pytest.raises(
+                InputError, match=f"Another run is at work in {tmp_path.parent}.*process {other.pid} on"
+            ):
                 enter()
         other.kill()
     assert (tmp_path / "lock").exists()  # what is left means nothing
@@ -55,9 +58,7 @@ def test_a_damaged_note_still_refuses(tmp_path: Path, heard: Heard) -> None:
             refuse_second_run(tmp_path)
 
 
-def test_a_file_system_without_locks_is_told(
-    tmp_path: Path, heard: Heard, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_system_without_locks_is_told(tmp_path: Path, heard: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
     import filelock
 
     class Unable(filelock.FileLock):  # type: ignore[misc,valid-type]

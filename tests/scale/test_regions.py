@@ -69,7 +69,7 @@ def test_only_the_tiles_of_the_region_are_decoded(tmp_path: Path, all_large: Non
     path.write_bytes(content)
     (image,) = open_images([path], Settings())
     assert np.array_equal(image.frame().read(BOX), RGB[BOX[1] : BOX[3], BOX[0] : BOX[2]])
-    with pytest.raises(InputError, match="image.tif cannot be read"):
+    with pytest.raises(InputError, match=r"image\.tif cannot be read"):
         image.frame().read((0, 0, 9, 9))
 
 
@@ -81,7 +81,7 @@ def test_a_file_that_was_cut_off_since_is_a_sentence(tmp_path: Path, all_large: 
         last = tif.pages[0].dataoffsets[-1]
     with path.open("r+b") as file:
         file.truncate(last + 5)
-    with pytest.raises(InputError, match="image.tif cannot be read as an image.*Copy or export it again"):
+    with pytest.raises(InputError, match=r"image\.tif cannot be read as an image.*Copy or export it again"):
         image.frame().read(BOX)
     with pytest.raises(InputError, match="should have at least"):
         open_source(path)
@@ -114,7 +114,7 @@ def test_contrast_comes_from_the_smallest_level_that_has_enough_pixels(tmp_path:
     source = image.source
     assert isinstance(source, RegionSource)
     (low, high) = frame_limits(source, image._look, 0, 0, "image.tif")[0] or (0, 0)
-    assert (round(low), round(high)) == (0, 299)
+    assert (round(low), round(high)) == (0, 298)
     assert source.reduced(0, 0, 10**9) is None
     regions = [image.frame().read((x, 0, x + 100, 100)) for x in (0, 1500, 3000)]
     assert all(np.array_equal(regions[0], region) for region in regions)
@@ -131,7 +131,9 @@ def test_a_frame_without_numbers_is_told(tmp_path: Path, all_large: None) -> Non
 def test_planes_beyond_the_limit_are_read_only_by_region(tmp_path: Path) -> None:
     path = tmp_path / "image.tif"
     tile = np.zeros((1024, 1024), np.uint8)
-    tifffile.imwrite(path, iter([tile] * 625), shape=(25_600, 25_600), dtype=np.uint8, tile=(1024, 1024), compression="zlib")
+    tifffile.imwrite(
+        path, iter([tile] * 625), shape=(25_600, 25_600), dtype=np.uint8, tile=(1024, 1024), compression="zlib"
+    )
     (image,) = open_images([path], Settings())
     assert image.frame().read((25_000, 0, 25_600, 10)).shape == (10, 600, 3)
     strip = tmp_path / "strip.tif"

@@ -79,7 +79,7 @@ def connected(scheduler: Any, settings: Settings) -> Iterator[tuple[Any, Setting
             n_workers=count,
             threads_per_worker=1,
             memory_limit=None,
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",
             silence_logs=logging.CRITICAL,
         ) as cluster,
         distributed.Client(cluster, set_as_default=False) as client,

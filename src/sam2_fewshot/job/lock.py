@@ -50,9 +50,10 @@ def only_run(folder: Path, progress: Progress) -> Iterator[None]:
     lock = FileLock(path, timeout=0)
     try:
         with telling(path):
-            lock.acquire()
-    except Timeout:
-        raise InputError(_busy(folder.parent, note)) from None
+            try:
+                lock.acquire()
+            except Timeout:  # an OSError too
+                raise InputError(_busy(folder.parent, note)) from None
     except NotImplementedError:
         progress.warn(
             f"The file system of {folder.parent} cannot lock files, so nothing keeps a second run out of it; see that "
