@@ -153,7 +153,7 @@ def searched(image: Path, examples: Path, out: Path, max_memory: float) -> dict[
 
 
 def same_objects(alone: Path, within: Path) -> tuple[int, int, int]:
-    """Count objects of a cut that lie away from its border: all, those not in the whole, and those of it not in the cut."""
+    """Count objects of a cut away from its border: all, those not in the whole, and those of it not in the cut."""
     found = []
     for out in (alone, within):
         with tifffile.TiffFile(next((out / "labels").glob("*.tif"))) as tif:

@@ -130,7 +130,7 @@ def least_pixels(step: int, reach: int) -> int:
 def is_cut(mask: InstanceMask, read: Box) -> bool:
     """Tell whether a mask touches the end of the pixels that were read, where the frame goes on."""
     height, width = mask.frame_shape
-    box: list[int] = [int(value) for value in mask.box]
+    box = mask.box
     inside = [read[0] > 0, read[1] > 0, read[2] < width, read[3] < height]
     touching = [box[0] <= read[0], box[1] <= read[1], box[2] >= read[2], box[3] >= read[3]]
     return any(touches and goes_on for touches, goes_on in zip(touching, inside, strict=True))
@@ -139,7 +139,8 @@ def is_cut(mask: InstanceMask, read: Box) -> bool:
 def is_owned(mask: InstanceMask, block: Block, slack: int = 0) -> bool:
     """Tell whether the middle of a mask's bounding box lies in a block's core, or within `slack` pixels of it."""
     x0, y0, x1, y1 = block.core
-    x, y = mask.x0 + mask.data.shape[1] / 2, mask.y0 + mask.data.shape[0] / 2
+    left, top, right, bottom = mask.box
+    x, y = (left + right) / 2, (top + bottom) / 2
     return x0 - slack <= x < x1 + slack and y0 - slack <= y < y1 + slack
 
 
