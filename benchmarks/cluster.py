@@ -1,10 +1,10 @@
 """What Dask costs and gains: the same frames without it, on one worker, on two, and with a worker killed in the middle.
 
-    python benchmarks/cluster.py --data DIR [--frames 64] [--repeat 1] [--out FILE]
+    python benchmarks/cluster.py --data DIR [--frames 64] [--out FILE]
 
-`DIR` holds real images in folders, each with a label image ``NAME_labels.png`` beside it. The embedded checkpoint on the CPU
-is used, one thread a process. Learning from the examples and loading the model are not counted; starting workers is told
-apart.
+`DIR` holds real images in folders, each with a label image ``NAME_labels.png`` beside it. The embedded checkpoint is used
+on the CPU, one thread a process. Learning from the examples and loading the model are not counted; starting workers is
+told apart.
 """
 
 from __future__ import annotations

@@ -1,20 +1,17 @@
-"""Frames too large to be held: how they are searched, and how examples on them are shown."""
+"""Frames too large to be held, and how they are searched."""
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from shapely import affinity
 
 from sam2_fewshot.blocks import (
     Block,
     BlockFinds,
     block_plan,
     contrast_of,
-    example_windows,
     is_cut,
     is_owned,
     least_pixels,
@@ -24,13 +21,14 @@ from sam2_fewshot.frames import overview
 from sam2_fewshot.geometry.outlines import crop_to_object
 from sam2_fewshot.geometry.overlap import intersect, shared_area
 from sam2_fewshot.methods.common import RunStats
-from sam2_fewshot.records import Frame, InstanceMask
+from sam2_fewshot.parts import reader_digest
+from sam2_fewshot.records import InstanceMask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from sam2_fewshot.protocols import FrameReader, Progress
-    from sam2_fewshot.records import Box, Detection, Exemplar
+    from sam2_fewshot.records import Box, Detection
     from sam2_fewshot.similarity.object_model import ObjectModel
 
 _REACH = 2.0
@@ -40,7 +38,6 @@ _OVERVIEW = 2048
 """Pixels; the contrast of a frame is measured on a picture of about this side."""
 _ENDS = 0.5
 """Percent of the pixels at either end that do not count for the contrast of a frame."""
-_STRIP = 1 << 24
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -118,73 +115,6 @@ def plan_search(
     return SearchPlan(
         blocks, -(-reach // step) * step, max(most_pixels, least), diameter, contrast_of(reduced, share=_ENDS), known
     )
-
-
-def reader_digest(frame: FrameReader) -> str:
-    """Return :func:`~sam2_fewshot.similarity.object_model.frame_digest` of a frame that is read strip by strip."""
-    height, width = frame.shape
-    digest = hashlib.blake2b(repr((height, width, 3)).encode(), digest_size=16)
-    rows = max(1, _STRIP // max(1, width))
-    for top in range(0, height, rows):
-        digest.update(np.ascontiguousarray(frame.read((0, top, width, min(top + rows, height)))).data)
-    return digest.hexdigest()
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class ShownPart:
-    """A frame, or a part of a large one, with its examples.
-
-    Parameters
-    ----------
-    frame
-        The part.
-    window
-        Where it lies in its frame; only the corner counts.
-    numbers, exemplars
-        Which of the frame's examples are on it, and these in its own coordinates.
-    """
-
-    frame: Frame
-    window: Box
-    numbers: Sequence[int]
-    exemplars: Sequence[Exemplar]
-
-
-def shown_parts(
-    exemplars: Sequence[Exemplar], frame: FrameReader, most_pixels: int, progress: Progress
-) -> list[ShownPart]:
-    """Cut the parts of a large frame that show its examples.
-
-    Parameters
-    ----------
-    exemplars
-        All on this frame.
-    frame
-        The frame.
-    most_pixels
-        A part should not have more.
-    progress
-        Is warned of examples of which nothing lies on the frame; they are in no part.
-
-    Raises
-    ------
-    InputError
-        If the frame cannot be read.
-    """
-    boxes = [_box_of(exemplar, frame.shape) for exemplar in exemplars]
-    usable = [i for i, box in enumerate(boxes) if box is not None]
-    for number, (exemplar, box) in enumerate(zip(exemplars, boxes, strict=True), 1):
-        if box is None:
-            progress.warn(
-                f"{exemplar.label or f'Example {number}'} is left out: no pixel of it lies on its image, {frame.name}."
-            )
-    parts = []
-    if usable:
-        for window, numbers in example_windows([box for box in boxes if box], frame.shape, most_pixels):
-            part = Frame(frame.read(window), frame.name, frame.location)
-            chosen = [usable[i] for i in numbers]
-            parts.append(ShownPart(part, window, chosen, [_moved(exemplars[i], part, window) for i in chosen]))
-    return parts
 
 
 def sorted_out(block: Block, found: Sequence[Detection], halo: int, stats: RunStats) -> BlockFinds:
@@ -298,33 +228,3 @@ class Staged:
     def warn(self, sentence: str) -> None:
         """Pass on."""
         self._progress.warn(sentence)
-
-
-def _box_of(exemplar: Exemplar, shape: tuple[int, int]) -> Box | None:
-    """Return an example's bounding box inside its frame, None when there is none."""
-    if exemplar.polygon is not None:
-        bounds = exemplar.polygon.bounds
-        if not np.isfinite(bounds).all():
-            return None
-    elif exemplar.point is not None:
-        x, y = exemplar.point
-        bounds = (x, y, x + 1, y + 1)
-    elif exemplar.mask is not None and exemplar.mask.shape == shape:
-        bounds = crop_to_object(exemplar.mask).box
-    else:
-        return None
-    left, top, right, bottom = (int(np.clip(value, -1, 2**40)) for value in bounds)
-    return intersect((left, top, right + 1, bottom + 1), (0, 0, shape[1], shape[0]))
-
-
-def _moved(exemplar: Exemplar, part: Frame, window: Box) -> Exemplar:
-    """Return an example of a frame as one of a part of it."""
-    x0, y0, x1, y1 = window
-    mask, polygon, point = exemplar.mask, exemplar.polygon, exemplar.point
-    return replace(
-        exemplar,
-        image=part,
-        mask=None if mask is None else mask[y0:y1, x0:x1],
-        polygon=None if polygon is None else affinity.translate(polygon, -x0, -y0),
-        point=None if point is None else (point[0] - x0, point[1] - y0),
-    )

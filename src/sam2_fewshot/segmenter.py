@@ -19,14 +19,11 @@ from sam2_fewshot.frames import as_frame
 from sam2_fewshot.geometry.outlines import largest_part, mask_to_polygon
 from sam2_fewshot.geometry.tiles import TileGrid
 from sam2_fewshot.large import (
-    ShownPart,
     Staged,
     in_window,
     look_again,
     on_frame,
     plan_search,
-    reader_digest,
-    shown_parts,
     sorted_out,
     summed,
 )
@@ -34,6 +31,7 @@ from sam2_fewshot.methods.common import RunStats, Shown
 from sam2_fewshot.methods.grid import GridMethod
 from sam2_fewshot.methods.guided import GuidedMethod
 from sam2_fewshot.methods.guided.model import GuidedModel
+from sam2_fewshot.parts import by_image, parts_of
 from sam2_fewshot.proposals.points import mask_at_point
 from sam2_fewshot.protocols import FrameReader, Quiet
 from sam2_fewshot.records import Detection
@@ -172,16 +170,9 @@ class FewShotSegmenter:
         chosen = self._chosen(exemplars)
         shown: list[Shown] = []
         known: list[KnownObject] = []
-        for group in _by_image(exemplars):
+        for group in by_image(exemplars):
             on_it = [exemplars[i] for i in group]
-            image = on_it[0].image
-            if isinstance(image, FrameReader) and self.is_large(image):
-                digest, shape = reader_digest(image), image.shape
-                parts = shown_parts(on_it, image, self._most_pixels, self._progress)
-            else:
-                whole = as_frame(image, self.settings)
-                digest, shape = frame_digest(whole.pixels), whole.shape
-                parts = [ShownPart(whole, (0, 0, 0, 0), range(len(group)), on_it)]
+            digest, shape, parts = parts_of(on_it, self.settings, self._most_pixels(learning=True), self._progress)
             for part in parts:
                 numbered = zip([group[n] for n in part.numbers], part.exemplars, strict=True)
                 masks = {i: mask for i, item in numbered if (mask := self._mask(item, part.frame, i))}
@@ -250,11 +241,11 @@ class FewShotSegmenter:
 
     def is_large(self, frame: FrameReader) -> bool:
         """Tell whether a frame does not fit into the memory as a whole and is searched in blocks."""
-        return frame.shape[0] * frame.shape[1] > self._most_pixels
+        return frame.shape[0] * frame.shape[1] > self._most_pixels()
 
     def plan(self, frame: FrameReader, shift: tuple[int, int] = (0, 0)) -> SearchPlan:
         """Decide how to search a frame in blocks; see :func:`~sam2_fewshot.large.plan_search`."""
-        return plan_search(frame, self.object_model, self._most_pixels, self._step, self._progress, shift)
+        return plan_search(frame, self.object_model, self._most_pixels(), self._step, self._progress, shift)
 
     def search(self, frame: FrameReader, plan: SearchPlan, block: Block) -> BlockFinds:
         """Search one block of a frame.
@@ -345,12 +336,12 @@ class FewShotSegmenter:
         segmenter._objects = objects
         return segmenter
 
-    @property
-    def _most_pixels(self) -> int:
-        """How many pixels of a frame fit into the memory at a time."""
+    def _most_pixels(self, learning: bool = False) -> int:
+        """Return how many pixels of a frame fit into the memory at a time."""
         from sam2_fewshot.model.memory import block_pixels
 
-        return block_pixels(self.settings.max_memory, 1 if self._objects is None else self._step)
+        step = 1 if learning or self._objects is None else self._step
+        return block_pixels(self.settings.max_memory, step, learning=learning)
 
     @property
     def _step(self) -> int:
@@ -407,11 +398,3 @@ class FewShotSegmenter:
 
         name = exemplar.label or f"Example {index + 1}"
         return exemplar_mask(exemplar, frame, name, find, self._progress.warn)
-
-
-def _by_image(exemplars: Sequence[Exemplar]) -> list[list[int]]:
-    """Group the examples' indices by the image object they lie on."""
-    groups: dict[int, list[int]] = {}
-    for i, exemplar in enumerate(exemplars):
-        groups.setdefault(id(exemplar.image), []).append(i)
-    return list(groups.values())

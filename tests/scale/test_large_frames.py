@@ -11,7 +11,7 @@ from shapely import box
 
 from sam2_fewshot import Exemplar, FewShotSegmenter, Frame, InputError, Settings
 from sam2_fewshot.geometry.overlap import mask_iou
-from sam2_fewshot.large import reader_digest
+from sam2_fewshot.parts import reader_digest
 from sam2_fewshot.similarity.object_model import frame_digest
 
 if TYPE_CHECKING:

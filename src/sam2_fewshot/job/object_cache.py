@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.job.fingerprint import common_part
-from sam2_fewshot.large import reader_digest
+from sam2_fewshot.parts import reader_digest
 from sam2_fewshot.settings import Settings
 from sam2_fewshot.similarity.object_model import ObjectModel
 from sam2_fewshot.writers.whole import replacing

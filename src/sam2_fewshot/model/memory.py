@@ -29,7 +29,7 @@ def allowed_memory(root: Path = Path("/")) -> int:
     return min(_physical(root), *_control_groups(root))
 
 
-def block_pixels(max_memory: float, step: int = 1, allowed: int | None = None) -> int:
+def block_pixels(max_memory: float, step: int = 1, allowed: int | None = None, learning: bool = False) -> int:
     """Return how many pixels of a frame may be searched at a time.
 
     Parameters
@@ -40,11 +40,13 @@ def block_pixels(max_memory: float, step: int = 1, allowed: int | None = None) -
         After so many pixels the method's tiles repeat.
     allowed
         Bytes that are allowed; :func:`allowed_memory` when left out.
+    learning
+        True for learning from a frame, which takes twice as much.
     """
     half = (allowed_memory() if allowed is None else allowed) // 2
     total = int(max_memory * 1e9) or half
     enough = max(_BLOCK, (_BLOCK_STEPS * step) ** 2)
-    return max(1, min(enough, (total - RESERVE) // BYTES_PER_PIXEL))
+    return max(1, min(enough, (total - RESERVE) // (BYTES_PER_PIXEL * (1 + learning))))
 
 
 def _physical(root: Path) -> int:
