@@ -2,23 +2,38 @@
 
 Fit: each example → its mask → what a method learns from the masks and their frames. Segment: a frame → what the method
 finds on it, each with a score → those at or above the threshold, as outlines. The methods are in
-:mod:`sam2_fewshot.methods`.
+:mod:`sam2_fewshot.methods`. A frame too large for the memory is searched in blocks (:mod:`sam2_fewshot.blocks`), in
+the same way.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sam2_fewshot.blocks import BlockFinds, is_even, join
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.frames import as_frame
 from sam2_fewshot.geometry.outlines import largest_part, mask_to_polygon
+from sam2_fewshot.geometry.tiles import TileGrid
+from sam2_fewshot.large import (
+    Staged,
+    in_window,
+    look_again,
+    on_frame,
+    plan_search,
+    sorted_out,
+    summed,
+)
 from sam2_fewshot.methods.common import RunStats, Shown
 from sam2_fewshot.methods.grid import GridMethod
 from sam2_fewshot.methods.guided import GuidedMethod
+from sam2_fewshot.methods.guided.model import GuidedModel
+from sam2_fewshot.parts import by_image, parts_of
 from sam2_fewshot.proposals.points import mask_at_point
-from sam2_fewshot.protocols import Quiet
+from sam2_fewshot.protocols import FrameReader, Quiet
 from sam2_fewshot.records import Detection
 from sam2_fewshot.settings import Settings
 from sam2_fewshot.similarity.exemplars import exemplar_mask
@@ -26,14 +41,16 @@ from sam2_fewshot.similarity.object_model import KnownObject, ObjectModel, frame
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
-    from sam2_fewshot.methods.common import Method
+    from sam2_fewshot.blocks import Block
+    from sam2_fewshot.large import SearchPlan
+    from sam2_fewshot.methods.common import Found, Method
     from sam2_fewshot.model.network import Sam2Model
-    from sam2_fewshot.protocols import FrameReader, Progress
-    from sam2_fewshot.records import Exemplar, Frame, InstanceMask
+    from sam2_fewshot.protocols import Progress
+    from sam2_fewshot.records import Box, Exemplar, Frame, InstanceMask, Location
 
 
 class FewShotSegmenter:
@@ -78,7 +95,7 @@ class FewShotSegmenter:
 
         self.settings = settings or Settings()
         self.last_run = RunStats()
-        self._progress = progress or Quiet()
+        self._progress = Staged(progress or Quiet())
         self._model = model if isinstance(model, Sam2Model) else open_model(model, device, self.settings)
         kind: type[GuidedMethod | GridMethod] = GuidedMethod if self.settings.method == "guided" else GridMethod
         self._method: Method = kind(self._model, self.settings, self._progress)
@@ -114,6 +131,22 @@ class FewShotSegmenter:
             raise InputError("Nothing was learned yet: call fit with examples, or load a saved object model, first.")
         return self._objects
 
+    def adopt(self, objects: ObjectModel) -> FewShotSegmenter:
+        """Take what another segmenter has learned, with the same weights and settings.
+
+        Raises
+        ------
+        InputError
+            If the weights are others; features of different weights cannot be compared.
+        """
+        if self.model_sha256 != objects.model_sha256:
+            raise InputError(
+                f"This was learned with other weights ({objects.model_name}, SHA-256 {objects.model_sha256[:12]}…) "
+                f"than {self.model_name} (SHA-256 {self.model_sha256[:12]}…). Use that checkpoint, or learn again."
+            )
+        self._objects = objects
+        return self
+
     def fit(self, exemplars: Sequence[Exemplar]) -> FewShotSegmenter:
         """Learn what objects look like.
 
@@ -137,16 +170,18 @@ class FewShotSegmenter:
         chosen = self._chosen(exemplars)
         shown: list[Shown] = []
         known: list[KnownObject] = []
-        for group in _by_image(exemplars):
-            frame = as_frame(exemplars[group[0]].image, self.settings)
-            masks = {i: mask for i in group if (mask := self._mask(exemplars[i], frame, i))}
-            digest = frame_digest(frame.pixels)
-            known += [KnownObject(digest, mask) for mask in masks.values()]
-            wanted, unwanted = (
-                [mask for i, mask in masks.items() if i in chosen and exemplars[i].negative is sign]
-                for sign in (False, True)
-            )
-            shown.append(Shown(frame.pixels, wanted, unwanted))
+        for group in by_image(exemplars):
+            on_it = [exemplars[i] for i in group]
+            digest, shape, parts = parts_of(on_it, self.settings, self._most_pixels(learning=True), self._progress)
+            for part in parts:
+                numbered = zip([group[n] for n in part.numbers], part.exemplars, strict=True)
+                masks = {i: mask for i, item in numbered if (mask := self._mask(item, part.frame, i))}
+                known += [KnownObject(digest, on_frame(mask, part.window, shape)) for mask in masks.values()]
+                wanted, unwanted = (
+                    [mask for i, mask in masks.items() if i in chosen and exemplars[i].negative is sign]
+                    for sign in (False, True)
+                )
+                shown.append(Shown(part.frame.pixels, wanted, unwanted))
         areas = [mask.area for frame in shown for mask in frame.wanted]
         if not areas:
             raise InputError(
@@ -185,24 +220,62 @@ class FewShotSegmenter:
         InputError
             If nothing was learned yet, or the image cannot be used.
         """
-        objects, settings, stats = self.object_model, self.settings, RunStats()
-        frame = as_frame(image, settings)
+        objects, stats = self.object_model, RunStats()
+        if not isinstance(image, FrameReader):
+            image = as_frame(image, self.settings)
+        if self.is_large(image):
+            plan = self.plan(image)
+            finds = []
+            for number, block in enumerate(plan.blocks, 1):
+                self._progress.part = f"block {number} of {len(plan.blocks)}: "
+                finds.append(self.search(image, plan, block))
+            self._progress.part = ""
+            return self.join(image, plan, finds)
+        frame = as_frame(image, self.settings)
         known = objects.known_on(frame_digest(frame.pixels))
         found = self._method.find(objects.learned, frame.pixels, known, stats)
         with stats.stage("outline"):
-            detections = [
-                Detection(
-                    instance=(part := largest_part(item.mask)),
-                    polygon=mask_to_polygon(part, settings.smoothing),
-                    score=item.score,
-                    similarity=item.similarity,
-                    predicted_iou=item.predicted_iou,
-                    location=frame.location,
-                )
-                for item in found
-                if item.score >= settings.similarity_threshold
-            ]
+            detections = self._outlined(found, frame.location)
         self.last_run = stats
+        return sorted(detections, key=lambda detection: detection.score, reverse=True)
+
+    def is_large(self, frame: FrameReader) -> bool:
+        """Tell whether a frame does not fit into the memory as a whole and is searched in blocks."""
+        return frame.shape[0] * frame.shape[1] > self._most_pixels()
+
+    def plan(self, frame: FrameReader, shift: tuple[int, int] = (0, 0)) -> SearchPlan:
+        """Decide how to search a frame in blocks; see :func:`~sam2_fewshot.large.plan_search`."""
+        return plan_search(frame, self.object_model, self._most_pixels(), self._step, self._progress, shift)
+
+    def search(self, frame: FrameReader, plan: SearchPlan, block: Block) -> BlockFinds:
+        """Search one block of a frame.
+
+        Raises
+        ------
+        InputError
+            If nothing was learned yet, or the block cannot be read.
+        """
+        pixels = frame.read(block.read)
+        if is_even(pixels, plan.contrast, plan.diameter):
+            return BlockFinds(block, blank=True)
+        detections, stats = self._in_window(frame, plan, block.read, pixels)
+        return sorted_out(block, detections, plan.halo, stats)
+
+    def join(self, frame: FrameReader, plan: SearchPlan, finds: Sequence[BlockFinds]) -> list[Detection]:
+        """Make one result of what was found in a frame's blocks, the highest score first.
+
+        Objects longer than the blocks overlap are searched once more, each in a window around what was seen of it; one
+        that does not fit into the largest window is left out with a warning.
+        """
+        detections, cut = join(finds)
+        detections, lost = look_again(detections, cut, plan, lambda window: self._in_window(frame, plan, window)[0])
+        if lost:
+            self._progress.warn(
+                f"{frame.name}: {lost} object{'s are' if lost > 1 else ' is'} larger than the blocks in which the "
+                f"frame is searched overlap ({plan.halo} px), and left out. Mark one of them as an example, which "
+                "widens the overlap, or raise Max Memory."
+            )
+        self.last_run = summed(finds)
         return sorted(detections, key=lambda detection: detection.score, reverse=True)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -263,6 +336,47 @@ class FewShotSegmenter:
         segmenter._objects = objects
         return segmenter
 
+    def _most_pixels(self, learning: bool = False) -> int:
+        """Return how many pixels of a frame fit into the memory at a time."""
+        from sam2_fewshot.model.memory import block_pixels
+
+        step = 1 if learning or self._objects is None else self._step
+        return block_pixels(self.settings.max_memory, step, learning=learning)
+
+    @property
+    def _step(self) -> int:
+        """After how many pixels the method's own tiles repeat."""
+        if self.settings.method != "guided":
+            return 1
+        return TileGrid((1, 1), GuidedModel.from_arrays(self.object_model.learned).side).core
+
+    def _in_window(
+        self, frame: FrameReader, plan: SearchPlan, window: Box, pixels: NDArray[np.uint8] | None = None
+    ) -> tuple[list[Detection], RunStats]:
+        """Search a part of a frame; masks and outlines are those of the frame."""
+        stats = RunStats()
+        if pixels is None:
+            pixels = frame.read(window)
+        known = [part for mask in plan.known if (part := in_window(mask, window))]
+        found = self._method.find(self.object_model.learned, pixels, known, stats)
+        with stats.stage("outline"):
+            moved = [replace(item, mask=on_frame(item.mask, window, frame.shape)) for item in found]
+            return self._outlined(moved, frame.location), stats
+
+    def _outlined(self, found: Iterable[Found], location: Location) -> list[Detection]:
+        return [
+            Detection(
+                instance=(part := largest_part(item.mask)),
+                polygon=mask_to_polygon(part, self.settings.smoothing),
+                score=item.score,
+                similarity=item.similarity,
+                predicted_iou=item.predicted_iou,
+                location=location,
+            )
+            for item in found
+            if item.score >= self.settings.similarity_threshold
+        ]
+
     def _chosen(self, exemplars: Sequence[Exemplar]) -> set[int]:
         """Return the indices of the examples to learn from: at most ``max_examples`` of either sign."""
         chosen: set[int] = set()
@@ -284,11 +398,3 @@ class FewShotSegmenter:
 
         name = exemplar.label or f"Example {index + 1}"
         return exemplar_mask(exemplar, frame, name, find, self._progress.warn)
-
-
-def _by_image(exemplars: Sequence[Exemplar]) -> list[list[int]]:
-    """Group the examples' indices by the image object they lie on."""
-    groups: dict[int, list[int]] = {}
-    for i, exemplar in enumerate(exemplars):
-        groups.setdefault(id(exemplar.image), []).append(i)
-    return list(groups.values())

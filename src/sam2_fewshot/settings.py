@@ -248,6 +248,26 @@ class Settings(BaseModel):
         le=65536,
     )
 
+    max_memory: float = _knob(
+        0.0,
+        "Max Memory",
+        "Memory that the program may take, the model included; larger frames are searched in blocks that fit. 0 is "
+        "half of what the machine or container allows.",
+        group="machine",
+        unit="GB",
+        ge=0.0,
+        le=10**6,
+    )
+    cache_size: int = _knob(
+        500,
+        "Cache Size",
+        "Room on the disk for what was learned from examples, so that it is not learned again; 0 keeps nothing.",
+        group="machine",
+        unit="MB",
+        ge=0,
+        le=10**9,
+    )
+
     def __init__(self, **values: Any) -> None:
         try:
             super().__init__(**values)

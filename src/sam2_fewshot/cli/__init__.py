@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from sam2_fewshot import __version__
+from sam2_fewshot.cli.cache import cache_app
 from sam2_fewshot.cli.demo import demo as demo_command
 from sam2_fewshot.cli.models import models_app
 from sam2_fewshot.cli.segment import EPILOG, segment_command
@@ -23,6 +24,7 @@ app = typer.Typer(
 app.command("segment", epilog=EPILOG)(segment_command)
 app.command("demo")(demo_command)
 app.add_typer(models_app, name="models")
+app.add_typer(cache_app, name="cache")
 
 
 def _show_version(asked: bool) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.readers.naming import natural_key
+from sam2_fewshot.readers.places import remote
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,7 +28,7 @@ def expand(arguments: Iterable[str]) -> list[Path]:
     paths: list[Path] = []
     for argument in arguments:
         path = Path(argument).expanduser()
-        if path.exists() or not glob.has_magic(argument):
+        if remote(argument) or path.exists() or not glob.has_magic(argument):
             paths.append(path)
             continue
         # Path.glob wants a folder without patterns to start from, and the pattern may be absolute.

@@ -142,6 +142,16 @@ def segment(
             show_default=False,
         ),
     ] = "auto",
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            help="Share the frames among processes with Dask: a scheduler's address (tcp://host:8786), a number of "
+            "workers on this machine, or local to choose it. Default: this process alone.",
+            metavar="WHERE",
+            rich_help_panel=_HOW,
+            show_default=False,
+        ),
+    ] = None,
     config: Annotated[
         Path | None,
         typer.Option(
@@ -182,7 +192,7 @@ def segment(
             settings=read_settings(settings, config),
         )
         with shown() as display:
-            summary = run(request, display)
+            summary = run(request, display, scheduler=scheduler)
     report(summary)
     raise typer.Exit(DONE if summary.complete else PARTLY)
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import shapely
 
+from sam2_fewshot.readers.places import remote
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
@@ -16,17 +18,43 @@ if TYPE_CHECKING:
     from sam2_fewshot.records import Exemplar
     from sam2_fewshot.settings import Settings
 
-_SAME_RESULT = {"batch_size", "points_per_batch"}
-"""Settings that change how much is done at a time and not what comes out."""
+_SAME_RESULT = {"batch_size", "points_per_batch", "max_memory", "cache_size"}
+"""Settings that change how much is done or kept at a time and not what comes out."""
+
+_PIECES, _PIECE = 16, 4096
+"""So many pieces of so many bytes of an image file are looked at, spread over it."""
 
 
 def signature(path: Path) -> list[object]:
-    """Return what tells whether an image file is the same as before: name, bytes and time of the last change.
+    """Return what tells whether an image is the same as before: name, bytes, time of the last change, and samples.
 
-    Reading a terabyte again only to hash it would take longer than most runs.
+    Reading a terabyte again only to hash it would take longer than most runs, so a few pieces are. Of an OME-Zarr the
+    names, sizes and times of all its files are taken; of one on the web the metadata, so that changed pixels go
+    unnoticed there.
     """
+    if remote(path) is not None:
+        from sam2_fewshot.readers.ome_zarr import metadata_text
+
+        return [remote(path), hashlib.sha256(metadata_text(path).encode()).hexdigest()]
+    if path.is_dir():
+        digest = hashlib.sha256()
+        for file in sorted(path.rglob("*")):
+            status = file.stat()
+            if not file.is_dir():
+                facts = [file.relative_to(path).as_posix(), status.st_size, status.st_mtime_ns]
+                digest.update(json.dumps(facts).encode())
+        return [path.name, digest.hexdigest()]
     status = path.stat()
-    return [path.name, status.st_size, status.st_mtime_ns]
+    return [path.name, status.st_size, status.st_mtime_ns, _sampled(path, status.st_size)]
+
+
+def _sampled(path: Path, size: int) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for number in range(_PIECES):
+            file.seek(number * max(size - _PIECE, 0) // (_PIECES - 1))
+            digest.update(file.read(_PIECE))
+    return digest.hexdigest()
 
 
 def common_part(
@@ -64,9 +92,17 @@ def common_part(
     return digest.hexdigest()
 
 
+def examples_part(exemplars: Iterable[tuple[Exemplar, object]]) -> str:
+    """Return what a run's examples are, as 64 hexadecimal digits; see :func:`common_part`."""
+    digest = hashlib.sha256()
+    for exemplar, where in exemplars:
+        digest.update(json.dumps([where, *_shape(exemplar)]).encode())
+    return digest.hexdigest()
+
+
 def frame_fingerprint(common: str, image: Path) -> str:
-    """Return the fingerprint of the frames of one image."""
-    return hashlib.sha256(json.dumps([common, signature(image)]).encode()).hexdigest()
+    """Return the fingerprint of the frames of one image; it begins with that of the run."""
+    return f"{common}-{hashlib.sha256(json.dumps(signature(image)).encode()).hexdigest()}"
 
 
 def _shape(exemplar: Exemplar) -> list[object]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -13,12 +13,15 @@ from shapely import Point
 
 from sam2_fewshot import __version__
 from sam2_fewshot.geometry.outlines import crop_to_object, mask_to_polygon
-from sam2_fewshot.job.fingerprint import common_part, frame_fingerprint, signature
+from sam2_fewshot.job.fingerprint import common_part, examples_part, frame_fingerprint, signature
+from sam2_fewshot.job.inputs import changes, forget, remember
+from sam2_fewshot.job.lock import only_run, refuse_second_run
+from sam2_fewshot.job.picture import png_of
 from sam2_fewshot.model.building import sam2_distribution
-from sam2_fewshot.writers.journal import JOURNAL_FOLDER, Journal
+from sam2_fewshot.writers.journal import JOURNAL_FOLDER, Journal, remove_others
 from sam2_fewshot.writers.names import safe_stems
 from sam2_fewshot.writers.outputs import assemble
-from sam2_fewshot.writers.overlay import overlay_path, write_overlay
+from sam2_fewshot.writers.overlay import overlay_path
 from sam2_fewshot.writers.record import ExampleMark, FrameRecord
 from sam2_fewshot.writers.whole import replacing, sweep, telling
 
@@ -26,15 +29,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    import numpy as np
-    from numpy.typing import NDArray
     from shapely import Polygon
 
     from sam2_fewshot.job.display import Display
-    from sam2_fewshot.job.engine import Engine, FrameStats
+    from sam2_fewshot.job.engine import Engine
     from sam2_fewshot.job.plan import Plan
-    from sam2_fewshot.protocols import FrameReader
-    from sam2_fewshot.records import Detection, Exemplar, Location
+    from sam2_fewshot.job.work import Outcome
+    from sam2_fewshot.protocols import FrameReader, Progress
+    from sam2_fewshot.records import Exemplar, Location
 
 _PACKAGES = ("torch", "torchvision", "numpy", "scikit-image", "shapely")
 
@@ -55,8 +57,11 @@ class Results:
         self._engine = engine
         self._out = plan.request.out
         self._stems = safe_stems([image.stem for image in plan.images])
-        self._journals = _journals(plan, engine, self._out / JOURNAL_FOLDER)
+        self._folder = self._out / JOURNAL_FOLDER
+        refuse_second_run(self._folder)
+        self._inputs, self._common, self._journals = _journals(plan, engine, self._folder)
         self._begun = datetime.now(UTC)
+        self._renamed: set[Location] = set()
         self._finished = {frame.location for frame in plan.frames if self._record(frame.location)}
         self.found = self.candidates = 0
         self.assembled = False
@@ -78,41 +83,50 @@ class Results:
         """Tell whether a frame was finished by an earlier run that would give the same."""
         return frame.location in self._finished
 
-    def open(self, display: Display) -> None:
-        """Make the output folder, and tell what of an earlier run is kept.
+    @contextmanager
+    def opened(self, display: Display, progress: Progress) -> Iterator[None]:
+        """Make the output folder, keep other runs out of it, and tell what of an earlier run is kept and why not more.
 
         Raises
         ------
         InputError
-            If the folder cannot be made or written.
+            If the folder cannot be made or written, or another run is at work in it.
         """
         with telling(self._out):
-            self._out.mkdir(parents=True, exist_ok=True)
-        with replacing(self._out / JOURNAL_FOLDER / "writable") as trial:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with only_run(self._folder, progress):
+                self._begin(display)
+                yield
+        finally:
+            if not self._finished:
+                with suppress(OSError):
+                    self._folder.rmdir()  # where it is empty, nothing was there before either
+
+    def _begin(self, display: Display) -> None:
+        with replacing(self._folder / "writable") as trial:
             trial.touch()
-        (self._out / JOURNAL_FOLDER / "writable").unlink(missing_ok=True)
-        sweep(self._out / JOURNAL_FOLDER)
+        (self._folder / "writable").unlink(missing_ok=True)
+        sweep(self._folder)
+        changed = changes(self._folder, self._inputs)
+        if changed:
+            display.say(f"Since the last run in {self._out}: {'; '.join(changed)}.")
         if self._finished:
             kept, asked = len(self._finished), len(self._plan.frames)
             display.say(f"{kept} of {asked} frames are finished already and kept.")
         elif (self._out / "run.json").exists():
             display.say(f"{self._out} holds results of other settings or inputs; they are replaced.")
+        remember(self._folder, self._inputs)
 
-    def add(
-        self,
-        frame: FrameReader,
-        pixels: NDArray[np.uint8],
-        detections: Sequence[Detection],
-        stats: FrameStats,
-        warnings: Sequence[str],
-    ) -> None:
-        """Draw a finished frame's overlay and record the frame.
+    def add(self, outcome: Outcome) -> None:
+        """Record a finished frame and its overlay.
 
         Raises
         ------
         InputError
             If a file cannot be written.
         """
+        frame = outcome.frame
         image = self._plan.images[frame.location.xy]
         record = FrameRecord(
             name=image.path.name,
@@ -121,16 +135,21 @@ class Results:
             frame_shape=frame.shape,
             size_z=image.size_z,
             size_t=image.size_t,
-            detections=tuple(detections),
-            candidates=stats.candidates,
-            seconds=dict(stats.seconds),
-            examples=tuple(_mark(item.exemplar) for item in self._plan.examples_on(frame.location)),
-            warnings=tuple(warnings),
+            detections=tuple(outcome.detections),
+            candidates=outcome.candidates,
+            seconds=dict(outcome.seconds),
+            examples=tuple(self.marks(frame.location)),
+            warnings=tuple(outcome.warnings),
         )
         # The record comes last: it says that all of the frame is there.
-        self._draw(record, pixels)
-        self._journals[frame.location.xy].write(record)
+        self._write_overlay(record, outcome.overlay)
+        key = _key(frame.location)
+        self._journals[frame.location.xy].write(replace(record, location=key))
         self._finished.add(frame.location)
+
+    def marks(self, location: Location) -> list[ExampleMark]:
+        """Return the examples on a frame, for drawing."""
+        return [_mark(item.exemplar) for item in self._plan.examples_on(location)]
 
     def put_together(self, seconds: Mapping[str, float], warnings: Sequence[str], failures: Sequence[str]) -> None:
         """Write all result files from the finished frames; without any, leave the folder as it was.
@@ -141,8 +160,7 @@ class Results:
             If a file cannot be written.
         """
         if not self._finished:
-            with suppress(OSError):
-                (self._out / JOURNAL_FOLDER).rmdir()  # where it is empty, nothing was there before either
+            forget(self._folder)
             return
         summary = assemble(
             self._counted(),
@@ -152,6 +170,8 @@ class Results:
             asked=len(self._plan.frames),
         )
         self.assembled, self.found, self.seconds = True, summary.objects, dict(summary.seconds)
+        if len(self._finished) == len(self._plan.frames):
+            remove_others(self._folder, self._common)
 
     def records(self) -> Iterator[FrameRecord]:
         """Yield the finished frames in order, one at a time in memory."""
@@ -162,20 +182,33 @@ class Results:
                 yield replace(record, stem=self._stems[frame.location.xy])
 
     def _record(self, location: Location) -> FrameRecord | None:
-        return self._journals[location.xy].done(location)
+        record = self._journals[location.xy].done(_key(location))
+        if record is None:
+            return None
+        if record.stem != self._stems[location.xy]:  # the overlay under its name may be that of another image
+            self._renamed.add(location)
+        # The image may have had another place in the list then, and its examples another order.
+        detections = tuple(replace(item, location=location) for item in record.detections)
+        return replace(record, location=location, detections=detections, examples=tuple(self.marks(location)))
 
     def _counted(self) -> Iterator[FrameRecord]:
         """Yield the finished frames in order, and draw what overlays are missing."""
         self.candidates = 0
         for record in self.records():
             self.candidates += record.candidates
-            if not overlay_path(self._out, record).exists():
+            if not overlay_path(self._out, record).exists() or record.location in self._renamed:
                 frame = self._plan.images.frame(record.location)
-                self._draw(record, frame.read())
+                self._write_overlay(record, png_of(frame, record.detections, record.examples, self._threshold)[0])
+                self._journals[record.location.xy].write(replace(record, location=_key(record.location)))
             yield record
 
-    def _draw(self, record: FrameRecord, pixels: NDArray[np.uint8]) -> None:
-        write_overlay(self._out, record, pixels, threshold=self._plan.request.settings.similarity_threshold)
+    @property
+    def _threshold(self) -> float:
+        return self._plan.request.settings.similarity_threshold
+
+    def _write_overlay(self, record: FrameRecord, png: bytes) -> None:
+        with replacing(overlay_path(self._out, record)) as path:
+            path.write_bytes(png)
 
     def _facts(
         self, seconds: Mapping[str, float], warnings: Sequence[str], failures: Sequence[str]
@@ -204,16 +237,29 @@ class Results:
         }
 
 
-def _journals(plan: Plan, engine: Engine, folder: Path) -> list[Journal]:
-    """Return the journal of each image: its frames depend on what all share, and on its file."""
+def _journals(plan: Plan, engine: Engine, folder: Path) -> tuple[dict[str, object], str, list[Journal]]:
+    """Return what the results are made from, that in a string, and the journal of each image."""
+    marked = {item.location.xy: signature(plan.images[item.location.xy].path) for item in plan.examples}
     places = [
-        (item.exemplar, [signature(plan.images[item.location.xy].path), item.location.z, item.location.time])
-        for item in plan.examples
+        (item.exemplar, [marked[item.location.xy], item.location.z, item.location.time]) for item in plan.examples
     ]
     channels = plan.request.channels
     shown = channels.read_text("utf-8") if channels else ""
-    common = common_part(__version__, plan.request.settings, engine.model_sha256, places, {"channels": shown})
-    return [Journal(folder, frame_fingerprint(common, image.path)) for image in plan.images]
+    settings = plan.request.settings
+    common = common_part(__version__, settings, engine.model_sha256, places, {"channels": shown})
+    inputs: dict[str, object] = {
+        "settings": settings.model_dump(mode="json"),
+        "version": __version__,
+        "model": engine.model_sha256,
+        "examples": examples_part(places),
+        "channels": shown,
+    }
+    return inputs, common, [Journal(folder, frame_fingerprint(common, image.path)) for image in plan.images]
+
+
+def _key(location: Location) -> Location:
+    """Return by which place a frame is kept: that in its file, whatever the file's position in the list."""
+    return replace(location, xy=0)
 
 
 def _mark(exemplar: Exemplar) -> ExampleMark:

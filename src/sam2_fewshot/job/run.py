@@ -1,11 +1,11 @@
-"""The main job on one page: check, learn the examples, do the frames one by one, put the results together."""
+"""The main job on one page: check, learn the examples, do the frames, put the results together."""
 
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from sam2_fewshot.errors import FewShotError
 from sam2_fewshot.job.display import Display, Silent
@@ -13,12 +13,14 @@ from sam2_fewshot.job.engine import Engine, few_shot_segmenter
 from sam2_fewshot.job.plan import Request, make_plan
 from sam2_fewshot.job.results import Results
 from sam2_fewshot.job.watch import Watch
+from sam2_fewshot.job.work import Outcome, Task, one_by_one
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from sam2_fewshot.protocols import FrameReader, Progress
+    from sam2_fewshot.job.plan import Plan
+    from sam2_fewshot.protocols import Progress
     from sam2_fewshot.writers.record import FrameRecord
 
 
@@ -81,6 +83,7 @@ def run(
     request: Request,
     display: Display | None = None,
     make_engine: Callable[[Request, Progress], Engine] = few_shot_segmenter,
+    scheduler: Any = None,
 ) -> Summary:
     """Find all objects like the examples and write the results.
 
@@ -95,6 +98,9 @@ def run(
         Who is told how it goes; None for nobody.
     make_engine
         Makes what looks for the objects.
+    scheduler
+        A Dask cluster that does the frames: a :class:`distributed.Client`, or what
+        :func:`~sam2_fewshot.job.cluster.connected` takes; None for this process alone.
 
     Returns
     -------
@@ -109,32 +115,50 @@ def run(
     shown = display or Silent()
     watch = Watch(shown)
     seconds: dict[str, float] = {}
-    plan = make_plan(request, watch)
-    with _timed(seconds, "load model"):
-        engine = make_engine(request, watch)
-    shown.say(f"Model {engine.model_name} on {engine.device_name}.")
+    with ExitStack() as stack:
+        plan = make_plan(request, watch)
+        client = None
+        if scheduler is not None:
+            from sam2_fewshot.job.cluster import connected
+
+            client, settings = stack.enter_context(connected(scheduler, request.settings))
+            request = replace(request, settings=settings)
+            plan = replace(plan, request=request)
+        with _timed(seconds, "load model"):
+            engine = make_engine(request, watch)
+        shown.say(f"Model {engine.model_name} on {engine.device_name}.")
+        return _run(plan, engine, client, shown, watch, seconds)
+
+
+def _run(plan: Plan, engine: Engine, client: Any, shown: Display, watch: Watch, seconds: dict[str, float]) -> Summary:
+    """Learn, do the frames that are left, and put the results together."""
+    request = plan.request
     results = Results(plan, engine)
     left = [frame for frame in plan.frames if not results.have(frame)]
     if left:
         with _timed(seconds, "learn examples"):
-            engine.fit([example.exemplar for example in plan.examples])
-    results.open(shown)
+            _learn(engine, plan, watch, shown)
 
     general = watch.take()
     failures: list[Failure] = []
     interrupted = False
-    try:
-        _do(left, engine, results, watch, shown, failures)
-    except KeyboardInterrupt:
-        interrupted = True
-    finally:  # also after a defect, the finished frames are put together
-        shown.end()
+    with results.opened(shown, watch):
+        tasks = [Task(frame, results.name(frame), results.marks(frame.location)) for frame in left]
+        shown.begin(len(left))
+        outcomes = _outcomes(tasks, plan, engine, client, watch, shown)
         try:
-            results.put_together(seconds, general, [f"{failure.what}: {failure.sentence}" for failure in failures])
-        except FewShotError as error:
-            failures.append(Failure("results", str(error)))
-        except KeyboardInterrupt:  # pressed again; the frames are safe, and the files stay as they were
+            _record(outcomes, results, shown, failures)
+        except KeyboardInterrupt:
             interrupted = True
+        finally:  # also after a defect, the finished frames are put together
+            outcomes.close()
+            shown.end()
+            try:
+                results.put_together(seconds, general, [f"{failure.what}: {failure.sentence}" for failure in failures])
+            except FewShotError as error:
+                failures.append(Failure("results", str(error)))
+            except KeyboardInterrupt:  # pressed again; the frames are safe, and the files stay as they were
+                interrupted = True
     return Summary(
         out=request.out,
         frames=len(plan.frames),
@@ -150,37 +174,45 @@ def run(
     )
 
 
-def _do(
-    frames: Sequence[FrameReader],
-    engine: Engine,
-    results: Results,
-    watch: Watch,
-    shown: Display,
-    failures: list[Failure],
-) -> None:
-    """Do the frames. One that fails does not stop the others, unless its result could not be written."""
-    shown.begin(len(frames))
-    for frame in frames:
-        name = results.name(frame)
-        shown.frame_begins(name)
-        began = time.perf_counter()
-        try:
-            detections = engine.segment(frame)
-            pixels = frame.read()
-        except (FewShotError, OSError, MemoryError) as error:
-            sentence = "there is not enough memory for it." if isinstance(error, MemoryError) else str(error)
-            failures.append(Failure(name, sentence))
-            shown.frame_fails(sentence)
-            continue
-        if (pixels == pixels[:1, :1]).all():
-            watch.warn(f"{name} is the same everywhere, so nothing can be found in it.")
-        try:
-            results.add(frame, pixels, detections, engine.last_run, watch.take())
-        except FewShotError as error:  # the next frame would meet the same full disk
-            failures.append(Failure(name, str(error)))
-            shown.frame_fails(str(error))
-            return
-        shown.frame_ends(engine.last_run.candidates, len(detections), time.perf_counter() - began)
+def _learn(engine: Engine, plan: Plan, watch: Watch, shown: Display) -> None:
+    from sam2_fewshot.job.object_cache import cache_folder, learn
+    from sam2_fewshot.segmenter import FewShotSegmenter
+
+    if not isinstance(engine, FewShotSegmenter):
+        engine.fit([example.exemplar for example in plan.examples])
+    elif learn(engine, plan.examples, watch, cache_folder()):
+        shown.say("These examples were learned before; what was learned is taken from the cache.")
+
+
+def _outcomes(
+    tasks: Sequence[Task], plan: Plan, engine: Engine, client: Any, watch: Watch, shown: Display
+) -> Generator[Outcome]:
+    if client is None:
+        yield from one_by_one(tasks, engine, watch, shown, plan.request.settings.similarity_threshold)
+    elif tasks:
+        from sam2_fewshot.job.cluster import on_cluster
+        from sam2_fewshot.segmenter import FewShotSegmenter
+
+        assert isinstance(engine, FewShotSegmenter)
+        yield from on_cluster(client, tasks, plan, engine, watch, shown)
+
+
+def _record(outcomes: Iterable[Outcome], results: Results, shown: Display, failures: list[Failure]) -> None:
+    """Put frames on disk as they come. The first that cannot be written ends it: the next would not be either."""
+    for outcome in outcomes:
+        name = results.name(outcome.frame)
+        trouble = outcome.trouble
+        if not trouble:
+            try:
+                results.add(outcome)
+            except FewShotError as error:
+                failures.append(Failure(name, str(error)))
+                shown.frame_fails(str(error))
+                return
+            shown.frame_ends(outcome.candidates, len(outcome.detections), outcome.took)
+        else:
+            failures.append(Failure(name, trouble))
+            shown.frame_fails(trouble)
 
 
 @contextmanager

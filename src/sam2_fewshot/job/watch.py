@@ -36,6 +36,15 @@ class Watch:
             self._display.warn(sentence)
             self._said.append(sentence)
 
+    @property
+    def count(self) -> int:
+        """Number of sentences so far."""
+        return len(self._said)
+
+    def since(self, count: int) -> list[str]:
+        """Return the sentences after the first `count`."""
+        return self._said[count:]
+
     def take(self) -> tuple[str, ...]:
         """Return the warnings since the last call."""
         fresh = tuple(self._said[self._taken :])

@@ -70,10 +70,14 @@ class RunStats:
         How many masks were compared with the examples.
     seconds
         Wall-clock seconds of each stage.
+    blocks, blank
+        In how many blocks the frame was searched, and how many of them were passed over because they show nothing.
     """
 
     candidates: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
+    blocks: int = 1
+    blank: int = 0
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

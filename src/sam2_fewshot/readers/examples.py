@@ -184,6 +184,8 @@ def _only(path: Path, image: ImageFile | None, placer: Placer) -> ImageFile:
 def _other_image(path: Path, given: ImageFile) -> str | None:
     """Return the name of an image that lies there, was not given, and is what a file of examples is named after."""
     for folder in (path.parent, given.path.parent):
+        if not folder.is_dir():  # the image is on the web
+            continue
         with reading(folder):
             beside = [file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file != path]
         for stem in example_stems(path):

@@ -9,29 +9,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
-import numpy as np
-
-from sam2_fewshot.composite import ChannelStyle, merge, photo
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.protocols import Quiet
-from sam2_fewshot.readers.channels import channel_styles
 from sam2_fewshot.readers.naming import IMAGE_SUFFIXES, example_stems, natural_key, stem_of, unique_stems
-from sam2_fewshot.readers.source import kind_of, open_source, reading
+from sam2_fewshot.readers.places import is_zarr
+from sam2_fewshot.readers.shown import compose, compose_region, frame_limits, look_of
+from sam2_fewshot.readers.source import RegionSource, kind_of, open_source, reading
 from sam2_fewshot.records import Location
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
+    import numpy as np
     from numpy.typing import NDArray
 
+    from sam2_fewshot.composite import Limits
     from sam2_fewshot.protocols import Progress
     from sam2_fewshot.readers.channels import ChannelSetting
-    from sam2_fewshot.readers.source import Header, PixelSource
+    from sam2_fewshot.readers.shown import Look
+    from sam2_fewshot.readers.source import PixelSource
     from sam2_fewshot.records import Box
     from sam2_fewshot.settings import Settings
 
-_PRIMARIES = ((255, 0, 0), (0, 255, 0), (0, 0, 255))
+LARGE = 1 << 24
+"""Pixels (4,096 × 4,096); a larger frame is read by region, where its file allows it."""
 
 
 def open_images(
@@ -73,20 +75,9 @@ def open_images(
         source = open_source(path)
         for sentence in source.header.warnings:
             progress.warn(sentence)
-        look = _look(source.header, channels or (), settings)
+        look = look_of(source.header, channels or (), settings)
         images.append(ImageFile(xy, stem, source, look, cache))
     return ImageSet(tuple(images))
-
-
-@dataclass(frozen=True, slots=True)
-class _Look:
-    """How an image becomes RGB: a photo as it is, everything else by its channels' styles."""
-
-    styles: tuple[ChannelStyle, ...]
-    as_photo: bool
-    colored: bool
-    black: float
-    white: float
 
 
 class ImageSet(Sequence["ImageFile"]):
@@ -147,10 +138,11 @@ class ImageFile:
         Where the set's last composed frame is kept.
     """
 
-    def __init__(self, xy: int, stem: str, source: PixelSource, look: _Look, cache: _LastPlane) -> None:
+    def __init__(self, xy: int, stem: str, source: PixelSource, look: Look, cache: _LastPlane) -> None:
         self.xy, self.stem, self.source = xy, stem, source
         self._look, self._cache = look, cache
         self._frames: dict[tuple[int, int], FrameFile] = {}
+        self._limits: dict[tuple[int, int], tuple[Limits | None, ...]] = {}
 
     @property
     def path(self) -> Path:
@@ -214,16 +206,34 @@ class ImageFile:
         return self._cache.get((self.xy, z, t), lambda: self._compose(z, t))
 
     def _compose(self, z: int, t: int) -> NDArray[np.uint8]:
-        look, name = self._look, self.name
-        if self.size_z * self.size_t > 1:
-            name = f"{name} (Z {z + 1}, time {t + 1})"
+        name = self._plane_name(z, t)
         try:
-            planes = (upright(plane, self.source.header, look.colored) for plane in self.source.planes(z, t))
-            if look.as_photo:
-                return photo(next(planes), look.black, look.white, name)
-            return merge(_separate(planes), look.styles, name)
+            return compose(self.source, self._look, z, t, name)
         except MemoryError:
             raise InputError(f"{name} does not fit into the memory of this computer.") from None
+
+    def region(self, z: int, t: int, box: Box) -> NDArray[np.uint8]:
+        """Read a region ``(x0, y0, x1, y1)`` of one frame and make it RGB, uint8 (h, w, 3).
+
+        Of a large frame (:data:`LARGE`) only the region is read, if the file allows it. Contrast is that of the whole
+        frame in any case.
+
+        Raises
+        ------
+        InputError
+            As :meth:`compose`.
+        """
+        source, look = self.source, self._look
+        if self.shape[0] * self.shape[1] <= LARGE or not source.header.by_region:
+            x0, y0, x1, y1 = box
+            return self.compose(z, t)[y0:y1, x0:x1].copy()
+        assert isinstance(source, RegionSource)
+        if (z, t) not in self._limits:
+            self._limits[z, t] = frame_limits(source, look, z, t, self._plane_name(z, t))
+        return compose_region(source, look, z, t, box, self._limits[z, t])
+
+    def _plane_name(self, z: int, t: int) -> str:
+        return f"{self.name} (Z {z + 1}, time {t + 1})" if self.size_z * self.size_t > 1 else self.name
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -266,7 +276,7 @@ class FrameFile:
         x0, y0, x1, y1 = region or (0, 0, self.shape[1], self.shape[0])
         if not (0 <= x0 <= x1 <= self.shape[1] and 0 <= y0 <= y1 <= self.shape[0]):
             raise ValueError(f"the region {region} is not inside the frame of {self.shape[1]} × {self.shape[0]} px")
-        return self.image.compose(self.location.z, self.location.time)[y0:y1, x0:x1].copy()
+        return self.image.region(self.location.z, self.location.time, (x0, y0, x1, y1))
 
 
 class _LastPlane:
@@ -286,53 +296,20 @@ class _LastPlane:
             return self._pixels
 
 
-def upright(plane: NDArray[Any], header: Header, colored: bool) -> NDArray[Any]:
-    """Turn stored numbers into intensities (H, W) or colours (H, W, 3)."""
-    if header.palette is not None and colored:
-        colors: NDArray[Any] = header.palette[np.minimum(plane, len(header.palette) - 1)]
-        return colors
-    if plane.dtype == bool:
-        plane = plane.astype(np.uint8) * np.uint8(255)
-    if header.is_inverted:
-        return ~plane if plane.dtype.kind in "ui" else -plane
-    return plane
-
-
-def _look(header: Header, channels: Sequence[ChannelSetting], settings: Settings) -> _Look:
-    black, white = settings.black_percentile, settings.white_percentile
-    # A palette that only brightens is a lookup table over intensities; others are the colours of a picture.
-    colored = header.palette is not None and bool((np.diff(header.palette.astype(int), axis=0) < 0).any())
-    is_photo = header.is_photo or colored
-    if not is_photo:
-        styles = channel_styles(header.channel_names, header.channel_colors, channels, black, white, header.path.name)
-        return _Look(styles, False, colored, black, white)
-    if not channels:
-        return _Look((), True, colored, black, white)
-    styles = channel_styles(("red", "green", "blue"), _PRIMARIES, channels, black, white, header.path.name)
-    return _Look(styles, False, colored, black, white)
-
-
-def _separate(planes: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
-    for plane in planes:
-        if plane.ndim == 3:
-            yield from (plane[..., component] for component in range(plane.shape[2]))
-        else:
-            yield plane
-
-
 def _expand(paths: Iterable[Path | str], progress: Progress) -> Iterator[Path]:
     for path in map(Path, paths):
-        if kind_of(path) != "folder":
+        if is_zarr(path) or kind_of(path) != "folder":
             yield path
             continue
         with reading(path):
             found = sorted((file for file in path.iterdir() if not file.name.startswith(".")), key=natural_key)
-        images = [file for file in found if file.is_file() and file.suffix.lower() in IMAGE_SUFFIXES]
+        images = [file for file in found if is_zarr(file) or (file.is_file() and file.suffix.lower() in IMAGE_SUFFIXES)]
         stems = {stem_of(file) for file in images}
         labels = [file for file in images if stems & set(example_stems(file)[1:])]
         if not images:
             raise InputError(
-                f"There is no image in the folder {path} ({len(found)} other files); TIFF, PNG and JPEG are read."
+                f"There is no image in the folder {path} ({len(found)} other files); TIFF, PNG, JPEG and OME-Zarr are "
+                "read."
             )
         _tell_skipped(path, [file for file in found if file.is_file() and file not in images], "not an image", progress)
         _tell_skipped(path, labels, "labels of another image, by the name", progress)

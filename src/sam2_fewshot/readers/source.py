@@ -7,9 +7,10 @@ import re
 import stat
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from sam2_fewshot.errors import FewShotError, InputError
+from sam2_fewshot.readers.places import is_zarr
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,8 +19,12 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from sam2_fewshot.records import Box
+
 MAX_PLANE_PIXELS = 500_000_000
-"""Largest plane that is read, in pixels (22,000 × 22,000): its RGB picture takes 1.5 GB."""
+"""Largest plane that is read whole, in pixels (22,000 × 22,000): its RGB picture takes 1.5 GB."""
+_MAX_SIDE = 10**7
+"""Pixels; beyond this a size is a slip, also where only regions are read."""
 
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _DAMAGE = {None, errno.EINVAL, errno.EOVERFLOW}
@@ -33,7 +38,6 @@ _OTHER_FORMATS = {
     ".oif",
     ".vsi",
     ".mrxs",
-    ".zarr",
     ".h5",
     ".hdf5",
     ".ims",
@@ -54,6 +58,8 @@ class Header:
         Of the pixels as stored.
     size_c, size_z, size_t
         Channels, slices and time points, each at least 1.
+    by_region
+        True when a region can be read without the rest of the plane; the source is a :class:`RegionSource` then.
     is_photo
         True when the samples of a pixel are red, green and blue, so that a plane is (H, W, 3).
     is_inverted
@@ -73,6 +79,7 @@ class Header:
     size_c: int = 1
     size_z: int = 1
     size_t: int = 1
+    by_region: bool = False
     is_photo: bool = False
     is_inverted: bool = False
     palette: NDArray[np.uint8] | None = None
@@ -102,6 +109,32 @@ class PixelSource(Protocol):
         ...
 
 
+@runtime_checkable
+class RegionSource(PixelSource, Protocol):
+    """A :class:`PixelSource` that need not read all of a plane."""
+
+    def region(self, z: int, t: int, box: Box) -> Iterator[NDArray[Any]]:
+        """Yield a region (h, w) or (h, w, 3) of the planes that :meth:`planes` yields.
+
+        Parameters
+        ----------
+        z, t
+            Slice and time point.
+        box
+            ``(x0, y0, x1, y1)`` in pixels, half open, inside the plane.
+
+        Raises
+        ------
+        InputError
+            If it cannot be read.
+        """
+        ...
+
+    def reduced(self, z: int, t: int, pixels: int) -> Iterator[NDArray[Any]] | None:
+        """Return the planes at a lower resolution that the file has anyway, with at least so many pixels; else None."""
+        ...
+
+
 def open_source(path: Path) -> PixelSource:
     """Look at an image file, whatever its format; no pixels are read.
 
@@ -110,6 +143,10 @@ def open_source(path: Path) -> PixelSource:
     InputError
         If there is no such file, or if it cannot be read as an image.
     """
+    if is_zarr(path):
+        from sam2_fewshot.readers.ome_zarr import ZarrSource
+
+        return ZarrSource(path)
     kind = kind_of(path)
     if kind == "folder":
         raise InputError(f"{path} is a folder, not an image file.")
@@ -155,8 +192,8 @@ def kind_of(path: Path) -> Literal["file", "folder", "missing"]:
     return "file"
 
 
-def check_size(path: Path, height: int, width: int) -> None:
-    """Refuse planes without pixels and planes of more than :data:`MAX_PLANE_PIXELS`.
+def check_size(path: Path, height: int, width: int, by_region: bool = False) -> None:
+    """Refuse planes without pixels and, where they are read whole, those of more than :data:`MAX_PLANE_PIXELS`.
 
     Raises
     ------
@@ -165,10 +202,10 @@ def check_size(path: Path, height: int, width: int) -> None:
     """
     if height < 1 or width < 1:
         raise InputError(f"{path.name} has no pixels ({width} × {height}).")
-    if height * width > MAX_PLANE_PIXELS:
+    if max(height, width) > _MAX_SIDE or (height * width > MAX_PLANE_PIXELS and not by_region):
         raise InputError(
             f"{path.name} says it is {width:,} × {height:,} px; planes of up to {MAX_PLANE_PIXELS:,} px can be read. "
-            "Cut it into smaller images."
+            "Cut it into smaller images, or save it as a tiled TIFF or OME-Zarr, of which regions can be read."
         )
 
 

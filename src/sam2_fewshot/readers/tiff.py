@@ -19,6 +19,7 @@ import numpy as np
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.readers.source import Header, check_kind, check_size, damaged, reading
 from sam2_fewshot.readers.tiff_channels import channel_looks
+from sam2_fewshot.readers.tiff_region import can_cut, cut
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
     from tifffile import TiffFile, TiffPageSeries
+
+    from sam2_fewshot.records import Box
 
 _MOST_TAGS = 4096
 _NAMED = "TZCSYX"
@@ -55,12 +58,27 @@ class TiffSource:
 
     def planes(self, z: int, t: int) -> Iterator[NDArray[Any]]:
         """Yield the planes at a slice and time point; photos as (H, W, 3)."""
+        yield from self._read(z, t, None)
+
+    def region(self, z: int, t: int, box: Box) -> Iterator[NDArray[Any]]:
+        """Yield a region of the planes; see :class:`~sam2_fewshot.readers.source.RegionSource`."""
+        yield from self._read(z, t, box)
+
+    def reduced(self, z: int, t: int, pixels: int) -> Iterator[NDArray[Any]] | None:
+        """Yield the planes of the smallest level of a pyramid that has so many pixels; None without a pyramid."""
+        with reading(self.header.path), _opened(self.header.path) as (tif, _):
+            sizes = [math.prod(level.shape) for level in tif.series[0].levels]
+        planes = self.header.height * self.header.width
+        enough = [n for n, size in enumerate(sizes) if n and planes * size >= pixels * sizes[0]]
+        return self._read(z, t, None, enough[-1]) if enough else None
+
+    def _read(self, z: int, t: int, box: Box | None, level: int = 0) -> Iterator[NDArray[Any]]:
         header = self.header
         with reading(header.path), _opened(header.path) as (tif, _):
-            series = tif.series[0]
+            series = tif.series[0].levels[level]
             pick = _Picker(series)
             for channel in range(1 if header.is_photo else header.size_c // self._samples):
-                pixels = pick.plane(z, t, channel)
+                pixels = pick.plane(z, t, channel, box)
                 if header.is_photo:
                     yield _as_rgb(pixels, int(series.keyframe.photometric))
                 elif pixels.ndim == 3:
@@ -93,8 +111,8 @@ class _Picker:
         """Return the number of steps along the axes of a kind; Z stands for all axes without another meaning."""
         return math.prod(n for axis, n in zip(self.axes, self.shape, strict=True) if self._kind(axis) == kind)
 
-    def plane(self, z: int, t: int, c: int) -> NDArray[Any]:
-        """Return one channel, (H, W) or, when pixels have several samples, (H, W, S)."""
+    def plane(self, z: int, t: int, c: int, box: Box | None = None) -> NDArray[Any]:
+        """Return one channel or a region of it, (H, W) or, when pixels have several samples, (H, W, S)."""
         index: list[int | slice] = [slice(None)] * len(self.shape)
         for kind, position in (("Z", z), ("T", t), ("C", c)):
             places = [i for i, axis in enumerate(self.axes) if self._kind(axis) == kind]
@@ -103,12 +121,15 @@ class _Picker:
                 for i, step in zip(places, steps, strict=True):
                     index[i] = int(step)
         left = "".join(axis for axis, at in zip(self.axes, index, strict=True) if isinstance(at, slice))
-        pixels = np.asarray(self._block(index))
+        if box is not None:
+            x0, y0, x1, y1 = box
+            index[self.axes.index("Y")], index[self.axes.index("X")] = slice(y0, y1), slice(x0, x1)
+        pixels = np.asarray(self._block(index, box))
         order = [left.index(axis) for axis in ("YXS" if "S" in left else "YX")]
         pixels = pixels.transpose(order)
         return np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("="))
 
-    def _block(self, index: list[int | slice]) -> NDArray[Any]:
+    def _block(self, index: list[int | slice], box: Box | None) -> NDArray[Any]:
         if self.memory is not None:
             return self.memory[tuple(index)]
         split = self.split
@@ -122,8 +143,16 @@ class _Picker:
         page = self.series.pages[number] if number < len(self.series.pages) else None
         if page is None:  # a plane that OME-XML names and the file lacks
             return np.zeros(self.shape[split:], self.series.dtype)[tuple(index[split:])]
-        pixels: NDArray[Any] = page.asarray()
-        return pixels.reshape(self.shape[split:])[tuple(index[split:])]
+        axes, shape = self.axes[split:], list(self.shape[split:])
+        alone = all(n == 1 for axis, n in zip(axes, shape, strict=True) if axis not in "YXS")
+        if box is not None and alone and can_cut(page):
+            pixels: NDArray[Any] = cut(page, box)
+            for axis, size in (("Y", box[3] - box[1]), ("X", box[2] - box[0])):
+                place = axes.index(axis)
+                shape[place], index[split + place] = size, slice(None)
+            return pixels.reshape(shape)[tuple(index[split:])]
+        pixels = page.asarray()
+        return pixels.reshape(shape)[tuple(index[split:])]
 
     @staticmethod
     def _kind(axis: str) -> str:
@@ -142,7 +171,9 @@ def _look(path: Path, tif: TiffFile, said: list[str]) -> tuple[int, Header]:
             f"{path.name} has the axes {axes}, and which of them are an image's rows and columns is not clear."
         )
     height, width = int(shape[axes.index("Y")]), int(shape[axes.index("X")])
-    check_size(path, height, width)
+    first = series.pages[0]
+    by_region = series.dataoffset is not None or (first is not None and can_cut(first))
+    check_size(path, height, width, by_region)
     check_kind(path, np.dtype(series.dtype))
     _check_whole(path, tif, said)
     pick = _Picker(series)
@@ -174,6 +205,7 @@ def _look(path: Path, tif: TiffFile, said: list[str]) -> tuple[int, Header]:
         size_c=1 if photo else channels * samples,
         size_z=pick.size("Z"),
         size_t=pick.size("T"),
+        by_region=by_region,
         is_photo=photo,
         is_inverted=photometric == _MINISWHITE,
         palette=_palette(key) if photometric == _PALETTE else None,

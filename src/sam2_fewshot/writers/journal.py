@@ -13,14 +13,17 @@ member          dtype, shape                content
 ``lengths``     int64 (N + E,)              bytes of each outline
 ==============  ==========================  ===============================================================
 
-Everything comes back bit by bit.
+Everything comes back bit by bit. A file is named by what its frame depends on and by its place, so that frames recorded
+under another fingerprint are neither taken nor overwritten.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,7 +42,8 @@ JOURNAL_FOLDER = ".frames"
 
 _FORMAT = "sam2-fewshot frame"
 _VERSION = 1
-_NAME = re.compile(r"xy(\d+)_z(\d+)_t(\d+)\.npz")
+_NAME = re.compile(r"(?:[0-9a-f]{24}_)?xy(\d+)_z(\d+)_t(\d+)\.npz")
+_DIGITS = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +78,7 @@ class Journal:
             return None
 
     def write(self, record: FrameRecord) -> None:
-        """Record a finished frame; it replaces an earlier record of the same location.
+        """Record a finished frame; it replaces an earlier record of the same location and fingerprint.
 
         The file appears when it is whole. The record's location is taken for the detections' too.
 
@@ -98,18 +102,44 @@ class Journal:
                     yield record
 
     def locations(self) -> list[Location]:
-        """Return the locations for which there is a file, of whatever fingerprint, in order."""
-        found = (_NAME.fullmatch(path.name) for path in self._files())
+        """Return the locations for which there is a file of this fingerprint, in order."""
+        own = f"{_digest(self.fingerprint)}_"
+        found = (_NAME.fullmatch(path.name) for path in self._files() if path.name.startswith(own))
         return sorted(Location(*map(int, name.groups())) for name in found if name)
 
     def _path(self, location: Location) -> Path:
-        return self.folder / f"xy{location.xy:06d}_z{location.z:05d}_t{location.time:05d}.npz"
+        place = f"xy{location.xy:06d}_z{location.z:05d}_t{location.time:05d}"
+        return self.folder / f"{_digest(self.fingerprint)}_{place}.npz"
 
     def _files(self) -> list[Path]:
         try:
             return list(self.folder.iterdir())
         except OSError:
             return []
+
+
+def remove_others(folder: Path, prefix: str) -> None:
+    """Delete the records whose fingerprint does not begin with `prefix`, and those that cannot be read.
+
+    Results of other settings are kept until this is called, so trying a setting and going back costs nothing.
+    """
+    paths = list(folder.iterdir()) if folder.is_dir() else []
+    for path in paths:
+        if _NAME.fullmatch(path.name) and not _fingerprint(path).startswith(prefix):
+            with suppress(OSError):
+                path.unlink()
+
+
+def _fingerprint(path: Path) -> str:
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            return str(_header(archive)["fingerprint"])
+    except Exception:  # as in Journal.done
+        return ""
+
+
+def _digest(fingerprint: str) -> str:
+    return sha256(fingerprint.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGITS]
 
 
 def _header(archive: Any) -> dict[str, Any]:

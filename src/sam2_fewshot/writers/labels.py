@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 import uuid
 import zlib
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sam2_fewshot.writers.label_bands import LARGE, TILE, Bands
 from sam2_fewshot.writers.per_image import a_file_an_image
 from sam2_fewshot.writers.whole import replacing, telling
 
@@ -74,7 +76,7 @@ def label_files(folder: Path) -> Iterator[Add]:
 
     An image of one plane gives a two-dimensional TIFF, others an OME-TIFF with the axes TZYX in which planes
     that were not looked at are zero. Values are 16 bit, or 32 bit where a plane has more than 65,535
-    objects. One plane at a time is in memory.
+    objects. One plane at a time is in memory, of a large one only a band; such a file is stored in tiles.
 
     Parameters
     ----------
@@ -94,20 +96,32 @@ def label_files(folder: Path) -> Iterator[Add]:
 def _one_image(path: Path, first: FrameRecord) -> Iterator[Add]:
     most = 0
     places: dict[tuple[int, int], tuple[int, int]] = {}
+    bands: dict[tuple[int, int], list[tuple[int, int]]] = {}
     # Frames come with Time innermost and are stored with Time outermost, and how many bits are needed is
     # known at the last one, so painted planes wait in a compressed scratch file.
     with replacing(path) as temporary, tempfile.TemporaryFile(dir=path.parent) as scratch:
 
         def add(record: FrameRecord) -> None:
             nonlocal most
+            place = record.location.time, record.location.z
             with telling(path):
-                packed = zlib.compress(paint(record.detections, record.frame_shape).tobytes(), 1)
-                places[record.location.time, record.location.z] = scratch.tell(), len(packed)
-                scratch.write(packed)
+                if _is_large(first):
+                    bands[place] = []
+                    for band in Bands(record.detections, record.frame_shape):
+                        packed = zlib.compress(band.tobytes(), 1)
+                        bands[place].append((scratch.tell(), len(packed)))
+                        scratch.write(packed)
+                else:
+                    packed = zlib.compress(paint(record.detections, record.frame_shape).tobytes(), 1)
+                    places[place] = scratch.tell(), len(packed)
+                    scratch.write(packed)
             most = max(most, len(record.detections))
 
         yield add
-        _write_tiff(temporary, first, _planes(first, places, scratch), most)
+        if _is_large(first):
+            _write_tiff(temporary, first, _tiles(first, bands, scratch), most, (TILE, TILE))
+        else:
+            _write_tiff(temporary, first, _planes(first, places, scratch), most)
 
 
 def _planes(
@@ -124,24 +138,58 @@ def _planes(
             yield plane.reshape(first.frame_shape)
 
 
-def _write_tiff(path: Path, first: FrameRecord, planes: Iterator[NDArray[np.uint32]], most_objects: int) -> None:
+def _is_large(first: FrameRecord) -> bool:
+    return math.prod(first.frame_shape) > LARGE
+
+
+def _tiles(
+    first: FrameRecord, bands: dict[tuple[int, int], list[tuple[int, int]]], scratch: IO[bytes]
+) -> Iterator[NDArray[np.uint32]]:
+    height, width = first.frame_shape
+    across = -(-width // TILE)
+    for time in range(first.size_t):
+        for z in range(first.size_z):
+            for number in range(-(-height // TILE)):
+                band = np.zeros((TILE, across * TILE), np.uint32)
+                if (time, z) in bands:
+                    start, size = bands[time, z][number]
+                    scratch.seek(start)
+                    rows = np.frombuffer(zlib.decompress(scratch.read(size)), np.uint32).reshape(-1, width)
+                    band[: len(rows), :width] = rows
+                yield from np.split(band, across, axis=1)
+
+
+def _write_tiff(
+    path: Path,
+    first: FrameRecord,
+    planes: Iterator[NDArray[np.uint32]],
+    most_objects: int,
+    tile: tuple[int, int] | None = None,
+) -> None:
     import tifffile
 
     kind = np.uint16 if most_objects <= _LARGEST_16_BIT else np.uint32
     shape = (first.size_t, first.size_z, *first.frame_shape)
     options: dict[str, Any] = {"photometric": "minisblack", "compression": "zlib", "predictor": True}
+    if tile is not None:
+        options["tile"] = tile
+    big = np.dtype(kind).itemsize * int(np.prod(shape, dtype=np.int64)) > 2**31
     if first.size_t * first.size_z == 1:
-        tifffile.imwrite(path, next(planes).astype(kind), **options)
+        if tile is None:
+            tifffile.imwrite(path, next(planes).astype(kind), **options)
+        else:
+            parts = (np.ascontiguousarray(part, kind) for part in planes)
+            tifffile.imwrite(path, parts, shape=shape[2:], dtype=kind, bigtiff=big, **options)
         return
     # tifffile would make up a UUID from the clock and the network card.
     name = uuid.uuid5(uuid.NAMESPACE_OID, f"{first.location.xy}/{first.name}")
     tifffile.imwrite(
         path,
-        (plane.astype(kind) for plane in planes),
+        (np.ascontiguousarray(plane, kind) for plane in planes),
         shape=shape,
         dtype=kind,
         ome=True,
-        bigtiff=np.dtype(kind).itemsize * int(np.prod(shape, dtype=np.int64)) > 2**31,
+        bigtiff=big,
         metadata={"axes": "TZYX", "UUID": str(name)},
         **options,
     )

@@ -1,0 +1,126 @@
+"""Frames through an engine, one by one, in this process."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from sam2_fewshot.errors import FewShotError
+from sam2_fewshot.job.picture import png_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from sam2_fewshot.job.display import Display
+    from sam2_fewshot.job.engine import Engine
+    from sam2_fewshot.job.watch import Watch
+    from sam2_fewshot.protocols import FrameReader
+    from sam2_fewshot.records import Detection
+    from sam2_fewshot.writers.record import ExampleMark
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What became of a frame.
+
+    Parameters
+    ----------
+    frame
+        The frame.
+    trouble
+        Why nothing came of it, in a sentence; empty when all went well.
+    detections
+        The objects, best first.
+    candidates
+        How many masks were looked at.
+    seconds
+        Time that each stage took.
+    overlay
+        Content of the overlay's PNG file.
+    warnings
+        What the user was told about the frame.
+    took
+        Seconds that the frame took in all.
+    """
+
+    frame: FrameReader
+    trouble: str = ""
+    detections: Sequence[Detection] = ()
+    candidates: int = 0
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    overlay: bytes = b""
+    warnings: Sequence[str] = ()
+    took: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What a frame's overlay and messages need besides the frame.
+
+    Parameters
+    ----------
+    frame
+        The frame to search.
+    name
+        What to call it in messages.
+    marks
+        The examples on it.
+    """
+
+    frame: FrameReader
+    name: str
+    marks: Sequence[ExampleMark] = ()
+
+
+def one_by_one(
+    tasks: Sequence[Task], engine: Engine, watch: Watch, shown: Display, threshold: float
+) -> Iterator[Outcome]:
+    """Yield what becomes of each frame; one that fails does not stop the others."""
+    for task in tasks:
+        shown.frame_begins(task.name)
+        began = time.perf_counter()
+        try:
+            detections = engine.segment(task.frame)
+            overlay, flat = png_of(task.frame, detections, task.marks, threshold)
+        except (FewShotError, OSError, MemoryError) as error:
+            yield Outcome(task.frame, trouble=sentence_of(error), took=time.perf_counter() - began)
+            continue
+        told(task.name, flat, engine.last_run, watch.warn, shown.say)
+        yield Outcome(
+            task.frame,
+            detections=detections,
+            candidates=engine.last_run.candidates,
+            seconds=dict(engine.last_run.seconds),
+            overlay=overlay,
+            warnings=watch.take(),
+            took=time.perf_counter() - began,
+        )
+
+
+def told(name: str, flat: bool, stats: Any, warn: Callable[[str], None], say: Callable[[str], None]) -> None:
+    """Tell what is to be said of a finished frame.
+
+    Parameters
+    ----------
+    name
+        What to call it.
+    flat
+        Whether it is the same everywhere.
+    stats
+        How its search went; ``blocks`` and ``blank`` are told where it has them.
+    warn, say
+        Take the sentences.
+    """
+    if flat:
+        warn(f"{name} is the same everywhere, so nothing can be found in it.")
+    blank = getattr(stats, "blank", 0)
+    if blank and not flat:
+        say(f"{name}: {blank} of {stats.blocks} blocks show nothing but even background and were passed over.")
+
+
+def sentence_of(error: BaseException) -> str:
+    """Return why a frame failed, in a sentence."""
+    if isinstance(error, MemoryError):
+        return "there is not enough memory for it. Lower --max-memory, so that it is searched in smaller blocks."
+    return str(error)

@@ -1,0 +1,82 @@
+"""How much memory may be used, and how large a part of a frame fits into it."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+BYTES_PER_PIXEL = 130
+"""Memory that a search takes for a pixel of the block: its picture, the maps, and the masks of the candidates. Measured
+with the guided method and the embedded checkpoint: 54 on a frame of 4 Mpx, 58 on one of 16 (``benchmarks/large.py``);
+others have more candidates, so that twice as much is reckoned with."""
+RESERVE = 1_100_000_000
+"""Memory in bytes of the interpreter, torch and the embedded checkpoint, before the first frame; measured .85 GB."""
+_BLOCK, _BLOCK_STEPS = 1 << 24, 10
+"""A block of 4,096 × 4,096 pixels, or of ten steps each way where objects are large, gains little by being larger,
+since its halo is a small part of it by then."""
+_NO_LIMIT = 1 << 60
+
+
+def allowed_memory(root: Path = Path("/")) -> int:
+    """Return how many bytes this process may use: the machine's memory, or less where a container or job has less.
+
+    Parameters
+    ----------
+    root
+        Where ``proc`` and ``sys`` are.
+    """
+    return min(_physical(root), *_control_groups(root))
+
+
+def block_pixels(max_memory: float, step: int = 1, allowed: int | None = None, learning: bool = False) -> int:
+    """Return how many pixels of a frame may be searched at a time.
+
+    Parameters
+    ----------
+    max_memory
+        In GB (10⁹ bytes); 0 is half of what is allowed.
+    step
+        After so many pixels the method's tiles repeat.
+    allowed
+        Bytes that are allowed; :func:`allowed_memory` when left out.
+    learning
+        True for learning from a frame, which takes twice as much.
+    """
+    half = (allowed_memory() if allowed is None else allowed) // 2
+    total = int(max_memory * 1e9) or half
+    enough = max(_BLOCK, (_BLOCK_STEPS * step) ** 2)
+    return max(1, min(enough, (total - RESERVE) // (BYTES_PER_PIXEL * (1 + learning))))
+
+
+def _physical(root: Path) -> int:
+    with suppress(OSError, ValueError, IndexError):
+        for line in (root / "proc/meminfo").read_text().splitlines():
+            if line.startswith("MemTotal:"):
+                return int(line.split()[1]) * 1024
+    with suppress(OSError, ValueError, AttributeError):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return 8 << 30  # Windows does not tell without a library; a small machine is assumed
+
+
+def _control_groups(root: Path) -> list[int]:
+    """Return the limits of the process's control groups and of those above them, versions 2 and 1."""
+    limits = [_NO_LIMIT]
+    lines: list[str] = []
+    with suppress(OSError):
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    places = [("sys/fs/cgroup", "/", "memory.max"), ("sys/fs/cgroup/memory", "/", "memory.limit_in_bytes")]
+    for line in lines:
+        number, controllers, group = (*line.split(":", 2), "", "")[:3]
+        if number == "0":
+            places.append(("sys/fs/cgroup", group, "memory.max"))
+        elif "memory" in controllers.split(","):
+            places.append(("sys/fs/cgroup/memory", group, "memory.limit_in_bytes"))
+    for base, group, name in places:
+        folder = root / base / group.strip("/")
+        for place in (folder, *folder.parents):
+            with suppress(OSError, ValueError):
+                limits.append(int((place / name).read_text()))
+            if place == root / base:
+                break
+    return [limit for limit in limits if limit > 0]

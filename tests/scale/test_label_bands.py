@@ -1,0 +1,68 @@
+"""A large label image is the same as one that is painted at once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import tifffile
+
+from sam2_fewshot.geometry.outlines import mask_to_polygon
+from sam2_fewshot.records import Detection, InstanceMask, Location
+from sam2_fewshot.writers import label_bands
+from sam2_fewshot.writers import labels as labels_module
+from sam2_fewshot.writers.label_bands import Bands
+from sam2_fewshot.writers.labels import label_files, paint
+from sam2_fewshot.writers.record import FrameRecord
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SHAPE = (90, 130)
+
+
+def crowd(count: int = 120, seed: int = 0) -> list[Detection]:
+    """Many objects that overlap and hide one another, some of one pixel."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for _ in range(count):
+        height, width = rng.integers(1, 14, 2)
+        data = rng.random((height, width)) < 0.8
+        data[0, 0] = True
+        x0, y0 = int(rng.integers(0, SHAPE[1] - width + 1)), int(rng.integers(0, SHAPE[0] - height + 1))
+        mask = InstanceMask(data, x0, y0, SHAPE)
+        found.append(Detection(mask, mask_to_polygon(mask), round(float(rng.random()), 1), 0.5, 0.5))
+    inside = InstanceMask(np.ones((2, 2), bool), 40, 40, SHAPE)
+    over = InstanceMask(np.ones((20, 20), bool), 32, 32, SHAPE)
+    return [
+        *found,
+        Detection(inside, mask_to_polygon(inside), 0.01, 0, 0),
+        Detection(over, mask_to_polygon(over), 2, 0, 0),
+    ]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_bands_are_the_parts_of_the_whole(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(label_bands, "TILE", 16)
+    found = crowd(seed=seed)
+    assert np.array_equal(np.concatenate(list(Bands(found, SHAPE))), paint(found, SHAPE))
+
+
+def test_nothing_found_is_empty_bands() -> None:
+    assert not np.concatenate(list(Bands([], SHAPE))).any()
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_large_file_is_tiled_and_holds_the_same(times: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(labels_module, "LARGE", 100)
+    monkeypatch.setattr(label_bands, "TILE", 16)
+    monkeypatch.setattr(labels_module, "TILE", 16)
+    found = crowd()
+    with label_files(tmp_path) as add:
+        add(FrameRecord("a", "a", Location(), SHAPE, 1, times, tuple(found)))
+    with tifffile.TiffFile(tmp_path / "a.tif") as tif:
+        assert tif.pages[0].is_tiled
+        pixels = tif.asarray().reshape(times, *SHAPE)
+    assert np.array_equal(pixels[0], paint(found, SHAPE))
+    assert not pixels[1:].any()

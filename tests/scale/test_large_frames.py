@@ -1,0 +1,224 @@
+"""Frames searched in blocks give what they give whole."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from scale_scenes import Watched, as_set, memory_for, scene
+from shapely import box
+
+from sam2_fewshot import Exemplar, FewShotSegmenter, Frame, InputError, Settings
+from sam2_fewshot.geometry.overlap import mask_iou
+from sam2_fewshot.parts import reader_digest
+from sam2_fewshot.similarity.object_model import frame_digest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from scale_scenes import BrightSegmenter, Heard
+
+    from sam2_fewshot.model.network import Sam2Model
+
+EXAMPLE = scene(64, 3, seed=5)
+SMALL = 120**2
+
+
+def learned(make: Callable[[int], BrightSegmenter], pixels: int = SMALL) -> BrightSegmenter:
+    segmenter = make(pixels)
+    segmenter.fit([Exemplar(image=EXAMPLE, mask=EXAMPLE[..., 0] > 100)])
+    return segmenter
+
+
+@pytest.fixture
+def fitted(bright: Callable[[int], BrightSegmenter]) -> BrightSegmenter:
+    segmenter = bright(SMALL)
+    picture = np.zeros((64, 64, 3), np.uint8)
+    picture[20:37, 20:37] = 200
+    segmenter.fit([Exemplar(image=picture, polygon=box(20, 20, 37, 37))])
+    return segmenter
+
+
+@pytest.fixture
+def whole(bright: Callable[[int], BrightSegmenter], fitted: BrightSegmenter) -> BrightSegmenter:
+    segmenter = bright(10**7)
+    segmenter.adopt(fitted.object_model)
+    return segmenter
+
+
+def test_blocks_give_exactly_what_the_whole_gives(fitted: BrightSegmenter, whole: BrightSegmenter) -> None:
+    frame = Frame(scene())
+    assert fitted.is_large(frame)
+    assert not whole.is_large(frame)
+    found = fitted.segment(frame)
+    assert as_set(found) == as_set(whole.segment(frame))
+    assert [item.score for item in found] == sorted((item.score for item in found), reverse=True)
+    assert all(item.instance.frame_shape == frame.shape for item in found)
+    stats = fitted.last_run
+    assert stats.blocks == len(fitted.plan(frame).blocks) > 9
+    assert stats.candidates >= len(found)
+    assert "outline" in stats.seconds
+
+
+def test_an_array_that_is_large_is_searched_in_blocks_too(fitted: BrightSegmenter) -> None:
+    picture = scene()
+    assert as_set(fitted.segment(picture)) == as_set(fitted.segment(Frame(picture)))
+    assert fitted.last_run.blocks > 1
+
+
+def test_the_result_does_not_depend_on_the_grid(fitted: BrightSegmenter) -> None:
+    frame = Frame(scene(seed=2))
+    results = []
+    for shift in ((0, 0), (17, 5), (40, 33)):
+        plan = fitted.plan(frame, shift)
+        results.append(as_set(fitted.join(frame, plan, [fitted.search(frame, plan, block) for block in plan.blocks])))
+    assert results[0] == results[1] == results[2]
+
+
+def test_the_order_of_blocks_does_not_matter(fitted: BrightSegmenter) -> None:
+    frame = Frame(scene(seed=3))
+    plan = fitted.plan(frame)
+    finds = [fitted.search(frame, plan, block) for block in plan.blocks]
+    assert as_set(fitted.join(frame, plan, finds)) == as_set(fitted.join(frame, plan, finds[::-1]))
+
+
+def test_a_large_frame_is_never_read_whole(fitted: BrightSegmenter) -> None:
+    frame = Watched(scene())
+    fitted.segment(frame)
+    strips = [region for region in frame.regions if region[2] - region[0] == 400]
+    assert len(strips) == 1  # the overview reads strips of 16 megapixels, which here is all
+    others = [region for region in frame.regions if region not in strips]
+    assert max((x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in others) <= SMALL
+
+
+def test_an_object_longer_than_the_halo_is_found_whole(
+    fitted: BrightSegmenter, whole: BrightSegmenter, heard: Heard
+) -> None:
+    picture = scene(count=20)
+    picture[200:204, 150:230] = 180  # 80 px long; the blocks overlap by 34
+    frame = Frame(picture)
+    plan = fitted.plan(frame)
+    assert plan.halo == 34
+    assert as_set(fitted.segment(frame)) == as_set(whole.segment(frame))
+    assert heard.warnings == []
+
+
+def test_an_object_that_fits_no_window_is_told(fitted: BrightSegmenter, heard: Heard) -> None:
+    picture = scene(count=20)
+    picture[200:204, 20:380] = 180
+    found = fitted.segment(Frame(picture, name="slide.tif"))
+    assert max(item.bbox[2] - item.bbox[0] for item in found) < 40
+    (sentence,) = heard.warnings
+    assert "slide.tif: 1 object is larger than the blocks" in sentence
+    assert "34 px" in sentence
+    assert "Mark one of them as an example" in sentence
+
+
+def test_blank_blocks_are_passed_over_and_counted(fitted: BrightSegmenter, whole: BrightSegmenter) -> None:
+    picture = np.full((400, 400, 3), 20, np.uint8)
+    picture[:150, :150] += scene(150, 10)
+    frame = Frame(picture)
+    found = fitted.segment(frame)
+    assert as_set(found) == as_set(whole.segment(frame))
+    assert 0 < fitted.last_run.blank < fitted.last_run.blocks
+    assert fitted.segment(np.zeros((400, 400, 3), np.uint8)) == []
+    assert fitted.last_run.blank == fitted.last_run.blocks
+
+
+def test_examples_on_a_large_frame_are_learned_from_parts_and_not_found(
+    bright: Callable[[int], BrightSegmenter],
+) -> None:
+    picture = scene(seed=4)
+    frame = Watched(picture)
+    everything = bright(10**7)
+    everything.adopt(learned(bright).object_model)
+    objects = everything.segment(picture)
+    marked = [item for item in objects if item.bbox[0] != 0][:3]
+    segmenter = bright(SMALL)
+    ways = [
+        Exemplar(image=frame, mask=marked[0].mask),
+        Exemplar(image=frame, polygon=marked[1].polygon),
+        Exemplar(image=frame, mask=marked[2].mask, negative=True),
+    ]
+    segmenter.fit(ways)
+    assert segmenter.object_model.known_on(frame_digest(picture))[0].frame_shape == (400, 400)
+    assert (np.asarray(segmenter.object_model.learned["seen"]) < 400).any()
+    found = segmenter.segment(frame)
+    assert as_set(found) == as_set([item for item in objects if item not in marked])
+
+
+def test_an_example_off_a_large_frame_is_told(bright: Callable[[int], BrightSegmenter], heard: Heard) -> None:
+    frame = Watched(scene())
+    off = [
+        Exemplar(image=frame, polygon=box(900, 900, 950, 950), label="a.geojson, object 1"),
+        Exemplar(image=frame, point=(-5.0, 3.0)),
+        Exemplar(image=frame, mask=np.ones((3, 3), bool)),
+        Exemplar(image=frame),
+    ]
+    with pytest.raises(InputError, match="None of the 4 examples"):
+        bright(SMALL).fit(off)
+    assert [sentence.split(" is left out")[0] for sentence in heard.warnings] == [
+        "a.geojson, object 1",
+        "Example 2",
+        "Example 3",
+        "Example 4",
+    ]
+
+
+def test_too_little_memory_for_the_objects_is_told(fitted: BrightSegmenter, bright: object, heard: Heard) -> None:
+    tiny = bright(10)  # type: ignore[operator]
+    tiny.adopt(fitted.object_model)
+    assert len(tiny.segment(scene(150, 5))) == 5
+    assert any("may take more than Max Memory allows" in sentence for sentence in heard.warnings)
+
+
+def test_the_digest_of_strips_is_that_of_the_whole() -> None:
+    picture = scene(50, 2)
+    assert reader_digest(Frame(picture)) == frame_digest(picture)
+
+
+def test_the_progress_names_the_block(fitted: BrightSegmenter) -> None:
+    fitted._progress.part = "block 2 of 9: "
+    fitted._progress.start("encoding", 4)
+    fitted._progress.advance()
+    assert fitted._progress._progress.stages == ["block 2 of 9: encoding"]  # type: ignore[attr-defined]
+
+
+def test_other_weights_are_not_adopted(fitted: BrightSegmenter, bright: Callable[[int], BrightSegmenter]) -> None:
+    from dataclasses import replace
+
+    with pytest.raises(InputError, match="other weights"):
+        bright(SMALL).adopt(replace(fitted.object_model, model_sha256="0" * 64))
+
+
+def changed(a: list, b: list) -> int:
+    return sum(max((mask_iou(x.instance, y.instance) for y in b), default=0) < 0.8 for x in a)
+
+
+def test_shifting_the_grid_hardly_changes_what_the_guided_method_finds(micro: Sam2Model) -> None:
+    rng = np.random.default_rng(7)
+    rows, columns = np.mgrid[:250, :560]
+    grey = rng.normal(40, 6, (250, 560))
+    labels = np.zeros(grey.shape, np.int32)
+    for number, (row, column) in enumerate(
+        [(r + rng.integers(-3, 4), c + rng.integers(-3, 4)) for r in range(16, 245, 24) for c in range(16, 550, 24)], 1
+    ):
+        disc = (rows - row) ** 2 + (columns - column) ** 2 <= rng.integers(4, 8) ** 2
+        grey[disc] += rng.uniform(60, 120)
+        labels[disc] = number
+    frame = Frame(np.repeat(grey.clip(0, 255).astype(np.uint8)[..., None], 3, axis=2))
+    segmenter = FewShotSegmenter(micro, settings=Settings(min_mask_area=10))
+    cut = Frame(frame.pixels[:160, :160])
+    shown = [number for number in np.unique(labels[20:140, 20:140]) if number][:10]
+    segmenter.fit([Exemplar(image=cut, mask=labels[:160, :160] == number) for number in shown])
+    step = segmenter._step
+    segmenter.settings = segmenter.settings.changed({"max_memory": memory_for((4 * step) ** 2)})
+    results = []
+    for shift in ((0, 0), (1, 0)):
+        plan = segmenter.plan(frame, shift)
+        assert len(plan.blocks) > 1
+        results.append(segmenter.join(frame, plan, [segmenter.search(frame, plan, block) for block in plan.blocks]))
+    assert len(results[0]) > 100
+    assert changed(results[0], results[1]) <= 0.01 * len(results[0])
+    assert changed(results[1], results[0]) <= 0.01 * len(results[1])

@@ -1,0 +1,99 @@
+"""Two runs in one folder, and what is said about the last one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sam2_fewshot.errors import InputError
+from sam2_fewshot.job.inputs import changes, forget, remember
+from sam2_fewshot.job.lock import only_run, refuse_second_run
+from sam2_fewshot.settings import Settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from scale_scenes import Heard
+
+HOLD = """
+import sys
+from pathlib import Path
+from sam2_fewshot.job.lock import only_run
+from sam2_fewshot.protocols import Quiet
+with only_run(Path(sys.argv[1]), Quiet()):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_run_keeps_another_out_until_it_dies(tmp_path: Path, heard: Heard) -> None:
+    other = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        for enter in (lambda: refuse_second_run(tmp_path), lambda: only_run(tmp_path, heard).__enter__()):
+            with pytest.raises(
+                InputError, match=f"Another run is at work in {tmp_path.parent}.*process {other.pid} on"
+            ):
+                enter()
+        other.kill()
+    assert (tmp_path / "lock").exists()  # what is left means nothing
+    refuse_second_run(tmp_path)
+    with only_run(tmp_path, heard):
+        pass
+    assert list(tmp_path.iterdir()) == []
+    refuse_second_run(tmp_path)
+
+
+def test_a_damaged_note_still_refuses(tmp_path: Path, heard: Heard) -> None:
+    with only_run(tmp_path, heard):
+        (tmp_path / "lock.json").write_text("{")
+        with pytest.raises(InputError, match=r"at work in [^(]*\. Wait until"):
+            refuse_second_run(tmp_path)
+
+
+def test_a_file_system_without_locks_is_told(tmp_path: Path, heard: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
+    import filelock
+
+    class Unable(filelock.FileLock):  # type: ignore[misc,valid-type]
+        def _acquire(self) -> None:
+            raise NotImplementedError("FileSystem does not appear to support flock")
+
+    monkeypatch.setattr(filelock, "FileLock", Unable)
+    with only_run(tmp_path, heard):
+        assert "cannot lock files" in heard.warnings[0]
+    (tmp_path / "lock").touch()
+    refuse_second_run(tmp_path)
+
+
+def facts(**settings: object) -> dict[str, object]:
+    plain = Settings(**settings).model_dump(mode="json")
+    return {"settings": plain, "version": "1", "model": "a", "examples": "b", "channels": ""}
+
+
+def test_what_changed_is_said(tmp_path: Path) -> None:
+    assert changes(tmp_path, facts()) == []
+    remember(tmp_path, facts())
+    assert changes(tmp_path, facts()) == []
+    now = {**facts(similarity_threshold=0.6, method="grid"), "examples": "c", "version": "2"}
+    assert changes(tmp_path, now) == [
+        "Similarity Threshold was 0.5 and is 0.6",
+        "Method was guided and is grid",
+        "the program's version changed",
+        "the examples changed",
+    ]
+    forget(tmp_path)
+    forget(tmp_path)
+    assert changes(tmp_path, now) == []
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"settings": 3}', json.dumps({"settings": {"gone": 1}})])
+def test_a_damaged_note_about_inputs_says_nothing(content: str, tmp_path: Path) -> None:
+    (tmp_path / "inputs.json").write_text(content)
+    assert changes(tmp_path, facts()) == []

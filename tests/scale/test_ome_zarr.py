@@ -1,0 +1,220 @@
+"""OME-Zarr from folders and servers."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import zarr
+
+from sam2_fewshot.cli.patterns import expand
+from sam2_fewshot.errors import InputError, ServerError
+from sam2_fewshot.job.fingerprint import signature
+from sam2_fewshot.readers import images as images_module
+from sam2_fewshot.readers import open_images
+from sam2_fewshot.readers.ome_zarr import ZarrSource
+from sam2_fewshot.readers.places import is_zarr, remote
+from sam2_fewshot.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DEEP = np.random.default_rng(0).integers(1, 4000, (2, 300, 410)).astype(np.uint16)
+BOX = (130, 70, 400, 299)
+
+
+def write(path: Path, pixels: np.ndarray, axes: str = "cyx", form: int = 3, levels: int = 1, **more: Any) -> Path:
+    group = zarr.open_group(path, mode="w", zarr_format=form)  # type: ignore[arg-type]
+    for level in range(levels):
+        reduced = pixels[..., :: 2**level, :: 2**level]
+        chunks = (1,) * (pixels.ndim - 2) + (64, 64)
+        group.create_array(str(level), shape=reduced.shape, chunks=chunks, dtype=reduced.dtype)[...] = reduced  # type: ignore[index]
+    image = {"axes": [{"name": axis} for axis in axes], "datasets": [{"path": str(level)} for level in range(levels)]}
+    told: dict[str, Any] = {"multiscales": [image], **more}
+    group.attrs.update({"ome": {"version": "0.5", **told}} if form == 3 else told)
+    return path
+
+
+@pytest.fixture
+def all_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images_module, "LARGE", 10)
+
+
+@pytest.mark.parametrize("form", [2, 3])
+def test_both_versions_are_read_by_region(form: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    channels = [{"label": "DAPI", "color": "0000FF"}, {"label": "YFP", "color": "nonsense"}]
+    path = write(tmp_path / "a.ome.zarr", DEEP, form=form, omero={"channels": channels})
+    (image,) = open_images([path], Settings())
+    assert (image.stem, image.size_c, image.shape, image.dtype) == ("a", 2, (300, 410), np.uint16)
+    assert image.source.header.channel_names == ("DAPI", "YFP")
+    assert image.source.header.channel_colors == ((0, 0, 255), None)
+    whole = image.frame().read()
+    monkeypatch.setattr(images_module, "LARGE", 10)
+    (image,) = open_images([path], Settings())
+    assert np.array_equal(image.frame().read(BOX), whole[BOX[1] : BOX[3], BOX[0] : BOX[2]])
+
+
+def test_slices_times_and_a_folder_of_images(tmp_path: Path) -> None:
+    pixels = np.arange(2 * 3 * 20 * 30).reshape(2, 1, 3, 20, 30).astype(np.float32)
+    write(tmp_path / "in" / "a.zarr", pixels, "tczyx")
+    write(tmp_path / "in" / "b.zarr", pixels[0, 0, 0], "yx")
+    images = open_images([tmp_path / "in"], Settings())
+    assert [(image.name, image.size_t, image.size_z) for image in images] == [("a.zarr", 2, 3), ("b.zarr", 1, 1)]
+    assert np.array_equal(next(images[0].source.planes(2, 1)), pixels[1, 0, 2])
+
+
+@pytest.mark.parametrize(
+    "omero",
+    [
+        {"channels": [{"color": color} for color in ("FF0000", "00FF00", "0000FF")]},
+        {"channels": [{"label": label} for label in ("Red", "Green", "Blue")]},
+    ],
+)
+def test_a_photo_stays_as_it_is(omero: dict[str, Any], tmp_path: Path, all_large: None) -> None:
+    photo = np.random.default_rng(1).integers(20, 90, (3, 100, 120)).astype(np.uint8)
+    (image,) = open_images([write(tmp_path / "a.zarr", photo, omero=omero)], Settings())
+    assert np.array_equal(image.frame().read((5, 6, 70, 80)), np.moveaxis(photo, 0, -1)[6:80, 5:70])
+
+
+def test_contrast_comes_from_a_smaller_level(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.zarr", DEEP, levels=3)
+    source = ZarrSource(path)
+    reduced = source.reduced(0, 0, 10_000)
+    assert reduced is not None
+    assert [plane.shape for plane in reduced] == [(150, 205), (150, 205)]
+    assert source.reduced(0, 0, 10**9) is None
+
+
+def test_an_image_inside_of_a_group_is_found(tmp_path: Path) -> None:
+    outer = zarr.open_group(tmp_path / "a.zarr", mode="w")
+    outer.attrs["ome"] = {"bioformats2raw.layout": 3}
+    write(tmp_path / "a.zarr" / "0", DEEP)
+    assert ZarrSource(tmp_path / "a.zarr").header.size_c == 2
+
+
+def test_missing_pieces_are_told_and_read_as_nothing(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.zarr", DEEP)
+    gone = sorted((path / "0" / "c").rglob("0"))
+    for piece in [file for file in gone if file.is_file()][:2]:
+        piece.unlink()
+    source = ZarrSource(path)
+    assert source.header.warnings == (
+        "a.zarr: 2 of its 70 pieces are not stored and are taken as 0; that is normal for empty background, otherwise "
+        "the copy is not complete.",
+    )
+    assert not next(source.planes(0, 0))[:9, :9].any()
+
+
+@pytest.mark.parametrize(
+    ("attributes", "sentence"),
+    [
+        ({"ome": {"plate": {}}}, "is a plate of many images; give the images in it, such as .*A/1/0"),
+        ({"ome": {"well": {}}}, "is a well of many images"),
+        ({}, "is a Zarr without OME metadata"),
+        ({"multiscales": [{"axes": ["q", "y", "x"], "datasets": [{"path": "0"}]}]}, "has the axes qyx"),
+        ({"multiscales": [{"axes": ["y", "x"], "datasets": [{"path": "0"}]}]}, "axes do not fit"),
+        ({"multiscales": [{"axes": ["c", "y", "x"], "datasets": [{"path": "7"}]}]}, "is damaged"),
+        ({"multiscales": [{"axes": ["c", "y", "x"], "datasets": []}]}, "axes do not fit"),
+    ],
+)
+def test_what_is_no_image_is_a_sentence(attributes: dict[str, Any], sentence: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "a.zarr", DEEP)
+    group = zarr.open_group(path, mode="a")
+    group.attrs.put(attributes)
+    with pytest.raises(InputError, match=sentence):
+        open_images([path], Settings())
+
+
+def test_damaged_pieces_and_metadata_are_sentences(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.zarr", DEEP)
+    source = ZarrSource(path)
+    next(file for file in (path / "0" / "c").rglob("*") if file.is_file()).write_bytes(b"nonsense")
+    with pytest.raises(InputError, match=r"a\.zarr cannot be read"):
+        list(source.planes(0, 0))
+    (path / "zarr.json").write_text("{")
+    with pytest.raises(InputError, match=r"a\.zarr cannot be read"):
+        ZarrSource(path)
+
+
+@pytest.mark.parametrize(("package", "extra"), [("zarr", "zarr"), ("aiohttp", "zarr"), ("s3fs", "s3")])
+def test_a_missing_package_is_named(package: str, extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, package, None)
+    places = {"zarr": tmp_path / "a.zarr", "aiohttp": Path("http://127.0.0.1/a.zarr"), "s3fs": Path("s3://b/a.zarr")}
+    write(tmp_path / "a.zarr", DEEP)
+    with pytest.raises(InputError, match=rf"sam2-fewshot\[{extra}\]"):
+        ZarrSource(places[package])
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("http://host:80/a/b.zarr", "http://host:80/a/b.zarr"),
+        ("https://host/a.zarr?x=1", "https://host/a.zarr?x=1"),
+        ("s3://bucket/a.zarr", "s3://bucket/a.zarr"),
+        ("/data/a.zarr", None),
+        ("https", None),
+    ],
+)
+def test_a_path_keeps_an_address(text: str, address: str | None) -> None:
+    assert remote(Path(text)) == address
+    assert remote(text) == address
+    assert is_zarr(Path(text)) == (address is not None)
+
+
+class Hushed(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[str]:
+    """Address of a server for the temporary folder."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Hushed, directory=str(tmp_path)))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_an_image_on_the_web_is_read_by_region(served: str, tmp_path: Path, all_large: None) -> None:
+    local = write(tmp_path / "a.zarr", DEEP)
+    (path,) = expand([f"{served}/a.zarr"])
+    (image,) = open_images([path], Settings())
+    assert image.stem == "a"
+    assert np.array_equal(image.frame().read(BOX), open_images([local], Settings())[0].frame().read(BOX))
+    first = signature(path)
+    assert first == signature(path)
+    write(tmp_path / "a.zarr", DEEP[:1])
+    assert first != signature(path)
+
+
+def test_a_wrong_address_is_a_sentence(served: str) -> None:
+    with pytest.raises(InputError, match=r"There is no OME-Zarr at http://127.0.0.1:\d+/b.zarr"):
+        ZarrSource(Path(f"{served}/b.zarr"))
+
+
+def test_a_server_that_is_not_there_or_stalls_is_a_sentence() -> None:
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen()
+        address = f"http://127.0.0.1:{deaf.getsockname()[1]}/a.zarr"
+        with pytest.raises(ServerError, match="the server did not answer in time"):
+            ZarrSource(Path(address), patience=0.3)
+    with pytest.raises(ServerError, match="Check the address and the network"):
+        ZarrSource(Path(address), patience=0.3)
+
+
+def test_the_signature_of_a_folder_sees_each_piece(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.zarr", DEEP)
+    first = signature(path)
+    assert first == signature(path)
+    piece = next(file for file in (path / "0" / "c").rglob("*") if file.is_file())
+    piece.write_bytes(piece.read_bytes() + b"x")
+    assert signature(path) != first
