@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from sam2_fewshot.protocols import FrameReader, Progress
     from sam2_fewshot.records import Exemplar, Frame, InstanceMask
 
+_FLOOR = 0.1
+"""Finds below the threshold are told down to this share of it: a user who lowers the threshold that far need not wait,
+and below it lie a few in a thousand objects and most of the ground."""
+
 
 class FewShotSegmenter:
     """Finds every object that looks like a few examples.
@@ -185,7 +189,34 @@ class FewShotSegmenter:
         InputError
             If nothing was learned yet, or the image cannot be used.
         """
-        objects, settings, stats = self.object_model, self.settings, RunStats()
+        threshold = self.settings.similarity_threshold
+        found = self.candidates(image)
+        kept = [detection for detection in found if detection.score >= threshold]
+        self.last_run.below = found[len(kept) :]
+        return kept
+
+    def candidates(self, image: NDArray[Any] | FrameReader) -> list[Detection]:
+        """Find what :meth:`segment` finds, and also what it drops for a score below the threshold.
+
+        What has a score of at least x is what :meth:`segment` finds with the threshold x.
+
+        Parameters
+        ----------
+        image
+            As for :meth:`segment`.
+
+        Returns
+        -------
+        list of Detection
+            The highest score first, down to a tenth of the threshold (``last_run.floor``).
+
+        Raises
+        ------
+        InputError
+            As :meth:`segment`.
+        """
+        objects, settings = self.object_model, self.settings
+        stats = RunStats(floor=_FLOOR * settings.similarity_threshold)
         frame = as_frame(image, settings)
         known = objects.known_on(frame_digest(frame.pixels))
         found = self._method.find(objects.learned, frame.pixels, known, stats)
@@ -200,7 +231,7 @@ class FewShotSegmenter:
                     location=frame.location,
                 )
                 for item in found
-                if item.score >= settings.similarity_threshold
+                if item.score >= stats.floor
             ]
         self.last_run = stats
         return sorted(detections, key=lambda detection: detection.score, reverse=True)

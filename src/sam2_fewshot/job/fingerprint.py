@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from sam2_fewshot.records import Exemplar
     from sam2_fewshot.settings import Settings
 
-_SAME_RESULT = {"batch_size", "points_per_batch"}
-"""Settings that change how much is done at a time and not what comes out."""
+_SAME_RESULT = {"batch_size", "points_per_batch", "similarity_threshold"}
+"""Settings that change how much is done at a time and not what comes out; and the threshold, since a record also holds
+what was found below it."""
 
 
 def signature(path: Path) -> list[object]:
@@ -43,7 +44,7 @@ def common_part(
     version
         Version of this program.
     settings
-        All settings; those that only concern memory are left out.
+        All settings; those that only concern memory are left out, and so is the threshold.
     model
         SHA-256 of the checkpoint.
     exemplars

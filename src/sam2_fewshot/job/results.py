@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shutil
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -13,12 +14,18 @@ from shapely import Point
 
 from sam2_fewshot import __version__
 from sam2_fewshot.geometry.outlines import crop_to_object, mask_to_polygon
+from sam2_fewshot.job.again import CORRECTIONS, as_facts
 from sam2_fewshot.job.fingerprint import common_part, frame_fingerprint, signature
 from sam2_fewshot.model.building import sam2_distribution
+from sam2_fewshot.model.registry import CHECKPOINTS
+from sam2_fewshot.readers.corrections import corrections_json
+from sam2_fewshot.records import Detection
+from sam2_fewshot.report import write_report
 from sam2_fewshot.writers.journal import JOURNAL_FOLDER, Journal
 from sam2_fewshot.writers.names import safe_stems
 from sam2_fewshot.writers.outputs import assemble
 from sam2_fewshot.writers.overlay import overlay_path, write_overlay
+from sam2_fewshot.writers.preview import write_preview
 from sam2_fewshot.writers.record import ExampleMark, FrameRecord
 from sam2_fewshot.writers.whole import replacing, sweep, telling
 
@@ -34,7 +41,7 @@ if TYPE_CHECKING:
     from sam2_fewshot.job.engine import Engine, FrameStats
     from sam2_fewshot.job.plan import Plan
     from sam2_fewshot.protocols import FrameReader
-    from sam2_fewshot.records import Detection, Exemplar, Location
+    from sam2_fewshot.records import Exemplar, Location
 
 _PACKAGES = ("torch", "torchvision", "numpy", "scikit-image", "shapely")
 
@@ -57,7 +64,10 @@ class Results:
         self._stems = safe_stems([image.stem for image in plan.images])
         self._journals = _journals(plan, engine, self._out / JOURNAL_FOLDER)
         self._begun = datetime.now(UTC)
-        self._finished = {frame.location for frame in plan.frames if self._record(frame.location)}
+        earlier = plan.request.earlier
+        self._earlier = _journals(plan, engine, earlier / JOURNAL_FOLDER) if earlier else self._journals
+        self._moved: set[Location] = set()
+        self._finished = {frame.location for frame in plan.frames if self._look_up(frame.location)}
         self.found = self.candidates = 0
         self.assembled = False
         self.seconds: dict[str, float] = {}
@@ -92,6 +102,8 @@ class Results:
             trial.touch()
         (self._out / JOURNAL_FOLDER / "writable").unlink(missing_ok=True)
         sweep(self._out / JOURNAL_FOLDER)
+        for location in sorted(self._moved):
+            self._take_over(location)
         if self._finished:
             kept, asked = len(self._finished), len(self._plan.frames)
             display.say(f"{kept} of {asked} frames are finished already and kept.")
@@ -121,11 +133,14 @@ class Results:
             frame_shape=frame.shape,
             size_z=image.size_z,
             size_t=image.size_t,
-            detections=tuple(detections),
+            detections=(*self._confirmed(frame.location), *detections),
             candidates=stats.candidates,
             seconds=dict(stats.seconds),
             examples=tuple(_mark(item.exemplar) for item in self._plan.examples_on(frame.location)),
             warnings=tuple(warnings),
+            below=tuple(stats.below),
+            threshold=self._threshold,
+            floor=stats.floor,
         )
         # The record comes last: it says that all of the frame is there.
         self._draw(record, pixels)
@@ -151,6 +166,13 @@ class Results:
             facts=self._facts(seconds, warnings, failures),
             asked=len(self._plan.frames),
         )
+        if self._plan.corrections:
+            with replacing(self._out / CORRECTIONS) as temporary:
+                temporary.write_text(corrections_json(self._plan.corrections), "utf-8", newline="\n")
+        else:
+            with telling(self._out / CORRECTIONS):
+                (self._out / CORRECTIONS).unlink(missing_ok=True)
+        write_report(self._out)
         self.assembled, self.found, self.seconds = True, summary.objects, dict(summary.seconds)
 
     def records(self) -> Iterator[FrameRecord]:
@@ -161,21 +183,65 @@ class Results:
                 # Names are given anew: another file of the same name may have joined the images since.
                 yield replace(record, stem=self._stems[frame.location.xy])
 
+    @property
+    def _threshold(self) -> float:
+        return self._plan.request.settings.similarity_threshold
+
     def _record(self, location: Location) -> FrameRecord | None:
         return self._journals[location.xy].done(location)
+
+    def _look_up(self, location: Location) -> FrameRecord | None:
+        """Return what is known of a frame, here or in the earlier results, at the threshold asked for."""
+        own = self._record(location)
+        stored = own or self._earlier[location.xy].done(location)
+        record = stored and stored.at(self._threshold)
+        if record is not None and record is not own:
+            self._moved.add(location)
+        return record
+
+    def _take_over(self, location: Location) -> None:
+        """Record a frame anew at the threshold asked for; its overlay is drawn again later."""
+        record = self._look_up(location)
+        if record is None:  # somebody has removed it since
+            self._finished.discard(location)
+            return
+        journal, source = self._journals[location.xy], self._earlier[location.xy].preview(location)
+        if source != journal.preview(location) and source.exists():
+            with replacing(journal.preview(location)) as temporary:
+                shutil.copyfile(source, temporary)
+        journal.write(record)
+        stem = self._stems[location.xy]
+        overlay_path(self._out, replace(record, stem=stem)).unlink(missing_ok=True)
+
+    def _confirmed(self, location: Location) -> list[Detection]:
+        """Return what the user has marked as right: it is learned from, so it is not found again."""
+        return [
+            Detection(
+                instance=item.mask,
+                polygon=mask_to_polygon(item.mask, self._plan.request.settings.smoothing),
+                score=1.0,
+                similarity=float("nan"),
+                predicted_iou=float("nan"),
+                location=location,
+            )
+            for item in self._plan.corrections
+            if item.is_right and item.placed.location == location
+        ]
 
     def _counted(self) -> Iterator[FrameRecord]:
         """Yield the finished frames in order, and draw what overlays are missing."""
         self.candidates = 0
         for record in self.records():
             self.candidates += record.candidates
-            if not overlay_path(self._out, record).exists():
+            preview = self._journals[record.location.xy].preview(record.location)
+            if not (overlay_path(self._out, record).exists() and preview.exists()):
                 frame = self._plan.images.frame(record.location)
                 self._draw(record, frame.read())
             yield record
 
     def _draw(self, record: FrameRecord, pixels: NDArray[np.uint8]) -> None:
-        write_overlay(self._out, record, pixels, threshold=self._plan.request.settings.similarity_threshold)
+        write_overlay(self._out, record, pixels, threshold=self._threshold)
+        write_preview(self._journals[record.location.xy].preview(record.location), pixels)
 
     def _facts(
         self, seconds: Mapping[str, float], warnings: Sequence[str], failures: Sequence[str]
@@ -187,7 +253,11 @@ class Results:
             "platform": platform.platform(),
             "begun": self._begun.isoformat(timespec="seconds"),
             "ended": datetime.now(UTC).isoformat(timespec="seconds"),
-            "model": {"name": self._engine.model_name, "sha256": self._engine.model_sha256},
+            "model": {
+                "name": self._engine.model_name,
+                "sha256": self._engine.model_sha256,
+                "licence": _licence(self._engine.model_name),
+            },
             "device": self._engine.device_name,
             "settings": request.settings.model_dump(mode="json"),
             "examples_path": request.examples,
@@ -198,6 +268,8 @@ class Results:
             "training_tag": request.training_tag,
             "negative_tag": request.negative_tag,
             "examples": len(self._plan.examples),
+            "corrections": len(self._plan.corrections),
+            "request": as_facts(request, self._engine.model_name),
             "seconds": dict(seconds),
             "warnings": list(warnings),
             "failures": list(failures),
@@ -208,7 +280,7 @@ def _journals(plan: Plan, engine: Engine, folder: Path) -> list[Journal]:
     """Return the journal of each image: its frames depend on what all share, and on its file."""
     places = [
         (item.exemplar, [signature(plan.images[item.location.xy].path), item.location.z, item.location.time])
-        for item in plan.examples
+        for item in plan.shown
     ]
     channels = plan.request.channels
     shown = channels.read_text("utf-8") if channels else ""
@@ -223,6 +295,10 @@ def _mark(exemplar: Exemplar) -> ExampleMark:
     else:
         outline = exemplar.polygon or Point(exemplar.point or (0, 0))
     return ExampleMark(outline, exemplar.negative)
+
+
+def _licence(model: str) -> str:
+    return next((known.licence for known in CHECKPOINTS if known.name == model), "unknown")
 
 
 def _versions() -> dict[str, str]:

@@ -117,7 +117,7 @@ def run(
     left = [frame for frame in plan.frames if not results.have(frame)]
     if left:
         with _timed(seconds, "learn examples"):
-            engine.fit([example.exemplar for example in plan.examples])
+            engine.fit([example.exemplar for example in plan.shown])
     results.open(shown)
 
     general = watch.take()

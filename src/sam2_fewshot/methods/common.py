@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from sam2_fewshot.records import InstanceMask
+    from sam2_fewshot.records import Detection, InstanceMask
 
 _SAME_OBJECT = 0.5
 """A mask that shares more than this of the smaller of the two with an example is that example, or a part of it."""
@@ -70,10 +70,16 @@ class RunStats:
         How many masks were compared with the examples.
     seconds
         Wall-clock seconds of each stage.
+    below
+        What was found with a score below the threshold, best first.
+    floor
+        The score down to which these are told.
     """
 
     candidates: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
+    below: list[Detection] = field(default_factory=list)
+    floor: float = 0.0
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

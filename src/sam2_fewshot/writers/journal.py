@@ -6,10 +6,11 @@ One file a frame, an ``.npz`` archive without pickles:
 member          dtype, shape                content
 ==============  ==========================  ===============================================================
 ``header``      uint8 (bytes of JSON)       format, version, fingerprint and the record's small fields
-``boxes``       int64 (N, 4)                crop of each detection's mask, ``x0, y0, x1, y1``
+``boxes``       int64 (N, 4)                crop of each find's mask, ``x0, y0, x1, y1``: the detections, of which the
+                                            header has the number, then what lies below the threshold
 ``bits``        uint8                       the crops row by row, each packed to whole bytes, in a row
 ``figures``     float64 (N, 3)              score, similarity, predicted IoU
-``outlines``    uint8                       well-known binary of the detections' polygons, then the examples'
+``outlines``    uint8                       well-known binary of the finds' polygons, then the examples'
 ``lengths``     int64 (N + E,)              bytes of each outline
 ==============  ==========================  ===============================================================
 
@@ -38,7 +39,7 @@ JOURNAL_FOLDER = ".frames"
 """Name of the journal's folder in the output folder."""
 
 _FORMAT = "sam2-fewshot frame"
-_VERSION = 1
+_VERSION = 2
 _NAME = re.compile(r"xy(\d+)_z(\d+)_t(\d+)\.npz")
 
 
@@ -52,11 +53,11 @@ class Journal:
         Where to keep them; it is made at the first write.
     fingerprint
         What the frames depend on (inputs, settings, model) in a string. Frames recorded under another
-        fingerprint count as not done.
+        fingerprint count as not done. None, for a reader of results, takes them all.
     """
 
     folder: Path
-    fingerprint: str
+    fingerprint: str | None
 
     def done(self, location: Location) -> FrameRecord | None:
         """Return a frame's record, None when the frame must be done (again).
@@ -67,7 +68,8 @@ class Journal:
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 header = _header(archive)
-                if header["fingerprint"] != self.fingerprint or Location(*header["location"]) != location:
+                others = self.fingerprint is not None and header["fingerprint"] != self.fingerprint
+                if others or Location(*header["location"]) != location:
                     return None
                 return _unpack(header, archive)
         except Exception:  # a damaged archive fails in a dozen ways, and the answer to all is the same
@@ -102,6 +104,10 @@ class Journal:
         found = (_NAME.fullmatch(path.name) for path in self._files())
         return sorted(Location(*map(int, name.groups())) for name in found if name)
 
+    def preview(self, location: Location) -> Path:
+        """Return where the small picture of a frame belongs that the report shows."""
+        return self._path(location).with_suffix(".jpg")
+
     def _path(self, location: Location) -> Path:
         return self.folder / f"xy{location.xy:06d}_z{location.z:05d}_t{location.time:05d}.npz"
 
@@ -119,7 +125,7 @@ def _header(archive: Any) -> dict[str, Any]:
     return header
 
 
-def _pack(record: FrameRecord, fingerprint: str) -> dict[str, Any]:
+def _pack(record: FrameRecord, fingerprint: str | None) -> dict[str, Any]:
     header = {
         "format": _FORMAT,
         "version": _VERSION,
@@ -134,8 +140,11 @@ def _pack(record: FrameRecord, fingerprint: str) -> dict[str, Any]:
         "seconds": {stage: float(seconds) for stage, seconds in record.seconds.items()},
         "negative": [mark.negative for mark in record.examples],
         "warnings": list(record.warnings),
+        "kept": len(record.detections),
+        "threshold": record.threshold,
+        "floor": record.floor,
     }
-    found = record.detections
+    found = (*record.detections, *record.below)
     outlines: list[bytes] = [
         shapely.to_wkb(geometry)
         for geometry in [
@@ -180,11 +189,14 @@ def _unpack(header: dict[str, Any], archive: Any) -> FrameRecord:
         frame_shape=shape,
         size_z=header["size_z"],
         size_t=header["size_t"],
-        detections=tuple(detections),
+        detections=tuple(detections[: header["kept"]]),
         candidates=header["candidates"],
         seconds=header["seconds"],
         examples=tuple(ExampleMark(outline, negative) for outline, negative in marks),
         warnings=tuple(header["warnings"]),
+        below=tuple(detections[header["kept"] :]),
+        threshold=header["threshold"],
+        floor=header["floor"],
     )
 
 
