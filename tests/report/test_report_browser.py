@@ -15,9 +15,11 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import Page
 
-SLIDE = (
-    "([id, value]) => { const e = document.getElementById(id); e.value = value; e.dispatchEvent(new Event('input')); }"
-)
+SLIDE = """([id, value]) => {
+    const control = document.getElementById(id);
+    control.value = value;
+    control.dispatchEvent(new Event('input'));
+}"""
 
 
 def slide(page: Page, control: str, value: float) -> None:
