@@ -213,8 +213,9 @@ def test_wrong_use_is_a_sentence(cli, tmp_path, export):
     (tmp_path / "b").mkdir()
     for arguments, said in (
         ([tmp_path / "none"], "There is no file or folder"),
-        ([tmp_path / "a", tmp_path / "b"], "are both folders"),
-        ([tmp_path / "a"], "there is no run.json in it"),
+        ([tmp_path / "a", tmp_path / "b"], "Nothing would change"),
+        ([tmp_path / "a", tmp_path / "b", "--smoothing", "1"], "are both folders"),
+        ([tmp_path / "a", "--smoothing", "1"], "there is no run.json in it"),
         ([export()], "which results corrections.json is for; give"),
         ([export(results=tmp_path / "gone", name="c2.json")], "gone is not there"),
     ):

@@ -94,6 +94,32 @@ def test_a_missing_picture_does_no_harm(make_out: Callable[..., Path]) -> None:
     assert 'id="picture-1"></script>' in write_report(out).read_text("utf-8")
 
 
+def test_pictures_of_very_many_frames_are_shrunk(
+    make_out: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from io import BytesIO
+
+    from PIL import Image
+
+    from sam2_fewshot.report import content
+
+    out = make_out()
+    monkeypatch.setattr(content, "_PICTURE_BYTES", 2000)
+    monkeypatch.setattr(content, "_SMALLEST", 100)
+    page = write_report(out).read_text("utf-8")
+    packed = re.search('id="picture-0">([^<]*)</script>', page)
+    assert packed
+    with Image.open(BytesIO(base64.b64decode(packed[1]))) as picture:
+        assert 100 <= picture.width < 300
+        assert picture.width / picture.height == pytest.approx(400 / 120, rel=0.05)
+
+
+def test_long_times_are_told_in_minutes(make_out: Callable[..., Path]) -> None:
+    page = write_report(make_out(facts={"seconds": {"learn examples": 200.0, "load model": 7400.0}})).read_text("utf-8")
+    assert "3 min 20 s" in page
+    assert "2 h 03 min" in page
+
+
 def test_frames_not_done_are_told(make_out: Callable[..., Path]) -> None:
     out = make_out(facts={"corrections": 1})
     facts = json.loads((out / "run.json").read_text())

@@ -84,8 +84,14 @@ def refine(
         from sam2_fewshot.cli.console import shown
         from sam2_fewshot.cli.patterns import expand
         from sam2_fewshot.cli.segment import report
+        from sam2_fewshot.errors import InputError
         from sam2_fewshot.job import run
 
+        if not (settings or config) and all(path.expanduser().is_dir() for path in paths):
+            raise InputError(
+                "Nothing would change: give a file that report.html has exported, or a setting such as "
+                "--similarity-threshold 0.3."
+            )
         request = _request(paths, out)
         request = replace(
             request,

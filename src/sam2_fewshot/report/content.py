@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from sam2_fewshot.report.advice import FrameFigures, Overview, overview
 from sam2_fewshot.report.outlines import UNITS, encode_outlines
 from sam2_fewshot.writers.names import printable
 from sam2_fewshot.writers.overlay import color_of
-from sam2_fewshot.writers.preview import LONGEST
+from sam2_fewshot.writers.preview import LONGEST, smaller
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from sam2_fewshot.writers.record import FrameRecord
 
 _COLOURS = 16
+_PICTURE_BYTES = 40_000_000
+"""All pictures together; of more, each is shrunk, so that a browser can open the page of a thousand frames."""
+_SMALLEST = 256
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,7 @@ def gather(finished: Finished) -> Content:
     frames, figures, pictures = [], [], []
     parts: dict[str, list[bytes]] = {"scores": [], "areas": [], "outlines": [], "marks": []}
     floor, example_areas = threshold, list[int]()
+    shrink = _shrinking(finished)
     for record in finished.records():
         found = (*record.detections, *record.below)
         scores = np.array([item.score for item in found], "<f8")
@@ -87,7 +92,7 @@ def gather(finished: Finished) -> Content:
                 negatives=frame["negatives"],
             )
         )
-        pictures.append(_picture(finished.journal.preview(record.location)))
+        pictures.append(_picture(finished.journal.preview(record.location), shrink))
         floor = min(floor, record.floor)
         shown = [mark.outline.area for mark in record.examples if not mark.negative]
         example_areas += [round(area) for area in shown if area]
@@ -145,11 +150,19 @@ def _range(frames: list[FrameFigures], threshold: float) -> tuple[float, float]:
     return round(float(low), 3), round(float(max(high, low + step)), 3)
 
 
-def _picture(path: Path) -> str:
+def _shrinking(finished: Finished) -> float:
+    """Return by how much the sides of all pictures are to be shrunk."""
+    folder = finished.journal.folder
+    total = sum(path.stat().st_size for path in folder.glob("*.jpg"))
+    return min(1.0, math.sqrt(_PICTURE_BYTES / total)) if total else 1.0
+
+
+def _picture(path: Path, shrink: float) -> str:
     try:
-        return base64.b64encode(path.read_bytes()).decode()
+        data = path.read_bytes()
     except OSError:
         return ""  # the outlines are shown on an empty ground
+    return base64.b64encode(data if shrink == 1.0 else smaller(data, shrink, _SMALLEST)).decode()
 
 
 def _run_id(finished: Finished) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -43,3 +44,15 @@ def write_preview(path: Path, pixels: NDArray[np.uint8]) -> None:
     picture.thumbnail((LONGEST, LONGEST), Image.Resampling.BICUBIC, reducing_gap=2.0)
     with replacing(path) as temporary, temporary.open("wb") as file:
         picture.save(file, format="JPEG", quality=_QUALITY, optimize=True)
+
+
+def smaller(data: bytes, factor: float, least: int) -> bytes:
+    """Return a JPEG with its sides shrunk by a factor; the longer one keeps at least so many pixels."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(data)) as picture:
+        longest = max(max(picture.size) * factor, min(max(picture.size), least))
+        picture.thumbnail((round(longest), round(longest)), Image.Resampling.BICUBIC, reducing_gap=2.0)
+        out = io.BytesIO()
+        picture.save(out, format="JPEG", quality=_QUALITY, optimize=True)
+    return out.getvalue()

@@ -49,7 +49,7 @@ const areas = new Uint32Array(bytes('areas').buffer);
 const total = scores.length;
 const outlines = decodeOutlines(bytes('outlines'), total);
 const frames = data.frames;
-const owner = new Uint16Array(total); // frame of each object
+const owner = new Uint32Array(total); // frame of each object
 {
   let first = 0;
   let firstMark = 0;

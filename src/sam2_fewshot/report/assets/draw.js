@@ -100,12 +100,17 @@ async function drawCard(canvas, i) {
   context.fillStyle = '#15191b';
   context.fillRect(0, 0, size, size);
   if (image) {
+    const frame = frames[owner[i]];
+    const dense = image.naturalWidth / (frame.width * frame.scale); // below 1 where there are very many frames
     const sx = Math.max(0, left);
     const sy = Math.max(0, top);
-    const sw = Math.min(image.naturalWidth, left + side) - sx;
-    const sh = Math.min(image.naturalHeight, top + side) - sy;
+    const sw = Math.min(image.naturalWidth / dense, left + side) - sx;
+    const sh = Math.min(image.naturalHeight / dense, top + side) - sy;
     context.imageSmoothingQuality = 'high';
-    if (sw > 0 && sh > 0) context.drawImage(image, sx, sy, sw, sh, (sx - left) * scale, (sy - top) * scale, sw * scale, sh * scale);
+    if (sw > 0 && sh > 0) {
+      const source = [sx, sy, sw, sh].map((value) => value * dense);
+      context.drawImage(image, ...source, (sx - left) * scale, (sy - top) * scale, sw * scale, sh * scale);
+    }
   }
   const path = new Path2D();
   trace(path, outlines, i, scale, left * scale, top * scale);
