@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from sam2_fewshot.protocols import Progress
     from sam2_fewshot.readers.channels import ChannelSetting
     from sam2_fewshot.readers.source import Header, PixelSource
-    from sam2_fewshot.records import Box
+    from sam2_fewshot.records import Box, PixelSize
     from sam2_fewshot.settings import Settings
 
 _PRIMARIES = ((255, 0, 0), (0, 255, 0), (0, 0, 255))
@@ -181,6 +181,16 @@ class ImageFile:
     def size_c(self) -> int:
         """Number of channels; a colour photo has 1, of three components."""
         return self.source.header.size_c
+
+    @property
+    def channel_names(self) -> tuple[str | None, ...]:
+        """What the file calls its channels, None where it does not tell."""
+        return self.source.header.channel_names
+
+    @property
+    def pixel_size(self) -> PixelSize | None:
+        """Size of a pixel in micrometres, None when the file does not tell."""
+        return self.source.header.pixel_size
 
     @property
     def dtype(self) -> np.dtype[Any]:

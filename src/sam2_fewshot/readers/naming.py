@@ -27,7 +27,7 @@ IMAGE_SUFFIXES = frozenset(
     }
 )
 _LABELS = re.compile(
-    r"[ ._-](labels?|masks?|annotations?|annotated|examples?|rois?|objects?|instances?|cp_masks)$",
+    r"[ ._-](labels?|masks?|annotations?|annotated|examples?|rois?|roi_?sets?|objects?|instances?|cp_masks)$",
     re.IGNORECASE,
 )
 _DOUBLE = re.compile(r"\.(ome|lsm|cziexport)$", re.IGNORECASE)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from sam2_fewshot.records import PixelSize
+
 MAX_PLANE_PIXELS = 500_000_000
 """Largest plane that is read, in pixels (22,000 × 22,000): its RGB picture takes 1.5 GB."""
 
@@ -64,6 +66,8 @@ class Header:
         One a channel, None where the file does not tell.
     warnings
         Sentences about what of the file is not used.
+    pixel_size
+        In micrometres, None where the file does not tell.
     """
 
     path: Path
@@ -79,6 +83,7 @@ class Header:
     channel_names: tuple[str | None, ...] = (None,)
     channel_colors: tuple[tuple[int, int, int] | None, ...] = (None,)
     warnings: tuple[str, ...] = ()
+    pixel_size: PixelSize | None = None
 
 
 class PixelSource(Protocol):
