@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 
 from sam2_fewshot import __version__
+from sam2_fewshot.cli.convert import EPILOG as CONVERT_EPILOG
+from sam2_fewshot.cli.convert import convert as convert_command
 from sam2_fewshot.cli.demo import demo as demo_command
 from sam2_fewshot.cli.models import models_app
 from sam2_fewshot.cli.segment import EPILOG, segment_command
@@ -21,6 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("segment", epilog=EPILOG)(segment_command)
+app.command("convert", epilog=CONVERT_EPILOG)(convert_command)
 app.command("demo")(demo_command)
 app.add_typer(models_app, name="models")
 

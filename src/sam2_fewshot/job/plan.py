@@ -11,6 +11,7 @@ from sam2_fewshot.errors import InputError
 from sam2_fewshot.readers import open_images, parse_range, read_channels, read_examples
 from sam2_fewshot.readers.naming import example_stems, stem_of
 from sam2_fewshot.settings import Settings
+from sam2_fewshot.writers.formats import check_formats
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,6 +46,8 @@ class Request:
         YAML file that says how each channel is shown.
     settings
         How to look.
+    write
+        Names of further :data:`~sam2_fewshot.writers.formats.FORMATS` of the results.
     """
 
     images: Sequence[Path]
@@ -60,6 +63,7 @@ class Request:
     batch_time: str | None = None
     channels: Path | None = None
     settings: Settings = field(default_factory=Settings)
+    write: Sequence[str] = ()
 
     @property
     def output_tags(self) -> list[str]:
@@ -104,6 +108,7 @@ def make_plan(request: Request, progress: Progress) -> Plan:
         If a range or the channels' file cannot be used.
     """
     check_output(request.out)
+    check_formats(request.write)
     channels = None if request.channels is None else read_channels(request.channels)
     paths = _without_examples(request.images, request.examples, progress)
     images = open_images(paths, request.settings, channels, progress)

@@ -150,6 +150,7 @@ class Results:
             tags=self._plan.request.output_tags,
             facts=self._facts(seconds, warnings, failures),
             asked=len(self._plan.frames),
+            extra=self._plan.request.write,
         )
         self.assembled, self.found, self.seconds = True, summary.objects, dict(summary.seconds)
 
@@ -159,7 +160,13 @@ class Results:
             record = self._record(frame.location) if self.have(frame) else None
             if record is not None:
                 # Names are given anew: another file of the same name may have joined the images since.
-                yield replace(record, stem=self._stems[frame.location.xy])
+                image = self._plan.images[frame.location.xy]
+                yield replace(
+                    record,
+                    stem=self._stems[frame.location.xy],
+                    pixel_size=image.pixel_size,
+                    channel_names=image.channel_names,
+                )
 
     def _record(self, location: Location) -> FrameRecord | None:
         return self._journals[location.xy].done(location)

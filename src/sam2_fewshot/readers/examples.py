@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from sam2_fewshot.readers.images import ImageFile, ImageSet
 
 _JSON_SUFFIXES = frozenset({".json", ".geojson"})
+SINGLE_SUFFIXES = LABEL_SUFFIXES | _JSON_SUFFIXES | ROI_SUFFIXES
+"""Endings of files that can hold examples; an OME-Zarr is a folder."""
+
 _KINDS = (
     "a label image (PNG, TIFF, OME-Zarr), a QuPath GeoJSON, ImageJ ROIs (.roi, .zip), COCO or a NimbusImage JSON export"
 )
@@ -125,9 +128,8 @@ def _files(path: Path, images: ImageSet, progress: Progress) -> list[tuple[Path,
         return [(path, _image_of(path, images))]
     if is_zarr(path):
         return [(path, _image_of(image_path(path), images))]
-    known = LABEL_SUFFIXES | _JSON_SUFFIXES | ROI_SUFFIXES
     with reading(path):
-        found = [file for file in path.iterdir() if file.suffix.lower() in known or is_zarr(file)]
+        found = [file for file in path.iterdir() if file.suffix.lower() in SINGLE_SUFFIXES or is_zarr(file)]
     files = sorted(found, key=natural_key)
     files = [file for file in files if not file.name.startswith(".") and not _is_image(file, images)]
     matched = [(file, image) for file in files if (image := _image_of(file, images)) is not None]

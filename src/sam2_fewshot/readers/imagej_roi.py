@@ -7,9 +7,9 @@ left out.
 Coordinates of areas lie on the corners of pixels in ImageJ, as here; a whole-numbered point stands for the pixel at it,
 so it is moved to that pixel's centre.
 
-An object's tags are the lines ``tag: name`` and ``tags: one, two`` of its properties; else its name, also without the
-number at the end, unless ImageJ made the name up, and ``group 2`` for a ROI of group 2. The points of a multi-point
-selection with counters have ``counter 1`` and so on as well.
+An object's tags are the lines ``tag: one``, ``tag 2: two`` or ``tags: one, two`` of its properties; else its name, also
+without the number at the end, unless ImageJ made the name up, and ``group 2`` for a ROI of group 2. The points of a
+multi-point selection with counters have ``counter 1`` and so on as well.
 """
 
 from __future__ import annotations
@@ -264,7 +264,8 @@ def _location(roi: ImagejRoi, image: ImageFile, position: int) -> Location:
 
 def _tags(roi: ImagejRoi, file: str) -> tuple[str, ...]:
     told = _properties(roi)
-    tags = [*told.get("tag", "").split(","), *told.get("tags", "").split(",")]
+    tags = [value for key, value in told.items() if re.fullmatch("tag( [0-9]+)?", key)]
+    tags += told.get("tags", "").split(",")
     if not any(tags):
         name = (roi.name or file).strip()
         if not _MADE_UP.fullmatch(name):

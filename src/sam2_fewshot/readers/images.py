@@ -67,13 +67,32 @@ def open_images(
     files = _once(_expand(paths, progress), progress)
     if not files:
         raise InputError("No image was given; name at least one image file or a folder with images.")
+    sources = []
+    for path in files:
+        sources.append(open_source(path))
+        for sentence in sources[-1].header.warnings:
+            progress.warn(sentence)
+    return images_of(sources, unique_stems(files), settings, channels or ())
+
+
+def images_of(
+    sources: Sequence[PixelSource], stems: Sequence[str], settings: Settings, channels: Sequence[ChannelSetting] = ()
+) -> ImageSet:
+    """Return the set of images that are open; see :func:`open_images`.
+
+    Parameters
+    ----------
+    sources
+        Where the pixels come from, by XY.
+    stems
+        What to call the results of each; no two are the same.
+    settings, channels
+        As there.
+    """
     cache = _LastPlane()
     images = []
-    for xy, (path, stem) in enumerate(zip(files, unique_stems(files), strict=True)):
-        source = open_source(path)
-        for sentence in source.header.warnings:
-            progress.warn(sentence)
-        look = _look(source.header, channels or (), settings)
+    for xy, (source, stem) in enumerate(zip(sources, stems, strict=True)):
+        look = _look(source.header, channels, settings)
         images.append(ImageFile(xy, stem, source, look, cache))
     return ImageSet(tuple(images))
 
