@@ -198,11 +198,11 @@ def _fitting(records: Sequence[FrameRecord], name: str, target: Target, progress
     """Leave out what a format cannot hold, and say so."""
     points = sum(len(record.points) for record in records)
     if points and not target.has_points:
-        count = "1 point was" if points == 1 else f"{points} points were"
-        progress.warn(f"{count} left out: the format {name} has no place for them.")
         records = [replace(record, points=()) for record in records if record.detections]
         if not records:
             raise InputError(f"There are only points, and the format {name} has no place for them.")
+        count = "1 point was" if points == 1 else f"{points} points were"
+        progress.warn(f"{count} left out: the format {name} has no place for them.")
     items = [item for record in records for item in record.detections]
     if not target.has_holes:
         holes = sum(bool(item.polygon.interiors) for item in items)

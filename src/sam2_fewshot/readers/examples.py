@@ -238,7 +238,7 @@ def _choose(
         if is_wanted and is_unwanted:
             both += 1
         elif is_unwanted:
-            chosen.append(PlacedExemplar(replace(example.exemplar, negative=True), example.tags))
+            chosen.append(replace(example, exemplar=replace(example.exemplar, negative=True)))
         elif is_wanted:
             chosen.append(example)
     if both:
