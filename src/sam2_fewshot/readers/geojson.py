@@ -64,6 +64,7 @@ def read_features(features: list[Any], xy: int, placer: Placer) -> Iterator[Plac
 
 def _exemplars(count: int, geometry: dict[str, Any], location: Location, placer: Placer) -> Iterator[Exemplar]:
     kind, coordinates = geometry.get("type"), geometry.get("coordinates")
+    kind = kind if isinstance(kind, str) else "unknown"
     found: list[Exemplar | None] = []
     if kind in {"Polygon", "MultiPolygon"}:
         parts = coordinates if kind == "MultiPolygon" and isinstance(coordinates, list) else [coordinates]
@@ -83,8 +84,7 @@ def _exemplars(count: int, geometry: dict[str, Any], location: Location, placer:
             else:
                 found.append(placer.point(count, location, at))
     else:
-        shown = kind if isinstance(kind, str) else "unknown"
-        placer.remarks.leave_out(count, f"of the geometry {shown[:40]!r}; polygons and points can be examples")
+        placer.remarks.leave_out(count, f"of the geometry {kind[:40]!r}; polygons and points can be examples")
     yield from (exemplar for exemplar in found if exemplar is not None)
 
 
