@@ -361,7 +361,8 @@ def _expand(paths: Iterable[Path | str], progress: Progress) -> Iterator[Path]:
         labels = [file for file in images if stems & set(example_stems(file)[1:])]
         if not images:
             raise InputError(
-                f"There is no image in the folder {path} ({len(found)} other files); TIFF, PNG and JPEG are read."
+                f"There is no image in the folder {path} ({len(found)} other files); TIFF, PNG, JPEG, ND2, LIF and CZI "
+                "are read."
             )
         _tell_skipped(path, [file for file in found if file.is_file() and file not in images], "not an image", progress)
         _tell_skipped(path, labels, "labels of another image, by the name", progress)

@@ -24,6 +24,9 @@ IMAGE_SUFFIXES = frozenset(
         ".webp",
         ".ppm",
         ".pgm",
+        ".nd2",
+        ".lif",
+        ".czi",
     }
 )
 _LABELS = re.compile(

@@ -27,9 +27,6 @@ _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _DAMAGE = {None, errno.EINVAL, errno.EOVERFLOW}
 """What the system says when a damaged file sends a decoder to an impossible place."""
 _OTHER_FORMATS = {
-    ".nd2",
-    ".czi",
-    ".lif",
     ".lsm5",
     ".oib",
     ".oif",
@@ -129,7 +126,20 @@ def open_source(path: Path) -> PixelSource:
     if not start:
         raise InputError(f"{path.name} is empty (0 bytes); copy or export it again.")
     source: PixelSource
-    if start in _TIFF_MAGIC:
+    suffix = path.suffix.lower()
+    if suffix == ".nd2":
+        from sam2_fewshot.readers.nd2_file import Nd2Source
+
+        source = Nd2Source(path)
+    elif suffix == ".lif":
+        from sam2_fewshot.readers.lif import LifSource
+
+        source = LifSource(path)
+    elif suffix == ".czi":
+        from sam2_fewshot.readers.czi import CziSource
+
+        source = CziSource(path)
+    elif start in _TIFF_MAGIC:
         from sam2_fewshot.readers.tiff import TiffSource
 
         source = TiffSource(path)
