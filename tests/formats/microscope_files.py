@@ -69,7 +69,9 @@ def write_czi(
     return path
 
 
-def write_lif(path: Path, array: np.ndarray, images: int = 1, luts=("Green", "Gray"), rgb: bool = False) -> Path:
+def write_lif(
+    path: Path, array: np.ndarray, images: int = 1, luts=("Green", "Gray"), rgb: bool = False, mosaic: int = 1
+) -> Path:
     """Write uint16 (T, Z, C, Y, X), or uint8 (1, 1, 1, Y, X, 3), as a LIF; further images are the same plus 1."""
     item = array.itemsize
     t, z, c, height, width = array.shape[:5]
@@ -80,7 +82,9 @@ def write_lif(path: Path, array: np.ndarray, images: int = 1, luts=("Green", "Gr
         (2, height, width * item * samples, (height - 1) * 2.5e-7),
         (3, z, plane * c, (z - 1) * 2e-6),
         (4, t, plane * c * z, t - 1.0),
+        *([(10, mosaic, array.nbytes, 0)] if mosaic > 1 else []),
     ]
+    array = np.stack([array + array.dtype.type(n) for n in range(mosaic)])
     dims = "".join(
         f'<DimensionDescription DimID="{key}" NumberOfElements="{n}" Origin="0" Length="{length}" Unit="m" BitInc="0" '
         f'BytesInc="{step}"/>'
@@ -111,7 +115,7 @@ def write_lif(path: Path, array: np.ndarray, images: int = 1, luts=("Green", "Gr
     return path
 
 
-def write_nd2(path: Path, array: np.ndarray, calibrated: bool = True, positions: int = 1) -> Path:
+def write_nd2(path: Path, array: np.ndarray, calibrated: bool = True, positions: int = 1, probes: bool = True) -> Path:
     """Write uint16 (T, Z, C, Y, X) as an ND2 of version 2."""
     t, z, c, height, width = array.shape
 
@@ -136,7 +140,8 @@ def write_nd2(path: Path, array: np.ndarray, calibrated: bool = True, positions:
         below = {"ppNextLevelEx": {"i0000000000": inner}} if inner else {}
         return {"eType": kind, "uLoopPars": {"uiCount": count, **more}, **below}
 
-    probe = {"pFluorescentProbe": {"m_ExcitationSpectrum": {"uiCount": 0}}}  # nd2 0.12 cannot do without
+    # nd2 0.12 does not read metadata without
+    probe = {"pFluorescentProbe": {"m_ExcitationSpectrum": {"uiCount": 0}}} if probes else {}
     planes = {
         f"a{n}": {"sDescription": ["DAPI", "GFP"][n], "uiColor": [0xFF0000, 0x00FF00][n], "uiCompCount": 1} | probe
         for n in range(c)

@@ -63,6 +63,24 @@ def test_an_uncalibrated_nd2_has_no_pixel_size(tmp_path):
     assert open_source(write_nd2(tmp_path / "a.nd2", FLAT, calibrated=False)).header.pixel_size is None
 
 
+def test_metadata_that_cannot_be_read_does_no_harm(tmp_path):
+    header = open_source(write_nd2(tmp_path / "a.nd2", STACK, probes=False)).header
+    assert (header.channel_names, header.pixel_size) == ((None, None), None)
+    header = open_source(write_lif(tmp_path / "a.lif", FLAT[..., :1])).header
+    assert header.pixel_size is None
+
+
+def test_other_axes_of_a_lif_file(tmp_path):
+    source = open_source(write_lif(tmp_path / "a.lif", STACK, mosaic=2))
+    assert source.header.warnings == ("a.lif has the axes M too, of which the first step is read.",)
+    assert (np.stack(list(source.planes(1, 1))) == STACK[1, 1]).all()
+
+
+def test_a_lif_file_without_images(tmp_path):
+    with pytest.raises(InputError, match="no image is in it"):
+        open_source(write_lif(tmp_path / "a.lif", FLAT, images=0))
+
+
 @pytest.mark.parametrize(
     ("kind", "more", "said"),
     [
