@@ -11,7 +11,7 @@ from sam2_fewshot.cli import app
 from sam2_fewshot.settings import Settings
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def test_the_settings_page_is_the_settings() -> None:

@@ -66,8 +66,11 @@ def test_an_uncalibrated_nd2_has_no_pixel_size(tmp_path):
 def test_metadata_that_cannot_be_read_does_no_harm(tmp_path):
     header = open_source(write_nd2(tmp_path / "a.nd2", STACK, probes=False)).header
     assert (header.channel_names, header.pixel_size) == ((None, None), None)
-    header = open_source(write_lif(tmp_path / "a.lif", FLAT[..., :1])).header
-    assert header.pixel_size is None
+
+
+def test_a_lif_file_of_lines_is_refused(tmp_path):
+    with pytest.raises(InputError, match="its first image has the axes Y"):
+        open_source(write_lif(tmp_path / "a.lif", FLAT[..., :1]))
 
 
 def test_other_axes_of_a_lif_file(tmp_path):
