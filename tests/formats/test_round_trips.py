@@ -85,6 +85,11 @@ def test_every_format_converts_to_every_other(tmp_path, given, cells, told, kind
             assert back.tags[0] == "living"
 
 
+def test_results_of_a_run_are_converted_as_a_whole(tmp_path, given):
+    done = convert(tmp_path / "run", tmp_path / "all.json", "geojson")
+    assert (done.objects, list(done.files)) == (6, [tmp_path / "all.json"])
+
+
 @pytest.mark.parametrize("to", ["geojson", "roi", "coco", "labels", "zarr"])
 def test_holes_and_parts(tmp_path, put, cells, told, to):
     plane = np.zeros((60, 80), np.uint8)
@@ -95,9 +100,7 @@ def test_holes_and_parts(tmp_path, put, cells, told, to):
     out = tmp_path / FILES[to]
     convert(source, out, to, progress=told)
     parts = to not in {"coco", "labels", "zarr"}
-    assert [line.split(":")[0] for line in told.warnings] == [
-        "1 objects of several parts were cut to the largest"
-    ] * parts
+    assert [line.split(":")[0] for line in told.warnings] == ["Cut to the largest of several parts"] * parts
     found = read_examples(out, cells)
     masks = [
         item.exemplar.mask
@@ -213,6 +216,13 @@ class TestRefusals:
         with pytest.raises(InputError, match="no file of annotations"):
             convert(tmp_path / "empty", tmp_path / "x.zip")
 
+    def test_an_ending_of_another_format(self, source, tmp_path):
+        with pytest.raises(
+            SettingsError, match=r"x\.png does not end as files of the format labels do \(\.tif or \.tiff\)"
+        ):
+            convert(source, tmp_path / "x.png", "labels", [tmp_path / "cells.png"])
+        assert not (tmp_path / "x.png").exists()
+
     def test_only_points(self, put, cells, tmp_path):
         point = {"type": "Feature", "geometry": {"type": "Point", "coordinates": [3, 4]}}
         with pytest.raises(InputError, match="only points"):
@@ -233,10 +243,10 @@ class TestRefusals:
         features = [feature("Polygon", [ring, hole]), feature("Polygon", [shifted]), feature("Point", [3, 4])]
         source = put("p/cells.geojson", features)
         convert(source, tmp_path / "annotations.json", progress=told)
-        assert told.warnings == ["The holes of 1 outlines are filled: the format nimbus has none."]
+        assert told.warnings == ["The holes of 1 outline are filled: the format nimbus has none."]
         told.warnings.clear()
         convert(source, tmp_path / "x.tif", images=[tmp_path / "cells.png"], progress=told)
-        assert [line.split(" ")[0] for line in told.warnings] == ["1", "The", "Objects"]
+        assert [line.split(" ")[0] for line in told.warnings] == ["Left", "The", "Objects"]
 
     def test_several_images_need_a_folder(self, put, tmp_path):
         ring = [[5, 5], [25, 5], [25, 25], [5, 5]]

@@ -16,7 +16,7 @@ EPILOG = """
 
   sam2-fewshot convert cells.geojson cells_labels.tif --image cells.tif
 
-  sam2-fewshot convert results/geojson/ coco.json --image plate/
+  sam2-fewshot convert results/ coco.json --image plate/
 
   sam2-fewshot convert coco.json rois/ --to roi
 """

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from sam2_fewshot.protocols import Progress
     from sam2_fewshot.readers import ImageFile, ImageSet, PlacedExemplar
 
+_FILES = {".png", ".json", ".roi", *(suffix for target in TARGETS.values() for suffix in target.suffixes)}
 _SUFFIXES = {suffix: name for name, target in TARGETS.items() for suffix in target.suffixes if suffix != ".json"}
 
 
@@ -69,7 +70,8 @@ def convert(
     Parameters
     ----------
     source
-        File or folder, as for :func:`~sam2_fewshot.readers.read_examples`.
+        File or folder, as for :func:`~sam2_fewshot.readers.read_examples`; or the results of a run, of which the
+        outlines in ``geojson/`` are taken.
     out
         The file to write; for several images in a format of one image a file, the folder to write to.
     kind
@@ -90,7 +92,12 @@ def convert(
         If the format is not clear or not known.
     """
     progress = progress or Quiet()
+    if (source / "run.json").is_file() and (source / "geojson").is_dir():  # results of a run; its outlines say all
+        source = source / "geojson"
     name, target = _target(out, kind)
+    if not _is_file(out, target) and not out.is_dir() and out.suffix.lower() in _FILES:
+        endings = " or ".join(target.suffixes)
+        raise SettingsError(f"{out.name} does not end as files of the format {name} do ({endings}).")
     target.check()
     known = open_images(images, Settings(), progress=progress) if images else nominal_images(source)
     placed = read_objects(source, known, progress)
@@ -201,17 +208,17 @@ def _fitting(records: Sequence[FrameRecord], name: str, target: Target, progress
         records = [replace(record, points=()) for record in records if record.detections]
         if not records:
             raise InputError(f"There are only points, and the format {name} has no place for them.")
-        count = "1 point was" if points == 1 else f"{points} points were"
-        progress.warn(f"{count} left out: the format {name} has no place for them.")
+        progress.warn(f"Left out: {_counted(points, 'point')}, for which the format {name} has no place.")
     items = [item for record in records for item in record.detections]
     if not target.has_holes:
         holes = sum(bool(item.polygon.interiors) for item in items)
         if holes:
-            progress.warn(f"The holes of {holes} outlines are filled: the format {name} has none.")
+            progress.warn(f"The holes of {_counted(holes, 'outline')} are filled: the format {name} has none.")
     if not target.has_masks:
         parts = sum(item.area > polygon_to_mask(item.polygon, item.instance.frame_shape).area for item in items)
         if parts:
-            progress.warn(f"{parts} objects of several parts were cut to the largest: the format {name} has outlines.")
+            count = _counted(parts, "object")
+            progress.warn(f"Cut to the largest of several parts: {count}. The format {name} has outlines.")
     if not target.has_figures and any(np.isfinite(item.score) for item in items):
         progress.warn(f"The scores are left out: the format {name} has no place for them.")
     if target.is_painted:
@@ -225,10 +232,19 @@ def _fitting(records: Sequence[FrameRecord], name: str, target: Target, progress
     return list(records)
 
 
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _is_file(out: Path, target: Target) -> bool:
+    """Tell whether a path stands for a file of a format, and not for a folder to put such files into."""
+    return out.suffix.lower() in target.suffixes and (not out.is_dir() or target.is_folder)
+
+
 def _paths(out: Path, target: Target, images: ImageSet, records: Sequence[FrameRecord]) -> dict[str, Path]:
     """Return the file of each image, by its stem; the same for all, where all images go into one file."""
     stems = list(dict.fromkeys(record.stem for record in records))
-    is_file = out.suffix.lower() in target.suffixes and (not out.is_dir() or target.is_folder)
+    is_file = _is_file(out, target)
     if target.per_image:
         if not is_file:
             return {stem: out / (stem + target.suffixes[0]) for stem in stems}

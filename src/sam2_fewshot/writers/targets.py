@@ -77,7 +77,9 @@ class Target:
 TARGETS = {
     "coco": Target(lambda path, first: coco_file(path, ()), "coco.json", (".json",), needs_size=True, has_masks=True),
     "csv": Target(lambda path, first: table(path), "detections.csv", (".csv",), has_masks=True),
-    "geojson": Target(lambda path, first: qupath_file(path, ()), "", (".geojson",), per_image=True, has_points=True),
+    "geojson": Target(
+        lambda path, first: qupath_file(path, ()), "", (".geojson", ".json"), per_image=True, has_points=True
+    ),
     "labels": Target(
         label_file,
         "",
