@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import typer.main
 from PIL import Image
 
@@ -68,8 +69,10 @@ def folder(tmp_path: Path) -> Path:
     files = sample()
     image, marked = (Image.open(path).crop((0, 0, 320, 320)) for path in (files.image, files.examples))
     (tmp_path / "plate").mkdir()
-    for name in ("cells.tif", "plate/A01.tif", "plate/A02.tif"):
-        image.save(tmp_path / name)
+    image.save(tmp_path / "cells.tif")
+    for name in ("A01.tif", "A02.tif"):
+        slices = np.stack([np.asarray(image)] * 4)
+        tifffile.imwrite(tmp_path / "plate" / name, slices, imagej=True, metadata={"axes": "ZYX"})
     labels = np.asarray(marked)
     Image.fromarray(labels).save(tmp_path / "A01_labels.png")
     (tmp_path / "A01_labels_classes.json").write_text(str({str(n): "nucleus" for n in range(1, 9)}).replace("'", '"'))
