@@ -178,6 +178,7 @@ class Results:
             tags=self._plan.request.output_tags,
             facts=facts_of(self._plan, self._engine, self._begun, seconds, warnings, failures),
             asked=len(self._plan.frames),
+            extra=self._plan.request.write,
         )
         if self._plan.corrections:
             with replacing(self._out / CORRECTIONS) as temporary:
@@ -196,7 +197,13 @@ class Results:
             record = self._record(frame.location) if self.have(frame) else None
             if record is not None:
                 # Names are given anew: another file of the same name may have joined the images since.
-                yield replace(record, stem=self._stems[frame.location.xy])
+                image = self._plan.images[frame.location.xy]
+                yield replace(
+                    record,
+                    stem=self._stems[frame.location.xy],
+                    pixel_size=image.pixel_size,
+                    channel_names=image.channel_names,
+                )
 
     @property
     def _threshold(self) -> float:

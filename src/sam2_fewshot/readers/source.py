@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from sam2_fewshot.records import Box
+    from sam2_fewshot.records import Box, PixelSize
 
 MAX_PLANE_PIXELS = 500_000_000
 """Largest plane that is read whole, in pixels (22,000 × 22,000): its RGB picture takes 1.5 GB."""
@@ -30,9 +30,6 @@ _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _DAMAGE = {None, errno.EINVAL, errno.EOVERFLOW}
 """What the system says when a damaged file sends a decoder to an impossible place."""
 _OTHER_FORMATS = {
-    ".nd2",
-    ".czi",
-    ".lif",
     ".lsm5",
     ".oib",
     ".oif",
@@ -70,6 +67,8 @@ class Header:
         One a channel, None where the file does not tell.
     warnings
         Sentences about what of the file is not used.
+    pixel_size
+        In micrometres, None where the file does not tell.
     """
 
     path: Path
@@ -86,6 +85,7 @@ class Header:
     channel_names: tuple[str | None, ...] = (None,)
     channel_colors: tuple[tuple[int, int, int] | None, ...] = (None,)
     warnings: tuple[str, ...] = ()
+    pixel_size: PixelSize | None = None
 
 
 class PixelSource(Protocol):
@@ -161,7 +161,20 @@ def open_source(path: Path) -> PixelSource:
     if not start:
         raise InputError(f"{path.name} is empty (0 bytes); copy or export it again.")
     source: PixelSource
-    if start in _TIFF_MAGIC:
+    suffix = path.suffix.lower()
+    if suffix == ".nd2":
+        from sam2_fewshot.readers.nd2_file import Nd2Source
+
+        source = Nd2Source(path)
+    elif suffix == ".lif":
+        from sam2_fewshot.readers.lif import LifSource
+
+        source = LifSource(path)
+    elif suffix == ".czi":
+        from sam2_fewshot.readers.czi import CziSource
+
+        source = CziSource(path)
+    elif start in _TIFF_MAGIC:
         from sam2_fewshot.readers.tiff import TiffSource
 
         source = TiffSource(path)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from sam2_fewshot.errors import InputError
+from sam2_fewshot.readers.pixel_size import tiff_pixel_size
 from sam2_fewshot.readers.source import Header, check_kind, check_size, damaged, reading
 from sam2_fewshot.readers.tiff_channels import channel_looks
 from sam2_fewshot.readers.tiff_region import can_cut, cut
@@ -211,6 +212,7 @@ def _look(path: Path, tif: TiffFile, said: list[str]) -> tuple[int, Header]:
         palette=_palette(key) if photometric == _PALETTE else None,
         channel_names=names,
         channel_colors=colors,
+        pixel_size=tiff_pixel_size(tif),
     )
     return samples, header
 
