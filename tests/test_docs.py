@@ -23,7 +23,8 @@ def test_the_settings_page_is_the_settings() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 def test_every_option_that_a_page_names_exists(page: Path) -> None:
     environment = {"COLUMNS": "500", "TERM": "dumb"}
-    commands = ([], ["segment"], ["demo"], ["models", "list"], ["models", "fetch"], ["models", "path"])
+    others = (["refine"], ["evaluate"], ["report"])
+    commands = ([], ["segment"], ["demo"], *others, ["models", "list"], ["models", "fetch"], ["models", "path"])
     known = "".join(CliRunner().invoke(app, [*command, "--help"], env=environment).output for command in commands)
     text = page.read_text(encoding="utf-8")
     named = set(re.findall(r"sam2-fewshot [^\n]*?(--[a-z][a-z-]+)", text)) | set(

@@ -59,15 +59,19 @@ class BlockFinds:
     block
         The block.
     detections
-        Whole objects whose middle lies in the core, or in the halo not far from it.
+        Whole objects whose middle lies in the core, or in the halo not far from it; also with scores below the
+        threshold.
     cut
-        Masks that reach from the core to where the block's pixels end, so that they are not whole.
+        Masks that reach from the core to where the block's pixels end, so that they are not whole; none below the
+        threshold.
     candidates
         How many masks were judged.
     seconds
         Time that each stage took.
     blank
         Whether it was passed over because it shows nothing.
+    floor
+        The score down to which `detections` is complete.
     """
 
     block: Block
@@ -76,6 +80,7 @@ class BlockFinds:
     candidates: int = 0
     seconds: Mapping[str, float] = field(default_factory=dict)
     blank: bool = False
+    floor: float = 0.0
 
 
 def block_plan(
@@ -182,16 +187,19 @@ def is_even(pixels: NDArray[np.uint8], frame_contrast: float, diameter: float) -
     return contrast_of(pixels, max(1, round(diameter / 3))) <= _EVEN * frame_contrast
 
 
-def join(finds: Sequence[BlockFinds]) -> tuple[list[Detection], list[InstanceMask]]:
+def join(finds: Sequence[BlockFinds], threshold: float = 0.0) -> tuple[list[Detection], list[InstanceMask]]:
     """Make one result of what the blocks found.
 
     Each object is taken from the block that answers for it. One that a neighbour found as well, with a middle a little
-    to this side or that of the border, is taken once.
+    to this side or that of the border, is taken once. What lies below the threshold gives way to what does not, and
+    has no part in what becomes of that.
 
     Parameters
     ----------
     finds
         Of all blocks of one frame, in any order.
+    threshold
+        The score that an object should have.
 
     Returns
     -------
@@ -202,7 +210,15 @@ def join(finds: Sequence[BlockFinds]) -> tuple[list[Detection], list[InstanceMas
     """
     entries = sorted(
         (
-            (not is_owned(item.instance, each.block), -item.score, item.instance.y0, item.instance.x0, number, place)
+            (
+                item.score < threshold,
+                not is_owned(item.instance, each.block),
+                -item.score,
+                item.instance.y0,
+                item.instance.x0,
+                number,
+                place,
+            )
             for number, each in enumerate(finds)
             for place, item in enumerate(each.detections)
         ),
@@ -213,11 +229,12 @@ def join(finds: Sequence[BlockFinds]) -> tuple[list[Detection], list[InstanceMas
     kept = np.zeros(len(items), bool)
     for at, (item, home, entry) in enumerate(zip(items, homes, entries, strict=True)):
         near = [int(i) for i in tree.query(shapely.box(*item.bbox)) if kept[i] and homes[i] != home]
-        most = _OVERLAP if entry[0] else _SAME
+        most = _OVERLAP if entry[1] else _SAME
         kept[at] = not any(_share(item.instance, items[i].instance) > most for i in near)
     left: list[InstanceMask] = []
     for mask in sorted((mask for each in finds for mask in each.cut), key=lambda mask: -mask.area):
-        beside = [items[int(i)].instance for i in tree.query(shapely.box(*mask.box)) if kept[i]]
+        near = [int(i) for i in tree.query(shapely.box(*mask.box)) if kept[i]]
+        beside = [items[i].instance for i in near if items[i].score >= threshold]
         # A piece belongs to what covers it; what lies within a long object does not explain the object.
         if not any(shared_area(mask, other) > _SAME * mask.area for other in beside):
             left.append(mask)

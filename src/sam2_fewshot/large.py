@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -117,9 +118,21 @@ def plan_search(
     )
 
 
-def sorted_out(block: Block, found: Sequence[Detection], halo: int, stats: RunStats) -> BlockFinds:
-    """Return what a block answers for, of all that was found in its pixels."""
+def sorted_out(
+    block: Block, found: Sequence[Detection], halo: int, stats: RunStats, threshold: float = 0.0
+) -> BlockFinds:
+    """Return what a block answers for, of all that was found in its pixels.
+
+    Pieces of objects that reach the threshold are looked at again later. For the others that would take long and be of
+    little use, so the block only tells that of such scores something is missing.
+    """
     cut = [is_cut(item.instance, block.read) for item in found]
+    pieces = [
+        item
+        for item, not_whole in zip(found, cut, strict=True)
+        if not_whole and in_window(item.instance, block.core) is not None
+    ]
+    missing = (math.nextafter(item.score, math.inf) for item in pieces if item.score < threshold)
     return BlockFinds(
         block,
         [
@@ -127,19 +140,16 @@ def sorted_out(block: Block, found: Sequence[Detection], halo: int, stats: RunSt
             for item, not_whole in zip(found, cut, strict=True)
             if not not_whole and is_owned(item.instance, block, halo // 4)
         ],
-        [
-            item.instance
-            for item, not_whole in zip(found, cut, strict=True)
-            if not_whole and in_window(item.instance, block.core) is not None
-        ],
+        [item.instance for item in pieces if item.score >= threshold],
         stats.candidates,
         dict(stats.seconds),
+        floor=max([stats.floor, *missing]),
     )
 
 
 def summed(finds: Sequence[BlockFinds]) -> RunStats:
     """Return how the search of a frame went, from how it went in its blocks."""
-    stats = RunStats(blocks=len(finds))
+    stats = RunStats(blocks=len(finds), floor=max((each.floor for each in finds), default=0.0))
     for each in finds:
         stats.candidates += each.candidates
         stats.blank += each.blank
@@ -165,7 +175,7 @@ def look_again(
     plan
         How the frame is searched.
     search
-        Searches a window.
+        Searches a window, for what reaches the threshold.
 
     Returns
     -------

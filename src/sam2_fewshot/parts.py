@@ -134,6 +134,21 @@ def by_image(exemplars: Sequence[Exemplar]) -> list[list[int]]:
     return list(groups.values())
 
 
+def chosen_of(exemplars: Sequence[Exemplar], most: int, progress: Progress) -> set[int]:
+    """Return the indices of the examples to learn from: at most so many of either sign, spread evenly."""
+    chosen: set[int] = set()
+    for negative in (False, True):
+        of_sign = [i for i, exemplar in enumerate(exemplars) if exemplar.negative is negative]
+        if len(of_sign) > most:
+            progress.warn(
+                f"Of {len(of_sign)} {'negative ' * negative}examples {most}, spread evenly, are learned from "
+                "(Max Examples); none of them is reported as a find."
+            )
+            of_sign = [of_sign[i] for i in np.linspace(0, len(of_sign) - 1, most).round().astype(int)]
+        chosen.update(of_sign)
+    return chosen
+
+
 def reader_digest(frame: FrameReader) -> str:
     """Return :func:`~sam2_fewshot.similarity.object_model.frame_digest` of a frame that is read strip by strip."""
     height, width = frame.shape

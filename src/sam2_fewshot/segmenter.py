@@ -16,25 +16,15 @@ import numpy as np
 from sam2_fewshot.blocks import BlockFinds, is_even, join
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.frames import as_frame
-from sam2_fewshot.geometry.outlines import largest_part, mask_to_polygon
 from sam2_fewshot.geometry.tiles import TileGrid
-from sam2_fewshot.large import (
-    Staged,
-    in_window,
-    look_again,
-    on_frame,
-    plan_search,
-    sorted_out,
-    summed,
-)
-from sam2_fewshot.methods.common import RunStats, Shown
+from sam2_fewshot.large import Staged, in_window, look_again, on_frame, plan_search, sorted_out, summed
+from sam2_fewshot.methods.common import RunStats, Shown, outlined
 from sam2_fewshot.methods.grid import GridMethod
 from sam2_fewshot.methods.guided import GuidedMethod
 from sam2_fewshot.methods.guided.model import GuidedModel
-from sam2_fewshot.parts import by_image, parts_of
+from sam2_fewshot.parts import by_image, chosen_of, parts_of
 from sam2_fewshot.proposals.points import mask_at_point
 from sam2_fewshot.protocols import FrameReader, Quiet
-from sam2_fewshot.records import Detection
 from sam2_fewshot.settings import Settings
 from sam2_fewshot.similarity.exemplars import exemplar_mask
 from sam2_fewshot.similarity.object_model import KnownObject, ObjectModel, frame_digest
@@ -47,10 +37,14 @@ if TYPE_CHECKING:
 
     from sam2_fewshot.blocks import Block
     from sam2_fewshot.large import SearchPlan
-    from sam2_fewshot.methods.common import Found, Method
+    from sam2_fewshot.methods.common import Method
     from sam2_fewshot.model.network import Sam2Model
     from sam2_fewshot.protocols import Progress
-    from sam2_fewshot.records import Box, Exemplar, Frame, InstanceMask, Location
+    from sam2_fewshot.records import Box, Detection, Exemplar, Frame, InstanceMask
+
+_FLOOR = 0.1
+"""Finds below the threshold are told down to this share of it: a user who lowers the threshold that far need not wait,
+and below it lie a few in a thousand objects and most of the ground."""
 
 
 class FewShotSegmenter:
@@ -139,10 +133,14 @@ class FewShotSegmenter:
         InputError
             If the weights are others; features of different weights cannot be compared.
         """
+        return self._adopt(objects, "This")
+
+    def _adopt(self, objects: ObjectModel, what: str) -> FewShotSegmenter:
         if self.model_sha256 != objects.model_sha256:
             raise InputError(
-                f"This was learned with other weights ({objects.model_name}, SHA-256 {objects.model_sha256[:12]}…) "
-                f"than {self.model_name} (SHA-256 {self.model_sha256[:12]}…). Use that checkpoint, or learn again."
+                f"{what} was learned with other weights ({objects.model_name}, SHA-256 {objects.model_sha256[:12]}…) "
+                f"than {self.model_name} (SHA-256 {self.model_sha256[:12]}…); features of different weights cannot be "
+                "compared. Use that checkpoint, or learn again from the examples."
             )
         self._objects = objects
         return self
@@ -167,7 +165,7 @@ class FewShotSegmenter:
         InputError
             If no positive example can be used.
         """
-        chosen = self._chosen(exemplars)
+        chosen = chosen_of(exemplars, self.settings.max_examples, self._progress)
         shown: list[Shown] = []
         known: list[KnownObject] = []
         for group in by_image(exemplars):
@@ -220,7 +218,7 @@ class FewShotSegmenter:
         InputError
             If nothing was learned yet, or the image cannot be used.
         """
-        objects, stats = self.object_model, RunStats()
+        objects, stats = self.object_model, RunStats(floor=self._floor)
         if not isinstance(image, FrameReader):
             image = as_frame(image, self.settings)
         if self.is_large(image):
@@ -235,9 +233,31 @@ class FewShotSegmenter:
         known = objects.known_on(frame_digest(frame.pixels))
         found = self._method.find(objects.learned, frame.pixels, known, stats)
         with stats.stage("outline"):
-            detections = self._outlined(found, frame.location)
-        self.last_run = stats
-        return sorted(detections, key=lambda detection: detection.score, reverse=True)
+            detections = outlined(found, frame.location, stats.floor, self.settings.smoothing)
+        return self._cut(detections, stats)
+
+    def candidates(self, image: NDArray[Any] | FrameReader) -> list[Detection]:
+        """Find what :meth:`segment` finds, and also what it drops for a score below the threshold.
+
+        What has a score of at least x is what :meth:`segment` finds with the threshold x; on a frame that is searched
+        in blocks, but for what two blocks see differently where they meet.
+
+        Parameters
+        ----------
+        image
+            As for :meth:`segment`.
+
+        Returns
+        -------
+        list of Detection
+            The highest score first, down to a tenth of the threshold. It is complete down to ``last_run.floor``.
+
+        Raises
+        ------
+        InputError
+            As :meth:`segment`.
+        """
+        return [*self.segment(image), *self.last_run.below]
 
     def is_large(self, frame: FrameReader) -> bool:
         """Tell whether a frame does not fit into the memory as a whole and is searched in blocks."""
@@ -257,9 +277,9 @@ class FewShotSegmenter:
         """
         pixels = frame.read(block.read)
         if is_even(pixels, plan.contrast, plan.diameter):
-            return BlockFinds(block, blank=True)
+            return BlockFinds(block, blank=True, floor=self._floor)
         detections, stats = self._in_window(frame, plan, block.read, pixels)
-        return sorted_out(block, detections, plan.halo, stats)
+        return sorted_out(block, detections, plan.halo, stats, self.settings.similarity_threshold)
 
     def join(self, frame: FrameReader, plan: SearchPlan, finds: Sequence[BlockFinds]) -> list[Detection]:
         """Make one result of what was found in a frame's blocks, the highest score first.
@@ -267,16 +287,20 @@ class FewShotSegmenter:
         Objects longer than the blocks overlap are searched once more, each in a window around what was seen of it; one
         that does not fit into the largest window is left out with a warning.
         """
-        detections, cut = join(finds)
-        detections, lost = look_again(detections, cut, plan, lambda window: self._in_window(frame, plan, window)[0])
+        threshold = self.settings.similarity_threshold
+
+        def again(window: Box) -> list[Detection]:
+            return [item for item in self._in_window(frame, plan, window)[0] if item.score >= threshold]
+
+        detections, cut = join(finds, threshold)
+        detections, lost = look_again(detections, cut, plan, again)
         if lost:
             self._progress.warn(
                 f"{frame.name}: {lost} object{'s are' if lost > 1 else ' is'} larger than the blocks in which the "
                 f"frame is searched overlap ({plan.halo} px), and left out. Mark one of them as an example, which "
                 "widens the overlap, or raise Max Memory."
             )
-        self.last_run = summed(finds)
-        return sorted(detections, key=lambda detection: detection.score, reverse=True)
+        return self._cut(detections, summed(finds))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Save what was learned (not SAM 2's weights) to a ``.npz`` file.
@@ -314,11 +338,7 @@ class FewShotSegmenter:
             If the file is not an object model, or was learned with other weights or settings than these.
         """
         objects = ObjectModel.load(path)
-        saved = {
-            "method": objects.method,
-            "target_occupancy": objects.target_occupancy,
-            "max_zoom": objects.max_zoom,
-        }
+        saved = {name: getattr(objects, name) for name in ("method", "target_occupancy", "max_zoom")}
         chosen = settings or Settings(**saved)
         for name, value in saved.items():
             if getattr(chosen, name) != value:
@@ -326,15 +346,7 @@ class FewShotSegmenter:
                     f"{path} was learned with {Settings.model_fields[name].title} {value}, but the settings say "
                     f"{getattr(chosen, name)}; use {value}, or learn again from the examples."
                 )
-        segmenter = cls(model or objects.model_name, device, chosen, progress)
-        if segmenter.model_sha256 != objects.model_sha256:
-            raise InputError(
-                f"{path} was learned with other weights ({objects.model_name}, SHA-256 {objects.model_sha256[:12]}…) "
-                f"than {segmenter.model_name} (SHA-256 {segmenter.model_sha256[:12]}…); features of different weights "
-                "cannot be compared. Use that checkpoint, or learn again from the examples."
-            )
-        segmenter._objects = objects
-        return segmenter
+        return cls(model or objects.model_name, device, chosen, progress)._adopt(objects, str(path))
 
     def _most_pixels(self, learning: bool = False) -> int:
         """Return how many pixels of a frame fit into the memory at a time."""
@@ -354,43 +366,27 @@ class FewShotSegmenter:
         self, frame: FrameReader, plan: SearchPlan, window: Box, pixels: NDArray[np.uint8] | None = None
     ) -> tuple[list[Detection], RunStats]:
         """Search a part of a frame; masks and outlines are those of the frame."""
-        stats = RunStats()
+        stats = RunStats(floor=self._floor)
         if pixels is None:
             pixels = frame.read(window)
         known = [part for mask in plan.known if (part := in_window(mask, window))]
         found = self._method.find(self.object_model.learned, pixels, known, stats)
         with stats.stage("outline"):
             moved = [replace(item, mask=on_frame(item.mask, window, frame.shape)) for item in found]
-            return self._outlined(moved, frame.location), stats
+            return outlined(moved, frame.location, stats.floor, self.settings.smoothing), stats
 
-    def _outlined(self, found: Iterable[Found], location: Location) -> list[Detection]:
-        return [
-            Detection(
-                instance=(part := largest_part(item.mask)),
-                polygon=mask_to_polygon(part, self.settings.smoothing),
-                score=item.score,
-                similarity=item.similarity,
-                predicted_iou=item.predicted_iou,
-                location=location,
-            )
-            for item in found
-            if item.score >= self.settings.similarity_threshold
-        ]
+    @property
+    def _floor(self) -> float:
+        return _FLOOR * self.settings.similarity_threshold
 
-    def _chosen(self, exemplars: Sequence[Exemplar]) -> set[int]:
-        """Return the indices of the examples to learn from: at most ``max_examples`` of either sign."""
-        chosen: set[int] = set()
-        most = self.settings.max_examples
-        for negative in (False, True):
-            of_sign = [i for i, exemplar in enumerate(exemplars) if exemplar.negative is negative]
-            if len(of_sign) > most:
-                self._progress.warn(
-                    f"Of {len(of_sign)} {'negative ' * negative}examples {most}, spread evenly, are learned from "
-                    "(Max Examples); none of them is reported as a find."
-                )
-                of_sign = [of_sign[i] for i in np.linspace(0, len(of_sign) - 1, most).round().astype(int)]
-            chosen.update(of_sign)
-        return chosen
+    def _cut(self, found: Iterable[Detection], stats: RunStats) -> list[Detection]:
+        """Return what reaches the threshold, best first; the rest is told in `last_run`."""
+        ordered = sorted(found, key=lambda detection: detection.score, reverse=True)
+        threshold = self.settings.similarity_threshold
+        kept = [detection for detection in ordered if detection.score >= threshold]
+        stats.below = ordered[len(kept) :]
+        self.last_run = stats
+        return kept
 
     def _mask(self, exemplar: Exemplar, frame: Frame, index: int) -> InstanceMask | None:
         def find(frame: Frame, point: tuple[float, float]) -> InstanceMask | None:

@@ -43,6 +43,8 @@ def discs(centres: Sequence[tuple[int, int]] = DISCS, size: int = 64) -> NDArray
 class Stats:
     candidates: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: {"propose": 0.5})
+    below: list[Detection] = field(default_factory=list)
+    floor: float = 0.0
 
 
 class Bright:

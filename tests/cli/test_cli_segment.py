@@ -42,8 +42,8 @@ def test_images_in_results_out_and_on_again(cli, images, examples, tmp_path):
     assert again.out.splitlines()[0] == first.out.splitlines()[0]
     stricter = cli(*command, "--similarity-threshold", "1.0", "--batch-xy", "1")
     assert stricter.code == 0
-    assert "they are replaced" in stricter.err
-    assert "Frame 1 of 1" in stricter.err
+    assert "1 of 1 frames are finished already and kept." in stricter.err
+    assert "Frame 1" not in stricter.err
     assert "Try a lower --similarity-threshold" in stricter.out
 
 

@@ -45,7 +45,7 @@ def test_results_are_complete(request_for, engines, display):
     assert tifffile.imread(out / "labels" / "im10.tif").max() == 4
     facts = json.loads((out / "run.json").read_text())
     assert facts["frames_done"] == facts["frames_asked"] == 3
-    assert facts["model"] == {"name": "bright.pt", "sha256": "0" * 64}
+    assert facts["model"] == {"name": "bright.pt", "sha256": "0" * 64, "licence": "unknown"}
     assert facts["settings"]["similarity_threshold"] == 0.5
     assert facts["seconds"] == summary.seconds
     assert facts["versions"]["sam2-fewshot"]
@@ -84,7 +84,6 @@ def test_second_run_does_nothing(request_for, engines, display):
 @pytest.mark.parametrize(
     "change",
     [
-        {"settings": Settings(similarity_threshold=0.6)},
         {"settings": Settings(min_mask_area=31)},
         {"settings": Settings(white_percentile=99)},
     ],

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 class Stats:
     candidates = 3
     seconds = {"propose": 0.1}  # noqa: RUF012
+    below: tuple[Detection, ...] = ()
+    floor = 0.0
 
 
 class Engine:

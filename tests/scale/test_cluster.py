@@ -106,7 +106,7 @@ def files(out: Path) -> dict[str, bytes]:
     return {
         path.relative_to(out).as_posix(): path.read_bytes()
         for path in sorted(out.rglob("*"))
-        if path.is_file() and path.name not in ("run.json", "inputs.json") and path.suffix != ".npz"
+        if path.is_file() and path.name not in ("run.json", "inputs.json", "report.html") and path.suffix != ".npz"
     }
 
 

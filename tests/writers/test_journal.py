@@ -147,7 +147,7 @@ def test_foreign_archives_count_as_not_done(tmp_path: Path, make_record: Make) -
     with np.load(path) as archive:
         members = dict(archive)
     header = json.loads(members["header"].tobytes())
-    for change in ({"version": 2}, {"format": "other"}, {"location": [5, 0, 0]}, {"negative": []}):
+    for change in ({"version": 1}, {"format": "other"}, {"location": [5, 0, 0]}, {"negative": []}):
         members["header"] = np.frombuffer(json.dumps({**header, **change}).encode(), np.uint8)
         np.savez(path, **members)
         assert journal.done(Location()) is None

@@ -9,7 +9,12 @@ import typer
 from sam2_fewshot import __version__
 from sam2_fewshot.cli.cache import cache_app
 from sam2_fewshot.cli.demo import demo as demo_command
+from sam2_fewshot.cli.evaluate import EPILOG as EVALUATE_EPILOG
+from sam2_fewshot.cli.evaluate import evaluate
 from sam2_fewshot.cli.models import models_app
+from sam2_fewshot.cli.refine import EPILOG as REFINE_EPILOG
+from sam2_fewshot.cli.refine import refine_command
+from sam2_fewshot.cli.report import report_command
 from sam2_fewshot.cli.segment import EPILOG, segment_command
 
 app = typer.Typer(
@@ -22,6 +27,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("segment", epilog=EPILOG)(segment_command)
+app.command("refine", epilog=REFINE_EPILOG)(refine_command)
+app.command("evaluate", epilog=EVALUATE_EPILOG)(evaluate)
+app.command("report")(report_command)
 app.command("demo")(demo_command)
 app.add_typer(models_app, name="models")
 app.add_typer(cache_app, name="cache")

@@ -49,15 +49,15 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     return wrapper
 
 
-def read_settings(options: Mapping[str, str], config: Path | None) -> Settings:
-    """Return the settings: an option counts before the YAML file, and that before the default.
+def read_settings(options: Mapping[str, str], config: Path | None, base: Mapping[str, Any] | None = None) -> Settings:
+    """Return the settings: an option counts before the YAML file, that before the base, and that before the default.
 
     Raises
     ------
     SettingsError
         If a value cannot be used, or if the file cannot be read.
     """
-    values = {**_read_config(config), **{name: _number(text) for name, text in options.items()}}
+    values = {**(base or {}), **_read_config(config), **{name: _number(text) for name, text in options.items()}}
     try:
         return Settings(**values)
     except SettingsError as error:

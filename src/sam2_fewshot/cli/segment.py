@@ -169,7 +169,8 @@ def segment(
 ) -> None:
     """Find every object that looks like the marked ones.
 
-    Results: annotations.json (NimbusImage), geojson/ (QuPath), detections.csv, labels/, overlays/ and run.json.
+    Results: report.html, annotations.json (NimbusImage), geojson/ (QuPath), detections.csv, labels/, overlays/ and
+    run.json.
     """
     with guarded(debug):
         from sam2_fewshot.cli.console import shown
@@ -214,6 +215,7 @@ def report(summary: Summary) -> None:
         times = ", ".join(f"{stage} {duration(seconds)}" for stage, seconds in summary.seconds.items())
         typer.echo(f"Time: {times}.")
         typer.echo(f"Results: {summary.out.resolve()}")
+        typer.echo(f"Look at them, and correct them: {summary.out.resolve() / 'report.html'}")
     if summary.complete:
         return
     kept = f"{summary.done} of {summary.frames} frames are finished and kept; " if summary.done else ""

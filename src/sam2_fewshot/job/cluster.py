@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from sam2_fewshot.errors import InputError, SettingsError
-from sam2_fewshot.job.picture import png_of
+from sam2_fewshot.job.picture import pictures_of
 from sam2_fewshot.job.work import Outcome, sentence_of, told
 from sam2_fewshot.job.worker import Address, Recipe, Reply, same, search_block, search_frame
 from sam2_fewshot.readers import read_channels
@@ -169,7 +169,7 @@ def on_cluster(
                 task = next(waiting, None)
                 if task is None:
                     return
-                submit(search_frame, task, task.name, task.marks)
+                submit(search_frame, task, task.name, task.marks, task.confirmed)
 
     try:
         more()
@@ -236,7 +236,10 @@ def _whole(task: Task, reply: Reply, watch: Watch, shown: Display) -> Outcome:
         detections=reply.detections,
         candidates=reply.candidates,
         seconds=reply.seconds,
+        below=reply.below,
+        floor=reply.floor,
         overlay=reply.overlay,
+        preview=reply.preview,
         warnings=reply.warnings,
         took=reply.took,
     )
@@ -250,18 +253,21 @@ def _joined(begun: _Large, segmenter: FewShotSegmenter, watch: Watch, shown: Dis
     try:
         # In the order of the blocks, so that the result is the same whoever was first.
         finds = sorted(begun.finds, key=lambda each: (each.block.core[1], each.block.core[0]))
-        detections = segmenter.join(task.frame, begun.plan, finds)
-        overlay, flat = png_of(task.frame, detections, task.marks, threshold)
+        detections = [*task.confirmed, *segmenter.join(task.frame, begun.plan, finds)]
+        drawn = pictures_of(task.frame, detections, task.marks, threshold)
     except Exception as error:  # a frame that fails does not stop the others
         return Outcome(task.frame, trouble=_words(error), took=begun.took)
     stats = segmenter.last_run
-    told(task.name, flat, stats, watch.warn, shown.say)
+    told(task.name, drawn.flat, stats, watch.warn, shown.say)
     return Outcome(
         task.frame,
         detections=detections,
         candidates=stats.candidates,
         seconds=dict(stats.seconds),
-        overlay=overlay,
+        below=stats.below,
+        floor=stats.floor,
+        overlay=drawn.overlay,
+        preview=drawn.preview,
         warnings=watch.take(),
         took=begun.took,
     )

@@ -25,6 +25,16 @@ class FrameStats(Protocol):
         """Time that each stage took."""
         ...
 
+    @property
+    def below(self) -> Sequence[Detection]:
+        """What was found with a score below the threshold, best first."""
+        ...
+
+    @property
+    def floor(self) -> float:
+        """The score down to which `below` is complete."""
+        ...
+
 
 class Engine(Protocol):
     """What the job needs of a :class:`~sam2_fewshot.segmenter.FewShotSegmenter`."""

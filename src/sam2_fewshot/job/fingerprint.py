@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from sam2_fewshot.records import Exemplar
     from sam2_fewshot.settings import Settings
 
-_SAME_RESULT = {"batch_size", "points_per_batch", "max_memory", "cache_size"}
-"""Settings that change how much is done or kept at a time and not what comes out."""
+_SAME_RESULT = {"batch_size", "points_per_batch", "max_memory", "cache_size", "similarity_threshold"}
+"""Settings that change how much is done or kept at a time and not what comes out; and the threshold, since a record
+also holds what was found below it."""
 
 _PIECES, _PIECE = 16, 4096
 """So many pieces of so many bytes of an image file are looked at, spread over it."""
@@ -71,7 +72,7 @@ def common_part(
     version
         Version of this program.
     settings
-        All settings; those that only concern memory are left out.
+        All settings; those that only concern memory are left out, and so is the threshold.
     model
         SHA-256 of the checkpoint.
     exemplars

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 _AFTER_LEARNING = ("similarity_threshold", "smoothing", "max_memory", "cache_size", "batch_size", "points_per_batch")
 """Settings that do not change what is learned."""
+_NO_PART = ("cli", "evaluation", "job", "readers", "writers", "nimbus", "report")
+"""Rooms of this package that do not either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +151,7 @@ def _code() -> str:
     root = Path(__file__).parents[1]
     digest = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
-        if path.relative_to(root).parts[0] not in ("cli", "job", "readers", "writers", "nimbus", "report"):
+        if path.relative_to(root).parts[0] not in _NO_PART:
             digest.update(path.read_bytes())
     return digest.hexdigest()
 

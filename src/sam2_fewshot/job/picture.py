@@ -1,15 +1,16 @@
-"""A frame's overlay as the bytes of a PNG, made where the frame was searched."""
+"""The pictures of a frame, the overlay and the small one for the report, made where the frame was searched."""
 
 from __future__ import annotations
 
 import io
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import shapely.affinity
 
 from sam2_fewshot.frames import overview
 from sam2_fewshot.writers.overlay import draw_overlay
+from sam2_fewshot.writers.preview import preview_of
 from sam2_fewshot.writers.record import ExampleMark
 
 if TYPE_CHECKING:
@@ -22,9 +23,28 @@ _LONGEST = 4096
 """px; an overlay is never larger, so a larger frame is reduced before it is drawn on."""
 
 
-def png_of(
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """The pictures of a frame.
+
+    Parameters
+    ----------
+    overlay
+        Content of a PNG file: the frame with what was found and shown.
+    preview
+        Content of a JPEG file: the frame alone, small.
+    flat
+        Whether the frame is the same everywhere.
+    """
+
+    overlay: bytes
+    preview: bytes
+    flat: bool
+
+
+def pictures_of(
     frame: FrameReader, detections: Sequence[Detection], marks: Sequence[ExampleMark], threshold: float
-) -> tuple[bytes, bool]:
+) -> Pictures:
     """Draw a frame with what was found and shown.
 
     Parameters
@@ -33,13 +53,6 @@ def png_of(
         Read whole where it is not large, else strip by strip and reduced.
     detections, marks, threshold
         As for :func:`~sam2_fewshot.writers.overlay.draw_overlay`.
-
-    Returns
-    -------
-    png
-        The file's content.
-    flat
-        Whether the frame is the same everywhere.
     """
     from PIL import Image
 
@@ -58,4 +71,4 @@ def png_of(
     drawn = draw_overlay(pixels, detections, marks, threshold=threshold)
     file = io.BytesIO()
     Image.fromarray(drawn).save(file, format="PNG")
-    return file.getvalue(), flat
+    return Pictures(file.getvalue(), preview_of(pixels), flat)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.readers import open_images, parse_range, read_channels, read_examples
+from sam2_fewshot.readers.corrections import read_corrections
 from sam2_fewshot.readers.naming import example_stems, stem_of
 from sam2_fewshot.settings import Settings
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from sam2_fewshot.protocols import FrameReader, Progress
     from sam2_fewshot.readers import ImageSet, PlacedExemplar
+    from sam2_fewshot.readers.corrections import Correction
     from sam2_fewshot.records import Location
 
 
@@ -45,6 +47,11 @@ class Request:
         YAML file that says how each channel is shown.
     settings
         How to look.
+    corrections
+        Files with objects that the user marked as right or wrong in earlier results; see
+        :func:`~sam2_fewshot.readers.corrections.read_corrections`.
+    earlier
+        Folder with results whose finished frames are taken over where they would come out the same.
     """
 
     images: Sequence[Path]
@@ -60,6 +67,8 @@ class Request:
     batch_time: str | None = None
     channels: Path | None = None
     settings: Settings = field(default_factory=Settings)
+    corrections: Sequence[Path] = ()
+    earlier: Path | None = None
 
     @property
     def output_tags(self) -> list[str]:
@@ -81,16 +90,24 @@ class Plan:
         The examples that can be used.
     frames
         The frames to do, by XY, then Z, then Time.
+    corrections
+        Objects that the user marked as right or wrong in earlier results, which are learned from too.
     """
 
     request: Request
     images: ImageSet
     examples: Sequence[PlacedExemplar]
     frames: Sequence[FrameReader]
+    corrections: Sequence[Correction] = ()
+
+    @property
+    def shown(self) -> list[PlacedExemplar]:
+        """All that there is to learn from: the examples, then the corrections."""
+        return [*self.examples, *(correction.placed for correction in self.corrections)]
 
     def examples_on(self, location: Location) -> list[PlacedExemplar]:
-        """Return the examples that lie on a frame."""
-        return [example for example in self.examples if example.location == location]
+        """Return what was shown on a frame."""
+        return [example for example in self.shown if example.location == location]
 
 
 def make_plan(request: Request, progress: Progress) -> Plan:
@@ -109,7 +126,8 @@ def make_plan(request: Request, progress: Progress) -> Plan:
     images = open_images(paths, request.settings, channels, progress)
     frames = _chosen(request, images)
     examples = read_examples(request.examples, images, request.training_tag, request.negative_tag, progress)
-    return Plan(request, images, examples, frames)
+    corrections = read_corrections(request.corrections, images, progress)
+    return Plan(request, images, examples, frames, corrections)
 
 
 def check_output(out: Path) -> None:

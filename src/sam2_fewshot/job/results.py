@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
-import platform
+import shutil
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from shapely import Point
 
 from sam2_fewshot import __version__
 from sam2_fewshot.geometry.outlines import crop_to_object, mask_to_polygon
+from sam2_fewshot.job.again import CORRECTIONS
+from sam2_fewshot.job.facts import facts_of
 from sam2_fewshot.job.fingerprint import common_part, examples_part, frame_fingerprint, signature
 from sam2_fewshot.job.inputs import changes, forget, remember
 from sam2_fewshot.job.lock import only_run, refuse_second_run
-from sam2_fewshot.job.picture import png_of
-from sam2_fewshot.model.building import sam2_distribution
+from sam2_fewshot.job.picture import pictures_of
+from sam2_fewshot.job.work import Task
+from sam2_fewshot.readers.corrections import corrections_json
+from sam2_fewshot.records import Detection
+from sam2_fewshot.report import write_report
 from sam2_fewshot.writers.journal import JOURNAL_FOLDER, Journal, remove_others
 from sam2_fewshot.writers.names import safe_stems
 from sam2_fewshot.writers.outputs import assemble
 from sam2_fewshot.writers.overlay import overlay_path
+from sam2_fewshot.writers.preview import write_preview
 from sam2_fewshot.writers.record import ExampleMark, FrameRecord
 from sam2_fewshot.writers.whole import replacing, sweep, telling
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from shapely import Polygon
 
@@ -37,8 +41,6 @@ if TYPE_CHECKING:
     from sam2_fewshot.job.work import Outcome
     from sam2_fewshot.protocols import FrameReader, Progress
     from sam2_fewshot.records import Exemplar, Location
-
-_PACKAGES = ("torch", "torchvision", "numpy", "scikit-image", "shapely")
 
 
 class Results:
@@ -59,10 +61,14 @@ class Results:
         self._stems = safe_stems([image.stem for image in plan.images])
         self._folder = self._out / JOURNAL_FOLDER
         refuse_second_run(self._folder)
-        self._inputs, self._common, self._journals = _journals(plan, engine, self._folder)
+        self._inputs, self._common, prints = _made_from(plan, engine)
+        earlier = (plan.request.earlier or self._out) / JOURNAL_FOLDER
+        self._journals = [Journal(self._folder, each) for each in prints]
+        self._earlier = [Journal(earlier, each) for each in prints]
         self._begun = datetime.now(UTC)
         self._renamed: set[Location] = set()
-        self._finished = {frame.location for frame in plan.frames if self._record(frame.location)}
+        self._moved: set[Location] = set()
+        self._finished = {frame.location for frame in plan.frames if self._look_up(frame.location)}
         self.found = self.candidates = 0
         self.assembled = False
         self.seconds: dict[str, float] = {}
@@ -82,6 +88,10 @@ class Results:
     def have(self, frame: FrameReader) -> bool:
         """Tell whether a frame was finished by an earlier run that would give the same."""
         return frame.location in self._finished
+
+    def task(self, frame: FrameReader) -> Task:
+        """Return what is to be done for a frame."""
+        return Task(frame, self.name(frame), self._marks(frame.location), self._confirmed(frame.location))
 
     @contextmanager
     def opened(self, display: Display, progress: Progress) -> Iterator[None]:
@@ -111,6 +121,8 @@ class Results:
         changed = changes(self._folder, self._inputs)
         if changed:
             display.say(f"Since the last run in {self._out}: {'; '.join(changed)}.")
+        for location in sorted(self._moved):
+            self._take_over(location)
         if self._finished:
             kept, asked = len(self._finished), len(self._plan.frames)
             display.say(f"{kept} of {asked} frames are finished already and kept.")
@@ -119,7 +131,7 @@ class Results:
         remember(self._folder, self._inputs)
 
     def add(self, outcome: Outcome) -> None:
-        """Record a finished frame and its overlay.
+        """Record a finished frame and its pictures.
 
         Raises
         ------
@@ -138,18 +150,16 @@ class Results:
             detections=tuple(outcome.detections),
             candidates=outcome.candidates,
             seconds=dict(outcome.seconds),
-            examples=tuple(self.marks(frame.location)),
+            examples=tuple(self._marks(frame.location)),
             warnings=tuple(outcome.warnings),
+            below=tuple(outcome.below),
+            threshold=self._threshold,
+            floor=outcome.floor,
         )
         # The record comes last: it says that all of the frame is there.
-        self._write_overlay(record, outcome.overlay)
-        key = _key(frame.location)
-        self._journals[frame.location.xy].write(replace(record, location=key))
+        self._write_pictures(record, outcome.overlay, outcome.preview)
+        self._write(record)
         self._finished.add(frame.location)
-
-    def marks(self, location: Location) -> list[ExampleMark]:
-        """Return the examples on a frame, for drawing."""
-        return [_mark(item.exemplar) for item in self._plan.examples_on(location)]
 
     def put_together(self, seconds: Mapping[str, float], warnings: Sequence[str], failures: Sequence[str]) -> None:
         """Write all result files from the finished frames; without any, leave the folder as it was.
@@ -166,9 +176,16 @@ class Results:
             self._counted(),
             self._out,
             tags=self._plan.request.output_tags,
-            facts=self._facts(seconds, warnings, failures),
+            facts=facts_of(self._plan, self._engine, self._begun, seconds, warnings, failures),
             asked=len(self._plan.frames),
         )
+        if self._plan.corrections:
+            with replacing(self._out / CORRECTIONS) as temporary:
+                temporary.write_text(corrections_json(self._plan.corrections), "utf-8", newline="\n")
+        else:
+            with telling(self._out / CORRECTIONS):
+                (self._out / CORRECTIONS).unlink(missing_ok=True)
+        write_report(self._out)
         self.assembled, self.found, self.seconds = True, summary.objects, dict(summary.seconds)
         if len(self._finished) == len(self._plan.frames):
             remove_others(self._folder, self._common)
@@ -181,68 +198,91 @@ class Results:
                 # Names are given anew: another file of the same name may have joined the images since.
                 yield replace(record, stem=self._stems[frame.location.xy])
 
-    def _record(self, location: Location) -> FrameRecord | None:
-        record = self._journals[location.xy].done(_key(location))
+    @property
+    def _threshold(self) -> float:
+        return self._plan.request.settings.similarity_threshold
+
+    def _record(self, location: Location, journals: Sequence[Journal] | None = None) -> FrameRecord | None:
+        record = (journals or self._journals)[location.xy].done(_key(location))
         if record is None:
             return None
         if record.stem != self._stems[location.xy]:  # the overlay under its name may be that of another image
             self._renamed.add(location)
         # The image may have had another place in the list then, and its examples another order.
-        detections = tuple(replace(item, location=location) for item in record.detections)
-        return replace(record, location=location, detections=detections, examples=tuple(self.marks(location)))
+        return replace(record.moved(location), examples=tuple(self._marks(location)))
+
+    def _look_up(self, location: Location) -> FrameRecord | None:
+        """Return what is known of a frame, here or in the earlier results, at the threshold asked for."""
+        own = self._record(location)
+        record = own and own.at(self._threshold)
+        if record is None and self._earlier != self._journals:
+            stored = self._record(location, self._earlier)
+            record = stored and stored.at(self._threshold)
+        if record is not None and record is not own:
+            self._moved.add(location)
+        return record
+
+    def _take_over(self, location: Location) -> None:
+        """Record a frame anew at the threshold asked for; its overlay is drawn again later."""
+        record = self._look_up(location)
+        if record is None:  # somebody has removed it since
+            self._finished.discard(location)
+            return
+        preview = self._journals[location.xy].preview(_key(location))
+        source = self._earlier[location.xy].preview(_key(location))
+        if source != preview and source.exists():
+            with replacing(preview) as temporary:
+                shutil.copyfile(source, temporary)
+        record = replace(record, stem=self._stems[location.xy])
+        # First, since the record says at which threshold it was drawn.
+        overlay_path(self._out, record).unlink(missing_ok=True)
+        self._write(record)
+
+    def _marks(self, location: Location) -> list[ExampleMark]:
+        """Return the examples on a frame, for drawing."""
+        return [_mark(item.exemplar) for item in self._plan.examples_on(location)]
+
+    def _confirmed(self, location: Location) -> list[Detection]:
+        """Return what the user has marked as right: it is learned from, so it is not found again."""
+        return [
+            Detection(
+                instance=item.mask,
+                polygon=mask_to_polygon(item.mask, self._plan.request.settings.smoothing),
+                score=1.0,
+                similarity=float("nan"),
+                predicted_iou=float("nan"),
+                location=location,
+            )
+            for item in self._plan.corrections
+            if item.is_right and item.placed.location == location
+        ]
 
     def _counted(self) -> Iterator[FrameRecord]:
-        """Yield the finished frames in order, and draw what overlays are missing."""
+        """Yield the finished frames in order, and draw what pictures are missing."""
         self.candidates = 0
         for record in self.records():
             self.candidates += record.candidates
-            if not overlay_path(self._out, record).exists() or record.location in self._renamed:
+            drawn = (overlay_path(self._out, record), self._journals[record.location.xy].preview(_key(record.location)))
+            if record.location in self._renamed or not all(path.exists() for path in drawn):
                 frame = self._plan.images.frame(record.location)
-                self._write_overlay(record, png_of(frame, record.detections, record.examples, self._threshold)[0])
-                self._journals[record.location.xy].write(replace(record, location=_key(record.location)))
+                pictures = pictures_of(frame, record.detections, record.examples, self._threshold)
+                self._write_pictures(record, pictures.overlay, pictures.preview)
+                self._write(record)
             yield record
 
-    @property
-    def _threshold(self) -> float:
-        return self._plan.request.settings.similarity_threshold
-
-    def _write_overlay(self, record: FrameRecord, png: bytes) -> None:
+    def _write_pictures(self, record: FrameRecord, overlay: bytes, preview: bytes) -> None:
         with replacing(overlay_path(self._out, record)) as path:
-            path.write_bytes(png)
+            path.write_bytes(overlay)
+        write_preview(self._journals[record.location.xy].preview(_key(record.location)), preview)
 
-    def _facts(
-        self, seconds: Mapping[str, float], warnings: Sequence[str], failures: Sequence[str]
-    ) -> dict[str, object]:
-        request = self._plan.request
-        return {
-            "program": "sam2-fewshot",
-            "versions": {"sam2-fewshot": __version__, "python": platform.python_version(), **_versions()},
-            "platform": platform.platform(),
-            "begun": self._begun.isoformat(timespec="seconds"),
-            "ended": datetime.now(UTC).isoformat(timespec="seconds"),
-            "model": {"name": self._engine.model_name, "sha256": self._engine.model_sha256},
-            "device": self._engine.device_name,
-            "settings": request.settings.model_dump(mode="json"),
-            "examples_path": request.examples,
-            "channels_path": request.channels,
-            "batch_xy": request.batch_xy,
-            "batch_z": request.batch_z,
-            "batch_time": request.batch_time,
-            "training_tag": request.training_tag,
-            "negative_tag": request.negative_tag,
-            "examples": len(self._plan.examples),
-            "seconds": dict(seconds),
-            "warnings": list(warnings),
-            "failures": list(failures),
-        }
+    def _write(self, record: FrameRecord) -> None:
+        self._journals[record.location.xy].write(replace(record, location=_key(record.location)))
 
 
-def _journals(plan: Plan, engine: Engine, folder: Path) -> tuple[dict[str, object], str, list[Journal]]:
-    """Return what the results are made from, that in a string, and the journal of each image."""
-    marked = {item.location.xy: signature(plan.images[item.location.xy].path) for item in plan.examples}
-    places = [
-        (item.exemplar, [marked[item.location.xy], item.location.z, item.location.time]) for item in plan.examples
-    ]
+def _made_from(plan: Plan, engine: Engine) -> tuple[dict[str, object], str, list[str]]:
+    """Return what the results are made from, that in a string, and the fingerprint of each image's frames."""
+    marked = {item.location.xy: signature(plan.images[item.location.xy].path) for item in plan.shown}
+    places = [(item.exemplar, [marked[item.location.xy], item.location.z, item.location.time]) for item in plan.shown]
     channels = plan.request.channels
     shown = channels.read_text("utf-8") if channels else ""
     settings = plan.request.settings
@@ -254,7 +294,7 @@ def _journals(plan: Plan, engine: Engine, folder: Path) -> tuple[dict[str, objec
         "examples": examples_part(places),
         "channels": shown,
     }
-    return inputs, common, [Journal(folder, frame_fingerprint(common, image.path)) for image in plan.images]
+    return inputs, common, [frame_fingerprint(common, image.path) for image in plan.images]
 
 
 def _key(location: Location) -> Location:
@@ -269,12 +309,3 @@ def _mark(exemplar: Exemplar) -> ExampleMark:
     else:
         outline = exemplar.polygon or Point(exemplar.point or (0, 0))
     return ExampleMark(outline, exemplar.negative)
-
-
-def _versions() -> dict[str, str]:
-    # Several distributions hold the package sam2, and results should tell which one made them.
-    found = {"sam2": sam2_distribution()}
-    for package in _PACKAGES:
-        with suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found

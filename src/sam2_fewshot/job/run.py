@@ -13,13 +13,14 @@ from sam2_fewshot.job.engine import Engine, few_shot_segmenter
 from sam2_fewshot.job.plan import Request, make_plan
 from sam2_fewshot.job.results import Results
 from sam2_fewshot.job.watch import Watch
-from sam2_fewshot.job.work import Outcome, Task, one_by_one
+from sam2_fewshot.job.work import one_by_one
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from sam2_fewshot.job.plan import Plan
+    from sam2_fewshot.job.work import Outcome, Task
     from sam2_fewshot.protocols import Progress
     from sam2_fewshot.writers.record import FrameRecord
 
@@ -143,7 +144,7 @@ def _run(plan: Plan, engine: Engine, client: Any, shown: Display, watch: Watch, 
     failures: list[Failure] = []
     interrupted = False
     with results.opened(shown, watch):
-        tasks = [Task(frame, results.name(frame), results.marks(frame.location)) for frame in left]
+        tasks = [results.task(frame) for frame in left]
         shown.begin(len(left))
         outcomes = _outcomes(tasks, plan, engine, client, watch, shown)
         try:
@@ -179,8 +180,8 @@ def _learn(engine: Engine, plan: Plan, watch: Watch, shown: Display) -> None:
     from sam2_fewshot.segmenter import FewShotSegmenter
 
     if not isinstance(engine, FewShotSegmenter):
-        engine.fit([example.exemplar for example in plan.examples])
-    elif learn(engine, plan.examples, watch, cache_folder()):
+        engine.fit([example.exemplar for example in plan.shown])
+    elif learn(engine, plan.shown, watch, cache_folder()):
         shown.say("These examples were learned before; what was learned is taken from the cache.")
 
 

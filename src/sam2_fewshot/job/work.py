@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sam2_fewshot.errors import FewShotError
-from sam2_fewshot.job.picture import png_of
+from sam2_fewshot.job.picture import pictures_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,13 +31,15 @@ class Outcome:
     trouble
         Why nothing came of it, in a sentence; empty when all went well.
     detections
-        The objects, best first.
+        The objects: those that the user confirmed, then those found, best first.
     candidates
         How many masks were looked at.
     seconds
         Time that each stage took.
-    overlay
-        Content of the overlay's PNG file.
+    below, floor
+        What was found with a score below the threshold, best first, and the score down to which that is complete.
+    overlay, preview
+        Content of the frame's pictures, see :class:`~sam2_fewshot.job.picture.Pictures`.
     warnings
         What the user was told about the frame.
     took
@@ -49,14 +51,17 @@ class Outcome:
     detections: Sequence[Detection] = ()
     candidates: int = 0
     seconds: Mapping[str, float] = field(default_factory=dict)
+    below: Sequence[Detection] = ()
+    floor: float = 0.0
     overlay: bytes = b""
+    preview: bytes = b""
     warnings: Sequence[str] = ()
     took: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """What a frame's overlay and messages need besides the frame.
+    """What a frame's results and messages need besides the frame.
 
     Parameters
     ----------
@@ -66,11 +71,15 @@ class Task:
         What to call it in messages.
     marks
         The examples on it.
+    confirmed
+        Objects on it that the user marked as right in earlier results: part of the results, and learned from, so that
+        they are not found again.
     """
 
     frame: FrameReader
     name: str
     marks: Sequence[ExampleMark] = ()
+    confirmed: Sequence[Detection] = ()
 
 
 def one_by_one(
@@ -81,18 +90,21 @@ def one_by_one(
         shown.frame_begins(task.name)
         began = time.perf_counter()
         try:
-            detections = engine.segment(task.frame)
-            overlay, flat = png_of(task.frame, detections, task.marks, threshold)
+            detections = [*task.confirmed, *engine.segment(task.frame)]
+            drawn = pictures_of(task.frame, detections, task.marks, threshold)
         except (FewShotError, OSError, MemoryError) as error:
             yield Outcome(task.frame, trouble=sentence_of(error), took=time.perf_counter() - began)
             continue
-        told(task.name, flat, engine.last_run, watch.warn, shown.say)
+        told(task.name, drawn.flat, engine.last_run, watch.warn, shown.say)
         yield Outcome(
             task.frame,
             detections=detections,
             candidates=engine.last_run.candidates,
             seconds=dict(engine.last_run.seconds),
-            overlay=overlay,
+            below=engine.last_run.below,
+            floor=engine.last_run.floor,
+            overlay=drawn.overlay,
+            preview=drawn.preview,
             warnings=watch.take(),
             took=time.perf_counter() - began,
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sam2_fewshot.errors import FewShotError, InputError
-from sam2_fewshot.job.picture import png_of
+from sam2_fewshot.job.picture import pictures_of
 from sam2_fewshot.job.work import sentence_of, told
 from sam2_fewshot.readers import open_images
 
@@ -87,7 +87,10 @@ class Reply:
     detections: Sequence[Detection] = ()
     candidates: int = 0
     seconds: Mapping[str, float] = field(default_factory=dict)
+    below: Sequence[Detection] = ()
+    floor: float = 0.0
     overlay: bytes = b""
+    preview: bytes = b""
     warnings: Sequence[str] = ()
     notes: Sequence[str] = ()
     took: float = 0.0
@@ -98,22 +101,27 @@ def same(recipe: Recipe) -> Recipe:
     return recipe
 
 
-def search_frame(recipe: Recipe, address: Address, name: str, marks: Sequence[ExampleMark]) -> Reply:
+def search_frame(
+    recipe: Recipe, address: Address, name: str, marks: Sequence[ExampleMark], confirmed: Sequence[Detection] = ()
+) -> Reply:
     """Search a frame, or say how to search it in blocks."""
 
     def work(segmenter: FewShotSegmenter, frame: _Placed, said: _Heard) -> Reply:
         if segmenter.is_large(frame):
             return Reply(plan=segmenter.plan(frame))
-        detections = segmenter.segment(frame)
-        overlay, flat = png_of(frame, detections, marks, recipe.settings.similarity_threshold)
+        detections = [*confirmed, *segmenter.segment(frame)]
+        drawn = pictures_of(frame, detections, marks, recipe.settings.similarity_threshold)
         notes: list[str] = []
         stats = segmenter.last_run
-        told(name, flat, stats, said.warn, notes.append)
+        told(name, drawn.flat, stats, said.warn, notes.append)
         return Reply(
             detections=detections,
             candidates=stats.candidates,
             seconds=dict(stats.seconds),
-            overlay=overlay,
+            below=stats.below,
+            floor=stats.floor,
+            overlay=drawn.overlay,
+            preview=drawn.preview,
             notes=notes,
         )
 

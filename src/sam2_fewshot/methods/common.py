@@ -7,15 +7,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from sam2_fewshot.geometry.outlines import largest_part, mask_to_polygon
 from sam2_fewshot.geometry.overlap import shared_area
+from sam2_fewshot.records import Detection
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
 
-    from sam2_fewshot.records import InstanceMask
+    from sam2_fewshot.records import InstanceMask, Location
 
 _SAME_OBJECT = 0.5
 """A mask that shares more than this of the smaller of the two with an example is that example, or a part of it."""
@@ -72,12 +74,18 @@ class RunStats:
         Wall-clock seconds of each stage.
     blocks, blank
         In how many blocks the frame was searched, and how many of them were passed over because they show nothing.
+    below
+        What was found with a score below the threshold, best first.
+    floor
+        The score down to which `below` is complete.
     """
 
     candidates: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     blocks: int = 1
     blank: int = 0
+    below: list[Detection] = field(default_factory=list)
+    floor: float = 0.0
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -87,6 +95,34 @@ class RunStats:
             yield
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+def outlined(found: Iterable[Found], location: Location, floor: float, smoothing: float) -> list[Detection]:
+    """Return what has a score of at least `floor`, each the largest of its parts, with its outline.
+
+    Parameters
+    ----------
+    found
+        With masks of the whole frame.
+    location
+        Of the frame.
+    floor
+        In [0, 1].
+    smoothing
+        As in :func:`~sam2_fewshot.geometry.outlines.mask_to_polygon`, pixels.
+    """
+    return [
+        Detection(
+            instance=(part := largest_part(item.mask)),
+            polygon=mask_to_polygon(part, smoothing),
+            score=item.score,
+            similarity=item.similarity,
+            predicted_iou=item.predicted_iou,
+            location=location,
+        )
+        for item in found
+        if item.score >= floor
+    ]
 
 
 class Method(Protocol):

@@ -6,10 +6,11 @@ One file a frame, an ``.npz`` archive without pickles:
 member          dtype, shape                content
 ==============  ==========================  ===============================================================
 ``header``      uint8 (bytes of JSON)       format, version, fingerprint and the record's small fields
-``boxes``       int64 (N, 4)                crop of each detection's mask, ``x0, y0, x1, y1``
+``boxes``       int64 (N, 4)                crop of each find's mask, ``x0, y0, x1, y1``: the detections, of which the
+                                            header has the number, then what lies below the threshold
 ``bits``        uint8                       the crops row by row, each packed to whole bytes, in a row
 ``figures``     float64 (N, 3)              score, similarity, predicted IoU
-``outlines``    uint8                       well-known binary of the detections' polygons, then the examples'
+``outlines``    uint8                       well-known binary of the finds' polygons, then the examples'
 ``lengths``     int64 (N + E,)              bytes of each outline
 ==============  ==========================  ===============================================================
 
@@ -41,7 +42,7 @@ JOURNAL_FOLDER = ".frames"
 """Name of the journal's folder in the output folder."""
 
 _FORMAT = "sam2-fewshot frame"
-_VERSION = 1
+_VERSION = 3
 _NAME = re.compile(r"(?:[0-9a-f]{24}_)?xy(\d+)_z(\d+)_t(\d+)\.npz")
 _DIGITS = 24
 
@@ -67,15 +68,7 @@ class Journal:
 
         A file that is damaged, cut off, of another version or under another fingerprint counts as not done.
         """
-        path = self._path(location)
-        try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-                header = _header(archive)
-                if header["fingerprint"] != self.fingerprint or Location(*header["location"]) != location:
-                    return None
-                return _unpack(header, archive)
-        except Exception:  # a damaged archive fails in a dozen ways, and the answer to all is the same
-            return None
+        return _read(self._path(location), self.fingerprint, location)
 
     def write(self, record: FrameRecord) -> None:
         """Record a finished frame; it replaces an earlier record of the same location and fingerprint.
@@ -107,6 +100,10 @@ class Journal:
         found = (_NAME.fullmatch(path.name) for path in self._files() if path.name.startswith(own))
         return sorted(Location(*map(int, name.groups())) for name in found if name)
 
+    def preview(self, location: Location) -> Path:
+        """Return where the small picture of a frame belongs that the report shows."""
+        return preview_beside(self._path(location))
+
     def _path(self, location: Location) -> Path:
         place = f"xy{location.xy:06d}_z{location.z:05d}_t{location.time:05d}"
         return self.folder / f"{_digest(self.fingerprint)}_{place}.npz"
@@ -118,23 +115,52 @@ class Journal:
             return []
 
 
+def read_record(path: Path) -> FrameRecord | None:
+    """Return a frame's record from its file, None where it cannot be read."""
+    return _read(path) if _NAME.fullmatch(path.name) else None
+
+
+def preview_beside(path: Path) -> Path:
+    """Return where the small picture of the frame belongs whose record is in this file."""
+    return path.with_suffix(".jpg")
+
+
 def remove_others(folder: Path, prefix: str) -> None:
     """Delete the records whose fingerprint does not begin with `prefix`, and those that cannot be read.
 
-    Results of other settings are kept until this is called, so trying a setting and going back costs nothing.
+    The small pictures go with their records. Results of other settings are kept until this is called, so trying a
+    setting and going back costs nothing.
     """
     paths = list(folder.iterdir()) if folder.is_dir() else []
     for path in paths:
         if _NAME.fullmatch(path.name) and not _fingerprint(path).startswith(prefix):
             with suppress(OSError):
                 path.unlink()
+    for path in folder.glob("*.jpg") if folder.is_dir() else ():
+        record = path.with_suffix(".npz")
+        if _NAME.fullmatch(record.name) and not record.exists():
+            with suppress(OSError):
+                path.unlink()
+
+
+def _read(path: Path, fingerprint: str | None = None, location: Location | None = None) -> FrameRecord | None:
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            header = _header(archive)
+            if fingerprint is not None and header["fingerprint"] != fingerprint:
+                return None
+            if location is not None and Location(*header["location"]) != location:
+                return None
+            return _unpack(header, archive, path.name)
+    except Exception:  # a damaged archive fails in a dozen ways, and the answer to all is the same
+        return None
 
 
 def _fingerprint(path: Path) -> str:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return str(_header(archive)["fingerprint"])
-    except Exception:  # as in Journal.done
+    except Exception:  # as in _read
         return ""
 
 
@@ -164,8 +190,11 @@ def _pack(record: FrameRecord, fingerprint: str) -> dict[str, Any]:
         "seconds": {stage: float(seconds) for stage, seconds in record.seconds.items()},
         "negative": [mark.negative for mark in record.examples],
         "warnings": list(record.warnings),
+        "kept": len(record.detections),
+        "threshold": record.threshold,
+        "floor": record.floor,
     }
-    found = record.detections
+    found = (*record.detections, *record.below)
     outlines: list[bytes] = [
         shapely.to_wkb(geometry)
         for geometry in [
@@ -186,7 +215,7 @@ def _pack(record: FrameRecord, fingerprint: str) -> dict[str, Any]:
     }
 
 
-def _unpack(header: dict[str, Any], archive: Any) -> FrameRecord:
+def _unpack(header: dict[str, Any], archive: Any, file: str) -> FrameRecord:
     boxes, figures, bits = archive["boxes"], archive["figures"], archive["bits"]
     shape = (int(header["frame_shape"][0]), int(header["frame_shape"][1]))
     location = Location(*header["location"])
@@ -210,11 +239,15 @@ def _unpack(header: dict[str, Any], archive: Any) -> FrameRecord:
         frame_shape=shape,
         size_z=header["size_z"],
         size_t=header["size_t"],
-        detections=tuple(detections),
+        detections=tuple(detections[: header["kept"]]),
         candidates=header["candidates"],
         seconds=header["seconds"],
         examples=tuple(ExampleMark(outline, negative) for outline, negative in marks),
         warnings=tuple(header["warnings"]),
+        below=tuple(detections[header["kept"] :]),
+        threshold=header["threshold"],
+        floor=header["floor"],
+        file=file,
     )
 
 

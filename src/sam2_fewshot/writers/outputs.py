@@ -141,6 +141,7 @@ def _line(record: FrameRecord) -> dict[str, object]:
         "examples": len(record.examples),
         "seconds": dict(record.seconds),
         "warnings": list(record.warnings),
+        "record": record.file,
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -57,6 +57,14 @@ class FrameRecord:
         The examples that lie on the frame.
     warnings
         Sentences the user was told about this frame.
+    below
+        What was found with a score below the threshold, best first. Only the report shows it.
+    threshold
+        The score that a detection had to have.
+    floor
+        The score down to which `below` is complete.
+    file
+        Name of its file in the journal; empty where it was not read from there.
     """
 
     name: str
@@ -70,6 +78,28 @@ class FrameRecord:
     seconds: Mapping[str, float] = field(default_factory=dict)
     examples: tuple[ExampleMark, ...] = ()
     warnings: tuple[str, ...] = ()
+    below: tuple[Detection, ...] = ()
+    threshold: float = 0.0
+    floor: float = 0.0
+    file: str = ""
+
+    def moved(self, location: Location) -> FrameRecord:
+        """Return the record, and all that was found, at another place in the dataset."""
+        detections, below = (
+            tuple(replace(item, location=location) for item in found) for found in (self.detections, self.below)
+        )
+        return replace(self, location=location, detections=detections, below=below)
+
+    def at(self, threshold: float) -> FrameRecord | None:
+        """Return the record as it would be with another threshold, None when too little is known for that."""
+        if threshold == self.threshold:
+            return self
+        if threshold < self.floor:
+            return None
+        found = (*self.detections, *self.below)
+        kept = tuple(item for item in found if item.score >= threshold)
+        below = tuple(item for item in found if not item.score >= threshold)
+        return replace(self, detections=kept, below=below, threshold=threshold)
 
 
 Add = Callable[[FrameRecord], None]

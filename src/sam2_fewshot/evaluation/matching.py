@@ -116,13 +116,13 @@ def match(
     if not 0 < iou <= 1:
         raise ValueError(f"the IoU of a match is {iou}, but it must be above 0 and at most 1")
     weights = {
-        (p, t): overlap for p, t in _touching(predicted, truth) if (overlap := mask_iou(predicted[p], truth[t])) >= iou
+        (p, t): overlap for p, t in touching(predicted, truth) if (overlap := mask_iou(predicted[p], truth[t])) >= iou
     }
     pairs = tuple(sorted((p, t, weights[p, t]) for p, t in _assign(weights, len(predicted), len(truth))))
     matched = {p for p, _, _ in pairs}
     ignored = {
         p
-        for p, i in _touching(predicted, ignore)
+        for p, i in touching(predicted, ignore)
         if p not in matched and 2 * shared_area(predicted[p], ignore[i]) > predicted[p].area
     }
     tp = len(pairs)
@@ -175,7 +175,7 @@ def _share(part: float, whole: float) -> float:
     return part / whole if whole else 0.0
 
 
-def _touching(first: Sequence[InstanceMask], second: Sequence[InstanceMask]) -> Iterator[tuple[int, int]]:
+def touching(first: Sequence[InstanceMask], second: Sequence[InstanceMask]) -> Iterator[tuple[int, int]]:
     """Yield the indices of pairs whose boxes share a pixel; only those can overlap."""
     if not first or not second:
         return

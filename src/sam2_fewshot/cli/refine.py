@@ -1,0 +1,137 @@
+"""``sam2-fewshot refine``: do a job again, with corrections from its report or with other settings."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sam2_fewshot.cli.guard import DONE, PARTLY, guarded
+from sam2_fewshot.cli.options import read_settings, with_settings
+
+if TYPE_CHECKING:
+    from sam2_fewshot.job import Request
+
+EPILOG = """
+[bold]Examples[/bold]
+
+Mark objects as right or wrong in results/report.html, press Export, and:
+
+  sam2-fewshot refine results ~/Downloads/corrections.json
+
+The same, when the results lie where they were made:
+
+  sam2-fewshot refine ~/Downloads/corrections.json
+
+Another threshold; nothing is searched again:
+
+  sam2-fewshot refine results --similarity-threshold 0.35
+"""
+
+
+def refine(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            help="The folder with the results, and files that its report.html has exported. The folder may be left "
+            "out: the files say where it was.",
+            metavar="OUT|CORRECTIONS.json...",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Folder for the new results. Left out: beside the old ones, with -refined after the name.",
+            metavar="FOLDER",
+            show_default=False,
+        ),
+    ] = None,
+    images: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="The images, in the same order, if they lie elsewhere now. May be given more than once.",
+            metavar="IMAGES",
+            show_default=False,
+        ),
+    ] = None,
+    examples: Annotated[
+        Path | None,
+        typer.Option(help="The first examples, if they lie elsewhere now.", metavar="PATH", show_default=False),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(help="auto, cpu, cuda, cuda:1 or mps. Left out: as before.", metavar="NAME", show_default=False),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="YAML file with settings to change.", metavar="YAML", show_default=False),
+    ] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show where a defect of the program is.")] = False,
+    *,
+    settings: dict[str, str],
+) -> None:
+    """Learn from what was marked right or wrong in report.html, and look again.
+
+    Images, examples and settings are those of the results, with the corrections as further examples; settings that are
+    given here are changed. What was marked right is part of the new results.
+    """
+    with guarded(debug):
+        from sam2_fewshot.cli.console import shown
+        from sam2_fewshot.cli.patterns import expand
+        from sam2_fewshot.cli.segment import report
+        from sam2_fewshot.errors import InputError
+        from sam2_fewshot.job import run
+
+        if not (settings or config) and all(path.expanduser().is_dir() for path in paths):
+            raise InputError(
+                "Nothing would change: give a file that report.html has exported, or a setting such as "
+                "--similarity-threshold 0.3."
+            )
+        request = _request(paths, out)
+        request = replace(
+            request,
+            images=expand(images) if images else request.images,
+            examples=examples.expanduser() if examples else request.examples,
+            device=device or request.device,
+            settings=read_settings(settings, config, request.settings.model_dump()),
+        )
+        with shown() as display:
+            display.say(f"Results go to {request.out}.")
+            summary = run(request, display)
+    report(summary)
+    raise typer.Exit(DONE if summary.complete else PARTLY)
+
+
+refine_command = with_settings(refine)
+
+
+def _request(paths: list[Path], out: Path | None) -> Request:
+    """Return the request that made the results, with further corrections."""
+    from sam2_fewshot.errors import InputError
+    from sam2_fewshot.job import request_again
+    from sam2_fewshot.readers.corrections import results_folder
+
+    paths = [path.expanduser() for path in paths]
+    for path in paths:
+        if not path.exists():
+            raise InputError(f"There is no file or folder {path}; check its name.")
+    folders = [path for path in paths if path.is_dir()]
+    files = [path for path in paths if not path.is_dir()]
+    if len(folders) > 1:
+        raise InputError(f"{folders[0]} and {folders[1]} are both folders; give one folder with results.")
+    if not folders:
+        named = {folder for path in files if (folder := results_folder(path))}
+        if len(named) != 1 or not Path(*named).is_dir():
+            where = f" ({', '.join(sorted(named))} is not there)" if len(named) == 1 else ""
+            raise InputError(
+                f"It is not clear which results {files[0].name} is for{where}; give their folder as well: "
+                f"sam2-fewshot refine OUT {files[0].name}."
+            )
+        folders = [Path(*named)]
+    request = request_again(folders[0], out.expanduser() if out else None)
+    return replace(request, corrections=[*request.corrections, *files])

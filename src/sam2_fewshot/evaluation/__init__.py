@@ -1,0 +1,15 @@
+"""How well found objects agree with true ones."""
+
+from sam2_fewshot.evaluation.figures import Evaluation, Judged, SizeClass, evaluate_frames
+from sam2_fewshot.evaluation.matching import Matching, Scores, label_image_to_instances, match
+
+__all__ = [
+    "Evaluation",
+    "Judged",
+    "Matching",
+    "Scores",
+    "SizeClass",
+    "evaluate_frames",
+    "label_image_to_instances",
+    "match",
+]

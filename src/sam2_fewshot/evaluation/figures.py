@@ -1,0 +1,315 @@
+"""Figures over many frames: precision, recall, F1, average precision, panoptic quality, AJI, and all by size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sam2_fewshot.evaluation.matching import Scores, match, touching
+from sam2_fewshot.geometry.overlap import mask_iou, shared_area
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from sam2_fewshot.records import InstanceMask
+
+RECALLS = np.linspace(0, 1, 101)
+"""Recalls at which precision is averaged, those of COCO (``pycocotools.cocoeval.Params.setDetParams``)."""
+
+PANOPTIC_IOU = float(np.nextafter(0.5, 1))
+"""A match of the panoptic quality has an IoU of more than .5 (Kirillov et al., CVPR 2019)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """One frame to judge.
+
+    Parameters
+    ----------
+    name
+        What to call it.
+    predicted, truth
+        Masks of what was found and of what there is.
+    scores
+        Of the finds, in any range; None where they have none.
+    below
+        Masks and scores of what was found but dropped for its score; they only count for the average precision.
+    ignore
+        What is not judged, such as the examples: true objects that are one of these do not count, and finds inside
+        one count neither way.
+    """
+
+    name: str
+    predicted: Sequence[InstanceMask]
+    truth: Sequence[InstanceMask]
+    scores: Sequence[float] | None = None
+    below: Sequence[tuple[InstanceMask, float]] = ()
+    ignore: Sequence[InstanceMask] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SizeClass:
+    """The scores of objects of similar area.
+
+    Parameters
+    ----------
+    low, high
+        Areas in pixels, from `low` to below `high`; the last class has no upper end (infinity).
+    scores
+        A true object counts in the class of its area, a find that matches none in the class of its own.
+    """
+
+    low: float
+    high: float
+    scores: Scores
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All figures.
+
+    Parameters
+    ----------
+    frames
+        Scores of each frame at the first IoU, by name.
+    ious
+        IoUs of a match, in the order given.
+    scores
+        Scores over all frames at each of them; counts are added up before shares are taken.
+    average_precision
+        At each of them; None where the finds have no scores.
+    panoptic_quality, segmentation_quality
+        PQ, and SQ, its mean IoU.
+    aji
+        Aggregated Jaccard Index, the mean over the frames that have true objects; NaN without any.
+    sizes
+        By area of the object, at the first IoU.
+    not_judged
+        True objects that were left out because they were shown.
+    """
+
+    frames: dict[str, Scores]
+    ious: tuple[float, ...]
+    scores: tuple[Scores, ...]
+    average_precision: tuple[float, ...] | None
+    panoptic_quality: float
+    segmentation_quality: float
+    aji: float
+    sizes: tuple[SizeClass, ...]
+    not_judged: int = field(default=0)
+
+    def as_facts(self) -> dict[str, object]:
+        """Return everything as plain values, for JSON."""
+        rows = []
+        for place, (iou, scores) in enumerate(zip(self.ious, self.scores, strict=True)):
+            row = {"iou": iou, **_facts(scores)}
+            if self.average_precision is not None:
+                row["average_precision"] = self.average_precision[place]
+            rows.append(row)
+        return {
+            "by_iou": rows,
+            "panoptic_quality": self.panoptic_quality,
+            "segmentation_quality": self.segmentation_quality,
+            "aji": self.aji,
+            "by_size": [{"from_px": s.low, "below_px": s.high, **_facts(s.scores)} for s in self.sizes],
+            "by_frame": [{"frame": name, **_facts(scores)} for name, scores in self.frames.items()],
+            "not_judged": self.not_judged,
+        }
+
+
+def evaluate_frames(
+    frames: Sequence[Judged], ious: Sequence[float] = (0.5,), size_edges: Sequence[float] | None = None
+) -> Evaluation:
+    """Judge frames together.
+
+    Matching is one to one, see :func:`~sam2_fewshot.evaluation.matching.match`. The figures:
+
+    - precision ``tp / (tp + fp)``, recall ``tp / (tp + fn)``, F1 ``2 tp / (2 tp + fp + fn)``, mean IoU of the matched
+      pairs: as ``stardist.matching.matching`` (Schmidt et al., MICCAI 2018) has them for one frame and
+      ``matching_dataset`` with ``by_image=False`` for several.
+    - average precision: :func:`average_precision`.
+    - panoptic quality ``sum of matched IoUs / (tp + fp / 2 + fn / 2)`` with matches of an IoU above .5, the product of
+      segmentation quality (mean matched IoU) and F1 (Kirillov et al., CVPR 2019, https://arxiv.org/abs/1801.00868).
+    - AJI: :func:`aggregated_jaccard`.
+
+    Parameters
+    ----------
+    frames
+        At least one.
+    ious
+        IoUs of a match, each above 0 and at most 1.
+    size_edges
+        Areas in pixels between size classes, in rising order; the terciles of the true objects' areas when left out.
+
+    Raises
+    ------
+    ValueError
+        If an IoU is out of its range, or there are no frames or no IoUs.
+    """
+    if not frames or not ious:
+        raise ValueError("there must be at least one frame and one IoU")
+    judged = [_without_shown(frame) for frame in frames]
+    zero = Scores(0, 0, 0, 0.0)
+    at_iou = [[match(f.predicted, f.truth, iou, ignore=f.ignore).scores for f in judged] for iou in ious]
+    panoptic = sum((match(f.predicted, f.truth, PANOPTIC_IOU, ignore=f.ignore).scores for f in judged), zero)
+    jaccards = [aggregated_jaccard(f.predicted, f.truth) for f in judged if f.truth]
+    has_scores = all(frame.scores is not None for frame in judged)
+    return Evaluation(
+        frames={frame.name: scores for frame, scores in zip(judged, at_iou[0], strict=True)},
+        ious=tuple(ious),
+        scores=tuple(sum(rows, zero) for rows in at_iou),
+        average_precision=tuple(average_precision(judged, iou) for iou in ious) if has_scores else None,
+        panoptic_quality=panoptic.mean_matched_iou * panoptic.f1,
+        segmentation_quality=panoptic.mean_matched_iou,
+        aji=float(np.mean(jaccards)) if jaccards else float("nan"),
+        sizes=_by_size(judged, ious[0], size_edges),
+        not_judged=sum(len(f.truth) for f in frames) - sum(len(f.truth) for f in judged),
+    )
+
+
+def average_precision(frames: Sequence[Judged], iou: float) -> float:
+    """Return the area under the curve of precision over recall as the cut of the score falls, as COCO takes it.
+
+    On each frame the finds choose in the order of their scores, each the free true object with the highest IoU; a find
+    without one of at least `iou` is false. Over all frames, precision at a recall is the best at this or any higher
+    recall, averaged over :data:`RECALLS` (``pycocotools.cocoeval``, area range *all*). Finds inside an ignored object
+    do not count when they are false.
+
+    Parameters
+    ----------
+    frames
+        With scores.
+    iou
+        Smallest IoU of a match.
+
+    Returns
+    -------
+    float
+        In [0, 1]; NaN when there are no true objects.
+    """
+    scores: list[float] = []
+    right: list[bool] = []
+    for frame in frames:
+        assert frame.scores is not None
+        finds = [*zip(frame.predicted, frame.scores, strict=True), *frame.below]
+        finds.sort(key=lambda find: -find[1])
+        masks = [mask for mask, _ in finds]
+        near: dict[int, list[int]] = {}
+        for p, t in touching(masks, frame.truth):
+            near.setdefault(p, []).append(t)
+        inside = {
+            p for p, i in touching(masks, frame.ignore) if 2 * shared_area(masks[p], frame.ignore[i]) > masks[p].area
+        }
+        free = set(range(len(frame.truth)))
+        for p, (mask, score) in enumerate(finds):
+            overlaps = [(mask_iou(mask, frame.truth[t]), t) for t in near.get(p, ()) if t in free]
+            best, taken = max(overlaps, default=(0.0, -1))
+            hit = taken >= 0 and best >= iou
+            if hit:
+                free.discard(taken)
+            elif p in inside:
+                continue
+            scores.append(score)
+            right.append(hit)
+    total = sum(len(frame.truth) for frame in frames)
+    if not total:
+        return float("nan")
+    if not scores:
+        return 0.0
+    order = np.argsort(-np.array(scores), kind="stable")
+    hits = np.cumsum(np.array(right)[order])
+    precision = hits / np.arange(1, len(hits) + 1)
+    best_from_here = np.maximum.accumulate(precision[::-1])[::-1]
+    places = np.searchsorted(hits / total, RECALLS, side="left")
+    return float(np.mean(np.append(best_from_here, 0.0)[np.minimum(places, len(hits))]))
+
+
+def aggregated_jaccard(predicted: Sequence[InstanceMask], truth: Sequence[InstanceMask]) -> float:
+    """Return the Aggregated Jaccard Index of a frame.
+
+    Each true object takes the find with the highest IoU, and several may take the same one. The sum of their
+    intersections is divided by the sum of their unions, to which the areas of the finds that none took are added; an
+    object without an overlapping find adds its own area (Kumar et al., IEEE TMI 36 (2017) 1550, algorithm 1).
+
+    Returns
+    -------
+    float
+        In [0, 1]; NaN when there is neither a find nor a true object.
+    """
+    best: dict[int, tuple[float, int]] = {}
+    for t, p in touching(truth, predicted):
+        overlap = mask_iou(truth[t], predicted[p])
+        if overlap > best.get(t, (0.0, -1))[0]:
+            best[t] = overlap, p
+    shared = union = 0
+    for t, mask in enumerate(truth):
+        if t not in best:
+            union += mask.area
+            continue
+        common = shared_area(mask, predicted[best[t][1]])
+        shared += common
+        union += mask.area + predicted[best[t][1]].area - common
+    taken = {p for _, p in best.values()}
+    union += sum(mask.area for p, mask in enumerate(predicted) if p not in taken)
+    return shared / union if union else float("nan")
+
+
+def is_shown(mask: InstanceMask, shown: Sequence[InstanceMask]) -> bool:
+    """Tell whether a true object is one that was shown: their IoU is at least .5."""
+    return any(mask_iou(mask, other) >= 0.5 for other in shown)
+
+
+def _without_shown(frame: Judged) -> Judged:
+    """Return the frame without the true objects that are not judged."""
+    if not frame.ignore:
+        return frame
+    truth = [mask for mask in frame.truth if not is_shown(mask, frame.ignore)]
+    return Judged(frame.name, frame.predicted, truth, frame.scores, frame.below, frame.ignore)
+
+
+def _by_size(frames: Sequence[Judged], iou: float, edges: Sequence[float] | None) -> tuple[SizeClass, ...]:
+    areas = np.array([mask.area for frame in frames for mask in frame.truth], float)
+    if edges is None:
+        edges = (
+            sorted({float(np.ceil(edge)) for edge in np.percentile(areas, [100 / 3, 200 / 3])}) if areas.size else []
+        )
+    bounds = [0.0, *edges, float("inf")]
+    counts = np.zeros((len(bounds) - 1, 3), int)
+    overlaps = np.zeros(len(bounds) - 1)
+
+    def place(mask: InstanceMask) -> int:
+        return int(np.searchsorted(np.array(bounds[1:-1]), mask.area, side="right"))
+
+    for frame in frames:
+        result = match(frame.predicted, frame.truth, iou, ignore=frame.ignore)
+        hit, found = {t: overlap for _, t, overlap in result.pairs}, {p for p, _, _ in result.pairs}
+        for t, mask in enumerate(frame.truth):
+            counts[place(mask), 0 if t in hit else 2] += 1
+            overlaps[place(mask)] += hit.get(t, 0.0)
+        for p, mask in enumerate(frame.predicted):
+            if p not in found and p not in result.ignored:
+                counts[place(mask), 1] += 1
+    return tuple(
+        SizeClass(low, high, Scores(*_whole(row), float(total / row[0]) if row[0] else 0.0))
+        for low, high, row, total in zip(bounds[:-1], bounds[1:], counts, overlaps, strict=True)
+    )
+
+
+def _whole(row: NDArray[np.int_]) -> tuple[int, int, int]:
+    return int(row[0]), int(row[1]), int(row[2])
+
+
+def _facts(scores: Scores) -> dict[str, object]:
+    return {
+        "tp": scores.tp,
+        "fp": scores.fp,
+        "fn": scores.fn,
+        "precision": scores.precision,
+        "recall": scores.recall,
+        "f1": scores.f1,
+        "mean_matched_iou": scores.mean_matched_iou,
+    }

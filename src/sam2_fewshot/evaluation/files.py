@@ -1,0 +1,248 @@
+"""What is to be judged, from files: label images, folders of them, and output folders of this program."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sam2_fewshot.errors import InputError
+from sam2_fewshot.evaluation.figures import Judged
+from sam2_fewshot.evaluation.matching import label_image_to_instances
+from sam2_fewshot.geometry.outlines import polygon_to_mask
+from sam2_fewshot.readers.label_image import LABEL_SUFFIXES, read_classes
+from sam2_fewshot.readers.naming import example_stems, natural_key
+from sam2_fewshot.readers.source import kind_of, open_source, reading
+from sam2_fewshot.writers.finished import read_finished
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from sam2_fewshot.protocols import Progress
+    from sam2_fewshot.records import InstanceMask
+    from sam2_fewshot.writers.record import FrameRecord
+
+_LISTED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """Which plane it is: what its file is named after, and slice and time point counted from 0."""
+
+    stem: str
+    z: int
+    t: int
+
+    def __str__(self) -> str:
+        """Return it as the user would say it."""
+        return self.stem + (f" Z {self.z + 1} Time {self.t + 1}" if self.z or self.t else "")
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """A plane with what was found and what there is.
+
+    Parameters
+    ----------
+    judged
+        Both.
+    shape
+        ``(height, width)`` in pixels.
+    picture
+        A JPEG of the plane, None where there is none.
+    """
+
+    judged: Judged
+    shape: tuple[int, int]
+    picture: Path | None
+
+
+@dataclass(frozen=True, eq=False)
+class _Plane:
+    """One side of a pair."""
+
+    shape: tuple[int, int]
+    masks: Sequence[InstanceMask]
+    scores: Sequence[float] | None = None
+    below: Sequence[tuple[InstanceMask, float]] = ()
+    shown: Sequence[InstanceMask] = ()
+    picture: Path | None = None
+
+
+def read_pairs(predicted: Path, truth: Path, progress: Progress, tag: str | None = None) -> Iterator[Pair]:
+    """Yield the planes that are on both sides, one at a time.
+
+    Parameters
+    ----------
+    predicted, truth
+        Each a label image, a folder of label images, or an output folder of this program. Files belong together that
+        are named after the same image (``a.tif`` and ``a_labels.png``); two single files do in any case. In an output
+        folder the examples are known and not judged.
+    progress
+        Takes warnings, of planes that only one side has.
+    tag
+        Of the truth, only objects of this class, as the ``_classes.json`` beside a label image says.
+
+    Raises
+    ------
+    InputError
+        If something cannot be read, has another size than its counterpart, or nothing belongs together.
+    """
+    here, there = _sources(predicted), _sources(truth)
+    if len(here) == len(there) == 1 and predicted.is_file() and truth.is_file():
+        there = {next(iter(here)): next(iter(there.values()))}
+    common = [stem for stem in here if stem in there]
+    if not common:
+        raise InputError(
+            f"Nothing in {predicted} ({_some(here)}) is named after the same image as anything in {truth} "
+            f"({_some(there)}). Name the files alike, such as a.tif and a_labels.tif."
+        )
+    for side, others, path in ((here, there, predicted), (there, here, truth)):
+        alone = [stem for stem in side if stem not in others]
+        if alone:
+            progress.warn(f"Not judged, because only {path} has them: {_some(alone)}.")
+    for stem in common:
+        yield from _planes_of(stem, here[stem], there[stem], progress, tag)
+
+
+_Source = Path | list["_Recorded"]
+"""A label image, or frames of an output folder."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Recorded:
+    record: FrameRecord
+    picture: Path
+
+
+def _sources(path: Path) -> dict[str, _Source]:
+    kind = kind_of(path)
+    if kind == "missing":
+        raise InputError(f"There is no file or folder {path}; check its name.")
+    if kind == "file":
+        return {example_stems(path)[-1]: path}
+    if (path / "run.json").is_file():
+        finished = read_finished(path)
+        frames: dict[str, list[_Recorded]] = defaultdict(list)
+        for record in finished.records():
+            stem = example_stems(Path(record.name))[-1]
+            frames[stem].append(_Recorded(record, finished.preview(record)))
+        return {**frames}
+    with reading(path):
+        files = sorted((file for file in path.iterdir() if file.suffix.lower() in LABEL_SUFFIXES), key=natural_key)
+    found: dict[str, list[Path]] = defaultdict(list)
+    for file in files:
+        if not file.name.startswith("."):
+            found[example_stems(file)[-1]].append(file)
+    if not found:
+        raise InputError(f"There are no label images (PNG, TIFF) and no results of sam2-fewshot in {path}.")
+    return {stem: _labels_of(path, stem, some) for stem, some in found.items()}
+
+
+def _labels_of(folder: Path, stem: str, files: Sequence[Path]) -> Path:
+    """Return the file that holds the labels: beside ``a.png`` it is ``a_labels.png``."""
+    named = [file for file in files if len(example_stems(file)) > 1]
+    chosen = named if len(files) > 1 else files
+    if len(chosen) != 1:
+        names = ", ".join(file.name for file in files[:_LISTED])
+        raise InputError(f"It is not clear which file in {folder} has the labels of {stem}: {names}. Keep one of them.")
+    return chosen[0]
+
+
+def _planes_of(stem: str, here: _Source, there: _Source, progress: Progress, tag: str | None) -> Iterator[Pair]:
+    found, true = _planes(stem, here, None, progress), _planes(stem, there, tag, progress)
+    common = [key for key in found if key in true]
+    if not common:
+        raise InputError(f"The truth of {stem} has none of the slices and time points that were searched.")
+    if len(common) < max(len(found), len(true)):
+        progress.warn(f"{stem}: only {len(common)} planes are on both sides; the others are not judged.")
+    for key in common:
+        left, right = found[key], true[key]
+        if left.shape != right.shape:
+            (h, w), (height, width) = left.shape, right.shape
+            raise InputError(f"{key} is {w} × {h} px, but its truth is {width} × {height} px; they must be the same.")
+        judged = Judged(str(key), left.masks, right.masks, left.scores, left.below, left.shown)
+        yield Pair(judged, left.shape, left.picture)
+
+
+def _planes(stem: str, source: _Source, tag: str | None, progress: Progress) -> dict[Key, _Plane]:
+    if isinstance(source, Path):
+        return {Key(stem, z, t): plane for (z, t), plane in _labels(source, tag, progress)}
+    return {Key(stem, item.record.location.z, item.record.location.time): _recorded(item) for item in source}
+
+
+def _recorded(item: _Recorded) -> _Plane:
+    record = item.record
+    shown = [
+        polygon_to_mask(mark.outline, record.frame_shape)
+        for mark in record.examples
+        if mark.outline.geom_type == "Polygon"
+    ]
+    return _Plane(
+        shape=record.frame_shape,
+        masks=[detection.instance for detection in record.detections],
+        scores=[detection.score for detection in record.detections],
+        below=[(detection.instance, detection.score) for detection in record.below],
+        shown=shown,
+        picture=item.picture if item.picture.is_file() else None,
+    )
+
+
+def _labels(path: Path, tag: str | None, progress: Progress) -> Iterator[tuple[tuple[int, int], _Plane]]:
+    source = open_source(path)
+    header = source.header
+    wanted = _wanted(path, tag)
+    for t in range(header.size_t):
+        for z in range(header.size_z):
+            planes = list(source.planes(z, t))
+            labels = planes[0]
+            if labels.ndim == 3 and (labels == labels[..., :1]).all():
+                labels = labels[..., 0]
+            if len(planes) > 1 or labels.ndim != 2 or labels.dtype.kind not in "iub":
+                raise InputError(
+                    f"{path.name} is not a label image, which has one whole number a pixel: 0 for background, "
+                    "1, 2, … for objects."
+                )
+            if wanted is not None:
+                labels = np.where(np.isin(labels, wanted), labels, 0)
+            masks = label_image_to_instances(_separated(labels, path, progress))
+            yield (z, t), _Plane((header.height, header.width), masks)
+
+
+def _wanted(path: Path, tag: str | None) -> list[int] | None:
+    """Return the numbers of the objects of a class."""
+    if tag is None:
+        return None
+    classes = read_classes(path)
+    if classes is None:
+        raise InputError(
+            f"{path.name} has no classes; put a file {path.stem}_classes.json beside it, or leave out --tag."
+        )
+    if not any(tag in tags for tags in classes.values()):
+        known = ", ".join(sorted({name for tags in classes.values() for name in tags})) or "none"
+        raise InputError(f"No object of {path.name} has the class {tag!r}; there are: {known}.")
+    return [number for number, tags in classes.items() if tag in tags]
+
+
+def _separated(labels: NDArray[np.integer], path: Path, progress: Progress) -> NDArray[np.integer]:
+    """Return labels; those of a black-and-white mask are its connected parts."""
+    from scipy import ndimage
+
+    if np.unique(labels[labels > 0]).size != 1:
+        return labels
+    parts, count = ndimage.label(labels > 0, np.ones((3, 3)))
+    if count == 1:
+        return labels
+    progress.warn(f"{path.name} is taken as a black-and-white mask: each of its {count} parts is an object.")
+    numbers: NDArray[np.integer] = parts
+    return numbers
+
+
+def _some(stems: Sequence[str] | dict[str, _Source]) -> str:
+    names = list(stems)
+    return ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")

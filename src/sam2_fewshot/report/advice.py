@@ -1,0 +1,156 @@
+"""The summary in words: how many, where, how sure, and what to change next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+_FEW_EXAMPLES = 5
+_MANY_DOUBTFUL = 0.2
+_MARGIN = 0.1
+_POOR = 0.25
+"""A frame with less than this share of the median frame's objects is named."""
+
+
+@dataclass(frozen=True)
+class FrameFigures:
+    """What a frame gave.
+
+    Parameters
+    ----------
+    name
+        What to call it.
+    scores
+        Of the finds, at least the threshold.
+    below
+        Scores of what was found below the threshold.
+    areas
+        Of the finds, in pixels.
+    examples, negatives
+        Numbers of examples on it.
+    """
+
+    name: str
+    scores: NDArray[np.float64]
+    below: NDArray[np.float64]
+    areas: NDArray[np.int64]
+    examples: int
+    negatives: int
+
+
+@dataclass(frozen=True)
+class Overview:
+    """The summary.
+
+    Parameters
+    ----------
+    found, frames
+        How many objects on how many frames.
+    clear, doubtful, missed
+        Finds far above the threshold, finds close to it, and candidates closely below it.
+    margin
+        What is close: a tenth of the range of all scores.
+    median_score, median_area
+        Of the finds; NaN when there are none.
+    examples, negatives
+        How many were shown.
+    advice
+        Sentences on what to change next.
+    """
+
+    found: int
+    frames: int
+    clear: int
+    doubtful: int
+    missed: int
+    margin: float
+    median_score: float
+    median_area: float
+    examples: int
+    negatives: int
+    advice: list[str] = field(default_factory=list)
+
+
+def overview(frames: Sequence[FrameFigures], threshold: float) -> Overview:
+    """Return the summary of some frames at a threshold."""
+    scores = np.concatenate([frame.scores for frame in frames] or [np.zeros(0)])
+    below = np.concatenate([frame.below for frame in frames] or [np.zeros(0)])
+    areas = np.concatenate([frame.areas for frame in frames] or [np.zeros(0, np.int64)])
+    everything = np.concatenate([scores, below])
+    margin = _MARGIN * float(np.ptp(everything)) if everything.size else 0.0
+    doubtful = int(np.count_nonzero(scores < threshold + margin))
+    summary = Overview(
+        found=scores.size,
+        frames=len(frames),
+        clear=scores.size - doubtful,
+        doubtful=doubtful,
+        missed=int(np.count_nonzero(below >= threshold - margin)),
+        margin=margin,
+        median_score=float(np.median(scores)) if scores.size else float("nan"),
+        median_area=float(np.median(areas)) if areas.size else float("nan"),
+        examples=sum(frame.examples for frame in frames),
+        negatives=sum(frame.negatives for frame in frames),
+    )
+    summary.advice.extend(_advice(summary, frames, below, threshold))
+    return summary
+
+
+def _advice(
+    summary: Overview, frames: Sequence[FrameFigures], below: NDArray[np.float64], threshold: float
+) -> list[str]:
+    if not summary.found:
+        if not below.size:
+            return [
+                "Nothing that resembles the examples was proposed. Check on the frames that the examples lie where "
+                "they should, and try a smaller Min Mask Area."
+            ]
+        return [
+            f"Nothing reached the threshold of {threshold:g}. The best candidate has {below.max():.2f}: move the "
+            "slider down until the right objects appear, and use the command beside it."
+        ]
+    said = []
+    if 0 < summary.examples < _FEW_EXAMPLES:
+        said.append(
+            f"Only {_count(summary.examples, 'example')} on these frames: mark 5 to 20, unlike one another, or "
+            "confirm finds in the gallery as right."
+        )
+    if summary.doubtful > _MANY_DOUBTFUL * summary.found or summary.missed > _MANY_DOUBTFUL * summary.found:
+        said.append(
+            f"{_count(summary.doubtful, 'find')} just above the threshold and {_count(summary.missed, 'candidate')} "
+            "just below it are doubtful. Judge ten of them in the gallery, export, and refine."
+        )
+    said += _poor_frames(summary, frames)
+    if not said:
+        said.append(
+            "Most finds are far above the threshold. Look at the doubtful ones in the gallery; if they are right, "
+            "nothing has to be changed."
+        )
+    return said
+
+
+def _poor_frames(summary: Overview, frames: Sequence[FrameFigures]) -> list[str]:
+    if len(frames) < 2:
+        return []
+    empty = [frame for frame in frames if not frame.scores.size]
+    typical = float(np.median([frame.scores.size for frame in frames]))
+    poor = empty or [frame for frame in frames if frame.scores.size < _POOR * typical]
+    if not poor or len(poor) == len(frames):
+        return []
+    names = ", ".join(frame.name for frame in poor[:3]) + (" …" if len(poor) > 3 else "")
+    what = "Nothing was" if empty else "Far fewer objects than elsewhere were"
+    which = f"{len(poor)} of {len(frames)} frames ({names})"
+    return [
+        f"{what} found on {which}. If there are objects, their look differs: lower the threshold there to see them, "
+        "and confirm some as right."
+    ]
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"

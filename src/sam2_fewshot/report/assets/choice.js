@@ -1,0 +1,219 @@
+// Choice: threshold and size range, what they hide at once, and how to get the same from the program.
+
+const BINS = 50;
+const choice = { threshold: data.threshold, minArea: data.minArea, maxArea: data.maxArea };
+const shown = new Uint8Array(total);
+const shownIn = new Uint32Array(frames.length);
+let shownTotal = 0;
+let smallest = Infinity;
+let largest = 0;
+for (const area of areas) {
+  if (area < smallest) smallest = area;
+  if (area > largest) largest = area;
+}
+if (!total) [smallest, largest] = [0, 1];
+
+const fits = (i) => areas[i] >= choice.minArea && (!choice.maxArea || areas[i] <= choice.maxArea);
+
+function apply() {
+  shownIn.fill(0);
+  shownTotal = 0;
+  for (let i = 0; i < total; i++) {
+    const seen = scores[i] >= choice.threshold && fits(i);
+    shown[i] = seen ? 1 : 0;
+    if (seen) {
+      shownIn[owner[i]]++;
+      shownTotal++;
+    }
+  }
+}
+
+const changed = () => ({
+  threshold: choice.threshold !== data.threshold,
+  minArea: choice.minArea !== data.minArea,
+  maxArea: choice.maxArea !== data.maxArea,
+});
+
+const quote = (text) => (/^[\w@%+=:,./~-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`);
+
+function commandLine(file = '') {
+  const different = changed();
+  const parts = ['sam2-fewshot refine', quote(data.results)];
+  if (file) parts.push(file);
+  if (different.threshold) parts.push(`--similarity-threshold ${choice.threshold}`);
+  if (different.minArea) parts.push(`--min-mask-area ${choice.minArea}`);
+  if (different.maxArea) parts.push(`--max-mask-area ${choice.maxArea}`);
+  return parts.join(' ');
+}
+
+function showCommand() {
+  const different = changed();
+  const any = different.threshold || different.minArea || different.maxArea;
+  $('command').textContent = any ? commandLine() : 'Move a slider, and the command appears here.';
+  $('copy').disabled = !any;
+  const names = [];
+  if (different.threshold) names.push(`Similarity Threshold ${choice.threshold}`);
+  if (different.minArea) names.push(`Min Mask Area ${choice.minArea}`);
+  if (different.maxArea) names.push(`Max Mask Area ${choice.maxArea}`);
+  $('setting').textContent = any
+    ? `In the NimbusImage worker and in a settings file: ${names.join(', ')}.${different.threshold && !different.minArea && !different.maxArea ? ' Finished frames are taken over, so this takes seconds.' : ' With other sizes the frames are searched again, so a few objects may differ.'}`
+    : 'These are the settings of the run.';
+}
+
+function showAreaHint() {
+  const [low, high] = data.exampleAreas.length ? data.exampleAreas : [Infinity, 0];
+  const excludes = choice.minArea > low || (choice.maxArea && choice.maxArea < high);
+  $('area-hint').hidden = !excludes;
+  if (excludes) {
+    $('area-hint').textContent = `The examples have ${format(low)} to ${format(high)} px. The program does not exclude sizes that were shown to it; leave such examples out as well.`;
+  }
+}
+
+// --- histogram -------------------------------------------------------------------------------------------------------
+
+const svg = 'http://www.w3.org/2000/svg';
+const bars = [];
+let cutLine;
+
+function startHistogram() {
+  const host = $('histogram');
+  const [low, high] = data.range;
+  for (let bin = 0; bin < BINS; bin++) {
+    const bar = document.createElementNS(svg, 'rect');
+    bar.setAttribute('x', String((bin * 400) / BINS + 0.6));
+    bar.setAttribute('width', String(400 / BINS - 1.2));
+    bar.dataset.score = String(low + ((bin + 0.5) / BINS) * (high - low));
+    host.append(bar);
+    bars.push(bar);
+  }
+  const base = document.createElementNS(svg, 'line');
+  for (const [name, value] of Object.entries({ x1: 0, x2: 400, y1: 89.5, y2: 89.5, class: 'base' })) base.setAttribute(name, String(value));
+  cutLine = document.createElementNS(svg, 'line');
+  for (const [name, value] of Object.entries({ y1: 0, y2: 90, class: 'cut' })) cutLine.setAttribute(name, String(value));
+  host.append(base, cutLine);
+  fillHistogram();
+}
+
+function fillHistogram() {
+  const [low, high] = data.range;
+  const counts = new Uint32Array(BINS);
+  for (let i = 0; i < total; i++) {
+    if (fits(i)) counts[Math.max(0, Math.min(BINS - 1, Math.floor(((scores[i] - low) / (high - low)) * BINS)))]++;
+  }
+  const most = Math.max(1, ...counts);
+  bars.forEach((bar, bin) => {
+    const height = counts[bin] ? Math.max(2, Math.sqrt(counts[bin] / most) * 86) : 0;
+    bar.setAttribute('y', String(89 - height));
+    bar.setAttribute('height', String(height));
+  });
+}
+
+function colourHistogram() {
+  const [low, high] = data.range;
+  for (const bar of bars) {
+    const score = Number(bar.dataset.score);
+    const off = score < choice.threshold;
+    bar.setAttribute('class', off ? 'off' : '');
+    bar.setAttribute('fill', off ? '' : css[level(score)]);
+  }
+  const x = ((choice.threshold - low) / (high - low)) * 400;
+  cutLine.setAttribute('x1', String(x));
+  cutLine.setAttribute('x2', String(x));
+  $('histogram-title').textContent = `Histogram of the scores from ${low} to ${high}: ${format(shownTotal)} shown, ${format(total - shownTotal)} hidden`;
+}
+
+// --- controls --------------------------------------------------------------------------------------------------------
+
+// The size sliders are logarithmic: 0 to 1000 from the smallest to the largest object.
+const span = () => Math.log((largest + 1) / (smallest + 1)) || 1;
+const toPlace = (area) => Math.round((1000 * Math.log((area + 1) / (smallest + 1))) / span());
+const toArea = (place) => Math.round((smallest + 1) * Math.exp((place / 1000) * span()) - 1);
+const within = (value, low, high) => Math.max(low, Math.min(high, value));
+
+function showControls() {
+  for (const id of ['threshold', 'threshold-number']) {
+    if (document.activeElement !== $(id) || id === 'threshold') $(id).value = choice.threshold;
+  }
+  $('min-area').value = choice.minArea <= smallest ? 0 : within(toPlace(choice.minArea), 0, 1000);
+  $('max-area').value = choice.maxArea === 0 || choice.maxArea >= largest ? 1000 : within(toPlace(choice.maxArea), 0, 1000);
+  if (document.activeElement !== $('min-area-number')) $('min-area-number').value = choice.minArea;
+  if (document.activeElement !== $('max-area-number')) $('max-area-number').value = choice.maxArea || '';
+  $('max-area-number').placeholder = 'no limit';
+  $('min-area').setAttribute('aria-valuetext', `${format(choice.minArea)} px`);
+  $('max-area').setAttribute('aria-valuetext', choice.maxArea ? `${format(choice.maxArea)} px` : 'no limit');
+}
+
+let waiting = 0;
+let resized = false;
+function change(values) {
+  resized ||= 'minArea' in values || 'maxArea' in values;
+  Object.assign(choice, values);
+  if (!waiting) waiting = requestAnimationFrame(refresh);
+}
+
+function refresh() {
+  waiting = 0;
+  const began = performance.now();
+  apply();
+  showControls();
+  if (resized) fillHistogram();
+  resized = false;
+  colourHistogram();
+  showCommand();
+  showAreaHint();
+  $('shown-count').textContent = format(shownTotal);
+  $('shown-of').textContent = `shown, of ${format(total)} with a score of at least ${Number(data.floor.toFixed(3))}`;
+  tell('chosen');
+  document.body.dataset.step = (performance.now() - began).toFixed(1); // for benchmarks/report.py
+  announce();
+}
+
+let silence = 0;
+function announce() {
+  clearTimeout(silence);
+  silence = setTimeout(() => {
+    $('status').textContent = `${plural(shownTotal, 'object')} shown at a threshold of ${choice.threshold}.`;
+    document.body.dataset.settled = String(Number(document.body.dataset.settled ?? 0) + 1); // for the tests
+    tell('settled');
+  }, 250);
+}
+
+function startChoice() {
+  const [low, high] = data.range;
+  const step = 10 ** -digits;
+  for (const id of ['threshold', 'threshold-number']) Object.assign($(id), { min: low, max: high, step });
+  $('axis-low').textContent = low.toFixed(digits);
+  $('axis-high').textContent = high.toFixed(digits);
+  for (const id of ['min-area', 'max-area']) Object.assign($(id), { min: 0, max: 1000, step: 1 });
+  const read = (id, then) =>
+    $(id).addEventListener('input', () => {
+      const value = $(id).valueAsNumber;
+      then(Number.isFinite(value) ? value : null);
+    });
+  for (const id of ['threshold', 'threshold-number']) {
+    // The run's own threshold need not lie on a step.
+    read(id, (value) => value !== null && change({ threshold: Math.abs(value - data.threshold) < step / 2 ? data.threshold : within(value, 0, 1) }));
+  }
+  read('min-area', (place) => change({ minArea: place <= 0 ? data.minArea : toArea(place) }));
+  read('max-area', (place) => change({ maxArea: place >= 1000 ? data.maxArea : Math.max(1, toArea(place)) }));
+  read('min-area-number', (value) => change({ minArea: value === null ? data.minArea : Math.max(0, Math.round(value)) }));
+  read('max-area-number', (value) => change({ maxArea: value === null ? 0 : Math.max(0, Math.round(value)) }));
+  for (const id of ['threshold-number', 'min-area-number', 'max-area-number']) $(id).addEventListener('change', showControls);
+  $('reset').addEventListener('click', () => change({ threshold: data.threshold, minArea: data.minArea, maxArea: data.maxArea }));
+  $('copy').addEventListener('click', copyCommand);
+  startHistogram();
+}
+
+async function copyCommand() {
+  const text = $('command').textContent;
+  try {
+    await navigator.clipboard.writeText(text);
+    $('copy').textContent = 'Copied';
+  } catch {
+    getSelection().selectAllChildren($('command'));
+    $('copy').textContent = 'Selected';
+  }
+  setTimeout(() => {
+    $('copy').textContent = 'Copy';
+  }, 2000);
+}

@@ -1,0 +1,141 @@
+// Gallery: one card an object, in the order that serves judging; a page at a time.
+
+const PAGE = 24;
+const gallery = { order: [], shown: 0 };
+
+const ORDERS = {
+  doubt: (a, b) => Math.abs(scores[a] - choice.threshold) - Math.abs(scores[b] - choice.threshold),
+  low: (a, b) => scores[a] - scores[b],
+  high: (a, b) => scores[b] - scores[a],
+  small: (a, b) => areas[a] - areas[b],
+  large: (a, b) => areas[b] - areas[a],
+  marked: (a, b) => a - b,
+};
+
+// Doubtful ones lie on both sides of the threshold; the other orders are of what is shown.
+function sortGallery() {
+  const order = $('order').value;
+  const chosen = [];
+  for (let i = 0; i < total; i++) {
+    const wanted = order === 'marked' ? verdicts.has(i) : order === 'doubt' ? fits(i) : shown[i];
+    if (wanted) chosen.push(i);
+  }
+  gallery.order = chosen.sort(ORDERS[order]);
+}
+
+function fillGallery() {
+  sortGallery();
+  gallery.shown = 0;
+  $('cards').replaceChildren();
+  $('gallery-empty').textContent = gallery.order.length ? '' : 'There is nothing to show here.';
+  showMore();
+}
+
+function showMore() {
+  const cards = gallery.order.slice(gallery.shown, gallery.shown + PAGE).map(card);
+  gallery.shown += cards.length;
+  $('cards').append(...cards);
+  $('more').hidden = gallery.shown >= gallery.order.length;
+  $('more').textContent = `Show more (${format(gallery.order.length - gallery.shown)} left)`;
+  return cards[0];
+}
+
+// Pictures are drawn when their card comes into view.
+const watcher = new IntersectionObserver(
+  (entries) => {
+    for (const entry of entries) {
+      if (!entry.isIntersecting) continue;
+      watcher.unobserve(entry.target);
+      drawCard(entry.target, Number(entry.target.parentElement.dataset.object));
+    }
+  },
+  { rootMargin: '300px' },
+);
+
+function element(name, properties = {}, ...children) {
+  const made = Object.assign(document.createElement(name), properties);
+  made.append(...children);
+  return made;
+}
+
+function card(i) {
+  const frame = frames[owner[i]];
+  const picture = element('canvas', { width: 264, height: 264, title: 'Show it on its frame' });
+  picture.setAttribute('role', 'img');
+  picture.setAttribute('aria-label', `Object ${numberOf(i)} of ${frame.name}`);
+  const score = element('b', { textContent: scores[i].toFixed(digits) });
+  const side = scores[i] >= choice.threshold ? '' : ' · below the threshold';
+  const facts = element('p', {}, score, ` · ${format(areas[i])} px${side}`);
+  const where = element('p', { className: 'where', textContent: frame.name, title: frame.name });
+  const buttons = element('div', { className: 'buttons' });
+  for (const [verdict, text] of [['right', '✓ Right'], ['wrong', '✗ Wrong']]) {
+    const button = element('button', { type: 'button', className: `verdict ${verdict}`, textContent: text });
+    button.dataset.verdict = verdict;
+    button.setAttribute('aria-label', `${verdict}: object ${numberOf(i)} of ${frame.name}, score ${scores[i].toFixed(digits)}`);
+    buttons.append(button);
+  }
+  const item = element('li', { className: 'card' }, picture, facts, where, buttons);
+  item.dataset.object = String(i);
+  showVerdict(item);
+  watcher.observe(picture);
+  return item;
+}
+
+function showVerdict(item) {
+  const verdict = verdicts.get(Number(item.dataset.object));
+  item.classList.toggle('is-right', verdict === 'right');
+  item.classList.toggle('is-wrong', verdict === 'wrong');
+  for (const button of item.querySelectorAll('button')) {
+    button.setAttribute('aria-pressed', String(button.dataset.verdict === verdict));
+  }
+}
+
+function pressed(event) {
+  const item = event.target.closest('.card');
+  if (!item || event.ctrlKey || event.metaKey || event.altKey) return;
+  const i = Number(item.dataset.object);
+  const key = event.key.toLowerCase();
+  if (key === 'r') judge(i, 'right');
+  else if (key === 'w') judge(i, 'wrong');
+  else if (key === 'arrowright' || key === 'arrowleft') {
+    let next = key === 'arrowright' ? item.nextElementSibling : item.previousElementSibling;
+    if (!next && key === 'arrowright' && !$('more').hidden) next = showMore();
+    next?.querySelector('button').focus();
+  } else return;
+  event.preventDefault();
+}
+
+async function clicked(event) {
+  const item = event.target.closest('.card');
+  if (!item) return;
+  const i = Number(item.dataset.object);
+  if (event.target.dataset.verdict) {
+    judge(i, event.target.dataset.verdict);
+  } else if (event.target.tagName === 'CANVAS') {
+    await show(owner[i]);
+    view.picked = i;
+    showPicked();
+    redraw();
+    $('frames').scrollIntoView({ block: 'start' });
+  }
+}
+
+// A printer sees what lies outside of the window too.
+const drawAll = () => {
+  for (const item of $('cards').children) drawCard(item.firstChild, Number(item.dataset.object));
+};
+
+function startGallery() {
+  addEventListener('beforeprint', drawAll);
+  $('order').addEventListener('change', fillGallery);
+  $('more').addEventListener('click', () => showMore()?.querySelector('button').focus());
+  $('cards').addEventListener('keydown', pressed);
+  $('cards').addEventListener('click', clicked);
+  on('settled', () => {
+    // A card that has the focus is not taken away under the user's hands.
+    if (!$('cards').contains(document.activeElement)) fillGallery();
+  });
+  on('marked', () => {
+    for (const item of $('cards').children) showVerdict(item);
+  });
+}

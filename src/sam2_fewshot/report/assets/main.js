@@ -1,0 +1,10 @@
+// Main: start everything. Without scripts the summary, the frames' table and the settings still show.
+
+startChoice();
+startViewer();
+startGallery();
+startMarks();
+if (frames.length) show(0);
+refresh();
+fillGallery();
+document.body.dataset.ready = 'yes';

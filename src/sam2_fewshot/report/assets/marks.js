@@ -1,0 +1,97 @@
+// Marks: what the user has judged, kept in the browser as far as it allows, and exported for the next run.
+
+const verdicts = new Map();
+const place = `sam2-fewshot ${data.id}`;
+
+function remember() {
+  try {
+    localStorage.setItem(place, JSON.stringify([...verdicts]));
+  } catch {
+    // Some browsers keep nothing for files; the marks then last as long as the page.
+  }
+}
+
+function recall() {
+  try {
+    for (const [i, verdict] of JSON.parse(localStorage.getItem(place) ?? '[]')) {
+      if (Number.isInteger(i) && i >= 0 && i < total && (verdict === 'right' || verdict === 'wrong')) verdicts.set(i, verdict);
+    }
+  } catch {
+    verdicts.clear();
+  }
+}
+
+// The same verdict a second time takes the mark away.
+function judge(i, verdict) {
+  if (verdicts.get(i) === verdict) verdicts.delete(i);
+  else verdicts.set(i, verdict);
+  remember();
+  tell('marked', i);
+}
+
+function corrections() {
+  const annotations = [...verdicts].map(([i, verdict]) => {
+    const frame = frames[owner[i]];
+    const coordinates = [];
+    for (let j = outlines.starts[i]; j < outlines.starts[i + 1]; j += 2) {
+      const [x, y] = [outlines.points[j], outlines.points[j + 1]].map((value) => Math.round((value / frame.scale) * 1000) / 1000);
+      coordinates.push({ x, y });
+    }
+    return {
+      shape: 'polygon',
+      coordinates,
+      tags: [verdict],
+      channel: 0,
+      location: { XY: frame.xy, Z: frame.z, Time: frame.time },
+      image: frame.image,
+      number: numberOf(i),
+      score: scores[i],
+    };
+  });
+  return {
+    annotations,
+    'sam2-fewshot': {
+      kind: 'corrections',
+      version: 1,
+      results: data.results,
+      similarity_threshold: choice.threshold,
+      min_mask_area: choice.minArea,
+      max_mask_area: choice.maxArea,
+    },
+  };
+}
+
+function exportMarks() {
+  const url = URL.createObjectURL(new Blob([`${JSON.stringify(corrections(), null, 1)}\n`], { type: 'application/json' }));
+  const link = document.createElement('a');
+  link.href = url;
+  link.download = 'corrections.json';
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(url), 10_000);
+  const after = $('after-export');
+  after.hidden = false;
+  after.textContent = 'Saved as corrections.json in your downloads. Learn from it, and look again, with: ';
+  const code = document.createElement('code');
+  code.textContent = commandLine('PATH/TO/corrections.json');
+  after.append(code);
+}
+
+function countMarks() {
+  const wrong = [...verdicts.values()].filter((verdict) => verdict === 'wrong').length;
+  $('mark-count').textContent = verdicts.size
+    ? `Marked: ${format(verdicts.size - wrong)} right, ${format(wrong)} wrong.`
+    : 'Nothing is marked yet.';
+  $('export').disabled = $('clear').disabled = !verdicts.size;
+}
+
+function startMarks() {
+  recall();
+  $('export').addEventListener('click', exportMarks);
+  $('clear').addEventListener('click', () => {
+    verdicts.clear();
+    remember();
+    tell('marked', null);
+  });
+  on('marked', countMarks);
+  countMarks();
+}

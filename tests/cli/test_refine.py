@@ -1,0 +1,234 @@
+"""Refine: the same job again with corrections or other settings."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sam2_fewshot.errors import InputError
+from sam2_fewshot.job import request_again, run
+from sam2_fewshot.job.again import next_folder
+from sam2_fewshot.readers import open_images
+from sam2_fewshot.readers.corrections import read_corrections, results_folder
+from sam2_fewshot.settings import Settings
+from sam2_fewshot.writers.finished import read_finished
+
+
+def square(x: float, y: float, side: float = 10) -> list[dict[str, float]]:
+    return [{"x": x, "y": y}, {"x": x + side, "y": y}, {"x": x + side, "y": y + side}, {"x": x, "y": y + side}]
+
+
+def mark(verdict, x, y, xy=0, image="im1.png", **changes):
+    location = {"XY": xy, "Z": 0, "Time": 0}
+    base = {"shape": "polygon", "coordinates": square(x, y), "tags": [verdict], "location": location, "image": image}
+    return {**base, **changes}
+
+
+@pytest.fixture
+def export(tmp_path):
+    """Write what the report exports."""
+
+    def write(*marks, name="corrections.json", results=None):
+        about = {"kind": "corrections", "version": 1, **({"results": str(results)} if results else {})}
+        path = tmp_path / name
+        path.write_text(json.dumps({"annotations": list(marks), "sam2-fewshot": about}))
+        return path
+
+    return write
+
+
+def rows(out):
+    with (out / "detections.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_corrections_are_learned_from(request_for, engines, display, export):
+    first = run(request_for(tags=["disc"], settings=Settings(smoothing=0)), display, engines)
+    path = export(mark("right", 30, 30), mark("wrong", 2, 50), mark("wrong", 5, 5, 1, "im2.png"))
+    request = request_again(first.out)
+    assert request.out == first.out.parent / "out-refined"
+    assert (request.tags, request.settings.smoothing) == (["disc"], 0)
+    second = run(replace(request, corrections=[*request.corrections, path]), display, engines)
+    assert second.complete
+    assert engines.made[-1].fitted == 5
+    assert second.resumed == 0
+    facts = json.loads((second.out / "run.json").read_text())
+    assert (facts["examples"], facts["corrections"]) == (2, 3)
+    assert [frame["examples"] for frame in facts["frames"]] == [4, 1, 0]
+    best = rows(second.out)[0]  # what was marked right is part of the results
+    assert (best["score"], best["similarity"], best["area_px"]) == ("1.000000", "", "100")
+    assert len(rows(second.out)) == len(rows(first.out)) + 1
+    assert (second.out / "report.html").exists()
+
+    third = request_again(second.out)
+    assert third.out.name == "out-refined-2"
+    assert third.corrections == [second.out / "corrections.json"]
+    more = export(mark("wrong", 31, 31), name="more.json")  # on second thoughts
+    last = run(replace(third, corrections=[*third.corrections, more]), display, engines)
+    assert engines.made[-1].fitted == 5
+    assert len(rows(last.out)) == len(rows(first.out))
+
+
+def test_another_threshold_takes_over_what_is_finished(request_for, engines, display):
+    first = run(request_for(), display, engines)
+    request = replace(request_again(first.out), settings=Settings(similarity_threshold=0.95))
+    second = run(request, display, engines)
+    assert engines.calls == []  # nothing was searched
+    assert (second.resumed, second.found) == (3, 0)
+    assert {path.name for path in (second.out / ".frames").glob("*.jpg")} == {
+        path.name for path in (first.out / ".frames").glob("*.jpg")
+    }
+    record = next(read_finished(second.out).records())
+    assert (len(record.detections), len(record.below), record.threshold) == (0, 4, 0.95)
+    back = run(replace(request, settings=Settings(similarity_threshold=0.2)), display, engines)
+    assert (back.resumed, back.found) == (3, 12)
+    assert (first.out / "overlays" / "im1.png").read_bytes() != b""
+
+
+def test_below_the_floor_it_is_searched_again(request_for, engines, display):
+    class Floored(type(engines)):
+        def __call__(self, request, progress):
+            made = super().__call__(request, progress)
+            inner = made.segment
+
+            def segment(image):
+                found = inner(image)
+                made.last_run.floor = 0.3
+                return found
+
+            made.segment = segment
+            return made
+
+    engines = Floored()
+    run(request_for(), display, engines)
+    run(request_for(settings=Settings(similarity_threshold=0.4)), display, engines)
+    assert engines.calls == []
+    run(request_for(settings=Settings(similarity_threshold=0.2)), display, engines)
+    assert len(engines.calls) == 3
+
+
+def test_overlays_follow_the_threshold(request_for, engines, display):
+    out = run(request_for(), display, engines).out
+    before = (out / "overlays" / "im1.png").read_bytes()
+    run(request_for(settings=Settings(similarity_threshold=0.95)), display, engines)
+    assert (out / "overlays" / "im1.png").read_bytes() != before
+    run(request_for(), display, engines)
+    assert (out / "overlays" / "im1.png").read_bytes() == before
+
+
+def test_corrections_of_an_earlier_run_do_not_linger(request_for, engines, display, export):
+    request = request_for(corrections=[export(mark("wrong", 2, 50))])
+    out = run(request, display, engines).out
+    assert (out / "corrections.json").exists()
+    run(request_for(), display, engines)
+    assert not (out / "corrections.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "following"),
+    [("a", "a-refined"), ("a-refined", "a-refined-2"), ("a-refined-2", "a-refined-3"), ("2026-11", "2026-11-refined")],
+)
+def test_the_next_folder(tmp_path, name, following):
+    assert next_folder(tmp_path / name) == tmp_path / following
+
+
+def test_results_of_another_program_are_refused(tmp_path, request_for, engines, display):
+    out = run(request_for(), display, engines).out
+    facts = json.loads((out / "run.json").read_text())
+    del facts["request"]
+    (out / "run.json").write_text(json.dumps(facts))
+    with pytest.raises(InputError, match="does not say which images"):
+        request_again(out)
+
+
+def test_marks_that_cannot_be_used_are_told(images, export, display):
+    opened = open_images(images, Settings(), None, display)
+    path = export(
+        mark("wrong", 0, 0),
+        mark("wrong", 0, 0, xy=1, image="other.png"),
+        mark("wrong", 0, 0, xy=9),
+        mark("wrong", 0, 0, location=None, tags=["right"]),
+        mark("both", 0, 0, tags=["right", "wrong"]),
+        mark("wrong", 0, 0, shape="circle"),
+        mark("wrong", 0, 0, shape="point"),
+        mark("wrong", 40, 40, coordinates=[{"x": float("nan"), "y": 1}]),
+    )
+    (kept,) = read_corrections([path], opened, display)
+    assert kept.is_right  # the later verdict on the same object
+    told = " ".join(display.lines)
+    assert "marked on other.png, but the image at XY 2 is im2.png" in told
+    assert "on an image that was not given" in told
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"annotations": []}', '{"annotations": [1, {"tags": 5}]}', "3"])
+def test_what_is_no_export_is_refused(tmp_path, images, display, content):
+    path = tmp_path / "c.json"
+    path.write_text(content)
+    opened = open_images(images, Settings(), None, display)
+    with pytest.raises(InputError, match="holds no corrections"):
+        read_corrections([path], opened, display)
+    assert results_folder(path) is None
+
+
+def test_an_export_of_nothing_usable_is_refused(images, export, display):
+    opened = open_images(images, Settings(), None, display)
+    with pytest.raises(InputError, match=r"No correction in corrections\.json can be used: on an image"):
+        read_corrections([export(mark("wrong", 0, 0, xy=9))], opened, display)
+
+
+QUICK = ("--method", "grid", "--points-per-side", "16", "--model", "sam2.1_hiera_micro.pt", "--device", "cpu")
+
+
+def test_one_command(cli, images, examples, tmp_path, export):
+    out = tmp_path / "out"
+    assert cli("segment", images[0], "--examples", examples, "-o", out, *QUICK).code == 0
+    path = export(mark("wrong", 2, 2), results=out)
+    outcome = cli("refine", path, "--similarity-threshold", "0.6")
+    assert outcome.code == 0, outcome.err
+    assert f"Results go to {out}-refined." in outcome.err
+    facts = json.loads((tmp_path / "out-refined" / "run.json").read_text())
+    assert facts["settings"]["similarity_threshold"] == 0.6
+    assert facts["settings"]["points_per_side"] == 16
+    assert facts["corrections"] == 1
+    assert "report.html" in outcome.out
+    moved = tmp_path / "moved" / "im1.png"
+    moved.parent.mkdir()
+    images[0].rename(moved)
+    outcome = cli("refine", out, "-o", tmp_path / "o2", "--similarity-threshold", "0.6")
+    assert outcome.code == 2
+    assert "im1.png" in outcome.err
+    outcome = cli("refine", out, "-o", tmp_path / "o2", "--images", moved, "--similarity-threshold", "0.6")
+    assert outcome.code == 0, outcome.err
+    outcome = cli("report", tmp_path / "o2")
+    assert (outcome.code, outcome.out.strip()) == (0, str(tmp_path / "o2" / "report.html"))
+
+
+def test_wrong_use_is_a_sentence(cli, tmp_path, export):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    for arguments, said in (
+        ([tmp_path / "none"], "There is no file or folder"),
+        ([tmp_path / "a", tmp_path / "b"], "Nothing would change"),
+        ([tmp_path / "a", tmp_path / "b", "--smoothing", "1"], "are both folders"),
+        ([tmp_path / "a", "--smoothing", "1"], "there is no run.json in it"),
+        ([export()], "which results corrections.json is for; give"),
+        ([export(results=tmp_path / "gone", name="c2.json")], "gone is not there"),
+    ):
+        outcome = cli("refine", *arguments)
+        assert outcome.code == 2
+        assert said in outcome.err.replace("\n", " ")
+    assert cli("report", tmp_path / "a").code == 2
+
+
+def test_white_previews_are_small(tmp_path):
+    from sam2_fewshot.writers.preview import LONGEST, preview_of, write_preview
+
+    write_preview(tmp_path / "p.jpg", preview_of(np.full((400, 4000, 3), 255, np.uint8)))
+    with Image.open(tmp_path / "p.jpg") as picture:
+        assert picture.size == (LONGEST, 160)
+        assert picture.mode == "L"

@@ -1,0 +1,173 @@
+"""``sam2-fewshot evaluate`` from files to figures."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+from typer.testing import CliRunner
+
+from sam2_fewshot.cli import app
+from sam2_fewshot.geometry.outlines import mask_to_polygon
+from sam2_fewshot.records import Detection, InstanceMask, Location
+from sam2_fewshot.settings import Settings
+from sam2_fewshot.writers.journal import JOURNAL_FOLDER, Journal
+from sam2_fewshot.writers.outputs import assemble
+from sam2_fewshot.writers.preview import preview_of, write_preview
+from sam2_fewshot.writers.record import ExampleMark, FrameRecord
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from click.testing import Result
+
+SHAPE = (40, 60)
+
+
+def evaluate(*arguments: object) -> Result:
+    result = CliRunner().invoke(app, ["evaluate", *map(str, arguments)])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def refused(*arguments: object) -> str:
+    result = evaluate(*arguments)
+    assert result.exit_code == 2
+    assert result.stderr.startswith(("Error: ", "Warning: "))
+    return result.stderr
+
+
+def squares(*corners: tuple[int, int], side: int = 10) -> np.ndarray:
+    labels = np.zeros(SHAPE, np.uint16)
+    for value, (x, y) in enumerate(corners, 1):
+        labels[y : y + side, x : x + side] = value
+    return labels
+
+
+def save(path: Path, labels: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".tif":
+        tifffile.imwrite(path, labels)
+    else:
+        Image.fromarray(labels).save(path)
+    return path
+
+
+@pytest.fixture
+def truth(tmp_path: Path) -> Path:
+    save(tmp_path / "truth" / "a.png", np.full(SHAPE, 7, np.uint8))  # the image itself may lie there too
+    save(tmp_path / "truth" / "b.png", np.full(SHAPE, 7, np.uint8))
+    save(tmp_path / "truth" / "a_labels.png", squares((0, 0), (20, 0), (40, 0)))
+    save(tmp_path / "truth" / "b_labels.png", squares((0, 20)))
+    return tmp_path / "truth"
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """An output folder: one right find and one false one on a.tif, an example there, one find too low; b.tif empty."""
+
+    def find(x: int, y: int, score: float) -> Detection:
+        mask = InstanceMask(np.ones((10, 10), bool), x, y, SHAPE)
+        return Detection(mask, mask_to_polygon(mask), score, score, 0.5)
+
+    example = mask_to_polygon(InstanceMask(np.ones((10, 10), bool), 40, 0, SHAPE))
+    folder = tmp_path / "out"
+    journal = Journal(folder / JOURNAL_FOLDER, "f")
+    first = FrameRecord("a.tif", "a", Location(0), SHAPE, detections=(find(0, 0, 0.9), find(40, 25, 0.8)),
+                        below=(find(20, 0, 0.3),), examples=(ExampleMark(example),), threshold=0.5)  # fmt: skip
+    records = [first, FrameRecord("b.tif", "b", Location(1), SHAPE)]
+    for record in records:
+        journal.write(record)
+    write_preview(journal.preview(Location(0)), preview_of(np.full((*SHAPE, 3), 90, np.uint8)))
+    assemble(journal.records(), folder, facts={"settings": Settings().model_dump()})
+    return folder
+
+
+def test_results_against_a_folder(out: Path, truth: Path, tmp_path: Path) -> None:
+    result = evaluate(out, truth, "--iou", "0.5,0.9", "--json", tmp_path / "f.json", "--pictures", tmp_path / "p")
+    assert result.exit_code == 0, result.stderr
+    assert "2 frames, 3 true objects" in result.stdout
+    assert "1 true object was shown as an example" in result.stdout
+    facts = json.loads((tmp_path / "f.json").read_text())
+    first = facts["by_iou"][0]
+    assert (first["tp"], first["fp"], first["fn"]) == (1, 1, 2)
+    assert first["average_precision"] == pytest.approx((34 + 33 * 2 / 3) / 101)
+    assert facts["not_judged"] == 1
+    assert [frame["frame"] for frame in facts["by_frame"]] == ["a", "b"]
+    with Image.open(tmp_path / "p" / "a.png") as picture:
+        assert picture.width >= 480
+        assert picture.height > 160
+    assert (tmp_path / "p" / "b.png").exists()
+
+
+def test_two_label_images_of_any_name(tmp_path: Path) -> None:
+    found = save(tmp_path / "found.tif", squares((0, 0), (20, 1)))
+    true = save(tmp_path / "true.png", squares((0, 0), (20, 0)))
+    result = evaluate(found, true, "--sizes", "50", "--iou", "0.75")
+    assert result.exit_code == 0, result.stderr
+    assert " AP" not in result.stdout
+    assert result.stdout.splitlines()[3].split() == ["0.75", "2", "2", "0", "0", "1.000", "1.000", "1.000", "0.909"]
+    assert "0 to 50" in result.stdout
+    assert "50 and more" in result.stdout
+
+
+def test_one_sided_files_are_told(tmp_path: Path, truth: Path) -> None:
+    save(tmp_path / "found" / "a.tif", squares((0, 0)))
+    save(tmp_path / "found" / "c.tif", squares((0, 0)))
+    result = evaluate(tmp_path / "found", truth)
+    assert result.exit_code == 0
+    assert "found has them: c." in result.stderr
+    assert "truth has them: b." in result.stderr
+
+
+def test_stacks_are_judged_plane_by_plane(tmp_path: Path) -> None:
+    planes = np.stack([squares((0, 0), (20, 20)), squares((20, 0), (40, 20))])
+    for name in ("found", "true"):
+        tifffile.imwrite(tmp_path / f"{name}.tif", planes, ome=True, metadata={"axes": "ZYX"})
+    result = evaluate(tmp_path / "found.tif", tmp_path / "true.tif")
+    assert result.exit_code == 0, result.stderr
+    assert "2 frames, 4 true objects" in result.stdout
+    save(tmp_path / "flat.tif", planes[0])
+    result = evaluate(tmp_path / "found.tif", tmp_path / "flat.tif")
+    assert "found: only 1 planes are on both sides" in result.stderr
+
+
+def test_one_class_only(tmp_path: Path) -> None:
+    found, true = save(tmp_path / "a.tif", squares((0, 0))), save(tmp_path / "a_labels.png", squares((0, 0), (20, 0)))
+    assert "has no classes" in refused(found, true, "--tag", "living")
+    (tmp_path / "a_classes.json").write_text('{"1": "living", "2": "dead"}')
+    assert "there are: dead, living" in refused(found, true, "--tag", "undead")
+    assert "1 true objects" in evaluate(found, true, "--tag", "living").stdout
+
+
+def test_a_mask_is_split_into_its_parts(tmp_path: Path) -> None:
+    mask = (squares((0, 0), (20, 20)) > 0).astype(np.uint8) * 255
+    result = evaluate(save(tmp_path / "a.png", mask), save(tmp_path / "b.png", squares((0, 0), (20, 20))))
+    assert "each of its 2 parts is an object" in result.stderr
+    assert "2 true objects" in result.stdout
+    grey = save(tmp_path / "g.png", np.repeat(squares((0, 0)).astype(np.uint8)[..., None], 3, axis=2))
+    assert evaluate(grey, grey).exit_code == 0
+
+
+def test_wrong_input_is_a_sentence(tmp_path: Path, truth: Path) -> None:
+    labels = save(tmp_path / "a.tif", squares((0, 0)))
+    assert "There is no file or folder" in refused(tmp_path / "none", labels)
+    assert "must be numbers above 0 and at most 1" in refused(labels, labels, "--iou", "0.5,x")
+    assert "must be numbers above 0" in refused(labels, labels, "--iou", "0")
+    assert "must be numbers above 0, with" in refused(labels, labels, "--sizes", "-3")
+    (tmp_path / "empty").mkdir()
+    assert "There are no label images" in refused(tmp_path / "empty", labels)
+    save(tmp_path / "other" / "z.tif", squares((0, 0)))
+    assert "is named after the same image" in refused(tmp_path / "other", truth)
+    small = save(tmp_path / "small.tif", squares((0, 0))[:20])
+    assert "60 × 40 px, but its truth is 60 × 20 px" in refused(labels, small)
+    colour = save(tmp_path / "colour.png", np.random.default_rng(0).integers(0, 9, (*SHAPE, 3), np.uint8))
+    assert "is not a label image" in refused(colour, labels)
+    save(truth / "a_mask.png", squares((0, 0)))
+    assert "not clear which file" in refused(labels.parent / "other", truth)
+    deep = tmp_path / "deep.tif"
+    tifffile.imwrite(deep, np.stack([squares((0, 0))] * 2), ome=True, metadata={"axes": "ZYX"})

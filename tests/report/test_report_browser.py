@@ -1,0 +1,262 @@
+"""The report in headless Chromium, as a user works with it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sam2_fewshot.report import write_report
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from playwright.sync_api import Page
+
+SLIDE = """([id, value]) => {
+    const control = document.getElementById(id);
+    control.value = value;
+    control.dispatchEvent(new Event('input'));
+}"""
+
+
+def slide(page: Page, control: str, value: float) -> None:
+    """Move a slider as a hand does, and wait until all that follows has settled."""
+    before = page.evaluate("Number(document.body.dataset.settled ?? 0)")
+    page.evaluate(SLIDE, [control, value])
+    until(page, f"Number(document.body.dataset.settled ?? 0) > {before}")
+
+
+def until(page: Page, condition: str) -> None:
+    """Wait until something is so; playwright's own way needs eval, which the page's policy forbids."""
+    for _ in range(500):
+        if page.evaluate(condition):
+            return
+        page.wait_for_timeout(20)
+    pytest.fail(f"it did not come true: {condition}")
+
+
+@pytest.fixture
+def report(make_out: Callable[..., Path]) -> Path:
+    return write_report(make_out())
+
+
+def test_the_slider_hides_and_shows_at_once(report: Path, open_report: Callable[..., Page]) -> None:
+    page = open_report(report)
+    count = page.locator("#shown-count")
+    assert count.inner_text() == "12"
+    assert page.locator("#command").inner_text().startswith("Move a slider")
+    slide(page, "threshold", 0.7)
+    assert count.inner_text() == "6"
+    assert page.locator("[data-shown='1']").inner_text() == "3"
+    assert "refine" in page.locator("#command").inner_text()
+    assert page.locator("#command").inner_text().endswith("--similarity-threshold 0.7")
+    assert "Similarity Threshold 0.7" in page.locator("#setting").inner_text()
+    assert "6 objects shown at a threshold of 0.7" in page.locator("#status").inner_text()
+    slide(page, "threshold", 0.2)  # what lay below the threshold of the run comes up
+    assert count.inner_text() == "16"
+    assert page.locator("#threshold-number").input_value() == "0.2"
+    assert "16 shown, 2 hidden" in (page.locator("#histogram-title").text_content() or "")
+    page.locator("#threshold-number").fill("0.9")
+    until(page, "document.getElementById('shown-count').textContent === '4'")
+    page.locator("#reset").click()
+    until(page, "document.getElementById('shown-count').textContent === '12'")
+
+
+def test_sizes_are_chosen_alike(report: Path, open_report: Callable[..., Page]) -> None:
+    page = open_report(report)
+    page.locator("#min-area-number").fill("200")
+    until(page, "document.getElementById('shown-count').textContent === '6'")
+    assert page.locator("#command").inner_text().endswith("--min-mask-area 200")
+    slide(page, "max-area", 500)
+    command = page.locator("#command").inner_text()
+    largest = int(command.rsplit(" ", 1)[1])
+    assert "--max-mask-area" in command
+    assert 200 < largest < 500
+    hint = page.locator("#area-hint")
+    assert hint.is_hidden()  # the example has 252 px
+    page.locator("#min-area-number").fill("300")
+    until(page, "!document.getElementById('area-hint').hidden")
+    assert "does not exclude sizes that were shown" in hint.inner_text()
+
+
+def test_marks_are_exported_for_the_next_run(report: Path, open_report: Callable[..., Page], tmp_path: Path) -> None:
+    page = open_report(report)
+    cards = page.locator(".card")
+    assert cards.count() == 18
+    assert page.locator("#export").is_disabled()
+    assert [text[:4] for text in page.locator(".card b").all_inner_texts()[:4]] == ["0.50", "0.50", "0.45", "0.45"]
+    cards.nth(0).get_by_role("button", name="wrong: object 6 of a.tif").click()
+    cards.nth(2).get_by_role("button", name="right").click()
+    assert "1 right, 1 wrong" in page.locator("#mark-count").inner_text()
+    with page.expect_download() as download:
+        page.locator("#export").click()
+    assert download.value.suggested_filename == "corrections.json"
+    download.value.save_as(tmp_path / "corrections.json")
+    content = json.loads((tmp_path / "corrections.json").read_text())
+    assert content["sam2-fewshot"]["results"] == str(report.parent)
+    wrong, right = content["annotations"]
+    assert (wrong["tags"], wrong["image"], wrong["number"], wrong["score"]) == (["wrong"], "a.tif", 6, 0.5)
+    assert (right["tags"], right["score"]) == (["right"], 0.45)
+    assert wrong["location"] == {"XY": 0, "Z": 0, "Time": 0}
+    xs = [point["x"] for point in wrong["coordinates"]]
+    assert min(xs) == pytest.approx(20 + 36 * 5 - 11, abs=0.3)
+    assert max(xs) == pytest.approx(20 + 36 * 5 + 12, abs=0.3)
+    assert "refine" in page.locator("#after-export code").inner_text()
+    cards.nth(0).get_by_role("button", name="wrong").click()  # a second click takes it back
+    assert "1 right, 0 wrong" in page.locator("#mark-count").inner_text()
+    page.locator("#order").select_option("marked")
+    assert cards.count() == 1
+    page.reload()
+    page.wait_for_selector("body[data-ready]")
+    assert "1 right, 0 wrong" in page.locator("#mark-count").inner_text()  # kept in the browser
+    page.locator("#clear").click()
+    assert page.locator("#mark-count").inner_text() == "Nothing is marked yet."
+
+
+def test_keys_are_enough(report: Path, open_report: Callable[..., Page]) -> None:
+    page = open_report(report)
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    page.locator("#threshold").focus()
+    page.keyboard.press("ArrowRight")
+    until(page, "document.getElementById('threshold-number').value === '0.51'")
+    page.keyboard.press("Home")
+    until(page, "document.getElementById('shown-count').textContent === '18'")
+    page.locator(".card button").first.focus()
+    page.keyboard.press("w")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("r")
+    assert page.locator(".card").nth(0).get_attribute("class") == "card is-wrong"
+    assert page.locator(".card").nth(1).get_attribute("class") == "card is-right"
+    assert page.locator(".card button[aria-pressed=true]").count() == 2
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("w")
+    assert page.locator(".card").nth(0).get_attribute("class") == "card"
+    page.locator("#next").focus()
+    page.keyboard.press("Enter")
+    assert page.locator("#frame").input_value() == "1"
+
+
+def test_every_control_has_a_name(report: Path, open_report: Callable[..., Page]) -> None:
+    page = open_report(report)
+    nameless = page.evaluate(
+        """() => [...document.querySelectorAll('button, input, select, canvas, svg, [role=region]')]
+            .filter((e) => e.offsetParent !== null && e.getAttribute('aria-hidden') !== 'true')
+            .filter((e) => !(e.textContent.trim() || e.getAttribute('aria-label') || e.getAttribute('aria-labelledby')
+                || (e.labels && e.labels.length)))
+            .map((e) => e.outerHTML)"""
+    )
+    assert nameless == []
+    assert page.evaluate("new Set([...document.querySelectorAll('[id]')].map((e) => e.id)).size") == page.evaluate(
+        "document.querySelectorAll('[id]').length"
+    )
+
+
+def test_an_object_is_picked_on_its_frame(report: Path, open_report: Callable[..., Page]) -> None:
+    page = open_report(report)
+    page.locator("#frame").select_option("1")
+    until(page, "document.getElementById('view').getAttribute('aria-label').startsWith('b.tif: 6 objects')")
+    box = page.locator("#view").bounding_box()
+    assert box is not None
+    place = {"x": 56.5 / 400 * box["width"], "y": 40.5 / 120 * box["height"]}
+    page.locator("#view").click(position=place)
+    assert page.locator("#picked-text").inner_text() == "Object 2: score 0.90, 149 px."
+    page.locator("#picked-buttons").get_by_text("Wrong").click()
+    assert "1 wrong" in page.locator("#mark-count").inner_text()
+    page.locator("#zoom-in").click()
+    wider = page.locator("#view").bounding_box()
+    assert wider is not None
+    assert wider["width"] > 1.5 * box["width"]
+    page.locator("#zoom-fit").click()
+    page.locator("#view").click(position={"x": 5, "y": 5})
+    assert page.locator("#picked-buttons").is_hidden()
+    page.locator(".card canvas").first.click()
+    assert page.locator("#picked-text").inner_text().startswith("Object 6: score 0.50")
+    page.get_by_role("button", name="b.tif", exact=True).click()
+    assert page.locator("#frame").input_value() == "1"
+
+
+def test_outlines_are_where_the_objects_are(report: Path, open_report: Callable[..., Page]) -> None:
+    page = open_report(report)
+    until(page, "document.getElementById('view').width > 300")
+    colours = """([x, y]) => { const c = document.getElementById('view'); const s = c.width / 400;
+        const copy = new OffscreenCanvas(1, 1).getContext('2d', { willReadFrequently: true });
+        copy.drawImage(c, -Math.round(x * s), -Math.round(y * s));
+        return [...copy.getImageData(0, 0, 1, 1).data.slice(0, 3)]; }"""
+    page.wait_for_timeout(200)
+    red, green, blue = page.evaluate(colours, [20 - 6, 40.5])  # the left edge of the best find: yellow
+    assert min(red, green) > 150 > blue
+    assert max(page.evaluate(colours, [20.5, 40.5])) < 90  # its middle is free
+    page.locator("#show-outlines").uncheck()
+    page.wait_for_timeout(200)
+    assert max(page.evaluate(colours, [20 - 6, 40.5])) < 90
+
+
+def test_a_phone_and_paper(report: Path, open_report: Callable[..., Page], tmp_path: Path) -> None:
+    page = open_report(report, width=390, height=844)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.screenshot(path=tmp_path / "phone.png", full_page=True)
+    small = page.evaluate(
+        "[...document.querySelectorAll('button:not(.link), select')].filter((e) => e.offsetParent && "
+        "e.getBoundingClientRect().height < 32).map((e) => e.outerHTML)"
+    )
+    assert small == []
+    page.emulate_media(media="print")
+    assert page.locator("#export").is_hidden()
+    assert page.locator("#view").is_visible()
+    assert page.locator("#frame-table").is_visible()
+    assert len(page.pdf()) > 10_000
+
+
+def test_a_dark_room(report: Path, open_report: Callable[..., Page]) -> None:
+    page = open_report(report, color_scheme="dark")
+    assert page.evaluate("getComputedStyle(document.documentElement).backgroundColor") == "rgb(20, 25, 27)"
+
+
+EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>'\"{{7*7}}`${1}.tif"
+
+
+def test_nothing_that_comes_from_outside_runs(make_out: Callable[..., Path], open_report: Callable[..., Page]) -> None:
+    facts = {
+        "warnings": [EVIL],
+        "failures": [EVIL],
+        "model": {"name": EVIL, "sha256": EVIL, "licence": EVIL},
+        "versions": {EVIL: EVIL},
+        "device": EVIL,
+    }
+    page = open_report(write_report(make_out([EVIL, "<!--.tif"], facts=facts, folder="o <b>&'")))
+    assert page.locator("#frame option").first.inner_text() == EVIL
+    assert page.locator("script").count() == page.evaluate("document.scripts.length") == 8
+    assert page.locator("img").count() == 0
+    slide(page, "threshold", 0.7)
+    assert "'\\''" in page.locator("#command").inner_text()  # the folder's apostrophe, quoted for the shell
+
+
+def test_a_page_injected_into_stays_still(report: Path, open_report: Callable[..., Page], tmp_path: Path) -> None:
+    """The content security policy stops what the escaping might miss."""
+    text = report.read_text("utf-8").replace("</header>", "<script>document.title = 'run'</script></header>")
+    tampered = tmp_path / "tampered.html"
+    tampered.write_text(text, "utf-8")
+    page = open_report(report)
+    assert page.title() == "12 found – sam2-fewshot report"
+    other = page.context.new_page()
+    other.goto(tampered.as_uri())
+    other.wait_for_selector("body[data-ready]")
+    assert other.title() == "12 found – sam2-fewshot report"
+
+
+@pytest.mark.parametrize(("scores", "below"), [((), ()), ((), (0.2,)), ((0.5,), ())])
+def test_little_or_nothing(
+    make_out: Callable[..., Path],
+    open_report: Callable[..., Page],
+    scores: tuple[float, ...],
+    below: tuple[float, ...],
+) -> None:
+    page = open_report(write_report(make_out(["a.tif"], scores, below)))
+    assert page.locator("#shown-count").inner_text() == str(len(scores))
+    assert page.locator(".card").count() == len(scores) + len(below)
+    slide(page, "max-area", 500)
+    assert page.locator("#shown-count").is_visible()

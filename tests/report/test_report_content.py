@@ -1,0 +1,194 @@
+"""What the report holds, read without a browser."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from shapely import Point, Polygon
+
+from sam2_fewshot.errors import InputError
+from sam2_fewshot.report import REPORT, write_report
+from sam2_fewshot.report.advice import FrameFigures, overview
+from sam2_fewshot.report.outlines import UNITS, encode_outlines
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+
+def decode(packed: bytes) -> list[list[tuple[float, float]]]:
+    """The other way round, as plainly as it goes."""
+    values, value, bits = [], 0, 0
+    for byte in packed:
+        value |= (byte & 127) << bits
+        bits += 7
+        if byte < 128:
+            values.append(value)
+            value = bits = 0
+    outlines, at = [], 0
+    while at < len(values):
+        count, at = values[at], at + 1
+        steps = [v // 2 if v % 2 == 0 else -(v + 1) // 2 for v in values[at : at + 2 * count]]
+        at += 2 * count
+        outlines.append([tuple(p / UNITS) for p in np.cumsum(np.reshape(steps, (-1, 2)), axis=0)])
+    return outlines
+
+
+coordinates = st.integers(-200, 40_000).map(lambda v: v / 2)
+
+
+@given(st.lists(st.tuples(coordinates, coordinates), max_size=20))
+def test_points_come_back(points: list[tuple[float, float]]) -> None:
+    assert decode(encode_outlines([Point(p) for p in points], 1.0)) == [[p] for p in points]
+
+
+def test_outlines_come_back_without_their_last_vertex() -> None:
+    square, triangle = Polygon([(1.5, 2), (11.5, 2), (11.5, 12), (1.5, 12)]), Polygon([(900, 0), (0, 5000), (9, 9)])
+    first, point, second = decode(encode_outlines([square, Point(3, 4), triangle], 1.0))
+    assert sorted(first) == [(1.5, 2), (1.5, 12), (11.5, 2), (11.5, 12)]
+    assert point == [(3, 4)]
+    assert len(second) == 3
+    (half,) = decode(encode_outlines([square], 0.5))
+    assert max(half) == (5.75, 6)
+    assert encode_outlines([], 1.0) == b""
+
+
+def block(page: str, name: str) -> bytes:
+    found = re.search(f'<script type="text/plain" id="block-{name}">([^<]*)</script>', page)
+    assert found
+    return base64.b64decode(found[1])
+
+
+def test_the_page_holds_everything(make_out: Callable[..., Path]) -> None:
+    out = make_out()
+    page = write_report(out).read_text("utf-8")
+    assert [path.name for path in out.glob("*.html")] == [REPORT]
+    scores = np.frombuffer(block(page, "scores"), "<f8")
+    assert scores.tolist() == 2 * [0.95, 0.9, 0.8, 0.62, 0.55, 0.5, 0.45, 0.3, 0.1]
+    assert np.frombuffer(block(page, "areas"), "<u4")[:2].tolist() == [113, 149]
+    assert len(decode(block(page, "outlines"))) == 18
+    assert len(decode(block(page, "marks"))) == 6
+    data = json.loads(re.search('id="data">([^<]*)</script>', page)[1])  # type: ignore[index]
+    assert (data["threshold"], data["floor"], data["range"]) == (0.5, 0.05, [0.1, 0.95])
+    assert data["frames"][1]["marks"] == [False, True, False]
+    assert data["exampleAreas"] == [252, 252]
+    assert "12 objects found on 2 frames" in page
+    assert "4.0 s" in page  # encoding, of both frames
+    assert "Licence of the model" in page
+    assert "sha256-" in page
+    assert "Points per side" in page
+    assert not re.search(r"(?:src|href)\s*=\s*[\"'](?!#)", page), "something is loaded from elsewhere"
+
+
+def test_a_missing_picture_does_no_harm(make_out: Callable[..., Path]) -> None:
+    out = make_out()
+    for path in (out / ".frames").glob("*.jpg"):
+        path.unlink()
+    assert 'id="picture-1"></script>' in write_report(out).read_text("utf-8")
+
+
+def test_pictures_of_very_many_frames_are_shrunk(
+    make_out: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from io import BytesIO
+
+    from PIL import Image
+
+    from sam2_fewshot.report import content
+
+    out = make_out()
+    monkeypatch.setattr(content, "_PICTURE_BYTES", 2000)
+    monkeypatch.setattr(content, "_SMALLEST", 100)
+    page = write_report(out).read_text("utf-8")
+    packed = re.search('id="picture-0">([^<]*)</script>', page)
+    assert packed
+    with Image.open(BytesIO(base64.b64decode(packed[1]))) as picture:
+        assert 100 <= picture.width < 300
+        assert picture.width / picture.height == pytest.approx(400 / 120, rel=0.05)
+
+
+def test_long_times_are_told_in_minutes(make_out: Callable[..., Path]) -> None:
+    page = write_report(make_out(facts={"seconds": {"learn examples": 200.0, "load model": 7400.0}})).read_text("utf-8")
+    assert "3 min 20 s" in page
+    assert "2 h 03 min" in page
+
+
+def test_frames_not_done_are_told(make_out: Callable[..., Path]) -> None:
+    out = make_out(facts={"corrections": 1})
+    facts = json.loads((out / "run.json").read_text())
+    (out / "run.json").write_text(json.dumps({**facts, "frames_asked": 5, "warnings": ["It is <dark>."]}))
+    page = write_report(out).read_text("utf-8")
+    assert "3 of 5 frames are not done yet" in page
+    assert "and 1 correction with" in page
+    assert "It is &lt;dark&gt;." in page
+
+
+def test_stacks_name_their_planes(make_out: Callable[..., Path]) -> None:
+    from dataclasses import replace
+
+    from sam2_fewshot.report.content import _frame
+    from sam2_fewshot.writers.finished import read_finished
+
+    record = next(read_finished(make_out()).records())
+    assert _frame(replace(record, size_z=3, size_t=2), 1.0)["name"] == "a.tif Z 1 Time 1"
+
+
+def test_what_is_no_output_folder_is_refused(tmp_path: Path, make_out: Callable[..., Path]) -> None:
+    with pytest.raises(InputError, match=r"holds no results: there is no run\.json"):
+        write_report(tmp_path)
+    for content in ("[]", "{", '{"frames": [{}]}', '{"frames": [{"xy": "1"}]}'):
+        (tmp_path / "run.json").write_text(content)
+        with pytest.raises(InputError, match="damaged"):
+            write_report(tmp_path)
+    out = make_out()
+    (next((out / ".frames").glob("*.npz"))).unlink()
+    with pytest.raises(InputError, match=r"no whole record of [ab]\.tif"):
+        write_report(out)
+
+
+def test_frames_of_another_run_are_noticed(make_out: Callable[..., Path]) -> None:
+    out = make_out()
+    facts = json.loads((out / "run.json").read_text())
+    facts["frames"][0]["seconds"]["encode"] += 1e-9
+    (out / "run.json").write_text(json.dumps(facts))
+    with pytest.raises(InputError, match=r"no whole record of a\.tif"):
+        write_report(out)
+
+
+def figures(
+    name: str = "a", scores: Sequence[float] = (), below: Sequence[float] = (), examples: int = 8
+) -> FrameFigures:
+    return FrameFigures(name, np.array(scores), np.array(below), np.full(len(scores), 50), examples, 0)
+
+
+def test_the_summary_counts() -> None:
+    found = overview([figures(scores=[0.95, 0.9, 0.55], below=[0.45, 0.05], examples=6)], 0.5)
+    assert (found.found, found.clear, found.doubtful, found.missed) == (3, 2, 1, 1)
+    assert found.margin == pytest.approx(0.09)
+    assert found.median_area == 50
+
+
+@pytest.mark.parametrize(
+    ("frames", "said"),
+    [
+        ([figures(scores=[0.9] * 9)], "Most finds are far above"),
+        ([figures()], "Nothing that resembles"),
+        ([figures(below=[0.41, 0.2])], "The best candidate has 0.41"),
+        ([figures(scores=[0.9], below=[0.1], examples=1)], "Only 1 example on these frames"),
+        ([figures(scores=[0.9, 0.52], below=[0.1])], "1 find just above the threshold and 0 candidates"),
+        ([figures(scores=[0.9], below=[0.1]), figures("b.tif")], "Nothing was found on 1 of 2 frames (b.tif)"),
+        (
+            [figures(scores=[0.9] * 9, below=[0.1]), *[figures(scores=[0.9] * 9)] * 3, figures("b", [0.9])],
+            "Far fewer objects than elsewhere were found on 1 of 5 frames (b)",
+        ),
+    ],
+)
+def test_advice(frames: list[FrameFigures], said: str) -> None:
+    assert any(said in sentence for sentence in overview(frames, 0.5).advice)

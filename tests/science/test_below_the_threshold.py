@@ -1,0 +1,35 @@
+"""What the threshold drops is told too, so that it can be moved without searching again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sam2_fewshot import Exemplar, FewShotSegmenter, Settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from sam2_fewshot.model.network import Sam2Model
+
+Discs = tuple["NDArray[np.uint8]", "NDArray[np.int32]"]
+
+
+def test_another_threshold_only_cuts_the_same_finds_elsewhere(micro: Sam2Model, discs: Discs, tmp_path: Path) -> None:
+    image, labels = discs
+    low = FewShotSegmenter(micro, settings=Settings(similarity_threshold=0.4))
+    low.fit([Exemplar(image, mask=labels == number) for number in (1, 3, 5)])
+    low.save(tmp_path / "discs.npz")
+    found = low.segment(image)
+    high = FewShotSegmenter.load(tmp_path / "discs.npz", micro, settings=Settings(similarity_threshold=0.95))
+    kept, below, floor = high.segment(image), high.last_run.below, high.last_run.floor
+    assert floor == pytest.approx(0.095)
+    assert all(item.score >= 0.95 for item in kept)
+    assert all(floor <= item.score < 0.95 for item in below)
+    assert below
+    both = [(item.score, item.bbox) for item in (*kept, *below)]
+    assert [entry for entry in both if entry[0] >= 0.4] == [(item.score, item.bbox) for item in found]
