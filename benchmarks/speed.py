@@ -258,6 +258,12 @@ def peak(model: Sam2Model) -> float:
     """Return the peak memory in MB: on a GPU what torch allocated, on a CPU the process's resident set."""
     if model.device.type == "cuda":
         return torch.cuda.max_memory_allocated(model.device) / 1e6
+    # What getrusage tells begins with the parent's peak; Linux' VmHWM begins anew with the program.
+    status = Path("/proc/self/status")
+    if status.exists():
+        return (
+            float(next(line for line in status.read_text().splitlines() if line.startswith("VmHWM")).split()[1]) / 1e3
+        )
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 
 

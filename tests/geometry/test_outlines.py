@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import ndimage
@@ -51,6 +51,8 @@ def test_the_largest_part_without_holes_comes_back_exactly(mask: np.ndarray) -> 
 
 
 @given(MASKS, st.floats(0.05, 2.0))
+@example(np.ones((3, 1), bool), 0.75)
+@example(np.ones((1, 3), bool), 0.75)
 def test_smoothing_gives_a_valid_polygon_near_the_outline(mask: np.ndarray, smoothing: float) -> None:
     instance = crop_to_object(mask)
     if not instance.area:

@@ -51,10 +51,16 @@ def mask_to_polygon(instance: InstanceMask, smoothing: float = 0.0) -> Polygon:
     largest = max(rings, key=lambda ring: ring.area)
     rows, columns = np.asarray(largest.exterior.coords).T
     outline = Polygon(np.column_stack([columns + instance.x0 - 0.5, rows + instance.y0 - 0.5]))
-    if smoothing > 0:
-        simpler = outline.simplify(smoothing, preserve_topology=True)
+    if smoothing <= 0:
+        return outline
+    corners = shapely.points(shapely.get_coordinates(outline))
+    # GEOS measures the ring's first vertex, when it drops it, otherwise than the rest, and may drop one farther away.
+    for tolerance in (smoothing, smoothing / 2, smoothing / 4):
+        simpler = outline.simplify(tolerance, preserve_topology=True)
         if isinstance(simpler, Polygon) and simpler.is_valid and simpler.area > 0:
-            outline = simpler
+            farthest = float(shapely.distance(corners, simpler.exterior).max())
+            if farthest <= smoothing:
+                return simpler
     return outline
 
 

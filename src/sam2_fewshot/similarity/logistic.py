@@ -10,8 +10,9 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_RIDGE = 3.0
-"""Penalty on the squared weights of standardised features; at a tenth of it ten examples are learned by heart."""
+_RIDGE = 60.0
+"""Penalty on the squared weights of standardised features. Ten examples are easily learned by heart: 3 costs .04 of F1;
+from 30 to 200 nothing changes."""
 _STEPS = 50
 _SURE = 12.0
 """Log-odds are kept within this, so that features far from all that was seen do not overflow."""

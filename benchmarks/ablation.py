@@ -1,0 +1,98 @@
+"""What each part of the guided method adds: the few-shot protocol with one part changed at a time.
+
+From the repository's root::
+
+    python -m benchmarks.ablation --data DATA --groups fluo_360 gray axon --limit-frames 1
+
+DATA and the options are those of :mod:`benchmarks.quality`. Parts are changed by their constants; the table gives the
+mean over tasks of F1 at the default threshold and at the best one, of the recall of what was proposed, and of the
+seconds a frame.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.quality.methods import Told, make_method
+from benchmarks.quality.protocol import run_one, tell
+from benchmarks.quality.tasks import fewer_frames, is_called, read_tasks
+
+from sam2_fewshot.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+_GUIDED = "sam2_fewshot.methods.guided."
+VARIANTS: Mapping[str, Mapping[str, Any]] = {
+    "as it is": {},
+    "no prompts at peaks": {_GUIDED + "model._FEWEST_PEAKS": 0, _GUIDED + "model._PEAKS_PER_TILE": 0},
+    "half as many second looks": {_GUIDED + "second_look._LEAST": 128, _GUIDED + "second_look._PER_TILE": 16},
+    "few second looks": {_GUIDED + "second_look._LEAST": 32, _GUIDED + "second_look._PER_TILE": 4},
+    "no splitting of touching objects": {"sam2_fewshot.proposals.components._SPLIT_EVERY": 10**6},
+    "half the levels": {"sam2_fewshot.proposals.components._LEVELS": 7},
+    "ridge 3 instead of 60": {"sam2_fewshot.similarity.logistic._RIDGE": 3.0},
+    "parts and unions weigh half instead of .8": {_GUIDED + "judging._NEAR": 0.5},
+    "background not cleaned": {"sam2_fewshot.proposals.dense_map._ROUNDS": 0},
+}
+
+
+@contextmanager
+def changed(constants: Mapping[str, Any]) -> Iterator[None]:
+    """Give module constants other values for a while."""
+    before = []
+    for path, value in constants.items():
+        module, name = path.rsplit(".", 1)
+        place = importlib.import_module(module)
+        before.append((place, name, getattr(place, name)))
+        setattr(place, name, value)
+    try:
+        yield
+    finally:
+        for place, name, value in before:
+            setattr(place, name, value)
+
+
+def main() -> None:
+    """Run what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--groups", nargs="+")
+    parser.add_argument("--k", type=int, default=10)
+    parser.add_argument("--limit-frames", type=int, default=1)
+    parser.add_argument("--model", default="micro")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    from sam2_fewshot.model.opening import open_model
+
+    model = open_model(options.model, "auto", Settings())
+    tasks = [fewer_frames(task, options.limit_frames) for task in read_tasks(options.data)]
+    episodes = [
+        (task, episode)
+        for task in tasks
+        if is_called(task.name, options.groups) and (episode := task.episode(options.k, 0, 0))
+    ]
+    rows = {}
+    for name, constants in VARIANTS.items():
+        with changed(constants):
+            method = make_method("guided", model, 32, Told())
+            records = [run_one(task, episode, method, options.k, 0) for task, episode in episodes]
+        rows[name] = {key: fmean(float(record[key] or 0) for record in records) for key in FIGURES}
+        tell(name + "".join(f"  {title} {rows[name][key]:.3f}" for key, title in FIGURES.items()))
+    if options.json:
+        options.json.write_text(
+            json.dumps({"tasks": [task.name for task, _ in episodes], "rows": rows}, indent=1) + "\n"
+        )
+
+
+FIGURES = {"f1_50": "F1", "best_f1": "best F1", "proposal_recall": "recall", "frame_seconds": "s/frame"}
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""The grid method's other ways to take features and to compare them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from sam2_fewshot import Exemplar, FewShotSegmenter, Settings
+from sam2_fewshot.geometry.outlines import crop_to_object
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from sam2_fewshot.model.network import Sam2Model
+
+Scene = tuple["NDArray[np.uint8]", "NDArray[np.int32]"]
+SETTINGS = Settings(method="grid", points_per_side=16, similarity_threshold=0.0)
+
+
+def fitted(micro: Sam2Model, discs: Scene, **values: object) -> FewShotSegmenter:
+    image, labels = discs
+    examples = [Exemplar(image=image, mask=labels == number) for number in (1, 2, 3)]
+    return FewShotSegmenter(micro, settings=SETTINGS.changed(values)).fit(examples)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"features_from": "frame"}, {"occupancy_levels": "three"}, {"scorer": "knn"}, {"scorer": "lda"}],
+    ids=lambda values: "-".join(map(str, values.values())),
+)
+def test_objects_come_before_the_ground(micro: Sam2Model, discs: Scene, values: dict[str, object]) -> None:
+    image, labels = discs
+    segmenter = fitted(micro, discs, **values)
+    found = segmenter.segment(image)
+    best = [labels[detection.mask].mean() for detection in found[:3]]
+    assert len(found) > 3
+    assert all(share > 0 for share in best)
+    assert all(0 <= detection.score <= 1 and -1 <= detection.similarity <= 1 for detection in found)
+    left_out = segmenter.object_model.learned["left_out"]
+    assert left_out.shape == (3,)
+    assert (left_out > 0.5).all()
+
+
+def test_three_levels_make_longer_vectors(micro: Sam2Model, discs: Scene) -> None:
+    one, three = (fitted(micro, discs, occupancy_levels=levels).object_model.learned for levels in ("one", "three"))
+    assert three["vectors"].shape[1] == 3 * one["vectors"].shape[1]
+
+
+def test_features_of_a_whole_frame_are_means_over_masks(micro: Sam2Model, discs: Scene) -> None:
+    image, labels = discs
+    masks = [crop_to_object(labels == number) for number in (1, 2)]
+    pooled = micro.pool_frame(image, masks)
+    assert pooled.shape == (2, 128)
+    assert np.allclose(pooled[:1], micro.pool_frame(image, masks[:1]), atol=1e-5)
+    assert micro.pool_frame(image, []).shape == (0, 128)
+    everything = crop_to_object(np.ones(labels.shape, bool))
+    embedding = micro.embed(image).image_embed[0].numpy()
+    assert np.allclose(micro.pool_frame(image, [everything])[0], embedding.mean((1, 2)), atol=1e-4)
