@@ -2,9 +2,9 @@
 
     python benchmarks/cluster.py --data DIR [--frames 64] [--out FILE]
 
-`DIR` holds real images in folders, each with a label image ``NAME_labels.png`` beside it. The embedded checkpoint is used
-on the CPU, one thread a process. Learning from the examples and loading the model are not counted; starting workers is
-told apart.
+`DIR` holds real images in folders, each with a label image ``NAME_labels.png`` beside it. The embedded checkpoint is
+used on the CPU, one thread a process. Learning from the examples and loading the model are not counted; starting
+workers is told apart.
 """
 
 from __future__ import annotations
