@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sam2_fewshot.records import Exemplar
     from sam2_fewshot.settings import Settings
 
-_SAME_RESULT = {"batch_size", "points_per_batch", "max_memory", "cache_size"}
+SAME_RESULT = {"batch_size", "points_per_batch", "max_memory", "cache_size"}
 """Settings that change how much is done or kept at a time and not what comes out."""
 
 _PIECES, _PIECE = 16, 4096
@@ -82,7 +82,7 @@ def common_part(
     digest = hashlib.sha256()
     facts = {
         "version": version,
-        "settings": settings.model_dump(mode="json", exclude=_SAME_RESULT),
+        "settings": settings.model_dump(mode="json", exclude=SAME_RESULT),
         "model": model,
         **extra,
     }
