@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 MAX_PLANE_PIXELS = 500_000_000
 """Largest plane that is read whole, in pixels (22,000 × 22,000): its RGB picture takes 1.5 GB."""
-_MAX_SIDE = 10**7
-"""Pixels; beyond this a size is a slip, also where only regions are read."""
 
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _DAMAGE = {None, errno.EINVAL, errno.EOVERFLOW}
@@ -215,7 +213,7 @@ def check_size(path: Path, height: int, width: int, by_region: bool = False) -> 
     """
     if height < 1 or width < 1:
         raise InputError(f"{path.name} has no pixels ({width} × {height}).")
-    if max(height, width) > _MAX_SIDE or (height * width > MAX_PLANE_PIXELS and not by_region):
+    if height * width > MAX_PLANE_PIXELS and not by_region:
         raise InputError(
             f"{path.name} says it is {width:,} × {height:,} px; planes of up to {MAX_PLANE_PIXELS:,} px can be read. "
             "Cut it into smaller images, or save it as a tiled TIFF or OME-Zarr, of which regions can be read."
