@@ -174,7 +174,7 @@ def test_an_object_is_picked_on_its_frame(report: Path, open_report: Callable[..
     page.locator("#view").click(position={"x": 5, "y": 5})
     assert page.locator("#picked-buttons").is_hidden()
     page.locator(".card canvas").first.click()
-    assert page.locator("#picked-text").inner_text().startswith("Object 6: score 0.50")
+    until(page, "document.getElementById('picked-text').textContent.startsWith('Object 6: score 0.50')")
     page.get_by_role("button", name="b.tif", exact=True).click()
     assert page.locator("#frame").input_value() == "1"
 
