@@ -83,7 +83,7 @@ def out(tmp_path: Path) -> Path:
     for record in records:
         journal.write(record)
     write_preview(journal.preview(Location(0)), np.full((*SHAPE, 3), 90, np.uint8))
-    assemble(records, folder, facts={"settings": Settings().model_dump()})
+    assemble(records, folder, facts={"settings": Settings().model_dump(), "fingerprints": ["f", "f"]})
     return folder
 
 

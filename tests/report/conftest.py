@@ -92,6 +92,7 @@ def make_out(tmp_path: Path) -> Callable[..., Path]:
             "device": "CPU",
             "versions": {"sam2-fewshot": "0.1.0"},
             "settings": Settings(points_per_side=64).model_dump(),
+            "fingerprints": ["f"] * len(names),
             "seconds": {"learn examples": 3.0},
             "examples": 3,
             "warnings": [],

@@ -153,6 +153,8 @@ def test_what_is_no_output_folder_is_refused(tmp_path: Path, make_out: Callable[
         {"settings": {}},
         {"settings": {**facts["settings"], "min_mask_area": "x"}},
         {"model": "m"},
+        {"fingerprints": ["f"]},
+        {"fingerprints": [1, 2]},
         {"seconds": {"a": "b"}},
         {"frames": [{**facts["frames"][0], "seconds": 3}]},
         {"frames": [{**facts["frames"][0], "image": 3}]},

@@ -131,7 +131,7 @@ def _sources(path: Path) -> dict[str, _Source]:
         frames: dict[str, list[_Recorded]] = defaultdict(list)
         for record in finished.records():
             stem = example_stems(Path(record.name))[-1]
-            frames[stem].append(_Recorded(record, finished.journal.preview(record.location)))
+            frames[stem].append(_Recorded(record, finished.preview(record.location)))
         return {**frames}
     with reading(path):
         files = sorted((file for file in path.iterdir() if file.suffix.lower() in LABEL_SUFFIXES), key=natural_key)

@@ -270,6 +270,7 @@ class Results:
             "examples": len(self._plan.examples),
             "corrections": len(self._plan.corrections),
             "request": as_facts(request, self._engine.model_name),
+            "fingerprints": [journal.fingerprint for journal in self._journals],
             "seconds": dict(seconds),
             "warnings": list(warnings),
             "failures": list(failures),

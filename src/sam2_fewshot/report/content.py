@@ -92,7 +92,7 @@ def gather(finished: Finished) -> Content:
                 negatives=frame["negatives"],
             )
         )
-        pictures.append(_picture(finished.journal.preview(record.location), shrink))
+        pictures.append(_picture(finished.preview(record.location), shrink))
         floor = min(floor, record.floor)
         shown = [mark.outline.area for mark in record.examples if not mark.negative]
         example_areas += [round(area) for area in shown if area]
@@ -152,8 +152,8 @@ def _range(frames: list[FrameFigures], threshold: float) -> tuple[float, float]:
 
 def _shrinking(finished: Finished) -> float:
     """Return by how much the sides of all pictures are to be shrunk."""
-    folder = finished.journal.folder
-    total = sum(path.stat().st_size for path in folder.glob("*.jpg"))
+    paths = (finished.preview(place) for place in finished.places())
+    total = sum(path.stat().st_size for path in paths if path.exists())
     return min(1.0, math.sqrt(_PICTURE_BYTES / total)) if total else 1.0
 
 

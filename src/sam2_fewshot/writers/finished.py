@@ -36,10 +36,14 @@ class Finished:
     out: Path
     facts: Mapping[str, Any]
 
-    @property
-    def journal(self) -> Journal:
-        """Where the frames are."""
-        return Journal(self.out / JOURNAL_FOLDER, None)
+    def places(self) -> Iterator[Location]:
+        """Yield where the frames are that ``run.json`` lists, in its order."""
+        for line in self.facts["frames"]:
+            yield Location(line["xy"] - 1, line["z"] - 1, line["time"] - 1)
+
+    def preview(self, place: Location) -> Path:
+        """Return the small picture of a frame, as JPEG; it may be missing."""
+        return self._journal(place).preview(place)
 
     def records(self) -> Iterator[FrameRecord]:
         """Yield the frames that ``run.json`` lists, in its order; one is in memory at a time.
@@ -49,9 +53,8 @@ class Finished:
         InputError
             If a frame is missing, or is of another run than ``run.json``.
         """
-        for line in self.facts["frames"]:
-            place = Location(line["xy"] - 1, line["z"] - 1, line["time"] - 1)
-            record = self.journal.done(place)
+        for place, line in zip(self.places(), self.facts["frames"], strict=True):
+            record = self._journal(place).done(place)
             # The stages' times, of which no two runs have the same, tell whether it is the frame that is listed.
             if record is None or _figures(record) != (line["image"], line["objects"], dict(line["seconds"])):
                 raise InputError(
@@ -60,6 +63,9 @@ class Finished:
                     "is finished is kept."
                 )
             yield record
+
+    def _journal(self, place: Location) -> Journal:
+        return Journal(self.out / JOURNAL_FOLDER, self.facts["fingerprints"][place.xy])
 
 
 def read_finished(out: Path) -> Finished:
@@ -91,10 +97,12 @@ def _check(facts: Any) -> None:
     wrong = [key for key, kind in kinds.items() if not isinstance(facts.get(key, kind()), kind)]
     wrong += [key for key in _NUMBERS if not isinstance(facts["settings"][key], int | float)]
     wrong += [stage for stage, time in facts.get("seconds", {}).items() if not isinstance(time, int | float)]
+    prints = facts["fingerprints"]
+    wrong += [] if isinstance(prints, list) and all(isinstance(one, str) for one in prints) else ["fingerprints"]
     for line in facts["frames"]:
         wrong += [key for key in _PLACE if not isinstance(line[key], int)]
         wrong += [] if isinstance(line["seconds"], dict) else ["seconds"]
-        wrong += [] if isinstance(line["image"], str) else ["image"]
+        wrong += [] if isinstance(line["image"], str) and 0 < line["xy"] <= len(prints) else ["image"]
     if wrong:
         raise TypeError(wrong[0])
 

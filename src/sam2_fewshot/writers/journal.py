@@ -53,11 +53,11 @@ class Journal:
         Where to keep them; it is made at the first write.
     fingerprint
         What the frames depend on (inputs, settings, model) in a string. Frames recorded under another
-        fingerprint count as not done. None, for a reader of results, takes them all.
+        fingerprint count as not done.
     """
 
     folder: Path
-    fingerprint: str | None
+    fingerprint: str
 
     def done(self, location: Location) -> FrameRecord | None:
         """Return a frame's record, None when the frame must be done (again).
@@ -68,8 +68,7 @@ class Journal:
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 header = _header(archive)
-                others = self.fingerprint is not None and header["fingerprint"] != self.fingerprint
-                if others or Location(*header["location"]) != location:
+                if header["fingerprint"] != self.fingerprint or Location(*header["location"]) != location:
                     return None
                 return _unpack(header, archive)
         except Exception:  # a damaged archive fails in a dozen ways, and the answer to all is the same
@@ -125,7 +124,7 @@ def _header(archive: Any) -> dict[str, Any]:
     return header
 
 
-def _pack(record: FrameRecord, fingerprint: str | None) -> dict[str, Any]:
+def _pack(record: FrameRecord, fingerprint: str) -> dict[str, Any]:
     header = {
         "format": _FORMAT,
         "version": _VERSION,

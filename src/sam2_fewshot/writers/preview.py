@@ -21,29 +21,35 @@ _QUALITY = 82
 
 
 def write_preview(path: Path, pixels: NDArray[np.uint8]) -> None:
-    """Write a frame as JPEG, of at most :data:`LONGEST` px on its longer side.
-
-    JPEG, since every browser reads it and it costs a fraction of the time of WebP or PNG.
-
-    Parameters
-    ----------
-    path
-        The file.
-    pixels
-        uint8 RGB (H, W, 3).
+    """Write :func:`preview_jpeg` of a frame.
 
     Raises
     ------
     InputError
         If it cannot be written.
     """
+    with replacing(path) as temporary:
+        temporary.write_bytes(preview_jpeg(pixels))
+
+
+def preview_jpeg(pixels: NDArray[np.uint8]) -> bytes:
+    """Return a frame as JPEG, of at most :data:`LONGEST` px on its longer side.
+
+    JPEG, since every browser reads it and it costs a fraction of the time of WebP or PNG.
+
+    Parameters
+    ----------
+    pixels
+        uint8 RGB (H, W, 3).
+    """
     from PIL import Image
 
     is_grey = bool((pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 0] == pixels[..., 2]).all())
     picture = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if is_grey else pixels))
     picture.thumbnail((LONGEST, LONGEST), Image.Resampling.BICUBIC, reducing_gap=2.0)
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        picture.save(file, format="JPEG", quality=_QUALITY, optimize=True)
+    out = io.BytesIO()
+    picture.save(out, format="JPEG", quality=_QUALITY, optimize=True)
+    return out.getvalue()
 
 
 def smaller(data: bytes, factor: float, least: int) -> bytes:
