@@ -26,7 +26,6 @@ from sam2_fewshot.writers.journal import JOURNAL_FOLDER, Journal, remove_others
 from sam2_fewshot.writers.names import safe_stems
 from sam2_fewshot.writers.outputs import assemble
 from sam2_fewshot.writers.overlay import overlay_path
-from sam2_fewshot.writers.preview import write_preview
 from sam2_fewshot.writers.record import ExampleMark, FrameRecord
 from sam2_fewshot.writers.whole import replacing, sweep, telling
 
@@ -278,9 +277,10 @@ class Results:
             yield record
 
     def _write_pictures(self, record: FrameRecord, overlay: bytes, preview: bytes) -> None:
-        with replacing(overlay_path(self._out, record)) as path:
-            path.write_bytes(overlay)
-        write_preview(self._journals[record.location.xy].preview(_key(record.location)), preview)
+        small = self._journals[record.location.xy].preview(_key(record.location))
+        for place, content in ((overlay_path(self._out, record), overlay), (small, preview)):
+            with replacing(place) as path:
+                path.write_bytes(content)
 
     def _write(self, record: FrameRecord) -> None:
         self._journals[record.location.xy].write(replace(record, location=_key(record.location)))
