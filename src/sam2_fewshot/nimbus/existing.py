@@ -1,0 +1,204 @@
+"""What a dataset holds already under the tags of a job's results, so that nothing is there twice."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+import shapely
+from shapely import Point, Polygon, STRtree
+
+from sam2_fewshot.nimbus.annotations import geometry_of, list_annotations, location_of, points_of, tags_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from shapely.geometry.base import BaseGeometry
+
+    from sam2_fewshot.nimbus.annotations import Document
+    from sam2_fewshot.nimbus.server import Server
+    from sam2_fewshot.records import Location
+
+SAME_OBJECT = 0.5
+"""Two outlines with at least this IoU are of the same object; above it, an object can have only one such match."""
+_SLACK = 2
+"""Seconds by which ids of several server processes may be out of order: an id begins with the second it was made."""
+
+Points = tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Known:
+    """An annotation that is there.
+
+    Parameters
+    ----------
+    id
+        The server's id.
+    points
+        Its vertices as stored.
+    geometry
+        Its area, or a point.
+    own
+        Whether this job has made it.
+    """
+
+    id: str
+    points: Points
+    geometry: BaseGeometry
+    own: bool
+
+
+class Existing:
+    """The annotations with the tags of a job's results, by frame, kept up to date.
+
+    Parameters
+    ----------
+    server
+        The connection.
+    dataset_id
+        The dataset's folder.
+    tags
+        The tags; an annotation with all of them counts. Without any, those without tags count.
+    """
+
+    def __init__(self, server: Server, dataset_id: str, tags: Sequence[str]) -> None:
+        self._server = server
+        self._dataset_id = dataset_id
+        self._tags = list(tags)
+        self._known: dict[Location, dict[str, Known]] = defaultdict(dict)
+        self._ids: set[str] = set()
+        self._own: set[str] = set()
+        self._arrived: set[str] = set()
+        self._newest = ""
+        self._counted = 0
+
+    def load(self) -> None:
+        """Read what is there when the job begins.
+
+        Raises
+        ------
+        ServerError
+            If the server does not tell.
+        """
+        self._counted = self._count()
+        self._read(None)
+
+    def update(self, force: bool = False) -> list[Known]:
+        """Read what others have added since; one small request when nobody has.
+
+        Parameters
+        ----------
+        force
+            Look even if the number of annotations is as expected.
+
+        Returns
+        -------
+        list of Known
+            What is new.
+        """
+        count = self._count()
+        if count == self._counted and not force:
+            return []
+        self._counted = count
+        new = self._read(_before(self._newest))
+        self._arrived.update(known.id for known in new)
+        return new
+
+    def on(self, location: Location) -> list[Known]:
+        """Return what is known to be on a frame."""
+        return list(self._known[location].values())
+
+    def rivals(self) -> Iterator[tuple[Known, Known]]:
+        """Yield pairs of an own annotation and one of the same object that somebody else added during this job."""
+        for known in self._known.values():
+            own = [item for item in known.values() if item.own]
+            others = [item for item in known.values() if not item.own and item.id in self._arrived]
+            areas = [item for item in own if isinstance(item.geometry, Polygon)]
+            for item, other in zip(areas, match([cast("Polygon", each.geometry) for each in areas], others), strict=True):
+                if other is not None:
+                    yield item, other
+
+    def add_own(self, annotation_id: str, document: Document) -> None:
+        """Take note of an annotation that this job has made."""
+        self._own.add(annotation_id)
+        if annotation_id not in self._ids:
+            self._counted += 1
+        self._note(annotation_id, document)
+        self._newest = max(self._newest, annotation_id)
+
+    def forget(self, annotation_id: str) -> None:
+        """Take note that an annotation was deleted."""
+        self._counted -= annotation_id in self._ids
+        self._ids.discard(annotation_id)
+        for known in self._known.values():
+            known.pop(annotation_id, None)
+
+    def _count(self) -> int:
+        query = {"datasetId": self._dataset_id}
+        if self._tags:
+            query["tags"] = json.dumps(self._tags)
+        return int(self._server.get("counting the annotations", "upenn_annotation/count", query)["count"])
+
+    def _read(self, after: str | None) -> list[Known]:
+        new = []
+        for document in list_annotations(self._server, self._dataset_id, self._tags, after):
+            key = str(document["_id"])
+            self._newest = max(self._newest, key)
+            if key not in self._ids and (self._tags or not tags_of(document)):
+                known = self._note(key, document)
+                if known is not None:
+                    new.append(known)
+        return new
+
+    def _note(self, key: str, document: Document) -> Known | None:
+        self._ids.add(key)
+        location, geometry = location_of(document), geometry_of(document)
+        if location is None or geometry is None:
+            return None
+        known = Known(key, points_of(document), geometry, key in self._own)
+        self._known[location][key] = known
+        return known
+
+
+def match(polygons: Sequence[Polygon], known: Sequence[Known]) -> list[Known | None]:
+    """Return for each outline the annotation of the same object, None where there is none.
+
+    An area matches at an IoU of :data:`SAME_OBJECT`, a point when it lies in the outline.
+    """
+    if not known:
+        return [None] * len(polygons)
+    tree = STRtree([item.geometry for item in known])
+    found: list[Known | None] = []
+    for polygon in polygons:
+        near = [known[int(i)] for i in tree.query(polygon, predicate="intersects")]
+        best = max(near, key=lambda item: alike(polygon, item), default=None)
+        found.append(best if best is not None and alike(polygon, best) >= SAME_OBJECT else None)
+    return found
+
+
+def alike(polygon: Polygon, known: Known) -> float:
+    """Return the IoU of an outline and an annotation; 1 for a point inside of it, and 2 for the very same vertices."""
+    if known.points == vertices(polygon):
+        return 2.0
+    if isinstance(known.geometry, Point):
+        return float(polygon.covers(known.geometry))
+    shared = shapely.intersection(polygon, known.geometry).area
+    total = polygon.area + known.geometry.area - shared
+    return float(shared / total) if total else 0.0
+
+
+def vertices(polygon: Polygon) -> Points:
+    """Return an outline's vertices as they are stored, the first one not repeated."""
+    return tuple((float(x), float(y)) for x, y, *_ in polygon.exterior.coords[:-1])
+
+
+def _before(newest: str) -> str | None:
+    """Return an id a little smaller than the newest one, to look from."""
+    try:
+        seconds = int(newest[:8], 16) - _SLACK
+    except ValueError:
+        return None
+    return f"{max(seconds, 0):08x}" + "0" * 16
