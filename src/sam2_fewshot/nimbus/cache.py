@@ -1,7 +1,7 @@
 """What was learned, kept with the dataset: the container that learned it is thrown away after the job.
 
-An item in the dataset's folder holds a few files, each named after what its content depends on: the examples, the pixels
-they lie on, the weights, the settings and the version of this program. A file that is missing, damaged or
+An item in the dataset's folder holds a few files, each named after what its content depends on: the examples, their pixels,
+the weights, the settings and the version of this program. A file that is missing, damaged or
 of something else is as if it were not there, so the item may be deleted at any time, and jobs that run at once at worst
 write the same file twice.
 """
@@ -13,6 +13,7 @@ import json
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile, ZipFile
 
 import shapely
 
@@ -36,6 +37,7 @@ KEEP = 5
 """Files that are kept: so many sets of examples or settings can be used in turns."""
 LARGEST = 32 << 20
 """Bytes of the largest file that is kept; the server takes files of this size in one request."""
+_WARNINGS = "warnings.json"
 _NOT_LEARNED = {"similarity_threshold", "smoothing", "batch_size", "points_per_batch"}
 """Settings that what is learned does not depend on."""
 
@@ -102,19 +104,25 @@ class Cache:
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / name
                 path.write_bytes(content)
+                with ZipFile(path) as archive:
+                    warnings = json.loads(archive.read(_WARNINGS))
                 engine.load(path)
-        except (ServerError, InputError, OSError, KeyError, TypeError) as error:
+        except (ServerError, InputError, OSError, KeyError, TypeError, ValueError, BadZipFile) as error:
             self._messages.log(f"The learned model of an earlier job is not used: {error}")
             return False
+        for sentence in warnings:
+            self._messages.warn(str(sentence))
         return True
 
-    def keep(self, key: str, engine: Engine) -> None:
-        """Keep what the engine has learned, and let go of what is oldest."""
+    def keep(self, key: str, engine: Engine, warnings: Sequence[str]) -> None:
+        """Keep what the engine has learned, with its warnings about examples, and let go of what is oldest."""
         name = _name(key)
         try:
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / name
                 engine.save(path)
+                with ZipFile(path, "a") as archive:
+                    archive.writestr(_WARNINGS, json.dumps(list(warnings)))
                 content = path.read_bytes()
             if len(content) > LARGEST:
                 return
@@ -138,7 +146,7 @@ class Cache:
             others.sort(key=lambda file: str(file.get("created", "")))
             for file in others[: max(0, len(others) + 1 - KEEP)]:
                 self._remove(file)
-        except (ServerError, InputError, OSError, KeyError, TypeError) as error:
+        except (ServerError, InputError, OSError, KeyError, TypeError, BadZipFile) as error:
             self._messages.log(f"What was learned is not kept for the next job: {error}")
 
     def _item(self) -> str | None:

@@ -12,7 +12,6 @@ from sam2_fewshot.nimbus.layers import FrameIndex, Layer, default_layers, read_l
 from sam2_fewshot.nimbus.parameters import DatasetSize
 from sam2_fewshot.nimbus.planes import BLOCK, MEMORY, Planes
 from sam2_fewshot.nimbus.server import Refused
-from sam2_fewshot.records import Location
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sam2_fewshot.nimbus.server import Server
-    from sam2_fewshot.records import Box
+    from sam2_fewshot.records import Box, Location
     from sam2_fewshot.settings import Settings
 
 

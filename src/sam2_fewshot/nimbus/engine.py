@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ class Engine(Protocol):
 
     @property
     def slow(self) -> bool:
-        """Whether it runs on a CPU."""
+        """Whether it runs on a CPU although it was installed for a GPU."""
         ...
 
     @property
@@ -90,8 +92,8 @@ class FewShotEngine:
 
     @property
     def slow(self) -> bool:
-        """Whether it runs on a CPU."""
-        return self._model.device.type == "cpu"
+        """Whether it runs on a CPU although it was installed for a GPU."""
+        return self._model.device.type == "cpu" and _built_for_gpu()
 
     @property
     def candidates(self) -> int:
@@ -121,3 +123,13 @@ class FewShotEngine:
     def segment(self, image: FrameReader) -> list[Detection]:
         """Find more of them, best first."""
         return self._segmenter.segment(image)
+
+
+def _built_for_gpu() -> bool:
+    """Tell whether the torch that is installed comes with CUDA: PyPI's for x86-64 do, those marked ``+cpu`` do not."""
+    try:
+        installed = version("torch")
+    except PackageNotFoundError:
+        return False
+    plain = "+" not in installed and platform.system() == "Linux" and platform.machine() == "x86_64"
+    return plain or "+cu" in installed

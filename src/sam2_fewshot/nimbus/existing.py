@@ -117,7 +117,9 @@ class Existing:
             own = [item for item in known.values() if item.own]
             others = [item for item in known.values() if not item.own and item.id in self._arrived]
             areas = [item for item in own if isinstance(item.geometry, Polygon)]
-            for item, other in zip(areas, match([cast("Polygon", each.geometry) for each in areas], others), strict=True):
+            for item, other in zip(
+                areas, match([cast("Polygon", each.geometry) for each in areas], others), strict=True
+            ):
                 if other is not None:
                     yield item, other
 

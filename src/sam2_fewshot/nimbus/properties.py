@@ -149,7 +149,7 @@ class Properties:
             self._register(self._id)
 
     def _settle(self) -> None:
-        """Agree on one property with other jobs that began at the same time; the list of them is replaced as a whole."""
+        """Agree on one property with jobs that began at the same time; the list of them is replaced as a whole."""
         if self._settled or self._id is None:
             return
         self._settled = True
@@ -235,6 +235,8 @@ def _alike(stored: Mapping[str, Any], values: Values) -> bool:
         there = stored[name]
         if (there is None) != (value is None):
             return False
-        if value is not None and not (isinstance(there, (int, float)) and abs(there - value) <= _SAME * max(1, abs(value))):
+        if value is not None and not (
+            isinstance(there, (int, float)) and abs(there - value) <= _SAME * max(1, abs(value))
+        ):
             return False
     return True

@@ -139,9 +139,7 @@ class Results:
         self._properties.finish()
 
     def _document(self, item: Detection, location: Location) -> Document:
-        return polygon_document(
-            item.polygon, location, self._request.output_tags, self._channel, self._dataset.id
-        )
+        return polygon_document(item.polygon, location, self._request.output_tags, self._channel, self._dataset.id)
 
     def _upload(self, documents: Sequence[Document]) -> list[str | None]:
         """Create annotations and return their ids, None for one that the server refuses."""
