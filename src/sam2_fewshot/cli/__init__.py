@@ -8,6 +8,7 @@ import typer
 
 from sam2_fewshot import __version__
 from sam2_fewshot.cli.demo import demo as demo_command
+from sam2_fewshot.cli.interface import interface_command
 from sam2_fewshot.cli.models import models_app
 from sam2_fewshot.cli.segment import EPILOG, segment_command
 
@@ -22,6 +23,7 @@ app = typer.Typer(
 )
 app.command("segment", epilog=EPILOG)(segment_command)
 app.command("demo")(demo_command)
+app.command("interface")(interface_command)
 app.add_typer(models_app, name="models")
 
 

@@ -122,7 +122,7 @@ def interface(checkpoints: Sequence[str]) -> dict[str, dict[str, Any]]:
         "tooltip": "SAM 2 checkpoint that looks at the images. Larger ones see more and take longer; "
         "sam2.1_hiera_micro.pt is small enough to work without a GPU.",
     }
-    settings = [(str(field.title), _setting(field)) for field in settings_in_order().values()]
+    settings = [(str(field.title), setting_field(field)) for field in settings_in_order().values()]
     first = len(FIRST_SETTINGS)
     fields.update(settings[:first])
     fields[NEGATIVE_TAG] = {
@@ -141,11 +141,11 @@ def present_checkpoints() -> list[str]:
     Raises
     ------
     CheckpointError
-        If the environment names a folder that does not exist.
+        If the environment names a folder that does not exist, or if there is no checkpoint at all.
     """
-    from sam2_fewshot.model.locate import available, search_folders
+    from sam2_fewshot.model.locate import available, resolve, search_folders
 
-    names = [found.checkpoint.name for found in available()]
+    names = [found.checkpoint.name for found in available()] or [resolve("auto").checkpoint.name]
     others = {path.name for folder in search_folders() for path in folder.path.glob("*.pt") if path.is_file()}
     return names + sorted(others.difference(names))
 
@@ -163,17 +163,19 @@ def _batch(of: str) -> dict[str, Any]:
     }
 
 
-def _setting(field: FieldInfo) -> dict[str, Any]:
-    """Return the field of a setting."""
+def setting_field(field: FieldInfo) -> dict[str, Any]:
+    """Return the form's field for a setting, all but its place."""
     kind = kind_of(field)
     out: dict[str, Any] = {"tooltip": _tooltip(field, kind)}
     if kind.choices:
         out |= {"type": "select", "items": list(kind.choices), "required": not kind.optional}
     elif kind.type is bool:
         out["type"] = "checkbox"
-    elif kind.type is str or kind.optional:
-        # The browser sends 0 for a number without a default, which would not be "left to the program".
+    elif kind.optional:
+        # A text even where it is a number: the browser sends 0 for a number without a default.
         out |= {"type": "text", "vueAttrs": {"placeholder": "chosen by the program", "persistentPlaceholder": True}}
+    elif kind.type is str:
+        out["type"] = "text"
     else:
         out |= {"type": "number", **_range(field, kind)}
     if field.default is not None:

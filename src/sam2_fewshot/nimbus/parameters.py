@@ -13,7 +13,6 @@ from sam2_fewshot.nimbus.form import (
     MODEL,
     NEGATIVE_TAG,
     TRAINING_TAG,
-    Kind,
     kind_of,
 )
 from sam2_fewshot.readers.ranges import parse_range
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-_WHOLE = re.compile(r"[+-]?\d{1,15}", re.ASCII)
+_TOO_LARGE = 1e15  # beyond all ranges; NaN and infinity fail this as well
 _LONGEST_QUOTE = 60
 _ORIGIN = Location()
 
@@ -195,7 +194,7 @@ def read_parameters(raw: Mapping[str, Any], dataset_id: str, checkpoints: Sequen
     return Request(
         dataset_id=dataset_id,
         settings=_settings(form),
-        model=_chosen(form, MODEL, tuple(checkpoints)) if MODEL in form else checkpoints[0],
+        model=_chosen(form[MODEL], MODEL, checkpoints) if MODEL in form else checkpoints[0],
         training_tags=training,
         negative_tags=negative,
         output_tags=output,
@@ -212,19 +211,32 @@ def _settings(form: Mapping[str, Any]) -> Settings:
     values = {}
     for name, field in Settings.model_fields.items():
         if field.title in form:
-            value = _value(form, str(field.title), field)
+            value = setting_value(form[str(field.title)], field)
             if value is not None:
                 values[name] = value
     return Settings(**values)
 
 
-def _value(form: Mapping[str, Any], title: str, field: FieldInfo) -> object:
-    """Return a setting's value as Settings takes it; None to leave it at its default."""
-    kind: Kind = kind_of(field)
-    value = form[title]
+def setting_value(value: object, field: FieldInfo) -> object:
+    """Return a setting's value as Settings takes it; None to leave it at its default.
+
+    Parameters
+    ----------
+    value
+        What the form has for it, perhaps as text.
+    field
+        The setting.
+
+    Raises
+    ------
+    SettingsError
+        If it is of another kind, or not among the choices. Ranges are left to Settings.
+    """
+    kind = kind_of(field)
+    title = str(field.title)
     blank = value is None or (isinstance(value, str) and not value.strip())
     if kind.choices:
-        return None if blank and kind.optional else _chosen(form, title, kind.choices)
+        return None if blank and kind.optional else _chosen(value, title, kind.choices)
     if blank:
         return None
     if kind.type is bool:
@@ -236,17 +248,16 @@ def _value(form: Mapping[str, Any], title: str, field: FieldInfo) -> object:
     return _number(value, title)
 
 
-def _number(value: object, title: str) -> object:
-    """Return a number if the value is one or the text of one; other short texts, which Settings refuses."""
-    if isinstance(value, str):
+def _number(value: object, title: str) -> int | float:
+    """Return a number if the value is one or the text of one."""
+    number = value
+    if isinstance(value, str) and len(value) <= _LONGEST_QUOTE:
         text = value.strip()
-        if _WHOLE.fullmatch(text):
-            return int(text)
-        if _NUMBER.fullmatch(text) and len(text) <= _LONGEST_QUOTE:
-            return float(text)
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e15:
-        return value
-    raise _bad(title, value, "must be a number, with a point before its decimals")
+        if _NUMBER.fullmatch(text):
+            number = int(text) if text.lstrip("+-").isdecimal() else float(text)
+    if isinstance(number, (int, float)) and not isinstance(number, bool) and abs(number) < _TOO_LARGE:
+        return number
+    raise _bad(title, value, "must be a number, such as 30 or 0.5")
 
 
 def _switch(value: object, title: str) -> bool:
@@ -257,9 +268,8 @@ def _switch(value: object, title: str) -> bool:
     raise _bad(title, value, "must be true or false")
 
 
-def _chosen(form: Mapping[str, Any], title: str, items: Sequence[str]) -> str:
+def _chosen(value: object, title: str, items: Sequence[str]) -> str:
     """Return a select's value. One that is not offered is refused and never replaced: the results would differ."""
-    value = form[title]
     if isinstance(value, str) and value in items:
         return value
     said = "is empty" if value is None or value == "" else f"is {_quoted(value)}, which this worker does not offer"
@@ -313,7 +323,7 @@ def _index(value: object, field: str) -> int | None:
     if value is None or value == "":
         return None
     number = _number(value, field)
-    if not isinstance(number, (int, float)) or number != int(number) or number < 0:
+    if number != int(number) or number < 0:
         raise _bad(field, value, "must be a whole number, counted from 0")
     return int(number)
 
