@@ -1,9 +1,9 @@
 """What was learned, kept with the dataset: the container that learned it is thrown away after the job.
 
-An item in the dataset's folder holds a few files, each named after what its content depends on: the examples, their pixels,
-the weights, the settings and the version of this program. A file that is missing, damaged or
-of something else is as if it were not there, so the item may be deleted at any time, and jobs that run at once at worst
-write the same file twice.
+An item in the dataset's folder holds a few files, each named after what its content depends on: the examples, their
+pixels, the weights, the settings and the version of this program. A file that is missing, damaged or of something else
+is as if it were not there. So the item may be deleted at any time, and jobs that run at once at worst write the same
+file twice.
 """
 
 from __future__ import annotations
@@ -141,6 +141,7 @@ class Cache:
                     "mimeType": "application/octet-stream",
                 },
                 data=content,
+                repeatable=True,
             )
             others = [file for file in self._files if file.get("name") != name]
             others.sort(key=lambda file: str(file.get("created", "")))

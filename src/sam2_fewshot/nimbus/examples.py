@@ -84,7 +84,7 @@ def location_on(exemplar: Exemplar) -> Location:
 
 
 def _tagged(server: Server, dataset_id: str, tags: Sequence[str]) -> list[Document]:
-    """Return the annotations with any of the tags, in the order of their ids. The server takes several as all of them."""
+    """Return the annotations with any of the tags, by id. Of several tags the server wants all, so one at a time."""
     found: dict[str, Document] = {}
     for tag in tags:
         for document in list_annotations(server, dataset_id, [tag]):

@@ -182,6 +182,7 @@ ROUTES: list[tuple[str, str, Callable[..., Any]]] = [
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_of: ContractServer
+    disable_nagle_algorithm = True  # headers and body go in two packets
 
     def _serve(self) -> None:
         server = self.server_of
