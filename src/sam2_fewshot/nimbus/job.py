@@ -184,9 +184,8 @@ def _frames(
         name = dataset.name(location)
         low = _FRAMES + (1 - _FRAMES) * number / len(locations)
         messages.stage(low, low + (1 - _FRAMES) / len(locations))
-        messages.progress(
-            low, f"Frame {number + 1} of {len(locations)}", f"{name}{_left(began, number, locations)}{last}"
-        )
+        place = f"frame {number + 1} of {len(locations)} ({name})"
+        messages.progress(low, "Looking for objects", f"{place}{_left(began, number, locations)}{last}")
         try:
             detections: Sequence[Detection] = engine.segment(dataset.frame(location))
         except (FewShotError, MemoryError) as error:
