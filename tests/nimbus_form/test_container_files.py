@@ -9,7 +9,6 @@ import subprocess
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -164,9 +163,9 @@ def version(text: str) -> tuple[int, ...]:
 
 
 def test_the_client_is_pinned_once():
-    extra: list[Any] = PROJECT["project"]["optional-dependencies"]["nimbus"]
-    assert extra == [requirement("nimbusimage", PROJECT["dependency-groups"]["test"])]
-    assert "==" in extra[0]
+    (extra,) = PROJECT["project"]["optional-dependencies"]["nimbus"]
+    assert extra.startswith("nimbusimage==")
+    assert not [each for each in PROJECT["dependency-groups"]["test"] if str(each).startswith("nimbusimage")]
 
 
 def test_the_test_image_is_no_tool_in_the_app():
