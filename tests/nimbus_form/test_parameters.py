@@ -269,7 +269,7 @@ def test_a_position_as_text_or_float(job):
         ("tile", 3, "tile is 3"),
         ("tile", {"XY": -1}, "tile XY is -1"),
         ("tile", {"Z": 0.5}, "tile Z is 0.5"),
-        ("assignment", {"Time": "0-2"}, "assignment Time is '0-2'"),
+        ("assignment", {"Time": "0-2"}, "assignment Time is '0-2', .*Batch fields"),
         ("channel", -1, "channel is -1"),
         ("channel", "DAPI", "channel is 'DAPI'"),
         ("channel", False, "channel is False"),

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import socket
+
 import pytest
 
 from sam2_fewshot.errors import ServerError
@@ -58,3 +60,16 @@ def test_a_refusal_is_final(listener, answer, said):
 def test_what_is_no_address(url):
     with pytest.raises(ServerError, match="no address"):
         post_form(url, "token", "lab/tool:1", FORM)
+
+
+def test_a_server_that_hangs():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/api/v1"
+        with pytest.raises(ServerError, match="the server does not answer"):
+            post_form(url, "token", "lab/tool:1", FORM, timeout=(1.0, 0.02), sleep=lambda seconds: None)
+
+
+def test_what_cannot_be_sent_quotes_no_token():
+    with pytest.raises(ServerError, match="the request failed") as caught:
+        post_form("http://127.0.0.1:1/api/v1", "se\ncret", "lab/tool:1", FORM)
+    assert "cret" not in str(caught.value)

@@ -188,7 +188,7 @@ def _range(field: FieldInfo, kind: Kind) -> dict[str, Any]:
     out: dict[str, Any] = {"step": _step(field, kind)}
     if low is not None:
         out["min"] = low
-    if high is not None and high <= _HUGE:
+    if high is not None and high < _HUGE:
         out["max"] = high
     if unit := _unit(field):
         out["unit"] = unit
@@ -212,7 +212,7 @@ def _tooltip(field: FieldInfo, kind: Kind) -> str:
     unit = f" {unit}" if (unit := _unit(field)) else ""
     allowed = default = ""
     if low is not None:
-        between = f"From {low:g} to {high:g}" if high is not None and high <= _HUGE else f"At least {low:g}"
+        between = f"From {low:g} to {high:g}" if high is not None and high < _HUGE else f"At least {low:g}"
         allowed = f"{between}{unit}. "
     if field.default is None:
         default = "Empty: chosen by the program."

@@ -245,11 +245,14 @@ def setting_value(value: object, field: FieldInfo) -> object:
         if not isinstance(value, str):
             raise _bad(title, value, "must be a text")
         return value
-    return _number(value, title)
+    number = _number_in(value)
+    if number is None:
+        raise _bad(title, value, "must be a number, such as 30 or 0.5")
+    return number
 
 
-def _number(value: object, title: str) -> int | float:
-    """Return a number if the value is one or the text of one."""
+def _number_in(value: object) -> int | float | None:
+    """Return a number if the value is one or the text of one, None if it is not."""
     number = value
     if isinstance(value, str) and len(value) <= _LONGEST_QUOTE:
         text = value.strip()
@@ -257,7 +260,7 @@ def _number(value: object, title: str) -> int | float:
             number = int(text) if text.lstrip("+-").isdecimal() else float(text)
     if isinstance(number, (int, float)) and not isinstance(number, bool) and abs(number) < _TOO_LARGE:
         return number
-    raise _bad(title, value, "must be a number, such as 30 or 0.5")
+    return None
 
 
 def _switch(value: object, title: str) -> bool:
@@ -314,17 +317,18 @@ def _position(value: object, field: str) -> Location:
         return Location()
     if not isinstance(value, dict):
         raise _bad(field, value, "must be an object with XY, Z and Time")
-    xy, z, time = (_index(value.get(axis), f"{field} {axis}") or 0 for axis in ("XY", "Z", "Time"))
+    hint = " (ranges of frames go into the Batch fields)"
+    xy, z, time = (_index(value.get(axis), f"{field} {axis}", hint) or 0 for axis in ("XY", "Z", "Time"))
     return Location(xy, z, time)
 
 
-def _index(value: object, field: str) -> int | None:
+def _index(value: object, field: str, hint: str = "") -> int | None:
     """Return a number counted from 0; None for none."""
     if value is None or value == "":
         return None
-    number = _number(value, field)
-    if number != int(number) or number < 0:
-        raise _bad(field, value, "must be a whole number, counted from 0")
+    number = _number_in(value)
+    if number is None or number != int(number) or number < 0:
+        raise _bad(field, value, f"must be a whole number, counted from 0{hint}")
     return int(number)
 
 

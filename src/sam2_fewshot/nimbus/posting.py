@@ -11,7 +11,7 @@ from sam2_fewshot.errors import ServerError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-_TIMEOUT = (10, 30)  # seconds to connect, seconds of silence
+_TIMEOUT = (10.0, 30.0)  # seconds to connect, seconds of silence
 _PAUSES = (0.5, 2.0)  # seconds before the second and the third try
 _PATIENCE = 10.0  # seconds after which there is no further try; the client itself tries to connect for 15
 _PASSING = frozenset({502, 503, 504})  # what a busy server's proxy answers
@@ -19,7 +19,13 @@ _LONGEST_REASON = 200
 
 
 def post_form(
-    api_url: str, token: str, image: str, form: Mapping[str, Any], *, sleep: Callable[[float], None] = time.sleep
+    api_url: str,
+    token: str,
+    image: str,
+    form: Mapping[str, Any],
+    *,
+    timeout: tuple[float, float] = _TIMEOUT,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> None:
     """Store the form as that of an image; it takes the place of the one before.
 
@@ -35,6 +41,8 @@ def post_form(
         Name of the worker's image, as the server calls it.
     form
         The fields by their names.
+    timeout
+        Seconds to wait for a connection, and for an answer.
     sleep
         Waits a number of seconds before another try.
 
@@ -52,7 +60,7 @@ def post_form(
         try:
             # The client's own post() has no time limit, and would wait for a server that hangs for ever.
             girder.sendRestRequest(
-                "POST", "worker_interface", parameters={"image": image}, json=dict(form), timeout=_TIMEOUT
+                "POST", "worker_interface", parameters={"image": image}, json=dict(form), timeout=timeout
             )
             return
         except requests.exceptions.JSONDecodeError:
@@ -70,7 +78,8 @@ def post_form(
         except requests.ConnectionError:
             reason, passing = "there is no connection to the server", True
         except requests.RequestException as error:
-            reason, passing = f"{type(error).__name__}: {error}"[:_LONGEST_REASON], False
+            # Its text may quote a header, and with it the token.
+            reason, passing = f"the request failed ({type(error).__name__})", False
         if pause is None or not passing or time.monotonic() - began > _PATIENCE:
             break
         sleep(pause)
