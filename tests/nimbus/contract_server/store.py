@@ -48,7 +48,6 @@ class Image:
             "sizeY": first.shape[0],
             "dtype": str(first.dtype),
             "bandCount": 1 if first.ndim == 2 else first.shape[2],
-            "levels": 1,
             "magnification": None,
             "mm_x": None,
             "mm_y": None,
@@ -99,6 +98,7 @@ class Store:
         self.values: list[dict[str, Any]] = []
         self.interfaces: dict[str, dict[str, Any]] = {}
         self.read_only = False
+        self.outsiders: set[str] = set()
         self.lock = threading.RLock()
         self._numbers = itertools.count(1)
 

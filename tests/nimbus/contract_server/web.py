@@ -89,9 +89,11 @@ class ContractServer:
         store, parts = self.store, path.split("/")
         writing = method != "GET"
         if user is None:
-            raise refuse(401, "You must be logged in." if writing else _denied("Read", query, store), "access")
-        if writing and store.read_only:
-            raise refuse(403, f"Write access denied for folder {next(iter(store.folders))} (user {user}).", "access")
+            raise refuse(
+                401, "You must be logged in." if writing else _denied("Read", path, query, store, None), "access"
+            )
+        if user in store.outsiders or (writing and store.read_only):
+            raise refuse(403, _denied("Write" if writing else "Read", path, query, store, user), "access")
         for verb, pattern, do in ROUTES:
             found = re.fullmatch(pattern, path)
             if verb == method and found:
@@ -125,8 +127,10 @@ def _paged(entries: list[Any], query: dict[str, str]) -> _Listed:
     return listed
 
 
-def _denied(what: str, query: dict[str, str], store: Store) -> str:
-    return f"{what} access denied for folder {query.get('datasetId') or next(iter(store.folders), '')} (user None)."
+def _denied(what: str, path: str, query: dict[str, str], store: Store, user: str | None) -> str:
+    item = store.items.get(path.split("/")[1]) if path.startswith("item/") else None
+    folder = query.get("datasetId") or (item or {}).get("folderId") or next(iter(store.folders), "")
+    return f"{what} access denied for folder {folder} (user {user})."
 
 
 def _region(s: Store, q: dict[str, str], b: _Body, u: str, item: str) -> Any:
@@ -160,7 +164,7 @@ ROUTES: list[tuple[str, str, Callable[..., Any]]] = [
     ("GET", "annotation_property_values", lambda s, q, b, u: _paged(s.list_values(q), q)),
     ("POST", "annotation_property_values/multiple", lambda s, q, b, u: s.post_values(b.json)),
     ("DELETE", "annotation_property_values", lambda s, q, b, u: s.delete_values(q)),
-    ("GET", "dataset_view", lambda s, q, b, u: s.list_views(q, u)),
+    ("GET", "dataset_view", lambda s, q, b, u: _paged(s.list_views(q, u), q)),
     ("GET", f"upenn_collection/{ID}", lambda s, q, b, u, i: s.one("upenn_collection", s.collections, i)),
     ("PUT", f"upenn_collection/{ID}/metadata", lambda s, q, b, u, i: s.put_metadata(i, b.json)),
     ("GET", f"folder/{ID}", lambda s, q, b, u, i: s.one("folder", s.folders, i)),
