@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,7 +21,7 @@ def start(bench: Bench, mode: str) -> subprocess.Popen[str]:
     job = ["contract_server.runner", bench.server.url, bench.server.token, bench.dataset, mode]
     return subprocess.Popen(
         [sys.executable, "-m", *job],
-        cwd=Path(__file__).parent,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},  # the folder of these tests is on it
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from sam2_fewshot.nimbus.server import Refused
@@ -56,6 +57,7 @@ class Properties:
         self._progress = progress
         self._collection = str(dataset.view.get("configurationId") or "")
         self._id: str | None = None
+        self._made: str | None = None
         self._settled = False
         self._stored: dict[str, dict[str, Any]] | None = None
         self._sent: dict[str, Values] = {}
@@ -156,8 +158,12 @@ class Properties:
         found = self._registered()
         if found is None:
             self._register(self._id)
-        else:
-            self._id = found
+            return
+        self._id = found
+        if self._made not in (None, found):
+            with suppress(Refused):
+                self._replace_ids([entry for entry in self._ids() if entry != self._made])
+                self._server.send("taking out a property", "DELETE", f"annotation_property/{self._made}")
 
     def _registered(self) -> str | None:
         """Return the property of our name in the collection, of several the oldest."""
@@ -178,16 +184,16 @@ class Properties:
             "workerInterface": {},
         }
         made = self._server.send("making a property", "POST", "annotation_property", body, repeatable=True)
-        self._register(str(made["_id"]))
-        return str(made["_id"])
+        self._made = str(made["_id"])
+        self._register(self._made)
+        return self._made
 
     def _register(self, property_id: str) -> None:
-        self._server.send(
-            "registering the property",
-            "PUT",
-            f"upenn_collection/{self._collection}/metadata",
-            {"propertyIds": [*self._ids(), property_id]},
-        )
+        self._replace_ids([*self._ids(), property_id])
+
+    def _replace_ids(self, ids: list[str]) -> None:
+        path = f"upenn_collection/{self._collection}/metadata"
+        self._server.send("registering the property", "PUT", path, {"propertyIds": ids})
 
     def _ids(self) -> list[str]:
         collection = self._server.get("reading the collection", f"upenn_collection/{self._collection}")

@@ -161,6 +161,7 @@ ROUTES: list[tuple[str, str, Callable[..., Any]]] = [
     ("POST", "annotation_connection/connectTo", lambda s, q, b, u: s.connect(b.json)),
     ("GET", "annotation_property", lambda s, q, b, u: _paged(s.list_properties(), q)),
     ("POST", "annotation_property", lambda s, q, b, u: s.create_property(b.json)),
+    ("DELETE", f"annotation_property/{ID}", lambda s, q, b, u, i: s.properties.pop(i) and None),
     ("GET", "annotation_property_values", lambda s, q, b, u: _paged(s.list_values(q), q)),
     ("POST", "annotation_property_values/multiple", lambda s, q, b, u: s.post_values(b.json)),
     ("DELETE", "annotation_property_values", lambda s, q, b, u: s.delete_values(q)),
