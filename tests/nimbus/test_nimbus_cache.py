@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from contract_server.bench import DISCS, Bright, discs, ring
 from contract_server.web import Fault
 
-from sam2_fewshot.nimbus import cache
+from sam2_fewshot.nimbus import cache, shelf
 from sam2_fewshot.settings import Settings
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def test_a_deleted_or_damaged_file_is_learned_again(bench: Bench) -> None:
         assert not learned(bench)
     store.files.clear()
     assert learned(bench)
-    for item in [each for each in store.items.values() if each["name"] == cache.ITEM]:
+    for item in [each for each in store.items.values() if each["name"] == shelf.ITEM]:
         del store.items[item["_id"]]
     store.files.clear()
     assert learned(bench)
@@ -83,7 +83,7 @@ def test_few_files_are_kept(bench: Bench) -> None:
 
 
 def test_a_large_one_is_not_kept(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "LARGEST", 10)
+    monkeypatch.setattr(shelf, "LARGEST", 10)
     assert learned(bench)
     assert not bench.server.store.files
 

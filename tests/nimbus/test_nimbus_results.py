@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from contract_server.bench import DISCS, Bright, ring
+from contract_server.web import Fault
 from shapely import Polygon
 
 from sam2_fewshot.nimbus.annotations import geometry_of, location_of
@@ -90,6 +91,34 @@ def test_figures_that_have_changed_replace_the_old_ones(bench: Bench) -> None:
     assert len(store.values) == 12
     assert all(value["values"]["f" * 24] == {"Mean": 3} for value in store.values)
     assert own in scores
+
+
+@pytest.mark.parametrize("path", ["^annotation_property_values$", "annotation_property_values/multiple"])
+def test_figures_survive_a_job_that_ends_while_it_replaces_them(bench: Bench, path: str) -> None:
+    bench.run()
+    before = set(bench.values())
+    bench.engine = Surer
+    method = "DELETE" if path.endswith("s$") else "POST"
+    bench.server.faults = [Fault(method, path, 500)]
+    assert bench.run(**{"Batch XY": "1"}).code == 1
+    bench.engine = Bright
+    outcome = bench.run(**{"Batch XY": "3"})
+    assert outcome.code == 0
+    assert set(bench.values()) == before
+    changed = 0.95 if method == "POST" else 0.9
+    assert sorted(value["Score"] for value in bench.values().values()) == [0.9] * 8 + [changed] * 4
+    assert [file["name"] for file in bench.server.store.files.values() if file["name"].endswith("json")] == []
+
+
+def test_a_damaged_store_of_figures_is_thrown_away(bench: Bench) -> None:
+    bench.run()
+    store = bench.server.store
+    (item,) = {file["itemId"] for file in store.files.values()}
+    for content in (b"{", b"[1]", b'{"property": "other", "values": {}}'):
+        store.create_file({"parentId": item, "name": "figures.json", "size": str(len(content))}, content)
+        assert bench.run().code == 0
+        assert len(store.files) == 1
+        assert len(bench.values()) == 12
 
 
 def test_a_collection_that_may_not_be_changed_costs_the_figures_only(bench: Bench) -> None:

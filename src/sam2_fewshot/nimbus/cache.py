@@ -1,9 +1,8 @@
 """What was learned, kept with the dataset: the container that learned it is thrown away after the job.
 
-An item in the dataset's folder holds a few files, each named after what its content depends on: the examples, their
-pixels, the weights, the settings and the version of this program. A file that is missing, damaged or of something else
-is as if it were not there. So the item may be deleted at any time, and jobs that run at once at worst write the same
-file twice.
+Each file is named after what its content depends on: the examples, their pixels, the weights, the settings and the
+version of this program. A file that is missing, damaged or of something else is as if it were not there, and jobs that
+run at once at worst write the same file twice.
 """
 
 from __future__ import annotations
@@ -27,19 +26,18 @@ if TYPE_CHECKING:
 
     from sam2_fewshot.nimbus.engine import Engine
     from sam2_fewshot.nimbus.messages import Messages
-    from sam2_fewshot.nimbus.server import Server
+    from sam2_fewshot.nimbus.shelf import Shelf
     from sam2_fewshot.protocols import FrameReader
     from sam2_fewshot.records import Exemplar
     from sam2_fewshot.settings import Settings
 
-ITEM = "sam2-fewshot learned models"
 KEEP = 5
 """Files that are kept: so many sets of examples or settings can be used in turns."""
-LARGEST = 32 << 20
-"""Bytes of the largest file that is kept; the server takes files of this size in one request."""
+_SUFFIX = ".npz"
 _WARNINGS = "warnings.json"
 _NOT_LEARNED = {"similarity_threshold", "smoothing", "batch_size", "points_per_batch"}
 """Settings that what is learned does not depend on."""
+_HARMLESS = (ServerError, InputError, OSError, KeyError, TypeError, ValueError, BadZipFile)
 
 
 def content_key(exemplars: Sequence[Exemplar], model_sha256: str, settings: Settings) -> str:
@@ -77,37 +75,29 @@ class Cache:
 
     Parameters
     ----------
-    server
-        The connection.
-    dataset_id
-        The dataset's folder.
+    shelf
+        Where they are.
     messages
         Its log takes what goes wrong.
     """
 
-    def __init__(self, server: Server, dataset_id: str, messages: Messages) -> None:
-        self._server = server
-        self._dataset_id = dataset_id
+    def __init__(self, shelf: Shelf, messages: Messages) -> None:
+        self._shelf = shelf
         self._messages = messages
-        self._files: list[dict[str, Any]] = []
 
     def recall(self, key: str, engine: Engine) -> bool:
         """Let the engine take over what an earlier job learned; return whether there was anything."""
-        name = _name(key)
         try:
-            item = self._item()
-            self._files = [] if item is None else self._server.get("looking for a learned model", f"item/{item}/files")
-            found = [file for file in self._files if file.get("name") == name and 0 < file.get("size", 0) <= LARGEST]
-            if not found:
+            content = self._shelf.get(_name(key))
+            if content is None:
                 return False
-            content = self._server.get_bytes("fetching a learned model", f"file/{found[-1]['_id']}/download")
             with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder) / name
+                path = Path(folder) / _name(key)
                 path.write_bytes(content)
                 with ZipFile(path) as archive:
                     warnings = json.loads(archive.read(_WARNINGS))
                 engine.load(path)
-        except (ServerError, InputError, OSError, KeyError, TypeError, ValueError, BadZipFile) as error:
+        except _HARMLESS as error:
             self._messages.log(f"The learned model of an earlier job is not used: {error}")
             return False
         for sentence in warnings:
@@ -116,58 +106,18 @@ class Cache:
 
     def keep(self, key: str, engine: Engine, warnings: Sequence[str]) -> None:
         """Keep what the engine has learned, with its warnings about examples, and let go of what is oldest."""
-        name = _name(key)
         try:
             with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder) / name
+                path = Path(folder) / _name(key)
                 engine.save(path)
                 with ZipFile(path, "a") as archive:
                     archive.writestr(_WARNINGS, json.dumps(list(warnings)))
                 content = path.read_bytes()
-            if len(content) > LARGEST:
-                return
-            item = self._item() or self._make()
-            for file in [each for each in self._files if each.get("name") == name]:  # a damaged one
-                self._remove(file)
-            self._server.send(
-                "keeping the learned model",
-                "POST",
-                "file",
-                parameters={
-                    "parentType": "item",
-                    "parentId": item,
-                    "name": name,
-                    "size": len(content),
-                    "mimeType": "application/octet-stream",
-                },
-                data=content,
-                repeatable=True,
-            )
-            others = [file for file in self._files if file.get("name") != name]
-            others.sort(key=lambda file: str(file.get("created", "")))
-            for file in others[: max(0, len(others) + 1 - KEEP)]:
-                self._remove(file)
-        except (ServerError, InputError, OSError, KeyError, TypeError, BadZipFile) as error:
+            self._shelf.put(_name(key), content)
+            self._shelf.prune(_SUFFIX, KEEP)
+        except _HARMLESS as error:
             self._messages.log(f"What was learned is not kept for the next job: {error}")
-
-    def _item(self) -> str | None:
-        query = {"folderId": self._dataset_id, "name": ITEM, "limit": 1}
-        items = self._server.get("looking for a learned model", "item", query)
-        return str(items[0]["_id"]) if items else None
-
-    def _make(self) -> str:
-        made = self._server.send(
-            "keeping the learned model",
-            "POST",
-            "item",
-            parameters={"folderId": self._dataset_id, "name": ITEM, "reuseExisting": "true"},
-            repeatable=True,
-        )
-        return str(made["_id"])
-
-    def _remove(self, file: dict[str, Any]) -> None:
-        self._server.send("letting go of a learned model", "DELETE", f"file/{file['_id']}")
 
 
 def _name(key: str) -> str:
-    return f"{key[:32]}.npz"
+    return key[:32] + _SUFFIX

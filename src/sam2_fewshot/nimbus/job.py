@@ -20,6 +20,7 @@ from sam2_fewshot.nimbus.parameters import read_parameters
 from sam2_fewshot.nimbus.planes import BLOCK, MEMORY
 from sam2_fewshot.nimbus.results import Results
 from sam2_fewshot.nimbus.server import Patience, Refused, Server
+from sam2_fewshot.nimbus.shelf import Shelf
 from sam2_fewshot.nimbus.stopping import Stopped, stopping
 
 if TYPE_CHECKING:
@@ -125,14 +126,15 @@ def _job(api_url: str, token: str, raw: Mapping[str, Any], dataset_id: str, mean
     with Server(api_url, token, means.patience, messages.log) as server:
         dataset = NimbusDataset(server, dataset_id, request.settings, messages.warn, means.block, means.memory)
         locations = request.locations(dataset.size)
-        results = Results(server, dataset, request, messages, means.patience)
+        shelf = Shelf(server, dataset_id)
+        results = Results(server, dataset, request, messages, means.patience, shelf)
         exemplars = read_training(server, dataset, request, messages)
         results.prepare()
         messages.progress(0.01, "Loading the model", request.model)
         engine = _engine(request, means, messages)
         messages.stage(_LEARN, _FRAMES)
         messages.progress(_LEARN, "Learning the examples", f"{len(exemplars)} examples, {engine.described}")
-        _learn(server, request, exemplars, engine, messages)
+        _learn(Cache(shelf, messages), request, exemplars, engine, messages)
         failures = _frames(dataset, locations, engine, results, messages)
         results.finish()
         there = f", {results.present} were there already" if results.present else ""
@@ -159,9 +161,8 @@ def _engine(request: Request, means: Means, messages: Messages) -> Engine:
     return engine
 
 
-def _learn(server: Server, request: Request, exemplars: Sequence[Exemplar], engine: Engine, messages: Messages) -> None:
+def _learn(cache: Cache, request: Request, exemplars: Sequence[Exemplar], engine: Engine, messages: Messages) -> None:
     """Learn the examples, or take over what an earlier job has learned from the same ones."""
-    cache = Cache(server, request.dataset_id, messages)
     key = content_key(exemplars, engine.model_sha256, request.settings)
     if cache.recall(key, engine):
         messages.log("The examples were learned by an earlier job.")

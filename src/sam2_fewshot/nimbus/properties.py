@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from sam2_fewshot.errors import ServerError
 from sam2_fewshot.nimbus.server import Refused
 from sam2_fewshot.writers.names import figure
 
@@ -13,11 +15,13 @@ if TYPE_CHECKING:
 
     from sam2_fewshot.nimbus.dataset import NimbusDataset
     from sam2_fewshot.nimbus.server import Server
+    from sam2_fewshot.nimbus.shelf import Shelf
     from sam2_fewshot.protocols import Progress
     from sam2_fewshot.records import Detection
 
 NAME = "SAM2 few-shot"
 _IMAGE = "properties/none:latest"  # the server wants an image's name; none computes these values again
+_BACKUP = "figures.json"
 _CHUNK = 5000
 _SAME = 1e-3
 """Figures of the same object differ by less when it was found again by the same means."""
@@ -49,12 +53,15 @@ class Properties:
         The dataset.
     progress
         Is told when there can be no values.
+    shelf
+        Keeps the figures while they are replaced, for the case that the job is killed just then.
     """
 
-    def __init__(self, server: Server, dataset: NimbusDataset, progress: Progress) -> None:
+    def __init__(self, server: Server, dataset: NimbusDataset, progress: Progress, shelf: Shelf) -> None:
         self._server = server
         self._dataset = dataset
         self._progress = progress
+        self._shelf = shelf
         self._collection = str(dataset.view.get("configurationId") or "")
         self._id: str | None = None
         self._made: str | None = None
@@ -81,6 +88,8 @@ class Properties:
             self._id = self._registered() or self._make()
         except Refused as error:
             self._give_up(error)
+            return
+        self._restore()
 
     def add(self, new: Mapping[str, Values], present: Mapping[str, Values]) -> None:
         """Save the figures of annotations.
@@ -139,16 +148,32 @@ class Properties:
         if self._id is None or not (self._sent or self._changed):
             return
         if self._changed:
-            values = {**self._read(), **self._changed}
-            self._server.send(
-                "replacing the figures",
-                "DELETE",
-                "annotation_property_values",
-                parameters={"propertyId": self._id, "datasetId": self._dataset.id},
-            )
-            self._send(self._id, values)
+            self._replace(self._id, {**self._read(), **self._changed})
         if self._id not in self._ids():
             self._register(self._id)
+
+    def _replace(self, property_id: str, values: Mapping[str, Mapping[str, Any]]) -> None:
+        with suppress(ServerError):
+            self._shelf.put(_BACKUP, json.dumps({"property": property_id, "values": values}).encode())
+        self._server.send(
+            "replacing the figures",
+            "DELETE",
+            "annotation_property_values",
+            parameters={"propertyId": property_id, "datasetId": self._dataset.id},
+        )
+        self._send(property_id, values)
+        with suppress(ServerError):
+            self._shelf.remove(_BACKUP)
+
+    def _restore(self) -> None:
+        """Put back the figures that a job was replacing when it was killed; those that are there win over them."""
+        with suppress(ServerError, ValueError, TypeError, KeyError, AttributeError):
+            content = self._shelf.get(_BACKUP)
+            kept = json.loads(content) if content else {}
+            if kept.get("property") == self._id:
+                self._send(str(self._id), dict(kept["values"]))
+        with suppress(ServerError):
+            self._shelf.remove(_BACKUP)
 
     def _settle(self) -> None:
         """Agree on one property with jobs that began at the same time; the list of them is replaced as a whole."""

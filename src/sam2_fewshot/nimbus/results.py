@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sam2_fewshot.nimbus.dataset import NimbusDataset
     from sam2_fewshot.nimbus.parameters import Request
     from sam2_fewshot.nimbus.server import Server
+    from sam2_fewshot.nimbus.shelf import Shelf
     from sam2_fewshot.protocols import Progress
     from sam2_fewshot.records import Detection, Location
 
@@ -68,10 +69,18 @@ class Results:
         Is told what the server refuses.
     patience
         How long to look for what an unanswered request has done.
+    shelf
+        Keeps figures while they are replaced.
     """
 
     def __init__(
-        self, server: Server, dataset: NimbusDataset, request: Request, progress: Progress, patience: Patience
+        self,
+        server: Server,
+        dataset: NimbusDataset,
+        request: Request,
+        progress: Progress,
+        patience: Patience,
+        shelf: Shelf,
     ) -> None:
         self._server = server
         self._dataset = dataset
@@ -80,7 +89,7 @@ class Results:
         self._patience = patience
         self._channel = request.result_channel(dataset.size)
         self._existing = Existing(server, dataset.id, request.output_tags)
-        self._properties = Properties(server, dataset, progress)
+        self._properties = Properties(server, dataset, progress, shelf)
         self._connections = Connections(server, dataset.id, request.connect_to, patience)
         self._refused = 0
         self._lost = False

@@ -221,7 +221,13 @@ class Server:
         try:
             with self.telling(doing):
                 return self._client.girder.sendRestRequest(
-                    method, path, parameters=dict(parameters or {}), json=body, data=data
+                    method,
+                    path,
+                    parameters=dict(parameters or {}),
+                    json=body,
+                    data=data,
+                    # Without it the server takes bytes for a form.
+                    headers=None if data is None else {"Content-Type": "application/octet-stream"},
                 )
         finally:
             self._session.repeat_posts = False

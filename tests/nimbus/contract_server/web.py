@@ -195,6 +195,8 @@ class _Handler(BaseHTTPRequestHandler):
         path = unquote(split.path).removeprefix(ROOT).strip("/")
         query = dict(parse_qsl(split.query, keep_blank_values=True))
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if path == "file" and self.headers.get("Content-Type") != "application/octet-stream":
+            body = b""  # bytes without a type are read as a form, and are gone
         server.seen.append(Seen(self.command, path, query))
         fault = next((each.what for each in server.faults if each.befalls(self.command, path)), None)
         if callable(fault):
