@@ -130,7 +130,7 @@ def interface(checkpoints: Sequence[str]) -> dict[str, dict[str, Any]]:
         "tooltip": "Tag of objects that are not wanted, such as wrong finds of an earlier run. May stay empty.",
     }
     fields.update(settings[first:])
-    return {name: {**field, "displayOrder": place} for place, (name, field) in enumerate(fields.items())}
+    return {name: {**field, "displayOrder": place} for place, (name, field) in enumerate(fields.items(), 1)}
 
 
 def present_checkpoints() -> list[str]:
