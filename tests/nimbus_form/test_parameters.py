@@ -172,7 +172,7 @@ def test_no_training_tag(value):
 
 @pytest.mark.parametrize("raw", [{}, {"workerInterface": None}])
 def test_no_form_at_all(raw):
-    with pytest.raises(SettingsError, match="^Training Tag is empty"):
+    with pytest.raises(SettingsError, match=r"^Training Tag is empty"):
         read(raw)
 
 
