@@ -14,9 +14,6 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-TOKEN = "kR7secretTokenOfAUser"
-CHECKPOINTS = ["sam2.1_hiera_base_plus.pt", "sam2.1_hiera_tiny.pt", "sam2.1_hiera_micro.pt"]
-
 
 @dataclass
 class Posted:

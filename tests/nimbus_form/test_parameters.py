@@ -170,6 +170,12 @@ def test_no_training_tag(value):
         with_form(Training_Tag=value)
 
 
+@pytest.mark.parametrize("raw", [{}, {"workerInterface": None}])
+def test_no_form_at_all(raw):
+    with pytest.raises(SettingsError, match=r"^Training Tag is empty"):
+        read(raw)
+
+
 @pytest.mark.parametrize("value", [3, {"tags": ["a"]}, [1], [None], ["a", ["b"]]])
 @pytest.mark.parametrize("title", ["Training Tag", "Negative Tag"])
 def test_what_is_no_tag(title, value):
@@ -317,7 +323,7 @@ def test_connecting(job, value, expected):
 def test_switches_and_texts():
     from pydantic import BaseModel, Field
 
-    from sam2_fewshot.nimbus.parameters import setting_value
+    from sam2_fewshot.nimbus.values import setting_value
 
     class Later(BaseModel):
         show: bool = Field(True, title="Show")

@@ -77,8 +77,9 @@ def kind_of(field: FieldInfo) -> Kind:
         parts = [field.annotation]
     optional = union and NoneType in get_args(field.annotation)
     if len(parts) == 1:
-        if get_origin(parts[0]) is Literal:
-            return Kind(str, tuple(str(choice) for choice in get_args(parts[0])), optional)
+        choices = get_args(parts[0]) if get_origin(parts[0]) is Literal else ()
+        if choices and all(isinstance(choice, str) for choice in choices):
+            return Kind(str, choices, optional)
         if parts[0] in (int, float, bool, str):
             return Kind(parts[0], (), optional)
     raise TypeError(f"The form has no field for a setting of the type {field.annotation}.")
@@ -130,7 +131,7 @@ def interface(checkpoints: Sequence[str]) -> dict[str, dict[str, Any]]:
         "tooltip": "Tag of objects that are not wanted, such as wrong finds of an earlier run. May stay empty.",
     }
     fields.update(settings[first:])
-    return {name: {**field, "displayOrder": place} for place, (name, field) in enumerate(fields.items())}
+    return {name: {**field, "displayOrder": place} for place, (name, field) in enumerate(fields.items(), 1)}
 
 
 def present_checkpoints() -> list[str]:

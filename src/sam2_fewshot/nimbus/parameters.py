@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from sam2_fewshot.errors import SettingsError
-from sam2_fewshot.nimbus.form import (
-    BATCH_FIELDS,
-    HOW_TO,
-    MODEL,
-    NEGATIVE_TAG,
-    TRAINING_TAG,
-    kind_of,
-)
+from sam2_fewshot.nimbus.form import BATCH_FIELDS, HOW_TO, MODEL, NEGATIVE_TAG, TRAINING_TAG
+from sam2_fewshot.nimbus.values import chosen, index_in, quoted, refusal, setting_value, tags_in
 from sam2_fewshot.readers.ranges import parse_range
 from sam2_fewshot.records import Location
 from sam2_fewshot.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from pydantic.fields import FieldInfo
-
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-_TOO_LARGE = 1e15  # beyond all ranges; NaN and infinity fail this as well
-_LONGEST_QUOTE = 60
 _ORIGIN = Location()
 
 
@@ -149,14 +137,9 @@ def read_parameters(raw: Mapping[str, Any], dataset_id: str, checkpoints: Sequen
     SettingsError
         If a value cannot be used. The message names the field and the value.
     """
-    given = raw.get("workerInterface")
-    form: Mapping[str, Any] = {} if given is None else given
-    if not isinstance(form, dict):
-        raise _bad("workerInterface", form, "must be an object with the form's values by their field names")
-    remarks = []
-    training = _tags(form.get(TRAINING_TAG), TRAINING_TAG)
-    negative = _tags(form.get(NEGATIVE_TAG), NEGATIVE_TAG)
-    output = _tags(raw.get("tags"), "tags")
+    form = _form(raw.get("workerInterface"))
+    training = tags_in(form.get(TRAINING_TAG), TRAINING_TAG)
+    negative = tags_in(form.get(NEGATIVE_TAG), NEGATIVE_TAG)
     if not training:
         raise SettingsError(
             f"{TRAINING_TAG} is empty. Outline 5 to 20 typical objects, give them a tag, and choose that tag in the "
@@ -164,47 +147,61 @@ def read_parameters(raw: Mapping[str, Any], dataset_id: str, checkpoints: Sequen
         )
     if both := [tag for tag in training if tag in negative]:
         raise SettingsError(
-            f"{_quoted(both[0])} is given as {TRAINING_TAG} and as {NEGATIVE_TAG}. Take it out of one of them."
+            f"{quoted(both[0])} is given as {TRAINING_TAG} and as {NEGATIVE_TAG}. Take it out of one of them."
         )
+    tile = _position(raw.get("tile"), "tile")
+    xy, z, time = (_range_text(form.get(field), field) for field in BATCH_FIELDS)
+    request = Request(
+        dataset_id=dataset_id,
+        settings=_settings(form),
+        model=chosen(form[MODEL], MODEL, checkpoints) if MODEL in form else checkpoints[0],
+        training_tags=training,
+        negative_tags=negative,
+        output_tags=tags_in(raw.get("tags"), "tags"),
+        channel=index_in(raw.get("channel"), "channel"),
+        tile=tile,
+        assignment=tile if raw.get("assignment") is None else _position(raw["assignment"], "assignment"),
+        connect_to=_connect_to(raw.get("connectTo")),
+        batch=(xy, z, time),
+    )
+    return replace(request, remarks=(*_remarks(request), *_unknown(form)))
+
+
+def _form(value: object) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise refusal("workerInterface", value, "must be an object with the form's values by their field names")
+    return value
+
+
+def _remarks(request: Request) -> Iterator[str]:
+    """Yield what is allowed but hardly meant."""
     for tags, field, effect in (
-        (training, TRAINING_TAG, "as an example"),
-        (negative, NEGATIVE_TAG, "as an example of what is not wanted"),
+        (request.training_tags, TRAINING_TAG, "as an example"),
+        (request.negative_tags, NEGATIVE_TAG, "as an example of what is not wanted"),
     ):
-        if own := [tag for tag in output if tag in tags]:
-            remarks.append(
-                f"The found objects get the tag {_quoted(own[0])}, which is also the {field}: the next run will take "
+        if own := [tag for tag in request.output_tags if tag in tags]:
+            yield (
+                f"The found objects get the tag {quoted(own[0])}, which is also the {field}: the next run will take "
                 f"every one of them {effect}. Give the tool another tag for its results."
             )
-    tile = _position(raw.get("tile"), "tile")
-    assignment = _position(raw.get("assignment"), "assignment") if raw.get("assignment") is not None else tile
-    xy, z, time = (_range_text(form.get(field), field) for field in BATCH_FIELDS)
-    if assignment != tile and not (xy and z and time):
-        remarks.append(
-            f"The job was assigned to {_place(assignment)} but posted from {_place(tile)}. Where a Batch field is "
-            "empty, the latter counts."
+    if request.assignment != request.tile and not all(request.batch):
+        yield (
+            f"The job was assigned to {_place(request.assignment)} but posted from {_place(request.tile)}. Where a "
+            "Batch field is empty, the latter counts."
         )
+
+
+def _unknown(form: Mapping[str, Any]) -> Iterator[str]:
     known = {HOW_TO, TRAINING_TAG, NEGATIVE_TAG, MODEL, *BATCH_FIELDS}
     known.update(str(field.title) for field in Settings.model_fields.values())
     if unknown := [str(name) for name in form if name not in known]:
-        names = ", ".join(_quoted(name) for name in unknown[:5]) + (", …" if unknown[5:] else "")
-        remarks.append(
-            f"The tool was saved with values that this version of the worker does not know, and they have no effect: "
+        names = ", ".join(quoted(name) for name in unknown[:5]) + (", …" if unknown[5:] else "")
+        yield (
+            "The tool was saved with values that this version of the worker does not know, and they have no effect: "
             f"{names}."
         )
-    return Request(
-        dataset_id=dataset_id,
-        settings=_settings(form),
-        model=_chosen(form[MODEL], MODEL, checkpoints) if MODEL in form else checkpoints[0],
-        training_tags=training,
-        negative_tags=negative,
-        output_tags=output,
-        channel=_index(raw.get("channel"), "channel"),
-        tile=tile,
-        assignment=assignment,
-        connect_to=_connect_to(raw.get("connectTo")),
-        batch=(xy, z, time),
-        remarks=tuple(remarks),
-    )
 
 
 def _settings(form: Mapping[str, Any]) -> Settings:
@@ -217,87 +214,13 @@ def _settings(form: Mapping[str, Any]) -> Settings:
     return Settings(**values)
 
 
-def setting_value(value: object, field: FieldInfo) -> object:
-    """Return a setting's value as Settings takes it; None to leave it at its default.
-
-    Parameters
-    ----------
-    value
-        What the form has for it, perhaps as text.
-    field
-        The setting.
-
-    Raises
-    ------
-    SettingsError
-        If it is of another kind, or not among the choices. Ranges are left to Settings.
-    """
-    kind = kind_of(field)
-    title = str(field.title)
-    blank = value is None or (isinstance(value, str) and not value.strip())
-    if kind.choices:
-        return None if blank and kind.optional else _chosen(value, title, kind.choices)
-    if blank:
-        return None
-    if kind.type is bool:
-        return _switch(value, title)
-    if kind.type is str:
-        if not isinstance(value, str):
-            raise _bad(title, value, "must be a text")
-        return value
-    number = _number_in(value)
-    if number is None:
-        raise _bad(title, value, "must be a number, such as 30 or 0.5")
-    return number
-
-
-def _number_in(value: object) -> int | float | None:
-    """Return a number if the value is one or the text of one, None if it is not."""
-    number = value
-    if isinstance(value, str) and len(value) <= _LONGEST_QUOTE:
-        text = value.strip()
-        if _NUMBER.fullmatch(text):
-            number = int(text) if text.lstrip("+-").isdecimal() else float(text)
-    if isinstance(number, (int, float)) and not isinstance(number, bool) and abs(number) < _TOO_LARGE:
-        return number
-    return None
-
-
-def _switch(value: object, title: str) -> bool:
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, str) and value.strip().lower() in ("true", "false"):
-        return value.strip().lower() == "true"
-    raise _bad(title, value, "must be true or false")
-
-
-def _chosen(value: object, title: str, items: Sequence[str]) -> str:
-    """Return a select's value. One that is not offered is refused and never replaced: the results would differ."""
-    if isinstance(value, str) and value in items:
-        return value
-    said = "is empty" if value is None or value == "" else f"is {_quoted(value)}, which this worker does not offer"
-    raise SettingsError(
-        f"{title} {said}. Choose again in the tool's settings and save the tool; there are: {', '.join(items)}."
-    )
-
-
-def _tags(value: object, field: str) -> tuple[str, ...]:
-    """Return the tags, each once; an empty one is none."""
-    if value is None:
-        return ()
-    listed = [value] if isinstance(value, str) else value
-    if not isinstance(listed, list) or not all(isinstance(tag, str) for tag in listed):
-        raise _bad(field, value, "must be a list of tags")
-    return tuple(dict.fromkeys(tag for tag in listed if tag.strip()))
-
-
 def _range_text(value: object, field: str) -> str:
     if value is None:
         return ""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str):
-        raise _bad(field, value, "must be a text like '1-3, 5' or 'all'")
+        raise refusal(field, value, "must be a text like '1-3, 5' or 'all'")
     return value if value.strip(" ,\t\r\n") else ""
 
 
@@ -316,39 +239,20 @@ def _position(value: object, field: str) -> Location:
     if value is None:
         return Location()
     if not isinstance(value, dict):
-        raise _bad(field, value, "must be an object with XY, Z and Time")
+        raise refusal(field, value, "must be an object with XY, Z and Time")
     hint = " (ranges of frames go into the Batch fields)"
-    xy, z, time = (_index(value.get(axis), f"{field} {axis}", hint) or 0 for axis in ("XY", "Z", "Time"))
+    xy, z, time = (index_in(value.get(axis), f"{field} {axis}", hint) or 0 for axis in ("XY", "Z", "Time"))
     return Location(xy, z, time)
-
-
-def _index(value: object, field: str, hint: str = "") -> int | None:
-    """Return a number counted from 0; None for none."""
-    if value is None or value == "":
-        return None
-    number = _number_in(value)
-    if number is None or number != int(number) or number < 0:
-        raise _bad(field, value, f"must be a whole number, counted from 0{hint}")
-    return int(number)
 
 
 def _connect_to(value: object) -> ConnectTo | None:
     if value is None:
         return None
     if not isinstance(value, dict):
-        raise _bad("connectTo", value, "must be an object with tags and channel")
-    tags = _tags(value.get("tags"), "connectTo tags")
-    return ConnectTo(tags, _index(value.get("channel"), "connectTo channel")) if tags else None
+        raise refusal("connectTo", value, "must be an object with tags and channel")
+    tags = tags_in(value.get("tags"), "connectTo tags")
+    return ConnectTo(tags, index_in(value.get("channel"), "connectTo channel")) if tags else None
 
 
 def _place(location: Location) -> str:
     return f"XY {location.xy + 1}, Z {location.z + 1}, Time {location.time + 1}"
-
-
-def _bad(field: str, value: object, must: str) -> SettingsError:
-    return SettingsError(f"{field} is {_quoted(value)}, but it {must}.")
-
-
-def _quoted(value: object) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= _LONGEST_QUOTE else shown[:_LONGEST_QUOTE] + "…"
