@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from sam2_fewshot.protocols import FrameReader
     from sam2_fewshot.records import Detection
 
-BUSY = [502, 503, 504, 429]
-
 
 def complete(bench: Bench) -> None:
     """All twelve finds are there once, each with its figures."""
@@ -31,7 +29,7 @@ def complete(bench: Bench) -> None:
     assert set(bench.values()) == {each["_id"] for each in bench.found()}
 
 
-@pytest.mark.parametrize("what", [*BUSY, "drop", "late 503", "lost"])
+@pytest.mark.parametrize("what", [503, "drop", "late 503", "lost"])
 @pytest.mark.parametrize(
     ("method", "path"),
     [
@@ -59,6 +57,36 @@ def test_what_fails_once_or_loses_its_answer_is_neither_lost_nor_doubled(
     children = [connection["childId"] for connection in bench.server.store.connections.values()]
     on_first = [each["_id"] for each in bench.found() if each["location"]["XY"] == 0]
     assert sorted(children) == sorted(on_first)
+
+
+@pytest.mark.parametrize("status", [502, 504, 429])
+def test_other_ways_to_be_busy(bench: Bench, status: int) -> None:
+    bench.server.faults = [
+        Fault(method, path, status)
+        for method, path in [("GET", "region"), ("POST", "upenn_annotation/multiple"), ("PUT", "metadata")]
+    ]
+    assert bench.run().code == 0
+    complete(bench)
+
+
+def test_a_hiccup_while_reading_is_asked_again(bench: Bench) -> None:
+    bench.server.faults = [Fault("GET", "region", 500, times=2, skip=1)]
+    assert bench.run().code == 0
+    complete(bench)
+
+
+def test_a_proxy_that_takes_only_small_requests_gets_small_ones(bench: Bench) -> None:
+    store = bench.server.store
+    create = store.create_annotations
+
+    def narrow(documents: Any) -> Any:
+        if len(documents) > 3:
+            raise Problem(413, "<html>Request Entity Too Large</html>", "text/html")
+        return create(documents)
+
+    store.create_annotations = narrow  # type: ignore[method-assign]
+    assert bench.run().code == 0
+    complete(bench)
 
 
 def test_half_of_the_list_stored_before_the_server_dies_is_completed(bench: Bench) -> None:
@@ -135,7 +163,7 @@ def test_a_dataset_deleted_half_way_ends_in_a_sentence(bench: Bench) -> None:
 
 def test_frames_whose_pixels_fail_are_named_and_the_others_done(bench: Bench) -> None:
     bench.form["Batch XY"] = "1-3"
-    bench.server.faults = [Fault("GET", "tiles/region", 500, skip=1)]
+    bench.server.faults = [Fault("GET", "tiles/region", 500, times=3, skip=1)]
     outcome = bench.run()
     assert outcome.code == 1
     assert outcome.error.startswith("1 of 3 frames could not be done: XY 2: NimbusImage had an error of its own")

@@ -9,7 +9,7 @@ from contract_server.bench import DISCS, Bright, ring
 from contract_server.web import Fault
 from shapely import Polygon
 
-from sam2_fewshot.nimbus.annotations import geometry_of, location_of
+from sam2_fewshot.nimbus.annotations import geometry, location_of, points_of
 from sam2_fewshot.nimbus.properties import NAME
 from sam2_fewshot.records import Detection, Location
 
@@ -179,7 +179,7 @@ def test_requests_stay_few(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    ("document", "geometry"),
+    ("document", "extent"),
     [
         ({"shape": "line", "coordinates": ring(5, 5)}, None),
         ({"shape": "polygon", "coordinates": [{"x": 1, "y": "b"}]}, None),
@@ -192,10 +192,10 @@ def test_requests_stay_few(bench: Bench) -> None:
         ),
     ],
 )
-def test_odd_annotations_have_no_extent(document: dict[str, Any], geometry: Polygon | None) -> None:
-    found = geometry_of(document)
-    assert (found is None) == (geometry is None)
-    assert geometry is None or (found is not None and found.equals(geometry))
+def test_odd_annotations_have_no_extent(document: dict[str, Any], extent: Polygon | None) -> None:
+    found = geometry(document["shape"], points_of(document))
+    assert (found is None) == (extent is None)
+    assert extent is None or (found is not None and found.equals(extent))
 
 
 def test_odd_locations() -> None:

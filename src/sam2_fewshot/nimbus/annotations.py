@@ -15,6 +15,7 @@ from sam2_fewshot.records import Location
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from numpy.typing import NDArray
     from shapely.geometry.base import BaseGeometry
 
     from sam2_fewshot.nimbus.server import Server
@@ -73,31 +74,38 @@ def tags_of(document: Document) -> tuple[str, ...]:
     return words(document.get("tags"))
 
 
-def geometry_of(document: Document) -> BaseGeometry | None:
-    """Return an annotation's shape in image pixels ``(x, y)``; None for lines and what has no extent."""
-    points = points_of(document)
-    shape = document.get("shape")
-    if not points:
+def geometry(shape: object, points: NDArray[np.float64]) -> BaseGeometry | None:
+    """Return an annotation's extent in image pixels ``(x, y)``; None for lines and what has no extent.
+
+    Parameters
+    ----------
+    shape
+        The annotation's shape.
+    points
+        Its vertices (n, 2), as :func:`points_of` gives them.
+    """
+    if not len(points):
         return None
     if shape == "point":
         return Point(points[0])
     if shape == "rectangle" and len(points) == 2:
-        (xa, ya), (xb, yb) = points
-        return box(min(xa, xb), min(ya, yb), max(xa, xb), max(ya, yb))
+        outline: Polygon = box(*points.min(axis=0), *points.max(axis=0))
+        return outline
     if shape in ("polygon", "rectangle") and len(points) >= 3:
         return valid_polygon(Polygon(points))
     return None
 
 
-def points_of(document: Document) -> tuple[tuple[float, float], ...]:
-    """Return an annotation's vertices ``(x, y)``; none when one of them is no pair of finite numbers."""
+def points_of(document: Document) -> NDArray[np.float64]:
+    """Return an annotation's vertices ``(x, y)`` (n, 2); none when one of them is no pair of finite numbers."""
     found = []
     for entry in document.get("coordinates") or ():
         x, y = (number(entry.get(axis)) for axis in "xy") if isinstance(entry, dict) else (None, None)
-        if x is None or y is None or not np.isfinite([x, y]).all():
-            return ()
+        if x is None or y is None:
+            return np.zeros((0, 2))
         found.append((x, y))
-    return tuple(found)
+    points = np.array(found, np.float64).reshape(-1, 2)
+    return points if np.isfinite(points).all() else points[:0]
 
 
 def polygon_document(

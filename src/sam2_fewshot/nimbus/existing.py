@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
+import numpy as np
 import shapely
 from shapely import Point, Polygon, STRtree
 
-from sam2_fewshot.nimbus.annotations import geometry_of, list_annotations, location_of, points_of, tags_of
+from sam2_fewshot.nimbus.annotations import geometry, list_annotations, location_of, points_of, tags_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from numpy.typing import NDArray
     from shapely.geometry.base import BaseGeometry
 
     from sam2_fewshot.nimbus.annotations import Document
@@ -26,28 +28,26 @@ SAME_OBJECT = 0.5
 _SLACK = 2
 """Seconds by which ids of several server processes may be out of order: an id begins with the second it was made."""
 
-Points = tuple[tuple[float, float], ...]
-
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Known:
-    """An annotation that is there.
+    """An annotation that is there. Millions of them fit into memory.
 
     Parameters
     ----------
     id
         The server's id.
+    shape
+        The annotation's shape.
     points
-        Its vertices as stored.
-    geometry
-        Its area, or a point.
+        Its vertices (n, 2) as stored.
     own
         Whether this job has made it.
     """
 
     id: str
-    points: Points
-    geometry: BaseGeometry
+    shape: str
+    points: NDArray[np.float64]
     own: bool
 
 
@@ -116,12 +116,11 @@ class Existing:
         for known in self._known.values():
             own = [item for item in known.values() if item.own]
             others = [item for item in known.values() if not item.own and item.id in self._arrived]
-            areas = [item for item in own if isinstance(item.geometry, Polygon)]
-            for item, other in zip(
-                areas, match([cast("Polygon", each.geometry) for each in areas], others), strict=True
-            ):
-                if other is not None:
-                    yield item, other
+            if own and others:
+                outlines = [Polygon(item.points) for item in own]
+                for item, other in zip(own, match(outlines, others), strict=True):
+                    if other is not None:
+                        yield item, other
 
     def add_own(self, annotation_id: str, document: Document) -> None:
         """Take note of an annotation that this job has made."""
@@ -157,10 +156,10 @@ class Existing:
 
     def _note(self, key: str, document: Document) -> Known | None:
         self._ids.add(key)
-        location, geometry = location_of(document), geometry_of(document)
-        if location is None or geometry is None:
+        location, points = location_of(document), points_of(document)
+        if location is None or not len(points):
             return None
-        known = Known(key, points_of(document), geometry, key in self._own)
+        known = Known(key, str(document.get("shape")), points, key in self._own)
         self._known[location][key] = known
         return known
 
@@ -170,31 +169,32 @@ def match(polygons: Sequence[Polygon], known: Sequence[Known]) -> list[Known | N
 
     An area matches at an IoU of :data:`SAME_OBJECT`, a point when it lies in the outline.
     """
-    if not known:
+    there = [(item, extent) for item in known if (extent := geometry(item.shape, item.points)) is not None]
+    if not there:
         return [None] * len(polygons)
-    tree = STRtree([item.geometry for item in known])
+    tree = STRtree([extent for _, extent in there])
     found: list[Known | None] = []
     for polygon in polygons:
-        near = [known[int(i)] for i in tree.query(polygon, predicate="intersects")]
-        best = max(near, key=lambda item: alike(polygon, item), default=None)
-        found.append(best if best is not None and alike(polygon, best) >= SAME_OBJECT else None)
+        near = [there[int(i)] for i in tree.query(polygon, predicate="intersects")]
+        best = max(((alike(polygon, *each), each[0].id, each[0]) for each in near), default=None)
+        found.append(best[2] if best is not None and best[0] >= SAME_OBJECT else None)
     return found
 
 
-def alike(polygon: Polygon, known: Known) -> float:
+def alike(polygon: Polygon, known: Known, extent: BaseGeometry) -> float:
     """Return the IoU of an outline and an annotation; 1 for a point inside of it, and 2 for the very same vertices."""
-    if known.points == vertices(polygon):
+    if np.array_equal(known.points, vertices(polygon)):
         return 2.0
-    if isinstance(known.geometry, Point):
-        return float(polygon.covers(known.geometry))
-    shared = shapely.intersection(polygon, known.geometry).area
-    total = polygon.area + known.geometry.area - shared
+    if isinstance(extent, Point):
+        return float(polygon.covers(extent))
+    shared = shapely.intersection(polygon, extent).area
+    total = polygon.area + extent.area - shared
     return float(shared / total) if total else 0.0
 
 
-def vertices(polygon: Polygon) -> Points:
-    """Return an outline's vertices as they are stored, the first one not repeated."""
-    return tuple((float(x), float(y)) for x, y, *_ in polygon.exterior.coords[:-1])
+def vertices(polygon: Polygon) -> NDArray[np.float64]:
+    """Return an outline's vertices (n, 2) as they are stored, the first one not repeated."""
+    return np.asarray(polygon.exterior.coords, np.float64)[:-1, :2]
 
 
 def _before(newest: str) -> str | None:

@@ -24,7 +24,8 @@ BLOCK = 4096
 """Longest side of what is fetched at a time, in pixels; the server draws a region as a whole in its memory."""
 MEMORY = 1 << 30
 """Bytes of planes that are kept."""
-_HISTOGRAM_SIDE = 2048
+_OVERVIEW = 2048
+"""Longest side of what intensities of larger planes are measured on; the app's histogram is of this size."""
 _FULL_RANGE = ChannelStyle(mode="range", black=0.0, white=100.0)
 # What an array's pickle names. Anything else could run code here.
 _ALLOWED = {
@@ -67,8 +68,7 @@ class Planes:
         self._memory = memory
         self._kept: OrderedDict[Key, NDArray[Any]] = OrderedDict()
         self._bytes = 0
-        self._ranges: dict[int, Limits | None] = {}
-        self._overviews: dict[int, NDArray[Any]] = {}
+        self._limits: dict[tuple[int, ChannelStyle], Limits | None] = {}
 
     @property
     def in_one(self) -> bool:
@@ -123,44 +123,33 @@ class Planes:
         """
         if style.mode == "absolute":
             return style.black, style.white
-        if style.mode == "percentile":
-            return contrast(self.read([frame]) if self.in_one else self._overview(frame), style)
-        if frame not in self._ranges:
-            self._ranges[frame] = self._range(frame)
-        ends = self._ranges[frame]
-        if ends is None:
-            return None
-        low, high = ends
+        ends = ChannelStyle(mode="percentile", black=style.black, white=style.white)
+        key = frame, ends if style.mode == "percentile" else _FULL_RANGE
+        if key not in self._limits:
+            self._limits[key] = self._measure(*key)
+        found = self._limits[key]
+        if found is None or style.mode == "percentile":
+            return found
+        low, high = found
         black, white = (low + share / 100 * (high - low) for share in (style.black, style.white))
         whole = float(low).is_integer() and float(high).is_integer() and high - low > 1
         # scaleLinear().rangeRound() in the app rounds halves up.
         return (float(np.floor(black + 0.5)), float(np.floor(white + 0.5))) if whole else (black, white)
 
-    def _range(self, frame: int) -> Limits | None:
-        if max(self.shape) <= _HISTOGRAM_SIDE and self.in_one:
-            return contrast(self.read([frame]), _FULL_RANGE)
-        # The very request of the app, so that its cached answer serves here too.
-        answer = self._server.get(
-            "reading an image's histogram",
-            f"{self._path}/histogram",
-            {
-                "frame": frame,
-                "bins": 4096,
-                "width": _HISTOGRAM_SIDE,
-                "height": _HISTOGRAM_SIDE,
-                "resample": "false",
-                "cache": "none",
-            },
-        )
-        if not answer:
-            return contrast(self._overview(frame), _FULL_RANGE)
-        return float(answer[0]["min"]), float(answer[0]["max"])
-
-    def _overview(self, frame: int) -> NDArray[Any]:
-        """Return a plane made smaller by the server, from which percentiles of a large plane are taken."""
-        if frame not in self._overviews:
-            self._overviews[frame] = self._fetch(frame, {"width": _HISTOGRAM_SIDE, "height": _HISTOGRAM_SIDE}, None)
-        return self._overviews[frame]
+    def _measure(self, frame: int, style: ChannelStyle) -> Limits | None:
+        if self.in_one and (style.mode == "percentile" or max(self.shape) <= _OVERVIEW):
+            return contrast(self.read([frame]), style)
+        if style.mode == "range":
+            # The very request of the app, so that its cached answer serves here too.
+            query = {"frame": frame, "bins": 4096, "width": _OVERVIEW, "height": _OVERVIEW}
+            answer = self._server.get(
+                "reading an image's histogram",
+                f"{self._path}/histogram",
+                {**query, "resample": "false", "cache": "none"},
+            )
+            if answer:
+                return float(answer[0]["min"]), float(answer[0]["max"])
+        return contrast(self._fetch(frame, {"width": _OVERVIEW, "height": _OVERVIEW}, None), style)
 
     def _get(self, key: Key) -> NDArray[Any]:
         if key in self._kept:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 NAME = "SAM2 few-shot"
 _IMAGE = "properties/none:latest"  # the server wants an image's name; none computes these values again
 _BACKUP = "figures.json"
-_CHUNK = 5000
+_CHUNK = 1000
 _SAME = 1e-3
 """Figures of the same object differ by less when it was found again by the same means."""
 

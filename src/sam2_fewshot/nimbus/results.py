@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 MOST_ANNOTATIONS = 1000
 MOST_VERTICES = 100_000
 """In one request; 5,000 outlines of 40 vertices in one were fine on a small server."""
+_APART = frozenset({400, 413})
+"""One of the annotations is refused, or all together are too large for a proxy in between."""
 _MOST_REFUSED = 20
 """So many annotations refused one by one are no slip in a single one."""
 
@@ -125,7 +127,7 @@ class Results:
         twins = {
             known.id: values_of(item)
             for item, known in zip(sendable, found, strict=True)
-            if known is not None and known.points == vertices(item.polygon)
+            if known is not None and np.array_equal(known.points, vertices(item.polygon))
         }
         self._properties.add(values, twins)
         self._connections.connect(created, list(twins))
@@ -161,7 +163,7 @@ class Results:
         try:
             answer = self._server.send("saving annotations", "POST", "upenn_annotation/multiple", documents)
         except Refused as error:
-            if error.status != 400:
+            if error.status not in _APART:
                 raise
             return self._create_apart(documents, error)
         except Unanswered as error:
@@ -208,7 +210,7 @@ class Results:
             except Unanswered:
                 continue
             except Refused as refused:
-                if refused.status != 400:
+                if refused.status not in _APART:
                     raise
                 sent = iter(self._create_apart(missing, refused))
             else:
@@ -227,7 +229,7 @@ class Results:
         location = location_of(document)
         points = points_of(document)
         for known in self._existing.on(location) if location else ():
-            if known.points == points:
+            if np.array_equal(known.points, points):
                 self._existing.add_own(known.id, document)
                 return known.id
         return None
@@ -240,7 +242,7 @@ class Results:
         """
         doomed, heirs = [], {}
         for own, other in list(self._existing.rivals()):
-            same = own.points == other.points
+            same = np.array_equal(own.points, other.points)
             if other.id < own.id:
                 doomed.append(own.id)
                 self.new -= 1

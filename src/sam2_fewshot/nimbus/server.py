@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _BUSY = frozenset({429, 502, 503, 504})
 _REPEATABLE = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS"})
+_MOST_ERRORS = 2
+"""So many times a reading request that ended in a 500 is sent again; a database may have hiccups."""
 _LONGEST_REASON = 300
 
 
@@ -93,6 +95,7 @@ class _PatientSession(requests.Session):
         kwargs.setdefault("timeout", (self._patience.connect, self._patience.read))
         repeatable = method.upper() in _REPEATABLE or self.repeat_posts
         waits = self._patience.waits()
+        errors = 0
         while True:
             self.count += 1
             try:
@@ -103,10 +106,13 @@ class _PatientSession(requests.Session):
                     raise
                 trouble = "does not answer"
             else:
-                wait = next(waits, None) if response.status_code in _BUSY and repeatable else None
+                status = response.status_code
+                errors += status == 500
+                again = repeatable and (status in _BUSY or (method.upper() == "GET" and 0 < errors <= _MOST_ERRORS))
+                wait = next(waits, None) if again and not response.ok else None
                 if wait is None:
                     return response
-                trouble = f"is busy ({response.status_code})"
+                trouble = f"is busy ({status})"
             self._log(f"The server {trouble}; trying again in {wait:g} s.")
             time.sleep(wait)
 
