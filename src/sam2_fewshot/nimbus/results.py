@@ -19,6 +19,7 @@ from sam2_fewshot.nimbus.connections import Connections
 from sam2_fewshot.nimbus.existing import Existing, match, vertices
 from sam2_fewshot.nimbus.properties import Properties, values_of
 from sam2_fewshot.nimbus.server import Patience, Refused, Unanswered
+from sam2_fewshot.records import Location
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from sam2_fewshot.nimbus.server import Server
     from sam2_fewshot.nimbus.shelf import Shelf
     from sam2_fewshot.protocols import Progress
-    from sam2_fewshot.records import Detection, Location
+    from sam2_fewshot.records import Detection
 
 MOST_ANNOTATIONS = 1000
 MOST_VERTICES = 100_000
@@ -201,7 +202,7 @@ class Results:
         for wait in self._patience.waits():
             time.sleep(wait)
             self._existing.update(force=True)
-            ids = [self._claim(document) for document in documents]
+            ids = self._claim(documents)
             missing = [document for document, key in zip(documents, ids, strict=True) if key is None]
             if not missing:
                 return [*ids]
@@ -224,15 +225,19 @@ class Results:
             return complete
         raise error
 
-    def _claim(self, document: Document) -> str | None:
-        """Return the id of an annotation of ours that was stored although its answer got lost."""
-        location = location_of(document)
-        points = points_of(document)
-        for known in self._existing.on(location) if location else ():
-            if np.array_equal(known.points, points):
-                self._existing.add_own(known.id, document)
-                return known.id
-        return None
+    def _claim(self, documents: Sequence[Document]) -> list[str | None]:
+        """Return the ids of annotations of ours that were stored although their answer got lost."""
+        places = {location for document in documents if (location := location_of(document))}
+        there = {
+            (location, known.points.tobytes()): known.id for location in places for known in self._existing.on(location)
+        }
+        ids = [
+            there.get((location_of(document) or Location(), points_of(document).tobytes())) for document in documents
+        ]
+        for key, document in zip(ids, documents, strict=True):
+            if key:
+                self._existing.add_own(key, document)
+        return ids
 
     def _remove_doubles(self) -> None:
         """Of two annotations of one object that were made at the same time, keep the one with the smaller id.
