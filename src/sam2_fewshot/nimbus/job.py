@@ -38,6 +38,7 @@ _MOST_FAILURES = 3
 _LISTED = 5
 # Of the whole: reading and loading, then learning; the rest is for the frames.
 _LEARN, _FRAMES = 0.02, 0.10
+_WITHIN = 0.9
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,8 @@ def _frames(
     for number, location in enumerate(locations):
         name = dataset.name(location)
         low = _FRAMES + (1 - _FRAMES) * number / len(locations)
-        messages.stage(low, low + (1 - _FRAMES) / len(locations))
+        # The engine's own steps end short of the next frame, whose line would else look like one of this.
+        messages.stage(low, low + _WITHIN * (1 - _FRAMES) / len(locations))
         place = f"frame {number + 1} of {len(locations)} ({name})"
         messages.progress(low, "Looking for objects", f"{place}{_left(began, number, locations)}{last}")
         try:
