@@ -65,6 +65,27 @@ def test_figures_are_of_one_property_that_the_collection_names(bench: Bench) -> 
     assert len(bench.server.store.properties) == 1
 
 
+def test_all_collections_of_the_user_name_the_property(bench: Bench) -> None:
+    store = bench.server.store
+    ids = [store.new_id() for _ in range(3)]
+    for key, owner in zip(ids, [store.views[0]["owner"], store.views[0]["owner"], "somebody else"], strict=True):
+        store.collections[key] = {"_id": key, "meta": {}}
+        store.views.append({**store.views[0], "_id": store.new_id(), "configurationId": key, "owner": owner})
+    bench.server.faults = [Fault("PUT", ids[0], 403)]
+    assert bench.run().code == 0
+    named = [collection["meta"].get("propertyIds", []) for collection in store.collections.values()]
+    assert [len(each) for each in named] == [1, 0, 1, 0]
+    assert named[0] == named[2]
+
+
+def test_a_dataset_that_may_only_be_read_is_refused_at_once(bench: Bench) -> None:
+    bench.server.store.folders[bench.dataset]["_accessLevel"] = 0
+    outcome = bench.run()
+    assert outcome.code == 2
+    assert outcome.error.startswith("You may look at this dataset but not change it")
+    assert len(bench.server.seen) == 1
+
+
 def test_properties_of_others_in_the_collection_stay(bench: Bench) -> None:
     store = bench.server.store
     (collection,) = store.collections.values()

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from sam2_fewshot.records import Box, Location
     from sam2_fewshot.settings import Settings
 
+_WRITE = 1  # Girder's levels of access: 0 read, 1 write, 2 admin
+
 
 class NimbusDataset:
     """A dataset's headers and layers, read once; pixels are fetched when they are asked for.
@@ -58,6 +60,11 @@ class NimbusDataset:
     ) -> None:
         self.id = dataset_id
         folder = server.get("reading the dataset", f"folder/{dataset_id}")
+        if folder.get("_accessLevel", _WRITE) < _WRITE:
+            raise InputError(
+                "You may look at this dataset but not change it, so the objects cannot be saved. Ask its owner for "
+                "write access, or work on a copy of your own."
+            )
         item_id = _image_item(server, dataset_id, folder)
         header = server.get("reading the image's header", f"item/{item_id}/tiles")
         self.shape = int(header["sizeY"]), int(header["sizeX"])
@@ -67,7 +74,9 @@ class NimbusDataset:
         self._settings = settings
         self._frames: dict[Location, NimbusFrame] = {}
         self._last: tuple[Location, NDArray[np.uint8]] | None = None
-        self.view, self.layers = self._read_view(server, warn)
+        views = self._read_views(server)
+        self.collections = list(dict.fromkeys(str(view["configurationId"]) for view in views))
+        self.layers = self._read_layers(server, views[0], warn) if views else []
         self._is_photo = not self.layers and int(header.get("bandCount") or 1) >= 3 and self.size.channels == 1
         if not self.layers:
             self.layers = default_layers(self.size.channels, settings)
@@ -124,22 +133,25 @@ class NimbusDataset:
                 paint(canvas, band, limits, color)
         return canvas
 
-    def _read_view(self, server: Server, warn: Callable[[str], None]) -> tuple[Mapping[str, Any], list[Layer]]:
-        """Return the user's own view, or else one that they may read, and its layers."""
+    def _read_views(self, server: Server) -> list[Mapping[str, Any]]:
+        """Return the user's own views of the dataset, or else one that they may read; the first one counts."""
         client = server.dataset(self.id).collections
-        with server.telling("reading the dataset's view"):
-            view = client.default_view() or {}
-        if not view.get("configurationId"):
-            return view, []
+        with server.telling("reading the dataset's views"):
+            own = client.list_views(current_user_only=True)
+            views = own or client.list_views()[:1]
+        return [view for view in views if view.get("configurationId")]
+
+    def _read_layers(self, server: Server, view: Mapping[str, Any], warn: Callable[[str], None]) -> list[Layer]:
         try:
             collection = server.get("reading the layers", f"upenn_collection/{view['configurationId']}")
         except Refused as error:
             if error.status not in (400, 403, 404):
                 raise
+            self.collections = []
             warn("The layers of this dataset cannot be read, so its channels are shown in colours of our own.")
-            return {}, []
+            return []
         layers = (collection.get("meta") or {}).get("layers") or []
-        return view, read_layers(layers, view.get("layerContrasts") or {}, warn)
+        return read_layers(layers, view.get("layerContrasts") or {}, warn)
 
 
 class NimbusFrame:

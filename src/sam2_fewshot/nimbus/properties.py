@@ -62,7 +62,7 @@ class Properties:
         self._dataset = dataset
         self._progress = progress
         self._shelf = shelf
-        self._collection = str(dataset.view.get("configurationId") or "")
+        self._collection, *self._others = dataset.collections or [""]
         self._id: str | None = None
         self._made: str | None = None
         self._settled = False
@@ -149,8 +149,10 @@ class Properties:
             return
         if self._changed:
             self._replace(self._id, {**self._read(), **self._changed})
-        if self._id not in self._ids():
-            self._register(self._id)
+        self._register(self._id, self._collection)
+        for other in self._others:  # in which the user has the dataset as well
+            with suppress(Refused):
+                self._register(self._id, other)
 
     def _replace(self, property_id: str, values: Mapping[str, Mapping[str, Any]]) -> None:
         with suppress(ServerError):
@@ -182,17 +184,18 @@ class Properties:
         self._settled = True
         found = self._registered()
         if found is None:
-            self._register(self._id)
+            self._register(self._id, self._collection)
             return
         self._id = found
         if self._made not in (None, found):
             with suppress(Refused):
-                self._replace_ids([entry for entry in self._ids() if entry != self._made])
+                left = [entry for entry in self._ids(self._collection) if entry != self._made]
+                self._replace_ids(self._collection, left)
                 self._server.send("taking out a property", "DELETE", f"annotation_property/{self._made}")
 
     def _registered(self) -> str | None:
         """Return the property of our name in the collection, of several the oldest."""
-        ids = set(self._ids())
+        ids = set(self._ids(self._collection))
         if not ids:
             return None
         query = {"limit": 0}
@@ -210,19 +213,21 @@ class Properties:
         }
         made = self._server.send("making a property", "POST", "annotation_property", body, repeatable=True)
         self._made = str(made["_id"])
-        self._register(self._made)
+        self._register(self._made, self._collection)
         return self._made
 
-    def _register(self, property_id: str) -> None:
-        self._replace_ids([*self._ids(), property_id])
+    def _register(self, property_id: str, collection: str) -> None:
+        ids = self._ids(collection)
+        if property_id not in ids:
+            self._replace_ids(collection, [*ids, property_id])
 
-    def _replace_ids(self, ids: list[str]) -> None:
-        path = f"upenn_collection/{self._collection}/metadata"
+    def _replace_ids(self, collection: str, ids: list[str]) -> None:
+        path = f"upenn_collection/{collection}/metadata"
         self._server.send("registering the property", "PUT", path, {"propertyIds": ids})
 
-    def _ids(self) -> list[str]:
-        collection = self._server.get("reading the collection", f"upenn_collection/{self._collection}")
-        return [str(entry) for entry in (collection.get("meta") or {}).get("propertyIds") or []]
+    def _ids(self, collection: str) -> list[str]:
+        found = self._server.get("reading the collection", f"upenn_collection/{collection}")
+        return [str(entry) for entry in (found.get("meta") or {}).get("propertyIds") or []]
 
     def _read(self) -> dict[str, dict[str, Any]]:
         """Return the values of the property in this dataset by annotation."""
