@@ -142,6 +142,20 @@ def test_a_damaged_store_of_figures_is_thrown_away(bench: Bench) -> None:
         assert len(bench.values()) == 12
 
 
+def test_an_outline_that_differs_by_a_rounding_gets_its_figures_too(bench: Bench) -> None:
+    bench.server.faults = [Fault("POST", "annotation_property_values/multiple", 500)]
+    assert bench.run().code == 1
+    assert not bench.server.store.values
+    for each in bench.found():
+        each["coordinates"] = [{"x": point["x"] + 0.01, "y": point["y"]} for point in each["coordinates"]]
+    bench.server.faults = []
+    assert bench.run().code == 0
+    assert set(bench.values()) == {each["_id"] for each in bench.found()}
+    bench.engine = Surer  # whose figures are not those of the outline that is there
+    assert bench.run().code == 0
+    assert sorted(value["Score"] for value in bench.values().values()) == [0.9] * 4 + [0.95] * 8
+
+
 def test_a_collection_that_may_not_be_changed_costs_the_figures_only(bench: Bench) -> None:
     store = bench.server.store
     put = store.put_metadata

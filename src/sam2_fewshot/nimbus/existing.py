@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 SAME_OBJECT = 0.5
 """Two outlines with at least this IoU are of the same object; above it, an object can have only one such match."""
+SAME_OUTLINE = 0.9
+"""And with at least this one the outline is the same, but for the rounding of another run or another GPU."""
+IDENTICAL = 2.0
 _SLACK = 2
 """Seconds by which ids of several server processes may be out of order: an id begins with the second it was made."""
 
@@ -49,6 +52,27 @@ class Known:
     shape: str
     points: NDArray[np.float64]
     own: bool
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Match:
+    """An annotation of the same object as a find.
+
+    Parameters
+    ----------
+    known
+        The annotation.
+    likeness
+        As :func:`alike`.
+    """
+
+    known: Known
+    likeness: float
+
+    @property
+    def same_outline(self) -> bool:
+        """Whether the annotation's outline is that of the find too."""
+        return self.known.shape == "polygon" and self.likeness >= SAME_OUTLINE
 
 
 class Existing:
@@ -120,7 +144,7 @@ class Existing:
                 outlines = [Polygon(item.points) for item in own]
                 for item, other in zip(own, match(outlines, others), strict=True):
                     if other is not None:
-                        yield item, other
+                        yield item, other.known
 
     def add_own(self, annotation_id: str, document: Document) -> None:
         """Take note of an annotation that this job has made."""
@@ -164,7 +188,7 @@ class Existing:
         return known
 
 
-def match(polygons: Sequence[Polygon], known: Sequence[Known]) -> list[Known | None]:
+def match(polygons: Sequence[Polygon], known: Sequence[Known]) -> list[Match | None]:
     """Return for each outline the annotation of the same object, None where there is none.
 
     An area matches at an IoU of :data:`SAME_OBJECT`, a point when it lies in the outline.
@@ -173,18 +197,19 @@ def match(polygons: Sequence[Polygon], known: Sequence[Known]) -> list[Known | N
     if not there:
         return [None] * len(polygons)
     tree = STRtree([extent for _, extent in there])
-    found: list[Known | None] = []
+    found: list[Match | None] = []
     for polygon in polygons:
         near = [there[int(i)] for i in tree.query(polygon, predicate="intersects")]
-        best = max(((alike(polygon, *each), each[0].id, each[0]) for each in near), default=None)
-        found.append(best[2] if best is not None and best[0] >= SAME_OBJECT else None)
+        matches = [Match(item, alike(polygon, item, extent)) for item, extent in near]
+        best = max(matches, key=lambda each: (each.likeness, each.known.id), default=None)
+        found.append(best if best is not None and best.likeness >= SAME_OBJECT else None)
     return found
 
 
 def alike(polygon: Polygon, known: Known, extent: BaseGeometry) -> float:
-    """Return the IoU of an outline and an annotation; 1 for a point inside of it, and 2 for the very same vertices."""
+    """Return the IoU of an outline and an annotation; 1 for a point in it, :data:`IDENTICAL` for the same vertices."""
     if np.array_equal(known.points, vertices(polygon)):
-        return 2.0
+        return IDENTICAL
     if isinstance(extent, Point):
         return float(polygon.covers(extent))
     shared = shapely.intersection(polygon, extent).area

@@ -11,7 +11,7 @@ from sam2_fewshot.nimbus.server import Refused
 from sam2_fewshot.writers.names import figure
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from sam2_fewshot.nimbus.dataset import NimbusDataset
     from sam2_fewshot.nimbus.server import Server
@@ -91,7 +91,7 @@ class Properties:
             return
         self._restore()
 
-    def add(self, new: Mapping[str, Values], present: Mapping[str, Values]) -> None:
+    def add(self, new: Mapping[str, Values], present: Mapping[str, Values], identical: Collection[str]) -> None:
         """Save the figures of annotations.
 
         Parameters
@@ -99,7 +99,9 @@ class Properties:
         new
             By annotation id, of annotations that were just made.
         present
-            Of annotations that an earlier run has made; those that have the figures already are left alone.
+            Of annotations that an earlier run has made; those that have none yet get them.
+        identical
+            Those of them whose outline is exactly that of the find, so that figures that have changed are replaced.
 
         Raises
         ------
@@ -116,7 +118,7 @@ class Properties:
             for key, values in present.items():
                 if key not in self._stored:
                     wanted[key] = values
-                elif not _alike(self._stored[key], values):
+                elif key in identical and not _alike(self._stored[key], values):
                     self._changed[key] = values
         self._send(self._id, wanted)
         self._sent.update(wanted)

@@ -16,7 +16,7 @@ import numpy as np
 from sam2_fewshot.errors import ServerError
 from sam2_fewshot.nimbus.annotations import location_of, points_of, polygon_document
 from sam2_fewshot.nimbus.connections import Connections
-from sam2_fewshot.nimbus.existing import Existing, match, vertices
+from sam2_fewshot.nimbus.existing import IDENTICAL, Existing, match
 from sam2_fewshot.nimbus.properties import Properties, values_of
 from sam2_fewshot.nimbus.server import Patience, Refused, Unanswered
 from sam2_fewshot.records import Location
@@ -120,19 +120,19 @@ class Results:
         self._existing.update()
         sendable = [item for item in detections if _can_be_sent(item)]
         found = match([item.polygon for item in sendable], self._existing.on(location))
-        fresh = [item for item, known in zip(sendable, found, strict=True) if known is None]
+        fresh = [item for item, there in zip(sendable, found, strict=True) if there is None]
         ids = self._upload([self._document(item, location) for item in fresh])
         values = {key: values_of(item) for key, item in zip(ids, fresh, strict=True) if key}
         created = list(values)
-        # The very same outline is from a run that may have died before its values or connections were there.
-        twins = {
-            known.id: values_of(item)
-            for item, known in zip(sendable, found, strict=True)
-            if known is not None and np.array_equal(known.points, vertices(item.polygon))
-        }
-        self._properties.add(values, twins)
-        self._connections.connect(created, list(twins))
-        present = sum(known is not None for known in found)
+        # The same outline may be from a run that died before its values or connections were there.
+        twins = [(item, there) for item, there in zip(sendable, found, strict=True) if there and there.same_outline]
+        self._properties.add(
+            values,
+            {there.known.id: values_of(item) for item, there in twins},
+            {there.known.id for _, there in twins if there.likeness == IDENTICAL},
+        )
+        self._connections.connect(created, [there.known.id for _, there in twins])
+        present = len(sendable) - len(fresh)
         self.new += len(created)
         self.present += present
         return Added(len(created), present)
