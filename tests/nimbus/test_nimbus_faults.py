@@ -275,7 +275,7 @@ def test_five_thousand_finds_in_one_frame(bench: Bench) -> None:
     assert outcome.code == 0
     assert len(bench.found()) == 5000 == len(bench.values())
     assert bench.server.count("POST", "upenn_annotation/multiple") == 5
-    assert bench.run().messages[-1]["info"] == "0 objects added, 5000 were there already; 1 frame"
+    assert bench.run().messages[-1]["info"] == "0 added, 5000 already there; 1 frame"
     assert len(bench.found()) == 5000
 
 

@@ -33,7 +33,7 @@ def test_every_find_is_in_the_dataset_once_with_its_figures(bench: Bench) -> Non
     assert outcome.messages[-1] == {
         "progress": 1.0,
         "title": "Done",
-        "info": "12 objects added; 3 frames",
+        "info": "12 added; 3 frames",
     }
 
 
@@ -54,4 +54,4 @@ def test_a_second_run_adds_nothing_and_says_so(bench: Bench) -> None:
     assert outcome.code == 0
     assert {each["_id"] for each in bench.found()} == before
     assert len(bench.values()) == 12
-    assert outcome.messages[-1]["info"] == "0 objects added, 12 were there already; 3 frames"
+    assert outcome.messages[-1]["info"] == "0 added, 12 already there; 3 frames"

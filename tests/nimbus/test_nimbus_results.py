@@ -39,7 +39,7 @@ def test_objects_that_carry_the_output_tags_already_are_left_alone(bench: Bench,
     # The same place with other tags, or on another frame, is another thing.
     store.add_annotation(bench.dataset, tags=["mine"], coordinates=ring(*DISCS[2]))
     outcome = bench.run()
-    assert outcome.messages[-1]["info"] == "11 objects added, 1 were there already; 3 frames"
+    assert outcome.messages[-1]["info"] == "11 added, 1 already there; 3 frames"
     assert kept in {each["_id"] for each in bench.found()}
     assert len(bench.found()) == 12
     assert kept not in bench.values()
@@ -104,7 +104,7 @@ def test_figures_that_have_changed_replace_the_old_ones(bench: Bench) -> None:
         value["values"]["f" * 24] = {"Mean": 3}  # of another property, to be left alone
     bench.engine = Surer
     outcome = bench.run(**{"Batch XY": "1, 2"})
-    assert outcome.messages[-1]["info"] == "0 objects added, 8 were there already; 2 frames"
+    assert outcome.messages[-1]["info"] == "0 added, 8 already there; 2 frames"
     (key,) = store.collections[next(iter(store.collections))]["meta"]["propertyIds"]
     scores = {value["annotationId"]: value["values"][key]["Score"] for value in store.values}
     places = {each["_id"]: each["location"]["XY"] for each in bench.found()}

@@ -56,10 +56,12 @@ def read_training(server: Server, dataset: NimbusDataset, request: Request, prog
         )
     both = [document for document in documents if wanted & set(tags_of(document)) and unwanted & set(tags_of(document))]
     if both:
-        progress.warn(f"{_count(both)} with a Training Tag and a Negative Tag left out; take one of the tags off.")
+        progress.warn(
+            f"{_count(both)} left out for having both a Training Tag and a Negative Tag; take one of them off."
+        )
     outside = [document for document in documents if not _lies_in(document, dataset)]
     if outside:
-        progress.warn(f"{_count(outside)} left out: they lie at an XY, Z or Time that this dataset does not have.")
+        progress.warn(f"{_count(outside)} left out for lying at an XY, Z or Time that this dataset does not have.")
     left_out = {id(document) for document in (*both, *outside)}
     usable = [document for document in documents if id(document) not in left_out]
     remarks = Remarks("Examples", progress)
@@ -71,7 +73,7 @@ def read_training(server: Server, dataset: NimbusDataset, request: Request, prog
     if all(exemplar.negative for exemplar in exemplars):
         why = remarks.left_out() or "they were left out"
         raise InputError(
-            f"None of the {len(documents)} annotations with the Training Tag {names} can serve as an example: {why}. "
+            f"No annotation with the Training Tag {names} can serve as an example: {why}. "
             "Polygons, rectangles and points can."
         )
     remarks.tell()

@@ -138,13 +138,13 @@ def _job(api_url: str, token: str, raw: Mapping[str, Any], dataset_id: str, mean
         _learn(Cache(shelf, messages), request, exemplars, engine, messages)
         failures = _frames(dataset, locations, engine, results, messages)
         results.finish()
-        there = f", {results.present} were there already" if results.present else ""
+        there = f", {results.present} already there" if results.present else ""
         messages.log(f"{server.requests_sent} requests to the server.")
         if failures:
             told = "; ".join(failures[:_LISTED]) + ("; …" if len(failures) > _LISTED else "")
             messages.error(f"{len(failures)} of {len(locations)} frames could not be done: {told}")
             return FAILED
-        messages.progress(1.0, "Done", f"{results.new} objects added{there}; {_frames_in_words(len(locations))}")
+        messages.progress(1.0, "Done", f"{results.new} added{there}; {_frames_in_words(len(locations))}")
     return DONE
 
 
@@ -209,7 +209,7 @@ def _frames(
         last = f"; last: {added.new} added of {engine.candidates} candidates"
         if not detections:
             empty.append(name)
-        messages.log(f"{name}: {engine.candidates} candidates, {added.new} added, {added.present} there already.")
+        messages.log(f"{name}: {engine.candidates} candidates, {added.new} added, {added.present} already there.")
     if len(empty) == len(locations):
         messages.warn(
             "Nothing was found. Lower the Similarity Threshold, or mark further examples that look like the objects "
