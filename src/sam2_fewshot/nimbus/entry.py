@@ -9,7 +9,6 @@ import signal
 import sys
 import threading
 import traceback
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -107,9 +106,11 @@ def _dispatch(options: argparse.Namespace, compute: Compute | None) -> int:
     dataset_id = options.datasetId or parameters.get("datasetId")
     if not isinstance(dataset_id, str) or not dataset_id:
         raise SettingsError("The worker was started without --datasetId, so there is no dataset to work on.")
-    # Imported by name: a job costs the import of torch, which the form must not pay for.
-    run: Compute = compute or import_module("sam2_fewshot.nimbus.job").compute
-    return run(options.apiUrl, options.token, parameters, dataset_id)
+    if compute is not None:
+        return compute(options.apiUrl, options.token, parameters, dataset_id)
+    from sam2_fewshot.nimbus import job  # it costs the import of torch, which the form must not pay for
+
+    return job.compute(options.apiUrl, options.token, parameters, dataset_id)
 
 
 def _parameters(text: str) -> dict[str, Any]:
