@@ -79,7 +79,7 @@ def main() -> None:
         )
 
         def measure(name: str, workers: int, kill: bool = False) -> None:
-            shown, started = Timed(), time.perf_counter()
+            shown, started, cpu = Timed(), time.perf_counter(), cpu_seconds()
             asked = replace(request, out=base / name.replace(" ", "_"))
             if not workers:
                 start_up = 0.0
@@ -98,6 +98,7 @@ def main() -> None:
                     "seconds": shown.ended - shown.began,
                     "first_frame": shown.first,
                     "start_workers": start_up,
+                    "cpu_seconds": cpu_seconds() - cpu,  # all processes, starting and learning included
                     "load_average": os.getloadavg()[0],
                     "failures": [failure.sentence for failure in summary.failures],
                 }
@@ -110,6 +111,12 @@ def main() -> None:
         measure("one worker", 1)
         measure("two workers", 2)
         measure("two workers one killed", 2, kill=True)
+
+
+def cpu_seconds() -> float:
+    """Return the processor time of this process and of all that it started and that have ended."""
+    used = os.times()
+    return used.user + used.system + used.children_user + used.children_system
 
 
 def kill_one(client: Any, out: Path, after: int) -> None:

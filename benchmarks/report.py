@@ -24,7 +24,7 @@ from sam2_fewshot.records import Detection, InstanceMask, Location
 from sam2_fewshot.report import write_report
 from sam2_fewshot.settings import Settings
 from sam2_fewshot.writers.journal import JOURNAL_FOLDER, Journal
-from sam2_fewshot.writers.preview import preview_of, write_preview
+from sam2_fewshot.writers.preview import write_preview
 from sam2_fewshot.writers.record import ExampleMark, FrameRecord
 from sam2_fewshot.writers.run_file import write_run
 
@@ -90,7 +90,7 @@ def make_results(out: Path, frames: int, objects: int) -> None:
             floor=0.05,
         )
         journal.write(record)
-        write_preview(journal.preview(record.location), preview_of(pixels))
+        write_preview(journal.preview(record.location), pixels)
         lines.append(
             {
                 "image": record.name,

@@ -11,7 +11,7 @@ from sam2_fewshot.cli import app
 from sam2_fewshot.settings import Settings
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def test_the_settings_page_is_the_settings() -> None:
@@ -23,7 +23,7 @@ def test_the_settings_page_is_the_settings() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 def test_every_option_that_a_page_names_exists(page: Path) -> None:
     environment = {"COLUMNS": "500", "TERM": "dumb"}
-    others = (["refine"], ["evaluate"], ["report"])
+    others = (["convert"], ["refine"], ["evaluate"], ["report"])
     commands = ([], ["segment"], ["demo"], *others, ["models", "list"], ["models", "fetch"], ["models", "path"])
     known = "".join(CliRunner().invoke(app, [*command, "--help"], env=environment).output for command in commands)
     text = page.read_text(encoding="utf-8")

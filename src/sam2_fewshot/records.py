@@ -36,6 +36,28 @@ class Location:
     time: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class PixelSize:
+    """How large a pixel is, in micrometres.
+
+    Parameters
+    ----------
+    x, y
+        Width and height of a pixel.
+    z
+        Distance of two slices; None when it is not known.
+    """
+
+    x: float
+    y: float
+    z: float | None = None
+
+    @property
+    def area(self) -> float:
+        """Area of a pixel in µm²."""
+        return self.x * self.y
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class InstanceMask:
     """One object's mask, kept cropped to its bounding box.

@@ -226,9 +226,9 @@ def test_wrong_use_is_a_sentence(cli, tmp_path, export):
 
 
 def test_white_previews_are_small(tmp_path):
-    from sam2_fewshot.writers.preview import LONGEST, preview_of, write_preview
+    from sam2_fewshot.writers.preview import LONGEST, write_preview
 
-    write_preview(tmp_path / "p.jpg", preview_of(np.full((400, 4000, 3), 255, np.uint8)))
+    write_preview(tmp_path / "p.jpg", np.full((400, 4000, 3), 255, np.uint8))
     with Image.open(tmp_path / "p.jpg") as picture:
         assert picture.size == (LONGEST, 160)
         assert picture.mode == "L"

@@ -17,7 +17,7 @@ from sam2_fewshot.records import Detection, InstanceMask, Location
 from sam2_fewshot.settings import Settings
 from sam2_fewshot.writers.journal import JOURNAL_FOLDER, Journal
 from sam2_fewshot.writers.outputs import assemble
-from sam2_fewshot.writers.preview import preview_of, write_preview
+from sam2_fewshot.writers.preview import write_preview
 from sam2_fewshot.writers.record import ExampleMark, FrameRecord
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def out(tmp_path: Path) -> Path:
     records = [first, FrameRecord("b.tif", "b", Location(1), SHAPE)]
     for record in records:
         journal.write(record)
-    write_preview(journal.preview(Location(0)), preview_of(np.full((*SHAPE, 3), 90, np.uint8)))
+    write_preview(journal.preview(Location(0)), np.full((*SHAPE, 3), 90, np.uint8))
     assemble(journal.records(), folder, facts={"settings": Settings().model_dump()})
     return folder
 

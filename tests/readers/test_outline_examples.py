@@ -288,7 +288,7 @@ class TestHostileFiles:
             (b'{"type": "FeatureCollection"}', "is JSON of another kind"),
             (b'{"type": "FeatureCollection", "features": 5}', "is JSON of another kind"),
             (b'{"annotations": {}}', "is JSON of another kind"),
-            (b'{"annotations": [], "images": [], "categories": []}', "is a COCO file, which is not read"),
+            (b'{"annotations": [], "images": [], "categories": []}', "it has no objects"),
             (b'{"annotations": []}', "it has no objects"),
         ],
     )

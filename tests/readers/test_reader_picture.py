@@ -175,9 +175,9 @@ def test_missing_folder_empty_and_foreign_files(tmp_path):
     (tmp_path / "e.png").write_bytes(b"")
     with pytest.raises(InputError, match=r"e\.png is empty \(0 bytes\)"):
         open_source(tmp_path / "e.png")
-    (tmp_path / "a.czi").write_bytes(b"ZISRAWFILE")
-    with pytest.raises(InputError, match=r"a\.czi: files of the kind \.czi are not read; export it as OME-TIFF"):
-        open_source(tmp_path / "a.czi")
+    (tmp_path / "a.oib").write_bytes(b"ZISRAWFILE")
+    with pytest.raises(InputError, match=r"a\.oib: files of the kind \.oib are not read; export it as OME-TIFF"):
+        open_source(tmp_path / "a.oib")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")

@@ -15,7 +15,7 @@ from sam2_fewshot.records import Detection, InstanceMask, Location
 from sam2_fewshot.settings import Settings
 from sam2_fewshot.writers.journal import JOURNAL_FOLDER, Journal
 from sam2_fewshot.writers.outputs import assemble
-from sam2_fewshot.writers.preview import preview_of, write_preview
+from sam2_fewshot.writers.preview import write_preview
 from sam2_fewshot.writers.record import ExampleMark, FrameRecord
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def make_out(tmp_path: Path) -> Callable[..., Path]:
         for record in records:
             journal.write(record)
             pixels = rng.integers(0, 60, (*record.frame_shape, 1), np.uint8).repeat(3, axis=2)
-            write_preview(journal.preview(record.location), preview_of(pixels))
+            write_preview(journal.preview(record.location), pixels)
         about = {
             "begun": "2026-01-01",
             "ended": "2026-01-02T00:00:00+00:00",

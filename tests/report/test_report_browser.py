@@ -174,25 +174,31 @@ def test_an_object_is_picked_on_its_frame(report: Path, open_report: Callable[..
     page.locator("#view").click(position={"x": 5, "y": 5})
     assert page.locator("#picked-buttons").is_hidden()
     page.locator(".card canvas").first.click()
-    assert page.locator("#picked-text").inner_text().startswith("Object 6: score 0.50")
+    until(page, "document.getElementById('picked-text').textContent.startsWith('Object 6: score 0.50')")
     page.get_by_role("button", name="b.tif", exact=True).click()
     assert page.locator("#frame").input_value() == "1"
 
 
 def test_outlines_are_where_the_objects_are(report: Path, open_report: Callable[..., Page]) -> None:
     page = open_report(report)
-    until(page, "document.getElementById('view').width > 300")
-    colours = """([x, y]) => { const c = document.getElementById('view'); const s = c.width / 400;
-        const copy = new OffscreenCanvas(1, 1).getContext('2d', { willReadFrequently: true });
-        copy.drawImage(c, -Math.round(x * s), -Math.round(y * s));
-        return [...copy.getImageData(0, 0, 1, 1).data.slice(0, 3)]; }"""
-    page.wait_for_timeout(200)
-    red, green, blue = page.evaluate(colours, [20 - 6, 40.5])  # the left edge of the best find: yellow
+
+    def colour(x: float, y: float) -> str:
+        """JavaScript for the red, green and blue at a place in image pixels."""
+        return f"""(() => {{
+            const canvas = document.getElementById('view');
+            const scale = canvas.width / 400;
+            const copy = new OffscreenCanvas(1, 1).getContext('2d', {{ willReadFrequently: true }});
+            copy.drawImage(canvas, -Math.round({x} * scale), -Math.round({y} * scale));
+            return [...copy.getImageData(0, 0, 1, 1).data.slice(0, 3)];
+        }})()"""
+
+    edge, middle = colour(20 - 6, 40.5), colour(20.5, 40.5)
+    until(page, f"document.getElementById('view').width > 300 && {edge}[0] > 150")  # the best find's edge is yellow
+    red, green, blue = page.evaluate(edge)
     assert min(red, green) > 150 > blue
-    assert max(page.evaluate(colours, [20.5, 40.5])) < 90  # its middle is free
+    assert max(page.evaluate(middle)) < 90
     page.locator("#show-outlines").uncheck()
-    page.wait_for_timeout(200)
-    assert max(page.evaluate(colours, [20 - 6, 40.5])) < 90
+    until(page, f"{edge}[0] < 90")
 
 
 def test_a_phone_and_paper(report: Path, open_report: Callable[..., Page], tmp_path: Path) -> None:

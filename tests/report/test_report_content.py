@@ -148,6 +148,20 @@ def test_what_is_no_output_folder_is_refused(tmp_path: Path, make_out: Callable[
         with pytest.raises(InputError, match="damaged"):
             write_report(tmp_path)
     out = make_out()
+    facts = json.loads((out / "run.json").read_text())
+    for change in (
+        {"settings": {}},
+        {"settings": {**facts["settings"], "min_mask_area": "x"}},
+        {"model": "m"},
+        {"frames": [{**facts["frames"][0], "record": 3}]},
+        {"seconds": {"a": "b"}},
+        {"frames": [{**facts["frames"][0], "seconds": 3}]},
+        {"frames": [{**facts["frames"][0], "image": 3}]},
+    ):
+        (out / "run.json").write_text(json.dumps({**facts, **change}))
+        with pytest.raises(InputError, match="damaged"):
+            write_report(out)
+    (out / "run.json").write_text(json.dumps(facts))
     (next((out / ".frames").glob("*.npz"))).unlink()
     with pytest.raises(InputError, match=r"no whole record of [ab]\.tif"):
         write_report(out)

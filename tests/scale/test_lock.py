@@ -81,7 +81,11 @@ def test_what_changed_is_said(tmp_path: Path) -> None:
     assert changes(tmp_path, facts()) == []
     remember(tmp_path, facts())
     assert changes(tmp_path, facts()) == []
-    now = {**facts(similarity_threshold=0.6, method="grid"), "examples": "c", "version": "2"}
+    now = {
+        **facts(similarity_threshold=0.6, method="grid", max_memory=3, batch_size=2),
+        "examples": "c",
+        "version": "2",
+    }
     assert changes(tmp_path, now) == [
         "Similarity Threshold was 0.5 and is 0.6",
         "Method was guided and is grid",

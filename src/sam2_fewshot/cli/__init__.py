@@ -8,9 +8,12 @@ import typer
 
 from sam2_fewshot import __version__
 from sam2_fewshot.cli.cache import cache_app
+from sam2_fewshot.cli.convert import EPILOG as CONVERT_EPILOG
+from sam2_fewshot.cli.convert import convert as convert_command
 from sam2_fewshot.cli.demo import demo as demo_command
 from sam2_fewshot.cli.evaluate import EPILOG as EVALUATE_EPILOG
 from sam2_fewshot.cli.evaluate import evaluate
+from sam2_fewshot.cli.interface import interface_command
 from sam2_fewshot.cli.models import models_app
 from sam2_fewshot.cli.refine import EPILOG as REFINE_EPILOG
 from sam2_fewshot.cli.refine import refine_command
@@ -30,7 +33,9 @@ app.command("segment", epilog=EPILOG)(segment_command)
 app.command("refine", epilog=REFINE_EPILOG)(refine_command)
 app.command("evaluate", epilog=EVALUATE_EPILOG)(evaluate)
 app.command("report")(report_command)
+app.command("convert", epilog=CONVERT_EPILOG)(convert_command)
 app.command("demo")(demo_command)
+app.command("interface")(interface_command)
 app.add_typer(models_app, name="models")
 app.add_typer(cache_app, name="cache")
 

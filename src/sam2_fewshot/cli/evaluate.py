@@ -96,8 +96,7 @@ def evaluate(
                 write_picture(pictures.expanduser() / f"{stem}.png", pair, ious[0])
         if json_file:
             write_run(json_file.expanduser(), {"predicted": predicted, "truth": truth, **result.as_facts()})
-        for line in table(result):
-            typer.echo(line)
+    typer.echo("\n".join(table(result)))
 
 
 def table(result: Evaluation) -> list[str]:

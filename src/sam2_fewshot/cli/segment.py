@@ -51,8 +51,8 @@ def segment(
     examples: Annotated[
         Path,
         typer.Option(
-            help="The marked objects: a label image, a QuPath GeoJSON or a NimbusImage JSON export; for several "
-            "images, a folder of those, named after the images.",
+            help="The marked objects: a label image, a QuPath GeoJSON, ImageJ ROIs, COCO or a NimbusImage JSON export; "
+            "for several images, a folder of those, named after the images.",
             metavar="PATH",
             rich_help_panel=_WHAT,
             show_default=False,
@@ -152,6 +152,15 @@ def segment(
             show_default=False,
         ),
     ] = None,
+    write: Annotated[
+        str | None,
+        typer.Option(
+            help="Further result files, separated by commas: coco, parquet, roi (ImageJ), zarr (OME-Zarr labels).",
+            metavar="NAMES",
+            rich_help_panel=_HOW,
+            show_default=False,
+        ),
+    ] = None,
     config: Annotated[
         Path | None,
         typer.Option(
@@ -191,6 +200,7 @@ def segment(
             batch_time=batch_time,
             channels=channels,
             settings=read_settings(settings, config),
+            write=[name.strip() for name in (write or "").split(",") if name.strip()],
         )
         with shown() as display:
             summary = run(request, display, scheduler=scheduler)

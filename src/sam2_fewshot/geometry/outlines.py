@@ -13,9 +13,9 @@ import numpy as np
 import shapely
 from scipy import ndimage
 from shapely import Polygon
-from skimage.draw import polygon as rasterize
 from skimage.measure import find_contours
 
+from sam2_fewshot.geometry.filling import fill
 from sam2_fewshot.records import InstanceMask
 
 if TYPE_CHECKING:
@@ -88,8 +88,7 @@ def polygon_to_mask(polygon: Polygon, frame_shape: tuple[int, int]) -> InstanceM
     data = np.zeros((y1 - y0, x1 - x0), bool)
     for ring, inside in [(polygon.exterior, True), *((hole, False) for hole in polygon.interiors)]:
         x, y = np.asarray(ring.coords)[:, :2].T
-        rows, columns = rasterize(y - 0.5 - y0, x - 0.5 - x0, data.shape)  # type: ignore[no-untyped-call]
-        data[rows, columns] = inside
+        data[fill(x - 0.5 - x0, y - 0.5 - y0, (y1 - y0, x1 - x0))] = inside
     return crop_to_object(data, frame_shape, x0, y0)
 
 

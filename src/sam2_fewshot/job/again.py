@@ -37,6 +37,7 @@ def as_facts(request: Request, model: str) -> dict[str, object]:
         "examples": _absolute(request.examples),
         "channels": _absolute(request.channels) if request.channels else None,
         "tags": list(request.tags),
+        "write": list(request.write),
         "model": model if request.model == "auto" else str(request.model),
         "device": request.device,
         **{name: getattr(request, name) for name in _TEXTS},
@@ -75,6 +76,7 @@ def request_again(results: Path, out: Path | None = None) -> Request:
             settings=Settings(**facts["settings"]),
             corrections=[kept] if kept.exists() else [],
             earlier=results,
+            write=[str(name) for name in asked["write"]],
             **{name: None if asked[name] is None else str(asked[name]) for name in _TEXTS},
         )
     except (LookupError, TypeError, ValueError):

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from sam2_fewshot.records import Exemplar
     from sam2_fewshot.settings import Settings
 
-_SAME_RESULT = {"batch_size", "points_per_batch", "max_memory", "cache_size", "similarity_threshold"}
-"""Settings that change how much is done or kept at a time and not what comes out; and the threshold, since a record
-also holds what was found below it."""
+AT_A_TIME = {"batch_size", "points_per_batch", "max_memory", "cache_size"}
+"""Settings that change how much is done or kept at a time and not what comes out."""
+_SAME_RECORD = AT_A_TIME | {"similarity_threshold"}
+"""Settings that a frame's record does not depend on: it also holds what was found below the threshold."""
 
 _PIECES, _PIECE = 16, 4096
 """So many pieces of so many bytes of an image file are looked at, spread over it."""
@@ -83,7 +84,7 @@ def common_part(
     digest = hashlib.sha256()
     facts = {
         "version": version,
-        "settings": settings.model_dump(mode="json", exclude=_SAME_RESULT),
+        "settings": settings.model_dump(mode="json", exclude=_SAME_RECORD),
         "model": model,
         **extra,
     }

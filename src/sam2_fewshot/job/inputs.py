@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from sam2_fewshot.errors import InputError
+from sam2_fewshot.job.fingerprint import AT_A_TIME
 from sam2_fewshot.settings import Settings
 from sam2_fewshot.writers.whole import replacing
 
@@ -42,7 +43,7 @@ def changes(folder: Path, facts: Mapping[str, object]) -> list[str]:
     now = facts["settings"]
     assert isinstance(now, dict)
     for name, value in now.items():
-        if name in settings and settings[name] != value:
+        if name not in AT_A_TIME and name in settings and settings[name] != value:
             said.append(f"{Settings.model_fields[name].title} was {settings[name]} and is {value}")
     said += [f"{words} changed" for name, words in _WORDS.items() if name in before and before[name] != facts[name]]
     return said

@@ -10,7 +10,7 @@ import shapely.affinity
 
 from sam2_fewshot.frames import overview
 from sam2_fewshot.writers.overlay import draw_overlay
-from sam2_fewshot.writers.preview import preview_of
+from sam2_fewshot.writers.preview import preview_jpeg
 from sam2_fewshot.writers.record import ExampleMark
 
 if TYPE_CHECKING:
@@ -71,4 +71,4 @@ def pictures_of(
     drawn = draw_overlay(pixels, detections, marks, threshold=threshold)
     file = io.BytesIO()
     Image.fromarray(drawn).save(file, format="PNG")
-    return Pictures(file.getvalue(), preview_of(pixels), flat)
+    return Pictures(file.getvalue(), preview_jpeg(pixels), flat)

@@ -12,6 +12,7 @@ from sam2_fewshot.readers import open_images, parse_range, read_channels, read_e
 from sam2_fewshot.readers.corrections import read_corrections
 from sam2_fewshot.readers.naming import example_stems, stem_of
 from sam2_fewshot.settings import Settings
+from sam2_fewshot.writers.formats import check_formats
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,6 +53,8 @@ class Request:
         :func:`~sam2_fewshot.readers.corrections.read_corrections`.
     earlier
         Folder with results whose finished frames are taken over where they would come out the same.
+    write
+        Names of further :data:`~sam2_fewshot.writers.formats.FORMATS` of the results.
     """
 
     images: Sequence[Path]
@@ -69,6 +72,7 @@ class Request:
     settings: Settings = field(default_factory=Settings)
     corrections: Sequence[Path] = ()
     earlier: Path | None = None
+    write: Sequence[str] = ()
 
     @property
     def output_tags(self) -> list[str]:
@@ -121,6 +125,7 @@ def make_plan(request: Request, progress: Progress) -> Plan:
         If a range or the channels' file cannot be used.
     """
     check_output(request.out)
+    check_formats(request.write)
     channels = None if request.channels is None else read_channels(request.channels)
     paths = _without_examples(request.images, request.examples, progress)
     images = open_images(paths, request.settings, channels, progress)

@@ -26,7 +26,6 @@ from sam2_fewshot.writers.journal import JOURNAL_FOLDER, Journal, remove_others
 from sam2_fewshot.writers.names import safe_stems
 from sam2_fewshot.writers.outputs import assemble
 from sam2_fewshot.writers.overlay import overlay_path
-from sam2_fewshot.writers.preview import write_preview
 from sam2_fewshot.writers.record import ExampleMark, FrameRecord
 from sam2_fewshot.writers.whole import replacing, sweep, telling
 
@@ -178,6 +177,7 @@ class Results:
             tags=self._plan.request.output_tags,
             facts=facts_of(self._plan, self._engine, self._begun, seconds, warnings, failures),
             asked=len(self._plan.frames),
+            extra=self._plan.request.write,
         )
         if self._plan.corrections:
             with replacing(self._out / CORRECTIONS) as temporary:
@@ -196,7 +196,13 @@ class Results:
             record = self._record(frame.location) if self.have(frame) else None
             if record is not None:
                 # Names are given anew: another file of the same name may have joined the images since.
-                yield replace(record, stem=self._stems[frame.location.xy])
+                image = self._plan.images[frame.location.xy]
+                yield replace(
+                    record,
+                    stem=self._stems[frame.location.xy],
+                    pixel_size=image.pixel_size,
+                    channel_names=image.channel_names,
+                )
 
     @property
     def _threshold(self) -> float:
@@ -279,9 +285,10 @@ class Results:
             yield record
 
     def _write_pictures(self, record: FrameRecord, overlay: bytes, preview: bytes) -> None:
-        with replacing(overlay_path(self._out, record)) as path:
-            path.write_bytes(overlay)
-        write_preview(self._journals[record.location.xy].preview(_key(record.location)), preview)
+        small = self._journals[record.location.xy].preview(_key(record.location))
+        for place, content in ((overlay_path(self._out, record), overlay), (small, preview)):
+            with replacing(place) as path:
+                path.write_bytes(content)
 
     def _write(self, record: FrameRecord) -> None:
         self._journals[record.location.xy].write(replace(record, location=_key(record.location)))

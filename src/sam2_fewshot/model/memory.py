@@ -8,8 +8,8 @@ from pathlib import Path
 
 BYTES_PER_PIXEL = 130
 """Memory that a search takes for a pixel of the block: its picture, the maps, and the masks of the candidates. Measured
-with the guided method and the embedded checkpoint: 54 on a frame of 4 Mpx, 58 on one of 16 (``benchmarks/large.py``);
-others have more candidates, so that twice as much is reckoned with."""
+with the guided method and the embedded checkpoint (``benchmarks/large.py``): 54 on a frame of 4 Mpx, 95 in blocks of 13
+Mpx; learning took 140. Others have more candidates, so more is reckoned with."""
 RESERVE = 1_100_000_000
 """Memory in bytes of the interpreter, torch and the embedded checkpoint, before the first frame; measured .85 GB."""
 _BLOCK, _BLOCK_STEPS = 1 << 24, 10

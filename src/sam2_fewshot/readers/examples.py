@@ -7,17 +7,20 @@ from collections import Counter
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sam2_fewshot.errors import InputError, SettingsError
 from sam2_fewshot.protocols import Quiet
+from sam2_fewshot.readers.coco import is_coco, read_coco
 from sam2_fewshot.readers.geojson import features_of, read_features
+from sam2_fewshot.readers.imagej_roi import ROI_SUFFIXES, read_rois
 from sam2_fewshot.readers.json_file import load_json
 from sam2_fewshot.readers.label_image import LABEL_SUFFIXES, read_labels, sidecar
 from sam2_fewshot.readers.naming import IMAGE_SUFFIXES, example_stems, natural_key, stem_of
-from sam2_fewshot.readers.nimbus_json import annotations_of, read_annotations
+from sam2_fewshot.readers.nimbus_json import annotations_of, figures_of, read_annotations
 from sam2_fewshot.readers.placing import PlacedExemplar, Placer, Remarks
 from sam2_fewshot.readers.source import kind_of, reading
+from sam2_fewshot.readers.zarr_labels import image_path, is_zarr, read_zarr_labels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +29,12 @@ if TYPE_CHECKING:
     from sam2_fewshot.readers.images import ImageFile, ImageSet
 
 _JSON_SUFFIXES = frozenset({".json", ".geojson"})
+SINGLE_SUFFIXES = LABEL_SUFFIXES | _JSON_SUFFIXES | ROI_SUFFIXES
+"""Endings of files that can hold examples; an OME-Zarr is a folder."""
+
+_KINDS = (
+    "a label image (PNG, TIFF, OME-Zarr), a QuPath GeoJSON, ImageJ ROIs (.roi, .zip), COCO or a NimbusImage JSON export"
+)
 
 
 def read_examples(
@@ -40,10 +49,10 @@ def read_examples(
     Parameters
     ----------
     path
-        A label image (PNG, TIFF), a QuPath GeoJSON or a NimbusImage JSON export; or a folder with files
-        named after the images, such as ``a_labels.png`` or ``a.geojson`` for ``a.tif``. A single file that is
-        named after none of the images belongs to the image if only one was given; a NimbusImage
-        export says itself where its objects lie.
+        A label image (PNG, TIFF, OME-Zarr), a QuPath GeoJSON, ImageJ ROIs, COCO, or a NimbusImage JSON export; or a
+        folder with files named after the images, such as ``a_labels.png``, ``a.geojson`` or ``a_rois.zip`` for
+        ``a.tif``. A single file that is named after none of the images belongs to the image if only one was given;
+        COCO and a NimbusImage export say themselves where their objects lie.
     images
         The images that were given.
     training_tag
@@ -72,6 +81,26 @@ def read_examples(
         raise SettingsError(f"Training tag and negative tag are both {training_tag!r}; they must differ.")
     path = Path(path)
     tagged = training_tag is not None or negative_tag is not None
+    placed = read_objects(path, images, progress, tagged)
+    chosen = _choose(placed, path.name, training_tag, negative_tag, progress)
+    return sorted(chosen, key=lambda example: example.location)
+
+
+def read_objects(path: Path, images: ImageSet, progress: Progress, tagged: bool = False) -> list[PlacedExemplar]:
+    """Read all marked objects and put each on its frame, whatever their tags.
+
+    Parameters
+    ----------
+    path, images, progress
+        As for :func:`read_examples`.
+    tagged
+        True when tags are asked for, so that a label image must come with its classes.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, or if it has no object that can be used.
+    """
     placed: list[PlacedExemplar] = []
     all_remarks: list[Remarks] = []
     for file, image in _files(path, images, progress):
@@ -85,8 +114,7 @@ def read_examples(
         raise InputError(f"No example in {path.name} can be used: {why}.")
     for remarks in all_remarks:
         remarks.tell()
-    chosen = _choose(placed, path.name, training_tag, negative_tag, progress)
-    return sorted(chosen, key=lambda example: example.location)
+    return placed
 
 
 def _files(path: Path, images: ImageSet, progress: Progress) -> list[tuple[Path, ImageFile | None]]:
@@ -98,9 +126,11 @@ def _files(path: Path, images: ImageSet, progress: Progress) -> list[tuple[Path,
         if _is_image(path, images):
             raise InputError(f"{path.name} is given both as examples and as an image; leave it out of the images.")
         return [(path, _image_of(path, images))]
-    known = LABEL_SUFFIXES | _JSON_SUFFIXES
+    if is_zarr(path):
+        return [(path, _image_of(image_path(path), images))]
     with reading(path):
-        files = sorted((file for file in path.iterdir() if file.suffix.lower() in known), key=natural_key)
+        found = [file for file in path.iterdir() if file.suffix.lower() in SINGLE_SUFFIXES or is_zarr(file)]
+    files = sorted(found, key=natural_key)
     files = [file for file in files if not file.name.startswith(".") and not _is_image(file, images)]
     matched = [(file, image) for file in files if (image := _image_of(file, images)) is not None]
     tables = {sidecar(file) for file, _ in matched if file.suffix.lower() in LABEL_SUFFIXES}
@@ -134,6 +164,10 @@ def _is_image(path: Path, images: ImageSet) -> bool:
 
 def _read(path: Path, image: ImageFile | None, placer: Placer, tagged: bool) -> list[PlacedExemplar]:
     suffix = path.suffix.lower()
+    if path.is_dir():
+        return list(read_zarr_labels(path, _only(image_path(path), image, placer), placer))
+    if suffix in ROI_SUFFIXES:
+        return list(read_rois(path, _only(path, image, placer), placer))
     if suffix in LABEL_SUFFIXES:
         target = _only(path, image, placer)
         if tagged and sidecar(path) is None:
@@ -144,21 +178,18 @@ def _read(path: Path, image: ImageFile | None, placer: Placer, tagged: bool) -> 
         return list(read_labels(path, target, placer))
     if suffix not in _JSON_SUFFIXES:
         reason = "JPEG changes the numbers in a label image" if suffix in {".jpg", ".jpeg"} else "it is not known"
-        raise InputError(
-            f"{path.name} cannot give examples ({reason}); they are read from a label image (PNG, TIFF), a QuPath "
-            "GeoJSON or a NimbusImage JSON export."
-        )
+        raise InputError(f"{path.name} cannot give examples ({reason}); they are read from {_KINDS}.")
     content = load_json(path)
     annotations = annotations_of(content)
     if annotations is not None:
-        return list(read_annotations(annotations, placer))
+        return list(read_annotations(annotations, placer, figures_of(content)))
     features = features_of(content)
     if features is not None:
         return list(read_features(features, _only(path, image, placer).xy, placer))
-    raise InputError(
-        f"{path.name} is {_kind(content)}; examples are read from a NimbusImage JSON export, "
-        "a QuPath GeoJSON or a label image."
-    )
+    if is_coco(content):
+        only = placer.images[0] if len(placer.images) == 1 else None
+        return list(read_coco(content, image or only, placer))
+    raise InputError(f"{path.name} is JSON of another kind; examples are read from {_KINDS}.")
 
 
 def _only(path: Path, image: ImageFile | None, placer: Placer) -> ImageFile:
@@ -195,12 +226,6 @@ def _other_image(path: Path, given: ImageFile) -> str | None:
     return None
 
 
-def _kind(content: Any) -> str:
-    if isinstance(content, dict) and "images" in content and "annotations" in content:
-        return "a COCO file, which is not read"
-    return "JSON of another kind"
-
-
 def _choose(
     placed: Sequence[PlacedExemplar], file: str, training: str | None, negative: str | None, progress: Progress
 ) -> list[PlacedExemplar]:
@@ -215,7 +240,7 @@ def _choose(
         if is_wanted and is_unwanted:
             both += 1
         elif is_unwanted:
-            chosen.append(PlacedExemplar(replace(example.exemplar, negative=True), example.tags))
+            chosen.append(replace(example, exemplar=replace(example.exemplar, negative=True)))
         elif is_wanted:
             chosen.append(example)
     if both:

@@ -6,10 +6,11 @@ slice and the time point, from 0. Holes stay; of a MultiPolygon the largest part
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from sam2_fewshot.readers.json_file import index, number, words
-from sam2_fewshot.readers.placing import PlacedExemplar
+from sam2_fewshot.readers.placing import Figures, PlacedExemplar
 from sam2_fewshot.records import Location
 
 if TYPE_CHECKING:
@@ -55,13 +56,15 @@ def read_features(features: list[Any], xy: int, placer: Placer) -> Iterator[Plac
         if location is None:
             placer.remarks.leave_out(count, "a plane whose z or t is not a whole number")
             continue
-        tags = _tags(feature.get("properties"))
+        properties = feature.get("properties")
+        tags, figures = _tags(properties), _figures(properties)
         for exemplar in _exemplars(count, geometry, location, placer):
-            yield PlacedExemplar(exemplar, tags)
+            yield PlacedExemplar(exemplar, tags, figures)
 
 
 def _exemplars(count: int, geometry: dict[str, Any], location: Location, placer: Placer) -> Iterator[Exemplar]:
     kind, coordinates = geometry.get("type"), geometry.get("coordinates")
+    kind = kind if isinstance(kind, str) else "unknown"
     found: list[Exemplar | None] = []
     if kind in {"Polygon", "MultiPolygon"}:
         parts = coordinates if kind == "MultiPolygon" and isinstance(coordinates, list) else [coordinates]
@@ -81,8 +84,7 @@ def _exemplars(count: int, geometry: dict[str, Any], location: Location, placer:
             else:
                 found.append(placer.point(count, location, at))
     else:
-        shown = kind if isinstance(kind, str) else "unknown"
-        placer.remarks.leave_out(count, f"of the geometry {shown[:40]!r}; polygons and points can be examples")
+        placer.remarks.leave_out(count, f"of the geometry {kind[:40]!r}; polygons and points can be examples")
     yield from (exemplar for exemplar in found if exemplar is not None)
 
 
@@ -119,6 +121,18 @@ def _location(geometry: dict[str, Any], xy: int) -> Location | None:
         return None
     z, t = index(plane.get("z", 0)), index(plane.get("t", 0))
     return None if z is None or t is None else Location(xy, z, t)
+
+
+def _figures(properties: Any) -> Figures:
+    """Return the measurements that this program writes; QuPath before 0.4 had them as a list of names and values."""
+    measured = properties.get("measurements") if isinstance(properties, dict) else None
+    if isinstance(measured, list):
+        pairs = [(entry.get("name"), entry.get("value")) for entry in measured if isinstance(entry, dict)]
+        measured = {name: value for name, value in pairs if isinstance(name, str)}
+    if not isinstance(measured, dict):
+        return Figures()
+    found = (number(measured.get(name)) for name in ("Score", "Similarity", "Predicted IoU"))
+    return Figures(*(math.nan if figure is None else figure for figure in found))
 
 
 def _tags(properties: Any) -> tuple[str, ...]:

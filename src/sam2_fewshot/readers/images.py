@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from sam2_fewshot.readers.channels import ChannelSetting
     from sam2_fewshot.readers.shown import Look
     from sam2_fewshot.readers.source import PixelSource
-    from sam2_fewshot.records import Box
+    from sam2_fewshot.records import Box, PixelSize
     from sam2_fewshot.settings import Settings
 
 LARGE = 1 << 24
@@ -69,13 +69,32 @@ def open_images(
     files = _once(_expand(paths, progress), progress)
     if not files:
         raise InputError("No image was given; name at least one image file or a folder with images.")
+    sources = []
+    for path in files:
+        sources.append(open_source(path))
+        for sentence in sources[-1].header.warnings:
+            progress.warn(sentence)
+    return images_of(sources, unique_stems(files), settings, channels or ())
+
+
+def images_of(
+    sources: Sequence[PixelSource], stems: Sequence[str], settings: Settings, channels: Sequence[ChannelSetting] = ()
+) -> ImageSet:
+    """Return the set of images that are open; see :func:`open_images`.
+
+    Parameters
+    ----------
+    sources
+        Where the pixels come from, by XY.
+    stems
+        What to call the results of each; no two are the same.
+    settings, channels
+        As there.
+    """
     cache = _LastPlane()
     images = []
-    for xy, (path, stem) in enumerate(zip(files, unique_stems(files), strict=True)):
-        source = open_source(path)
-        for sentence in source.header.warnings:
-            progress.warn(sentence)
-        look = look_of(source.header, channels or (), settings)
+    for xy, (source, stem) in enumerate(zip(sources, stems, strict=True)):
+        look = look_of(source.header, channels, settings)
         images.append(ImageFile(xy, stem, source, look, cache))
     return ImageSet(tuple(images))
 
@@ -173,6 +192,16 @@ class ImageFile:
     def size_c(self) -> int:
         """Number of channels; a colour photo has 1, of three components."""
         return self.source.header.size_c
+
+    @property
+    def channel_names(self) -> tuple[str | None, ...]:
+        """What the file calls its channels, None where it does not tell."""
+        return self.source.header.channel_names
+
+    @property
+    def pixel_size(self) -> PixelSize | None:
+        """Size of a pixel in micrometres, None when the file does not tell."""
+        return self.source.header.pixel_size
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -308,8 +337,8 @@ def _expand(paths: Iterable[Path | str], progress: Progress) -> Iterator[Path]:
         labels = [file for file in images if stems & set(example_stems(file)[1:])]
         if not images:
             raise InputError(
-                f"There is no image in the folder {path} ({len(found)} other files); TIFF, PNG, JPEG and OME-Zarr are "
-                "read."
+                f"There is no image in the folder {path} ({len(found)} other files); TIFF, PNG, JPEG, ND2, LIF, CZI "
+                "and OME-Zarr are read."
             )
         _tell_skipped(path, [file for file in found if file.is_file() and file not in images], "not an image", progress)
         _tell_skipped(path, labels, "labels of another image, by the name", progress)

@@ -9,29 +9,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.geometry.outlines import crop_to_object, mask_to_polygon, polygon_to_mask
+from sam2_fewshot.geometry.outlines import crop_to_object
 from sam2_fewshot.readers.json_file import load_json, words
-from sam2_fewshot.readers.placing import PlacedExemplar
+from sam2_fewshot.readers.placing import Figures, PlacedExemplar
+from sam2_fewshot.readers.regions import Regions
 from sam2_fewshot.readers.source import open_source
-from sam2_fewshot.records import Exemplar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from sam2_fewshot.readers.images import FrameFile, ImageFile
     from sam2_fewshot.readers.placing import Placer
-    from sam2_fewshot.readers.source import Header
-    from sam2_fewshot.records import InstanceMask
+    from sam2_fewshot.readers.source import Header, PixelSource
 
 LABEL_SUFFIXES = frozenset({".png", ".tif", ".tiff", ".btf", ".tf8", ".bmp", ".gif", ".pgm"})
 """Formats that keep numbers as they are; JPEG does not."""
-MAX_MASK_BYTES = 500_000_000
-"""Full-frame masks of one plane may take this much together; further objects with holes or several parts become the
-outline of their largest part."""
-
 _MOST_COUNTED = 1_000_000
 
 Classes = dict[int, tuple[str, ...]]
@@ -67,9 +62,29 @@ def read_labels(path: Path, image: ImageFile, placer: Placer) -> Iterator[Placed
     InputError
         If the file cannot be read, has another size than its image, or is not a label image.
     """
-    classes = read_classes(path)
-    for plane in _planes(path, image, placer):
-        yield from _objects(plane, classes, placer)
+    yield from objects_in(open_source(path), image, placer, read_classes(path))
+
+
+def objects_in(
+    source: PixelSource,
+    image: ImageFile,
+    placer: Placer,
+    classes: Classes | None = None,
+    figures: Mapping[int, Figures] | None = None,
+) -> Iterator[PlacedExemplar]:
+    """Yield the objects of labels, wherever they come from; see :func:`read_labels`.
+
+    Parameters
+    ----------
+    source
+        Gives the labels.
+    image, placer
+        As there.
+    classes, figures
+        Tags and figures of the objects by their numbers.
+    """
+    for plane in _planes(source, image, placer):
+        yield from _objects(plane, classes, figures, placer)
 
 
 def sidecar(path: Path) -> Path | None:
@@ -110,9 +125,9 @@ def _is_class_table(content: Any) -> bool:
     )
 
 
-def _planes(path: Path, image: ImageFile, placer: Placer) -> Iterator[_Plane]:
-    source = open_source(path)
+def _planes(source: PixelSource, image: ImageFile, placer: Placer) -> Iterator[_Plane]:
     header = source.header
+    path = header.path
     if (header.height, header.width) != image.shape:
         height, width = image.shape
         raise InputError(
@@ -158,7 +173,9 @@ def _as_numbers(path: Path, header: Header, planes: list[NDArray[Any]]) -> NDArr
     return first
 
 
-def _objects(plane: _Plane, classes: Classes | None, placer: Placer) -> Iterator[PlacedExemplar]:
+def _objects(
+    plane: _Plane, classes: Classes | None, figures: Mapping[int, Figures] | None, placer: Placer
+) -> Iterator[PlacedExemplar]:
     from scipy import ndimage
 
     remarks, frame = placer.remarks, plane.frame
@@ -171,23 +188,14 @@ def _objects(plane: _Plane, classes: Classes | None, placer: Placer) -> Iterator
                 "black-and-white mask, and each part as an object."
             )
             numbers, ranks = np.arange(1, count + 1), parts
-    budget = MAX_MASK_BYTES // max(1, ranks.size)
+    regions = Regions(remarks)
     for rank, window in enumerate(ndimage.find_objects(ranks), 1):
         number = int(numbers[rank - 1])
         rows, columns = window
         instance = crop_to_object(ranks[window] == rank, frame.shape, columns.start, rows.start)
         remarks.total += 1
-        polygon = mask_to_polygon(instance)
-        label = f"{remarks.file}, object {number}"
-        if _same(polygon_to_mask(polygon, frame.shape), instance):
-            exemplar = Exemplar(image=frame, polygon=polygon, label=label)
-        elif budget > 0:
-            budget -= 1
-            exemplar = Exemplar(image=frame, mask=instance.full(), label=label)
-        else:
-            remarks.note(number, "cut to the largest part", "there are too many large masks to keep")
-            exemplar = Exemplar(image=frame, polygon=polygon, label=label)
-        yield PlacedExemplar(exemplar, (classes or {}).get(number, ()))
+        exemplar = regions.exemplar(number, frame, instance)
+        yield PlacedExemplar(exemplar, (classes or {}).get(number, ()), (figures or {}).get(number, Figures()))
 
 
 def _ranked(labels: NDArray[np.integer[Any]]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -201,7 +209,3 @@ def _ranked(labels: NDArray[np.integer[Any]]) -> tuple[NDArray[Any], NDArray[Any
     numbers, found = np.unique(labels, return_inverse=True)  # numbers up to 2**64 must be sorted, which takes longer
     has_background = int(numbers[0] == 0)
     return numbers[has_background:], (found.reshape(labels.shape) + 1 - has_background).astype(np.int32)
-
-
-def _same(a: InstanceMask, b: InstanceMask) -> bool:
-    return a.box == b.box and bool((a.data == b.data).all())

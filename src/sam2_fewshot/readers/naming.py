@@ -24,10 +24,13 @@ IMAGE_SUFFIXES = frozenset(
         ".webp",
         ".ppm",
         ".pgm",
+        ".nd2",
+        ".lif",
+        ".czi",
     }
 )
 _LABELS = re.compile(
-    r"[ ._-](labels?|masks?|annotations?|annotated|examples?|rois?|objects?|instances?|cp_masks)$",
+    r"[ ._-](labels?|masks?|annotations?|annotated|examples?|rois?|roi_?sets?|objects?|instances?|cp_masks)$",
     re.IGNORECASE,
 )
 _DOUBLE = re.compile(r"\.(ome|lsm|cziexport)$", re.IGNORECASE)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from sam2_fewshot.readers.json_file import index, number, words
-from sam2_fewshot.readers.placing import PlacedExemplar
+from sam2_fewshot.readers.placing import Figures, PlacedExemplar
 from sam2_fewshot.records import Location
 
 if TYPE_CHECKING:
@@ -26,7 +27,31 @@ def annotations_of(content: Any) -> list[Any] | None:
     return None
 
 
-def read_annotations(annotations: list[Any], placer: Placer) -> Iterator[PlacedExemplar]:
+def figures_of(content: Any) -> dict[str, Figures]:
+    """Return the figures in an export, by the annotations' ids: the values of the properties with their names."""
+    if not isinstance(content, dict):
+        return {}
+    properties, values = content.get("annotationProperties"), content.get("annotationPropertyValues")
+    if not isinstance(properties, list) or not isinstance(values, dict):
+        return {}
+    keys: dict[object, str] = {}
+    for entry in properties:
+        if isinstance(entry, dict) and isinstance(entry.get("name"), str):
+            key = entry.get("id", entry.get("_id"))
+            if isinstance(key, str):
+                keys[entry["name"]] = key
+    wanted = [keys.get(name, "") for name in ("Score", "Similarity", "Predicted IoU")]
+    found: dict[str, Figures] = {}
+    for annotation, of_it in values.items():
+        if isinstance(of_it, dict):
+            numbers = [number(of_it.get(key)) for key in wanted]
+            found[annotation] = Figures(*(math.nan if value is None else value for value in numbers))
+    return found
+
+
+def read_annotations(
+    annotations: list[Any], placer: Placer, figures: dict[str, Figures] | None = None
+) -> Iterator[PlacedExemplar]:
     """Yield the annotations that can serve as examples; the others become remarks.
 
     Parameters
@@ -35,7 +60,10 @@ def read_annotations(annotations: list[Any], placer: Placer) -> Iterator[PlacedE
         As :func:`annotations_of` gives them.
     placer
         Puts them on their frames.
+    figures
+        As :func:`figures_of` gives them.
     """
+    known = figures or {}
     for count, annotation in enumerate(annotations, 1):
         placer.remarks.total += 1
         if not isinstance(annotation, dict):
@@ -43,7 +71,9 @@ def read_annotations(annotations: list[Any], placer: Placer) -> Iterator[PlacedE
             continue
         exemplar = _exemplar(count, annotation, placer)
         if exemplar is not None:
-            yield PlacedExemplar(exemplar, words(annotation.get("tags")))
+            key = annotation.get("id", annotation.get("_id"))
+            told = known.get(key, Figures()) if isinstance(key, str) else Figures()
+            yield PlacedExemplar(exemplar, words(annotation.get("tags")), told)
 
 
 def _exemplar(count: int, annotation: dict[str, Any], placer: Placer) -> Exemplar | None:

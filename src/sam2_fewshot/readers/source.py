@@ -19,20 +19,15 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from sam2_fewshot.records import Box
+    from sam2_fewshot.records import Box, PixelSize
 
 MAX_PLANE_PIXELS = 500_000_000
 """Largest plane that is read whole, in pixels (22,000 × 22,000): its RGB picture takes 1.5 GB."""
-_MAX_SIDE = 10**7
-"""Pixels; beyond this a size is a slip, also where only regions are read."""
 
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _DAMAGE = {None, errno.EINVAL, errno.EOVERFLOW}
 """What the system says when a damaged file sends a decoder to an impossible place."""
 _OTHER_FORMATS = {
-    ".nd2",
-    ".czi",
-    ".lif",
     ".lsm5",
     ".oib",
     ".oif",
@@ -70,6 +65,8 @@ class Header:
         One a channel, None where the file does not tell.
     warnings
         Sentences about what of the file is not used.
+    pixel_size
+        In micrometres, None where the file does not tell.
     """
 
     path: Path
@@ -86,6 +83,7 @@ class Header:
     channel_names: tuple[str | None, ...] = (None,)
     channel_colors: tuple[tuple[int, int, int] | None, ...] = (None,)
     warnings: tuple[str, ...] = ()
+    pixel_size: PixelSize | None = None
 
 
 class PixelSource(Protocol):
@@ -161,7 +159,20 @@ def open_source(path: Path) -> PixelSource:
     if not start:
         raise InputError(f"{path.name} is empty (0 bytes); copy or export it again.")
     source: PixelSource
-    if start in _TIFF_MAGIC:
+    suffix = path.suffix.lower()
+    if suffix == ".nd2":
+        from sam2_fewshot.readers.nd2_file import Nd2Source
+
+        source = Nd2Source(path)
+    elif suffix == ".lif":
+        from sam2_fewshot.readers.lif import LifSource
+
+        source = LifSource(path)
+    elif suffix == ".czi":
+        from sam2_fewshot.readers.czi import CziSource
+
+        source = CziSource(path)
+    elif start in _TIFF_MAGIC:
         from sam2_fewshot.readers.tiff import TiffSource
 
         source = TiffSource(path)
@@ -202,7 +213,7 @@ def check_size(path: Path, height: int, width: int, by_region: bool = False) -> 
     """
     if height < 1 or width < 1:
         raise InputError(f"{path.name} has no pixels ({width} × {height}).")
-    if max(height, width) > _MAX_SIDE or (height * width > MAX_PLANE_PIXELS and not by_region):
+    if height * width > MAX_PLANE_PIXELS and not by_region:
         raise InputError(
             f"{path.name} says it is {width:,} × {height:,} px; planes of up to {MAX_PLANE_PIXELS:,} px can be read. "
             "Cut it into smaller images, or save it as a tiled TIFF or OME-Zarr, of which regions can be read."

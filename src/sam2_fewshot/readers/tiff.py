@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from sam2_fewshot.errors import InputError
+from sam2_fewshot.readers.pixel_size import tiff_pixel_size
 from sam2_fewshot.readers.source import Header, check_kind, check_size, damaged, reading
 from sam2_fewshot.readers.tiff_channels import channel_looks
 from sam2_fewshot.readers.tiff_region import can_cut, cut
@@ -172,7 +173,10 @@ def _look(path: Path, tif: TiffFile, said: list[str]) -> tuple[int, Header]:
         )
     height, width = int(shape[axes.index("Y")]), int(shape[axes.index("X")])
     first = series.pages[0]
-    by_region = series.dataoffset is not None or (first is not None and can_cut(first))
+    if series.dataoffset is not None:  # a size that was made up is not believed
+        by_region = _end_of(series) <= path.stat().st_size
+    else:
+        by_region = first is not None and can_cut(first)
     check_size(path, height, width, by_region)
     check_kind(path, np.dtype(series.dtype))
     _check_whole(path, tif, said)
@@ -211,6 +215,7 @@ def _look(path: Path, tif: TiffFile, said: list[str]) -> tuple[int, Header]:
         palette=_palette(key) if photometric == _PALETTE else None,
         channel_names=names,
         channel_colors=colors,
+        pixel_size=tiff_pixel_size(tif),
     )
     return samples, header
 
@@ -223,7 +228,7 @@ def _check_whole(path: Path, tif: TiffFile, said: list[str]) -> None:
     if any("invalid page offset" in line or "invalid offset to page" in line for line in said):
         raise damaged(path, "its end is missing")
     if series.dataoffset is not None:
-        ends = [int(series.dataoffset) + math.prod(series.shape) * np.dtype(series.dtype).itemsize]
+        ends = [_end_of(series)]
     else:
         ends = []
         for page in (series.pages[0], series.pages[len(series.pages) - 1]):
@@ -235,6 +240,11 @@ def _check_whole(path: Path, tif: TiffFile, said: list[str]) -> None:
                     raise damaged(path, "it has fewer pixels than it says")
     if ends and max(ends) > length:
         raise damaged(path, f"it is {length:,} bytes long and should have at least {max(ends):,}")
+
+
+def _end_of(series: TiffPageSeries) -> int:
+    """Return where a series that lies in one piece should end."""
+    return int(series.dataoffset or 0) + math.prod(series.shape) * np.dtype(series.dtype).itemsize
 
 
 def _check_chain(path: Path) -> None:

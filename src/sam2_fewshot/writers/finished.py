@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from sam2_fewshot.writers.record import FrameRecord
 
 
+_PLACE = ("xy", "z", "time", "objects")
+_NUMBERS = ("similarity_threshold", "min_mask_area", "max_mask_area")
+
+
 @dataclass(frozen=True)
 class Finished:
     """The results in a folder.
@@ -76,21 +80,31 @@ def read_finished(out: Path) -> Finished:
     """
     try:
         facts = json.loads((out / "run.json").read_text(encoding="utf-8"))
-        for line in facts["frames"]:
-            for key in ("xy", "z", "time", "objects"):
-                if not isinstance(line[key], int):
-                    raise TypeError(key)
-            dict(line["seconds"]), str(line["image"]), PurePath(line["record"])
+        _check(facts)
     except OSError:
         raise InputError(
             f"{out} holds no results: there is no run.json in it. Give the folder that was given to "
             "sam2-fewshot segment with -o."
         ) from None
-    except (ValueError, LookupError, TypeError, RecursionError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise InputError(
             f"{out / 'run.json'} is damaged, or is not one that sam2-fewshot wrote; run sam2-fewshot segment again."
         ) from None
     return Finished(out, facts)
+
+
+def _check(facts: Any) -> None:
+    """Raise an error if the content of ``run.json`` is not of the right kinds; it may have been edited."""
+    kinds = {"model": dict, "versions": dict, "seconds": dict, "warnings": list, "failures": list, "tags": list}
+    wrong = [key for key, kind in kinds.items() if not isinstance(facts.get(key, kind()), kind)]
+    wrong += [key for key in _NUMBERS if not isinstance(facts["settings"][key], int | float)]
+    wrong += [stage for stage, time in facts.get("seconds", {}).items() if not isinstance(time, int | float)]
+    for line in facts["frames"]:
+        wrong += [key for key in _PLACE if not isinstance(line[key], int)]
+        wrong += [] if isinstance(line["seconds"], dict) else ["seconds"]
+        wrong += [key for key in ("image", "record") if not isinstance(line[key], str)]
+    if wrong:
+        raise TypeError(wrong[0])
 
 
 def _figures(record: FrameRecord) -> tuple[str, int, dict[str, float]]:

@@ -48,7 +48,8 @@ def paint(detections: Sequence[Detection], frame_shape: tuple[int, int]) -> NDAr
         uint32 (H, W).
     """
     labels = np.zeros(frame_shape, np.uint32)
-    order = sorted(range(len(detections)), key=lambda index: -detections[index].score)
+    scores = [-detection.score if math.isfinite(detection.score) else math.inf for detection in detections]
+    order = sorted(range(len(detections)), key=scores.__getitem__)
     for index in reversed(order):
         instance = detections[index].instance
         x0, y0, x1, y1 = instance.box
@@ -74,9 +75,9 @@ def paint(detections: Sequence[Detection], frame_shape: tuple[int, int]) -> NDAr
 def label_files(folder: Path) -> Iterator[Add]:
     """Write one compressed TIFF an image; an image's frames must follow one another.
 
-    An image of one plane gives a two-dimensional TIFF, others an OME-TIFF with the axes TZYX in which planes
-    that were not looked at are zero. Values are 16 bit, or 32 bit where a plane has more than 65,535
-    objects. One plane at a time is in memory, of a large one only a band; such a file is stored in tiles.
+    They are OME-TIFF with the pixel size, where it is known; an image of one plane is two-dimensional, others have the
+    axes TZYX, and planes that were not looked at are zero. Values are 16 bit, or 32 bit where a plane has more than
+    65,535 objects. One plane at a time is in memory, of a large one only a band; such a file is stored in tiles.
 
     Parameters
     ----------
@@ -88,12 +89,13 @@ def label_files(folder: Path) -> Iterator[Add]:
     Add
         Takes the frames.
     """
-    with a_file_an_image(lambda record: _one_image(folder / f"{record.stem}.tif", record)) as add:
+    with a_file_an_image(lambda record: label_file(folder / f"{record.stem}.tif", record)) as add:
         yield add
 
 
 @contextmanager
-def _one_image(path: Path, first: FrameRecord) -> Iterator[Add]:
+def label_file(path: Path, first: FrameRecord) -> Iterator[Add]:
+    """Write the labels of one image, of which the first frame is given, as :func:`label_files` does."""
     most = 0
     places: dict[tuple[int, int], tuple[int, int]] = {}
     bands: dict[tuple[int, int], list[tuple[int, int]]] = {}
@@ -169,27 +171,24 @@ def _write_tiff(
     import tifffile
 
     kind = np.uint16 if most_objects <= _LARGEST_16_BIT else np.uint32
-    shape = (first.size_t, first.size_z, *first.frame_shape)
-    options: dict[str, Any] = {"photometric": "minisblack", "compression": "zlib", "predictor": True}
-    if tile is not None:
-        options["tile"] = tile
-    big = np.dtype(kind).itemsize * int(np.prod(shape, dtype=np.int64)) > 2**31
-    if first.size_t * first.size_z == 1:
-        if tile is None:
-            tifffile.imwrite(path, next(planes).astype(kind), **options)
-        else:
-            parts = (np.ascontiguousarray(part, kind) for part in planes)
-            tifffile.imwrite(path, parts, shape=shape[2:], dtype=kind, bigtiff=big, **options)
-        return
+    single = first.size_t * first.size_z == 1
+    shape = first.frame_shape if single else (first.size_t, first.size_z, *first.frame_shape)
     # tifffile would make up a UUID from the clock and the network card.
     name = uuid.uuid5(uuid.NAMESPACE_OID, f"{first.location.xy}/{first.name}")
+    metadata: dict[str, Any] = {"axes": "YX" if single else "TZYX", "UUID": str(name)}
+    if first.pixel_size is not None:
+        lengths = {"X": first.pixel_size.x, "Y": first.pixel_size.y, "Z": first.pixel_size.z}
+        metadata |= {f"PhysicalSize{axis}": length for axis, length in lengths.items() if length is not None}
     tifffile.imwrite(
         path,
         (np.ascontiguousarray(plane, kind) for plane in planes),
         shape=shape,
         dtype=kind,
         ome=True,
-        bigtiff=big,
-        metadata={"axes": "TZYX", "UUID": str(name)},
-        **options,
+        bigtiff=np.dtype(kind).itemsize * int(np.prod(shape, dtype=np.int64)) > 2**31,
+        metadata=metadata,
+        photometric="minisblack",
+        compression="zlib",
+        predictor=True,
+        tile=tile,
     )

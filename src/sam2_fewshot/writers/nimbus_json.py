@@ -19,7 +19,7 @@ from sam2_fewshot.writers.names import figure, hexadecimal_id, printable
 from sam2_fewshot.writers.whole import replacing, telling
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from sam2_fewshot.records import Detection, Location
@@ -54,7 +54,7 @@ def nimbus_json(path: Path, tags: Sequence[str], channel: int = 0) -> Iterator[A
         Takes the frames.
     """
     tags = [printable(tag) for tag in tags]
-    separator = "\n"
+    separator = values_separator = "\n"
     with (
         replacing(path) as temporary,
         temporary.open("w", encoding="utf-8", newline="\n") as file,
@@ -64,14 +64,23 @@ def nimbus_json(path: Path, tags: Sequence[str], channel: int = 0) -> Iterator[A
         file.write('{"annotations": [')
 
         def add(record: FrameRecord) -> None:
-            nonlocal separator
+            nonlocal separator, values_separator
             with telling(path):
                 for number, item in enumerate(record.detections, start=1):
                     place = record.location
                     name = hexadecimal_id(record.name, place.xy, place.z, place.time, number)
-                    annotation = {"id": name, "_id": name, **_annotation(item, place, tags, int(channel))}
+                    points = np.asarray(item.polygon.exterior.coords)[:-1, :2].tolist()
+                    own = [printable(tag) for tag in record.tags_of(number, tags)]
+                    annotation = _annotation(name, "polygon", points, place, own, int(channel))
                     file.write(separator + json.dumps(annotation, ensure_ascii=False, allow_nan=False))
-                    values.write(f'{separator}"{name}": {json.dumps(_values(item), allow_nan=False)}')
+                    values.write(f'{values_separator}"{name}": {json.dumps(_values(item), allow_nan=False)}')
+                    separator = values_separator = ",\n"
+                for number, point in enumerate(record.points, start=len(record.detections) + 1):
+                    place = record.location
+                    name = hexadecimal_id(record.name, place.xy, place.z, place.time, number)
+                    own = [printable(tag) for tag in point.tags]
+                    annotation = _annotation(name, "point", [point.xy], place, own, int(channel))
+                    file.write(separator + json.dumps(annotation, ensure_ascii=False, allow_nan=False))
                     separator = ",\n"
 
         yield add
@@ -84,10 +93,13 @@ def nimbus_json(path: Path, tags: Sequence[str], channel: int = 0) -> Iterator[A
         file.write("}}\n")
 
 
-def _annotation(item: Detection, place: Location, tags: Sequence[str], channel: int) -> dict[str, object]:
-    points = np.asarray(item.polygon.exterior.coords)[:-1, :2].tolist()
+def _annotation(
+    name: str, shape: str, points: Iterable[Sequence[float]], place: Location, tags: Sequence[str], channel: int
+) -> dict[str, object]:
     return {
-        "shape": "polygon",
+        "id": name,
+        "_id": name,
+        "shape": shape,
         "coordinates": [{"x": x, "y": y} for x, y in points],
         "tags": tags,
         "channel": channel,

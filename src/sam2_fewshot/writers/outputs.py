@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import defaultdict
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
+from sam2_fewshot.writers.formats import FORMATS
 from sam2_fewshot.writers.labels import label_files
 from sam2_fewshot.writers.names import distinct_stem
 from sam2_fewshot.writers.nimbus_json import nimbus_json
@@ -19,7 +21,7 @@ from sam2_fewshot.writers.table import table
 from sam2_fewshot.writers.whole import sweep, telling
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from sam2_fewshot.writers.record import FrameRecord
 
@@ -51,8 +53,9 @@ def assemble(
     channel: int = 0,
     facts: Mapping[str, object] | None = None,
     asked: int | None = None,
+    extra: Collection[str] = (),
 ) -> Summary:
-    """Write ``annotations.json``, ``detections.csv``, ``geojson/``, ``labels/`` and ``run.json``.
+    """Write ``annotations.json``, ``detections.csv``, ``geojson/``, ``labels/`` ``run.json``, and what is asked for.
 
     What an earlier run wrote there for other images is removed, so that the folder never holds results of two
     runs. Each file appears under its name when it is whole, and ``run.json`` comes last. When something fails on
@@ -73,6 +76,8 @@ def assemble(
         What to put first in ``run.json``: settings, model, versions and so on.
     asked
         How many frames the user asked for; as many as there are records when left out.
+    extra
+        Names of further :data:`~sam2_fewshot.writers.formats.FORMATS` to write.
 
     Returns
     -------
@@ -95,6 +100,7 @@ def assemble(
             stack.enter_context(table(out / "detections.csv")),
             stack.enter_context(qupath_files(out / "geojson", tags)),
             stack.enter_context(label_files(out / "labels")),
+            *(stack.enter_context(FORMATS[name].begin(out, tags)) for name in sorted(extra)),
         ]
         for record in _distinct(records):
             for add in writers:
@@ -110,11 +116,12 @@ def assemble(
         "objects": objects,
         "seconds": summary.seconds,
         "tags": list(tags),
+        "written": sorted(extra),
         "frames": frames,
     }
     write_run(out / "run.json", {**facts, **counted})
-    _discard(before, {path for frame in frames for path in _files_of(out, frame)})
-    for folder in (out, out / "geojson", out / "labels", out / "overlays"):
+    _discard(before, {path for frame in frames for path in _files_of(out, frame, extra)})
+    for folder in (out, out / "geojson", out / "labels", out / "overlays", out / "rois"):
         sweep(folder)
     return summary
 
@@ -127,6 +134,7 @@ def _seconds(facts: Mapping[str, object]) -> dict[str, float]:
 
 def _line(record: FrameRecord) -> dict[str, object]:
     """Return what ``run.json`` says about a frame; its place counts from 1, as in the CSV file."""
+    size = record.pixel_size
     return {
         "image": record.name,
         "stem": record.stem,
@@ -136,6 +144,10 @@ def _line(record: FrameRecord) -> dict[str, object]:
         "time": record.location.time + 1,
         "height": record.frame_shape[0],
         "width": record.frame_shape[1],
+        "pixel_size_um": None
+        if size is None
+        else [length for length in (size.x, size.y, size.z) if length is not None],
+        "channels": list(record.channel_names),
         "candidates": record.candidates,
         "objects": len(record.detections),
         "examples": len(record.examples),
@@ -145,13 +157,14 @@ def _line(record: FrameRecord) -> dict[str, object]:
     }
 
 
-def _files_of(out: Path, frame: Mapping[str, object]) -> set[Path]:
-    """Return the files of an image that a line of ``run.json`` stands for."""
+def _files_of(out: Path, frame: Mapping[str, object], extra: Collection[str]) -> set[Path]:
+    """Return the files of an image that a line of ``run.json`` stands for, and those of further formats."""
     stem, overlay = PurePath(str(frame["stem"])).name, PurePath(str(frame["overlay"])).name
     return {
         out / "geojson" / f"{stem}.geojson",
         out / "labels" / f"{stem}.tif",
         out / "overlays" / overlay,
+        *(FORMATS[name].path(out, stem) for name in extra if name in FORMATS),
     }
 
 
@@ -159,8 +172,9 @@ def _written_before(out: Path) -> set[Path]:
     """Return the images' files that an earlier run listed in ``run.json``."""
     try:
         earlier = json.loads((out / "run.json").read_text(encoding="utf-8"))
-        return {path for frame in earlier["frames"] for path in _files_of(out, frame)}
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        extra = [name for name in earlier.get("written", ()) if isinstance(name, str)]
+        return {path for frame in earlier["frames"] for path in _files_of(out, frame, extra)}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return set()  # there was none, or it is not one of ours
 
 
@@ -170,7 +184,10 @@ def _discard(before: Iterable[Path], now: Iterable[Path]) -> None:
     for path in before:
         if str(path).casefold() not in kept:
             with telling(path):
-                path.unlink(missing_ok=True)
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
 
 
 def _distinct(records: Iterable[FrameRecord]) -> Iterator[FrameRecord]:

@@ -20,7 +20,19 @@ LONGEST = 1600
 _QUALITY = 82
 
 
-def preview_of(pixels: NDArray[np.uint8]) -> bytes:
+def write_preview(path: Path, pixels: NDArray[np.uint8]) -> None:
+    """Write :func:`preview_jpeg` of a frame.
+
+    Raises
+    ------
+    InputError
+        If it cannot be written.
+    """
+    with replacing(path) as temporary:
+        temporary.write_bytes(preview_jpeg(pixels))
+
+
+def preview_jpeg(pixels: NDArray[np.uint8]) -> bytes:
     """Return a frame as JPEG, of at most :data:`LONGEST` px on its longer side.
 
     JPEG, since every browser reads it and it costs a fraction of the time of WebP or PNG.
@@ -38,18 +50,6 @@ def preview_of(pixels: NDArray[np.uint8]) -> bytes:
     out = io.BytesIO()
     picture.save(out, format="JPEG", quality=_QUALITY, optimize=True)
     return out.getvalue()
-
-
-def write_preview(path: Path, preview: bytes) -> None:
-    """Write what :func:`preview_of` returned.
-
-    Raises
-    ------
-    InputError
-        If it cannot be written.
-    """
-    with replacing(path) as temporary:
-        temporary.write_bytes(preview)
 
 
 def smaller(data: bytes, factor: float, least: int) -> bytes:

@@ -19,10 +19,9 @@ from sam2_fewshot.writers.per_image import a_file_an_image
 from sam2_fewshot.writers.whole import replacing, telling
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from sam2_fewshot.records import Detection
     from sam2_fewshot.writers.record import Add, FrameRecord
 
 # Okabe & Ito's vermilion, told apart from the others by colour-blind eyes: https://jfly.uni-koeln.de/color/
@@ -49,12 +48,13 @@ def qupath_files(folder: Path, tags: Sequence[str]) -> Iterator[Add]:
     Add
         Takes the frames.
     """
-    with a_file_an_image(lambda record: _one_image(folder / f"{record.stem}.geojson", tags)) as add:
+    with a_file_an_image(lambda record: qupath_file(folder / f"{record.stem}.geojson", tags)) as add:
         yield add
 
 
 @contextmanager
-def _one_image(path: Path, tags: Sequence[str]) -> Iterator[Add]:
+def qupath_file(path: Path, tags: Sequence[str]) -> Iterator[Add]:
+    """Write the feature collection of one image, as :func:`qupath_files` does."""
     separator = "\n"
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
         file.write('{"type": "FeatureCollection", "features": [')
@@ -62,8 +62,7 @@ def _one_image(path: Path, tags: Sequence[str]) -> Iterator[Add]:
         def add(record: FrameRecord) -> None:
             nonlocal separator
             with telling(path):
-                for number, item in enumerate(record.detections, start=1):
-                    feature = _feature(record, number, item, [printable(tag) for tag in tags])
+                for feature in _features(record, tags):
                     file.write(separator + json.dumps(feature, ensure_ascii=False, allow_nan=False))
                     separator = ",\n"
 
@@ -71,23 +70,39 @@ def _one_image(path: Path, tags: Sequence[str]) -> Iterator[Add]:
         file.write("]}\n")
 
 
-def _feature(record: FrameRecord, number: int, item: Detection, tags: list[str]) -> dict[str, object]:
+def _features(record: FrameRecord, common: Sequence[str]) -> Iterator[dict[str, object]]:
+    for number, item in enumerate(record.detections, start=1):
+        rings = [item.polygon.exterior, *item.polygon.interiors]
+        coordinates = [np.asarray(ring.coords)[:, :2].tolist() for ring in rings]
+        measured = {
+            "Similarity": figure(item.similarity),
+            "Score": figure(item.score),
+            "Predicted IoU": figure(item.predicted_iou),
+            "Area px": item.area,
+            "Area µm^2": None if record.pixel_size is None else figure(item.area * record.pixel_size.area),
+        }
+        yield _feature(record, number, "Polygon", coordinates, record.tags_of(number, common), measured)
+    for number, point in enumerate(record.points, start=len(record.detections) + 1):
+        yield _feature(record, number, "Point", list(point.xy), point.tags, {})
+
+
+def _feature(
+    record: FrameRecord,
+    number: int,
+    kind: str,
+    coordinates: list[object],
+    tags: Sequence[str],
+    measured: Mapping[str, float | int | None],
+) -> dict[str, object]:
     place = record.location
-    geometry: dict[str, object] = {
-        "type": "Polygon",
-        "coordinates": [np.asarray(item.polygon.exterior.coords)[:, :2].tolist()],
-    }
+    geometry: dict[str, object] = {"type": kind, "coordinates": coordinates}
     if record.size_z * record.size_t > 1:
         # c = -1 stands for all channels in QuPath's ImagePlane.
         geometry["plane"] = {"c": -1, "z": int(place.z), "t": int(place.time)}
-    measured = {
-        "Similarity": figure(item.similarity),
-        "Score": figure(item.score),
-        "Predicted IoU": figure(item.predicted_iou),
-        "Area px": item.area,
-    }
+    tags = [printable(tag) for tag in tags]
     properties: dict[str, object] = {
-        "objectType": "detection",
+        # QuPath knows points as annotations only.
+        "objectType": "detection" if kind == "Polygon" else "annotation",
         "tags": tags,
         # QuPath cannot read a null as a measurement.
         "measurements": {name: value for name, value in measured.items() if value is not None},

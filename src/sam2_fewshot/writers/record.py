@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from shapely import Point, Polygon
 
-    from sam2_fewshot.records import Detection, Location
+    from sam2_fewshot.records import Detection, Location, PixelSize
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -28,6 +28,22 @@ class ExampleMark:
 
     outline: Polygon | Point
     negative: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MarkedPoint:
+    """An object that is marked by a point and has no outline.
+
+    Parameters
+    ----------
+    xy
+        In image pixels.
+    tags
+        Its tags or classes.
+    """
+
+    xy: tuple[float, float]
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -65,6 +81,14 @@ class FrameRecord:
         The score down to which `below` is complete.
     file
         Name of its file in the journal; empty where it was not read from there.
+    pixel_size
+        Of the image, None when its file does not tell.
+    channel_names
+        Of the image, None for a channel that its file does not name.
+    tags
+        Tags of each of the detections, where they are not the same for all; else none.
+    points
+        Objects marked by points; only formats that know points have them.
     """
 
     name: str
@@ -82,6 +106,14 @@ class FrameRecord:
     threshold: float = 0.0
     floor: float = 0.0
     file: str = ""
+    pixel_size: PixelSize | None = None
+    channel_names: tuple[str | None, ...] = ()
+    tags: tuple[tuple[str, ...], ...] = ()
+    points: tuple[MarkedPoint, ...] = ()
+
+    def tags_of(self, number: int, common: Sequence[str]) -> Sequence[str]:
+        """Return the tags of the detection with a number, counted from 1: its own, or else those `common` to all."""
+        return self.tags[number - 1] if self.tags else common
 
     def moved(self, location: Location) -> FrameRecord:
         """Return the record, and all that was found, at another place in the dataset."""

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from sam2_fewshot.records import Detection
+    from sam2_fewshot.records import Detection, InstanceMask, PixelSize
     from sam2_fewshot.writers.record import Add, FrameRecord
 
 COLUMNS = (
     *("image", "xy", "z", "time", "id", "score", "similarity", "predicted_iou", "area_px"),
-    *("x0", "y0", "x1", "y1", "centroid_x", "centroid_y"),
+    *("x0", "y0", "x1", "y1", "centroid_x", "centroid_y", "area_um2"),
 )
 """The header. See :func:`table` for what the columns hold."""
 
@@ -31,7 +31,8 @@ def table(path: Path) -> Iterator[Add]:
     ``image`` is the file's name; ``xy``, ``z`` and ``time`` count from 1 as in the app; ``id`` is the
     object's value in the frame's label image. ``score``, ``similarity`` and ``predicted_iou`` have six
     digits and are empty when there is no figure. ``area_px`` counts the mask's pixels. ``x0, y0, x1, y1`` is
-    the mask's box, half open. The centroid is the mean of the pixels' centres, in image pixels.
+    the mask's box, half open. The centroid is the mean of the pixels' centres, in image pixels. ``area_um2`` is the
+    area in µm², empty where the image's file does not tell how large a pixel is.
 
     A file name that a spreadsheet would take for a formula (it begins with ``=``, ``+``, ``-`` or ``@``:
     https://owasp.org/www-community/attacks/CSV_Injection) gets an apostrophe before it; tabs, line breaks and the
@@ -55,21 +56,26 @@ def table(path: Path) -> Iterator[Add]:
             place = record.location.xy + 1, record.location.z + 1, record.location.time + 1
             with telling(path):
                 for number, item in enumerate(record.detections, start=1):
-                    rows.writerow([_cell(record.name), *place, number, *_measured(item)])
+                    rows.writerow([_cell(record.name), *place, number, *_measured(item, record.pixel_size)])
 
         yield add
 
 
-def _measured(item: Detection) -> list[object]:
+def _measured(item: Detection, pixel_size: PixelSize | None) -> list[object]:
     figures = (figure(value) for value in (item.score, item.similarity, item.predicted_iou))
     shown = ("" if value is None else f"{value:.6f}" for value in figures)
-    rows, columns = item.instance.data.nonzero()
-    centroid = ["", ""]
-    if rows.size:
-        x = item.instance.x0 + columns.mean() + 0.5
-        y = item.instance.y0 + rows.mean() + 0.5
-        centroid = [f"{x:.3f}", f"{y:.3f}"]
-    return [*shown, rows.size, *item.bbox, *centroid]
+    middle = centroid(item.instance)
+    place = ["", ""] if middle is None else [f"{value:.3f}" for value in middle]
+    area = "" if pixel_size is None else f"{item.area * pixel_size.area:.6g}"
+    return [*shown, item.area, *item.bbox, *place, area]
+
+
+def centroid(instance: InstanceMask) -> tuple[float, float] | None:
+    """Return the mean ``(x, y)`` of a mask's pixel centres in image pixels, None when it is empty."""
+    rows, columns = instance.data.nonzero()
+    if not rows.size:
+        return None
+    return float(instance.x0 + columns.mean() + 0.5), float(instance.y0 + rows.mean() + 0.5)
 
 
 def _cell(text: str) -> str:

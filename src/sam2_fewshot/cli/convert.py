@@ -1,0 +1,75 @@
+"""``sam2-fewshot convert``: marked objects from one format to another."""
+
+from __future__ import annotations
+
+from pathlib import Path  # noqa: TC003  (typer reads the annotations)
+from typing import Annotated
+
+import typer
+
+from sam2_fewshot.cli.guard import DONE, guarded
+
+EPILOG = """
+[bold]Examples[/bold]
+
+  sam2-fewshot convert RoiSet.zip cells.geojson
+
+  sam2-fewshot convert cells.geojson cells_labels.tif --image cells.tif
+
+  sam2-fewshot convert results/ coco.json --image plate/
+
+  sam2-fewshot convert coco.json rois/ --to roi
+"""
+
+
+def convert(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="What examples can be read from: a label image, GeoJSON, ImageJ ROIs, COCO, OME-Zarr labels, a "
+            "NimbusImage export, or a folder of those.",
+            metavar="IN",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Argument(
+            help="The file to write, its format told by its ending; or a folder, with --to.",
+            metavar="OUT",
+            show_default=False,
+        ),
+    ],
+    to: Annotated[
+        str | None,
+        typer.Option(
+            help="Format: coco, csv, geojson, labels (TIFF), nimbus, parquet, roi (ImageJ) or zarr (OME-Zarr labels). "
+            "Left out: by the ending of OUT.",
+            metavar="NAME",
+            show_default=False,
+        ),
+    ] = None,
+    image: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Image, folder or pattern that the objects lie on, may be given more than once. Tells sizes, planes "
+            "and pixel size.",
+            metavar="PATH",
+            show_default=False,
+        ),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show where a defect of the program is.")] = False,
+) -> None:
+    """Convert marked objects from one file format to another."""
+    with guarded(debug):
+        from sam2_fewshot.cli.patterns import expand
+        from sam2_fewshot.job.convert import convert as run
+
+        images = expand(image or [])
+        done = run(source.expanduser(), out.expanduser(), to, images, overwrite)
+        objects = f"{done.objects:,} object{'s' if done.objects != 1 else ''}"
+        frames = f"{done.frames:,} frame{'s' if done.frames != 1 else ''}"
+        written = done.files[0] if len(done.files) == 1 else f"{len(done.files)} files in {out}"
+        typer.echo(f"Wrote {objects} on {frames} to {written}.")
+    raise typer.Exit(DONE)

@@ -1,0 +1,239 @@
+"""One dataset: how large it is, and its frames as the app shows them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sam2_fewshot.composite import paint, photo
+from sam2_fewshot.errors import InputError
+from sam2_fewshot.nimbus.layers import FrameIndex, Layer, default_layers, read_layers
+from sam2_fewshot.nimbus.parameters import DatasetSize
+from sam2_fewshot.nimbus.planes import BLOCK, MEMORY, Planes
+from sam2_fewshot.nimbus.server import Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from numpy.typing import NDArray
+
+    from sam2_fewshot.nimbus.server import Server
+    from sam2_fewshot.records import Box, Location
+    from sam2_fewshot.settings import Settings
+
+_WRITE = 1  # Girder's levels of access: 0 read, 1 write, 2 admin
+
+
+class NimbusDataset:
+    """A dataset's headers and layers, read once; pixels are fetched when they are asked for.
+
+    Parameters
+    ----------
+    server
+        The connection.
+    dataset_id
+        The dataset's folder.
+    settings
+        Percentiles of the contrast where the app has no layers yet.
+    warn
+        Is told what the user should know.
+    block, memory
+        As for :class:`~sam2_fewshot.nimbus.planes.Planes`.
+
+    Raises
+    ------
+    InputError
+        If the dataset has no image, or no layer is visible.
+    ServerError
+        If the server does not tell.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        dataset_id: str,
+        settings: Settings,
+        warn: Callable[[str], None],
+        block: int = BLOCK,
+        memory: int = MEMORY,
+    ) -> None:
+        self.id = dataset_id
+        folder = server.get("reading the dataset", f"folder/{dataset_id}")
+        if folder.get("_accessLevel", _WRITE) < _WRITE:
+            raise InputError(
+                "You may look at this dataset but not change it, so the objects cannot be saved. Ask its owner for "
+                "write access, or work on a copy of your own."
+            )
+        item_id = _image_item(server, dataset_id, folder)
+        header = server.get("reading the image's header", f"item/{item_id}/tiles")
+        self.shape = int(header["sizeY"]), int(header["sizeX"])
+        self.index = _index(header)
+        self.size = _size(header, self.index)
+        self.planes = Planes(server, item_id, self.shape, block, memory)
+        self._settings = settings
+        self._frames: dict[Location, NimbusFrame] = {}
+        self._last: tuple[Location, NDArray[np.uint8]] | None = None
+        views = self._read_views(server)
+        self.collections = list(dict.fromkeys(str(view["configurationId"]) for view in views))
+        self.layers = self._read_layers(server, views[0], warn) if views else []
+        self._is_photo = not self.layers and int(header.get("bandCount") or 1) >= 3 and self.size.channels == 1
+        if not self.layers:
+            self.layers = default_layers(self.size.channels, settings)
+
+    def has(self, location: Location) -> bool:
+        """Tell whether there is a frame at a location."""
+        size = self.size
+        return 0 <= location.xy < size.xy and 0 <= location.z < size.z and 0 <= location.time < size.time
+
+    def frame(self, location: Location) -> NimbusFrame:
+        """Return the frame at a location, always the same object for the same one."""
+        if location not in self._frames:
+            self._frames[location] = NimbusFrame(self, location)
+        return self._frames[location]
+
+    def name(self, location: Location) -> str:
+        """Return what to call a frame, counted from 1, without the axes that have a single entry."""
+        parts = [
+            f"{axis} {at + 1}"
+            for axis, at, count in (
+                ("XY", location.xy, self.size.xy),
+                ("Z", location.z, self.size.z),
+                ("Time", location.time, self.size.time),
+            )
+            if count > 1
+        ]
+        return ", ".join(parts) or "the image"
+
+    def compose(self, location: Location, box: Box | None) -> NDArray[np.uint8]:
+        """Return a frame as RGB (h, w, 3); as :meth:`NimbusFrame.read`."""
+        if not self.planes.in_one and box is not None:
+            return self._compose(location, box)
+        if self._last is None or self._last[0] != location:
+            self._last = None  # let go of the old one before the new one is made
+            self._last = location, self._compose(location, None)
+        pixels = self._last[1]
+        return pixels if box is None else pixels[box[1] : box[3], box[0] : box[2]]
+
+    def _compose(self, location: Location, box: Box | None) -> NDArray[np.uint8]:
+        x0, y0, x1, y1 = box or (0, 0, self.shape[1], self.shape[0])
+        canvas = np.zeros((y1 - y0, x1 - x0, 3), np.uint8)
+        for layer in self.layers:
+            frames = layer.planes(location, self.size, self.index)
+            shown = layer.contrast_plane(location, self.size, self.index)
+            if not frames or shown is None:
+                continue
+            plane = self.planes.read(frames, box)
+            if self._is_photo and plane.ndim == 3 and plane.dtype == np.uint8:
+                return photo(plane)
+            limits = self.planes.limits(shown, layer.style)
+            if limits is None:
+                continue
+            for band, color in _bands(plane, layer):
+                paint(canvas, band, limits, color)
+        return canvas
+
+    def _read_views(self, server: Server) -> list[Mapping[str, Any]]:
+        """Return the user's own views of the dataset, or else one that they may read; the first one counts."""
+        client = server.dataset(self.id).collections
+        with server.telling("reading the dataset's views"):
+            own = client.list_views(current_user_only=True)
+            views = own or client.list_views()[:1]
+        return [view for view in views if view.get("configurationId")]
+
+    def _read_layers(self, server: Server, view: Mapping[str, Any], warn: Callable[[str], None]) -> list[Layer]:
+        try:
+            collection = server.get("reading the layers", f"upenn_collection/{view['configurationId']}")
+        except Refused as error:
+            if error.status not in (400, 403, 404):
+                raise
+            self.collections = []
+            warn("The layers of this dataset cannot be read, so its channels are shown in colours of our own.")
+            return []
+        layers = (collection.get("meta") or {}).get("layers") or []
+        return read_layers(layers, view.get("layerContrasts") or {}, warn)
+
+
+class NimbusFrame:
+    """One frame of a dataset; a :class:`~sam2_fewshot.protocols.FrameReader`.
+
+    Parameters
+    ----------
+    dataset
+        What it is a frame of.
+    location
+        Where.
+    """
+
+    def __init__(self, dataset: NimbusDataset, location: Location) -> None:
+        self._dataset = dataset
+        self.location = location
+
+    @property
+    def name(self) -> str:
+        """Its place in the dataset, counted from 1."""
+        return self._dataset.name(self.location)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(height, width)`` in pixels."""
+        return self._dataset.shape
+
+    def read(self, region: Box | None = None) -> NDArray[np.uint8]:
+        """Return the uint8 RGB pixels (h, w, 3) of a region, or of all of the frame, as the app shows them.
+
+        Raises
+        ------
+        ServerError
+            If the pixels cannot be fetched.
+        """
+        return self._dataset.compose(self.location, region)
+
+
+def _image_item(server: Server, dataset_id: str, folder: Mapping[str, Any]) -> str:
+    """Return the id of the item with the image: the selected one, else the first that has one."""
+    selected = (folder.get("meta") or {}).get("selectedLargeImageId")
+    if selected:
+        try:
+            item = server.get("reading the image", f"item/{selected}")
+        except Refused as error:
+            if error.status not in (400, 404):  # it may have been deleted since
+                raise
+        else:
+            if item.get("largeImage"):
+                return str(item["_id"])
+    items = server.get("listing the dataset's files", "item", {"folderId": dataset_id, "limit": 0})
+    images = [str(item["_id"]) for item in items if item.get("largeImage")]
+    if not images:
+        raise InputError(
+            "This dataset has no image that NimbusImage can show. Open it in NimbusImage first, and let the import "
+            "of its files finish."
+        )
+    return images[0]
+
+
+def _index(header: Mapping[str, Any]) -> FrameIndex:
+    """Return the number of each plane. An axis with one entry is missing everywhere, a single plane has no list."""
+    index: FrameIndex = {}
+    for frame in header.get("frames") or [{"Frame": 0}]:
+        place = tuple(int(frame.get(key) or 0) for key in ("IndexXY", "IndexZ", "IndexT", "IndexC"))
+        index.setdefault((place[0], place[1], place[2], place[3]), int(frame["Frame"]))
+    return index
+
+
+def _size(header: Mapping[str, Any], index: FrameIndex) -> DatasetSize:
+    spans = header.get("IndexRange") or {}
+    seen = [max(key[axis] for key in index) + 1 for axis in range(4)]
+    xy, z, time, channels = (
+        max(1, int(spans.get(key) or 1), least)
+        for key, least in zip(("IndexXY", "IndexZ", "IndexT", "IndexC"), seen, strict=True)
+    )
+    return DatasetSize(xy, z, time, channels)
+
+
+def _bands(plane: NDArray[Any], layer: Layer) -> list[tuple[NDArray[Any], tuple[int, int, int]]]:
+    """Return what to paint in which colour: a grey plane once, each component of a coloured one in its own."""
+    red, green, blue = layer.style.color
+    if plane.ndim == 2:
+        return [(plane, layer.style.color)]
+    return [(plane[..., 0], (red, 0, 0)), (plane[..., 1], (0, green, 0)), (plane[..., 2], (0, 0, blue))]

@@ -1,0 +1,116 @@
+"""The examples of a dataset: annotations with any of the tags, wherever they lie."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, cast
+
+from sam2_fewshot.errors import InputError
+from sam2_fewshot.nimbus.annotations import list_annotations, location_of, tags_of
+from sam2_fewshot.readers.nimbus_json import read_annotations
+from sam2_fewshot.readers.placing import Placer, Remarks
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sam2_fewshot.nimbus.annotations import Document
+    from sam2_fewshot.nimbus.dataset import NimbusDataset, NimbusFrame
+    from sam2_fewshot.nimbus.parameters import Request
+    from sam2_fewshot.nimbus.server import Server
+    from sam2_fewshot.protocols import Progress
+    from sam2_fewshot.readers.images import ImageSet
+    from sam2_fewshot.records import Exemplar, Location
+
+
+def read_training(server: Server, dataset: NimbusDataset, request: Request, progress: Progress) -> list[Exemplar]:
+    """Return the examples a user has tagged, by frame.
+
+    Polygons, rectangles and points serve as examples. Coordinates are image pixels as everywhere: the centre of the
+    first pixel is (0.5, 0.5).
+
+    Parameters
+    ----------
+    server
+        The connection.
+    dataset
+        Where they lie; also on frames that are not asked for.
+    request
+        Names the tags.
+    progress
+        Is told what is left out, and why.
+
+    Raises
+    ------
+    InputError
+        If there is no example of what is wanted that can be used.
+    ServerError
+        If the server does not tell.
+    """
+    wanted, unwanted = set(request.training_tags), set(request.negative_tags)
+    documents = _tagged(server, dataset.id, [*request.training_tags, *request.negative_tags])
+    names = " or ".join(repr(tag) for tag in request.training_tags)
+    if not any(wanted & set(tags_of(document)) for document in documents):
+        raise InputError(
+            f"No annotation in this dataset has the Training Tag {names}. Outline 5 to 20 typical objects, give them "
+            "that tag, and run the tool again; or choose the tag that they have."
+        )
+    both = [document for document in documents if wanted & set(tags_of(document)) and unwanted & set(tags_of(document))]
+    if both:
+        progress.warn(
+            f"{_count(both)} left out for having both a Training Tag and a Negative Tag; take one of them off."
+        )
+    outside = [document for document in documents if not _lies_in(document, dataset)]
+    if outside:
+        progress.warn(f"{_count(outside)} left out for lying at an XY, Z or Time that this dataset does not have.")
+    left_out = {id(document) for document in (*both, *outside)}
+    usable = [document for document in documents if id(document) not in left_out]
+    remarks = Remarks("Examples", progress)
+    placer = Placer(cast("ImageSet", _Images(dataset)), remarks)
+    placed = list(read_annotations(list(usable), placer))
+    exemplars = [
+        replace(item.exemplar, negative=True) if unwanted & set(item.tags) else item.exemplar for item in placed
+    ]
+    if all(exemplar.negative for exemplar in exemplars):
+        why = remarks.left_out() or "they were left out"
+        raise InputError(
+            f"No annotation with the Training Tag {names} can serve as an example: {why}. "
+            "Polygons, rectangles and points can."
+        )
+    remarks.tell()
+    return sorted(exemplars, key=lambda exemplar: location_on(exemplar))
+
+
+def location_on(exemplar: Exemplar) -> Location:
+    """Return the location of the frame that an example of a dataset lies on."""
+    return cast("NimbusFrame", exemplar.image).location
+
+
+def _tagged(server: Server, dataset_id: str, tags: Sequence[str]) -> list[Document]:
+    """Return the annotations with any of the tags, by id. Of several tags the server wants all, so one at a time."""
+    found: dict[str, Document] = {}
+    for tag in tags:
+        for document in list_annotations(server, dataset_id, [tag]):
+            found[str(document["_id"])] = document
+    return [found[key] for key in sorted(found)]
+
+
+def _lies_in(document: Document, dataset: NimbusDataset) -> bool:
+    location = location_of(document)
+    return location is not None and dataset.has(location)
+
+
+def _count(documents: Sequence[Document]) -> str:
+    return "1 annotation was" if len(documents) == 1 else f"{len(documents)} annotations were"
+
+
+class _Images:
+    """A dataset as the readers of example files see images. Locations outside of it were left out before."""
+
+    def __init__(self, dataset: NimbusDataset) -> None:
+        self._dataset = dataset
+
+    def has(self, location: Location) -> bool:
+        return self._dataset.has(location)
+
+    def frame(self, location: Location) -> NimbusFrame:
+        return self._dataset.frame(location)

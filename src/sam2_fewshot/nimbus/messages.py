@@ -1,0 +1,147 @@
+"""What the user reads in NimbusImage while a job runs: one JSON object a line.
+
+The lines' form is that of the app's job log: ``progress`` is a number, and a line is either progress, or a warning, or
+an error, never two of them. Whatever is not JSON is only seen in the full log.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Self, TextIO
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_MOST_WARNINGS = 20
+"""Each warning stays on the user's screen until it is dismissed."""
+
+
+class Messages:
+    """Writes the lines; a :class:`~sam2_fewshot.protocols.Progress`, and a context manager that keeps them coming.
+
+    Progress is written when it has grown by a hundredth, and again after a while of silence, because the app shows
+    a line only when another follows.
+
+    Parameters
+    ----------
+    stream
+        Where the lines go.
+    hide
+        Takes secrets out of a text.
+    silence
+        Seconds after which the last progress is written again.
+    clock
+        Gives the time in seconds.
+    """
+
+    def __init__(
+        self,
+        stream: TextIO,
+        hide: Callable[[str], str] = lambda text: text,
+        silence: float = 15.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.hide = hide
+        self._stream = stream
+        self._silence = silence
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._over = threading.Event()
+        self._beat = threading.Thread(target=self._keep_alive, name="messages", daemon=True)
+        self._fraction, self._title, self._info = 0.0, "Starting", ""
+        self._written: tuple[int, str] | None = None
+        self._last = clock()
+        self._low, self._high = 0.0, 0.0
+        self._done, self._total = 0, 0
+        self._warned: list[str] = []
+
+    def __enter__(self) -> Self:
+        self._beat.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._over.set()
+        self._beat.join(timeout=1.0)
+
+    def progress(self, fraction: float, title: str, info: str = "") -> None:
+        """Tell how far the job is.
+
+        Parameters
+        ----------
+        fraction
+            From 0 to 1.
+        title, info
+            The line in bold, and what follows it.
+        """
+        with self._lock:
+            self._fraction, self._title, self._info = min(max(fraction, 0.0), 1.0), title, info
+            step = (int(100 * self._fraction + 1e-9), title)
+            if step != self._written:
+                self._written = step
+                self._write_progress()
+
+    def stage(self, low: float, high: float) -> None:
+        """Say which part of the whole the next :meth:`start` and :meth:`advance` stand for."""
+        with self._lock:
+            self._low, self._high = low, high
+            self._done = self._total = 0
+
+    def start(self, stage: str, total: int | None = None) -> None:
+        """Begin a stage of the engine's; its steps move the progress within the part set by :meth:`stage`."""
+        with self._lock:
+            self._done, self._total = 0, total or 0
+
+    def advance(self, steps: int = 1) -> None:
+        """Report steps of the engine's current stage."""
+        with self._lock:
+            self._done += steps
+            if self._total:
+                part = min(1.0, self._done / self._total)
+                # Stages of unknown number follow one another, so progress never goes back.
+                fraction = max(self._fraction, self._low + part * (self._high - self._low))
+                self.progress(fraction, self._title, self._info)
+
+    def warn(self, sentence: str) -> None:
+        """Show a warning; the same one is shown once, and of very many the rest only in the log."""
+        with self._lock:
+            if sentence in self._warned:
+                return
+            self._warned.append(sentence)
+            if len(self._warned) > _MOST_WARNINGS:
+                self.log(f"Warning: {sentence}")
+                return
+            self._write({"warning": sentence, "title": "SAM 2 few-shot", "info": None, "type": "warning"})
+
+    @property
+    def warnings(self) -> list[str]:
+        """The warnings so far."""
+        return list(self._warned)
+
+    def error(self, sentence: str) -> None:
+        """Show an error. The program's exit code, not this, makes the job fail."""
+        self._write({"error": sentence, "title": "SAM 2 few-shot", "info": None, "type": "error"})
+
+    def log(self, line: str) -> None:
+        """Write a line that is only seen in the full log."""
+        self._put(" ".join(self.hide(line).splitlines()))
+
+    def _write_progress(self) -> None:
+        self._write({"progress": round(self._fraction, 4), "title": self._title, "info": self._info})
+
+    def _write(self, message: dict[str, Any]) -> None:
+        self._put(self.hide(json.dumps(message, allow_nan=False)))
+
+    def _put(self, line: str) -> None:
+        with self._lock:
+            self._last = self._clock()
+            # One write a line: what is written in pieces is read in pieces.
+            self._stream.write(line + "\n")
+            self._stream.flush()
+
+    def _keep_alive(self) -> None:
+        while not self._over.wait(min(1.0, self._silence / 4)):
+            with self._lock:
+                if self._clock() - self._last >= self._silence:
+                    self._write_progress()

@@ -1,0 +1,258 @@
+"""What a user asked for in the browser, checked before anything heavy begins."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from sam2_fewshot.errors import SettingsError
+from sam2_fewshot.nimbus.form import BATCH_FIELDS, HOW_TO, MODEL, NEGATIVE_TAG, TRAINING_TAG
+from sam2_fewshot.nimbus.values import chosen, index_in, quoted, refusal, setting_value, tags_in
+from sam2_fewshot.readers.ranges import parse_range
+from sam2_fewshot.records import Location
+from sam2_fewshot.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+_ORIGIN = Location()
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetSize:
+    """How many positions, slices, time points and channels a dataset has, each at least 1."""
+
+    xy: int = 1
+    z: int = 1
+    time: int = 1
+    channels: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectTo:
+    """To what each found object is connected: to the nearest annotation with these tags.
+
+    Parameters
+    ----------
+    tags
+        At least one.
+    channel
+        Counted from 0; None for any.
+    """
+
+    tags: tuple[str, ...]
+    channel: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a user asks for.
+
+    Parameters
+    ----------
+    dataset_id
+        The dataset's folder.
+    settings
+        How to look.
+    model
+        File name of a checkpoint that is present.
+    training_tags, negative_tags
+        Tags of the examples; an annotation with any of them counts. There is at least one training tag.
+    output_tags
+        What the found objects are tagged with; may be empty.
+    channel
+        Channel of the found objects, counted from 0; None where the job names none.
+    tile
+        The frame on the user's screen.
+    assignment
+        The frame that the tool assigns its results to; the browser sends the same as `tile`.
+    connect_to
+        To what the found objects are connected; None for nothing.
+    batch
+        Which positions, slices and time points, as the user wrote it, counted from 1; empty for the current one.
+    remarks
+        Sentences that the user should be told, although the work goes on.
+    """
+
+    dataset_id: str
+    settings: Settings
+    model: str
+    training_tags: tuple[str, ...]
+    negative_tags: tuple[str, ...] = ()
+    output_tags: tuple[str, ...] = ()
+    channel: int | None = None
+    tile: Location = _ORIGIN
+    assignment: Location = _ORIGIN
+    connect_to: ConnectTo | None = None
+    batch: tuple[str, str, str] = ("", "", "")
+    remarks: tuple[str, ...] = ()
+
+    def locations(self, size: DatasetSize) -> list[Location]:
+        """Return the frames to look at: by position, then slice, then time, each rising.
+
+        Raises
+        ------
+        SettingsError
+            If a frame is asked for that the dataset does not have, or what was written is no range.
+        """
+        counts = (size.xy, size.z, size.time)
+        current = (self.tile.xy, self.tile.z, self.tile.time)
+        xy, z, time = (
+            _indices(text, count, field, here)
+            for text, count, field, here in zip(self.batch, counts, BATCH_FIELDS, current, strict=True)
+        )
+        return [Location(a, b, c) for a in xy for b in z for c in time]
+
+    def result_channel(self, size: DatasetSize) -> int:
+        """Return the channel of the found objects, counted from 0; the first where the job names none.
+
+        Raises
+        ------
+        SettingsError
+            If the dataset does not have it.
+        """
+        channel = self.channel or 0
+        if channel >= size.channels:
+            raise SettingsError(
+                f"The tool puts its results into channel {channel + 1}, but this dataset has {size.channels}. Choose "
+                "a layer of this dataset in the tool's settings."
+            )
+        return channel
+
+
+def read_parameters(raw: Mapping[str, Any], dataset_id: str, checkpoints: Sequence[str]) -> Request:
+    """Check a job's parameters.
+
+    Parameters
+    ----------
+    raw
+        The parameters as the server hands them over; anything may be missing or null.
+    dataset_id
+        The dataset's folder, from the container's arguments.
+    checkpoints
+        File names of the checkpoints that are present, the best first.
+
+    Raises
+    ------
+    SettingsError
+        If a value cannot be used. The message names the field and the value.
+    """
+    form = _form(raw.get("workerInterface"))
+    training = tags_in(form.get(TRAINING_TAG), TRAINING_TAG)
+    negative = tags_in(form.get(NEGATIVE_TAG), NEGATIVE_TAG)
+    if not training:
+        raise SettingsError(
+            f"{TRAINING_TAG} is empty. Outline 5 to 20 typical objects, give them a tag, and choose that tag in the "
+            "tool's settings."
+        )
+    if both := [tag for tag in training if tag in negative]:
+        raise SettingsError(
+            f"{quoted(both[0])} is given as {TRAINING_TAG} and as {NEGATIVE_TAG}. Take it out of one of them."
+        )
+    tile = _position(raw.get("tile"), "tile")
+    xy, z, time = (_range_text(form.get(field), field) for field in BATCH_FIELDS)
+    request = Request(
+        dataset_id=dataset_id,
+        settings=_settings(form),
+        model=chosen(form[MODEL], MODEL, checkpoints) if MODEL in form else checkpoints[0],
+        training_tags=training,
+        negative_tags=negative,
+        output_tags=tags_in(raw.get("tags"), "tags"),
+        channel=index_in(raw.get("channel"), "channel"),
+        tile=tile,
+        assignment=tile if raw.get("assignment") is None else _position(raw["assignment"], "assignment"),
+        connect_to=_connect_to(raw.get("connectTo")),
+        batch=(xy, z, time),
+    )
+    return replace(request, remarks=(*_remarks(request), *_unknown(form)))
+
+
+def _form(value: object) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise refusal("workerInterface", value, "must be an object with the form's values by their field names")
+    return value
+
+
+def _remarks(request: Request) -> Iterator[str]:
+    """Yield what is allowed but hardly meant."""
+    for tags, field, effect in (
+        (request.training_tags, TRAINING_TAG, "as an example"),
+        (request.negative_tags, NEGATIVE_TAG, "as an example of what is not wanted"),
+    ):
+        if own := [tag for tag in request.output_tags if tag in tags]:
+            yield (
+                f"The found objects get the tag {quoted(own[0])}, which is also the {field}: the next run will take "
+                f"every one of them {effect}. Give the tool another tag for its results."
+            )
+    if request.assignment != request.tile and not all(request.batch):
+        yield (
+            f"The job was assigned to {_place(request.assignment)} but posted from {_place(request.tile)}. Where a "
+            "Batch field is empty, the latter counts."
+        )
+
+
+def _unknown(form: Mapping[str, Any]) -> Iterator[str]:
+    known = {HOW_TO, TRAINING_TAG, NEGATIVE_TAG, MODEL, *BATCH_FIELDS}
+    known.update(str(field.title) for field in Settings.model_fields.values())
+    if unknown := [str(name) for name in form if name not in known]:
+        names = ", ".join(quoted(name) for name in unknown[:5]) + (", …" if unknown[5:] else "")
+        yield (
+            "The tool was saved with values that this version of the worker does not know, and they have no effect: "
+            f"{names}."
+        )
+
+
+def _settings(form: Mapping[str, Any]) -> Settings:
+    values = {}
+    for name, field in Settings.model_fields.items():
+        if field.title in form:
+            value = setting_value(form[str(field.title)], field)
+            if value is not None:
+                values[name] = value
+    return Settings(**values)
+
+
+def _range_text(value: object, field: str) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str):
+        raise refusal(field, value, "must be a text like '1-3, 5' or 'all'")
+    return value if value.strip(" ,\t\r\n") else ""
+
+
+def _indices(text: str, count: int, field: str, current: int) -> tuple[int, ...]:
+    if text:
+        return parse_range(text, count, field)
+    if current >= count:
+        allowed = f"1-{count} is" if count > 1 else "only 1 is"
+        raise SettingsError(
+            f"{field} is empty, which means the current one, {current + 1}; but {allowed} valid in this dataset."
+        )
+    return (current,)
+
+
+def _position(value: object, field: str) -> Location:
+    if value is None:
+        return Location()
+    if not isinstance(value, dict):
+        raise refusal(field, value, "must be an object with XY, Z and Time")
+    hint = " (ranges of frames go into the Batch fields)"
+    xy, z, time = (index_in(value.get(axis), f"{field} {axis}", hint) or 0 for axis in ("XY", "Z", "Time"))
+    return Location(xy, z, time)
+
+
+def _connect_to(value: object) -> ConnectTo | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise refusal("connectTo", value, "must be an object with tags and channel")
+    tags = tags_in(value.get("tags"), "connectTo tags")
+    return ConnectTo(tags, index_in(value.get("channel"), "connectTo channel")) if tags else None
+
+
+def _place(location: Location) -> str:
+    return f"XY {location.xy + 1}, Z {location.z + 1}, Time {location.time + 1}"

@@ -1,0 +1,205 @@
+"""Raw pixels from the server: each plane once, large ones in blocks, as the official client fetches them."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sam2_fewshot.composite import ChannelStyle, Limits, contrast
+from sam2_fewshot.errors import ServerError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from sam2_fewshot.nimbus.server import Server
+    from sam2_fewshot.records import Box
+
+BLOCK = 4096
+"""Longest side of what is fetched at a time, in pixels; the server draws a region as a whole in its memory."""
+MEMORY = 1 << 30
+"""Bytes of planes that are kept."""
+_OVERVIEW = 2048
+"""Longest side of what intensities of larger planes are measured on; the app's histogram is of this size."""
+_FULL_RANGE = ChannelStyle(mode="range", black=0.0, white=100.0)
+# What an array's pickle names. Anything else could run code here.
+_ALLOWED = {
+    (module, name)
+    for core in ("numpy.core", "numpy._core")
+    for module, name in [
+        (f"{core}.multiarray", "_reconstruct"),
+        (f"{core}.multiarray", "scalar"),
+        (f"{core}.numeric", "_frombuffer"),
+    ]
+} | {("numpy", "ndarray"), ("numpy", "dtype")}
+
+Key = tuple[tuple[int, ...], int, int]
+
+
+class Planes:
+    """The planes of one large image.
+
+    Parameters
+    ----------
+    server
+        The connection.
+    item_id
+        The item with the image.
+    shape
+        ``(height, width)`` of every plane in pixels.
+    block
+        Longest side of a block in pixels.
+    memory
+        Bytes of blocks that are kept; those used last stay.
+    """
+
+    def __init__(
+        self, server: Server, item_id: str, shape: tuple[int, int], block: int = BLOCK, memory: int = MEMORY
+    ) -> None:
+        self.shape = shape
+        self._server = server
+        self._path = f"item/{item_id}/tiles"
+        self._block = block
+        self._memory = memory
+        self._kept: OrderedDict[Key, NDArray[Any]] = OrderedDict()
+        self._bytes = 0
+        self._limits: dict[tuple[int, ChannelStyle], Limits | None] = {}
+
+    @property
+    def in_one(self) -> bool:
+        """Whether a plane is a single block."""
+        return max(self.shape) <= self._block
+
+    def read(self, frames: Sequence[int], box: Box | None = None) -> NDArray[Any]:
+        """Return the pixels of a box, of several frames their maximum.
+
+        Parameters
+        ----------
+        frames
+            Numbers of the frames, at least one.
+        box
+            ``(x0, y0, x1, y1)`` in pixels, half open, inside the plane; None for all of it.
+
+        Returns
+        -------
+        NDArray
+            (h, w), or (h, w, 3) where the image's pixels are colours, in the image's own dtype.
+
+        Raises
+        ------
+        ServerError
+            If they cannot be fetched.
+        """
+        x0, y0, x1, y1 = box or (0, 0, self.shape[1], self.shape[0])
+        key = tuple(frames)
+        if self.in_one:
+            return self._get((key, 0, 0))[y0:y1, x0:x1]
+        out: NDArray[Any] | None = None
+        for row in range(y0 // self._block, -(-y1 // self._block)):
+            for column in range(x0 // self._block, -(-x1 // self._block)):
+                part = self._get((key, row, column))
+                top, left = row * self._block, column * self._block
+                if out is None:
+                    out = np.zeros((y1 - y0, x1 - x0, *part.shape[2:]), part.dtype)
+                rows = slice(max(y0, top), min(y1, top + part.shape[0]))
+                columns = slice(max(x0, left), min(x1, left + part.shape[1]))
+                out[rows.start - y0 : rows.stop - y0, columns.start - x0 : columns.stop - x0] = part[
+                    rows.start - top : rows.stop - top, columns.start - left : columns.stop - left
+                ]
+        if out is None:
+            raise ValueError(f"the box {box} holds no pixel")
+        return out
+
+    def limits(self, frame: int, style: ChannelStyle) -> Limits | None:
+        """Return the black and white point of a frame as intensities, None when it has no finite value.
+
+        In mode ``range`` they are rounded for integer pixels as the app rounds them, and those of planes beyond
+        2048 pixels come from the server's histogram, which the app uses too.
+        """
+        if style.mode == "absolute":
+            return style.black, style.white
+        ends = ChannelStyle(mode="percentile", black=style.black, white=style.white)
+        key = frame, ends if style.mode == "percentile" else _FULL_RANGE
+        if key not in self._limits:
+            self._limits[key] = self._measure(*key)
+        found = self._limits[key]
+        if found is None or style.mode == "percentile":
+            return found
+        low, high = found
+        black, white = (low + share / 100 * (high - low) for share in (style.black, style.white))
+        whole = float(low).is_integer() and float(high).is_integer() and high - low > 1
+        # scaleLinear().rangeRound() in the app rounds halves up.
+        return (float(np.floor(black + 0.5)), float(np.floor(white + 0.5))) if whole else (black, white)
+
+    def _measure(self, frame: int, style: ChannelStyle) -> Limits | None:
+        if self.in_one and (style.mode == "percentile" or max(self.shape) <= _OVERVIEW):
+            return contrast(self.read([frame]), style)
+        if style.mode == "range":
+            # The very request of the app, so that its cached answer serves here too.
+            query = {"frame": frame, "bins": 4096, "width": _OVERVIEW, "height": _OVERVIEW}
+            answer = self._server.get(
+                "reading an image's histogram",
+                f"{self._path}/histogram",
+                {**query, "resample": "false", "cache": "none"},
+            )
+            if answer:
+                return float(answer[0]["min"]), float(answer[0]["max"])
+        return contrast(self._fetch(frame, {"width": _OVERVIEW, "height": _OVERVIEW}, None), style)
+
+    def _get(self, key: Key) -> NDArray[Any]:
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key]
+        frames, row, column = key
+        if len(frames) == 1:
+            block = self._fetch_block(frames[0], row, column)
+        else:
+            block = self._get(((frames[0],), row, column))
+            for frame in frames[1:]:
+                block = np.maximum(block, self._get(((frame,), row, column)))
+        self._kept[key] = block
+        self._bytes += block.nbytes
+        while self._bytes > self._memory and len(self._kept) > 1:
+            self._bytes -= self._kept.popitem(last=False)[1].nbytes
+        return block
+
+    def _fetch_block(self, frame: int, row: int, column: int) -> NDArray[Any]:
+        height, width = self.shape
+        top, left = row * self._block, column * self._block
+        bottom, right = min(top + self._block, height), min(left + self._block, width)
+        region = {} if self.in_one else {"left": left, "top": top, "right": right, "bottom": bottom}
+        return self._fetch(frame, region, (bottom - top, right - left))
+
+    def _fetch(self, frame: int, region: dict[str, int], shape: tuple[int, int] | None) -> NDArray[Any]:
+        content = self._server.get_bytes(
+            "reading an image", f"{self._path}/region", {"frame": frame, "encoding": "pickle:5", **region}
+        )
+        try:
+            pixels = _ArrayUnpickler(io.BytesIO(content)).load()
+        except (pickle.UnpicklingError, EOFError, AttributeError, ImportError, TypeError, ValueError, IndexError):
+            pixels = None
+        if not isinstance(pixels, np.ndarray) or pixels.ndim not in (2, 3) or not pixels.size:
+            raise ServerError(f"The server's answer for frame {frame} of the image holds no pixels.")
+        if shape is not None and pixels.shape[:2] != shape:
+            raise ServerError(
+                f"The server sent {pixels.shape[1]} × {pixels.shape[0]} pixels of frame {frame} of the image, but "
+                f"{shape[1]} × {shape[0]} were asked for."
+            )
+        if pixels.ndim == 2:
+            return pixels
+        # One band is grey, two are grey and alpha, three and four are colours without and with alpha.
+        return pixels[..., 0] if pixels.shape[2] < 3 else pixels[..., :3]
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Reads a NumPy array and nothing else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in _ALLOWED:
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"{module}.{name} is no part of an array")

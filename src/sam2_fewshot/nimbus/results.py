@@ -1,0 +1,282 @@
+"""Finds into the dataset, frame by frame, each once.
+
+The dataset itself is the only record of what was done: a find whose object is there already under the tags of the
+results is not sent. So a job that died can be run again, and so can one that is complete. Where an answer gets
+lost, the annotations are looked up before anything is sent again.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sam2_fewshot.errors import ServerError
+from sam2_fewshot.nimbus.annotations import location_of, points_of, polygon_document
+from sam2_fewshot.nimbus.connections import Connections
+from sam2_fewshot.nimbus.existing import IDENTICAL, Existing, match
+from sam2_fewshot.nimbus.properties import Properties, values_of
+from sam2_fewshot.nimbus.server import Patience, Refused, Unanswered
+from sam2_fewshot.records import Location
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sam2_fewshot.nimbus.annotations import Document
+    from sam2_fewshot.nimbus.dataset import NimbusDataset
+    from sam2_fewshot.nimbus.parameters import Request
+    from sam2_fewshot.nimbus.server import Server
+    from sam2_fewshot.nimbus.shelf import Shelf
+    from sam2_fewshot.protocols import Progress
+    from sam2_fewshot.records import Detection
+
+MOST_ANNOTATIONS = 1000
+MOST_VERTICES = 100_000
+"""In one request; 5,000 outlines of 40 vertices in one were fine on a small server."""
+_APART = frozenset({400, 413})
+"""One of the annotations is refused, or all together are too large for a proxy in between."""
+_MOST_REFUSED = 20
+"""So many annotations refused one by one are no slip in a single one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """What became of a frame's finds.
+
+    Parameters
+    ----------
+    new
+        Number that was added.
+    present
+        Number whose objects were there already.
+    """
+
+    new: int
+    present: int
+
+
+class Results:
+    """Adds finds to one dataset.
+
+    Parameters
+    ----------
+    server
+        The connection.
+    dataset
+        Where they go.
+    request
+        Their tags, and what they are connected to.
+    progress
+        Is told what the server refuses.
+    patience
+        How long to look for what an unanswered request has done.
+    shelf
+        Keeps figures while they are replaced.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        dataset: NimbusDataset,
+        request: Request,
+        progress: Progress,
+        patience: Patience,
+        shelf: Shelf,
+    ) -> None:
+        self._server = server
+        self._dataset = dataset
+        self._request = request
+        self._progress = progress
+        self._patience = patience
+        self._channel = request.result_channel(dataset.size)
+        self._existing = Existing(server, dataset.id, request.output_tags)
+        self._properties = Properties(server, dataset, progress, shelf)
+        self._connections = Connections(server, dataset.id, request.connect_to, patience)
+        self._refused = 0
+        self._lost = False
+        self.new = self.present = 0
+
+    def prepare(self) -> None:
+        """Read what is there, and make the property. Before the heavy work, so that what is forbidden is known early.
+
+        Raises
+        ------
+        ServerError
+            If the server does not tell.
+        """
+        self._existing.load()
+        self._properties.prepare()
+
+    def add(self, location: Location, detections: Sequence[Detection]) -> Added:
+        """Add a frame's finds with their values and connections.
+
+        Raises
+        ------
+        ServerError
+            If the server takes nothing more. What it has taken stays.
+        """
+        self._existing.update()
+        sendable = [item for item in detections if _can_be_sent(item)]
+        found = match([item.polygon for item in sendable], self._existing.on(location))
+        fresh = [item for item, there in zip(sendable, found, strict=True) if there is None]
+        ids = self._upload([self._document(item, location) for item in fresh])
+        values = {key: values_of(item) for key, item in zip(ids, fresh, strict=True) if key}
+        created = list(values)
+        # The same outline may be from a run that died before its values or connections were there.
+        twins = [(item, there) for item, there in zip(sendable, found, strict=True) if there and there.same_outline]
+        self._properties.add(
+            values,
+            {there.known.id: values_of(item) for item, there in twins},
+            {there.known.id for _, there in twins if there.likeness == IDENTICAL},
+        )
+        self._connections.connect(created, [there.known.id for _, there in twins])
+        present = len(sendable) - len(fresh)
+        self.new += len(created)
+        self.present += present
+        return Added(len(created), present)
+
+    def finish(self) -> None:
+        """Take out what two jobs, or a request sent twice, have added at the same time, and settle the values.
+
+        Raises
+        ------
+        ServerError
+            If the server does not tell.
+        """
+        if self.new:
+            self._existing.update(force=self._lost)
+            self._remove_doubles()
+        self._properties.finish()
+
+    def _document(self, item: Detection, location: Location) -> Document:
+        return polygon_document(item.polygon, location, self._request.output_tags, self._channel, self._dataset.id)
+
+    def _upload(self, documents: Sequence[Document]) -> list[str | None]:
+        """Create annotations and return their ids, None for one that the server refuses."""
+        ids: list[str | None] = []
+        for chunk in _chunks(documents):
+            ids += self._create(chunk)
+        return ids
+
+    def _create(self, documents: list[Document]) -> list[str | None]:
+        try:
+            answer = self._server.send("saving annotations", "POST", "upenn_annotation/multiple", documents)
+        except Refused as error:
+            if error.status not in _APART:
+                raise
+            return self._create_apart(documents, error)
+        except Unanswered as error:
+            return self._create_missing(documents, error)
+        ids = [str(document["_id"]) for document in answer]
+        if len(ids) != len(documents):
+            raise ServerError(
+                f"The server was sent {len(documents)} annotations and answered with {len(ids)}; it may be a version "
+                "that this worker does not know."
+            )
+        for key, document in zip(ids, documents, strict=True):
+            self._existing.add_own(key, document)
+        return [*ids]
+
+    def _create_apart(self, documents: list[Document], error: Refused) -> list[str | None]:
+        """Find which of the annotations the server refuses: a single one makes it refuse them all."""
+        if len(documents) > 1:
+            half = len(documents) // 2
+            return self._create(documents[:half]) + self._create(documents[half:])
+        self._refused += 1
+        if self._refused > _MOST_REFUSED:
+            raise error
+        place = location_of(documents[0])
+        name = self._dataset.name(place) if place else "a frame"
+        x, y = points_of(documents[0])[0] if documents[0]["coordinates"] else (0.0, 0.0)
+        self._progress.warn(
+            f"The server refused one object on {name}, near x {x:.0f}, y {y:.0f} ({error.reason or error}); the others "
+            "are saved."
+        )
+        return [None]
+
+    def _create_missing(self, documents: list[Document], error: Unanswered) -> list[str | None]:
+        """After a lost answer, look which of the annotations are there, and send the others."""
+        self._lost = True
+        for wait in self._patience.waits():
+            time.sleep(wait)
+            self._existing.update(force=True)
+            ids = self._claim(documents)
+            missing = [document for document, key in zip(documents, ids, strict=True) if key is None]
+            if not missing:
+                return [*ids]
+            try:
+                answer = self._server.send("saving annotations", "POST", "upenn_annotation/multiple", missing)
+            except Unanswered:
+                continue
+            except Refused as refused:
+                if refused.status not in _APART:
+                    raise
+                sent = iter(self._create_apart(missing, refused))
+            else:
+                sent = iter([str(document["_id"]) for document in answer])
+            complete: list[str | None] = []
+            for key, document in zip(ids, documents, strict=True):
+                now = key or next(sent)
+                if now:
+                    self._existing.add_own(now, document)
+                complete.append(now)
+            return complete
+        raise error
+
+    def _claim(self, documents: Sequence[Document]) -> list[str | None]:
+        """Return the ids of annotations of ours that were stored although their answer got lost."""
+        places = {location for document in documents if (location := location_of(document))}
+        there = {
+            (location, known.points.tobytes()): known.id for location in places for known in self._existing.on(location)
+        }
+        ids = [
+            there.get((location_of(document) or Location(), points_of(document).tobytes())) for document in documents
+        ]
+        for key, document in zip(ids, documents, strict=True):
+            if key:
+                self._existing.add_own(key, document)
+        return ids
+
+    def _remove_doubles(self) -> None:
+        """Of two annotations of one object that were made at the same time, keep the one with the smaller id.
+
+        Both jobs see the same two ids, so both decide alike. A twin of which no job has an id is one of ours that a
+        lost request made after all.
+        """
+        doomed, heirs = [], {}
+        for own, other in list(self._existing.rivals()):
+            same = np.array_equal(own.points, other.points)
+            if other.id < own.id:
+                doomed.append(own.id)
+                self.new -= 1
+                if same:
+                    heirs[own.id] = other.id
+            elif same and self._lost:
+                doomed.append(other.id)
+        if not doomed:
+            return
+        self._properties.pass_on(heirs)
+        self._server.send("taking out doubles", "DELETE", "upenn_annotation/multiple", doomed)
+        for key in doomed:
+            self._existing.forget(key)
+
+
+def _can_be_sent(item: Detection) -> bool:
+    """Tell whether an outline can be drawn: the server takes two points for a polygon, the app does not."""
+    coordinates = np.asarray(item.polygon.exterior.coords)
+    return len(coordinates) >= 4 and bool(np.isfinite(coordinates).all()) and item.polygon.area > 0
+
+
+def _chunks(documents: Sequence[Document]) -> list[list[Document]]:
+    chunks: list[list[Document]] = []
+    vertices_in = MOST_VERTICES
+    for document in documents:
+        count = len(document["coordinates"])
+        if vertices_in + count > MOST_VERTICES or len(chunks[-1]) >= MOST_ANNOTATIONS:
+            chunks.append([])
+            vertices_in = 0
+        chunks[-1].append(document)
+        vertices_in += count
+    return chunks

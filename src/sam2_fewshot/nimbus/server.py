@@ -1,0 +1,329 @@
+"""The connection to a NimbusImage server: it waits, asks again, and tells in sentences what went wrong.
+
+The official client authenticates and knows the routes; this module gives it a session with time-outs and patience.
+Requests that change nothing when they come twice are repeated. A request that does is not, when nobody knows
+whether the first one arrived: :class:`Unanswered` leaves it to the caller to look.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import requests
+
+from sam2_fewshot.errors import ServerError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from nimbusimage import Dataset
+
+_BUSY = frozenset({429, 502, 503, 504})
+_REPEATABLE = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS"})
+_MOST_ERRORS = 2
+"""So many times a reading request that ended in a 500 is sent again; a database may have hiccups."""
+_LONGEST_REASON = 300
+
+
+class Refused(ServerError):
+    """The server answered, and said no.
+
+    Parameters
+    ----------
+    sentence
+        What to tell the user.
+    status
+        The HTTP status.
+    reason
+        The server's own words.
+    """
+
+    def __init__(self, sentence: str, status: int, reason: str = "") -> None:
+        super().__init__(sentence)
+        self.status = status
+        self.reason = reason
+
+
+class Unanswered(ServerError):
+    """The server did not answer for as long as we wait; what was asked may have been done or not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long to wait for a server that is busy, restarting or gone.
+
+    Parameters
+    ----------
+    first, longest
+        Seconds between the first two attempts, and at most; each wait is twice the one before.
+    total
+        Seconds of waiting in all before giving up. Five minutes outlast a server's restart.
+    connect, read
+        Seconds that one attempt may take to connect, and to answer. A server that draws a large region or connects
+        thousands of annotations takes minutes.
+    """
+
+    first: float = 0.5
+    longest: float = 30.0
+    total: float = 300.0
+    connect: float = 15.0
+    read: float = 300.0
+
+    def waits(self) -> Iterator[float]:
+        """Yield the seconds to wait before each further attempt."""
+        waited, wait = 0.0, self.first
+        while waited + wait <= self.total:
+            yield wait
+            waited += wait
+            wait = min(2 * wait, self.longest)
+
+
+class _PatientSession(requests.Session):
+    """Repeats what may be repeated; the official client sends everything through it."""
+
+    def __init__(self, patience: Patience, log: Callable[[str], None]) -> None:
+        super().__init__()
+        self._patience = patience
+        self._log = log
+        self.repeat_posts = False
+        self.count = 0
+
+    def request(self, method: str, url: str, *args: Any, **kwargs: Any) -> requests.Response:  # type: ignore[override]
+        kwargs.setdefault("timeout", (self._patience.connect, self._patience.read))
+        repeatable = method.upper() in _REPEATABLE or self.repeat_posts
+        waits = self._patience.waits()
+        errors = 0
+        while True:
+            self.count += 1
+            try:
+                response = super().request(method, url, *args, **kwargs)
+            except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
+                wait = next(waits, None) if repeatable or _never_arrived(error) else None
+                if wait is None or isinstance(error, requests.exceptions.SSLError):
+                    raise
+                trouble = "does not answer"
+            else:
+                status = response.status_code
+                errors += status == 500
+                again = repeatable and (status in _BUSY or (method.upper() == "GET" and 0 < errors <= _MOST_ERRORS))
+                wait = next(waits, None) if again and not response.ok else None
+                if wait is None:
+                    return response
+                trouble = f"is busy ({status})"
+            self._log(f"The server {trouble}; trying again in {wait:g} s.")
+            time.sleep(wait)
+
+
+class Server:
+    """A logged-in connection to one server; a context manager.
+
+    Parameters
+    ----------
+    api_url
+        Address of the server's API, such as ``https://example.org/api/v1``.
+    token
+        The user's token. It is sent in a header and appears in no message.
+    patience
+        How long to wait.
+    log
+        Takes a line when something has to be waited for.
+    """
+
+    def __init__(
+        self,
+        api_url: str,
+        token: str,
+        patience: Patience | None = None,
+        log: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        import nimbusimage
+
+        if not api_url.startswith(("http://", "https://")):
+            raise ServerError(f"The server's address is {api_url!r}, but it must begin with http:// or https://.")
+        self._token = token
+        self._client = nimbusimage.connect(api_url, token=token)
+        self._session = _PatientSession(patience or Patience(), log)
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        self._stack.enter_context(self._client.girder.session(self._session))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    @property
+    def requests_sent(self) -> int:
+        """Number of HTTP requests so far, repeated ones included."""
+        return self._session.count
+
+    def dataset(self, dataset_id: str) -> Dataset:
+        """Return the official client's view of a dataset; use it inside :meth:`telling`."""
+        return self._client.dataset(dataset_id)
+
+    def get(self, doing: str, path: str, parameters: Mapping[str, Any] | None = None) -> Any:
+        """GET a JSON document.
+
+        Parameters
+        ----------
+        doing
+            What it is for, to say in an error: "reading the annotations".
+        path
+            Route below the API's address.
+        parameters
+            The query.
+
+        Raises
+        ------
+        Refused, Unanswered
+            If there is no document.
+        """
+        with self.telling(doing):
+            return self._client.girder.get(path, parameters=dict(parameters or {}))
+
+    def get_bytes(self, doing: str, path: str, parameters: Mapping[str, Any] | None = None) -> bytes:
+        """GET anything that is not JSON; otherwise as :meth:`get`."""
+        with self.telling(doing):
+            response = self._client.girder.get(path, parameters=dict(parameters or {}), jsonResp=False)
+            return bytes(response.content)
+
+    def send(
+        self,
+        doing: str,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        parameters: Mapping[str, Any] | None = None,
+        data: bytes | None = None,
+        repeatable: bool | None = None,
+    ) -> Any:
+        """POST, PUT or DELETE, and return the JSON that comes back.
+
+        Parameters
+        ----------
+        doing, path, parameters
+            As for :meth:`get`.
+        method
+            The HTTP method.
+        body
+            What to send as JSON.
+        data
+            Or else the bytes to send.
+        repeatable
+            Whether a second request does no harm; None: for all methods but POST.
+
+        Raises
+        ------
+        Refused
+            If the server says no.
+        Unanswered
+            If nobody knows.
+        """
+        self._session.repeat_posts = bool(repeatable)
+        try:
+            with self.telling(doing):
+                return self._client.girder.sendRestRequest(
+                    method,
+                    path,
+                    parameters=dict(parameters or {}),
+                    json=body,
+                    data=data,
+                    # Without it the server takes bytes for a form.
+                    headers=None if data is None else {"Content-Type": "application/octet-stream"},
+                )
+        finally:
+            self._session.repeat_posts = False
+
+    @contextmanager
+    def telling(self, doing: str) -> Iterator[None]:
+        """Turn what the client raises into sentences that say what was being done.
+
+        Raises
+        ------
+        Refused, Unanswered
+            As :meth:`send`.
+        """
+        try:
+            yield
+        except requests.exceptions.JSONDecodeError:
+            raise Refused(
+                f"The answer of the server while {doing} is not what NimbusImage sends; is the address right, and is "
+                "there a proxy in between?",
+                200,
+            ) from None
+        except requests.HTTPError as error:
+            raise self._sentence(error, doing) from None
+        except requests.RequestException as error:
+            kind = "could not be reached" if _never_arrived(error) else "broke off or did not answer"
+            raise Unanswered(
+                f"The NimbusImage server {kind} while {doing}, also after waiting. Finished frames are kept; run the "
+                "tool again when the server is back."
+            ) from None
+
+    def hide(self, text: str) -> str:
+        """Return a text without the token."""
+        return text.replace(self._token, "…") if self._token else text
+
+    def _sentence(self, error: requests.HTTPError, doing: str) -> ServerError:
+        status = error.response.status_code if error.response is not None else 0
+        said = self.hide(_reason(error.response))
+        quoted = f": {said}" if said else ""
+        if status in _BUSY:
+            return Unanswered(
+                f"The NimbusImage server is too busy or restarting ({status}) while {doing}, also after waiting. "
+                "Finished frames are kept; run the tool again later."
+            )
+        if status == 401:
+            return Refused(
+                f"The session has ended (401 while {doing}). Finished frames are kept: log in to NimbusImage again, "
+                "and run the tool again.",
+                status,
+                said,
+            )
+        if status == 403:
+            return Refused(
+                f"NimbusImage does not allow {doing} (403{quoted}). Check that the dataset still exists, and ask its "
+                "owner for write access.",
+                status,
+                said,
+            )
+        if status >= 500:
+            return Refused(
+                f"NimbusImage had an error of its own while {doing} ({status}{quoted}). Finished frames are kept; run "
+                "the tool again, and if it happens again, show this message to the administrator.",
+                status,
+                said,
+            )
+        return Refused(
+            f"NimbusImage refused {doing} ({status}{quoted}). Check that the dataset and its image still exist.",
+            status,
+            said,
+        )
+
+
+def _never_arrived(error: requests.RequestException) -> bool:
+    """Tell whether no connection was made, so that the server cannot have done anything."""
+    from urllib3.exceptions import MaxRetryError, NewConnectionError
+
+    if isinstance(error, requests.ConnectTimeout):
+        return True
+    cause = error.args[0] if error.args else None
+    return isinstance(cause, MaxRetryError) and isinstance(cause.reason, NewConnectionError)
+
+
+def _reason(response: requests.Response | None) -> str:
+    """Return the server's own words, without an HTML page or the like."""
+    if response is None or "json" not in response.headers.get("Content-Type", ""):
+        return ""
+    try:
+        body = response.json()
+    except requests.exceptions.JSONDecodeError:
+        return ""
+    if not isinstance(body, dict):
+        return ""
+    words = " ".join(str(body.get("message", "")).split())[:_LONGEST_REASON]
+    return f"{words} [{body['uid']}]" if body.get("uid") else words

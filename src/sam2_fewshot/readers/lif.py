@@ -1,0 +1,137 @@
+"""Leica LIF, read by liffile (extra "lif"), one frame at a time."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sam2_fewshot.errors import InputError
+from sam2_fewshot.readers.pixel_size import pixel_size
+from sam2_fewshot.readers.source import Header, check_kind, check_size, damaged, reading
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from sam2_fewshot.records import PixelSize
+
+_KNOWN = frozenset("TZCYXS")
+_SHOWN = 5
+_COLORS = {
+    "red": (255, 0, 0),
+    "green": (0, 255, 0),
+    "blue": (0, 0, 255),
+    "cyan": (0, 255, 255),
+    "magenta": (255, 0, 255),
+    "yellow": (255, 255, 0),
+    "gray": (255, 255, 255),
+    "grey": (255, 255, 255),
+}
+
+
+class LifSource:
+    """The first image of a LIF file; a :class:`~sam2_fewshot.readers.source.PixelSource`.
+
+    Parameters
+    ----------
+    path
+        The file.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, or if the extra "lif" is missing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        with reading(path), _opened(path) as image:
+            self.header = _look(path, *image)
+
+    def planes(self, z: int, t: int) -> Iterator[NDArray[Any]]:
+        """Yield the planes at a slice and time point; photos as (H, W, 3)."""
+        header = self.header
+        with reading(header.path), _opened(header.path) as (image, _):
+            for channel in range(header.size_c):
+                at = {"Z": z, "T": t, "C": channel}
+                pixels = np.asarray(image.frame(**{axis: step for axis, step in at.items() if axis in image.sizes}))
+                if header.is_photo:
+                    pixels = pixels[..., :3]
+                expected = (header.height, header.width)
+                if pixels.shape[:2] != expected or pixels.ndim != (3 if header.is_photo else 2):
+                    raise ValueError("its frames are laid out in an unusual way")
+                yield np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("="))
+
+
+def _look(path: Path, image: Any, names: list[str]) -> Header:
+    sizes = {str(axis): int(n) for axis, n in image.sizes.items()}
+    if "Y" not in sizes or "X" not in sizes:
+        raise damaged(path, f"its first image has the axes {''.join(sizes)[:20]}")
+    check_size(path, sizes["Y"], sizes["X"])
+    dtype = np.dtype(image.dtype)
+    check_kind(path, dtype)
+    photo = sizes.get("S", 1) in (3, 4)
+    notes = []
+    if len(names) > 1:
+        listed = ", ".join(names[1 : _SHOWN + 1]) + (", …" if len(names) > _SHOWN + 1 else "")
+        notes.append(
+            f"{path.name} has {len(names)} images; the first ({names[0]}) is read. Export the others ({listed}) to "
+            "files of their own."
+        )
+    others = [axis for axis, n in sizes.items() if axis not in _KNOWN and n > 1]
+    if others:
+        notes.append(f"{path.name} has the axes {', '.join(others)} too, of which the first step is read.")
+    count = sizes.get("C", 1)
+    channels = _channels(image, count)
+    return Header(
+        path,
+        sizes["Y"],
+        sizes["X"],
+        dtype.newbyteorder("="),
+        size_c=count,
+        size_z=sizes.get("Z", 1),
+        size_t=sizes.get("T", 1),
+        is_photo=photo and count == 1,
+        channel_names=channels,
+        channel_colors=tuple(_COLORS.get((name or "").lower()) for name in channels),
+        warnings=tuple(notes),
+        pixel_size=_size(image),
+    )
+
+
+def _channels(image: Any, count: int) -> tuple[str | None, ...]:
+    """Return the names of the channels' colour tables, which is what LIF has for names."""
+    try:
+        names = [str(channel.lut_name) or None for channel in image._channels]
+    except (AttributeError, LookupError, TypeError, ValueError):
+        names = []
+    return tuple(names) if len(names) == count else (None,) * count
+
+
+def _size(image: Any) -> PixelSize | None:
+    """Return the distance of neighbours along each axis, which LIF gives in metres from the first to the last."""
+    steps: dict[str, float | None] = {}
+    for axis in "XYZ":
+        places = image.coords.get(axis)
+        steps[axis] = None if places is None or len(places) < 2 else abs(float(places[1] - places[0]))
+    return pixel_size(steps["X"], steps["Y"], steps["Z"], "m")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, list[str]]]:
+    """Give the first image that has pixels, and the names of all of them."""
+    try:
+        import liffile
+    except ImportError:
+        raise InputError(
+            f"{path.name}: LIF is read with the package liffile, which is not installed: "
+            'pip install "sam2-fewshot[lif]".'
+        ) from None
+    with liffile.LifFile(path) as file:
+        images = list(file.images)
+        if not images:
+            raise damaged(path, "no image is in it")
+        yield images[0], [str(image.name) for image in images]

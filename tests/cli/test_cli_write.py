@@ -1,0 +1,56 @@
+"""Results in further formats, and examples from files of other programs, through the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from sam2_fewshot.job import run
+from sam2_fewshot.job.convert import convert
+
+
+def test_further_formats_are_written_and_go_again(request_for, engines):
+    out = run(request_for(write=["coco", "roi", "zarr", "parquet"]), None, engines).out
+    assert {path.name for path in (out / "rois").iterdir()} == {"im1.zip", "im2.zip", "im10.zip"}
+    assert len(json.loads((out / "coco.json").read_text())["annotations"]) == 12
+    assert (out / "zarr" / "im1.zarr" / "labels" / "objects" / ".zattrs").is_file()
+    assert (out / "detections.parquet").is_file()
+    run(request_for(), None, engines)
+    assert not (out / "coco.json").exists()
+    assert not list((out / "rois").iterdir())
+
+
+@pytest.mark.parametrize("name", ["im1.geojson", "im1_rois.zip", "coco.json", "im1.zarr"])
+def test_examples_of_any_format_give_the_same(request_for, engines, examples, tmp_path, images, name):
+    converted = tmp_path / "other" / name
+    to = {".json": "coco", ".zip": "roi"}.get(converted.suffix)
+    convert(examples, converted, to, [images[0]])
+    assert run(request_for(examples=converted), None, engines).found == 12
+    assert engines.made[0].fitted == 2
+
+
+def test_unknown_formats_are_refused_before_any_work(cli, images, examples, tmp_path):
+    outcome = cli("segment", images[0], "--examples", examples, "-o", tmp_path / "out", "--write", "coco, svg")
+    assert outcome.code == 2
+    assert (
+        outcome.err
+        == "Error: There is no result format 'svg'; --write takes coco, parquet, roi, zarr, separated by commas.\n"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_pixel_sizes_reach_the_results(request_for, engines, examples, images, tmp_path):
+    path = tmp_path / "ome" / "im1.ome.tif"
+    path.parent.mkdir()
+    told = {"axes": "YX", "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5, "Channel": {"Name": ["DAPI"]}}
+    tifffile.imwrite(path, np.asarray(Image.open(images[0])), ome=True, metadata=told)
+    out = run(request_for(images=[path]), None, engines).out
+    row = Path(out / "detections.csv").read_text().splitlines()[1].split(",")
+    assert float(row[-1]) == float(row[8]) * 0.25
+    frame = json.loads((out / "run.json").read_text())["frames"][0]
+    assert (frame["pixel_size_um"], frame["channels"]) == ([0.5, 0.5], ["DAPI"])

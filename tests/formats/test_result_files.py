@@ -1,0 +1,209 @@
+"""Each result file, read back by a program of others."""
+
+from __future__ import annotations
+
+import csv
+import json
+import zipfile
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars
+import pytest
+import tifffile
+import yaozarrs
+import zarr
+from pycocotools import mask as reference
+from pycocotools.coco import COCO
+from roifile import ROI_TYPE, ImagejRoi
+
+from sam2_fewshot.errors import InputError, SettingsError
+from sam2_fewshot.records import Location
+from sam2_fewshot.writers.formats import FORMATS, check_formats
+from sam2_fewshot.writers.ome_zarr import zarr_file
+from sam2_fewshot.writers.outputs import assemble
+from sam2_fewshot.writers.record import FrameRecord, MarkedPoint
+from sam2_fewshot.writers.rois import roi_file
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def frames(frame_of) -> list[FrameRecord]:
+    """A picture, and a stack of two slices and three times of which two planes were looked at."""
+    stack = {"name": "stack.tif", "size_z": 2, "size_t": 3}
+    return [
+        frame_of(4),
+        frame_of(2, Location(1, 0, 1), **stack),
+        frame_of(3, Location(1, 1, 2), **stack),
+    ]
+
+
+@pytest.fixture
+def out(frames, tmp_path) -> Path:
+    assemble(frames, tmp_path / "out", tags=["cell", "round"], extra=list(FORMATS))
+    return tmp_path / "out"
+
+
+@pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")  # pycocotools and numpy 2
+def test_coco(out, frames, capsys):
+    coco = COCO(out / "coco.json")
+    capsys.readouterr()
+    assert coco.cats == {1: {"id": 1, "name": "cell"}}
+    assert [(i["file_name"], i["width"], i["height"], i.get("z"), i.get("time")) for i in coco.imgs.values()] == [
+        ("cells.png", 80, 60, None, None),
+        ("stack.tif", 80, 60, 0, 1),
+        ("stack.tif", 80, 60, 1, 2),
+    ]
+    items = [item for frame in frames for item in frame.detections]
+    for item, entry in zip(items, coco.loadAnns(coco.getAnnIds()), strict=True):
+        assert (coco.annToMask(entry).astype(bool) == item.mask).all()
+        assert reference.area(entry["segmentation"]) == entry["area"] == item.area
+        assert reference.toBbox(entry["segmentation"]).tolist() == entry["bbox"]
+        assert entry["score"] == item.score
+        assert entry["tags"] == ["cell", "round"]
+
+
+def test_rois(out, frames):
+    assert sorted(path.name for path in (out / "rois").iterdir()) == ["cells.zip", "stack.zip"]
+    rois = ImagejRoi.fromfile(out / "rois" / "cells.zip")
+    for item, roi in zip(frames[0].detections, rois, strict=True):
+        assert roi.roitype == ROI_TYPE.FREEHAND
+        expected = np.asarray(item.polygon.exterior.coords)[:-1]
+        assert np.abs(roi.coordinates() - expected).max() < 0.001
+        assert roi.properties["score"] == pytest.approx(item.score, abs=1e-6)
+        assert (roi.properties["tag"], roi.properties["tag 2"], roi.group) == ("cell", "round", 1)
+    stack = ImagejRoi.fromfile(out / "rois" / "stack.zip")
+    assert [(roi.z_position, roi.t_position) for roi in stack] == [(1, 2)] * 2 + [(2, 3)] * 3
+    with zipfile.ZipFile(out / "rois" / "stack.zip") as archive:
+        assert archive.namelist()[0] == "z1_t2_0001.roi"
+
+
+def test_ome_zarr(out, frames):
+    for name, count in (("cells", 4), ("stack", 5)):
+        where = out / "zarr" / f"{name}.zarr" / "labels" / "objects"
+        yaozarrs.validate_zarr_store(str(where))
+        described = zarr.open_group(str(where), mode="r").attrs["image-label"]["properties"]
+        assert [entry["label-value"] for entry in described] == list(range(1, count + 1))
+    array = zarr.open_array(str(where / "0"), mode="r")[:]
+    assert array.shape == (3, 2, 60, 80)
+    assert set(np.unique(array[1, 0])) == {0, 1, 2}
+    assert set(np.unique(array[2, 1])) == {0, 3, 4, 5}
+    assert ((array[1, 0] == 2) == frames[1].detections[1].mask).all()
+    assert described[4]["score"] == pytest.approx(frames[2].detections[2].score, abs=1e-6)
+    assert (described[4]["class"], described[4]["z"], described[4]["time"], described[4]["id"]) == ("cell", 1, 2, 3)
+
+
+def test_ome_zarr_has_coarser_levels(tmp_path, blob):
+    shape = (2100, 900)
+    record = FrameRecord("a", "a", Location(), shape, detections=(blob(1, shape),))
+    with zarr_file(tmp_path / "a.zarr", ["cell"], record) as add:
+        add(record)
+    where = tmp_path / "a.zarr" / "labels" / "objects"
+    yaozarrs.validate_zarr_store(str(where))
+    levels = [zarr.open_array(str(where / str(level)), mode="r") for level in range(3)]
+    assert [level.shape[2:] for level in levels] == [(2100, 900), (1050, 450), (525, 225)]
+    assert (levels[1][0, 0] == levels[0][0, 0, ::2, ::2]).all()
+
+
+def test_a_failed_ome_zarr_leaves_the_old_one(tmp_path, frame_of):
+    record = frame_of()
+    with zarr_file(tmp_path / "a.zarr", [], record) as add:
+        add(record)
+    before = sorted(tmp_path.rglob("*"))
+
+    def fail() -> None:
+        with zarr_file(tmp_path / "a.zarr", [], record) as add:
+            add(record)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_parquet_and_csv(out, frames):
+    table = polars.read_parquet(out / "detections.parquet")
+    with (out / "detections.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    items = [item for frame in frames for item in frame.detections]
+    assert table["score"].to_list() == [item.score for item in items]
+    assert table["area_um2"].to_list() == [item.area * 0.125 for item in items]
+    assert table["xy"].dtype == polars.Int64
+    assert table.columns == list(rows[0])
+    for exact, row in zip(table.iter_rows(named=True), rows, strict=True):
+        assert row["image"] == exact["image"]
+        for name in table.columns[1:]:
+            assert float(row[name]) == pytest.approx(exact[name], abs=1e-3 if "centroid" in name else 1e-6)
+
+
+def test_labels_have_the_pixel_size(out):
+    with tifffile.TiffFile(out / "labels" / "cells.tif") as tif:
+        assert tif.is_ome
+        assert tif.series[0].axes == "YX"
+        assert 'PhysicalSizeX="0.5"' in tif.ome_metadata
+        assert 'PhysicalSizeY="0.25"' in tif.ome_metadata
+    with tifffile.TiffFile(out / "labels" / "stack.tif") as tif:
+        assert 'PhysicalSizeZ="2.0"' in tif.ome_metadata
+
+
+def test_the_pixel_size_is_told_everywhere(out):
+    frame = json.loads((out / "run.json").read_text())["frames"][0]
+    assert frame["pixel_size_um"] == [0.5, 0.25, 2.0]
+    assert frame["channels"] == ["DAPI"]
+    feature = json.loads((out / "geojson" / "cells.geojson").read_text())["features"][0]
+    measured = feature["properties"]["measurements"]
+    assert measured["Area µm^2"] == measured["Area px"] * 0.125
+
+
+def test_the_same_finds_give_the_same_files(frames, tmp_path):
+    for name in ("a", "b"):
+        assemble(frames, tmp_path / name, extra=list(FORMATS))
+    for path in sorted((tmp_path / "a").rglob("*")):
+        other = tmp_path / "b" / path.relative_to(tmp_path / "a")
+        assert other.exists()
+        if path.is_file():
+            assert path.read_bytes() == other.read_bytes(), path.name
+
+
+def test_what_is_no_longer_asked_for_goes(frames, tmp_path):
+    assemble(frames, tmp_path, extra=list(FORMATS))
+    assemble(frames[:1], tmp_path, extra=["roi"])
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {
+        *("annotations.json", "detections.csv", "run.json"),
+        *("geojson/cells.geojson", "labels/cells.tif", "rois/cells.zip"),
+    }
+
+
+def test_holes_and_points_in_rois(tmp_path, frame_of, blob):
+    item = blob(3)
+    record = frame_of(0)
+    holed = item.polygon.difference(item.polygon.centroid.buffer(1.2, quad_segs=1))
+    object.__setattr__(item, "polygon", holed)
+    object.__setattr__(record, "detections", (item,))
+    object.__setattr__(record, "points", (MarkedPoint((3.25, 4.5), ("dot",)),))
+    with roi_file(tmp_path / "a.zip", []) as add:
+        add(record)
+    area, point = ImagejRoi.fromfile(tmp_path / "a.zip")
+    assert len(area.coordinates(multi=True)) == 2
+    assert point.roitype == ROI_TYPE.POINT
+    assert point.coordinates().tolist() == [[3.25, 4.5]]
+    assert point.properties["tag"] == "dot"
+
+
+def test_rois_of_a_plain_stack_have_a_position(tmp_path, frame_of):
+    with roi_file(tmp_path / "a.zip", ["x"]) as add:
+        add(frame_of(1, Location(0, 4, 0), size_z=6))
+    assert ImagejRoi.fromfile(tmp_path / "a.zip")[0].position == 5
+
+
+def test_unknown_formats_and_missing_extras(monkeypatch):
+    check_formats(["coco", "roi"])
+    with pytest.raises(SettingsError, match="no result format 'tiff'; --write takes coco, parquet, roi, zarr"):
+        check_formats(["tiff"])
+    monkeypatch.setattr("sam2_fewshot.writers.formats.find_spec", lambda name: None)
+    check_formats(["coco", "roi"])
+    with pytest.raises(InputError, match=r'parquet needs the package pyarrow.*"sam2-fewshot\[parquet\]"'):
+        check_formats(["parquet"])

@@ -1,0 +1,280 @@
+"""What one format takes, it gives back: outlines within 0.01 px, masks exactly, scores to 1e-6."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import shapely
+import tifffile
+from PIL import Image
+from typer.testing import CliRunner
+
+from sam2_fewshot.cli import app
+from sam2_fewshot.errors import InputError, SettingsError
+from sam2_fewshot.geometry.outlines import polygon_to_mask
+from sam2_fewshot.job.convert import convert
+from sam2_fewshot.readers import open_images, read_examples
+from sam2_fewshot.records import Location
+from sam2_fewshot.settings import Settings
+from sam2_fewshot.writers.outputs import assemble
+
+FILES = {
+    "geojson": "cells.geojson",
+    "nimbus": "annotations.json",
+    "coco": "coco.json",
+    "roi": "cells.zip",
+    "labels": "cells.tif",
+    "zarr": "cells.zarr",
+}
+OUTLINES = {"geojson", "nimbus", "coco", "roi"}
+SCORES = {"geojson", "nimbus", "coco", "roi", "zarr"}
+
+
+@pytest.fixture
+def given(tmp_path, frame_of):
+    """Results of a run on cells.png: every format, from one set of objects."""
+    record = frame_of(6)
+    assemble([record], tmp_path / "run", tags=["living"], extra=["coco", "roi", "zarr"])
+    return record
+
+
+def result(tmp_path, kind):
+    found = [path for path in (tmp_path / "run").rglob(FILES[kind]) if ".frames" not in path.parts]
+    (path,) = (path for path in found if kind != "labels" or path.parent.name == "labels")
+    return path
+
+
+def check(record, found, kind) -> None:
+    assert len(found) == len(record.detections)
+    for item, back in zip(record.detections, found, strict=True):
+        polygon = back.exemplar.polygon
+        mask = back.instance if back.instance is not None else polygon_to_mask(polygon, record.frame_shape)
+        assert (mask.full() == item.mask).all()
+        if kind in OUTLINES:
+            assert shapely.hausdorff_distance(polygon, item.polygon) < 0.01
+        if kind in SCORES:
+            for name in ("score", "similarity", "predicted_iou"):
+                assert getattr(back.figures, name) == pytest.approx(getattr(item, name), abs=1e-6)
+        if kind != "labels":
+            assert back.tags == ("living",)
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_results_come_back(tmp_path, given, cells, kind):
+    check(given, read_examples(result(tmp_path, kind), cells), kind)
+
+
+@pytest.mark.parametrize("to", FILES)
+@pytest.mark.parametrize("kind", FILES)
+def test_every_format_converts_to_every_other(tmp_path, given, cells, told, kind, to):
+    out = tmp_path / "converted" / FILES[to]
+    image = [cells[0].path] if to in {"labels", "zarr", "coco"} else []
+    done = convert(result(tmp_path, kind), out, to, image, overwrite=True, progress=told)
+    assert (done.objects, done.frames, list(done.files)) == (6, 1, [out])
+    found = read_examples(out, cells)
+    for item, back in zip(given.detections, found, strict=True):
+        mask = back.instance or polygon_to_mask(back.exemplar.polygon, given.frame_shape)
+        assert (mask.full() == item.mask).all()
+        if kind in OUTLINES and to in OUTLINES:
+            assert shapely.hausdorff_distance(back.exemplar.polygon, item.polygon) < 0.01
+        if kind in SCORES and to in SCORES:
+            assert back.figures.score == pytest.approx(item.score, abs=2e-6)
+        if kind != "labels":
+            assert back.tags[0] == "living"
+
+
+def test_results_of_a_run_are_converted_as_a_whole(tmp_path, given):
+    done = convert(tmp_path / "run", tmp_path / "all.json", "geojson")
+    assert (done.objects, list(done.files)) == (6, [tmp_path / "all.json"])
+
+
+@pytest.mark.parametrize("to", ["geojson", "roi", "coco", "labels", "zarr"])
+def test_holes_and_parts(tmp_path, put, cells, told, to):
+    plane = np.zeros((60, 80), np.uint8)
+    plane[5:25, 5:25] = 1
+    plane[10:15, 10:15] = 0
+    plane[30:40, 5:25] = plane[45:47, 5:7] = 2
+    source = put("marked/cells_labels.png", plane)
+    out = tmp_path / FILES[to]
+    convert(source, out, to, progress=told)
+    parts = to not in {"coco", "labels", "zarr"}
+    assert [line.split(":")[0] for line in told.warnings] == ["Cut to the largest of several parts"] * parts
+    found = read_examples(out, cells)
+    masks = [
+        item.exemplar.mask
+        if item.exemplar.mask is not None
+        else (item.instance or polygon_to_mask(item.exemplar.polygon, (60, 80))).full()
+        for item in found
+    ]
+    assert (masks[0] == (plane == 1)).all()
+    expected = plane == 2
+    if parts:
+        expected[45:47] = False
+    assert (masks[1] == expected).all()
+
+
+@pytest.mark.parametrize("to", ["geojson", "nimbus", "roi"])
+def test_points_and_classes(tmp_path, put, cells, to):
+    def feature(kind, coordinates, name):
+        return {
+            "type": "Feature",
+            "geometry": {"type": kind, "coordinates": coordinates},
+            "properties": {"classification": {"name": name}},
+        }
+
+    ring = [[[10.5, 10], [20, 10], [20, 20.25], [10.5, 10]]]
+    source = put("x/cells.geojson", {"type": "FeatureCollection", "features": [
+        feature("Point", [3.25, 4.5], "dot"), feature("Polygon", ring, "cell"), feature("Point", [7.25, 8.5], "dot"),
+    ]})  # fmt: skip
+    assert convert(source, tmp_path / FILES[to], to).objects == 3
+    found = read_examples(tmp_path / FILES[to], cells)
+    assert [item.tags for item in found] == [("cell",), ("dot",), ("dot",)]
+    assert [item.exemplar.point for item in found[1:]] == [(3.25, 4.5), (7.25, 8.5)]
+    assert found[0].exemplar.polygon.bounds == (10.5, 10, 20, 20.25)
+
+
+def test_classes_go_beside_a_label_image(tmp_path, put, cells):
+    source = tmp_path / "x" / "cells.geojson"
+    squares = [[[x, 5], [x + 10, 5], [x + 10, 15], [x, 15], [x, 5]] for x in (5, 25)]
+    features = [
+        {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [ring]}, "properties": {"tags": [tag]}}
+        for ring, tag in zip(squares, ("living", "dead"), strict=True)
+    ]
+    put("x/cells.geojson", {"type": "FeatureCollection", "features": features})
+    convert(source, tmp_path / "cells_labels.tif", images=[cells[0].path])
+    found = read_examples(tmp_path / "cells_labels.tif", cells, "living", "dead")
+    assert [item.exemplar.negative for item in found] == [False, True]
+    assert json.loads((tmp_path / "cells_labels_classes.json").read_text()) == {"1": ["living"], "2": ["dead"]}
+
+
+class TestStacks:
+    @pytest.fixture
+    def stack(self, tmp_path):
+        path = tmp_path / "stack.tif"
+        tifffile.imwrite(
+            path, np.ones((2, 3, 60, 80), np.uint8), ome=True, metadata={"axes": "TZYX", "PhysicalSizeX": 2}
+        )
+        return path
+
+    @pytest.mark.parametrize("to", FILES)
+    def test_planes(self, tmp_path, stack, frame_of, told, to):
+        frames = [
+            frame_of(n + 2, Location(0, n, n), name="stack.tif", size_z=3, size_t=2, ) for n in (0, 1)
+        ]  # fmt: skip
+        assemble(frames, tmp_path / "run", tags=["x"])
+        out = tmp_path / "to" / FILES[to].replace("cells", "stack")
+        convert(tmp_path / "run" / "geojson" / "stack.geojson", out, to, [stack], progress=told)
+        found = read_examples(out, open_images([stack], Settings()))
+        assert [item.location for item in found] == [Location(0, 0, 0)] * 2 + [Location(0, 1, 1)] * 3
+        for item, back in zip([i for f in frames for i in f.detections], found, strict=True):
+            mask = back.instance or polygon_to_mask(back.exemplar.polygon, (60, 80))
+            assert (mask.full() == item.mask).all()
+
+    def test_classes_that_differ_between_planes(self, tmp_path, stack, frame_of, told):
+        frames = [frame_of(1, Location(0, z, 0), name="stack.tif", size_z=3, size_t=2) for z in (0, 1)]
+        for frame, tag in zip(frames, "ab", strict=True):
+            object.__setattr__(frame, "tags", ((tag,),))
+        assemble(frames, tmp_path / "run")
+        convert(tmp_path / "run" / "geojson" / "stack.geojson", tmp_path / "l.tif", images=[stack], progress=told)
+        assert any("differ from plane to plane" in line for line in told.warnings)
+        assert not (tmp_path / "l_classes.json").exists()
+
+
+class TestRefusals:
+    @pytest.fixture
+    def source(self, tmp_path, given, cells):
+        return result(tmp_path, "geojson")
+
+    def test_unclear_format(self, source, tmp_path):
+        with pytest.raises(SettingsError, match=r"not clear from 'x\.json'"):
+            convert(source, tmp_path / "x.json")
+        with pytest.raises(SettingsError, match="no format 'svg'"):
+            convert(source, tmp_path / "x.json", "svg")
+
+    def test_unknown_size(self, source, tmp_path):
+        with pytest.raises(InputError, match=r"needs the size of the image cells, .* give the image with --image"):
+            convert(source, tmp_path / "x.tif")
+
+    def test_over_itself_and_over_others(self, source, tmp_path):
+        with pytest.raises(InputError, match="over itself"):
+            convert(source, source, overwrite=True)
+        (tmp_path / "x.zip").write_text("mine")
+        with pytest.raises(InputError, match="is there already; give another name, or --overwrite"):
+            convert(source, tmp_path / "x.zip")
+        assert (tmp_path / "x.zip").read_text() == "mine"
+        convert(source, tmp_path / "x.zip", overwrite=True)
+        (tmp_path / "x.zarr").mkdir()
+        with pytest.raises(InputError, match="is a folder"):
+            convert(source, tmp_path / "x.zarr", images=[tmp_path / "cells.png"], overwrite=True)
+
+    def test_no_source(self, tmp_path):
+        with pytest.raises(InputError, match="There is no file or folder"):
+            convert(tmp_path / "no", tmp_path / "x.zip")
+        (tmp_path / "empty").mkdir()
+        with pytest.raises(InputError, match="no file of annotations"):
+            convert(tmp_path / "empty", tmp_path / "x.zip")
+
+    def test_an_ending_of_another_format(self, source, tmp_path):
+        with pytest.raises(
+            SettingsError, match=r"x\.png does not end as files of the format labels do \(\.tif or \.tiff\)"
+        ):
+            convert(source, tmp_path / "x.png", "labels", [tmp_path / "cells.png"])
+        assert not (tmp_path / "x.png").exists()
+
+    def test_only_points(self, put, cells, tmp_path):
+        point = {"type": "Feature", "geometry": {"type": "Point", "coordinates": [3, 4]}}
+        with pytest.raises(InputError, match="only points"):
+            convert(put("p/cells.geojson", point), tmp_path / "x.csv")
+
+    def test_what_a_format_cannot_hold_is_said(self, put, cells, tmp_path, told):
+        def feature(kind, coordinates, score=0.5):
+            measured = [{"name": "Score", "value": score}]
+            return {
+                "type": "Feature",
+                "geometry": {"type": kind, "coordinates": coordinates},
+                "properties": {"measurements": measured},
+            }
+
+        ring = [[5, 5], [25, 5], [25, 25], [5, 25], [5, 5]]
+        hole = [[10, 10], [15, 10], [15, 15], [10, 15], [10, 10]]
+        shifted = [[x + 4, y] for x, y in ring]
+        features = [feature("Polygon", [ring, hole]), feature("Polygon", [shifted]), feature("Point", [3, 4])]
+        source = put("p/cells.geojson", features)
+        convert(source, tmp_path / "annotations.json", progress=told)
+        assert told.warnings == ["The holes of 1 outline are filled: the format nimbus has none."]
+        told.warnings.clear()
+        convert(source, tmp_path / "x.tif", images=[tmp_path / "cells.png"], progress=told)
+        assert [line.split(" ")[0] for line in told.warnings] == ["Left", "The", "Objects"]
+
+    def test_several_images_need_a_folder(self, put, tmp_path):
+        ring = [[5, 5], [25, 5], [25, 25], [5, 5]]
+        shape = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [ring]}}
+        put("many/a.geojson", shape), put("many/b.geojson", shape)
+        with pytest.raises(InputError, match="on 2 of 2 images"):
+            convert(tmp_path / "many", tmp_path / "x.zip")
+        done = convert(tmp_path / "many", tmp_path / "rois", "roi")
+        assert [path.name for path in done.files] == ["a.zip", "b.zip"]
+        done = convert(tmp_path / "many", tmp_path / "annotations.json")
+        assert done.objects == 2
+        done = convert(tmp_path / "annotations.json", tmp_path / "back", "geojson")
+        assert [path.name for path in done.files] == ["position-1.geojson", "position-2.geojson"]
+
+
+def test_the_command(tmp_path, given):
+    source = result(tmp_path, "roi")
+
+    def run(*arguments):
+        outcome = CliRunner().invoke(app, ["convert", *map(str, arguments)])
+        return outcome.exit_code, outcome.stdout, outcome.stderr
+
+    out = tmp_path / "x.geojson"
+    assert run(source, out) == (0, f"Wrote 6 objects on 1 frame to {out}.\n", "")
+    code, _, err = run(source, out)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "is there already" in err
+    Image.fromarray(np.zeros((60, 80), np.uint8)).save(tmp_path / "cells.png")
+    code, shown, err = run(source, tmp_path / "t", "--to", "labels", "--image", tmp_path / "*.png")
+    assert (code, shown) == (0, f"Wrote 6 objects on 1 frame to {tmp_path / 't' / 'cells.tif'}.\n")
+    assert err == "Warning: The scores are left out: the format labels has no place for them.\n"

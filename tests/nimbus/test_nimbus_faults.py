@@ -1,0 +1,337 @@
+"""Servers fail. Nothing is lost, nothing is doubled, and the last word is a sentence."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from contract_server.bench import QUICK, Bright, discs
+from contract_server.store import Problem
+from contract_server.web import Fault
+
+from sam2_fewshot.errors import InputError
+from sam2_fewshot.nimbus.job import Means
+
+if TYPE_CHECKING:
+    from contract_server.bench import Bench
+
+    from sam2_fewshot.protocols import FrameReader
+    from sam2_fewshot.records import Detection
+
+
+def complete(bench: Bench) -> None:
+    """All twelve finds are there once, each with its figures."""
+    outlines = {(f["location"]["XY"], str(f["coordinates"])) for f in bench.found()}
+    assert len(outlines) == len(bench.found()) == 12
+    assert set(bench.values()) == {each["_id"] for each in bench.found()}
+
+
+@pytest.mark.parametrize("what", [503, "drop", "late 503", "lost"])
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "folder/"),
+        ("GET", "tiles/region"),
+        ("GET", "upenn_annotation$"),
+        ("GET", "upenn_annotation/count"),
+        ("POST", "upenn_annotation/multiple"),
+        ("POST", "annotation_property_values/multiple"),
+        ("POST", "annotation_property$"),
+        ("PUT", "metadata"),
+        ("POST", "connectTo"),
+        ("POST", "file"),
+    ],
+)
+def test_what_fails_once_or_loses_its_answer_is_neither_lost_nor_doubled(
+    bench: Bench, method: str, path: str, what: str | int
+) -> None:
+    bench.job["connectTo"] = {"tags": ["cell"], "channel": 0}
+    bench.server.faults = [Fault(method, path, what, times=1 if path == "file" else 2)]
+    outcome = bench.run()
+    assert outcome.code == 0, outcome.lines
+    assert not bench.server.faults[0].times
+    complete(bench)
+    children = [connection["childId"] for connection in bench.server.store.connections.values()]
+    on_first = [each["_id"] for each in bench.found() if each["location"]["XY"] == 0]
+    assert sorted(children) == sorted(on_first)
+
+
+@pytest.mark.parametrize("status", [502, 504, 429])
+def test_other_ways_to_be_busy(bench: Bench, status: int) -> None:
+    bench.server.faults = [
+        Fault(method, path, status)
+        for method, path in [("GET", "region"), ("POST", "upenn_annotation/multiple"), ("PUT", "metadata")]
+    ]
+    assert bench.run().code == 0
+    complete(bench)
+
+
+def test_a_hiccup_while_reading_is_asked_again(bench: Bench) -> None:
+    bench.server.faults = [Fault("GET", "region", 500, times=2, skip=1)]
+    assert bench.run().code == 0
+    complete(bench)
+
+
+def test_a_proxy_that_takes_only_small_requests_gets_small_ones(bench: Bench) -> None:
+    store = bench.server.store
+    create = store.create_annotations
+
+    def narrow(documents: Any) -> Any:
+        if len(documents) > 3:
+            raise Problem(413, "<html>Request Entity Too Large</html>", "text/html")
+        return create(documents)
+
+    store.create_annotations = narrow  # type: ignore[method-assign]
+    assert bench.run().code == 0
+    complete(bench)
+
+
+def test_half_of_the_list_stored_before_the_server_dies_is_completed(bench: Bench) -> None:
+    store = bench.server.store
+    whole = store.create_annotations
+
+    def half(documents: Any) -> Any:
+        store.create_annotations = whole  # type: ignore[method-assign]
+        whole(documents[:2])
+        raise Problem(502, "<html>", "text/html")
+
+    store.create_annotations = half  # type: ignore[method-assign]
+    assert bench.run().code == 0
+    complete(bench)
+
+
+def test_a_server_that_stays_away_is_said_and_the_next_run_completes(bench: Bench) -> None:
+    bench.server.faults = [Fault("POST", "upenn_annotation/multiple", 503, times=10**6, skip=1)]
+    outcome = bench.run()
+    assert outcome.code == 1
+    assert "too busy or restarting (503) while saving annotations" in outcome.error
+    assert len(bench.found()) == 4
+    bench.server.faults = []
+    assert bench.run().code == 0
+    complete(bench)
+
+
+def test_a_slow_server_is_waited_for_and_one_that_takes_too_long_asked_again(bench: Bench) -> None:
+    bench.server.faults = [
+        Fault("GET", "tiles/region", "slow 0.1"),
+        Fault("POST", "upenn_annotation/multiple", "slow 0.9"),
+    ]
+    outcome = bench.run(replace(bench.means, patience=replace(QUICK, read=0.6, total=2.0)))
+    assert outcome.code == 0
+    complete(bench)
+
+
+def test_a_request_that_comes_to_its_end_after_it_was_sent_again_leaves_no_double(bench: Bench) -> None:
+    # Both are stored at last: the one that was given up, and the one that was sent instead.
+    bench.server.faults = [Fault("POST", "upenn_annotation/multiple", "slow 0.7", skip=1)]
+    outcome = bench.run(replace(bench.means, patience=replace(QUICK, first=0.01, read=0.3, total=3.0)))
+    assert outcome.code == 0, outcome.lines
+    complete(bench)
+
+
+def test_an_expired_session_keeps_what_is_done_and_asks_to_log_in(bench: Bench) -> None:
+    store = bench.server.store
+    tokens = dict(store.tokens)
+    bench.server.faults = [Fault("POST", "upenn_annotation/multiple", store.tokens.clear, skip=1)]
+    outcome = bench.run()
+    assert outcome.code == 1
+    assert "session has ended (401 while saving annotations)" in outcome.error
+    assert "log in" in outcome.error
+    assert len(bench.found()) == 4
+    store.tokens.update(tokens)
+    assert bench.run().code == 0
+    complete(bench)
+
+
+def test_a_dataset_deleted_half_way_ends_in_a_sentence(bench: Bench) -> None:
+    store = bench.server.store
+
+    def delete() -> None:
+        store.folders.clear()
+        store.items.clear()
+        store.annotations.clear()
+
+    bench.server.faults = [Fault("POST", "upenn_annotation/multiple", delete, skip=1)]
+    outcome = bench.run()
+    assert outcome.code == 1
+    assert "Check that the dataset still exists" in outcome.error
+    assert not any("Traceback" in line for line in outcome.lines)
+
+
+def test_frames_whose_pixels_fail_are_named_and_the_others_done(bench: Bench) -> None:
+    bench.form["Batch XY"] = "1-3"
+    bench.server.faults = [Fault("GET", "tiles/region", 500, times=3, skip=1)]
+    outcome = bench.run()
+    assert outcome.code == 1
+    assert outcome.error.startswith("1 of 3 frames could not be done: XY 2: NimbusImage had an error of its own")
+    assert {each["location"]["XY"] for each in bench.found()} == {0, 2}
+
+
+def test_an_image_deleted_half_way_is_not_asked_for_a_thousand_times(bench: Bench) -> None:
+    image = next(iter(bench.server.store.images.values()))
+    image.planes.update({(xy, 0, 0, 0): discs() for xy in range(20)})
+    bench.server.faults = [Fault("GET", "tiles/region", 400, times=100, skip=1)]
+    outcome = bench.run()
+    assert outcome.code == 1
+    assert outcome.error.startswith("3 frames in a row could not be done")
+    assert bench.server.count("GET", "tiles/region") == 4
+
+
+def test_one_refused_annotation_does_not_take_the_others_with_it(bench: Bench) -> None:
+    store = bench.server.store
+    create = store.create_annotations
+
+    def picky(documents: Any) -> Any:
+        for document in documents:
+            if (
+                document["location"]["XY"] == 1
+                and document["coordinates"][0]["x"] > 30
+                and document["coordinates"][0]["y"] > 30
+            ):
+                raise Problem(400, {"message": "data.coordinates is odd", "type": "validation"})
+        return create(documents)
+
+    store.create_annotations = picky  # type: ignore[method-assign]
+    outcome = bench.run()
+    assert outcome.code == 0
+    assert len(bench.found()) == 11
+    (warning,) = outcome.texts("warning")
+    assert warning.startswith("The server refused one object on XY 2, near x 5")
+    assert "data.coordinates is odd" in warning
+
+
+def test_a_server_that_refuses_everything_is_not_asked_for_each(bench: Bench) -> None:
+    bench.server.faults = [Fault("POST", "upenn_annotation/multiple", 400, times=10**6)]
+    bench.engine = lambda progress: Many(100)
+    outcome = bench.run()
+    assert outcome.code == 1
+    assert "refused saving annotations (400" in outcome.error
+    assert bench.server.count("POST", "upenn_annotation/multiple") < 80
+
+
+def test_no_write_access_is_said_before_anything_is_computed(bench: Bench) -> None:
+    bench.server.store.read_only = True
+    outcome = bench.run()
+    assert outcome.code == 1
+    assert "(403: Write access denied" in outcome.error
+    assert outcome.texts("warning")[0].startswith("Similarity and area of the objects are not saved")
+
+
+def test_two_jobs_at_once_find_each_object_once(bench: Bench) -> None:
+    both = threading.Barrier(2)
+
+    class Together(Bright):
+        def segment(self, image: FrameReader) -> list[Detection]:
+            found = super().segment(image)
+            both.wait(10)
+            return found
+
+    bench.engine = Together
+    outcomes = []
+    threads = [threading.Thread(target=lambda: outcomes.append(bench.run())) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [outcome.code for outcome in outcomes] == [0, 0], [outcome.lines for outcome in outcomes]
+    assert len(bench.found()) == 12
+    store = bench.server.store
+    (collection,) = store.collections.values()
+    assert len(collection["meta"]["propertyIds"]) == 1 == len(store.properties)
+    complete(bench)
+
+
+class Many(Bright):
+    """Finds a lattice of small squares, as many as asked for."""
+
+    def __init__(self, count: int, side: int = 3) -> None:
+        super().__init__()
+        self.count, self.side = count, side
+
+    def segment(self, image: FrameReader) -> list[Detection]:
+        from sam2_fewshot.geometry.outlines import mask_to_polygon
+        from sam2_fewshot.records import Detection, InstanceMask
+
+        height, width = image.shape
+        step = self.side + 1
+        found = []
+        for row in range(0, height - step, step):
+            for column in range(0, width - step, step):
+                if len(found) < self.count:
+                    mask = InstanceMask(np.ones((self.side, self.side), bool), column, row, image.shape)
+                    found.append(Detection(mask, mask_to_polygon(mask), 0.9, 0.8, 0.7, image.location))
+        return found
+
+
+def test_five_thousand_finds_in_one_frame(bench: Bench) -> None:
+    image = next(iter(bench.server.store.images.values()))
+    image.planes = {(0, 0, 0, 0): discs(size=300)}
+    bench.engine = lambda progress: Many(5000)
+    bench.server.faults = [Fault("POST", "upenn_annotation/multiple", "lost", skip=2)]
+    outcome = bench.run()
+    assert outcome.code == 0
+    assert len(bench.found()) == 5000 == len(bench.values())
+    assert bench.server.count("POST", "upenn_annotation/multiple") == 5
+    assert bench.run().messages[-1]["info"] == "0 added, 5000 already there; 1 frame"
+    assert len(bench.found()) == 5000
+
+
+def test_a_full_disk_costs_the_cache_and_nothing_else(bench: Bench) -> None:
+    class NoRoom(Bright):
+        def save(self, path: object) -> None:
+            raise InputError("The object model cannot be written: No space left on device.")
+
+    bench.engine = NoRoom
+    outcome = bench.run()
+    assert outcome.code == 0
+    assert any("not kept for the next job" in line and "No space left" in line for line in outcome.lines)
+    complete(bench)
+
+
+def test_a_full_disk_of_the_server_ends_in_a_sentence(bench: Bench) -> None:
+    bench.server.faults = [Fault("POST", "upenn_annotation/multiple", 500, times=10**6, skip=1)]
+    outcome = bench.run()
+    assert outcome.code == 1
+    assert "error of its own while saving annotations (500" in outcome.error
+    assert len(bench.found()) == 4
+
+
+def test_a_defect_is_called_one_and_does_not_end_in_a_traceback(bench: Bench) -> None:
+    class Broken(Bright):
+        def segment(self, image: FrameReader) -> list[Detection]:
+            raise ZeroDivisionError(f"with {bench.server.token}")
+
+    bench.engine = Broken
+    outcome = bench.run()
+    assert outcome.code == 1
+    assert "defect of sam2-fewshot" in outcome.error
+    assert "ZeroDivisionError" in outcome.error
+    assert "<token>" in outcome.error
+
+
+def test_no_memory_for_one_frame_leaves_the_others(bench: Bench) -> None:
+    class Small(Bright):
+        def segment(self, image: FrameReader) -> list[Detection]:
+            if image.location.xy == 1:
+                raise MemoryError
+            return super().segment(image)
+
+    bench.engine = Small
+    outcome = bench.run()
+    assert outcome.code == 1
+    assert outcome.error == "1 of 3 frames could not be done: XY 2: there is not enough memory for it."
+    assert len(bench.found()) == 8
+
+
+def test_a_server_that_is_not_there_is_said(bench: Bench) -> None:
+    bench.server.faults = [Fault("GET", "folder", "drop", times=10**6)]
+    outcome = bench.run()
+    assert outcome.code == 1
+    assert "broke off or did not answer while reading the dataset" in outcome.error
+
+
+def test_means_have_sensible_defaults() -> None:
+    assert sum(Means().patience.waits()) > 240

@@ -1,0 +1,57 @@
+"""Whole jobs with a quick engine: what comes out, once, whatever happens on the way."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from shapely import Polygon
+
+if TYPE_CHECKING:
+    from contract_server.bench import Bench
+
+
+def test_every_find_is_in_the_dataset_once_with_its_figures(bench: Bench) -> None:
+    outcome = bench.run()
+    assert outcome.code == 0, outcome.lines
+    found = bench.found()
+    assert len(found) == 12
+    assert {(f["location"]["XY"], f["location"]["Z"], f["location"]["Time"]) for f in found} == {
+        (0, 0, 0),
+        (1, 0, 0),
+        (2, 0, 0),
+    }
+    for each in found:
+        outline = Polygon([(point["x"], point["y"]) for point in each["coordinates"]])
+        assert outline.is_valid
+        assert each["coordinates"][0] != each["coordinates"][-1]
+        assert each["shape"] == "polygon"
+        assert each["channel"] == 0
+        assert abs(outline.area - 149) < 10
+        values = bench.values()[each["_id"]]
+        assert values == {"Similarity": 0.8, "Score": 0.9, "Predicted IoU": None, "Area": 149}
+    assert outcome.messages[-1] == {
+        "progress": 1.0,
+        "title": "Done",
+        "info": "12 added; 3 frames",
+    }
+
+
+def test_outlines_lie_on_pixel_borders_not_half_a_pixel_off(bench: Bench) -> None:
+    bench.run()
+    middles = sorted(
+        tuple(np.round(np.mean([[p["x"], p["y"]] for p in each["coordinates"]], axis=0), 1).tolist())
+        for each in bench.found()
+        if each["location"]["XY"] == 0
+    )
+    assert middles == [(14.5, 14.5), (16.5, 46.5), (48.5, 14.5), (48.5, 48.5)]
+
+
+def test_a_second_run_adds_nothing_and_says_so(bench: Bench) -> None:
+    bench.run()
+    before = {each["_id"] for each in bench.found()}
+    outcome = bench.run()
+    assert outcome.code == 0
+    assert {each["_id"] for each in bench.found()} == before
+    assert len(bench.values()) == 12
+    assert outcome.messages[-1]["info"] == "0 added, 12 already there; 3 frames"

@@ -1,0 +1,163 @@
+"""What the user reads, and when."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import threading
+import time
+import warnings
+from typing import TYPE_CHECKING
+
+import pytest
+from contract_server.bench import Bright, discs
+from contract_server.store import Image
+
+from sam2_fewshot.errors import FewShotWarning
+from sam2_fewshot.nimbus.messages import Messages
+from sam2_fewshot.nimbus.stopping import Stopped, stopping
+
+if TYPE_CHECKING:
+    from contract_server.bench import Bench
+
+    from sam2_fewshot.protocols import FrameReader, Progress
+    from sam2_fewshot.records import Detection
+
+
+def lines(stream: io.StringIO) -> list[dict[str, object]]:
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def test_progress_is_told_in_hundredths() -> None:
+    stream = io.StringIO()
+    messages = Messages(stream)
+    messages.stage(0.0, 1.0)
+    messages.progress(0.0, "Learning")
+    messages.start("crops", 5000)
+    for _ in range(5000):
+        messages.advance()
+    told = lines(stream)
+    assert len(told) == 101
+    assert told[0] == {"progress": 0.0, "title": "Learning", "info": ""}
+    assert [line["progress"] for line in told] == sorted(line["progress"] for line in told)  # type: ignore[type-var]
+    messages.start("another", None)
+    messages.advance()
+    assert len(lines(stream)) == 101
+
+
+def test_a_long_silence_is_broken() -> None:
+    stream = io.StringIO()
+    with Messages(stream, silence=0.1) as messages:
+        messages.progress(0.5, "Segmenting", "XY 1")
+        time.sleep(0.5)
+    told = lines(stream)
+    assert len(told) >= 3
+    assert all(line == {"progress": 0.5, "title": "Segmenting", "info": "XY 1"} for line in told)
+
+
+def test_warnings_come_once_and_not_without_end() -> None:
+    stream = io.StringIO()
+    messages = Messages(stream, hide=lambda text: text.replace("s3cret", "…"))
+    for number in range(30):
+        messages.warn(f"Odd {number} s3cret")
+        messages.warn(f"Odd {number} s3cret")
+    told = stream.getvalue().splitlines()
+    assert len(told) == 30
+    assert json.loads(told[0]) == {
+        "warning": "Odd 0 …",
+        "title": "SAM 2 few-shot",
+        "info": None,
+        "type": "warning",
+    }
+    assert told[29] == "Warning: Odd 29 …"
+    messages.error("Wrong s3cret")
+    assert "s3cret" not in stream.getvalue()
+
+
+def test_a_job_of_many_frames_tells_about_a_hundred_times(bench: Bench) -> None:
+    image = Image({(xy, 0, 0, 0): discs() for xy in range(300)})
+    bench.server.store.images[next(iter(bench.server.store.images))] = image
+
+    class Blind(Bright):
+        def segment(self, image: FrameReader) -> list[Detection]:
+            return [] if image.location.xy else super().segment(image)
+
+    bench.engine = Blind
+    outcome = bench.run()
+    told = outcome.messages
+    progress = [message for message in told if "progress" in message]
+    assert len(progress) <= 110
+    middle = progress[len(progress) // 2]
+    assert middle["info"].startswith("frame 1")
+    assert "left; last: 0 added of" in middle["info"]
+    (warning,) = outcome.texts("warning")
+    assert warning.startswith("Nothing was found on 299 of 300 frames (XY 2; XY 3; ")
+
+
+def test_nothing_found_at_all_says_what_to_do(bench: Bench) -> None:
+    class Blind(Bright):
+        def segment(self, image: FrameReader) -> list[Detection]:
+            return []
+
+    bench.engine = Blind
+    outcome = bench.run()
+    assert outcome.code == 0
+    assert outcome.texts("warning")[0].startswith("Nothing was found. Lower the Similarity Threshold")
+
+
+def test_a_cpu_in_place_of_a_gpu_is_said(bench: Bench) -> None:
+    bench.engine = type("Slow", (Bright,), {"slow": True})
+    assert bench.run().texts("warning")[0].startswith("There is no GPU for this job")
+
+
+def test_warnings_of_python_reach_the_user(bench: Bench) -> None:
+    def warning(progress: Progress) -> Bright:
+        warnings.warn("cuda:0 cannot be used", FewShotWarning, stacklevel=1)
+        return Bright(progress)
+
+    bench.engine = warning
+    outcome = bench.run()
+    assert outcome.texts("warning") == ["cuda:0 cannot be used"]
+
+
+def test_a_signal_breaks_the_block_and_is_forgotten_after_it() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    left: list[int] = []
+
+    def work() -> None:
+        with stopping(lambda: None, 0.2, left.append):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+
+    with pytest.raises(Stopped):
+        work()
+    assert signal.getsignal(signal.SIGTERM) is before
+    time.sleep(0.4)
+    assert not left
+
+
+def test_a_block_that_does_not_end_is_ended() -> None:
+    said: list[str] = []
+    left: list[int] = []
+    with stopping(lambda: said.append("stopped"), 0.1, left.append):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+        except Stopped:
+            time.sleep(0.5)
+    assert (said, left) == (["stopped"], [1])
+
+
+def test_outside_the_main_thread_signals_are_left_alone() -> None:
+    entered: list[int] = []
+
+    def enter() -> None:
+        with stopping(lambda: None):
+            entered.append(1)
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    assert entered == [1]

@@ -1,0 +1,240 @@
+"""What is there already, figures as property values, and connections."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from contract_server.bench import DISCS, Bright, ring
+from contract_server.web import Fault
+from shapely import Polygon
+
+from sam2_fewshot.nimbus.annotations import geometry, location_of, points_of
+from sam2_fewshot.nimbus.properties import NAME
+from sam2_fewshot.records import Detection, Location
+
+if TYPE_CHECKING:
+    from contract_server.bench import Bench
+
+    from sam2_fewshot.protocols import FrameReader
+
+
+class Surer(Bright):
+    """Finds the same with a higher score."""
+
+    def segment(self, image: FrameReader) -> list[Detection]:
+        return [Detection(d.instance, d.polygon, 0.95, d.similarity, 0.5, d.location) for d in super().segment(image)]
+
+
+@pytest.mark.parametrize("shape", ["polygon", "point", "rectangle"])
+def test_objects_that_carry_the_output_tags_already_are_left_alone(bench: Bench, shape: str) -> None:
+    row, column = DISCS[3]
+    coordinates = {
+        "polygon": ring(row, column, 6),
+        "point": ring(row, column, 2)[:1],
+        "rectangle": [{"x": column - 6, "y": row - 6}, {"x": column + 7, "y": row + 7}],
+    }
+    store = bench.server.store
+    kept = store.add_annotation(bench.dataset, tags=["found", "mine"], coordinates=coordinates[shape], shape=shape)
+    # The same place with other tags, or on another frame, is another thing.
+    store.add_annotation(bench.dataset, tags=["mine"], coordinates=ring(*DISCS[2]))
+    outcome = bench.run()
+    assert outcome.messages[-1]["info"] == "11 added, 1 already there; 3 frames"
+    assert kept in {each["_id"] for each in bench.found()}
+    assert len(bench.found()) == 12
+    assert kept not in bench.values()
+
+
+def test_a_job_date_tag_makes_a_set_of_its_own(bench: Bench) -> None:
+    bench.job["tags"] = ["found", "2026-11-22"]
+    bench.run()
+    bench.job["tags"] = ["found", "2026-11-23"]
+    bench.run()
+    assert len(bench.found()) == 24
+    bench.run()
+    assert len(bench.found()) == 24
+
+
+def test_figures_are_of_one_property_that_the_collection_names(bench: Bench) -> None:
+    bench.run()
+    bench.run()
+    (listed,) = bench.server.store.list_properties()
+    assert listed["name"] == NAME
+    assert listed["shape"] == "polygon"
+    assert listed["tags"] == {"tags": [], "exclusive": False}
+    assert len(bench.server.store.properties) == 1
+
+
+def test_all_collections_of_the_user_name_the_property(bench: Bench) -> None:
+    store = bench.server.store
+    ids = [store.new_id() for _ in range(3)]
+    for key, owner in zip(ids, [store.views[0]["owner"], store.views[0]["owner"], "somebody else"], strict=True):
+        store.collections[key] = {"_id": key, "meta": {}}
+        store.views.append({**store.views[0], "_id": store.new_id(), "configurationId": key, "owner": owner})
+    bench.server.faults = [Fault("PUT", ids[0], 403)]
+    assert bench.run().code == 0
+    named = [collection["meta"].get("propertyIds", []) for collection in store.collections.values()]
+    assert [len(each) for each in named] == [1, 0, 1, 0]
+    assert named[0] == named[2]
+
+
+def test_a_dataset_that_may_only_be_read_is_refused_at_once(bench: Bench) -> None:
+    bench.server.store.folders[bench.dataset]["_accessLevel"] = 0
+    outcome = bench.run()
+    assert outcome.code == 2
+    assert outcome.error.startswith("You may look at this dataset but not change it")
+    assert len(bench.server.seen) == 1
+
+
+def test_properties_of_others_in_the_collection_stay(bench: Bench) -> None:
+    store = bench.server.store
+    (collection,) = store.collections.values()
+    other = store.create_property({"name": "Area", "shape": "polygon"})["_id"]
+    collection["meta"]["propertyIds"] = [other]
+    bench.run()
+    assert collection["meta"]["propertyIds"][0] == other
+    assert len(collection["meta"]["propertyIds"]) == 2
+
+
+def test_figures_that_have_changed_replace_the_old_ones(bench: Bench) -> None:
+    bench.run()
+    store = bench.server.store
+    own = next(iter(bench.values()))
+    for value in store.values:
+        value["values"]["f" * 24] = {"Mean": 3}  # of another property, to be left alone
+    bench.engine = Surer
+    outcome = bench.run(**{"Batch XY": "1, 2"})
+    assert outcome.messages[-1]["info"] == "0 added, 8 already there; 2 frames"
+    (key,) = store.collections[next(iter(store.collections))]["meta"]["propertyIds"]
+    scores = {value["annotationId"]: value["values"][key]["Score"] for value in store.values}
+    places = {each["_id"]: each["location"]["XY"] for each in bench.found()}
+    assert {places[one]: score for one, score in scores.items()} == {0: 0.95, 1: 0.95, 2: 0.9}
+    assert len(store.values) == 12
+    assert all(value["values"]["f" * 24] == {"Mean": 3} for value in store.values)
+    assert own in scores
+
+
+@pytest.mark.parametrize("path", ["^annotation_property_values$", "annotation_property_values/multiple"])
+def test_figures_survive_a_job_that_ends_while_it_replaces_them(bench: Bench, path: str) -> None:
+    bench.run()
+    before = set(bench.values())
+    bench.engine = Surer
+    method = "DELETE" if path.endswith("s$") else "POST"
+    bench.server.faults = [Fault(method, path, 500)]
+    assert bench.run(**{"Batch XY": "1"}).code == 1
+    bench.engine = Bright
+    outcome = bench.run(**{"Batch XY": "3"})
+    assert outcome.code == 0
+    assert set(bench.values()) == before
+    changed = 0.95 if method == "POST" else 0.9
+    assert sorted(value["Score"] for value in bench.values().values()) == [0.9] * 8 + [changed] * 4
+    assert [file["name"] for file in bench.server.store.files.values() if file["name"].endswith("json")] == []
+
+
+def test_a_damaged_store_of_figures_is_thrown_away(bench: Bench) -> None:
+    bench.run()
+    store = bench.server.store
+    (item,) = {file["itemId"] for file in store.files.values()}
+    for content in (b"{", b"[1]", b'{"property": "other", "values": {}}'):
+        store.create_file({"parentId": item, "name": "figures.json", "size": str(len(content))}, content)
+        assert bench.run().code == 0
+        assert len(store.files) == 1
+        assert len(bench.values()) == 12
+
+
+def test_an_outline_that_differs_by_a_rounding_gets_its_figures_too(bench: Bench) -> None:
+    bench.server.faults = [Fault("POST", "annotation_property_values/multiple", 500)]
+    assert bench.run().code == 1
+    assert not bench.server.store.values
+    for each in bench.found():
+        each["coordinates"] = [{"x": point["x"] + 0.01, "y": point["y"]} for point in each["coordinates"]]
+    bench.server.faults = []
+    assert bench.run().code == 0
+    assert set(bench.values()) == {each["_id"] for each in bench.found()}
+    bench.engine = Surer  # whose figures are not those of the outline that is there
+    assert bench.run().code == 0
+    assert sorted(value["Score"] for value in bench.values().values()) == [0.9] * 4 + [0.95] * 8
+
+
+def test_a_collection_that_may_not_be_changed_costs_the_figures_only(bench: Bench) -> None:
+    store = bench.server.store
+    put = store.put_metadata
+    from contract_server.store import refuse
+
+    def forbidden(*given: Any) -> Any:
+        raise refuse(403, "Write access denied for upenn_collection.", "access")
+
+    store.put_metadata = forbidden  # type: ignore[method-assign]
+    outcome = bench.run()
+    assert outcome.code == 0
+    assert "Similarity and area of the objects are not saved, because the dataset's" in outcome.texts("warning")[0]
+    assert len(bench.found()) == 12
+    assert not store.values
+    store.put_metadata = put  # type: ignore[method-assign]
+    assert bench.run().code == 0
+    assert len(bench.values()) == 12
+
+
+def test_each_find_is_connected_to_the_nearest_on_its_frame_once(bench: Bench) -> None:
+    store = bench.server.store
+    for xy in range(3):
+        place = {"XY": xy, "Z": 0, "Time": 0}
+        store.add_annotation(bench.dataset, tags=["well"], coordinates=ring(30, 30), channel=0, location=place)
+    bench.job["connectTo"] = {"tags": ["well"], "channel": None}
+    for _ in range(2):
+        assert bench.run().code == 0
+        assert sorted(c["childId"] for c in store.connections.values()) == sorted(f["_id"] for f in bench.found())
+    for connection in store.connections.values():
+        ends = [store.annotations[connection[end]]["location"] for end in ("childId", "parentId")]
+        assert ends[0] == ends[1]
+    assert bench.server.count("POST", "connectTo") == 3
+
+
+def test_a_frame_is_connected_in_one_request_although_it_is_saved_in_several(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sam2_fewshot.nimbus import results
+
+    monkeypatch.setattr(results, "MOST_ANNOTATIONS", 1)
+    bench.job["connectTo"] = {"tags": ["found", "cell"]}
+    assert bench.run().code == 0
+    assert bench.server.count("POST", "connectTo") == 3
+    # Only the examples of the first frame are there to connect to, not the finds themselves.
+    assert len(bench.server.store.connections) == 4
+
+
+def test_requests_stay_few(bench: Bench) -> None:
+    bench.run()
+    first = len(bench.server.seen)
+    by_frame = [seen for seen in bench.server.seen if not seen.path.endswith("region")]
+    beyond = len(by_frame) - 3 * 3  # a count, the annotations and the figures of each of three frames
+    assert beyond <= 25
+    bench.run()
+    assert len(bench.server.seen) - first <= 30
+
+
+@pytest.mark.parametrize(
+    ("document", "extent"),
+    [
+        ({"shape": "line", "coordinates": ring(5, 5)}, None),
+        ({"shape": "polygon", "coordinates": [{"x": 1, "y": "b"}]}, None),
+        ({"shape": "polygon", "coordinates": ["a"]}, None),
+        ({"shape": "polygon"}, None),
+        ({"shape": "polygon", "coordinates": ring(5, 5)[:2]}, None),
+        (
+            {"shape": "rectangle", "coordinates": [{"x": 3, "y": 4}, {"x": 1, "y": 1}]},
+            Polygon([(1, 1), (3, 1), (3, 4), (1, 4)]),
+        ),
+    ],
+)
+def test_odd_annotations_have_no_extent(document: dict[str, Any], extent: Polygon | None) -> None:
+    found = geometry(document["shape"], points_of(document))
+    assert (found is None) == (extent is None)
+    assert extent is None or (found is not None and found.equals(extent))
+
+
+def test_odd_locations() -> None:
+    assert location_of({}) == Location()
+    assert location_of({"location": {"Z": 2}}) == Location(0, 2, 0)
+    assert location_of({"location": {"Z": 1.5}}) is None
+    assert location_of({"location": "here"}) is None

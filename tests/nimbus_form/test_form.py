@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import json
+from typing import Literal
+
+import pytest
+from pydantic import BaseModel, Field
+from typer.testing import CliRunner
+
+from sam2_fewshot.cli import app
+from sam2_fewshot.errors import CheckpointError
+from sam2_fewshot.nimbus.form import Kind, interface, kind_of, present_checkpoints, setting_field
+from sam2_fewshot.settings import Settings
+
+CHECKPOINTS = ["sam2.1_hiera_base_plus.pt", "sam2.1_hiera_tiny.pt", "sam2.1_hiera_micro.pt"]
+FORM = interface(CHECKPOINTS)
+
+PUBLISHED = [
+    ("Training Tag", "tags", None),
+    ("Batch XY", "text", None),
+    ("Batch Z", "text", None),
+    ("Batch Time", "text", None),
+    ("Model", "select", "sam2.1_hiera_base_plus.pt"),
+    ("Similarity Threshold", "number", 0.5),
+    ("Target Occupancy", "number", 0.20),
+    ("Points per side", "number", 128),
+    ("Min Mask Area", "number", 30),
+    ("Max Mask Area", "number", 0),
+    ("Smoothing", "number", 0.3),
+]
+"""The few-shot worker's published table: name, type, default, in its order."""
+
+WIDGETS = {"notes", "number", "text", "tags", "select", "checkbox"}
+
+
+def in_order() -> list[str]:
+    return sorted(FORM, key=lambda name: FORM[name]["displayOrder"])
+
+
+def test_it_has_the_published_fields_in_their_order():
+    assert [(name, FORM[name]["type"], FORM[name].get("default")) for name, _, _ in PUBLISHED] == PUBLISHED
+    assert in_order()[1 : len(PUBLISHED) + 1] == [name for name, _, _ in PUBLISHED]
+
+
+def test_it_begins_with_notes_that_are_no_input():
+    first = in_order()[0]
+    assert FORM[first]["type"] == "notes"
+    assert FORM[first]["value"].count("<li>") == 3
+    assert "default" not in FORM[first]
+
+
+def test_the_further_settings_come_after_them_by_themselves():
+    assert in_order()[len(PUBLISHED) + 1] == "Negative Tag"
+    titles = [field.title for field in Settings.model_fields.values()]
+    assert len({*titles, "Negative Tag", "Model"}) == len(titles) + 2
+    assert set(titles) <= set(FORM)
+    assert len(FORM) == len(titles) + 7
+    assert FORM["Method"]["items"] == list(Settings.model_fields["method"].annotation.__args__)
+
+
+@pytest.mark.parametrize("name", FORM)
+def test_every_field_is_one_that_the_app_can_show(name):
+    field = FORM[name]
+    assert field["type"] in WIDGETS
+    assert isinstance(field["displayOrder"], int)
+    assert field["type"] == "notes" or len(field["tooltip"]) > 20
+    if field["type"] == "select":
+        assert field["default"] in field["items"]
+        assert field["required"] is True
+    if field["type"] == "number":
+        # The browser sends 0 for a number without a default.
+        assert field["min"] <= field["default"] <= field.get("max", float("inf"))
+        steps = (field["default"] - field["min"]) / field["step"]
+        assert steps == pytest.approx(round(steps))
+
+
+def test_it_is_json_and_keeps_its_order_when_the_server_sorts_it():
+    stored = json.loads(json.dumps(FORM, sort_keys=True, allow_nan=False))
+    assert stored == FORM
+    assert len({field["displayOrder"] for field in stored.values()}) == len(stored)
+
+
+def test_units_and_bounds_come_from_the_settings():
+    assert FORM["Min Mask Area"]["unit"] == "px"
+    assert "max" not in FORM["Min Mask Area"]
+    assert (FORM["Points per side"]["min"], FORM["Points per side"]["max"], FORM["Points per side"]["step"]) == (
+        16,
+        256,
+        1,
+    )
+    assert FORM["Similarity Threshold"]["step"] == 0.01
+    assert "unit" not in FORM["Similarity Threshold"]
+    assert "From 0.05 to 0.8. Default 0.2." in FORM["Target Occupancy"]["tooltip"]
+
+
+def test_what_may_be_left_to_the_program_is_a_text_that_may_stay_empty():
+    gate = FORM["Stability Gate"]
+    assert gate["type"] == "text"
+    assert "default" not in gate
+    assert gate["tooltip"].endswith("From 0 to 1. Empty: chosen by the program.")
+
+
+def test_the_default_model_is_the_first():
+    only = interface(["sam2.1_hiera_micro.pt"])
+    assert only["Model"]["items"] == ["sam2.1_hiera_micro.pt"]
+    assert only["Model"]["default"] == "sam2.1_hiera_micro.pt"
+
+
+class Later(BaseModel):
+    """Kinds of settings that may come."""
+
+    mode: Literal["auto", "fixed"] | None = Field(None, title="Mode", description="How.")
+    show: bool = Field(True, title="Show", description="Whether.")
+    note: str = Field("", title="Note", description="What.")
+    fine: float = Field(0.125, title="Fine", description="Finely.", ge=0.0, le=1.0)
+    free: float = Field(2.0, title="Free", description="No bounds.")
+    many: list[int] = Field([], title="Many", description="Cannot be shown.")
+    three: Literal[1, 2, 3] = Field(1, title="Three", description="Nor can this.")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "expected"),
+    [
+        (
+            "mode",
+            Kind(str, ("auto", "fixed"), True),
+            {
+                "type": "select",
+                "items": ["auto", "fixed"],
+                "required": False,
+                "tooltip": "How.\nEmpty: chosen by the program.",
+            },
+        ),
+        ("show", Kind(bool), {"type": "checkbox", "default": True, "tooltip": "Whether."}),
+        ("note", Kind(str), {"type": "text", "default": "", "tooltip": "What."}),
+        (
+            "fine",
+            Kind(float),
+            {
+                "type": "number",
+                "min": 0.0,
+                "max": 1.0,
+                "step": 0.001,
+                "default": 0.125,
+                "tooltip": "Finely.\nFrom 0 to 1. Default 0.125.",
+            },
+        ),
+        (
+            "free",
+            Kind(float),
+            {"type": "number", "step": 0.1, "default": 2.0, "tooltip": "No bounds.\nDefault 2.0."},
+        ),
+    ],
+)
+def test_settings_of_other_kinds(name, kind, expected):
+    field = Later.model_fields[name]
+    assert kind_of(field) == kind
+    assert setting_field(field) == expected
+
+
+@pytest.mark.parametrize("name", ["many", "three"])
+def test_a_setting_that_no_field_can_show(name):
+    with pytest.raises(TypeError, match="no field"):
+        kind_of(Later.model_fields[name])
+
+
+def test_models_are_those_that_are_there(tmp_path, monkeypatch):
+    for name in ("sam2.1_hiera_tiny.pt", "sam2.1_hiera_base_plus.pt", "mine.pt", "sam2.1_hiera_large.pt.part"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "folder.pt").mkdir()
+    monkeypatch.setenv("SAM2_FEWSHOT_CHECKPOINTS", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert present_checkpoints() == [
+        "sam2.1_hiera_base_plus.pt",
+        "sam2.1_hiera_tiny.pt",
+        "sam2.1_hiera_micro.pt",
+        "mine.pt",
+    ]
+
+
+def test_a_folder_of_models_that_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setenv("SAM2_FEWSHOT_CHECKPOINTS", str(tmp_path / "nothing"))
+    with pytest.raises(CheckpointError, match="nothing"):
+        present_checkpoints()
+
+
+def test_the_command_line_shows_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    result = CliRunner().invoke(app, ["interface"])
+    assert result.exit_code == 0
+    assert json.loads(result.stdout) == interface(present_checkpoints())
