@@ -18,6 +18,7 @@ from sam2_fewshot.errors import InputError
 from sam2_fewshot.frames import as_frame
 from sam2_fewshot.geometry.tiles import TileGrid
 from sam2_fewshot.large import Staged, in_window, look_again, on_frame, plan_search, sorted_out, summed
+from sam2_fewshot.methods.choosing import cut, floor_of, shape_arrays, within_prior
 from sam2_fewshot.methods.common import RunStats, Shown, outlined
 from sam2_fewshot.methods.grid import GridMethod
 from sam2_fewshot.methods.guided import GuidedMethod
@@ -27,7 +28,7 @@ from sam2_fewshot.proposals.points import mask_at_point
 from sam2_fewshot.protocols import FrameReader, Quiet
 from sam2_fewshot.settings import Settings
 from sam2_fewshot.similarity.exemplars import exemplar_mask
-from sam2_fewshot.similarity.object_model import KnownObject, ObjectModel, frame_digest
+from sam2_fewshot.similarity.object_model import COMPARED, KnownObject, ObjectModel, frame_digest
 
 if TYPE_CHECKING:
     import os
@@ -37,14 +38,10 @@ if TYPE_CHECKING:
 
     from sam2_fewshot.blocks import Block
     from sam2_fewshot.large import SearchPlan
-    from sam2_fewshot.methods.common import Method
+    from sam2_fewshot.methods.common import Found, Method
     from sam2_fewshot.model.network import Sam2Model
     from sam2_fewshot.protocols import Progress
     from sam2_fewshot.records import Box, Detection, Exemplar, Frame, InstanceMask
-
-_FLOOR = 0.1
-"""Finds below the threshold are told down to this share of it: a user who lowers the threshold that far need not wait,
-and below it lie a few in a thousand objects and most of the ground."""
 
 
 class FewShotSegmenter:
@@ -187,15 +184,17 @@ class FewShotSegmenter:
                 if exemplars
                 else "There are no examples to learn from; mark 5 to 20 objects."
             )
+        learnable = [frame for frame in shown if frame.wanted or frame.unwanted]
         self._objects = ObjectModel(
             method=self.settings.method,
-            learned=self._method.learn([frame for frame in shown if frame.wanted or frame.unwanted]),
+            learned={**self._method.learn(learnable), **shape_arrays(learnable)},
             areas=np.array(areas, np.int64),
             known=known,
             model_name=self.model_name,
             model_sha256=self.model_sha256,
             target_occupancy=self.settings.target_occupancy,
             max_zoom=self.settings.max_zoom,
+            compared={name: getattr(self.settings, name) for name in COMPARED},
         )
         return self
 
@@ -218,7 +217,7 @@ class FewShotSegmenter:
         InputError
             If nothing was learned yet, or the image cannot be used.
         """
-        objects, stats = self.object_model, RunStats(floor=self._floor)
+        objects, stats = self.object_model, RunStats(floor=floor_of(self.settings))
         if not isinstance(image, FrameReader):
             image = as_frame(image, self.settings)
         if self.is_large(image):
@@ -231,7 +230,7 @@ class FewShotSegmenter:
             return self.join(image, plan, finds)
         frame = as_frame(image, self.settings)
         known = objects.known_on(frame_digest(frame.pixels))
-        found = self._method.find(objects.learned, frame.pixels, known, stats)
+        found = self._found(frame.pixels, known, stats)
         with stats.stage("outline"):
             detections = outlined(found, frame.location, stats.floor, self.settings.smoothing)
         return self._cut(detections, stats)
@@ -277,7 +276,7 @@ class FewShotSegmenter:
         """
         pixels = frame.read(block.read)
         if is_even(pixels, plan.contrast, plan.diameter):
-            return BlockFinds(block, blank=True, floor=self._floor)
+            return BlockFinds(block, blank=True, floor=floor_of(self.settings))
         detections, stats = self._in_window(frame, plan, block.read, pixels)
         return sorted_out(block, detections, plan.halo, stats, self.settings.similarity_threshold)
 
@@ -338,7 +337,9 @@ class FewShotSegmenter:
             If the file is not an object model, or was learned with other weights or settings than these.
         """
         objects = ObjectModel.load(path)
-        saved = {name: getattr(objects, name) for name in ("method", "target_occupancy", "max_zoom")}
+        saved = {name: getattr(objects, name) for name in ("method", "target_occupancy", "max_zoom")} | dict(
+            objects.compared
+        )
         chosen = settings or Settings(**saved)
         for name, value in saved.items():
             if getattr(chosen, name) != value:
@@ -366,27 +367,23 @@ class FewShotSegmenter:
         self, frame: FrameReader, plan: SearchPlan, window: Box, pixels: NDArray[np.uint8] | None = None
     ) -> tuple[list[Detection], RunStats]:
         """Search a part of a frame; masks and outlines are those of the frame."""
-        stats = RunStats(floor=self._floor)
+        stats = RunStats(floor=floor_of(self.settings))
         if pixels is None:
             pixels = frame.read(window)
         known = [part for mask in plan.known if (part := in_window(mask, window))]
-        found = self._method.find(self.object_model.learned, pixels, known, stats)
+        found = self._found(pixels, known, stats)
         with stats.stage("outline"):
             moved = [replace(item, mask=on_frame(item.mask, window, frame.shape)) for item in found]
             return outlined(moved, frame.location, stats.floor, self.settings.smoothing), stats
 
-    @property
-    def _floor(self) -> float:
-        return _FLOOR * self.settings.similarity_threshold
+    def _found(self, pixels: NDArray[np.uint8], known: Sequence[InstanceMask], stats: RunStats) -> list[Found]:
+        learned = self.object_model.learned
+        return within_prior(self._method.find(learned, pixels, known, stats), learned, self.settings)
 
     def _cut(self, found: Iterable[Detection], stats: RunStats) -> list[Detection]:
         """Return what reaches the threshold, best first; the rest is told in `last_run`."""
-        ordered = sorted(found, key=lambda detection: detection.score, reverse=True)
-        threshold = self.settings.similarity_threshold
-        kept = [detection for detection in ordered if detection.score >= threshold]
-        stats.below = ordered[len(kept) :]
         self.last_run = stats
-        return kept
+        return cut(found, self.object_model.learned, self.settings, stats)
 
     def _mask(self, exemplar: Exemplar, frame: Frame, index: int) -> InstanceMask | None:
         def find(frame: Frame, point: tuple[float, float]) -> InstanceMask | None:

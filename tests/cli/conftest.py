@@ -45,6 +45,8 @@ class Stats:
     seconds: dict[str, float] = field(default_factory=lambda: {"propose": 0.5})
     below: list[Detection] = field(default_factory=list)
     floor: float = 0.0
+    threshold: float = 0.5
+    reason: str = ""
 
 
 class Bright:

@@ -26,6 +26,8 @@ class Stats:
     seconds = {"propose": 0.1}  # noqa: RUF012
     below: tuple[Detection, ...] = ()
     floor = 0.0
+    threshold = 0.5
+    reason = ""
 
 
 class Engine:

@@ -35,6 +35,16 @@ class FrameStats(Protocol):
         """The score down to which `below` is complete."""
         ...
 
+    @property
+    def threshold(self) -> float:
+        """The score that had to be reached."""
+        ...
+
+    @property
+    def reason(self) -> str:
+        """How the threshold came about, in words."""
+        ...
+
 
 class Engine(Protocol):
     """What the job needs of a :class:`~sam2_fewshot.segmenter.FewShotSegmenter`."""

@@ -152,7 +152,7 @@ class Results:
             examples=tuple(self._marks(frame.location)),
             warnings=tuple(outcome.warnings),
             below=tuple(outcome.below),
-            threshold=self._threshold,
+            threshold=self._threshold if self._is_fixed else outcome.threshold,
             floor=outcome.floor,
         )
         # The record comes last: it says that all of the frame is there.
@@ -208,6 +208,14 @@ class Results:
     def _threshold(self) -> float:
         return self._plan.request.settings.similarity_threshold
 
+    def _at_threshold(self, record: FrameRecord) -> FrameRecord | None:
+        """Cut what was found at the threshold asked for; one that is chosen for each frame stays."""
+        return record.at(self._threshold) if self._is_fixed else record
+
+    @property
+    def _is_fixed(self) -> bool:
+        return self._plan.request.settings.threshold_mode == "fixed"
+
     def _record(self, location: Location, journals: Sequence[Journal] | None = None) -> FrameRecord | None:
         record = (journals or self._journals)[location.xy].done(_key(location))
         if record is None:
@@ -220,10 +228,10 @@ class Results:
     def _look_up(self, location: Location) -> FrameRecord | None:
         """Return what is known of a frame, here or in the earlier results, at the threshold asked for."""
         own = self._record(location)
-        record = own and own.at(self._threshold)
+        record = own and self._at_threshold(own)
         if record is None and self._earlier != self._journals:
             stored = self._record(location, self._earlier)
-            record = stored and stored.at(self._threshold)
+            record = stored and self._at_threshold(stored)
         if record is not None and record is not own:
             self._moved.add(location)
         return record

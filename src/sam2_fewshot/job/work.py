@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sam2_fewshot.errors import FewShotError
 from sam2_fewshot.job.picture import pictures_of
+from sam2_fewshot.similarity.threshold import AS_SET
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,6 +39,8 @@ class Outcome:
         Time that each stage took.
     below, floor
         What was found with a score below the threshold, best first, and the score down to which that is complete.
+    threshold
+        The score that had to be reached.
     overlay, preview
         Content of the frame's pictures, see :class:`~sam2_fewshot.job.picture.Pictures`.
     warnings
@@ -53,6 +56,7 @@ class Outcome:
     seconds: Mapping[str, float] = field(default_factory=dict)
     below: Sequence[Detection] = ()
     floor: float = 0.0
+    threshold: float = 0.0
     overlay: bytes = b""
     preview: bytes = b""
     warnings: Sequence[str] = ()
@@ -103,6 +107,7 @@ def one_by_one(
             seconds=dict(engine.last_run.seconds),
             below=engine.last_run.below,
             floor=engine.last_run.floor,
+            threshold=engine.last_run.threshold,
             overlay=drawn.overlay,
             preview=drawn.preview,
             warnings=watch.take(),
@@ -124,6 +129,8 @@ def told(name: str, flat: bool, stats: Any, warn: Callable[[str], None], say: Ca
     warn, say
         Take the sentences.
     """
+    if stats.reason not in ("", AS_SET):
+        warn(f"{name}: the score is cut at {stats.threshold:.3f}: {stats.reason}.")
     if flat:
         warn(f"{name} is the same everywhere, so nothing can be found in it.")
     blank = getattr(stats, "blank", 0)

@@ -89,6 +89,7 @@ class Reply:
     seconds: Mapping[str, float] = field(default_factory=dict)
     below: Sequence[Detection] = ()
     floor: float = 0.0
+    threshold: float = 0.0
     overlay: bytes = b""
     preview: bytes = b""
     warnings: Sequence[str] = ()
@@ -120,6 +121,7 @@ def search_frame(
             seconds=dict(stats.seconds),
             below=stats.below,
             floor=stats.floor,
+            threshold=stats.threshold,
             overlay=drawn.overlay,
             preview=drawn.preview,
             notes=notes,

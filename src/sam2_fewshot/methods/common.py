@@ -78,6 +78,8 @@ class RunStats:
         What was found with a score below the threshold, best first.
     floor
         The score down to which `below` is complete.
+    threshold, reason
+        The score that had to be reached, and how it came about, in words.
     """
 
     candidates: int = 0
@@ -86,6 +88,8 @@ class RunStats:
     blank: int = 0
     below: list[Detection] = field(default_factory=list)
     floor: float = 0.0
+    threshold: float = 0.0
+    reason: str = ""
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

@@ -17,6 +17,7 @@ from sam2_fewshot.writers.overlay import color_of
 from sam2_fewshot.writers.preview import LONGEST, smaller
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from sam2_fewshot.writers.finished import Finished
@@ -56,6 +57,13 @@ class Content:
     pictures: list[str]
 
 
+def _threshold(finished: Finished, settings: Mapping[str, Any]) -> float:
+    """Return the threshold that was set, or the lowest of those that were chosen for the frames."""
+    if settings.get("threshold_mode", "fixed") == "fixed":
+        return float(settings["similarity_threshold"])
+    return min((record.threshold for record in finished.records()), default=float(settings["similarity_threshold"]))
+
+
 def gather(finished: Finished) -> Content:
     """Read the finished frames.
 
@@ -65,7 +73,7 @@ def gather(finished: Finished) -> Content:
         If one is missing.
     """
     settings: dict[str, Any] = dict(finished.facts["settings"])
-    threshold = float(settings["similarity_threshold"])
+    threshold = _threshold(finished, settings)
     frames, figures, pictures = [], [], []
     parts: dict[str, list[bytes]] = {"scores": [], "areas": [], "outlines": [], "marks": []}
     floor, example_areas = threshold, list[int]()

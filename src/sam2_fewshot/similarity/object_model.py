@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-_FORMAT = 1
+COMPARED = ("scorer", "occupancy_levels", "features_from")
+"""Further settings with which candidates must be compared as the examples were."""
+
+_FORMAT = 2
 _PREFIX = "learned_"
 
 
@@ -58,6 +61,8 @@ class ObjectModel:
         The checkpoint whose features these are.
     target_occupancy, max_zoom
         The settings of the context crops; candidates must be cropped alike.
+    compared
+        Those of :data:`COMPARED`, by name.
     """
 
     method: str
@@ -68,6 +73,7 @@ class ObjectModel:
     model_sha256: str
     target_occupancy: float
     max_zoom: float
+    compared: Mapping[str, str] = field(default_factory=dict)
 
     def known_on(self, digest: str) -> list[InstanceMask]:
         """Return the examples that lie on the frame with a digest."""
@@ -88,6 +94,7 @@ class ObjectModel:
             "model_sha256": self.model_sha256,
             "target_occupancy": self.target_occupancy,
             "max_zoom": self.max_zoom,
+            "compared": dict(self.compared),
         }
         masks = [item.mask for item in self.known]
         arrays: dict[str, Any] = {_PREFIX + name: array for name, array in self.learned.items()}
@@ -152,6 +159,7 @@ class ObjectModel:
                     model_sha256=str(facts["model_sha256"]),
                     target_occupancy=float(facts["target_occupancy"]),
                     max_zoom=float(facts["max_zoom"]),
+                    compared={name: str(facts["compared"][name]) for name in COMPARED if name in facts["compared"]},
                 )
         except FileNotFoundError as error:
             raise InputError(f"There is no object model at {path}.") from error

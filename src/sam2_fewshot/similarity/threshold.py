@@ -15,6 +15,9 @@ _RECALL = 10
 """Percentile of the left-out examples' similarities: 90 % of what looks like the examples is kept."""
 
 
+AS_SET = "as set"
+
+
 class Threshold(NamedTuple):
     """A cut and how it came about.
 
@@ -60,7 +63,7 @@ def choose_threshold(
         return Threshold(float(np.sort(scores)[-count]), f"the best {percent:g} % of {len(scores)} finds")
     if mode == "otsu" and len(np.unique(scores)) > 1:
         return Threshold(otsu(scores), f"between two groups of {len(scores)} scores")
-    return Threshold(fixed, "as set")
+    return Threshold(fixed, AS_SET)
 
 
 def otsu(values: NDArray[np.float64]) -> float:

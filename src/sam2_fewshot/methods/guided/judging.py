@@ -28,6 +28,10 @@ _HELD_OUT_FOLDS = 5
 _RECALL = 10
 """Percentile of the held-out examples' scores at which an object counts as found: 90 % of what looks like the examples
 is kept, as far as their number allows (at best n / (n + 1), as in conformal prediction)."""
+_ROOM = 0.75
+"""The cut lies so far on the way from there to the score that 90 % of the wrong candidates do not reach, if these score
+lower. Outlines that were learned from score higher than their like (from .5 to 1, the value makes no difference where
+examples and queries lie in different frames; where in the same one, more finds more)."""
 _LOOKS_LIKE, _ROUNDS = 30, 2
 """Candidates away from the examples above this percentile of the right ones' scores may be objects themselves; they
 are not taken as wrong."""
@@ -186,7 +190,9 @@ def _cut(judge: Logistic, table: Table, used: NDArray[np.bool_]) -> float:
         if (rest & (verdict == RIGHT)).any() and (rest & (verdict != RIGHT) & (table.weight > 0)).any():
             odds = _fit(table, rest).log_odds(table.features)
             best += [odds[right & (table.owner == example)].max() for example in here]
-    odds, wrong = judge.log_odds(table.features), used & (verdict != RIGHT)
+    odds, wrong = judge.log_odds(table.features), (verdict == WRONG) & (table.weight > 0)
+    if not wrong.any():  # nothing is known to be wrong: what lies elsewhere has to serve
+        wrong = used & (verdict != RIGHT)
     # Of one example nothing can be held out; then its own proposals have to serve.
     reached = best if len(best) > 1 else odds[right]
     if not len(reached):
@@ -194,5 +200,5 @@ def _cut(judge: Logistic, table: Table, used: NDArray[np.bool_]) -> float:
     cut = float(np.percentile(reached, _RECALL))
     if not wrong.any():
         return cut
-    # Where right and wrong lie far apart, the middle between them leaves room for frames unlike the shown ones.
-    return min(cut, (cut + float(np.percentile(odds[wrong], 100 - _RECALL))) / 2)
+    # Where right and wrong lie far apart, a cut between them leaves room for frames unlike the shown ones.
+    return min(cut, (1 - _ROOM) * cut + _ROOM * float(np.percentile(odds[wrong], 100 - _RECALL)))
