@@ -97,6 +97,16 @@ def test_an_object_that_each_took_for_the_others_is_not_lost() -> None:
     assert [item.score for item in found] == [0.8]
 
 
+def test_what_lies_below_the_threshold_has_no_part_in_what_does_not() -> None:
+    low, high = detection(mask(92, 5, 12, 6), 0.3), detection(mask(93, 5, 12, 6), 0.9)
+    found, _ = join(two([low], [high]), 0.5)  # the low one is owned, and would be taken first
+    assert [item.score for item in found] == [0.9]
+    piece = mask(92, 5, 28, 6)
+    most_of_it = detection(mask(92, 5, 20, 6), 0.3)
+    assert join(two([most_of_it], [], [piece]), 0.2)[1] == []
+    assert join(two([most_of_it], [], [piece]), 0.5)[1] == [piece]
+
+
 def test_a_part_of_another_is_dropped_and_neighbours_stay() -> None:
     whole, part, beside = mask(90, 5, 18, 10), mask(101, 6, 4, 4), mask(109, 5, 6, 6)
     found, _ = join(two([detection(whole, 0.9)], [detection(part, 0.95), detection(beside, 0.7)]))

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from scale_job import Lines
-from scale_scenes import BrightSegmenter, memory_for, scene
+from scale_scenes import BrightSegmenter, as_set, memory_for, scene
 
 from sam2_fewshot.errors import InputError, SettingsError
 from sam2_fewshot.job import Request, run
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from sam2_fewshot.model.network import Sam2Model
 
 pytestmark = pytest.mark.filterwarnings("default")  # of Dask and its event loop, which are not ours to mend
-SMALL = Settings(method="grid", points_per_side=16)
+THRESHOLD = 0.61
+SMALL = Settings(method="grid", points_per_side=16, similarity_threshold=THRESHOLD)
 TIMEOUT = 60
 
 
@@ -119,6 +120,13 @@ def test_the_results_are_the_same_to_the_last_vertex(
     assert together.found == alone.found > 20
     assert together.candidates == alone.candidates
     assert files(tmp_path / "alone") == files(tmp_path / "together")
+    assert len(list((tmp_path / "together" / ".frames").glob("*.jpg"))) == 4
+    pairs = list(zip(alone.records(), together.records(), strict=True))
+    assert sum(len(one.below) for one, _ in pairs) > 10
+    for one, other in pairs:
+        assert as_set(one.below) == as_set(other.below)
+        assert (one.threshold, one.floor) == (other.threshold, other.floor)
+        assert (one.threshold, one.floor) == (THRESHOLD, pytest.approx(THRESHOLD / 10))
     assert len(segmenters) == 1
     assert set(together.seconds) >= {"outline", "load model", "learn examples"}
     assert not [line for line in lines if "ailed" in line]

@@ -148,6 +148,33 @@ def test_examples_on_a_large_frame_are_learned_from_parts_and_not_found(
     assert as_set(found) == as_set([item for item in objects if item not in marked])
 
 
+def test_what_lies_below_the_threshold_comes_from_blocks_too(fitted: BrightSegmenter, whole: BrightSegmenter) -> None:
+    frame = Frame(scene())
+    for segmenter in (fitted, whole):
+        segmenter.settings = segmenter.settings.changed({"similarity_threshold": 0.75})
+    found, other = fitted.segment(frame), whole.segment(frame)
+    below = fitted.last_run.below
+    assert as_set(found) == as_set(other)
+    assert as_set(below) == as_set(whole.last_run.below)
+    assert found
+    assert all(item.score >= 0.75 for item in found)
+    assert below
+    assert all(0.075 <= item.score < 0.75 for item in below)
+    assert fitted.last_run.floor == pytest.approx(0.075)
+    assert as_set(fitted.candidates(frame)) == as_set([*found, *below])
+
+
+def test_a_long_object_below_the_threshold_is_told_by_the_floor(fitted: BrightSegmenter) -> None:
+    picture = scene()
+    picture[200:204, 20:380] = 120  # in no block whole
+    fitted.settings = fitted.settings.changed({"similarity_threshold": 0.55})
+    fitted.segment(Frame(picture))
+    assert 0.55 > fitted.last_run.floor > 120 / 255
+    fitted.settings = fitted.settings.changed({"similarity_threshold": 0.45})
+    fitted.segment(Frame(picture))
+    assert fitted.last_run.floor == pytest.approx(0.045)
+
+
 def test_an_example_off_a_large_frame_is_told(bright: Callable[[int], BrightSegmenter], heard: Heard) -> None:
     frame = Watched(scene())
     off = [

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 AT_A_TIME = {"batch_size", "points_per_batch", "max_memory", "cache_size"}
 """Settings that change how much is done or kept at a time and not what comes out."""
 _SAME_RECORD = AT_A_TIME | {"similarity_threshold"}
-"""Settings that a frame's record does not depend on: it also holds what was found below the threshold."""
+"""Settings that a frame's record does not depend on where the threshold is fixed: it also holds what lies below."""
 
 _PIECES, _PIECE = 16, 4096
 """So many pieces of so many bytes of an image file are looked at, spread over it."""
@@ -82,9 +82,10 @@ def common_part(
         Anything else that JSON can hold.
     """
     digest = hashlib.sha256()
+    same = _SAME_RECORD if settings.threshold_mode == "fixed" else AT_A_TIME
     facts = {
         "version": version,
-        "settings": settings.model_dump(mode="json", exclude=_SAME_RECORD),
+        "settings": settings.model_dump(mode="json", exclude=same),
         "model": model,
         **extra,
     }
