@@ -20,6 +20,12 @@ def test_the_settings_page_is_the_settings() -> None:
     assert all(f"`{name}`" in page for name in Settings.model_fields)
 
 
+def test_the_api_page_is_the_docstrings() -> None:
+    page = runpy.run_path(str(ROOT / "docs" / "generate_api.py"))["api_page"]()
+    assert (ROOT / "docs" / "api.md").read_text(encoding="utf-8") == page
+    assert "### `FewShotSegmenter.segment(image)`" in page
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 def test_every_option_that_a_page_names_exists(page: Path) -> None:
     environment = {"COLUMNS": "500", "TERM": "dumb"}
