@@ -20,6 +20,13 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 
+AFTER_LEARNING = frozenset(
+    "similarity_threshold threshold_mode top_percent size_prior smoothing "
+    "max_memory cache_size batch_size points_per_batch".split()
+)
+"""Settings that do not change what is learned from examples."""
+
+
 def _knob(
     default: Any,
     title: str,

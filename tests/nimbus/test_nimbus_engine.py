@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from importlib import metadata
+from typing import TYPE_CHECKING
 
 import pytest
 
+from sam2_fewshot import Exemplar, FewShotSegmenter, Settings
+from sam2_fewshot.frames import as_frame
 from sam2_fewshot.nimbus import engine
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from sam2_fewshot.model.network import Sam2Model
 
 
 @pytest.mark.parametrize(
@@ -34,3 +43,19 @@ def test_without_torch_no_gpu_is_missed(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(engine, "version", missing)
     assert engine._built_for_gpu() is False
+
+
+def test_where_the_scores_are_cut_is_told_if_it_was_chosen(
+    micro: Sam2Model, discs: tuple[NDArray[np.uint8], NDArray[np.int32]]
+) -> None:
+    class Chosen(engine.FewShotEngine):
+        def __init__(self, settings: Settings) -> None:
+            self._segmenter = FewShotSegmenter(micro, settings=settings)
+
+    image, labels = discs
+    settings = Settings(method="grid", points_per_side=16, threshold_mode="top", top_percent=50)
+    finder = Chosen(settings)
+    finder.fit([Exemplar(image=image, mask=labels == 1)])
+    finder.segment(as_frame(image, settings))
+    assert "The score is cut at 0." in finder.cut
+    assert "the best 50 %" in finder.cut

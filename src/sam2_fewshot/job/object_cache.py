@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.job.fingerprint import common_part
 from sam2_fewshot.parts import reader_digest
-from sam2_fewshot.settings import Settings
+from sam2_fewshot.settings import AFTER_LEARNING, Settings
 from sam2_fewshot.similarity.object_model import ObjectModel
 from sam2_fewshot.writers.whole import replacing
 
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from sam2_fewshot.readers import PlacedExemplar
     from sam2_fewshot.segmenter import FewShotSegmenter
 
-_AFTER_LEARNING = ("similarity_threshold", "smoothing", "max_memory", "cache_size", "batch_size", "points_per_batch")
-"""Settings that do not change what is learned."""
 _NO_PART = ("cli", "evaluation", "job", "readers", "writers", "nimbus", "report")
 """Rooms of this package that do not either."""
 
@@ -135,7 +133,7 @@ def _key(segmenter: FewShotSegmenter, examples: Sequence[PlacedExemplar]) -> str
     for example in examples:
         if id(example.frame) not in digests:
             digests[id(example.frame)] = reader_digest(example.frame)
-    settings = segmenter.settings.model_dump(mode="json", exclude=set(_AFTER_LEARNING))
+    settings = segmenter.settings.model_dump(mode="json", exclude=set(AFTER_LEARNING))
     return common_part(
         _code(),
         Settings(),  # those that matter are listed below

@@ -19,6 +19,7 @@ import shapely
 from sam2_fewshot import __version__
 from sam2_fewshot.errors import InputError, ServerError
 from sam2_fewshot.nimbus.examples import location_on
+from sam2_fewshot.settings import AFTER_LEARNING
 from sam2_fewshot.similarity.object_model import frame_digest
 
 if TYPE_CHECKING:
@@ -35,8 +36,6 @@ KEEP = 5
 """Files that are kept: so many sets of examples or settings can be used in turns."""
 _SUFFIX = ".npz"
 _WARNINGS = "warnings.json"
-_NOT_LEARNED = {"similarity_threshold", "smoothing", "batch_size", "points_per_batch"}
-"""Settings that what is learned does not depend on."""
 _HARMLESS = (ServerError, InputError, OSError, KeyError, TypeError, ValueError, BadZipFile)
 
 
@@ -64,7 +63,7 @@ def content_key(exemplars: Sequence[Exemplar], model_sha256: str, settings: Sett
     facts = {
         "version": __version__,
         "model": model_sha256,
-        "settings": settings.model_dump(mode="json", exclude=_NOT_LEARNED),
+        "settings": settings.model_dump(mode="json", exclude=set(AFTER_LEARNING)),
         "examples": marks,
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

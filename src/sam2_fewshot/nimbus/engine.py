@@ -6,6 +6,8 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Protocol
 
+from sam2_fewshot.similarity.threshold import AS_SET
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
@@ -36,6 +38,11 @@ class Engine(Protocol):
     @property
     def candidates(self) -> int:
         """Number of masks that were proposed on the last frame."""
+        ...
+
+    @property
+    def cut(self) -> str:
+        """Where the scores of the last frame were cut and why, in words; empty where that was set."""
         ...
 
     def fit(self, exemplars: Sequence[Exemplar]) -> None:
@@ -99,6 +106,12 @@ class FewShotEngine:
     def candidates(self) -> int:
         """Number of masks that were proposed on the last frame."""
         return self._segmenter.last_run.candidates
+
+    @property
+    def cut(self) -> str:
+        """Where the scores of the last frame were cut and why, in words; empty where that was set."""
+        stats = self._segmenter.last_run
+        return "" if stats.reason in ("", AS_SET) else f" The score is cut at {stats.threshold:.3f}: {stats.reason}."
 
     def fit(self, exemplars: Sequence[Exemplar]) -> None:
         """Learn what the examples look like."""

@@ -209,7 +209,8 @@ def _frames(
         last = f"; last: {added.new} added of {engine.candidates} candidates"
         if not detections:
             empty.append(name)
-        messages.log(f"{name}: {engine.candidates} candidates, {added.new} added, {added.present} already there.")
+        counts = f"{engine.candidates} candidates, {added.new} added, {added.present} already there."
+        messages.log(f"{name}: {counts}{engine.cut}")
     if len(empty) == len(locations):
         messages.warn(
             "Nothing was found. Lower the Similarity Threshold, or mark further examples that look like the objects "

@@ -52,6 +52,7 @@ class Bright:
     described = "bright.pt on nothing"
     slow = False
     candidates = 0
+    cut = ""
 
     def __init__(self, progress: Progress | None = None) -> None:
         self.progress = progress
