@@ -33,8 +33,16 @@ _GUIDED = "sam2_fewshot.methods.guided."
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "as it is": {},
     "no prompts at peaks": {_GUIDED + "model._FEWEST_PEAKS": 0, _GUIDED + "model._PEAKS_PER_TILE": 0},
-    "half as many second looks": {_GUIDED + "second_look._LEAST": 128, _GUIDED + "second_look._PER_TILE": 16},
-    "few second looks": {_GUIDED + "second_look._LEAST": 32, _GUIDED + "second_look._PER_TILE": 4},
+    "half as many second looks": {
+        _GUIDED + "second_look._LEAST": 128,
+        _GUIDED + "second_look._PER_TILE": 16,
+        _GUIDED + "second_look._PER_LIKELY": 2,
+    },
+    "few second looks": {
+        _GUIDED + "second_look._LEAST": 32,
+        _GUIDED + "second_look._PER_TILE": 4,
+        _GUIDED + "second_look._PER_LIKELY": 1,
+    },
     "no splitting of touching objects": {"sam2_fewshot.proposals.components._SPLIT_EVERY": 10**6},
     "half the levels": {"sam2_fewshot.proposals.components._LEVELS": 7},
     "ridge 3 instead of 60": {"sam2_fewshot.similarity.logistic._RIDGE": 3.0},

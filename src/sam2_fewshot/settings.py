@@ -20,10 +20,9 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 
-AFTER_LEARNING = frozenset(
-    "similarity_threshold threshold_mode top_percent size_prior smoothing "
-    "max_memory cache_size batch_size points_per_batch".split()
-)
+_CUTTING = ("similarity_threshold", "threshold_mode", "top_percent", "size_prior", "smoothing")
+_MACHINE = ("max_memory", "cache_size", "batch_size", "points_per_batch")
+AFTER_LEARNING = frozenset((*_CUTTING, *_MACHINE))
 """Settings that do not change what is learned from examples."""
 
 

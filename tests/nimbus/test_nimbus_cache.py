@@ -53,7 +53,7 @@ def test_whatever_is_learned_from_counts(bench: Bench) -> None:
 
 
 def test_every_setting_counts_but_those_that_are_known_not_to() -> None:
-    assert set(Settings.model_fields) >= cache._NOT_LEARNED
+    assert set(Settings.model_fields) >= cache.AFTER_LEARNING
     keys = {cache.content_key([], "0", Settings()), cache.content_key([], "0", Settings(method="grid"))}
     assert len(keys) == 2
 

@@ -102,6 +102,12 @@ def test_like_candidates_are_asked_about_once_the_best_first() -> None:
     assert to_ask([], np.zeros(0), tiles=1) == []
 
 
+def test_a_dense_frame_gives_more_questions() -> None:
+    many = [square(3 * (i % 60), 3 * (i // 60), 2) for i in range(1200)]
+    odds = np.where(np.arange(1200) < 200, 1.0, -1.0)
+    assert len(to_ask(many, odds, tiles=1)) == 800
+
+
 def test_each_example_has_its_share_of_the_questions() -> None:
     marked = [square(0, 0, 20), square(100, 100, 20)]
     parts = [square(x, y, 4) for x in (0, 5, 10, 15) for y in (0, 5, 10, 15)]

@@ -9,8 +9,8 @@ import numpy as np
 from scipy import ndimage
 
 from sam2_fewshot.geometry.tiles import TileGrid
-from sam2_fewshot.methods.common import Found, is_known
-from sam2_fewshot.methods.guided.second_look import second_pool, to_ask
+from sam2_fewshot.methods.common import Found
+from sam2_fewshot.methods.guided.second_look import apart, second_pool, to_ask
 from sam2_fewshot.proposals.boxes import opinions
 from sam2_fewshot.proposals.components import component_candidates
 from sam2_fewshot.proposals.dense_map import PixelModel, dense_maps
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from sam2_fewshot.protocols import Progress
     from sam2_fewshot.records import InstanceMask
 
-_OVERLAP = 0.2
-"""A candidate that shares more than this of its area with better ones is dropped."""
 _FEWEST_PEAKS, _PEAKS_PER_TILE = 64, 8
 """So many peaks of a map are prompted a frame, or a tile of it, whichever are more."""
 _CELL_ARRAYS = ("mean", "scale", "weights", "centres", "directions")
@@ -174,7 +172,7 @@ class GuidedModel:
         with stats.stage("compare"):
             pool = second_pool(candidates, descriptors, said, maps, self.diameter, self.areas)
             odds = self.second.log_odds(pool.features) - self.cut
-            chosen = _apart(pool.masks, odds, known)
+            chosen = apart(pool.masks, odds, known)
         return [
             Found(
                 mask=pool.masks[i],
@@ -220,27 +218,3 @@ def measure(
         score=planes[0],
         cosines=planes[1:],
     )
-
-
-def _apart(candidates: Sequence[InstanceMask], odds: NDArray[np.float64], known: Sequence[InstanceMask]) -> list[int]:
-    """Return the indices of candidates that hardly overlap one another or the known objects, the best first."""
-    if not candidates:
-        return []
-    taken = np.zeros(candidates[0].frame_shape, bool)
-    for mask in known:
-        _under(taken, mask)[...] |= mask.data
-    chosen = []
-    for i in np.argsort(-odds, kind="stable"):
-        mask = candidates[i]
-        here = _under(taken, mask)
-        if np.count_nonzero(here & mask.data) > _OVERLAP * mask.area or is_known(mask, known):
-            continue
-        here |= mask.data
-        chosen.append(int(i))
-    return chosen
-
-
-def _under(plane: NDArray[np.bool_], mask: InstanceMask) -> NDArray[np.bool_]:
-    """Return the part of a plane under a mask's crop, as a view."""
-    x0, y0, x1, y1 = mask.box
-    return plane[y0:y1, x0:x1]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sam2_fewshot.geometry.overlap import mask_iou, shared_area
+from sam2_fewshot.methods.common import is_known
 from sam2_fewshot.similarity.descriptors import describe
 
 if TYPE_CHECKING:
@@ -29,9 +30,11 @@ OPINIONS = 4
 
 _SAME = 0.8
 """Of candidates with a larger IoU only the best is asked about."""
-_PER_TILE, _LEAST = 32, 256
-"""So many candidates are asked about a tile, and at least so many a frame. Encoding a tile costs as much as about 20
-prompts, so asking never costs much more than encoding; a grid of 64 points a side would be 4,096 prompts."""
+_PER_TILE, _LEAST, _PER_LIKELY = 32, 256, 4
+"""So many candidates are asked about a tile, a frame, and a likely object, whichever are most. Encoding a tile costs as
+much as about 20 prompts; a grid of 64 points a side would be 4,096 prompts."""
+_OVERLAP = 0.2
+"""A candidate that shares more than this of its area with better ones is dropped."""
 _PER_EXAMPLE, _AWAY = 12, 100
 """On the examples' frames: candidates asked about that overlap an example, and of the others."""
 _ALIKE_AWAY = 0.6
@@ -85,7 +88,9 @@ def second_pool(
 
 def to_ask(candidates: Sequence[InstanceMask], odds: NDArray[np.float64], tiles: int) -> list[int]:
     """Return the indices of the candidates to ask about on a frame of some tiles, the best first."""
-    return _unlike(candidates, np.argsort(-odds, kind="stable"), _SAME, max(_LEAST, _PER_TILE * tiles))
+    likely = sum(odds[i] > 0 for i in apart(candidates, odds))
+    most = max(_LEAST, _PER_TILE * tiles, _PER_LIKELY * likely)
+    return _unlike(candidates, np.argsort(-odds, kind="stable"), _SAME, most)
 
 
 def to_ask_of_shown(
@@ -129,3 +134,29 @@ def _unlike(
         boxes[len(chosen)] = box
         chosen.append(int(i))
     return chosen
+
+
+def apart(
+    candidates: Sequence[InstanceMask], odds: NDArray[np.float64], known: Sequence[InstanceMask] = ()
+) -> list[int]:
+    """Return the indices of candidates that hardly overlap one another or the known objects, the best first."""
+    if not candidates:
+        return []
+    taken = np.zeros(candidates[0].frame_shape, bool)
+    for mask in known:
+        _under(taken, mask)[...] |= mask.data
+    chosen = []
+    for i in np.argsort(-odds, kind="stable"):
+        mask = candidates[i]
+        here = _under(taken, mask)
+        if np.count_nonzero(here & mask.data) > _OVERLAP * mask.area or is_known(mask, known):
+            continue
+        here |= mask.data
+        chosen.append(int(i))
+    return chosen
+
+
+def _under(plane: NDArray[np.bool_], mask: InstanceMask) -> NDArray[np.bool_]:
+    """Return the part of a plane under a mask's crop, as a view."""
+    x0, y0, x1, y1 = mask.box
+    return plane[y0:y1, x0:x1]
