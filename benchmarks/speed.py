@@ -18,6 +18,7 @@ one mask in five passes.
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import resource
 import statistics
@@ -27,6 +28,7 @@ import time
 import warnings
 from contextlib import nullcontext
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +41,7 @@ from sam2.sam2_image_predictor import SAM2ImagePredictor
 from sam2_fewshot.errors import CheckpointError
 from sam2_fewshot.model.building import random_network, sam2_distribution
 from sam2_fewshot.model.device import choose_device, choose_dtype, describe
+from sam2_fewshot.model.linear import OneDnnLinear
 from sam2_fewshot.model.network import Sam2Model
 from sam2_fewshot.model.opening import open_model
 from sam2_fewshot.model.registry import Gates, find
@@ -194,7 +197,7 @@ def grid_once(model: Sam2Model, image: NDArray[np.uint8], points: int, side: str
         settings = Settings(points_per_side=points, min_mask_area=0)
         return list(GridProposals(settings).propose(model, model.embed(image), Quiet()))
     generator = SAM2AutomaticMaskGenerator(
-        model._network,
+        public_network(model),
         points_per_side=points,
         pred_iou_thresh=model.gates.predicted_iou,
         stability_score_thresh=model.gates.stability,
@@ -206,11 +209,21 @@ def grid_once(model: Sam2Model, image: NDArray[np.uint8], points: int, side: str
 
 
 def public_predictor(model: Sam2Model) -> Any:
-    """Return a ``SAM2ImagePredictor`` of the same network."""
-    predictor = SAM2ImagePredictor(model._network, disable_torch_jit=True)
+    """Return a ``SAM2ImagePredictor`` of the same weights."""
+    predictor = SAM2ImagePredictor(public_network(model), disable_torch_jit=True)
     side = model.image_size
     predictor._bb_feat_sizes = [(side // 4,) * 2, (side // 8,) * 2, (side // 16,) * 2]
     return predictor
+
+
+@cache
+def public_network(model: Sam2Model) -> Any:
+    """Return a copy of the network with the linear layers of PyTorch, as the public code has it."""
+    network: Any = copy.deepcopy(model._network)
+    for module in network.modules():
+        if type(module) is OneDnnLinear:
+            module.__class__ = torch.nn.Linear
+    return network
 
 
 def autocast(model: Sam2Model) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +13,7 @@ from sam2.sam2_image_predictor import SAM2ImagePredictor
 from sam2_fewshot.geometry.outlines import crop_to_object
 from sam2_fewshot.model.building import random_network
 from sam2_fewshot.model.device import choose_dtype
+from sam2_fewshot.model.linear import OneDnnLinear
 from sam2_fewshot.model.network import Sam2Model, mask_weighted_mean
 from sam2_fewshot.model.registry import SAM2_GATES
 from sam2_fewshot.similarity.crops import context_window
@@ -25,7 +27,11 @@ IMAGES = [RNG.integers(0, 256, (*size, 3), dtype=np.uint8) for size in SIZES]
 
 
 def predictor_of(model: Sam2Model) -> SAM2ImagePredictor:
-    predictor = SAM2ImagePredictor(model._network, disable_torch_jit=True)
+    network = copy.deepcopy(model._network)
+    for module in network.modules():  # the public code goes through PyTorch's own linear layers
+        if type(module) is OneDnnLinear:
+            module.__class__ = torch.nn.Linear
+    predictor = SAM2ImagePredictor(network, disable_torch_jit=True)
     side = model.image_size
     predictor._bb_feat_sizes = [(side // 4,) * 2, (side // 8,) * 2, (side // 16,) * 2]
     return predictor
