@@ -18,6 +18,7 @@ from sam2_fewshot.job import Silent, run
 from sam2_fewshot.model.building import sam2_distribution
 from sam2_fewshot.readers import FrameFile
 from sam2_fewshot.settings import Settings
+from sam2_fewshot.writers.journal import Journal
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -138,6 +139,20 @@ def test_interruption_keeps_and_assembles_finished_frames(request_for, engines, 
     assert json.loads((summary.out / "run.json").read_text())["frames_done"] == 2
     engines.troubles = {}
     assert run(request_for(), None, engines).resumed == 2
+
+
+def test_a_frame_whose_record_was_just_written_counts_when_ctrl_c_comes(request_for, engines, display, monkeypatch):
+    write = Journal.write
+
+    def interrupted(journal, record):
+        write(journal, record)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Journal, "write", interrupted)
+    summary = run(request_for(), display, engines)
+    assert summary.interrupted
+    assert summary.done == 1
+    assert json.loads((summary.out / "run.json").read_text())["frames_done"] == 1
 
 
 def test_pressing_ctrl_c_again_leaves_whole_files(request_for, engines, display, monkeypatch):

@@ -143,7 +143,7 @@ def test_the_regression_is_that_of_its_definition() -> None:
     scaled = (features - fitted.mean) / fitted.scale
     chance = 1 / (1 + np.exp(-fitted.log_odds(features)))
     residual = importance / importance.mean() * (chance - positive)
-    assert scaled.T @ residual == pytest.approx(-3.0 * fitted.weights, abs=1e-4)
+    assert scaled.T @ residual == pytest.approx(-60.0 * fitted.weights, abs=1e-4)
     assert residual.sum() == pytest.approx(0, abs=1e-4)
 
 

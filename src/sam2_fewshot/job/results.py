@@ -168,6 +168,10 @@ class Results:
         InputError
             If a file cannot be written.
         """
+        # Where Ctrl-C came between a frame's record and its mention here, it is finished all the same.
+        self._finished |= {
+            frame.location for frame in self._plan.frames if not self.have(frame) and self._look_up(frame.location)
+        }
         if not self._finished:
             forget(self._folder)
             return
