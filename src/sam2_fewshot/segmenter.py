@@ -354,7 +354,7 @@ class FewShotSegmenter:
         from sam2_fewshot.model.memory import block_pixels
 
         step = 1 if learning or self._objects is None else self._step
-        return block_pixels(self.settings.max_memory, step, learning=learning)
+        return block_pixels(self.settings.max_memory, step, learning=learning, tile_bytes=self._model.embedding_bytes)
 
     @property
     def _step(self) -> int:

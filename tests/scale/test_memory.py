@@ -58,4 +58,5 @@ def test_blocks_follow_from_the_memory() -> None:
     assert block_pixels(3) == (3_000_000_000 - RESERVE) // BYTES_PER_PIXEL
     assert block_pixels(0, allowed=6_000_000_000) == block_pixels(3)
     assert block_pixels(0.5) == 1
+    assert block_pixels(3, 100, tile_bytes=1_300_000) == block_pixels(3) // 2
     assert block_pixels(0) >= 1

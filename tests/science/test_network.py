@@ -46,6 +46,8 @@ def test_an_embedding_is_that_of_set_image(micro: Sam2Model) -> None:
         for mine, theirs in zip(ours.high_res, predictor._features["high_res_feats"], strict=True):
             assert torch.allclose(mine, theirs, atol=1e-4)
         assert ours.frame_shape == image.shape[:2]
+        kept = (ours.image_embed, *ours.high_res)
+        assert micro.embedding_bytes == sum(part.numel() * part.element_size() for part in kept)
 
 
 def test_a_batch_gives_what_single_images_give(micro: Sam2Model) -> None:

@@ -29,7 +29,9 @@ def allowed_memory(root: Path = Path("/")) -> int:
     return min(_physical(root), *_control_groups(root))
 
 
-def block_pixels(max_memory: float, step: int = 1, allowed: int | None = None, learning: bool = False) -> int:
+def block_pixels(
+    max_memory: float, step: int = 1, allowed: int | None = None, learning: bool = False, tile_bytes: int = 0
+) -> int:
     """Return how many pixels of a frame may be searched at a time.
 
     Parameters
@@ -42,11 +44,14 @@ def block_pixels(max_memory: float, step: int = 1, allowed: int | None = None, l
         Bytes that are allowed; :func:`allowed_memory` when left out.
     learning
         True for learning from a frame, which takes twice as much.
+    tile_bytes
+        What is kept of each tile besides, for prompts; the more the frame is magnified, the more tiles there are.
     """
     half = (allowed_memory() if allowed is None else allowed) // 2
     total = int(max_memory * 1e9) or half
     enough = max(_BLOCK, (_BLOCK_STEPS * step) ** 2)
-    return max(1, min(enough, (total - RESERVE) // (BYTES_PER_PIXEL * (1 + learning))))
+    per_pixel = BYTES_PER_PIXEL * (1 + learning) + (tile_bytes / step**2 if step > 1 else 0)
+    return max(1, min(enough, int((total - RESERVE) / per_pixel)))
 
 
 def _physical(root: Path) -> int:

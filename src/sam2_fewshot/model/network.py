@@ -78,6 +78,14 @@ class Sam2Model:
         height, width = self._network.sam_prompt_encoder.image_embedding_size
         return int(height), int(width)
 
+    @property
+    def embedding_bytes(self) -> int:
+        """Memory of an image's :class:`~sam2_fewshot.model.outputs.Embedding` in bytes, as float32."""
+        height, width = self.feature_size
+        channels = int(self._network.sam_prompt_encoder.embed_dim)
+        # C channels at the coarse level, C / 4 at twice and C / 8 at four times its size.
+        return 4 * height * width * (channels + 4 * (channels // 4) + 16 * (channels // 8))
+
     def embed(self, image: NDArray[np.uint8]) -> Embedding:
         """Encode one image, as ``SAM2ImagePredictor.set_image`` does.
 
