@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import signal
-import threading
 import traceback
 import warnings
 from typing import TYPE_CHECKING, NoReturn
@@ -13,10 +11,10 @@ from typing import TYPE_CHECKING, NoReturn
 import typer
 
 from sam2_fewshot.errors import FewShotError, FewShotWarning
+from sam2_fewshot.interrupting import terminated_like_interrupted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import FrameType
 
 DONE, PARTLY, WRONG_INPUT = 0, 1, 2
 """The exit codes: all done; stopped or failed part-way; wrong usage or input and nothing written."""
@@ -34,7 +32,7 @@ def guarded(debug: bool = False) -> Iterator[None]:
         Show the traceback of a defect.
     """
     try:
-        with _terminated_like_interrupted(), _other_libraries_quiet():
+        with terminated_like_interrupted(), _other_libraries_quiet():
             yield
     except KeyboardInterrupt:
         _fail("Stopped before anything was written.", PARTLY)
@@ -66,22 +64,6 @@ def _defect(error: Exception, debug: bool) -> NoReturn:
         typer.echo("".join(traceback.format_exception(error)), err=True)
     hint = "" if debug else " Run the command again with --debug to see where."
     _fail(f"This is a defect in sam2-fewshot, please report it: {type(error).__name__}: {error}.{hint}", PARTLY)
-
-
-@contextlib.contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield  # Python allows signal handlers in the main thread only
-        return
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import signal
 import sys
-import threading
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from sam2_fewshot.errors import FewShotError, ServerError, SettingsError
+from sam2_fewshot.interrupting import terminated_like_interrupted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-    from types import FrameType
+    from collections.abc import Callable, Mapping, Sequence
 
     Compute = Callable[[str, str, Mapping[str, Any], str], int]
 
@@ -48,7 +45,7 @@ def main(arguments: Sequence[str] | None = None, compute: Compute | None = None)
     given = sys.argv[1:] if arguments is None else list(arguments)
     token = ""
     try:
-        with _terminated_like_interrupted():
+        with terminated_like_interrupted():
             options = _parse(given)
             token = options.token
             return _dispatch(options, compute)
@@ -156,20 +153,3 @@ def _say(message: Mapping[str, Any]) -> None:
     """Write a message for the browser: one JSON object on a line, in one write."""
     sys.stdout.write(json.dumps(message) + "\n")
     sys.stdout.flush()
-
-
-@contextlib.contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    """Make SIGTERM end the program even where it is process 1 of a container, which ignores it otherwise."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # Python allows signal handlers in the main thread only
-        return
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
