@@ -18,9 +18,10 @@ from sam2_fewshot.readers.json_file import load_json
 from sam2_fewshot.readers.label_image import LABEL_SUFFIXES, read_labels, sidecar
 from sam2_fewshot.readers.naming import IMAGE_SUFFIXES, example_stems, natural_key, stem_of
 from sam2_fewshot.readers.nimbus_json import annotations_of, figures_of, read_annotations
+from sam2_fewshot.readers.places import holds_zarr
 from sam2_fewshot.readers.placing import PlacedExemplar, Placer, Remarks
 from sam2_fewshot.readers.source import kind_of, reading
-from sam2_fewshot.readers.zarr_labels import image_path, is_zarr, read_zarr_labels
+from sam2_fewshot.readers.zarr_labels import image_path, read_zarr_labels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -126,10 +127,10 @@ def _files(path: Path, images: ImageSet, progress: Progress) -> list[tuple[Path,
         if _is_image(path, images):
             raise InputError(f"{path.name} is given both as examples and as an image; leave it out of the images.")
         return [(path, _image_of(path, images))]
-    if is_zarr(path):
+    if holds_zarr(path):
         return [(path, _image_of(image_path(path), images))]
     with reading(path):
-        found = [file for file in path.iterdir() if file.suffix.lower() in SINGLE_SUFFIXES or is_zarr(file)]
+        found = [file for file in path.iterdir() if file.suffix.lower() in SINGLE_SUFFIXES or holds_zarr(file)]
     files = sorted(found, key=natural_key)
     files = [file for file in files if not file.name.startswith(".") and not _is_image(file, images)]
     matched = [(file, image) for file in files if (image := _image_of(file, images)) is not None]

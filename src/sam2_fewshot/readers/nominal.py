@@ -16,8 +16,9 @@ from sam2_fewshot.readers.json_file import index, load_json
 from sam2_fewshot.readers.label_image import LABEL_SUFFIXES
 from sam2_fewshot.readers.naming import example_stems, natural_key, unique_stems
 from sam2_fewshot.readers.nimbus_json import annotations_of
+from sam2_fewshot.readers.places import holds_zarr
 from sam2_fewshot.readers.source import Header, kind_of, open_source, reading
-from sam2_fewshot.readers.zarr_labels import ZarrLabels, image_path, is_zarr
+from sam2_fewshot.readers.zarr_labels import ZarrLabels, image_path
 from sam2_fewshot.settings import Settings
 
 if TYPE_CHECKING:
@@ -56,9 +57,9 @@ def nominal_images(path: Path) -> ImageSet:
     kind = kind_of(path)
     if kind == "missing":
         raise InputError(f"There is no file or folder {path}; check its name.")
-    if kind == "folder" and not is_zarr(path):
+    if kind == "folder" and not holds_zarr(path):
         with reading(path):
-            found = [file for file in path.iterdir() if file.suffix.lower() in SINGLE_SUFFIXES or is_zarr(file)]
+            found = [file for file in path.iterdir() if file.suffix.lower() in SINGLE_SUFFIXES or holds_zarr(file)]
         files = sorted((file for file in found if not file.name.startswith(".")), key=natural_key)
         if not files:
             raise InputError(f"There is no file of annotations in the folder {path}.")
@@ -80,7 +81,7 @@ def _distinct(headers: Iterable[Header]) -> list[Header]:
 
 
 def _headers(path: Path) -> list[Header]:
-    if is_zarr(path):
+    if holds_zarr(path):
         return [_renamed(ZarrLabels(path).header, image_path(path).with_suffix(""))]
     if path.suffix.lower() in LABEL_SUFFIXES:
         return [_renamed(open_source(path).header, path)]

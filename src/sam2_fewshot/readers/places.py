@@ -22,11 +22,16 @@ def remote(path: Path | str) -> str | None:
     return f"{match[1]}://{match[2]}" if match else None
 
 
+def holds_zarr(path: Path) -> bool:
+    """Tell whether a folder is a Zarr group or array."""
+    return any((path / name).is_file() for name in _ZARR_FILES)
+
+
 def is_zarr(path: Path) -> bool:
     """Tell whether a path is taken for an OME-Zarr: a folder that is one, or any address."""
     if remote(path) is not None:
         return True
     try:
-        return path.is_dir() and any((path / name).is_file() for name in _ZARR_FILES)
+        return path.is_dir() and holds_zarr(path)
     except (OSError, ValueError):  # no possible name, which whoever opens it will say
         return False

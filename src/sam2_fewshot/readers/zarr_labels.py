@@ -17,6 +17,7 @@ from sam2_fewshot.errors import InputError
 from sam2_fewshot.readers.json_file import index, load_json, number, words
 from sam2_fewshot.readers.label_image import Classes, objects_in
 from sam2_fewshot.readers.pixel_size import pixel_size
+from sam2_fewshot.readers.places import holds_zarr
 from sam2_fewshot.readers.placing import Figures
 from sam2_fewshot.readers.source import Header, check_size, reading
 
@@ -32,19 +33,13 @@ if TYPE_CHECKING:
 MAX_CHUNK_BYTES = 1_000_000_000
 """Largest chunk that is unpacked; it is in memory as a whole."""
 
-_MARKERS = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
 _SAFE = re.compile(r"(?!\.)[^/\\\0]+(/(?!\.)[^/\\\0]+)*")
 """A path that stays inside: no way up, no root."""
 
 
-def is_zarr(path: Path) -> bool:
-    """Tell whether a folder is a Zarr group or array."""
-    return any((path / marker).is_file() for marker in _MARKERS)
-
-
 def image_path(path: Path) -> Path:
     """Return the outermost Zarr that a path lies in: ``a.zarr`` for ``a.zarr/labels/cells``."""
-    while is_zarr(path.parent):
+    while holds_zarr(path.parent):
         path = path.parent
     return path
 
@@ -146,7 +141,7 @@ def _label_folder(path: Path) -> Path:
     listed = _attributes(group).get("labels") if group.is_dir() else None
     names = [name for name in words(listed) if _SAFE.fullmatch(name) and (group / name).is_dir()]
     if not names and group.is_dir():
-        names = sorted(folder.name for folder in group.iterdir() if folder.is_dir() and is_zarr(folder))
+        names = sorted(folder.name for folder in group.iterdir() if folder.is_dir() and holds_zarr(folder))
     if not names:
         raise InputError(f"There is no label image in {path}; an OME-Zarr has them in the group 'labels'.")
     if len(names) > 1:
