@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sam2_fewshot.errors import InputError, SettingsError
 from sam2_fewshot.job.picture import pictures_of
-from sam2_fewshot.job.work import Outcome, sentence_of, told
+from sam2_fewshot.job.work import Outcome, of_search, sentence_of, told
 from sam2_fewshot.job.worker import Address, Recipe, Reply, same, search_block, search_frame
 from sam2_fewshot.readers import read_channels
 
@@ -263,11 +263,7 @@ def _joined(begun: _Large, segmenter: FewShotSegmenter, watch: Watch, shown: Dis
     return Outcome(
         task.frame,
         detections=detections,
-        candidates=stats.candidates,
-        seconds=dict(stats.seconds),
-        below=stats.below,
-        floor=stats.floor,
-        threshold=stats.threshold,
+        **of_search(stats),
         overlay=drawn.overlay,
         preview=drawn.preview,
         warnings=watch.take(),

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from sam2_fewshot.job.display import Display
-    from sam2_fewshot.job.engine import Engine
+    from sam2_fewshot.job.engine import Engine, FrameStats
     from sam2_fewshot.job.watch import Watch
     from sam2_fewshot.protocols import FrameReader
     from sam2_fewshot.records import Detection
@@ -103,16 +103,23 @@ def one_by_one(
         yield Outcome(
             task.frame,
             detections=detections,
-            candidates=engine.last_run.candidates,
-            seconds=dict(engine.last_run.seconds),
-            below=engine.last_run.below,
-            floor=engine.last_run.floor,
-            threshold=engine.last_run.threshold,
+            **of_search(engine.last_run),
             overlay=drawn.overlay,
             preview=drawn.preview,
             warnings=watch.take(),
             took=time.perf_counter() - began,
         )
+
+
+def of_search(stats: FrameStats) -> dict[str, Any]:
+    """Return what an outcome, or a worker's reply, tells of how a frame's search went."""
+    return {
+        "candidates": stats.candidates,
+        "seconds": dict(stats.seconds),
+        "below": stats.below,
+        "floor": stats.floor,
+        "threshold": stats.threshold,
+    }
 
 
 def told(name: str, flat: bool, stats: Any, warn: Callable[[str], None], say: Callable[[str], None]) -> None:

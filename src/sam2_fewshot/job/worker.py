@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sam2_fewshot.errors import FewShotError, InputError
 from sam2_fewshot.job.picture import pictures_of
-from sam2_fewshot.job.work import sentence_of, told
+from sam2_fewshot.job.work import of_search, sentence_of, told
 from sam2_fewshot.readers import open_images
 
 if TYPE_CHECKING:
@@ -117,11 +117,7 @@ def search_frame(
         told(name, drawn.flat, stats, said.warn, notes.append)
         return Reply(
             detections=detections,
-            candidates=stats.candidates,
-            seconds=dict(stats.seconds),
-            below=stats.below,
-            floor=stats.floor,
-            threshold=stats.threshold,
+            **of_search(stats),
             overlay=drawn.overlay,
             preview=drawn.preview,
             notes=notes,
