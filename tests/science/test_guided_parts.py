@@ -113,6 +113,41 @@ def test_descriptors_tell_shape_and_contrast() -> None:
     assert disc[-3:] == pytest.approx([1, 1, 1])
 
 
+def test_a_mask_is_described_alike_alone_and_among_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(5)
+    shape = (90, 110)
+    planes = [ndimage.gaussian_filter(rng.normal(size=shape), 2).astype(np.float32) for _ in range(7)]
+    maps = FrameMaps(*planes[:4], np.stack(planes[4:]))
+    labels, count = ndimage.label(planes[0] > 0.02)
+    masks = [crop_to_object(labels == number) for number in range(1, count + 1)]
+    assert any(min(mask.box[:2]) == 0 for mask in masks)  # some lie on the border
+    together = describe(masks, maps, 12.0)
+    alone = np.concatenate([describe([mask], maps, 12.0) for mask in masks])
+    assert together == pytest.approx(alone, rel=1e-5, abs=1e-6)
+    monkeypatch.setattr("sam2_fewshot.similarity.descriptors._SHEET", 2000)
+    assert describe(masks, maps, 12.0) == pytest.approx(alone, rel=1e-5, abs=1e-6)
+
+
+def test_descriptors_are_what_they_are_called() -> None:
+    rng = np.random.default_rng(6)
+    shape = (60, 70)
+    planes = [ndimage.gaussian_filter(rng.normal(size=shape), 2).astype(np.float32) for _ in range(7)]
+    mask = np.zeros(shape, bool)
+    mask[20:40, 25:37] = True
+    row = describe([crop_to_object(mask)], FrameMaps(*planes[:4], np.stack(planes[4:])), 16.0)[0]
+    inner, outer = ndimage.distance_transform_edt(mask), ndimage.distance_transform_edt(~mask)
+    depth = 1.6
+    core, rim, surroundings = inner > depth, mask & (inner <= depth), (outer > 1) & (outer <= 4)
+    contrast, score = planes[0], planes[3]
+    assert row[1] == pytest.approx(np.sqrt((12**2) / (20**2)))
+    assert row[4] == pytest.approx(contrast[core].mean(), rel=1e-4)
+    assert row[6] == pytest.approx(contrast[mask].mean() - contrast[surroundings].mean(), rel=1e-4)
+    assert row[7] == pytest.approx(contrast[mask].std(), rel=1e-4)
+    assert row[10] == pytest.approx(score[rim].mean(), rel=1e-4)
+    assert row[14] == pytest.approx(np.percentile(score[mask], 10), rel=1e-4)
+    assert row[15] == pytest.approx(planes[4][mask].mean(), rel=1e-4)
+
+
 @pytest.mark.parametrize(
     "mask", [np.ones((1, 1), bool), np.ones((7, 9), bool), np.eye(5, dtype=bool), np.ones((1, 6), bool)]
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import ndimage
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from sam2_fewshot.records import InstanceMask
 
 DESCRIPTORS = 18
+_SHEET = 1 << 19
+"""Pixels that are measured at a time."""
 CORE_SCORE = 9
 """Which descriptor is the mean score on the mask, about 0 on background and 1 on examples."""
 
@@ -58,60 +60,131 @@ def describe(masks: Sequence[InstanceMask], maps: FrameMaps, diameter: float) ->
     diameter
         Typical diameter of an object in pixels; it sets the width of the rings around a mask.
     """
-    rows = [_describe(mask, maps, diameter) for mask in masks]
-    return np.array(rows, np.float64).reshape(-1, DESCRIPTORS)
-
-
-def _describe(mask: InstanceMask, maps: FrameMaps, diameter: float) -> list[float]:
+    values = np.empty((len(masks), DESCRIPTORS))
     margin = max(3, int(diameter * 0.25))
-    left, top, right, bottom = mask.box
-    height, width = mask.frame_shape
-    x0, y0, x1, y1 = (
-        max(0, left - margin),
-        max(0, top - margin),
-        min(width, right + margin),
-        min(height, bottom + margin),
-    )
-    inside = mask.window((x0, y0, x1, y1))
-    outer, inner = (
-        ndimage.distance_transform_edt(~inside),
-        ndimage.distance_transform_edt(np.pad(inside, 1))[1:-1, 1:-1],
-    )
-    depth = max(1.5, diameter * 0.1)
-    rim, core = inside & (inner <= depth), inner > depth
-    if not core.any():
-        core = inside
+    heights, widths = (np.array([mask.data.shape[axis] for mask in masks], int) + 2 * margin for axis in (0, 1))
+    order = np.argsort(widths, kind="stable")
+    # Masks of like width make sheets of little waste.
+    begun = 0
+    while begun < len(order):
+        rows = np.cumsum(heights[order[begun:]])
+        count = max(1, int(np.searchsorted(rows * widths[order[begun:]], _SHEET)))
+        here = order[begun : begun + count]
+        values[here] = _describe_sheet(_Sheet([masks[i] for i in here], margin), maps, diameter)
+        begun += count
+    return values
+
+
+class _Sheet:
+    """Masks one below the other, with a margin around each, so that all are measured by the same few calls.
+
+    Nothing within the margin of a mask is as near to another one.
+    """
+
+    def __init__(self, masks: Sequence[InstanceMask], margin: int) -> None:
+        shapes = np.array([mask.data.shape for mask in masks]) + 2 * margin
+        heights, width = shapes[:, 0], int(shapes[:, 1].max())
+        self.starts = np.concatenate([[0], np.cumsum(heights)[:-1]])
+        self.inside = np.zeros((int(heights.sum()), width), bool)
+        for mask, start in zip(masks, self.starts, strict=True):
+            rows, columns = mask.data.shape
+            self.inside[start + margin : start + margin + rows, margin : margin + columns] = mask.data
+        self.owner = np.repeat(np.arange(len(masks)), heights)
+        corners = np.array([mask.box[:2] for mask in masks]) - margin
+        self.y = np.arange(len(self.owner)) - self.starts[self.owner]
+        self.x = np.arange(width)
+        frame_rows = self.y + corners[self.owner, 1]
+        frame_columns = self.x + corners[self.owner, 0, None]
+        height, across = masks[0].frame_shape
+        self.in_frame = ((frame_rows >= 0) & (frame_rows < height))[:, None] & (
+            (frame_columns >= 0) & (frame_columns < across)
+        )
+        self._places = frame_rows.clip(0, height - 1)[:, None] * across + frame_columns.clip(0, across - 1)
+
+    def of(self, plane: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the values of a plane of the frame; beyond the frame they mean nothing."""
+        values: NDArray[np.float32] = np.take(plane, self._places)
+        return values
+
+    def total(self, values: NDArray[Any]) -> NDArray[np.float64]:
+        """Sum values (rows, columns), or values of rows, over each mask's part of the sheet."""
+        of_rows = values if values.ndim == 1 else values.sum(axis=1, dtype=np.float64)
+        summed: NDArray[np.float64] = np.add.reduceat(of_rows.astype(np.float64), self.starts)
+        return summed
+
+
+def _describe_sheet(sheet: _Sheet, maps: FrameMaps, diameter: float) -> NDArray[np.float64]:
+    inside, in_frame = sheet.inside, sheet.in_frame
+    outer, inner = ndimage.distance_transform_edt(~inside), ndimage.distance_transform_edt(inside)
+    depth, margin = max(1.5, diameter * 0.1), max(3, int(diameter * 0.25))
+    core = inner > depth
+    area = sheet.total(inside)
+    all_rim = sheet.total(core) == 0
+    core |= inside & all_rim[sheet.owner, None]
+    rim = inside & (inner <= depth)
     # The pixels next to the mask belong half to it, so the rings begin one farther out.
-    ring, surroundings = (outer > 1) & (outer <= max(2.5, diameter * 0.12)), (outer > 1) & (outer <= margin)
+    beyond = (outer > 1) & in_frame
+    ring, surroundings = beyond & (outer <= max(2.5, diameter * 0.12)), beyond & (outer <= margin)
+    counts = {id(where): sheet.total(where) for where in (inside, core, rim, ring, surroundings)}
     border = rim | ring
-    place = (slice(y0, y1), slice(x0, x1))
-    contrast, edges, score = maps.contrast[place], maps.edges[place], maps.score[place]
+    counts[id(border)] = sheet.total(border)
 
-    def mean(plane: NDArray[np.float32], where: NDArray[np.bool_]) -> float:
+    def mean(plane: NDArray[np.float32], where: NDArray[np.bool_]) -> NDArray[np.float64]:
         # A mask that fills the frame has no surroundings; it then differs from them by nothing.
-        return float(plane[where].mean()) if where.any() else float(plane[inside].mean())
+        count = counts[id(where)]
+        total = sheet.total(np.where(where, plane, 0))
+        if (count == 0).any():
+            total = np.where(count > 0, total, sheet.total(np.where(inside, plane, 0)))
+            count = np.where(count > 0, count, area)
+        averaged: NDArray[np.float64] = total / count
+        return averaged
 
-    area = int(np.count_nonzero(inside))
-    y, x = np.nonzero(inside)
+    contrast, edges, score = sheet.of(maps.contrast), sheet.of(maps.edges), sheet.of(maps.score)
+    minor, major = _axes(sheet, area)
+    outline = np.maximum(1, sheet.total((outer > 0) & (outer <= 1) & in_frame))
+    of_contrast = mean(contrast, inside)
+    deviation = contrast - of_contrast[sheet.owner, None].astype(np.float32)
+    rim_score, ring_score = mean(score, rim), mean(score, ring)
+    return np.column_stack(
+        [
+            np.log(area),
+            np.sqrt(minor / major),
+            area / (4 * np.pi * np.sqrt(minor * major)),  # 1 for a filled ellipse, less for a concave shape
+            np.log(outline**2 / area),
+            mean(contrast, core),
+            mean(contrast, rim) - mean(contrast, ring),
+            of_contrast - mean(contrast, surroundings),
+            np.sqrt(mean(deviation**2, inside)),
+            mean(edges, border) - mean(edges, core),
+            mean(score, core),
+            rim_score,
+            ring_score,
+            mean(score, surroundings),
+            rim_score - ring_score,
+            _tenths(score[inside], area.astype(int)),
+            *(mean(sheet.of(cosine), inside) for cosine in maps.cosines),
+        ]
+    )
+
+
+def _axes(sheet: _Sheet, area: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the smaller and the larger variance of each mask's pixels along its principal axes."""
+    of_rows, x_of_rows = sheet.inside.sum(axis=1), sheet.inside @ sheet.x
+    x, y = sheet.total(x_of_rows) / area, sheet.total(of_rows * sheet.y) / area
     # 1/12 is the variance of a pixel's own square, so that one row of pixels has a width.
-    spread = np.cov(np.stack([y, x]), bias=True) + np.eye(2) / 12
-    minor, major = np.linalg.eigvalsh(spread)
-    outline = max(1, int(np.count_nonzero((outer > 0) & (outer <= 1))))
-    return [
-        np.log(area),
-        np.sqrt(minor / major),
-        area / (4 * np.pi * np.sqrt(minor * major)),  # 1 for a filled ellipse, less for a concave shape
-        np.log(outline**2 / area),
-        mean(contrast, core),
-        mean(contrast, rim) - mean(contrast, ring),
-        mean(contrast, inside) - mean(contrast, surroundings),
-        float(contrast[inside].std()),
-        mean(edges, border) - mean(edges, core),
-        mean(score, core),
-        mean(score, rim),
-        mean(score, ring),
-        mean(score, surroundings),
-        mean(score, rim) - mean(score, ring),
-        float(np.percentile(score[inside], 10)),
-        *(mean(cosine[place], inside) for cosine in maps.cosines),
-    ]
+    along = sheet.total(sheet.inside @ (sheet.x**2)) / area - x**2 + 1 / 12
+    down = sheet.total(of_rows * sheet.y**2) / area - y**2 + 1 / 12
+    both = sheet.total(x_of_rows * sheet.y) / area - x * y
+    middle, half = (along + down) / 2, np.hypot((along - down) / 2, both)
+    return np.maximum(middle - half, 1 / 12), middle + half
+
+
+def _tenths(values: NDArray[np.float32], counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the 10th percentile of each of several groups of values that lie one after the other."""
+    groups = np.repeat(np.arange(len(counts)), counts)
+    ordered = values[np.lexsort((values, groups))].astype(np.float64)
+    place = (np.cumsum(counts) - counts) + 0.1 * (counts - 1)
+    low = np.floor(place).astype(int)
+    high = np.minimum(low + 1, len(ordered) - 1)
+    tenths: NDArray[np.float64] = ordered[low] + (place - low) * (ordered[high] - ordered[low])
+    return tenths
