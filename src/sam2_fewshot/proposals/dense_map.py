@@ -11,7 +11,7 @@ the examples are taken out of the background and the discriminant is learned aga
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from scipy import ndimage
@@ -19,7 +19,7 @@ from scipy import ndimage
 from sam2_fewshot.geometry.tiles import PARTS, TileGrid
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -128,13 +128,33 @@ def averaged(models: Sequence[PixelModel]) -> PixelModel:
     )
 
 
+class TileCells(NamedTuple):
+    """What the encoder makes of one tile of a frame.
+
+    Parameters
+    ----------
+    rows, columns
+        Where the tile's cells lie among all cells of the frame.
+    features
+        float32 (D, r, c) of these cells, the halo cut off.
+    embedding
+        Of the tile, for prompts.
+    """
+
+    rows: slice
+    columns: slice
+    features: NDArray[np.float32]
+    embedding: Embedding
+
+
 def tile_cells(
     model: Sam2Model,
     pixels: NDArray[np.uint8],
     side: int,
     on_tile: Callable[[int], None] = lambda done: None,
-) -> Iterator[tuple[slice, slice, NDArray[np.float32], Embedding]]:
-    """Encode a frame tile by tile.
+    first: int = 0,
+) -> Iterator[TileCells]:
+    """Encode a frame tile by tile, row by row.
 
     Parameters
     ----------
@@ -146,43 +166,82 @@ def tile_cells(
         Side of a tile in pixels; it sets the magnification.
     on_tile
         Is told the number of tiles done.
-
-    Yields
-    ------
-    rows, columns
-        Where the tile's cells lie among all cells of the frame.
-    features
-        float32 (D, r, c) of these cells, the halo cut off.
-    embedding
-        Of the tile, for prompts.
+    first
+        Number of the tile to begin with.
     """
     grid = TileGrid((pixels.shape[0], pixels.shape[1]), side)
     per_tile = model.image_size // 4
     halo = per_tile // PARTS
     core = per_tile - 2 * halo
-    for number, tile in enumerate(model.tiles(pixels, grid.windows(), on_tile)):
+    for number, tile in enumerate(model.tiles(pixels, grid.windows()[first:], on_tile), first):
         row, column = divmod(number, grid.counts[1])
         rows, columns = slice(row * core, (row + 1) * core), slice(column * core, (column + 1) * core)
-        yield rows, columns, tile.features[:, halo:-halo, halo:-halo], tile.embedding
+        yield TileCells(rows, columns, tile.features[:, halo:-halo, halo:-halo], tile.embedding)
+
+
+class CellStore:
+    """A frame's tiles that are gone through more than once, but encoded once as far as the memory goes.
+
+    Parameters
+    ----------
+    model, pixels, side, on_tile
+        As in :func:`tile_cells`.
+    room
+        Bytes that the features kept may take. The tiles beyond are encoded each time.
+    """
+
+    def __init__(
+        self,
+        model: Sam2Model,
+        pixels: NDArray[np.uint8],
+        side: int,
+        room: int,
+        on_tile: Callable[[int], None] = lambda done: None,
+    ) -> None:
+        self._model, self._pixels, self._side, self._on_tile = model, pixels, side, on_tile
+        self._kept: list[tuple[slice, slice, NDArray[np.float16], Embedding]] = []
+        self.room = room
+
+    def __iter__(self) -> Iterator[TileCells]:
+        """Go through the tiles row by row."""
+        for rows, columns, kept, embedding in self._kept:
+            yield TileCells(rows, columns, kept.astype(np.float32), embedding)
+        for tile in tile_cells(self._model, self._pixels, self._side, self._on_tile, first=len(self._kept)):
+            # Half precision is enough for what is averaged over hundreds of channels.
+            short = tile.features.astype(np.float16)
+            if short.nbytes > self.room:
+                self.room = 0
+            else:
+                self.room -= short.nbytes
+                self._kept.append((tile.rows, tile.columns, short, tile.embedding))
+            yield tile._replace(features=short.astype(np.float32))
 
 
 def dense_maps(
-    model: Sam2Model,
-    pixels: NDArray[np.uint8],
-    side: int,
-    learned: Sequence[PixelModel],
-    on_tile: Callable[[int], None] = lambda done: None,
+    tiles: Iterable[TileCells], shape: tuple[int, int], side: int, image_size: int, learned: Sequence[PixelModel]
 ) -> tuple[NDArray[np.float32], list[Embedding]]:
     """Return the maps of pixel models at a frame's resolution, float32 (models, 4, H, W), and the tiles' embeddings.
 
     Only these are kept, not the features, which would take many times as much memory.
+
+    Parameters
+    ----------
+    tiles
+        Of the frame.
+    shape
+        ``(height, width)`` of the frame in pixels.
+    side
+        Side of a tile in pixels.
+    image_size
+        Side of the model's input.
+    learned
+        The pixel models.
     """
-    shape = (pixels.shape[0], pixels.shape[1])
-    counts, per_tile = TileGrid(shape, side).counts, model.image_size // 4
+    counts, per_tile = TileGrid(shape, side).counts, image_size // 4
     core = per_tile - 2 * (per_tile // PARTS)
     cells = np.empty((len(learned), MAPS, counts[0] * core, counts[1] * core), np.float32)
     embeddings = []
-    for rows, columns, features, embedding in tile_cells(model, pixels, side, on_tile):
+    for rows, columns, features, embedding in tiles:
         embeddings.append(embedding)
         for number, each in enumerate(learned):
             cells[number, :, rows, columns] = each.apply(features)

@@ -14,7 +14,7 @@ from sam2_fewshot.methods.guided.model import GuidedModel, LookedAt, measure
 from sam2_fewshot.methods.guided.second_look import second_pool, to_ask_of_shown
 from sam2_fewshot.proposals.boxes import opinions
 from sam2_fewshot.proposals.components import cut_levels
-from sam2_fewshot.proposals.dense_map import PixelModel, averaged, cells_of, dense_maps, learn_pixels, tile_cells
+from sam2_fewshot.proposals.dense_map import CellStore, PixelModel, averaged, cells_of, dense_maps, learn_pixels
 from sam2_fewshot.similarity.descriptors import CORE_SCORE, DESCRIPTORS, FrameMaps, describe
 from sam2_fewshot.similarity.logistic import Logistic
 
@@ -32,6 +32,9 @@ _DIAMETER = 1 / 13
 """An object's diameter in the model's input, as a share of its side: 40 px of 512, 80 of 1024. micro-sam's FAQ advises
 64 to 128 px of 1024."""
 _ZOOM = (0.25, 4.0)
+_KEPT = 200_000_000
+"""Bytes of features that are kept of the examples' frames, so that they are encoded once: 30 tiles of the embedded
+checkpoint. It is part of :data:`~sam2_fewshot.model.memory.RESERVE`."""
 _FOLDS = 3
 _MOST_CELLS = 20_000
 _SMALLEST, _LARGEST = 0.4, 2.5
@@ -71,14 +74,16 @@ def learn_guided(
         )
 
     folds = _folds(shown)
-    pixel_models = _learn_cells(model, shown, side, folds, progress)
+    stores = [CellStore(model, frame.pixels, side, _KEPT // len(shown), progress.advance) for frame in shown]
+    pixel_models = _learn_cells(stores, shown, side, model.image_size, folds)
     cells = averaged(pixel_models)
     colours, unit = _learn_colours(shown, diameter)
     looked_at = []
-    for frame, frame_folds in zip(shown, folds, strict=True):
-        every, of_tiles = dense_maps(model, frame.pixels, side, [cells, *pixel_models], progress.advance)
+    for frame, frame_folds, store in zip(shown, folds, stores, strict=True):
+        shape = (frame.pixels.shape[0], frame.pixels.shape[1])
+        every, of_tiles = dense_maps(store, shape, side, model.image_size, [cells, *pixel_models])
         maps = measure(frame.pixels, _held_out(every, frame, frame_folds, diameter), colours, unit, diameter)
-        looked_at.append(LookedAt(TileGrid((frame.pixels.shape[0], frame.pixels.shape[1]), side), of_tiles, maps))
+        looked_at.append(LookedAt(TileGrid(shape, side), of_tiles, maps))
     learned = GuidedModel(
         side=side,
         diameter=diameter,
@@ -145,7 +150,7 @@ def _folds(shown: Sequence[Shown]) -> list[list[int]]:
 
 
 def _learn_cells(
-    model: Sam2Model, shown: Sequence[Shown], side: int, folds: Sequence[Sequence[int]], progress: Progress
+    stores: Sequence[CellStore], shown: Sequence[Shown], side: int, image_size: int, folds: Sequence[Sequence[int]]
 ) -> list[PixelModel]:
     """Learn a pixel model for each fold, from the examples of the other folds."""
     rng = np.random.default_rng(0)
@@ -153,14 +158,14 @@ def _learn_cells(
     owners: list[NDArray[np.int64]] = []
     ground: list[NDArray[np.float32]] = []
     certain: list[NDArray[np.bool_]] = []
-    for frame, frame_folds in zip(shown, folds, strict=True):
-        fold_of, share, unwanted = _cell_planes(frame, frame_folds, side, model.image_size)
+    for frame, frame_folds, store in zip(shown, folds, stores, strict=True):
+        fold_of, share, unwanted = _cell_planes(frame, frame_folds, side, image_size)
         # An example smaller than a cell still has its nearest one.
         on_object = fold_of >= 0
         off = ~on_object & (share < 0.1) & np.isfinite(share)
         keep = rng.random(off.shape) < _MOST_CELLS / len(shown) / max(1, int(np.count_nonzero(off)))
         taken = off & (keep | unwanted)
-        for rows, columns, features, _ in tile_cells(model, frame.pixels, side, progress.advance):
+        for rows, columns, features, _ in store:
             here, there = on_object[rows, columns], taken[rows, columns]
             objects.append(features[:, here].T)
             owners.append(fold_of[rows, columns][here])

@@ -13,7 +13,7 @@ from sam2_fewshot.methods.common import Found
 from sam2_fewshot.methods.guided.second_look import apart, second_pool, to_ask
 from sam2_fewshot.proposals.boxes import opinions
 from sam2_fewshot.proposals.components import component_candidates
-from sam2_fewshot.proposals.dense_map import PixelModel, dense_maps
+from sam2_fewshot.proposals.dense_map import PixelModel, dense_maps, tile_cells
 from sam2_fewshot.proposals.peaks import peaks, point_candidates
 from sam2_fewshot.similarity.descriptors import DESCRIPTORS, FrameMaps, describe
 from sam2_fewshot.similarity.logistic import Logistic
@@ -153,11 +153,13 @@ class GuidedModel:
         """
         if np.ptp(pixels, axis=(0, 1)).max() == 0:
             return []  # of one colour: whatever differs from place to place is made by the tiles
-        grid = TileGrid((pixels.shape[0], pixels.shape[1]), self.side)
+        shape = (pixels.shape[0], pixels.shape[1])
+        grid = TileGrid(shape, self.side)
         tiles = len(grid.windows())
         with stats.stage("encode"):
             progress.start("encoding", tiles)
-            planes, embeddings = dense_maps(model, pixels, self.side, [self.cells], progress.advance)
+            encoded = tile_cells(model, pixels, self.side, progress.advance)
+            planes, embeddings = dense_maps(encoded, shape, self.side, model.image_size, [self.cells])
         with stats.stage("propose"):
             maps = measure(pixels, planes[0], self.colours, self.unit, self.diameter)
             candidates = self.candidates(model, LookedAt(grid, embeddings, maps))

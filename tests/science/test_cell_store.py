@@ -1,0 +1,35 @@
+"""Tiles that are gone through twice and encoded once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from sam2_fewshot.proposals.dense_map import CellStore, tile_cells
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from sam2_fewshot.model.network import Sam2Model
+
+SIDE = 112
+
+
+@pytest.mark.parametrize(("kept", "encoded"), [(6, 6), (0, 12), (2, 10)])
+def test_tiles_are_encoded_once_as_far_as_the_room_goes(
+    micro: Sam2Model, discs: tuple[NDArray[np.uint8], NDArray[np.int32]], kept: int, encoded: int
+) -> None:
+    done: list[int] = []
+    image = discs[0]
+    expected = list(tile_cells(micro, image, SIDE))
+    store = CellStore(micro, image, SIDE, kept * 2 * expected[0].features.size, done.append)
+    assert len(expected) == 6
+    for _ in range(2):
+        for tile, other in zip(store, expected, strict=True):
+            assert (tile.rows, tile.columns) == (other.rows, other.columns)
+            assert tile.features.dtype == np.float32
+            assert np.abs(tile.features - other.features).max() < 0.01
+            assert tile.embedding.image_embed.equal(other.embedding.image_embed)
+    assert sum(done) == encoded
