@@ -7,7 +7,9 @@ whether it is wanted. Here, with the same weights and the same result:
 cross
   attentions project from the image embedding, and every projection of the positional encoding;
 * the projections that read the same image tokens are one matrix product;
-* masks are upscaled only for the prompts of which at least one predicted IoU passes the gate.
+* masks are upscaled only for the prompts of which at least one predicted IoU passes the gate;
+* where it is known about where an object lies, only a window around it is upscaled. The upscaling layers have kernels
+  as wide as their strides, so a window's logits are those of the whole.
 
 Sources: Ravi et al. 2024, "SAM 2: Segment Anything in Images and Videos", section 4 and appendix D;
 ``sam2/modeling/sam/{mask_decoder,transformer}.py`` (the modules called here). The tests compare both.
@@ -15,6 +17,7 @@ Sources: Ravi et al. 2024, "SAM 2: Segment Anything in Images and Videos", secti
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -26,6 +29,15 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from sam2_fewshot.model.outputs import Embedding
+
+_OUTSIDE = -32.0
+"""Logit beyond a window: surely not the object. SAM 2's own stay within about 30."""
+_MARGIN = 2
+_STEP = 4
+"""A window has this many cells of the coarse map around a box, or half the box's side, whichever is more; its side is
+a multiple of the second number, so that few shapes occur."""
+_REACHED = -1.0
+"""Where a logit on a window's edge is above this, the mask may go on beyond it; it counts for a mask's stability."""
 
 
 class DecodedPrompts(NamedTuple):
@@ -69,7 +81,7 @@ class PromptDecoder:
         self._image = _tokens(embedding.image_embed + no_mask)
         self._position = _tokens(self._prompt_encoder.get_dense_pe())
 
-    def decode(self, coordinates: Tensor, iou_gate: float) -> DecodedPrompts:
+    def decode(self, coordinates: Tensor, iou_gate: float, reach: float = math.inf) -> DecodedPrompts:
         """Decode one foreground point a prompt into three masks each, and keep those above the gate.
 
         Parameters
@@ -79,6 +91,9 @@ class PromptDecoder:
             (it adds half a pixel itself).
         iou_gate
             Masks whose predicted IoU is not above this are dropped before they are upscaled.
+        reach
+            Objects are thought to reach about so far from their point, in pixels of the model's input. Larger ones are
+            found as well, but what else SAM 2 marks far from a point is left out.
         """
         labels = torch.ones(len(coordinates), 1, dtype=torch.int32, device=coordinates.device)
         predicted, tokens, image = self._answers(coordinates[:, None], labels)
@@ -89,11 +104,14 @@ class PromptDecoder:
         passed = predicted > iou_gate
         wanted = passed.any(dim=1).nonzero()[:, 0]
         prompt, output = passed[wanted].nonzero(as_tuple=True)
-        upscaled = self._upscale(image[wanted], tokens[wanted, masks], decoder.output_hypernetworks_mlps[1:])
+        around = torch.cat([coordinates[wanted] - reach, coordinates[wanted] + reach], dim=1)
+        upscaled = self._upscale(image[wanted], tokens[wanted, masks], decoder.output_hypernetworks_mlps[1:], around)
         return DecodedPrompts(wanted[prompt], predicted[passed], upscaled[prompt, output].float())
 
     def decode_boxes(self, boxes: Tensor) -> DecodedPrompts:
         """Decode one box a prompt into one mask each, as ``SAM2ImagePredictor.predict`` does without multi-masks.
+
+        What SAM 2 marks far from a box, without a connection to it, is left out.
 
         Parameters
         ----------
@@ -104,7 +122,7 @@ class PromptDecoder:
         labels = torch.tensor([[2, 3]], dtype=torch.int32, device=boxes.device).expand(len(boxes), -1)
         predicted, tokens, image = self._answers(boxes.reshape(-1, 2, 2), labels)
         mask = tokens[:, self._first_mask : self._first_mask + 1]
-        upscaled = self._upscale(image, mask, self._decoder.output_hypernetworks_mlps[:1])
+        upscaled = self._upscale(image, mask, self._decoder.output_hypernetworks_mlps[:1], boxes)
         return DecodedPrompts(torch.arange(len(boxes), device=boxes.device), predicted[:, 0], upscaled[:, 0].float())
 
     @property
@@ -167,21 +185,71 @@ class PromptDecoder:
         parts = torch.split(linear(image, weight), [len(layer.weight) for layer in layers], dim=-1)
         return [part + offset for part, offset in zip(parts, shared, strict=True)]
 
-    def _upscale(self, image: Tensor, mask_tokens: Tensor, hypernetworks: Any) -> Tensor:
-        """Return the logits (n, k, 4h, 4w) of k mask tokens a prompt, each with its own hypernetwork."""
-        decoder = self._decoder
-        grid = image.transpose(1, 2).reshape(len(image), self._channels, self._height, self._width)
-        deconvolve1, norm, activate1, deconvolve2, activate2 = decoder.output_upscaling
-        fine, middle = self._high_res
+    def _upscale(self, image: Tensor, mask_tokens: Tensor, hypernetworks: Any, boxes: Tensor) -> Tensor:
+        """Return the logits (n, k, 4h, 4w) of k mask tokens a prompt, each with its own hypernetwork.
+
+        `boxes` (n, 4) are about where the objects lie, in pixels of the model's input.
+        """
+        weights = torch.stack([mlp(mask_tokens[:, i]) for i, mlp in enumerate(hypernetworks)], dim=1)
+        grid = image.reshape(len(image), self._height, self._width, self._channels)
+        rows, columns = self._windows(boxes)
+        side = rows.shape[1]
+        if side >= min(self._height, self._width):
+            return self._logits(grid.permute(0, 3, 1, 2), weights, *self._high_res)
+        place = torch.arange(len(grid), device=grid.device)[:, None, None]
+        window = grid[place, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+        finer = [
+            level[0][:, _refined(rows, scale)[:, :, None], _refined(columns, scale)[:, None, :]].transpose(0, 1)
+            for level, scale in zip(self._high_res, (4, 2), strict=True)
+        ]
+        inside = self._logits(window, weights, finer[0], finer[1])
+        out = inside.new_full((*inside.shape[:2], 4 * self._height, 4 * self._width), _OUTSIDE)
+        at_rows, at_columns = _refined(rows, 4), _refined(columns, 4)
+        out.permute(0, 2, 3, 1)[place, at_rows[:, :, None], at_columns[:, None, :]] = inside.permute(0, 2, 3, 1)
+        high = (inside > _REACHED).any(1)
+        cut_off = (
+            (high[:, 0].any(1) & (rows[:, 0] > 0))
+            | (high[:, -1].any(1) & (rows[:, -1] < self._height - 1))
+            | (high[:, :, 0].any(1) & (columns[:, 0] > 0))
+            | (high[:, :, -1].any(1) & (columns[:, -1] < self._width - 1))
+        ).nonzero()[:, 0]
+        if len(cut_off):
+            out[cut_off] = self._logits(grid[cut_off].permute(0, 3, 1, 2), weights[cut_off], *self._high_res)
+        return out
+
+    def _logits(self, grid: Tensor, weights: Tensor, fine: Tensor, middle: Tensor) -> Tensor:
+        """Return the logits (n, k, 4h, 4w) of coarse maps (n, C, h, w), weights (n, k, C / 8), and the finer maps."""
+        deconvolve1, norm, activate1, deconvolve2, activate2 = self._decoder.output_upscaling
         upscaled = activate1(norm(deconvolve1(grid) + middle))
         upscaled = activate2(deconvolve2(upscaled) + fine)
-        weights = torch.stack([mlp(mask_tokens[:, i]) for i, mlp in enumerate(hypernetworks)], dim=1)
         return torch.einsum("nkc,nchw->nkhw", weights.to(upscaled.dtype), upscaled)
+
+    def _windows(self, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the rows and columns (n, s) of the coarse map that square windows around boxes take; s is one."""
+        cell = self._prompt_encoder.input_image_size[0] / self._height
+        low, high = boxes[:, :2] / cell, boxes[:, 2:] / cell
+        sides = (high - low).amax(1)
+        wanted = (
+            float((sides + torch.maximum(2 * torch.full_like(sides, _MARGIN), sides)).amax()) if len(boxes) else 0.0
+        )
+        most = min(self._height, self._width)
+        side = most if wanted > most - _STEP else max(_STEP, math.ceil(wanted / _STEP) * _STEP)
+        corner = ((low + high) / 2 - side / 2).nan_to_num(0.0).round().long()
+        steps = torch.arange(side, device=boxes.device)
+        x = corner[:, 0].clamp(0, self._width - side)
+        y = corner[:, 1].clamp(0, self._height - side)
+        return y[:, None] + steps, x[:, None] + steps
 
 
 def _tokens(image: Tensor) -> Tensor:
     """(1, C, h, w) → (1, h·w, C)."""
     return image.flatten(2).transpose(1, 2)
+
+
+def _refined(cells: Tensor, scale: int) -> Tensor:
+    """Return the rows (n, scale · s) of a finer map that some rows (n, s) of the coarse one cover."""
+    steps = torch.arange(scale, device=cells.device)
+    return (cells[:, :, None] * scale + steps).flatten(1)
 
 
 def _attention(attention: Any, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -238,6 +239,7 @@ class Sam2Model:
         *,
         iou_gate: float,
         stability_gate: float,
+        reach: float = math.inf,
         on_batch: Callable[[int], None] = lambda done: None,
     ) -> PromptedMasks:
         """Decode one foreground point a prompt, three masks each, and keep those that pass both gates.
@@ -253,6 +255,9 @@ class Sam2Model:
             A mask passes when its predicted IoU is above this.
         stability_gate
             A mask passes when its stability is not below this.
+        reach
+            How far from its point an object is thought to reach, in pixels of the model's input. Objects that go on
+            are whole all the same, but what SAM 2 marks far away besides is left out.
         on_batch
             Called with the number of prompts done, after each batch.
         """
@@ -262,7 +267,7 @@ class Sam2Model:
         def run(batch: Sequence[int]) -> PromptedMasks:
             with self._inference():
                 points = torch.from_numpy(coordinates[batch[0] : batch[-1] + 1]).to(self.device)
-                masks = self._masks(decoder.decode(points, iou_gate), embedding, stability_gate, batch[0])
+                masks = self._masks(decoder.decode(points, iou_gate, reach), embedding, stability_gate, batch[0])
             on_batch(len(batch))
             return masks
 

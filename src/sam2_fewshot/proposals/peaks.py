@@ -84,14 +84,17 @@ def point_candidates(
     areas
         Smallest and largest area of a mask in pixels.
     """
-    windows = grid.windows()
+    windows, zoom = grid.windows(), model.image_size / grid.side
+    reach = math.sqrt(areas[1]) / 2 * zoom
     tiles = np.array([tile_at(grid, x, y) for x, y in points], int)
     found = []
     for tile in np.unique(tiles):
         x, y = windows[tile][:2]
         # SAM 2's prompt encoder adds the half pixel itself.
-        prompts = (points[tiles == tile] - (x, y)) * (model.image_size / grid.side) - 0.5
-        answers = model.prompt(embeddings[tile], prompts.astype(np.float32), iou_gate=-math.inf, stability_gate=0.0)
+        prompts = (points[tiles == tile] - (x, y)) * zoom - 0.5
+        answers = model.prompt(
+            embeddings[tile], prompts.astype(np.float32), iou_gate=-math.inf, stability_gate=0.0, reach=reach
+        )
         for box, data in zip(answers.boxes, answers.data, strict=True):
             mask = in_frame(data, x + int(box[0]), y + int(box[1]), grid.frame_shape)
             if mask is not None and areas[0] <= mask.area <= areas[1]:
