@@ -33,10 +33,11 @@ _GUIDED = "sam2_fewshot.methods.guided."
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "as it is": {},
     "no prompts at peaks": {_GUIDED + "model._FEWEST_PEAKS": 0, _GUIDED + "model._PEAKS_PER_TILE": 0},
-    "half as many second looks": {
-        _GUIDED + "second_look._LEAST": 128,
-        _GUIDED + "second_look._PER_TILE": 16,
-        _GUIDED + "second_look._PER_LIKELY": 2,
+    "twice as many peaks": {_GUIDED + "model._FEWEST_PEAKS": 128, _GUIDED + "model._PEAKS_PER_TILE": 6},
+    "twice as many second looks": {
+        _GUIDED + "second_look._LEAST": 384,
+        _GUIDED + "second_look._PER_TILE": 32,
+        _GUIDED + "second_look._PER_LIKELY": 8,
     },
     "few second looks": {
         _GUIDED + "second_look._LEAST": 32,

@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 
 _STRIP = 1 << 24
 """Pixels that are read at a time."""
+_WHOLE = 1 << 21
+"""A frame with more pixels is learned from in parts, so that what is learned depends neither on the memory nor, from
+here on, on the size of the frame."""
+_FROM_POINT = 64
+"""Pixels around a point of a large frame, of an object whose size is not known."""
 _SHARE = 4
 """Of a large frame a part has at most this share of the pixels that may be learned from at a time, since there may be
 several."""
@@ -76,9 +81,13 @@ def shown_parts(
     usable = [i for i, box in enumerate(boxes) if box is not None]
     for number, (exemplar, box) in enumerate(zip(exemplars, boxes, strict=True), 1):
         if box is None:
-            progress.warn(
-                f"{exemplar.label or f'Example {number}'} is left out: no pixel of it lies on its image, {frame.name}."
-            )
+            reason = f"no pixel of it lies on its image, {frame.name}"
+            if exemplar.mask is not None and exemplar.mask.shape != frame.shape:
+                reason = (
+                    f"its mask has the shape {exemplar.mask.shape}, but its image, {frame.name}, is "
+                    f"{frame.shape[1]} × {frame.shape[0]} px"
+                )
+            progress.warn(f"{exemplar.label or f'Example {number}'} is left out: {reason}.")
     parts = []
     if usable:
         for window, numbers in example_windows([box for box in boxes if box], frame.shape, most_pixels):
@@ -120,8 +129,9 @@ def parts_of(
     """
     image = exemplars[0].image
     frame = image if isinstance(image, FrameReader) else as_frame(image, settings)
-    if frame.shape[0] * frame.shape[1] > most_pixels:
-        return reader_digest(frame), frame.shape, shown_parts(exemplars, frame, most_pixels // _SHARE, progress)
+    if frame.shape[0] * frame.shape[1] > min(_WHOLE, most_pixels):
+        most = min(_WHOLE, most_pixels // _SHARE)
+        return reader_digest(frame), frame.shape, shown_parts(exemplars, frame, most, progress)
     whole = as_frame(frame, settings)
     return frame_digest(whole.pixels), whole.shape, [ShownPart(whole, (0, 0, 0, 0), range(len(exemplars)), exemplars)]
 
@@ -167,7 +177,9 @@ def _box_of(exemplar: Exemplar, shape: tuple[int, int]) -> Box | None:
             return None
     elif exemplar.point is not None:
         x, y = exemplar.point
-        bounds = (x, y, x + 1, y + 1)
+        if not (0 <= x < shape[1] and 0 <= y < shape[0]):
+            return None
+        bounds = (x - _FROM_POINT, y - _FROM_POINT, x + 1 + _FROM_POINT, y + 1 + _FROM_POINT)
     elif exemplar.mask is not None and exemplar.mask.shape == shape:
         bounds = crop_to_object(exemplar.mask).box
     else:

@@ -97,8 +97,8 @@ def test_like_candidates_are_asked_about_once_the_best_first() -> None:
     candidates = [square(10, 10, 20), square(10, 10, 21), square(60, 60, 20)]
     assert to_ask(candidates, np.array([1.0, 2.0, 3.0]), tiles=1) == [2, 1]
     many = [square(3 * (i % 60), 3 * (i // 60), 2) for i in range(1200)]
-    assert len(to_ask(many, np.zeros(len(many)), tiles=1)) == 256
-    assert len(to_ask(many, np.zeros(len(many)), tiles=20)) == 640
+    assert len(to_ask(many, np.zeros(len(many)), tiles=1)) == 192
+    assert len(to_ask(many, np.zeros(len(many)), tiles=20)) == 320
     assert to_ask([], np.zeros(0), tiles=1) == []
 
 

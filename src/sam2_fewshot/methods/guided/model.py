@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from sam2_fewshot.protocols import Progress
     from sam2_fewshot.records import InstanceMask
 
-_FEWEST_PEAKS, _PEAKS_PER_TILE = 64, 8
+_FEWEST_PEAKS, _PEAKS_PER_TILE = 64, 3
 """So many peaks of a map are prompted a frame, or a tile of it, whichever are more."""
 _CELL_ARRAYS = ("mean", "scale", "weights", "centres", "directions")
 _JUDGES = ("first", "second")

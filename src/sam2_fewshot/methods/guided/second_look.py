@@ -30,7 +30,7 @@ OPINIONS = 4
 
 _SAME = 0.8
 """Of candidates with a larger IoU only the best is asked about."""
-_PER_TILE, _LEAST, _PER_LIKELY = 32, 256, 4
+_PER_TILE, _LEAST, _PER_LIKELY = 16, 192, 4
 """So many candidates are asked about a tile, a frame, and a likely object, whichever are most. Encoding a tile costs as
 much as about 20 prompts; a grid of 64 points a side would be 4,096 prompts."""
 _OVERLAP = 0.2

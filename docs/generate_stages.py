@@ -1,0 +1,106 @@
+"""Draw ``images/method-*.jpg``, a picture of each stage on the bundled sample: ``python docs/generate_stages.py``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from sam2_fewshot import Exemplar, FewShotSegmenter, Settings
+from sam2_fewshot.geometry.outlines import crop_to_object, mask_to_polygon
+from sam2_fewshot.geometry.tiles import TileGrid
+from sam2_fewshot.methods.guided.model import GuidedModel, LookedAt, measure
+from sam2_fewshot.methods.guided.second_look import apart, second_pool, to_ask
+from sam2_fewshot.model.opening import open_model
+from sam2_fewshot.proposals.boxes import opinions
+from sam2_fewshot.proposals.dense_map import dense_maps, tile_cells
+from sam2_fewshot.sample import sample
+from sam2_fewshot.similarity.descriptors import describe
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+    from sam2_fewshot.records import Box, InstanceMask
+
+FOLDER = Path(__file__).with_name("images")
+CROP: Box = (0, 0, 320, 240)
+SCALE = 2
+YELLOW, GREEN, RED, BLUE = (255, 210, 0), (60, 220, 90), (240, 70, 60), (80, 160, 255)
+
+
+def grey(plane: NDArray[np.float32], low: float, high: float) -> NDArray[np.uint8]:
+    """Show a map (H, W) as RGB, black at the one value and white at the other."""
+    shown = ((plane - low) / (high - low) * 255).clip(0, 255).astype(np.uint8)
+    return np.repeat(shown[..., None], 3, axis=2)
+
+
+class Picture:
+    """The part of the sample that is shown, enlarged, with outlines on it."""
+
+    def __init__(self, pixels: NDArray[np.uint8]) -> None:
+        size = (SCALE * (CROP[2] - CROP[0]), SCALE * (CROP[3] - CROP[1]))
+        self.image = Image.fromarray(pixels).crop(CROP).resize(size, Image.Resampling.BICUBIC)
+        self.draw = ImageDraw.Draw(self.image)
+
+    def outline(self, masks: Iterable[InstanceMask], colour: tuple[int, int, int], width: int = 2) -> Picture:
+        """Draw the outlines of masks."""
+        for mask in masks:
+            polygon = mask_to_polygon(mask)
+            points = (np.asarray(polygon.exterior.coords) - CROP[:2]) * SCALE
+            self.draw.line([tuple(point) for point in points], fill=colour, width=width)
+        return self
+
+    def boxes(self, boxes: Iterable[Sequence[float]], colour: tuple[int, int, int], width: int = 1) -> Picture:
+        """Draw boxes ``(x0, y0, x1, y1)``."""
+        for box in boxes:
+            corners = ((np.asarray(box).reshape(2, 2) - CROP[:2]) * SCALE).ravel().tolist()
+            self.draw.rectangle(corners, outline=colour, width=width)
+        return self
+
+    def save(self, name: str) -> None:
+        """Write it."""
+        self.image.save(FOLDER / f"method-{name}.jpg", quality=88)
+
+
+def main() -> None:
+    """Search the sample, and draw each stage."""
+    files = sample()
+    pixels = np.asarray(Image.open(files.image).convert("RGB"))
+    labels = np.asarray(Image.open(files.examples))
+    examples = [crop_to_object(labels == number) for number in np.unique(labels) if number]
+    model = open_model("micro", "cpu", Settings())
+    segmenter = FewShotSegmenter(model).fit([Exemplar(image=pixels, mask=mask.full()) for mask in examples])
+    learned = GuidedModel.from_arrays(segmenter.object_model.learned)
+
+    grid = TileGrid((pixels.shape[0], pixels.shape[1]), learned.side)
+    encoded = tile_cells(model, pixels, learned.side)
+    planes, embeddings = dense_maps(encoded, grid.frame_shape, learned.side, model.image_size, [learned.cells])
+    maps = measure(pixels, planes[0], learned.colours, learned.unit, learned.diameter)
+    candidates = learned.candidates(model, LookedAt(grid, embeddings, maps))
+    descriptors = describe(candidates, maps, learned.diameter)
+    first = learned.first.log_odds(descriptors)
+    asked = to_ask(candidates, first, len(embeddings))
+    likely = [candidates[i] for i in apart(candidates, first) if first[i] > 0]
+    chosen = [candidates[i] for i in asked]
+    said = opinions(model, embeddings, grid, chosen)
+    pool = second_pool(chosen, descriptors[asked], said, maps, learned.diameter, learned.areas)
+    odds = learned.second.log_odds(pool.features) - learned.cut
+    found = [pool.masks[i] for i in apart(pool.masks, odds, examples) if odds[i] > 0]
+
+    shown = (255 * (pixels / 255) ** 0.5).astype(np.uint8)  # the sample is dark
+    step = [(x + grid.side // 16, y + grid.side // 16) for x, y, _, _ in grid.windows()]
+    cores = [(x, y, x + grid.core, y + grid.core) for x, y in step]
+    Picture(shown).boxes(cores, BLUE).outline(examples, YELLOW).save("1-scale")
+    Picture(grey(maps.score, -0.5, 1.5)).outline(examples, YELLOW).save("2-map")
+    Picture(shown).outline(candidates, RED, 1).save("3-candidates")
+    Picture(shown).outline(likely, GREEN, 1).save("4-first-look")
+    Picture(shown).boxes((mask.box for mask in chosen), BLUE).save("5-questions")
+    Picture(shown).outline(found, GREEN).outline(examples, YELLOW).save("6-found")
+
+
+if __name__ == "__main__":
+    main()

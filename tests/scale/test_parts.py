@@ -1,0 +1,65 @@
+"""Which parts of a frame are learned from."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import shapely
+
+from sam2_fewshot import Exemplar, Settings
+from sam2_fewshot.parts import parts_of, shown_parts
+from sam2_fewshot.records import Frame
+
+
+class Told:
+    def __init__(self) -> None:
+        self.sentences: list[str] = []
+
+    def start(self, stage: str, total: int | None = None) -> None: ...
+
+    def advance(self, steps: int = 1) -> None: ...
+
+    def warn(self, sentence: str) -> None:
+        self.sentences.append(sentence)
+
+
+FRAME = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
+OUTLINE = shapely.box(100, 120, 110, 128)
+
+
+def test_what_is_learned_of_a_large_frame_does_not_depend_on_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sam2_fewshot.parts._WHOLE", 90_000)
+    exemplars = [Exemplar(image=FRAME, polygon=OUTLINE)]
+    results = [parts_of(exemplars, Settings(), most, Told()) for most in (10**9, 100_000)]
+    for digest, shape, (part,) in results:
+        assert shape == (300, 400)
+        assert part.window == (40, 60, 171, 189)  # six times the longer side on each side, and a pixel for the end
+        assert np.array_equal(part.frame.pixels, FRAME[60:189, 40:171])
+        assert digest == results[0][0]
+    monkeypatch.setattr("sam2_fewshot.parts._WHOLE", 120_000)
+    digest, _, (part,) = parts_of(exemplars, Settings(), 10**9, Told())
+    assert part.frame.shape == (300, 400)
+    assert digest == results[0][0]
+
+
+def test_a_point_of_a_large_frame_shows_its_surroundings() -> None:
+    (part,) = shown_parts([Exemplar(image=FRAME, point=(200.0, 150.0))], Frame(FRAME), 10**6, Told())
+    x0, y0, x1, y1 = part.window
+    assert x0 <= 136
+    assert y0 <= 86
+    assert x1 >= 265
+    assert y1 >= 215
+
+
+def test_what_is_wrong_with_an_example_of_a_large_frame_is_told() -> None:
+    told = Told()
+    wrong = [
+        Exemplar(image=FRAME, mask=np.ones((5, 6), bool), label="A"),
+        Exemplar(image=FRAME, point=(500.0, 10.0), label="B"),
+        Exemplar(image=FRAME, polygon=OUTLINE),
+    ]
+    assert len(shown_parts(wrong, Frame(FRAME, "slide"), 10**6, told)) == 1
+    assert told.sentences == [
+        "A is left out: its mask has the shape (5, 6), but its image, slide, is 400 × 300 px.",
+        "B is left out: no pixel of it lies on its image, slide.",
+    ]
