@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,22 +21,22 @@ def write_czi(
     pack: Callable[[np.ndarray], bytes] = lambda part: part.tobytes(),
     compression: int = 0,
     scenes: int = 1,
-    pyramid: bool = False,
+    pyramid: tuple[int, ...] = (),
     xml: str = "",
 ) -> Path:
-    """Write (T, Z, C, Y, X[, 3]) as a CZI of tiles, its axes counted from odd numbers."""
+    """Write (T, Z, C, Y, X[, 3]) as a CZI of tiles, its axes counted from odd numbers; a pyramid by its reductions."""
     body = bytearray(struct.pack("<16sqq", b"ZISRAWFILE", 512, 512)).ljust(544, b"\0")
     entries = []
 
-    def entry(place, starts, sizes, reduced=0):
+    def entry(place, starts, sizes, reduced=1):
         dims = b"".join(
-            struct.pack("<4siifi", axis.encode(), starts[axis], sizes[axis], 0, reduced or sizes[axis])
-            for axis in starts
+            struct.pack("<4siifi", axis.encode(), starts[axis], n, 0, -(-n // reduced) if axis in "XY" else n)
+            for axis, n in sizes.items()
         )
-        kind = 2 if reduced else 0
+        kind = 2 if reduced > 1 else 0
         return struct.pack("<2siqiiB5xi", b"DV", pixels, place, 0, compression, kind, len(starts)) + dims
 
-    def put(part, starts, sizes, reduced=0):
+    def put(part, starts, sizes, reduced=1):
         place, data = len(body), pack(part)
         told = entry(place, starts, sizes, reduced)
         entries.append(told)
@@ -50,14 +51,11 @@ def write_czi(
                 starts = {"X": x - 7, "Y": y + 5, "C": c + 2, "Z": z + 1, "T": t, "S": scene, "M": m, "B": 0}
                 sizes = dict.fromkeys(starts, 1) | {"X": part.shape[1], "Y": part.shape[0]}
                 put(np.ascontiguousarray(part), starts, sizes)
-    if pyramid:
-        starts = {"X": -7, "Y": 5, "C": 2, "Z": 1, "T": 0, "S": 0}
-        put(
-            np.ascontiguousarray(array[0, 0, 0, ::2, ::2]),
-            starts,
-            dict.fromkeys(starts, 1) | {"X": width, "Y": height},
-            reduced=9,
-        )
+    for step in pyramid:
+        for t, z, c in np.ndindex(array.shape[:3]):
+            starts = {"X": -7, "Y": 5, "C": c + 2, "Z": z + 1, "T": t, "S": 0}
+            sizes = dict.fromkeys(starts, 1) | {"X": width, "Y": height}
+            put(np.ascontiguousarray(array[t, z, c, ::step, ::step]), starts, sizes, step)
     directory = len(body)
     inner = struct.pack("<i124x", len(entries)) + b"".join(entries)
     body += struct.pack("<16sqq", b"ZISRAWDIRECTORY", len(inner), len(inner)) + inner
@@ -70,20 +68,32 @@ def write_czi(
 
 
 def write_lif(
-    path: Path, array: np.ndarray, images: int = 1, luts=("Green", "Gray"), rgb: bool = False, mosaic: int = 1
+    path: Path,
+    array: np.ndarray,
+    images: int = 1,
+    luts=("Green", "Gray"),
+    rgb: str = "",
+    mosaic: int = 1,
+    padding: int = 0,
 ) -> Path:
-    """Write uint16 (T, Z, C, Y, X), or uint8 (1, 1, 1, Y, X, 3), as a LIF; further images are the same plus 1."""
+    """Write (T, Z, C, Y, X), or photos (1, 1, 1, Y, X, 3), as a LIF; further images are the same plus 1.
+
+    `rgb` is the order of a photo's samples, such as "RGB"; its rows may end in some pixels of padding.
+    """
     item = array.itemsize
     t, z, c, height, width = array.shape[:5]
     samples = 3 if rgb else 1
-    plane = width * height * item * samples
+    row = (width + padding) * item * samples
+    plane = row * height
     axes = [
         (1, width, item * samples, (width - 1) * 5e-7),
-        (2, height, width * item * samples, (height - 1) * 2.5e-7),
+        (2, height, row, (height - 1) * 2.5e-7),
         (3, z, plane * c, (z - 1) * 2e-6),
         (4, t, plane * c * z, t - 1.0),
-        *([(10, mosaic, array.nbytes, 0)] if mosaic > 1 else []),
+        *([(10, mosaic, plane * c * z * t, 0)] if mosaic > 1 else []),
     ]
+    if padding:
+        array = np.pad(array, [(0, 0)] * 4 + [(0, padding)] + [(0, 0)] * (array.ndim - 5))
     array = np.stack([array + array.dtype.type(n) for n in range(mosaic)])
     dims = "".join(
         f'<DimensionDescription DimID="{key}" NumberOfElements="{n}" Origin="0" Length="{length}" Unit="m" BitInc="0" '
@@ -91,10 +101,10 @@ def write_lif(
         for key, n, step, length in axes
     )
     channels = "".join(
-        f'<ChannelDescription DataType="0" ChannelTag="{n + 1 if rgb else 0}" Resolution="{8 * item}" '
+        f'<ChannelDescription DataType="0" ChannelTag="{1 + "RGB".index(lut) if rgb else 0}" Resolution="{8 * item}" '
         f'NameOfMeasuredQuantity="" Min="0" Max="1" Unit="" LUTName="{lut}" IsLUTInverted="0" '
         f'BytesInc="{n * (item if rgb else plane)}" BitInc="0"/>'
-        for n, lut in enumerate(["Red", "Green", "Blue"] if rgb else luts[:c])
+        for n, lut in enumerate(rgb or luts[:c])
     )
     elements = "".join(
         f'<Element Name="Series{n}" UniqueID="u{n}"><Data><Image><ImageDescription><Channels>{channels}</Channels>'
@@ -115,9 +125,23 @@ def write_lif(
     return path
 
 
-def write_nd2(path: Path, array: np.ndarray, calibrated: bool = True, positions: int = 1, probes: bool = True) -> Path:
-    """Write uint16 (T, Z, C, Y, X) as an ND2 of version 2."""
-    t, z, c, height, width = array.shape
+def write_nd2(
+    path: Path,
+    array: np.ndarray,
+    calibrated: bool = True,
+    positions: int = 1,
+    probes: bool = True,
+    packed: bool = False,
+    padding: int = 0,
+    claim: int | None = None,
+) -> Path:
+    """Write (T, Z, C, Y, X[, 3]) as an ND2 of version 2, its rows with some bytes of padding; `packed` by zlib.
+
+    It can claim to be of more pixels each way than it is.
+    """
+    t, z, c, height, width = array.shape[:5]
+    samples, bits = (array.shape[5] if array.ndim > 5 else 1), 8 * array.itemsize
+    row = width * c * samples * array.itemsize + padding
 
     def variant(content: dict) -> bytes:
         return (
@@ -143,7 +167,8 @@ def write_nd2(path: Path, array: np.ndarray, calibrated: bool = True, positions:
     # nd2 0.12 does not read metadata without
     probe = {"pFluorescentProbe": {"m_ExcitationSpectrum": {"uiCount": 0}}} if probes else {}
     planes = {
-        f"a{n}": {"sDescription": ["DAPI", "GFP"][n], "uiColor": [0xFF0000, 0x00FF00][n], "uiCompCount": 1} | probe
+        f"a{n}": {"sDescription": ["DAPI", "GFP"][n], "uiColor": [0xFF0000, 0x00FF00][n], "uiCompCount": samples}
+        | probe
         for n in range(c)
     }
     experiment = loop(4, z, {}, dZStep=2.0, bAbsolute=False, dZHome=0.0, dZLow=0.0, dZHigh=1.0, iType=0)
@@ -153,14 +178,14 @@ def write_nd2(path: Path, array: np.ndarray, calibrated: bool = True, positions:
     chunks: dict[bytes, bytes] = {
         b"ImageAttributes!": variant(
             {
-                "uiWidth": width,
-                "uiWidthBytes": width * c * 2,
-                "uiHeight": height,
-                "uiComp": c,
-                "uiBpcInMemory": 16,
-                "uiBpcSignificant": 16,
+                "uiWidth": claim or width,
+                "uiWidthBytes": row // width * claim if claim else row,
+                "uiHeight": claim or height,
+                "uiComp": c * samples,
+                "uiBpcInMemory": bits,
+                "uiBpcSignificant": bits,
                 "uiSequenceCount": t * z * positions,
-                "eCompression": 2,
+                "eCompression": 0 if packed else 2,
                 "dCompressionParam": 0.0,
                 "uiTileWidth": width,
                 "uiTileHeight": height,
@@ -176,8 +201,10 @@ def write_nd2(path: Path, array: np.ndarray, calibrated: bool = True, positions:
     for time in range(t):
         for position in range(positions):
             for depth in range(z):
-                pixels = np.moveaxis(array[time, depth], 0, -1) + np.uint16(position)
-                chunks[b"ImageDataSeq|%d!" % number] = bytes(8) + np.ascontiguousarray(pixels).tobytes()
+                pixels = np.moveaxis(array[time, depth], 0, 2) + array.dtype.type(position)
+                lines = np.ascontiguousarray(pixels).reshape(height, -1).view(np.uint8)
+                content = np.pad(lines, ((0, 0), (0, padding))).tobytes()
+                chunks[b"ImageDataSeq|%d!" % number] = bytes(8) + (zlib.compress(content) if packed else content)
                 number += 1
     data = struct.pack("<IIQ32s64s", 0x0ABECEDA, 32, 64, b"ND2 FILE SIGNATURE CHUNK NAME01!", b"Ver2.1")
     table = b""

@@ -1,61 +1,44 @@
-"""Zeiss CZI: tiles put together plane by plane, with imagecodecs for what is compressed.
+"""Zeiss CZI: tiles put together, only those that a region needs (:mod:`sam2_fewshot.readers.czi_file`).
 
-A CZI file is a chain of segments; the directory lists the subblocks (tiles of a plane), each with its place along the
-axes X, Y, C, Z, T, S (scene), M (tile) and others, counted from any number ("ZISRAW file format", Carl Zeiss, 2016;
-libCZI's documentation, github.com/ZEISS/libczi, on the compressions). Of several scenes, and of other axes, the first
-is read. Tiles of reduced size, which make up the pyramid, are passed over.
+Of several scenes, and of axes other than X, Y, C, Z, T, S (scene) and M (tile), the first is read. The pyramid serves
+for the contrast only.
 """
 
 from __future__ import annotations
 
-import struct
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO
-from xml.etree import ElementTree
+import math
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sam2_fewshot.errors import InputError
+from sam2_fewshot.readers.czi_file import PIXELS, decoded, positions, read_tiles, read_xml
 from sam2_fewshot.readers.pixel_size import pixel_size
-from sam2_fewshot.readers.source import Header, check_size, damaged, reading
+from sam2_fewshot.readers.source import Header, check_size, damaged, every, reading
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
+    from xml.etree import ElementTree
 
     from numpy.typing import NDArray
 
-    from sam2_fewshot.records import PixelSize
+    from sam2_fewshot.readers.czi_file import Tile
+    from sam2_fewshot.records import Box, PixelSize
 
-_PIXELS: dict[int, np.dtype[Any]] = {
-    0: np.dtype("<u1"),
-    1: np.dtype("<u2"),
-    2: np.dtype("<f4"),
-    3: np.dtype(("<u1", 3)),
-    4: np.dtype(("<u2", 3)),
-    8: np.dtype(("<f4", 3)),
-    9: np.dtype(("<u1", 4)),
-}
-"""By the number in the file: grey of 8 and 16 bits and float, then the same as blue, green, red; 9 has alpha."""
-_RAW, _LZW, _JPEG_XR, _ZSTD, _ZSTD_PACKED = 0, 2, 4, 5, 6
-_MOST_XML = 100_000_000
 _OWN_AXES = frozenset("XYCZTSM")
-
-
-@dataclass(frozen=True, slots=True)
-class _Tile:
-    """A subblock as the directory tells it."""
-
-    place: int
-    pixels: int
-    compression: int
-    start: dict[str, int]
-    size: dict[str, int]
-    is_whole: bool
+_LARGEST_TILE = 1 << 24
+"""Pixels; a file of larger compressed tiles gains nothing from being read by region."""
+_SPARSEST = 100
+"""A plane of more than so many times the pixels of its tiles is not believed."""
+_FEW = 1000
+"""More channels, slices or time points than this are believed only if there is a tile for each."""
+_GRID = 256
+"""Points each way at which it is looked whether a level of the pyramid shows all of the plane."""
 
 
 class CziSource:
-    """The first scene of a CZI file; a :class:`~sam2_fewshot.readers.source.PixelSource`.
+    """The first scene of a CZI file; a :class:`~sam2_fewshot.readers.source.RegionSource`.
 
     Parameters
     ----------
@@ -70,25 +53,35 @@ class CziSource:
 
     def __init__(self, path: Path) -> None:
         with reading(path), path.open("rb") as file:
-            directory, description = _positions(path, file)
-            tiles = [tile for tile in _tiles(path, file, directory) if tile.is_whole and {"X", "Y"} <= set(tile.size)]
-            if not tiles:
+            directory, description = positions(path, file)
+            tiles = [tile for tile in read_tiles(path, file, directory) if {"X", "Y"} <= set(tile.size)]
+            whole = [tile for tile in tiles if tile.is_whole]
+            if not whole:
                 raise damaged(path, "no image is in it")
-            xml = _xml(file, description)
-            self._tiles, notes = _first_scene(path, tiles)
-            self._first = {axis: min(tile.start.get(axis, 0) for tile in self._tiles) for axis in "XYCZT"}
-            self.header = self._look(path, xml, notes)
+            xml = read_xml(file, description)
+            step, notes = _first_scene(path, whole)
+            whole = [tile for tile in whole if _at(tile, step)]
+            self._first = {axis: min(tile.start.get(axis, 0) for tile in whole) for axis in "XYCZT"}
+            self.header = self._look(path, whole, xml, notes)
+            self._tiles: dict[tuple[int, int, int], list[Tile]] = {}
+            """All tiles of a channel, slice and time point, counted from 0, in the order in which they are laid."""
+            for tile in sorted(tiles, key=lambda tile: tile.start.get("M", 0)):
+                if _at(tile, step) and tile.pixels == whole[0].pixels:
+                    c, z, t = (tile.start.get(axis, 0) - self._first[axis] for axis in "CZT")
+                    self._tiles.setdefault((c, z, t), []).append(tile)
 
-    def _look(self, path: Path, xml: ElementTree.Element | None, notes: list[str]) -> Header:
-        ends = {
-            axis: max(tile.start.get(axis, 0) + tile.size.get(axis, 1) for tile in self._tiles) for axis in self._first
-        }
+    def _look(self, path: Path, tiles: list[Tile], xml: ElementTree.Element | None, notes: list[str]) -> Header:
+        ends = {axis: max(tile.start.get(axis, 0) + tile.size.get(axis, 1) for tile in tiles) for axis in self._first}
         sizes = {axis: ends[axis] - self._first[axis] for axis in ends}
-        check_size(path, sizes["Y"], sizes["X"])
-        kinds = {tile.pixels for tile in self._tiles}
-        if len(kinds) > 1 or not kinds <= set(_PIXELS):
+        by_region = all(tile.is_raw or _area(tile) <= _LARGEST_TILE for tile in tiles)
+        area = sum(max(0, _area(tile)) for tile in tiles)
+        check_size(path, sizes["Y"], sizes["X"], by_region and sizes["Y"] * sizes["X"] <= _SPARSEST * area)
+        if max(sizes["C"], sizes["Z"], sizes["T"]) > max(_FEW, len(tiles)):
+            raise damaged(path, "it has fewer tiles than channels, slices or time points")
+        kinds = {tile.pixels for tile in tiles}
+        if len(kinds) > 1 or not kinds <= set(PIXELS):
             raise InputError(f"{path.name} has pixels of an unusual kind ({sorted(kinds)}); export it as OME-TIFF.")
-        dtype = _PIXELS[kinds.pop()]
+        dtype = PIXELS[kinds.pop()]
         photo = bool(dtype.shape) and sizes["C"] == 1
         if dtype.shape and not photo:
             raise InputError(f"{path.name} has several channels of colours; export it as OME-TIFF.")
@@ -101,6 +94,7 @@ class CziSource:
             size_c=sizes["C"],
             size_z=sizes["Z"],
             size_t=sizes["T"],
+            by_region=by_region,
             is_photo=photo,
             channel_names=names,
             channel_colors=colors,
@@ -110,63 +104,77 @@ class CziSource:
 
     def planes(self, z: int, t: int) -> Iterator[NDArray[Any]]:
         """Yield the planes at a slice and time point; photos as (H, W, 3)."""
-        header, first = self.header, self._first
-        for channel in range(header.size_c):
-            at = {"C": channel + first["C"], "Z": z + first["Z"], "T": t + first["T"]}
-            shape = (header.height, header.width, *([3] if header.is_photo else []))
-            with reading(header.path), header.path.open("rb") as file:
-                plane = np.zeros(shape, header.dtype)
-                for tile in self._tiles:
-                    if all(tile.start.get(axis, 0) == step for axis, step in at.items()):
-                        pixels = _decoded(file, tile)[..., :3] if header.is_photo else _decoded(file, tile)
-                        y, x = tile.start["Y"] - first["Y"], tile.start["X"] - first["X"]
-                        plane[y : y + pixels.shape[0], x : x + pixels.shape[1]] = pixels
-            yield plane
+        return self.region(z, t, (0, 0, self.header.width, self.header.height))
+
+    def region(self, z: int, t: int, box: Box) -> Iterator[NDArray[Any]]:
+        """Yield a region of the planes, for which only the tiles that meet it are decoded."""
+        for channel in range(self.header.size_c):
+            tiles = [tile for tile in self._tiles.get((channel, z, t), ()) if tile.is_whole]
+            yield self._laid(tiles, box, 1)
+
+    def reduced(self, z: int, t: int, pixels: int) -> Iterator[NDArray[Any]]:
+        """Yield every n-th pixel of the planes, about so many, from the smallest level of the pyramid that has them.
+
+        Without a pyramid they come from the tiles themselves, each of which is decoded once.
+        """
+        height, width = self.header.height, self.header.width
+        step = every(height * width, pixels)
+        for channel in range(self.header.size_c):
+            levels: dict[int, list[Tile]] = {}
+            for tile in self._tiles.get((channel, z, t), ()):
+                levels.setdefault(1 if tile.is_whole else max(2, tile.reduction), []).append(tile)
+            whole = self._seen(levels.get(1, ()))
+            enough = [n for n, tiles in levels.items() if 1 < n <= step and not (whole & ~self._seen(tiles)).any()]
+            yield self._laid(levels.get(max(enough, default=1), ()), (0, 0, width, height), step)
+
+    def _corner(self, tile: Tile) -> tuple[int, int]:
+        return tile.start["X"] - self._first["X"], tile.start["Y"] - self._first["Y"]
+
+    def _laid(self, tiles: Sequence[Tile], box: Box, step: int) -> NDArray[Any]:
+        """Lay tiles over one another, and return the pixels in a box whose places in the plane are multiples of a step.
+
+        Tiles without such a pixel are not decoded.
+        """
+        header = self.header
+        x0, y0, x1, y1 = (-(-edge // step) for edge in box)
+        with reading(header.path), header.path.open("rb") as file:
+            canvas = np.zeros((y1 - y0, x1 - x0, *([3] if header.is_photo else [])), header.dtype)
+            for tile in tiles:
+                left, top = self._corner(tile)
+                a, b = max(y0, -(-top // step)), min(y1, -(-(top + tile.size["Y"]) // step))
+                c, d = max(x0, -(-left // step)), min(x1, -(-(left + tile.size["X"]) // step))
+                if a >= b or c >= d:
+                    continue
+                pixels, n = decoded(file, tile), tile.reduction
+                part: tuple[slice | NDArray[Any], ...] = slice(a - top, b - top), slice(c - left, d - left)
+                if step > 1:
+                    rows = np.minimum((np.arange(a, b) * step - top) // n, pixels.shape[0] - 1)
+                    columns = np.minimum((np.arange(c, d) * step - left) // n, pixels.shape[1] - 1)
+                    part = np.ix_(rows, columns)
+                canvas[a - y0 : b - y0, c - x0 : d - x0] = pixels[part]
+            return canvas
+
+    def _seen(self, tiles: Sequence[Tile]) -> NDArray[np.bool_]:
+        """Tell which points of an even grid over the plane lie in tiles."""
+        points = np.zeros((_GRID, _GRID), bool)
+        for tile in tiles:
+            left, top = self._corner(tile)
+            x0, x1 = (max(0, math.ceil(x * _GRID / self.header.width - 0.5)) for x in (left, left + tile.size["X"]))
+            y0, y1 = (max(0, math.ceil(y * _GRID / self.header.height - 0.5)) for y in (top, top + tile.size["Y"]))
+            points[y0:y1, x0:x1] = True
+        return points
 
 
-def _segment(file: BinaryIO, place: int, name: bytes) -> int:
-    """Return the number of bytes in the segment at a place, after whose head the file then stands."""
-    file.seek(place)
-    found, allocated, used = struct.unpack("<16sqq", file.read(32))
-    if found.rstrip(b"\0") != name:
-        raise ValueError(f"it has no {name.decode()} where it says")
-    return int(used or allocated)
+def _area(tile: Tile) -> int:
+    return tile.size["X"] * tile.size["Y"]
 
 
-def _positions(path: Path, file: BinaryIO) -> tuple[int, int]:
-    _segment(file, 0, b"ZISRAWFILE")
-    directory, description = struct.unpack("<52xqq", file.read(68))
-    if not directory:
-        raise damaged(path, "it was not closed after recording")
-    return directory, description
+def _at(tile: Tile, step: dict[str, int]) -> bool:
+    return all(tile.start.get(axis, 0) == at for axis, at in step.items())
 
 
-def _tiles(path: Path, file: BinaryIO, directory: int) -> Iterator[_Tile]:
-    _segment(file, directory, b"ZISRAWDIRECTORY")
-    (count,) = struct.unpack("<i124x", file.read(128))
-    length = path.stat().st_size
-    if not 0 <= count * 32 <= length:
-        raise ValueError(f"it cannot have {count} tiles")
-    for _ in range(count):
-        yield _tile(file, length)
-
-
-def _tile(file: BinaryIO, length: int) -> _Tile:
-    schema, pixels, place, _, compression, pyramid, axes = struct.unpack("<2siqiiB5xi", file.read(32))
-    if schema != b"DV" or not 0 <= place < length or not 0 <= axes <= 64:
-        raise ValueError("its list of tiles is damaged")
-    start: dict[str, int] = {}
-    size: dict[str, int] = {}
-    is_whole = pyramid == 0
-    for _ in range(axes):
-        name, begin, extent, _, stored = struct.unpack("<4siifi", file.read(20))
-        axis = name.rstrip(b"\0").decode("ascii")
-        start[axis], size[axis] = begin, extent
-        is_whole &= stored in (0, extent)
-    return _Tile(place, pixels, compression, start, size, is_whole)
-
-
-def _first_scene(path: Path, tiles: list[_Tile]) -> tuple[list[_Tile], list[str]]:
+def _first_scene(path: Path, tiles: list[Tile]) -> tuple[dict[str, int], list[str]]:
+    """Return the step along each further axis that is read, and what to say about the others."""
     notes = []
     scenes = {tile.start.get("S", 0) for tile in tiles}
     if len(scenes) > 1:
@@ -176,61 +184,7 @@ def _first_scene(path: Path, tiles: list[_Tile]) -> tuple[list[_Tile], list[str]
     several = [axis for axis in axes if len(steps[axis]) > 1]
     if several:
         notes.append(f"{path.name} has the axes {', '.join(several)} too, of which the first step is read.")
-    first = {axis: min(steps[axis]) for axis in axes} | {"S": min(scenes)}
-    kept = [tile for tile in tiles if all(tile.start.get(axis, 0) == step for axis, step in first.items())]
-    return sorted(kept, key=lambda tile: tile.start.get("M", 0)), notes
-
-
-def _decoded(file: BinaryIO, tile: _Tile) -> NDArray[Any]:
-    """Return a tile's pixels (h, w) or (h, w, 3 or 4), red first."""
-    kind = _PIXELS[tile.pixels]
-    shape = (tile.size["Y"], tile.size["X"], *kind.shape)
-    if min(shape) < 1:
-        raise ValueError("a tile has no pixels")
-    expected = int(np.prod(shape, dtype=np.int64)) * kind.base.itemsize
-    _segment(file, tile.place, b"ZISRAWSUBBLOCK")
-    metadata, _, size, axes = struct.unpack("<iiq28xi", file.read(48))
-    # The directory entry is repeated here, in a field of at least 240 bytes, and the tile's own XML follows.
-    file.seek(tile.place + 32 + 16 + max(240, 32 + 20 * axes) + metadata)
-    data = file.read(min(size, 2 * expected + 4096))
-    if tile.compression == _JPEG_XR:
-        import imagecodecs
-
-        return np.asarray(imagecodecs.jpegxr_decode(data)).reshape(shape)
-    pixels = np.frombuffer(_unpacked(data, tile.compression, expected), kind.base)
-    if pixels.size * kind.base.itemsize < expected:
-        raise ValueError("a tile is cut off")
-    pixels = pixels[: expected // kind.base.itemsize].reshape(shape)
-    return pixels[..., [2, 1, 0]] if kind.shape else pixels
-
-
-def _unpacked(data: bytes, compression: int, expected: int) -> bytes:
-    import imagecodecs
-
-    if compression == _RAW:
-        return data
-    if compression == _LZW:
-        return bytes(imagecodecs.lzw_decode(data, out=expected))
-    if compression == _ZSTD:
-        return bytes(imagecodecs.zstd_decode(data, out=expected))
-    if compression != _ZSTD_PACKED:
-        raise ValueError(f"it is compressed in an unknown way ({compression})")
-    # The head is its own length, and when that is 3, a 1 and whether low and high bytes are apart.
-    head = data[0]
-    plain = bytes(imagecodecs.zstd_decode(data[head:], out=expected))
-    if head == 3 and data[1] == 1 and data[2] & 1:
-        return np.frombuffer(plain, np.uint8).reshape(2, -1).T.tobytes()
-    return plain
-
-
-def _xml(file: BinaryIO, place: int) -> ElementTree.Element | None:
-    """Return the file's description, None when there is none or it makes no sense: the pixels do without it."""
-    try:
-        _segment(file, place, b"ZISRAWMETADATA")
-        (size,) = struct.unpack("<i252x", file.read(256))
-        return ElementTree.fromstring(file.read(min(max(size, 0), _MOST_XML)))
-    except (OSError, ValueError, struct.error, ElementTree.ParseError):
-        return None
+    return {axis: min(steps[axis]) for axis in axes} | {"S": min(scenes)}, notes
 
 
 def _size(xml: ElementTree.Element | None) -> PixelSize | None:

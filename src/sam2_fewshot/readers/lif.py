@@ -1,4 +1,4 @@
-"""Leica LIF, read by liffile (extra "lif"), one frame at a time."""
+"""Leica LIF: liffile (extra "lif") says what is where, and regions of the planes are read by memory map."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sam2_fewshot.errors import InputError
+from sam2_fewshot.readers.lif_layout import layout_of
 from sam2_fewshot.readers.pixel_size import pixel_size
-from sam2_fewshot.readers.source import Header, check_kind, check_size, damaged, reading
+from sam2_fewshot.readers.source import Header, check_kind, check_size, damaged, every, reading
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sam2_fewshot.records import PixelSize
+    from sam2_fewshot.records import Box, PixelSize
 
 _KNOWN = frozenset("TZCYXS")
 _SHOWN = 5
@@ -34,7 +35,7 @@ _COLORS = {
 
 
 class LifSource:
-    """The first image of a LIF file; a :class:`~sam2_fewshot.readers.source.PixelSource`.
+    """The first image of a LIF file; a :class:`~sam2_fewshot.readers.source.RegionSource`.
 
     Parameters
     ----------
@@ -48,29 +49,50 @@ class LifSource:
     """
 
     def __init__(self, path: Path) -> None:
-        with reading(path), _opened(path) as image:
-            self.header = _look(path, *image)
+        with reading(path), _opened(path) as (image, names):
+            self._layout = layout_of(path, image)
+            self.header = _look(path, image, names, self._layout is not None)
 
     def planes(self, z: int, t: int) -> Iterator[NDArray[Any]]:
         """Yield the planes at a slice and time point; photos as (H, W, 3)."""
+        return self.region(z, t, (0, 0, self.header.width, self.header.height))
+
+    def region(self, z: int, t: int, box: Box) -> Iterator[NDArray[Any]]:
+        """Yield a region of the planes, from a memory map where the file says where they lie."""
+        return self._read(z, t, box, 1)
+
+    def reduced(self, z: int, t: int, pixels: int) -> Iterator[NDArray[Any]]:
+        """Yield every n-th pixel of the planes each way, about so many."""
+        height, width = self.header.height, self.header.width
+        return self._read(z, t, (0, 0, width, height), every(height * width, pixels))
+
+    def _read(self, z: int, t: int, box: Box, step: int) -> Iterator[NDArray[Any]]:
+        x0, y0, x1, y1 = box
+        for channel in range(self.header.size_c):
+            with reading(self.header.path):
+                plane = self._frame(z, t, channel) if self._layout is None else self._layout.plane(z, t, channel)
+                pixels = np.array(plane[y0:y1:step, x0:x1:step], plane.dtype.newbyteorder("="), order="C")
+            yield pixels
+
+    def _frame(self, z: int, t: int, channel: int) -> NDArray[Any]:
+        """Have liffile read a plane."""
         header = self.header
-        with reading(header.path), _opened(header.path) as (image, _):
-            for channel in range(header.size_c):
-                at = {"Z": z, "T": t, "C": channel}
-                pixels = np.asarray(image.frame(**{axis: step for axis, step in at.items() if axis in image.sizes}))
-                if header.is_photo:
-                    pixels = pixels[..., :3]
-                expected = (header.height, header.width)
-                if pixels.shape[:2] != expected or pixels.ndim != (3 if header.is_photo else 2):
-                    raise ValueError("its frames are laid out in an unusual way")
-                yield np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("="))
+        at = {"Z": z, "T": t, "C": channel}
+        with _opened(header.path) as (image, _):
+            pixels = np.asarray(image.frame(**{axis: step for axis, step in at.items() if axis in image.sizes}))
+        if header.is_photo:
+            pixels = pixels[..., :3]
+        expected = (header.height, header.width)
+        if pixels.shape[:2] != expected or pixels.ndim != (3 if header.is_photo else 2):
+            raise ValueError("its frames are laid out in an unusual way")
+        return pixels
 
 
-def _look(path: Path, image: Any, names: list[str]) -> Header:
+def _look(path: Path, image: Any, names: list[str], by_region: bool) -> Header:
     sizes = {str(axis): int(n) for axis, n in image.sizes.items()}
     if "Y" not in sizes or "X" not in sizes:
         raise damaged(path, f"its first image has the axes {''.join(sizes)[:20]}")
-    check_size(path, sizes["Y"], sizes["X"])
+    check_size(path, sizes["Y"], sizes["X"], by_region)
     dtype = np.dtype(image.dtype)
     check_kind(path, dtype)
     photo = sizes.get("S", 1) in (3, 4)
@@ -94,6 +116,7 @@ def _look(path: Path, image: Any, names: list[str]) -> Header:
         size_c=count,
         size_z=sizes.get("Z", 1),
         size_t=sizes.get("T", 1),
+        by_region=by_region,
         is_photo=photo and count == 1,
         channel_names=channels,
         channel_colors=tuple(_COLORS.get((name or "").lower()) for name in channels),

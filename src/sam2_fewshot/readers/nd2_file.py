@@ -1,4 +1,8 @@
-"""Nikon ND2, read by nd2 (extra "nd2"), one frame at a time."""
+"""Nikon ND2, read by nd2 (extra "nd2").
+
+Of a frame that is not compressed only the region is read, through the file's memory map. Compressed frames
+(by zlib, and by JPEG 2000 in old files) are in one piece, so they are read whole.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ import numpy as np
 
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.readers.pixel_size import pixel_size
-from sam2_fewshot.readers.source import Header, check_kind, check_size, reading
+from sam2_fewshot.readers.source import Header, check_kind, check_size, every, reading
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,13 +21,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sam2_fewshot.records import PixelSize
+    from sam2_fewshot.records import Box, PixelSize
 
 _KNOWN = frozenset("PTZCYXS")
 
 
 class Nd2Source:
-    """The first position of an ND2 file; a :class:`~sam2_fewshot.readers.source.PixelSource`.
+    """The first position of an ND2 file; a :class:`~sam2_fewshot.readers.source.RegionSource`.
 
     Parameters
     ----------
@@ -48,16 +52,30 @@ class Nd2Source:
 
     def planes(self, z: int, t: int) -> Iterator[NDArray[Any]]:
         """Yield the planes at a slice and time point; photos as (H, W, 3)."""
+        return self.region(z, t, (0, 0, self.header.width, self.header.height))
+
+    def region(self, z: int, t: int, box: Box) -> Iterator[NDArray[Any]]:
+        """Yield a region of the planes, from the memory map of an uncompressed file."""
+        return self._read(z, t, box, 1)
+
+    def reduced(self, z: int, t: int, pixels: int) -> Iterator[NDArray[Any]]:
+        """Yield every n-th pixel of the planes each way, about so many."""
+        height, width = self.header.height, self.header.width
+        return self._read(z, t, (0, 0, width, height), every(height * width, pixels))
+
+    def _read(self, z: int, t: int, box: Box, step: int) -> Iterator[NDArray[Any]]:
         header = self.header
+        x0, y0, x1, y1 = box
         with reading(header.path), _opened(header.path) as file:
             number = self._frames.get((z, t))
             if number is None:
                 raise ValueError(f"it lacks slice {z + 1} at time {t + 1}")
             channels = 1 if header.is_photo else header.size_c // self._components
             shape = channels, header.height, header.width, self._components
-            pixels = np.asarray(file.read_frame(number)).reshape(shape)
+            pixels = np.asarray(file.read_frame(number)).reshape(shape)[:, y0:y1:step, x0:x1:step]
             planes = [pixels[0, ..., :3]] if header.is_photo else [p[..., s] for p in pixels for s in range(shape[3])]
-            copies = [np.ascontiguousarray(plane, plane.dtype.newbyteorder("=")).copy() for plane in planes]
+            # The file's memory map ends with it, and nd2 does not know who still looks into it.
+            copies = [np.array(plane, plane.dtype.newbyteorder("="), order="C") for plane in planes]
         yield from copies
 
 
@@ -65,10 +83,13 @@ def _look(path: Path, file: Any) -> tuple[Header, int]:
     """Return the header and the number of components of a channel."""
     sizes = {str(axis): int(n) for axis, n in file.sizes.items()}
     height, width = sizes.get("Y", 0), sizes.get("X", 0)
-    check_size(path, height, width)
     dtype = np.dtype(file.dtype)
-    check_kind(path, dtype)
     components, channels = sizes.get("S", 1), sizes.get("C", 1)
+    by_region = not file.is_legacy and file.attributes.compressionType in (None, "none")
+    # A size that was made up is not believed.
+    frame = height * width * components * channels * dtype.itemsize
+    check_size(path, height, width, by_region and frame <= path.stat().st_size)
+    check_kind(path, dtype)
     photo = components in (3, 4) and channels == 1
     notes = []
     if sizes.get("P", 1) > 1:
@@ -86,6 +107,7 @@ def _look(path: Path, file: Any) -> tuple[Header, int]:
         size_c=count,
         size_z=sizes.get("Z", 1),
         size_t=sizes.get("T", 1),
+        by_region=by_region,
         is_photo=photo,
         channel_names=names,
         channel_colors=colors,

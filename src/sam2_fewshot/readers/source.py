@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import re
 import stat
 from contextlib import contextmanager
@@ -129,7 +130,16 @@ class RegionSource(PixelSource, Protocol):
         ...
 
     def reduced(self, z: int, t: int, pixels: int) -> Iterator[NDArray[Any]] | None:
-        """Return the planes at a lower resolution that the file has anyway, with at least so many pixels; else None."""
+        """Return the planes at a lower resolution, which the file has anyway or gives without much work; else None.
+
+        Parameters
+        ----------
+        z, t
+            Slice and time point.
+        pixels
+            About so many are wanted of each plane: at least, from a level of a pyramid, else every n-th pixel, each
+            way, with the n that :func:`~sam2_fewshot.composite.contrast` would choose.
+        """
         ...
 
 
@@ -218,6 +228,19 @@ def check_size(path: Path, height: int, width: int, by_region: bool = False) -> 
             f"{path.name} says it is {width:,} × {height:,} px; planes of up to {MAX_PLANE_PIXELS:,} px can be read. "
             "Cut it into smaller images, or save it as a tiled TIFF or OME-Zarr, of which regions can be read."
         )
+
+
+def every(size: int, pixels: int) -> int:
+    """Return the n for which every n-th pixel each way is about so many of a plane; at least 1.
+
+    Parameters
+    ----------
+    size
+        Pixels of the plane.
+    pixels
+        How many of them are wanted at most, but for the rest of a division.
+    """
+    return max(1, math.ceil(math.sqrt(size / pixels)))
 
 
 def check_kind(path: Path, dtype: np.dtype[Any]) -> None:
