@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import pytest
 import shapely
 
 from sam2_fewshot import Exemplar, Settings
 from sam2_fewshot.parts import parts_of, shown_parts
 from sam2_fewshot.records import Frame
+
+if TYPE_CHECKING:
+    import pytest
 
 
 class Told:
@@ -33,8 +37,8 @@ def test_what_is_learned_of_a_large_frame_does_not_depend_on_the_memory(monkeypa
     results = [parts_of(exemplars, Settings(), most, Told()) for most in (10**9, 100_000)]
     for digest, shape, (part,) in results:
         assert shape == (300, 400)
-        assert part.window == (40, 60, 171, 189)  # six times the longer side on each side, and a pixel for the end
-        assert np.array_equal(part.frame.pixels, FRAME[60:189, 40:171])
+        assert part.window == (34, 54, 177, 195)  # six times its longer side, 11 px, on each side
+        assert np.array_equal(part.frame.pixels, FRAME[54:195, 34:177])
         assert digest == results[0][0]
     monkeypatch.setattr("sam2_fewshot.parts._WHOLE", 120_000)
     digest, _, (part,) = parts_of(exemplars, Settings(), 10**9, Told())
