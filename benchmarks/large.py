@@ -1,11 +1,12 @@
 """Large images: memory and time by area, and whether a cut of one gives the same objects alone.
 
-    python benchmarks/large.py --data DIR [--megapixels 1 4 16 64] [--max-memory GB] [--out FILE]
+    python benchmarks/large.py --data DIR [--megapixels 1 4 16 64] [--enlarge 1] [--max-memory GB] [--out FILE]
 
 `DIR` holds real images in folders, each with a label image ``NAME_labels.png`` beside it, such as the dsb2018 frames.
 They are laid side by side, turned at random, to an RGB picture of any size, which is written as OME-Zarr and as
 pyramidal TIFF and searched by ``sam2-fewshot segment`` in a process of its own with the embedded checkpoint. Objects
-that are cut at the seams of the mosaic are part of it.
+that are cut at the seams of the mosaic are part of it. Enlarged twice, the nuclei of the dsb2018 frames are 40 px wide,
+as on a slide scanned at 40×.
 """
 
 from __future__ import annotations
@@ -38,13 +39,15 @@ CUT = 2048
 EXAMPLES = 10
 
 
-def tiles(folder: Path) -> list[tuple[NDArray[np.uint8], NDArray[np.integer[Any]]]]:
-    """Return RGB tiles of 256 × 256 px with their labels, at most eight."""
+def tiles(folder: Path, enlarge: int = 1) -> list[tuple[NDArray[np.uint8], NDArray[np.integer[Any]]]]:
+    """Return RGB tiles of 256 × 256 px with their labels, at most eight, each pixel of them enlarged."""
     found = []
     for path in sorted(folder.rglob("*_labels.png")):
         image = Image.open(path.with_name(path.name.replace("_labels", "")))
         if image.size == (TILE, TILE):
-            found.append((np.asarray(image.convert("RGB")), np.asarray(Image.open(path))))
+            size = (enlarge * TILE, enlarge * TILE)
+            rgb = image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
+            found.append((np.asarray(rgb), np.asarray(Image.open(path).resize(size, Image.Resampling.NEAREST))))
     return found[:8]
 
 
@@ -53,6 +56,7 @@ class Mosaic:
 
     def __init__(self, parts: list[tuple[NDArray[np.uint8], NDArray[np.integer[Any]]]], side: int) -> None:
         self.parts, self.side = parts, side
+        self.size = len(parts[0][0])
 
     def tile(self, row: int, column: int) -> NDArray[np.uint8]:
         """Return one tile."""
@@ -63,10 +67,10 @@ class Mosaic:
 
     def rows(self) -> Iterator[NDArray[np.uint8]]:
         """Yield strips (256, side, 3), the last one cut."""
-        count = -(-self.side // TILE)
+        count = -(-self.side // self.size)
         for row in range(count):
             strip = np.concatenate([self.tile(row, column) for column in range(count)], axis=1)
-            yield strip[: min(TILE, self.side - row * TILE), : self.side]
+            yield strip[: min(self.size, self.side - row * self.size), : self.side]
 
     def write_zarr(self, path: Path) -> None:
         """Write an OME-Zarr 0.5 with three levels."""
@@ -78,7 +82,7 @@ class Mosaic:
             for n in range(3)
         ]
         for number, strip in enumerate(self.rows()):
-            top = number * TILE
+            top = number * self.size
             for n, level in enumerate(levels):
                 level[:, top // 4**n : top // 4**n + len(strip[:: 4**n])] = np.moveaxis(strip[:: 4**n, :: 4**n], -1, 0)
         axes = [{"name": "c", "type": "channel"}, *({"name": axis, "type": "space"} for axis in "yx")]
@@ -96,16 +100,18 @@ class Mosaic:
 
     def write_tiff(self, path: Path) -> None:
         """Write a pyramidal TIFF of JPEG-free tiles with one smaller level."""
-        count = -(-self.side // TILE)
+        count = -(-self.side // self.size)
 
         def parts(step: int) -> Iterator[NDArray[np.uint8]]:
-            for row in range(0, count, step):
-                for column in range(0, count, step):
-                    block = np.zeros((TILE * step, TILE * step, 3), np.uint8)
-                    for a in range(row, min(row + step, count)):
-                        for b in range(column, min(column + step, count)):
-                            y, x = (a - row) * TILE, (b - column) * TILE
-                            block[y : y + TILE, x : x + TILE] = self.tile(a, b)
+            height = step * TILE
+            for y in range(0, self.side, height):
+                rows = range(y // self.size, min(-(-(y + height) // self.size), count))
+                band = np.concatenate([np.concatenate([self.tile(a, b) for b in range(count)], 1) for a in rows])
+                band = band[y - rows[0] * self.size :][:height]
+                for x in range(0, self.side, height):
+                    block = np.zeros((height, height, 3), np.uint8)
+                    piece = band[:, x : x + height]
+                    block[: len(piece), : piece.shape[1]] = piece
                     yield np.ascontiguousarray(block[::step, ::step])
 
         options: dict[str, Any] = {"tile": (TILE, TILE), "photometric": "rgb", "compression": "zlib", "dtype": np.uint8}
@@ -119,7 +125,7 @@ class Mosaic:
         labels = self.parts[0][1]
         numbers = [n for n in np.unique(labels) if n]
         masks = [crop_to_object(labels == n) for n in numbers]
-        inside = [m for m in masks if min(m.box[:2]) > 0 and max(m.box[2:]) < TILE]
+        inside = [m for m in masks if min(m.box[:2]) > 0 and max(m.box[2:]) < self.size]
         features = [
             {"type": "Feature", "geometry": shapely.geometry.mapping(mask_to_polygon(mask)), "properties": {}}
             for mask in inside[:EXAMPLES]
@@ -180,11 +186,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--megapixels", type=float, nargs="+", default=[1, 4, 16, 64])
+    parser.add_argument("--enlarge", type=int, default=1)
     parser.add_argument("--max-memory", type=float, default=0)
     parser.add_argument("--formats", nargs="+", default=["zarr", "tiff"])
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    parts = tiles(arguments.data)
+    parts = tiles(arguments.data, arguments.enlarge)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
