@@ -68,6 +68,7 @@ class FewShotSegmenter:
 
     Examples
     --------
+    >>> from sam2_fewshot import Exemplar, FewShotSegmenter
     >>> segmenter = FewShotSegmenter("sam2.1_hiera_micro.pt")  # doctest: +SKIP
     >>> segmenter.fit([Exemplar(image=image, mask=mask) for mask in masks])  # doctest: +SKIP
     >>> detections = segmenter.segment(image)  # doctest: +SKIP

@@ -6,6 +6,7 @@ from scipy import ndimage
 
 from sam2_fewshot.geometry.outlines import crop_to_object
 from sam2_fewshot.geometry.overlap import mask_iou
+from sam2_fewshot.methods.guided.model import local_mean
 from sam2_fewshot.proposals.components import component_candidates, cut_levels
 from sam2_fewshot.proposals.dense_map import LEVELS, MAPS, averaged, cells_of, learn_pixels
 from sam2_fewshot.similarity.descriptors import DESCRIPTORS, FrameMaps, describe
@@ -23,6 +24,19 @@ def test_touching_objects_are_proposed_together_and_apart() -> None:
     found = component_candidates([(plane, np.array([0.5]))], 24.0, (100, 2000))
     for truth in (left, right, left | right):
         assert max(mask_iou(mask, crop_to_object(truth)) for mask in found) > 0.85
+
+
+def test_what_touches_is_split_alike_wherever_it_lies() -> None:
+    left, right, plane = two_touching_discs()
+    wide = np.zeros((plane.shape[0] + 40, plane.shape[1] + 300), np.float32)
+    wide[31 : 31 + plane.shape[0], 253 : 253 + plane.shape[1]] = plane
+    wide[2:6, 2:100] = 1.0  # something else, of another width
+    levels = np.array([0.5])
+    near = component_candidates([(plane, levels)], 24.0, (50.0, 5000.0))
+    far = component_candidates([(wide, levels)], 24.0, (50.0, 5000.0))
+    there = [(mask.x0 - 253, mask.y0 - 31, mask.data.tolist()) for mask in far if mask.x0 > 200]
+    assert [(mask.x0, mask.y0, mask.data.tolist()) for mask in near] == there
+    assert len(there) == 3
 
 
 def test_holes_are_filled_and_sizes_kept_to() -> None:
@@ -185,3 +199,13 @@ def test_the_regression_is_that_of_its_definition() -> None:
 def test_rows_of_one_kind_are_no_accident() -> None:
     fitted = fit_logistic(np.ones((4, 2)), np.ones(4, bool), np.ones(4))
     assert np.isfinite(fitted.log_odds(np.ones((1, 2)))).all()
+
+
+@pytest.mark.parametrize("sigma", [1.5, 24.0, 50.0])
+def test_a_wide_mean_is_that_of_the_gaussian(sigma: float) -> None:
+    plane = np.random.default_rng(2).normal(size=(301, 210)).astype(np.float32) + np.linspace(
+        0, 5, 210, dtype=np.float32
+    )
+    expected = ndimage.gaussian_filter(plane, sigma)
+    assert np.abs(local_mean(plane, sigma) - expected).max() < 0.02 * np.ptp(plane)
+    assert local_mean(plane, sigma).dtype == np.float32

@@ -15,16 +15,19 @@ from scipy import ndimage
 from skimage.feature import peak_local_max
 from skimage.segmentation import watershed
 
+from sam2_fewshot.geometry.sheets import sheets, starts_of
 from sam2_fewshot.records import InstanceMask
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
 _LEVELS = 14
 _SPLIT_EVERY = 3
 """Splitting costs more than labelling, and neighbouring levels split alike."""
+_SHEET = 1 << 20
+"""Pixels that are split at a time."""
 _SAME_AREA = 0.04
 """Components with the same bounding box whose areas differ by less than this share are taken as one."""
 
@@ -63,43 +66,102 @@ def component_candidates(
     areas
         Smallest and largest area of a candidate in pixels.
     """
-    seen: set[tuple[int, ...]] = set()
-    found: list[InstanceMask] = []
+    collected: _Collected | None = None
     for plane, levels in maps:
+        shape = (plane.shape[0], plane.shape[1])
+        collected = collected or _Collected(areas, shape)
+        whole = np.arange(shape[0]), np.zeros(shape[0], np.int64)
         for number, level in enumerate(levels):
-            above = plane > level
-            if not above.any():
-                continue
-            _collect(ndimage.label(above)[0], areas, seen, found)
+            labels = ndimage.label(plane > level)[0]
+            collected.add(labels, *whole)
             if number % _SPLIT_EVERY == 0:
-                _collect(_split(above, diameter), areas, seen, found)
-    return found
+                for sheet in _split(labels, areas, diameter):
+                    collected.add(*sheet)
+    return collected.found if collected else []
 
 
-def _split(above: NDArray[np.bool_], diameter: float) -> NDArray[Any]:
-    """Label a mask (H, W), touching objects apart."""
-    depth = ndimage.gaussian_filter(ndimage.distance_transform_edt(above), max(1.0, diameter / 12))
-    peaks = peak_local_max(  # type: ignore[no-untyped-call]
-        depth, min_distance=max(1, int(diameter / 2.5)), labels=above.astype(np.int32), exclude_border=False
-    )
-    seeds = np.zeros(above.shape, np.int32)
-    seeds[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
-    labels: NDArray[Any] = watershed(-depth, seeds, mask=above)  # type: ignore[no-untyped-call]
-    return labels
+class _Sheet:
+    """Components of a plane apart from one another, those that may be several objects.
+
+    Parameters
+    ----------
+    labels
+        Integer (H, W).
+    chosen
+        Numbers of the components, with where they lie.
+    margin
+        Pixels around each.
+    """
+
+    def __init__(self, labels: NDArray[Any], chosen: Sequence[tuple[int, tuple[slice, slice]]], margin: int) -> None:
+        heights = np.array([rows.stop - rows.start for _, (rows, _) in chosen]) + 2 * margin
+        width = max(columns.stop - columns.start for _, (_, columns) in chosen) + 2 * margin
+        starts = starts_of(heights)
+        self.above = np.zeros((int(heights.sum()), width), bool)
+        for (number, (rows, columns)), start in zip(chosen, starts, strict=True):
+            inside = labels[rows, columns] == number
+            height, across = inside.shape
+            self.above[start + margin : start + margin + height, margin : margin + across] = inside
+        # Of each row of the sheet: its row in the plane, and the plane's column at which the sheet's first one lies.
+        corners = np.array([(rows.start, columns.start) for _, (rows, columns) in chosen]) - margin
+        owner = np.repeat(np.arange(len(chosen)), heights)
+        self.rows = np.arange(len(owner)) - starts[owner] + corners[owner, 0]
+        self.columns = corners[owner, 1]
 
 
-def _collect(
-    labels: NDArray[Any], areas: tuple[float, float], seen: set[tuple[int, ...]], found: list[InstanceMask]
-) -> None:
+def _split(
+    labels: NDArray[Any], areas: tuple[float, float], diameter: float
+) -> Iterator[tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int64]]]:
+    """Label what touches within components apart.
+
+    Each component is split by itself, so that the result does not depend on what lies around it, and empty ground
+    costs nothing. Yields sheets of labels, with the plane's row and first column of each of their rows.
+    """
+    sigma, apart = max(1.0, diameter / 12), max(1, int(diameter / 2.5))
+    margin = max(int(4 * sigma), apart // 2) + 1
     sizes = np.bincount(labels.ravel())
-    for number, place in enumerate(ndimage.find_objects(labels), 1):
-        # find_objects has None for a number that no pixel carries; labels have no gaps, but watersheds may.
-        if not place or not areas[0] <= sizes[number] <= areas[1]:
-            continue
-        data = ndimage.binary_fill_holes(labels[place] == number)
-        area = int(np.count_nonzero(data))
-        rows, columns = place
-        key = (rows.start, rows.stop, columns.start, columns.stop, int(np.log(area) / _SAME_AREA))
-        if area <= areas[1] and key not in seen:
-            seen.add(key)
-            found.append(InstanceMask(data, columns.start, rows.start, (labels.shape[0], labels.shape[1])))
+    places = enumerate(ndimage.find_objects(labels), 1)
+    # What is smaller has no room for two.
+    chosen = [(number, place) for number, place in places if place and sizes[number] >= 2 * areas[0]]
+    shapes = np.array([[axis.stop - axis.start for axis in place] for _, place in chosen], int).reshape(-1, 2)
+    for here in sheets(shapes + 2 * margin, _SHEET):
+        sheet = _Sheet(labels, [chosen[i] for i in here], margin)
+        depth = ndimage.gaussian_filter(ndimage.distance_transform_edt(sheet.above), sigma)
+        peaks = peak_local_max(  # type: ignore[no-untyped-call]
+            depth, min_distance=apart, labels=sheet.above.astype(np.int32), exclude_border=False
+        )
+        seeds = np.zeros(sheet.above.shape, np.int32)
+        seeds[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
+        yield watershed(-depth, seeds, mask=sheet.above), sheet.rows, sheet.columns  # type: ignore[no-untyped-call]
+
+
+class _Collected:
+    """Candidates so far, each once.
+
+    Parameters
+    ----------
+    areas
+        Smallest and largest area in pixels.
+    shape
+        ``(height, width)`` of the frame.
+    """
+
+    def __init__(self, areas: tuple[float, float], shape: tuple[int, int]) -> None:
+        self.found: list[InstanceMask] = []
+        self._areas, self._shape = areas, shape
+        self._seen: set[tuple[int, ...]] = set()
+
+    def add(self, labels: NDArray[Any], rows: NDArray[np.int64], columns: NDArray[np.int64]) -> None:
+        """Take the components of a plane or a sheet; `rows` and `columns` are as :func:`_split` gives them."""
+        sizes = np.bincount(labels.ravel())
+        for number, place in enumerate(ndimage.find_objects(labels), 1):
+            # find_objects has None for a number that no pixel carries; labels have no gaps, but watersheds may.
+            if not place or not self._areas[0] <= sizes[number] <= self._areas[1]:
+                continue
+            data = ndimage.binary_fill_holes(labels[place] == number)
+            area = int(np.count_nonzero(data))
+            y, x = int(rows[place[0].start]), int(columns[place[0].start]) + place[1].start
+            key = (x, y, *data.shape, int(np.log(area) / _SAME_AREA))
+            if area <= self._areas[1] and key not in self._seen:
+                self._seen.add(key)
+                self.found.append(InstanceMask(data, x, y, self._shape))

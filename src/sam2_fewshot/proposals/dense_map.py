@@ -245,7 +245,7 @@ def dense_maps(
         embeddings.append(embedding)
         for number, each in enumerate(learned):
             cells[number, :, rows, columns] = each.apply(features)
-    planes = [_enlarge(plane, shape, side / per_tile) for plane in cells.reshape(-1, *cells.shape[2:])]
+    planes = [enlarge(plane, shape, side / per_tile) for plane in cells.reshape(-1, *cells.shape[2:])]
     return np.stack(planes).reshape(len(learned), MAPS, *shape), embeddings
 
 
@@ -274,7 +274,7 @@ def _discriminant(objects: NDArray[np.float32], ground: NDArray[np.float32], shr
     return direction
 
 
-def _enlarge(plane: NDArray[np.float32], shape: tuple[int, int], cell: float) -> NDArray[np.float32]:
+def enlarge(plane: NDArray[np.float32], shape: tuple[int, int], cell: float) -> NDArray[np.float32]:
     """Interpolate a map of cells, each `cell` pixels wide, bilinearly to a frame's pixels."""
     rows = (np.arange(shape[0]) + 0.5) / cell - 0.5
     columns = (np.arange(shape[1]) + 0.5) / cell - 0.5
