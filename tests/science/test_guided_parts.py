@@ -27,7 +27,7 @@ def test_touching_objects_are_proposed_together_and_apart() -> None:
 
 
 def test_what_touches_is_split_alike_wherever_it_lies() -> None:
-    left, right, plane = two_touching_discs()
+    _, _, plane = two_touching_discs()
     wide = np.zeros((plane.shape[0] + 40, plane.shape[1] + 300), np.float32)
     wide[31 : 31 + plane.shape[0], 253 : 253 + plane.shape[1]] = plane
     wide[2:6, 2:100] = 1.0  # something else, of another width
