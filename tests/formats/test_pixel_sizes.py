@@ -5,9 +5,10 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import tifffile
+import zarr
 
 from sam2_fewshot.readers import open_images
-from sam2_fewshot.readers.pixel_size import pixel_size, tiff_pixel_size
+from sam2_fewshot.readers.pixel_size import pixel_size, tiff_pixel_size, zarr_pixel_size
 from sam2_fewshot.records import PixelSize
 from sam2_fewshot.settings import Settings
 
@@ -75,3 +76,49 @@ def test_lsm_and_damaged_metadata():
     assert tiff_pixel_size(Told()) is None
     Told.ome_metadata = "<OME"
     assert tiff_pixel_size(Told()) is None
+
+
+def told_by_zarr(units, *scales, axes="zyx", whole=None):
+    named = [{"name": axis, **({"unit": unit} if unit else {})} for axis, unit in zip(axes, units, strict=True)]
+    datasets = [
+        {"path": str(n), "coordinateTransformations": [{"type": "scale", "scale": scale}]}
+        for n, scale in enumerate(scales)
+    ]
+    over = {} if whole is None else {"coordinateTransformations": [{"type": "scale", "scale": whole}]}
+    return {"axes": named, "datasets": datasets, **over}
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        (told_by_zarr(["micrometer"] * 3, [2, 0.5, 0.25], [2, 1, 0.5]), PixelSize(0.25, 0.5, 2)),
+        (told_by_zarr(["millimeter", "nanometer", "micrometer"], [0.001, 500, 0.25]), PixelSize(0.25, 0.5, 1)),
+        (told_by_zarr(["", "nanometer", "nanometer"], [3, 500, 250]), PixelSize(0.25, 0.5)),
+        (told_by_zarr(["micrometer"] * 3, [1, 1, 1], whole=[3, 0.5, 0.25]), PixelSize(0.25, 0.5, 3)),
+        (told_by_zarr(["micrometer"] * 3, [2, 0.5, 2], whole=[3, 0.5, 0.25]), PixelSize(0.5, 0.25, 6)),
+        (told_by_zarr([""] * 3, [2, 0.5, 0.25]), None),
+        (told_by_zarr(["micrometer", "micrometer", ""], [2, 0.5, 0.25]), None),
+        (told_by_zarr(["micrometer", "second", "second"], [2, 0.5, 0.25]), None),
+        (told_by_zarr(["micrometer"] * 3, [2, 0.5]), None),
+        (told_by_zarr(["micrometer"] * 3, [2, 0.5, "wide"]), None),
+        (told_by_zarr(["micrometer"] * 3, [2, 0.5, 10**400]), None),
+        (told_by_zarr(["micrometer"] * 3, [2, -1, 1]), None),
+        ({**told_by_zarr(["micrometer"] * 3), "datasets": [{"path": "0"}]}, None),
+        ({"axes": ["y", "x"], "datasets": [{"path": "0"}]}, None),
+        ({"datasets": [{"path": "0"}]}, None),
+        (3, None),
+    ],
+)
+def test_scales_of_ome_zarr(told, expected):
+    assert zarr_pixel_size(told) == expected
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_ome_zarr(tmp_path, version):
+    group = zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=version)
+    for level in range(2):
+        group.create_array(str(level), data=PLANE[None, :: 2**level, :: 2**level])
+    units = ["micrometer", "nanometer", "nanometer"]
+    told = {"multiscales": [told_by_zarr(units, [2, 500, 250], [2, 1000, 500])]}
+    group.attrs.update({"ome": {"version": "0.5", **told}} if version == 3 else told)
+    assert size_of(tmp_path / "a.zarr") == PixelSize(0.25, 0.5, 2)

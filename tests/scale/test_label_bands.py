@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
+import tracemalloc
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import tifffile
+import zarr
 
 from sam2_fewshot.geometry.outlines import mask_to_polygon
 from sam2_fewshot.records import Detection, InstanceMask, Location
-from sam2_fewshot.writers import label_bands
+from sam2_fewshot.writers import label_bands, ome_zarr
 from sam2_fewshot.writers import labels as labels_module
 from sam2_fewshot.writers.label_bands import Bands
 from sam2_fewshot.writers.labels import label_files, paint
+from sam2_fewshot.writers.ome_zarr import zarr_file
 from sam2_fewshot.writers.record import FrameRecord
 
 if TYPE_CHECKING:
@@ -49,6 +53,22 @@ def test_bands_are_the_parts_of_the_whole(seed: int, monkeypatch: pytest.MonkeyP
     assert np.array_equal(np.concatenate(list(Bands(found, SHAPE))), paint(found, SHAPE))
 
 
+@pytest.mark.parametrize("rows", [1, 7, 90, 200])
+def test_bands_may_have_any_height(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(label_bands, "_COUNTED", 1000)
+    found = crowd()
+    bands = list(Bands(found, SHAPE).of(rows))
+    assert len(bands[0]) == min(rows, SHAPE[0])
+    assert np.array_equal(np.concatenate(bands), paint(found, SHAPE))
+
+
+def test_scores_that_are_no_numbers_count_alike() -> None:
+    found = crowd(40)
+    for number, score in enumerate((math.nan, math.inf, -math.inf) * 6):
+        object.__setattr__(found[2 * number], "score", score)
+    assert np.array_equal(np.concatenate(list(Bands(found, SHAPE))), paint(found, SHAPE))
+
+
 def test_nothing_found_is_empty_bands() -> None:
     assert not np.concatenate(list(Bands([], SHAPE))).any()
 
@@ -66,3 +86,37 @@ def test_a_large_file_is_tiled_and_holds_the_same(times: int, tmp_path: Path, mo
         pixels = tif.asarray().reshape(times, *SHAPE)
     assert np.array_equal(pixels[0], paint(found, SHAPE))
     assert not pixels[1:].any()
+
+
+@pytest.mark.parametrize("chunk", [16, 13, 1024])
+def test_an_ome_zarr_in_bands_holds_the_same(chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ome_zarr, "_CHUNK", chunk)
+    first, second = crowd(seed=1), crowd(seed=2)
+    with zarr_file(tmp_path / "a.zarr", [], FrameRecord("a", "a", Location(), SHAPE, 1, 2, tuple(first))) as add:
+        for time, found in enumerate((first, second)):
+            add(FrameRecord("a", "a", Location(0, 0, time), SHAPE, 1, 2, tuple(found)))
+    planes = [paint(found, SHAPE) for found in (first, second)]
+    planes[1][planes[1] > 0] += len(first)
+    group = zarr.open_group(tmp_path / "a.zarr" / "labels" / "objects", mode="r")
+    levels = sorted(group.array_keys())
+    assert len(levels) == (1 if chunk > 130 else 5)
+    for level in levels:
+        step = 2 ** int(level)
+        for time, plane in enumerate(planes):
+            assert np.array_equal(group[level][time, 0], plane[::step, ::step])
+
+
+def test_a_large_ome_zarr_takes_little_memory(tmp_path: Path) -> None:
+    side = 8192
+    mask = InstanceMask(np.ones((40, 40), bool), 5000, 1000, (side, side))
+    record = FrameRecord("a", "a", Location(), (side, side), 1, 1, (Detection(mask, mask_to_polygon(mask), 1, 1, 1),))
+    tracemalloc.start()
+    try:
+        with zarr_file(tmp_path / "a.zarr", [], record) as add:
+            add(record)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < side * side * 4 / 2
+    group = zarr.open_group(tmp_path / "a.zarr" / "labels" / "objects", mode="r")
+    assert [np.count_nonzero(group[str(level)][...]) for level in range(4)] == [1600, 400, 100, 25]

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sam2_fewshot.errors import FewShotError, InputError, ServerError
+from sam2_fewshot.readers.pixel_size import zarr_pixel_size
 from sam2_fewshot.readers.places import remote
 from sam2_fewshot.readers.source import Header, check_kind, check_size, damaged, reading
 
@@ -198,6 +199,7 @@ def _look(path: Path, group: Any, axes: str, levels: Sequence[Any], attributes: 
         channel_names=(None,) if photo else names,
         channel_colors=(None,) if photo else colors,
         warnings=_missing(path, full),
+        pixel_size=zarr_pixel_size(attributes["multiscales"][0]),
     )
 
 

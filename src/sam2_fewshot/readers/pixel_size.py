@@ -67,6 +67,35 @@ def tiff_pixel_size(tif: TiffFile) -> PixelSize | None:
     return None
 
 
+def zarr_pixel_size(image: object) -> PixelSize | None:
+    """Return the pixel size at full resolution that an OME-Zarr tells; an axis without a unit has none.
+
+    Parameters
+    ----------
+    image
+        An entry of ``multiscales`` (https://ngff.openmicroscopy.org/0.4/#multiscale-md). Its own scale comes on top of
+        that of its first data set.
+    """
+    told: Any = image
+    try:
+        names = [str(axis["name"]).lower() for axis in told["axes"]]
+        units = [str(axis.get("unit") or "") for axis in told["axes"]]
+        steps = [1.0] * len(names)
+        changes = [c for where in (told["datasets"][0], told) for c in where.get("coordinateTransformations") or ()]
+        scales = [change["scale"] for change in changes if change["type"] == "scale"]
+        for scale in scales:
+            steps = [step * float(by) for step, by in zip(steps, scale, strict=True)]
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
+        return None  # the pixels can be used without it
+    if not scales:
+        return None
+    lengths = {
+        name: _length(step, _MICROMETRES.get(unit.strip().casefold()))
+        for name, step, unit in zip(names, steps, units, strict=True)
+    }
+    return pixel_size(lengths.get("x"), lengths.get("y"), lengths.get("z"))
+
+
 def _from_ome(xml: str) -> PixelSize | None:
     """Read ``Pixels/@PhysicalSizeX`` and its unit, µm when left out (OME schema 2016-06)."""
     pixels = ElementTree.fromstring(xml).find(".//{*}Image/{*}Pixels")

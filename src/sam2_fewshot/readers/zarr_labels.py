@@ -16,7 +16,7 @@ import numpy as np
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.readers.json_file import index, load_json, number, words
 from sam2_fewshot.readers.label_image import Classes, objects_in
-from sam2_fewshot.readers.pixel_size import pixel_size
+from sam2_fewshot.readers.pixel_size import zarr_pixel_size
 from sam2_fewshot.readers.places import holds_zarr
 from sam2_fewshot.readers.placing import Figures
 from sam2_fewshot.readers.source import Header, check_size, reading
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from sam2_fewshot.readers.images import ImageFile
     from sam2_fewshot.readers.placing import PlacedExemplar, Placer
+    from sam2_fewshot.records import PixelSize
 
 MAX_CHUNK_BYTES = 1_000_000_000
 """Largest chunk that is unpacked; it is in memory as a whole."""
@@ -69,8 +70,7 @@ class _Array:
 
     folder: Path
     axes: str
-    scale: tuple[float, ...]
-    units: tuple[str, ...]
+    pixel_size: PixelSize | None
 
 
 class ZarrLabels:
@@ -110,8 +110,6 @@ class ZarrLabels:
                 raise InputError(
                     f"The chunks of {path.name} unpack to {chunk // 10**6:,} MB each; save it with smaller ones."
                 )
-        steps = dict(zip(found.axes, zip(found.scale, found.units, strict=True), strict=True))
-        (y, unit), (x, _), (z, z_unit) = steps["y"], steps["x"], steps.get("z", (0.0, ""))
         self.header = Header(
             path,
             sizes["y"],
@@ -119,7 +117,7 @@ class ZarrLabels:
             dtype.newbyteorder("="),
             size_z=max(1, sizes.get("z", 1)),
             size_t=max(1, sizes.get("t", 1)),
-            pixel_size=pixel_size(x, y, z if z_unit == unit else None, unit),
+            pixel_size=found.pixel_size,
         )
 
     def planes(self, z: int, t: int) -> Iterator[NDArray[Any]]:
@@ -165,22 +163,18 @@ def _attributes(folder: Path) -> dict[str, Any]:
 def _array(folder: Path, attributes: dict[str, Any]) -> _Array:
     try:
         scales = attributes["multiscales"][0]
-        first = scales["datasets"][0]
-        named = [(str(axis["name"]), str(axis.get("unit", ""))) for axis in scales["axes"]]
-        given = next((t["scale"] for t in first.get("coordinateTransformations", []) if t.get("type") == "scale"), None)
-        inside = first["path"]
+        names = [str(axis["name"]) for axis in scales["axes"]]
+        inside = scales["datasets"][0]["path"]
     except (LookupError, TypeError, AttributeError):
         raise InputError(
             f"{folder} is not an OME-Zarr label image: its description (multiscales) is missing or unusual."
         ) from None
-    axes = "".join(name for name, _ in named)
-    if len(axes) != len(named) or len(set(axes)) != len(axes) or not {"y", "x"} <= set(axes) <= set("tczyx"):
+    axes = "".join(names)
+    if len(axes) != len(names) or len(set(axes)) != len(axes) or not {"y", "x"} <= set(axes) <= set("tczyx"):
         raise InputError(f"{folder} has the axes {axes[:40]!r}; a label image has y and x, and may have t, c and z.")
     if not isinstance(inside, str) or not _SAFE.fullmatch(inside) or not (folder / inside).is_dir():
         raise InputError(f"{folder} lacks the array that its description names.")
-    steps = [number(step) for step in given] if isinstance(given, list) and len(given) == len(axes) else []
-    scale = tuple(step or 0.0 for step in steps) if steps else (0.0,) * len(axes)
-    return _Array(folder / inside, axes, scale, tuple(unit for _, unit in named))
+    return _Array(folder / inside, axes, zarr_pixel_size(scales))
 
 
 def _open(folder: Path) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,22 @@ LARGE = 1 << 24
 """Pixels (4,096 × 4,096); larger planes are painted in bands."""
 TILE = 512
 """Height of a band, and side of a tile of the file."""
+_COUNTED = 1 << 22
+"""About the pixels that are counted at once, which takes three times the memory of labels."""
+
+
+def best_first(detections: Sequence[Detection]) -> list[int]:
+    """Return the places of objects in their sequence, by falling score; of equal ones the earlier comes first.
+
+    A score that is not a finite number counts as the lowest.
+
+    Parameters
+    ----------
+    detections
+        The objects of one frame.
+    """
+    scores = [-detection.score if math.isfinite(detection.score) else math.inf for detection in detections]
+    return sorted(range(len(detections)), key=scores.__getitem__)
 
 
 class Bands:
@@ -34,7 +51,7 @@ class Bands:
         self._instances = [item.instance for item in detections]
         self._height, self._width = frame_shape
         self._boxes = np.array([instance.box for instance in self._instances], np.int64).reshape(-1, 4)
-        self._order = sorted(range(len(detections)), key=lambda index: -detections[index].score)
+        self._order = best_first(detections)
         rank = np.empty(len(detections), np.int64)
         rank[self._order] = np.arange(len(detections))
         self._rank = rank
@@ -43,8 +60,12 @@ class Bands:
 
     def __iter__(self) -> Iterator[NDArray[np.uint32]]:
         """Yield uint32 (h, W), h = :data:`TILE` but for the last."""
-        for top in range(0, self._height, TILE):
-            yield self._window((0, top, self._width, min(top + TILE, self._height)))
+        return self.of(TILE)
+
+    def of(self, rows: int) -> Iterator[NDArray[np.uint32]]:
+        """Yield uint32 (h, W), h = `rows` but for the last."""
+        for top in range(0, self._height, rows):
+            yield self._window((0, top, self._width, min(top + rows, self._height)))
 
     def _window(self, box: Box) -> NDArray[np.uint32]:
         x0, y0, x1, y1 = box
@@ -64,7 +85,7 @@ class Bands:
     def _give_back(self) -> None:
         """Give each object that would be hidden one of its pixels back."""
         left = np.zeros(len(self._instances) + 1, np.int64)
-        for band in self:
+        for band in self.of(max(_COUNTED // max(self._width, 1), 1)):
             left += np.bincount(band.ravel(), minlength=len(left))
         for index in self._order:
             instance = self._instances[index]

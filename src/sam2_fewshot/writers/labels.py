@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sam2_fewshot.writers.label_bands import LARGE, TILE, Bands
+from sam2_fewshot.writers.label_bands import LARGE, TILE, Bands, best_first
 from sam2_fewshot.writers.per_image import a_file_an_image
 from sam2_fewshot.writers.whole import replacing, telling
 
@@ -48,8 +48,7 @@ def paint(detections: Sequence[Detection], frame_shape: tuple[int, int]) -> NDAr
         uint32 (H, W).
     """
     labels = np.zeros(frame_shape, np.uint32)
-    scores = [-detection.score if math.isfinite(detection.score) else math.inf for detection in detections]
-    order = sorted(range(len(detections)), key=scores.__getitem__)
+    order = best_first(detections)
     for index in reversed(order):
         instance = detections[index].instance
         x0, y0, x1, y1 = instance.box

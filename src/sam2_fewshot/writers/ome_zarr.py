@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sam2_fewshot.writers.labels import paint
+from sam2_fewshot.writers.label_bands import Bands
 from sam2_fewshot.writers.names import figure, printable
 from sam2_fewshot.writers.per_image import a_file_an_image
 from sam2_fewshot.writers.whole import telling
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
+    from sam2_fewshot.records import Location
     from sam2_fewshot.writers.record import Add, FrameRecord
 
 NAME = "objects"
@@ -37,8 +40,8 @@ def zarr_files(folder: Path, tags: Sequence[str]) -> Iterator[Add]:
     """Write one OME-Zarr an image; an image's frames must follow one another.
 
     Arrays are uint32 (T, Z, Y, X) in chunks of one plane, with coarser levels (every second pixel of the one before)
-    until the longer side is at most 1,024 px. Planes that were not looked at are zero. One plane at a time is in
-    memory.
+    until the longer side is at most 1,024 px. Planes that were not looked at are zero. One row of chunks at a time is
+    in memory.
 
     Parameters
     ----------
@@ -71,14 +74,25 @@ def zarr_file(path: Path, tags: Sequence[str], first: FrameRecord) -> Iterator[A
         def add(record: FrameRecord) -> None:
             start = len(properties)
             properties.extend(_properties(record, start, tags))
-            plane = paint(record.detections, record.frame_shape)
-            plane[plane > 0] += np.uint32(start)
-            with telling(path):
-                for step, level in enumerate(levels):
-                    level[record.location.time, record.location.z] = plane[:: 2**step, :: 2**step]
+            top = 0
+            for band in Bands(record.detections, record.frame_shape).of(_CHUNK):
+                band[band > 0] += np.uint32(start)
+                with telling(path):
+                    _put(levels, record.location, top, band)
+                top += len(band)
 
         yield add
         group.attrs.update(_description(first, len(levels), properties))
+
+
+def _put(levels: Sequence[Any], place: Location, top: int, band: NDArray[np.uint32]) -> None:
+    """Put the rows of a plane from `top` on into each level that has some of them."""
+    for number, level in enumerate(levels):
+        step = 2**number
+        rows = band[-top % step :: step, ::step]
+        if len(rows):
+            first = -(-top // step)
+            level[place.time, place.z, first : first + len(rows)] = rows
 
 
 def _levels(group: Any, first: FrameRecord) -> list[Any]:
