@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.geometry.outlines import crop_to_object
+from sam2_fewshot.readers.images import LARGE
 from sam2_fewshot.readers.json_file import load_json, words
+from sam2_fewshot.readers.label_rows import Gathered, RowSource, band_rows, put_together
 from sam2_fewshot.readers.placing import Figures, PlacedExemplar
 from sam2_fewshot.readers.regions import Regions
 from sam2_fewshot.readers.source import open_source
@@ -23,20 +24,19 @@ if TYPE_CHECKING:
 
     from sam2_fewshot.readers.images import FrameFile, ImageFile
     from sam2_fewshot.readers.placing import Placer
-    from sam2_fewshot.readers.source import Header, PixelSource
+    from sam2_fewshot.readers.source import PixelSource
 
 LABEL_SUFFIXES = frozenset({".png", ".tif", ".tiff", ".btf", ".tf8", ".bmp", ".gif", ".pgm"})
 """Formats that keep numbers as they are; JPEG does not."""
-_MOST_COUNTED = 1_000_000
 
 Classes = dict[int, tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True)
 class _Plane:
-    """One plane of labels and the frame it is for."""
+    """One plane of labels, as bands after the row that each begins at, and the frame it is for."""
 
-    labels: NDArray[np.integer[Any]]
+    bands: Iterator[tuple[int, NDArray[np.integer[Any]]]]
     frame: FrameFile
 
 
@@ -45,7 +45,8 @@ def read_labels(path: Path, image: ImageFile, placer: Placer) -> Iterator[Placed
 
     An object that its outline describes exactly comes as the outline, which is small; one with holes or
     several parts as a mask. A file with one number only, whose pixels fall into several parts, is taken as
-    a black-and-white mask, with a warning: each part is an object.
+    a black-and-white mask, with a warning: each part is an object. A large file in tiles or strips is read in bands of
+    rows, with the same objects.
 
     Parameters
     ----------
@@ -148,10 +149,23 @@ def _planes(source: PixelSource, image: ImageFile, placer: Placer) -> Iterator[_
             f"and {wanted[1]}; labels must have the planes of their image, or a single one for its first frame."
         )
     for (z, t), target in pairs:
-        yield _Plane(_as_numbers(path, header, list(source.planes(z, t))), image.frame(*target))
+        yield _Plane(_bands(source, z, t), image.frame(*target))
 
 
-def _as_numbers(path: Path, header: Header, planes: list[NDArray[Any]]) -> NDArray[np.integer[Any]]:
+def _bands(source: PixelSource, z: int, t: int) -> Iterator[tuple[int, NDArray[np.integer[Any]]]]:
+    """Yield a plane of labels, a large one in bands where its file allows it."""
+    header = source.header
+    path, height, width = header.path, header.height, header.width
+    if height * width <= LARGE or not header.by_region or not isinstance(source, RowSource):
+        yield 0, _as_numbers(path, list(source.planes(z, t)))
+        return
+    rows = band_rows(width, source.piece_rows)
+    for top in range(0, height, rows):
+        box = (0, top, width, min(top + rows, height))
+        yield top, _as_numbers(path, list(source.region(z, t, box)))
+
+
+def _as_numbers(path: Path, planes: list[NDArray[Any]]) -> NDArray[np.integer[Any]]:
     first = planes[0]
     if first.ndim == 3 and (first == first[..., :1]).all():
         first = first[..., 0]
@@ -176,36 +190,20 @@ def _as_numbers(path: Path, header: Header, planes: list[NDArray[Any]]) -> NDArr
 def _objects(
     plane: _Plane, classes: Classes | None, figures: Mapping[int, Figures] | None, placer: Placer
 ) -> Iterator[PlacedExemplar]:
-    from scipy import ndimage
-
     remarks, frame = placer.remarks, plane.frame
-    numbers, ranks = _ranked(plane.labels)
-    if numbers.size == 1 and classes is None:
-        parts, count = ndimage.label(ranks, np.ones((3, 3)))
-        if count > 1:
-            remarks.say(
-                f"{remarks.file} has one object number ({numbers[0]}) in {count} separate parts; it is taken as a "
-                "black-and-white mask, and each part as an object."
-            )
-            numbers, ranks = np.arange(1, count + 1), parts
+    gathered = Gathered()
+    for top, labels in plane.bands:
+        gathered.add(top, labels)
+    parts = gathered.parts() if classes is None else []
+    objects = sorted(gathered.pieces.items())
+    if len(parts) > 1:
+        remarks.say(
+            f"{remarks.file} has one object number ({objects[0][0]}) in {len(parts)} separate parts; it is taken as a "
+            "black-and-white mask, and each part as an object."
+        )
+        objects = list(enumerate(parts, 1))
     regions = Regions(remarks)
-    for rank, window in enumerate(ndimage.find_objects(ranks), 1):
-        number = int(numbers[rank - 1])
-        rows, columns = window
-        instance = crop_to_object(ranks[window] == rank, frame.shape, columns.start, rows.start)
+    for number, pieces in objects:
         remarks.total += 1
-        exemplar = regions.exemplar(number, frame, instance)
+        exemplar = regions.exemplar(number, frame, put_together(pieces, frame.shape))
         yield PlacedExemplar(exemplar, (classes or {}).get(number, ()), (figures or {}).get(number, Figures()))
-
-
-def _ranked(labels: NDArray[np.integer[Any]]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return the object numbers in rising order, and for each pixel which of them it is, from 1; 0 for background."""
-    if labels.max() <= _MOST_COUNTED:
-        numbers = np.flatnonzero(np.bincount(labels.ravel().astype(np.intp)))
-        numbers = numbers[numbers > 0]
-        ranks = np.zeros(int(labels.max()) + 1, np.int32)
-        ranks[numbers] = np.arange(1, numbers.size + 1)
-        return numbers, ranks[labels]
-    numbers, found = np.unique(labels, return_inverse=True)  # numbers up to 2**64 must be sorted, which takes longer
-    has_background = int(numbers[0] == 0)
-    return numbers[has_background:], (found.reshape(labels.shape) + 1 - has_background).astype(np.int32)

@@ -20,7 +20,7 @@ from sam2_fewshot.errors import InputError
 from sam2_fewshot.readers.pixel_size import tiff_pixel_size
 from sam2_fewshot.readers.source import Header, check_kind, check_size, damaged, reading
 from sam2_fewshot.readers.tiff_channels import channel_looks
-from sam2_fewshot.readers.tiff_region import can_cut, cut
+from sam2_fewshot.readers.tiff_region import can_cut, cut, piece_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,6 +56,9 @@ class TiffSource:
             _check_chain(path)
         with reading(path), _opened(path) as (tif, said):
             self._samples, self.header = _look(path, tif, said)
+            series = tif.series[0]
+            self.piece_rows = piece_rows(series) if series.dataoffset is None else 1
+            """Height of what is unpacked as a whole: tiles or strips; rows where the file is mapped into memory."""
 
     def planes(self, z: int, t: int) -> Iterator[NDArray[Any]]:
         """Yield the planes at a slice and time point; photos as (H, W, 3)."""

@@ -28,6 +28,17 @@ def can_cut(page: Any) -> bool:
     return bool(key.imagedepth == 1 and rows * columns <= _LONGEST_STRIP and len(page.dataoffsets) >= _count(key) > 1)
 
 
+def piece_rows(page: Any) -> int:
+    """Return the height of a page's tiles or strips.
+
+    Parameters
+    ----------
+    page
+        As for :func:`can_cut`.
+    """
+    return _piece(page.keyframe)[0]
+
+
 def cut(page: Any, box: Box) -> NDArray[Any]:
     """Return a region of a page as stored, (h, w), (h, w, S), or (S, h, w) where its samples are stored apart.
 

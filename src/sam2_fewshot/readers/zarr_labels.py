@@ -1,4 +1,4 @@
-"""Examples from the label images of an OME-Zarr (0.4 and 0.5), read plane by plane by zarr.
+"""Examples from the label images of an OME-Zarr (0.4 and 0.5), read by zarr, large planes in bands of rows.
 
 Label images lie in the group ``labels`` of an image (https://ngff.openmicroscopy.org). Values are object numbers; what
 ``image-label.properties`` says of one (``class``, ``tags``, ``score``) becomes its tags and figures.
@@ -29,10 +29,13 @@ if TYPE_CHECKING:
 
     from sam2_fewshot.readers.images import ImageFile
     from sam2_fewshot.readers.placing import PlacedExemplar, Placer
-    from sam2_fewshot.records import PixelSize
+    from sam2_fewshot.records import Box, PixelSize
 
 MAX_CHUNK_BYTES = 1_000_000_000
 """Largest chunk that is unpacked; it is in memory as a whole."""
+
+MAX_PIXELS = 50_000_000_000
+"""Largest plane, in pixels (223,000 × 223,000). What is not stored costs nothing, so a size may be made up."""
 
 _SAFE = re.compile(r"(?!\.)[^/\\\0]+(/(?!\.)[^/\\\0]+)*")
 """A path that stays inside: no way up, no root."""
@@ -74,7 +77,7 @@ class _Array:
 
 
 class ZarrLabels:
-    """Labels as a :class:`~sam2_fewshot.readers.source.PixelSource`.
+    """Labels as a :class:`~sam2_fewshot.readers.label_rows.RowSource`.
 
     Parameters
     ----------
@@ -99,7 +102,7 @@ class ZarrLabels:
             if len(shape) != len(found.axes):
                 raise InputError(f"{path.name} has {len(shape)} axes, and its description names {len(found.axes)}.")
             sizes = dict(zip(found.axes, shape, strict=True))
-            check_size(path, sizes["y"], sizes["x"])
+            check_size(path, sizes["y"], sizes["x"], by_region=sizes["y"] * sizes["x"] <= MAX_PIXELS)
             if sizes.get("c", 1) != 1:
                 raise InputError(f"{path.name} has {sizes['c']} channels; a label image has one.")
             dtype = np.dtype(self._array.dtype)
@@ -110,6 +113,8 @@ class ZarrLabels:
                 raise InputError(
                     f"The chunks of {path.name} unpack to {chunk // 10**6:,} MB each; save it with smaller ones."
                 )
+        self.piece_rows = int(self._array.chunks[found.axes.index("y")])
+        """Height of the chunks."""
         self.header = Header(
             path,
             sizes["y"],
@@ -117,15 +122,20 @@ class ZarrLabels:
             dtype.newbyteorder("="),
             size_z=max(1, sizes.get("z", 1)),
             size_t=max(1, sizes.get("t", 1)),
+            by_region=True,
             pixel_size=found.pixel_size,
         )
 
     def planes(self, z: int, t: int) -> Iterator[NDArray[Any]]:
         """Yield the one plane at a slice and time point."""
-        at = {"z": z, "t": t, "c": 0}
+        return self.region(z, t, (0, 0, self.header.width, self.header.height))
+
+    def region(self, z: int, t: int, box: Box) -> Iterator[NDArray[Any]]:
+        """Yield a region ``(x0, y0, x1, y1)`` of it."""
+        x0, y0, x1, y1 = box
+        at = {"z": z, "t": t, "c": 0, "y": slice(y0, y1), "x": slice(x0, x1)}
         with reading(self.header.path):
-            index = tuple(slice(None) if axis in "yx" else at[axis] for axis in self._axes)
-            pixels = np.asarray(self._array[index])
+            pixels = np.asarray(self._array[tuple(at[axis] for axis in self._axes)])
             if self._axes.index("x") < self._axes.index("y"):
                 pixels = pixels.T
         yield np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("="))
