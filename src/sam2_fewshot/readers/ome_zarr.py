@@ -161,7 +161,11 @@ def _store(path: Path, patience: float) -> Any:
         }
     else:
         _need("s3fs", address)
+        import botocore.session
+
         options["config_kwargs"] = {"connect_timeout": patience, "read_timeout": patience}
+        # Public stores are read without keys, which s3fs does only when it is told to.
+        options["anon"] = botocore.session.get_session().get_credentials() is None
     return FsspecStore.from_url(address, storage_options=options, read_only=True)
 
 
@@ -261,6 +265,11 @@ def _reading(path: Path) -> Iterator[None]:
             ) from None
         except FileNotFoundError:
             raise InputError(f"There is no OME-Zarr at {address}; check the address.") from None
+        except PermissionError:
+            raise InputError(
+                f"{address} may not be read with the keys at hand. Check the address and, for an s3:// one, the keys "
+                "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE)."
+            ) from None
         except Exception as error:
             said = " ".join(str(error).split())[:160] or type(error).__name__
             raise ServerError(
