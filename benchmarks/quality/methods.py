@@ -101,7 +101,7 @@ class FewShot:
         At which it is judged.
     everything
         At which it gives all candidates; None where the finds at `settings` are just those of all candidates whose
-        similarity is at least ``similarity_threshold``, so that one run serves both.
+        score is at least ``similarity_threshold``, so that one run serves both.
     negatives
         Most negative examples to show.
     told
@@ -137,7 +137,7 @@ class FewShot:
         found = [segmenter.segment(query.picture.image) for segmenter in self._learned]
         everything = found[-1]
         if self._everything is None:
-            kept = [d for d in everything if d.similarity >= self._settings.similarity_threshold]
+            kept = [d for d in everything if d.score >= self._settings.similarity_threshold]
         else:
             kept = found[0]
         return Outcome(_finds(kept), _finds(everything), dict(self._learned[0].last_run.seconds))
@@ -223,20 +223,20 @@ def make_method(spec: str, model: Sam2Model, points: int, told: Told) -> Method:
     return maker(name, spec, values, model, points, told)
 
 
-def _few_shot(
-    name: str, spec: str, values: dict[str, Any], model: Sam2Model, points: int, told: Told, *, one_run: bool = False
-) -> Method:
+def _few_shot(name: str, spec: str, values: dict[str, Any], model: Sam2Model, points: int, told: Told) -> Method:
     for_all = {key.removeprefix("all."): values.pop(key) for key in list(values) if key.startswith("all.")}
     negatives = values.pop("negatives", 0)
     if not isinstance(negatives, int) or negatives < 0:
         raise SettingsError(f"In {spec!r} negatives is {negatives!r}, but it must be a whole number of at least 0.")
     settings = Settings(method=name, **values)
+    # A fixed threshold is the last step, so all candidates tell what it keeps.
+    one_run = settings.threshold_mode == "fixed" and not for_all
     everything = None if one_run else settings.changed({**EVERYTHING, **for_all})
     return FewShot(model, spec, settings, everything, negatives, told)
 
 
 def _grid(name: str, spec: str, values: dict[str, Any], model: Sam2Model, points: int, told: Told) -> Method:
-    return _few_shot(name, spec, {"points_per_side": points, **values}, model, points, told, one_run=True)
+    return _few_shot(name, spec, {"points_per_side": points, **values}, model, points, told)
 
 
 def _floor(name: str, spec: str, values: dict[str, Any], model: Sam2Model, points: int, told: Told) -> Method:

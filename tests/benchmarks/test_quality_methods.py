@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from benchmarks.quality.floor import OtsuFloor
-from benchmarks.quality.methods import Told, _few_shot, make_method
+from benchmarks.quality.methods import EVERYTHING, FewShot, Told, make_method
 from benchmarks.quality.oracle import click, interior_point
 from benchmarks.quality.tasks import (
     Picture,
@@ -104,11 +104,11 @@ class Replay:
 
 
 def test_one_run_of_grid_gives_what_two_runs_give(micro, discs):
-    """The second way is that of every method but grid, as every later one takes it."""
     # Few candidates, so that few crops are encoded.
     values = {"points_per_side": 16, "min_mask_area": 400, "max_mask_area": 600, "similarity_threshold": 0.99}
     told = Told()
-    two = _few_shot("grid", "x", {**values, "max_examples": 1}, micro, 99, told)
+    settings = Settings(method="grid", **values, max_examples=1)
+    two = FewShot(micro, "x", settings, settings.changed(EVERYTHING), told=told)
     one = make_method("grid:" + ",".join(f"{k}={v}" for k, v in values.items()) + ",max_examples=1", micro, 99, told)
     two.learn(disc_episode(discs))
     one.learn(disc_episode(discs))
@@ -126,8 +126,27 @@ def test_one_run_of_grid_gives_what_two_runs_give(micro, discs):
     assert "Max Examples" in next(iter(told.warnings))
 
 
+def test_one_run_of_guided_gives_what_two_runs_give(micro, discs):
+    told, settings = Told(), Settings(method="guided")
+    one = make_method("guided", micro, 99, told)
+    two = FewShot(micro, "x", settings, settings.changed(EVERYTHING), told=told)
+    outcomes = []
+    for method in (one, two):
+        method.learn(disc_episode(discs))
+        outcomes.append(method.find(disc_query(discs)))
+    assert (len(one._runs()), len(two._runs())) == (1, 2)
+    first, second = ([(f.score, f.mask.box) for f in outcome.kept] for outcome in outcomes)
+    assert first == second
+    assert 0 < len(first) <= len(outcomes[0].everything)
+
+
+@pytest.mark.parametrize("spec", ["guided:threshold_mode=auto", "guided:threshold_mode=otsu"])
+def test_a_threshold_from_the_finds_takes_a_run_of_its_own(micro, spec):
+    assert len(make_method(spec, micro, 99, Told())._runs()) == 2
+
+
 def test_settings_for_the_run_that_keeps_everything(micro):
-    method = _few_shot("grid", "x", {"box_nms_iou": 0.6, "all.box_nms_iou": 0.5}, micro, 99, Told())
+    method = make_method("grid:box_nms_iou=0.6,all.box_nms_iou=0.5", micro, 99, Told())
     assert [(s.similarity_threshold, s.box_nms_iou) for s in method._runs()] == [(0.5, 0.6), (0, 0.5)]
 
 
