@@ -93,6 +93,7 @@ def test_one_image_of_another_name(put, examples_in, told):
         ({"segmentation": [[1, 2, 3]]}, "without an outline or a mask"),
         ({"segmentation": [["a"] * 6]}, "without an outline or a mask"),
         ({"segmentation": [[1, 2, 3, 4, float("nan"), 5]]}, "not finite"),
+        ({"segmentation": [[0, float("nan"), 0, 0, 0, 0]]}, "not finite"),
         ({"segmentation": [[1, 2, 3, 4, 1e300, 5]]}, "far outside"),
         ({"segmentation": {"size": [60, 80]}}, "it has no counts"),
         ({"segmentation": {"size": [60, 81], "counts": [1]}}, "not of its image's size"),
