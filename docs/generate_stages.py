@@ -10,14 +10,12 @@ from PIL import Image, ImageDraw
 
 from sam2_fewshot import Exemplar, FewShotSegmenter, Settings
 from sam2_fewshot.geometry.outlines import crop_to_object, mask_to_polygon
-from sam2_fewshot.geometry.tiles import TileGrid
-from sam2_fewshot.methods.guided.model import GuidedModel, LookedAt, measure
-from sam2_fewshot.methods.guided.second_look import apart, second_pool, to_ask
+from sam2_fewshot.methods.common import RunStats
+from sam2_fewshot.methods.guided.model import GuidedModel
+from sam2_fewshot.methods.guided.second_look import apart
 from sam2_fewshot.model.opening import open_model
-from sam2_fewshot.proposals.boxes import opinions
-from sam2_fewshot.proposals.dense_map import dense_maps, tile_cells
+from sam2_fewshot.protocols import Quiet
 from sam2_fewshot.sample import sample
-from sam2_fewshot.similarity.descriptors import describe
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -76,29 +74,19 @@ def main() -> None:
     segmenter = FewShotSegmenter(model).fit([Exemplar(image=pixels, mask=mask.full()) for mask in examples])
     learned = GuidedModel.from_arrays(segmenter.object_model.learned)
 
-    grid = TileGrid((pixels.shape[0], pixels.shape[1]), learned.side)
-    encoded = tile_cells(model, pixels, learned.side)
-    planes, embeddings = dense_maps(encoded, grid.frame_shape, learned.side, model.image_size, [learned.cells])
-    maps = measure(pixels, planes[0], learned.colours, learned.unit, learned.diameter)
-    candidates = learned.candidates(model, LookedAt(grid, embeddings, maps))
-    descriptors = describe(candidates, maps, learned.diameter)
-    first = learned.first.log_odds(descriptors)
-    asked = to_ask(candidates, first, len(embeddings))
-    likely = [candidates[i] for i in apart(candidates, first) if first[i] > 0]
-    chosen = [candidates[i] for i in asked]
-    said = opinions(model, embeddings, grid, chosen)
-    pool = second_pool(chosen, descriptors[asked], said, maps, learned.diameter, learned.areas)
-    odds = learned.second.log_odds(pool.features) - learned.cut
-    found = [pool.masks[i] for i in apart(pool.masks, odds, examples) if odds[i] > 0]
+    looks = learned.look(model, pixels, Quiet(), RunStats())
+    grid, candidates, pool = looks.seen.grid, looks.candidates, looks.pool
+    likely = [candidates[i] for i in apart(candidates, looks.first) if looks.first[i] > 0]
+    found = [pool.masks[i] for i in apart(pool.masks, looks.odds, examples) if looks.odds[i] > 0]
 
     shown = (255 * (pixels / 255) ** 0.5).astype(np.uint8)  # the sample is dark
     step = [(x + grid.side // 16, y + grid.side // 16) for x, y, _, _ in grid.windows()]
     cores = [(x, y, x + grid.core, y + grid.core) for x, y in step]
     Picture(shown).boxes(cores, BLUE).outline(examples, YELLOW).save("1-scale")
-    Picture(grey(maps.score, -0.5, 1.5)).outline(examples, YELLOW).save("2-map")
+    Picture(grey(looks.seen.maps.score, -0.5, 1.5)).outline(examples, YELLOW).save("2-map")
     Picture(shown).outline(candidates, RED, 1).save("3-candidates")
     Picture(shown).outline(likely, GREEN, 1).save("4-first-look")
-    Picture(shown).boxes((mask.box for mask in chosen), BLUE).save("5-questions")
+    Picture(shown).boxes((candidates[i].box for i in looks.asked), BLUE).save("5-questions")
     Picture(shown).outline(found, GREEN).outline(examples, YELLOW).save("6-found")
 
 

@@ -10,8 +10,8 @@
   (Everingham et al. 2015, "The Pascal Visual Object Classes Challenge: A Retrospective", all points, as in the VOC
   development kit since 2010).
 * Best F1: the largest on the curve, and the score it belongs to. It is found with the truth.
-* Recall of the proposals: share of the true objects that *some* candidate matches, before any was dropped for its
-  score; also by thirds of the true objects of the task by area.
+* Recall of the proposals: share of the true objects that *some* mask covers with an IoU of at least .5, of all that
+  were proposed, before any was compared with the examples; also by thirds of the true objects of the task by area.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from sam2_fewshot.evaluation import Scores, match
+from sam2_fewshot.geometry.overlap import mask_iou
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,6 +81,17 @@ def judge(finds: Sequence[Find], truth: Sequence[InstanceMask], ignore: Sequence
             scored.append((find.score or 0.0, alone.pairs[0][1] if alone.pairs else -1))
     found = {t for _, t, _ in match([find.mask for find in finds], truth, STRICT).pairs}
     return Judged(scored, [mask.area for mask in truth], [i in found for i in range(len(truth))])
+
+
+def reached(masks: Sequence[InstanceMask], truth: Sequence[InstanceMask]) -> list[bool]:
+    """Return of which true objects some mask is a match."""
+    boxes = np.array([mask.box for mask in masks]).reshape(-1, 4)
+    found = []
+    for target in truth:
+        x0, y0, x1, y1 = target.box
+        near = (boxes[:, 0] < x1) & (x0 < boxes[:, 2]) & (boxes[:, 1] < y1) & (y0 < boxes[:, 3])
+        found.append(any(mask_iou(masks[i], target) >= STRICT for i in np.flatnonzero(near)))
+    return found
 
 
 def curve(frames: Sequence[Judged]) -> Curve:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from benchmarks.quality.tasks import Episode, Query
 
     from sam2_fewshot.model.network import Sam2Model
-    from sam2_fewshot.records import Detection
+    from sam2_fewshot.records import Detection, InstanceMask
 
 EVERYTHING: Mapping[str, Any] = {"similarity_threshold": 0.0}
 """With these settings no candidate is dropped for its score. (A cosine below 0 still is, and so is a candidate of
@@ -48,11 +48,15 @@ class Outcome:
         All candidates, with their scores.
     seconds
         Of each stage.
+    proposed
+        All masks that were proposed, before any was compared with the examples or with another; None where that is
+        `everything`.
     """
 
     kept: list[Find]
     everything: list[Find]
     seconds: dict[str, float]
+    proposed: list[InstanceMask] | None = None
 
 
 class Method(Protocol):
@@ -134,13 +138,14 @@ class FewShot:
 
     def find(self, query: Query) -> Outcome:
         """Segment the frame; the seconds are those of the run that is judged."""
-        found = [segmenter.segment(query.picture.image) for segmenter in self._learned]
+        found = [segmenter.segment(query.picture.image, keep_proposed=True) for segmenter in self._learned]
         everything = found[-1]
         if self._everything is None:
             kept = [d for d in everything if d.score >= self._settings.similarity_threshold]
         else:
             kept = found[0]
-        return Outcome(_finds(kept), _finds(everything), dict(self._learned[0].last_run.seconds))
+        judged, last = self._learned[0].last_run, self._learned[-1].last_run
+        return Outcome(_finds(kept), _finds(everything), dict(judged.seconds), last.proposed)
 
     def _runs(self) -> list[Settings]:
         if self._everything is None:

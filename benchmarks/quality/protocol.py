@@ -7,7 +7,7 @@ import time
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.quality.figures import LOOSE, STRICT, Judged, counts, curve, judge, reach
+from benchmarks.quality.figures import LOOSE, STRICT, Judged, counts, curve, judge, reach, reached
 from benchmarks.quality.tasks import ONE_FRAME
 
 from sam2_fewshot.errors import InputError
@@ -117,7 +117,11 @@ def _figures(
     if not outcomes:
         frames = [Judged([], [m.area for m in q.truth], [False] * len(q.truth)) for q in episode.queries]
     found = curve(frames)
-    overall, by_size, edges = reach(frames)
+    proposals = [
+        frame if outcome.proposed is None else frame._replace(reached=reached(outcome.proposed, query.truth))
+        for frame, (query, outcome) in zip(frames, outcomes, strict=False)
+    ]
+    overall, by_size, edges = reach(proposals or frames)
     kept = [judge(outcome.kept, query.truth, query.ignore) for query, outcome in outcomes]
     return record | {
         "best_f1": found.best_f1 if scored else None,
@@ -128,6 +132,7 @@ def _figures(
         "recall_by_size": reach(kept)[1],
         "size_edges_px": edges,
         "candidates": sum(len(outcome.everything) for _, outcome in outcomes),
+        "proposed": sum(len(o.everything if o.proposed is None else o.proposed) for _, o in outcomes),
         "finds": sum(len(outcome.kept) for _, outcome in outcomes),
     }
 

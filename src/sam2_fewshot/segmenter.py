@@ -199,7 +199,7 @@ class FewShotSegmenter:
         )
         return self
 
-    def segment(self, image: NDArray[Any] | FrameReader) -> list[Detection]:
+    def segment(self, image: NDArray[Any] | FrameReader, *, keep_proposed: bool = False) -> list[Detection]:
         """Find the objects that look like the examples.
 
         Parameters
@@ -207,6 +207,9 @@ class FewShotSegmenter:
         image
             Array (H, W) or (H, W, 3), or a :class:`~sam2_fewshot.protocols.FrameReader`. Arrays are turned into
             8-bit RGB as image files are.
+        keep_proposed
+            Whether ``last_run.proposed`` shall list all masks that were proposed, which may be thousands. Of a frame
+            that is searched in blocks it stays None.
 
         Returns
         -------
@@ -218,7 +221,8 @@ class FewShotSegmenter:
         InputError
             If nothing was learned yet, or the image cannot be used.
         """
-        objects, stats = self.object_model, RunStats(floor=floor_of(self.settings))
+        objects = self.object_model
+        stats = RunStats(floor=floor_of(self.settings), proposed=[] if keep_proposed else None)
         if not isinstance(image, FrameReader):
             image = as_frame(image, self.settings)
         if self.is_large(image):

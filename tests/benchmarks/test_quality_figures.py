@@ -1,7 +1,7 @@
 """The figures that methods are judged by."""
 
 import pytest
-from benchmarks.quality.figures import Find, Judged, counts, curve, judge, reach
+from benchmarks.quality.figures import Find, Judged, counts, curve, judge, reach, reached
 from hypothesis import given
 from hypothesis import strategies as st
 from quality_world import box
@@ -71,3 +71,9 @@ def test_the_best_f1_of_the_curve_is_that_of_one_to_one_matching(drawn):
     ]
     assert found.best_f1 == pytest.approx(max(over_all))
     assert 0 <= found.average_precision <= 1
+
+
+def test_recall_of_the_proposals_counts_what_was_dropped_later():
+    truth = [box(10, 10, 10, 10), box(50, 50, 10, 10), box(80, 10, 10, 10)]
+    assert reached([box(10, 10, 10, 6), box(50, 50, 10, 4), box(52, 50, 10, 10)], truth) == [True, True, False]
+    assert reached([], truth) == [False, False, False]

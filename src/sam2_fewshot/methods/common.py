@@ -80,6 +80,9 @@ class RunStats:
         The score down to which `below` is complete.
     threshold, reason
         The score that had to be reached, and how it came about, in words.
+    proposed
+        When it is a list, all masks that were proposed are added to it, those that were not judged, too. They may be
+        thousands, so by default it is None.
     """
 
     candidates: int = 0
@@ -90,6 +93,7 @@ class RunStats:
     floor: float = 0.0
     threshold: float = 0.0
     reason: str = ""
+    proposed: list[InstanceMask] | None = None
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

@@ -80,6 +80,8 @@ class GridMethod:
                 if not is_known(candidate.mask, known)
             ]
         stats.candidates = len(proposed)
+        if stats.proposed is not None:
+            stats.proposed += [candidate.mask for candidate in proposed]
         with stats.stage("compare"):
             self._progress.start("comparing", len(candidates))
             own = self._pool(pixels, [candidate.mask for candidate in candidates])

@@ -74,8 +74,8 @@ def opinions(
     Returns
     -------
     list
-        For each candidate, None where its box reaches beyond the tile in whose core its middle lies, and where SAM 2
-        sees nothing.
+        For each candidate, None where its box reaches beyond the tile in whose core its middle lies, where SAM 2's mask
+        goes on beyond that tile, and where it sees nothing.
     """
     height, width = grid.frame_shape
     windows = grid.windows()
@@ -92,7 +92,7 @@ def opinions(
         answers = model.prompt_boxes(embeddings[tile], boxes.astype(np.float32))
         for prompt, iou, stability, box, data in zip(*answers, strict=True):
             answer = in_frame(data, x + int(box[0]), y + int(box[1]), (height, width))
-            if answer is not None:
+            if answer is not None and not is_cut(answer, windows[tile]):
                 i = here[prompt]
                 found[i] = Opinion(answer, float(iou), float(stability), mask_iou(answer, candidates[i]))
         on_done(len(here))
@@ -101,6 +101,12 @@ def opinions(
 
 def _holds(window: Box, box: Box) -> bool:
     return window[0] <= box[0] and window[1] <= box[1] and box[2] <= window[2] and box[3] <= window[3]
+
+
+def is_cut(mask: InstanceMask, window: Box) -> bool:
+    """Tell whether a mask ends where its tile does and not the frame: a part of something, with a straight edge."""
+    (x0, y0, x1, y1), (height, width) = mask.box, mask.frame_shape
+    return 0 < x0 <= window[0] or 0 < y0 <= window[1] or window[2] <= x1 < width or window[3] <= y1 < height
 
 
 def in_frame(data: NDArray[np.bool_], x0: int, y0: int, shape: tuple[int, int]) -> InstanceMask | None:

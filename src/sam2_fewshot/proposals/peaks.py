@@ -13,7 +13,7 @@ from scipy import ndimage
 from skimage.feature import peak_local_max
 
 from sam2_fewshot.geometry.tiles import tile_at
-from sam2_fewshot.proposals.boxes import in_frame
+from sam2_fewshot.proposals.boxes import in_frame, is_cut
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,6 +97,6 @@ def point_candidates(
         )
         for box, data in zip(answers.boxes, answers.data, strict=True):
             mask = in_frame(data, x + int(box[0]), y + int(box[1]), grid.frame_shape)
-            if mask is not None and areas[0] <= mask.area <= areas[1]:
+            if mask is not None and areas[0] <= mask.area <= areas[1] and not is_cut(mask, windows[tile]):
                 found.append(mask)
     return found

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from sam2_fewshot.geometry.overlap import shared_area
+from sam2_fewshot.methods.guided.second_look import apart
 from sam2_fewshot.similarity.logistic import Logistic, fit_logistic
 
 if TYPE_CHECKING:
@@ -29,14 +30,29 @@ _RECALL = 10
 """Percentile of the held-out examples' scores at which an object counts as found: 90 % of what looks like the examples
 is kept, as far as their number allows (at best n / (n + 1), as in conformal prediction)."""
 _ROOM = 0.75
-"""The cut lies so far on the way from there to the score that 90 % of the wrong candidates do not reach, if these score
-lower. Outlines that were learned from score higher than their like (from .5 to 1, the value makes no difference where
-examples and queries lie in different frames; where in the same one, more finds more)."""
+"""The cut may lie so far on the way from there to the score that 90 % of the wrong candidates do not reach, if these
+score lower. Outlines that were learned from score higher than their like, and other frames differ from the shown.
+"""
 _LOOKS_LIKE, _ROUNDS = 30, 2
 """Candidates away from the examples above this percentile of the right ones' scores may be objects themselves; they
 are not taken as wrong."""
 
 RIGHT, WRONG, AWAY = 1, 0, -1
+
+
+class CutRange(NamedTuple):
+    """Log-odds between which an object begins to count as found.
+
+    Parameters
+    ----------
+    low
+        Most wrong candidates lie below it.
+    high
+        Most examples reach it.
+    """
+
+    low: float
+    high: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +128,7 @@ def table_of(frames: Sequence[Marked]) -> Table:
     return Table(features, np.array(verdicts, int), np.array(weights), np.array(owners, int), np.array(proposed, bool))
 
 
-def fit_judge(table: Table, background: NDArray[np.bool_]) -> tuple[Logistic, float]:
+def fit_judge(table: Table, background: NDArray[np.bool_]) -> tuple[Logistic, CutRange]:
     """Learn to tell right candidates from wrong ones.
 
     Parameters
@@ -126,8 +142,8 @@ def fit_judge(table: Table, background: NDArray[np.bool_]) -> tuple[Logistic, fl
     -------
     judge
         Gives log-odds.
-    cut
-        Log-odds at which an object counts as found.
+    cuts
+        Log-odds between which an object begins to count as found.
     """
     used = table.verdict >= 0
     if not (table.verdict == WRONG).any():
@@ -138,11 +154,36 @@ def fit_judge(table: Table, background: NDArray[np.bool_]) -> tuple[Logistic, fl
         odds = judge.log_odds(table.features)
         # Right candidates score higher than others of their kind, because they were learned from; held-out ones do not.
         likely = float(np.percentile(odds[table.verdict == RIGHT], _LOOKS_LIKE))
-        sure = (table.verdict >= 0) | (odds < min(_cut(judge, table, used), likely))
+        sure = (table.verdict >= 0) | (odds < min(_cuts(judge, table, used).low, likely))
         if (table.verdict[sure] != RIGHT).any():  # otherwise there is nothing to tell the right ones from
             used = sure
         judge = _fit(table, used)
-    return judge, _cut(judge, table, used)
+    return judge, _cuts(judge, table, used)
+
+
+def choose_cut(judge: Logistic, cuts: CutRange, frames: Sequence[Marked]) -> float:
+    """Return the lowest cut that nothing on the examples' frames speaks against.
+
+    About a tenth of what looks like the examples lies below the higher cut (:data:`_RECALL`). If the lower one lets in
+    more than that of what lies apart on these frames, other things are among it.
+
+    Parameters
+    ----------
+    judge, cuts
+        From :func:`fit_judge`.
+    frames
+        The examples' frames.
+    """
+    reached: list[float] = []
+    for frame in frames:
+        odds = judge.log_odds(frame.features[frame.drawn :])
+        reached += odds[apart(frame.masks[frame.drawn :], odds)].tolist()
+    best_first = -np.sort(-np.array(reached))
+    expected = int(np.count_nonzero(best_first >= cuts.high) / (1 - _RECALL / 100)) + 1
+    if len(best_first) <= expected or best_first[expected] < cuts.low:
+        return cuts.low
+    # Both lie below the higher cut, which fewer reach.
+    return max(cuts.low, float(best_first[expected - 1 : expected + 1].mean()))
 
 
 def _verdict(
@@ -176,8 +217,8 @@ def _fit(table: Table, used: NDArray[np.bool_]) -> Logistic:
     return fit_logistic(table.features[chosen], table.verdict[chosen] == RIGHT, importance[chosen])
 
 
-def _cut(judge: Logistic, table: Table, used: NDArray[np.bool_]) -> float:
-    """Return the log-odds that most examples reach under judges that were fitted without them.
+def _cuts(judge: Logistic, table: Table, used: NDArray[np.bool_]) -> CutRange:
+    """Return the log-odds that most examples reach under judges that were fitted without them, and what lies below.
 
     Only what was proposed counts: a mask that the user drew scores higher than any proposal of its object.
     """
@@ -196,9 +237,9 @@ def _cut(judge: Logistic, table: Table, used: NDArray[np.bool_]) -> float:
     # Of one example nothing can be held out; then its own proposals have to serve.
     reached = best if len(best) > 1 else odds[right]
     if not len(reached):
-        return 0.0
-    cut = float(np.percentile(reached, _RECALL))
+        return CutRange(0.0, 0.0)
+    high = float(np.percentile(reached, _RECALL))
     if not wrong.any():
-        return cut
+        return CutRange(high, high)
     # Where right and wrong lie far apart, a cut between them leaves room for frames unlike the shown ones.
-    return min(cut, (1 - _ROOM) * cut + _ROOM * float(np.percentile(odds[wrong], 100 - _RECALL)))
+    return CutRange(min(high, (1 - _ROOM) * high + _ROOM * float(np.percentile(odds[wrong], 100 - _RECALL))), high)

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from sam2_fewshot.geometry.tiles import TileGrid, tile_side
-from sam2_fewshot.methods.guided.judging import Marked, Table, fit_judge, table_of
+from sam2_fewshot.methods.guided.judging import Marked, choose_cut, fit_judge, table_of
 from sam2_fewshot.methods.guided.model import GuidedModel, LookedAt, measure
 from sam2_fewshot.methods.guided.second_look import second_pool, to_ask_of_shown
 from sam2_fewshot.proposals.boxes import opinions
@@ -111,13 +111,13 @@ def _judged(
     for frame, seen in zip(shown, looked_at, strict=True):
         # The marked masks themselves are the surest rows there are.
         marked = [*frame.wanted, *frame.unwanted]
-        masks = [*marked, *learned.candidates(model, seen)]
+        masks = [*marked, *learned.components(seen.maps), *learned.prompted(model, seen)]
         features = describe(masks, seen.maps, learned.diameter)
         looks.append(Marked(frame.wanted, frame.unwanted, masks, features, len(marked)))
     table = table_of(looks)
     first, _ = fit_judge(table, table.features[:, CORE_SCORE] < _BACKGROUND)
 
-    def asked(*, of_examples: bool) -> Table:
+    def asked(*, of_examples: bool) -> list[Marked]:
         second_looks = []
         for frame, seen, look in zip(shown, looked_at, looks, strict=True):
             odds = first.log_odds(look.features)[look.drawn :]
@@ -128,15 +128,17 @@ def _judged(
             said = opinions(model, seen.embeddings, seen.grid, masks, progress.advance)
             pool = second_pool(masks, look.features[chosen], said, seen.maps, learned.diameter, learned.areas)
             second_looks.append(Marked(frame.wanted, frame.unwanted, pool.masks, pool.features, len(drawn)))
-        return table_of(second_looks)
+        return second_looks
 
     # SAM 2 agrees with a perfect outline more than with any proposal of the same object, so the examples' own outlines
     # are asked about only where nothing else is right.
-    table = asked(of_examples=False)
+    pools = asked(of_examples=False)
+    table = table_of(pools)
     if not table.right.any():
-        table = asked(of_examples=True)
-    second, cut = fit_judge(table, table.features[:, CORE_SCORE] < _BACKGROUND)
-    return replace(learned, first=first, second=second, cut=cut)
+        pools = asked(of_examples=True)
+        table = table_of(pools)
+    second, cuts = fit_judge(table, table.features[:, CORE_SCORE] < _BACKGROUND)
+    return replace(learned, first=first, second=second, cut=choose_cut(second, cuts, pools))
 
 
 def _folds(shown: Sequence[Shown]) -> list[list[int]]:

@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from sam2_fewshot.geometry.tiles import TileGrid
 from sam2_fewshot.methods.common import Found
-from sam2_fewshot.methods.guided.second_look import apart, second_pool, to_ask
+from sam2_fewshot.methods.guided.second_look import apart, likely, second_pool, to_ask
 from sam2_fewshot.proposals.boxes import opinions
 from sam2_fewshot.proposals.components import component_candidates
 from sam2_fewshot.proposals.dense_map import PixelModel, dense_maps, enlarge, tile_cells
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sam2_fewshot.methods.common import RunStats
+    from sam2_fewshot.methods.guided.second_look import SecondPool
     from sam2_fewshot.model.network import Sam2Model
     from sam2_fewshot.model.outputs import Embedding
     from sam2_fewshot.protocols import Progress
@@ -53,6 +54,30 @@ class LookedAt:
     grid: TileGrid
     embeddings: Sequence[Embedding]
     maps: FrameMaps
+
+
+@dataclass(frozen=True, eq=False)
+class Looks:
+    """What both looks at a frame gave.
+
+    Parameters
+    ----------
+    seen
+        The frame.
+    candidates, first
+        What was proposed, and its log-odds at the first look, float64 (N,).
+    asked
+        Indices of the candidates that SAM 2 was asked about.
+    pool, odds
+        These and SAM 2's masks of them, and how far their log-odds at the second look lie above the cut.
+    """
+
+    seen: LookedAt
+    candidates: list[InstanceMask]
+    first: NDArray[np.float64]
+    asked: list[int]
+    pool: SecondPool
+    odds: NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,6 +178,24 @@ class GuidedModel:
         """
         if np.ptp(pixels, axis=(0, 1)).max() == 0:
             return []  # of one colour: whatever differs from place to place is made by the tiles
+        looks = self.look(model, pixels, progress, stats)
+        stats.candidates = len(looks.candidates)
+        if stats.proposed is not None:
+            stats.proposed += [*looks.candidates, *looks.pool.masks[len(looks.asked) :]]
+        with stats.stage("compare"):
+            chosen = apart(looks.pool.masks, looks.odds, known)
+        return [
+            Found(
+                mask=looks.pool.masks[i],
+                score=float(1 / (1 + np.exp(-looks.odds[i]))),
+                similarity=float(np.clip(looks.pool.features[i, DESCRIPTORS - 1], -1, 1)),
+                predicted_iou=float(looks.pool.features[i, DESCRIPTORS]),
+            )
+            for i in chosen
+        ]
+
+    def look(self, model: Sam2Model, pixels: NDArray[np.uint8], progress: Progress, stats: RunStats) -> Looks:
+        """Propose candidates on a frame and judge them; the arguments are those of :meth:`find`."""
         shape = (pixels.shape[0], pixels.shape[1])
         grid = TileGrid(shape, self.side)
         tiles = len(grid.windows())
@@ -162,39 +205,56 @@ class GuidedModel:
             planes, embeddings = dense_maps(encoded, shape, self.side, model.image_size, [self.cells])
         with stats.stage("propose"):
             maps = measure(pixels, planes[0], self.colours, self.unit, self.diameter)
-            candidates = self.candidates(model, LookedAt(grid, embeddings, maps))
-        stats.candidates = len(candidates)
+            seen = LookedAt(grid, embeddings, maps)
+            candidates = self.components(maps)
         with stats.stage("compare"):
             descriptors = describe(candidates, maps, self.diameter)
-            asked = to_ask(candidates, self.first.log_odds(descriptors), tiles)
-            candidates, descriptors = [candidates[i] for i in asked], descriptors[asked]
+            explained = likely(candidates, self.first.log_odds(descriptors), shape)
         with stats.stage("prompt"):
-            progress.start("prompting", len(candidates))
-            said = opinions(model, embeddings, grid, candidates, progress.advance)
+            more = self.prompted(model, seen, explained)
         with stats.stage("compare"):
-            pool = second_pool(candidates, descriptors, said, maps, self.diameter, self.areas)
+            candidates += more
+            descriptors = np.concatenate([descriptors, describe(more, maps, self.diameter)])
+            first = self.first.log_odds(descriptors)
+            asked = to_ask(candidates, first, tiles)
+            questions = [candidates[i] for i in asked]
+        with stats.stage("prompt"):
+            progress.start("prompting", len(questions))
+            said = opinions(model, embeddings, grid, questions, progress.advance)
+        with stats.stage("compare"):
+            pool = second_pool(questions, descriptors[asked], said, maps, self.diameter, self.areas)
             odds = self.second.log_odds(pool.features) - self.cut
-            chosen = apart(pool.masks, odds, known)
-        return [
-            Found(
-                mask=pool.masks[i],
-                score=float(1 / (1 + np.exp(-odds[i]))),
-                similarity=float(np.clip(pool.features[i, DESCRIPTORS - 1], -1, 1)),
-                predicted_iou=float(pool.features[i, DESCRIPTORS]),
-            )
-            for i in chosen
-        ]
+        return Looks(seen, candidates, first, asked, pool, odds)
 
-    def candidates(self, model: Sam2Model, looked_at: LookedAt) -> list[InstanceMask]:
-        """Return everything on a frame that may be an object."""
-        maps = looked_at.maps
-        cuts = [row[np.isfinite(row)] for row in self.levels]
-        planes = list(zip((maps.contrast, maps.local, maps.score), cuts, strict=True))
-        components = component_candidates(planes, self.diameter, self.areas)
-        grid = looked_at.grid
+    def components(self, maps: FrameMaps) -> list[InstanceMask]:
+        """Return the components of a frame's maps that may be objects."""
+        return component_candidates(self._planes(maps), self.diameter, self.areas)
+
+    def prompted(
+        self, model: Sam2Model, looked_at: LookedAt, explained: NDArray[np.bool_] | None = None
+    ) -> list[InstanceMask]:
+        """Return what SAM 2 makes of the maps' peaks.
+
+        Parameters
+        ----------
+        model
+            Decodes the prompts.
+        looked_at
+            The frame.
+        explained
+            Boolean (H, W): where an object was found already, which is not asked about; None for nowhere.
+        """
         # The contrast itself is left out: where the ground is uneven, it peaks there.
-        points = peaks(planes[1:], self.diameter, max(_FEWEST_PEAKS, _PEAKS_PER_TILE * len(looked_at.embeddings)))
-        return components + point_candidates(model, looked_at.embeddings, grid, points, self.areas)
+        planes = self._planes(looked_at.maps)[1:]
+        points = peaks(planes, self.diameter, max(_FEWEST_PEAKS, _PEAKS_PER_TILE * len(looked_at.embeddings)))
+        if explained is not None:
+            columns, rows = points.astype(int).T
+            points = points[~explained[rows, columns]]
+        return point_candidates(model, looked_at.embeddings, looked_at.grid, points, self.areas)
+
+    def _planes(self, maps: FrameMaps) -> list[tuple[NDArray[np.float32], NDArray[np.float64]]]:
+        cuts = [row[np.isfinite(row)] for row in self.levels]
+        return list(zip((maps.contrast, maps.local, maps.score), cuts, strict=True))
 
 
 def measure(

@@ -86,6 +86,17 @@ def second_pool(
     return SecondPool([*candidates, *masks], np.concatenate([first, second]))
 
 
+def likely(
+    candidates: Sequence[InstanceMask], odds: NDArray[np.float64], frame_shape: tuple[int, int]
+) -> NDArray[np.bool_]:
+    """Return where (H, W) a candidate lies that is more likely than not an object."""
+    where = np.zeros(frame_shape, bool)
+    for mask, value in zip(candidates, odds, strict=True):
+        if value > 0:
+            _under(where, mask)[...] |= mask.data
+    return where
+
+
 def to_ask(candidates: Sequence[InstanceMask], odds: NDArray[np.float64], tiles: int) -> list[int]:
     """Return the indices of the candidates to ask about on a frame of some tiles, the best first."""
     likely = sum(odds[i] > 0 for i in apart(candidates, odds))
