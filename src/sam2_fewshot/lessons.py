@@ -1,4 +1,4 @@
-"""From what the user marked to what a method learns from: frames with their masks."""
+"""From what the user marked to what a method learns from: frames with masks that do not contradict each other."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from sam2_fewshot.methods.common import Shown
 from sam2_fewshot.parts import by_image, chosen_of, parts_of
 from sam2_fewshot.proposals.points import masks_at_points
 from sam2_fewshot.similarity.agreement import APPEARANCE, Alternatives, agreeing, appearance, spread_of
+from sam2_fewshot.similarity.contradictions import Mark, check
 from sam2_fewshot.similarity.exemplars import exemplar_mask, prompt_of
 from sam2_fewshot.similarity.object_model import KnownObject
 
@@ -81,7 +82,7 @@ def lessons_from(
     most_pixels
         A frame with more is learned from in parts.
     progress
-        Is told of each example that is left out or odd.
+        Is told of each example that is left out, contradicts another or is odd.
 
     Raises
     ------
@@ -98,6 +99,16 @@ def lessons_from(
             pages.append(_outlines(_Page(digest, shape, part, numbers, {}, {}, {}), names, model, progress))
     _choose_masks(pages, exemplars, names, progress)
 
+    order = [(page, i) for page in pages for i in page.masks]
+    order.sort(key=lambda item: (exemplars[item[1]].point is not None, item[1]))  # outlines are surer than points
+    marks = [
+        Mark(_in_a_sentence(exemplars[i], names[i], i + 1), page.digest, _whole(page, i), exemplars[i].negative)
+        for page, i in order
+    ]
+    verdict = check(marks)
+    for sentence in verdict.sentences:
+        progress.warn(sentence)
+    chosen -= {order[place][1] for place in verdict.contradicting | verdict.repeated}
     shown = []
     for page in pages:
         wanted, unwanted = (
@@ -108,7 +119,7 @@ def lessons_from(
             shown.append(Shown(page.part.frame.pixels, wanted, unwanted))
     lessons = Lessons(shown, [KnownObject(page.digest, _whole(page, i)) for page in pages for i in page.masks])
     if not len(lessons.areas):
-        raise InputError(_nothing(len(exemplars)))
+        raise InputError(_nothing(len(exemplars), bool(verdict.contradicting)))
     return lessons
 
 
@@ -188,7 +199,19 @@ def _name(exemplar: Exemplar, number: int) -> str:
     return exemplar.label or f"Example {number}"
 
 
-def _nothing(count: int) -> str:
+def _in_a_sentence(exemplar: Exemplar, name: str, number: int) -> str:
+    """Return a name that tells whether the example is negative."""
+    if not exemplar.negative:
+        return name
+    return f"{name} (negative)" if exemplar.label else f"the negative example {number}"
+
+
+def _nothing(count: int, contradicting: bool) -> str:
     if not count:
         return "There are no examples to learn from; mark 5 to 20 objects."
+    if contradicting:
+        return (
+            f"None of the {count} examples can be learned from: what is wanted is marked as not wanted, too. Delete "
+            "the wrong ones, or mark other objects."
+        )
     return f"None of the {count} examples can be learned from; mark 5 to 20 objects of the wanted kind."

@@ -144,7 +144,8 @@ class FewShotSegmenter:
         """Learn what objects look like.
 
         An example that cannot be used is left out with a warning that says which one and why. A point is given the mask
-        that agrees best with the other examples; see :func:`~sam2_fewshot.similarity.agreement.agreeing`.
+        that agrees best with the other examples; see :func:`~sam2_fewshot.similarity.agreement.agreeing`. Both of a
+        wanted and a negative example on the same object are left out, and an object that is marked twice counts once.
 
         Parameters
         ----------
