@@ -120,17 +120,21 @@ class FewShotSegmenter:
             raise InputError("Nothing was learned yet: call fit with examples, or load a saved object model, first.")
         return self._objects
 
-    def adopt(self, objects: ObjectModel) -> FewShotSegmenter:
+    def adopt(self, objects: ObjectModel, what: str = "This") -> FewShotSegmenter:
         """Take what another segmenter has learned, with the same weights and settings.
+
+        Parameters
+        ----------
+        objects
+            What it has learned.
+        what
+            What to call it in messages.
 
         Raises
         ------
         InputError
             If the weights are others; features of different weights cannot be compared.
         """
-        return self._adopt(objects, "This")
-
-    def _adopt(self, objects: ObjectModel, what: str) -> FewShotSegmenter:
         if self.model_sha256 != objects.model_sha256:
             raise InputError(
                 f"{what} was learned with other weights ({objects.model_name}, SHA-256 {objects.model_sha256[:12]}…) "
@@ -315,17 +319,9 @@ class FewShotSegmenter:
             If the file is not an object model, or was learned with other weights or settings than these.
         """
         objects = ObjectModel.load(path)
-        saved = {name: getattr(objects, name) for name in ("method", "target_occupancy", "max_zoom")} | dict(
-            objects.compared
-        )
-        chosen = settings or Settings(**saved)
-        for name, value in saved.items():
-            if getattr(chosen, name) != value:
-                raise InputError(
-                    f"{path} was learned with {Settings.model_fields[name].title} {value}, but the settings say "
-                    f"{getattr(chosen, name)}; use {value}, or learn again from the examples."
-                )
-        return cls(model or objects.model_name, device, chosen, progress)._adopt(objects, str(path))
+        chosen = settings or Settings(**objects.settings)
+        objects.check_settings(chosen, str(path))
+        return cls(model or objects.model_name, device, chosen, progress).adopt(objects, str(path))
 
     def _most_pixels(self, learning: bool = False) -> int:
         """Return how many pixels of a frame fit into the memory at a time."""
