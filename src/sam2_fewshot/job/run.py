@@ -140,6 +140,8 @@ def _run(plan: Plan, engine: Engine, client: Any, shown: Display, watch: Watch, 
     request = plan.request
     results = Results(plan, engine)
     left = [frame for frame in plan.frames if not results.have(frame)]
+    if left and request.settings.compile:
+        shown.say("Compiling SAM 2 for this device; the first image takes minutes, later ones are faster.")
     if plan.saved is None and (left or request.save_model):
         with _timed(seconds, "learn examples"):
             _learn(engine, plan, watch, shown)
