@@ -23,8 +23,7 @@ _CHUNK = 8
 """Images at a time on a GPU, where the user does not say how many. Each number of images is compiled by itself, which
 takes minutes, so there are only two, one and this. Larger ones would be filled up with more images of nothing."""
 _ALIKE = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
-"""Largest difference from the plain encoder that is rounding, as a share of the largest value of a level. The embedded
-checkpoint compiled for a CPU differs by 1e-6."""
+"""Largest difference from the plain encoder that is rounding, as a share of the largest value of a level."""
 
 
 def plain_encoder(network: Any) -> Encoder:
