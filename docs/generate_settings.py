@@ -23,7 +23,9 @@ def settings_page() -> str:
         extra = field.json_schema_extra
         assert isinstance(extra, dict)
         low, high = bounds(field)
-        if low is None:
+        if field.annotation is bool:
+            allowed = "`True`, `False`"
+        elif low is None:
             allowed = ", ".join(f"`{choice}`" for choice in getattr(field.annotation, "__args__", ()))
         else:
             allowed = f"{low:g} to {high:g}" if high is not None and high < 10**6 else f"at least {low:g}"

@@ -36,6 +36,8 @@ def as_frame(image: NDArray[Any] | FrameReader, settings: Settings) -> Frame:
         If the array is not an image, is empty, or has no finite value.
     """
     if isinstance(image, FrameReader):
+        if not all(image.shape):
+            raise InputError(f"{image.name} is {image.shape[1]} × {image.shape[0]} px, which is no pixel at all.")
         return Frame(image.read(), image.name, image.location)
     pixels = np.asarray(image)
     if pixels.ndim == 3 and pixels.shape[2] == 1:

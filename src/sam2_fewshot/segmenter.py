@@ -1,9 +1,9 @@
 """Learn what the examples look like, then find more of them: the whole story on one page.
 
-Fit: each example → its mask → what a method learns from the masks and their frames. Segment: a frame → what the method
-finds on it, each with a score → those at or above the threshold, as outlines. The methods are in
-:mod:`sam2_fewshot.methods`. A frame too large for the memory is searched in blocks (:mod:`sam2_fewshot.blocks`), in
-the same way.
+Fit: each example → its mask (:mod:`sam2_fewshot.lessons`) → what a method learns from the masks and their frames.
+Segment: a frame → what the method finds on it, each with a score → those at or above the threshold, as outlines. The
+methods are in :mod:`sam2_fewshot.methods`. A frame too large for the memory is searched in blocks
+(:mod:`sam2_fewshot.blocks`), in the same way.
 """
 
 from __future__ import annotations
@@ -11,29 +11,26 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from sam2_fewshot.blocks import BlockFinds, is_even, join
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.frames import as_frame
 from sam2_fewshot.geometry.tiles import TileGrid
 from sam2_fewshot.large import Staged, in_window, look_again, on_frame, plan_search, sorted_out, summed
+from sam2_fewshot.lessons import lessons_from
 from sam2_fewshot.methods.choosing import cut, floor_of, shape_arrays, within_prior
-from sam2_fewshot.methods.common import RunStats, Shown, outlined
+from sam2_fewshot.methods.common import RunStats, outlined
 from sam2_fewshot.methods.grid import GridMethod
 from sam2_fewshot.methods.guided import GuidedMethod
 from sam2_fewshot.methods.guided.model import GuidedModel
-from sam2_fewshot.parts import by_image, chosen_of, parts_of
-from sam2_fewshot.proposals.points import mask_at_point
 from sam2_fewshot.protocols import FrameReader, Quiet
 from sam2_fewshot.settings import Settings
-from sam2_fewshot.similarity.exemplars import exemplar_mask
-from sam2_fewshot.similarity.object_model import COMPARED, KnownObject, ObjectModel, frame_digest
+from sam2_fewshot.similarity.object_model import COMPARED, ObjectModel, frame_digest
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterable, Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from sam2_fewshot.blocks import Block
@@ -41,7 +38,7 @@ if TYPE_CHECKING:
     from sam2_fewshot.methods.common import Found, Method
     from sam2_fewshot.model.network import Sam2Model
     from sam2_fewshot.protocols import Progress
-    from sam2_fewshot.records import Box, Detection, Exemplar, Frame, InstanceMask
+    from sam2_fewshot.records import Box, Detection, Exemplar, InstanceMask
 
 
 class FewShotSegmenter:
@@ -123,17 +120,21 @@ class FewShotSegmenter:
             raise InputError("Nothing was learned yet: call fit with examples, or load a saved object model, first.")
         return self._objects
 
-    def adopt(self, objects: ObjectModel) -> FewShotSegmenter:
+    def adopt(self, objects: ObjectModel, what: str = "This") -> FewShotSegmenter:
         """Take what another segmenter has learned, with the same weights and settings.
+
+        Parameters
+        ----------
+        objects
+            What it has learned.
+        what
+            What to call it in messages.
 
         Raises
         ------
         InputError
             If the weights are others; features of different weights cannot be compared.
         """
-        return self._adopt(objects, "This")
-
-    def _adopt(self, objects: ObjectModel, what: str) -> FewShotSegmenter:
         if self.model_sha256 != objects.model_sha256:
             raise InputError(
                 f"{what} was learned with other weights ({objects.model_name}, SHA-256 {objects.model_sha256[:12]}…) "
@@ -146,7 +147,9 @@ class FewShotSegmenter:
     def fit(self, exemplars: Sequence[Exemplar]) -> FewShotSegmenter:
         """Learn what objects look like.
 
-        An example that cannot be used is left out with a warning that says which one and why.
+        An example that cannot be used is left out with a warning that says which one and why. A point is given the mask
+        that agrees best with the other examples; see :func:`~sam2_fewshot.similarity.agreement.agreeing`. Both of a
+        wanted and a negative example on the same object are left out, and an object that is marked twice counts once.
 
         Parameters
         ----------
@@ -161,36 +164,14 @@ class FewShotSegmenter:
         Raises
         ------
         InputError
-            If no positive example can be used.
+            If no wanted example can be used.
         """
-        chosen = chosen_of(exemplars, self.settings.max_examples, self._progress)
-        shown: list[Shown] = []
-        known: list[KnownObject] = []
-        for group in by_image(exemplars):
-            on_it = [exemplars[i] for i in group]
-            digest, shape, parts = parts_of(on_it, self.settings, self._most_pixels(learning=True), self._progress)
-            for part in parts:
-                numbered = zip([group[n] for n in part.numbers], part.exemplars, strict=True)
-                masks = {i: mask for i, item in numbered if (mask := self._mask(item, part.frame, i))}
-                known += [KnownObject(digest, on_frame(mask, part.window, shape)) for mask in masks.values()]
-                wanted, unwanted = (
-                    [mask for i, mask in masks.items() if i in chosen and exemplars[i].negative is sign]
-                    for sign in (False, True)
-                )
-                shown.append(Shown(part.frame.pixels, wanted, unwanted))
-        areas = [mask.area for frame in shown for mask in frame.wanted]
-        if not areas:
-            raise InputError(
-                f"None of the {len(exemplars)} examples can be learned from; mark 5 to 20 objects of the wanted kind."
-                if exemplars
-                else "There are no examples to learn from; mark 5 to 20 objects."
-            )
-        learnable = [frame for frame in shown if frame.wanted or frame.unwanted]
+        lessons = lessons_from(exemplars, self._model, self.settings, self._most_pixels(learning=True), self._progress)
         self._objects = ObjectModel(
             method=self.settings.method,
-            learned={**self._method.learn(learnable), **shape_arrays(learnable)},
-            areas=np.array(areas, np.int64),
-            known=known,
+            learned={**self._method.learn(lessons.shown), **shape_arrays(lessons.shown)},
+            areas=lessons.areas,
+            known=lessons.known,
             model_name=self.model_name,
             model_sha256=self.model_sha256,
             target_occupancy=self.settings.target_occupancy,
@@ -342,17 +323,9 @@ class FewShotSegmenter:
             If the file is not an object model, or was learned with other weights or settings than these.
         """
         objects = ObjectModel.load(path)
-        saved = {name: getattr(objects, name) for name in ("method", "target_occupancy", "max_zoom")} | dict(
-            objects.compared
-        )
-        chosen = settings or Settings(**saved)
-        for name, value in saved.items():
-            if getattr(chosen, name) != value:
-                raise InputError(
-                    f"{path} was learned with {Settings.model_fields[name].title} {value}, but the settings say "
-                    f"{getattr(chosen, name)}; use {value}, or learn again from the examples."
-                )
-        return cls(model or objects.model_name, device, chosen, progress)._adopt(objects, str(path))
+        chosen = settings or Settings(**objects.settings)
+        objects.check_settings(chosen, str(path))
+        return cls(model or objects.model_name, device, chosen, progress).adopt(objects, str(path))
 
     def _most_pixels(self, learning: bool = False) -> int:
         """Return how many pixels of a frame fit into the memory at a time."""
@@ -389,10 +362,3 @@ class FewShotSegmenter:
         """Return what reaches the threshold, best first; the rest is told in `last_run`."""
         self.last_run = stats
         return cut(found, self.object_model.learned, self.settings, stats)
-
-    def _mask(self, exemplar: Exemplar, frame: Frame, index: int) -> InstanceMask | None:
-        def find(frame: Frame, point: tuple[float, float]) -> InstanceMask | None:
-            return mask_at_point(self._model, frame.pixels, point)
-
-        name = exemplar.label or f"Example {index + 1}"
-        return exemplar_mask(exemplar, frame, name, find, self._progress.warn)

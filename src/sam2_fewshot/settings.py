@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 _CUTTING = ("similarity_threshold", "threshold_mode", "top_percent", "size_prior", "smoothing")
-_MACHINE = ("max_memory", "cache_size", "batch_size", "points_per_batch")
+_MACHINE = ("max_memory", "cache_size", "batch_size", "points_per_batch", "compile")
 AFTER_LEARNING = frozenset((*_CUTTING, *_MACHINE))
 """Settings that do not change what is learned from examples."""
 
@@ -237,6 +237,13 @@ class Settings(BaseModel):
         "Arithmetic of the model. auto: bfloat16 where the device is good at it, else float32.",
         group="machine",
     )
+    compile: bool = _knob(
+        False,
+        "Compile",
+        "Compile SAM 2's image encoder for this device. The first image then takes minutes, and later ones are faster "
+        "on a GPU; on a CPU it gains nothing.",
+        group="machine",
+    )
     batch_size: int = _knob(
         0,
         "Batch Size",
@@ -330,6 +337,8 @@ def _sentence(problem: ErrorDetails) -> str:
         # A bound beyond a million only keeps nonsense out; it is told to who exceeds it.
         exceeded = isinstance(value, (int, float)) and value > high
         allowed = f"{kind} from {low:g} to {high:g}" if exceeded or high < 10**6 else f"{kind} of at least {low:g}"
+    elif field.annotation is bool:
+        allowed = "true or false"
     elif problem["type"] == "literal_error":
         allowed = str(problem["ctx"]["expected"]).replace("'", "")
     else:

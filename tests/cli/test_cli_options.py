@@ -124,3 +124,15 @@ def test_home_is_expanded(tmp_path, monkeypatch):
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     (tmp_path / "a.png").touch()
     assert expand(["~/*.png", "~/a.png"]) == [tmp_path / "a.png"] * 2
+
+
+def test_a_switch_is_given_without_a_value(cli, images, examples, tmp_path):
+    assert read_settings({"compile": True}, None).compile is True
+    config = tmp_path / "settings.yaml"
+    config.write_text("compile: true\n")
+    assert read_settings({}, config).compile is True
+    assert read_settings({"compile": False}, config).compile is False
+    config.write_text("compile: perhaps\n")
+    outcome = cli("segment", images[0], "--examples", examples, "-o", tmp_path / "out", "--config", config)
+    assert outcome.code == 2
+    assert "Compile (compile) is 'perhaps', but it must be true or false; the default is False." in outcome.err

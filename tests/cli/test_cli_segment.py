@@ -156,7 +156,6 @@ def refused(cli, tmp_path, *arguments, naming: str) -> None:
     "arguments",
     [
         ("segment",),
-        ("segment", "a.png", "-o", "out"),
         ("segment", "a.png", "--examples", "b.png"),
         ("segment", "a.png", "--examples", "b.png", "-o", "out", "--nonsense"),
         ("nonsense",),

@@ -307,3 +307,13 @@ def test_warnings_are_shown_once_and_recorded(request_for, engines, display):
     assert display.lines.count("Warning: blurred") == 1
     frames = json.loads((summary.out / "run.json").read_text())["frames"]
     assert [frame["warnings"] for frame in frames] == [["blurred"], [], []]
+
+
+def test_compiling_is_said_once_and_changes_no_result(request_for, engines, display):
+    compiling = request_for(settings=Settings(compile=True))
+    run(compiling, display, engines)
+    said = "Compiling SAM 2 for this device; the first image takes minutes, later ones are faster."
+    assert display.lines.count(said) == 1
+    assert run(request_for(), display, engines).resumed == 3
+    assert run(compiling, display, engines).resumed == 3
+    assert display.lines.count(said) == 1

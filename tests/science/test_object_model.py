@@ -89,3 +89,24 @@ def test_a_digest_knows_shape_and_pixels() -> None:
     assert frame_digest(pixels) == frame_digest(pixels.copy())
     assert frame_digest(pixels) != frame_digest(pixels.reshape(4, 2, 3))
     assert frame_digest(pixels) != frame_digest(pixels[::-1])
+
+
+def test_the_same_model_gives_the_same_file(tmp_path: Path) -> None:
+    learned().save(tmp_path / "a.npz")
+    ObjectModel.load(tmp_path / "a.npz").save(tmp_path / "b.npz")
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+    with np.load(tmp_path / "a.npz") as archive:
+        assert len(archive["areas"]) == 5
+
+
+def test_no_damaged_byte_is_an_accident(tmp_path: Path) -> None:
+    learned().save(tmp_path / "good.npz")
+    good, bad = (tmp_path / "good.npz").read_bytes(), tmp_path / "bad.npz"
+    refused = 0
+    for place in range(0, len(good), 7):
+        bad.write_bytes(good[:place] + bytes([good[place] ^ 0xFF]) + good[place + 1 :])
+        try:
+            ObjectModel.load(bad)
+        except InputError:
+            refused += 1
+    assert refused > 100  # the rest is padding, times, and flags

@@ -27,8 +27,9 @@ _MOST_BYTES = 1 << 20
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     """Give a typer command an option for every setting.
 
-    The command's parameter ``settings`` is replaced by the options, and is called with a dict of those that
-    were given, as text: :class:`Settings` itself reads and refuses values, so there is one sentence for each.
+    The command's parameter ``settings`` is replaced by the options, and is called with a dict of those that were given,
+    as text or, of a switch, as a bool: :class:`Settings` itself reads and refuses values, so there is one sentence for
+    each.
     """
     signature = inspect.signature(command, eval_str=True)
     parameters = [p for p in signature.parameters.values() if p.name != "settings"]
@@ -49,7 +50,9 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     return wrapper
 
 
-def read_settings(options: Mapping[str, str], config: Path | None, base: Mapping[str, Any] | None = None) -> Settings:
+def read_settings(
+    options: Mapping[str, str | bool], config: Path | None, base: Mapping[str, Any] | None = None
+) -> Settings:
     """Return the settings: an option counts before the YAML file, that before the base, and that before the default.
 
     Raises
@@ -70,6 +73,12 @@ def _option(name: str, field: FieldInfo) -> Any:
     extra = field.json_schema_extra
     assert isinstance(extra, dict)
     low, high = bounds(field)
+    panel = f"Settings: {extra['group']}"
+    option = "--" + name.replace("_", "-")
+    if field.annotation is bool:
+        text = f"{field.description} {_default(field)}"
+        flag = f"{option}/--no-{option.removeprefix('--')}"
+        return Annotated[bool | None, typer.Option(flag, help=text, rich_help_panel=panel, show_default=False)]
     if get_origin(field.annotation) is Literal:
         metavar = "NAME"
         allowed = f"One of: {', '.join(get_args(field.annotation))}."
@@ -80,10 +89,10 @@ def _option(name: str, field: FieldInfo) -> Any:
     return Annotated[
         str | None,
         typer.Option(
-            "--" + name.replace("_", "-"),
+            option,
             help=f"{field.description} {allowed} {_default(field)}".replace("  ", " "),
             metavar=metavar,
-            rich_help_panel=f"Settings: {extra['group']}",
+            rich_help_panel=panel,
             show_default=False,  # typer would put a text's default in parentheses of its own
         ),
     ]
@@ -94,8 +103,10 @@ def _default(field: FieldInfo) -> str:
     return "" if field.default is None else f"Default {field.default}."
 
 
-def _number(text: str) -> object:
+def _number(text: str | bool) -> object:
     """Return a number if the text is one, so that a refusal shows it without quotes."""
+    if isinstance(text, bool):
+        return text
     for kind in (int, float):
         try:
             return kind(text)

@@ -97,6 +97,7 @@ def refine(
             request,
             images=expand(images) if images else request.images,
             examples=examples.expanduser() if examples else request.examples,
+            object_model=None if examples else request.object_model,
             device=device or request.device,
             settings=read_settings(settings, config, request.settings.model_dump()),
         )

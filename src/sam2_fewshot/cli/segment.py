@@ -33,6 +33,11 @@ A NimbusImage export; the third position at time points 1 to 10, stricter than u
   sam2-fewshot segment *.ome.tif --examples export.json --batch-xy 3 --batch-time 1-10
   --similarity-threshold 0.7 -o results
 
+Learn once, and use it again:
+
+  sam2-fewshot segment day1/*.tif --examples day1/A01.geojson --save-model cells.npz -o day1/results
+  sam2-fewshot segment day2/*.tif --object-model cells.npz -o day2/results
+
 A coarse trial on two images of many; without --batch-xy the same command then goes on with the rest:
 
   sam2-fewshot segment "day1/*.png" --examples marked/ --batch-xy 1-2 --points-per-side 32 -o trial
@@ -48,8 +53,11 @@ def segment(
             show_default=False,
         ),
     ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for the results.", metavar="FOLDER", show_default=False)
+    ],
     examples: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             help="The marked objects: a label image, a QuPath GeoJSON, ImageJ ROIs, COCO or a NimbusImage JSON export; "
             "for several images, a folder of those, named after the images.",
@@ -57,10 +65,25 @@ def segment(
             rich_help_panel=_WHAT,
             show_default=False,
         ),
-    ],
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder for the results.", metavar="FOLDER", show_default=False)
-    ],
+    ] = None,
+    object_model: Annotated[
+        Path | None,
+        typer.Option(
+            help="What an earlier run has learned and saved with --save-model; instead of --examples.",
+            metavar="FILE.npz",
+            rich_help_panel=_WHAT,
+            show_default=False,
+        ),
+    ] = None,
+    save_model: Annotated[
+        Path | None,
+        typer.Option(
+            help="Save what is learned from the examples in this file, for --object-model.",
+            metavar="FILE.npz",
+            rich_help_panel=_WHAT,
+            show_default=False,
+        ),
+    ] = None,
     training_tag: Annotated[
         str | None,
         typer.Option(
@@ -185,10 +208,14 @@ def segment(
         from sam2_fewshot.cli.console import shown
         from sam2_fewshot.cli.patterns import expand
         from sam2_fewshot.job import Request, run
+        from sam2_fewshot.similarity.object_model import ObjectModel
 
+        saved = object_model.expanduser() if object_model else None
+        # What the examples were looked at with holds for the finds too, unless something else is asked for.
+        learned_with = ObjectModel.load(saved).settings if saved and not examples else None
         request = Request(
             images=expand(images),
-            examples=examples.expanduser(),
+            examples=examples.expanduser() if examples else None,
             out=out.expanduser(),
             training_tag=training_tag,
             negative_tag=negative_tag,
@@ -199,8 +226,10 @@ def segment(
             batch_z=batch_z,
             batch_time=batch_time,
             channels=channels,
-            settings=read_settings(settings, config),
+            settings=read_settings(settings, config, learned_with),
             write=[name.strip() for name in (write or "").split(",") if name.strip()],
+            object_model=saved,
+            save_model=save_model.expanduser() if save_model else None,
         )
         with shown() as display:
             summary = run(request, display, scheduler=scheduler)

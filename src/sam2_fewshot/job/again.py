@@ -34,7 +34,8 @@ def as_facts(request: Request, model: str) -> dict[str, object]:
     """
     return {
         "images": [_absolute(path) for path in request.images],
-        "examples": _absolute(request.examples),
+        "examples": _absolute(request.examples) if request.examples else None,
+        "object_model": _absolute(request.object_model) if request.object_model else None,
         "channels": _absolute(request.channels) if request.channels else None,
         "tags": list(request.tags),
         "write": list(request.write),
@@ -67,7 +68,8 @@ def request_again(results: Path, out: Path | None = None) -> Request:
         kept = results / CORRECTIONS
         return Request(
             images=[Path(path) for path in asked["images"]],
-            examples=Path(asked["examples"]),
+            examples=Path(asked["examples"]) if asked["examples"] else None,
+            object_model=Path(asked["object_model"]) if asked.get("object_model") else None,
             out=out or next_folder(results),
             channels=Path(asked["channels"]) if asked["channels"] else None,
             tags=[str(tag) for tag in asked["tags"]],
@@ -77,6 +79,7 @@ def request_again(results: Path, out: Path | None = None) -> Request:
             corrections=[kept] if kept.exists() else [],
             earlier=results,
             write=[str(name) for name in asked["write"]],
+            save_model=None,  # it is saved already, and what follows may learn something else
             **{name: None if asked[name] is None else str(asked[name]) for name in _TEXTS},
         )
     except (LookupError, TypeError, ValueError):

@@ -46,6 +46,8 @@ def facts_of(
         "device": engine.device_name,
         "settings": request.settings.model_dump(mode="json"),
         "examples_path": request.examples,
+        "object_model": None if plan.saved is None else {"path": plan.saved.path, "sha256": plan.saved.sha256},
+        "saved_model_path": request.save_model,
         "channels_path": request.channels,
         "batch_xy": request.batch_xy,
         "batch_z": request.batch_z,

@@ -21,6 +21,7 @@ _WORDS = {
     "model": "the model's weights",
     "examples": "the examples",
     "channels": "the channels' colours and contrast",
+    "object_model": "the object model",
 }
 
 
@@ -57,7 +58,8 @@ def remember(folder: Path, facts: Mapping[str, object]) -> None:
     folder
         The journal's folder.
     facts
-        ``settings`` (a dict), ``version``, ``model``, ``examples`` and ``channels``, all of them fit for JSON.
+        ``settings`` (a dict), ``version``, ``model``, ``examples``, ``channels`` and ``object_model``, all of them fit
+        for JSON.
 
     It only serves to say later what has changed, so that it cannot be written is no reason to stop.
     """

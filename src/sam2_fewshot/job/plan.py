@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from sam2_fewshot.errors import InputError
+from sam2_fewshot.job.saved_objects import SavedObjects, check_target, read_saved
 from sam2_fewshot.readers import open_images, parse_range, read_channels, read_examples
 from sam2_fewshot.readers.corrections import read_corrections
 from sam2_fewshot.readers.naming import example_stems, stem_of
@@ -33,7 +34,7 @@ class Request:
     images
         Image files or folders of them; their order is XY.
     examples
-        File or folder with the marked examples.
+        File or folder with the marked examples; None with an object model.
     out
         Output folder; it is made when it is missing.
     training_tag, negative_tag
@@ -55,10 +56,14 @@ class Request:
         Folder with results whose finished frames are taken over where they would come out the same.
     write
         Names of further :data:`~sam2_fewshot.writers.formats.FORMATS` of the results.
+    object_model
+        File with what was learned before, instead of examples.
+    save_model
+        Where to save what is learned; None for nowhere.
     """
 
     images: Sequence[Path]
-    examples: Path
+    examples: Path | None
     out: Path
     training_tag: str | None = None
     negative_tag: str | None = None
@@ -73,6 +78,8 @@ class Request:
     corrections: Sequence[Path] = ()
     earlier: Path | None = None
     write: Sequence[str] = ()
+    object_model: Path | None = None
+    save_model: Path | None = None
 
     @property
     def output_tags(self) -> list[str]:
@@ -96,6 +103,8 @@ class Plan:
         The frames to do, by XY, then Z, then Time.
     corrections
         Objects that the user marked as right or wrong in earlier results, which are learned from too.
+    saved
+        What was learned before, instead of examples.
     """
 
     request: Request
@@ -103,6 +112,7 @@ class Plan:
     examples: Sequence[PlacedExemplar]
     frames: Sequence[FrameReader]
     corrections: Sequence[Correction] = ()
+    saved: SavedObjects | None = None
 
     @property
     def shown(self) -> list[PlacedExemplar]:
@@ -125,18 +135,32 @@ def make_plan(request: Request, progress: Progress) -> Plan:
         If a range or the channels' file cannot be used.
     """
     check_output(request.out)
+    _check_source(request)
     check_formats(request.write)
     channels = None if request.channels is None else read_channels(request.channels)
     paths = _without_examples(request.images, request.examples, progress)
     images = open_images(paths, request.settings, channels, progress)
     frames = _chosen(request, images)
+    if request.object_model is not None:
+        saved = read_saved(request.object_model)
+        saved.objects.check_settings(request.settings, str(saved.path))
+        model = saved.objects.model_name if request.model == "auto" else request.model
+        return Plan(replace(request, model=model), images, (), frames, saved=saved)
+    assert request.examples is not None
     examples = read_examples(request.examples, images, request.training_tag, request.negative_tag, progress)
     corrections = read_corrections(request.corrections, images, progress)
     return Plan(request, images, examples, frames, corrections)
 
 
-def check_output(out: Path) -> None:
+def check_output(out: Path, what: str = "results", option: str = "-o") -> None:
     """Refuse an output folder that cannot be written, without making it.
+
+    Parameters
+    ----------
+    out
+        The folder.
+    what, option
+        What shall go there, and which option says so.
 
     Raises
     ------
@@ -147,17 +171,52 @@ def check_output(out: Path) -> None:
     while not os.path.lexists(existing) and existing != existing.parent:
         existing = existing.parent
     if not existing.is_dir():
-        what = "is a file" if existing.is_file() else "is not a folder"
-        raise InputError(f"The results cannot go to {out}: {existing} {what}. Give another folder with -o.")
+        kind = "is a file" if existing.is_file() else "is not a folder"
+        raise InputError(f"The {what} cannot go to {out}: {existing} {kind}. Give another folder with {option}.")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise InputError(
-            f"The results cannot go to {out}: {os.strerror(errno.EACCES).lower()} in {existing}. "
-            "Give another folder with -o."
+            f"The {what} cannot go to {out}: {os.strerror(errno.EACCES).lower()} in {existing}. "
+            f"Give another folder with {option}."
         )
 
 
-def _without_examples(paths: Sequence[Path], examples: Path, progress: Progress) -> list[Path]:
+def _check_source(request: Request) -> None:
+    """Refuse a request that does not say in one way what to look for."""
+    if request.object_model is None:
+        if request.examples is None:
+            raise InputError(
+                "It is not said what to look for: give marked objects with --examples, or what was learned from some "
+                "before with --object-model."
+            )
+    elif request.examples is not None:
+        raise InputError(
+            "Both --examples and --object-model were given, but it is the one or the other: an object model is what "
+            "was learned from examples before."
+        )
+    elif request.corrections:
+        raise InputError(
+            f"These results were made with the object model {request.object_model}, and corrections can only be "
+            "learned from together with the examples; give these with --examples."
+        )
+    elif request.save_model is not None:
+        raise InputError(
+            f"--save-model has nothing to save: with --object-model nothing is learned, and {request.object_model} is "
+            "there already."
+        )
+    elif request.training_tag is not None or request.negative_tag is not None:
+        raise InputError(
+            "Tags choose among examples, and with --object-model there are none; leave out --training-tag and "
+            "--negative-tag. --tag names what is found."
+        )
+    if request.save_model is not None:
+        check_target(request.save_model)
+        check_output(request.save_model.parent, "object model", "--save-model")
+
+
+def _without_examples(paths: Sequence[Path], examples: Path | None, progress: Progress) -> list[Path]:
     """Leave out what a pattern like ``*.tif`` has caught although it is the examples and not an image."""
+    if examples is None:
+        return list(paths)
     stems = {stem_of(path) for path in paths}
     place = examples.resolve()
     images: list[Path] = []

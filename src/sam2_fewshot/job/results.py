@@ -305,13 +305,16 @@ def _made_from(plan: Plan, engine: Engine) -> tuple[dict[str, object], str, list
     channels = plan.request.channels
     shown = channels.read_text("utf-8") if channels else ""
     settings = plan.request.settings
-    common = common_part(__version__, settings, engine.model_sha256, places, {"channels": shown})
+    saved = None if plan.saved is None else plan.saved.sha256
+    extra = {"channels": shown} if saved is None else {"channels": shown, "object_model": saved}
+    common = common_part(__version__, settings, engine.model_sha256, places, extra)
     inputs: dict[str, object] = {
         "settings": settings.model_dump(mode="json"),
         "version": __version__,
         "model": engine.model_sha256,
         "examples": examples_part(places),
         "channels": shown,
+        "object_model": saved,
     }
     return inputs, common, [frame_fingerprint(common, image.path) for image in plan.images]
 

@@ -12,6 +12,7 @@ from sam2_fewshot.job.display import Display, Silent
 from sam2_fewshot.job.engine import Engine, few_shot_segmenter
 from sam2_fewshot.job.plan import Request, make_plan
 from sam2_fewshot.job.results import Results
+from sam2_fewshot.job.saved_objects import save, use_saved
 from sam2_fewshot.job.watch import Watch
 from sam2_fewshot.job.work import one_by_one
 
@@ -118,6 +119,7 @@ def run(
     seconds: dict[str, float] = {}
     with ExitStack() as stack:
         plan = make_plan(request, watch)
+        request = plan.request
         client = None
         if scheduler is not None:
             from sam2_fewshot.job.cluster import connected
@@ -127,6 +129,8 @@ def run(
             plan = replace(plan, request=request)
         with _timed(seconds, "load model"):
             engine = make_engine(request, watch)
+        if plan.saved is not None:
+            use_saved(engine, plan.saved)
         shown.say(f"Model {engine.model_name} on {engine.device_name}.")
         return _run(plan, engine, client, shown, watch, seconds)
 
@@ -136,9 +140,14 @@ def _run(plan: Plan, engine: Engine, client: Any, shown: Display, watch: Watch, 
     request = plan.request
     results = Results(plan, engine)
     left = [frame for frame in plan.frames if not results.have(frame)]
-    if left:
+    if left and request.settings.compile:
+        shown.say("Compiling SAM 2 for this device; the first image takes minutes, later ones are faster.")
+    if plan.saved is None and (left or request.save_model):
         with _timed(seconds, "learn examples"):
             _learn(engine, plan, watch, shown)
+    if request.save_model is not None:
+        save(engine, request.save_model)
+        shown.say(f"What was learned is saved in {request.save_model}; use it with --object-model.")
 
     general = watch.take()
     failures: list[Failure] = []

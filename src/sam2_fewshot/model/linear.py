@@ -33,6 +33,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """
     # The operator has no derivative, and autocasting to another precision is not its business.
     plain = x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and x.numel() > 0
+    if torch.compiler.is_compiling():  # it cannot look into the operator, and makes something of its own
+        return functional.linear(x, weight, bias)
     if plain and not torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu") and _has_onednn():
         fast: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
         return fast

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from sam2_fewshot.model.compiling import CompiledEncoder, plain_encoder
 from sam2_fewshot.model.decoder import PromptDecoder
 from sam2_fewshot.model.device import run_in_batches
 from sam2_fewshot.model.linear import use_onednn
@@ -46,6 +47,8 @@ class Sam2Model:
         Where to compute, and the type of the large matrix products.
     batch_size, points_per_batch
         Crops encoded and prompts decoded at a time; 0 chooses by device.
+    compiled
+        Whether to compile the image encoder for the device; see :mod:`sam2_fewshot.model.compiling`.
     """
 
     def __init__(
@@ -59,12 +62,14 @@ class Sam2Model:
         dtype: torch.dtype = torch.float32,
         batch_size: int = 0,
         points_per_batch: int = 0,
+        compiled: bool = False,
     ) -> None:
         # sam2 has no type hints that mypy could follow.
         untyped: Any = network.to(device).eval()
         self._network = untyped
         if device.type == "cpu":
             use_onednn(untyped)
+        self._encoder = CompiledEncoder(untyped, dtype, batch_size) if compiled else plain_encoder(untyped)
         self.name, self.sha256, self.gates = name, sha256, gates
         self.device, self.dtype = device, dtype
         self.image_size = int(self._network.image_size)
@@ -336,7 +341,7 @@ class Sam2Model:
 
     def _encode(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Run the image encoder: coarse features with the "no memory" token, and the two finer levels."""
-        fine, middle, coarse = self._network.image_encoder(images)["backbone_fpn"]
+        fine, middle, coarse = self._encoder(images)
         if self._network.directly_add_no_mem_embed:
             coarse = coarse + self._network.no_mem_embed.reshape(1, -1, 1, 1)
         return coarse, fine, middle

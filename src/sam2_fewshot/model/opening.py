@@ -25,7 +25,7 @@ def open_model(name: str | os.PathLike[str], device: str, settings: Settings) ->
     device
         As :func:`sam2_fewshot.model.device.choose_device`.
     settings
-        ``precision``, ``batch_size`` and ``points_per_batch`` are used.
+        ``precision``, ``batch_size``, ``points_per_batch`` and ``compile`` are used.
 
     Raises
     ------
@@ -45,4 +45,5 @@ def open_model(name: str | os.PathLike[str], device: str, settings: Settings) ->
         dtype=choose_dtype(chosen, settings.precision),
         batch_size=settings.batch_size,
         points_per_batch=settings.points_per_batch,
+        compiled=settings.compile,
     )

@@ -17,11 +17,19 @@ if TYPE_CHECKING:
 _COVERS_FRAME = 0.9
 
 
+def prompt_of(exemplar: Exemplar, frame: Frame) -> tuple[float, float] | None:
+    """Return the point ``(x, y)`` to ask SAM 2 about, None for an example that is none or lies outside its frame."""
+    if exemplar.point is None or exemplar.mask is not None or exemplar.polygon is not None:
+        return None
+    x, y = float(exemplar.point[0]), float(exemplar.point[1])
+    return (x, y) if 0 <= x < frame.shape[1] and 0 <= y < frame.shape[0] else None
+
+
 def exemplar_mask(
     exemplar: Exemplar,
     frame: Frame,
     name: str,
-    mask_at_point: Callable[[Frame, tuple[float, float]], InstanceMask | None],
+    at_point: InstanceMask | None,
     warn: Callable[[str], None],
 ) -> InstanceMask | None:
     """Return an example's mask, or None, with a warning that says why, when it cannot be used.
@@ -34,8 +42,8 @@ def exemplar_mask(
         The frame it lies on.
     name
         What to call the example in warnings.
-    mask_at_point
-        Finds the object under a point ``(x, y)``.
+    at_point
+        The object at its point, where it is a point and there is one.
     warn
         Is given a sentence for the user.
     """
@@ -63,14 +71,13 @@ def exemplar_mask(
         reason = f"its outline holds no pixel of its image ({size})"
     else:
         x, y = exemplar.point or (np.nan, np.nan)
-        if not (0 <= x < width and 0 <= y < height):
+        if prompt_of(exemplar, frame) is None:
             warn(f"{name} is left out: its point ({x:g}, {y:g}) lies outside its image ({size}).")
             return None
-        found = mask_at_point(frame, (float(x), float(y)))
-        if found is None:
+        if at_point is None:
             warn(f"{name} is left out: SAM 2 sees no object at its point ({x:g}, {y:g}); outline it instead.")
             return None
-        mask, reason = found, "SAM 2 sees no object at its point"
+        mask, reason = at_point, "SAM 2 sees no object at its point"
     if not mask.area:
         warn(f"{name} is left out: {reason}.")
         return None

@@ -8,12 +8,14 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
+from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile, ZipInfo
+from zlib import error as DamagedStream
 
 import numpy as np
 
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.records import InstanceMask
+from sam2_fewshot.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,6 +27,17 @@ COMPARED = ("scorer", "occupancy_levels", "features_from")
 
 _FORMAT = 2
 _PREFIX = "learned_"
+_DAMAGES = (
+    OSError,
+    LookupError,
+    ValueError,
+    TypeError,
+    EOFError,
+    BadZipFile,
+    DamagedStream,
+    RuntimeError,  # an archive with a password, or packed in a way that Python does not know
+    MemoryError,  # a header that promises more than there is
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +88,46 @@ class ObjectModel:
     max_zoom: float
     compared: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings, by name, with which candidates must be looked at as the examples were."""
+        return {
+            "method": self.method,
+            "target_occupancy": self.target_occupancy,
+            "max_zoom": self.max_zoom,
+            **self.compared,
+        }
+
+    def check_settings(self, settings: Settings, what: str) -> None:
+        """Refuse settings with which it cannot be used.
+
+        Parameters
+        ----------
+        settings
+            With which is to be searched.
+        what
+            What to call the model.
+
+        Raises
+        ------
+        InputError
+            If one of them is not that with which it was learned.
+        """
+        for name, value in self.settings.items():
+            if getattr(settings, name) != value:
+                raise InputError(
+                    f"{what} was learned with {Settings.model_fields[name].title} {value}, but the settings say "
+                    f"{getattr(settings, name)}; use {value}, or learn again from the examples."
+                )
+
     def known_on(self, digest: str) -> list[InstanceMask]:
         """Return the examples that lie on the frame with a digest."""
         return [item.mask for item in self.known if item.frame_digest == digest]
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to a NumPy archive (``.npz``), whole or not at all.
+
+        The same model gives the same bytes.
 
         Raises
         ------
@@ -97,21 +144,25 @@ class ObjectModel:
             "compared": dict(self.compared),
         }
         masks = [item.mask for item in self.known]
-        arrays: dict[str, Any] = {_PREFIX + name: array for name, array in self.learned.items()}
+        arrays: dict[str, Any] = {
+            "facts": np.array(json.dumps(facts)),
+            **{_PREFIX + name: array for name, array in self.learned.items()},
+            "areas": self.areas,
+            "known_digests": np.array([item.frame_digest for item in self.known], np.str_),
+            "known_boxes": np.array([mask.box for mask in masks], np.int64).reshape(-1, 4),
+            "known_frames": np.array([mask.frame_shape for mask in masks], np.int64).reshape(-1, 2),
+            "known_pixels": np.packbits(np.concatenate([np.zeros(0, bool), *(m.data.ravel() for m in masks)])),
+        }
         target = Path(path)
         beside = target.with_name(f".{target.name}.{os.getpid()}.part")
         try:
-            with beside.open("wb") as file:
-                np.savez_compressed(
-                    file,
-                    facts=np.array(json.dumps(facts)),
-                    **arrays,
-                    areas=self.areas,
-                    known_digests=np.array([item.frame_digest for item in self.known], np.str_),
-                    known_boxes=np.array([mask.box for mask in masks], np.int64).reshape(-1, 4),
-                    known_frames=np.array([mask.frame_shape for mask in masks], np.int64).reshape(-1, 2),
-                    known_pixels=np.packbits(np.concatenate([np.zeros(0, bool), *(m.data.ravel() for m in masks)])),
-                )
+            with ZipFile(beside, "w", ZIP_DEFLATED) as archive:
+                for name, array in arrays.items():
+                    # As np.savez_compressed, which would put the time of day into the file.
+                    info = ZipInfo(f"{name}.npy")
+                    info.compress_type = ZIP_DEFLATED
+                    with archive.open(info, "w", force_zip64=True) as file:
+                        np.lib.format.write_array(file, np.asanyarray(array), allow_pickle=False)
             beside.replace(target)
         except OSError as error:
             beside.unlink(missing_ok=True)
@@ -163,7 +214,7 @@ class ObjectModel:
                 )
         except FileNotFoundError as error:
             raise InputError(f"There is no object model at {path}.") from error
-        except (OSError, KeyError, ValueError, TypeError, IndexError, EOFError, BadZipFile) as error:
+        except _DAMAGES as error:
             raise InputError(f"{path} is not an object model of sam2-fewshot, or it is damaged.") from error
 
 

@@ -1,0 +1,204 @@
+"""What was learned, saved by one run and used by others, with the embedded checkpoint on small images."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sam2_fewshot.job import Request, request_again, run
+from sam2_fewshot.job.cluster import connected
+from sam2_fewshot.settings import Settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+QUICK = ("--method", "grid", "--points-per-side", "16", "--model", "sam2.1_hiera_micro.pt", "--device", "cpu")
+
+
+@pytest.fixture
+def learned(cli, images, examples, tmp_path) -> Path:
+    """A saved object model, and results that were made when it was learned."""
+    path = tmp_path / "models" / "cells.npz"
+    outcome = cli("segment", images[0], images[1], "--examples", examples, "-o", tmp_path / "first", *QUICK,
+                  "--save-model", path)  # fmt: skip
+    assert outcome.code == 0, outcome.err
+    assert f"saved in {path}; use it with --object-model" in outcome.err
+    return path
+
+
+def found(out: Path) -> list[Any]:
+    rows = json.loads((out / "annotations.json").read_text())["annotations"]
+    return [(row["coordinates"], row["location"]) for row in rows]
+
+
+def test_what_was_learned_finds_the_same_without_the_examples(cli, images, learned, tmp_path):
+    assert [path.name for path in learned.parent.iterdir()] == ["cells.npz"]
+    out = tmp_path / "again"
+    command = ("segment", images[0], images[1], "--object-model", learned, "-o", out, "--points-per-side", "16")
+    outcome = cli(*command)  # the method and the checkpoint are those of the model
+    assert outcome.code == 0, outcome.err
+    assert "Model sam2.1_hiera_micro.pt" in outcome.err
+    assert found(out) == found(tmp_path / "first")
+    facts = json.loads((out / "run.json").read_text())
+    assert facts["object_model"] == {"path": str(learned), "sha256": sha256(learned.read_bytes()).hexdigest()}
+    assert facts["settings"]["method"] == "grid"
+    assert facts["examples"] == 0
+    assert facts["examples_path"] is None
+    frame = facts["frames"][0]
+    assert frame["examples"] == 0
+    page = (out / "report.html").read_text()
+    assert "Learned before, and kept in" in page
+    assert "Learned from" not in page
+    again = cli(*command)
+    assert "2 of 2 frames are finished already and kept." in again.err
+    threshold = cli("refine", out, "--similarity-threshold", "0.9")
+    assert threshold.code == 0, threshold.err
+    assert "2 of 2 frames are finished already and kept." in threshold.err
+
+
+def test_the_examples_are_not_drawn(cli, images, learned, tmp_path):
+    out = tmp_path / "again"
+    strict = ("--similarity-threshold", "1.0", "--points-per-side", "16")
+    assert cli("segment", images[0], "--object-model", learned, "-o", out, *strict).code == 0
+    bare = np.asarray(Image.open(out / "overlays" / "im1.png").convert("RGB"))[:64, :64]
+    assert np.ptp(bare.astype(int), axis=2).max() < 20  # nothing coloured lies on the grey image
+
+
+def test_frames_are_done_anew_with_another_object_model(cli, images, examples, learned, tmp_path):
+    command = ("segment", images[0], "--object-model", learned, "-o", tmp_path / "out", "--points-per-side", "16")
+    assert cli(*command).code == 0
+    before = learned.read_bytes()
+    same = cli("segment", images[0], "--examples", examples, "-o", tmp_path / "x", *QUICK, "--save-model", learned)
+    assert same.code == 0
+    assert learned.read_bytes() == before  # the same examples give the same file
+    assert "1 of 1 frames are finished already" in cli(*command).err
+    labels = np.asarray(Image.open(examples)).copy()
+    labels[labels == 2] = 0
+    Image.fromarray(labels).save(examples)
+    fewer = cli("segment", images[0], "--examples", examples, "-o", tmp_path / "y", *QUICK, "--save-model", learned)
+    assert fewer.code == 0
+    assert learned.read_bytes() != before
+    other = cli(*command)
+    assert "the object model changed" in other.err
+    assert "finished already" not in other.err
+    assert "Frame 1 of 1" in other.err
+
+
+def test_it_is_saved_also_where_all_frames_are_finished(cli, images, examples, tmp_path):
+    command = ("segment", images[0], "--examples", examples, "-o", tmp_path / "out", *QUICK)
+    assert cli(*command).code == 0
+    outcome = cli(*command, "--save-model", tmp_path / "late.npz")
+    assert outcome.code == 0, outcome.err
+    assert "1 of 1 frames are finished already" in outcome.err
+    assert (tmp_path / "late.npz").exists()
+
+
+def refused(cli, tmp_path, *arguments: object) -> str:
+    """Check that a command ends with one sentence, exit code 2 and nothing written; return the sentence."""
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    outcome = cli("segment", *arguments, "-o", tmp_path / "new" / "out")
+    assert outcome.code == 2, outcome.err
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+    assert "defect" not in outcome.err
+    return str(outcome.err.splitlines()[-1])
+
+
+def test_it_is_the_examples_or_the_object_model(cli, images, examples, learned, tmp_path):
+    assert "give marked objects with --examples" in refused(cli, tmp_path, images[0])
+    both = refused(cli, tmp_path, images[0], "--examples", examples, "--object-model", learned)
+    assert "the one or the other" in both
+    again = refused(cli, tmp_path, images[0], "--object-model", learned, "--save-model", tmp_path / "b.npz")
+    assert "nothing to save" in again
+    assert "Tags choose among examples" in refused(
+        cli, tmp_path, images[0], "--object-model", learned, "--training-tag", "cell"
+    )
+
+
+def test_other_settings_or_weights_are_refused_with_the_reason(cli, images, learned, tmp_path):
+    sentence = refused(cli, tmp_path, images[0], "--object-model", learned, "--method", "guided")
+    assert "learned with Method grid, but the settings say guided; use grid" in sentence
+    assert "Target Occupancy 0.2" in refused(
+        cli, tmp_path, images[0], "--object-model", learned, "--target-occupancy", "0.3"
+    )
+    other = tmp_path / "other.npz"
+    with np.load(learned) as archive:
+        arrays = dict(archive)
+    facts = json.loads(str(arrays["facts"]))
+    facts["model_sha256"] = "00" * 32
+    np.savez(other, **{**arrays, "facts": np.array(json.dumps(facts))})
+    assert "learned with other weights" in refused(cli, tmp_path, images[0], "--object-model", other)
+
+
+@pytest.mark.parametrize("damage", ["missing", "folder", "text", "cut", "bits", "an image"])
+def test_a_damaged_object_model_is_refused_in_a_sentence(cli, images, learned, tmp_path, damage):
+    path = tmp_path / "bad.npz"
+    good = learned.read_bytes()
+    if damage == "folder":
+        path.mkdir()
+    elif damage == "text":
+        path.write_text("hello")
+    elif damage == "cut":
+        path.write_bytes(good[:-200])
+    elif damage == "bits":
+        path.write_bytes(good[:300] + bytes(byte ^ 255 for byte in good[300:400]) + good[400:])
+    elif damage == "an image":
+        shutil.copy(images[0], path)
+    assert "bad.npz" in refused(cli, tmp_path, images[0], "--object-model", path)
+
+
+@pytest.mark.parametrize("name", ["im1.png", "folder.npz", "im2.png/cells.npz"])
+def test_a_bad_place_for_the_object_model_is_refused(cli, images, examples, tmp_path, name):
+    (tmp_path / "folder.npz").mkdir()
+    sentence = refused(cli, tmp_path, images[0], "--examples", examples, "--save-model", tmp_path / name)
+    assert "--save-model" in sentence
+    assert "object model" in sentence
+
+
+def test_corrections_need_the_examples(cli, images, examples, learned, tmp_path):
+    out = tmp_path / "again"
+    command = ("segment", images[0], "--object-model", learned, "-o", out, "--points-per-side", "16")
+    assert cli(*command).code == 0
+    rows = json.loads((out / "annotations.json").read_text())["annotations"]
+    marked = [{**row, "tags": ["right"], "image": "im1.png"} for row in rows[:1]]
+    (tmp_path / "corrections.json").write_text(
+        json.dumps({"annotations": marked, "sam2-fewshot": {"kind": "corrections", "version": 1}})
+    )
+    alone = cli("refine", out, tmp_path / "corrections.json")
+    assert alone.code == 2
+    assert "give these with --examples" in alone.err
+    assert request_again(out).object_model == learned
+    together = cli("refine", out, tmp_path / "corrections.json", "--examples", examples)
+    assert together.code == 0, together.err
+
+
+def test_an_engine_without_object_models_says_so(request_for, engines, display, tmp_path):
+    from sam2_fewshot.errors import InputError
+
+    with pytest.raises(InputError, match=r"bright\.pt has no object models"):
+        run(request_for(save_model=tmp_path / "cells.npz"), display, engines)
+
+
+@pytest.mark.filterwarnings("default")  # of Dask and its event loop
+def test_workers_use_the_object_model(learned, images, display, tmp_path):
+    import distributed
+
+    settings = Settings(method="grid", points_per_side=16)
+    request = Request(
+        images=images[:2], examples=None, out=tmp_path / "shared", settings=settings, device="cpu", object_model=learned
+    )
+    with (
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0", protocol="inproc://"
+        ) as cluster,
+        distributed.Client(cluster, set_as_default=False) as client,
+        connected(client, settings) as (same, _),
+    ):
+        summary = run(request, display, scheduler=same)
+    assert summary.complete
+    assert found(tmp_path / "shared") == found(tmp_path / "first")

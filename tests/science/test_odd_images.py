@@ -1,0 +1,116 @@
+"""Images and examples at the edge of sense: a sentence or a result, never a traceback and never NaN as a score."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from sam2_fewshot import Exemplar, FewShotSegmenter, Frame, InputError, Settings
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from sam2_fewshot.model.network import Sam2Model
+
+Discs = tuple["NDArray[np.uint8]", "NDArray[np.int32]"]
+
+METHODS = [Settings(), Settings(method="grid", points_per_side=16)]
+
+
+@pytest.fixture(scope="module", params=METHODS, ids=lambda settings: settings.method)
+def segmenter(request: pytest.FixtureRequest, micro: Sam2Model) -> FewShotSegmenter:
+    return FewShotSegmenter(micro, settings=request.param, progress=Told())
+
+
+class Told:
+    def __init__(self) -> None:
+        self.sentences: list[str] = []
+
+    def start(self, stage: str, total: int | None = None) -> None: ...
+
+    def advance(self, steps: int = 1) -> None: ...
+
+    def warn(self, sentence: str) -> None:
+        self.sentences.append(sentence)
+
+
+def scores(segmenter: FewShotSegmenter, image: NDArray[np.generic] | Frame) -> NDArray[np.float64]:
+    return np.array([(item.score, item.similarity) for item in segmenter.candidates(image)]).reshape(-1, 2)
+
+
+def disc(height: int, width: int, radius: float) -> NDArray[np.bool_]:
+    rows, columns = np.mgrid[:height, :width]
+    inside: NDArray[np.bool_] = (rows - height / 2) ** 2 + (columns - width / 2) ** 2 < radius**2
+    return inside
+
+
+def test_frames_of_one_colour_are_searched(segmenter: FewShotSegmenter, discs: Discs) -> None:
+    image, labels = discs
+    segmenter.fit([Exemplar(image, mask=labels == number) for number in (1, 3, 5)])
+    for even in (np.full((90, 120), 7, np.uint8), np.zeros((64, 64, 3), np.uint8), np.full((50, 50), 3.5)):
+        assert np.isfinite(scores(segmenter, even)).all()
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_frames_of_one_colour_are_learned_from(segmenter: FewShotSegmenter, discs: Discs, number: int) -> None:
+    even, labels = np.full((160, 200), 9, np.uint8), discs[1]
+    segmenter.fit([Exemplar(even, mask=labels == each) for each in range(1, number + 1)])
+    assert np.isfinite(scores(segmenter, even)).all()
+    assert np.isfinite(scores(segmenter, discs[0])).all()
+
+
+def test_a_point_on_a_frame_of_one_colour_is_no_accident(segmenter: FewShotSegmenter) -> None:
+    even = np.full((60, 60), 5, np.uint8)
+    said = ""
+    try:  # whether SAM 2 sees something there depends on the checkpoint
+        segmenter.fit([Exemplar(even, point=(30.0, 30.0))])
+    except InputError as error:
+        said = str(error)
+    assert "can be learned from" in said or np.isfinite(scores(segmenter, even)).all()
+
+
+def test_an_object_may_fill_its_frame(segmenter: FewShotSegmenter, discs: Discs) -> None:
+    image, labels = discs
+    whole = np.ones(labels.shape, bool)
+    segmenter.fit([Exemplar(image, mask=whole)])
+    assert np.isfinite(scores(segmenter, image)).all()
+    segmenter.fit([Exemplar(image, mask=whole), Exemplar(image[:40, :40], mask=whole[:40, :40], negative=True)])
+    assert np.isfinite(scores(segmenter, image)).all()
+
+
+def test_an_object_may_be_larger_than_the_models_input(segmenter: FewShotSegmenter) -> None:
+    inside = disc(700, 900, 320)
+    image = np.where(inside, 180, 40).astype(np.uint8)
+    segmenter.fit([Exemplar(image, mask=inside)])
+    assert np.isfinite(scores(segmenter, image[::-1, :500])).all()
+
+
+def test_nan_and_infinity_are_looked_past(segmenter: FewShotSegmenter, discs: Discs) -> None:
+    image, labels = discs
+    rough = image[..., 0].astype(np.float64)
+    rough[:9], rough[20:25, 30:50], rough[80, 60], rough[84, 160] = np.nan, np.inf, -np.inf, 3e300
+    segmenter.fit([Exemplar(rough, mask=labels == number) for number in (1, 3, 5)])
+    assert np.isfinite(scores(segmenter, rough)).all()
+    assert np.isfinite(scores(segmenter, np.repeat(rough[..., None], 3, axis=2))).all()
+
+
+def test_nothing_finite_is_told(segmenter: FewShotSegmenter, discs: Discs) -> None:
+    with pytest.raises(InputError, match="no finite value"):
+        segmenter.fit([Exemplar(np.full((160, 200), np.inf), mask=discs[1] == 1)])
+
+
+@pytest.mark.parametrize("empty", [np.zeros((0, 5)), np.zeros((5, 0, 3), np.uint8)])
+@pytest.mark.parametrize("as_reader", [True, False])
+def test_an_empty_frame_is_told(
+    segmenter: FewShotSegmenter, discs: Discs, empty: NDArray[np.generic], as_reader: bool
+) -> None:
+    image: NDArray[np.generic] | Frame = Frame(np.zeros((*empty.shape[:2], 3), np.uint8)) if as_reader else empty
+    with pytest.raises(InputError, match="no pixel"):
+        segmenter.fit([Exemplar(image, mask=np.zeros(empty.shape[:2], bool))])
+    with pytest.raises(InputError, match="no pixel"):
+        segmenter.fit([Exemplar(image, point=(0.0, 0.0))])
+    segmenter.fit([Exemplar(discs[0], mask=discs[1] == 1)])
+    with pytest.raises(InputError, match="no pixel"):
+        segmenter.segment(image)
