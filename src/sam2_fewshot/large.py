@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from sam2_fewshot.parts import reader_digest
 from sam2_fewshot.records import InstanceMask
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from sam2_fewshot.protocols import FrameReader, Progress
     from sam2_fewshot.records import Box, Detection
@@ -116,6 +116,48 @@ def plan_search(
     return SearchPlan(
         blocks, -(-reach // step) * step, max(most_pixels, least), diameter, contrast_of(reduced, share=_ENDS), known
     )
+
+
+class KeptBlocks(Protocol):
+    """Someone who keeps what was found in a frame's blocks, so that a search that was stopped can go on."""
+
+    def known(self, blocks: Sequence[Block]) -> Mapping[Block, BlockFinds]:
+        """Return what was found in those of the blocks that were searched before."""
+        ...
+
+    def keep(self, finds: BlockFinds) -> None:
+        """Keep what was found in a block."""
+        ...
+
+
+def search_all(
+    plan: SearchPlan, search: Callable[[Block], BlockFinds], progress: Staged, kept: KeptBlocks | None
+) -> list[BlockFinds]:
+    """Search a frame's blocks one after the other, but for those that are known.
+
+    Parameters
+    ----------
+    plan
+        Tells the blocks.
+    search
+        Searches one.
+    progress
+        Learns which block it is.
+    kept
+        Knows what was found before, and is told what is found.
+    """
+    known = kept.known(plan.blocks) if kept else {}
+    finds = []
+    for number, block in enumerate(plan.blocks, 1):
+        progress.part = f"block {number} of {len(plan.blocks)}: "
+        found = known.get(block)
+        if found is None:
+            found = search(block)
+            if kept:
+                kept.keep(found)
+        finds.append(found)
+    progress.part = ""
+    return finds
 
 
 def sorted_out(

@@ -17,7 +17,7 @@ from sam2_fewshot.blocks import BlockFinds, is_even, join
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.frames import as_frame
 from sam2_fewshot.geometry.tiles import TileGrid
-from sam2_fewshot.large import Staged, in_window, look_again, on_frame, plan_search, sorted_out, summed
+from sam2_fewshot.large import Staged, in_window, look_again, on_frame, plan_search, search_all, sorted_out, summed
 from sam2_fewshot.methods.choosing import cut, floor_of, shape_arrays, within_prior
 from sam2_fewshot.methods.common import RunStats, Shown, outlined
 from sam2_fewshot.methods.grid import GridMethod
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sam2_fewshot.blocks import Block
-    from sam2_fewshot.large import SearchPlan
+    from sam2_fewshot.large import KeptBlocks, SearchPlan
     from sam2_fewshot.methods.common import Found, Method
     from sam2_fewshot.model.network import Sam2Model
     from sam2_fewshot.protocols import Progress
@@ -199,7 +199,7 @@ class FewShotSegmenter:
         )
         return self
 
-    def segment(self, image: NDArray[Any] | FrameReader) -> list[Detection]:
+    def segment(self, image: NDArray[Any] | FrameReader, kept: KeptBlocks | None = None) -> list[Detection]:
         """Find the objects that look like the examples.
 
         Parameters
@@ -207,6 +207,8 @@ class FewShotSegmenter:
         image
             Array (H, W) or (H, W, 3), or a :class:`~sam2_fewshot.protocols.FrameReader`. Arrays are turned into
             8-bit RGB as image files are.
+        kept
+            Knows, and keeps, what is found in the blocks of a large frame.
 
         Returns
         -------
@@ -222,12 +224,8 @@ class FewShotSegmenter:
         if not isinstance(image, FrameReader):
             image = as_frame(image, self.settings)
         if self.is_large(image):
-            plan = self.plan(image)
-            finds = []
-            for number, block in enumerate(plan.blocks, 1):
-                self._progress.part = f"block {number} of {len(plan.blocks)}: "
-                finds.append(self.search(image, plan, block))
-            self._progress.part = ""
+            reader, plan = image, self.plan(image)
+            finds = search_all(plan, lambda block: self.search(reader, plan, block), self._progress, kept)
             return self.join(image, plan, finds)
         frame = as_frame(image, self.settings)
         known = objects.known_on(frame_digest(frame.pixels))

@@ -179,18 +179,20 @@ def on_cluster(
             future.release()
             finished: Outcome | None = None
             if reply.plan is not None:
-                large[id(task)] = _Large(task, reply.plan)
+                begun = large[id(task)] = _Large(task, reply.plan)
                 shown.frame_begins(task.name)
                 shown.start("blocks", len(reply.plan.blocks))
+                shown.advance(len(begun.finds))
             elif block is None:
                 finished = _whole(task, reply, watch, shown)
             elif id(task) in large:
                 shown.advance()
-                begun = large[id(task)]
-                begun.add(reply)
-                if begun.over:
-                    del large[id(task)]
-                    finished = _joined(begun, segmenter, watch, shown, request.settings.similarity_threshold)
+                large[id(task)].add(reply)
+            elif reply.finds and task.kept:  # another block of the frame has failed meanwhile
+                task.kept.keep(reply.finds)
+            if id(task) in large and large[id(task)].over:
+                begun = large.pop(id(task))
+                finished = _joined(begun, segmenter, watch, shown, request.settings.similarity_threshold)
             more()
             if finished is not None:
                 shown.frame_begins(task.name)
@@ -205,8 +207,9 @@ class _Large:
 
     def __init__(self, task: Task, plan: SearchPlan) -> None:
         self.task, self.plan = task, plan
-        self.left = list(plan.blocks)
-        self.finds: list[BlockFinds] = []
+        known = task.kept.known(plan.blocks) if task.kept else {}
+        self.left = [block for block in plan.blocks if block not in known]
+        self.finds: list[BlockFinds] = list(known.values())
         self.trouble = ""
         self.took = 0.0
 
@@ -218,6 +221,8 @@ class _Large:
             self.left.clear()
         else:
             self.finds.append(reply.finds)
+            if self.task.kept:
+                self.task.kept.keep(reply.finds)
 
     @property
     def over(self) -> bool:

@@ -88,8 +88,9 @@ def run(
 ) -> Summary:
     """Find all objects like the examples and write the results.
 
-    Finished frames are on disk at once, so a stopped or failed run loses only the frame at work, and the same
-    request goes on from there. Frames done with other settings, examples, weights or image files are done anew.
+    Finished frames, and blocks of large ones, are on disk at once, so a stopped or failed run loses only the frame or
+    block at work, and the same request goes on from there. Frames done with other settings, examples, weights or image
+    files are done anew.
 
     Parameters
     ----------
@@ -144,7 +145,7 @@ def _run(plan: Plan, engine: Engine, client: Any, shown: Display, watch: Watch, 
     failures: list[Failure] = []
     interrupted = False
     with results.opened(shown, watch):
-        tasks = [results.task(frame) for frame in left]
+        tasks = [results.task(frame, shown, watch) for frame in left]
         shown.begin(len(left))
         outcomes = _outcomes(tasks, plan, engine, client, watch, shown)
         try:
