@@ -177,7 +177,8 @@ def _run(plan: Plan, engine: Engine, client: Any, shown: Display, watch: Watch, 
 
 
 def _learn(engine: Engine, plan: Plan, watch: Watch, shown: Display) -> None:
-    from sam2_fewshot.job.object_cache import cache_folder, learn
+    from sam2_fewshot.job.caches import cache_folder
+    from sam2_fewshot.job.object_cache import learn
     from sam2_fewshot.segmenter import FewShotSegmenter
 
     if not isinstance(engine, FewShotSegmenter):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sam2_fewshot.errors import FewShotError, InputError
+from sam2_fewshot.job.engine import segmenter_of
 from sam2_fewshot.job.picture import pictures_of
 from sam2_fewshot.job.work import of_search, sentence_of, told
 from sam2_fewshot.readers import open_images
@@ -189,11 +190,9 @@ def _answered(recipe: Recipe, address: Address, work: Callable[[FewShotSegmenter
 
 def _segmenter(recipe: Recipe) -> tuple[FewShotSegmenter, _Heard]:
     if recipe.key not in _HELD:
-        from sam2_fewshot.segmenter import FewShotSegmenter
-
         _HELD.clear()  # at most one model a process
         said = _Heard()
-        segmenter = FewShotSegmenter(recipe.model, _own_device(recipe.device), recipe.settings, said)
+        segmenter = segmenter_of(recipe.model, _own_device(recipe.device), recipe.settings, said)
         if segmenter.model_sha256 != recipe.sha256:
             raise InputError(
                 f"A worker has other weights ({segmenter.model_name}, SHA-256 {segmenter.model_sha256[:12]}…) than the "
