@@ -15,7 +15,7 @@ import numpy as np
 
 from sam2_fewshot.blocks import BlockFinds, is_even, join
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.frames import as_frame
+from sam2_fewshot.frames import as_frame, held_bytes
 from sam2_fewshot.geometry.tiles import TileGrid
 from sam2_fewshot.large import Staged, in_window, look_again, on_frame, plan_search, search_all, sorted_out, summed
 from sam2_fewshot.methods.choosing import cut, floor_of, shape_arrays, within_prior
@@ -259,11 +259,12 @@ class FewShotSegmenter:
 
     def is_large(self, frame: FrameReader) -> bool:
         """Tell whether a frame does not fit into the memory as a whole and is searched in blocks."""
-        return frame.shape[0] * frame.shape[1] > self._most_pixels()
+        return frame.shape[0] * frame.shape[1] > self._most_pixels(held_bytes(frame))
 
     def plan(self, frame: FrameReader, shift: tuple[int, int] = (0, 0)) -> SearchPlan:
         """Decide how to search a frame in blocks; see :func:`~sam2_fewshot.large.plan_search`."""
-        return plan_search(frame, self.object_model, self._most_pixels(), self._step, self._progress, shift)
+        most = self._most_pixels(held_bytes(frame))
+        return plan_search(frame, self.object_model, most, self._step, self._progress, shift)
 
     def search(self, frame: FrameReader, plan: SearchPlan, block: Block) -> BlockFinds:
         """Search one block of a frame.
@@ -348,12 +349,13 @@ class FewShotSegmenter:
                 )
         return cls(model or objects.model_name, device, chosen, progress)._adopt(objects, str(path))
 
-    def _most_pixels(self, learning: bool = False) -> int:
-        """Return how many pixels of a frame fit into the memory at a time."""
-        from sam2_fewshot.model.memory import block_pixels
+    def _most_pixels(self, held: int = 0, learning: bool = False) -> int:
+        """Return how many pixels of a frame, of which some bytes are held anyway, fit into the memory at a time."""
+        from sam2_fewshot.model.memory import block_pixels, extra_bytes
 
         step = 1 if learning or self._objects is None else self._step
-        return block_pixels(self.settings.max_memory, step, learning=learning, tile_bytes=self._model.embedding_bytes)
+        beside, tile = extra_bytes(self._model) + held, self._model.embedding_bytes
+        return block_pixels(self.settings.max_memory, step, learning=learning, tile_bytes=tile, beside=beside)
 
     @property
     def _step(self) -> int:

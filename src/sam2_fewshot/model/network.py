@@ -74,6 +74,7 @@ class Sam2Model:
         self.image_size = int(self._network.image_size)
         accelerated = device.type != "cpu"
         # On a CPU a batch of one is fastest: larger ones leave the caches (.122 s an image alone, .162 s in eights).
+        self.most_tiles = 1 << 30  # in a batch; their features are brought to the host's memory
         self.batch_size = batch_size or (32 if accelerated else 1)
         self.points_per_batch = points_per_batch or (512 if accelerated else 64)
 
@@ -90,6 +91,11 @@ class Sam2Model:
         channels = int(self._network.sam_prompt_encoder.embed_dim)
         # C channels at the coarse level, C / 4 at twice and C / 8 at four times its size.
         return 4 * height * width * (channels + 4 * (channels // 4) + 16 * (channels // 8))
+
+    @property
+    def weight_bytes(self) -> int:
+        """Memory of the weights in bytes."""
+        return sum(each.numel() * each.element_size() for each in self._network.parameters())
 
     def embed(self, image: NDArray[np.uint8]) -> Embedding:
         """Encode one image, as ``SAM2ImagePredictor.set_image`` does.
@@ -236,7 +242,7 @@ class Sam2Model:
             ]
 
         frame = self._upload(image)
-        for tiles in run_in_batches(run, windows, self.batch_size):
+        for tiles in run_in_batches(run, windows, min(self.batch_size, self.most_tiles)):
             yield from tiles
 
     def prompt(
