@@ -228,17 +228,32 @@ def look_again(
     """
     kept, lost = list(detections), 0
     for piece in cut:
+        whole, is_told = _whole_of(piece, plan, search)
+        lost += is_told
+        if whole is not None:
+            # What it covers was taken for an object of its own where only a part could be seen.
+            kept = [other for other in kept if 2 * shared_area(whole.instance, other.instance) <= other.area]
+            kept.append(whole)
+    return kept, lost
+
+
+def _whole_of(
+    piece: InstanceMask, plan: SearchPlan, search: Callable[[Box], Sequence[Detection]]
+) -> tuple[Detection | None, bool]:
+    """Return the object of a piece, and whether it is too large for a window; neither, where there is no object."""
+    while True:
         window = window_around(piece, plan.halo)
         if (window[2] - window[0]) * (window[3] - window[1]) > plan.most_pixels:
-            lost += 1
-            continue
-        for item in search(window):
-            if not is_cut(item.instance, window) and 2 * shared_area(item.instance, piece) > piece.area:
-                # What it covers was taken for an object of its own where only a part could be seen.
-                kept = [other for other in kept if 2 * shared_area(item.instance, other.instance) <= other.area]
-                kept.append(item)
-                break
-    return kept, lost
+            return None, True
+        found = [item for item in search(window) if 2 * shared_area(item.instance, piece) > piece.area]
+        for item in found:
+            if not is_cut(item.instance, window):
+                return item, False
+        # A window shows more of it, and not yet all: look around what is seen now.
+        longer = max((item.instance for item in found), key=lambda mask: mask.area, default=piece)
+        if longer.area <= piece.area:
+            return None, False
+        piece = longer
 
 
 def on_frame(mask: InstanceMask, window: Box, frame_shape: tuple[int, int]) -> InstanceMask:

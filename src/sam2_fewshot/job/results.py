@@ -327,7 +327,10 @@ def _made_from(plan: Plan, engine: Engine) -> tuple[dict[str, object], str, list
         "examples": examples_part(places),
         "channels": shown,
     }
-    return inputs, common, [frame_fingerprint(common, image.path) for image in plan.images]
+    prints = [frame_fingerprint(common, image.path) for image in plan.images]
+    own = [each.removeprefix(common) for each in prints]
+    inputs["images"] = {image.path.as_posix(): part for image, part in zip(plan.images, own, strict=True)}
+    return inputs, common, prints
 
 
 def _key(location: Location) -> Location:
