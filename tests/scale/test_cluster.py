@@ -294,10 +294,21 @@ def test_where_it_runs_is_checked() -> None:
         connected("many", Settings()).__enter__()
     with pytest.raises(SettingsError):
         _local("0", Settings())
-    assert _local("4", Settings(max_memory=8)) == (4, Settings(max_memory=2))
-    count, share = _local("local", Settings(max_memory=5))
+    assert _local("3", Settings(max_memory=8)) == (3, Settings(max_memory=2))  # and this program has a share
+    count, share = _local("local", Settings(max_memory=6), "micro")
     assert 1 <= count <= 2
-    assert share.max_memory == 5 / count
+    assert share.max_memory == 6 / (count + 1)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the number of cores cannot be given")
+def test_a_larger_model_has_fewer_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(16)))
+    large = tmp_path / "sam2.1_hiera_large.pt"
+    with large.open("wb") as file:
+        file.truncate(900_000_000)  # takes no room
+    assert _local("local", Settings(max_memory=18), "micro")[0] == 8
+    assert _local("local", Settings(max_memory=18), large)[0] == 2
+    assert _local("local", Settings(max_memory=1), large)[0] == 1
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,12 +29,14 @@ if TYPE_CHECKING:
 
 _AHEAD = 3
 """So many tasks a worker are handed out at a time: enough that none waits, few enough that results do not pile up."""
-_WORKER_BYTES = 2_000_000_000
-"""Memory that a worker on a CPU should have."""
+_FOR_BLOCKS = 900_000_000
+"""Memory that a worker on a CPU should have for frames, besides what it takes without."""
 
 
 @contextmanager
-def connected(scheduler: Any, settings: Settings) -> Iterator[tuple[Any, Settings]]:
+def connected(
+    scheduler: Any, settings: Settings, model: str | os.PathLike[str] = "auto"
+) -> Iterator[tuple[Any, Settings]]:
     """Give a Dask client, and the settings that each worker shall use.
 
     Parameters
@@ -43,10 +45,14 @@ def connected(scheduler: Any, settings: Settings) -> Iterator[tuple[Any, Setting
         Address of a scheduler (``tcp://…``, ``tls://…``), ``local``, a number of worker processes on this machine, or a
         :class:`distributed.Client`, which is left open.
     settings
-        Max Memory is shared by the workers on this machine; those of others have it each.
+        Max Memory is shared by this program and the workers on this machine; those of other machines have it each.
+    model
+        The checkpoint, of which it depends how many workers there is memory for.
 
     Raises
     ------
+    CheckpointError
+        If there is no such checkpoint.
     InputError
         If Dask is not installed, or no scheduler answers.
     SettingsError
@@ -73,7 +79,7 @@ def connected(scheduler: Any, settings: Settings) -> Iterator[tuple[Any, Setting
         with client:
             yield client, settings
         return
-    count, share = _local(text, settings)
+    count, share = _local(text, settings, model)
     with (
         distributed.LocalCluster(
             n_workers=count,
@@ -87,16 +93,21 @@ def connected(scheduler: Any, settings: Settings) -> Iterator[tuple[Any, Setting
         yield client, share
 
 
-def _local(text: str, settings: Settings) -> tuple[int, Settings]:
-    """Return the number of workers on this machine, and the settings with each one's share of the memory."""
+def _local(text: str, settings: Settings, model: str | os.PathLike[str] = "auto") -> tuple[int, Settings]:
+    """Return the number of workers on this machine, and the settings with each one's share of the memory.
+
+    The program that is started loads the model too, and has a share of its own.
+    """
     from sam2_fewshot.model.device import present_devices
-    from sam2_fewshot.model.memory import allowed_memory
+    from sam2_fewshot.model.locate import resolve
+    from sam2_fewshot.model.memory import RESERVE, allowed_memory, extra_bytes_of_file
 
     total = settings.max_memory or allowed_memory() / 2e9
     if text == "local":
         cards = sum(name.startswith("cuda") for name in present_devices())
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        count = cards or max(1, min(cores, int(total * 1e9) // _WORKER_BYTES))
+        each = RESERVE + _FOR_BLOCKS + extra_bytes_of_file(resolve(model).path.stat().st_size)
+        count = cards or max(1, min(cores, int(total * 1e9) // each - 1))
     elif text.isdecimal() and int(text):
         count = int(text)
     else:
@@ -104,7 +115,7 @@ def _local(text: str, settings: Settings) -> tuple[int, Settings]:
             f"The scheduler is {text!r}, but it must be an address such as tcp://host:8786, local, or a number of "
             "worker processes on this machine."
         )
-    return count, settings.changed({"max_memory": total / count})
+    return count, settings.changed({"max_memory": total / (count + 1)})
 
 
 def on_cluster(

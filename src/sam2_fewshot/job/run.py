@@ -123,7 +123,7 @@ def run(
         if scheduler is not None:
             from sam2_fewshot.job.cluster import connected
 
-            client, settings = stack.enter_context(connected(scheduler, request.settings))
+            client, settings = stack.enter_context(connected(scheduler, request.settings, request.model))
             request = replace(request, settings=settings)
             plan = replace(plan, request=request)
         with _timed(seconds, "load model"):

@@ -18,6 +18,8 @@ RESERVE = 1_100_000_000
 """Memory in bytes of the interpreter, torch and the embedded checkpoint, before the first frame; measured .85 GB."""
 _EMBEDDED_WEIGHTS, _EMBEDDED_INPUT, _EMBEDDED_POINTS = 34_000_000, 512, 64
 """Bytes of the embedded checkpoint, the side of its input in pixels, and the prompts it decodes at a time on a CPU."""
+_META_INPUT = 1024
+"""px; side of the input of all of Meta's checkpoints."""
 _PER_INPUT_PIXEL, _PER_PROMPTED_CELL = 1100, 330
 """Bytes that an encoder pass takes for a pixel of its input, and decoding for a cell of a prompt's mask, of which there
 are a quarter of the input's pixels each way. With one image and 64 prompts at a time, on one thread, the program took
@@ -46,13 +48,21 @@ def extra_bytes(model: Sam2Model) -> int:
 
     Of what lies on a GPU only the features of a batch of tiles come to the computer's memory.
     """
+    if model.device.type != "cpu":
+        return min(model.batch_size, model.most_tiles) * tile_bytes(model)
+    return _beyond(model.weight_bytes, model.image_size, model.batch_size, model.points_per_batch)
 
+
+def extra_bytes_of_file(size: int) -> int:
+    """Return about what :func:`extra_bytes` will be on a CPU, from the bytes of a checkpoint's file."""
+    return _beyond(size, _EMBEDDED_INPUT if size < 2 * _EMBEDDED_WEIGHTS else _META_INPUT, 1, _EMBEDDED_POINTS)
+
+
+def _beyond(weights: int, image_size: int, batch_size: int, points_per_batch: int) -> int:
     def working(size: int, images: int, prompts: int) -> int:
         return _PER_INPUT_PIXEL * size**2 * images + _PER_PROMPTED_CELL * (size // 4) ** 2 * prompts
 
-    if model.device.type != "cpu":
-        return min(model.batch_size, model.most_tiles) * tile_bytes(model)
-    own = model.weight_bytes + working(model.image_size, model.batch_size, model.points_per_batch)
+    own = weights + working(image_size, batch_size, points_per_batch)
     return max(0, own - _EMBEDDED_WEIGHTS - working(_EMBEDDED_INPUT, 1, _EMBEDDED_POINTS))
 
 
