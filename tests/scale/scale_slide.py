@@ -66,7 +66,14 @@ class Slide:
         Image.fromarray(np.where(labels <= 2, labels, 0).astype(np.uint8)).save(self.examples)
         return self
 
-    def work(self, name: str, scheduler: Any = None, settings: Settings = SETTINGS, **ways: Any) -> Summary:
+    def work(
+        self,
+        name: str,
+        scheduler: Any = None,
+        settings: Settings = SETTINGS,
+        display: Lines | None = None,
+        **ways: Any,
+    ) -> Summary:
         """Do the job; `ways` are attributes of the segmenter."""
         request = Request(images=[self.image], examples=self.examples, out=self.folder / name, settings=settings)
 
@@ -77,7 +84,7 @@ class Slide:
                 setattr(self.segmenter, way, value)
             return self.segmenter
 
-        display = Lines()
+        display = display or Lines()
         self.lines = display.lines
         return run(request, display, make, scheduler)
 

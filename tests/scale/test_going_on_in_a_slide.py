@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import distributed
 import pytest
 import scale_slide
+from scale_job import Lines
 from scale_scenes import memory_for
 from scale_slide import SETTINGS, Slide
 
@@ -21,6 +22,7 @@ from sam2_fewshot.errors import InputError
 from sam2_fewshot.job import worker as worker_module
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from sam2_fewshot.model.network import Sam2Model
@@ -147,35 +149,67 @@ def test_blocks_that_cannot_be_kept_stop_nothing(slide: Slide, clean: dict[str, 
     }
 
 
-@pytest.mark.filterwarnings("default")  # of Dask and its event loop
-@pytest.mark.parametrize("kept", ["some", "all"])
-def test_blocks_of_workers_are_kept_too(
-    kept: str, slide: Slide, clean: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    count = slide.segmenter.searched
-    searched: list[Any] = []
+@pytest.fixture
+def searched(slide: Slide, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Let workers search with the method for tests; gives the segmenters that they made."""
+    made: list[Any] = []
 
     def make(recipe: Any) -> tuple[Any, Any]:
         if recipe.key not in worker_module._HELD:
             said = worker_module._Heard()
             segmenter = scale_slide.Stopping(slide.model, 1, said)
             segmenter.settings = recipe.settings
-            searched.append(segmenter)
+            made.append(segmenter)
             worker_module._HELD[recipe.key] = segmenter.adopt(recipe.objects), said
         return worker_module._HELD[recipe.key]
 
     monkeypatch.setattr(worker_module, "_segmenter", make)
-    slide.work("out", stop_before=4 if kept == "some" else count)
-    before = len(slide.blocks("out"))
-    assert before == (4 if kept == "some" else count)
+    return made
+
+
+@pytest.fixture
+def client() -> Iterator[Any]:
     with (
         distributed.LocalCluster(
             n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0", protocol="inproc://"
         ) as cluster,
         distributed.Client(cluster, set_as_default=False) as client,
     ):
-        summary = slide.work("out", scheduler=client)
+        yield client
+
+
+@pytest.mark.filterwarnings("default")  # of Dask and its event loop
+@pytest.mark.parametrize("kept", ["some", "all"])
+def test_workers_go_on_too(kept: str, slide: Slide, clean: dict[str, bytes], client: Any, searched: list[Any]) -> None:
+    count = slide.segmenter.searched
+    slide.work("out", stop_before=4 if kept == "some" else count)
+    before = len(slide.blocks("out"))
+    assert before == (4 if kept == "some" else count)
+    summary = slide.work("out", scheduler=client)
     assert summary.complete
     assert sum(each.searched for each in searched) == count - before
     assert slide.content("out") == clean
     assert json.loads((slide.folder / "out" / "run.json").read_text())["objects"] == summary.found
+
+
+class Pressing(Lines):
+    """Presses Ctrl-C once some blocks have come back."""
+
+    count = 0
+
+    def advance(self, steps: int = 1) -> None:
+        self.count += steps
+        if self.count == 5:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.filterwarnings("default")
+def test_blocks_that_workers_sent_are_kept(
+    slide: Slide, clean: dict[str, bytes], client: Any, searched: list[Any]
+) -> None:
+    count = slide.segmenter.searched
+    assert slide.work("out", scheduler=client, display=Pressing()).interrupted
+    assert len(slide.blocks("out")) == 5
+    assert slide.work("out").complete
+    assert slide.segmenter.searched == count - 5
+    assert slide.content("out") == clean

@@ -197,8 +197,8 @@ def on_cluster(
             elif block is None:
                 finished = _whole(task, reply, watch, shown)
             elif id(task) in large:
-                shown.advance()
                 large[id(task)].add(reply)
+                shown.advance()
             elif reply.finds and task.kept:  # another block of the frame has failed meanwhile
                 task.kept.keep(reply.finds)
             if id(task) in large and large[id(task)].over:
