@@ -57,6 +57,14 @@ def as_frame(image: NDArray[Any] | FrameReader, settings: Settings) -> Frame:
     return Frame(photo(pixels[..., :3], black, white))
 
 
+def held_bytes(frame: FrameReader) -> int:
+    """Return how many bytes a reader keeps of its frame for as long as parts of it are read.
+
+    A reader that cannot read a large frame by region says so by an attribute of this name; others keep little.
+    """
+    return int(getattr(frame, "held_bytes", 0))
+
+
 def overview(frame: FrameReader, step: int) -> NDArray[np.uint8]:
     """Return a frame reduced by a whole number, uint8 (h, w, 3), without having it whole in memory.
 

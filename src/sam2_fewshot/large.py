@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from sam2_fewshot.parts import reader_digest
 from sam2_fewshot.records import InstanceMask
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from sam2_fewshot.protocols import FrameReader, Progress
     from sam2_fewshot.records import Box, Detection
@@ -118,6 +118,48 @@ def plan_search(
     )
 
 
+class KeptBlocks(Protocol):
+    """Someone who keeps what was found in a frame's blocks, so that a search that was stopped can go on."""
+
+    def known(self, blocks: Sequence[Block]) -> Mapping[Block, BlockFinds]:
+        """Return what was found in those of the blocks that were searched before."""
+        ...
+
+    def keep(self, finds: BlockFinds) -> None:
+        """Keep what was found in a block."""
+        ...
+
+
+def search_all(
+    plan: SearchPlan, search: Callable[[Block], BlockFinds], progress: Staged, kept: KeptBlocks | None
+) -> list[BlockFinds]:
+    """Search a frame's blocks one after the other, but for those that are known.
+
+    Parameters
+    ----------
+    plan
+        Tells the blocks.
+    search
+        Searches one.
+    progress
+        Learns which block it is.
+    kept
+        Knows what was found before, and is told what is found.
+    """
+    known = kept.known(plan.blocks) if kept else {}
+    finds = []
+    for number, block in enumerate(plan.blocks, 1):
+        progress.part = f"block {number} of {len(plan.blocks)}: "
+        found = known.get(block)
+        if found is None:
+            found = search(block)
+            if kept:
+                kept.keep(found)
+        finds.append(found)
+    progress.part = ""
+    return finds
+
+
 def sorted_out(
     block: Block, found: Sequence[Detection], halo: int, stats: RunStats, threshold: float = 0.0
 ) -> BlockFinds:
@@ -186,17 +228,32 @@ def look_again(
     """
     kept, lost = list(detections), 0
     for piece in cut:
+        whole, is_told = _whole_of(piece, plan, search)
+        lost += is_told
+        if whole is not None:
+            # What it covers was taken for an object of its own where only a part could be seen.
+            kept = [other for other in kept if 2 * shared_area(whole.instance, other.instance) <= other.area]
+            kept.append(whole)
+    return kept, lost
+
+
+def _whole_of(
+    piece: InstanceMask, plan: SearchPlan, search: Callable[[Box], Sequence[Detection]]
+) -> tuple[Detection | None, bool]:
+    """Return the object of a piece, and whether it is too large for a window; neither, where there is no object."""
+    while True:
         window = window_around(piece, plan.halo)
         if (window[2] - window[0]) * (window[3] - window[1]) > plan.most_pixels:
-            lost += 1
-            continue
-        for item in search(window):
-            if not is_cut(item.instance, window) and 2 * shared_area(item.instance, piece) > piece.area:
-                # What it covers was taken for an object of its own where only a part could be seen.
-                kept = [other for other in kept if 2 * shared_area(item.instance, other.instance) <= other.area]
-                kept.append(item)
-                break
-    return kept, lost
+            return None, True
+        found = [item for item in search(window) if 2 * shared_area(item.instance, piece) > piece.area]
+        for item in found:
+            if not is_cut(item.instance, window):
+                return item, False
+        # A window shows more of it, and not yet all: look around what is seen now.
+        longer = max((item.instance for item in found), key=lambda mask: mask.area, default=piece)
+        if longer.area <= piece.area:
+            return None, False
+        piece = longer
 
 
 def on_frame(mask: InstanceMask, window: Box, frame_shape: tuple[int, int]) -> InstanceMask:

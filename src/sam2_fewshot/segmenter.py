@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from sam2_fewshot.blocks import BlockFinds, is_even, join
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.frames import as_frame
+from sam2_fewshot.frames import as_frame, held_bytes
 from sam2_fewshot.geometry.tiles import TileGrid
-from sam2_fewshot.large import Staged, in_window, look_again, on_frame, plan_search, sorted_out, summed
+from sam2_fewshot.large import Staged, in_window, look_again, on_frame, plan_search, search_all, sorted_out, summed
 from sam2_fewshot.lessons import lessons_from
 from sam2_fewshot.methods.choosing import cut, floor_of, shape_arrays, within_prior
 from sam2_fewshot.methods.common import RunStats, outlined
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sam2_fewshot.blocks import Block
-    from sam2_fewshot.large import SearchPlan
+    from sam2_fewshot.large import KeptBlocks, SearchPlan
     from sam2_fewshot.methods.common import Found, Method
     from sam2_fewshot.model.network import Sam2Model
     from sam2_fewshot.protocols import Progress
@@ -180,7 +180,9 @@ class FewShotSegmenter:
         )
         return self
 
-    def segment(self, image: NDArray[Any] | FrameReader, *, keep_proposed: bool = False) -> list[Detection]:
+    def segment(
+        self, image: NDArray[Any] | FrameReader, kept: KeptBlocks | None = None, *, keep_proposed: bool = False
+    ) -> list[Detection]:
         """Find the objects that look like the examples.
 
         Parameters
@@ -188,6 +190,8 @@ class FewShotSegmenter:
         image
             Array (H, W) or (H, W, 3), or a :class:`~sam2_fewshot.protocols.FrameReader`. Arrays are turned into
             8-bit RGB as image files are.
+        kept
+            Knows, and keeps, what is found in the blocks of a large frame.
         keep_proposed
             Whether ``last_run.proposed`` shall list all masks that were proposed, which may be thousands. Of a frame
             that is searched in blocks it stays None.
@@ -207,12 +211,8 @@ class FewShotSegmenter:
         if not isinstance(image, FrameReader):
             image = as_frame(image, self.settings)
         if self.is_large(image):
-            plan = self.plan(image)
-            finds = []
-            for number, block in enumerate(plan.blocks, 1):
-                self._progress.part = f"block {number} of {len(plan.blocks)}: "
-                finds.append(self.search(image, plan, block))
-            self._progress.part = ""
+            reader, plan = image, self.plan(image)
+            finds = search_all(plan, lambda block: self.search(reader, plan, block), self._progress, kept)
             return self.join(image, plan, finds)
         frame = as_frame(image, self.settings)
         known = objects.known_on(frame_digest(frame.pixels))
@@ -246,11 +246,12 @@ class FewShotSegmenter:
 
     def is_large(self, frame: FrameReader) -> bool:
         """Tell whether a frame does not fit into the memory as a whole and is searched in blocks."""
-        return frame.shape[0] * frame.shape[1] > self._most_pixels()
+        return frame.shape[0] * frame.shape[1] > self._most_pixels(held_bytes(frame))
 
     def plan(self, frame: FrameReader, shift: tuple[int, int] = (0, 0)) -> SearchPlan:
         """Decide how to search a frame in blocks; see :func:`~sam2_fewshot.large.plan_search`."""
-        return plan_search(frame, self.object_model, self._most_pixels(), self._step, self._progress, shift)
+        most = self._most_pixels(held_bytes(frame))
+        return plan_search(frame, self.object_model, most, self._step, self._progress, shift)
 
     def search(self, frame: FrameReader, plan: SearchPlan, block: Block) -> BlockFinds:
         """Search one block of a frame.
@@ -327,12 +328,13 @@ class FewShotSegmenter:
         objects.check_settings(chosen, str(path))
         return cls(model or objects.model_name, device, chosen, progress).adopt(objects, str(path))
 
-    def _most_pixels(self, learning: bool = False) -> int:
-        """Return how many pixels of a frame fit into the memory at a time."""
-        from sam2_fewshot.model.memory import block_pixels
+    def _most_pixels(self, held: int = 0, learning: bool = False) -> int:
+        """Return how many pixels of a frame, of which some bytes are held anyway, fit into the memory at a time."""
+        from sam2_fewshot.model.memory import block_pixels, extra_bytes
 
         step = 1 if learning or self._objects is None else self._step
-        return block_pixels(self.settings.max_memory, step, learning=learning, tile_bytes=self._model.embedding_bytes)
+        beside, tile = extra_bytes(self._model) + held, self._model.embedding_bytes
+        return block_pixels(self.settings.max_memory, step, learning=learning, tile_bytes=tile, beside=beside)
 
     @property
     def _step(self) -> int:

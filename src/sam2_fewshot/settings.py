@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 _CUTTING = ("similarity_threshold", "threshold_mode", "top_percent", "size_prior", "smoothing")
-_MACHINE = ("max_memory", "cache_size", "batch_size", "points_per_batch", "compile")
+_MACHINE = ("max_memory", "cache_size", "cache_embeddings", "batch_size", "points_per_batch", "compile")
 AFTER_LEARNING = frozenset((*_CUTTING, *_MACHINE))
 """Settings that do not change what is learned from examples."""
 
@@ -274,11 +274,19 @@ class Settings(BaseModel):
     cache_size: int = _knob(
         500,
         "Cache Size",
-        "Room on the disk for what was learned from examples, so that it is not learned again; 0 keeps nothing.",
+        "Room on the disk for what was learned from examples, and for embeddings of tiles, so that they are not made "
+        "again; 0 keeps nothing.",
         group="machine",
         unit="MB",
         ge=0,
         le=10**9,
+    )
+    cache_embeddings: Literal["auto", "on", "off"] = _knob(
+        "auto",
+        "Cache Embeddings",
+        "Whether embeddings of tiles are kept on the disk. auto: where they take much longer to make than to read, "
+        "which is on a CPU with a checkpoint whose input is 1024 px wide, as that of all of Meta's.",
+        group="machine",
     )
 
     def __init__(self, **values: Any) -> None:

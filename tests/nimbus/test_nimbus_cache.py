@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+import numpy as np
 from contract_server.bench import DISCS, Bright, discs, ring
 from contract_server.web import Fault
 
 from sam2_fewshot.nimbus import cache, shelf
+from sam2_fewshot.records import Exemplar, Frame
 from sam2_fewshot.settings import Settings
 
 if TYPE_CHECKING:
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
     import pytest
     from contract_server.bench import Bench
     from contract_server.web import ContractServer
+    from numpy.typing import NDArray
+
+    from sam2_fewshot.records import Box
 
 
 def learned(bench: Bench, **form: object) -> bool:
@@ -56,6 +61,17 @@ def test_every_setting_counts_but_those_that_are_known_not_to() -> None:
     assert set(Settings.model_fields) >= cache.AFTER_LEARNING
     keys = {cache.content_key([], "0", Settings()), cache.content_key([], "0", Settings(method="grid"))}
     assert len(keys) == 2
+
+
+def test_a_large_frame_is_read_in_strips_for_it() -> None:
+    class Wide(Frame):
+        def read(self, region: Box | None = None) -> NDArray[np.uint8]:
+            assert region is not None
+            return super().read(region)
+
+    pixels = np.arange(300, dtype=np.uint8).reshape(10, 10, 3)
+    plain, wide = (Exemplar(image=kind(pixels), point=(3, 3)) for kind in (Frame, Wide))
+    assert cache.content_key([plain], "0", Settings()) == cache.content_key([wide], "0", Settings())
 
 
 def test_a_deleted_or_damaged_file_is_learned_again(bench: Bench) -> None:

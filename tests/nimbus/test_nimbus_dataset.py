@@ -215,6 +215,23 @@ def test_large_frames_are_fetched_by_region(
     assert all(int(seen.query["right"]) - int(seen.query["left"]) <= 16 for seen in asked)
 
 
+def test_strips_that_do_not_fit_into_the_memory_are_fetched_once(
+    server: ContractServer, opened: Callable[..., NimbusDataset]
+) -> None:
+    image = stack(shape=(50, 70))
+    whole = opened(image, CASES["max-merge"]).frame(HERE).read()
+    frame = opened(image, CASES["max-merge"], block=16, memory=2000).frame(HERE)
+    frame.read((0, 0, 16, 16))  # now it is known what a pixel takes
+    first = len(server.seen)
+    strips = [frame.read((0, top, 70, top + 5)) for top in range(0, 50, 5)]
+    assert (np.concatenate(strips) == whole).all()
+    asked = [seen.query for seen in server.seen[first:] if seen.path.endswith("region")]
+    sides = [(int(q["right"]) - int(q["left"]), int(q["bottom"]) - int(q["top"])) for q in asked]
+    frames = {q["frame"] for q in asked}
+    assert sum(width * height for width, height in sides) == 50 * 70 * len(frames)
+    assert all(width <= 16 and height == 5 for width, height in sides)
+
+
 def test_an_image_without_a_histogram_still_has_a_contrast(
     server: ContractServer, opened: Callable[..., NimbusDataset]
 ) -> None:

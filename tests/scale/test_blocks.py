@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -21,7 +23,11 @@ from sam2_fewshot.blocks import (
     window_around,
 )
 from sam2_fewshot.geometry.outlines import mask_to_polygon
+from sam2_fewshot.large import SearchPlan, look_again
 from sam2_fewshot.records import Detection, InstanceMask
+
+if TYPE_CHECKING:
+    from sam2_fewshot.records import Box
 
 SHAPE = (100, 200)
 
@@ -168,3 +174,39 @@ def test_examples_far_apart_are_shown_in_parts(most: int) -> None:
             assert y0 <= b
             assert c <= x1
             assert d <= y1
+
+
+def looked_at_again(piece: InstanceMask, whole: InstanceMask, most: int) -> tuple[list[Detection], int, list[Box]]:
+    """Look again for a piece of an object; each search finds what of the object lies in its window."""
+    plan = SearchPlan([], 5, most, 5.0, 1.0, [])
+    windows: list[Box] = []
+
+    def search(window: Box) -> list[Detection]:
+        windows.append(window)
+        x0, y0, x1, y1 = (max(whole.box[0], window[0]), whole.box[1], min(whole.box[2], window[2]), whole.box[3])
+        return [detection(mask(x0, y0, x1 - x0, y1 - y0), 0.9)]
+
+    found, lost = look_again([], [piece], plan, search)
+    return found, lost, windows
+
+
+def test_an_object_longer_than_the_window_around_its_piece_is_looked_at_once_more() -> None:
+    piece, whole = mask(90, 40, 10, 4), mask(30, 40, 150, 4)
+    found, lost, windows = looked_at_again(piece, whole, 10**6)
+    assert [item.bbox for item in found] == [(30, 40, 180, 44)]
+    assert lost == 0
+    assert len(windows) == 3
+
+
+def test_an_object_that_outgrows_the_largest_window_is_told() -> None:
+    found, lost, windows = looked_at_again(mask(90, 40, 10, 4), mask(30, 40, 150, 4), 45 * 40)
+    assert (found, lost) == ([], 1)
+    assert len(windows) == 1
+
+
+def test_a_piece_of_nothing_is_no_object() -> None:
+    plan = SearchPlan([], 5, 10**6, 5.0, 1.0, [])
+    assert look_again([], [mask(90, 40, 10, 4)], plan, lambda window: []) == ([], 0)
+    piece = mask(90, 40, 10, 4)
+    same = [detection(mask(75, 40, 25, 4))]  # reaches to the window's end, and no further when there is more to see
+    assert look_again([], [piece], plan, lambda window: same if window[0] == 75 else []) == ([], 0)

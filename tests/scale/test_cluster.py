@@ -241,6 +241,7 @@ def test_the_real_worker_loads_a_model_once_and_checks_its_weights(
     settings = SMALL.changed({"min_mask_area": 10**6})  # nothing is looked at closely, which takes its time
     segmenter = FewShotSegmenter(micro, settings=settings)
     segmenter.fit([Exemplar(image=picture, mask=picture[..., 0] > 100)])
+    worker_module._OPENED.clear()
     recipe = worker_module.Recipe(
         "k1", "sam2.1_hiera_micro.pt", micro.sha256, "cpu", settings, None, segmenter.object_model
     )
@@ -256,9 +257,16 @@ def test_the_real_worker_loads_a_model_once_and_checks_its_weights(
     assert "There is no file /nowhere/a.png" in worker_module.search_frame(recipe, gone, "a.png", ()).trouble
     from dataclasses import replace
 
+    # A worker knows the last few images, but only one of them keeps its pixels.
+    for number in (0, 2):
+        place = worker_module.Address(str(images[number]), Location())
+        assert worker_module.search_frame(recipe, place, f"im{number}.png", ()).trouble == ""
+    kept = [each[0]._cache._pixels is not None for each in worker_module._OPENED.values()]
+    assert kept == [False, False, True]
     other = replace(recipe, key="k2", sha256="0" * 64)
     assert "A worker has other weights" in worker_module.search_frame(other, address, "im1.png", ()).trouble
     worker_module._HELD.clear()
+    worker_module._OPENED.clear()
 
 
 def test_each_worker_takes_a_card_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,10 +294,21 @@ def test_where_it_runs_is_checked() -> None:
         connected("many", Settings()).__enter__()
     with pytest.raises(SettingsError):
         _local("0", Settings())
-    assert _local("4", Settings(max_memory=8)) == (4, Settings(max_memory=2))
-    count, share = _local("local", Settings(max_memory=5))
+    assert _local("3", Settings(max_memory=8)) == (3, Settings(max_memory=2))  # and this program has a share
+    count, share = _local("local", Settings(max_memory=6), "micro")
     assert 1 <= count <= 2
-    assert share.max_memory == 5 / count
+    assert share.max_memory == 6 / (count + 1)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the number of cores cannot be given")
+def test_a_larger_model_has_fewer_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(16)))
+    large = tmp_path / "sam2.1_hiera_large.pt"
+    with large.open("wb") as file:
+        file.truncate(900_000_000)  # takes no room
+    assert _local("local", Settings(max_memory=18), "micro")[0] == 8
+    assert _local("local", Settings(max_memory=18), large)[0] == 2
+    assert _local("local", Settings(max_memory=1), large)[0] == 1
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,15 +11,22 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import scale_job
+import tifffile
 from PIL import Image
 from scale_job import World
 
 from sam2_fewshot.errors import InputError
+from sam2_fewshot.job import Request, run
 from sam2_fewshot.settings import Settings
+
+if TYPE_CHECKING:
+    from sam2_fewshot.protocols import FrameReader
+    from sam2_fewshot.records import Detection
 
 
 @pytest.fixture
@@ -155,6 +162,22 @@ def test_a_second_run_is_refused_before_anything_heavy(images: list[Path], examp
     assert world.engine.searched == 0
 
 
+def test_a_changed_image_is_told_and_done_again(images: list[Path], examples: Path, tmp_path: Path) -> None:
+    world, out = World(), tmp_path / "out"
+    world.work(images, examples, out)
+    Image.fromarray(np.zeros((48, 48), np.uint8)).save(images[3])
+    assert world.work(images, examples, out).resumed == len(images) - 1
+    assert any("Since the last run" in line and "1 image changed (im3.png)" in line for line in world.display.lines)
+
+
+@pytest.mark.skipif(not Path("/sys/kernel").is_dir(), reason="there is no file system here that nobody may write to")
+def test_a_file_system_that_nobody_may_write_to_is_a_sentence(images: list[Path], examples: Path) -> None:
+    world = World()
+    with pytest.raises(InputError, match="permission denied"):
+        world.work(images, examples, Path("/sys/kernel/results"))
+    assert world.engine.searched == 0
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_that_became_read_only_is_a_sentence(images: list[Path], examples: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
@@ -173,6 +196,28 @@ def test_a_folder_that_refuses_files_is_a_sentence(
     monkeypatch.setattr(Path, "mkdir", refuse)
     with pytest.raises(InputError, match="could not be written: permission denied"):
         world.work(images, examples, tmp_path / "out")
+
+
+def test_an_image_that_was_cut_off_meanwhile_does_not_stop_the_others(
+    images: list[Path], examples: Path, tmp_path: Path
+) -> None:
+    out, slide = tmp_path / "out", tmp_path / "in" / "slide.tif"
+    tifffile.imwrite(slide, np.array(Image.open(images[0])).repeat(4, 0).repeat(4, 1), tile=(64, 64))
+
+    class Cutting(scale_job.Engine):
+        """Cuts the slide off once the first frame is done, as a copy that is overwritten would be."""
+
+        def segment(self, frame: FrameReader) -> list[Detection]:
+            found = super().segment(frame)
+            slide.write_bytes(slide.read_bytes()[:-9000])
+            return found
+
+    request = Request(images=[images[0], slide, images[1]], examples=examples, out=out)
+    summary = run(request, scale_job.Lines(), lambda request, progress: Cutting())
+    assert summary.done == 2
+    (failure,) = summary.failures
+    assert failure.what == "slide.tif"
+    assert "damaged, incomplete or of another format" in failure.sentence
 
 
 def test_a_damaged_record_is_made_again(images: list[Path], examples: Path, tmp_path: Path) -> None:

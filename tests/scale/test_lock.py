@@ -74,7 +74,8 @@ def test_a_file_system_without_locks_is_told(tmp_path: Path, heard: Heard, monke
 
 def facts(**settings: object) -> dict[str, object]:
     plain = Settings(**settings).model_dump(mode="json")
-    return {"settings": plain, "version": "1", "model": "a", "examples": "b", "channels": ""}
+    images = {f"/in/im{number}.tif": "same" for number in range(5)}
+    return {"settings": plain, "version": "1", "model": "a", "examples": "b", "channels": "", "images": images}
 
 
 def test_what_changed_is_said(tmp_path: Path) -> None:
@@ -94,6 +95,18 @@ def test_what_changed_is_said(tmp_path: Path) -> None:
     ]
     forget(tmp_path)
     forget(tmp_path)
+    assert changes(tmp_path, now) == []
+
+
+def test_images_that_changed_are_named(tmp_path: Path) -> None:
+    remember(tmp_path, facts())
+    now = {**facts(), "images": {"/in/im1.tif": "other", "/in/im2.tif": "same", "/in/new.tif": "new"}}
+    assert changes(tmp_path, now) == ["1 image changed (im1.tif)"]
+    now = {**facts(), "images": {f"/in/im{number}.tif": "other" for number in range(5)}}
+    assert changes(tmp_path, now) == ["5 images changed (im0.tif, im1.tif, im2.tif, …)"]
+    old = facts()
+    del old["images"]
+    remember(tmp_path, old)
     assert changes(tmp_path, now) == []
 
 

@@ -4,9 +4,28 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
+import tifffile
+import torch
+from PIL import Image
 
-from sam2_fewshot.model.memory import BYTES_PER_PIXEL, RESERVE, allowed_memory, block_pixels
+from sam2_fewshot import FewShotSegmenter, Frame, Settings
+from sam2_fewshot.frames import held_bytes
+from sam2_fewshot.model.building import random_network
+from sam2_fewshot.model.memory import (
+    BYTES_PER_PIXEL,
+    RESERVE,
+    allowed_memory,
+    block_pixels,
+    extra_bytes,
+    tile_bytes,
+    tiles_at_a_time,
+)
+from sam2_fewshot.model.network import Sam2Model
+from sam2_fewshot.model.opening import open_model
+from sam2_fewshot.model.registry import Gates
+from sam2_fewshot.readers import images
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,3 +79,62 @@ def test_blocks_follow_from_the_memory() -> None:
     assert block_pixels(0.5) == 1
     assert block_pixels(3, 100, tile_bytes=1_300_000) == block_pixels(3) // 2
     assert block_pixels(0) >= 1
+
+
+def model_like(name: str, device: str = "cpu") -> Sam2Model:
+    """A network of a known size with random weights."""
+    gates = Gates(0.0, 0.0)
+    return Sam2Model(random_network(name), name=name, sha256="0" * 64, gates=gates, device=torch.device(device))
+
+
+def test_larger_models_leave_less_for_the_frame(micro: Sam2Model) -> None:
+    assert extra_bytes(micro) == 0
+    tiny = model_like("tiny")
+    # Measured, the interpreter and torch included: 3.2 GB, and 1.25 GB with the embedded checkpoint (memory.py).
+    assert RESERVE + extra_bytes(tiny) == pytest.approx(3.1e9, rel=0.05)
+    assert block_pixels(4, beside=extra_bytes(tiny)) < block_pixels(4) // 2
+    segmenter = FewShotSegmenter(tiny, settings=Settings(max_memory=3.2))
+    assert segmenter.is_large(Frame(np.zeros((1000, 1000, 3), np.uint8)))
+    assert not FewShotSegmenter(micro, settings=Settings(max_memory=3.2)).is_large(
+        Frame(np.zeros((1000, 1000, 3), np.uint8))
+    )
+
+
+def test_batches_are_part_of_the_memory() -> None:
+    tiny = model_like("tiny")
+    before = extra_bytes(tiny)
+    tiny.batch_size = 8
+    assert extra_bytes(tiny) > before + 5 * 10**9
+    tiny.points_per_batch *= 2
+    assert extra_bytes(tiny) > before + 6 * 10**9
+
+
+def test_a_batch_of_tiles_follows_from_the_memory(micro: Sam2Model) -> None:
+    picture = np.zeros((64, 64, 3), np.uint8)
+    (tile,) = micro.tiles(picture, [(0, 0, 64, 64)])
+    assert tile_bytes(micro) == tile.features.nbytes
+    assert tiles_at_a_time(8, 200_000_000) == 5
+    assert tiles_at_a_time(0, 200_000_000, allowed=16_000_000_000) == 5
+    assert tiles_at_a_time(0.1, 200_000_000) == 1
+    opened = open_model("micro", "cpu", Settings(max_memory=0.5, batch_size=8))
+    assert opened.most_tiles == 2
+    batches: list[int] = []
+    list(opened.tiles(picture, [(0, 0, 64, 64)] * 5, batches.append))
+    assert batches == [2, 2, 1]
+
+
+def test_what_a_file_has_to_be_read_whole_for_is_part_of_the_memory(
+    tmp_path: Path, micro: Sam2Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "LARGE", 1000)
+    picture = np.zeros((600, 700), np.uint8)
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    tifffile.imwrite(tmp_path / "b.tif", picture, tile=(64, 64))
+    whole, by_region = images.open_images([tmp_path / "a.png", tmp_path / "b.tif"], Settings())
+    assert held_bytes(whole.frame()) == 3 * 600 * 700
+    assert held_bytes(by_region.frame()) == 0
+    assert held_bytes(Frame(picture)) == 0
+    settings = Settings(max_memory=(RESERVE + (600 * 700 + 1) * BYTES_PER_PIXEL) / 1e9)
+    segmenter = FewShotSegmenter(micro, settings=settings)
+    assert segmenter.is_large(whole.frame())
+    assert not segmenter.is_large(by_region.frame())

@@ -6,6 +6,7 @@ import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 from scale_scenes import BrightSegmenter, scene
 from shapely import box
@@ -14,8 +15,10 @@ from typer.testing import CliRunner
 from sam2_fewshot import Exemplar, Frame, Settings
 from sam2_fewshot.cli import app
 from sam2_fewshot.job import object_cache
+from sam2_fewshot.job.caches import OBJECTS, TILES, cache_folder, cached, clear, shrink
 from sam2_fewshot.job.display import Silent
-from sam2_fewshot.job.object_cache import cache_folder, cached, clear, learn
+from sam2_fewshot.job.object_cache import learn
+from sam2_fewshot.job.tile_cache import TileCache
 from sam2_fewshot.job.watch import Watch
 from sam2_fewshot.readers import PlacedExemplar
 
@@ -49,7 +52,7 @@ def test_the_same_examples_are_learned_once(bright: Make, watch: Watch, tmp_path
     assert not learn(first, examples(), watch, tmp_path)
     assert learn(second, examples(), watch, tmp_path)
     assert second.object_model.areas.tolist() == first.object_model.areas.tolist()
-    assert cached(tmp_path).entries == 1
+    assert cached(tmp_path, OBJECTS).entries == 1
 
 
 @pytest.mark.parametrize("change", ["pixels", "outline", "settings", "code"])
@@ -93,7 +96,7 @@ def test_what_was_warned_of_is_warned_of_again(bright: Make, tmp_path: Path) -> 
 @pytest.mark.parametrize("damage", ["cut", "empty", "no warnings", "bad warnings"])
 def test_a_damaged_entry_is_dropped_and_made_again(damage: str, bright: Make, watch: Watch, tmp_path: Path) -> None:
     learn(bright(10**6), examples(), watch, tmp_path)
-    (entry,) = tmp_path.glob("*.npz")
+    (entry,) = tmp_path.glob("objects/*.npz")
     if damage == "cut":
         entry.write_bytes(entry.read_bytes()[:200])
     elif damage == "empty":
@@ -109,10 +112,10 @@ def test_a_damaged_entry_is_dropped_and_made_again(damage: str, bright: Make, wa
 def test_the_size_is_bounded_and_the_longest_unused_goes(bright: Make, watch: Watch, tmp_path: Path) -> None:
     for seed in range(3):
         learn(bright(10**6), examples(seed), watch, tmp_path)
-    size = cached(tmp_path).size
+    size = cached(tmp_path, OBJECTS).size
     learn(bright(10**6), examples(0), watch, tmp_path)  # used again
-    object_cache._shrink(tmp_path, size - 1)
-    assert cached(tmp_path).entries == 2
+    shrink(tmp_path, size - 1)
+    assert cached(tmp_path, OBJECTS).entries == 2
     assert learn(bright(10**6), examples(0), watch, tmp_path)
     assert not learn(bright(10**6), examples(1), watch, tmp_path)
 
@@ -126,7 +129,7 @@ def test_no_room_keeps_nothing(bright: Make, watch: Watch, tmp_path: Path) -> No
 
 def test_a_cache_that_cannot_be_written_stops_nothing(bright: Make, watch: Watch, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    assert not learn(bright(10**6), examples(), watch, tmp_path / "file" / "objects")
+    assert not learn(bright(10**6), examples(), watch, tmp_path / "file")
 
 
 def test_many_may_use_it_at_once(bright: Make, watch: Watch, tmp_path: Path) -> None:
@@ -140,15 +143,25 @@ def test_many_may_use_it_at_once(bright: Make, watch: Watch, tmp_path: Path) -> 
     for thread in threads:
         thread.join()
     assert all(len(each.object_model.areas) == 1 for each in segmenters)
-    assert cached(tmp_path).entries == 2
+    assert cached(tmp_path, OBJECTS).entries == 2
 
 
 def test_the_command_shows_and_empties_it(bright: Make, watch: Watch) -> None:
-    folder = cache_folder()
-    clear(folder)
-    learn(bright(10**6), examples(), watch, folder)
+    root = cache_folder()
+    for kind in (OBJECTS, TILES):
+        clear(root, kind)
+    learn(bright(10**6), examples(), watch, root)
+    TileCache(root, 10**8).put("a", {"fine": np.zeros(10**6, np.float32)})
+    half_written = root / "tiles" / ".1-2-b.part"
+    half_written.write_bytes(b"1")
     told = CliRunner().invoke(app, ["cache", "info"])
     assert told.exit_code == 0
-    assert f"{folder}: 1 set of examples" in told.stdout
-    assert "Deleted 1 set of examples" in CliRunner().invoke(app, ["cache", "clear"]).stdout
-    assert "0 sets of examples, 0.0 MB" in CliRunner().invoke(app, ["cache", "info"]).stdout
+    assert f"{root / 'objects'}: 1 set of examples" in told.stdout
+    assert f"{root / 'tiles'}: 1 embedding of a tile, 4.0 MB" in told.stdout
+    emptied = CliRunner().invoke(app, ["cache", "clear"]).stdout
+    assert "Deleted 1 set of examples" in emptied
+    assert "Deleted 1 embedding of a tile, 4.0 MB" in emptied
+    told = CliRunner().invoke(app, ["cache", "info"])
+    assert "0 sets of examples, 0.0 MB" in told.stdout
+    assert "0 embeddings of tiles, 0.0 MB" in told.stdout
+    assert not half_written.exists()

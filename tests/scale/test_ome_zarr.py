@@ -211,6 +211,32 @@ def test_a_server_that_is_not_there_or_stalls_is_a_sentence() -> None:
         ZarrSource(Path(address), patience=0.3)
 
 
+def test_a_server_that_stalls_amid_the_pixels_is_a_sentence(tmp_path: Path) -> None:
+    write(tmp_path / "a.zarr", DEEP)
+    go_on = threading.Event()
+
+    class Stalling(Hushed):
+        def do_GET(self) -> None:
+            if "/a.zarr/0/c/" in self.path:  # metadata is answered, pixels are not
+                go_on.wait(30)
+            else:
+                super().do_GET()
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Stalling, directory=str(tmp_path)))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        source = ZarrSource(Path(f"http://127.0.0.1:{server.server_port}/a.zarr"), patience=0.3)
+        assert source.header.height == 300
+        with pytest.raises(ServerError, match="the server did not answer in time"):
+            next(source.region(0, 0, BOX))
+    finally:
+        go_on.set()
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
 def test_the_signature_of_a_folder_sees_each_piece(tmp_path: Path) -> None:
     path = write(tmp_path / "a.zarr", DEEP)
     first = signature(path)

@@ -77,8 +77,8 @@ def test_an_object_gives_itself_back_wherever_its_tile_lies(
     done = []
     found = opinions(micro, embeddings, grid, truth, done.append)
     held = [(mask, opinion) for mask, opinion in zip(truth, found, strict=True) if opinion]
-    # The tiles' halo of 9 px is narrower than the discs: two of them lie in no tile as a whole, and another one ends where
-    # its tile does, so that nobody knows whether SAM 2 sees all of it.
+    # The tiles' halo of 9 px is narrower than the discs: two of them lie in no tile as a whole, and another one ends
+    # where its tile does, so that nobody knows whether SAM 2 sees all of it.
     assert sum(done) == 6
     assert len(held) == 5
     for mask, opinion in held:

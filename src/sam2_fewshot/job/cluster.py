@@ -29,12 +29,14 @@ if TYPE_CHECKING:
 
 _AHEAD = 3
 """So many tasks a worker are handed out at a time: enough that none waits, few enough that results do not pile up."""
-_WORKER_BYTES = 2_000_000_000
-"""Memory that a worker on a CPU should have."""
+_FOR_BLOCKS = 900_000_000
+"""Memory that a worker on a CPU should have for frames, besides what it takes without."""
 
 
 @contextmanager
-def connected(scheduler: Any, settings: Settings) -> Iterator[tuple[Any, Settings]]:
+def connected(
+    scheduler: Any, settings: Settings, model: str | os.PathLike[str] = "auto"
+) -> Iterator[tuple[Any, Settings]]:
     """Give a Dask client, and the settings that each worker shall use.
 
     Parameters
@@ -43,10 +45,14 @@ def connected(scheduler: Any, settings: Settings) -> Iterator[tuple[Any, Setting
         Address of a scheduler (``tcp://…``, ``tls://…``), ``local``, a number of worker processes on this machine, or a
         :class:`distributed.Client`, which is left open.
     settings
-        Max Memory is shared by the workers on this machine; those of others have it each.
+        Max Memory is shared by this program and the workers on this machine; those of other machines have it each.
+    model
+        The checkpoint, of which it depends how many workers there is memory for.
 
     Raises
     ------
+    CheckpointError
+        If there is no such checkpoint.
     InputError
         If Dask is not installed, or no scheduler answers.
     SettingsError
@@ -73,7 +79,7 @@ def connected(scheduler: Any, settings: Settings) -> Iterator[tuple[Any, Setting
         with client:
             yield client, settings
         return
-    count, share = _local(text, settings)
+    count, share = _local(text, settings, model)
     with (
         distributed.LocalCluster(
             n_workers=count,
@@ -87,16 +93,21 @@ def connected(scheduler: Any, settings: Settings) -> Iterator[tuple[Any, Setting
         yield client, share
 
 
-def _local(text: str, settings: Settings) -> tuple[int, Settings]:
-    """Return the number of workers on this machine, and the settings with each one's share of the memory."""
+def _local(text: str, settings: Settings, model: str | os.PathLike[str] = "auto") -> tuple[int, Settings]:
+    """Return the number of workers on this machine, and the settings with each one's share of the memory.
+
+    The program that is started loads the model too, and has a share of its own.
+    """
     from sam2_fewshot.model.device import present_devices
-    from sam2_fewshot.model.memory import allowed_memory
+    from sam2_fewshot.model.locate import resolve
+    from sam2_fewshot.model.memory import RESERVE, allowed_memory, extra_bytes_of_file
 
     total = settings.max_memory or allowed_memory() / 2e9
     if text == "local":
         cards = sum(name.startswith("cuda") for name in present_devices())
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        count = cards or max(1, min(cores, int(total * 1e9) // _WORKER_BYTES))
+        each = RESERVE + _FOR_BLOCKS + extra_bytes_of_file(resolve(model).path.stat().st_size)
+        count = cards or max(1, min(cores, int(total * 1e9) // each - 1))
     elif text.isdecimal() and int(text):
         count = int(text)
     else:
@@ -104,7 +115,7 @@ def _local(text: str, settings: Settings) -> tuple[int, Settings]:
             f"The scheduler is {text!r}, but it must be an address such as tcp://host:8786, local, or a number of "
             "worker processes on this machine."
         )
-    return count, settings.changed({"max_memory": total / count})
+    return count, settings.changed({"max_memory": total / (count + 1)})
 
 
 def on_cluster(
@@ -179,18 +190,20 @@ def on_cluster(
             future.release()
             finished: Outcome | None = None
             if reply.plan is not None:
-                large[id(task)] = _Large(task, reply.plan)
+                begun = large[id(task)] = _Large(task, reply.plan)
                 shown.frame_begins(task.name)
                 shown.start("blocks", len(reply.plan.blocks))
+                shown.advance(len(begun.finds))
             elif block is None:
                 finished = _whole(task, reply, watch, shown)
             elif id(task) in large:
+                large[id(task)].add(reply)
                 shown.advance()
-                begun = large[id(task)]
-                begun.add(reply)
-                if begun.over:
-                    del large[id(task)]
-                    finished = _joined(begun, segmenter, watch, shown, request.settings.similarity_threshold)
+            elif reply.finds and task.kept:  # another block of the frame has failed meanwhile
+                task.kept.keep(reply.finds)
+            if id(task) in large and large[id(task)].over:
+                begun = large.pop(id(task))
+                finished = _joined(begun, segmenter, watch, shown, request.settings.similarity_threshold)
             more()
             if finished is not None:
                 shown.frame_begins(task.name)
@@ -205,8 +218,9 @@ class _Large:
 
     def __init__(self, task: Task, plan: SearchPlan) -> None:
         self.task, self.plan = task, plan
-        self.left = list(plan.blocks)
-        self.finds: list[BlockFinds] = []
+        known = task.kept.known(plan.blocks) if task.kept else {}
+        self.left = [block for block in plan.blocks if block not in known]
+        self.finds: list[BlockFinds] = list(known.values())
         self.trouble = ""
         self.took = 0.0
 
@@ -218,6 +232,8 @@ class _Large:
             self.left.clear()
         else:
             self.finds.append(reply.finds)
+            if self.task.kept:
+                self.task.kept.keep(reply.finds)
 
     @property
     def over(self) -> bool:

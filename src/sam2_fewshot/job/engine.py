@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -10,6 +11,8 @@ if TYPE_CHECKING:
     from sam2_fewshot.job.plan import Request
     from sam2_fewshot.protocols import FrameReader, Progress
     from sam2_fewshot.records import Detection, Exemplar
+    from sam2_fewshot.segmenter import FewShotSegmenter
+    from sam2_fewshot.settings import Settings
 
 
 class FrameStats(Protocol):
@@ -86,6 +89,22 @@ def few_shot_segmenter(request: Request, progress: Progress) -> Engine:
     FewShotError
         If the model or the device is not there, or cannot be used.
     """
+    return segmenter_of(os.fspath(request.model), request.device, request.settings, progress)
+
+
+def segmenter_of(model: str, device: str, settings: Settings, progress: Progress) -> FewShotSegmenter:
+    """Load a checkpoint, whose embeddings of tiles are kept on the disk where that is worth it.
+
+    Raises
+    ------
+    FewShotError
+        As :func:`few_shot_segmenter`.
+    """
+    from sam2_fewshot.job.caches import cache_folder
+    from sam2_fewshot.job.tile_cache import tile_cache
+    from sam2_fewshot.model.opening import open_model
     from sam2_fewshot.segmenter import FewShotSegmenter
 
-    return FewShotSegmenter(request.model, request.device, request.settings, progress)
+    loaded = open_model(model, device, settings)
+    loaded.store = tile_cache(loaded, settings, cache_folder())
+    return FewShotSegmenter(loaded, settings=settings, progress=progress)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sam2_fewshot.records import Exemplar
     from sam2_fewshot.settings import Settings
 
-AT_A_TIME = {"batch_size", "points_per_batch", "max_memory", "cache_size", "compile"}
+AT_A_TIME = {"batch_size", "points_per_batch", "max_memory", "cache_size", "cache_embeddings", "compile"}
 """Settings that change how much is done or kept at a time, or how fast, and not what comes out."""
 _SAME_RECORD = AT_A_TIME | {"similarity_threshold"}
 """Settings that a frame's record does not depend on where the threshold is fixed: it also holds what lies below."""

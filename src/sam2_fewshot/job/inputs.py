@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sam2_fewshot.errors import InputError
@@ -13,9 +14,9 @@ from sam2_fewshot.writers.whole import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
 _NAME = "inputs.json"
+_LISTED = 3
 _WORDS = {
     "version": "the program's version",
     "model": "the model's weights",
@@ -47,7 +48,16 @@ def changes(folder: Path, facts: Mapping[str, object]) -> list[str]:
         if name not in AT_A_TIME and name in settings and settings[name] != value:
             said.append(f"{Settings.model_fields[name].title} was {settings[name]} and is {value}")
     said += [f"{words} changed" for name, words in _WORDS.items() if name in before and before[name] != facts[name]]
-    return said
+    return said + _images(before.get("images"), facts.get("images"))
+
+
+def _images(before: object, now: object) -> list[str]:
+    """Say which images are others than they were under the same path."""
+    if not isinstance(before, dict) or not isinstance(now, dict):
+        return []
+    names = [Path(path).name for path, content in now.items() if before.get(path, content) != content]
+    listed = ", ".join(names[:_LISTED]) + (", …" if len(names) > _LISTED else "")
+    return [f"{len(names)} image{'s' if len(names) > 1 else ''} changed ({listed})"] if names else []
 
 
 def remember(folder: Path, facts: Mapping[str, object]) -> None:
@@ -58,8 +68,8 @@ def remember(folder: Path, facts: Mapping[str, object]) -> None:
     folder
         The journal's folder.
     facts
-        ``settings`` (a dict), ``version``, ``model``, ``examples``, ``channels`` and ``object_model``, all of them fit
-        for JSON.
+        ``settings`` (a dict), ``version``, ``model``, ``examples``, ``channels``, ``object_model`` and ``images`` (a dict
+        of what tells whether an image is the same, by its path), all of them fit for JSON.
 
     It only serves to say later what has changed, so that it cannot be written is no reason to stop.
     """

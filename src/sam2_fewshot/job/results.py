@@ -16,12 +16,14 @@ from sam2_fewshot.job.again import CORRECTIONS
 from sam2_fewshot.job.facts import facts_of
 from sam2_fewshot.job.fingerprint import common_part, examples_part, frame_fingerprint, signature
 from sam2_fewshot.job.inputs import changes, forget, remember
+from sam2_fewshot.job.kept import BlocksOnDisk
 from sam2_fewshot.job.lock import only_run, refuse_second_run
 from sam2_fewshot.job.picture import pictures_of
 from sam2_fewshot.job.work import Task
 from sam2_fewshot.readers.corrections import corrections_json
 from sam2_fewshot.records import Detection
 from sam2_fewshot.report import write_report
+from sam2_fewshot.writers.block_journal import BlockJournal, has_blocks, remove_other_blocks, sweep_blocks
 from sam2_fewshot.writers.journal import JOURNAL_FOLDER, Journal, remove_others
 from sam2_fewshot.writers.names import safe_stems
 from sam2_fewshot.writers.outputs import assemble
@@ -88,9 +90,11 @@ class Results:
         """Tell whether a frame was finished by an earlier run that would give the same."""
         return frame.location in self._finished
 
-    def task(self, frame: FrameReader) -> Task:
-        """Return what is to be done for a frame."""
-        return Task(frame, self.name(frame), self._marks(frame.location), self._confirmed(frame.location))
+    def task(self, frame: FrameReader, display: Display, progress: Progress) -> Task:
+        """Return what is to be done for a frame; who is told of its finished blocks is given."""
+        name, location = self.name(frame), frame.location
+        kept = BlocksOnDisk(self._blocks(location), name, frame.shape, display.say, progress.warn)
+        return Task(frame, name, self._marks(location), self._confirmed(location), kept)
 
     @contextmanager
     def opened(self, display: Display, progress: Progress) -> Iterator[None]:
@@ -117,6 +121,7 @@ class Results:
             trial.touch()
         (self._folder / "writable").unlink(missing_ok=True)
         sweep(self._folder)
+        sweep_blocks(self._folder)
         changed = changes(self._folder, self._inputs)
         if changed:
             display.say(f"Since the last run in {self._out}: {'; '.join(changed)}.")
@@ -159,6 +164,7 @@ class Results:
         self._write_pictures(record, outcome.overlay, outcome.preview)
         self._write(record)
         self._finished.add(frame.location)
+        self._blocks(frame.location).drop()
 
     def put_together(self, seconds: Mapping[str, float], warnings: Sequence[str], failures: Sequence[str]) -> None:
         """Write all result files from the finished frames; without any, leave the folder as it was.
@@ -173,7 +179,8 @@ class Results:
             frame.location for frame in self._plan.frames if not self.have(frame) and self._look_up(frame.location)
         }
         if not self._finished:
-            forget(self._folder)
+            if not has_blocks(self._folder):
+                forget(self._folder)
             return
         summary = assemble(
             self._counted(),
@@ -193,6 +200,9 @@ class Results:
         self.assembled, self.found, self.seconds = True, summary.objects, dict(summary.seconds)
         if len(self._finished) == len(self._plan.frames):
             remove_others(self._folder, self._common)
+            remove_other_blocks(self._folder, self._common)
+            for frame in self._plan.frames:  # where a run was killed between a frame's record and this
+                self._blocks(frame.location).drop()
 
     def records(self) -> Iterator[FrameRecord]:
         """Yield the finished frames in order, one at a time in memory."""
@@ -207,6 +217,10 @@ class Results:
                     pixel_size=image.pixel_size,
                     channel_names=image.channel_names,
                 )
+
+    def _blocks(self, location: Location) -> BlockJournal:
+        fingerprint = self._journals[location.xy].fingerprint
+        return BlockJournal(self._folder, self._common, fingerprint, _key(location), self._threshold)
 
     @property
     def _threshold(self) -> float:
@@ -316,7 +330,10 @@ def _made_from(plan: Plan, engine: Engine) -> tuple[dict[str, object], str, list
         "channels": shown,
         "object_model": saved,
     }
-    return inputs, common, [frame_fingerprint(common, image.path) for image in plan.images]
+    prints = [frame_fingerprint(common, image.path) for image in plan.images]
+    own = [each.removeprefix(common) for each in prints]
+    inputs["images"] = {image.path.as_posix(): part for image, part in zip(plan.images, own, strict=True)}
+    return inputs, common, prints
 
 
 def _key(location: Location) -> Location:

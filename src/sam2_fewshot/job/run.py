@@ -89,8 +89,9 @@ def run(
 ) -> Summary:
     """Find all objects like the examples and write the results.
 
-    Finished frames are on disk at once, so a stopped or failed run loses only the frame at work, and the same
-    request goes on from there. Frames done with other settings, examples, weights or image files are done anew.
+    Finished frames, and blocks of large ones, are on disk at once, so a stopped or failed run loses only the frame or
+    block at work, and the same request goes on from there. Frames done with other settings, examples, weights or image
+    files are done anew.
 
     Parameters
     ----------
@@ -124,7 +125,7 @@ def run(
         if scheduler is not None:
             from sam2_fewshot.job.cluster import connected
 
-            client, settings = stack.enter_context(connected(scheduler, request.settings))
+            client, settings = stack.enter_context(connected(scheduler, request.settings, request.model))
             request = replace(request, settings=settings)
             plan = replace(plan, request=request)
         with _timed(seconds, "load model"):
@@ -153,7 +154,7 @@ def _run(plan: Plan, engine: Engine, client: Any, shown: Display, watch: Watch, 
     failures: list[Failure] = []
     interrupted = False
     with results.opened(shown, watch):
-        tasks = [results.task(frame) for frame in left]
+        tasks = [results.task(frame, shown, watch) for frame in left]
         shown.begin(len(left))
         outcomes = _outcomes(tasks, plan, engine, client, watch, shown)
         try:
@@ -185,7 +186,8 @@ def _run(plan: Plan, engine: Engine, client: Any, shown: Display, watch: Watch, 
 
 
 def _learn(engine: Engine, plan: Plan, watch: Watch, shown: Display) -> None:
-    from sam2_fewshot.job.object_cache import cache_folder, learn
+    from sam2_fewshot.job.caches import cache_folder
+    from sam2_fewshot.job.object_cache import learn
     from sam2_fewshot.segmenter import FewShotSegmenter
 
     if not isinstance(engine, FewShotSegmenter):

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from sam2_fewshot.job.display import Display
     from sam2_fewshot.job.engine import Engine, FrameStats
+    from sam2_fewshot.job.kept import BlocksOnDisk
     from sam2_fewshot.job.watch import Watch
     from sam2_fewshot.protocols import FrameReader
     from sam2_fewshot.records import Detection
@@ -78,12 +79,15 @@ class Task:
     confirmed
         Objects on it that the user marked as right in earlier results: part of the results, and learned from, so that
         they are not found again.
+    kept
+        Its finished blocks, if it is searched in blocks.
     """
 
     frame: FrameReader
     name: str
     marks: Sequence[ExampleMark] = ()
     confirmed: Sequence[Detection] = ()
+    kept: BlocksOnDisk | None = None
 
 
 def one_by_one(
@@ -94,7 +98,7 @@ def one_by_one(
         shown.frame_begins(task.name)
         began = time.perf_counter()
         try:
-            detections = [*task.confirmed, *engine.segment(task.frame)]
+            detections = [*task.confirmed, *_segment(engine, task)]
             drawn = pictures_of(task.frame, detections, task.marks, threshold)
         except (FewShotError, OSError, MemoryError) as error:
             yield Outcome(task.frame, trouble=sentence_of(error), took=time.perf_counter() - began)
@@ -109,6 +113,14 @@ def one_by_one(
             warnings=watch.take(),
             took=time.perf_counter() - began,
         )
+
+
+def _segment(engine: Engine, task: Task) -> Sequence[Detection]:
+    from sam2_fewshot.segmenter import FewShotSegmenter
+
+    if isinstance(engine, FewShotSegmenter):
+        return engine.segment(task.frame, task.kept)
+    return engine.segment(task.frame)
 
 
 def of_search(stats: FrameStats) -> dict[str, Any]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import OrderedDict
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sam2_fewshot.errors import FewShotError, InputError
+from sam2_fewshot.frames import held_bytes
+from sam2_fewshot.job.engine import segmenter_of
 from sam2_fewshot.job.picture import pictures_of
 from sam2_fewshot.job.work import of_search, sentence_of, told
 from sam2_fewshot.readers import open_images
@@ -165,6 +167,10 @@ class _Placed:
         height, width = self.frame.shape
         return int(height), int(width)
 
+    @property
+    def held_bytes(self) -> int:
+        return held_bytes(self.frame)
+
     def read(self, region: Box | None = None) -> NDArray[np.uint8]:
         pixels: NDArray[np.uint8] = self.frame.read(region)
         return pixels
@@ -189,11 +195,9 @@ def _answered(recipe: Recipe, address: Address, work: Callable[[FewShotSegmenter
 
 def _segmenter(recipe: Recipe) -> tuple[FewShotSegmenter, _Heard]:
     if recipe.key not in _HELD:
-        from sam2_fewshot.segmenter import FewShotSegmenter
-
         _HELD.clear()  # at most one model a process
         said = _Heard()
-        segmenter = FewShotSegmenter(recipe.model, _own_device(recipe.device), recipe.settings, said)
+        segmenter = segmenter_of(recipe.model, _own_device(recipe.device), recipe.settings, said)
         if segmenter.model_sha256 != recipe.sha256:
             raise InputError(
                 f"A worker has other weights ({segmenter.model_name}, SHA-256 {segmenter.model_sha256[:12]}…) than the "
@@ -219,25 +223,24 @@ def _own_device(device: str) -> str:
         return device
 
 
+_OPENED: OrderedDict[tuple[str, str], Any] = OrderedDict()
+_MOST_OPENED = 4
+
+
 def _frame(recipe: Recipe, address: Address) -> _Placed:
-    images = _opened(address.path, recipe.key, _Hidden(recipe))
+    images = _opened(address.path, recipe)
     return _Placed(images[0].frame(address.location.z, address.location.time), address.location)
 
 
-class _Hidden:
-    """Something that a cache need not tell apart."""
-
-    def __init__(self, value: Recipe) -> None:
-        self.value = value
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Hidden)
-
-    def __hash__(self) -> int:
-        return 0
-
-
-@lru_cache(maxsize=4)
-def _opened(path: str, key: str, recipe: _Hidden) -> Any:
-    """Open an image; the blocks of a frame come one after the other, and its contrast is measured once."""
-    return open_images([Path(path)], recipe.value.settings, recipe.value.channels, _Heard())
+def _opened(path: str, recipe: Recipe) -> Any:
+    """Open an image, or take one of the last few, whose contrast is known; only one at a time holds pixels."""
+    key = path, recipe.key
+    if key not in _OPENED:
+        _OPENED[key] = open_images([Path(path)], recipe.settings, recipe.channels, _Heard())
+    _OPENED.move_to_end(key)
+    while len(_OPENED) > _MOST_OPENED:
+        _OPENED.popitem(last=False)
+    for other, images in _OPENED.items():
+        if other != key:
+            images.let_go()
+    return _OPENED[key]

@@ -13,8 +13,10 @@ from torch.nn import functional
 from sam2_fewshot.model.compiling import CompiledEncoder, plain_encoder
 from sam2_fewshot.model.decoder import PromptDecoder
 from sam2_fewshot.model.device import run_in_batches
+from sam2_fewshot.model.keeping import kept_or_made
 from sam2_fewshot.model.linear import use_onednn
 from sam2_fewshot.model.masks import stable_masks
+from sam2_fewshot.model.mirroring import mirrored
 from sam2_fewshot.model.outputs import Embedding, PromptedMasks, Tile, joined
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from sam2_fewshot.model.decoder import DecodedPrompts
+    from sam2_fewshot.model.keeping import TileStore
     from sam2_fewshot.model.registry import Gates
     from sam2_fewshot.records import Box, InstanceMask
 
@@ -72,9 +75,11 @@ class Sam2Model:
         self._encoder = CompiledEncoder(untyped, dtype, batch_size) if compiled else plain_encoder(untyped)
         self.name, self.sha256, self.gates = name, sha256, gates
         self.device, self.dtype = device, dtype
+        self.store: TileStore | None = None  # of tiles' embeddings, for whoever wants them kept
         self.image_size = int(self._network.image_size)
         accelerated = device.type != "cpu"
         # On a CPU a batch of one is fastest: larger ones leave the caches (.122 s an image alone, .162 s in eights).
+        self.most_tiles = 1 << 30  # in a batch; their features are brought to the host's memory
         self.batch_size = batch_size or (32 if accelerated else 1)
         self.points_per_batch = points_per_batch or (512 if accelerated else 64)
 
@@ -91,6 +96,11 @@ class Sam2Model:
         channels = int(self._network.sam_prompt_encoder.embed_dim)
         # C channels at the coarse level, C / 4 at twice and C / 8 at four times its size.
         return 4 * height * width * (channels + 4 * (channels // 4) + 16 * (channels // 8))
+
+    @property
+    def weight_bytes(self) -> int:
+        """Memory of the weights in bytes."""
+        return sum(each.numel() * each.element_size() for each in self._network.parameters())
 
     def embed(self, image: NDArray[np.uint8]) -> Embedding:
         """Encode one image, as ``SAM2ImagePredictor.set_image`` does.
@@ -154,7 +164,7 @@ class Sam2Model:
 
         def run(batch: Sequence[tuple[Box, InstanceMask]]) -> NDArray[np.float32]:
             with self._inference():
-                crops = torch.stack([self._prepare(_mirrored(frame, window)) for window, _ in batch])
+                crops = torch.stack([self._prepare(mirrored(frame, window)) for window, _ in batch])
                 weights = torch.stack([self._feature_weights(window, mask) for window, mask in batch])
                 pooled = _on_host(mask_weighted_mean(self._encode(crops)[0].float(), weights))
             on_batch(len(batch))
@@ -212,7 +222,10 @@ class Sam2Model:
 
         def run(batch: Sequence[Box]) -> list[Tile]:
             with self._inference():
-                coarse, fine, middle = self._encode(torch.stack([self._prepare(_mirrored(frame, w)) for w in batch]))
+                crops = [mirrored(frame, window) for window in batch]
+                coarse, fine, middle = kept_or_made(
+                    self, crops, lambda: self._encode(torch.stack([self._prepare(crop) for crop in crops]))
+                )
                 size = fine.shape[-2:]
                 levels = [fine.float()]
                 for level in (middle, coarse):
@@ -234,7 +247,7 @@ class Sam2Model:
             ]
 
         frame = self._upload(image)
-        for tiles in run_in_batches(run, windows, self.batch_size):
+        for tiles in run_in_batches(run, windows, min(self.batch_size, self.most_tiles)):
             yield from tiles
 
     def prompt(
@@ -378,20 +391,3 @@ def mask_weighted_mean(features: Tensor, weights: Tensor) -> Tensor:
 def _on_host(tensor: Tensor) -> NDArray[np.float32]:
     array: NDArray[np.float32] = tensor.float().cpu().numpy()
     return array
-
-
-def _mirrored(frame: Tensor, window: Box) -> Tensor:
-    """Cut a window from (3, H, W); what lies beyond the frame is its mirror image."""
-    x0, y0, x1, y1 = window
-    rows = _reflect(torch.arange(y0, y1, device=frame.device), frame.shape[1])
-    columns = _reflect(torch.arange(x0, x1, device=frame.device), frame.shape[2])
-    return frame[:, rows][:, :, columns]
-
-
-def _reflect(index: Tensor, size: int) -> Tensor:
-    """Fold indices into 0 .. size - 1 as mirrors at both ends would (the edge itself is not repeated)."""
-    if size == 1:
-        return torch.zeros_like(index)
-    period = 2 * (size - 1)
-    folded = index.remainder(period)
-    return torch.minimum(folded, period - folded)

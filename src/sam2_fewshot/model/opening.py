@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from sam2_fewshot.model.device import choose_device, choose_dtype
 from sam2_fewshot.model.loading import load_network
 from sam2_fewshot.model.locate import resolve
+from sam2_fewshot.model.memory import tile_bytes, tiles_at_a_time
 from sam2_fewshot.model.network import Sam2Model
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def open_model(name: str | os.PathLike[str], device: str, settings: Settings) ->
     device
         As :func:`sam2_fewshot.model.device.choose_device`.
     settings
-        ``precision``, ``batch_size``, ``points_per_batch`` and ``compile`` are used.
+        ``precision``, ``batch_size``, ``points_per_batch``, ``compile`` and ``max_memory`` are used.
 
     Raises
     ------
@@ -36,7 +37,7 @@ def open_model(name: str | os.PathLike[str], device: str, settings: Settings) ->
     """
     found = resolve(name)
     chosen = choose_device(device)
-    return Sam2Model(
+    model = Sam2Model(
         load_network(found),
         name=found.checkpoint.name,
         sha256=found.sha256(),
@@ -47,3 +48,5 @@ def open_model(name: str | os.PathLike[str], device: str, settings: Settings) ->
         points_per_batch=settings.points_per_batch,
         compiled=settings.compile,
     )
+    model.most_tiles = tiles_at_a_time(settings.max_memory, tile_bytes(model))
+    return model

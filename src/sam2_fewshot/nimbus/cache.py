@@ -19,8 +19,8 @@ import shapely
 from sam2_fewshot import __version__
 from sam2_fewshot.errors import InputError, ServerError
 from sam2_fewshot.nimbus.examples import location_on
+from sam2_fewshot.parts import reader_digest
 from sam2_fewshot.settings import AFTER_LEARNING
-from sam2_fewshot.similarity.object_model import frame_digest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,7 +45,7 @@ def content_key(exemplars: Sequence[Exemplar], model_sha256: str, settings: Sett
     Parameters
     ----------
     exemplars
-        The examples; each frame they lie on is read.
+        The examples; each frame they lie on is read, a large one in strips.
     model_sha256
         SHA-256 of the checkpoint.
     settings
@@ -56,7 +56,7 @@ def content_key(exemplars: Sequence[Exemplar], model_sha256: str, settings: Sett
     for exemplar in exemplars:
         image: FrameReader = exemplar.image  # type: ignore[assignment]
         if id(image) not in pixels:
-            pixels[id(image)] = frame_digest(image.read())
+            pixels[id(image)] = reader_digest(image)
         shape = list(exemplar.point or ()) if exemplar.polygon is None else shapely.to_wkb(exemplar.polygon, hex=True)
         place = location_on(exemplar)
         marks.append([exemplar.negative, pixels[id(image)], [place.xy, place.z, place.time], shape])

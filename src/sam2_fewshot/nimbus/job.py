@@ -6,7 +6,7 @@ import sys
 import time
 import traceback
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TextIO
 
 from sam2_fewshot.errors import FewShotError, FewShotWarning, ServerError
@@ -39,6 +39,8 @@ _LISTED = 5
 # Of the whole: reading and loading, then learning; the rest is for the frames.
 _LEARN, _FRAMES = 0.02, 0.10
 _WITHIN = 0.9
+_PLANES = 8
+"""Pixels that were fetched are kept up to this part of the memory."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,8 @@ def _job(api_url: str, token: str, raw: Mapping[str, Any], dataset_id: str, mean
     for remark in request.remarks:
         messages.warn(remark)
     with Server(api_url, token, means.patience, messages.log) as server:
-        dataset = NimbusDataset(server, dataset_id, request.settings, messages.warn, means.block, means.memory)
+        request, memory = _shared_memory(request, means.memory)
+        dataset = NimbusDataset(server, dataset_id, request.settings, messages.warn, means.block, memory)
         locations = request.locations(dataset.size)
         shelf = Shelf(server, dataset_id)
         results = Results(server, dataset, request, messages, means.patience, shelf)
@@ -146,6 +149,16 @@ def _job(api_url: str, token: str, raw: Mapping[str, Any], dataset_id: str, mean
             return FAILED
         messages.progress(1.0, "Done", f"{results.new} added{there}; {_frames_in_words(len(locations))}")
     return DONE
+
+
+def _shared_memory(request: Request, most: int) -> tuple[Request, int]:
+    """Take from Max Memory what the planes fetched last may keep; return the request with the rest, and those bytes."""
+    from sam2_fewshot.model.memory import allowed_memory
+
+    total = int(request.settings.max_memory * 1e9) or allowed_memory() // 2
+    planes = min(most, total // _PLANES)
+    rest = request.settings.changed({"max_memory": (total - planes) / 1e9})
+    return replace(request, settings=rest), planes
 
 
 def _engine(request: Request, means: Means, messages: Messages) -> Engine:

@@ -13,7 +13,7 @@ from sam2_fewshot.composite import ChannelStyle, Limits, contrast
 from sam2_fewshot.errors import ServerError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -68,6 +68,7 @@ class Planes:
         self._memory = memory
         self._kept: OrderedDict[Key, NDArray[Any]] = OrderedDict()
         self._bytes = 0
+        self._pixel_bytes = 1  # until the first block tells
         self._limits: dict[tuple[int, ChannelStyle], Limits | None] = {}
 
     @property
@@ -100,20 +101,41 @@ class Planes:
         if self.in_one:
             return self._get((key, 0, 0))[y0:y1, x0:x1]
         out: NDArray[Any] | None = None
-        for row in range(y0 // self._block, -(-y1 // self._block)):
-            for column in range(x0 // self._block, -(-x1 // self._block)):
-                part = self._get((key, row, column))
-                top, left = row * self._block, column * self._block
-                if out is None:
-                    out = np.zeros((y1 - y0, x1 - x0, *part.shape[2:]), part.dtype)
-                rows = slice(max(y0, top), min(y1, top + part.shape[0]))
-                columns = slice(max(x0, left), min(x1, left + part.shape[1]))
-                out[rows.start - y0 : rows.stop - y0, columns.start - x0 : columns.stop - x0] = part[
-                    rows.start - top : rows.stop - top, columns.start - left : columns.stop - left
-                ]
+        for top, left, part in self._parts(key, (x0, y0, x1, y1)):
+            if out is None:
+                out = np.zeros((y1 - y0, x1 - x0, *part.shape[2:]), part.dtype)
+            rows = slice(max(y0, top), min(y1, top + part.shape[0]))
+            columns = slice(max(x0, left), min(x1, left + part.shape[1]))
+            out[rows.start - y0 : rows.stop - y0, columns.start - x0 : columns.stop - x0] = part[
+                rows.start - top : rows.stop - top, columns.start - left : columns.stop - left
+            ]
         if out is None:
             raise ValueError(f"the box {box} holds no pixel")
         return out
+
+    def _parts(self, frames: tuple[int, ...], box: Box) -> Iterator[tuple[int, int, NDArray[Any]]]:
+        """Yield what covers a box, each part with its first row and column: blocks, or no more than the box itself.
+
+        Blocks serve later reads too. Where those of one read do not fit into the memory they would all be fetched again
+        for the next, so then they are not worth it.
+        """
+        x0, y0, x1, y1 = box
+        side = self._block
+        rows, columns = range(y0 // side, -(-y1 // side)), range(x0 // side, -(-x1 // side))
+        if len(rows) * len(columns) * side**2 * self._pixel_bytes * (len(frames) + 1) <= self._memory:
+            for row in rows:
+                for column in columns:
+                    yield row * side, column * side, self._get((frames, row, column))
+            return
+        for top in range(y0, y1, side):
+            for left in range(x0, x1, side):
+                yield top, left, self._merged(frames, (left, top, min(left + side, x1), min(top + side, y1)))
+
+    def _merged(self, frames: tuple[int, ...], box: Box) -> NDArray[Any]:
+        merged = self._fetch_box(frames[0], box)
+        for frame in frames[1:]:
+            merged = np.maximum(merged, self._fetch_box(frame, box))
+        return merged
 
     def limits(self, frame: int, style: ChannelStyle) -> Limits | None:
         """Return the black and white point of a frame as intensities, None when it has no finite value.
@@ -171,9 +193,14 @@ class Planes:
     def _fetch_block(self, frame: int, row: int, column: int) -> NDArray[Any]:
         height, width = self.shape
         top, left = row * self._block, column * self._block
-        bottom, right = min(top + self._block, height), min(left + self._block, width)
+        return self._fetch_box(frame, (left, top, min(left + self._block, width), min(top + self._block, height)))
+
+    def _fetch_box(self, frame: int, box: Box) -> NDArray[Any]:
+        left, top, right, bottom = box
         region = {} if self.in_one else {"left": left, "top": top, "right": right, "bottom": bottom}
-        return self._fetch(frame, region, (bottom - top, right - left))
+        pixels = self._fetch(frame, region, (bottom - top, right - left))
+        self._pixel_bytes = pixels.nbytes // ((bottom - top) * (right - left))
+        return pixels
 
     def _fetch(self, frame: int, region: dict[str, int], shape: tuple[int, int] | None) -> NDArray[Any]:
         content = self._server.get_bytes(

@@ -125,6 +125,11 @@ class ImageSet(Sequence["ImageFile"]):
         """Most time points that an image has."""
         return max(image.size_t for image in self._images)
 
+    def let_go(self) -> None:
+        """Give back the memory of the frame that was read whole last; it is read again when it is asked for."""
+        for image in self._images:
+            image.let_go()
+
     def has(self, location: Location) -> bool:
         """Tell whether there is a frame at a location."""
         return 0 <= location.xy < len(self) and self[location.xy].has(location.z, location.time)
@@ -234,6 +239,10 @@ class ImageFile:
         """
         return self._cache.get((self.xy, z, t), lambda: self._compose(z, t))
 
+    def let_go(self) -> None:
+        """As :meth:`ImageSet.let_go`."""
+        self._cache.clear()
+
     def _compose(self, z: int, t: int) -> NDArray[np.uint8]:
         name = self._plane_name(z, t)
         try:
@@ -292,6 +301,13 @@ class FrameFile:
         """``(height, width)`` in pixels."""
         return self.image.shape
 
+    @property
+    def held_bytes(self) -> int:
+        """Bytes that the whole frame takes as RGB, where it is large and its file cannot be read by region; else 0."""
+        height, width = self.shape
+        whole = height * width > LARGE and not self.image.source.header.by_region
+        return 3 * height * width if whole else 0
+
     def read(self, region: Box | None = None) -> NDArray[np.uint8]:
         """Return the RGB pixels (h, w, 3) of a region, or of all of the frame, as an array of the caller's own.
 
@@ -323,6 +339,10 @@ class _LastPlane:
                 self._pixels = compose()
                 self._key = key
             return self._pixels
+
+    def clear(self) -> None:
+        with self._lock:
+            self._key = self._pixels = None
 
 
 def _expand(paths: Iterable[Path | str], progress: Progress) -> Iterator[Path]:

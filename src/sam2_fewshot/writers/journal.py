@@ -28,9 +28,16 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import shapely
 
-from sam2_fewshot.records import Detection, InstanceMask, Location
+from sam2_fewshot.records import Location
+from sam2_fewshot.writers.packing import (
+    pack_figures,
+    pack_masks,
+    pack_outlines,
+    unpack_found,
+    unpack_masks,
+    unpack_outlines,
+)
 from sam2_fewshot.writers.record import ExampleMark, FrameRecord
 from sam2_fewshot.writers.whole import replacing
 
@@ -195,42 +202,26 @@ def _pack(record: FrameRecord, fingerprint: str) -> dict[str, Any]:
         "floor": record.floor,
     }
     found = (*record.detections, *record.below)
-    outlines: list[bytes] = [
-        shapely.to_wkb(geometry)
-        for geometry in [
-            *(detection.polygon for detection in found),
-            *(mark.outline for mark in record.examples),
-        ]
-    ]
-    bits = [np.packbits(detection.instance.data.astype(bool, copy=False)) for detection in found]
+    boxes, bits = pack_masks([detection.instance for detection in found])
+    drawn = [*(detection.polygon for detection in found), *(mark.outline for mark in record.examples)]
+    outlines, lengths = pack_outlines(drawn)
     return {
         "header": np.frombuffer(json.dumps(header).encode(), np.uint8),
-        "boxes": np.array([detection.instance.box for detection in found], np.int64).reshape(-1, 4),
-        "bits": np.concatenate([np.zeros(0, np.uint8), *bits]),
-        "figures": np.array([(item.score, item.similarity, item.predicted_iou) for item in found], np.float64).reshape(
-            -1, 3
-        ),
-        "outlines": np.frombuffer(b"".join(outlines), np.uint8),
-        "lengths": np.array([len(outline) for outline in outlines], np.int64),
+        "boxes": boxes,
+        "bits": bits,
+        "figures": pack_figures(found),
+        "outlines": outlines,
+        "lengths": lengths,
     }
 
 
 def _unpack(header: dict[str, Any], archive: Any, file: str) -> FrameRecord:
-    boxes, figures, bits = archive["boxes"], archive["figures"], archive["bits"]
     shape = (int(header["frame_shape"][0]), int(header["frame_shape"][1]))
     location = Location(*header["location"])
-    outlines = _outlines(archive["outlines"].tobytes(), archive["lengths"])
-    detections = []
-    start = 0
-    for (x0, y0, x1, y1), (score, similarity, predicted_iou), polygon in zip(
-        boxes.tolist(), figures.tolist(), outlines[: len(boxes)], strict=True
-    ):
-        width, height = x1 - x0, y1 - y0
-        stop = start + (width * height + 7) // 8
-        data = np.unpackbits(bits[start:stop], count=width * height).astype(bool).reshape(height, width)
-        start = stop
-        instance = InstanceMask(data, x0, y0, shape)
-        detections.append(Detection(instance, polygon, score, similarity, predicted_iou, location))
+    boxes = archive["boxes"]
+    outlines = unpack_outlines(archive["outlines"], archive["lengths"])
+    masks = unpack_masks(boxes, archive["bits"], shape)
+    detections = unpack_found(masks, outlines[: len(boxes)], archive["figures"], location)
     marks = zip(outlines[len(boxes) :], header["negative"], strict=True)
     return FrameRecord(
         name=header["name"],
@@ -249,9 +240,3 @@ def _unpack(header: dict[str, Any], archive: Any, file: str) -> FrameRecord:
         floor=header["floor"],
         file=file,
     )
-
-
-def _outlines(data: bytes, lengths: np.ndarray) -> list[Any]:
-    stops = np.cumsum(lengths).tolist()
-    starts = [0, *stops][:-1]
-    return [shapely.from_wkb(data[start:stop]) for start, stop in zip(starts, stops, strict=True)]
