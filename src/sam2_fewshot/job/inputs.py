@@ -68,8 +68,8 @@ def remember(folder: Path, facts: Mapping[str, object]) -> None:
     folder
         The journal's folder.
     facts
-        ``settings`` (a dict), ``version``, ``model``, ``examples``, ``channels``, ``object_model`` and ``images`` (a dict
-        of what tells whether an image is the same, by its path), all of them fit for JSON.
+        ``settings`` (a dict), ``version``, ``model``, ``examples``, ``channels``, ``object_model`` and ``images`` (a
+        dict of what tells whether an image is the same, by its path), all of them fit for JSON.
 
     It only serves to say later what has changed, so that it cannot be written is no reason to stop.
     """
