@@ -96,10 +96,11 @@ class Replay:
     """A segmenter that gives again what another one found on its only frame."""
 
     def __init__(self, segmenter, image):
-        self.found = segmenter.segment(image)
+        self.found = segmenter.segment(image, keep_proposed=True)
         self.last_run = segmenter.last_run
 
-    def segment(self, image):
+    def segment(self, image, *, keep_proposed):
+        assert keep_proposed
         return self.found
 
 
@@ -121,6 +122,7 @@ def test_one_run_of_grid_gives_what_two_runs_give(micro, discs):
     for of_one, of_two in ((second.kept, first.kept), (second.everything, first.everything)):
         assert [f.score for f in of_one] == [f.score for f in of_two]
         assert [f.mask.box for f in of_one] == [f.mask.box for f in of_two]
+    assert len(first.proposed) > len(first.everything)
     assert set(first.seconds) == {"encode", "propose", "compare", "outline"}
     assert len(told.warnings) == 1
     assert "Max Examples" in next(iter(told.warnings))

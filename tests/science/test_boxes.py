@@ -12,11 +12,11 @@ from sam2.sam2_image_predictor import SAM2ImagePredictor
 from sam2_fewshot.geometry.outlines import crop_to_object
 from sam2_fewshot.geometry.overlap import mask_iou
 from sam2_fewshot.geometry.tiles import TileGrid
-from sam2_fewshot.methods.guided.second_look import OPINIONS, likely, second_pool, to_ask, to_ask_of_shown
+from sam2_fewshot.methods.guided.second_look import OPINIONS, explained, second_pool, to_ask, to_ask_of_shown
 from sam2_fewshot.model.building import random_network
 from sam2_fewshot.model.network import Sam2Model
 from sam2_fewshot.model.registry import SAM2_GATES
-from sam2_fewshot.proposals.boxes import Opinion, is_cut, opinions
+from sam2_fewshot.proposals.boxes import Opinion, is_cut, opinions, opinions_of_all
 from sam2_fewshot.records import InstanceMask
 from sam2_fewshot.similarity.descriptors import DESCRIPTORS, FrameMaps, describe
 from sam2_fewshot.similarity.logistic import fit_logistic
@@ -88,6 +88,27 @@ def test_an_object_gives_itself_back_wherever_its_tile_lies(
         assert opinion.mask.box[2] <= SHAPE[1]
 
 
+def test_what_no_tile_holds_is_asked_about_in_wider_ones(
+    micro: Sam2Model, discs: tuple[NDArray[np.uint8], NDArray[np.int32]]
+) -> None:
+    image, labels = discs
+    truth = [crop_to_object(labels == number) for number in range(1, 9)]
+    grid = TileGrid(SHAPE, 144)
+    embeddings = [tile.embedding for tile in micro.tiles(image, grid.windows())]
+    narrow = opinions(micro, embeddings, grid, truth)
+    found = opinions_of_all(micro, image, embeddings, grid, truth)
+    assert None in narrow
+    for mask, opinion, before in zip(truth, found, narrow, strict=True):
+        assert opinion is not None
+        assert opinion.agreement > 0.8
+        assert opinion.agreement == mask_iou(opinion.mask, mask)
+        if before is not None:
+            assert opinion.mask.box == before.mask.box
+    everything = square(0, 0, 160)
+    (whole,) = opinions_of_all(micro, image, embeddings, grid, [everything])
+    assert whole is not None
+
+
 def test_a_mask_is_cut_where_its_tile_ends_within_the_frame() -> None:
     window = (-9, 40, 71, 120)
     assert not is_cut(square(20, 60, 20), window)
@@ -98,8 +119,8 @@ def test_a_mask_is_cut_where_its_tile_ends_within_the_frame() -> None:
     assert is_cut(square(20, 60, 60), window)
 
 
-def test_likely_objects_cover_what_they_cover() -> None:
-    where = likely([square(10, 10, 5), square(12, 12, 5), square(40, 40, 5)], np.array([1.0, 0.5, -1.0]), SHAPE)
+def test_sure_objects_explain_what_they_cover() -> None:
+    where = explained([square(10, 10, 5), square(12, 12, 5), square(40, 40, 5)], np.array([3.0, 2.5, 1.0]), SHAPE)
     assert np.count_nonzero(where) == 25 + 25 - 9
     assert where[10, 10]
     assert not where[42, 42]

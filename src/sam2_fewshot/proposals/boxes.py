@@ -13,18 +13,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sam2_fewshot.geometry.overlap import mask_iou
-from sam2_fewshot.geometry.tiles import tile_at
+from sam2_fewshot.geometry.tiles import TileGrid, tile_at
 from sam2_fewshot.records import InstanceMask
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from sam2_fewshot.geometry.tiles import TileGrid
     from sam2_fewshot.model.network import Sam2Model
     from sam2_fewshot.model.outputs import Embedding
     from sam2_fewshot.records import Box
+
+_COARSER = (2, 4)
+"""How many times wider the tiles are in which SAM 2 is asked about what fits into none of the usual ones."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -49,9 +51,48 @@ class Opinion:
     agreement: float
 
 
+def opinions_of_all(
+    model: Sam2Model,
+    pixels: NDArray[np.uint8],
+    embeddings: Sequence[Embedding],
+    grid: TileGrid,
+    candidates: Sequence[InstanceMask],
+    on_done: Callable[[int], None] = lambda done: None,
+) -> list[Opinion | None]:
+    """Prompt SAM 2 with the bounding box of each candidate, and again at lower magnification where a tile is too small.
+
+    An object that is much larger than most, or lies across the border of two tiles, is whole in none of them. Tiles
+    twice and four times as wide, of which only those are encoded that are needed, show it whole.
+
+    Parameters
+    ----------
+    model, embeddings, grid, candidates, on_done
+        As in :func:`opinions`.
+    pixels
+        uint8 RGB (H, W, 3), the frame.
+    """
+    found = opinions(model, embeddings, grid, candidates, on_done)
+    for times in _COARSER:
+        left = [i for i, opinion in enumerate(found) if opinion is None]
+        wide = TileGrid(grid.frame_shape, grid.side * times)
+        windows = wide.windows()
+        tiles = np.array([tile_of(wide, candidates[i]) for i in left], int)
+        held = np.array([_holds(windows[tile], candidates[i].box) for tile, i in zip(tiles, left, strict=True)], bool)
+        needed = np.unique(tiles[held])
+        if not len(needed):
+            continue
+        seen = dict(zip(needed, model.tiles(pixels, [windows[tile] for tile in needed]), strict=True))
+        again = opinions(
+            model, {tile: each.embedding for tile, each in seen.items()}, wide, [candidates[i] for i in left]
+        )
+        for i, opinion in zip(left, again, strict=True):
+            found[i] = opinion
+    return found
+
+
 def opinions(
     model: Sam2Model,
-    embeddings: Sequence[Embedding],
+    embeddings: Sequence[Embedding] | Mapping[int, Embedding],
     grid: TileGrid,
     candidates: Sequence[InstanceMask],
     on_done: Callable[[int], None] = lambda done: None,
@@ -63,7 +104,7 @@ def opinions(
     model
         Decodes the prompts.
     embeddings
-        Of the grid's tiles, row by row.
+        Of the grid's tiles, row by row, or of those that hold a candidate, by their numbers.
     grid
         Of the candidates' frame.
     candidates
@@ -82,8 +123,7 @@ def opinions(
     found: list[Opinion | None] = [None] * len(candidates)
     places: dict[int, list[int]] = {}
     for i, mask in enumerate(candidates):
-        x0, y0, x1, y1 = mask.box
-        tile = tile_at(grid, (x0 + x1) / 2, (y0 + y1) / 2)
+        tile = tile_of(grid, mask)
         if _holds(windows[tile], mask.box):
             places.setdefault(tile, []).append(i)
     for tile, here in sorted(places.items()):
@@ -101,6 +141,12 @@ def opinions(
 
 def _holds(window: Box, box: Box) -> bool:
     return window[0] <= box[0] and window[1] <= box[1] and box[2] <= window[2] and box[3] <= window[3]
+
+
+def tile_of(grid: TileGrid, mask: InstanceMask) -> int:
+    """Return the number of the tile in whose core the middle of a mask's bounding box lies."""
+    x0, y0, x1, y1 = mask.box
+    return tile_at(grid, (x0 + x1) / 2, (y0 + y1) / 2)
 
 
 def is_cut(mask: InstanceMask, window: Box) -> bool:

@@ -12,7 +12,7 @@ from sam2_fewshot.geometry.tiles import TileGrid, tile_side
 from sam2_fewshot.methods.guided.judging import Marked, choose_cut, fit_judge, table_of
 from sam2_fewshot.methods.guided.model import GuidedModel, LookedAt, measure
 from sam2_fewshot.methods.guided.second_look import second_pool, to_ask_of_shown
-from sam2_fewshot.proposals.boxes import opinions
+from sam2_fewshot.proposals.boxes import opinions_of_all
 from sam2_fewshot.proposals.components import cut_levels
 from sam2_fewshot.proposals.dense_map import CellStore, PixelModel, averaged, cells_of, dense_maps, learn_pixels
 from sam2_fewshot.similarity.descriptors import CORE_SCORE, DESCRIPTORS, FrameMaps, describe
@@ -125,7 +125,7 @@ def _judged(
             drawn = range(0 if of_examples else len(frame.wanted), look.drawn)
             chosen = [*drawn, *(look.drawn + i for i in proposed)]
             masks = [look.masks[i] for i in chosen]
-            said = opinions(model, seen.embeddings, seen.grid, masks, progress.advance)
+            said = opinions_of_all(model, frame.pixels, seen.embeddings, seen.grid, masks, progress.advance)
             pool = second_pool(masks, look.features[chosen], said, seen.maps, learned.diameter, learned.areas)
             second_looks.append(Marked(frame.wanted, frame.unwanted, pool.masks, pool.features, len(drawn)))
         return second_looks

@@ -10,8 +10,8 @@ from scipy import ndimage
 
 from sam2_fewshot.geometry.tiles import TileGrid
 from sam2_fewshot.methods.common import Found
-from sam2_fewshot.methods.guided.second_look import apart, likely, second_pool, to_ask
-from sam2_fewshot.proposals.boxes import opinions
+from sam2_fewshot.methods.guided.second_look import apart, explained, second_pool, to_ask
+from sam2_fewshot.proposals.boxes import opinions_of_all
 from sam2_fewshot.proposals.components import component_candidates
 from sam2_fewshot.proposals.dense_map import PixelModel, dense_maps, enlarge, tile_cells
 from sam2_fewshot.proposals.peaks import peaks, point_candidates
@@ -209,9 +209,9 @@ class GuidedModel:
             candidates = self.components(maps)
         with stats.stage("compare"):
             descriptors = describe(candidates, maps, self.diameter)
-            explained = likely(candidates, self.first.log_odds(descriptors), shape)
+            clear = explained(candidates, self.first.log_odds(descriptors), shape)
         with stats.stage("prompt"):
-            more = self.prompted(model, seen, explained)
+            more = self.prompted(model, seen, clear)
         with stats.stage("compare"):
             candidates += more
             descriptors = np.concatenate([descriptors, describe(more, maps, self.diameter)])
@@ -220,7 +220,7 @@ class GuidedModel:
             questions = [candidates[i] for i in asked]
         with stats.stage("prompt"):
             progress.start("prompting", len(questions))
-            said = opinions(model, embeddings, grid, questions, progress.advance)
+            said = opinions_of_all(model, pixels, embeddings, grid, questions, progress.advance)
         with stats.stage("compare"):
             pool = second_pool(questions, descriptors[asked], said, maps, self.diameter, self.areas)
             odds = self.second.log_odds(pool.features) - self.cut

@@ -33,6 +33,9 @@ _SAME = 0.8
 _PER_TILE, _LEAST, _PER_LIKELY = 16, 192, 4
 """So many candidates are asked about a tile, a frame, and a likely object, whichever are most. Encoding a tile costs as
 much as about 20 prompts; a grid of 64 points a side would be 4,096 prompts."""
+_EXPLAINS = 1.5
+"""Log-odds at the first look, a chance of .82, from which on a peak within a candidate is not prompted. With 0 the mean
+F1 of fifteen tasks is .01 lower, most of it on grey tissue; without it nothing is found better."""
 _OVERLAP = 0.2
 """A candidate that shares more than this of its area with better ones is dropped."""
 _PER_EXAMPLE, _AWAY = 12, 100
@@ -86,13 +89,13 @@ def second_pool(
     return SecondPool([*candidates, *masks], np.concatenate([first, second]))
 
 
-def likely(
+def explained(
     candidates: Sequence[InstanceMask], odds: NDArray[np.float64], frame_shape: tuple[int, int]
 ) -> NDArray[np.bool_]:
-    """Return where (H, W) a candidate lies that is more likely than not an object."""
+    """Return where (H, W) a candidate lies that is most likely an object, so that SAM 2 need not look for one."""
     where = np.zeros(frame_shape, bool)
     for mask, value in zip(candidates, odds, strict=True):
-        if value > 0:
+        if value > _EXPLAINS:
             _under(where, mask)[...] |= mask.data
     return where
 
