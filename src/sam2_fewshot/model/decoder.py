@@ -36,6 +36,8 @@ _MARGIN = 2
 _STEP = 4
 """A window has this many cells of the coarse map around a box, or half the box's side, whichever is more; its side is
 a multiple of the second number, so that few shapes occur."""
+_FEW_KEYS = 32
+"""Keys up to which attention is computed by :func:`_attention_to_few` on a CPU."""
 _REACHED = -1.0
 """Where a logit on a window's edge is above this, the mask may go on beyond it; it counts for a mask's stability."""
 
@@ -261,9 +263,24 @@ def _attention(attention: Any, queries: Tensor, keys: Tensor, values: Tensor) ->
         folded = _attention(attention, queries.reshape(1, -1, queries.shape[-1]), keys, values)
         return folded.reshape(prompts, length, -1)
 
+    if queries.device.type == "cpu" and keys.shape[1] <= _FEW_KEYS:
+        return attention.out_proj(_attention_to_few(heads, queries, keys, values))  # type: ignore[no-any-return]
+
     def split(x: Tensor) -> Tensor:
         return x.reshape(len(x), x.shape[1], heads, -1).transpose(1, 2).expand(prompts, -1, -1, -1)
 
     out = functional.scaled_dot_product_attention(split(queries), split(keys), split(values))
     result: Tensor = attention.out_proj(out.transpose(1, 2).flatten(2))
     return result
+
+
+def _attention_to_few(heads: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Return the heads' answers (N, q, C) of many queries to a few keys, N of each.
+
+    The weights lie with the queries next to each other in memory, so that a CPU's vector units are used although there
+    are few keys and heads are narrow. With 1024 queries, 8 keys and heads of 8 this takes half the time of
+    ``scaled_dot_product_attention``.
+    """
+    q, k, v = (x.reshape(len(x), x.shape[1], heads, -1) for x in (queries, keys, values))
+    weights = torch.einsum("nqhd,nkhd->nhkq", q * q.shape[-1] ** -0.5, k).softmax(2)
+    return torch.einsum("nhkq,nkhd->nqhd", weights, v).flatten(2)
