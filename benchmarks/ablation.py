@@ -27,12 +27,27 @@ from benchmarks.quality.tasks import fewer_frames, is_called, read_tasks
 from sam2_fewshot.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
+
+
+def unasked(
+    model: object, pixels: object, embeddings: object, grid: object, masks: Sequence[Any], *_: object
+) -> list[None]:
+    """Have no opinion of any mask, in the place of :func:`~sam2_fewshot.proposals.boxes.opinions_of_all`."""
+    return [None] * len(masks)
+
 
 _GUIDED = "sam2_fewshot.methods.guided."
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "as it is": {},
     "no prompts at peaks": {_GUIDED + "model._FEWEST_PEAKS": 0, _GUIDED + "model._PEAKS_PER_TILE": 0},
+    "peaks prompted also where objects are clear": {_GUIDED + "second_look._EXPLAINS": 99.0},
+    "no wider tiles": {"sam2_fewshot.proposals.boxes._COARSER": ()},
+    "no questions to SAM 2": {
+        _GUIDED + "model.opinions_of_all": unasked,
+        _GUIDED + "learning.opinions_of_all": unasked,
+    },
+    "cut where 90 % of the examples are kept": {_GUIDED + "judging._ROOM": 0.0},
     "twice as many peaks": {_GUIDED + "model._FEWEST_PEAKS": 128, _GUIDED + "model._PEAKS_PER_TILE": 6},
     "twice as many second looks": {
         _GUIDED + "second_look._LEAST": 384,
