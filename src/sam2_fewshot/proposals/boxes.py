@@ -81,11 +81,10 @@ def opinions_of_all(
         needed = np.unique(tiles[held])
         if not len(needed):
             continue
-        seen = dict(zip(needed, model.tiles(pixels, [windows[tile] for tile in needed]), strict=True))
-        again = opinions(
-            model, {tile: each.embedding for tile, each in seen.items()}, wide, [candidates[i] for i in left]
-        )
-        for i, opinion in zip(left, again, strict=True):
+        tiles_seen = model.tiles(pixels, [windows[tile] for tile in needed])
+        # Of a tile only the embedding is kept; its features take twelve times as much memory.
+        known = {tile: seen.embedding for tile, seen in zip(needed, tiles_seen, strict=True)}
+        for i, opinion in zip(left, opinions(model, known, wide, [candidates[i] for i in left]), strict=True):
             found[i] = opinion
     return found
 

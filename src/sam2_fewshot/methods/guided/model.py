@@ -271,7 +271,10 @@ def measure(
     colours, unit, diameter
         As in :class:`GuidedModel`.
     """
-    raw = (pixels @ (colours / unit)).astype(np.float32)
+    # One channel at a time: a product with all of them would copy the picture as 64-bit numbers.
+    raw = np.zeros(pixels.shape[:2], np.float32)
+    for channel, weight in enumerate((colours / unit).astype(np.float32)):
+        raw += pixels[..., channel] * weight
     contrast = ndimage.gaussian_filter(raw, float(np.clip(diameter / 20, 0.6, 1.5)))
     return FrameMaps(
         contrast=contrast,
