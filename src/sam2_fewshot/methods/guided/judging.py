@@ -33,6 +33,9 @@ _ROOM = 0.75
 """The cut may lie so far on the way from there to the score that 90 % of the wrong candidates do not reach, if these
 score lower. Outlines that were learned from score higher than their like, and other frames differ from the shown.
 """
+_MANY = 1.5
+"""On frames of one kind of objects the lower cut let in up to 1.3 times as many as the higher, with look-alikes 1.7 to
+2.7 times as many (eighteen sets of examples)."""
 _LOOKS_LIKE, _ROUNDS = 30, 2
 """Candidates away from the examples above this percentile of the right ones' scores may be objects themselves; they
 are not taken as wrong."""
@@ -164,8 +167,9 @@ def fit_judge(table: Table, background: NDArray[np.bool_]) -> tuple[Logistic, Cu
 def choose_cut(judge: Logistic, cuts: CutRange, frames: Sequence[Marked]) -> float:
     """Return the lowest cut that nothing on the examples' frames speaks against.
 
-    About a tenth of what looks like the examples lies below the higher cut (:data:`_RECALL`). If the lower one lets in
-    more than that of what lies apart on these frames, other things are among it.
+    Few objects of the examples' kind lie between the two, if the examples stand for their kind. If half as many again
+    do (:data:`_MANY`), other things are among them that look alike. Then the cut leaves room for the tenth of the kind
+    that lies below the higher cut (:data:`_RECALL`), and for no more.
 
     Parameters
     ----------
@@ -179,8 +183,9 @@ def choose_cut(judge: Logistic, cuts: CutRange, frames: Sequence[Marked]) -> flo
         odds = judge.log_odds(frame.features[frame.drawn :])
         reached += odds[apart(frame.masks[frame.drawn :], odds)].tolist()
     best_first = -np.sort(-np.array(reached))
-    expected = int(np.count_nonzero(best_first >= cuts.high) / (1 - _RECALL / 100)) + 1
-    if len(best_first) <= expected or best_first[expected] < cuts.low:
+    above, within = (int(np.count_nonzero(best_first >= cut)) for cut in (cuts.high, cuts.low))
+    expected = int(above / (1 - _RECALL / 100)) + 1
+    if within <= max(expected, _MANY * above):
         return cuts.low
     # Both lie below the higher cut, which fewer reach.
     return max(cuts.low, float(best_first[expected - 1 : expected + 1].mean()))
