@@ -33,9 +33,9 @@ _ROOM = 0.75
 """The cut may lie so far on the way from there to the score that 90 % of the wrong candidates do not reach, if these
 score lower. Outlines that were learned from score higher than their like, and other frames differ from the shown.
 """
-_MANY = 1.5
-"""On frames of one kind of objects the lower cut let in up to 1.3 times as many as the higher, with look-alikes 1.7 to
-2.7 times as many (eighteen sets of examples)."""
+_MANY = (1.5, 2.0)
+"""On frames of one kind of objects the lower cut let in up to 1.5 times as many as the higher, with look-alikes 1.7 to
+2.7 times as many (nineteen sets of examples)."""
 _LOOKS_LIKE, _ROUNDS = 30, 2
 """Candidates away from the examples above this percentile of the right ones' scores may be objects themselves; they
 are not taken as wrong."""
@@ -167,9 +167,10 @@ def fit_judge(table: Table, background: NDArray[np.bool_]) -> tuple[Logistic, Cu
 def choose_cut(judge: Logistic, cuts: CutRange, frames: Sequence[Marked]) -> float:
     """Return the lowest cut that nothing on the examples' frames speaks against.
 
-    Few objects of the examples' kind lie between the two, if the examples stand for their kind. If half as many again
-    do (:data:`_MANY`), other things are among them that look alike. Then the cut leaves room for the tenth of the kind
-    that lies below the higher cut (:data:`_RECALL`), and for no more.
+    Some objects of the examples' kind lie between the two, since examples are seldom the middle of their kind. If they
+    are as many as those above the higher cut, other things are among them that look alike; then the cut leaves room for
+    the tenth of the kind that lies below the higher cut (:data:`_RECALL`), and for no more. In between
+    (:data:`_MANY`) it leaves room for fewer the more there are.
 
     Parameters
     ----------
@@ -184,8 +185,8 @@ def choose_cut(judge: Logistic, cuts: CutRange, frames: Sequence[Marked]) -> flo
         reached += odds[apart(frame.masks[frame.drawn :], odds)].tolist()
     best_first = -np.sort(-np.array(reached))
     above, within = (int(np.count_nonzero(best_first >= cut)) for cut in (cuts.high, cuts.low))
-    expected = int(above / (1 - _RECALL / 100)) + 1
-    if within <= max(expected, _MANY * above):
+    expected = int(above * np.interp(within / max(above, 1), _MANY, (_MANY[0], 100 / (100 - _RECALL)))) + 1
+    if within <= expected:
         return cuts.low
     # Both lie below the higher cut, which fewer reach.
     return max(cuts.low, float(best_first[expected - 1 : expected + 1].mean()))
