@@ -90,6 +90,7 @@ def model_like(name: str, device: str = "cpu") -> Sam2Model:
 def test_larger_models_leave_less_for_the_frame(micro: Sam2Model) -> None:
     assert extra_bytes(micro) == 0
     tiny = model_like("tiny")
+    tiny.points_per_batch = 64  # as it was measured
     # Measured, the interpreter and torch included: 3.2 GB, and 1.25 GB with the embedded checkpoint (memory.py).
     assert RESERVE + extra_bytes(tiny) == pytest.approx(3.1e9, rel=0.05)
     assert block_pixels(4, beside=extra_bytes(tiny)) < block_pixels(4) // 2
