@@ -8,12 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import shapely
 from contract_server.bench import QUICK, Bright, discs
 from contract_server.store import Problem
 from contract_server.web import Fault
 
 from sam2_fewshot.errors import InputError
+from sam2_fewshot.nimbus.annotations import polygon_document
+from sam2_fewshot.nimbus.existing import Existing
 from sam2_fewshot.nimbus.job import Means
+from sam2_fewshot.nimbus.server import Server
+from sam2_fewshot.records import Location
 
 if TYPE_CHECKING:
     from contract_server.bench import Bench
@@ -218,6 +223,23 @@ def test_no_write_access_is_said_before_anything_is_computed(bench: Bench) -> No
     assert outcome.code == 1
     assert "(403: Write access denied" in outcome.error
     assert outcome.texts("warning")[0].startswith("Similarity and area of the objects are not saved")
+
+
+def test_what_another_job_added_and_deleted_alike_is_seen(bench: Bench) -> None:
+    store = bench.server.store
+
+    def added(x: float) -> str:
+        document = polygon_document(shapely.box(x, 10, x + 8, 18), Location(), ["found"], 0, bench.dataset)
+        return str(store.create_annotations([dict(document)])[0]["_id"])
+
+    with Server(bench.server.url, bench.server.token, QUICK) as server:
+        existing = Existing(server, bench.dataset, ["found"])
+        existing.load()
+        first = added(10)
+        assert [known.id for known in existing.update()] == [first]
+        second = added(40)
+        store.delete_annotations([first])
+        assert [known.id for known in existing.update()] == [second]
 
 
 def test_two_jobs_at_once_find_each_object_once(bench: Bench) -> None:

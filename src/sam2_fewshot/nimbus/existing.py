@@ -111,7 +111,7 @@ class Existing:
         self._read(None)
 
     def update(self, force: bool = False) -> list[Known]:
-        """Read what others have added since; one small request when nobody has.
+        """Read what others have added since; one small request as long as nobody has.
 
         Parameters
         ----------
@@ -124,7 +124,8 @@ class Existing:
             What is new.
         """
         count = self._count()
-        if count == self._counted and not force:
+        # Another job that takes out its doubles may have added as many as it deleted.
+        if count == self._counted and not force and not self._arrived:
             return []
         self._counted = count
         new = self._read(_before(self._newest))
