@@ -10,21 +10,10 @@ import shapely
 from sam2_fewshot import Exemplar, Settings
 from sam2_fewshot.parts import parts_of, shown_parts
 from sam2_fewshot.records import Frame
+from told import Told
 
 if TYPE_CHECKING:
     import pytest
-
-
-class Told:
-    def __init__(self) -> None:
-        self.sentences: list[str] = []
-
-    def start(self, stage: str, total: int | None = None) -> None: ...
-
-    def advance(self, steps: int = 1) -> None: ...
-
-    def warn(self, sentence: str) -> None:
-        self.sentences.append(sentence)
 
 
 FRAME = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)

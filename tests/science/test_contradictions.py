@@ -11,6 +11,7 @@ from sam2_fewshot import Exemplar, InputError, Settings
 from sam2_fewshot.geometry.outlines import crop_to_object
 from sam2_fewshot.lessons import lessons_from
 from sam2_fewshot.similarity.contradictions import Mark, check
+from told import Told
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -95,18 +96,6 @@ def test_of_many_only_some_are_named() -> None:
     (sentence,) = check(pairs).sentences
     assert sentence.startswith("0 and N0; 1 and N1; 2 and N2; and 3 more, mark the same object")
     assert check([]).sentences == []
-
-
-class Told:
-    def __init__(self) -> None:
-        self.sentences: list[str] = []
-
-    def start(self, stage: str, total: int | None = None) -> None: ...
-
-    def advance(self, steps: int = 1) -> None: ...
-
-    def warn(self, sentence: str) -> None:
-        self.sentences.append(sentence)
 
 
 def lessons(model: Sam2Model, exemplars: Sequence[Exemplar], told: Told) -> Lessons:

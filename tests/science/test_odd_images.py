@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from sam2_fewshot import Exemplar, FewShotSegmenter, Frame, InputError, Settings
+from told import Told
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,18 +23,6 @@ METHODS = [Settings(), Settings(method="grid", points_per_side=16)]
 @pytest.fixture(scope="module", params=METHODS, ids=lambda settings: settings.method)
 def segmenter(request: pytest.FixtureRequest, micro: Sam2Model) -> FewShotSegmenter:
     return FewShotSegmenter(micro, settings=request.param, progress=Told())
-
-
-class Told:
-    def __init__(self) -> None:
-        self.sentences: list[str] = []
-
-    def start(self, stage: str, total: int | None = None) -> None: ...
-
-    def advance(self, steps: int = 1) -> None: ...
-
-    def warn(self, sentence: str) -> None:
-        self.sentences.append(sentence)
 
 
 def scores(segmenter: FewShotSegmenter, image: NDArray[np.generic] | Frame) -> NDArray[np.float64]:
