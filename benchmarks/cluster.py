@@ -1,10 +1,10 @@
 """What Dask costs and gains: the same frames without it, on one worker, on two, and with a worker killed in the middle.
 
-    python benchmarks/cluster.py --data DIR [--frames 64] [--out FILE]
+    OMP_NUM_THREADS=1 python benchmarks/cluster.py --data DIR [--frames 64] [--images NAME] [--out FILE]
 
 `DIR` holds real images in folders, each with a label image ``NAME_labels.png`` beside it. The embedded checkpoint is
-used on the CPU, one thread a process. Learning from the examples and loading the model are not counted; starting
-workers is told apart.
+used on the CPU; Dask's workers have one thread, and so should the run without them. Learning from the examples and
+loading the model are not counted; starting workers is told apart.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ class Timed(Silent):
         """Say nothing."""
 
 
-def frames_of(folder: Path, count: int, to: Path) -> tuple[list[Path], Path]:
-    """Link so many images under new names, and the labels of the first as examples."""
-    found = sorted(folder.rglob("*_labels.png"))
+def frames_of(folder: Path, name: str, count: int, to: Path) -> tuple[list[Path], Path]:
+    """Copy so many images under new names, and the labels of the first as examples."""
+    found = sorted(folder.rglob(f"{name}*_labels.png"))
     images = []
     for number in range(count):
         labels = found[number % len(found)]
@@ -67,13 +67,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--frames", type=int, default=64)
+    parser.add_argument("--images", default="", help="how the names of the images begin; any")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     rows: list[dict[str, Any]] = []
     settings = Settings()
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
-        images, examples = frames_of(arguments.data, arguments.frames, base)
+        images, examples = frames_of(arguments.data, arguments.images, arguments.frames, base)
         request = Request(
             images, examples, base / "none", model="sam2.1_hiera_micro.pt", device="cpu", settings=settings
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sam2_fewshot.model.allocator import reuse_memory
 from sam2_fewshot.model.device import choose_device, choose_dtype
 from sam2_fewshot.model.loading import load_network
 from sam2_fewshot.model.locate import resolve
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 def open_model(name: str | os.PathLike[str], device: str, settings: Settings) -> Sam2Model:
     """Find a checkpoint, load it, and bring it to a device.
+
+    On a CPU with glibc this process keeps freed memory from then on, see
+    :func:`~sam2_fewshot.model.allocator.reuse_memory`.
 
     Parameters
     ----------
@@ -37,6 +41,8 @@ def open_model(name: str | os.PathLike[str], device: str, settings: Settings) ->
     """
     found = resolve(name)
     chosen = choose_device(device)
+    if chosen.type == "cpu":
+        reuse_memory()
     model = Sam2Model(
         load_network(found),
         name=found.checkpoint.name,
