@@ -18,7 +18,7 @@ from sam2_fewshot.model.network import Sam2Model
 from sam2_fewshot.model.registry import SAM2_GATES
 from sam2_fewshot.proposals.boxes import Opinion, is_cut, opinions, opinions_of_all
 from sam2_fewshot.records import InstanceMask
-from sam2_fewshot.similarity.descriptors import DESCRIPTORS, FrameMaps, describe
+from sam2_fewshot.similarity.descriptors import DESCRIPTORS, SUPPORT, FrameMaps, describe
 from sam2_fewshot.similarity.logistic import fit_logistic
 
 if TYPE_CHECKING:
@@ -162,12 +162,15 @@ def test_opinions_join_the_pool_within_the_limits_of_size() -> None:
     maps = FrameMaps(plane, plane, plane, plane, np.stack([plane] * 3))
     candidates = [square(10, 10, 10), square(40, 40, 10), square(70, 70, 10)]
     said = [Opinion(square(10, 10, 12), 0.9, 0.8, 0.7), None, Opinion(square(0, 0, 100), 0.5, 0.5, 0.01)]
-    pool = second_pool(candidates, describe(candidates, maps, 10.0), said, maps, 10.0, (50, 500))
+    pool = second_pool(
+        candidates, describe(candidates, maps, 10.0, candidates), said, maps, 10.0, (50, 500), candidates
+    )
     assert [mask.area for mask in pool.masks] == [100, 100, 100, 144]
     assert pool.features.shape == (4, DESCRIPTORS + OPINIONS)
     assert pool.features[0, DESCRIPTORS:].tolist() == [0.9, 0.8, 0.7, 0.0]
     assert np.isnan(pool.features[1, DESCRIPTORS:-1]).all()
     assert pool.features[3, DESCRIPTORS:].tolist() == [0.9, 0.8, 0.7, 1.0]
+    assert pool.features[3, SUPPORT] == pytest.approx(np.log(2))  # its candidate, not itself
 
 
 def test_an_unknown_feature_counts_as_average() -> None:

@@ -1,4 +1,4 @@
-"""What a candidate looks like, in eighteen numbers: its shape, its contrast, and the learned maps on and around it."""
+"""What a candidate looks like: its shape, its contrast, the learned maps on and around it, and how many are like it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from sam2_fewshot.geometry.sheets import sheets, starts_of
+from sam2_fewshot.similarity.support import support
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,11 +18,15 @@ if TYPE_CHECKING:
 
     from sam2_fewshot.records import InstanceMask
 
-DESCRIPTORS = 18
+DESCRIPTORS = 19
 _SHEET = 1 << 19
 """Pixels that are measured at a time."""
 CORE_SCORE = 9
 """Which descriptor is the mean score on the mask, about 0 on background and 1 on examples."""
+COARSE_COSINE = 17
+"""Which descriptor is the mean cosine to the examples at the coarse level."""
+SUPPORT = 18
+"""Which descriptor tells how many components are like the mask."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,8 +55,10 @@ class FrameMaps:
     cosines: NDArray[np.float32]
 
 
-def describe(masks: Sequence[InstanceMask], maps: FrameMaps, diameter: float) -> NDArray[np.float64]:
-    """Return the descriptors (N, 18) of masks on a frame.
+def describe(
+    masks: Sequence[InstanceMask], maps: FrameMaps, diameter: float, among: Sequence[InstanceMask]
+) -> NDArray[np.float64]:
+    """Return the descriptors (N, 19) of masks on a frame.
 
     Parameters
     ----------
@@ -61,12 +68,15 @@ def describe(masks: Sequence[InstanceMask], maps: FrameMaps, diameter: float) ->
         Of their frame.
     diameter
         Typical diameter of an object in pixels; it sets the width of the rings around a mask.
+    among
+        The components of the frame's maps, as in :func:`~sam2_fewshot.similarity.support.support`.
     """
     values = np.empty((len(masks), DESCRIPTORS))
     margin = max(3, int(diameter * 0.25))
     shapes = np.array([mask.data.shape for mask in masks], int).reshape(-1, 2) + 2 * margin
     for here in sheets(shapes, _SHEET):
-        values[here] = _describe_sheet(_Sheet([masks[i] for i in here], margin), maps, diameter)
+        values[here, :SUPPORT] = _describe_sheet(_Sheet([masks[i] for i in here], margin), maps, diameter)
+    values[:, SUPPORT] = support(masks, among)
     return values
 
 

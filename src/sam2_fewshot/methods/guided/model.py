@@ -15,7 +15,7 @@ from sam2_fewshot.proposals.boxes import opinions_of_all
 from sam2_fewshot.proposals.components import component_candidates
 from sam2_fewshot.proposals.dense_map import PixelModel, dense_maps, enlarge, tile_cells
 from sam2_fewshot.proposals.peaks import peaks, point_candidates
-from sam2_fewshot.similarity.descriptors import DESCRIPTORS, FrameMaps, describe
+from sam2_fewshot.similarity.descriptors import COARSE_COSINE, DESCRIPTORS, FrameMaps, describe
 from sam2_fewshot.similarity.logistic import Logistic
 
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ class GuidedModel:
             Found(
                 mask=looks.pool.masks[i],
                 score=float(1 / (1 + np.exp(-looks.odds[i]))),
-                similarity=float(np.clip(looks.pool.features[i, DESCRIPTORS - 1], -1, 1)),
+                similarity=float(np.clip(looks.pool.features[i, COARSE_COSINE], -1, 1)),
                 predicted_iou=float(looks.pool.features[i, DESCRIPTORS]),
             )
             for i in chosen
@@ -206,15 +206,15 @@ class GuidedModel:
         with stats.stage("propose"):
             maps = measure(pixels, planes[0], self.colours, self.unit, self.diameter)
             seen = LookedAt(grid, embeddings, maps)
-            candidates = self.components(maps)
+            components = self.components(maps)
         with stats.stage("compare"):
-            descriptors = describe(candidates, maps, self.diameter)
-            clear = explained(candidates, self.first.log_odds(descriptors), shape)
+            descriptors = describe(components, maps, self.diameter, components)
+            clear = explained(components, self.first.log_odds(descriptors), shape)
         with stats.stage("prompt"):
             more = self.prompted(model, seen, clear)
         with stats.stage("compare"):
-            candidates += more
-            descriptors = np.concatenate([descriptors, describe(more, maps, self.diameter)])
+            candidates = [*components, *more]
+            descriptors = np.concatenate([descriptors, describe(more, maps, self.diameter, components)])
             first = self.first.log_odds(descriptors)
             asked = to_ask(candidates, first, tiles)
             questions = [candidates[i] for i in asked]
@@ -222,7 +222,7 @@ class GuidedModel:
             progress.start("prompting", len(questions))
             said = opinions_of_all(model, pixels, embeddings, grid, questions, progress.advance)
         with stats.stage("compare"):
-            pool = second_pool(questions, descriptors[asked], said, maps, self.diameter, self.areas)
+            pool = second_pool(questions, descriptors[asked], said, maps, self.diameter, self.areas, components)
             odds = self.second.log_odds(pool.features) - self.cut
         return Looks(seen, candidates, first, asked, pool, odds)
 

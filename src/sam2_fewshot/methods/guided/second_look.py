@@ -52,7 +52,7 @@ class SecondPool:
     masks
         Both.
     features
-        float64 (N, 18 + 4): descriptors; predicted IoU, stability and agreement of the opinion, NaN where there is
+        float64 (N, 19 + 4): descriptors; predicted IoU, stability and agreement of the opinion, NaN where there is
         none; and 1 for SAM 2's mask, 0 for the candidate.
     """
 
@@ -67,6 +67,7 @@ def second_pool(
     maps: FrameMaps,
     diameter: float,
     areas: tuple[float, float],
+    among: Sequence[InstanceMask],
 ) -> SecondPool:
     """Put candidates and SAM 2's masks of them into one pool.
 
@@ -74,7 +75,7 @@ def second_pool(
     ----------
     candidates, descriptors, opinions
         One each.
-    maps, diameter
+    maps, diameter, among
         As in :func:`~sam2_fewshot.similarity.descriptors.describe`.
     areas
         Smallest and largest area of a mask in pixels; SAM 2's masks beyond are left out.
@@ -85,7 +86,7 @@ def second_pool(
     masks = [o.mask for i in taken if (o := opinions[i])]
     values = np.array(said, np.float64).reshape(-1, OPINIONS - 1)
     first = np.column_stack([descriptors, values, np.zeros(len(values))])
-    second = np.column_stack([describe(masks, maps, diameter), values[taken], np.ones(len(taken))])
+    second = np.column_stack([describe(masks, maps, diameter, among), values[taken], np.ones(len(taken))])
     return SecondPool([*candidates, *masks], np.concatenate([first, second]))
 
 
