@@ -26,7 +26,7 @@ CORE_SCORE = 9
 COARSE_COSINE = 17
 """Which descriptor is the mean cosine to the examples at the coarse level."""
 SUPPORT = 18
-"""Which descriptor tells how many components are like the mask."""
+"""Which descriptor tells how many candidates are like the mask."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +69,7 @@ def describe(
     diameter
         Typical diameter of an object in pixels; it sets the width of the rings around a mask.
     among
-        The components of the frame's maps, as in :func:`~sam2_fewshot.similarity.support.support`.
+        The frame's candidates, as in :func:`~sam2_fewshot.similarity.support.support`.
     """
     values = np.empty((len(masks), DESCRIPTORS))
     margin = max(3, int(diameter * 0.25))

@@ -107,26 +107,27 @@ def _judged(
     progress: Progress,
 ) -> GuidedModel:
     """Return the model with its judges. On the maps, no example was learned from itself."""
-    looks, components = [], []
+    looks = []
     for frame, seen in zip(shown, looked_at, strict=True):
         # The marked masks themselves are the surest rows there are.
         marked = [*frame.wanted, *frame.unwanted]
-        components.append(learned.components(seen.maps))
-        masks = [*marked, *components[-1], *learned.prompted(model, seen)]
-        features = describe(masks, seen.maps, learned.diameter, components[-1])
+        candidates = [*learned.components(seen.maps), *learned.prompted(model, seen)]
+        masks = [*marked, *candidates]
+        features = describe(masks, seen.maps, learned.diameter, candidates)
         looks.append(Marked(frame.wanted, frame.unwanted, masks, features, len(marked)))
     table = table_of(looks)
     first, _ = fit_judge(table, table.features[:, CORE_SCORE] < _BACKGROUND)
 
     def asked(*, of_examples: bool) -> list[Marked]:
         second_looks = []
-        for frame, seen, look, among in zip(shown, looked_at, looks, components, strict=True):
+        for frame, seen, look in zip(shown, looked_at, looks, strict=True):
             odds = first.log_odds(look.features)[look.drawn :]
             proposed = to_ask_of_shown(look.masks[look.drawn :], odds, look.masks[: look.drawn])
             drawn = range(0 if of_examples else len(frame.wanted), look.drawn)
             chosen = [*drawn, *(look.drawn + i for i in proposed)]
             masks = [look.masks[i] for i in chosen]
             said = opinions_of_all(model, frame.pixels, seen.embeddings, seen.grid, masks, progress.advance)
+            among = look.masks[look.drawn :]
             pool = second_pool(masks, look.features[chosen], said, seen.maps, learned.diameter, learned.areas, among)
             second_looks.append(Marked(frame.wanted, frame.unwanted, pool.masks, pool.features, len(drawn)))
         return second_looks

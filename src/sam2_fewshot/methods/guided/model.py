@@ -15,8 +15,9 @@ from sam2_fewshot.proposals.boxes import opinions_of_all
 from sam2_fewshot.proposals.components import component_candidates
 from sam2_fewshot.proposals.dense_map import PixelModel, dense_maps, enlarge, tile_cells
 from sam2_fewshot.proposals.peaks import peaks, point_candidates
-from sam2_fewshot.similarity.descriptors import COARSE_COSINE, DESCRIPTORS, FrameMaps, describe
+from sam2_fewshot.similarity.descriptors import COARSE_COSINE, DESCRIPTORS, SUPPORT, FrameMaps, describe
 from sam2_fewshot.similarity.logistic import Logistic
+from sam2_fewshot.similarity.support import support
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -214,7 +215,8 @@ class GuidedModel:
             more = self.prompted(model, seen, clear)
         with stats.stage("compare"):
             candidates = [*components, *more]
-            descriptors = np.concatenate([descriptors, describe(more, maps, self.diameter, components)])
+            descriptors = np.concatenate([descriptors, describe(more, maps, self.diameter, ())])
+            descriptors[:, SUPPORT] = support(candidates, candidates)
             first = self.first.log_odds(descriptors)
             asked = to_ask(candidates, first, tiles)
             questions = [candidates[i] for i in asked]
@@ -222,7 +224,7 @@ class GuidedModel:
             progress.start("prompting", len(questions))
             said = opinions_of_all(model, pixels, embeddings, grid, questions, progress.advance)
         with stats.stage("compare"):
-            pool = second_pool(questions, descriptors[asked], said, maps, self.diameter, self.areas, components)
+            pool = second_pool(questions, descriptors[asked], said, maps, self.diameter, self.areas, candidates)
             odds = self.second.log_odds(pool.features) - self.cut
         return Looks(seen, candidates, first, asked, pool, odds)
 
