@@ -47,4 +47,4 @@ def test_the_download_size_is_exact_where_it_was_measured_and_close_elsewhere() 
 
 def test_the_embedded_checkpoint_has_looser_gates() -> None:
     assert MICRO.gates.predicted_iou < SAM2_GATES.predicted_iou
-    assert MICRO.gates.stability < SAM2_GATES.stability
+    assert MICRO.gates.stability == SAM2_GATES.stability
