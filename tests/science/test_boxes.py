@@ -20,6 +20,7 @@ from sam2_fewshot.proposals.boxes import Opinion, is_cut, opinions, opinions_of_
 from sam2_fewshot.records import InstanceMask
 from sam2_fewshot.similarity.descriptors import DESCRIPTORS, SUPPORT, FrameMaps, describe
 from sam2_fewshot.similarity.logistic import fit_logistic
+from sam2_fewshot.similarity.support import Proposed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -162,9 +163,8 @@ def test_opinions_join_the_pool_within_the_limits_of_size() -> None:
     maps = FrameMaps(plane, plane, plane, plane, np.stack([plane] * 3))
     candidates = [square(10, 10, 10), square(40, 40, 10), square(70, 70, 10)]
     said = [Opinion(square(10, 10, 12), 0.9, 0.8, 0.7), None, Opinion(square(0, 0, 100), 0.5, 0.5, 0.01)]
-    pool = second_pool(
-        candidates, describe(candidates, maps, 10.0, candidates), said, maps, 10.0, (50, 500), candidates
-    )
+    once = Proposed(candidates, np.ones(3, int))
+    pool = second_pool(candidates, describe(candidates, maps, 10.0, once), said, maps, 10.0, (50, 500), once)
     assert [mask.area for mask in pool.masks] == [100, 100, 100, 144]
     assert pool.features.shape == (4, DESCRIPTORS + OPINIONS)
     assert pool.features[0, DESCRIPTORS:].tolist() == [0.9, 0.8, 0.7, 0.0]

@@ -11,6 +11,9 @@ from sam2_fewshot.proposals.components import component_candidates, cut_levels
 from sam2_fewshot.proposals.dense_map import LEVELS, MAPS, averaged, cells_of, learn_pixels
 from sam2_fewshot.similarity.descriptors import DESCRIPTORS, FrameMaps, describe
 from sam2_fewshot.similarity.logistic import fit_logistic
+from sam2_fewshot.similarity.support import Proposed
+
+NOTHING = Proposed([], np.zeros(0, int))
 
 
 def two_touching_discs() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -21,9 +24,16 @@ def two_touching_discs() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def test_touching_objects_are_proposed_together_and_apart() -> None:
     left, right, plane = two_touching_discs()
-    found = component_candidates([(plane, np.array([0.5]))], 24.0, (100, 2000))
+    found, _ = component_candidates([(plane, np.array([0.5]))], 24.0, (100, 2000))
     for truth in (left, right, left | right):
         assert max(mask_iou(mask, crop_to_object(truth)) for mask in found) > 0.85
+
+
+def test_what_comes_out_of_several_cuts_is_counted_and_what_was_split_counts_three_times() -> None:
+    left, right, plane = two_touching_discs()
+    found, cuts = component_candidates([(plane, np.array([0.3, 0.4, 0.5]))], 24.0, (100, 2000))
+    for truth in (left, right, left | right):
+        assert cuts[int(np.argmax([mask_iou(mask, crop_to_object(truth)) for mask in found]))] == 3
 
 
 def test_what_touches_is_split_alike_wherever_it_lies() -> None:
@@ -32,8 +42,8 @@ def test_what_touches_is_split_alike_wherever_it_lies() -> None:
     wide[31 : 31 + plane.shape[0], 253 : 253 + plane.shape[1]] = plane
     wide[2:6, 2:100] = 1.0  # something else, of another width
     levels = np.array([0.5])
-    near = component_candidates([(plane, levels)], 24.0, (50.0, 5000.0))
-    far = component_candidates([(wide, levels)], 24.0, (50.0, 5000.0))
+    near, _ = component_candidates([(plane, levels)], 24.0, (50.0, 5000.0))
+    far, _ = component_candidates([(wide, levels)], 24.0, (50.0, 5000.0))
     there = [(mask.x0 - 253, mask.y0 - 31, mask.data.tolist()) for mask in far if mask.x0 > 200]
     assert [(mask.x0, mask.y0, mask.data.tolist()) for mask in near] == there
     assert len(there) == 3
@@ -43,7 +53,7 @@ def test_holes_are_filled_and_sizes_kept_to() -> None:
     _, _, plane = two_touching_discs()
     plane[28:32, 24:28] = 0
     plane[2:4, 2:4] = 1
-    found = component_candidates([(plane, np.array([0.5]))], 24.0, (100, 2000))
+    found, _ = component_candidates([(plane, np.array([0.5]))], 24.0, (100, 2000))
     assert all(100 <= mask.area <= 2000 for mask in found)
     assert any(mask.window((24, 28, 28, 32)).all() for mask in found)
 
@@ -51,7 +61,7 @@ def test_holes_are_filled_and_sizes_kept_to() -> None:
 def test_the_same_component_at_many_levels_is_one_candidate() -> None:
     left, _, _ = two_touching_discs()
     levels = np.linspace(0.1, 0.9, 14)
-    apart = component_candidates([(left.astype(np.float32), levels)], 24.0, (50, 2000))
+    apart, _ = component_candidates([(left.astype(np.float32), levels)], 24.0, (50, 2000))
     assert len({mask.box for mask in apart}) == len(apart) == 1
 
 
@@ -59,7 +69,7 @@ def test_levels_lie_between_the_surroundings_and_the_objects() -> None:
     levels = cut_levels(np.full(9, 5, np.float32), np.full(9, 1, np.float32))
     assert 1 < levels[0] < levels[-1] == 5
     assert len(cut_levels(np.full(9, 1, np.float32), np.full(9, 1, np.float32))) == 0
-    assert component_candidates([(np.ones((5, 5), np.float32), np.zeros(0))], 5.0, (1, 99)) == []
+    assert component_candidates([(np.ones((5, 5), np.float32), np.zeros(0))], 5.0, (1, 99))[0] == []
 
 
 def test_unmarked_objects_do_not_spoil_the_pixel_model() -> None:
@@ -119,7 +129,7 @@ def test_descriptors_tell_shape_and_contrast() -> None:
     blurred = ndimage.gaussian_filter(plane, 1)
     edges = ndimage.gaussian_gradient_magnitude(plane, 1)
     maps = FrameMaps(blurred, blurred, edges, blurred, np.stack([plane] * 3))
-    disc, pair = describe([crop_to_object(left), crop_to_object(left | right)], maps, 24.0, [])
+    disc, pair = describe([crop_to_object(left), crop_to_object(left | right)], maps, 24.0, NOTHING)
     assert np.exp(disc[0]) == pytest.approx(left.sum())
     assert disc[1] > 0.95 > 0.6 > pair[1]
     assert disc[2] == pytest.approx(1, abs=0.03)
@@ -135,11 +145,12 @@ def test_a_mask_is_described_alike_alone_and_among_others(monkeypatch: pytest.Mo
     labels, count = ndimage.label(planes[0] > 0.02)
     masks = [crop_to_object(labels == number) for number in range(1, count + 1)]
     assert any(min(mask.box[:2]) == 0 for mask in masks)  # some lie on the border
-    together = describe(masks, maps, 12.0, masks)
-    alone = np.concatenate([describe([mask], maps, 12.0, masks) for mask in masks])
+    each = Proposed(masks, np.ones(len(masks), int))
+    together = describe(masks, maps, 12.0, each)
+    alone = np.concatenate([describe([mask], maps, 12.0, each) for mask in masks])
     assert together == pytest.approx(alone, rel=1e-5, abs=1e-6)
     monkeypatch.setattr("sam2_fewshot.similarity.descriptors._SHEET", 2000)
-    assert describe(masks, maps, 12.0, masks) == pytest.approx(alone, rel=1e-5, abs=1e-6)
+    assert describe(masks, maps, 12.0, each) == pytest.approx(alone, rel=1e-5, abs=1e-6)
 
 
 def test_descriptors_are_what_they_are_called() -> None:
@@ -148,7 +159,7 @@ def test_descriptors_are_what_they_are_called() -> None:
     planes = [ndimage.gaussian_filter(rng.normal(size=shape), 2).astype(np.float32) for _ in range(7)]
     mask = np.zeros(shape, bool)
     mask[20:40, 25:37] = True
-    row = describe([crop_to_object(mask)], FrameMaps(*planes[:4], np.stack(planes[4:])), 16.0, [])[0]
+    row = describe([crop_to_object(mask)], FrameMaps(*planes[:4], np.stack(planes[4:])), 16.0, NOTHING)[0]
     inner, outer = ndimage.distance_transform_edt(mask), ndimage.distance_transform_edt(~mask)
     depth = 1.6
     core, rim, surroundings = inner > depth, mask & (inner <= depth), (outer > 1) & (outer <= 4)
@@ -166,10 +177,10 @@ def test_descriptors_are_what_they_are_called() -> None:
     "mask", [np.ones((1, 1), bool), np.ones((7, 9), bool), np.eye(5, dtype=bool), np.ones((1, 6), bool)]
 )
 def test_descriptors_are_finite_for_any_mask(mask: np.ndarray) -> None:
-    rows = describe([crop_to_object(mask)], flat_maps(mask.shape), 3.0, [])
+    rows = describe([crop_to_object(mask)], flat_maps(mask.shape), 3.0, NOTHING)
     assert rows.shape == (1, DESCRIPTORS)
     assert np.isfinite(rows).all()
-    assert describe([], flat_maps((4, 4)), 3.0, []).shape == (0, DESCRIPTORS)
+    assert describe([], flat_maps((4, 4)), 3.0, NOTHING).shape == (0, DESCRIPTORS)
 
 
 def test_the_regression_separates_what_is_separate_and_stays_finite() -> None:

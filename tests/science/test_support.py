@@ -1,4 +1,4 @@
-"""How many candidates say about the same thing."""
+"""How often about the same thing was proposed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sam2_fewshot.records import InstanceMask
-from sam2_fewshot.similarity.support import support
+from sam2_fewshot.similarity.support import Proposed, support
 
 SHAPE = (100, 120)
 
@@ -15,8 +15,17 @@ def square(x: int, y: int, side: int) -> InstanceMask:
     return InstanceMask(np.ones((side, side), bool), x, y, SHAPE)
 
 
+def once(masks: list[InstanceMask]) -> Proposed:
+    return Proposed([], np.zeros(0, np.int64)).and_once(masks)
+
+
 def counted(masks: list[InstanceMask], among: list[InstanceMask]) -> list[float]:
-    return np.expm1(support(masks, among)).round(6).tolist()
+    return np.expm1(support(masks, once(among))).round(6).tolist()
+
+
+def test_each_counts_as_often_as_it_was_proposed() -> None:
+    cuts = [square(20, 20, 20), square(21, 21, 18)]
+    assert np.expm1(support(cuts, Proposed(cuts, np.array([4, 3])))) == pytest.approx([7, 7])
 
 
 def test_what_many_cuts_agree_on_has_support_and_its_parts_have_none() -> None:
@@ -33,7 +42,7 @@ def test_a_box_alone_is_not_enough() -> None:
 
 @pytest.mark.parametrize(("masks", "among"), [([], []), ([], [square(0, 0, 3)])])
 def test_of_nothing_there_is_nothing(masks: list[InstanceMask], among: list[InstanceMask]) -> None:
-    assert support(masks, among).shape == (0,)
+    assert support(masks, once(among)).shape == (0,)
 
 
 def test_without_candidates_nothing_is_supported() -> None:

@@ -54,8 +54,8 @@ def component_candidates(
     maps: Sequence[tuple[NDArray[np.float32], NDArray[np.float64]]],
     diameter: float,
     areas: tuple[float, float],
-) -> list[InstanceMask]:
-    """Return the components of maps at their levels, holes filled, each once.
+) -> tuple[list[InstanceMask], NDArray[np.int64]]:
+    """Return the components of maps at their levels, holes filled, each once, and at how many cuts each came out.
 
     Parameters
     ----------
@@ -65,6 +65,13 @@ def component_candidates(
         Typical diameter of an object in pixels; it sets how finely components are split.
     areas
         Smallest and largest area of a candidate in pixels.
+
+    Returns
+    -------
+    masks
+        The candidates.
+    cuts
+        int64 (N,). As only each third cut is split, what comes of that counts three times.
     """
     collected: _Collected | None = None
     for plane, levels in maps:
@@ -76,8 +83,9 @@ def component_candidates(
             collected.add(labels, *whole)
             if number % _SPLIT_EVERY == 0:
                 for sheet in _split(labels, areas, diameter):
-                    collected.add(*sheet)
-    return collected.found if collected else []
+                    collected.add(*sheet, times=_SPLIT_EVERY)
+    found, times = (collected.found, collected.times) if collected else ([], [])
+    return found, np.array(times, np.int64)
 
 
 class _Sheet:
@@ -148,11 +156,15 @@ class _Collected:
 
     def __init__(self, areas: tuple[float, float], shape: tuple[int, int]) -> None:
         self.found: list[InstanceMask] = []
+        self.times: list[int] = []
         self._areas, self._shape = areas, shape
-        self._seen: set[tuple[int, ...]] = set()
+        self._seen: dict[tuple[int, ...], int] = {}
 
-    def add(self, labels: NDArray[Any], rows: NDArray[np.int64], columns: NDArray[np.int64]) -> None:
-        """Take the components of a plane or a sheet; `rows` and `columns` are as :func:`_split` gives them."""
+    def add(self, labels: NDArray[Any], rows: NDArray[np.int64], columns: NDArray[np.int64], times: int = 1) -> None:
+        """Take the components of a plane or a sheet, each as often as said.
+
+        `rows` and `columns` are as :func:`_split` gives them.
+        """
         sizes = np.bincount(labels.ravel())
         for number, place in enumerate(ndimage.find_objects(labels), 1):
             # find_objects has None for a number that no pixel carries; labels have no gaps, but watersheds may.
@@ -162,6 +174,11 @@ class _Collected:
             area = int(np.count_nonzero(data))
             y, x = int(rows[place[0].start]), int(columns[place[0].start]) + place[1].start
             key = (x, y, *data.shape, int(np.log(area) / _SAME_AREA))
-            if area <= self._areas[1] and key not in self._seen:
-                self._seen.add(key)
-                self.found.append(InstanceMask(data, x, y, self._shape))
+            if area > self._areas[1]:
+                continue
+            if key in self._seen:
+                self.times[self._seen[key]] += times
+                continue
+            self._seen[key] = len(self.found)
+            self.found.append(InstanceMask(data, x, y, self._shape))
+            self.times.append(times)

@@ -1,4 +1,4 @@
-"""What a candidate looks like: its shape, its contrast, the learned maps on and around it, and how many are like it."""
+"""What a candidate looks like: shape, contrast, the learned maps on and around it, how often its like was proposed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from sam2_fewshot.geometry.sheets import sheets, starts_of
-from sam2_fewshot.similarity.support import support
+from sam2_fewshot.similarity.support import Proposed, support
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +26,7 @@ CORE_SCORE = 9
 COARSE_COSINE = 17
 """Which descriptor is the mean cosine to the examples at the coarse level."""
 SUPPORT = 18
-"""Which descriptor tells how many candidates are like the mask."""
+"""Which descriptor tells how often something like the mask was proposed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,9 +55,7 @@ class FrameMaps:
     cosines: NDArray[np.float32]
 
 
-def describe(
-    masks: Sequence[InstanceMask], maps: FrameMaps, diameter: float, among: Sequence[InstanceMask]
-) -> NDArray[np.float64]:
+def describe(masks: Sequence[InstanceMask], maps: FrameMaps, diameter: float, among: Proposed) -> NDArray[np.float64]:
     """Return the descriptors (N, 19) of masks on a frame.
 
     Parameters

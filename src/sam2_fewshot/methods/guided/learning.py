@@ -107,27 +107,26 @@ def _judged(
     progress: Progress,
 ) -> GuidedModel:
     """Return the model with its judges. On the maps, no example was learned from itself."""
-    looks = []
+    looks, proposed = [], []
     for frame, seen in zip(shown, looked_at, strict=True):
         # The marked masks themselves are the surest rows there are.
         marked = [*frame.wanted, *frame.unwanted]
-        candidates = [*learned.components(seen.maps), *learned.prompted(model, seen)]
-        masks = [*marked, *candidates]
-        features = describe(masks, seen.maps, learned.diameter, candidates)
+        proposed.append(learned.components(seen.maps).and_once(learned.prompted(model, seen)))
+        masks = [*marked, *proposed[-1].masks]
+        features = describe(masks, seen.maps, learned.diameter, proposed[-1])
         looks.append(Marked(frame.wanted, frame.unwanted, masks, features, len(marked)))
     table = table_of(looks)
     first, _ = fit_judge(table, table.features[:, CORE_SCORE] < _BACKGROUND)
 
     def asked(*, of_examples: bool) -> list[Marked]:
         second_looks = []
-        for frame, seen, look in zip(shown, looked_at, looks, strict=True):
+        for frame, seen, look, among in zip(shown, looked_at, looks, proposed, strict=True):
             odds = first.log_odds(look.features)[look.drawn :]
-            proposed = to_ask_of_shown(look.masks[look.drawn :], odds, look.masks[: look.drawn])
+            asked_about = to_ask_of_shown(look.masks[look.drawn :], odds, look.masks[: look.drawn])
             drawn = range(0 if of_examples else len(frame.wanted), look.drawn)
-            chosen = [*drawn, *(look.drawn + i for i in proposed)]
+            chosen = [*drawn, *(look.drawn + i for i in asked_about)]
             masks = [look.masks[i] for i in chosen]
             said = opinions_of_all(model, frame.pixels, seen.embeddings, seen.grid, masks, progress.advance)
-            among = look.masks[look.drawn :]
             pool = second_pool(masks, look.features[chosen], said, seen.maps, learned.diameter, learned.areas, among)
             second_looks.append(Marked(frame.wanted, frame.unwanted, pool.masks, pool.features, len(drawn)))
         return second_looks

@@ -17,7 +17,7 @@ from sam2_fewshot.proposals.dense_map import PixelModel, dense_maps, enlarge, ti
 from sam2_fewshot.proposals.peaks import peaks, point_candidates
 from sam2_fewshot.similarity.descriptors import COARSE_COSINE, DESCRIPTORS, SUPPORT, FrameMaps, describe
 from sam2_fewshot.similarity.logistic import Logistic
-from sam2_fewshot.similarity.support import support
+from sam2_fewshot.similarity.support import Proposed, support
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -209,14 +209,15 @@ class GuidedModel:
             seen = LookedAt(grid, embeddings, maps)
             components = self.components(maps)
         with stats.stage("compare"):
-            descriptors = describe(components, maps, self.diameter, components)
-            clear = explained(components, self.first.log_odds(descriptors), shape)
+            descriptors = describe(components.masks, maps, self.diameter, components)
+            clear = explained(components.masks, self.first.log_odds(descriptors), shape)
         with stats.stage("prompt"):
             more = self.prompted(model, seen, clear)
         with stats.stage("compare"):
-            candidates = [*components, *more]
-            descriptors = np.concatenate([descriptors, describe(more, maps, self.diameter, ())])
-            descriptors[:, SUPPORT] = support(candidates, candidates)
+            proposed = components.and_once(more)
+            candidates = list(proposed.masks)
+            descriptors = np.concatenate([descriptors, describe(more, maps, self.diameter, proposed)])
+            descriptors[:, SUPPORT] = support(candidates, proposed)
             first = self.first.log_odds(descriptors)
             asked = to_ask(candidates, first, tiles)
             questions = [candidates[i] for i in asked]
@@ -224,13 +225,13 @@ class GuidedModel:
             progress.start("prompting", len(questions))
             said = opinions_of_all(model, pixels, embeddings, grid, questions, progress.advance)
         with stats.stage("compare"):
-            pool = second_pool(questions, descriptors[asked], said, maps, self.diameter, self.areas, candidates)
+            pool = second_pool(questions, descriptors[asked], said, maps, self.diameter, self.areas, proposed)
             odds = self.second.log_odds(pool.features) - self.cut
         return Looks(seen, candidates, first, asked, pool, odds)
 
-    def components(self, maps: FrameMaps) -> list[InstanceMask]:
+    def components(self, maps: FrameMaps) -> Proposed:
         """Return the components of a frame's maps that may be objects."""
-        return component_candidates(self._planes(maps), self.diameter, self.areas)
+        return Proposed(*component_candidates(self._planes(maps), self.diameter, self.areas))
 
     def prompted(
         self, model: Sam2Model, looked_at: LookedAt, explained: NDArray[np.bool_] | None = None

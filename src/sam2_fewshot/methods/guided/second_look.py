@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sam2_fewshot.proposals.boxes import Opinion
     from sam2_fewshot.records import InstanceMask
     from sam2_fewshot.similarity.descriptors import FrameMaps
+    from sam2_fewshot.similarity.support import Proposed
 
 OPINIONS = 4
 """Numbers that an opinion adds to a candidate's descriptors."""
@@ -67,7 +68,7 @@ def second_pool(
     maps: FrameMaps,
     diameter: float,
     areas: tuple[float, float],
-    among: Sequence[InstanceMask],
+    among: Proposed,
 ) -> SecondPool:
     """Put candidates and SAM 2's masks of them into one pool.
 
