@@ -154,10 +154,11 @@ def test_snippets_run(name, tmp_path, monkeypatch):
     files = sample()
     image = np.asarray(Image.open(files.image))[:320, :320]
     marked = np.asarray(Image.open(files.examples))[:320, :320]
-    rows, columns = np.nonzero(marked == np.unique(marked)[1])
-    x, y = float(columns.mean()), float(rows.mean())
+    first, second, third = np.unique(marked)[1:4]  # a mask, a polygon and a point of three objects
+    rows, columns = np.nonzero(marked == second)
     outline = box(columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
-    given = {"image": image, "mask": marked == np.unique(marked)[1], "outline": outline, "x": x, "y": y}
+    y, x = (float(places.mean()) for places in np.nonzero(marked == third))
+    given = {"image": image, "mask": marked == first, "outline": outline, "x": x, "y": y}
     given["masks"] = [marked == number for number in np.unique(marked)[1:6]]
     scope: dict[str, object] = {**given, "other_image": image}
     for text in texts:
