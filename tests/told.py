@@ -4,12 +4,20 @@ from __future__ import annotations
 
 
 class Told:
+    """A Progress that remembers the warnings."""
+
     def __init__(self) -> None:
-        self.sentences: list[str] = []
+        self.warnings: list[str] = []
 
     def start(self, stage: str, total: int | None = None) -> None: ...
 
     def advance(self, steps: int = 1) -> None: ...
 
     def warn(self, sentence: str) -> None:
-        self.sentences.append(sentence)
+        self.warnings.append(sentence)
+
+    @property
+    def only(self) -> str:
+        """The one warning that there is."""
+        assert len(self.warnings) == 1, self.warnings
+        return self.warnings[0]

@@ -14,6 +14,7 @@ from sam2_fewshot.readers import open_images, read_examples
 from sam2_fewshot.records import Detection, InstanceMask, Location, PixelSize
 from sam2_fewshot.settings import Settings
 from sam2_fewshot.writers.record import FrameRecord
+from told import Told
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,23 +23,9 @@ if TYPE_CHECKING:
     from sam2_fewshot.readers import ImageSet, PlacedExemplar
 
 
-class Recorder:
-    """A Progress that remembers what it was told."""
-
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def start(self, stage: str, total: int | None = None) -> None: ...
-
-    def advance(self, steps: int = 1) -> None: ...
-
-    def warn(self, sentence: str) -> None:
-        self.warnings.append(sentence)
-
-
 @pytest.fixture
-def told() -> Recorder:
-    return Recorder()
+def told() -> Told:
+    return Told()
 
 
 @pytest.fixture
@@ -60,14 +47,14 @@ def put(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def cells(put: Callable[..., Path], told: Recorder) -> ImageSet:
+def cells(put: Callable[..., Path], told: Told) -> ImageSet:
     """One image called cells.png, 80 wide and 60 high."""
     plane = (np.arange(4800).reshape(60, 80) % 251).astype(np.uint8)
     return open_images([put("cells.png", plane)], Settings(), progress=told)
 
 
 @pytest.fixture
-def examples_in(cells: ImageSet, told: Recorder) -> Callable[..., list[PlacedExemplar]]:
+def examples_in(cells: ImageSet, told: Told) -> Callable[..., list[PlacedExemplar]]:
     """Read examples on cells.png."""
 
     def read(path: Path, training: str | None = None, negative: str | None = None) -> list[PlacedExemplar]:

@@ -11,34 +11,16 @@ from PIL import Image
 
 from sam2_fewshot.readers import ImageSet, open_images
 from sam2_fewshot.settings import Settings
+from told import Told
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
 
-class Recorder:
-    """A Progress that remembers what it was told."""
-
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def start(self, stage: str, total: int | None = None) -> None: ...
-
-    def advance(self, steps: int = 1) -> None: ...
-
-    def warn(self, sentence: str) -> None:
-        self.warnings.append(sentence)
-
-    @property
-    def only(self) -> str:
-        assert len(self.warnings) == 1, self.warnings
-        return self.warnings[0]
-
-
 @pytest.fixture
-def told() -> Recorder:
-    return Recorder()
+def told() -> Told:
+    return Told()
 
 
 @pytest.fixture
@@ -66,7 +48,7 @@ def write(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def open_with(told: Recorder) -> Callable[..., ImageSet]:
+def open_with(told: Told) -> Callable[..., ImageSet]:
     """Open image files, with warnings recorded."""
 
     def open_with(*paths: Path, **settings: float) -> ImageSet:

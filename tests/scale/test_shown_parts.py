@@ -52,7 +52,7 @@ def test_what_is_wrong_with_an_example_of_a_large_frame_is_told() -> None:
         Exemplar(image=FRAME, polygon=OUTLINE),
     ]
     assert len(shown_parts(wrong, Frame(FRAME, "slide"), 10**6, told)) == 1
-    assert told.sentences == [
+    assert told.warnings == [
         "A is left out: its mask has the shape (5, 6), but its image, slide, is 400 × 300 px.",
         "B is left out: no pixel of it lies on its image, slide.",
     ]

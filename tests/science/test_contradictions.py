@@ -117,7 +117,7 @@ def test_contradictions_are_found_between_equal_frames_and_all_kinds_of_marks(mi
     )
     assert [(len(frame.wanted), len(frame.unwanted)) for frame in learned.shown] == [(1, 0)]
     assert len(learned.known) == 3  # none of them is reported as a find
-    (sentence,) = told.sentences
+    (sentence,) = told.warnings
     assert sentence.startswith("debris.geojson, object 1 (negative) and Example 2 mark the same object")
 
 
@@ -128,7 +128,7 @@ def test_of_an_outline_and_a_point_the_outline_is_kept(micro: Sam2Model, discs: 
     point = Exemplar(image, point=(columns.mean() + 0.5, rows.mean() + 0.5))
     learned = lessons(micro, [point, Exemplar(image, mask=labels == 3)], told)
     assert learned.areas.tolist() == [np.sum(labels == 3)]
-    assert told.sentences == ["Example 2 and Example 1 mark the same object, which is counted once."]
+    assert told.warnings == ["Example 2 and Example 1 mark the same object, which is counted once."]
 
 
 def test_where_nothing_is_left_it_is_an_error(micro: Sam2Model, discs: Discs) -> None:

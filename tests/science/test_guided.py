@@ -107,7 +107,7 @@ def test_a_frame_it_has_not_seen(fitted: FewShotSegmenter, scene: Scene) -> None
     numbers = found_numbers(fitted.segment(turned), np.rot90(scene[1]))
     discs = set(disc_numbers(scene))
     assert len(discs & set(numbers)) >= 8
-    assert len(set(numbers) - discs) <= 4  # of twelve rods, of the same brightness and area
+    assert len(set(numbers) - discs) <= 3
 
 
 def test_a_saved_model_finds_the_same(

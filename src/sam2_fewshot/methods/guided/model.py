@@ -216,8 +216,8 @@ class GuidedModel:
         with stats.stage("compare"):
             proposed = components.and_once(more)
             candidates = list(proposed.masks)
+            descriptors[:, SUPPORT] = support(components.masks, proposed)
             descriptors = np.concatenate([descriptors, describe(more, maps, self.diameter, proposed)])
-            descriptors[:, SUPPORT] = support(candidates, proposed)
             first = self.first.log_odds(descriptors)
             asked = to_ask(candidates, first, tiles)
             questions = [candidates[i] for i in asked]
