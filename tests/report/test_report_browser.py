@@ -16,16 +16,17 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 SLIDE = """([id, value]) => {
+    const before = Number(document.body.dataset.settled ?? 0);
     const control = document.getElementById(id);
     control.value = value;
     control.dispatchEvent(new Event('input'));
+    return before;
 }"""
 
 
 def slide(page: Page, control: str, value: float) -> None:
     """Move a slider as a hand does, and wait until all that follows has settled."""
-    before = page.evaluate("Number(document.body.dataset.settled ?? 0)")
-    page.evaluate(SLIDE, [control, value])
+    before = page.evaluate(SLIDE, [control, value])
     until(page, f"Number(document.body.dataset.settled ?? 0) > {before}")
 
 
@@ -63,6 +64,30 @@ def test_the_slider_hides_and_shows_at_once(report: Path, open_report: Callable[
     until(page, "document.getElementById('shown-count').textContent === '4'")
     page.locator("#reset").click()
     until(page, "document.getElementById('shown-count').textContent === '12'")
+
+
+HURRY = """async () => {
+    const told = [];
+    new MutationObserver(() => told.push(document.getElementById('status').textContent)).observe(
+        document.getElementById('status'), { childList: true, characterData: true, subtree: true });
+    const move = (value) => {
+        const control = document.getElementById('threshold');
+        control.value = value;
+        control.dispatchEvent(new Event('input'));
+    };
+    move(0.7);
+    await new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)));
+    requestAnimationFrame = (draw) => setTimeout(draw, 600);  // a browser that is busy
+    move(0.2);
+    await new Promise((later) => setTimeout(later, 1200));
+    return told;
+}"""
+
+
+def test_what_is_announced_is_what_is_shown(report: Path, open_report: Callable[..., Page]) -> None:
+    page = open_report(report)
+    until(page, "Number(document.body.dataset.settled ?? 0) > 0")
+    assert page.evaluate(HURRY) == ["16 objects shown at a threshold of 0.2."]
 
 
 def test_sizes_are_chosen_alike(report: Path, open_report: Callable[..., Page]) -> None:

@@ -144,10 +144,12 @@ function showControls() {
 }
 
 let waiting = 0;
+let silence = 0;
 let resized = false;
 function change(values) {
   resized ||= 'minArea' in values || 'maxArea' in values;
   Object.assign(choice, values);
+  clearTimeout(silence); // what it would say is no longer so
   if (!waiting) waiting = requestAnimationFrame(refresh);
 }
 
@@ -168,7 +170,6 @@ function refresh() {
   announce();
 }
 
-let silence = 0;
 function announce() {
   clearTimeout(silence);
   silence = setTimeout(() => {
