@@ -122,13 +122,13 @@ def test_a_saved_model_finds_the_same(
 
 
 def test_one_example_is_enough_to_begin(micro: Sam2Model, scene: Scene) -> None:
-    """It says that one is few, and what it is surest of lies on objects of the kind."""
-    image, labels, discs = scene
-    one = FewShotSegmenter(micro, settings=Settings(similarity_threshold=0.05))
-    with pytest.warns(FewShotWarning, match="One example"):
-        one.fit(exemplars(scene, (disc_numbers(scene)[4],)))
-    surest = one.segment(image)[:4]
-    assert sum(bool(discs[np.bincount(labels[d.mask]).argmax()]) for d in surest) >= 3
+    """It says that one is few, and finds the other discs before the rods, though a rod is as bright and as large."""
+    image, labels, _ = scene
+    discs = disc_numbers(scene)
+    with pytest.warns(FewShotWarning, match="One example tells little"):
+        one = FewShotSegmenter(micro).fit(exemplars(scene, (discs[4],)))
+    surest = found_numbers(one.segment(image)[:11], labels)
+    assert len(set(surest) & set(discs)) >= 10
 
 
 def test_negative_examples_lower_their_like(micro: Sam2Model, fitted: FewShotSegmenter, scene: Scene) -> None:
@@ -144,7 +144,7 @@ def test_negative_examples_lower_their_like(micro: Sam2Model, fitted: FewShotSeg
 
 
 def test_examples_below_the_limit_are_taken_at_their_word(micro: Sam2Model, scene: Scene) -> None:
-    shown = tuple(disc_numbers(scene)[:3])
+    shown = tuple(disc_numbers(scene)[:5])
     with pytest.warns(FewShotWarning, match="Min Mask Area is 5000 px"):
         segmenter = FewShotSegmenter(micro, settings=Settings(min_mask_area=5000)).fit(exemplars(scene, shown))
     assert segmenter.segment(scene[0])

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 DESCRIPTORS = 19
 _SHEET = 1 << 19
 """Pixels that are measured at a time."""
+CONTRAST = 6
+"""Which descriptor is the contrast to the surroundings."""
 CORE_SCORE = 9
 """Which descriptor is the mean score on the mask, about 0 on background and 1 on examples."""
 COARSE_COSINE = 17

@@ -6,16 +6,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import ndimage
 
 from sam2_fewshot.geometry.tiles import TileGrid, tile_side
 from sam2_fewshot.methods.guided.judging import Marked, choose_cut, fit_judge, table_of
+from sam2_fewshot.methods.guided.learning_maps import deal_folds, held_out, learn_cells, learn_colours, learn_levels
 from sam2_fewshot.methods.guided.model import GuidedModel, LookedAt, measure
 from sam2_fewshot.methods.guided.second_look import second_pool, to_ask_of_shown
+from sam2_fewshot.methods.guided.self_training import FEW, HIGHEST_CUT, ROUNDS, Encoded, what_few_means, with_surest
 from sam2_fewshot.proposals.boxes import opinions_of_all
-from sam2_fewshot.proposals.components import cut_levels
-from sam2_fewshot.proposals.dense_map import CellStore, PixelModel, averaged, cells_of, dense_maps, learn_pixels
-from sam2_fewshot.similarity.descriptors import CORE_SCORE, DESCRIPTORS, FrameMaps, describe
+from sam2_fewshot.proposals.dense_map import averaged, dense_maps
+from sam2_fewshot.similarity.descriptors import CORE_SCORE, DESCRIPTORS, describe
 from sam2_fewshot.similarity.logistic import Logistic
 
 if TYPE_CHECKING:
@@ -26,17 +26,11 @@ if TYPE_CHECKING:
     from sam2_fewshot.methods.common import Shown
     from sam2_fewshot.model.network import Sam2Model
     from sam2_fewshot.protocols import Progress
-    from sam2_fewshot.records import InstanceMask
 
 _DIAMETER = 1 / 13
 """An object's diameter in the model's input, as a share of its side: 40 px of 512, 80 of 1024. micro-sam's FAQ advises
 64 to 128 px of 1024."""
 _ZOOM = (0.25, 4.0)
-_KEPT = 200_000_000
-"""Bytes of features that are kept of the examples' frames, so that they are encoded once: 30 tiles of the embedded
-checkpoint. It is part of :data:`~sam2_fewshot.model.memory.RESERVE`."""
-_FOLDS = 3
-_MOST_CELLS = 20_000
 _SMALLEST, _LARGEST = 0.4, 2.5
 """Candidates may be this much smaller than the smallest and larger than the largest example."""
 _FEWEST_PIXELS = 6
@@ -48,7 +42,7 @@ _NO_JUDGE = Logistic(np.zeros(DESCRIPTORS), np.ones(DESCRIPTORS), np.zeros(DESCR
 def learn_guided(
     model: Sam2Model, shown: Sequence[Shown], area_limits: tuple[int, int], progress: Progress
 ) -> GuidedModel:
-    """Learn from examples.
+    """Learn from examples; from fewer than :data:`FEW`, by self-training (:mod:`~.self_training`).
 
     Parameters
     ----------
@@ -59,44 +53,69 @@ def learn_guided(
     area_limits
         The user's smallest and largest area in pixels; a largest of 0 is no limit.
     progress
-        Is told of each tile done, and of a limit that excludes examples.
+        Is told of each tile done, of a limit that excludes examples, and that there are few.
     """
-    areas = np.array([mask.area for frame in shown for mask in frame.wanted])
-    diameter = float(np.sqrt(float(np.median(areas))))
-    zoom = min(max(_DIAMETER * model.image_size / diameter, _ZOOM[0]), _ZOOM[1])
-    frame_shape = shown[0].pixels.shape[0], shown[0].pixels.shape[1]
-    side = tile_side(frame_shape, model.image_size / zoom)
-    progress.start("learning")
-    if len(areas) == 1:
-        progress.warn(
-            "One example cannot tell how much objects of its kind differ, so the scores are low; mark 5 to 20, or "
-            "lower the Similarity Threshold (to 0.05, for instance)."
-        )
+    areas = _areas_of(shown)
+    _warn_of_limits(areas, area_limits, progress)
+    encoded = Encoded(model, shown, _tile_side(areas, shown, model.image_size), progress)
+    learned = _learn(model, shown, area_limits, encoded, progress)
+    if len(areas) >= FEW:
+        return learned
+    taught = shown
+    for total, least in ROUNDS:
+        taught = with_surest(learned, model, shown, encoded, total - len(areas), least, progress)
+        learned = _learn(model, taught, area_limits, encoded, progress, self_taught=total == ROUNDS[-1][0])
+    progress.warn(what_few_means(len(areas), len(_areas_of(taught)) - len(areas)))
+    return learned
 
-    folds = _folds(shown)
-    stores = [CellStore(model, frame.pixels, side, _KEPT // len(shown), progress.advance) for frame in shown]
-    pixel_models = _learn_cells(stores, shown, side, model.image_size, folds)
+
+def _learn(
+    model: Sam2Model,
+    shown: Sequence[Shown],
+    area_limits: tuple[int, int],
+    encoded: Encoded,
+    progress: Progress,
+    *,
+    self_taught: bool = False,
+) -> GuidedModel:
+    """Learn from examples once; with `self_taught`, the last time of several, most of them were not marked."""
+    progress.start("learning")
+    areas, side = _areas_of(shown), encoded.side
+    diameter = float(np.sqrt(float(np.median(areas))))
+    folds = deal_folds(shown)
+    pixel_models = learn_cells(encoded.stores, shown, side, model.image_size, folds)
     cells = averaged(pixel_models)
-    colours, unit = _learn_colours(shown, diameter)
+    colours, unit = learn_colours(shown, diameter)
     looked_at = []
-    for frame, frame_folds, store in zip(shown, folds, stores, strict=True):
+    for frame, frame_folds, store in zip(shown, folds, encoded.stores, strict=True):
         shape = (frame.pixels.shape[0], frame.pixels.shape[1])
         every, of_tiles = dense_maps(store, shape, side, model.image_size, [cells, *pixel_models])
-        maps = measure(frame.pixels, _held_out(every, frame, frame_folds, diameter), colours, unit, diameter)
+        maps = measure(frame.pixels, held_out(every, frame, frame_folds, diameter), colours, unit, diameter)
         looked_at.append(LookedAt(TileGrid(shape, side), of_tiles, maps))
     learned = GuidedModel(
         side=side,
         diameter=diameter,
-        areas=_area_range(areas, area_limits, progress),
+        areas=_area_range(areas, area_limits),
         colours=colours,
         unit=unit,
-        levels=_learn_levels(shown, [frame.maps for frame in looked_at], diameter),
+        levels=learn_levels(shown, [frame.maps for frame in looked_at], diameter),
         cells=cells,
         first=_NO_JUDGE,
         second=_NO_JUDGE,
         cut=0.0,
     )
-    return _judged(learned, model, shown, looked_at, progress)
+    return _judged(learned, model, shown, looked_at, progress, self_taught=self_taught)
+
+
+def _areas_of(shown: Sequence[Shown]) -> NDArray[np.int64]:
+    return np.array([mask.area for frame in shown for mask in frame.wanted], np.int64)
+
+
+def _tile_side(areas: NDArray[np.int64], shown: Sequence[Shown], image_size: int) -> int:
+    """Return the side in pixels of tiles that bring the median example to :data:`_DIAMETER` of the model's input."""
+    zoom = _DIAMETER * image_size / float(np.sqrt(float(np.median(areas))))
+    height, width = shown[0].pixels.shape[:2]
+    return tile_side((height, width), image_size / min(max(zoom, _ZOOM[0]), _ZOOM[1]))
 
 
 def _judged(
@@ -105,6 +124,8 @@ def _judged(
     shown: Sequence[Shown],
     looked_at: Sequence[LookedAt],
     progress: Progress,
+    *,
+    self_taught: bool,
 ) -> GuidedModel:
     """Return the model with its judges. On the maps, no example was learned from itself."""
     looks, proposed = [], []
@@ -139,152 +160,34 @@ def _judged(
         pools = asked(of_examples=True)
         table = table_of(pools)
     second, cuts = fit_judge(table, table.features[:, CORE_SCORE] < _BACKGROUND)
-    return replace(learned, first=first, second=second, cut=choose_cut(second, cuts, pools))
+    cut = choose_cut(second, cuts, pools)
+    return replace(learned, first=first, second=second, cut=min(cut, HIGHEST_CUT) if self_taught else cut)
 
 
-def _folds(shown: Sequence[Shown]) -> list[list[int]]:
-    """Deal the wanted examples of all frames out to folds, in turn; one example alone is a fold for itself."""
-    total = sum(len(frame.wanted) for frame in shown)
-    number, folds = 0, []
-    for frame in shown:
-        folds.append([(number + i) % min(_FOLDS, total) for i in range(len(frame.wanted))])
-        number += len(frame.wanted)
-    return folds
-
-
-def _learn_cells(
-    stores: Sequence[CellStore], shown: Sequence[Shown], side: int, image_size: int, folds: Sequence[Sequence[int]]
-) -> list[PixelModel]:
-    """Learn a pixel model for each fold, from the examples of the other folds."""
-    rng = np.random.default_rng(0)
-    objects: list[NDArray[np.float32]] = []
-    owners: list[NDArray[np.int64]] = []
-    ground: list[NDArray[np.float32]] = []
-    certain: list[NDArray[np.bool_]] = []
-    for frame, frame_folds, store in zip(shown, folds, stores, strict=True):
-        fold_of, share, unwanted = _cell_planes(frame, frame_folds, side, image_size)
-        # An example smaller than a cell still has its nearest one.
-        on_object = fold_of >= 0
-        off = ~on_object & (share < 0.1) & np.isfinite(share)
-        keep = rng.random(off.shape) < _MOST_CELLS / len(shown) / max(1, int(np.count_nonzero(off)))
-        taken = off & (keep | unwanted)
-        for rows, columns, features, _ in store:
-            here, there = on_object[rows, columns], taken[rows, columns]
-            objects.append(features[:, here].T)
-            owners.append(fold_of[rows, columns][here])
-            ground.append(features[:, there].T)
-            certain.append(unwanted[rows, columns][there])
-    cells, owner = np.concatenate(objects), np.concatenate(owners)
-    background, sure = np.concatenate(ground), np.concatenate(certain)
-    if not len(background):  # the examples fill their frames: what is left is the frame itself
-        background, sure = cells, np.zeros(len(cells), bool)
-    number = max((fold for frame_folds in folds for fold in frame_folds), default=0) + 1
-    if number == 1:  # a single example is halved, so that some of its cells are unseen
-        return [learn_pixels(cells, background, sure, rng.random(len(cells)) < 0.5, examples=1)]
-    total = sum(map(len, folds))
-    return [learn_pixels(cells, background, sure, owner == fold, total) for fold in range(number)]
-
-
-def _cell_planes(
-    frame: Shown, folds: Sequence[int], side: int, image_size: int
-) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.bool_]]:
-    """Return planes of a frame's cells: fold of the example they lie on (else -1), share on any, and unwanted."""
-    shape = (frame.pixels.shape[0], frame.pixels.shape[1])
-    empty = cells_of(np.zeros(shape, bool), side, image_size)
-    total, fold_of = empty, np.full(empty.shape, -1)
-    for mask, fold in zip(frame.wanted, folds, strict=True):
-        share = cells_of(mask.full(), side, image_size)
-        inside = share > 0.6
-        if not inside.any():
-            inside = share >= np.nanmax(share)
-        fold_of[inside] = fold
-        total = total + share
-    unwanted = np.zeros(empty.shape, bool)
-    for mask in frame.unwanted:
-        share = cells_of(mask.full(), side, image_size)
-        unwanted |= share >= min(0.6, float(np.nanmax(share)))
-    return fold_of, total, unwanted & (fold_of < 0)
-
-
-def _learn_colours(shown: Sequence[Shown], diameter: float) -> tuple[NDArray[np.float64], float]:
-    """Return the direction in RGB in which examples differ most from their surroundings, and the spread along it."""
-    inside, around = [], []
-    for frame in shown:
-        smooth = ndimage.gaussian_filter(frame.pixels.astype(np.float32), (1, 1, 0))
-        wanted = _union(frame.wanted, frame.pixels.shape)
-        inside.append(smooth[wanted])
-        around.append(smooth[_ring(wanted, max(3, int(0.4 * diameter)))])
-    on, off = np.concatenate(inside).astype(np.float64), np.concatenate(around).astype(np.float64)
-    if not len(off):
-        off = np.zeros((1, 3))
-    covariance = (np.cov(on, rowvar=False, bias=True) + np.cov(off, rowvar=False, bias=True)) / 2
-    # One grey level squared keeps the matrix regular where all channels are the same, as in grey images.
-    direction = np.linalg.solve(
-        covariance + np.eye(3) * (1 + 0.02 * np.trace(covariance) / 3), on.mean(0) - off.mean(0)
-    )
-    length = float(np.linalg.norm(direction))
-    direction = direction / length if length > 1e-9 else np.full(3, 3**-0.5)
-    spread = float(np.mean([np.std(frame.pixels @ direction) for frame in shown]))
-    return direction, max(spread, 1.0)
-
-
-def _held_out(every: NDArray[np.float32], frame: Shown, folds: Sequence[int], diameter: float) -> NDArray[np.float32]:
-    """Return the averaged model's maps (4, H, W), on and around each example those of the model without it."""
-    reach = int(0.5 * diameter) + 2
-    planes: NDArray[np.float32] = every[0].copy()
-    for mask, fold in zip(frame.wanted, folds, strict=True):
-        x0, y0, x1, y1 = mask.box
-        place = (slice(max(0, y0 - reach), y1 + reach), slice(max(0, x0 - reach), x1 + reach))
-        planes[:, *place] = every[1 + fold][:, *place]
-    return planes
-
-
-def _learn_levels(shown: Sequence[Shown], maps: Sequence[FrameMaps], diameter: float) -> NDArray[np.float64]:
-    """Return where contrast, local contrast and score are cut, (3, L), NaN where the examples do not stand out."""
-    masks = [_union(frame.wanted, frame.pixels.shape) for frame in shown]
-    rings = [_ring(mask, max(2, int(0.2 * diameter))) for mask in masks]
-    rows = []
-    for name in ("contrast", "local", "score"):
-        planes: list[NDArray[np.float32]] = [getattr(each, name) for each in maps]
-        inside = np.concatenate([plane[mask] for plane, mask in zip(planes, masks, strict=True)])
-        around = np.concatenate([plane[ring] for plane, ring in zip(planes, rings, strict=True)])
-        rows.append(cut_levels(inside, around) if len(around) else np.zeros(0))
-    width = max(map(len, rows), default=0)
-    return np.array([np.pad(row, (0, width - len(row)), constant_values=np.nan) for row in rows])
-
-
-def _area_range(areas: NDArray[np.int64], limits: tuple[int, int], progress: Progress) -> tuple[float, float]:
+def _area_range(areas: NDArray[np.int64], limits: tuple[int, int]) -> tuple[float, float]:
     """Return the smallest and the largest area of a candidate: about those of the examples, within the user's limits.
 
-    A limit that would exclude an example is not meant for objects like the examples, and is said to be ignored.
+    A limit that would exclude an example is not meant for objects like the examples, and is ignored.
     """
     smallest, largest = max(_FEWEST_PIXELS, _SMALLEST * areas.min()), _LARGEST * areas.max()
+    low, high = limits
+    if areas.min() >= low:
+        smallest = max(smallest, low)
+    if high and areas.max() <= high:
+        largest = min(largest, high)
+    return float(smallest), float(largest)
+
+
+def _warn_of_limits(areas: NDArray[np.int64], limits: tuple[int, int], progress: Progress) -> None:
+    """Say which of the user's limits are ignored."""
     low, high = limits
     if areas.min() < low:
         progress.warn(
             f"Min Mask Area is {low} px, but the smallest example has {areas.min()} px; objects below the limit are "
             "looked for as well."
         )
-    else:
-        smallest = max(smallest, low)
     if high and areas.max() > high:
         progress.warn(
             f"Max Mask Area is {high} px, but the largest example has {areas.max()} px; objects above the limit are "
             "looked for as well."
         )
-    elif high:
-        largest = min(largest, high)
-    return float(smallest), float(largest)
-
-
-def _union(masks: Sequence[InstanceMask], shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    union = np.zeros(shape[:2], bool)
-    for mask in masks:
-        x0, y0, x1, y1 = mask.box
-        union[y0:y1, x0:x1] |= mask.data
-    return union
-
-
-def _ring(mask: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
-    ring: NDArray[np.bool_] = ndimage.binary_dilation(mask, iterations=width) & ~mask
-    return ring

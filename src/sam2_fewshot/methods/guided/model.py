@@ -20,7 +20,7 @@ from sam2_fewshot.similarity.logistic import Logistic
 from sam2_fewshot.similarity.support import Proposed, support
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sam2_fewshot.methods.guided.second_look import SecondPool
     from sam2_fewshot.model.network import Sam2Model
     from sam2_fewshot.model.outputs import Embedding
+    from sam2_fewshot.proposals.dense_map import TileCells
     from sam2_fewshot.protocols import Progress
     from sam2_fewshot.records import InstanceMask
 
@@ -195,14 +196,29 @@ class GuidedModel:
             for i in chosen
         ]
 
-    def look(self, model: Sam2Model, pixels: NDArray[np.uint8], progress: Progress, stats: RunStats) -> Looks:
-        """Propose candidates on a frame and judge them; the arguments are those of :meth:`find`."""
+    def look(
+        self,
+        model: Sam2Model,
+        pixels: NDArray[np.uint8],
+        progress: Progress,
+        stats: RunStats,
+        encoded: Iterable[TileCells] | None = None,
+    ) -> Looks:
+        """Propose candidates on a frame and judge them.
+
+        Parameters
+        ----------
+        model, pixels, progress, stats
+            As in :meth:`find`.
+        encoded
+            The frame's tiles; without them, it is encoded.
+        """
         shape = (pixels.shape[0], pixels.shape[1])
         grid = TileGrid(shape, self.side)
         tiles = len(grid.windows())
         with stats.stage("encode"):
             progress.start("encoding", tiles)
-            encoded = tile_cells(model, pixels, self.side, progress.advance)
+            encoded = encoded or tile_cells(model, pixels, self.side, progress.advance)
             planes, embeddings = dense_maps(encoded, shape, self.side, model.image_size, [self.cells])
         with stats.stage("propose"):
             maps = measure(pixels, planes[0], self.colours, self.unit, self.diameter)

@@ -1,0 +1,142 @@
+"""Few examples: what is surely like them is learned from, too, and nothing else."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from sam2_fewshot import Exemplar, FewShotSegmenter, FewShotWarning
+from sam2_fewshot.methods.common import Shown
+from sam2_fewshot.methods.guided import learning, self_training
+from sam2_fewshot.methods.guided.self_training import Encoded, what_few_means, with_surest
+from sam2_fewshot.protocols import Quiet
+from sam2_fewshot.records import InstanceMask
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from sam2_fewshot.model.network import Sam2Model
+    from sam2_fewshot.records import Detection
+
+Scene = tuple["NDArray[np.uint8]", "NDArray[np.int32]"]
+SHAPE = (200, 240)
+
+
+def discs_at(places: Sequence[tuple[int, int]], radii: Sequence[int], seed: int = 5) -> Scene:
+    """Bright discs on noise, and their labels."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    labels = np.zeros(SHAPE, np.int32)
+    for number, ((y, x), radius) in enumerate(zip(places, radii, strict=True), 1):
+        labels[(rows - y) ** 2 + (columns - x) ** 2 <= radius**2] = number
+    grey = np.where(labels > 0, 150, 50) + rng.normal(0, 9, SHAPE)
+    return np.repeat(grey.clip(0, 255).astype(np.uint8)[..., None], 3, axis=2), labels
+
+
+@pytest.fixture(scope="module")
+def crowd() -> Scene:
+    """Twelve discs of unlike sizes."""
+    places = [(35 + 60 * row, 30 + 58 * column) for row in range(3) for column in range(4)]
+    return discs_at(places, [10, 8, 12, 9, 11, 10, 8, 9, 12, 10, 11, 9])
+
+
+@pytest.fixture(scope="module")
+def alone() -> Scene:
+    return discs_at([(100, 120)], [10])
+
+
+def instance(labels: NDArray[np.int32], number: int) -> InstanceMask:
+    rows, columns = np.nonzero(labels == number)
+    crop = labels[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1] == number
+    return InstanceMask(crop, int(columns.min()), int(rows.min()), SHAPE)
+
+
+def hits(found: Sequence[Detection], labels: NDArray[np.int32]) -> int:
+    """Count the objects that were found."""
+    return sum(
+        any(np.sum(d.mask & (labels == n)) > 0.6 * np.sum(d.mask | (labels == n)) for d in found)
+        for n in range(1, labels.max() + 1)
+    )
+
+
+@pytest.mark.parametrize("number", [3, 7])
+def test_one_example_finds_its_like_at_the_default_threshold(micro: Sam2Model, crowd: Scene, number: int) -> None:
+    image, labels = crowd
+    with pytest.warns(FewShotWarning, match="^One example tells little"):
+        segmenter = FewShotSegmenter(micro).fit([Exemplar(image, mask=labels == number)])
+    found = segmenter.segment(image)
+    assert hits(found, labels) >= 10
+    assert len(found) <= 13
+
+
+def test_an_example_alone_on_its_frame_is_not_joined_by_its_ground(
+    micro: Sam2Model, alone: Scene, crowd: Scene
+) -> None:
+    with pytest.warns(FewShotWarning, match="so the scores are low"):
+        segmenter = FewShotSegmenter(micro).fit([Exemplar(alone[0], mask=alone[1] == 1)])
+    assert segmenter.segment(alone[0]) == []
+    found = segmenter.segment(crowd[0])
+    assert hits(found, crowd[1]) >= 10
+    assert len(found) <= 13
+
+
+def test_five_examples_are_learned_from_as_they_are(
+    micro: Sam2Model, crowd: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object) -> None:
+        pytest.fail("finds were learned from")
+
+    monkeypatch.setattr(learning, "with_surest", never)
+    FewShotSegmenter(micro).fit([Exemplar(crowd[0], mask=crowd[1] == n) for n in range(1, self_training.FEW + 1)])
+
+
+def test_a_negative_example_is_never_learned_from_as_wanted(micro: Sam2Model, crowd: Scene) -> None:
+    image, labels = crowd
+    wanted, unwanted = instance(labels, 1), instance(labels, 6)
+    shown = [Shown(image, [wanted], [unwanted])]
+    encoded = Encoded(micro, shown, 256, Quiet())
+    learned = learning._learn(micro, shown, (0, 0), encoded, Quiet())
+    more = with_surest(learned, micro, shown, encoded, 20, -np.inf, Quiet())[0]
+    assert more.wanted[0] is wanted
+    assert len(more.wanted) > 5
+    assert list(more.unwanted) == [unwanted]
+    for mask in more.wanted:
+        assert not (mask.full() & unwanted.full()).any()
+    assert with_surest(learned, micro, shown, encoded, 0, -np.inf, Quiet())[0].wanted == [wanted]
+    assert with_surest(learned, micro, shown, encoded, 20, np.inf, Quiet())[0].wanted == [wanted]
+
+
+def test_what_is_on_a_frame_with_negative_examples_alone_is_not_learned_from(micro: Sam2Model, crowd: Scene) -> None:
+    """Nothing is wanted there, as far as anyone knows."""
+    image, labels = crowd
+    shown = [Shown(image, [instance(labels, 2)]), Shown(image[:, ::-1].copy(), [], [instance(labels[:, ::-1], 6)])]
+    encoded = Encoded(micro, shown, 256, Quiet())
+    learned = learning._learn(micro, shown, (0, 0), encoded, Quiet())
+    more = with_surest(learned, micro, shown, encoded, 20, -np.inf, Quiet())
+    assert len(more[0].wanted) > 5
+    assert list(more[1].wanted) == []
+
+
+@pytest.mark.parametrize(
+    ("marked", "found", "sentence"),
+    [
+        (
+            1,
+            0,
+            "One example tells little about how much objects of the kind differ, so the scores are low; mark 5 to 20.",
+        ),
+        (1, 1, "so the 1 object that looks most like it on the same images was learned from as well, unchecked"),
+        (
+            3,
+            17,
+            "3 examples tell little .* the 17 objects that look most like them on the same images were learned from",
+        ),
+    ],
+)
+def test_what_few_means(marked: int, found: int, sentence: str) -> None:
+    assert re.search(sentence, what_few_means(marked, found))
