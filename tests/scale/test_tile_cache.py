@@ -131,6 +131,7 @@ def test_anything_that_matters_makes_a_tile_anew(
     assert store.puts == 4
 
 
+@pytest.mark.filterwarnings("ignore:. examples tell little:sam2_fewshot.errors.FewShotWarning")
 def test_what_is_found_is_the_same_to_the_last_vertex(
     model: Sam2Model, discs: tuple[NDArray[np.uint8], NDArray[np.int32]]
 ) -> None:
@@ -202,6 +203,18 @@ def test_a_run_over_more_tiles_than_there_is_room_for_keeps_the_first(tmp_path: 
         store.put(key, MEGABYTE)
     assert [key for key in "abcde" if store.get(key)] == ["a", "b"]
     assert cached(tmp_path, TILES).size <= 2_100_000
+
+
+def test_a_tile_stamped_with_the_last_tick_of_the_clock_is_of_this_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: clock() + 10_000_000)
+    store = TileCache(tmp_path, 1_100_000)
+    monkeypatch.undo()
+    for key in "ab":
+        store.put(key, MEGABYTE)
+    assert [key for key in "ab" if store.get(key)] == ["a"]
 
 
 def test_a_clock_that_went_back_keeps_nothing_for_ever(tmp_path: Path) -> None:

@@ -29,6 +29,8 @@ base_plus, and .36 s and .09 s with the embedded checkpoint, of 512 px (``benchm
 _CHECKSUM = "checksum"
 _OVERHEAD = 4096
 """Bytes that an archive takes besides its arrays, at most."""
+_TICK = 20_000_000
+"""Nanoseconds by which the time of a file may lie behind the clock: Linux stamps files with that of the last tick."""
 
 
 class TileCache:
@@ -47,7 +49,7 @@ class TileCache:
 
     def __init__(self, root: Path, room: int) -> None:
         self._root, self._room = root, room
-        self._since = time.time_ns()
+        self._since = time.time_ns() - _TICK
         tidy(root)
 
     def get(self, key: str) -> Mapping[str, NDArray[Any]] | None:
