@@ -142,6 +142,7 @@ def test_conversions_run(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:. examples tell little:sam2_fewshot.errors.FewShotWarning")
 @pytest.mark.parametrize(
     "name",
     [name for name in NAMES if name not in CONNECTED and any(kind == "python" for kind, _ in blocks(ROOT / name))],

@@ -97,6 +97,7 @@ def check(server: ContractServer, image: Image, locations: list[Location]) -> No
     assert {value["annotationId"] for value in store.values} == {each["_id"] for each in found}
 
 
+@pytest.mark.filterwarnings("ignore:. examples tell little:sam2_fewshot.errors.FewShotWarning")
 def test_a_job_through_the_door(server: ContractServer, capsys: pytest.CaptureFixture[str]) -> None:
     made, image = dataset(server, (1, 1, 2))
     assert main(arguments(server, made, **{"Batch Time": "all"})) == 0
@@ -107,6 +108,7 @@ def test_a_job_through_the_door(server: ContractServer, capsys: pytest.CaptureFi
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:. examples tell little:sam2_fewshot.errors.FewShotWarning")
 def test_two_channels_positions_slices_and_times(server: ContractServer, capsys: pytest.CaptureFixture[str]) -> None:
     made, image = dataset(server, (2, 2, 2))
     assert main(arguments(server, made, "interface")) == 0

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Discs = tuple["NDArray[np.uint8]", "NDArray[np.int32]"]
 
 
+@pytest.mark.filterwarnings("ignore:. examples tell little:sam2_fewshot.errors.FewShotWarning")
 def test_another_threshold_only_cuts_the_same_finds_elsewhere(micro: Sam2Model, discs: Discs, tmp_path: Path) -> None:
     image, labels = discs
     low = FewShotSegmenter(micro, settings=Settings(similarity_threshold=0.4))
