@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from sam2_fewshot.errors import FewShotWarning
-from sam2_fewshot.model.compiling import CompiledEncoder, inductor, plain_encoder
+from sam2_fewshot.model.compiling import CompiledEncoder, inductor
+from sam2_fewshot.model.encoder import ImageEncoder
 from sam2_fewshot.model.network import Sam2Model
 from sam2_fewshot.model.opening import open_model
 from sam2_fewshot.settings import Settings
@@ -23,15 +24,15 @@ if TYPE_CHECKING:
 
 
 class Tiny(nn.Module):
-    """A network whose image encoder has three levels and takes no time."""
+    """An image encoder that has three levels and takes no time."""
 
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.layers = nn.ModuleList(nn.Conv2d(3, 4, size, stride=size) for size in (2, 4, 8))
 
-    def image_encoder(self, images: torch.Tensor) -> dict[str, list[torch.Tensor]]:
-        return {"backbone_fpn": [layer(images) for layer in self.layers]}
+    def forward(self, images: torch.Tensor) -> Levels:
+        return tuple(layer(images) for layer in self.layers)
 
 
 class Watching:
@@ -52,30 +53,28 @@ class Watching:
 IMAGES = torch.rand(11, 3, 16, 16, generator=torch.Generator().manual_seed(1))
 
 
-def same(network: Tiny, encoder: CompiledEncoder, images: torch.Tensor) -> bool:
+def same(plain: Tiny, encoder: CompiledEncoder, images: torch.Tensor) -> bool:
     with torch.inference_mode():
-        levels, expected = encoder(images), plain_encoder(network)(images)
+        levels, expected = encoder(images), plain(images)
     return all(torch.allclose(a, b, atol=1e-6) for a, b in zip(levels, expected, strict=True))
 
 
 def test_only_two_shapes_occur() -> None:
-    network, watching = Tiny(), Watching()
-    encoder = CompiledEncoder(network, batch_size=4, compiler=watching)
+    plain, watching = Tiny(), Watching()
+    encoder = CompiledEncoder(plain, batch_size=4, compiler=watching)
     for count in (11, 3, 1, 4, 2):
-        assert same(network, encoder, IMAGES[:count])
+        assert same(plain, encoder, IMAGES[:count])
     assert watching.shapes == [4, 4, 4, 4, 1, 4, 4]
-    assert same(network, encoder, IMAGES[:0])
+    assert same(plain, encoder, IMAGES[:0])
 
 
 def test_the_tracer_of_pytorch_gives_the_same() -> None:
-    network = Tiny()
-    encoder = CompiledEncoder(
-        network, batch_size=4, compiler=lambda f: torch.compile(f, backend="eager", dynamic=False)
-    )
+    plain = Tiny()
+    encoder = CompiledEncoder(plain, batch_size=4, compiler=lambda f: torch.compile(f, backend="eager", dynamic=False))
     with warnings.catch_warnings():
         warnings.simplefilter("error", FewShotWarning)
-        assert same(network, encoder, IMAGES)
-        assert same(network, encoder, IMAGES[:1])
+        assert same(plain, encoder, IMAGES)
+        assert same(plain, encoder, IMAGES[:1])
 
 
 def refusing(encode: Encoder) -> Encoder:
@@ -99,12 +98,12 @@ def failing(encode: Encoder) -> Encoder:
     ],
 )
 def test_where_it_fails_it_is_given_up_with_a_warning(compiler: Callable[[Encoder], Encoder], why: str) -> None:
-    network = Tiny()
-    encoder = CompiledEncoder(network, batch_size=4, compiler=compiler)
+    plain = Tiny()
+    encoder = CompiledEncoder(plain, batch_size=4, compiler=compiler)
     with pytest.warns(FewShotWarning, match=why) as caught:
-        assert same(network, encoder, IMAGES)
+        assert same(plain, encoder, IMAGES)
     assert len(caught) == 1
-    assert same(network, encoder, IMAGES)  # it is said once
+    assert same(plain, encoder, IMAGES)  # it is said once
 
 
 def test_memory_that_runs_out_is_no_failure_of_the_compiler() -> None:
@@ -113,11 +112,11 @@ def test_memory_that_runs_out_is_no_failure_of_the_compiler() -> None:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return levels
 
-    network = Tiny()
-    encoder = CompiledEncoder(network, batch_size=4, compiler=Watching(hungry))
+    plain = Tiny()
+    encoder = CompiledEncoder(plain, batch_size=4, compiler=Watching(hungry))
     with pytest.raises(torch.OutOfMemoryError):
         encoder(IMAGES[:4])
-    assert same(network, encoder, IMAGES[:4])  # two at a time from then on
+    assert same(plain, encoder, IMAGES[:4])  # two at a time from then on
 
 
 def test_the_model_works_with_a_compiled_encoder(micro: Sam2Model) -> None:
@@ -126,7 +125,7 @@ def test_the_model_works_with_a_compiled_encoder(micro: Sam2Model) -> None:
         micro._network, name="micro", sha256="", gates=micro.gates, device=micro.device, batch_size=2, compiled=True
     )
     compiled._encoder = CompiledEncoder(
-        micro._network, batch_size=2, compiler=lambda f: torch.compile(f, backend="eager", dynamic=False)
+        ImageEncoder(micro._network), batch_size=2, compiler=lambda f: torch.compile(f, backend="eager", dynamic=False)
     )
     images = list(np.random.default_rng(0).integers(0, 256, (3, 64, 80, 3), dtype=np.uint8))
     with warnings.catch_warnings():

@@ -113,11 +113,11 @@ def test_batches_are_part_of_the_memory() -> None:
 def test_a_batch_of_tiles_follows_from_the_memory(micro: Sam2Model) -> None:
     picture = np.zeros((64, 64, 3), np.uint8)
     (tile,) = micro.tiles(picture, [(0, 0, 64, 64)])
-    assert tile_bytes(micro) == tile.features.nbytes
+    assert tile_bytes(micro) == tile.level_bytes
     assert tiles_at_a_time(8, 200_000_000) == 5
     assert tiles_at_a_time(0, 200_000_000, allowed=16_000_000_000) == 5
     assert tiles_at_a_time(0.1, 200_000_000) == 1
-    opened = open_model("micro", "cpu", Settings(max_memory=0.5, batch_size=8))
+    opened = open_model("micro", "cpu", Settings(max_memory=0.2, batch_size=8))
     assert opened.most_tiles == 2
     batches: list[int] = []
     list(opened.tiles(picture, [(0, 0, 64, 64)] * 5, batches.append))

@@ -59,8 +59,7 @@ def model(micro: Sam2Model) -> Iterator[Sam2Model]:
 
 def encoded(model: Sam2Model, picture: NDArray[np.uint8], windows: list[Any] = WINDOWS) -> list[list[torch.Tensor]]:
     return [
-        [torch.from_numpy(tile.features), tile.embedding.image_embed, *tile.embedding.high_res]
-        for tile in model.tiles(picture, windows)
+        [*tile.levels, tile.embedding.image_embed, *tile.embedding.high_res] for tile in model.tiles(picture, windows)
     ]
 
 

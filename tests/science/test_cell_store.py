@@ -24,12 +24,12 @@ def test_tiles_are_encoded_once_as_far_as_the_room_goes(
     done: list[int] = []
     image = discs[0]
     expected = list(tile_cells(micro, image, SIDE))
-    store = CellStore(micro, image, SIDE, kept * 2 * expected[0].features.size, done.append)
+    store = CellStore(micro, image, SIDE, kept * expected[0].tile.level_bytes // 2, done.append)
     assert len(expected) == 6
     for _ in range(2):
         for tile, other in zip(store, expected, strict=True):
             assert (tile.rows, tile.columns) == (other.rows, other.columns)
             assert tile.features.dtype == np.float32
             assert np.abs(tile.features - other.features).max() < 0.01
-            assert tile.embedding.image_embed.equal(other.embedding.image_embed)
+            assert tile.tile.embedding.image_embed.equal(other.tile.embedding.image_embed)
     assert sum(done) == encoded

@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from scipy import ndimage
 
 from sam2_fewshot.geometry.outlines import crop_to_object
 from sam2_fewshot.geometry.overlap import mask_iou
 from sam2_fewshot.methods.guided.model import local_mean
+from sam2_fewshot.model.outputs import Embedding, Tile
 from sam2_fewshot.proposals.components import component_candidates, cut_levels
-from sam2_fewshot.proposals.dense_map import LEVELS, MAPS, averaged, cells_of, learn_pixels
+from sam2_fewshot.proposals.dense_map import LEVELS, MAPS, PixelModel, averaged, cells_of, learn_pixels, maps_of_tile
 from sam2_fewshot.similarity.descriptors import DESCRIPTORS, FrameMaps, describe
 from sam2_fewshot.similarity.logistic import fit_logistic
 from sam2_fewshot.similarity.support import Proposed
@@ -72,6 +74,13 @@ def test_levels_lie_between_the_surroundings_and_the_objects() -> None:
     assert component_candidates([(np.ones((5, 5), np.float32), np.zeros(0))], 5.0, (1, 99))[0] == []
 
 
+def maps_of(model: PixelModel, cells: np.ndarray) -> np.ndarray:
+    """Return a pixel model's maps (4, 1, N) of the features of cells (N, D), as if all levels were equally fine."""
+    levels = torch.from_numpy(cells.T.astype(np.float32).reshape(LEVELS, -1, 1, len(cells)))
+    nothing = Embedding(torch.zeros(0), (torch.zeros(0), torch.zeros(0)), (1, 1))
+    return maps_of_tile(Tile((levels[0], levels[1], levels[2]), nothing), 0, [model])[0]
+
+
 def test_unmarked_objects_do_not_spoil_the_pixel_model() -> None:
     rng = np.random.default_rng(0)
     size = 6 * LEVELS
@@ -80,13 +89,13 @@ def test_unmarked_objects_do_not_spoil_the_pixel_model() -> None:
     unmarked = rng.normal(size=(150, size)).astype(np.float32) + 3
     background = np.concatenate([ground, unmarked])
     model = learn_pixels(objects, background, np.zeros(len(background), bool), np.zeros(len(objects), bool))
-    maps = model.apply(np.concatenate([unmarked, ground]).T.reshape(size, 1, -1).astype(np.float32))
+    maps = maps_of(model, np.concatenate([unmarked, ground]))
     assert maps.shape == (MAPS, 1, 550)
     assert maps[0, 0, :150].mean() == pytest.approx(1, abs=0.2)
     assert maps[0, 0, 150:].mean() == pytest.approx(0, abs=0.2)
     assert np.abs(maps[1:]).max() <= 1 + 1e-5
-    both = averaged([model, model]).apply(objects.T.reshape(size, 1, -1))
-    assert both == pytest.approx(model.apply(objects.T.reshape(size, 1, -1)), abs=1e-5)
+    both = maps_of(averaged([model, model]), objects)
+    assert both == pytest.approx(maps_of(model, objects), abs=1e-5)
 
 
 def test_certain_background_stays_background() -> None:
@@ -98,14 +107,14 @@ def test_certain_background_stays_background() -> None:
     background = np.concatenate([ground, decoys])
     certain = np.arange(len(background)) >= len(ground)
     model = learn_pixels(objects, background, certain, np.zeros(len(objects), bool))
-    scores = [model.apply(rows.T.reshape(size, 1, -1))[0].mean() for rows in (objects, decoys)]
+    scores = [maps_of(model, rows)[0].mean() for rows in (objects, decoys)]
     assert scores[0] > scores[1] + 0.5
 
 
 def test_features_without_spread_are_no_accident() -> None:
     same = np.ones((9, 3 * LEVELS), np.float32)
     model = learn_pixels(same, same, np.zeros(9, bool), np.ones(9, bool))
-    assert np.isfinite(model.apply(same.T.reshape(-1, 3, 3))).all()
+    assert np.isfinite(maps_of(model, same)).all()
 
 
 def test_cells_lie_where_the_mask_lies() -> None:

@@ -144,22 +144,19 @@ def test_memory_that_runs_out_halves_the_batch_and_gives_the_same(micro: Sam2Mod
     usual, micro.batch_size = micro.batch_size, 4
     calls: list[int] = []
 
-    class Small(torch.nn.Module):
-        """An encoder whose device has room for one image."""
+    def small(images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Encode on a device that has room for one image."""
+        calls.append(len(images))
+        if len(images) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return encoder(images)
 
-        def forward(self, images: torch.Tensor) -> object:
-            calls.append(len(images))
-            if len(images) > 1:
-                raise torch.OutOfMemoryError("CUDA out of memory.")
-            return encoder(images)
-
-    network = micro._network
-    encoder = network.image_encoder
-    network.image_encoder = Small()
+    encoder = micro._encoder
+    micro._encoder = small  # type: ignore[assignment]
     try:
         alone = micro.encode(IMAGES)
     finally:
-        network.image_encoder = encoder
+        micro._encoder = encoder
         micro.batch_size = usual
     assert calls == [4, 2, 1, 1, 1, 1, 1]
     assert np.abs(alone - whole).max() < 1e-4

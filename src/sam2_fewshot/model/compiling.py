@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch.nn import functional
@@ -14,7 +14,7 @@ from sam2_fewshot.model.device import is_out_of_memory
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from torch import Tensor, nn
+    from torch import Tensor
 
     Levels = tuple[Tensor, ...]
     Encoder = Callable[[Tensor], Levels]
@@ -24,15 +24,6 @@ _CHUNK = 8
 takes minutes, so there are only two, one and this. Larger ones would be filled up with more images of nothing."""
 _ALIKE = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
 """Largest difference from the plain encoder that is rounding, as a share of the largest value of a level."""
-
-
-def plain_encoder(network: Any) -> Encoder:
-    """Return a network's image encoder as a function from images (N, 3, S, S) to its levels, the finest first."""
-
-    def encode(images: Tensor) -> Levels:
-        return tuple(network.image_encoder(images)["backbone_fpn"])
-
-    return encode
 
 
 def inductor(encode: Encoder) -> Encoder:
@@ -50,29 +41,28 @@ class CompiledEncoder:
 
     Parameters
     ----------
-    network
-        A ``sam2.modeling.sam2_base.SAM2Base`` on its device, in evaluation mode.
+    plain
+        The encoder as it is.
     dtype
         In which the large matrix products are computed.
     batch_size
-        Images at a time; 0 chooses by device.
+        Images at a time; 0 is what suits a GPU.
     compiler
         Returns the compiled encoder; it may fail then or when that is first called.
     """
 
     def __init__(
         self,
-        network: nn.Module,
+        plain: Encoder,
         dtype: torch.dtype = torch.float32,
         batch_size: int = 0,
         compiler: Callable[[Encoder], Encoder] = inductor,
     ) -> None:
-        self._plain = plain_encoder(network)
+        self._plain = plain
         self._compiler = compiler
         self._compiled: Encoder | None = None
         self._tolerance = _ALIKE.get(dtype, max(_ALIKE.values()))
-        on_cpu = next(network.parameters()).device.type == "cpu"
-        self._chunk = batch_size or (1 if on_cpu else _CHUNK)
+        self._chunk = batch_size or _CHUNK
         self._tried: set[int] = set()
         self._given_up = False
 

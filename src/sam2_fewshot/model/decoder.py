@@ -3,8 +3,7 @@
 The public decoder copies the image embedding once a prompt and upscales every mask before anyone asks
 whether it is wanted. Here, with the same weights and the same result:
 
-* what does not depend on the prompt is computed once: the keys, values and queries that the first layer's
-cross
+* what does not depend on the prompt is computed once: the keys, values and queries that the first layer's cross
   attentions project from the image embedding, and every projection of the positional encoding;
 * the projections that read the same image tokens are one matrix product;
 * masks are upscaled only for the prompts of which at least one predicted IoU passes the gate;
@@ -21,9 +20,8 @@ import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from torch.nn import functional
 
-from sam2_fewshot.model.linear import linear
+from sam2_fewshot.model.attention import Projection, attend
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -36,8 +34,6 @@ _MARGIN = 2
 _STEP = 4
 """A window has this many cells of the coarse map around a box, or half the box's side, whichever is more; its side is
 a multiple of the second number, so that few shapes occur."""
-_FEW_KEYS = 32
-"""Keys up to which attention is computed by :func:`_attention_to_few` on a CPU."""
 _REACHED = -1.0
 """Where a logit on a window's edge is above this, the mask may go on beyond it; it counts for a mask's stability."""
 
@@ -81,7 +77,16 @@ class PromptDecoder:
         self._channels = channels
         no_mask = self._prompt_encoder.no_mask_embed.weight.reshape(1, channels, 1, 1)
         self._image = _tokens(embedding.image_embed + no_mask)
-        self._position = _tokens(self._prompt_encoder.get_dense_pe())
+        position = _tokens(self._prompt_encoder.get_dense_pe())
+        transformer = self._decoder.transformer
+        first, *others = (
+            Projection([to_image.k_proj, to_image.v_proj, to_tokens.q_proj], [True, False, True], position)
+            for to_image, to_tokens in map(_crossing, transformer.layers)
+        )
+        final = transformer.final_attn_token_to_image
+        self._first = first(self._image)
+        # What the image tokens are projected to after each layer: by the next one, and by the last attention.
+        self._projections = [*others, Projection([final.k_proj, final.v_proj], [True, False], position)]
 
     def decode(self, coordinates: Tensor, iou_gate: float, reach: float = math.inf) -> DecodedPrompts:
         """Decode one foreground point a prompt into three masks each, and keep those above the gate.
@@ -152,40 +157,26 @@ class PromptDecoder:
     def _attend(self, prompt: Tensor) -> tuple[Tensor, Tensor]:
         """Run the two-way transformer; returns tokens (N, T, C) and image tokens (N, h·w, C)."""
         transformer = self._decoder.transformer
-        tokens, image = prompt, self._image
-        for layer in transformer.layers:
-            to_image, to_tokens = layer.cross_attn_token_to_image, layer.cross_attn_image_to_token
+        tokens, image, projected = prompt, self._image, self._first
+        for number, layer in enumerate(transformer.layers):
+            to_image, to_tokens = _crossing(layer)
             if layer.skip_first_layer_pe:
                 tokens = layer.self_attn(q=tokens, k=tokens, v=tokens)
             else:
                 with_position = tokens + prompt
                 tokens = tokens + layer.self_attn(q=with_position, k=with_position, v=tokens)
             tokens = layer.norm1(tokens)
-            keys, values, queries = self._project(
-                image, [to_image.k_proj, to_image.v_proj, to_tokens.q_proj], positioned=[True, False, True]
-            )
-            tokens = layer.norm2(tokens + _attention(to_image, to_image.q_proj(tokens + prompt), keys, values))
+            keys, values, queries = projected
+            tokens = layer.norm2(tokens + attend(to_image, to_image.q_proj(tokens + prompt), keys, values))
             tokens = layer.norm3(tokens + layer.mlp(tokens))
-            answer = _attention(to_tokens, queries, to_tokens.k_proj(tokens + prompt), to_tokens.v_proj(tokens))
-            image = layer.norm4(image + answer)
+            answer = attend(to_tokens, queries, to_tokens.k_proj(tokens + prompt), to_tokens.v_proj(tokens))
+            # In place, see Projection; but of two precisions the sum has the higher one.
+            image = layer.norm4(answer.add_(image) if answer.dtype == image.dtype else answer + image)
+            projected = self._projections[number](image)
+        keys, values = projected
         final = transformer.final_attn_token_to_image
-        keys, values = self._project(image, [final.k_proj, final.v_proj], positioned=[True, False])
-        tokens = tokens + _attention(final, final.q_proj(tokens + prompt), keys, values)
+        tokens = tokens + attend(final, final.q_proj(tokens + prompt), keys, values)
         return transformer.norm_final_attn(tokens), image
-
-    def _project(self, image: Tensor, layers: list[Any], positioned: list[bool]) -> list[Tensor]:
-        """Apply several linear layers to the image tokens, some of them with the positional encoding added.
-
-        A linear layer of ``image + position`` is that of ``image`` plus that of ``position``; the second
-        part is the same for every prompt.
-        """
-        weight = torch.cat([layer.weight for layer in layers])
-        shared = [
-            layer(self._position) if add else layer.bias.expand(1, 1, -1)
-            for layer, add in zip(layers, positioned, strict=True)
-        ]
-        parts = torch.split(linear(image, weight), [len(layer.weight) for layer in layers], dim=-1)
-        return [part + offset for part, offset in zip(parts, shared, strict=True)]
 
     def _upscale(self, image: Tensor, mask_tokens: Tensor, hypernetworks: Any, boxes: Tensor) -> Tensor:
         """Return the logits (n, k, 4h, 4w) of k mask tokens a prompt, each with its own hypernetwork.
@@ -243,6 +234,11 @@ class PromptDecoder:
         return y[:, None] + steps, x[:, None] + steps
 
 
+def _crossing(layer: Any) -> tuple[Any, Any]:
+    """Return a layer's attentions from the tokens to the image, and from the image to the tokens."""
+    return layer.cross_attn_token_to_image, layer.cross_attn_image_to_token
+
+
 def _tokens(image: Tensor) -> Tensor:
     """(1, C, h, w) → (1, h·w, C)."""
     return image.flatten(2).transpose(1, 2)
@@ -252,35 +248,3 @@ def _refined(cells: Tensor, scale: int) -> Tensor:
     """Return the rows (n, scale · s) of a finer map that some rows (n, s) of the coarse one cover."""
     steps = torch.arange(scale, device=cells.device)
     return (cells[:, :, None] * scale + steps).flatten(1)
-
-
-def _attention(attention: Any, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """Multi-head attention of projected queries, keys and values; one side may be shared by all prompts."""
-    heads, prompts = attention.num_heads, max(len(queries), len(keys))
-    if len(keys) == 1 and len(queries) > 1:
-        # All prompts look at the same keys: one long attention instead of many short ones over copies.
-        length = queries.shape[1]
-        folded = _attention(attention, queries.reshape(1, -1, queries.shape[-1]), keys, values)
-        return folded.reshape(prompts, length, -1)
-
-    if queries.device.type == "cpu" and keys.shape[1] <= _FEW_KEYS:
-        return attention.out_proj(_attention_to_few(heads, queries, keys, values))  # type: ignore[no-any-return]
-
-    def split(x: Tensor) -> Tensor:
-        return x.reshape(len(x), x.shape[1], heads, -1).transpose(1, 2).expand(prompts, -1, -1, -1)
-
-    out = functional.scaled_dot_product_attention(split(queries), split(keys), split(values))
-    result: Tensor = attention.out_proj(out.transpose(1, 2).flatten(2))
-    return result
-
-
-def _attention_to_few(heads: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """Return the heads' answers (N, q, C) of many queries to a few keys, N of each.
-
-    The weights lie with the queries next to each other in memory, so that a CPU's vector units are used although there
-    are few keys and heads are narrow. With 1024 queries, 8 keys and heads of 8 this takes half the time of
-    ``scaled_dot_product_attention``.
-    """
-    q, k, v = (x.reshape(len(x), x.shape[1], heads, -1) for x in (queries, keys, values))
-    weights = torch.einsum("nqhd,nkhd->nhkq", q * q.shape[-1] ** -0.5, k).softmax(2)
-    return torch.einsum("nhkq,nkhd->nqhd", weights, v).flatten(2)

@@ -26,6 +26,9 @@ are a quarter of the input's pixels each way. With one image and 64 prompts at a
 3.2 GB at most with the network of tiny, 3.5 with base_plus, 3.9 with large and 1.25 with the embedded checkpoint."""
 _TILES_SHARE = 8
 """A batch of tiles may take this part of the memory."""
+_FEATURES = 12
+"""How many times as large as an embedding the features of a tile are at the resolution of the finest level: C channels
+of three levels on 16 times the coarse level's cells, where an embedding has 4 C for each of these."""
 _BLOCK, _BLOCK_STEPS = 1 << 24, 10
 """A block of 4,096 × 4,096 pixels, or of ten steps each way where objects are large, gains little by being larger,
 since its halo is a small part of it by then."""
@@ -46,10 +49,10 @@ def allowed_memory(root: Path = Path("/")) -> int:
 def extra_bytes(model: Sam2Model) -> int:
     """Return how many bytes of the computer's memory a model takes beyond what the embedded one does (an estimate).
 
-    Of what lies on a GPU only the features of a batch of tiles come to the computer's memory.
+    Of what lies on a GPU only the features of one tile at a time come to the computer's memory, for learning.
     """
     if model.device.type != "cpu":
-        return min(model.batch_size, model.most_tiles) * tile_bytes(model)
+        return _FEATURES * model.embedding_bytes
     return _beyond(model.weight_bytes, model.image_size, model.batch_size, model.points_per_batch)
 
 
@@ -67,9 +70,9 @@ def _beyond(weights: int, image_size: int, batch_size: int, points_per_batch: in
 
 
 def tile_bytes(model: Sam2Model) -> int:
-    """Return how many bytes the features of a tile take."""
-    # Three levels of C channels, four times as wide as the coarse one: 48 C of its cells, and an embedding has 4 C.
-    return 12 * model.embedding_bytes
+    """Return how many bytes the levels of a tile take."""
+    # C channels on 1, 4 and 16 times the coarse level's cells; an embedding has 4 C for each of these.
+    return 21 * model.embedding_bytes // 4
 
 
 def tiles_at_a_time(max_memory: float, bytes_each: int, allowed: int | None = None) -> int:

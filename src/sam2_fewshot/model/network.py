@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from sam2_fewshot.model.compiling import CompiledEncoder, plain_encoder
+from sam2_fewshot.model.compiling import CompiledEncoder
 from sam2_fewshot.model.decoder import PromptDecoder
 from sam2_fewshot.model.device import run_in_batches
+from sam2_fewshot.model.encoder import ImageEncoder
 from sam2_fewshot.model.keeping import kept_or_made
 from sam2_fewshot.model.linear import use_onednn
 from sam2_fewshot.model.masks import stable_masks
@@ -72,15 +73,17 @@ class Sam2Model:
         self._network = untyped
         if device.type == "cpu":
             use_onednn(untyped)
-        self._encoder = CompiledEncoder(untyped, dtype, batch_size) if compiled else plain_encoder(untyped)
+        accelerated = device.type != "cpu"
+        plain = ImageEncoder(untyped)
+        at_a_time = batch_size or (0 if accelerated else 1)
+        self._encoder = CompiledEncoder(plain, dtype, at_a_time) if compiled else plain
         self.name, self.sha256, self.gates = name, sha256, gates
         self.device, self.dtype = device, dtype
         self.store: TileStore | None = None  # of tiles' embeddings, for whoever wants them kept
         self.image_size = int(self._network.image_size)
-        accelerated = device.type != "cpu"
         # On a CPU a batch of one is fastest: larger ones leave the caches (.122 s an image alone, .162 s in eights). Of
         # prompts it is 32: 3.3 ms each, 3.4 in 16s and 4.6 in 64s.
-        self.most_tiles = 1 << 30  # in a batch; their features are brought to the host's memory
+        self.most_tiles = 1 << 30  # in a batch
         self.batch_size = batch_size or (32 if accelerated else 1)
         self.points_per_batch = points_per_batch or (512 if accelerated else 32)
 
@@ -227,24 +230,19 @@ class Sam2Model:
                 coarse, fine, middle = kept_or_made(
                     self, crops, lambda: self._encode(torch.stack([self._prepare(crop) for crop in crops]))
                 )
-                size = fine.shape[-2:]
-                levels = [fine.float()]
-                for level in (middle, coarse):
-                    levels.append(functional.interpolate(level.float(), size, mode="bilinear", align_corners=False))
-                stacked = _on_host(torch.cat(levels, dim=1))
                 high_res = self._high_res(fine, middle)
             on_batch(len(batch))
             return [
                 Tile(
-                    features,
-                    # Copies, so that a tile does not keep its whole batch alive.
+                    (fine[i], middle[i], coarse[i]),
+                    # Copies, so that what is kept of a tile does not keep its whole batch alive.
                     Embedding(
                         coarse[i : i + 1].clone(),
                         (high_res[0][i : i + 1].clone(), high_res[1][i : i + 1].clone()),
                         (y1 - y0, x1 - x0),
                     ),
                 )
-                for i, (features, (x0, y0, x1, y1)) in enumerate(zip(stacked, batch, strict=True))
+                for i, (x0, y0, x1, y1) in enumerate(batch)
             ]
 
         frame = self._upload(image)

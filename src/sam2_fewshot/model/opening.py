@@ -54,5 +54,6 @@ def open_model(name: str | os.PathLike[str], device: str, settings: Settings) ->
         points_per_batch=settings.points_per_batch,
         compiled=settings.compile,
     )
-    model.most_tiles = tiles_at_a_time(settings.max_memory, tile_bytes(model))
+    if chosen.type == "cpu":
+        model.most_tiles = tiles_at_a_time(settings.max_memory, tile_bytes(model))
     return model

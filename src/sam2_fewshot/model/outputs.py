@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import torch
+from torch.nn import functional
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
+
+_SHORTEST = 1e-6
+"""Length of features below which they have no direction."""
 
 
 class Embedding(NamedTuple):
@@ -53,20 +59,96 @@ class PromptedMasks(NamedTuple):
     data: list[NDArray[np.bool_]]
 
 
-class Tile(NamedTuple):
-    """What SAM 2's encoder makes of one window of a frame.
+@dataclass(frozen=True, eq=False, slots=True)
+class Tile:
+    """What SAM 2's encoder makes of one window of a frame, on the encoder's device.
 
     Parameters
     ----------
-    features
-        float32 (3 C, s, s), s a quarter of the model's input: the encoder's fine, middle and coarse levels, the latter
-        two interpolated bilinearly.
+    levels
+        (C, s, s), (C, s / 2, s / 2) and (C, s / 4, s / 4), the fine, middle and coarse level; s is a quarter of the
+        model's input.
     embedding
         For prompts in this window.
     """
 
-    features: NDArray[np.float32]
+    levels: tuple[Tensor, Tensor, Tensor]
     embedding: Embedding
+
+    @property
+    def level_bytes(self) -> int:
+        """Memory of the levels in bytes."""
+        return sum(level.numel() * level.element_size() for level in self.levels)
+
+    def shortened(self) -> Tile:
+        """Return the tile with levels of half the precision, which is enough for what is averaged over channels."""
+        fine, middle, coarse = (level.half() for level in self.levels)
+        return Tile((fine, middle, coarse), self.embedding)
+
+    def features(self, halo: int) -> NDArray[np.float32]:
+        """Return the levels at the fine one's resolution, interpolated bilinearly, float32 (3 C, s - 2 halo, same).
+
+        Parameters
+        ----------
+        halo
+            Cells of the fine level that are left out at each border.
+        """
+        with torch.inference_mode():
+            return _without_halo(torch.cat([enlarged(level, self.levels[0]) for level in self.levels]), halo)
+
+    def maps(
+        self,
+        halo: int,
+        centres: NDArray[np.float32],
+        weights: NDArray[np.float32],
+        directions: NDArray[np.float32],
+    ) -> NDArray[np.float32]:
+        """Return linear maps of the features and their cosines to directions.
+
+        Parameters
+        ----------
+        halo
+            As in :meth:`features`.
+        centres
+            float32 (3 C,), taken from the features.
+        weights
+            float32 (N, 3 C), of N linear maps.
+        directions
+            float32 (N, 3 C); each of its three parts is of length 1, or 0.
+
+        Returns
+        -------
+        numpy.ndarray
+            float32 (N, 4, s - 2 halo, s - 2 halo): the linear map, and the cosine at each level. Each level is
+            multiplied at its own resolution and only the products are interpolated, a twentieth of the numbers.
+        """
+        count, scores, cosines = len(weights), [], []
+        with torch.inference_mode(), torch.autocast(self.levels[0].device.type, enabled=False):
+            for number, level in enumerate(self.levels):
+                here = slice(number * len(level), (number + 1) * len(level))
+                rows = np.concatenate([weights[:, here], directions[:, here]])
+                centre = torch.from_numpy(centres[here]).to(level.device)
+                centred = level.float().flatten(1) - centre[:, None]
+                products = torch.from_numpy(rows).to(level.device) @ centred
+                products[count:] /= centred.norm(dim=0).clamp(min=_SHORTEST)
+                enlarged_products = enlarged(products.reshape(-1, *level.shape[1:]), self.levels[0])
+                scores.append(enlarged_products[:count])
+                cosines.append(enlarged_products[count:])
+            return _without_halo(torch.stack([scores[0] + scores[1] + scores[2], *cosines], dim=1), halo)
+
+
+def enlarged(level: Tensor, finest: Tensor) -> Tensor:
+    """Interpolate a level (N, h, w) bilinearly to the size of the finest one, as float32."""
+    size = finest.shape[-2:]
+    if level.shape[-2:] == size:
+        return level.float()
+    return functional.interpolate(level.float()[None], size, mode="bilinear", align_corners=False)[0]
+
+
+def _without_halo(cells: Tensor, halo: int) -> NDArray[np.float32]:
+    height, width = cells.shape[-2:]
+    array: NDArray[np.float32] = cells[..., halo : height - halo, halo : width - halo].cpu().numpy()
+    return array
 
 
 def joined(parts: Sequence[PromptedMasks]) -> PromptedMasks:

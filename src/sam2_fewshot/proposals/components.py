@@ -15,6 +15,7 @@ from scipy import ndimage
 from skimage.feature import peak_local_max
 from skimage.segmentation import watershed
 
+from sam2_fewshot.geometry.distance import squared_distances
 from sam2_fewshot.geometry.sheets import sheets, starts_of
 from sam2_fewshot.records import InstanceMask
 
@@ -134,7 +135,9 @@ def _split(
     shapes = np.array([[axis.stop - axis.start for axis in place] for _, place in chosen], int).reshape(-1, 2)
     for here in sheets(shapes + 2 * margin, _SHEET):
         sheet = _Sheet(labels, [chosen[i] for i in here], margin)
-        depth = ndimage.gaussian_filter(ndimage.distance_transform_edt(sheet.above), sigma)
+        # Nothing lies deeper in a component than half its width.
+        distance = np.sqrt(squared_distances(sheet.above, int(shapes[here].min(axis=1).max()) // 2 + 1))
+        depth = ndimage.gaussian_filter(distance.astype(np.float64), sigma)
         peaks = peak_local_max(  # type: ignore[no-untyped-call]
             depth, min_distance=apart, labels=sheet.above.astype(np.int32), exclude_border=False
         )

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sam2_fewshot.model.network import Sam2Model
-    from sam2_fewshot.model.outputs import Embedding
+    from sam2_fewshot.model.outputs import Embedding, Tile
 
 LEVELS = 3
 """Fine, middle and coarse: the levels of SAM 2's feature pyramid."""
@@ -49,28 +49,15 @@ class PixelModel:
         float32 (D,): features are centred and divided by these.
     weights, bias
         float32 (D,) and a number: the discriminant of the scaled features, about 0 on background and 1 on examples.
-    centres, directions
-        float32 (D,): mean over the frame, and the examples' mean direction from it, of length 1 at each level.
+    directions
+        float32 (D,), the examples' mean direction from the background's mean, of length 1 at each level.
     """
 
     mean: NDArray[np.float32]
     scale: NDArray[np.float32]
     weights: NDArray[np.float32]
     bias: float
-    centres: NDArray[np.float32]
     directions: NDArray[np.float32]
-
-    def apply(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the maps (4, h, w) of features (D, h, w): discriminant and the cosines, fine to coarse."""
-        height, width = features.shape[1:]
-        flat = features.reshape(len(features), -1)
-        score = (self.weights / self.scale) @ (flat - self.mean[:, None]) + self.bias
-        maps = [score]
-        for level in np.split(np.arange(len(flat)), LEVELS):
-            centred = flat[level] - self.centres[level, None]
-            length = np.maximum(np.linalg.norm(centred, axis=0), 1e-6)
-            maps.append(self.directions[level] @ centred / length)
-        return np.stack(maps).reshape(MAPS, height, width).astype(np.float32)
 
 
 def learn_pixels(
@@ -113,7 +100,7 @@ def learn_pixels(
     span = max(float(high - low), 1e-6)
     toward = shown.mean(0) - mean
     directions = np.concatenate([part / max(float(np.linalg.norm(part)), 1e-6) for part in np.split(toward, LEVELS)])
-    return PixelModel(mean, scale, (weights / span).astype(np.float32), -float(low) / span, mean, directions)
+    return PixelModel(mean, scale, (weights / span).astype(np.float32), -float(low) / span, directions)
 
 
 def averaged(models: Sequence[PixelModel]) -> PixelModel:
@@ -123,7 +110,6 @@ def averaged(models: Sequence[PixelModel]) -> PixelModel:
         models[0].scale,
         np.mean([model.weights for model in models], axis=0),
         float(np.mean([model.bias for model in models])),
-        models[0].centres,
         np.mean([model.directions for model in models], axis=0),
     )
 
@@ -135,16 +121,47 @@ class TileCells(NamedTuple):
     ----------
     rows, columns
         Where the tile's cells lie among all cells of the frame.
-    features
-        float32 (D, r, c) of these cells, the halo cut off.
-    embedding
-        Of the tile, for prompts.
+    tile
+        With its halo.
     """
 
     rows: slice
     columns: slice
-    features: NDArray[np.float32]
-    embedding: Embedding
+    tile: Tile
+
+    @property
+    def features(self) -> NDArray[np.float32]:
+        """float32 (D, r, c), of these cells."""
+        return self.tile.features(self._halo)
+
+    def maps(self, learned: Sequence[PixelModel]) -> NDArray[np.float32]:
+        """Return the maps (models, 4, r, c) of pixel models that were learned on the same background."""
+        return maps_of_tile(self.tile, self._halo, learned)
+
+    @property
+    def _halo(self) -> int:
+        return self.tile.levels[0].shape[-1] // PARTS
+
+
+def maps_of_tile(tile: Tile, halo: int, learned: Sequence[PixelModel]) -> NDArray[np.float32]:
+    """Return the maps of pixel models on a tile, float32 (models, 4, s - 2 halo, s - 2 halo).
+
+    Each model's are its discriminant and the cosines at the fine, middle and coarse level.
+
+    Parameters
+    ----------
+    tile
+        Whose fine level is s cells wide.
+    halo
+        Cells that are left out at each border.
+    learned
+        The pixel models, learned on the same background.
+    """
+    weights = np.stack([each.weights / each.scale for each in learned]).astype(np.float32)
+    directions = np.stack([each.directions for each in learned]).astype(np.float32)
+    maps = tile.maps(halo, learned[0].mean, weights, directions)
+    maps[:, 0] += np.array([each.bias for each in learned], np.float32)[:, None, None]
+    return maps
 
 
 def tile_cells(
@@ -170,13 +187,16 @@ def tile_cells(
         Number of the tile to begin with.
     """
     grid = TileGrid((pixels.shape[0], pixels.shape[1]), side)
-    per_tile = model.image_size // 4
-    halo = per_tile // PARTS
-    core = per_tile - 2 * halo
+    core = _core(model.image_size)
     for number, tile in enumerate(model.tiles(pixels, grid.windows()[first:], on_tile), first):
         row, column = divmod(number, grid.counts[1])
-        rows, columns = slice(row * core, (row + 1) * core), slice(column * core, (column + 1) * core)
-        yield TileCells(rows, columns, tile.features[:, halo:-halo, halo:-halo], tile.embedding)
+        yield TileCells(slice(row * core, (row + 1) * core), slice(column * core, (column + 1) * core), tile)
+
+
+def _core(image_size: int) -> int:
+    """Return how many cells wide a tile is without its halo."""
+    per_tile = image_size // 4
+    return per_tile - 2 * (per_tile // PARTS)
 
 
 class CellStore:
@@ -187,7 +207,7 @@ class CellStore:
     model, pixels, side, on_tile
         As in :func:`tile_cells`.
     room
-        Bytes that the features kept may take. The tiles beyond are encoded each time.
+        Bytes that the levels kept may take. The tiles beyond are encoded each time.
     """
 
     def __init__(
@@ -199,22 +219,20 @@ class CellStore:
         on_tile: Callable[[int], None] = lambda done: None,
     ) -> None:
         self._model, self._pixels, self._side, self._on_tile = model, pixels, side, on_tile
-        self._kept: list[tuple[slice, slice, NDArray[np.float16], Embedding]] = []
+        self._kept: list[TileCells] = []
         self.room = room
 
     def __iter__(self) -> Iterator[TileCells]:
         """Go through the tiles row by row."""
-        for rows, columns, kept, embedding in self._kept:
-            yield TileCells(rows, columns, kept.astype(np.float32), embedding)
-        for tile in tile_cells(self._model, self._pixels, self._side, self._on_tile, first=len(self._kept)):
-            # Half precision is enough for what is averaged over hundreds of channels.
-            short = tile.features.astype(np.float16)
-            if short.nbytes > self.room:
+        yield from self._kept
+        for cells in tile_cells(self._model, self._pixels, self._side, self._on_tile, first=len(self._kept)):
+            short = cells._replace(tile=cells.tile.shortened())
+            if short.tile.level_bytes > self.room:
                 self.room = 0
             else:
-                self.room -= short.nbytes
-                self._kept.append((tile.rows, tile.columns, short, tile.embedding))
-            yield tile._replace(features=short.astype(np.float32))
+                self.room -= short.tile.level_bytes
+                self._kept.append(short)
+            yield short
 
 
 def dense_maps(
@@ -235,17 +253,15 @@ def dense_maps(
     image_size
         Side of the model's input.
     learned
-        The pixel models.
+        The pixel models, learned on the same background.
     """
-    counts, per_tile = TileGrid(shape, side).counts, image_size // 4
-    core = per_tile - 2 * (per_tile // PARTS)
-    cells = np.empty((len(learned), MAPS, counts[0] * core, counts[1] * core), np.float32)
+    (rows, columns), core = TileGrid(shape, side).counts, _core(image_size)
+    cells = np.empty((len(learned), MAPS, rows * core, columns * core), np.float32)
     embeddings = []
-    for rows, columns, features, embedding in tiles:
-        embeddings.append(embedding)
-        for number, each in enumerate(learned):
-            cells[number, :, rows, columns] = each.apply(features)
-    planes = [enlarge(plane, shape, side / per_tile) for plane in cells.reshape(-1, *cells.shape[2:])]
+    for here in tiles:
+        embeddings.append(here.tile.embedding)
+        cells[:, :, here.rows, here.columns] = here.maps(learned)
+    planes = [enlarge(plane, shape, side / (image_size // 4)) for plane in cells.reshape(-1, *cells.shape[2:])]
     return np.stack(planes).reshape(len(learned), MAPS, *shape), embeddings
 
 

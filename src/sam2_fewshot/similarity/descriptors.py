@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import ndimage
 
+from sam2_fewshot.geometry.distance import squared_distances
 from sam2_fewshot.geometry.sheets import sheets, starts_of
 from sam2_fewshot.similarity.support import Proposed, support
 
@@ -120,16 +121,16 @@ class _Sheet:
 
 def _describe_sheet(sheet: _Sheet, maps: FrameMaps, diameter: float) -> NDArray[np.float64]:
     inside, in_frame = sheet.inside, sheet.in_frame
-    outer, inner = ndimage.distance_transform_edt(~inside), ndimage.distance_transform_edt(inside)
     depth, margin = max(1.5, diameter * 0.1), max(3, int(diameter * 0.25))
-    core = inner > depth
+    outer, inner = squared_distances(~inside, margin), squared_distances(inside, math.ceil(depth))
+    core = inner > depth**2
     area = sheet.total(inside)
     all_rim = sheet.total(core) == 0
     core |= inside & all_rim[sheet.owner, None]
-    rim = inside & (inner <= depth)
+    rim = inside & (inner <= depth**2)
     # The pixels next to the mask belong half to it, so the rings begin one farther out.
     beyond = (outer > 1) & in_frame
-    ring, surroundings = beyond & (outer <= max(2.5, diameter * 0.12)), beyond & (outer <= margin)
+    ring, surroundings = beyond & (outer <= max(2.5, diameter * 0.12) ** 2), beyond & (outer <= margin**2)
     counts = {id(where): sheet.total(where) for where in (inside, core, rim, ring, surroundings)}
     border = rim | ring
     counts[id(border)] = sheet.total(border)

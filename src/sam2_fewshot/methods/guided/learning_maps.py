@@ -50,7 +50,8 @@ def learn_cells(
         off = ~on_object & (share < 0.1) & np.isfinite(share)
         keep = rng.random(off.shape) < _MOST_CELLS / len(shown) / max(1, int(np.count_nonzero(off)))
         taken = off & (keep | unwanted)
-        for rows, columns, features, _ in store:
+        for tile in store:
+            rows, columns, features = tile.rows, tile.columns, tile.features
             here, there = on_object[rows, columns], taken[rows, columns]
             objects.append(features[:, here].T)
             owners.append(fold_of[rows, columns][here])

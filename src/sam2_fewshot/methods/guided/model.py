@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _FEWEST_PEAKS, _PEAKS_PER_TILE = 64, 3
 """So many peaks of a map are prompted a frame, or a tile of it, whichever are more."""
-_CELL_ARRAYS = ("mean", "scale", "weights", "centres", "directions")
+_CELL_ARRAYS = ("mean", "scale", "weights", "directions")
 _JUDGES = ("first", "second")
 _JUDGE_ARRAYS = ("mean", "scale", "weights")
 

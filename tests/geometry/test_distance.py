@@ -1,0 +1,39 @@
+"""Bounded distances are those of the general transform."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from sam2_fewshot.geometry.distance import squared_distances
+
+
+@pytest.mark.parametrize("reach", [1, 3, 7, 48, 49, 90])
+@pytest.mark.parametrize("share", [0.05, 0.4, 0.9])
+def test_near_distances_are_exact_and_far_ones_are_far(reach: int, share: float) -> None:
+    rng = np.random.default_rng(0)
+    for shape in [(1, 1), (1, 40), (37, 2), (60, 45), (150, 130)]:
+        inside = ndimage.binary_dilation(rng.random(shape) < share, iterations=2)
+        found = squared_distances(inside, reach)
+        assert (found[~inside] == 0).all()
+        if inside.all():
+            assert (found > reach**2).all()
+            continue
+        right = np.rint(ndimage.distance_transform_edt(inside) ** 2)
+        near = right <= reach**2
+        assert (found[near] == right[near]).all()
+        assert (found[~near] > reach**2).all()
+
+
+def test_the_plane_is_left_as_it_was() -> None:
+    inside = np.ones((5, 5), bool)
+    inside[2, 2] = False
+    before = inside.copy()
+    squared_distances(inside, 3)
+    assert (inside == before).all()
+
+
+def test_a_plane_without_ground_is_far_everywhere() -> None:
+    for reach in (2, 60):
+        assert (squared_distances(np.ones((9, 200), bool), reach) > reach**2).all()
