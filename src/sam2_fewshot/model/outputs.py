@@ -119,8 +119,9 @@ class Tile:
         Returns
         -------
         numpy.ndarray
-            float32 (N, 4, s - 2 halo, s - 2 halo): the linear map, and the cosine at each level. Each level is
-            multiplied at its own resolution and only the products are interpolated, a twentieth of the numbers.
+            float32 (N, 4, s - 2 halo, s - 2 halo): the linear map, and the cosine at each level, of the features as
+            :meth:`features` gives them. Each level is multiplied at its own resolution and the products are
+            interpolated, which is the same, as both are linear.
         """
         count, scores, cosines = len(weights), [], []
         with torch.inference_mode(), torch.autocast(self.levels[0].device.type, enabled=False):
@@ -130,10 +131,10 @@ class Tile:
                 centre = torch.from_numpy(centres[here]).to(level.device)
                 centred = level.float().flatten(1) - centre[:, None]
                 products = torch.from_numpy(rows).to(level.device) @ centred
-                products[count:] /= centred.norm(dim=0).clamp(min=_SHORTEST)
-                enlarged_products = enlarged(products.reshape(-1, *level.shape[1:]), self.levels[0])
-                scores.append(enlarged_products[:count])
-                cosines.append(enlarged_products[count:])
+                finer = enlarged(products.reshape(-1, *level.shape[1:]), self.levels[0])
+                length = enlarged(centred.reshape(level.shape), self.levels[0]).norm(dim=0).clamp(min=_SHORTEST)
+                scores.append(finer[:count])
+                cosines.append(finer[count:] / length)
             return _without_halo(torch.stack([scores[0] + scores[1] + scores[2], *cosines], dim=1), halo)
 
 

@@ -82,7 +82,7 @@ def opinions_of_all(
         if not len(needed):
             continue
         tiles_seen = model.tiles(pixels, [windows[tile] for tile in needed])
-        # Of a tile only the embedding is kept; its features take twelve times as much memory.
+        # Of a tile only the embedding is kept; its levels take five times as much memory.
         known = {tile: seen.embedding for tile, seen in zip(needed, tiles_seen, strict=True)}
         for i, opinion in zip(left, opinions(model, known, wide, [candidates[i] for i in left]), strict=True):
             found[i] = opinion

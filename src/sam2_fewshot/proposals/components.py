@@ -136,8 +136,8 @@ def _split(
     for here in sheets(shapes + 2 * margin, _SHEET):
         sheet = _Sheet(labels, [chosen[i] for i in here], margin)
         # Nothing lies deeper in a component than half its width.
-        distance = np.sqrt(squared_distances(sheet.above, int(shapes[here].min(axis=1).max()) // 2 + 1))
-        depth = ndimage.gaussian_filter(distance.astype(np.float64), sigma)
+        squares = squared_distances(sheet.above, int(shapes[here].min(axis=1).max()) // 2 + 1)
+        depth = ndimage.gaussian_filter(np.sqrt(squares, dtype=np.float64), sigma)
         peaks = peak_local_max(  # type: ignore[no-untyped-call]
             depth, min_distance=apart, labels=sheet.above.astype(np.int32), exclude_border=False
         )

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 COMPARED = ("scorer", "occupancy_levels", "features_from")
 """Further settings with which candidates must be compared as the examples were."""
 
-_FORMAT = 3
+_FORMAT = 2
 _PREFIX = "learned_"
 _DAMAGES = (
     OSError,
