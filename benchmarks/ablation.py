@@ -63,6 +63,8 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "half the levels": {"sam2_fewshot.proposals.components._LEVELS": 7},
     "ridge 3 instead of 60": {"sam2_fewshot.similarity.logistic._RIDGE": 3.0},
     "parts and unions weigh half instead of .8": {_GUIDED + "judging._NEAR": 0.5},
+    "examples brought to 1/10 of the input": {_GUIDED + "learning._DIAMETER": 1 / 10},
+    "magnified 2.8 times at most": {_GUIDED + "learning._ZOOM": (0.25, 2.8)},
     "background not cleaned": {"sam2_fewshot.proposals.dense_map._ROUNDS": 0},
 }
 

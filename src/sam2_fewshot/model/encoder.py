@@ -2,7 +2,7 @@
 
 The public encoder computes a positional encoding of each level of its feature pyramid, which the memory attention of
 videos takes and nothing else, and interpolates the positional embedding of its input anew for each image. On a CPU both
-together are a tenth of its time with the embedded checkpoint.
+together are an eighth of its time with the embedded checkpoint.
 
 Sources: Ryali et al. 2023, "Hiera: A Hierarchical Vision Transformer without the Bells-and-Whistles"; Lin et al. 2017,
 "Feature Pyramid Networks for Object Detection"; ``sam2/modeling/backbones/{hieradet,image_encoder}.py`` (the modules

@@ -81,7 +81,7 @@ def _learn(
     """Learn from examples once; with `self_taught`, the last time of several, most of them were not marked."""
     progress.start("learning")
     areas, side = _areas_of(shown), encoded.side
-    diameter = float(np.sqrt(float(np.median(areas))))
+    diameter = _diameter_of(areas)
     folds = deal_folds(shown)
     pixel_models = learn_cells(encoded.stores, shown, side, model.image_size, folds)
     cells = averaged(pixel_models)
@@ -111,9 +111,14 @@ def _areas_of(shown: Sequence[Shown]) -> NDArray[np.int64]:
     return np.array([mask.area for frame in shown for mask in frame.wanted], np.int64)
 
 
+def _diameter_of(areas: NDArray[np.int64]) -> float:
+    """Return the median example's diameter in pixels, the square root of its area."""
+    return float(np.sqrt(float(np.median(areas))))
+
+
 def _tile_side(areas: NDArray[np.int64], shown: Sequence[Shown], image_size: int) -> int:
     """Return the side in pixels of tiles that bring the median example to :data:`_DIAMETER` of the model's input."""
-    zoom = _DIAMETER * image_size / float(np.sqrt(float(np.median(areas))))
+    zoom = _DIAMETER * image_size / _diameter_of(areas)
     height, width = shown[0].pixels.shape[:2]
     return tile_side((height, width), image_size / min(max(zoom, _ZOOM[0]), _ZOOM[1]))
 

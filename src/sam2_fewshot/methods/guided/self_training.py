@@ -43,7 +43,7 @@ _STANDS_OUT, _LEAST_CONTRAST = 0.5, 0.25
 many standard deviations of the frame), or its mean score is as near to that of the examples, 1, as to background, 0.
 Where an example is alone on its frame, nothing is added; otherwise its ground would be."""
 _KEPT = 200_000_000
-"""Bytes of features that are kept of the examples' frames, so that they are encoded once: 30 tiles of the embedded
+"""Bytes of levels that are kept of the examples' frames, so that they are encoded once: 36 tiles of the embedded
 checkpoint. It is part of :data:`~sam2_fewshot.model.memory.RESERVE`."""
 
 
