@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy import ndimage
 
+from sam2_fewshot import threads
 from sam2_fewshot.geometry.outlines import crop_to_object
 from sam2_fewshot.geometry.overlap import mask_iou
 from sam2_fewshot.methods.guided.model import local_mean
@@ -49,6 +50,24 @@ def test_what_touches_is_split_alike_wherever_it_lies() -> None:
     there = [(mask.x0 - 253, mask.y0 - 31, mask.data.tolist()) for mask in far if mask.x0 > 200]
     assert [(mask.x0, mask.y0, mask.data.tolist()) for mask in near] == there
     assert len(there) == 3
+
+
+def test_any_number_of_threads_proposes_and_describes_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(3)
+    planes = [ndimage.gaussian_filter(rng.normal(size=(150, 200)), 3.0).astype(np.float32) for _ in range(3)]
+    maps = [(plane, np.linspace(0, 0.15, 5)) for plane in planes]
+    of_frame = FrameMaps(planes[0], planes[1], planes[2], planes[0], np.stack(planes))
+    monkeypatch.setattr("sam2_fewshot.similarity.descriptors._SHEET", 5000)
+    results = []
+    for count in (1, 4):
+        monkeypatch.setattr(threads, "threads", lambda count=count: count)
+        proposed = Proposed(*component_candidates(maps, 12.0, (20.0, 2000.0)))
+        results.append((proposed, describe(proposed.masks, of_frame, 12.0, proposed)))
+    (one, by_one), (four, by_four) = results
+    assert len(one.masks) > 50
+    assert [(m.box, m.data.tolist()) for m in one.masks] == [(m.box, m.data.tolist()) for m in four.masks]
+    assert one.times.tolist() == four.times.tolist()
+    assert np.array_equal(by_one, by_four)
 
 
 def test_holes_are_filled_and_sizes_kept_to() -> None:

@@ -18,11 +18,15 @@ from skimage.segmentation import watershed
 from sam2_fewshot.geometry.distance import squared_distances
 from sam2_fewshot.geometry.sheets import sheets, starts_of
 from sam2_fewshot.records import InstanceMask
+from sam2_fewshot.threads import mapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from typing import TypeAlias
 
     from numpy.typing import NDArray
+
+    _Labels: TypeAlias = tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int64]]
 
 _LEVELS = 14
 _SPLIT_EVERY = 3
@@ -74,19 +78,27 @@ def component_candidates(
     cuts
         int64 (N,). As only each third cut is split, what comes of that counts three times.
     """
-    collected: _Collected | None = None
-    for plane, levels in maps:
-        shape = (plane.shape[0], plane.shape[1])
-        collected = collected or _Collected(areas, shape)
-        whole = np.arange(shape[0]), np.zeros(shape[0], np.int64)
-        for number, level in enumerate(levels):
-            labels = ndimage.label(plane > level)[0]
-            collected.add(labels, *whole)
-            if number % _SPLIT_EVERY == 0:
-                for sheet in _split(labels, areas, diameter):
-                    collected.add(*sheet, times=_SPLIT_EVERY)
-    found, times = (collected.found, collected.times) if collected else ([], [])
-    return found, np.array(times, np.int64)
+    if not maps:
+        return [], np.zeros(0, np.int64)
+    height, width = maps[0][0].shape
+    collected = _Collected(areas, (height, width))
+    whole = np.arange(height), np.zeros(height, np.int64)
+
+    def cut(piece: tuple[NDArray[np.float32], float, bool]) -> tuple[NDArray[Any], list[_Labels]]:
+        plane, level, split = piece
+        labels = ndimage.label(plane > level)[0]
+        return labels, list(_split(labels, areas, diameter)) if split else []
+
+    cuts = [
+        (plane, float(level), number % _SPLIT_EVERY == 0)
+        for plane, levels in maps
+        for number, level in enumerate(levels)
+    ]
+    for labels, parts in mapped(cut, cuts):
+        collected.add(labels, *whole)
+        for part in parts:
+            collected.add(*part, times=_SPLIT_EVERY)
+    return collected.found, np.array(collected.times, np.int64)
 
 
 class _Sheet:
@@ -118,9 +130,7 @@ class _Sheet:
         self.columns = corners[owner, 1]
 
 
-def _split(
-    labels: NDArray[Any], areas: tuple[float, float], diameter: float
-) -> Iterator[tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int64]]]:
+def _split(labels: NDArray[Any], areas: tuple[float, float], diameter: float) -> Iterator[_Labels]:
     """Label what touches within components apart.
 
     Each component is split by itself, so that the result does not depend on what lies around it, and empty ground

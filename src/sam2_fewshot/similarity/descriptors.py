@@ -11,6 +11,7 @@ import numpy as np
 from sam2_fewshot.geometry.distance import squared_distances
 from sam2_fewshot.geometry.sheets import sheets, starts_of
 from sam2_fewshot.similarity.support import Proposed, support
+from sam2_fewshot.threads import mapped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,8 +76,12 @@ def describe(masks: Sequence[InstanceMask], maps: FrameMaps, diameter: float, am
     values = np.empty((len(masks), DESCRIPTORS))
     margin = max(3, int(diameter * 0.25))
     shapes = np.array([mask.data.shape for mask in masks], int).reshape(-1, 2) + 2 * margin
-    for here in sheets(shapes, _SHEET):
-        values[here, :SUPPORT] = _describe_sheet(_Sheet([masks[i] for i in here], margin), maps, diameter)
+
+    def of_sheet(here: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+        return here, _describe_sheet(_Sheet([masks[i] for i in here], margin), maps, diameter)
+
+    for here, described in mapped(of_sheet, sheets(shapes, _SHEET)):
+        values[here, :SUPPORT] = described
     values[:, SUPPORT] = support(masks, among)
     return values
 

@@ -1,0 +1,60 @@
+"""Pieces of work side by side."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from sam2_fewshot import threads
+
+
+@pytest.fixture(params=[1, 3])
+def count(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(threads, "threads", lambda: request.param)
+    return int(request.param)
+
+
+@pytest.mark.usefixtures("count")
+def test_results_come_in_order_whichever_is_done_first() -> None:
+    def slow_at_first(number: int) -> int:
+        time.sleep(0.02 if number % 5 == 0 else 0)
+        return number**2
+
+    assert list(threads.mapped(slow_at_first, range(40))) == [number**2 for number in range(40)]
+    assert list(threads.mapped(slow_at_first, [])) == []
+
+
+def test_few_results_are_held_at_a_time(count: int) -> None:
+    left = iter(range(1000))
+    assert next(threads.mapped(lambda number: number, left)) == 0
+    assert next(left) <= 4 * count
+
+
+@pytest.mark.usefixtures("count")
+def test_a_mistake_in_a_piece_of_work_is_raised_and_no_more_is_begun() -> None:
+    begun = []
+
+    def fails(number: int) -> int:
+        begun.append(number)
+        raise ValueError(f"piece {number}")
+
+    with pytest.raises(ValueError, match="piece 0"):
+        list(threads.mapped(fails, range(1000)))
+    assert len(begun) < 100
+
+
+def test_several_threads_work_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "threads", lambda: 2)
+    both = threading.Barrier(2)
+    # Alone, the first would wait for the second in vain.
+    assert list(threads.mapped(lambda _: both.wait(timeout=30) >= 0, range(2))) == [True, True]
+
+
+def test_the_limit_that_torch_follows_holds_here_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert threads.threads() == 1
+    for unlimited in ("", "64", "4,2"):
+        monkeypatch.setenv("OMP_NUM_THREADS", unlimited)
+        assert 1 <= threads.threads() <= 4
