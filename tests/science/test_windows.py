@@ -66,3 +66,18 @@ def test_large_and_small_boxes_share_a_batch(micro: Sam2Model) -> None:
     assert together.boxes[0] == pytest.approx(alone.boxes[0], abs=1)
     assert together.data[0].sum() == pytest.approx(alone.data[0].sum(), rel=0.02)
     assert len(micro.prompt_boxes(embedding, boxes[:0]).data) == 0
+
+
+def test_masks_are_numbered_by_their_boxes_in_whichever_order_these_come(micro: Sam2Model) -> None:
+    image, rng = bright_disc(40), np.random.default_rng(2)
+    corners, sides = rng.uniform(150, 300, (70, 2)), rng.uniform(20, 160, (70, 1))
+    boxes = np.concatenate([corners, corners + sides], axis=1).astype(np.float32)
+    embedding, order = micro.embed(image), rng.permutation(70)
+    asked, mixed = micro.prompt_boxes(embedding, boxes), micro.prompt_boxes(embedding, boxes[order])
+    assert asked.prompt.tolist() == sorted(asked.prompt.tolist())
+    assert mixed.prompt.tolist() == sorted(mixed.prompt.tolist())
+    places = [mixed.prompt.tolist().index(order.tolist().index(number)) for number in asked.prompt]
+    assert sorted(places) == list(range(len(mixed.prompt)))
+    assert mixed.predicted_iou[places] == pytest.approx(asked.predicted_iou, abs=1e-4)
+    assert mixed.boxes[places] == pytest.approx(asked.boxes, abs=1)
+    assert mixed.stability[places] == pytest.approx(asked.stability, abs=0.01)

@@ -302,13 +302,16 @@ class Sam2Model:
         """
         with self._inference():
             decoder = PromptDecoder(self._network, embedding)
+        # The widest box of a batch sets the width of the windows that are upscaled.
+        order = np.argsort((boxes[:, 2:] - boxes[:, :2]).max(axis=1), kind="stable")
+        by_width = boxes[order]
 
         def run(batch: Sequence[int]) -> PromptedMasks:
             with self._inference():
-                decoded = decoder.decode_boxes(torch.from_numpy(boxes[batch[0] : batch[-1] + 1]).to(self.device))
+                decoded = decoder.decode_boxes(torch.from_numpy(by_width[batch[0] : batch[-1] + 1]).to(self.device))
                 return self._masks(decoded, embedding, 0.0, batch[0])
 
-        return joined(list(run_in_batches(run, range(len(boxes)), self.points_per_batch)))
+        return joined(list(run_in_batches(run, range(len(boxes)), self.points_per_batch))).renumbered(order)
 
     def _masks(self, decoded: DecodedPrompts, embedding: Embedding, gate: float, first: int) -> PromptedMasks:
         """Turn the logits of prompts, the first of which has a number, into masks of at least some stability."""

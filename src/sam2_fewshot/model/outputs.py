@@ -58,6 +58,18 @@ class PromptedMasks(NamedTuple):
     boxes: NDArray[np.int64]
     data: list[NDArray[np.bool_]]
 
+    def renumbered(self, asked: NDArray[np.intp]) -> PromptedMasks:
+        """Return the same masks in the order of the prompts, the i-th of which is what `asked[i]` is called."""
+        prompt = asked[self.prompt]
+        order = np.argsort(prompt, kind="stable")
+        return PromptedMasks(
+            prompt[order],
+            self.predicted_iou[order],
+            self.stability[order],
+            self.boxes[order],
+            [self.data[i] for i in order],
+        )
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Tile:
