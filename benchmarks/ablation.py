@@ -29,12 +29,19 @@ from sam2_fewshot.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from sam2_fewshot.methods.guided.judging import CutRange
+
 
 def unasked(
     model: object, pixels: object, embeddings: object, grid: object, masks: Sequence[Any], *_: object
 ) -> list[None]:
     """Have no opinion of any mask, in the place of :func:`~sam2_fewshot.proposals.boxes.opinions_of_all`."""
     return [None] * len(masks)
+
+
+def lowest(judge: object, cuts: CutRange, frames: object) -> float:
+    """Cut at the lower end, in the place of :func:`~sam2_fewshot.methods.guided.judging.choose_cut`."""
+    return cuts.low
 
 
 _GUIDED = "sam2_fewshot.methods.guided."
@@ -48,6 +55,7 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
         _GUIDED + "learning.opinions_of_all": unasked,
     },
     "cut where 90 % of the examples are kept": {_GUIDED + "judging._ROOM": 0.0},
+    "cut low whatever else is found": {_GUIDED + "learning.choose_cut": lowest},
     "twice as many peaks": {_GUIDED + "model._FEWEST_PEAKS": 128, _GUIDED + "model._PEAKS_PER_TILE": 6},
     "twice as many second looks": {
         _GUIDED + "second_look._LEAST": 384,

@@ -8,39 +8,64 @@ import pytest
 from sam2_fewshot.methods.guided.judging import CutRange, Marked, choose_cut
 from sam2_fewshot.records import InstanceMask
 from sam2_fewshot.similarity.logistic import Logistic
+from sam2_fewshot.similarity.threshold import cut_for_precision_and_recall
 
 ODDS = Logistic(np.zeros(1), np.ones(1), np.ones(1), 0.0)
 """A judge whose log-odds are the only feature."""
+RANGE = CutRange(-2.0, 2.0, np.linspace(1.5, 4.5, 10))
+LOWEST = -2.3
+"""The cut may lie .3 below the range where this pays."""
 
 
 def frame_of(odds: list[float], drawn: int = 0) -> Marked:
     """Return a frame with squares in a row that do not touch, each with its log-odds."""
-    masks = [InstanceMask(np.ones((3, 3), bool), 5 * i, 0, (10, 1000)) for i in range(len(odds))]
+    masks = [InstanceMask(np.ones((3, 3), bool), 5 * i, 0, (10, 2000)) for i in range(len(odds))]
     return Marked([], [], masks, np.array(odds).reshape(-1, 1), drawn)
 
 
-def test_the_cut_is_low_where_nothing_speaks_against_it() -> None:
-    assert choose_cut(ODDS, CutRange(-2.0, 2.0), [frame_of([4.0] * 18 + [0.0] * 2 + [-4.0] * 30)]) == -2.0
-    # Examples that are better than the middle of their kind leave more of it in between.
-    assert choose_cut(ODDS, CutRange(-2.0, 2.0), [frame_of([4.0] * 18 + [0.0] * 9)]) == -2.0
+def test_the_cut_lies_at_the_least_of_what_the_examples_reach_where_little_lies_below() -> None:
+    # The lowest example reaches 1.5; a cut far below lets nothing more in, so what counts is that all are kept.
+    pure = frame_of([3.0] * 20 + [-9.0] * 30)
+    assert choose_cut(ODDS, RANGE, [pure]) < 0.5
+
+
+def test_a_cut_that_keeps_more_examples_than_it_lets_in_is_low() -> None:
+    spread = CutRange(-2.0, 2.0, np.linspace(-4.0, 4.0, 10))
+    evenly = frame_of(np.linspace(-4.0, 4.0, 40).tolist())
+    assert choose_cut(ODDS, spread, [evenly]) == pytest.approx(LOWEST)
 
 
 def test_the_cut_lies_above_what_looks_alike() -> None:
-    alike = frame_of([4.0] * 20 + [0.0] * 20)
-    assert choose_cut(ODDS, CutRange(-2.0, 2.0), [alike]) == pytest.approx(0.0)
-    # A tenth more than reach the higher cut are expected, and one; they stay.
-    mixed = frame_of([4.0] * 20 + [1.0] * 3 + [0.0] * 20)
-    assert choose_cut(ODDS, CutRange(-2.0, 2.0), [mixed]) == pytest.approx(0.5)
+    alike = frame_of([3.0] * 20 + [0.0] * 20)
+    assert 0.0 < choose_cut(ODDS, RANGE, [alike]) <= 2.0
+    many = frame_of([3.0] * 20 + [1.6] * 200)
+    assert choose_cut(ODDS, RANGE, [many]) == pytest.approx(2.0)  # 90 % of the examples are kept in any case
 
 
 def test_all_frames_count_and_what_the_user_drew_does_not() -> None:
-    pure, alike = frame_of([9.0] * 10 + [3.0] * 10, drawn=10), frame_of([0.0] * 9)
-    assert choose_cut(ODDS, CutRange(-2.0, 2.0), [pure]) == -2.0
-    assert choose_cut(ODDS, CutRange(-2.0, 2.0), [pure, alike]) == pytest.approx(0.0)
-    assert choose_cut(ODDS, CutRange(-2.0, 2.0), []) == -2.0
+    pure, alike = frame_of([9.0] * 10 + [3.0] * 10, drawn=10), frame_of([0.0] * 20)
+    assert choose_cut(ODDS, RANGE, [pure, alike]) > choose_cut(ODDS, RANGE, [pure])
+    drawn = frame_of([0.0] * 20 + [3.0] * 10, drawn=20)
+    assert choose_cut(ODDS, RANGE, [drawn]) == choose_cut(ODDS, RANGE, [frame_of([3.0] * 10)])
 
 
 def test_of_nested_candidates_one_counts() -> None:
-    frame = frame_of([4.0] * 10)
-    nested = Marked([], [], [*frame.masks, *frame.masks], np.r_[frame.features, frame.features - 4.0], 0)
-    assert choose_cut(ODDS, CutRange(-2.0, 2.0), [nested]) == -2.0
+    frame = frame_of([3.0] * 10)
+    nested = Marked([], [], [*frame.masks, *frame.masks], np.r_[frame.features, frame.features - 3.0], 0)
+    assert choose_cut(ODDS, RANGE, [nested]) == choose_cut(ODDS, RANGE, [frame])
+
+
+def test_without_examples_held_out_or_finds_the_cut_is_the_lower_end() -> None:
+    assert choose_cut(ODDS, CutRange(-2.0, 2.0, np.array([3.0, 4.0])), [frame_of([3.0] * 9 + [0.0] * 40)]) == -2.0
+    assert choose_cut(ODDS, RANGE, []) == -2.0
+
+
+def test_precision_and_recall_are_weighed_by_recall_squared_per_find() -> None:
+    # All of the examples and 20,000 finds, or the 60 % at 10 and 6,000 finds: 1 / 20,000 < .36 / 6,000.
+    left_out = np.repeat([0.0, 10.0], [4_000, 6_000])
+    found = np.repeat([0.0, 10.0], [14_000, 6_000])
+    assert 1 < cut_for_precision_and_recall(left_out, found, -5.0, 15.0) < 10
+    # With 12,000 finds, 1 / 12,000 > .36 / 6,000.
+    assert cut_for_precision_and_recall(left_out, found[8_000:], -5.0, 15.0) < 0
+    # Examples all alike have no spread to smooth by.
+    assert -6 <= cut_for_precision_and_recall(np.zeros(5), np.zeros(5), -6.0, 6.0) <= 0

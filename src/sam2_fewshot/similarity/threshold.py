@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
+from scipy.stats import norm
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -13,6 +14,12 @@ ThresholdMode = Literal["fixed", "auto", "top", "otsu"]
 
 _RECALL = 10
 """Percentile of the left-out examples' similarities: 90 % of what looks like the examples is kept."""
+
+_BANDWIDTH = 2.0
+"""Of the kernel that smooths what left-out examples and finds reach, in the examples' standard deviations times
+n ** (-1 / 5). Silverman's 1.06 follows single examples: one set of ten lost .13 of F1 by it, with 2 none lost over .07.
+"""
+_STEPS = 200
 
 
 AS_SET = "as set"
@@ -80,3 +87,29 @@ def otsu(values: NDArray[np.float64]) -> float:
     between[ordered[1:] == ordered[:-1]] = -1  # equal numbers are not parted
     best = int(between.argmax())
     return float((ordered[best] + ordered[best + 1]) / 2)
+
+
+def cut_for_precision_and_recall(
+    left_out: NDArray[np.float64], found: NDArray[np.float64], low: float, high: float
+) -> float:
+    """Return the cut at which precision times recall is largest, as far as examples and unmarked finds tell.
+
+    Recall is the share of the left-out examples above a cut, and the share of the wanted among the finds above it is
+    proportional to recall / number of finds, however many there are in all; so recall² / number is to be largest
+    (Lee & Liu 2003, "Learning with positive and unlabeled examples using weighted logistic regression"). Both are
+    smoothed by a Gaussian kernel.
+
+    Parameters
+    ----------
+    left_out
+        float64 (k,), scores that the examples have when they are not learned from; k ≥ 1.
+    found
+        float64 (n,), scores of what is found on the examples' frames, overlaps removed, the examples among them; n ≥ 1.
+    low, high
+        Between which the cut has to lie; `low` ≤ `high`.
+    """
+    width = max(_BANDWIDTH * float(left_out.std()) * len(left_out) ** -0.2, 1e-6)
+    cuts = np.linspace(low, high, _STEPS)
+    recall = norm.cdf((left_out[:, None] - cuts) / width).mean(axis=0)
+    number = norm.cdf((found[:, None] - cuts) / width).sum(axis=0)
+    return float(cuts[int(np.argmax(recall**2 / np.maximum(number, 1e-12)))])

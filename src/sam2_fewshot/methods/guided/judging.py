@@ -10,6 +10,7 @@ import numpy as np
 from sam2_fewshot.geometry.overlap import shared_area
 from sam2_fewshot.methods.guided.second_look import apart
 from sam2_fewshot.similarity.logistic import Logistic, fit_logistic
+from sam2_fewshot.similarity.threshold import cut_for_precision_and_recall
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,9 +34,8 @@ _ROOM = 0.75
 """The cut may lie so far on the way from there to the score that 90 % of the wrong candidates do not reach, if these
 score lower. Outlines that were learned from score higher than their like, and other frames differ from the shown.
 """
-_MANY = (1.5, 2.0)
-"""On frames of one kind of objects the lower cut let in up to 1.5 times as many as the higher, with look-alikes 1.7 to
-2.7 times as many (nineteen sets of examples)."""
+_BELOW, _FEWEST = 0.3, 3
+"""The cut may lie so many log-odds below that, if so many held-out examples tell that more is gained than let in."""
 _LOOKS_LIKE, _ROUNDS = 30, 2
 """Candidates away from the examples above this percentile of the right ones' scores may be objects themselves; they
 are not taken as wrong."""
@@ -52,10 +52,13 @@ class CutRange(NamedTuple):
         Most wrong candidates lie below it.
     high
         Most examples reach it.
+    held_out
+        float64 (k,), log-odds of the examples under judges that were fitted without them.
     """
 
     low: float
     high: float
+    held_out: NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,12 +168,10 @@ def fit_judge(table: Table, background: NDArray[np.bool_]) -> tuple[Logistic, Cu
 
 
 def choose_cut(judge: Logistic, cuts: CutRange, frames: Sequence[Marked]) -> float:
-    """Return the lowest cut that nothing on the examples' frames speaks against.
+    """Return the cut within a range at which precision and recall are best on the examples' frames.
 
-    Some objects of the examples' kind lie between the two, since examples are seldom the middle of their kind. If they
-    are as many as those above the higher cut, other things are among them that look alike; then the cut leaves room for
-    the tenth of the kind that lies below the higher cut (:data:`_RECALL`), and for no more. In between
-    (:data:`_MANY`) it leaves room for fewer the more there are.
+    What is found there without being marked tells: where a lower cut lets in much more than examples it gains, other
+    things that look alike lie below.
 
     Parameters
     ----------
@@ -183,13 +184,9 @@ def choose_cut(judge: Logistic, cuts: CutRange, frames: Sequence[Marked]) -> flo
     for frame in frames:
         odds = judge.log_odds(frame.features[frame.drawn :])
         reached += odds[apart(frame.masks[frame.drawn :], odds)].tolist()
-    best_first = -np.sort(-np.array(reached))
-    above, within = (int(np.count_nonzero(best_first >= cut)) for cut in (cuts.high, cuts.low))
-    expected = int(above * np.interp(within / max(above, 1), _MANY, (_MANY[0], 100 / (100 - _RECALL)))) + 1
-    if within <= expected:
+    if len(cuts.held_out) < _FEWEST or not reached:
         return cuts.low
-    # Both lie below the higher cut, which fewer reach.
-    return max(cuts.low, float(best_first[expected - 1 : expected + 1].mean()))
+    return cut_for_precision_and_recall(cuts.held_out, np.array(reached), cuts.low - _BELOW, cuts.high)
 
 
 def _verdict(
@@ -242,10 +239,12 @@ def _cuts(judge: Logistic, table: Table, used: NDArray[np.bool_]) -> CutRange:
         wrong = used & (verdict != RIGHT)
     # Of one example nothing can be held out; then its own proposals have to serve.
     reached = best if len(best) > 1 else odds[right]
+    held_out = np.array(best)
     if not len(reached):
-        return CutRange(0.0, 0.0)
+        return CutRange(0.0, 0.0, held_out)
     high = float(np.percentile(reached, _RECALL))
     if not wrong.any():
-        return CutRange(high, high)
+        return CutRange(high, high, held_out)
     # Where right and wrong lie far apart, a cut between them leaves room for frames unlike the shown ones.
-    return CutRange(min(high, (1 - _ROOM) * high + _ROOM * float(np.percentile(odds[wrong], 100 - _RECALL))), high)
+    between = (1 - _ROOM) * high + _ROOM * float(np.percentile(odds[wrong], 100 - _RECALL))
+    return CutRange(min(high, between), high, held_out)
