@@ -144,7 +144,7 @@ class Tile:
                 centred = level.float().flatten(1) - centre[:, None]
                 products = torch.from_numpy(rows).to(level.device) @ centred
                 finer = enlarged(products.reshape(-1, *level.shape[1:]), self.levels[0])
-                length = enlarged(centred.reshape(level.shape), self.levels[0]).norm(dim=0).clamp(min=_SHORTEST)
+                length = _lengths(centred.reshape(level.shape), self.levels[0]).clamp(min=_SHORTEST)
                 scores.append(finer[:count])
                 cosines.append(finer[count:] / length)
             return _without_halo(torch.stack([scores[0] + scores[1] + scores[2], *cosines], dim=1), halo)
@@ -156,6 +156,46 @@ def enlarged(level: Tensor, finest: Tensor) -> Tensor:
     if level.shape[-2:] == size:
         return level.float()
     return functional.interpolate(level.float()[None], size, mode="bilinear", align_corners=False)[0]
+
+
+def _lengths(level: Tensor, finest: Tensor) -> Tensor:
+    """Return the lengths (H, W) that a level's features (C, h, w) have once :func:`enlarged`, without enlarging them.
+
+    An interpolated feature is a mean of four neighbours with weights that are products of a row's and a column's. Its
+    squared length is the sum of their scalar products, each times the weights of both; of these products a cell has
+    one with itself and one with each of four neighbours.
+    """
+    if level.shape[-2:] == finest.shape[-2:]:
+        lengths: Tensor = level.norm(dim=0)
+        return lengths
+    left, right, above, below = level[:, :, :-1], level[:, :, 1:], level[:, :-1], level[:, 1:]
+    itself, across, down = level.square().sum(0), (left * right).sum(0), (above * below).sum(0)
+    crosswise = (above[:, :, :-1] * below[:, :, 1:]).sum(0) + (above[:, :, 1:] * below[:, :, :-1]).sum(0)
+    (of_row, of_rows), (of_column, of_columns) = (
+        _squared_weights(level.shape[axis], finest.shape[axis], level.device) for axis in (-2, -1)
+    )
+    squared = (of_row @ itself + of_rows @ down) @ of_column.T + (
+        of_row @ across + of_rows @ crosswise / 2
+    ) @ of_columns.T
+    return squared.clamp(min=0).sqrt()
+
+
+def _squared_weights(size: int, finer: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return how the products of cells along an axis weigh in the squares of what is interpolated between them.
+
+    Returns
+    -------
+    alone
+        float32 (finer, size), of a cell with itself: the square of its weight.
+    paired
+        float32 (finer, size - 1), of a cell with the next: twice the product of their weights.
+    """
+    places = ((torch.arange(finer, device=device) + 0.5) * (size / finer) - 0.5).clamp(0, size - 1)
+    first = places.floor().clamp(max=max(size - 2, 0)).long()[:, None]
+    share = places[:, None] - first
+    weights = torch.zeros(finer, size + 1, device=device).scatter_(1, first, 1 - share).scatter_(1, first + 1, share)
+    weights = weights[:, :size]
+    return weights**2, 2 * weights[:, :-1] * weights[:, 1:]
 
 
 def _without_halo(cells: Tensor, halo: int) -> NDArray[np.float32]:
