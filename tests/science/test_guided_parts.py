@@ -79,6 +79,16 @@ def test_holes_are_filled_and_sizes_kept_to() -> None:
     assert any(mask.window((24, 28, 28, 32)).all() for mask in found)
 
 
+def test_a_hole_is_filled_however_the_component_is_shaped() -> None:
+    rng = np.random.default_rng(8)
+    planes = [ndimage.gaussian_filter(rng.normal(size=(120, 120)), sigma) for sigma in (1.0, 2.0)]
+    for plane in planes:
+        found, _ = component_candidates([(plane.astype(np.float32), np.array([0.0, plane.std()]))], 8.0, (6, 10000))
+        assert len(found) > 10
+        for mask in found:
+            assert np.array_equal(ndimage.binary_fill_holes(mask.data), mask.data)
+
+
 def test_the_same_component_at_many_levels_is_one_candidate() -> None:
     left, _, _ = two_touching_discs()
     levels = np.linspace(0.1, 0.9, 14)

@@ -156,6 +156,12 @@ def _split(labels: NDArray[Any], areas: tuple[float, float], diameter: float) ->
         yield watershed(-depth, seeds, mask=sheet.above), sheet.rows, sheet.columns  # type: ignore[no-untyped-call]
 
 
+def _has_gaps(data: NDArray[np.bool_]) -> bool:
+    """Tell whether some row of a mask, none of whose rows is empty, is in several pieces; if not, it has no holes."""
+    pieces = np.count_nonzero(data[:, 0]) + np.count_nonzero(data[:, 1:] > data[:, :-1])
+    return bool(pieces > len(data))
+
+
 class _Collected:
     """Candidates so far, each once.
 
@@ -183,7 +189,9 @@ class _Collected:
             # find_objects has None for a number that no pixel carries; labels have no gaps, but watersheds may.
             if not place or not self._areas[0] <= sizes[number] <= self._areas[1]:
                 continue
-            data = ndimage.binary_fill_holes(labels[place] == number)
+            data = labels[place] == number
+            if _has_gaps(data) and _has_gaps(data.T):
+                data = ndimage.binary_fill_holes(data)
             area = int(np.count_nonzero(data))
             y, x = int(rows[place[0].start]), int(columns[place[0].start]) + place[1].start
             key = (x, y, *data.shape, int(np.log(area) / _SAME_AREA))
