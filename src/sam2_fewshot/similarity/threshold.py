@@ -58,11 +58,11 @@ def choose_threshold(
         float64 (n,), of what was found on the frame, overlaps removed.
     left_out
         float64 (k,), scores that the examples have when they are not learned from; empty where .5 is calibrated so
-        that 90 % of them reach it.
+        that at least 90 % of them reach it.
     """
     if mode == "auto":
         if not len(left_out):
-            return Threshold(0.5, "90 % of the examples reach 0.5 when they are not learned from")
+            return Threshold(0.5, "at least 90 % of the examples reach 0.5 when they are not learned from")
         value = float(np.percentile(left_out, _RECALL))
         return Threshold(value, f"90 % of the examples are this similar to the {len(left_out) - 1} others")
     if mode == "top" and len(scores):
