@@ -15,7 +15,8 @@ BYTES_PER_PIXEL = 130
 with the guided method and the embedded checkpoint (``benchmarks/large.py``): 54 on a frame of 4 Mpx, 95 in blocks of 13
 Mpx; learning took 140. Others have more candidates, so more is reckoned with."""
 RESERVE = 1_100_000_000
-"""Memory in bytes of the interpreter, torch and the embedded checkpoint, before the first frame; measured .85 GB."""
+"""Memory in bytes of the interpreter, torch and the embedded checkpoint, before the first frame; measured .85 GB. A
+second thread takes .12 GB more."""
 _EMBEDDED_WEIGHTS, _EMBEDDED_INPUT, _EMBEDDED_POINTS = 34_000_000, 512, 64
 """Bytes of the embedded checkpoint, the side of its input in pixels, and the prompts it decodes at a time on a CPU."""
 _META_INPUT = 1024

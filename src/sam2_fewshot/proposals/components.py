@@ -8,7 +8,7 @@ distance to their border (Beucher & Lantuéjoul 1979).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from scipy import ndimage
@@ -81,24 +81,34 @@ def component_candidates(
     if not maps:
         return [], np.zeros(0, np.int64)
     height, width = maps[0][0].shape
-    collected = _Collected(areas, (height, width))
     whole = np.arange(height), np.zeros(height, np.int64)
 
-    def cut(piece: tuple[NDArray[np.float32], float, bool]) -> tuple[NDArray[Any], list[_Labels]]:
+    def cut(piece: tuple[NDArray[np.float32], float, bool]) -> tuple[list[_Part], list[_Part]]:
+        # Only the parts are returned: the labels of several cuts at a time would take as much memory as the maps.
         plane, level, split = piece
         labels = ndimage.label(plane > level)[0]
-        return labels, list(_split(labels, areas, diameter)) if split else []
+        apart = [part for sheet in _split(labels, areas, diameter) for part in _parts(*sheet, areas)] if split else []
+        return _parts(labels, *whole, areas), apart
 
     cuts = [
         (plane, float(level), number % _SPLIT_EVERY == 0)
         for plane, levels in maps
         for number, level in enumerate(levels)
     ]
-    for labels, parts in mapped(cut, cuts):
-        collected.add(labels, *whole)
-        for part in parts:
-            collected.add(*part, times=_SPLIT_EVERY)
+    collected = _Collected((height, width))
+    for parts, apart in mapped(cut, cuts):
+        collected.add(parts)
+        collected.add(apart, times=_SPLIT_EVERY)
     return collected.found, np.array(collected.times, np.int64)
+
+
+class _Part(NamedTuple):
+    """A component, cropped: where in the frame its first column and row lie, and its area in pixels."""
+
+    data: NDArray[np.bool_]
+    x: int
+    y: int
+    area: int
 
 
 class _Sheet:
@@ -162,44 +172,51 @@ def _has_gaps(data: NDArray[np.bool_]) -> bool:
     return bool(pieces > len(data))
 
 
+def _parts(
+    labels: NDArray[Any], rows: NDArray[np.int64], columns: NDArray[np.int64], areas: tuple[float, float]
+) -> list[_Part]:
+    """Return the components of a plane or a sheet that are of a plausible size, holes filled.
+
+    `rows` and `columns` are as :func:`_split` gives them.
+    """
+    parts = []
+    sizes = np.bincount(labels.ravel())
+    for number, place in enumerate(ndimage.find_objects(labels), 1):
+        # find_objects has None for a number that no pixel carries; labels have no gaps, but watersheds may.
+        if not place or not areas[0] <= sizes[number] <= areas[1]:
+            continue
+        data = labels[place] == number
+        if _has_gaps(data) and _has_gaps(data.T):
+            data = ndimage.binary_fill_holes(data)
+        area = int(np.count_nonzero(data))
+        if area <= areas[1]:
+            y, x = int(rows[place[0].start]), int(columns[place[0].start]) + place[1].start
+            parts.append(_Part(data, x, y, area))
+    return parts
+
+
 class _Collected:
     """Candidates so far, each once.
 
     Parameters
     ----------
-    areas
-        Smallest and largest area in pixels.
     shape
         ``(height, width)`` of the frame.
     """
 
-    def __init__(self, areas: tuple[float, float], shape: tuple[int, int]) -> None:
+    def __init__(self, shape: tuple[int, int]) -> None:
         self.found: list[InstanceMask] = []
         self.times: list[int] = []
-        self._areas, self._shape = areas, shape
+        self._shape = shape
         self._seen: dict[tuple[int, ...], int] = {}
 
-    def add(self, labels: NDArray[Any], rows: NDArray[np.int64], columns: NDArray[np.int64], times: int = 1) -> None:
-        """Take the components of a plane or a sheet, each as often as said.
-
-        `rows` and `columns` are as :func:`_split` gives them.
-        """
-        sizes = np.bincount(labels.ravel())
-        for number, place in enumerate(ndimage.find_objects(labels), 1):
-            # find_objects has None for a number that no pixel carries; labels have no gaps, but watersheds may.
-            if not place or not self._areas[0] <= sizes[number] <= self._areas[1]:
-                continue
-            data = labels[place] == number
-            if _has_gaps(data) and _has_gaps(data.T):
-                data = ndimage.binary_fill_holes(data)
-            area = int(np.count_nonzero(data))
-            y, x = int(rows[place[0].start]), int(columns[place[0].start]) + place[1].start
-            key = (x, y, *data.shape, int(np.log(area) / _SAME_AREA))
-            if area > self._areas[1]:
-                continue
+    def add(self, parts: Sequence[_Part], times: int = 1) -> None:
+        """Take components, each as often as said."""
+        for part in parts:
+            key = (part.x, part.y, *part.data.shape, int(np.log(part.area) / _SAME_AREA))
             if key in self._seen:
                 self.times[self._seen[key]] += times
                 continue
             self._seen[key] = len(self.found)
-            self.found.append(InstanceMask(data, x, y, self._shape))
+            self.found.append(InstanceMask(part.data, part.x, part.y, self._shape))
             self.times.append(times)
