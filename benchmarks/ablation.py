@@ -54,7 +54,7 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
         _GUIDED + "model.opinions_of_all": unasked,
         _GUIDED + "learning.opinions_of_all": unasked,
     },
-    "cut where 90 % of the examples are kept": {_GUIDED + "judging._ROOM": 0.0},
+    "cut where 90 % of the examples are kept": {_GUIDED + "judging._ROOM": 0.0, _GUIDED + "judging._BELOW": 0.0},
     "cut low whatever else is found": {_GUIDED + "learning.choose_cut": lowest},
     "twice as many peaks": {_GUIDED + "model._FEWEST_PEAKS": 128, _GUIDED + "model._PEAKS_PER_TILE": 6},
     "twice as many second looks": {
