@@ -19,14 +19,18 @@ _AHEAD = 3
 """So many pieces a thread are begun before the first is taken, since some take much longer than others."""
 
 
+def cores() -> int:
+    """Return the number of processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def threads() -> int:
     """Return how many pieces are worked on at a time: one for each core this process may use, up to four.
 
     ``OMP_NUM_THREADS`` limits them as it limits PyTorch's threads.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     limit = os.environ.get("OMP_NUM_THREADS", "")
-    return max(1, min(cores, _MOST, int(limit) if limit.isdecimal() else _MOST))
+    return max(1, min(cores(), _MOST, int(limit) if limit.isdecimal() else _MOST))
 
 
 def mapped(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:

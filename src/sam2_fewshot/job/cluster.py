@@ -14,6 +14,7 @@ from sam2_fewshot.job.picture import pictures_of
 from sam2_fewshot.job.work import Outcome, of_search, sentence_of, told
 from sam2_fewshot.job.worker import Address, Recipe, Reply, same, search_block, search_frame
 from sam2_fewshot.readers import read_channels
+from sam2_fewshot.threads import cores
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -105,9 +106,8 @@ def _local(text: str, settings: Settings, model: str | os.PathLike[str] = "auto"
     total = settings.max_memory or allowed_memory() / 2e9
     if text == "local":
         cards = sum(name.startswith("cuda") for name in present_devices())
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         each = RESERVE + _FOR_BLOCKS + extra_bytes_of_file(resolve(model).path.stat().st_size)
-        count = cards or max(1, min(cores, int(total * 1e9) // each - 1))
+        count = cards or max(1, min(cores(), int(total * 1e9) // each - 1))
     elif text.isdecimal() and int(text):
         count = int(text)
     else:
