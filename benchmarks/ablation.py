@@ -29,18 +29,18 @@ from sam2_fewshot.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from sam2_fewshot.methods.guided.judging import CutRange
+    from sam2_fewshot.methods.guided.classifier import CutRange
 
 
 def unasked(
     model: object, pixels: object, embeddings: object, grid: object, masks: Sequence[Any], *_: object
 ) -> list[None]:
-    """Have no opinion of any mask, in the place of :func:`~sam2_fewshot.proposals.boxes.opinions_of_all`."""
+    """Refine no candidate by a box prompt."""
     return [None] * len(masks)
 
 
 def lowest(judge: object, cuts: CutRange, frames: object) -> float:
-    """Cut at the lower end, in the place of :func:`~sam2_fewshot.methods.guided.judging.choose_cut`."""
+    """Cut at the lower end, in the place of :func:`~sam2_fewshot.methods.guided.classifier.choose_cut`."""
     return cuts.low
 
 
@@ -49,7 +49,7 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "as it is": {},
     "no prompts at peaks": {_GUIDED + "model._FEWEST_PEAKS": 0, _GUIDED + "model._PEAKS_PER_TILE": 0},
     "peaks prompted also where objects are clear": {_GUIDED + "second_look._EXPLAINS": 99.0},
-    "no wider tiles": {"sam2_fewshot.proposals.boxes._COARSER": ()},
+    "no wider tiles": {"sam2_fewshot.methods.guided.box_refinement._COARSER": ()},
     "no questions to SAM 2": {
         _GUIDED + "model.opinions_of_all": unasked,
         _GUIDED + "learning.opinions_of_all": unasked,
@@ -67,13 +67,13 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
         _GUIDED + "second_look._PER_TILE": 4,
         _GUIDED + "second_look._PER_LIKELY": 1,
     },
-    "no splitting of touching objects": {"sam2_fewshot.proposals.components._SPLIT_EVERY": 10**6},
-    "half the levels": {"sam2_fewshot.proposals.components._LEVELS": 7},
-    "ridge 3 instead of 60": {"sam2_fewshot.similarity.logistic._RIDGE": 3.0},
+    "no splitting of touching objects": {"sam2_fewshot.methods.guided.proposals._SPLIT_EVERY": 10**6},
+    "half the levels": {"sam2_fewshot.methods.guided.proposals._LEVELS": 7},
+    "ridge 3 instead of 60": {"sam2_fewshot.methods.guided.classifier._RIDGE": 3.0},
     "parts and unions weigh half instead of .8": {_GUIDED + "judging._NEAR": 0.5},
     "examples brought to 1/10 of the input": {_GUIDED + "learning._DIAMETER": 1 / 10},
     "magnified 2.8 times at most": {_GUIDED + "learning._ZOOM": (0.25, 2.8)},
-    "background not cleaned": {"sam2_fewshot.proposals.dense_map._ROUNDS": 0},
+    "background not cleaned": {"sam2_fewshot.methods.guided.maps._ROUNDS": 0},
 }
 
 
@@ -104,7 +104,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     warnings.filterwarnings("ignore", category=FutureWarning)
-    from sam2_fewshot.model.opening import open_model
+    from sam2_fewshot.backbones.sam2 import open_model
 
     model = open_model(options.model, "auto", Settings())
     tasks = [fewer_frames(task, options.limit_frames) for task in read_tasks(options.data)]

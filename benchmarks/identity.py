@@ -118,8 +118,8 @@ def _nimbus() -> list[str]:
     from contextlib import redirect_stdout
     from io import StringIO
 
-    from contract_server.whole import arguments, dataset
     from contract_server.web import ContractServer
+    from contract_server.whole import arguments, dataset
 
     from sam2_fewshot.nimbus.entry import main
 
@@ -135,7 +135,9 @@ def _nimbus() -> list[str]:
         for key, each in server.store.annotations.items():
             if each["tags"] == ["nucleus"]:
                 (figures,) = values[key].values()
-                lines.append(json.dumps([each["location"], each["channel"], each["coordinates"], figures], sort_keys=True))
+                lines.append(
+                    json.dumps([each["location"], each["channel"], each["coordinates"], figures], sort_keys=True)
+                )
         return [hashlib.sha256(line.encode()).hexdigest() for line in sorted(lines)]
 
 

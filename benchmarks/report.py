@@ -19,14 +19,14 @@ from statistics import median
 
 import numpy as np
 
+from sam2_fewshot.annotations.record import ExampleMark, FrameRecord
+from sam2_fewshot.files.journal import JOURNAL_FOLDER, Journal
+from sam2_fewshot.files.outputs import write_run
+from sam2_fewshot.files.pictures import write_preview
 from sam2_fewshot.geometry.outlines import mask_to_polygon
 from sam2_fewshot.records import Detection, InstanceMask, Location
 from sam2_fewshot.report import write_report
 from sam2_fewshot.settings import Settings
-from sam2_fewshot.writers.journal import JOURNAL_FOLDER, Journal
-from sam2_fewshot.writers.preview import write_preview
-from sam2_fewshot.writers.record import ExampleMark, FrameRecord
-from sam2_fewshot.writers.run_file import write_run
 
 SHAPE = (1040, 1400)
 FLAGS = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"

@@ -20,9 +20,9 @@ import numpy as np
 from PIL import Image
 
 from sam2_fewshot import Exemplar, FewShotSegmenter, FewShotWarning, Frame, Settings
+from sam2_fewshot.backbones.sam2 import open_model
 from sam2_fewshot.geometry.outlines import crop_to_object
 from sam2_fewshot.geometry.overlap import mask_iou
-from sam2_fewshot.model.opening import open_model
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -38,14 +38,14 @@ from PIL import Image
 from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 
+from sam2_fewshot.backbones.sam2 import open_model
+from sam2_fewshot.backbones.sam2.checkpoints import Gates, find
+from sam2_fewshot.backbones.sam2.cpu import OneDnnLinear
+from sam2_fewshot.backbones.sam2.device import choose_device, choose_dtype, describe
+from sam2_fewshot.backbones.sam2.loading import random_network, sam2_distribution
+from sam2_fewshot.backbones.sam2.network import Sam2Model
 from sam2_fewshot.errors import CheckpointError
-from sam2_fewshot.model.building import random_network, sam2_distribution
-from sam2_fewshot.model.device import choose_device, choose_dtype, describe
-from sam2_fewshot.model.linear import OneDnnLinear
-from sam2_fewshot.model.network import Sam2Model
-from sam2_fewshot.model.opening import open_model
-from sam2_fewshot.model.registry import Gates, find
-from sam2_fewshot.proposals.grid import GridProposals, point_grid
+from sam2_fewshot.methods.grid import GridProposals, point_grid
 from sam2_fewshot.protocols import Quiet
 from sam2_fewshot.settings import Settings
 

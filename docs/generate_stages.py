@@ -9,11 +9,11 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from sam2_fewshot import Exemplar, FewShotSegmenter, Settings
+from sam2_fewshot.backbones.sam2 import open_model
 from sam2_fewshot.geometry.outlines import crop_to_object, mask_to_polygon
-from sam2_fewshot.methods.common import RunStats
+from sam2_fewshot.methods.base import RunStats
+from sam2_fewshot.methods.guided.box_refinement import apart
 from sam2_fewshot.methods.guided.model import GuidedModel
-from sam2_fewshot.methods.guided.second_look import apart
-from sam2_fewshot.model.opening import open_model
 from sam2_fewshot.protocols import Quiet
 from sam2_fewshot.sample import sample
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sam2_fewshot.model.network import Sam2Model
+    from sam2_fewshot.backbones.sam2.network import Sam2Model
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -28,7 +28,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def micro() -> Sam2Model:
     """The embedded checkpoint on the CPU."""
-    from sam2_fewshot.model.opening import open_model
+    from sam2_fewshot.backbones.sam2 import open_model
 
     return open_model("sam2.1_hiera_micro.pt", "cpu", Settings())
 

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from sam2_fewshot.composite import SAMPLES, ChannelStyle, contrast, merge, photo
 from sam2_fewshot.errors import InputError
+from sam2_fewshot.rendering import SAMPLES, ChannelStyle, contrast, merge, photo
 
 ABSOLUTE = ChannelStyle(mode="absolute", black=0, white=100)
 
@@ -116,7 +116,7 @@ def test_no_plane_is_a_mistake_of_the_caller():
 def test_planes_of_a_large_image_are_painted_in_blocks(monkeypatch):
     plane = np.random.default_rng(0).random((50, 40))
     whole = merge([plane], [ChannelStyle()])
-    monkeypatch.setattr("sam2_fewshot.composite._BLOCK", 100)
+    monkeypatch.setattr("sam2_fewshot.rendering._BLOCK", 100)
     np.testing.assert_array_equal(merge([plane], [ChannelStyle()]), whole)
 
 

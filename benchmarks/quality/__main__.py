@@ -105,9 +105,9 @@ def _main(options: argparse.Namespace, arguments: list[str]) -> int:
     # Only now, because torch takes seconds to import.
     import torch
 
-    from sam2_fewshot.model.building import sam2_distribution
-    from sam2_fewshot.model.device import describe
-    from sam2_fewshot.model.opening import open_model
+    from sam2_fewshot.backbones.sam2 import open_model
+    from sam2_fewshot.backbones.sam2.device import describe
+    from sam2_fewshot.backbones.sam2.loading import sam2_distribution
 
     told = Told()
     model = open_model(options.model, options.device, Settings(precision=options.precision))

@@ -19,14 +19,14 @@ from benchmarks.quality.oracle import click
 
 from sam2_fewshot import FewShotSegmenter, Settings
 from sam2_fewshot.errors import SettingsError
-from sam2_fewshot.frames import as_frame
+from sam2_fewshot.rendering import as_frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from benchmarks.quality.tasks import Episode, Query
 
-    from sam2_fewshot.model.network import Sam2Model
+    from sam2_fewshot.backbones.sam2.network import Sam2Model
     from sam2_fewshot.records import Detection, InstanceMask
 
 EVERYTHING: Mapping[str, Any] = {"similarity_threshold": 0.0}

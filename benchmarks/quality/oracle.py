@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sam2_fewshot.model.network import Sam2Model
+    from sam2_fewshot.backbones.sam2.network import Sam2Model
     from sam2_fewshot.records import Box
 
 # Diameter of the median object in the zoomed input, as a share of the input's side: 64 px of 512, in the middle of

@@ -1,9 +1,9 @@
 """Learn what the examples look like, then find more of them: the whole story on one page.
 
-Fit: each example → its mask (:mod:`sam2_fewshot.lessons`) → what a method learns from the masks and their frames.
+Fit: each example → its mask (:mod:`sam2_fewshot.examples.training_set`) → what a method learns from the masks.
 Segment: a frame → what the method finds on it, each with a score → those at or above the threshold, as outlines. The
 methods are in :mod:`sam2_fewshot.methods`. A frame too large for the memory is searched in blocks
-(:mod:`sam2_fewshot.blocks`), in the same way.
+(:mod:`sam2_fewshot.tiling.blocks`), in the same way.
 """
 
 from __future__ import annotations
@@ -11,20 +11,29 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from sam2_fewshot.blocks import BlockFinds, is_even, join
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.frames import as_frame, held_bytes
-from sam2_fewshot.geometry.tiles import TileGrid
-from sam2_fewshot.large import Staged, in_window, look_again, on_frame, plan_search, search_all, sorted_out, summed
-from sam2_fewshot.lessons import lessons_from
-from sam2_fewshot.methods.choosing import cut, floor_of, shape_arrays, within_prior
-from sam2_fewshot.methods.common import RunStats, outlined
+from sam2_fewshot.examples.training_set import lessons_from
+from sam2_fewshot.methods.base import RunStats, outlined
 from sam2_fewshot.methods.grid import GridMethod
 from sam2_fewshot.methods.guided import GuidedMethod
 from sam2_fewshot.methods.guided.model import GuidedModel
+from sam2_fewshot.methods.selection import cut, floor_of, shape_arrays, within_prior
+from sam2_fewshot.object_model import COMPARED, ObjectModel, frame_digest
 from sam2_fewshot.protocols import FrameReader, Quiet
+from sam2_fewshot.rendering import as_frame, held_bytes
 from sam2_fewshot.settings import Settings
-from sam2_fewshot.similarity.object_model import COMPARED, ObjectModel, frame_digest
+from sam2_fewshot.tiling.blocks import BlockFinds, is_even, join
+from sam2_fewshot.tiling.search import (
+    Staged,
+    in_window,
+    look_again,
+    on_frame,
+    plan_search,
+    search_all,
+    sorted_out,
+    summed,
+)
+from sam2_fewshot.tiling.tiles import TileGrid
 
 if TYPE_CHECKING:
     import os
@@ -33,12 +42,12 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from sam2_fewshot.blocks import Block
-    from sam2_fewshot.large import KeptBlocks, SearchPlan
-    from sam2_fewshot.methods.common import Found, Method
-    from sam2_fewshot.model.network import Sam2Model
+    from sam2_fewshot.backbones.sam2.network import Sam2Model
+    from sam2_fewshot.methods.base import Found, Method
     from sam2_fewshot.protocols import Progress
     from sam2_fewshot.records import Box, Detection, Exemplar, InstanceMask
+    from sam2_fewshot.tiling.blocks import Block
+    from sam2_fewshot.tiling.search import KeptBlocks, SearchPlan
 
 
 class FewShotSegmenter:
@@ -79,8 +88,8 @@ class FewShotSegmenter:
         progress: Progress | None = None,
     ) -> None:
         # torch takes seconds to import; whoever only imports this class does not pay for it.
-        from sam2_fewshot.model.network import Sam2Model
-        from sam2_fewshot.model.opening import open_model
+        from sam2_fewshot.backbones.sam2 import open_model
+        from sam2_fewshot.backbones.sam2.network import Sam2Model
 
         self.settings = settings or Settings()
         self.last_run = RunStats()
@@ -103,7 +112,7 @@ class FewShotSegmenter:
     @property
     def device_name(self) -> str:
         """The device in words."""
-        from sam2_fewshot.model.device import describe
+        from sam2_fewshot.backbones.sam2.device import describe
 
         return describe(self._model.device)
 
@@ -148,7 +157,7 @@ class FewShotSegmenter:
         """Learn what objects look like.
 
         An example that cannot be used is left out with a warning that says which one and why. A point is given the mask
-        that agrees best with the other examples; see :func:`~sam2_fewshot.similarity.agreement.agreeing`. Both of a
+        that agrees best with the other examples; see :func:`~sam2_fewshot.examples.points.agreeing`. Both of a
         wanted and a negative example on the same object are left out, and an object that is marked twice counts once.
 
         Parameters
@@ -249,7 +258,7 @@ class FewShotSegmenter:
         return frame.shape[0] * frame.shape[1] > self._most_pixels(held_bytes(frame))
 
     def plan(self, frame: FrameReader, shift: tuple[int, int] = (0, 0)) -> SearchPlan:
-        """Decide how to search a frame in blocks; see :func:`~sam2_fewshot.large.plan_search`."""
+        """Decide how to search a frame in blocks; see :func:`~sam2_fewshot.tiling.search.plan_search`."""
         most = self._most_pixels(held_bytes(frame))
         return plan_search(frame, self.object_model, most, self._step, self._progress, shift)
 
@@ -330,7 +339,7 @@ class FewShotSegmenter:
 
     def _most_pixels(self, held: int = 0, learning: bool = False) -> int:
         """Return how many pixels of a frame, of which some bytes are held anyway, fit into the memory at a time."""
-        from sam2_fewshot.model.memory import block_pixels, extra_bytes
+        from sam2_fewshot.backbones.sam2.memory import block_pixels, extra_bytes
 
         step = 1 if learning or self._objects is None else self._step
         beside, tile = extra_bytes(self._model) + held, self._model.embedding_bytes

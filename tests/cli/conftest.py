@@ -14,9 +14,10 @@ from typer.testing import CliRunner
 
 from sam2_fewshot.cli import app
 from sam2_fewshot.evaluation import label_image_to_instances
+from sam2_fewshot.files.request import Request
 from sam2_fewshot.geometry.outlines import mask_to_polygon
-from sam2_fewshot.job import Request, Silent
 from sam2_fewshot.records import Detection
+from sam2_fewshot.runner.progress import Silent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -15,11 +15,10 @@ from rich.console import Console
 from rich.progress import Progress
 
 from sam2_fewshot.cli import console
-from sam2_fewshot.cli.console import BarDisplay, PlainDisplay, duration, shown
-from sam2_fewshot.cli.guard import guarded
+from sam2_fewshot.cli.console import BarDisplay, PlainDisplay, duration, guarded, shown
 from sam2_fewshot.cli.segment import report
 from sam2_fewshot.errors import CheckpointError, FewShotWarning
-from sam2_fewshot.job import Failure, Summary
+from sam2_fewshot.runner.run import Failure, Summary
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,13 @@ import re
 import numpy as np
 from PIL import Image
 
+from sam2_fewshot.annotations.record import FrameRecord
 from sam2_fewshot.cli.demo import score
 from sam2_fewshot.evaluation import label_image_to_instances
 from sam2_fewshot.geometry.outlines import mask_to_polygon
-from sam2_fewshot.job import Summary
 from sam2_fewshot.records import Detection
+from sam2_fewshot.runner.run import Summary
 from sam2_fewshot.sample import N_EXAMPLES, sample, spread_over_sizes
-from sam2_fewshot.writers.record import FrameRecord
 
 
 def labels(path):

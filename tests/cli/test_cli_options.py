@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sam2_fewshot.cli.options import read_settings
-from sam2_fewshot.cli.patterns import expand
+from sam2_fewshot.cli.options import expand, read_settings
 from sam2_fewshot.errors import InputError, SettingsError
 from sam2_fewshot.settings import Settings, bounds
 

@@ -10,8 +10,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from sam2_fewshot.job import run
-from sam2_fewshot.job.convert import convert
+from sam2_fewshot.annotations.convert import convert
+from sam2_fewshot.runner.run import run
 
 
 def test_further_formats_are_written_and_go_again(request_for, engines):

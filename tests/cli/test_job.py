@@ -13,12 +13,13 @@ import pytest
 import tifffile
 from PIL import Image
 
+from sam2_fewshot.backbones.sam2.loading import sam2_distribution
 from sam2_fewshot.errors import FewShotWarning, InputError, SettingsError
-from sam2_fewshot.job import Silent, run
-from sam2_fewshot.model.building import sam2_distribution
-from sam2_fewshot.readers import FrameFile
+from sam2_fewshot.files.journal import Journal
+from sam2_fewshot.images.image_set import FrameFile
+from sam2_fewshot.runner.progress import Silent
+from sam2_fewshot.runner.run import run
 from sam2_fewshot.settings import Settings
-from sam2_fewshot.writers.journal import Journal
 
 if TYPE_CHECKING:
     from pathlib import Path

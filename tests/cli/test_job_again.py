@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sam2_fewshot.job import run
-from sam2_fewshot.job.fingerprint import common_part
 from sam2_fewshot.records import Exemplar
+from sam2_fewshot.runner.run import run
 from sam2_fewshot.settings import Settings
+from sam2_fewshot.storage.digests import common_part
 
 
 def test_second_run_does_nothing(request_for, engines, display):

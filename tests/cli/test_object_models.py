@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sam2_fewshot.job import Request, request_again, run
-from sam2_fewshot.job.cluster import connected
+from sam2_fewshot.files.request import Request, request_again
+from sam2_fewshot.runner.cluster import connected
+from sam2_fewshot.runner.run import run
 from sam2_fewshot.settings import Settings
 
 if TYPE_CHECKING:

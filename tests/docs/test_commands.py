@@ -17,8 +17,8 @@ import tifffile
 import typer.main
 from PIL import Image
 
+from sam2_fewshot.annotations.convert import convert
 from sam2_fewshot.cli import app
-from sam2_fewshot.job.convert import convert
 from sam2_fewshot.sample import sample
 
 ROOT = Path(__file__).parents[2]

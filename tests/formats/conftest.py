@@ -9,18 +9,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sam2_fewshot.annotations.examples import read_examples
+from sam2_fewshot.annotations.record import FrameRecord
 from sam2_fewshot.geometry.outlines import mask_to_polygon
-from sam2_fewshot.readers import open_images, read_examples
+from sam2_fewshot.images.image_set import open_images
 from sam2_fewshot.records import Detection, InstanceMask, Location, PixelSize
 from sam2_fewshot.settings import Settings
-from sam2_fewshot.writers.record import FrameRecord
 from told import Told
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from sam2_fewshot.readers import ImageSet, PlacedExemplar
+    from sam2_fewshot.annotations.placing import PlacedExemplar
+    from sam2_fewshot.images.image_set import ImageSet
 
 
 @pytest.fixture

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from pycocotools import mask as reference
 
+from sam2_fewshot.annotations.examples import read_examples
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.readers import open_images, read_examples
+from sam2_fewshot.images.image_set import open_images
 from sam2_fewshot.records import Location
 from sam2_fewshot.settings import Settings
 

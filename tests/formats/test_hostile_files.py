@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from roifile import ImagejRoi
 
+from sam2_fewshot.annotations.convert import nominal_images
+from sam2_fewshot.annotations.examples import read_examples
 from sam2_fewshot.errors import FewShotError
-from sam2_fewshot.readers import open_images, read_examples
-from sam2_fewshot.readers.nominal import nominal_images
+from sam2_fewshot.files.outputs import assemble
+from sam2_fewshot.images.image_set import open_images
 from sam2_fewshot.settings import Settings
-from sam2_fewshot.writers.outputs import assemble
 
 FEW = settings(
     max_examples=40,

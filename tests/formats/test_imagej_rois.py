@@ -9,8 +9,10 @@ import pytest
 import tifffile
 from roifile import ROI_OPTIONS, ROI_SUBTYPE, ROI_TYPE, ImagejRoi
 
+from sam2_fewshot.annotations import imagej as imagej_roi
+from sam2_fewshot.annotations.examples import read_examples
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.readers import imagej_roi, open_images, read_examples
+from sam2_fewshot.images.image_set import open_images
 from sam2_fewshot.records import Location
 from sam2_fewshot.settings import Settings
 

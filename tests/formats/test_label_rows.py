@@ -7,10 +7,13 @@ import pytest
 import tifffile
 from PIL import Image
 
+from sam2_fewshot.annotations import label_bands as label_rows
+from sam2_fewshot.annotations import label_images as label_image
+from sam2_fewshot.annotations.examples import read_examples
+from sam2_fewshot.annotations.label_bands import band_rows
 from sam2_fewshot.geometry.outlines import polygon_to_mask
+from sam2_fewshot.images.image_set import open_images
 from sam2_fewshot.protocols import Quiet
-from sam2_fewshot.readers import label_image, label_rows, open_images, read_examples
-from sam2_fewshot.readers.label_rows import band_rows
 from sam2_fewshot.settings import Settings
 
 SHAPE = (90, 70)

@@ -10,10 +10,11 @@ import pytest
 from microscope_files import write_czi, write_lif, write_nd2
 
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.readers import czi, open_images
-from sam2_fewshot.readers import images as images_module
-from sam2_fewshot.readers.shown import frame_limits
-from sam2_fewshot.readers.source import RegionSource, open_source
+from sam2_fewshot.images import czi
+from sam2_fewshot.images import image_set as images_module
+from sam2_fewshot.images.display import frame_limits
+from sam2_fewshot.images.image_set import open_images
+from sam2_fewshot.images.source import RegionSource, open_source
 from sam2_fewshot.settings import Settings
 
 RNG = np.random.default_rng(8)
@@ -178,7 +179,7 @@ def test_a_czi_of_one_large_compressed_tile_is_read_whole(tmp_path, monkeypatch)
 
 def test_a_lif_that_does_not_tell_where_its_pixels_lie_is_read_whole(tmp_path, monkeypatch):
     path = write_lif(tmp_path / "a.lif", DEEP)
-    monkeypatch.setattr("sam2_fewshot.readers.lif.layout_of", lambda path, image: None)
+    monkeypatch.setattr("sam2_fewshot.images.lif.layout_of", lambda path, image: None)
     source = open_source(path)
     assert not source.header.by_region
     x0, y0, x1, y1 = BOX

@@ -7,8 +7,8 @@ import pytest
 import tifffile
 import zarr
 
-from sam2_fewshot.readers import open_images
-from sam2_fewshot.readers.pixel_size import pixel_size, tiff_pixel_size, zarr_pixel_size
+from sam2_fewshot.images.image_set import open_images
+from sam2_fewshot.images.pixel_size import pixel_size, tiff_pixel_size, zarr_pixel_size
 from sam2_fewshot.records import PixelSize
 from sam2_fewshot.settings import Settings
 

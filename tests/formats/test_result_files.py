@@ -17,13 +17,13 @@ from pycocotools import mask as reference
 from pycocotools.coco import COCO
 from roifile import ROI_TYPE, ImagejRoi
 
+from sam2_fewshot.annotations.imagej import roi_file
+from sam2_fewshot.annotations.ome_zarr import zarr_file
+from sam2_fewshot.annotations.record import FrameRecord, MarkedPoint
+from sam2_fewshot.annotations.registry import FORMATS, check_formats
 from sam2_fewshot.errors import InputError, SettingsError
+from sam2_fewshot.files.outputs import assemble
 from sam2_fewshot.records import Location
-from sam2_fewshot.writers.formats import FORMATS, check_formats
-from sam2_fewshot.writers.ome_zarr import zarr_file
-from sam2_fewshot.writers.outputs import assemble
-from sam2_fewshot.writers.record import FrameRecord, MarkedPoint
-from sam2_fewshot.writers.rois import roi_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -203,7 +203,7 @@ def test_unknown_formats_and_missing_extras(monkeypatch):
     check_formats(["coco", "roi"])
     with pytest.raises(SettingsError, match="no result format 'tiff'; --write takes coco, parquet, roi, zarr"):
         check_formats(["tiff"])
-    monkeypatch.setattr("sam2_fewshot.writers.formats.find_spec", lambda name: None)
+    monkeypatch.setattr("sam2_fewshot.annotations.registry.find_spec", lambda name: None)
     check_formats(["coco", "roi"])
     with pytest.raises(InputError, match=r'parquet needs the package pyarrow.*"sam2-fewshot\[parquet\]"'):
         check_formats(["parquet"])

@@ -11,14 +11,15 @@ import tifffile
 from PIL import Image
 from typer.testing import CliRunner
 
+from sam2_fewshot.annotations.convert import convert
+from sam2_fewshot.annotations.examples import read_examples
 from sam2_fewshot.cli import app
 from sam2_fewshot.errors import InputError, SettingsError
+from sam2_fewshot.files.outputs import assemble
 from sam2_fewshot.geometry.outlines import polygon_to_mask
-from sam2_fewshot.job.convert import convert
-from sam2_fewshot.readers import open_images, read_examples
+from sam2_fewshot.images.image_set import open_images
 from sam2_fewshot.records import Location
 from sam2_fewshot.settings import Settings
-from sam2_fewshot.writers.outputs import assemble
 
 FILES = {
     "geojson": "cells.geojson",

@@ -8,8 +8,10 @@ import pytest
 import tifffile
 import zarr
 
+from sam2_fewshot.annotations import ome_zarr as zarr_labels
+from sam2_fewshot.annotations.examples import read_examples
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.readers import open_images, read_examples, zarr_labels
+from sam2_fewshot.images.image_set import open_images
 from sam2_fewshot.records import Location, PixelSize
 from sam2_fewshot.settings import Settings
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sam2_fewshot.geometry.tiles import PARTS, TileGrid, tile_side
+from sam2_fewshot.tiling.tiles import PARTS, TileGrid, tile_side
 
 
 @given(st.integers(1, 900), st.integers(1, 900), st.integers(2, 30))

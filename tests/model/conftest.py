@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sam2_fewshot.model.fetch import fetch
-from sam2_fewshot.model.locate import EMBEDDED_FOLDER, Folder
-from sam2_fewshot.model.registry import Checkpoint
+from sam2_fewshot.backbones.sam2.checkpoints import Checkpoint
+from sam2_fewshot.backbones.sam2.fetch import fetch
+from sam2_fewshot.backbones.sam2.locate import EMBEDDED_FOLDER, Folder
 from sam2_fewshot.protocols import Quiet
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import pytest
 _PROGRAM = """
 import resource, sys
 import numpy as np
-from sam2_fewshot.model.allocator import reuse_memory
+from sam2_fewshot.backbones.sam2.cpu import reuse_memory
 
 def pages():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -40,14 +40,14 @@ def test_memory_is_used_again_where_dask_turned_that_off() -> None:
 
 
 def test_other_systems_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    from sam2_fewshot.model.allocator import reuse_memory
+    from sam2_fewshot.backbones.sam2.cpu import reuse_memory
 
     monkeypatch.setattr(sys, "platform", "darwin")
     assert not reuse_memory()
 
 
 def test_a_library_without_the_setting_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    from sam2_fewshot.model import allocator
+    from sam2_fewshot.backbones.sam2 import cpu as allocator
 
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(allocator.ctypes, "CDLL", lambda name: object())

@@ -10,17 +10,16 @@ import pytest
 import torch
 from torch import nn
 
+from sam2_fewshot.backbones.sam2 import open_model
+from sam2_fewshot.backbones.sam2.encoder import CompiledEncoder, ImageEncoder, inductor
+from sam2_fewshot.backbones.sam2.network import Sam2Model
 from sam2_fewshot.errors import FewShotWarning
-from sam2_fewshot.model.compiling import CompiledEncoder, inductor
-from sam2_fewshot.model.encoder import ImageEncoder
-from sam2_fewshot.model.network import Sam2Model
-from sam2_fewshot.model.opening import open_model
 from sam2_fewshot.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sam2_fewshot.model.compiling import Encoder, Levels
+    from sam2_fewshot.backbones.sam2.encoder import Encoder, Levels
 
 
 class Tiny(nn.Module):

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sam2_fewshot.errors import FewShotWarning, InputError, SettingsError
-from sam2_fewshot.model.device import (
+from sam2_fewshot.backbones.sam2.device import (
     choose_device,
     choose_dtype,
     describe,
@@ -16,6 +15,7 @@ from sam2_fewshot.model.device import (
     present_devices,
     run_in_batches,
 )
+from sam2_fewshot.errors import FewShotWarning, InputError, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

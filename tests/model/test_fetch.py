@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from sam2_fewshot.backbones.sam2 import fetch as fetching
+from sam2_fewshot.backbones.sam2 import locate
+from sam2_fewshot.backbones.sam2.checkpoints import MICRO, Checkpoint
+from sam2_fewshot.backbones.sam2.fetch import fetch
 from sam2_fewshot.errors import CheckpointError
-from sam2_fewshot.model import fetch as fetching
-from sam2_fewshot.model import locate
-from sam2_fewshot.model.fetch import fetch
-from sam2_fewshot.model.registry import MICRO, Checkpoint
 
 if TYPE_CHECKING:
     from http.server import BaseHTTPRequestHandler

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from sam2_fewshot.backbones.sam2.fetch import fetch
 from sam2_fewshot.errors import CheckpointError
-from sam2_fewshot.model.fetch import fetch
 
 if TYPE_CHECKING:
     from http.server import BaseHTTPRequestHandler
     from pathlib import Path
 
-    from sam2_fewshot.model.registry import Checkpoint
+    from sam2_fewshot.backbones.sam2.checkpoints import Checkpoint
 
 NAME = "model.pt"
 BLOCK = 65536  # what is written at a time
@@ -91,8 +91,8 @@ def test_an_interrupt_keeps_the_part_and_frees_the_lock(get, mirror, listener, t
 CHILD = """
 import sys
 from pathlib import Path
-from sam2_fewshot.model.fetch import fetch
-from sam2_fewshot.model.registry import Checkpoint
+from sam2_fewshot.backbones.sam2.fetch import fetch
+from sam2_fewshot.backbones.sam2.checkpoints import Checkpoint
 name, sha256, url, folder = sys.argv[1:]
 print(fetch(Checkpoint(name, None, sha256=sha256, url=url), Path(folder)).read_bytes()[:4])
 """

@@ -10,11 +10,17 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
+from sam2_fewshot.backbones.sam2.checkpoints import MICRO, TINY, Checkpoint
+from sam2_fewshot.backbones.sam2.loading import (
+    build,
+    fitting_config,
+    load_network,
+    random_network,
+    read_weights,
+    sam2_distribution,
+)
+from sam2_fewshot.backbones.sam2.locate import EMBEDDED_FOLDER, Found, resolve
 from sam2_fewshot.errors import CheckpointError
-from sam2_fewshot.model.building import build, fitting_config, random_network, sam2_distribution
-from sam2_fewshot.model.loading import load_network, read_weights
-from sam2_fewshot.model.locate import EMBEDDED_FOLDER, Found, resolve
-from sam2_fewshot.model.registry import MICRO, TINY, Checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

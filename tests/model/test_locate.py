@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from sam2_fewshot.backbones.sam2 import locate
+from sam2_fewshot.backbones.sam2.checkpoints import LARGE, MICRO, SAM2_GATES, TINY, Checkpoint
+from sam2_fewshot.backbones.sam2.locate import EMBEDDED_FOLDER, Folder, Found, available, resolve, search_folders
 from sam2_fewshot.errors import CheckpointError
-from sam2_fewshot.model import locate
-from sam2_fewshot.model.locate import EMBEDDED_FOLDER, Folder, Found, available, resolve, search_folders
-from sam2_fewshot.model.registry import LARGE, MICRO, SAM2_GATES, TINY, Checkpoint
 
 
 def test_the_folders_are_searched_in_the_documented_order(tmp_path: Path) -> None:
@@ -143,7 +143,9 @@ def test_a_folder_that_may_not_be_looked_at_holds_nothing(tmp_path: Path) -> Non
 
 
 def test_looking_for_checkpoints_needs_no_torch() -> None:
-    code = "import sys; from sam2_fewshot.model import locate, fetch, loading, device; locate.resolve('micro'); "
+    code = (
+        "import sys; from sam2_fewshot.backbones.sam2 import locate, fetch, loading, device; locate.resolve('micro'); "
+    )
     code += "assert not {'torch', 'sam2', 'requests', 'hydra'} & set(sys.modules), 'heavy'"
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run([sys.executable, "-c", code], check=True, env=environ)

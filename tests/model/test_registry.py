@@ -4,7 +4,16 @@ import re
 
 import pytest
 
-from sam2_fewshot.model.registry import BASE_PLUS, CHECKPOINTS, MICRO, NAMES, SAM2_GATES, TINY, Checkpoint, find
+from sam2_fewshot.backbones.sam2.checkpoints import (
+    BASE_PLUS,
+    CHECKPOINTS,
+    MICRO,
+    NAMES,
+    SAM2_GATES,
+    TINY,
+    Checkpoint,
+    find,
+)
 
 
 def test_the_seeds_default_comes_first_and_the_embedded_one_last() -> None:

@@ -9,7 +9,8 @@ import numpy as np
 from contract_server.bench import DISCS, Bright, discs, ring
 from contract_server.web import Fault
 
-from sam2_fewshot.nimbus import cache, shelf
+from sam2_fewshot.nimbus import shelf
+from sam2_fewshot.nimbus import shelf as cache
 from sam2_fewshot.records import Exemplar, Frame
 from sam2_fewshot.settings import Settings
 

@@ -13,12 +13,12 @@ import pytest
 from contract_server.bench import QUICK, discs, white_layer
 from contract_server.store import Image
 
-from sam2_fewshot.composite import ChannelStyle, merge
 from sam2_fewshot.errors import InputError, ServerError
 from sam2_fewshot.nimbus.dataset import NimbusDataset
 from sam2_fewshot.nimbus.server import Server
 from sam2_fewshot.protocols import FrameReader
 from sam2_fewshot.records import Location
+from sam2_fewshot.rendering import ChannelStyle, merge
 from sam2_fewshot.settings import Settings
 
 if TYPE_CHECKING:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sam2_fewshot import Exemplar, FewShotSegmenter, Settings
-from sam2_fewshot.frames import as_frame
 from sam2_fewshot.nimbus import engine
+from sam2_fewshot.rendering import as_frame
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from sam2_fewshot.model.network import Sam2Model
+    from sam2_fewshot.backbones.sam2.network import Sam2Model
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ def test_twelve_tagged_among_two_thousand_are_all_that_is_transferred(empty: Ben
 
 
 def test_more_examples_than_a_page_holds(empty: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sam2_fewshot.nimbus import annotations
+    from sam2_fewshot.nimbus import existing as annotations
 
     monkeypatch.setattr(annotations, "PAGE", 7)
     for _ in range(14):

@@ -16,8 +16,7 @@ from contract_server.bench import Bright, discs
 from contract_server.store import Image
 
 from sam2_fewshot.errors import FewShotWarning
-from sam2_fewshot.nimbus.messages import Messages
-from sam2_fewshot.nimbus.stopping import Stopped, stopping
+from sam2_fewshot.nimbus.messages import Messages, Stopped, stopping
 
 if TYPE_CHECKING:
     from contract_server.bench import Bench

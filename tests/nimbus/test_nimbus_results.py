@@ -9,8 +9,8 @@ from contract_server.bench import DISCS, Bright, ring
 from contract_server.web import Fault
 from shapely import Polygon
 
-from sam2_fewshot.nimbus.annotations import geometry, location_of, points_of
-from sam2_fewshot.nimbus.properties import NAME
+from sam2_fewshot.nimbus.existing import geometry, location_of, points_of
+from sam2_fewshot.nimbus.figures import NAME
 from sam2_fewshot.records import Detection, Location
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from contract_server.store import Image, Problem
 from contract_server.web import Fault
 
 from sam2_fewshot.errors import ServerError
-from sam2_fewshot.nimbus import connections
+from sam2_fewshot.nimbus import figures as connections
 from sam2_fewshot.nimbus.server import Refused, Server, Unanswered
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ import pytest
 import yaml
 from dockerfile_parse import DockerfileParser
 
-from sam2_fewshot.model.locate import CONTAINER_FOLDER
-from sam2_fewshot.model.registry import find
+from sam2_fewshot.backbones.sam2.checkpoints import find
+from sam2_fewshot.backbones.sam2.locate import CONTAINER_FOLDER
 
 ROOT = Path(__file__).parents[2]
 IMAGES = ["Dockerfile", "Dockerfile_M1"]

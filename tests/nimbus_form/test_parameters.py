@@ -323,7 +323,7 @@ def test_connecting(job, value, expected):
 def test_switches_and_texts():
     from pydantic import BaseModel, Field
 
-    from sam2_fewshot.nimbus.values import setting_value
+    from sam2_fewshot.nimbus.parameters import setting_value
 
     class Later(BaseModel):
         show: bool = Field(True, title="Show")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sam2_fewshot.readers import ImageSet, open_images
+from sam2_fewshot.images.image_set import ImageSet, open_images
 from sam2_fewshot.settings import Settings
 from told import Told
 

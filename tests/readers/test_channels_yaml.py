@@ -1,8 +1,14 @@
 import pytest
 
 from sam2_fewshot.errors import SettingsError
-from sam2_fewshot.readers import ChannelSetting, read_channels
-from sam2_fewshot.readers.channels import DISTINCT, channel_styles, default_colors, parse_color
+from sam2_fewshot.images.channels import (
+    DISTINCT,
+    ChannelSetting,
+    channel_styles,
+    default_colors,
+    parse_color,
+    read_channels,
+)
 
 
 @pytest.fixture

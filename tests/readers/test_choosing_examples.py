@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from test_outline_examples import FINE, SQUARE, annotation, collection, export, feature
 
+from sam2_fewshot.annotations.examples import read_examples
 from sam2_fewshot.errors import InputError, SettingsError
-from sam2_fewshot.readers import read_examples
 
 
 @pytest.fixture

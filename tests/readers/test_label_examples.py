@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import tifffile
 
+from sam2_fewshot.annotations.examples import read_examples
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.geometry.outlines import polygon_to_mask
-from sam2_fewshot.readers import read_examples
 from sam2_fewshot.records import Location
 
 
@@ -78,7 +78,7 @@ def test_an_object_that_reaches_everywhere_without_background(write, image, told
 
 
 def test_many_large_masks_are_cut_to_outlines(write, image, labels, told, monkeypatch):
-    monkeypatch.setattr("sam2_fewshot.readers.regions.MAX_MASK_BYTES", 10)
+    monkeypatch.setattr("sam2_fewshot.annotations.placing.MAX_MASK_BYTES", 10)
     placed = read_examples(write("x.png", labels), image, progress=told)
     assert all(example.exemplar.mask is None for example in placed)
     assert "object 2 was cut to the largest part" in told.only

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from sam2_fewshot.readers.naming import example_stems, natural_key, stem_of, unique_stems
+from sam2_fewshot.images.addresses import example_stems, natural_key, stem_of, unique_stems
 
 
 def test_natural_order():

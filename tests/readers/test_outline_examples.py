@@ -9,9 +9,9 @@ import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sam2_fewshot.annotations.examples import read_examples
+from sam2_fewshot.annotations.values import MAX_JSON_BYTES
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.readers import read_examples
-from sam2_fewshot.readers.json_file import MAX_JSON_BYTES
 from sam2_fewshot.records import Location
 
 SQUARE = [[2, 3], [8, 3], [8, 9], [2, 9], [2, 3]]

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sam2_fewshot.errors import SettingsError
-from sam2_fewshot.readers import parse_range
+from sam2_fewshot.images.addresses import parse_range
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from shapely import Point
 
+from sam2_fewshot.annotations.record import ExampleMark, FrameRecord
+from sam2_fewshot.files.journal import JOURNAL_FOLDER, Journal
+from sam2_fewshot.files.outputs import assemble
+from sam2_fewshot.files.pictures import write_preview
 from sam2_fewshot.geometry.outlines import mask_to_polygon
 from sam2_fewshot.records import Detection, InstanceMask, Location
 from sam2_fewshot.settings import Settings
-from sam2_fewshot.writers.journal import JOURNAL_FOLDER, Journal
-from sam2_fewshot.writers.outputs import assemble
-from sam2_fewshot.writers.preview import write_preview
-from sam2_fewshot.writers.record import ExampleMark, FrameRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

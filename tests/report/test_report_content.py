@@ -16,7 +16,7 @@ from shapely import Point, Polygon
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.report import REPORT, write_report
 from sam2_fewshot.report.advice import FrameFigures, overview
-from sam2_fewshot.report.outlines import UNITS, encode_outlines
+from sam2_fewshot.report.content import UNITS, encode_outlines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -133,8 +133,8 @@ def test_frames_not_done_are_told(make_out: Callable[..., Path]) -> None:
 def test_stacks_name_their_planes(make_out: Callable[..., Path]) -> None:
     from dataclasses import replace
 
+    from sam2_fewshot.files.finished import read_finished
     from sam2_fewshot.report.content import _frame
-    from sam2_fewshot.writers.finished import read_finished
 
     record = next(read_finished(make_out()).records())
     assert _frame(replace(record, size_z=3, size_t=2), 1.0)["name"] == "a.tif Z 1 Time 1"

@@ -10,7 +10,7 @@ from scale_scenes import BrightSegmenter, Heard
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sam2_fewshot.model.network import Sam2Model
+    from sam2_fewshot.backbones.sam2.network import Sam2Model
 
 
 @pytest.fixture

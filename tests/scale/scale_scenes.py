@@ -8,17 +8,17 @@ import numpy as np
 from scipy import ndimage
 
 from sam2_fewshot import FewShotSegmenter, Frame, Settings
+from sam2_fewshot.backbones.sam2.memory import BYTES_PER_PIXEL, RESERVE
 from sam2_fewshot.geometry.outlines import crop_to_object
-from sam2_fewshot.methods.common import Found, RunStats, is_known
-from sam2_fewshot.model.memory import BYTES_PER_PIXEL, RESERVE
+from sam2_fewshot.methods.base import Found, RunStats, is_known
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from sam2_fewshot.methods.common import Shown
-    from sam2_fewshot.model.network import Sam2Model
+    from sam2_fewshot.backbones.sam2.network import Sam2Model
+    from sam2_fewshot.methods.base import Shown
     from sam2_fewshot.records import Box, Detection, InstanceMask
 
 

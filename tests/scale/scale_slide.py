@@ -12,17 +12,18 @@ from PIL import Image
 from scale_job import Lines
 from scale_scenes import BrightSegmenter, memory_for, scene
 
-from sam2_fewshot.job import Request, Summary, run
+from sam2_fewshot.files.request import Request
+from sam2_fewshot.runner.run import Summary, run
 from sam2_fewshot.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sam2_fewshot.blocks import Block, BlockFinds
-    from sam2_fewshot.large import SearchPlan
-    from sam2_fewshot.model.network import Sam2Model
+    from sam2_fewshot.backbones.sam2.network import Sam2Model
     from sam2_fewshot.protocols import FrameReader
     from sam2_fewshot.records import Detection
+    from sam2_fewshot.tiling.blocks import Block, BlockFinds
+    from sam2_fewshot.tiling.search import SearchPlan
 
 SETTINGS = Settings(method="grid", similarity_threshold=0.61, max_memory=memory_for(150**2), cache_size=0)
 
@@ -103,7 +104,7 @@ class Slide:
 
 
 if __name__ == "__main__":
-    from sam2_fewshot.model.opening import open_model
+    from sam2_fewshot.backbones.sam2 import open_model
 
     model = open_model("sam2.1_hiera_micro.pt", "cpu", Settings())
     Slide(Path(sys.argv[1]), model).work(sys.argv[2], pause=float(sys.argv[3]))

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sam2_fewshot.blocks import (
+from sam2_fewshot.geometry.outlines import mask_to_polygon
+from sam2_fewshot.records import Detection, InstanceMask
+from sam2_fewshot.tiling.blocks import (
     Block,
     BlockFinds,
     block_plan,
@@ -22,9 +24,7 @@ from sam2_fewshot.blocks import (
     least_pixels,
     window_around,
 )
-from sam2_fewshot.geometry.outlines import mask_to_polygon
-from sam2_fewshot.large import SearchPlan, look_again
-from sam2_fewshot.records import Detection, InstanceMask
+from sam2_fewshot.tiling.search import SearchPlan, look_again
 
 if TYPE_CHECKING:
     from sam2_fewshot.records import Box

@@ -17,16 +17,17 @@ from scale_job import Lines
 from scale_scenes import BrightSegmenter, as_set, memory_for, scene
 
 from sam2_fewshot.errors import InputError, SettingsError
-from sam2_fewshot.job import Request, run
-from sam2_fewshot.job import worker as worker_module
-from sam2_fewshot.job.cluster import _local, _words, connected
+from sam2_fewshot.files.request import Request
+from sam2_fewshot.runner import worker as worker_module
+from sam2_fewshot.runner.cluster import _local, _words, connected
+from sam2_fewshot.runner.run import run
 from sam2_fewshot.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from sam2_fewshot.model.network import Sam2Model
+    from sam2_fewshot.backbones.sam2.network import Sam2Model
 
 pytestmark = pytest.mark.filterwarnings("default")  # of Dask and its event loop, which are not ours to mend
 THRESHOLD = 0.61
@@ -270,7 +271,7 @@ def test_the_real_worker_loads_a_model_once_and_checks_its_weights(
 
 
 def test_each_worker_takes_a_card_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    from sam2_fewshot.model import device
+    from sam2_fewshot.backbones.sam2 import device
 
     monkeypatch.setattr(device, "present_devices", lambda: ["cuda:0", "cuda:1", "cpu"])
 

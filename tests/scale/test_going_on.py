@@ -21,7 +21,8 @@ from PIL import Image
 from scale_job import World
 
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.job import Request, run
+from sam2_fewshot.files.request import Request
+from sam2_fewshot.runner.run import run
 from sam2_fewshot.settings import Settings
 
 if TYPE_CHECKING:
@@ -152,8 +153,8 @@ def test_a_clock_that_went_back_changes_nothing(images: list[Path], examples: Pa
 
 
 def test_a_second_run_is_refused_before_anything_heavy(images: list[Path], examples: Path, tmp_path: Path) -> None:
-    from sam2_fewshot.job.lock import only_run
     from sam2_fewshot.protocols import Quiet
+    from sam2_fewshot.storage.files import only_run
 
     world, folder = World(), tmp_path / "out" / ".frames"
     folder.mkdir(parents=True)

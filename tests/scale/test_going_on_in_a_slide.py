@@ -19,13 +19,13 @@ from scale_scenes import memory_for
 from scale_slide import SETTINGS, Slide
 
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.job import worker as worker_module
+from sam2_fewshot.runner import worker as worker_module
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from sam2_fewshot.model.network import Sam2Model
+    from sam2_fewshot.backbones.sam2.network import Sam2Model
 
 KEPT = "slide.png: 4 of {} blocks are finished already and kept."
 

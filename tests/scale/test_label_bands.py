@@ -11,14 +11,14 @@ import pytest
 import tifffile
 import zarr
 
+from sam2_fewshot.annotations import label_bands, ome_zarr
+from sam2_fewshot.annotations import label_images as labels_module
+from sam2_fewshot.annotations.label_bands import Bands
+from sam2_fewshot.annotations.label_images import label_files, paint
+from sam2_fewshot.annotations.ome_zarr import zarr_file
+from sam2_fewshot.annotations.record import FrameRecord
 from sam2_fewshot.geometry.outlines import mask_to_polygon
 from sam2_fewshot.records import Detection, InstanceMask, Location
-from sam2_fewshot.writers import label_bands, ome_zarr
-from sam2_fewshot.writers import labels as labels_module
-from sam2_fewshot.writers.label_bands import Bands
-from sam2_fewshot.writers.labels import label_files, paint
-from sam2_fewshot.writers.ome_zarr import zarr_file
-from sam2_fewshot.writers.record import FrameRecord
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,15 +11,14 @@ from shapely import box
 
 from sam2_fewshot import Exemplar, FewShotSegmenter, Frame, InputError, Settings
 from sam2_fewshot.geometry.overlap import mask_iou
-from sam2_fewshot.parts import reader_digest
-from sam2_fewshot.similarity.object_model import frame_digest
+from sam2_fewshot.object_model import frame_digest, reader_digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from scale_scenes import BrightSegmenter, Heard
 
-    from sam2_fewshot.model.network import Sam2Model
+    from sam2_fewshot.backbones.sam2.network import Sam2Model
 
 EXAMPLE = scene(64, 3, seed=5)
 SMALL = 120**2

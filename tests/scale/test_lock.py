@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.job.inputs import changes, forget, remember
-from sam2_fewshot.job.lock import only_run, refuse_second_run
+from sam2_fewshot.files.finished import changes, forget, remember
 from sam2_fewshot.settings import Settings
+from sam2_fewshot.storage.files import only_run, refuse_second_run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 HOLD = """
 import sys
 from pathlib import Path
-from sam2_fewshot.job.lock import only_run
+from sam2_fewshot.storage.files import only_run
 from sam2_fewshot.protocols import Quiet
 with only_run(Path(sys.argv[1]), Quiet()):
     print("held", flush=True)

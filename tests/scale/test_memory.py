@@ -11,9 +11,10 @@ import torch
 from PIL import Image
 
 from sam2_fewshot import FewShotSegmenter, Frame, Settings
-from sam2_fewshot.frames import held_bytes
-from sam2_fewshot.model.building import random_network
-from sam2_fewshot.model.memory import (
+from sam2_fewshot.backbones.sam2 import open_model
+from sam2_fewshot.backbones.sam2.checkpoints import Gates
+from sam2_fewshot.backbones.sam2.loading import random_network
+from sam2_fewshot.backbones.sam2.memory import (
     BYTES_PER_PIXEL,
     RESERVE,
     allowed_memory,
@@ -22,10 +23,9 @@ from sam2_fewshot.model.memory import (
     tile_bytes,
     tiles_at_a_time,
 )
-from sam2_fewshot.model.network import Sam2Model
-from sam2_fewshot.model.opening import open_model
-from sam2_fewshot.model.registry import Gates
-from sam2_fewshot.readers import images
+from sam2_fewshot.backbones.sam2.network import Sam2Model
+from sam2_fewshot.images import image_set as images
+from sam2_fewshot.rendering import held_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path

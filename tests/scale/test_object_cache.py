@@ -13,14 +13,13 @@ from shapely import box
 from typer.testing import CliRunner
 
 from sam2_fewshot import Exemplar, Frame, Settings
+from sam2_fewshot.annotations.placing import PlacedExemplar
 from sam2_fewshot.cli import app
-from sam2_fewshot.job import object_cache
-from sam2_fewshot.job.caches import OBJECTS, TILES, cache_folder, cached, clear, shrink
-from sam2_fewshot.job.display import Silent
-from sam2_fewshot.job.object_cache import learn
-from sam2_fewshot.job.tile_cache import TileCache
-from sam2_fewshot.job.watch import Watch
-from sam2_fewshot.readers import PlacedExemplar
+from sam2_fewshot.runner import learning as object_cache
+from sam2_fewshot.runner.learning import learn
+from sam2_fewshot.runner.progress import Silent, Watch
+from sam2_fewshot.storage.cache import OBJECTS, TILES, cache_folder, cached, clear, shrink
+from sam2_fewshot.storage.tile_cache import TileCache
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,7 +67,7 @@ def test_anything_that_matters_makes_it_learn_again(
     elif change == "settings":
         segmenter.settings = segmenter.settings.changed({"min_mask_area": 31})
     else:
-        monkeypatch.setattr(object_cache, "_code", lambda: "another")
+        monkeypatch.setattr(object_cache, "code_digest", lambda: "another")
     assert not learn(segmenter, shown, watch, tmp_path)
 
 

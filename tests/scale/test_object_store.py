@@ -10,12 +10,12 @@ import pytest
 import zarr
 from object_store import CLOSED, object_store
 
-from sam2_fewshot.cli.patterns import expand
+from sam2_fewshot.cli.options import expand
 from sam2_fewshot.errors import InputError, ServerError
-from sam2_fewshot.job.fingerprint import signature
-from sam2_fewshot.readers import images as images_module
-from sam2_fewshot.readers import open_images
-from sam2_fewshot.readers.ome_zarr import ZarrSource
+from sam2_fewshot.images import image_set as images_module
+from sam2_fewshot.images.addresses import signature
+from sam2_fewshot.images.image_set import open_images
+from sam2_fewshot.images.ome_zarr import ZarrSource
 from sam2_fewshot.settings import Settings
 
 pytest.importorskip("s3fs")

@@ -9,10 +9,10 @@ import pytest
 import tifffile
 
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.readers import images as images_module
-from sam2_fewshot.readers import open_images
-from sam2_fewshot.readers.shown import frame_limits
-from sam2_fewshot.readers.source import RegionSource, open_source
+from sam2_fewshot.images import image_set as images_module
+from sam2_fewshot.images.display import frame_limits
+from sam2_fewshot.images.image_set import open_images
+from sam2_fewshot.images.source import RegionSource, open_source
 from sam2_fewshot.settings import Settings
 
 if TYPE_CHECKING:

@@ -14,13 +14,13 @@ import torch
 from scale_scenes import as_set, scene
 
 from sam2_fewshot import Exemplar, FewShotSegmenter, Settings
-from sam2_fewshot.job import Request
-from sam2_fewshot.job.caches import OBJECTS, TILES, cached, shrink
-from sam2_fewshot.job.engine import few_shot_segmenter
-from sam2_fewshot.job.tile_cache import TileCache, tile_cache
-from sam2_fewshot.model import keeping
-from sam2_fewshot.model.network import Sam2Model
+from sam2_fewshot.backbones.sam2 import tile_store as keeping
+from sam2_fewshot.backbones.sam2.network import Sam2Model
+from sam2_fewshot.files.request import Request
 from sam2_fewshot.protocols import Quiet
+from sam2_fewshot.runner.engine import few_shot_segmenter
+from sam2_fewshot.storage.cache import OBJECTS, TILES, cached, shrink
+from sam2_fewshot.storage.tile_cache import TileCache, tile_cache
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from sam2_fewshot.examples.points import APPEARANCE, Alternatives, agreeing, appearance, spread_of
 from sam2_fewshot.geometry.outlines import crop_to_object
-from sam2_fewshot.similarity.agreement import APPEARANCE, Alternatives, agreeing, appearance, spread_of
 
 NONE = np.zeros((0, APPEARANCE))
 

@@ -9,18 +9,26 @@ import pytest
 import torch
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 
+from sam2_fewshot.backbones.sam2.checkpoints import SAM2_GATES
+from sam2_fewshot.backbones.sam2.loading import random_network
+from sam2_fewshot.backbones.sam2.network import Sam2Model
 from sam2_fewshot.geometry.outlines import crop_to_object
 from sam2_fewshot.geometry.overlap import mask_iou
-from sam2_fewshot.geometry.tiles import TileGrid
-from sam2_fewshot.methods.guided.second_look import OPINIONS, explained, second_pool, to_ask, to_ask_of_shown
-from sam2_fewshot.model.building import random_network
-from sam2_fewshot.model.network import Sam2Model
-from sam2_fewshot.model.registry import SAM2_GATES
-from sam2_fewshot.proposals.boxes import Opinion, is_cut, opinions, opinions_of_all
+from sam2_fewshot.methods.guided.box_refinement import (
+    OPINIONS,
+    Opinion,
+    explained,
+    is_cut,
+    opinions,
+    opinions_of_all,
+    second_pool,
+    to_ask,
+    to_ask_of_shown,
+)
+from sam2_fewshot.methods.guided.classifier import fit_logistic
+from sam2_fewshot.methods.guided.descriptors import DESCRIPTORS, SUPPORT, FrameMaps, Proposed, describe
 from sam2_fewshot.records import InstanceMask
-from sam2_fewshot.similarity.descriptors import DESCRIPTORS, SUPPORT, FrameMaps, describe
-from sam2_fewshot.similarity.logistic import fit_logistic
-from sam2_fewshot.similarity.support import Proposed
+from sam2_fewshot.tiling.tiles import TileGrid
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

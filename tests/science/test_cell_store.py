@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from sam2_fewshot.proposals.dense_map import CellStore, tile_cells
+from sam2_fewshot.methods.guided.maps import CellStore, tile_cells
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from sam2_fewshot.model.network import Sam2Model
+    from sam2_fewshot.backbones.sam2.network import Sam2Model
 
 SIDE = 112
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from sam2_fewshot import Exemplar, FewShotSegmenter, InputError, Settings
-from sam2_fewshot.methods.choosing import cut, floor_of, shape_arrays, within_prior
-from sam2_fewshot.methods.common import Found, RunStats, Shown
+from sam2_fewshot.methods.base import Found, RunStats, Shown
+from sam2_fewshot.methods.selection import cut, floor_of, shape_arrays, within_prior
 from sam2_fewshot.records import InstanceMask
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sam2_fewshot.model.network import Sam2Model
+    from sam2_fewshot.backbones.sam2.network import Sam2Model
 
 PIXELS = np.zeros((200, 200, 3), np.uint8)
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from sam2_fewshot import Exemplar, InputError, Settings
+from sam2_fewshot.examples.checks import Mark, check
+from sam2_fewshot.examples.training_set import lessons_from
 from sam2_fewshot.geometry.outlines import crop_to_object
-from sam2_fewshot.lessons import lessons_from
-from sam2_fewshot.similarity.contradictions import Mark, check
 from told import Told
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sam2_fewshot.lessons import Lessons
-    from sam2_fewshot.model.network import Sam2Model
+    from sam2_fewshot.backbones.sam2.network import Sam2Model
+    from sam2_fewshot.examples.training_set import Lessons
 
 Discs = tuple["NDArray[np.uint8]", "NDArray[np.int32]"]
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sam2_fewshot.methods.grid import context_window
 from sam2_fewshot.records import InstanceMask
-from sam2_fewshot.similarity.crops import context_window
 
 
 def rectangle(width: int, height: int, x0: int = 50, y0: int = 40) -> InstanceMask:

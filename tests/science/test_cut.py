@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sam2_fewshot.methods.guided.judging import CutRange, Marked, choose_cut
+from sam2_fewshot.methods.guided.classifier import CutRange, Logistic, Marked, choose_cut
+from sam2_fewshot.methods.selection import cut_for_precision_and_recall
 from sam2_fewshot.records import InstanceMask
-from sam2_fewshot.similarity.logistic import Logistic
-from sam2_fewshot.similarity.threshold import cut_for_precision_and_recall
 
 ODDS = Logistic(np.zeros(1), np.ones(1), np.ones(1), 0.0)
 """A judge whose log-odds are the only feature."""

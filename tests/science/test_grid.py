@@ -11,11 +11,11 @@ from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 from torch.nn import functional
 
-from sam2_fewshot.model.building import random_network
-from sam2_fewshot.model.masks import stable_masks
-from sam2_fewshot.model.network import Sam2Model
-from sam2_fewshot.model.registry import SAM2_GATES
-from sam2_fewshot.proposals.grid import GridProposals, point_grid
+from sam2_fewshot.backbones.sam2.checkpoints import SAM2_GATES
+from sam2_fewshot.backbones.sam2.loading import random_network
+from sam2_fewshot.backbones.sam2.masks import stable_masks
+from sam2_fewshot.backbones.sam2.network import Sam2Model
+from sam2_fewshot.methods.grid import GridProposals, point_grid
 from sam2_fewshot.protocols import Quiet
 from sam2_fewshot.settings import Settings
 

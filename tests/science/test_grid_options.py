@@ -13,7 +13,7 @@ from sam2_fewshot.geometry.outlines import crop_to_object
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from sam2_fewshot.model.network import Sam2Model
+    from sam2_fewshot.backbones.sam2.network import Sam2Model
 
 Scene = tuple["NDArray[np.uint8]", "NDArray[np.int32]"]
 SETTINGS = Settings(method="grid", points_per_side=16, similarity_threshold=0.0)

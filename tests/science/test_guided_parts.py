@@ -6,15 +6,14 @@ import torch
 from scipy import ndimage
 
 from sam2_fewshot import threads
+from sam2_fewshot.backbones.sam2.pyramid import Embedding, Tile
 from sam2_fewshot.geometry.outlines import crop_to_object
 from sam2_fewshot.geometry.overlap import mask_iou
+from sam2_fewshot.methods.guided.classifier import fit_logistic
+from sam2_fewshot.methods.guided.descriptors import DESCRIPTORS, FrameMaps, Proposed, describe
+from sam2_fewshot.methods.guided.maps import LEVELS, MAPS, PixelModel, averaged, cells_of, learn_pixels, maps_of_tile
 from sam2_fewshot.methods.guided.model import local_mean
-from sam2_fewshot.model.outputs import Embedding, Tile
-from sam2_fewshot.proposals.components import component_candidates, cut_levels
-from sam2_fewshot.proposals.dense_map import LEVELS, MAPS, PixelModel, averaged, cells_of, learn_pixels, maps_of_tile
-from sam2_fewshot.similarity.descriptors import DESCRIPTORS, FrameMaps, describe
-from sam2_fewshot.similarity.logistic import fit_logistic
-from sam2_fewshot.similarity.support import Proposed
+from sam2_fewshot.methods.guided.proposals import component_candidates, cut_levels
 
 NOTHING = Proposed([], np.zeros(0, int))
 
@@ -57,7 +56,7 @@ def test_any_number_of_threads_proposes_and_describes_the_same(monkeypatch: pyte
     planes = [ndimage.gaussian_filter(rng.normal(size=(150, 200)), 3.0).astype(np.float32) for _ in range(3)]
     maps = [(plane, np.linspace(0, 0.15, 5)) for plane in planes]
     of_frame = FrameMaps(planes[0], planes[1], planes[2], planes[0], np.stack(planes))
-    monkeypatch.setattr("sam2_fewshot.similarity.descriptors._SHEET", 5000)
+    monkeypatch.setattr("sam2_fewshot.methods.guided.descriptors._SHEET", 5000)
     results = []
     for count in (1, 4):
         monkeypatch.setattr(threads, "threads", lambda count=count: count)
@@ -187,7 +186,7 @@ def test_a_mask_is_described_alike_alone_and_among_others(monkeypatch: pytest.Mo
     together = describe(masks, maps, 12.0, each)
     alone = np.concatenate([describe([mask], maps, 12.0, each) for mask in masks])
     assert together == pytest.approx(alone, rel=1e-5, abs=1e-6)
-    monkeypatch.setattr("sam2_fewshot.similarity.descriptors._SHEET", 2000)
+    monkeypatch.setattr("sam2_fewshot.methods.guided.descriptors._SHEET", 2000)
     assert describe(masks, maps, 12.0, each) == pytest.approx(alone, rel=1e-5, abs=1e-6)
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from sam2_fewshot.model.linear import OneDnnLinear, linear, use_onednn
+from sam2_fewshot.backbones.sam2.cpu import OneDnnLinear, linear, use_onednn
 
 
 @pytest.mark.parametrize("shape", [(1, 3), (0, 3), (2, 5, 4, 3)])

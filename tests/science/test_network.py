@@ -10,13 +10,13 @@ import pytest
 import torch
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 
+from sam2_fewshot.backbones.sam2.checkpoints import SAM2_GATES
+from sam2_fewshot.backbones.sam2.cpu import OneDnnLinear
+from sam2_fewshot.backbones.sam2.device import choose_dtype
+from sam2_fewshot.backbones.sam2.loading import random_network
+from sam2_fewshot.backbones.sam2.network import Sam2Model, mask_weighted_mean
 from sam2_fewshot.geometry.outlines import crop_to_object
-from sam2_fewshot.model.building import random_network
-from sam2_fewshot.model.device import choose_dtype
-from sam2_fewshot.model.linear import OneDnnLinear
-from sam2_fewshot.model.network import Sam2Model, mask_weighted_mean
-from sam2_fewshot.model.registry import SAM2_GATES
-from sam2_fewshot.similarity.crops import context_window
+from sam2_fewshot.methods.grid import context_window
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.ops import nms
 
-from sam2_fewshot.proposals.nms import box_nms
+from sam2_fewshot.geometry.overlap import box_nms
 
 BOXES = st.lists(
     st.tuples(*[st.integers(0, 12)] * 4, st.sampled_from([0.25, 0.5, 0.75])).map(

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from sam2_fewshot.errors import InputError
+from sam2_fewshot.object_model import KnownObject, ObjectModel, frame_digest
 from sam2_fewshot.records import InstanceMask
-from sam2_fewshot.similarity.object_model import KnownObject, ObjectModel, frame_digest
 
 if TYPE_CHECKING:
     from pathlib import Path

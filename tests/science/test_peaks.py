@@ -8,13 +8,13 @@ import numpy as np
 
 from sam2_fewshot.geometry.outlines import crop_to_object
 from sam2_fewshot.geometry.overlap import mask_iou
-from sam2_fewshot.geometry.tiles import TileGrid, tile_at
-from sam2_fewshot.proposals.peaks import peaks, point_candidates
+from sam2_fewshot.methods.guided.proposals import peaks, point_candidates
+from sam2_fewshot.tiling.tiles import TileGrid, tile_at
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from sam2_fewshot.model.network import Sam2Model
+    from sam2_fewshot.backbones.sam2.network import Sam2Model
 
 LEVELS = np.array([0.5, 0.8])
 

@@ -11,10 +11,10 @@ from scipy import ndimage
 from shapely import Point
 
 from sam2_fewshot import Exemplar, Settings
+from sam2_fewshot.examples.points import masks_at_points
+from sam2_fewshot.examples.training_set import lessons_from
 from sam2_fewshot.geometry.outlines import crop_to_object
 from sam2_fewshot.geometry.overlap import mask_iou
-from sam2_fewshot.lessons import lessons_from
-from sam2_fewshot.proposals.points import masks_at_points
 from sam2_fewshot.protocols import Quiet
 from sam2_fewshot.sample import sample
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sam2_fewshot.lessons import Lessons
-    from sam2_fewshot.model.network import Sam2Model
-    from sam2_fewshot.model.outputs import Embedding
+    from sam2_fewshot.backbones.sam2.network import Sam2Model
+    from sam2_fewshot.backbones.sam2.pyramid import Embedding
+    from sam2_fewshot.examples.training_set import Lessons
     from sam2_fewshot.records import InstanceMask
 
 

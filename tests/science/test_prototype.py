@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sam2_fewshot.similarity.prototype import Prototype
+from sam2_fewshot.methods.grid import Prototype
 
 VECTORS = np.random.default_rng(0).normal(size=(5, 8)).astype(np.float32) + 2
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from sam2_fewshot.methods.grid import Prototype, Scorer
+from sam2_fewshot.methods.selection import choose_threshold, learn_shapes, otsu
 from sam2_fewshot.records import InstanceMask
-from sam2_fewshot.similarity.prior import learn_shapes
-from sam2_fewshot.similarity.prototype import Prototype, Scorer
-from sam2_fewshot.similarity.threshold import choose_threshold, otsu
 
 NONE = np.zeros((0, 4), np.float32)
 SCORERS: list[Scorer] = ["mean", "nearest", "knn", "lda"]

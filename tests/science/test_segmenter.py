@@ -10,16 +10,15 @@ from shapely import Point, Polygon, box
 
 from sam2_fewshot import Exemplar, FewShotSegmenter, FewShotWarning, Frame, InputError, Location, Settings
 from sam2_fewshot.geometry.outlines import crop_to_object, polygon_to_mask
-from sam2_fewshot.methods.grid import _in_one_part
+from sam2_fewshot.methods.grid import Prototype, _in_one_part
 from sam2_fewshot.records import Candidate
-from sam2_fewshot.similarity.prototype import Prototype
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from sam2_fewshot.model.network import Sam2Model
+    from sam2_fewshot.backbones.sam2.network import Sam2Model
     from sam2_fewshot.records import Detection
 
 Discs = tuple["NDArray[np.uint8]", "NDArray[np.int32]"]
@@ -292,7 +291,7 @@ def test_a_saved_model_finds_its_checkpoint_by_name(fitted: FewShotSegmenter, tm
 def test_other_crops_or_weights_than_the_saved_ones_are_refused(
     micro: Sam2Model, fitted: FewShotSegmenter, tmp_path: Path
 ) -> None:
-    from sam2_fewshot.model.network import Sam2Model
+    from sam2_fewshot.backbones.sam2.network import Sam2Model
 
     fitted.save(tmp_path / "discs.npz")
     with pytest.raises(InputError, match=r"Target Occupancy 0\.2, but the settings say 0\.3"):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sam2_fewshot import Exemplar, FewShotSegmenter, FewShotWarning
-from sam2_fewshot.methods.common import Shown
+from sam2_fewshot.methods.base import Shown
 from sam2_fewshot.methods.guided import learning, self_training
 from sam2_fewshot.methods.guided.self_training import Encoded, what_few_means, with_surest
 from sam2_fewshot.protocols import Quiet
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sam2_fewshot.model.network import Sam2Model
+    from sam2_fewshot.backbones.sam2.network import Sam2Model
     from sam2_fewshot.records import Detection
 
 Scene = tuple["NDArray[np.uint8]", "NDArray[np.int32]"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from sam2_fewshot.methods.guided.descriptors import Proposed, support
 from sam2_fewshot.records import InstanceMask
-from sam2_fewshot.similarity.support import Proposed, support
 
 SHAPE = (100, 120)
 

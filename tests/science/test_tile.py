@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sam2_fewshot.model.outputs import Embedding, Tile
+from sam2_fewshot.backbones.sam2.pyramid import Embedding, Tile
 
 CHANNELS, SIDE, HALO = 6, 16, 1
 NOTHING = Embedding(torch.zeros(0), (torch.zeros(0), torch.zeros(0)), (1, 1))

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from sam2_fewshot.model.decoder import PromptDecoder
+from sam2_fewshot.backbones.sam2.decoder import PromptDecoder
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from sam2_fewshot.model.network import Sam2Model
+    from sam2_fewshot.backbones.sam2.network import Sam2Model
 
 
 def bright_disc(radius: int, at: tuple[int, int] = (256, 256)) -> NDArray[np.uint8]:

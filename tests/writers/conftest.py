@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from shapely import Point
 
+from sam2_fewshot.annotations.record import ExampleMark, FrameRecord
 from sam2_fewshot.geometry.outlines import mask_to_polygon
 from sam2_fewshot.records import Detection, InstanceMask, Location
-from sam2_fewshot.writers.record import ExampleMark, FrameRecord
 
 
 @pytest.fixture

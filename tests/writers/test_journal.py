@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
+from sam2_fewshot.annotations.record import ExampleMark, FrameRecord
 from sam2_fewshot.errors import InputError
+from sam2_fewshot.files.journal import Journal
 from sam2_fewshot.records import Detection, InstanceMask, Location
-from sam2_fewshot.writers.journal import Journal
-from sam2_fewshot.writers.record import ExampleMark, FrameRecord
 
 Make = Callable[..., FrameRecord]
 
@@ -178,9 +178,9 @@ def test_a_killed_run_loses_only_the_frame_it_was_at(tmp_path: Path, make_record
 import os, sys
 from pathlib import Path
 from sam2_fewshot.records import Location
-from sam2_fewshot.writers import whole
-from sam2_fewshot.writers.journal import Journal
-from sam2_fewshot.writers.record import FrameRecord
+from sam2_fewshot.storage import files as whole
+from sam2_fewshot.files.journal import Journal
+from sam2_fewshot.annotations.record import FrameRecord
 journal = Journal(Path(sys.argv[1]), "f")
 for number in range(3):
     if number == 2:

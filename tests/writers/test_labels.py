@@ -7,9 +7,9 @@ import pytest
 import tifffile
 from shapely import box
 
+from sam2_fewshot.annotations.label_images import label_files, paint
+from sam2_fewshot.annotations.record import FrameRecord
 from sam2_fewshot.records import Detection, InstanceMask, Location
-from sam2_fewshot.writers.labels import label_files, paint
-from sam2_fewshot.writers.record import FrameRecord
 
 Make = Callable[..., FrameRecord]
 

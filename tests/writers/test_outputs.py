@@ -11,13 +11,12 @@ import numpy as np
 import pytest
 import tifffile
 
+from sam2_fewshot.annotations.record import FrameRecord
 from sam2_fewshot.errors import InputError
+from sam2_fewshot.files.journal import JOURNAL_FOLDER, Journal
+from sam2_fewshot.files.outputs import Summary, assemble, write_run
+from sam2_fewshot.files.overlay import write_overlay
 from sam2_fewshot.records import Location
-from sam2_fewshot.writers.journal import JOURNAL_FOLDER, Journal
-from sam2_fewshot.writers.outputs import Summary, assemble
-from sam2_fewshot.writers.overlay import write_overlay
-from sam2_fewshot.writers.record import FrameRecord
-from sam2_fewshot.writers.run_file import write_run
 
 Make = Callable[..., FrameRecord]
 
@@ -143,8 +142,8 @@ def test_a_full_disk_gives_a_sentence_and_leaves_the_earlier_files(tmp_path: Pat
 import resource, sys
 from pathlib import Path
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.writers.journal import Journal
-from sam2_fewshot.writers.outputs import assemble
+from sam2_fewshot.files.journal import Journal
+from sam2_fewshot.files.outputs import assemble
 out = Path(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 try:

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 from shapely import Point, box
 
+from sam2_fewshot.annotations.record import ExampleMark, FrameRecord
+from sam2_fewshot.files.overlay import color_of, draw_overlay, overlay_path, write_overlay
 from sam2_fewshot.records import Detection, InstanceMask, Location
-from sam2_fewshot.writers.overlay import color_of, draw_overlay, overlay_path, write_overlay
-from sam2_fewshot.writers.record import ExampleMark, FrameRecord
 
 Make = Callable[..., FrameRecord]
 FRAME = slice(160, 560)  # where a frame of 100 px lies, enlarged fourfold, on a page of 720

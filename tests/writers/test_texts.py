@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import shapely
 
+from sam2_fewshot.annotations.geojson import qupath_files
+from sam2_fewshot.annotations.nimbus import nimbus_json
+from sam2_fewshot.annotations.record import FrameRecord
+from sam2_fewshot.annotations.tables import COLUMNS, table
 from sam2_fewshot.records import InstanceMask, Location
-from sam2_fewshot.writers.nimbus_json import nimbus_json
-from sam2_fewshot.writers.qupath import qupath_files
-from sam2_fewshot.writers.record import FrameRecord
-from sam2_fewshot.writers.table import COLUMNS, table
 
 Make = Callable[..., FrameRecord]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.writers.whole import replacing, sweep, telling
+from sam2_fewshot.storage.files import replacing, sweep, telling
 
 
 def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:

@@ -7,18 +7,15 @@ from typing import Annotated
 import typer
 
 from sam2_fewshot import __version__
-from sam2_fewshot.cli.cache import cache_app
 from sam2_fewshot.cli.convert import EPILOG as CONVERT_EPILOG
 from sam2_fewshot.cli.convert import convert as convert_command
 from sam2_fewshot.cli.demo import demo as demo_command
 from sam2_fewshot.cli.evaluate import EPILOG as EVALUATE_EPILOG
 from sam2_fewshot.cli.evaluate import evaluate
-from sam2_fewshot.cli.interface import interface_command
-from sam2_fewshot.cli.models import models_app
 from sam2_fewshot.cli.refine import EPILOG as REFINE_EPILOG
 from sam2_fewshot.cli.refine import refine_command
-from sam2_fewshot.cli.report import report_command
 from sam2_fewshot.cli.segment import EPILOG, segment_command
+from sam2_fewshot.cli.tools import cache_app, interface_command, models_app, report_command
 
 app = typer.Typer(
     name="sam2-fewshot",

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sam2_fewshot.cli.guard import DONE, guarded
+from sam2_fewshot.cli.console import DONE, guarded
 
 EPILOG = """
 [bold]Examples[/bold]
@@ -63,8 +63,8 @@ def convert(
 ) -> None:
     """Convert marked objects from one file format to another."""
     with guarded(debug):
-        from sam2_fewshot.cli.patterns import expand
-        from sam2_fewshot.job.convert import convert as run
+        from sam2_fewshot.annotations.convert import convert as run
+        from sam2_fewshot.cli.options import expand
 
         images = expand(image or [])
         done = run(source.expanduser(), out.expanduser(), to, images, overwrite)

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sam2_fewshot.cli.guard import DONE, PARTLY, guarded
+from sam2_fewshot.cli.console import DONE, PARTLY, guarded
 
 if TYPE_CHECKING:
     from sam2_fewshot.evaluation import Scores
-    from sam2_fewshot.job import Summary
+    from sam2_fewshot.runner.run import Summary
     from sam2_fewshot.sample import Sample
 
 _IOU = 0.5
@@ -29,10 +29,11 @@ def demo(
     Uses the small model that comes with the program, so nothing is downloaded, and tells how well it did.
     """
     with guarded(debug):
+        from sam2_fewshot.backbones.sam2.checkpoints import MICRO
         from sam2_fewshot.cli.console import shown
         from sam2_fewshot.cli.segment import report
-        from sam2_fewshot.job import Request, run
-        from sam2_fewshot.model.registry import MICRO
+        from sam2_fewshot.files.request import Request
+        from sam2_fewshot.runner.run import run
         from sam2_fewshot.sample import sample
 
         files = sample()

@@ -1,19 +1,21 @@
-"""One command-line option for each field of :class:`~sam2_fewshot.settings.Settings`, generated from it."""
+"""Command-line options from :class:`~sam2_fewshot.settings.Settings`, and file patterns."""
 
 from __future__ import annotations
 
 import functools
+import glob
 import inspect
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
-from sam2_fewshot.errors import SettingsError
+from sam2_fewshot.errors import InputError, SettingsError
+from sam2_fewshot.images.addresses import natural_key, remote
 from sam2_fewshot.settings import Settings, bounds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
+    from collections.abc import Callable, Iterable, Mapping
 
     from pydantic.fields import FieldInfo
 
@@ -138,3 +140,32 @@ def _read_config(path: Path | None) -> dict[str, Any]:
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise SettingsError(f"The settings file {path} must have one setting a line, like `similarity_threshold: 0.6`.")
     return {name.replace("-", "_"): value for name, value in content.items()}
+
+
+def expand(arguments: Iterable[str]) -> list[Path]:
+    """Return the files that the arguments name, patterns like ``*.tif`` replaced by what they match.
+
+    The order of the arguments is kept, and the matches of one pattern are in natural order (img2 before img10).
+    A file whose name has brackets in it is taken as it is where it exists.
+
+    Raises
+    ------
+    InputError
+        If nothing fits a pattern.
+    """
+    paths: list[Path] = []
+    for argument in arguments:
+        path = Path(argument).expanduser()
+        if remote(argument) or path.exists() or not glob.has_magic(argument):
+            paths.append(path)
+            continue
+        # Path.glob wants a folder without patterns to start from, and the pattern may be absolute.
+        found = sorted(glob.glob(str(path), recursive=True), key=_natural)  # noqa: PTH207
+        if not found:
+            raise InputError(f"No file fits {argument!r}; check the folder and the ending.")
+        paths += map(Path, found)
+    return paths
+
+
+def _natural(path: str) -> list[object]:
+    return [natural_key(Path(part)) for part in Path(path).parts]

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sam2_fewshot.cli.guard import DONE, PARTLY, guarded
+from sam2_fewshot.cli.console import DONE, PARTLY, guarded
 from sam2_fewshot.cli.options import read_settings, with_settings
 
 if TYPE_CHECKING:
-    from sam2_fewshot.job import Request
+    from sam2_fewshot.files.request import Request
 
 EPILOG = """
 [bold]Examples[/bold]
@@ -82,10 +82,10 @@ def refine(
     """
     with guarded(debug):
         from sam2_fewshot.cli.console import shown
-        from sam2_fewshot.cli.patterns import expand
+        from sam2_fewshot.cli.options import expand
         from sam2_fewshot.cli.segment import report
         from sam2_fewshot.errors import InputError
-        from sam2_fewshot.job import run
+        from sam2_fewshot.runner.run import run
 
         if not (settings or config) and all(path.expanduser().is_dir() for path in paths):
             raise InputError(
@@ -114,8 +114,8 @@ refine_command = with_settings(refine)
 def _request(paths: list[Path], out: Path | None) -> Request:
     """Return the request that made the results, with further corrections."""
     from sam2_fewshot.errors import InputError
-    from sam2_fewshot.job import request_again
-    from sam2_fewshot.readers.corrections import results_folder
+    from sam2_fewshot.files.corrections import results_folder
+    from sam2_fewshot.files.request import request_again
 
     paths = [path.expanduser() for path in paths]
     for path in paths:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sam2_fewshot.cli.guard import DONE, PARTLY, guarded
+from sam2_fewshot.cli.console import DONE, PARTLY, guarded
 from sam2_fewshot.cli.options import read_settings, with_settings
 
 if TYPE_CHECKING:
-    from sam2_fewshot.job import Summary
+    from sam2_fewshot.runner.run import Summary
 
 _WHERE = "What to look at"
 _WHAT = "What to look for"
@@ -206,9 +206,10 @@ def segment(
     """
     with guarded(debug):
         from sam2_fewshot.cli.console import shown
-        from sam2_fewshot.cli.patterns import expand
-        from sam2_fewshot.job import Request, run
-        from sam2_fewshot.similarity.object_model import ObjectModel
+        from sam2_fewshot.cli.options import expand
+        from sam2_fewshot.files.request import Request
+        from sam2_fewshot.object_model import ObjectModel
+        from sam2_fewshot.runner.run import run
 
         saved = object_model.expanduser() if object_model else None
         # What the examples were looked at with holds for the finds too, unless something else is asked for.

@@ -9,23 +9,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sam2_fewshot.annotations.label_images import LABEL_SUFFIXES, read_classes
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.evaluation.figures import Judged
 from sam2_fewshot.evaluation.matching import label_image_to_instances
+from sam2_fewshot.files.finished import read_finished
 from sam2_fewshot.geometry.outlines import polygon_to_mask
-from sam2_fewshot.readers.label_image import LABEL_SUFFIXES, read_classes
-from sam2_fewshot.readers.naming import example_stems, natural_key
-from sam2_fewshot.readers.source import kind_of, open_source, reading
-from sam2_fewshot.writers.finished import read_finished
+from sam2_fewshot.images.addresses import example_stems, natural_key
+from sam2_fewshot.images.source import kind_of, open_source, reading
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
+    from sam2_fewshot.annotations.record import FrameRecord
     from sam2_fewshot.protocols import Progress
     from sam2_fewshot.records import InstanceMask
-    from sam2_fewshot.writers.record import FrameRecord
 
 _LISTED = 3
 

@@ -10,7 +10,7 @@ import shapely
 from sam2_fewshot.evaluation.figures import is_shown
 from sam2_fewshot.evaluation.matching import match
 from sam2_fewshot.geometry.outlines import mask_to_polygon
-from sam2_fewshot.writers.whole import replacing
+from sam2_fewshot.storage.files import replacing
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -3,33 +3,37 @@
 Learn: each example → a context crop → SAM 2's image encoder → mask-weighted mean of the features → a vector; the
 vectors' mean is the prototype. Find: the frame → candidate masks → a vector each, in the same way → cosine
 similarity.
+
+The candidates are those of ``SAM2AutomaticMaskGenerator`` with one crop layer and no post-processing: the same prompts,
+gates and suppression, hence the same masks; what differs is how they are computed. Areas are limited on the
+full-resolution mask, never by the generator's ``min_mask_region_area``, which works on low-resolution logits and erases
+small objects.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from sam2_fewshot.geometry.outlines import largest_part
-from sam2_fewshot.methods.common import Found, is_known
-from sam2_fewshot.proposals.grid import GridProposals
-from sam2_fewshot.proposals.nms import box_nms
-from sam2_fewshot.similarity.crops import context_window
-from sam2_fewshot.similarity.prototype import Prototype, unit
+from sam2_fewshot.geometry.overlap import box_nms
+from sam2_fewshot.methods.base import Found, is_known
+from sam2_fewshot.records import Candidate, InstanceMask
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from sam2_fewshot.methods.common import RunStats, Shown
-    from sam2_fewshot.model.network import Sam2Model
+    from sam2_fewshot.backbones.sam2.network import Sam2Model
+    from sam2_fewshot.backbones.sam2.pyramid import Embedding
+    from sam2_fewshot.methods.base import RunStats, Shown
     from sam2_fewshot.protocols import Progress
-    from sam2_fewshot.records import Candidate, InstanceMask
+    from sam2_fewshot.records import Box
     from sam2_fewshot.settings import Settings
-
 
 _LEVELS = {"one": (1.0,), "three": (0.75, 1.25, 2.0)}
 """Occupancies as multiples of the one that is set; the seed document's .15, .25 and .40 at its default of .20."""
@@ -124,3 +128,213 @@ def _in_one_part(candidates: Sequence[Candidate], iou_threshold: float) -> list[
     boxes = np.array([candidate.mask.box for candidate in cut], np.float64).reshape(-1, 4)
     order = box_nms(boxes, np.array([candidate.predicted_iou for candidate in cut], np.float64), iou_threshold)
     return [cut[i] for i in order]
+
+
+def point_grid(points_per_side: int) -> NDArray[np.float64]:
+    """Return the centres of ``points_per_side ** 2`` equal cells of the unit square.
+
+    Returns
+    -------
+    numpy.ndarray
+        (N, 2), ``(x, y)`` in [0, 1], row by row.
+    """
+    offset = 1 / (2 * points_per_side)
+    side = np.linspace(offset, 1 - offset, points_per_side)
+    x, y = np.meshgrid(side, side)
+    return np.stack([x.ravel(), y.ravel()], axis=1)
+
+
+class GridProposals:
+    """Prompts SAM 2 at each point of a grid.
+
+    Parameters
+    ----------
+    settings
+        ``points_per_side``, ``predicted_iou_gate``, ``stability_gate``, ``box_nms_iou``, ``min_mask_area`` and
+        ``max_mask_area`` are used. A gate that is None is the checkpoint's default.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def propose(self, model: Sam2Model, embedding: Embedding, progress: Progress) -> list[Candidate]:
+        """Return candidates, the highest predicted IoU first.
+
+        Parameters
+        ----------
+        model
+            Decodes the prompts.
+        embedding
+            Of the frame.
+        progress
+            Is told of each prompt done.
+        """
+        settings = self._settings
+        grid = point_grid(settings.points_per_side)
+        progress.start("proposing", len(grid))
+        gates = model.gates
+        found = model.prompt(
+            embedding,
+            (grid * model.image_size).astype(np.float32),
+            iou_gate=_first(settings.predicted_iou_gate, gates.predicted_iou),
+            stability_gate=_first(settings.stability_gate, gates.stability),
+            on_batch=progress.advance,
+        )
+        # The public generator suppresses on boxes whose right and bottom edges are the last pixels.
+        boxes = found.boxes - np.array([0, 0, 1, 1])
+        height, width = embedding.frame_shape
+        candidates = []
+        for i in box_nms(boxes.astype(np.float64), found.predicted_iou, settings.box_nms_iou):
+            x0, y0 = found.boxes[i, :2]
+            x, y = grid[found.prompt[i]] * (width, height)
+            candidates.append(
+                Candidate(
+                    InstanceMask(found.data[i], int(x0), int(y0), embedding.frame_shape),
+                    float(found.predicted_iou[i]),
+                    float(found.stability[i]),
+                    (float(x), float(y)),
+                )
+            )
+        return [candidate for candidate in candidates if self._size_fits(candidate.mask.area)]
+
+    def _size_fits(self, area: int) -> bool:
+        settings = self._settings
+        return settings.min_mask_area <= area and (not settings.max_mask_area or area <= settings.max_mask_area)
+
+
+def _first(value: float | None, default: float) -> float:
+    return default if value is None else value
+
+
+def context_window(mask: InstanceMask, occupancy: float, smallest_side: float) -> Box:
+    """Return the square window, centred on an object, in which it fills a share of the area.
+
+    Parameters
+    ----------
+    mask
+        The object; it must not be empty.
+    occupancy
+        Share of the window's area that the object fills: ``side = sqrt(area / occupancy)``, the seed document's rule.
+    smallest_side
+        The window is never smaller than this, in pixels, which bounds the magnification of tiny objects.
+
+    Returns
+    -------
+    Box
+        ``(x0, y0, x1, y1)`` in frame pixels, half open. It always holds the whole bounding box, so that long
+        objects keep their ends, and may reach beyond the frame.
+    """
+    left, top, right, bottom = mask.box
+    side = max(math.ceil(math.sqrt(mask.area / occupancy)), math.ceil(smallest_side), right - left, bottom - top)
+    # The box's centre is (left + right) / 2; flooring keeps left and right within the window, whatever the parity.
+    x0 = (left + right - side) // 2
+    y0 = (top + bottom - side) // 2
+    return x0, y0, x0 + side, y0 + side
+
+
+Scorer = Literal["mean", "nearest", "knn", "lda"]
+"""mean: cosine to the examples' mean. nearest: cosine to the nearest example. knn: mean cosine to the nearest
+examples. lda: cosine to the mean after whitening."""
+
+_NEIGHBOURS = 3
+_SHRINKAGE = 0.5
+"""Weight of a round covariance in the whitening; there are fewer vectors than features (Ledoit & Wolf 2004 give the
+principle)."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Prototype:
+    """Feature vectors of examples.
+
+    Parameters
+    ----------
+    vectors
+        float32 (n, C), mask-weighted mean features of the examples, n ≥ 1.
+    negatives
+        float32 (m, C), those of objects of the kind that is not wanted; m may be 0.
+    scorer
+        How vectors are compared.
+    """
+
+    vectors: NDArray[np.float32]
+    negatives: NDArray[np.float32]
+    scorer: Scorer = "mean"
+
+    @property
+    def direction(self) -> NDArray[np.float32]:
+        """The examples' mean feature vector, (C,), of length 1."""
+        return _mean_direction(self.vectors)
+
+    def cosine(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the cosine (n,), in [-1, 1], of feature vectors (n, C) to the examples' mean."""
+        cosine: NDArray[np.float32] = np.clip(unit(vectors) @ self.direction, -1, 1)
+        return cosine
+
+    def similarity(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the similarity (n,), in [-1, 1], of all candidates (n, C) of a frame by the scorer.
+
+        ``lda`` takes the mean and the spread of ordinary things from the candidates themselves, as the linear
+        discriminant of one class against the rest does (Hariharan, Malik, Ramanan 2012: "Discriminative decorrelation
+        for clustering and classification").
+        """
+        if self.scorer == "mean" or not len(vectors):
+            return self.cosine(vectors)
+        if self.scorer == "lda":
+            whiten = _Whitening(vectors)
+            return Prototype(whiten(self.vectors), self.negatives[:0]).cosine(whiten(vectors))
+        nearest = -np.sort(-(unit(vectors) @ unit(self.vectors).T), axis=1)
+        count = 1 if self.scorer == "nearest" else _NEIGHBOURS
+        similarity: NDArray[np.float32] = np.clip(nearest[:, :count].mean(axis=1), -1, 1)
+        return similarity
+
+    def left_out(self) -> NDArray[np.float32]:
+        """Return the similarity (n,) of each example to the others; of a single one, that to itself.
+
+        For ``lda``, whose similarities depend on a frame's candidates, it is that of ``mean``.
+        """
+        count = len(self.vectors)
+        if count == 1:
+            return np.ones(1, np.float32)
+        scorer: Scorer = "mean" if self.scorer == "lda" else self.scorer
+        others = [np.delete(self.vectors, i, axis=0) for i in range(count)]
+        values = [
+            Prototype(rest, self.negatives, scorer).similarity(self.vectors[i : i + 1])[0]
+            for i, rest in enumerate(others)
+        ]
+        return np.array(values, np.float32)
+
+    def nearer_to_negatives(self, vectors: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Return which of the feature vectors (n, C) are more similar to the mean negative than to the prototype."""
+        if not len(self.negatives):
+            return np.zeros(len(vectors), bool)
+        nearer: NDArray[np.bool_] = unit(vectors) @ _mean_direction(self.negatives) > unit(vectors) @ self.direction
+        return nearer
+
+
+class _Whitening:
+    """A map of vectors (n, C) that gives those it was made from a mean of 0 and about the same spread everywhere."""
+
+    def __init__(self, vectors: NDArray[np.float32]) -> None:
+        self._mean = vectors.mean(axis=0)
+        centred = (vectors - self._mean).astype(np.float64)
+        covariance = centred.T @ centred / len(vectors)
+        size = len(covariance)
+        round_ = max(float(np.trace(covariance)) / size, 1e-9) * np.eye(size)
+        values, axes = np.linalg.eigh((1 - _SHRINKAGE) * covariance + _SHRINKAGE * round_)
+        self._scale = (axes / np.sqrt(values)) @ axes.T
+
+    def __call__(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        whitened: NDArray[np.float32] = ((vectors - self._mean) @ self._scale).astype(np.float32)
+        return whitened
+
+
+def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return vectors (..., C) scaled to a length of 1; those of length 0 stay."""
+    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    scaled: NDArray[np.float32] = np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0)
+    return scaled
+
+
+def _mean_direction(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    mean: NDArray[np.float32] = vectors.mean(axis=0)
+    return unit(mean)

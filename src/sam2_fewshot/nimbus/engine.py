@@ -6,7 +6,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Protocol
 
-from sam2_fewshot.similarity.threshold import AS_SET
+from sam2_fewshot.methods.selection import AS_SET
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,7 +79,7 @@ class FewShotEngine:
     """
 
     def __init__(self, request: Request, progress: Progress) -> None:
-        from sam2_fewshot.model.opening import open_model
+        from sam2_fewshot.backbones.sam2 import open_model
         from sam2_fewshot.segmenter import FewShotSegmenter
 
         self._settings = request.settings

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from sam2_fewshot.errors import FewShotError, ServerError, SettingsError
-from sam2_fewshot.interrupting import terminated_like_interrupted
+from sam2_fewshot.exits import terminated_like_interrupted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -122,8 +122,7 @@ def _parameters(text: str) -> dict[str, Any]:
 
 
 def _post_interface(api_url: str, token: str, parameters: Mapping[str, Any]) -> int:
-    from sam2_fewshot.nimbus.form import interface, present_checkpoints
-    from sam2_fewshot.nimbus.posting import post_form
+    from sam2_fewshot.nimbus.form import interface, post_form, present_checkpoints
 
     image = parameters.get("image")
     if not isinstance(image, str) or not image:

@@ -5,20 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
+from sam2_fewshot.annotations.nimbus import read_annotations
+from sam2_fewshot.annotations.placing import Placer, Remarks
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.nimbus.annotations import list_annotations, location_of, tags_of
-from sam2_fewshot.readers.nimbus_json import read_annotations
-from sam2_fewshot.readers.placing import Placer, Remarks
+from sam2_fewshot.nimbus.existing import list_annotations, location_of, tags_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sam2_fewshot.nimbus.annotations import Document
+    from sam2_fewshot.images.image_set import ImageSet
     from sam2_fewshot.nimbus.dataset import NimbusDataset, NimbusFrame
+    from sam2_fewshot.nimbus.existing import Document
     from sam2_fewshot.nimbus.parameters import Request
     from sam2_fewshot.nimbus.server import Server
     from sam2_fewshot.protocols import Progress
-    from sam2_fewshot.readers.images import ImageSet
     from sam2_fewshot.records import Exemplar, Location
 
 

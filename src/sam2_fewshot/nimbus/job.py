@@ -10,18 +10,16 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TextIO
 
 from sam2_fewshot.errors import FewShotError, FewShotWarning, ServerError
-from sam2_fewshot.nimbus.cache import Cache, content_key
 from sam2_fewshot.nimbus.dataset import NimbusDataset
 from sam2_fewshot.nimbus.engine import Engine, FewShotEngine
 from sam2_fewshot.nimbus.examples import read_training
 from sam2_fewshot.nimbus.form import present_checkpoints
-from sam2_fewshot.nimbus.messages import Messages
+from sam2_fewshot.nimbus.messages import Messages, Stopped, stopping
 from sam2_fewshot.nimbus.parameters import read_parameters
 from sam2_fewshot.nimbus.planes import BLOCK, MEMORY
 from sam2_fewshot.nimbus.results import Results
 from sam2_fewshot.nimbus.server import Patience, Refused, Server
-from sam2_fewshot.nimbus.shelf import Shelf
-from sam2_fewshot.nimbus.stopping import Stopped, stopping
+from sam2_fewshot.nimbus.shelf import Cache, Shelf, content_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -153,7 +151,7 @@ def _job(api_url: str, token: str, raw: Mapping[str, Any], dataset_id: str, mean
 
 def _shared_memory(request: Request, most: int) -> tuple[Request, int]:
     """Take from Max Memory what the planes fetched last may keep; return the request with the rest, and those bytes."""
-    from sam2_fewshot.model.memory import allowed_memory
+    from sam2_fewshot.backbones.sam2.memory import allowed_memory
 
     total = int(request.settings.max_memory * 1e9) or allowed_memory() // 2
     planes = min(most, total // _PLANES)

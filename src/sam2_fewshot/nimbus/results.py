@@ -14,18 +14,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sam2_fewshot.errors import ServerError
-from sam2_fewshot.nimbus.annotations import location_of, points_of, polygon_document
-from sam2_fewshot.nimbus.connections import Connections
-from sam2_fewshot.nimbus.existing import IDENTICAL, Existing, match
-from sam2_fewshot.nimbus.properties import Properties, values_of
+from sam2_fewshot.nimbus.existing import IDENTICAL, Existing, location_of, match, points_of, polygon_document
+from sam2_fewshot.nimbus.figures import Connections, Properties, values_of
 from sam2_fewshot.nimbus.server import Patience, Refused, Unanswered
 from sam2_fewshot.records import Location
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sam2_fewshot.nimbus.annotations import Document
     from sam2_fewshot.nimbus.dataset import NimbusDataset
+    from sam2_fewshot.nimbus.existing import Document
     from sam2_fewshot.nimbus.parameters import Request
     from sam2_fewshot.nimbus.server import Server
     from sam2_fewshot.nimbus.shelf import Shelf

@@ -1,4 +1,4 @@
-"""What the report shows, gathered from an output folder in one pass."""
+"""What the report shows, gathered from an output folder in one pass; outlines in few bytes."""
 
 from __future__ import annotations
 
@@ -9,19 +9,22 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import shapely
 
+from sam2_fewshot.annotations.values import printable
+from sam2_fewshot.files.overlay import color_of
+from sam2_fewshot.files.pictures import LONGEST, smaller
 from sam2_fewshot.report.advice import FrameFigures, Overview, overview
-from sam2_fewshot.report.outlines import UNITS, encode_outlines
-from sam2_fewshot.writers.names import printable
-from sam2_fewshot.writers.overlay import color_of
-from sam2_fewshot.writers.preview import LONGEST, smaller
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from sam2_fewshot.writers.finished import Finished
-    from sam2_fewshot.writers.record import FrameRecord
+    from numpy.typing import NDArray
+    from shapely import Point, Polygon
+
+    from sam2_fewshot.annotations.record import FrameRecord
+    from sam2_fewshot.files.finished import Finished
 
 _COLOURS = 16
 _PICTURE_BYTES = 40_000_000
@@ -45,7 +48,7 @@ class Content:
         The same and all that the script needs, for JSON.
     blocks
         Texts in base 64: ``scores`` (float64, little endian), ``areas`` (uint32), ``outlines`` and ``marks``
-        (:func:`~sam2_fewshot.report.outlines.encode_outlines`), frame by frame, the kept ones first.
+        (:func:`~sam2_fewshot.report.content.encode_outlines`), frame by frame, the kept ones first.
     pictures
         JPEG of each frame in base 64, empty where there is none.
     """
@@ -177,3 +180,48 @@ def _run_id(finished: Finished) -> str:
     facts = finished.facts
     named = f"{facts.get('begun')}/{facts.get('ended')}/{facts.get('objects')}"
     return hashlib.sha256(named.encode()).hexdigest()[:16]
+
+
+UNITS = 4
+"""Units a pixel of the picture."""
+
+_TOLERANCE = 0.2
+"""px of the picture; vertices nearer to the outline than this are not seen, and are left out."""
+
+
+def encode_outlines(shapes: Sequence[Polygon | Point], scale: float) -> bytes:
+    """Return outer rings, or points, as bytes.
+
+    Parameters
+    ----------
+    shapes
+        In image pixels ``(x, y)``. The vertex that closes a ring is not written.
+    scale
+        Pixels of the picture for each pixel of the image.
+    """
+    if not shapes:
+        return b""
+    rings = np.array([shape.exterior if hasattr(shape, "exterior") else shape for shape in shapes], object)
+    simple = shapely.simplify(rings, _TOLERANCE / scale, preserve_topology=True)
+    points, owner = shapely.get_coordinates(simple, return_index=True)
+    ends = np.append(owner[1:] != owner[:-1], True)
+    starts = np.append(True, ends[:-1])
+    kept = ~ends | starts  # a point is start and end at once
+    points, starts = points[kept], starts[kept]
+    counts = np.bincount(owner[kept], minlength=len(shapes))
+    whole = np.round(points * (scale * UNITS)).astype(np.int64)
+    steps = np.diff(whole, axis=0, prepend=np.zeros((1, 2), np.int64))
+    steps[starts] = whole[starts]
+    zigzag = (steps << 1) ^ (steps >> 63)
+    return _varints(np.insert(zigzag.ravel(), 2 * np.flatnonzero(starts), counts))
+
+
+def _varints(values: NDArray[np.int64]) -> bytes:
+    """Return numbers of at least 0, seven bits a byte, the lowest first."""
+    lengths = 1 + np.sum([values >> bits > 0 for bits in range(7, 63, 7)], axis=0)
+    starts = np.cumsum(lengths) - lengths
+    out = np.zeros(int(lengths.sum()), np.uint8)
+    for place in range(int(lengths.max())):
+        more = lengths > place
+        out[starts[more] + place] = (values[more] >> 7 * place & 127) | np.where(lengths[more] > place + 1, 128, 0)
+    return out.tobytes()

@@ -1,12 +1,12 @@
 """The guided method: everything about an object that can be learned from the examples guides the search.
 
 Learn: the examples' size sets the magnification of the tiles; a pixel model gives maps of what looks like them
-(:mod:`~sam2_fewshot.proposals.dense_map`); components of these maps and of the contrast, and SAM 2's masks of their
-peaks, are candidates (:mod:`~sam2_fewshot.proposals.components`, :mod:`~sam2_fewshot.proposals.peaks`). On the
-examples' own frames it is known of many candidates whether they are right: those that match an example are, its parts
-and its unions with neighbours are not. From these a regression learns to tell them apart
-(:mod:`~sam2_fewshot.similarity.descriptors`, :mod:`~sam2_fewshot.similarity.logistic`). SAM 2 is asked about the best
-(:mod:`~sam2_fewshot.proposals.boxes`), and a second regression judges them by what it says, too.
+(:mod:`~sam2_fewshot.methods.guided.maps`); components of these maps and of the contrast, and SAM 2's masks of their
+peaks, are candidates (:mod:`~sam2_fewshot.methods.guided.proposals`). On the training frames it is known of many
+candidates whether they are right: those that match an example are, its parts and its unions with neighbours are not.
+From these a classifier learns to separate them (:mod:`~sam2_fewshot.methods.guided.descriptors`,
+:mod:`~sam2_fewshot.methods.guided.classifier`). The best are refined by box prompts
+(:mod:`~sam2_fewshot.methods.guided.box_refinement`), and a second classifier scores them with what SAM 2 says.
 Nothing is tuned to a checkpoint or a kind of image: which map is trusted, and how far, follows from the examples.
 
 An example is never judged by what was learned from itself: the pixel models are learned in three folds, and the score
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from sam2_fewshot.methods.common import Found, RunStats, Shown
-    from sam2_fewshot.model.network import Sam2Model
+    from sam2_fewshot.backbones.sam2.network import Sam2Model
+    from sam2_fewshot.methods.base import Found, RunStats, Shown
     from sam2_fewshot.protocols import Progress
     from sam2_fewshot.records import InstanceMask
     from sam2_fewshot.settings import Settings

@@ -8,27 +8,32 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import ndimage
 
-from sam2_fewshot.geometry.tiles import TileGrid
-from sam2_fewshot.methods.common import Found
-from sam2_fewshot.methods.guided.second_look import apart, explained, second_pool, to_ask
-from sam2_fewshot.proposals.boxes import opinions_of_all
-from sam2_fewshot.proposals.components import component_candidates
-from sam2_fewshot.proposals.dense_map import PixelModel, dense_maps, enlarge, tile_cells
-from sam2_fewshot.proposals.peaks import peaks, point_candidates
-from sam2_fewshot.similarity.descriptors import COARSE_COSINE, DESCRIPTORS, SUPPORT, FrameMaps, describe
-from sam2_fewshot.similarity.logistic import Logistic
-from sam2_fewshot.similarity.support import Proposed, support
+from sam2_fewshot.methods.base import Found
+from sam2_fewshot.methods.guided.box_refinement import apart, explained, opinions_of_all, second_pool, to_ask
+from sam2_fewshot.methods.guided.classifier import Logistic
+from sam2_fewshot.methods.guided.descriptors import (
+    COARSE_COSINE,
+    DESCRIPTORS,
+    SUPPORT,
+    FrameMaps,
+    Proposed,
+    describe,
+    support,
+)
+from sam2_fewshot.methods.guided.maps import PixelModel, dense_maps, enlarge, tile_cells
+from sam2_fewshot.methods.guided.proposals import component_candidates, peaks, point_candidates
+from sam2_fewshot.tiling.tiles import TileGrid
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from sam2_fewshot.methods.common import RunStats
-    from sam2_fewshot.methods.guided.second_look import SecondPool
-    from sam2_fewshot.model.network import Sam2Model
-    from sam2_fewshot.model.outputs import Embedding
-    from sam2_fewshot.proposals.dense_map import TileCells
+    from sam2_fewshot.backbones.sam2.network import Sam2Model
+    from sam2_fewshot.backbones.sam2.pyramid import Embedding
+    from sam2_fewshot.methods.base import RunStats
+    from sam2_fewshot.methods.guided.box_refinement import SecondPool
+    from sam2_fewshot.methods.guided.maps import TileCells
     from sam2_fewshot.protocols import Progress
     from sam2_fewshot.records import InstanceMask
 

@@ -13,20 +13,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sam2_fewshot.methods.common import RunStats
-from sam2_fewshot.methods.guided.second_look import apart
-from sam2_fewshot.proposals.dense_map import CellStore
-from sam2_fewshot.similarity.descriptors import CONTRAST, CORE_SCORE, describe
-from sam2_fewshot.similarity.support import Proposed
+from sam2_fewshot.methods.base import RunStats
+from sam2_fewshot.methods.guided.box_refinement import apart
+from sam2_fewshot.methods.guided.descriptors import CONTRAST, CORE_SCORE, Proposed, describe
+from sam2_fewshot.methods.guided.maps import CellStore
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from sam2_fewshot.methods.common import Shown
+    from sam2_fewshot.backbones.sam2.network import Sam2Model
+    from sam2_fewshot.methods.base import Shown
     from sam2_fewshot.methods.guided.model import GuidedModel
-    from sam2_fewshot.model.network import Sam2Model
     from sam2_fewshot.protocols import Progress
     from sam2_fewshot.records import InstanceMask
 
@@ -44,7 +43,7 @@ many standard deviations of the frame), or its mean score is as near to that of 
 Where an example is alone on its frame, nothing is added; otherwise its ground would be."""
 _KEPT = 200_000_000
 """Bytes of levels that are kept of the examples' frames, so that they are encoded once: 36 tiles of the embedded
-checkpoint. It is part of :data:`~sam2_fewshot.model.memory.RESERVE`."""
+checkpoint. It is part of :data:`~sam2_fewshot.backbones.sam2.memory.RESERVE`."""
 
 
 class Encoded:

@@ -1,0 +1,277 @@
+"""COCO: outlines and run-length masks, compressed or not (https://cocodataset.org/#format-data)."""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from shapely import Polygon
+
+from sam2_fewshot.annotations.placing import Figures, PlacedExemplar, Regions
+from sam2_fewshot.annotations.values import as_number, index, printable, words
+from sam2_fewshot.geometry.run_lengths import compress, decode, encode, expand
+from sam2_fewshot.images.addresses import stem_of
+from sam2_fewshot.images.source import MAX_PLANE_PIXELS
+from sam2_fewshot.records import Location
+from sam2_fewshot.storage.files import replacing, telling
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from sam2_fewshot.annotations.placing import Placer, Point
+    from sam2_fewshot.annotations.record import Add, FrameRecord
+    from sam2_fewshot.images.image_set import ImageFile
+    from sam2_fewshot.records import Detection, InstanceMask
+
+_SHOWN = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """What a COCO file says about an image: ``(height, width)`` is None where it says none."""
+
+    name: str
+    shape: tuple[int, int] | None
+    z: int
+    time: int
+
+    @property
+    def stem(self) -> str:
+        """The file's name without folder and ending."""
+        return stem_of(Path(self.name))
+
+
+def is_coco(content: Any) -> bool:
+    """Tell whether the content of a JSON file is COCO's."""
+    return isinstance(content, dict) and all(isinstance(content.get(key), list) for key in ("images", "annotations"))
+
+
+def pictures(content: Mapping[str, Any]) -> dict[object, Picture]:
+    """Return the images that a COCO file speaks of, by their ids."""
+    found: dict[object, Picture] = {}
+    for entry in content["images"]:
+        if not isinstance(entry, dict) or not isinstance(entry.get("id"), int | str):
+            continue
+        name = entry.get("file_name")
+        name = PurePosixPath(name.replace("\\", "/")).name if isinstance(name, str) else ""
+        height, width = index(entry.get("height")), index(entry.get("width"))
+        shape = (height, width) if height and width and height > 0 and width > 0 else None
+        z, time = index(entry.get("z", 0)), index(entry.get("time", 0))
+        found[entry["id"]] = Picture(name, shape, z or 0, time or 0)
+    return found
+
+
+def read_coco(content: Mapping[str, Any], image: ImageFile | None, placer: Placer) -> Iterator[PlacedExemplar]:
+    """Yield the objects that can serve as examples; the others become remarks.
+
+    Parameters
+    ----------
+    content
+        What :func:`is_coco` is true of.
+    image
+        The image that the file itself is named after, or the only one; for a COCO file of one image of another name.
+    placer
+        Puts the objects on their frames.
+    """
+    known = pictures(content)
+    by_stem = {given.stem: given for given in placer.images}
+    places = {key: by_stem.get(picture.stem) for key, picture in known.items()}
+    names = {picture.name for picture in known.values()}
+    if image is not None and len(names) == 1 and not any(places.values()):
+        only = next(iter(names))
+        placer.remarks.say(
+            f"{placer.remarks.file} speaks of {only or 'an image'}; its objects are taken to lie on {image.name}."
+        )
+        places = dict.fromkeys(known, image)
+    classes = _classes(content)
+    regions = Regions(placer.remarks)
+    for count, annotation in enumerate(content["annotations"], 1):
+        placer.remarks.total += 1
+        key = annotation.get("image_id") if isinstance(annotation, dict) else None
+        if not isinstance(annotation, dict) or not isinstance(key, int | str) or key not in known:
+            placer.remarks.leave_out(count, "of an image that the file does not name")
+            continue
+        picture, target = known[key], places[key]
+        if target is None:
+            placer.remarks.leave_out(
+                count, f"on an image that was not given ({picture.name[:_SHOWN] or 'without a name'})"
+            )
+            continue
+        if picture.shape is not None and picture.shape != target.shape:
+            height, width = picture.shape
+            placer.remarks.leave_out(
+                count,
+                f"on an image of {width} × {height} px, but {target.name} is {target.shape[1]} × {target.shape[0]} px",
+            )
+            continue
+        category = annotation.get("category_id")
+        tags = classes.get(category, ()) if isinstance(category, int | str) else ()
+        tags = tuple(dict.fromkeys((*tags, *words(annotation.get("tags")))))
+        location = Location(target.xy, picture.z, picture.time)
+        yield from _object(count, annotation, location, tags, placer, regions)
+
+
+def _object(
+    count: int,
+    annotation: Mapping[str, Any],
+    location: Location,
+    tags: tuple[str, ...],
+    placer: Placer,
+    regions: Regions,
+) -> Iterator[PlacedExemplar]:
+    remarks = placer.remarks
+    figures = Figures(*(_figure(annotation.get(key)) for key in ("score", "similarity", "predicted_iou")))
+    segmentation = annotation.get("segmentation")
+    if isinstance(segmentation, dict):
+        frame = placer.frame(count, location)
+        if frame is None:
+            return
+        try:
+            instance = _mask(segmentation, frame.shape)
+        except ValueError as error:
+            remarks.leave_out(count, f"a mask that cannot be read ({error})")
+            return
+        if not instance.area:
+            remarks.leave_out(count, "an empty mask")
+            return
+        outline = _outline(annotation.get("outline"))
+        if outline is not None:
+            exemplar = placer.outline(count, location, outline)
+        else:
+            exemplar = regions.exemplar(count, frame, instance)
+        if exemplar is not None:
+            yield PlacedExemplar(exemplar, tags, figures, instance)
+        return
+    parts = [_outline(part) for part in segmentation] if isinstance(segmentation, list) else []
+    outlines = [part for part in parts if part is not None]
+    if not outlines:
+        remarks.leave_out(count, "without an outline or a mask")
+        return
+    if len(outlines) > 1:
+        remarks.note(count, "cut to the largest part", "several parts")
+    exemplar = placer.outline(count, location, max(outlines, key=_area))
+    if exemplar is not None:
+        yield PlacedExemplar(exemplar, tags, figures)
+
+
+def _mask(value: Mapping[str, Any], frame_shape: tuple[int, int]) -> InstanceMask:
+    size, counts = value.get("size"), value.get("counts")
+    if not isinstance(size, list) or [index(n) for n in size] != list(frame_shape):
+        raise ValueError("it is not of its image's size")
+    if frame_shape[0] * frame_shape[1] > MAX_PLANE_PIXELS:
+        raise ValueError(f"its image has more than {MAX_PLANE_PIXELS:,} px")
+    if isinstance(counts, str):
+        return decode(expand(counts), frame_shape)
+    if not isinstance(counts, list):
+        raise ValueError("it has no counts")
+    whole = [index(n) for n in counts]
+    if not whole or None in whole:
+        raise ValueError("its counts are not whole numbers")
+    return decode(np.array(whole, np.int64), frame_shape)
+
+
+def _outline(value: Any) -> list[Point] | None:
+    """Return the points of a list ``x, y, x, y, …``, None when it is not one of at least three."""
+    if not isinstance(value, list) or len(value) < 6 or len(value) % 2:
+        return None
+    numbers = [as_number(entry) for entry in value]
+    if None in numbers:
+        return None
+    points = [entry for entry in numbers if entry is not None]
+    return list(zip(points[::2], points[1::2], strict=True))
+
+
+def _area(points: Sequence[Point]) -> float:
+    # shapely refuses to make a ring of some points that are not finite; what is wrong with them is said where they are
+    # placed.
+    if not np.isfinite(points).all():
+        return 0.0
+    with np.errstate(all="ignore"):
+        area = Polygon(points).area
+    return area if area == area else 0.0
+
+
+def _classes(content: Mapping[str, Any]) -> dict[object, tuple[str, ...]]:
+    categories = content.get("categories")
+    found: dict[object, tuple[str, ...]] = {}
+    for entry in categories if isinstance(categories, list) else []:
+        if isinstance(entry, dict) and isinstance(entry.get("id"), int | str):
+            found[entry["id"]] = words(entry.get("name"))
+    return found
+
+
+def _figure(value: Any) -> float:
+    found = as_number(value)
+    return float("nan") if found is None else found
+
+
+_NO_TAG = "object"
+
+
+@contextmanager
+def coco_file(path: Path, tags: Sequence[str]) -> Iterator[Add]:
+    """Write one COCO file for all frames; each frame is an image of it.
+
+    Objects marked by a point are left out, since COCO has no place for them.
+
+    Parameters
+    ----------
+    path
+        The file to write.
+    tags
+        Tags of every object, where the record does not have its own.
+
+    Yields
+    ------
+    Add
+        Takes the frames.
+    """
+    images: list[dict[str, object]] = []
+    categories: dict[str, int] = {}
+    count = 0
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+        file.write('{"info": {"description": "Objects found or converted by sam2-fewshot"},\n"annotations": [')
+
+        def add(record: FrameRecord) -> None:
+            nonlocal count
+            images.append(_image(record, len(images) + 1))
+            with telling(path):
+                for number, item in enumerate(record.detections, start=1):
+                    own = [printable(tag) for tag in record.tags_of(number, tags)] or [_NO_TAG]
+                    category = categories.setdefault(own[0], len(categories) + 1)
+                    count += 1
+                    entry = {"id": count, "image_id": len(images), "category_id": category, **_annotation(item)}
+                    if len(own) > 1:
+                        entry["tags"] = own
+                    file.write(",\n" if count > 1 else "\n")
+                    file.write(json.dumps(entry, ensure_ascii=False, allow_nan=False))
+
+        yield add
+        listed = [{"id": key, "name": name} for name, key in categories.items()]
+        file.write(f'],\n"images": {json.dumps(images, ensure_ascii=False)},\n')
+        file.write(f'"categories": {json.dumps(listed, ensure_ascii=False)}}}\n')
+
+
+def _image(record: FrameRecord, key: int) -> dict[str, object]:
+    height, width = record.frame_shape
+    image: dict[str, object] = {"id": key, "file_name": printable(record.name), "width": width, "height": height}
+    if record.size_z * record.size_t > 1:
+        image |= {"z": int(record.location.z), "time": int(record.location.time)}
+    return image
+
+
+def _annotation(item: Detection) -> dict[str, object]:
+    x0, y0, x1, y1 = (int(n) for n in item.bbox)
+    figures = {"score": item.score, "similarity": item.similarity, "predicted_iou": item.predicted_iou}
+    return {
+        "segmentation": {"size": list(item.instance.frame_shape), "counts": compress(encode(item.instance))},
+        "area": item.area,
+        "bbox": [x0, y0, x1 - x0, y1 - y0],
+        "iscrowd": 0,
+        **{name: float(value) for name, value in figures.items() if np.isfinite(value)},
+        "outline": np.asarray(item.polygon.exterior.coords)[:-1, :2].ravel().tolist(),
+    }

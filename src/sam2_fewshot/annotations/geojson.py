@@ -1,0 +1,242 @@
+"""GeoJSON as QuPath reads and writes it."""
+
+from __future__ import annotations
+
+import json
+import math
+import uuid
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sam2_fewshot.annotations.placing import Figures, PlacedExemplar
+from sam2_fewshot.annotations.record import a_file_an_image
+from sam2_fewshot.annotations.values import as_number, figure, hexadecimal_id, index, printable, words
+from sam2_fewshot.records import Location
+from sam2_fewshot.storage.files import replacing, telling
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from sam2_fewshot.annotations.placing import Placer, Point
+    from sam2_fewshot.annotations.record import Add, FrameRecord
+    from sam2_fewshot.records import Exemplar
+
+Ring = list["Point"]
+
+
+def features_of(content: Any) -> list[Any] | None:
+    """Return the features in a FeatureCollection, a list of features or a single one; None when it is none of these."""
+    if isinstance(content, dict):
+        if content.get("type") == "Feature":
+            return [content]
+        features = content.get("features")
+        return features if content.get("type") == "FeatureCollection" and isinstance(features, list) else None
+    if isinstance(content, list) and any(isinstance(e, dict) and e.get("type") == "Feature" for e in content):
+        return content
+    return None
+
+
+def read_features(features: list[Any], xy: int, placer: Placer) -> Iterator[PlacedExemplar]:
+    """Yield the features that can serve as examples; the others become remarks.
+
+    Parameters
+    ----------
+    features
+        As :func:`features_of` gives them.
+    xy
+        The image they lie on.
+    placer
+        Puts them there.
+    """
+    for count, feature in enumerate(features, 1):
+        placer.remarks.total += 1
+        geometry = feature.get("geometry") if isinstance(feature, dict) else None
+        if not isinstance(geometry, dict):
+            placer.remarks.leave_out(count, "not a GeoJSON feature with a geometry")
+            continue
+        location = _location(geometry, xy)
+        if location is None:
+            placer.remarks.leave_out(count, "a plane whose z or t is not a whole number")
+            continue
+        properties = feature.get("properties")
+        tags, figures = _tags(properties), _figures(properties)
+        for exemplar in _exemplars(count, geometry, location, placer):
+            yield PlacedExemplar(exemplar, tags, figures)
+
+
+def _exemplars(count: int, geometry: dict[str, Any], location: Location, placer: Placer) -> Iterator[Exemplar]:
+    kind, coordinates = geometry.get("type"), geometry.get("coordinates")
+    kind = kind if isinstance(kind, str) else "unknown"
+    found: list[Exemplar | None] = []
+    if kind in {"Polygon", "MultiPolygon"}:
+        parts = coordinates if kind == "MultiPolygon" and isinstance(coordinates, list) else [coordinates]
+        polygons = [rings for rings in map(_rings, parts) if rings]
+        if not polygons:
+            placer.remarks.leave_out(count, "coordinates that are not numbers")
+            return
+        if len(polygons) > 1:
+            placer.remarks.note(count, "cut to the largest part", "several parts")
+        shell, *holes = max(polygons, key=lambda rings: abs(_area(rings[0])))
+        found = [placer.outline(count, location, shell, holes)]
+    elif kind in {"Point", "MultiPoint"}:
+        points = coordinates if kind == "MultiPoint" and isinstance(coordinates, list) else [coordinates]
+        for at in map(_point, points):
+            if at is None:
+                placer.remarks.leave_out(count, "coordinates that are not numbers")
+            else:
+                found.append(placer.point(count, location, at))
+    else:
+        placer.remarks.leave_out(count, f"of the geometry {kind[:40]!r}; polygons and points can be examples")
+    yield from (exemplar for exemplar in found if exemplar is not None)
+
+
+def _rings(value: Any) -> list[Ring] | None:
+    """Return a Polygon's rings, None when it is not made of lists of points."""
+    if not isinstance(value, list) or not value:
+        return None
+    rings = []
+    for ring in value:
+        points = [_point(point) for point in ring] if isinstance(ring, list) else [None]
+        if not points or None in points:
+            return None
+        rings.append([point for point in points if point is not None])
+    return rings
+
+
+def _point(value: Any) -> Point | None:
+    if not isinstance(value, list) or len(value) < 2:
+        return None
+    x, y = as_number(value[0]), as_number(value[1])
+    return None if x is None or y is None else (x, y)
+
+
+def _area(ring: Ring) -> float:
+    """Return a ring's signed area by the shoelace formula."""
+    return sum(a[0] * b[1] - b[0] * a[1] for a, b in zip(ring, ring[1:] + ring[:1], strict=True)) / 2
+
+
+def _location(geometry: dict[str, Any], xy: int) -> Location | None:
+    plane = geometry.get("plane")
+    if plane is None:
+        return Location(xy)
+    if not isinstance(plane, dict):
+        return None
+    z, t = index(plane.get("z", 0)), index(plane.get("t", 0))
+    return None if z is None or t is None else Location(xy, z, t)
+
+
+def _figures(properties: Any) -> Figures:
+    """Return the measurements that this program writes; QuPath before 0.4 had them as a list of names and values."""
+    measured = properties.get("measurements") if isinstance(properties, dict) else None
+    if isinstance(measured, list):
+        pairs = [(entry.get("name"), entry.get("value")) for entry in measured if isinstance(entry, dict)]
+        measured = {name: value for name, value in pairs if isinstance(name, str)}
+    if not isinstance(measured, dict):
+        return Figures()
+    found = (as_number(measured.get(name)) for name in ("Score", "Similarity", "Predicted IoU"))
+    return Figures(*(math.nan if figure is None else figure for figure in found))
+
+
+def _tags(properties: Any) -> tuple[str, ...]:
+    if not isinstance(properties, dict):
+        return ()
+    kind = properties.get("classification")
+    names = (*words(kind.get("name")), *words(kind.get("names"))) if isinstance(kind, dict) else words(kind)
+    return tuple(dict.fromkeys((*names, *words(properties.get("tags")))))
+
+
+# Okabe & Ito's vermilion, told apart from the others by colour-blind eyes: https://jfly.uni-koeln.de/color/
+_COLOR = [213, 94, 0]
+
+
+@contextmanager
+def qupath_files(folder: Path, tags: Sequence[str]) -> Iterator[Add]:
+    """Write one GeoJSON feature collection an image; an image's frames must follow one another.
+
+    An object is a QuPath *detection* of the class that the first tag names; ``properties.tags`` has all of
+    them. Coordinates are those of the detection's polygon, unrounded; for files of several planes,
+    ``geometry.plane`` has Z and T counted from 0. Other programs read the file as plain GeoJSON.
+
+    Parameters
+    ----------
+    folder
+        Where to put the files.
+    tags
+        Tags of every object.
+
+    Yields
+    ------
+    Add
+        Takes the frames.
+    """
+    with a_file_an_image(lambda record: qupath_file(folder / f"{record.stem}.geojson", tags)) as add:
+        yield add
+
+
+@contextmanager
+def qupath_file(path: Path, tags: Sequence[str]) -> Iterator[Add]:
+    """Write the feature collection of one image, as :func:`qupath_files` does."""
+    separator = "\n"
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+        file.write('{"type": "FeatureCollection", "features": [')
+
+        def add(record: FrameRecord) -> None:
+            nonlocal separator
+            with telling(path):
+                for feature in _features(record, tags):
+                    file.write(separator + json.dumps(feature, ensure_ascii=False, allow_nan=False))
+                    separator = ",\n"
+
+        yield add
+        file.write("]}\n")
+
+
+def _features(record: FrameRecord, common: Sequence[str]) -> Iterator[dict[str, object]]:
+    for number, item in enumerate(record.detections, start=1):
+        rings = [item.polygon.exterior, *item.polygon.interiors]
+        coordinates = [np.asarray(ring.coords)[:, :2].tolist() for ring in rings]
+        measured = {
+            "Similarity": figure(item.similarity),
+            "Score": figure(item.score),
+            "Predicted IoU": figure(item.predicted_iou),
+            "Area px": item.area,
+            "Area µm^2": None if record.pixel_size is None else figure(item.area * record.pixel_size.area),
+        }
+        yield _feature(record, number, "Polygon", coordinates, record.tags_of(number, common), measured)
+    for number, point in enumerate(record.points, start=len(record.detections) + 1):
+        yield _feature(record, number, "Point", list(point.xy), point.tags, {})
+
+
+def _feature(
+    record: FrameRecord,
+    number: int,
+    kind: str,
+    coordinates: list[object],
+    tags: Sequence[str],
+    measured: Mapping[str, float | int | None],
+) -> dict[str, object]:
+    place = record.location
+    geometry: dict[str, object] = {"type": kind, "coordinates": coordinates}
+    if record.size_z * record.size_t > 1:
+        # c = -1 stands for all channels in QuPath's ImagePlane.
+        geometry["plane"] = {"c": -1, "z": int(place.z), "t": int(place.time)}
+    tags = [printable(tag) for tag in tags]
+    properties: dict[str, object] = {
+        # QuPath knows points as annotations only.
+        "objectType": "detection" if kind == "Polygon" else "annotation",
+        "tags": tags,
+        # QuPath cannot read a null as a measurement.
+        "measurements": {name: value for name, value in measured.items() if value is not None},
+    }
+    if tags:
+        properties["classification"] = {"name": tags[0], "color": _COLOR}
+    key = hexadecimal_id(record.name, place.xy, place.z, place.time, number)
+    return {
+        "type": "Feature",
+        "id": str(uuid.uuid5(uuid.NAMESPACE_OID, key)),
+        "geometry": geometry,
+        "properties": properties,
+    }

@@ -1,0 +1,396 @@
+"""ImageJ: a ``.roi`` file, or the ``.zip`` that its ROI Manager saves. Decoded and encoded by roifile."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from contextlib import contextmanager
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import shapely
+from shapely import LineString, Polygon
+
+from sam2_fewshot.annotations.placing import Figures, PlacedExemplar
+from sam2_fewshot.annotations.record import a_file_an_image
+from sam2_fewshot.annotations.values import figure, printable
+from sam2_fewshot.errors import InputError
+from sam2_fewshot.geometry.outlines import valid_polygon
+from sam2_fewshot.images.source import reading
+from sam2_fewshot.records import Location
+from sam2_fewshot.storage.files import replacing, telling
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from roifile import ImagejRoi
+
+    from sam2_fewshot.annotations.placing import Placer, Point
+    from sam2_fewshot.annotations.record import Add, FrameRecord
+    from sam2_fewshot.images.image_set import ImageFile
+
+ROI_SUFFIXES = frozenset({".roi", ".zip"})
+MAX_ROI_BYTES = 20_000_000
+"""Largest single ROI that is read: two million vertices."""
+MAX_ZIP_BYTES = 200_000_000
+"""A zip file may have this many bytes, packed, and its ROIs together as many unpacked."""
+
+_RECT, _OVAL, _POINT = 1, 2, 10
+_OUTLINES = frozenset({0, 7, 8})
+"""Polygon, freehand and traced: their vertices are in the file. So are those of ellipses, as a kind of freehand."""
+_LINES = {3: "a line", 4: "a freehand line", 5: "a segmented line", 9: "an angle"}
+_MARKS = {1: "a text", 2: "an arrow", 4: "a picture"}
+"""Subtypes that are not selections."""
+_OVAL_POINTS = 128
+_MOST_CROSSED = 100
+"""Corners of a composite whose rings cross; more take too long to mend, and ImageJ makes none that cross."""
+_MADE_UP = re.compile(r"[0-9]{3,}(-[0-9]{3,})+(-[0-9]+)?")
+"""``0123-0456``: the names that the ROI Manager gives, from the ROI's place."""
+
+
+def read_rois(path: Path, image: ImageFile, placer: Placer) -> Iterator[PlacedExemplar]:
+    """Yield the ROIs that can serve as examples; the others become remarks.
+
+    Parameters
+    ----------
+    path
+        A ``.roi`` file, or a zip file of those.
+    image
+        The image they lie on.
+    placer
+        Puts them there.
+
+    Raises
+    ------
+    InputError
+        If it is neither, or unpacks to more than :data:`MAX_ZIP_BYTES`.
+    """
+    for count, (name, data) in enumerate(_contents(path), 1):
+        placer.remarks.total += 1
+        if data is None:
+            placer.remarks.leave_out(count, f"larger than {MAX_ROI_BYTES // 10**6} MB")
+            continue
+        roi = _decoded(data)
+        if roi is None:
+            placer.remarks.leave_out(count, "damaged, or not an ImageJ ROI")
+            continue
+        yield from _placed(count, roi, name, image, placer)
+
+
+def _contents(path: Path) -> Iterator[tuple[str, bytes | None]]:
+    """Yield name and bytes of each ROI, None for bytes that are too many. Names never become paths."""
+    with reading(path):
+        if path.suffix.lower() == ".roi":
+            with path.open("rb") as file:
+                yield path.stem, _limited(file.read(MAX_ROI_BYTES + 1))
+            return
+        size = path.stat().st_size
+        if size > MAX_ZIP_BYTES:
+            raise InputError(
+                f"{path.name} is {size // 10**6} MB; zip files of up to {MAX_ZIP_BYTES // 10**6} MB are read."
+            )
+        try:
+            archive = zipfile.ZipFile(path)
+        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+            raise InputError(
+                f"{path.name} is not a whole zip file; save the ROIs again in ImageJ (ROI Manager, More, Save)."
+            ) from None
+        with archive:
+            members = [member for member in archive.infolist() if member.filename.lower().endswith(".roi")]
+            if not members:
+                raise InputError(
+                    f"There is no ImageJ ROI in {path.name}; a zip file with examples is one that ImageJ's ROI Manager "
+                    "saved."
+                )
+            unpacked = 0
+            for member in members:
+                data = _unpacked(archive, member)
+                unpacked += MAX_ROI_BYTES if data is None else len(data)
+                if unpacked > MAX_ZIP_BYTES:
+                    raise InputError(
+                        f"The ROIs in {path.name} unpack to more than {MAX_ZIP_BYTES // 10**6} MB, which is not "
+                        "believed of examples; save only those that serve as examples."
+                    )
+                yield PurePosixPath(member.filename).stem, data
+
+
+def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes | None:
+    """Return a member's bytes, None when they are too many whatever the archive says, none when it is damaged."""
+    try:
+        with archive.open(member) as file:
+            return _limited(file.read(MAX_ROI_BYTES + 1))
+    except Exception:  # a wrong checksum, a password, an unknown method, a damaged header: nothing can be read
+        return b""
+
+
+def _limited(data: bytes) -> bytes | None:
+    return data if len(data) <= MAX_ROI_BYTES else None
+
+
+def _decoded(data: bytes) -> ImagejRoi | None:
+    from roifile import ImagejRoi
+
+    try:
+        return ImagejRoi.frombytes(data)
+    except Exception:  # struct.error, ValueError, TypeError, UnicodeDecodeError and more, by the place of the damage
+        return None
+
+
+def _placed(count: int, roi: ImagejRoi, file: str, image: ImageFile, placer: Placer) -> Iterator[PlacedExemplar]:
+    kind, what = int(roi.roitype), int(roi.subtype)
+    tags, figures = _tags(roi, file), _figures(roi)
+    if what in _MARKS or kind in _LINES:
+        why = _MARKS.get(what) or _LINES[kind]
+        placer.remarks.leave_out(count, f"{why}; areas and points can be examples")
+        return
+    if kind == _POINT:
+        for number, (at, position, counter) in enumerate(_points(roi), 1):
+            more = (*tags, f"counter {counter}") if counter else tags
+            where = _location(roi, image, position)
+            exemplar = placer.point(f"{count}.{number}", where, at)
+            if exemplar is not None:
+                yield PlacedExemplar(exemplar, more, figures)
+        return
+    polygon, parts = _area(roi)
+    if polygon is None:
+        placer.remarks.leave_out(count, "without an area")
+        return
+    if parts > 1:
+        placer.remarks.note(count, "cut to the largest part", "several parts")
+    shell = _ring(polygon.exterior)
+    exemplar = placer.outline(count, _location(roi, image, roi.position), shell, [_ring(r) for r in polygon.interiors])
+    if exemplar is not None:
+        yield PlacedExemplar(exemplar, tags, figures)
+
+
+def _area(roi: ImagejRoi) -> tuple[Polygon | None, int]:
+    """Return the outline of an area selection, and how many parts it has; None when it has no area."""
+    kind = int(roi.roitype)
+    try:
+        if kind == _RECT and roi.composite:
+            return _composite(roi)
+        if kind in _OUTLINES:
+            return _polygon(np.asarray(roi.coordinates(), float)), 1
+        if kind not in {_RECT, _OVAL}:
+            return None, 0
+        x0, y0, x1, y1 = _bounds(roi)
+        if not np.isfinite([x0, y0, x1, y1]).all() or x1 <= x0 or y1 <= y0:
+            return None, 0
+        if kind == _OVAL:
+            return _oval(x0, y0, x1, y1), 1
+        radius = min(roi.rounded_rect_arc_size, x1 - x0, y1 - y0) / 2
+        if radius > 0:
+            core = shapely.box(x0 + radius, y0 + radius, x1 - radius, y1 - radius)
+            return valid_polygon(core.buffer(radius, quad_segs=32)), 1
+        return shapely.box(x0, y0, x1, y1), 1
+    except (ArithmeticError, ValueError, TypeError, LookupError, RuntimeError, shapely.errors.ShapelyError):
+        return None, 0  # a path that makes no sense
+
+
+def _bounds(roi: ImagejRoi) -> tuple[float, float, float, float]:
+    if roi.subpixelrect:
+        return roi.xd, roi.yd, roi.xd + roi.widthd, roi.yd + roi.heightd
+    return roi.left, roi.top, roi.right, roi.bottom
+
+
+def _oval(x0: float, y0: float, x1: float, y1: float) -> Polygon:
+    """Return the polygon with the area of the ellipse in a box."""
+    angle = np.arange(_OVAL_POINTS) * (2 * np.pi / _OVAL_POINTS)
+    # A polygon of n corners on the ellipse has sin(2π/n) / (2π/n) of its area.
+    swell = (2 * np.pi / _OVAL_POINTS / np.sin(2 * np.pi / _OVAL_POINTS)) ** 0.5
+    x = (x0 + x1) / 2 + (x1 - x0) / 2 * swell * np.cos(angle)
+    y = (y0 + y1) / 2 + (y1 - y0) / 2 * swell * np.sin(angle)
+    return Polygon(np.column_stack([x, y]))
+
+
+def _polygon(points: np.ndarray) -> Polygon | None:
+    return Polygon(points) if len(points) >= 3 else None
+
+
+def _composite(roi: ImagejRoi) -> tuple[Polygon | None, int]:
+    """Return the largest part of a path, its holes left out: what lies in an odd number of rings is inside."""
+    rings = [ring for ring in map(_path_ring, roi.coordinates(multi=True)) if ring is not None]
+    area = shapely.build_area(shapely.geometrycollections(rings))
+    if not area.is_valid and shapely.get_num_coordinates(area) > _MOST_CROSSED:
+        return None, 0
+    parts = [part for part in shapely.get_parts(area) if isinstance(part, Polygon)]
+    return valid_polygon(area), len(parts)
+
+
+def _path_ring(points: np.ndarray) -> LineString | None:
+    points = np.asarray(points, float)
+    if len(points) < 3 or not np.isfinite(points).all():
+        return None
+    return LineString(np.concatenate([points, points[:1]]))
+
+
+def _ring(ring: Any) -> list[Point]:
+    return [(float(x), float(y)) for x, y in np.asarray(ring.coords)[:-1, :2].tolist()]
+
+
+def _points(roi: ImagejRoi) -> Iterator[tuple[Point, int, int]]:
+    """Yield each point, the slice of the stack that it is on (0 for none), and its counter."""
+    if roi.integer_coordinates is None:
+        return
+    half = 0.0 if roi.subpixel_coordinates is not None else 0.5
+    counters = roi.counters if roi.counters is not None else None
+    positions = roi.counter_positions if roi.counter_positions is not None else None
+    for number, (x, y) in enumerate(np.asarray(roi.coordinates(), float).tolist()):
+        position = int(positions[number]) if positions is not None else 0
+        counter = int(counters[number]) if counters is not None else 0
+        yield (x + half, y + half), position or roi.position, counter
+
+
+def _location(roi: ImagejRoi, image: ImageFile, position: int) -> Location:
+    """Return where a ROI lies: by its slice and frame, or by its place in the stack, channels counted first."""
+    z, t = roi.z_position, roi.t_position
+    if z > 0 or t > 0:
+        return Location(image.xy, max(z, 1) - 1, max(t, 1) - 1)
+    place = max(position, 1) - 1
+    if place and image.size_c * image.size_z * image.size_t > 1:
+        place //= image.size_c
+        return Location(image.xy, place % image.size_z, place // image.size_z)
+    return Location(image.xy)
+
+
+def _tags(roi: ImagejRoi, file: str) -> tuple[str, ...]:
+    told = _properties(roi)
+    tags = [value for key, value in told.items() if re.fullmatch("tag( [0-9]+)?", key)]
+    tags += told.get("tags", "").split(",")
+    if not any(tags):
+        name = (roi.name or file).strip()
+        if not _MADE_UP.fullmatch(name):
+            tags = [name, re.sub(r"[ ._#-]*[0-9]+$", "", name)]
+        if roi.group:
+            tags.append(f"group {roi.group}")
+    return tuple(dict.fromkeys(tag.strip() for tag in tags if tag.strip()))
+
+
+def _figures(roi: ImagejRoi) -> Figures:
+    told = _properties(roi)
+    return Figures(*(_figure(told.get(key, "")) for key in ("score", "similarity", "predicted_iou")))
+
+
+def _figure(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")
+
+
+def _properties(roi: ImagejRoi) -> dict[str, str]:
+    """Return the lines ``key: value`` of a ROI's properties, keys in small letters."""
+    lines = (line.partition(":") for line in roi.props.splitlines())
+    return {key.strip().lower(): value.strip() for key, colon, value in lines if colon}
+
+
+_MOST_GROUPS = 255
+_EARLIEST = (1980, 1, 1, 0, 0, 0)
+_MOVE, _LINE, _CLOSE = 0.0, 1.0, 4.0
+"""Steps of a path in a composite selection: those of Java's ``PathIterator``."""
+
+
+@contextmanager
+def roi_files(folder: Path, tags: Sequence[str]) -> Iterator[Add]:
+    """Write one zip file of ROIs an image; an image's frames must follow one another.
+
+    Parameters
+    ----------
+    folder
+        Where to put the files.
+    tags
+        Tags of every object, where the record does not have its own.
+
+    Yields
+    ------
+    Add
+        Takes the frames.
+    """
+    with a_file_an_image(lambda record: roi_file(folder / f"{record.stem}.zip", tags)) as add:
+        yield add
+
+
+@contextmanager
+def roi_file(path: Path, tags: Sequence[str]) -> Iterator[Add]:
+    """Write the ROIs of one image, as :func:`roi_files` does."""
+    groups: dict[str, int] = {}
+    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+
+        def put(
+            record: FrameRecord, number: int, roi: ImagejRoi, own: Sequence[str], figures: Mapping[str, Any]
+        ) -> None:
+            roi.name = _name(record, number)
+            own = [printable(tag) for tag in own]
+            roi.props = _roi_properties(own, figures)
+            if own:
+                roi.group = min(groups.setdefault(own[0], len(groups) + 1), _MOST_GROUPS)
+            _place(roi, record)
+            # With a date, the same finds would not give the same file.
+            archive.writestr(zipfile.ZipInfo(f"{roi.name}.roi", _EARLIEST), roi.tobytes(), zipfile.ZIP_DEFLATED)
+
+        def add(record: FrameRecord) -> None:
+            with telling(path):
+                for number, item in enumerate(record.detections, start=1):
+                    figures = {
+                        "score": figure(item.score),
+                        "similarity": figure(item.similarity),
+                        "predicted_iou": figure(item.predicted_iou),
+                        "area_px": item.area,
+                    }
+                    put(record, number, _selection(item.polygon), record.tags_of(number, tags), figures)
+                for number, point in enumerate(record.points, start=len(record.detections) + 1):
+                    put(record, number, _point(point.xy), point.tags, {})
+
+        yield add
+
+
+def _selection(polygon: Polygon) -> ImagejRoi:
+    from roifile import ROI_TYPE, ImagejRoi
+
+    rings = [np.asarray(ring.coords, float)[:-1, :2] for ring in (polygon.exterior, *polygon.interiors)]
+    roi = ImagejRoi.frompoints(rings[0], name="")
+    if len(rings) == 1:
+        return roi
+    path: list[float] = []
+    for ring in rings:
+        for step, (x, y) in enumerate(ring.tolist()):
+            path += [_LINE if step else _MOVE, x, y]
+        path.append(_CLOSE)
+    composite = ImagejRoi()
+    composite.roitype = ROI_TYPE.RECT
+    composite.left, composite.top, composite.right, composite.bottom = roi.left, roi.top, roi.right, roi.bottom
+    composite.multi_coordinates = np.array(path, np.float32)
+    composite.shape_roi_size = len(path)
+    return composite
+
+
+def _point(xy: tuple[float, float]) -> ImagejRoi:
+    from roifile import ROI_TYPE, ImagejRoi
+
+    roi = ImagejRoi.frompoints(np.array([xy], float), name="")
+    roi.roitype = ROI_TYPE.POINT
+    return roi
+
+
+def _name(record: FrameRecord, number: int) -> str:
+    z = f"z{record.location.z + 1}_" if record.size_z > 1 else ""
+    time = f"t{record.location.time + 1}_" if record.size_t > 1 else ""
+    return f"{z}{time}{number:04d}"
+
+
+def _place(roi: ImagejRoi, record: FrameRecord) -> None:
+    """Put a ROI on its plane: by slice and frame in a hyperstack, by its place in a plain stack."""
+    sizes = max(1, len(record.channel_names)), record.size_z, record.size_t
+    z, time = record.location.z + 1, record.location.time + 1
+    if sum(size > 1 for size in sizes) > 1:
+        roi.z_position, roi.t_position = z, time
+    elif record.size_z * record.size_t > 1:
+        roi.position = max(z, time)
+
+
+def _roi_properties(tags: Sequence[str], figures: Mapping[str, Any]) -> str:
+    lines = [f"tag{f' {n}' if n > 1 else ''}: {' '.join(tag.split())}\n" for n, tag in enumerate(tags, start=1)]
+    lines += [f"{name}: {value}\n" for name, value in figures.items() if value is not None]
+    return "".join(lines)

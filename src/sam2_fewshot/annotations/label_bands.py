@@ -1,0 +1,275 @@
+"""Large label images in bands of rows, with the same result as at once."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from sam2_fewshot.images.source import PixelSource
+from sam2_fewshot.records import InstanceMask
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from sam2_fewshot.records import Box, Detection
+
+_BAND, _LARGEST_BAND = 1 << 22, 1 << 25
+"""About the pixels of a band, and the most; a pixel takes up to 16 bytes while it is looked at."""
+_MOST_COUNTED = 1_000_000
+
+
+@runtime_checkable
+class RowSource(PixelSource, Protocol):
+    """A :class:`~sam2_fewshot.images.source.PixelSource` that gives some rows without reading the others."""
+
+    @property
+    def piece_rows(self) -> int:
+        """Height of the tiles, strips or chunks that are unpacked as a whole."""
+        ...
+
+    def region(self, z: int, t: int, box: Box) -> Iterator[NDArray[Any]]:
+        """Yield a region; see :class:`~sam2_fewshot.images.source.RegionSource`."""
+        ...
+
+
+def band_rows(width: int, piece_rows: int) -> int:
+    """Return how many rows to read at once, whole pieces of the file if the memory allows it.
+
+    Parameters
+    ----------
+    width
+        Of the plane.
+    piece_rows
+        See :class:`RowSource`.
+    """
+    if piece_rows * width > _LARGEST_BAND:
+        return max(_LARGEST_BAND // width, 1)
+    return max(_BAND // (piece_rows * width), 1) * piece_rows
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What one band holds of an object, packed.
+
+    Parameters
+    ----------
+    box
+        ``(x0, y0, x1, y1)`` in the plane.
+    packed
+        Its bits, compressed.
+    """
+
+    box: Box
+    packed: bytes
+
+    @classmethod
+    def of(cls, mask: NDArray[np.bool_], x0: int, y0: int) -> Piece:
+        """Pack a mask whose first pixel lies at column `x0` and row `y0` of the plane."""
+        height, width = mask.shape
+        return cls((x0, y0, x0 + width, y0 + height), zlib.compress(np.packbits(mask).tobytes(), 1))
+
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        """The mask again."""
+        x0, y0, x1, y1 = self.box
+        bits = np.unpackbits(np.frombuffer(zlib.decompress(self.packed), np.uint8), count=(y1 - y0) * (x1 - x0))
+        return bits.view(bool).reshape(y1 - y0, x1 - x0)
+
+
+def put_together(pieces: list[Piece], frame_shape: tuple[int, int]) -> InstanceMask:
+    """Return the mask of an object, cropped to it.
+
+    Parameters
+    ----------
+    pieces
+        Of the object, at least one.
+    frame_shape
+        ``(height, width)`` of the plane.
+    """
+    x0, y0 = (min(piece.box[side] for piece in pieces) for side in (0, 1))
+    x1, y1 = (max(piece.box[side] for piece in pieces) for side in (2, 3))
+    data = np.zeros((y1 - y0, x1 - x0), bool)
+    for piece in pieces:
+        left, top, right, bottom = piece.box
+        data[top - y0 : bottom - y0, left - x0 : right - x0] |= piece.mask
+    return InstanceMask(data, x0, y0, frame_shape)
+
+
+class Gathered:
+    """The objects of a plane, to which its bands are added from top to bottom."""
+
+    def __init__(self) -> None:
+        self.pieces: dict[int, list[Piece]] = {}
+        self._parts: _Parts | None = _Parts()
+
+    def add(self, top: int, labels: NDArray[np.integer[Any]]) -> None:
+        """Add a band.
+
+        Parameters
+        ----------
+        top
+            Row of the plane that it begins at, where the one before ended.
+        labels
+            Object numbers (h, W); 0 is background.
+        """
+        from scipy import ndimage
+
+        numbers, ranks = _ranked(labels)
+        found = [int(number) for number in numbers]
+        if self._parts is not None:
+            if len({*self.pieces, *found}) > 1:
+                self._parts = None  # several numbers tell the objects apart
+            else:
+                ranks, count = ndimage.label(ranks, np.ones((3, 3)))
+                self._parts.add(ranks, count)
+                found *= count
+        for rank, window in enumerate(ndimage.find_objects(ranks), 1):
+            rows, columns = window
+            piece = Piece.of(ranks[window] == rank, columns.start, top + rows.start)
+            self.pieces.setdefault(found[rank - 1], []).append(piece)
+
+    def parts(self) -> list[list[Piece]]:
+        """Return the pieces of each connected part, from the top, if all objects have the same number; else none."""
+        if self._parts is None or not self.pieces:
+            return []
+        (pieces,) = self.pieces.values()
+        parts: dict[int, list[Piece]] = {}
+        for number, piece in enumerate(pieces):
+            parts.setdefault(self._parts.first(number), []).append(piece)
+        return [parts[number] for number in sorted(parts)]
+
+
+class _Parts:
+    """Which parts of bands hang together, over edges and corners; parts are counted through from the first band's."""
+
+    def __init__(self) -> None:
+        self._parent: list[int] = []
+        self._above: NDArray[Any] | None = None
+
+    def add(self, parts: NDArray[Any], count: int) -> None:
+        """Add a band in which parts are numbered from 1."""
+        start = len(self._parent)
+        self._parent.extend(range(start, start + count))
+        if self._above is not None:
+            above, below = np.pad(self._above, 1, constant_values=-1), parts[0]
+            width = below.size
+            pairs = [np.stack([above[shift : shift + width], below + start - 1])[:, below > 0] for shift in range(3)]
+            for one, other in np.unique(np.concatenate(pairs, axis=1), axis=1).T.tolist():
+                if one >= 0:
+                    low, high = sorted((self.first(one), self.first(other)))
+                    self._parent[high] = low
+        last = parts[-1].astype(np.int64)
+        self._above = np.where(last > 0, last + start - 1, -1)
+
+    def first(self, number: int) -> int:
+        """Return the first of the parts that one hangs together with."""
+        parent = self._parent
+        while parent[number] != number:
+            parent[number] = number = parent[parent[number]]
+        return number
+
+
+def _ranked(labels: NDArray[np.integer[Any]]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the object numbers in rising order, and for each pixel which of them it is, from 1; 0 for background."""
+    if labels.max() <= _MOST_COUNTED:
+        numbers = np.flatnonzero(np.bincount(labels.ravel().astype(np.intp)))
+        numbers = numbers[numbers > 0]
+        ranks = np.zeros(int(labels.max()) + 1, np.int32)
+        ranks[numbers] = np.arange(1, numbers.size + 1)
+        return numbers, ranks[labels]
+    numbers, found = np.unique(labels, return_inverse=True)  # numbers up to 2**64 must be sorted, which takes longer
+    has_background = int(numbers[0] == 0)
+    return numbers[has_background:], (found.reshape(labels.shape) + 1 - has_background).astype(np.int32)
+
+
+LARGE = 1 << 24
+"""Pixels (4,096 × 4,096); larger planes are painted in bands."""
+TILE = 512
+"""Height of a band, and side of a tile of the file."""
+_COUNTED = 1 << 22
+"""About the pixels that are counted at once, which takes three times the memory of labels."""
+
+
+def best_first(detections: Sequence[Detection]) -> list[int]:
+    """Return the places of objects in their sequence, by falling score; of equal ones the earlier comes first.
+
+    A score that is not a finite number counts as the lowest.
+
+    Parameters
+    ----------
+    detections
+        The objects of one frame.
+    """
+    scores = [-detection.score if math.isfinite(detection.score) else math.inf for detection in detections]
+    return sorted(range(len(detections)), key=scores.__getitem__)
+
+
+class Bands:
+    """The bands of one frame, from top to bottom; as :func:`~sam2_fewshot.annotations.label_images.paint`.
+
+    Parameters
+    ----------
+    detections
+        The objects of the frame.
+    frame_shape
+        ``(height, width)`` in pixels.
+    """
+
+    def __init__(self, detections: Sequence[Detection], frame_shape: tuple[int, int]) -> None:
+        self._instances = [item.instance for item in detections]
+        self._height, self._width = frame_shape
+        self._boxes = np.array([instance.box for instance in self._instances], np.int64).reshape(-1, 4)
+        self._order = best_first(detections)
+        rank = np.empty(len(detections), np.int64)
+        rank[self._order] = np.arange(len(detections))
+        self._rank = rank
+        self._given: dict[tuple[int, int], int] = {}
+        self._give_back()
+
+    def __iter__(self) -> Iterator[NDArray[np.uint32]]:
+        """Yield uint32 (h, W), h = :data:`TILE` but for the last."""
+        return self.of(TILE)
+
+    def of(self, rows: int) -> Iterator[NDArray[np.uint32]]:
+        """Yield uint32 (h, W), h = `rows` but for the last."""
+        for top in range(0, self._height, rows):
+            yield self._window((0, top, self._width, min(top + rows, self._height)))
+
+    def _window(self, box: Box) -> NDArray[np.uint32]:
+        x0, y0, x1, y1 = box
+        labels = np.zeros((y1 - y0, x1 - x0), np.uint32)
+        b = self._boxes
+        inside = np.flatnonzero((b[:, 0] < x1) & (b[:, 2] > x0) & (b[:, 1] < y1) & (b[:, 3] > y0))
+        for index in inside[np.argsort(-self._rank[inside])]:
+            left, top, right, bottom = b[index]
+            common = max(left, x0), max(top, y0), min(right, x1), min(bottom, y1)
+            part = self._instances[index].data[common[1] - top : common[3] - top, common[0] - left : common[2] - left]
+            labels[common[1] - y0 : common[3] - y0, common[0] - x0 : common[2] - x0][part] = index + 1
+        for (row, column), value in self._given.items():
+            if y0 <= row < y1 and x0 <= column < x1:
+                labels[row - y0, column - x0] = value
+        return labels
+
+    def _give_back(self) -> None:
+        """Give each object that would be hidden one of its pixels back."""
+        left = np.zeros(len(self._instances) + 1, np.int64)
+        for band in self.of(max(_COUNTED // max(self._width, 1), 1)):
+            left += np.bincount(band.ravel(), minlength=len(left))
+        for index in self._order:
+            instance = self._instances[index]
+            if left[index + 1] or not instance.data.any():
+                continue
+            window = self._window(instance.box)
+            rows, columns = np.nonzero(instance.data)
+            owners = window[rows, columns]
+            richest = int(np.argmax(left[owners]))
+            if left[owners[richest]] > 1:
+                left[owners[richest]] -= 1
+                left[index + 1] = 1
+                self._given[instance.y0 + int(rows[richest]), instance.x0 + int(columns[richest])] = index + 1

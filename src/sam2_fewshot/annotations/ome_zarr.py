@@ -1,0 +1,358 @@
+"""Label images of an OME-Zarr (0.4 and 0.5), read and written by zarr."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import shutil
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sam2_fewshot.annotations.label_bands import Bands
+from sam2_fewshot.annotations.label_images import Classes, objects_in
+from sam2_fewshot.annotations.placing import Figures
+from sam2_fewshot.annotations.record import a_file_an_image
+from sam2_fewshot.annotations.values import as_number, figure, index, load_json, printable, words
+from sam2_fewshot.errors import InputError
+from sam2_fewshot.images.addresses import holds_zarr
+from sam2_fewshot.images.pixel_size import zarr_pixel_size
+from sam2_fewshot.images.source import Header, check_size, reading
+from sam2_fewshot.storage.files import telling
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from sam2_fewshot.annotations.placing import PlacedExemplar, Placer
+    from sam2_fewshot.annotations.record import Add, FrameRecord
+    from sam2_fewshot.images.image_set import ImageFile
+    from sam2_fewshot.records import Box, Location, PixelSize
+
+MAX_CHUNK_BYTES = 1_000_000_000
+"""Largest chunk that is unpacked; it is in memory as a whole."""
+
+MAX_PIXELS = 50_000_000_000
+"""Largest plane, in pixels (223,000 × 223,000). What is not stored costs nothing, so a size may be made up."""
+
+_SAFE = re.compile(r"(?!\.)[^/\\\0]+(/(?!\.)[^/\\\0]+)*")
+"""A path that stays inside: no way up, no root."""
+
+
+def image_path(path: Path) -> Path:
+    """Return the outermost Zarr that a path lies in: ``a.zarr`` for ``a.zarr/labels/cells``."""
+    while holds_zarr(path.parent):
+        path = path.parent
+    return path
+
+
+def read_zarr_labels(path: Path, image: ImageFile, placer: Placer) -> Iterator[PlacedExemplar]:
+    """Yield the objects of a label image, as :func:`~sam2_fewshot.annotations.label_images.read_labels` does.
+
+    Parameters
+    ----------
+    path
+        A label image, or an image or ``labels`` group with a single one.
+    image, placer
+        As there.
+
+    Raises
+    ------
+    InputError
+        If there is none, several, or one that cannot be read; or if the extra "zarr" is missing.
+    """
+    source = ZarrLabels(path)
+    yield from objects_in(source, image, placer, source.classes, source.figures)
+
+
+@dataclass(frozen=True, slots=True)
+class _Array:
+    """The full-resolution array of a label image."""
+
+    folder: Path
+    axes: str
+    pixel_size: PixelSize | None
+
+
+class ZarrLabels:
+    """Labels as a :class:`~sam2_fewshot.annotations.label_bands.RowSource`.
+
+    Parameters
+    ----------
+    path
+        As for :func:`read_zarr_labels`.
+
+    Raises
+    ------
+    InputError
+        As there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        folder = _label_folder(path)
+        attributes = _attributes(folder)
+        self.classes, self.figures = _properties(attributes)
+        found = _array(folder, attributes)
+        self._axes = found.axes
+        with reading(path):
+            self._array = _open(found.folder)
+            shape = tuple(int(n) for n in self._array.shape)
+            if len(shape) != len(found.axes):
+                raise InputError(f"{path.name} has {len(shape)} axes, and its description names {len(found.axes)}.")
+            sizes = dict(zip(found.axes, shape, strict=True))
+            check_size(path, sizes["y"], sizes["x"], by_region=sizes["y"] * sizes["x"] <= MAX_PIXELS)
+            if sizes.get("c", 1) != 1:
+                raise InputError(f"{path.name} has {sizes['c']} channels; a label image has one.")
+            dtype = np.dtype(self._array.dtype)
+            if dtype.kind not in "bui":
+                raise InputError(f"The values of {path.name} are {dtype}; a label image has whole numbers.")
+            chunk = math.prod(int(n) for n in self._array.chunks) * dtype.itemsize
+            if chunk > MAX_CHUNK_BYTES:
+                raise InputError(
+                    f"The chunks of {path.name} unpack to {chunk // 10**6:,} MB each; save it with smaller ones."
+                )
+        self.piece_rows = int(self._array.chunks[found.axes.index("y")])
+        """Height of the chunks."""
+        self.header = Header(
+            path,
+            sizes["y"],
+            sizes["x"],
+            dtype.newbyteorder("="),
+            size_z=max(1, sizes.get("z", 1)),
+            size_t=max(1, sizes.get("t", 1)),
+            by_region=True,
+            pixel_size=found.pixel_size,
+        )
+
+    def planes(self, z: int, t: int) -> Iterator[NDArray[Any]]:
+        """Yield the one plane at a slice and time point."""
+        return self.region(z, t, (0, 0, self.header.width, self.header.height))
+
+    def region(self, z: int, t: int, box: Box) -> Iterator[NDArray[Any]]:
+        """Yield a region ``(x0, y0, x1, y1)`` of it."""
+        x0, y0, x1, y1 = box
+        at = {"z": z, "t": t, "c": 0, "y": slice(y0, y1), "x": slice(x0, x1)}
+        with reading(self.header.path):
+            pixels = np.asarray(self._array[tuple(at[axis] for axis in self._axes)])
+            if self._axes.index("x") < self._axes.index("y"):
+                pixels = pixels.T
+        yield np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("="))
+
+
+def _label_folder(path: Path) -> Path:
+    attributes = _attributes(path)
+    if "image-label" in attributes or ("multiscales" in attributes and path.parent.name == "labels"):
+        return path
+    group = path if path.name == "labels" else path / "labels"
+    listed = _attributes(group).get("labels") if group.is_dir() else None
+    names = [name for name in words(listed) if _SAFE.fullmatch(name) and (group / name).is_dir()]
+    if not names and group.is_dir():
+        names = sorted(folder.name for folder in group.iterdir() if folder.is_dir() and holds_zarr(folder))
+    if not names:
+        raise InputError(f"There is no label image in {path}; an OME-Zarr has them in the group 'labels'.")
+    if len(names) > 1:
+        shown = ", ".join(repr(name) for name in names[:10])
+        raise InputError(f"{path} has {len(names)} label images: {shown}. Name one of them, like {group / names[0]}.")
+    return group / names[0]
+
+
+def _attributes(folder: Path) -> dict[str, Any]:
+    """Return a group's OME attributes: of Zarr 3 under ``ome`` (0.5), of Zarr 2 as they are (0.4)."""
+    content: Any = {}
+    if (folder / "zarr.json").is_file():
+        content = load_json(folder / "zarr.json")
+        content = content.get("attributes") if isinstance(content, dict) else None
+        content = content.get("ome", content) if isinstance(content, dict) else None
+    elif (folder / ".zattrs").is_file():
+        content = load_json(folder / ".zattrs")
+    return content if isinstance(content, dict) else {}
+
+
+def _array(folder: Path, attributes: dict[str, Any]) -> _Array:
+    try:
+        scales = attributes["multiscales"][0]
+        names = [str(axis["name"]) for axis in scales["axes"]]
+        inside = scales["datasets"][0]["path"]
+    except (LookupError, TypeError, AttributeError):
+        raise InputError(
+            f"{folder} is not an OME-Zarr label image: its description (multiscales) is missing or unusual."
+        ) from None
+    axes = "".join(names)
+    if len(axes) != len(names) or len(set(axes)) != len(axes) or not {"y", "x"} <= set(axes) <= set("tczyx"):
+        raise InputError(f"{folder} has the axes {axes[:40]!r}; a label image has y and x, and may have t, c and z.")
+    if not isinstance(inside, str) or not _SAFE.fullmatch(inside) or not (folder / inside).is_dir():
+        raise InputError(f"{folder} lacks the array that its description names.")
+    return _Array(folder / inside, axes, zarr_pixel_size(scales))
+
+
+def _open(folder: Path) -> Any:
+    try:
+        import zarr
+    except ImportError:
+        raise InputError(
+            'OME-Zarr is read with the package zarr, which is not installed: pip install "sam2-fewshot[zarr]".'
+        ) from None
+    return zarr.open_array(str(folder), mode="r")
+
+
+def _properties(attributes: dict[str, Any]) -> tuple[Classes | None, dict[int, Figures]]:
+    described = attributes.get("image-label")
+    entries = described.get("properties") if isinstance(described, dict) else None
+    if not isinstance(entries, list):
+        return None, {}
+    classes: Classes = {}
+    figures: dict[int, Figures] = {}
+    for entry in entries:
+        value = index(entry.get("label-value")) if isinstance(entry, dict) else None
+        if value is None:
+            continue
+        tags = (*words(entry.get("class")), *words(entry.get("tags")))
+        classes[value] = tuple(dict.fromkeys(tags))
+        given = (as_number(entry.get(key)) for key in ("score", "similarity", "predicted_iou"))
+        figures[value] = Figures(*(math.nan if figure is None else figure for figure in given))
+    return classes, figures
+
+
+NAME = "objects"
+"""Name of the label image in the group ``labels``."""
+
+_CHUNK = 1024
+_AXES = ("t", "z", "y", "x")
+
+
+@contextmanager
+def zarr_files(folder: Path, tags: Sequence[str]) -> Iterator[Add]:
+    """Write one OME-Zarr an image; an image's frames must follow one another.
+
+    Arrays are uint32 (T, Z, Y, X) in chunks of one plane, with coarser levels (every second pixel of the one before)
+    until the longer side is at most 1,024 px. Planes that were not looked at are zero. One row of chunks at a time is
+    in memory.
+
+    Parameters
+    ----------
+    folder
+        Where to put them.
+    tags
+        Tags of every object, where the record does not have its own.
+
+    Yields
+    ------
+    Add
+        Takes the frames.
+    """
+    with a_file_an_image(lambda record: zarr_file(folder / f"{record.stem}.zarr", tags, record)) as add:
+        yield add
+
+
+@contextmanager
+def zarr_file(path: Path, tags: Sequence[str], first: FrameRecord) -> Iterator[Add]:
+    """Write the labels of one image, of which the first frame is given, as :func:`zarr_files` does."""
+    import zarr
+
+    with _replacing_folder(path) as temporary:
+        labels = zarr.open_group(str(temporary), mode="w", zarr_format=2).create_group("labels")
+        labels.attrs["labels"] = [NAME]
+        group = labels.create_group(NAME)
+        levels = _levels(group, first)
+        properties: list[dict[str, object]] = []
+
+        def add(record: FrameRecord) -> None:
+            start = len(properties)
+            properties.extend(_label_properties(record, start, tags))
+            top = 0
+            for band in Bands(record.detections, record.frame_shape).of(_CHUNK):
+                band[band > 0] += np.uint32(start)
+                with telling(path):
+                    _put(levels, record.location, top, band)
+                top += len(band)
+
+        yield add
+        group.attrs.update(_description(first, len(levels), properties))
+
+
+def _put(levels: Sequence[Any], place: Location, top: int, band: NDArray[np.uint32]) -> None:
+    """Put the rows of a plane from `top` on into each level that has some of them."""
+    for number, level in enumerate(levels):
+        step = 2**number
+        rows = band[-top % step :: step, ::step]
+        if len(rows):
+            first = -(-top // step)
+            level[place.time, place.z, first : first + len(rows)] = rows
+
+
+def _levels(group: Any, first: FrameRecord) -> list[Any]:
+    height, width = first.frame_shape
+    levels: list[Any] = []
+    while True:
+        step = 2 ** len(levels)
+        shape = (first.size_t, first.size_z, -(-height // step), -(-width // step))
+        levels.append(
+            group.create_array(
+                str(len(levels)),
+                shape=shape,
+                dtype=np.uint32,
+                chunks=(1, 1, min(_CHUNK, shape[2]), min(_CHUNK, shape[3])),
+                chunk_key_encoding={"name": "v2", "separator": "/"},
+                fill_value=0,
+            )
+        )
+        if max(shape[2:]) <= _CHUNK:
+            return levels
+
+
+def _label_properties(record: FrameRecord, start: int, tags: Sequence[str]) -> Iterator[dict[str, object]]:
+    for number, item in enumerate(record.detections, start=1):
+        own = [printable(tag) for tag in record.tags_of(number, tags)]
+        told = {
+            "class": own[0] if own else None,
+            "tags": own if len(own) > 1 else None,
+            "score": figure(item.score),
+            "similarity": figure(item.similarity),
+            "predicted_iou": figure(item.predicted_iou),
+            "area_px": item.area,
+            "z": int(record.location.z),
+            "time": int(record.location.time),
+            "id": number,
+        }
+        yield {"label-value": start + number, **{key: value for key, value in told.items() if value is not None}}
+
+
+def _description(first: FrameRecord, levels: int, properties: list[dict[str, object]]) -> dict[str, Any]:
+    size = first.pixel_size
+    steps = [1.0, (size.z if size and size.z else 1.0), size.y if size else 1.0, size.x if size else 1.0]
+    known = {"y": size is not None, "x": size is not None, "z": bool(size and size.z)}
+    kinds = {"t": "time"}
+    axes: list[dict[str, str]] = []
+    for name in _AXES:
+        unit = {"unit": "micrometer"} if known.get(name) else {}
+        axes.append({"name": name, "type": kinds.get(name, "space"), **unit})
+    datasets = []
+    for level in range(levels):
+        scale = [*steps[:2], steps[2] * 2**level, steps[3] * 2**level]
+        datasets.append({"path": str(level), "coordinateTransformations": [{"type": "scale", "scale": scale}]})
+    return {
+        "multiscales": [{"version": "0.4", "name": NAME, "axes": axes, "datasets": datasets}],
+        "image-label": {"version": "0.4", "properties": properties},
+    }
+
+
+@contextmanager
+def _replacing_folder(path: Path) -> Iterator[Path]:
+    """Give a temporary folder beside `path`, which takes its name when the block ends well; see ``whole.replacing``."""
+    temporary = path.with_name(f".{os.getpid()}-{path.name[-60:]}.part")
+    old = path.with_name(f".{os.getpid()}-{path.name[-60:]}.old")
+    with telling(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            if path.is_dir():
+                path.replace(old)
+            temporary.replace(path)
+        finally:
+            for folder in (temporary, old):
+                shutil.rmtree(folder, ignore_errors=True)

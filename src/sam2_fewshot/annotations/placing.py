@@ -1,0 +1,302 @@
+"""From what an examples file says to exemplars on frames; what is wrong with an object is said, in few sentences."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import shapely
+from shapely import Polygon, box
+
+from sam2_fewshot.geometry.outlines import largest_part, mask_to_polygon, polygon_to_mask, valid_polygon
+from sam2_fewshot.images.source import MAX_PLANE_PIXELS
+from sam2_fewshot.records import Exemplar, Location
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from sam2_fewshot.images.image_set import FrameFile, ImageSet
+    from sam2_fewshot.protocols import Progress
+    from sam2_fewshot.records import InstanceMask
+
+
+_FARTHEST = 1e9
+_LISTED = 5
+_MOST_CROSSED = 100
+"""Corners of an outline that is mended corner by corner; longer ones are mended by their pixels, because the time goes
+with more than the third power (100 random corners take 0.4 s, 300 take 11 s)."""
+_LONGEST = 1e8
+"""Length in pixels of an outline that is drawn; a circle around a whole slide of 100,000 px has 3e5."""
+
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What a file says about how sure the finding of an object was; NaN for what it does not say.
+
+    Parameters
+    ----------
+    score, similarity, predicted_iou
+        As in :class:`~sam2_fewshot.records.Detection`.
+    """
+
+    score: float = math.nan
+    similarity: float = math.nan
+    predicted_iou: float = math.nan
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class PlacedExemplar:
+    """An example on its frame, with the words the user gave it.
+
+    Parameters
+    ----------
+    exemplar
+        Its ``image`` is the :class:`~sam2_fewshot.images.image_set.FrameFile` it lies on.
+    tags
+        Tags or classes, in the file's order; none when the format has none.
+    figures
+        What the file says about how sure the finding of it was.
+    instance
+        Its exact mask, where the file gives both an outline and a mask.
+    """
+
+    exemplar: Exemplar
+    tags: tuple[str, ...]
+    figures: Figures = field(default_factory=Figures)
+    instance: InstanceMask | None = None
+
+    @property
+    def frame(self) -> FrameFile:
+        """The frame it lies on."""
+        return self.exemplar.image  # type: ignore[return-value]
+
+    @property
+    def location(self) -> Location:
+        """Position of that frame in the dataset."""
+        return self.frame.location
+
+
+@dataclass(eq=False, slots=True)
+class Remarks:
+    """Collects what is to be said about the objects of one file, so that many alike make one sentence.
+
+    Parameters
+    ----------
+    file
+        Name of the file.
+    progress
+        Takes the sentences.
+    """
+
+    file: str
+    progress: Progress
+    total: int = 0
+    _groups: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+
+    def leave_out(self, number: object, why: str) -> None:
+        """Note that an object is not used."""
+        self.note(number, "left out", why)
+
+    def note(self, number: object, done: str, why: str) -> None:
+        """Note what was done with an object, and why."""
+        self._groups.setdefault((done, why), []).append(str(number))
+
+    def say(self, sentence: str) -> None:
+        """Say something about the whole file, at once."""
+        self.progress.warn(sentence)
+
+    def left_out(self) -> str:
+        """Return in a few words why objects were left out, for an error's message."""
+        reasons = [
+            f"{why} ({'object ' + who[0] if len(who) == 1 else f'{len(who)} objects'})"
+            for (done, why), who in self._groups.items()
+            if done == "left out"
+        ]
+        return "; ".join(reasons[:_LISTED])
+
+    def tell(self) -> None:
+        """Say it, one sentence for each kind of remark."""
+        for (done, why), who in self._groups.items():
+            if len(who) == 1:
+                self.progress.warn(f"{self.file}: object {who[0]} was {done}: {why}.")
+                continue
+            listed = ", ".join(who[:_LISTED]) + (", …" if len(who) > _LISTED else "")
+            self.progress.warn(
+                f"{self.file}: {len(who)} of {self.total} objects were {done} (objects {listed}): {why}."
+            )
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Placer:
+    """Puts objects of one file on the frames of the images.
+
+    Parameters
+    ----------
+    images
+        The images that were given.
+    remarks
+        Takes what is wrong with objects.
+    """
+
+    images: ImageSet
+    remarks: Remarks
+
+    def frame(self, number: object, location: Location) -> FrameFile | None:
+        """Return the frame at a location, None (and a remark) when there is none."""
+        images = self.images
+        if images.has(location):
+            return images.frame(location)
+        if not 0 <= location.xy < len(images):
+            given = "1 image was" if len(images) == 1 else f"{len(images)} images were"
+            self.remarks.leave_out(
+                number, f"on an image that was not given (XY {location.xy}, counted from 0; {given})"
+            )
+        else:
+            image = images[location.xy]
+            self.remarks.leave_out(
+                number,
+                f"on Z {location.z} at time {location.time} (counted from 0), which {image.name} does not have",
+            )
+        return None
+
+    def outline(
+        self, number: object, location: Location, shell: Sequence[Point], holes: Sequence[Sequence[Point]] = ()
+    ) -> Exemplar | None:
+        """Return an exemplar for an outline, None (and a remark) when it cannot be used.
+
+        Parameters
+        ----------
+        number
+            What the file calls the object.
+        location
+            Where it lies.
+        shell, holes
+            Rings of ``(x, y)`` in image pixels, closed or open.
+        """
+        frame = self.frame(number, location)
+        if frame is None:
+            return None
+        height, width = frame.shape
+        rings = [shell, *(hole for hole in holes if len(set(hole)) >= 3)]
+        why = _senseless(value for ring in rings for point in ring for value in point)
+        if why is None and len(set(shell)) < 3:
+            why = "an outline of fewer than 3 points"
+        if why is not None:
+            self.remarks.leave_out(number, why)
+            return None
+        given = Polygon(rings[0], rings[1:])
+        why = _too_large(given, width, height)
+        if why is not None:
+            self.remarks.leave_out(number, why)
+            return None
+        polygon = self._mend(number, given, frame.shape)
+        if polygon is None:
+            self.remarks.leave_out(number, "an outline without area")
+            return None
+        inside = valid_polygon(shapely.intersection(polygon, box(0, 0, width, height)))
+        if inside is None:
+            self.remarks.leave_out(number, f"outside its image, {frame.name} ({width} × {height} px)")
+            return None
+        if not polygon.within(box(-1, -1, width + 1, height + 1)):
+            self.remarks.note(number, "cut at the border", f"partly outside its image, {frame.name}")
+            polygon = inside
+        if not polygon_to_mask(polygon, frame.shape).area:
+            self.remarks.leave_out(number, "so small that it covers no pixel")
+            return None
+        return Exemplar(image=frame, polygon=polygon, label=f"{self.remarks.file}, object {number}")
+
+    def point(self, number: object, location: Location, point: Point) -> Exemplar | None:
+        """Return an exemplar for a point ``(x, y)`` in image pixels, None (and a remark) when it cannot be used."""
+        frame = self.frame(number, location)
+        if frame is None:
+            return None
+        height, width = frame.shape
+        why = _senseless(point)
+        if why is None and not (0 <= point[0] < width and 0 <= point[1] < height):
+            why = f"outside its image, {frame.name} ({width} × {height} px)"
+        if why is not None:
+            self.remarks.leave_out(number, why)
+            return None
+        return Exemplar(image=frame, point=point, label=f"{self.remarks.file}, object {number}")
+
+    def _mend(self, number: object, polygon: Polygon, frame_shape: tuple[int, int]) -> Polygon | None:
+        try:
+            if polygon.is_valid:
+                return polygon if polygon.area > 0 else None
+            if shapely.get_num_coordinates(polygon) <= _MOST_CROSSED:
+                mended = valid_polygon(polygon)
+            else:
+                region = polygon_to_mask(polygon, frame_shape)
+                mended = mask_to_polygon(largest_part(region)) if region.area else None
+        except shapely.errors.ShapelyError:
+            return None
+        if mended is not None:
+            self.remarks.note(number, "mended", "the outline crosses or touches itself; its largest part is used")
+        return mended
+
+
+def _too_large(polygon: Polygon, width: int, height: int) -> str | None:
+    """Say why an outline could not be drawn in a sensible time, None when it can."""
+    x0, y0, x1, y1 = polygon.bounds
+    if (min(x1, width) - max(x0, 0)) * (min(y1, height) - max(y0, 0)) > MAX_PLANE_PIXELS and min(x1, y1) > 0:
+        return f"larger than {MAX_PLANE_PIXELS:,} px"
+    return "an outline that goes to and fro too often" if polygon.length > _LONGEST else None
+
+
+def _senseless(values: Iterable[float]) -> str | None:
+    """Say what is wrong with coordinates as such, None when nothing is."""
+    for value in values:
+        if not math.isfinite(value):
+            return "coordinates that are not finite numbers"
+        if abs(value) > _FARTHEST:
+            return "coordinates far outside any image"
+    return None
+
+
+MAX_MASK_BYTES = 500_000_000
+"""Full-frame masks of one plane may take this much together; further objects with holes or several parts become the
+outline of their largest part."""
+
+
+@dataclass(eq=False, slots=True)
+class Regions:
+    """Makes exemplars of the masks of one plane or file.
+
+    Parameters
+    ----------
+    remarks
+        Takes what is to be said about an object.
+    """
+
+    remarks: Remarks
+    _bytes: int = 0
+
+    def exemplar(self, number: object, frame: FrameFile, instance: InstanceMask) -> Exemplar:
+        """Return an exemplar for a mask that is not empty.
+
+        Parameters
+        ----------
+        number
+            What the file calls the object.
+        frame
+            Where it lies.
+        instance
+            Its mask, cropped to the object.
+        """
+        label = f"{self.remarks.file}, object {number}"
+        polygon = mask_to_polygon(instance)
+        if _same(polygon_to_mask(polygon, frame.shape), instance):
+            return Exemplar(image=frame, polygon=polygon, label=label)
+        height, width = frame.shape
+        if self._bytes + height * width > MAX_MASK_BYTES:
+            self.remarks.note(number, "cut to the largest part", "there are too many large masks to keep")
+            return Exemplar(image=frame, polygon=polygon, label=label)
+        self._bytes += height * width
+        return Exemplar(image=frame, mask=instance.full(), label=label)
+
+
+def _same(a: InstanceMask, b: InstanceMask) -> bool:
+    return a.box == b.box and bool((a.data == b.data).all())

@@ -1,0 +1,133 @@
+"""Tables with one row an object: ``detections.csv`` and ``detections.parquet``."""
+
+from __future__ import annotations
+
+import csv
+import math
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from unicodedata import category
+
+from sam2_fewshot.annotations.values import figure, printable
+from sam2_fewshot.storage.files import replacing, telling
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from sam2_fewshot.annotations.record import Add, FrameRecord
+    from sam2_fewshot.records import Detection, InstanceMask, PixelSize
+
+
+COLUMNS = (
+    *("image", "xy", "z", "time", "id", "score", "similarity", "predicted_iou", "area_px"),
+    *("x0", "y0", "x1", "y1", "centroid_x", "centroid_y", "area_um2"),
+)
+"""The header. See :func:`table` for what the columns hold."""
+
+
+@contextmanager
+def table(path: Path) -> Iterator[Add]:
+    r"""Write ``detections.csv`` (UTF-8, commas, a header, a point as decimal mark).
+
+    ``image`` is the file's name; ``xy``, ``z`` and ``time`` count from 1 as in the app; ``id`` is the
+    object's value in the frame's label image. ``score``, ``similarity`` and ``predicted_iou`` have six
+    digits and are empty when there is no figure. ``area_px`` counts the mask's pixels. ``x0, y0, x1, y1`` is
+    the mask's box, half open. The centroid is the mean of the pixels' centres, in image pixels. ``area_um2`` is the
+    area in µm², empty where the image's file does not tell how large a pixel is.
+
+    A file name that a spreadsheet would take for a formula (it begins with ``=``, ``+``, ``-`` or ``@``:
+    https://owasp.org/www-community/attacks/CSV_Injection) gets an apostrophe before it; tabs, line breaks and the
+    like in it are written as ``\t``, ``\n`` and so on.
+
+    Parameters
+    ----------
+    path
+        The file to write.
+
+    Yields
+    ------
+    Add
+        Takes the frames.
+    """
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(COLUMNS)
+
+        def add(record: FrameRecord) -> None:
+            place = record.location.xy + 1, record.location.z + 1, record.location.time + 1
+            with telling(path):
+                for number, item in enumerate(record.detections, start=1):
+                    rows.writerow([_cell(record.name), *place, number, *_measured(item, record.pixel_size)])
+
+        yield add
+
+
+def _measured(item: Detection, pixel_size: PixelSize | None) -> list[object]:
+    figures = (figure(value) for value in (item.score, item.similarity, item.predicted_iou))
+    shown = ("" if value is None else f"{value:.6f}" for value in figures)
+    middle = centroid(item.instance)
+    place = ["", ""] if middle is None else [f"{value:.3f}" for value in middle]
+    area = "" if pixel_size is None else f"{item.area * pixel_size.area:.6g}"
+    return [*shown, item.area, *item.bbox, *place, area]
+
+
+def centroid(instance: InstanceMask) -> tuple[float, float] | None:
+    """Return the mean ``(x, y)`` of a mask's pixel centres in image pixels, None when it is empty."""
+    rows, columns = instance.data.nonzero()
+    if not rows.size:
+        return None
+    return float(instance.x0 + columns.mean() + 0.5), float(instance.y0 + rows.mean() + 0.5)
+
+
+def _cell(text: str) -> str:
+    # A line break in a cell is legal CSV, but few programs read it right (Python's own writes a lone \r unquoted).
+    line = "".join(repr(letter)[1:-1] if category(letter) == "Cc" else letter for letter in printable(text))
+    return ("'" if line[:1] in tuple("=+-@") else "") + line
+
+
+_WHOLE = frozenset({"xy", "z", "time", "id", "area_px", "x0", "y0", "x1", "y1"})
+
+
+@contextmanager
+def parquet_table(path: Path) -> Iterator[Add]:
+    """Write the columns of :func:`table`, unrounded, with null where there is no figure.
+
+    ``image`` is text as it is, whole numbers are int64, all others double. A frame with objects is a row group.
+
+    Parameters
+    ----------
+    path
+        The file to write.
+
+    Yields
+    ------
+    Add
+        Takes the frames.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    kinds = {name: pa.int64() if name in _WHOLE else pa.float64() for name in COLUMNS} | {"image": pa.string()}
+    schema = pa.schema([(name, kinds[name]) for name in COLUMNS])
+    with replacing(path) as temporary, parquet.ParquetWriter(temporary, schema) as writer:
+
+        def add(record: FrameRecord) -> None:
+            rows = list(_rows(record))
+            if rows:
+                with telling(path):
+                    writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+
+        yield add
+
+
+def _rows(record: FrameRecord) -> Iterator[dict[str, Any]]:
+    place = record.location.xy + 1, record.location.z + 1, record.location.time + 1
+    for number, item in enumerate(record.detections, start=1):
+        figures = (
+            value if math.isfinite(value) else None for value in (item.score, item.similarity, item.predicted_iou)
+        )
+        middle = centroid(item.instance) or (None, None)
+        area = None if record.pixel_size is None else item.area * record.pixel_size.area
+        row = (printable(record.name), *place, number, *figures, item.area, *map(int, item.bbox), *middle, area)
+        yield dict(zip(COLUMNS, row, strict=True))

@@ -1,0 +1,60 @@
+"""SAM 2: checkpoints, devices, batched encoding and prompt decoding."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import os
+
+    from sam2_fewshot.backbones.sam2.network import Sam2Model
+    from sam2_fewshot.settings import Settings
+
+
+def open_model(name: str | os.PathLike[str], device: str, settings: Settings) -> Sam2Model:
+    """Find a checkpoint, load it, and bring it to a device.
+
+    On a CPU with glibc this process keeps freed memory from then on, see
+    :func:`~sam2_fewshot.backbones.sam2.cpu.reuse_memory`.
+
+    Parameters
+    ----------
+    name
+        As :func:`sam2_fewshot.backbones.sam2.locate.resolve`.
+    device
+        As :func:`sam2_fewshot.backbones.sam2.device.choose_device`.
+    settings
+        ``precision``, ``batch_size``, ``points_per_batch``, ``compile`` and ``max_memory`` are used.
+
+    Raises
+    ------
+    CheckpointError
+        If there is no such checkpoint, or it cannot be used.
+    SettingsError
+        If there is no such device, or it cannot compute in the precision.
+    """
+    from sam2_fewshot.backbones.sam2.cpu import reuse_memory
+    from sam2_fewshot.backbones.sam2.device import choose_device, choose_dtype
+    from sam2_fewshot.backbones.sam2.loading import load_network
+    from sam2_fewshot.backbones.sam2.locate import resolve
+    from sam2_fewshot.backbones.sam2.memory import tile_bytes, tiles_at_a_time
+    from sam2_fewshot.backbones.sam2.network import Sam2Model
+
+    found = resolve(name)
+    chosen = choose_device(device)
+    if chosen.type == "cpu":
+        reuse_memory()
+    model = Sam2Model(
+        load_network(found),
+        name=found.checkpoint.name,
+        sha256=found.sha256(),
+        gates=found.checkpoint.gates,
+        device=chosen,
+        dtype=choose_dtype(chosen, settings.precision),
+        batch_size=settings.batch_size,
+        points_per_batch=settings.points_per_batch,
+        compiled=settings.compile,
+    )
+    if chosen.type == "cpu":
+        model.most_tiles = tiles_at_a_time(settings.max_memory, tile_bytes(model))
+    return model

@@ -1,0 +1,393 @@
+"""A loaded SAM 2 on its device: images to embeddings, prompts to masks, crops to feature vectors."""
+
+from __future__ import annotations
+
+import math
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from sam2_fewshot.backbones.sam2.cpu import use_onednn
+from sam2_fewshot.backbones.sam2.decoder import PromptDecoder
+from sam2_fewshot.backbones.sam2.device import run_in_batches
+from sam2_fewshot.backbones.sam2.encoder import CompiledEncoder, ImageEncoder, mirrored
+from sam2_fewshot.backbones.sam2.masks import stable_masks
+from sam2_fewshot.backbones.sam2.pyramid import Embedding, PromptedMasks, Tile, joined
+from sam2_fewshot.backbones.sam2.tile_store import kept_or_made
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+    from sam2_fewshot.backbones.sam2.checkpoints import Gates
+    from sam2_fewshot.backbones.sam2.decoder import DecodedPrompts
+    from sam2_fewshot.backbones.sam2.tile_store import TileStore
+    from sam2_fewshot.records import Box, InstanceMask
+
+# ImageNet's mean and standard deviation of RGB in [0, 1]; SAM 2 was trained with them
+# (``sam2/utils/transforms.py``).
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class Sam2Model:
+    """SAM 2's image part, ready to use.
+
+    Parameters
+    ----------
+    network
+        A ``sam2.modeling.sam2_base.SAM2Base``.
+    name, sha256
+        What the checkpoint is called, and the hash of its file.
+    gates
+        The checkpoint's default gates on predicted IoU and stability.
+    device, dtype
+        Where to compute, and the type of the large matrix products.
+    batch_size, points_per_batch
+        Crops encoded and prompts decoded at a time; 0 chooses by device.
+    compiled
+        Whether to compile the image encoder for the device; see :mod:`sam2_fewshot.backbones.sam2.encoder`.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        name: str,
+        sha256: str,
+        gates: Gates,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+        batch_size: int = 0,
+        points_per_batch: int = 0,
+        compiled: bool = False,
+    ) -> None:
+        # sam2 has no type hints that mypy could follow.
+        untyped: Any = network.to(device).eval()
+        self._network = untyped
+        if device.type == "cpu":
+            use_onednn(untyped)
+        accelerated = device.type != "cpu"
+        plain = ImageEncoder(untyped)
+        at_a_time = batch_size or (0 if accelerated else 1)
+        self._encoder = CompiledEncoder(plain, dtype, at_a_time) if compiled else plain
+        self.name, self.sha256, self.gates = name, sha256, gates
+        self.device, self.dtype = device, dtype
+        self.store: TileStore | None = None  # of tiles' embeddings, for whoever wants them kept
+        self.image_size = int(self._network.image_size)
+        # On a CPU a batch of one is fastest: larger ones leave the caches (.122 s an image alone, .162 s in eights). Of
+        # prompts it is 32: 3.3 ms each, 3.4 in 16s and 4.6 in 64s.
+        self.most_tiles = 1 << 30  # in a batch
+        self.batch_size = batch_size or (32 if accelerated else 1)
+        self.points_per_batch = points_per_batch or (512 if accelerated else 32)
+
+    @property
+    def feature_size(self) -> tuple[int, int]:
+        """Height and width of the coarse feature map."""
+        height, width = self._network.sam_prompt_encoder.image_embedding_size
+        return int(height), int(width)
+
+    @property
+    def embedding_bytes(self) -> int:
+        """Memory of an image's :class:`~sam2_fewshot.backbones.sam2.pyramid.Embedding` in bytes, as float32."""
+        height, width = self.feature_size
+        channels = int(self._network.sam_prompt_encoder.embed_dim)
+        # C channels at the coarse level, C / 4 at twice and C / 8 at four times its size.
+        return 4 * height * width * (channels + 4 * (channels // 4) + 16 * (channels // 8))
+
+    @property
+    def weight_bytes(self) -> int:
+        """Memory of the weights in bytes."""
+        return sum(each.numel() * each.element_size() for each in self._network.parameters())
+
+    def embed(self, image: NDArray[np.uint8]) -> Embedding:
+        """Encode one image, as ``SAM2ImagePredictor.set_image`` does.
+
+        Parameters
+        ----------
+        image
+            uint8 RGB (H, W, 3).
+        """
+        with self._inference():
+            coarse, fine, middle = self._encode(self._prepare(self._upload(image))[None])
+            return Embedding(coarse, self._high_res(fine, middle), (image.shape[0], image.shape[1]))
+
+    def encode(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """Encode several images in batches.
+
+        Parameters
+        ----------
+        images
+            uint8 RGB (H, W, 3) each, of any sizes.
+
+        Returns
+        -------
+        numpy.ndarray
+            float32 (N, C, h, w): the ``image_embed`` of each.
+        """
+
+        def run(batch: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+            with self._inference():
+                ready = torch.stack([self._prepare(self._upload(image)) for image in batch])
+                return _on_host(self._encode(ready)[0])
+
+        return np.concatenate([self._no_features, *run_in_batches(run, images, self.batch_size)])
+
+    def pool(
+        self,
+        image: NDArray[np.uint8],
+        windows: Sequence[Box],
+        masks: Sequence[InstanceMask],
+        on_batch: Callable[[int], None] = lambda done: None,
+    ) -> NDArray[np.float32]:
+        """Encode a window of the frame for each mask and average its features over the mask.
+
+        Parameters
+        ----------
+        image
+            uint8 RGB (H, W, 3). Windows that reach beyond it see its mirror image, so that no crop is
+            squashed.
+        windows
+            Square boxes ``(x0, y0, x1, y1)`` in frame pixels, half open, possibly beyond the frame.
+        masks
+            One for each window.
+        on_batch
+            Called with the number of windows done, after each batch.
+
+        Returns
+        -------
+        numpy.ndarray
+            float32 (N, C), not normalised.
+        """
+
+        def run(batch: Sequence[tuple[Box, InstanceMask]]) -> NDArray[np.float32]:
+            with self._inference():
+                crops = torch.stack([self._prepare(mirrored(frame, window)) for window, _ in batch])
+                weights = torch.stack([self._feature_weights(window, mask) for window, mask in batch])
+                pooled = _on_host(mask_weighted_mean(self._encode(crops)[0].float(), weights))
+            on_batch(len(batch))
+            return pooled
+
+        frame = self._upload(image)
+        pairs = list(zip(windows, masks, strict=True))
+        return np.concatenate([self._no_features[..., 0, 0], *run_in_batches(run, pairs, self.batch_size)])
+
+    def pool_frame(self, image: NDArray[np.uint8], masks: Sequence[InstanceMask]) -> NDArray[np.float32]:
+        """Encode the frame as a whole, once, and average its features over each mask.
+
+        Parameters
+        ----------
+        image
+            uint8 RGB (H, W, 3).
+        masks
+            On this frame.
+
+        Returns
+        -------
+        numpy.ndarray
+            float32 (N, C), not normalised.
+        """
+        if not masks:
+            return self._no_features[..., 0, 0]
+        features = self.embed(image).image_embed.float()
+        window = (0, 0, image.shape[1], image.shape[0])
+        # One at a time: the masks of a large frame would take much memory at once.
+        pooled = [mask_weighted_mean(features, self._feature_weights(window, mask)[None]) for mask in masks]
+        return _on_host(torch.cat(pooled))
+
+    def tiles(
+        self,
+        image: NDArray[np.uint8],
+        windows: Sequence[Box],
+        on_batch: Callable[[int], None] = lambda done: None,
+    ) -> Iterator[Tile]:
+        """Encode windows of the frame.
+
+        Parameters
+        ----------
+        image
+            uint8 RGB (H, W, 3). Windows that reach beyond it see its mirror image.
+        windows
+            Square boxes ``(x0, y0, x1, y1)`` in frame pixels, half open.
+        on_batch
+            Called with the number of windows done, after each batch.
+
+        Yields
+        ------
+        Tile
+            One for each window.
+        """
+
+        def run(batch: Sequence[Box]) -> list[Tile]:
+            with self._inference():
+                crops = [mirrored(frame, window) for window in batch]
+                coarse, fine, middle = kept_or_made(
+                    self, crops, lambda: self._encode(torch.stack([self._prepare(crop) for crop in crops]))
+                )
+                high_res = self._high_res(fine, middle)
+            on_batch(len(batch))
+            return [
+                Tile(
+                    (fine[i], middle[i], coarse[i]),
+                    # Copies, so that what is kept of a tile does not keep its whole batch alive.
+                    Embedding(
+                        coarse[i : i + 1].clone(),
+                        (high_res[0][i : i + 1].clone(), high_res[1][i : i + 1].clone()),
+                        (y1 - y0, x1 - x0),
+                    ),
+                )
+                for i, (x0, y0, x1, y1) in enumerate(batch)
+            ]
+
+        frame = self._upload(image)
+        for tiles in run_in_batches(run, windows, min(self.batch_size, self.most_tiles)):
+            yield from tiles
+
+    def prompt(
+        self,
+        embedding: Embedding,
+        coordinates: NDArray[np.float32],
+        *,
+        iou_gate: float,
+        stability_gate: float,
+        reach: float = math.inf,
+        on_batch: Callable[[int], None] = lambda done: None,
+    ) -> PromptedMasks:
+        """Decode one foreground point a prompt, three masks each, and keep those that pass both gates.
+
+        Parameters
+        ----------
+        embedding
+            Of the image.
+        coordinates
+            float32 (N, 2), ``(x, y)`` in pixels of the model's input, as SAM 2's prompt encoder takes them:
+            it adds half a pixel itself.
+        iou_gate
+            A mask passes when its predicted IoU is above this.
+        stability_gate
+            A mask passes when its stability is not below this.
+        reach
+            How far from its point an object is thought to reach, in pixels of the model's input. Objects that go on
+            are whole all the same, but what SAM 2 marks far away besides is left out.
+        on_batch
+            Called with the number of prompts done, after each batch.
+        """
+        with self._inference():
+            decoder = PromptDecoder(self._network, embedding)
+
+        def run(batch: Sequence[int]) -> PromptedMasks:
+            with self._inference():
+                points = torch.from_numpy(coordinates[batch[0] : batch[-1] + 1]).to(self.device)
+                masks = self._masks(decoder.decode(points, iou_gate, reach), embedding, stability_gate, batch[0])
+            on_batch(len(batch))
+            return masks
+
+        return joined(list(run_in_batches(run, range(len(coordinates)), self.points_per_batch)))
+
+    def prompt_boxes(self, embedding: Embedding, boxes: NDArray[np.float32]) -> PromptedMasks:
+        """Decode one box a prompt into one mask each; a prompt whose mask is empty gives none.
+
+        Parameters
+        ----------
+        embedding
+            Of the image.
+        boxes
+            float32 (N, 4), ``(x0, y0, x1, y1)`` in pixels of the model's input.
+        """
+        with self._inference():
+            decoder = PromptDecoder(self._network, embedding)
+        # The widest box of a batch sets the width of the windows that are upscaled.
+        order = np.argsort((boxes[:, 2:] - boxes[:, :2]).max(axis=1), kind="stable")
+        by_width = boxes[order]
+
+        def run(batch: Sequence[int]) -> PromptedMasks:
+            with self._inference():
+                decoded = decoder.decode_boxes(torch.from_numpy(by_width[batch[0] : batch[-1] + 1]).to(self.device))
+                return self._masks(decoded, embedding, 0.0, batch[0])
+
+        return joined(list(run_in_batches(run, range(len(boxes)), self.points_per_batch))).renumbered(order)
+
+    def _masks(self, decoded: DecodedPrompts, embedding: Embedding, gate: float, first: int) -> PromptedMasks:
+        """Turn the logits of prompts, the first of which has a number, into masks of at least some stability."""
+        masks = stable_masks(decoded.logits, embedding.frame_shape, gate)
+        prompt = first + decoded.prompt.cpu().numpy()[masks.position]
+        predicted = _on_host(decoded.predicted_iou)[masks.position].astype(np.float64)
+        return PromptedMasks(prompt, predicted, masks.stability, masks.boxes, masks.data)
+
+    def _high_res(self, fine: Tensor, middle: Tensor) -> tuple[Tensor, Tensor]:
+        """Project the finer levels to what the decoder takes."""
+        decoder = self._network.sam_mask_decoder
+        return decoder.conv_s0(fine), decoder.conv_s1(middle)
+
+    @contextmanager
+    def _inference(self) -> Iterator[None]:
+        with (
+            torch.inference_mode(),
+            torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32),
+        ):
+            yield
+
+    @property
+    def _no_features(self) -> NDArray[np.float32]:
+        channels = self._network.sam_prompt_encoder.embed_dim
+        return np.zeros((0, channels, *self.feature_size), np.float32)
+
+    def _upload(self, image: NDArray[np.uint8]) -> Tensor:
+        """Bring an image (H, W, 3) to the device as (3, H, W), still uint8: a quarter of the bytes of floats."""
+        # torch warns about arrays that may not be written, such as those of Pillow.
+        ready = np.require(image, requirements=["C", "W"])
+        return torch.from_numpy(ready).to(self.device).permute(2, 0, 1)
+
+    def _prepare(self, image: Tensor) -> Tensor:
+        """Resize (3, h, w) uint8 to the model's input and normalise it, as ``SAM2Transforms`` does."""
+        size = (self.image_size, self.image_size)
+        scaled = image.float() / 255
+        if scaled.shape[1:] != size:
+            scaled = functional.interpolate(scaled[None], size, mode="bilinear", align_corners=False, antialias=True)[0]
+        mean = torch.tensor(_MEAN, device=self.device)[:, None, None]
+        std = torch.tensor(_STD, device=self.device)[:, None, None]
+        return (scaled - mean) / std
+
+    def _encode(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Run the image encoder: coarse features with the "no memory" token, and the two finer levels."""
+        fine, middle, coarse = self._encoder(images)
+        if self._network.directly_add_no_mem_embed:
+            coarse = coarse + self._network.no_mem_embed.reshape(1, -1, 1, 1)
+        return coarse, fine, middle
+
+    def _feature_weights(self, window: Box, mask: InstanceMask) -> Tensor:
+        """Return the share (h, w) of each feature cell of a window that lies on the mask."""
+        inside = torch.from_numpy(mask.window(window)).to(self.device, torch.float32)
+        # Antialiasing keeps an object smaller than a feature cell; plain bilinear sampling can miss it.
+        return functional.interpolate(
+            inside[None, None], self.feature_size, mode="bilinear", align_corners=False, antialias=True
+        )[0, 0]
+
+
+def mask_weighted_mean(features: Tensor, weights: Tensor) -> Tensor:
+    """Average features over masks.
+
+    Parameters
+    ----------
+    features
+        (N, C, h, w).
+    weights
+        (N, h, w), not negative. Where all are 0 the mean over the whole map is taken.
+
+    Returns
+    -------
+    Tensor
+        (N, C): ``(features * mask).sum((2, 3)) / mask.sum()`` of the seed document, a mask at a time.
+    """
+    weights = torch.where(weights.sum((1, 2), keepdim=True) > 0, weights, torch.ones_like(weights))
+    total = torch.einsum("nchw,nhw->nc", features, weights)
+    return total / weights.sum((1, 2))[:, None]
+
+
+def _on_host(tensor: Tensor) -> NDArray[np.float32]:
+    array: NDArray[np.float32] = tensor.float().cpu().numpy()
+    return array

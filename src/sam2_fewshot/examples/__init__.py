@@ -1,0 +1,1 @@
+"""From what the user marked to a training set."""

@@ -1,0 +1,236 @@
+"""Which examples can be learned from: their masks, contradictions, duplicates and odd sizes."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import shapely
+
+from sam2_fewshot.geometry.outlines import crop_to_object, polygon_to_mask, valid_polygon
+from sam2_fewshot.geometry.overlap import mask_iou, shared_area
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from sam2_fewshot.records import Exemplar, Frame, InstanceMask
+
+
+# An example that fills more of its frame than this is more likely a slip than an object.
+_COVERS_FRAME = 0.9
+
+
+def prompt_of(exemplar: Exemplar, frame: Frame) -> tuple[float, float] | None:
+    """Return the point ``(x, y)`` to ask SAM 2 about, None for an example that is none or lies outside its frame."""
+    if exemplar.point is None or exemplar.mask is not None or exemplar.polygon is not None:
+        return None
+    x, y = float(exemplar.point[0]), float(exemplar.point[1])
+    return (x, y) if 0 <= x < frame.shape[1] and 0 <= y < frame.shape[0] else None
+
+
+def exemplar_mask(
+    exemplar: Exemplar,
+    frame: Frame,
+    name: str,
+    at_point: InstanceMask | None,
+    warn: Callable[[str], None],
+) -> InstanceMask | None:
+    """Return an example's mask, or None, with a warning that says why, when it cannot be used.
+
+    Parameters
+    ----------
+    exemplar
+        What the user marked.
+    frame
+        The frame it lies on.
+    name
+        What to call the example in warnings.
+    at_point
+        The object at its point, where it is a point and there is one.
+    warn
+        Is given a sentence for the user.
+    """
+    height, width = frame.shape
+    size = f"{width} × {height} px"
+    ways = [way for way in (exemplar.mask, exemplar.polygon, exemplar.point) if way is not None]
+    if len(ways) != 1:
+        warn(f"{name} is left out: give it either a mask, a polygon or a point, not {len(ways)} of them.")
+        return None
+    if exemplar.mask is not None:
+        given = np.asarray(exemplar.mask)
+        if given.shape != frame.shape:
+            warn(f"{name} is left out: its mask has the shape {given.shape}, but its image is {size}.")
+            return None
+        mask = crop_to_object(given.astype(bool))
+        reason = "its mask is empty"
+    elif exemplar.polygon is not None:
+        outline = valid_polygon(exemplar.polygon)
+        if outline is None or not np.isfinite(outline.bounds).all():
+            warn(f"{name} is left out: its outline has no area.")
+            return None
+        if not exemplar.polygon.is_valid:
+            warn(f"{name} has an outline that crosses itself; its largest part is used.")
+        mask = polygon_to_mask(outline, frame.shape)
+        reason = f"its outline holds no pixel of its image ({size})"
+    else:
+        x, y = exemplar.point or (np.nan, np.nan)
+        if prompt_of(exemplar, frame) is None:
+            warn(f"{name} is left out: its point ({x:g}, {y:g}) lies outside its image ({size}).")
+            return None
+        if at_point is None:
+            warn(f"{name} is left out: SAM 2 sees no object at its point ({x:g}, {y:g}); outline it instead.")
+            return None
+        mask, reason = at_point, "SAM 2 sees no object at its point"
+    if not mask.area:
+        warn(f"{name} is left out: {reason}.")
+        return None
+    if mask.area > _COVERS_FRAME * width * height:
+        warn(f"{name} covers {100 * mask.area / (width * height):.0f} % of its image; is it meant to?")
+    return mask
+
+
+_SAME_OBJECT = 0.5
+"""Two masks with a higher IoU are of the same object."""
+_WITHIN = 0.9
+"""A mask with more of its area on another one lies within it."""
+_ODD_SIZE = 8.0
+"""A factor in area. Objects of one kind seldom differ from their median by more than four, and what is proposed is at
+most 2.5 times smaller or larger than the examples."""
+_FEWEST = 3
+"""Of two sizes nobody can say which is the odd one."""
+_NAMED = 3
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Mark:
+    """An example as it was understood.
+
+    Parameters
+    ----------
+    name
+        What to call it in messages.
+    frame
+        What tells its frame from others.
+    mask
+        On that frame.
+    negative
+        Whether it is of the kind that is not wanted.
+    """
+
+    name: str
+    frame: str
+    mask: InstanceMask
+    negative: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is wrong with some of the examples.
+
+    Parameters
+    ----------
+    contradicting, repeated
+        Places of those that are not learned from: of pairs that mark the same object as wanted and as not, and of
+        objects that an example before them marks.
+    sentences
+        For the user.
+    """
+
+    contradicting: set[int] = field(default_factory=set)
+    repeated: set[int] = field(default_factory=set)
+    sentences: list[str] = field(default_factory=list)
+
+
+def check(marks: Sequence[Mark]) -> Verdict:
+    """Find examples that contradict or repeat each other, or are of another size than the rest.
+
+    Both of a wanted and a negative example on the same object are left out, since nobody but the user can say which is
+    right. Where one lies within the other and is much smaller, both may be right, such as a cell and its nucleus: they
+    are kept. Of examples of one sign on the same object the first is kept.
+
+    Parameters
+    ----------
+    marks
+        In the order in which they count.
+    """
+    verdict = Verdict()
+    same: list[tuple[int, int]] = []
+    contrary: list[tuple[int, int]] = []
+    within: list[tuple[int, int]] = []
+    for i, j in _touching(marks):
+        a, b = marks[i], marks[j]
+        is_same = mask_iou(a.mask, b.mask) > _SAME_OBJECT
+        if is_same:
+            (same if a.negative == b.negative else contrary).append((i, j))
+        elif a.negative != b.negative:
+            inner, outer = sorted((i, j), key=lambda number: marks[number].mask.area)
+            if shared_area(a.mask, b.mask) > _WITHIN * marks[inner].mask.area:
+                within.append((inner, outer))
+    verdict.contradicting.update(number for pair in contrary for number in pair)
+    repeating = []
+    for i, j in same:
+        if not {i, j} & (verdict.contradicting | verdict.repeated):
+            verdict.repeated.add(j)
+            repeating.append((i, j))
+    if contrary:
+        verdict.sentences.append(
+            f"{_pairs(marks, contrary)} mark the same object, one as wanted and the other as not, so neither is "
+            "learned from. Delete the wrong one."
+        )
+    if repeating:
+        verdict.sentences.append(f"{_pairs(marks, repeating)} mark the same object, which is counted once.")
+    within = [pair for pair in within if not set(pair) & (verdict.contradicting | verdict.repeated)]
+    if within:
+        names = [f"{marks[inner].name} within {marks[outer].name}" for inner, outer in within]
+        verdict.sentences.append(
+            f"One marks what is wanted and the other what is not: {_listed(names)}. Both are learned from, since their "
+            "sizes differ; delete the one that is a slip."
+        )
+    verdict.sentences.extend(_odd_sizes(marks, verdict.contradicting | verdict.repeated))
+    # Names of files keep their first letter as it is.
+    verdict.sentences[:] = [re.sub("^the ", "The ", sentence) for sentence in verdict.sentences]
+    return verdict
+
+
+def _touching(marks: Sequence[Mark]) -> Iterator[tuple[int, int]]:
+    """Yield the pairs on one frame whose boxes share some ground, in order."""
+    of_frame: dict[str, list[int]] = {}
+    for number, mark in enumerate(marks):
+        of_frame.setdefault(mark.frame, []).append(number)
+    pairs: list[tuple[int, int]] = []
+    for numbers in of_frame.values():
+        boxes = [shapely.box(*marks[number].mask.box) for number in numbers]
+        first, second = shapely.STRtree(boxes).query(boxes)
+        pairs += [(numbers[i], numbers[j]) for i, j in zip(first, second, strict=True) if i < j]
+    yield from sorted(pairs)
+
+
+def _odd_sizes(marks: Sequence[Mark], left_out: set[int]) -> Iterator[str]:
+    wanted = [mark for number, mark in enumerate(marks) if not mark.negative and number not in left_out]
+    if len(wanted) < _FEWEST:
+        return
+    areas = np.array([mark.mask.area for mark in wanted], np.float64)
+    middle = float(np.median(areas))
+    odd = [i for i, area in enumerate(areas) if not 1 / _ODD_SIZE <= area / middle <= _ODD_SIZE]
+    if odd:
+        names = [f"{wanted[i].name} ({areas[i]:,.0f} px)" for i in odd]
+        one = len(odd) == 1
+        yield (
+            f"{_listed(names)} {'has' if one else 'have'} an area more than {_ODD_SIZE:g} times that of the median "
+            f"example, {middle:,.0f} px, or less than 1/{_ODD_SIZE:g} of it. {'It is' if one else 'They are'} learned "
+            "from; is that meant?"
+        )
+
+
+def _pairs(marks: Sequence[Mark], pairs: Sequence[tuple[int, int]]) -> str:
+    return _listed([f"{marks[i].name} and {marks[j].name}" for i, j in pairs])
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return names in a row, the first few of many."""
+    shown = "; ".join(names[:_NAMED])
+    if len(names) > _NAMED:
+        shown += f"; and {len(names) - _NAMED} more,"
+    return shown

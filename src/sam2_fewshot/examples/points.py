@@ -1,0 +1,250 @@
+"""Points as examples: the masks that SAM 2 offers for each, and the choice of those that agree with one another."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from scipy import ndimage
+
+from sam2_fewshot.records import InstanceMask
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from sam2_fewshot.backbones.sam2.network import Sam2Model
+    from sam2_fewshot.records import Box
+
+# A mask that fills more of its window than this is the background, or an object that wants a wider window.
+_LARGEST_SHARE = 0.5
+_CORE = 4
+"""Points at most this part of a window's side from its middle share the window, so that an object is whole in it as
+long as it is no larger than half the window."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class PointMask:
+    """A mask that holds a point.
+
+    Parameters
+    ----------
+    mask
+        Of the frame.
+    predicted_iou
+        SAM 2's own guess of its quality, in [0, 1].
+    """
+
+    mask: InstanceMask
+    predicted_iou: float
+
+
+def masks_at_points(
+    model: Sam2Model, pixels: NDArray[np.uint8], points: Sequence[tuple[float, float]]
+) -> list[list[PointMask]]:
+    """Return the masks that SAM 2 gives for each of several points of a frame.
+
+    The sizes of the objects are not known, and SAM 2 sees an object best when it is neither tiny nor larger than its
+    input; so each point is prompted in windows of several sizes, from the whole frame down to a quarter of the model's
+    input, and gives three masks in each. Points near each other share their windows, each of which is encoded once.
+
+    Parameters
+    ----------
+    model
+        Decodes the prompts.
+    pixels
+        uint8 RGB (H, W, 3).
+    points
+        ``(x, y)`` in image pixels, inside the frame.
+
+    Returns
+    -------
+    list of list of PointMask
+        For each point the masks that hold it and fill at most half of their window, in the order of the windows from
+        the largest; none where SAM 2 sees no object.
+    """
+    height, width = pixels.shape[:2]
+    found: list[list[PointMask]] = [[] for _ in points]
+    for (x0, y0, x1, y1), numbers in _windows(points, (height, width), model.image_size):
+        embedding = model.embed(pixels[y0:y1, x0:x1])
+        local = np.array([points[i] for i in numbers]) - (x0, y0)
+        # In image pixels a pixel's centre has the fraction .5; SAM 2's prompt encoder adds that half itself.
+        scale = np.array([model.image_size / (x1 - x0), model.image_size / (y1 - y0)])
+        prompts = (local * scale - 0.5).astype(np.float32)
+        answer = model.prompt(embedding, prompts, iou_gate=-math.inf, stability_gate=0.0)
+        for prompt, iou, box, data in zip(answer.prompt, answer.predicted_iou, answer.boxes, answer.data, strict=True):
+            mask = InstanceMask(data, x0 + int(box[0]), y0 + int(box[1]), (height, width))
+            column, row = (int(value) for value in points[numbers[prompt]])
+            holds = mask.window((column, row, column + 1, row + 1)).any()
+            if holds and mask.area <= _LARGEST_SHARE * (x1 - x0) * (y1 - y0):
+                found[numbers[prompt]].append(PointMask(mask, float(iou)))
+    return found
+
+
+def _windows(
+    points: Sequence[tuple[float, float]], shape: tuple[int, int], image_size: int
+) -> list[tuple[Box, list[int]]]:
+    """Return windows, each with the points that are prompted in it.
+
+    They are the whole frame and, around the points, windows of 1, 1/2 and 1/4 of the model's input that are smaller. A
+    window is centred on the first point that has none of its size yet.
+    """
+    height, width = shape
+    windows: list[tuple[Box, list[int]]] = [((0, 0, width, height), list(range(len(points))))]
+    for side in (image_size, image_size // 2, image_size // 4):
+        left = list(range(len(points))) if side < max(height, width) else []
+        while left:
+            x, y = points[left[0]]
+            w, h = min(side, width), min(side, height)
+            x0 = min(max(int(x) - w // 2, 0), width - w)
+            y0 = min(max(int(y) - h // 2, 0), height - h)
+            inside = [i for i in left if max(abs(points[i][0] - x), abs(points[i][1] - y)) <= side / _CORE]
+            windows.append(((x0, y0, x0 + w, y0 + h), inside))
+            left = [i for i in left if i not in inside]
+    return windows
+
+
+APPEARANCE = 4
+"""Numbers that say what a mask looks like."""
+
+
+class _Weight(NamedTuple):
+    """How much agreement counts: what disagreement costs in predicted IoU, and what difference costs nothing."""
+
+    cost: float
+    size: float
+    contrast: float
+
+
+# Chosen by measuring on scenes of several kinds with the embedded checkpoint, and held on others. Outlines are known to
+# be right. Points alone may agree on what is wrong, so they only keep each other from what is far off, and two of them
+# do not.
+_AMONG_POINTS, _WITH_OUTLINES = _Weight(1 / 6, 1.0, 0.25), _Weight(1 / 2, 0.0, 0.0)
+_FEWEST_POINTS = 3
+_SIZE, _CONTRAST = 4.0, 1.0
+"""Differences that count in full: a factor of 55 in area, contrasts of opposite sign. Objects of one kind differ, so
+small differences count little, with their square."""
+_FAINT = 2.0
+"""Standard deviations of the frame; contrasts below that are faint, and not compared as closely."""
+_OTHER_OBJECT = 1 / 3
+"""What it costs to hold another mark. Not more, since somebody may have marked an object twice."""
+_ROUNDS = 2
+_MOST_CENTRES = 1000
+_RING = 0.15
+"""Width of the surroundings as a share of the square root of the area."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Alternatives:
+    """The masks that one point may mean.
+
+    Parameters
+    ----------
+    appearance
+        float64 (K, :data:`APPEARANCE`), K at least 1; see :func:`appearance`.
+    predicted_iou
+        float64 (K,), SAM 2's own guess of their quality, in [0, 1].
+    holds_other
+        Boolean (K,), whether the mask also holds another mark.
+    """
+
+    appearance: NDArray[np.float64]
+    predicted_iou: NDArray[np.float64]
+    holds_other: NDArray[np.bool_]
+
+
+def agreeing(points: Sequence[Alternatives], outlined: NDArray[np.float64]) -> list[int]:
+    """Choose a mask for each of several points, so that they look alike and SAM 2 is sure of them.
+
+    A mask costs what its predicted IoU falls short of 1, more if it holds another mark, and more the more it differs in
+    size and contrast from a centre. Where there are outlined examples, the centre is the median of their appearances.
+    Three or more points find it in two steps: of all alternatives, the one that makes the cheapest choice for all
+    points; then twice the median of what is chosen. One or two points without an outline have none.
+
+    Parameters
+    ----------
+    points
+        Of one kind, wanted or negative.
+    outlined
+        float64 (N, :data:`APPEARANCE`), the outlined examples of that kind; N may be 0.
+
+    Returns
+    -------
+    list of int
+        For each point the place of the chosen mask among its alternatives.
+    """
+    own = [1 - point.predicted_iou + _OTHER_OBJECT * point.holds_other for point in points]
+    if len(outlined):
+        return _nearest(points, own, np.median(outlined, axis=0), _WITH_OUTLINES)
+    if len(points) < _FEWEST_POINTS:
+        return [int(np.argmin(cost)) for cost in own]
+    everything = np.concatenate([point.appearance for point in points])
+    # Of very many alternatives some suffice to find where most of them can meet.
+    centres = everything[np.linspace(0, len(everything) - 1, min(len(everything), _MOST_CENTRES)).astype(int)]
+    total = np.zeros(len(centres))
+    for point, cost in zip(points, own, strict=True):
+        total += (cost + _disagreement(point.appearance[None], centres[:, None], _AMONG_POINTS)).min(axis=1)
+    chosen = _nearest(points, own, centres[int(np.argmin(total))], _AMONG_POINTS)
+    for _ in range(_ROUNDS):
+        centre = np.median([point.appearance[i] for point, i in zip(points, chosen, strict=True)], axis=0)
+        chosen = _nearest(points, own, centre, _AMONG_POINTS)
+    return chosen
+
+
+def appearance(mask: InstanceMask, pixels: NDArray[np.uint8], spread: float) -> NDArray[np.float64]:
+    """Return what a mask looks like: its log-area, and for each channel the mean colour on it less that around it.
+
+    Parameters
+    ----------
+    mask
+        Not empty.
+    pixels
+        uint8 RGB (H, W, 3) of its frame.
+    spread
+        Unit of the colours; see :func:`spread_of`.
+
+    Returns
+    -------
+    numpy.ndarray
+        float64 (:data:`APPEARANCE`,).
+    """
+    area = mask.area
+    margin = max(2, round(_RING * area**0.5))
+    left, top, right, bottom = mask.box
+    height, width = mask.frame_shape
+    box = (max(left - margin, 0), max(top - margin, 0), min(right + margin, width), min(bottom + margin, height))
+    inside = mask.window(box)
+    around = ndimage.maximum_filter(inside, 2 * margin + 1) & ~inside
+    here = pixels[box[1] : box[3], box[0] : box[2]]
+    level = here[inside].mean(axis=0)
+    # A mask that fills the frame has no surroundings; it then differs from them by nothing.
+    beyond = here[around].mean(axis=0) if around.any() else level
+    return np.concatenate([[np.log(area)], (level - beyond) / spread])
+
+
+def spread_of(pixels: NDArray[np.uint8]) -> float:
+    """Return the standard deviation of a frame's most varied channel, in grey levels and at least one of them."""
+    return max(1.0, float(pixels.reshape(-1, pixels.shape[-1]).std(axis=0).max()))
+
+
+def _nearest(
+    points: Sequence[Alternatives], own: Sequence[NDArray[np.float64]], centre: NDArray[np.float64], weight: _Weight
+) -> list[int]:
+    return [
+        int(np.argmin(cost + _disagreement(point.appearance, centre, weight)))
+        for point, cost in zip(points, own, strict=True)
+    ]
+
+
+def _disagreement(a: NDArray[np.float64], b: NDArray[np.float64], weight: _Weight) -> NDArray[np.float64]:
+    """Return what it costs that appearances (…, :data:`APPEARANCE`) differ."""
+    apart = np.abs(a - b)
+    # Of bright and less bright objects on one frame the contrasts differ by a factor, so it is the ratio that counts.
+    contrasts = (apart[..., 1:] / (np.abs(a) + np.abs(b) + _FAINT)[..., 1:]).mean(axis=-1)
+    size = ((apart[..., 0] - weight.size) / (_SIZE - weight.size)).clip(0, 1)
+    contrast = ((contrasts - weight.contrast) / (_CONTRAST - weight.contrast)).clip(0, 1)
+    cost: NDArray[np.float64] = weight.cost * (size**2 + contrast**2)
+    return cost

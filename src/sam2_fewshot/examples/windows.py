@@ -1,0 +1,188 @@
+"""Frames with examples as they are learned from: whole, or of large ones the parts around the examples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from shapely import affinity
+
+from sam2_fewshot.geometry.outlines import crop_to_object
+from sam2_fewshot.geometry.overlap import intersect
+from sam2_fewshot.object_model import frame_digest, reader_digest
+from sam2_fewshot.protocols import FrameReader
+from sam2_fewshot.records import Frame
+from sam2_fewshot.rendering import as_frame
+from sam2_fewshot.tiling.blocks import example_windows
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sam2_fewshot.protocols import Progress
+    from sam2_fewshot.records import Box, Exemplar
+    from sam2_fewshot.settings import Settings
+
+_WHOLE = 1 << 21
+"""A frame with more pixels is learned from in parts, so that what is learned depends neither on the memory nor, from
+here on, on the size of the frame."""
+_FROM_POINT = 64
+"""Pixels around a point of a large frame, of an object whose size is not known."""
+_SHARE = 4
+"""Of a large frame a part has at most this share of the pixels that may be learned from at a time, since there may be
+several."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class ShownPart:
+    """A frame, or a part of a large one, with its examples.
+
+    Parameters
+    ----------
+    frame
+        The part.
+    window
+        Where it lies in its frame; only the corner counts.
+    numbers, exemplars
+        Which of the frame's examples are on it, and these in its own coordinates.
+    """
+
+    frame: Frame
+    window: Box
+    numbers: Sequence[int]
+    exemplars: Sequence[Exemplar]
+
+
+def shown_parts(
+    exemplars: Sequence[Exemplar], frame: FrameReader, most_pixels: int, progress: Progress
+) -> list[ShownPart]:
+    """Cut the parts of a large frame that show its examples.
+
+    Parameters
+    ----------
+    exemplars
+        All on this frame.
+    frame
+        The frame.
+    most_pixels
+        A part should not have more.
+    progress
+        Is warned of examples of which nothing lies on the frame; they are in no part.
+
+    Raises
+    ------
+    InputError
+        If the frame cannot be read.
+    """
+    boxes = [_box_of(exemplar, frame.shape) for exemplar in exemplars]
+    usable = [i for i, box in enumerate(boxes) if box is not None]
+    for number, (exemplar, box) in enumerate(zip(exemplars, boxes, strict=True), 1):
+        if box is None:
+            reason = f"no pixel of it lies on its image, {frame.name}"
+            if exemplar.mask is not None and exemplar.mask.shape != frame.shape:
+                reason = (
+                    f"its mask has the shape {exemplar.mask.shape}, but its image, {frame.name}, is "
+                    f"{frame.shape[1]} × {frame.shape[0]} px"
+                )
+            progress.warn(f"{exemplar.label or f'Example {number}'} is left out: {reason}.")
+    parts = []
+    if usable:
+        for window, numbers in example_windows([box for box in boxes if box], frame.shape, most_pixels):
+            part = Frame(frame.read(window), frame.name, frame.location)
+            chosen = [usable[i] for i in numbers]
+            parts.append(ShownPart(part, window, chosen, [_moved(exemplars[i], part, window) for i in chosen]))
+    return parts
+
+
+def parts_of(
+    exemplars: Sequence[Exemplar], settings: Settings, most_pixels: int, progress: Progress
+) -> tuple[str, tuple[int, int], list[ShownPart]]:
+    """Return a frame as it is learned from.
+
+    Parameters
+    ----------
+    exemplars
+        All on one frame, at least one.
+    settings
+        Say how an array is shown.
+    most_pixels
+        A frame with more is learned from in parts.
+    progress
+        Is warned as by :func:`shown_parts`.
+
+    Returns
+    -------
+    digest
+        By which the frame is known again.
+    shape
+        Its ``(height, width)``.
+    parts
+        What is learned from.
+
+    Raises
+    ------
+    InputError
+        If the frame cannot be read.
+    """
+    image = exemplars[0].image
+    frame = image if isinstance(image, FrameReader) else as_frame(image, settings)
+    if frame.shape[0] * frame.shape[1] > min(_WHOLE, most_pixels):
+        most = min(_WHOLE, most_pixels // _SHARE)
+        return reader_digest(frame), frame.shape, shown_parts(exemplars, frame, most, progress)
+    whole = as_frame(frame, settings)
+    return frame_digest(whole.pixels), whole.shape, [ShownPart(whole, (0, 0, 0, 0), range(len(exemplars)), exemplars)]
+
+
+def by_image(exemplars: Sequence[Exemplar]) -> list[list[int]]:
+    """Group the examples' indices by the image object they lie on."""
+    groups: dict[int, list[int]] = {}
+    for i, exemplar in enumerate(exemplars):
+        groups.setdefault(id(exemplar.image), []).append(i)
+    return list(groups.values())
+
+
+def chosen_of(exemplars: Sequence[Exemplar], most: int, progress: Progress) -> set[int]:
+    """Return the indices of the examples to learn from: at most so many of either sign, spread evenly."""
+    chosen: set[int] = set()
+    for negative in (False, True):
+        of_sign = [i for i, exemplar in enumerate(exemplars) if exemplar.negative is negative]
+        if len(of_sign) > most:
+            progress.warn(
+                f"Of {len(of_sign)} {'negative ' * negative}examples {most}, spread evenly, are learned from "
+                "(Max Examples); none of them is reported as a find."
+            )
+            of_sign = [of_sign[i] for i in np.linspace(0, len(of_sign) - 1, most).round().astype(int)]
+        chosen.update(of_sign)
+    return chosen
+
+
+def _box_of(exemplar: Exemplar, shape: tuple[int, int]) -> Box | None:
+    """Return an example's bounding box inside its frame, None when there is none."""
+    if exemplar.polygon is not None:
+        bounds = exemplar.polygon.bounds
+        if not np.isfinite(bounds).all():
+            return None
+    elif exemplar.point is not None:
+        x, y = exemplar.point
+        if not (0 <= x < shape[1] and 0 <= y < shape[0]):
+            return None
+        bounds = (x - _FROM_POINT, y - _FROM_POINT, x + 1 + _FROM_POINT, y + 1 + _FROM_POINT)
+    elif exemplar.mask is not None and exemplar.mask.shape == shape:
+        bounds = crop_to_object(exemplar.mask).box
+    else:
+        return None
+    left, top, right, bottom = (int(np.clip(value, -1, 2**40)) for value in bounds)
+    return intersect((left, top, right + 1, bottom + 1), (0, 0, shape[1], shape[0]))
+
+
+def _moved(exemplar: Exemplar, part: Frame, window: Box) -> Exemplar:
+    """Return an example of a frame as one of a part of it."""
+    x0, y0, x1, y1 = window
+    mask, polygon, point = exemplar.mask, exemplar.polygon, exemplar.point
+    return replace(
+        exemplar,
+        image=part,
+        mask=None if mask is None else mask[y0:y1, x0:x1],
+        polygon=None if polygon is None else affinity.translate(polygon, -x0, -y0),
+        point=None if point is None else (point[0] - x0, point[1] - y0),
+    )

@@ -1,0 +1,180 @@
+"""An output folder read back: what was found, what it was made from, and what has changed since."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any
+
+from sam2_fewshot.errors import InputError
+from sam2_fewshot.files.journal import JOURNAL_FOLDER, preview_beside, read_record
+from sam2_fewshot.records import Location
+from sam2_fewshot.settings import Settings
+from sam2_fewshot.storage.digests import AT_A_TIME
+from sam2_fewshot.storage.files import replacing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from sam2_fewshot.annotations.record import FrameRecord
+
+_PLACE = ("xy", "z", "time", "objects")
+_NUMBERS = ("similarity_threshold", "min_mask_area", "max_mask_area")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The results in a folder.
+
+    Parameters
+    ----------
+    out
+        The folder.
+    facts
+        Content of ``run.json``.
+    """
+
+    out: Path
+    facts: Mapping[str, Any]
+
+    @property
+    def previews(self) -> list[Path]:
+        """Where the small picture of each frame belongs."""
+        return [preview_beside(self._file(line)) for line in self.facts["frames"]]
+
+    def preview(self, record: FrameRecord) -> Path:
+        """Return where the small picture of a frame belongs."""
+        return preview_beside(self.out / JOURNAL_FOLDER / record.file)
+
+    def records(self) -> Iterator[FrameRecord]:
+        """Yield the frames that ``run.json`` lists, in its order; one is in memory at a time.
+
+        Raises
+        ------
+        InputError
+            If a frame is missing, or is of another run than ``run.json``.
+        """
+        for line in self.facts["frames"]:
+            record = read_record(self._file(line))
+            # The stages' times, of which no two runs have the same, tell whether it is the frame that is listed.
+            if record is None or _figures(record) != (line["image"], line["objects"], dict(line["seconds"])):
+                raise InputError(
+                    f"{self.out} holds no whole record of {line['image']} (Z {line['z']}, Time {line['time']}): a run "
+                    "was cut off, or files were removed from it. Run the same sam2-fewshot segment command again; what "
+                    "is finished is kept."
+                )
+            # A record is kept under its place in its file; where that file was in the list is told by run.json.
+            yield record.moved(Location(line["xy"] - 1, line["z"] - 1, line["time"] - 1))
+
+    def _file(self, line: Mapping[str, Any]) -> Path:
+        return self.out / JOURNAL_FOLDER / PurePath(line["record"]).name
+
+
+def read_finished(out: Path) -> Finished:
+    """Look at an output folder.
+
+    Raises
+    ------
+    InputError
+        If it is not one.
+    """
+    try:
+        facts = json.loads((out / "run.json").read_text(encoding="utf-8"))
+        _check(facts)
+    except OSError:
+        raise InputError(
+            f"{out} holds no results: there is no run.json in it. Give the folder that was given to "
+            "sam2-fewshot segment with -o."
+        ) from None
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        raise InputError(
+            f"{out / 'run.json'} is damaged, or is not one that sam2-fewshot wrote; run sam2-fewshot segment again."
+        ) from None
+    return Finished(out, facts)
+
+
+def _check(facts: Any) -> None:
+    """Raise an error if the content of ``run.json`` is not of the right kinds; it may have been edited."""
+    kinds = {"model": dict, "versions": dict, "seconds": dict, "warnings": list, "failures": list, "tags": list}
+    wrong = [key for key, kind in kinds.items() if not isinstance(facts.get(key, kind()), kind)]
+    wrong += [key for key in _NUMBERS if not isinstance(facts["settings"][key], int | float)]
+    wrong += [stage for stage, time in facts.get("seconds", {}).items() if not isinstance(time, int | float)]
+    for line in facts["frames"]:
+        wrong += [key for key in _PLACE if not isinstance(line[key], int)]
+        wrong += [] if isinstance(line["seconds"], dict) else ["seconds"]
+        wrong += [key for key in ("image", "record") if not isinstance(line[key], str)]
+    if wrong:
+        raise TypeError(wrong[0])
+
+
+def _figures(record: FrameRecord) -> tuple[str, int, dict[str, float]]:
+    return record.name, len(record.detections), dict(record.seconds)
+
+
+_NAME = "inputs.json"
+_LISTED = 3
+_WORDS = {
+    "version": "the program's version",
+    "model": "the model's weights",
+    "examples": "the examples",
+    "channels": "the channels' colours and contrast",
+    "object_model": "the object model",
+}
+
+
+def changes(folder: Path, facts: Mapping[str, object]) -> list[str]:
+    """Say what differs from the last run in a folder, a few words each; nothing where there was none.
+
+    Parameters
+    ----------
+    folder
+        The journal's folder.
+    facts
+        As :func:`remember` is given.
+    """
+    try:
+        before = json.loads((folder / _NAME).read_text("utf-8"))
+        settings = dict(before["settings"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return []
+    said = []
+    now = facts["settings"]
+    assert isinstance(now, dict)
+    for name, value in now.items():
+        if name not in AT_A_TIME and name in settings and settings[name] != value:
+            said.append(f"{Settings.model_fields[name].title} was {settings[name]} and is {value}")
+    said += [f"{words} changed" for name, words in _WORDS.items() if name in before and before[name] != facts[name]]
+    return said + _images(before.get("images"), facts.get("images"))
+
+
+def _images(before: object, now: object) -> list[str]:
+    """Say which images are others than they were under the same path."""
+    if not isinstance(before, dict) or not isinstance(now, dict):
+        return []
+    names = [Path(path).name for path, content in now.items() if before.get(path, content) != content]
+    listed = ", ".join(names[:_LISTED]) + (", …" if len(names) > _LISTED else "")
+    return [f"{len(names)} image{'s' if len(names) > 1 else ''} changed ({listed})"] if names else []
+
+
+def remember(folder: Path, facts: Mapping[str, object]) -> None:
+    """Write down what the results are made from.
+
+    Parameters
+    ----------
+    folder
+        The journal's folder.
+    facts
+        ``settings`` (a dict), ``version``, ``model``, ``examples``, ``channels``, ``object_model`` and ``images`` (a
+        dict of what tells whether an image is the same, by its path), all of them fit for JSON.
+
+    It only serves to say later what has changed, so that it cannot be written is no reason to stop.
+    """
+    with suppress(InputError), replacing(folder / _NAME) as path:
+        path.write_text(json.dumps(facts, indent=1), "utf-8")
+
+
+def forget(folder: Path) -> None:
+    """Remove what :func:`remember` wrote."""
+    (folder / _NAME).unlink(missing_ok=True)

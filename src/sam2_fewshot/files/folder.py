@@ -1,0 +1,348 @@
+"""The output folder: what is finished already, one more frame, and the files put together at the end."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from shapely import Point
+
+from sam2_fewshot import __version__
+from sam2_fewshot.annotations.record import ExampleMark, FrameRecord
+from sam2_fewshot.annotations.values import safe_stems
+from sam2_fewshot.files.block_journal import BlockJournal, has_blocks, remove_other_blocks, sweep_blocks
+from sam2_fewshot.files.corrections import corrections_json
+from sam2_fewshot.files.finished import changes, forget, remember
+from sam2_fewshot.files.journal import JOURNAL_FOLDER, Journal, remove_others
+from sam2_fewshot.files.outputs import assemble, facts_of
+from sam2_fewshot.files.overlay import overlay_path
+from sam2_fewshot.files.pictures import pictures_of
+from sam2_fewshot.files.request import CORRECTIONS
+from sam2_fewshot.geometry.outlines import crop_to_object, mask_to_polygon
+from sam2_fewshot.images.addresses import frame_fingerprint, signature
+from sam2_fewshot.records import Detection
+from sam2_fewshot.report import write_report
+from sam2_fewshot.runner.tasks import BlocksOnDisk, Task
+from sam2_fewshot.storage.digests import common_part, examples_part
+from sam2_fewshot.storage.files import only_run, refuse_second_run, replacing, sweep, telling
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from shapely import Polygon
+
+    from sam2_fewshot.files.request import Plan
+    from sam2_fewshot.protocols import FrameReader, Progress
+    from sam2_fewshot.records import Exemplar, Location
+    from sam2_fewshot.runner.engine import Engine
+    from sam2_fewshot.runner.progress import Display
+    from sam2_fewshot.runner.tasks import Outcome
+
+
+class Results:
+    """The results of one plan in its output folder.
+
+    Parameters
+    ----------
+    plan
+        What is asked for.
+    engine
+        Who looks for the objects; its model is part of what a result depends on.
+    """
+
+    def __init__(self, plan: Plan, engine: Engine) -> None:
+        self._plan = plan
+        self._engine = engine
+        self._out = plan.request.out
+        self._stems = safe_stems([image.stem for image in plan.images])
+        self._folder = self._out / JOURNAL_FOLDER
+        refuse_second_run(self._folder)
+        self._inputs, self._common, prints = _made_from(plan, engine)
+        earlier = (plan.request.earlier or self._out) / JOURNAL_FOLDER
+        self._journals = [Journal(self._folder, each) for each in prints]
+        self._earlier = [Journal(earlier, each) for each in prints]
+        self._begun = datetime.now(UTC)
+        self._renamed: set[Location] = set()
+        self._moved: set[Location] = set()
+        self._finished = {frame.location for frame in plan.frames if self._look_up(frame.location)}
+        self.found = self.candidates = 0
+        self.assembled = False
+        self.seconds: dict[str, float] = {}
+
+    @property
+    def done(self) -> int:
+        """Number of finished frames."""
+        return len(self._finished)
+
+    def name(self, frame: FrameReader) -> str:
+        """Return what to call a frame in messages: the file's name, with Z and Time where there are several."""
+        image = self._plan.images[frame.location.xy]
+        z = f" Z {frame.location.z + 1}" if image.size_z > 1 else ""
+        time = f" Time {frame.location.time + 1}" if image.size_t > 1 else ""
+        return image.path.name + z + time
+
+    def have(self, frame: FrameReader) -> bool:
+        """Tell whether a frame was finished by an earlier run that would give the same."""
+        return frame.location in self._finished
+
+    def task(self, frame: FrameReader, display: Display, progress: Progress) -> Task:
+        """Return what is to be done for a frame; who is told of its finished blocks is given."""
+        name, location = self.name(frame), frame.location
+        kept = BlocksOnDisk(self._blocks(location), name, frame.shape, display.say, progress.warn)
+        return Task(frame, name, self._marks(location), self._confirmed(location), kept)
+
+    @contextmanager
+    def opened(self, display: Display, progress: Progress) -> Iterator[None]:
+        """Make the output folder, keep other runs out of it, and tell what of an earlier run is kept and why not more.
+
+        Raises
+        ------
+        InputError
+            If the folder cannot be made or written, or another run is at work in it.
+        """
+        with telling(self._out):
+            self._folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with only_run(self._folder, progress):
+                self._begin(display)
+                yield
+        finally:
+            if not self._finished:
+                with suppress(OSError):
+                    self._folder.rmdir()  # where it is empty, nothing was there before either
+
+    def _begin(self, display: Display) -> None:
+        with replacing(self._folder / "writable") as trial:
+            trial.touch()
+        (self._folder / "writable").unlink(missing_ok=True)
+        sweep(self._folder)
+        sweep_blocks(self._folder)
+        changed = changes(self._folder, self._inputs)
+        if changed:
+            display.say(f"Since the last run in {self._out}: {'; '.join(changed)}.")
+        for location in sorted(self._moved):
+            self._take_over(location)
+        if self._finished:
+            kept, asked = len(self._finished), len(self._plan.frames)
+            display.say(f"{kept} of {asked} frames are finished already and kept.")
+        elif (self._out / "run.json").exists():
+            display.say(f"{self._out} holds results of other settings or inputs; they are replaced.")
+        remember(self._folder, self._inputs)
+
+    def add(self, outcome: Outcome) -> None:
+        """Record a finished frame and its pictures.
+
+        Raises
+        ------
+        InputError
+            If a file cannot be written.
+        """
+        frame = outcome.frame
+        image = self._plan.images[frame.location.xy]
+        record = FrameRecord(
+            name=image.path.name,
+            stem=self._stems[frame.location.xy],
+            location=frame.location,
+            frame_shape=frame.shape,
+            size_z=image.size_z,
+            size_t=image.size_t,
+            detections=tuple(outcome.detections),
+            candidates=outcome.candidates,
+            seconds=dict(outcome.seconds),
+            examples=tuple(self._marks(frame.location)),
+            warnings=tuple(outcome.warnings),
+            below=tuple(outcome.below),
+            threshold=self._threshold if self._is_fixed else outcome.threshold,
+            floor=outcome.floor,
+        )
+        # The record comes last: it says that all of the frame is there.
+        self._write_pictures(record, outcome.overlay, outcome.preview)
+        self._write(record)
+        self._finished.add(frame.location)
+        self._blocks(frame.location).drop()
+
+    def put_together(self, seconds: Mapping[str, float], warnings: Sequence[str], failures: Sequence[str]) -> None:
+        """Write all result files from the finished frames; without any, leave the folder as it was.
+
+        Raises
+        ------
+        InputError
+            If a file cannot be written.
+        """
+        # Where Ctrl-C came between a frame's record and its mention here, it is finished all the same.
+        self._finished |= {
+            frame.location for frame in self._plan.frames if not self.have(frame) and self._look_up(frame.location)
+        }
+        if not self._finished:
+            if not has_blocks(self._folder):
+                forget(self._folder)
+            return
+        summary = assemble(
+            self._counted(),
+            self._out,
+            tags=self._plan.request.output_tags,
+            facts=facts_of(self._plan, self._engine, self._begun, seconds, warnings, failures),
+            asked=len(self._plan.frames),
+            extra=self._plan.request.write,
+        )
+        if self._plan.corrections:
+            with replacing(self._out / CORRECTIONS) as temporary:
+                temporary.write_text(corrections_json(self._plan.corrections), "utf-8", newline="\n")
+        else:
+            with telling(self._out / CORRECTIONS):
+                (self._out / CORRECTIONS).unlink(missing_ok=True)
+        write_report(self._out)
+        self.assembled, self.found, self.seconds = True, summary.objects, dict(summary.seconds)
+        if len(self._finished) == len(self._plan.frames):
+            remove_others(self._folder, self._common)
+            remove_other_blocks(self._folder, self._common)
+            for frame in self._plan.frames:  # where a run was killed between a frame's record and this
+                self._blocks(frame.location).drop()
+
+    def records(self) -> Iterator[FrameRecord]:
+        """Yield the finished frames in order, one at a time in memory."""
+        for frame in self._plan.frames:
+            record = self._record(frame.location) if self.have(frame) else None
+            if record is not None:
+                # Names are given anew: another file of the same name may have joined the images since.
+                image = self._plan.images[frame.location.xy]
+                yield replace(
+                    record,
+                    stem=self._stems[frame.location.xy],
+                    pixel_size=image.pixel_size,
+                    channel_names=image.channel_names,
+                )
+
+    def _blocks(self, location: Location) -> BlockJournal:
+        fingerprint = self._journals[location.xy].fingerprint
+        return BlockJournal(self._folder, self._common, fingerprint, _key(location), self._threshold)
+
+    @property
+    def _threshold(self) -> float:
+        return self._plan.request.settings.similarity_threshold
+
+    def _at_threshold(self, record: FrameRecord) -> FrameRecord | None:
+        """Cut what was found at the threshold asked for; one that is chosen for each frame stays."""
+        return record.at(self._threshold) if self._is_fixed else record
+
+    @property
+    def _is_fixed(self) -> bool:
+        return self._plan.request.settings.threshold_mode == "fixed"
+
+    def _record(self, location: Location, journals: Sequence[Journal] | None = None) -> FrameRecord | None:
+        record = (journals or self._journals)[location.xy].done(_key(location))
+        if record is None:
+            return None
+        if record.stem != self._stems[location.xy]:  # the overlay under its name may be that of another image
+            self._renamed.add(location)
+        # The image may have had another place in the list then, and its examples another order.
+        return replace(record.moved(location), examples=tuple(self._marks(location)))
+
+    def _look_up(self, location: Location) -> FrameRecord | None:
+        """Return what is known of a frame, here or in the earlier results, at the threshold asked for."""
+        own = self._record(location)
+        record = own and self._at_threshold(own)
+        if record is None and self._earlier != self._journals:
+            stored = self._record(location, self._earlier)
+            record = stored and self._at_threshold(stored)
+        if record is not None and record is not own:
+            self._moved.add(location)
+        return record
+
+    def _take_over(self, location: Location) -> None:
+        """Record a frame anew at the threshold asked for; its overlay is drawn again later."""
+        record = self._look_up(location)
+        if record is None:  # somebody has removed it since
+            self._finished.discard(location)
+            return
+        preview = self._journals[location.xy].preview(_key(location))
+        source = self._earlier[location.xy].preview(_key(location))
+        if source != preview and source.exists():
+            with replacing(preview) as temporary:
+                shutil.copyfile(source, temporary)
+        record = replace(record, stem=self._stems[location.xy])
+        # First, since the record says at which threshold it was drawn.
+        overlay_path(self._out, record).unlink(missing_ok=True)
+        self._write(record)
+
+    def _marks(self, location: Location) -> list[ExampleMark]:
+        """Return the examples on a frame, for drawing."""
+        return [_mark(item.exemplar) for item in self._plan.examples_on(location)]
+
+    def _confirmed(self, location: Location) -> list[Detection]:
+        """Return what the user has marked as right: it is learned from, so it is not found again."""
+        return [
+            Detection(
+                instance=item.mask,
+                polygon=mask_to_polygon(item.mask, self._plan.request.settings.smoothing),
+                score=1.0,
+                similarity=float("nan"),
+                predicted_iou=float("nan"),
+                location=location,
+            )
+            for item in self._plan.corrections
+            if item.is_right and item.placed.location == location
+        ]
+
+    def _counted(self) -> Iterator[FrameRecord]:
+        """Yield the finished frames in order, and draw what pictures are missing."""
+        self.candidates = 0
+        for record in self.records():
+            self.candidates += record.candidates
+            drawn = (overlay_path(self._out, record), self._journals[record.location.xy].preview(_key(record.location)))
+            if record.location in self._renamed or not all(path.exists() for path in drawn):
+                frame = self._plan.images.frame(record.location)
+                pictures = pictures_of(frame, record.detections, record.examples, self._threshold)
+                self._write_pictures(record, pictures.overlay, pictures.preview)
+                self._write(record)
+            yield record
+
+    def _write_pictures(self, record: FrameRecord, overlay: bytes, preview: bytes) -> None:
+        small = self._journals[record.location.xy].preview(_key(record.location))
+        for place, content in ((overlay_path(self._out, record), overlay), (small, preview)):
+            with replacing(place) as path:
+                path.write_bytes(content)
+
+    def _write(self, record: FrameRecord) -> None:
+        self._journals[record.location.xy].write(replace(record, location=_key(record.location)))
+
+
+def _made_from(plan: Plan, engine: Engine) -> tuple[dict[str, object], str, list[str]]:
+    """Return what the results are made from, that in a string, and the fingerprint of each image's frames."""
+    marked = {item.location.xy: signature(plan.images[item.location.xy].path) for item in plan.shown}
+    places = [(item.exemplar, [marked[item.location.xy], item.location.z, item.location.time]) for item in plan.shown]
+    channels = plan.request.channels
+    shown = channels.read_text("utf-8") if channels else ""
+    settings = plan.request.settings
+    saved = None if plan.saved is None else plan.saved.sha256
+    extra = {"channels": shown} if saved is None else {"channels": shown, "object_model": saved}
+    common = common_part(__version__, settings, engine.model_sha256, places, extra)
+    inputs: dict[str, object] = {
+        "settings": settings.model_dump(mode="json"),
+        "version": __version__,
+        "model": engine.model_sha256,
+        "examples": examples_part(places),
+        "channels": shown,
+        "object_model": saved,
+    }
+    prints = [frame_fingerprint(common, image.path) for image in plan.images]
+    own = [each.removeprefix(common) for each in prints]
+    inputs["images"] = {image.path.as_posix(): part for image, part in zip(plan.images, own, strict=True)}
+    return inputs, common, prints
+
+
+def _key(location: Location) -> Location:
+    """Return by which place a frame is kept: that in its file, whatever the file's position in the list."""
+    return replace(location, xy=0)
+
+
+def _mark(exemplar: Exemplar) -> ExampleMark:
+    outline: Polygon | Point
+    if exemplar.mask is not None:
+        outline = mask_to_polygon(crop_to_object(exemplar.mask))
+    else:
+        outline = exemplar.polygon or Point(exemplar.point or (0, 0))
+    return ExampleMark(outline, exemplar.negative)

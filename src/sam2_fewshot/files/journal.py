@@ -1,0 +1,243 @@
+"""The journal of finished frames: the truth that every output file is assembled from.
+
+One file a frame, an ``.npz`` archive without pickles:
+
+==============  ==========================  ===============================================================
+member          dtype, shape                content
+==============  ==========================  ===============================================================
+``header``      uint8 (bytes of JSON)       format, version, fingerprint and the record's small fields
+``boxes``       int64 (N, 4)                crop of each find's mask, ``x0, y0, x1, y1``: the detections, of which the
+                                            header has the number, then what lies below the threshold
+``bits``        uint8                       the crops row by row, each packed to whole bytes, in a row
+``figures``     float64 (N, 3)              score, similarity, predicted IoU
+``outlines``    uint8                       well-known binary of the finds' polygons, then the examples'
+``lengths``     int64 (N + E,)              bytes of each outline
+==============  ==========================  ===============================================================
+
+Everything comes back bit by bit. A file is named by what its frame depends on and by its place, so that frames recorded
+under another fingerprint are neither taken nor overwritten.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sam2_fewshot.annotations.record import (
+    ExampleMark,
+    FrameRecord,
+    pack_figures,
+    pack_masks,
+    pack_outlines,
+    unpack_found,
+    unpack_masks,
+    unpack_outlines,
+)
+from sam2_fewshot.records import Location
+from sam2_fewshot.storage.files import replacing
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+    from pathlib import Path
+
+JOURNAL_FOLDER = ".frames"
+"""Name of the journal's folder in the output folder."""
+
+_FORMAT = "sam2-fewshot frame"
+_VERSION = 3
+_NAME = re.compile(r"(?:[0-9a-f]{24}_)?xy(\d+)_z(\d+)_t(\d+)\.npz")
+_DIGITS = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """Finished frames on disk.
+
+    Parameters
+    ----------
+    folder
+        Where to keep them; it is made at the first write.
+    fingerprint
+        What the frames depend on (inputs, settings, model) in a string. Frames recorded under another
+        fingerprint count as not done.
+    """
+
+    folder: Path
+    fingerprint: str
+
+    def done(self, location: Location) -> FrameRecord | None:
+        """Return a frame's record, None when the frame must be done (again).
+
+        A file that is damaged, cut off, of another version or under another fingerprint counts as not done.
+        """
+        return _read(self._path(location), self.fingerprint, location)
+
+    def write(self, record: FrameRecord) -> None:
+        """Record a finished frame; it replaces an earlier record of the same location and fingerprint.
+
+        The file appears when it is whole. The record's location is taken for the detections' too.
+
+        Raises
+        ------
+        InputError
+            If it cannot be written (disk full, no permission).
+        """
+        with replacing(self._path(record.location)) as path, path.open("wb") as file:
+            np.savez_compressed(file, **_pack(record, self.fingerprint))
+
+    def records(self, locations: Collection[Location] | None = None) -> Iterator[FrameRecord]:
+        """Yield the finished frames by XY, then Z, then Time.
+
+        One at a time is in memory. With `locations`, only those are given.
+        """
+        for location in self.locations():
+            if locations is None or location in locations:
+                record = self.done(location)
+                if record is not None:
+                    yield record
+
+    def locations(self) -> list[Location]:
+        """Return the locations for which there is a file of this fingerprint, in order."""
+        own = f"{_digest(self.fingerprint)}_"
+        found = (_NAME.fullmatch(path.name) for path in self._files() if path.name.startswith(own))
+        return sorted(Location(*map(int, name.groups())) for name in found if name)
+
+    def preview(self, location: Location) -> Path:
+        """Return where the small picture of a frame belongs that the report shows."""
+        return preview_beside(self._path(location))
+
+    def _path(self, location: Location) -> Path:
+        place = f"xy{location.xy:06d}_z{location.z:05d}_t{location.time:05d}"
+        return self.folder / f"{_digest(self.fingerprint)}_{place}.npz"
+
+    def _files(self) -> list[Path]:
+        try:
+            return list(self.folder.iterdir())
+        except OSError:
+            return []
+
+
+def read_record(path: Path) -> FrameRecord | None:
+    """Return a frame's record from its file, None where it cannot be read."""
+    return _read(path) if _NAME.fullmatch(path.name) else None
+
+
+def preview_beside(path: Path) -> Path:
+    """Return where the small picture of the frame belongs whose record is in this file."""
+    return path.with_suffix(".jpg")
+
+
+def remove_others(folder: Path, prefix: str) -> None:
+    """Delete the records whose fingerprint does not begin with `prefix`, and those that cannot be read.
+
+    The small pictures go with their records. Results of other settings are kept until this is called, so trying a
+    setting and going back costs nothing.
+    """
+    paths = list(folder.iterdir()) if folder.is_dir() else []
+    for path in paths:
+        if _NAME.fullmatch(path.name) and not _fingerprint(path).startswith(prefix):
+            with suppress(OSError):
+                path.unlink()
+    for path in folder.glob("*.jpg") if folder.is_dir() else ():
+        record = path.with_suffix(".npz")
+        if _NAME.fullmatch(record.name) and not record.exists():
+            with suppress(OSError):
+                path.unlink()
+
+
+def _read(path: Path, fingerprint: str | None = None, location: Location | None = None) -> FrameRecord | None:
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            header = _header(archive)
+            if fingerprint is not None and header["fingerprint"] != fingerprint:
+                return None
+            if location is not None and Location(*header["location"]) != location:
+                return None
+            return _unpack(header, archive, path.name)
+    except Exception:  # a damaged archive fails in a dozen ways, and the answer to all is the same
+        return None
+
+
+def _fingerprint(path: Path) -> str:
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            return str(_header(archive)["fingerprint"])
+    except Exception:  # as in _read
+        return ""
+
+
+def _digest(fingerprint: str) -> str:
+    return sha256(fingerprint.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGITS]
+
+
+def _header(archive: Any) -> dict[str, Any]:
+    header: dict[str, Any] = json.loads(archive["header"].tobytes())
+    if header["format"] != _FORMAT or header["version"] != _VERSION:
+        raise ValueError("not a frame record of this version")
+    return header
+
+
+def _pack(record: FrameRecord, fingerprint: str) -> dict[str, Any]:
+    header = {
+        "format": _FORMAT,
+        "version": _VERSION,
+        "fingerprint": fingerprint,
+        "name": record.name,
+        "stem": record.stem,
+        "location": [record.location.xy, record.location.z, record.location.time],
+        "frame_shape": list(record.frame_shape),
+        "size_z": record.size_z,
+        "size_t": record.size_t,
+        "candidates": record.candidates,
+        "seconds": {stage: float(seconds) for stage, seconds in record.seconds.items()},
+        "negative": [mark.negative for mark in record.examples],
+        "warnings": list(record.warnings),
+        "kept": len(record.detections),
+        "threshold": record.threshold,
+        "floor": record.floor,
+    }
+    found = (*record.detections, *record.below)
+    boxes, bits = pack_masks([detection.instance for detection in found])
+    drawn = [*(detection.polygon for detection in found), *(mark.outline for mark in record.examples)]
+    outlines, lengths = pack_outlines(drawn)
+    return {
+        "header": np.frombuffer(json.dumps(header).encode(), np.uint8),
+        "boxes": boxes,
+        "bits": bits,
+        "figures": pack_figures(found),
+        "outlines": outlines,
+        "lengths": lengths,
+    }
+
+
+def _unpack(header: dict[str, Any], archive: Any, file: str) -> FrameRecord:
+    shape = (int(header["frame_shape"][0]), int(header["frame_shape"][1]))
+    location = Location(*header["location"])
+    boxes = archive["boxes"]
+    outlines = unpack_outlines(archive["outlines"], archive["lengths"])
+    masks = unpack_masks(boxes, archive["bits"], shape)
+    detections = unpack_found(masks, outlines[: len(boxes)], archive["figures"], location)
+    marks = zip(outlines[len(boxes) :], header["negative"], strict=True)
+    return FrameRecord(
+        name=header["name"],
+        stem=header["stem"],
+        location=location,
+        frame_shape=shape,
+        size_z=header["size_z"],
+        size_t=header["size_t"],
+        detections=tuple(detections[: header["kept"]]),
+        candidates=header["candidates"],
+        seconds=header["seconds"],
+        examples=tuple(ExampleMark(outline, negative) for outline, negative in marks),
+        warnings=tuple(header["warnings"]),
+        below=tuple(detections[header["kept"] :]),
+        threshold=header["threshold"],
+        floor=header["floor"],
+        file=file,
+    )

@@ -1,0 +1,303 @@
+"""All output files, assembled from the journal in one pass, and ``run.json``."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import shutil
+from collections import defaultdict
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sam2_fewshot import __version__
+from sam2_fewshot.annotations.geojson import qupath_files
+from sam2_fewshot.annotations.label_images import label_files
+from sam2_fewshot.annotations.nimbus import nimbus_json
+from sam2_fewshot.annotations.registry import FORMATS
+from sam2_fewshot.annotations.tables import table
+from sam2_fewshot.annotations.values import distinct_stem, printable
+from sam2_fewshot.backbones.sam2.checkpoints import CHECKPOINTS
+from sam2_fewshot.backbones.sam2.loading import sam2_distribution
+from sam2_fewshot.files.overlay import overlay_path
+from sam2_fewshot.files.request import as_facts
+from sam2_fewshot.storage.files import replacing, sweep, telling
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Sequence
+
+    from sam2_fewshot.annotations.record import FrameRecord
+    from sam2_fewshot.files.request import Plan
+    from sam2_fewshot.runner.engine import Engine
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What was assembled.
+
+    Parameters
+    ----------
+    frames
+        Number of frames.
+    objects
+        Number of detections on all of them.
+    seconds
+        Sum over the frames for each stage.
+    """
+
+    frames: int
+    objects: int
+    seconds: Mapping[str, float]
+
+
+def assemble(
+    records: Iterable[FrameRecord],
+    out: Path,
+    *,
+    tags: Sequence[str] = ("object",),
+    channel: int = 0,
+    facts: Mapping[str, object] | None = None,
+    asked: int | None = None,
+    extra: Collection[str] = (),
+) -> Summary:
+    """Write ``annotations.json``, ``detections.csv``, ``geojson/``, ``labels/`` ``run.json``, and what is asked for.
+
+    What an earlier run wrote there for other images is removed, so that the folder never holds results of two
+    runs. Each file appears under its name when it is whole, and ``run.json`` comes last. When something fails on
+    the way, files that are not finished stay as they were before.
+
+    Parameters
+    ----------
+    records
+        The finished frames in order of location, for instance :meth:`Journal.records`; one is in memory at a
+        time.
+    out
+        The output folder; it is made when it is missing.
+    tags
+        Tags of every object; the first is its class in QuPath.
+    channel
+        0-based channel that the NimbusImage annotations belong to.
+    facts
+        What to put first in ``run.json``: settings, model, versions and so on.
+    asked
+        How many frames the user asked for; as many as there are records when left out.
+    extra
+        Names of further :data:`~sam2_fewshot.annotations.registry.FORMATS` to write.
+
+    Returns
+    -------
+    Summary
+        Counts and times.
+
+    Raises
+    ------
+    InputError
+        If a file cannot be written (disk full, no permission).
+    """
+    frames: list[dict[str, object]] = []
+    facts = facts or {}
+    seconds: dict[str, float] = defaultdict(float, _seconds(facts))
+    before = _written_before(out)
+    objects = 0
+    with ExitStack() as stack:
+        writers = [
+            stack.enter_context(nimbus_json(out / "annotations.json", tags, channel)),
+            stack.enter_context(table(out / "detections.csv")),
+            stack.enter_context(qupath_files(out / "geojson", tags)),
+            stack.enter_context(label_files(out / "labels")),
+            *(stack.enter_context(FORMATS[name].begin(out, tags)) for name in sorted(extra)),
+        ]
+        for record in _distinct(records):
+            for add in writers:
+                add(record)
+            objects += len(record.detections)
+            for stage, time in record.seconds.items():
+                seconds[stage] += time
+            frames.append(_line(record))
+    summary = Summary(len(frames), objects, dict(seconds))
+    counted = {
+        "frames_done": summary.frames,
+        "frames_asked": summary.frames if asked is None else asked,
+        "objects": objects,
+        "seconds": summary.seconds,
+        "tags": list(tags),
+        "written": sorted(extra),
+        "frames": frames,
+    }
+    write_run(out / "run.json", {**facts, **counted})
+    _discard(before, {path for frame in frames for path in _files_of(out, frame, extra)})
+    for folder in (out, out / "geojson", out / "labels", out / "overlays", out / "rois"):
+        sweep(folder)
+    return summary
+
+
+def _seconds(facts: Mapping[str, object]) -> dict[str, float]:
+    """Return the times that the caller has taken outside the frames (loading, learning)."""
+    given = facts.get("seconds", {})
+    return dict(given) if isinstance(given, dict) else {}
+
+
+def _line(record: FrameRecord) -> dict[str, object]:
+    """Return what ``run.json`` says about a frame; its place counts from 1, as in the CSV file."""
+    size = record.pixel_size
+    return {
+        "image": record.name,
+        "stem": record.stem,
+        "overlay": overlay_path(Path(), record).as_posix(),
+        "xy": record.location.xy + 1,
+        "z": record.location.z + 1,
+        "time": record.location.time + 1,
+        "height": record.frame_shape[0],
+        "width": record.frame_shape[1],
+        "pixel_size_um": None
+        if size is None
+        else [length for length in (size.x, size.y, size.z) if length is not None],
+        "channels": list(record.channel_names),
+        "candidates": record.candidates,
+        "objects": len(record.detections),
+        "examples": len(record.examples),
+        "seconds": dict(record.seconds),
+        "warnings": list(record.warnings),
+        "record": record.file,
+    }
+
+
+def _files_of(out: Path, frame: Mapping[str, object], extra: Collection[str]) -> set[Path]:
+    """Return the files of an image that a line of ``run.json`` stands for, and those of further formats."""
+    stem, overlay = PurePath(str(frame["stem"])).name, PurePath(str(frame["overlay"])).name
+    return {
+        out / "geojson" / f"{stem}.geojson",
+        out / "labels" / f"{stem}.tif",
+        out / "overlays" / overlay,
+        *(FORMATS[name].path(out, stem) for name in extra if name in FORMATS),
+    }
+
+
+def _written_before(out: Path) -> set[Path]:
+    """Return the images' files that an earlier run listed in ``run.json``."""
+    try:
+        earlier = json.loads((out / "run.json").read_text(encoding="utf-8"))
+        extra = [name for name in earlier.get("written", ()) if isinstance(name, str)]
+        return {path for frame in earlier["frames"] for path in _files_of(out, frame, extra)}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return set()  # there was none, or it is not one of ours
+
+
+def _discard(before: Iterable[Path], now: Iterable[Path]) -> None:
+    """Delete results of images that are no longer asked for, so that nobody counts them in."""
+    kept = {str(path).casefold() for path in now}  # on Windows and macOS A.tif is a.tif
+    for path in before:
+        if str(path).casefold() not in kept:
+            with telling(path):
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
+
+
+def _distinct(records: Iterable[FrameRecord]) -> Iterator[FrameRecord]:
+    """Yield the records with stems that are safe and never the same for two images."""
+    taken: set[str] = set()
+    image: int | None = None
+    stem = ""
+    for record in records:
+        if record.location.xy != image:
+            image = record.location.xy
+            stem = distinct_stem(record.stem, taken)
+        yield replace(record, stem=stem)
+
+
+def write_run(path: Path, facts: Mapping[str, object]) -> None:
+    """Write facts as JSON, whole or not at all.
+
+    Figures that are not finite become null, paths and dates become text, arrays and sets become lists.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be written.
+    """
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+        json.dump(plain(facts), file, ensure_ascii=False, allow_nan=False, indent=2)
+        file.write("\n")
+
+
+def plain(value: Any) -> Any:
+    """Return a value made of what JSON knows."""
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, np.generic | np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, Mapping):
+        return {printable(str(key)): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, set | frozenset):
+        return sorted((plain(item) for item in value), key=str)
+    return printable(str(value))
+
+
+_PACKAGES = ("torch", "torchvision", "numpy", "scikit-image", "shapely")
+
+
+def facts_of(
+    plan: Plan,
+    engine: Engine,
+    begun: datetime,
+    seconds: Mapping[str, float],
+    warnings: Sequence[str],
+    failures: Sequence[str],
+) -> dict[str, object]:
+    """Return what is written about a run besides its frames: versions, model, settings and the request."""
+    request = plan.request
+    return {
+        "program": "sam2-fewshot",
+        "versions": {"sam2-fewshot": __version__, "python": platform.python_version(), **_versions()},
+        "platform": platform.platform(),
+        "begun": begun.isoformat(timespec="seconds"),
+        "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+        "model": {
+            "name": engine.model_name,
+            "sha256": engine.model_sha256,
+            "licence": _licence(engine.model_name),
+        },
+        "device": engine.device_name,
+        "settings": request.settings.model_dump(mode="json"),
+        "examples_path": request.examples,
+        "object_model": None if plan.saved is None else {"path": plan.saved.path, "sha256": plan.saved.sha256},
+        "saved_model_path": request.save_model,
+        "channels_path": request.channels,
+        "batch_xy": request.batch_xy,
+        "batch_z": request.batch_z,
+        "batch_time": request.batch_time,
+        "training_tag": request.training_tag,
+        "negative_tag": request.negative_tag,
+        "examples": len(plan.examples),
+        "corrections": len(plan.corrections),
+        "request": as_facts(request, engine.model_name),
+        "seconds": dict(seconds),
+        "warnings": list(warnings),
+        "failures": list(failures),
+    }
+
+
+def _licence(model: str) -> str:
+    return next((known.licence for known in CHECKPOINTS if known.name == model), "unknown")
+
+
+def _versions() -> dict[str, str]:
+    # Several distributions hold the package sam2, and results should tell which one made them.
+    found = {"sam2": sam2_distribution()}
+    for package in _PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found

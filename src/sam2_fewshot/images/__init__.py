@@ -1,0 +1,1 @@
+"""Image files: one module a format, pixels read when they are asked for."""

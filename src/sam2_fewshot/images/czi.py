@@ -1,0 +1,385 @@
+"""Zeiss CZI: segments, the list of tiles, and tiles put together, only those that a region needs."""
+
+from __future__ import annotations
+
+import math
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, BinaryIO
+from xml.etree import ElementTree
+
+import numpy as np
+
+from sam2_fewshot.errors import InputError
+from sam2_fewshot.images.pixel_size import pixel_size
+from sam2_fewshot.images.source import Header, check_size, damaged, every, reading
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from sam2_fewshot.records import Box, PixelSize
+
+
+_OWN_AXES = frozenset("XYCZTSM")
+_LARGEST_TILE = 1 << 24
+"""Pixels; a file of larger compressed tiles gains nothing from being read by region."""
+_SPARSEST = 100
+"""A plane of more than so many times the pixels of its tiles is not believed."""
+_FEW = 1000
+"""More channels, slices or time points than this are believed only if there is a tile for each."""
+_GRID = 256
+"""Points each way at which it is looked whether a level of the pyramid shows all of the plane."""
+
+
+class CziSource:
+    """The first scene of a CZI file; a :class:`~sam2_fewshot.images.source.RegionSource`.
+
+    Parameters
+    ----------
+    path
+        The file.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        with reading(path), path.open("rb") as file:
+            directory, description = positions(path, file)
+            tiles = [tile for tile in read_tiles(path, file, directory) if {"X", "Y"} <= set(tile.size)]
+            whole = [tile for tile in tiles if tile.is_whole]
+            if not whole:
+                raise damaged(path, "no image is in it")
+            xml = read_xml(file, description)
+            step, notes = _first_scene(path, whole)
+            whole = [tile for tile in whole if _at(tile, step)]
+            self._first = {axis: min(tile.start.get(axis, 0) for tile in whole) for axis in "XYCZT"}
+            self.header = self._look(path, whole, xml, notes)
+            self._tiles: dict[tuple[int, int, int], list[Tile]] = {}
+            """All tiles of a channel, slice and time point, counted from 0, in the order in which they are laid."""
+            for tile in sorted(tiles, key=lambda tile: tile.start.get("M", 0)):
+                if _at(tile, step) and tile.pixels == whole[0].pixels:
+                    c, z, t = (tile.start.get(axis, 0) - self._first[axis] for axis in "CZT")
+                    self._tiles.setdefault((c, z, t), []).append(tile)
+
+    def _look(self, path: Path, tiles: list[Tile], xml: ElementTree.Element | None, notes: list[str]) -> Header:
+        ends = {axis: max(tile.start.get(axis, 0) + tile.size.get(axis, 1) for tile in tiles) for axis in self._first}
+        sizes = {axis: ends[axis] - self._first[axis] for axis in ends}
+        by_region = all(tile.is_raw or _area(tile) <= _LARGEST_TILE for tile in tiles)
+        area = sum(max(0, _area(tile)) for tile in tiles)
+        check_size(path, sizes["Y"], sizes["X"], by_region and sizes["Y"] * sizes["X"] <= _SPARSEST * area)
+        if max(sizes["C"], sizes["Z"], sizes["T"]) > max(_FEW, len(tiles)):
+            raise damaged(path, "it has fewer tiles than channels, slices or time points")
+        kinds = {tile.pixels for tile in tiles}
+        if len(kinds) > 1 or not kinds <= set(PIXELS):
+            raise InputError(f"{path.name} has pixels of an unusual kind ({sorted(kinds)}); export it as OME-TIFF.")
+        dtype = PIXELS[kinds.pop()]
+        photo = bool(dtype.shape) and sizes["C"] == 1
+        if dtype.shape and not photo:
+            raise InputError(f"{path.name} has several channels of colours; export it as OME-TIFF.")
+        names, colors = _channels(xml, sizes["C"])
+        return Header(
+            path,
+            sizes["Y"],
+            sizes["X"],
+            dtype.base.newbyteorder("="),
+            size_c=sizes["C"],
+            size_z=sizes["Z"],
+            size_t=sizes["T"],
+            by_region=by_region,
+            is_photo=photo,
+            channel_names=names,
+            channel_colors=colors,
+            warnings=tuple(notes),
+            pixel_size=_size(xml),
+        )
+
+    def planes(self, z: int, t: int) -> Iterator[NDArray[Any]]:
+        """Yield the planes at a slice and time point; photos as (H, W, 3)."""
+        return self.region(z, t, (0, 0, self.header.width, self.header.height))
+
+    def region(self, z: int, t: int, box: Box) -> Iterator[NDArray[Any]]:
+        """Yield a region of the planes, for which only the tiles that meet it are decoded."""
+        for channel in range(self.header.size_c):
+            tiles = [tile for tile in self._tiles.get((channel, z, t), ()) if tile.is_whole]
+            yield self._laid(tiles, box, 1)
+
+    def reduced(self, z: int, t: int, pixels: int) -> Iterator[NDArray[Any]]:
+        """Yield every n-th pixel of the planes, about so many, from the smallest level of the pyramid that has them.
+
+        Without a pyramid they come from the tiles themselves, each of which is decoded once.
+        """
+        height, width = self.header.height, self.header.width
+        step = every(height * width, pixels)
+        for channel in range(self.header.size_c):
+            levels: dict[int, list[Tile]] = {}
+            for tile in self._tiles.get((channel, z, t), ()):
+                levels.setdefault(1 if tile.is_whole else max(2, tile.reduction), []).append(tile)
+            whole = self._seen(levels.get(1, ()))
+            enough = [n for n, tiles in levels.items() if 1 < n <= step and not (whole & ~self._seen(tiles)).any()]
+            yield self._laid(levels.get(max(enough, default=1), ()), (0, 0, width, height), step)
+
+    def _corner(self, tile: Tile) -> tuple[int, int]:
+        return tile.start["X"] - self._first["X"], tile.start["Y"] - self._first["Y"]
+
+    def _laid(self, tiles: Sequence[Tile], box: Box, step: int) -> NDArray[Any]:
+        """Lay tiles over one another, and return the pixels in a box whose places in the plane are multiples of a step.
+
+        Tiles without such a pixel are not decoded.
+        """
+        header = self.header
+        x0, y0, x1, y1 = (-(-edge // step) for edge in box)
+        with reading(header.path), header.path.open("rb") as file:
+            canvas = np.zeros((y1 - y0, x1 - x0, *([3] if header.is_photo else [])), header.dtype)
+            for tile in tiles:
+                left, top = self._corner(tile)
+                a, b = max(y0, -(-top // step)), min(y1, -(-(top + tile.size["Y"]) // step))
+                c, d = max(x0, -(-left // step)), min(x1, -(-(left + tile.size["X"]) // step))
+                if a >= b or c >= d:
+                    continue
+                pixels, n = decoded(file, tile), tile.reduction
+                part: tuple[slice | NDArray[Any], ...] = slice(a - top, b - top), slice(c - left, d - left)
+                if step > 1:
+                    rows = np.minimum((np.arange(a, b) * step - top) // n, pixels.shape[0] - 1)
+                    columns = np.minimum((np.arange(c, d) * step - left) // n, pixels.shape[1] - 1)
+                    part = np.ix_(rows, columns)
+                canvas[a - y0 : b - y0, c - x0 : d - x0] = pixels[part]
+            return canvas
+
+    def _seen(self, tiles: Sequence[Tile]) -> NDArray[np.bool_]:
+        """Tell which points of an even grid over the plane lie in tiles."""
+        points = np.zeros((_GRID, _GRID), bool)
+        for tile in tiles:
+            left, top = self._corner(tile)
+            x0, x1 = (max(0, math.ceil(x * _GRID / self.header.width - 0.5)) for x in (left, left + tile.size["X"]))
+            y0, y1 = (max(0, math.ceil(y * _GRID / self.header.height - 0.5)) for y in (top, top + tile.size["Y"]))
+            points[y0:y1, x0:x1] = True
+        return points
+
+
+def _area(tile: Tile) -> int:
+    return tile.size["X"] * tile.size["Y"]
+
+
+def _at(tile: Tile, step: dict[str, int]) -> bool:
+    return all(tile.start.get(axis, 0) == at for axis, at in step.items())
+
+
+def _first_scene(path: Path, tiles: list[Tile]) -> tuple[dict[str, int], list[str]]:
+    """Return the step along each further axis that is read, and what to say about the others."""
+    notes = []
+    scenes = {tile.start.get("S", 0) for tile in tiles}
+    if len(scenes) > 1:
+        notes.append(f"{path.name} has {len(scenes)} scenes; the first is read. Split the scenes into files.")
+    axes = sorted({axis for tile in tiles for axis in tile.start} - _OWN_AXES)
+    steps = {axis: {tile.start.get(axis, 0) for tile in tiles} for axis in axes}
+    several = [axis for axis in axes if len(steps[axis]) > 1]
+    if several:
+        notes.append(f"{path.name} has the axes {', '.join(several)} too, of which the first step is read.")
+    return {axis: min(steps[axis]) for axis in axes} | {"S": min(scenes)}, notes
+
+
+def _size(xml: ElementTree.Element | None) -> PixelSize | None:
+    if xml is None:
+        return None
+    steps = {entry.get("Id"): entry.findtext("Value") for entry in xml.iterfind(".//Scaling/Items/Distance")}
+    return pixel_size(steps.get("X"), steps.get("Y"), steps.get("Z"), "m")
+
+
+def _channels(
+    xml: ElementTree.Element | None, count: int
+) -> tuple[tuple[str | None, ...], tuple[tuple[int, int, int] | None, ...]]:
+    nothing = (None,) * count
+    if xml is None:
+        return nothing, nothing
+    entries = xml.findall(".//Information/Image/Dimensions/Channels/Channel")
+    names = tuple(entry.get("Name") for entry in entries)
+    shown = [entry.findtext("Color", "") for entry in xml.iterfind(".//DisplaySetting/Channels/Channel")]
+    colors = tuple(_color(text) for text in shown)
+    return names if len(names) == count else nothing, colors if len(colors) == count else nothing
+
+
+def _color(text: str) -> tuple[int, int, int] | None:
+    """Read ``#AARRGGBB``."""
+    try:
+        number = int(text.removeprefix("#"), 16)
+    except ValueError:
+        return None
+    return number >> 16 & 255, number >> 8 & 255, number & 255
+
+
+PIXELS: dict[int, np.dtype[Any]] = {
+    0: np.dtype("<u1"),
+    1: np.dtype("<u2"),
+    2: np.dtype("<f4"),
+    3: np.dtype(("<u1", 3)),
+    4: np.dtype(("<u2", 3)),
+    8: np.dtype(("<f4", 3)),
+    9: np.dtype(("<u1", 4)),
+}
+"""By the number in the file: grey of 8 and 16 bits and float, then the same as blue, green, red; 9 has alpha."""
+_RAW, _LZW, _JPEG_XR, _ZSTD, _ZSTD_PACKED = 0, 2, 4, 5, 6
+_MOST_XML = 100_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """A subblock as the directory tells it.
+
+    Parameters
+    ----------
+    place
+        Where it begins in the file, in bytes.
+    pixels
+        What its pixels are; a key of :data:`PIXELS`.
+    compression
+        Number of the way it is compressed.
+    start, size
+        Where it begins along each axis, and how far it reaches, in pixels of the full resolution.
+    stored
+        How many pixels of its own it has along each axis.
+    is_whole
+        True at full resolution, False in the pyramid.
+    """
+
+    place: int
+    pixels: int
+    compression: int
+    start: dict[str, int]
+    size: dict[str, int]
+    stored: dict[str, int]
+    is_whole: bool
+
+    @property
+    def is_raw(self) -> bool:
+        """True when the pixels are not compressed, so that some can be read without the others."""
+        return self.compression == _RAW
+
+    @property
+    def reduction(self) -> int:
+        """How many pixels of the full resolution one of the tile stands for, each way; 1 at full resolution."""
+        return max(1, round(max(self.size[axis] / max(1, self.stored[axis]) for axis in "XY")))
+
+
+def segment(file: BinaryIO, place: int, name: bytes) -> int:
+    """Return the number of bytes in the segment at a place, after whose head the file then stands."""
+    file.seek(place)
+    found, allocated, used = struct.unpack("<16sqq", file.read(32))
+    if found.rstrip(b"\0") != name:
+        raise ValueError(f"it has no {name.decode()} where it says")
+    return int(used or allocated)
+
+
+def positions(path: Path, file: BinaryIO) -> tuple[int, int]:
+    """Return where the list of tiles and the description are.
+
+    Raises
+    ------
+    InputError
+        If the file has no list of tiles.
+    """
+    segment(file, 0, b"ZISRAWFILE")
+    directory, description = struct.unpack("<52xqq", file.read(68))
+    if not directory:
+        raise damaged(path, "it was not closed after recording")
+    return directory, description
+
+
+def read_tiles(path: Path, file: BinaryIO, directory: int) -> Iterator[Tile]:
+    """Yield all tiles, those of the pyramid too, from the list at a place."""
+    segment(file, directory, b"ZISRAWDIRECTORY")
+    (count,) = struct.unpack("<i124x", file.read(128))
+    length = path.stat().st_size
+    if not 0 <= count * 32 <= length:
+        raise ValueError(f"it cannot have {count} tiles")
+    for _ in range(count):
+        yield _tile(file, length)
+
+
+def _tile(file: BinaryIO, length: int) -> Tile:
+    schema, pixels, place, _, compression, pyramid, axes = struct.unpack("<2siqiiB5xi", file.read(32))
+    if schema != b"DV" or not 0 <= place < length or not 0 <= axes <= 64:
+        raise ValueError("its list of tiles is damaged")
+    start: dict[str, int] = {}
+    size: dict[str, int] = {}
+    stored: dict[str, int] = {}
+    for _ in range(axes):
+        name, begin, extent, _, kept = struct.unpack("<4siifi", file.read(20))
+        axis = name.rstrip(b"\0").decode("ascii")
+        start[axis], size[axis], stored[axis] = begin, extent, kept or extent
+    return Tile(place, pixels, compression, start, size, stored, pyramid == 0 and stored == size)
+
+
+def decoded(file: BinaryIO, tile: Tile) -> NDArray[Any]:
+    """Return a tile's pixels (h, w) or (h, w, 3), red first; a memory map of them where they are not compressed.
+
+    Parameters
+    ----------
+    file
+        The CZI file.
+    tile
+        One of :func:`read_tiles`.
+
+    Raises
+    ------
+    Exception
+        Of any kind, if the tile is damaged or cut off.
+    """
+    kind = PIXELS[tile.pixels]
+    shape = (tile.stored["Y"], tile.stored["X"], *kind.shape)
+    if min(shape) < 1:
+        raise ValueError("a tile has no pixels")
+    expected = math.prod(shape) * kind.base.itemsize
+    segment(file, tile.place, b"ZISRAWSUBBLOCK")
+    metadata, _, size, axes = struct.unpack("<iiq28xi", file.read(48))
+    # The directory entry is repeated here, in a field of at least 240 bytes, and the tile's own XML follows.
+    place = tile.place + 32 + 16 + max(240, 32 + 20 * axes) + metadata
+    if tile.is_raw:
+        if size < expected:
+            raise ValueError("a tile is cut off")
+        pixels: NDArray[Any] = np.memmap(file, kind.base, "r", place, shape)
+        return pixels[..., 2::-1] if kind.shape else pixels
+    file.seek(place)
+    data = file.read(min(size, 2 * expected + 4096))
+    if tile.compression == _JPEG_XR:
+        import imagecodecs
+
+        pixels = np.asarray(imagecodecs.jpegxr_decode(data)).reshape(shape)
+        return pixels[..., :3] if kind.shape else pixels
+    pixels = np.frombuffer(_unpacked(data, tile.compression, expected), kind.base)
+    if pixels.size * kind.base.itemsize < expected:
+        raise ValueError("a tile is cut off")
+    pixels = pixels[: expected // kind.base.itemsize].reshape(shape)
+    return pixels[..., 2::-1] if kind.shape else pixels
+
+
+def _unpacked(data: bytes, compression: int, expected: int) -> bytes:
+    import imagecodecs
+
+    if compression == _LZW:
+        return bytes(imagecodecs.lzw_decode(data, out=expected))
+    if compression == _ZSTD:
+        return bytes(imagecodecs.zstd_decode(data, out=expected))
+    if compression != _ZSTD_PACKED:
+        raise ValueError(f"it is compressed in an unknown way ({compression})")
+    # The head is its own length, and when that is 3, a 1 and whether low and high bytes are apart.
+    head = data[0]
+    plain = bytes(imagecodecs.zstd_decode(data[head:], out=expected))
+    if head == 3 and data[1] == 1 and data[2] & 1:
+        return np.frombuffer(plain, np.uint8).reshape(2, -1).T.tobytes()
+    return plain
+
+
+def read_xml(file: BinaryIO, place: int) -> ElementTree.Element | None:
+    """Return the file's description, None when there is none or it makes no sense: the pixels do without it."""
+    try:
+        segment(file, place, b"ZISRAWMETADATA")
+        (size,) = struct.unpack("<i252x", file.read(256))
+        return ElementTree.fromstring(file.read(min(max(size, 0), _MOST_XML)))
+    except (OSError, ValueError, struct.error, ElementTree.ParseError):
+        return None

@@ -1,0 +1,382 @@
+"""Image files as XY positions of a dataset. Opening looks at headers only; pixels come when a frame is read."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, overload
+
+from sam2_fewshot.errors import InputError
+from sam2_fewshot.images.addresses import IMAGE_SUFFIXES, example_stems, is_zarr, natural_key, stem_of, unique_stems
+from sam2_fewshot.images.display import compose, compose_region, frame_limits, look_of
+from sam2_fewshot.images.source import RegionSource, kind_of, open_source, reading
+from sam2_fewshot.protocols import Quiet
+from sam2_fewshot.records import Location
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import Any
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from sam2_fewshot.images.channels import ChannelSetting
+    from sam2_fewshot.images.display import Look
+    from sam2_fewshot.images.source import PixelSource
+    from sam2_fewshot.protocols import Progress
+    from sam2_fewshot.records import Box, PixelSize
+    from sam2_fewshot.rendering import Limits
+    from sam2_fewshot.settings import Settings
+
+LARGE = 1 << 24
+"""Pixels (4,096 × 4,096); a larger frame is read by region, where its file allows it."""
+
+
+def open_images(
+    paths: Iterable[Path | str],
+    settings: Settings,
+    channels: Sequence[ChannelSetting] | None = None,
+    progress: Progress | None = None,
+) -> ImageSet:
+    """Look at all image files before any heavy work.
+
+    Parameters
+    ----------
+    paths
+        Files, in the order of their XY positions. A folder stands for the image files in it, in natural order; other
+        files in it are passed over with a warning, and so are label images beside their images.
+        A file given twice is taken once, with a warning.
+    settings
+        Gives the percentiles of black and white.
+    channels
+        How to show channels (:func:`~sam2_fewshot.images.channels.read_channels`). A colour photo then counts
+        as three channels named red, green and blue.
+    progress
+        Takes the warnings.
+
+    Raises
+    ------
+    InputError
+        If there is no image, or if one is missing, damaged, too large, or of a kind that cannot be read.
+    SettingsError
+        If `channels` names a channel that an image does not have.
+    """
+    progress = progress or Quiet()
+    files = _once(_expand(paths, progress), progress)
+    if not files:
+        raise InputError("No image was given; name at least one image file or a folder with images.")
+    sources = []
+    for path in files:
+        sources.append(open_source(path))
+        for sentence in sources[-1].header.warnings:
+            progress.warn(sentence)
+    return images_of(sources, unique_stems(files), settings, channels or ())
+
+
+def images_of(
+    sources: Sequence[PixelSource], stems: Sequence[str], settings: Settings, channels: Sequence[ChannelSetting] = ()
+) -> ImageSet:
+    """Return the set of images that are open; see :func:`open_images`.
+
+    Parameters
+    ----------
+    sources
+        Where the pixels come from, by XY.
+    stems
+        What to call the results of each; no two are the same.
+    settings, channels
+        As there.
+    """
+    cache = _LastPlane()
+    images = []
+    for xy, (source, stem) in enumerate(zip(sources, stems, strict=True)):
+        look = look_of(source.header, channels, settings)
+        images.append(ImageFile(xy, stem, source, look, cache))
+    return ImageSet(tuple(images))
+
+
+class ImageSet(Sequence["ImageFile"]):
+    """The images that were given; the index is the XY position."""
+
+    def __init__(self, images: tuple[ImageFile, ...]) -> None:
+        self._images = images
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    @overload
+    def __getitem__(self, index: int) -> ImageFile: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[ImageFile]: ...
+    def __getitem__(self, index: int | slice) -> ImageFile | Sequence[ImageFile]:
+        return self._images[index]
+
+    @property
+    def size_z(self) -> int:
+        """Most slices that an image has."""
+        return max(image.size_z for image in self._images)
+
+    @property
+    def size_t(self) -> int:
+        """Most time points that an image has."""
+        return max(image.size_t for image in self._images)
+
+    def let_go(self) -> None:
+        """Give back the memory of the frame that was read whole last; it is read again when it is asked for."""
+        for image in self._images:
+            image.let_go()
+
+    def has(self, location: Location) -> bool:
+        """Tell whether there is a frame at a location."""
+        return 0 <= location.xy < len(self) and self[location.xy].has(location.z, location.time)
+
+    def frame(self, location: Location) -> FrameFile:
+        """Return the frame at a location; the same object each time.
+
+        Raises
+        ------
+        IndexError
+            If there is none.
+        """
+        return self[location.xy].frame(location.z, location.time)
+
+
+class ImageFile:
+    """One image file: an XY position.
+
+    Parameters
+    ----------
+    xy
+        Its position in the list.
+    stem
+        What to call its results; no two images of a set have the same.
+    source
+        Where the pixels come from.
+    look
+        How they are shown.
+    cache
+        Where the set's last composed frame is kept.
+    """
+
+    def __init__(self, xy: int, stem: str, source: PixelSource, look: Look, cache: _LastPlane) -> None:
+        self.xy, self.stem, self.source = xy, stem, source
+        self._look, self._cache = look, cache
+        self._frames: dict[tuple[int, int], FrameFile] = {}
+        self._limits: dict[tuple[int, int], tuple[Limits | None, ...]] = {}
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self.source.header.path
+
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return self.path.name
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(height, width)`` in pixels."""
+        return self.source.header.height, self.source.header.width
+
+    @property
+    def size_z(self) -> int:
+        """Number of slices."""
+        return self.source.header.size_z
+
+    @property
+    def size_t(self) -> int:
+        """Number of time points."""
+        return self.source.header.size_t
+
+    @property
+    def size_c(self) -> int:
+        """Number of channels; a colour photo has 1, of three components."""
+        return self.source.header.size_c
+
+    @property
+    def channel_names(self) -> tuple[str | None, ...]:
+        """What the file calls its channels, None where it does not tell."""
+        return self.source.header.channel_names
+
+    @property
+    def pixel_size(self) -> PixelSize | None:
+        """Size of a pixel in micrometres, None when the file does not tell."""
+        return self.source.header.pixel_size
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Kind of numbers in the file."""
+        return self.source.header.dtype
+
+    def has(self, z: int, t: int) -> bool:
+        """Tell whether the file has a slice and time point."""
+        return 0 <= z < self.size_z and 0 <= t < self.size_t
+
+    def frame(self, z: int = 0, t: int = 0) -> FrameFile:
+        """Return the frame at a slice and time point; the same object each time.
+
+        Raises
+        ------
+        IndexError
+            If the file has no such frame.
+        """
+        if not self.has(z, t):
+            raise IndexError(f"{self.name} has no slice {z} at time {t} (counted from 0)")
+        return self._frames.setdefault((z, t), FrameFile(self, Location(self.xy, z, t)))
+
+    def compose(self, z: int, t: int) -> NDArray[np.uint8]:
+        """Read one frame and make it RGB, uint8 (H, W, 3). The result may be shared: do not write to it.
+
+        Raises
+        ------
+        InputError
+            If the pixels cannot be read, or none of them is a finite number.
+        """
+        return self._cache.get((self.xy, z, t), lambda: self._compose(z, t))
+
+    def let_go(self) -> None:
+        """As :meth:`ImageSet.let_go`."""
+        self._cache.clear()
+
+    def _compose(self, z: int, t: int) -> NDArray[np.uint8]:
+        name = self._plane_name(z, t)
+        try:
+            return compose(self.source, self._look, z, t, name)
+        except MemoryError:
+            raise InputError(f"{name} does not fit into the memory of this computer.") from None
+
+    def region(self, z: int, t: int, box: Box) -> NDArray[np.uint8]:
+        """Read a region ``(x0, y0, x1, y1)`` of one frame and make it RGB, uint8 (h, w, 3).
+
+        Of a large frame (:data:`LARGE`) only the region is read, if the file allows it. Contrast is that of the whole
+        frame in any case.
+
+        Raises
+        ------
+        InputError
+            As :meth:`compose`.
+        """
+        source, look = self.source, self._look
+        if self.shape[0] * self.shape[1] <= LARGE or not source.header.by_region:
+            x0, y0, x1, y1 = box
+            return self.compose(z, t)[y0:y1, x0:x1].copy()
+        assert isinstance(source, RegionSource)
+        if (z, t) not in self._limits:
+            self._limits[z, t] = frame_limits(source, look, z, t, self._plane_name(z, t))
+        return compose_region(source, look, z, t, box, self._limits[z, t])
+
+    def _plane_name(self, z: int, t: int) -> str:
+        return f"{self.name} (Z {z + 1}, time {t + 1})" if self.size_z * self.size_t > 1 else self.name
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class FrameFile:
+    """One frame of an image file; a :class:`~sam2_fewshot.protocols.FrameReader`.
+
+    Contrast is that of the whole frame, whatever region is read.
+
+    Parameters
+    ----------
+    image
+        The file.
+    location
+        Where the frame belongs in the dataset.
+    """
+
+    image: ImageFile
+    location: Location
+
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return self.image.name
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(height, width)`` in pixels."""
+        return self.image.shape
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes that the whole frame takes as RGB, where it is large and its file cannot be read by region; else 0."""
+        height, width = self.shape
+        whole = height * width > LARGE and not self.image.source.header.by_region
+        return 3 * height * width if whole else 0
+
+    def read(self, region: Box | None = None) -> NDArray[np.uint8]:
+        """Return the RGB pixels (h, w, 3) of a region, or of all of the frame, as an array of the caller's own.
+
+        Raises
+        ------
+        InputError
+            If the pixels cannot be read, or none of them is a finite number.
+        ValueError
+            If the region is not inside the frame.
+        """
+        x0, y0, x1, y1 = region or (0, 0, self.shape[1], self.shape[0])
+        if not (0 <= x0 <= x1 <= self.shape[1] and 0 <= y0 <= y1 <= self.shape[0]):
+            raise ValueError(f"the region {region} is not inside the frame of {self.shape[1]} × {self.shape[0]} px")
+        return self.image.region(self.location.z, self.location.time, (x0, y0, x1, y1))
+
+
+class _LastPlane:
+    """Keeps the frame composed last, since tiles and examples of one frame are read one after the other."""
+
+    def __init__(self) -> None:
+        self._key: tuple[int, int, int] | None = None
+        self._pixels: NDArray[np.uint8] | None = None
+        self._lock = threading.Lock()
+
+    def get(self, key: tuple[int, int, int], compose: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
+        with self._lock:
+            if self._pixels is None or self._key != key:
+                self._pixels = None  # let go of the old one before the new one is made
+                self._pixels = compose()
+                self._key = key
+            return self._pixels
+
+    def clear(self) -> None:
+        with self._lock:
+            self._key = self._pixels = None
+
+
+def _expand(paths: Iterable[Path | str], progress: Progress) -> Iterator[Path]:
+    for path in map(Path, paths):
+        if is_zarr(path) or kind_of(path) != "folder":
+            yield path
+            continue
+        with reading(path):
+            found = sorted((file for file in path.iterdir() if not file.name.startswith(".")), key=natural_key)
+        images = [file for file in found if is_zarr(file) or (file.is_file() and file.suffix.lower() in IMAGE_SUFFIXES)]
+        stems = {stem_of(file) for file in images}
+        labels = [file for file in images if stems & set(example_stems(file)[1:])]
+        if not images:
+            raise InputError(
+                f"There is no image in the folder {path} ({len(found)} other files); TIFF, PNG, JPEG, ND2, LIF, CZI "
+                "and OME-Zarr are read."
+            )
+        _tell_skipped(path, [file for file in found if file.is_file() and file not in images], "not an image", progress)
+        _tell_skipped(path, labels, "labels of another image, by the name", progress)
+        yield from (file for file in images if file not in labels)
+
+
+def _tell_skipped(folder: Path, files: list[Path], why: str, progress: Progress) -> None:
+    if files:
+        names = ", ".join(file.name for file in files[:3]) + (", …" if len(files) > 3 else "")
+        count = "1 file was" if len(files) == 1 else f"{len(files)} files were"
+        progress.warn(f"{count} passed over in {folder} ({why}): {names}.")
+
+
+def _once(paths: Iterable[Path], progress: Progress) -> list[Path]:
+    seen: dict[str, Path] = {}
+    for path in paths:
+        real = os.path.realpath(path)
+        if real in seen:
+            progress.warn(f"{path} was given twice; it is taken once.")
+        else:
+            seen[real] = path
+    return list(seen.values())

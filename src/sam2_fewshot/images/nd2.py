@@ -1,0 +1,150 @@
+"""Nikon ND2, read by nd2 (extra "nd2").
+
+Of a frame that is not compressed only the region is read, through the file's memory map. Compressed frames
+(by zlib, and by JPEG 2000 in old files) are in one piece, so they are read whole.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sam2_fewshot.errors import InputError
+from sam2_fewshot.images.pixel_size import pixel_size
+from sam2_fewshot.images.source import Header, check_kind, check_size, every, reading
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from sam2_fewshot.records import Box, PixelSize
+
+_KNOWN = frozenset("PTZCYXS")
+
+
+class Nd2Source:
+    """The first position of an ND2 file; a :class:`~sam2_fewshot.images.source.RegionSource`.
+
+    Parameters
+    ----------
+    path
+        The file.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, or if the extra "nd2" is missing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        with reading(path), _opened(path) as file:
+            self.header, self._components = _look(path, file)
+            places = [dict(place) for place in file.loop_indices] or [{}]
+        self._frames = {
+            (place.get("Z", 0), place.get("T", 0)): number
+            for number, place in reversed(list(enumerate(places)))
+            if not any(step for axis, step in place.items() if axis not in "ZT")
+        }
+
+    def planes(self, z: int, t: int) -> Iterator[NDArray[Any]]:
+        """Yield the planes at a slice and time point; photos as (H, W, 3)."""
+        return self.region(z, t, (0, 0, self.header.width, self.header.height))
+
+    def region(self, z: int, t: int, box: Box) -> Iterator[NDArray[Any]]:
+        """Yield a region of the planes, from the memory map of an uncompressed file."""
+        return self._read(z, t, box, 1)
+
+    def reduced(self, z: int, t: int, pixels: int) -> Iterator[NDArray[Any]]:
+        """Yield every n-th pixel of the planes each way, about so many."""
+        height, width = self.header.height, self.header.width
+        return self._read(z, t, (0, 0, width, height), every(height * width, pixels))
+
+    def _read(self, z: int, t: int, box: Box, step: int) -> Iterator[NDArray[Any]]:
+        header = self.header
+        x0, y0, x1, y1 = box
+        with reading(header.path), _opened(header.path) as file:
+            number = self._frames.get((z, t))
+            if number is None:
+                raise ValueError(f"it lacks slice {z + 1} at time {t + 1}")
+            channels = 1 if header.is_photo else header.size_c // self._components
+            shape = channels, header.height, header.width, self._components
+            pixels = np.asarray(file.read_frame(number)).reshape(shape)[:, y0:y1:step, x0:x1:step]
+            planes = [pixels[0, ..., :3]] if header.is_photo else [p[..., s] for p in pixels for s in range(shape[3])]
+            # The file's memory map ends with it, and nd2 does not know who still looks into it.
+            copies = [np.array(plane, plane.dtype.newbyteorder("="), order="C") for plane in planes]
+        yield from copies
+
+
+def _look(path: Path, file: Any) -> tuple[Header, int]:
+    """Return the header and the number of components of a channel."""
+    sizes = {str(axis): int(n) for axis, n in file.sizes.items()}
+    height, width = sizes.get("Y", 0), sizes.get("X", 0)
+    dtype = np.dtype(file.dtype)
+    components, channels = sizes.get("S", 1), sizes.get("C", 1)
+    by_region = not file.is_legacy and file.attributes.compressionType in (None, "none")
+    # A size that was made up is not believed.
+    frame = height * width * components * channels * dtype.itemsize
+    check_size(path, height, width, by_region and frame <= path.stat().st_size)
+    check_kind(path, dtype)
+    photo = components in (3, 4) and channels == 1
+    notes = []
+    if sizes.get("P", 1) > 1:
+        notes.append(f"{path.name} has {sizes['P']} positions; the first is read. Save each to a file of its own.")
+    others = [axis for axis, n in sizes.items() if axis not in _KNOWN and n > 1]
+    if others:
+        notes.append(f"{path.name} has the axes {', '.join(others)} too, of which the first step is read.")
+    count = 1 if photo else channels * components
+    names, colors = _channels(file, count)
+    header = Header(
+        path,
+        height,
+        width,
+        dtype.newbyteorder("="),
+        size_c=count,
+        size_z=sizes.get("Z", 1),
+        size_t=sizes.get("T", 1),
+        by_region=by_region,
+        is_photo=photo,
+        channel_names=names,
+        channel_colors=colors,
+        warnings=tuple(notes),
+        pixel_size=_size(file),
+    )
+    return header, components
+
+
+def _channels(file: Any, count: int) -> tuple[tuple[str | None, ...], tuple[tuple[int, int, int] | None, ...]]:
+    try:
+        found = [channel.channel for channel in file.metadata.channels or ()]
+        if len(found) == count:
+            names = tuple(str(channel.name) for channel in found)
+            return names, tuple((int(c.color.r), int(c.color.g), int(c.color.b)) for c in found)
+    except Exception:  # nd2 raises anything on odd metadata (NameError too), and the pixels can be used without it
+        pass
+    return (None,) * count, (None,) * count
+
+
+def _size(file: Any) -> PixelSize | None:
+    try:
+        volume = file.metadata.channels[0].volume
+        x, y, z = volume.axesCalibration
+        is_known = all(volume.axesCalibrated[:2])  # else the sizes are made up
+        return pixel_size(x, y, z if volume.axesCalibrated[2] else None) if is_known else None
+    except Exception:  # as above
+        return None
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        import nd2
+    except ImportError:
+        raise InputError(
+            f'{path.name}: ND2 is read with the package nd2, which is not installed: pip install "sam2-fewshot[nd2]".'
+        ) from None
+    with nd2.ND2File(path) as file:
+        yield file

@@ -1,0 +1,278 @@
+"""OME-Zarr 0.4 and 0.5 (https://ngff.openmicroscopy.org), in a folder, on the web or in S3, read by region.
+
+What is read is the first multiscale image of the group; a group as bioformats2raw writes it holds its images in
+``0``, ``1``, … and the first of them is read. The array of full resolution gives the pixels, a smaller one the
+contrast.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import warnings
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sam2_fewshot.errors import FewShotError, InputError, ServerError
+from sam2_fewshot.images.addresses import remote
+from sam2_fewshot.images.pixel_size import zarr_pixel_size
+from sam2_fewshot.images.source import Header, check_kind, check_size, damaged, reading
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from sam2_fewshot.records import Box
+
+PATIENCE = 30.0
+"""Seconds that a server may stay silent."""
+
+_AXES = "tczyx"
+_PRIMARIES = ((255, 0, 0), (0, 255, 0), (0, 0, 255))
+_PHOTO_NAMES = (("red", "green", "blue"), ("r", "g", "b"))
+
+
+class ZarrSource:
+    """An OME-Zarr image; a :class:`~sam2_fewshot.images.source.RegionSource`.
+
+    Parameters
+    ----------
+    path
+        Its folder, or its address (:func:`~sam2_fewshot.images.addresses.remote`).
+    patience
+        Seconds that a server may stay silent.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read as an OME-Zarr image, or the package zarr is missing.
+    ServerError
+        If its server does not answer, or answers with an error.
+    """
+
+    def __init__(self, path: Path, patience: float = PATIENCE) -> None:
+        self._path = path
+        with _reading(path):
+            group, self._axes, self._levels, attributes = _open(path, patience)
+            self.header = _look(path, group, self._axes, self._levels, attributes)
+
+    def planes(self, z: int, t: int) -> Iterator[NDArray[Any]]:
+        """Yield the planes at a slice and time point; photos as (H, W, 3)."""
+        return self._read(0, z, t, None)
+
+    def region(self, z: int, t: int, box: Box) -> Iterator[NDArray[Any]]:
+        """Yield a region of the planes."""
+        return self._read(0, z, t, box)
+
+    def reduced(self, z: int, t: int, pixels: int) -> Iterator[NDArray[Any]] | None:
+        """Yield the planes of the smallest level that has so many pixels and all slices; None if there is none."""
+        enough = [
+            number
+            for number, level in enumerate(self._levels)
+            if number and level.shape[-1] * level.shape[-2] >= pixels and self._size(level, "z") == self.header.size_z
+        ]
+        return self._read(enough[-1], z, t, None) if enough else None
+
+    def _size(self, level: Any, axis: str) -> int:
+        return int(level.shape[self._axes.index(axis)]) if axis in self._axes else 1
+
+    def _read(self, level: int, z: int, t: int, box: Box | None) -> Iterator[NDArray[Any]]:
+        array = self._levels[level]
+        x0, y0, x1, y1 = box or (0, 0, array.shape[-1], array.shape[-2])
+        place = {"t": t, "z": z}
+
+        def channel(number: int | slice) -> NDArray[Any]:
+            at: dict[str, int | slice] = {**place, "c": number, "y": slice(y0, y1), "x": slice(x0, x1)}
+            with _reading(self._path):
+                pixels = np.asarray(array[tuple(at[axis] for axis in self._axes)])
+            return np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("="))
+
+        if self.header.is_photo:
+            yield np.ascontiguousarray(np.moveaxis(channel(slice(None)), 0, -1))
+            return
+        for number in range(self.header.size_c):
+            yield channel(number)
+
+
+def metadata_text(path: Path) -> str:
+    """Return what an image says about itself, for telling whether it is the same as before.
+
+    Raises
+    ------
+    InputError, ServerError
+        As :class:`ZarrSource`.
+    """
+    with _reading(path):
+        _, axes, levels, attributes = _open(path, PATIENCE)
+        shapes = [[list(level.shape), str(level.dtype)] for level in levels]
+        return json.dumps([axes, shapes, attributes], sort_keys=True, default=str)
+
+
+def _open(path: Path, patience: float) -> tuple[Any, str, list[Any], Mapping[str, Any]]:
+    """Return the group, the axes, the arrays from full resolution down, and the image's metadata."""
+    if importlib.util.find_spec("zarr") is None:
+        raise InputError(
+            f'{path.name} is an OME-Zarr, for which a package is missing: pip install "sam2-fewshot[zarr]".'
+        )
+    import zarr
+
+    group = zarr.open_group(_store(path, patience), mode="r")
+    attributes = _ome(group)
+    if "multiscales" not in attributes and ("bioformats2raw.layout" in attributes or "0" in group):
+        inner = group["0"]
+        if isinstance(inner, zarr.Group):
+            group, attributes = inner, _ome(inner)
+    if "plate" in attributes or "well" in attributes:
+        kind = "plate" if "plate" in attributes else "well"
+        raise InputError(
+            f"{path.name} is a {kind} of many images; give the images in it, such as {path}/"
+            f"{'A/1/0' if kind == 'plate' else '0'}."
+        )
+    if not attributes.get("multiscales"):
+        raise InputError(f"{path.name} is a Zarr without OME metadata (no multiscales), so its axes are not known.")
+    image = attributes["multiscales"][0]
+    axes = "".join(str(axis["name"] if isinstance(axis, dict) else axis).lower() for axis in image.get("axes", _AXES))
+    levels: list[Any] = [group[str(level["path"])] for level in image["datasets"]]
+    if not levels or any(len(axes) != len(level.shape) for level in levels):
+        raise ValueError("its axes do not fit its arrays")
+    if set(axes) - set(_AXES) or axes[-2:] != "yx" or len(set(axes)) != len(axes):
+        raise InputError(f"{path.name} has the axes {axes}; t, c and z before y and x are read.")
+    return group, axes, levels, attributes
+
+
+def _store(path: Path, patience: float) -> Any:
+    address = remote(path)
+    if address is None:
+        return str(path)
+    from zarr.storage import FsspecStore
+
+    options: dict[str, Any] = {}
+    if address.startswith("http"):
+        _need("aiohttp", address)
+        import aiohttp
+
+        options["client_kwargs"] = {
+            "timeout": aiohttp.ClientTimeout(total=None, sock_connect=patience, sock_read=patience)
+        }
+    else:
+        _need("s3fs", address)
+        import botocore.session
+
+        options["config_kwargs"] = {"connect_timeout": patience, "read_timeout": patience}
+        # Public stores are read without keys, which s3fs does only when it is told to.
+        options["anon"] = botocore.session.get_session().get_credentials() is None
+    return FsspecStore.from_url(address, storage_options=options, read_only=True)
+
+
+def _need(package: str, address: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        extra = "s3" if package == "s3fs" else "zarr"
+        raise InputError(f'For {address} a package is missing: pip install "sam2-fewshot[{extra}]".')
+
+
+def _ome(group: Any) -> Mapping[str, Any]:
+    attributes = dict(group.attrs)
+    inner = attributes.get("ome")  # version 0.5; 0.4 has everything at the top
+    return inner if isinstance(inner, dict) else attributes
+
+
+def _look(path: Path, group: Any, axes: str, levels: Sequence[Any], attributes: Mapping[str, Any]) -> Header:
+    full = levels[0]
+    size = {axis: int(n) for axis, n in zip(axes, full.shape, strict=True)}
+    check_size(path, size["y"], size["x"], by_region=True)
+    check_kind(path, np.dtype(full.dtype))
+    count = size.get("c", 1)
+    names, colors = _channels(attributes, count)
+    lowered = tuple(str(name).lower() for name in names)
+    photo = count == 3 and np.dtype(full.dtype) == np.uint8 and (colors == _PRIMARIES or lowered in _PHOTO_NAMES)
+    return Header(
+        path,
+        size["y"],
+        size["x"],
+        np.dtype(full.dtype).newbyteorder("="),
+        size_c=1 if photo else count,
+        size_z=size.get("z", 1),
+        size_t=size.get("t", 1),
+        by_region=True,
+        is_photo=photo,
+        channel_names=(None,) if photo else names,
+        channel_colors=(None,) if photo else colors,
+        warnings=_missing(path, full),
+        pixel_size=zarr_pixel_size(attributes["multiscales"][0]),
+    )
+
+
+def _channels(
+    attributes: Mapping[str, Any], count: int
+) -> tuple[tuple[str | None, ...], tuple[tuple[int, int, int] | None, ...]]:
+    """Return names and colours from the metadata of OMERO, None where they are missing or senseless."""
+    omero = attributes.get("omero")
+    listed = omero.get("channels") if isinstance(omero, dict) else None
+    told = listed if isinstance(listed, list) and len(listed) == count else [{}] * count
+    names: list[str | None] = []
+    colors: list[tuple[int, int, int] | None] = []
+    for channel in told:
+        about = channel if isinstance(channel, dict) else {}
+        names.append(str(about["label"]) if about.get("label") else None)
+        try:
+            red, green, blue = bytes.fromhex(str(about["color"]).lstrip("#"))[:3]
+            colors.append((red, green, blue))
+        except (KeyError, ValueError):
+            colors.append(None)
+    return tuple(names), tuple(colors)
+
+
+def _missing(path: Path, array: Any) -> tuple[str, ...]:
+    """Say how many pieces of the full resolution are not there; over a network they cannot be counted."""
+    if remote(path) is not None:
+        return ()
+    total = math.prod(-(-n // c) for n, c in zip(array.shape, array.shards or array.chunks, strict=True))
+    missing = total - int(getattr(array, "_nshards_initialized", array.nchunks_initialized))
+    if missing <= 0:
+        return ()
+    return (
+        f"{path.name}: {missing:,} of its {total:,} pieces are not stored and are taken as {array.fill_value}; that is "
+        "normal for empty background, otherwise the copy is not complete.",
+    )
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn whatever goes wrong while an image is read into one sentence."""
+    address = remote(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # zarr warns about what is unusual in files
+        if address is None:
+            with reading(path):
+                try:
+                    yield
+                except FileNotFoundError as error:
+                    raise damaged(path, f"a part of it is missing: {error}") from None
+            return
+        try:
+            yield
+        except FewShotError:
+            raise
+        except TimeoutError:
+            raise ServerError(
+                f"{address} could not be read: the server did not answer in time. Run the same command again when it "
+                "does."
+            ) from None
+        except FileNotFoundError:
+            raise InputError(f"There is no OME-Zarr at {address}; check the address.") from None
+        except PermissionError:
+            raise InputError(
+                f"{address} may not be read with the keys at hand. Check the address and, for an s3:// one, the keys "
+                "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE)."
+            ) from None
+        except Exception as error:
+            said = " ".join(str(error).split())[:160] or type(error).__name__
+            raise ServerError(
+                f"{address} could not be read: {said}. Check the address and the network, and run the same command "
+                "again."
+            ) from None

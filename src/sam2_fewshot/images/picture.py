@@ -1,0 +1,150 @@
+"""PNG, JPEG, BMP, GIF and WebP, by Pillow.
+
+Pixels are taken as they are stored: an EXIF orientation is not applied, so that coordinates are those of the stored
+pixels. Transparency is dropped. Of files with several pictures the first is read.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sam2_fewshot.errors import InputError
+from sam2_fewshot.images.source import Header, check_kind, check_size, damaged, reading
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from PIL.Image import Image
+
+_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "PPM")
+_DTYPES = {
+    "1": "uint8",
+    "L": "uint8",
+    "P": "uint8",
+    "I;16": "uint16",
+    "I;16B": "uint16",
+    "I": "int32",
+    "F": "float32",
+}
+_TAIL = 1 << 16
+
+
+class PictureSource:
+    """A picture file; a :class:`~sam2_fewshot.images.source.PixelSource`.
+
+    Parameters
+    ----------
+    path
+        The file.
+
+    Raises
+    ------
+    InputError
+        If it is not a whole picture, or too large: Pillow refuses more than 179 million pixels here, because a
+        small file can claim any size.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.header = _look(path)
+
+    def planes(self, z: int, t: int) -> Iterator[NDArray[Any]]:
+        """Yield the one plane, (H, W) or (H, W, 3)."""
+        path = self.header.path
+        with reading(path):
+            if _is_deep_png(path):
+                pixels = _decode_deep_png(path)
+            else:
+                with _open(path) as image:
+                    pixels = _pixels(image)
+        yield pixels
+
+
+def _look(path: Path) -> Header:
+    notes: list[str] = []
+    with reading(path):
+        if _is_deep_png(path):
+            width, height = (int.from_bytes(part, "big") for part in (_start(path)[16:20], _start(path)[20:24]))
+            check_size(path, height, width)
+        with _open(path) as image:
+            if image.format == "PNG":
+                image.verify()  # reads all of the file, without decoding; the image is of no use afterwards
+        with _open(path) as image:
+            width, height = image.size
+            mode, kind = image.mode, image.format
+            palette = _palette(image)
+            if getattr(image, "is_animated", False):
+                notes.append(f"{path.name} has several pictures; the first is read. Save stacks as TIFF.")
+        check_size(path, height, width)
+        if kind in {"JPEG", "MPO"} and b"\xff\xd9" not in _end(path):
+            raise damaged(path, "its end is missing")
+        if _is_deep_png(path):
+            photo, dtype = _start(path)[25] in (2, 6), np.dtype("uint16")
+        else:
+            photo = palette is None and mode not in _DTYPES and mode not in {"LA", "La", "PA"}
+            dtype = np.dtype(_DTYPES.get(mode, "uint8"))
+        check_kind(path, dtype)
+    if mode == "CMYK":
+        notes.append(f"{path.name} is a CMYK picture; it is converted to RGB without a colour profile.")
+    return Header(path, height, width, dtype, is_photo=photo, palette=palette, warnings=tuple(notes))
+
+
+def _open(path: Path) -> Image:
+    from PIL import Image, UnidentifiedImageError, WebPImagePlugin  # noqa: F401 - makes WebP known
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return Image.open(path, formats=_FORMATS)
+        except UnidentifiedImageError:
+            raise damaged(path, "") from None
+        except Image.DecompressionBombError:
+            raise InputError(
+                f"{path.name} claims more than 179 million pixels, which is not believed of a picture file; "
+                "save an image of that size as TIFF."
+            ) from None
+
+
+def _palette(image: Image) -> NDArray[np.uint8] | None:
+    if image.mode not in {"P", "PA"}:
+        return None
+    table = image.getpalette("RGB") or [0, 0, 0]
+    return np.asarray(table, np.uint8).reshape(-1, 3)
+
+
+def _pixels(image: Image) -> NDArray[Any]:
+    if image.mode == "1":
+        return np.asarray(image).astype(np.uint8) * np.uint8(255)
+    if image.mode in _DTYPES:
+        return np.asarray(image)
+    if image.mode in {"LA", "La", "PA"}:
+        return np.asarray(image)[..., 0]
+    return np.asarray(image.convert("RGB"))
+
+
+def _is_deep_png(path: Path) -> bool:
+    """Tell whether it is a PNG of 16 bits a sample with more than one sample: Pillow drops the low byte of those."""
+    start = _start(path)
+    return start.startswith(b"\x89PNG\r\n\x1a\n") and len(start) == 26 and start[24] == 16 and start[25] != 0
+
+
+def _decode_deep_png(path: Path) -> NDArray[Any]:
+    import imagecodecs
+
+    pixels: NDArray[Any] = imagecodecs.png_decode(path.read_bytes())
+    return pixels[..., :3] if pixels.shape[2] > 2 else pixels[..., 0]
+
+
+def _start(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(26)
+
+
+def _end(path: Path) -> bytes:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _TAIL))
+        return file.read()

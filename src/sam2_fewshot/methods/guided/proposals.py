@@ -1,0 +1,307 @@
+"""Proposals of the guided method: components of maps at many thresholds, and peaks of maps as point prompts.
+
+An object that stands out from its surroundings, in brightness or in a learned map, is a component of the map at some
+level between the two. Cutting at many levels and keeping every component of a plausible size proposes nearly all of
+them; which ones are objects is decided later. Components in which objects touch are also split by a watershed on the
+distance to their border (Beucher & Lantuéjoul 1979). Where objects touch without a gap, no threshold of a map parts
+them, but a peak often lies in each.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from scipy import ndimage
+from skimage.feature import peak_local_max
+from skimage.segmentation import watershed
+
+from sam2_fewshot.geometry.sheets import sheets, squared_distances, starts_of
+from sam2_fewshot.methods.guided.box_refinement import in_frame, is_cut
+from sam2_fewshot.records import InstanceMask
+from sam2_fewshot.threads import mapped
+from sam2_fewshot.tiling.tiles import tile_at
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from typing import TypeAlias
+
+    from numpy.typing import NDArray
+
+    _Labels: TypeAlias = tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int64]]
+
+    from numpy.typing import NDArray
+
+    from sam2_fewshot.backbones.sam2.network import Sam2Model
+    from sam2_fewshot.backbones.sam2.pyramid import Embedding
+    from sam2_fewshot.tiling.tiles import TileGrid
+
+_LEVELS = 14
+_SPLIT_EVERY = 3
+"""Splitting costs more than labelling, and neighbouring levels split alike."""
+_SHEET = 1 << 20
+"""Pixels that are split at a time."""
+_SAME_AREA = 0.04
+"""Components with the same bounding box whose areas differ by less than this share are taken as one."""
+
+
+def cut_levels(inside: NDArray[np.float32], around: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the levels at which to cut a map.
+
+    Parameters
+    ----------
+    inside, around
+        The map's values on the examples, and in a ring around them.
+
+    Returns
+    -------
+    numpy.ndarray
+        Ascending, from above the 10th percentile around to the 90th inside; none when the examples do not stand out.
+    """
+    low, high = np.percentile(around, 10), np.percentile(inside, 90)
+    levels: NDArray[np.float64] = np.linspace(float(low), float(high), _LEVELS + 1)[1:]
+    return levels if high > low else levels[:0]
+
+
+def component_candidates(
+    maps: Sequence[tuple[NDArray[np.float32], NDArray[np.float64]]],
+    diameter: float,
+    areas: tuple[float, float],
+) -> tuple[list[InstanceMask], NDArray[np.int64]]:
+    """Return the components of maps at their levels, holes filled, each once, and at how many cuts each came out.
+
+    Parameters
+    ----------
+    maps
+        Pairs of a map (H, W), high on objects, and its levels.
+    diameter
+        Typical diameter of an object in pixels; it sets how finely components are split.
+    areas
+        Smallest and largest area of a candidate in pixels.
+
+    Returns
+    -------
+    masks
+        The candidates.
+    cuts
+        int64 (N,). As only each third cut is split, what comes of that counts three times.
+    """
+    if not maps:
+        return [], np.zeros(0, np.int64)
+    height, width = maps[0][0].shape
+    whole = np.arange(height), np.zeros(height, np.int64)
+
+    def cut(piece: tuple[NDArray[np.float32], float, bool]) -> tuple[list[_Part], list[_Part]]:
+        # Only the parts are returned: the labels of several cuts at a time would take as much memory as the maps.
+        plane, level, split = piece
+        labels = ndimage.label(plane > level)[0]
+        apart = [part for sheet in _split(labels, areas, diameter) for part in _parts(*sheet, areas)] if split else []
+        return _parts(labels, *whole, areas), apart
+
+    cuts = [
+        (plane, float(level), number % _SPLIT_EVERY == 0)
+        for plane, levels in maps
+        for number, level in enumerate(levels)
+    ]
+    collected = _Collected((height, width))
+    for parts, apart in mapped(cut, cuts):
+        collected.add(parts)
+        collected.add(apart, times=_SPLIT_EVERY)
+    return collected.found, np.array(collected.times, np.int64)
+
+
+class _Part(NamedTuple):
+    """A component, cropped: where in the frame its first column and row lie, and its area in pixels."""
+
+    data: NDArray[np.bool_]
+    x: int
+    y: int
+    area: int
+
+
+class _Sheet:
+    """Components of a plane apart from one another, those that may be several objects.
+
+    Parameters
+    ----------
+    labels
+        Integer (H, W).
+    chosen
+        Numbers of the components, with where they lie.
+    margin
+        Pixels around each.
+    """
+
+    def __init__(self, labels: NDArray[Any], chosen: Sequence[tuple[int, tuple[slice, slice]]], margin: int) -> None:
+        heights = np.array([rows.stop - rows.start for _, (rows, _) in chosen]) + 2 * margin
+        width = max(columns.stop - columns.start for _, (_, columns) in chosen) + 2 * margin
+        starts = starts_of(heights)
+        self.above = np.zeros((int(heights.sum()), width), bool)
+        for (number, (rows, columns)), start in zip(chosen, starts, strict=True):
+            inside = labels[rows, columns] == number
+            height, across = inside.shape
+            self.above[start + margin : start + margin + height, margin : margin + across] = inside
+        # Of each row of the sheet: its row in the plane, and the plane's column at which the sheet's first one lies.
+        corners = np.array([(rows.start, columns.start) for _, (rows, columns) in chosen]) - margin
+        owner = np.repeat(np.arange(len(chosen)), heights)
+        self.rows = np.arange(len(owner)) - starts[owner] + corners[owner, 0]
+        self.columns = corners[owner, 1]
+
+
+def _split(labels: NDArray[Any], areas: tuple[float, float], diameter: float) -> Iterator[_Labels]:
+    """Label what touches within components apart.
+
+    Each component is split by itself, so that the result does not depend on what lies around it, and empty ground
+    costs nothing. Yields sheets of labels, with the plane's row and first column of each of their rows.
+    """
+    sigma, apart = max(1.0, diameter / 12), max(1, int(diameter / 2.5))
+    margin = max(int(4 * sigma), apart // 2) + 1
+    sizes = np.bincount(labels.ravel())
+    places = enumerate(ndimage.find_objects(labels), 1)
+    # What is smaller has no room for two.
+    chosen = [(number, place) for number, place in places if place and sizes[number] >= 2 * areas[0]]
+    shapes = np.array([[axis.stop - axis.start for axis in place] for _, place in chosen], int).reshape(-1, 2)
+    for here in sheets(shapes + 2 * margin, _SHEET):
+        sheet = _Sheet(labels, [chosen[i] for i in here], margin)
+        # Nothing lies deeper in a component than half its width.
+        squares = squared_distances(sheet.above, int(shapes[here].min(axis=1).max()) // 2 + 1)
+        depth = ndimage.gaussian_filter(np.sqrt(squares, dtype=np.float64), sigma)
+        peaks = peak_local_max(  # type: ignore[no-untyped-call]
+            depth, min_distance=apart, labels=sheet.above.astype(np.int32), exclude_border=False
+        )
+        seeds = np.zeros(sheet.above.shape, np.int32)
+        seeds[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
+        yield watershed(-depth, seeds, mask=sheet.above), sheet.rows, sheet.columns  # type: ignore[no-untyped-call]
+
+
+def _has_gaps(data: NDArray[np.bool_]) -> bool:
+    """Tell whether some row of a mask, none of whose rows is empty, is in several pieces; if not, it has no holes."""
+    pieces = np.count_nonzero(data[:, 0]) + np.count_nonzero(data[:, 1:] > data[:, :-1])
+    return bool(pieces > len(data))
+
+
+def _parts(
+    labels: NDArray[Any], rows: NDArray[np.int64], columns: NDArray[np.int64], areas: tuple[float, float]
+) -> list[_Part]:
+    """Return the components of a plane or a sheet that are of a plausible size, holes filled.
+
+    `rows` and `columns` are as :func:`_split` gives them.
+    """
+    parts = []
+    sizes = np.bincount(labels.ravel())
+    for number, place in enumerate(ndimage.find_objects(labels), 1):
+        # find_objects has None for a number that no pixel carries; labels have no gaps, but watersheds may.
+        if not place or not areas[0] <= sizes[number] <= areas[1]:
+            continue
+        data = labels[place] == number
+        if _has_gaps(data) and _has_gaps(data.T):
+            data = ndimage.binary_fill_holes(data)
+        area = int(np.count_nonzero(data))
+        if area <= areas[1]:
+            y, x = int(rows[place[0].start]), int(columns[place[0].start]) + place[1].start
+            parts.append(_Part(data, x, y, area))
+    return parts
+
+
+class _Collected:
+    """Candidates so far, each once.
+
+    Parameters
+    ----------
+    shape
+        ``(height, width)`` of the frame.
+    """
+
+    def __init__(self, shape: tuple[int, int]) -> None:
+        self.found: list[InstanceMask] = []
+        self.times: list[int] = []
+        self._shape = shape
+        self._seen: dict[tuple[int, ...], int] = {}
+
+    def add(self, parts: Sequence[_Part], times: int = 1) -> None:
+        """Take components, each as often as said."""
+        for part in parts:
+            key = (part.x, part.y, *part.data.shape, int(np.log(part.area) / _SAME_AREA))
+            if key in self._seen:
+                self.times[self._seen[key]] += times
+                continue
+            self._seen[key] = len(self.found)
+            self.found.append(InstanceMask(part.data, part.x, part.y, self._shape))
+            self.times.append(times)
+
+
+def peaks(
+    maps: Sequence[tuple[NDArray[np.float32], NDArray[np.float64]]], diameter: float, most: int
+) -> NDArray[np.float64]:
+    """Return the peaks (N, 2) of maps, ``(x, y)`` in image pixels.
+
+    Parameters
+    ----------
+    maps
+        Pairs of a map (H, W), high on objects, and its levels; what lies below the lowest level has no peaks.
+    diameter
+        Typical diameter of an object in pixels; it sets how far peaks are apart.
+    most
+        How many are returned at most of each map, the highest.
+    """
+    found = np.empty((0, 2))
+    for plane, levels in maps:
+        if not len(levels):
+            continue
+        smooth = ndimage.gaussian_filter(plane, diameter / 6)
+        here = (
+            peak_local_max(  # type: ignore[no-untyped-call]
+                smooth,
+                min_distance=max(1, int(diameter / 3)),
+                threshold_abs=float(levels[0]),
+                num_peaks=most,
+                exclude_border=False,
+            )[:, ::-1]
+            + 0.5
+        )
+        if len(found):
+            apart = np.linalg.norm(here[:, None] - found[None], axis=-1).min(axis=1) > diameter / 4
+            here = here[apart]
+        found = np.concatenate([found, here])
+    return found
+
+
+def point_candidates(
+    model: Sam2Model,
+    embeddings: Sequence[Embedding],
+    grid: TileGrid,
+    points: NDArray[np.float64],
+    areas: tuple[float, float],
+) -> list[InstanceMask]:
+    """Return the masks that SAM 2 makes of points, of a plausible size.
+
+    Parameters
+    ----------
+    model
+        Decodes the prompts.
+    embeddings
+        Of the grid's tiles, row by row.
+    grid
+        Of the frame.
+    points
+        (N, 2), ``(x, y)`` in image pixels.
+    areas
+        Smallest and largest area of a mask in pixels.
+    """
+    windows, zoom = grid.windows(), model.image_size / grid.side
+    reach = math.sqrt(areas[1]) / 2 * zoom
+    tiles = np.array([tile_at(grid, x, y) for x, y in points], int)
+    found = []
+    for tile in np.unique(tiles):
+        x, y = windows[tile][:2]
+        # SAM 2's prompt encoder adds the half pixel itself.
+        prompts = (points[tiles == tile] - (x, y)) * zoom - 0.5
+        answers = model.prompt(
+            embeddings[tile], prompts.astype(np.float32), iou_gate=-math.inf, stability_gate=0.0, reach=reach
+        )
+        for box, data in zip(answers.boxes, answers.data, strict=True):
+            mask = in_frame(data, x + int(box[0]), y + int(box[1]), grid.frame_shape)
+            if mask is not None and areas[0] <= mask.area <= areas[1] and not is_cut(mask, windows[tile]):
+                found.append(mask)
+    return found

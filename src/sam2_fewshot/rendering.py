@@ -1,0 +1,264 @@
+"""From channels, or an array of a caller's, to the 8-bit RGB that is searched and shown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from sam2_fewshot.errors import InputError
+from sam2_fewshot.protocols import FrameReader
+from sam2_fewshot.records import Frame
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+    from sam2_fewshot.settings import Settings
+
+Color = tuple[int, int, int]
+Limits = tuple[float, float]
+
+WHITE: Color = (255, 255, 255)
+SAMPLES = 1_000_000
+"""About so many pixels of a plane, evenly spaced, are looked at for percentiles."""
+_BLOCK = 1 << 22
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelStyle:
+    """How a channel is shown.
+
+    Parameters
+    ----------
+    color
+        RGB of full brightness, 0 to 255 each.
+    mode
+        What `black` and `white` mean. ``percentile``: percentiles of the plane's intensities (0 to 100);
+        ``range``: percent of the way from the plane's lowest to its highest intensity, which is NimbusImage's
+        "percentile"; ``absolute``: intensities themselves.
+    black, white
+        What is shown as black and as full brightness.
+    visible
+        False leaves the channel out.
+    """
+
+    color: Color = WHITE
+    mode: Literal["percentile", "range", "absolute"] = "percentile"
+    black: float = 0.1
+    white: float = 99.9
+    visible: bool = True
+
+
+def merge(planes: Iterable[NDArray[Any]], styles: Sequence[ChannelStyle], name: str = "The image") -> NDArray[np.uint8]:
+    """Merge channels into one RGB picture.
+
+    Parameters
+    ----------
+    planes
+        Arrays (H, W) of any real or boolean dtype, one a style; an iterator keeps only one in memory. At
+        least one.
+    styles
+        How to show each.
+    name
+        What to call the image in messages.
+
+    Returns
+    -------
+    NDArray
+        uint8 (H, W, 3). A channel whose white point is not above its black point, such as a constant
+        one, stays black. NaN is black.
+
+    Raises
+    ------
+    InputError
+        If there are visible channels and none of them has a finite value.
+    """
+    canvas: NDArray[np.uint8] | None = None
+    visible = finite = 0
+    for plane, style in zip(planes, styles, strict=True):
+        if canvas is None:
+            canvas = np.zeros((*plane.shape, 3), np.uint8)
+        if not style.visible:
+            continue
+        visible += 1
+        limits = contrast(plane, style)
+        if limits is not None:
+            finite += 1
+            paint(canvas, plane, limits, style.color)
+    if canvas is None:
+        raise ValueError("merge needs at least one plane")
+    if visible and not finite:
+        raise InputError(
+            f"{name} has no finite value: all its pixels are NaN or infinite. Leave it out, or export it again."
+        )
+    return canvas
+
+
+def photo(pixels: NDArray[Any], black: float = 0.1, white: float = 99.9, name: str = "The image") -> NDArray[np.uint8]:
+    """Bring a colour photo (H, W, 3) to 8 bits.
+
+    8-bit pixels are taken as they are. Others are scaled between the `black` and `white` percentiles of all three
+    components together, so that the hues stay.
+
+    Raises
+    ------
+    InputError
+        If no pixel is finite.
+    """
+    if pixels.dtype == np.uint8:
+        return np.ascontiguousarray(pixels)
+    flat = pixels.reshape(pixels.shape[0], -1)
+    limits = contrast(flat, ChannelStyle(black=black, white=white))
+    if limits is None:
+        raise InputError(f"{name} has no finite value: all its pixels are NaN or infinite.")
+    canvas = np.zeros(pixels.shape, np.uint8)
+    for component in range(3):
+        tint = (255 * (component == 0), 255 * (component == 1), 255 * (component == 2))
+        paint(canvas, pixels[..., component], limits, tint)
+    return canvas
+
+
+def contrast(plane: NDArray[Any], style: ChannelStyle) -> Limits | None:
+    """Return a plane's black and white point as intensities, None when it has no finite value.
+
+    Percentiles are those of an evenly spaced sample of about :data:`SAMPLES` pixels, so they are the same in every
+    run. Where the sample's percentiles coincide (objects that fill less of the frame than
+    100 − white percent, on an even background) the plane's highest intensity is the white point.
+    """
+    if style.mode == "absolute":
+        return style.black, style.white
+    if style.mode == "range":
+        values = _finite(plane)
+        if not values.size:
+            return None
+        low, high = float(values.min()), float(values.max())
+        with np.errstate(all="ignore"):
+            return low + style.black / 100 * (high - low), low + style.white / 100 * (high - low)
+    step = max(1, int(np.ceil(np.sqrt(plane.size / SAMPLES))))
+    sample = _finite(plane[::step, ::step])
+    if not sample.size:
+        sample = _finite(plane)
+    if not sample.size:
+        return None
+    with np.errstate(all="ignore"):
+        low, high = (float(p) for p in np.percentile(sample.astype(float), [style.black, style.white]))
+    return low, high if high > low else float(_finite(plane).max())
+
+
+def paint(canvas: NDArray[np.uint8], plane: NDArray[Any], limits: Limits, color: Color) -> None:
+    """Lighten a canvas (H, W, 3) in place with a plane (H, W) in a colour.
+
+    The black point becomes 0, the white point the colour, linearly between and cut off beyond. Nothing happens when
+    white is not above black.
+    """
+    if not limits[1] > limits[0]:
+        return
+    if plane.dtype in (np.uint8, np.uint16):
+        unit = _unit(np.arange(np.iinfo(plane.dtype).max + 1), limits)
+        for level in sorted(set(color) - {0}):
+            tinted = _tint(unit, level)[plane]
+            for component in range(3):
+                if color[component] == level:
+                    np.maximum(canvas[..., component], tinted, out=canvas[..., component])
+        return
+    rows = max(1, _BLOCK // max(1, plane.shape[1]))
+    for start in range(0, plane.shape[0], rows):
+        part = slice(start, start + rows)
+        unit = _unit(plane[part], limits)
+        for component, level in enumerate(color):
+            if level:
+                lightened = canvas[part, :, component]
+                np.maximum(lightened, _tint(unit, level), out=lightened)
+
+
+def _finite(plane: NDArray[Any]) -> NDArray[Any]:
+    return plane[np.isfinite(plane)] if plane.dtype.kind == "f" else plane.ravel()
+
+
+def _unit(values: NDArray[Any], limits: Limits) -> NDArray[np.float64]:
+    low, high = limits
+    with np.errstate(all="ignore"):
+        unit = (values.astype(np.float64) - low) / (high - low)
+    return np.clip(np.nan_to_num(unit, nan=0.0, posinf=1.0, neginf=0.0), 0.0, 1.0)
+
+
+def _tint(unit: NDArray[np.float64], level: int) -> NDArray[np.uint8]:
+    return (unit * level + 0.5).astype(np.uint8)
+
+
+_STRIP = 1 << 24
+"""Pixels of a strip."""
+
+
+def as_frame(image: NDArray[Any] | FrameReader, settings: Settings) -> Frame:
+    """Return an image as 8-bit RGB in memory.
+
+    Parameters
+    ----------
+    image
+        A reader, which is read whole; or an array: (H, W) is stretched between the black and white percentiles of the
+        settings, (H, W, 3) is a photo, which stays as it is when it is uint8, and (H, W, 1) and (H, W, 4) are the same
+        with a superfluous axis and with an alpha channel, which is dropped.
+
+    Raises
+    ------
+    InputError
+        If the array is not an image, is empty, or has no finite value.
+    """
+    if isinstance(image, FrameReader):
+        if not all(image.shape):
+            raise InputError(f"{image.name} is {image.shape[1]} × {image.shape[0]} px, which is no pixel at all.")
+        return Frame(image.read(), image.name, image.location)
+    pixels = np.asarray(image)
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[..., 0]
+    if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (3, 4)):
+        raise InputError(
+            f"An image of shape {pixels.shape} was given, but it must be (height, width) or (height, width, 3). "
+            "Merge its channels to RGB, or choose one of them."
+        )
+    if not pixels.size:
+        raise InputError(f"An image of shape {pixels.shape} was given, which has no pixels.")
+    if pixels.dtype.kind not in "buif":
+        raise InputError(f"An image of type {pixels.dtype} was given, but its values must be real numbers.")
+    black, white = settings.black_percentile, settings.white_percentile
+    if pixels.ndim == 2:
+        return Frame(merge([pixels], [ChannelStyle(black=black, white=white)]))
+    return Frame(photo(pixels[..., :3], black, white))
+
+
+def held_bytes(frame: FrameReader) -> int:
+    """Return how many bytes a reader keeps of its frame for as long as parts of it are read.
+
+    A reader that cannot read a large frame by region says so by an attribute of this name; others keep little.
+    """
+    return int(getattr(frame, "held_bytes", 0))
+
+
+def overview(frame: FrameReader, step: int) -> NDArray[np.uint8]:
+    """Return a frame reduced by a whole number, uint8 (h, w, 3), without having it whole in memory.
+
+    Parameters
+    ----------
+    frame
+        Read in strips of rows.
+    step
+        Each pixel is the mean over so many pixels each way; at the right and lower border over what there is.
+    """
+    height, width = frame.shape
+    rows = max(1, _STRIP // (step * max(1, width))) * step
+    parts = [_reduced(frame.read((0, top, width, min(top + rows, height))), step) for top in range(0, height, rows)]
+    return np.concatenate(parts)
+
+
+def _reduced(pixels: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
+    """Average over squares."""
+    row, column = np.arange(0, pixels.shape[0], step), np.arange(0, pixels.shape[1], step)
+    # Columns first: rows are then added up on an array that is smaller already.
+    sums = np.add.reduceat(np.add.reduceat(pixels, column, axis=1, dtype=np.uint32), row, axis=0)
+    counts = np.outer(np.diff([*row, pixels.shape[0]]), np.diff([*column, pixels.shape[1]]))
+    mean: NDArray[np.uint8] = ((sums + counts[..., None] // 2) // counts[..., None]).astype(np.uint8)
+    return mean

@@ -1,1 +1,0 @@
-"""How much a candidate looks like the examples."""

@@ -1,0 +1,189 @@
+"""Files that appear under their name only when they are whole, and one run at a time in a folder."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+import time
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from sam2_fewshot.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from sam2_fewshot.protocols import Progress
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_ABANDONED = 3600  # s
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`, which takes its name when the block ends well.
+
+    The folder is made when it is missing. When the block fails, the temporary file is removed and whatever
+    was under the name before stays as it was, also after a power cut.
+
+    Yields
+    ------
+    Path
+        Where to write. Its ending is ``.part``, its name starts with a dot.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be written; the :class:`OSError` is its cause.
+    """
+    temporary = path.with_name(f".{os.getpid()}-{path.name[-60:]}.part")
+    with telling(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            _flush(temporary)
+            temporary.replace(path)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink()
+            raise
+        with suppress(OSError):  # Windows cannot open a folder; the file itself is safe by then
+            _flush(path.parent)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed runs left half written; what was touched within the last hour is let be."""
+    with suppress(OSError):
+        for path in folder.glob(".*.part"):
+            with suppress(OSError):
+                if time.time() - path.stat().st_mtime > _ABANDONED:
+                    path.unlink()
+
+
+@contextmanager
+def telling(path: Path) -> Iterator[None]:
+    """Turn an :class:`OSError` into a sentence that names `path`.
+
+    Raises
+    ------
+    InputError
+        Instead of the error.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise InputError(_sentence(path, error)) from error
+
+
+def _flush(path: Path) -> None:
+    """Make the system write a file or folder to the disk now."""
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _sentence(path: Path, error: OSError) -> str:
+    if error.errno in _FULL:
+        return (
+            f"The disk is full: {path} could not be written. Free some space and run the same command again; "
+            "finished frames are kept."
+        )
+    if error.errno in _FORBIDDEN:
+        return (
+            f"{path} could not be written: permission denied. Choose another output folder, or close the "
+            "file if another program has it open."
+        )
+    reason = (error.strerror or str(error) or type(error).__name__).lower()
+    return f"{path} could not be written: {reason}. Choose another output folder."
+
+
+_NAME = "lock"
+
+
+@contextmanager
+def only_run(folder: Path, progress: Progress) -> Iterator[None]:
+    """Keep other runs out while the block lasts.
+
+    Parameters
+    ----------
+    folder
+        The journal's folder; it must be there.
+    progress
+        Is warned where the file system has no locks.
+
+    Raises
+    ------
+    InputError
+        If another run is at work there.
+    """
+    from filelock import FileLock, Timeout
+
+    path = folder / _NAME
+    # Both names are kept apart, because a locked file cannot be read on Windows.
+    note = folder / f"{_NAME}.json"
+    lock = FileLock(path, timeout=0)
+    try:
+        with telling(path):
+            try:
+                lock.acquire()
+            except Timeout:  # an OSError too
+                raise InputError(_busy(folder.parent, note)) from None
+    except NotImplementedError:
+        progress.warn(
+            f"The file system of {folder.parent} cannot lock files, so nothing keeps a second run out of it; see that "
+            "only one is at work there."
+        )
+        yield
+        return
+    try:
+        with suppress(OSError):
+            since = datetime.now(UTC).isoformat(timespec="seconds")
+            note.write_text(json.dumps({"process": os.getpid(), "machine": socket.gethostname(), "since": since}))
+        yield
+    finally:
+        for file in (note, path):  # on Windows the lock's own file can only go once it is released
+            with suppress(OSError):
+                file.unlink()
+        lock.release()
+        with suppress(OSError):
+            path.unlink()
+
+
+def refuse_second_run(folder: Path) -> None:
+    """Refuse a folder in which a run is at work, before anything heavy is begun; nothing is written.
+
+    Raises
+    ------
+    InputError
+        If another run is at work there.
+    """
+    from filelock import FileLock, Timeout
+
+    path = folder / _NAME
+    if not path.exists():
+        return
+    try:
+        with FileLock(path, timeout=0):
+            return
+    except Timeout:
+        raise InputError(_busy(folder.parent, folder / f"{_NAME}.json")) from None
+    except (OSError, NotImplementedError):
+        return  # whether it can be written is found out, and said, when it is
+
+
+def _busy(out: Path, note: Path) -> str:
+    who = ""
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        told = json.loads(note.read_text())
+        who = f" (process {int(told['process'])} on {told['machine']}, since {told['since']})"
+    return (
+        f"Another run is at work in {out}{who}. Wait until it has ended, or give this one another folder with -o; two "
+        "runs in one folder would mix their results."
+    )

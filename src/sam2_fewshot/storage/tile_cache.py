@@ -1,0 +1,116 @@
+"""Embeddings of tiles, kept on the disk where they take longer to make than to read."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sam2_fewshot.storage.cache import TILES, drop, room_for_tile, tidy, used
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from sam2_fewshot.backbones.sam2.network import Sam2Model
+    from sam2_fewshot.settings import Settings
+
+_WORTH_IT = 1024
+"""px; width of the input from which on an embedding takes much longer to make than to read. With one thread of a busy
+machine a tile took 4.9 s to encode and .9 s to read and to interpolate with the network of tiny, 10 s and .9 s with
+base_plus, and .36 s and .09 s with the embedded checkpoint, of 512 px (``benchmarks/tile_cache.py``)."""
+_CHECKSUM = "checksum"
+_OVERHEAD = 4096
+"""Bytes that an archive takes besides its arrays, at most."""
+_TICK = 20_000_000
+"""Nanoseconds by which the time of a file may lie behind the clock: Linux stamps files with that of the last tick."""
+
+
+class TileCache:
+    """A :class:`~sam2_fewshot.backbones.sam2.tile_store.TileStore` on the disk.
+
+    Entries appear whole, are checked when they are read, and are dropped when they are damaged. What cannot be written
+    is not kept, and nothing is said of it, since the work goes on without.
+
+    Parameters
+    ----------
+    root
+        Where the caches of all kinds lie.
+    room
+        Bytes that they may take together.
+    """
+
+    def __init__(self, root: Path, room: int) -> None:
+        self._root, self._room = root, room
+        self._since = time.time_ns() - _TICK
+        tidy(root)
+
+    def get(self, key: str) -> Mapping[str, NDArray[Any]] | None:
+        """Return what was put under a key, None when it is not there or damaged."""
+        path = self._path(key)
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in archive.files}
+            if arrays.pop(_CHECKSUM).tobytes() != _checksum(key, arrays):
+                raise ValueError("the content is not what was written")
+        except FileNotFoundError:
+            return None
+        except Exception:  # a damaged archive fails in a dozen ways, and the answer to all is the same
+            drop(path)
+            return None
+        used(path)
+        return arrays
+
+    def put(self, key: str, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Keep arrays under a key, if there is room beside what this run has used already."""
+        path = self._path(key)
+        size = sum(array.nbytes for array in arrays.values()) + _OVERHEAD
+        if not room_for_tile(self._root, size, self._room, self._since):
+            return
+        beside = path.with_name(f".{os.getpid()}-{threading.get_ident()}-{key[:16]}.part")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            content: dict[str, Any] = {**arrays, _CHECKSUM: np.frombuffer(_checksum(key, arrays), np.uint8)}
+            # Not forced to the disk, which would take longer than all the rest; the checksum tells after a power cut.
+            with beside.open("wb") as file:
+                np.savez(file, **content)
+            beside.replace(path)
+        except OSError:
+            with suppress(OSError):
+                beside.unlink()
+
+    def _path(self, key: str) -> Path:
+        return self._root / TILES / f"{key}.npz"
+
+
+def tile_cache(model: Sam2Model, settings: Settings, root: Path) -> TileCache | None:
+    """Return a cache for a model's tiles, None where none is wanted or worth it.
+
+    Parameters
+    ----------
+    model
+        By ``auto``, tiles are kept on a CPU with an input of at least 1024 px: there a tile takes seconds to encode.
+    settings
+        ``cache_embeddings`` and ``cache_size`` are used.
+    root
+        Where the caches lie.
+    """
+    slow = model.device.type == "cpu" and model.image_size >= _WORTH_IT
+    wanted = settings.cache_embeddings == "on" or (settings.cache_embeddings == "auto" and slow)
+    return TileCache(root, settings.cache_size * 1_000_000) if wanted and settings.cache_size else None
+
+
+def _checksum(key: str, arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    digest = hashlib.blake2b(key.encode(), digest_size=32)
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        digest.update(array.data)
+    return digest.digest()

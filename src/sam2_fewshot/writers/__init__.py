@@ -1,1 +1,0 @@
-"""Detections on their way out: a journal of finished frames, and the files assembled from it."""
