@@ -8,11 +8,13 @@ methods are in :mod:`sam2_fewshot.methods`. A frame too large for the memory is 
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.examples.training_set import lessons_from
+from sam2_fewshot.memory import block_pixels
 from sam2_fewshot.methods.base import RunStats, outlined
 from sam2_fewshot.methods.grid import GridMethod
 from sam2_fewshot.methods.guided import GuidedMethod
@@ -36,15 +38,13 @@ from sam2_fewshot.tiling.search import (
 from sam2_fewshot.tiling.tiles import TileGrid
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterable, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
 
-    from sam2_fewshot.backbones.sam2.network import Sam2Model
     from sam2_fewshot.methods.base import Found, Method
-    from sam2_fewshot.protocols import Progress
+    from sam2_fewshot.protocols import Backbone, Progress
     from sam2_fewshot.records import Box, Detection, Exemplar, InstanceMask
     from sam2_fewshot.tiling.blocks import Block
     from sam2_fewshot.tiling.search import KeptBlocks, SearchPlan
@@ -82,20 +82,21 @@ class FewShotSegmenter:
 
     def __init__(
         self,
-        model: str | os.PathLike[str] | Sam2Model = "auto",
+        model: str | os.PathLike[str] | Backbone = "auto",
         device: str = "auto",
         settings: Settings | None = None,
         progress: Progress | None = None,
     ) -> None:
         # torch takes seconds to import; whoever only imports this class does not pay for it.
-        from sam2_fewshot.backbones.sam2 import open_model
-        from sam2_fewshot.backbones.sam2.network import Sam2Model
+        from sam2_fewshot.backbones import open_backbone
 
         self.settings = settings or Settings()
         self.last_run = RunStats()
         self._progress = Staged(progress or Quiet())
-        self._model = model if isinstance(model, Sam2Model) else open_model(model, device, self.settings)
-        kind: type[GuidedMethod | GridMethod] = GuidedMethod if self.settings.method == "guided" else GridMethod
+        if isinstance(model, str | os.PathLike):
+            model = open_backbone(model, device, self.settings)
+        self._model: Backbone = model
+        kind: Any = GuidedMethod if self.settings.method == "guided" else GridMethod
         self._method: Method = kind(self._model, self.settings, self._progress)
         self._objects: ObjectModel | None = None
 
@@ -112,9 +113,7 @@ class FewShotSegmenter:
     @property
     def device_name(self) -> str:
         """The device in words."""
-        from sam2_fewshot.backbones.sam2.device import describe
-
-        return describe(self._model.device)
+        return self._model.device_name
 
     @property
     def object_model(self) -> ObjectModel:
@@ -175,7 +174,8 @@ class FewShotSegmenter:
         InputError
             If no wanted example can be used.
         """
-        lessons = lessons_from(exemplars, self._model, self.settings, self._most_pixels(learning=True), self._progress)
+        model: Any = self._model
+        lessons = lessons_from(exemplars, model, self.settings, self._most_pixels(learning=True), self._progress)
         self._objects = ObjectModel(
             method=self.settings.method,
             learned={**self._method.learn(lessons.shown), **shape_arrays(lessons.shown)},
@@ -311,7 +311,7 @@ class FewShotSegmenter:
     def load(
         cls,
         path: str | os.PathLike[str],
-        model: str | os.PathLike[str] | Sam2Model | None = None,
+        model: str | os.PathLike[str] | Backbone | None = None,
         device: str = "auto",
         settings: Settings | None = None,
         progress: Progress | None = None,
@@ -339,10 +339,8 @@ class FewShotSegmenter:
 
     def _most_pixels(self, held: int = 0, learning: bool = False) -> int:
         """Return how many pixels of a frame, of which some bytes are held anyway, fit into the memory at a time."""
-        from sam2_fewshot.backbones.sam2.memory import block_pixels, extra_bytes
-
         step = 1 if learning or self._objects is None else self._step
-        beside, tile = extra_bytes(self._model) + held, self._model.embedding_bytes
+        beside, tile = self._model.extra_bytes + held, self._model.embedding_bytes
         return block_pixels(self.settings.max_memory, step, learning=learning, tile_bytes=tile, beside=beside)
 
     @property

@@ -79,12 +79,12 @@ class FewShotEngine:
     """
 
     def __init__(self, request: Request, progress: Progress) -> None:
-        from sam2_fewshot.backbones.sam2 import open_model
+        from sam2_fewshot.backbones import open_backbone
         from sam2_fewshot.segmenter import FewShotSegmenter
 
         self._settings = request.settings
         self._progress = progress
-        self._model = open_model(request.model, "auto", request.settings)
+        self._model = open_backbone(request.model, "auto", request.settings)
         self._segmenter = FewShotSegmenter(self._model, settings=request.settings, progress=progress)
 
     @property
@@ -100,7 +100,7 @@ class FewShotEngine:
     @property
     def slow(self) -> bool:
         """Whether it runs on a CPU although it was installed for a GPU."""
-        return self._model.device.type == "cpu" and _built_for_gpu()
+        return self._model.on_cpu and _built_for_gpu()
 
     @property
     def candidates(self) -> int:

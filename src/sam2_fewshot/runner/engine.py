@@ -100,11 +100,11 @@ def segmenter_of(model: str, device: str, settings: Settings, progress: Progress
     FewShotError
         As :func:`few_shot_segmenter`.
     """
-    from sam2_fewshot.backbones.sam2 import open_model
+    from sam2_fewshot.backbones import open_backbone
     from sam2_fewshot.segmenter import FewShotSegmenter
     from sam2_fewshot.storage.cache import cache_folder
     from sam2_fewshot.storage.tile_cache import tile_cache
 
-    loaded = open_model(model, device, settings)
+    loaded = open_backbone(model, device, settings)
     loaded.store = tile_cache(loaded, settings, cache_folder())
     return FewShotSegmenter(loaded, settings=settings, progress=progress)

@@ -210,7 +210,7 @@ def _segmenter(recipe: Recipe) -> tuple[FewShotSegmenter, _Heard]:
 
 def _own_device(device: str) -> str:
     """Share several GPUs of a machine among its workers, which Dask numbers."""
-    from sam2_fewshot.backbones.sam2.device import present_devices
+    from sam2_fewshot.backbones import present_devices
 
     cards = [name for name in present_devices() if name.startswith("cuda")]
     if device not in ("auto", "cuda") or len(cards) < 2:
