@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import sam2_fewshot
-from sam2_fewshot.protocols import FrameReader, Progress
+from sam2_fewshot.protocols import Progress
+from sam2_fewshot.records import FrameReader
 
 TARGET = Path(__file__).with_name("api.md")
 

@@ -1,11 +1,11 @@
-"""The seams of the house: small protocols, each with more than one real implementation."""
+"""The seams: small protocols, each with more than one real implementation."""
 
 from __future__ import annotations
 
 import math
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from sam2_fewshot.errors import FewShotWarning
 
@@ -15,42 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from sam2_fewshot.records import Box, InstanceMask, Location
-
-
-@runtime_checkable
-class FrameReader(Protocol):
-    """One image plane that can be read by region, as 8-bit RGB."""
-
-    @property
-    def name(self) -> str:
-        """What to call the frame in results and messages."""
-        ...
-
-    @property
-    def location(self) -> Location:
-        """Position of the frame in the dataset."""
-        ...
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """``(height, width)`` in pixels."""
-        ...
-
-    def read(self, region: Box | None = None) -> NDArray[np.uint8]:
-        """Return the uint8 RGB pixels (h, w, 3) of a region, or of all of the frame.
-
-        Parameters
-        ----------
-        region
-            ``(x0, y0, x1, y1)`` in pixels, half open, inside the frame; None for all of it.
-
-        Raises
-        ------
-        InputError
-            If the pixels cannot be read.
-        """
-        ...
+    from sam2_fewshot.records import Box, InstanceMask
 
 
 class Progress(Protocol):
@@ -81,6 +46,32 @@ class Quiet:
     def warn(self, sentence: str) -> None:
         """Issue a :class:`~sam2_fewshot.errors.FewShotWarning`."""
         warnings.warn(sentence, FewShotWarning, stacklevel=3)
+
+
+class Staged:
+    """A :class:`Progress` that says in which part of the work a stage is.
+
+    Parameters
+    ----------
+    progress
+        Receives everything.
+    """
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self.part = ""
+
+    def start(self, stage: str, total: int | None = None) -> None:
+        """Pass on, with the part before the stage."""
+        self._progress.start(f"{self.part}{stage}", total)
+
+    def advance(self, steps: int = 1) -> None:
+        """Pass on."""
+        self._progress.advance(steps)
+
+    def warn(self, sentence: str) -> None:
+        """Pass on."""
+        self._progress.warn(sentence)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,15 +7,15 @@ Coordinates are ``(x, y)`` in pixels of the full image, x to the right and y dow
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from numpy.typing import NDArray
     from shapely import Polygon
-
-    from sam2_fewshot.protocols import FrameReader
 
 Box = tuple[int, int, int, int]
 """Pixel box ``(x0, y0, x1, y1)``, half open: columns ``x0 .. x1 - 1`` and rows ``y0 .. y1 - 1``."""
@@ -114,11 +114,46 @@ class InstanceMask:
         return out
 
 
+@runtime_checkable
+class FrameReader(Protocol):
+    """One image plane that can be read by region, as 8-bit RGB."""
+
+    @property
+    def name(self) -> str:
+        """What to call the frame in results and messages."""
+        ...
+
+    @property
+    def location(self) -> Location:
+        """Position of the frame in the dataset."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(height, width)`` in pixels."""
+        ...
+
+    def read(self, region: Box | None = None) -> NDArray[np.uint8]:
+        """Return the uint8 RGB pixels (h, w, 3) of a region, or of all of the frame.
+
+        Parameters
+        ----------
+        region
+            ``(x0, y0, x1, y1)`` in pixels, half open, inside the frame; None for all of it.
+
+        Raises
+        ------
+        InputError
+            If the pixels cannot be read.
+        """
+        ...
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Frame:
     """One image plane in memory, as SAM 2 sees it.
 
-    It is also the simplest :class:`~sam2_fewshot.protocols.FrameReader`.
+    It is also the simplest :class:`FrameReader`.
 
     Parameters
     ----------
@@ -156,7 +191,7 @@ class Exemplar:
     Parameters
     ----------
     image
-        Array (H, W) or (H, W, 3), or a :class:`~sam2_fewshot.protocols.FrameReader`.
+        Array (H, W) or (H, W, 3), or a :class:`FrameReader`.
     mask
         Boolean array (H, W), True on the object.
     polygon
@@ -175,28 +210,6 @@ class Exemplar:
     point: tuple[float, float] | None = None
     negative: bool = False
     label: str = ""
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Candidate:
-    """A mask that was proposed and has not been judged yet.
-
-    Parameters
-    ----------
-    mask
-        The proposed object.
-    predicted_iou
-        SAM 2's own guess of the mask's quality, in [0, 1].
-    stability
-        IoU of the mask at a cut of +1 and of -1 logits, in [0, 1].
-    point
-        The prompt ``(x, y)`` that gave it, in image pixels.
-    """
-
-    mask: InstanceMask
-    predicted_iou: float
-    stability: float
-    point: tuple[float, float]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -240,3 +253,39 @@ class Detection:
     def bbox(self) -> Box:
         """Bounding box ``(x0, y0, x1, y1)`` in pixels, half open."""
         return self.instance.box
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class FrameResult:
+    """What the search of a frame, or of a block of one, gave.
+
+    Parameters
+    ----------
+    detections
+        Objects whose score reaches the threshold, the highest score first.
+    below
+        Objects with a lower score, the highest first.
+    floor
+        The score down to which `below` is complete.
+    threshold, reason
+        The score that had to be reached, and how it came about, in words.
+    candidates
+        Number of masks that were compared with the examples.
+    seconds
+        Wall-clock seconds of each stage.
+    blocks, blank
+        In how many blocks the frame was searched, and how many of them were passed over because they show nothing.
+    proposed
+        All masks that were proposed, where that was asked for; else None. They may be thousands.
+    """
+
+    detections: Sequence[Detection] = ()
+    below: Sequence[Detection] = ()
+    floor: float = 0.0
+    threshold: float = 0.0
+    reason: str = ""
+    candidates: int = 0
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    blocks: int = 1
+    blank: int = 0
+    proposed: Sequence[InstanceMask] | None = None

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.protocols import FrameReader
-from sam2_fewshot.records import Frame
+from sam2_fewshot.records import Frame, FrameReader
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -193,25 +192,27 @@ _STRIP = 1 << 24
 """Pixels of a strip."""
 
 
-def as_frame(image: NDArray[Any] | FrameReader, settings: Settings) -> Frame:
-    """Return an image as 8-bit RGB in memory.
+def as_reader(image: NDArray[Any] | FrameReader, settings: Settings) -> FrameReader:
+    """Return an image as something that can be read by region, in 8-bit RGB.
 
     Parameters
     ----------
     image
-        A reader, which is read whole; or an array: (H, W) is stretched between the black and white percentiles of the
+        A reader, which stays as it is; or an array: (H, W) is stretched between the black and white percentiles of the
         settings, (H, W, 3) is a photo, which stays as it is when it is uint8, and (H, W, 1) and (H, W, 4) are the same
         with a superfluous axis and with an alpha channel, which is dropped.
+    settings
+        ``black_percentile`` and ``white_percentile`` are used.
 
     Raises
     ------
     InputError
-        If the array is not an image, is empty, or has no finite value.
+        If the array is not an image, is empty, or has no finite value; or if the reader has no pixels.
     """
     if isinstance(image, FrameReader):
         if not all(image.shape):
             raise InputError(f"{image.name} is {image.shape[1]} × {image.shape[0]} px, which is no pixel at all.")
-        return Frame(image.read(), image.name, image.location)
+        return image
     pixels = np.asarray(image)
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[..., 0]

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sam2_fewshot.protocols import FrameReader, Progress
-    from sam2_fewshot.records import Exemplar
+    from sam2_fewshot.protocols import Progress
+    from sam2_fewshot.records import Exemplar, FrameReader
 
 DISCS = [(14, 14), (14, 48), (46, 16), (48, 48)]
 

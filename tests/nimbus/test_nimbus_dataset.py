@@ -16,8 +16,7 @@ from contract_server.store import Image
 from sam2_fewshot.errors import InputError, ServerError
 from sam2_fewshot.nimbus.dataset import NimbusDataset
 from sam2_fewshot.nimbus.server import Server
-from sam2_fewshot.protocols import FrameReader
-from sam2_fewshot.records import Location
+from sam2_fewshot.records import FrameReader, Location
 from sam2_fewshot.rendering import ChannelStyle, merge
 from sam2_fewshot.settings import Settings
 

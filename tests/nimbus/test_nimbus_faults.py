@@ -22,8 +22,7 @@ from sam2_fewshot.records import Location
 if TYPE_CHECKING:
     from contract_server.bench import Bench
 
-    from sam2_fewshot.protocols import FrameReader
-    from sam2_fewshot.records import Detection
+    from sam2_fewshot.records import Detection, FrameReader
 
 
 def complete(bench: Bench) -> None:

@@ -21,8 +21,8 @@ from sam2_fewshot.nimbus.messages import Messages, Stopped, stopping
 if TYPE_CHECKING:
     from contract_server.bench import Bench
 
-    from sam2_fewshot.protocols import FrameReader, Progress
-    from sam2_fewshot.records import Detection
+    from sam2_fewshot.protocols import Progress
+    from sam2_fewshot.records import Detection, FrameReader
 
 
 def lines(stream: io.StringIO) -> list[dict[str, object]]:

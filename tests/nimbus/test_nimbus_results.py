@@ -16,7 +16,7 @@ from sam2_fewshot.records import Detection, Location
 if TYPE_CHECKING:
     from contract_server.bench import Bench
 
-    from sam2_fewshot.protocols import FrameReader
+    from sam2_fewshot.records import FrameReader
 
 
 class Surer(Bright):

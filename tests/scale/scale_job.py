@@ -19,8 +19,7 @@ from sam2_fewshot.runner.run import Summary, run
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sam2_fewshot.protocols import FrameReader
-    from sam2_fewshot.records import Exemplar
+    from sam2_fewshot.records import Exemplar, FrameReader
 
 
 class Stats:

@@ -19,11 +19,11 @@ from sam2_fewshot.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sam2_fewshot.backbones.sam2.network import Sam2Model
-    from sam2_fewshot.protocols import FrameReader
-    from sam2_fewshot.records import Detection
-    from sam2_fewshot.tiling.blocks import Block, BlockFinds
     from sam2_fewshot.tiling.search import SearchPlan
+
+    from sam2_fewshot.backbones.sam2.network import Sam2Model
+    from sam2_fewshot.records import Detection, FrameReader
+    from sam2_fewshot.tiling.blocks import Block, BlockFinds
 
 SETTINGS = Settings(method="grid", similarity_threshold=0.61, max_memory=memory_for(150**2), cache_size=0)
 

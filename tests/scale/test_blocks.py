@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sam2_fewshot.tiling.search import SearchPlan, look_again
 
 from sam2_fewshot.geometry.outlines import mask_to_polygon
 from sam2_fewshot.records import Detection, InstanceMask
@@ -24,7 +25,6 @@ from sam2_fewshot.tiling.blocks import (
     least_pixels,
     window_around,
 )
-from sam2_fewshot.tiling.search import SearchPlan, look_again
 
 if TYPE_CHECKING:
     from sam2_fewshot.records import Box

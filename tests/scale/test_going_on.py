@@ -26,8 +26,7 @@ from sam2_fewshot.runner.run import run
 from sam2_fewshot.settings import Settings
 
 if TYPE_CHECKING:
-    from sam2_fewshot.protocols import FrameReader
-    from sam2_fewshot.records import Detection
+    from sam2_fewshot.records import Detection, FrameReader
 
 
 @pytest.fixture

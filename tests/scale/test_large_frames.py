@@ -11,7 +11,7 @@ from shapely import box
 
 from sam2_fewshot import Exemplar, FewShotSegmenter, Frame, InputError, Settings
 from sam2_fewshot.geometry.overlap import mask_iou
-from sam2_fewshot.object_model import frame_digest, reader_digest
+from sam2_fewshot.object_model import frame_digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -201,7 +201,7 @@ def test_too_little_memory_for_the_objects_is_told(fitted: BrightSegmenter, brig
 
 def test_the_digest_of_strips_is_that_of_the_whole() -> None:
     picture = scene(50, 2)
-    assert reader_digest(Frame(picture)) == frame_digest(picture)
+    assert frame_digest(Frame(picture)) == frame_digest(picture)
 
 
 def test_the_progress_names_the_block(fitted: BrightSegmenter) -> None:

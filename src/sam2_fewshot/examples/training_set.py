@@ -11,9 +11,9 @@ from sam2_fewshot.errors import InputError
 from sam2_fewshot.examples.checks import Mark, check, exemplar_mask, prompt_of
 from sam2_fewshot.examples.points import APPEARANCE, Alternatives, agreeing, appearance, masks_at_points, spread_of
 from sam2_fewshot.examples.windows import by_image, chosen_of, parts_of
-from sam2_fewshot.methods.base import Shown
+from sam2_fewshot.methods.base import TrainingFrame
 from sam2_fewshot.object_model import KnownObject
-from sam2_fewshot.tiling.search import on_frame
+from sam2_fewshot.tiling.tiles import on_frame
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,24 +31,24 @@ _HELD_BY_GROUND = 2
 
 
 @dataclass(frozen=True, eq=False)
-class Lessons:
-    """What there is to learn.
+class TrainingSet:
+    """What there is to learn from.
 
     Parameters
     ----------
-    shown
+    frames
         Frames, or parts of large ones, with the masks to learn from.
     known
         Where all examples lie, whether they are learned from or not.
     """
 
-    shown: Sequence[Shown]
+    frames: Sequence[TrainingFrame]
     known: Sequence[KnownObject]
 
     @property
     def areas(self) -> NDArray[np.int64]:
         """Areas of the wanted examples in pixels, int64 (N,)."""
-        return np.array([mask.area for frame in self.shown for mask in frame.wanted], np.int64)
+        return np.array([mask.area for frame in self.frames for mask in frame.positives], np.int64)
 
 
 @dataclass(eq=False)
@@ -64,9 +64,9 @@ class _Page:
     points: dict[int, tuple[Sequence[InstanceMask], Alternatives]]
 
 
-def lessons_from(
+def training_set(
     exemplars: Sequence[Exemplar], model: Sam2Model, settings: Settings, most_pixels: int, progress: Progress
-) -> Lessons:
+) -> TrainingSet:
     """Find the examples' masks, and leave out what cannot be learned from.
 
     Parameters
@@ -107,18 +107,18 @@ def lessons_from(
     for sentence in verdict.sentences:
         progress.warn(sentence)
     chosen -= {order[place][1] for place in verdict.contradicting | verdict.repeated}
-    shown = []
+    frames = []
     for page in pages:
         wanted, unwanted = (
             [mask for i, mask in page.masks.items() if i in chosen and exemplars[i].negative is sign]
             for sign in (False, True)
         )
         if wanted or unwanted:
-            shown.append(Shown(page.part.frame.pixels, wanted, unwanted))
-    lessons = Lessons(shown, [KnownObject(page.digest, _whole(page, i)) for page in pages for i in page.masks])
-    if not len(lessons.areas):
+            frames.append(TrainingFrame(page.part.frame.pixels, wanted, unwanted))
+    training = TrainingSet(frames, [KnownObject(page.digest, _whole(page, i)) for page in pages for i in page.masks])
+    if not len(training.areas):
         raise InputError(_nothing(len(exemplars), bool(verdict.contradicting)))
-    return lessons
+    return training
 
 
 def _outlines(page: _Page, names: Sequence[str], model: Sam2Model, progress: Progress) -> _Page:

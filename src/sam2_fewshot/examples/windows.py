@@ -10,11 +10,9 @@ from shapely import affinity
 
 from sam2_fewshot.geometry.outlines import crop_to_object
 from sam2_fewshot.geometry.overlap import intersect
-from sam2_fewshot.object_model import frame_digest, reader_digest
-from sam2_fewshot.protocols import FrameReader
-from sam2_fewshot.records import Frame
-from sam2_fewshot.rendering import as_frame
-from sam2_fewshot.tiling.blocks import example_windows
+from sam2_fewshot.object_model import frame_digest
+from sam2_fewshot.records import Frame, FrameReader
+from sam2_fewshot.rendering import as_reader
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +24,8 @@ if TYPE_CHECKING:
 _WHOLE = 1 << 21
 """A frame with more pixels is learned from in parts, so that what is learned depends neither on the memory nor, from
 here on, on the size of the frame."""
+_AROUND = 6
+"""So many times the longest example are shown around the examples, to learn what is background."""
 _FROM_POINT = 64
 """Pixels around a point of a large frame, of an object whose size is not known."""
 _SHARE = 4
@@ -94,6 +94,44 @@ def shown_parts(
     return parts
 
 
+def example_windows(
+    boxes: Sequence[Box], frame_shape: tuple[int, int], most_pixels: int
+) -> list[tuple[Box, list[int]]]:
+    """Return which parts of a large frame show its examples, each with the numbers of those in it.
+
+    Parameters
+    ----------
+    boxes
+        Of the examples, none empty.
+    frame_shape
+        ``(height, width)`` of the frame.
+    most_pixels
+        A part should not have more.
+
+    Returns
+    -------
+    list of (Box, list of int)
+        One part for all where they lie near enough to one another, else one for each field of a grid that has some.
+    """
+    height, width = frame_shape
+    longest = max(max(x1 - x0, y1 - y0) for x0, y0, x1, y1 in boxes)
+    side = int(most_pixels**0.5)
+    margin = min(_AROUND * longest, side // 4)
+
+    def around(numbers: Sequence[int]) -> Box:
+        chosen = np.array([boxes[i] for i in numbers])
+        (x0, y0), (x1, y1) = chosen[:, :2].min(0) - margin, chosen[:, 2:].max(0) + margin
+        return max(int(x0), 0), max(int(y0), 0), min(int(x1), width), min(int(y1), height)
+
+    everything = around(range(len(boxes)))
+    if (everything[2] - everything[0]) * (everything[3] - everything[1]) <= most_pixels:
+        return [(everything, list(range(len(boxes))))]
+    fields: dict[tuple[int, int], list[int]] = {}
+    for number, (x0, y0, x1, y1) in enumerate(boxes):
+        fields.setdefault(((y0 + y1) // side, (x0 + x1) // side), []).append(number)
+    return [(around(numbers), numbers) for _, numbers in sorted(fields.items())]
+
+
 def parts_of(
     exemplars: Sequence[Exemplar], settings: Settings, most_pixels: int, progress: Progress
 ) -> tuple[str, tuple[int, int], list[ShownPart]]:
@@ -124,13 +162,12 @@ def parts_of(
     InputError
         If the frame cannot be read.
     """
-    image = exemplars[0].image
-    frame = image if isinstance(image, FrameReader) else as_frame(image, settings)
+    frame = as_reader(exemplars[0].image, settings)
     if frame.shape[0] * frame.shape[1] > min(_WHOLE, most_pixels):
         most = min(_WHOLE, most_pixels // _SHARE)
-        return reader_digest(frame), frame.shape, shown_parts(exemplars, frame, most, progress)
-    whole = as_frame(frame, settings)
-    return frame_digest(whole.pixels), whole.shape, [ShownPart(whole, (0, 0, 0, 0), range(len(exemplars)), exemplars)]
+        return frame_digest(frame), frame.shape, shown_parts(exemplars, frame, most, progress)
+    whole = Frame(frame.read(), frame.name, frame.location)
+    return frame_digest(whole), whole.shape, [ShownPart(whole, (0, 0, 0, 0), range(len(exemplars)), exemplars)]
 
 
 def by_image(exemplars: Sequence[Exemplar]) -> list[list[int]]:

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from shapely import Polygon
 
     from sam2_fewshot.files.request import Plan
-    from sam2_fewshot.protocols import FrameReader, Progress
-    from sam2_fewshot.records import Exemplar, Location
+    from sam2_fewshot.protocols import Progress
+    from sam2_fewshot.records import Exemplar, FrameReader, Location
     from sam2_fewshot.runner.engine import Engine
     from sam2_fewshot.runner.progress import Display
     from sam2_fewshot.runner.tasks import Outcome

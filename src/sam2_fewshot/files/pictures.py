@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sam2_fewshot.protocols import FrameReader
-    from sam2_fewshot.records import Detection
+    from sam2_fewshot.records import Detection, FrameReader
 
 _LONGEST = 4096
 """px; an overlay is never larger, so a larger frame is reduced before it is drawn on."""

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from sam2_fewshot.annotations.placing import PlacedExemplar
     from sam2_fewshot.files.corrections import Correction
     from sam2_fewshot.images.image_set import ImageSet
-    from sam2_fewshot.protocols import FrameReader, Progress
-    from sam2_fewshot.records import Location
+    from sam2_fewshot.protocols import Progress
+    from sam2_fewshot.records import FrameReader, Location
     from sam2_fewshot.runner.engine import Engine
 
 

@@ -20,8 +20,8 @@ import numpy as np
 
 from sam2_fewshot.geometry.outlines import largest_part
 from sam2_fewshot.geometry.overlap import box_nms
-from sam2_fewshot.methods.base import Found, is_known
-from sam2_fewshot.records import Candidate, InstanceMask
+from sam2_fewshot.methods.base import Scored, ScoredMask, is_known
+from sam2_fewshot.records import InstanceMask
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from sam2_fewshot.backbones.sam2.network import Sam2Model
     from sam2_fewshot.backbones.sam2.pyramid import Embedding
-    from sam2_fewshot.methods.base import RunStats, Shown
+    from sam2_fewshot.methods.base import Stopwatch, TrainingFrame
     from sam2_fewshot.protocols import Progress
     from sam2_fewshot.records import Box
     from sam2_fewshot.settings import Settings
@@ -38,6 +38,28 @@ if TYPE_CHECKING:
 _LEVELS = {"one": (1.0,), "three": (0.75, 1.25, 2.0)}
 """Occupancies as multiples of the one that is set; the seed document's .15, .25 and .40 at its default of .20."""
 _FULLEST = 0.8
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Candidate:
+    """A mask that was proposed and has not been judged yet.
+
+    Parameters
+    ----------
+    mask
+        The proposed object.
+    predicted_iou
+        SAM 2's own guess of the mask's quality, in [0, 1].
+    stability
+        IoU of the mask at a cut of +1 and of -1 logits, in [0, 1].
+    point
+        The prompt ``(x, y)`` that gave it, in image pixels.
+    """
+
+    mask: InstanceMask
+    predicted_iou: float
+    stability: float
+    point: tuple[float, float]
 
 
 class GridMethod:
@@ -56,11 +78,11 @@ class GridMethod:
     def __init__(self, model: Sam2Model, settings: Settings, progress: Progress) -> None:
         self._model, self._settings, self._progress = model, settings, progress
 
-    def learn(self, shown: Sequence[Shown]) -> Mapping[str, NDArray[np.generic]]:
+    def learn(self, frames: Sequence[TrainingFrame]) -> Mapping[str, NDArray[np.generic]]:
         """Return the examples' and the negative examples' vectors, (n, D) and (m, D), and how similar they are."""
-        self._progress.start("learning", sum(len(frame.wanted) + len(frame.unwanted) for frame in shown))
-        vectors = np.concatenate([self._pool(frame.pixels, frame.wanted) for frame in shown])
-        negatives = np.concatenate([self._pool(frame.pixels, frame.unwanted) for frame in shown])
+        self._progress.start("learning", sum(len(frame.positives) + len(frame.negatives) for frame in frames))
+        vectors = np.concatenate([self._pool(frame.pixels, frame.positives) for frame in frames])
+        negatives = np.concatenate([self._pool(frame.pixels, frame.negatives) for frame in frames])
         left_out = Prototype(vectors, negatives, self._settings.scorer).left_out()
         return {"vectors": vectors, "negatives": negatives, "left_out": left_out}
 
@@ -69,32 +91,34 @@ class GridMethod:
         learned: Mapping[str, NDArray[np.generic]],
         pixels: NDArray[np.uint8],
         known: Sequence[InstanceMask],
-        stats: RunStats,
-    ) -> list[Found]:
+        watch: Stopwatch,
+    ) -> Scored:
         """Return the grid's candidates with their similarity; those nearer to the negative examples are left out."""
         vectors, negatives = (learned[name].astype(np.float32) for name in ("vectors", "negatives"))
         prototype = Prototype(vectors, negatives, self._settings.scorer)
-        with stats.stage("encode"):
+        with watch.stage("encode"):
             embedding = self._model.embed(pixels)
-        with stats.stage("propose"):
+        with watch.stage("propose"):
             proposed = GridProposals(self._settings).propose(self._model, embedding, self._progress)
             candidates = [
                 candidate
                 for candidate in _in_one_part(proposed, self._settings.box_nms_iou)
                 if not is_known(candidate.mask, known)
             ]
-        stats.candidates = len(proposed)
-        if stats.proposed is not None:
-            stats.proposed += [candidate.mask for candidate in proposed]
-        with stats.stage("compare"):
+        with watch.stage("compare"):
             self._progress.start("comparing", len(candidates))
             own = self._pool(pixels, [candidate.mask for candidate in candidates])
             score, cosine = prototype.similarity(own), prototype.cosine(own)
             wanted = ~prototype.nearer_to_negatives(own)
-        return [
-            Found(candidates[i].mask, max(float(score[i]), 0.0), float(cosine[i]), candidates[i].predicted_iou)
+        masks = [
+            ScoredMask(candidates[i].mask, max(float(score[i]), 0.0), float(cosine[i]), candidates[i].predicted_iou)
             for i in np.flatnonzero(wanted)
         ]
+        return Scored(masks, len(proposed), [candidate.mask for candidate in proposed])
+
+    def step(self, learned: Mapping[str, NDArray[np.generic]]) -> int:
+        """Return 1: the whole frame is encoded at once, whatever its size."""
+        return 1
 
     def _pool(self, pixels: NDArray[np.uint8], masks: Sequence[InstanceMask]) -> NDArray[np.float32]:
         """Return a feature vector (n, D) for each mask."""

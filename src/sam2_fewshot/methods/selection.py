@@ -14,25 +14,27 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sam2_fewshot.methods.base import Found, RunStats, Shown
+    from sam2_fewshot.methods.base import ScoredMask, TrainingFrame
     from sam2_fewshot.records import Detection, InstanceMask
     from sam2_fewshot.settings import Settings
 
 _FLOOR = 0.1
-"""Finds below the threshold are told down to this share of it: a user who lowers the threshold that far need not wait,
-and below it lie a few in a thousand objects and most of the ground."""
+"""Detections below the threshold are reported down to this share of it: a user who lowers the threshold that far need
+not wait, and below it lie a few in a thousand objects and most of the background."""
 _USUAL = 0.5
 """Where the threshold is chosen later, the floor is that of this one."""
 
 
-def shape_arrays(shown: Sequence[Shown]) -> dict[str, NDArray[np.generic]]:
+def shape_arrays(frames: Sequence[TrainingFrame]) -> dict[str, NDArray[np.generic]]:
     """Return the examples' sizes and shapes as arrays by name, for saving."""
-    prior = learn_shapes([mask for frame in shown for mask in frame.wanted])
+    prior = learn_shapes([mask for frame in frames for mask in frame.positives])
     return {"shape_mean": prior.mean, "shape_spread": prior.spread}
 
 
-def within_prior(found: Sequence[Found], learned: Mapping[str, NDArray[np.generic]], settings: Settings) -> list[Found]:
-    """Lower the scores of finds that are shaped otherwise than the examples, or leave them out."""
+def within_prior(
+    found: Sequence[ScoredMask], learned: Mapping[str, NDArray[np.generic]], settings: Settings
+) -> list[ScoredMask]:
+    """Lower the scores of masks that are shaped otherwise than the examples, or leave them out."""
     if settings.size_prior == "off" or not found:
         return list(found)
     prior = ShapePrior(learned["shape_mean"].astype(np.float64), learned["shape_spread"].astype(np.float64))
@@ -44,16 +46,23 @@ def within_prior(found: Sequence[Found], learned: Mapping[str, NDArray[np.generi
 
 
 def floor_of(settings: Settings) -> float:
-    """Return the score down to which finds are told."""
+    """Return the score down to which detections are reported."""
     return _FLOOR * (settings.similarity_threshold if settings.threshold_mode == "fixed" else _USUAL)
 
 
-def cut(
-    found: Iterable[Detection], learned: Mapping[str, NDArray[np.generic]], settings: Settings, stats: RunStats
-) -> list[Detection]:
-    """Return what reaches the threshold, best first.
+def select(
+    found: Iterable[Detection], learned: Mapping[str, NDArray[np.generic]], settings: Settings
+) -> tuple[list[Detection], list[Detection], Threshold]:
+    """Return the detections that reach the threshold, those below it, both the highest score first, and the threshold.
 
-    The rest, the threshold and how it came about are told in `stats`.
+    Parameters
+    ----------
+    found
+        Detections of a whole frame.
+    learned
+        What the method has learned.
+    settings
+        ``threshold_mode``, ``similarity_threshold`` and ``top_percent`` are used.
     """
     ordered = sorted(found, key=lambda detection: detection.score, reverse=True)
     scores = np.array([detection.score for detection in ordered], np.float64)
@@ -61,10 +70,8 @@ def cut(
     threshold = choose_threshold(
         settings.threshold_mode, settings.similarity_threshold, settings.top_percent, scores, left_out
     )
-    kept = [detection for detection in ordered if detection.score >= threshold.value]
-    stats.below = ordered[len(kept) :]
-    stats.threshold, stats.reason = threshold
-    return kept
+    count = sum(detection.score >= threshold.value for detection in ordered)
+    return ordered[:count], ordered[count:], threshold
 
 
 _TOLERATED = 2.0

@@ -156,7 +156,7 @@ class NimbusDataset:
 
 
 class NimbusFrame:
-    """One frame of a dataset; a :class:`~sam2_fewshot.protocols.FrameReader`.
+    """One frame of a dataset; a :class:`~sam2_fewshot.records.FrameReader`.
 
     Parameters
     ----------

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sam2_fewshot.nimbus.parameters import Request
-    from sam2_fewshot.protocols import FrameReader, Progress
-    from sam2_fewshot.records import Detection, Exemplar
+    from sam2_fewshot.protocols import Progress
+    from sam2_fewshot.records import Detection, Exemplar, FrameReader
 
 
 class Engine(Protocol):

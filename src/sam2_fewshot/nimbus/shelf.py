@@ -14,7 +14,7 @@ import shapely
 from sam2_fewshot import __version__
 from sam2_fewshot.errors import InputError, ServerError
 from sam2_fewshot.nimbus.examples import location_on
-from sam2_fewshot.object_model import reader_digest
+from sam2_fewshot.object_model import frame_digest
 from sam2_fewshot.settings import AFTER_LEARNING
 
 if TYPE_CHECKING:
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from sam2_fewshot.nimbus.engine import Engine
     from sam2_fewshot.nimbus.messages import Messages
     from sam2_fewshot.nimbus.server import Server
-    from sam2_fewshot.protocols import FrameReader
-    from sam2_fewshot.records import Exemplar
+    from sam2_fewshot.records import Exemplar, FrameReader
     from sam2_fewshot.settings import Settings
 
 ITEM = "sam2-fewshot"
@@ -134,7 +133,7 @@ def content_key(exemplars: Sequence[Exemplar], model_sha256: str, settings: Sett
     for exemplar in exemplars:
         image: FrameReader = exemplar.image  # type: ignore[assignment]
         if id(image) not in pixels:
-            pixels[id(image)] = reader_digest(image)
+            pixels[id(image)] = frame_digest(image)
         shape = list(exemplar.point or ()) if exemplar.polygon is None else shapely.to_wkb(exemplar.polygon, hex=True)
         place = location_on(exemplar)
         marks.append([exemplar.negative, pixels[id(image)], [place.xy, place.z, place.time], shape])

@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from sam2_fewshot.files.request import Request
-    from sam2_fewshot.protocols import FrameReader, Progress
-    from sam2_fewshot.records import Detection, Exemplar
+    from sam2_fewshot.protocols import Progress
+    from sam2_fewshot.records import Detection, Exemplar, FrameReader
     from sam2_fewshot.segmenter import FewShotSegmenter
     from sam2_fewshot.settings import Settings
 

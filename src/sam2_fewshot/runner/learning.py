@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.object_model import ObjectModel, reader_digest
+from sam2_fewshot.object_model import ObjectModel, frame_digest
 from sam2_fewshot.settings import AFTER_LEARNING, Settings
 from sam2_fewshot.storage.cache import OBJECTS, drop, shrink, used
 from sam2_fewshot.storage.digests import code_digest, common_part
@@ -83,7 +83,7 @@ def _key(segmenter: FewShotSegmenter, examples: Sequence[PlacedExemplar]) -> str
     digests: dict[int, str] = {}
     for example in examples:
         if id(example.frame) not in digests:
-            digests[id(example.frame)] = reader_digest(example.frame)
+            digests[id(example.frame)] = frame_digest(example.frame)
     settings = segmenter.settings.model_dump(mode="json", exclude=set(AFTER_LEARNING))
     return common_part(
         code_digest(),

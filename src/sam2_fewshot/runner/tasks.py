@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 
     from sam2_fewshot.annotations.record import ExampleMark
     from sam2_fewshot.files.block_journal import BlockJournal
-    from sam2_fewshot.protocols import FrameReader
-    from sam2_fewshot.records import Detection
+    from sam2_fewshot.records import Detection, FrameReader
     from sam2_fewshot.runner.engine import Engine, FrameStats
     from sam2_fewshot.runner.progress import Display, Watch
     from sam2_fewshot.tiling.blocks import Block, BlockFinds

@@ -56,6 +56,18 @@ def replacing(path: Path) -> Iterator[Path]:
             _flush(path.parent)
 
 
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file, whole or not at all.
+
+    Raises
+    ------
+    InputError
+        As :func:`replacing`.
+    """
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
 def sweep(folder: Path) -> None:
     """Remove what killed runs left half written; what was touched within the last hour is let be."""
     with suppress(OSError):

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from contract_server.web import ContractServer
     from numpy.typing import NDArray
 
-    from sam2_fewshot.protocols import FrameReader, Progress
-    from sam2_fewshot.records import Exemplar
+    from sam2_fewshot.protocols import Progress
+    from sam2_fewshot.records import Exemplar, FrameReader
 
 QUICK = Patience(first=0.01, longest=0.05, total=0.3, connect=2.0, read=5.0)
 DISCS = [(14, 14), (14, 48), (46, 16), (48, 48)]

@@ -12,8 +12,7 @@ from contract_server.bench import QUICK, Bright
 from sam2_fewshot.nimbus.job import Means, compute
 
 if TYPE_CHECKING:
-    from sam2_fewshot.protocols import FrameReader
-    from sam2_fewshot.records import Detection
+    from sam2_fewshot.records import Detection, FrameReader
 
 RAW = {
     "tags": ["found"],

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from sam2_fewshot.methods.guided.learning import learn_guided
 from sam2_fewshot.methods.guided.model import GuidedModel
+from sam2_fewshot.tiling.tiles import TileGrid
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sam2_fewshot.backbones.sam2.network import Sam2Model
-    from sam2_fewshot.methods.base import Found, RunStats, Shown
+    from sam2_fewshot.methods.base import Scored, Stopwatch, TrainingFrame
     from sam2_fewshot.protocols import Progress
     from sam2_fewshot.records import InstanceMask
     from sam2_fewshot.settings import Settings
@@ -49,17 +50,21 @@ class GuidedMethod:
     def __init__(self, model: Sam2Model, settings: Settings, progress: Progress) -> None:
         self._model, self._settings, self._progress = model, settings, progress
 
-    def learn(self, shown: Sequence[Shown]) -> Mapping[str, NDArray[np.generic]]:
+    def learn(self, frames: Sequence[TrainingFrame]) -> Mapping[str, NDArray[np.generic]]:
         """Return a :class:`~sam2_fewshot.methods.guided.model.GuidedModel` as arrays."""
         limits = (self._settings.min_mask_area, self._settings.max_mask_area)
-        return learn_guided(self._model, shown, limits, self._progress).arrays()
+        return learn_guided(self._model, frames, limits, self._progress).arrays()
 
     def find(
         self,
         learned: Mapping[str, NDArray[np.generic]],
         pixels: NDArray[np.uint8],
         known: Sequence[InstanceMask],
-        stats: RunStats,
-    ) -> list[Found]:
+        watch: Stopwatch,
+    ) -> Scored:
         """Return objects that do not overlap."""
-        return GuidedModel.from_arrays(learned).find(self._model, pixels, known, self._progress, stats)
+        return GuidedModel.from_arrays(learned).find(self._model, pixels, known, self._progress, watch)
+
+    def step(self, learned: Mapping[str, NDArray[np.generic]]) -> int:
+        """Return the side of a tile without its halo, in pixels."""
+        return TileGrid((1, 1), GuidedModel.from_arrays(learned).side).core

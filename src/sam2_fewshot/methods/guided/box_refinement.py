@@ -16,8 +16,7 @@ import numpy as np
 from sam2_fewshot.geometry.overlap import mask_iou, shared_area
 from sam2_fewshot.methods.base import is_known
 from sam2_fewshot.methods.guided.descriptors import describe
-from sam2_fewshot.records import InstanceMask
-from sam2_fewshot.tiling.tiles import TileGrid, tile_at
+from sam2_fewshot.tiling.tiles import TileGrid, holds, in_frame, is_clipped, tile_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from sam2_fewshot.backbones.sam2.network import Sam2Model
     from sam2_fewshot.backbones.sam2.pyramid import Embedding
     from sam2_fewshot.methods.guided.descriptors import FrameMaps, Proposed
-    from sam2_fewshot.records import Box
+    from sam2_fewshot.records import InstanceMask
 
 _COARSER = (2, 4)
 """How many times wider the tiles are in which SAM 2 is asked about what fits into none of the usual ones."""
@@ -81,7 +80,7 @@ def opinions_of_all(
         wide = TileGrid(grid.frame_shape, grid.side * times)
         windows = wide.windows()
         tiles = np.array([tile_of(wide, candidates[i]) for i in left], int)
-        held = np.array([_holds(windows[tile], candidates[i].box) for tile, i in zip(tiles, left, strict=True)], bool)
+        held = np.array([holds(windows[tile], candidates[i].box) for tile, i in zip(tiles, left, strict=True)], bool)
         needed = np.unique(tiles[held])
         if not len(needed):
             continue
@@ -127,7 +126,7 @@ def opinions(
     places: dict[int, list[int]] = {}
     for i, mask in enumerate(candidates):
         tile = tile_of(grid, mask)
-        if _holds(windows[tile], mask.box):
+        if holds(windows[tile], mask.box):
             places.setdefault(tile, []).append(i)
     for tile, here in sorted(places.items()):
         x, y = windows[tile][:2]
@@ -135,38 +134,11 @@ def opinions(
         answers = model.prompt_boxes(embeddings[tile], boxes.astype(np.float32))
         for prompt, iou, stability, box, data in zip(*answers, strict=True):
             answer = in_frame(data, x + int(box[0]), y + int(box[1]), (height, width))
-            if answer is not None and not is_cut(answer, windows[tile]):
+            if answer is not None and not is_clipped(answer, windows[tile]):
                 i = here[prompt]
                 found[i] = Opinion(answer, float(iou), float(stability), mask_iou(answer, candidates[i]))
         on_done(len(here))
     return found
-
-
-def _holds(window: Box, box: Box) -> bool:
-    return window[0] <= box[0] and window[1] <= box[1] and box[2] <= window[2] and box[3] <= window[3]
-
-
-def tile_of(grid: TileGrid, mask: InstanceMask) -> int:
-    """Return the number of the tile in whose core the middle of a mask's bounding box lies."""
-    x0, y0, x1, y1 = mask.box
-    return tile_at(grid, (x0 + x1) / 2, (y0 + y1) / 2)
-
-
-def is_cut(mask: InstanceMask, window: Box) -> bool:
-    """Tell whether a mask ends where its tile does and not the frame: a part of something, with a straight edge."""
-    (x0, y0, x1, y1), (height, width) = mask.box, mask.frame_shape
-    return 0 < x0 <= window[0] or 0 < y0 <= window[1] or window[2] <= x1 < width or window[3] <= y1 < height
-
-
-def in_frame(data: NDArray[np.bool_], x0: int, y0: int, shape: tuple[int, int]) -> InstanceMask | None:
-    """Cut off what lies beyond the frame, where a tile sees its mirror image; None when nothing is left."""
-    top, left = max(0, -y0), max(0, -x0)
-    data = data[top : shape[0] - y0, left : shape[1] - x0] if y0 < shape[0] and x0 < shape[1] else data[:0]
-    rows, columns = np.flatnonzero(data.any(1)), np.flatnonzero(data.any(0))
-    if not rows.size:
-        return None
-    crop = data[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    return InstanceMask(crop, x0 + left + int(columns[0]), y0 + top + int(rows[0]), shape)
 
 
 OPINIONS = 4

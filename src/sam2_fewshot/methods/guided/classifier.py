@@ -97,7 +97,7 @@ class Marked:
 
     Parameters
     ----------
-    wanted, unwanted
+    positives, negatives
         Masks of the examples and of the negative examples.
     masks
         The candidates.
@@ -107,8 +107,8 @@ class Marked:
         How many of them, at the beginning, the user drew.
     """
 
-    wanted: Sequence[InstanceMask]
-    unwanted: Sequence[InstanceMask]
+    positives: Sequence[InstanceMask]
+    negatives: Sequence[InstanceMask]
     masks: Sequence[InstanceMask]
     features: NDArray[np.float64]
     drawn: int
@@ -123,12 +123,12 @@ def table_of(frames: Sequence[Marked]) -> Table:
     begun = 0
     for frame in frames:
         for mask in frame.masks:
-            verdict, weight, owner = _verdict(mask, frame.wanted, frame.unwanted)
+            verdict, weight, owner = _verdict(mask, frame.positives, frame.negatives)
             verdicts.append(verdict)
             weights.append(weight)
             owners.append(begun + owner if owner >= 0 else -1)
         proposed += [i >= frame.drawn for i in range(len(frame.masks))]
-        begun += len(frame.wanted)
+        begun += len(frame.positives)
     features = np.concatenate([frame.features for frame in frames])
     return Table(features, np.array(verdicts, int), np.array(weights), np.array(owners, int), np.array(proposed, bool))
 

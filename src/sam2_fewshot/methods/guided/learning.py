@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sam2_fewshot.backbones.sam2.network import Sam2Model
-    from sam2_fewshot.methods.base import Shown
+    from sam2_fewshot.methods.base import TrainingFrame
     from sam2_fewshot.methods.guided.descriptors import FrameMaps
     from sam2_fewshot.methods.guided.maps import CellStore
     from sam2_fewshot.protocols import Progress
@@ -42,7 +42,7 @@ _NO_JUDGE = Logistic(np.zeros(DESCRIPTORS), np.ones(DESCRIPTORS), np.zeros(DESCR
 
 
 def learn_guided(
-    model: Sam2Model, shown: Sequence[Shown], area_limits: tuple[int, int], progress: Progress
+    model: Sam2Model, shown: Sequence[TrainingFrame], area_limits: tuple[int, int], progress: Progress
 ) -> GuidedModel:
     """Learn from examples; from fewer than :data:`FEW`, by self-training (:mod:`~.self_training`).
 
@@ -73,7 +73,7 @@ def learn_guided(
 
 def _learn(
     model: Sam2Model,
-    shown: Sequence[Shown],
+    shown: Sequence[TrainingFrame],
     area_limits: tuple[int, int],
     encoded: Encoded,
     progress: Progress,
@@ -109,8 +109,8 @@ def _learn(
     return _judged(learned, model, shown, looked_at, progress, self_taught=self_taught)
 
 
-def _areas_of(shown: Sequence[Shown]) -> NDArray[np.int64]:
-    return np.array([mask.area for frame in shown for mask in frame.wanted], np.int64)
+def _areas_of(shown: Sequence[TrainingFrame]) -> NDArray[np.int64]:
+    return np.array([mask.area for frame in shown for mask in frame.positives], np.int64)
 
 
 def _diameter_of(areas: NDArray[np.int64]) -> float:
@@ -118,7 +118,7 @@ def _diameter_of(areas: NDArray[np.int64]) -> float:
     return float(np.sqrt(float(np.median(areas))))
 
 
-def _tile_side(areas: NDArray[np.int64], shown: Sequence[Shown], image_size: int) -> int:
+def _tile_side(areas: NDArray[np.int64], shown: Sequence[TrainingFrame], image_size: int) -> int:
     """Return the side in pixels of tiles that bring the median example to :data:`_DIAMETER` of the model's input."""
     zoom = _DIAMETER * image_size / _diameter_of(areas)
     height, width = shown[0].pixels.shape[:2]
@@ -128,7 +128,7 @@ def _tile_side(areas: NDArray[np.int64], shown: Sequence[Shown], image_size: int
 def _judged(
     learned: GuidedModel,
     model: Sam2Model,
-    shown: Sequence[Shown],
+    shown: Sequence[TrainingFrame],
     looked_at: Sequence[LookedAt],
     progress: Progress,
     *,
@@ -138,11 +138,11 @@ def _judged(
     looks, proposed = [], []
     for frame, seen in zip(shown, looked_at, strict=True):
         # The marked masks themselves are the surest rows there are.
-        marked = [*frame.wanted, *frame.unwanted]
+        marked = [*frame.positives, *frame.negatives]
         proposed.append(learned.components(seen.maps).and_once(learned.prompted(model, seen)))
         masks = [*marked, *proposed[-1].masks]
         features = describe(masks, seen.maps, learned.diameter, proposed[-1])
-        looks.append(Marked(frame.wanted, frame.unwanted, masks, features, len(marked)))
+        looks.append(Marked(frame.positives, frame.negatives, masks, features, len(marked)))
     table = table_of(looks)
     first, _ = fit_judge(table, table.features[:, CORE_SCORE] < _BACKGROUND)
 
@@ -151,12 +151,12 @@ def _judged(
         for frame, seen, look, among in zip(shown, looked_at, looks, proposed, strict=True):
             odds = first.log_odds(look.features)[look.drawn :]
             asked_about = to_ask_of_shown(look.masks[look.drawn :], odds, look.masks[: look.drawn])
-            drawn = range(0 if of_examples else len(frame.wanted), look.drawn)
+            drawn = range(0 if of_examples else len(frame.positives), look.drawn)
             chosen = [*drawn, *(look.drawn + i for i in asked_about)]
             masks = [look.masks[i] for i in chosen]
             said = opinions_of_all(model, frame.pixels, seen.embeddings, seen.grid, masks, progress.advance)
             pool = second_pool(masks, look.features[chosen], said, seen.maps, learned.diameter, learned.areas, among)
-            second_looks.append(Marked(frame.wanted, frame.unwanted, pool.masks, pool.features, len(drawn)))
+            second_looks.append(Marked(frame.positives, frame.negatives, pool.masks, pool.features, len(drawn)))
         return second_looks
 
     # SAM 2 agrees with a perfect outline more than with any proposal of the same object, so the examples' own outlines
@@ -204,18 +204,22 @@ _FOLDS = 3
 _MOST_CELLS = 20_000
 
 
-def deal_folds(shown: Sequence[Shown]) -> list[list[int]]:
+def deal_folds(shown: Sequence[TrainingFrame]) -> list[list[int]]:
     """Deal the wanted examples of all frames out to folds, in turn; one example alone is a fold for itself."""
-    total = sum(len(frame.wanted) for frame in shown)
+    total = sum(len(frame.positives) for frame in shown)
     number, folds = 0, []
     for frame in shown:
-        folds.append([(number + i) % min(_FOLDS, total) for i in range(len(frame.wanted))])
-        number += len(frame.wanted)
+        folds.append([(number + i) % min(_FOLDS, total) for i in range(len(frame.positives))])
+        number += len(frame.positives)
     return folds
 
 
 def learn_cells(
-    stores: Sequence[CellStore], shown: Sequence[Shown], side: int, image_size: int, folds: Sequence[Sequence[int]]
+    stores: Sequence[CellStore],
+    shown: Sequence[TrainingFrame],
+    side: int,
+    image_size: int,
+    folds: Sequence[Sequence[int]],
 ) -> list[PixelModel]:
     """Learn a pixel model for each fold, from the examples of the other folds."""
     rng = np.random.default_rng(0)
@@ -249,13 +253,13 @@ def learn_cells(
 
 
 def _cell_planes(
-    frame: Shown, folds: Sequence[int], side: int, image_size: int
+    frame: TrainingFrame, folds: Sequence[int], side: int, image_size: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.bool_]]:
     """Return planes of a frame's cells: fold of the example they lie on (else -1), share on any, and unwanted."""
     shape = (frame.pixels.shape[0], frame.pixels.shape[1])
     empty = cells_of(np.zeros(shape, bool), side, image_size)
     total, fold_of = empty, np.full(empty.shape, -1)
-    for mask, fold in zip(frame.wanted, folds, strict=True):
+    for mask, fold in zip(frame.positives, folds, strict=True):
         share = cells_of(mask.full(), side, image_size)
         inside = share > 0.6
         if not inside.any():
@@ -263,18 +267,18 @@ def _cell_planes(
         fold_of[inside] = fold
         total = total + share
     unwanted = np.zeros(empty.shape, bool)
-    for mask in frame.unwanted:
+    for mask in frame.negatives:
         share = cells_of(mask.full(), side, image_size)
         unwanted |= share >= min(0.6, float(np.nanmax(share)))
     return fold_of, total, unwanted & (fold_of < 0)
 
 
-def learn_colours(shown: Sequence[Shown], diameter: float) -> tuple[NDArray[np.float64], float]:
+def learn_colours(shown: Sequence[TrainingFrame], diameter: float) -> tuple[NDArray[np.float64], float]:
     """Return the direction in RGB in which examples differ most from their surroundings, and the spread along it."""
     inside, around = [], []
     for frame in shown:
         smooth = ndimage.gaussian_filter(frame.pixels.astype(np.float32), (1, 1, 0))
-        wanted = _union(frame.wanted, frame.pixels.shape)
+        wanted = _union(frame.positives, frame.pixels.shape)
         inside.append(smooth[wanted])
         around.append(smooth[_ring(wanted, max(3, int(0.4 * diameter)))])
     on, off = np.concatenate(inside).astype(np.float64), np.concatenate(around).astype(np.float64)
@@ -291,20 +295,22 @@ def learn_colours(shown: Sequence[Shown], diameter: float) -> tuple[NDArray[np.f
     return direction, max(spread, 1.0)
 
 
-def held_out(every: NDArray[np.float32], frame: Shown, folds: Sequence[int], diameter: float) -> NDArray[np.float32]:
+def held_out(
+    every: NDArray[np.float32], frame: TrainingFrame, folds: Sequence[int], diameter: float
+) -> NDArray[np.float32]:
     """Return the averaged model's maps (4, H, W), on and around each example those of the model without it."""
     reach = int(0.5 * diameter) + 2
     planes: NDArray[np.float32] = every[0].copy()
-    for mask, fold in zip(frame.wanted, folds, strict=True):
+    for mask, fold in zip(frame.positives, folds, strict=True):
         x0, y0, x1, y1 = mask.box
         place = (slice(max(0, y0 - reach), y1 + reach), slice(max(0, x0 - reach), x1 + reach))
         planes[:, *place] = every[1 + fold][:, *place]
     return planes
 
 
-def learn_levels(shown: Sequence[Shown], maps: Sequence[FrameMaps], diameter: float) -> NDArray[np.float64]:
+def learn_levels(shown: Sequence[TrainingFrame], maps: Sequence[FrameMaps], diameter: float) -> NDArray[np.float64]:
     """Return where contrast, local contrast and score are cut, (3, L), NaN where the examples do not stand out."""
-    masks = [_union(frame.wanted, frame.pixels.shape) for frame in shown]
+    masks = [_union(frame.positives, frame.pixels.shape) for frame in shown]
     rings = [_ring(mask, max(2, int(0.2 * diameter))) for mask in masks]
     rows = []
     for name in ("contrast", "local", "score"):

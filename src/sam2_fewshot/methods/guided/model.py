@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import ndimage
 
-from sam2_fewshot.methods.base import Found
+from sam2_fewshot.methods.base import Scored, ScoredMask
 from sam2_fewshot.methods.guided.box_refinement import apart, explained, opinions_of_all, second_pool, to_ask
 from sam2_fewshot.methods.guided.classifier import Logistic
 from sam2_fewshot.methods.guided.descriptors import (
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from sam2_fewshot.backbones.sam2.network import Sam2Model
     from sam2_fewshot.backbones.sam2.pyramid import Embedding
-    from sam2_fewshot.methods.base import RunStats
+    from sam2_fewshot.methods.base import Stopwatch
     from sam2_fewshot.methods.guided.box_refinement import SecondPool
     from sam2_fewshot.methods.guided.maps import TileCells
     from sam2_fewshot.protocols import Progress
@@ -166,8 +166,8 @@ class GuidedModel:
         pixels: NDArray[np.uint8],
         known: Sequence[InstanceMask],
         progress: Progress,
-        stats: RunStats,
-    ) -> list[Found]:
+        watch: Stopwatch,
+    ) -> Scored:
         """Return the objects on a frame, the highest score first, none of which overlaps a better one.
 
         Parameters
@@ -180,19 +180,16 @@ class GuidedModel:
             Masks of the examples on this frame, which are not found again.
         progress
             Is told of each tile done.
-        stats
-            Is told the number of candidates and the time of each stage.
+        watch
+            Takes the time of each stage.
         """
         if np.ptp(pixels, axis=(0, 1)).max() == 0:
-            return []  # of one colour: whatever differs from place to place is made by the tiles
-        looks = self.look(model, pixels, progress, stats)
-        stats.candidates = len(looks.candidates)
-        if stats.proposed is not None:
-            stats.proposed += [*looks.candidates, *looks.pool.masks[len(looks.asked) :]]
-        with stats.stage("compare"):
+            return Scored([], 0, [])  # of one colour: whatever differs from place to place is made by the tiles
+        looks = self.look(model, pixels, progress, watch)
+        with watch.stage("compare"):
             chosen = apart(looks.pool.masks, looks.odds, known)
-        return [
-            Found(
+        masks = [
+            ScoredMask(
                 mask=looks.pool.masks[i],
                 score=float(1 / (1 + np.exp(-looks.odds[i]))),
                 similarity=float(np.clip(looks.pool.features[i, COARSE_COSINE], -1, 1)),
@@ -200,20 +197,21 @@ class GuidedModel:
             )
             for i in chosen
         ]
+        return Scored(masks, len(looks.candidates), [*looks.candidates, *looks.pool.masks[len(looks.asked) :]])
 
     def look(
         self,
         model: Sam2Model,
         pixels: NDArray[np.uint8],
         progress: Progress,
-        stats: RunStats,
+        watch: Stopwatch,
         encoded: Iterable[TileCells] | None = None,
     ) -> Looks:
         """Propose candidates on a frame and judge them.
 
         Parameters
         ----------
-        model, pixels, progress, stats
+        model, pixels, progress, watch
             As in :meth:`find`.
         encoded
             The frame's tiles; without them, it is encoded.
@@ -221,20 +219,20 @@ class GuidedModel:
         shape = (pixels.shape[0], pixels.shape[1])
         grid = TileGrid(shape, self.side)
         tiles = len(grid.windows())
-        with stats.stage("encode"):
+        with watch.stage("encode"):
             progress.start("encoding", tiles)
             encoded = encoded or tile_cells(model, pixels, self.side, progress.advance)
             planes, embeddings = dense_maps(encoded, shape, self.side, model.image_size, [self.cells])
-        with stats.stage("propose"):
+        with watch.stage("propose"):
             maps = measure(pixels, planes[0], self.colours, self.unit, self.diameter)
             seen = LookedAt(grid, embeddings, maps)
             components = self.components(maps)
-        with stats.stage("compare"):
+        with watch.stage("compare"):
             descriptors = describe(components.masks, maps, self.diameter, components)
             clear = explained(components.masks, self.first.log_odds(descriptors), shape)
-        with stats.stage("prompt"):
+        with watch.stage("prompt"):
             more = self.prompted(model, seen, clear)
-        with stats.stage("compare"):
+        with watch.stage("compare"):
             proposed = components.and_once(more)
             candidates = list(proposed.masks)
             descriptors[:, SUPPORT] = support(components.masks, proposed)
@@ -242,10 +240,10 @@ class GuidedModel:
             first = self.first.log_odds(descriptors)
             asked = to_ask(candidates, first, tiles)
             questions = [candidates[i] for i in asked]
-        with stats.stage("prompt"):
+        with watch.stage("prompt"):
             progress.start("prompting", len(questions))
             said = opinions_of_all(model, pixels, embeddings, grid, questions, progress.advance)
-        with stats.stage("compare"):
+        with watch.stage("compare"):
             pool = second_pool(questions, descriptors[asked], said, maps, self.diameter, self.areas, proposed)
             odds = self.second.log_odds(pool.features) - self.cut
         return Looks(seen, candidates, first, asked, pool, odds)

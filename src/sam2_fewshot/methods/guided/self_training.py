@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sam2_fewshot.methods.base import RunStats
+from sam2_fewshot.methods.base import Stopwatch
 from sam2_fewshot.methods.guided.box_refinement import apart
 from sam2_fewshot.methods.guided.descriptors import CONTRAST, CORE_SCORE, Proposed, describe
 from sam2_fewshot.methods.guided.maps import CellStore
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sam2_fewshot.backbones.sam2.network import Sam2Model
-    from sam2_fewshot.methods.base import Shown
+    from sam2_fewshot.methods.base import TrainingFrame
     from sam2_fewshot.methods.guided.model import GuidedModel
     from sam2_fewshot.protocols import Progress
     from sam2_fewshot.records import InstanceMask
@@ -59,7 +59,7 @@ class Encoded:
         Side of a tile in pixels.
     """
 
-    def __init__(self, model: Sam2Model, shown: Sequence[Shown], side: int, progress: Progress) -> None:
+    def __init__(self, model: Sam2Model, shown: Sequence[TrainingFrame], side: int, progress: Progress) -> None:
         self.side = side
         room = _KEPT // len(shown)
         self.stores = [CellStore(model, frame.pixels, side, room, progress.advance) for frame in shown]
@@ -68,12 +68,12 @@ class Encoded:
 def with_surest(
     learned: GuidedModel,
     model: Sam2Model,
-    shown: Sequence[Shown],
+    shown: Sequence[TrainingFrame],
     encoded: Encoded,
     most: int,
     least: float,
     progress: Progress,
-) -> list[Shown]:
+) -> list[TrainingFrame]:
     """Return the examples' frames with the surest finds on them among the wanted examples.
 
     Parameters
@@ -95,18 +95,18 @@ def with_surest(
     """
     finds: list[tuple[float, int, InstanceMask]] = []
     for number, (frame, store) in enumerate(zip(shown, encoded.stores, strict=True)):
-        if not len(frame.wanted) or np.ptp(frame.pixels, axis=(0, 1)).max() == 0:
+        if not len(frame.positives) or np.ptp(frame.pixels, axis=(0, 1)).max() == 0:
             continue
-        looks = learned.look(model, frame.pixels, progress, RunStats(), store)
-        marked = describe(frame.wanted, looks.seen.maps, learned.diameter, Proposed((), np.zeros(0, np.int64)))
+        looks = learned.look(model, frame.pixels, progress, Stopwatch(), store)
+        marked = describe(frame.positives, looks.seen.maps, learned.diameter, Proposed((), np.zeros(0, np.int64)))
         alike = _stand_out(looks.pool.features, marked)
-        chosen = apart(looks.pool.masks, looks.odds, [*frame.wanted, *frame.unwanted])
+        chosen = apart(looks.pool.masks, looks.odds, [*frame.positives, *frame.negatives])
         finds += [
             (float(looks.odds[i]), number, looks.pool.masks[i]) for i in chosen if alike[i] and looks.odds[i] > least
         ]
     surest = sorted(finds, key=lambda find: -find[0])[: max(0, most)]
     return [
-        replace(frame, wanted=[*frame.wanted, *(mask for _, where, mask in surest if where == number)])
+        replace(frame, positives=[*frame.positives, *(mask for _, where, mask in surest if where == number)])
         for number, frame in enumerate(shown)
     ]
 
