@@ -114,6 +114,11 @@ class FewShotSegmenter:
         return describe(self._model.device)
 
     @property
+    def is_accelerated(self) -> bool:
+        """Whether it computes on something faster than the CPU."""
+        return self._model.device.type != "cpu"
+
+    @property
     def object_model(self) -> ObjectModel:
         """What was learned.
 
