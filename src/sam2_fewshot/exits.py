@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
+DONE, FAILED, WRONG_INPUT = 0, 1, 2
+"""Exit codes: all done; failed or stopped part-way, what is finished stays; wrong usage or input, and nothing done."""
+
 
 @contextlib.contextmanager
 def terminated_like_interrupted() -> Iterator[None]:

@@ -113,6 +113,11 @@ class FewShotSegmenter:
         return self._backbone.device_name
 
     @property
+    def is_accelerated(self) -> bool:
+        """Whether it computes on something faster than the CPU."""
+        return not self._backbone.on_cpu
+
+    @property
     def object_model(self) -> ObjectModel:
         """What was learned.
 

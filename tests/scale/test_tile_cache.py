@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
+from sam2_fewshot.runner.engine import few_shot_segmenter
 from scale_scenes import as_set, scene
 
 from sam2_fewshot import Exemplar, FewShotSegmenter, Settings
@@ -19,7 +20,6 @@ from sam2_fewshot.backbones.sam2.network import Sam2Model
 from sam2_fewshot.backbones.sam2.tile_store import tile_keys
 from sam2_fewshot.files.request import Request
 from sam2_fewshot.protocols import Quiet
-from sam2_fewshot.runner.engine import few_shot_segmenter
 from sam2_fewshot.storage.cache import OBJECTS, TILES, cached, shrink
 from sam2_fewshot.storage.tile_cache import TileCache, tile_cache
 

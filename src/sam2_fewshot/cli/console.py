@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 import typer
 
 from sam2_fewshot.errors import FewShotError, FewShotWarning
-from sam2_fewshot.exits import terminated_like_interrupted
+from sam2_fewshot.exits import FAILED, WRONG_INPUT, terminated_like_interrupted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -194,10 +194,6 @@ class BarDisplay:
             self._bars.update(self._frames, advance=1, counts=counts)
 
 
-DONE, PARTLY, WRONG_INPUT = 0, 1, 2
-"""The exit codes: all done; stopped or failed part-way; wrong usage or input and nothing written."""
-
-
 @contextlib.contextmanager
 def guarded(debug: bool = False) -> Iterator[None]:
     """Turn every exception into a sentence on stderr and an exit code.
@@ -213,14 +209,14 @@ def guarded(debug: bool = False) -> Iterator[None]:
         with terminated_like_interrupted(), _other_libraries_quiet():
             yield
     except KeyboardInterrupt:
-        _fail("Stopped before anything was written.", PARTLY)
+        _fail("Stopped before anything was written.", FAILED)
     except FewShotError as error:
         _fail(str(error), WRONG_INPUT)
     except MemoryError:
         _fail(
             "There is not enough memory for this. Close other programs, or use smaller images or a smaller "
             "--batch-size and --points-per-batch.",
-            PARTLY,
+            FAILED,
         )
     except OSError as error:
         if error.filename is None:
@@ -241,7 +237,7 @@ def _defect(error: Exception, debug: bool) -> NoReturn:
     if debug:
         typer.echo("".join(traceback.format_exception(error)), err=True)
     hint = "" if debug else " Run the command again with --debug to see where."
-    _fail(f"This is a defect in sam2-fewshot, please report it: {type(error).__name__}: {error}.{hint}", PARTLY)
+    _fail(f"This is a defect in sam2-fewshot, please report it: {type(error).__name__}: {error}.{hint}", FAILED)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from sam2_fewshot.cli.console import DONE, guarded
+from sam2_fewshot.cli.console import guarded
+from sam2_fewshot.exits import DONE
 
 EPILOG = """
 [bold]Examples[/bold]

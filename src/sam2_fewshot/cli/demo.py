@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sam2_fewshot.cli.console import DONE, PARTLY, guarded
+from sam2_fewshot.cli.console import guarded
+from sam2_fewshot.exits import DONE, FAILED
 
 if TYPE_CHECKING:
     from sam2_fewshot.evaluation import Scores
-    from sam2_fewshot.runner.run import Summary
+    from sam2_fewshot.files.run import Summary
     from sam2_fewshot.sample import Sample
 
 _IOU = 0.5
@@ -33,7 +34,7 @@ def demo(
         from sam2_fewshot.cli.console import shown
         from sam2_fewshot.cli.segment import report
         from sam2_fewshot.files.request import Request
-        from sam2_fewshot.runner.run import run
+        from sam2_fewshot.files.run import run
         from sam2_fewshot.sample import sample
 
         files = sample()
@@ -58,7 +59,7 @@ def demo(
                 f"the finds are wrong (a find is right where it shares an IoU of at least {_IOU} with a nucleus)."
             )
             typer.echo(f"Look at {summary.out.resolve() / 'overlays' / 'nuclei.png'}")
-    raise typer.Exit(DONE if summary.complete else PARTLY)
+    raise typer.Exit(DONE if summary.complete else FAILED)
 
 
 def score(summary: Summary, files: Sample) -> tuple[Scores, int]:

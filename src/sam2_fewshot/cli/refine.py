@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sam2_fewshot.cli.console import DONE, PARTLY, guarded
+from sam2_fewshot.cli.console import guarded
 from sam2_fewshot.cli.options import read_settings, with_settings
+from sam2_fewshot.exits import DONE, FAILED
 
 if TYPE_CHECKING:
     from sam2_fewshot.files.request import Request
@@ -85,7 +86,7 @@ def refine(
         from sam2_fewshot.cli.options import expand
         from sam2_fewshot.cli.segment import report
         from sam2_fewshot.errors import InputError
-        from sam2_fewshot.runner.run import run
+        from sam2_fewshot.files.run import run
 
         if not (settings or config) and all(path.expanduser().is_dir() for path in paths):
             raise InputError(
@@ -105,7 +106,7 @@ def refine(
             display.say(f"Results go to {request.out}.")
             summary = run(request, display)
     report(summary)
-    raise typer.Exit(DONE if summary.complete else PARTLY)
+    raise typer.Exit(DONE if summary.complete else FAILED)
 
 
 refine_command = with_settings(refine)

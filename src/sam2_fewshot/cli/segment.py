@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sam2_fewshot.cli.console import DONE, PARTLY, guarded
+from sam2_fewshot.cli.console import guarded
 from sam2_fewshot.cli.options import read_settings, with_settings
+from sam2_fewshot.exits import DONE, FAILED
 
 if TYPE_CHECKING:
-    from sam2_fewshot.runner.run import Summary
+    from sam2_fewshot.files.run import Summary
 
 _WHERE = "What to look at"
 _WHAT = "What to look for"
@@ -208,12 +209,12 @@ def segment(
         from sam2_fewshot.cli.console import shown
         from sam2_fewshot.cli.options import expand
         from sam2_fewshot.files.request import Request
-        from sam2_fewshot.object_model import ObjectModel
-        from sam2_fewshot.runner.run import run
+        from sam2_fewshot.files.run import run
+        from sam2_fewshot.segmenter import read_object_model
 
         saved = object_model.expanduser() if object_model else None
         # What the examples were looked at with holds for the finds too, unless something else is asked for.
-        learned_with = ObjectModel.load(saved).settings if saved and not examples else None
+        learned_with = read_object_model(saved).settings if saved and not examples else None
         request = Request(
             images=expand(images),
             examples=examples.expanduser() if examples else None,
@@ -235,7 +236,7 @@ def segment(
         with shown() as display:
             summary = run(request, display, scheduler=scheduler)
     report(summary)
-    raise typer.Exit(DONE if summary.complete else PARTLY)
+    raise typer.Exit(DONE if summary.complete else FAILED)
 
 
 segment_command = with_settings(segment)

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
@@ -29,9 +30,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sam2_fewshot.annotations.record import (
-    ExampleMark,
-    FrameRecord,
+from sam2_fewshot.annotations.record import ExampleMark, FrameRecord
+from sam2_fewshot.records import Location
+from sam2_fewshot.storage.files import replacing, sweep, write_whole
+from sam2_fewshot.storage.packing import (
     pack_figures,
     pack_masks,
     pack_outlines,
@@ -39,8 +41,6 @@ from sam2_fewshot.annotations.record import (
     unpack_masks,
     unpack_outlines,
 )
-from sam2_fewshot.records import Location
-from sam2_fewshot.storage.files import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -48,6 +48,9 @@ if TYPE_CHECKING:
 
 JOURNAL_FOLDER = ".frames"
 """Name of the journal's folder in the output folder."""
+BLOCKS_FOLDER = "blocks"
+"""Name of the folder, in the journal's, of the finished blocks of unfinished frames. Each frame has a folder there, by
+what it depends on and by the threshold, which also decides what a block reports; each block has a file."""
 
 _FORMAT = "sam2-fewshot frame"
 _VERSION = 3
@@ -170,6 +173,81 @@ def _fingerprint(path: Path) -> str:
             return str(_header(archive)["fingerprint"])
     except Exception:  # as in _read
         return ""
+
+
+@dataclass(frozen=True, slots=True)
+class BlockFolder:
+    """The files of one frame's finished blocks on disk; a :class:`~sam2_fewshot.runner.blocks.Shelf`.
+
+    Parameters
+    ----------
+    folder
+        The journal's folder.
+    common, fingerprint
+        What all frames of the run depend on, and what this one does, in strings.
+    location
+        Of the frame in its file.
+    threshold
+        The score that an object must have.
+    """
+
+    folder: Path
+    common: str
+    fingerprint: str
+    location: Location
+    threshold: float
+
+    def read(self, name: str) -> bytes | None:
+        """Return a block's file, None where there is none."""
+        try:
+            return (self._place / name).read_bytes()
+        except OSError:
+            return None
+
+    def write(self, name: str, content: bytes) -> None:
+        """Keep a block's file; it appears when it is whole.
+
+        Raises
+        ------
+        InputError
+            If it cannot be written (disk full, no permission).
+        """
+        write_whole(self._place / name, content)
+
+    def drop(self) -> None:
+        """Delete all blocks of the frame, also those that were searched for another threshold."""
+        for path in self.folder.glob(f"{BLOCKS_FOLDER}/{self._frame}_*"):
+            shutil.rmtree(path, ignore_errors=True)
+        with suppress(OSError):
+            (self.folder / BLOCKS_FOLDER).rmdir()  # where it is empty
+
+    @property
+    def _frame(self) -> str:
+        return f"{_digest(self.common)}_{_digest(self.fingerprint)}_z{self.location.z:05d}_t{self.location.time:05d}"
+
+    @property
+    def _place(self) -> Path:
+        return self.folder / BLOCKS_FOLDER / f"{self._frame}_{_digest(repr(float(self.threshold)))}"
+
+
+def has_blocks(folder: Path) -> bool:
+    """Tell whether blocks of unfinished frames lie in a journal's folder."""
+    return any((folder / BLOCKS_FOLDER).glob("*/*.npz"))
+
+
+def sweep_blocks(folder: Path) -> None:
+    """Remove what killed runs left half written, as :func:`~sam2_fewshot.storage.files.sweep` does."""
+    for path in (folder / BLOCKS_FOLDER).glob("*"):
+        sweep(path)
+
+
+def remove_other_blocks(folder: Path, common: str) -> None:
+    """Delete the blocks of frames that depend on something else than `common`."""
+    for path in (folder / BLOCKS_FOLDER).glob("*"):
+        if not path.name.startswith(_digest(common)):
+            shutil.rmtree(path, ignore_errors=True)
+    with suppress(OSError):
+        (folder / BLOCKS_FOLDER).rmdir()
 
 
 def _digest(fingerprint: str) -> str:

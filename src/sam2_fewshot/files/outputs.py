@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
     from sam2_fewshot.annotations.record import FrameRecord
     from sam2_fewshot.files.request import Plan
-    from sam2_fewshot.runner.engine import Engine
+    from sam2_fewshot.runner.tasks import Progressed
+    from sam2_fewshot.segmenter import FewShotSegmenter
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,14 +249,7 @@ def plain(value: Any) -> Any:
 _PACKAGES = ("torch", "torchvision", "numpy", "scikit-image", "shapely")
 
 
-def facts_of(
-    plan: Plan,
-    engine: Engine,
-    begun: datetime,
-    seconds: Mapping[str, float],
-    warnings: Sequence[str],
-    failures: Sequence[str],
-) -> dict[str, object]:
+def facts_of(plan: Plan, segmenter: FewShotSegmenter, begun: datetime, progressed: Progressed) -> dict[str, object]:
     """Return what is written about a run besides its frames: versions, model, settings and the request."""
     request = plan.request
     return {
@@ -265,11 +259,11 @@ def facts_of(
         "begun": begun.isoformat(timespec="seconds"),
         "ended": datetime.now(UTC).isoformat(timespec="seconds"),
         "model": {
-            "name": engine.model_name,
-            "sha256": engine.model_sha256,
-            "licence": _licence(engine.model_name),
+            "name": segmenter.model_name,
+            "sha256": segmenter.model_sha256,
+            "licence": _licence(segmenter.model_name),
         },
-        "device": engine.device_name,
+        "device": segmenter.device_name,
         "settings": request.settings.model_dump(mode="json"),
         "examples_path": request.examples,
         "object_model": None if plan.saved is None else {"path": plan.saved.path, "sha256": plan.saved.sha256},
@@ -282,10 +276,10 @@ def facts_of(
         "negative_tag": request.negative_tag,
         "examples": len(plan.examples),
         "corrections": len(plan.corrections),
-        "request": as_facts(request, engine.model_name),
-        "seconds": dict(seconds),
-        "warnings": list(warnings),
-        "failures": list(failures),
+        "request": as_facts(request, segmenter.model_name),
+        "seconds": dict(progressed.seconds),
+        "warnings": list(progressed.warnings),
+        "failures": [f"{failure.what}: {failure.sentence}" for failure in progressed.failures],
     }
 
 

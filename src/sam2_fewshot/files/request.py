@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import re
+from collections import OrderedDict
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,20 +19,25 @@ from sam2_fewshot.files.finished import read_finished
 from sam2_fewshot.images.addresses import example_stems, parse_range, remote, stem_of
 from sam2_fewshot.images.channels import read_channels
 from sam2_fewshot.images.image_set import open_images
-from sam2_fewshot.object_model import ObjectModel
-from sam2_fewshot.segmenter import FewShotSegmenter
+from sam2_fewshot.rendering import held_bytes
+from sam2_fewshot.runner.progress import Heard
+from sam2_fewshot.segmenter import read_object_model
 from sam2_fewshot.settings import Settings
 from sam2_fewshot.storage.files import telling
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from sam2_fewshot.annotations.placing import PlacedExemplar
     from sam2_fewshot.files.corrections import Correction
+    from sam2_fewshot.images.channels import ChannelSetting
     from sam2_fewshot.images.image_set import ImageSet
+    from sam2_fewshot.object_model import ObjectModel
     from sam2_fewshot.protocols import Progress
-    from sam2_fewshot.records import FrameReader, Location
-    from sam2_fewshot.runner.engine import Engine
+    from sam2_fewshot.records import Box, Exemplar, FrameReader, Location
 
 
 @dataclass(frozen=True)
@@ -98,7 +104,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Plan:
-    """A request that was found in order.
+    """A request that was found in order; the :class:`~sam2_fewshot.runner.tasks.Source` of a run on files.
 
     Parameters
     ----------
@@ -124,13 +130,35 @@ class Plan:
     saved: SavedObjects | None = None
 
     @property
-    def shown(self) -> list[PlacedExemplar]:
+    def placed(self) -> list[PlacedExemplar]:
         """All that there is to learn from: the examples, then the corrections."""
         return [*self.examples, *(correction.placed for correction in self.corrections)]
 
+    @property
+    def exemplars(self) -> list[Exemplar]:
+        """What to learn from; none where an object model is there already."""
+        return [item.exemplar for item in self.placed]
+
     def examples_on(self, location: Location) -> list[PlacedExemplar]:
-        """Return what was shown on a frame."""
-        return [example for example in self.shown if example.location == location]
+        """Return what is marked on a frame."""
+        return [example for example in self.placed if example.location == location]
+
+    def name(self, frame: FrameReader) -> str:
+        """Return what to call a frame in messages: the file's name, with Z and Time where there are several."""
+        image = self.images[frame.location.xy]
+        z = f" Z {frame.location.z + 1}" if image.size_z > 1 else ""
+        time = f" Time {frame.location.time + 1}" if image.size_t > 1 else ""
+        return image.path.name + z + time
+
+    def address(self, frame: FrameReader) -> FrameAddress:
+        """Return where another process finds a frame."""
+        channels = self.request.channels
+        return FrameAddress(
+            self.images[frame.location.xy].path.as_posix(),
+            frame.location,
+            self.request.settings,
+            None if channels is None else read_channels(channels),
+        )
 
 
 def make_plan(request: Request, progress: Progress) -> Plan:
@@ -378,20 +406,9 @@ def read_saved(path: Path) -> SavedObjects:
     InputError
         If there is none, or it is damaged.
     """
-    objects = ObjectModel.load(path)
+    objects = read_object_model(path)
     with telling(path):
         return SavedObjects(path, hashlib.sha256(path.read_bytes()).hexdigest(), objects)
-
-
-def use_saved(engine: Engine, saved: SavedObjects) -> None:
-    """Let an engine look for what an object model describes.
-
-    Raises
-    ------
-    InputError
-        If the engine cannot, or its weights are not those that it was learned with.
-    """
-    _segmenter(engine).adopt(saved.objects, str(saved.path))
 
 
 def check_target(path: Path) -> None:
@@ -408,20 +425,69 @@ def check_target(path: Path) -> None:
         )
 
 
-def save(engine: Engine, path: Path) -> None:
-    """Save what an engine has learned; the folder is made when it is missing.
+@dataclass(frozen=True)
+class FrameAddress:
+    """Where a frame is found; an :class:`~sam2_fewshot.runner.tasks.Address`.
 
-    Raises
-    ------
-    InputError
-        If the file cannot be written.
+    Parameters
+    ----------
+    path
+        The image's path, or its address on the web.
+    location
+        The frame's location in the dataset.
+    settings, channels
+        How images are displayed.
     """
-    with telling(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    _segmenter(engine).save(path)
+
+    path: str
+    location: Location
+    settings: Settings
+    channels: Sequence[ChannelSetting] | None
+
+    def open(self) -> FrameReader:
+        """Return the frame, of an image that stays open until others are; only one at a time holds pixels."""
+        images = _opened(self)
+        return _PlacedFrame(images[0].frame(self.location.z, self.location.time), self.location)
 
 
-def _segmenter(engine: Engine) -> FewShotSegmenter:
-    if not isinstance(engine, FewShotSegmenter):
-        raise InputError(f"{engine.model_name} has no object models.")
-    return engine
+@dataclass(frozen=True, eq=False)
+class _PlacedFrame:
+    """A frame of a file opened alone, at its place in the dataset."""
+
+    frame: FrameReader
+    location: Location
+
+    @property
+    def name(self) -> str:
+        return self.frame.name
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.frame.shape
+
+    @property
+    def held_bytes(self) -> int:
+        return held_bytes(self.frame)
+
+    def read(self, region: Box | None = None) -> NDArray[np.uint8]:
+        return self.frame.read(region)
+
+
+_OPENED: OrderedDict[tuple[str, int], ImageSet] = OrderedDict()
+_MOST_OPENED = 4
+
+
+def _opened(address: FrameAddress) -> ImageSet:
+    """Open an image, or take one of the last few, whose contrast is known."""
+    # Settings cannot be hashed, but all that matter to how an image is displayed can be written down.
+    key = address.path, hash(repr((address.settings, address.channels)))
+    if key not in _OPENED:
+        # What there is to warn of, the program that sent the address has said.
+        _OPENED[key] = open_images([Path(address.path)], address.settings, address.channels, Heard())
+    _OPENED.move_to_end(key)
+    while len(_OPENED) > _MOST_OPENED:
+        _OPENED.popitem(last=False)
+    for other, images in _OPENED.items():
+        if other != key:
+            images.let_go()
+    return _OPENED[key]

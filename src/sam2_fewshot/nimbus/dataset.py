@@ -66,7 +66,7 @@ class NimbusDataset:
                 "You may look at this dataset but not change it, so the objects cannot be saved. Ask its owner for "
                 "write access, or work on a copy of your own."
             )
-        item_id = _image_item(server, dataset_id, folder)
+        item_id = self._item_id = _image_item(server, dataset_id, folder)
         header = server.get("reading the image's header", f"item/{item_id}/tiles")
         self.shape = int(header["sizeY"]), int(header["sizeX"])
         self.index = _index(header)
@@ -105,6 +105,11 @@ class NimbusDataset:
             if count > 1
         ]
         return ", ".join(parts) or "the image"
+
+    def fingerprint(self, location: Location) -> str:
+        """Return what tells whether a frame looks the same to another job: its image, its place, and the layers."""
+        contrast = (self._settings.black_percentile, self._settings.white_percentile)
+        return repr((self._item_id, location, self.shape, self._is_photo, self.layers, contrast))
 
     def compose(self, location: Location, box: Box | None) -> NDArray[np.uint8]:
         """Return a frame as RGB (h, w, 3); as :meth:`NimbusFrame.read`."""

@@ -10,15 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from sam2_fewshot.errors import FewShotError, ServerError, SettingsError
-from sam2_fewshot.exits import terminated_like_interrupted
+from sam2_fewshot.exits import DONE, FAILED, WRONG_INPUT, terminated_like_interrupted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     Compute = Callable[[str, str, Mapping[str, Any], str], int]
-
-DONE, FAILED, WRONG_INPUT = 0, 1, 2
-"""The exit codes: all done; failed or stopped part-way; wrong arguments or parameters and nothing done."""
 
 _CLIENT = frozenset({"nimbusimage", "girder_client"})
 """Top-level modules of the extra ``nimbus``."""

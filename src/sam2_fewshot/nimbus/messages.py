@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
 
+_WITHIN = 0.9
 _MOST_WARNINGS = 20
 """Each warning stays on the user's screen until it is dismissed."""
 
@@ -146,6 +147,63 @@ class Messages:
             with self._lock:
                 if self._clock() - self._last >= self._silence:
                     self._write_progress()
+
+
+class JobDisplay:
+    """Shows a run in NimbusImage; a :class:`~sam2_fewshot.runner.progress.Display`.
+
+    Parameters
+    ----------
+    messages
+        Takes the lines.
+    begins
+        Part of the whole, from 0 to 1, at which the frames begin.
+    clock
+        Gives the time in seconds.
+    """
+
+    def __init__(self, messages: Messages, begins: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.messages = messages
+        self.last = ""
+        """What came of the last frame, for the line of the next."""
+        self.start, self.advance, self.warn, self.say = messages.start, messages.advance, messages.warn, messages.log
+        self._begins, self._clock = begins, clock
+        self._frames = self._done = 0
+        self._name = ""
+        self._began = clock()
+
+    def begin(self, frames: int) -> None:
+        """Learn how many frames there are to do."""
+        self._frames, self._began = frames, self._clock()
+
+    def frame_begins(self, name: str) -> None:
+        """Say which frame comes now, and how long the rest will take."""
+        self._name = name
+        low, share = self._begins + (1 - self._begins) * self._done / self._frames, (1 - self._begins) / self._frames
+        # The segmenter's own steps end short of the next frame, whose line would else look like one of this.
+        self.messages.stage(low, low + _WITHIN * share)
+        place = f"frame {self._done + 1} of {self._frames} ({name})"
+        self.messages.progress(low, "Looking for objects", f"{place}{self._left()}{self.last}")
+
+    def frame_ends(self, candidates: int, detections: int, seconds: float) -> None:
+        """Count the frame."""
+        self._done += 1
+
+    def frame_fails(self, sentence: str) -> None:
+        """Log why the frame gave nothing."""
+        self.messages.log(f"{self._name} failed: {sentence}")
+        self._done += 1
+
+    def end(self) -> None:
+        """Do nothing."""
+
+    def _left(self) -> str:
+        if not self._done:
+            return ""
+        seconds = (self._clock() - self._began) / self._done * (self._frames - self._done)
+        if seconds < 90:
+            return f", about {seconds:.0f} s left"
+        return f", about {seconds / 60:.0f} min left" if seconds < 5400 else f", about {seconds / 3600:.1f} h left"
 
 
 class Stopped(BaseException):

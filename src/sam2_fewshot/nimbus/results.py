@@ -1,47 +1,60 @@
-"""Finds into the dataset, frame by frame, each once.
+"""Detections into the dataset, frame by frame, each once.
 
-The dataset itself is the only record of what was done: a find whose object is there already under the tags of the
+The dataset itself is the only record of what was done: a detection whose object is there already under the tags of the
 results is not sent. So a job that died can be run again, and so can one that is complete. Where an answer gets
 lost, the annotations are looked up before anything is sent again.
 """
 
 from __future__ import annotations
 
+import hashlib
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sam2_fewshot.errors import ServerError
+from sam2_fewshot.methods.selection import AS_SET
 from sam2_fewshot.nimbus.existing import IDENTICAL, Existing, location_of, match, points_of, polygon_document
 from sam2_fewshot.nimbus.figures import Connections, Properties, values_of
 from sam2_fewshot.nimbus.server import Patience, Refused, Unanswered
+from sam2_fewshot.nimbus.shelf import BlockShelf
 from sam2_fewshot.records import Location
+from sam2_fewshot.runner.blocks import StoredBlocks
+from sam2_fewshot.runner.progress import Watch
+from sam2_fewshot.runner.tasks import Task
+from sam2_fewshot.storage.digests import code_digest, common_part
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from sam2_fewshot.nimbus.dataset import NimbusDataset
     from sam2_fewshot.nimbus.existing import Document
+    from sam2_fewshot.nimbus.messages import JobDisplay
     from sam2_fewshot.nimbus.parameters import Request
     from sam2_fewshot.nimbus.server import Server
     from sam2_fewshot.nimbus.shelf import Shelf
-    from sam2_fewshot.protocols import Progress
-    from sam2_fewshot.records import Detection
+    from sam2_fewshot.records import Detection, FrameReader
+    from sam2_fewshot.runner.tasks import Progressed, TaskResult
+    from sam2_fewshot.segmenter import FewShotSegmenter
 
 MOST_ANNOTATIONS = 1000
 MOST_VERTICES = 100_000
 """In one request; 5,000 outlines of 40 vertices in one were fine on a small server."""
 _APART = frozenset({400, 413})
 """One of the annotations is refused, or all together are too large for a proxy in between."""
+_LISTED = 5
+_MOST_FAILURES = 3
+"""So many frames in a row that cannot be done are no trouble of a single one."""
 _MOST_REFUSED = 20
 """So many annotations refused one by one are no slip in a single one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """What became of a frame's finds.
+    """What became of a frame's detections.
 
     Parameters
     ----------
@@ -55,8 +68,8 @@ class Added:
     present: int
 
 
-class Results:
-    """Adds finds to one dataset.
+class DatasetSink:
+    """Adds detections to one dataset; the :class:`~sam2_fewshot.runner.tasks.Sink` of a job.
 
     Parameters
     ----------
@@ -66,12 +79,14 @@ class Results:
         Where they go.
     request
         Their tags, and what they are connected to.
-    progress
-        Is told what the server refuses.
+    display
+        Is told what the server refuses, and what became of each frame.
     patience
         How long to look for what an unanswered request has done.
     shelf
         Keeps figures while they are replaced.
+    blocks
+        Keeps the finished blocks of large frames.
     """
 
     def __init__(
@@ -79,21 +94,26 @@ class Results:
         server: Server,
         dataset: NimbusDataset,
         request: Request,
-        progress: Progress,
+        display: JobDisplay,
         patience: Patience,
         shelf: Shelf,
+        blocks: Shelf,
     ) -> None:
         self._server = server
         self._dataset = dataset
         self._request = request
-        self._progress = progress
+        self._display = display
+        self._blocks = blocks
         self._patience = patience
         self._channel = request.result_channel(dataset.size)
         self._existing = Existing(server, dataset.id, request.output_tags)
-        self._properties = Properties(server, dataset, progress, shelf)
+        self._properties = Properties(server, dataset, display, shelf)
         self._connections = Connections(server, dataset.id, request.connect_to, patience)
         self._refused = 0
         self._lost = False
+        self._frame_keys = ""
+        self._stored: dict[Location, BlockShelf] = {}
+        self._empty: list[str] = []
         self.new = self.present = 0
 
     def prepare(self) -> None:
@@ -107,14 +127,81 @@ class Results:
         self._existing.load()
         self._properties.prepare()
 
-    def add(self, location: Location, detections: Sequence[Detection]) -> Added:
-        """Add a frame's finds with their values and connections.
+    def has(self, frame: FrameReader) -> bool:
+        """Return False: what is in the dataset already is found out when it is about to be sent."""
+        return False
+
+    def learned(self, segmenter: FewShotSegmenter) -> None:
+        """Take note of all that the blocks of a frame depend on."""
+        self._frame_keys = learned_key(segmenter)
+
+    @contextmanager
+    def opened(self, progressed: Progressed) -> Iterator[None]:
+        """Take frames; at the end, settle what two jobs, or a request sent twice, have added at the same time.
+
+        Raises
+        ------
+        ServerError
+            If the server does not tell. What it has taken stays.
+        """
+        yield
+        empty = self._empty
+        if len(empty) == progressed.frames:
+            self._display.warn(
+                "Nothing was found. Lower the Similarity Threshold, or mark further examples that look like the "
+                "objects that are missing."
+            )
+        elif empty:
+            listed = "; ".join(empty[:_LISTED]) + ("; …" if len(empty) > _LISTED else "")
+            self._display.warn(f"Nothing was found on {len(empty)} of {progressed.frames} frames ({listed}).")
+        if self.new:
+            self._existing.update(force=self._lost)
+            self._remove_doubles()
+        self._properties.finish()
+
+    def task(self, frame: FrameReader, name: str) -> Task:
+        """Return what is to be done for a frame."""
+        key = common_key(self._frame_keys, self._dataset.fingerprint(frame.location))
+        shelf = self._stored[frame.location] = BlockShelf(self._blocks, key, self._display.messages.log)
+        threshold = self._request.settings.similarity_threshold
+        return Task(frame, name, store=StoredBlocks(shelf, name, frame.shape, threshold, Watch(self._display)))
+
+    def failed(self, task: Task, result: TaskResult, in_a_row: int) -> None:
+        """Go on with the other frames, unless the server is gone or no frame can be done.
+
+        Raises
+        ------
+        ServerError
+            If it ends the job.
+        """
+        error = result.cause
+        if isinstance(error, ServerError) and (not isinstance(error, Refused) or error.status in (401, 403)):
+            raise error
+        if in_a_row >= _MOST_FAILURES:
+            raise ServerError(
+                f"{in_a_row} frames in a row could not be done, the last one ({task.name}) because: {result.trouble} "
+                "Finished frames are kept."
+            )
+
+    def add(self, task: Task, result: TaskResult) -> None:
+        """Add a frame's detections with their values and connections.
 
         Raises
         ------
         ServerError
             If the server takes nothing more. What it has taken stays.
         """
+        found = result.found
+        added = self._add(task.frame.location, found.detections)
+        self._stored.pop(task.frame.location).drop()
+        self._display.last = f"; last: {added.new} added of {found.candidates} candidates"
+        if not found.detections:
+            self._empty.append(task.name)
+        counts = f"{found.candidates} candidates, {added.new} added, {added.present} already there."
+        cut = "" if found.reason in ("", AS_SET) else f" The score is cut at {found.threshold:.3f}: {found.reason}."
+        self._display.messages.log(f"{task.name}: {counts}{cut}")
+
+    def _add(self, location: Location, detections: Sequence[Detection]) -> Added:
         self._existing.update()
         sendable = [item for item in detections if _can_be_sent(item)]
         found = match([item.polygon for item in sendable], self._existing.on(location))
@@ -134,19 +221,6 @@ class Results:
         self.new += len(created)
         self.present += present
         return Added(len(created), present)
-
-    def finish(self) -> None:
-        """Take out what two jobs, or a request sent twice, have added at the same time, and settle the values.
-
-        Raises
-        ------
-        ServerError
-            If the server does not tell.
-        """
-        if self.new:
-            self._existing.update(force=self._lost)
-            self._remove_doubles()
-        self._properties.finish()
 
     def _document(self, item: Detection, location: Location) -> Document:
         return polygon_document(item.polygon, location, self._request.output_tags, self._channel, self._dataset.id)
@@ -188,7 +262,7 @@ class Results:
         place = location_of(documents[0])
         name = self._dataset.name(place) if place else "a frame"
         x, y = points_of(documents[0])[0] if documents[0]["coordinates"] else (0.0, 0.0)
-        self._progress.warn(
+        self._display.warn(
             f"The server refused one object on {name}, near x {x:.0f}, y {y:.0f} ({error.reason or error}); the others "
             "are saved."
         )
@@ -259,6 +333,17 @@ class Results:
         self._server.send("taking out doubles", "DELETE", "upenn_annotation/multiple", doomed)
         for key in doomed:
             self._existing.forget(key)
+
+
+def learned_key(segmenter: FewShotSegmenter) -> str:
+    """Return what tells all that the result of a frame depends on, but for the frame."""
+    objects = hashlib.sha256(segmenter.object_model.to_bytes()).hexdigest()
+    return common_part(code_digest(), segmenter.settings, segmenter.model_sha256, [], {"objects": objects})
+
+
+def common_key(common: str, fingerprint: str) -> str:
+    """Return what tells all that the result of one frame depends on, as 64 hexadecimal digits."""
+    return hashlib.sha256(f"{common} {fingerprint}".encode()).hexdigest()
 
 
 def _can_be_sent(item: Detection) -> bool:

@@ -2,43 +2,39 @@
 
 from __future__ import annotations
 
-import json
-from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.object_model import ObjectModel, frame_digest
 from sam2_fewshot.settings import AFTER_LEARNING, Settings
-from sam2_fewshot.storage.cache import OBJECTS, drop, shrink, used
 from sam2_fewshot.storage.digests import code_digest, common_part
-from sam2_fewshot.storage.files import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
-    from sam2_fewshot.annotations.placing import PlacedExemplar
+    from sam2_fewshot.records import Exemplar, FrameReader
     from sam2_fewshot.runner.progress import Watch
     from sam2_fewshot.segmenter import FewShotSegmenter
+    from sam2_fewshot.storage.cache import ModelCache
 
 
-def learn(segmenter: FewShotSegmenter, examples: Sequence[PlacedExemplar], watch: Watch, root: Path) -> bool:
+def learn(
+    segmenter: FewShotSegmenter, exemplars: Sequence[Exemplar], watch: Watch, cache: ModelCache | None = None
+) -> bool:
     """Learn from examples, or take what was learned from the same ones before.
 
-    An entry that is damaged is dropped and made again; one that cannot be written is not, since the work goes on
-    without. Entries appear whole under a name that tells their content, so that any number of programs may share the
-    cache.
+    An entry of the cache that cannot be used is as if it were not there, and what was learned takes its place.
 
     Parameters
     ----------
     segmenter
         Learns.
-    examples
-        What to learn from.
+    exemplars
+        What to learn from; their images are frames.
     watch
-        Is warned of what was warned of when it was learned.
-    root
-        Where the caches lie.
+        Is warned of what was warned of when it was learned, and told where it comes from.
+    cache
+        Where it is kept; None for nowhere.
 
     Returns
     -------
@@ -50,45 +46,51 @@ def learn(segmenter: FewShotSegmenter, examples: Sequence[PlacedExemplar], watch
     InputError
         As :meth:`~sam2_fewshot.segmenter.FewShotSegmenter.fit`.
     """
-    exemplars = [example.exemplar for example in examples]
-    room = segmenter.settings.cache_size * 1_000_000
-    if not room:
+    if cache is None:
         segmenter.fit(exemplars)
         return False
-    folder, name = root / OBJECTS, _key(segmenter, examples)
-    entry, said = folder / f"{name}.npz", folder / f"{name}.json"
-    if entry.exists():
+    key = learning_key(segmenter, exemplars)
+    if (entry := cache.get(key)) is not None:
+        content, warnings = entry
         try:
-            sentences = json.loads(said.read_text("utf-8"))
-            segmenter.adopt(ObjectModel.load(entry))
-        except (InputError, OSError, ValueError):
-            drop(entry)
+            segmenter.adopt(ObjectModel.from_bytes(content))
+        except InputError:
+            cache.drop(key)
         else:
-            for sentence in sentences:
-                watch.warn(str(sentence))
-            used(entry)
+            for sentence in warnings:
+                watch.warn(sentence)
+            watch.say("These examples were learned before; what was learned is taken from the cache.")
             return True
     before = watch.count
     segmenter.fit(exemplars)
-    with suppress(InputError, OSError):
-        folder.mkdir(parents=True, exist_ok=True)
-        with replacing(said) as path:
-            path.write_text(json.dumps(watch.since(before)), "utf-8")
-        segmenter.save(entry)
-        shrink(root, room)
+    cache.put(key, segmenter.object_model.to_bytes(), watch.since(before))
     return False
 
 
-def _key(segmenter: FewShotSegmenter, examples: Sequence[PlacedExemplar]) -> str:
+def learning_key(segmenter: FewShotSegmenter, exemplars: Sequence[Exemplar], code: str | None = None) -> str:
+    """Return 64 hexadecimal digits that change with anything that what is learned depends on.
+
+    That is the examples with the pixels of their frames, the weights, the device, the settings, and this program's
+    code: a rebuilt program under the same version number may learn something else.
+
+    Parameters
+    ----------
+    segmenter
+        Learns.
+    exemplars
+        What to learn from; each of their frames is read, a large one in strips.
+    code
+        Digest of the code; that of this program when left out.
+    """
     digests: dict[int, str] = {}
-    for example in examples:
-        if id(example.frame) not in digests:
-            digests[id(example.frame)] = frame_digest(example.frame)
+    for exemplar in exemplars:
+        if id(exemplar.image) not in digests:
+            digests[id(exemplar.image)] = frame_digest(cast("FrameReader", exemplar.image))
     settings = segmenter.settings.model_dump(mode="json", exclude=set(AFTER_LEARNING))
     return common_part(
-        code_digest(),
+        code or code_digest(),
         Settings(),  # those that matter are listed below
         segmenter.model_sha256,
-        [(example.exemplar, digests[id(example.frame)]) for example in examples],
+        [(exemplar, digests[id(exemplar.image)]) for exemplar in exemplars],
         {"settings": settings, "device": segmenter.device_name},
     )

@@ -2,18 +2,104 @@
 
 from __future__ import annotations
 
+import io
+import json
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
+from zipfile import BadZipFile, ZipFile
 
-from sam2_fewshot.storage.files import sweep
+from sam2_fewshot.errors import InputError
+from sam2_fewshot.storage.files import sweep, write_whole
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
+_WARNINGS = "warnings.json"
 OBJECTS, TILES = "objects", "tiles"
 """The kinds, which are the names of their folders: what was learned from examples, and embeddings of tiles."""
+
+
+class ModelCache(Protocol):
+    """Keeps what was learned, by keys that tell all that it depends on.
+
+    No method raises: what cannot be read or kept is not there, and the work goes on without.
+    """
+
+    def get(self, key: str) -> tuple[bytes, Sequence[str]] | None:
+        """Return an object model's archive and what the user was warned of when it was learned; None for nothing."""
+        ...
+
+    def put(self, key: str, content: bytes, warnings: Sequence[str]) -> None:
+        """Keep an object model's archive and the warnings."""
+        ...
+
+    def drop(self, key: str) -> None:
+        """Delete an entry that turned out to be damaged."""
+        ...
+
+
+def with_warnings(content: bytes, warnings: Sequence[str]) -> bytes:
+    """Return an object model's archive with one more member: what the user was warned of when it was learned."""
+    archive = io.BytesIO(content)
+    with ZipFile(archive, "a") as file:
+        file.writestr(_WARNINGS, json.dumps(list(warnings)))
+    return archive.getvalue()
+
+
+def warnings_in(content: bytes) -> list[str] | None:
+    """Return the warnings in an archive of :func:`with_warnings`; None where it is damaged."""
+    try:
+        with ZipFile(io.BytesIO(content)) as file:
+            return [str(sentence) for sentence in json.loads(file.read(_WARNINGS))]
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError, BadZipFile):
+        return None
+
+
+class FolderCache:
+    """A :class:`ModelCache` in a folder of this machine.
+
+    Entries appear whole under a name that tells their content, so that any number of programs may share the folder.
+
+    Parameters
+    ----------
+    root
+        Where the caches of all kinds lie.
+    room
+        Bytes that they may take together.
+    """
+
+    def __init__(self, root: Path, room: int) -> None:
+        self._root, self._room = root, room
+
+    def get(self, key: str) -> tuple[bytes, Sequence[str]] | None:
+        """Return an entry; a damaged one is deleted."""
+        entry = self._entry(key)
+        try:
+            content = entry.read_bytes()
+        except OSError:
+            return None
+        warnings = warnings_in(content)
+        if warnings is None:
+            drop(entry)
+            return None
+        used(entry)
+        return content, warnings
+
+    def put(self, key: str, content: bytes, warnings: Sequence[str]) -> None:
+        """Keep an entry, and delete those that were not used for longest until all fit into the room."""
+        with suppress(InputError):
+            write_whole(self._entry(key), with_warnings(content, warnings))
+            shrink(self._root, self._room)
+
+    def drop(self, key: str) -> None:
+        """Delete an entry."""
+        drop(self._entry(key))
+
+    def _entry(self, key: str) -> Path:
+        return self._root / OBJECTS / f"{key}.npz"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +144,9 @@ def clear(root: Path, kind: str) -> Cached:
 
 
 def drop(entry: Path) -> None:
-    """Delete an entry, with what is said beside it."""
-    for path in (entry, entry.with_suffix(".json")):
-        with suppress(OSError):
-            path.unlink()
+    """Delete an entry."""
+    with suppress(OSError):
+        entry.unlink()
 
 
 def used(entry: Path) -> None:
