@@ -47,7 +47,7 @@ class Counting:
 
     def __init__(self, model: Sam2Model) -> None:
         self._model = model
-        self.image_size = model.image_size
+        self.input_size = model.input_size
         self.prompt = model.prompt
         self.encoded = 0
 

@@ -191,7 +191,7 @@ class FilterBackbone:
     gates = _GATES
     device_name = "CPU"
     on_cpu = True
-    input_size = image_size = _INPUT
+    input_size = _INPUT
     strides = _STRIDES
     channels = _CHANNELS
     embedding_bytes = _PER_PIXEL * _INPUT**2

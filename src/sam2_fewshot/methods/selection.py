@@ -214,15 +214,15 @@ def otsu(values: NDArray[np.float64]) -> float:
     return float((ordered[best] + ordered[best + 1]) / 2)
 
 
-def cut_for_precision_and_recall(
+def threshold_for_precision_and_recall(
     left_out: NDArray[np.float64], found: NDArray[np.float64], low: float, high: float
 ) -> float:
-    """Return the cut at which precision times recall is largest, as far as examples and unmarked finds tell.
+    """Return the threshold at which precision times recall is largest, as far as examples and unmarked detections tell.
 
-    Recall is the share of the left-out examples above a cut, and the share of the wanted among the finds above it is
-    proportional to recall / number of finds, however many there are in all; so recall² / number is to be largest
-    (Lee & Liu 2003, "Learning with positive and unlabeled examples using weighted logistic regression"). Both are
-    smoothed by a Gaussian kernel.
+    Recall is the share of the left-out examples above a threshold, and the share of the wanted among the detections
+    above it is proportional to recall / number of detections, however many there are in all; so recall² / number is to
+    be largest (Lee & Liu 2003, "Learning with positive and unlabeled examples using weighted logistic regression").
+    Both are smoothed by a Gaussian kernel.
 
     Parameters
     ----------
@@ -231,10 +231,10 @@ def cut_for_precision_and_recall(
     found
         float64 (n,), scores of what is found on the examples' frames, overlaps removed, the examples among them; n ≥ 1.
     low, high
-        Between which the cut has to lie; `low` ≤ `high`.
+        Between which the threshold has to lie; `low` ≤ `high`.
     """
     width = max(_BANDWIDTH * float(left_out.std()) * len(left_out) ** -0.2, 1e-6)
-    cuts = np.linspace(low, high, _STEPS)
-    recall = norm.cdf((left_out[:, None] - cuts) / width).mean(axis=0)
-    number = norm.cdf((found[:, None] - cuts) / width).sum(axis=0)
-    return float(cuts[int(np.argmax(recall**2 / np.maximum(number, 1e-12)))])
+    thresholds = np.linspace(low, high, _STEPS)
+    recall = norm.cdf((left_out[:, None] - thresholds) / width).mean(axis=0)
+    number = norm.cdf((found[:, None] - thresholds) / width).sum(axis=0)
+    return float(thresholds[int(np.argmax(recall**2 / np.maximum(number, 1e-12)))])
