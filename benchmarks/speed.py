@@ -39,14 +39,14 @@ from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 
 from sam2_fewshot.backbones.sam2 import open_model
-from sam2_fewshot.backbones.sam2.checkpoints import Gates, find
+from sam2_fewshot.backbones.sam2.checkpoints import find
 from sam2_fewshot.backbones.sam2.cpu import OneDnnLinear
 from sam2_fewshot.backbones.sam2.device import choose_device, choose_dtype, describe
 from sam2_fewshot.backbones.sam2.loading import random_network, sam2_distribution
 from sam2_fewshot.backbones.sam2.network import Sam2Model
 from sam2_fewshot.errors import CheckpointError
 from sam2_fewshot.methods.grid import GridProposals, point_grid
-from sam2_fewshot.protocols import Quiet
+from sam2_fewshot.protocols import Gates, Quiet
 from sam2_fewshot.settings import Settings
 
 if TYPE_CHECKING:
@@ -219,7 +219,7 @@ def public_predictor(model: Sam2Model) -> Any:
 @cache
 def public_network(model: Sam2Model) -> Any:
     """Return a copy of the network with the linear layers of PyTorch, as the public code has it."""
-    network: Any = copy.deepcopy(model._network)
+    network: Any = copy.deepcopy(model.network)
     for module in network.modules():
         if type(module) is OneDnnLinear:
             module.__class__ = torch.nn.Linear

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sam2_fewshot.backbones.sam2.checkpoints import Gates
 from sam2_fewshot.backbones.sam2.loading import random_network
 from sam2_fewshot.backbones.sam2.network import Sam2Model
+from sam2_fewshot.protocols import Gates
 from sam2_fewshot.storage.tile_cache import TileCache
 
 

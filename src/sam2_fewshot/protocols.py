@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import warnings
-from typing import Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from sam2_fewshot.errors import FewShotWarning
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from sam2_fewshot.records import Box, InstanceMask
 
 
 class Progress(Protocol):
@@ -62,3 +72,275 @@ class Staged:
     def warn(self, sentence: str) -> None:
         """Pass on."""
         self._progress.warn(sentence)
+
+
+@dataclass(frozen=True, slots=True)
+class Gates:
+    """What a mask must reach to be a candidate, as suits a backbone's calibration.
+
+    Parameters
+    ----------
+    predicted_iou
+        The backbone's own estimate of a mask's quality, in [0, 1].
+    stability
+        How little the mask depends on the level at which it is thresholded, in [0, 1].
+    """
+
+    predicted_iou: float
+    stability: float
+
+
+class PromptedMasks(NamedTuple):
+    """Masks that prompts gave and that passed both gates, in the order of the prompts.
+
+    Parameters
+    ----------
+    prompt
+        int64 (M,), index of the prompt.
+    predicted_iou, stability
+        float64 (M,), in [0, 1].
+    boxes
+        int64 (M, 4), ``(x0, y0, x1, y1)`` in pixels of the encoded image or window, half open, tight.
+    data
+        M boolean arrays, cropped to their boxes.
+    """
+
+    prompt: NDArray[np.int64]
+    predicted_iou: NDArray[np.float64]
+    stability: NDArray[np.float64]
+    boxes: NDArray[np.int64]
+    data: list[NDArray[np.bool_]]
+
+
+class Embedding(Protocol):
+    """What a backbone needs of an encoded image or window to answer prompts; nobody else looks into it."""
+
+    @property
+    def frame_shape(self) -> tuple[int, int]:
+        """``(height, width)`` of the image or window in pixels."""
+        ...
+
+
+class Tile(Protocol):
+    """A backbone's feature pyramid of one square window: s cells a side at the finest level."""
+
+    @property
+    def embedding(self) -> Embedding:
+        """For prompts in this window; it takes less memory than the pyramid and may outlive it."""
+        ...
+
+    @property
+    def level_bytes(self) -> int:
+        """Memory of the pyramid in bytes."""
+        ...
+
+    def shortened(self) -> Tile:
+        """Return the tile with a pyramid of about half the precision and memory."""
+        ...
+
+    def features(self, halo: int) -> NDArray[np.float32]:
+        """Return all levels at the finest one's resolution, float32 (D, s - 2 halo, s - 2 halo).
+
+        D is the sum of the levels' channels, the finest level first.
+
+        Parameters
+        ----------
+        halo
+            Cells of the finest level that are left out at each border.
+        """
+        ...
+
+    def maps(
+        self,
+        halo: int,
+        centres: NDArray[np.float32],
+        weights: NDArray[np.float32],
+        directions: NDArray[np.float32],
+    ) -> NDArray[np.float32]:
+        """Return linear maps of the features, and their cosines to directions.
+
+        Parameters
+        ----------
+        halo
+            As in :meth:`features`.
+        centres
+            float32 (D,), taken from the features.
+        weights
+            float32 (N, D), of N linear maps.
+        directions
+            float32 (N, D); the part of each level is of length 1, or 0.
+
+        Returns
+        -------
+        numpy.ndarray
+            float32 (N, 1 + L, s - 2 halo, s - 2 halo): the linear map, and the cosine at each of the L levels.
+        """
+        ...
+
+
+class TileStore(Protocol):
+    """Keeps arrays by keys. Neither method raises: what cannot be written or read is not there."""
+
+    def get(self, key: str) -> Mapping[str, NDArray[Any]] | None:
+        """Return what was put under a key, None when it is not there."""
+        ...
+
+    def put(self, key: str, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Keep arrays under a key."""
+        ...
+
+
+class Backbone(Protocol):
+    """A frozen network, or what stands in for one: images to feature pyramids, prompts to masks.
+
+    It sees every image, window and crop resized to a square of :attr:`input_size` pixels. Coordinates of prompts are
+    pixels of that square. The pyramid has a level for each of :attr:`strides`.
+    """
+
+    store: TileStore | None
+    """Where tiles are looked up before they are encoded, and put afterwards."""
+
+    @property
+    def name(self) -> str:
+        """What the weights are called: a name with which it is opened again."""
+        ...
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the weights, in hexadecimal. Features of different weights cannot be compared."""
+        ...
+
+    @property
+    def gates(self) -> Gates:
+        """Default gates of candidates."""
+        ...
+
+    @property
+    def device_name(self) -> str:
+        """What it computes on, in words."""
+        ...
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether it computes on the CPU, in the computer's own memory."""
+        ...
+
+    @property
+    def input_size(self) -> int:
+        """Side of the square input in pixels."""
+        ...
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Pixels of the input that a cell of each level of the pyramid covers each way, the finest level first."""
+        ...
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Number of features at each level, the finest level first."""
+        ...
+
+    @property
+    def embedding_bytes(self) -> int:
+        """Memory of an :class:`Embedding` in bytes."""
+        ...
+
+    @property
+    def extra_bytes(self) -> int:
+        """Memory of the computer that it takes beyond :data:`sam2_fewshot.memory.RESERVE`, in bytes (an estimate)."""
+        ...
+
+    @property
+    def slow_to_encode(self) -> bool:
+        """Whether encoding a tile takes much longer than reading its embedding from a disk."""
+        ...
+
+    def embed(self, image: NDArray[np.uint8]) -> Embedding:
+        """Encode an image, uint8 RGB (H, W, 3), for prompts."""
+        ...
+
+    def tiles(
+        self,
+        image: NDArray[np.uint8],
+        windows: Sequence[Box],
+        on_batch: Callable[[int], None] = ...,
+    ) -> Iterator[Tile]:
+        """Encode windows of an image.
+
+        Parameters
+        ----------
+        image
+            uint8 RGB (H, W, 3). Windows that reach beyond it see its mirror image.
+        windows
+            Square boxes ``(x0, y0, x1, y1)`` in pixels, half open.
+        on_batch
+            Called with the number of windows done, after each batch.
+
+        Yields
+        ------
+        Tile
+            One for each window.
+        """
+        ...
+
+    def pool(
+        self,
+        image: NDArray[np.uint8],
+        windows: Sequence[Box],
+        masks: Sequence[InstanceMask],
+        on_batch: Callable[[int], None] = ...,
+    ) -> NDArray[np.float32]:
+        """Encode a window for each mask, as :meth:`tiles` does, and average its features over the mask.
+
+        Returns
+        -------
+        numpy.ndarray
+            float32 (N, C), not normalised; C is the backbone's choice.
+        """
+        ...
+
+    def pool_frame(self, image: NDArray[np.uint8], masks: Sequence[InstanceMask]) -> NDArray[np.float32]:
+        """Encode the image, once, and average its features over each mask; returns float32 (N, C) as :meth:`pool`."""
+        ...
+
+    def prompt(
+        self,
+        embedding: Any,
+        coordinates: NDArray[np.float32],
+        *,
+        iou_gate: float,
+        stability_gate: float,
+        reach: float = math.inf,
+        on_batch: Callable[[int], None] = ...,
+    ) -> PromptedMasks:
+        """Return the masks of one foreground point a prompt, several each, that pass both gates.
+
+        Parameters
+        ----------
+        embedding
+            The :class:`Embedding` of the image, from this backbone.
+        coordinates
+            float32 (N, 2), ``(x, y)`` in pixels of the input; the centre of the first pixel is at ``(0, 0)``.
+        iou_gate
+            A mask passes when its predicted IoU is above this.
+        stability_gate
+            A mask passes when its stability is not below this.
+        reach
+            How far from its point an object is thought to reach, in pixels of the input. An object that goes on is
+            whole all the same; what lies far away without a connection to it may be left out.
+        on_batch
+            Called with the number of prompts done, after each batch.
+        """
+        ...
+
+    def prompt_boxes(self, embedding: Any, boxes: NDArray[np.float32]) -> PromptedMasks:
+        """Return one mask a box; a box without an object gives none.
+
+        Parameters
+        ----------
+        embedding
+            The :class:`Embedding` of the image, from this backbone.
+        boxes
+            float32 (N, 4), ``(x0, y0, x1, y1)`` in pixels of the input.
+        """
+        ...

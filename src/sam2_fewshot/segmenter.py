@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.examples.training_set import training_set
 from sam2_fewshot.geometry.outlines import largest_part, mask_to_polygon
+from sam2_fewshot.memory import block_pixels
 from sam2_fewshot.methods.base import Stopwatch
 from sam2_fewshot.methods.grid import GridMethod
 from sam2_fewshot.methods.guided import GuidedMethod
@@ -36,9 +37,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from sam2_fewshot.backbones.sam2.network import Sam2Model
     from sam2_fewshot.methods.base import Method
-    from sam2_fewshot.protocols import Progress
+    from sam2_fewshot.protocols import Backbone, Progress
     from sam2_fewshot.records import Box, Exemplar, FrameReader
     from sam2_fewshot.tiling.blocks import Block, BlockStore, SearchPlan
 
@@ -80,43 +80,42 @@ class FewShotSegmenter:
 
     def __init__(
         self,
-        model: str | os.PathLike[str] | Sam2Model = "auto",
+        model: str | os.PathLike[str] | Backbone = "auto",
         device: str = "auto",
         settings: Settings | None = None,
         progress: Progress | None = None,
         method: Method | None = None,
     ) -> None:
         # torch takes seconds to import; whoever only imports this class does not pay for it.
-        from sam2_fewshot.backbones.sam2 import open_model
+        from sam2_fewshot.backbones import open_backbone
 
         self.settings = settings or Settings()
         self._progress = Staged(progress or Quiet())
-        is_name = isinstance(model, str | os.PathLike)
-        self._model: Sam2Model = open_model(model, device, self.settings) if is_name else model  # type: ignore[arg-type, assignment]
-        self._method = method or METHODS[self.settings.method](self._model, self.settings, self._progress)
+        if isinstance(model, str | os.PathLike):
+            model = open_backbone(model, device, self.settings)
+        self._backbone = model
+        self._method = method or METHODS[self.settings.method](model, self.settings, self._progress)
         self._objects: ObjectModel | None = None
 
     @property
     def model_name(self) -> str:
         """File name of the checkpoint."""
-        return self._model.name
+        return self._backbone.name
 
     @property
     def model_sha256(self) -> str:
         """SHA-256 of the checkpoint's file, in hexadecimal."""
-        return self._model.sha256
+        return self._backbone.sha256
 
     @property
     def device_name(self) -> str:
         """The device in words."""
-        from sam2_fewshot.backbones.sam2.device import describe
-
-        return describe(self._model.device)
+        return self._backbone.device_name
 
     @property
     def is_accelerated(self) -> bool:
         """Whether it computes on something faster than the CPU."""
-        return self._model.device.type != "cpu"
+        return not self._backbone.on_cpu
 
     @property
     def object_model(self) -> ObjectModel:
@@ -178,7 +177,7 @@ class FewShotSegmenter:
             If no wanted example can be used.
         """
         most = self._most_pixels(learning=True)
-        training = training_set(exemplars, self._model, self.settings, most, self._progress)
+        training = training_set(exemplars, self._backbone, self.settings, most, self._progress)
         self._objects = ObjectModel(
             method=self.settings.method,
             learned={**self._method.learn(training.frames), **shape_arrays(training.frames)},
@@ -299,7 +298,7 @@ class FewShotSegmenter:
     def load(
         cls,
         path: str | os.PathLike[str],
-        model: str | os.PathLike[str] | Sam2Model | None = None,
+        model: str | os.PathLike[str] | Backbone | None = None,
         device: str = "auto",
         settings: Settings | None = None,
         progress: Progress | None = None,
@@ -327,10 +326,8 @@ class FewShotSegmenter:
 
     def _most_pixels(self, held: int = 0, learning: bool = False) -> int:
         """Return how many pixels of a frame, of which some bytes are held anyway, fit into the memory at a time."""
-        from sam2_fewshot.backbones.sam2.memory import block_pixels, extra_bytes
-
         step = 1 if learning or self._objects is None else self._method.step(self._objects.learned)
-        beside, tile = extra_bytes(self._model) + held, self._model.embedding_bytes
+        beside, tile = self._backbone.extra_bytes + held, self._backbone.embedding_bytes
         return block_pixels(self.settings.max_memory, step, learning=learning, tile_bytes=tile, beside=beside)
 
     def _in_window(

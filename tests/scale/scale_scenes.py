@@ -8,8 +8,8 @@ import numpy as np
 from scipy import ndimage
 
 from sam2_fewshot import FewShotSegmenter, Frame, Settings
-from sam2_fewshot.backbones.sam2.memory import BYTES_PER_PIXEL, RESERVE
 from sam2_fewshot.geometry.outlines import crop_to_object
+from sam2_fewshot.memory import BYTES_PER_PIXEL, RESERVE
 from sam2_fewshot.methods.base import Found, RunStats, is_known
 
 if TYPE_CHECKING:

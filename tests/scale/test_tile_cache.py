@@ -15,8 +15,9 @@ from sam2_fewshot.runner.engine import few_shot_segmenter
 from scale_scenes import as_set, scene
 
 from sam2_fewshot import Exemplar, FewShotSegmenter, Settings
-from sam2_fewshot.backbones.sam2 import tile_store as keeping
+from sam2_fewshot.backbones.sam2.loading import random_network
 from sam2_fewshot.backbones.sam2.network import Sam2Model
+from sam2_fewshot.backbones.sam2.tile_store import tile_keys
 from sam2_fewshot.files.request import Request
 from sam2_fewshot.protocols import Quiet
 from sam2_fewshot.storage.cache import OBJECTS, TILES, cached, shrink
@@ -86,11 +87,19 @@ def test_a_kept_tile_is_the_same_to_the_last_bit(
     assert same(encoded(model, picture), plain)
 
 
-def test_kept_tiles_are_not_encoded(model: Sam2Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stored_tiles_are_not_encoded(micro: Sam2Model) -> None:
+    passes: list[int] = []
+
+    def counted(images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        passes.append(len(images))
+        return micro.encoder(images)
+
+    facts = {"name": micro.name, "sha256": micro.sha256, "gates": micro.gates, "device": micro.device}
+    model = Sam2Model(micro.network, **facts, encoder=counted)
     model.store = store = InMemory()
     encoded(model, scene(156, 12))
-    monkeypatch.setattr(Sam2Model, "_encode", lambda *_: pytest.fail("it was encoded again"))
     encoded(model, scene(156, 12))
+    assert passes == [1, 1, 1]
     assert (store.puts, store.hits) == (3, 3)
 
 
@@ -105,10 +114,8 @@ def test_a_batch_of_which_a_tile_is_missing_is_encoded_as_a_whole(model: Sam2Mod
     assert store.puts == 4
 
 
-@pytest.mark.parametrize("change", ["pixels", "size", "model", "precision", "code", "batch"])
-def test_anything_that_matters_makes_a_tile_anew(
-    change: str, model: Sam2Model, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("change", ["pixels", "size", "model", "precision", "batch"])
+def test_anything_that_matters_makes_a_tile_anew(change: str, model: Sam2Model) -> None:
     picture, windows = scene(156, 12), WINDOWS[:2]
     model.store = store = InMemory()
     encoded(model, picture, windows)
@@ -121,13 +128,17 @@ def test_anything_that_matters_makes_a_tile_anew(
         model.sha256 = "0" * 64
     elif change == "precision":
         model.dtype = torch.bfloat16
-    elif change == "batch":
-        model.batch_size = 2
     else:
-        monkeypatch.setattr(keeping, "_code", lambda: "another")
+        model.batch_size = 2
     encoded(model, picture, windows)
     assert store.hits == 0
     assert store.puts == 4
+
+
+def test_other_code_makes_tiles_anew(micro: Sam2Model) -> None:
+    tiles = [torch.zeros(3, 8, 8, dtype=torch.uint8)]
+    assert tile_keys(micro, tiles) == tile_keys(micro, tiles)
+    assert tile_keys(micro, tiles) != tile_keys(micro, tiles, code="another")
 
 
 @pytest.mark.filterwarnings("ignore:. examples tell little:sam2_fewshot.errors.FewShotWarning")
@@ -293,21 +304,16 @@ def test_many_may_use_it_at_once(tmp_path: Path) -> None:
 
 
 def test_it_is_used_where_encoding_takes_much_longer_than_reading(model: Sam2Model, tmp_path: Path) -> None:
-    class Large:
-        device, image_size = torch.device("cpu"), 1024
-
-    class OnCard:
-        device, image_size = torch.device("cuda"), 1024
+    large = Sam2Model(random_network("tiny"), name="tiny", sha256="", gates=model.gates, device=torch.device("cpu"))
 
     def used(model: Any, **settings: Any) -> bool:
         return tile_cache(model, Settings(**settings), tmp_path) is not None
 
-    assert used(Large)
-    assert not used(OnCard)
+    assert used(large)
     assert not used(model)  # 512 px
     assert used(model, cache_embeddings="on")
-    assert not used(Large, cache_embeddings="off")
-    assert not used(Large, cache_size=0)
+    assert not used(large, cache_embeddings="off")
+    assert not used(large, cache_size=0)
 
 
 def test_the_job_gives_the_model_its_cache(tmp_path: Path) -> None:

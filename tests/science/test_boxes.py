@@ -42,7 +42,7 @@ def square(x: int, y: int, side: int) -> InstanceMask:
 
 def as_predicted(model: Sam2Model, image: NDArray[np.uint8], boxes: NDArray[np.float32]) -> None:
     """Hold the masks of boxes against those of the public predictor."""
-    predictor = SAM2ImagePredictor(model._network, disable_torch_jit=True)
+    predictor = SAM2ImagePredictor(model.network, disable_torch_jit=True)
     side = model.image_size
     predictor._bb_feat_sizes = [(side // 4,) * 2, (side // 8,) * 2, (side // 16,) * 2]
     predictor.set_image(image)

@@ -296,6 +296,6 @@ def test_other_crops_or_weights_than_the_saved_ones_are_refused(
     fitted.save(tmp_path / "discs.npz")
     with pytest.raises(InputError, match=r"Target Occupancy 0\.2, but the settings say 0\.3"):
         FewShotSegmenter.load(tmp_path / "discs.npz", micro, settings=QUICK.changed({"target_occupancy": 0.3}))
-    other = Sam2Model(micro._network, name="other.pt", sha256="00" * 32, gates=micro.gates, device=micro.device)
+    other = Sam2Model(micro.network, name="other.pt", sha256="00" * 32, gates=micro.gates, device=micro.device)
     with pytest.raises(InputError, match=r"other weights.*other\.pt"):
         FewShotSegmenter.load(tmp_path / "discs.npz", other)

@@ -30,7 +30,7 @@ def demo(
     Uses the small model that comes with the program, so nothing is downloaded, and tells how well it did.
     """
     with guarded(debug):
-        from sam2_fewshot.backbones.sam2.checkpoints import MICRO
+        from sam2_fewshot.backbones import MICRO
         from sam2_fewshot.cli.console import shown
         from sam2_fewshot.cli.segment import report
         from sam2_fewshot.files.request import Request

@@ -23,8 +23,7 @@ _NAME = typer.Argument(help="File name or short name, such as base_plus; see `sa
 def list_models() -> None:
     """Show the known checkpoints, and where they are on this machine."""
     with guarded():
-        from sam2_fewshot.backbones.sam2.checkpoints import CHECKPOINTS
-        from sam2_fewshot.backbones.sam2.locate import available, resolve
+        from sam2_fewshot.backbones import CHECKPOINTS, available, resolve
 
         present = {found.checkpoint.name: found for found in available()}
         rows = [("Name", "Size", "Here")]
@@ -48,7 +47,7 @@ def list_models() -> None:
 def fetch_model(name: Annotated[str, _NAME]) -> None:
     """Download a checkpoint into the user's cache; a broken download goes on where it stopped."""
     with guarded():
-        from sam2_fewshot.backbones.sam2.fetch import fetch
+        from sam2_fewshot.backbones import fetch
         from sam2_fewshot.cli.console import shown
 
         with shown() as display:
@@ -60,7 +59,7 @@ def fetch_model(name: Annotated[str, _NAME]) -> None:
 def model_path(name: Annotated[str, _NAME]) -> None:
     """Print where a checkpoint lies."""
     with guarded():
-        from sam2_fewshot.backbones.sam2.locate import resolve
+        from sam2_fewshot.backbones import resolve
 
         typer.echo(resolve(name).path)
 

@@ -24,8 +24,7 @@ from sam2_fewshot.annotations.nimbus import nimbus_json
 from sam2_fewshot.annotations.registry import FORMATS
 from sam2_fewshot.annotations.tables import table
 from sam2_fewshot.annotations.values import distinct_stem, printable
-from sam2_fewshot.backbones.sam2.checkpoints import CHECKPOINTS
-from sam2_fewshot.backbones.sam2.loading import sam2_distribution
+from sam2_fewshot.backbones import CHECKPOINTS, sam2_distribution
 from sam2_fewshot.files.overlay import overlay_path
 from sam2_fewshot.files.request import as_facts
 from sam2_fewshot.storage.files import replacing, sweep, telling

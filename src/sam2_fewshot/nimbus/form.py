@@ -145,10 +145,10 @@ def present_checkpoints() -> list[str]:
     CheckpointError
         If the environment names a folder that does not exist, or if there is no checkpoint at all.
     """
-    from sam2_fewshot.backbones.sam2.locate import available, resolve, search_folders
+    from sam2_fewshot.backbones import available, resolve, search_folders
 
     names = [found.checkpoint.name for found in available()] or [resolve("auto").checkpoint.name]
-    others = {path.name for folder in search_folders() for path in folder.path.glob("*.pt") if path.is_file()}
+    others = {path.name for folder in search_folders() for path in folder.glob("*.pt") if path.is_file()}
     return names + sorted(others.difference(names))
 
 

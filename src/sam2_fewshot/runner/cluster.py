@@ -96,14 +96,13 @@ def _local(text: str, settings: Settings, model: str | os.PathLike[str] = "auto"
 
     The program that is started loads the model too, and has a share of its own.
     """
-    from sam2_fewshot.backbones.sam2.device import present_devices
-    from sam2_fewshot.backbones.sam2.locate import resolve
-    from sam2_fewshot.backbones.sam2.memory import RESERVE, allowed_memory, extra_bytes_of_file
+    from sam2_fewshot.backbones import expected_bytes, present_devices
+    from sam2_fewshot.memory import RESERVE, allowed_memory
 
     total = settings.max_memory or allowed_memory() / 2e9
     if text == "local":
         cards = sum(name.startswith("cuda") for name in present_devices())
-        each = RESERVE + _FOR_BLOCKS + extra_bytes_of_file(resolve(model).path.stat().st_size)
+        each = RESERVE + _FOR_BLOCKS + expected_bytes(model)
         count = cards or max(1, min(cores(), int(total * 1e9) // each - 1))
     elif text.isdecimal() and int(text):
         count = int(text)

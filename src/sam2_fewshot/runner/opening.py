@@ -18,11 +18,11 @@ def open_segmenter(model: str, device: str, settings: Settings, progress: Progre
     FewShotError
         If the model or the device is not there, or cannot be used.
     """
-    from sam2_fewshot.backbones.sam2 import open_model
+    from sam2_fewshot.backbones import open_backbone
     from sam2_fewshot.segmenter import FewShotSegmenter
     from sam2_fewshot.storage.cache import cache_folder
     from sam2_fewshot.storage.tile_cache import tile_cache
 
-    loaded = open_model(model, device, settings)
-    loaded.store = tile_cache(loaded, settings, cache_folder())
-    return FewShotSegmenter(loaded, settings=settings, progress=progress)
+    backbone = open_backbone(model, device, settings)
+    backbone.store = tile_cache(backbone, settings, cache_folder())
+    return FewShotSegmenter(backbone, settings=settings, progress=progress)

@@ -150,7 +150,7 @@ def own_device(device: str, cards: Sequence[str] | None = None, worker: Callable
         Gives the worker, whose ``name`` ends in a number; this one when left out.
     """
     if cards is None:
-        from sam2_fewshot.backbones.sam2.device import present_devices
+        from sam2_fewshot.backbones import present_devices
 
         cards = [name for name in present_devices() if name.startswith("cuda")]
     if device not in ("auto", "cuda") or len(cards) < 2:

@@ -19,13 +19,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sam2_fewshot.backbones.sam2.network import Sam2Model
+    from sam2_fewshot.protocols import Backbone
     from sam2_fewshot.settings import Settings
 
-_WORTH_IT = 1024
-"""px; width of the input from which on an embedding takes much longer to make than to read. With one thread of a busy
-machine a tile took 4.9 s to encode and .9 s to read and to interpolate with the network of tiny, 10 s and .9 s with
-base_plus, and .36 s and .09 s with the embedded checkpoint, of 512 px (``benchmarks/tile_cache.py``)."""
 _CHECKSUM = "checksum"
 _OVERHEAD = 4096
 """Bytes that an archive takes besides its arrays, at most."""
@@ -34,7 +30,7 @@ _TICK = 20_000_000
 
 
 class TileCache:
-    """A :class:`~sam2_fewshot.backbones.sam2.tile_store.TileStore` on the disk.
+    """A :class:`~sam2_fewshot.protocols.TileStore` on the disk.
 
     Entries appear whole, are checked when they are read, and are dropped when they are damaged. What cannot be written
     is not kept, and nothing is said of it, since the work goes on without.
@@ -90,20 +86,20 @@ class TileCache:
         return self._root / TILES / f"{key}.npz"
 
 
-def tile_cache(model: Sam2Model, settings: Settings, root: Path) -> TileCache | None:
-    """Return a cache for a model's tiles, None where none is wanted or worth it.
+def tile_cache(backbone: Backbone, settings: Settings, root: Path) -> TileCache | None:
+    """Return a cache for a backbone's tiles, None where none is wanted or worth it.
 
     Parameters
     ----------
-    model
-        By ``auto``, tiles are kept on a CPU with an input of at least 1024 px: there a tile takes seconds to encode.
+    backbone
+        By ``auto``, the tiles of one that is slow to encode are kept.
     settings
         ``cache_embeddings`` and ``cache_size`` are used.
     root
         Where the caches lie.
     """
-    slow = model.device.type == "cpu" and model.image_size >= _WORTH_IT
-    wanted = settings.cache_embeddings == "on" or (settings.cache_embeddings == "auto" and slow)
+    auto = settings.cache_embeddings == "auto"
+    wanted = settings.cache_embeddings == "on" or (auto and backbone.slow_to_encode)
     return TileCache(root, settings.cache_size * 1_000_000) if wanted and settings.cache_size else None
 
 

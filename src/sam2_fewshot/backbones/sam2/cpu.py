@@ -140,10 +140,10 @@ _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1
 """Their numbers in glibc's ``malloc.h``."""
 _IN_HEAP = 32 << 20
 """Bytes; the largest that glibc allows."""
-_KEPT = 256 << 20
+_RETAINED = 256 << 20
 
 
-def reuse_memory() -> bool:
+def reuse_memory(library: Any = None) -> bool:
     """Make glibc keep what was freed, up to 256 MB, for the whole of this process.
 
     A network on a CPU allocates and frees tensors of megabytes hundreds of times a second. Where these come fresh from
@@ -151,16 +151,21 @@ def reuse_memory() -> bool:
     partly; but Dask starts its workers with ``MALLOC_TRIM_THRESHOLD_=65536``, which turns the learning off: a frame
     then took 1.6 times as long.
 
+    Parameters
+    ----------
+    library
+        The C library; None for the one that this process has loaded.
+
     Returns
     -------
     bool
         Whether there is a glibc that took it. Other systems' allocators have no such setting.
     """
-    if not sys.platform.startswith("linux"):
-        return False
     try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError):  # musl has none
+        if library is None:
+            library = ctypes.CDLL(None) if sys.platform.startswith("linux") else object()
+        mallopt = library.mallopt
+    except (AttributeError, OSError):  # neither has musl
         return False
     # Either alone turns off what glibc adapts by itself, so both have to be set.
-    return bool(mallopt(_MMAP_THRESHOLD, _IN_HEAP)) and bool(mallopt(_TRIM_THRESHOLD, _KEPT))
+    return bool(mallopt(_MMAP_THRESHOLD, _IN_HEAP)) and bool(mallopt(_TRIM_THRESHOLD, _RETAINED))

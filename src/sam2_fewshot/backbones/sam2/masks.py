@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
+from sam2_fewshot.protocols import PromptedMasks
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -202,3 +204,26 @@ def _weights(windows: _Windows, source: int, target: int) -> Tensor:
     upper = (lower + 1).clamp(max=source - 1)
     matrix.scatter_add_(2, (upper - first).clamp(0, inside)[..., None], upper_weight[..., None])
     return matrix
+
+
+def joined(parts: Sequence[PromptedMasks], numbers: NDArray[np.intp] | None = None) -> PromptedMasks:
+    """Return the masks of all parts.
+
+    Parameters
+    ----------
+    parts
+        Of some prompts each, in order.
+    numbers
+        (N,), by which the prompts are numbered instead; the masks then come in the order of these numbers.
+    """
+    prompt = np.concatenate([np.zeros(0, np.int64), *(part.prompt for part in parts)])
+    prompt = prompt if numbers is None else numbers[prompt]
+    order = np.argsort(prompt, kind="stable")
+    data = [crop for part in parts for crop in part.data]
+    return PromptedMasks(
+        prompt[order],
+        np.concatenate([np.zeros(0), *(part.predicted_iou for part in parts)])[order],
+        np.concatenate([np.zeros(0), *(part.stability for part in parts)])[order],
+        np.concatenate([np.zeros((0, 4), np.int64), *(part.boxes for part in parts)])[order],
+        [data[i] for i in order],
+    )

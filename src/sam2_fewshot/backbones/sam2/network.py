@@ -12,11 +12,12 @@ from torch.nn import functional
 
 from sam2_fewshot.backbones.sam2.cpu import use_onednn
 from sam2_fewshot.backbones.sam2.decoder import PromptDecoder
-from sam2_fewshot.backbones.sam2.device import run_in_batches
+from sam2_fewshot.backbones.sam2.device import describe, extra_bytes, run_in_batches
 from sam2_fewshot.backbones.sam2.encoder import CompiledEncoder, ImageEncoder, mirrored
-from sam2_fewshot.backbones.sam2.masks import stable_masks
-from sam2_fewshot.backbones.sam2.pyramid import Embedding, PromptedMasks, Tile, joined
-from sam2_fewshot.backbones.sam2.tile_store import kept_or_made
+from sam2_fewshot.backbones.sam2.masks import joined, stable_masks
+from sam2_fewshot.backbones.sam2.pyramid import Embedding, Tile
+from sam2_fewshot.backbones.sam2.tile_store import stored_or_encoded
+from sam2_fewshot.protocols import PromptedMasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -24,18 +25,26 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
-    from sam2_fewshot.backbones.sam2.checkpoints import Gates
     from sam2_fewshot.backbones.sam2.decoder import DecodedPrompts
-    from sam2_fewshot.backbones.sam2.tile_store import TileStore
+    from sam2_fewshot.backbones.sam2.encoder import Encoder
+    from sam2_fewshot.protocols import Gates, TileStore
     from sam2_fewshot.records import Box, InstanceMask
 
 # ImageNet's mean and standard deviation of RGB in [0, 1]; SAM 2 was trained with them
 # (``sam2/utils/transforms.py``).
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_SLOW_INPUT = 1024
+"""px; width of the input from which on an embedding takes much longer to make on a CPU than to read from a disk. With
+one thread of a busy machine a tile took 4.9 s to encode and .9 s to read and to interpolate with the network of tiny,
+10 s and .9 s with base_plus, and .36 s and .09 s with the embedded checkpoint, of 512 px
+(``benchmarks/tile_cache.py``)."""
+_FEATURES = 12
+"""How many times as large as an embedding the features of a tile are at the resolution of the finest level: C channels
+of three levels on 16 times the coarse level's cells, where an embedding has 4 C for each of these."""
 
 
 class Sam2Model:
-    """SAM 2's image part, ready to use.
+    """SAM 2's image part, ready to use: a :class:`~sam2_fewshot.protocols.Backbone`.
 
     Parameters
     ----------
@@ -51,6 +60,8 @@ class Sam2Model:
         Crops encoded and prompts decoded at a time; 0 chooses by device.
     compiled
         Whether to compile the image encoder for the device; see :mod:`sam2_fewshot.backbones.sam2.encoder`.
+    encoder
+        What encodes images; None for the network's own encoder.
     """
 
     def __init__(
@@ -65,20 +76,21 @@ class Sam2Model:
         batch_size: int = 0,
         points_per_batch: int = 0,
         compiled: bool = False,
+        encoder: Encoder | None = None,
     ) -> None:
         # sam2 has no type hints that mypy could follow.
         untyped: Any = network.to(device).eval()
-        self._network = untyped
+        self.network = untyped
         if device.type == "cpu":
             use_onednn(untyped)
         accelerated = device.type != "cpu"
-        plain = ImageEncoder(untyped)
+        plain = encoder or ImageEncoder(untyped)
         at_a_time = batch_size or (0 if accelerated else 1)
-        self._encoder = CompiledEncoder(plain, dtype, at_a_time) if compiled else plain
+        self.encoder = CompiledEncoder(plain, dtype, at_a_time) if compiled else plain
         self.name, self.sha256, self.gates = name, sha256, gates
         self.device, self.dtype = device, dtype
-        self.store: TileStore | None = None  # of tiles' embeddings, for whoever wants them kept
-        self.image_size = int(self._network.image_size)
+        self.store: TileStore | None = None
+        self.input_size = self.image_size = int(untyped.image_size)
         # On a CPU a batch of one is fastest: larger ones leave the caches (.122 s an image alone, .162 s in eights). Of
         # prompts it is 32: 3.3 ms each, 3.4 in 16s and 4.6 in 64s.
         self.most_tiles = 1 << 30  # in a batch
@@ -86,23 +98,61 @@ class Sam2Model:
         self.points_per_batch = points_per_batch or (512 if accelerated else 32)
 
     @property
+    def device_name(self) -> str:
+        """The device in words."""
+        return describe(self.device)
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether it computes on the CPU."""
+        return self.device.type == "cpu"
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Pixels of the input that a cell of the fine, middle and coarse level covers each way."""
+        coarse = self.input_size // self.feature_size[0]
+        return coarse // 4, coarse // 2, coarse
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Number of features at the fine, middle and coarse level."""
+        return (int(self.network.sam_prompt_encoder.embed_dim),) * 3
+
+    @property
+    def slow_to_encode(self) -> bool:
+        """Whether a tile takes much longer to encode than its embedding to read from a disk."""
+        return self.on_cpu and self.input_size >= _SLOW_INPUT
+
+    @property
     def feature_size(self) -> tuple[int, int]:
         """Height and width of the coarse feature map."""
-        height, width = self._network.sam_prompt_encoder.image_embedding_size
+        height, width = self.network.sam_prompt_encoder.image_embedding_size
         return int(height), int(width)
 
     @property
     def embedding_bytes(self) -> int:
         """Memory of an image's :class:`~sam2_fewshot.backbones.sam2.pyramid.Embedding` in bytes, as float32."""
         height, width = self.feature_size
-        channels = int(self._network.sam_prompt_encoder.embed_dim)
+        channels = int(self.network.sam_prompt_encoder.embed_dim)
         # C channels at the coarse level, C / 4 at twice and C / 8 at four times its size.
         return 4 * height * width * (channels + 4 * (channels // 4) + 16 * (channels // 8))
 
     @property
-    def weight_bytes(self) -> int:
-        """Memory of the weights in bytes."""
-        return sum(each.numel() * each.element_size() for each in self._network.parameters())
+    def tile_bytes(self) -> int:
+        """Memory of a tile's feature pyramid in bytes."""
+        # C channels on 1, 4 and 16 times the coarse level's cells; an embedding has 4 C for each of these.
+        return 21 * self.embedding_bytes // 4
+
+    @property
+    def extra_bytes(self) -> int:
+        """Memory of the computer in bytes that it takes beyond what the embedded checkpoint does (an estimate).
+
+        Of what lies on a GPU only the features of one tile at a time come to the computer's memory, for learning.
+        """
+        if not self.on_cpu:
+            return _FEATURES * self.embedding_bytes
+        weights = sum(each.numel() * each.element_size() for each in self.network.parameters())
+        return extra_bytes(weights, self.input_size, self.batch_size, self.points_per_batch)
 
     def embed(self, image: NDArray[np.uint8]) -> Embedding:
         """Encode one image, as ``SAM2ImagePredictor.set_image`` does.
@@ -225,7 +275,7 @@ class Sam2Model:
         def run(batch: Sequence[Box]) -> list[Tile]:
             with self._inference():
                 crops = [mirrored(frame, window) for window in batch]
-                coarse, fine, middle = kept_or_made(
+                coarse, fine, middle = stored_or_encoded(
                     self, crops, lambda: self._encode(torch.stack([self._prepare(crop) for crop in crops]))
                 )
                 high_res = self._high_res(fine, middle)
@@ -233,7 +283,7 @@ class Sam2Model:
             return [
                 Tile(
                     (fine[i], middle[i], coarse[i]),
-                    # Copies, so that what is kept of a tile does not keep its whole batch alive.
+                    # Copies, so that an embedding that outlives its tile does not hold the memory of the whole batch.
                     Embedding(
                         coarse[i : i + 1].clone(),
                         (high_res[0][i : i + 1].clone(), high_res[1][i : i + 1].clone()),
@@ -257,7 +307,7 @@ class Sam2Model:
         reach: float = math.inf,
         on_batch: Callable[[int], None] = lambda done: None,
     ) -> PromptedMasks:
-        """Decode one foreground point a prompt, three masks each, and keep those that pass both gates.
+        """Decode one foreground point a prompt into three masks each, and return those that pass both gates.
 
         Parameters
         ----------
@@ -277,7 +327,7 @@ class Sam2Model:
             Called with the number of prompts done, after each batch.
         """
         with self._inference():
-            decoder = PromptDecoder(self._network, embedding)
+            decoder = PromptDecoder(self.network, embedding)
 
         def run(batch: Sequence[int]) -> PromptedMasks:
             with self._inference():
@@ -299,7 +349,7 @@ class Sam2Model:
             float32 (N, 4), ``(x0, y0, x1, y1)`` in pixels of the model's input.
         """
         with self._inference():
-            decoder = PromptDecoder(self._network, embedding)
+            decoder = PromptDecoder(self.network, embedding)
         # The widest box of a batch sets the width of the windows that are upscaled.
         order = np.argsort((boxes[:, 2:] - boxes[:, :2]).max(axis=1), kind="stable")
         by_width = boxes[order]
@@ -309,7 +359,7 @@ class Sam2Model:
                 decoded = decoder.decode_boxes(torch.from_numpy(by_width[batch[0] : batch[-1] + 1]).to(self.device))
                 return self._masks(decoded, embedding, 0.0, batch[0])
 
-        return joined(list(run_in_batches(run, range(len(boxes)), self.points_per_batch))).renumbered(order)
+        return joined(list(run_in_batches(run, range(len(boxes)), self.points_per_batch)), order)
 
     def _masks(self, decoded: DecodedPrompts, embedding: Embedding, gate: float, first: int) -> PromptedMasks:
         """Turn the logits of prompts, the first of which has a number, into masks of at least some stability."""
@@ -320,7 +370,7 @@ class Sam2Model:
 
     def _high_res(self, fine: Tensor, middle: Tensor) -> tuple[Tensor, Tensor]:
         """Project the finer levels to what the decoder takes."""
-        decoder = self._network.sam_mask_decoder
+        decoder = self.network.sam_mask_decoder
         return decoder.conv_s0(fine), decoder.conv_s1(middle)
 
     @contextmanager
@@ -333,7 +383,7 @@ class Sam2Model:
 
     @property
     def _no_features(self) -> NDArray[np.float32]:
-        channels = self._network.sam_prompt_encoder.embed_dim
+        channels = self.network.sam_prompt_encoder.embed_dim
         return np.zeros((0, channels, *self.feature_size), np.float32)
 
     def _upload(self, image: NDArray[np.uint8]) -> Tensor:
@@ -344,7 +394,7 @@ class Sam2Model:
 
     def _prepare(self, image: Tensor) -> Tensor:
         """Resize (3, h, w) uint8 to the model's input and normalise it, as ``SAM2Transforms`` does."""
-        size = (self.image_size, self.image_size)
+        size = (self.input_size, self.input_size)
         scaled = image.float() / 255
         if scaled.shape[1:] != size:
             scaled = functional.interpolate(scaled[None], size, mode="bilinear", align_corners=False, antialias=True)[0]
@@ -354,9 +404,9 @@ class Sam2Model:
 
     def _encode(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Run the image encoder: coarse features with the "no memory" token, and the two finer levels."""
-        fine, middle, coarse = self._encoder(images)
-        if self._network.directly_add_no_mem_embed:
-            coarse = coarse + self._network.no_mem_embed.reshape(1, -1, 1, 1)
+        fine, middle, coarse = self.encoder(images)
+        if self.network.directly_add_no_mem_embed:
+            coarse = coarse + self.network.no_mem_embed.reshape(1, -1, 1, 1)
         return coarse, fine, middle
 
     def _feature_weights(self, window: Box, mask: InstanceMask) -> Tensor:

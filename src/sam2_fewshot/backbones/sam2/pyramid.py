@@ -1,4 +1,4 @@
-"""What SAM 2 gives: embeddings of images, and masks of prompts."""
+"""The feature pyramid that SAM 2's encoder makes of a window, and what its decoder needs of it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ import torch
 from torch.nn import functional
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -35,40 +33,6 @@ class Embedding(NamedTuple):
     image_embed: Tensor
     high_res: tuple[Tensor, Tensor]
     frame_shape: tuple[int, int]
-
-
-class PromptedMasks(NamedTuple):
-    """Masks that prompts gave and that passed both gates, in the order of the prompts.
-
-    Parameters
-    ----------
-    prompt
-        int64 (M,), index of the prompt.
-    predicted_iou, stability
-        float64 (M,), in [0, 1].
-    boxes
-        int64 (M, 4), ``(x0, y0, x1, y1)`` in frame pixels, half open, tight.
-    data
-        M boolean arrays, cropped to their boxes.
-    """
-
-    prompt: NDArray[np.int64]
-    predicted_iou: NDArray[np.float64]
-    stability: NDArray[np.float64]
-    boxes: NDArray[np.int64]
-    data: list[NDArray[np.bool_]]
-
-    def renumbered(self, asked: NDArray[np.intp]) -> PromptedMasks:
-        """Return the same masks in the order of the prompts, the i-th of which is what `asked[i]` is called."""
-        prompt = asked[self.prompt]
-        order = np.argsort(prompt, kind="stable")
-        return PromptedMasks(
-            prompt[order],
-            self.predicted_iou[order],
-            self.stability[order],
-            self.boxes[order],
-            [self.data[i] for i in order],
-        )
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -202,14 +166,3 @@ def _without_halo(cells: Tensor, halo: int) -> NDArray[np.float32]:
     height, width = cells.shape[-2:]
     array: NDArray[np.float32] = cells[..., halo : height - halo, halo : width - halo].cpu().numpy()
     return array
-
-
-def joined(parts: Sequence[PromptedMasks]) -> PromptedMasks:
-    """Return the masks of all parts."""
-    return PromptedMasks(
-        np.concatenate([np.zeros(0, np.int64), *(part.prompt for part in parts)]),
-        np.concatenate([np.zeros(0), *(part.predicted_iou for part in parts)]),
-        np.concatenate([np.zeros(0), *(part.stability for part in parts)]),
-        np.concatenate([np.zeros((0, 4), np.int64), *(part.boxes for part in parts)]),
-        [crop for part in parts for crop in part.data],
-    )

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from sam2_fewshot.protocols import TileStore
+
     Levels = tuple[Tensor, Tensor, Tensor]
 
 _NAMES = ("coarse", "fine", "middle")
@@ -35,25 +37,13 @@ class Encoding(Protocol):
     """What an embedding depends on besides the tile."""
 
     sha256: str
-    image_size: int
+    input_size: int
     device: torch.device
     dtype: torch.dtype
     store: TileStore | None
 
 
-class TileStore(Protocol):
-    """Keeps arrays by keys. Neither method raises: what cannot be kept or read is not there."""
-
-    def get(self, key: str) -> Mapping[str, NDArray[Any]] | None:
-        """Return what was put under a key, None when it is not there."""
-        ...
-
-    def put(self, key: str, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Keep arrays under a key."""
-        ...
-
-
-def kept_or_made(model: Encoding, crops: Sequence[Tensor], encode: Callable[[], Levels]) -> Levels:
+def stored_or_encoded(model: Encoding, crops: Sequence[Tensor], encode: Callable[[], Levels]) -> Levels:
     """Return the encoder's levels of a batch of tiles, from the model's store or by encoding them.
 
     Parameters
@@ -73,7 +63,7 @@ def kept_or_made(model: Encoding, crops: Sequence[Tensor], encode: Callable[[], 
     store = model.store
     if store is None:
         return encode()
-    keys = _keys(model, crops)
+    keys = tile_keys(model, crops)
     found = [store.get(key) for key in keys]
     if all(arrays is not None for arrays in found):
         parts = [_unpacked(arrays, model.device) for arrays in found if arrays is not None]
@@ -87,12 +77,20 @@ def kept_or_made(model: Encoding, crops: Sequence[Tensor], encode: Callable[[], 
     return levels
 
 
-def _keys(model: Encoding, crops: Sequence[Tensor]) -> list[str]:
-    """Return 64 hexadecimal digits for each tile, which change with anything that its embedding depends on."""
+def tile_keys(model: Encoding, crops: Sequence[Tensor], code: str = "") -> list[str]:
+    """Return 64 hexadecimal digits for each tile, which change with anything that its embedding depends on.
+
+    Parameters
+    ----------
+    model, crops
+        As in :func:`stored_or_encoded`.
+    code
+        Hash of the code that encodes; that of this room when left out.
+    """
     facts = [
-        _code(),
+        code or _code(),
         model.sha256,
-        model.image_size,
+        model.input_size,
         str(model.dtype),
         describe(model.device),
         torch.backends.cpu.get_cpu_capability() if model.device.type == "cpu" else "",
