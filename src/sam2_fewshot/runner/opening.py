@@ -23,6 +23,6 @@ def open_segmenter(model: str, device: str, settings: Settings, progress: Progre
     from sam2_fewshot.storage.cache import cache_folder
     from sam2_fewshot.storage.tile_cache import tile_cache
 
-    loaded = open_backbone(model, device, settings)
-    loaded.store = tile_cache(loaded, settings, cache_folder())
-    return FewShotSegmenter(loaded, settings=settings, progress=progress)
+    backbone = open_backbone(model, device, settings)
+    backbone.store = tile_cache(backbone, settings, cache_folder())
+    return FewShotSegmenter(backbone, settings=settings, progress=progress)
