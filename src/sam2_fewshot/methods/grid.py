@@ -99,7 +99,7 @@ class GridMethod:
             proposed = GridProposals(self._settings).propose(self._backbone, embedding, self._progress)
             candidates = [
                 candidate
-                for candidate in _in_one_part(proposed, self._settings.box_nms_iou)
+                for candidate in in_one_part(proposed, self._settings.box_nms_iou)
                 if not is_known(candidate.mask, known)
             ]
         with watch.stage("compare"):
@@ -139,7 +139,7 @@ def _unheard(done: int) -> None:
     """Ignore crops that the user does not count."""
 
 
-def _in_one_part(candidates: Sequence[Candidate], iou_threshold: float) -> list[Candidate]:
+def in_one_part(candidates: Sequence[Candidate], iou_threshold: float) -> list[Candidate]:
     """Reduce masks to their largest part, and drop those that then lie on a better one.
 
     The public generator suppresses by the boxes of whole masks; a far-off crumb makes such a box large enough for a

@@ -72,18 +72,18 @@ def learn_guided(
     areas = _areas_of(frames)
     _warn_of_limits(areas, area_limits, progress)
     tiles = TrainingTiles(backbone, frames, _tile_side(areas, frames, backbone.input_size), progress)
-    learned = _learn(backbone, frames, area_limits, tiles, progress)
+    learned = learn_once(backbone, frames, area_limits, tiles, progress)
     if len(areas) >= FEW:
         return learned
     extended = frames
     for total, least in ROUNDS:
         extended = with_surest(learned, backbone, frames, tiles, total - len(areas), least, progress)
-        learned = _learn(backbone, extended, area_limits, tiles, progress, self_trained=total == ROUNDS[-1][0])
+        learned = learn_once(backbone, extended, area_limits, tiles, progress, self_trained=total == ROUNDS[-1][0])
     progress.warn(what_few_means(len(areas), len(_areas_of(extended)) - len(areas)))
     return learned
 
 
-def _learn(
+def learn_once(
     backbone: Backbone,
     frames: Sequence[TrainingFrame],
     area_limits: tuple[int, int],
