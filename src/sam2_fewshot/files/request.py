@@ -19,7 +19,7 @@ from sam2_fewshot.files.finished import read_finished
 from sam2_fewshot.images.addresses import example_stems, parse_range, remote, stem_of
 from sam2_fewshot.images.channels import read_channels
 from sam2_fewshot.images.image_set import open_images
-from sam2_fewshot.rendering import held_bytes
+from sam2_fewshot.records import held_bytes
 from sam2_fewshot.runner.progress import Heard
 from sam2_fewshot.segmenter import read_object_model
 from sam2_fewshot.settings import Settings
