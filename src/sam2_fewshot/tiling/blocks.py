@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sam2_fewshot.protocols import Progress, Staged
-    from sam2_fewshot.records import Box, FrameReader, InstanceMask
+    from sam2_fewshot.records import Box, Detection, FrameReader, InstanceMask
 
 _REACH = 2.0
 """The halo is this many times the longest side of an example: objects up to so long are whole in the block that owns
@@ -315,19 +315,19 @@ def search_block(frame: FrameReader, plan: SearchPlan, block: Block, find: Find)
     if contrast_of(view.pixels, max(1, round(plan.diameter / 3))) <= plan.contrast:
         return BlockResult(block, FrameResult(blank=1))
     found = find(view)
-    whole = [item for item in found.detections if not item.instance.is_clipped(block.read)]
-    owned = [item for item in whole if is_owned(item.instance, block, plan.halo // 4)]
-    clipped = [
-        item
-        for item in found.detections
-        if item.instance.is_clipped(block.read) and item.instance.within(block.core) is not None
-    ]
-    missing = (math.nextafter(item.score, math.inf) for item in clipped if item.score < plan.threshold)
-    return BlockResult(
-        block,
-        replace(found, detections=owned, floor=max([found.floor, *missing])),
-        [item.instance for item in clipped if item.score >= plan.threshold],
-    )
+    owned: list[Detection] = []
+    clipped: list[InstanceMask] = []
+    floor = found.floor
+    for item in found.detections:
+        is_own = is_owned(item.instance, block, plan.halo // 4)
+        if not item.instance.is_clipped(block.read):
+            owned += [item] if is_own else []
+        elif item.instance.within(block.core) is not None:
+            if item.score >= plan.threshold:
+                clipped.append(item.instance)
+            else:
+                floor = max(floor, math.nextafter(item.score, math.inf))
+    return BlockResult(block, replace(found, detections=owned, floor=floor), clipped)
 
 
 def view_of(frame: FrameReader, plan: SearchPlan, window: Box) -> View:
