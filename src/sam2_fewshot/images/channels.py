@@ -1,4 +1,4 @@
-"""How each channel is shown: colours that tell channels apart, and the user's YAML file.
+"""How each channel is displayed: colours that tell channels apart, and the user's YAML file.
 
 The file is a list, one entry a channel that should not look as by default::
 
@@ -47,7 +47,7 @@ DISTINCT: tuple[Color, ...] = (
 
 
 class ChannelSetting(BaseModel):
-    """What the user says about one channel; what is left out stays as by default."""
+    """The user's settings of one channel; what is left out stays as by default."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
 
@@ -107,7 +107,7 @@ def read_channels(path: Path) -> tuple[ChannelSetting, ...]:
     Raises
     ------
     SettingsError
-        If it is not there, is not YAML, or says something that cannot be used.
+        If it is not there, is not YAML, or holds something that cannot be used.
     """
     import yaml
 
@@ -140,12 +140,12 @@ def _entry(path: Path, number: int, entry: object) -> ChannelSetting:
         key = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
             known = ", ".join(ChannelSetting.model_fields)
-            said = f"there is no {key!r}; use {known}"
+            reason = f"there is no {key!r}; use {known}"
         elif problem["type"] == "value_error":
-            said = str(problem["ctx"]["error"])
+            reason = str(problem["ctx"]["error"])
         else:
-            said = f"{key} is {reprlib.repr(problem['input'])}, which is wrong: {problem['msg'].lower()}"
-        raise SettingsError(f"{path.name}, entry {number}: {said}.") from None
+            reason = f"{key} is {reprlib.repr(problem['input'])}, which is wrong: {problem['msg'].lower()}"
+        raise SettingsError(f"{path.name}, entry {number}: {reason}.") from None
 
 
 def channel_styles(
@@ -156,7 +156,7 @@ def channel_styles(
     white: float,
     image: str,
 ) -> tuple[ChannelStyle, ...]:
-    """Decide how each channel of an image is shown.
+    """Decide how each channel of an image is displayed.
 
     A single channel is grey. Several take the colours that the file gives them if these differ; else two are green and
     magenta, and more go through :data:`DISTINCT`.
@@ -164,9 +164,9 @@ def channel_styles(
     Parameters
     ----------
     names, colors
-        What the file tells, one a channel.
+        From the file, one a channel.
     settings
-        What the user tells; it goes first.
+        From the user; they go first.
     black, white
         Percentiles by default.
     image

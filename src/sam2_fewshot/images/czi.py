@@ -11,8 +11,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.images.pixel_size import pixel_size
-from sam2_fewshot.images.source import Header, check_size, damaged, every, reading
+from sam2_fewshot.images.source import Header, check_size, damaged, every, pixel_size, reading, unread_axes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -20,11 +19,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from sam2_fewshot.images.source import ChannelColors, ChannelNames
     from sam2_fewshot.records import Box, PixelSize
 
-
 _OWN_AXES = frozenset("XYCZTSM")
-_LARGEST_TILE = 1 << 24
+LARGEST_TILE = 1 << 24
 """Pixels; a file of larger compressed tiles gains nothing from being read by region."""
 _SPARSEST = 100
 """A plane of more than so many times the pixels of its tiles is not believed."""
@@ -41,6 +40,8 @@ class CziSource:
     ----------
     path
         The file.
+    largest_tile
+        Pixels; a file with a larger compressed tile is read whole.
 
     Raises
     ------
@@ -48,7 +49,7 @@ class CziSource:
         If it cannot be read.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, largest_tile: int = LARGEST_TILE) -> None:
         with reading(path), path.open("rb") as file:
             directory, description = positions(path, file)
             tiles = [tile for tile in read_tiles(path, file, directory) if {"X", "Y"} <= set(tile.size)]
@@ -57,21 +58,23 @@ class CziSource:
                 raise damaged(path, "no image is in it")
             xml = read_xml(file, description)
             step, notes = _first_scene(path, whole)
-            whole = [tile for tile in whole if _at(tile, step)]
+            whole = [tile for tile in whole if tile.is_at(step)]
             self._first = {axis: min(tile.start.get(axis, 0) for tile in whole) for axis in "XYCZT"}
-            self.header = self._look(path, whole, xml, notes)
+            by_region = all(tile.is_raw or tile.area <= largest_tile for tile in whole)
+            self.header = self._header(path, whole, xml, notes, by_region)
             self._tiles: dict[tuple[int, int, int], list[Tile]] = {}
             """All tiles of a channel, slice and time point, counted from 0, in the order in which they are laid."""
             for tile in sorted(tiles, key=lambda tile: tile.start.get("M", 0)):
-                if _at(tile, step) and tile.pixels == whole[0].pixels:
+                if tile.is_at(step) and tile.pixels == whole[0].pixels:
                     c, z, t = (tile.start.get(axis, 0) - self._first[axis] for axis in "CZT")
                     self._tiles.setdefault((c, z, t), []).append(tile)
 
-    def _look(self, path: Path, tiles: list[Tile], xml: ElementTree.Element | None, notes: list[str]) -> Header:
+    def _header(
+        self, path: Path, tiles: list[Tile], xml: ElementTree.Element | None, notes: list[str], by_region: bool
+    ) -> Header:
         ends = {axis: max(tile.start.get(axis, 0) + tile.size.get(axis, 1) for tile in tiles) for axis in self._first}
         sizes = {axis: ends[axis] - self._first[axis] for axis in ends}
-        by_region = all(tile.is_raw or _area(tile) <= _LARGEST_TILE for tile in tiles)
-        area = sum(max(0, _area(tile)) for tile in tiles)
+        area = sum(max(0, tile.area) for tile in tiles)
         check_size(path, sizes["Y"], sizes["X"], by_region and sizes["Y"] * sizes["X"] <= _SPARSEST * area)
         if max(sizes["C"], sizes["Z"], sizes["T"]) > max(_FEW, len(tiles)):
             raise damaged(path, "it has fewer tiles than channels, slices or time points")
@@ -162,14 +165,6 @@ class CziSource:
         return points
 
 
-def _area(tile: Tile) -> int:
-    return tile.size["X"] * tile.size["Y"]
-
-
-def _at(tile: Tile, step: dict[str, int]) -> bool:
-    return all(tile.start.get(axis, 0) == at for axis, at in step.items())
-
-
 def _first_scene(path: Path, tiles: list[Tile]) -> tuple[dict[str, int], list[str]]:
     """Return the step along each further axis that is read, and what to say about the others."""
     notes = []
@@ -178,9 +173,7 @@ def _first_scene(path: Path, tiles: list[Tile]) -> tuple[dict[str, int], list[st
         notes.append(f"{path.name} has {len(scenes)} scenes; the first is read. Split the scenes into files.")
     axes = sorted({axis for tile in tiles for axis in tile.start} - _OWN_AXES)
     steps = {axis: {tile.start.get(axis, 0) for tile in tiles} for axis in axes}
-    several = [axis for axis in axes if len(steps[axis]) > 1]
-    if several:
-        notes.append(f"{path.name} has the axes {', '.join(several)} too, of which the first step is read.")
+    notes += unread_axes(path, [axis for axis in axes if len(steps[axis]) > 1])
     return {axis: min(steps[axis]) for axis in axes} | {"S": min(scenes)}, notes
 
 
@@ -191,16 +184,14 @@ def _size(xml: ElementTree.Element | None) -> PixelSize | None:
     return pixel_size(steps.get("X"), steps.get("Y"), steps.get("Z"), "m")
 
 
-def _channels(
-    xml: ElementTree.Element | None, count: int
-) -> tuple[tuple[str | None, ...], tuple[tuple[int, int, int] | None, ...]]:
+def _channels(xml: ElementTree.Element | None, count: int) -> tuple[ChannelNames, ChannelColors]:
     nothing = (None,) * count
     if xml is None:
         return nothing, nothing
     entries = xml.findall(".//Information/Image/Dimensions/Channels/Channel")
     names = tuple(entry.get("Name") for entry in entries)
-    shown = [entry.findtext("Color", "") for entry in xml.iterfind(".//DisplaySetting/Channels/Channel")]
-    colors = tuple(_color(text) for text in shown)
+    displayed = [entry.findtext("Color", "") for entry in xml.iterfind(".//DisplaySetting/Channels/Channel")]
+    colors = tuple(_color(text) for text in displayed)
     return names if len(names) == count else nothing, colors if len(colors) == count else nothing
 
 
@@ -261,6 +252,15 @@ class Tile:
         return self.compression == _RAW
 
     @property
+    def area(self) -> int:
+        """Pixels of the full resolution that it covers."""
+        return self.size["X"] * self.size["Y"]
+
+    def is_at(self, steps: dict[str, int]) -> bool:
+        """Tell whether it begins at these steps along these axes."""
+        return all(self.start.get(axis, 0) == step for axis, step in steps.items())
+
+    @property
     def reduction(self) -> int:
         """How many pixels of the full resolution one of the tile stands for, each way; 1 at full resolution."""
         return max(1, round(max(self.size[axis] / max(1, self.stored[axis]) for axis in "XY")))
@@ -309,9 +309,9 @@ def _tile(file: BinaryIO, length: int) -> Tile:
     size: dict[str, int] = {}
     stored: dict[str, int] = {}
     for _ in range(axes):
-        name, begin, extent, _, kept = struct.unpack("<4siifi", file.read(20))
+        name, begin, extent, _, own = struct.unpack("<4siifi", file.read(20))
         axis = name.rstrip(b"\0").decode("ascii")
-        start[axis], size[axis], stored[axis] = begin, extent, kept or extent
+        start[axis], size[axis], stored[axis] = begin, extent, own or extent
     return Tile(place, pixels, compression, start, size, stored, pyramid == 0 and stored == size)
 
 
@@ -367,7 +367,7 @@ def _unpacked(data: bytes, compression: int, expected: int) -> bytes:
         return bytes(imagecodecs.zstd_decode(data, out=expected))
     if compression != _ZSTD_PACKED:
         raise ValueError(f"it is compressed in an unknown way ({compression})")
-    # The head is its own length, and when that is 3, a 1 and whether low and high bytes are apart.
+    # The head is its own length, and when that is 3, a 1 and whether all low bytes come before all high ones.
     head = data[0]
     plain = bytes(imagecodecs.zstd_decode(data[head:], out=expected))
     if head == 3 and data[1] == 1 and data[2] & 1:

@@ -1,4 +1,4 @@
-"""Stored numbers → the 8-bit RGB that is searched: planes, or regions whose contrast is that of the whole frame."""
+"""Stored numbers → the 8-bit RGB that is segmented: planes, or regions whose contrast is that of the whole frame."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 _PRIMARIES = ((255, 0, 0), (0, 255, 0), (0, 0, 255))
 _STRIP = 1 << 24
-"""Pixels that are looked at together for the contrast of a plane without a pyramid."""
+"""Pixels that are read together for the contrast of a plane without a pyramid."""
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class DisplaySettings:
     """How an image becomes RGB: a photo as it is, everything else by its channels' styles."""
 
     styles: tuple[ChannelStyle, ...]
@@ -37,8 +37,8 @@ class Look:
     white: float
 
 
-def look_of(header: Header, channels: Sequence[ChannelSetting], settings: Settings) -> Look:
-    """Decide how an image is shown.
+def display_of(header: Header, channels: Sequence[ChannelSetting], settings: Settings) -> DisplaySettings:
+    """Decide how an image becomes RGB.
 
     Raises
     ------
@@ -51,38 +51,38 @@ def look_of(header: Header, channels: Sequence[ChannelSetting], settings: Settin
     is_photo = header.is_photo or colored
     if not is_photo:
         styles = channel_styles(header.channel_names, header.channel_colors, channels, black, white, header.path.name)
-        return Look(styles, False, colored, black, white)
+        return DisplaySettings(styles, False, colored, black, white)
     if not channels:
-        return Look((), True, colored, black, white)
+        return DisplaySettings((), True, colored, black, white)
     styles = channel_styles(("red", "green", "blue"), _PRIMARIES, channels, black, white, header.path.name)
-    return Look(styles, False, colored, black, white)
+    return DisplaySettings(styles, False, colored, black, white)
 
 
-def compose(source: PixelSource, look: Look, z: int, t: int, name: str) -> NDArray[np.uint8]:
+def compose(source: PixelSource, display: DisplaySettings, z: int, t: int, name: str) -> NDArray[np.uint8]:
     """Read a plane whole and make it RGB, uint8 (H, W, 3)."""
-    planes = (upright(plane, source.header, look.colored) for plane in source.planes(z, t))
-    if look.as_photo:
-        return photo(next(planes), look.black, look.white, name)
-    return merge(_separate(planes), look.styles, name)
+    planes = (as_intensities(plane, source.header, display.colored) for plane in source.planes(z, t))
+    if display.as_photo:
+        return photo(next(planes), display.black, display.white, name)
+    return merge(_channels_of(planes), display.styles, name)
 
 
 def compose_region(
-    source: RegionSource, look: Look, z: int, t: int, box: Box, limits: Sequence[Limits | None]
+    source: RegionSource, display: DisplaySettings, z: int, t: int, box: Box, limits: Sequence[Limits | None]
 ) -> NDArray[np.uint8]:
     """Read a region and make it RGB, uint8 (h, w, 3).
 
     Parameters
     ----------
-    source, look, z, t
-        What is read, and how it is shown.
+    source, display, z, t
+        What is read, and how it becomes RGB.
     box
         ``(x0, y0, x1, y1)`` in pixels.
     limits
         From :func:`frame_limits`.
     """
-    planes = (upright(plane, source.header, look.colored) for plane in source.region(z, t, box))
+    planes = (as_intensities(plane, source.header, display.colored) for plane in source.region(z, t, box))
     canvas = np.zeros((box[3] - box[1], box[2] - box[0], 3), np.uint8)
-    if look.as_photo:
+    if display.as_photo:
         pixels = next(planes)
         if pixels.dtype == np.uint8:
             return np.ascontiguousarray(pixels)
@@ -90,14 +90,16 @@ def compose_region(
             if limits[0] is not None:
                 paint(canvas, pixels[..., component], limits[0], color)
         return canvas
-    for plane, style, found in zip(_separate(planes), look.styles, limits, strict=True):
-        if style.visible and found is not None:
-            paint(canvas, plane, found, style.color)
+    for plane, style, ends in zip(_channels_of(planes), display.styles, limits, strict=True):
+        if style.visible and ends is not None:
+            paint(canvas, plane, ends, style.color)
     return canvas
 
 
-def frame_limits(source: RegionSource, look: Look, z: int, t: int, name: str) -> tuple[Limits | None, ...]:
-    """Return the black and white point of each channel of a frame, looking only at an overview of it.
+def frame_limits(
+    source: RegionSource, display: DisplaySettings, z: int, t: int, name: str
+) -> tuple[Limits | None, ...]:
+    """Return the black and white point of each channel of a frame, from an overview of it only.
 
     The overview is a level of the file's pyramid, or the pixels that :func:`~sam2_fewshot.rendering.contrast` would
     take of the whole plane, so that without a pyramid the limits are those of a plane read whole (in the mode
@@ -105,8 +107,8 @@ def frame_limits(source: RegionSource, look: Look, z: int, t: int, name: str) ->
 
     Parameters
     ----------
-    source, look, z, t
-        What is read, and how it is shown.
+    source, display, z, t
+        What is read, and how it becomes RGB.
     name
         What to call it in messages.
 
@@ -116,18 +118,20 @@ def frame_limits(source: RegionSource, look: Look, z: int, t: int, name: str) ->
         If it cannot be read, or no visible channel has a finite value.
     """
     header = source.header
-    if look.as_photo and header.dtype == np.uint8:
+    if display.as_photo and header.dtype == np.uint8:
         return (None,)
-    if all(style.mode == "absolute" for style in look.styles) and not look.as_photo:
-        return tuple((style.black, style.white) for style in look.styles)
-    samples = [upright(plane, header, look.colored) for plane in _overview(source, z, t)]
-    if look.as_photo:
+    if all(style.mode == "absolute" for style in display.styles) and not display.as_photo:
+        return tuple((style.black, style.white) for style in display.styles)
+    samples = [as_intensities(plane, header, display.colored) for plane in _overview(source, z, t)]
+    if display.as_photo:
         flat = samples[0].reshape(samples[0].shape[0], -1)
-        found: tuple[Limits | None, ...] = (contrast(flat, ChannelStyle(black=look.black, white=look.white)),)
+        found: tuple[Limits | None, ...] = (contrast(flat, ChannelStyle(black=display.black, white=display.white)),)
         visible = [True]
     else:
-        found = tuple(contrast(plane, style) for plane, style in zip(_separate(samples), look.styles, strict=True))
-        visible = [style.visible for style in look.styles]
+        found = tuple(
+            contrast(plane, style) for plane, style in zip(_channels_of(samples), display.styles, strict=True)
+        )
+        visible = [style.visible for style in display.styles]
     if any(visible) and all(limits is None for limits, seen in zip(found, visible, strict=True) if seen):
         raise InputError(
             f"{name} has no finite value: all its pixels are NaN or infinite. Leave it out, or export it again."
@@ -150,7 +154,7 @@ def _overview(source: RegionSource, z: int, t: int) -> list[NDArray[Any]]:
     return [np.concatenate(parts) for parts in zip(*strips, strict=True)]
 
 
-def upright(plane: NDArray[Any], header: Header, colored: bool) -> NDArray[Any]:
+def as_intensities(plane: NDArray[Any], header: Header, colored: bool) -> NDArray[Any]:
     """Turn stored numbers into intensities (H, W) or colours (H, W, 3)."""
     if header.palette is not None and colored:
         colors: NDArray[Any] = header.palette[np.minimum(plane, len(header.palette) - 1)]
@@ -162,7 +166,7 @@ def upright(plane: NDArray[Any], header: Header, colored: bool) -> NDArray[Any]:
     return plane
 
 
-def _separate(planes: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
+def _channels_of(planes: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
     for plane in planes:
         if plane.ndim == 3:
             yield from (plane[..., component] for component in range(plane.shape[2]))
