@@ -51,13 +51,13 @@ FILES = {
 def decoded(monkeypatch):
     """Collect the tiles of CZI files that are decoded."""
     tiles = []
-    real = czi.decoded
+    real = czi.decode_tile
 
     def count(file, tile):
         tiles.append(tile)
         return real(file, tile)
 
-    monkeypatch.setattr(czi, "decoded", count)
+    monkeypatch.setattr(czi, "decode_tile", count)
     return tiles
 
 

@@ -67,7 +67,7 @@ def is_zarr(path: Path) -> bool:
         return True
     try:
         return path.is_dir() and holds_zarr(path)
-    except (OSError, ValueError):  # no possible name, which whoever opens it will say
+    except (OSError, ValueError):  # not a possible name; opening it gives the message
         return False
 
 

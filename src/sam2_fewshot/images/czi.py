@@ -30,7 +30,7 @@ _SPARSEST = 100
 _FEW = 1000
 """More channels, slices or time points than this are believed only if there is a tile for each."""
 _GRID = 256
-"""Points each way at which it is looked whether a level of the pyramid shows all of the plane."""
+"""Points each way at which a level of the pyramid is compared with the plane: it must cover the same of them."""
 
 
 class CziSource:
@@ -51,7 +51,7 @@ class CziSource:
 
     def __init__(self, path: Path, largest_tile: int = LARGEST_TILE) -> None:
         with reading(path), path.open("rb") as file:
-            directory, description = positions(path, file)
+            directory, description = find_segments(path, file)
             tiles = [tile for tile in read_tiles(path, file, directory) if {"X", "Y"} <= set(tile.size)]
             whole = [tile for tile in tiles if tile.is_whole]
             if not whole:
@@ -63,7 +63,7 @@ class CziSource:
             by_region = all(tile.is_raw or tile.area <= largest_tile for tile in whole)
             self.header = self._header(path, whole, xml, notes, by_region)
             self._tiles: dict[tuple[int, int, int], list[Tile]] = {}
-            """All tiles of a channel, slice and time point, counted from 0, in the order in which they are laid."""
+            """All tiles of a channel, slice and time point, counted from 0, in the order in which they are painted."""
             for tile in sorted(tiles, key=lambda tile: tile.start.get("M", 0)):
                 if tile.is_at(step) and tile.pixels == whole[0].pixels:
                     c, z, t = (tile.start.get(axis, 0) - self._first[axis] for axis in "CZT")
@@ -110,7 +110,7 @@ class CziSource:
         """Yield a region of the planes, for which only the tiles that meet it are decoded."""
         for channel in range(self.header.size_c):
             tiles = [tile for tile in self._tiles.get((channel, z, t), ()) if tile.is_whole]
-            yield self._laid(tiles, box, 1)
+            yield self._mosaic(tiles, box, 1)
 
     def reduced(self, z: int, t: int, pixels: int) -> Iterator[NDArray[Any]]:
         """Yield every n-th pixel of the planes, about so many, from the smallest level of the pyramid that has them.
@@ -123,15 +123,15 @@ class CziSource:
             levels: dict[int, list[Tile]] = {}
             for tile in self._tiles.get((channel, z, t), ()):
                 levels.setdefault(1 if tile.is_whole else max(2, tile.reduction), []).append(tile)
-            whole = self._seen(levels.get(1, ()))
-            enough = [n for n, tiles in levels.items() if 1 < n <= step and not (whole & ~self._seen(tiles)).any()]
-            yield self._laid(levels.get(max(enough, default=1), ()), (0, 0, width, height), step)
+            whole = self._coverage(levels.get(1, ()))
+            enough = [n for n, tiles in levels.items() if 1 < n <= step and not (whole & ~self._coverage(tiles)).any()]
+            yield self._mosaic(levels.get(max(enough, default=1), ()), (0, 0, width, height), step)
 
     def _corner(self, tile: Tile) -> tuple[int, int]:
         return tile.start["X"] - self._first["X"], tile.start["Y"] - self._first["Y"]
 
-    def _laid(self, tiles: Sequence[Tile], box: Box, step: int) -> NDArray[Any]:
-        """Lay tiles over one another, and return the pixels in a box whose places in the plane are multiples of a step.
+    def _mosaic(self, tiles: Sequence[Tile], box: Box, step: int) -> NDArray[Any]:
+        """Paint tiles over one another, and return the pixels in a box whose coordinates are multiples of a step.
 
         Tiles without such a pixel are not decoded.
         """
@@ -145,7 +145,7 @@ class CziSource:
                 c, d = max(x0, -(-left // step)), min(x1, -(-(left + tile.size["X"]) // step))
                 if a >= b or c >= d:
                     continue
-                pixels, n = decoded(file, tile), tile.reduction
+                pixels, n = decode_tile(file, tile), tile.reduction
                 part: tuple[slice | NDArray[Any], ...] = slice(a - top, b - top), slice(c - left, d - left)
                 if step > 1:
                     rows = np.minimum((np.arange(a, b) * step - top) // n, pixels.shape[0] - 1)
@@ -154,7 +154,7 @@ class CziSource:
                 canvas[a - y0 : b - y0, c - x0 : d - x0] = pixels[part]
             return canvas
 
-    def _seen(self, tiles: Sequence[Tile]) -> NDArray[np.bool_]:
+    def _coverage(self, tiles: Sequence[Tile]) -> NDArray[np.bool_]:
         """Tell which points of an even grid over the plane lie in tiles."""
         points = np.zeros((_GRID, _GRID), bool)
         for tile in tiles:
@@ -166,7 +166,7 @@ class CziSource:
 
 
 def _first_scene(path: Path, tiles: list[Tile]) -> tuple[dict[str, int], list[str]]:
-    """Return the step along each further axis that is read, and what to say about the others."""
+    """Return the step along each further axis that is read, and warnings about the others."""
     notes = []
     scenes = {tile.start.get("S", 0) for tile in tiles}
     if len(scenes) > 1:
@@ -220,7 +220,7 @@ _MOST_XML = 100_000_000
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """A subblock as the directory tells it.
+    """A subblock as the directory describes it.
 
     Parameters
     ----------
@@ -266,8 +266,8 @@ class Tile:
         return max(1, round(max(self.size[axis] / max(1, self.stored[axis]) for axis in "XY")))
 
 
-def segment(file: BinaryIO, place: int, name: bytes) -> int:
-    """Return the number of bytes in the segment at a place, after whose head the file then stands."""
+def enter_segment(file: BinaryIO, place: int, name: bytes) -> int:
+    """Return the number of bytes in the segment at a place, after whose head the file is then positioned."""
     file.seek(place)
     found, allocated, used = struct.unpack("<16sqq", file.read(32))
     if found.rstrip(b"\0") != name:
@@ -275,7 +275,7 @@ def segment(file: BinaryIO, place: int, name: bytes) -> int:
     return int(used or allocated)
 
 
-def positions(path: Path, file: BinaryIO) -> tuple[int, int]:
+def find_segments(path: Path, file: BinaryIO) -> tuple[int, int]:
     """Return where the list of tiles and the description are.
 
     Raises
@@ -283,7 +283,7 @@ def positions(path: Path, file: BinaryIO) -> tuple[int, int]:
     InputError
         If the file has no list of tiles.
     """
-    segment(file, 0, b"ZISRAWFILE")
+    enter_segment(file, 0, b"ZISRAWFILE")
     directory, description = struct.unpack("<52xqq", file.read(68))
     if not directory:
         raise damaged(path, "it was not closed after recording")
@@ -292,7 +292,7 @@ def positions(path: Path, file: BinaryIO) -> tuple[int, int]:
 
 def read_tiles(path: Path, file: BinaryIO, directory: int) -> Iterator[Tile]:
     """Yield all tiles, those of the pyramid too, from the list at a place."""
-    segment(file, directory, b"ZISRAWDIRECTORY")
+    enter_segment(file, directory, b"ZISRAWDIRECTORY")
     (count,) = struct.unpack("<i124x", file.read(128))
     length = path.stat().st_size
     if not 0 <= count * 32 <= length:
@@ -315,7 +315,7 @@ def _tile(file: BinaryIO, length: int) -> Tile:
     return Tile(place, pixels, compression, start, size, stored, pyramid == 0 and stored == size)
 
 
-def decoded(file: BinaryIO, tile: Tile) -> NDArray[Any]:
+def decode_tile(file: BinaryIO, tile: Tile) -> NDArray[Any]:
     """Return a tile's pixels (h, w) or (h, w, 3), red first; a memory map of them where they are not compressed.
 
     Parameters
@@ -335,7 +335,7 @@ def decoded(file: BinaryIO, tile: Tile) -> NDArray[Any]:
     if min(shape) < 1:
         raise ValueError("a tile has no pixels")
     expected = math.prod(shape) * kind.base.itemsize
-    segment(file, tile.place, b"ZISRAWSUBBLOCK")
+    enter_segment(file, tile.place, b"ZISRAWSUBBLOCK")
     metadata, _, size, axes = struct.unpack("<iiq28xi", file.read(48))
     # The directory entry is repeated here, in a field of at least 240 bytes, and the tile's own XML follows.
     place = tile.place + 32 + 16 + max(240, 32 + 20 * axes) + metadata
@@ -378,7 +378,7 @@ def _unpacked(data: bytes, compression: int, expected: int) -> bytes:
 def read_xml(file: BinaryIO, place: int) -> ElementTree.Element | None:
     """Return the file's description, None when there is none or it makes no sense: the pixels do without it."""
     try:
-        segment(file, place, b"ZISRAWMETADATA")
+        enter_segment(file, place, b"ZISRAWMETADATA")
         (size,) = struct.unpack("<i252x", file.read(256))
         return ElementTree.fromstring(file.read(min(max(size, 0), _MOST_XML)))
     except (OSError, ValueError, struct.error, ElementTree.ParseError):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING
 
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.images.addresses import is_zarr, natural_key, stem_of, unique_stems
@@ -18,14 +17,13 @@ from sam2_fewshot.protocols import Quiet
 from sam2_fewshot.records import Location
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import Any
 
     import numpy as np
     from numpy.typing import NDArray
 
-    from sam2_fewshot.images.channels import ChannelSetting
-    from sam2_fewshot.images.display import DisplaySettings
+    from sam2_fewshot.images.display import ChannelSetting, DisplaySettings
     from sam2_fewshot.images.source import PixelSource
     from sam2_fewshot.protocols import Progress
     from sam2_fewshot.records import Box, PixelSize
@@ -55,7 +53,7 @@ def open_images(
     settings
         Gives the percentiles of black and white.
     channels
-        How to display channels (:func:`~sam2_fewshot.images.channels.read_channels`). A colour photo then counts
+        How to display channels (:func:`~sam2_fewshot.images.display.read_channels`). A colour photo then counts
         as three channels named red, green and blue.
     progress
         Takes the warnings.
@@ -104,38 +102,27 @@ def images_of(
     for xy, (source, stem) in enumerate(zip(sources, stems, strict=True)):
         display = display_of(source.header, channels, settings)
         images.append(ImageFile(xy, stem, source, display, cache, whole_plane))
-    return ImageSet(tuple(images))
+    return ImageSet(images)
 
 
-class ImageSet(Sequence["ImageFile"]):
+class ImageSet(tuple["ImageFile", ...]):
     """The images that were given; the index is the XY position."""
 
-    def __init__(self, images: tuple[ImageFile, ...]) -> None:
-        self._images = images
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    @overload
-    def __getitem__(self, index: int) -> ImageFile: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[ImageFile]: ...
-    def __getitem__(self, index: int | slice) -> ImageFile | Sequence[ImageFile]:
-        return self._images[index]
+    __slots__ = ()
 
     @property
     def size_z(self) -> int:
         """Most slices that an image has."""
-        return max(image.size_z for image in self._images)
+        return max(image.size_z for image in self)
 
     @property
     def size_t(self) -> int:
         """Most time points that an image has."""
-        return max(image.size_t for image in self._images)
+        return max(image.size_t for image in self)
 
     def let_go(self) -> None:
         """Give back the memory of the frame that was read whole last; it is read again when it is asked for."""
-        for image in self._images:
+        for image in self:
             image.let_go()
 
     def has(self, location: Location) -> bool:

@@ -1,4 +1,4 @@
-"""Leica LIF: liffile (extra "lif") says what is where, and regions of the planes are read by memory map."""
+"""Leica LIF: liffile (extra "lif") reads the description, and regions of the planes come from a memory map."""
 
 from __future__ import annotations
 
@@ -215,7 +215,7 @@ class Layout:
 
 
 def layout_of(path: Path, image: Any) -> Layout | None:
-    """Return where an image's pixels lie, None if the file does not tell or they are not all in it.
+    """Return where an image's pixels lie, None if the file does not say or they are not all in it.
 
     Parameters
     ----------
@@ -258,7 +258,7 @@ def _described(image: Any, what: str) -> list[dict[str, str]]:
 
 
 def _described_channels(image: Any) -> list[dict[str, str]]:
-    """Return what an image tells of its channels, in the order in which they are stored."""
+    """Return the descriptions of an image's channels, in the order in which they are stored."""
     return sorted(_described(image, "Channels/ChannelDescription"), key=lambda channel: int(channel["BytesInc"]))
 
 

@@ -82,7 +82,7 @@ class Nd2Source:
             shape = channels, header.height, header.width, self._components
             pixels = np.asarray(file.read_frame(number)).reshape(shape)[:, y0:y1:step, x0:x1:step]
             planes = [pixels[0, ..., :3]] if header.is_photo else [p[..., s] for p in pixels for s in range(shape[3])]
-            # The file's memory map ends with it, and nd2 does not know who still looks into it.
+            # The file's memory map ends with it, and nd2 does not count the arrays that use it.
             copies = [np.array(plane, plane.dtype.newbyteorder("="), order="C") for plane in planes]
         yield from copies
 

@@ -164,7 +164,7 @@ def _store(path: Path, patience: float) -> Any:
         import botocore.session
 
         options["config_kwargs"] = {"connect_timeout": patience, "read_timeout": patience}
-        # Public stores are read without keys, which s3fs does only when it is told to.
+        # Public stores are read without keys, which s3fs does only when asked to.
         options["anon"] = botocore.session.get_session().get_credentials() is None
     return FsspecStore.from_url(address, storage_options=options, read_only=True)
 
@@ -227,7 +227,7 @@ def _color(text: object) -> tuple[int, int, int] | None:
 
 
 def zarr_pixel_size(image: object) -> PixelSize | None:
-    """Return the pixel size at full resolution that an OME-Zarr tells; an axis without a unit has none.
+    """Return the pixel size at full resolution that an OME-Zarr states; an axis without a unit has none.
 
     Parameters
     ----------

@@ -64,7 +64,7 @@ _LABELS = re.compile(
     re.IGNORECASE,
 )
 _SAMPLES, _SAMPLE = 16, 4096
-"""So many samples of so many bytes of an image file, spread over it, tell whether it has changed."""
+"""So many samples of so many bytes of an image file, spread over it, show whether it has changed."""
 
 
 def open_source(path: Path) -> PixelSource:

@@ -46,7 +46,7 @@ _SMALLEST_PIXEL, _LARGEST_PIXEL = 1e-6, 1e6
 
 ChannelNames = tuple[str | None, ...]
 ChannelColors = tuple[tuple[int, int, int] | None, ...]
-"""One entry a channel, None where the file does not tell; colours are RGB, 0 to 255."""
+"""One entry a channel, None where the file does not say; colours are RGB, 0 to 255."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -72,11 +72,11 @@ class Header:
     palette
         uint8 (n, 3), the colours that the pixels are numbers of; None when they are intensities.
     channel_names, channel_colors
-        One a channel, None where the file does not tell.
+        One a channel, None where the file does not say.
     warnings
         Sentences about what of the file is not used.
     pixel_size
-        In micrometres, None where the file does not tell.
+        In micrometres, None where the file does not say.
     """
 
     path: Path

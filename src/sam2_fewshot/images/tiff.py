@@ -213,7 +213,7 @@ def _palette(key: Any) -> NDArray[np.uint8] | None:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[TiffFile, list[str]]]:
-    """Open a file and collect what tifffile logs about it, so that it is neither lost nor shown as it is."""
+    """Open a file and collect what tifffile logs about it, so that it is neither lost nor printed."""
     import tifffile
 
     logged: list[str] = []
@@ -234,7 +234,7 @@ def _opened(path: Path) -> Iterator[tuple[TiffFile, list[str]]]:
 
 
 def channel_names_and_colors(tif: TiffFile, count: int) -> tuple[ChannelNames, ChannelColors]:
-    """Return the names and the RGB colours of the first image's channels, None where the file does not tell.
+    """Return the names and the RGB colours of the first image's channels, None where the file does not say.
 
     Metadata that does not make sense is passed over: the pixels can be used without it.
     """

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
 _LONGEST_STRIP = 1 << 24
 """Pixels; a page in larger pieces than this gains nothing from being read by region."""
-
-
 NAMED_AXES = "TZCSYX"
 """Axes with a meaning of their own; all others are taken as slices."""
 
