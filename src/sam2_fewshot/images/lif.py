@@ -227,7 +227,8 @@ def layout_of(path: Path, image: Any) -> Layout | None:
     try:
         axes: dict[str, dict[str, str]] = {}
         for number, entry in enumerate(_described(image, "Dimensions/DimensionDescription")):
-            axes.setdefault(_AXES.get(entry["DimID"], f"other {number}"), entry)
+            axis = _AXES.get(entry["DimID"], "")
+            axes[axis if axis and axis not in axes else f"other {number}"] = entry
         steps = {axis: int(entry["BytesInc"]) for axis, entry in axes.items()}
         sizes = {axis: int(entry["NumberOfElements"]) for axis, entry in axes.items()}
         described = _described_channels(image)
