@@ -235,16 +235,6 @@ class ImageFile:
             raise IndexError(f"{self.name} has no slice {z} at time {t} (counted from 0)")
         return self._frames.setdefault((z, t), FrameFile(self, Location(self.xy, z, t)))
 
-    def compose(self, z: int, t: int) -> NDArray[np.uint8]:
-        """Read one frame and make it RGB, uint8 (H, W, 3). The result may be shared: do not write to it.
-
-        Raises
-        ------
-        InputError
-            If the pixels cannot be read, or none of them is a finite number.
-        """
-        return self._cache.get((self.xy, z, t), lambda: self._compose(z, t))
-
     def let_go(self) -> None:
         """As :meth:`ImageSet.let_go`."""
         self._cache.clear()
@@ -265,12 +255,13 @@ class ImageFile:
         Raises
         ------
         InputError
-            As :meth:`compose`.
+            If the pixels cannot be read, or none of them is a finite number.
         """
         source, display = self.source, self.display
         if self.shape[0] * self.shape[1] <= self.whole_plane or not source.header.by_region:
             x0, y0, x1, y1 = box
-            return self.compose(z, t)[y0:y1, x0:x1].copy()
+            whole = self._cache.get((self.xy, z, t), lambda: self._compose(z, t))
+            return whole[y0:y1, x0:x1].copy()
         assert isinstance(source, RegionSource)
         if (z, t) not in self._limits:
             self._limits[z, t] = frame_limits(source, display, z, t, self._plane_name(z, t))
