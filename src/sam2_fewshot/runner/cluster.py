@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sam2_fewshot.errors import InputError, SettingsError
 from sam2_fewshot.files.pictures import pictures_of
-from sam2_fewshot.images.channels import read_channels
+from sam2_fewshot.images.display import read_channels
 from sam2_fewshot.runner.tasks import Outcome, of_search, sentence_of, told
 from sam2_fewshot.runner.worker import Address, Recipe, Reply, same, search_block, search_frame
 from sam2_fewshot.threads import cores

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sam2_fewshot.annotations.record import ExampleMark
-    from sam2_fewshot.images.channels import ChannelSetting
+    from sam2_fewshot.images.display import ChannelSetting
     from sam2_fewshot.object_model import ObjectModel
     from sam2_fewshot.records import Box, Detection, Location
     from sam2_fewshot.segmenter import FewShotSegmenter
