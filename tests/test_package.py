@@ -79,4 +79,4 @@ def test_is_typed_and_carries_its_files():
     files = importlib.resources.files(sam2_fewshot)
     assert (files / "py.typed").is_file()
     assert (files / "sample" / "nuclei.png").is_file()
-    assert (files / "model" / "weights" / "sam2.1_hiera_micro.pt").is_file()
+    assert (files / "backbones" / "sam2" / "weights" / "sam2.1_hiera_micro.pt").is_file()

@@ -23,9 +23,10 @@ from sam2_fewshot.annotations.registry import TARGETS, Target
 from sam2_fewshot.annotations.values import index, load_json, safe_stems
 from sam2_fewshot.errors import InputError, SettingsError
 from sam2_fewshot.geometry.outlines import crop_to_object, mask_to_area, polygon_to_mask
-from sam2_fewshot.images.addresses import example_stems, holds_zarr, natural_key, unique_stems
+from sam2_fewshot.images.addresses import holds_zarr, natural_key, unique_stems
 from sam2_fewshot.images.image_set import ImageSet, images_of, open_images
-from sam2_fewshot.images.source import Header, kind_of, open_source, reading
+from sam2_fewshot.images.registry import example_stems, open_source
+from sam2_fewshot.images.source import Header, kind_of, reading
 from sam2_fewshot.protocols import Quiet
 from sam2_fewshot.records import Detection, Location
 from sam2_fewshot.settings import Settings

@@ -18,7 +18,8 @@ from sam2_fewshot.annotations.ome_zarr import image_path, read_zarr_labels
 from sam2_fewshot.annotations.placing import PlacedExemplar, Placer, Remarks
 from sam2_fewshot.annotations.values import load_json
 from sam2_fewshot.errors import InputError, SettingsError
-from sam2_fewshot.images.addresses import IMAGE_SUFFIXES, example_stems, holds_zarr, natural_key, stem_of
+from sam2_fewshot.images.addresses import holds_zarr, natural_key, stem_of
+from sam2_fewshot.images.registry import IMAGE_SUFFIXES, example_stems
 from sam2_fewshot.images.source import kind_of, reading
 from sam2_fewshot.protocols import Quiet
 

@@ -27,7 +27,7 @@ from sam2_fewshot.annotations.record import a_file_an_image
 from sam2_fewshot.annotations.values import load_json, words
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.images.image_set import LARGE
-from sam2_fewshot.images.source import open_source
+from sam2_fewshot.images.registry import open_source
 from sam2_fewshot.storage.files import replacing, telling
 
 if TYPE_CHECKING:

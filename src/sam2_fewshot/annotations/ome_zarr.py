@@ -19,7 +19,7 @@ from sam2_fewshot.annotations.record import a_file_an_image
 from sam2_fewshot.annotations.values import as_number, figure, index, load_json, printable, words
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.images.addresses import holds_zarr
-from sam2_fewshot.images.pixel_size import zarr_pixel_size
+from sam2_fewshot.images.ome_zarr import zarr_pixel_size
 from sam2_fewshot.images.source import Header, check_size, reading
 from sam2_fewshot.storage.files import telling
 

@@ -15,8 +15,9 @@ from sam2_fewshot.evaluation.figures import Judged
 from sam2_fewshot.evaluation.matching import label_image_to_instances
 from sam2_fewshot.files.finished import read_finished
 from sam2_fewshot.geometry.outlines import polygon_to_mask
-from sam2_fewshot.images.addresses import example_stems, natural_key
-from sam2_fewshot.images.source import kind_of, open_source, reading
+from sam2_fewshot.images.addresses import natural_key
+from sam2_fewshot.images.registry import example_stems, open_source
+from sam2_fewshot.images.source import kind_of, reading
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

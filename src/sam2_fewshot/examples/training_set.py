@@ -13,7 +13,6 @@ from sam2_fewshot.examples.points import APPEARANCE, Alternatives, agreeing, app
 from sam2_fewshot.examples.windows import by_image, chosen_of, parts_of
 from sam2_fewshot.methods.base import TrainingFrame
 from sam2_fewshot.object_model import KnownObject
-from sam2_fewshot.tiling.tiles import on_frame
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -189,7 +188,7 @@ def _count(mask: InstanceMask, places: Sequence[tuple[int, int]]) -> int:
 
 def _whole(page: _Page, number: int) -> InstanceMask:
     """Return an example's mask as one of the whole frame."""
-    return on_frame(page.masks[number], page.part.window, page.shape)
+    return page.masks[number].placed(page.part.window, page.shape)
 
 
 def _name(exemplar: Exemplar, number: int) -> str:

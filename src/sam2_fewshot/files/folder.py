@@ -23,7 +23,7 @@ from sam2_fewshot.files.overlay import overlay_path
 from sam2_fewshot.files.pictures import Drawing, pictures_of
 from sam2_fewshot.files.request import CORRECTIONS
 from sam2_fewshot.geometry.outlines import crop_to_object, mask_to_polygon
-from sam2_fewshot.images.addresses import frame_fingerprint, signature
+from sam2_fewshot.images.registry import frame_fingerprint, signature
 from sam2_fewshot.records import Detection
 from sam2_fewshot.report import write_report
 from sam2_fewshot.runner.blocks import StoredBlocks

@@ -12,9 +12,9 @@ import shapely.affinity
 from sam2_fewshot.annotations.record import ExampleMark
 from sam2_fewshot.files.overlay import draw_overlay
 from sam2_fewshot.methods.selection import AS_SET
-from sam2_fewshot.rendering import overview
 from sam2_fewshot.runner.tasks import Finished
 from sam2_fewshot.storage.files import replacing
+from sam2_fewshot.tiling.blocks import overview
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -16,10 +16,11 @@ from sam2_fewshot.annotations.registry import check_formats
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.files.corrections import read_corrections
 from sam2_fewshot.files.finished import read_finished
-from sam2_fewshot.images.addresses import example_stems, parse_range, remote, stem_of
-from sam2_fewshot.images.channels import read_channels
+from sam2_fewshot.images.addresses import parse_range, remote, stem_of
+from sam2_fewshot.images.display import read_channels
 from sam2_fewshot.images.image_set import open_images
-from sam2_fewshot.rendering import held_bytes
+from sam2_fewshot.images.registry import example_stems
+from sam2_fewshot.records import held_bytes
 from sam2_fewshot.runner.progress import Heard
 from sam2_fewshot.segmenter import read_object_model
 from sam2_fewshot.settings import Settings
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from sam2_fewshot.annotations.placing import PlacedExemplar
     from sam2_fewshot.files.corrections import Correction
-    from sam2_fewshot.images.channels import ChannelSetting
+    from sam2_fewshot.images.display import ChannelSetting
     from sam2_fewshot.images.image_set import ImageSet
     from sam2_fewshot.object_model import ObjectModel
     from sam2_fewshot.protocols import Progress

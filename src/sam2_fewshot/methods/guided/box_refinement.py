@@ -16,7 +16,7 @@ import numpy as np
 from sam2_fewshot.geometry.overlap import mask_iou, shared_area
 from sam2_fewshot.methods.base import is_known
 from sam2_fewshot.methods.guided.descriptors import describe
-from sam2_fewshot.tiling.tiles import TileGrid, holds, in_frame, is_clipped, tile_of
+from sam2_fewshot.tiling.tiles import TileGrid, holds, in_frame, tile_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -134,7 +134,7 @@ def refined_in_tiles(
         answers = backbone.prompt_boxes(embeddings[tile], boxes.astype(np.float32))
         for prompt, iou, stability, box, data in zip(*answers, strict=True):
             answer = in_frame(data, x + int(box[0]), y + int(box[1]), (height, width))
-            if answer is not None and not is_clipped(answer, windows[tile]):
+            if answer is not None and not answer.is_clipped(windows[tile]):
                 i = here[prompt]
                 found[i] = RefinedMask(answer, float(iou), float(stability), mask_iou(answer, candidates[i]))
         on_done(len(here))

@@ -20,7 +20,7 @@ from skimage.segmentation import watershed
 from sam2_fewshot.geometry.sheets import sheets, squared_distances, starts_of
 from sam2_fewshot.records import InstanceMask
 from sam2_fewshot.threads import mapped
-from sam2_fewshot.tiling.tiles import in_frame, is_clipped, tile_at
+from sam2_fewshot.tiling.tiles import in_frame, tile_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -300,6 +300,6 @@ def point_candidates(
         )
         for box, data in zip(answers.boxes, answers.data, strict=True):
             mask = in_frame(data, x + int(box[0]), y + int(box[1]), grid.frame_shape)
-            if mask is not None and areas[0] <= mask.area <= areas[1] and not is_clipped(mask, windows[tile]):
+            if mask is not None and areas[0] <= mask.area <= areas[1] and not mask.is_clipped(windows[tile]):
                 found.append(mask)
     return found
