@@ -11,8 +11,8 @@ from PIL import Image, ImageDraw
 from sam2_fewshot import Exemplar, FewShotSegmenter, Settings
 from sam2_fewshot.backbones.sam2 import open_model
 from sam2_fewshot.geometry.outlines import crop_to_object, mask_to_polygon
-from sam2_fewshot.methods.base import RunStats
-from sam2_fewshot.methods.guided.box_refinement import apart
+from sam2_fewshot.methods.base import Stopwatch
+from sam2_fewshot.methods.guided.box_refinement import non_overlapping
 from sam2_fewshot.methods.guided.model import GuidedModel
 from sam2_fewshot.protocols import Quiet
 from sam2_fewshot.sample import sample
@@ -74,19 +74,19 @@ def main() -> None:
     segmenter = FewShotSegmenter(model).fit([Exemplar(image=pixels, mask=mask.full()) for mask in examples])
     learned = GuidedModel.from_arrays(segmenter.object_model.learned)
 
-    looks = learned.look(model, pixels, Quiet(), RunStats())
-    grid, candidates, pool = looks.seen.grid, looks.candidates, looks.pool
-    likely = [candidates[i] for i in apart(candidates, looks.first) if looks.first[i] > 0]
-    found = [pool.masks[i] for i in apart(pool.masks, looks.odds, examples) if looks.odds[i] > 0]
+    result = learned.candidates(model, pixels, Quiet(), Stopwatch())
+    grid, candidates, refined = result.frame.grid, result.proposed, result.refined
+    likely = [candidates[i] for i in non_overlapping(candidates, result.first) if result.first[i] > 0]
+    found = [refined.masks[i] for i in non_overlapping(refined.masks, result.odds, examples) if result.odds[i] > 0]
 
     shown = (255 * (pixels / 255) ** 0.5).astype(np.uint8)  # the sample is dark
     step = [(x + grid.side // 16, y + grid.side // 16) for x, y, _, _ in grid.windows()]
     cores = [(x, y, x + grid.core, y + grid.core) for x, y in step]
     Picture(shown).boxes(cores, BLUE).outline(examples, YELLOW).save("1-scale")
-    Picture(grey(looks.seen.maps.score, -0.5, 1.5)).outline(examples, YELLOW).save("2-map")
+    Picture(grey(result.frame.maps.score, -0.5, 1.5)).outline(examples, YELLOW).save("2-map")
     Picture(shown).outline(candidates, RED, 1).save("3-candidates")
     Picture(shown).outline(likely, GREEN, 1).save("4-first-look")
-    Picture(shown).boxes((candidates[i].box for i in looks.asked), BLUE).save("5-questions")
+    Picture(shown).boxes((candidates[i].box for i in result.likely), BLUE).save("5-questions")
     Picture(shown).outline(found, GREEN).outline(examples, YELLOW).save("6-found")
 
 
