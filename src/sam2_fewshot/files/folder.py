@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 from shapely import Point
 
 from sam2_fewshot import __version__
-from sam2_fewshot.annotations.record import ExampleMark, FrameRecord
-from sam2_fewshot.annotations.values import safe_stems
+from sam2_fewshot.annotations.record import ExampleMark, FrameRecord, safe_stems
 from sam2_fewshot.files.block_journal import BlockJournal, has_blocks, remove_other_blocks, sweep_blocks
 from sam2_fewshot.files.corrections import corrections_json
 from sam2_fewshot.files.finished import changes, forget, remember
