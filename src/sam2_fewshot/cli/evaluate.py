@@ -79,7 +79,7 @@ def evaluate(
 ) -> None:
     """Compare what was found with the truth: precision, recall, F1, AP, PQ, AJI, by IoU and by size."""
     with guarded(debug):
-        from sam2_fewshot.annotations.values import safe_stems
+        from sam2_fewshot.annotations.record import safe_stems
         from sam2_fewshot.cli.console import shown
         from sam2_fewshot.evaluation import evaluate_frames
         from sam2_fewshot.evaluation.files import read_pairs

@@ -18,12 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sam2_fewshot import __version__
-from sam2_fewshot.annotations.geojson import qupath_files
-from sam2_fewshot.annotations.label_images import label_files
-from sam2_fewshot.annotations.nimbus import nimbus_json
+from sam2_fewshot.annotations.record import distinct_stem, printable
 from sam2_fewshot.annotations.registry import FORMATS
-from sam2_fewshot.annotations.tables import table
-from sam2_fewshot.annotations.values import distinct_stem, printable
 from sam2_fewshot.backbones import CHECKPOINTS, sam2_distribution
 from sam2_fewshot.files.overlay import overlay_path
 from sam2_fewshot.files.request import as_facts
@@ -33,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from sam2_fewshot.annotations.record import FrameRecord
+    from sam2_fewshot.annotations.registry import Format
     from sam2_fewshot.files.request import Plan
     from sam2_fewshot.runner.tasks import Progressed
     from sam2_fewshot.segmenter import FewShotSegmenter
@@ -62,12 +59,11 @@ def assemble(
     out: Path,
     *,
     tags: Sequence[str] = ("object",),
-    channel: int = 0,
     facts: Mapping[str, object] | None = None,
     asked: int | None = None,
     extra: Collection[str] = (),
 ) -> Summary:
-    """Write ``annotations.json``, ``detections.csv``, ``geojson/``, ``labels/`` ``run.json``, and what is asked for.
+    """Write the formats that every run has, those that are asked for, and ``run.json``.
 
     What an earlier run wrote there for other images is removed, so that the folder never holds results of two
     runs. Each file appears under its name when it is whole, and ``run.json`` comes last. When something fails on
@@ -82,14 +78,12 @@ def assemble(
         The output folder; it is made when it is missing.
     tags
         Tags of every object; the first is its class in QuPath.
-    channel
-        0-based channel that the NimbusImage annotations belong to.
     facts
         What to put first in ``run.json``: settings, model, versions and so on.
     asked
         How many frames the user asked for; as many as there are records when left out.
     extra
-        Names of further :data:`~sam2_fewshot.annotations.registry.FORMATS` to write.
+        Names of further formats to write, of :data:`~sam2_fewshot.annotations.registry.ON_REQUEST`.
 
     Returns
     -------
@@ -107,13 +101,7 @@ def assemble(
     before = _written_before(out)
     objects = 0
     with ExitStack() as stack:
-        writers = [
-            stack.enter_context(nimbus_json(out / "annotations.json", tags, channel)),
-            stack.enter_context(table(out / "detections.csv")),
-            stack.enter_context(qupath_files(out / "geojson", tags)),
-            stack.enter_context(label_files(out / "labels")),
-            *(stack.enter_context(FORMATS[name].begin(out, tags)) for name in sorted(extra)),
-        ]
+        writers = [stack.enter_context(form.results(out, tags)) for form in _formats(extra)]
         for record in _distinct(records):
             for add in writers:
                 add(record)
@@ -133,9 +121,14 @@ def assemble(
     }
     write_run(out / "run.json", {**facts, **counted})
     _discard(before, {path for frame in frames for path in _files_of(out, frame, extra)})
-    for folder in (out, out / "geojson", out / "labels", out / "overlays", out / "rois"):
+    for folder in {out / "overlays", *(form.path(out, "").parent for form in FORMATS.values())}:
         sweep(folder)
     return summary
+
+
+def _formats(extra: Collection[str]) -> list[Format]:
+    """Return the formats that every run has, and further ones."""
+    return [form for name, form in FORMATS.items() if form.always or name in extra]
 
 
 def _seconds(facts: Mapping[str, object]) -> dict[str, float]:
@@ -172,12 +165,7 @@ def _line(record: FrameRecord) -> dict[str, object]:
 def _files_of(out: Path, frame: Mapping[str, object], extra: Collection[str]) -> set[Path]:
     """Return the files of an image that a line of ``run.json`` stands for, and those of further formats."""
     stem, overlay = PurePath(str(frame["stem"])).name, PurePath(str(frame["overlay"])).name
-    return {
-        out / "geojson" / f"{stem}.geojson",
-        out / "labels" / f"{stem}.tif",
-        out / "overlays" / overlay,
-        *(FORMATS[name].path(out, stem) for name in extra if name in FORMATS),
-    }
+    return {out / "overlays" / overlay, *(form.path(out, stem) for form in _formats(extra))}
 
 
 def _written_before(out: Path) -> set[Path]:

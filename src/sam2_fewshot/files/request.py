@@ -71,7 +71,7 @@ class Request:
     earlier
         Folder with results whose finished frames are taken over where they would come out the same.
     write
-        Names of further :data:`~sam2_fewshot.annotations.registry.FORMATS` of the results.
+        Names of further result files, of :data:`~sam2_fewshot.annotations.registry.ON_REQUEST`.
     object_model
         File with what was learned before, instead of examples.
     save_model

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import shapely
 
-from sam2_fewshot.annotations.values import printable
+from sam2_fewshot.annotations.record import printable
 from sam2_fewshot.files.overlay import color_of
 from sam2_fewshot.files.pictures import LONGEST, smaller
 from sam2_fewshot.report.advice import FrameFigures, Overview, overview
