@@ -14,10 +14,17 @@ from sam2_fewshot import __version__
 from sam2_fewshot.annotations.record import ExampleMark, FrameRecord
 from sam2_fewshot.annotations.values import safe_stems
 from sam2_fewshot.errors import FewShotError, InputError
-from sam2_fewshot.files.block_journal import has_blocks, remove_other_blocks, sweep_blocks
 from sam2_fewshot.files.corrections import corrections_json
 from sam2_fewshot.files.finished import changes, forget, remember
-from sam2_fewshot.files.journal import JOURNAL_FOLDER, BlockFolder, Journal, remove_others
+from sam2_fewshot.files.journal import (
+    JOURNAL_FOLDER,
+    BlockFolder,
+    Journal,
+    has_blocks,
+    remove_other_blocks,
+    remove_others,
+    sweep_blocks,
+)
 from sam2_fewshot.files.outputs import assemble, facts_of
 from sam2_fewshot.files.overlay import overlay_path
 from sam2_fewshot.files.pictures import Drawing, pictures_of
