@@ -21,7 +21,7 @@ from sam2_fewshot.annotations import imagej, ome_zarr
 from sam2_fewshot.annotations.record import FrameRecord, MarkedPoint
 from sam2_fewshot.annotations.registry import ON_REQUEST, check_formats
 from sam2_fewshot.errors import InputError, SettingsError
-from sam2_fewshot.files.outputs import assemble
+from sam2_fewshot.output.assembly import assemble
 from sam2_fewshot.records import Location
 
 if TYPE_CHECKING:

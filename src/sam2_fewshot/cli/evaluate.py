@@ -84,7 +84,7 @@ def evaluate(
         from sam2_fewshot.evaluation import evaluate_frames
         from sam2_fewshot.evaluation.files import read_pairs
         from sam2_fewshot.evaluation.picture import write_picture
-        from sam2_fewshot.files.outputs import write_run
+        from sam2_fewshot.output.assembly import write_run
 
         ious = _numbers(iou, "--iou", low=0.0, high=1.0)
         edges = sorted(_numbers(sizes, "--sizes", low=0.0, high=float("inf"))) if sizes else None

@@ -14,11 +14,11 @@ from sam2_fewshot.annotations.registry import FORMATS
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.evaluation.figures import Judged
 from sam2_fewshot.evaluation.matching import label_image_to_instances
-from sam2_fewshot.files.finished import read_finished
 from sam2_fewshot.geometry.outlines import polygon_to_mask
 from sam2_fewshot.images.addresses import natural_key
 from sam2_fewshot.images.registry import example_stems, open_source
 from sam2_fewshot.images.source import kind_of, reading
+from sam2_fewshot.output.finished import read_finished
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -37,6 +37,9 @@ KEY = "sam2-fewshot"
 _SAME_OBJECT = 0.5
 """Outlines with at least this IoU mean the same object."""
 
+CORRECTIONS = "corrections.json"
+"""Where an output folder keeps all corrections that its objects were learned from."""
+
 
 def _none_when_wrong(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
     try:

@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import json
 import math
-import platform
 import shutil
 from collections import defaultdict
 from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sam2_fewshot import __version__
 from sam2_fewshot.annotations.record import distinct_stem, printable
 from sam2_fewshot.annotations.registry import FORMATS
-from sam2_fewshot.backbones import CHECKPOINTS, sam2_distribution
-from sam2_fewshot.files.overlay import overlay_path
-from sam2_fewshot.files.request import as_facts
+from sam2_fewshot.output.overlay import overlay_path
 from sam2_fewshot.storage.files import replacing, sweep, telling
 
 if TYPE_CHECKING:
@@ -30,9 +24,6 @@ if TYPE_CHECKING:
 
     from sam2_fewshot.annotations.record import FrameRecord
     from sam2_fewshot.annotations.registry import Format
-    from sam2_fewshot.files.request import Plan
-    from sam2_fewshot.runner.tasks import Progressed
-    from sam2_fewshot.segmenter import FewShotSegmenter
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,53 +223,3 @@ def plain(value: Any) -> Any:
     if isinstance(value, set | frozenset):
         return sorted((plain(item) for item in value), key=str)
     return printable(str(value))
-
-
-_PACKAGES = ("torch", "torchvision", "numpy", "scikit-image", "shapely")
-
-
-def facts_of(plan: Plan, segmenter: FewShotSegmenter, begun: datetime, progressed: Progressed) -> dict[str, object]:
-    """Return what is written about a run besides its frames: versions, model, settings and the request."""
-    request = plan.request
-    return {
-        "program": "sam2-fewshot",
-        "versions": {"sam2-fewshot": __version__, "python": platform.python_version(), **_versions()},
-        "platform": platform.platform(),
-        "begun": begun.isoformat(timespec="seconds"),
-        "ended": datetime.now(UTC).isoformat(timespec="seconds"),
-        "model": {
-            "name": segmenter.model_name,
-            "sha256": segmenter.model_sha256,
-            "licence": _licence(segmenter.model_name),
-        },
-        "device": segmenter.device_name,
-        "settings": request.settings.model_dump(mode="json"),
-        "examples_path": request.examples,
-        "object_model": None if plan.saved is None else {"path": plan.saved.path, "sha256": plan.saved.sha256},
-        "saved_model_path": request.save_model,
-        "channels_path": request.channels,
-        "batch_xy": request.batch_xy,
-        "batch_z": request.batch_z,
-        "batch_time": request.batch_time,
-        "training_tag": request.training_tag,
-        "negative_tag": request.negative_tag,
-        "examples": len(plan.examples),
-        "corrections": len(plan.corrections),
-        "request": as_facts(request, segmenter.model_name),
-        "seconds": dict(progressed.seconds),
-        "warnings": list(progressed.warnings),
-        "failures": [f"{failure.what}: {failure.sentence}" for failure in progressed.failures],
-    }
-
-
-def _licence(model: str) -> str:
-    return next((known.licence for known in CHECKPOINTS if known.name == model), "unknown")
-
-
-def _versions() -> dict[str, str]:
-    # Several distributions hold the package sam2, and results should tell which one made them.
-    found = {"sam2": sam2_distribution()}
-    for package in _PACKAGES:
-        with suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found
