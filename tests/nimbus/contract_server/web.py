@@ -136,7 +136,8 @@ def _denied(what: str, path: str, query: dict[str, str], store: Store, user: str
 def _region(s: Store, q: dict[str, str], b: _Body, u: str, item: str) -> Any:
     if q.get("encoding") != "pickle:5":
         raise refuse(400, f'Value Error: Invalid encoding "{q.get("encoding")}"', "rest")
-    return pickled(s.image(item).region(q))
+    found = s.image(item).region(q)
+    return found if isinstance(found, bytes) else pickled(found)
 
 
 def _form(s: Store, q: dict[str, str], b: _Body, u: str) -> Any:
