@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import sys
 import time
+from pathlib import Path
+from typing import Any
 
 from contract_server.bench import QUICK, bright
 
@@ -26,6 +28,19 @@ def dawdle(number: int) -> None:
     if number > 1 and MODE == "deaf":
         # One long step of foreign code, as a layer of a network is on a CPU.
         hashlib.pbkdf2_hmac("sha256", b"deaf", b"", 10**9)
+
+
+def work(url: str, token: str, dataset: str, raw: dict[str, Any], pause: float, log: str) -> None:
+    """Run a job whose searches take some seconds more, and write its lines into a file; for multiprocessing."""
+    with Path(log).open("w", encoding="utf-8") as stream:
+        means = Means(
+            make=lambda model, device, settings, progress: BrightSegmenter(settings, progress, bright(pause=pause)),
+            checkpoints=lambda: ["bright.pt"],
+            stream=stream,
+            patience=QUICK,
+            gpu_expected=lambda: False,
+        )
+        sys.exit(compute(url, token, raw, dataset, means))
 
 
 if __name__ == "__main__":

@@ -312,6 +312,11 @@ class Store:
         self.contents[file["_id"]] = content
         return file
 
+    def delete_file(self, key: str) -> None:
+        self.one("file", self.files, key)
+        with self.lock:
+            self.files.pop(key, None)
+
     def list_views(self, query: dict[str, str], user: str) -> list[dict[str, Any]]:
         own_only = query.get("currentUserOnly") == "true"
         return [

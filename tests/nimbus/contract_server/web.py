@@ -179,7 +179,7 @@ ROUTES: list[tuple[str, str, Callable[..., Any]]] = [
     ("GET", f"item/{ID}/tiles/histogram", lambda s, q, b, u, i: s.histogram(i, q)),
     ("POST", "file", lambda s, q, b, u: s.create_file(q, b.raw)),
     ("GET", f"file/{ID}/download", lambda s, q, b, u, i: s.contents[i]),
-    ("DELETE", f"file/{ID}", lambda s, q, b, u, i: s.files.pop(i) and None),
+    ("DELETE", f"file/{ID}", lambda s, q, b, u, i: s.delete_file(i)),
     ("GET", "worker_interface", _get_form),
     ("POST", "worker_interface", _form),
 ]
