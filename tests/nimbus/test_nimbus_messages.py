@@ -143,6 +143,18 @@ def test_a_block_that_does_not_end_is_ended() -> None:
     assert (said, left) == (["stopped"], [1])
 
 
+def test_a_job_that_is_interrupted_is_not_done(bench: Bench) -> None:
+    def interrupt(number: int) -> None:
+        if number == 2:
+            raise KeyboardInterrupt
+
+    bench.method = lambda: bright(on_find=interrupt)
+    outcome = bench.run()
+    assert outcome.code == 1
+    assert outcome.error.startswith("The job was stopped. Finished frames are kept")
+    assert len(bench.found()) == 4
+
+
 def test_outside_the_main_thread_signals_are_left_alone() -> None:
     entered: list[int] = []
 

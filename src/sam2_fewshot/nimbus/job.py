@@ -182,6 +182,8 @@ def _job(api_url: str, token: str, raw: Mapping[str, Any], dataset_id: str, mean
         messages.progress(_LEARN, "Learning the examples", described)
         source = _Frames(dataset, [dataset.frame(location) for location in locations], exemplars)
         ended = run(source, sink, segmenter, watch, cache=ShelfCache(shelf, messages.log), code=means.code)
+        if ended.interrupted:
+            raise Stopped
         there = f", {sink.present} already there" if sink.present else ""
         messages.log(f"{server.requests_sent} requests to the server.")
         if ended.failures:
