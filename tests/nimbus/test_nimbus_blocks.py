@@ -6,10 +6,12 @@ import multiprocessing
 import os
 import random
 import re
+import shutil
 import sys
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,13 +21,14 @@ from contract_server.runner import work
 from contract_server.store import Image
 from contract_server.web import ContractServer, Fault
 
+import sam2_fewshot
 from sam2_fewshot.memory import BYTES_PER_PIXEL, RESERVE
 from sam2_fewshot.nimbus.messages import Stopped
 from sam2_fewshot.nimbus.shelf import BLOCKS_ITEM
+from sam2_fewshot.storage.digests import code_digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from contract_server.bench import Outcome
     from contract_server.store import Store
@@ -147,6 +150,19 @@ def test_blocks_of_something_else_are_not_used(large: Bench, change: str, form: 
     assert outcome.code == 0
     assert not any(KEPT.match(line) for line in outcome.lines)
     assert len(large.found()) == len(CENTRES)
+
+
+def test_blocks_depend_also_on_the_code_that_draws_frames(tmp_path: Path) -> None:
+    root = tmp_path / "program"
+    shutil.copytree(Path(sam2_fewshot.__file__).parent, root, ignore=shutil.ignore_patterns("*.pt"))
+    assert code_digest(whole=True, root=root) == code_digest(whole=True)
+    assert code_digest(root=root) == code_digest()
+    changed = tmp_path / "changed"
+    shutil.copytree(root, changed)
+    with (changed / "nimbus" / "planes.py").open("a") as file:
+        file.write("# another program")
+    assert code_digest(whole=True, root=changed) != code_digest(whole=True)
+    assert code_digest(root=changed) == code_digest()
 
 
 @pytest.fixture(scope="module")

@@ -112,7 +112,7 @@ class DatasetSink:
         self._blocks = blocks
         self._patience = patience
         self._most_annotations = most_annotations
-        self._code = code or code_digest()
+        self._code = code or code_digest(whole=True)
         self._channel = request.result_channel(dataset.size)
         self._existing = Existing(server, dataset.id, request.output_tags)
         self._properties = Properties(server, dataset, display, shelf)
