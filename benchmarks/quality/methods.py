@@ -19,7 +19,7 @@ from benchmarks.quality.oracle import click
 
 from sam2_fewshot import FewShotSegmenter, Settings
 from sam2_fewshot.errors import SettingsError
-from sam2_fewshot.rendering import as_frame
+from sam2_fewshot.rendering import as_reader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -138,14 +138,14 @@ class FewShot:
 
     def find(self, query: Query) -> Outcome:
         """Segment the frame; the seconds are those of the run that is judged."""
-        found = [segmenter.segment(query.picture.image, keep_proposed=True) for segmenter in self._learned]
-        everything = found[-1]
+        results = [segmenter.predict(query.picture.image, keep_proposed=True) for segmenter in self._learned]
+        everything = list(results[-1].detections)
         if self._everything is None:
             kept = [d for d in everything if d.score >= self._settings.similarity_threshold]
         else:
-            kept = found[0]
-        judged, last = self._learned[0].last_run, self._learned[-1].last_run
-        return Outcome(_finds(kept), _finds(everything), dict(judged.seconds), last.proposed)
+            kept = list(results[0].detections)
+        proposed = results[-1].proposed
+        return Outcome(_finds(kept), _finds(everything), dict(results[0].seconds), list(proposed or ()))
 
     def _runs(self) -> list[Settings]:
         if self._everything is None:
@@ -196,7 +196,7 @@ class Oracle:
         key = (id(query.picture), *map(id, query.truth))
         if key not in self._known:
             start = time.perf_counter()
-            pixels = as_frame(query.picture.image, Settings()).pixels
+            pixels = as_reader(query.picture.image, Settings()).read()
             masks = click(self._model, pixels, query.truth, zoom=self._zoom)
             finds = [Find(mask, None) for mask in masks]
             # The query is kept too, so that no other object can get the ids.
