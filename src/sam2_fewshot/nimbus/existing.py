@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import shapely
@@ -24,14 +24,11 @@ if TYPE_CHECKING:
     from sam2_fewshot.nimbus.server import Server
     from sam2_fewshot.records import Location
 
-PAGE = 5000
-"""Annotations asked for at a time: a few megabytes."""
-
 
 def list_annotations(
     server: Server, dataset_id: str, tags: Sequence[str] = (), after: str | None = None
 ) -> Iterator[Document]:
-    """Yield the annotations of a dataset that have all of some tags, in the order of their ids.
+    """Return the annotations of a dataset that have all of some tags, in the order of their ids.
 
     Parameters
     ----------
@@ -49,17 +46,10 @@ def list_annotations(
     ServerError
         If the server does not tell.
     """
-    query: dict[str, Any] = {"datasetId": dataset_id, "limit": PAGE, "sort": "_id", "sortdir": 1}
+    query = {"datasetId": dataset_id}
     if tags:
         query["tags"] = json.dumps(list(tags))
-    while True:
-        if after:
-            query["afterId"] = after
-        page = server.get("reading the annotations", "upenn_annotation", query)
-        yield from page
-        if len(page) < PAGE:
-            return
-        after = str(page[-1]["_id"])
+    return server.pages("reading the annotations", "upenn_annotation", query, after)
 
 
 SAME_OBJECT = 0.5

@@ -264,9 +264,6 @@ def _alike(stored: Mapping[str, Any], values: Values) -> bool:
     return True
 
 
-_PAGE = 5000
-
-
 class Connections:
     """Connects annotations; nothing happens where nothing was asked for.
 
@@ -340,11 +337,6 @@ class Connections:
 
     def _connected(self) -> set[str]:
         """Return the annotations that have been connected: in a connection they are the child."""
-        found: set[str] = set()
-        query: dict[str, object] = {"datasetId": self._dataset_id, "limit": _PAGE, "sort": "_id", "sortdir": 1}
-        while True:
-            page = self._server.get("reading the connections", "annotation_connection", query)
-            found.update(str(connection["childId"]) for connection in page)
-            if len(page) < _PAGE:
-                return found
-            query["afterId"] = page[-1]["_id"]
+        query = {"datasetId": self._dataset_id}
+        listed = self._server.pages("reading the connections", "annotation_connection", query)
+        return {str(connection["childId"]) for connection in listed}

@@ -88,6 +88,10 @@ class DatasetSink:
         Keeps figures while they are replaced.
     blocks
         Keeps the finished blocks of large frames.
+    most_annotations
+        In one request.
+    code
+        Digest of the code, on which blocks depend; that of this program when left out.
     """
 
     def __init__(
@@ -99,6 +103,8 @@ class DatasetSink:
         patience: Patience,
         shelf: Shelf,
         blocks: Shelf,
+        most_annotations: int = MOST_ANNOTATIONS,
+        code: str | None = None,
     ) -> None:
         self._server = server
         self._dataset = dataset
@@ -106,6 +112,8 @@ class DatasetSink:
         self._display = display
         self._blocks = blocks
         self._patience = patience
+        self._most_annotations = most_annotations
+        self._code = code or code_digest(whole=True)
         self._channel = request.result_channel(dataset.size)
         self._existing = Existing(server, dataset.id, request.output_tags)
         self._properties = Properties(server, dataset, display, shelf)
@@ -134,7 +142,7 @@ class DatasetSink:
 
     def learned(self, segmenter: FewShotSegmenter) -> None:
         """Take note of all that the blocks of a frame depend on."""
-        self._frame_keys = learned_key(segmenter)
+        self._frame_keys = learned_key(segmenter, self._code)
 
     @contextmanager
     def opened(self, progressed: Progressed) -> Iterator[None]:
@@ -229,7 +237,7 @@ class DatasetSink:
     def _upload(self, documents: Sequence[Document]) -> list[str | None]:
         """Create annotations and return their ids, None for one that the server refuses."""
         ids: list[str | None] = []
-        for chunk in _chunks(documents):
+        for chunk in _chunks(documents, self._most_annotations):
             ids += self._create(chunk)
         return ids
 
@@ -337,10 +345,10 @@ class DatasetSink:
             self._existing.forget(key)
 
 
-def learned_key(segmenter: FewShotSegmenter) -> str:
+def learned_key(segmenter: FewShotSegmenter, code: str) -> str:
     """Return what tells all that the result of a frame depends on, but for the frame."""
     objects = hashlib.sha256(segmenter.object_model.to_bytes()).hexdigest()
-    return common_part(code_digest(), segmenter.settings, segmenter.model_sha256, [], {"objects": objects})
+    return common_part(code, segmenter.settings, segmenter.model_sha256, [], {"objects": objects})
 
 
 def common_key(common: str, fingerprint: str) -> str:
@@ -354,12 +362,12 @@ def _can_be_sent(item: Detection) -> bool:
     return len(coordinates) >= 4 and bool(np.isfinite(coordinates).all()) and item.polygon.area > 0
 
 
-def _chunks(documents: Sequence[Document]) -> list[list[Document]]:
+def _chunks(documents: Sequence[Document], most: int) -> list[list[Document]]:
     chunks: list[list[Document]] = []
     vertices_in = MOST_VERTICES
     for document in documents:
         count = len(document["coordinates"])
-        if vertices_in + count > MOST_VERTICES or len(chunks[-1]) >= MOST_ANNOTATIONS:
+        if vertices_in + count > MOST_VERTICES or len(chunks[-1]) >= most:
             chunks.append([])
             vertices_in = 0
         chunks[-1].append(document)
