@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from itertools import count
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import ndimage
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
 
     from sam2_fewshot.methods.base import Stopwatch, TrainingFrame
     from sam2_fewshot.protocols import Progress
-    from sam2_fewshot.records import InstanceMask
+    from sam2_fewshot.records import FrameReader, FrameResult, InstanceMask
     from sam2_fewshot.settings import Settings
+    from sam2_fewshot.tiling.blocks import Block, BlockResult, SearchPlan
 
 
 @dataclass
@@ -87,15 +89,85 @@ class BrightMethod:
 
 
 class BrightSegmenter(FewShotSegmenter):
-    """A FewShotSegmenter with the backbone ``filters`` and a :class:`BrightMethod`."""
+    """A FewShotSegmenter with the backbone ``filters`` and a :class:`BrightMethod`.
+
+    Parameters
+    ----------
+    settings, progress
+        As for every segmenter.
+    bright
+        The method.
+    on_search, on_join
+        Called before a frame, or a block of one, is searched, and before what was found in its blocks is joined; what
+        they raise is raised.
+    """
 
     def __init__(
-        self, settings: Settings | None = None, progress: Progress | None = None, bright: BrightMethod | None = None
+        self,
+        settings: Settings | None = None,
+        progress: Progress | None = None,
+        bright: BrightMethod | None = None,
+        on_search: Callable[[FrameReader, Block], None] = lambda frame, block: None,
+        on_join: Callable[[FrameReader], None] = lambda frame: None,
     ) -> None:
         self.bright = bright or BrightMethod()
+        self.on_search, self.on_join = on_search, on_join
+        self.calls: list[str] = []
         super().__init__("filters", settings=settings, progress=progress, method=self.bright)
+
+    @property
+    def fitted(self) -> int:
+        """Number of examples that were learned from, now or before; 0 where nothing was learned."""
+        return len(self._objects.known) if self._objects else 0
+
+    def search(self, frame: FrameReader, plan: SearchPlan, block: Block, *, keep_proposed: bool = False) -> BlockResult:
+        """Note the frame's name, and search."""
+        self.on_search(frame, block)
+        self.calls.append(frame.name)
+        return super().search(frame, plan, block, keep_proposed=keep_proposed)
+
+    def join(self, frame: FrameReader, plan: SearchPlan, results: Sequence[BlockResult]) -> FrameResult:
+        """Join what was found."""
+        self.on_join(frame)
+        return super().join(frame, plan, results)
 
 
 def make_bright(model: str, device: str, settings: Settings, progress: Progress) -> BrightSegmenter:
     """Make a segmenter in the place of :func:`~sam2_fewshot.runner.opening.open_segmenter`; it can be pickled."""
     return BrightSegmenter(settings, progress)
+
+
+_MAKERS: dict[int, BrightMaker] = {}
+_NUMBERS = count()
+
+
+class BrightMaker:
+    """Makes segmenters as :func:`make_bright`, and remembers them.
+
+    Within this process a pickled copy is the maker itself, so that a test sees what Dask's workers in threads make.
+
+    Parameters
+    ----------
+    bright
+        Options of the methods.
+    options
+        Of the segmenters.
+    """
+
+    def __init__(self, bright: Mapping[str, Any] | None = None, **options: Any) -> None:
+        self.bright, self.options = dict(bright or {}), options
+        self.made: list[BrightSegmenter] = []
+        self._number = next(_NUMBERS)
+        _MAKERS[self._number] = self
+
+    def __call__(self, model: str, device: str, settings: Settings, progress: Progress) -> BrightSegmenter:
+        self.made.append(BrightSegmenter(settings, progress, BrightMethod(**self.bright), **self.options))
+        return self.made[-1]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _MAKERS.__getitem__, (self._number,)
+
+    @property
+    def calls(self) -> list[str]:
+        """Names of the frames that the last segmenter has searched, once for each block."""
+        return self.made[-1].calls

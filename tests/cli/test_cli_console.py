@@ -18,7 +18,8 @@ from sam2_fewshot.cli import console
 from sam2_fewshot.cli.console import BarDisplay, PlainDisplay, duration, guarded, shown
 from sam2_fewshot.cli.segment import report
 from sam2_fewshot.errors import CheckpointError, FewShotWarning
-from sam2_fewshot.runner.run import Failure, Summary
+from sam2_fewshot.files.run import Summary
+from sam2_fewshot.runner.tasks import Failure
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from sam2_fewshot.files.request import Request, request_again
+from sam2_fewshot.files.run import run
 from sam2_fewshot.runner.cluster import connected
-from sam2_fewshot.runner.run import run
 from sam2_fewshot.settings import Settings
 
 if TYPE_CHECKING:
@@ -176,13 +176,6 @@ def test_corrections_need_the_examples(cli, images, examples, learned, tmp_path)
     assert request_again(out).object_model == learned
     together = cli("refine", out, tmp_path / "corrections.json", "--examples", examples)
     assert together.code == 0, together.err
-
-
-def test_an_engine_without_object_models_says_so(request_for, engines, display, tmp_path):
-    from sam2_fewshot.errors import InputError
-
-    with pytest.raises(InputError, match=r"bright\.pt has no object models"):
-        run(request_for(save_model=tmp_path / "cells.npz"), display, engines)
 
 
 @pytest.mark.filterwarnings("default")  # of Dask and its event loop

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from contract_server.bench import ring, white_layer
+from contract_server.bench import CACHED, ring, white_layer
 from contract_server.store import Image
 
 from sam2_fewshot import Exemplar, FewShotSegmenter, Settings
@@ -126,7 +126,7 @@ def test_two_channels_positions_slices_and_times(server: ContractServer, capsys:
     before = set(server.store.annotations)
     assert main(arguments(server, made, **everything)) == 0
     assert set(server.store.annotations) == before
-    assert "learned by an earlier job" in capsys.readouterr().out
+    assert CACHED in capsys.readouterr().out
 
 
 def test_the_job_module_leaves_torch_to_the_engine() -> None:

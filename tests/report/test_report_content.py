@@ -133,7 +133,7 @@ def test_frames_not_done_are_told(make_out: Callable[..., Path]) -> None:
 def test_stacks_name_their_planes(make_out: Callable[..., Path]) -> None:
     from dataclasses import replace
 
-    from sam2_fewshot.files.finished import read_finished
+    from sam2_fewshot.output.finished import read_finished
     from sam2_fewshot.report.content import _frame
 
     record = next(read_finished(make_out()).records())

@@ -11,10 +11,10 @@ from scipy import ndimage
 
 from sam2_fewshot.evaluation import label_image_to_instances
 from sam2_fewshot.files.request import Request
+from sam2_fewshot.files.run import Summary, run
 from sam2_fewshot.geometry.outlines import mask_to_polygon
 from sam2_fewshot.records import Detection
 from sam2_fewshot.runner.progress import Silent
-from sam2_fewshot.runner.run import Summary, run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

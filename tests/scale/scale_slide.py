@@ -13,7 +13,7 @@ from scale_job import Lines
 from scale_scenes import BrightSegmenter, memory_for, scene
 
 from sam2_fewshot.files.request import Request
-from sam2_fewshot.runner.run import Summary, run
+from sam2_fewshot.files.run import Summary, run
 from sam2_fewshot.settings import Settings
 
 if TYPE_CHECKING:

@@ -18,9 +18,9 @@ from scale_scenes import BrightSegmenter, as_set, memory_for, scene
 
 from sam2_fewshot.errors import InputError, SettingsError
 from sam2_fewshot.files.request import Request
+from sam2_fewshot.files.run import run
 from sam2_fewshot.runner import worker as worker_module
 from sam2_fewshot.runner.cluster import _local, _words, connected
-from sam2_fewshot.runner.run import run
 from sam2_fewshot.settings import Settings
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from scale_job import World
 
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.files.request import Request
-from sam2_fewshot.runner.run import run
+from sam2_fewshot.files.run import run
 from sam2_fewshot.settings import Settings
 
 if TYPE_CHECKING:

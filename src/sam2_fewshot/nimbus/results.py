@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sam2_fewshot.annotations.nimbus import location_of, points_of, polygon_document, values_of
 from sam2_fewshot.errors import ServerError
 from sam2_fewshot.methods.selection import AS_SET
-from sam2_fewshot.nimbus.existing import IDENTICAL, Existing, location_of, match, points_of, polygon_document
-from sam2_fewshot.nimbus.figures import Connections, Properties, values_of
+from sam2_fewshot.nimbus.existing import IDENTICAL, Existing, match
+from sam2_fewshot.nimbus.figures import Connections, Properties
 from sam2_fewshot.nimbus.server import Patience, Refused, Unanswered
 from sam2_fewshot.nimbus.shelf import BlockShelf
 from sam2_fewshot.records import Location
@@ -30,8 +31,8 @@ from sam2_fewshot.storage.digests import code_digest, common_part
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from sam2_fewshot.annotations.nimbus import Document
     from sam2_fewshot.nimbus.dataset import NimbusDataset
-    from sam2_fewshot.nimbus.existing import Document
     from sam2_fewshot.nimbus.messages import JobDisplay
     from sam2_fewshot.nimbus.parameters import Request
     from sam2_fewshot.nimbus.server import Server
@@ -87,6 +88,10 @@ class DatasetSink:
         Keeps figures while they are replaced.
     blocks
         Keeps the finished blocks of large frames.
+    most_annotations
+        In one request.
+    code
+        Digest of the code, on which blocks depend; that of this program when left out.
     """
 
     def __init__(
@@ -98,6 +103,8 @@ class DatasetSink:
         patience: Patience,
         shelf: Shelf,
         blocks: Shelf,
+        most_annotations: int = MOST_ANNOTATIONS,
+        code: str | None = None,
     ) -> None:
         self._server = server
         self._dataset = dataset
@@ -105,6 +112,8 @@ class DatasetSink:
         self._display = display
         self._blocks = blocks
         self._patience = patience
+        self._most_annotations = most_annotations
+        self._code = code or code_digest(whole=True)
         self._channel = request.result_channel(dataset.size)
         self._existing = Existing(server, dataset.id, request.output_tags)
         self._properties = Properties(server, dataset, display, shelf)
@@ -133,7 +142,7 @@ class DatasetSink:
 
     def learned(self, segmenter: FewShotSegmenter) -> None:
         """Take note of all that the blocks of a frame depend on."""
-        self._frame_keys = learned_key(segmenter)
+        self._frame_keys = learned_key(segmenter, self._code)
 
     @contextmanager
     def opened(self, progressed: Progressed) -> Iterator[None]:
@@ -228,7 +237,7 @@ class DatasetSink:
     def _upload(self, documents: Sequence[Document]) -> list[str | None]:
         """Create annotations and return their ids, None for one that the server refuses."""
         ids: list[str | None] = []
-        for chunk in _chunks(documents):
+        for chunk in _chunks(documents, self._most_annotations):
             ids += self._create(chunk)
         return ids
 
@@ -261,7 +270,8 @@ class DatasetSink:
             raise error
         place = location_of(documents[0])
         name = self._dataset.name(place) if place else "a frame"
-        x, y = points_of(documents[0])[0] if documents[0]["coordinates"] else (0.0, 0.0)
+        points = points_of(documents[0])
+        x, y = points[0] if len(points) else (0.0, 0.0)
         self._display.warn(
             f"The server refused one object on {name}, near x {x:.0f}, y {y:.0f} ({error.reason or error}); the others "
             "are saved."
@@ -335,10 +345,10 @@ class DatasetSink:
             self._existing.forget(key)
 
 
-def learned_key(segmenter: FewShotSegmenter) -> str:
+def learned_key(segmenter: FewShotSegmenter, code: str) -> str:
     """Return what tells all that the result of a frame depends on, but for the frame."""
     objects = hashlib.sha256(segmenter.object_model.to_bytes()).hexdigest()
-    return common_part(code_digest(), segmenter.settings, segmenter.model_sha256, [], {"objects": objects})
+    return common_part(code, segmenter.settings, segmenter.model_sha256, [], {"objects": objects})
 
 
 def common_key(common: str, fingerprint: str) -> str:
@@ -352,12 +362,12 @@ def _can_be_sent(item: Detection) -> bool:
     return len(coordinates) >= 4 and bool(np.isfinite(coordinates).all()) and item.polygon.area > 0
 
 
-def _chunks(documents: Sequence[Document]) -> list[list[Document]]:
+def _chunks(documents: Sequence[Document], most: int) -> list[list[Document]]:
     chunks: list[list[Document]] = []
     vertices_in = MOST_VERTICES
     for document in documents:
         count = len(document["coordinates"])
-        if vertices_in + count > MOST_VERTICES or len(chunks[-1]) >= MOST_ANNOTATIONS:
+        if vertices_in + count > MOST_VERTICES or len(chunks[-1]) >= most:
             chunks.append([])
             vertices_in = 0
         chunks[-1].append(document)

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 
 def learn(
-    segmenter: FewShotSegmenter, exemplars: Sequence[Exemplar], watch: Watch, cache: ModelCache | None = None
+    segmenter: FewShotSegmenter,
+    exemplars: Sequence[Exemplar],
+    watch: Watch,
+    cache: ModelCache | None = None,
+    code: str | None = None,
 ) -> bool:
     """Learn from examples, or take what was learned from the same ones before.
 
@@ -35,6 +39,8 @@ def learn(
         Is warned of what was warned of when it was learned, and told where it comes from.
     cache
         Where it is kept; None for nowhere.
+    code
+        As for :func:`learning_key`.
 
     Returns
     -------
@@ -49,7 +55,7 @@ def learn(
     if cache is None:
         segmenter.fit(exemplars)
         return False
-    key = learning_key(segmenter, exemplars)
+    key = learning_key(segmenter, exemplars, code)
     if (entry := cache.get(key)) is not None:
         content, warnings = entry
         try:

@@ -25,6 +25,7 @@ def run(
     watch: Watch,
     *,
     cache: ModelCache | None = None,
+    code: str | None = None,
     must_learn: bool = False,
     execute: Execute = in_this_process,
     seconds: dict[str, float] | None = None,
@@ -41,6 +42,8 @@ def run(
         Is told how it goes.
     cache
         Has, and takes, what was learned from the same examples; None for none.
+    code
+        As for :func:`~sam2_fewshot.runner.learning.learning_key`.
     must_learn
         Learn even if no frame is left to be searched.
     execute
@@ -64,7 +67,7 @@ def run(
         watch.say("Compiling SAM 2 for this device; the first image takes minutes, later ones are faster.")
     if source.exemplars and (left or must_learn):
         with timed(seconds, "learn examples"):
-            learn(segmenter, source.exemplars, watch, cache)
+            learn(segmenter, source.exemplars, watch, cache, code)
     if source.exemplars or left:
         sink.learned(segmenter)
     progressed = Progressed(len(source.frames), len(source.frames) - len(left), watch.take(), seconds)

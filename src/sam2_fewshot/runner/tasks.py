@@ -232,5 +232,5 @@ def reported(finished: Finished, watch: Watch, took: float) -> TaskResult:
 def sentence_of(error: BaseException) -> str:
     """Return why a frame failed, in a sentence."""
     if isinstance(error, MemoryError):
-        return "there is not enough memory for it. Lower --max-memory, so that it is searched in smaller blocks."
+        return "there is not enough memory for it. Lower Max Memory, so that it is searched in smaller blocks."
     return str(error)

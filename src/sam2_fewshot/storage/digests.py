@@ -87,11 +87,18 @@ def _shape(exemplar: Exemplar) -> list[object]:
 
 
 @cache
-def code_digest() -> str:
-    """Return a hash of this package's code: what a changed program learns may be something else."""
-    root = Path(__file__).parents[1]
+def code_digest(whole: bool = False, root: Path = Path(__file__).parents[1]) -> str:
+    """Return a hash of this package's code: what a changed program learns may be something else.
+
+    Parameters
+    ----------
+    whole
+        Whether also that counts which what is learned does not depend on, such as how frames are read.
+    root
+        Where the code is.
+    """
     digest = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
-        if path.relative_to(root).parts[0] not in _NO_PART:
+        if whole or path.relative_to(root).parts[0] not in _NO_PART:
             digest.update(path.read_bytes())
     return digest.hexdigest()
