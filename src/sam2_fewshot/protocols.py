@@ -247,7 +247,7 @@ class Backbone(Protocol):
 
     @property
     def extra_bytes(self) -> int:
-        """Memory of the computer that it takes beyond :data:`sam2_fewshot.memory.RESERVE`, in bytes (an estimate)."""
+        """Bytes of the computer's memory that it takes beyond :data:`sam2_fewshot.resources.RESERVE` (an estimate)."""
         ...
 
     @property
@@ -291,6 +291,13 @@ class Backbone(Protocol):
         on_batch: Callable[[int], None] = ...,
     ) -> NDArray[np.float32]:
         """Encode a window for each mask, as :meth:`tiles` does, and average its features over the mask.
+
+        Parameters
+        ----------
+        image, windows, on_batch
+            As in :meth:`tiles`.
+        masks
+            One for each window, in the image.
 
         Returns
         -------

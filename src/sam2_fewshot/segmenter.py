@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.examples.training_set import training_set
-from sam2_fewshot.memory import block_pixels
 from sam2_fewshot.methods.base import Stopwatch
 from sam2_fewshot.methods.grid import GridMethod
 from sam2_fewshot.methods.guided import GuidedMethod
@@ -23,6 +22,7 @@ from sam2_fewshot.object_model import COMPARED, ObjectModel
 from sam2_fewshot.protocols import Quiet, Staged
 from sam2_fewshot.records import Detection, FrameResult, held_bytes
 from sam2_fewshot.rendering import as_reader
+from sam2_fewshot.resources import block_pixels
 from sam2_fewshot.settings import Settings
 from sam2_fewshot.storage.files import write_whole
 from sam2_fewshot.tiling.blocks import BlockResult, plan_search, search_block, search_blocks, view_of

@@ -22,9 +22,9 @@ from contract_server.store import Image
 from contract_server.web import ContractServer, Fault
 
 import sam2_fewshot
-from sam2_fewshot.memory import BYTES_PER_PIXEL, RESERVE
 from sam2_fewshot.nimbus.messages import Stopped
 from sam2_fewshot.nimbus.shelf import BLOCKS_ITEM
+from sam2_fewshot.resources import BYTES_PER_PIXEL, RESERVE
 from sam2_fewshot.storage.digests import code_digest
 
 if TYPE_CHECKING:

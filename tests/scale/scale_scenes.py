@@ -9,8 +9,8 @@ from scipy import ndimage
 
 from sam2_fewshot import FewShotSegmenter, Frame, Settings
 from sam2_fewshot.geometry.outlines import crop_to_object
-from sam2_fewshot.memory import BYTES_PER_PIXEL, RESERVE
 from sam2_fewshot.methods.base import Found, RunStats, is_known
+from sam2_fewshot.resources import BYTES_PER_PIXEL, RESERVE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -15,15 +15,15 @@ from sam2_fewshot.backbones.sam2 import open_model
 from sam2_fewshot.backbones.sam2.loading import random_network
 from sam2_fewshot.backbones.sam2.network import Sam2Model
 from sam2_fewshot.images.image_set import open_images
-from sam2_fewshot.memory import (
+from sam2_fewshot.protocols import Gates
+from sam2_fewshot.rendering import held_bytes
+from sam2_fewshot.resources import (
     BYTES_PER_PIXEL,
     RESERVE,
     allowed_memory,
     block_pixels,
     tiles_at_a_time,
 )
-from sam2_fewshot.protocols import Gates
-from sam2_fewshot.rendering import held_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,7 +89,7 @@ def test_larger_models_leave_less_for_the_frame(micro: Sam2Model) -> None:
     assert micro.extra_bytes == 0
     tiny = model_like("tiny")
     tiny.points_per_batch = 64  # as it was measured
-    # Measured, the interpreter and torch included: 3.2 GB, and 1.25 GB with the embedded checkpoint (memory.py).
+    # Measured, the interpreter and torch included: 3.2 GB, and 1.25 GB with the embedded checkpoint (resources.py).
     assert RESERVE + tiny.extra_bytes == pytest.approx(3.1e9, rel=0.05)
     assert block_pixels(4, beside=tiny.extra_bytes) < block_pixels(4) // 2
     segmenter = FewShotSegmenter(tiny, settings=Settings(max_memory=3.2))

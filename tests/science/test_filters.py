@@ -17,10 +17,10 @@ from sam2_fewshot.backbones import expected_bytes, open_backbone
 from sam2_fewshot.backbones import filters as filters_module
 from sam2_fewshot.errors import SettingsError
 from sam2_fewshot.geometry.outlines import crop_to_object
-from sam2_fewshot.memory import BYTES_PER_PIXEL, RESERVE
 from sam2_fewshot.methods.grid import GridProposals
 from sam2_fewshot.protocols import Quiet
 from sam2_fewshot.records import InstanceMask
+from sam2_fewshot.resources import BYTES_PER_PIXEL, RESERVE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

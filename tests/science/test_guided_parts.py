@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from sam2_fewshot import threads
 from sam2_fewshot.backbones.filters import FilterEmbedding, FilterTile
 from sam2_fewshot.geometry.outlines import crop_to_object
 from sam2_fewshot.geometry.overlap import mask_iou
@@ -57,7 +56,7 @@ def test_any_number_of_threads_proposes_and_describes_the_same(monkeypatch: pyte
     of_frame = FrameMaps(planes[0], planes[1], planes[2], planes[0], np.stack(planes))
     results = []
     for count in (1, 4):
-        monkeypatch.setattr(threads, "threads", lambda count=count: count)
+        monkeypatch.setenv("OMP_NUM_THREADS", str(count))
         proposed = Proposed(*component_candidates(maps, 12.0, (20.0, 2000.0)))
         results.append((proposed, describe(proposed.masks, of_frame, 12.0, proposed, sheet=5000)))
     (one, by_one), (four, by_four) = results

@@ -197,7 +197,7 @@ def _job(api_url: str, token: str, raw: Mapping[str, Any], dataset_id: str, mean
 
 def _shared_memory(request: Request, most: int) -> tuple[Request, int]:
     """Take from Max Memory what the planes fetched last may keep; return the request with the rest, and those bytes."""
-    from sam2_fewshot.memory import allowed_memory
+    from sam2_fewshot.resources import allowed_memory
 
     total = int(request.settings.max_memory * 1e9) or allowed_memory() // 2
     planes = min(most, total // _PLANES)

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from sam2_fewshot.errors import InputError, SettingsError
+from sam2_fewshot.resources import cores
 from sam2_fewshot.runner.tasks import TaskResult, finish, reported, sentence_of
 from sam2_fewshot.runner.worker import Reply, same, search_block, search_frame
-from sam2_fewshot.threads import cores
 from sam2_fewshot.tiling.blocks import BlockResult, SearchPlan
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def _local(text: str, settings: Settings, model: str | os.PathLike[str] = "auto"
     The program that is started loads the model too, and has a share of its own.
     """
     from sam2_fewshot.backbones import expected_bytes, present_devices
-    from sam2_fewshot.memory import RESERVE, allowed_memory
+    from sam2_fewshot.resources import RESERVE, allowed_memory
 
     total = settings.max_memory or allowed_memory() / 2e9
     if text == "local":

@@ -38,7 +38,7 @@ def open_model(name: str | os.PathLike[str], device: str, settings: Settings) ->
     from sam2_fewshot.backbones.sam2.device import choose_device, choose_dtype
     from sam2_fewshot.backbones.sam2.loading import load_network
     from sam2_fewshot.backbones.sam2.network import Sam2Model
-    from sam2_fewshot.memory import tiles_at_a_time
+    from sam2_fewshot.resources import tiles_at_a_time
 
     found = resolve(name)
     chosen = choose_device(device)

@@ -155,13 +155,7 @@ class Sam2Model:
         return extra_bytes(weights, self.input_size, self.batch_size, self.points_per_batch)
 
     def embed(self, image: NDArray[np.uint8]) -> Embedding:
-        """Encode one image, as ``SAM2ImagePredictor.set_image`` does.
-
-        Parameters
-        ----------
-        image
-            uint8 RGB (H, W, 3).
-        """
+        """Encode an image, uint8 RGB (H, W, 3), as ``SAM2ImagePredictor.set_image`` does."""
         with self._inference():
             coarse, fine, middle = self._encode(self._prepare(self._upload(image))[None])
             return Embedding(coarse, self._high_res(fine, middle), (image.shape[0], image.shape[1]))
@@ -194,25 +188,7 @@ class Sam2Model:
         masks: Sequence[InstanceMask],
         on_batch: Callable[[int], None] = lambda done: None,
     ) -> NDArray[np.float32]:
-        """Encode a window of the frame for each mask and average its features over the mask.
-
-        Parameters
-        ----------
-        image
-            uint8 RGB (H, W, 3). Windows that reach beyond it see its mirror image, so that no crop is
-            squashed.
-        windows
-            Square boxes ``(x0, y0, x1, y1)`` in frame pixels, half open, possibly beyond the frame.
-        masks
-            One for each window.
-        on_batch
-            Called with the number of windows done, after each batch.
-
-        Returns
-        -------
-        numpy.ndarray
-            float32 (N, C), not normalised.
-        """
+        """Average the coarse features of a window over each mask; see :class:`~sam2_fewshot.protocols.Backbone`."""
 
         def run(batch: Sequence[tuple[Box, InstanceMask]]) -> NDArray[np.float32]:
             with self._inference():
@@ -227,20 +203,7 @@ class Sam2Model:
         return np.concatenate([self._no_features[..., 0, 0], *run_in_batches(run, pairs, self.batch_size)])
 
     def pool_frame(self, image: NDArray[np.uint8], masks: Sequence[InstanceMask]) -> NDArray[np.float32]:
-        """Encode the frame as a whole, once, and average its features over each mask.
-
-        Parameters
-        ----------
-        image
-            uint8 RGB (H, W, 3).
-        masks
-            On this frame.
-
-        Returns
-        -------
-        numpy.ndarray
-            float32 (N, C), not normalised.
-        """
+        """Encode the image as a whole, once, and average its coarse features over each mask, float32 (N, C)."""
         if not masks:
             return self._no_features[..., 0, 0]
         features = self.embed(image).image_embed.float()
@@ -255,22 +218,7 @@ class Sam2Model:
         windows: Sequence[Box],
         on_batch: Callable[[int], None] = lambda done: None,
     ) -> Iterator[Tile]:
-        """Encode windows of the frame.
-
-        Parameters
-        ----------
-        image
-            uint8 RGB (H, W, 3). Windows that reach beyond it see its mirror image.
-        windows
-            Square boxes ``(x0, y0, x1, y1)`` in frame pixels, half open.
-        on_batch
-            Called with the number of windows done, after each batch.
-
-        Yields
-        ------
-        Tile
-            One for each window.
-        """
+        """Encode windows of an image in batches; see :class:`~sam2_fewshot.protocols.Backbone`."""
 
         def run(batch: Sequence[Box]) -> list[Tile]:
             with self._inference():
@@ -307,24 +255,9 @@ class Sam2Model:
         reach: float = math.inf,
         on_batch: Callable[[int], None] = lambda done: None,
     ) -> PromptedMasks:
-        """Decode one foreground point a prompt into three masks each, and return those that pass both gates.
+        """Decode points into three masks each; see :class:`~sam2_fewshot.protocols.Backbone`.
 
-        Parameters
-        ----------
-        embedding
-            Of the image.
-        coordinates
-            float32 (N, 2), ``(x, y)`` in pixels of the model's input, as SAM 2's prompt encoder takes them:
-            it adds half a pixel itself.
-        iou_gate
-            A mask passes when its predicted IoU is above this.
-        stability_gate
-            A mask passes when its stability is not below this.
-        reach
-            How far from its point an object is thought to reach, in pixels of the model's input. Objects that go on
-            are whole all the same, but what SAM 2 marks far away besides is left out.
-        on_batch
-            Called with the number of prompts done, after each batch.
+        SAM 2's prompt encoder takes `coordinates` as they are and adds half a pixel itself.
         """
         with self._inference():
             decoder = PromptDecoder(self.network, embedding)
@@ -339,15 +272,7 @@ class Sam2Model:
         return joined(list(run_in_batches(run, range(len(coordinates)), self.points_per_batch)))
 
     def prompt_boxes(self, embedding: Embedding, boxes: NDArray[np.float32]) -> PromptedMasks:
-        """Decode one box a prompt into one mask each; a prompt whose mask is empty gives none.
-
-        Parameters
-        ----------
-        embedding
-            Of the image.
-        boxes
-            float32 (N, 4), ``(x0, y0, x1, y1)`` in pixels of the model's input.
-        """
+        """Decode boxes into one mask each; see :class:`~sam2_fewshot.protocols.Backbone`."""
         with self._inference():
             decoder = PromptDecoder(self.network, embedding)
         # The widest box of a batch sets the width of the windows that are upscaled.

@@ -37,7 +37,7 @@ class Embedding(NamedTuple):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Tile:
-    """What SAM 2's encoder makes of one window of a frame, on the encoder's device.
+    """A :class:`~sam2_fewshot.protocols.Tile` on the encoder's device.
 
     Parameters
     ----------
@@ -62,13 +62,7 @@ class Tile:
         return Tile((fine, middle, coarse), self.embedding)
 
     def features(self, halo: int) -> NDArray[np.float32]:
-        """Return the levels at the fine one's resolution, interpolated bilinearly, float32 (3 C, s - 2 halo, same).
-
-        Parameters
-        ----------
-        halo
-            Cells of the fine level that are left out at each border.
-        """
+        """Return the levels at the fine one's resolution, interpolated bilinearly, float32 (3 C, s - 2 halo, same)."""
         with torch.inference_mode():
             return _without_halo(torch.cat([enlarged(level, self.levels[0]) for level in self.levels]), halo)
 
@@ -79,25 +73,10 @@ class Tile:
         weights: NDArray[np.float32],
         directions: NDArray[np.float32],
     ) -> NDArray[np.float32]:
-        """Return linear maps of the features and their cosines to directions.
+        """Return linear maps of the features, and their cosines; see :class:`~sam2_fewshot.protocols.Tile`.
 
-        Parameters
-        ----------
-        halo
-            As in :meth:`features`.
-        centres
-            float32 (3 C,), taken from the features.
-        weights
-            float32 (N, 3 C), of N linear maps.
-        directions
-            float32 (N, 3 C); each of its three parts is of length 1, or 0.
-
-        Returns
-        -------
-        numpy.ndarray
-            float32 (N, 4, s - 2 halo, s - 2 halo): the linear map, and the cosine at each level, of the features as
-            :meth:`features` gives them. Each level is multiplied at its own resolution and the products are
-            interpolated, which is the same, as both are linear.
+        Each level is multiplied at its own resolution and the products are interpolated, which gives the same as with
+        the interpolated features, as both are linear.
         """
         count, scores, cosines = len(weights), [], []
         with torch.inference_mode(), torch.autocast(self.levels[0].device.type, enabled=False):

@@ -10,7 +10,7 @@ import numpy as np
 import shapely
 
 from sam2_fewshot.geometry.sheets import sheets, squared_distances, starts_of
-from sam2_fewshot.threads import mapped
+from sam2_fewshot.resources import mapped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

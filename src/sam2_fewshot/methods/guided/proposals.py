@@ -19,7 +19,7 @@ from skimage.segmentation import watershed
 
 from sam2_fewshot.geometry.sheets import sheets, squared_distances, starts_of
 from sam2_fewshot.records import InstanceMask
-from sam2_fewshot.threads import mapped
+from sam2_fewshot.resources import mapped
 from sam2_fewshot.tiling.tiles import in_frame, tile_at
 
 if TYPE_CHECKING:

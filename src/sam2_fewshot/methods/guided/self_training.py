@@ -43,7 +43,7 @@ so many standard deviations of the frame), or its mean score is as near to that 
 Where an example is alone on its frame, nothing is added; otherwise its ground would be."""
 _STORED = 200_000_000
 """Bytes of the examples' frames' pyramids that are stored, so that they are encoded once: 36 tiles of SAM 2's embedded
-checkpoint. It is part of :data:`~sam2_fewshot.memory.RESERVE`."""
+checkpoint. It is part of :data:`~sam2_fewshot.resources.RESERVE`."""
 
 
 class TrainingTiles:
