@@ -141,6 +141,10 @@ _MAKERS: dict[int, BrightMaker] = {}
 _NUMBERS = count()
 
 
+def _maker(number: int) -> BrightMaker:
+    return _MAKERS[number]
+
+
 class BrightMaker:
     """Makes segmenters as :func:`make_bright`, and remembers them.
 
@@ -165,7 +169,7 @@ class BrightMaker:
         return self.made[-1]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _MAKERS.__getitem__, (self._number,)
+        return _maker, (self._number,)
 
     @property
     def calls(self) -> list[str]:

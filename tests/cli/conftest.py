@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from bright import BrightMaker
 from PIL import Image
 from typer.testing import CliRunner
 
+from bright import BrightMaker
 from sam2_fewshot.cli import app
 from sam2_fewshot.files.request import Request
 from sam2_fewshot.runner.progress import Silent

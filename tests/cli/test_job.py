@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import tifffile
-from bright import BrightMethod, BrightSegmenter
 from PIL import Image
 
+from bright import BrightMethod, BrightSegmenter
 from sam2_fewshot.backbones import open_backbone, sam2_distribution
 from sam2_fewshot.errors import FewShotWarning, InputError, SettingsError
 from sam2_fewshot.files.folder import OutputFolder

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sam2_fewshot.records import Exemplar
 from sam2_fewshot.files.run import run
+from sam2_fewshot.records import Exemplar
 from sam2_fewshot.settings import Settings
 from sam2_fewshot.storage.digests import common_part
 

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from sam2_fewshot.files.request import Request, request_again
-from sam2_fewshot.runner.cluster import connected
 from sam2_fewshot.files.run import run
+from sam2_fewshot.runner.cluster import connected
 from sam2_fewshot.settings import Settings
 
 if TYPE_CHECKING:

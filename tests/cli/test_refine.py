@@ -14,8 +14,8 @@ from sam2_fewshot.errors import InputError
 from sam2_fewshot.files.corrections import read_corrections, results_folder
 from sam2_fewshot.files.finished import read_finished
 from sam2_fewshot.files.request import next_folder, request_again
-from sam2_fewshot.images.image_set import open_images
 from sam2_fewshot.files.run import run
+from sam2_fewshot.images.image_set import open_images
 from sam2_fewshot.settings import Settings
 
 

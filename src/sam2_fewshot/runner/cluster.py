@@ -27,13 +27,14 @@ if TYPE_CHECKING:
 
 _AHEAD = 3
 """So many tasks a worker are handed out at a time: enough that none waits, few enough that results do not pile up."""
+_PATIENCE = 20.0  # s
 _FOR_BLOCKS = 900_000_000
 """Memory that a worker on a CPU should have for frames, besides what it takes without."""
 
 
 @contextmanager
 def connected(
-    scheduler: Any, settings: Settings, model: str | os.PathLike[str] = "auto"
+    scheduler: Any, settings: Settings, model: str | os.PathLike[str] = "auto", patience: float = _PATIENCE
 ) -> Iterator[tuple[Any, Settings]]:
     """Give a Dask client, and the settings that each worker shall use.
 
@@ -46,6 +47,8 @@ def connected(
         Max Memory is shared by this program and the workers on this machine; those of other machines have it each.
     model
         The checkpoint, of which it depends how many workers there is memory for.
+    patience
+        Seconds within which a scheduler must answer.
 
     Raises
     ------
@@ -68,7 +71,7 @@ def connected(
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     if "://" in text:
         try:
-            client = distributed.Client(text, timeout=20, set_as_default=False)
+            client = distributed.Client(text, timeout=patience, set_as_default=False)
         except (OSError, TimeoutError, ValueError) as error:
             raise InputError(
                 f"No Dask scheduler answers at {text} ({type(error).__name__}); check the address, and that it runs "
@@ -77,7 +80,7 @@ def connected(
         with client:
             yield client, settings
         return
-    count, share = _local(text, settings, model)
+    count, share = local_workers(text, settings, model)
     with (
         distributed.LocalCluster(
             n_workers=count,
@@ -91,10 +94,28 @@ def connected(
         yield client, share
 
 
-def _local(text: str, settings: Settings, model: str | os.PathLike[str] = "auto") -> tuple[int, Settings]:
+def local_workers(
+    text: str, settings: Settings, model: str | os.PathLike[str] = "auto", processors: int | None = None
+) -> tuple[int, Settings]:
     """Return the number of workers on this machine, and the settings with each one's share of the memory.
 
     The program that is started loads the model too, and has a share of its own.
+
+    Parameters
+    ----------
+    text
+        ``local``, or how many there shall be.
+    settings, model
+        As in :func:`connected`.
+    processors
+        Number of cores; those that this process may use when left out.
+
+    Raises
+    ------
+    CheckpointError
+        If there is no such checkpoint.
+    SettingsError
+        If `text` is neither.
     """
     from sam2_fewshot.backbones import expected_bytes, present_devices
     from sam2_fewshot.memory import RESERVE, allowed_memory
@@ -103,7 +124,7 @@ def _local(text: str, settings: Settings, model: str | os.PathLike[str] = "auto"
     if text == "local":
         cards = sum(name.startswith("cuda") for name in present_devices())
         each = RESERVE + _FOR_BLOCKS + expected_bytes(model)
-        count = cards or max(1, min(cores(), int(total * 1e9) // each - 1))
+        count = cards or max(1, min(processors or cores(), int(total * 1e9) // each - 1))
     elif text.isdecimal() and int(text):
         count = int(text)
     else:
@@ -249,7 +270,7 @@ def _joined(begun: _Large, segmenter: FewShotSegmenter, watch: Watch) -> TaskRes
         results = sorted(begun.results, key=lambda each: (each.block.core[1], each.block.core[0]))
         finished = finish(task.finish, task.frame, segmenter.join(task.frame, begun.plan, results))
     except Exception as error:  # a frame that fails does not stop the others
-        return TaskResult(trouble=_words(error), cause=error, took=begun.took)
+        return TaskResult(trouble=trouble_of(error), cause=error, took=begun.took)
     return reported(finished, watch, begun.took)
 
 
@@ -259,10 +280,11 @@ def _reply(future: Any) -> Reply:
         reply: Reply = future.result()
         return reply
     error = future.exception() if future.status == "error" else RuntimeError("it was cancelled")
-    return Reply(TaskResult(trouble=_words(error)))
+    return Reply(TaskResult(trouble=trouble_of(error)))
 
 
-def _words(error: BaseException) -> str:
+def trouble_of(error: BaseException) -> str:
+    """Return in a sentence why a task has no answer, be it an error of the frame, of Dask, or a defect."""
     from distributed.scheduler import KilledWorker
 
     from sam2_fewshot.errors import FewShotError
