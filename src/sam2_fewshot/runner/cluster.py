@@ -15,7 +15,7 @@ from sam2_fewshot.tiling.blocks import BlockResult, SearchPlan
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from sam2_fewshot.records import FrameReader
     from sam2_fewshot.runner.progress import Watch
@@ -202,7 +202,7 @@ class OnCluster:
                 future.release()
                 finished: TaskResult | None = None
                 if isinstance(reply.answer, SearchPlan):
-                    begun = large[id(task)] = _Large(task, reply.answer)
+                    begun = large[id(task)] = _Large(task, reply.answer, reply.warnings)
                     watch.frame_begins(task.name)
                     watch.start("blocks", len(reply.answer.blocks))
                     watch.advance(len(begun.results))
@@ -227,8 +227,8 @@ class OnCluster:
 class _Large:
     """A large frame of which some blocks are done."""
 
-    def __init__(self, task: Task, plan: SearchPlan) -> None:
-        self.task, self.plan = task, plan
+    def __init__(self, task: Task, plan: SearchPlan, warnings: Sequence[str]) -> None:
+        self.task, self.plan, self.warnings = task, plan, list(warnings)
         stored = task.store.load(plan.blocks) if task.store else {}
         self.left = [block for block in plan.blocks if block not in stored]
         self.results: list[BlockResult] = list(stored.values())
@@ -238,6 +238,7 @@ class _Large:
     def add(self, reply: Reply) -> None:
         """Take what came of a block; after a failure the rest is not begun any more."""
         self.took += reply.took
+        self.warnings += reply.warnings
         if isinstance(reply.answer, BlockResult):
             self.results.append(reply.answer)
             if self.task.store:
@@ -262,9 +263,11 @@ def _whole(result: TaskResult, watch: Watch) -> TaskResult:
 
 def _joined(begun: _Large, segmenter: FewShotSegmenter, watch: Watch) -> TaskResult:
     task = begun.task
+    watch.take()
+    for sentence in begun.warnings:
+        watch.warn(sentence)
     if begun.trouble:
         return TaskResult(trouble=begun.trouble, took=begun.took)
-    watch.take()
     try:
         # In the order of the blocks, so that the result is the same whoever was first.
         results = sorted(begun.results, key=lambda each: (each.block.core[1], each.block.core[0]))
