@@ -138,7 +138,7 @@ def load(name: str, device: str, precision: str, image: NDArray[np.uint8]) -> Sa
         device=chosen,
         dtype=choose_dtype(chosen, precision),
     )
-    few = (point_grid(8) * model.image_size).astype(np.float32)
+    few = (point_grid(8) * model.input_size).astype(np.float32)
     predicted = model.prompt(model.embed(image), few, iou_gate=-1.0, stability_gate=0.0).predicted_iou
     model.gates = Gates(float(np.quantile(predicted, 0.8)), 0.5)
     return model
@@ -211,7 +211,7 @@ def grid_once(model: Sam2Model, image: NDArray[np.uint8], points: int, side: str
 def public_predictor(model: Sam2Model) -> Any:
     """Return a ``SAM2ImagePredictor`` of the same weights."""
     predictor = SAM2ImagePredictor(public_network(model), disable_torch_jit=True)
-    side = model.image_size
+    side = model.input_size
     predictor._bb_feat_sizes = [(side // 4,) * 2, (side // 8,) * 2, (side // 16,) * 2]
     return predictor
 

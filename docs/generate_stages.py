@@ -31,13 +31,13 @@ YELLOW, GREEN, RED, BLUE = (255, 210, 0), (60, 220, 90), (240, 70, 60), (80, 160
 
 
 def grey(plane: NDArray[np.float32], low: float, high: float) -> NDArray[np.uint8]:
-    """Show a map (H, W) as RGB, black at the one value and white at the other."""
-    shown = ((plane - low) / (high - low) * 255).clip(0, 255).astype(np.uint8)
-    return np.repeat(shown[..., None], 3, axis=2)
+    """Render a map (H, W) as RGB, black at the one value and white at the other."""
+    levels = ((plane - low) / (high - low) * 255).clip(0, 255).astype(np.uint8)
+    return np.repeat(levels[..., None], 3, axis=2)
 
 
 class Picture:
-    """The part of the sample that is shown, enlarged, with outlines on it."""
+    """A part of the sample, enlarged, with outlines on it."""
 
     def __init__(self, pixels: NDArray[np.uint8]) -> None:
         size = (SCALE * (CROP[2] - CROP[0]), SCALE * (CROP[3] - CROP[1]))
@@ -77,17 +77,17 @@ def main() -> None:
     looks = learned.look(model, pixels, Quiet(), RunStats())
     grid, candidates, pool = looks.seen.grid, looks.candidates, looks.pool
     likely = [candidates[i] for i in apart(candidates, looks.first) if looks.first[i] > 0]
-    found = [pool.masks[i] for i in apart(pool.masks, looks.odds, examples) if looks.odds[i] > 0]
+    detections = [pool.masks[i] for i in apart(pool.masks, looks.odds, examples) if looks.odds[i] > 0]
 
-    shown = (255 * (pixels / 255) ** 0.5).astype(np.uint8)  # the sample is dark
+    bright = (255 * (pixels / 255) ** 0.5).astype(np.uint8)  # the sample is dark
     step = [(x + grid.side // 16, y + grid.side // 16) for x, y, _, _ in grid.windows()]
     cores = [(x, y, x + grid.core, y + grid.core) for x, y in step]
-    Picture(shown).boxes(cores, BLUE).outline(examples, YELLOW).save("1-scale")
+    Picture(bright).boxes(cores, BLUE).outline(examples, YELLOW).save("1-scale")
     Picture(grey(looks.seen.maps.score, -0.5, 1.5)).outline(examples, YELLOW).save("2-map")
-    Picture(shown).outline(candidates, RED, 1).save("3-candidates")
-    Picture(shown).outline(likely, GREEN, 1).save("4-first-look")
-    Picture(shown).boxes((candidates[i].box for i in looks.asked), BLUE).save("5-questions")
-    Picture(shown).outline(found, GREEN).outline(examples, YELLOW).save("6-found")
+    Picture(bright).outline(candidates, RED, 1).save("3-candidates")
+    Picture(bright).outline(likely, GREEN, 1).save("4-first-look")
+    Picture(bright).boxes((candidates[i].box for i in looks.asked), BLUE).save("5-questions")
+    Picture(bright).outline(detections, GREEN).outline(examples, YELLOW).save("6-found")
 
 
 if __name__ == "__main__":

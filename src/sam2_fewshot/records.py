@@ -113,6 +113,25 @@ class InstanceMask:
         ]
         return out
 
+    def within(self, window: Box) -> InstanceMask | None:
+        """Return the part that lies in a window of the frame, as a mask of the window; None when there is none."""
+        x0, y0, x1, y1 = window
+        data = self.window(window)
+        rows, columns = np.flatnonzero(data.any(axis=1)), np.flatnonzero(data.any(axis=0))
+        if not rows.size:
+            return None
+        crop = data[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].copy()
+        return InstanceMask(crop, int(columns[0]), int(rows[0]), (y1 - y0, x1 - x0))
+
+    def is_clipped(self, window: Box) -> bool:
+        """Tell whether the mask ends where a window does and the frame goes on: it may be a part of an object."""
+        (x0, y0, x1, y1), (height, width) = self.box, self.frame_shape
+        return 0 < x0 <= window[0] or 0 < y0 <= window[1] or window[2] <= x1 < width or window[3] <= y1 < height
+
+    def placed(self, window: Box, frame_shape: tuple[int, int]) -> InstanceMask:
+        """Return a mask of a window as one of the frame that the window lies in."""
+        return InstanceMask(self.data, self.x0 + window[0], self.y0 + window[1], frame_shape)
+
 
 @runtime_checkable
 class FrameReader(Protocol):
@@ -147,6 +166,14 @@ class FrameReader(Protocol):
             If the pixels cannot be read.
         """
         ...
+
+
+def held_bytes(frame: FrameReader) -> int:
+    """Return how many bytes a reader keeps of its frame for as long as parts of it are read.
+
+    A reader that cannot read a large frame by region says so by an attribute of this name; others keep little.
+    """
+    return int(getattr(frame, "held_bytes", 0))
 
 
 @dataclass(frozen=True, eq=False, slots=True)

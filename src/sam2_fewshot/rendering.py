@@ -203,10 +203,6 @@ def _tint(unit: NDArray[np.float64], level: int) -> NDArray[np.uint8]:
     return (unit * level + 0.5).astype(np.uint8)
 
 
-_STRIP = 1 << 24
-"""Pixels of a strip."""
-
-
 def as_reader(image: NDArray[Any] | FrameReader, settings: Settings) -> FrameReader:
     """Return an image as something that can be read by region, in 8-bit RGB.
 
@@ -244,37 +240,3 @@ def as_reader(image: NDArray[Any] | FrameReader, settings: Settings) -> FrameRea
     if pixels.ndim == 2:
         return Frame(merge([pixels], [ChannelStyle(black=black, white=white)]))
     return Frame(photo(pixels[..., :3], black, white))
-
-
-def held_bytes(frame: FrameReader) -> int:
-    """Return how many bytes a reader keeps of its frame for as long as parts of it are read.
-
-    A reader that cannot read a large frame by region says so by an attribute of this name; others keep little.
-    """
-    return int(getattr(frame, "held_bytes", 0))
-
-
-def overview(frame: FrameReader, step: int) -> NDArray[np.uint8]:
-    """Return a frame reduced by a whole number, uint8 (h, w, 3), without having it whole in memory.
-
-    Parameters
-    ----------
-    frame
-        Read in strips of rows.
-    step
-        Each pixel is the mean over so many pixels each way; at the right and lower border over what there is.
-    """
-    height, width = frame.shape
-    rows = max(1, _STRIP // (step * max(1, width))) * step
-    parts = [_reduced(frame.read((0, top, width, min(top + rows, height))), step) for top in range(0, height, rows)]
-    return np.concatenate(parts)
-
-
-def _reduced(pixels: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
-    """Average over squares."""
-    row, column = np.arange(0, pixels.shape[0], step), np.arange(0, pixels.shape[1], step)
-    # Columns first: rows are then added up on an array that is smaller already.
-    sums = np.add.reduceat(np.add.reduceat(pixels, column, axis=1, dtype=np.uint32), row, axis=0)
-    counts = np.outer(np.diff([*row, pixels.shape[0]]), np.diff([*column, pixels.shape[1]]))
-    mean: NDArray[np.uint8] = ((sums + counts[..., None] // 2) // counts[..., None]).astype(np.uint8)
-    return mean

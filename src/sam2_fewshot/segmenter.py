@@ -9,38 +9,34 @@ result (:mod:`sam2_fewshot.tiling.merging`) → those at or above the threshold 
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.examples.training_set import training_set
-from sam2_fewshot.geometry.outlines import largest_part, mask_to_polygon
 from sam2_fewshot.memory import block_pixels
 from sam2_fewshot.methods.base import Stopwatch
 from sam2_fewshot.methods.grid import GridMethod
 from sam2_fewshot.methods.guided import GuidedMethod
-from sam2_fewshot.methods.selection import floor_of, select, shape_arrays, within_prior
+from sam2_fewshot.methods.selection import floor_of, outlined, select, shape_arrays, within_prior
 from sam2_fewshot.object_model import COMPARED, ObjectModel
 from sam2_fewshot.protocols import Quiet, Staged
-from sam2_fewshot.records import Detection, FrameResult
-from sam2_fewshot.rendering import as_reader, held_bytes
+from sam2_fewshot.records import Detection, FrameResult, held_bytes
+from sam2_fewshot.rendering import as_reader
 from sam2_fewshot.settings import Settings
 from sam2_fewshot.storage.files import write_whole
-from sam2_fewshot.tiling.blocks import BlockResult, owned_by, plan_search, search_blocks
+from sam2_fewshot.tiling.blocks import BlockResult, plan_search, search_block, search_blocks, view_of
 from sam2_fewshot.tiling.merging import merge
-from sam2_fewshot.tiling.tiles import in_window, on_frame
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from sam2_fewshot.methods.base import Method
     from sam2_fewshot.protocols import Backbone, Progress
-    from sam2_fewshot.records import Box, Exemplar, FrameReader
-    from sam2_fewshot.tiling.blocks import Block, BlockStore, SearchPlan
+    from sam2_fewshot.records import Exemplar, FrameReader
+    from sam2_fewshot.tiling.blocks import Block, BlockStore, Find, SearchPlan, View
 
 METHODS: dict[str, type[GuidedMethod] | type[GridMethod]] = {"guided": GuidedMethod, "grid": GridMethod}
 """The methods by the value of the setting ``method``."""
@@ -176,7 +172,7 @@ class FewShotSegmenter:
         InputError
             If no wanted example can be used.
         """
-        most = self._most_pixels(learning=True)
+        most = self._most_pixels()
         training = training_set(exemplars, self._backbone, self.settings, most, self._progress)
         self._objects = ObjectModel(
             method=self.settings.method,
@@ -224,60 +220,40 @@ class FewShotSegmenter:
         """
         frame = as_reader(image, self.settings)
         plan = self.plan(frame)
-
-        def search(block: Block) -> BlockResult:
-            return self.search(frame, plan, block, keep_proposed=keep_proposed)
-
-        return self.join(frame, plan, search_blocks(plan, search, self._progress, store))
+        results = search_blocks(frame, plan, self._find(keep_proposed=keep_proposed), self._progress, store)
+        return self.join(frame, plan, results)
 
     def plan(self, frame: FrameReader, shift: tuple[int, int] = (0, 0)) -> SearchPlan:
         """Decide in which blocks to search a frame; see :func:`~sam2_fewshot.tiling.blocks.plan_search`."""
         objects = self.object_model
         return plan_search(
             frame,
-            sides=(objects.diameter, objects.longest),
-            known=objects.known_on(frame),
-            most_pixels=self._most_pixels(held_bytes(frame)),
+            objects,
+            most_pixels=self._most_pixels,
             step=self._method.step(objects.learned),
+            threshold=self.settings.similarity_threshold,
             progress=self._progress,
             shift=shift,
         )
 
-    def search(self, frame: FrameReader, plan: SearchPlan, block: Block, *, keep_proposed: bool = False) -> BlockResult:
-        """Search one block of a frame.
-
-        Raises
-        ------
-        InputError
-            If nothing was learned yet, or the block cannot be read.
-        """
-        pixels = frame.read(block.read)
-        if plan.is_blank(pixels):
-            return BlockResult(block, FrameResult(floor=floor_of(self.settings), blank=1))
-        found = self._in_window(frame, plan, block.read, pixels, keep_proposed=keep_proposed)
-        return owned_by(block, found, plan.halo, self.settings.similarity_threshold)
+    def search(self, frame: FrameReader, plan: SearchPlan, block: Block) -> BlockResult:
+        """Search one block of a frame; see :func:`~sam2_fewshot.tiling.blocks.search_block`."""
+        return search_block(frame, plan, block, self._find())
 
     def join(self, frame: FrameReader, plan: SearchPlan, results: Sequence[BlockResult]) -> FrameResult:
         """Make one result of what was found in a frame's blocks, and apply the threshold.
 
-        Objects longer than the blocks overlap are searched once more, each in a window around what was seen of it; one
-        that does not fit into the largest window is left out with a warning.
+        An object that does not fit into the largest window that may be searched is left out with a warning.
         """
-        threshold = self.settings.similarity_threshold
-
-        def above(window: Box) -> list[Detection]:
-            found = self._in_window(frame, plan, window, frame.read(window))
-            return [item for item in found.detections if item.score >= threshold]
-
-        found, lost = merge(results, plan, threshold, above)
+        find = self._find()
+        found, lost = merge(results, plan, lambda window: find(view_of(frame, plan, window)))
         if lost:
             self._progress.warn(
                 f"{frame.name}: {lost} object{'s are' if lost > 1 else ' is'} larger than the blocks in which the "
                 f"frame is searched overlap ({plan.halo} px), and left out. Mark one of them as an example, which "
                 "widens the overlap, or raise Max Memory."
             )
-        detections, below, applied = select(found.detections, self.object_model.learned, self.settings)
-        return replace(found, detections=detections, below=below, threshold=applied.value, reason=applied.reason)
+        return select(found, self.object_model.learned, self.settings)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Save what was learned (not the backbone's weights) to a ``.npz`` file.
@@ -324,45 +300,32 @@ class FewShotSegmenter:
         objects.check_settings(chosen, str(path))
         return cls(model or objects.model_name, device, chosen, progress).adopt(objects, str(path))
 
-    def _most_pixels(self, held: int = 0, learning: bool = False) -> int:
-        """Return how many pixels of a frame, of which some bytes are held anyway, fit into the memory at a time."""
-        step = 1 if learning or self._objects is None else self._method.step(self._objects.learned)
-        beside, tile = self._backbone.extra_bytes + held, self._backbone.embedding_bytes
-        return block_pixels(self.settings.max_memory, step, learning=learning, tile_bytes=tile, beside=beside)
+    def _most_pixels(self, frame: FrameReader | None = None) -> int:
+        """Return how many pixels of a frame fit into the memory at a time; without one, to learn from."""
+        learning = frame is None or self._objects is None
+        step = 1 if self._objects is None or learning else self._method.step(self._objects.learned)
+        beside = self._backbone.extra_bytes + (0 if frame is None else held_bytes(frame))
+        tile = self._backbone.embedding_bytes
+        return block_pixels(self.settings.max_memory, step, learning=frame is None, tile_bytes=tile, beside=beside)
 
-    def _in_window(
-        self,
-        frame: FrameReader,
-        plan: SearchPlan,
-        window: Box,
-        pixels: NDArray[np.uint8],
-        *,
-        keep_proposed: bool = False,
-    ) -> FrameResult:
-        """Search a part of a frame; the detections, of any score down to the floor, are those of the frame."""
-        watch, floor, learned = Stopwatch(), floor_of(self.settings), self.object_model.learned
-        known = [part for mask in plan.known if (part := in_window(mask, window))]
-        scored = self._method.find(learned, pixels, known, watch)
-        with watch.stage("outline"):
-            detections = [
-                Detection(
-                    instance=(part := largest_part(on_frame(item.mask, window, frame.shape))),
-                    polygon=mask_to_polygon(part, self.settings.smoothing),
-                    score=item.score,
-                    similarity=item.similarity,
-                    predicted_iou=item.predicted_iou,
-                    location=frame.location,
-                )
-                for item in within_prior(scored.masks, learned, self.settings)
-                if item.score >= floor
-            ]
-        return FrameResult(
-            detections,
-            floor=floor,
-            candidates=scored.candidates,
-            seconds=watch.seconds,
-            proposed=[on_frame(mask, window, frame.shape) for mask in scored.proposed] if keep_proposed else None,
-        )
+    def _find(self, *, keep_proposed: bool = False) -> Find:
+        """Return what searches a window with what was learned."""
+        learned, settings = self.object_model.learned, self.settings
+
+        def find(view: View) -> FrameResult:
+            watch = Stopwatch()
+            scored = self._method.find(learned, view.pixels, view.known, watch)
+            with watch.stage("outline"):
+                detections = outlined(within_prior(scored.masks, learned, settings), view, settings)
+            return FrameResult(
+                detections,
+                floor=floor_of(settings),
+                candidates=scored.candidates,
+                seconds=watch.seconds,
+                proposed=[view.placed(mask) for mask in scored.proposed] if keep_proposed else None,
+            )
+
+        return find
 
 
 def read_object_model(path: str | os.PathLike[str]) -> ObjectModel:

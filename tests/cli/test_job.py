@@ -18,7 +18,7 @@ from bright import BrightMethod, BrightSegmenter
 from sam2_fewshot.backbones import open_backbone, sam2_distribution
 from sam2_fewshot.errors import FewShotWarning, InputError, SettingsError
 from sam2_fewshot.files.folder import OutputFolder
-from sam2_fewshot.files.request import make_plan
+from sam2_fewshot.files.plan import make_plan
 from sam2_fewshot.files.run import run
 from sam2_fewshot.runner.progress import Silent, Watch
 from sam2_fewshot.runner.run import run as run_ends

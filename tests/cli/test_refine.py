@@ -12,10 +12,10 @@ from PIL import Image
 
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.files.corrections import read_corrections, results_folder
-from sam2_fewshot.files.finished import read_finished
 from sam2_fewshot.files.request import next_folder, request_again
 from sam2_fewshot.files.run import run
 from sam2_fewshot.images.image_set import open_images
+from sam2_fewshot.output.finished import read_finished
 from sam2_fewshot.settings import Settings
 
 
@@ -213,7 +213,7 @@ def test_wrong_use_is_a_sentence(cli, tmp_path, export):
 
 
 def test_white_previews_are_small(tmp_path):
-    from sam2_fewshot.files.pictures import LONGEST, write_preview
+    from sam2_fewshot.output.pictures import LONGEST, write_preview
 
     write_preview(tmp_path / "p.jpg", np.full((400, 4000, 3), 255, np.uint8))
     with Image.open(tmp_path / "p.jpg") as picture:

@@ -13,10 +13,10 @@ from typer.testing import CliRunner
 
 from sam2_fewshot.annotations.record import ExampleMark, FrameRecord
 from sam2_fewshot.cli import app
-from sam2_fewshot.files.journal import JOURNAL_FOLDER, Journal
-from sam2_fewshot.files.outputs import assemble
-from sam2_fewshot.files.pictures import write_preview
 from sam2_fewshot.geometry.outlines import mask_to_polygon
+from sam2_fewshot.output.assembly import assemble
+from sam2_fewshot.output.journal import JOURNAL_FOLDER, Journal
+from sam2_fewshot.output.pictures import write_preview
 from sam2_fewshot.records import Detection, InstanceMask, Location
 from sam2_fewshot.settings import Settings
 

@@ -75,10 +75,12 @@ def write_lif(
     rgb: str = "",
     mosaic: int = 1,
     padding: int = 0,
+    further_axes=(),
 ) -> Path:
     """Write (T, Z, C, Y, X), or photos (1, 1, 1, Y, X, 3), as a LIF; further images are the same plus 1.
 
-    `rgb` is the order of a photo's samples, such as "RGB"; its rows may end in some pixels of padding.
+    `rgb` is the order of a photo's samples, such as "RGB"; its rows may end in some pixels of padding. Further
+    axes are (number of the axis, steps, bytes of a step, length).
     """
     item = array.itemsize
     t, z, c, height, width = array.shape[:5]
@@ -91,6 +93,7 @@ def write_lif(
         (3, z, plane * c, (z - 1) * 2e-6),
         (4, t, plane * c * z, t - 1.0),
         *([(10, mosaic, plane * c * z * t, 0)] if mosaic > 1 else []),
+        *further_axes,
     ]
     if padding:
         array = np.pad(array, [(0, 0)] * 4 + [(0, padding)] + [(0, 0)] * (array.ndim - 5))

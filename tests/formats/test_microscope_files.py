@@ -12,7 +12,7 @@ from microscope_files import write_czi, write_lif, write_nd2
 
 from sam2_fewshot.errors import FewShotError, InputError
 from sam2_fewshot.images.image_set import open_images
-from sam2_fewshot.images.source import open_source
+from sam2_fewshot.images.registry import open_source
 from sam2_fewshot.records import PixelSize
 from sam2_fewshot.settings import Settings
 

@@ -11,10 +11,10 @@ from microscope_files import write_czi, write_lif, write_nd2
 
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.images import czi
-from sam2_fewshot.images import image_set as images_module
 from sam2_fewshot.images.display import frame_limits
 from sam2_fewshot.images.image_set import open_images
-from sam2_fewshot.images.source import RegionSource, open_source
+from sam2_fewshot.images.registry import open_source
+from sam2_fewshot.images.source import RegionSource
 from sam2_fewshot.settings import Settings
 
 RNG = np.random.default_rng(8)
@@ -51,19 +51,19 @@ FILES = {
 def decoded(monkeypatch):
     """Collect the tiles of CZI files that are decoded."""
     tiles = []
-    real = czi.decoded
+    real = czi.decode_tile
 
     def count(file, tile):
         tiles.append(tile)
         return real(file, tile)
 
-    monkeypatch.setattr(czi, "decoded", count)
+    monkeypatch.setattr(czi, "decode_tile", count)
     return tiles
 
 
 @pytest.mark.filterwarnings("ignore:.*has the axes M:UserWarning")
 @pytest.mark.parametrize("kind", FILES)
-def test_a_region_is_what_it_is_in_the_whole(kind, tmp_path, monkeypatch):
+def test_a_region_is_what_it_is_in_the_whole(kind, tmp_path):
     write, content, more = FILES[kind]
     path = write(tmp_path / kind.split(":")[0], content, **more)
     z, t = content.shape[1] - 1, content.shape[0] - 1
@@ -80,8 +80,7 @@ def test_a_region_is_what_it_is_in_the_whole(kind, tmp_path, monkeypatch):
     assert np.array_equal(np.stack(regions), true[:, y0:y1, x0:x1])
     assert all(region.dtype == content.dtype and region.flags.c_contiguous for region in regions)
     whole = image.frame(z, t).read()
-    monkeypatch.setattr(images_module, "LARGE", 10)
-    (image,) = open_images([path], Settings())
+    (image,) = open_images([path], Settings(), whole_plane=10)
     assert np.array_equal(image.frame(z, t).read(BOX), whole[y0:y1, x0:x1])
     assert np.array_equal(image.frame(z, t).read(), whole)
 
@@ -161,25 +160,23 @@ def test_a_pyramid_that_shows_only_a_part_is_passed_over(tmp_path, decoded):
     assert {tile.reduction for tile in decoded} == {1}
 
 
-def test_a_compressed_nd2_is_read_whole(tmp_path, monkeypatch):
+def test_a_compressed_nd2_is_read_whole(tmp_path):
     path = write_nd2(tmp_path / "a.nd2", DEEP, packed=True)
-    monkeypatch.setattr(images_module, "LARGE", 10)
-    (image,) = open_images([path], Settings())
+    (image,) = open_images([path], Settings(), whole_plane=10)
     assert not image.source.header.by_region
     x0, y0, x1, y1 = BOX
     assert np.array_equal(np.stack(list(image.source.region(1, 1, BOX))), DEEP[1, 1, :, y0:y1, x0:x1])
     assert np.array_equal(image.frame(1, 1).read(BOX), image.frame(1, 1).read()[y0:y1, x0:x1])
 
 
-def test_a_czi_of_one_large_compressed_tile_is_read_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr(czi, "_LARGEST_TILE", 90 * 120 - 1)
+def test_a_czi_of_one_large_compressed_tile_is_read_whole(tmp_path):
     for more, by_region in ((ZSTD, False), ({}, True)):
-        assert open_source(write_czi(tmp_path / "a.czi", DEEP, tile=120, **more)).header.by_region == by_region
+        path = write_czi(tmp_path / "a.czi", DEEP, tile=120, **more)
+        assert czi.CziSource(path, largest_tile=90 * 120 - 1).header.by_region == by_region
 
 
-def test_a_lif_that_does_not_tell_where_its_pixels_lie_is_read_whole(tmp_path, monkeypatch):
-    path = write_lif(tmp_path / "a.lif", DEEP)
-    monkeypatch.setattr("sam2_fewshot.images.lif.layout_of", lambda path, image: None)
+def test_a_lif_that_does_not_tell_where_its_pixels_lie_is_read_whole(tmp_path):
+    path = write_lif(tmp_path / "a.lif", DEEP, further_axes=[(11, 1, -1, 0)])
     source = open_source(path)
     assert not source.header.by_region
     x0, y0, x1, y1 = BOX
@@ -243,11 +240,10 @@ LARGE_FILES = {
 
 
 @pytest.mark.parametrize("kind", LARGE_FILES)
-def test_a_large_frame_goes_by_region_in_little_memory(kind, tmp_path, decoded, monkeypatch):
+def test_a_large_frame_goes_by_region_in_little_memory(kind, tmp_path, decoded):
     write, more = LARGE_FILES[kind]
     path = write(tmp_path / f"a.{kind}", LARGE_PLANE[None, None, None], **more)
     (image,) = open_images([path], Settings())
-    monkeypatch.setattr(images_module, "compose", None)  # all of it is never made
     frame = image.frame()
     tracemalloc.start()
     first = frame.read((600, 600, 1000, 1000))
@@ -257,10 +253,10 @@ def test_a_large_frame_goes_by_region_in_little_memory(kind, tmp_path, decoded, 
     second = frame.read((3200, 3200, 3400, 3400))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert overview < 30e6 < LARGE_PLANE.nbytes
+    assert overview < 30e6 < LARGE_PLANE.nbytes  # all of it is never made
     assert peak < 3e6
     assert len(decoded) == ("czi" in kind)
-    ((low, high),) = frame_limits(image.source, image._look, 0, 0, "")
+    ((low, high),) = frame_limits(image.source, image.display, 0, 0, "")
     for part, pixels in ((LARGE_PLANE[600:1000, 600:1000], first), (LARGE_PLANE[3200:3400, 3200:3400], second)):
         true = np.clip((part.astype(float) - low) / (high - low), 0, 1) * 255
         assert np.abs(pixels[..., 0] - true).max() <= 0.51

@@ -8,7 +8,9 @@ import tifffile
 import zarr
 
 from sam2_fewshot.images.image_set import open_images
-from sam2_fewshot.images.pixel_size import pixel_size, tiff_pixel_size, zarr_pixel_size
+from sam2_fewshot.images.ome_zarr import zarr_pixel_size
+from sam2_fewshot.images.source import pixel_size
+from sam2_fewshot.images.tiff import tiff_pixel_size
 from sam2_fewshot.records import PixelSize
 from sam2_fewshot.settings import Settings
 

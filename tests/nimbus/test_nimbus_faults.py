@@ -13,8 +13,9 @@ from contract_server.bench import QUICK, Bright, discs
 from contract_server.store import Problem
 from contract_server.web import Fault
 
+from sam2_fewshot.annotations.nimbus import polygon_document
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.nimbus.existing import Existing, polygon_document
+from sam2_fewshot.nimbus.existing import Existing
 from sam2_fewshot.nimbus.job import Means
 from sam2_fewshot.nimbus.server import Server
 from sam2_fewshot.records import Location

@@ -9,7 +9,7 @@ from contract_server.bench import DISCS, Bright, ring
 from contract_server.web import Fault
 from shapely import Polygon
 
-from sam2_fewshot.nimbus.existing import geometry, location_of, points_of
+from sam2_fewshot.annotations.nimbus import extent_of, location_of, points_of
 from sam2_fewshot.nimbus.figures import NAME
 from sam2_fewshot.records import Detection, Location
 
@@ -228,7 +228,7 @@ def test_requests_stay_few(bench: Bench) -> None:
     ],
 )
 def test_odd_annotations_have_no_extent(document: dict[str, Any], extent: Polygon | None) -> None:
-    found = geometry(document["shape"], points_of(document))
+    found = extent_of(document["shape"], points_of(document))
     assert (found is None) == (extent is None)
     assert extent is None or (found is not None and found.equals(extent))
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from shapely import Point, Polygon
 
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.files.finished import read_finished
+from sam2_fewshot.output.finished import read_finished
 from sam2_fewshot.report import REPORT, write_report
 from sam2_fewshot.report.advice import FrameFigures, overview
 from sam2_fewshot.report.content import UNITS, encode_outlines, gather
@@ -125,7 +125,7 @@ def test_frames_not_done_are_told(make_out: Callable[..., Path]) -> None:
 def test_stacks_name_their_planes(make_out: Callable[..., Path]) -> None:
     from dataclasses import replace
 
-    from sam2_fewshot.files.finished import read_finished
+    from sam2_fewshot.output.finished import read_finished
     from sam2_fewshot.report.content import _frame
 
     record = next(read_finished(make_out()).records())

@@ -22,8 +22,9 @@ from scale_scenes import BRIGHT, as_set, memory_for, scene
 from bright import BrightMaker
 from sam2_fewshot import Exemplar, FewShotSegmenter, Location
 from sam2_fewshot.errors import InputError, SettingsError
-from sam2_fewshot.files.pictures import Drawing
-from sam2_fewshot.files.request import FrameAddress, Request
+from sam2_fewshot.files.folder import Drawing
+from sam2_fewshot.files.plan import FrameAddress
+from sam2_fewshot.files.request import Request
 from sam2_fewshot.files.run import run
 from sam2_fewshot.runner.cluster import connected, local_workers, trouble_of
 from sam2_fewshot.runner.opening import open_segmenter

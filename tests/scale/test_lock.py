@@ -11,7 +11,7 @@ import pytest
 from filelock import FileLock
 
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.files.finished import changes, forget, remember
+from sam2_fewshot.output.finished import changes, forget, remember
 from sam2_fewshot.settings import Settings
 from sam2_fewshot.storage.files import only_run, refuse_second_run
 

@@ -14,7 +14,7 @@ from sam2_fewshot import FewShotSegmenter, Frame, Settings
 from sam2_fewshot.backbones.sam2 import open_model
 from sam2_fewshot.backbones.sam2.loading import random_network
 from sam2_fewshot.backbones.sam2.network import Sam2Model
-from sam2_fewshot.images import image_set as images
+from sam2_fewshot.images.image_set import open_images
 from sam2_fewshot.memory import (
     BYTES_PER_PIXEL,
     RESERVE,
@@ -131,14 +131,11 @@ def test_a_batch_of_tiles_follows_from_the_memory(micro: Sam2Model) -> None:
     assert batches == [2, 2, 1]
 
 
-def test_what_a_file_has_to_be_read_whole_for_is_part_of_the_memory(
-    tmp_path: Path, micro: Sam2Model, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(images, "LARGE", 1000)
+def test_what_a_file_has_to_be_read_whole_for_is_part_of_the_memory(tmp_path: Path, micro: Sam2Model) -> None:
     picture = np.zeros((600, 700), np.uint8)
     Image.fromarray(picture).save(tmp_path / "a.png")
     tifffile.imwrite(tmp_path / "b.tif", picture, tile=(64, 64))
-    whole, by_region = images.open_images([tmp_path / "a.png", tmp_path / "b.tif"], Settings())
+    whole, by_region = open_images([tmp_path / "a.png", tmp_path / "b.tif"], Settings(), whole_plane=1000)
     assert held_bytes(whole.frame()) == 3 * 600 * 700
     assert held_bytes(by_region.frame()) == 0
     assert held_bytes(Frame(picture)) == 0

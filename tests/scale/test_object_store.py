@@ -12,10 +12,9 @@ from object_store import CLOSED, object_store
 
 from sam2_fewshot.cli.options import expand
 from sam2_fewshot.errors import InputError, ServerError
-from sam2_fewshot.images import image_set as images_module
-from sam2_fewshot.images.addresses import signature
 from sam2_fewshot.images.image_set import open_images
 from sam2_fewshot.images.ome_zarr import ZarrSource
+from sam2_fewshot.images.registry import signature
 from sam2_fewshot.settings import Settings
 
 pytest.importorskip("s3fs")
@@ -55,10 +54,9 @@ def test_an_image_is_read_by_region(
     if keys:
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "me")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    monkeypatch.setattr(images_module, "LARGE", 10)
     (path,) = expand(["s3://plates/day 1/a.zarr"])
-    (image,) = open_images([path], Settings())
-    (local,) = open_images([tmp_path / "plates" / "day 1" / "a.zarr"], Settings())
+    (image,) = open_images([path], Settings(), whole_plane=10)
+    (local,) = open_images([tmp_path / "plates" / "day 1" / "a.zarr"], Settings(), whole_plane=10)
     assert (image.stem, image.shape, image.size_c) == ("a", (300, 410), 2)
     assert np.array_equal(image.frame().read(BOX), local.frame().read(BOX))
     assert signature(path) == signature(path)

@@ -15,10 +15,10 @@ import zarr
 
 from sam2_fewshot.cli.options import expand
 from sam2_fewshot.errors import InputError, ServerError
-from sam2_fewshot.images import image_set as images_module
-from sam2_fewshot.images.addresses import is_zarr, remote, signature
+from sam2_fewshot.images.addresses import is_zarr, remote
 from sam2_fewshot.images.image_set import open_images
 from sam2_fewshot.images.ome_zarr import ZarrSource
+from sam2_fewshot.images.registry import signature
 from sam2_fewshot.settings import Settings
 
 if TYPE_CHECKING:
@@ -40,13 +40,8 @@ def write(path: Path, pixels: np.ndarray, axes: str = "cyx", form: int = 3, leve
     return path
 
 
-@pytest.fixture
-def all_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images_module, "LARGE", 10)
-
-
 @pytest.mark.parametrize("form", [2, 3])
-def test_both_versions_are_read_by_region(form: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_versions_are_read_by_region(form: int, tmp_path: Path) -> None:
     channels = [{"label": "DAPI", "color": "0000FF"}, {"label": "YFP", "color": "nonsense"}]
     path = write(tmp_path / "a.ome.zarr", DEEP, form=form, omero={"channels": channels})
     (image,) = open_images([path], Settings())
@@ -54,8 +49,7 @@ def test_both_versions_are_read_by_region(form: int, tmp_path: Path, monkeypatch
     assert image.source.header.channel_names == ("DAPI", "YFP")
     assert image.source.header.channel_colors == ((0, 0, 255), None)
     whole = image.frame().read()
-    monkeypatch.setattr(images_module, "LARGE", 10)
-    (image,) = open_images([path], Settings())
+    (image,) = open_images([path], Settings(), whole_plane=10)
     assert np.array_equal(image.frame().read(BOX), whole[BOX[1] : BOX[3], BOX[0] : BOX[2]])
 
 
@@ -75,9 +69,9 @@ def test_slices_times_and_a_folder_of_images(tmp_path: Path) -> None:
         {"channels": [{"label": label} for label in ("Red", "Green", "Blue")]},
     ],
 )
-def test_a_photo_stays_as_it_is(omero: dict[str, Any], tmp_path: Path, all_large: None) -> None:
+def test_a_photo_stays_as_it_is(omero: dict[str, Any], tmp_path: Path) -> None:
     photo = np.random.default_rng(1).integers(20, 90, (3, 100, 120)).astype(np.uint8)
-    (image,) = open_images([write(tmp_path / "a.zarr", photo, omero=omero)], Settings())
+    (image,) = open_images([write(tmp_path / "a.zarr", photo, omero=omero)], Settings(), whole_plane=10)
     assert np.array_equal(image.frame().read((5, 6, 70, 80)), np.moveaxis(photo, 0, -1)[6:80, 5:70])
 
 
@@ -182,12 +176,14 @@ def served(tmp_path: Path) -> Iterator[str]:
     thread.join()
 
 
-def test_an_image_on_the_web_is_read_by_region(served: str, tmp_path: Path, all_large: None) -> None:
+def test_an_image_on_the_web_is_read_by_region(served: str, tmp_path: Path) -> None:
     local = write(tmp_path / "a.zarr", DEEP)
     (path,) = expand([f"{served}/a.zarr"])
-    (image,) = open_images([path], Settings())
+    (image,) = open_images([path], Settings(), whole_plane=10)
     assert image.stem == "a"
-    assert np.array_equal(image.frame().read(BOX), open_images([local], Settings())[0].frame().read(BOX))
+    assert np.array_equal(
+        image.frame().read(BOX), open_images([local], Settings(), whole_plane=10)[0].frame().read(BOX)
+    )
     first = signature(path)
     assert first == signature(path)
     write(tmp_path / "a.zarr", DEEP[:1])

@@ -9,10 +9,10 @@ import pytest
 import tifffile
 
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.images import image_set as images_module
 from sam2_fewshot.images.display import frame_limits
 from sam2_fewshot.images.image_set import open_images
-from sam2_fewshot.images.source import RegionSource, open_source
+from sam2_fewshot.images.registry import open_source
+from sam2_fewshot.images.source import RegionSource
 from sam2_fewshot.settings import Settings
 
 if TYPE_CHECKING:
@@ -38,28 +38,21 @@ FILES = {
 }
 
 
-@pytest.fixture
-def all_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every frame count as a large one."""
-    monkeypatch.setattr(images_module, "LARGE", 10)
-
-
 @pytest.mark.parametrize("kind", FILES)
-def test_a_region_is_what_it_is_in_the_whole(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_region_is_what_it_is_in_the_whole(kind: str, tmp_path: Path) -> None:
     content, options = FILES[kind]
     path = tmp_path / "image.tif"
     tifffile.imwrite(path, content, **options)
     z = 1 if kind == "slices" else 0
     (image,) = open_images([path], Settings())
     whole = image.frame(z).read()
-    monkeypatch.setattr(images_module, "LARGE", 10)
-    (image,) = open_images([path], Settings())
+    (image,) = open_images([path], Settings(), whole_plane=10)
     assert image.source.header.by_region == (kind != "one strip")
     assert np.array_equal(image.frame(z).read(BOX), whole[BOX[1] : BOX[3], BOX[0] : BOX[2]])
     assert np.array_equal(image.frame(z).read(), whole)
 
 
-def test_only_the_tiles_of_the_region_are_decoded(tmp_path: Path, all_large: None) -> None:
+def test_only_the_tiles_of_the_region_are_decoded(tmp_path: Path) -> None:
     path = tmp_path / "image.tif"
     tifffile.imwrite(path, RGB, **TILE, photometric="rgb", compression="zlib")
     with tifffile.TiffFile(path) as tif:
@@ -67,16 +60,16 @@ def test_only_the_tiles_of_the_region_are_decoded(tmp_path: Path, all_large: Non
     content = bytearray(path.read_bytes())
     content[far : far + 20] = bytes(20)
     path.write_bytes(content)
-    (image,) = open_images([path], Settings())
+    (image,) = open_images([path], Settings(), whole_plane=10)
     assert np.array_equal(image.frame().read(BOX), RGB[BOX[1] : BOX[3], BOX[0] : BOX[2]])
     with pytest.raises(InputError, match=r"image\.tif cannot be read"):
         image.frame().read((0, 0, 9, 9))
 
 
-def test_a_file_that_was_cut_off_since_is_a_sentence(tmp_path: Path, all_large: None) -> None:
+def test_a_file_that_was_cut_off_since_is_a_sentence(tmp_path: Path) -> None:
     path = tmp_path / "image.tif"
     tifffile.imwrite(path, RGB, **TILE, photometric="rgb", compression="zlib")
-    (image,) = open_images([path], Settings())
+    (image,) = open_images([path], Settings(), whole_plane=10)
     with tifffile.TiffFile(path) as tif:
         last = tif.pages[0].dataoffsets[-1]
     with path.open("r+b") as file:
@@ -87,11 +80,11 @@ def test_a_file_that_was_cut_off_since_is_a_sentence(tmp_path: Path, all_large: 
         open_source(path)
 
 
-def test_missing_tiles_of_a_sparse_file_are_black(tmp_path: Path, all_large: None) -> None:
+def test_missing_tiles_of_a_sparse_file_are_black(tmp_path: Path) -> None:
     path = tmp_path / "image.tif"
     tiles = iter([RGB[:64, :64], None, None, np.ascontiguousarray(RGB[64:128, 64:128])])
     tifffile.imwrite(path, tiles, shape=(128, 128, 3), dtype=np.uint8, **TILE, photometric="rgb")
-    (image,) = open_images([path], Settings())
+    (image,) = open_images([path], Settings(), whole_plane=10)
     read = image.frame().read((32, 32, 128, 100))
     assert not read[:32, 32:].any()
     assert np.array_equal(read[32:, 32:], RGB[64:100, 64:128])
@@ -107,23 +100,23 @@ def pyramid(path: Path) -> None:
             tif.write(level.astype(np.uint16), tile=(256, 256), subfiletype=1)
 
 
-def test_contrast_comes_from_the_smallest_level_that_has_enough_pixels(tmp_path: Path, all_large: None) -> None:
+def test_contrast_comes_from_the_smallest_level_that_has_enough_pixels(tmp_path: Path) -> None:
     path = tmp_path / "image.tif"
     pyramid(path)
-    (image,) = open_images([path], Settings())
+    (image,) = open_images([path], Settings(), whole_plane=10)
     source = image.source
     assert isinstance(source, RegionSource)
-    (low, high) = frame_limits(source, image._look, 0, 0, "image.tif")[0] or (0, 0)
+    (low, high) = frame_limits(source, image.display, 0, 0, "image.tif")[0] or (0, 0)
     assert (round(low), round(high)) == (0, 298)
     assert source.reduced(0, 0, 10**9) is None
     regions = [image.frame().read((x, 0, x + 100, 100)) for x in (0, 1500, 3000)]
     assert all(np.array_equal(regions[0], region) for region in regions)
 
 
-def test_a_frame_without_numbers_is_told(tmp_path: Path, all_large: None) -> None:
+def test_a_frame_without_numbers_is_told(tmp_path: Path) -> None:
     path = tmp_path / "image.tif"
     tifffile.imwrite(path, np.full((200, 200), np.nan, np.float32), **TILE)
-    (image,) = open_images([path], Settings())
+    (image,) = open_images([path], Settings(), whole_plane=10)
     with pytest.raises(InputError, match="no finite value"):
         image.frame().read((0, 0, 9, 9))
 

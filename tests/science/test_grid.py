@@ -36,7 +36,7 @@ def official(model: Sam2Model, image: NDArray[np.uint8], points: int, iou: float
     generator = SAM2AutomaticMaskGenerator(
         model.network, points_per_side=points, pred_iou_thresh=iou, stability_score_thresh=stability
     )
-    side = model.image_size
+    side = model.input_size
     generator.predictor = SAM2ImagePredictor(model.network, disable_torch_jit=True)
     generator.predictor._bb_feat_sizes = [(side // 4,) * 2, (side // 8,) * 2, (side // 16,) * 2]
     return generator.generate(image)

@@ -81,7 +81,7 @@ def test_the_other_discs_are_found_and_the_rods_are_not(found: list[Detection], 
     assert not {discs[i] for i in SHOWN} & set(numbers)
 
 
-def test_finds_hardly_overlap(found: list[Detection]) -> None:
+def test_detections_hardly_overlap(found: list[Detection]) -> None:
     total = np.sum([d.mask for d in found], axis=0)
     assert total.max() <= 2
     assert np.sum(total > 1) <= 0.2 * np.sum(total > 0)
@@ -96,10 +96,10 @@ def test_scores_are_chances_and_similarities_cosines(found: list[Detection]) -> 
         assert d.polygon.is_valid
 
 
-def test_stages_and_candidates_are_told(fitted: FewShotSegmenter, scene: Scene) -> None:
-    fitted.segment(scene[0])
-    assert list(fitted.last_run.seconds) == ["encode", "propose", "compare", "prompt", "outline"]
-    assert fitted.last_run.candidates > 20
+def test_stages_and_candidates_are_reported(fitted: FewShotSegmenter, scene: Scene) -> None:
+    result = fitted.predict(scene[0])
+    assert list(result.seconds) == ["encode", "propose", "compare", "prompt", "outline"]
+    assert result.candidates > 20
 
 
 def test_a_frame_it_has_not_seen(fitted: FewShotSegmenter, scene: Scene) -> None:

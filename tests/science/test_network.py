@@ -32,7 +32,7 @@ def predictor_of(model: Sam2Model) -> SAM2ImagePredictor:
         if type(module) is OneDnnLinear:
             module.__class__ = torch.nn.Linear
     predictor = SAM2ImagePredictor(network, disable_torch_jit=True)
-    side = model.image_size
+    side = model.input_size
     predictor._bb_feat_sizes = [(side // 4,) * 2, (side // 8,) * 2, (side // 16,) * 2]
     return predictor
 
@@ -76,7 +76,7 @@ def test_an_official_configuration_gives_set_images_embedding() -> None:
     model = Sam2Model(
         random_network("tiny"), name="tiny", sha256="", gates=SAM2_GATES, device=torch.device("cpu"), batch_size=1
     )
-    assert model.image_size == 1024
+    assert model.input_size == 1024
     assert model.feature_size == (64, 64)
     predictor = predictor_of(model)
     predictor.set_image(IMAGES[0])

@@ -26,7 +26,8 @@ def segmenter(request: pytest.FixtureRequest, micro: Sam2Model) -> FewShotSegmen
 
 
 def scores(segmenter: FewShotSegmenter, image: NDArray[np.generic] | Frame) -> NDArray[np.float64]:
-    return np.array([(item.score, item.similarity) for item in segmenter.candidates(image)]).reshape(-1, 2)
+    result = segmenter.predict(image)
+    return np.array([(item.score, item.similarity) for item in (*result.detections, *result.below)]).reshape(-1, 2)
 
 
 def disc(height: int, width: int, radius: float) -> NDArray[np.bool_]:

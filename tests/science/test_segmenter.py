@@ -10,8 +10,7 @@ from shapely import Point, Polygon, box
 
 from sam2_fewshot import Exemplar, FewShotSegmenter, FewShotWarning, Frame, InputError, Location, Settings
 from sam2_fewshot.geometry.outlines import crop_to_object, polygon_to_mask
-from sam2_fewshot.methods.grid import Prototype, _in_one_part
-from sam2_fewshot.records import Candidate
+from sam2_fewshot.methods.grid import Candidate, Prototype, in_one_part
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -95,16 +94,15 @@ def test_a_detection_tells_all_about_itself(found: list[Detection], discs: Discs
 
 
 def test_the_run_is_reported(fitted: FewShotSegmenter, discs: Discs, listener: Listener) -> None:
-    found = fitted.segment(discs[0])
-    stats = fitted.last_run
-    assert stats.candidates >= len(found)
-    assert list(stats.seconds) == ["encode", "propose", "compare", "outline"]
+    result = fitted.predict(discs[0])
+    assert result.candidates >= len(result.detections)
+    assert list(result.seconds) == ["encode", "propose", "compare", "outline"]
     assert ("learning", 3) in listener.stages
     assert ("proposing", 256) in listener.stages
     assert any(stage == "comparing" and total is not None for stage, total in listener.stages)
 
 
-def test_a_mask_with_a_crumb_is_no_second_find() -> None:
+def test_a_mask_with_a_crumb_is_no_second_detection() -> None:
     """A mask with a crumb far off has a large box and survives suppression; without the crumb it is a double."""
     frame = (100, 100)
     whole = np.zeros(frame, bool)
@@ -112,9 +110,9 @@ def test_a_mask_with_a_crumb_is_no_second_find() -> None:
     crumbed = whole.copy()
     crumbed[80, 80] = True
     candidates = [Candidate(crop_to_object(mask), iou, 1.0, (0, 0)) for mask, iou in ((whole, 0.9), (crumbed, 0.8))]
-    (left,) = _in_one_part(candidates, 0.7)
+    (left,) = in_one_part(candidates, 0.7)
     assert left.mask.box == (10, 10, 30, 30)
-    assert _in_one_part([], 0.7) == []
+    assert in_one_part([], 0.7) == []
 
 
 def test_another_picture_of_the_kind_has_all_its_objects_found(fitted: FewShotSegmenter, discs: Discs) -> None:
@@ -127,9 +125,10 @@ def test_another_picture_of_the_kind_has_all_its_objects_found(fitted: FewShotSe
 
 def test_a_threshold_of_one_finds_nothing(micro: Sam2Model, fitted: FewShotSegmenter, discs: Discs) -> None:
     strict = FewShotSegmenter(micro, settings=QUICK.changed({"similarity_threshold": 1.0}))
-    strict._objects = fitted.object_model
-    assert strict.segment(discs[0]) == []
-    assert strict.last_run.candidates > 0
+    strict.adopt(fitted.object_model)
+    result = strict.predict(discs[0])
+    assert list(result.detections) == []
+    assert result.candidates > 0
 
 
 def test_polygons_and_points_teach_what_masks_teach(micro: Sam2Model, fitted: FewShotSegmenter, discs: Discs) -> None:

@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from sam2_fewshot.annotations.record import ExampleMark, FrameRecord
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.files.journal import Journal
+from sam2_fewshot.output.journal import Journal
 from sam2_fewshot.records import Detection, InstanceMask, Location
 
 Make = Callable[..., FrameRecord]
@@ -179,7 +179,7 @@ import os, sys
 from pathlib import Path
 from sam2_fewshot.records import Location
 from sam2_fewshot.storage import files as whole
-from sam2_fewshot.files.journal import Journal
+from sam2_fewshot.output.journal import Journal
 from sam2_fewshot.annotations.record import FrameRecord
 journal = Journal(Path(sys.argv[1]), "f")
 for number in range(3):

@@ -13,9 +13,9 @@ import tifffile
 
 from sam2_fewshot.annotations.record import FrameRecord
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.files.journal import JOURNAL_FOLDER, Journal
-from sam2_fewshot.files.outputs import Summary, assemble, write_run
-from sam2_fewshot.files.overlay import write_overlay
+from sam2_fewshot.output.assembly import Summary, assemble, write_run
+from sam2_fewshot.output.journal import JOURNAL_FOLDER, Journal
+from sam2_fewshot.output.overlay import write_overlay
 from sam2_fewshot.records import Location
 
 Make = Callable[..., FrameRecord]
@@ -142,8 +142,8 @@ def test_a_full_disk_gives_a_sentence_and_leaves_the_earlier_files(tmp_path: Pat
 import resource, sys
 from pathlib import Path
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.files.journal import Journal
-from sam2_fewshot.files.outputs import assemble
+from sam2_fewshot.output.journal import Journal
+from sam2_fewshot.output.assembly import assemble
 out = Path(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 try:

@@ -9,7 +9,7 @@ from PIL import Image
 from shapely import Point, box
 
 from sam2_fewshot.annotations.record import ExampleMark, FrameRecord
-from sam2_fewshot.files.overlay import color_of, draw_overlay, overlay_path, write_overlay
+from sam2_fewshot.output.overlay import color_of, draw_overlay, overlay_path, write_overlay
 from sam2_fewshot.records import Detection, InstanceMask, Location
 
 Make = Callable[..., FrameRecord]

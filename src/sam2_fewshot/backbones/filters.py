@@ -3,8 +3,8 @@
 It stands in for SAM 2 in tests, where it gives the same answers on every machine within milliseconds, and it is the
 example of a second backbone. On pictures of plain objects on a plain ground it finds them; it is not for real images.
 
-Features: the colours, the contrast to the neighbourhood and the gradient's magnitude, averaged over cells of 4 pixels
-of the input; and, over cells of 16, the colours and a wider contrast. Prompts: the window's brightness is thresholded
+Features: the colours, the contrast to the neighbourhood and the gradient's magnitude, averaged over cells of 2 pixels
+of the input; and, over cells of 8, the colours and a wider contrast. Prompts: the window's brightness is thresholded
 at three levels; a point's masks are the connected regions above or below each level that hold it, and a box's mask is
 the region whose bounding box is most like it.
 """
@@ -35,10 +35,10 @@ if TYPE_CHECKING:
     from sam2_fewshot.records import Box, InstanceMask
     from sam2_fewshot.settings import Settings
 
-_INPUT = 256
+_INPUT = 128
 """px; side of the input."""
-_STRIDES, _CHANNELS = (4, 16), (5, 4)
-_NEAR, _WIDE = 5, 33
+_STRIDES, _CHANNELS = (2, 8), (5, 4)
+_NEAR, _WIDE = 11, 49
 """px of the input; widths of the neighbourhoods to which contrasts are taken at the two levels of the pyramid."""
 _SMOOTHING = 1.0
 """px; standard deviation of the Gaussian that smooths the brightness before it is thresholded."""
@@ -191,7 +191,7 @@ class FilterBackbone:
     gates = _GATES
     device_name = "CPU"
     on_cpu = True
-    input_size = image_size = _INPUT
+    input_size = _INPUT
     strides = _STRIDES
     channels = _CHANNELS
     embedding_bytes = _PER_PIXEL * _INPUT**2
@@ -294,7 +294,7 @@ def _pyramid(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.floating], ...]:
     colours = np.moveaxis(np.asarray(resized, np.float32) / 127.5 - 1, 2, 0)
     grey = colours.mean(axis=0)
     edges = np.hypot(ndimage.sobel(grey, 0), ndimage.sobel(grey, 1))
-    near, wide = (grey - ndimage.uniform_filter(grey, size) for size in (_NEAR * _STRIDES[0], _WIDE * 3))
+    near, wide = (grey - ndimage.uniform_filter(grey, size) for size in (_NEAR, _WIDE))
     return _cells([*colours, near, edges], _STRIDES[0]), _cells([*colours, wide], _STRIDES[1])
 
 
@@ -317,13 +317,17 @@ def _mean(pyramid: Sequence[NDArray[np.floating]], inside: NDArray[np.bool_]) ->
 
 
 def _masks(found: Sequence[tuple[int, _Level, int]]) -> PromptedMasks:
-    """Return regions, each with the number of its prompt."""
+    """Return regions, each with the number of its prompt. Prompts in the same region share its array."""
+    regions: dict[tuple[int, int], NDArray[np.bool_]] = {}
+    for _, level, region in found:
+        if (id(level), region) not in regions:
+            regions[id(level), region] = level.labels[level.places[region]] == region
     return PromptedMasks(
         np.array([prompt for prompt, _, _ in found], np.int64),
         np.array([level.predicted_iou[region] for _, level, region in found], np.float64),
         np.array([level.stability[region] for _, level, region in found], np.float64),
         np.array([level.boxes[region] for _, level, region in found], np.int64).reshape(-1, 4),
-        [level.labels[level.places[region]] == region for _, level, region in found],
+        [regions[id(level), region] for _, level, region in found],
     )
 
 

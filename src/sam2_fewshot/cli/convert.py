@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from sam2_fewshot.annotations.registry import NAMES, noted
 from sam2_fewshot.cli.console import guarded
 from sam2_fewshot.exits import DONE
 
@@ -44,8 +45,7 @@ def convert(
     to: Annotated[
         str | None,
         typer.Option(
-            help="Format: coco, csv, geojson, labels (TIFF), nimbus, parquet, roi (ImageJ) or zarr (OME-Zarr labels). "
-            "Left out: by the ending of OUT.",
+            help=f"Format: {noted(NAMES, ' or ')}. Left out: by the ending of OUT.",
             metavar="NAME",
             show_default=False,
         ),

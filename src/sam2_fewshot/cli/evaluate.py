@@ -79,12 +79,12 @@ def evaluate(
 ) -> None:
     """Compare what was found with the truth: precision, recall, F1, AP, PQ, AJI, by IoU and by size."""
     with guarded(debug):
-        from sam2_fewshot.annotations.values import safe_stems
+        from sam2_fewshot.annotations.record import safe_stems
         from sam2_fewshot.cli.console import shown
         from sam2_fewshot.evaluation import evaluate_frames
         from sam2_fewshot.evaluation.files import read_pairs
         from sam2_fewshot.evaluation.picture import write_picture
-        from sam2_fewshot.files.outputs import write_run
+        from sam2_fewshot.output.assembly import write_run
 
         ious = _numbers(iou, "--iou", low=0.0, high=1.0)
         edges = sorted(_numbers(sizes, "--sizes", low=0.0, high=float("inf"))) if sizes else None

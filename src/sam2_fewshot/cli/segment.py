@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sam2_fewshot.annotations.registry import ON_REQUEST, noted
 from sam2_fewshot.cli.console import guarded
 from sam2_fewshot.cli.options import read_settings, with_settings
 from sam2_fewshot.exits import DONE, FAILED
@@ -179,7 +180,7 @@ def segment(
     write: Annotated[
         str | None,
         typer.Option(
-            help="Further result files, separated by commas: coco, parquet, roi (ImageJ), zarr (OME-Zarr labels).",
+            help=f"Further result files, separated by commas: {noted(ON_REQUEST)}.",
             metavar="NAMES",
             rich_help_panel=_HOW,
             show_default=False,

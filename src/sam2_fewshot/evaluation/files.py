@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sam2_fewshot.annotations.label_images import LABEL_SUFFIXES, read_classes
+from sam2_fewshot.annotations.label_images import read_classes
+from sam2_fewshot.annotations.registry import FORMATS
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.evaluation.figures import Judged
 from sam2_fewshot.evaluation.matching import label_image_to_instances
-from sam2_fewshot.files.finished import read_finished
 from sam2_fewshot.geometry.outlines import polygon_to_mask
-from sam2_fewshot.images.addresses import example_stems, natural_key
-from sam2_fewshot.images.source import kind_of, open_source, reading
+from sam2_fewshot.images.addresses import natural_key
+from sam2_fewshot.images.registry import example_stems, open_source
+from sam2_fewshot.images.source import kind_of, reading
+from sam2_fewshot.output.finished import read_finished
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -133,8 +135,9 @@ def _sources(path: Path) -> dict[str, _Source]:
             stem = example_stems(Path(record.name))[-1]
             frames[stem].append(_Recorded(record, finished.preview(record)))
         return {**frames}
+    endings = FORMATS["labels"].reads
     with reading(path):
-        files = sorted((file for file in path.iterdir() if file.suffix.lower() in LABEL_SUFFIXES), key=natural_key)
+        files = sorted((file for file in path.iterdir() if file.suffix.lower() in endings), key=natural_key)
     found: dict[str, list[Path]] = defaultdict(list)
     for file in files:
         if not file.name.startswith("."):

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import shutil
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from shapely import Point
 
 from sam2_fewshot import __version__
-from sam2_fewshot.annotations.record import ExampleMark, FrameRecord
-from sam2_fewshot.annotations.values import safe_stems
+from sam2_fewshot.annotations.record import ExampleMark, FrameRecord, safe_stems
 from sam2_fewshot.errors import FewShotError, InputError
-from sam2_fewshot.files.corrections import corrections_json
-from sam2_fewshot.files.finished import changes, forget, remember
-from sam2_fewshot.files.journal import (
+from sam2_fewshot.files.corrections import CORRECTIONS, corrections_json
+from sam2_fewshot.files.plan import facts_of
+from sam2_fewshot.geometry.outlines import crop_to_object, mask_to_polygon
+from sam2_fewshot.images.registry import frame_fingerprint, signature
+from sam2_fewshot.methods.selection import AS_SET
+from sam2_fewshot.output.assembly import assemble
+from sam2_fewshot.output.finished import changes, forget, remember
+from sam2_fewshot.output.journal import (
     JOURNAL_FOLDER,
     BlockFolder,
     Journal,
@@ -25,16 +29,12 @@ from sam2_fewshot.files.journal import (
     remove_others,
     sweep_blocks,
 )
-from sam2_fewshot.files.outputs import assemble, facts_of
-from sam2_fewshot.files.overlay import overlay_path
-from sam2_fewshot.files.pictures import Drawing, pictures_of
-from sam2_fewshot.files.request import CORRECTIONS
-from sam2_fewshot.geometry.outlines import crop_to_object, mask_to_polygon
-from sam2_fewshot.images.addresses import frame_fingerprint, signature
+from sam2_fewshot.output.overlay import overlay_path
+from sam2_fewshot.output.pictures import pictures_of
 from sam2_fewshot.records import Detection
 from sam2_fewshot.report import write_report
 from sam2_fewshot.runner.blocks import StoredBlocks
-from sam2_fewshot.runner.tasks import Failure, Task
+from sam2_fewshot.runner.tasks import Failure, Finished, Task
 from sam2_fewshot.storage.digests import common_part, examples_part
 from sam2_fewshot.storage.files import only_run, refuse_second_run, replacing, sweep, telling
 
@@ -43,11 +43,50 @@ if TYPE_CHECKING:
 
     from shapely import Polygon
 
-    from sam2_fewshot.files.request import Plan
-    from sam2_fewshot.records import Exemplar, FrameReader, Location
+    from sam2_fewshot.files.plan import Plan
+    from sam2_fewshot.records import Exemplar, FrameReader, FrameResult, Location
     from sam2_fewshot.runner.progress import Watch
     from sam2_fewshot.runner.tasks import Progressed, TaskResult
     from sam2_fewshot.segmenter import FewShotSegmenter
+
+
+@dataclass(frozen=True, eq=False)
+class Drawing:
+    """Draws a frame's pictures where it was searched; a :class:`~sam2_fewshot.runner.tasks.Finish`.
+
+    Parameters
+    ----------
+    name
+        What to call the frame.
+    marks
+        The examples on it.
+    confirmed
+        Objects on it that the user marked as right in earlier results: part of the results, and learned from, so that
+        they are not detected again.
+    threshold
+        The score that an object should have.
+    """
+
+    name: str
+    marks: Sequence[ExampleMark]
+    confirmed: Sequence[Detection]
+    threshold: float
+
+    def __call__(self, frame: FrameReader, found: FrameResult) -> Finished:
+        """Return the result with the confirmed objects, the pictures, and what is to be said of the frame."""
+        found = replace(found, detections=[*self.confirmed, *found.detections])
+        drawn = pictures_of(frame, found.detections, self.marks, self.threshold)
+        warnings, notes = [], []
+        if found.reason not in ("", AS_SET):
+            warnings.append(f"{self.name}: the score is cut at {found.threshold:.3f}: {found.reason}.")
+        if drawn.flat:
+            warnings.append(f"{self.name} is the same everywhere, so nothing can be found in it.")
+        elif found.blank:
+            notes.append(
+                f"{self.name}: {found.blank} of {found.blocks} blocks show nothing but even background and were passed "
+                "over."
+            )
+        return Finished(found, drawn, warnings, notes)
 
 
 class _Unwritable(InputError):

@@ -1,43 +1,21 @@
-"""What is asked for, everything that can be checked before the work begins, and the request read back."""
+"""What a user asks for, and the request read back from an output folder."""
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import os
 import re
-from collections import OrderedDict
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sam2_fewshot.annotations.examples import read_examples
-from sam2_fewshot.annotations.registry import check_formats
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.files.corrections import read_corrections
-from sam2_fewshot.files.finished import read_finished
-from sam2_fewshot.images.addresses import example_stems, parse_range, remote, stem_of
-from sam2_fewshot.images.channels import read_channels
-from sam2_fewshot.images.image_set import open_images
-from sam2_fewshot.rendering import held_bytes
-from sam2_fewshot.runner.progress import Heard
-from sam2_fewshot.segmenter import read_object_model
+from sam2_fewshot.files.corrections import CORRECTIONS
+from sam2_fewshot.images.addresses import remote
+from sam2_fewshot.output.finished import read_finished
 from sam2_fewshot.settings import Settings
-from sam2_fewshot.storage.files import telling
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from sam2_fewshot.annotations.placing import PlacedExemplar
-    from sam2_fewshot.files.corrections import Correction
-    from sam2_fewshot.images.channels import ChannelSetting
-    from sam2_fewshot.images.image_set import ImageSet
-    from sam2_fewshot.object_model import ObjectModel
-    from sam2_fewshot.protocols import Progress
-    from sam2_fewshot.records import Box, Exemplar, FrameReader, Location
 
 
 @dataclass(frozen=True)
@@ -70,7 +48,7 @@ class Request:
     earlier
         Folder with results whose finished frames are taken over where they would come out the same.
     write
-        Names of further :data:`~sam2_fewshot.annotations.registry.FORMATS` of the results.
+        Names of further result files, of :data:`~sam2_fewshot.annotations.registry.ON_REQUEST`.
     object_model
         File with what was learned before, instead of examples.
     save_model
@@ -101,197 +79,6 @@ class Request:
         """The tags that the found objects get."""
         return list(self.tags) or [self.training_tag or "object"]
 
-
-@dataclass(frozen=True)
-class Plan:
-    """A request that was found in order; the :class:`~sam2_fewshot.runner.tasks.Source` of a run on files.
-
-    Parameters
-    ----------
-    request
-        What was asked for.
-    images
-        The images, their headers read.
-    examples
-        The examples that can be used.
-    frames
-        The frames to do, by XY, then Z, then Time.
-    corrections
-        Objects that the user marked as right or wrong in earlier results, which are learned from too.
-    saved
-        What was learned before, instead of examples.
-    """
-
-    request: Request
-    images: ImageSet
-    examples: Sequence[PlacedExemplar]
-    frames: Sequence[FrameReader]
-    corrections: Sequence[Correction] = ()
-    saved: SavedObjects | None = None
-
-    @property
-    def placed(self) -> list[PlacedExemplar]:
-        """All that there is to learn from: the examples, then the corrections."""
-        return [*self.examples, *(correction.placed for correction in self.corrections)]
-
-    @property
-    def exemplars(self) -> list[Exemplar]:
-        """What to learn from; none where an object model is there already."""
-        return [item.exemplar for item in self.placed]
-
-    def examples_on(self, location: Location) -> list[PlacedExemplar]:
-        """Return what is marked on a frame."""
-        return [example for example in self.placed if example.location == location]
-
-    def name(self, frame: FrameReader) -> str:
-        """Return what to call a frame in messages: the file's name, with Z and Time where there are several."""
-        image = self.images[frame.location.xy]
-        z = f" Z {frame.location.z + 1}" if image.size_z > 1 else ""
-        time = f" Time {frame.location.time + 1}" if image.size_t > 1 else ""
-        return image.path.name + z + time
-
-    def address(self, frame: FrameReader) -> FrameAddress:
-        """Return where another process finds a frame."""
-        channels = self.request.channels
-        return FrameAddress(
-            self.images[frame.location.xy].path.as_posix(),
-            frame.location,
-            self.request.settings,
-            None if channels is None else read_channels(channels),
-        )
-
-
-def make_plan(request: Request, progress: Progress) -> Plan:
-    """Read all headers and examples, and check the ranges and the output folder. Nothing is written.
-
-    Raises
-    ------
-    InputError
-        If an image, the examples or the output folder cannot be used.
-    SettingsError
-        If a range or the channels' file cannot be used.
-    """
-    check_output(request.out)
-    _check_source(request)
-    check_formats(request.write)
-    channels = None if request.channels is None else read_channels(request.channels)
-    paths = _without_examples(request.images, request.examples, progress)
-    images = open_images(paths, request.settings, channels, progress)
-    frames = _chosen(request, images)
-    if request.object_model is not None:
-        saved = read_saved(request.object_model)
-        saved.objects.check_settings(request.settings, str(saved.path))
-        model = saved.objects.model_name if request.model == "auto" else request.model
-        return Plan(replace(request, model=model), images, (), frames, saved=saved)
-    assert request.examples is not None
-    examples = read_examples(request.examples, images, request.training_tag, request.negative_tag, progress)
-    corrections = read_corrections(request.corrections, images, progress)
-    return Plan(request, images, examples, frames, corrections)
-
-
-def check_output(out: Path, what: str = "results", option: str = "-o") -> None:
-    """Refuse an output folder that cannot be written, without making it.
-
-    Parameters
-    ----------
-    out
-        The folder.
-    what, option
-        What shall go there, and which option says so.
-
-    Raises
-    ------
-    InputError
-        If it, or what it would lie in, is a file or may not be written.
-    """
-    existing = out
-    while not os.path.lexists(existing) and existing != existing.parent:
-        existing = existing.parent
-    if not existing.is_dir():
-        kind = "is a file" if existing.is_file() else "is not a folder"
-        raise InputError(f"The {what} cannot go to {out}: {existing} {kind}. Give another folder with {option}.")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise InputError(
-            f"The {what} cannot go to {out}: {os.strerror(errno.EACCES).lower()} in {existing}. "
-            f"Give another folder with {option}."
-        )
-
-
-def _check_source(request: Request) -> None:
-    """Refuse a request that does not say in one way what to look for."""
-    if request.object_model is None:
-        if request.examples is None:
-            raise InputError(
-                "It is not said what to look for: give marked objects with --examples, or what was learned from some "
-                "before with --object-model."
-            )
-    elif request.examples is not None:
-        raise InputError(
-            "Both --examples and --object-model were given, but it is the one or the other: an object model is what "
-            "was learned from examples before."
-        )
-    elif request.corrections:
-        raise InputError(
-            f"These results were made with the object model {request.object_model}, and corrections can only be "
-            "learned from together with the examples; give these with --examples."
-        )
-    elif request.save_model is not None:
-        raise InputError(
-            f"--save-model has nothing to save: with --object-model nothing is learned, and {request.object_model} is "
-            "there already."
-        )
-    elif request.training_tag is not None or request.negative_tag is not None:
-        raise InputError(
-            "Tags choose among examples, and with --object-model there are none; leave out --training-tag and "
-            "--negative-tag. --tag names what is found."
-        )
-    if request.save_model is not None:
-        check_target(request.save_model)
-        check_output(request.save_model.parent, "object model", "--save-model")
-
-
-def _without_examples(paths: Sequence[Path], examples: Path | None, progress: Progress) -> list[Path]:
-    """Leave out what a pattern like ``*.tif`` has caught although it is the examples and not an image."""
-    if examples is None:
-        return list(paths)
-    stems = {stem_of(path) for path in paths}
-    place = examples.resolve()
-    images: list[Path] = []
-    caught: list[Path] = []
-    for path in paths:
-        is_label = path.resolve().parent == place and stems & set(example_stems(path)[1:])
-        (caught if path.resolve() == place or is_label else images).append(path)
-    if not images:  # nothing but the examples was given, and they may be meant
-        return list(paths)
-    if caught:
-        names = ", ".join(path.name for path in caught[:3]) + (", …" if len(caught) > 3 else "")
-        progress.warn(f"Left out of the images, because the examples are in it: {names}.")
-    return images
-
-
-def _chosen(request: Request, images: ImageSet) -> list[FrameReader]:
-    """Return the frames of the three ranges. Where files differ in slices or times, each gives what it has."""
-    positions = parse_range(request.batch_xy, len(images), "Batch XY")
-    chosen = [images[xy] for xy in positions]
-    slices = parse_range(request.batch_z, max(image.size_z for image in chosen), "Batch Z")
-    times = parse_range(request.batch_time, max(image.size_t for image in chosen), "Batch Time")
-    frames: list[FrameReader] = [
-        image.frame(z, time)
-        for image in chosen
-        for z in slices
-        if z < image.size_z
-        for time in times
-        if time < image.size_t
-    ]
-    if not frames:
-        raise InputError(
-            "No image has a frame that fits both Batch Z and Batch Time; check the two ranges, or leave them out."
-        )
-    return frames
-
-
-CORRECTIONS = "corrections.json"
-"""Where an output folder keeps all corrections that its objects were learned from."""
 
 _TEXTS = ("training_tag", "negative_tag", "batch_xy", "batch_z", "batch_time")
 
@@ -374,120 +161,3 @@ def next_folder(results: Path) -> Path:
 
 def _absolute(path: Path) -> str:
     return remote(path) or os.path.normpath(path.absolute())
-
-
-_ENDING = ".npz"
-
-
-@dataclass(frozen=True, eq=False)
-class SavedObjects:
-    """An object model's file.
-
-    Parameters
-    ----------
-    path
-        Where it lies.
-    sha256
-        SHA-256 of the file, in hexadecimal.
-    objects
-        What is in it.
-    """
-
-    path: Path
-    sha256: str
-    objects: ObjectModel
-
-
-def read_saved(path: Path) -> SavedObjects:
-    """Read an object model.
-
-    Raises
-    ------
-    InputError
-        If there is none, or it is damaged.
-    """
-    objects = read_object_model(path)
-    with telling(path):
-        return SavedObjects(path, hashlib.sha256(path.read_bytes()).hexdigest(), objects)
-
-
-def check_target(path: Path) -> None:
-    """Refuse a name under which an object model had better not be saved.
-
-    Raises
-    ------
-    InputError
-        If it is a folder's, or does not end in ``.npz``; it may then be that of an image.
-    """
-    if path.suffix.lower() != _ENDING or path.is_dir():
-        raise InputError(
-            f"The object model cannot be saved as {path}: give --save-model the name of a file that ends in {_ENDING}."
-        )
-
-
-@dataclass(frozen=True)
-class FrameAddress:
-    """Where a frame is found; an :class:`~sam2_fewshot.runner.tasks.Address`.
-
-    Parameters
-    ----------
-    path
-        The image's path, or its address on the web.
-    location
-        The frame's location in the dataset.
-    settings, channels
-        How images are displayed.
-    """
-
-    path: str
-    location: Location
-    settings: Settings
-    channels: Sequence[ChannelSetting] | None
-
-    def open(self) -> FrameReader:
-        """Return the frame, of an image that stays open until others are; only one at a time holds pixels."""
-        images = _opened(self)
-        return _PlacedFrame(images[0].frame(self.location.z, self.location.time), self.location)
-
-
-@dataclass(frozen=True, eq=False)
-class _PlacedFrame:
-    """A frame of a file opened alone, at its place in the dataset."""
-
-    frame: FrameReader
-    location: Location
-
-    @property
-    def name(self) -> str:
-        return self.frame.name
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.frame.shape
-
-    @property
-    def held_bytes(self) -> int:
-        return held_bytes(self.frame)
-
-    def read(self, region: Box | None = None) -> NDArray[np.uint8]:
-        return self.frame.read(region)
-
-
-_OPENED: OrderedDict[tuple[str, int], ImageSet] = OrderedDict()
-_MOST_OPENED = 4
-
-
-def _opened(address: FrameAddress) -> ImageSet:
-    """Open an image, or take one of the last few, whose contrast is known."""
-    # Settings cannot be hashed, but all that matter to how an image is displayed can be written down.
-    key = address.path, hash(repr((address.settings, address.channels)))
-    if key not in _OPENED:
-        # What there is to warn of, the program that sent the address has said.
-        _OPENED[key] = open_images([Path(address.path)], address.settings, address.channels, Heard())
-    _OPENED.move_to_end(key)
-    while len(_OPENED) > _MOST_OPENED:
-        _OPENED.popitem(last=False)
-    for other, images in _OPENED.items():
-        if other != key:
-            images.let_go()
-    return _OPENED[key]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from sam2_fewshot.files.folder import OutputFolder
-from sam2_fewshot.files.request import Request, make_plan
+from sam2_fewshot.files.plan import make_plan
 from sam2_fewshot.runner.opening import open_segmenter
 from sam2_fewshot.runner.progress import Silent, Watch
 from sam2_fewshot.runner.run import run as run_ends
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sam2_fewshot.annotations.record import FrameRecord
+    from sam2_fewshot.files.request import Request
     from sam2_fewshot.protocols import Progress
     from sam2_fewshot.runner.progress import Display
     from sam2_fewshot.runner.tasks import Execute, Failure

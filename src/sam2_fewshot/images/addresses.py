@@ -1,9 +1,7 @@
-"""Names, places and ranges of images."""
+"""Names of image files and addresses on the web, and ranges of numbers as a user types them."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from typing import TYPE_CHECKING
 
@@ -13,34 +11,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-IMAGE_SUFFIXES = frozenset(
-    {
-        ".png",
-        ".jpg",
-        ".jpeg",
-        ".tif",
-        ".tiff",
-        ".btf",
-        ".tf8",
-        ".lsm",
-        ".bmp",
-        ".gif",
-        ".webp",
-        ".ppm",
-        ".pgm",
-        ".nd2",
-        ".lif",
-        ".czi",
-    }
-)
-_LABELS = re.compile(
-    r"[ ._-](labels?|masks?|annotations?|annotated|examples?|rois?|roi_?sets?|objects?|instances?|cp_masks)$",
-    re.IGNORECASE,
-)
-_DOUBLE = re.compile(r"\.(ome|lsm|cziexport)$", re.IGNORECASE)
-
-_PIECES, _PIECE = 16, 4096
-"""So many pieces of so many bytes of an image file are looked at, spread over it."""
+DOUBLE_SUFFIX = re.compile(r"\.(ome|lsm|cziexport)$", re.IGNORECASE)
+"""What stands before the suffix and is not a part of the name, as in ``a.ome.tif``."""
+_ADDRESS = re.compile(r"(https?|s3):/+(.+)")
+_ZARR_FILES = ("zarr.json", ".zattrs", ".zgroup", ".zarray")
+_RANGE = re.compile(r"([0-9]+)(?:\s*[-\u2013]\s*([0-9]+))?")
+_LONGEST_QUOTE = 40
 
 
 def natural_key(path: Path) -> tuple[list[tuple[int, int, str]], str]:
@@ -51,26 +27,7 @@ def natural_key(path: Path) -> tuple[list[tuple[int, int, str]], str]:
 
 def stem_of(path: Path) -> str:
     """Return a file's name without its suffix: ``a`` for ``a.png`` and for ``a.ome.tif``."""
-    return _DOUBLE.sub("", path.stem) or path.stem
-
-
-def example_stems(path: Path) -> tuple[str, ...]:
-    """Return the image stems that a file of examples may belong to, the likeliest first.
-
-    ``a_labels.png`` belongs to an image ``a_labels`` or, more often, ``a``; so do ``a.png``, ``a-mask.tif``,
-    ``a.labels.tif`` and ``a_examples.geojson``. ``a.tif.geojson`` belongs to ``a`` too.
-    """
-    stem = stem_of(path)
-    stems = [stem]
-    for _ in range(2):
-        shorter = _LABELS.sub("", stem)
-        inner = shorter.rpartition(".")
-        if f".{inner[2].lower()}" in IMAGE_SUFFIXES:
-            shorter = inner[0]
-        stem = _DOUBLE.sub("", shorter)
-        if stem and stem not in stems:
-            stems.append(stem)
-    return tuple(stems)
+    return DOUBLE_SUFFIX.sub("", path.stem) or path.stem
 
 
 def unique_stems(paths: Sequence[Path]) -> tuple[str, ...]:
@@ -93,10 +50,6 @@ def unique_stems(paths: Sequence[Path]) -> tuple[str, ...]:
     return tuple(stems)
 
 
-_ADDRESS = re.compile(r"(https?|s3):/+(.+)")
-_ZARR_FILES = ("zarr.json", ".zattrs", ".zgroup", ".zarray")
-
-
 def remote(path: Path | str) -> str | None:
     """Return the address that a path stands for, None when it is a file or folder."""
     match = _ADDRESS.fullmatch(path if isinstance(path, str) else path.as_posix())
@@ -114,12 +67,8 @@ def is_zarr(path: Path) -> bool:
         return True
     try:
         return path.is_dir() and holds_zarr(path)
-    except (OSError, ValueError):  # no possible name, which whoever opens it will say
+    except (OSError, ValueError):  # not a possible name; opening it gives the message
         return False
-
-
-_PART = re.compile(r"([0-9]+)(?:\s*[-\u2013]\s*([0-9]+))?")
-_LONGEST_QUOTE = 40
 
 
 def parse_range(text: str | None, count: int, field: str, blank: Sequence[int] | None = None) -> tuple[int, ...]:
@@ -160,7 +109,7 @@ def parse_range(text: str | None, count: int, field: str, blank: Sequence[int] |
 
 
 def _part(part: str, count: int, field: str) -> range:
-    found = _PART.fullmatch(part)
+    found = _RANGE.fullmatch(part)
     if found is None:
         raise _error(part, field, "is not a number or a range", count)
     if max(len(group or "") for group in found.groups()) > _LONGEST_QUOTE:
@@ -175,44 +124,7 @@ def _part(part: str, count: int, field: str) -> range:
 
 
 def _error(part: str, field: str, problem: str, count: int) -> SettingsError:
-    shown = part if len(part) <= _LONGEST_QUOTE else part[:_LONGEST_QUOTE] + "…"
+    quoted = part if len(part) <= _LONGEST_QUOTE else part[:_LONGEST_QUOTE] + "…"
     if count == 1:
-        return SettingsError(f"{field}: {shown!r} {problem}; only 1 is valid here, so leave it out or give 'all'.")
-    return SettingsError(f"{field}: {shown!r} {problem}; 1-{count} is valid here, for instance '1-3, 5' or 'all'.")
-
-
-def frame_fingerprint(common: str, image: Path) -> str:
-    """Return the fingerprint of the frames of one image; it begins with that of the run."""
-    return f"{common}-{hashlib.sha256(json.dumps(signature(image)).encode()).hexdigest()}"
-
-
-def signature(path: Path) -> list[object]:
-    """Return what tells whether an image is the same as before: name, bytes, time of the last change, and samples.
-
-    Reading a terabyte again only to hash it would take longer than most runs, so a few pieces are. Of an OME-Zarr the
-    names, sizes and times of all its files are taken; of one on the web the metadata, so that changed pixels go
-    unnoticed there.
-    """
-    if remote(path) is not None:
-        from sam2_fewshot.images.ome_zarr import metadata_text
-
-        return [remote(path), hashlib.sha256(metadata_text(path).encode()).hexdigest()]
-    if path.is_dir():
-        digest = hashlib.sha256()
-        for file in sorted(path.rglob("*")):
-            status = file.stat()
-            if not file.is_dir():
-                facts = [file.relative_to(path).as_posix(), status.st_size, status.st_mtime_ns]
-                digest.update(json.dumps(facts).encode())
-        return [path.name, digest.hexdigest()]
-    status = path.stat()
-    return [path.name, status.st_size, status.st_mtime_ns, _sampled(path, status.st_size)]
-
-
-def _sampled(path: Path, size: int) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        for number in range(_PIECES):
-            file.seek(number * max(size - _PIECE, 0) // (_PIECES - 1))
-            digest.update(file.read(_PIECE))
-    return digest.hexdigest()
+        return SettingsError(f"{field}: {quoted!r} {problem}; only 1 is valid here, so leave it out or give 'all'.")
+    return SettingsError(f"{field}: {quoted!r} {problem}; 1-{count} is valid here, for instance '1-3, 5' or 'all'.")

@@ -11,8 +11,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.images.pixel_size import pixel_size
-from sam2_fewshot.images.source import Header, check_size, damaged, every, reading
+from sam2_fewshot.images.source import Header, check_size, damaged, every, pixel_size, reading, unread_axes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -20,18 +19,18 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from sam2_fewshot.images.source import ChannelColors, ChannelNames
     from sam2_fewshot.records import Box, PixelSize
 
-
 _OWN_AXES = frozenset("XYCZTSM")
-_LARGEST_TILE = 1 << 24
+LARGEST_TILE = 1 << 24
 """Pixels; a file of larger compressed tiles gains nothing from being read by region."""
 _SPARSEST = 100
 """A plane of more than so many times the pixels of its tiles is not believed."""
 _FEW = 1000
 """More channels, slices or time points than this are believed only if there is a tile for each."""
 _GRID = 256
-"""Points each way at which it is looked whether a level of the pyramid shows all of the plane."""
+"""Points each way at which a level of the pyramid is compared with the plane: it must cover the same of them."""
 
 
 class CziSource:
@@ -41,6 +40,8 @@ class CziSource:
     ----------
     path
         The file.
+    largest_tile
+        Pixels; a file with a larger compressed tile is read whole.
 
     Raises
     ------
@@ -48,30 +49,32 @@ class CziSource:
         If it cannot be read.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, largest_tile: int = LARGEST_TILE) -> None:
         with reading(path), path.open("rb") as file:
-            directory, description = positions(path, file)
+            directory, description = find_segments(path, file)
             tiles = [tile for tile in read_tiles(path, file, directory) if {"X", "Y"} <= set(tile.size)]
             whole = [tile for tile in tiles if tile.is_whole]
             if not whole:
                 raise damaged(path, "no image is in it")
             xml = read_xml(file, description)
             step, notes = _first_scene(path, whole)
-            whole = [tile for tile in whole if _at(tile, step)]
+            whole = [tile for tile in whole if tile.is_at(step)]
             self._first = {axis: min(tile.start.get(axis, 0) for tile in whole) for axis in "XYCZT"}
-            self.header = self._look(path, whole, xml, notes)
+            by_region = all(tile.is_raw or tile.area <= largest_tile for tile in whole)
+            self.header = self._header(path, whole, xml, notes, by_region)
             self._tiles: dict[tuple[int, int, int], list[Tile]] = {}
-            """All tiles of a channel, slice and time point, counted from 0, in the order in which they are laid."""
+            """All tiles of a channel, slice and time point, counted from 0, in the order in which they are painted."""
             for tile in sorted(tiles, key=lambda tile: tile.start.get("M", 0)):
-                if _at(tile, step) and tile.pixels == whole[0].pixels:
+                if tile.is_at(step) and tile.pixels == whole[0].pixels:
                     c, z, t = (tile.start.get(axis, 0) - self._first[axis] for axis in "CZT")
                     self._tiles.setdefault((c, z, t), []).append(tile)
 
-    def _look(self, path: Path, tiles: list[Tile], xml: ElementTree.Element | None, notes: list[str]) -> Header:
+    def _header(
+        self, path: Path, tiles: list[Tile], xml: ElementTree.Element | None, notes: list[str], by_region: bool
+    ) -> Header:
         ends = {axis: max(tile.start.get(axis, 0) + tile.size.get(axis, 1) for tile in tiles) for axis in self._first}
         sizes = {axis: ends[axis] - self._first[axis] for axis in ends}
-        by_region = all(tile.is_raw or _area(tile) <= _LARGEST_TILE for tile in tiles)
-        area = sum(max(0, _area(tile)) for tile in tiles)
+        area = sum(max(0, tile.area) for tile in tiles)
         check_size(path, sizes["Y"], sizes["X"], by_region and sizes["Y"] * sizes["X"] <= _SPARSEST * area)
         if max(sizes["C"], sizes["Z"], sizes["T"]) > max(_FEW, len(tiles)):
             raise damaged(path, "it has fewer tiles than channels, slices or time points")
@@ -107,7 +110,7 @@ class CziSource:
         """Yield a region of the planes, for which only the tiles that meet it are decoded."""
         for channel in range(self.header.size_c):
             tiles = [tile for tile in self._tiles.get((channel, z, t), ()) if tile.is_whole]
-            yield self._laid(tiles, box, 1)
+            yield self._mosaic(tiles, box, 1)
 
     def reduced(self, z: int, t: int, pixels: int) -> Iterator[NDArray[Any]]:
         """Yield every n-th pixel of the planes, about so many, from the smallest level of the pyramid that has them.
@@ -120,15 +123,15 @@ class CziSource:
             levels: dict[int, list[Tile]] = {}
             for tile in self._tiles.get((channel, z, t), ()):
                 levels.setdefault(1 if tile.is_whole else max(2, tile.reduction), []).append(tile)
-            whole = self._seen(levels.get(1, ()))
-            enough = [n for n, tiles in levels.items() if 1 < n <= step and not (whole & ~self._seen(tiles)).any()]
-            yield self._laid(levels.get(max(enough, default=1), ()), (0, 0, width, height), step)
+            whole = self._coverage(levels.get(1, ()))
+            enough = [n for n, tiles in levels.items() if 1 < n <= step and not (whole & ~self._coverage(tiles)).any()]
+            yield self._mosaic(levels.get(max(enough, default=1), ()), (0, 0, width, height), step)
 
     def _corner(self, tile: Tile) -> tuple[int, int]:
         return tile.start["X"] - self._first["X"], tile.start["Y"] - self._first["Y"]
 
-    def _laid(self, tiles: Sequence[Tile], box: Box, step: int) -> NDArray[Any]:
-        """Lay tiles over one another, and return the pixels in a box whose places in the plane are multiples of a step.
+    def _mosaic(self, tiles: Sequence[Tile], box: Box, step: int) -> NDArray[Any]:
+        """Paint tiles over one another, and return the pixels in a box whose coordinates are multiples of a step.
 
         Tiles without such a pixel are not decoded.
         """
@@ -142,7 +145,7 @@ class CziSource:
                 c, d = max(x0, -(-left // step)), min(x1, -(-(left + tile.size["X"]) // step))
                 if a >= b or c >= d:
                     continue
-                pixels, n = decoded(file, tile), tile.reduction
+                pixels, n = decode_tile(file, tile), tile.reduction
                 part: tuple[slice | NDArray[Any], ...] = slice(a - top, b - top), slice(c - left, d - left)
                 if step > 1:
                     rows = np.minimum((np.arange(a, b) * step - top) // n, pixels.shape[0] - 1)
@@ -151,7 +154,7 @@ class CziSource:
                 canvas[a - y0 : b - y0, c - x0 : d - x0] = pixels[part]
             return canvas
 
-    def _seen(self, tiles: Sequence[Tile]) -> NDArray[np.bool_]:
+    def _coverage(self, tiles: Sequence[Tile]) -> NDArray[np.bool_]:
         """Tell which points of an even grid over the plane lie in tiles."""
         points = np.zeros((_GRID, _GRID), bool)
         for tile in tiles:
@@ -162,25 +165,15 @@ class CziSource:
         return points
 
 
-def _area(tile: Tile) -> int:
-    return tile.size["X"] * tile.size["Y"]
-
-
-def _at(tile: Tile, step: dict[str, int]) -> bool:
-    return all(tile.start.get(axis, 0) == at for axis, at in step.items())
-
-
 def _first_scene(path: Path, tiles: list[Tile]) -> tuple[dict[str, int], list[str]]:
-    """Return the step along each further axis that is read, and what to say about the others."""
+    """Return the step along each further axis that is read, and warnings about the others."""
     notes = []
     scenes = {tile.start.get("S", 0) for tile in tiles}
     if len(scenes) > 1:
         notes.append(f"{path.name} has {len(scenes)} scenes; the first is read. Split the scenes into files.")
     axes = sorted({axis for tile in tiles for axis in tile.start} - _OWN_AXES)
     steps = {axis: {tile.start.get(axis, 0) for tile in tiles} for axis in axes}
-    several = [axis for axis in axes if len(steps[axis]) > 1]
-    if several:
-        notes.append(f"{path.name} has the axes {', '.join(several)} too, of which the first step is read.")
+    notes += unread_axes(path, [axis for axis in axes if len(steps[axis]) > 1])
     return {axis: min(steps[axis]) for axis in axes} | {"S": min(scenes)}, notes
 
 
@@ -191,16 +184,14 @@ def _size(xml: ElementTree.Element | None) -> PixelSize | None:
     return pixel_size(steps.get("X"), steps.get("Y"), steps.get("Z"), "m")
 
 
-def _channels(
-    xml: ElementTree.Element | None, count: int
-) -> tuple[tuple[str | None, ...], tuple[tuple[int, int, int] | None, ...]]:
+def _channels(xml: ElementTree.Element | None, count: int) -> tuple[ChannelNames, ChannelColors]:
     nothing = (None,) * count
     if xml is None:
         return nothing, nothing
     entries = xml.findall(".//Information/Image/Dimensions/Channels/Channel")
     names = tuple(entry.get("Name") for entry in entries)
-    shown = [entry.findtext("Color", "") for entry in xml.iterfind(".//DisplaySetting/Channels/Channel")]
-    colors = tuple(_color(text) for text in shown)
+    displayed = [entry.findtext("Color", "") for entry in xml.iterfind(".//DisplaySetting/Channels/Channel")]
+    colors = tuple(_color(text) for text in displayed)
     return names if len(names) == count else nothing, colors if len(colors) == count else nothing
 
 
@@ -229,7 +220,7 @@ _MOST_XML = 100_000_000
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """A subblock as the directory tells it.
+    """A subblock as the directory describes it.
 
     Parameters
     ----------
@@ -261,13 +252,22 @@ class Tile:
         return self.compression == _RAW
 
     @property
+    def area(self) -> int:
+        """Pixels of the full resolution that it covers."""
+        return self.size["X"] * self.size["Y"]
+
+    def is_at(self, steps: dict[str, int]) -> bool:
+        """Tell whether it begins at these steps along these axes."""
+        return all(self.start.get(axis, 0) == step for axis, step in steps.items())
+
+    @property
     def reduction(self) -> int:
         """How many pixels of the full resolution one of the tile stands for, each way; 1 at full resolution."""
         return max(1, round(max(self.size[axis] / max(1, self.stored[axis]) for axis in "XY")))
 
 
-def segment(file: BinaryIO, place: int, name: bytes) -> int:
-    """Return the number of bytes in the segment at a place, after whose head the file then stands."""
+def enter_segment(file: BinaryIO, place: int, name: bytes) -> int:
+    """Return the number of bytes in the segment at a place, after whose head the file is then positioned."""
     file.seek(place)
     found, allocated, used = struct.unpack("<16sqq", file.read(32))
     if found.rstrip(b"\0") != name:
@@ -275,7 +275,7 @@ def segment(file: BinaryIO, place: int, name: bytes) -> int:
     return int(used or allocated)
 
 
-def positions(path: Path, file: BinaryIO) -> tuple[int, int]:
+def find_segments(path: Path, file: BinaryIO) -> tuple[int, int]:
     """Return where the list of tiles and the description are.
 
     Raises
@@ -283,7 +283,7 @@ def positions(path: Path, file: BinaryIO) -> tuple[int, int]:
     InputError
         If the file has no list of tiles.
     """
-    segment(file, 0, b"ZISRAWFILE")
+    enter_segment(file, 0, b"ZISRAWFILE")
     directory, description = struct.unpack("<52xqq", file.read(68))
     if not directory:
         raise damaged(path, "it was not closed after recording")
@@ -292,7 +292,7 @@ def positions(path: Path, file: BinaryIO) -> tuple[int, int]:
 
 def read_tiles(path: Path, file: BinaryIO, directory: int) -> Iterator[Tile]:
     """Yield all tiles, those of the pyramid too, from the list at a place."""
-    segment(file, directory, b"ZISRAWDIRECTORY")
+    enter_segment(file, directory, b"ZISRAWDIRECTORY")
     (count,) = struct.unpack("<i124x", file.read(128))
     length = path.stat().st_size
     if not 0 <= count * 32 <= length:
@@ -309,13 +309,13 @@ def _tile(file: BinaryIO, length: int) -> Tile:
     size: dict[str, int] = {}
     stored: dict[str, int] = {}
     for _ in range(axes):
-        name, begin, extent, _, kept = struct.unpack("<4siifi", file.read(20))
+        name, begin, extent, _, own = struct.unpack("<4siifi", file.read(20))
         axis = name.rstrip(b"\0").decode("ascii")
-        start[axis], size[axis], stored[axis] = begin, extent, kept or extent
+        start[axis], size[axis], stored[axis] = begin, extent, own or extent
     return Tile(place, pixels, compression, start, size, stored, pyramid == 0 and stored == size)
 
 
-def decoded(file: BinaryIO, tile: Tile) -> NDArray[Any]:
+def decode_tile(file: BinaryIO, tile: Tile) -> NDArray[Any]:
     """Return a tile's pixels (h, w) or (h, w, 3), red first; a memory map of them where they are not compressed.
 
     Parameters
@@ -335,7 +335,7 @@ def decoded(file: BinaryIO, tile: Tile) -> NDArray[Any]:
     if min(shape) < 1:
         raise ValueError("a tile has no pixels")
     expected = math.prod(shape) * kind.base.itemsize
-    segment(file, tile.place, b"ZISRAWSUBBLOCK")
+    enter_segment(file, tile.place, b"ZISRAWSUBBLOCK")
     metadata, _, size, axes = struct.unpack("<iiq28xi", file.read(48))
     # The directory entry is repeated here, in a field of at least 240 bytes, and the tile's own XML follows.
     place = tile.place + 32 + 16 + max(240, 32 + 20 * axes) + metadata
@@ -367,7 +367,7 @@ def _unpacked(data: bytes, compression: int, expected: int) -> bytes:
         return bytes(imagecodecs.zstd_decode(data, out=expected))
     if compression != _ZSTD_PACKED:
         raise ValueError(f"it is compressed in an unknown way ({compression})")
-    # The head is its own length, and when that is 3, a 1 and whether low and high bytes are apart.
+    # The head is its own length, and when that is 3, a 1 and whether all low bytes come before all high ones.
     head = data[0]
     plain = bytes(imagecodecs.zstd_decode(data[head:], out=expected))
     if head == 3 and data[1] == 1 and data[2] & 1:
@@ -378,7 +378,7 @@ def _unpacked(data: bytes, compression: int, expected: int) -> bytes:
 def read_xml(file: BinaryIO, place: int) -> ElementTree.Element | None:
     """Return the file's description, None when there is none or it makes no sense: the pixels do without it."""
     try:
-        segment(file, place, b"ZISRAWMETADATA")
+        enter_segment(file, place, b"ZISRAWMETADATA")
         (size,) = struct.unpack("<i252x", file.read(256))
         return ElementTree.fromstring(file.read(min(max(size, 0), _MOST_XML)))
     except (OSError, ValueError, struct.error, ElementTree.ParseError):

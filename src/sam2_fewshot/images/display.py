@@ -1,33 +1,237 @@
-"""Stored numbers → the 8-bit RGB that is searched: planes, or regions whose contrast is that of the whole frame."""
+"""How channels become the 8-bit RGB that is segmented: the user's YAML file, colours, and contrast of the whole frame.
+
+The file is a list, one entry a channel that should not be displayed as by default::
+
+    - name: DAPI          # as the image names it, or index: 1 (counted from 1)
+      color: "#0000FF"    # or a name: blue
+      mode: percentile    # or absolute (intensities), or range (percent of lowest..highest)
+      black: 1
+      white: 99.5
+    - index: 3
+      visible: false
+
+Entries with neither name nor index count through the channels in order.
+"""
 
 from __future__ import annotations
 
+import math
+import reprlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from sam2_fewshot.errors import InputError
-from sam2_fewshot.images.channels import channel_styles
-from sam2_fewshot.rendering import SAMPLES, ChannelStyle, Limits, contrast, merge, paint, photo
+from sam2_fewshot.errors import InputError, SettingsError
+from sam2_fewshot.rendering import SAMPLES, WHITE, ChannelStyle, Color, Limits, contrast, merge, paint, photo
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from sam2_fewshot.images.channels import ChannelSetting
     from sam2_fewshot.images.source import Header, PixelSource, RegionSource
     from sam2_fewshot.records import Box
     from sam2_fewshot.settings import Settings
 
+MAX_YAML_BYTES = 1_000_000
+
+GREEN_MAGENTA: tuple[Color, ...] = ((0, 255, 0), (255, 0, 255))
+DISTINCT: tuple[Color, ...] = (
+    (255, 0, 0),
+    (0, 255, 0),
+    (0, 0, 255),
+    (255, 255, 0),
+    (255, 0, 255),
+    (0, 255, 255),
+    (255, 255, 255),
+    (255, 128, 0),
+    (0, 255, 128),
+    (128, 0, 255),
+)
+"""Up to three channels have components of their own, so that merging them loses nothing."""
 _PRIMARIES = ((255, 0, 0), (0, 255, 0), (0, 0, 255))
 _STRIP = 1 << 24
-"""Pixels that are looked at together for the contrast of a plane without a pyramid."""
+"""Pixels that are read together for the contrast of a plane without a pyramid."""
+
+
+class ChannelSetting(BaseModel):
+    """The user's settings of one channel; what is left out stays as by default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
+
+    name: str | None = None
+    index: int | None = Field(default=None, ge=1)
+    color: str | None = None
+    mode: Literal["percentile", "range", "absolute"] = "percentile"
+    black: float | None = None
+    white: float | None = None
+    visible: bool = True
+
+    @field_validator("color")
+    @classmethod
+    def _known_color(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_color(value)
+        return value
+
+    @model_validator(mode="after")
+    def _sensible(self) -> Self:
+        if self.name is not None and self.index is not None:
+            raise ValueError("give name or index, not both")
+        if self.mode == "absolute" and (self.black is None or self.white is None):
+            raise ValueError("mode absolute needs both black and white, in intensities")
+        if self.mode != "absolute":
+            for which, value in (("black", self.black), ("white", self.white)):
+                if value is not None and not 0 <= value <= 100:
+                    raise ValueError(f"{which} is {value:g}, but in mode {self.mode} it must be from 0 to 100")
+        if self.black is not None and self.white is not None and self.white <= self.black:
+            raise ValueError(f"white is {self.white:g}, which is not above black ({self.black:g})")
+        return self
+
+
+def parse_color(text: str) -> Color:
+    """Return the RGB of ``#RRGGBB`` or of a colour's English name.
+
+    Raises
+    ------
+    ValueError
+        If it is neither.
+    """
+    from PIL import ImageColor
+
+    if text.isalpha() or (text.startswith("#") and len(text) in (4, 7)):
+        try:
+            red, green, blue = ImageColor.getrgb(text)[:3]
+        except ValueError:
+            pass
+        else:
+            return red, green, blue
+    raise ValueError(f"color is {reprlib.repr(text)}, but it must be like '#FF8000' or a name such as 'red'")
+
+
+def read_channels(path: Path) -> tuple[ChannelSetting, ...]:
+    """Read the user's YAML file.
+
+    Raises
+    ------
+    SettingsError
+        If it is not there, is not YAML, or holds something that cannot be used.
+    """
+    import yaml
+
+    try:
+        if path.stat().st_size > MAX_YAML_BYTES:
+            raise SettingsError(f"{path.name} is too large for a channel file (over {MAX_YAML_BYTES:,} bytes).")
+        content = yaml.safe_load(path.read_text("utf-8-sig"))
+    except OSError as error:
+        raise SettingsError(f"The channel file {path} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"{path.name} is not a text file in UTF-8.") from None
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" in line {mark.line + 1}" if mark else ""
+        raise SettingsError(f"{path.name} is not valid YAML{where}.") from None
+    if isinstance(content, dict) and set(content) == {"channels"}:
+        content = content["channels"]
+    if not isinstance(content, list) or not content:
+        raise SettingsError(f"{path.name} must be a list with an entry for each channel, such as '- index: 1'.")
+    return tuple(_entry(path, number, entry) for number, entry in enumerate(content, 1))
+
+
+def _entry(path: Path, number: int, entry: object) -> ChannelSetting:
+    if not isinstance(entry, dict) or not all(isinstance(key, str) for key in entry):
+        raise SettingsError(f"{path.name}, entry {number}: it must have lines such as 'color: red'.")
+    try:
+        return ChannelSetting(**entry)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        key = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            known = ", ".join(ChannelSetting.model_fields)
+            reason = f"there is no {key!r}; use {known}"
+        elif problem["type"] == "value_error":
+            reason = str(problem["ctx"]["error"])
+        else:
+            reason = f"{key} is {reprlib.repr(problem['input'])}, which is wrong: {problem['msg'].lower()}"
+        raise SettingsError(f"{path.name}, entry {number}: {reason}.") from None
+
+
+def channel_styles(
+    names: Sequence[str | None],
+    colors: Sequence[Color | None],
+    settings: Sequence[ChannelSetting],
+    black: float,
+    white: float,
+    image: str,
+) -> tuple[ChannelStyle, ...]:
+    """Decide how each channel of an image is displayed.
+
+    A single channel is grey. Several take the colours that the file gives them if these differ; else two are green and
+    magenta, and more go through :data:`DISTINCT`.
+
+    Parameters
+    ----------
+    names, colors
+        From the file, one a channel.
+    settings
+        From the user; they go first.
+    black, white
+        Percentiles by default.
+    image
+        Name of the image, for messages.
+
+    Raises
+    ------
+    SettingsError
+        If a setting is for a channel that the image does not have.
+    """
+    count = len(names)
+    palette = default_colors(colors)
+    styles = [ChannelStyle(color, "percentile", black, white) for color in palette]
+    for number, setting in enumerate(settings, 1):
+        at = _find(setting, number, names, image)
+        low, high = (0.0, 100.0) if setting.mode == "range" else (black, white)
+        low = low if setting.black is None else setting.black
+        high = high if setting.white is None else setting.white
+        if not (math.isfinite(low) and high > low):
+            raise SettingsError(f"Channel {at + 1}: white ({high:g}) is not above black ({low:g}).")
+        color = palette[at] if setting.color is None else parse_color(setting.color)
+        styles[at] = ChannelStyle(color, setting.mode, low, high, setting.visible)
+    if count and not any(style.visible for style in styles):
+        raise SettingsError(f"All channels of {image} are switched off; leave at least one visible.")
+    return tuple(styles)
+
+
+def default_colors(colors: Sequence[Color | None]) -> tuple[Color, ...]:
+    """Return a colour for each channel, the file's own where they differ."""
+    count = len(colors)
+    if count == 1:
+        return (WHITE,)
+    if None not in colors and len(set(colors)) > 1:
+        return tuple(color or WHITE for color in colors)
+    if count == 2:
+        return GREEN_MAGENTA
+    return tuple(DISTINCT[i % len(DISTINCT)] for i in range(count))
+
+
+def _find(setting: ChannelSetting, number: int, names: Sequence[str | None], image: str) -> int:
+    """Return which channel a setting is for, from 0."""
+    if setting.name is not None:
+        if setting.name in names:
+            return names.index(setting.name)
+        known = ", ".join(repr(name) for name in names if name) or "no names"
+        raise SettingsError(f"{image} has no channel called {setting.name!r}; its channels have {known}.")
+    index = setting.index or number
+    if index > len(names):
+        raise SettingsError(f"{image} has no channel {index}; it has {len(names)}.")
+    return index - 1
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class DisplaySettings:
     """How an image becomes RGB: a photo as it is, everything else by its channels' styles."""
 
     styles: tuple[ChannelStyle, ...]
@@ -37,8 +241,8 @@ class Look:
     white: float
 
 
-def look_of(header: Header, channels: Sequence[ChannelSetting], settings: Settings) -> Look:
-    """Decide how an image is shown.
+def display_of(header: Header, channels: Sequence[ChannelSetting], settings: Settings) -> DisplaySettings:
+    """Decide how an image becomes RGB.
 
     Raises
     ------
@@ -51,38 +255,38 @@ def look_of(header: Header, channels: Sequence[ChannelSetting], settings: Settin
     is_photo = header.is_photo or colored
     if not is_photo:
         styles = channel_styles(header.channel_names, header.channel_colors, channels, black, white, header.path.name)
-        return Look(styles, False, colored, black, white)
+        return DisplaySettings(styles, False, colored, black, white)
     if not channels:
-        return Look((), True, colored, black, white)
+        return DisplaySettings((), True, colored, black, white)
     styles = channel_styles(("red", "green", "blue"), _PRIMARIES, channels, black, white, header.path.name)
-    return Look(styles, False, colored, black, white)
+    return DisplaySettings(styles, False, colored, black, white)
 
 
-def compose(source: PixelSource, look: Look, z: int, t: int, name: str) -> NDArray[np.uint8]:
+def compose(source: PixelSource, display: DisplaySettings, z: int, t: int, name: str) -> NDArray[np.uint8]:
     """Read a plane whole and make it RGB, uint8 (H, W, 3)."""
-    planes = (upright(plane, source.header, look.colored) for plane in source.planes(z, t))
-    if look.as_photo:
-        return photo(next(planes), look.black, look.white, name)
-    return merge(_separate(planes), look.styles, name)
+    planes = (as_intensities(plane, source.header, display.colored) for plane in source.planes(z, t))
+    if display.as_photo:
+        return photo(next(planes), display.black, display.white, name)
+    return merge(_channels_of(planes), display.styles, name)
 
 
 def compose_region(
-    source: RegionSource, look: Look, z: int, t: int, box: Box, limits: Sequence[Limits | None]
+    source: RegionSource, display: DisplaySettings, z: int, t: int, box: Box, limits: Sequence[Limits | None]
 ) -> NDArray[np.uint8]:
     """Read a region and make it RGB, uint8 (h, w, 3).
 
     Parameters
     ----------
-    source, look, z, t
-        What is read, and how it is shown.
+    source, display, z, t
+        What is read, and how it becomes RGB.
     box
         ``(x0, y0, x1, y1)`` in pixels.
     limits
         From :func:`frame_limits`.
     """
-    planes = (upright(plane, source.header, look.colored) for plane in source.region(z, t, box))
+    planes = (as_intensities(plane, source.header, display.colored) for plane in source.region(z, t, box))
     canvas = np.zeros((box[3] - box[1], box[2] - box[0], 3), np.uint8)
-    if look.as_photo:
+    if display.as_photo:
         pixels = next(planes)
         if pixels.dtype == np.uint8:
             return np.ascontiguousarray(pixels)
@@ -90,14 +294,16 @@ def compose_region(
             if limits[0] is not None:
                 paint(canvas, pixels[..., component], limits[0], color)
         return canvas
-    for plane, style, found in zip(_separate(planes), look.styles, limits, strict=True):
-        if style.visible and found is not None:
-            paint(canvas, plane, found, style.color)
+    for plane, style, ends in zip(_channels_of(planes), display.styles, limits, strict=True):
+        if style.visible and ends is not None:
+            paint(canvas, plane, ends, style.color)
     return canvas
 
 
-def frame_limits(source: RegionSource, look: Look, z: int, t: int, name: str) -> tuple[Limits | None, ...]:
-    """Return the black and white point of each channel of a frame, looking only at an overview of it.
+def frame_limits(
+    source: RegionSource, display: DisplaySettings, z: int, t: int, name: str
+) -> tuple[Limits | None, ...]:
+    """Return the black and white point of each channel of a frame, from an overview of it only.
 
     The overview is a level of the file's pyramid, or the pixels that :func:`~sam2_fewshot.rendering.contrast` would
     take of the whole plane, so that without a pyramid the limits are those of a plane read whole (in the mode
@@ -105,8 +311,8 @@ def frame_limits(source: RegionSource, look: Look, z: int, t: int, name: str) ->
 
     Parameters
     ----------
-    source, look, z, t
-        What is read, and how it is shown.
+    source, display, z, t
+        What is read, and how it becomes RGB.
     name
         What to call it in messages.
 
@@ -116,18 +322,20 @@ def frame_limits(source: RegionSource, look: Look, z: int, t: int, name: str) ->
         If it cannot be read, or no visible channel has a finite value.
     """
     header = source.header
-    if look.as_photo and header.dtype == np.uint8:
+    if display.as_photo and header.dtype == np.uint8:
         return (None,)
-    if all(style.mode == "absolute" for style in look.styles) and not look.as_photo:
-        return tuple((style.black, style.white) for style in look.styles)
-    samples = [upright(plane, header, look.colored) for plane in _overview(source, z, t)]
-    if look.as_photo:
+    if all(style.mode == "absolute" for style in display.styles) and not display.as_photo:
+        return tuple((style.black, style.white) for style in display.styles)
+    samples = [as_intensities(plane, header, display.colored) for plane in _overview(source, z, t)]
+    if display.as_photo:
         flat = samples[0].reshape(samples[0].shape[0], -1)
-        found: tuple[Limits | None, ...] = (contrast(flat, ChannelStyle(black=look.black, white=look.white)),)
+        found: tuple[Limits | None, ...] = (contrast(flat, ChannelStyle(black=display.black, white=display.white)),)
         visible = [True]
     else:
-        found = tuple(contrast(plane, style) for plane, style in zip(_separate(samples), look.styles, strict=True))
-        visible = [style.visible for style in look.styles]
+        found = tuple(
+            contrast(plane, style) for plane, style in zip(_channels_of(samples), display.styles, strict=True)
+        )
+        visible = [style.visible for style in display.styles]
     if any(visible) and all(limits is None for limits, seen in zip(found, visible, strict=True) if seen):
         raise InputError(
             f"{name} has no finite value: all its pixels are NaN or infinite. Leave it out, or export it again."
@@ -150,7 +358,7 @@ def _overview(source: RegionSource, z: int, t: int) -> list[NDArray[Any]]:
     return [np.concatenate(parts) for parts in zip(*strips, strict=True)]
 
 
-def upright(plane: NDArray[Any], header: Header, colored: bool) -> NDArray[Any]:
+def as_intensities(plane: NDArray[Any], header: Header, colored: bool) -> NDArray[Any]:
     """Turn stored numbers into intensities (H, W) or colours (H, W, 3)."""
     if header.palette is not None and colored:
         colors: NDArray[Any] = header.palette[np.minimum(plane, len(header.palette) - 1)]
@@ -162,7 +370,7 @@ def upright(plane: NDArray[Any], header: Header, colored: bool) -> NDArray[Any]:
     return plane
 
 
-def _separate(planes: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
+def _channels_of(planes: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
     for plane in planes:
         if plane.ndim == 3:
             yield from (plane[..., component] for component in range(plane.shape[2]))

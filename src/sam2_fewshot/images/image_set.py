@@ -1,30 +1,29 @@
-"""Image files as XY positions of a dataset. Opening looks at headers only; pixels come when a frame is read."""
+"""Image files as XY positions of a dataset. Opening reads headers only; pixels come when a frame is read."""
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING
 
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.images.addresses import IMAGE_SUFFIXES, example_stems, is_zarr, natural_key, stem_of, unique_stems
-from sam2_fewshot.images.display import compose, compose_region, frame_limits, look_of
-from sam2_fewshot.images.source import RegionSource, kind_of, open_source, reading
+from sam2_fewshot.images.addresses import is_zarr, natural_key, stem_of, unique_stems
+from sam2_fewshot.images.display import compose, compose_region, display_of, frame_limits
+from sam2_fewshot.images.registry import FORMATS, IMAGE_SUFFIXES, example_stems, open_source
+from sam2_fewshot.images.source import RegionSource, kind_of, reading
 from sam2_fewshot.protocols import Quiet
 from sam2_fewshot.records import Location
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import Any
 
     import numpy as np
     from numpy.typing import NDArray
 
-    from sam2_fewshot.images.channels import ChannelSetting
-    from sam2_fewshot.images.display import Look
+    from sam2_fewshot.images.display import ChannelSetting, DisplaySettings
     from sam2_fewshot.images.source import PixelSource
     from sam2_fewshot.protocols import Progress
     from sam2_fewshot.records import Box, PixelSize
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
 
 LARGE = 1 << 24
 """Pixels (4,096 × 4,096); a larger frame is read by region, where its file allows it."""
+_FORMAT_NAMES = ", ".join(known.names for known in FORMATS[:-1]) + f" and {FORMATS[-1].names}"
 
 
 def open_images(
@@ -40,8 +40,9 @@ def open_images(
     settings: Settings,
     channels: Sequence[ChannelSetting] | None = None,
     progress: Progress | None = None,
+    whole_plane: int = LARGE,
 ) -> ImageSet:
-    """Look at all image files before any heavy work.
+    """Open all image files before any heavy work.
 
     Parameters
     ----------
@@ -52,10 +53,12 @@ def open_images(
     settings
         Gives the percentiles of black and white.
     channels
-        How to show channels (:func:`~sam2_fewshot.images.channels.read_channels`). A colour photo then counts
+        How to display channels (:func:`~sam2_fewshot.images.display.read_channels`). A colour photo then counts
         as three channels named red, green and blue.
     progress
         Takes the warnings.
+    whole_plane
+        Pixels; a larger frame is read by region, where its file allows it.
 
     Raises
     ------
@@ -73,11 +76,15 @@ def open_images(
         sources.append(open_source(path))
         for sentence in sources[-1].header.warnings:
             progress.warn(sentence)
-    return images_of(sources, unique_stems(files), settings, channels or ())
+    return images_of(sources, unique_stems(files), settings, channels or (), whole_plane)
 
 
 def images_of(
-    sources: Sequence[PixelSource], stems: Sequence[str], settings: Settings, channels: Sequence[ChannelSetting] = ()
+    sources: Sequence[PixelSource],
+    stems: Sequence[str],
+    settings: Settings,
+    channels: Sequence[ChannelSetting] = (),
+    whole_plane: int = LARGE,
 ) -> ImageSet:
     """Return the set of images that are open; see :func:`open_images`.
 
@@ -87,46 +94,35 @@ def images_of(
         Where the pixels come from, by XY.
     stems
         What to call the results of each; no two are the same.
-    settings, channels
+    settings, channels, whole_plane
         As there.
     """
     cache = _LastPlane()
     images = []
     for xy, (source, stem) in enumerate(zip(sources, stems, strict=True)):
-        look = look_of(source.header, channels, settings)
-        images.append(ImageFile(xy, stem, source, look, cache))
-    return ImageSet(tuple(images))
+        display = display_of(source.header, channels, settings)
+        images.append(ImageFile(xy, stem, source, display, cache, whole_plane))
+    return ImageSet(images)
 
 
-class ImageSet(Sequence["ImageFile"]):
+class ImageSet(tuple["ImageFile", ...]):
     """The images that were given; the index is the XY position."""
 
-    def __init__(self, images: tuple[ImageFile, ...]) -> None:
-        self._images = images
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    @overload
-    def __getitem__(self, index: int) -> ImageFile: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[ImageFile]: ...
-    def __getitem__(self, index: int | slice) -> ImageFile | Sequence[ImageFile]:
-        return self._images[index]
+    __slots__ = ()
 
     @property
     def size_z(self) -> int:
         """Most slices that an image has."""
-        return max(image.size_z for image in self._images)
+        return max(image.size_z for image in self)
 
     @property
     def size_t(self) -> int:
         """Most time points that an image has."""
-        return max(image.size_t for image in self._images)
+        return max(image.size_t for image in self)
 
     def let_go(self) -> None:
         """Give back the memory of the frame that was read whole last; it is read again when it is asked for."""
-        for image in self._images:
+        for image in self:
             image.let_go()
 
     def has(self, location: Location) -> bool:
@@ -155,15 +151,26 @@ class ImageFile:
         What to call its results; no two images of a set have the same.
     source
         Where the pixels come from.
-    look
-        How they are shown.
+    display
+        How they become RGB.
     cache
-        Where the set's last composed frame is kept.
+        Where the set's last composed frame stays.
+    whole_plane
+        See :func:`open_images`.
     """
 
-    def __init__(self, xy: int, stem: str, source: PixelSource, look: Look, cache: _LastPlane) -> None:
+    def __init__(
+        self,
+        xy: int,
+        stem: str,
+        source: PixelSource,
+        display: DisplaySettings,
+        cache: _LastPlane,
+        whole_plane: int = LARGE,
+    ) -> None:
+        self.whole_plane = whole_plane
         self.xy, self.stem, self.source = xy, stem, source
-        self._look, self._cache = look, cache
+        self.display, self._cache = display, cache
         self._frames: dict[tuple[int, int], FrameFile] = {}
         self._limits: dict[tuple[int, int], tuple[Limits | None, ...]] = {}
 
@@ -199,12 +206,12 @@ class ImageFile:
 
     @property
     def channel_names(self) -> tuple[str | None, ...]:
-        """What the file calls its channels, None where it does not tell."""
+        """What the file calls its channels, None where it does not say."""
         return self.source.header.channel_names
 
     @property
     def pixel_size(self) -> PixelSize | None:
-        """Size of a pixel in micrometres, None when the file does not tell."""
+        """Size of a pixel in micrometres, None when the file does not say."""
         return self.source.header.pixel_size
 
     @property
@@ -228,16 +235,6 @@ class ImageFile:
             raise IndexError(f"{self.name} has no slice {z} at time {t} (counted from 0)")
         return self._frames.setdefault((z, t), FrameFile(self, Location(self.xy, z, t)))
 
-    def compose(self, z: int, t: int) -> NDArray[np.uint8]:
-        """Read one frame and make it RGB, uint8 (H, W, 3). The result may be shared: do not write to it.
-
-        Raises
-        ------
-        InputError
-            If the pixels cannot be read, or none of them is a finite number.
-        """
-        return self._cache.get((self.xy, z, t), lambda: self._compose(z, t))
-
     def let_go(self) -> None:
         """As :meth:`ImageSet.let_go`."""
         self._cache.clear()
@@ -245,29 +242,30 @@ class ImageFile:
     def _compose(self, z: int, t: int) -> NDArray[np.uint8]:
         name = self._plane_name(z, t)
         try:
-            return compose(self.source, self._look, z, t, name)
+            return compose(self.source, self.display, z, t, name)
         except MemoryError:
             raise InputError(f"{name} does not fit into the memory of this computer.") from None
 
     def region(self, z: int, t: int, box: Box) -> NDArray[np.uint8]:
         """Read a region ``(x0, y0, x1, y1)`` of one frame and make it RGB, uint8 (h, w, 3).
 
-        Of a large frame (:data:`LARGE`) only the region is read, if the file allows it. Contrast is that of the whole
-        frame in any case.
+        Of a frame of more than `whole_plane` pixels only the region is read, if the file allows it. Contrast is that of
+        the whole frame in any case.
 
         Raises
         ------
         InputError
-            As :meth:`compose`.
+            If the pixels cannot be read, or none of them is a finite number.
         """
-        source, look = self.source, self._look
-        if self.shape[0] * self.shape[1] <= LARGE or not source.header.by_region:
+        source, display = self.source, self.display
+        if self.shape[0] * self.shape[1] <= self.whole_plane or not source.header.by_region:
             x0, y0, x1, y1 = box
-            return self.compose(z, t)[y0:y1, x0:x1].copy()
+            whole = self._cache.get((self.xy, z, t), lambda: self._compose(z, t))
+            return whole[y0:y1, x0:x1].copy()
         assert isinstance(source, RegionSource)
         if (z, t) not in self._limits:
-            self._limits[z, t] = frame_limits(source, look, z, t, self._plane_name(z, t))
-        return compose_region(source, look, z, t, box, self._limits[z, t])
+            self._limits[z, t] = frame_limits(source, display, z, t, self._plane_name(z, t))
+        return compose_region(source, display, z, t, box, self._limits[z, t])
 
     def _plane_name(self, z: int, t: int) -> str:
         return f"{self.name} (Z {z + 1}, time {t + 1})" if self.size_z * self.size_t > 1 else self.name
@@ -304,7 +302,7 @@ class FrameFile:
     def held_bytes(self) -> int:
         """Bytes that the whole frame takes as RGB, where it is large and its file cannot be read by region; else 0."""
         height, width = self.shape
-        whole = height * width > LARGE and not self.image.source.header.by_region
+        whole = height * width > self.image.whole_plane and not self.image.source.header.by_region
         return 3 * height * width if whole else 0
 
     def read(self, region: Box | None = None) -> NDArray[np.uint8]:
@@ -324,7 +322,7 @@ class FrameFile:
 
 
 class _LastPlane:
-    """Keeps the frame composed last, since tiles and examples of one frame are read one after the other."""
+    """Caches the frame composed last, since tiles and examples of one frame are read one after the other."""
 
     def __init__(self) -> None:
         self._key: tuple[int, int, int] | None = None
@@ -356,15 +354,14 @@ def _expand(paths: Iterable[Path | str], progress: Progress) -> Iterator[Path]:
         labels = [file for file in images if stems & set(example_stems(file)[1:])]
         if not images:
             raise InputError(
-                f"There is no image in the folder {path} ({len(found)} other files); TIFF, PNG, JPEG, ND2, LIF, CZI "
-                "and OME-Zarr are read."
+                f"There is no image in the folder {path} ({len(found)} other files); {_FORMAT_NAMES} are read."
             )
-        _tell_skipped(path, [file for file in found if file.is_file() and file not in images], "not an image", progress)
-        _tell_skipped(path, labels, "labels of another image, by the name", progress)
+        _warn_skipped(path, [file for file in found if file.is_file() and file not in images], "not an image", progress)
+        _warn_skipped(path, labels, "labels of another image, by the name", progress)
         yield from (file for file in images if file not in labels)
 
 
-def _tell_skipped(folder: Path, files: list[Path], why: str, progress: Progress) -> None:
+def _warn_skipped(folder: Path, files: list[Path], why: str, progress: Progress) -> None:
     if files:
         names = ", ".join(file.name for file in files[:3]) + (", …" if len(files) > 3 else "")
         count = "1 file was" if len(files) == 1 else f"{len(files)} files were"

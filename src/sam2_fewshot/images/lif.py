@@ -1,4 +1,4 @@
-"""Leica LIF: liffile (extra "lif") says what is where, and regions of the planes are read by memory map."""
+"""Leica LIF: liffile (extra "lif") reads the description, and regions of the planes come from a memory map."""
 
 from __future__ import annotations
 
@@ -8,9 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sam2_fewshot.errors import InputError
-from sam2_fewshot.images.pixel_size import pixel_size
-from sam2_fewshot.images.source import Header, check_kind, check_size, damaged, every, reading
+from sam2_fewshot.images.source import (
+    Header,
+    check_kind,
+    check_size,
+    damaged,
+    every,
+    pixel_size,
+    reader_package,
+    reading,
+    unread_axes,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,9 +28,11 @@ if TYPE_CHECKING:
 
     from sam2_fewshot.records import Box, PixelSize
 
-
-_KNOWN = frozenset("TZCYXS")
-_SHOWN = 5
+_READ_AXES = frozenset("TZCYXS")
+_AXES = {"1": "X", "2": "Y", "3": "Z", "4": "T"}
+_MOST_LISTED = 5
+_BLUE_GREEN = ["3", "2"]
+"""Tags of the first two channels where the samples of a pixel are blue, green, red."""
 _COLORS = {
     "red": (255, 0, 0),
     "green": (0, 255, 0),
@@ -52,7 +62,7 @@ class LifSource:
     def __init__(self, path: Path) -> None:
         with reading(path), _opened(path) as (image, names):
             self._layout = layout_of(path, image)
-            self.header = _look(path, image, names, self._layout is not None)
+            self.header = _header(path, image, names, self._layout is not None)
 
     def planes(self, z: int, t: int) -> Iterator[NDArray[Any]]:
         """Yield the planes at a slice and time point; photos as (H, W, 3)."""
@@ -89,7 +99,7 @@ class LifSource:
         return pixels
 
 
-def _look(path: Path, image: Any, names: list[str], by_region: bool) -> Header:
+def _header(path: Path, image: Any, names: list[str], by_region: bool) -> Header:
     sizes = {str(axis): int(n) for axis, n in image.sizes.items()}
     if "Y" not in sizes or "X" not in sizes:
         raise damaged(path, f"its first image has the axes {''.join(sizes)[:20]}")
@@ -99,14 +109,12 @@ def _look(path: Path, image: Any, names: list[str], by_region: bool) -> Header:
     photo = sizes.get("S", 1) in (3, 4)
     notes = []
     if len(names) > 1:
-        listed = ", ".join(names[1 : _SHOWN + 1]) + (", …" if len(names) > _SHOWN + 1 else "")
+        listed = ", ".join(names[1 : _MOST_LISTED + 1]) + (", …" if len(names) > _MOST_LISTED + 1 else "")
         notes.append(
             f"{path.name} has {len(names)} images; the first ({names[0]}) is read. Export the others ({listed}) to "
             "files of their own."
         )
-    others = [axis for axis, n in sizes.items() if axis not in _KNOWN and n > 1]
-    if others:
-        notes.append(f"{path.name} has the axes {', '.join(others)} too, of which the first step is read.")
+    notes += unread_axes(path, [axis for axis, n in sizes.items() if axis not in _READ_AXES and n > 1])
     count = sizes.get("C", 1)
     channels = _channels(image, count)
     return Header(
@@ -129,7 +137,7 @@ def _look(path: Path, image: Any, names: list[str], by_region: bool) -> Header:
 def _channels(image: Any, count: int) -> tuple[str | None, ...]:
     """Return the names of the channels' colour tables, which is what LIF has for names."""
     try:
-        names = [str(channel.lut_name) or None for channel in image._channels]
+        names = [channel["LUTName"] or None for channel in _described_channels(image)]
     except (AttributeError, LookupError, TypeError, ValueError):
         names = []
     return tuple(names) if len(names) == count else (None,) * count
@@ -147,13 +155,7 @@ def _size(image: Any) -> PixelSize | None:
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[Any, list[str]]]:
     """Give the first image that has pixels, and the names of all of them."""
-    try:
-        import liffile
-    except ImportError:
-        raise InputError(
-            f"{path.name}: LIF is read with the package liffile, which is not installed: "
-            'pip install "sam2-fewshot[lif]".'
-        ) from None
+    liffile = reader_package(path, "LIF", "liffile", "lif")
     with liffile.LifFile(path) as file:
         images = list(file.images)
         if not images:
@@ -213,7 +215,7 @@ class Layout:
 
 
 def layout_of(path: Path, image: Any) -> Layout | None:
-    """Return where an image's pixels lie, None if the file does not tell or they are not all in it.
+    """Return where an image's pixels lie, None if the file does not say or they are not all in it.
 
     Parameters
     ----------
@@ -223,21 +225,26 @@ def layout_of(path: Path, image: Any) -> Layout | None:
         A :class:`liffile.LifImage` with the axes X and Y.
     """
     try:
-        steps = {dim.label: int(dim.bytes_inc) for dim in image._dimensions}
-        sizes = {dim.label: int(dim.number_elements) for dim in image._dimensions}
-        places = tuple(int(channel.bytes_inc) for channel in image._channels)
+        axes: dict[str, dict[str, str]] = {}
+        for number, entry in enumerate(_described(image, "Dimensions/DimensionDescription")):
+            axis = _AXES.get(entry["DimID"], "")
+            axes[axis if axis and axis not in axes else f"other {number}"] = entry
+        steps = {axis: int(entry["BytesInc"]) for axis, entry in axes.items()}
+        sizes = {axis: int(entry["NumberOfElements"]) for axis, entry in axes.items()}
+        described = _described_channels(image)
+        channels = tuple(int(channel["BytesInc"]) for channel in described)
         block, dtype = image.memory_block, np.dtype(image.dtype)
-        begin, length, apart = int(block.offset), int(block.size), bool(block.frames)
-        samples, count, is_reversed = image.sizes.get("S", 1), image.sizes.get("C", 1), bool(image._is_bgr)
+        begin, length, is_elsewhere = int(block.offset), int(block.size), bool(block.frames)
+        samples, count = image.sizes.get("S", 1), image.sizes.get("C", 1)
+        is_reversed = samples == 3 and [channel["ChannelTag"] for channel in described[:2]] == _BLUE_GREEN
+        shape: tuple[int, ...] = (sizes["Y"], sizes["X"])
+        inner: tuple[int, ...] = (steps["Y"], steps["X"])
     except (AttributeError, LookupError, TypeError, ValueError):
         return None
-    if apart or begin <= 0 or begin + length > path.stat().st_size or min(*steps.values(), *places) < 0:
+    if is_elsewhere or begin <= 0 or begin + length > path.stat().st_size or min(*steps.values(), *channels) < 0:
         return None
-    shape: tuple[int, ...] = (sizes["Y"], sizes["X"])
-    inner: tuple[int, ...] = (steps["Y"], steps["X"])
-    channels = places
     if samples > 1:
-        if samples not in (3, 4) or count != 1 or places != tuple(n * dtype.itemsize for n in range(samples)):
+        if samples not in (3, 4) or count != 1 or channels != tuple(n * dtype.itemsize for n in range(samples)):
             return None
         shape, inner, channels = (*shape, samples), (*inner, dtype.itemsize), (0,)
     far = {axis: (sizes.get(axis, 1) - 1) * steps.get(axis, 0) for axis in "ZT"}
@@ -245,6 +252,15 @@ def layout_of(path: Path, image: Any) -> Layout | None:
     if len(channels) != count or end > length:
         return None
     return Layout(path, begin, dtype, shape, inner, steps.get("Z", 0), steps.get("T", 0), channels, is_reversed)
+
+
+def _described(image: Any, what: str) -> list[dict[str, str]]:
+    return [entry.attrib for entry in image.xml_element.iterfind(f"./Data/Image/ImageDescription/{what}")]
+
+
+def _described_channels(image: Any) -> list[dict[str, str]]:
+    """Return the descriptions of an image's channels, in the order in which they are stored."""
+    return sorted(_described(image, "Channels/ChannelDescription"), key=lambda channel: int(channel["BytesInc"]))
 
 
 def _extent(shape: tuple[int, ...], steps: tuple[int, ...]) -> int:

@@ -11,9 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sam2_fewshot.errors import InputError
-from sam2_fewshot.images.pixel_size import pixel_size
-from sam2_fewshot.images.source import Header, check_kind, check_size, every, reading
+from sam2_fewshot.images.source import (
+    Header,
+    check_kind,
+    check_size,
+    every,
+    pixel_size,
+    reader_package,
+    reading,
+    unread_axes,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,9 +28,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from sam2_fewshot.images.source import ChannelColors, ChannelNames
     from sam2_fewshot.records import Box, PixelSize
 
-_KNOWN = frozenset("PTZCYXS")
+_READ_AXES = frozenset("PTZCYXS")
 
 
 class Nd2Source:
@@ -42,7 +50,7 @@ class Nd2Source:
 
     def __init__(self, path: Path) -> None:
         with reading(path), _opened(path) as file:
-            self.header, self._components = _look(path, file)
+            self.header, self._components = _header(path, file)
             places = [dict(place) for place in file.loop_indices] or [{}]
         self._frames = {
             (place.get("Z", 0), place.get("T", 0)): number
@@ -74,12 +82,12 @@ class Nd2Source:
             shape = channels, header.height, header.width, self._components
             pixels = np.asarray(file.read_frame(number)).reshape(shape)[:, y0:y1:step, x0:x1:step]
             planes = [pixels[0, ..., :3]] if header.is_photo else [p[..., s] for p in pixels for s in range(shape[3])]
-            # The file's memory map ends with it, and nd2 does not know who still looks into it.
+            # The file's memory map ends with it, and nd2 does not count the arrays that use it.
             copies = [np.array(plane, plane.dtype.newbyteorder("="), order="C") for plane in planes]
         yield from copies
 
 
-def _look(path: Path, file: Any) -> tuple[Header, int]:
+def _header(path: Path, file: Any) -> tuple[Header, int]:
     """Return the header and the number of components of a channel."""
     sizes = {str(axis): int(n) for axis, n in file.sizes.items()}
     height, width = sizes.get("Y", 0), sizes.get("X", 0)
@@ -94,9 +102,7 @@ def _look(path: Path, file: Any) -> tuple[Header, int]:
     notes = []
     if sizes.get("P", 1) > 1:
         notes.append(f"{path.name} has {sizes['P']} positions; the first is read. Save each to a file of its own.")
-    others = [axis for axis, n in sizes.items() if axis not in _KNOWN and n > 1]
-    if others:
-        notes.append(f"{path.name} has the axes {', '.join(others)} too, of which the first step is read.")
+    notes += unread_axes(path, [axis for axis, n in sizes.items() if axis not in _READ_AXES and n > 1])
     count = 1 if photo else channels * components
     names, colors = _channels(file, count)
     header = Header(
@@ -117,7 +123,7 @@ def _look(path: Path, file: Any) -> tuple[Header, int]:
     return header, components
 
 
-def _channels(file: Any, count: int) -> tuple[tuple[str | None, ...], tuple[tuple[int, int, int] | None, ...]]:
+def _channels(file: Any, count: int) -> tuple[ChannelNames, ChannelColors]:
     try:
         found = [channel.channel for channel in file.metadata.channels or ()]
         if len(found) == count:
@@ -140,11 +146,5 @@ def _size(file: Any) -> PixelSize | None:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    try:
-        import nd2
-    except ImportError:
-        raise InputError(
-            f'{path.name}: ND2 is read with the package nd2, which is not installed: pip install "sam2-fewshot[nd2]".'
-        ) from None
-    with nd2.ND2File(path) as file:
+    with reader_package(path, "ND2", "nd2", "nd2").ND2File(path) as file:
         yield file

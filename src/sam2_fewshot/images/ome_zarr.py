@@ -18,8 +18,7 @@ import numpy as np
 
 from sam2_fewshot.errors import FewShotError, InputError, ServerError
 from sam2_fewshot.images.addresses import remote
-from sam2_fewshot.images.pixel_size import zarr_pixel_size
-from sam2_fewshot.images.source import Header, check_kind, check_size, damaged, reading
+from sam2_fewshot.images.source import Header, check_kind, check_size, damaged, pixel_size, reading
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -27,7 +26,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sam2_fewshot.records import Box
+    from sam2_fewshot.images.source import ChannelColors, ChannelNames
+    from sam2_fewshot.records import Box, PixelSize
 
 PATIENCE = 30.0
 """Seconds that a server may stay silent."""
@@ -59,7 +59,7 @@ class ZarrSource:
         self._path = path
         with _reading(path):
             group, self._axes, self._levels, attributes = _open(path, patience)
-            self.header = _look(path, group, self._axes, self._levels, attributes)
+            self.header = _header(path, group, self._axes, self._levels, attributes)
 
     def planes(self, z: int, t: int) -> Iterator[NDArray[Any]]:
         """Yield the planes at a slice and time point; photos as (H, W, 3)."""
@@ -100,7 +100,7 @@ class ZarrSource:
 
 
 def metadata_text(path: Path) -> str:
-    """Return what an image says about itself, for telling whether it is the same as before.
+    """Return an image's metadata as text, which shows whether the image is the same as before.
 
     Raises
     ------
@@ -164,7 +164,7 @@ def _store(path: Path, patience: float) -> Any:
         import botocore.session
 
         options["config_kwargs"] = {"connect_timeout": patience, "read_timeout": patience}
-        # Public stores are read without keys, which s3fs does only when it is told to.
+        # Public stores are read without keys, which s3fs does only when asked to.
         options["anon"] = botocore.session.get_session().get_credentials() is None
     return FsspecStore.from_url(address, storage_options=options, read_only=True)
 
@@ -181,7 +181,7 @@ def _ome(group: Any) -> Mapping[str, Any]:
     return inner if isinstance(inner, dict) else attributes
 
 
-def _look(path: Path, group: Any, axes: str, levels: Sequence[Any], attributes: Mapping[str, Any]) -> Header:
+def _header(path: Path, group: Any, axes: str, levels: Sequence[Any], attributes: Mapping[str, Any]) -> Header:
     full = levels[0]
     size = {axis: int(n) for axis, n in zip(axes, full.shape, strict=True)}
     check_size(path, size["y"], size["x"], by_region=True)
@@ -207,24 +207,49 @@ def _look(path: Path, group: Any, axes: str, levels: Sequence[Any], attributes: 
     )
 
 
-def _channels(
-    attributes: Mapping[str, Any], count: int
-) -> tuple[tuple[str | None, ...], tuple[tuple[int, int, int] | None, ...]]:
+def _channels(attributes: Mapping[str, Any], count: int) -> tuple[ChannelNames, ChannelColors]:
     """Return names and colours from the metadata of OMERO, None where they are missing or senseless."""
     omero = attributes.get("omero")
     listed = omero.get("channels") if isinstance(omero, dict) else None
-    told = listed if isinstance(listed, list) and len(listed) == count else [{}] * count
-    names: list[str | None] = []
-    colors: list[tuple[int, int, int] | None] = []
-    for channel in told:
-        about = channel if isinstance(channel, dict) else {}
-        names.append(str(about["label"]) if about.get("label") else None)
-        try:
-            red, green, blue = bytes.fromhex(str(about["color"]).lstrip("#"))[:3]
-            colors.append((red, green, blue))
-        except (KeyError, ValueError):
-            colors.append(None)
-    return tuple(names), tuple(colors)
+    channels = listed if isinstance(listed, list) and len(listed) == count else [{}] * count
+    entries = [channel if isinstance(channel, dict) else {} for channel in channels]
+    names = tuple(str(entry["label"]) if entry.get("label") else None for entry in entries)
+    return names, tuple(_color(entry.get("color")) for entry in entries)
+
+
+def _color(text: object) -> tuple[int, int, int] | None:
+    """Read ``RRGGBB``."""
+    try:
+        red, green, blue = bytes.fromhex(str(text).lstrip("#"))[:3]
+    except ValueError:
+        return None
+    return red, green, blue
+
+
+def zarr_pixel_size(image: object) -> PixelSize | None:
+    """Return the pixel size at full resolution that an OME-Zarr states; an axis without a unit has none.
+
+    Parameters
+    ----------
+    image
+        An entry of ``multiscales`` (https://ngff.openmicroscopy.org/0.4/#multiscale-md). Its own scale comes on top of
+        that of its first data set.
+    """
+    stated: Any = image
+    try:
+        names = [str(axis["name"]).lower() for axis in stated["axes"]]
+        units = dict(zip(names, (str(axis.get("unit") or "") for axis in stated["axes"]), strict=True))
+        steps = [1.0] * len(names)
+        changes = [c for where in (stated["datasets"][0], stated) for c in where.get("coordinateTransformations") or ()]
+        scales = [change["scale"] for change in changes if change["type"] == "scale"]
+        for scale in scales:
+            steps = [step * float(by) for step, by in zip(steps, scale, strict=True)]
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
+        return None  # the pixels can be used without it
+    if not scales:
+        return None
+    sizes = dict(zip(names, steps, strict=True))
+    return pixel_size(sizes.get("x"), sizes.get("y"), sizes.get("z"), [units.get(axis, "") for axis in "xyz"])
 
 
 def _missing(path: Path, array: Any) -> tuple[str, ...]:
@@ -271,8 +296,8 @@ def _reading(path: Path) -> Iterator[None]:
                 "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE)."
             ) from None
         except Exception as error:
-            said = " ".join(str(error).split())[:160] or type(error).__name__
+            reason = " ".join(str(error).split())[:160] or type(error).__name__
             raise ServerError(
-                f"{address} could not be read: {said}. Check the address and the network, and run the same command "
+                f"{address} could not be read: {reason}. Check the address and the network, and run the same command "
                 "again."
             ) from None

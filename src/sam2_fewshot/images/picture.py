@@ -50,7 +50,7 @@ class PictureSource:
     """
 
     def __init__(self, path: Path) -> None:
-        self.header = _look(path)
+        self.header = _header(path)
 
     def planes(self, z: int, t: int) -> Iterator[NDArray[Any]]:
         """Yield the one plane, (H, W) or (H, W, 3)."""
@@ -64,7 +64,7 @@ class PictureSource:
         yield pixels
 
 
-def _look(path: Path) -> Header:
+def _header(path: Path) -> Header:
     notes: list[str] = []
     with reading(path):
         if _is_deep_png(path):

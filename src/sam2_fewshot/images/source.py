@@ -1,8 +1,13 @@
-"""What every image format gives: a header that is cheap to read, and planes one at a time."""
+"""What every image format gives: a header that is cheap to read, and planes one at a time.
+
+Beside it lies what all formats share: the checks of sizes and kinds of numbers, sizes of pixels in micrometres, and the
+sentences for what goes wrong. This module knows no format; :mod:`~sam2_fewshot.images.registry` does.
+"""
 
 from __future__ import annotations
 
 import errno
+import importlib
 import math
 import re
 import stat
@@ -11,33 +16,37 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from sam2_fewshot.errors import FewShotError, InputError
-from sam2_fewshot.images.addresses import is_zarr
+from sam2_fewshot.records import PixelSize
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
 
-    from sam2_fewshot.records import Box, PixelSize
+    from sam2_fewshot.records import Box
 
 MAX_PLANE_PIXELS = 500_000_000
 """Largest plane that is read whole, in pixels (22,000 × 22,000): its RGB picture takes 1.5 GB."""
 
-_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _DAMAGE = {None, errno.EINVAL, errno.EOVERFLOW}
 """What the system says when a damaged file sends a decoder to an impossible place."""
-_OTHER_FORMATS = {
-    ".lsm5",
-    ".oib",
-    ".oif",
-    ".vsi",
-    ".mrxs",
-    ".h5",
-    ".hdf5",
-    ".ims",
+_MICROMETRES = {
+    **dict.fromkeys(("µm", "μm", "um", "micron", "microns", "micrometer", "micrometre", r"\u00b5m"), 1.0),
+    **dict.fromkeys(("nm", "nanometer", "nanometre"), 1e-3),
+    **dict.fromkeys(("mm", "millimeter", "millimetre"), 1e3),
+    **dict.fromkeys(("cm", "centimeter", "centimetre"), 1e4),
+    **dict.fromkeys(("m", "meter", "metre"), 1e6),
+    **dict.fromkeys(("å", "angstrom"), 1e-4),
+    **dict.fromkeys(("inch", "in"), 25_400.0),
 }
+_SMALLEST_PIXEL, _LARGEST_PIXEL = 1e-6, 1e6
+"""Micrometres between which a pixel's size is believed: from below an atom to a metre."""
+
+ChannelNames = tuple[str | None, ...]
+ChannelColors = tuple[tuple[int, int, int] | None, ...]
+"""One entry a channel, None where the file does not say; colours are RGB, 0 to 255."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -63,11 +72,11 @@ class Header:
     palette
         uint8 (n, 3), the colours that the pixels are numbers of; None when they are intensities.
     channel_names, channel_colors
-        One a channel, None where the file does not tell.
+        One a channel, None where the file does not say.
     warnings
         Sentences about what of the file is not used.
     pixel_size
-        In micrometres, None where the file does not tell.
+        In micrometres, None where the file does not say.
     """
 
     path: Path
@@ -81,14 +90,14 @@ class Header:
     is_photo: bool = False
     is_inverted: bool = False
     palette: NDArray[np.uint8] | None = None
-    channel_names: tuple[str | None, ...] = (None,)
-    channel_colors: tuple[tuple[int, int, int] | None, ...] = (None,)
+    channel_names: ChannelNames = (None,)
+    channel_colors: ChannelColors = (None,)
     warnings: tuple[str, ...] = ()
     pixel_size: PixelSize | None = None
 
 
 class PixelSource(Protocol):
-    """An image file that has been looked at and whose planes can be read."""
+    """An open image file: its header is known, and its planes can be read."""
 
     @property
     def header(self) -> Header:
@@ -143,56 +152,6 @@ class RegionSource(PixelSource, Protocol):
         ...
 
 
-def open_source(path: Path) -> PixelSource:
-    """Look at an image file, whatever its format; no pixels are read.
-
-    Raises
-    ------
-    InputError
-        If there is no such file, or if it cannot be read as an image.
-    """
-    if is_zarr(path):
-        from sam2_fewshot.images.ome_zarr import ZarrSource
-
-        return ZarrSource(path)
-    kind = kind_of(path)
-    if kind == "folder":
-        raise InputError(f"{path} is a folder, not an image file.")
-    if kind == "missing":
-        raise InputError(f"There is no file {path}; check its name and folder.")
-    if path.suffix.lower() in _OTHER_FORMATS:
-        raise InputError(
-            f"{path.name}: files of the kind {path.suffix} are not read; export it as OME-TIFF, TIFF or PNG."
-        )
-    with reading(path), path.open("rb") as file:
-        start = file.read(4)
-    if not start:
-        raise InputError(f"{path.name} is empty (0 bytes); copy or export it again.")
-    source: PixelSource
-    suffix = path.suffix.lower()
-    if suffix == ".nd2":
-        from sam2_fewshot.images.nd2 import Nd2Source
-
-        source = Nd2Source(path)
-    elif suffix == ".lif":
-        from sam2_fewshot.images.lif import LifSource
-
-        source = LifSource(path)
-    elif suffix == ".czi":
-        from sam2_fewshot.images.czi import CziSource
-
-        source = CziSource(path)
-    elif start in _TIFF_MAGIC:
-        from sam2_fewshot.images.tiff import TiffSource
-
-        source = TiffSource(path)
-    else:
-        from sam2_fewshot.images.picture import PictureSource
-
-        source = PictureSource(path)
-    return source
-
-
 def kind_of(path: Path) -> Literal["file", "folder", "missing"]:
     """Tell what a path leads to.
 
@@ -243,6 +202,31 @@ def every(size: int, pixels: int) -> int:
     return max(1, math.ceil(math.sqrt(size / pixels)))
 
 
+def pixel_size(x: object, y: object, z: object = None, unit: str | Sequence[str] = "µm") -> PixelSize | None:
+    """Return a pixel's size in micrometres, None when it is not given or cannot be.
+
+    Parameters
+    ----------
+    x, y
+        Width and height, numbers or text.
+    z
+        Distance of two slices; nonsense there counts as not known.
+    unit
+        By symbol or English name: of all three, or three of them.
+    """
+    units = (unit,) * 3 if isinstance(unit, str) else unit
+    width, height, depth = map(_micrometres, (x, y, z), units)
+    return None if width is None or height is None else PixelSize(width, height, depth)
+
+
+def _micrometres(value: object, unit: str) -> float | None:
+    try:
+        number = float(value) * _MICROMETRES.get(unit.strip().casefold(), math.nan)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if _SMALLEST_PIXEL <= number <= _LARGEST_PIXEL else None
+
+
 def check_kind(path: Path, dtype: np.dtype[Any]) -> None:
     """Refuse pixels that are not real numbers.
 
@@ -257,6 +241,29 @@ def check_kind(path: Path, dtype: np.dtype[Any]) -> None:
             f"The pixels of {path.name} are {kind}; save it with whole numbers or 32-bit floats (for instance "
             "the magnitude)."
         )
+
+
+def unread_axes(path: Path, axes: Iterable[str]) -> list[str]:
+    """Return what to say about axes of which only the first step is read; nothing when there are none."""
+    names = ", ".join(axes)
+    return [f"{path.name} has the axes {names} too, of which the first step is read."] if names else []
+
+
+def reader_package(path: Path, kind: str, package: str, extra: str) -> Any:
+    """Import the package that reads a kind of files.
+
+    Raises
+    ------
+    InputError
+        If it is not installed; it names the extra of this package that installs it.
+    """
+    try:
+        return importlib.import_module(package)
+    except ImportError:
+        raise InputError(
+            f"{path.name}: {kind} is read with the package {package}, which is not installed: "
+            f'pip install "sam2-fewshot[{extra}]".'
+        ) from None
 
 
 @contextmanager
@@ -281,9 +288,9 @@ def reading(path: Path) -> Iterator[None]:
 
 def damaged(path: Path, reason: object) -> InputError:
     """Return the error for a file whose content is not what it should be."""
-    said = re.sub(r"\s+", " ", str(reason)).strip().rstrip(".")
-    said = f" ({said[:160]})" if said else ""
+    because = re.sub(r"\s+", " ", str(reason)).strip().rstrip(".")
+    because = f" ({because[:160]})" if because else ""
     return InputError(
-        f"{path.name} cannot be read as an image: it is damaged, incomplete or of another format{said}. "
+        f"{path.name} cannot be read as an image: it is damaged, incomplete or of another format{because}. "
         "Copy or export it again as TIFF or PNG."
     )

@@ -6,7 +6,6 @@ import logging
 import math
 import threading
 from contextlib import contextmanager
-from dataclasses import replace
 from os import SEEK_CUR
 from typing import TYPE_CHECKING, Any, Literal
 from xml.etree import ElementTree
@@ -14,9 +13,8 @@ from xml.etree import ElementTree
 import numpy as np
 
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.images.pixel_size import tiff_pixel_size
-from sam2_fewshot.images.source import Header, check_kind, check_size, damaged, reading
-from sam2_fewshot.images.tiff_region import can_cut, cut, piece_rows
+from sam2_fewshot.images.source import Header, check_kind, check_size, damaged, pixel_size, reading
+from sam2_fewshot.images.tiff_pixels import NAMED_AXES, SeriesPixels, has_regions, piece_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,10 +23,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from tifffile import TiffFile, TiffPageSeries
 
-    from sam2_fewshot.records import Box
+    from sam2_fewshot.images.source import ChannelColors, ChannelNames
+    from sam2_fewshot.records import Box, PixelSize
 
 _MOST_TAGS = 4096
-_NAMED = "TZCSYX"
 _MINISWHITE, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 2, 3, 5, 6
 _KNOWN_PHOTOMETRICS = {_MINISWHITE, 1, _RGB, _PALETTE, _CMYK, _YCBCR}
 
@@ -50,8 +48,8 @@ class TiffSource:
     def __init__(self, path: Path) -> None:
         with reading(path):
             _check_chain(path)
-        with reading(path), _opened(path) as (tif, said):
-            self._samples, self.header = _look(path, tif, said)
+        with reading(path), _opened(path) as (tif, logged):
+            self._samples, self.header = _header(path, tif, logged)
             series = tif.series[0]
             self.piece_rows = piece_rows(series) if series.dataoffset is None else 1
             """Height of what is unpacked as a whole: tiles or strips; rows where the file is mapped into memory."""
@@ -76,9 +74,9 @@ class TiffSource:
         header = self.header
         with reading(header.path), _opened(header.path) as (tif, _):
             series = tif.series[0].levels[level]
-            pick = _Picker(series)
+            pixels_of = SeriesPixels(series)
             for channel in range(1 if header.is_photo else header.size_c // self._samples):
-                pixels = pick.plane(z, t, channel, box)
+                pixels = pixels_of.plane(z, t, channel, box)
                 if header.is_photo:
                     yield _as_rgb(pixels, int(series.keyframe.photometric))
                 elif pixels.ndim == 3:
@@ -88,78 +86,7 @@ class TiffSource:
                     yield pixels
 
 
-class _Picker:
-    """Finds the pixels of one plane in a series of pages."""
-
-    def __init__(self, series: TiffPageSeries) -> None:
-        self.series = series
-        self.shape = tuple(int(n) for n in series.get_shape(squeeze=False))
-        self.axes = str(series.get_axes(squeeze=False))
-        self.memory: NDArray[Any] | None = None
-        offset = series.dataoffset
-        if offset is not None:
-            holder = series.keyframe.parent
-            dtype = np.dtype(series.dtype).newbyteorder(holder.byteorder)
-            self.memory = np.memmap(holder.filehandle.path, dtype, "r", int(offset), self.shape)
-        # Pages hold the trailing axes, all of them or some.
-        self.split = next(
-            (k for k in range(len(self.shape), -1, -1) if math.prod(self.shape[k:]) == series.keyframe.size),
-            None,
-        )
-
-    def size(self, kind: str) -> int:
-        """Return the number of steps along the axes of a kind; Z stands for all axes without another meaning."""
-        return math.prod(n for axis, n in zip(self.axes, self.shape, strict=True) if self._kind(axis) == kind)
-
-    def plane(self, z: int, t: int, c: int, box: Box | None = None) -> NDArray[Any]:
-        """Return one channel or a region of it, (H, W) or, when pixels have several samples, (H, W, S)."""
-        index: list[int | slice] = [slice(None)] * len(self.shape)
-        for kind, position in (("Z", z), ("T", t), ("C", c)):
-            places = [i for i, axis in enumerate(self.axes) if self._kind(axis) == kind]
-            if places:
-                steps = np.unravel_index(position, [self.shape[i] for i in places])
-                for i, step in zip(places, steps, strict=True):
-                    index[i] = int(step)
-        left = "".join(axis for axis, at in zip(self.axes, index, strict=True) if isinstance(at, slice))
-        if box is not None:
-            x0, y0, x1, y1 = box
-            index[self.axes.index("Y")], index[self.axes.index("X")] = slice(y0, y1), slice(x0, x1)
-        pixels = np.asarray(self._block(index, box))
-        order = [left.index(axis) for axis in ("YXS" if "S" in left else "YX")]
-        pixels = pixels.transpose(order)
-        return np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("="))
-
-    def _block(self, index: list[int | slice], box: Box | None) -> NDArray[Any]:
-        if self.memory is not None:
-            return self.memory[tuple(index)]
-        split = self.split
-        if split is None:
-            raise ValueError("its pages do not have the size that its description says")
-        number = 0
-        for at, n in zip(index[:split], self.shape[:split], strict=True):
-            if isinstance(at, slice):
-                raise ValueError(f"its pages are ordered in an unknown way: {self.axes}")
-            number = number * n + at
-        page = self.series.pages[number] if number < len(self.series.pages) else None
-        if page is None:  # a plane that OME-XML names and the file lacks
-            return np.zeros(self.shape[split:], self.series.dtype)[tuple(index[split:])]
-        axes, shape = self.axes[split:], list(self.shape[split:])
-        alone = all(n == 1 for axis, n in zip(axes, shape, strict=True) if axis not in "YXS")
-        if box is not None and alone and can_cut(page):
-            pixels: NDArray[Any] = cut(page, box)
-            for axis, size in (("Y", box[3] - box[1]), ("X", box[2] - box[0])):
-                place = axes.index(axis)
-                shape[place], index[split + place] = size, slice(None)
-            return pixels.reshape(shape)[tuple(index[split:])]
-        pixels = page.asarray()
-        return pixels.reshape(shape)[tuple(index[split:])]
-
-    @staticmethod
-    def _kind(axis: str) -> str:
-        return axis if axis in _NAMED else "Z"
-
-
-def _look(path: Path, tif: TiffFile, said: list[str]) -> tuple[int, Header]:
+def _header(path: Path, tif: TiffFile, logged: list[str]) -> tuple[int, Header]:
     """Return the number of samples that count as channels of their own, and the header."""
     if not tif.series or tif.series[0].dtype is None:
         raise damaged(path, "no image is in it")
@@ -175,22 +102,22 @@ def _look(path: Path, tif: TiffFile, said: list[str]) -> tuple[int, Header]:
     if series.dataoffset is not None:  # a size that was made up is not believed
         by_region = _end_of(series) <= path.stat().st_size
     else:
-        by_region = first is not None and can_cut(first)
+        by_region = first is not None and has_regions(first)
     check_size(path, height, width, by_region)
     check_kind(path, np.dtype(series.dtype))
-    _check_whole(path, tif, said)
-    pick = _Picker(series)
+    _check_whole(path, tif, logged)
+    pixels_of = SeriesPixels(series)
     notes = [f"{path.name} has {len(tif.series)} images; the first is read."] if len(tif.series) > 1 else []
-    unnamed = [(axis, n) for axis, n in zip(axes, shape, strict=True) if axis not in _NAMED and n > 1]
+    unnamed = [(axis, n) for axis, n in zip(axes, shape, strict=True) if axis not in NAMED_AXES and n > 1]
     if unnamed:
         count = math.prod(n for _, n in unnamed)
         notes.append(
             f"{path.name} does not say what its {count} pages are; they are taken as Z slices. If they are channels "
             "or time points, save it as OME-TIFF or as an ImageJ hyperstack."
         )
-    if any("issing" in line for line in said):
+    if any("issing" in line for line in logged):
         notes.append(f"{path.name} lacks some of the planes that its description names; those are black.")
-    samples, channels, photometric = pick.size("S"), pick.size("C"), int(key.photometric)
+    samples, channels, photometric = pixels_of.size("S"), pixels_of.size("C"), int(key.photometric)
     if photometric not in _KNOWN_PHOTOMETRICS:
         kind = getattr(key.photometric, "name", photometric)
         raise InputError(f"{path.name} has colours of the kind {kind}; save it as RGB or grey.")
@@ -201,30 +128,34 @@ def _look(path: Path, tif: TiffFile, said: list[str]) -> tuple[int, Header]:
         if not photo or np.dtype(series.dtype).kind != "u":
             raise InputError(f"{path.name} is a CMYK image of an unusual kind; save it as RGB.")
         notes.append(f"{path.name} is a CMYK image; it is converted to RGB without a colour profile.")
-    names, colors = channel_looks(tif, 1 if photo else channels * samples)
-    header = Header(path, height, width, np.dtype(series.dtype).newbyteorder("="), warnings=tuple(notes))
-    header = replace(
-        header,
-        size_c=1 if photo else channels * samples,
-        size_z=pick.size("Z"),
-        size_t=pick.size("T"),
+    size_c = 1 if photo else channels * samples
+    names, colors = channel_names_and_colors(tif, size_c)
+    header = Header(
+        path,
+        height,
+        width,
+        np.dtype(series.dtype).newbyteorder("="),
+        size_c=size_c,
+        size_z=pixels_of.size("Z"),
+        size_t=pixels_of.size("T"),
         by_region=by_region,
         is_photo=photo,
         is_inverted=photometric == _MINISWHITE,
         palette=_palette(key) if photometric == _PALETTE else None,
         channel_names=names,
         channel_colors=colors,
+        warnings=tuple(notes),
         pixel_size=tiff_pixel_size(tif),
     )
     return samples, header
 
 
-def _check_whole(path: Path, tif: TiffFile, said: list[str]) -> None:
+def _check_whole(path: Path, tif: TiffFile, logged: list[str]) -> None:
     """Refuse a file that ends before its pixels do; pages in the middle show it when they are read."""
     series = tif.series[0]
     key: Any = series.keyframe
     length = path.stat().st_size
-    if any("invalid page offset" in line or "invalid offset to page" in line for line in said):
+    if any("invalid page offset" in line or "invalid offset to page" in line for line in logged):
         raise damaged(path, "its end is missing")
     if series.dataoffset is not None:
         ends = [_end_of(series)]
@@ -242,7 +173,7 @@ def _check_whole(path: Path, tif: TiffFile, said: list[str]) -> None:
 
 
 def _end_of(series: TiffPageSeries) -> int:
-    """Return where a series that lies in one piece should end."""
+    """Return where a series that is contiguous should end."""
     return int(series.dataoffset or 0) + math.prod(series.shape) * np.dtype(series.dtype).itemsize
 
 
@@ -282,47 +213,43 @@ def _palette(key: Any) -> NDArray[np.uint8] | None:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[TiffFile, list[str]]]:
-    """Open a file and collect what tifffile logs about it, so that it is neither lost nor shown as it is."""
+    """Open a file and collect what tifffile logs about it, so that it is neither lost nor printed."""
     import tifffile
 
-    said: list[str] = []
+    logged: list[str] = []
     here = threading.get_ident()
 
     def collect(record: logging.LogRecord) -> bool:
         if record.thread == here:
-            said.append(record.getMessage())
+            logged.append(record.getMessage())
         return False
 
     log = logging.getLogger("tifffile")
     log.addFilter(collect)
     try:
         with tifffile.TiffFile(path) as tif:
-            yield tif, said
+            yield tif, logged
     finally:
         log.removeFilter(collect)
 
 
-Names = tuple[str | None, ...]
-Colors = tuple[tuple[int, int, int] | None, ...]
-
-
-def channel_looks(tif: TiffFile, count: int) -> tuple[Names, Colors]:
-    """Return the names and the RGB colours of the first image's channels, None where the file does not tell.
+def channel_names_and_colors(tif: TiffFile, count: int) -> tuple[ChannelNames, ChannelColors]:
+    """Return the names and the RGB colours of the first image's channels, None where the file does not say.
 
     Metadata that does not make sense is passed over: the pixels can be used without it.
     """
     nothing = (None,) * count
     try:
         if tif.is_ome and tif.ome_metadata:
-            return _from_ome(tif.ome_metadata, count)
+            return _ome_channels(tif.ome_metadata, count)
         if tif.is_imagej and count > 1:
-            return nothing, _from_imagej((tif.imagej_metadata or {}).get("LUTs"), count)
+            return nothing, _imagej_colors((tif.imagej_metadata or {}).get("LUTs"), count)
     except (ElementTree.ParseError, ValueError, TypeError, AttributeError, IndexError):
         pass
     return nothing, nothing
 
 
-def _from_ome(xml: str, count: int) -> tuple[Names, Colors]:
+def _ome_channels(xml: str, count: int) -> tuple[ChannelNames, ChannelColors]:
     """Read ``Channel/@Name`` and ``@Color`` (RGBA in one signed 32-bit number: OME schema 2016-06)."""
     pixels = ElementTree.fromstring(xml).find(".//{*}Image/{*}Pixels")
     if pixels is None:
@@ -338,9 +265,46 @@ def _from_ome(xml: str, count: int) -> tuple[Names, Colors]:
     return tuple((*names, *[None] * count)[:count]), tuple((*colors, *[None] * count)[:count])
 
 
-def _from_imagej(tables: Any, count: int) -> Colors:
+def _imagej_colors(tables: Any, count: int) -> ChannelColors:
     """Take the brightest entry of each channel's lookup table, uint8 (3, 256)."""
     if tables is None or len(tables) != count:
         return (None,) * count
     brightest = [np.asarray(table).reshape(3, 256)[:, -1] for table in tables]
     return tuple((int(r), int(g), int(b)) for r, g, b in brightest)
+
+
+def tiff_pixel_size(tif: TiffFile) -> PixelSize | None:
+    """Return the pixel size that OME-XML, ImageJ's or Zeiss LSM's metadata state.
+
+    The resolution of other TIFF files is that of a printer more often than that of a microscope, so it is passed over.
+    """
+    try:
+        if tif.is_ome and tif.ome_metadata:
+            return _ome_pixel_size(tif.ome_metadata)
+        if tif.is_lsm:
+            found: Any = tif.lsm_metadata
+            return pixel_size(found["VoxelSizeX"], found["VoxelSizeY"], found["VoxelSizeZ"] or None, "m")
+        if tif.is_imagej:
+            return _imagej_pixel_size(tif)
+    except (ElementTree.ParseError, ArithmeticError, ValueError, TypeError, AttributeError, LookupError):
+        pass  # the pixels can be used without it
+    return None
+
+
+def _ome_pixel_size(xml: str) -> PixelSize | None:
+    """Read ``Pixels/@PhysicalSizeX`` and its unit, µm when left out (OME schema 2016-06)."""
+    pixels = ElementTree.fromstring(xml).find(".//{*}Image/{*}Pixels")
+    if pixels is None:
+        return None
+    x, y, z = (pixels.get(f"PhysicalSize{axis}") for axis in "XYZ")
+    return pixel_size(x, y, z, [pixels.get(f"PhysicalSize{axis}Unit", "µm") for axis in "XYZ"])
+
+
+def _imagej_pixel_size(tif: TiffFile) -> PixelSize | None:
+    """Read the resolution tags (pixels a unit), with the unit and the slices' distance from ImageJ's description."""
+    metadata = tif.imagej_metadata or {}
+    sizes = []
+    for name in ("XResolution", "YResolution"):
+        pixels, units = tif.pages.first.tags[name].value
+        sizes.append(units / pixels)
+    return pixel_size(sizes[0], sizes[1], metadata.get("spacing"), str(metadata.get("unit", "")))

@@ -9,14 +9,18 @@ import numpy as np
 from scipy.spatial import ConvexHull
 from scipy.stats import norm
 
+from sam2_fewshot.geometry.outlines import largest_part, mask_to_polygon
+from sam2_fewshot.records import Detection
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from sam2_fewshot.methods.base import ScoredMask, TrainingFrame
-    from sam2_fewshot.records import Detection, InstanceMask
+    from sam2_fewshot.records import FrameResult, InstanceMask
     from sam2_fewshot.settings import Settings
+    from sam2_fewshot.tiling.blocks import View
 
 _FLOOR = 0.1
 """Detections below the threshold are reported down to this share of it: a user who lowers the threshold that far need
@@ -50,28 +54,53 @@ def floor_of(settings: Settings) -> float:
     return _FLOOR * (settings.similarity_threshold if settings.threshold_mode == "fixed" else _USUAL)
 
 
-def select(
-    found: Iterable[Detection], learned: Mapping[str, NDArray[np.generic]], settings: Settings
-) -> tuple[list[Detection], list[Detection], Threshold]:
-    """Return the detections that reach the threshold, those below it, both the highest score first, and the threshold.
+def outlined(masks: Iterable[ScoredMask], view: View, settings: Settings) -> list[Detection]:
+    """Return the masks of a window down to the floor as detections of its frame, each the largest of its parts.
+
+    Parameters
+    ----------
+    masks
+        Of the window.
+    view
+        The window.
+    settings
+        ``smoothing`` is used, and those of the threshold.
+    """
+    floor = floor_of(settings)
+    return [
+        Detection(
+            instance=(part := largest_part(view.placed(item.mask))),
+            polygon=mask_to_polygon(part, settings.smoothing),
+            score=item.score,
+            similarity=item.similarity,
+            predicted_iou=item.predicted_iou,
+            location=view.frame.location,
+        )
+        for item in masks
+        if item.score >= floor
+    ]
+
+
+def select(found: FrameResult, learned: Mapping[str, NDArray[np.generic]], settings: Settings) -> FrameResult:
+    """Apply the threshold to a frame's detections: what reaches it, and what lies below, the highest score first.
 
     Parameters
     ----------
     found
-        Detections of a whole frame.
+        Its detections are of any score.
     learned
         What the method has learned.
     settings
         ``threshold_mode``, ``similarity_threshold`` and ``top_percent`` are used.
     """
-    ordered = sorted(found, key=lambda detection: detection.score, reverse=True)
+    ordered = sorted(found.detections, key=lambda detection: detection.score, reverse=True)
     scores = np.array([detection.score for detection in ordered], np.float64)
     left_out = np.asarray(learned.get("left_out", np.zeros(0)), np.float64)
-    threshold = choose_threshold(
+    threshold, reason = choose_threshold(
         settings.threshold_mode, settings.similarity_threshold, settings.top_percent, scores, left_out
     )
-    count = sum(detection.score >= threshold.value for detection in ordered)
-    return ordered[:count], ordered[count:], threshold
+    count = sum(detection.score >= threshold for detection in ordered)
+    return replace(found, detections=ordered[:count], below=ordered[count:], threshold=threshold, reason=reason)
 
 
 _TOLERATED = 2.0
@@ -214,15 +243,15 @@ def otsu(values: NDArray[np.float64]) -> float:
     return float((ordered[best] + ordered[best + 1]) / 2)
 
 
-def cut_for_precision_and_recall(
+def threshold_for_precision_and_recall(
     left_out: NDArray[np.float64], found: NDArray[np.float64], low: float, high: float
 ) -> float:
-    """Return the cut at which precision times recall is largest, as far as examples and unmarked finds tell.
+    """Return the threshold at which precision times recall is largest, as far as examples and unmarked detections tell.
 
-    Recall is the share of the left-out examples above a cut, and the share of the wanted among the finds above it is
-    proportional to recall / number of finds, however many there are in all; so recall² / number is to be largest
-    (Lee & Liu 2003, "Learning with positive and unlabeled examples using weighted logistic regression"). Both are
-    smoothed by a Gaussian kernel.
+    Recall is the share of the left-out examples above a threshold, and the share of the wanted among the detections
+    above it is proportional to recall / number of detections, however many there are in all; so recall² / number is to
+    be largest (Lee & Liu 2003, "Learning with positive and unlabeled examples using weighted logistic regression").
+    Both are smoothed by a Gaussian kernel.
 
     Parameters
     ----------
@@ -231,10 +260,10 @@ def cut_for_precision_and_recall(
     found
         float64 (n,), scores of what is found on the examples' frames, overlaps removed, the examples among them; n ≥ 1.
     low, high
-        Between which the cut has to lie; `low` ≤ `high`.
+        Between which the threshold has to lie; `low` ≤ `high`.
     """
     width = max(_BANDWIDTH * float(left_out.std()) * len(left_out) ** -0.2, 1e-6)
-    cuts = np.linspace(low, high, _STEPS)
-    recall = norm.cdf((left_out[:, None] - cuts) / width).mean(axis=0)
-    number = norm.cdf((found[:, None] - cuts) / width).sum(axis=0)
-    return float(cuts[int(np.argmax(recall**2 / np.maximum(number, 1e-12)))])
+    thresholds = np.linspace(low, high, _STEPS)
+    recall = norm.cdf((left_out[:, None] - thresholds) / width).mean(axis=0)
+    number = norm.cdf((found[:, None] - thresholds) / width).sum(axis=0)
+    return float(thresholds[int(np.argmax(recall**2 / np.maximum(number, 1e-12)))])

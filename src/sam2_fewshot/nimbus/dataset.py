@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.images.channels import default_colors
+from sam2_fewshot.images.display import default_colors
 from sam2_fewshot.nimbus.parameters import DatasetSize
 from sam2_fewshot.nimbus.planes import BLOCK, MEMORY, Planes
 from sam2_fewshot.nimbus.server import Refused

@@ -7,7 +7,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from sam2_fewshot.annotations.values import figure
+from sam2_fewshot.annotations.nimbus import property_document
 from sam2_fewshot.errors import ServerError
 from sam2_fewshot.nimbus.server import Refused, Unanswered
 
@@ -19,26 +19,14 @@ if TYPE_CHECKING:
     from sam2_fewshot.nimbus.server import Patience, Server
     from sam2_fewshot.nimbus.shelf import Shelf
     from sam2_fewshot.protocols import Progress
-    from sam2_fewshot.records import Detection
 
 NAME = "SAM2 few-shot"
-_IMAGE = "properties/none:latest"  # the server wants an image's name; none computes these values again
 _BACKUP = "figures.json"
 _CHUNK = 1000
 _SAME = 1e-3
 """Figures of the same object differ by less when it was found again by the same means."""
 
 Values = dict[str, float | None]
-
-
-def values_of(item: Detection) -> Values:
-    """Return a find's figures by name; the area is in pixels, and null stands for a figure that there is none of."""
-    return {
-        "Similarity": figure(item.similarity),
-        "Score": figure(item.score),
-        "Predicted IoU": figure(item.predicted_iou),
-        "Area": item.area,
-    }
 
 
 class Properties:
@@ -208,14 +196,8 @@ class Properties:
         return min(ids.intersection(own), default=None)
 
     def _make(self) -> str:
-        body = {
-            "name": NAME,
-            "image": _IMAGE,
-            "shape": "polygon",
-            "tags": {"tags": [], "exclusive": False},
-            "workerInterface": {},
-        }
-        made = self._server.send("making a property", "POST", "annotation_property", body, repeatable=True)
+        document = property_document(NAME)
+        made = self._server.send("making a property", "POST", "annotation_property", document, repeatable=True)
         self._made = str(made["_id"])
         self._register(self._made, self._collection)
         return self._made

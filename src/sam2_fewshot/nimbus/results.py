@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sam2_fewshot.annotations.nimbus import location_of, points_of, polygon_document, values_of
 from sam2_fewshot.errors import ServerError
 from sam2_fewshot.methods.selection import AS_SET
-from sam2_fewshot.nimbus.existing import IDENTICAL, Existing, location_of, match, points_of, polygon_document
-from sam2_fewshot.nimbus.figures import Connections, Properties, values_of
+from sam2_fewshot.nimbus.existing import IDENTICAL, Existing, match
+from sam2_fewshot.nimbus.figures import Connections, Properties
 from sam2_fewshot.nimbus.server import Patience, Refused, Unanswered
 from sam2_fewshot.nimbus.shelf import BlockShelf
 from sam2_fewshot.records import Location
@@ -30,8 +31,8 @@ from sam2_fewshot.storage.digests import code_digest, common_part
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from sam2_fewshot.annotations.nimbus import Document
     from sam2_fewshot.nimbus.dataset import NimbusDataset
-    from sam2_fewshot.nimbus.existing import Document
     from sam2_fewshot.nimbus.messages import JobDisplay
     from sam2_fewshot.nimbus.parameters import Request
     from sam2_fewshot.nimbus.server import Server
@@ -261,7 +262,8 @@ class DatasetSink:
             raise error
         place = location_of(documents[0])
         name = self._dataset.name(place) if place else "a frame"
-        x, y = points_of(documents[0])[0] if documents[0]["coordinates"] else (0.0, 0.0)
+        points = points_of(documents[0])
+        x, y = points[0] if len(points) else (0.0, 0.0)
         self._display.warn(
             f"The server refused one object on {name}, near x {x:.0f}, y {y:.0f} ({error.reason or error}); the others "
             "are saved."

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import shapely
 
-from sam2_fewshot.annotations.values import printable
-from sam2_fewshot.files.overlay import color_of
-from sam2_fewshot.files.pictures import LONGEST, smaller
+from sam2_fewshot.annotations.record import printable
+from sam2_fewshot.output.overlay import color_of
+from sam2_fewshot.output.pictures import LONGEST, smaller
 from sam2_fewshot.report.advice import FrameFigures, Overview, overview
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from shapely import Point, Polygon
 
     from sam2_fewshot.annotations.record import FrameRecord
-    from sam2_fewshot.files.finished import Finished
+    from sam2_fewshot.output.finished import Finished
 
 _COLOURS = 16
 _PICTURE_BYTES = 40_000_000

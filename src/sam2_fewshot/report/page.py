@@ -9,7 +9,7 @@ import math
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from sam2_fewshot.files.finished import read_finished
+from sam2_fewshot.output.finished import read_finished
 from sam2_fewshot.report.content import Content, gather
 from sam2_fewshot.settings import Settings
 from sam2_fewshot.storage.files import replacing

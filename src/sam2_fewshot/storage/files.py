@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import socket
 import time
 from contextlib import contextmanager, suppress
@@ -68,6 +69,36 @@ def write_whole(path: Path, content: bytes) -> None:
     """
     with replacing(path) as temporary:
         temporary.write_bytes(content)
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path` for a folder, which takes its name when the block ends well.
+
+    As :func:`replacing`, but that a moment passes in which neither the old folder nor the new one is there.
+
+    Yields
+    ------
+    Path
+        Where to make the folder.
+
+    Raises
+    ------
+    InputError
+        If it cannot be written.
+    """
+    temporary = path.with_name(f".{os.getpid()}-{path.name[-60:]}.part")
+    old = temporary.with_suffix(".old")
+    with telling(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            if path.is_dir():
+                path.replace(old)
+            temporary.replace(path)
+        finally:
+            for folder in (temporary, old):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def sweep(folder: Path) -> None:

@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from sam2_fewshot.records import FrameResult
-from sam2_fewshot.rendering import overview
-from sam2_fewshot.tiling.tiles import in_window, is_clipped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sam2_fewshot.protocols import Progress, Staged
-    from sam2_fewshot.records import Box, FrameReader, InstanceMask
+    from sam2_fewshot.records import Box, Detection, FrameReader, InstanceMask
 
 _REACH = 2.0
 """The halo is this many times the longest side of an example: objects up to so long are whole in the block that owns
@@ -35,6 +33,8 @@ _ENDS = 0.5
 """Percent of the pixels at either end that do not count for the contrast of a frame."""
 _EVEN = 0.05
 """A block whose contrast is at most this share of the frame's shows nothing but background."""
+_STRIP = 1 << 24
+"""Pixels of a strip in which a frame is read."""
 _NEVER = -1.0
 """A contrast below which no block is: that of a frame with one block is not measured."""
 
@@ -77,6 +77,58 @@ class BlockResult:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
+class View:
+    """A window of a frame, to be searched.
+
+    Parameters
+    ----------
+    frame
+        The frame.
+    window
+        Box ``(x0, y0, x1, y1)`` of the frame.
+    pixels
+        Its uint8 RGB (h, w, 3).
+    known
+        Masks of the examples in it, in its own coordinates.
+    """
+
+    frame: FrameReader
+    window: Box
+    pixels: NDArray[np.uint8]
+    known: Sequence[InstanceMask]
+
+    def placed(self, mask: InstanceMask) -> InstanceMask:
+        """Return a mask of the window as one of the frame."""
+        return mask.placed(self.window, self.frame.shape)
+
+
+class Find(Protocol):
+    """Searches a window."""
+
+    def __call__(self, view: View) -> FrameResult:
+        """Return what is there, of any score down to a floor, as detections of the frame."""
+        ...
+
+
+class Examples(Protocol):
+    """What a plan depends on of the examples."""
+
+    @property
+    def diameter(self) -> float:
+        """Diameter of the median example in pixels."""
+        ...
+
+    @property
+    def longest(self) -> float:
+        """Longest side of an example in pixels."""
+        ...
+
+    def known_on(self, frame: FrameReader) -> Sequence[InstanceMask]:
+        """Return the examples that lie on a frame."""
+        ...
+
+
+@dataclass(frozen=True, eq=False, slots=True)
 class SearchPlan:
     """How a frame is searched.
 
@@ -92,6 +144,8 @@ class SearchPlan:
         Typical diameter of an object in pixels.
     contrast
         Contrast, in grey levels, up to which a block is blank.
+    threshold
+        The score that an object should have.
     known
         The examples on the frame.
     """
@@ -101,11 +155,8 @@ class SearchPlan:
     most_pixels: int
     diameter: float
     contrast: float
+    threshold: float
     known: Sequence[InstanceMask]
-
-    def is_blank(self, pixels: NDArray[np.uint8]) -> bool:
-        """Tell whether a block (h, w, 3) has so little contrast, for its frame, that no object can be in it."""
-        return contrast_of(pixels, max(1, round(self.diameter / 3))) <= self.contrast
 
 
 class BlockStore(Protocol):
@@ -122,11 +173,11 @@ class BlockStore(Protocol):
 
 def plan_search(
     frame: FrameReader,
+    examples: Examples,
     *,
-    sides: tuple[float, float],
-    known: Sequence[InstanceMask],
-    most_pixels: int,
+    most_pixels: Callable[[FrameReader], int],
     step: int,
+    threshold: float,
     progress: Progress,
     shift: tuple[int, int] = (0, 0),
 ) -> SearchPlan:
@@ -136,14 +187,14 @@ def plan_search(
     ----------
     frame
         The frame.
-    sides
-        Typical diameter, and longest side, of the examples in pixels; the latter sets the halo.
-    known
-        The examples on the frame.
+    examples
+        The longest sets the halo.
     most_pixels
-        As many may be searched at a time.
+        Tells how many of the frame's pixels may be searched at a time.
     step
         After so many pixels the method's own tiles repeat.
+    threshold
+        The score that an object should have.
     progress
         Is warned when not even the smallest block fits.
     shift
@@ -154,22 +205,23 @@ def plan_search(
     InputError
         If the frame cannot be read.
     """
-    diameter, longest = sides
-    reach = int(np.ceil(_REACH * longest))
+    most, (height, width) = most_pixels(frame), frame.shape
+    reach = int(np.ceil(_REACH * examples.longest))
     halo = -(-reach // step) * step
-    height, width = frame.shape
-    if height * width <= most_pixels:
-        everything = (0, 0, width, height)
-        return SearchPlan([Block(everything, everything)], halo, most_pixels, diameter, _NEVER, known)
     least = (max(step, halo) + 2 * halo) ** 2
-    if least > most_pixels:
-        progress.warn(
-            f"Objects of this size need {least / 1e6:.1f} megapixels at a time, which may take more than Max Memory "
-            "allows; raise it if the memory does not suffice."
-        )
-    most = max(most_pixels, least)
-    contrast = contrast_of(overview(frame, max(1, max(frame.shape) // _OVERVIEW)), share=_ENDS)
-    return SearchPlan(block_plan(frame.shape, most, step, reach, shift), halo, most, diameter, _EVEN * contrast, known)
+    contrast = _NEVER
+    if height * width <= most:
+        blocks = [Block((0, 0, width, height), (0, 0, width, height))]
+    else:
+        if least > most:
+            progress.warn(
+                f"Objects of this size need {least / 1e6:.1f} megapixels at a time, which may take more than Max "
+                "Memory allows; raise it if the memory does not suffice."
+            )
+        most = max(most, least)
+        blocks = block_plan(frame.shape, most, step, reach, shift)
+        contrast = _EVEN * contrast_of(overview(frame, max(1, max(frame.shape) // _OVERVIEW)), share=_ENDS)
+    return SearchPlan(blocks, halo, most, examples.diameter, contrast, threshold, examples.known_on(frame))
 
 
 def block_plan(
@@ -216,30 +268,31 @@ def block_plan(
 
 
 def search_blocks(
-    plan: SearchPlan, search: Callable[[Block], BlockResult], progress: Staged, store: BlockStore | None
+    frame: FrameReader, plan: SearchPlan, find: Find, progress: Staged, store: BlockStore | None
 ) -> list[BlockResult]:
     """Search a frame's blocks one after the other, but for those that are stored.
 
     Parameters
     ----------
-    plan
-        Says which blocks.
-    search
-        Searches one.
+    frame, plan
+        The frame, and in which blocks to search it.
+    find
+        Searches a window.
     progress
         Learns which block it is, where there are several.
     store
         Has the results of an earlier run, and takes those of this one; None for a frame that is not worth it.
     """
-    if len(plan.blocks) == 1:
-        return [search(plan.blocks[0])]
+    count = len(plan.blocks)
+    if count == 1:
+        store = None
     stored = store.load(plan.blocks) if store else {}
     results = []
     for number, block in enumerate(plan.blocks, 1):
-        progress.part = f"block {number} of {len(plan.blocks)}: "
+        progress.part = f"block {number} of {count}: " if count > 1 else ""
         result = stored.get(block)
         if result is None:
-            result = search(block)
+            result = search_block(frame, plan, block, find)
             if store:
                 store.save(result)
         results.append(result)
@@ -247,36 +300,46 @@ def search_blocks(
     return results
 
 
-def owned_by(block: Block, found: FrameResult, halo: int, threshold: float) -> BlockResult:
-    """Return what a block answers for, of all that was found in its pixels.
+def search_block(frame: FrameReader, plan: SearchPlan, block: Block, find: Find) -> BlockResult:
+    """Return what a block answers for, of all that is found in its pixels.
 
     Clipped objects that reach the threshold are searched once more later, in a window around them. For the others that
     would take long and be of little use, so the block only reports that of such scores something is missing.
 
-    Parameters
-    ----------
-    block
-        The block.
-    found
-        Its detections are all that was found, in frame pixels.
-    halo
-        Of the plan, in pixels.
-    threshold
-        The score that an object should have.
+    Raises
+    ------
+    InputError
+        If the block cannot be read.
     """
-    whole = [item for item in found.detections if not is_clipped(item.instance, block.read)]
-    clipped = [
-        item
-        for item in found.detections
-        if is_clipped(item.instance, block.read) and in_window(item.instance, block.core) is not None
-    ]
-    missing = (math.nextafter(item.score, math.inf) for item in clipped if item.score < threshold)
-    owned = [item for item in whole if is_owned(item.instance, block, halo // 4)]
-    return BlockResult(
-        block,
-        replace(found, detections=owned, floor=max([found.floor, *missing])),
-        [item.instance for item in clipped if item.score >= threshold],
-    )
+    view = view_of(frame, plan, block.read)
+    if contrast_of(view.pixels, max(1, round(plan.diameter / 3))) <= plan.contrast:
+        return BlockResult(block, FrameResult(blank=1))
+    found = find(view)
+    owned: list[Detection] = []
+    clipped: list[InstanceMask] = []
+    floor = found.floor
+    for item in found.detections:
+        is_own = is_owned(item.instance, block, plan.halo // 4)
+        if not item.instance.is_clipped(block.read):
+            owned += [item] if is_own else []
+        elif item.instance.within(block.core) is not None:
+            if item.score >= plan.threshold:
+                clipped.append(item.instance)
+            else:
+                floor = max(floor, math.nextafter(item.score, math.inf))
+    return BlockResult(block, replace(found, detections=owned, floor=floor), clipped)
+
+
+def view_of(frame: FrameReader, plan: SearchPlan, window: Box) -> View:
+    """Read a window of a frame.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read.
+    """
+    known = [part for mask in plan.known if (part := mask.within(window))]
+    return View(frame, window, frame.read(window), known)
 
 
 def is_owned(mask: InstanceMask, block: Block, slack: int = 0) -> bool:
@@ -308,3 +371,29 @@ def contrast_of(pixels: NDArray[np.uint8], step: int = 1, share: float = 0.0) ->
         means = pixels.astype(np.float32)
     low, high = np.percentile(means.reshape(-1, 3), [share, 100 - share], axis=0)
     return float((high - low).max())
+
+
+def overview(frame: FrameReader, step: int) -> NDArray[np.uint8]:
+    """Return a frame reduced by a whole number, uint8 (h, w, 3), without having it whole in memory.
+
+    Parameters
+    ----------
+    frame
+        Read in strips of rows.
+    step
+        Each pixel is the mean over so many pixels each way; at the right and lower border over what there is.
+    """
+    height, width = frame.shape
+    rows = max(1, _STRIP // (step * max(1, width))) * step
+    parts = [_reduced(frame.read((0, top, width, min(top + rows, height))), step) for top in range(0, height, rows)]
+    return np.concatenate(parts)
+
+
+def _reduced(pixels: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
+    """Average over squares."""
+    row, column = np.arange(0, pixels.shape[0], step), np.arange(0, pixels.shape[1], step)
+    # Columns first: rows are then added up on an array that is smaller already.
+    sums = np.add.reduceat(np.add.reduceat(pixels, column, axis=1, dtype=np.uint32), row, axis=0)
+    counts = np.outer(np.diff([*row, pixels.shape[0]]), np.diff([*column, pixels.shape[1]]))
+    mean: NDArray[np.uint8] = ((sums + counts[..., None] // 2) // counts[..., None]).astype(np.uint8)
+    return mean

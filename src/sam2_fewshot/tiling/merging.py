@@ -10,7 +10,6 @@ import shapely
 from sam2_fewshot.geometry.overlap import shared_area
 from sam2_fewshot.records import FrameResult
 from sam2_fewshot.tiling.blocks import is_owned
-from sam2_fewshot.tiling.tiles import is_clipped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,9 +24,11 @@ _OVERLAP = 0.2
 
 
 def merge(
-    results: Sequence[BlockResult], plan: SearchPlan, threshold: float, search: Callable[[Box], Sequence[Detection]]
+    results: Sequence[BlockResult], plan: SearchPlan, search: Callable[[Box], FrameResult]
 ) -> tuple[FrameResult, int]:
     """Make one result of what the blocks found.
+
+    Objects longer than the blocks overlap are searched once more, each in a window around what was seen of it.
 
     Parameters
     ----------
@@ -35,10 +36,8 @@ def merge(
         Of all blocks of one frame, in any order.
     plan
         How the frame is searched.
-    threshold
-        The score that an object should have.
     search
-        Searches a window of the frame, for what reaches the threshold.
+        Searches a window of the frame.
 
     Returns
     -------
@@ -47,7 +46,7 @@ def merge(
     lost
         How many objects do not fit into a window that may be searched at a time, and are left out.
     """
-    detections, clipped = without_duplicates(results, threshold)
+    detections, clipped = without_duplicates(results, plan.threshold)
     detections, lost = _with_whole(detections, clipped, plan, search)
     seconds: dict[str, float] = {}
     for each in results:
@@ -142,7 +141,7 @@ def _with_whole(
     detections: Sequence[Detection],
     clipped: Sequence[InstanceMask],
     plan: SearchPlan,
-    search: Callable[[Box], Sequence[Detection]],
+    search: Callable[[Box], FrameResult],
 ) -> tuple[list[Detection], int]:
     """Add the objects that are in no block whole, each searched once more in a window around what was seen of it."""
     all_found, lost = list(detections), 0
@@ -157,16 +156,20 @@ def _with_whole(
 
 
 def _whole_of(
-    piece: InstanceMask, plan: SearchPlan, search: Callable[[Box], Sequence[Detection]]
+    piece: InstanceMask, plan: SearchPlan, search: Callable[[Box], FrameResult]
 ) -> tuple[Detection | None, bool]:
     """Return the object of a piece, and whether it is too large for a window; neither, where there is no object."""
     while True:
         window = _window_around(piece, plan.halo)
         if (window[2] - window[0]) * (window[3] - window[1]) > plan.most_pixels:
             return None, True
-        found = [item for item in search(window) if 2 * shared_area(item.instance, piece) > piece.area]
+        found = [
+            item
+            for item in search(window).detections
+            if item.score >= plan.threshold and 2 * shared_area(item.instance, piece) > piece.area
+        ]
         for item in found:
-            if not is_clipped(item.instance, window):
+            if not item.instance.is_clipped(window):
                 return item, False
         # A window shows more of it, and not yet all: look around what is seen now.
         longer = max((item.instance for item in found), key=lambda mask: mask.area, default=piece)

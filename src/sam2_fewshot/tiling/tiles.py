@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sam2_fewshot.geometry.outlines import crop_to_object
-from sam2_fewshot.geometry.overlap import intersect
 from sam2_fewshot.records import InstanceMask
 
 if TYPE_CHECKING:
@@ -97,12 +95,6 @@ def holds(window: Box, box: Box) -> bool:
     return window[0] <= box[0] and window[1] <= box[1] and box[2] <= window[2] and box[3] <= window[3]
 
 
-def is_clipped(mask: InstanceMask, window: Box) -> bool:
-    """Tell whether a mask of the frame ends where a window does and the frame goes on: it may be part of an object."""
-    (x0, y0, x1, y1), (height, width) = mask.box, mask.frame_shape
-    return 0 < x0 <= window[0] or 0 < y0 <= window[1] or window[2] <= x1 < width or window[3] <= y1 < height
-
-
 def in_frame(data: NDArray[np.bool_], x0: int, y0: int, shape: tuple[int, int]) -> InstanceMask | None:
     """Drop what lies beyond the frame, where a tile shows its mirror image; None when nothing is left.
 
@@ -122,18 +114,3 @@ def in_frame(data: NDArray[np.bool_], x0: int, y0: int, shape: tuple[int, int]) 
         return None
     crop = data[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     return InstanceMask(crop, x0 + left + int(columns[0]), y0 + top + int(rows[0]), shape)
-
-
-def on_frame(mask: InstanceMask, window: Box, frame_shape: tuple[int, int]) -> InstanceMask:
-    """Return a mask of a window as one of the frame."""
-    return InstanceMask(mask.data, mask.x0 + window[0], mask.y0 + window[1], frame_shape)
-
-
-def in_window(mask: InstanceMask, window: Box) -> InstanceMask | None:
-    """Return the part of a frame's mask that lies in a window, as a mask of the window; None when there is none."""
-    common = intersect(mask.box, window)
-    if common is None:
-        return None
-    shape = (window[3] - window[1], window[2] - window[0])
-    part = crop_to_object(mask.window(common), shape, common[0] - window[0], common[1] - window[1])
-    return part if part.area else None

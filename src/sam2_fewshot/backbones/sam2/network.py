@@ -90,7 +90,7 @@ class Sam2Model:
         self.name, self.sha256, self.gates = name, sha256, gates
         self.device, self.dtype = device, dtype
         self.store: TileStore | None = None
-        self.input_size = self.image_size = int(untyped.image_size)
+        self.input_size = int(untyped.image_size)
         # On a CPU a batch of one is fastest: larger ones leave the caches (.122 s an image alone, .162 s in eights). Of
         # prompts it is 32: 3.3 ms each, 3.4 in 16s and 4.6 in 64s.
         self.most_tiles = 1 << 30  # in a batch

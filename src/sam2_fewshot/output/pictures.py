@@ -10,11 +10,9 @@ import numpy as np
 import shapely.affinity
 
 from sam2_fewshot.annotations.record import ExampleMark
-from sam2_fewshot.files.overlay import draw_overlay
-from sam2_fewshot.methods.selection import AS_SET
-from sam2_fewshot.rendering import overview
-from sam2_fewshot.runner.tasks import Finished
+from sam2_fewshot.output.overlay import draw_overlay
 from sam2_fewshot.storage.files import replacing
+from sam2_fewshot.tiling.blocks import overview
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sam2_fewshot.records import Detection, FrameReader, FrameResult
+    from sam2_fewshot.records import Detection, FrameReader
 
 _LONGEST = 4096
 """px; an overlay is never larger, so a larger frame is reduced before it is drawn on."""
@@ -57,7 +55,7 @@ def pictures_of(
     frame
         Read whole where it is not large, else strip by strip and reduced.
     detections, marks, threshold
-        As for :func:`~sam2_fewshot.files.overlay.draw_overlay`.
+        As for :func:`~sam2_fewshot.output.overlay.draw_overlay`.
     """
     from PIL import Image
 
@@ -77,45 +75,6 @@ def pictures_of(
     file = io.BytesIO()
     Image.fromarray(drawn).save(file, format="PNG")
     return Pictures(file.getvalue(), preview_jpeg(pixels), flat)
-
-
-@dataclass(frozen=True, eq=False)
-class Drawing:
-    """Draws a frame's pictures where it was searched; a :class:`~sam2_fewshot.runner.tasks.Finish`.
-
-    Parameters
-    ----------
-    name
-        What to call the frame.
-    marks
-        The examples on it.
-    confirmed
-        Objects on it that the user marked as right in earlier results: part of the results, and learned from, so that
-        they are not detected again.
-    threshold
-        The score that an object should have.
-    """
-
-    name: str
-    marks: Sequence[ExampleMark]
-    confirmed: Sequence[Detection]
-    threshold: float
-
-    def __call__(self, frame: FrameReader, found: FrameResult) -> Finished:
-        """Return the result with the confirmed objects, the pictures, and what is to be said of the frame."""
-        found = replace(found, detections=[*self.confirmed, *found.detections])
-        drawn = pictures_of(frame, found.detections, self.marks, self.threshold)
-        warnings, notes = [], []
-        if found.reason not in ("", AS_SET):
-            warnings.append(f"{self.name}: the score is cut at {found.threshold:.3f}: {found.reason}.")
-        if drawn.flat:
-            warnings.append(f"{self.name} is the same everywhere, so nothing can be found in it.")
-        elif found.blank:
-            notes.append(
-                f"{self.name}: {found.blank} of {found.blocks} blocks show nothing but even background and were passed "
-                "over."
-            )
-        return Finished(found, drawn, warnings, notes)
 
 
 LONGEST = 1600

@@ -1,7 +1,7 @@
 import pytest
 
 from sam2_fewshot.errors import SettingsError
-from sam2_fewshot.images.channels import (
+from sam2_fewshot.images.display import (
     DISTINCT,
     ChannelSetting,
     channel_styles,

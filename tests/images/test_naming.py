@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from sam2_fewshot.images.addresses import example_stems, natural_key, stem_of, unique_stems
+from sam2_fewshot.images.addresses import natural_key, stem_of, unique_stems
+from sam2_fewshot.images.registry import example_stems
 
 
 def test_natural_order():

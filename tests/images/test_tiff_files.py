@@ -3,7 +3,8 @@ import pytest
 import tifffile
 
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.images.source import MAX_PLANE_PIXELS, open_source
+from sam2_fewshot.images.registry import open_source
+from sam2_fewshot.images.source import MAX_PLANE_PIXELS
 
 
 def planes(path, z=0, t=0):

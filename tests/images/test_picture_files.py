@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.images.source import open_source
+from sam2_fewshot.images.registry import open_source
 
 
 def plane(path):

@@ -1,0 +1,156 @@
+"""The formats of image files: one line each, and what is the same for all of them.
+
+A new format is a module beside this one with a class that is a :class:`~sam2_fewshot.images.source.PixelSource`, and a
+line in :data:`FORMATS`. Modules of formats are imported when a file of theirs is opened.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+from sam2_fewshot.errors import InputError
+from sam2_fewshot.images.addresses import DOUBLE_SUFFIX, is_zarr, remote, stem_of
+from sam2_fewshot.images.source import kind_of, reading
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sam2_fewshot.images.source import PixelSource
+
+
+class Format(NamedTuple):
+    """How a format is called, read and recognised.
+
+    Parameters
+    ----------
+    names
+        For messages.
+    source
+        The module beside this one, and the class in it that opens a file from its path.
+    suffixes
+        Of its files, in lower case with blanks between; folders are searched for images by them.
+    starts
+        First bytes of its files, up to four; a format without any is recognised by its suffix.
+    """
+
+    names: str
+    source: str
+    suffixes: str = ""
+    starts: tuple[bytes, ...] = ()
+
+
+OME_ZARR = Format("OME-Zarr", "ome_zarr.ZarrSource")
+"""A folder or an address, recognised by :func:`~sam2_fewshot.images.addresses.is_zarr`."""
+
+FORMATS = (
+    Format("TIFF", "tiff.TiffSource", ".tif .tiff .btf .tf8 .lsm", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
+    Format("PNG, JPEG", "picture.PictureSource", ".png .jpg .jpeg .bmp .gif .webp .ppm .pgm", (b"",)),
+    Format("ND2", "nd2.Nd2Source", ".nd2"),
+    Format("LIF", "lif.LifSource", ".lif"),
+    Format("CZI", "czi.CziSource", ".czi"),
+    OME_ZARR,
+)
+"""A suffix goes before first bytes, an earlier line before a later one; pictures take whatever no other format does."""
+
+IMAGE_SUFFIXES = frozenset(suffix for known in FORMATS for suffix in known.suffixes.split())
+_OTHER_FORMATS = {".lsm5", ".oib", ".oif", ".vsi", ".mrxs", ".h5", ".hdf5", ".ims"} - IMAGE_SUFFIXES
+
+_LABELS = re.compile(
+    r"[ ._-](labels?|masks?|annotations?|annotated|examples?|rois?|roi_?sets?|objects?|instances?|cp_masks)$",
+    re.IGNORECASE,
+)
+_SAMPLES, _SAMPLE = 16, 4096
+"""So many samples of so many bytes of an image file, spread over it, show whether it has changed."""
+
+
+def open_source(path: Path) -> PixelSource:
+    """Open an image file, whatever its format; no pixels are read.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, or if it cannot be read as an image.
+    """
+    known = OME_ZARR if is_zarr(path) else _format_of(path)
+    module, _, name = known.source.partition(".")
+    source: PixelSource = getattr(importlib.import_module(f"sam2_fewshot.images.{module}"), name)(path)
+    return source
+
+
+def _format_of(path: Path) -> Format:
+    kind = kind_of(path)
+    if kind == "folder":
+        raise InputError(f"{path} is a folder, not an image file.")
+    if kind == "missing":
+        raise InputError(f"There is no file {path}; check its name and folder.")
+    suffix = path.suffix.lower()
+    if suffix in _OTHER_FORMATS:
+        raise InputError(
+            f"{path.name}: files of the kind {path.suffix} are not read; export it as OME-TIFF, TIFF or PNG."
+        )
+    with reading(path), path.open("rb") as file:
+        start = file.read(4)
+    if not start:
+        raise InputError(f"{path.name} is empty (0 bytes); copy or export it again.")
+    by_suffix = [known for known in FORMATS if not known.starts and suffix in known.suffixes.split()]
+    return (by_suffix + [known for known in FORMATS if start.startswith(known.starts)])[0]
+
+
+def example_stems(path: Path) -> tuple[str, ...]:
+    """Return the image stems that a file of examples may belong to, the likeliest first.
+
+    ``a_labels.png`` belongs to an image ``a_labels`` or, more often, ``a``; so do ``a.png``, ``a-mask.tif``,
+    ``a.labels.tif`` and ``a_examples.geojson``. ``a.tif.geojson`` belongs to ``a`` too.
+    """
+    stem = stem_of(path)
+    stems = [stem]
+    for _ in range(2):
+        shorter = _LABELS.sub("", stem)
+        inner = shorter.rpartition(".")
+        if f".{inner[2].lower()}" in IMAGE_SUFFIXES:
+            shorter = inner[0]
+        stem = DOUBLE_SUFFIX.sub("", shorter)
+        if stem and stem not in stems:
+            stems.append(stem)
+    return tuple(stems)
+
+
+def frame_fingerprint(common: str, image: Path) -> str:
+    """Return the fingerprint of the frames of one image; it begins with that of the run."""
+    return f"{common}-{hashlib.sha256(json.dumps(signature(image)).encode()).hexdigest()}"
+
+
+def signature(path: Path) -> list[object]:
+    """Return what shows whether an image is the same as before: name, bytes, time of the last change, and samples.
+
+    Reading a terabyte again only to hash it would take longer than most runs, so a few samples are. Of an OME-Zarr the
+    names, sizes and times of all its files are taken; of one on the web the metadata, so that changed pixels go
+    unnoticed there.
+    """
+    if remote(path) is not None:
+        from sam2_fewshot.images.ome_zarr import metadata_text
+
+        return [remote(path), hashlib.sha256(metadata_text(path).encode()).hexdigest()]
+    if path.is_dir():
+        digest = hashlib.sha256()
+        for file in sorted(path.rglob("*")):
+            status = file.stat()
+            if not file.is_dir():
+                facts = [file.relative_to(path).as_posix(), status.st_size, status.st_mtime_ns]
+                digest.update(json.dumps(facts).encode())
+        return [path.name, digest.hexdigest()]
+    status = path.stat()
+    return [path.name, status.st_size, status.st_mtime_ns, _sampled(path, status.st_size)]
+
+
+def _sampled(path: Path, size: int) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for number in range(_SAMPLES):
+            file.seek(number * max(size - _SAMPLE, 0) // (_SAMPLES - 1))
+            digest.update(file.read(_SAMPLE))
+    return digest.hexdigest()
