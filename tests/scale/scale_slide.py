@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,6 @@ from sam2_fewshot.settings import Settings
 
 if TYPE_CHECKING:
     from sam2_fewshot.records import FrameReader
-    from sam2_fewshot.tiling.blocks import Block
 
 SETTINGS = Settings(method="grid", similarity_threshold=0.61, max_memory=memory_for(150**2), cache_size=0)
 
@@ -55,20 +53,16 @@ class Slide:
         pause: float = 0.0,
     ) -> Summary:
         """Do the job, with some trouble before a block is searched, counted from 0, or before they are joined."""
-        begun = 0
 
-        def on_search(frame: FrameReader, block: Block) -> None:
-            nonlocal begun
-            if begun == stop_before:
+        def on_find(number: int) -> None:
+            if number - 1 == stop_before:
                 raise trouble("stopped")
-            begun += 1
-            time.sleep(pause)
 
         def on_join(frame: FrameReader) -> None:
             if stop_joining:
                 raise trouble("stopped")
 
-        self.make = BrightMaker(BRIGHT, on_search=on_search, on_join=on_join)
+        self.make = BrightMaker({**BRIGHT, "on_find": on_find, "pause": pause}, on_join=on_join)
         request = Request(images=[self.image], examples=self.examples, out=self.folder / name, settings=settings)
         display = display or Lines()
         self.lines = display.lines
@@ -77,7 +71,7 @@ class Slide:
     @property
     def searched(self) -> int:
         """How many blocks the last run has searched, here and on workers."""
-        return sum(len(segmenter.calls) for segmenter in self.make.made)
+        return sum(segmenter.bright.searched for segmenter in self.make.made)
 
     def blocks(self, name: str) -> list[Path]:
         """The files of finished blocks."""

@@ -11,10 +11,18 @@ from hypothesis import strategies as st
 
 from sam2_fewshot.examples.windows import example_windows
 from sam2_fewshot.geometry.outlines import mask_to_polygon
-from sam2_fewshot.records import Detection, FrameResult, InstanceMask
-from sam2_fewshot.tiling.blocks import Block, BlockResult, SearchPlan, block_plan, contrast_of, is_owned
+from sam2_fewshot.records import Detection, Frame, FrameResult, InstanceMask
+from sam2_fewshot.tiling.blocks import (
+    Block,
+    BlockResult,
+    SearchPlan,
+    View,
+    block_plan,
+    contrast_of,
+    is_owned,
+    search_block,
+)
 from sam2_fewshot.tiling.merging import merge, without_duplicates
-from sam2_fewshot.tiling.tiles import is_clipped
 
 if TYPE_CHECKING:
     from sam2_fewshot.records import Box
@@ -59,12 +67,12 @@ def test_blocks_cover_a_frame_once(
 
 def test_a_mask_at_the_end_of_what_was_read_is_clipped_but_not_at_the_end_of_the_frame() -> None:
     read = (20, 0, 60, 100)
-    assert is_clipped(mask(20, 10), read)
-    assert is_clipped(mask(56, 10), read)
-    assert not is_clipped(mask(40, 0), read)
-    assert not is_clipped(mask(40, 96), read)
-    assert is_clipped(mask(40, 46), (20, 0, 60, 50))
-    assert is_clipped(mask(40, 50), (20, 50, 60, 100))
+    assert mask(20, 10).is_clipped(read)
+    assert mask(56, 10).is_clipped(read)
+    assert not mask(40, 0).is_clipped(read)
+    assert not mask(40, 96).is_clipped(read)
+    assert mask(40, 46).is_clipped((20, 0, 60, 50))
+    assert mask(40, 50).is_clipped((20, 50, 60, 100))
 
 
 def test_each_object_has_one_owner() -> None:
@@ -134,10 +142,18 @@ def test_contrast_does_not_see_noise_but_sees_a_small_object() -> None:
     noise = rng.normal(100, 3, (200, 200, 3)).clip(0, 255).astype(np.uint8)
     assert contrast_of(noise) > 15
     assert contrast_of(noise, 8) < 4
-    plan = SearchPlan([], 5, 10**6, diameter=24, contrast=0.05 * 200, known=[])
-    assert plan.is_blank(noise)
+    plan = SearchPlan([], 5, 10**6, diameter=24, contrast=0.05 * 200, threshold=0.5, known=[])
+    block, searched = Block((0, 0, 200, 200), (0, 0, 200, 200)), []
+
+    def find(view: View) -> FrameResult:
+        searched.append(view.window)
+        return FrameResult(candidates=1)
+
+    assert search_block(Frame(noise), plan, block, find).found.blank == 1
+    assert not searched
     noise[90:114, 90:114] += 60
-    assert not plan.is_blank(noise)
+    assert search_block(Frame(noise), plan, block, find).found.candidates == 1
+    assert searched == [block.read]
     assert contrast_of(np.zeros((3, 3, 3), np.uint8), 9) == 0
 
 
@@ -163,6 +179,10 @@ def test_examples_far_apart_are_learned_from_in_parts(most: int) -> None:
             assert d <= y1
 
 
+def plan_of(most: int = 10**6) -> SearchPlan:
+    return SearchPlan([], 5, most, diameter=5.0, contrast=1.0, threshold=0.5, known=[])
+
+
 BLOCK = Block((0, 0, 100, 100), (0, 0, 120, 100))
 
 
@@ -170,19 +190,20 @@ def searched_again(piece: InstanceMask, whole: InstanceMask, most: int) -> tuple
     """Search once more for a piece of an object; each search finds what of the object lies in its window."""
     windows: list[Box] = []
 
-    def search(window: Box) -> list[Detection]:
+    def search(window: Box) -> FrameResult:
         windows.append(window)
         x0, y0, x1, y1 = (max(whole.box[0], window[0]), whole.box[1], min(whole.box[2], window[2]), whole.box[3])
-        return [detection(mask(x0, y0, x1 - x0, y1 - y0), 0.9)]
+        below = detection(mask(x0, y0, x1 - x0, y1 - y0), 0.4)
+        return FrameResult([below, detection(mask(x0, y0, x1 - x0, y1 - y0), 0.9)])
 
-    found, lost = merge([BlockResult(BLOCK, clipped=[piece])], SearchPlan([], 5, most, 5.0, 1.0, []), 0.5, search)
+    found, lost = merge([BlockResult(BLOCK, clipped=[piece])], plan_of(most), search)
     return found, lost, windows
 
 
 def test_an_object_longer_than_the_window_around_its_piece_is_searched_once_more() -> None:
     piece, whole = mask(90, 40, 10, 4), mask(30, 40, 150, 4)
     found, lost, windows = searched_again(piece, whole, 10**6)
-    assert [item.bbox for item in found.detections] == [(30, 40, 180, 44)]
+    assert [(item.bbox, item.score) for item in found.detections] == [((30, 40, 180, 44), 0.9)]
     assert lost == 0
     assert len(windows) == 3
 
@@ -201,12 +222,13 @@ def test_an_object_that_outgrows_the_largest_window_is_reported() -> None:
 
 
 def test_a_piece_of_nothing_is_no_object() -> None:
-    plan, piece = SearchPlan([], 5, 10**6, 5.0, 1.0, []), mask(90, 40, 10, 4)
-    results = [BlockResult(BLOCK, clipped=[piece])]
-    found, lost = merge(results, plan, 0.5, lambda window: [])
+    results = [BlockResult(BLOCK, clipped=[mask(90, 40, 10, 4)])]
+    found, lost = merge(results, plan_of(), lambda window: FrameResult())
     assert (found.detections, lost) == ([], 0)
-    same = [detection(mask(75, 40, 25, 4))]  # reaches to the window's end, and no further when there is more to see
-    found, lost = merge(results, plan, 0.5, lambda window: same if window[0] == 75 else [])
+    same = FrameResult(
+        [detection(mask(75, 40, 25, 4))]
+    )  # reaches to the window's end, and no further when there is more to see
+    found, lost = merge(results, plan_of(), lambda window: same if window[0] == 75 else FrameResult())
     assert (found.detections, lost) == ([], 0)
 
 
@@ -216,8 +238,7 @@ def test_the_figures_of_blocks_are_added_up() -> None:
         FrameResult(floor=0.3, candidates=4, seconds={"propose": 2.0}, proposed=[mask(50, 5)]),
         FrameResult(floor=0.1, blank=1),
     ]
-    plan = SearchPlan([], 5, 10**6, 5.0, 1.0, [])
-    found, lost = merge([BlockResult(BLOCK, each) for each in blocks], plan, 0.5, lambda window: [])
+    found, lost = merge([BlockResult(BLOCK, each) for each in blocks], plan_of(), lambda window: FrameResult())
     assert (found.floor, found.candidates, found.blocks, found.blank, lost) == (0.3, 7, 3, 1, 0)
     assert found.seconds == {"propose": 3.0, "outline": 0.5}
     assert found.proposed is not None

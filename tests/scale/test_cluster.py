@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
     from sam2_fewshot.protocols import Progress
     from sam2_fewshot.records import FrameReader
-    from sam2_fewshot.tiling.blocks import Block
 
 pytestmark = pytest.mark.filterwarnings("default")  # of Dask and its event loop, which are not ours to mend
 THRESHOLD = 0.61
@@ -141,11 +140,11 @@ def test_a_second_run_hands_nothing_out(client: Any, work: Any) -> None:
 def test_a_frame_that_always_fails_is_told_and_the_others_are_done(client: Any, work: Any) -> None:
     troubles = {"im1.png": ZeroDivisionError("oops"), "im2.png": InputError("it is damaged.")}
 
-    def fail(frame: FrameReader, block: Block) -> None:
+    def fail(frame: FrameReader) -> None:
         if frame.name in troubles:
             raise troubles[frame.name]
 
-    summary, _ = work("out", client, BrightMaker(BRIGHT, on_search=fail))
+    summary, _ = work("out", client, BrightMaker(BRIGHT, on_plan=fail))
     assert summary.done == 2
     assert {failure.what: failure.sentence for failure in summary.failures} == {
         "im1.png": "this is a defect in sam2-fewshot, please report it: ZeroDivisionError: oops",
@@ -154,11 +153,20 @@ def test_a_frame_that_always_fails_is_told_and_the_others_are_done(client: Any, 
 
 
 def test_a_large_frame_of_which_a_block_fails_is_told_once(client: Any, work: Any) -> None:
-    def fail(frame: FrameReader, block: Block) -> None:
-        if frame.name == "im3.png":
-            raise InputError("a part of it is missing.")
+    class Failing(BrightMaker):
+        """Its segmenters search no block of the large frame."""
 
-    summary, _ = work("out", client, BrightMaker(BRIGHT, on_search=fail))
+        def __call__(self, *arguments: Any) -> Any:
+            segmenter = super().__call__(*arguments)
+
+            def fail(number: int) -> None:
+                if segmenter.bright.shapes[-1] != (90, 90):
+                    raise InputError("a part of it is missing.")
+
+            segmenter.bright.on_find = fail
+            return segmenter
+
+    summary, _ = work("out", client, Failing(BRIGHT))
     assert [(failure.what, failure.sentence) for failure in summary.failures] == [
         ("im3.png", "a part of it is missing.")
     ]
@@ -181,22 +189,30 @@ def test_what_workers_warn_of_is_told(client: Any, work: Any, images: list[Path]
 
 
 class Warning_(BrightMaker):
-    """Its segmenters warn of each frame, once for each block."""
+    """Its segmenters warn of each frame, and of each block of the large one."""
 
     def __call__(self, model: str, device: str, settings: Settings, progress: Progress) -> Any:
         segmenter = super().__call__(model, device, settings, progress)
-        segmenter.on_search = lambda frame, block: progress.warn(f"{frame.name} is blurred.")
+
+        def find(number: int) -> None:
+            if segmenter.bright.shapes[-1] != (90, 90):
+                progress.warn("A part of im3.png is dark.")
+
+        segmenter.bright.on_find = find
+        segmenter.on_plan = lambda frame: progress.warn(f"{frame.name} is blurred.")
         return segmenter
 
 
 def test_warnings_of_frames_and_blocks_are_those_of_one_process(client: Any, work: Any, tmp_path: Path) -> None:
     _, alone = work("alone", make=Warning_(BRIGHT))
     _, together = work("together", client, Warning_(BRIGHT))
-    expected = [f"im{number}.png is blurred." for number in range(4)]
+    expected = [[f"im{number}.png is blurred."] for number in range(4)]
+    expected[3].append("A part of im3.png is dark.")
     for name, lines in (("alone", alone), ("together", together)):
-        assert sorted(line for line in lines if "blurred" in line) == expected
+        told = [line for line in lines if "blurred" in line or "dark" in line]
+        assert sorted(told) == sorted(sentence for sentences in expected for sentence in sentences)
         frames = json.loads((tmp_path / name / "run.json").read_text())["frames"]
-        assert [frame["warnings"] for frame in frames] == [[sentence] for sentence in expected]
+        assert [frame["warnings"] for frame in frames] == expected
 
 
 class Pressing(Lines):

@@ -15,7 +15,8 @@ from sam2_fewshot.geometry.overlap import mask_iou
 from sam2_fewshot.methods.guided import GuidedMethod
 from sam2_fewshot.object_model import frame_digest
 from sam2_fewshot.protocols import Staged
-from sam2_fewshot.tiling.blocks import BlockResult, block_plan, search_blocks
+from sam2_fewshot.records import FrameResult
+from sam2_fewshot.tiling.blocks import block_plan, search_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from bright import BrightSegmenter
     from sam2_fewshot import Detection
     from sam2_fewshot.backbones.sam2.network import Sam2Model
-    from sam2_fewshot.tiling.blocks import Block
+    from sam2_fewshot.tiling.blocks import View
 
 EXAMPLE = scene(64, 3, seed=5)
 SMALL = 120**2
@@ -234,19 +235,20 @@ def test_the_digest_of_strips_is_that_of_the_whole() -> None:
 
 
 def test_the_progress_names_the_block(fitted: BrightSegmenter, heard: Heard) -> None:
-    plan, progress = fitted.plan(Frame(scene())), Staged(heard)
+    frame, progress = Frame(scene()), Staged(heard)
+    plan = fitted.plan(frame)
 
-    def search(block: Block) -> BlockResult:
+    def find(view: View) -> FrameResult:
         progress.start("encoding", 4)
         progress.advance()
-        return BlockResult(block)
+        return FrameResult()
 
-    search_blocks(plan, search, progress, None)
+    search_blocks(frame, plan, find, progress, None)
     progress.start("outlining")
     count = len(plan.blocks)
     assert heard.stages == [*(f"block {number} of {count}: encoding" for number in range(1, count + 1)), "outlining"]
     heard.stages.clear()
-    search_blocks(replace(plan, blocks=plan.blocks[:1]), search, progress, None)
+    search_blocks(frame, replace(plan, blocks=plan.blocks[:1]), find, progress, None)
     assert heard.stages == ["encoding"]
 
 

@@ -24,7 +24,7 @@ from sam2_fewshot.memory import (
 )
 from sam2_fewshot.object_model import ObjectModel
 from sam2_fewshot.protocols import Gates
-from sam2_fewshot.rendering import held_bytes
+from sam2_fewshot.records import held_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path
