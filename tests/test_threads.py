@@ -11,29 +11,26 @@ from sam2_fewshot import threads
 
 
 @pytest.fixture(params=[1, 3])
-def count(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(threads, "threads", lambda: request.param)
+def count(request: pytest.FixtureRequest) -> int:
     return int(request.param)
 
 
-@pytest.mark.usefixtures("count")
-def test_results_come_in_order_whichever_is_done_first() -> None:
+def test_results_come_in_order_whichever_is_done_first(count: int) -> None:
     def slow_at_first(number: int) -> int:
         time.sleep(0.02 if number % 5 == 0 else 0)
         return number**2
 
-    assert list(threads.mapped(slow_at_first, range(40))) == [number**2 for number in range(40)]
-    assert list(threads.mapped(slow_at_first, [])) == []
+    assert list(threads.mapped(slow_at_first, range(40), count)) == [number**2 for number in range(40)]
+    assert list(threads.mapped(slow_at_first, [], count)) == []
 
 
 def test_few_results_are_held_at_a_time(count: int) -> None:
     left = iter(range(1000))
-    assert next(threads.mapped(lambda number: number, left)) == 0
+    assert next(threads.mapped(lambda number: number, left, count)) == 0
     assert next(left) <= 4 * count
 
 
-@pytest.mark.usefixtures("count")
-def test_a_mistake_in_a_piece_of_work_is_raised_and_no_more_is_begun() -> None:
+def test_a_mistake_in_a_piece_of_work_is_raised_and_no_more_is_begun(count: int) -> None:
     begun = []
 
     def fails(number: int) -> int:
@@ -41,15 +38,14 @@ def test_a_mistake_in_a_piece_of_work_is_raised_and_no_more_is_begun() -> None:
         raise ValueError(f"piece {number}")
 
     with pytest.raises(ValueError, match="piece 0"):
-        list(threads.mapped(fails, range(1000)))
+        list(threads.mapped(fails, range(1000), count))
     assert len(begun) < 100
 
 
-def test_several_threads_work_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "threads", lambda: 2)
+def test_several_threads_work_at_a_time() -> None:
     both = threading.Barrier(2)
     # Alone, the first would wait for the second in vain.
-    assert list(threads.mapped(lambda _: both.wait(timeout=30) >= 0, range(2))) == [True, True]
+    assert list(threads.mapped(lambda _: both.wait(timeout=30) >= 0, range(2), 2)) == [True, True]
 
 
 def test_the_limit_that_torch_follows_holds_here_too(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,7 @@ def threads() -> int:
     return max(1, min(cores(), _MOST, int(limit) if limit.isdecimal() else _MOST))
 
 
-def mapped(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+def mapped(work: Callable[[Item], Result], items: Iterable[Item], count: int | None = None) -> Iterator[Result]:
     """Apply a function to items in several threads.
 
     Parameters
@@ -42,13 +42,15 @@ def mapped(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Re
         Changes nothing that another piece of work reads.
     items
         Are taken as they are needed.
+    count
+        How many are worked on at a time; :func:`threads` when left out.
 
     Yields
     ------
     Result
         In the order of the items, whichever is done first. Few are held at a time.
     """
-    count = threads()
+    count = count or threads()
     if count == 1:
         yield from map(work, items)
         return

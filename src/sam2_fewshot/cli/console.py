@@ -16,7 +16,7 @@ from sam2_fewshot.errors import FewShotError, FewShotWarning
 from sam2_fewshot.exits import FAILED, WRONG_INPUT, terminated_like_interrupted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
@@ -69,12 +69,19 @@ def duration(seconds: float) -> str:
 
 
 class PlainDisplay:
-    """Lines on stderr: one a frame, and signs of life on a long one."""
+    """Lines on stderr: one a frame, and signs of life on a long one.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    clock
+        Gives seconds since some moment.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._frames = 0
         self._finished = 0
-        self._began = self._spoke = time.monotonic()
+        self._began = self._spoke = self._clock()
         self._frame = ""
         self._stage = ""
         self._total: int | None = None
@@ -83,7 +90,7 @@ class PlainDisplay:
     def say(self, sentence: str) -> None:
         """Print a line."""
         typer.echo(sentence, err=True)
-        self._spoke = time.monotonic()
+        self._spoke = self._clock()
 
     def warn(self, sentence: str) -> None:
         """Print a line marked as a warning."""
@@ -96,13 +103,13 @@ class PlainDisplay:
     def advance(self, steps: int = 1) -> None:
         """Print a sign of life if nothing was said for long."""
         self._steps += steps
-        if time.monotonic() - self._spoke > _QUIET_SECONDS:
+        if self._clock() - self._spoke > _QUIET_SECONDS:
             share = f" {self._steps / self._total:.0%}" if self._total else ""
             self.say(f"  {self._frame + ': ' if self._frame else ''}{self._stage}{share} ...")
 
     def begin(self, frames: int) -> None:
         """Start the clock."""
-        self._frames, self._finished, self._began = frames, 0, time.monotonic()
+        self._frames, self._finished, self._began = frames, 0, self._clock()
 
     def frame_begins(self, name: str) -> None:
         """Remember the frame's name."""
@@ -112,7 +119,7 @@ class PlainDisplay:
         """Print the frame's line with the time that the rest will take."""
         self._finished += 1
         left = self._frames - self._finished
-        pace = (time.monotonic() - self._began) / self._finished
+        pace = (self._clock() - self._began) / self._finished
         rest = f", {duration(pace * left)} left" if left else ""
         self.say(
             f"Frame {self._finished} of {self._frames}: {self._frame}: {kept} of {candidates} candidates kept, "

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _COLOURS = 16
 _PICTURE_BYTES = 40_000_000
-"""All pictures together; of more, each is shrunk, so that a browser can open the page of a thousand frames."""
+"""All pictures together, so that a browser can open the page of a thousand frames."""
 _SMALLEST = 256
 
 
@@ -67,8 +67,17 @@ def _threshold(finished: Finished, settings: Mapping[str, Any]) -> float:
     return min((record.threshold for record in finished.records()), default=float(settings["similarity_threshold"]))
 
 
-def gather(finished: Finished) -> Content:
+def gather(finished: Finished, picture_bytes: int = _PICTURE_BYTES, smallest: int = _SMALLEST) -> Content:
     """Read the finished frames.
+
+    Parameters
+    ----------
+    finished
+        The results.
+    picture_bytes
+        All pictures together may take so many; of more, each is shrunk.
+    smallest
+        px that the longer side of a shrunk picture has at least.
 
     Raises
     ------
@@ -80,7 +89,7 @@ def gather(finished: Finished) -> Content:
     frames, figures, pictures = [], [], []
     parts: dict[str, list[bytes]] = {"scores": [], "areas": [], "outlines": [], "marks": []}
     floor, example_areas = threshold, list[int]()
-    shrink = _shrinking(finished)
+    shrink = _shrinking(finished, picture_bytes)
     for record in finished.records():
         found = (*record.detections, *record.below)
         scores = np.array([item.score for item in found], "<f8")
@@ -103,7 +112,7 @@ def gather(finished: Finished) -> Content:
                 negatives=frame["negatives"],
             )
         )
-        pictures.append(_picture(finished.preview(record), shrink))
+        pictures.append(_picture(finished.preview(record), shrink, smallest))
         # What is shown may reach further down than it is complete.
         floor = min(floor, record.floor, *scores.tolist())
         shown = [mark.outline.area for mark in record.examples if not mark.negative]
@@ -162,18 +171,18 @@ def _range(frames: list[FrameFigures], threshold: float) -> tuple[float, float]:
     return round(float(low), 3), round(float(max(high, low + step)), 3)
 
 
-def _shrinking(finished: Finished) -> float:
+def _shrinking(finished: Finished, picture_bytes: int) -> float:
     """Return by how much the sides of all pictures are to be shrunk."""
     total = sum(path.stat().st_size for path in finished.previews if path.is_file())
-    return min(1.0, math.sqrt(_PICTURE_BYTES / total)) if total else 1.0
+    return min(1.0, math.sqrt(picture_bytes / total)) if total else 1.0
 
 
-def _picture(path: Path, shrink: float) -> str:
+def _picture(path: Path, shrink: float, smallest: int) -> str:
     try:
         data = path.read_bytes()
     except OSError:
         return ""  # the outlines are shown on an empty ground
-    return base64.b64encode(data if shrink == 1.0 else smaller(data, shrink, _SMALLEST)).decode()
+    return base64.b64encode(data if shrink == 1.0 else smaller(data, shrink, smallest)).decode()
 
 
 def _run_id(finished: Finished) -> str:

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING
 from sam2_fewshot.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from filelock import BaseFileLock
 
     from sam2_fewshot.protocols import Progress
 
@@ -151,7 +153,7 @@ _NAME = "lock"
 
 
 @contextmanager
-def only_run(folder: Path, progress: Progress) -> Iterator[None]:
+def only_run(folder: Path, progress: Progress, lock_of: Callable[[Path], BaseFileLock] | None = None) -> Iterator[None]:
     """Keep other runs out while the block lasts.
 
     Parameters
@@ -160,18 +162,20 @@ def only_run(folder: Path, progress: Progress) -> Iterator[None]:
         The journal's folder; it must be there.
     progress
         Is warned where the file system has no locks.
+    lock_of
+        Makes the lock, which waits for nobody; the one of this system when left out.
 
     Raises
     ------
     InputError
         If another run is at work there.
     """
-    from filelock import FileLock, Timeout
+    from filelock import Timeout
 
     path = folder / _NAME
     # Both names are kept apart, because a locked file cannot be read on Windows.
     note = folder / f"{_NAME}.json"
-    lock = FileLock(path, timeout=0)
+    lock = (lock_of or _system_lock)(path)
     try:
         with telling(path):
             try:
@@ -199,26 +203,37 @@ def only_run(folder: Path, progress: Progress) -> Iterator[None]:
             path.unlink()
 
 
-def refuse_second_run(folder: Path) -> None:
+def refuse_second_run(folder: Path, lock_of: Callable[[Path], BaseFileLock] | None = None) -> None:
     """Refuse a folder in which a run is at work, before anything heavy is begun; nothing is written.
+
+    Parameters
+    ----------
+    folder, lock_of
+        As in :func:`only_run`.
 
     Raises
     ------
     InputError
         If another run is at work there.
     """
-    from filelock import FileLock, Timeout
+    from filelock import Timeout
 
     path = folder / _NAME
     if not path.exists():
         return
     try:
-        with FileLock(path, timeout=0):
+        with (lock_of or _system_lock)(path):
             return
     except Timeout:
         raise InputError(_busy(folder.parent, folder / f"{_NAME}.json")) from None
     except (OSError, NotImplementedError):
         return  # whether it can be written is found out, and said, when it is
+
+
+def _system_lock(path: Path) -> BaseFileLock:
+    from filelock import FileLock
+
+    return FileLock(path, timeout=0)
 
 
 def _busy(out: Path, note: Path) -> str:

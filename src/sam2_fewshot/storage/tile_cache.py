@@ -14,7 +14,7 @@ import numpy as np
 from sam2_fewshot.storage.cache import TILES, drop, room_for_tile, tidy, used
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -41,11 +41,13 @@ class TileCache:
         Where the caches of all kinds lie.
     room
         Bytes that they may take together.
+    clock
+        Gives the time in nanoseconds since 1970.
     """
 
-    def __init__(self, root: Path, room: int) -> None:
+    def __init__(self, root: Path, room: int, clock: Callable[[], int] = time.time_ns) -> None:
         self._root, self._room = root, room
-        self._since = time.time_ns() - _TICK
+        self._since = clock() - _TICK
         tidy(root)
 
     def get(self, key: str) -> Mapping[str, NDArray[Any]] | None:
