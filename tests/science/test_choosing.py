@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sam2_fewshot.backbones.sam2.network import Sam2Model
+    from sam2_fewshot.protocols import Backbone
 
 PIXELS = np.zeros((200, 200, 3), np.uint8)
 
@@ -50,28 +50,28 @@ def examples(discs: tuple[NDArray[np.uint8], NDArray[np.int32]]) -> list[Exempla
     return [Exemplar(image=image, mask=labels == number) for number in (1, 2, 3)]
 
 
-def test_the_best_quarter_is_detected_and_the_rest_reported(micro: Sam2Model, examples: list[Exemplar]) -> None:
+def test_the_best_quarter_is_detected_and_the_rest_reported(filters: Backbone, examples: list[Exemplar]) -> None:
     image = examples[0].image
     settings = Settings(method="grid", points_per_side=16, threshold_mode="top", top_percent=25, similarity_threshold=0)
-    segmenter = FewShotSegmenter(micro, settings=settings).fit(examples)
+    segmenter = FewShotSegmenter(filters, settings=settings).fit(examples)
     result = segmenter.predict(image)
     count = len(result.detections)
     assert count == pytest.approx(0.25 * (count + len(result.below)), abs=1)
     assert result.threshold == result.detections[-1].score
     assert "best 25 %" in result.reason
-    automatic = FewShotSegmenter(micro, settings=settings.changed({"threshold_mode": "auto"}))
+    automatic = FewShotSegmenter(filters, settings=settings.changed({"threshold_mode": "auto"}))
     threshold = automatic.adopt(segmenter.object_model).predict(image).threshold
     assert threshold == pytest.approx(np.percentile(segmenter.object_model.learned["left_out"], 10))
 
 
 def test_a_saved_model_is_compared_as_it_was_learned(
-    micro: Sam2Model, examples: list[Exemplar], tmp_path: Path
+    filters: Backbone, examples: list[Exemplar], tmp_path: Path
 ) -> None:
     settings = Settings(method="grid", points_per_side=16, scorer="knn")
-    FewShotSegmenter(micro, settings=settings).fit(examples).save(tmp_path / "discs.npz")
-    assert FewShotSegmenter.load(tmp_path / "discs.npz", model=micro).settings.scorer == "knn"
+    FewShotSegmenter(filters, settings=settings).fit(examples).save(tmp_path / "discs.npz")
+    assert FewShotSegmenter.load(tmp_path / "discs.npz", model=filters).settings.scorer == "knn"
     with pytest.raises(InputError, match="learned with Scorer knn, but the settings say lda"):
-        FewShotSegmenter.load(tmp_path / "discs.npz", model=micro, settings=settings.changed({"scorer": "lda"}))
+        FewShotSegmenter.load(tmp_path / "discs.npz", model=filters, settings=settings.changed({"scorer": "lda"}))
 
 
 def test_nothing_found_is_nothing_detected() -> None:

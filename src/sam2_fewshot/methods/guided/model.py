@@ -182,7 +182,7 @@ class GuidedModel:
         known
             Masks of the examples on this frame, which are not detected again.
         progress
-            Is told of each tile done.
+            Reports each tile done.
         watch
             Takes the time of each stage.
         """
