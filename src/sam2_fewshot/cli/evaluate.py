@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sam2_fewshot.cli.console import guarded
+from sam2_fewshot.cli.options import Debug, optional
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +28,7 @@ Any two label images, at two IoUs, as a table and as JSON:
 
 With a picture of each frame: hit, missed, false:
 
-  sam2-fewshot evaluate results truth/ --pictures judged/
+  sam2-fewshot evaluate results truth/ --pictures drawn/
 """
 
 
@@ -53,29 +54,22 @@ def evaluate(
     ] = "0.5",
     sizes: Annotated[
         str | None,
-        typer.Option(
-            help="Areas in px between size classes, with commas. Left out: thirds of the true objects.",
-            metavar="LIST",
-            show_default=False,
+        optional(
+            help="Areas in px between size classes, with commas. Left out: thirds of the true objects.", metavar="LIST"
         ),
     ] = None,
     tag: Annotated[
         str | None,
-        typer.Option(
-            help="Compare with the true objects of this class only (from LABELS_classes.json).",
-            metavar="TAG",
-            show_default=False,
-        ),
+        optional(help="Compare with the true objects of this class only (from LABELS_classes.json).", metavar="TAG"),
     ] = None,
     json_file: Annotated[
-        Path | None,
-        typer.Option("--json", help="Also write all figures to this file.", metavar="FILE", show_default=False),
+        Path | None, optional("--json", help="Also write all figures to this file.", metavar="FILE")
     ] = None,
     pictures: Annotated[
         Path | None,
         typer.Option(help="Also draw what was hit, missed and false, a PNG a frame.", metavar="FOLDER"),
     ] = None,
-    debug: Annotated[bool, typer.Option("--debug", help="Show where a defect of the program is.")] = False,
+    debug: Debug = False,
 ) -> None:
     """Compare what was found with the truth: precision, recall, F1, AP, PQ, AJI, by IoU and by size."""
     with guarded(debug):
