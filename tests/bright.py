@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sam2_fewshot.protocols import Progress
     from sam2_fewshot.records import FrameReader, FrameResult, InstanceMask
     from sam2_fewshot.settings import Settings
-    from sam2_fewshot.tiling.blocks import Block, BlockResult, SearchPlan
+    from sam2_fewshot.tiling.blocks import BlockResult, SearchPlan
 
 
 @dataclass
@@ -97,9 +97,9 @@ class BrightSegmenter(FewShotSegmenter):
         As for every segmenter.
     bright
         The method.
-    on_search, on_join
-        Called before a frame, or a block of one, is searched, and before what was found in its blocks is joined; what
-        they raise is raised.
+    on_plan, on_join
+        Called before it is decided how to search a frame, and before what was found in its blocks is joined; what they
+        raise is raised.
     """
 
     def __init__(
@@ -107,11 +107,11 @@ class BrightSegmenter(FewShotSegmenter):
         settings: Settings | None = None,
         progress: Progress | None = None,
         bright: BrightMethod | None = None,
-        on_search: Callable[[FrameReader, Block], None] = lambda frame, block: None,
+        on_plan: Callable[[FrameReader], None] = lambda frame: None,
         on_join: Callable[[FrameReader], None] = lambda frame: None,
     ) -> None:
         self.bright = bright or BrightMethod()
-        self.on_search, self.on_join = on_search, on_join
+        self.on_plan, self.on_join = on_plan, on_join
         self.calls: list[str] = []
         super().__init__("filters", settings=settings, progress=progress, method=self.bright)
 
@@ -120,11 +120,11 @@ class BrightSegmenter(FewShotSegmenter):
         """Number of examples that were learned from, now or before; 0 where nothing was learned."""
         return len(self._objects.known) if self._objects else 0
 
-    def search(self, frame: FrameReader, plan: SearchPlan, block: Block, *, keep_proposed: bool = False) -> BlockResult:
-        """Note the frame's name, and search."""
-        self.on_search(frame, block)
+    def plan(self, frame: FrameReader, shift: tuple[int, int] = (0, 0)) -> SearchPlan:
+        """Note the frame's name, and decide how to search it."""
         self.calls.append(frame.name)
-        return super().search(frame, plan, block, keep_proposed=keep_proposed)
+        self.on_plan(frame)
+        return super().plan(frame, shift)
 
     def join(self, frame: FrameReader, plan: SearchPlan, results: Sequence[BlockResult]) -> FrameResult:
         """Join what was found."""
@@ -139,6 +139,10 @@ def make_bright(model: str, device: str, settings: Settings, progress: Progress)
 
 _MAKERS: dict[int, BrightMaker] = {}
 _NUMBERS = count()
+
+
+def _maker(number: int) -> BrightMaker:
+    return _MAKERS[number]
 
 
 class BrightMaker:
@@ -165,9 +169,9 @@ class BrightMaker:
         return self.made[-1]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _MAKERS.__getitem__, (self._number,)
+        return _maker, (self._number,)
 
     @property
     def calls(self) -> list[str]:
-        """Names of the frames that the last segmenter has searched, once for each block."""
+        """Names of the frames that the last segmenter was to search."""
         return self.made[-1].calls

@@ -226,11 +226,19 @@ class ObjectModel:
             raise InputError(f"{name} is not an object model of sam2-fewshot, or it is damaged.") from error
 
 
-def frame_digest(frame: FrameReader) -> str:
-    """Return a short hash of a frame's size and pixels, by which it is known again; a large one is read in strips."""
+def frame_digest(frame: FrameReader, strip: int = _STRIP) -> str:
+    """Return a short hash of a frame's size and pixels, by which it is known again.
+
+    Parameters
+    ----------
+    frame
+        A large one is read in strips.
+    strip
+        As many pixels are read at a time.
+    """
     height, width = frame.shape
     digest = hashlib.blake2b(repr((height, width, 3)).encode(), digest_size=16)
-    rows = max(1, _STRIP // max(1, width))
+    rows = max(1, strip // max(1, width))
     for top in range(0, height, rows):
         digest.update(np.ascontiguousarray(frame.read((0, top, width, min(top + rows, height)))).data)
     return digest.hexdigest()

@@ -23,7 +23,7 @@ Limits = tuple[float, float]
 WHITE: Color = (255, 255, 255)
 SAMPLES = 1_000_000
 """About so many pixels of a plane, evenly spaced, are looked at for percentiles."""
-_BLOCK = 1 << 22
+_PAINTED = 1 << 22
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,11 +147,26 @@ def contrast(plane: NDArray[Any], style: ChannelStyle) -> Limits | None:
     return low, high if high > low else float(_finite(plane).max())
 
 
-def paint(canvas: NDArray[np.uint8], plane: NDArray[Any], limits: Limits, color: Color) -> None:
+def paint(
+    canvas: NDArray[np.uint8], plane: NDArray[Any], limits: Limits, color: Color, at_a_time: int = _PAINTED
+) -> None:
     """Lighten a canvas (H, W, 3) in place with a plane (H, W) in a colour.
 
-    The black point becomes 0, the white point the colour, linearly between and cut off beyond. Nothing happens when
+    The black point becomes 0, the white point the colour, linearly between and clipped beyond. Nothing happens when
     white is not above black.
+
+    Parameters
+    ----------
+    canvas
+        uint8 (H, W, 3).
+    plane
+        (H, W), of any kind of number.
+    limits
+        The black and the white point.
+    color
+        RGB, 0 to 255 each.
+    at_a_time
+        Planes of other than 8 and 16-bit whole numbers are painted in strips of about so many pixels.
     """
     if not limits[1] > limits[0]:
         return
@@ -163,7 +178,7 @@ def paint(canvas: NDArray[np.uint8], plane: NDArray[Any], limits: Limits, color:
                 if color[component] == level:
                     np.maximum(canvas[..., component], tinted, out=canvas[..., component])
         return
-    rows = max(1, _BLOCK // max(1, plane.shape[1]))
+    rows = max(1, at_a_time // max(1, plane.shape[1]))
     for start in range(0, plane.shape[0], rows):
         part = slice(start, start + rows)
         unit = _unit(plane[part], limits)

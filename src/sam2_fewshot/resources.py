@@ -35,7 +35,7 @@ def threads() -> int:
     return max(1, min(cores(), _MOST, int(limit) if limit.isdecimal() else _MOST))
 
 
-def mapped(work: Callable[[Item], Result], items: Iterable[Item], count: int = 0) -> Iterator[Result]:
+def mapped(work: Callable[[Item], Result], items: Iterable[Item], count: int | None = None) -> Iterator[Result]:
     """Apply a function to items in several threads; NumPy and SciPy let go of Python's lock in most of their work.
 
     Parameters
@@ -45,7 +45,7 @@ def mapped(work: Callable[[Item], Result], items: Iterable[Item], count: int = 0
     items
         Are taken as they are needed.
     count
-        So many threads; :func:`threads` when it is 0.
+        How many are worked on at a time; :func:`threads` when left out.
 
     Yields
     ------

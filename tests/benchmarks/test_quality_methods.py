@@ -96,12 +96,12 @@ class Replay:
     """A segmenter that gives again what another one found on its only frame."""
 
     def __init__(self, segmenter, image):
-        self.found = segmenter.segment(image, keep_proposed=True)
-        self.last_run = segmenter.last_run
+        self.settings = segmenter.settings
+        self.result = segmenter.predict(image, keep_proposed=True)
 
-    def segment(self, image, *, keep_proposed):
+    def predict(self, image, *, keep_proposed):
         assert keep_proposed
-        return self.found
+        return self.result
 
 
 def test_one_run_of_grid_gives_what_two_runs_give(micro, discs):

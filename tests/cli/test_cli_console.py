@@ -14,7 +14,6 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from sam2_fewshot.cli import console
 from sam2_fewshot.cli.console import BarDisplay, PlainDisplay, duration, guarded, shown
 from sam2_fewshot.cli.segment import report
 from sam2_fewshot.errors import CheckpointError, FewShotWarning
@@ -58,10 +57,9 @@ def test_plain_lines(capsys):
     assert lines[3:] == ["Warning: blurred", "Failed: frame 3 of 3: c.png: it is damaged."]
 
 
-def test_plain_signs_of_life(capsys, monkeypatch):
+def test_plain_signs_of_life(capsys):
     now = [0.0]
-    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
-    display = PlainDisplay()
+    display = PlainDisplay(clock=lambda: now[0])
     display.begin(1)
     display.frame_begins("a.png")
     display.start("proposing", 10)

@@ -1,4 +1,4 @@
-"""Whole jobs with a quick engine: what comes out, once, whatever happens on the way."""
+"""Whole jobs with a quick segmenter: what comes out, once, whatever happens on the way."""
 
 from __future__ import annotations
 

@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
-from sam2_fewshot.runner.engine import few_shot_segmenter
 from scale_scenes import as_set, scene
 
 from sam2_fewshot import Exemplar, FewShotSegmenter, Settings
 from sam2_fewshot.backbones.sam2.loading import random_network
 from sam2_fewshot.backbones.sam2.network import Sam2Model
 from sam2_fewshot.backbones.sam2.tile_store import tile_keys
-from sam2_fewshot.files.request import Request
 from sam2_fewshot.protocols import Quiet
-from sam2_fewshot.storage.cache import OBJECTS, TILES, cached, shrink
+from sam2_fewshot.runner.opening import open_segmenter
+from sam2_fewshot.storage.cache import OBJECTS, TILES, cache_folder, cached, shrink
 from sam2_fewshot.storage.tile_cache import TileCache, tile_cache
 
 if TYPE_CHECKING:
@@ -215,13 +214,8 @@ def test_a_run_over_more_tiles_than_there_is_room_for_keeps_the_first(tmp_path: 
     assert cached(tmp_path, TILES).size <= 2_100_000
 
 
-def test_a_tile_stamped_with_the_last_tick_of_the_clock_is_of_this_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clock = time.time_ns
-    monkeypatch.setattr(time, "time_ns", lambda: clock() + 10_000_000)
-    store = TileCache(tmp_path, 1_100_000)
-    monkeypatch.undo()
+def test_a_tile_stamped_with_the_last_tick_of_the_clock_is_of_this_run(tmp_path: Path) -> None:
+    store = TileCache(tmp_path, 1_100_000, clock=lambda: time.time_ns() + 10_000_000)
     for key in "ab":
         store.put(key, MEGABYTE)
     assert [key for key in "ab" if store.get(key)] == ["a"]
@@ -316,10 +310,11 @@ def test_it_is_used_where_encoding_takes_much_longer_than_reading(model: Sam2Mod
     assert not used(large, cache_size=0)
 
 
-def test_the_job_gives_the_model_its_cache(tmp_path: Path) -> None:
-    for way, kept in (("on", True), ("auto", False)):
-        settings = Settings(cache_embeddings=way)
-        request = Request([tmp_path], tmp_path, tmp_path, model="sam2.1_hiera_micro.pt", settings=settings)
-        engine = few_shot_segmenter(request, Quiet())
-        assert isinstance(engine, FewShotSegmenter)
-        assert (engine._model.store is not None) is kept
+def test_a_segmenter_by_name_has_the_cache_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    picture = scene(64, 3)
+    for way, stored in (("auto", 0), ("on", 1)):
+        settings = Settings(method="grid", points_per_side=16, min_mask_area=10**6, cache_embeddings=way)
+        segmenter = open_segmenter("sam2.1_hiera_micro.pt", "cpu", settings, Quiet())
+        segmenter.fit([Exemplar(image=picture, mask=picture[..., 0] > 100)])
+        assert (cached(cache_folder(), TILES).entries > 0) is bool(stored)

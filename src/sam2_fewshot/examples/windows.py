@@ -133,7 +133,7 @@ def example_windows(
 
 
 def parts_of(
-    exemplars: Sequence[Exemplar], settings: Settings, most_pixels: int, progress: Progress
+    exemplars: Sequence[Exemplar], settings: Settings, most_pixels: int, progress: Progress, whole: int = _WHOLE
 ) -> tuple[str, tuple[int, int], list[ShownPart]]:
     """Return a frame as it is learned from.
 
@@ -147,6 +147,8 @@ def parts_of(
         A frame with more is learned from in parts.
     progress
         Is warned as by :func:`shown_parts`.
+    whole
+        Neither is one with more than so many pixels learned from as a whole.
 
     Returns
     -------
@@ -163,11 +165,11 @@ def parts_of(
         If the frame cannot be read.
     """
     frame = as_reader(exemplars[0].image, settings)
-    if frame.shape[0] * frame.shape[1] > min(_WHOLE, most_pixels):
-        most = min(_WHOLE, most_pixels // _SHARE)
+    if frame.shape[0] * frame.shape[1] > min(whole, most_pixels):
+        most = min(whole, most_pixels // _SHARE)
         return frame_digest(frame), frame.shape, shown_parts(exemplars, frame, most, progress)
-    whole = Frame(frame.read(), frame.name, frame.location)
-    return frame_digest(whole), whole.shape, [ShownPart(whole, (0, 0, 0, 0), range(len(exemplars)), exemplars)]
+    held = Frame(frame.read(), frame.name, frame.location)
+    return frame_digest(held), held.shape, [ShownPart(held, (0, 0, 0, 0), range(len(exemplars)), exemplars)]
 
 
 def by_image(exemplars: Sequence[Exemplar]) -> list[list[int]]:

@@ -85,7 +85,7 @@ class Known:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Match:
-    """An annotation of the same object as a find.
+    """An annotation of the same object as a detection.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ class Match:
 
     @property
     def same_outline(self) -> bool:
-        """Whether the annotation's outline is that of the find too."""
+        """Whether the annotation's outline is that of the detection too."""
         return self.known.shape == "polygon" and self.likeness >= SAME_OUTLINE
 
 
@@ -248,7 +248,7 @@ def alike(polygon: Polygon, known: Known, extent: BaseGeometry) -> float:
 
 
 def _before(newest: str) -> str | None:
-    """Return an id a little smaller than the newest one, to look from."""
+    """Return an id a little smaller than the newest one, to read from."""
     try:
         seconds = int(newest[:8], 16) - _SLACK
     except ValueError:

@@ -15,7 +15,7 @@ from sam2_fewshot.exits import DONE, FAILED, WRONG_INPUT
 from sam2_fewshot.nimbus.dataset import NimbusDataset
 from sam2_fewshot.nimbus.examples import read_training
 from sam2_fewshot.nimbus.form import present_checkpoints
-from sam2_fewshot.nimbus.messages import JobDisplay, Messages, Stopped, stopping
+from sam2_fewshot.nimbus.messages import JobDisplay, Messages, Stopped, listed, stopping
 from sam2_fewshot.nimbus.parameters import read_parameters
 from sam2_fewshot.nimbus.planes import BLOCK, MEMORY
 from sam2_fewshot.nimbus.results import MOST_ANNOTATIONS, DatasetSink
@@ -36,11 +36,10 @@ if TYPE_CHECKING:
     from sam2_fewshot.settings import Settings
 
 _STOPPED = "The job was stopped. Finished frames are kept; run the tool again for the others."
-_LISTED = 5
 # Of the whole: reading and loading, then learning; the rest is for the frames.
 _LEARN, _FRAMES = 0.02, 0.10
 _PLANES = 8
-"""Pixels that were fetched are kept up to this part of the memory."""
+"""Pixels that were fetched are cached up to this part of the memory."""
 
 
 def built_for_gpu(installed: str | None = None, system: str | None = None, machine: str | None = None) -> bool:
@@ -71,7 +70,7 @@ class Means:
     Parameters
     ----------
     make
-        Makes the segmenter from the checkpoint's name, the device, the settings and who is told of progress.
+        Makes the segmenter from the checkpoint's name, the device, the settings and who is informed of progress.
     checkpoints
         Gives the file names of the checkpoints that are present, the best first.
     stream
@@ -87,11 +86,11 @@ class Means:
     most_annotations
         Annotations sent in one request.
     largest_file
-        Bytes of the largest file that is kept with the dataset.
+        Bytes of the largest file that is stored with the dataset.
     gpu_expected
         Tells whether a GPU is missed where there is none.
     code
-        Digest of the code, on which what is kept for the next job depends; that of this program when left out.
+        Digest of the code, on which what is stored for the next job depends; that of this program when left out.
     """
 
     make: Callable[[str, str, Settings, Progress], FewShotSegmenter] = open_segmenter
@@ -188,8 +187,7 @@ def _job(api_url: str, token: str, raw: Mapping[str, Any], dataset_id: str, mean
         messages.log(f"{server.requests_sent} requests to the server.")
         if ended.failures:
             sentences = [f"{failure.what}: {failure.sentence}" for failure in ended.failures]
-            listed = "; ".join(sentences[:_LISTED]) + ("; …" if len(sentences) > _LISTED else "")
-            messages.error(f"{len(sentences)} of {len(locations)} frames could not be done: {listed}")
+            messages.error(f"{len(sentences)} of {len(locations)} frames could not be done: {listed(sentences)}")
             return FAILED
         messages.progress(1.0, "Done", f"{sink.new} added{there}; {_frames_in_words(len(locations))}")
     return DONE

@@ -1,4 +1,4 @@
-"""The connection to a NimbusImage server: it waits, asks again, and tells in sentences what went wrong.
+"""The connection to a NimbusImage server: it waits, repeats requests, and reports in sentences what went wrong.
 
 The official client authenticates and knows the routes; this module gives it a session with time-outs and patience.
 Requests that change nothing when they come twice are repeated. A request that does is not, when nobody knows
@@ -296,8 +296,8 @@ class Server:
 
     def _sentence(self, error: requests.HTTPError, doing: str) -> ServerError:
         status = error.response.status_code if error.response is not None else 0
-        said = self.hide(_reason(error.response))
-        quoted = f": {said}" if said else ""
+        reason = self.hide(_reason(error.response))
+        quoted = f": {reason}" if reason else ""
         if status in _BUSY:
             return Unanswered(
                 f"The NimbusImage server is too busy or restarting ({status}) while {doing}, also after waiting. "
@@ -308,26 +308,26 @@ class Server:
                 f"The session has ended (401 while {doing}). Finished frames are kept: log in to NimbusImage again, "
                 "and run the tool again.",
                 status,
-                said,
+                reason,
             )
         if status == 403:
             return Refused(
                 f"NimbusImage does not allow {doing} (403{quoted}). Check that the dataset still exists, and ask its "
                 "owner for write access.",
                 status,
-                said,
+                reason,
             )
         if status >= 500:
             return Refused(
                 f"NimbusImage had an error of its own while {doing} ({status}{quoted}). Finished frames are kept; run "
                 "the tool again, and if it happens again, show this message to the administrator.",
                 status,
-                said,
+                reason,
             )
         return Refused(
             f"NimbusImage refused {doing} ({status}{quoted}). Check that the dataset and its image still exist.",
             status,
-            said,
+            reason,
         )
 
 

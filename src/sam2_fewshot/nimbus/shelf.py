@@ -1,4 +1,4 @@
-"""A few small files that are kept with a dataset, and what was learned among them."""
+"""A few small files that are stored with a dataset: what was learned, and finished blocks of large frames."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BLOCKS_ITEM = "sam2-fewshot-blocks"
 LARGEST = 32 << 20
 """Bytes of the largest file; the server takes files of this size in one request."""
 KEEP = 5
-"""Learned models that are kept: so many sets of examples or settings can be used in turns."""
+"""Learned models that are retained: so many sets of examples or settings can be used in turns."""
 _STALE = timedelta(days=30)
 """Blocks of a frame that nobody has finished for so long are deleted."""
 _MODEL, _BLOCK = ".npz", ".block"
@@ -44,7 +44,7 @@ class Shelf:
     name
         The item's name.
     largest
-        Bytes of the largest file that is kept.
+        Bytes of the largest file that is stored.
     """
 
     def __init__(self, server: Server, dataset_id: str, name: str = ITEM, largest: int = LARGEST) -> None:
@@ -68,7 +68,7 @@ class Shelf:
         return None
 
     def put(self, name: str, content: bytes) -> None:
-        """Keep a file in the place of those of the same name; nothing happens when it is too large."""
+        """Store a file in the place of those of the same name; nothing happens when it is too large."""
         if len(content) > self._largest:
             return
         before = [file for file in self._listed() if file.get("name") == name]
@@ -98,7 +98,7 @@ class Shelf:
         self.remove_all(lambda file: file.get("name") == name)
 
     def prune(self, suffix: str, keep: int) -> None:
-        """Keep of the files whose names end alike only the newest."""
+        """Retain only the newest of the files whose names end alike."""
         files = [file for file in self._listed() if str(file.get("name")).endswith(suffix)]
         files.sort(key=lambda file: str(file.get("created", "")))
         for file in files[: max(0, len(files) - keep)]:
@@ -135,7 +135,7 @@ class Shelf:
 
 
 class ShelfCache:
-    """What was learned, kept with the dataset: the container that learned it is thrown away after the job.
+    """What was learned, stored with the dataset: the container that learned it is thrown away after the job.
 
     A :class:`~sam2_fewshot.storage.cache.ModelCache`. Jobs that run at once at worst write the same file twice.
 
@@ -161,7 +161,7 @@ class ShelfCache:
         return None if content is None or warnings is None else (content, warnings)
 
     def put(self, key: str, content: bytes, warnings: Sequence[str]) -> None:
-        """Keep an entry, and delete what is oldest."""
+        """Store an entry, and delete what is oldest."""
         try:
             self._shelf.put(key[:32] + _MODEL, with_warnings(content, warnings))
             self._shelf.prune(_MODEL, KEEP)
@@ -173,7 +173,7 @@ class ShelfCache:
 
 
 class BlockShelf:
-    """The finished blocks of one frame, kept with the dataset; a :class:`~sam2_fewshot.runner.blocks.Shelf`.
+    """The finished blocks of one frame, stored with the dataset; a :class:`~sam2_fewshot.runner.blocks.Shelf`.
 
     Parameters
     ----------
@@ -205,7 +205,7 @@ class BlockShelf:
             return None
 
     def write(self, name: str, content: bytes) -> None:
-        """Keep a file.
+        """Store a file.
 
         Raises
         ------

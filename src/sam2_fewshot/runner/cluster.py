@@ -1,4 +1,4 @@
-"""Frames through the workers of a Dask cluster."""
+"""Frames searched by the workers of a Dask cluster."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from sam2_fewshot.errors import InputError, SettingsError
 from sam2_fewshot.resources import cores
-from sam2_fewshot.runner.tasks import TaskResult, finish, reported, sentence_of
+from sam2_fewshot.runner.tasks import TaskResult, finish, report_sentences, reported, sentence_of
 from sam2_fewshot.runner.worker import Reply, same, search_block, search_frame
 from sam2_fewshot.tiling.blocks import BlockResult, SearchPlan
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from sam2_fewshot.records import FrameReader
     from sam2_fewshot.runner.progress import Watch
@@ -27,13 +27,14 @@ if TYPE_CHECKING:
 
 _AHEAD = 3
 """So many tasks a worker are handed out at a time: enough that none waits, few enough that results do not pile up."""
+_PATIENCE = 20.0  # s
 _FOR_BLOCKS = 900_000_000
 """Memory that a worker on a CPU should have for frames, besides what it takes without."""
 
 
 @contextmanager
 def connected(
-    scheduler: Any, settings: Settings, model: str | os.PathLike[str] = "auto"
+    scheduler: Any, settings: Settings, model: str | os.PathLike[str] = "auto", patience: float = _PATIENCE
 ) -> Iterator[tuple[Any, Settings]]:
     """Give a Dask client, and the settings that each worker shall use.
 
@@ -46,6 +47,8 @@ def connected(
         Max Memory is shared by this program and the workers on this machine; those of other machines have it each.
     model
         The checkpoint, of which it depends how many workers there is memory for.
+    patience
+        Seconds within which a scheduler must answer.
 
     Raises
     ------
@@ -68,7 +71,7 @@ def connected(
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     if "://" in text:
         try:
-            client = distributed.Client(text, timeout=20, set_as_default=False)
+            client = distributed.Client(text, timeout=patience, set_as_default=False)
         except (OSError, TimeoutError, ValueError) as error:
             raise InputError(
                 f"No Dask scheduler answers at {text} ({type(error).__name__}); check the address, and that it runs "
@@ -77,7 +80,7 @@ def connected(
         with client:
             yield client, settings
         return
-    count, share = _local(text, settings, model)
+    count, share = local_workers(text, settings, model)
     with (
         distributed.LocalCluster(
             n_workers=count,
@@ -91,10 +94,28 @@ def connected(
         yield client, share
 
 
-def _local(text: str, settings: Settings, model: str | os.PathLike[str] = "auto") -> tuple[int, Settings]:
+def local_workers(
+    text: str, settings: Settings, model: str | os.PathLike[str] = "auto", processors: int | None = None
+) -> tuple[int, Settings]:
     """Return the number of workers on this machine, and the settings with each one's share of the memory.
 
     The program that is started loads the model too, and has a share of its own.
+
+    Parameters
+    ----------
+    text
+        ``local``, or how many there shall be.
+    settings, model
+        As in :func:`connected`.
+    processors
+        Number of cores; those that this process may use when left out.
+
+    Raises
+    ------
+    CheckpointError
+        If there is no such checkpoint.
+    SettingsError
+        If `text` is neither.
     """
     from sam2_fewshot.backbones import expected_bytes, present_devices
     from sam2_fewshot.resources import RESERVE, allowed_memory
@@ -103,7 +124,7 @@ def _local(text: str, settings: Settings, model: str | os.PathLike[str] = "auto"
     if text == "local":
         cards = sum(name.startswith("cuda") for name in present_devices())
         each = RESERVE + _FOR_BLOCKS + expected_bytes(model)
-        count = cards or max(1, min(cores(), int(total * 1e9) // each - 1))
+        count = cards or max(1, min(processors or cores(), int(total * 1e9) // each - 1))
     elif text.isdecimal() and int(text):
         count = int(text)
     else:
@@ -127,7 +148,7 @@ class OnCluster:
     recipe
         Gives all that a worker needs, from a segmenter that has learned; it joins blocks.
     address
-        Tells where a worker finds a frame; the workers must be able to read it.
+        Gives the address of a frame; the workers must be able to read it.
     """
 
     def __init__(
@@ -138,7 +159,7 @@ class OnCluster:
     def __call__(
         self, tasks: Iterable[Task], segmenter: FewShotSegmenter, watch: Watch
     ) -> Iterator[tuple[Task, TaskResult]]:
-        """Yield what becomes of each frame, in the order in which they are finished."""
+        """Yield the outcome of each frame, in the order in which they are finished."""
         tasks = list(tasks)
         if not tasks:
             return
@@ -181,12 +202,13 @@ class OnCluster:
                 future.release()
                 finished: TaskResult | None = None
                 if isinstance(reply.answer, SearchPlan):
-                    begun = large[id(task)] = _Large(task, reply.answer)
+                    begun = large[id(task)] = _Large(task, reply.answer, reply.warnings)
                     watch.frame_begins(task.name)
                     watch.start("blocks", len(reply.answer.blocks))
                     watch.advance(len(begun.results))
                 elif block is None and isinstance(reply.answer, TaskResult):
-                    finished = _whole(reply.answer, watch)
+                    report_sentences(reply.answer, watch)
+                    finished = reply.answer
                 elif id(task) in large:
                     large[id(task)].add(reply)
                     watch.advance()
@@ -206,8 +228,8 @@ class OnCluster:
 class _Large:
     """A large frame of which some blocks are done."""
 
-    def __init__(self, task: Task, plan: SearchPlan) -> None:
-        self.task, self.plan = task, plan
+    def __init__(self, task: Task, plan: SearchPlan, warnings: Sequence[str]) -> None:
+        self.task, self.plan, self.warnings = task, plan, list(warnings)
         stored = task.store.load(plan.blocks) if task.store else {}
         self.left = [block for block in plan.blocks if block not in stored]
         self.results: list[BlockResult] = list(stored.values())
@@ -215,8 +237,9 @@ class _Large:
         self.took = 0.0
 
     def add(self, reply: Reply) -> None:
-        """Take what came of a block; after a failure the rest is not begun any more."""
+        """Take the outcome of a block; after a failure the remaining blocks are not begun."""
         self.took += reply.took
+        self.warnings += reply.warnings
         if isinstance(reply.answer, BlockResult):
             self.results.append(reply.answer)
             if self.task.store:
@@ -231,25 +254,19 @@ class _Large:
         return bool(self.trouble) or len(self.results) == len(self.plan.blocks)
 
 
-def _whole(result: TaskResult, watch: Watch) -> TaskResult:
-    for sentence in result.warnings:
-        watch.warn(sentence)
-    for sentence in result.notes:
-        watch.say(sentence)
-    return result
-
-
 def _joined(begun: _Large, segmenter: FewShotSegmenter, watch: Watch) -> TaskResult:
     task = begun.task
+    watch.take()
+    for sentence in begun.warnings:
+        watch.warn(sentence)
     if begun.trouble:
         return TaskResult(trouble=begun.trouble, took=begun.took)
-    watch.take()
     try:
         # In the order of the blocks, so that the result is the same whoever was first.
         results = sorted(begun.results, key=lambda each: (each.block.core[1], each.block.core[0]))
         finished = finish(task.finish, task.frame, segmenter.join(task.frame, begun.plan, results))
     except Exception as error:  # a frame that fails does not stop the others
-        return TaskResult(trouble=_words(error), cause=error, took=begun.took)
+        return TaskResult(trouble=trouble_of(error), cause=error, took=begun.took)
     return reported(finished, watch, begun.took)
 
 
@@ -259,10 +276,11 @@ def _reply(future: Any) -> Reply:
         reply: Reply = future.result()
         return reply
     error = future.exception() if future.status == "error" else RuntimeError("it was cancelled")
-    return Reply(TaskResult(trouble=_words(error)))
+    return Reply(TaskResult(trouble=trouble_of(error)))
 
 
-def _words(error: BaseException) -> str:
+def trouble_of(error: BaseException) -> str:
+    """Return in a sentence why a task has no answer, be it an error of the frame, of Dask, or a defect."""
     from distributed.scheduler import KilledWorker
 
     from sam2_fewshot.errors import FewShotError

@@ -37,7 +37,7 @@ def discs(shift: int = 0, size: int = 64, dtype: str = "uint16") -> NDArray[Any]
     return plane
 
 
-def squares(count: int, per_row: int, side: int = 3) -> NDArray[Any]:
+def squares(count: int, per_row: int, side: int = 2) -> NDArray[Any]:
     """A plane with a lattice of bright squares, and some empty ground below."""
     step = side + 1
     plane = np.full(((count // per_row + 2) * step, per_row * step), 100, "uint16")
