@@ -1,7 +1,7 @@
 """A backbone without a network: a few fixed filters for features, and thresholds of the brightness for prompts.
 
 It stands in for SAM 2 in tests, where it gives the same answers on every machine within milliseconds, and it is the
-example of a second backbone. On pictures of plain objects on a plain ground it finds them; it is not for real images.
+example of a second backbone. It detects plain objects on a plain ground; it is not for real images.
 
 Features: the colours, the contrast to the neighbourhood and the gradient's magnitude, averaged over cells of 2 pixels
 of the input; and, over cells of 8, the colours and a wider contrast. Prompts: the window's brightness is thresholded
@@ -95,7 +95,7 @@ class _Level(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class FilterEmbedding:
-    """A window's brightness, and its regions once they are asked for.
+    """A window, and its regions once they are asked for.
 
     Parameters
     ----------

@@ -242,19 +242,19 @@ def learn_cells(
     ground: list[NDArray[np.float32]] = []
     certain: list[NDArray[np.bool_]] = []
     for frame, frame_folds, store in zip(frames, folds, stores, strict=True):
-        fold_of, share, unwanted = _cell_planes(frame, frame_folds, side, cells_per_tile(backbone))
+        fold_of, share, negative = _cell_planes(frame, frame_folds, side, cells_per_tile(backbone))
         # An example smaller than a cell still has its nearest one.
         on_object = fold_of >= 0
         off = ~on_object & (share < 0.1) & np.isfinite(share)
         keep = rng.random(off.shape) < _MOST_CELLS / len(frames) / max(1, int(np.count_nonzero(off)))
-        taken = off & (keep | unwanted)
+        taken = off & (keep | negative)
         for tile in store:
             rows, columns, features = tile.rows, tile.columns, tile.features
             here, there = on_object[rows, columns], taken[rows, columns]
             objects.append(features[:, here].T)
             owners.append(fold_of[rows, columns][here])
             ground.append(features[:, there].T)
-            certain.append(unwanted[rows, columns][there])
+            certain.append(negative[rows, columns][there])
     cells, owner = np.concatenate(objects), np.concatenate(owners)
     background, sure = np.concatenate(ground), np.concatenate(certain)
     if not len(background):  # the examples fill their frames: what is left is the frame itself
@@ -269,7 +269,7 @@ def learn_cells(
 def _cell_planes(
     frame: TrainingFrame, folds: Sequence[int], side: int, cells: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.bool_]]:
-    """Return planes of a frame's cells: fold of the example they lie on (else -1), share on any, and unwanted."""
+    """Return planes of a frame's cells: fold of the example they lie on (else -1), share on any, and negative."""
     shape = (frame.pixels.shape[0], frame.pixels.shape[1])
     empty = cells_of(np.zeros(shape, bool), side, cells)
     total, fold_of = empty, np.full(empty.shape, -1)
@@ -280,11 +280,11 @@ def _cell_planes(
             inside = share >= np.nanmax(share)
         fold_of[inside] = fold
         total = total + share
-    unwanted = np.zeros(empty.shape, bool)
+    negative = np.zeros(empty.shape, bool)
     for mask in frame.negatives:
         share = cells_of(mask.full(), side, cells)
-        unwanted |= share >= min(0.6, float(np.nanmax(share)))
-    return fold_of, total, unwanted & (fold_of < 0)
+        negative |= share >= min(0.6, float(np.nanmax(share)))
+    return fold_of, total, negative & (fold_of < 0)
 
 
 def learn_colours(frames: Sequence[TrainingFrame], diameter: float) -> tuple[NDArray[np.float64], float]:
@@ -292,9 +292,9 @@ def learn_colours(frames: Sequence[TrainingFrame], diameter: float) -> tuple[NDA
     inside, around = [], []
     for frame in frames:
         smooth = ndimage.gaussian_filter(frame.pixels.astype(np.float32), (1, 1, 0))
-        wanted = _union(frame.positives, frame.pixels.shape)
-        inside.append(smooth[wanted])
-        around.append(smooth[_ring(wanted, max(3, int(0.4 * diameter)))])
+        positive = _union(frame.positives, frame.pixels.shape)
+        inside.append(smooth[positive])
+        around.append(smooth[_ring(positive, max(3, int(0.4 * diameter)))])
     on, off = np.concatenate(inside).astype(np.float64), np.concatenate(around).astype(np.float64)
     if not len(off):
         off = np.zeros((1, 3))
