@@ -119,7 +119,7 @@ def _nimbus() -> list[str]:
     from io import StringIO
 
     from contract_server.web import ContractServer
-    from contract_server.whole import arguments, dataset
+    from test_nimbus_whole import arguments, dataset
 
     from sam2_fewshot.nimbus.entry import main
 

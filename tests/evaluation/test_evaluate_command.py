@@ -91,7 +91,7 @@ def test_results_against_a_folder(out: Path, truth: Path, tmp_path: Path) -> Non
     result = evaluate(out, truth, "--iou", "0.5,0.9", "--json", tmp_path / "f.json", "--pictures", tmp_path / "p")
     assert result.exit_code == 0, result.stderr
     assert "2 frames, 3 true objects" in result.stdout
-    assert "1 true object was shown as an example" in result.stdout
+    assert "1 true object was marked as an example" in result.stdout
     facts = json.loads((tmp_path / "f.json").read_text())
     first = facts["by_iou"][0]
     assert (first["tp"], first["fp"], first["fn"]) == (1, 1, 2)

@@ -13,7 +13,7 @@ from sam2_fewshot.annotations.ome_zarr import ZarrLabels
 from sam2_fewshot.annotations.placing import Placer, Remarks
 from sam2_fewshot.geometry.outlines import polygon_to_mask
 from sam2_fewshot.images.image_set import open_images
-from sam2_fewshot.images.source import open_source
+from sam2_fewshot.images.registry import open_source
 from sam2_fewshot.protocols import Quiet
 from sam2_fewshot.settings import Settings
 

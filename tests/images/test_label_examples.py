@@ -7,7 +7,7 @@ from sam2_fewshot.annotations.label_images import objects_in
 from sam2_fewshot.annotations.placing import Placer, Remarks
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.geometry.outlines import polygon_to_mask
-from sam2_fewshot.images.source import open_source
+from sam2_fewshot.images.registry import open_source
 from sam2_fewshot.records import Location
 
 

@@ -184,11 +184,11 @@ def test_the_summary_counts() -> None:
 @pytest.mark.parametrize(
     ("frames", "said"),
     [
-        ([figures(scores=[0.9] * 9)], "Most finds are far above"),
+        ([figures(scores=[0.9] * 9)], "Most detections are far above"),
         ([figures()], "Nothing that resembles"),
         ([figures(below=[0.41, 0.2])], "The best candidate has 0.41"),
         ([figures(scores=[0.9], below=[0.1], examples=1)], "Only 1 example on these frames"),
-        ([figures(scores=[0.9, 0.52], below=[0.1])], "1 find just above the threshold and 0 candidates"),
+        ([figures(scores=[0.9, 0.52], below=[0.1])], "1 detection just above the threshold and 0 candidates"),
         ([figures(scores=[0.9], below=[0.1]), figures("b.tif")], "Nothing was found on 1 of 2 frames (b.tif)"),
         (
             [figures(scores=[0.9] * 9, below=[0.1]), *[figures(scores=[0.9] * 9)] * 3, figures("b", [0.9])],

@@ -14,19 +14,19 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from sam2_fewshot.backbones.sam2.network import Sam2Model
+    from sam2_fewshot.protocols import Backbone
 
 Discs = tuple["NDArray[np.uint8]", "NDArray[np.int32]"]
 
 
 @pytest.mark.filterwarnings("ignore:. examples tell little:sam2_fewshot.errors.FewShotWarning")
-def test_another_threshold_divides_the_same_detections(micro: Sam2Model, discs: Discs, tmp_path: Path) -> None:
+def test_another_threshold_divides_the_same_detections(filters: Backbone, discs: Discs, tmp_path: Path) -> None:
     image, labels = discs
-    low = FewShotSegmenter(micro, settings=Settings(similarity_threshold=0.4))
+    low = FewShotSegmenter(filters, settings=Settings(similarity_threshold=0.4))
     low.fit([Exemplar(image, mask=labels == number) for number in (1, 3, 5)])
     low.save(tmp_path / "discs.npz")
     found = low.segment(image)
-    high = FewShotSegmenter.load(tmp_path / "discs.npz", micro, settings=Settings(similarity_threshold=0.95))
+    high = FewShotSegmenter.load(tmp_path / "discs.npz", filters, settings=Settings(similarity_threshold=0.95))
     result = high.predict(image)
     above, below, floor = result.detections, result.below, result.floor
     assert floor == pytest.approx(0.095)

@@ -27,7 +27,7 @@ from sam2_fewshot.methods.guided.box_refinement import (
 from sam2_fewshot.methods.guided.classifier import fit_logistic
 from sam2_fewshot.methods.guided.descriptors import SUPPORT, FrameMaps, Proposed, describe
 from sam2_fewshot.records import InstanceMask
-from sam2_fewshot.tiling.tiles import TileGrid, is_clipped
+from sam2_fewshot.tiling.tiles import TileGrid
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -121,12 +121,12 @@ def test_what_no_tile_holds_is_refined_in_wider_ones(
 
 def test_a_mask_is_clipped_where_its_tile_ends_within_the_frame() -> None:
     window = (-9, 40, 71, 120)
-    assert not is_clipped(square(20, 60, 20), window)
-    assert is_clipped(square(20, 40, 20), window)
-    assert is_clipped(square(51, 60, 20), window)
-    assert not is_clipped(square(0, 60, 20), window)  # the frame's own border
-    assert not is_clipped(square(20, 140, 20), (-9, 80, 71, 160))
-    assert is_clipped(square(20, 60, 60), window)
+    assert not square(20, 60, 20).is_clipped(window)
+    assert square(20, 40, 20).is_clipped(window)
+    assert square(51, 60, 20).is_clipped(window)
+    assert not square(0, 60, 20).is_clipped(window)  # the frame's own border
+    assert not square(20, 140, 20).is_clipped((-9, 80, 71, 160))
+    assert square(20, 60, 60).is_clipped(window)
 
 
 def test_sure_objects_cover_their_pixels() -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sam2_fewshot.backbones.sam2.network import Sam2Model
+    from sam2_fewshot.protocols import Backbone
     from sam2_fewshot.records import Detection
 
 Scene = tuple["NDArray[np.uint8]", "NDArray[np.int32]", "NDArray[np.bool_]"]
@@ -143,13 +144,13 @@ def test_negative_examples_lower_their_like(micro: Sam2Model, fitted: FewShotSeg
     assert not {rods[0], rods[3]} & set(found_numbers(warned.segment(image), labels))
 
 
-def test_examples_below_the_limit_are_taken_at_their_word(micro: Sam2Model, scene: Scene) -> None:
+def test_examples_below_the_limit_are_taken_at_their_word(filters: Backbone, scene: Scene) -> None:
     shown = tuple(disc_numbers(scene)[:5])
     with pytest.warns(FewShotWarning, match="Min Mask Area is 5000 px"):
-        segmenter = FewShotSegmenter(micro, settings=Settings(min_mask_area=5000)).fit(exemplars(scene, shown))
+        segmenter = FewShotSegmenter(filters, settings=Settings(min_mask_area=5000)).fit(exemplars(scene, shown))
     assert segmenter.segment(scene[0])
     with pytest.warns(FewShotWarning, match="Max Mask Area is 40 px"):
-        FewShotSegmenter(micro, settings=Settings(max_mask_area=40)).fit(exemplars(scene, shown))
+        FewShotSegmenter(filters, settings=Settings(max_mask_area=40)).fit(exemplars(scene, shown))
 
 
 @pytest.mark.parametrize(
@@ -170,17 +171,17 @@ def test_an_odd_frame_is_no_accident(fitted: FewShotSegmenter, image: NDArray[np
     "box", [(slice(0, 220), slice(0, 260)), (slice(3, 4), slice(5, 6)), (slice(0, 9), slice(0, 260))]
 )
 @pytest.mark.filterwarnings("ignore::sam2_fewshot.errors.FewShotWarning")
-def test_an_odd_example_is_no_accident(micro: Sam2Model, scene: Scene, box: tuple[slice, slice]) -> None:
+def test_an_odd_example_is_no_accident(filters: Backbone, scene: Scene, box: tuple[slice, slice]) -> None:
     mask = np.zeros(scene[1].shape, bool)
     mask[box] = True
-    segmenter = FewShotSegmenter(micro).fit([Exemplar(scene[0], mask=mask)])
+    segmenter = FewShotSegmenter(filters).fit([Exemplar(scene[0], mask=mask)])
     for d in segmenter.segment(scene[0]):
         assert np.isfinite(d.score)
 
 
 @pytest.mark.filterwarnings("ignore::sam2_fewshot.errors.FewShotWarning")
-def test_an_example_on_a_frame_of_one_colour(micro: Sam2Model) -> None:
+def test_an_example_on_a_frame_of_one_colour(filters: Backbone) -> None:
     mask = np.zeros((50, 60), bool)
     mask[10:20, 10:20] = True
-    segmenter = FewShotSegmenter(micro).fit([Exemplar(np.full((50, 60, 3), 80, np.uint8), mask=mask)])
+    segmenter = FewShotSegmenter(filters).fit([Exemplar(np.full((50, 60, 3), 80, np.uint8), mask=mask)])
     assert segmenter.segment(np.full((50, 60, 3), 80, np.uint8)) == []

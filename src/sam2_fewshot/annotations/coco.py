@@ -200,8 +200,7 @@ def _outline(value: Any) -> list[Point] | None:
 
 
 def _area(points: Sequence[Point]) -> float:
-    # shapely refuses to make a ring of some points that are not finite; what is wrong with them is said where they are
-    # placed.
+    # shapely refuses to make a ring of some points that are not finite; that is reported where they are placed.
     if not np.isfinite(points).all():
         return 0.0
     with np.errstate(all="ignore"):

@@ -126,7 +126,7 @@ class Gathered:
         found = [int(number) for number in numbers]
         if self._parts is not None:
             if len({*self.pieces, *found}) > 1:
-                self._parts = None  # several numbers tell the objects apart
+                self._parts = None  # several numbers distinguish the objects
             else:
                 ranks, count = ndimage.label(ranks, np.ones((3, 3)))
                 self._parts.add(ranks, count)

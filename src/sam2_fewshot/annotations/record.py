@@ -1,4 +1,4 @@
-"""What is known about a finished frame, its objects as plain arrays, and texts and figures made safe for files."""
+"""What is known about a finished frame, and texts and figures made safe for files."""
 
 from __future__ import annotations
 
@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sam2_fewshot.records import Detection, InstanceMask
-
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
     from shapely import Point, Polygon
 
-    from sam2_fewshot.records import Location, PixelSize
+    from sam2_fewshot.records import Detection, Location, PixelSize
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -174,22 +172,6 @@ an exception it puts its file in place, left by one it removes what it has begun
 def vertices(ring: Any) -> NDArray[np.float64]:
     """Return the vertices ``(x, y)`` of a shapely ring (n, 2), the first one not repeated."""
     return np.asarray(ring.coords, np.float64)[:-1, :2]
-
-
-def pack_figures(found: Sequence[Detection]) -> NDArray[np.float64]:
-    """Return score, similarity and predicted IoU of each, float64 (N, 3)."""
-    figures = [(item.score, item.similarity, item.predicted_iou) for item in found]
-    return np.array(figures, np.float64).reshape(-1, 3)
-
-
-def unpack_found(
-    masks: Sequence[InstanceMask], outlines: Sequence[Any], figures: NDArray[np.float64], location: Location
-) -> list[Detection]:
-    """Return detections from what :func:`pack_masks`, :func:`pack_outlines` and :func:`pack_figures` packed of them."""
-    return [
-        Detection(mask, outline, score, similarity, predicted_iou, location)
-        for mask, outline, (score, similarity, predicted_iou) in zip(masks, outlines, figures.tolist(), strict=True)
-    ]
 
 
 _LONGEST = 100

@@ -1,4 +1,4 @@
-"""What the user sees: progress, and one sentence and the right exit code when something goes wrong."""
+"""The terminal's side of a command: the progress display, and errors as one sentence with an exit code."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from sam2_fewshot.runner.progress import Display
 
 _QUIET_SECONDS = 20.0
-"""A log that says nothing for longer looks like a program that hangs."""
+"""A program that prints nothing for longer seems to hang."""
 
 
 @contextlib.contextmanager
 def shown() -> Iterator[Display]:
-    """Give the display that suits stderr."""
+    """Give the progress display that suits stderr: bars on a terminal, else lines."""
     if not sys.stderr.isatty():
         yield PlainDisplay()
         return
@@ -101,7 +101,7 @@ class PlainDisplay:
         self._stage, self._total, self._steps = stage, total, 0
 
     def advance(self, steps: int = 1) -> None:
-        """Print a sign of life if nothing was said for long."""
+        """Print a sign of life if nothing was printed for long."""
         self._steps += steps
         if self._clock() - self._spoke > _QUIET_SECONDS:
             share = f" {self._steps / self._total:.0%}" if self._total else ""
@@ -137,14 +137,14 @@ class PlainDisplay:
 
 
 class BarDisplay:
-    """Two bars on a terminal: the frames with what was found and the time left, and the stage at work."""
+    """Two bars on a terminal: the frames with their detections and the time left, and the current stage."""
 
     def __init__(self, bars: Bars) -> None:
         self._bars = bars
         self._frames: TaskID | None = None
         self._stage: TaskID | None = None
         self._name = ""
-        self._total = self._finished = self._candidates = self._kept = 0
+        self._total = self._finished = self._candidates = self._detections = 0
 
     def say(self, sentence: str) -> None:
         """Print a line above the bars."""
@@ -178,7 +178,7 @@ class BarDisplay:
     def frame_ends(self, candidates: int, kept: int, seconds: float) -> None:
         """Move the bar of the frames."""
         self._candidates += candidates
-        self._kept += kept
+        self._detections += kept
         self._count()
 
     def frame_fails(self, sentence: str) -> None:
@@ -197,7 +197,7 @@ class BarDisplay:
     def _count(self) -> None:
         self._finished += 1
         if self._frames is not None:
-            counts = f"{self._finished} of {self._total}, {self._kept} of {self._candidates} candidates kept"
+            counts = f"{self._finished} of {self._total}, {self._detections} of {self._candidates} candidates kept"
             self._bars.update(self._frames, advance=1, counts=counts)
 
 
@@ -205,12 +205,12 @@ class BarDisplay:
 def guarded(debug: bool = False) -> Iterator[None]:
     """Turn every exception into a sentence on stderr and an exit code.
 
-    SIGTERM counts as Ctrl-C, and what other libraries warn or log about is kept from the user.
+    SIGTERM counts as Ctrl-C, and what other libraries warn or log about is hidden.
 
     Parameters
     ----------
     debug
-        Show the traceback of a defect.
+        Print the traceback of a defect.
     """
     try:
         with terminated_like_interrupted(), _other_libraries_quiet():

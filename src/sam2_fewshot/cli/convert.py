@@ -9,6 +9,7 @@ import typer
 
 from sam2_fewshot.annotations.registry import NAMES, noted
 from sam2_fewshot.cli.console import guarded
+from sam2_fewshot.cli.options import Debug, expand, optional
 from sam2_fewshot.exits import DONE
 
 EPILOG = """
@@ -37,35 +38,28 @@ def convert(
     out: Annotated[
         Path,
         typer.Argument(
-            help="The file to write, its format told by its ending; or a folder, with --to.",
+            help="The file to write, its ending decides its format; or a folder, with --to.",
             metavar="OUT",
             show_default=False,
         ),
     ],
     to: Annotated[
-        str | None,
-        typer.Option(
-            help=f"Format: {noted(NAMES, ' or ')}. Left out: by the ending of OUT.",
-            metavar="NAME",
-            show_default=False,
-        ),
+        str | None, optional(help=f"Format: {noted(NAMES, ' or ')}. Left out: by the ending of OUT.", metavar="NAME")
     ] = None,
     image: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Image, folder or pattern that the objects lie on, may be given more than once. Tells sizes, planes "
+        optional(
+            help="Image, folder or pattern that the objects lie on, may be given more than once. Gives sizes, planes "
             "and pixel size.",
             metavar="PATH",
-            show_default=False,
         ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show where a defect of the program is.")] = False,
+    debug: Debug = False,
 ) -> None:
     """Convert marked objects from one file format to another."""
     with guarded(debug):
         from sam2_fewshot.annotations.convert import convert as run
-        from sam2_fewshot.cli.options import expand
 
         images = expand(image or [])
         done = run(source.expanduser(), out.expanduser(), to, images, overwrite)

@@ -1,4 +1,4 @@
-"""``sam2-fewshot demo``: the main job on the bundled sample, scored against the true objects."""
+"""``sam2-fewshot demo``: segment the bundled sample, and evaluate the detections with its true objects."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sam2_fewshot.cli.console import guarded
+from sam2_fewshot.cli.options import Debug  # noqa: TC001  (typer reads the annotations)
 from sam2_fewshot.exits import DONE, FAILED
 
 if TYPE_CHECKING:
@@ -23,11 +24,11 @@ def demo(
         "sam2-fewshot-demo"
     ),
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.", metavar="NAME")] = "auto",
-    debug: Annotated[bool, typer.Option("--debug", help="Show where a defect of the program is.")] = False,
+    debug: Debug = False,
 ) -> None:
     """Try it: find the nuclei of a bundled microscopy image from eight examples.
 
-    Uses the small model that comes with the program, so nothing is downloaded, and tells how well it did.
+    Uses the small model that comes with the program, so nothing is downloaded, and reports how well it did.
     """
     with guarded(debug):
         from sam2_fewshot.backbones import MICRO
@@ -56,19 +57,19 @@ def demo(
             typer.echo(
                 f"Precision {scores.precision:.2f}, recall {scores.recall:.2f}, F1 {scores.f1:.2f}: of {total} "
                 f"nuclei that were not among the {examples} examples, {scores.tp} were found, and {scores.fp} of "
-                f"the finds are wrong (a find is right where it shares an IoU of at least {_IOU} with a nucleus)."
+                f"the detections are wrong (one is right where it shares an IoU of at least {_IOU} with a nucleus)."
             )
             typer.echo(f"Look at {summary.out.resolve() / 'overlays' / 'nuclei.png'}")
     raise typer.Exit(DONE if summary.complete else FAILED)
 
 
 def score(summary: Summary, files: Sample) -> tuple[Scores, int]:
-    """Compare the finds with the true objects.
+    """Compare the detections with the true objects.
 
     Returns
     -------
     scores
-        At an IoU of .5, the examples and finds on them not counted.
+        At an IoU of .5, the examples and detections on them not counted.
     examples
         Number of examples.
     """
@@ -78,9 +79,9 @@ def score(summary: Summary, files: Sample) -> tuple[Scores, int]:
     from sam2_fewshot.evaluation import label_image_to_instances, match
 
     truth = np.asarray(Image.open(files.truth))
-    examples = np.asarray(Image.open(files.examples))
-    shown = label_image_to_instances(examples)
-    rest = label_image_to_instances(np.where(examples > 0, 0, truth))
+    labels = np.asarray(Image.open(files.examples))
+    examples = label_image_to_instances(labels)
+    others = label_image_to_instances(np.where(labels > 0, 0, truth))
     (record,) = summary.records()
-    found = [detection.instance for detection in record.detections]
-    return match(found, rest, _IOU, ignore=shown).scores, len(shown)
+    detected = [detection.instance for detection in record.detections]
+    return match(detected, others, _IOU, ignore=examples).scores, len(examples)

@@ -1,13 +1,14 @@
-"""``sam2-fewshot evaluate``: compare what was found with the truth."""
+"""``sam2-fewshot evaluate``: compare detections with the true objects."""
 
 from __future__ import annotations
 
 from pathlib import Path  # noqa: TC003  (typer reads the annotations)
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sam2_fewshot.cli.console import guarded
+from sam2_fewshot.cli.options import Debug, optional
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 EPILOG = """
 [bold]Examples[/bold]
 
-Results against label images named after the images (a_labels.png for a.tif); the examples are not judged:
+Results against label images named after the images (a_labels.png for a.tif); the examples are not evaluated:
 
   sam2-fewshot evaluate results truth/
 
@@ -27,7 +28,7 @@ Any two label images, at two IoUs, as a table and as JSON:
 
 With a picture of each frame: hit, missed, false:
 
-  sam2-fewshot evaluate results truth/ --pictures judged/
+  sam2-fewshot evaluate results truth/ --pictures drawn/
 """
 
 
@@ -53,29 +54,22 @@ def evaluate(
     ] = "0.5",
     sizes: Annotated[
         str | None,
-        typer.Option(
-            help="Areas in px between size classes, with commas. Left out: thirds of the true objects.",
-            metavar="LIST",
-            show_default=False,
+        optional(
+            help="Areas in px between size classes, with commas. Left out: thirds of the true objects.", metavar="LIST"
         ),
     ] = None,
     tag: Annotated[
         str | None,
-        typer.Option(
-            help="Judge by the true objects of this class only (from LABELS_classes.json).",
-            metavar="TAG",
-            show_default=False,
-        ),
+        optional(help="Compare with the true objects of this class only (from LABELS_classes.json).", metavar="TAG"),
     ] = None,
     json_file: Annotated[
-        Path | None,
-        typer.Option("--json", help="Also write all figures to this file.", metavar="FILE", show_default=False),
+        Path | None, optional("--json", help="Also write all figures to this file.", metavar="FILE")
     ] = None,
     pictures: Annotated[
         Path | None,
         typer.Option(help="Also draw what was hit, missed and false, a PNG a frame.", metavar="FOLDER"),
     ] = None,
-    debug: Annotated[bool, typer.Option("--debug", help="Show where a defect of the program is.")] = False,
+    debug: Debug = False,
 ) -> None:
     """Compare what was found with the truth: precision, recall, F1, AP, PQ, AJI, by IoU and by size."""
     with guarded(debug):
@@ -90,9 +84,9 @@ def evaluate(
         edges = sorted(_numbers(sizes, "--sizes", low=0.0, high=float("inf"))) if sizes else None
         with shown() as display:
             pairs = list(read_pairs(predicted.expanduser(), truth.expanduser(), display, tag))
-        result = evaluate_frames([pair.judged for pair in pairs], ious, edges)
+        result = evaluate_frames([pair.frame for pair in pairs], ious, edges)
         if pictures:
-            for stem, pair in zip(safe_stems([pair.judged.name for pair in pairs]), pairs, strict=True):
+            for stem, pair in zip(safe_stems([pair.frame.name for pair in pairs]), pairs, strict=True):
                 write_picture(pictures.expanduser() / f"{stem}.png", pair, ious[0])
         if json_file:
             write_run(json_file.expanduser(), {"predicted": predicted, "truth": truth, **result.as_facts()})
@@ -119,7 +113,7 @@ def table(result: Evaluation) -> list[str]:
     lines += ["", f"By size, at an IoU of {result.ious[0]:g}", "", *_aligned(rows)]
     if result.not_judged:
         were = "true object was" if result.not_judged == 1 else "true objects were"
-        lines += ["", f"{result.not_judged} {were} shown as an example or correction, and not judged."]
+        lines += ["", f"{result.not_judged} {were} marked as an example or correction, and not evaluated."]
     return lines
 
 
@@ -143,13 +137,11 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 def _numbers(text: str, option: str, *, low: float, high: float) -> list[float]:
     from sam2_fewshot.errors import SettingsError
 
-    found: list[Any] = []
-    for part in text.split(","):
-        try:
-            found.append(float(part))
-        except ValueError:
-            found.append(None)
-    if any(value is None or not low < value <= high for value in found):
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = []
+    if not values or not all(low < value <= high for value in values):
         most = f" and at most {high:g}" if high != float("inf") else ""
         raise SettingsError(f"{option} is {text!r}, but it must be numbers above {low:g}{most}, with commas between.")
-    return [float(value) for value in found]
+    return values

@@ -1,4 +1,4 @@
-"""``sam2-fewshot refine``: do a job again, with corrections from its report or with other settings."""
+"""``sam2-fewshot refine``: repeat a run with corrections from its report or with other settings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sam2_fewshot.cli.console import guarded
-from sam2_fewshot.cli.options import read_settings, with_settings
+from sam2_fewshot.cli.options import Debug, expand, optional, read_settings, with_settings
 from sam2_fewshot.exits import DONE, FAILED
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ The same, when the results lie where they were made:
 
   sam2-fewshot refine ~/Downloads/corrections.json
 
-Another threshold; nothing is searched again:
+Another threshold; finished frames are not searched a second time:
 
   sam2-fewshot refine results --similarity-threshold 0.35
 """
@@ -44,46 +44,38 @@ def refine(
     ],
     out: Annotated[
         Path | None,
-        typer.Option(
+        optional(
             "--out",
             "-o",
             help="Folder for the new results. Left out: beside the old ones, with -refined after the name.",
             metavar="FOLDER",
-            show_default=False,
         ),
     ] = None,
     images: Annotated[
         list[str] | None,
-        typer.Option(
+        optional(
             help="The images, in the same order, if they lie elsewhere now. May be given more than once.",
             metavar="IMAGES",
-            show_default=False,
         ),
     ] = None,
     examples: Annotated[
-        Path | None,
-        typer.Option(help="The first examples, if they lie elsewhere now.", metavar="PATH", show_default=False),
+        Path | None, optional(help="The first examples, if they lie elsewhere now.", metavar="PATH")
     ] = None,
     device: Annotated[
-        str | None,
-        typer.Option(help="auto, cpu, cuda, cuda:1 or mps. Left out: as before.", metavar="NAME", show_default=False),
+        str | None, optional(help="auto, cpu, cuda, cuda:1 or mps. Left out: as before.", metavar="NAME")
     ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(help="YAML file with settings to change.", metavar="YAML", show_default=False),
-    ] = None,
-    debug: Annotated[bool, typer.Option("--debug", help="Show where a defect of the program is.")] = False,
+    config: Annotated[Path | None, optional(help="YAML file with settings to change.", metavar="YAML")] = None,
+    debug: Debug = False,
     *,
     settings: dict[str, str],
 ) -> None:
-    """Learn from what was marked right or wrong in report.html, and look again.
+    """Learn from what was marked right or wrong in report.html, and repeat the search.
 
     Images, examples and settings are those of the results, with the corrections as further examples; settings that are
     given here are changed. What was marked right is part of the new results.
     """
     with guarded(debug):
         from sam2_fewshot.cli.console import shown
-        from sam2_fewshot.cli.options import expand
         from sam2_fewshot.cli.segment import report
         from sam2_fewshot.errors import InputError
         from sam2_fewshot.files.run import run

@@ -1,4 +1,4 @@
-"""What is to be judged, from files: label images, folders of them, and output folders of this program."""
+"""What is to be evaluated, read from files: label images, folders of them, and output folders of this program."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sam2_fewshot.images.source import kind_of, reading
 from sam2_fewshot.output.finished import read_finished
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -47,11 +47,11 @@ class Key:
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """A plane with what was found and what there is.
+    """A plane with its detections and its true objects.
 
     Parameters
     ----------
-    judged
+    frame
         Both.
     shape
         ``(height, width)`` in pixels.
@@ -59,7 +59,7 @@ class Pair:
         A JPEG of the plane, None where there is none.
     """
 
-    judged: Judged
+    frame: Judged
     shape: tuple[int, int]
     picture: Path | None
 
@@ -72,7 +72,7 @@ class _Plane:
     masks: Sequence[InstanceMask]
     scores: Sequence[float] | None = None
     below: Sequence[tuple[InstanceMask, float]] = ()
-    shown: Sequence[InstanceMask] = ()
+    examples: Sequence[InstanceMask] = ()
     picture: Path | None = None
 
 
@@ -84,7 +84,7 @@ def read_pairs(predicted: Path, truth: Path, progress: Progress, tag: str | None
     predicted, truth
         Each a label image, a folder of label images, or an output folder of this program. Files belong together that
         are named after the same image (``a.tif`` and ``a_labels.png``); two single files do in any case. In an output
-        folder the examples are known and not judged.
+        folder the examples are known and not evaluated.
     progress
         Takes warnings, of planes that only one side has.
     tag
@@ -107,7 +107,7 @@ def read_pairs(predicted: Path, truth: Path, progress: Progress, tag: str | None
     for side, others, path in ((here, there, predicted), (there, here, truth)):
         alone = [stem for stem in side if stem not in others]
         if alone:
-            progress.warn(f"Not judged, because only {path} has them: {_some(alone)}.")
+            progress.warn(f"Not evaluated, because only {path} has them: {_some(alone)}.")
     for stem in common:
         yield from _planes_of(stem, here[stem], there[stem], progress, tag)
 
@@ -163,14 +163,14 @@ def _planes_of(stem: str, here: _Source, there: _Source, progress: Progress, tag
     if not common:
         raise InputError(f"The truth of {stem} has none of the slices and time points that were searched.")
     if len(common) < max(len(found), len(true)):
-        progress.warn(f"{stem}: only {len(common)} planes are on both sides; the others are not judged.")
+        progress.warn(f"{stem}: only {len(common)} planes are on both sides; the others are not evaluated.")
     for key in common:
         left, right = found[key], true[key]
         if left.shape != right.shape:
             (h, w), (height, width) = left.shape, right.shape
             raise InputError(f"{key} is {w} × {h} px, but its truth is {width} × {height} px; they must be the same.")
-        judged = Judged(str(key), left.masks, right.masks, left.scores, left.below, left.shown)
-        yield Pair(judged, left.shape, left.picture)
+        frame = Judged(str(key), left.masks, right.masks, left.scores, left.below, left.examples)
+        yield Pair(frame, left.shape, left.picture)
 
 
 def _planes(stem: str, source: _Source, tag: str | None, progress: Progress) -> dict[Key, _Plane]:
@@ -181,17 +181,13 @@ def _planes(stem: str, source: _Source, tag: str | None, progress: Progress) -> 
 
 def _recorded(item: _Recorded) -> _Plane:
     record = item.record
-    shown = [
-        polygon_to_mask(mark.outline, record.frame_shape)
-        for mark in record.examples
-        if mark.outline.geom_type == "Polygon"
-    ]
+    outlines = [mark.outline for mark in record.examples if mark.outline.geom_type == "Polygon"]
     return _Plane(
         shape=record.frame_shape,
         masks=[detection.instance for detection in record.detections],
         scores=[detection.score for detection in record.detections],
         below=[(detection.instance, detection.score) for detection in record.below],
-        shown=shown,
+        examples=[polygon_to_mask(outline, record.frame_shape) for outline in outlines],
         picture=item.picture if item.picture.is_file() else None,
     )
 
@@ -246,6 +242,6 @@ def _separated(labels: NDArray[np.integer], path: Path, progress: Progress) -> N
     return numbers
 
 
-def _some(stems: Sequence[str] | dict[str, _Source]) -> str:
+def _some(stems: Iterable[str]) -> str:
     names = list(stems)
     return ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")

@@ -23,7 +23,7 @@ _COVERS_FRAME = 0.9
 
 
 def prompt_of(exemplar: Exemplar, frame: Frame) -> tuple[float, float] | None:
-    """Return the point ``(x, y)`` to ask SAM 2 about, None for an example that is none or lies outside its frame."""
+    """Return the point ``(x, y)`` to prompt, None for an example that is none or lies outside its frame."""
     if exemplar.point is None or exemplar.mask is not None or exemplar.polygon is not None:
         return None
     x, y = float(exemplar.point[0]), float(exemplar.point[1])
@@ -148,7 +148,7 @@ def check(marks: Sequence[Mark]) -> Verdict:
 
     Both of a wanted and a negative example on the same object are left out, since nobody but the user can say which is
     right. Where one lies within the other and is much smaller, both may be right, such as a cell and its nucleus: they
-    are kept. Of examples of one sign on the same object the first is kept.
+    stay. Of examples of one sign on the same object the first stays.
 
     Parameters
     ----------
@@ -230,7 +230,7 @@ def _pairs(marks: Sequence[Mark], pairs: Sequence[tuple[int, int]]) -> str:
 
 def _listed(names: Sequence[str]) -> str:
     """Return names in a row, the first few of many."""
-    shown = "; ".join(names[:_NAMED])
+    listed = "; ".join(names[:_NAMED])
     if len(names) > _NAMED:
-        shown += f"; and {len(names) - _NAMED} more,"
-    return shown
+        listed += f"; and {len(names) - _NAMED} more,"
+    return listed

@@ -2,12 +2,13 @@
 
 The report's *Export* writes them as a NimbusImage export whose annotations carry the tag ``right`` or ``wrong``, so
 that they can also serve as examples (``--training-tag right --negative-tag wrong``). Two additions, which other readers
-pass over: each annotation names its ``image``, and ``sam2-fewshot`` at the top holds what the report knew of the run.
+ignore: each annotation names its ``image``, and ``sam2-fewshot`` at the top holds what the report knew of the run.
 """
 
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -38,7 +39,7 @@ _SAME_OBJECT = 0.5
 """Outlines with at least this IoU mean the same object."""
 
 CORRECTIONS = "corrections.json"
-"""Where an output folder keeps all corrections that its objects were learned from."""
+"""Name of the file in an output folder with all corrections that its objects were learned from."""
 
 
 def _none_when_wrong(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
@@ -152,7 +153,7 @@ def read_corrections(paths: Iterable[Path], images: ImageSet, progress: Progress
 
 
 def results_folder(path: Path) -> str | None:
-    """Return the folder with the results that a file of corrections is for, None when it does not say.
+    """Return the folder with the results that a file of corrections is for, None when it does not name one.
 
     Raises
     ------
@@ -178,14 +179,12 @@ def corrections_json(corrections: Sequence[Correction]) -> str:
 
 
 def _marked(content: Any) -> list[tuple[dict[str, Any], _Verdict]]:
-    """Return the annotations that are a verdict, as they are and as what they say."""
-    found = []
+    """Return the annotations that are a verdict, each as it is and as parsed."""
+    marked = []
     for annotation in annotations_of(content) or []:
-        try:
-            found.append((annotation, _Verdict.model_validate(annotation)))
-        except ValidationError:  # somebody's own annotation
-            continue
-    return found
+        with suppress(ValidationError):  # the user's own annotation
+            marked.append((annotation, _Verdict.model_validate(annotation)))
+    return marked
 
 
 def _of_these_images(

@@ -1,4 +1,4 @@
-"""The output folder: what is finished already, one more frame, and the files put together at the end."""
+"""The output folder of a run: which frames are finished, what is written for each, and the files at the end."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Drawing:
         The examples on it.
     confirmed
         Objects on it that the user marked as right in earlier results: part of the results, and learned from, so that
-        they are not detected again.
+        the search leaves them out.
     threshold
         The score that an object should have.
     """
@@ -73,12 +73,12 @@ class Drawing:
     threshold: float
 
     def __call__(self, frame: FrameReader, found: FrameResult) -> Finished:
-        """Return the result with the confirmed objects, the pictures, and what is to be said of the frame."""
+        """Return the result with the confirmed objects, the pictures, and sentences on the frame for the user."""
         found = replace(found, detections=[*self.confirmed, *found.detections])
         drawn = pictures_of(frame, found.detections, self.marks, self.threshold)
         warnings, notes = [], []
         if found.reason not in ("", AS_SET):
-            warnings.append(f"{self.name}: the score is cut at {found.threshold:.3f}: {found.reason}.")
+            warnings.append(f"{self.name}: the threshold is {found.threshold:.3f}: {found.reason}.")
         if drawn.flat:
             warnings.append(f"{self.name} is the same everywhere, so nothing can be found in it.")
         elif found.blank:
@@ -107,7 +107,7 @@ class OutputFolder:
     segmenter
         Its model is part of what a result depends on.
     watch
-        Is told what of an earlier run is kept, and why not more.
+        Reports what of an earlier run is taken over, and why not more.
     """
 
     def __init__(self, plan: Plan, segmenter: FewShotSegmenter, watch: Watch) -> None:
@@ -136,7 +136,7 @@ class OutputFolder:
         return len(self._finished)
 
     def has(self, frame: FrameReader) -> bool:
-        """Tell whether a frame was finished by an earlier run that would give the same."""
+        """Return whether a frame was finished by an earlier run with the same result."""
         return frame.location in self._finished
 
     def learned(self, segmenter: FewShotSegmenter) -> None:
@@ -153,7 +153,7 @@ class OutputFolder:
             self._watch.say(f"What was learned is saved in {path}; use it with --object-model.")
 
     def task(self, frame: FrameReader, name: str) -> Task:
-        """Return what is to be done for a frame."""
+        """Return the frame's task."""
         location = frame.location
         store = StoredBlocks(self._blocks(location), name, frame.shape, self._threshold, self._watch)
         draw = Drawing(name, self._marks(location), self._confirmed(location), self._threshold)
@@ -205,8 +205,7 @@ class OutputFolder:
         for location in sorted(self._moved):
             self._take_over(location)
         if self._finished:
-            kept, asked = len(self._finished), len(self._plan.frames)
-            self._watch.say(f"{kept} of {asked} frames are finished already and kept.")
+            self._watch.say(f"{self.done} of {len(self._plan.frames)} frames are finished already and kept.")
         elif (self._out / "run.json").exists():
             self._watch.say(f"{self._out} holds results of other settings or inputs; they are replaced.")
         remember(self._folder, self._inputs)
@@ -310,7 +309,7 @@ class OutputFolder:
         return self._plan.request.settings.similarity_threshold
 
     def _at_threshold(self, record: FrameRecord) -> FrameRecord | None:
-        """Cut what was found at the threshold asked for; one that is chosen for each frame stays."""
+        """Apply the threshold asked for; one that is chosen for each frame stays."""
         return record.at(self._threshold) if self._is_fixed else record
 
     @property
@@ -327,7 +326,7 @@ class OutputFolder:
         return replace(record.moved(location), examples=tuple(self._marks(location)))
 
     def _look_up(self, location: Location) -> FrameRecord | None:
-        """Return what is known of a frame, here or in the earlier results, at the threshold asked for."""
+        """Return a frame's record, here or in the earlier results, at the threshold asked for."""
         own = self._record(location)
         record = own and self._at_threshold(own)
         if record is None and self._earlier != self._journals:
@@ -338,7 +337,7 @@ class OutputFolder:
         return record
 
     def _take_over(self, location: Location) -> None:
-        """Record a frame anew at the threshold asked for; its overlay is drawn again later."""
+        """Record a frame at the threshold asked for; its overlay is redrawn later."""
         record = self._look_up(location)
         if record is None:  # somebody has removed it since
             self._finished.discard(location)
@@ -358,7 +357,7 @@ class OutputFolder:
         return [_mark(item.exemplar) for item in self._plan.examples_on(location)]
 
     def _confirmed(self, location: Location) -> list[Detection]:
-        """Return what the user has marked as right: it is learned from, so it is not found again."""
+        """Return what the user has marked as right: the search leaves it out, since it is learned from."""
         return [
             Detection(
                 instance=item.mask,
@@ -400,17 +399,17 @@ def _made_from(plan: Plan, segmenter: FewShotSegmenter) -> tuple[dict[str, objec
     marked = {item.location.xy: signature(plan.images[item.location.xy].path) for item in plan.placed}
     places = [(item.exemplar, [marked[item.location.xy], item.location.z, item.location.time]) for item in plan.placed]
     channels = plan.request.channels
-    shown = channels.read_text("utf-8") if channels else ""
+    display = channels.read_text("utf-8") if channels else ""
     settings = plan.request.settings
     saved = None if plan.saved is None else plan.saved.sha256
-    extra = {"channels": shown} if saved is None else {"channels": shown, "object_model": saved}
+    extra = {"channels": display} if saved is None else {"channels": display, "object_model": saved}
     common = common_part(__version__, settings, segmenter.model_sha256, places, extra)
     inputs: dict[str, object] = {
         "settings": settings.model_dump(mode="json"),
         "version": __version__,
         "model": segmenter.model_sha256,
         "examples": examples_part(places),
-        "channels": shown,
+        "channels": display,
         "object_model": saved,
     }
     prints = [frame_fingerprint(common, image.path) for image in plan.images]
@@ -420,7 +419,7 @@ def _made_from(plan: Plan, segmenter: FewShotSegmenter) -> tuple[dict[str, objec
 
 
 def _key(location: Location) -> Location:
-    """Return by which place a frame is kept: that in its file, whatever the file's position in the list."""
+    """Return the location a frame is recorded under: that in its file, whatever the file's position in the list."""
     return replace(location, xy=0)
 
 

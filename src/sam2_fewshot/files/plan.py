@@ -1,4 +1,7 @@
-"""Everything that can be checked before the work begins, and what the work then needs."""
+"""The plan of a run on files: a request with everything checked that can be before the model is loaded.
+
+Also how a worker process opens a frame of the plan, and what ``run.json`` says about the run.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +54,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Plan:
-    """A request that was found in order; the :class:`~sam2_fewshot.runner.tasks.Source` of a run on files.
+    """A request that was checked; the :class:`~sam2_fewshot.runner.tasks.Source` of a run on files.
 
     Parameters
     ----------
@@ -98,7 +101,7 @@ class Plan:
         return image.path.name + z + time
 
     def address(self, frame: FrameReader) -> FrameAddress:
-        """Return where another process finds a frame."""
+        """Return the address at which another process opens a frame."""
         channels = self.request.channels
         return FrameAddress(
             self.images[frame.location.xy].path.as_posix(),
@@ -165,11 +168,11 @@ def check_output(out: Path, what: str = "results", option: str = "-o") -> None:
 
 
 def _check_source(request: Request) -> None:
-    """Refuse a request that does not say in one way what to look for."""
+    """Refuse a request that does not give exactly one of examples and object model, and what fits to it."""
     if request.object_model is None:
         if request.examples is None:
             raise InputError(
-                "It is not said what to look for: give marked objects with --examples, or what was learned from some "
+                "There is nothing to learn from: give marked objects with --examples, or what was learned from some "
                 "before with --object-model."
             )
     elif request.examples is not None:
@@ -204,14 +207,14 @@ def _without_examples(paths: Sequence[Path], examples: Path | None, progress: Pr
     stems = {stem_of(path) for path in paths}
     place = examples.resolve()
     images: list[Path] = []
-    caught: list[Path] = []
+    left_out: list[Path] = []
     for path in paths:
         is_label = path.resolve().parent == place and stems & set(example_stems(path)[1:])
-        (caught if path.resolve() == place or is_label else images).append(path)
+        (left_out if path.resolve() == place or is_label else images).append(path)
     if not images:  # nothing but the examples was given, and they may be meant
         return list(paths)
-    if caught:
-        names = ", ".join(path.name for path in caught[:3]) + (", …" if len(caught) > 3 else "")
+    if left_out:
+        names = ", ".join(path.name for path in left_out[:3]) + (", …" if len(left_out) > 3 else "")
         progress.warn(f"Left out of the images, because the examples are in it: {names}.")
     return images
 
@@ -273,7 +276,7 @@ def read_saved(path: Path) -> SavedObjects:
 
 
 def check_target(path: Path) -> None:
-    """Refuse a name under which an object model had better not be saved.
+    """Refuse a path that is not fit for an object model.
 
     Raises
     ------
@@ -288,7 +291,7 @@ def check_target(path: Path) -> None:
 
 @dataclass(frozen=True)
 class FrameAddress:
-    """Where a frame is found; an :class:`~sam2_fewshot.runner.tasks.Address`.
+    """Where another process opens a frame; an :class:`~sam2_fewshot.runner.tasks.Address`.
 
     Parameters
     ----------
@@ -340,10 +343,9 @@ _MOST_OPENED = 4
 
 def _opened(address: FrameAddress) -> ImageSet:
     """Open an image, or take one of the last few, whose contrast is known."""
-    # Settings cannot be hashed, but all that matter to how an image is displayed can be written down.
-    key = address.path, hash(repr((address.settings, address.channels)))
+    key = address.path, hash(repr((address.settings, address.channels)))  # settings themselves cannot be hashed
     if key not in _OPENED:
-        # What there is to warn of, the program that sent the address has said.
+        # The program that sent the address has issued the warnings.
         _OPENED[key] = open_images([Path(address.path)], address.settings, address.channels, Heard())
     _OPENED.move_to_end(key)
     while len(_OPENED) > _MOST_OPENED:
@@ -358,7 +360,7 @@ _PACKAGES = ("torch", "torchvision", "numpy", "scikit-image", "shapely")
 
 
 def facts_of(plan: Plan, segmenter: FewShotSegmenter, begun: datetime, progressed: Progressed) -> dict[str, object]:
-    """Return what is written about a run besides its frames: versions, model, settings and the request."""
+    """Return what ``run.json`` says about a run besides its frames: versions, model, settings and the request."""
     request = plan.request
     return {
         "program": "sam2-fewshot",
@@ -396,7 +398,7 @@ def _licence(model: str) -> str:
 
 
 def _versions() -> dict[str, str]:
-    # Several distributions hold the package sam2, and results should tell which one made them.
+    # Several distributions hold the package sam2, and results should name the one that made them.
     found = {"sam2": sam2_distribution()}
     for package in _PACKAGES:
         with suppress(PackageNotFoundError):

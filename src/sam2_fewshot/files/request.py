@@ -1,4 +1,4 @@
-"""What a user asks for, and the request read back from an output folder."""
+"""The request of a run on files, and the request that an output folder was made by."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ class Request:
     training_tag, negative_tag
         Tag or class of the examples of what is wanted, and of what is not.
     tags
-        Tags of the objects that are found; the training tag, or "object", when there are none.
+        Tags of the detections; the training tag, or "object", when there are none.
     model, device
         Checkpoint and device, "auto" to choose.
     batch_xy, batch_z, batch_time
         Which frames, counted from 1, such as "1-3, 5"; None or "all" for all.
     channels
-        YAML file that says how each channel is shown.
+        YAML file with the colour and contrast of each channel.
     settings
-        How to look.
+        How to detect objects.
     corrections
         Files with objects that the user marked as right or wrong in earlier results; see
         :func:`~sam2_fewshot.files.corrections.read_corrections`.
@@ -76,7 +76,7 @@ class Request:
 
     @property
     def output_tags(self) -> list[str]:
-        """The tags that the found objects get."""
+        """The tags that the detections get."""
         return list(self.tags) or [self.training_tag or "object"]
 
 
@@ -126,7 +126,7 @@ def request_again(results: Path, out: Path | None = None) -> Request:
     facts = read_finished(results).facts
     try:
         asked: Mapping[str, Any] = facts["request"]
-        kept = results / CORRECTIONS
+        corrections = results / CORRECTIONS
         return Request(
             images=[Path(path) for path in asked["images"]],
             examples=Path(asked["examples"]) if asked["examples"] else None,
@@ -137,10 +137,10 @@ def request_again(results: Path, out: Path | None = None) -> Request:
             model=str(asked["model"]),
             device=str(asked["device"]),
             settings=Settings(**facts["settings"]),
-            corrections=[kept] if kept.exists() else [],
+            corrections=[corrections] if corrections.exists() else [],
             earlier=results,
             write=[str(name) for name in asked["write"]],
-            save_model=None,  # it is saved already, and what follows may learn something else
+            save_model=None,  # it is saved already, and the new run may learn something else
             **{name: None if asked[name] is None else str(asked[name]) for name in _TEXTS},
         )
     except (LookupError, TypeError, ValueError):
@@ -155,7 +155,7 @@ def next_folder(results: Path) -> Path:
     plain = Path(_absolute(results))
     numbered = re.fullmatch(r"(.+-refined)(?:-([0-9]{1,9}))?", plain.name)
     name = f"{numbered[1]}-{int(numbered[2] or 1) + 1}" if numbered else f"{plain.name}-refined"
-    # The path is told to the user, so it stays as short as it was given.
+    # The user reads the path, so it stays as short as it was given.
     return results.parent / name if results.name else plain.with_name(name)
 
 

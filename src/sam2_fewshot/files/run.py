@@ -1,4 +1,4 @@
-"""The main job on a person's own files: check, load, run, and say how it ended."""
+"""A run on the user's own files: check the request, load the model, search the frames, and summarize."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Summary:
     resumed
         How many were finished by earlier runs.
     found, candidates
-        Objects found and masks compared, on all finished frames.
+        Numbers of detections and of candidates, on all finished frames.
     seconds
         Time that each stage took on all finished frames.
     assembled
@@ -57,7 +57,7 @@ class Summary:
     interrupted
         True when the user stopped it.
     records
-        Gives the finished frames one by one, with all that was found.
+        Yields the records of the finished frames.
     """
 
     out: Path
@@ -95,9 +95,9 @@ def run(
     request
         What is asked for.
     display
-        Is told how it goes; None for nobody.
+        Shows the progress; None for no display.
     make
-        Makes the segmenter from the checkpoint's name, the device, the settings and who is told of progress.
+        Makes the segmenter from the checkpoint's name, the device, the settings and the progress.
     scheduler
         A Dask cluster that does the frames: a :class:`distributed.Client`, or what
         :func:`~sam2_fewshot.runner.cluster.connected` takes; None for this process alone.

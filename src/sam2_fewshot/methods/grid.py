@@ -69,7 +69,7 @@ class GridMethod:
     settings
         How to compare.
     progress
-        Is told of crops and prompts done.
+        Reports crops and prompts done.
     """
 
     def __init__(self, backbone: Backbone, settings: Settings, progress: Progress) -> None:
@@ -188,7 +188,7 @@ class GridProposals:
         embedding
             Of the frame.
         progress
-            Is told of each prompt done.
+            Reports each prompt done.
         """
         settings = self._settings
         grid = point_grid(settings.points_per_side)

@@ -38,7 +38,7 @@ class NimbusDataset:
     settings
         Percentiles of the contrast where the app has no layers yet.
     warn
-        Is told what the user should know.
+        Takes warnings for the user.
     block, memory
         As for :class:`~sam2_fewshot.nimbus.planes.Planes`.
 
@@ -107,7 +107,7 @@ class NimbusDataset:
         return ", ".join(parts) or "the image"
 
     def fingerprint(self, location: Location) -> str:
-        """Return what tells whether a frame looks the same to another job: its image, its place, and the layers."""
+        """Return what tells whether another job reads the same pixels: the image, the place, and the layers."""
         contrast = (self._settings.black_percentile, self._settings.white_percentile)
         return repr((self._item_id, location, self.shape, self._is_photo, self.layers, contrast))
 
@@ -126,13 +126,13 @@ class NimbusDataset:
         canvas = np.zeros((y1 - y0, x1 - x0, 3), np.uint8)
         for layer in self.layers:
             frames = layer.planes(location, self.size, self.index)
-            shown = layer.contrast_plane(location, self.size, self.index)
-            if not frames or shown is None:
+            contrast_plane = layer.contrast_plane(location, self.size, self.index)
+            if not frames or contrast_plane is None:
                 continue
             plane = self.planes.read(frames, box)
             if self._is_photo and plane.ndim == 3 and plane.dtype == np.uint8:
                 return photo(plane)
-            limits = self.planes.limits(shown, layer.style)
+            limits = self.planes.limits(contrast_plane, layer.style)
             if limits is None:
                 continue
             for band, color in _bands(plane, layer):
@@ -253,7 +253,7 @@ _AXES = ("xy", "z", "time")
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A channel as it is shown.
+    """A channel as the app displays it.
 
     Parameters
     ----------
@@ -306,20 +306,20 @@ def read_layers(
     overrides
         The view's contrasts by layer id.
     warn
-        Is told of a colour that is not known.
+        Is warned of a colour that is not known.
 
     Raises
     ------
     InputError
         If there are layers and none is visible.
     """
-    shown = [layer for layer in layers if layer.get("visible", True)]
-    if layers and not shown:
+    visible = [layer for layer in layers if layer.get("visible", True)]
+    if layers and not visible:
         raise InputError(
             "All layers of this dataset are switched off, so there is nothing to see. Switch on the layers that show "
             "the objects, and run the tool again."
         )
-    return [_layer(layer, overrides, warn) for layer in shown]
+    return [_layer(layer, overrides, warn) for layer in visible]
 
 
 def default_layers(count: int, settings: Settings) -> list[Layer]:

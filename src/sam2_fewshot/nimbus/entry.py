@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None, compute: Compute | None = None)
     Returns
     -------
     int
-        The exit code. Whatever goes wrong is told in one line that the browser shows as an error, and the token
+        The exit code. Whatever goes wrong is reported in one line that the browser shows as an error, and the token
         is in none of them.
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
@@ -89,8 +89,8 @@ def _parse(given: list[str]) -> argparse.Namespace:
 
 def _dispatch(options: argparse.Namespace, compute: Compute | None) -> int:
     if options.request not in ("interface", "compute"):
-        said = repr(options.request[:40]) if options.request else "nothing"
-        raise SettingsError(f"This worker was asked for {said}, but it only knows interface and compute.")
+        request = repr(options.request[:40]) if options.request else "nothing"
+        raise SettingsError(f"This worker was asked for {request}, but it only knows interface and compute.")
     missing = [f"--{name}" for name in ("apiUrl", "token", "parameters") if not getattr(options, name)]
     if missing:
         raise SettingsError(f"The worker was started without {' and '.join(missing)}.")

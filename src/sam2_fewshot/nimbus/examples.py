@@ -37,7 +37,7 @@ def read_training(server: Server, dataset: NimbusDataset, request: Request, prog
     request
         Names the tags.
     progress
-        Is told what is left out, and why.
+        Is warned of what is left out, and why.
 
     Raises
     ------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import shapely
@@ -24,14 +24,11 @@ if TYPE_CHECKING:
     from sam2_fewshot.nimbus.server import Server
     from sam2_fewshot.records import Location
 
-PAGE = 5000
-"""Annotations asked for at a time: a few megabytes."""
-
 
 def list_annotations(
     server: Server, dataset_id: str, tags: Sequence[str] = (), after: str | None = None
 ) -> Iterator[Document]:
-    """Yield the annotations of a dataset that have all of some tags, in the order of their ids.
+    """Return the annotations of a dataset that have all of some tags, in the order of their ids.
 
     Parameters
     ----------
@@ -49,17 +46,10 @@ def list_annotations(
     ServerError
         If the server does not tell.
     """
-    query: dict[str, Any] = {"datasetId": dataset_id, "limit": PAGE, "sort": "_id", "sortdir": 1}
+    query = {"datasetId": dataset_id}
     if tags:
         query["tags"] = json.dumps(list(tags))
-    while True:
-        if after:
-            query["afterId"] = after
-        page = server.get("reading the annotations", "upenn_annotation", query)
-        yield from page
-        if len(page) < PAGE:
-            return
-        after = str(page[-1]["_id"])
+    return server.pages("reading the annotations", "upenn_annotation", query, after)
 
 
 SAME_OBJECT = 0.5
@@ -95,7 +85,7 @@ class Known:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Match:
-    """An annotation of the same object as a find.
+    """An annotation of the same object as a detection.
 
     Parameters
     ----------
@@ -110,7 +100,7 @@ class Match:
 
     @property
     def same_outline(self) -> bool:
-        """Whether the annotation's outline is that of the find too."""
+        """Whether the annotation's outline is that of the detection too."""
         return self.known.shape == "polygon" and self.likeness >= SAME_OUTLINE
 
 
@@ -258,7 +248,7 @@ def alike(polygon: Polygon, known: Known, extent: BaseGeometry) -> float:
 
 
 def _before(newest: str) -> str | None:
-    """Return an id a little smaller than the newest one, to look from."""
+    """Return an id a little smaller than the newest one, to read from."""
     try:
         seconds = int(newest[:8], 16) - _SLACK
     except ValueError:

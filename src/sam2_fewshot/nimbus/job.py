@@ -15,12 +15,12 @@ from sam2_fewshot.exits import DONE, FAILED, WRONG_INPUT
 from sam2_fewshot.nimbus.dataset import NimbusDataset
 from sam2_fewshot.nimbus.examples import read_training
 from sam2_fewshot.nimbus.form import present_checkpoints
-from sam2_fewshot.nimbus.messages import JobDisplay, Messages, Stopped, stopping
+from sam2_fewshot.nimbus.messages import JobDisplay, Messages, Stopped, listed, stopping
 from sam2_fewshot.nimbus.parameters import read_parameters
 from sam2_fewshot.nimbus.planes import BLOCK, MEMORY
-from sam2_fewshot.nimbus.results import DatasetSink
-from sam2_fewshot.nimbus.server import Patience, Server
-from sam2_fewshot.nimbus.shelf import BLOCKS_ITEM, Shelf, ShelfCache
+from sam2_fewshot.nimbus.results import MOST_ANNOTATIONS, DatasetSink
+from sam2_fewshot.nimbus.server import PAGE, Patience, Server
+from sam2_fewshot.nimbus.shelf import BLOCKS_ITEM, LARGEST, Shelf, ShelfCache
 from sam2_fewshot.runner.opening import open_segmenter
 from sam2_fewshot.runner.progress import Watch
 from sam2_fewshot.runner.run import run
@@ -36,11 +36,31 @@ if TYPE_CHECKING:
     from sam2_fewshot.settings import Settings
 
 _STOPPED = "The job was stopped. Finished frames are kept; run the tool again for the others."
-_LISTED = 5
 # Of the whole: reading and loading, then learning; the rest is for the frames.
 _LEARN, _FRAMES = 0.02, 0.10
 _PLANES = 8
-"""Pixels that were fetched are kept up to this part of the memory."""
+"""Pixels that were fetched are cached up to this part of the memory."""
+
+
+def built_for_gpu(installed: str | None = None, system: str | None = None, machine: str | None = None) -> bool:
+    """Tell whether the torch that is installed comes with CUDA: PyPI's for x86-64 do, those marked ``+cpu`` do not.
+
+    Parameters
+    ----------
+    installed
+        Version of torch, empty for none; that of this environment when left out.
+    system, machine
+        As :mod:`platform` gives them for this machine when left out.
+    """
+    if installed is None:
+        try:
+            installed = version("torch")
+        except PackageNotFoundError:
+            installed = ""
+    if not installed:
+        return False
+    kind = system or platform.system(), machine or platform.machine()
+    return ("+" not in installed and kind == ("Linux", "x86_64")) or "+cu" in installed
 
 
 @dataclass(frozen=True)
@@ -50,7 +70,7 @@ class Means:
     Parameters
     ----------
     make
-        Makes the segmenter from the checkpoint's name, the device, the settings and who is told of progress.
+        Makes the segmenter from the checkpoint's name, the device, the settings and who is informed of progress.
     checkpoints
         Gives the file names of the checkpoints that are present, the best first.
     stream
@@ -61,6 +81,16 @@ class Means:
         Seconds after which the last progress is written again.
     block, memory
         As for :class:`~sam2_fewshot.nimbus.planes.Planes`.
+    page
+        Entries of a list asked for at a time.
+    most_annotations
+        Annotations sent in one request.
+    largest_file
+        Bytes of the largest file that is stored with the dataset.
+    gpu_expected
+        Tells whether a GPU is missed where there is none.
+    code
+        Digest of the code, on which what is stored for the next job depends; that of this program when left out.
     """
 
     make: Callable[[str, str, Settings, Progress], FewShotSegmenter] = open_segmenter
@@ -70,6 +100,11 @@ class Means:
     silence: float = 15.0
     block: int = BLOCK
     memory: int = MEMORY
+    page: int = PAGE
+    most_annotations: int = MOST_ANNOTATIONS
+    largest_file: int = LARGEST
+    gpu_expected: Callable[[], bool] = built_for_gpu
+    code: str | None = None
 
 
 def compute(
@@ -128,13 +163,15 @@ def _job(api_url: str, token: str, raw: Mapping[str, Any], dataset_id: str, mean
         messages.warn(remark)
     display = JobDisplay(messages, _FRAMES)
     watch = Watch(display)
-    with Server(api_url, token, means.patience, messages.log) as server:
+    with Server(api_url, token, means.patience, messages.log, means.page) as server:
         request, memory = _shared_memory(request, means.memory)
         dataset = NimbusDataset(server, dataset_id, request.settings, messages.warn, means.block, memory)
         locations = request.locations(dataset.size)
-        shelf = Shelf(server, dataset_id)
-        blocks = Shelf(server, dataset_id, BLOCKS_ITEM)
-        sink = DatasetSink(server, dataset, request, display, means.patience, shelf, blocks)
+        shelf = Shelf(server, dataset_id, largest=means.largest_file)
+        blocks = Shelf(server, dataset_id, BLOCKS_ITEM, means.largest_file)
+        sink = DatasetSink(
+            server, dataset, request, display, means.patience, shelf, blocks, means.most_annotations, means.code
+        )
         exemplars = read_training(server, dataset, request, messages)
         sink.prepare()
         messages.progress(0.01, "Loading the model", request.model)
@@ -143,13 +180,14 @@ def _job(api_url: str, token: str, raw: Mapping[str, Any], dataset_id: str, mean
         described = f"{len(exemplars)} examples, {segmenter.model_name} on {segmenter.device_name}"
         messages.progress(_LEARN, "Learning the examples", described)
         source = _Frames(dataset, [dataset.frame(location) for location in locations], exemplars)
-        ended = run(source, sink, segmenter, watch, cache=ShelfCache(shelf, messages.log))
+        ended = run(source, sink, segmenter, watch, cache=ShelfCache(shelf, messages.log), code=means.code)
+        if ended.interrupted:
+            raise Stopped
         there = f", {sink.present} already there" if sink.present else ""
         messages.log(f"{server.requests_sent} requests to the server.")
         if ended.failures:
             sentences = [f"{failure.what}: {failure.sentence}" for failure in ended.failures]
-            listed = "; ".join(sentences[:_LISTED]) + ("; …" if len(sentences) > _LISTED else "")
-            messages.error(f"{len(sentences)} of {len(locations)} frames could not be done: {listed}")
+            messages.error(f"{len(sentences)} of {len(locations)} frames could not be done: {listed(sentences)}")
             return FAILED
         messages.progress(1.0, "Done", f"{sink.new} added{there}; {_frames_in_words(len(locations))}")
     return DONE
@@ -171,7 +209,7 @@ def _segmenter(request: Request, means: Means, messages: Messages, watch: Watch)
         segmenter = means.make(request.model, "auto", request.settings, watch)
     for each in caught:
         (messages.warn if issubclass(each.category, FewShotWarning) else messages.log)(str(each.message))
-    if not segmenter.is_accelerated and built_for_gpu():
+    if not segmenter.is_accelerated and means.gpu_expected():
         messages.warn(
             "There is no GPU for this job, so it runs on the CPU and takes many times as long. If the server has one, "
             "ask its administrator whether it is in use or its driver is missing."
@@ -189,27 +227,6 @@ class _Frames:
 
     def name(self, frame: FrameReader) -> str:
         return self.dataset.name(frame.location)
-
-
-def built_for_gpu(installed: str | None = None, system: str | None = None, machine: str | None = None) -> bool:
-    """Tell whether the torch that is installed comes with CUDA: PyPI's for x86-64 do, those marked ``+cpu`` do not.
-
-    Parameters
-    ----------
-    installed
-        Version of torch, empty for none; that of this environment when left out.
-    system, machine
-        As :mod:`platform` gives them for this machine when left out.
-    """
-    if installed is None:
-        try:
-            installed = version("torch")
-        except PackageNotFoundError:
-            installed = ""
-    if not installed:
-        return False
-    kind = system or platform.system(), machine or platform.machine()
-    return ("+" not in installed and kind == ("Linux", "x86_64")) or "+cu" in installed
 
 
 def _frames_in_words(count: int) -> str:

@@ -12,10 +12,12 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from types import FrameType
 
 _WITHIN = 0.9
+"""Of a frame's part of the progress, the segmenter's own steps take so much."""
+_LISTED = 5
 _MOST_WARNINGS = 20
 """Each warning stays on the user's screen until it is dismissed."""
 
@@ -68,7 +70,7 @@ class Messages:
         self._beat.join(timeout=1.0)
 
     def progress(self, fraction: float, title: str, info: str = "") -> None:
-        """Tell how far the job is.
+        """Report how far the job is.
 
         Parameters
         ----------
@@ -91,12 +93,12 @@ class Messages:
             self._done = self._total = 0
 
     def start(self, stage: str, total: int | None = None) -> None:
-        """Begin a stage of the engine's; its steps move the progress within the part set by :meth:`stage`."""
+        """Begin a stage of the segmenter's; its steps move the progress within the part set by :meth:`stage`."""
         with self._lock:
             self._done, self._total = 0, total or 0
 
     def advance(self, steps: int = 1) -> None:
-        """Report steps of the engine's current stage."""
+        """Report steps of the segmenter's current stage."""
         with self._lock:
             self._done += steps
             if self._total:
@@ -106,7 +108,7 @@ class Messages:
                 self.progress(fraction, self._title, self._info)
 
     def warn(self, sentence: str) -> None:
-        """Show a warning; the same one is shown once, and of very many the rest only in the log."""
+        """Show a warning, each once, and of very many the rest only in the log."""
         with self._lock:
             if sentence in self._warned:
                 return
@@ -204,6 +206,11 @@ class JobDisplay:
         if seconds < 90:
             return f", about {seconds:.0f} s left"
         return f", about {seconds / 60:.0f} min left" if seconds < 5400 else f", about {seconds / 3600:.1f} h left"
+
+
+def listed(parts: Sequence[str]) -> str:
+    """Return parts of a sentence in a row, the first few of many."""
+    return "; ".join(parts[:_LISTED]) + ("; …" if len(parts) > _LISTED else "")
 
 
 class Stopped(BaseException):

@@ -20,6 +20,7 @@ from sam2_fewshot.errors import ServerError
 from sam2_fewshot.methods.selection import AS_SET
 from sam2_fewshot.nimbus.existing import IDENTICAL, Existing, match
 from sam2_fewshot.nimbus.figures import Connections, Properties
+from sam2_fewshot.nimbus.messages import listed
 from sam2_fewshot.nimbus.server import Patience, Refused, Unanswered
 from sam2_fewshot.nimbus.shelf import BlockShelf
 from sam2_fewshot.records import Location
@@ -44,9 +45,8 @@ if TYPE_CHECKING:
 MOST_ANNOTATIONS = 1000
 MOST_VERTICES = 100_000
 """In one request; 5,000 outlines of 40 vertices in one were fine on a small server."""
-_APART = frozenset({400, 413})
-"""One of the annotations is refused, or all together are too large for a proxy in between."""
-_LISTED = 5
+_SEPARATELY = frozenset({400, 413})
+"""These refuse one of the annotations, or all together as too large for a proxy in between."""
 _MOST_FAILURES = 3
 """So many frames in a row that cannot be done are no trouble of a single one."""
 _MOST_REFUSED = 20
@@ -81,13 +81,17 @@ class DatasetSink:
     request
         Their tags, and what they are connected to.
     display
-        Is told what the server refuses, and what became of each frame.
+        Shows what the server refuses, and what became of each frame.
     patience
         How long to look for what an unanswered request has done.
     shelf
         Keeps figures while they are replaced.
     blocks
         Keeps the finished blocks of large frames.
+    most_annotations
+        In one request.
+    code
+        Digest of the code, on which blocks depend; that of this program when left out.
     """
 
     def __init__(
@@ -99,13 +103,18 @@ class DatasetSink:
         patience: Patience,
         shelf: Shelf,
         blocks: Shelf,
+        most_annotations: int = MOST_ANNOTATIONS,
+        code: str | None = None,
     ) -> None:
         self._server = server
         self._dataset = dataset
         self._request = request
         self._display = display
+        self._watch = Watch(display)
         self._blocks = blocks
         self._patience = patience
+        self._most_annotations = most_annotations
+        self._code = code or code_digest(whole=True)
         self._channel = request.result_channel(dataset.size)
         self._existing = Existing(server, dataset.id, request.output_tags)
         self._properties = Properties(server, dataset, display, shelf)
@@ -134,7 +143,7 @@ class DatasetSink:
 
     def learned(self, segmenter: FewShotSegmenter) -> None:
         """Take note of all that the blocks of a frame depend on."""
-        self._frame_keys = learned_key(segmenter)
+        self._frame_keys = learned_key(segmenter, self._code)
 
     @contextmanager
     def opened(self, progressed: Progressed) -> Iterator[None]:
@@ -153,11 +162,10 @@ class DatasetSink:
                 "objects that are missing."
             )
         elif empty:
-            listed = "; ".join(empty[:_LISTED]) + ("; …" if len(empty) > _LISTED else "")
-            self._display.warn(f"Nothing was found on {len(empty)} of {progressed.frames} frames ({listed}).")
+            self._display.warn(f"Nothing was found on {len(empty)} of {progressed.frames} frames ({listed(empty)}).")
         if self.new:
             self._existing.update(force=self._lost)
-            self._remove_doubles()
+            self._remove_duplicates()
         self._properties.finish()
 
     def task(self, frame: FrameReader, name: str) -> Task:
@@ -165,7 +173,7 @@ class DatasetSink:
         key = common_key(self._frame_keys, self._dataset.fingerprint(frame.location))
         shelf = self._stored[frame.location] = BlockShelf(self._blocks, key, self._display.messages.log)
         threshold = self._request.settings.similarity_threshold
-        return Task(frame, name, store=StoredBlocks(shelf, name, frame.shape, threshold, Watch(self._display)))
+        return Task(frame, name, store=StoredBlocks(shelf, name, frame.shape, threshold, self._watch))
 
     def failed(self, task: Task, result: TaskResult, in_a_row: int) -> None:
         """Go on with the other frames, unless the server is gone or no frame can be done.
@@ -199,8 +207,9 @@ class DatasetSink:
         if not found.detections:
             self._empty.append(task.name)
         counts = f"{found.candidates} candidates, {added.new} added, {added.present} already there."
-        cut = "" if found.reason in ("", AS_SET) else f" The score is cut at {found.threshold:.3f}: {found.reason}."
-        self._display.messages.log(f"{task.name}: {counts}{cut}")
+        if found.reason not in ("", AS_SET):
+            counts += f" The score is cut at {found.threshold:.3f}: {found.reason}."
+        self._display.messages.log(f"{task.name}: {counts}")
 
     def _add(self, location: Location, detections: Sequence[Detection]) -> Added:
         self._existing.update()
@@ -211,13 +220,13 @@ class DatasetSink:
         values = {key: values_of(item) for key, item in zip(ids, fresh, strict=True) if key}
         created = list(values)
         # The same outline may be from a run that died before its values or connections were there.
-        twins = [(item, there) for item, there in zip(sendable, found, strict=True) if there and there.same_outline]
+        same = [(item, there) for item, there in zip(sendable, found, strict=True) if there and there.same_outline]
         self._properties.add(
             values,
-            {there.known.id: values_of(item) for item, there in twins},
-            {there.known.id for _, there in twins if there.likeness == IDENTICAL},
+            {there.known.id: values_of(item) for item, there in same},
+            {there.known.id for _, there in same if there.likeness == IDENTICAL},
         )
-        self._connections.connect(created, [there.known.id for _, there in twins])
+        self._connections.connect(created, [there.known.id for _, there in same])
         present = len(sendable) - len(fresh)
         self.new += len(created)
         self.present += present
@@ -229,7 +238,7 @@ class DatasetSink:
     def _upload(self, documents: Sequence[Document]) -> list[str | None]:
         """Create annotations and return their ids, None for one that the server refuses."""
         ids: list[str | None] = []
-        for chunk in _chunks(documents):
+        for chunk in _chunks(documents, self._most_annotations):
             ids += self._create(chunk)
         return ids
 
@@ -237,9 +246,9 @@ class DatasetSink:
         try:
             answer = self._server.send("saving annotations", "POST", "upenn_annotation/multiple", documents)
         except Refused as error:
-            if error.status not in _APART:
+            if error.status not in _SEPARATELY:
                 raise
-            return self._create_apart(documents, error)
+            return self._create_separately(documents, error)
         except Unanswered as error:
             return self._create_missing(documents, error)
         ids = [str(document["_id"]) for document in answer]
@@ -252,7 +261,7 @@ class DatasetSink:
             self._existing.add_own(key, document)
         return [*ids]
 
-    def _create_apart(self, documents: list[Document], error: Refused) -> list[str | None]:
+    def _create_separately(self, documents: list[Document], error: Refused) -> list[str | None]:
         """Find which of the annotations the server refuses: a single one makes it refuse them all."""
         if len(documents) > 1:
             half = len(documents) // 2
@@ -285,9 +294,9 @@ class DatasetSink:
             except Unanswered:
                 continue
             except Refused as refused:
-                if refused.status not in _APART:
+                if refused.status not in _SEPARATELY:
                     raise
-                sent = iter(self._create_apart(missing, refused))
+                sent = iter(self._create_separately(missing, refused))
             else:
                 sent = iter([str(document["_id"]) for document in answer])
             complete: list[str | None] = []
@@ -313,34 +322,34 @@ class DatasetSink:
                 self._existing.add_own(key, document)
         return ids
 
-    def _remove_doubles(self) -> None:
+    def _remove_duplicates(self) -> None:
         """Of two annotations of one object that were made at the same time, keep the one with the smaller id.
 
-        Both jobs see the same two ids, so both decide alike. A twin of which no job has an id is one of ours that a
-        lost request made after all.
+        Both jobs see the same two ids, so both decide alike. A duplicate of which no job has an id is one of ours that
+        a lost request made after all.
         """
-        doomed, heirs = [], {}
+        duplicates, replacements = [], {}
         for own, other in list(self._existing.rivals()):
             same = np.array_equal(own.points, other.points)
             if other.id < own.id:
-                doomed.append(own.id)
+                duplicates.append(own.id)
                 self.new -= 1
                 if same:
-                    heirs[own.id] = other.id
+                    replacements[own.id] = other.id
             elif same and self._lost:
-                doomed.append(other.id)
-        if not doomed:
+                duplicates.append(other.id)
+        if not duplicates:
             return
-        self._properties.pass_on(heirs)
-        self._server.send("taking out doubles", "DELETE", "upenn_annotation/multiple", doomed)
-        for key in doomed:
+        self._properties.pass_on(replacements)
+        self._server.send("taking out doubles", "DELETE", "upenn_annotation/multiple", duplicates)
+        for key in duplicates:
             self._existing.forget(key)
 
 
-def learned_key(segmenter: FewShotSegmenter) -> str:
+def learned_key(segmenter: FewShotSegmenter, code: str) -> str:
     """Return what tells all that the result of a frame depends on, but for the frame."""
     objects = hashlib.sha256(segmenter.object_model.to_bytes()).hexdigest()
-    return common_part(code_digest(), segmenter.settings, segmenter.model_sha256, [], {"objects": objects})
+    return common_part(code, segmenter.settings, segmenter.model_sha256, [], {"objects": objects})
 
 
 def common_key(common: str, fingerprint: str) -> str:
@@ -354,12 +363,12 @@ def _can_be_sent(item: Detection) -> bool:
     return len(coordinates) >= 4 and bool(np.isfinite(coordinates).all()) and item.polygon.area > 0
 
 
-def _chunks(documents: Sequence[Document]) -> list[list[Document]]:
+def _chunks(documents: Sequence[Document], most: int) -> list[list[Document]]:
     chunks: list[list[Document]] = []
     vertices_in = MOST_VERTICES
     for document in documents:
         count = len(document["coordinates"])
-        if vertices_in + count > MOST_VERTICES or len(chunks[-1]) >= MOST_ANNOTATIONS:
+        if vertices_in + count > MOST_VERTICES or len(chunks[-1]) >= most:
             chunks.append([])
             vertices_in = 0
         chunks[-1].append(document)

@@ -57,8 +57,8 @@ def assemble(
     """Write the formats that every run has, those that are asked for, and ``run.json``.
 
     What an earlier run wrote there for other images is removed, so that the folder never holds results of two
-    runs. Each file appears under its name when it is whole, and ``run.json`` comes last. When something fails on
-    the way, files that are not finished stay as they were before.
+    runs. Each file appears under its name when it is whole, and ``run.json`` comes last. Where something fails, files
+    that are not finished stay as they were before.
 
     Parameters
     ----------
@@ -88,7 +88,8 @@ def assemble(
     """
     frames: list[dict[str, object]] = []
     facts = facts or {}
-    seconds: dict[str, float] = defaultdict(float, _seconds(facts))
+    outside = facts.get("seconds", {})  # loading, learning
+    seconds: dict[str, float] = defaultdict(float, outside if isinstance(outside, Mapping) else {})
     before = _written_before(out)
     objects = 0
     with ExitStack() as stack:
@@ -120,12 +121,6 @@ def assemble(
 def _formats(extra: Collection[str]) -> list[Format]:
     """Return the formats that every run has, and further ones."""
     return [form for name, form in FORMATS.items() if form.always or name in extra]
-
-
-def _seconds(facts: Mapping[str, object]) -> dict[str, float]:
-    """Return the times that the caller has taken outside the frames (loading, learning)."""
-    given = facts.get("seconds", {})
-    return dict(given) if isinstance(given, dict) else {}
 
 
 def _line(record: FrameRecord) -> dict[str, object]:
@@ -171,9 +166,9 @@ def _written_before(out: Path) -> set[Path]:
 
 def _discard(before: Iterable[Path], now: Iterable[Path]) -> None:
     """Delete results of images that are no longer asked for, so that nobody counts them in."""
-    kept = {str(path).casefold() for path in now}  # on Windows and macOS A.tif is a.tif
+    present = {str(path).casefold() for path in now}  # on Windows and macOS A.tif is a.tif
     for path in before:
-        if str(path).casefold() not in kept:
+        if str(path).casefold() not in present:
             with telling(path):
                 if path.is_dir():
                     shutil.rmtree(path)

@@ -1,16 +1,17 @@
-"""The journal of finished frames: the truth that every output file is assembled from.
+"""The journal in the output folder: finished frames, and finished blocks of unfinished ones.
 
-One file a frame, an ``.npz`` archive without pickles:
+All output files are assembled from the records of the finished frames. A frame has a file, an ``.npz`` archive without
+pickles:
 
 ==============  ==========================  ===============================================================
 member          dtype, shape                content
 ==============  ==========================  ===============================================================
 ``header``      uint8 (bytes of JSON)       format, version, fingerprint and the record's small fields
-``boxes``       int64 (N, 4)                crop of each find's mask, ``x0, y0, x1, y1``: the detections, of which the
-                                            header has the number, then what lies below the threshold
-``bits``        uint8                       the crops row by row, each packed to whole bytes, in a row
+``boxes``       int64 (N, 4)                box of each mask, ``x0, y0, x1, y1``: the detections, of which the
+                                            header has the number, then the candidates below the threshold
+``bits``        uint8                       the masks in their boxes row by row, each packed to whole bytes
 ``figures``     float64 (N, 3)              score, similarity, predicted IoU
-``outlines``    uint8                       well-known binary of the finds' polygons, then the examples'
+``outlines``    uint8                       well-known binary of their polygons, then of the examples
 ``lengths``     int64 (N + E,)              bytes of each outline
 ==============  ==========================  ===============================================================
 
@@ -33,17 +34,10 @@ import numpy as np
 from sam2_fewshot.annotations.record import ExampleMark, FrameRecord
 from sam2_fewshot.records import Location
 from sam2_fewshot.storage.files import replacing, sweep, write_whole
-from sam2_fewshot.storage.packing import (
-    pack_figures,
-    pack_masks,
-    pack_outlines,
-    unpack_found,
-    unpack_masks,
-    unpack_outlines,
-)
+from sam2_fewshot.storage.packing import pack_detections, unpack_detections
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator
     from pathlib import Path
 
 JOURNAL_FOLDER = ".frames"
@@ -65,7 +59,7 @@ class Journal:
     Parameters
     ----------
     folder
-        Where to keep them; it is made at the first write.
+        Where they are stored; it is made at the first write.
     fingerprint
         What the frames depend on (inputs, settings, model) in a string. Frames recorded under another
         fingerprint count as not done.
@@ -75,9 +69,9 @@ class Journal:
     fingerprint: str
 
     def done(self, location: Location) -> FrameRecord | None:
-        """Return a frame's record, None when the frame must be done (again).
+        """Return a frame's record, None when the frame must be searched.
 
-        A file that is damaged, cut off, of another version or under another fingerprint counts as not done.
+        A file that is damaged, truncated, of another version or under another fingerprint counts as not done.
         """
         return _read(self._path(location), self.fingerprint, location)
 
@@ -112,7 +106,7 @@ class Journal:
         return sorted(Location(*map(int, name.groups())) for name in found if name)
 
     def preview(self, location: Location) -> Path:
-        """Return where the small picture of a frame belongs that the report shows."""
+        """Return where the small picture of a frame for the report belongs."""
         return preview_beside(self._path(location))
 
     def _path(self, location: Location) -> Path:
@@ -139,15 +133,14 @@ def preview_beside(path: Path) -> Path:
 def remove_others(folder: Path, prefix: str) -> None:
     """Delete the records whose fingerprint does not begin with `prefix`, and those that cannot be read.
 
-    The small pictures go with their records. Results of other settings are kept until this is called, so trying a
+    The small pictures go with their records. Results of other settings stay until this is called, so trying a
     setting and going back costs nothing.
     """
-    paths = list(folder.iterdir()) if folder.is_dir() else []
-    for path in paths:
+    for path in list(folder.glob("*.npz")):
         if _NAME.fullmatch(path.name) and not _fingerprint(path).startswith(prefix):
             with suppress(OSError):
                 path.unlink()
-    for path in folder.glob("*.jpg") if folder.is_dir() else ():
+    for path in list(folder.glob("*.jpg")):
         record = path.with_suffix(".npz")
         if _NAME.fullmatch(record.name) and not record.exists():
             with suppress(OSError):
@@ -205,7 +198,7 @@ class BlockFolder:
             return None
 
     def write(self, name: str, content: bytes) -> None:
-        """Keep a block's file; it appears when it is whole.
+        """Store a block's file; it appears when it is whole.
 
         Raises
         ------
@@ -216,10 +209,7 @@ class BlockFolder:
 
     def drop(self) -> None:
         """Delete all blocks of the frame, also those that were searched for another threshold."""
-        for path in self.folder.glob(f"{BLOCKS_FOLDER}/{self._frame}_*"):
-            shutil.rmtree(path, ignore_errors=True)
-        with suppress(OSError):
-            (self.folder / BLOCKS_FOLDER).rmdir()  # where it is empty
+        _remove_blocks(self.folder, lambda name: name.startswith(f"{self._frame}_"))
 
     @property
     def _frame(self) -> str:
@@ -231,7 +221,7 @@ class BlockFolder:
 
 
 def has_blocks(folder: Path) -> bool:
-    """Tell whether blocks of unfinished frames lie in a journal's folder."""
+    """Return whether blocks of unfinished frames lie in a journal's folder."""
     return any((folder / BLOCKS_FOLDER).glob("*/*.npz"))
 
 
@@ -243,11 +233,16 @@ def sweep_blocks(folder: Path) -> None:
 
 def remove_other_blocks(folder: Path, common: str) -> None:
     """Delete the blocks of frames that depend on something else than `common`."""
+    _remove_blocks(folder, lambda name: not name.startswith(_digest(common)))
+
+
+def _remove_blocks(folder: Path, chosen: Callable[[str], bool]) -> None:
+    """Delete the blocks of the frames whose folder's name is chosen."""
     for path in (folder / BLOCKS_FOLDER).glob("*"):
-        if not path.name.startswith(_digest(common)):
+        if chosen(path.name):
             shutil.rmtree(path, ignore_errors=True)
     with suppress(OSError):
-        (folder / BLOCKS_FOLDER).rmdir()
+        (folder / BLOCKS_FOLDER).rmdir()  # where it is empty
 
 
 def _digest(fingerprint: str) -> str:
@@ -280,28 +275,17 @@ def _pack(record: FrameRecord, fingerprint: str) -> dict[str, Any]:
         "threshold": record.threshold,
         "floor": record.floor,
     }
-    found = (*record.detections, *record.below)
-    boxes, bits = pack_masks([detection.instance for detection in found])
-    drawn = [*(detection.polygon for detection in found), *(mark.outline for mark in record.examples)]
-    outlines, lengths = pack_outlines(drawn)
     return {
         "header": np.frombuffer(json.dumps(header).encode(), np.uint8),
-        "boxes": boxes,
-        "bits": bits,
-        "figures": pack_figures(found),
-        "outlines": outlines,
-        "lengths": lengths,
+        **pack_detections((*record.detections, *record.below), [mark.outline for mark in record.examples]),
     }
 
 
 def _unpack(header: dict[str, Any], archive: Any, file: str) -> FrameRecord:
     shape = (int(header["frame_shape"][0]), int(header["frame_shape"][1]))
     location = Location(*header["location"])
-    boxes = archive["boxes"]
-    outlines = unpack_outlines(archive["outlines"], archive["lengths"])
-    masks = unpack_masks(boxes, archive["bits"], shape)
-    detections = unpack_found(masks, outlines[: len(boxes)], archive["figures"], location)
-    marks = zip(outlines[len(boxes) :], header["negative"], strict=True)
+    detections, outlines = unpack_detections(archive, shape, location)
+    marks = zip(outlines, header["negative"], strict=True)
     return FrameRecord(
         name=header["name"],
         stem=header["stem"],

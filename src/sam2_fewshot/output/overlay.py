@@ -1,8 +1,7 @@
-"""``overlays/STEM.png``: a frame with the outlines of what was found, and of what was shown.
+"""``overlays/STEM.png``: a frame with the outlines of its detections and examples.
 
-Drawn for a critical eye: lines beside the objects rather than over them (small images are enlarged),
-readable on dark and on bright ground, in colours that colour-blind eyes tell apart, and with a legend under
-the image, not on it.
+The lines are thin beside the objects (small images are enlarged), readable on dark and on bright ground, and in colours
+that colour-blind eyes can distinguish; the legend is below the image, not on it.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ import shapely
 import shapely.affinity
 
 from sam2_fewshot.annotations.record import ExampleMark
-from sam2_fewshot.storage.files import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,43 +65,6 @@ def color_of(share: float) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def write_overlay(
-    out: Path,
-    record: FrameRecord,
-    pixels: NDArray[np.uint8],
-    *,
-    threshold: float | None = None,
-) -> Path:
-    """Draw a frame's overlay into the output folder, at :func:`overlay_path`.
-
-    Parameters
-    ----------
-    out
-        The output folder.
-    record
-        The finished frame.
-    pixels, threshold
-        As for :func:`draw_overlay`.
-
-    Returns
-    -------
-    Path
-        The file.
-
-    Raises
-    ------
-    InputError
-        If it cannot be written.
-    """
-    from PIL import Image
-
-    path = overlay_path(out, record)
-    drawn = draw_overlay(pixels, record.detections, record.examples, threshold=threshold)
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        Image.fromarray(drawn).save(file, format="PNG")
-    return path
-
-
 def overlay_path(out: Path, record: FrameRecord) -> Path:
     """Return where a frame's overlay belongs; planes of a stack are named by Z and Time, counted from 1."""
     plane = ""
@@ -121,21 +82,20 @@ def draw_overlay(
 ) -> NDArray[np.uint8]:
     """Draw outlines over a frame.
 
-    Detections get a thin line from teal (the frame's lowest score) over green to yellow (its highest) with a
-    dark halo.
-    Examples get a thick dashed line: magenta and white for those that were wanted, black and white with a
-    cross for those that were not; an example that is a point gets a ring.
+    Detections get a thin line from teal (the frame's lowest score) over green to yellow (its highest) with a dark halo.
+    Examples get a thick dashed line: magenta and white for the wanted ones, black and white with a cross for the
+    negative ones; an example that is a point gets a ring.
 
     Parameters
     ----------
     pixels
         uint8 array (H, W, 3), RGB.
     detections
-        What was found, in any order.
+        In any order.
     examples
-        What was shown on this frame.
+        Those on this frame.
     threshold
-        The score that a find had to have, for the legend.
+        The score that a detection must have, for the legend.
 
     Returns
     -------

@@ -19,11 +19,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+    from PIL.Image import Image
 
     from sam2_fewshot.records import Detection, FrameReader
 
 _LONGEST = 4096
 """px; an overlay is never larger, so a larger frame is reduced before it is drawn on."""
+LONGEST = 1600
+"""px; larger frames are shrunk to this for the report, which fills a screen and keeps 50 frames below about 15 MB."""
+_QUALITY = 82
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +37,7 @@ class Pictures:
     Parameters
     ----------
     overlay
-        Content of a PNG file: the frame with what was found and shown.
+        Content of a PNG file: the frame with its detections and examples.
     preview
         Content of a JPEG file: the frame alone, small.
     flat
@@ -48,7 +52,7 @@ class Pictures:
 def pictures_of(
     frame: FrameReader, detections: Sequence[Detection], marks: Sequence[ExampleMark], threshold: float
 ) -> Pictures:
-    """Draw a frame with what was found and shown.
+    """Draw a frame with its detections and examples.
 
     Parameters
     ----------
@@ -77,12 +81,6 @@ def pictures_of(
     return Pictures(file.getvalue(), preview_jpeg(pixels), flat)
 
 
-LONGEST = 1600
-"""px; larger frames are shrunk to this, which fills a screen and keeps 50 frames below about 15 MB."""
-
-_QUALITY = 82
-
-
 def write_preview(path: Path, pixels: NDArray[np.uint8]) -> None:
     """Write :func:`preview_jpeg` of a frame.
 
@@ -108,11 +106,7 @@ def preview_jpeg(pixels: NDArray[np.uint8]) -> bytes:
     from PIL import Image
 
     is_grey = bool((pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 0] == pixels[..., 2]).all())
-    picture = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if is_grey else pixels))
-    picture.thumbnail((LONGEST, LONGEST), Image.Resampling.BICUBIC, reducing_gap=2.0)
-    out = io.BytesIO()
-    picture.save(out, format="JPEG", quality=_QUALITY, optimize=True)
-    return out.getvalue()
+    return _jpeg(Image.fromarray(np.ascontiguousarray(pixels[..., 0] if is_grey else pixels)), LONGEST)
 
 
 def smaller(data: bytes, factor: float, least: int) -> bytes:
@@ -121,7 +115,14 @@ def smaller(data: bytes, factor: float, least: int) -> bytes:
 
     with Image.open(io.BytesIO(data)) as picture:
         longest = max(max(picture.size) * factor, min(max(picture.size), least))
-        picture.thumbnail((round(longest), round(longest)), Image.Resampling.BICUBIC, reducing_gap=2.0)
-        out = io.BytesIO()
-        picture.save(out, format="JPEG", quality=_QUALITY, optimize=True)
+        return _jpeg(picture, round(longest))
+
+
+def _jpeg(picture: Image, longest: int) -> bytes:
+    """Return a picture as JPEG; it is shrunk in place where its longer side has more pixels than `longest`."""
+    from PIL.Image import Resampling
+
+    picture.thumbnail((longest, longest), Resampling.BICUBIC, reducing_gap=2.0)
+    out = io.BytesIO()
+    picture.save(out, format="JPEG", quality=_QUALITY, optimize=True)
     return out.getvalue()

@@ -1,4 +1,4 @@
-"""What the report shows, gathered from an output folder in one pass; outlines in few bytes."""
+"""What the report displays, gathered from an output folder; the outlines encoded in few bytes."""
 
 from __future__ import annotations
 
@@ -30,6 +30,10 @@ _COLOURS = 16
 _PICTURE_BYTES = 40_000_000
 """All pictures together, so that a browser can open the page of a thousand frames."""
 _SMALLEST = 256
+UNITS = 4
+"""Units in which outlines are encoded, to a pixel of the picture."""
+_TOLERANCE = 0.2
+"""px of the picture; vertices nearer to the outline than this cannot be seen, and are left out."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ class Content:
         The same and all that the script needs, for JSON.
     blocks
         Texts in base 64: ``scores`` (float64, little endian), ``areas`` (uint32), ``outlines`` and ``marks``
-        (:func:`~sam2_fewshot.report.content.encode_outlines`), frame by frame, the kept ones first.
+        (:func:`encode_outlines`), frame by frame, the detections first.
     pictures
         JPEG of each frame in base 64, empty where there is none.
     """
@@ -94,7 +98,7 @@ def gather(finished: Finished, picture_bytes: int = _PICTURE_BYTES, smallest: in
         found = (*record.detections, *record.below)
         scores = np.array([item.score for item in found], "<f8")
         areas = np.array([item.area for item in found], "<u4")
-        kept = len(record.detections)
+        count = len(record.detections)
         scale = min(1.0, LONGEST / max(record.frame_shape))
         parts["scores"].append(scores.tobytes())
         parts["areas"].append(areas.tobytes())
@@ -105,9 +109,9 @@ def gather(finished: Finished, picture_bytes: int = _PICTURE_BYTES, smallest: in
         figures.append(
             FrameFigures(
                 name=frame["name"],
-                scores=scores[:kept],
-                below=scores[kept:],
-                areas=areas[:kept].astype(np.int64),
+                scores=scores[:count],
+                below=scores[count:],
+                areas=areas[:count].astype(np.int64),
                 examples=frame["examples"],
                 negatives=frame["negatives"],
             )
@@ -115,8 +119,8 @@ def gather(finished: Finished, picture_bytes: int = _PICTURE_BYTES, smallest: in
         pictures.append(_picture(finished.preview(record), shrink, smallest))
         # What is shown may reach further down than it is complete.
         floor = min(floor, record.floor, *scores.tolist())
-        shown = [mark.outline.area for mark in record.examples if not mark.negative]
-        example_areas += [round(area) for area in shown if area]
+        wanted = [mark.outline.area for mark in record.examples if not mark.negative]
+        example_areas += [round(area) for area in wanted if area]
     summary = overview(figures, threshold)
     data = {
         "id": _run_id(finished),
@@ -191,13 +195,6 @@ def _run_id(finished: Finished) -> str:
     return hashlib.sha256(named.encode()).hexdigest()[:16]
 
 
-UNITS = 4
-"""Units a pixel of the picture."""
-
-_TOLERANCE = 0.2
-"""px of the picture; vertices nearer to the outline than this are not seen, and are left out."""
-
-
 def encode_outlines(shapes: Sequence[Polygon | Point], scale: float) -> bytes:
     """Return outer rings, or points, as bytes.
 
@@ -215,9 +212,9 @@ def encode_outlines(shapes: Sequence[Polygon | Point], scale: float) -> bytes:
     points, owner = shapely.get_coordinates(simple, return_index=True)
     ends = np.append(owner[1:] != owner[:-1], True)
     starts = np.append(True, ends[:-1])
-    kept = ~ends | starts  # a point is start and end at once
-    points, starts = points[kept], starts[kept]
-    counts = np.bincount(owner[kept], minlength=len(shapes))
+    written = ~ends | starts  # a point is start and end at once
+    points, starts = points[written], starts[written]
+    counts = np.bincount(owner[written], minlength=len(shapes))
     whole = np.round(points * (scale * UNITS)).astype(np.int64)
     steps = np.diff(whole, axis=0, prepend=np.zeros((1, 2), np.int64))
     steps[starts] = whole[starts]

@@ -1,4 +1,4 @@
-"""The page: a template, a style sheet and scripts from ``assets/``, inlined into one file."""
+"""The report's page: a template, a style sheet and scripts from ``assets/``, inlined into one file."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SCRIPTS = ("data.js", "draw.js", "marks.js", "choice.js", "viewer.js", "gallery
 def write_report(out: Path) -> Path:
     """Write ``report.html`` from what is finished in an output folder.
 
-    Images are not read again: the journal has the objects and a small picture of each frame.
+    Images are not read: the journal has the objects and a small picture of each frame.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ def render(content: Content, facts: Mapping[str, Any]) -> str:
     Parameters
     ----------
     content
-        What to show.
+        What to display.
     facts
         Content of ``run.json``.
     """

@@ -1,4 +1,4 @@
-"""The finished blocks of a frame that is searched in several, stored until the frame is finished."""
+"""The finished blocks of a large frame, stored until the frame is finished."""
 
 from __future__ import annotations
 
@@ -11,20 +11,12 @@ import numpy as np
 
 from sam2_fewshot.errors import FewShotError
 from sam2_fewshot.records import FrameResult, Location
-from sam2_fewshot.storage.packing import (
-    pack_figures,
-    pack_masks,
-    pack_outlines,
-    unpack_found,
-    unpack_masks,
-    unpack_outlines,
-)
+from sam2_fewshot.storage.packing import pack_detections, pack_masks, unpack_detections, unpack_masks
 from sam2_fewshot.tiling.blocks import BlockResult
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sam2_fewshot.protocols import Progress
     from sam2_fewshot.runner.progress import Watch
     from sam2_fewshot.tiling.blocks import Block
 
@@ -33,14 +25,14 @@ _VERSION = 1
 
 
 class Shelf(Protocol):
-    """Keeps the files of one frame's blocks by their names."""
+    """Stores the files of one frame's blocks by their names."""
 
     def read(self, name: str) -> bytes | None:
         """Return a file's content; None where it is not there or cannot be read."""
         ...
 
     def write(self, name: str, content: bytes) -> None:
-        """Keep a file, whole or not at all; a :class:`~sam2_fewshot.errors.FewShotError` says why it cannot be."""
+        """Store a file, whole or not at all; a :class:`~sam2_fewshot.errors.FewShotError` says why it cannot be."""
         ...
 
 
@@ -59,7 +51,7 @@ class StoredBlocks:
     threshold
         The score that an object must have.
     watch
-        Is told how much was there already, and once when a block cannot be stored.
+        Reports how much was there already, and once when a block cannot be stored.
     """
 
     shelf: Shelf
@@ -70,7 +62,7 @@ class StoredBlocks:
     _is_reported: bool = False
 
     def load(self, blocks: Sequence[Block]) -> dict[Block, BlockResult]:
-        """Return the blocks' results of earlier runs, and say how many there are."""
+        """Return the blocks' results of earlier runs, and report how many there are."""
         stored: dict[Block, BlockResult] = {}
         for block in blocks:
             content = self.shelf.read(file_name(block))
@@ -82,15 +74,13 @@ class StoredBlocks:
         return stored
 
     def save(self, result: BlockResult) -> None:
-        """Store the result of a block. Where that cannot be, it is said once, and the search goes on without."""
+        """Store the result of a block. Where that fails, the user is warned once, and the search goes on without."""
         try:
             self.shelf.write(file_name(result.block), to_bytes(result, self.threshold))
         except FewShotError as error:
-            if self._is_reported:
-                return
+            if not self._is_reported:
+                self.watch.warn(f"Finished blocks of {self.name} cannot be kept, so a stop would lose them. {error}")
             self._is_reported = True
-            progress: Progress = self.watch
-            progress.warn(f"Finished blocks of {self.name} cannot be kept, so a stop would lose them. {error}")
 
 
 def file_name(block: Block) -> str:
@@ -100,39 +90,6 @@ def file_name(block: Block) -> str:
 
 def to_bytes(result: BlockResult, threshold: float) -> bytes:
     """Return the result of a block as a NumPy archive without pickles."""
-    content = io.BytesIO()
-    np.savez_compressed(content, **_arrays(result, threshold))
-    return content.getvalue()
-
-
-def from_bytes(content: bytes, block: Block, frame_shape: tuple[int, int], threshold: float) -> BlockResult | None:
-    """Return what :func:`to_bytes` was given, None when the block must be searched again.
-
-    An archive that is damaged, cut off, of another version or threshold, or of a block with another halo counts as not
-    there.
-    """
-    try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            header = json.loads(archive["header"].tobytes())
-            if (header["format"], header["version"], header["threshold"]) != (_FORMAT, _VERSION, threshold):
-                return None
-            if (tuple(header["core"]), tuple(header["read"])) != (block.core, block.read):
-                return None
-            masks = unpack_masks(archive["boxes"], archive["bits"], frame_shape)
-            outlines = unpack_outlines(archive["outlines"], archive["lengths"])
-            found = FrameResult(
-                unpack_found(masks, outlines, archive["figures"], Location(*header["location"])),
-                floor=float(header["floor"]),
-                candidates=int(header["candidates"]),
-                seconds=header["seconds"],
-                blank=int(header["blank"]),
-            )
-            return BlockResult(block, found, unpack_masks(archive["cut_boxes"], archive["cut_bits"], frame_shape))
-    except Exception:  # a damaged archive fails in a dozen ways, and the answer to all is the same
-        return None
-
-
-def _arrays(result: BlockResult, threshold: float) -> dict[str, Any]:
     found = result.found
     location = next((item.location for item in found.detections), Location())
     header = {
@@ -147,16 +104,36 @@ def _arrays(result: BlockResult, threshold: float) -> dict[str, Any]:
         "blank": bool(found.blank),
         "floor": float(found.floor),
     }
-    boxes, bits = pack_masks([item.instance for item in found.detections])
-    cut_boxes, cut_bits = pack_masks(result.clipped)
-    outlines, lengths = pack_outlines([item.polygon for item in found.detections])
-    return {
+    arrays: dict[str, Any] = {
         "header": np.frombuffer(json.dumps(header).encode(), np.uint8),
-        "boxes": boxes,
-        "bits": bits,
-        "figures": pack_figures(found.detections),
-        "outlines": outlines,
-        "lengths": lengths,
-        "cut_boxes": cut_boxes,
-        "cut_bits": cut_bits,
+        **pack_detections(found.detections),
     }
+    arrays["cut_boxes"], arrays["cut_bits"] = pack_masks(result.clipped)
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays)
+    return content.getvalue()
+
+
+def from_bytes(content: bytes, block: Block, frame_shape: tuple[int, int], threshold: float) -> BlockResult | None:
+    """Return what :func:`to_bytes` was given, None when the block must be searched anew.
+
+    An archive that is damaged, truncated, of another version or threshold, or of a block with another halo counts as
+    missing.
+    """
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+            header = json.loads(archive["header"].tobytes())
+            if (header["format"], header["version"], header["threshold"]) != (_FORMAT, _VERSION, threshold):
+                return None
+            if (tuple(header["core"]), tuple(header["read"])) != (block.core, block.read):
+                return None
+            found = FrameResult(
+                unpack_detections(archive, frame_shape, Location(*header["location"]))[0],
+                floor=float(header["floor"]),
+                candidates=int(header["candidates"]),
+                seconds=header["seconds"],
+                blank=int(header["blank"]),
+            )
+            return BlockResult(block, found, unpack_masks(archive["cut_boxes"], archive["cut_bits"], frame_shape))
+    except Exception:  # a damaged archive fails in a dozen ways, and the answer to all is the same
+        return None

@@ -1,4 +1,4 @@
-"""Frames through the workers of a Dask cluster."""
+"""Frames searched by the workers of a Dask cluster."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from sam2_fewshot.errors import InputError, SettingsError
-from sam2_fewshot.runner.tasks import TaskResult, finish, reported, sentence_of
+from sam2_fewshot.runner.tasks import TaskResult, finish, report_sentences, reported, sentence_of
 from sam2_fewshot.runner.worker import Reply, same, search_block, search_frame
 from sam2_fewshot.threads import cores
 from sam2_fewshot.tiling.blocks import BlockResult, SearchPlan
@@ -148,7 +148,7 @@ class OnCluster:
     recipe
         Gives all that a worker needs, from a segmenter that has learned; it joins blocks.
     address
-        Tells where a worker finds a frame; the workers must be able to read it.
+        Gives the address of a frame; the workers must be able to read it.
     """
 
     def __init__(
@@ -159,7 +159,7 @@ class OnCluster:
     def __call__(
         self, tasks: Iterable[Task], segmenter: FewShotSegmenter, watch: Watch
     ) -> Iterator[tuple[Task, TaskResult]]:
-        """Yield what becomes of each frame, in the order in which they are finished."""
+        """Yield the outcome of each frame, in the order in which they are finished."""
         tasks = list(tasks)
         if not tasks:
             return
@@ -207,7 +207,8 @@ class OnCluster:
                     watch.start("blocks", len(reply.answer.blocks))
                     watch.advance(len(begun.results))
                 elif block is None and isinstance(reply.answer, TaskResult):
-                    finished = _whole(reply.answer, watch)
+                    report_sentences(reply.answer, watch)
+                    finished = reply.answer
                 elif id(task) in large:
                     large[id(task)].add(reply)
                     watch.advance()
@@ -236,7 +237,7 @@ class _Large:
         self.took = 0.0
 
     def add(self, reply: Reply) -> None:
-        """Take what came of a block; after a failure the rest is not begun any more."""
+        """Take the outcome of a block; after a failure the remaining blocks are not begun."""
         self.took += reply.took
         self.warnings += reply.warnings
         if isinstance(reply.answer, BlockResult):
@@ -251,14 +252,6 @@ class _Large:
     def over(self) -> bool:
         """Whether nothing more is to be waited for."""
         return bool(self.trouble) or len(self.results) == len(self.plan.blocks)
-
-
-def _whole(result: TaskResult, watch: Watch) -> TaskResult:
-    for sentence in result.warnings:
-        watch.warn(sentence)
-    for sentence in result.notes:
-        watch.say(sentence)
-    return result
 
 
 def _joined(begun: _Large, segmenter: FewShotSegmenter, watch: Watch) -> TaskResult:

@@ -1,4 +1,4 @@
-"""Learning from the examples, or taking what was learned from the same ones before."""
+"""Learning from the examples, or taking what was learned from the same examples from the cache."""
 
 from __future__ import annotations
 
@@ -19,11 +19,15 @@ if TYPE_CHECKING:
 
 
 def learn(
-    segmenter: FewShotSegmenter, exemplars: Sequence[Exemplar], watch: Watch, cache: ModelCache | None = None
+    segmenter: FewShotSegmenter,
+    exemplars: Sequence[Exemplar],
+    watch: Watch,
+    cache: ModelCache | None = None,
+    code: str | None = None,
 ) -> bool:
-    """Learn from examples, or take what was learned from the same ones before.
+    """Learn from examples, or take what was learned from the same examples from the cache.
 
-    An entry of the cache that cannot be used is as if it were not there, and what was learned takes its place.
+    An entry of the cache that cannot be used is replaced.
 
     Parameters
     ----------
@@ -32,14 +36,16 @@ def learn(
     exemplars
         What to learn from; their images are frames.
     watch
-        Is warned of what was warned of when it was learned, and told where it comes from.
+        Takes the warnings, also those of the first time, and reports that the cache was used.
     cache
         Where it is kept; None for nowhere.
+    code
+        As for :func:`learning_key`.
 
     Returns
     -------
     bool
-        Whether it was there already.
+        Whether it was cached.
 
     Raises
     ------
@@ -49,7 +55,7 @@ def learn(
     if cache is None:
         segmenter.fit(exemplars)
         return False
-    key = learning_key(segmenter, exemplars)
+    key = learning_key(segmenter, exemplars, code)
     if (entry := cache.get(key)) is not None:
         content, warnings = entry
         try:
@@ -68,9 +74,9 @@ def learn(
 
 
 def learning_key(segmenter: FewShotSegmenter, exemplars: Sequence[Exemplar], code: str | None = None) -> str:
-    """Return 64 hexadecimal digits that change with anything that what is learned depends on.
+    """Return a key, 64 hexadecimal digits, that changes with everything that what is learned depends on.
 
-    That is the examples with the pixels of their frames, the weights, the device, the settings, and this program's
+    These are the examples with the pixels of their frames, the weights, the device, the settings, and this program's
     code: a rebuilt program under the same version number may learn something else.
 
     Parameters

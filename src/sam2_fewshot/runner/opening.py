@@ -1,4 +1,4 @@
-"""A segmenter from the name of a checkpoint, with the caches on this machine."""
+"""A segmenter from the name of a checkpoint, with the tile cache on this machine."""
 
 from __future__ import annotations
 

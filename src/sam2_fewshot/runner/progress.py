@@ -1,4 +1,4 @@
-"""Who is told how a run goes."""
+"""Where the progress of a run is reported: displays, and what remembers their warnings."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ class Display(Progress, Protocol):
     """A :class:`~sam2_fewshot.protocols.Progress` that also follows the frames."""
 
     def say(self, sentence: str) -> None:
-        """Tell the user something that is good to know and needs no care."""
+        """Take a sentence that the user should know but need not act on."""
         ...
 
     def begin(self, frames: int) -> None:
-        """Learn how many frames there are to do, those finished earlier left out."""
+        """Take the number of frames to search, those finished earlier left out."""
         ...
 
     def frame_begins(self, name: str) -> None:
-        """Learn which frame comes now."""
+        """Take the name of the frame that begins."""
         ...
 
     def frame_ends(self, candidates: int, detections: int, seconds: float) -> None:
-        """Learn what the frame gave: candidates compared, detections, and the seconds it took."""
+        """Take the numbers of the frame's candidates and detections, and the seconds that it took."""
         ...
 
     def frame_fails(self, sentence: str) -> None:
-        """Learn why the frame gave nothing."""
+        """Take the reason why the frame failed."""
         ...
 
     def end(self) -> None:
-        """Learn that no more frames come, whether all are done or not."""
+        """Take notice that no more frames come, whether all are done or not."""
         ...
 
 
 class Silent(Quiet):
-    """A :class:`Display` for Python callers: warnings are Python warnings, the rest is not shown."""
+    """A :class:`Display` for Python callers: warnings are Python warnings, the rest is not displayed."""
 
     def say(self, sentence: str) -> None:
         """Do nothing."""
@@ -59,13 +59,7 @@ class Silent(Quiet):
 
 
 class Watch:
-    """A :class:`Display` that passes everything on, each warning once, and remembers the warnings.
-
-    Parameters
-    ----------
-    display
-        Shows it.
-    """
+    """A :class:`Display` that passes everything on to another, each warning once, and remembers the warnings."""
 
     def __init__(self, display: Display) -> None:
         self.display = display

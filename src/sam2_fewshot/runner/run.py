@@ -1,4 +1,4 @@
-"""One run, whatever its two ends: learn the examples, search the frames that are left, hand over what was found."""
+"""One run, whatever its source and sink: learn the examples, search the remaining frames, hand over the detections."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ def run(
     watch: Watch,
     *,
     cache: ModelCache | None = None,
+    code: str | None = None,
     must_learn: bool = False,
     execute: Execute = in_this_process,
     seconds: dict[str, float] | None = None,
@@ -34,13 +35,15 @@ def run(
     Parameters
     ----------
     source, sink
-        The two ends.
+        Where frames and examples come from, and where detections go.
     segmenter
         Learns and searches. Where the source has no examples, it has learned already.
     watch
-        Is told how it goes.
+        Reports the progress.
     cache
         Has, and takes, what was learned from the same examples; None for none.
+    code
+        As for :func:`~sam2_fewshot.runner.learning.learning_key`.
     must_learn
         Learn even if no frame is left to be searched.
     execute
@@ -56,7 +59,7 @@ def run(
     Raises
     ------
     FewShotError
-        If nothing can be learned, or an end is not ready.
+        If nothing can be learned, or the sink is not ready.
     """
     seconds = {} if seconds is None else seconds
     left = [frame for frame in source.frames if not sink.has(frame)]
@@ -64,7 +67,7 @@ def run(
         watch.say("Compiling SAM 2 for this device; the first image takes minutes, later ones are faster.")
     if source.exemplars and (left or must_learn):
         with timed(seconds, "learn examples"):
-            learn(segmenter, source.exemplars, watch, cache)
+            learn(segmenter, source.exemplars, watch, cache, code)
     if source.exemplars or left:
         sink.learned(segmenter)
     progressed = Progressed(len(source.frames), len(source.frames) - len(left), watch.take(), seconds)
@@ -93,7 +96,7 @@ def run(
 
 @contextmanager
 def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    """Note the wall-clock seconds that the ``with`` block takes."""
+    """Measure the wall-clock seconds that the ``with`` block takes."""
     started = time.perf_counter()
     yield
     seconds[stage] = time.perf_counter() - started

@@ -1,4 +1,4 @@
-"""What a run is made of: frames to search, their results, and the two ends, a source and a sink."""
+"""The parts of a run: its source and its sink, the frames as tasks, and their results."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Address(Protocol):
-    """Where another process finds a frame; it can be pickled."""
+    """Where another process opens a frame; it can be pickled."""
 
     def open(self) -> FrameReader:
         """Return the frame; what was opened last may be held open."""
@@ -29,7 +29,7 @@ class Address(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Finished:
-    """A frame's result with what its sink makes of it.
+    """A frame's result with what its sink adds.
 
     Parameters
     ----------
@@ -48,10 +48,10 @@ class Finished:
 
 
 class Finish(Protocol):
-    """What a sink has done to a frame's result where the frame was searched; it can be pickled."""
+    """A sink's step on a frame's result, in the process that searched the frame; it can be pickled."""
 
     def __call__(self, frame: FrameReader, found: FrameResult) -> Finished:
-        """Return the result with all that the sink wants."""
+        """Return the result with what the sink adds."""
         ...
 
 
@@ -66,9 +66,9 @@ class Task:
     name
         What to call it in messages.
     finish
-        Has the last word where the frame is searched; None for nothing.
+        The sink's step where the frame is searched; None for none.
     store
-        Has, and takes, the results of the frame's blocks; None where they are not stored.
+        Of the results of the frame's blocks; None where they are not stored.
     """
 
     frame: FrameReader
@@ -79,14 +79,14 @@ class Task:
 
 @dataclass(frozen=True, eq=False)
 class TaskResult:
-    """What became of a frame.
+    """The outcome of a frame.
 
     Parameters
     ----------
     found
-        What was found.
+        Its result.
     trouble, cause
-        Why nothing came of it, in a sentence, and the error; empty and None when all went well.
+        Why it failed, in a sentence, and the error; empty and None when all went well.
     extra
         From :class:`Finished`.
     warnings, notes
@@ -160,15 +160,15 @@ class Sink(Protocol):
     """Where detections go."""
 
     def has(self, frame: FrameReader) -> bool:
-        """Tell whether an earlier run has finished a frame, and this one would give the same."""
+        """Return whether an earlier run has finished a frame with the same result."""
         ...
 
     def learned(self, segmenter: FewShotSegmenter) -> None:
-        """Learn that the segmenter knows what to look for."""
+        """Take a segmenter that has learned."""
         ...
 
     def opened(self, progressed: Progressed) -> AbstractContextManager[None]:
-        """Be ready for results while the ``with`` block lasts; at its end all are put together.
+        """Take results while the ``with`` block lasts; at its end put all together.
 
         Parameters
         ----------
@@ -178,15 +178,15 @@ class Sink(Protocol):
         ...
 
     def task(self, frame: FrameReader, name: str) -> Task:
-        """Return what is to be done for a frame."""
+        """Return a frame's task."""
         ...
 
     def add(self, task: Task, result: TaskResult) -> None:
-        """Take what was found on a frame."""
+        """Take the result of a frame."""
         ...
 
     def failed(self, task: Task, result: TaskResult, in_a_row: int) -> None:
-        """Learn that a frame could not be searched, as the last few; an error that is raised ends the run."""
+        """Take a frame that failed, with the number of failures in a row; an error that is raised ends the run."""
         ...
 
 
@@ -196,7 +196,7 @@ class Execute(Protocol):
     def __call__(
         self, tasks: Iterable[Task], segmenter: FewShotSegmenter, watch: Watch
     ) -> Iterator[tuple[Task, TaskResult]]:
-        """Yield each task with what became of it, in any order; one that fails does not stop the others."""
+        """Yield each task with its outcome, in any order; one that fails does not stop the others."""
         ...
 
 
@@ -215,22 +215,27 @@ def in_this_process(
         yield task, reported(finished, watch, time.perf_counter() - began)
 
 
-def finish(last_word: Finish | None, frame: FrameReader, found: FrameResult) -> Finished:
-    """Return a result with what its sink makes of it."""
-    return last_word(frame, found) if last_word else Finished(found)
+def finish(step: Finish | None, frame: FrameReader, found: FrameResult) -> Finished:
+    """Return a result with what its sink adds."""
+    return step(frame, found) if step else Finished(found)
 
 
-def reported(finished: Finished, watch: Watch, took: float) -> TaskResult:
-    """Tell the user what is to be said of a finished frame, and return its result with all warnings since the last."""
+def report_sentences(finished: Finished | TaskResult, watch: Watch) -> None:
+    """Pass on a frame's warnings and notes to the user."""
     for sentence in finished.warnings:
         watch.warn(sentence)
     for sentence in finished.notes:
         watch.say(sentence)
+
+
+def reported(finished: Finished, watch: Watch, took: float) -> TaskResult:
+    """Report a finished frame's sentences, and return its result with all warnings since the last frame."""
+    report_sentences(finished, watch)
     return TaskResult(finished.found, extra=finished.extra, warnings=watch.take(), took=took)
 
 
 def sentence_of(error: BaseException) -> str:
     """Return why a frame failed, in a sentence."""
     if isinstance(error, MemoryError):
-        return "there is not enough memory for it. Lower --max-memory, so that it is searched in smaller blocks."
+        return "there is not enough memory for it. Lower Max Memory, so that it is searched in smaller blocks."
     return str(error)

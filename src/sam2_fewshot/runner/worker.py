@@ -1,4 +1,4 @@
-"""What a Dask worker does: it loads the model once, and then searches frames, or blocks of large ones."""
+"""A Dask worker's part: it loads the model once, and then searches frames, or blocks of large ones."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Recipe:
     Parameters
     ----------
     key
-        The same for all tasks of a run; a worker keeps the model of the last one.
+        The same for all tasks of a run; a worker holds the model of the last one.
     model, sha256
         Name or path of the checkpoint, and the hash that it must have.
     device
@@ -54,12 +54,12 @@ class Recipe:
 
 
 class Reply(NamedTuple):
-    """What a worker answers.
+    """A worker's answer.
 
     Parameters
     ----------
     answer
-        What became of a frame, or how to search it in blocks, or what was found in a block.
+        The outcome of a frame, or how to search it in blocks, or the result of a block.
     warnings
         Sentences for the user.
     took
@@ -76,15 +76,15 @@ def same(recipe: Recipe) -> Recipe:
     return recipe
 
 
-def search_frame(recipe: Recipe, address: Address, last_word: Finish | None) -> Reply:
-    """Search a frame, or say how to search it in blocks."""
+def search_frame(recipe: Recipe, address: Address, step: Finish | None) -> Reply:
+    """Search a frame, or return how to search it in blocks."""
 
     def work(segmenter: FewShotSegmenter, frame: FrameReader) -> TaskResult | SearchPlan:
         plan = segmenter.plan(frame)
         if len(plan.blocks) > 1:
             return plan
         found = segmenter.join(frame, plan, [segmenter.search(frame, plan, block) for block in plan.blocks])
-        finished = finish(last_word, frame, found)
+        finished = finish(step, frame, found)
         return TaskResult(
             finished.found, extra=finished.extra, warnings=list(finished.warnings), notes=list(finished.notes)
         )

@@ -1,4 +1,4 @@
-"""What was learned from examples, cached on the disk so that the same examples need not be learned again."""
+"""The caches in the user's cache folder: object models learned from examples, and how all kinds share the room."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ OBJECTS, TILES = "objects", "tiles"
 
 
 class ModelCache(Protocol):
-    """Keeps what was learned, by keys that tell all that it depends on.
+    """Object models, by keys that depend on all that they were learned from.
 
-    No method raises: what cannot be read or kept is not there, and the work goes on without.
+    No method raises: what cannot be read or stored is missing, and the work goes on without.
     """
 
     def get(self, key: str) -> tuple[bytes, Sequence[str]] | None:
@@ -33,7 +33,7 @@ class ModelCache(Protocol):
         ...
 
     def put(self, key: str, content: bytes, warnings: Sequence[str]) -> None:
-        """Keep an object model's archive and the warnings."""
+        """Store an object model's archive and the warnings."""
         ...
 
     def drop(self, key: str) -> None:
@@ -61,7 +61,7 @@ def warnings_in(content: bytes) -> list[str] | None:
 class FolderCache:
     """A :class:`ModelCache` in a folder of this machine.
 
-    Entries appear whole under a name that tells their content, so that any number of programs may share the folder.
+    Entries appear whole under their keys, so that any number of programs may share the folder.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ class FolderCache:
         return content, warnings
 
     def put(self, key: str, content: bytes, warnings: Sequence[str]) -> None:
-        """Keep an entry, and delete those that were not used for longest until all fit into the room."""
+        """Store an entry, and delete the least recently used ones until all fit into the room."""
         with suppress(InputError):
             write_whole(self._entry(key), with_warnings(content, warnings))
             shrink(self._root, self._room)
@@ -127,13 +127,13 @@ def cache_folder() -> Path:
 
 
 def cached(root: Path, kind: str) -> Cached:
-    """Look at what is kept of a kind."""
+    """Return what is cached of a kind."""
     files = _entries(root / kind)
     return Cached(root / kind, len(files), sum(size for _, size, _ in files))
 
 
 def clear(root: Path, kind: str) -> Cached:
-    """Delete what is kept of a kind, and return what that was."""
+    """Delete what is cached of a kind, and return what that was."""
     held = cached(root, kind)
     for _, _, path in _entries(root / kind):
         drop(path)
@@ -162,7 +162,7 @@ def tidy(root: Path) -> None:
 
 
 def shrink(root: Path, room: int) -> None:
-    """Delete what was not used for longest until the rest fits into `room` bytes.
+    """Delete the least recently used entries until the rest fits into `room` bytes.
 
     Tiles go before objects: a set of examples takes half a megabyte and a minute to learn, a tile up to 90 MB and
     seconds to encode.
@@ -177,10 +177,10 @@ def shrink(root: Path, room: int) -> None:
 
 
 def room_for_tile(root: Path, size: int, room: int, since: int) -> bool:
-    """Make room for a tile at the cost of tiles that were last used before this run; tell whether there is any.
+    """Make room for a tile by deleting tiles that were last used before this run; return whether there is room.
 
     A run goes through its tiles in a circle, and one round may be more than there is room for. If the newest took the
-    place of the oldest, each would be gone when its turn comes again; so what a run has used stays to its end.
+    place of the oldest, each would be gone when its next turn comes; so what a run has used stays to its end.
 
     Parameters
     ----------
@@ -207,7 +207,7 @@ def room_for_tile(root: Path, size: int, room: int, since: int) -> bool:
 
 
 def _entries(folder: Path) -> list[tuple[int, int, Path]]:
-    """Return the time of the last use, the size, and the path of each entry, the longest unused first."""
+    """Return the time of the last use, the size, and the path of each entry, the least recently used first."""
     found = []
     with suppress(OSError):
         for path in folder.glob("*.npz"):

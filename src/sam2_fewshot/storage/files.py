@@ -32,7 +32,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`, which takes its name when the block ends well.
 
     The folder is made when it is missing. When the block fails, the temporary file is removed and whatever
-    was under the name before stays as it was, also after a power cut.
+    was under the name before stays as it was, also after a power failure.
 
     Yields
     ------
@@ -102,7 +102,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed runs left half written; what was touched within the last hour is let be."""
+    """Remove what killed runs left half written, unless it was touched within the last hour."""
     with suppress(OSError):
         for path in folder.glob(".*.part"):
             with suppress(OSError):
@@ -149,7 +149,7 @@ def _sentence(path: Path, error: OSError) -> str:
     return f"{path} could not be written: {reason}. Choose another output folder."
 
 
-_NAME = "lock"
+_LOCK = "lock"
 
 
 @contextmanager
@@ -172,9 +172,8 @@ def only_run(folder: Path, progress: Progress, lock_of: Callable[[Path], BaseFil
     """
     from filelock import Timeout
 
-    path = folder / _NAME
-    # Both names are kept apart, because a locked file cannot be read on Windows.
-    note = folder / f"{_NAME}.json"
+    path = folder / _LOCK
+    note = folder / f"{_LOCK}.json"  # another file, because a locked one cannot be read on Windows
     lock = (lock_of or _system_lock)(path)
     try:
         with telling(path):
@@ -218,16 +217,16 @@ def refuse_second_run(folder: Path, lock_of: Callable[[Path], BaseFileLock] | No
     """
     from filelock import Timeout
 
-    path = folder / _NAME
+    path = folder / _LOCK
     if not path.exists():
         return
     try:
         with (lock_of or _system_lock)(path):
             return
     except Timeout:
-        raise InputError(_busy(folder.parent, folder / f"{_NAME}.json")) from None
+        raise InputError(_busy(folder.parent, folder / f"{_LOCK}.json")) from None
     except (OSError, NotImplementedError):
-        return  # whether it can be written is found out, and said, when it is
+        return  # whether the folder can be written is checked and reported when it is
 
 
 def _system_lock(path: Path) -> BaseFileLock:
@@ -239,8 +238,8 @@ def _system_lock(path: Path) -> BaseFileLock:
 def _busy(out: Path, note: Path) -> str:
     who = ""
     with suppress(OSError, ValueError, TypeError, KeyError):
-        told = json.loads(note.read_text())
-        who = f" (process {int(told['process'])} on {told['machine']}, since {told['since']})"
+        holder = json.loads(note.read_text())
+        who = f" (process {int(holder['process'])} on {holder['machine']}, since {holder['since']})"
     return (
         f"Another run is at work in {out}{who}. Wait until it has ended, or give this one another folder with -o; two "
         "runs in one folder would mix their results."

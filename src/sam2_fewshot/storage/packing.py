@@ -1,4 +1,4 @@
-"""Masks, outlines and figures of objects as plain arrays, for archives without pickles; all comes back bit by bit."""
+"""Detections as plain arrays, for NumPy archives without pickles; all comes back bit by bit."""
 
 from __future__ import annotations
 
@@ -10,11 +10,59 @@ import shapely
 from sam2_fewshot.records import Detection, InstanceMask
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from sam2_fewshot.records import Location
+
+
+def pack_detections(detections: Sequence[Detection], further: Sequence[Any] = ()) -> dict[str, NDArray[Any]]:
+    """Return detections, and the outlines of something else, as arrays.
+
+    Returns
+    -------
+    dict
+        ``boxes`` and ``bits`` of :func:`pack_masks`; ``figures``, score, similarity and predicted IoU, float64 (N, 3);
+        ``outlines``, the well-known binary of the detections' polygons and of the further outlines in a row, uint8; and
+        ``lengths``, the bytes of each, int64.
+    """
+    boxes, bits = pack_masks([detection.instance for detection in detections])
+    figures = [(item.score, item.similarity, item.predicted_iou) for item in detections]
+    parts: list[bytes] = [shapely.to_wkb(outline) for outline in (*(item.polygon for item in detections), *further)]
+    return {
+        "boxes": boxes,
+        "bits": bits,
+        "figures": np.array(figures, np.float64).reshape(-1, 3),
+        "outlines": np.frombuffer(b"".join(parts), np.uint8),
+        "lengths": np.array([len(part) for part in parts], np.int64),
+    }
+
+
+def unpack_detections(
+    arrays: Mapping[str, NDArray[Any]], frame_shape: tuple[int, int], location: Location
+) -> tuple[list[Detection], list[Any]]:
+    """Return the detections and the further outlines that :func:`pack_detections` packed.
+
+    Parameters
+    ----------
+    arrays
+        What it returned.
+    frame_shape
+        ``(height, width)`` of the frame in pixels.
+    location
+        Of the frame.
+    """
+    content, stops = arrays["outlines"].tobytes(), np.cumsum(arrays["lengths"]).tolist()
+    outlines = [shapely.from_wkb(content[start:stop]) for start, stop in zip([0, *stops], stops, strict=False)]
+    masks = unpack_masks(arrays["boxes"], arrays["bits"], frame_shape)
+    detections = [
+        Detection(mask, outline, score, similarity, predicted_iou, location)
+        for mask, outline, (score, similarity, predicted_iou) in zip(
+            masks, outlines[: len(masks)], arrays["figures"].tolist(), strict=True
+        )
+    ]
+    return detections, outlines[len(masks) :]
 
 
 def pack_masks(masks: Sequence[InstanceMask]) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
@@ -38,31 +86,3 @@ def unpack_masks(boxes: NDArray[np.int64], bits: NDArray[np.uint8], frame_shape:
         masks.append(InstanceMask(data, x0, y0, frame_shape))
         start = stop
     return masks
-
-
-def pack_outlines(outlines: Sequence[Any]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Return the well-known binary of geometries in a row, uint8, and the bytes of each, int64 (N,)."""
-    parts: list[bytes] = [shapely.to_wkb(outline) for outline in outlines]
-    return np.frombuffer(b"".join(parts), np.uint8), np.array([len(part) for part in parts], np.int64)
-
-
-def unpack_outlines(data: NDArray[np.uint8], lengths: NDArray[np.int64]) -> list[Any]:
-    """Return the geometries that :func:`pack_outlines` packed."""
-    content, stops = data.tobytes(), np.cumsum(lengths).tolist()
-    return [shapely.from_wkb(content[start:stop]) for start, stop in zip([0, *stops], stops, strict=False)]
-
-
-def pack_figures(found: Sequence[Detection]) -> NDArray[np.float64]:
-    """Return score, similarity and predicted IoU of each, float64 (N, 3)."""
-    figures = [(item.score, item.similarity, item.predicted_iou) for item in found]
-    return np.array(figures, np.float64).reshape(-1, 3)
-
-
-def unpack_found(
-    masks: Sequence[InstanceMask], outlines: Sequence[Any], figures: NDArray[np.float64], location: Location
-) -> list[Detection]:
-    """Return detections from what :func:`pack_masks`, :func:`pack_outlines` and :func:`pack_figures` packed of them."""
-    return [
-        Detection(mask, outline, score, similarity, predicted_iou, location)
-        for mask, outline, (score, similarity, predicted_iou) in zip(masks, outlines, figures.tolist(), strict=True)
-    ]

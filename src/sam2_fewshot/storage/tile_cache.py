@@ -1,4 +1,4 @@
-"""Embeddings of tiles, kept on the disk where they take longer to make than to read."""
+"""Embeddings of tiles, cached on the disk where they take longer to compute than to read."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ _TICK = 20_000_000
 class TileCache:
     """A :class:`~sam2_fewshot.protocols.TileStore` on the disk.
 
-    Entries appear whole, are checked when they are read, and are dropped when they are damaged. What cannot be written
-    is not kept, and nothing is said of it, since the work goes on without.
+    Entries appear whole, are checked when they are read, and are deleted when they are damaged. What cannot be written
+    is not cached and not reported, since the work goes on without.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ class TileCache:
         return arrays
 
     def put(self, key: str, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Keep arrays under a key, if there is room beside what this run has used already."""
+        """Store arrays under a key, if there is room beside what this run has used already."""
         path = self._path(key)
         size = sum(array.nbytes for array in arrays.values()) + _OVERHEAD
         if not room_for_tile(self._root, size, self._room, self._since):
@@ -76,7 +76,8 @@ class TileCache:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             content: dict[str, Any] = {**arrays, _CHECKSUM: np.frombuffer(_checksum(key, arrays), np.uint8)}
-            # Not forced to the disk, which would take longer than all the rest; the checksum tells after a power cut.
+            # Not forced to the disk, which would take longer than all the rest; after a power failure the checksum
+            # shows what is damaged.
             with beside.open("wb") as file:
                 np.savez(file, **content)
             beside.replace(path)
@@ -94,7 +95,7 @@ def tile_cache(backbone: Backbone, settings: Settings, root: Path) -> TileCache 
     Parameters
     ----------
     backbone
-        By ``auto``, the tiles of one that is slow to encode are kept.
+        By ``auto``, the tiles of one that is slow to encode are cached.
     settings
         ``cache_embeddings`` and ``cache_size`` are used.
     root

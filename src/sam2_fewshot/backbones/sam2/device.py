@@ -148,7 +148,7 @@ def run_in_batches(
     batch_size
         Items to begin with, at least 1.
     on_shrink
-        Is told the new size each time the batch is halved, so that the caller can start with it next time.
+        Called with the new size each time the batch is halved, so that the caller can start with it next time.
 
     Yields
     ------

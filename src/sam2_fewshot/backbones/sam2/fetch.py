@@ -81,7 +81,7 @@ def fetch(
     folder
         Where to put it; None for the user's cache, where it is found by itself.
     progress
-        Is told a stage whose steps are bytes; None for silence.
+        Reports a stage whose steps are bytes; None for silence.
     base_url
         Where to download from instead; None for what the environment says, and Meta's server otherwise.
     sleep
@@ -171,9 +171,9 @@ def _transfer_patiently(source: _Source, report: Progress, sleep: Callable[[floa
         tries = 1 if length > longest else tries + 1
         longest = max(longest, length)
         if tries == _TRIES:
-            kept = f" The first {length:,} bytes are kept, and the same command continues." if length else ""
+            rest = f" The first {length:,} bytes are kept, and the same command continues." if length else ""
             raise CheckpointError(
-                f"{source.checkpoint.name} could not be downloaded from {source.url}: {reason}.{kept} Without a "
+                f"{source.checkpoint.name} could not be downloaded from {source.url}: {reason}.{rest} Without a "
                 "connection, copy the file here by other means and give its path."
             )
         sleep(min(2.0 ** (tries - 1), _LONGEST_PAUSE))

@@ -1,4 +1,4 @@
-"""Embeddings of tiles that were made before, by all that they depend on.
+"""Levels of tiles that were encoded before, by all that they depend on.
 
 An encoder pass of Meta's checkpoints takes seconds on a CPU, and the same tiles come again: when an image with examples
 is searched after it was learned from, and when a run is done again with other settings. What comes from a store is what
@@ -120,7 +120,7 @@ def _code() -> str:
 
 
 def _packed(levels: Sequence[Tensor]) -> dict[str, NDArray[Any]]:
-    """Return one tile's levels as arrays; NumPy knows no bfloat16, so its bits are kept as int16."""
+    """Return one tile's levels as arrays; NumPy knows no bfloat16, so its bits are stored as int16."""
     arrays = {}
     for name, level in zip(_NAMES, levels, strict=True):
         plain = level.view(torch.int16) if level.dtype == torch.bfloat16 else level

@@ -43,7 +43,7 @@ class GuidedMethod:
     settings
         ``min_mask_area`` and ``max_mask_area`` are used.
     progress
-        Is told of tiles and candidates done.
+        Reports tiles and candidates done.
     """
 
     def __init__(self, backbone: Backbone, settings: Settings, progress: Progress) -> None:

@@ -112,7 +112,7 @@ def refined_in_tiles(
     candidates
         None of them empty.
     on_done
-        Is told the number of candidates done.
+        Called with the number of candidates done.
 
     Returns
     -------

@@ -257,7 +257,7 @@ _RIDGE = 60.0
 from 30 to 200 nothing changes."""
 _STEPS = 50
 _SURE = 12.0
-"""Log-odds are kept within this, so that features far from all that was seen do not overflow."""
+"""Log-odds are limited to this, so that features far from all that was seen do not overflow."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -67,7 +67,7 @@ def learn_guided(
     area_limits
         The user's smallest and largest area in pixels; a largest of 0 is no limit.
     progress
-        Is told of each tile done, of a limit that excludes examples, and that there are few.
+        Reports each tile done; warns of a limit that excludes examples, and that there are few.
     """
     areas = _areas_of(frames)
     _warn_of_limits(areas, area_limits, progress)

@@ -178,7 +178,7 @@ def tile_cells(
     side
         Side of a tile in pixels; it sets the magnification.
     on_tile
-        Is told the number of tiles done.
+        Called with the number of tiles done.
     first
         Number of the tile to begin with.
     """

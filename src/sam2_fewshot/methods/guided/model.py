@@ -69,14 +69,17 @@ class FrameCandidates:
     ----------
     frame
         The frame.
-    proposed, likely
-        All candidates, and the indices of those that were refined.
+    proposed, first
+        All candidates, and their log-odds by the first classifier, float64 (N,).
+    likely
+        The indices of those that were refined.
     refined, odds
         These and their refined masks, and how far their log-odds by the second classifier lie above the threshold.
     """
 
     frame: EncodedFrame
     proposed: list[InstanceMask]
+    first: NDArray[np.float64]
     likely: list[int]
     refined: RefinedCandidates
     odds: NDArray[np.float64]
@@ -179,7 +182,7 @@ class GuidedModel:
         known
             Masks of the examples on this frame, which are not detected again.
         progress
-            Is told of each tile done.
+            Reports each tile done.
         watch
             Takes the time of each stage.
         """
@@ -238,7 +241,8 @@ class GuidedModel:
             candidates = list(proposed.masks)
             descriptors[:, SUPPORT] = support(components.masks, proposed)
             descriptors = np.concatenate([descriptors, describe(more, maps, self.diameter, proposed)])
-            likely = to_refine(candidates, self.first.log_odds(descriptors), tiles)
+            first = self.first.log_odds(descriptors)
+            likely = to_refine(candidates, first, tiles)
             chosen = [candidates[i] for i in likely]
         with watch.stage("prompt"):
             progress.start("prompting", len(chosen))
@@ -246,7 +250,7 @@ class GuidedModel:
         with watch.stage("compare"):
             refined = with_refined(chosen, descriptors[likely], masks, maps, self.diameter, self.areas, proposed)
             odds = self.second.log_odds(refined.features) - self.threshold
-        return FrameCandidates(frame, candidates, likely, refined, odds)
+        return FrameCandidates(frame, candidates, first, likely, refined, odds)
 
     def components(self, maps: FrameMaps) -> Proposed:
         """Return the components of a frame's maps that may be objects."""

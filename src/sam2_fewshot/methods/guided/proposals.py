@@ -239,7 +239,7 @@ def peaks(
     maps
         Pairs of a map (H, W), high on objects, and its levels; what lies below the lowest level has no peaks.
     diameter
-        Typical diameter of an object in pixels; it sets how far peaks are apart.
+        Typical diameter of an object in pixels; it sets how far peaks lie from each other.
     most
         How many are returned at most of each map, the highest.
     """

@@ -52,7 +52,7 @@ class TrainingTiles:
     Parameters
     ----------
     backbone, progress
-        Encodes the frames; is told of each tile done.
+        Encodes the frames; reports each tile done.
     frames
         The frames.
     side
@@ -91,7 +91,7 @@ def with_surest(
     least
         Log-odds that a detection lies above the threshold.
     progress
-        Is told of each tile done.
+        Reports each tile done.
     """
     detections: list[tuple[float, int, InstanceMask]] = []
     for number, (frame, store) in enumerate(zip(frames, tiles.stores, strict=True)):
