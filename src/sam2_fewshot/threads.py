@@ -1,4 +1,4 @@
-"""Independent pieces of numerical work side by side; NumPy and SciPy let go of Python's lock in most of it."""
+"""Numerical work in several threads; NumPy and SciPy release Python's lock in most of it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Result = TypeVar("Result")
 _MOST = 4
 """With more threads, what holds Python's lock takes over, and each needs memory of its own."""
 _AHEAD = 3
-"""So many pieces a thread are begun before the first is taken, since some take much longer than others."""
+"""So many items a thread are begun before the first result is taken, since some take much longer than others."""
 
 
 def cores() -> int:
@@ -25,7 +25,7 @@ def cores() -> int:
 
 
 def threads() -> int:
-    """Return how many pieces are worked on at a time: one for each core this process may use, up to four.
+    """Return the number of threads: one for each core this process may use, up to four.
 
     ``OMP_NUM_THREADS`` limits them as it limits PyTorch's threads.
     """
@@ -39,7 +39,7 @@ def mapped(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Re
     Parameters
     ----------
     work
-        Changes nothing that another piece of work reads.
+        Changes nothing that another call reads.
     items
         Are taken as they are needed.
 

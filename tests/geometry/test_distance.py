@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from sam2_fewshot.geometry.sheets import squared_distances
+from sam2_fewshot.geometry.distances import squared_distances
 
 
 @pytest.mark.parametrize("reach", [1, 3, 7, 48, 49, 90])

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import shapely
 
-from sam2_fewshot.geometry.sheets import sheets, squared_distances, starts_of
+from sam2_fewshot.geometry.distances import squared_distances
+from sam2_fewshot.geometry.sheets import sheets, starts_of
 from sam2_fewshot.threads import mapped
 
 if TYPE_CHECKING:

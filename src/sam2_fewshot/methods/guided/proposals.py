@@ -17,7 +17,8 @@ from scipy import ndimage
 from skimage.feature import peak_local_max
 from skimage.segmentation import watershed
 
-from sam2_fewshot.geometry.sheets import sheets, squared_distances, starts_of
+from sam2_fewshot.geometry.distances import squared_distances
+from sam2_fewshot.geometry.sheets import sheets, starts_of
 from sam2_fewshot.records import InstanceMask
 from sam2_fewshot.threads import mapped
 from sam2_fewshot.tiling.tiles import in_frame, tile_at
