@@ -78,7 +78,7 @@ def training_set(
     most_pixels
         A frame with more is learned from in parts.
     progress
-        Is told of each example that is left out, contradicts another or is odd.
+        Is warned of each example that is left out, contradicts another or is odd.
 
     Raises
     ------

@@ -33,8 +33,8 @@ def squared_distances(inside: NDArray[np.bool_], reach: int) -> NDArray[np.unsig
     Notes
     -----
     The two passes are those of Saito & Toriwaki 1994: the distance within the column, then the smallest sum of squares
-    along the row. As neither goes farther than `reach`, each step is one operation on the whole plane. With a reach of 10
-    they take a sixth of the time of ``scipy.ndimage.distance_transform_edt``.
+    along the row. As neither goes farther than `reach`, each step is one operation on the whole plane. With a reach of
+    10 they take a sixth of the time of ``scipy.ndimage.distance_transform_edt``.
     """
     if reach > _NEAR:
         if inside.all():
