@@ -1,7 +1,7 @@
-"""The errors a user can meet.
+"""The errors that a user can meet.
 
-Every message is a sentence to a biologist: what is wrong, with which value, and what to do about it. The
-command line prints the message alone; a traceback means a defect in this program.
+Every message is a sentence to a biologist: what is wrong, with which value, and what to do about it. The command line
+prints the message alone; a traceback means a defect in this program.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How a program of this package ends."""
+"""Exit codes, and an orderly end on SIGTERM."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was learned from the examples."""
+"""The object model: what was learned from the examples, and its file."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _DAMAGES = (
 
 @dataclass(frozen=True, slots=True)
 class KnownObject:
-    """An example's place, so that it is not reported as a find.
+    """An example's place, so that it is not reported as a detection.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ class ObjectModel:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The settings, by name, with which candidates must be looked at as the examples were."""
+        """The settings, by name, that must be the same for candidates as for the examples."""
         return {
             "method": self.method,
             "target_occupancy": self.target_occupancy,
@@ -107,7 +107,7 @@ class ObjectModel:
         Parameters
         ----------
         settings
-            With which is to be searched.
+            Of the search.
         what
             What to call the model.
 

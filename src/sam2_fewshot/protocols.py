@@ -1,4 +1,4 @@
-"""The seams: small protocols, each with more than one real implementation."""
+"""The protocols of progress and of backbones, and the values that backbones give and take."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Progress(Protocol):
-    """Someone who is told how the work goes."""
+    """Where the progress of the work is reported."""
 
     def start(self, stage: str, total: int | None = None) -> None:
         """Begin a stage of `total` steps; None when the number is not known."""
@@ -30,7 +30,7 @@ class Progress(Protocol):
         ...
 
     def warn(self, sentence: str) -> None:
-        """Tell the user something while the work goes on."""
+        """Warn the user; the work goes on."""
         ...
 
 
@@ -49,13 +49,7 @@ class Quiet:
 
 
 class Staged:
-    """A :class:`Progress` that says in which part of the work a stage is.
-
-    Parameters
-    ----------
-    progress
-        Receives everything.
-    """
+    """A :class:`Progress` that puts the part of the work before the stage, and passes everything on to another."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -91,7 +85,7 @@ class Gates:
 
 
 class PromptedMasks(NamedTuple):
-    """Masks that prompts gave and that passed both gates, in the order of the prompts.
+    """The masks of some prompts that passed both gates, in the order of the prompts.
 
     Parameters
     ----------
@@ -113,7 +107,7 @@ class PromptedMasks(NamedTuple):
 
 
 class Embedding(Protocol):
-    """What a backbone needs of an encoded image or window to answer prompts; nobody else looks into it."""
+    """An encoded image or window for prompts; only the backbone that made it reads it."""
 
     @property
     def frame_shape(self) -> tuple[int, int]:
@@ -179,19 +173,19 @@ class Tile(Protocol):
 
 
 class TileStore(Protocol):
-    """Keeps arrays by keys. Neither method raises: what cannot be written or read is not there."""
+    """Stores arrays by keys. Neither method raises: what cannot be written or read is missing."""
 
     def get(self, key: str) -> Mapping[str, NDArray[Any]] | None:
-        """Return what was put under a key, None when it is not there."""
+        """Return what was put under a key, None when it is missing."""
         ...
 
     def put(self, key: str, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Keep arrays under a key."""
+        """Store arrays under a key."""
         ...
 
 
 class Backbone(Protocol):
-    """A frozen network, or what stands in for one: images to feature pyramids, prompts to masks.
+    """A frozen network, or a replacement of one: images to feature pyramids, prompts to masks.
 
     It sees every image, window and crop resized to a square of :attr:`input_size` pixels. Coordinates of prompts are
     pixels of that square. The pyramid has a level for each of :attr:`strides`.
@@ -202,7 +196,7 @@ class Backbone(Protocol):
 
     @property
     def name(self) -> str:
-        """What the weights are called: a name with which it is opened again."""
+        """Name of the weights, by which the backbone can be opened."""
         ...
 
     @property
@@ -217,7 +211,7 @@ class Backbone(Protocol):
 
     @property
     def device_name(self) -> str:
-        """What it computes on, in words."""
+        """The device in words."""
         ...
 
     @property

@@ -60,7 +60,7 @@ class PixelSize:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class InstanceMask:
-    """One object's mask, kept cropped to its bounding box.
+    """One object's mask, cropped to its bounding box.
 
     A full-frame array for each of a thousand objects would take a gigabyte a thousand megapixels; the crop
     takes what the object takes.
@@ -124,7 +124,7 @@ class InstanceMask:
         return InstanceMask(crop, int(columns[0]), int(rows[0]), (y1 - y0, x1 - x0))
 
     def is_clipped(self, window: Box) -> bool:
-        """Tell whether the mask ends where a window does and the frame goes on: it may be a part of an object."""
+        """Return whether the mask ends where a window does and the frame goes on: it may be a part of an object."""
         (x0, y0, x1, y1), (height, width) = self.box, self.frame_shape
         return 0 < x0 <= window[0] or 0 < y0 <= window[1] or window[2] <= x1 < width or window[3] <= y1 < height
 
@@ -169,9 +169,9 @@ class FrameReader(Protocol):
 
 
 def held_bytes(frame: FrameReader) -> int:
-    """Return how many bytes a reader keeps of its frame for as long as parts of it are read.
+    """Return how many bytes a reader holds of its frame for as long as parts of it are read.
 
-    A reader that cannot read a large frame by region says so by an attribute of this name; others keep little.
+    A reader that cannot read a large frame by region has an attribute of this name; others hold little.
     """
     return int(getattr(frame, "held_bytes", 0))
 
@@ -213,7 +213,7 @@ class Frame:
 class Exemplar:
     """One object that the user has marked.
 
-    Exactly one of `mask`, `polygon` and `point` tells where it is.
+    Exactly one of `mask`, `polygon` and `point` is given.
 
     Parameters
     ----------
@@ -241,7 +241,7 @@ class Exemplar:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Detection:
-    """An object that was found.
+    """An object that was detected.
 
     Parameters
     ----------
@@ -284,7 +284,7 @@ class Detection:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class FrameResult:
-    """What the search of a frame, or of a block of one, gave.
+    """The result of the search of a frame, or of a block of one.
 
     Parameters
     ----------
@@ -301,7 +301,7 @@ class FrameResult:
     seconds
         Wall-clock seconds of each stage.
     blocks, blank
-        In how many blocks the frame was searched, and how many of them were passed over because they show nothing.
+        In how many blocks the frame was searched, and how many of them were skipped because they are empty.
     proposed
         All masks that were proposed, where that was asked for; else None. They may be thousands.
     """

@@ -1,4 +1,4 @@
-"""From channels, or an array of a caller's, to the 8-bit RGB that is searched and shown."""
+"""From channels, or a caller's array, to the 8-bit RGB that is searched and displayed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _PAINTED = 1 << 22
 
 @dataclass(frozen=True, slots=True)
 class ChannelStyle:
-    """How a channel is shown.
+    """How a channel is displayed.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ class ChannelStyle:
         ``range``: percent of the way from the plane's lowest to its highest intensity, which is NimbusImage's
         "percentile"; ``absolute``: intensities themselves.
     black, white
-        What is shown as black and as full brightness.
+        What is displayed as black and as full brightness.
     visible
         False leaves the channel out.
     """
@@ -60,7 +60,7 @@ def merge(planes: Iterable[NDArray[Any]], styles: Sequence[ChannelStyle], name: 
         Arrays (H, W) of any real or boolean dtype, one a style; an iterator keeps only one in memory. At
         least one.
     styles
-        How to show each.
+        How to display each.
     name
         What to call the image in messages.
 

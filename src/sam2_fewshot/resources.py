@@ -73,7 +73,7 @@ def mapped(work: Callable[[Item], Result], items: Iterable[Item], count: int | N
 BYTES_PER_PIXEL = 130
 """Memory that a search takes for a pixel of the block: its picture, the maps, and the masks of the candidates. Measured
 with the guided method and the embedded checkpoint (``benchmarks/large.py``): 54 on a frame of 4 Mpx, 95 in blocks of 13
-Mpx; learning took 140. Others have more candidates, so more is reckoned with."""
+Mpx; learning took 140. Others have more candidates, so more is assumed."""
 RESERVE = 1_100_000_000
 """Bytes of the interpreter, torch and the embedded checkpoint, before the first frame; measured .85 GB. A second thread
 takes .12 GB more."""
@@ -130,7 +130,7 @@ def block_pixels(
     learning
         True for learning from a frame, which takes twice as much.
     tile_bytes
-        Memory of the embedding that is kept of each tile besides, for prompts; the more the frame is magnified, the
+        Memory of the embedding that is held of each tile besides, for prompts; the more the frame is magnified, the
         more tiles there are.
     beside
         What the backbone takes beyond :data:`RESERVE`, and the frame where it is held whole.
@@ -152,7 +152,7 @@ def _physical(root: Path) -> int:
                 return int(line.split()[1]) * 1024
     with suppress(OSError, ValueError, AttributeError):
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return 8 << 30  # Windows does not tell without a library; a small machine is assumed
+    return 8 << 30  # Windows reports it only through a library; a small machine is assumed
 
 
 def _control_groups(root: Path) -> list[int]:

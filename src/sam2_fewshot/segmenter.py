@@ -1,9 +1,9 @@
-"""Learn what the examples look like, then detect more of them: the whole story on one page.
+"""Few-shot segmentation: learn from examples, then detect more objects like them.
 
 Fit: each example → its mask (:mod:`sam2_fewshot.examples.training_set`) → what a method learns from the masks.
 Predict: a frame → the blocks in which it is searched, one where it fits into the memory
-(:mod:`sam2_fewshot.tiling.blocks`) → what the method finds in each, with scores (:mod:`sam2_fewshot.methods`) → one
-result (:mod:`sam2_fewshot.tiling.merging`) → those at or above the threshold (:mod:`sam2_fewshot.methods.selection`).
+(:mod:`sam2_fewshot.tiling.blocks`) → the candidates in each, with scores (:mod:`sam2_fewshot.methods`) → one result
+(:mod:`sam2_fewshot.tiling.merging`) → those at or above the threshold (:mod:`sam2_fewshot.methods.selection`).
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ class FewShotSegmenter:
     settings
         The defaults when left out.
     progress
-        Is told how the work goes.
+        Reports the progress.
     method
-        Learns and finds, in place of the one that the settings name.
+        Learns and searches, in place of the one that the settings name.
 
     Raises
     ------
@@ -82,7 +82,7 @@ class FewShotSegmenter:
         progress: Progress | None = None,
         method: Method | None = None,
     ) -> None:
-        # torch takes seconds to import; whoever only imports this class does not pay for it.
+        # torch takes seconds to import, so it is not imported with this class.
         from sam2_fewshot.backbones import open_backbone
 
         self.settings = settings or Settings()
@@ -127,12 +127,12 @@ class FewShotSegmenter:
         return self._objects
 
     def adopt(self, objects: ObjectModel, what: str = "This") -> FewShotSegmenter:
-        """Take what another segmenter has learned, with the same weights and settings.
+        """Take an object model that another segmenter has learned with the same weights and settings.
 
         Parameters
         ----------
         objects
-            What it has learned.
+            The object model.
         what
             What to call it in messages.
 
@@ -151,7 +151,7 @@ class FewShotSegmenter:
         return self
 
     def fit(self, exemplars: Sequence[Exemplar]) -> FewShotSegmenter:
-        """Learn what objects look like.
+        """Learn from examples.
 
         An example that cannot be used is left out with a warning that says which one and why. A point is given the mask
         that agrees best with the other examples; see :func:`~sam2_fewshot.examples.points.agreeing`. Both of a
@@ -202,16 +202,16 @@ class FewShotSegmenter:
             Array (H, W) or (H, W, 3), or a :class:`~sam2_fewshot.records.FrameReader`, also of a frame that is larger
             than the memory. Arrays are turned into 8-bit RGB as image files are.
         store
-            Has, and takes, what is found in the blocks of a frame that is searched in several.
+            Of the results of the blocks of a frame that is searched in several.
         keep_proposed
-            Whether the result shall list all masks that were proposed, which may be thousands.
+            Whether the result lists all masks that were proposed, which may be thousands.
 
         Returns
         -------
         FrameResult
-            Without the examples that lie on this image. Those of its detections and of what lies below that have a
-            score of at least x are what is detected with the threshold x, down to its floor; on a frame that is
-            searched in several blocks, but for what two blocks see differently where they meet.
+            Without the examples that lie on this image. With another threshold x, down to the result's floor, the
+            detections are those of `detections` and `below` with a score of at least x; on a frame that is searched in
+            several blocks, except where two blocks differ at their border.
 
         Raises
         ------
@@ -241,7 +241,7 @@ class FewShotSegmenter:
         return search_block(frame, plan, block, self._find())
 
     def join(self, frame: FrameReader, plan: SearchPlan, results: Sequence[BlockResult]) -> FrameResult:
-        """Make one result of what was found in a frame's blocks, and apply the threshold.
+        """Merge the results of a frame's blocks, and apply the threshold.
 
         An object that does not fit into the largest window that may be searched is left out with a warning.
         """
@@ -256,7 +256,7 @@ class FewShotSegmenter:
         return select(found, self.object_model.learned, self.settings)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Save what was learned (not the backbone's weights) to a ``.npz`` file.
+        """Save the object model (not the backbone's weights) to a ``.npz`` file.
 
         Raises
         ------
@@ -279,14 +279,14 @@ class FewShotSegmenter:
         settings: Settings | None = None,
         progress: Progress | None = None,
     ) -> FewShotSegmenter:
-        """Read what :meth:`save` wrote; no examples are needed then.
+        """Return a segmenter with the object model that :meth:`save` wrote; no examples are needed.
 
         Parameters
         ----------
         path
             The ``.npz`` file.
         model
-            The checkpoint it was learned with; found by its name when left out.
+            The checkpoint it was learned with; the saved name is used when left out.
         device, settings, progress
             As for a new segmenter. When `settings` are left out, the saved ones are used where they matter.
 
@@ -301,15 +301,14 @@ class FewShotSegmenter:
         return cls(model or objects.model_name, device, chosen, progress).adopt(objects, str(path))
 
     def _most_pixels(self, frame: FrameReader | None = None) -> int:
-        """Return how many pixels of a frame fit into the memory at a time; without one, to learn from."""
-        learning = frame is None or self._objects is None
-        step = 1 if self._objects is None or learning else self._method.step(self._objects.learned)
+        """Return how many pixels of a frame may be searched at a time; without one, how many may be learned from."""
+        step = 1 if self._objects is None or frame is None else self._method.step(self._objects.learned)
         beside = self._backbone.extra_bytes + (0 if frame is None else held_bytes(frame))
         tile = self._backbone.embedding_bytes
         return block_pixels(self.settings.max_memory, step, learning=frame is None, tile_bytes=tile, beside=beside)
 
     def _find(self, *, keep_proposed: bool = False) -> Find:
-        """Return what searches a window with what was learned."""
+        """Return the function that searches a window with the object model."""
         learned, settings = self.object_model.learned, self.settings
 
         def find(view: View) -> FrameResult:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sam2_fewshot.cli.console import guarded
-from sam2_fewshot.cli.options import Debug, optional
+from sam2_fewshot.cli.options import Debug, optional, required
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,19 +35,14 @@ With a picture of each frame: hit, missed, false:
 def evaluate(
     predicted: Annotated[
         Path,
-        typer.Argument(
+        required(
             help="What was found: a folder with results, a label image, or a folder of label images.",
             metavar="PREDICTED",
-            show_default=False,
         ),
     ],
     truth: Annotated[
         Path,
-        typer.Argument(
-            help="What there is: a label image, or a folder of them, named after the images.",
-            metavar="TRUTH",
-            show_default=False,
-        ),
+        required(help="What there is: a label image, or a folder of them, named after the images.", metavar="TRUTH"),
     ],
     iou: Annotated[
         str, typer.Option(help="Smallest IoU of a match, above 0 and at most 1; several with commas.", metavar="LIST")
@@ -99,7 +94,7 @@ def table(result: Evaluation) -> list[str]:
     rows = [["IoU", "found", "hit", "false", "missed", "precision", "recall", "F1", "mean IoU", *["AP"] * has_ap]]
     for place, (iou, scores) in enumerate(zip(result.ious, result.scores, strict=True)):
         ap = [_share(result.average_precision[place])] if result.average_precision is not None else []
-        rows.append([f"{iou:g}", str(scores.tp + scores.fp), *_counts(scores), *_shares(scores), *ap])
+        rows.append([f"{iou:g}", str(scores.tp + scores.fp), *_figures(scores), *ap])
     frames = f"{len(result.frames)} frame{'s' * (len(result.frames) != 1)}"
     lines = [f"{frames}, {result.scores[0].tp + result.scores[0].fn} true objects", "", *_aligned(rows), ""]
     lines.append(
@@ -109,7 +104,7 @@ def table(result: Evaluation) -> list[str]:
     rows = [["area in px", "true", "hit", "false", "missed", "precision", "recall", "F1", "mean IoU"]]
     for size in result.sizes:
         span = f"{size.low:g} to {size.high:g}" if size.high != float("inf") else f"{size.low:g} and more"
-        rows.append([span, str(size.scores.tp + size.scores.fn), *_counts(size.scores), *_shares(size.scores)])
+        rows.append([span, str(size.scores.tp + size.scores.fn), *_figures(size.scores)])
     lines += ["", f"By size, at an IoU of {result.ious[0]:g}", "", *_aligned(rows)]
     if result.not_judged:
         were = "true object was" if result.not_judged == 1 else "true objects were"
@@ -117,12 +112,9 @@ def table(result: Evaluation) -> list[str]:
     return lines
 
 
-def _counts(scores: Scores) -> list[str]:
-    return [str(scores.tp), str(scores.fp), str(scores.fn)]
-
-
-def _shares(scores: Scores) -> list[str]:
-    return [_share(value) for value in (scores.precision, scores.recall, scores.f1, scores.mean_matched_iou)]
+def _figures(scores: Scores) -> list[str]:
+    shares = (scores.precision, scores.recall, scores.f1, scores.mean_matched_iou)
+    return [str(scores.tp), str(scores.fp), str(scores.fn), *map(_share, shares)]
 
 
 def _share(value: float) -> str:

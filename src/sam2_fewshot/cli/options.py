@@ -30,6 +30,11 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show where a defect of the
 """The option of a command whose defects can be traced."""
 
 
+def required(help: str, metavar: str) -> Any:
+    """Return an argument that must be given."""
+    return typer.Argument(help=help, metavar=metavar, show_default=False)
+
+
 def optional(*names: str, help: str, metavar: str, panel: str | None = None) -> Any:
     """Return an option whose help says in words what happens without it."""
     return typer.Option(*names, help=help, metavar=metavar, rich_help_panel=panel, show_default=False)

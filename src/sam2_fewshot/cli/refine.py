@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sam2_fewshot.cli.console import guarded
-from sam2_fewshot.cli.options import Debug, expand, optional, read_settings, with_settings
+from sam2_fewshot.cli.options import Debug, expand, optional, read_settings, required, with_settings
 from sam2_fewshot.exits import DONE, FAILED
 
 if TYPE_CHECKING:
@@ -35,11 +35,10 @@ Another threshold; finished frames are not searched a second time:
 def refine(
     paths: Annotated[
         list[Path],
-        typer.Argument(
+        required(
             help="The folder with the results, and files that its report.html has exported. The folder may be left "
             "out: the files say where it was.",
             metavar="OUT|CORRECTIONS.json...",
-            show_default=False,
         ),
     ],
     out: Annotated[

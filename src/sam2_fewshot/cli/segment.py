@@ -9,7 +9,7 @@ import typer
 
 from sam2_fewshot.annotations.registry import ON_REQUEST, noted
 from sam2_fewshot.cli.console import guarded
-from sam2_fewshot.cli.options import expand, optional, read_settings, with_settings
+from sam2_fewshot.cli.options import expand, optional, read_settings, required, with_settings
 from sam2_fewshot.exits import DONE, FAILED
 
 if TYPE_CHECKING:
@@ -48,12 +48,7 @@ A coarse trial on two images of many; without --batch-xy the same command then g
 
 def segment(
     images: Annotated[
-        list[str],
-        typer.Argument(
-            help="Image files, folders, or patterns; their order is XY.",
-            metavar="IMAGES",
-            show_default=False,
-        ),
+        list[str], required(help="Image files, folders, or patterns; their order is XY.", metavar="IMAGES")
     ],
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder for the results.", metavar="FOLDER", show_default=False)

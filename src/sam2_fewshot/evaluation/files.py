@@ -32,19 +32,6 @@ if TYPE_CHECKING:
 _LISTED = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
-    """Which plane it is: what its file is named after, and slice and time point counted from 0."""
-
-    stem: str
-    z: int
-    t: int
-
-    def __str__(self) -> str:
-        """Return it as the user would say it."""
-        return self.stem + (f" Z {self.z + 1} Time {self.t + 1}" if self.z or self.t else "")
-
-
 @dataclass(frozen=True, eq=False)
 class Pair:
     """A plane with its detections and its true objects.
@@ -112,14 +99,8 @@ def read_pairs(predicted: Path, truth: Path, progress: Progress, tag: str | None
         yield from _planes_of(stem, here[stem], there[stem], progress, tag)
 
 
-_Source = Path | list["_Recorded"]
-"""A label image, or frames of an output folder."""
-
-
-@dataclass(frozen=True, eq=False)
-class _Recorded:
-    record: FrameRecord
-    picture: Path
+_Source = Path | dict[tuple[int, int], _Plane]
+"""A label image, or the planes of an image in an output folder by slice and time point, counted from 0."""
 
 
 def _sources(path: Path) -> dict[str, _Source]:
@@ -130,11 +111,11 @@ def _sources(path: Path) -> dict[str, _Source]:
         return {example_stems(path)[-1]: path}
     if (path / "run.json").is_file():
         finished = read_finished(path)
-        frames: dict[str, list[_Recorded]] = defaultdict(list)
+        images: dict[str, dict[tuple[int, int], _Plane]] = defaultdict(dict)
         for record in finished.records():
             stem = example_stems(Path(record.name))[-1]
-            frames[stem].append(_Recorded(record, finished.preview(record)))
-        return {**frames}
+            images[stem][record.location.z, record.location.time] = _recorded(record, finished.preview(record))
+        return {**images}
     endings = FORMATS["labels"].reads
     with reading(path):
         files = sorted((file for file in path.iterdir() if file.suffix.lower() in endings), key=natural_key)
@@ -158,29 +139,27 @@ def _labels_of(folder: Path, stem: str, files: Sequence[Path]) -> Path:
 
 
 def _planes_of(stem: str, here: _Source, there: _Source, progress: Progress, tag: str | None) -> Iterator[Pair]:
-    found, true = _planes(stem, here, None, progress), _planes(stem, there, tag, progress)
-    common = [key for key in found if key in true]
+    found, true = _planes(here, None, progress), _planes(there, tag, progress)
+    common = [place for place in found if place in true]
     if not common:
         raise InputError(f"The truth of {stem} has none of the slices and time points that were searched.")
     if len(common) < max(len(found), len(true)):
         progress.warn(f"{stem}: only {len(common)} planes are on both sides; the others are not evaluated.")
-    for key in common:
-        left, right = found[key], true[key]
+    for z, t in common:
+        name = stem + (f" Z {z + 1} Time {t + 1}" if z or t else "")
+        left, right = found[z, t], true[z, t]
         if left.shape != right.shape:
             (h, w), (height, width) = left.shape, right.shape
-            raise InputError(f"{key} is {w} × {h} px, but its truth is {width} × {height} px; they must be the same.")
-        frame = Judged(str(key), left.masks, right.masks, left.scores, left.below, left.examples)
+            raise InputError(f"{name} is {w} × {h} px, but its truth is {width} × {height} px; they must be the same.")
+        frame = Judged(name, left.masks, right.masks, left.scores, left.below, left.examples)
         yield Pair(frame, left.shape, left.picture)
 
 
-def _planes(stem: str, source: _Source, tag: str | None, progress: Progress) -> dict[Key, _Plane]:
-    if isinstance(source, Path):
-        return {Key(stem, z, t): plane for (z, t), plane in _labels(source, tag, progress)}
-    return {Key(stem, item.record.location.z, item.record.location.time): _recorded(item) for item in source}
+def _planes(source: _Source, tag: str | None, progress: Progress) -> dict[tuple[int, int], _Plane]:
+    return dict(_labels(source, tag, progress)) if isinstance(source, Path) else source
 
 
-def _recorded(item: _Recorded) -> _Plane:
-    record = item.record
+def _recorded(record: FrameRecord, picture: Path) -> _Plane:
     outlines = [mark.outline for mark in record.examples if mark.outline.geom_type == "Polygon"]
     return _Plane(
         shape=record.frame_shape,
@@ -188,7 +167,7 @@ def _recorded(item: _Recorded) -> _Plane:
         scores=[detection.score for detection in record.detections],
         below=[(detection.instance, detection.score) for detection in record.below],
         examples=[polygon_to_mask(outline, record.frame_shape) for outline in outlines],
-        picture=item.picture if item.picture.is_file() else None,
+        picture=picture if picture.is_file() else None,
     )
 
 

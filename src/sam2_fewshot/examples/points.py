@@ -1,4 +1,4 @@
-"""Points as examples: the masks that the backbone offers for each, and the choice of those that agree."""
+"""Points as examples: the masks that the backbone proposes for each, and the choice of those that agree."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from sam2_fewshot.protocols import Backbone
     from sam2_fewshot.records import Box
 
-# A mask that fills more of its window than this is the background, or an object that wants a wider window.
 _LARGEST_SHARE = 0.5
+"""A mask that fills more of its window than this is the background, or an object that needs a wider window."""
 _CORE = 4
 """Points at most this part of a window's side from its middle share the window, so that an object is whole in it as
 long as it is no larger than half the window."""
@@ -108,20 +108,20 @@ def _windows(
 
 
 APPEARANCE = 4
-"""Numbers that say what a mask looks like."""
+"""Length of a mask's appearance vector."""
 
 
 class _Weight(NamedTuple):
-    """How much agreement counts: what disagreement costs in predicted IoU, and what difference costs nothing."""
+    """Weight of agreement: the cost of disagreement in predicted IoU, and the differences that cost nothing."""
 
     cost: float
     size: float
     contrast: float
 
 
-# Chosen by measuring on scenes of several kinds with the embedded checkpoint, and held on others. Outlines are known to
-# be right. Points alone may agree on what is wrong, so they only hold each other back from what is far off, and two of
-# them do not.
+# Chosen by measuring on scenes of several kinds with the embedded checkpoint, and confirmed on others. Outlines are
+# known to be right. Points alone may agree on what is wrong, so only large differences between them cost, and of two
+# points none.
 _AMONG_POINTS, _WITH_OUTLINES = _Weight(1 / 6, 1.0, 0.25), _Weight(1 / 2, 0.0, 0.0)
 _FEWEST_POINTS = 3
 _SIZE, _CONTRAST = 4.0, 1.0
@@ -130,7 +130,7 @@ small differences count little, with their square."""
 _FAINT = 2.0
 """Standard deviations of the frame; contrasts below that are faint, and not compared as closely."""
 _OTHER_OBJECT = 1 / 3
-"""What it costs to hold another mark. Not more, since somebody may have marked an object twice."""
+"""What it costs to hold another mark. Not more, since an object may be marked twice."""
 _ROUNDS = 2
 _MOST_CENTRES = 1000
 _RING = 0.15
@@ -157,7 +157,7 @@ class Alternatives:
 
 
 def agreeing(points: Sequence[Alternatives], outlined: NDArray[np.float64]) -> list[int]:
-    """Choose a mask for each of several points, so that they look alike and the backbone is sure of them.
+    """Choose a mask for each of several points, so that they look alike and their predicted IoU is high.
 
     A mask costs what its predicted IoU falls short of 1, more if it holds another mark, and more the more it differs in
     size and contrast from a centre. Where there are outlined examples, the centre is the median of their appearances.
@@ -182,7 +182,7 @@ def agreeing(points: Sequence[Alternatives], outlined: NDArray[np.float64]) -> l
     if len(points) < _FEWEST_POINTS:
         return [int(np.argmin(cost)) for cost in own]
     everything = np.concatenate([point.appearance for point in points])
-    # Of very many alternatives some suffice to find where most of them can meet.
+    # Of very many alternatives a sample suffices as centres.
     centres = everything[np.linspace(0, len(everything) - 1, min(len(everything), _MOST_CENTRES)).astype(int)]
     total = np.zeros(len(centres))
     for point, cost in zip(points, own, strict=True):
@@ -195,7 +195,7 @@ def agreeing(points: Sequence[Alternatives], outlined: NDArray[np.float64]) -> l
 
 
 def appearance(mask: InstanceMask, pixels: NDArray[np.uint8], spread: float) -> NDArray[np.float64]:
-    """Return what a mask looks like: its log-area, and for each channel the mean colour on it less that around it.
+    """Return a mask's appearance: its log-area, and for each channel the mean colour on it less that around it.
 
     Parameters
     ----------

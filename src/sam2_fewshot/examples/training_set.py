@@ -1,4 +1,4 @@
-"""From what the user marked to what a method learns from: frames with masks that do not contradict each other."""
+"""From the marked examples to the training set: frames with masks that do not contradict each other."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sam2_fewshot.examples.windows import ShownPart
+    from sam2_fewshot.examples.windows import ExamplePart
     from sam2_fewshot.protocols import Backbone, Progress
     from sam2_fewshot.records import Exemplar, InstanceMask
     from sam2_fewshot.settings import Settings
 
 _HELD_BY_BACKGROUND = 2
-"""A mask that holds more other marks than this is of the background, unless the backbone has nothing else to offer."""
+"""A mask that holds more other marks than this is of the background, unless the backbone proposes nothing else."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +55,7 @@ class _Page:
 
     digest: str
     shape: tuple[int, int]
-    part: ShownPart
+    part: ExamplePart
     numbers: list[int]
     masks: dict[int, InstanceMask]
     appearances: dict[int, NDArray[np.float64]]
@@ -101,10 +101,10 @@ def training_set(
         Mark(_in_a_sentence(exemplars[i], names[i], i + 1), page.digest, _whole(page, i), exemplars[i].negative)
         for page, i in order
     ]
-    verdict = check(marks)
-    for sentence in verdict.sentences:
+    problems = check(marks)
+    for sentence in problems.sentences:
         progress.warn(sentence)
-    chosen -= {order[place][1] for place in verdict.contradicting | verdict.repeated}
+    chosen -= {order[place][1] for place in problems.contradicting | problems.repeated}
     frames = []
     for page in pages:
         wanted, unwanted = (
@@ -115,12 +115,12 @@ def training_set(
             frames.append(TrainingFrame(page.part.frame.pixels, wanted, unwanted))
     training = TrainingSet(frames, [KnownObject(page.digest, _whole(page, i)) for page in pages for i in page.masks])
     if not len(training.areas):
-        raise InputError(_nothing(len(exemplars), bool(verdict.contradicting)))
+        raise InputError(_nothing(len(exemplars), bool(problems.contradicting)))
     return training
 
 
 def _outlines(page: _Page, names: Sequence[str], backbone: Backbone, progress: Progress) -> _Page:
-    """Find the masks of a part's outlined examples, and what the backbone has to offer for its points."""
+    """Find the masks of a part's outlined examples, and what the backbone proposes for its points."""
     frame = page.part.frame
     marked = dict(zip(page.numbers, page.part.exemplars, strict=True))
     prompts = {i: prompt for i, exemplar in marked.items() if (prompt := prompt_of(exemplar, frame)) is not None}
@@ -134,12 +134,12 @@ def _outlines(page: _Page, names: Sequence[str], backbone: Backbone, progress: P
     places = {i: _inner_point(mask) for i, mask in page.masks.items()} | {
         i: (int(x), int(y)) for i, (x, y) in prompts.items()
     }
-    offers = masks_at_points(backbone, frame.pixels, list(prompts.values()))
-    for i, offered in zip(prompts, offers, strict=True):
+    proposals = masks_at_points(backbone, frame.pixels, list(prompts.values()))
+    for i, proposed in zip(prompts, proposals, strict=True):
         others = [place for number, place in places.items() if number != i]
-        held = [_count(item.mask, others) for item in offered]
+        held = [_count(item.mask, others) for item in proposed]
         most = max(_HELD_BY_BACKGROUND, min(held, default=0))
-        possible = [(item, count) for item, count in zip(offered, held, strict=True) if count <= most]
+        possible = [(item, count) for item, count in zip(proposed, held, strict=True) if count <= most]
         if possible:
             alternatives = Alternatives(
                 np.stack([appearance(item.mask, frame.pixels, spread) for item, _ in possible]),
@@ -162,7 +162,7 @@ def _choose_masks(
             page.masks[i] = page.points[i][0][place]
     for page in pages:
         for i, exemplar in zip(page.numbers, page.part.exemplars, strict=True):
-            # Outlines were checked before; what the backbone made of a point may be odd, too.
+            # Outlines were checked before; the mask of a point needs the same checks.
             if prompt_of(exemplar, page.part.frame) is not None:
                 exemplar_mask(exemplar, page.part.frame, names[i], page.masks.get(i), progress.warn)
         page.masks = {i: page.masks[i] for i in page.numbers if i in page.masks}
@@ -196,7 +196,7 @@ def _name(exemplar: Exemplar, number: int) -> str:
 
 
 def _in_a_sentence(exemplar: Exemplar, name: str, number: int) -> str:
-    """Return a name that tells whether the example is negative."""
+    """Return a name that shows whether the example is negative."""
     if not exemplar.negative:
         return name
     return f"{name} (negative)" if exemplar.label else f"the negative example {number}"

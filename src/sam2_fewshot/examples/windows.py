@@ -25,7 +25,7 @@ _WHOLE = 1 << 21
 """A frame with more pixels is learned from in parts, so that what is learned depends neither on the memory nor, from
 here on, on the size of the frame."""
 _AROUND = 6
-"""So many times the longest example are shown around the examples, to learn what is background."""
+"""A part has so many times the longest example around its examples, to learn what is background."""
 _FROM_POINT = 64
 """Pixels around a point of a large frame, of an object whose size is not known."""
 _SHARE = 4
@@ -34,7 +34,7 @@ several."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class ShownPart:
+class ExamplePart:
     """A frame, or a part of a large one, with its examples.
 
     Parameters
@@ -55,8 +55,8 @@ class ShownPart:
 
 def shown_parts(
     exemplars: Sequence[Exemplar], frame: FrameReader, most_pixels: int, progress: Progress
-) -> list[ShownPart]:
-    """Cut the parts of a large frame that show its examples.
+) -> list[ExamplePart]:
+    """Crop the parts of a large frame with its examples.
 
     Parameters
     ----------
@@ -90,14 +90,14 @@ def shown_parts(
         for window, numbers in example_windows([box for box in boxes if box], frame.shape, most_pixels):
             part = Frame(frame.read(window), frame.name, frame.location)
             chosen = [usable[i] for i in numbers]
-            parts.append(ShownPart(part, window, chosen, [_moved(exemplars[i], part, window) for i in chosen]))
+            parts.append(ExamplePart(part, window, chosen, [_moved(exemplars[i], part, window) for i in chosen]))
     return parts
 
 
 def example_windows(
     boxes: Sequence[Box], frame_shape: tuple[int, int], most_pixels: int
 ) -> list[tuple[Box, list[int]]]:
-    """Return which parts of a large frame show its examples, each with the numbers of those in it.
+    """Return which parts of a large frame hold its examples, each with the numbers of those in it.
 
     Parameters
     ----------
@@ -134,7 +134,7 @@ def example_windows(
 
 def parts_of(
     exemplars: Sequence[Exemplar], settings: Settings, most_pixels: int, progress: Progress, whole: int = _WHOLE
-) -> tuple[str, tuple[int, int], list[ShownPart]]:
+) -> tuple[str, tuple[int, int], list[ExamplePart]]:
     """Return a frame as it is learned from.
 
     Parameters
@@ -142,7 +142,7 @@ def parts_of(
     exemplars
         All on one frame, at least one.
     settings
-        Say how an array is shown.
+        Of the display of an array.
     most_pixels
         A frame with more is learned from in parts.
     progress
@@ -153,7 +153,7 @@ def parts_of(
     Returns
     -------
     digest
-        By which the frame is known again.
+        Identifies the frame.
     shape
         Its ``(height, width)``.
     parts
@@ -169,7 +169,7 @@ def parts_of(
         most = min(whole, most_pixels // _SHARE)
         return frame_digest(frame), frame.shape, shown_parts(exemplars, frame, most, progress)
     held = Frame(frame.read(), frame.name, frame.location)
-    return frame_digest(held), held.shape, [ShownPart(held, (0, 0, 0, 0), range(len(exemplars)), exemplars)]
+    return frame_digest(held), held.shape, [ExamplePart(held, (0, 0, 0, 0), range(len(exemplars)), exemplars)]
 
 
 def by_image(exemplars: Sequence[Exemplar]) -> list[list[int]]:
@@ -188,7 +188,7 @@ def chosen_of(exemplars: Sequence[Exemplar], most: int, progress: Progress) -> s
         if len(of_sign) > most:
             progress.warn(
                 f"Of {len(of_sign)} {'negative ' * negative}examples {most}, spread evenly, are learned from "
-                "(Max Examples); none of them is reported as a find."
+                "(Max Examples); none of them is reported as a detection."
             )
             of_sign = [of_sign[i] for i in np.linspace(0, len(of_sign) - 1, most).round().astype(int)]
         chosen.update(of_sign)

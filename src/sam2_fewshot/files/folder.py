@@ -339,7 +339,7 @@ class OutputFolder:
     def _take_over(self, location: Location) -> None:
         """Record a frame at the threshold asked for; its overlay is redrawn later."""
         record = self._look_up(location)
-        if record is None:  # somebody has removed it since
+        if record is None:  # it was removed meanwhile
             self._finished.discard(location)
             return
         preview = self._journals[location.xy].preview(_key(location))

@@ -1,4 +1,4 @@
-"""Mask ↔ polygon, with the half-pixel rule."""
+"""Masks to polygons and back; a pixel's centre lies half a pixel from its corner."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def polygon_to_mask(polygon: Polygon, frame_shape: tuple[int, int]) -> InstanceM
     Parameters
     ----------
     polygon
-        In image pixels ``(x, y)``; holes are left out. Parts outside the frame are cut off.
+        In image pixels ``(x, y)``; holes are left out. It is clipped at the frame.
     frame_shape
         ``(height, width)`` of the frame in pixels.
 

@@ -165,7 +165,7 @@ def _written_before(out: Path) -> set[Path]:
 
 
 def _discard(before: Iterable[Path], now: Iterable[Path]) -> None:
-    """Delete results of images that are no longer asked for, so that nobody counts them in."""
+    """Delete results of images that are no longer asked for."""
     present = {str(path).casefold() for path in now}  # on Windows and macOS A.tif is a.tif
     for path in before:
         if str(path).casefold() not in present:
