@@ -36,10 +36,11 @@ from sam2_fewshot.report import write_report
 from sam2_fewshot.runner.blocks import StoredBlocks
 from sam2_fewshot.runner.tasks import Failure, Finished, Task
 from sam2_fewshot.storage.digests import common_part, examples_part
-from sam2_fewshot.storage.files import only_run, refuse_second_run, replacing, sweep, telling
+from sam2_fewshot.storage.files import only_run, refuse_second_run, replacing, sweep, telling, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from shapely import Polygon
 
@@ -273,8 +274,7 @@ class OutputFolder:
             extra=self._plan.request.write,
         )
         if self._plan.corrections:
-            with replacing(self._out / CORRECTIONS) as temporary:
-                temporary.write_text(corrections_json(self._plan.corrections), "utf-8", newline="\n")
+            write_whole(self._out / CORRECTIONS, corrections_json(self._plan.corrections).encode())
         else:
             with telling(self._out / CORRECTIONS):
                 (self._out / CORRECTIONS).unlink(missing_ok=True)
@@ -342,8 +342,7 @@ class OutputFolder:
         if record is None:  # it was removed meanwhile
             self._finished.discard(location)
             return
-        preview = self._journals[location.xy].preview(_key(location))
-        source = self._earlier[location.xy].preview(_key(location))
+        preview, source = self._preview(location), self._earlier[location.xy].preview(_key(location))
         if source != preview and source.exists():
             with replacing(preview) as temporary:
                 shutil.copyfile(source, temporary)
@@ -376,8 +375,8 @@ class OutputFolder:
         self.candidates = 0
         for record in self.records():
             self.candidates += record.candidates
-            drawn = (overlay_path(self._out, record), self._journals[record.location.xy].preview(_key(record.location)))
-            if record.location in self._renamed or not all(path.exists() for path in drawn):
+            drawn = overlay_path(self._out, record).exists() and self._preview(record.location).exists()
+            if record.location in self._renamed or not drawn:
                 frame = self._plan.images.frame(record.location)
                 pictures = pictures_of(frame, record.detections, record.examples, self._threshold)
                 self._write_pictures(record, pictures.overlay, pictures.preview)
@@ -385,10 +384,12 @@ class OutputFolder:
             yield record
 
     def _write_pictures(self, record: FrameRecord, overlay: bytes, preview: bytes) -> None:
-        small = self._journals[record.location.xy].preview(_key(record.location))
-        for place, content in ((overlay_path(self._out, record), overlay), (small, preview)):
-            with replacing(place) as path:
-                path.write_bytes(content)
+        write_whole(overlay_path(self._out, record), overlay)
+        write_whole(self._preview(record.location), preview)
+
+    def _preview(self, location: Location) -> Path:
+        """Return where the small picture of a frame belongs."""
+        return self._journals[location.xy].preview(_key(location))
 
     def _write(self, record: FrameRecord) -> None:
         self._journals[record.location.xy].write(replace(record, location=_key(record.location)))

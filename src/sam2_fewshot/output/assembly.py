@@ -17,7 +17,7 @@ import numpy as np
 from sam2_fewshot.annotations.record import distinct_stem, printable
 from sam2_fewshot.annotations.registry import FORMATS
 from sam2_fewshot.output.overlay import overlay_path
-from sam2_fewshot.storage.files import replacing, sweep, telling
+from sam2_fewshot.storage.files import sweep, telling, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -198,9 +198,8 @@ def write_run(path: Path, facts: Mapping[str, object]) -> None:
     InputError
         If the file cannot be written.
     """
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
-        json.dump(plain(facts), file, ensure_ascii=False, allow_nan=False, indent=2)
-        file.write("\n")
+    text = json.dumps(plain(facts), ensure_ascii=False, allow_nan=False, indent=2)
+    write_whole(path, f"{text}\n".encode())
 
 
 def plain(value: Any) -> Any:

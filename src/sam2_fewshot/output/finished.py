@@ -13,7 +13,7 @@ from sam2_fewshot.output.journal import JOURNAL_FOLDER, preview_beside, read_rec
 from sam2_fewshot.records import Location
 from sam2_fewshot.settings import Settings
 from sam2_fewshot.storage.digests import AT_A_TIME
-from sam2_fewshot.storage.files import replacing
+from sam2_fewshot.storage.files import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -172,8 +172,8 @@ def remember(folder: Path, facts: Mapping[str, object]) -> None:
 
     It only serves to report later what has changed, so a failure to write it does not stop the run.
     """
-    with suppress(InputError), replacing(folder / _INPUTS) as path:
-        path.write_text(json.dumps(facts, indent=1), "utf-8")
+    with suppress(InputError):
+        write_whole(folder / _INPUTS, json.dumps(facts, indent=1).encode())
 
 
 def forget(folder: Path) -> None:

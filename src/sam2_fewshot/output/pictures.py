@@ -11,7 +11,7 @@ import shapely.affinity
 
 from sam2_fewshot.annotations.record import ExampleMark
 from sam2_fewshot.output.overlay import draw_overlay
-from sam2_fewshot.storage.files import replacing
+from sam2_fewshot.storage.files import write_whole
 from sam2_fewshot.tiling.blocks import overview
 
 if TYPE_CHECKING:
@@ -89,8 +89,7 @@ def write_preview(path: Path, pixels: NDArray[np.uint8]) -> None:
     InputError
         If it cannot be written.
     """
-    with replacing(path) as temporary:
-        temporary.write_bytes(preview_jpeg(pixels))
+    write_whole(path, preview_jpeg(pixels))
 
 
 def preview_jpeg(pixels: NDArray[np.uint8]) -> bytes:

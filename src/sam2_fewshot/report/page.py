@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sam2_fewshot.output.finished import read_finished
 from sam2_fewshot.report.content import Content, gather
 from sam2_fewshot.settings import Settings
-from sam2_fewshot.storage.files import replacing
+from sam2_fewshot.storage.files import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,8 +46,7 @@ def write_report(out: Path) -> Path:
     """
     finished = read_finished(out)
     page = render(gather(finished), finished.facts)
-    with replacing(out / REPORT) as temporary:
-        temporary.write_text(page, "utf-8", newline="\n")
+    write_whole(out / REPORT, page.encode())
     return out / REPORT
 
 

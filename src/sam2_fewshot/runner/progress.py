@@ -91,17 +91,11 @@ class Watch:
         return fresh
 
 
-class Heard:
+class Heard(Quiet):
     """A :class:`~sam2_fewshot.protocols.Progress` that only remembers warnings."""
 
     def __init__(self) -> None:
         self.sentences: list[str] = []
-
-    def start(self, stage: str, total: int | None = None) -> None:
-        """Do nothing."""
-
-    def advance(self, steps: int = 1) -> None:
-        """Do nothing."""
 
     def warn(self, sentence: str) -> None:
         """Remember the sentence."""
