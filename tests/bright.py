@@ -133,7 +133,7 @@ class BrightSegmenter(FewShotSegmenter):
 
 
 def make_bright(model: str, device: str, settings: Settings, progress: Progress) -> BrightSegmenter:
-    """Make a segmenter in the place of :func:`~sam2_fewshot.runner.opening.open_segmenter`; it can be pickled."""
+    """Make a segmenter in the place of :class:`~sam2_fewshot.FewShotSegmenter`; it can be pickled."""
     return BrightSegmenter(settings, progress)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from sam2_fewshot.errors import FewShotWarning
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -172,27 +172,12 @@ class Tile(Protocol):
         ...
 
 
-class TileStore(Protocol):
-    """Stores arrays by keys. Neither method raises: what cannot be written or read is missing."""
-
-    def get(self, key: str) -> Mapping[str, NDArray[Any]] | None:
-        """Return what was put under a key, None when it is missing."""
-        ...
-
-    def put(self, key: str, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Store arrays under a key."""
-        ...
-
-
 class Backbone(Protocol):
     """A frozen network, or a replacement of one: images to feature pyramids, prompts to masks.
 
     It sees every image, window and crop resized to a square of :attr:`input_size` pixels. Coordinates of prompts are
     pixels of that square. The pyramid has a level for each of :attr:`strides`.
     """
-
-    store: TileStore | None
-    """Where tiles are looked up before they are encoded, and put afterwards."""
 
     @property
     def name(self) -> str:
@@ -242,11 +227,6 @@ class Backbone(Protocol):
     @property
     def extra_bytes(self) -> int:
         """Bytes of the computer's memory that it takes beyond :data:`sam2_fewshot.resources.RESERVE` (an estimate)."""
-        ...
-
-    @property
-    def slow_to_encode(self) -> bool:
-        """Whether encoding a tile takes much longer than reading its embedding from a disk."""
         ...
 
     def embed(self, image: NDArray[np.uint8]) -> Embedding:

@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 
 
 _SELECTION = ("similarity_threshold", "threshold_mode", "top_percent", "size_prior", "smoothing")
-_MACHINE = ("max_memory", "cache_size", "cache_embeddings", "batch_size", "points_per_batch", "compile")
+_MACHINE = ("max_memory", "cache_size", "batch_size", "points_per_batch", "compile")
 AFTER_LEARNING = frozenset((*_SELECTION, *_MACHINE))
 """Settings that do not change what is learned from examples."""
+_RETIRED = frozenset({"cache_embeddings"})
+"""Names in the results of earlier versions that no longer mean anything; none of them changed what is found."""
 
 
 def _setting(default: Any, title: str, description: str, *, group: str, unit: str = "", **limits: Any) -> Any:
@@ -267,19 +269,11 @@ class Settings(BaseModel):
     cache_size: int = _setting(
         500,
         "Cache Size",
-        "Room on the disk for what was learned from examples, and for embeddings of tiles, so that each is computed "
-        "only once; 0 caches nothing.",
+        "Room on the disk for what was learned from examples, so that it is learned only once; 0 caches nothing.",
         group="machine",
         unit="MB",
         ge=0,
         le=10**9,
-    )
-    cache_embeddings: Literal["auto", "on", "off"] = _setting(
-        "auto",
-        "Cache Embeddings",
-        "Whether embeddings of tiles are cached on the disk. auto: where they take much longer to compute than to "
-        "read, which is on a CPU with a checkpoint whose input is 1024 px wide, as that of all of Meta's.",
-        group="machine",
     )
 
     def __init__(self, **values: Any) -> None:
@@ -301,6 +295,17 @@ class Settings(BaseModel):
                 f"({self.black_percentile} %)"
             )
         return self
+
+    @classmethod
+    def stored(cls, values: Mapping[str, Any]) -> Settings:
+        """Return settings that this or an earlier version has written down.
+
+        Raises
+        ------
+        SettingsError
+            As the constructor.
+        """
+        return cls(**{name: value for name, value in values.items() if name not in _RETIRED})
 
     def changed(self, values: Mapping[str, Any]) -> Settings:
         """Return a copy with some values replaced, checked like new ones.

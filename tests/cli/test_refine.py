@@ -124,6 +124,14 @@ def test_the_next_folder(tmp_path, name, following):
     assert next_folder(tmp_path / name) == tmp_path / following
 
 
+def test_a_setting_that_is_gone_does_not_spoil_older_results(request_for, segmenters, display):
+    out = run(request_for(), display, segmenters).out
+    facts = json.loads((out / "run.json").read_text())
+    facts["settings"]["cache_embeddings"] = "on"
+    (out / "run.json").write_text(json.dumps(facts))
+    assert request_again(out).settings == request_for().settings
+
+
 def test_results_of_another_program_are_refused(tmp_path, request_for, segmenters, display):
     out = run(request_for(), display, segmenters).out
     facts = json.loads((out / "run.json").read_text())

@@ -27,7 +27,6 @@ from sam2_fewshot.files.plan import FrameAddress
 from sam2_fewshot.files.request import Request
 from sam2_fewshot.files.run import run
 from sam2_fewshot.runner.cluster import connected, local_workers, trouble_of
-from sam2_fewshot.runner.opening import open_segmenter
 from sam2_fewshot.runner.tasks import TaskResult
 from sam2_fewshot.runner.worker import Recipe, own_device, same, search_frame
 from sam2_fewshot.settings import Settings
@@ -262,7 +261,7 @@ def test_a_worker_loads_a_model_once_and_checks_its_weights(images: list[Path]) 
     made: list[FewShotSegmenter] = []
 
     def make(model: str, device: str, settings: Settings, progress: Progress) -> FewShotSegmenter:
-        made.append(open_segmenter(model, device, settings, progress))
+        made.append(FewShotSegmenter(model, device, settings, progress))
         return made[-1]
 
     recipe = Recipe("once", "filters", segmenter.model_sha256, "cpu", settings, segmenter.object_model, make)

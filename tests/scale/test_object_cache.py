@@ -24,8 +24,7 @@ from sam2_fewshot.files.run import run
 from sam2_fewshot.runner.learning import learn, learning_key
 from sam2_fewshot.runner.progress import Silent, Watch
 from sam2_fewshot.settings import Settings
-from sam2_fewshot.storage.cache import OBJECTS, TILES, FolderCache, cache_folder, cached, clear, shrink
-from sam2_fewshot.storage.tile_cache import TileCache
+from sam2_fewshot.storage.cache import FolderCache, cache_folder, cached, clear
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -80,7 +79,7 @@ def test_the_same_examples_are_learned_once(kind: str, bright: Make, watch: Watc
     assert learn(second, examples(), watch, cache)
     assert (first.bright.learned, second.bright.learned) == (1, 0)
     assert second.object_model.to_bytes() == first.object_model.to_bytes()
-    assert cached(tmp_path, OBJECTS).entries == (kind == "folder")
+    assert cached(tmp_path).entries == (kind == "folder")
 
 
 def test_without_a_cache_everything_is_learned(bright: Make, watch: Watch) -> None:
@@ -156,7 +155,7 @@ def test_a_damaged_entry_is_dropped_and_made_again(
     damage: str, bright: Make, watch: Watch, tmp_path: Path, folder: FolderCache
 ) -> None:
     learn(bright(10**6), examples(), watch, folder)
-    (entry,) = tmp_path.glob("objects/*.npz")
+    (entry,) = tmp_path.glob("*.npz")
     content = entry.read_bytes()
     (warnings,) = [name for name in ZipFile(entry).namelist() if "warnings" in name]
     entry.write_bytes(
@@ -182,19 +181,20 @@ def test_the_size_is_bounded_and_the_longest_unused_goes(
 ) -> None:
     for seed in range(3):
         learn(bright(10**6), examples(seed), watch, folder)
-    size = cached(tmp_path, OBJECTS).size
+    size = cached(tmp_path).size
     learn(bright(10**6), examples(0), watch, folder)  # used again
-    shrink(tmp_path, size - 1)
-    assert cached(tmp_path, OBJECTS).entries == 2
-    assert learn(bright(10**6), examples(0), watch, folder)
-    assert not learn(bright(10**6), examples(1), watch, folder)
+    smaller = FolderCache(tmp_path, size)
+    learn(bright(10**6), examples(3), watch, smaller)
+    assert cached(tmp_path).entries == 3
+    assert learn(bright(10**6), examples(0), watch, smaller)
+    assert not learn(bright(10**6), examples(1), watch, smaller)
 
 
 def test_what_is_put_has_to_fit_into_the_room(bright: Make, watch: Watch, tmp_path: Path) -> None:
     small = FolderCache(tmp_path, 1)
     for _ in range(2):
         assert not learn(bright(10**6), examples(), watch, small)
-    assert cached(tmp_path, OBJECTS).entries == 0
+    assert cached(tmp_path).entries == 0
 
 
 def test_a_job_without_room_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,7 +210,7 @@ def test_a_job_without_room_keeps_nothing(tmp_path: Path, monkeypatch: pytest.Mo
             settings=Settings(cache_size=room),
         )
         assert run(request, Silent(), BrightMaker(BRIGHT)).complete
-        assert cached(cache_folder(), OBJECTS).entries == entries
+        assert cached(cache_folder()).entries == entries
         assert cache_folder().exists() is bool(entries)
 
 
@@ -230,25 +230,20 @@ def test_many_may_use_it_at_once(bright: Make, watch: Watch, tmp_path: Path, fol
     for thread in threads:
         thread.join()
     assert all(len(each.object_model.areas) == 1 for each in segmenters)
-    assert cached(tmp_path, OBJECTS).entries == 2
+    assert cached(tmp_path).entries == 2
 
 
 def test_the_command_shows_and_empties_it(bright: Make, watch: Watch) -> None:
     root = cache_folder()
-    for kind in (OBJECTS, TILES):
-        clear(root, kind)
+    clear(root)
     learn(bright(10**6), examples(), watch, FolderCache(root, 10**9))
-    TileCache(root, 10**8).put("a", {"fine": np.zeros(10**6, np.float32)})
-    half_written = root / "tiles" / ".1-2-b.part"
+    half_written = root / ".1-b.part"
     half_written.write_bytes(b"1")
     told = CliRunner().invoke(app, ["cache", "info"])
     assert told.exit_code == 0
-    assert f"{root / 'objects'}: 1 set of examples" in told.stdout
-    assert f"{root / 'tiles'}: 1 embedding of a tile, 4.0 MB" in told.stdout
+    assert f"{root}: 1 set of examples" in told.stdout
     emptied = CliRunner().invoke(app, ["cache", "clear"]).stdout
     assert "Deleted 1 set of examples" in emptied
-    assert "Deleted 1 embedding of a tile, 4.0 MB" in emptied
     told = CliRunner().invoke(app, ["cache", "info"])
     assert "0 sets of examples, 0.0 MB" in told.stdout
-    assert "0 embeddings of tiles, 0.0 MB" in told.stdout
     assert not half_written.exists()

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sam2_fewshot.protocols import TileStore
     from sam2_fewshot.records import Box, InstanceMask
     from sam2_fewshot.settings import Settings
 
@@ -196,10 +195,6 @@ class FilterBackbone:
     channels = _CHANNELS
     embedding_bytes = _PER_PIXEL * _INPUT**2
     extra_bytes = 0
-    slow_to_encode = False
-
-    def __init__(self) -> None:
-        self.store: TileStore | None = None
 
     @cached_property
     def sha256(self) -> str:

@@ -66,7 +66,7 @@ def model_path(name: Annotated[str, _NAME]) -> None:
 
 
 cache_app = typer.Typer(
-    help="Show or empty the cache of what was learned from examples and of embeddings.",
+    help="Show or empty the cache of what was learned from examples.",
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
@@ -76,32 +76,25 @@ cache_app = typer.Typer(
 def info() -> None:
     """Print where the cache lies and how much it holds."""
     with guarded():
-        from sam2_fewshot.storage.cache import OBJECTS, TILES, cache_folder, cached
+        from sam2_fewshot.storage.cache import cache_folder, cached
 
-        for kind in (OBJECTS, TILES):
-            held = cached(cache_folder(), kind)
-            typer.echo(f"{held.folder}: {_in_words(held, kind)}")
+        held = cached(cache_folder())
+        typer.echo(f"{held.folder}: {_in_words(held)}")
 
 
 @cache_app.command("clear")
 def clear() -> None:
     """Empty the cache. Checkpoints and results stay."""
     with guarded():
-        from sam2_fewshot.storage.cache import OBJECTS, TILES, cache_folder
+        from sam2_fewshot.storage.cache import cache_folder
         from sam2_fewshot.storage.cache import clear as empty
 
-        for kind in (OBJECTS, TILES):
-            held = empty(cache_folder(), kind)
-            typer.echo(f"Deleted {_in_words(held, kind)}, from {held.folder}")
+        held = empty(cache_folder())
+        typer.echo(f"Deleted {_in_words(held)}, from {held.folder}")
 
 
-_ENTRIES = {"objects": ("set of examples", "sets of examples"), "tiles": ("embedding of a tile", "embeddings of tiles")}
-"""What one entry of a kind of the cache is called, and what several are."""
-
-
-def _in_words(held: Cached, kind: str) -> str:
-    one, many = _ENTRIES[kind]
-    return f"{held.entries} {one if held.entries == 1 else many}, {held.size / 1e6:.1f} MB"
+def _in_words(held: Cached) -> str:
+    return f"{held.entries} {'set' if held.entries == 1 else 'sets'} of examples, {held.size / 1e6:.1f} MB"
 
 
 def report_command(

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from sam2_fewshot.files.folder import OutputFolder
 from sam2_fewshot.files.plan import make_plan
-from sam2_fewshot.runner.opening import open_segmenter
 from sam2_fewshot.runner.progress import Silent, Watch
 from sam2_fewshot.runner.run import run as run_ends
 from sam2_fewshot.runner.run import timed
 from sam2_fewshot.runner.tasks import in_this_process
+from sam2_fewshot.segmenter import FewShotSegmenter
 from sam2_fewshot.storage.cache import FolderCache, cache_folder
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from sam2_fewshot.runner.progress import Display
     from sam2_fewshot.runner.tasks import Execute, Failure
     from sam2_fewshot.runner.worker import Recipe
-    from sam2_fewshot.segmenter import FewShotSegmenter
     from sam2_fewshot.settings import Settings
 
 
@@ -81,7 +80,7 @@ class Summary:
 def run(
     request: Request,
     display: Display | None = None,
-    make: Callable[[str, str, Settings, Progress], FewShotSegmenter] = open_segmenter,
+    make: Callable[[str, str, Settings, Progress], FewShotSegmenter] = FewShotSegmenter,
     scheduler: Any = None,
 ) -> Summary:
     """Detect all objects like the examples and write the results.

@@ -21,9 +21,9 @@ from sam2_fewshot.nimbus.planes import BLOCK, MEMORY
 from sam2_fewshot.nimbus.results import MOST_ANNOTATIONS, DatasetSink
 from sam2_fewshot.nimbus.server import PAGE, Patience, Server
 from sam2_fewshot.nimbus.shelf import BLOCKS_ITEM, LARGEST, Shelf, ShelfCache
-from sam2_fewshot.runner.opening import open_segmenter
 from sam2_fewshot.runner.progress import Watch
 from sam2_fewshot.runner.run import run
+from sam2_fewshot.segmenter import FewShotSegmenter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from sam2_fewshot.nimbus.parameters import Request
     from sam2_fewshot.protocols import Progress
     from sam2_fewshot.records import Exemplar, FrameReader
-    from sam2_fewshot.segmenter import FewShotSegmenter
     from sam2_fewshot.settings import Settings
 
 _STOPPED = "The job was stopped. Finished frames are kept; run the tool again for the others."
@@ -93,7 +92,7 @@ class Means:
         Digest of the code, on which what is stored for the next job depends; that of this program when left out.
     """
 
-    make: Callable[[str, str, Settings, Progress], FewShotSegmenter] = open_segmenter
+    make: Callable[[str, str, Settings, Progress], FewShotSegmenter] = FewShotSegmenter
     checkpoints: Callable[[], Sequence[str]] = present_checkpoints
     stream: TextIO | None = None
     patience: Patience = field(default_factory=Patience)

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from sam2_fewshot.errors import FewShotError, InputError
-from sam2_fewshot.runner.opening import open_segmenter
 from sam2_fewshot.runner.progress import Heard
 from sam2_fewshot.runner.tasks import TaskResult, finish, sentence_of
+from sam2_fewshot.segmenter import FewShotSegmenter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from sam2_fewshot.protocols import Progress
     from sam2_fewshot.records import FrameReader
     from sam2_fewshot.runner.tasks import Address, Finish
-    from sam2_fewshot.segmenter import FewShotSegmenter
     from sam2_fewshot.settings import Settings
     from sam2_fewshot.tiling.blocks import Block, BlockResult, SearchPlan
 
@@ -50,7 +49,7 @@ class Recipe:
     device: str
     settings: Settings
     objects: ObjectModel
-    make: Callable[[str, str, Settings, Progress], FewShotSegmenter] = open_segmenter
+    make: Callable[[str, str, Settings, Progress], FewShotSegmenter] = FewShotSegmenter
 
 
 class Reply(NamedTuple):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sam2_fewshot.records import Exemplar
     from sam2_fewshot.settings import Settings
 
-AT_A_TIME = {"batch_size", "points_per_batch", "max_memory", "cache_size", "cache_embeddings", "compile"}
+AT_A_TIME = {"batch_size", "points_per_batch", "max_memory", "cache_size", "compile"}
 """Settings that change how much is done or held at a time, or how fast, and not the results."""
 _NO_PART = ("annotations", "cli", "evaluation", "files", "images", "nimbus", "report", "runner", "storage")
 """Subpackages that what is learned does not depend on."""

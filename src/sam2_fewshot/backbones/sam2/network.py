@@ -16,7 +16,6 @@ from sam2_fewshot.backbones.sam2.device import describe, extra_bytes, run_in_bat
 from sam2_fewshot.backbones.sam2.encoder import CompiledEncoder, ImageEncoder, mirrored
 from sam2_fewshot.backbones.sam2.masks import joined, stable_masks
 from sam2_fewshot.backbones.sam2.pyramid import Embedding, Tile
-from sam2_fewshot.backbones.sam2.tile_store import stored_or_encoded
 from sam2_fewshot.protocols import PromptedMasks
 
 if TYPE_CHECKING:
@@ -27,17 +26,12 @@ if TYPE_CHECKING:
 
     from sam2_fewshot.backbones.sam2.decoder import DecodedPrompts
     from sam2_fewshot.backbones.sam2.encoder import Encoder
-    from sam2_fewshot.protocols import Gates, TileStore
+    from sam2_fewshot.protocols import Gates
     from sam2_fewshot.records import Box, InstanceMask
 
 # ImageNet's mean and standard deviation of RGB in [0, 1]; SAM 2 was trained with them
 # (``sam2/utils/transforms.py``).
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_SLOW_INPUT = 1024
-"""px; width of the input from which on an embedding takes much longer to make on a CPU than to read from a disk. With
-one thread of a busy machine a tile took 4.9 s to encode and .9 s to read and to interpolate with the network of tiny,
-10 s and .9 s with base_plus, and .36 s and .09 s with the embedded checkpoint, of 512 px
-(``benchmarks/tile_cache.py``)."""
 _FEATURES = 12
 """How many times as large as an embedding the features of a tile are at the resolution of the finest level: C channels
 of three levels on 16 times the coarse level's cells, where an embedding has 4 C for each of these."""
@@ -89,7 +83,6 @@ class Sam2Model:
         self.encoder = CompiledEncoder(plain, dtype, at_a_time) if compiled else plain
         self.name, self.sha256, self.gates = name, sha256, gates
         self.device, self.dtype = device, dtype
-        self.store: TileStore | None = None
         self.input_size = int(untyped.image_size)
         # On a CPU a batch of one is fastest: larger ones leave the caches (.122 s an image alone, .162 s in eights). Of
         # prompts it is 32: 3.3 ms each, 3.4 in 16s and 4.6 in 64s.
@@ -117,11 +110,6 @@ class Sam2Model:
     def channels(self) -> tuple[int, ...]:
         """Number of features at the fine, middle and coarse level."""
         return (int(self.network.sam_prompt_encoder.embed_dim),) * 3
-
-    @property
-    def slow_to_encode(self) -> bool:
-        """Whether a tile takes much longer to encode than its embedding to read from a disk."""
-        return self.on_cpu and self.input_size >= _SLOW_INPUT
 
     @property
     def feature_size(self) -> tuple[int, int]:
@@ -222,10 +210,8 @@ class Sam2Model:
 
         def run(batch: Sequence[Box]) -> list[Tile]:
             with self._inference():
-                crops = [mirrored(frame, window) for window in batch]
-                coarse, fine, middle = stored_or_encoded(
-                    self, crops, lambda: self._encode(torch.stack([self._prepare(crop) for crop in crops]))
-                )
+                crops = [self._prepare(mirrored(frame, window)) for window in batch]
+                coarse, fine, middle = self._encode(torch.stack(crops))
                 high_res = self._high_res(fine, middle)
             on_batch(len(batch))
             return [
