@@ -17,7 +17,6 @@ from sam2_fewshot import Exemplar, FewShotSegmenter, Settings
 from sam2_fewshot.backbones.sam2.loading import random_network
 from sam2_fewshot.backbones.sam2.network import Sam2Model
 from sam2_fewshot.backbones.sam2.tile_store import tile_keys
-from sam2_fewshot.protocols import Quiet
 from sam2_fewshot.runner.opening import open_segmenter
 from sam2_fewshot.storage.cache import OBJECTS, TILES, cache_folder, cached, shrink
 from sam2_fewshot.storage.tile_cache import TileCache, tile_cache
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+    from scale_scenes import Heard
 
 WINDOWS = [(0, 0, 96, 96), (60, 0, 156, 96), (0, 60, 96, 156)]
 ARRAY = np.arange(1000, dtype=np.float32)
@@ -310,11 +310,12 @@ def test_it_is_used_where_encoding_takes_much_longer_than_reading(model: Sam2Mod
     assert not used(large, cache_size=0)
 
 
-def test_a_segmenter_by_name_has_the_cache_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_segmenter_by_name_has_the_cache_of_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, heard: Heard
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     picture = scene(64, 3)
     for way, stored in (("auto", 0), ("on", 1)):
-        settings = Settings(method="grid", points_per_side=16, min_mask_area=10**6, cache_embeddings=way)
-        segmenter = open_segmenter("sam2.1_hiera_micro.pt", "cpu", settings, Quiet())
+        segmenter = open_segmenter("sam2.1_hiera_micro.pt", "cpu", Settings(cache_embeddings=way), heard)
         segmenter.fit([Exemplar(image=picture, mask=picture[..., 0] > 100)])
         assert (cached(cache_folder(), TILES).entries > 0) is bool(stored)

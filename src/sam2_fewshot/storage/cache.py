@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
-from zipfile import BadZipFile, ZipFile
+from zipfile import BadZipFile, ZipFile, ZipInfo
 
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.storage.files import sweep, write_whole
@@ -42,10 +42,13 @@ class ModelCache(Protocol):
 
 
 def with_warnings(content: bytes, warnings: Sequence[str]) -> bytes:
-    """Return an object model's archive with one more member: what the user was warned of when it was learned."""
+    """Return an object model's archive with one more member: what the user was warned of when it was learned.
+
+    The same give the same bytes: no time of day is in them.
+    """
     archive = io.BytesIO(content)
     with ZipFile(archive, "a") as file:
-        file.writestr(_WARNINGS, json.dumps(list(warnings)))
+        file.writestr(ZipInfo(_WARNINGS), json.dumps(list(warnings)))
     return archive.getvalue()
 
 
