@@ -11,8 +11,8 @@ from sam2_fewshot.errors import InputError
 from sam2_fewshot.files.folder import OutputFolder
 from sam2_fewshot.files.plan import make_plan
 from sam2_fewshot.object_model import ObjectModel
-from sam2_fewshot.runner.learning import learn
 from sam2_fewshot.runner.progress import Watch
+from sam2_fewshot.runner.run import learn
 from sam2_fewshot.runner.tasks import Progressed, TaskResult, in_this_process
 from sam2_fewshot.settings import Settings
 

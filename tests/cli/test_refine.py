@@ -221,9 +221,10 @@ def test_wrong_use_is_a_sentence(cli, tmp_path, export):
 
 
 def test_white_previews_are_small(tmp_path):
-    from sam2_fewshot.output.pictures import LONGEST, write_preview
+    from sam2_fewshot.output.pictures import LONGEST, preview_jpeg
+    from sam2_fewshot.storage.files import write_whole
 
-    write_preview(tmp_path / "p.jpg", np.full((400, 4000, 3), 255, np.uint8))
+    write_whole(tmp_path / "p.jpg", preview_jpeg(np.full((400, 4000, 3), 255, np.uint8)))
     with Image.open(tmp_path / "p.jpg") as picture:
         assert picture.size == (LONGEST, 160)
         assert picture.mode == "L"

@@ -16,9 +16,10 @@ from sam2_fewshot.cli import app
 from sam2_fewshot.geometry.outlines import mask_to_polygon
 from sam2_fewshot.output.assembly import assemble
 from sam2_fewshot.output.journal import JOURNAL_FOLDER, Journal
-from sam2_fewshot.output.pictures import write_preview
+from sam2_fewshot.output.pictures import preview_jpeg
 from sam2_fewshot.records import Detection, InstanceMask, Location
 from sam2_fewshot.settings import Settings
+from sam2_fewshot.storage.files import write_whole
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,7 +83,7 @@ def out(tmp_path: Path) -> Path:
     records = [first, FrameRecord("b.tif", "b", Location(1), SHAPE)]
     for record in records:
         journal.write(record)
-    write_preview(journal.preview(Location(0)), np.full((*SHAPE, 3), 90, np.uint8))
+    write_whole(journal.preview(Location(0)), preview_jpeg(np.full((*SHAPE, 3), 90, np.uint8)))
     assemble(journal.records(), folder, facts={"settings": Settings().model_dump()})
     return folder
 

@@ -13,7 +13,7 @@ from contract_server.web import Fault
 from bright import BrightMethod, BrightSegmenter
 from sam2_fewshot.nimbus.shelf import ITEM, KEEP
 from sam2_fewshot.records import Exemplar, Frame
-from sam2_fewshot.runner.learning import learning_key
+from sam2_fewshot.runner.run import learning_key
 from sam2_fewshot.settings import AFTER_LEARNING, Settings
 
 if TYPE_CHECKING:

@@ -21,8 +21,8 @@ from sam2_fewshot import Exemplar, Frame
 from sam2_fewshot.cli import app
 from sam2_fewshot.files.request import Request
 from sam2_fewshot.files.run import run
-from sam2_fewshot.runner.learning import learn, learning_key
 from sam2_fewshot.runner.progress import Silent, Watch
+from sam2_fewshot.runner.run import learn, learning_key
 from sam2_fewshot.settings import Settings
 from sam2_fewshot.storage.cache import FolderCache, cache_folder, cached, clear
 

@@ -15,7 +15,7 @@ from sam2_fewshot.annotations.record import FrameRecord
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.output.assembly import Summary, assemble, write_run
 from sam2_fewshot.output.journal import JOURNAL_FOLDER, Journal
-from sam2_fewshot.output.overlay import overlay_path
+from sam2_fewshot.output.pictures import overlay_path
 from sam2_fewshot.records import Location
 from sam2_fewshot.storage.files import write_whole
 

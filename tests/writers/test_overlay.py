@@ -10,8 +10,7 @@ from PIL import Image
 from shapely import Point, box
 
 from sam2_fewshot.annotations.record import ExampleMark, FrameRecord
-from sam2_fewshot.output.overlay import color_of, draw_overlay, overlay_path
-from sam2_fewshot.output.pictures import pictures_of
+from sam2_fewshot.output.pictures import color_of, draw_overlay, overlay_path, pictures_of
 from sam2_fewshot.records import Detection, Frame, InstanceMask, Location
 
 Make = Callable[..., FrameRecord]

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
-from sam2_fewshot.errors import FewShotError, FewShotWarning
-from sam2_fewshot.exits import FAILED, WRONG_INPUT, terminated_like_interrupted
+from sam2_fewshot.errors import FAILED, WRONG_INPUT, FewShotError, FewShotWarning, terminated_like_interrupted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

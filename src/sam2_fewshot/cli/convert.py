@@ -10,7 +10,7 @@ import typer
 from sam2_fewshot.annotations.registry import NAMES, noted
 from sam2_fewshot.cli.console import guarded
 from sam2_fewshot.cli.options import Debug, expand, optional, required
-from sam2_fewshot.exits import DONE
+from sam2_fewshot.errors import DONE
 
 EPILOG = """
 [bold]Examples[/bold]

@@ -9,7 +9,7 @@ import typer
 
 from sam2_fewshot.cli.console import guarded
 from sam2_fewshot.cli.options import Debug  # noqa: TC001  (typer reads the annotations)
-from sam2_fewshot.exits import DONE, FAILED
+from sam2_fewshot.errors import DONE, FAILED
 
 if TYPE_CHECKING:
     from sam2_fewshot.evaluation import Scores

@@ -10,7 +10,7 @@ import typer
 
 from sam2_fewshot.cli.console import guarded
 from sam2_fewshot.cli.options import Debug, expand, optional, read_settings, required, with_settings
-from sam2_fewshot.exits import DONE, FAILED
+from sam2_fewshot.errors import DONE, FAILED
 
 if TYPE_CHECKING:
     from sam2_fewshot.files.request import Request

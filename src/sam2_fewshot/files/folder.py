@@ -29,8 +29,7 @@ from sam2_fewshot.output.journal import (
     remove_others,
     sweep_blocks,
 )
-from sam2_fewshot.output.overlay import overlay_path
-from sam2_fewshot.output.pictures import pictures_of
+from sam2_fewshot.output.pictures import overlay_path, pictures_of
 from sam2_fewshot.records import Detection
 from sam2_fewshot.report import write_report
 from sam2_fewshot.runner.blocks import StoredBlocks

@@ -9,8 +9,15 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from sam2_fewshot.errors import FewShotError, ServerError, SettingsError
-from sam2_fewshot.exits import DONE, FAILED, WRONG_INPUT, terminated_like_interrupted
+from sam2_fewshot.errors import (
+    DONE,
+    FAILED,
+    WRONG_INPUT,
+    FewShotError,
+    ServerError,
+    SettingsError,
+    terminated_like_interrupted,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -10,8 +10,7 @@ from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, TextIO
 
-from sam2_fewshot.errors import FewShotError, FewShotWarning, ServerError
-from sam2_fewshot.exits import DONE, FAILED, WRONG_INPUT
+from sam2_fewshot.errors import DONE, FAILED, WRONG_INPUT, FewShotError, FewShotWarning, ServerError
 from sam2_fewshot.nimbus.dataset import NimbusDataset
 from sam2_fewshot.nimbus.examples import read_training
 from sam2_fewshot.nimbus.form import present_checkpoints

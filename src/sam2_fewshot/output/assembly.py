@@ -16,7 +16,7 @@ import numpy as np
 
 from sam2_fewshot.annotations.record import distinct_stem, printable
 from sam2_fewshot.annotations.registry import FORMATS
-from sam2_fewshot.output.overlay import overlay_path
+from sam2_fewshot.output.pictures import overlay_path
 from sam2_fewshot.storage.files import sweep, telling, write_whole
 
 if TYPE_CHECKING:

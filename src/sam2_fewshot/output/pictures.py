@@ -1,17 +1,22 @@
-"""A frame's pictures: the overlay, and the small one for the report."""
+"""A frame's pictures: the overlay, ``overlays/STEM.png``, and the small one for the report.
+
+On the overlay detections and examples are outlined. The lines are thin beside the objects (small images are enlarged),
+readable on dark and on bright ground, and in colours that colour-blind eyes can distinguish; the legend is below the
+image, not on it.
+"""
 
 from __future__ import annotations
 
 import io
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import shapely
 import shapely.affinity
 
 from sam2_fewshot.annotations.record import ExampleMark
-from sam2_fewshot.output.overlay import draw_overlay
-from sam2_fewshot.storage.files import write_whole
 from sam2_fewshot.tiling.blocks import overview
 
 if TYPE_CHECKING:
@@ -20,11 +25,38 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
     from PIL.Image import Image
+    from PIL.ImageDraw import ImageDraw
+    from shapely import Polygon
 
+    from sam2_fewshot.annotations.record import FrameRecord
     from sam2_fewshot.records import Detection, FrameReader
 
-_LONGEST = 4096
-"""px; an overlay is never larger, so a larger frame is reduced before it is drawn on."""
+    _Color = int | tuple[int, int, int]
+
+# Sixteen equidistant colours of viridis (Stéfan van der Walt and Nathaniel Smith, CC0,
+# https://bids.github.io/colormap/); it is even in lightness and safe for colour-blind eyes.
+_VIRIDIS = (
+    np.frombuffer(
+        bytes.fromhex(
+            "440154 481a6c 472f7d 414487 39568c 31688e 2a788e 23888e"
+            "1f988b 22a884 35b779 54c568 7ad151 a5db36 d2e21b fde725"
+        ),
+        np.uint8,
+    )
+    .reshape(16, 3)
+    .astype(float)
+)
+# The dark end would be lost on fluorescence's black ground.
+_DARKEST = 0.5
+
+_POSITIVE = (255, 0, 200)
+_NEGATIVE = (0, 0, 0)
+_WHITE = (255, 255, 255)
+_PAPER = (24, 24, 24)
+_SHARPEST = 1200  # px; images are enlarged towards this, at most fourfold
+_FINEST = 16  # px; and until the typical object is this wide
+_LARGEST = 4096  # px; larger ones are shrunk to this
+_NARROWEST = 720  # px; room that the legend needs
 LONGEST = 1600
 """px; larger frames are shrunk to this for the report, which fills a screen and keeps 50 frames below about 15 MB."""
 _QUALITY = 82
@@ -59,11 +91,11 @@ def pictures_of(
     frame
         Read whole where it is not large, else strip by strip and reduced.
     detections, marks, threshold
-        As for :func:`~sam2_fewshot.output.overlay.draw_overlay`.
+        As for :func:`draw_overlay`.
     """
     from PIL import Image
 
-    step = -(-max(frame.shape) // _LONGEST)
+    step = -(-max(frame.shape) // _LARGEST)
     if step == 1:
         pixels = frame.read()
     else:
@@ -79,17 +111,6 @@ def pictures_of(
     file = io.BytesIO()
     Image.fromarray(drawn).save(file, format="PNG")
     return Pictures(file.getvalue(), preview_jpeg(pixels), flat)
-
-
-def write_preview(path: Path, pixels: NDArray[np.uint8]) -> None:
-    """Write :func:`preview_jpeg` of a frame.
-
-    Raises
-    ------
-    InputError
-        If it cannot be written.
-    """
-    write_whole(path, preview_jpeg(pixels))
 
 
 def preview_jpeg(pixels: NDArray[np.uint8]) -> bytes:
@@ -125,3 +146,196 @@ def _jpeg(picture: Image, longest: int) -> bytes:
     out = io.BytesIO()
     picture.save(out, format="JPEG", quality=_QUALITY, optimize=True)
     return out.getvalue()
+
+
+def color_of(share: float) -> tuple[int, int, int]:
+    """Return the colour for a place between the lowest (0) and the highest score (1), as 8-bit RGB."""
+    place = (_DARKEST + (1 - _DARKEST) * min(max(share, 0.0), 1.0)) * (len(_VIRIDIS) - 1)
+    below = min(int(place), len(_VIRIDIS) - 2)
+    mixed = _VIRIDIS[below] + (place - below) * (_VIRIDIS[below + 1] - _VIRIDIS[below])
+    red, green, blue = (round(value) for value in mixed.tolist())
+    return red, green, blue
+
+
+def overlay_path(out: Path, record: FrameRecord) -> Path:
+    """Return where a frame's overlay belongs; planes of a stack are named by Z and Time, counted from 1."""
+    plane = ""
+    if record.size_z * record.size_t > 1:
+        plane = f"_Z{record.location.z + 1}_T{record.location.time + 1}"
+    return out / "overlays" / f"{record.stem}{plane}.png"
+
+
+def draw_overlay(
+    pixels: NDArray[np.uint8],
+    detections: Sequence[Detection],
+    examples: Sequence[ExampleMark] = (),
+    *,
+    threshold: float | None = None,
+) -> NDArray[np.uint8]:
+    """Draw outlines over a frame.
+
+    Detections get a thin line from teal (the frame's lowest score) over green to yellow (its highest) with a dark halo.
+    Examples get a thick dashed line: magenta and white for the wanted ones, black and white with a cross for the
+    negative ones; an example that is a point gets a ring.
+
+    Parameters
+    ----------
+    pixels
+        uint8 array (H, W, 3), RGB.
+    detections
+        In any order.
+    examples
+        Those on this frame.
+    threshold
+        The score that a detection must have, for the legend.
+
+    Returns
+    -------
+    ndarray
+        uint8 array (H', W', 3): the frame, enlarged up to fourfold when it is small and shrunk to 4,096 px
+        when it is large, with a legend below.
+    """
+    from PIL import Image, ImageDraw
+
+    height, width = pixels.shape[:2]
+    typical = _typical_width(detections, examples)
+    scale = _scale(max(height, width), typical)
+    size = max(round(width * scale), 1), max(round(height * scale), 1)
+    # Lines are drawn twice as large and reduced, which smooths them, where memory allows it.
+    smooth = 2 if max(size) <= _SHARPEST * 2 else 1
+    ground = Image.fromarray(np.ascontiguousarray(pixels)).resize(
+        (size[0] * smooth, size[1] * smooth), Image.Resampling.BICUBIC
+    )
+    low, high = _range(detections)
+    # Thick enough to see on large objects, thin enough not to cover small ones.
+    pen = _Pen(scale * smooth, min(max(typical * scale / 25, 1.5), 3.0) * smooth)
+    ordered = sorted(detections, key=lambda item: item.score)
+
+    halo = Image.new("L", ground.size, 0)
+    shade = ImageDraw.Draw(halo)
+    for item in ordered:
+        pen.line(shade, item.polygon, 255, 2.2)
+    ground.paste((0, 0, 0), mask=halo.point(lambda value: value * 0.7))
+    draw = ImageDraw.Draw(ground)
+    for item in ordered:
+        pen.line(draw, item.polygon, color_of(_share(item.score, low, high)), 1.0)
+    for mark in examples:
+        pen.mark(draw, mark)
+    ground = ground.reduce(smooth)
+    return np.asarray(_with_legend(ground, detections, examples, (low, high), threshold))
+
+
+@dataclass(frozen=True, slots=True)
+class _Pen:
+    """Draws shapes given in image pixels; `width` is the width of a plain line in pixels of the drawing."""
+
+    scale: float
+    width: float
+
+    def line(self, draw: ImageDraw, polygon: Polygon, color: _Color, weight: float) -> None:
+        points = np.asarray(polygon.exterior.coords)[:, :2] * self.scale
+        self._path(draw, points, color, weight)
+
+    def mark(self, draw: ImageDraw, mark: ExampleMark) -> None:
+        color = _NEGATIVE if mark.negative else _POSITIVE
+        outline = mark.outline
+        if isinstance(outline, shapely.Point):
+            outline = outline.buffer(6 * self.width / self.scale)
+        ring = shapely.affinity.scale(outline.exterior, self.scale, self.scale, origin=(0, 0))
+        self._path(draw, shapely.get_coordinates(ring), (0, 0, 0), 3.2)
+        self._path(draw, shapely.get_coordinates(ring), _WHITE, 2.0)
+        dash = 5 * self.width
+        count = max(2 * round(ring.length / (2 * dash)), 4)
+        steps = max(int(ring.length / count), 1) + 1
+        for index in range(0, count, 2):
+            places = np.linspace(index, index + 1, steps + 1) / count
+            points = shapely.line_interpolate_point(ring, places, normalized=True)
+            self._path(draw, shapely.get_coordinates(points), color, 2.0)
+        if mark.negative:
+            x0, y0, x1, y1 = ring.bounds
+            centre = shapely.get_coordinates(shapely.Polygon(ring).representative_point())
+            arm = min(8 * self.width, (x1 - x0) / 3, (y1 - y0) / 3)
+            crossed = [centre + np.array([(-arm, way * arm), (arm, -way * arm)]) for way in (1, -1)]
+            for color, weight in (((0, 0, 0), 2.4), (_WHITE, 1.2)):
+                for stroke in crossed:
+                    self._path(draw, stroke, color, weight)
+
+    def _path(self, draw: ImageDraw, points: NDArray[np.float64], color: _Color, weight: float) -> None:
+        draw.line(
+            [(x, y) for x, y in points.tolist()],
+            fill=color,
+            width=max(round(self.width * weight), 1),
+            joint="curve",
+        )
+
+
+def _typical_width(detections: Sequence[Detection], examples: Sequence[ExampleMark]) -> float:
+    """Return the side of a square as large as the median object, in image pixels."""
+    found = [item.polygon.area for item in detections]
+    areas = [area for area in found or [mark.outline.area for mark in examples] if area > 0]
+    return float(np.sqrt(np.median(areas))) if areas else _FINEST
+
+
+def _scale(longest: int, typical: float) -> float:
+    wanted = max(round(_SHARPEST / longest), np.ceil(_FINEST / typical), 1)
+    most = _LARGEST / longest
+    return float(min(wanted, 4, int(most))) if most >= 1 else most
+
+
+def _range(detections: Sequence[Detection]) -> tuple[float, float]:
+    values = [item.score for item in detections if math.isfinite(item.score)]
+    return (min(values), max(values)) if values else (0.0, 1.0)
+
+
+def _share(value: float, low: float, high: float) -> float:
+    if not math.isfinite(value):
+        return 0.0
+    return (value - low) / (high - low) if high > low else 1.0
+
+
+def _with_legend(
+    ground: Image,
+    detections: Sequence[Detection],
+    examples: Sequence[ExampleMark],
+    limits: tuple[float, float],
+    threshold: float | None,
+) -> Image:
+    """Return the drawing with a band below it that explains the lines."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    wide = max(ground.width, _NARROWEST)
+    size = max(wide // 60, 12)
+    band = 3 * size
+    page = Image.new("RGB", (wide, ground.height + band), _PAPER)
+    page.paste(ground, ((wide - ground.width) // 2, 0))
+    draw = ImageDraw.Draw(page)
+    font = ImageFont.load_default(size)
+    middle = ground.height + band // 2
+    x = float(size)
+
+    def write(text: str) -> None:
+        nonlocal x
+        draw.text((x, middle), text, fill=_WHITE, font=font, anchor="lm")
+        x += draw.textlength(text, font=font) + size * 0.6
+
+    write(f"{len(detections)} found" + (" " if not detections else ", score"))
+    if detections:
+        write(f"{limits[0]:.2f}")
+        length = size * 7
+        for step in range(length):
+            color = color_of(_share(step, 0, length - 1))
+            draw.line([(x + step, middle - size // 2), (x + step, middle + size // 2)], fill=color)
+        x += length + size * 0.6
+        write(f"{limits[1]:.2f}")
+    if threshold is not None:
+        write(f"(threshold {threshold:.2f})")
+    pen = _Pen(1.0, max(1.5, size / 10))
+    for negative, name in ((False, "example"), (True, "negative example")):
+        count = sum(mark.negative == negative for mark in examples)
+        if count:
+            x += size
+            sample = shapely.box(x, middle - size * 0.7, x + size * 1.4, middle + size * 0.7)
+            pen.mark(draw, ExampleMark(sample, negative))
+            x += size * 2.2
+            write(f"{count} {name}{'s' if count > 1 else ''}")
+    return page

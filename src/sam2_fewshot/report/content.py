@@ -12,8 +12,7 @@ import numpy as np
 import shapely
 
 from sam2_fewshot.annotations.record import printable
-from sam2_fewshot.output.overlay import color_of
-from sam2_fewshot.output.pictures import LONGEST, smaller
+from sam2_fewshot.output.pictures import LONGEST, color_of, smaller
 from sam2_fewshot.report.advice import FrameFigures, Overview, overview
 
 if TYPE_CHECKING:

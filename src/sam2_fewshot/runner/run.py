@@ -1,17 +1,25 @@
-"""One run, whatever its source and sink: learn the examples, search the remaining frames, hand over the detections."""
+"""One run, whatever its source and sink.
+
+The examples are learned, or what was learned from the same ones is taken from the cache; the frames that are left are
+searched; and the detections are handed over.
+"""
 
 from __future__ import annotations
 
 import time
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from sam2_fewshot.runner.learning import learn
+from sam2_fewshot.errors import InputError
+from sam2_fewshot.object_model import ObjectModel, frame_digest
 from sam2_fewshot.runner.tasks import Failure, Progressed, in_this_process
+from sam2_fewshot.settings import AFTER_LEARNING, Settings
+from sam2_fewshot.storage.digests import code_digest, common_part
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
+    from sam2_fewshot.records import Exemplar, FrameReader
     from sam2_fewshot.runner.progress import Watch
     from sam2_fewshot.runner.tasks import Execute, Sink, Source
     from sam2_fewshot.segmenter import FewShotSegmenter
@@ -43,7 +51,7 @@ def run(
     cache
         Has, and takes, what was learned from the same examples; None for none.
     code
-        As for :func:`~sam2_fewshot.runner.learning.learning_key`.
+        As for :func:`learning_key`.
     must_learn
         Learn even if no frame is left to be searched.
     execute
@@ -100,3 +108,87 @@ def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
     started = time.perf_counter()
     yield
     seconds[stage] = time.perf_counter() - started
+
+
+def learn(
+    segmenter: FewShotSegmenter,
+    exemplars: Sequence[Exemplar],
+    watch: Watch,
+    cache: ModelCache | None = None,
+    code: str | None = None,
+) -> bool:
+    """Learn from examples, or take what was learned from the same examples from the cache.
+
+    An entry of the cache that cannot be used is replaced.
+
+    Parameters
+    ----------
+    segmenter
+        Learns.
+    exemplars
+        What to learn from; their images are frames.
+    watch
+        Takes the warnings, also those of the first time, and reports that the cache was used.
+    cache
+        Where it is kept; None for nowhere.
+    code
+        As for :func:`learning_key`.
+
+    Returns
+    -------
+    bool
+        Whether it was cached.
+
+    Raises
+    ------
+    InputError
+        As :meth:`~sam2_fewshot.segmenter.FewShotSegmenter.fit`.
+    """
+    if cache is None:
+        segmenter.fit(exemplars)
+        return False
+    key = learning_key(segmenter, exemplars, code)
+    if (entry := cache.get(key)) is not None:
+        content, warnings = entry
+        try:
+            segmenter.adopt(ObjectModel.from_bytes(content))
+        except InputError:
+            cache.drop(key)
+        else:
+            for sentence in warnings:
+                watch.warn(sentence)
+            watch.say("These examples were learned before; what was learned is taken from the cache.")
+            return True
+    before = watch.count
+    segmenter.fit(exemplars)
+    cache.put(key, segmenter.object_model.to_bytes(), watch.since(before))
+    return False
+
+
+def learning_key(segmenter: FewShotSegmenter, exemplars: Sequence[Exemplar], code: str | None = None) -> str:
+    """Return a key, 64 hexadecimal digits, that changes with everything that what is learned depends on.
+
+    These are the examples with the pixels of their frames, the weights, the device, the settings, and this program's
+    code: a rebuilt program under the same version number may learn something else.
+
+    Parameters
+    ----------
+    segmenter
+        Learns.
+    exemplars
+        What to learn from; each of their frames is read, a large one in strips.
+    code
+        Digest of the code; that of this program when left out.
+    """
+    digests: dict[int, str] = {}
+    for exemplar in exemplars:
+        if id(exemplar.image) not in digests:
+            digests[id(exemplar.image)] = frame_digest(cast("FrameReader", exemplar.image))
+    settings = segmenter.settings.model_dump(mode="json", exclude=set(AFTER_LEARNING))
+    return common_part(
+        code or code_digest(),
+        Settings(),  # those that matter are listed below
+        segmenter.model_sha256,
+        [(exemplar, digests[id(exemplar.image)]) for exemplar in exemplars],
+        {"settings": settings, "device": segmenter.device_name},
+    )
