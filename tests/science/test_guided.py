@@ -138,10 +138,12 @@ def test_negative_examples_lower_their_like(micro: Sam2Model, fitted: FewShotSeg
     rods = [number for number in range(1, labels.max() + 1) if not discs[number]]
     warned = FewShotSegmenter(micro, settings=Settings(similarity_threshold=0.0))
     warned.fit([*exemplars(scene, shown), *exemplars(scene, (rods[0], rods[3]), negative=True)])
-    for d in warned.segment(image):
+    found = warned.segment(image)
+    assert found
+    for d in found:
         on_rod = max(np.sum(d.mask & (labels == rod)) / d.area for rod in rods)
         assert on_rod < 0.6 or d.score < 0.5
-    assert not {rods[0], rods[3]} & set(found_numbers(warned.segment(image), labels))
+    assert not {rods[0], rods[3]} & set(found_numbers(found, labels))
 
 
 def test_examples_below_the_limit_are_taken_at_their_word(filters: Backbone, scene: Scene) -> None:
