@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING
 
 from shapely import Point
 
-from sam2_fewshot import __version__
 from sam2_fewshot.annotations.record import ExampleMark, FrameRecord, safe_stems
 from sam2_fewshot.errors import FewShotError, InputError
 from sam2_fewshot.files.corrections import CORRECTIONS, corrections_json
-from sam2_fewshot.files.plan import facts_of
+from sam2_fewshot.files.plan import facts_of, made_from
 from sam2_fewshot.geometry.outlines import crop_to_object, mask_to_polygon
-from sam2_fewshot.images.registry import frame_fingerprint, signature
 from sam2_fewshot.methods.selection import AS_SET
 from sam2_fewshot.output.assembly import assemble
 from sam2_fewshot.output.finished import changes, forget, remember
@@ -34,7 +32,6 @@ from sam2_fewshot.records import Detection
 from sam2_fewshot.report import write_report
 from sam2_fewshot.runner.blocks import StoredBlocks
 from sam2_fewshot.runner.tasks import Failure, Finished, Task
-from sam2_fewshot.storage.digests import common_part, examples_part
 from sam2_fewshot.storage.files import only_run, refuse_second_run, replacing, sweep, telling, write_whole
 
 if TYPE_CHECKING:
@@ -118,7 +115,7 @@ class OutputFolder:
         self._stems = safe_stems([image.stem for image in plan.images])
         self._folder = self._out / JOURNAL_FOLDER
         refuse_second_run(self._folder)
-        self._inputs, self._common, prints = _made_from(plan, segmenter)
+        self._inputs, self._common, prints = made_from(plan, segmenter)
         earlier = (plan.request.earlier or self._out) / JOURNAL_FOLDER
         self._journals = [Journal(self._folder, each) for each in prints]
         self._earlier = [Journal(earlier, each) for each in prints]
@@ -392,30 +389,6 @@ class OutputFolder:
 
     def _write(self, record: FrameRecord) -> None:
         self._journals[record.location.xy].write(replace(record, location=_key(record.location)))
-
-
-def _made_from(plan: Plan, segmenter: FewShotSegmenter) -> tuple[dict[str, object], str, list[str]]:
-    """Return what the results are made from, that in a string, and the fingerprint of each image's frames."""
-    marked = {item.location.xy: signature(plan.images[item.location.xy].path) for item in plan.placed}
-    places = [(item.exemplar, [marked[item.location.xy], item.location.z, item.location.time]) for item in plan.placed]
-    channels = plan.request.channels
-    display = channels.read_text("utf-8") if channels else ""
-    settings = plan.request.settings
-    saved = None if plan.saved is None else plan.saved.sha256
-    extra = {"channels": display} if saved is None else {"channels": display, "object_model": saved}
-    common = common_part(__version__, settings, segmenter.model_sha256, places, extra)
-    inputs: dict[str, object] = {
-        "settings": settings.model_dump(mode="json"),
-        "version": __version__,
-        "model": segmenter.model_sha256,
-        "examples": examples_part(places),
-        "channels": display,
-        "object_model": saved,
-    }
-    prints = [frame_fingerprint(common, image.path) for image in plan.images]
-    own = [each.removeprefix(common) for each in prints]
-    inputs["images"] = {image.path.as_posix(): part for image, part in zip(plan.images, own, strict=True)}
-    return inputs, common, prints
 
 
 def _key(location: Location) -> Location:

@@ -1,13 +1,11 @@
 """The plan of a run on files: a request with everything checked that can be before the model is loaded.
 
-Also how a worker process opens a frame of the plan, and what ``run.json`` says about the run.
+Also how a worker process opens a frame of the plan, what its results depend on, and what ``run.json`` says about it.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import os
 import platform
 from collections import OrderedDict
 from contextlib import suppress
@@ -23,14 +21,15 @@ from sam2_fewshot.annotations.registry import check_formats
 from sam2_fewshot.backbones import CHECKPOINTS, sam2_distribution
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.files.corrections import read_corrections
-from sam2_fewshot.files.request import as_facts
+from sam2_fewshot.files.request import as_facts, check_request
 from sam2_fewshot.images.addresses import parse_range, stem_of
 from sam2_fewshot.images.display import read_channels
 from sam2_fewshot.images.image_set import open_images
-from sam2_fewshot.images.registry import example_stems
+from sam2_fewshot.images.registry import example_stems, frame_fingerprint, signature
 from sam2_fewshot.records import held_bytes
 from sam2_fewshot.runner.progress import Heard
 from sam2_fewshot.segmenter import read_object_model
+from sam2_fewshot.storage.digests import common_part, examples_part
 from sam2_fewshot.storage.files import telling
 
 if TYPE_CHECKING:
@@ -121,8 +120,7 @@ def make_plan(request: Request, progress: Progress) -> Plan:
     SettingsError
         If a range or the channels' file cannot be used.
     """
-    check_output(request.out)
-    _check_source(request)
+    check_request(request)
     check_formats(request.write)
     channels = None if request.channels is None else read_channels(request.channels)
     paths = _without_examples(request.images, request.examples, progress)
@@ -137,67 +135,6 @@ def make_plan(request: Request, progress: Progress) -> Plan:
     examples = read_examples(request.examples, images, request.training_tag, request.negative_tag, progress)
     corrections = read_corrections(request.corrections, images, progress)
     return Plan(request, images, examples, frames, corrections)
-
-
-def check_output(out: Path, what: str = "results", option: str = "-o") -> None:
-    """Refuse an output folder that cannot be written, without making it.
-
-    Parameters
-    ----------
-    out
-        The folder.
-    what, option
-        What shall go there, and which option says so.
-
-    Raises
-    ------
-    InputError
-        If it, or what it would lie in, is a file or may not be written.
-    """
-    existing = out
-    while not os.path.lexists(existing) and existing != existing.parent:
-        existing = existing.parent
-    if not existing.is_dir():
-        kind = "is a file" if existing.is_file() else "is not a folder"
-        raise InputError(f"The {what} cannot go to {out}: {existing} {kind}. Give another folder with {option}.")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise InputError(
-            f"The {what} cannot go to {out}: {os.strerror(errno.EACCES).lower()} in {existing}. "
-            f"Give another folder with {option}."
-        )
-
-
-def _check_source(request: Request) -> None:
-    """Refuse a request that does not give exactly one of examples and object model, and what fits to it."""
-    if request.object_model is None:
-        if request.examples is None:
-            raise InputError(
-                "There is nothing to learn from: give marked objects with --examples, or what was learned from some "
-                "before with --object-model."
-            )
-    elif request.examples is not None:
-        raise InputError(
-            "Both --examples and --object-model were given, but it is the one or the other: an object model is what "
-            "was learned from examples before."
-        )
-    elif request.corrections:
-        raise InputError(
-            f"These results were made with the object model {request.object_model}, and corrections can only be "
-            "learned from together with the examples; give these with --examples."
-        )
-    elif request.save_model is not None:
-        raise InputError(
-            f"--save-model has nothing to save: with --object-model nothing is learned, and {request.object_model} is "
-            "there already."
-        )
-    elif request.training_tag is not None or request.negative_tag is not None:
-        raise InputError(
-            "Tags choose among examples, and with --object-model there are none; leave out --training-tag and "
-            "--negative-tag. --tag names what is found."
-        )
-    if request.save_model is not None:
-        check_target(request.save_model)
-        check_output(request.save_model.parent, "object model", "--save-model")
 
 
 def _without_examples(paths: Sequence[Path], examples: Path | None, progress: Progress) -> list[Path]:
@@ -240,9 +177,6 @@ def _chosen(request: Request, images: ImageSet) -> list[FrameReader]:
     return frames
 
 
-_ENDING = ".npz"
-
-
 @dataclass(frozen=True, eq=False)
 class SavedObjects:
     """An object model's file.
@@ -273,20 +207,6 @@ def read_saved(path: Path) -> SavedObjects:
     objects = read_object_model(path)
     with telling(path):
         return SavedObjects(path, hashlib.sha256(path.read_bytes()).hexdigest(), objects)
-
-
-def check_target(path: Path) -> None:
-    """Refuse a path that is not fit for an object model.
-
-    Raises
-    ------
-    InputError
-        If it is a folder's, or does not end in ``.npz``; it may then be that of an image.
-    """
-    if path.suffix.lower() != _ENDING or path.is_dir():
-        raise InputError(
-            f"The object model cannot be saved as {path}: give --save-model the name of a file that ends in {_ENDING}."
-        )
 
 
 @dataclass(frozen=True)
@@ -354,6 +274,30 @@ def _opened(address: FrameAddress) -> ImageSet:
         if other != key:
             images.let_go()
     return _OPENED[key]
+
+
+def made_from(plan: Plan, segmenter: FewShotSegmenter) -> tuple[dict[str, object], str, list[str]]:
+    """Return what the results are made from, that in a string, and the fingerprint of each image's frames."""
+    marked = {item.location.xy: signature(plan.images[item.location.xy].path) for item in plan.placed}
+    places = [(item.exemplar, [marked[item.location.xy], item.location.z, item.location.time]) for item in plan.placed]
+    channels = plan.request.channels
+    display = channels.read_text("utf-8") if channels else ""
+    settings = plan.request.settings
+    saved = None if plan.saved is None else plan.saved.sha256
+    extra = {"channels": display} if saved is None else {"channels": display, "object_model": saved}
+    common = common_part(__version__, settings, segmenter.model_sha256, places, extra)
+    inputs: dict[str, object] = {
+        "settings": settings.model_dump(mode="json"),
+        "version": __version__,
+        "model": segmenter.model_sha256,
+        "examples": examples_part(places),
+        "channels": display,
+        "object_model": saved,
+    }
+    prints = [frame_fingerprint(common, image.path) for image in plan.images]
+    own = [each.removeprefix(common) for each in prints]
+    inputs["images"] = {image.path.as_posix(): part for image, part in zip(plan.images, own, strict=True)}
+    return inputs, common, prints
 
 
 _PACKAGES = ("torch", "torchvision", "numpy", "scikit-image", "shapely")

@@ -1,7 +1,8 @@
-"""The request of a run on files, and the request that an output folder was made by."""
+"""The request of a run on files, what makes it unusable, and the request that an output folder was made by."""
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from dataclasses import dataclass, field
@@ -104,6 +105,93 @@ def as_facts(request: Request, model: str) -> dict[str, object]:
         "device": request.device,
         **{name: getattr(request, name) for name in _TEXTS},
     }
+
+
+def check_request(request: Request) -> None:
+    """Refuse a request that cannot be carried out, as far as that can be seen without reading its files.
+
+    Raises
+    ------
+    InputError
+        If the output folder cannot be written, or there is not exactly one of examples and object model.
+    """
+    _check_output(request.out)
+    _check_source(request)
+
+
+def _check_source(request: Request) -> None:
+    """Refuse a request that does not give exactly one of examples and object model, and what fits to it."""
+    if request.object_model is None:
+        if request.examples is None:
+            raise InputError(
+                "There is nothing to learn from: give marked objects with --examples, or what was learned from some "
+                "before with --object-model."
+            )
+    elif request.examples is not None:
+        raise InputError(
+            "Both --examples and --object-model were given, but it is the one or the other: an object model is what "
+            "was learned from examples before."
+        )
+    elif request.corrections:
+        raise InputError(
+            f"These results were made with the object model {request.object_model}, and corrections can only be "
+            "learned from together with the examples; give these with --examples."
+        )
+    elif request.save_model is not None:
+        raise InputError(
+            f"--save-model has nothing to save: with --object-model nothing is learned, and {request.object_model} is "
+            "there already."
+        )
+    elif request.training_tag is not None or request.negative_tag is not None:
+        raise InputError(
+            "Tags choose among examples, and with --object-model there are none; leave out --training-tag and "
+            "--negative-tag. --tag names what is found."
+        )
+    if request.save_model is not None:
+        _check_target(request.save_model)
+        _check_output(request.save_model.parent, "object model", "--save-model")
+
+
+def _check_output(out: Path, what: str = "results", option: str = "-o") -> None:
+    """Refuse an output folder that cannot be written, without making it.
+
+    Parameters
+    ----------
+    out
+        The folder.
+    what, option
+        What shall go there, and which option says so.
+
+    Raises
+    ------
+    InputError
+        If it, or what it would lie in, is a file or may not be written.
+    """
+    existing = out
+    while not os.path.lexists(existing) and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir():
+        kind = "is a file" if existing.is_file() else "is not a folder"
+        raise InputError(f"The {what} cannot go to {out}: {existing} {kind}. Give another folder with {option}.")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise InputError(
+            f"The {what} cannot go to {out}: {os.strerror(errno.EACCES).lower()} in {existing}. "
+            f"Give another folder with {option}."
+        )
+
+
+def _check_target(path: Path) -> None:
+    """Refuse a path that is not fit for an object model.
+
+    Raises
+    ------
+    InputError
+        If it is a folder's, or does not end in ``.npz``; it may then be that of an image.
+    """
+    if path.suffix.lower() != ".npz" or path.is_dir():
+        raise InputError(
+            f"The object model cannot be saved as {path}: give --save-model the name of a file that ends in .npz."
+        )
 
 
 def request_again(results: Path, out: Path | None = None) -> Request:
