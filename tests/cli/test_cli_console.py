@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from sam2_fewshot.cli.console import BarDisplay, PlainDisplay, duration, guarded, shown
+from sam2_fewshot.cli.console import BarDisplay, PlainDisplay, duration, guarded, terminal_display
 from sam2_fewshot.cli.segment import report
 from sam2_fewshot.errors import CheckpointError, FewShotWarning
 from sam2_fewshot.files.run import Summary
@@ -99,10 +99,10 @@ def test_bars_count(monkeypatch):
 
 
 def test_the_terminal_decides(monkeypatch, capsys):
-    with shown() as display:
+    with terminal_display() as display:
         assert isinstance(display, PlainDisplay)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with shown() as display:
+    with terminal_display() as display:
         assert isinstance(display, BarDisplay)
         display.begin(1)
 

@@ -74,7 +74,7 @@ def test_where_the_threshold_lies_is_told_if_it_was_chosen(bench: Bench) -> None
     planes[(1, 0, 0, 0)][30:] -= planes[(1, 0, 0, 0)][30:] // 10
     outcome = bench.run(**{"Batch XY": "2", "Threshold Mode": "top", "Top Percent": 50})
     (line,) = [line for line in outcome.lines if line.startswith("XY 2: ")]
-    assert line.startswith("XY 2: 5 candidates, 2 added, 0 already there. The score is cut at 1.000: ")
+    assert line.startswith("XY 2: 5 candidates, 2 added, 0 already there. The threshold is 1.000: ")
     assert "the best 50 %" in line
 
 

@@ -27,7 +27,7 @@ _QUIET_SECONDS = 20.0
 
 
 @contextlib.contextmanager
-def shown() -> Iterator[Display]:
+def terminal_display() -> Iterator[Display]:
     """Give the progress display that suits stderr: bars on a terminal, else lines."""
     if not sys.stderr.isatty():
         yield PlainDisplay()

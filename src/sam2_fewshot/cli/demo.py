@@ -32,7 +32,7 @@ def demo(
     """
     with guarded(debug):
         from sam2_fewshot.backbones import MICRO
-        from sam2_fewshot.cli.console import shown
+        from sam2_fewshot.cli.console import terminal_display
         from sam2_fewshot.cli.segment import report
         from sam2_fewshot.files.request import Request
         from sam2_fewshot.files.run import run
@@ -48,7 +48,7 @@ def demo(
             device=device,
         )
         typer.echo("Looking for nuclei in a fluorescence image, with the default settings.", err=True)
-        with shown() as display:
+        with terminal_display() as display:
             summary = run(request, display)
         report(summary)
         if summary.complete:

@@ -69,7 +69,7 @@ def evaluate(
     """Compare what was found with the truth: precision, recall, F1, AP, PQ, AJI, by IoU and by size."""
     with guarded(debug):
         from sam2_fewshot.annotations.record import safe_stems
-        from sam2_fewshot.cli.console import shown
+        from sam2_fewshot.cli.console import terminal_display
         from sam2_fewshot.evaluation import evaluate_frames
         from sam2_fewshot.evaluation.files import read_pairs
         from sam2_fewshot.evaluation.picture import write_picture
@@ -77,7 +77,7 @@ def evaluate(
 
         ious = _numbers(iou, "--iou", low=0.0, high=1.0)
         edges = sorted(_numbers(sizes, "--sizes", low=0.0, high=float("inf"))) if sizes else None
-        with shown() as display:
+        with terminal_display() as display:
             pairs = list(read_pairs(predicted.expanduser(), truth.expanduser(), display, tag))
         result = evaluate_frames([pair.frame for pair in pairs], ious, edges)
         if pictures:

@@ -74,7 +74,7 @@ def refine(
     given here are changed. What was marked right is part of the new results.
     """
     with guarded(debug):
-        from sam2_fewshot.cli.console import shown
+        from sam2_fewshot.cli.console import terminal_display
         from sam2_fewshot.cli.segment import report
         from sam2_fewshot.errors import InputError
         from sam2_fewshot.files.run import run
@@ -93,7 +93,7 @@ def refine(
             device=device or request.device,
             settings=read_settings(settings, config, request.settings.model_dump()),
         )
-        with shown() as display:
+        with terminal_display() as display:
             display.say(f"Results go to {request.out}.")
             summary = run(request, display)
     report(summary)

@@ -151,7 +151,7 @@ def segment(
     run.json.
     """
     with guarded(debug):
-        from sam2_fewshot.cli.console import shown
+        from sam2_fewshot.cli.console import terminal_display
         from sam2_fewshot.files.request import Request
         from sam2_fewshot.files.run import run
         from sam2_fewshot.segmenter import read_object_model
@@ -177,7 +177,7 @@ def segment(
             object_model=saved,
             save_model=save_model.expanduser() if save_model else None,
         )
-        with shown() as display:
+        with terminal_display() as display:
             summary = run(request, display, scheduler=scheduler)
     report(summary)
     raise typer.Exit(DONE if summary.complete else FAILED)

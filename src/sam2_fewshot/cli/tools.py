@@ -49,9 +49,9 @@ def fetch_model(name: Annotated[str, _NAME]) -> None:
     """Download a checkpoint into the user's cache; a broken download goes on where it stopped."""
     with guarded():
         from sam2_fewshot.backbones import fetch
-        from sam2_fewshot.cli.console import shown
+        from sam2_fewshot.cli.console import terminal_display
 
-        with shown() as display:
+        with terminal_display() as display:
             path = fetch(name, progress=display)
         typer.echo(path)
 

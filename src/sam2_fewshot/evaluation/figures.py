@@ -23,7 +23,7 @@ PANOPTIC_IOU = float(np.nextafter(0.5, 1))
 
 
 @dataclass(frozen=True, eq=False)
-class Judged:
+class EvaluatedFrame:
     """A frame to evaluate.
 
     Parameters
@@ -120,7 +120,7 @@ class Evaluation:
 
 
 def evaluate_frames(
-    frames: Sequence[Judged], ious: Sequence[float] = (0.5,), size_edges: Sequence[float] | None = None
+    frames: Sequence[EvaluatedFrame], ious: Sequence[float] = (0.5,), size_edges: Sequence[float] | None = None
 ) -> Evaluation:
     """Evaluate frames together.
 
@@ -169,7 +169,7 @@ def evaluate_frames(
     )
 
 
-def average_precision(frames: Sequence[Judged], iou: float) -> float:
+def average_precision(frames: Sequence[EvaluatedFrame], iou: float) -> float:
     """Return the area under the curve of precision over recall as the threshold falls, as COCO takes it.
 
     On each frame the detections choose in the order of their scores, each the free true object with the highest IoU; a
@@ -259,12 +259,12 @@ def is_example(mask: InstanceMask, examples: Sequence[InstanceMask]) -> bool:
     return any(mask_iou(mask, other) >= 0.5 for other in examples)
 
 
-def _without_examples(frame: Judged) -> Judged:
+def _without_examples(frame: EvaluatedFrame) -> EvaluatedFrame:
     """Return the frame without the true objects that are not evaluated."""
     return replace(frame, truth=[mask for mask in frame.truth if not is_example(mask, frame.ignore)])
 
 
-def _by_size(frames: Sequence[Judged], iou: float, edges: Sequence[float] | None) -> tuple[SizeClass, ...]:
+def _by_size(frames: Sequence[EvaluatedFrame], iou: float, edges: Sequence[float] | None) -> tuple[SizeClass, ...]:
     areas = np.array([mask.area for frame in frames for mask in frame.truth], float)
     if edges is None:
         terciles = np.percentile(areas, [100 / 3, 200 / 3]) if areas.size else []

@@ -12,7 +12,7 @@ import numpy as np
 from sam2_fewshot.annotations.label_images import read_classes
 from sam2_fewshot.annotations.registry import FORMATS
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.evaluation.figures import Judged
+from sam2_fewshot.evaluation.figures import EvaluatedFrame
 from sam2_fewshot.evaluation.matching import label_image_to_instances
 from sam2_fewshot.geometry.outlines import polygon_to_mask
 from sam2_fewshot.images.addresses import natural_key
@@ -46,7 +46,7 @@ class Pair:
         A JPEG of the plane, None where there is none.
     """
 
-    frame: Judged
+    frame: EvaluatedFrame
     shape: tuple[int, int]
     picture: Path | None
 
@@ -151,7 +151,7 @@ def _planes_of(stem: str, here: _Source, there: _Source, progress: Progress, tag
         if left.shape != right.shape:
             (h, w), (height, width) = left.shape, right.shape
             raise InputError(f"{name} is {w} × {h} px, but its truth is {width} × {height} px; they must be the same.")
-        frame = Judged(name, left.masks, right.masks, left.scores, left.below, left.examples)
+        frame = EvaluatedFrame(name, left.masks, right.masks, left.scores, left.below, left.examples)
         yield Pair(frame, left.shape, left.picture)
 
 

@@ -167,11 +167,12 @@ def _hull_area(rows: NDArray[np.intp], columns: NDArray[np.intp]) -> float:
 ThresholdMode = Literal["fixed", "auto", "top", "otsu"]
 
 _RECALL = 10
-"""Percentile of the left-out examples' similarities: 90 % of what looks like the examples is kept."""
+"""Percentile of the left-out examples' similarities: 90 % of what looks like the examples reaches the threshold."""
 
 _BANDWIDTH = 2.0
-"""Of the kernel that smooths what left-out examples and finds reach, in the examples' standard deviations times
-n ** (-1 / 5). Silverman's 1.06 follows single examples: one set of ten lost .13 of F1 by it, with 2 none lost over .07.
+"""Of the kernel that smooths the scores of left-out examples and of detections, in the examples' standard deviations
+times n ** (-1 / 5). Silverman's 1.06 follows single examples: one set of ten lost .13 of F1 by it, with 2 none lost
+over .07.
 """
 _STEPS = 200
 
@@ -180,12 +181,12 @@ AS_SET = "as set"
 
 
 class Threshold(NamedTuple):
-    """A cut and how it came about.
+    """A threshold and how it came about.
 
     Parameters
     ----------
     value
-        Finds with at least this score are kept.
+        Detections with at least this score are results.
     reason
         In words, for the results.
     """
@@ -197,13 +198,13 @@ class Threshold(NamedTuple):
 def choose_threshold(
     mode: ThresholdMode, fixed: float, percent: float, scores: NDArray[np.float64], left_out: NDArray[np.float64]
 ) -> Threshold:
-    """Choose where to cut the scores of a frame.
+    """Choose the threshold for the scores of a frame.
 
     Parameters
     ----------
     mode
-        ``fixed``: as set. ``top``: keep this percentage of the finds. ``otsu``: between two groups of scores.
-        ``auto``: so that about 90 % of what looks like the examples is kept.
+        ``fixed``: as set. ``top``: so that this percentage of the detections reaches it. ``otsu``: between two groups
+        of scores. ``auto``: so that about 90 % of what looks like the examples reaches it.
     fixed
         The threshold that is set.
     percent
@@ -221,7 +222,7 @@ def choose_threshold(
         return Threshold(value, f"90 % of the examples are this similar to the {len(left_out) - 1} others")
     if mode == "top" and len(scores):
         count = max(1, round(percent / 100 * len(scores)))
-        return Threshold(float(np.sort(scores)[-count]), f"the best {percent:g} % of {len(scores)} finds")
+        return Threshold(float(np.sort(scores)[-count]), f"the best {percent:g} % of {len(scores)} detections")
     if mode == "otsu" and len(np.unique(scores)) > 1:
         return Threshold(otsu(scores), f"between two groups of {len(scores)} scores")
     return Threshold(fixed, AS_SET)

@@ -208,7 +208,7 @@ class DatasetSink:
             self._empty.append(task.name)
         counts = f"{found.candidates} candidates, {added.new} added, {added.present} already there."
         if found.reason not in ("", AS_SET):
-            counts += f" The score is cut at {found.threshold:.3f}: {found.reason}."
+            counts += f" The threshold is {found.threshold:.3f}: {found.reason}."
         self._display.messages.log(f"{task.name}: {counts}")
 
     def _add(self, location: Location, detections: Sequence[Detection]) -> Added:

@@ -64,7 +64,7 @@ class Shelf:
         """Return a file's content, None when there is no such file, or it is too large to be one of ours."""
         for file in reversed(self._listed()):
             if file.get("name") == name and 0 < int(file.get("size") or 0) <= self._largest:
-                return self._server.get_bytes("fetching a kept file", f"file/{file['_id']}/download")
+                return self._server.get_bytes("fetching a stored file", f"file/{file['_id']}/download")
         return None
 
     def put(self, name: str, content: bytes) -> None:
@@ -115,7 +115,7 @@ class Shelf:
 
     def _remove(self, file: dict[str, Any]) -> None:
         try:
-            self._server.send("removing a kept file", "DELETE", f"file/{file['_id']}")
+            self._server.send("removing a stored file", "DELETE", f"file/{file['_id']}")
         except Refused as error:
             if error.status not in _GONE:
                 raise
@@ -128,10 +128,10 @@ class Shelf:
 
     def _look_up(self) -> list[dict[str, Any]]:
         query = {"folderId": self._dataset_id, "name": self._name, "limit": 1}
-        items = self._server.get("looking for kept files", "item", query)
+        items = self._server.get("looking for stored files", "item", query)
         self._item = str(items[0]["_id"]) if items else None
         path = f"item/{self._item}/files"
-        return list(self._server.get("looking for kept files", path, {"limit": 0})) if items else []
+        return list(self._server.get("looking for stored files", path, {"limit": 0})) if items else []
 
 
 class ShelfCache:
