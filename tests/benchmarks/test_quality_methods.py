@@ -122,10 +122,10 @@ def test_one_run_of_grid_gives_what_two_runs_give(filters, discs):
     assert "Max Examples" in next(iter(told.warnings))
 
 
-def test_one_run_of_guided_gives_what_two_runs_give(micro, discs):
+def test_one_run_of_guided_gives_what_two_runs_give(filters, discs):
     told, settings = Told(), Settings(method="guided")
-    one = make_method("guided", micro, 99, told)
-    two = FewShot(micro, "x", settings, settings.changed(EVERYTHING), told=told)
+    one = make_method("guided", filters, 99, told)
+    two = FewShot(filters, "x", settings, settings.changed(EVERYTHING), told=told)
     outcomes = []
     for method in (one, two):
         method.learn(disc_episode(discs))

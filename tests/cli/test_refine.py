@@ -176,7 +176,7 @@ def test_an_export_of_nothing_usable_is_refused(images, export, display):
         read_corrections([export(mark("wrong", 0, 0, xy=9))], opened, display)
 
 
-QUICK = ("--method", "grid", "--points-per-side", "16", "--model", "sam2.1_hiera_micro.pt", "--device", "cpu")
+QUICK = ("--method", "grid", "--points-per-side", "16", "--model", "filters", "--device", "cpu")
 
 
 def test_one_command(cli, images, examples, tmp_path, export):

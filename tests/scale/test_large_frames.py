@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from bright import BrightSegmenter
     from sam2_fewshot import Detection
-    from sam2_fewshot.backbones.sam2.network import Sam2Model
+    from sam2_fewshot.protocols import Backbone
     from sam2_fewshot.tiling.blocks import View
 
 EXAMPLE = scene(64, 3, seed=5)
@@ -261,7 +261,11 @@ def changed(a: Sequence[Detection], b: Sequence[Detection]) -> int:
     return sum(max((mask_iou(x.instance, y.instance) for y in b), default=0) < 0.8 for x in a)
 
 
-def test_shifting_the_grid_hardly_changes_what_the_guided_method_finds(micro: Sam2Model, heard: Heard) -> None:
+@pytest.mark.parametrize("kind", ["filters", pytest.param("micro", marks=pytest.mark.slow)])
+def test_shifting_the_grid_hardly_changes_what_the_guided_method_finds(
+    kind: str, request: pytest.FixtureRequest, heard: Heard
+) -> None:
+    backbone: Backbone = request.getfixturevalue(kind)
     rng = np.random.default_rng(7)
     rows, columns = np.mgrid[:250, :560]
     grey = rng.normal(40, 6, (250, 560))
@@ -273,11 +277,11 @@ def test_shifting_the_grid_hardly_changes_what_the_guided_method_finds(micro: Sa
         grey[disc] += rng.uniform(60, 120)
         labels[disc] = number
     frame = Frame(np.repeat(grey.clip(0, 255).astype(np.uint8)[..., None], 3, axis=2))
-    segmenter = FewShotSegmenter(micro, settings=Settings(min_mask_area=10))
+    segmenter = FewShotSegmenter(backbone, settings=Settings(min_mask_area=10))
     part = Frame(frame.pixels[:160, :160])
     chosen = [number for number in np.unique(labels[20:140, 20:140]) if number][:10]
     segmenter.fit([Exemplar(image=part, mask=labels[:160, :160] == number) for number in chosen])
-    step = GuidedMethod(micro, segmenter.settings, Staged(heard)).step(segmenter.object_model.learned)
+    step = GuidedMethod(backbone, segmenter.settings, Staged(heard)).step(segmenter.object_model.learned)
     whole = segmenter.plan(frame)
     results = []
     for shift in ((0, 0), (1, 0)):

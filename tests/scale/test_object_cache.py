@@ -183,7 +183,7 @@ def test_the_size_is_bounded_and_the_longest_unused_goes(
         learn(bright(10**6), examples(seed), watch, folder)
     size = cached(tmp_path).size
     learn(bright(10**6), examples(0), watch, folder)  # used again
-    smaller = FolderCache(tmp_path, size)
+    smaller = FolderCache(tmp_path, size + 500)  # an entry takes about 2,300 bytes
     learn(bright(10**6), examples(3), watch, smaller)
     assert cached(tmp_path).entries == 3
     assert learn(bright(10**6), examples(0), watch, smaller)
