@@ -29,40 +29,43 @@ from sam2_fewshot.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from sam2_fewshot.methods.guided.classifier import CutRange
+    from sam2_fewshot.methods.guided.classifier import ThresholdRange
 
 
-def unasked(
-    model: object, pixels: object, embeddings: object, grid: object, masks: Sequence[Any], *_: object
+def unrefined(
+    backbone: object, pixels: object, embeddings: object, grid: object, masks: Sequence[Any], *_: object
 ) -> list[None]:
     """Refine no candidate by a box prompt."""
     return [None] * len(masks)
 
 
-def lowest(judge: object, cuts: CutRange, frames: object) -> float:
-    """Cut at the lower end, in the place of :func:`~sam2_fewshot.methods.guided.classifier.choose_cut`."""
-    return cuts.low
+def lowest(classifier: object, between: ThresholdRange, frames: object) -> float:
+    """Return the lower end, in the place of :func:`~sam2_fewshot.methods.guided.classifier.best_threshold`."""
+    return between.low
 
 
 _GUIDED = "sam2_fewshot.methods.guided."
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "as it is": {},
     "no prompts at peaks": {_GUIDED + "model._FEWEST_PEAKS": 0, _GUIDED + "model._PEAKS_PER_TILE": 0},
-    "peaks prompted also where objects are clear": {_GUIDED + "box_refinement._EXPLAINS": 99.0},
+    "peaks prompted also where objects are clear": {_GUIDED + "box_refinement._COVERS": 99.0},
     "no wider tiles": {"sam2_fewshot.methods.guided.box_refinement._COARSER": ()},
-    "no questions to SAM 2": {
-        _GUIDED + "model.opinions_of_all": unasked,
-        _GUIDED + "learning.opinions_of_all": unasked,
+    "no box refinement": {
+        _GUIDED + "model.refined_masks": unrefined,
+        _GUIDED + "learning.refined_masks": unrefined,
     },
-    "cut where 90 % of the examples are kept": {_GUIDED + "classifier._ROOM": 0.0, _GUIDED + "classifier._BELOW": 0.0},
-    "cut low whatever else is found": {_GUIDED + "learning.choose_cut": lowest},
+    "threshold where 90 % of the examples are detected": {
+        _GUIDED + "classifier._ROOM": 0.0,
+        _GUIDED + "classifier._BELOW": 0.0,
+    },
+    "lowest threshold whatever else is detected": {_GUIDED + "learning.best_threshold": lowest},
     "twice as many peaks": {_GUIDED + "model._FEWEST_PEAKS": 128, _GUIDED + "model._PEAKS_PER_TILE": 6},
-    "twice as many second looks": {
+    "twice as many refined": {
         _GUIDED + "box_refinement._LEAST": 384,
         _GUIDED + "box_refinement._PER_TILE": 32,
         _GUIDED + "box_refinement._PER_LIKELY": 8,
     },
-    "few second looks": {
+    "few refined": {
         _GUIDED + "box_refinement._LEAST": 32,
         _GUIDED + "box_refinement._PER_TILE": 4,
         _GUIDED + "box_refinement._PER_LIKELY": 1,

@@ -23,9 +23,9 @@ from typing import Any
 from PIL import Image
 
 from sam2_fewshot.files.request import Request
+from sam2_fewshot.files.run import run
 from sam2_fewshot.runner.cluster import connected
 from sam2_fewshot.runner.progress import Silent
-from sam2_fewshot.runner.run import run
 from sam2_fewshot.settings import Settings
 
 

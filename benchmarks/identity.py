@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from sam2_fewshot.records import Detection
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "nimbus")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "nimbus")]
 
 MICRO = "sam2.1_hiera_micro.pt"
 BLOCKS_SIDE, BLOCKS_MEMORY = 4096, 2.0
@@ -119,7 +119,7 @@ def _nimbus() -> list[str]:
     from io import StringIO
 
     from contract_server.web import ContractServer
-    from contract_server.whole import arguments, dataset
+    from test_nimbus_whole import arguments, dataset
 
     from sam2_fewshot.nimbus.entry import main
 

@@ -55,7 +55,10 @@ def as_instance(exemplar: Exemplar):  # type: ignore[no-untyped-def]
 def corrected(segmenter: FewShotSegmenter, queries: Sequence[Query]) -> list[Exemplar]:
     """Return what the user says of the first objects in the gallery."""
     threshold = segmenter.settings.similarity_threshold
-    cards = [(query, item) for query in queries for item in segmenter.candidates(query.picture.image)]
+    cards = []
+    for query in queries:
+        result = segmenter.predict(query.picture.image)
+        cards += [(query, item) for item in (*result.detections, *result.below)]
     cards.sort(key=lambda card: abs(card[1].score - threshold))
     said: list[Exemplar] = []
     for query, item in cards:

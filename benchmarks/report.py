@@ -20,13 +20,14 @@ from statistics import median
 import numpy as np
 
 from sam2_fewshot.annotations.record import ExampleMark, FrameRecord
-from sam2_fewshot.files.journal import JOURNAL_FOLDER, Journal
-from sam2_fewshot.files.outputs import write_run
-from sam2_fewshot.files.pictures import write_preview
 from sam2_fewshot.geometry.outlines import mask_to_polygon
+from sam2_fewshot.output.assembly import write_run
+from sam2_fewshot.output.journal import JOURNAL_FOLDER, Journal
+from sam2_fewshot.output.pictures import preview_jpeg
 from sam2_fewshot.records import Detection, InstanceMask, Location
 from sam2_fewshot.report import write_report
 from sam2_fewshot.settings import Settings
+from sam2_fewshot.storage.files import write_whole
 
 SHAPE = (1040, 1400)
 FLAGS = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
@@ -90,7 +91,7 @@ def make_results(out: Path, frames: int, objects: int) -> None:
             floor=0.05,
         )
         journal.write(record)
-        write_preview(journal.preview(record.location), pixels)
+        write_whole(journal.preview(record.location), preview_jpeg(pixels))
         lines.append(
             {
                 "image": record.name,

@@ -70,7 +70,8 @@ def measured(segmenter: FewShotSegmenter, path: Path, side: int) -> dict[str, An
     for shift in ((0, 0), (1, 0), (0, 1), (1, 1)):
         plan = segmenter.plan(frame, shift)
         blocks = max(blocks, len(plan.blocks))
-        results.append(segmenter.join(frame, plan, [segmenter.search(frame, plan, block) for block in plan.blocks]))
+        result = segmenter.join(frame, plan, [segmenter.search(frame, plan, block) for block in plan.blocks])
+        results.append(list(result.detections))
     objects = [len(found) for found in results]
     moved = [changed(results[0], other) + changed(other, results[0]) for other in results[1:]]
     return {

@@ -39,14 +39,14 @@ from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 
 from sam2_fewshot.backbones.sam2 import open_model
-from sam2_fewshot.backbones.sam2.checkpoints import Gates, find
+from sam2_fewshot.backbones.sam2.checkpoints import find
 from sam2_fewshot.backbones.sam2.cpu import OneDnnLinear
 from sam2_fewshot.backbones.sam2.device import choose_device, choose_dtype, describe
 from sam2_fewshot.backbones.sam2.loading import random_network, sam2_distribution
 from sam2_fewshot.backbones.sam2.network import Sam2Model
 from sam2_fewshot.errors import CheckpointError
 from sam2_fewshot.methods.grid import GridProposals, point_grid
-from sam2_fewshot.protocols import Quiet
+from sam2_fewshot.protocols import Gates, Quiet
 from sam2_fewshot.settings import Settings
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def load(name: str, device: str, precision: str, image: NDArray[np.uint8]) -> Sa
         device=chosen,
         dtype=choose_dtype(chosen, precision),
     )
-    few = (point_grid(8) * model.image_size).astype(np.float32)
+    few = (point_grid(8) * model.input_size).astype(np.float32)
     predicted = model.prompt(model.embed(image), few, iou_gate=-1.0, stability_gate=0.0).predicted_iou
     model.gates = Gates(float(np.quantile(predicted, 0.8)), 0.5)
     return model
@@ -211,7 +211,7 @@ def grid_once(model: Sam2Model, image: NDArray[np.uint8], points: int, side: str
 def public_predictor(model: Sam2Model) -> Any:
     """Return a ``SAM2ImagePredictor`` of the same weights."""
     predictor = SAM2ImagePredictor(public_network(model), disable_torch_jit=True)
-    side = model.image_size
+    side = model.input_size
     predictor._bb_feat_sizes = [(side // 4,) * 2, (side // 8,) * 2, (side // 16,) * 2]
     return predictor
 
@@ -219,7 +219,7 @@ def public_predictor(model: Sam2Model) -> Any:
 @cache
 def public_network(model: Sam2Model) -> Any:
     """Return a copy of the network with the linear layers of PyTorch, as the public code has it."""
-    network: Any = copy.deepcopy(model._network)
+    network: Any = copy.deepcopy(model.network)
     for module in network.modules():
         if type(module) is OneDnnLinear:
             module.__class__ = torch.nn.Linear

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import sam2_fewshot
-from sam2_fewshot.protocols import FrameReader, Progress
+from sam2_fewshot.protocols import Progress
+from sam2_fewshot.records import FrameReader
 
 TARGET = Path(__file__).with_name("api.md")
 
@@ -44,19 +45,19 @@ def _described(item: type[Any]) -> str:
 
 
 def _arguments(function: Any) -> str:
-    """Return the arguments' names with their defaults; the types are told in words."""
-    shown = []
+    """Return the arguments' names with their defaults; the types are in the docstring."""
+    arguments = []
     for name, parameter in inspect.signature(function).parameters.items():
         if name in ("self", "cls"):
             continue
         default = parameter.default
-        shown.append(name if default is inspect.Parameter.empty else f"{name}={default!r}")
-    return ", ".join(shown)
+        arguments.append(name if default is inspect.Parameter.empty else f"{name}={default!r}")
+    return ", ".join(arguments)
 
 
 def _text(item: Any) -> str:
     """Return a docstring as Markdown: sections in bold, definitions as a list."""
-    text = _ROLE.sub(lambda found: f"`{found[1].rpartition('.')[2]}`", inspect.getdoc(item) or "")
+    text = _ROLE.sub(lambda role: f"`{role[1].rpartition('.')[2]}`", inspect.getdoc(item) or "")
     parts = _UNDERLINED.split(text.replace("``", "`"))
     lines = [parts[0].strip()]
     for title, body in zip(parts[1::2], parts[2::2], strict=True):

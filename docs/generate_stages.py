@@ -9,10 +9,10 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from sam2_fewshot import Exemplar, FewShotSegmenter, Settings
-from sam2_fewshot.backbones.sam2 import open_model
+from sam2_fewshot.backbones import open_backbone
 from sam2_fewshot.geometry.outlines import crop_to_object, mask_to_polygon
-from sam2_fewshot.methods.base import RunStats
-from sam2_fewshot.methods.guided.box_refinement import apart
+from sam2_fewshot.methods.base import Stopwatch
+from sam2_fewshot.methods.guided.box_refinement import non_overlapping
 from sam2_fewshot.methods.guided.model import GuidedModel
 from sam2_fewshot.protocols import Quiet
 from sam2_fewshot.sample import sample
@@ -31,13 +31,13 @@ YELLOW, GREEN, RED, BLUE = (255, 210, 0), (60, 220, 90), (240, 70, 60), (80, 160
 
 
 def grey(plane: NDArray[np.float32], low: float, high: float) -> NDArray[np.uint8]:
-    """Show a map (H, W) as RGB, black at the one value and white at the other."""
-    shown = ((plane - low) / (high - low) * 255).clip(0, 255).astype(np.uint8)
-    return np.repeat(shown[..., None], 3, axis=2)
+    """Render a map (H, W) as RGB, black at the one value and white at the other."""
+    levels = ((plane - low) / (high - low) * 255).clip(0, 255).astype(np.uint8)
+    return np.repeat(levels[..., None], 3, axis=2)
 
 
 class Picture:
-    """The part of the sample that is shown, enlarged, with outlines on it."""
+    """A part of the sample, enlarged, with outlines on it."""
 
     def __init__(self, pixels: NDArray[np.uint8]) -> None:
         size = (SCALE * (CROP[2] - CROP[0]), SCALE * (CROP[3] - CROP[1]))
@@ -70,24 +70,24 @@ def main() -> None:
     pixels = np.asarray(Image.open(files.image).convert("RGB"))
     labels = np.asarray(Image.open(files.examples))
     examples = [crop_to_object(labels == number) for number in np.unique(labels) if number]
-    model = open_model("micro", "cpu", Settings())
-    segmenter = FewShotSegmenter(model).fit([Exemplar(image=pixels, mask=mask.full()) for mask in examples])
+    backbone = open_backbone("micro", "cpu", Settings())
+    segmenter = FewShotSegmenter(backbone).fit([Exemplar(image=pixels, mask=mask.full()) for mask in examples])
     learned = GuidedModel.from_arrays(segmenter.object_model.learned)
 
-    looks = learned.look(model, pixels, Quiet(), RunStats())
-    grid, candidates, pool = looks.seen.grid, looks.candidates, looks.pool
-    likely = [candidates[i] for i in apart(candidates, looks.first) if looks.first[i] > 0]
-    found = [pool.masks[i] for i in apart(pool.masks, looks.odds, examples) if looks.odds[i] > 0]
+    found = learned.candidates(backbone, pixels, Quiet(), Stopwatch())
+    grid, candidates, refined = found.frame.grid, found.proposed, found.refined
+    likely = [candidates[i] for i in non_overlapping(candidates, found.first) if found.first[i] > 0]
+    detections = [refined.masks[i] for i in non_overlapping(refined.masks, found.odds, examples) if found.odds[i] > 0]
 
-    shown = (255 * (pixels / 255) ** 0.5).astype(np.uint8)  # the sample is dark
+    bright = (255 * (pixels / 255) ** 0.5).astype(np.uint8)  # the sample is dark
     step = [(x + grid.side // 16, y + grid.side // 16) for x, y, _, _ in grid.windows()]
     cores = [(x, y, x + grid.core, y + grid.core) for x, y in step]
-    Picture(shown).boxes(cores, BLUE).outline(examples, YELLOW).save("1-scale")
-    Picture(grey(looks.seen.maps.score, -0.5, 1.5)).outline(examples, YELLOW).save("2-map")
-    Picture(shown).outline(candidates, RED, 1).save("3-candidates")
-    Picture(shown).outline(likely, GREEN, 1).save("4-first-look")
-    Picture(shown).boxes((candidates[i].box for i in looks.asked), BLUE).save("5-questions")
-    Picture(shown).outline(found, GREEN).outline(examples, YELLOW).save("6-found")
+    Picture(bright).boxes(cores, BLUE).outline(examples, YELLOW).save("1-scale")
+    Picture(grey(found.frame.maps.score, -0.5, 1.5)).outline(examples, YELLOW).save("2-map")
+    Picture(bright).outline(candidates, RED, 1).save("3-candidates")
+    Picture(bright).outline(likely, GREEN, 1).save("4-first-look")
+    Picture(bright).boxes((candidates[i].box for i in found.likely), BLUE).save("5-questions")
+    Picture(bright).outline(detections, GREEN).outline(examples, YELLOW).save("6-found")
 
 
 if __name__ == "__main__":

@@ -3,10 +3,14 @@
 caller=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 venv=$PWD/.venv
+case ${OSTYPE:-} in
+    msys* | cygwin*) bin=$venv/Scripts ;;  # Git's bash on Windows
+    *) bin=$venv/bin ;;
+esac
 
 find_python() {
     local candidate
-    for candidate in ${PYTHON:+"$PYTHON"} python3.13 python3.12 python3.11 python3 python; do
+    for candidate in ${PYTHON:+"$PYTHON"} python3.14 python3.13 python3.12 python3.11 python3 python; do
         # A shim may exist for a Python that is not installed, so it is asked and not only looked for.
         if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
             echo "$candidate"
@@ -21,7 +25,7 @@ find_python() {
 set_up() {
     local stamp=$venv/.installed-$1 python
     shift
-    if [ ! -x "$venv/bin/python" ]; then
+    if [ ! -x "$bin/python" ]; then
         python=$(find_python) || exit 1
         "$python" -m venv "$venv" || {
             echo "$python could not make a virtual environment in $venv (on Debian and Ubuntu: install python3-venv)." >&2
@@ -32,8 +36,8 @@ set_up() {
     if ! cmp -s pyproject.toml "$stamp"; then
         echo "Installing into $venv (the first time this takes some minutes) ..." >&2
         # Dependency groups need pip 25.1.
-        "$venv/bin/python" -m pip install --quiet --upgrade 'pip>=25.1'
-        "$venv/bin/python" -m pip install --quiet --editable . "$@"
+        "$bin/python" -m pip install --quiet --upgrade 'pip>=25.1'
+        "$bin/python" -m pip install --quiet --editable . "$@"
         cp pyproject.toml "$stamp"
     fi
 }

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sam2_fewshot.backbones.sam2.network import Sam2Model
+    from sam2_fewshot.protocols import Backbone
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -31,6 +32,14 @@ def micro() -> Sam2Model:
     from sam2_fewshot.backbones.sam2 import open_model
 
     return open_model("sam2.1_hiera_micro.pt", "cpu", Settings())
+
+
+@pytest.fixture(scope="session")
+def filters() -> Backbone:
+    """The backbone without a network, for tests of what lies around one: it encodes a tile in some milliseconds."""
+    from sam2_fewshot.backbones import open_backbone
+
+    return open_backbone("filters", "cpu", Settings())
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.rendering import SAMPLES, ChannelStyle, contrast, merge, photo
+from sam2_fewshot.rendering import SAMPLES, WHITE, ChannelStyle, contrast, merge, paint, photo
 
 ABSOLUTE = ChannelStyle(mode="absolute", black=0, white=100)
 
@@ -113,11 +113,11 @@ def test_no_plane_is_a_mistake_of_the_caller():
         merge([], [])
 
 
-def test_planes_of_a_large_image_are_painted_in_blocks(monkeypatch):
+def test_planes_of_a_large_image_are_painted_in_strips():
     plane = np.random.default_rng(0).random((50, 40))
-    whole = merge([plane], [ChannelStyle()])
-    monkeypatch.setattr("sam2_fewshot.rendering._BLOCK", 100)
-    np.testing.assert_array_equal(merge([plane], [ChannelStyle()]), whole)
+    painted = np.zeros((50, 40, 3), np.uint8)
+    paint(painted, plane, contrast(plane, ChannelStyle()), WHITE, at_a_time=100)
+    np.testing.assert_array_equal(painted, merge([plane], [ChannelStyle()]))
 
 
 def test_8_bit_photos_are_taken_as_they_are():

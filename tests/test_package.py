@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.resources
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +32,14 @@ def modules_after(code: str) -> set[str]:
 
 def test_import_is_light():
     assert not modules_after("import sam2_fewshot") & HEAVY
+
+
+def test_every_module_can_be_imported():
+    found = [module.name for module in pkgutil.walk_packages(sam2_fewshot.__path__, "sam2_fewshot.")]
+    assert len(found) > 50
+    for name in found:
+        if not name.endswith("__main__"):  # it is a program
+            importlib.import_module(name)
 
 
 @pytest.mark.parametrize("name", ["FewShotSegmenter", "Exemplar", "Settings", "Frame", "Detection", "InputError"])

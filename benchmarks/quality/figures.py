@@ -1,11 +1,11 @@
 """What is measured, and how.
 
-* Precision, recall and F1: finds and true objects matched one to one by :func:`sam2_fewshot.evaluation.match`, counts
-  added up over the query frames of a task.
-* The curve over scores: finds of all query frames of a task, the highest score first; each takes the true object that
-  it covers with an IoU of at least .5, if no find before it did. As true objects do not overlap and a find above that
-  IoU fits one of them only, every prefix has the counts that :func:`~sam2_fewshot.evaluation.match` would give it.
-  Finds of the same score come together.
+* Precision, recall and F1: predictions and true objects matched one to one by :func:`sam2_fewshot.evaluation.match`,
+  counts added up over the query frames of a task.
+* The curve over scores: predictions of all query frames of a task, the highest score first; each takes the true object
+  that it covers with an IoU of at least .5, if no prediction before it did. As true objects do not overlap
+  and a prediction above that IoU fits one of them only, every prefix has the counts that
+  :func:`~sam2_fewshot.evaluation.match` would give it. Predictions of the same score come together.
 * AP: area under that curve, precision made monotone: ``sum over n of (R[n] - R[n-1]) * max(P[m] for m >= n)``
   (Everingham et al. 2015, "The Pascal Visual Object Classes Challenge: A Retrospective", all points, as in the VOC
   development kit since 2010).
@@ -34,14 +34,14 @@ STRICT, LOOSE = 0.5, 0.3
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Find:
+class Prediction:
     """A mask with its score; None where the method gives none."""
 
     mask: InstanceMask
     score: float | None
 
 
-class Judged(NamedTuple):
+class MatchedFrame(NamedTuple):
     """What became of a method's candidates on one frame.
 
     Parameters
@@ -67,20 +67,24 @@ class Curve(NamedTuple):
     best_threshold: float
 
 
-def counts(finds: Sequence[Find], truth: Sequence[InstanceMask], ignore: Sequence[InstanceMask], iou: float) -> Scores:
+def counts(
+    predictions: Sequence[Prediction], truth: Sequence[InstanceMask], ignore: Sequence[InstanceMask], iou: float
+) -> Scores:
     """Return the counts of one frame."""
-    return match([find.mask for find in finds], truth, iou, ignore=ignore).scores
+    return match([prediction.mask for prediction in predictions], truth, iou, ignore=ignore).scores
 
 
-def judge(finds: Sequence[Find], truth: Sequence[InstanceMask], ignore: Sequence[InstanceMask]) -> Judged:
+def match_frame(
+    predictions: Sequence[Prediction], truth: Sequence[InstanceMask], ignore: Sequence[InstanceMask]
+) -> MatchedFrame:
     """Return which true object each candidate of one frame stands for, and which are reached at all."""
     scored = []
-    for find in finds:
-        alone = match([find.mask], truth, STRICT, ignore=ignore)
+    for prediction in predictions:
+        alone = match([prediction.mask], truth, STRICT, ignore=ignore)
         if not alone.ignored:
-            scored.append((find.score or 0.0, alone.pairs[0][1] if alone.pairs else -1))
-    found = {t for _, t, _ in match([find.mask for find in finds], truth, STRICT).pairs}
-    return Judged(scored, [mask.area for mask in truth], [i in found for i in range(len(truth))])
+            scored.append((prediction.score or 0.0, alone.pairs[0][1] if alone.pairs else -1))
+    found = {t for _, t, _ in match([prediction.mask for prediction in predictions], truth, STRICT).pairs}
+    return MatchedFrame(scored, [mask.area for mask in truth], [i in found for i in range(len(truth))])
 
 
 def reached(masks: Sequence[InstanceMask], truth: Sequence[InstanceMask]) -> list[bool]:
@@ -94,13 +98,13 @@ def reached(masks: Sequence[InstanceMask], truth: Sequence[InstanceMask]) -> lis
     return found
 
 
-def curve(frames: Sequence[Judged]) -> Curve:
+def curve(frames: Sequence[MatchedFrame]) -> Curve:
     """Return AP and best F1 over the frames of a task taken together."""
     scored = sorted(
         ((score, (frame, hit) if hit >= 0 else None) for frame, j in enumerate(frames) for score, hit in j.scored),
         key=lambda item: -item[0],
     )
-    objects = sum(len(judged.areas) for judged in frames)
+    objects = sum(len(matched.areas) for matched in frames)
     if not scored or not objects:
         return Curve(0.0, 0.0, 0.0)
     scores = np.array([score for score, _ in scored])
@@ -120,10 +124,10 @@ def curve(frames: Sequence[Judged]) -> Curve:
     return Curve(area, float(f1[best]), float(scores[last][best]))
 
 
-def reach(frames: Sequence[Judged]) -> tuple[float | None, list[float | None], list[float]]:
+def reach(frames: Sequence[MatchedFrame]) -> tuple[float | None, list[float | None], list[float]]:
     """Return the recall of the proposals: overall, by thirds of the areas, and the two areas between the thirds."""
-    areas = np.array([area for judged in frames for area in judged.areas], float)
-    reached = np.array([hit for judged in frames for hit in judged.reached], bool)
+    areas = np.array([area for matched in frames for area in matched.areas], float)
+    reached = np.array([hit for matched in frames for hit in matched.reached], bool)
     if not areas.size:
         return None, [None] * 3, []
     edges = np.quantile(areas, [1 / 3, 2 / 3])

@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import yaml
-from benchmarks.quality.figures import Find
+from benchmarks.quality.figures import Prediction
 from benchmarks.quality.floor import OtsuFloor
 from benchmarks.quality.oracle import click
 
 from sam2_fewshot import FewShotSegmenter, Settings
 from sam2_fewshot.errors import SettingsError
-from sam2_fewshot.rendering import as_frame
+from sam2_fewshot.rendering import as_reader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -43,7 +43,7 @@ class Outcome:
     Parameters
     ----------
     kept
-        The finds at the method's default threshold.
+        The predictions at the method's default threshold.
     everything
         All candidates, with their scores.
     seconds
@@ -53,8 +53,8 @@ class Outcome:
         `everything`.
     """
 
-    kept: list[Find]
-    everything: list[Find]
+    kept: list[Prediction]
+    everything: list[Prediction]
     seconds: dict[str, float]
     proposed: list[InstanceMask] | None = None
 
@@ -102,10 +102,10 @@ class FewShot:
     label
         What to call it in the table.
     settings
-        At which it is judged.
+        At which it is evaluated.
     everything
-        At which it gives all candidates; None where the finds at `settings` are just those of all candidates whose
-        score is at least ``similarity_threshold``, so that one run serves both.
+        At which it gives all candidates; None where the predictions at `settings` are just those of all candidates
+        whose score is at least ``similarity_threshold``, so that one run serves both.
     negatives
         Most negative examples to show.
     told
@@ -137,15 +137,15 @@ class FewShot:
             self._learned.append(segmenter.fit(examples))
 
     def find(self, query: Query) -> Outcome:
-        """Segment the frame; the seconds are those of the run that is judged."""
-        found = [segmenter.segment(query.picture.image, keep_proposed=True) for segmenter in self._learned]
-        everything = found[-1]
+        """Segment the frame; the seconds are those of the run that is evaluated."""
+        results = [segmenter.predict(query.picture.image, keep_proposed=True) for segmenter in self._learned]
+        everything = list(results[-1].detections)
         if self._everything is None:
             kept = [d for d in everything if d.score >= self._settings.similarity_threshold]
         else:
-            kept = found[0]
-        judged, last = self._learned[0].last_run, self._learned[-1].last_run
-        return Outcome(_finds(kept), _finds(everything), dict(judged.seconds), last.proposed)
+            kept = list(results[0].detections)
+        proposed = results[-1].proposed
+        return Outcome(_predictions(kept), _predictions(everything), dict(results[0].seconds), list(proposed or ()))
 
     def _runs(self) -> list[Settings]:
         if self._everything is None:
@@ -172,8 +172,8 @@ class Floor:
         if self._floor is None:
             raise RuntimeError("learn comes before find")
         start = time.perf_counter()
-        finds = [Find(mask, None) for mask in self._floor.find(query.picture.image)]
-        return Outcome(finds, finds, {"threshold": time.perf_counter() - start})
+        predictions = [Prediction(mask, None) for mask in self._floor.find(query.picture.image)]
+        return Outcome(predictions, predictions, {"threshold": time.perf_counter() - start})
 
 
 class Oracle:
@@ -196,11 +196,11 @@ class Oracle:
         key = (id(query.picture), *map(id, query.truth))
         if key not in self._known:
             start = time.perf_counter()
-            pixels = as_frame(query.picture.image, Settings()).pixels
+            pixels = as_reader(query.picture.image, Settings()).read()
             masks = click(self._model, pixels, query.truth, zoom=self._zoom)
-            finds = [Find(mask, None) for mask in masks]
+            predictions = [Prediction(mask, None) for mask in masks]
             # The query is kept too, so that no other object can get the ids.
-            self._known[key] = query, Outcome(finds, finds, {"click": time.perf_counter() - start})
+            self._known[key] = query, Outcome(predictions, predictions, {"click": time.perf_counter() - start})
         return self._known[key][1]
 
 
@@ -280,5 +280,5 @@ def _no_settings(name: str, values: dict[str, Any]) -> None:
         raise SettingsError(f"The method {name} has no settings, but {', '.join(values)} was given.")
 
 
-def _finds(detections: list[Detection]) -> list[Find]:
-    return [Find(detection.instance, detection.score) for detection in detections]
+def _predictions(detections: list[Detection]) -> list[Prediction]:
+    return [Prediction(detection.instance, detection.score) for detection in detections]

@@ -58,7 +58,7 @@ def click(
         return []
     points = np.array([interior_point(mask) for mask in truth])
     height, width = pixels.shape[:2]
-    windows = _tiles(truth, (height, width), model.image_size) if zoom else [(0, 0, width, height)]
+    windows = _tiles(truth, (height, width), model.input_size) if zoom else [(0, 0, width, height)]
     boxes = np.array(windows, float)
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
     nearest = np.abs(points[:, None] - centres).max(axis=2).argmin(axis=1)
@@ -68,7 +68,7 @@ def click(
         here = np.flatnonzero(nearest == tile)
         embedding = model.embed(pixels[y0:y1, x0:x1])
         # SAM 2's prompt encoder adds the half pixel itself.
-        scale = model.image_size / np.array([x1 - x0, y1 - y0])
+        scale = model.input_size / np.array([x1 - x0, y1 - y0])
         prompts = ((points[here] - (x0, y0)) * scale - 0.5).astype(np.float32)
         found = model.prompt(embedding, prompts, iou_gate=-math.inf, stability_gate=0.0)
         for prompt, box, data in zip(found.prompt, found.boxes, found.data, strict=True):

@@ -7,7 +7,7 @@ import time
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.quality.figures import LOOSE, STRICT, Judged, counts, curve, judge, reach, reached
+from benchmarks.quality.figures import LOOSE, STRICT, MatchedFrame, counts, curve, match_frame, reach, reached
 from benchmarks.quality.tasks import ONE_FRAME
 
 from sam2_fewshot.errors import InputError
@@ -110,19 +110,19 @@ def _figures(
         total = Scores(0, 0, 0 if outcomes else objects, 0.0)
         for query, outcome in outcomes:
             total += counts(outcome.kept, query.truth, query.ignore, iou)
-        judged = iou == STRICT or loose
+        evaluated = iou == STRICT or loose
         for figure in ("precision", "recall", "f1"):
-            record[f"{figure}_{name}"] = getattr(total, figure) if judged else None
-    frames = [judge(outcome.everything, query.truth, query.ignore) for query, outcome in outcomes]
+            record[f"{figure}_{name}"] = getattr(total, figure) if evaluated else None
+    frames = [match_frame(outcome.everything, query.truth, query.ignore) for query, outcome in outcomes]
     if not outcomes:
-        frames = [Judged([], [m.area for m in q.truth], [False] * len(q.truth)) for q in episode.queries]
+        frames = [MatchedFrame([], [m.area for m in q.truth], [False] * len(q.truth)) for q in episode.queries]
     found = curve(frames)
     proposals = [
         frame if outcome.proposed is None else frame._replace(reached=reached(outcome.proposed, query.truth))
         for frame, (query, outcome) in zip(frames, outcomes, strict=False)
     ]
     overall, by_size, edges = reach(proposals or frames)
-    kept = [judge(outcome.kept, query.truth, query.ignore) for query, outcome in outcomes]
+    kept = [match_frame(outcome.kept, query.truth, query.ignore) for query, outcome in outcomes]
     return record | {
         "best_f1": found.best_f1 if scored else None,
         "best_threshold": found.best_threshold if scored and found.best_f1 else None,

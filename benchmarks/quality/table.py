@@ -27,11 +27,11 @@ _COLUMNS = (
 )
 
 LEGEND = """\
-P.5 R.5 F1.5 F1.3  precision, recall, F1 of the finds at the default threshold, matched at IoU .5 and .3
+P.5 R.5 F1.5 F1.3  precision, recall, F1 of the detections at the default threshold, matched at IoU .5 and .3
 best at            largest F1 at IoU .5 over all thresholds on the score, found with the truth, and that threshold
 AP                 area under the monotone precision-recall curve of all candidates of a task, IoU .5 (VOC 2010)
 prop S M L         recall of the candidates before any is dropped for its score; small, middle, large third of objects
-Means are over seeds, then over tasks. In "one frame" tasks the examples lie in the query frame and are not judged."""
+Means are over seeds, then over tasks. In "one frame" tasks the examples lie in the query frame and are not counted."""
 
 
 def text(facts: dict[str, Any], records: Sequence[Record]) -> str:

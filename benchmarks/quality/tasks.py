@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 POOL = 20
 """The example frames are the first that hold this many whole objects of the class: the largest k of the protocol.
-It does not depend on the k of a run, so that all k are judged on the same queries."""
+It does not depend on the k of a run, so that all k are evaluated on the same queries."""
 
 DEV, ONE_FRAME, FEWSHOT, LOOKALIKE = "dev", "one frame", "fewshot", "look-alike"
 """The families of tasks. In ONE_FRAME the examples lie in the query frame itself."""
@@ -84,7 +84,7 @@ class Query:
     truth
         What should be found.
     ignore
-        What is not judged: objects left open by the annotator, and examples that lie on this frame.
+        What is not evaluated: objects left open by the annotator, and examples that lie on this frame.
     """
 
     picture: Picture

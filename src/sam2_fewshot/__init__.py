@@ -18,19 +18,20 @@ if TYPE_CHECKING:
     from sam2_fewshot.records import Detection as Detection
     from sam2_fewshot.records import Exemplar as Exemplar
     from sam2_fewshot.records import Frame as Frame
+    from sam2_fewshot.records import FrameResult as FrameResult
     from sam2_fewshot.records import InstanceMask as InstanceMask
     from sam2_fewshot.records import Location as Location
     from sam2_fewshot.segmenter import FewShotSegmenter as FewShotSegmenter
     from sam2_fewshot.settings import Settings as Settings
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     **dict.fromkeys(
         ("CheckpointError", "FewShotError", "FewShotWarning", "InputError", "ServerError", "SettingsError"),
         "errors",
     ),
-    **dict.fromkeys(("Detection", "Exemplar", "Frame", "InstanceMask", "Location"), "records"),
+    **dict.fromkeys(("Detection", "Exemplar", "Frame", "FrameResult", "InstanceMask", "Location"), "records"),
     "FewShotSegmenter": "segmenter",
     "Settings": "settings",
 }

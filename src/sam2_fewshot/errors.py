@@ -1,10 +1,22 @@
-"""The errors a user can meet.
+"""How a program ends: the errors that a user can meet, exit codes, and SIGTERM.
 
-Every message is a sentence to a biologist: what is wrong, with which value, and what to do about it. The
-command line prints the message alone; a traceback means a defect in this program.
+Every message is a sentence to a biologist: what is wrong, with which value, and what to do about it. The command line
+prints the message alone; a traceback means a defect in this program.
 """
 
 from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
+DONE, FAILED, WRONG_INPUT = 0, 1, 2
+"""Exit codes: all done; failed or stopped part-way, what is finished stays; wrong usage or input, and nothing done."""
 
 
 class FewShotError(Exception):
@@ -29,3 +41,20 @@ class ServerError(FewShotError):
 
 class FewShotWarning(UserWarning):
     """Something the user should know although the work goes on."""
+
+
+@contextlib.contextmanager
+def terminated_like_interrupted() -> Iterator[None]:
+    """Make SIGTERM raise KeyboardInterrupt, even where this is process 1 of a container, which ignores it otherwise."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python allows signal handlers in the main thread only
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,12 +1,11 @@
-"""What was learned from the examples."""
+"""The object model: what was learned from the examples, and its file."""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-import os
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile, ZipInfo
 from zlib import error as DamagedStream
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sam2_fewshot.protocols import FrameReader
+    from sam2_fewshot.records import FrameReader
 
 COMPARED = ("scorer", "occupancy_levels", "features_from")
 """Further settings with which candidates must be compared as the examples were."""
@@ -46,7 +45,7 @@ _DAMAGES = (
 
 @dataclass(frozen=True, slots=True)
 class KnownObject:
-    """An example's place, so that it is not reported as a find.
+    """An example's place, so that it is not reported as a detection.
 
     Parameters
     ----------
@@ -94,7 +93,7 @@ class ObjectModel:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The settings, by name, with which candidates must be looked at as the examples were."""
+        """The settings, by name, that must be the same for candidates as for the examples."""
         return {
             "method": self.method,
             "target_occupancy": self.target_occupancy,
@@ -108,7 +107,7 @@ class ObjectModel:
         Parameters
         ----------
         settings
-            With which is to be searched.
+            Of the search.
         what
             What to call the model.
 
@@ -124,20 +123,26 @@ class ObjectModel:
                     f"{getattr(settings, name)}; use {value}, or learn again from the examples."
                 )
 
-    def known_on(self, digest: str) -> list[InstanceMask]:
-        """Return the examples that lie on the frame with a digest."""
+    @property
+    def diameter(self) -> float:
+        """Diameter of the median example in pixels, the square root of its area."""
+        return float(np.sqrt(np.median(self.areas)))
+
+    @property
+    def longest(self) -> float:
+        """Longest side of an example in pixels."""
+        sides = [max(item.mask.data.shape) for item in self.known]
+        return float(max(max(sides, default=0), np.sqrt(self.areas.max())))
+
+    def known_on(self, frame: FrameReader) -> list[InstanceMask]:
+        """Return the examples that lie on a frame. Where no frame of theirs has its size, its pixels are not read."""
+        if not any(item.mask.frame_shape == frame.shape for item in self.known):
+            return []
+        digest = frame_digest(frame)
         return [item.mask for item in self.known if item.frame_digest == digest]
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the model to a NumPy archive (``.npz``), whole or not at all.
-
-        The same model gives the same bytes.
-
-        Raises
-        ------
-        InputError
-            If the file cannot be written.
-        """
+    def to_bytes(self) -> bytes:
+        """Return the model as a NumPy archive (``.npz``). The same model gives the same bytes."""
         facts = {
             "format": _FORMAT,
             "method": self.method,
@@ -157,37 +162,38 @@ class ObjectModel:
             "known_frames": np.array([mask.frame_shape for mask in masks], np.int64).reshape(-1, 2),
             "known_pixels": np.packbits(np.concatenate([np.zeros(0, bool), *(m.data.ravel() for m in masks)])),
         }
-        target = Path(path)
-        beside = target.with_name(f".{target.name}.{os.getpid()}.part")
-        try:
-            with ZipFile(beside, "w", ZIP_DEFLATED) as archive:
-                for name, array in arrays.items():
-                    # As np.savez_compressed, which would put the time of day into the file.
-                    info = ZipInfo(f"{name}.npy")
-                    info.compress_type = ZIP_DEFLATED
-                    with archive.open(info, "w", force_zip64=True) as file:
-                        np.lib.format.write_array(file, np.asanyarray(array), allow_pickle=False)
-            beside.replace(target)
-        except OSError as error:
-            beside.unlink(missing_ok=True)
-            raise InputError(f"The object model cannot be written to {target}: {error.strerror}.") from error
+        content = io.BytesIO()
+        with ZipFile(content, "w", ZIP_DEFLATED) as archive:
+            for name, array in arrays.items():
+                # As np.savez_compressed, which would put the time of day into the file.
+                info = ZipInfo(f"{name}.npy")
+                info.compress_type = ZIP_DEFLATED
+                with archive.open(info, "w", force_zip64=True) as file:
+                    np.lib.format.write_array(file, np.asanyarray(array), allow_pickle=False)
+        return content.getvalue()
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> ObjectModel:
-        """Read a model that :meth:`save` wrote.
+    def from_bytes(cls, content: bytes, name: str = "This") -> ObjectModel:
+        """Return the model that :meth:`to_bytes` was given.
+
+        Parameters
+        ----------
+        content
+            The archive.
+        name
+            What to call it in messages, such as its file.
 
         Raises
         ------
         InputError
-            If the file is missing, damaged, or not an object model.
+            If it is damaged, or not an object model.
         """
         try:
-            # Opened here, because np.load leaves a damaged file open.
-            with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            with np.load(io.BytesIO(content), allow_pickle=False) as archive:
                 facts = json.loads(str(archive["facts"]))
                 if facts["format"] != _FORMAT:
                     raise InputError(
-                        f"The object model {path} has format {facts['format']}, but this version reads {_FORMAT}; "
+                        f"The object model {name} has format {facts['format']}, but this version reads {_FORMAT}; "
                         "learn it again from the examples."
                     )
                 boxes = archive["known_boxes"]
@@ -216,24 +222,23 @@ class ObjectModel:
                     max_zoom=float(facts["max_zoom"]),
                     compared={name: str(facts["compared"][name]) for name in COMPARED if name in facts["compared"]},
                 )
-        except FileNotFoundError as error:
-            raise InputError(f"There is no object model at {path}.") from error
         except _DAMAGES as error:
-            raise InputError(f"{path} is not an object model of sam2-fewshot, or it is damaged.") from error
+            raise InputError(f"{name} is not an object model of sam2-fewshot, or it is damaged.") from error
 
 
-def frame_digest(pixels: NDArray[np.uint8]) -> str:
-    """Return a short hash of a frame's size and pixels, by which it is known again."""
-    digest = hashlib.blake2b(repr(pixels.shape).encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(pixels).data)
-    return digest.hexdigest()
+def frame_digest(frame: FrameReader, strip: int = _STRIP) -> str:
+    """Return a short hash of a frame's size and pixels, by which it is known again.
 
-
-def reader_digest(frame: FrameReader) -> str:
-    """Return :func:`frame_digest` of a frame that is read strip by strip."""
+    Parameters
+    ----------
+    frame
+        A large one is read in strips.
+    strip
+        As many pixels are read at a time.
+    """
     height, width = frame.shape
     digest = hashlib.blake2b(repr((height, width, 3)).encode(), digest_size=16)
-    rows = max(1, _STRIP // max(1, width))
+    rows = max(1, strip // max(1, width))
     for top in range(0, height, rows):
         digest.update(np.ascontiguousarray(frame.read((0, top, width, min(top + rows, height)))).data)
     return digest.hexdigest()

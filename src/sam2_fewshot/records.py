@@ -7,15 +7,15 @@ Coordinates are ``(x, y)`` in pixels of the full image, x to the right and y dow
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from numpy.typing import NDArray
     from shapely import Polygon
-
-    from sam2_fewshot.protocols import FrameReader
 
 Box = tuple[int, int, int, int]
 """Pixel box ``(x0, y0, x1, y1)``, half open: columns ``x0 .. x1 - 1`` and rows ``y0 .. y1 - 1``."""
@@ -60,7 +60,7 @@ class PixelSize:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class InstanceMask:
-    """One object's mask, kept cropped to its bounding box.
+    """One object's mask, cropped to its bounding box.
 
     A full-frame array for each of a thousand objects would take a gigabyte a thousand megapixels; the crop
     takes what the object takes.
@@ -113,12 +113,74 @@ class InstanceMask:
         ]
         return out
 
+    def within(self, window: Box) -> InstanceMask | None:
+        """Return the part that lies in a window of the frame, as a mask of the window; None when there is none."""
+        x0, y0, x1, y1 = window
+        data = self.window(window)
+        rows, columns = np.flatnonzero(data.any(axis=1)), np.flatnonzero(data.any(axis=0))
+        if not rows.size:
+            return None
+        crop = data[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].copy()
+        return InstanceMask(crop, int(columns[0]), int(rows[0]), (y1 - y0, x1 - x0))
+
+    def is_clipped(self, window: Box) -> bool:
+        """Return whether the mask ends where a window does and the frame goes on: it may be a part of an object."""
+        (x0, y0, x1, y1), (height, width) = self.box, self.frame_shape
+        return 0 < x0 <= window[0] or 0 < y0 <= window[1] or window[2] <= x1 < width or window[3] <= y1 < height
+
+    def placed(self, window: Box, frame_shape: tuple[int, int]) -> InstanceMask:
+        """Return a mask of a window as one of the frame that the window lies in."""
+        return InstanceMask(self.data, self.x0 + window[0], self.y0 + window[1], frame_shape)
+
+
+@runtime_checkable
+class FrameReader(Protocol):
+    """One image plane that can be read by region, as 8-bit RGB."""
+
+    @property
+    def name(self) -> str:
+        """What to call the frame in results and messages."""
+        ...
+
+    @property
+    def location(self) -> Location:
+        """Position of the frame in the dataset."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(height, width)`` in pixels."""
+        ...
+
+    def read(self, region: Box | None = None) -> NDArray[np.uint8]:
+        """Return the uint8 RGB pixels (h, w, 3) of a region, or of all of the frame.
+
+        Parameters
+        ----------
+        region
+            ``(x0, y0, x1, y1)`` in pixels, half open, inside the frame; None for all of it.
+
+        Raises
+        ------
+        InputError
+            If the pixels cannot be read.
+        """
+        ...
+
+
+def held_bytes(frame: FrameReader) -> int:
+    """Return how many bytes a reader holds of its frame for as long as parts of it are read.
+
+    A reader that cannot read a large frame by region has an attribute of this name; others hold little.
+    """
+    return int(getattr(frame, "held_bytes", 0))
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Frame:
     """One image plane in memory, as SAM 2 sees it.
 
-    It is also the simplest :class:`~sam2_fewshot.protocols.FrameReader`.
+    It is also the simplest :class:`FrameReader`.
 
     Parameters
     ----------
@@ -151,12 +213,12 @@ class Frame:
 class Exemplar:
     """One object that the user has marked.
 
-    Exactly one of `mask`, `polygon` and `point` tells where it is.
+    Exactly one of `mask`, `polygon` and `point` is given.
 
     Parameters
     ----------
     image
-        Array (H, W) or (H, W, 3), or a :class:`~sam2_fewshot.protocols.FrameReader`.
+        Array (H, W) or (H, W, 3), or a :class:`FrameReader`.
     mask
         Boolean array (H, W), True on the object.
     polygon
@@ -178,30 +240,8 @@ class Exemplar:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Candidate:
-    """A mask that was proposed and has not been judged yet.
-
-    Parameters
-    ----------
-    mask
-        The proposed object.
-    predicted_iou
-        SAM 2's own guess of the mask's quality, in [0, 1].
-    stability
-        IoU of the mask at a cut of +1 and of -1 logits, in [0, 1].
-    point
-        The prompt ``(x, y)`` that gave it, in image pixels.
-    """
-
-    mask: InstanceMask
-    predicted_iou: float
-    stability: float
-    point: tuple[float, float]
-
-
-@dataclass(frozen=True, eq=False, slots=True)
 class Detection:
-    """An object that was found.
+    """An object that was detected.
 
     Parameters
     ----------
@@ -240,3 +280,39 @@ class Detection:
     def bbox(self) -> Box:
         """Bounding box ``(x0, y0, x1, y1)`` in pixels, half open."""
         return self.instance.box
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class FrameResult:
+    """The result of the search of a frame, or of a block of one.
+
+    Parameters
+    ----------
+    detections
+        Objects whose score reaches the threshold, the highest score first.
+    below
+        Objects with a lower score, the highest first.
+    floor
+        The score down to which `below` is complete.
+    threshold, reason
+        The score that had to be reached, and how it came about, in words.
+    candidates
+        Number of masks that were compared with the examples.
+    seconds
+        Wall-clock seconds of each stage.
+    blocks, blank
+        In how many blocks the frame was searched, and how many of them were skipped because they are empty.
+    proposed
+        All masks that were proposed, where that was asked for; else None. They may be thousands.
+    """
+
+    detections: Sequence[Detection] = ()
+    below: Sequence[Detection] = ()
+    floor: float = 0.0
+    threshold: float = 0.0
+    reason: str = ""
+    candidates: int = 0
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    blocks: int = 1
+    blank: int = 0
+    proposed: Sequence[InstanceMask] | None = None

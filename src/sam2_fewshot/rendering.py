@@ -1,4 +1,4 @@
-"""From channels, or an array of a caller's, to the 8-bit RGB that is searched and shown."""
+"""From channels, or a caller's array, to the 8-bit RGB that is searched and displayed."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.protocols import FrameReader
-from sam2_fewshot.records import Frame
+from sam2_fewshot.records import Frame, FrameReader
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -24,12 +23,12 @@ Limits = tuple[float, float]
 WHITE: Color = (255, 255, 255)
 SAMPLES = 1_000_000
 """About so many pixels of a plane, evenly spaced, are looked at for percentiles."""
-_BLOCK = 1 << 22
+_PAINTED = 1 << 22
 
 
 @dataclass(frozen=True, slots=True)
 class ChannelStyle:
-    """How a channel is shown.
+    """How a channel is displayed.
 
     Parameters
     ----------
@@ -40,7 +39,7 @@ class ChannelStyle:
         ``range``: percent of the way from the plane's lowest to its highest intensity, which is NimbusImage's
         "percentile"; ``absolute``: intensities themselves.
     black, white
-        What is shown as black and as full brightness.
+        What is displayed as black and as full brightness.
     visible
         False leaves the channel out.
     """
@@ -61,7 +60,7 @@ def merge(planes: Iterable[NDArray[Any]], styles: Sequence[ChannelStyle], name: 
         Arrays (H, W) of any real or boolean dtype, one a style; an iterator keeps only one in memory. At
         least one.
     styles
-        How to show each.
+        How to display each.
     name
         What to call the image in messages.
 
@@ -148,11 +147,26 @@ def contrast(plane: NDArray[Any], style: ChannelStyle) -> Limits | None:
     return low, high if high > low else float(_finite(plane).max())
 
 
-def paint(canvas: NDArray[np.uint8], plane: NDArray[Any], limits: Limits, color: Color) -> None:
+def paint(
+    canvas: NDArray[np.uint8], plane: NDArray[Any], limits: Limits, color: Color, at_a_time: int = _PAINTED
+) -> None:
     """Lighten a canvas (H, W, 3) in place with a plane (H, W) in a colour.
 
-    The black point becomes 0, the white point the colour, linearly between and cut off beyond. Nothing happens when
+    The black point becomes 0, the white point the colour, linearly between and clipped beyond. Nothing happens when
     white is not above black.
+
+    Parameters
+    ----------
+    canvas
+        uint8 (H, W, 3).
+    plane
+        (H, W), of any kind of number.
+    limits
+        The black and the white point.
+    color
+        RGB, 0 to 255 each.
+    at_a_time
+        Planes of other than 8 and 16-bit whole numbers are painted in strips of about so many pixels.
     """
     if not limits[1] > limits[0]:
         return
@@ -164,7 +178,7 @@ def paint(canvas: NDArray[np.uint8], plane: NDArray[Any], limits: Limits, color:
                 if color[component] == level:
                     np.maximum(canvas[..., component], tinted, out=canvas[..., component])
         return
-    rows = max(1, _BLOCK // max(1, plane.shape[1]))
+    rows = max(1, at_a_time // max(1, plane.shape[1]))
     for start in range(0, plane.shape[0], rows):
         part = slice(start, start + rows)
         unit = _unit(plane[part], limits)
@@ -189,29 +203,27 @@ def _tint(unit: NDArray[np.float64], level: int) -> NDArray[np.uint8]:
     return (unit * level + 0.5).astype(np.uint8)
 
 
-_STRIP = 1 << 24
-"""Pixels of a strip."""
-
-
-def as_frame(image: NDArray[Any] | FrameReader, settings: Settings) -> Frame:
-    """Return an image as 8-bit RGB in memory.
+def as_reader(image: NDArray[Any] | FrameReader, settings: Settings) -> FrameReader:
+    """Return an image as something that can be read by region, in 8-bit RGB.
 
     Parameters
     ----------
     image
-        A reader, which is read whole; or an array: (H, W) is stretched between the black and white percentiles of the
+        A reader, which stays as it is; or an array: (H, W) is stretched between the black and white percentiles of the
         settings, (H, W, 3) is a photo, which stays as it is when it is uint8, and (H, W, 1) and (H, W, 4) are the same
         with a superfluous axis and with an alpha channel, which is dropped.
+    settings
+        ``black_percentile`` and ``white_percentile`` are used.
 
     Raises
     ------
     InputError
-        If the array is not an image, is empty, or has no finite value.
+        If the array is not an image, is empty, or has no finite value; or if the reader has no pixels.
     """
     if isinstance(image, FrameReader):
         if not all(image.shape):
             raise InputError(f"{image.name} is {image.shape[1]} × {image.shape[0]} px, which is no pixel at all.")
-        return Frame(image.read(), image.name, image.location)
+        return image
     pixels = np.asarray(image)
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[..., 0]
@@ -228,37 +240,3 @@ def as_frame(image: NDArray[Any] | FrameReader, settings: Settings) -> Frame:
     if pixels.ndim == 2:
         return Frame(merge([pixels], [ChannelStyle(black=black, white=white)]))
     return Frame(photo(pixels[..., :3], black, white))
-
-
-def held_bytes(frame: FrameReader) -> int:
-    """Return how many bytes a reader keeps of its frame for as long as parts of it are read.
-
-    A reader that cannot read a large frame by region says so by an attribute of this name; others keep little.
-    """
-    return int(getattr(frame, "held_bytes", 0))
-
-
-def overview(frame: FrameReader, step: int) -> NDArray[np.uint8]:
-    """Return a frame reduced by a whole number, uint8 (h, w, 3), without having it whole in memory.
-
-    Parameters
-    ----------
-    frame
-        Read in strips of rows.
-    step
-        Each pixel is the mean over so many pixels each way; at the right and lower border over what there is.
-    """
-    height, width = frame.shape
-    rows = max(1, _STRIP // (step * max(1, width))) * step
-    parts = [_reduced(frame.read((0, top, width, min(top + rows, height))), step) for top in range(0, height, rows)]
-    return np.concatenate(parts)
-
-
-def _reduced(pixels: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
-    """Average over squares."""
-    row, column = np.arange(0, pixels.shape[0], step), np.arange(0, pixels.shape[1], step)
-    # Columns first: rows are then added up on an array that is smaller already.
-    sums = np.add.reduceat(np.add.reduceat(pixels, column, axis=1, dtype=np.uint32), row, axis=0)
-    counts = np.outer(np.diff([*row, pixels.shape[0]]), np.diff([*column, pixels.shape[1]]))
-    mean: NDArray[np.uint8] = ((sums + counts[..., None] // 2) // counts[..., None]).astype(np.uint8)
-    return mean

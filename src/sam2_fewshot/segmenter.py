@@ -1,69 +1,63 @@
-"""Learn what the examples look like, then find more of them: the whole story on one page.
+"""Few-shot segmentation: learn from examples, then detect more objects like them.
 
 Fit: each example → its mask (:mod:`sam2_fewshot.examples.training_set`) → what a method learns from the masks.
-Segment: a frame → what the method finds on it, each with a score → those at or above the threshold, as outlines. The
-methods are in :mod:`sam2_fewshot.methods`. A frame too large for the memory is searched in blocks
-(:mod:`sam2_fewshot.tiling.blocks`), in the same way.
+Predict: a frame → the blocks in which it is searched, one where it fits into the memory
+(:mod:`sam2_fewshot.tiling.blocks`) → the candidates in each, with scores (:mod:`sam2_fewshot.methods`) → one result
+(:mod:`sam2_fewshot.tiling.merging`) → those at or above the threshold (:mod:`sam2_fewshot.methods.selection`).
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.examples.training_set import lessons_from
-from sam2_fewshot.methods.base import RunStats, outlined
+from sam2_fewshot.examples.training_set import training_set
+from sam2_fewshot.methods.base import Stopwatch
 from sam2_fewshot.methods.grid import GridMethod
 from sam2_fewshot.methods.guided import GuidedMethod
-from sam2_fewshot.methods.guided.model import GuidedModel
-from sam2_fewshot.methods.selection import cut, floor_of, shape_arrays, within_prior
-from sam2_fewshot.object_model import COMPARED, ObjectModel, frame_digest
-from sam2_fewshot.protocols import FrameReader, Quiet
-from sam2_fewshot.rendering import as_frame, held_bytes
+from sam2_fewshot.methods.selection import floor_of, outlined, select, shape_arrays, within_prior
+from sam2_fewshot.object_model import COMPARED, ObjectModel
+from sam2_fewshot.protocols import Quiet, Staged
+from sam2_fewshot.records import Detection, FrameResult, held_bytes
+from sam2_fewshot.rendering import as_reader
+from sam2_fewshot.resources import block_pixels
 from sam2_fewshot.settings import Settings
-from sam2_fewshot.tiling.blocks import BlockFinds, is_even, join
-from sam2_fewshot.tiling.search import (
-    Staged,
-    in_window,
-    look_again,
-    on_frame,
-    plan_search,
-    search_all,
-    sorted_out,
-    summed,
-)
-from sam2_fewshot.tiling.tiles import TileGrid
+from sam2_fewshot.storage.files import write_whole
+from sam2_fewshot.tiling.blocks import BlockResult, plan_search, search_block, search_blocks, view_of
+from sam2_fewshot.tiling.merging import merge
 
 if TYPE_CHECKING:
-    import os
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
-    from sam2_fewshot.backbones.sam2.network import Sam2Model
-    from sam2_fewshot.methods.base import Found, Method
-    from sam2_fewshot.protocols import Progress
-    from sam2_fewshot.records import Box, Detection, Exemplar, InstanceMask
-    from sam2_fewshot.tiling.blocks import Block
-    from sam2_fewshot.tiling.search import KeptBlocks, SearchPlan
+    from sam2_fewshot.methods.base import Method
+    from sam2_fewshot.protocols import Backbone, Progress
+    from sam2_fewshot.records import Exemplar, FrameReader
+    from sam2_fewshot.tiling.blocks import Block, BlockStore, Find, SearchPlan, View
+
+METHODS: dict[str, type[GuidedMethod] | type[GridMethod]] = {"guided": GuidedMethod, "grid": GridMethod}
+"""The methods by the value of the setting ``method``."""
 
 
 class FewShotSegmenter:
-    """Finds every object that looks like a few examples.
+    """Detects every object that looks like a few examples.
 
     Parameters
     ----------
     model
         A checkpoint's name (``sam2.1_hiera_base_plus.pt``), its path, ``auto`` for the best one that is present, or a
-        model that is loaded already.
+        backbone that is loaded already.
     device
-        ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``. Not used with a loaded model.
+        ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``. Not used with a loaded backbone.
     settings
-        How to look; the defaults when left out.
+        The defaults when left out.
     progress
-        Who is told how the work goes.
+        Reports the progress.
+    method
+        Learns and searches, in place of the one that the settings name.
 
     Raises
     ------
@@ -82,39 +76,42 @@ class FewShotSegmenter:
 
     def __init__(
         self,
-        model: str | os.PathLike[str] | Sam2Model = "auto",
+        model: str | os.PathLike[str] | Backbone = "auto",
         device: str = "auto",
         settings: Settings | None = None,
         progress: Progress | None = None,
+        method: Method | None = None,
     ) -> None:
-        # torch takes seconds to import; whoever only imports this class does not pay for it.
-        from sam2_fewshot.backbones.sam2 import open_model
-        from sam2_fewshot.backbones.sam2.network import Sam2Model
+        # torch takes seconds to import, so it is not imported with this class.
+        from sam2_fewshot.backbones import open_backbone
 
         self.settings = settings or Settings()
-        self.last_run = RunStats()
         self._progress = Staged(progress or Quiet())
-        self._model = model if isinstance(model, Sam2Model) else open_model(model, device, self.settings)
-        kind: type[GuidedMethod | GridMethod] = GuidedMethod if self.settings.method == "guided" else GridMethod
-        self._method: Method = kind(self._model, self.settings, self._progress)
+        if isinstance(model, str | os.PathLike):
+            model = open_backbone(model, device, self.settings)
+        self._backbone = model
+        self._method = method or METHODS[self.settings.method](model, self.settings, self._progress)
         self._objects: ObjectModel | None = None
 
     @property
     def model_name(self) -> str:
         """File name of the checkpoint."""
-        return self._model.name
+        return self._backbone.name
 
     @property
     def model_sha256(self) -> str:
         """SHA-256 of the checkpoint's file, in hexadecimal."""
-        return self._model.sha256
+        return self._backbone.sha256
 
     @property
     def device_name(self) -> str:
         """The device in words."""
-        from sam2_fewshot.backbones.sam2.device import describe
+        return self._backbone.device_name
 
-        return describe(self._model.device)
+    @property
+    def is_accelerated(self) -> bool:
+        """Whether it computes on something faster than the CPU."""
+        return not self._backbone.on_cpu
 
     @property
     def object_model(self) -> ObjectModel:
@@ -130,12 +127,12 @@ class FewShotSegmenter:
         return self._objects
 
     def adopt(self, objects: ObjectModel, what: str = "This") -> FewShotSegmenter:
-        """Take what another segmenter has learned, with the same weights and settings.
+        """Take an object model that another segmenter has learned with the same weights and settings.
 
         Parameters
         ----------
         objects
-            What it has learned.
+            The object model.
         what
             What to call it in messages.
 
@@ -154,7 +151,7 @@ class FewShotSegmenter:
         return self
 
     def fit(self, exemplars: Sequence[Exemplar]) -> FewShotSegmenter:
-        """Learn what objects look like.
+        """Learn from examples.
 
         An example that cannot be used is left out with a warning that says which one and why. A point is given the mask
         that agrees best with the other examples; see :func:`~sam2_fewshot.examples.points.agreeing`. Both of a
@@ -175,12 +172,13 @@ class FewShotSegmenter:
         InputError
             If no wanted example can be used.
         """
-        lessons = lessons_from(exemplars, self._model, self.settings, self._most_pixels(learning=True), self._progress)
+        most = self._most_pixels()
+        training = training_set(exemplars, self._backbone, self.settings, most, self._progress)
         self._objects = ObjectModel(
             method=self.settings.method,
-            learned={**self._method.learn(lessons.shown), **shape_arrays(lessons.shown)},
-            areas=lessons.areas,
-            known=lessons.known,
+            learned={**self._method.learn(training.frames), **shape_arrays(training.frames)},
+            areas=training.areas,
+            known=training.known,
             model_name=self.model_name,
             model_sha256=self.model_sha256,
             target_occupancy=self.settings.target_occupancy,
@@ -189,141 +187,106 @@ class FewShotSegmenter:
         )
         return self
 
-    def segment(
-        self, image: NDArray[Any] | FrameReader, kept: KeptBlocks | None = None, *, keep_proposed: bool = False
-    ) -> list[Detection]:
-        """Find the objects that look like the examples.
+    def segment(self, image: NDArray[Any] | FrameReader) -> list[Detection]:
+        """Return the detections of :meth:`predict`, the highest score first."""
+        return list(self.predict(image).detections)
+
+    def predict(
+        self, image: NDArray[Any] | FrameReader, store: BlockStore | None = None, *, keep_proposed: bool = False
+    ) -> FrameResult:
+        """Detect the objects that look like the examples.
 
         Parameters
         ----------
         image
-            Array (H, W) or (H, W, 3), or a :class:`~sam2_fewshot.protocols.FrameReader`. Arrays are turned into
-            8-bit RGB as image files are.
-        kept
-            Knows, and keeps, what is found in the blocks of a large frame.
+            Array (H, W) or (H, W, 3), or a :class:`~sam2_fewshot.records.FrameReader`, also of a frame that is larger
+            than the memory. Arrays are turned into 8-bit RGB as image files are.
+        store
+            Of the results of the blocks of a frame that is searched in several.
         keep_proposed
-            Whether ``last_run.proposed`` shall list all masks that were proposed, which may be thousands. Of a frame
-            that is searched in blocks it stays None.
+            Whether the result lists all masks that were proposed, which may be thousands.
 
         Returns
         -------
-        list of Detection
-            The highest score first; empty when nothing is found. Examples that lie on this image are not returned.
+        FrameResult
+            Without the examples that lie on this image. With another threshold x, down to the result's floor, the
+            detections are those of `detections` and `below` with a score of at least x; on a frame that is searched in
+            several blocks, except where two blocks differ at their border.
 
         Raises
         ------
         InputError
             If nothing was learned yet, or the image cannot be used.
         """
-        objects = self.object_model
-        stats = RunStats(floor=floor_of(self.settings), proposed=[] if keep_proposed else None)
-        if not isinstance(image, FrameReader):
-            image = as_frame(image, self.settings)
-        if self.is_large(image):
-            reader, plan = image, self.plan(image)
-            finds = search_all(plan, lambda block: self.search(reader, plan, block), self._progress, kept)
-            return self.join(image, plan, finds)
-        frame = as_frame(image, self.settings)
-        known = objects.known_on(frame_digest(frame.pixels))
-        found = self._found(frame.pixels, known, stats)
-        with stats.stage("outline"):
-            detections = outlined(found, frame.location, stats.floor, self.settings.smoothing)
-        return self._cut(detections, stats)
-
-    def candidates(self, image: NDArray[Any] | FrameReader) -> list[Detection]:
-        """Find what :meth:`segment` finds, and also what it drops for a score below the threshold.
-
-        What has a score of at least x is what :meth:`segment` finds with the threshold x; on a frame that is searched
-        in blocks, but for what two blocks see differently where they meet.
-
-        Parameters
-        ----------
-        image
-            As for :meth:`segment`.
-
-        Returns
-        -------
-        list of Detection
-            The highest score first, down to a tenth of the threshold. It is complete down to ``last_run.floor``.
-
-        Raises
-        ------
-        InputError
-            As :meth:`segment`.
-        """
-        return [*self.segment(image), *self.last_run.below]
-
-    def is_large(self, frame: FrameReader) -> bool:
-        """Tell whether a frame does not fit into the memory as a whole and is searched in blocks."""
-        return frame.shape[0] * frame.shape[1] > self._most_pixels(held_bytes(frame))
+        frame = as_reader(image, self.settings)
+        plan = self.plan(frame)
+        results = search_blocks(frame, plan, self._find(keep_proposed=keep_proposed), self._progress, store)
+        return self.join(frame, plan, results)
 
     def plan(self, frame: FrameReader, shift: tuple[int, int] = (0, 0)) -> SearchPlan:
-        """Decide how to search a frame in blocks; see :func:`~sam2_fewshot.tiling.search.plan_search`."""
-        most = self._most_pixels(held_bytes(frame))
-        return plan_search(frame, self.object_model, most, self._step, self._progress, shift)
+        """Decide in which blocks to search a frame; see :func:`~sam2_fewshot.tiling.blocks.plan_search`."""
+        objects = self.object_model
+        return plan_search(
+            frame,
+            objects,
+            most_pixels=self._most_pixels,
+            step=self._method.step(objects.learned),
+            threshold=self.settings.similarity_threshold,
+            progress=self._progress,
+            shift=shift,
+        )
 
-    def search(self, frame: FrameReader, plan: SearchPlan, block: Block) -> BlockFinds:
-        """Search one block of a frame.
+    def search(self, frame: FrameReader, plan: SearchPlan, block: Block) -> BlockResult:
+        """Search one block of a frame; see :func:`~sam2_fewshot.tiling.blocks.search_block`."""
+        return search_block(frame, plan, block, self._find())
 
-        Raises
-        ------
-        InputError
-            If nothing was learned yet, or the block cannot be read.
+    def join(self, frame: FrameReader, plan: SearchPlan, results: Sequence[BlockResult]) -> FrameResult:
+        """Merge the results of a frame's blocks, and apply the threshold.
+
+        An object that does not fit into the largest window that may be searched is left out with a warning.
         """
-        pixels = frame.read(block.read)
-        if is_even(pixels, plan.contrast, plan.diameter):
-            return BlockFinds(block, blank=True, floor=floor_of(self.settings))
-        detections, stats = self._in_window(frame, plan, block.read, pixels)
-        return sorted_out(block, detections, plan.halo, stats, self.settings.similarity_threshold)
-
-    def join(self, frame: FrameReader, plan: SearchPlan, finds: Sequence[BlockFinds]) -> list[Detection]:
-        """Make one result of what was found in a frame's blocks, the highest score first.
-
-        Objects longer than the blocks overlap are searched once more, each in a window around what was seen of it; one
-        that does not fit into the largest window is left out with a warning.
-        """
-        threshold = self.settings.similarity_threshold
-
-        def again(window: Box) -> list[Detection]:
-            return [item for item in self._in_window(frame, plan, window)[0] if item.score >= threshold]
-
-        detections, cut = join(finds, threshold)
-        detections, lost = look_again(detections, cut, plan, again)
+        find = self._find()
+        found, lost = merge(results, plan, lambda window: find(view_of(frame, plan, window)))
         if lost:
             self._progress.warn(
                 f"{frame.name}: {lost} object{'s are' if lost > 1 else ' is'} larger than the blocks in which the "
                 f"frame is searched overlap ({plan.halo} px), and left out. Mark one of them as an example, which "
                 "widens the overlap, or raise Max Memory."
             )
-        return self._cut(detections, summed(finds))
+        return select(found, self.object_model.learned, self.settings)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Save what was learned (not SAM 2's weights) to a ``.npz`` file.
+        """Save the object model (not the backbone's weights) to a ``.npz`` file.
 
         Raises
         ------
         InputError
             If nothing was learned yet, or the file cannot be written.
         """
-        self.object_model.save(path)
+        try:
+            write_whole(Path(path), self.object_model.to_bytes())
+        except InputError as error:
+            if not isinstance(error.__cause__, OSError):
+                raise
+            raise InputError(f"The object model cannot be written to {path}: {error.__cause__.strerror}.") from error
 
     @classmethod
     def load(
         cls,
         path: str | os.PathLike[str],
-        model: str | os.PathLike[str] | Sam2Model | None = None,
+        model: str | os.PathLike[str] | Backbone | None = None,
         device: str = "auto",
         settings: Settings | None = None,
         progress: Progress | None = None,
     ) -> FewShotSegmenter:
-        """Read what :meth:`save` wrote; no examples are needed then.
+        """Return a segmenter with the object model that :meth:`save` wrote; no examples are needed.
 
         Parameters
         ----------
         path
             The ``.npz`` file.
         model
-            The checkpoint it was learned with; found by its name when left out.
+            The checkpoint it was learned with; the saved name is used when left out.
         device, settings, progress
             As for a new segmenter. When `settings` are left out, the saved ones are used where they matter.
 
@@ -332,44 +295,50 @@ class FewShotSegmenter:
         InputError
             If the file is not an object model, or was learned with other weights or settings than these.
         """
-        objects = ObjectModel.load(path)
+        objects = read_object_model(path)
         chosen = settings or Settings(**objects.settings)
         objects.check_settings(chosen, str(path))
         return cls(model or objects.model_name, device, chosen, progress).adopt(objects, str(path))
 
-    def _most_pixels(self, held: int = 0, learning: bool = False) -> int:
-        """Return how many pixels of a frame, of which some bytes are held anyway, fit into the memory at a time."""
-        from sam2_fewshot.backbones.sam2.memory import block_pixels, extra_bytes
+    def _most_pixels(self, frame: FrameReader | None = None) -> int:
+        """Return how many pixels of a frame may be searched at a time; without one, how many may be learned from."""
+        step = 1 if self._objects is None or frame is None else self._method.step(self._objects.learned)
+        beside = self._backbone.extra_bytes + (0 if frame is None else held_bytes(frame))
+        tile = self._backbone.embedding_bytes
+        return block_pixels(self.settings.max_memory, step, learning=frame is None, tile_bytes=tile, beside=beside)
 
-        step = 1 if learning or self._objects is None else self._step
-        beside, tile = extra_bytes(self._model) + held, self._model.embedding_bytes
-        return block_pixels(self.settings.max_memory, step, learning=learning, tile_bytes=tile, beside=beside)
+    def _find(self, *, keep_proposed: bool = False) -> Find:
+        """Return the function that searches a window with the object model."""
+        learned, settings = self.object_model.learned, self.settings
 
-    @property
-    def _step(self) -> int:
-        """After how many pixels the method's own tiles repeat."""
-        if self.settings.method != "guided":
-            return 1
-        return TileGrid((1, 1), GuidedModel.from_arrays(self.object_model.learned).side).core
+        def find(view: View) -> FrameResult:
+            watch = Stopwatch()
+            scored = self._method.find(learned, view.pixels, view.known, watch)
+            with watch.stage("outline"):
+                detections = outlined(within_prior(scored.masks, learned, settings), view, settings)
+            return FrameResult(
+                detections,
+                floor=floor_of(settings),
+                candidates=scored.candidates,
+                seconds=watch.seconds,
+                proposed=[view.placed(mask) for mask in scored.proposed] if keep_proposed else None,
+            )
 
-    def _in_window(
-        self, frame: FrameReader, plan: SearchPlan, window: Box, pixels: NDArray[np.uint8] | None = None
-    ) -> tuple[list[Detection], RunStats]:
-        """Search a part of a frame; masks and outlines are those of the frame."""
-        stats = RunStats(floor=floor_of(self.settings))
-        if pixels is None:
-            pixels = frame.read(window)
-        known = [part for mask in plan.known if (part := in_window(mask, window))]
-        found = self._found(pixels, known, stats)
-        with stats.stage("outline"):
-            moved = [replace(item, mask=on_frame(item.mask, window, frame.shape)) for item in found]
-            return outlined(moved, frame.location, stats.floor, self.settings.smoothing), stats
+        return find
 
-    def _found(self, pixels: NDArray[np.uint8], known: Sequence[InstanceMask], stats: RunStats) -> list[Found]:
-        learned = self.object_model.learned
-        return within_prior(self._method.find(learned, pixels, known, stats), learned, self.settings)
 
-    def _cut(self, found: Iterable[Detection], stats: RunStats) -> list[Detection]:
-        """Return what reaches the threshold, best first; the rest is told in `last_run`."""
-        self.last_run = stats
-        return cut(found, self.object_model.learned, self.settings, stats)
+def read_object_model(path: str | os.PathLike[str]) -> ObjectModel:
+    """Read what :meth:`FewShotSegmenter.save` wrote.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, damaged, or not an object model.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except FileNotFoundError as error:
+        raise InputError(f"There is no object model at {path}.") from error
+    except OSError as error:
+        raise InputError(f"{path} is not an object model of sam2-fewshot, or it is damaged.") from error
+    return ObjectModel.from_bytes(content, str(path))

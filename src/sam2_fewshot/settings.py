@@ -1,4 +1,4 @@
-"""Every knob of the program, once.
+"""Every setting of the program, once.
 
 The command line's options, the YAML file and the tables in the docs are generated from :class:`Settings`, so a
 range or a help text is written here and nowhere else.
@@ -20,27 +20,21 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 
-_CUTTING = ("similarity_threshold", "threshold_mode", "top_percent", "size_prior", "smoothing")
-_MACHINE = ("max_memory", "cache_size", "cache_embeddings", "batch_size", "points_per_batch", "compile")
-AFTER_LEARNING = frozenset((*_CUTTING, *_MACHINE))
+_SELECTION = ("similarity_threshold", "threshold_mode", "top_percent", "size_prior", "smoothing")
+_MACHINE = ("max_memory", "cache_size", "batch_size", "points_per_batch", "compile")
+AFTER_LEARNING = frozenset((*_SELECTION, *_MACHINE))
 """Settings that do not change what is learned from examples."""
+_RETIRED = frozenset({"cache_embeddings"})
+"""Names in the results of earlier versions that no longer mean anything; none of them changed what is found."""
 
 
-def _knob(
-    default: Any,
-    title: str,
-    description: str,
-    *,
-    group: str,
-    unit: str = "",
-    **limits: Any,
-) -> Any:
+def _setting(default: Any, title: str, description: str, *, group: str, unit: str = "", **limits: Any) -> Any:
     extra: JsonDict = {"group": group, "unit": unit}
     return Field(default, title=title, description=description, json_schema_extra=extra, **limits)
 
 
 class Settings(BaseModel):
-    """How to look for objects.
+    """How to detect objects.
 
     Each field has a range, a default, a unit and a help text; ``Settings.model_fields`` has them all.
 
@@ -53,8 +47,8 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    # --- the seed's parameters ---------------------------------------------------------------------------------
-    similarity_threshold: float = _knob(
+    # --- the parameters of the worker that this program replaces -----------------------------------------------
+    similarity_threshold: float = _setting(
         0.5,
         "Similarity Threshold",
         "Keep a candidate whose score is at least this. Raise it when too much is found, lower it when objects are"
@@ -63,7 +57,7 @@ class Settings(BaseModel):
         ge=0.0,
         le=1.0,
     )
-    target_occupancy: float = _knob(
+    target_occupancy: float = _setting(
         0.20,
         "Target Occupancy",
         "Method grid: share of the area of its context crop that an object fills. Lower gives more surroundings.",
@@ -71,7 +65,7 @@ class Settings(BaseModel):
         ge=0.05,
         le=0.80,
     )
-    points_per_side: int = _knob(
+    points_per_side: int = _setting(
         128,
         "Points per side",
         "Method grid: prompts along each side of the frame. More finds smaller objects and takes longer (with its "
@@ -81,7 +75,7 @@ class Settings(BaseModel):
         ge=16,
         le=256,
     )
-    min_mask_area: int = _knob(
+    min_mask_area: int = _setting(
         30,
         "Min Mask Area",
         "Smallest object to consider, measured on the mask at full resolution.",
@@ -90,7 +84,7 @@ class Settings(BaseModel):
         ge=0,
         le=10**9,
     )
-    max_mask_area: int = _knob(
+    max_mask_area: int = _setting(
         0,
         "Max Mask Area",
         "Largest object to consider, measured on the mask at full resolution; 0 means no limit.",
@@ -99,7 +93,7 @@ class Settings(BaseModel):
         ge=0,
         le=10**9,
     )
-    smoothing: float = _knob(
+    smoothing: float = _setting(
         0.3,
         "Smoothing",
         "Tolerance of the outline's simplification: no vertex that is dropped lay farther from the outline than "
@@ -110,45 +104,46 @@ class Settings(BaseModel):
         le=100.0,
     )
 
-    threshold_mode: Literal["fixed", "auto", "top", "otsu"] = _knob(
+    threshold_mode: Literal["fixed", "auto", "top", "otsu"] = _setting(
         "fixed",
         "Threshold Mode",
-        "Where the score is cut. fixed: at Similarity Threshold. auto: so that about 90 % of what looks like the "
-        "examples is kept. top: at Top Percent of a frame's finds. otsu: between two groups of a frame's scores.",
+        "How the threshold of the score is chosen. fixed: it is Similarity Threshold. auto: so that about 90 % of what "
+        "resembles the examples is kept. top: so that Top Percent of a frame's detections are kept. otsu: between two "
+        "groups of a frame's scores.",
         group="matching",
     )
-    top_percent: float = _knob(
+    top_percent: float = _setting(
         25.0,
         "Top Percent",
-        "Threshold Mode top: share of a frame's finds to keep, the best ones.",
+        "Threshold Mode top: share of a frame's detections to keep, the best ones.",
         group="matching",
         unit="%",
         gt=0.0,
         le=100.0,
     )
-    size_prior: Literal["off", "soft", "strict"] = _knob(
+    size_prior: Literal["off", "soft", "strict"] = _setting(
         "off",
         "Size Prior",
-        "What becomes of a find whose area, aspect ratio or solidity is more than 2 standard deviations from that of "
-        "the examples. soft: its score is lowered. strict: it is left out.",
+        "What becomes of a detection whose area, aspect ratio or solidity is more than 2 standard deviations from that "
+        "of the examples. soft: its score is lowered. strict: it is left out.",
         group="matching",
     )
-    scorer: Literal["mean", "nearest", "knn", "lda"] = _knob(
+    scorer: Literal["mean", "nearest", "knn", "lda"] = _setting(
         "mean",
         "Scorer",
         "Method grid: what a candidate is compared with. mean: the mean example. nearest: the nearest example, for "
-        "examples of several looks. knn: the three nearest. lda: the mean example, after evening out how candidates "
-        "differ.",
+        "examples of several appearances. knn: the three nearest. lda: the mean example, after evening out how "
+        "candidates differ.",
         group="matching",
     )
-    occupancy_levels: Literal["one", "three"] = _knob(
+    occupancy_levels: Literal["one", "three"] = _setting(
         "one",
         "Occupancy Levels",
         "Method grid: context crops of each candidate. three: of 0.75, 1.25 and 2 times Target Occupancy, which takes "
         "three times as long and helps where objects vary much in size.",
         group="matching",
     )
-    features_from: Literal["crops", "frame"] = _knob(
+    features_from: Literal["crops", "frame"] = _setting(
         "crops",
         "Features From",
         "Method grid: where features are taken from. crops: a context crop of each candidate. frame: the frame as a "
@@ -157,14 +152,14 @@ class Settings(BaseModel):
     )
 
     # --- the method --------------------------------------------------------------------------------------------
-    method: Literal["guided", "grid"] = _knob(
+    method: Literal["guided", "grid"] = _setting(
         "guided",
         "Method",
         "How objects are found. guided: size, features and contrast of the examples guide the search. grid: one "
         "SAM 2 prompt at each point of a regular grid, compared with the examples by cosine similarity.",
         group="proposals",
     )
-    predicted_iou_gate: float | None = _knob(
+    predicted_iou_gate: float | None = _setting(
         None,
         "Predicted IoU Gate",
         "Method grid: drop a candidate whose quality SAM 2 itself predicts at or below this. Left out: the value "
@@ -173,16 +168,16 @@ class Settings(BaseModel):
         ge=0.0,
         le=1.0,
     )
-    stability_gate: float | None = _knob(
+    stability_gate: float | None = _setting(
         None,
         "Stability Gate",
-        "Method grid: drop a candidate whose mask changes more than this when its cut moves by one logit: IoU of "
+        "Method grid: drop a candidate whose mask changes more than this when its threshold moves by one logit: IoU of "
         "the two masks. Left out: the value that suits the checkpoint.",
         group="proposals",
         ge=0.0,
         le=1.0,
     )
-    box_nms_iou: float = _knob(
+    box_nms_iou: float = _setting(
         0.7,
         "Box NMS IoU",
         "Method grid: of two candidates whose bounding boxes overlap by more than this IoU, the one with the lower"
@@ -191,7 +186,7 @@ class Settings(BaseModel):
         ge=0.0,
         le=1.0,
     )
-    max_zoom: float = _knob(
+    max_zoom: float = _setting(
         8.0,
         "Max Zoom",
         "Method grid: largest magnification of a context crop. Tiny objects keep more surroundings instead of "
@@ -201,7 +196,7 @@ class Settings(BaseModel):
         ge=1.0,
         le=128.0,
     )
-    max_examples: int = _knob(
+    max_examples: int = _setting(
         200,
         "Max Examples",
         "Most examples to learn from. Of more, this many are taken, spread evenly over the list.",
@@ -210,20 +205,20 @@ class Settings(BaseModel):
         le=100_000,
     )
 
-    # --- the pictures ------------------------------------------------------------------------------------------
-    black_percentile: float = _knob(
+    # --- the display of the images -----------------------------------------------------------------------------
+    black_percentile: float = _setting(
         0.1,
         "Black Percentile",
-        "Percentile of a channel's intensities that is shown as black.",
+        "Percentile of a channel's intensities that is displayed as black.",
         group="images",
         unit="%",
         ge=0.0,
         le=100.0,
     )
-    white_percentile: float = _knob(
+    white_percentile: float = _setting(
         99.9,
         "White Percentile",
-        "Percentile of a channel's intensities that is shown as full brightness.",
+        "Percentile of a channel's intensities that is displayed as full brightness.",
         group="images",
         unit="%",
         ge=0.0,
@@ -231,20 +226,20 @@ class Settings(BaseModel):
     )
 
     # --- the machine -------------------------------------------------------------------------------------------
-    precision: Literal["auto", "float32", "bfloat16"] = _knob(
+    precision: Literal["auto", "float32", "bfloat16"] = _setting(
         "auto",
         "Precision",
         "Arithmetic of the model. auto: bfloat16 where the device is good at it, else float32.",
         group="machine",
     )
-    compile: bool = _knob(
+    compile: bool = _setting(
         False,
         "Compile",
         "Compile SAM 2's image encoder for this device. The first image then takes minutes, and later ones are faster "
         "on a GPU; on a CPU it gains nothing.",
         group="machine",
     )
-    batch_size: int = _knob(
+    batch_size: int = _setting(
         0,
         "Batch Size",
         "Crops encoded at a time; 0 chooses by device. It is halved when GPU memory runs out.",
@@ -252,7 +247,7 @@ class Settings(BaseModel):
         ge=0,
         le=4096,
     )
-    points_per_batch: int = _knob(
+    points_per_batch: int = _setting(
         0,
         "Points per Batch",
         "Prompts decoded at a time; 0 chooses by device. It is halved when GPU memory runs out.",
@@ -261,7 +256,7 @@ class Settings(BaseModel):
         le=65536,
     )
 
-    max_memory: float = _knob(
+    max_memory: float = _setting(
         0.0,
         "Max Memory",
         "Memory that the program may take, the model included; larger frames are searched in blocks that fit. 0 is "
@@ -271,22 +266,14 @@ class Settings(BaseModel):
         ge=0.0,
         le=10**6,
     )
-    cache_size: int = _knob(
+    cache_size: int = _setting(
         500,
         "Cache Size",
-        "Room on the disk for what was learned from examples, and for embeddings of tiles, so that they are not made "
-        "again; 0 keeps nothing.",
+        "Room on the disk for what was learned from examples, so that it is learned only once; 0 caches nothing.",
         group="machine",
         unit="MB",
         ge=0,
         le=10**9,
-    )
-    cache_embeddings: Literal["auto", "on", "off"] = _knob(
-        "auto",
-        "Cache Embeddings",
-        "Whether embeddings of tiles are kept on the disk. auto: where they take much longer to make than to read, "
-        "which is on a CPU with a checkpoint whose input is 1024 px wide, as that of all of Meta's.",
-        group="machine",
     )
 
     def __init__(self, **values: Any) -> None:
@@ -309,6 +296,17 @@ class Settings(BaseModel):
             )
         return self
 
+    @classmethod
+    def stored(cls, values: Mapping[str, Any]) -> Settings:
+        """Return settings that this or an earlier version has written down.
+
+        Raises
+        ------
+        SettingsError
+            As the constructor.
+        """
+        return cls(**{name: value for name, value in values.items() if name not in _RETIRED})
+
     def changed(self, values: Mapping[str, Any]) -> Settings:
         """Return a copy with some values replaced, checked like new ones.
 
@@ -330,7 +328,7 @@ def bounds(field: FieldInfo) -> tuple[float | None, float | None]:
 
 
 def _sentence(problem: ErrorDetails) -> str:
-    """Say in a sentence what pydantic found."""
+    """Return what pydantic reports, in a sentence."""
     if not problem["loc"]:
         return str(problem["ctx"]["error"]) + "."
     name = str(problem["loc"][0])
@@ -342,7 +340,7 @@ def _sentence(problem: ErrorDetails) -> str:
     value = problem["input"]
     if low is not None and high is not None:
         kind = "a whole number" if field.annotation is int else "a number"
-        # A bound beyond a million only keeps nonsense out; it is told to who exceeds it.
+        # A bound beyond a million only keeps nonsense out; the message names it only when it is exceeded.
         exceeded = isinstance(value, (int, float)) and value > high
         allowed = f"{kind} from {low:g} to {high:g}" if exceeded or high < 10**6 else f"{kind} of at least {low:g}"
     elif field.annotation is bool:

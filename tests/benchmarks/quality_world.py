@@ -1,7 +1,7 @@
 """Made-up frames, and a method that finds all that is true."""
 
 import numpy as np
-from benchmarks.quality.figures import Find
+from benchmarks.quality.figures import Prediction
 from benchmarks.quality.methods import Outcome
 from benchmarks.quality.tasks import (
     Picture,
@@ -38,6 +38,6 @@ class TruthTeller:
             raise InputError("None of the examples can be learned from.")
 
     def find(self, query):
-        right = [Find(mask, 0.9) for mask in query.truth]
-        wrong = Find(box(0, 0, 5, 5, query.picture.labels.shape), 0.2)
+        right = [Prediction(mask, 0.9) for mask in query.truth]
+        wrong = Prediction(box(0, 0, 5, 5, query.picture.labels.shape), 0.2)
         return Outcome(right, [*right, wrong], {"look": 0.5})

@@ -1,10 +1,10 @@
-"""Small images on disk, an engine that finds bright things without torch, and a display that listens."""
+"""Small images on disk, segmenters that find bright things without torch, and a display that listens."""
 
 from __future__ import annotations
 
 import re
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,11 +12,9 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from bright import BrightMaker
 from sam2_fewshot.cli import app
-from sam2_fewshot.evaluation import label_image_to_instances
 from sam2_fewshot.files.request import Request
-from sam2_fewshot.geometry.outlines import mask_to_polygon
-from sam2_fewshot.records import Detection
 from sam2_fewshot.runner.progress import Silent
 
 if TYPE_CHECKING:
@@ -24,9 +22,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
-
-    from sam2_fewshot.protocols import FrameReader, Progress
-    from sam2_fewshot.records import Exemplar
 
 DISCS = [(14, 14), (14, 48), (46, 16), (48, 48)]
 
@@ -40,62 +35,19 @@ def discs(centres: Sequence[tuple[int, int]] = DISCS, size: int = 64) -> NDArray
     return labels
 
 
-@dataclass
-class Stats:
-    candidates: int = 0
-    seconds: dict[str, float] = field(default_factory=lambda: {"propose": 0.5})
-    below: list[Detection] = field(default_factory=list)
-    floor: float = 0.0
-    threshold: float = 0.5
-    reason: str = ""
+class Segmenters(BrightMaker):
+    """Makes segmenters and keeps them.
 
-
-class Bright:
-    """An engine that finds connected bright pixels: a real alternative, quick and free of torch.
-
-    `troubles` maps the number of a call of segment, from 1, to an exception that it raises.
+    `troubles` maps the number of a frame that a segmenter searches, from 1, to an exception that is raised.
     """
 
-    model_name = "bright.pt"
-    model_sha256 = "0" * 64
-    device_name = "nothing"
+    def __init__(self) -> None:
+        super().__init__({"on_find": self._find})
+        self.troubles: dict[int, BaseException] = {}
 
-    def __init__(self, progress: Progress, troubles: dict[int, BaseException]) -> None:
-        self.progress, self.troubles = progress, troubles
-        self.calls: list[str] = []
-        self.last_run = Stats()
-        self.fitted = 0
-
-    def fit(self, exemplars: Sequence[Exemplar]) -> None:
-        self.fitted = len(exemplars)
-
-    def segment(self, image: FrameReader) -> list[Detection]:
-        from skimage.measure import label
-
-        self.calls.append(image.name)
-        self.progress.start("proposing", 10)
-        self.progress.advance(10)
-        if trouble := self.troubles.get(len(self.calls)):
+    def _find(self, number: int) -> None:
+        if trouble := self.troubles.get(number):
             raise trouble
-        found = label_image_to_instances(label(image.read()[..., 0] > 127))
-        self.last_run = Stats(candidates=len(found) + 1)
-        return [Detection(instance, mask_to_polygon(instance), 0.9, 0.9, 0.8, image.location) for instance in found]
-
-
-@dataclass
-class Engines:
-    """Makes engines and keeps them."""
-
-    troubles: dict[int, BaseException] = field(default_factory=dict)
-    made: list[Bright] = field(default_factory=list)
-
-    def __call__(self, request: Request, progress: Progress) -> Bright:
-        self.made.append(Bright(progress, self.troubles))
-        return self.made[-1]
-
-    @property
-    def calls(self) -> list[str]:
-        return self.made[-1].calls
 
 
 class Listening(Silent):
@@ -120,8 +72,8 @@ def display() -> Listening:
 
 
 @pytest.fixture
-def engines() -> Engines:
-    return Engines()
+def segmenters() -> Segmenters:
+    return Segmenters()
 
 
 @pytest.fixture

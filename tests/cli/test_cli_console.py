@@ -14,11 +14,11 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from sam2_fewshot.cli import console
-from sam2_fewshot.cli.console import BarDisplay, PlainDisplay, duration, guarded, shown
+from sam2_fewshot.cli.console import BarDisplay, PlainDisplay, duration, guarded, terminal_display
 from sam2_fewshot.cli.segment import report
 from sam2_fewshot.errors import CheckpointError, FewShotWarning
-from sam2_fewshot.runner.run import Failure, Summary
+from sam2_fewshot.files.run import Summary
+from sam2_fewshot.runner.tasks import Failure
 
 
 @pytest.mark.parametrize(
@@ -57,10 +57,9 @@ def test_plain_lines(capsys):
     assert lines[3:] == ["Warning: blurred", "Failed: frame 3 of 3: c.png: it is damaged."]
 
 
-def test_plain_signs_of_life(capsys, monkeypatch):
+def test_plain_signs_of_life(capsys):
     now = [0.0]
-    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
-    display = PlainDisplay()
+    display = PlainDisplay(clock=lambda: now[0])
     display.begin(1)
     display.frame_begins("a.png")
     display.start("proposing", 10)
@@ -100,10 +99,10 @@ def test_bars_count(monkeypatch):
 
 
 def test_the_terminal_decides(monkeypatch, capsys):
-    with shown() as display:
+    with terminal_display() as display:
         assert isinstance(display, PlainDisplay)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with shown() as display:
+    with terminal_display() as display:
         assert isinstance(display, BarDisplay)
         display.begin(1)
 

@@ -10,9 +10,9 @@ from PIL import Image
 from sam2_fewshot.annotations.record import FrameRecord
 from sam2_fewshot.cli.demo import score
 from sam2_fewshot.evaluation import label_image_to_instances
+from sam2_fewshot.files.run import Summary
 from sam2_fewshot.geometry.outlines import mask_to_polygon
 from sam2_fewshot.records import Detection
-from sam2_fewshot.runner.run import Summary
 from sam2_fewshot.sample import N_EXAMPLES, sample, spread_over_sizes
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sam2_fewshot.backbones.sam2.checkpoints import CHECKPOINTS, MICRO
-from sam2_fewshot.backbones.sam2.locate import EMBEDDED_FOLDER, FOLDERS_VARIABLE
+from sam2_fewshot.backbones.sam2.checkpoints import CHECKPOINTS, EMBEDDED_FOLDER, FOLDERS_VARIABLE, MICRO
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ import tifffile
 from PIL import Image
 
 SOURCE = Path(__file__).parents[2] / "src"
-QUICK = ("--method", "grid", "--points-per-side", "16", "--model", "sam2.1_hiera_micro.pt", "--device", "cpu")
+QUICK = ("--method", "grid", "--points-per-side", "16", "--model", "filters", "--device", "cpu")
 
 
 def test_images_in_results_out_and_on_again(cli, images, examples, tmp_path):
@@ -24,7 +24,7 @@ def test_images_in_results_out_and_on_again(cli, images, examples, tmp_path):
     command = ("segment", tmp_path / "im?.png", "--examples", examples, "-o", out, *QUICK, "--tag", "disc")
     first = cli(*command)
     assert first.code == 0, first.err
-    assert "Model sam2.1_hiera_micro.pt on CPU" in first.err
+    assert "Model filters on CPU" in first.err
     assert "Frame 2 of 2: im2.png" in first.err
     assert first.out.startswith("Found ")
     assert f"Results: {out}" in first.out

@@ -11,27 +11,27 @@ import tifffile
 from PIL import Image
 
 from sam2_fewshot.annotations.convert import convert
-from sam2_fewshot.runner.run import run
+from sam2_fewshot.files.run import run
 
 
-def test_further_formats_are_written_and_go_again(request_for, engines):
-    out = run(request_for(write=["coco", "roi", "zarr", "parquet"]), None, engines).out
+def test_further_formats_are_written_and_go_again(request_for, segmenters):
+    out = run(request_for(write=["coco", "roi", "zarr", "parquet"]), None, segmenters).out
     assert {path.name for path in (out / "rois").iterdir()} == {"im1.zip", "im2.zip", "im10.zip"}
     assert len(json.loads((out / "coco.json").read_text())["annotations"]) == 12
     assert (out / "zarr" / "im1.zarr" / "labels" / "objects" / ".zattrs").is_file()
     assert (out / "detections.parquet").is_file()
-    run(request_for(), None, engines)
+    run(request_for(), None, segmenters)
     assert not (out / "coco.json").exists()
     assert not list((out / "rois").iterdir())
 
 
 @pytest.mark.parametrize("name", ["im1.geojson", "im1_rois.zip", "coco.json", "im1.zarr"])
-def test_examples_of_any_format_give_the_same(request_for, engines, examples, tmp_path, images, name):
+def test_examples_of_any_format_give_the_same(request_for, segmenters, examples, tmp_path, images, name):
     converted = tmp_path / "other" / name
     to = {".json": "coco", ".zip": "roi"}.get(converted.suffix)
     convert(examples, converted, to, [images[0]])
-    assert run(request_for(examples=converted), None, engines).found == 12
-    assert engines.made[0].fitted == 2
+    assert run(request_for(examples=converted), None, segmenters).found == 12
+    assert segmenters.made[0].fitted == 2
 
 
 def test_unknown_formats_are_refused_before_any_work(cli, images, examples, tmp_path):
@@ -44,12 +44,12 @@ def test_unknown_formats_are_refused_before_any_work(cli, images, examples, tmp_
     assert not (tmp_path / "out").exists()
 
 
-def test_pixel_sizes_reach_the_results(request_for, engines, examples, images, tmp_path):
+def test_pixel_sizes_reach_the_results(request_for, segmenters, examples, images, tmp_path):
     path = tmp_path / "ome" / "im1.ome.tif"
     path.parent.mkdir()
     told = {"axes": "YX", "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5, "Channel": {"Name": ["DAPI"]}}
     tifffile.imwrite(path, np.asarray(Image.open(images[0])), ome=True, metadata=told)
-    out = run(request_for(images=[path]), None, engines).out
+    out = run(request_for(images=[path]), None, segmenters).out
     row = Path(out / "detections.csv").read_text().splitlines()[1].split(",")
     assert float(row[-1]) == float(row[8]) * 0.25
     frame = json.loads((out / "run.json").read_text())["frames"][0]

@@ -1,4 +1,4 @@
-"""The job: frames, resumption, failures, interruption; with an engine that needs no torch."""
+"""The job: frames, resumption, failures, interruption; with a segmenter that needs no torch."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import resource
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,27 +14,30 @@ import pytest
 import tifffile
 from PIL import Image
 
-from sam2_fewshot.backbones.sam2.loading import sam2_distribution
+from bright import BrightMethod, BrightSegmenter
+from sam2_fewshot.backbones import open_backbone, sam2_distribution
 from sam2_fewshot.errors import FewShotWarning, InputError, SettingsError
-from sam2_fewshot.files.journal import Journal
-from sam2_fewshot.images.image_set import FrameFile
-from sam2_fewshot.runner.progress import Silent
-from sam2_fewshot.runner.run import run
+from sam2_fewshot.files.folder import OutputFolder
+from sam2_fewshot.files.plan import make_plan
+from sam2_fewshot.files.run import run
+from sam2_fewshot.runner.progress import Silent, Watch
+from sam2_fewshot.runner.run import run as run_ends
 from sam2_fewshot.settings import Settings
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from sam2_fewshot.records import FrameReader
 
-def test_results_are_complete(request_for, engines, display):
-    summary = run(request_for(tags=["cell", "round"]), display, engines)
+
+def test_results_are_complete(request_for, segmenters, display):
+    summary = run(request_for(tags=["cell", "round"]), display, segmenters)
     out = summary.out
     assert summary.complete
     assert (summary.frames, summary.done, summary.resumed) == (3, 3, 0)
     assert (summary.found, summary.candidates) == (12, 15)
-    assert summary.seconds["propose"] == pytest.approx(1.5)
     assert {"load model", "learn examples"} <= set(summary.seconds)
-    assert engines.made[0].fitted == 2
+    assert segmenters.made[0].fitted == 2
     with (out / "detections.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["image"] for row in rows[::4]] == ["im1.png", "im2.png", "im10.png"]
@@ -45,18 +49,20 @@ def test_results_are_complete(request_for, engines, display):
     assert tifffile.imread(out / "labels" / "im10.tif").max() == 4
     facts = json.loads((out / "run.json").read_text())
     assert facts["frames_done"] == facts["frames_asked"] == 3
-    assert facts["model"] == {"name": "bright.pt", "sha256": "0" * 64, "licence": "unknown"}
+    backbone = open_backbone("filters", "auto", Settings())
+    assert facts["model"] == {"name": "filters", "sha256": backbone.sha256, "licence": "unknown"}
     assert facts["settings"]["similarity_threshold"] == 0.5
     assert facts["seconds"] == summary.seconds
+    assert summary.seconds["propose"] == pytest.approx(sum(frame["seconds"]["propose"] for frame in facts["frames"]))
     assert facts["versions"]["sam2-fewshot"]
     assert facts["versions"]["sam2"] == sam2_distribution()
     assert facts["examples_path"] == str(request_for().examples)
     assert (facts["batch_xy"], facts["channels_path"]) == (None, None)
-    assert "Model bright.pt on nothing." in display.lines
+    assert f"Model filters on {backbone.device_name}." in display.lines
 
 
-def test_records_give_the_detections(request_for, engines):
-    summary = run(request_for(), Silent(), engines)
+def test_records_give_the_detections(request_for, segmenters):
+    summary = run(request_for(), Silent(), segmenters)
     records = list(summary.records())
     assert [len(record.detections) for record in records] == [4, 4, 4]
     assert [len(record.examples) for record in records] == [2, 0, 0]
@@ -67,9 +73,9 @@ def test_output_tag_is_the_training_tag(request_for):
     assert request_for().output_tags == ["object"]
 
 
-def test_a_failing_frame_does_not_lose_the_others(request_for, engines, display):
-    engines.troubles = {2: InputError("it is damaged.")}
-    summary = run(request_for(), display, engines)
+def test_a_failing_frame_does_not_lose_the_others(request_for, segmenters, display):
+    segmenters.troubles = {2: InputError("it is damaged.")}
+    summary = run(request_for(), display, segmenters)
     assert not summary.complete
     assert (summary.done, summary.frames) == (2, 3)
     assert [(failure.what, failure.sentence) for failure in summary.failures] == [("im2.png", "it is damaged.")]
@@ -77,16 +83,16 @@ def test_a_failing_frame_does_not_lose_the_others(request_for, engines, display)
     facts = json.loads((summary.out / "run.json").read_text())
     assert (facts["frames_done"], facts["frames_asked"]) == (2, 3)
     assert facts["failures"] == ["im2.png: it is damaged."]
-    engines.troubles = {}
-    summary = run(request_for(), None, engines)
+    segmenters.troubles = {}
+    summary = run(request_for(), None, segmenters)
     assert summary.complete
-    assert engines.calls == ["im2.png"]
+    assert segmenters.calls == ["im2.png"]
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (64, 64)])
-def test_an_image_of_one_colour_is_told(request_for, engines, display, images, shape):
+def test_an_image_of_one_colour_is_told(request_for, segmenters, display, images, shape):
     Image.fromarray(np.zeros(shape, np.uint8)).save(images[1])
-    summary = run(request_for(), display, engines)
+    summary = run(request_for(), display, segmenters)
     assert summary.complete
     assert [line for line in display.lines if "same everywhere" in line] == [
         "Warning: im2.png is the same everywhere, so nothing can be found in it."
@@ -95,19 +101,19 @@ def test_an_image_of_one_colour_is_told(request_for, engines, display, images, s
     assert [len(frame["warnings"]) for frame in frames] == [0, 1, 0]
 
 
-def test_what_a_killed_run_left_half_written_goes(request_for, engines):
+def test_what_a_killed_run_left_half_written_goes(request_for, segmenters):
     journal = request_for().out / ".frames"
     journal.mkdir(parents=True)
     for name in (".1-xy000000_z00000_t00000.npz.part", ".2-another_is_at_it.npz.part"):
         (journal / name).write_text("half")
     os.utime(journal / ".1-xy000000_z00000_t00000.npz.part", (0, 0))
-    run(request_for(), None, engines)
+    run(request_for(), None, segmenters)
     assert [path.name for path in journal.glob(".*")] == [".2-another_is_at_it.npz.part"]
 
 
-def test_the_overlay_tells_the_threshold(request_for, engines, tmp_path):
+def test_the_overlay_tells_the_threshold(request_for, segmenters, tmp_path):
     drawn = [
-        np.asarray(Image.open(run(request_for(settings=settings, out=tmp_path / name), None, engines).out / overlay))
+        np.asarray(Image.open(run(request_for(settings=settings, out=tmp_path / name), None, segmenters).out / overlay))
         for name, settings in (("a", Settings()), ("b", Settings(similarity_threshold=0.75)))
         for overlay in ("overlays/im2.png",)
     ]
@@ -117,72 +123,92 @@ def test_the_overlay_tells_the_threshold(request_for, engines, tmp_path):
 
 
 @pytest.mark.parametrize("trouble", [OSError(5, "Input/output error"), MemoryError()])
-def test_trouble_with_one_frame_is_a_sentence(request_for, engines, trouble):
-    engines.troubles = {1: trouble}
+def test_trouble_with_one_frame_is_a_sentence(request_for, segmenters, trouble):
+    segmenters.troubles = {1: trouble}
     with pytest.warns(FewShotWarning, match="error|memory"):
-        summary = run(request_for(), None, engines)
+        summary = run(request_for(), None, segmenters)
     assert summary.done == 2
 
 
-def test_every_frame_failing_writes_no_results(request_for, engines, display):
-    engines.troubles = {n: InputError("no.") for n in (1, 2, 3)}
-    summary = run(request_for(), display, engines)
+def test_every_frame_failing_writes_no_results(request_for, segmenters, display):
+    segmenters.troubles = {n: InputError("no.") for n in (1, 2, 3)}
+    summary = run(request_for(), display, segmenters)
     assert (summary.done, len(summary.failures)) == (0, 3)
     assert [path.name for path in summary.out.iterdir()] == []
 
 
-def test_interruption_keeps_and_assembles_finished_frames(request_for, engines, display):
-    engines.troubles = {3: KeyboardInterrupt()}
-    summary = run(request_for(), display, engines)
+def test_interruption_keeps_and_assembles_finished_frames(request_for, segmenters, display):
+    segmenters.troubles = {3: KeyboardInterrupt()}
+    summary = run(request_for(), display, segmenters)
     assert summary.interrupted
     assert not summary.complete
     assert (summary.done, summary.found) == (2, 8)
     assert json.loads((summary.out / "run.json").read_text())["frames_done"] == 2
-    engines.troubles = {}
-    assert run(request_for(), None, engines).resumed == 2
+    segmenters.troubles = {}
+    assert run(request_for(), None, segmenters).resumed == 2
 
 
-def test_a_frame_whose_record_was_just_written_counts_when_ctrl_c_comes(request_for, engines, display, monkeypatch):
-    write = Journal.write
+@dataclass(eq=False)
+class Pressed:
+    """A frame at which Ctrl-C is pressed when its record has just been written."""
 
-    def interrupted(journal, record):
-        write(journal, record)
+    frame: FrameReader
+    out: Path
+    presses: list[int] = field(default_factory=list)
+
+    def __post_init__(self):
+        self.name, self.shape, self.read = self.frame.name, self.frame.shape, self.frame.read
+
+    @property
+    def location(self):
+        if not self.presses and list(self.out.glob(".frames/*.npz")):
+            self.presses.append(1)
+            raise KeyboardInterrupt
+        return self.frame.location
+
+
+def test_a_frame_whose_record_was_just_written_counts_when_ctrl_c_comes(request_for, segmenters, display):
+    watch, settings = Watch(display), Settings()
+    plan = make_plan(request_for(), watch)
+    pressed = Pressed(plan.frames[0], plan.request.out)
+    plan = replace(plan, frames=[pressed, *plan.frames[1:]])
+    segmenter = segmenters("auto", "auto", settings, watch)
+    folder = OutputFolder(plan, segmenter, watch)
+    ended = run_ends(plan, folder, segmenter, watch)
+    assert pressed.presses
+    assert ended.interrupted
+    assert folder.done == 1
+    assert json.loads((plan.request.out / "run.json").read_text())["frames_done"] == 1
+
+
+class Impatient(OutputFolder):
+    """An output folder that the user does not wait for: Ctrl-C while the results are put together."""
+
+    def records(self):
+        yield next(super().records())
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Journal, "write", interrupted)
-    summary = run(request_for(), display, engines)
-    assert summary.interrupted
-    assert summary.done == 1
-    assert json.loads((summary.out / "run.json").read_text())["frames_done"] == 1
 
-
-def test_pressing_ctrl_c_again_leaves_whole_files(request_for, engines, display, monkeypatch):
-    out = run(request_for(batch_xy="1"), None, engines).out
+def test_pressing_ctrl_c_again_leaves_whole_files(request_for, segmenters, display):
+    out = run(request_for(batch_xy="1"), None, segmenters).out
     before = (out / "detections.csv").read_bytes()
-
-    def pressed(frame):
-        raise KeyboardInterrupt
-
-    class Impatient(type(display)):
-        def end(self) -> None:
-            # The overlay that is missing is read anew while the results are put together.
-            (out / "overlays" / "im2.png").unlink()
-            monkeypatch.setattr(FrameFile, "read", pressed)
-
-    summary = run(request_for(), Impatient(), engines)
-    assert summary.interrupted
-    assert not summary.assembled
-    assert summary.done == 3
+    watch = Watch(display)
+    plan = make_plan(request_for(), watch)
+    segmenter = segmenters("auto", "auto", Settings(), watch)
+    folder = Impatient(plan, segmenter, watch)
+    ended = run_ends(plan, folder, segmenter, watch)
+    assert ended.interrupted
+    assert not folder.assembled
+    assert folder.done == 3
     assert (out / "detections.csv").read_bytes() == before
     assert not list(out.rglob("*.part"))
-    monkeypatch.undo()
-    assert run(request_for(), None, engines).resumed == 3
+    assert run(request_for(), None, segmenters).resumed == 3
 
 
-def test_a_defect_is_raised_after_assembly(request_for, engines, display):
-    engines.troubles = {2: ZeroDivisionError("oops")}
+def test_a_defect_is_raised_after_assembly(request_for, segmenters, display):
+    segmenters.troubles = {2: ZeroDivisionError("oops")}
     with pytest.raises(ZeroDivisionError):
-        run(request_for(), display, engines)
+        run(request_for(), display, segmenters)
     assert json.loads((request_for().out / "run.json").read_text())["frames_done"] == 1
 
 
@@ -198,22 +224,22 @@ def small_files_only():
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_full_disk_stops_the_run_with_a_sentence(request_for, engines, display, small_files_only):
-    engines.troubles = {}
-    first = run(request_for(batch_xy="1"), None, engines)
+def test_full_disk_stops_the_run_with_a_sentence(request_for, segmenters, display, small_files_only):
+    segmenters.troubles = {}
+    first = run(request_for(batch_xy="1"), None, segmenters)
     kept = (first.out / "detections.csv").read_bytes()
     small_files_only(200)
-    summary = run(request_for(), display, engines)
+    summary = run(request_for(), display, segmenters)
     small_files_only(resource.RLIM_INFINITY if resource.getrlimit(resource.RLIMIT_FSIZE)[1] < 0 else 1 << 40)
-    assert len(engines.calls) == 1  # the next frame is not tried
+    assert len(segmenters.calls) == 1  # the next frame is not tried
     assert "could not be written" in summary.failures[0].sentence
     assert "disk is full" in summary.failures[0].sentence
     assert (first.out / "detections.csv").read_bytes() == kept
     assert not list(first.out.rglob("*.part"))
-    assert run(request_for(), None, engines).complete
+    assert run(request_for(), None, segmenters).complete
 
 
-def test_ranges_choose_frames_in_order(request_for, engines, tmp_path, examples):
+def test_ranges_choose_frames_in_order(request_for, segmenters, tmp_path, examples):
     path = tmp_path / "stack.ome.tif"
     stack = np.zeros((3, 2, 64, 64), np.uint8)
     tifffile.imwrite(path, stack + np.arange(64, dtype=np.uint8), metadata={"axes": "TZYX"}, ome=True)
@@ -227,22 +253,22 @@ def test_ranges_choose_frames_in_order(request_for, engines, tmp_path, examples)
         def warn(self, sentence: str) -> None:
             assert "is taken for the first frame" in sentence
 
-    run(request, Names(), engines)
+    run(request, Names(), segmenters)
     assert names == [f"stack.ome.tif Z {z} Time {t}" for z in (1, 2) for t in (1, 2, 3)]
     names.clear()
     chosen = type(request)(**{**vars(request), "batch_time": "2-3", "batch_z": "2", "out": tmp_path / "o2"})
-    summary = run(chosen, Names(), engines)
+    summary = run(chosen, Names(), segmenters)
     assert names == ["stack.ome.tif Z 2 Time 2", "stack.ome.tif Z 2 Time 3"]
     assert {path.name for path in (summary.out / "overlays").iterdir()} == {"stack_Z2_T2.png", "stack_Z2_T3.png"}
 
 
-def test_images_may_differ_in_slices(request_for, engines, tmp_path, images, examples):
+def test_images_may_differ_in_slices(request_for, segmenters, tmp_path, images, examples):
     deep = tmp_path / "deep.tif"
     tifffile.imwrite(deep, np.stack([np.eye(64, dtype=np.uint8)] * 2), metadata={"axes": "ZYX"}, imagej=True)
-    summary = run(request_for(images=[images[0], deep], batch_z="2"), None, engines)
+    summary = run(request_for(images=[images[0], deep], batch_z="2"), None, segmenters)
     assert summary.frames == 1
     with pytest.raises(InputError, match="No image has a frame"):
-        run(request_for(images=[images[0], _times(tmp_path), deep], batch_z="2", batch_time="2"), None, engines)
+        run(request_for(images=[images[0], _times(tmp_path), deep], batch_z="2", batch_time="2"), None, segmenters)
 
 
 def _times(tmp_path: Path) -> Path:
@@ -252,69 +278,60 @@ def _times(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("field", ["batch_xy", "batch_z", "batch_time"])
-def test_wrong_range_is_refused_before_anything_is_written(request_for, engines, field):
+def test_wrong_range_is_refused_before_anything_is_written(request_for, segmenters, field):
     with pytest.raises(SettingsError, match=field.split("_")[1].upper() if field == "batch_xy" else "Batch"):
-        run(request_for(**{field: "9"}), None, engines)
+        run(request_for(**{field: "9"}), None, segmenters)
     assert not request_for().out.exists()
-    assert engines.made == []
+    assert segmenters.made == []
 
 
-def test_label_image_caught_by_a_pattern_is_left_out(request_for, engines, display, images):
+def test_label_image_caught_by_a_pattern_is_left_out(request_for, segmenters, display, images):
     beside = images[0].with_name("im1_labels.png")
     Image.open(request_for().examples).save(beside)
-    summary = run(request_for(images=[*images, beside], examples=beside), display, engines)
+    summary = run(request_for(images=[*images, beside], examples=beside), display, segmenters)
     assert summary.frames == 3
     assert any("Left out of the images" in line and "im1_labels.png" in line for line in display.lines)
-    summary = run(request_for(images=[*images, beside], examples=beside.parent), display, engines)
+    summary = run(request_for(images=[*images, beside], examples=beside.parent), display, segmenters)
     assert summary.frames == 3
 
 
-def test_output_folder_that_cannot_be(request_for, engines, tmp_path):
+def test_output_folder_that_cannot_be(request_for, segmenters, tmp_path):
     file = tmp_path / "file"
     file.write_text("x")
     for out in (file, file / "below"):
         with pytest.raises(InputError, match="is a file"):
-            run(request_for(out=out), None, engines)
+            run(request_for(out=out), None, segmenters)
     special = tmp_path / "pipe"
     os.mkfifo(special)
     with pytest.raises(InputError, match="is not a folder"):
-        run(request_for(out=special), None, engines)
-    assert engines.made == []
+        run(request_for(out=special), None, segmenters)
+    assert segmenters.made == []
 
 
-def test_a_label_image_alone_is_an_image(request_for, engines, images, examples):
+def test_a_label_image_alone_is_an_image(request_for, segmenters, images, examples):
     with pytest.raises(InputError, match="both as examples and as an image"):
-        run(request_for(images=[examples]), None, engines)
+        run(request_for(images=[examples]), None, segmenters)
 
 
-def test_output_folder_is_made_with_its_parents(request_for, engines, tmp_path):
-    assert run(request_for(out=tmp_path / "a" / "b"), None, engines).complete
+def test_output_folder_is_made_with_its_parents(request_for, segmenters, tmp_path):
+    assert run(request_for(out=tmp_path / "a" / "b"), None, segmenters).complete
 
 
-def test_warnings_are_shown_once_and_recorded(request_for, engines, display):
-    class Warning_(type(engines)):
-        def __call__(self, request, progress):
-            engine = super().__call__(request, progress)
-            plain = engine.segment
+def test_warnings_are_shown_once_and_recorded(request_for, display):
+    def make(model, device, settings, progress):
+        return BrightSegmenter(settings, progress, BrightMethod(on_find=lambda number: progress.warn("blurred")))
 
-            def segment(image):
-                progress.warn("blurred")
-                return plain(image)
-
-            engine.segment = segment
-            return engine
-
-    summary = run(request_for(), display, Warning_())
+    summary = run(request_for(), display, make)
     assert display.lines.count("Warning: blurred") == 1
     frames = json.loads((summary.out / "run.json").read_text())["frames"]
     assert [frame["warnings"] for frame in frames] == [["blurred"], [], []]
 
 
-def test_compiling_is_said_once_and_changes_no_result(request_for, engines, display):
+def test_compiling_is_said_once_and_changes_no_result(request_for, segmenters, display):
     compiling = request_for(settings=Settings(compile=True))
-    run(compiling, display, engines)
+    run(compiling, display, segmenters)
     said = "Compiling SAM 2 for this device; the first image takes minutes, later ones are faster."
     assert display.lines.count(said) == 1
-    assert run(request_for(), display, engines).resumed == 3
-    assert run(compiling, display, engines).resumed == 3
+    assert run(request_for(), display, segmenters).resumed == 3
+    assert run(compiling, display, segmenters).resumed == 3
     assert display.lines.count(said) == 1

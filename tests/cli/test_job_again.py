@@ -8,20 +8,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sam2_fewshot.files.run import run
 from sam2_fewshot.records import Exemplar
-from sam2_fewshot.runner.run import run
 from sam2_fewshot.settings import Settings
 from sam2_fewshot.storage.digests import common_part
 
 
-def test_second_run_does_nothing(request_for, engines, display):
-    run(request_for(), None, engines)
+def test_second_run_does_nothing(request_for, segmenters, display):
+    run(request_for(), None, segmenters)
     stamp = (request_for().out / ".frames").stat().st_mtime_ns
     before = {path.name: path.read_bytes() for path in (request_for().out / "labels").iterdir()}
-    summary = run(request_for(), display, engines)
+    summary = run(request_for(), display, segmenters)
     assert summary.resumed == summary.done == 3
-    assert engines.calls == []
-    assert engines.made[-1].fitted == 0
+    assert segmenters.calls == []
+    assert segmenters.made[-1].fitted == 0
     assert "3 of 3 frames are finished already and kept." in display.lines
     assert summary.found == 12
     assert before == {path.name: path.read_bytes() for path in (request_for().out / "labels").iterdir()}
@@ -35,26 +35,26 @@ def test_second_run_does_nothing(request_for, engines, display):
         {"settings": Settings(white_percentile=99)},
     ],
 )
-def test_changed_setting_redoes(request_for, engines, display, change):
-    run(request_for(), None, engines)
-    summary = run(request_for(**change), display, engines)
-    assert (summary.resumed, len(engines.calls)) == (0, 3)
+def test_changed_setting_redoes(request_for, segmenters, display, change):
+    run(request_for(), None, segmenters)
+    summary = run(request_for(**change), display, segmenters)
+    assert (summary.resumed, len(segmenters.calls)) == (0, 3)
     assert any("other settings or inputs; they are replaced" in line for line in display.lines)
 
 
-def test_memory_settings_and_tags_do_not_redo(request_for, engines):
-    run(request_for(), None, engines)
-    summary = run(request_for(settings=Settings(batch_size=3, points_per_batch=5), tags=["a"]), None, engines)
+def test_memory_settings_and_tags_do_not_redo(request_for, segmenters):
+    run(request_for(), None, segmenters)
+    summary = run(request_for(settings=Settings(batch_size=3, points_per_batch=5), tags=["a"]), None, segmenters)
     assert summary.resumed == 3
     assert json.loads((summary.out / "annotations.json").read_text())["annotations"][0]["tags"] == ["a"]
 
 
-def test_changed_examples_redo(request_for, engines, examples):
-    run(request_for(), None, engines)
+def test_changed_examples_redo(request_for, segmenters, examples):
+    run(request_for(), None, segmenters)
     labels = np.array(Image.open(examples))
     labels[22, 14] = 1
     Image.fromarray(labels).save(examples)
-    assert run(request_for(), None, engines).resumed == 0
+    assert run(request_for(), None, segmenters).resumed == 0
 
 
 def features(point: float) -> str:
@@ -68,16 +68,16 @@ def features(point: float) -> str:
     )
 
 
-def test_outlines_and_points_as_examples(request_for, engines, tmp_path):
+def test_outlines_and_points_as_examples(request_for, segmenters, tmp_path):
     path = tmp_path / "im1.geojson"
     path.write_text(features(48.5))
-    summary = run(request_for(examples=path), None, engines)
-    assert engines.made[0].fitted == 2
+    summary = run(request_for(examples=path), None, segmenters)
+    assert segmenters.made[0].fitted == 2
     marks = next(summary.records()).examples
     assert [mark.outline.geom_type for mark in marks] == ["Polygon", "Point"]
-    assert run(request_for(examples=path), None, engines).resumed == 3
+    assert run(request_for(examples=path), None, segmenters).resumed == 3
     path.write_text(features(48.6))
-    assert run(request_for(examples=path), None, engines).resumed == 0
+    assert run(request_for(examples=path), None, segmenters).resumed == 0
 
 
 def test_the_fingerprint_tells_masks_apart():
@@ -90,50 +90,52 @@ def test_the_fingerprint_tells_masks_apart():
     assert len(prints) == 6
 
 
-def test_changed_channels_redo(request_for, engines, tmp_path):
-    run(request_for(), None, engines)
+def test_changed_channels_redo(request_for, segmenters, tmp_path):
+    run(request_for(), None, segmenters)
     channels = tmp_path / "channels.yaml"
     channels.write_text("- index: 1\n  color: white\n")
-    assert run(request_for(channels=channels), None, engines).resumed == 0
+    assert run(request_for(channels=channels), None, segmenters).resumed == 0
 
 
-def test_only_a_changed_image_is_redone(request_for, engines, images):
-    run(request_for(), None, engines)
-    Image.fromarray(np.eye(64, dtype=np.uint8)).save(images[2])
-    summary = run(request_for(), None, engines)
-    assert engines.calls == ["im10.png"]
-    assert summary.found == 9  # four discs twice, and a diagonal
+def test_only_a_changed_image_is_redone(request_for, segmenters, images):
+    run(request_for(), None, segmenters)
+    square = np.zeros((64, 64), np.uint8)
+    square[20:30, 20:30] = 1
+    Image.fromarray(square).save(images[2])
+    summary = run(request_for(), None, segmenters)
+    assert segmenters.calls == ["im10.png"]
+    assert summary.found == 9  # four discs twice, and one
 
 
-def test_an_added_image_keeps_the_others(request_for, engines, images):
-    run(request_for(images=images[:2]), None, engines)
-    summary = run(request_for(), None, engines)
-    assert engines.calls == ["im10.png"]
+def test_an_added_image_keeps_the_others(request_for, segmenters, images):
+    run(request_for(images=images[:2]), None, segmenters)
+    summary = run(request_for(), None, segmenters)
+    assert segmenters.calls == ["im10.png"]
     assert summary.found == 12
 
 
-def test_files_of_images_no_longer_asked_for_go(request_for, engines, images):
-    out = run(request_for(), None, engines).out
+def test_files_of_images_no_longer_asked_for_go(request_for, segmenters, images):
+    out = run(request_for(), None, segmenters).out
     (out / "notes.txt").write_text("the user's own")
-    run(request_for(images=images[:2]), None, engines)
+    run(request_for(images=images[:2]), None, segmenters)
     for folder, ending in (("overlays", "png"), ("labels", "tif"), ("geojson", "geojson")):
         assert sorted(path.name for path in (out / folder).iterdir()) == [f"im1.{ending}", f"im2.{ending}"]
     assert (out / "notes.txt").exists()
 
 
-def test_hostile_run_file_deletes_nothing(request_for, engines, tmp_path):
+def test_hostile_run_file_deletes_nothing(request_for, segmenters, tmp_path):
     precious = tmp_path / "precious.tif"
     precious.write_text("x")
     out = tmp_path / "out"
     out.mkdir()
     for content in ('{"frames": [{"stem": "../../precious", "z": 1, "time": 1}]}', "[]", "{", '{"frames": [1]}'):
         (out / "run.json").write_text(content)
-        assert run(request_for(), None, engines).complete
+        assert run(request_for(), None, segmenters).complete
     assert precious.exists()
 
 
-def test_missing_overlay_is_drawn_again(request_for, engines):
-    out = run(request_for(), None, engines).out
+def test_missing_overlay_is_drawn_again(request_for, segmenters):
+    out = run(request_for(), None, segmenters).out
     (out / "overlays" / "im2.png").unlink()
-    assert run(request_for(), None, engines).resumed == 3
+    assert run(request_for(), None, segmenters).resumed == 3
     assert (out / "overlays" / "im2.png").exists()

@@ -1,4 +1,4 @@
-"""What was learned, saved by one run and used by others, with the embedded checkpoint on small images."""
+"""What was learned, saved by one run and used by others, with the backbone without a network on small images."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import pytest
 from PIL import Image
 
 from sam2_fewshot.files.request import Request, request_again
+from sam2_fewshot.files.run import run
 from sam2_fewshot.runner.cluster import connected
-from sam2_fewshot.runner.run import run
 from sam2_fewshot.settings import Settings
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-QUICK = ("--method", "grid", "--points-per-side", "16", "--model", "sam2.1_hiera_micro.pt", "--device", "cpu")
+QUICK = ("--method", "grid", "--points-per-side", "16", "--model", "filters", "--device", "cpu")
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_what_was_learned_finds_the_same_without_the_examples(cli, images, learn
     command = ("segment", images[0], images[1], "--object-model", learned, "-o", out, "--points-per-side", "16")
     outcome = cli(*command)  # the method and the checkpoint are those of the model
     assert outcome.code == 0, outcome.err
-    assert "Model sam2.1_hiera_micro.pt" in outcome.err
+    assert "Model filters on CPU" in outcome.err
     assert found(out) == found(tmp_path / "first")
     facts = json.loads((out / "run.json").read_text())
     assert facts["object_model"] == {"path": str(learned), "sha256": sha256(learned.read_bytes()).hexdigest()}
@@ -176,13 +176,6 @@ def test_corrections_need_the_examples(cli, images, examples, learned, tmp_path)
     assert request_again(out).object_model == learned
     together = cli("refine", out, tmp_path / "corrections.json", "--examples", examples)
     assert together.code == 0, together.err
-
-
-def test_an_engine_without_object_models_says_so(request_for, engines, display, tmp_path):
-    from sam2_fewshot.errors import InputError
-
-    with pytest.raises(InputError, match=r"bright\.pt has no object models"):
-        run(request_for(save_model=tmp_path / "cells.npz"), display, engines)
 
 
 @pytest.mark.filterwarnings("default")  # of Dask and its event loop

@@ -12,10 +12,10 @@ from PIL import Image
 
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.files.corrections import read_corrections, results_folder
-from sam2_fewshot.files.finished import read_finished
 from sam2_fewshot.files.request import next_folder, request_again
+from sam2_fewshot.files.run import run
 from sam2_fewshot.images.image_set import open_images
-from sam2_fewshot.runner.run import run
+from sam2_fewshot.output.finished import read_finished
 from sam2_fewshot.settings import Settings
 
 
@@ -47,15 +47,15 @@ def rows(out):
         return list(csv.DictReader(file))
 
 
-def test_corrections_are_learned_from(request_for, engines, display, export):
-    first = run(request_for(tags=["disc"], settings=Settings(smoothing=0)), display, engines)
+def test_corrections_are_learned_from(request_for, segmenters, display, export):
+    first = run(request_for(tags=["disc"], settings=Settings(smoothing=0)), display, segmenters)
     path = export(mark("right", 30, 30), mark("wrong", 2, 50), mark("wrong", 5, 5, 1, "im2.png"))
     request = request_again(first.out)
     assert request.out == first.out.parent / "out-refined"
     assert (request.tags, request.settings.smoothing) == (["disc"], 0)
-    second = run(replace(request, corrections=[*request.corrections, path]), display, engines)
+    second = run(replace(request, corrections=[*request.corrections, path]), display, segmenters)
     assert second.complete
-    assert engines.made[-1].fitted == 5
+    assert segmenters.made[-1].fitted == 5
     assert second.resumed == 0
     facts = json.loads((second.out / "run.json").read_text())
     assert (facts["examples"], facts["corrections"]) == (2, 3)
@@ -69,63 +69,50 @@ def test_corrections_are_learned_from(request_for, engines, display, export):
     assert third.out.name == "out-refined-2"
     assert third.corrections == [second.out / "corrections.json"]
     more = export(mark("wrong", 31, 31), name="more.json")  # on second thoughts
-    last = run(replace(third, corrections=[*third.corrections, more]), display, engines)
-    assert engines.made[-1].fitted == 5
+    last = run(replace(third, corrections=[*third.corrections, more]), display, segmenters)
+    assert segmenters.made[-1].fitted == 5
     assert len(rows(last.out)) == len(rows(first.out))
 
 
-def test_another_threshold_takes_over_what_is_finished(request_for, engines, display):
-    first = run(request_for(), display, engines)
+def test_another_threshold_takes_over_what_is_finished(request_for, segmenters, display):
+    first = run(request_for(), display, segmenters)
     request = replace(request_again(first.out), settings=Settings(similarity_threshold=0.95))
-    second = run(request, display, engines)
-    assert engines.calls == []  # nothing was searched
+    second = run(request, display, segmenters)
+    assert segmenters.calls == []  # nothing was searched
     assert (second.resumed, second.found) == (3, 0)
     assert {path.name for path in (second.out / ".frames").glob("*.jpg")} == {
         path.name for path in (first.out / ".frames").glob("*.jpg")
     }
     record = next(read_finished(second.out).records())
     assert (len(record.detections), len(record.below), record.threshold) == (0, 4, 0.95)
-    back = run(replace(request, settings=Settings(similarity_threshold=0.2)), display, engines)
+    back = run(replace(request, settings=Settings(similarity_threshold=0.2)), display, segmenters)
     assert (back.resumed, back.found) == (3, 12)
     assert (first.out / "overlays" / "im1.png").read_bytes() != b""
 
 
-def test_below_the_floor_it_is_searched_again(request_for, engines, display):
-    class Floored(type(engines)):
-        def __call__(self, request, progress):
-            made = super().__call__(request, progress)
-            inner = made.segment
-
-            def segment(image):
-                found = inner(image)
-                made.last_run.floor = 0.3
-                return found
-
-            made.segment = segment
-            return made
-
-    engines = Floored()
-    run(request_for(), display, engines)
-    run(request_for(settings=Settings(similarity_threshold=0.4)), display, engines)
-    assert engines.calls == []
-    run(request_for(settings=Settings(similarity_threshold=0.2)), display, engines)
-    assert len(engines.calls) == 3
+def test_below_the_floor_it_is_searched_again(request_for, segmenters, display):
+    summary = run(request_for(), display, segmenters)
+    assert [record.floor for record in summary.records()] == [pytest.approx(0.05)] * 3
+    run(request_for(settings=Settings(similarity_threshold=0.06)), display, segmenters)
+    assert segmenters.calls == []
+    run(request_for(settings=Settings(similarity_threshold=0.04)), display, segmenters)
+    assert len(segmenters.calls) == 3
 
 
-def test_overlays_follow_the_threshold(request_for, engines, display):
-    out = run(request_for(), display, engines).out
+def test_overlays_follow_the_threshold(request_for, segmenters, display):
+    out = run(request_for(), display, segmenters).out
     before = (out / "overlays" / "im1.png").read_bytes()
-    run(request_for(settings=Settings(similarity_threshold=0.95)), display, engines)
+    run(request_for(settings=Settings(similarity_threshold=0.95)), display, segmenters)
     assert (out / "overlays" / "im1.png").read_bytes() != before
-    run(request_for(), display, engines)
+    run(request_for(), display, segmenters)
     assert (out / "overlays" / "im1.png").read_bytes() == before
 
 
-def test_corrections_of_an_earlier_run_do_not_linger(request_for, engines, display, export):
+def test_corrections_of_an_earlier_run_do_not_linger(request_for, segmenters, display, export):
     request = request_for(corrections=[export(mark("wrong", 2, 50))])
-    out = run(request, display, engines).out
+    out = run(request, display, segmenters).out
     assert (out / "corrections.json").exists()
-    run(request_for(), display, engines)
+    run(request_for(), display, segmenters)
     assert not (out / "corrections.json").exists()
 
 
@@ -137,8 +124,16 @@ def test_the_next_folder(tmp_path, name, following):
     assert next_folder(tmp_path / name) == tmp_path / following
 
 
-def test_results_of_another_program_are_refused(tmp_path, request_for, engines, display):
-    out = run(request_for(), display, engines).out
+def test_a_setting_that_is_gone_does_not_spoil_older_results(request_for, segmenters, display):
+    out = run(request_for(), display, segmenters).out
+    facts = json.loads((out / "run.json").read_text())
+    facts["settings"]["cache_embeddings"] = "on"
+    (out / "run.json").write_text(json.dumps(facts))
+    assert request_again(out).settings == request_for().settings
+
+
+def test_results_of_another_program_are_refused(tmp_path, request_for, segmenters, display):
+    out = run(request_for(), display, segmenters).out
     facts = json.loads((out / "run.json").read_text())
     del facts["request"]
     (out / "run.json").write_text(json.dumps(facts))
@@ -181,7 +176,7 @@ def test_an_export_of_nothing_usable_is_refused(images, export, display):
         read_corrections([export(mark("wrong", 0, 0, xy=9))], opened, display)
 
 
-QUICK = ("--method", "grid", "--points-per-side", "16", "--model", "sam2.1_hiera_micro.pt", "--device", "cpu")
+QUICK = ("--method", "grid", "--points-per-side", "16", "--model", "filters", "--device", "cpu")
 
 
 def test_one_command(cli, images, examples, tmp_path, export):
@@ -226,9 +221,10 @@ def test_wrong_use_is_a_sentence(cli, tmp_path, export):
 
 
 def test_white_previews_are_small(tmp_path):
-    from sam2_fewshot.files.pictures import LONGEST, write_preview
+    from sam2_fewshot.output.pictures import LONGEST, preview_jpeg
+    from sam2_fewshot.storage.files import write_whole
 
-    write_preview(tmp_path / "p.jpg", np.full((400, 4000, 3), 255, np.uint8))
+    write_whole(tmp_path / "p.jpg", preview_jpeg(np.full((400, 4000, 3), 255, np.uint8)))
     with Image.open(tmp_path / "p.jpg") as picture:
         assert picture.size == (LONGEST, 160)
         assert picture.mode == "L"

@@ -20,7 +20,7 @@ def bash(command: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([str(BASH), "-c", command], capture_output=True, text=True, check=False, env=environment)
 
 
-@pytest.mark.parametrize("name", ["scripts/test", "scripts/demo", ".ci/run"])
+@pytest.mark.parametrize("name", ["scripts/test", "scripts/demo", "scripts/tool", ".ci/run"])
 def test_scripts_are_executable_and_parse(name):
     path = ROOT / name
     assert os.access(path, os.X_OK)
@@ -74,6 +74,27 @@ def test_the_demonstration_runs_where_the_user_is(checkout, tmp_path):
         [checkout / "scripts" / "demo", "-o", "out"], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert result.stdout == f"{tmp_path.resolve()} demo -o out\n"
+
+
+def test_a_tool_is_that_of_the_environment(checkout):
+    tool = checkout / ".venv" / "bin" / "ruff"
+    tool.write_text('#!/bin/sh\necho "ours $*"\n')
+    tool.chmod(0o755)
+    result = subprocess.run([checkout / "scripts" / "tool", "ruff", "a b"], capture_output=True, text=True, check=True)
+    assert result.stdout == "ours a b\n"
+
+
+def test_on_windows_programs_lie_in_another_folder(checkout, tmp_path):
+    (checkout / ".venv" / "bin").rename(checkout / ".venv" / "Scripts")
+    result = subprocess.run(
+        [checkout / "scripts" / "demo"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "OSTYPE": "msys"},  # as Git's bash has it
+    )
+    assert result.stdout == f"{tmp_path.resolve()} demo\n"
 
 
 def test_half_an_environment_is_not_kept(checkout, tmp_path):

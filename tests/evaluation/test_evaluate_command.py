@@ -13,12 +13,13 @@ from typer.testing import CliRunner
 
 from sam2_fewshot.annotations.record import ExampleMark, FrameRecord
 from sam2_fewshot.cli import app
-from sam2_fewshot.files.journal import JOURNAL_FOLDER, Journal
-from sam2_fewshot.files.outputs import assemble
-from sam2_fewshot.files.pictures import write_preview
 from sam2_fewshot.geometry.outlines import mask_to_polygon
+from sam2_fewshot.output.assembly import assemble
+from sam2_fewshot.output.journal import JOURNAL_FOLDER, Journal
+from sam2_fewshot.output.pictures import preview_jpeg
 from sam2_fewshot.records import Detection, InstanceMask, Location
 from sam2_fewshot.settings import Settings
+from sam2_fewshot.storage.files import write_whole
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,7 +83,7 @@ def out(tmp_path: Path) -> Path:
     records = [first, FrameRecord("b.tif", "b", Location(1), SHAPE)]
     for record in records:
         journal.write(record)
-    write_preview(journal.preview(Location(0)), np.full((*SHAPE, 3), 90, np.uint8))
+    write_whole(journal.preview(Location(0)), preview_jpeg(np.full((*SHAPE, 3), 90, np.uint8)))
     assemble(journal.records(), folder, facts={"settings": Settings().model_dump()})
     return folder
 
@@ -91,7 +92,7 @@ def test_results_against_a_folder(out: Path, truth: Path, tmp_path: Path) -> Non
     result = evaluate(out, truth, "--iou", "0.5,0.9", "--json", tmp_path / "f.json", "--pictures", tmp_path / "p")
     assert result.exit_code == 0, result.stderr
     assert "2 frames, 3 true objects" in result.stdout
-    assert "1 true object was shown as an example" in result.stdout
+    assert "1 true object was marked as an example" in result.stdout
     facts = json.loads((tmp_path / "f.json").read_text())
     first = facts["by_iou"][0]
     assert (first["tp"], first["fp"], first["fn"]) == (1, 1, 2)

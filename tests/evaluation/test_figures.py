@@ -9,7 +9,7 @@ import math
 import numpy as np
 import pytest
 
-from sam2_fewshot.evaluation import Judged, Scores, evaluate_frames, label_image_to_instances
+from sam2_fewshot.evaluation import EvaluatedFrame, Scores, evaluate_frames, label_image_to_instances
 from sam2_fewshot.evaluation.figures import aggregated_jaccard, average_precision
 from sam2_fewshot.records import InstanceMask
 
@@ -36,9 +36,9 @@ def scene(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return truth, found
 
 
-def frames(*seeds: int) -> list[Judged]:
+def frames(*seeds: int) -> list[EvaluatedFrame]:
     return [
-        Judged(str(seed), label_image_to_instances(found), label_image_to_instances(truth))
+        EvaluatedFrame(str(seed), label_image_to_instances(found), label_image_to_instances(truth))
         for seed in seeds
         for truth, found in [scene(seed)]
     ]
@@ -77,7 +77,7 @@ def test_the_same_average_precision_as_coco(iou: float) -> None:
         # Every find twice, once moved, so that finds compete for the same object.
         predicted = [*frame.predicted, *(InstanceMask(m.data, m.x0 + 1, m.y0, SHAPE) for m in frame.predicted)]
         scores = rng.permutation(len(predicted)) / 100
-        judged.append(Judged(frame.name, predicted, frame.truth, scores.tolist()))
+        judged.append(EvaluatedFrame(frame.name, predicted, frame.truth, scores.tolist()))
         images.append({"id": len(images) + 1, "height": SHAPE[0], "width": SHAPE[1]})
         for mask in frame.truth:
             rle = masks.encode(np.asfortranarray(mask.full().astype(np.uint8)))
@@ -102,13 +102,13 @@ def test_average_precision_by_hand() -> None:
     finds = [box(0, 0), box(60, 30), box(30, 0)]
     # Precision 1 up to a recall of .5, then 2/3: 51 and 50 of 101 points.
     expected = (51 + 50 * 2 / 3) / 101
-    assert average_precision([Judged("a", finds, truth, [0.9, 0.8, 0.7])], 0.5) == pytest.approx(expected)
-    below = Judged("a", finds[:2], truth, [0.9, 0.8], below=[(finds[2], 0.7)])
+    assert average_precision([EvaluatedFrame("a", finds, truth, [0.9, 0.8, 0.7])], 0.5) == pytest.approx(expected)
+    below = EvaluatedFrame("a", finds[:2], truth, [0.9, 0.8], below=[(finds[2], 0.7)])
     assert average_precision([below], 0.5) == pytest.approx(expected)
-    ignored = Judged("a", finds, truth, [0.9, 0.8, 0.7], ignore=[box(55, 25, 20, 20)])
+    ignored = EvaluatedFrame("a", finds, truth, [0.9, 0.8, 0.7], ignore=[box(55, 25, 20, 20)])
     assert average_precision([ignored], 0.5) == 1.0
-    assert average_precision([Judged("a", [], truth, [])], 0.5) == 0.0
-    assert math.isnan(average_precision([Judged("a", finds, [], [1, 1, 1])], 0.5))
+    assert average_precision([EvaluatedFrame("a", [], truth, [])], 0.5) == 0.0
+    assert math.isnan(average_precision([EvaluatedFrame("a", finds, [], [1, 1, 1])], 0.5))
 
 
 def test_aggregated_jaccard_by_hand() -> None:
@@ -146,7 +146,7 @@ def test_aggregated_jaccard_the_plain_way() -> None:
 
 def test_sizes_are_judged_apart() -> None:
     small, large = box(0, 0, 4, 4), box(20, 20, 20, 20)
-    frame = Judged("a", [large, box(50, 50, 3, 3), box(60, 0, 15, 15)], [small, large])
+    frame = EvaluatedFrame("a", [large, box(50, 50, 3, 3), box(60, 0, 15, 15)], [small, large])
     low, high = evaluate_frames([frame], [0.5], [100]).sizes
     assert (low.low, low.high, low.scores) == (0, 100, Scores(0, 1, 1, 0.0))
     assert (high.low, high.high, high.scores) == (100, math.inf, Scores(1, 1, 0, 1.0))
@@ -159,7 +159,7 @@ def test_sizes_are_judged_apart() -> None:
 
 def test_what_was_shown_is_not_judged() -> None:
     shown = box(0, 0)
-    frame = Judged("a", [box(1, 1, 5, 5), box(30, 0)], [shown, box(30, 0)], [0.9, 0.8], ignore=[shown])
+    frame = EvaluatedFrame("a", [box(1, 1, 5, 5), box(30, 0)], [shown, box(30, 0)], [0.9, 0.8], ignore=[shown])
     result = evaluate_frames([frame])
     assert result.scores == (Scores(1, 0, 0, 1.0),)
     assert result.average_precision == (1.0,)
@@ -167,7 +167,7 @@ def test_what_was_shown_is_not_judged() -> None:
 
 
 def test_nothing_at_all() -> None:
-    result = evaluate_frames([Judged("a", [], [])], [0.5, 0.75])
+    result = evaluate_frames([EvaluatedFrame("a", [], [])], [0.5, 0.75])
     assert result.scores == (Scores(0, 0, 0, 0.0),) * 2
     assert math.isnan(result.aji)
     assert result.average_precision is None

@@ -19,8 +19,8 @@ from roifile import ImagejRoi
 from sam2_fewshot.annotations.convert import nominal_images
 from sam2_fewshot.annotations.examples import read_examples
 from sam2_fewshot.errors import FewShotError
-from sam2_fewshot.files.outputs import assemble
 from sam2_fewshot.images.image_set import open_images
+from sam2_fewshot.output.assembly import assemble
 from sam2_fewshot.settings import Settings
 
 FEW = settings(

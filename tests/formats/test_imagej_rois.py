@@ -9,8 +9,9 @@ import pytest
 import tifffile
 from roifile import ROI_OPTIONS, ROI_SUBTYPE, ROI_TYPE, ImagejRoi
 
-from sam2_fewshot.annotations import imagej as imagej_roi
+from sam2_fewshot.annotations import imagej
 from sam2_fewshot.annotations.examples import read_examples
+from sam2_fewshot.annotations.placing import MarkedFile, Placer, Remarks
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.images.image_set import open_images
 from sam2_fewshot.records import Location
@@ -49,6 +50,10 @@ def zipped(*rois, names=()) -> bytes:
             name = names[n] if names else f"{n}.roi"
             archive.writestr(name, roi if isinstance(roi, bytes) else roi.tobytes())
     return file.getvalue()
+
+
+def marked_file(path, images, told) -> MarkedFile:
+    return MarkedFile(path, images[0], Placer(images, Remarks(path.name, told)))
 
 
 def ring(x, y, r):
@@ -205,25 +210,24 @@ class TestHostile:
         assert found.exemplar.polygon.area == 100
         assert told.warnings == ["cells.zip: object 2 was left out: larger than 20 MB."]
 
-    def test_many_bombs(self, put, examples_in, monkeypatch):
-        monkeypatch.setattr(imagej_roi, "MAX_ROI_BYTES", 1000)
-        monkeypatch.setattr(imagej_roi, "MAX_ZIP_BYTES", 10_000)
+    def test_many_bombs(self, put, cells, told):
         file = io.BytesIO()
         with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
             for n in range(12):
                 archive.writestr(f"{n}.roi", bytes(2000))
+        marked = marked_file(put("cells.zip", file.getvalue()), cells, told)
         with pytest.raises(InputError, match="unpack to more than"):
-            examples_in(put("cells.zip", file.getvalue()))
+            list(imagej.read(marked, max_roi_bytes=1000, max_zip_bytes=10_000))
 
-    def test_a_large_archive(self, put, examples_in, monkeypatch):
-        monkeypatch.setattr(imagej_roi, "MAX_ZIP_BYTES", 100)
+    def test_a_large_archive(self, put, cells, told):
+        marked = marked_file(put("cells.zip", zipped(polygon())), cells, told)
         with pytest.raises(InputError, match="zip files of up to"):
-            examples_in(put("cells.zip", zipped(polygon())))
+            list(imagej.read(marked, max_zip_bytes=100))
 
-    def test_a_large_roi(self, put, examples_in, monkeypatch):
-        monkeypatch.setattr(imagej_roi, "MAX_ROI_BYTES", 70)
-        with pytest.raises(InputError, match="larger than"):
-            examples_in(put("cells.roi", polygon().tobytes()))
+    def test_a_large_roi(self, put, cells, told):
+        marked = marked_file(put("cells.roi", polygon().tobytes()), cells, told)
+        assert not list(imagej.read(marked, max_roi_bytes=70))
+        assert marked.placer.remarks.left_out() == "larger than 0 MB (object 1)"
 
     def test_names_never_become_paths(self, put, examples_in, tmp_path):
         data = zipped(polygon(), names=["../../../etc/evil.roi"])

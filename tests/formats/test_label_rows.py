@@ -7,12 +7,13 @@ import pytest
 import tifffile
 from PIL import Image
 
-from sam2_fewshot.annotations import label_bands as label_rows
-from sam2_fewshot.annotations import label_images as label_image
-from sam2_fewshot.annotations.examples import read_examples
 from sam2_fewshot.annotations.label_bands import band_rows
+from sam2_fewshot.annotations.label_images import objects_in
+from sam2_fewshot.annotations.ome_zarr import ZarrLabels
+from sam2_fewshot.annotations.placing import Placer, Remarks
 from sam2_fewshot.geometry.outlines import polygon_to_mask
 from sam2_fewshot.images.image_set import open_images
+from sam2_fewshot.images.registry import open_source
 from sam2_fewshot.protocols import Quiet
 from sam2_fewshot.settings import Settings
 
@@ -29,9 +30,24 @@ def blobs(numbers: int, seed: int = 0) -> np.ndarray:
     return labels
 
 
-def objects(path, image) -> list:
+class Noted:
+    """Labels that note how high the regions are that are read of them."""
+
+    def __init__(self, path):
+        self.source = ZarrLabels(path) if path.is_dir() else open_source(path)
+        self.header, self.piece_rows, self.planes = self.source.header, self.source.piece_rows, self.source.planes
+        self.heights: list[int] = []
+
+    def region(self, z, t, box):
+        self.heights.append(box[3] - box[1])
+        return self.source.region(z, t, box)
+
+
+def objects(labels, images, **limits) -> list:
+    """Read the objects of labels, with other limits than usual."""
+    placer = Placer(images, Remarks(labels.header.path.name, Quiet()))
     found = []
-    for item in read_examples(path, image, progress=Quiet()):
+    for item in objects_in(labels, images[0], placer, **limits):
         exemplar = item.exemplar
         mask = exemplar.mask
         if mask is None:
@@ -40,26 +56,14 @@ def objects(path, image) -> list:
     return found
 
 
+IN_BANDS = {"large": 1, "band": 16 * SHAPE[1]}
+"""Read in bands of a few rows whatever the size."""
+
+
 @pytest.fixture
 def image(tmp_path):
     Image.fromarray(np.zeros(SHAPE, np.uint8)).save(tmp_path / "a.png")
     return open_images([tmp_path / "a.png"], Settings())
-
-
-@pytest.fixture
-def banded(monkeypatch):
-    """Read in bands of a few rows whatever the size, and tell how high each was."""
-    heights: list[int] = []
-    monkeypatch.setattr(label_image, "LARGE", 1)
-    monkeypatch.setattr(label_rows, "_BAND", 16 * SHAPE[1])
-    add = label_rows.Gathered.add
-
-    def noted(self, top, labels):
-        heights.append(len(labels))
-        add(self, top, labels)
-
-    monkeypatch.setattr(label_rows.Gathered, "add", noted)
-    return heights
 
 
 KINDS = [{"tile": (16, 16), "compression": "zlib"}, {"rowsperstrip": 8, "compression": "lzw"}, {"rowsperstrip": 10}]
@@ -67,31 +71,31 @@ KINDS = [{"tile": (16, 16), "compression": "zlib"}, {"rowsperstrip": 8, "compres
 
 @pytest.mark.parametrize("options", KINDS)
 @pytest.mark.parametrize("numbers", [1, 12])
-def test_tiff_in_bands(numbers, options, tmp_path, image, banded, monkeypatch):
+def test_tiff_in_bands(numbers, options, tmp_path, image):
     labels = blobs(numbers)
     tifffile.imwrite(tmp_path / "l.tif", labels, **options)
-    in_bands = objects(tmp_path / "l.tif", image)
-    assert len(banded) > 3
-    assert max(banded) <= 16
-    monkeypatch.setattr(label_image, "LARGE", 1 << 24)
-    assert in_bands == objects(tmp_path / "l.tif", image)
+    source = Noted(tmp_path / "l.tif")
+    in_bands = objects(source, image, **IN_BANDS)
+    assert len(source.heights) > 3
+    assert max(source.heights) <= 16
+    assert in_bands == objects(open_source(tmp_path / "l.tif"), image)
     assert len(in_bands) == len(np.unique(labels)) - 1
 
 
 @pytest.mark.filterwarnings("ignore:.*separate parts")
 @pytest.mark.parametrize("seed", range(6))
-def test_a_black_and_white_mask_falls_into_the_same_parts(seed, tmp_path, image, banded, monkeypatch):
+def test_a_black_and_white_mask_falls_into_the_same_parts(seed, tmp_path, image):
     rng = np.random.default_rng(seed)
     mask = (rng.random(SHAPE) < 0.38).astype(np.uint8) * 255
     tifffile.imwrite(tmp_path / "l.tif", mask, tile=(16, 16), compression="zlib")
-    in_bands = {mask for _, mask in objects(tmp_path / "l.tif", image)}
-    assert len(banded) > 3
-    monkeypatch.setattr(label_image, "LARGE", 1 << 24)
-    assert in_bands == {mask for _, mask in objects(tmp_path / "l.tif", image)}
+    source = Noted(tmp_path / "l.tif")
+    in_bands = {mask for _, mask in objects(source, image, **IN_BANDS)}
+    assert len(source.heights) > 3
+    assert in_bands == {mask for _, mask in objects(open_source(tmp_path / "l.tif"), image)}
     assert len(in_bands) > 1
 
 
-def test_an_ome_zarr_in_bands(tmp_path, image, banded, monkeypatch):
+def test_an_ome_zarr_in_bands(tmp_path, image):
     zarr = pytest.importorskip("zarr")
     labels = blobs(9, seed=3)
     group = zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=2)
@@ -107,10 +111,10 @@ def test_an_ome_zarr_in_bands(tmp_path, image, banded, monkeypatch):
     ]
     cells.attrs["image-label"] = {"version": "0.4"}
     cells.create_array("0", shape=SHAPE, chunks=(8, 32), dtype="u2")[...] = labels
-    in_bands = objects(tmp_path / "a.zarr", image)
-    assert len(banded) > 3
-    monkeypatch.setattr(label_image, "LARGE", 1 << 24)
-    assert [mask for _, mask in in_bands] == [mask for _, mask in objects(tmp_path / "a.zarr", image)]
+    source = Noted(tmp_path / "a.zarr")
+    in_bands = objects(source, image, **IN_BANDS)
+    assert len(source.heights) > 3
+    assert [mask for _, mask in in_bands] == [mask for _, mask in objects(ZarrLabels(tmp_path / "a.zarr"), image)]
     assert len(in_bands) == len(np.unique(labels)) - 1
 
 

@@ -17,12 +17,11 @@ from pycocotools import mask as reference
 from pycocotools.coco import COCO
 from roifile import ROI_TYPE, ImagejRoi
 
-from sam2_fewshot.annotations.imagej import roi_file
-from sam2_fewshot.annotations.ome_zarr import zarr_file
+from sam2_fewshot.annotations import imagej, ome_zarr
 from sam2_fewshot.annotations.record import FrameRecord, MarkedPoint
-from sam2_fewshot.annotations.registry import FORMATS, check_formats
+from sam2_fewshot.annotations.registry import ON_REQUEST, check_formats
 from sam2_fewshot.errors import InputError, SettingsError
-from sam2_fewshot.files.outputs import assemble
+from sam2_fewshot.output.assembly import assemble
 from sam2_fewshot.records import Location
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ def frames(frame_of) -> list[FrameRecord]:
 
 @pytest.fixture
 def out(frames, tmp_path) -> Path:
-    assemble(frames, tmp_path / "out", tags=["cell", "round"], extra=list(FORMATS))
+    assemble(frames, tmp_path / "out", tags=["cell", "round"], extra=ON_REQUEST)
     return tmp_path / "out"
 
 
@@ -98,7 +97,7 @@ def test_ome_zarr(out, frames):
 def test_ome_zarr_has_coarser_levels(tmp_path, blob):
     shape = (2100, 900)
     record = FrameRecord("a", "a", Location(), shape, detections=(blob(1, shape),))
-    with zarr_file(tmp_path / "a.zarr", ["cell"], record) as add:
+    with ome_zarr.write(tmp_path / "a.zarr", ["cell"], record) as add:
         add(record)
     where = tmp_path / "a.zarr" / "labels" / "objects"
     yaozarrs.validate_zarr_store(str(where))
@@ -109,12 +108,12 @@ def test_ome_zarr_has_coarser_levels(tmp_path, blob):
 
 def test_a_failed_ome_zarr_leaves_the_old_one(tmp_path, frame_of):
     record = frame_of()
-    with zarr_file(tmp_path / "a.zarr", [], record) as add:
+    with ome_zarr.write(tmp_path / "a.zarr", [], record) as add:
         add(record)
     before = sorted(tmp_path.rglob("*"))
 
     def fail() -> None:
-        with zarr_file(tmp_path / "a.zarr", [], record) as add:
+        with ome_zarr.write(tmp_path / "a.zarr", [], record) as add:
             add(record)
             raise RuntimeError
 
@@ -159,7 +158,7 @@ def test_the_pixel_size_is_told_everywhere(out):
 
 def test_the_same_finds_give_the_same_files(frames, tmp_path):
     for name in ("a", "b"):
-        assemble(frames, tmp_path / name, extra=list(FORMATS))
+        assemble(frames, tmp_path / name, extra=ON_REQUEST)
     for path in sorted((tmp_path / "a").rglob("*")):
         other = tmp_path / "b" / path.relative_to(tmp_path / "a")
         assert other.exists()
@@ -168,7 +167,7 @@ def test_the_same_finds_give_the_same_files(frames, tmp_path):
 
 
 def test_what_is_no_longer_asked_for_goes(frames, tmp_path):
-    assemble(frames, tmp_path, extra=list(FORMATS))
+    assemble(frames, tmp_path, extra=ON_REQUEST)
     assemble(frames[:1], tmp_path, extra=["roi"])
     left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     assert left == {
@@ -184,7 +183,7 @@ def test_holes_and_points_in_rois(tmp_path, frame_of, blob):
     object.__setattr__(item, "polygon", holed)
     object.__setattr__(record, "detections", (item,))
     object.__setattr__(record, "points", (MarkedPoint((3.25, 4.5), ("dot",)),))
-    with roi_file(tmp_path / "a.zip", []) as add:
+    with imagej.write(tmp_path / "a.zip", [], record) as add:
         add(record)
     area, point = ImagejRoi.fromfile(tmp_path / "a.zip")
     assert len(area.coordinates(multi=True)) == 2
@@ -194,16 +193,16 @@ def test_holes_and_points_in_rois(tmp_path, frame_of, blob):
 
 
 def test_rois_of_a_plain_stack_have_a_position(tmp_path, frame_of):
-    with roi_file(tmp_path / "a.zip", ["x"]) as add:
-        add(frame_of(1, Location(0, 4, 0), size_z=6))
+    record = frame_of(1, Location(0, 4, 0), size_z=6)
+    with imagej.write(tmp_path / "a.zip", ["x"], record) as add:
+        add(record)
     assert ImagejRoi.fromfile(tmp_path / "a.zip")[0].position == 5
 
 
-def test_unknown_formats_and_missing_extras(monkeypatch):
+def test_unknown_formats_and_missing_extras():
     check_formats(["coco", "roi"])
     with pytest.raises(SettingsError, match="no result format 'tiff'; --write takes coco, parquet, roi, zarr"):
         check_formats(["tiff"])
-    monkeypatch.setattr("sam2_fewshot.annotations.registry.find_spec", lambda name: None)
-    check_formats(["coco", "roi"])
+    check_formats(["coco", "roi"], is_installed=lambda name: None)
     with pytest.raises(InputError, match=r'parquet needs the package pyarrow.*"sam2-fewshot\[parquet\]"'):
-        check_formats(["parquet"])
+        check_formats(["parquet"], is_installed=lambda name: None)

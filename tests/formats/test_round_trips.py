@@ -15,9 +15,9 @@ from sam2_fewshot.annotations.convert import convert
 from sam2_fewshot.annotations.examples import read_examples
 from sam2_fewshot.cli import app
 from sam2_fewshot.errors import InputError, SettingsError
-from sam2_fewshot.files.outputs import assemble
 from sam2_fewshot.geometry.outlines import polygon_to_mask
 from sam2_fewshot.images.image_set import open_images
+from sam2_fewshot.output.assembly import assemble
 from sam2_fewshot.records import Location
 from sam2_fewshot.settings import Settings
 

@@ -3,8 +3,11 @@ import pytest
 import tifffile
 
 from sam2_fewshot.annotations.examples import read_examples
+from sam2_fewshot.annotations.label_images import objects_in
+from sam2_fewshot.annotations.placing import Placer, Remarks
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.geometry.outlines import polygon_to_mask
+from sam2_fewshot.images.registry import open_source
 from sam2_fewshot.records import Location
 
 
@@ -77,9 +80,12 @@ def test_an_object_that_reaches_everywhere_without_background(write, image, told
     assert not told.warnings
 
 
-def test_many_large_masks_are_cut_to_outlines(write, image, labels, told, monkeypatch):
-    monkeypatch.setattr("sam2_fewshot.annotations.placing.MAX_MASK_BYTES", 10)
-    placed = read_examples(write("x.png", labels), image, progress=told)
+def test_many_large_masks_are_cut_to_outlines(write, image, labels, told):
+    remarks = Remarks("x.png", told)
+    source = open_source(write("x.png", labels))
+    placed = list(objects_in(source, image[0], Placer(image, remarks), max_bytes=10))
+    remarks.report()
+    assert placed
     assert all(example.exemplar.mask is None for example in placed)
     assert "object 2 was cut to the largest part" in told.only
 

@@ -8,8 +8,7 @@ from PIL import Image
 from sam2_fewshot.errors import InputError, SettingsError
 from sam2_fewshot.images.display import read_channels
 from sam2_fewshot.images.image_set import open_images
-from sam2_fewshot.protocols import FrameReader
-from sam2_fewshot.records import Location
+from sam2_fewshot.records import FrameReader, Location
 from sam2_fewshot.settings import Settings
 
 

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sam2_fewshot.backbones.sam2.checkpoints import Checkpoint
+from sam2_fewshot.backbones.sam2.checkpoints import EMBEDDED_FOLDER, Checkpoint
 from sam2_fewshot.backbones.sam2.fetch import fetch
-from sam2_fewshot.backbones.sam2.locate import EMBEDDED_FOLDER, Folder
 from sam2_fewshot.protocols import Quiet
 
 if TYPE_CHECKING:
@@ -141,12 +140,12 @@ def listener() -> Listener:
 
 
 @pytest.fixture
-def folders(tmp_path: Path) -> list[Folder]:
+def folders(tmp_path: Path) -> list[Path]:
     """Search folders of a machine of our own: one from the environment, a cache, the embedded one."""
-    places = [Folder(tmp_path / "shared", "environment"), Folder(tmp_path / "cache", "cache")]
+    places = [tmp_path / "shared", tmp_path / "cache"]
     for place in places:
-        place.path.mkdir()
-    return [*places, Folder(EMBEDDED_FOLDER, "embedded")]
+        place.mkdir()
+    return [*places, EMBEDDED_FOLDER]
 
 
 @pytest.fixture

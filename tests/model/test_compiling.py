@@ -120,11 +120,11 @@ def test_memory_that_runs_out_is_no_failure_of_the_compiler() -> None:
 
 def test_the_model_works_with_a_compiled_encoder(micro: Sam2Model) -> None:
     """Linear layers leave oneDNN while they are traced, since the compiler cannot look into it."""
-    compiled = Sam2Model(
-        micro._network, name="micro", sha256="", gates=micro.gates, device=micro.device, batch_size=2, compiled=True
+    encoder = CompiledEncoder(
+        ImageEncoder(micro.network), batch_size=2, compiler=lambda f: torch.compile(f, backend="eager", dynamic=False)
     )
-    compiled._encoder = CompiledEncoder(
-        ImageEncoder(micro._network), batch_size=2, compiler=lambda f: torch.compile(f, backend="eager", dynamic=False)
+    compiled = Sam2Model(
+        micro.network, name="micro", sha256="", gates=micro.gates, device=micro.device, batch_size=2, encoder=encoder
     )
     images = list(np.random.default_rng(0).integers(0, 256, (3, 64, 80, 3), dtype=np.uint8))
     with warnings.catch_warnings():
@@ -148,7 +148,7 @@ def test_the_real_compiler_gives_the_same(micro: Sam2Model) -> None:
 
 def test_it_is_off_unless_asked_for(micro: Sam2Model) -> None:
     assert Settings().compile is False
-    assert not isinstance(micro._encoder, CompiledEncoder)
-    asked = open_model("sam2.1_hiera_micro.pt", "cpu", Settings(compile=True))._encoder
+    assert not isinstance(micro.encoder, CompiledEncoder)
+    asked = open_model("sam2.1_hiera_micro.pt", "cpu", Settings(compile=True)).encoder
     assert isinstance(asked, CompiledEncoder)
     assert asked._compiler is inductor

@@ -6,9 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sam2_fewshot.backbones.sam2 import fetch as fetching
-from sam2_fewshot.backbones.sam2 import locate
-from sam2_fewshot.backbones.sam2.checkpoints import MICRO, Checkpoint
+from sam2_fewshot.backbones.sam2.checkpoints import EMBEDDED_FOLDER, MICRO, Checkpoint, user_cache_folder
 from sam2_fewshot.backbones.sam2.fetch import fetch
 from sam2_fewshot.errors import CheckpointError
 
@@ -52,8 +50,8 @@ def test_the_default_folder_is_where_the_search_looks(
 ) -> None:
     for variable in ("XDG_CACHE_HOME", "HOME", "LOCALAPPDATA"):
         monkeypatch.setenv(variable, str(tmp_path))
-    assert fetch(checkpoint).parent == locate.user_cache_folder()
-    assert locate.user_cache_folder().is_relative_to(tmp_path)
+    assert fetch(checkpoint).parent == user_cache_folder()
+    assert user_cache_folder().is_relative_to(tmp_path)
 
 
 def test_another_address_may_be_named(checkpoint: Checkpoint, mirror, tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
@@ -70,7 +68,7 @@ def test_a_server_that_does_not_say_the_length(get, mirror) -> None:  # type: ig
 
 
 def test_the_embedded_checkpoint_is_there_already() -> None:
-    assert fetch("micro") == locate.EMBEDDED_FOLDER / MICRO.name
+    assert fetch("micro") == EMBEDDED_FOLDER / MICRO.name
 
 
 def test_an_unknown_name() -> None:
@@ -198,12 +196,11 @@ def test_what_stands_in_between_is_named(  # type: ignore[no-untyped-def]
         fetch(there, tmp_path, sleep=naps.append)
 
 
-def test_a_silent_server(get, mirror, monkeypatch) -> None:  # type: ignore[no-untyped-def]
-    monkeypatch.setattr(fetching, "_TIMEOUT", (1, 0.05))
+def test_a_silent_server(get, mirror) -> None:  # type: ignore[no-untyped-def]
     gate = threading.Event()
     mirror.script = [lambda request, content: gate.wait(5)] * 5
     with pytest.raises(CheckpointError, match=r"the server stopped answering\. Without a connection"):
-        get()
+        get(timeout=(1, 0.05))
     gate.set()
 
 

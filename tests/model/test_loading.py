@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from sam2_fewshot.backbones.sam2.checkpoints import MICRO, TINY, Checkpoint
+from sam2_fewshot.backbones.sam2.checkpoints import EMBEDDED_FOLDER, MICRO, TINY, Checkpoint, Found, resolve
 from sam2_fewshot.backbones.sam2.loading import (
     build,
     fitting_config,
@@ -19,7 +19,6 @@ from sam2_fewshot.backbones.sam2.loading import (
     read_weights,
     sam2_distribution,
 )
-from sam2_fewshot.backbones.sam2.locate import EMBEDDED_FOLDER, Found, resolve
 from sam2_fewshot.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -88,7 +87,7 @@ def refusal(path: Path) -> str:
     config = path.with_suffix(".yaml")
     checkpoint = Checkpoint(path.name, str(config) if config.is_file() else None)
     with pytest.raises(CheckpointError) as caught:
-        load_network(Found(path, checkpoint, "path"))
+        load_network(Found(path, checkpoint))
     sentence = str(caught.value)
     assert str(path) in sentence
     assert sentence.endswith(".")
@@ -118,7 +117,7 @@ def test_half_precision_is_widened_without_change() -> None:
 
 def test_a_file_of_metas_loads_by_its_name(tiny_file: Path, tiny: torch.nn.Module) -> None:
     network = load_network(resolve(tiny_file))
-    assert network.image_size == TINY.image_size
+    assert network.image_size == 1024
     loaded = network.state_dict()
     assert loaded.keys() == tiny.state_dict().keys()
     name = "sam_mask_decoder.output_upscaling.0.weight"
@@ -366,7 +365,7 @@ def test_an_unknown_network(tmp_path: Path) -> None:
         build("configs/none.yaml")
     missing = Checkpoint("own.pt", str(tmp_path / "gone.yaml"))
     with pytest.raises(CheckpointError, match=r"gone\.yaml cannot be read"):
-        load_network(Found(MICRO_FILE, missing, "path"))
+        load_network(Found(MICRO_FILE, missing))
 
 
 def test_the_supplier_of_sam2_is_recorded() -> None:

@@ -45,7 +45,6 @@ def test_what_can_be_downloaded_has_a_hash_and_a_size() -> None:
         assert re.fullmatch("[0-9a-f]{64}", str(checkpoint.sha256))
         assert checkpoint.url == f"https://dl.fbaipublicfiles.com/segment_anything_2/092824/{checkpoint.name}"
         assert checkpoint.gates == SAM2_GATES
-        assert checkpoint.image_size == 1024
 
 
 def test_the_download_size_is_exact_where_it_was_measured_and_close_elsewhere() -> None:

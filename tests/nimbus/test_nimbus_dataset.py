@@ -16,8 +16,7 @@ from contract_server.store import Image
 from sam2_fewshot.errors import InputError, ServerError
 from sam2_fewshot.nimbus.dataset import NimbusDataset
 from sam2_fewshot.nimbus.server import Server
-from sam2_fewshot.protocols import FrameReader
-from sam2_fewshot.records import Location
+from sam2_fewshot.records import FrameReader, Location
 from sam2_fewshot.rendering import ChannelStyle, merge
 from sam2_fewshot.settings import Settings
 
@@ -279,20 +278,13 @@ class Harmful:
     ],
 )
 def test_only_pixels_are_taken_as_pixels(opened: Callable[..., NimbusDataset], content: bytes, words: str) -> None:
-    dataset = opened(Image({(0, 0, 0, 0): discs()}), [white_layer()])
-    answer = dataset.planes._server
-    dataset.planes._server = _Answering(content)  # type: ignore[assignment]
+    class Odd(Image):
+        def region(self, query: dict[str, str]) -> bytes:
+            return content
+
+    dataset = opened(Odd({(0, 0, 0, 0): discs()}), [white_layer()])
     with pytest.raises(ServerError, match=words):
         dataset.frame(Location()).read()
-    assert answer is not None
-
-
-class _Answering:
-    def __init__(self, content: bytes) -> None:
-        self.content = content
-
-    def get_bytes(self, *question: object) -> bytes:
-        return self.content
 
 
 def test_nothing_finite_is_black(opened: Callable[..., NimbusDataset]) -> None:

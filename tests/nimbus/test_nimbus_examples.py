@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -36,7 +37,7 @@ def test_any_of_the_tags_anywhere_in_any_shape(empty: Bench) -> None:
     mark(empty, ["other"], coordinates=ring(48, 48))
     outcome = empty.run(**{"Training Tag": ["cell", "nucleus"], "Negative Tag": ["debris"], "Batch XY": "2"})
     assert outcome.code == 0, outcome.lines
-    exemplars = outcome.engine.exemplars
+    exemplars = outcome.exemplars
     assert [(e.image.location.xy, e.negative) for e in exemplars] == [
         (0, False),
         (0, False),
@@ -51,7 +52,7 @@ def test_any_of_the_tags_anywhere_in_any_shape(empty: Bench) -> None:
 
 def test_an_outline_of_a_mask_gives_back_the_mask(empty: Bench) -> None:
     mark(empty, ["cell"], coordinates=ring(14, 14, 7.2))
-    polygon = empty.run().engine.exemplars[0].polygon
+    polygon = empty.run().exemplars[0].polygon
     assert polygon is not None
     inside = [[polygon.covers(Point(c + 0.5, r + 0.5)) for c in range(30)] for r in range(30)]
     assert (polygon_to_mask(polygon, (64, 64)).full()[:30, :30] == inside).all()
@@ -64,17 +65,14 @@ def test_twelve_tagged_among_two_thousand_are_all_that_is_transferred(empty: Ben
         mark(empty, ["cell"] if number % 167 == 3 else ["rest"], coordinates=ring(*DISCS[number % 4]))
     outcome = empty.run()
     assert outcome.code == 0
-    assert len(outcome.engine.exemplars) == 12
+    assert len(outcome.exemplars) == 12
     assert len(empty.found()) == 12
 
 
-def test_more_examples_than_a_page_holds(empty: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sam2_fewshot.nimbus import existing as annotations
-
-    monkeypatch.setattr(annotations, "PAGE", 7)
+def test_more_examples_than_a_page_holds(empty: Bench) -> None:
     for _ in range(14):
         mark(empty, ["cell"], coordinates=ring(14, 14))
-    assert len(empty.run().engine.exemplars) == 14
+    assert len(empty.run(replace(empty.means, page=7)).exemplars) == 14
 
 
 def test_what_cannot_be_used_is_left_out_and_said(empty: Bench) -> None:
@@ -85,7 +83,7 @@ def test_what_cannot_be_used_is_left_out_and_said(empty: Bench) -> None:
     mark(empty, ["cell", "debris"])
     outcome = empty.run(**{"Negative Tag": "debris"})
     assert outcome.code == 0
-    assert len(outcome.engine.exemplars) == 1
+    assert len(outcome.exemplars) == 1
     warnings = outcome.texts("warning")
     assert warnings[:2] == [
         "1 annotation was left out for having both a Training Tag and a Negative Tag; take one of them off.",

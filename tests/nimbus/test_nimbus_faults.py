@@ -6,24 +6,22 @@ import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pytest
 import shapely
-from contract_server.bench import QUICK, Bright, discs
-from contract_server.store import Problem
+from contract_server.bench import QUICK, bright, discs, squares, white_layer
+from contract_server.store import Image, Problem
 from contract_server.web import Fault
 
-from sam2_fewshot.errors import InputError
-from sam2_fewshot.nimbus.existing import Existing, polygon_document
+from sam2_fewshot.annotations.nimbus import polygon_document
+from sam2_fewshot.nimbus.existing import Existing
 from sam2_fewshot.nimbus.job import Means
 from sam2_fewshot.nimbus.server import Server
 from sam2_fewshot.records import Location
 
 if TYPE_CHECKING:
-    from contract_server.bench import Bench
+    from collections.abc import Callable
 
-    from sam2_fewshot.protocols import FrameReader
-    from sam2_fewshot.records import Detection
+    from contract_server.bench import Bench
 
 
 def complete(bench: Bench) -> None:
@@ -31,6 +29,16 @@ def complete(bench: Bench) -> None:
     outlines = {(f["location"]["XY"], str(f["coordinates"])) for f in bench.found()}
     assert len(outlines) == len(bench.found()) == 12
     assert set(bench.values()) == {each["_id"] for each in bench.found()}
+
+
+def raising(error: Exception, at: int) -> Callable[[int], None]:
+    """What a method is to do before it searches: raise an error at one of the searches."""
+
+    def on_find(number: int) -> None:
+        if number == at:
+            raise error
+
+    return on_find
 
 
 @pytest.mark.parametrize("what", [503, "drop", "late 503", "lost"])
@@ -209,7 +217,7 @@ def test_one_refused_annotation_does_not_take_the_others_with_it(bench: Bench) -
 
 def test_a_server_that_refuses_everything_is_not_asked_for_each(bench: Bench) -> None:
     bench.server.faults = [Fault("POST", "upenn_annotation/multiple", 400, times=10**6)]
-    bench.engine = lambda progress: Many(100)
+    many(bench, 100, 10)
     outcome = bench.run()
     assert outcome.code == 1
     assert "refused saving annotations (400" in outcome.error
@@ -244,13 +252,7 @@ def test_what_another_job_added_and_deleted_alike_is_seen(bench: Bench) -> None:
 def test_two_jobs_at_once_find_each_object_once(bench: Bench) -> None:
     both = threading.Barrier(2)
 
-    class Together(Bright):
-        def segment(self, image: FrameReader) -> list[Detection]:
-            found = super().segment(image)
-            both.wait(10)
-            return found
-
-    bench.engine = Together
+    bench.method = lambda: bright(on_find=lambda number: both.wait(10))
     outcomes = []
     threads = [threading.Thread(target=lambda: outcomes.append(bench.run())) for _ in range(2)]
     for thread in threads:
@@ -265,32 +267,19 @@ def test_two_jobs_at_once_find_each_object_once(bench: Bench) -> None:
     complete(bench)
 
 
-class Many(Bright):
-    """Finds a lattice of small squares, as many as asked for."""
-
-    def __init__(self, count: int, side: int = 3) -> None:
-        super().__init__()
-        self.count, self.side = count, side
-
-    def segment(self, image: FrameReader) -> list[Detection]:
-        from sam2_fewshot.geometry.outlines import mask_to_polygon
-        from sam2_fewshot.records import Detection, InstanceMask
-
-        height, width = image.shape
-        step = self.side + 1
-        found = []
-        for row in range(0, height - step, step):
-            for column in range(0, width - step, step):
-                if len(found) < self.count:
-                    mask = InstanceMask(np.ones((self.side, self.side), bool), column, row, image.shape)
-                    found.append(Detection(mask, mask_to_polygon(mask), 0.9, 0.8, 0.7, image.location))
-        return found
+def many(bench: Bench, count: int, per_row: int) -> None:
+    """Put a dataset with so many small squares in the place of the bench's; two of them are examples."""
+    store = bench.server.store
+    store.views.clear()
+    store.collections.clear()
+    bench.dataset = store.add_dataset(Image({(0, 0, 0, 0): squares(count, per_row)}), [white_layer()])
+    for x in (0, 3):
+        corners = [{"x": x + a, "y": b} for a, b in ((0, 0), (2, 0), (2, 2), (0, 2))]
+        store.add_annotation(bench.dataset, tags=["cell"], coordinates=corners)
 
 
 def test_five_thousand_finds_in_one_frame(bench: Bench) -> None:
-    image = next(iter(bench.server.store.images.values()))
-    image.planes = {(0, 0, 0, 0): discs(size=300)}
-    bench.engine = lambda progress: Many(5000)
+    many(bench, 5000, 75)
     bench.server.faults = [Fault("POST", "upenn_annotation/multiple", "lost", skip=2)]
     outcome = bench.run()
     assert outcome.code == 0
@@ -301,11 +290,10 @@ def test_five_thousand_finds_in_one_frame(bench: Bench) -> None:
 
 
 def test_a_full_disk_costs_the_cache_and_nothing_else(bench: Bench) -> None:
-    class NoRoom(Bright):
-        def save(self, path: object) -> None:
-            raise InputError("The object model cannot be written: No space left on device.")
+    def full(*given: Any) -> Any:
+        raise Problem(500, {"message": "No space left on device", "type": "internal"})
 
-    bench.engine = NoRoom
+    bench.server.store.create_file = full  # type: ignore[method-assign]
     outcome = bench.run()
     assert outcome.code == 0
     assert any("not kept for the next job" in line and "No space left" in line for line in outcome.lines)
@@ -321,11 +309,7 @@ def test_a_full_disk_of_the_server_ends_in_a_sentence(bench: Bench) -> None:
 
 
 def test_a_defect_is_called_one_and_does_not_end_in_a_traceback(bench: Bench) -> None:
-    class Broken(Bright):
-        def segment(self, image: FrameReader) -> list[Detection]:
-            raise ZeroDivisionError(f"with {bench.server.token}")
-
-    bench.engine = Broken
+    bench.method = lambda: bright(on_find=raising(ZeroDivisionError(f"with {bench.server.token}"), 1))
     outcome = bench.run()
     assert outcome.code == 1
     assert "defect of sam2-fewshot" in outcome.error
@@ -334,16 +318,13 @@ def test_a_defect_is_called_one_and_does_not_end_in_a_traceback(bench: Bench) ->
 
 
 def test_no_memory_for_one_frame_leaves_the_others(bench: Bench) -> None:
-    class Small(Bright):
-        def segment(self, image: FrameReader) -> list[Detection]:
-            if image.location.xy == 1:
-                raise MemoryError
-            return super().segment(image)
-
-    bench.engine = Small
+    bench.method = lambda: bright(on_find=raising(MemoryError(), 2))
     outcome = bench.run()
     assert outcome.code == 1
-    assert outcome.error == "1 of 3 frames could not be done: XY 2: there is not enough memory for it."
+    assert outcome.error == (
+        "1 of 3 frames could not be done: XY 2: there is not enough memory for it. Lower Max Memory, so that it is "
+        "searched in smaller blocks."
+    )
     assert len(bench.found()) == 8
 
 

@@ -1,11 +1,15 @@
-"""Whole jobs with a quick engine: what comes out, once, whatever happens on the way."""
+"""Whole jobs with a quick segmenter: what comes out, once, whatever happens on the way."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pytest
+from contract_server.bench import bright
 from shapely import Polygon
+
+from sam2_fewshot.nimbus.job import built_for_gpu
 
 if TYPE_CHECKING:
     from contract_server.bench import Bench
@@ -55,3 +59,38 @@ def test_a_second_run_adds_nothing_and_says_so(bench: Bench) -> None:
     assert {each["_id"] for each in bench.found()} == before
     assert len(bench.values()) == 12
     assert outcome.messages[-1]["info"] == "0 added, 12 already there; 3 frames"
+
+
+def test_the_model_and_the_device_are_named(bench: Bench) -> None:
+    learning = [message for message in bench.run().messages if message.get("title") == "Learning the examples"]
+    assert learning[0]["info"] == "2 examples, filters on CPU"
+
+
+def test_where_the_threshold_lies_is_told_if_it_was_chosen(bench: Bench) -> None:
+    (line,) = [line for line in bench.run(**{"Batch XY": "1"}).lines if line.startswith("XY 1: ")]
+    assert line == "XY 1: 5 candidates, 4 added, 0 already there."
+    bench.method = lambda: bright(score=None)
+    planes = next(iter(bench.server.store.images.values())).planes
+    planes[(1, 0, 0, 0)][30:] -= planes[(1, 0, 0, 0)][30:] // 10
+    outcome = bench.run(**{"Batch XY": "2", "Threshold Mode": "top", "Top Percent": 50})
+    (line,) = [line for line in outcome.lines if line.startswith("XY 2: ")]
+    assert line.startswith("XY 2: 5 candidates, 2 added, 0 already there. The threshold is 1.000: ")
+    assert "the best 50 %" in line
+
+
+@pytest.mark.parametrize(
+    ("version", "system", "machine", "expected"),
+    [
+        ("2.9.0", "Linux", "x86_64", True),
+        ("2.9.0+cu126", "Linux", "aarch64", True),
+        ("2.9.0+cpu", "Linux", "x86_64", False),
+        ("2.9.0", "Linux", "aarch64", False),
+        ("2.9.0", "Darwin", "arm64", False),
+        ("", "Linux", "x86_64", False),
+    ],
+)
+def test_a_gpu_is_missed_only_where_torch_could_use_one(
+    version: str, system: str, machine: str, expected: bool
+) -> None:
+    assert built_for_gpu(version, system, machine) is expected
+    assert isinstance(built_for_gpu(), bool)

@@ -9,10 +9,12 @@ import signal
 import threading
 import time
 import warnings
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
-from contract_server.bench import Bright, discs
+from contract_server.bench import Segmenter, bright, discs
 from contract_server.store import Image
 
 from sam2_fewshot.errors import FewShotWarning
@@ -21,8 +23,9 @@ from sam2_fewshot.nimbus.messages import Messages, Stopped, stopping
 if TYPE_CHECKING:
     from contract_server.bench import Bench
 
-    from sam2_fewshot.protocols import FrameReader, Progress
-    from sam2_fewshot.records import Detection
+    from bright import BrightMethod
+    from sam2_fewshot.protocols import Progress
+    from sam2_fewshot.settings import Settings
 
 
 def lines(stream: io.StringIO) -> list[dict[str, object]]:
@@ -76,14 +79,9 @@ def test_warnings_come_once_and_not_without_end() -> None:
 
 
 def test_a_job_of_many_frames_tells_about_a_hundred_times(bench: Bench) -> None:
-    image = Image({(xy, 0, 0, 0): discs() for xy in range(300)})
+    image = Image({(xy, 0, 0, 0): discs() if xy == 0 else np.full((64, 64), 100, "uint16") for xy in range(300)})
     bench.server.store.images[next(iter(bench.server.store.images))] = image
 
-    class Blind(Bright):
-        def segment(self, image: FrameReader) -> list[Detection]:
-            return [] if image.location.xy else super().segment(image)
-
-    bench.engine = Blind
     outcome = bench.run()
     told = outcome.messages
     progress = [message for message in told if "progress" in message]
@@ -96,27 +94,23 @@ def test_a_job_of_many_frames_tells_about_a_hundred_times(bench: Bench) -> None:
 
 
 def test_nothing_found_at_all_says_what_to_do(bench: Bench) -> None:
-    class Blind(Bright):
-        def segment(self, image: FrameReader) -> list[Detection]:
-            return []
-
-    bench.engine = Blind
+    bench.method = lambda: bright(level=255)
     outcome = bench.run()
     assert outcome.code == 0
     assert outcome.texts("warning")[0].startswith("Nothing was found. Lower the Similarity Threshold")
 
 
 def test_a_cpu_in_place_of_a_gpu_is_said(bench: Bench) -> None:
-    bench.engine = type("Slow", (Bright,), {"slow": True})
-    assert bench.run().texts("warning")[0].startswith("There is no GPU for this job")
+    outcome = bench.run(replace(bench.means, gpu_expected=lambda: True))
+    assert outcome.texts("warning")[0].startswith("There is no GPU for this job")
 
 
 def test_warnings_of_python_reach_the_user(bench: Bench) -> None:
-    def warning(progress: Progress) -> Bright:
+    def warning(settings: Settings, progress: Progress, method: BrightMethod) -> Segmenter:
         warnings.warn("cuda:0 cannot be used", FewShotWarning, stacklevel=1)
-        return Bright(progress)
+        return Segmenter(settings, progress, method)
 
-    bench.engine = warning
+    bench.kind = warning
     outcome = bench.run()
     assert outcome.texts("warning") == ["cuda:0 cannot be used"]
 
@@ -147,6 +141,18 @@ def test_a_block_that_does_not_end_is_ended() -> None:
         except Stopped:
             time.sleep(0.5)
     assert (said, left) == (["stopped"], [1])
+
+
+def test_a_job_that_is_interrupted_is_not_done(bench: Bench) -> None:
+    def interrupt(number: int) -> None:
+        if number == 2:
+            raise KeyboardInterrupt
+
+    bench.method = lambda: bright(on_find=interrupt)
+    outcome = bench.run()
+    assert outcome.code == 1
+    assert outcome.error.startswith("The job was stopped. Finished frames are kept")
+    assert len(bench.found()) == 4
 
 
 def test_outside_the_main_thread_signals_are_left_alone() -> None:

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from contract_server.bench import QUICK, Bright, discs, white_layer
+from contract_server.bench import QUICK, bright, discs, white_layer
 from contract_server.store import Image, Problem
 from contract_server.web import Fault
 
 from sam2_fewshot.errors import ServerError
-from sam2_fewshot.nimbus import figures as connections
 from sam2_fewshot.nimbus.server import Refused, Server, Unanswered
 
 if TYPE_CHECKING:
@@ -102,10 +101,8 @@ def test_after_a_lost_answer_the_next_may_be_a_refusal(bench: Bench, status: int
         assert "does not allow saving annotations (403: odd)" in outcome.error
 
 
-def test_connections_that_stay_unanswered_end_the_job_and_come_with_the_next(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(connections, "_PAGE", 2)
+def test_connections_that_stay_unanswered_end_the_job_and_come_with_the_next(bench: Bench) -> None:
+    bench.means = replace(bench.means, page=2)
     bench.job["connectTo"] = {"tags": ["cell"]}
     bench.server.faults = [Fault("POST", "connectTo", 504, times=10**6)]
     outcome = bench.run()
@@ -157,11 +154,10 @@ def test_figures_of_another_kind_are_replaced(bench: Bench) -> None:
 
 
 def test_no_memory_for_learning_is_said(bench: Bench) -> None:
-    class Small(Bright):
-        def fit(self, exemplars: object) -> None:
-            raise MemoryError
+    def raise_it() -> None:
+        raise MemoryError
 
-    bench.engine = Small
+    bench.method = lambda: bright(on_learn=raise_it)
     outcome = bench.run()
     assert outcome.code == 1
     assert outcome.error.startswith("There is not enough memory for this.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from contract_server.bench import ring, white_layer
+from contract_server.bench import CACHED, ring, white_layer
 from contract_server.store import Image
 
 from sam2_fewshot import Exemplar, FewShotSegmenter, Settings
@@ -65,7 +65,7 @@ def arguments(server: ContractServer, made: str, request: str = "compute", **for
 
 
 def on_arrays(image: Image, locations: list[Location]) -> dict[Location, list[Polygon]]:
-    """The same, by the engine on arrays in memory."""
+    """The same, by a segmenter on arrays in memory."""
     styles = [ChannelStyle((0, 0, 255), "absolute", 100, 3000), ChannelStyle((0, 255, 0), "absolute", 0, 900)]
 
     def pixels(place: Location) -> np.ndarray:
@@ -126,9 +126,9 @@ def test_two_channels_positions_slices_and_times(server: ContractServer, capsys:
     before = set(server.store.annotations)
     assert main(arguments(server, made, **everything)) == 0
     assert set(server.store.annotations) == before
-    assert "learned by an earlier job" in capsys.readouterr().out
+    assert CACHED in capsys.readouterr().out
 
 
-def test_the_job_module_leaves_torch_to_the_engine() -> None:
+def test_the_job_module_leaves_torch_to_the_backbone() -> None:
     code = "import sys, sam2_fewshot.nimbus.job; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -14,8 +14,7 @@ import pytest
 import yaml
 from dockerfile_parse import DockerfileParser
 
-from sam2_fewshot.backbones.sam2.checkpoints import find
-from sam2_fewshot.backbones.sam2.locate import CONTAINER_FOLDER
+from sam2_fewshot.backbones.sam2.checkpoints import CONTAINER_FOLDER, find
 
 ROOT = Path(__file__).parents[2]
 IMAGES = ["Dockerfile", "Dockerfile_M1"]

@@ -11,12 +11,13 @@ import pytest
 from shapely import Point
 
 from sam2_fewshot.annotations.record import ExampleMark, FrameRecord
-from sam2_fewshot.files.journal import JOURNAL_FOLDER, Journal
-from sam2_fewshot.files.outputs import assemble
-from sam2_fewshot.files.pictures import write_preview
 from sam2_fewshot.geometry.outlines import mask_to_polygon
+from sam2_fewshot.output.assembly import assemble
+from sam2_fewshot.output.journal import JOURNAL_FOLDER, Journal
+from sam2_fewshot.output.pictures import preview_jpeg
 from sam2_fewshot.records import Detection, InstanceMask, Location
 from sam2_fewshot.settings import Settings
+from sam2_fewshot.storage.files import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -84,7 +85,7 @@ def make_out(tmp_path: Path) -> Callable[..., Path]:
         for record in records:
             journal.write(record)
             pixels = rng.integers(0, 60, (*record.frame_shape, 1), np.uint8).repeat(3, axis=2)
-            write_preview(journal.preview(record.location), pixels)
+            write_whole(journal.preview(record.location), preview_jpeg(pixels))
         about = {
             "begun": "2026-01-01",
             "ended": "2026-01-02T00:00:00+00:00",

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from shapely import Point, Polygon
 
 from sam2_fewshot.errors import InputError
+from sam2_fewshot.output.finished import read_finished
 from sam2_fewshot.report import REPORT, write_report
 from sam2_fewshot.report.advice import FrameFigures, overview
-from sam2_fewshot.report.content import UNITS, encode_outlines
+from sam2_fewshot.report.content import UNITS, encode_outlines, gather
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -94,22 +95,13 @@ def test_a_missing_picture_does_no_harm(make_out: Callable[..., Path]) -> None:
     assert 'id="picture-1"></script>' in write_report(out).read_text("utf-8")
 
 
-def test_pictures_of_very_many_frames_are_shrunk(
-    make_out: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pictures_of_very_many_frames_are_shrunk(make_out: Callable[..., Path]) -> None:
     from io import BytesIO
 
     from PIL import Image
 
-    from sam2_fewshot.report import content
-
-    out = make_out()
-    monkeypatch.setattr(content, "_PICTURE_BYTES", 2000)
-    monkeypatch.setattr(content, "_SMALLEST", 100)
-    page = write_report(out).read_text("utf-8")
-    packed = re.search('id="picture-0">([^<]*)</script>', page)
-    assert packed
-    with Image.open(BytesIO(base64.b64decode(packed[1]))) as picture:
+    packed = gather(read_finished(make_out()), picture_bytes=2000, smallest=100).pictures
+    with Image.open(BytesIO(base64.b64decode(packed[0]))) as picture:
         assert 100 <= picture.width < 300
         assert picture.width / picture.height == pytest.approx(400 / 120, rel=0.05)
 
@@ -133,7 +125,7 @@ def test_frames_not_done_are_told(make_out: Callable[..., Path]) -> None:
 def test_stacks_name_their_planes(make_out: Callable[..., Path]) -> None:
     from dataclasses import replace
 
-    from sam2_fewshot.files.finished import read_finished
+    from sam2_fewshot.output.finished import read_finished
     from sam2_fewshot.report.content import _frame
 
     record = next(read_finished(make_out()).records())
@@ -192,11 +184,11 @@ def test_the_summary_counts() -> None:
 @pytest.mark.parametrize(
     ("frames", "said"),
     [
-        ([figures(scores=[0.9] * 9)], "Most finds are far above"),
+        ([figures(scores=[0.9] * 9)], "Most detections are far above"),
         ([figures()], "Nothing that resembles"),
         ([figures(below=[0.41, 0.2])], "The best candidate has 0.41"),
         ([figures(scores=[0.9], below=[0.1], examples=1)], "Only 1 example on these frames"),
-        ([figures(scores=[0.9, 0.52], below=[0.1])], "1 find just above the threshold and 0 candidates"),
+        ([figures(scores=[0.9, 0.52], below=[0.1])], "1 detection just above the threshold and 0 candidates"),
         ([figures(scores=[0.9], below=[0.1]), figures("b.tif")], "Nothing was found on 1 of 2 frames (b.tif)"),
         (
             [figures(scores=[0.9] * 9, below=[0.1]), *[figures(scores=[0.9] * 9)] * 3, figures("b", [0.9])],

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from scale_scenes import BrightSegmenter, Heard
+from scale_scenes import Heard, bright_segmenter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sam2_fewshot.backbones.sam2.network import Sam2Model
+    from bright import BrightSegmenter
 
 
 @pytest.fixture
@@ -19,5 +19,5 @@ def heard() -> Heard:
 
 
 @pytest.fixture
-def bright(micro: Sam2Model, heard: Heard) -> Callable[[int], BrightSegmenter]:
-    return lambda pixels: BrightSegmenter(micro, pixels, heard)
+def bright(heard: Heard) -> Callable[..., BrightSegmenter]:
+    return lambda pixels, **changes: bright_segmenter(pixels, heard, **changes)

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import ndimage
 
-from sam2_fewshot import FewShotSegmenter, Frame, Settings
-from sam2_fewshot.backbones.sam2.memory import BYTES_PER_PIXEL, RESERVE
-from sam2_fewshot.geometry.outlines import crop_to_object
-from sam2_fewshot.methods.base import Found, RunStats, is_known
+from bright import BrightMethod, BrightSegmenter
+from sam2_fewshot import Frame, Settings
+from sam2_fewshot.resources import BYTES_PER_PIXEL, RESERVE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from sam2_fewshot.backbones.sam2.network import Sam2Model
-    from sam2_fewshot.methods.base import Shown
-    from sam2_fewshot.records import Box, Detection, InstanceMask
+    from sam2_fewshot.protocols import Progress
+    from sam2_fewshot.records import Box, Detection
 
 
 def memory_for(pixels: int) -> float:
@@ -41,39 +40,20 @@ def scene(side: int = 400, count: int = 60, radius: int = 8, seed: int = 0) -> N
     return np.repeat(grey[..., None], 3, axis=2)
 
 
-class Bright:
-    """A Method that finds connected bright pixels; the score is the brightness."""
-
-    def learn(self, shown: Sequence[Shown]) -> Mapping[str, NDArray[np.generic]]:
-        return {"seen": np.array([frame.pixels.shape[:2] for frame in shown])}
-
-    def find(
-        self,
-        learned: Mapping[str, NDArray[np.generic]],
-        pixels: NDArray[np.uint8],
-        known: Sequence[InstanceMask],
-        stats: RunStats,
-    ) -> list[Found]:
-        labels, count = ndimage.label(pixels[..., 0] > 100)
-        stats.candidates = count
-        found = []
-        for number in range(1, count + 1):
-            mask = crop_to_object(labels == number)
-            if not is_known(mask, known):
-                found.append(Found(mask, float(pixels[..., 0][labels == number].max()) / 255, 0.9))
-        return found
+BRIGHT = {"level": 100, "score": None, "finds_examples": False}
+"""Options of the method that finds the discs of a :func:`scene`; the score is the brightness."""
 
 
-class BrightSegmenter(FewShotSegmenter):
-    """A FewShotSegmenter whose method is :class:`Bright`; its tiles repeat after one pixel."""
+def bright_segmenter(pixels: int, progress: Progress | None = None, **changes: Any) -> BrightSegmenter:
+    """A segmenter that searches blocks of so many pixels; `changes` are of its settings."""
+    settings = Settings(method="grid", max_memory=memory_for(pixels), **changes)
+    return BrightSegmenter(settings, progress, BrightMethod(**BRIGHT))
 
-    def __init__(self, model: Sam2Model, pixels: int, progress: object = None) -> None:
-        super().__init__(
-            model,
-            settings=Settings(method="grid", max_memory=memory_for(pixels)),
-            progress=progress,  # type: ignore[arg-type]
-        )
-        self._method = Bright()
+
+def with_stand_in() -> dict[str, str]:
+    """Environment of a program that finds the stand-in beside these tests."""
+    places = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, places))}
 
 
 class Watched:

@@ -3,57 +3,30 @@
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 from scale_job import Lines
-from scale_scenes import BrightSegmenter, memory_for, scene
+from scale_scenes import BRIGHT, memory_for, scene
 
+from bright import BrightMaker
 from sam2_fewshot.files.request import Request
-from sam2_fewshot.runner.run import Summary, run
+from sam2_fewshot.files.run import Summary, run
 from sam2_fewshot.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from sam2_fewshot.backbones.sam2.network import Sam2Model
-    from sam2_fewshot.protocols import FrameReader
-    from sam2_fewshot.records import Detection
-    from sam2_fewshot.tiling.blocks import Block, BlockFinds
-    from sam2_fewshot.tiling.search import SearchPlan
+    from sam2_fewshot.records import FrameReader
 
 SETTINGS = Settings(method="grid", similarity_threshold=0.61, max_memory=memory_for(150**2), cache_size=0)
-
-
-class Stopping(BrightSegmenter):
-    """Counts the blocks that it searches, and is stopped before one of them, or before they are joined."""
-
-    stop_before = 10**6
-    pause = 0.0
-    searched = 0
-    trouble: type[BaseException] = KeyboardInterrupt
-
-    def search(self, frame: FrameReader, plan: SearchPlan, block: Block) -> BlockFinds:
-        if self.searched == self.stop_before:
-            raise self.trouble("stopped")
-        self.searched += 1
-        time.sleep(self.pause)
-        return super().search(frame, plan, block)
-
-    def join(self, frame: FrameReader, plan: SearchPlan, finds: Sequence[BlockFinds]) -> list[Detection]:
-        if self.stop_before == len(finds):
-            raise self.trouble("stopped")
-        return super().join(frame, plan, finds)
 
 
 class Slide:
     """A slide with two examples, and the job on it."""
 
-    def __init__(self, folder: Path, model: Sam2Model) -> None:
-        self.folder, self.model = folder, model
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.image, self.examples = folder / "slide.png", folder / "slide_labels.png"
         self.lines: list[str] = []
 
@@ -73,21 +46,32 @@ class Slide:
         scheduler: Any = None,
         settings: Settings = SETTINGS,
         display: Lines | None = None,
-        **ways: Any,
+        *,
+        stop_before: int | None = None,
+        stop_joining: bool = False,
+        trouble: type[BaseException] = KeyboardInterrupt,
+        pause: float = 0.0,
     ) -> Summary:
-        """Do the job; `ways` are attributes of the segmenter."""
+        """Do the job, with some trouble before a block is searched, counted from 0, or before they are joined."""
+
+        def on_find(number: int) -> None:
+            if number - 1 == stop_before:
+                raise trouble("stopped")
+
+        def on_join(frame: FrameReader) -> None:
+            if stop_joining:
+                raise trouble("stopped")
+
+        self.make = BrightMaker({**BRIGHT, "on_find": on_find, "pause": pause}, on_join=on_join)
         request = Request(images=[self.image], examples=self.examples, out=self.folder / name, settings=settings)
-
-        def make(request: Request, progress: Any) -> Stopping:
-            self.segmenter = Stopping(self.model, 1, progress)
-            self.segmenter.settings = request.settings
-            for way, value in ways.items():
-                setattr(self.segmenter, way, value)
-            return self.segmenter
-
         display = display or Lines()
         self.lines = display.lines
-        return run(request, display, make, scheduler)
+        return run(request, display, self.make, scheduler)
+
+    @property
+    def searched(self) -> int:
+        """How many blocks the last run has searched, here and on workers."""
+        return sum(segmenter.bright.searched for segmenter in self.make.made)
 
     def blocks(self, name: str) -> list[Path]:
         """The files of finished blocks."""
@@ -104,7 +88,4 @@ class Slide:
 
 
 if __name__ == "__main__":
-    from sam2_fewshot.backbones.sam2 import open_model
-
-    model = open_model("sam2.1_hiera_micro.pt", "cpu", Settings())
-    Slide(Path(sys.argv[1]), model).work(sys.argv[2], pause=float(sys.argv[3]))
+    Slide(Path(sys.argv[1])).work(sys.argv[2], pause=float(sys.argv[3]))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
 import time
+import tracemalloc
 import warnings
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import distributed
@@ -14,20 +17,26 @@ import numpy as np
 import pytest
 from PIL import Image
 from scale_job import Lines
-from scale_scenes import BrightSegmenter, as_set, memory_for, scene
+from scale_scenes import BRIGHT, as_set, memory_for, scene
 
+from bright import BrightMaker
+from sam2_fewshot import Exemplar, FewShotSegmenter, Location
 from sam2_fewshot.errors import InputError, SettingsError
+from sam2_fewshot.files.folder import Drawing
+from sam2_fewshot.files.plan import FrameAddress
 from sam2_fewshot.files.request import Request
-from sam2_fewshot.runner import worker as worker_module
-from sam2_fewshot.runner.cluster import _local, _words, connected
-from sam2_fewshot.runner.run import run
+from sam2_fewshot.files.run import run
+from sam2_fewshot.runner.cluster import connected, local_workers, trouble_of
+from sam2_fewshot.runner.tasks import TaskResult
+from sam2_fewshot.runner.worker import Recipe, own_device, same, search_frame
 from sam2_fewshot.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from sam2_fewshot.backbones.sam2.network import Sam2Model
+    from sam2_fewshot.protocols import Progress
+    from sam2_fewshot.records import FrameReader
 
 pytestmark = pytest.mark.filterwarnings("default")  # of Dask and its event loop, which are not ours to mend
 THRESHOLD = 0.61
@@ -70,35 +79,19 @@ def examples(tmp_path: Path, images: list[Path]) -> Path:
 
 
 @pytest.fixture
-def segmenters(micro: Sam2Model, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Let the workers search with the method for tests; gives the numbers of segmenters they made."""
-    made: list[int] = []
-
-    def make(recipe: Any) -> tuple[BrightSegmenter, Any]:
-        if recipe.key not in worker_module._HELD:
-            said = worker_module._Heard()
-            segmenter = BrightSegmenter(micro, 1, said)
-            segmenter.settings = recipe.settings
-            made.append(1)
-            worker_module._HELD[recipe.key] = segmenter.adopt(recipe.objects), said
-        return worker_module._HELD[recipe.key]
-
-    monkeypatch.setattr(worker_module, "_segmenter", make)
-    return made
+def maker() -> BrightMaker:
+    """Makes the segmenter of the program, the first, and those of its workers."""
+    return BrightMaker(BRIGHT)
 
 
 @pytest.fixture
-def work(micro: Sam2Model, images: list[Path], examples: Path, tmp_path: Path) -> Any:
-    def work(name: str, scheduler: Any = None, **more: Any) -> tuple[Any, list[str]]:
+def work(maker: BrightMaker, images: list[Path], examples: Path, tmp_path: Path) -> Any:
+    def work(
+        name: str, scheduler: Any = None, make: BrightMaker = maker, display: Lines | None = None
+    ) -> tuple[Any, list[str]]:
         settings = SMALL.changed({"max_memory": memory_for(150**2), "cache_size": 0})
-        request = Request(images=more.pop("images", images), examples=examples, out=tmp_path / name, settings=settings)
-
-        def make(request: Request, progress: Any) -> BrightSegmenter:
-            segmenter = BrightSegmenter(micro, 1, progress)
-            segmenter.settings = request.settings
-            return segmenter
-
-        display = Lines()
+        request = Request(images=images, examples=examples, out=tmp_path / name, settings=settings)
+        display = display or Lines()
         return run(request, display, make, scheduler), display.lines
 
     return work
@@ -113,9 +106,9 @@ def files(out: Path) -> dict[str, bytes]:
 
 
 def test_the_results_are_the_same_to_the_last_vertex(
-    client: Any, work: Any, segmenters: list[int], tmp_path: Path
+    client: Any, work: Any, maker: BrightMaker, tmp_path: Path
 ) -> None:
-    alone, _ = work("alone")
+    alone, _ = work("alone", make=BrightMaker(BRIGHT))
     together, lines = work("together", client)
     assert together.complete
     assert together.found == alone.found > 20
@@ -128,32 +121,29 @@ def test_the_results_are_the_same_to_the_last_vertex(
         assert as_set(one.below) == as_set(other.below)
         assert (one.threshold, one.floor) == (other.threshold, other.floor)
         assert (one.threshold, one.floor) == (THRESHOLD, pytest.approx(THRESHOLD / 10))
-    assert len(segmenters) == 1
+    program, both_workers = maker.made
+    assert program.calls == []
+    assert set(both_workers.calls) == {f"im{number}.png" for number in range(4)}
     assert set(together.seconds) >= {"outline", "load model", "learn examples"}
     assert not [line for line in lines if "ailed" in line]
 
 
-def test_a_second_run_hands_nothing_out(client: Any, work: Any, segmenters: list[int]) -> None:
+def test_a_second_run_hands_nothing_out(client: Any, work: Any) -> None:
     work("out", client)
-    summary, _ = work("out", client)
+    second = BrightMaker(BRIGHT)
+    summary, _ = work("out", client, second)
     assert summary.resumed == 4
-    assert len(segmenters) == 1
+    assert [segmenter.calls for segmenter in second.made] == [[]]
 
 
-def test_a_frame_that_always_fails_is_told_and_the_others_are_done(
-    client: Any, work: Any, segmenters: list[int], images: list[Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plain = BrightSegmenter.segment
+def test_a_frame_that_always_fails_is_told_and_the_others_are_done(client: Any, work: Any) -> None:
+    troubles = {"im1.png": ZeroDivisionError("oops"), "im2.png": InputError("it is damaged.")}
 
-    def segment(self: BrightSegmenter, image: Any) -> Any:
-        if image.name == "im1.png":
-            raise ZeroDivisionError("oops")
-        if image.name == "im2.png":
-            raise InputError("it is damaged.")
-        return plain(self, image)
+    def fail(frame: FrameReader) -> None:
+        if frame.name in troubles:
+            raise troubles[frame.name]
 
-    monkeypatch.setattr(BrightSegmenter, "segment", segment)
-    summary, _ = work("out", client)
+    summary, _ = work("out", client, BrightMaker(BRIGHT, on_plan=fail))
     assert summary.done == 2
     assert {failure.what: failure.sentence for failure in summary.failures} == {
         "im1.png": "this is a defect in sam2-fewshot, please report it: ZeroDivisionError: oops",
@@ -161,53 +151,91 @@ def test_a_frame_that_always_fails_is_told_and_the_others_are_done(
     }
 
 
-def test_a_large_frame_of_which_a_block_fails_is_told_once(
-    client: Any, work: Any, segmenters: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls: list[Any] = []
+def test_a_large_frame_of_which_a_block_fails_is_told_once(client: Any, work: Any) -> None:
+    class Failing(BrightMaker):
+        """Its segmenters search no block of the large frame."""
 
-    def search(self: BrightSegmenter, frame: Any, plan: Any, block: Any) -> Any:
-        calls.append(block)
-        raise InputError("a part of it is missing.")
+        def __call__(self, *arguments: Any) -> Any:
+            segmenter = super().__call__(*arguments)
 
-    monkeypatch.setattr(BrightSegmenter, "search", search)
-    summary, _ = work("out", client)
+            def fail(number: int) -> None:
+                if segmenter.bright.shapes[-1] != (90, 90):
+                    raise InputError("a part of it is missing.")
+
+            segmenter.bright.on_find = fail
+            return segmenter
+
+    summary, _ = work("out", client, Failing(BRIGHT))
     assert [(failure.what, failure.sentence) for failure in summary.failures] == [
         ("im3.png", "a part of it is missing.")
     ]
     assert summary.done == 3
 
 
-def test_a_large_frame_that_cannot_be_joined_is_told(
-    client: Any, work: Any, segmenters: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def join(self: BrightSegmenter, frame: Any, plan: Any, finds: Any) -> Any:
-        raise MemoryError
+def test_a_large_frame_that_cannot_be_joined_is_told(client: Any, work: Any) -> None:
+    def fail(frame: FrameReader) -> None:
+        if frame.name == "im3.png":
+            raise MemoryError
 
-    monkeypatch.setattr(BrightSegmenter, "join", join)
-    summary, _ = work("out", client)
+    summary, _ = work("out", client, BrightMaker(BRIGHT, on_join=fail))
     assert ["not enough memory" in failure.sentence for failure in summary.failures] == [True]
 
 
-def test_what_workers_warn_of_is_told(client: Any, work: Any, segmenters: list[int], images: list[Path]) -> None:
+def test_what_workers_warn_of_is_told(client: Any, work: Any, images: list[Path]) -> None:
     Image.fromarray(np.zeros((90, 90), np.uint8)).save(images[1])
     _, lines = work("out", client)
     assert "im1.png is the same everywhere, so nothing can be found in it." in lines
 
 
-def test_ctrl_c_stops_and_keeps_what_is_done(
-    client: Any, work: Any, segmenters: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def frame_ends(self: Lines, *_: Any) -> None:
+class Warning_(BrightMaker):
+    """Its segmenters warn of each frame, and of each block of the large one."""
+
+    def __call__(self, model: str, device: str, settings: Settings, progress: Progress) -> Any:
+        segmenter = super().__call__(model, device, settings, progress)
+
+        def find(number: int) -> None:
+            if segmenter.bright.shapes[-1] != (90, 90):
+                progress.warn("A part of im3.png is dark.")
+
+        segmenter.bright.on_find = find
+        segmenter.on_plan = lambda frame: progress.warn(f"{frame.name} is blurred.")
+        return segmenter
+
+
+def test_warnings_of_frames_and_blocks_are_those_of_one_process(client: Any, work: Any, tmp_path: Path) -> None:
+    _, alone = work("alone", make=Warning_(BRIGHT))
+    _, together = work("together", client, Warning_(BRIGHT))
+    expected = [[f"im{number}.png is blurred."] for number in range(4)]
+    expected[3].append("A part of im3.png is dark.")
+    for name, lines in (("alone", alone), ("together", together)):
+        told = [line for line in lines if "blurred" in line or "dark" in line]
+        assert sorted(told) == sorted(sentence for sentences in expected for sentence in sentences)
+        frames = json.loads((tmp_path / name / "run.json").read_text())["frames"]
+        assert [frame["warnings"] for frame in frames] == expected
+
+
+class Pressing(Lines):
+    """Presses Ctrl-C when the first frame is done."""
+
+    def frame_ends(self, candidates: int, detections: int, seconds: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Lines, "frame_ends", frame_ends)
-    summary, _ = work("out", client)
+
+def test_ctrl_c_stops_and_keeps_what_is_done(client: Any, work: Any) -> None:
+    summary, _ = work("out", client, display=Pressing())
     assert summary.interrupted
     assert summary.done == 1
 
 
-def test_tasks_ask_for_a_gpu_where_workers_offer_one(work: Any, segmenters: list[int]) -> None:
+class Asking(distributed.Client):  # type: ignore[misc]
+    """A client that remembers what resources its tasks ask for."""
+
+    def submit(self, *arguments: Any, **options: Any) -> Any:
+        self.asked = [*getattr(self, "asked", []), options.get("resources")]
+        return super().submit(*arguments, **options)
+
+
+def test_tasks_ask_for_a_gpu_where_workers_offer_one(work: Any) -> None:
     with (
         distributed.LocalCluster(
             n_workers=1,
@@ -217,99 +245,102 @@ def test_tasks_ask_for_a_gpu_where_workers_offer_one(work: Any, segmenters: list
             protocol="inproc://",
             resources={"GPU": 1},
         ) as cluster,
-        distributed.Client(cluster, set_as_default=False) as client,
+        Asking(cluster, set_as_default=False) as client,
     ):
-        asked: list[Any] = []
-        plain = client.submit
-
-        def submit(*arguments: Any, **options: Any) -> Any:
-            asked.append(options.get("resources"))
-            return plain(*arguments, **options)
-
-        client.submit = submit
         summary, _ = work("out", client)
     assert summary.complete
-    assert asked[0] is None
-    assert asked[1:] == [{"GPU": 1}] * (len(asked) - 1)
+    assert len(client.asked) > 4
+    assert client.asked == [None] + [{"GPU": 1}] * (len(client.asked) - 1)
 
 
-def test_the_real_worker_loads_a_model_once_and_checks_its_weights(
-    micro: Sam2Model, images: list[Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from sam2_fewshot import Exemplar, FewShotSegmenter, Location
-
+def test_a_worker_loads_a_model_once_and_checks_its_weights(images: list[Path]) -> None:
     picture = scene(64, 3)
-    settings = SMALL.changed({"min_mask_area": 10**6})  # nothing is looked at closely, which takes its time
-    segmenter = FewShotSegmenter(micro, settings=settings)
+    settings = SMALL.changed({"min_mask_area": 10**6})
+    segmenter = FewShotSegmenter("filters", settings=settings)
     segmenter.fit([Exemplar(image=picture, mask=picture[..., 0] > 100)])
-    worker_module._OPENED.clear()
-    recipe = worker_module.Recipe(
-        "k1", "sam2.1_hiera_micro.pt", micro.sha256, "cpu", settings, None, segmenter.object_model
-    )
-    address = worker_module.Address(str(images[1]), Location(7, 0, 0))
-    reply = worker_module.search_frame(worker_module.same(recipe), address, "im1.png", ())
-    assert reply.trouble == ""
-    assert all(item.location.xy == 7 for item in reply.detections)
-    assert reply.overlay[:4] == b"\x89PNG"
-    held = worker_module._HELD["k1"][0]
-    assert worker_module.search_frame(recipe, address, "im1.png", ()).trouble == ""
-    assert worker_module._HELD["k1"][0] is held
-    gone = worker_module.Address("/nowhere/a.png", Location())
-    assert "There is no file /nowhere/a.png" in worker_module.search_frame(recipe, gone, "a.png", ()).trouble
-    from dataclasses import replace
+    made: list[FewShotSegmenter] = []
 
-    # A worker knows the last few images, but only one of them keeps its pixels.
-    for number in (0, 2):
-        place = worker_module.Address(str(images[number]), Location())
-        assert worker_module.search_frame(recipe, place, f"im{number}.png", ()).trouble == ""
-    kept = [each[0]._cache._pixels is not None for each in worker_module._OPENED.values()]
-    assert kept == [False, False, True]
-    other = replace(recipe, key="k2", sha256="0" * 64)
-    assert "A worker has other weights" in worker_module.search_frame(other, address, "im1.png", ()).trouble
-    worker_module._HELD.clear()
-    worker_module._OPENED.clear()
+    def make(model: str, device: str, settings: Settings, progress: Progress) -> FewShotSegmenter:
+        made.append(FewShotSegmenter(model, device, settings, progress))
+        return made[-1]
+
+    recipe = Recipe("once", "filters", segmenter.model_sha256, "cpu", settings, segmenter.object_model, make)
+    address = FrameAddress(str(images[1]), Location(7, 0, 0), settings, None)
+    drawing = Drawing("im1.png", (), (), THRESHOLD)
+    for _ in range(2):
+        answer = search_frame(same(recipe), address, drawing).answer
+        assert isinstance(answer, TaskResult)
+        assert answer.trouble == ""
+        assert answer.took > 0
+        assert all(item.location.xy == 7 for item in answer.found.detections)
+        assert answer.extra.overlay[:4] == b"\x89PNG"
+    assert len(made) == 1
+    gone = FrameAddress("/nowhere/a.png", Location(), settings, None)
+    answer = search_frame(recipe, gone, None).answer
+    assert isinstance(answer, TaskResult)
+    assert "There is no file /nowhere/a.png" in answer.trouble
+    other = replace(recipe, key="other", sha256="0" * 64)
+    answer = search_frame(other, address, None).answer
+    assert isinstance(answer, TaskResult)
+    assert "A worker has other weights" in answer.trouble
+    assert len(made) == 2
 
 
-def test_each_worker_takes_a_card_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    from sam2_fewshot.backbones.sam2 import device
+def test_a_worker_knows_some_images_and_holds_the_pixels_of_one(tmp_path: Path) -> None:
+    addresses = []
+    for number in range(3):
+        path = tmp_path / f"large{number}.png"
+        Image.fromarray(np.full((1000, 1500, 3), number, np.uint8)).save(path)
+        addresses.append(FrameAddress(str(path), Location(number), Settings(), None))
+    size = 3 * 1000 * 1500
+    tracemalloc.start()
+    try:
+        for number, address in enumerate(addresses):
+            frame = address.open()
+            assert frame.location.xy == number
+            assert frame.read((0, 0, 5, 5))[0, 0, 0] == number
+            assert size <= tracemalloc.get_traced_memory()[0] < 1.5 * size
+            assert address.open().read((0, 0, 1, 1)).shape == (1, 1, 3)  # the same one again
+    finally:
+        tracemalloc.stop()
 
-    monkeypatch.setattr(device, "present_devices", lambda: ["cuda:0", "cuda:1", "cpu"])
 
+@pytest.mark.parametrize(
+    ("device", "worker", "card"),
+    [
+        ("auto", 3, "cuda:1"),
+        ("cuda:0", 3, "cuda:0"),
+        ("cuda", "SLURMCluster-4", "cuda:0"),
+        ("auto", "left", "auto"),
+        ("auto", "tcp://host:1", "auto"),
+    ],
+)
+def test_each_worker_takes_a_card_of_its_own(device: str, worker: object, card: str) -> None:
     class Named:
-        name: object = 3
+        name = worker
 
-    monkeypatch.setattr(distributed, "get_worker", Named)
-    assert worker_module._own_device("auto") == "cuda:1"
-    assert worker_module._own_device("cuda:0") == "cuda:0"
-    Named.name = "SLURMCluster-4"
-    assert worker_module._own_device("cuda") == "cuda:0"
-    Named.name = "tcp://host:1"
-    monkeypatch.setattr(Named, "name", "left")
-    assert worker_module._own_device("auto") == "auto"
-    monkeypatch.setattr(device, "present_devices", lambda: ["cpu"])
-    assert worker_module._own_device("auto") == "auto"
+    assert own_device(device, ["cuda:0", "cuda:1"], Named) == card
+    assert own_device(device, [], Named) == device
 
 
 def test_where_it_runs_is_checked() -> None:
     with pytest.raises(SettingsError, match=r"The scheduler is 'many'.*tcp://host:8786, local, or a number"):
         connected("many", Settings()).__enter__()
     with pytest.raises(SettingsError):
-        _local("0", Settings())
-    assert _local("3", Settings(max_memory=8)) == (3, Settings(max_memory=2))  # and this program has a share
-    count, share = _local("local", Settings(max_memory=6), "micro")
+        local_workers("0", Settings())
+    assert local_workers("3", Settings(max_memory=8)) == (3, Settings(max_memory=2))  # and this program has a share
+    count, share = local_workers("local", Settings(max_memory=6), "micro")
     assert 1 <= count <= 2
     assert share.max_memory == 6 / (count + 1)
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the number of cores cannot be given")
-def test_a_larger_model_has_fewer_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(16)))
+def test_a_larger_model_has_fewer_workers(tmp_path: Path) -> None:
     large = tmp_path / "sam2.1_hiera_large.pt"
     with large.open("wb") as file:
         file.truncate(900_000_000)  # takes no room
-    assert _local("local", Settings(max_memory=18), "micro")[0] == 8
-    assert _local("local", Settings(max_memory=18), large)[0] == 2
-    assert _local("local", Settings(max_memory=1), large)[0] == 1
+    assert local_workers("local", Settings(max_memory=18), "micro", processors=16)[0] == 8
+    assert local_workers("local", Settings(max_memory=18), large, processors=16)[0] == 2
+    assert local_workers("local", Settings(max_memory=1), large, processors=16)[0] == 1
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -323,23 +354,16 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_dask_says_becomes_a_sentence() -> None:
     from distributed.scheduler import KilledWorker
 
-    assert "the worker processes that tried it died" in _words(KilledWorker("task", None, 3))
-    assert "install the same version" in _words(ModuleNotFoundError("No module named 'x'"))
-    assert _words(OSError("gone")) == "gone"
+    assert "the worker processes that tried it died" in trouble_of(KilledWorker("task", None, 3))
+    assert "install the same version" in trouble_of(ModuleNotFoundError("No module named 'x'"))
+    assert trouble_of(OSError("gone")) == "gone"
 
 
-def test_an_address_that_nobody_answers_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = distributed.Client
-
-    class Impatient(plain):  # type: ignore[misc,valid-type]
-        def __init__(self, address: str, timeout: float, **options: Any) -> None:
-            super().__init__(address, timeout=0.3, **options)
-
-    monkeypatch.setattr(distributed, "Client", Impatient)
+def test_an_address_that_nobody_answers_is_a_sentence() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with pytest.raises(InputError, match=r"No Dask scheduler answers at tcp://127.0.0.1:1"):
-            connected("tcp://127.0.0.1:1", Settings()).__enter__()
+            connected("tcp://127.0.0.1:1", Settings(), patience=0.3).__enter__()
 
 
 @pytest.mark.slow
@@ -366,8 +390,6 @@ def test_a_killed_worker_loses_nothing(images: list[Path], examples: Path, tmp_p
 
         killer = threading.Thread(target=kill)
         killer.start()
-        from dataclasses import replace
-
         summary = run(replace(request, out=tmp_path / "out"), Lines(), scheduler=client)
         killer.join()
     assert killed

@@ -1,4 +1,4 @@
-"""Stopped at any moment, the same command goes on; with the whole job and an engine without torch."""
+"""Stopped at any moment, the same command goes on; with the whole job and a segmenter without torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -19,15 +18,13 @@ import scale_job
 import tifffile
 from PIL import Image
 from scale_job import World
+from scale_scenes import with_stand_in
 
+from bright import BrightMaker
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.files.request import Request
-from sam2_fewshot.runner.run import run
+from sam2_fewshot.files.run import run
 from sam2_fewshot.settings import Settings
-
-if TYPE_CHECKING:
-    from sam2_fewshot.protocols import FrameReader
-    from sam2_fewshot.records import Detection
 
 
 @pytest.fixture
@@ -65,7 +62,9 @@ def content(out: Path) -> dict[str, bytes]:
 
 def killed_at(moment: float, images: list[Path], examples: Path, out: Path) -> None:
     program = subprocess.Popen(
-        [sys.executable, scale_job.__file__, str(examples), str(out), *map(str, images)], stdout=subprocess.PIPE
+        [sys.executable, scale_job.__file__, str(examples), str(out), *map(str, images)],
+        stdout=subprocess.PIPE,
+        env=with_stand_in(),
     )
     with program:
         assert program.stdout is not None
@@ -86,7 +85,7 @@ def kill_and_go_on(times: int, images: list[Path], examples: Path, tmp_path: Pat
         summary = world.work(images, examples, out)
         assert summary.complete
         assert summary.resumed == kept
-        assert world.engine.searched == len(images) - kept
+        assert world.searched == len(images) - kept
         assert content(out) == content(clean) | {
             name: data for name, data in content(out).items() if name.endswith(".part")
         }
@@ -108,7 +107,7 @@ def test_an_image_put_between_the_others_is_the_only_one_done(
     world, out = World(), tmp_path / "out"
     world.work([images[0], *images[2:]], examples, out)
     summary = world.work(images, examples, out)
-    assert world.engine.searched == 1
+    assert world.searched == 1
     assert [record.location.xy for record in summary.records()] == list(range(6))
     assert all(item.location == record.location for record in summary.records() for item in record.detections)
     with (out / "detections.csv").open(newline="") as file:
@@ -139,7 +138,7 @@ def test_records_of_former_settings_go_when_a_run_is_complete(
     assert any("Since the last run" in line and "Smoothing was 0.3 and is 1.0" in line for line in world.display.lines)
     assert len(list(out.glob(".frames/*.npz"))) == files  # the others went when it was complete
     world.work(images, examples, out)
-    assert world.engine.searched == len(images)
+    assert world.searched == len(images)
 
 
 def test_a_clock_that_went_back_changes_nothing(images: list[Path], examples: Path, tmp_path: Path) -> None:
@@ -149,7 +148,7 @@ def test_a_clock_that_went_back_changes_nothing(images: list[Path], examples: Pa
     for path in out.rglob("*"):
         os.utime(path, (later, later))
     assert world.work(images, examples, out).resumed == len(images)
-    assert world.engine.searched == 0
+    assert world.searched == 0
 
 
 def test_a_second_run_is_refused_before_anything_heavy(images: list[Path], examples: Path, tmp_path: Path) -> None:
@@ -160,7 +159,8 @@ def test_a_second_run_is_refused_before_anything_heavy(images: list[Path], examp
     folder.mkdir(parents=True)
     with only_run(folder, Quiet()), pytest.raises(InputError, match="Another run is at work"):
         world.work(images, examples, tmp_path / "out")
-    assert world.engine.searched == 0
+    assert world.searched == 0  # it was made, and has not learned either
+    assert world.make.made[-1].fitted == 0
 
 
 def test_a_changed_image_is_told_and_done_again(images: list[Path], examples: Path, tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_a_file_system_that_nobody_may_write_to_is_a_sentence(images: list[Path]
     world = World()
     with pytest.raises(InputError, match="permission denied"):
         world.work(images, examples, Path("/sys/kernel/results"))
-    assert world.engine.searched == 0
+    assert world.searched == 0
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
@@ -205,16 +205,13 @@ def test_an_image_that_was_cut_off_meanwhile_does_not_stop_the_others(
     out, slide = tmp_path / "out", tmp_path / "in" / "slide.tif"
     tifffile.imwrite(slide, np.array(Image.open(images[0])).repeat(4, 0).repeat(4, 1), tile=(64, 64))
 
-    class Cutting(scale_job.Engine):
-        """Cuts the slide off once the first frame is done, as a copy that is overwritten would be."""
-
-        def segment(self, frame: FrameReader) -> list[Detection]:
-            found = super().segment(frame)
+    def cut(number: int) -> None:
+        """Cut the slide off while the first frame is searched, as a copy that is overwritten would be."""
+        if number == 1:
             slide.write_bytes(slide.read_bytes()[:-9000])
-            return found
 
     request = Request(images=[images[0], slide, images[1]], examples=examples, out=out)
-    summary = run(request, scale_job.Lines(), lambda request, progress: Cutting())
+    summary = run(request, scale_job.Lines(), BrightMaker({"on_find": cut}))
     assert summary.done == 2
     (failure,) = summary.failures
     assert failure.what == "slide.tif"
@@ -228,4 +225,4 @@ def test_a_damaged_record_is_made_again(images: list[Path], examples: Path, tmp_
     one.write_bytes(one.read_bytes()[:100])
     two.write_bytes(b"")
     assert world.work(images, examples, out).resumed == len(images) - 2
-    assert world.engine.searched == 2
+    assert world.searched == 2

@@ -15,45 +15,41 @@ import distributed
 import pytest
 import scale_slide
 from scale_job import Lines
-from scale_scenes import memory_for
+from scale_scenes import memory_for, with_stand_in
 from scale_slide import SETTINGS, Slide
 
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.runner import worker as worker_module
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from sam2_fewshot.backbones.sam2.network import Sam2Model
-
 KEPT = "slide.png: 4 of {} blocks are finished already and kept."
 
 
 @pytest.fixture
-def slide(micro: Sam2Model, tmp_path: Path) -> Slide:
-    return Slide(tmp_path, micro).draw()
+def slide(tmp_path: Path) -> Slide:
+    return Slide(tmp_path).draw()
 
 
 @pytest.fixture
 def clean(slide: Slide) -> dict[str, bytes]:
     """The results of a run that nothing disturbs."""
     assert slide.work("clean").complete
-    slide.count = slide.segmenter.searched  # type: ignore[attr-defined]
-    assert slide.count > 9  # type: ignore[attr-defined]
+    assert slide.searched > 9
     assert not (slide.folder / "clean" / ".frames" / "blocks").exists()
     return slide.content("clean")
 
 
 def test_ctrl_c_within_a_slide_loses_only_the_block_at_work(slide: Slide, clean: dict[str, bytes]) -> None:
-    count = slide.segmenter.searched
+    count = slide.searched
     stopped = slide.work("out", stop_before=4)
     assert stopped.interrupted
     assert stopped.done == 0
     assert len(slide.blocks("out")) == 4
     summary = slide.work("out")
     assert summary.complete
-    assert slide.segmenter.searched == count - 4
+    assert slide.searched == count - 4
     assert KEPT.format(count) in slide.lines
     assert slide.content("out") == clean
     assert not (slide.folder / "out" / ".frames" / "blocks").exists()
@@ -68,7 +64,9 @@ def test_a_slide_that_failed_goes_on_too(slide: Slide, clean: dict[str, bytes]) 
 
 def killed_within(slide: Slide, name: str, blocks: int, moment: float) -> None:
     """Run the job as a program of its own, and kill it some time after so many blocks are on the disk."""
-    program = subprocess.Popen([sys.executable, scale_slide.__file__, str(slide.folder), name, "0.1"])
+    program = subprocess.Popen(
+        [sys.executable, scale_slide.__file__, str(slide.folder), name, "0.1"], env=with_stand_in()
+    )
     with program:
         while program.poll() is None and len(slide.blocks(name)) < blocks:
             time.sleep(0.01)
@@ -77,13 +75,13 @@ def killed_within(slide: Slide, name: str, blocks: int, moment: float) -> None:
 
 
 def kill_and_go_on(times: int, slide: Slide, clean: dict[str, bytes]) -> None:
-    count, chance = slide.segmenter.searched, random.Random(4)
+    count, chance = slide.searched, random.Random(4)
     for number in range(times):
         name = f"out{number}"
         killed_within(slide, name, chance.randint(1, count - 2), chance.uniform(0, 0.15))
         kept = len(slide.blocks(name))
         assert slide.work(name).complete
-        assert slide.segmenter.searched == count - kept
+        assert slide.searched == count - kept
         left = {path: data for path, data in slide.content(name).items() if path.endswith(".part")}
         assert slide.content(name) == clean | left
 
@@ -150,24 +148,6 @@ def test_blocks_that_cannot_be_kept_stop_nothing(slide: Slide, clean: dict[str, 
 
 
 @pytest.fixture
-def searched(slide: Slide, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Let workers search with the method for tests; gives the segmenters that they made."""
-    made: list[Any] = []
-
-    def make(recipe: Any) -> tuple[Any, Any]:
-        if recipe.key not in worker_module._HELD:
-            said = worker_module._Heard()
-            segmenter = scale_slide.Stopping(slide.model, 1, said)
-            segmenter.settings = recipe.settings
-            made.append(segmenter)
-            worker_module._HELD[recipe.key] = segmenter.adopt(recipe.objects), said
-        return worker_module._HELD[recipe.key]
-
-    monkeypatch.setattr(worker_module, "_segmenter", make)
-    return made
-
-
-@pytest.fixture
 def client() -> Iterator[Any]:
     with (
         distributed.LocalCluster(
@@ -180,14 +160,15 @@ def client() -> Iterator[Any]:
 
 @pytest.mark.filterwarnings("default")  # of Dask and its event loop
 @pytest.mark.parametrize("kept", ["some", "all"])
-def test_workers_go_on_too(kept: str, slide: Slide, clean: dict[str, bytes], client: Any, searched: list[Any]) -> None:
-    count = slide.segmenter.searched
-    slide.work("out", stop_before=4 if kept == "some" else count)
+def test_workers_go_on_too(kept: str, slide: Slide, clean: dict[str, bytes], client: Any) -> None:
+    count = slide.searched
+    slide.work("out", stop_before=4 if kept == "some" else None, stop_joining=True)
     before = len(slide.blocks("out"))
     assert before == (4 if kept == "some" else count)
     summary = slide.work("out", scheduler=client)
     assert summary.complete
-    assert sum(each.searched for each in searched) == count - before
+    assert slide.searched == count - before
+    assert slide.make.made[0].bright.searched == 0  # this program joins what its workers have searched
     assert slide.content("out") == clean
     assert json.loads((slide.folder / "out" / "run.json").read_text())["objects"] == summary.found
 
@@ -204,12 +185,10 @@ class Pressing(Lines):
 
 
 @pytest.mark.filterwarnings("default")
-def test_blocks_that_workers_sent_are_kept(
-    slide: Slide, clean: dict[str, bytes], client: Any, searched: list[Any]
-) -> None:
-    count = slide.segmenter.searched
+def test_blocks_that_workers_sent_are_kept(slide: Slide, clean: dict[str, bytes], client: Any) -> None:
+    count = slide.searched
     assert slide.work("out", scheduler=client, display=Pressing()).interrupted
     assert len(slide.blocks("out")) == 5
     assert slide.work("out").complete
-    assert slide.segmenter.searched == count - 5
+    assert slide.searched == count - 5
     assert slide.content("out") == clean

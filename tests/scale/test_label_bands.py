@@ -11,11 +11,8 @@ import pytest
 import tifffile
 import zarr
 
-from sam2_fewshot.annotations import label_bands, ome_zarr
-from sam2_fewshot.annotations import label_images as labels_module
+from sam2_fewshot.annotations import label_images, ome_zarr
 from sam2_fewshot.annotations.label_bands import Bands
-from sam2_fewshot.annotations.label_images import label_files, paint
-from sam2_fewshot.annotations.ome_zarr import zarr_file
 from sam2_fewshot.annotations.record import FrameRecord
 from sam2_fewshot.geometry.outlines import mask_to_polygon
 from sam2_fewshot.records import Detection, InstanceMask, Location
@@ -46,18 +43,40 @@ def crowd(count: int = 120, seed: int = 0) -> list[Detection]:
     ]
 
 
+def paint(detections: list[Detection], shape: tuple[int, int]) -> np.ndarray:
+    """Paint a whole frame in the plainest way."""
+    labels = np.zeros(shape, np.uint32)
+    scores = [item.score if math.isfinite(item.score) else -math.inf for item in detections]
+    order = sorted(range(len(detections)), key=lambda number: -scores[number])
+    for number in reversed(order):
+        x0, y0, x1, y1 = detections[number].bbox
+        labels[y0:y1, x0:x1][detections[number].instance.data] = number + 1
+    left = np.bincount(labels.ravel(), minlength=len(detections) + 1)
+    for number in order:
+        instance = detections[number].instance
+        if left[number + 1]:
+            continue
+        x0, y0, x1, y1 = instance.box
+        rows, columns = np.nonzero(instance.data)
+        owners = labels[y0:y1, x0:x1][rows, columns]
+        richest = int(np.argmax(left[owners]))
+        if left[owners[richest]] > 1:
+            left[owners[richest]] -= 1
+            left[number + 1] = 1
+            labels[y0 + rows[richest], x0 + columns[richest]] = number + 1
+    return labels
+
+
 @pytest.mark.parametrize("seed", range(4))
-def test_bands_are_the_parts_of_the_whole(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(label_bands, "TILE", 16)
+def test_bands_are_the_parts_of_the_whole(seed: int) -> None:
     found = crowd(seed=seed)
-    assert np.array_equal(np.concatenate(list(Bands(found, SHAPE))), paint(found, SHAPE))
+    assert np.array_equal(np.concatenate(list(Bands(found, SHAPE).of(16))), paint(found, SHAPE))
 
 
 @pytest.mark.parametrize("rows", [1, 7, 90, 200])
-def test_bands_may_have_any_height(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(label_bands, "_COUNTED", 1000)
+def test_bands_may_have_any_height(rows: int) -> None:
     found = crowd()
-    bands = list(Bands(found, SHAPE).of(rows))
+    bands = list(Bands(found, SHAPE, counted=1000).of(rows))
     assert len(bands[0]) == min(rows, SHAPE[0])
     assert np.array_equal(np.concatenate(bands), paint(found, SHAPE))
 
@@ -66,21 +85,19 @@ def test_scores_that_are_no_numbers_count_alike() -> None:
     found = crowd(40)
     for number, score in enumerate((math.nan, math.inf, -math.inf) * 6):
         object.__setattr__(found[2 * number], "score", score)
-    assert np.array_equal(np.concatenate(list(Bands(found, SHAPE))), paint(found, SHAPE))
+    assert np.array_equal(np.concatenate(list(Bands(found, SHAPE).of(512))), paint(found, SHAPE))
 
 
 def test_nothing_found_is_empty_bands() -> None:
-    assert not np.concatenate(list(Bands([], SHAPE))).any()
+    assert not np.concatenate(list(Bands([], SHAPE).of(512))).any()
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_a_large_file_is_tiled_and_holds_the_same(times: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(labels_module, "LARGE", 100)
-    monkeypatch.setattr(label_bands, "TILE", 16)
-    monkeypatch.setattr(labels_module, "TILE", 16)
+def test_a_large_file_is_tiled_and_holds_the_same(times: int, tmp_path: Path) -> None:
     found = crowd()
-    with label_files(tmp_path) as add:
-        add(FrameRecord("a", "a", Location(), SHAPE, 1, times, tuple(found)))
+    record = FrameRecord("a", "a", Location(), SHAPE, 1, times, tuple(found))
+    with label_images.write(tmp_path / "a.tif", (), record, large=100, tile=16) as add:
+        add(record)
     with tifffile.TiffFile(tmp_path / "a.tif") as tif:
         assert tif.pages[0].is_tiled
         pixels = tif.asarray().reshape(times, *SHAPE)
@@ -89,10 +106,10 @@ def test_a_large_file_is_tiled_and_holds_the_same(times: int, tmp_path: Path, mo
 
 
 @pytest.mark.parametrize("chunk", [16, 13, 1024])
-def test_an_ome_zarr_in_bands_holds_the_same(chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ome_zarr, "_CHUNK", chunk)
+def test_an_ome_zarr_in_bands_holds_the_same(chunk: int, tmp_path: Path) -> None:
     first, second = crowd(seed=1), crowd(seed=2)
-    with zarr_file(tmp_path / "a.zarr", [], FrameRecord("a", "a", Location(), SHAPE, 1, 2, tuple(first))) as add:
+    record = FrameRecord("a", "a", Location(), SHAPE, 1, 2, tuple(first))
+    with ome_zarr.write(tmp_path / "a.zarr", [], record, chunk) as add:
         for time, found in enumerate((first, second)):
             add(FrameRecord("a", "a", Location(0, 0, time), SHAPE, 1, 2, tuple(found)))
     planes = [paint(found, SHAPE) for found in (first, second)]
@@ -112,7 +129,7 @@ def test_a_large_ome_zarr_takes_little_memory(tmp_path: Path) -> None:
     record = FrameRecord("a", "a", Location(), (side, side), 1, 1, (Detection(mask, mask_to_polygon(mask), 1, 1, 1),))
     tracemalloc.start()
     try:
-        with zarr_file(tmp_path / "a.zarr", [], record) as add:
+        with ome_zarr.write(tmp_path / "a.zarr", [], record) as add:
             add(record)
         peak = tracemalloc.get_traced_memory()[1]
     finally:

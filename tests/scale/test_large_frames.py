@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from scale_scenes import Watched, as_set, memory_for, scene
+from scale_scenes import Watched, as_set, scene
 from shapely import box
 
 from sam2_fewshot import Exemplar, FewShotSegmenter, Frame, InputError, Settings
 from sam2_fewshot.geometry.overlap import mask_iou
-from sam2_fewshot.object_model import frame_digest, reader_digest
+from sam2_fewshot.methods.guided import GuidedMethod
+from sam2_fewshot.object_model import frame_digest
+from sam2_fewshot.protocols import Staged
+from sam2_fewshot.records import FrameResult
+from sam2_fewshot.tiling.blocks import block_plan, search_blocks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from scale_scenes import BrightSegmenter, Heard
+    from scale_scenes import Heard
 
-    from sam2_fewshot.backbones.sam2.network import Sam2Model
+    from bright import BrightSegmenter
+    from sam2_fewshot import Detection
+    from sam2_fewshot.protocols import Backbone
+    from sam2_fewshot.tiling.blocks import View
 
 EXAMPLE = scene(64, 3, seed=5)
 SMALL = 120**2
@@ -48,22 +56,43 @@ def whole(bright: Callable[[int], BrightSegmenter], fitted: BrightSegmenter) -> 
 
 def test_blocks_give_exactly_what_the_whole_gives(fitted: BrightSegmenter, whole: BrightSegmenter) -> None:
     frame = Frame(scene())
-    assert fitted.is_large(frame)
-    assert not whole.is_large(frame)
-    found = fitted.segment(frame)
-    assert as_set(found) == as_set(whole.segment(frame))
+    result, other = fitted.predict(frame), whole.predict(frame)
+    found = result.detections
+    assert as_set(found) == as_set(other.detections)
     assert [item.score for item in found] == sorted((item.score for item in found), reverse=True)
     assert all(item.instance.frame_shape == frame.shape for item in found)
-    stats = fitted.last_run
-    assert stats.blocks == len(fitted.plan(frame).blocks) > 9
-    assert stats.candidates >= len(found)
-    assert "outline" in stats.seconds
+    assert result.blocks == len(fitted.plan(frame).blocks) > 9
+    assert other.blocks == len(whole.plan(frame).blocks) == 1
+    assert result.candidates >= len(found)
+    assert {"propose", "outline"} == set(result.seconds) == set(other.seconds)
+    assert (result.threshold, result.reason) == (other.threshold, other.reason) == (0.5, "as set")
+    assert result.blank == other.blank == 0
+    assert as_set(fitted.segment(frame)) == as_set(found)
+
+
+def test_all_that_was_proposed_comes_from_blocks_too(fitted: BrightSegmenter, whole: BrightSegmenter) -> None:
+    frame = Frame(scene())
+    assert fitted.predict(frame).proposed is None
+    assert whole.predict(frame).proposed is None
+    proposed = {}
+    for segmenter in (fitted, whole):
+        result = segmenter.predict(frame, keep_proposed=True)
+        assert result.proposed is not None
+        assert all(mask.frame_shape == frame.shape for mask in result.proposed)
+        proposed[segmenter] = {(mask.box, mask.data.tobytes()) for mask in result.proposed}
+        assert proposed[segmenter] >= {(item.bbox, item.instance.data.tobytes()) for item in result.detections}
+    assert proposed[fitted] >= proposed[whole]  # neighbours see some twice, and others cut
+    blank = fitted.predict(np.zeros((400, 400, 3), np.uint8), keep_proposed=True)
+    assert blank.blank == blank.blocks > 1
+    assert not blank.detections
+    assert not blank.proposed
 
 
 def test_an_array_that_is_large_is_searched_in_blocks_too(fitted: BrightSegmenter) -> None:
     picture = scene()
-    assert as_set(fitted.segment(picture)) == as_set(fitted.segment(Frame(picture)))
-    assert fitted.last_run.blocks > 1
+    result = fitted.predict(picture)
+    assert as_set(result.detections) == as_set(fitted.segment(Frame(picture)))
+    assert result.blocks > 1
 
 
 def test_the_result_does_not_depend_on_the_grid(fitted: BrightSegmenter) -> None:
@@ -71,15 +100,17 @@ def test_the_result_does_not_depend_on_the_grid(fitted: BrightSegmenter) -> None
     results = []
     for shift in ((0, 0), (17, 5), (40, 33)):
         plan = fitted.plan(frame, shift)
-        results.append(as_set(fitted.join(frame, plan, [fitted.search(frame, plan, block) for block in plan.blocks])))
+        result = fitted.join(frame, plan, [fitted.search(frame, plan, block) for block in plan.blocks])
+        results.append(as_set(result.detections))
     assert results[0] == results[1] == results[2]
 
 
 def test_the_order_of_blocks_does_not_matter(fitted: BrightSegmenter) -> None:
     frame = Frame(scene(seed=3))
     plan = fitted.plan(frame)
-    finds = [fitted.search(frame, plan, block) for block in plan.blocks]
-    assert as_set(fitted.join(frame, plan, finds)) == as_set(fitted.join(frame, plan, finds[::-1]))
+    results = [fitted.search(frame, plan, block) for block in plan.blocks]
+    forwards, backwards = fitted.join(frame, plan, results), fitted.join(frame, plan, results[::-1])
+    assert as_set(forwards.detections) == as_set(backwards.detections)
 
 
 def test_a_large_frame_is_never_read_whole(fitted: BrightSegmenter) -> None:
@@ -118,11 +149,12 @@ def test_blank_blocks_are_passed_over_and_counted(fitted: BrightSegmenter, whole
     picture = np.full((400, 400, 3), 20, np.uint8)
     picture[:150, :150] += scene(150, 10)
     frame = Frame(picture)
-    found = fitted.segment(frame)
-    assert as_set(found) == as_set(whole.segment(frame))
-    assert 0 < fitted.last_run.blank < fitted.last_run.blocks
-    assert fitted.segment(np.zeros((400, 400, 3), np.uint8)) == []
-    assert fitted.last_run.blank == fitted.last_run.blocks
+    result = fitted.predict(frame)
+    assert as_set(result.detections) == as_set(whole.segment(frame))
+    assert 0 < result.blank < result.blocks
+    empty = fitted.predict(np.zeros((400, 400, 3), np.uint8))
+    assert list(empty.detections) == []
+    assert empty.blank == empty.blocks
 
 
 def test_examples_on_a_large_frame_are_learned_from_parts_and_not_found(
@@ -141,7 +173,7 @@ def test_examples_on_a_large_frame_are_learned_from_parts_and_not_found(
         Exemplar(image=frame, mask=marked[2].mask, negative=True),
     ]
     segmenter.fit(ways)
-    assert segmenter.object_model.known_on(frame_digest(picture))[0].frame_shape == (400, 400)
+    assert segmenter.object_model.known_on(Frame(picture))[0].frame_shape == (400, 400)
     assert (np.asarray(segmenter.object_model.learned["seen"]) < 400).any()
     found = segmenter.segment(frame)
     assert as_set(found) == as_set([item for item in objects if item not in marked])
@@ -151,27 +183,23 @@ def test_what_lies_below_the_threshold_comes_from_blocks_too(fitted: BrightSegme
     frame = Frame(scene())
     for segmenter in (fitted, whole):
         segmenter.settings = segmenter.settings.changed({"similarity_threshold": 0.75})
-    found, other = fitted.segment(frame), whole.segment(frame)
-    below = fitted.last_run.below
-    assert as_set(found) == as_set(other)
-    assert as_set(below) == as_set(whole.last_run.below)
-    assert found
-    assert all(item.score >= 0.75 for item in found)
-    assert below
-    assert all(0.075 <= item.score < 0.75 for item in below)
-    assert fitted.last_run.floor == pytest.approx(0.075)
-    assert as_set(fitted.candidates(frame)) == as_set([*found, *below])
+    result, other = fitted.predict(frame), whole.predict(frame)
+    assert as_set(result.detections) == as_set(other.detections)
+    assert as_set(result.below) == as_set(other.below)
+    assert result.detections
+    assert all(item.score >= 0.75 for item in result.detections)
+    assert result.below
+    assert all(0.075 <= item.score < 0.75 for item in result.below)
+    assert result.floor == pytest.approx(0.075)
 
 
 def test_a_long_object_below_the_threshold_is_told_by_the_floor(fitted: BrightSegmenter) -> None:
     picture = scene()
     picture[200:204, 20:380] = 120  # in no block whole
     fitted.settings = fitted.settings.changed({"similarity_threshold": 0.55})
-    fitted.segment(Frame(picture))
-    assert 0.55 > fitted.last_run.floor > 120 / 255
+    assert 0.55 > fitted.predict(Frame(picture)).floor > 120 / 255
     fitted.settings = fitted.settings.changed({"similarity_threshold": 0.45})
-    fitted.segment(Frame(picture))
-    assert fitted.last_run.floor == pytest.approx(0.045)
+    assert fitted.predict(Frame(picture)).floor == pytest.approx(0.045)
 
 
 def test_an_example_off_a_large_frame_is_told(bright: Callable[[int], BrightSegmenter], heard: Heard) -> None:
@@ -200,29 +228,44 @@ def test_too_little_memory_for_the_objects_is_told(fitted: BrightSegmenter, brig
 
 
 def test_the_digest_of_strips_is_that_of_the_whole() -> None:
-    picture = scene(50, 2)
-    assert reader_digest(Frame(picture)) == frame_digest(picture)
+    frame = Watched(scene(50, 2))
+    digest = frame_digest(frame, strip=350)
+    assert frame.regions[:2] == [(0, 0, 50, 7), (0, 7, 50, 14)]
+    assert digest == frame_digest(Frame(scene(50, 2)))
 
 
-def test_the_progress_names_the_block(fitted: BrightSegmenter) -> None:
-    fitted._progress.part = "block 2 of 9: "
-    fitted._progress.start("encoding", 4)
-    fitted._progress.advance()
-    assert fitted._progress._progress.stages == ["block 2 of 9: encoding"]  # type: ignore[attr-defined]
+def test_the_progress_names_the_block(fitted: BrightSegmenter, heard: Heard) -> None:
+    frame, progress = Frame(scene()), Staged(heard)
+    plan = fitted.plan(frame)
+
+    def find(view: View) -> FrameResult:
+        progress.start("encoding", 4)
+        progress.advance()
+        return FrameResult()
+
+    search_blocks(frame, plan, find, progress, None)
+    progress.start("outlining")
+    count = len(plan.blocks)
+    assert heard.stages == [*(f"block {number} of {count}: encoding" for number in range(1, count + 1)), "outlining"]
+    heard.stages.clear()
+    search_blocks(frame, replace(plan, blocks=plan.blocks[:1]), find, progress, None)
+    assert heard.stages == ["encoding"]
 
 
 def test_other_weights_are_not_adopted(fitted: BrightSegmenter, bright: Callable[[int], BrightSegmenter]) -> None:
-    from dataclasses import replace
-
     with pytest.raises(InputError, match="other weights"):
         bright(SMALL).adopt(replace(fitted.object_model, model_sha256="0" * 64))
 
 
-def changed(a: list, b: list) -> int:
+def changed(a: Sequence[Detection], b: Sequence[Detection]) -> int:
     return sum(max((mask_iou(x.instance, y.instance) for y in b), default=0) < 0.8 for x in a)
 
 
-def test_shifting_the_grid_hardly_changes_what_the_guided_method_finds(micro: Sam2Model) -> None:
+@pytest.mark.parametrize("kind", ["filters", pytest.param("micro", marks=pytest.mark.slow)])
+def test_shifting_the_grid_hardly_changes_what_the_guided_method_finds(
+    kind: str, request: pytest.FixtureRequest, heard: Heard
+) -> None:
+    backbone: Backbone = request.getfixturevalue(kind)
     rng = np.random.default_rng(7)
     rows, columns = np.mgrid[:250, :560]
     grey = rng.normal(40, 6, (250, 560))
@@ -234,17 +277,19 @@ def test_shifting_the_grid_hardly_changes_what_the_guided_method_finds(micro: Sa
         grey[disc] += rng.uniform(60, 120)
         labels[disc] = number
     frame = Frame(np.repeat(grey.clip(0, 255).astype(np.uint8)[..., None], 3, axis=2))
-    segmenter = FewShotSegmenter(micro, settings=Settings(min_mask_area=10))
-    cut = Frame(frame.pixels[:160, :160])
-    shown = [number for number in np.unique(labels[20:140, 20:140]) if number][:10]
-    segmenter.fit([Exemplar(image=cut, mask=labels[:160, :160] == number) for number in shown])
-    step = segmenter._step
-    segmenter.settings = segmenter.settings.changed({"max_memory": memory_for((4 * step) ** 2)})
+    segmenter = FewShotSegmenter(backbone, settings=Settings(min_mask_area=10))
+    part = Frame(frame.pixels[:160, :160])
+    chosen = [number for number in np.unique(labels[20:140, 20:140]) if number][:10]
+    segmenter.fit([Exemplar(image=part, mask=labels[:160, :160] == number) for number in chosen])
+    step = GuidedMethod(backbone, segmenter.settings, Staged(heard)).step(segmenter.object_model.learned)
+    whole = segmenter.plan(frame)
     results = []
     for shift in ((0, 0), (1, 0)):
-        plan = segmenter.plan(frame, shift)
-        assert len(plan.blocks) > 1
-        results.append(segmenter.join(frame, plan, [segmenter.search(frame, plan, block) for block in plan.blocks]))
+        blocks = block_plan(frame.shape, (4 * step) ** 2, step, whole.halo, shift)
+        assert len(blocks) > 1
+        plan = replace(whole, blocks=blocks)
+        result = segmenter.join(frame, plan, [segmenter.search(frame, plan, block) for block in plan.blocks])
+        results.append(result.detections)
     assert len(results[0]) > 100
     assert changed(results[0], results[1]) <= 0.01 * len(results[0])
     assert changed(results[1], results[0]) <= 0.01 * len(results[1])

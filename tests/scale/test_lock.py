@@ -8,9 +8,10 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from filelock import FileLock
 
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.files.finished import changes, forget, remember
+from sam2_fewshot.output.finished import changes, forget, remember
 from sam2_fewshot.settings import Settings
 from sam2_fewshot.storage.files import only_run, refuse_second_run
 
@@ -58,18 +59,18 @@ def test_a_damaged_note_still_refuses(tmp_path: Path, heard: Heard) -> None:
             refuse_second_run(tmp_path)
 
 
-def test_a_file_system_without_locks_is_told(tmp_path: Path, heard: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
-    import filelock
+class Unable(FileLock):  # type: ignore[misc,valid-type]
+    """A lock on a file system that has none."""
 
-    class Unable(filelock.FileLock):  # type: ignore[misc,valid-type]
-        def _acquire(self) -> None:
-            raise NotImplementedError("FileSystem does not appear to support flock")
+    def _acquire(self) -> None:
+        raise NotImplementedError("FileSystem does not appear to support flock")
 
-    monkeypatch.setattr(filelock, "FileLock", Unable)
-    with only_run(tmp_path, heard):
+
+def test_a_file_system_without_locks_is_told(tmp_path: Path, heard: Heard) -> None:
+    with only_run(tmp_path, heard, Unable):
         assert "cannot lock files" in heard.warnings[0]
     (tmp_path / "lock").touch()
-    refuse_second_run(tmp_path)
+    refuse_second_run(tmp_path, Unable)
 
 
 def facts(**settings: object) -> dict[str, object]:

@@ -12,23 +12,24 @@ from PIL import Image
 
 from sam2_fewshot import FewShotSegmenter, Frame, Settings
 from sam2_fewshot.backbones.sam2 import open_model
-from sam2_fewshot.backbones.sam2.checkpoints import Gates
 from sam2_fewshot.backbones.sam2.loading import random_network
-from sam2_fewshot.backbones.sam2.memory import (
+from sam2_fewshot.backbones.sam2.network import Sam2Model
+from sam2_fewshot.images.image_set import open_images
+from sam2_fewshot.object_model import ObjectModel
+from sam2_fewshot.protocols import Gates
+from sam2_fewshot.records import held_bytes
+from sam2_fewshot.resources import (
     BYTES_PER_PIXEL,
     RESERVE,
     allowed_memory,
     block_pixels,
-    extra_bytes,
-    tile_bytes,
     tiles_at_a_time,
 )
-from sam2_fewshot.backbones.sam2.network import Sam2Model
-from sam2_fewshot.images.image_set import open_images
-from sam2_fewshot.rendering import held_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from sam2_fewshot import FrameReader
 
 GIB = 1 << 30
 
@@ -87,33 +88,39 @@ def model_like(name: str, device: str = "cpu") -> Sam2Model:
     return Sam2Model(random_network(name), name=name, sha256="0" * 64, gates=gates, device=torch.device(device))
 
 
+def blocks_of(segmenter: FewShotSegmenter, frame: FrameReader) -> int:
+    """In how many blocks a segmenter searches a frame for small objects."""
+    objects = ObjectModel(
+        "grid", {}, np.array([100]), [], segmenter.model_name, segmenter.model_sha256, target_occupancy=0.2, max_zoom=4
+    )
+    return len(segmenter.adopt(objects).plan(frame).blocks)
+
+
 def test_larger_models_leave_less_for_the_frame(micro: Sam2Model) -> None:
-    assert extra_bytes(micro) == 0
+    assert micro.extra_bytes == 0
     tiny = model_like("tiny")
     tiny.points_per_batch = 64  # as it was measured
-    # Measured, the interpreter and torch included: 3.2 GB, and 1.25 GB with the embedded checkpoint (memory.py).
-    assert RESERVE + extra_bytes(tiny) == pytest.approx(3.1e9, rel=0.05)
-    assert block_pixels(4, beside=extra_bytes(tiny)) < block_pixels(4) // 2
-    segmenter = FewShotSegmenter(tiny, settings=Settings(max_memory=3.2))
-    assert segmenter.is_large(Frame(np.zeros((1000, 1000, 3), np.uint8)))
-    assert not FewShotSegmenter(micro, settings=Settings(max_memory=3.2)).is_large(
-        Frame(np.zeros((1000, 1000, 3), np.uint8))
-    )
+    # Measured, the interpreter and torch included: 3.2 GB, and 1.25 GB with the embedded checkpoint (resources.py).
+    assert RESERVE + tiny.extra_bytes == pytest.approx(3.1e9, rel=0.05)
+    assert block_pixels(4, beside=tiny.extra_bytes) < block_pixels(4) // 2
+    frame, settings = Frame(np.zeros((1000, 1000, 3), np.uint8)), Settings(method="grid", max_memory=3.2)
+    assert blocks_of(FewShotSegmenter(tiny, settings=settings), frame) > 1
+    assert blocks_of(FewShotSegmenter(micro, settings=settings), frame) == 1
 
 
 def test_batches_are_part_of_the_memory() -> None:
     tiny = model_like("tiny")
-    before = extra_bytes(tiny)
+    before = tiny.extra_bytes
     tiny.batch_size = 8
-    assert extra_bytes(tiny) > before + 5 * 10**9
+    assert tiny.extra_bytes > before + 5 * 10**9
     tiny.points_per_batch *= 2
-    assert extra_bytes(tiny) > before + 6 * 10**9
+    assert tiny.extra_bytes > before + 6 * 10**9
 
 
 def test_a_batch_of_tiles_follows_from_the_memory(micro: Sam2Model) -> None:
     picture = np.zeros((64, 64, 3), np.uint8)
     (tile,) = micro.tiles(picture, [(0, 0, 64, 64)])
-    assert tile_bytes(micro) == tile.level_bytes
+    assert micro.tile_bytes == tile.level_bytes
     assert tiles_at_a_time(8, 200_000_000) == 5
     assert tiles_at_a_time(0, 200_000_000, allowed=16_000_000_000) == 5
     assert tiles_at_a_time(0.1, 200_000_000) == 1
@@ -132,7 +139,7 @@ def test_what_a_file_has_to_be_read_whole_for_is_part_of_the_memory(tmp_path: Pa
     assert held_bytes(whole.frame()) == 3 * 600 * 700
     assert held_bytes(by_region.frame()) == 0
     assert held_bytes(Frame(picture)) == 0
-    settings = Settings(max_memory=(RESERVE + (600 * 700 + 1) * BYTES_PER_PIXEL) / 1e9)
+    settings = Settings(method="grid", max_memory=(RESERVE + (600 * 700 + 1) * BYTES_PER_PIXEL) / 1e9)
     segmenter = FewShotSegmenter(micro, settings=settings)
-    assert segmenter.is_large(whole.frame())
-    assert not segmenter.is_large(by_region.frame())
+    assert blocks_of(segmenter, whole.frame()) > 1
+    assert blocks_of(segmenter, by_region.frame()) == 1

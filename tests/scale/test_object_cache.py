@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+import io
+import json
 import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
-from scale_scenes import BrightSegmenter, scene
+from PIL import Image
+from scale_scenes import BRIGHT, bright_segmenter, scene
 from shapely import box
 from typer.testing import CliRunner
 
-from sam2_fewshot import Exemplar, Frame, Settings
-from sam2_fewshot.annotations.placing import PlacedExemplar
+from bright import BrightMaker, BrightMethod, BrightSegmenter
+from sam2_fewshot import Exemplar, Frame
 from sam2_fewshot.cli import app
-from sam2_fewshot.runner import learning as object_cache
-from sam2_fewshot.runner.learning import learn
+from sam2_fewshot.files.request import Request
+from sam2_fewshot.files.run import run
 from sam2_fewshot.runner.progress import Silent, Watch
-from sam2_fewshot.storage.cache import OBJECTS, TILES, cache_folder, cached, clear, shrink
-from sam2_fewshot.storage.tile_cache import TileCache
+from sam2_fewshot.runner.run import learn, learning_key
+from sam2_fewshot.settings import Settings
+from sam2_fewshot.storage.cache import FolderCache, cache_folder, cached, clear
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    Make = Callable[[int], BrightSegmenter]
+    Make = Callable[..., BrightSegmenter]
 
 
 class Lines(Silent):
@@ -36,9 +41,24 @@ class Lines(Silent):
         self.lines.append(sentence)
 
 
-def examples(seed: int = 0, size: int = 20) -> list[PlacedExemplar]:
-    frame = Frame(scene(80, 3, seed=seed))
-    return [PlacedExemplar(Exemplar(image=frame, polygon=box(20, 20, 20 + size, 40)), ())]
+def examples(seed: int = 0, size: int = 20) -> list[Exemplar]:
+    return [Exemplar(image=Frame(scene(80, 3, seed=seed)), polygon=box(20, 20, 20 + size, 40))]
+
+
+class InMemory:
+    """A ModelCache that loses nothing."""
+
+    def __init__(self) -> None:
+        self.entries: dict[str, tuple[bytes, Sequence[str]]] = {}
+
+    def get(self, key: str) -> tuple[bytes, Sequence[str]] | None:
+        return self.entries.get(key)
+
+    def put(self, key: str, content: bytes, warnings: Sequence[str]) -> None:
+        self.entries[key] = content, list(warnings)
+
+    def drop(self, key: str) -> None:
+        del self.entries[key]
 
 
 @pytest.fixture
@@ -46,95 +66,163 @@ def watch() -> Watch:
     return Watch(Lines())
 
 
-def test_the_same_examples_are_learned_once(bright: Make, watch: Watch, tmp_path: Path) -> None:
+@pytest.fixture
+def folder(tmp_path: Path) -> FolderCache:
+    return FolderCache(tmp_path, 10**9)
+
+
+@pytest.mark.parametrize("kind", ["folder", "memory"])
+def test_the_same_examples_are_learned_once(kind: str, bright: Make, watch: Watch, tmp_path: Path) -> None:
+    cache = FolderCache(tmp_path, 10**9) if kind == "folder" else InMemory()
     first, second = bright(10**6), bright(10**6)
-    assert not learn(first, examples(), watch, tmp_path)
-    assert learn(second, examples(), watch, tmp_path)
-    assert second.object_model.areas.tolist() == first.object_model.areas.tolist()
-    assert cached(tmp_path, OBJECTS).entries == 1
+    assert not learn(first, examples(), watch, cache)
+    assert learn(second, examples(), watch, cache)
+    assert (first.bright.learned, second.bright.learned) == (1, 0)
+    assert second.object_model.to_bytes() == first.object_model.to_bytes()
+    assert cached(tmp_path).entries == (kind == "folder")
 
 
-@pytest.mark.parametrize("change", ["pixels", "outline", "settings", "code"])
-def test_anything_that_matters_makes_it_learn_again(
-    change: str, bright: Make, watch: Watch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    learn(bright(10**6), examples(), watch, tmp_path)
-    segmenter, shown = bright(10**6), examples()
-    if change == "pixels":
-        shown = examples(seed=1)
-    elif change == "outline":
-        shown = examples(size=21)
-    elif change == "settings":
-        segmenter.settings = segmenter.settings.changed({"min_mask_area": 31})
-    else:
-        monkeypatch.setattr(object_cache, "code_digest", lambda: "another")
-    assert not learn(segmenter, shown, watch, tmp_path)
-
-
-def test_settings_of_the_search_do_not(bright: Make, watch: Watch, tmp_path: Path) -> None:
-    learn(bright(10**6), examples(), watch, tmp_path)
-    segmenter = bright(10**6)
-    segmenter.settings = segmenter.settings.changed({"similarity_threshold": 0.9, "smoothing": 0, "max_memory": 9})
-    assert learn(segmenter, examples(), watch, tmp_path)
-
-
-def test_what_was_warned_of_is_warned_of_again(bright: Make, tmp_path: Path) -> None:
-    shown = [*examples(), PlacedExemplar(replace(examples()[0].exemplar, polygon=box(20, 20, 20.1, 20.1)), ())]
-    heard = []
+def test_without_a_cache_everything_is_learned(bright: Make, watch: Watch) -> None:
     for _ in range(2):
+        segmenter = bright(10**6)
+        assert not learn(segmenter, examples(), watch)
+        assert segmenter.bright.learned == 1
+
+
+@pytest.mark.parametrize("change", ["pixels", "outline", "settings", "sign"])
+def test_anything_that_matters_makes_it_learn_again(
+    change: str, bright: Make, watch: Watch, folder: FolderCache
+) -> None:
+    shown = [*examples(), replace(examples()[0], polygon=box(50, 50, 60, 60))]
+    learn(bright(10**6), shown, watch, folder)
+    segmenter = bright(10**6)
+    if change == "pixels":
+        shown[0] = examples(seed=1)[0]
+    elif change == "outline":
+        shown[0] = examples(size=21)[0]
+    elif change == "sign":
+        shown[1] = replace(shown[1], negative=True)
+    else:
+        segmenter = bright(10**6, min_mask_area=31)
+    assert not learn(segmenter, shown, watch, folder)
+    assert segmenter.bright.learned == 1
+
+
+def test_other_code_learns_again(bright: Make, watch: Watch, folder: FolderCache) -> None:
+    segmenter = bright(10**6)
+    older = learning_key(segmenter, examples(), code="older")
+    assert older != learning_key(segmenter, examples())
+    assert learning_key(segmenter, examples()) == learning_key(bright(10**6), examples())
+    segmenter.fit(examples())
+    folder.put(older, segmenter.object_model.to_bytes(), [])
+    assert not learn(bright(10**6), examples(), watch, folder)
+    assert learn(bright(10**6), examples(), watch, folder)
+
+
+def test_settings_of_the_search_do_not(bright: Make, watch: Watch, folder: FolderCache) -> None:
+    learn(bright(10**6), examples(), watch, folder)
+    other = bright_segmenter(10**7, similarity_threshold=0.9, smoothing=0)
+    assert learn(other, examples(), watch, folder)
+
+
+def test_what_was_warned_of_is_warned_of_again(folder: FolderCache) -> None:
+    shown = [*examples(), replace(examples()[0], polygon=box(20, 20, 20.1, 20.1))]
+    heard = []
+    for is_known in (False, True):
         lines = Lines()
         watch = Watch(lines)
-        segmenter = bright(10**6)
-        segmenter._progress._progress = watch  # type: ignore[assignment]
-        learn(segmenter, shown, watch, tmp_path)
+        segmenter = BrightSegmenter(Settings(), watch, BrightMethod(**BRIGHT))
+        assert learn(segmenter, shown, watch, folder) is is_known
         heard.append(lines.lines)
     assert "Example 2 is left out" in heard[0][0]
     assert heard[0] == heard[1]
 
 
-@pytest.mark.parametrize("damage", ["cut", "empty", "no warnings", "bad warnings"])
-def test_a_damaged_entry_is_dropped_and_made_again(damage: str, bright: Make, watch: Watch, tmp_path: Path) -> None:
-    learn(bright(10**6), examples(), watch, tmp_path)
-    (entry,) = tmp_path.glob("objects/*.npz")
-    if damage == "cut":
-        entry.write_bytes(entry.read_bytes()[:200])
-    elif damage == "empty":
-        entry.write_bytes(b"")
-    elif damage == "no warnings":
-        entry.with_suffix(".json").unlink()
-    else:
-        entry.with_suffix(".json").write_text("{")
-    assert not learn(bright(10**6), examples(), watch, tmp_path)
-    assert learn(bright(10**6), examples(), watch, tmp_path)
+def without(content: bytes, name: str, instead: str | None = None) -> bytes:
+    """Return an archive without a member, or with other content of it."""
+    changed = io.BytesIO()
+    with ZipFile(io.BytesIO(content)) as old, ZipFile(changed, "w") as new:
+        for member in old.namelist():
+            if member != name:
+                new.writestr(member, old.read(member))
+        if instead is not None:
+            new.writestr(name, instead)
+    return changed.getvalue()
 
 
-def test_the_size_is_bounded_and_the_longest_unused_goes(bright: Make, watch: Watch, tmp_path: Path) -> None:
-    for seed in range(3):
-        learn(bright(10**6), examples(seed), watch, tmp_path)
-    size = cached(tmp_path, OBJECTS).size
-    learn(bright(10**6), examples(0), watch, tmp_path)  # used again
-    shrink(tmp_path, size - 1)
-    assert cached(tmp_path, OBJECTS).entries == 2
-    assert learn(bright(10**6), examples(0), watch, tmp_path)
-    assert not learn(bright(10**6), examples(1), watch, tmp_path)
-
-
-def test_no_room_keeps_nothing(bright: Make, watch: Watch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", ["cut", "empty", "a bit", "no warnings", "bad warnings", "no model", "foreign"])
+def test_a_damaged_entry_is_dropped_and_made_again(
+    damage: str, bright: Make, watch: Watch, tmp_path: Path, folder: FolderCache
+) -> None:
+    learn(bright(10**6), examples(), watch, folder)
+    (entry,) = tmp_path.glob("*.npz")
+    content = entry.read_bytes()
+    (warnings,) = [name for name in ZipFile(entry).namelist() if "warnings" in name]
+    entry.write_bytes(
+        {
+            "cut": content[:200],
+            "empty": b"",
+            "a bit": content[:100] + bytes([content[100] ^ 1]) + content[101:],
+            "no warnings": without(content, warnings),
+            "bad warnings": without(content, warnings, "{"),
+            "no model": without(content, "facts.npy"),
+            "foreign": json.dumps([1, 2]).encode(),
+        }[damage]
+    )
     segmenter = bright(10**6)
-    segmenter.settings = Settings(cache_size=0, method="grid")
-    assert not learn(segmenter, examples(), watch, tmp_path / "none")
-    assert not (tmp_path / "none").exists()
+    assert not learn(segmenter, examples(), watch, folder)
+    assert segmenter.bright.learned == 1
+    assert entry.read_bytes() == content
+    assert learn(bright(10**6), examples(), watch, folder)
+
+
+def test_the_size_is_bounded_and_the_longest_unused_goes(
+    bright: Make, watch: Watch, tmp_path: Path, folder: FolderCache
+) -> None:
+    for seed in range(3):
+        learn(bright(10**6), examples(seed), watch, folder)
+    size = cached(tmp_path).size
+    learn(bright(10**6), examples(0), watch, folder)  # used again
+    smaller = FolderCache(tmp_path, size + 500)  # an entry takes about 2,300 bytes
+    learn(bright(10**6), examples(3), watch, smaller)
+    assert cached(tmp_path).entries == 3
+    assert learn(bright(10**6), examples(0), watch, smaller)
+    assert not learn(bright(10**6), examples(1), watch, smaller)
+
+
+def test_what_is_put_has_to_fit_into_the_room(bright: Make, watch: Watch, tmp_path: Path) -> None:
+    small = FolderCache(tmp_path, 1)
+    for _ in range(2):
+        assert not learn(bright(10**6), examples(), watch, small)
+    assert cached(tmp_path).entries == 0
+
+
+def test_a_job_without_room_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    grey = scene(80, 3)[..., 0]
+    Image.fromarray(grey).save(tmp_path / "a.png")
+    Image.fromarray((grey == grey.max()).astype(np.uint8)).save(tmp_path / "a_labels.png")
+    for room, entries in ((0, 0), (1, 1)):
+        request = Request(
+            images=[tmp_path / "a.png"],
+            examples=tmp_path / "a_labels.png",
+            out=tmp_path / f"out{room}",
+            settings=Settings(cache_size=room),
+        )
+        assert run(request, Silent(), BrightMaker(BRIGHT)).complete
+        assert cached(cache_folder()).entries == entries
+        assert cache_folder().exists() is bool(entries)
 
 
 def test_a_cache_that_cannot_be_written_stops_nothing(bright: Make, watch: Watch, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    assert not learn(bright(10**6), examples(), watch, tmp_path / "file")
+    assert not learn(bright(10**6), examples(), watch, FolderCache(tmp_path / "file", 10**9))
 
 
-def test_many_may_use_it_at_once(bright: Make, watch: Watch, tmp_path: Path) -> None:
+def test_many_may_use_it_at_once(bright: Make, watch: Watch, tmp_path: Path, folder: FolderCache) -> None:
     segmenters = [bright(10**6) for _ in range(6)]
     threads = [
-        threading.Thread(target=learn, args=(each, examples(number % 2), watch, tmp_path))
+        threading.Thread(target=learn, args=(each, examples(number % 2), watch, folder))
         for number, each in enumerate(segmenters)
     ]
     for thread in threads:
@@ -142,25 +230,20 @@ def test_many_may_use_it_at_once(bright: Make, watch: Watch, tmp_path: Path) -> 
     for thread in threads:
         thread.join()
     assert all(len(each.object_model.areas) == 1 for each in segmenters)
-    assert cached(tmp_path, OBJECTS).entries == 2
+    assert cached(tmp_path).entries == 2
 
 
 def test_the_command_shows_and_empties_it(bright: Make, watch: Watch) -> None:
     root = cache_folder()
-    for kind in (OBJECTS, TILES):
-        clear(root, kind)
-    learn(bright(10**6), examples(), watch, root)
-    TileCache(root, 10**8).put("a", {"fine": np.zeros(10**6, np.float32)})
-    half_written = root / "tiles" / ".1-2-b.part"
+    clear(root)
+    learn(bright(10**6), examples(), watch, FolderCache(root, 10**9))
+    half_written = root / ".1-b.part"
     half_written.write_bytes(b"1")
     told = CliRunner().invoke(app, ["cache", "info"])
     assert told.exit_code == 0
-    assert f"{root / 'objects'}: 1 set of examples" in told.stdout
-    assert f"{root / 'tiles'}: 1 embedding of a tile, 4.0 MB" in told.stdout
+    assert f"{root}: 1 set of examples" in told.stdout
     emptied = CliRunner().invoke(app, ["cache", "clear"]).stdout
     assert "Deleted 1 set of examples" in emptied
-    assert "Deleted 1 embedding of a tile, 4.0 MB" in emptied
     told = CliRunner().invoke(app, ["cache", "info"])
     assert "0 sets of examples, 0.0 MB" in told.stdout
-    assert "0 embeddings of tiles, 0.0 MB" in told.stdout
     assert not half_written.exists()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import shapely
 
@@ -12,25 +10,19 @@ from sam2_fewshot.examples.windows import parts_of, shown_parts
 from sam2_fewshot.records import Frame
 from told import Told
 
-if TYPE_CHECKING:
-    import pytest
-
-
 FRAME = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
 OUTLINE = shapely.box(100, 120, 110, 128)
 
 
-def test_what_is_learned_of_a_large_frame_does_not_depend_on_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sam2_fewshot.examples.windows._WHOLE", 90_000)
+def test_what_is_learned_of_a_large_frame_does_not_depend_on_the_memory() -> None:
     exemplars = [Exemplar(image=FRAME, polygon=OUTLINE)]
-    results = [parts_of(exemplars, Settings(), most, Told()) for most in (10**9, 400_000)]
+    results = [parts_of(exemplars, Settings(), most, Told(), whole=90_000) for most in (10**9, 400_000)]
     for digest, shape, (part,) in results:
         assert shape == (300, 400)
         assert part.window == (34, 54, 177, 195)  # six times its longer side, 11 px, on each side
         assert np.array_equal(part.frame.pixels, FRAME[54:195, 34:177])
         assert digest == results[0][0]
-    monkeypatch.setattr("sam2_fewshot.examples.windows._WHOLE", 120_000)
-    digest, _, (part,) = parts_of(exemplars, Settings(), 10**9, Told())
+    digest, _, (part,) = parts_of(exemplars, Settings(), 10**9, Told(), whole=120_000)
     assert part.frame.shape == (300, 400)
     assert digest == results[0][0]
 

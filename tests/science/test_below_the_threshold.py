@@ -1,4 +1,4 @@
-"""What the threshold drops is told too, so that it can be moved without searching again."""
+"""What lies below the threshold is reported too, so that it can be moved without searching again."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from sam2_fewshot.backbones.sam2.network import Sam2Model
+    from sam2_fewshot.protocols import Backbone
 
 Discs = tuple["NDArray[np.uint8]", "NDArray[np.int32]"]
 
 
 @pytest.mark.filterwarnings("ignore:. examples tell little:sam2_fewshot.errors.FewShotWarning")
-def test_another_threshold_only_cuts_the_same_finds_elsewhere(micro: Sam2Model, discs: Discs, tmp_path: Path) -> None:
+def test_another_threshold_divides_the_same_detections(filters: Backbone, discs: Discs, tmp_path: Path) -> None:
     image, labels = discs
-    low = FewShotSegmenter(micro, settings=Settings(similarity_threshold=0.4))
+    low = FewShotSegmenter(filters, settings=Settings(similarity_threshold=0.4))
     low.fit([Exemplar(image, mask=labels == number) for number in (1, 3, 5)])
     low.save(tmp_path / "discs.npz")
     found = low.segment(image)
-    high = FewShotSegmenter.load(tmp_path / "discs.npz", micro, settings=Settings(similarity_threshold=0.95))
-    kept, below, floor = high.segment(image), high.last_run.below, high.last_run.floor
+    high = FewShotSegmenter.load(tmp_path / "discs.npz", filters, settings=Settings(similarity_threshold=0.95))
+    result = high.predict(image)
+    above, below, floor = result.detections, result.below, result.floor
     assert floor == pytest.approx(0.095)
-    assert all(item.score >= 0.95 for item in kept)
+    assert all(item.score >= 0.95 for item in above)
     assert all(floor <= item.score < 0.95 for item in below)
     assert below
-    both = [(item.score, item.bbox) for item in (*kept, *below)]
+    both = [(item.score, item.bbox) for item in (*above, *below)]
     assert [entry for entry in both if entry[0] >= 0.4] == [(item.score, item.bbox) for item in found]

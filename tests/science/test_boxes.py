@@ -1,4 +1,4 @@
-"""SAM 2's opinion of candidates, and whom it is asked about."""
+"""SAM 2's refined of candidates, and whom it is asked about."""
 
 from __future__ import annotations
 
@@ -15,18 +15,17 @@ from sam2_fewshot.backbones.sam2.network import Sam2Model
 from sam2_fewshot.geometry.outlines import crop_to_object
 from sam2_fewshot.geometry.overlap import mask_iou
 from sam2_fewshot.methods.guided.box_refinement import (
-    OPINIONS,
-    Opinion,
-    explained,
-    is_cut,
-    opinions,
-    opinions_of_all,
-    second_pool,
-    to_ask,
-    to_ask_of_shown,
+    REFINEMENT,
+    RefinedMask,
+    covered,
+    refined_in_tiles,
+    refined_masks,
+    to_refine,
+    to_refine_in_training,
+    with_refined,
 )
 from sam2_fewshot.methods.guided.classifier import fit_logistic
-from sam2_fewshot.methods.guided.descriptors import DESCRIPTORS, SUPPORT, FrameMaps, Proposed, describe
+from sam2_fewshot.methods.guided.descriptors import SUPPORT, FrameMaps, Proposed, describe
 from sam2_fewshot.records import InstanceMask
 from sam2_fewshot.tiling.tiles import TileGrid
 
@@ -34,6 +33,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SHAPE = (160, 200)
+DESCRIBED = 19
+"""Descriptors with three levels."""
 
 
 def square(x: int, y: int, side: int) -> InstanceMask:
@@ -42,8 +43,8 @@ def square(x: int, y: int, side: int) -> InstanceMask:
 
 def as_predicted(model: Sam2Model, image: NDArray[np.uint8], boxes: NDArray[np.float32]) -> None:
     """Hold the masks of boxes against those of the public predictor."""
-    predictor = SAM2ImagePredictor(model._network, disable_torch_jit=True)
-    side = model.image_size
+    predictor = SAM2ImagePredictor(model.network, disable_torch_jit=True)
+    side = model.input_size
     predictor._bb_feat_sizes = [(side // 4,) * 2, (side // 8,) * 2, (side // 16,) * 2]
     predictor.set_image(image)
     scale = np.array([side / image.shape[1], side / image.shape[0]] * 2)
@@ -84,101 +85,101 @@ def test_an_object_gives_itself_back_wherever_its_tile_lies(
     embeddings = [tile.embedding for tile in micro.tiles(image, grid.windows())]
     assert len(embeddings) == 4
     done = []
-    found = opinions(micro, embeddings, grid, truth, done.append)
-    held = [(mask, opinion) for mask, opinion in zip(truth, found, strict=True) if opinion]
+    found = refined_in_tiles(micro, embeddings, grid, truth, done.append)
+    held = [(mask, refined) for mask, refined in zip(truth, found, strict=True) if refined]
     # The tiles' halo of 9 px is narrower than the discs: two of them lie in no tile as a whole, and another one ends
     # where its tile does, so that nobody knows whether SAM 2 sees all of it.
     assert sum(done) == 6
     assert len(held) == 5
-    for mask, opinion in held:
-        assert opinion.agreement > 0.8
-        assert opinion.agreement == mask_iou(opinion.mask, mask)
-        assert 0 <= opinion.stability <= 1
-        assert opinion.mask.box[2] <= SHAPE[1]
+    for mask, refined in held:
+        assert refined.agreement > 0.8
+        assert refined.agreement == mask_iou(refined.mask, mask)
+        assert 0 <= refined.stability <= 1
+        assert refined.mask.box[2] <= SHAPE[1]
 
 
-def test_what_no_tile_holds_is_asked_about_in_wider_ones(
+def test_what_no_tile_holds_is_refined_in_wider_ones(
     micro: Sam2Model, discs: tuple[NDArray[np.uint8], NDArray[np.int32]]
 ) -> None:
     image, labels = discs
     truth = [crop_to_object(labels == number) for number in range(1, 9)]
     grid = TileGrid(SHAPE, 144)
     embeddings = [tile.embedding for tile in micro.tiles(image, grid.windows())]
-    narrow = opinions(micro, embeddings, grid, truth)
-    found = opinions_of_all(micro, image, embeddings, grid, truth)
+    narrow = refined_in_tiles(micro, embeddings, grid, truth)
+    found = refined_masks(micro, image, embeddings, grid, truth)
     assert None in narrow
-    for mask, opinion, before in zip(truth, found, narrow, strict=True):
-        assert opinion is not None
-        assert opinion.agreement > 0.8
-        assert opinion.agreement == mask_iou(opinion.mask, mask)
+    for mask, refined, before in zip(truth, found, narrow, strict=True):
+        assert refined is not None
+        assert refined.agreement > 0.8
+        assert refined.agreement == mask_iou(refined.mask, mask)
         if before is not None:
-            assert opinion.mask.box == before.mask.box
+            assert refined.mask.box == before.mask.box
     everything = square(0, 0, 160)
-    (whole,) = opinions_of_all(micro, image, embeddings, grid, [everything])
+    (whole,) = refined_masks(micro, image, embeddings, grid, [everything])
     assert whole is not None
 
 
-def test_a_mask_is_cut_where_its_tile_ends_within_the_frame() -> None:
+def test_a_mask_is_clipped_where_its_tile_ends_within_the_frame() -> None:
     window = (-9, 40, 71, 120)
-    assert not is_cut(square(20, 60, 20), window)
-    assert is_cut(square(20, 40, 20), window)
-    assert is_cut(square(51, 60, 20), window)
-    assert not is_cut(square(0, 60, 20), window)  # the frame's own border
-    assert not is_cut(square(20, 140, 20), (-9, 80, 71, 160))
-    assert is_cut(square(20, 60, 60), window)
+    assert not square(20, 60, 20).is_clipped(window)
+    assert square(20, 40, 20).is_clipped(window)
+    assert square(51, 60, 20).is_clipped(window)
+    assert not square(0, 60, 20).is_clipped(window)  # the frame's own border
+    assert not square(20, 140, 20).is_clipped((-9, 80, 71, 160))
+    assert square(20, 60, 60).is_clipped(window)
 
 
-def test_sure_objects_explain_what_they_cover() -> None:
-    where = explained([square(10, 10, 5), square(12, 12, 5), square(40, 40, 5)], np.array([3.0, 2.5, 1.0]), SHAPE)
+def test_sure_objects_cover_their_pixels() -> None:
+    where = covered([square(10, 10, 5), square(12, 12, 5), square(40, 40, 5)], np.array([3.0, 2.5, 1.0]), SHAPE)
     assert np.count_nonzero(where) == 25 + 25 - 9
     assert where[10, 10]
     assert not where[42, 42]
 
 
-def test_what_does_not_fit_into_its_tile_is_not_asked_about(micro: Sam2Model) -> None:
+def test_what_does_not_fit_into_its_tile_is_not_refined(micro: Sam2Model) -> None:
     grid = TileGrid(SHAPE, 64)
     embedding = next(iter(micro.tiles(np.zeros((*SHAPE, 3), np.uint8), grid.windows()[:1]))).embedding
-    assert opinions(micro, [embedding] * len(grid.windows()), grid, [square(10, 10, 100)]) == [None]
-    assert opinions(micro, [], grid, []) == []
+    assert refined_in_tiles(micro, [embedding] * len(grid.windows()), grid, [square(10, 10, 100)]) == [None]
+    assert refined_in_tiles(micro, [], grid, []) == []
 
 
-def test_like_candidates_are_asked_about_once_the_best_first() -> None:
+def test_like_candidates_are_refined_once_the_best_first() -> None:
     candidates = [square(10, 10, 20), square(10, 10, 21), square(60, 60, 20)]
-    assert to_ask(candidates, np.array([1.0, 2.0, 3.0]), tiles=1) == [2, 1]
+    assert to_refine(candidates, np.array([1.0, 2.0, 3.0]), tiles=1) == [2, 1]
     many = [square(3 * (i % 60), 3 * (i // 60), 2) for i in range(1200)]
-    assert len(to_ask(many, np.zeros(len(many)), tiles=1)) == 192
-    assert len(to_ask(many, np.zeros(len(many)), tiles=20)) == 320
-    assert to_ask([], np.zeros(0), tiles=1) == []
+    assert len(to_refine(many, np.zeros(len(many)), tiles=1)) == 192
+    assert len(to_refine(many, np.zeros(len(many)), tiles=20)) == 320
+    assert to_refine([], np.zeros(0), tiles=1) == []
 
 
-def test_a_dense_frame_gives_more_questions() -> None:
+def test_of_a_dense_frame_more_are_refined() -> None:
     many = [square(3 * (i % 60), 3 * (i // 60), 2) for i in range(1200)]
     odds = np.where(np.arange(1200) < 200, 1.0, -1.0)
-    assert len(to_ask(many, odds, tiles=1)) == 800
+    assert len(to_refine(many, odds, tiles=1)) == 800
 
 
-def test_each_example_has_its_share_of_the_questions() -> None:
+def test_each_example_has_its_share_of_the_refined() -> None:
     marked = [square(0, 0, 20), square(100, 100, 20)]
     parts = [square(x, y, 4) for x in (0, 5, 10, 15) for y in (0, 5, 10, 15)]
     away = [square(60, 0, 8)]
-    asked = to_ask_of_shown([*parts, *away, square(101, 101, 18)], np.arange(18.0)[::-1], marked)
-    assert len([i for i in asked if i < len(parts)]) == 12
-    assert {16, 17} <= set(asked)
+    chosen = to_refine_in_training([*parts, *away, square(101, 101, 18)], np.arange(18.0)[::-1], marked)
+    assert len([i for i in chosen if i < len(parts)]) == 12
+    assert {16, 17} <= set(chosen)
 
 
-def test_opinions_join_the_pool_within_the_limits_of_size() -> None:
+def test_refined_masks_are_added_within_the_limits_of_size() -> None:
     plane = np.zeros(SHAPE, np.float32)
     maps = FrameMaps(plane, plane, plane, plane, np.stack([plane] * 3))
     candidates = [square(10, 10, 10), square(40, 40, 10), square(70, 70, 10)]
-    said = [Opinion(square(10, 10, 12), 0.9, 0.8, 0.7), None, Opinion(square(0, 0, 100), 0.5, 0.5, 0.01)]
+    made = [RefinedMask(square(10, 10, 12), 0.9, 0.8, 0.7), None, RefinedMask(square(0, 0, 100), 0.5, 0.5, 0.01)]
     once = Proposed(candidates, np.ones(3, int))
-    pool = second_pool(candidates, describe(candidates, maps, 10.0, once), said, maps, 10.0, (50, 500), once)
-    assert [mask.area for mask in pool.masks] == [100, 100, 100, 144]
-    assert pool.features.shape == (4, DESCRIPTORS + OPINIONS)
-    assert pool.features[0, DESCRIPTORS:].tolist() == [0.9, 0.8, 0.7, 0.0]
-    assert np.isnan(pool.features[1, DESCRIPTORS:-1]).all()
-    assert pool.features[3, DESCRIPTORS:].tolist() == [0.9, 0.8, 0.7, 1.0]
-    assert pool.features[3, SUPPORT] == pytest.approx(np.log(2))  # its candidate, not itself
+    both = with_refined(candidates, describe(candidates, maps, 10.0, once), made, maps, 10.0, (50, 500), once)
+    assert [mask.area for mask in both.masks] == [100, 100, 100, 144]
+    assert both.features.shape == (4, DESCRIBED + REFINEMENT)
+    assert both.features[0, DESCRIBED:].tolist() == [0.9, 0.8, 0.7, 0.0]
+    assert np.isnan(both.features[1, DESCRIBED:-1]).all()
+    assert both.features[3, DESCRIBED:].tolist() == [0.9, 0.8, 0.7, 1.0]
+    assert both.features[3, SUPPORT - REFINEMENT] == pytest.approx(np.log(2))  # its candidate, not itself
 
 
 def test_an_unknown_feature_counts_as_average() -> None:
@@ -186,9 +187,9 @@ def test_an_unknown_feature_counts_as_average() -> None:
     positive = np.arange(60) % 2 == 0
     features = np.column_stack([rng.normal(positive * 3.0, 1), rng.normal(positive * 3.0, 1), np.full(60, np.nan)])
     features[:5, 1] = np.nan
-    judge = fit_logistic(features, positive, np.ones(60))
+    fitted = fit_logistic(features, positive, np.ones(60))
     average = float(np.nanmean(features[:, 1]))
-    known, unknown = judge.log_odds(np.array([[1.0, average, 7.0], [1.0, np.nan, np.nan]]))
+    known, unknown = fitted.log_odds(np.array([[1.0, average, 7.0], [1.0, np.nan, np.nan]]))
     assert known == pytest.approx(unknown)
-    assert np.isfinite(judge.log_odds(np.array([[np.nan] * 3]))).all()
-    assert judge.log_odds(np.array([[1e6, 1e6, np.nan]]))[0] == 12.0
+    assert np.isfinite(fitted.log_odds(np.array([[np.nan] * 3]))).all()
+    assert fitted.log_odds(np.array([[1e6, 1e6, np.nan]]))[0] == 12.0

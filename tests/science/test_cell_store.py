@@ -12,24 +12,24 @@ from sam2_fewshot.methods.guided.maps import CellStore, tile_cells
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from sam2_fewshot.backbones.sam2.network import Sam2Model
+    from sam2_fewshot.protocols import Backbone
 
 SIDE = 112
 
 
-@pytest.mark.parametrize(("kept", "encoded"), [(6, 6), (0, 12), (2, 10)])
+@pytest.mark.parametrize(("stored", "encoded"), [(6, 6), (0, 12), (2, 10)])
 def test_tiles_are_encoded_once_as_far_as_the_room_goes(
-    micro: Sam2Model, discs: tuple[NDArray[np.uint8], NDArray[np.int32]], kept: int, encoded: int
+    filters: Backbone, discs: tuple[NDArray[np.uint8], NDArray[np.int32]], stored: int, encoded: int
 ) -> None:
     done: list[int] = []
     image = discs[0]
-    expected = list(tile_cells(micro, image, SIDE))
-    store = CellStore(micro, image, SIDE, kept * expected[0].tile.level_bytes // 2, done.append)
+    expected = list(tile_cells(filters, image, SIDE))
+    store = CellStore(filters, image, SIDE, stored * expected[0].tile.level_bytes // 2, done.append)
     assert len(expected) == 6
     for _ in range(2):
         for tile, other in zip(store, expected, strict=True):
             assert (tile.rows, tile.columns) == (other.rows, other.columns)
             assert tile.features.dtype == np.float32
             assert np.abs(tile.features - other.features).max() < 0.01
-            assert tile.tile.embedding.image_embed.equal(other.tile.embedding.image_embed)
+            assert tile.tile.embedding.frame_shape == other.tile.embedding.frame_shape == (SIDE, SIDE)
     assert sum(done) == encoded

@@ -1,4 +1,4 @@
-"""What is kept of what was found: size prior and threshold, through the segmenter."""
+"""From scored masks to detections: size prior and threshold, through the segmenter."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 
 from sam2_fewshot import Exemplar, FewShotSegmenter, InputError, Settings
-from sam2_fewshot.methods.base import Found, RunStats, Shown
-from sam2_fewshot.methods.selection import cut, floor_of, shape_arrays, within_prior
-from sam2_fewshot.records import InstanceMask
+from sam2_fewshot.methods.base import ScoredMask, TrainingFrame
+from sam2_fewshot.methods.selection import floor_of, select, shape_arrays, within_prior
+from sam2_fewshot.records import FrameResult, InstanceMask
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from sam2_fewshot.backbones.sam2.network import Sam2Model
+    from sam2_fewshot.protocols import Backbone
 
 PIXELS = np.zeros((200, 200, 3), np.uint8)
 
@@ -26,8 +26,8 @@ def square(side: int) -> InstanceMask:
     return InstanceMask(np.ones((side, side), bool), 0, 0, (200, 200))
 
 
-LEARNED = shape_arrays([Shown(PIXELS, [square(10), square(11), square(12)])])
-FOUND = [Found(square(11), 0.9, 0.5), Found(square(60), 0.8, 0.5)]
+LEARNED = shape_arrays([TrainingFrame(PIXELS, [square(10), square(11), square(12)])])
+FOUND = [ScoredMask(square(11), 0.9, 0.5), ScoredMask(square(60), 0.8, 0.5)]
 
 
 def test_the_prior_leaves_lowers_or_drops() -> None:
@@ -50,30 +50,31 @@ def examples(discs: tuple[NDArray[np.uint8], NDArray[np.int32]]) -> list[Exempla
     return [Exemplar(image=image, mask=labels == number) for number in (1, 2, 3)]
 
 
-def test_the_best_quarter_is_kept_and_the_rest_told(micro: Sam2Model, examples: list[Exemplar]) -> None:
+def test_the_best_quarter_is_detected_and_the_rest_reported(filters: Backbone, examples: list[Exemplar]) -> None:
     image = examples[0].image
     settings = Settings(method="grid", points_per_side=16, threshold_mode="top", top_percent=25, similarity_threshold=0)
-    segmenter = FewShotSegmenter(micro, settings=settings).fit(examples)
-    kept, stats = segmenter.segment(image), segmenter.last_run
-    assert len(kept) == pytest.approx(0.25 * (len(kept) + len(stats.below)), abs=1)
-    assert stats.threshold == kept[-1].score
-    assert "best 25 %" in stats.reason
-    automatic = FewShotSegmenter(micro, settings=settings.changed({"threshold_mode": "auto"}))
-    automatic.adopt(segmenter.object_model).segment(image)
-    assert automatic.last_run.threshold == pytest.approx(np.percentile(segmenter.object_model.learned["left_out"], 10))
+    segmenter = FewShotSegmenter(filters, settings=settings).fit(examples)
+    result = segmenter.predict(image)
+    count = len(result.detections)
+    assert count == pytest.approx(0.25 * (count + len(result.below)), abs=1)
+    assert result.threshold == result.detections[-1].score
+    assert "best 25 %" in result.reason
+    automatic = FewShotSegmenter(filters, settings=settings.changed({"threshold_mode": "auto"}))
+    threshold = automatic.adopt(segmenter.object_model).predict(image).threshold
+    assert threshold == pytest.approx(np.percentile(segmenter.object_model.learned["left_out"], 10))
 
 
 def test_a_saved_model_is_compared_as_it_was_learned(
-    micro: Sam2Model, examples: list[Exemplar], tmp_path: Path
+    filters: Backbone, examples: list[Exemplar], tmp_path: Path
 ) -> None:
     settings = Settings(method="grid", points_per_side=16, scorer="knn")
-    FewShotSegmenter(micro, settings=settings).fit(examples).save(tmp_path / "discs.npz")
-    assert FewShotSegmenter.load(tmp_path / "discs.npz", model=micro).settings.scorer == "knn"
+    FewShotSegmenter(filters, settings=settings).fit(examples).save(tmp_path / "discs.npz")
+    assert FewShotSegmenter.load(tmp_path / "discs.npz", model=filters).settings.scorer == "knn"
     with pytest.raises(InputError, match="learned with Scorer knn, but the settings say lda"):
-        FewShotSegmenter.load(tmp_path / "discs.npz", model=micro, settings=settings.changed({"scorer": "lda"}))
+        FewShotSegmenter.load(tmp_path / "discs.npz", model=filters, settings=settings.changed({"scorer": "lda"}))
 
 
-def test_nothing_found_is_nothing_kept() -> None:
-    stats = RunStats()
-    assert cut([], LEARNED, Settings(threshold_mode="otsu"), stats) == []
-    assert stats.threshold == 0.5
+def test_nothing_found_is_nothing_detected() -> None:
+    result = select(FrameResult(), LEARNED, Settings(threshold_mode="otsu"))
+    assert list(result.detections) == []
+    assert result.threshold == 0.5

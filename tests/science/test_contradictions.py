@@ -9,7 +9,7 @@ import pytest
 
 from sam2_fewshot import Exemplar, InputError, Settings
 from sam2_fewshot.examples.checks import Mark, check
-from sam2_fewshot.examples.training_set import lessons_from
+from sam2_fewshot.examples.training_set import training_set
 from sam2_fewshot.geometry.outlines import crop_to_object
 from told import Told
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sam2_fewshot.backbones.sam2.network import Sam2Model
-    from sam2_fewshot.examples.training_set import Lessons
+    from sam2_fewshot.examples.training_set import TrainingSet
+    from sam2_fewshot.protocols import Backbone
 
 Discs = tuple["NDArray[np.uint8]", "NDArray[np.int32]"]
 
@@ -98,16 +98,16 @@ def test_of_many_only_some_are_named() -> None:
     assert check([]).sentences == []
 
 
-def lessons(model: Sam2Model, exemplars: Sequence[Exemplar], told: Told) -> Lessons:
-    return lessons_from(exemplars, model, Settings(), 10**9, told)
+def learned_from(model: Backbone, exemplars: Sequence[Exemplar], told: Told) -> TrainingSet:
+    return training_set(exemplars, model, Settings(), 10**9, told)
 
 
-def test_contradictions_are_found_between_equal_frames_and_all_kinds_of_marks(micro: Sam2Model, discs: Discs) -> None:
+def test_contradictions_are_found_between_equal_frames_and_all_kinds_of_marks(filters: Backbone, discs: Discs) -> None:
     image, labels = discs
     told = Told()
     rows, columns = np.nonzero(labels == 3)
-    learned = lessons(
-        micro,
+    learned = learned_from(
+        filters,
         [
             Exemplar(image, mask=labels == 1),
             Exemplar(image, point=(columns.mean() + 0.5, rows.mean() + 0.5)),
@@ -115,24 +115,24 @@ def test_contradictions_are_found_between_equal_frames_and_all_kinds_of_marks(mi
         ],
         told,
     )
-    assert [(len(frame.wanted), len(frame.unwanted)) for frame in learned.shown] == [(1, 0)]
+    assert [(len(frame.positives), len(frame.negatives)) for frame in learned.frames] == [(1, 0)]
     assert len(learned.known) == 3  # none of them is reported as a find
     (sentence,) = told.warnings
     assert sentence.startswith("debris.geojson, object 1 (negative) and Example 2 mark the same object")
 
 
-def test_of_an_outline_and_a_point_the_outline_is_kept(micro: Sam2Model, discs: Discs) -> None:
+def test_of_an_outline_and_a_point_the_outline_is_kept(filters: Backbone, discs: Discs) -> None:
     image, labels = discs
     told = Told()
     rows, columns = np.nonzero(labels == 3)
     point = Exemplar(image, point=(columns.mean() + 0.5, rows.mean() + 0.5))
-    learned = lessons(micro, [point, Exemplar(image, mask=labels == 3)], told)
+    learned = learned_from(filters, [point, Exemplar(image, mask=labels == 3)], told)
     assert learned.areas.tolist() == [np.sum(labels == 3)]
     assert told.warnings == ["Example 2 and Example 1 mark the same object, which is counted once."]
 
 
-def test_where_nothing_is_left_it_is_an_error(micro: Sam2Model, discs: Discs) -> None:
+def test_where_nothing_is_left_it_is_an_error(filters: Backbone, discs: Discs) -> None:
     image, labels = discs
     both = [Exemplar(image, mask=labels == 3, negative=negative) for negative in (False, True)]
     with pytest.raises(InputError, match="what is wanted is marked as not wanted, too"):
-        lessons(micro, both, Told())
+        learned_from(filters, both, Told())

@@ -34,10 +34,10 @@ Discs = tuple["NDArray[np.uint8]", "NDArray[np.int32]"]
 
 def official(model: Sam2Model, image: NDArray[np.uint8], points: int, iou: float, stability: float) -> list[dict]:
     generator = SAM2AutomaticMaskGenerator(
-        model._network, points_per_side=points, pred_iou_thresh=iou, stability_score_thresh=stability
+        model.network, points_per_side=points, pred_iou_thresh=iou, stability_score_thresh=stability
     )
-    side = model.image_size
-    generator.predictor = SAM2ImagePredictor(model._network, disable_torch_jit=True)
+    side = model.input_size
+    generator.predictor = SAM2ImagePredictor(model.network, disable_torch_jit=True)
     generator.predictor._bb_feat_sizes = [(side // 4,) * 2, (side // 8,) * 2, (side // 16,) * 2]
     return generator.generate(image)
 

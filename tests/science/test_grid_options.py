@@ -14,15 +14,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sam2_fewshot.backbones.sam2.network import Sam2Model
+    from sam2_fewshot.protocols import Backbone
 
 Scene = tuple["NDArray[np.uint8]", "NDArray[np.int32]"]
 SETTINGS = Settings(method="grid", points_per_side=16, similarity_threshold=0.0)
 
 
-def fitted(micro: Sam2Model, discs: Scene, **values: object) -> FewShotSegmenter:
+def fitted(filters: Backbone, discs: Scene, **values: object) -> FewShotSegmenter:
     image, labels = discs
     examples = [Exemplar(image=image, mask=labels == number) for number in (1, 2, 3)]
-    return FewShotSegmenter(micro, settings=SETTINGS.changed(values)).fit(examples)
+    return FewShotSegmenter(filters, settings=SETTINGS.changed(values)).fit(examples)
 
 
 @pytest.mark.parametrize(
@@ -30,9 +31,9 @@ def fitted(micro: Sam2Model, discs: Scene, **values: object) -> FewShotSegmenter
     [{"features_from": "frame"}, {"occupancy_levels": "three"}, {"scorer": "knn"}, {"scorer": "lda"}],
     ids=lambda values: "-".join(map(str, values.values())),
 )
-def test_objects_come_before_the_ground(micro: Sam2Model, discs: Scene, values: dict[str, object]) -> None:
+def test_objects_come_before_the_ground(filters: Backbone, discs: Scene, values: dict[str, object]) -> None:
     image, labels = discs
-    segmenter = fitted(micro, discs, **values)
+    segmenter = fitted(filters, discs, **values)
     found = segmenter.segment(image)
     best = [labels[detection.mask].mean() for detection in found[:3]]
     assert len(found) > 3
@@ -43,8 +44,8 @@ def test_objects_come_before_the_ground(micro: Sam2Model, discs: Scene, values: 
     assert (left_out > 0.5).all()
 
 
-def test_three_levels_make_longer_vectors(micro: Sam2Model, discs: Scene) -> None:
-    one, three = (fitted(micro, discs, occupancy_levels=levels).object_model.learned for levels in ("one", "three"))
+def test_three_levels_make_longer_vectors(filters: Backbone, discs: Scene) -> None:
+    one, three = (fitted(filters, discs, occupancy_levels=levels).object_model.learned for levels in ("one", "three"))
     assert three["vectors"].shape[1] == 3 * one["vectors"].shape[1]
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sam2_fewshot.backbones.sam2.network import Sam2Model
+    from sam2_fewshot.protocols import Backbone
     from sam2_fewshot.records import Detection
 
 Scene = tuple["NDArray[np.uint8]", "NDArray[np.int32]", "NDArray[np.bool_]"]
@@ -81,7 +82,7 @@ def test_the_other_discs_are_found_and_the_rods_are_not(found: list[Detection], 
     assert not {discs[i] for i in SHOWN} & set(numbers)
 
 
-def test_finds_hardly_overlap(found: list[Detection]) -> None:
+def test_detections_hardly_overlap(found: list[Detection]) -> None:
     total = np.sum([d.mask for d in found], axis=0)
     assert total.max() <= 2
     assert np.sum(total > 1) <= 0.2 * np.sum(total > 0)
@@ -96,10 +97,10 @@ def test_scores_are_chances_and_similarities_cosines(found: list[Detection]) -> 
         assert d.polygon.is_valid
 
 
-def test_stages_and_candidates_are_told(fitted: FewShotSegmenter, scene: Scene) -> None:
-    fitted.segment(scene[0])
-    assert list(fitted.last_run.seconds) == ["encode", "propose", "compare", "prompt", "outline"]
-    assert fitted.last_run.candidates > 20
+def test_stages_and_candidates_are_reported(fitted: FewShotSegmenter, scene: Scene) -> None:
+    result = fitted.predict(scene[0])
+    assert list(result.seconds) == ["encode", "propose", "compare", "prompt", "outline"]
+    assert result.candidates > 20
 
 
 def test_a_frame_it_has_not_seen(fitted: FewShotSegmenter, scene: Scene) -> None:
@@ -137,19 +138,21 @@ def test_negative_examples_lower_their_like(micro: Sam2Model, fitted: FewShotSeg
     rods = [number for number in range(1, labels.max() + 1) if not discs[number]]
     warned = FewShotSegmenter(micro, settings=Settings(similarity_threshold=0.0))
     warned.fit([*exemplars(scene, shown), *exemplars(scene, (rods[0], rods[3]), negative=True)])
-    for d in warned.segment(image):
+    found = warned.segment(image)
+    assert found
+    for d in found:
         on_rod = max(np.sum(d.mask & (labels == rod)) / d.area for rod in rods)
         assert on_rod < 0.6 or d.score < 0.5
-    assert not {rods[0], rods[3]} & set(found_numbers(warned.segment(image), labels))
+    assert not {rods[0], rods[3]} & set(found_numbers(found, labels))
 
 
-def test_examples_below_the_limit_are_taken_at_their_word(micro: Sam2Model, scene: Scene) -> None:
+def test_examples_below_the_limit_are_taken_at_their_word(filters: Backbone, scene: Scene) -> None:
     shown = tuple(disc_numbers(scene)[:5])
     with pytest.warns(FewShotWarning, match="Min Mask Area is 5000 px"):
-        segmenter = FewShotSegmenter(micro, settings=Settings(min_mask_area=5000)).fit(exemplars(scene, shown))
+        segmenter = FewShotSegmenter(filters, settings=Settings(min_mask_area=5000)).fit(exemplars(scene, shown))
     assert segmenter.segment(scene[0])
     with pytest.warns(FewShotWarning, match="Max Mask Area is 40 px"):
-        FewShotSegmenter(micro, settings=Settings(max_mask_area=40)).fit(exemplars(scene, shown))
+        FewShotSegmenter(filters, settings=Settings(max_mask_area=40)).fit(exemplars(scene, shown))
 
 
 @pytest.mark.parametrize(
@@ -170,17 +173,17 @@ def test_an_odd_frame_is_no_accident(fitted: FewShotSegmenter, image: NDArray[np
     "box", [(slice(0, 220), slice(0, 260)), (slice(3, 4), slice(5, 6)), (slice(0, 9), slice(0, 260))]
 )
 @pytest.mark.filterwarnings("ignore::sam2_fewshot.errors.FewShotWarning")
-def test_an_odd_example_is_no_accident(micro: Sam2Model, scene: Scene, box: tuple[slice, slice]) -> None:
+def test_an_odd_example_is_no_accident(filters: Backbone, scene: Scene, box: tuple[slice, slice]) -> None:
     mask = np.zeros(scene[1].shape, bool)
     mask[box] = True
-    segmenter = FewShotSegmenter(micro).fit([Exemplar(scene[0], mask=mask)])
+    segmenter = FewShotSegmenter(filters).fit([Exemplar(scene[0], mask=mask)])
     for d in segmenter.segment(scene[0]):
         assert np.isfinite(d.score)
 
 
 @pytest.mark.filterwarnings("ignore::sam2_fewshot.errors.FewShotWarning")
-def test_an_example_on_a_frame_of_one_colour(micro: Sam2Model) -> None:
+def test_an_example_on_a_frame_of_one_colour(filters: Backbone) -> None:
     mask = np.zeros((50, 60), bool)
     mask[10:20, 10:20] = True
-    segmenter = FewShotSegmenter(micro).fit([Exemplar(np.full((50, 60, 3), 80, np.uint8), mask=mask)])
+    segmenter = FewShotSegmenter(filters).fit([Exemplar(np.full((50, 60, 3), 80, np.uint8), mask=mask)])
     assert segmenter.segment(np.full((50, 60, 3), 80, np.uint8)) == []

@@ -2,18 +2,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from scipy import ndimage
 
-from sam2_fewshot import threads
-from sam2_fewshot.backbones.sam2.pyramid import Embedding, Tile
+from sam2_fewshot.backbones.filters import FilterEmbedding, FilterTile
 from sam2_fewshot.geometry.outlines import crop_to_object
 from sam2_fewshot.geometry.overlap import mask_iou
 from sam2_fewshot.methods.guided.classifier import fit_logistic
-from sam2_fewshot.methods.guided.descriptors import DESCRIPTORS, FrameMaps, Proposed, describe
-from sam2_fewshot.methods.guided.maps import LEVELS, MAPS, PixelModel, averaged, cells_of, learn_pixels, maps_of_tile
+from sam2_fewshot.methods.guided.descriptors import FrameMaps, Proposed, describe
+from sam2_fewshot.methods.guided.maps import PixelModel, averaged, cells_of, learn_pixels, maps_of_tile
 from sam2_fewshot.methods.guided.model import local_mean
-from sam2_fewshot.methods.guided.proposals import component_candidates, cut_levels
+from sam2_fewshot.methods.guided.proposals import component_candidates, threshold_levels
 
 NOTHING = Proposed([], np.zeros(0, int))
 
@@ -24,18 +22,18 @@ def two_touching_discs() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return left, right, (left | right).astype(np.float32)
 
 
-def test_touching_objects_are_proposed_together_and_apart() -> None:
+def test_touching_objects_are_proposed_together_and_separately() -> None:
     left, right, plane = two_touching_discs()
     found, _ = component_candidates([(plane, np.array([0.5]))], 24.0, (100, 2000))
     for truth in (left, right, left | right):
         assert max(mask_iou(mask, crop_to_object(truth)) for mask in found) > 0.85
 
 
-def test_what_comes_out_of_several_cuts_is_counted_and_what_was_split_counts_three_times() -> None:
+def test_what_comes_out_at_several_levels_is_counted_and_what_was_split_counts_three_times() -> None:
     left, right, plane = two_touching_discs()
-    found, cuts = component_candidates([(plane, np.array([0.3, 0.4, 0.5]))], 24.0, (100, 2000))
+    found, times = component_candidates([(plane, np.array([0.3, 0.4, 0.5]))], 24.0, (100, 2000))
     for truth in (left, right, left | right):
-        assert cuts[int(np.argmax([mask_iou(mask, crop_to_object(truth)) for mask in found]))] == 3
+        assert times[int(np.argmax([mask_iou(mask, crop_to_object(truth)) for mask in found]))] == 3
 
 
 def test_what_touches_is_split_alike_wherever_it_lies() -> None:
@@ -56,12 +54,11 @@ def test_any_number_of_threads_proposes_and_describes_the_same(monkeypatch: pyte
     planes = [ndimage.gaussian_filter(rng.normal(size=(150, 200)), 3.0).astype(np.float32) for _ in range(3)]
     maps = [(plane, np.linspace(0, 0.15, 5)) for plane in planes]
     of_frame = FrameMaps(planes[0], planes[1], planes[2], planes[0], np.stack(planes))
-    monkeypatch.setattr("sam2_fewshot.methods.guided.descriptors._SHEET", 5000)
     results = []
     for count in (1, 4):
-        monkeypatch.setattr(threads, "threads", lambda count=count: count)
+        monkeypatch.setenv("OMP_NUM_THREADS", str(count))
         proposed = Proposed(*component_candidates(maps, 12.0, (20.0, 2000.0)))
-        results.append((proposed, describe(proposed.masks, of_frame, 12.0, proposed)))
+        results.append((proposed, describe(proposed.masks, of_frame, 12.0, proposed, sheet=5000)))
     (one, by_one), (four, by_four) = results
     assert len(one.masks) > 50
     assert [(m.box, m.data.tolist()) for m in one.masks] == [(m.box, m.data.tolist()) for m in four.masks]
@@ -91,34 +88,42 @@ def test_a_hole_is_filled_however_the_component_is_shaped() -> None:
 def test_the_same_component_at_many_levels_is_one_candidate() -> None:
     left, _, _ = two_touching_discs()
     levels = np.linspace(0.1, 0.9, 14)
-    apart, _ = component_candidates([(left.astype(np.float32), levels)], 24.0, (50, 2000))
-    assert len({mask.box for mask in apart}) == len(apart) == 1
+    found, _ = component_candidates([(left.astype(np.float32), levels)], 24.0, (50, 2000))
+    assert len({mask.box for mask in found}) == len(found) == 1
 
 
 def test_levels_lie_between_the_surroundings_and_the_objects() -> None:
-    levels = cut_levels(np.full(9, 5, np.float32), np.full(9, 1, np.float32))
+    levels = threshold_levels(np.full(9, 5, np.float32), np.full(9, 1, np.float32))
     assert 1 < levels[0] < levels[-1] == 5
-    assert len(cut_levels(np.full(9, 1, np.float32), np.full(9, 1, np.float32))) == 0
+    assert len(threshold_levels(np.full(9, 1, np.float32), np.full(9, 1, np.float32))) == 0
     assert component_candidates([(np.ones((5, 5), np.float32), np.zeros(0))], 5.0, (1, 99))[0] == []
 
 
 def maps_of(model: PixelModel, cells: np.ndarray) -> np.ndarray:
-    """Return a pixel model's maps (4, 1, N) of the features of cells (N, D), as if all levels were equally fine."""
-    levels = torch.from_numpy(cells.T.astype(np.float32).reshape(LEVELS, -1, 1, len(cells)))
-    nothing = Embedding(torch.zeros(0), (torch.zeros(0), torch.zeros(0)), (1, 1))
-    return maps_of_tile(Tile((levels[0], levels[1], levels[2]), nothing), 0, [model])[0]
+    """Return a pixel model's maps (1 + L, 1, N) of the features of cells (N, D), as if all levels were equally fine."""
+    levels = np.split(cells.T.astype(np.float32)[:, None], np.cumsum(channels_of(cells))[:-1])
+    embedding = FilterEmbedding(np.zeros((1, 1, 3), np.uint8))
+    return maps_of_tile(FilterTile(tuple(levels), embedding), 0, [model])[0]
+
+
+def channels_of(cells: np.ndarray) -> list[int]:
+    """Return how many features each of three levels has; they differ."""
+    size = cells.shape[1]
+    return [size // 6, size // 3, size // 2]
 
 
 def test_unmarked_objects_do_not_spoil_the_pixel_model() -> None:
     rng = np.random.default_rng(0)
-    size = 6 * LEVELS
+    size = 18
     ground = rng.normal(size=(400, size)).astype(np.float32)
     objects = rng.normal(size=(60, size)).astype(np.float32) + 3
     unmarked = rng.normal(size=(150, size)).astype(np.float32) + 3
     background = np.concatenate([ground, unmarked])
-    model = learn_pixels(objects, background, np.zeros(len(background), bool), np.zeros(len(objects), bool))
+    model = learn_pixels(
+        objects, background, np.zeros(len(background), bool), np.zeros(len(objects), bool), channels_of(objects)
+    )
     maps = maps_of(model, np.concatenate([unmarked, ground]))
-    assert maps.shape == (MAPS, 1, 550)
+    assert maps.shape == (4, 1, 550)
     assert maps[0, 0, :150].mean() == pytest.approx(1, abs=0.2)
     assert maps[0, 0, 150:].mean() == pytest.approx(0, abs=0.2)
     assert np.abs(maps[1:]).max() <= 1 + 1e-5
@@ -128,27 +133,27 @@ def test_unmarked_objects_do_not_spoil_the_pixel_model() -> None:
 
 def test_certain_background_stays_background() -> None:
     rng = np.random.default_rng(1)
-    size = 4 * LEVELS
+    size = 12
     objects = rng.normal(size=(50, size)).astype(np.float32) + 2
     ground = rng.normal(size=(300, size)).astype(np.float32)
     decoys = objects[:30] + np.float32([0.0] * (size - 1) + [6.0])
     background = np.concatenate([ground, decoys])
     certain = np.arange(len(background)) >= len(ground)
-    model = learn_pixels(objects, background, certain, np.zeros(len(objects), bool))
+    model = learn_pixels(objects, background, certain, np.zeros(len(objects), bool), channels_of(objects))
     scores = [maps_of(model, rows)[0].mean() for rows in (objects, decoys)]
     assert scores[0] > scores[1] + 0.5
 
 
 def test_features_without_spread_are_no_accident() -> None:
-    same = np.ones((9, 3 * LEVELS), np.float32)
-    model = learn_pixels(same, same, np.zeros(9, bool), np.ones(9, bool))
+    same = np.ones((9, 6), np.float32)
+    model = learn_pixels(same, same, np.zeros(9, bool), np.ones(9, bool), channels_of(same))
     assert np.isfinite(maps_of(model, same)).all()
 
 
 def test_cells_lie_where_the_mask_lies() -> None:
     mask = np.zeros((100, 90), bool)
     mask[20:60, 30:50] = True
-    shares = cells_of(mask, 256, 512)  # cells of two pixels
+    shares = cells_of(mask, 256, 128)  # cells of two pixels
     rows, columns = np.nonzero(shares > 0.6)
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (10, 29, 15, 24)
     assert np.isnan(shares[50:]).all()
@@ -174,7 +179,7 @@ def test_descriptors_tell_shape_and_contrast() -> None:
     assert disc[15:18] == pytest.approx([1, 1, 1])
 
 
-def test_a_mask_is_described_alike_alone_and_among_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mask_is_described_alike_alone_and_among_others() -> None:
     rng = np.random.default_rng(5)
     shape = (90, 110)
     planes = [ndimage.gaussian_filter(rng.normal(size=shape), 2).astype(np.float32) for _ in range(7)]
@@ -186,8 +191,7 @@ def test_a_mask_is_described_alike_alone_and_among_others(monkeypatch: pytest.Mo
     together = describe(masks, maps, 12.0, each)
     alone = np.concatenate([describe([mask], maps, 12.0, each) for mask in masks])
     assert together == pytest.approx(alone, rel=1e-5, abs=1e-6)
-    monkeypatch.setattr("sam2_fewshot.methods.guided.descriptors._SHEET", 2000)
-    assert describe(masks, maps, 12.0, each) == pytest.approx(alone, rel=1e-5, abs=1e-6)
+    assert describe(masks, maps, 12.0, each, sheet=2000) == pytest.approx(alone, rel=1e-5, abs=1e-6)
 
 
 def test_descriptors_are_what_they_are_called() -> None:
@@ -215,9 +219,9 @@ def test_descriptors_are_what_they_are_called() -> None:
 )
 def test_descriptors_are_finite_for_any_mask(mask: np.ndarray) -> None:
     rows = describe([crop_to_object(mask)], flat_maps(mask.shape), 3.0, NOTHING)
-    assert rows.shape == (1, DESCRIPTORS)
+    assert rows.shape == (1, 19)
     assert np.isfinite(rows).all()
-    assert describe([], flat_maps((4, 4)), 3.0, NOTHING).shape == (0, DESCRIPTORS)
+    assert describe([], flat_maps((4, 4)), 3.0, NOTHING).shape == (0, 19)
 
 
 def test_the_regression_separates_what_is_separate_and_stays_finite() -> None:

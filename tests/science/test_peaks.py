@@ -14,7 +14,7 @@ from sam2_fewshot.tiling.tiles import TileGrid, tile_at
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from sam2_fewshot.backbones.sam2.network import Sam2Model
+    from sam2_fewshot.protocols import Backbone
 
 LEVELS = np.array([0.5, 0.8])
 
@@ -43,15 +43,15 @@ def test_a_point_lies_in_the_core_of_its_tile() -> None:
 
 
 def test_points_give_masks_of_a_plausible_size_in_the_frame(
-    micro: Sam2Model, discs: tuple[NDArray[np.uint8], NDArray[np.int32]]
+    filters: Backbone, discs: tuple[NDArray[np.uint8], NDArray[np.int32]]
 ) -> None:
     image, labels = discs
     grid = TileGrid((160, 200), 208)
-    embeddings = [tile.embedding for tile in micro.tiles(image, grid.windows())]
+    embeddings = [tile.embedding for tile in filters.tiles(image, grid.windows())]
     points = np.array([(40.5, 30.5), (196.5, 60.5)])
-    found = point_candidates(micro, embeddings, grid, points, (100, 2000))
+    found = point_candidates(filters, embeddings, grid, points, (100, 2000))
     assert all(100 <= mask.area <= 2000 and mask.frame_shape == (160, 200) for mask in found)
     for number in (1, 7):
         assert max(mask_iou(mask, crop_to_object(labels == number)) for mask in found) > 0.8
-    assert point_candidates(micro, embeddings, grid, points, (1, 2)) == []
-    assert point_candidates(micro, [], grid, np.empty((0, 2)), (1, 2)) == []
+    assert point_candidates(filters, embeddings, grid, points, (1, 2)) == []
+    assert point_candidates(filters, [], grid, np.empty((0, 2)), (1, 2)) == []

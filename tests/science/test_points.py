@@ -12,7 +12,7 @@ from shapely import Point
 
 from sam2_fewshot import Exemplar, Settings
 from sam2_fewshot.examples.points import masks_at_points
-from sam2_fewshot.examples.training_set import lessons_from
+from sam2_fewshot.examples.training_set import training_set
 from sam2_fewshot.geometry.outlines import crop_to_object
 from sam2_fewshot.geometry.overlap import mask_iou
 from sam2_fewshot.protocols import Quiet
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sam2_fewshot.backbones.sam2.network import Sam2Model
-    from sam2_fewshot.backbones.sam2.pyramid import Embedding
-    from sam2_fewshot.examples.training_set import Lessons
+    from sam2_fewshot.examples.training_set import TrainingSet
+    from sam2_fewshot.protocols import Embedding
     from sam2_fewshot.records import InstanceMask
 
 
-def learned(model: Sam2Model, exemplars: Sequence[Exemplar]) -> Lessons:
-    return lessons_from(exemplars, model, Settings(), 10**9, Quiet())
+def learned(model: Sam2Model, exemplars: Sequence[Exemplar]) -> TrainingSet:
+    return training_set(exemplars, model, Settings(), 10**9, Quiet())
 
 
 def middle(inside: NDArray[np.bool_]) -> tuple[float, float]:
@@ -47,7 +47,7 @@ class Counting:
 
     def __init__(self, model: Sam2Model) -> None:
         self._model = model
-        self.image_size = model.image_size
+        self.input_size = model.input_size
         self.prompt = model.prompt
         self.encoded = 0
 
@@ -91,7 +91,7 @@ def test_one_point_is_given_the_mask_with_the_highest_predicted_iou(
     image, labels = discs
     point = middle(labels == 3)
     best = max(masks_at_points(micro, image, [point])[0], key=lambda item: item.predicted_iou)
-    (mask,) = learned(micro, [Exemplar(image, point=point)]).shown[0].wanted
+    (mask,) = learned(micro, [Exemplar(image, point=point)]).frames[0].positives
     assert mask_iou(mask, best.mask) == 1
 
 
@@ -102,7 +102,7 @@ def test_points_on_a_crowd_are_not_taken_for_what_it_lies_in(
     truth = [labels == number for number in range(1, 17)]
     points = [middle(inside) for inside in truth]
     surest = [max(offers, key=lambda item: item.predicted_iou).mask for offers in masks_at_points(micro, image, points)]
-    chosen = learned(micro, [Exemplar(image, point=point) for point in points]).shown[0].wanted
+    chosen = learned(micro, [Exemplar(image, point=point) for point in points]).frames[0].positives
     assert np.mean(ious(chosen, truth)) > 0.6
     assert np.mean(ious(chosen, truth)) >= np.mean(ious(surest, truth))
 
@@ -113,17 +113,17 @@ def test_an_outline_tells_what_the_points_mean(
     image, labels = crowd
     outlined = Exemplar(image, polygon=Point(*middle(labels == 1)).buffer(6))
     pointed = Exemplar(image, point=middle(labels == 6))
-    shown = learned(micro, [pointed, outlined, Exemplar(image, mask=labels == 16)]).shown[0]
-    assert len(shown.wanted) == 3  # in the order in which they were given
-    assert ious(shown.wanted[:1], [labels == 6])[0] > 0.6
+    frame = learned(micro, [pointed, outlined, Exemplar(image, mask=labels == 16)]).frames[0]
+    assert len(frame.positives) == 3  # in the order in which they were given
+    assert ious(frame.positives[:1], [labels == 6])[0] > 0.6
 
 
 def test_points_on_known_nuclei_give_their_masks(micro: Sam2Model) -> None:
     files = sample()
     image, labels = np.asarray(Image.open(files.image)), np.asarray(Image.open(files.examples))
     truth = [labels == number for number in np.unique(labels)[1:]]
-    shown = learned(micro, [Exemplar(image, point=middle(inside)) for inside in truth]).shown[0]
-    assert np.mean(ious(shown.wanted, truth)) > 0.93
+    frame = learned(micro, [Exemplar(image, point=middle(inside)) for inside in truth]).frames[0]
+    assert np.mean(ious(frame.positives, truth)) > 0.93
 
 
 def test_negative_points_are_chosen_among_their_own_kind(
@@ -133,5 +133,5 @@ def test_negative_points_are_chosen_among_their_own_kind(
     wanted = [Exemplar(image, point=middle(labels == number)) for number in (1, 6, 11)]
     beside = Exemplar(image, point=(20.5, 380.5), negative=True)
     with_it, without = learned(micro, [*wanted, beside]), learned(micro, wanted)
-    assert [mask.box for mask in with_it.shown[0].wanted] == [mask.box for mask in without.shown[0].wanted]
-    assert len(with_it.shown[0].unwanted) == 1
+    assert [mask.box for mask in with_it.frames[0].positives] == [mask.box for mask in without.frames[0].positives]
+    assert len(with_it.frames[0].negatives) == 1

@@ -10,15 +10,14 @@ from shapely import Point, Polygon, box
 
 from sam2_fewshot import Exemplar, FewShotSegmenter, FewShotWarning, Frame, InputError, Location, Settings
 from sam2_fewshot.geometry.outlines import crop_to_object, polygon_to_mask
-from sam2_fewshot.methods.grid import Prototype, _in_one_part
-from sam2_fewshot.records import Candidate
+from sam2_fewshot.methods.grid import Candidate, Prototype, in_one_part
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from sam2_fewshot.backbones.sam2.network import Sam2Model
+    from sam2_fewshot.protocols import Backbone
     from sam2_fewshot.records import Detection
 
 Discs = tuple["NDArray[np.uint8]", "NDArray[np.int32]"]
@@ -51,9 +50,9 @@ def listener() -> Listener:
 
 
 @pytest.fixture(scope="module")
-def fitted(micro: Sam2Model, discs: Discs, listener: Listener) -> FewShotSegmenter:
+def fitted(filters: Backbone, discs: Discs, listener: Listener) -> FewShotSegmenter:
     image, labels = discs
-    segmenter = FewShotSegmenter(micro, settings=QUICK, progress=listener)
+    segmenter = FewShotSegmenter(filters, settings=QUICK, progress=listener)
     return segmenter.fit([Exemplar(image, mask=labels == number) for number in SHOWN])
 
 
@@ -95,16 +94,15 @@ def test_a_detection_tells_all_about_itself(found: list[Detection], discs: Discs
 
 
 def test_the_run_is_reported(fitted: FewShotSegmenter, discs: Discs, listener: Listener) -> None:
-    found = fitted.segment(discs[0])
-    stats = fitted.last_run
-    assert stats.candidates >= len(found)
-    assert list(stats.seconds) == ["encode", "propose", "compare", "outline"]
+    result = fitted.predict(discs[0])
+    assert result.candidates >= len(result.detections)
+    assert list(result.seconds) == ["encode", "propose", "compare", "outline"]
     assert ("learning", 3) in listener.stages
     assert ("proposing", 256) in listener.stages
     assert any(stage == "comparing" and total is not None for stage, total in listener.stages)
 
 
-def test_a_mask_with_a_crumb_is_no_second_find() -> None:
+def test_a_mask_with_a_crumb_is_no_second_detection() -> None:
     """A mask with a crumb far off has a large box and survives suppression; without the crumb it is a double."""
     frame = (100, 100)
     whole = np.zeros(frame, bool)
@@ -112,9 +110,9 @@ def test_a_mask_with_a_crumb_is_no_second_find() -> None:
     crumbed = whole.copy()
     crumbed[80, 80] = True
     candidates = [Candidate(crop_to_object(mask), iou, 1.0, (0, 0)) for mask, iou in ((whole, 0.9), (crumbed, 0.8))]
-    (left,) = _in_one_part(candidates, 0.7)
+    (left,) = in_one_part(candidates, 0.7)
     assert left.mask.box == (10, 10, 30, 30)
-    assert _in_one_part([], 0.7) == []
+    assert in_one_part([], 0.7) == []
 
 
 def test_another_picture_of_the_kind_has_all_its_objects_found(fitted: FewShotSegmenter, discs: Discs) -> None:
@@ -125,16 +123,17 @@ def test_another_picture_of_the_kind_has_all_its_objects_found(fitted: FewShotSe
     assert {d.location for d in found} == {Location(xy=3, z=1)}
 
 
-def test_a_threshold_of_one_finds_nothing(micro: Sam2Model, fitted: FewShotSegmenter, discs: Discs) -> None:
-    strict = FewShotSegmenter(micro, settings=QUICK.changed({"similarity_threshold": 1.0}))
-    strict._objects = fitted.object_model
-    assert strict.segment(discs[0]) == []
-    assert strict.last_run.candidates > 0
+def test_a_threshold_of_one_finds_nothing(filters: Backbone, fitted: FewShotSegmenter, discs: Discs) -> None:
+    strict = FewShotSegmenter(filters, settings=QUICK.changed({"similarity_threshold": 1.0}))
+    strict.adopt(fitted.object_model)
+    result = strict.predict(discs[0])
+    assert list(result.detections) == []
+    assert result.candidates > 0
 
 
-def test_polygons_and_points_teach_what_masks_teach(micro: Sam2Model, fitted: FewShotSegmenter, discs: Discs) -> None:
+def test_polygons_and_points_teach_what_masks_teach(filters: Backbone, fitted: FewShotSegmenter, discs: Discs) -> None:
     image, labels = discs
-    other = FewShotSegmenter(micro, settings=QUICK)
+    other = FewShotSegmenter(filters, settings=QUICK)
     for number, way in ((1, "polygon"), (3, "point")):
         rows, columns = np.nonzero(labels == number)
         x, y = columns.mean() + 0.5, rows.mean() + 0.5
@@ -144,9 +143,9 @@ def test_polygons_and_points_teach_what_masks_teach(micro: Sam2Model, fitted: Fe
         assert direction(other) @ direction(fitted) > 0.95
 
 
-def test_a_negative_example_takes_its_like_away(micro: Sam2Model, discs: Discs) -> None:
+def test_a_negative_example_takes_its_like_away(filters: Backbone, discs: Discs) -> None:
     image, labels = discs
-    segmenter = FewShotSegmenter(micro, settings=QUICK)
+    segmenter = FewShotSegmenter(filters, settings=QUICK)
     wanted = [Exemplar(image, mask=labels == 1)]
     ground = np.zeros(labels.shape, bool)
     ground[90:120, 80:100] = True
@@ -160,9 +159,9 @@ def test_a_negative_example_takes_its_like_away(micro: Sam2Model, discs: Discs) 
     assert not prototype.nearer_to_negatives(prototype.vectors).any()
 
 
-def test_a_grey_array_is_stretched_as_files_are(micro: Sam2Model, discs: Discs) -> None:
+def test_a_grey_array_is_stretched_as_files_are(filters: Backbone, discs: Discs) -> None:
     image, labels = discs
-    segmenter = FewShotSegmenter(micro, settings=QUICK)
+    segmenter = FewShotSegmenter(filters, settings=QUICK)
     dim = image[..., 0].astype(np.uint16) * 11 + 4000
     segmenter.fit([Exemplar(dim, mask=labels == 1)])
     stretched = direction(segmenter)
@@ -186,10 +185,12 @@ OUTSIDE = "no pixel of its image"
         ({"point": (1.0, 1.0), "polygon": box(0, 0, 5, 5)}, "not 2"),
     ],
 )
-def test_a_bad_example_is_left_out_by_name(micro: Sam2Model, discs: Discs, marked: dict[str, object], why: str) -> None:
+def test_a_bad_example_is_left_out_by_name(
+    filters: Backbone, discs: Discs, marked: dict[str, object], why: str
+) -> None:
     image, labels = discs
     listener = Listener()
-    segmenter = FewShotSegmenter(micro, settings=QUICK, progress=listener)
+    segmenter = FewShotSegmenter(filters, settings=QUICK, progress=listener)
     segmenter.fit([Exemplar(image, mask=labels == 2), Exemplar(image, **marked, label="cells.json, object 7")])
     assert len(segmenter.object_model.learned["vectors"]) == 1
     (warning,) = listener.warnings
@@ -199,24 +200,24 @@ def test_a_bad_example_is_left_out_by_name(micro: Sam2Model, discs: Discs, marke
         segmenter.fit([Exemplar(image, **marked)])
 
 
-def test_a_crossing_outline_is_mended_and_said(micro: Sam2Model, discs: Discs) -> None:
+def test_a_crossing_outline_is_mended_and_said(filters: Backbone, discs: Discs) -> None:
     listener = Listener()
-    segmenter = FewShotSegmenter(micro, settings=QUICK, progress=listener)
+    segmenter = FewShotSegmenter(filters, settings=QUICK, progress=listener)
     segmenter.fit([Exemplar(discs[0], polygon=Polygon([(30, 20), (60, 50), (60, 20), (30, 26)]))])
     assert "crosses itself" in listener.warnings[0]
     assert listener.warnings[0].startswith("Example 1")
 
 
-def test_an_example_over_the_whole_frame_is_questioned(micro: Sam2Model, discs: Discs) -> None:
-    segmenter = FewShotSegmenter(micro, settings=QUICK)
+def test_an_example_over_the_whole_frame_is_questioned(filters: Backbone, discs: Discs) -> None:
+    segmenter = FewShotSegmenter(filters, settings=QUICK)
     with pytest.warns(FewShotWarning, match="covers 100 %"):
         segmenter.fit([Exemplar(discs[0], mask=np.ones((160, 200), bool))])
 
 
-def test_of_too_many_examples_some_are_taken_evenly(micro: Sam2Model, discs: Discs) -> None:
+def test_of_too_many_examples_some_are_taken_evenly(filters: Backbone, discs: Discs) -> None:
     image, labels = discs
     listener = Listener()
-    segmenter = FewShotSegmenter(micro, settings=QUICK.changed({"max_examples": 2}), progress=listener)
+    segmenter = FewShotSegmenter(filters, settings=QUICK.changed({"max_examples": 2}), progress=listener)
     segmenter.fit([Exemplar(image, mask=labels == number) for number in (1, 2, 3, 4)])
     assert len(segmenter.object_model.learned["vectors"]) == 2
     assert segmenter.object_model.areas.tolist() == [np.sum(labels == 1), np.sum(labels == 4)]
@@ -224,8 +225,8 @@ def test_of_too_many_examples_some_are_taken_evenly(micro: Sam2Model, discs: Dis
     assert "Of 4 examples 2" in listener.warnings[0]
 
 
-def test_no_examples_are_refused(micro: Sam2Model, discs: Discs) -> None:
-    segmenter = FewShotSegmenter(micro, settings=QUICK)
+def test_no_examples_are_refused(filters: Backbone, discs: Discs) -> None:
+    segmenter = FewShotSegmenter(filters, settings=QUICK)
     with pytest.raises(InputError, match="no examples"):
         segmenter.fit([])
     with pytest.raises(InputError, match="None of the 1 examples"):
@@ -272,16 +273,17 @@ def test_an_odd_image_is_no_accident(fitted: FewShotSegmenter, image: NDArray[np
 
 
 def test_what_was_learned_is_saved_and_loaded(
-    micro: Sam2Model, fitted: FewShotSegmenter, found: list[Detection], discs: Discs, tmp_path: Path
+    filters: Backbone, fitted: FewShotSegmenter, found: list[Detection], discs: Discs, tmp_path: Path
 ) -> None:
     fitted.save(tmp_path / "discs.npz")
-    again = FewShotSegmenter.load(tmp_path / "discs.npz", micro, settings=QUICK).segment(discs[0])
+    again = FewShotSegmenter.load(tmp_path / "discs.npz", filters, settings=QUICK).segment(discs[0])
     assert [d.bbox for d in again] == [d.bbox for d in found]
     assert [d.score for d in again] == pytest.approx([d.score for d in found], abs=1e-6)
 
 
-def test_a_saved_model_finds_its_checkpoint_by_name(fitted: FewShotSegmenter, tmp_path: Path) -> None:
-    fitted.save(tmp_path / "discs.npz")
+def test_a_saved_model_finds_its_checkpoint_by_name(micro: Backbone, discs: Discs, tmp_path: Path) -> None:
+    image, labels = discs
+    FewShotSegmenter(micro, settings=QUICK).fit([Exemplar(image, mask=labels == 1)]).save(tmp_path / "discs.npz")
     loaded = FewShotSegmenter.load(tmp_path / "discs.npz", device="cpu")
     assert loaded.model_name == "sam2.1_hiera_micro.pt"
     assert len(loaded.model_sha256) == 64
@@ -289,13 +291,10 @@ def test_a_saved_model_finds_its_checkpoint_by_name(fitted: FewShotSegmenter, tm
 
 
 def test_other_crops_or_weights_than_the_saved_ones_are_refused(
-    micro: Sam2Model, fitted: FewShotSegmenter, tmp_path: Path
+    filters: Backbone, micro: Backbone, fitted: FewShotSegmenter, tmp_path: Path
 ) -> None:
-    from sam2_fewshot.backbones.sam2.network import Sam2Model
-
     fitted.save(tmp_path / "discs.npz")
     with pytest.raises(InputError, match=r"Target Occupancy 0\.2, but the settings say 0\.3"):
-        FewShotSegmenter.load(tmp_path / "discs.npz", micro, settings=QUICK.changed({"target_occupancy": 0.3}))
-    other = Sam2Model(micro._network, name="other.pt", sha256="00" * 32, gates=micro.gates, device=micro.device)
-    with pytest.raises(InputError, match=r"other weights.*other\.pt"):
-        FewShotSegmenter.load(tmp_path / "discs.npz", other)
+        FewShotSegmenter.load(tmp_path / "discs.npz", filters, settings=QUICK.changed({"target_occupancy": 0.3}))
+    with pytest.raises(InputError, match=r"other weights \(filters, .*micro\.pt"):
+        FewShotSegmenter.load(tmp_path / "discs.npz", micro)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from sam2_fewshot import Exemplar, FewShotSegmenter, FewShotWarning
-from sam2_fewshot.methods.base import Shown
-from sam2_fewshot.methods.guided import learning, self_training
-from sam2_fewshot.methods.guided.self_training import Encoded, what_few_means, with_surest
+from sam2_fewshot.methods.base import TrainingFrame
+from sam2_fewshot.methods.guided.learning import learn_once
+from sam2_fewshot.methods.guided.self_training import FEW, TrainingTiles, what_few_means, with_surest
 from sam2_fewshot.protocols import Quiet
 from sam2_fewshot.records import InstanceMask
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sam2_fewshot.backbones.sam2.network import Sam2Model
+    from sam2_fewshot.protocols import Backbone
     from sam2_fewshot.records import Detection
 
 Scene = tuple["NDArray[np.uint8]", "NDArray[np.int32]"]
@@ -65,61 +65,62 @@ def hits(found: Sequence[Detection], labels: NDArray[np.int32]) -> int:
 
 
 @pytest.mark.parametrize("number", [3, 7])
-def test_one_example_finds_its_like_at_the_default_threshold(micro: Sam2Model, crowd: Scene, number: int) -> None:
+def test_one_example_finds_its_like_at_the_default_threshold(filters: Backbone, crowd: Scene, number: int) -> None:
     image, labels = crowd
     with pytest.warns(FewShotWarning, match="^One example tells little"):
-        segmenter = FewShotSegmenter(micro).fit([Exemplar(image, mask=labels == number)])
+        segmenter = FewShotSegmenter(filters).fit([Exemplar(image, mask=labels == number)])
     found = segmenter.segment(image)
     assert hits(found, labels) >= 10
     assert len(found) <= 13
 
 
 def test_an_example_alone_on_its_frame_is_not_joined_by_its_ground(
-    micro: Sam2Model, alone: Scene, crowd: Scene
+    filters: Backbone, alone: Scene, crowd: Scene
 ) -> None:
     with pytest.warns(FewShotWarning, match="so the scores are low"):
-        segmenter = FewShotSegmenter(micro).fit([Exemplar(alone[0], mask=alone[1] == 1)])
+        segmenter = FewShotSegmenter(filters).fit([Exemplar(alone[0], mask=alone[1] == 1)])
     assert segmenter.segment(alone[0]) == []
     found = segmenter.segment(crowd[0])
     assert hits(found, crowd[1]) >= 10
     assert len(found) <= 13
 
 
-def test_five_examples_are_learned_from_as_they_are(
-    micro: Sam2Model, crowd: Scene, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def never(*_: object) -> None:
-        pytest.fail("finds were learned from")
-
-    monkeypatch.setattr(learning, "with_surest", never)
-    FewShotSegmenter(micro).fit([Exemplar(crowd[0], mask=crowd[1] == n) for n in range(1, self_training.FEW + 1)])
+def test_five_examples_are_learned_from_as_they_are(filters: Backbone, crowd: Scene) -> None:
+    """With one fewer, detections are learned from, and that is said."""
+    examples = [Exemplar(crowd[0], mask=crowd[1] == number) for number in range(1, FEW + 1)]
+    FewShotSegmenter(filters).fit(examples)
+    with pytest.warns(FewShotWarning, match="4 examples tell little .* were learned from as well"):
+        FewShotSegmenter(filters).fit(examples[1:])
 
 
-def test_a_negative_example_is_never_learned_from_as_wanted(micro: Sam2Model, crowd: Scene) -> None:
+def test_a_negative_example_is_never_learned_from_as_wanted(filters: Backbone, crowd: Scene) -> None:
     image, labels = crowd
     wanted, unwanted = instance(labels, 1), instance(labels, 6)
-    shown = [Shown(image, [wanted], [unwanted])]
-    encoded = Encoded(micro, shown, 256, Quiet())
-    learned = learning._learn(micro, shown, (0, 0), encoded, Quiet())
-    more = with_surest(learned, micro, shown, encoded, 20, -np.inf, Quiet())[0]
-    assert more.wanted[0] is wanted
-    assert len(more.wanted) > 5
-    assert list(more.unwanted) == [unwanted]
-    for mask in more.wanted:
+    frames = [TrainingFrame(image, [wanted], [unwanted])]
+    tiles = TrainingTiles(filters, frames, 256, Quiet())
+    learned = learn_once(filters, frames, (0, 0), tiles, Quiet())
+    more = with_surest(learned, filters, frames, tiles, 20, -np.inf, Quiet())[0]
+    assert more.positives[0] is wanted
+    assert len(more.positives) > 5
+    assert list(more.negatives) == [unwanted]
+    for mask in more.positives:
         assert not (mask.full() & unwanted.full()).any()
-    assert with_surest(learned, micro, shown, encoded, 0, -np.inf, Quiet())[0].wanted == [wanted]
-    assert with_surest(learned, micro, shown, encoded, 20, np.inf, Quiet())[0].wanted == [wanted]
+    assert with_surest(learned, filters, frames, tiles, 0, -np.inf, Quiet())[0].positives == [wanted]
+    assert with_surest(learned, filters, frames, tiles, 20, np.inf, Quiet())[0].positives == [wanted]
 
 
-def test_what_is_on_a_frame_with_negative_examples_alone_is_not_learned_from(micro: Sam2Model, crowd: Scene) -> None:
+def test_what_is_on_a_frame_with_negative_examples_alone_is_not_learned_from(filters: Backbone, crowd: Scene) -> None:
     """Nothing is wanted there, as far as anyone knows."""
     image, labels = crowd
-    shown = [Shown(image, [instance(labels, 2)]), Shown(image[:, ::-1].copy(), [], [instance(labels[:, ::-1], 6)])]
-    encoded = Encoded(micro, shown, 256, Quiet())
-    learned = learning._learn(micro, shown, (0, 0), encoded, Quiet())
-    more = with_surest(learned, micro, shown, encoded, 20, -np.inf, Quiet())
-    assert len(more[0].wanted) > 5
-    assert list(more[1].wanted) == []
+    frames = [
+        TrainingFrame(image, [instance(labels, 2)]),
+        TrainingFrame(image[:, ::-1].copy(), [], [instance(labels[:, ::-1], 6)]),
+    ]
+    tiles = TrainingTiles(filters, frames, 256, Quiet())
+    learned = learn_once(filters, frames, (0, 0), tiles, Quiet())
+    more = with_surest(learned, filters, frames, tiles, 20, -np.inf, Quiet())
+    assert len(more[0].positives) > 5
+    assert list(more[1].positives) == []
 
 
 @pytest.mark.parametrize(

@@ -26,13 +26,13 @@ def bright_disc(radius: int, at: tuple[int, int] = (256, 256)) -> NDArray[np.uin
 
 def whole(model: Sam2Model, image: NDArray[np.uint8], point: tuple[float, float]) -> torch.Tensor:
     with torch.inference_mode():
-        decoder = PromptDecoder(model._network, model.embed(image))
+        decoder = PromptDecoder(model.network, model.embed(image))
         return decoder.decode(torch.tensor([point]), -math.inf).logits
 
 
 def in_window(model: Sam2Model, image: NDArray[np.uint8], point: tuple[float, float], reach: float) -> torch.Tensor:
     with torch.inference_mode():
-        decoder = PromptDecoder(model._network, model.embed(image))
+        decoder = PromptDecoder(model.network, model.embed(image))
         return decoder.decode(torch.tensor([point]), -math.inf, reach).logits
 
 

@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from sam2_fewshot.annotations.record import ExampleMark, FrameRecord
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.files.journal import Journal
+from sam2_fewshot.output.journal import Journal
 from sam2_fewshot.records import Detection, InstanceMask, Location
 
 Make = Callable[..., FrameRecord]
@@ -178,14 +178,17 @@ def test_a_killed_run_loses_only_the_frame_it_was_at(tmp_path: Path, make_record
 import os, sys
 from pathlib import Path
 from sam2_fewshot.records import Location
-from sam2_fewshot.storage import files as whole
-from sam2_fewshot.files.journal import Journal
+from sam2_fewshot.output.journal import Journal
 from sam2_fewshot.annotations.record import FrameRecord
+
+class Deadly(dict):
+    def items(self):
+        os._exit(9)  # killed while the file is written
+
 journal = Journal(Path(sys.argv[1]), "f")
 for number in range(3):
-    if number == 2:
-        whole._flush = lambda path: os._exit(9)  # killed between writing and renaming
-    journal.write(FrameRecord("a", "a", Location(number), (4, 4)))
+    seconds = Deadly(encode=1.0) if number == 2 else {"encode": 1.0}
+    journal.write(FrameRecord("a", "a", Location(number), (4, 4), seconds=seconds))
 """
     done = subprocess.run([sys.executable, "-c", source, str(tmp_path)], check=False)
     assert done.returncode == 9

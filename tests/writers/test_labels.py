@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,11 +8,18 @@ import pytest
 import tifffile
 from shapely import box
 
-from sam2_fewshot.annotations.label_images import label_files, paint
-from sam2_fewshot.annotations.record import FrameRecord
+from sam2_fewshot.annotations import label_images
+from sam2_fewshot.annotations.label_bands import paint
+from sam2_fewshot.annotations.record import Add, FrameRecord
+from sam2_fewshot.annotations.registry import a_file_an_image
 from sam2_fewshot.records import Detection, InstanceMask, Location
 
 Make = Callable[..., FrameRecord]
+
+
+def label_files(folder: Path) -> AbstractContextManager[Add]:
+    """Write one label image an image."""
+    return a_file_an_image(lambda first: label_images.write(folder / f"{first.stem}.tif", (), first))
 
 
 def square(x0: int, y0: int, side: int, score: float, shape: tuple[int, int] = (20, 20)) -> Detection:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sam2_fewshot.annotations.values import figure, hexadecimal_id, printable, safe_stem, safe_stems
+from sam2_fewshot.annotations.record import figure, hexadecimal_id, printable, safe_stem, safe_stems
 
 
 @pytest.mark.parametrize(

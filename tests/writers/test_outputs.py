@@ -13,10 +13,11 @@ import tifffile
 
 from sam2_fewshot.annotations.record import FrameRecord
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.files.journal import JOURNAL_FOLDER, Journal
-from sam2_fewshot.files.outputs import Summary, assemble, write_run
-from sam2_fewshot.files.overlay import write_overlay
+from sam2_fewshot.output.assembly import Summary, assemble, write_run
+from sam2_fewshot.output.journal import JOURNAL_FOLDER, Journal
+from sam2_fewshot.output.pictures import overlay_path
 from sam2_fewshot.records import Location
+from sam2_fewshot.storage.files import write_whole
 
 Make = Callable[..., FrameRecord]
 
@@ -84,7 +85,7 @@ def test_unsafe_and_equal_stems_get_files_of_their_own(tmp_path: Path, make_reco
 def test_results_of_images_no_longer_asked_for_are_removed(tmp_path: Path, make_record: Make) -> None:
     first, second = make_record(1), make_record(1, Location(1), name="other.png")
     for record in (first, second):
-        write_overlay(tmp_path, record, np.zeros((60, 80, 3), np.uint8))
+        write_whole(overlay_path(tmp_path, record), b"a picture")
     assemble([first, second], tmp_path)
     (tmp_path / "labels" / "mine.tif").write_text("made by hand")
     assemble([first], tmp_path)
@@ -142,8 +143,8 @@ def test_a_full_disk_gives_a_sentence_and_leaves_the_earlier_files(tmp_path: Pat
 import resource, sys
 from pathlib import Path
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.files.journal import Journal
-from sam2_fewshot.files.outputs import assemble
+from sam2_fewshot.output.journal import Journal
+from sam2_fewshot.output.assembly import assemble
 out = Path(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 try:

@@ -1,4 +1,5 @@
 import colorsys
+import io
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +10,8 @@ from PIL import Image
 from shapely import Point, box
 
 from sam2_fewshot.annotations.record import ExampleMark, FrameRecord
-from sam2_fewshot.files.overlay import color_of, draw_overlay, overlay_path, write_overlay
-from sam2_fewshot.records import Detection, InstanceMask, Location
+from sam2_fewshot.output.pictures import color_of, draw_overlay, overlay_path, pictures_of
+from sam2_fewshot.records import Detection, Frame, InstanceMask, Location
 
 Make = Callable[..., FrameRecord]
 FRAME = slice(160, 560)  # where a frame of 100 px lies, enlarged fourfold, on a page of 720
@@ -100,14 +101,15 @@ def test_a_find_without_a_figure_is_drawn_too() -> None:
     assert (drawn[:400, FRAME] == color_of(1.0)).all(axis=2).any()
 
 
-def test_an_overlay_is_written_as_a_png(tmp_path: Path, make_record: Make) -> None:
+def test_an_overlay_is_named_after_its_plane(tmp_path: Path, make_record: Make) -> None:
     record = make_record(3, Location(0, 1, 2), size_z=3, size_t=3)
-    pixels = np.random.default_rng(0).integers(0, 255, (60, 80, 3)).astype(np.uint8)
-    path = write_overlay(tmp_path, record, pixels, threshold=0.5)
-    assert path == overlay_path(tmp_path, record) == tmp_path / "overlays" / "cells_Z2_T3.png"
-    with Image.open(path) as image:
-        assert image.format == "PNG"
-        drawn = draw_overlay(pixels, record.detections, record.examples, threshold=0.5)
-        assert np.array_equal(np.asarray(image), drawn)
+    assert overlay_path(tmp_path, record) == tmp_path / "overlays" / "cells_Z2_T3.png"
     assert overlay_path(tmp_path, replace(record, size_z=1, size_t=1)).name == "cells.png"
-    assert list(path.parent.iterdir()) == [path]
+
+
+def test_an_overlay_is_a_png() -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (60, 80, 3)).astype(np.uint8)
+    found = [square(10, 10, 30, 0.7, (60, 80))]
+    with Image.open(io.BytesIO(pictures_of(Frame(pixels), found, [], 0.5).overlay)) as image:
+        assert image.format == "PNG"
+        assert np.array_equal(np.asarray(image), draw_overlay(pixels, found, threshold=0.5))

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import shapely
 
-from sam2_fewshot.annotations.geojson import qupath_files
-from sam2_fewshot.annotations.nimbus import nimbus_json
+from sam2_fewshot.annotations import nimbus
 from sam2_fewshot.annotations.record import FrameRecord
-from sam2_fewshot.annotations.tables import COLUMNS, table
+from sam2_fewshot.annotations.registry import FORMATS
+from sam2_fewshot.annotations.tables import COLUMNS, write_csv
 from sam2_fewshot.records import InstanceMask, Location
 
 Make = Callable[..., FrameRecord]
@@ -37,7 +37,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 def test_a_row_says_all_about_an_object(tmp_path: Path, make_record: Make) -> None:
     record = make_record(5, Location(1, 2, 3))
-    with table(tmp_path / "d.csv") as add:
+    with write_csv(tmp_path / "d.csv") as add:
         add(record)
     rows = rows_of(tmp_path / "d.csv")
     assert tuple(rows[0]) == COLUMNS
@@ -55,14 +55,14 @@ def test_a_row_says_all_about_an_object(tmp_path: Path, make_record: Make) -> No
 
 @pytest.mark.parametrize("name", ["=1+1.png", "+a", "-a", "@sum"])
 def test_names_that_look_like_formulas_are_disarmed(tmp_path: Path, make_record: Make, name: str) -> None:
-    with table(tmp_path / "d.csv") as add:
+    with write_csv(tmp_path / "d.csv") as add:
         add(make_record(1, name=name))
     assert rows_of(tmp_path / "d.csv")[0]["image"] == "'" + name
 
 
 @pytest.mark.parametrize("name", ['a,"b".png', "Größe 细胞.tif", "a\udcff.png", "a\r\n\tb\x00", "\r=1"])
 def test_any_name_fits_in_a_cell(tmp_path: Path, make_record: Make, name: str) -> None:
-    with table(tmp_path / "d.csv") as add:
+    with write_csv(tmp_path / "d.csv") as add:
         add(make_record(2, name=name))
     rows = rows_of(tmp_path / "d.csv")
     assert len(rows) == 2
@@ -76,14 +76,14 @@ def test_any_name_fits_in_a_cell(tmp_path: Path, make_record: Make, name: str) -
 def test_figures_that_are_none_and_masks_that_are_empty(tmp_path: Path, make_record: Make) -> None:
     record = with_figures(make_record(1), math.nan)
     empty = replace(record.detections[0], instance=InstanceMask(np.zeros((0, 0), bool), 0, 0, (60, 80)))
-    with table(tmp_path / "d.csv") as add:
+    with write_csv(tmp_path / "d.csv") as add:
         add(replace(record, detections=(empty,)))
     row = rows_of(tmp_path / "d.csv")[0]
     assert (row["score"], row["similarity"], row["area_px"], row["centroid_x"]) == ("", "", "0", "")
 
 
 def test_nothing_found_gives_a_header(tmp_path: Path, make_record: Make) -> None:
-    with table(tmp_path / "d.csv") as add:
+    with write_csv(tmp_path / "d.csv") as add:
         add(make_record(0))
     assert (tmp_path / "d.csv").read_text() == ",".join(COLUMNS) + "\n"
 
@@ -92,7 +92,7 @@ def test_nothing_found_gives_a_header(tmp_path: Path, make_record: Make) -> None
 
 
 def exported(path: Path, *records: FrameRecord, tags: tuple[str, ...] = ("nucleus", "new")) -> dict:
-    with nimbus_json(path, tags, 2) as add:
+    with nimbus.write(path, tags, 2) as add:
         for record in records:
             add(record)
     return json.loads(path.read_text(encoding="utf-8"))
@@ -172,10 +172,10 @@ def test_odd_tags_and_names_are_kept(tmp_path: Path, make_record: Make) -> None:
 
 
 def collections(folder: Path, *records: FrameRecord, tags: tuple[str, ...] = ("nucleus", "new")) -> dict[str, dict]:
-    with qupath_files(folder, tags) as add:
+    with FORMATS["geojson"].results(folder, tags) as add:
         for record in records:
             add(record)
-    return {path.name: json.loads(path.read_text(encoding="utf-8")) for path in folder.iterdir()}
+    return {path.name: json.loads(path.read_text(encoding="utf-8")) for path in (folder / "geojson").iterdir()}
 
 
 def test_features_have_what_qupath_reads(tmp_path: Path, make_record: Make) -> None:
@@ -220,11 +220,11 @@ def test_no_finds_no_tags_no_figures(tmp_path: Path, make_record: Make) -> None:
 
 def test_an_image_that_is_interrupted_leaves_finished_ones(tmp_path: Path, make_record: Make) -> None:
     def interrupted() -> None:
-        with qupath_files(tmp_path, ()) as add:
+        with FORMATS["geojson"].results(tmp_path, ()) as add:
             add(make_record(1, name="first.png"))
             add(make_record(1, name="second.png"))
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
-    assert [path.name for path in tmp_path.iterdir()] == ["first.geojson"]
+    assert [path.name for path in (tmp_path / "geojson").iterdir()] == ["first.geojson"]

@@ -1,5 +1,7 @@
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,23 @@ def test_a_failure_leaves_the_earlier_file_and_nothing_else(
         fail()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_program_killed_before_the_name_is_given_leaves_the_earlier_file(tmp_path: Path) -> None:
+    path = tmp_path / "b.txt"
+    path.write_text("old")
+    source = """
+import os, sys
+from pathlib import Path
+from sam2_fewshot.storage.files import replacing
+with replacing(Path(sys.argv[1])) as temporary:
+    temporary.write_text("new, and whole")
+    os._exit(9)
+"""
+    assert subprocess.run([sys.executable, "-c", source, str(path)], check=False).returncode == 9
+    assert path.read_text() == "old"
+    (left,) = tmp_path.glob(".*.part")
+    assert left.read_text() == "new, and whole"
 
 
 @pytest.mark.parametrize(

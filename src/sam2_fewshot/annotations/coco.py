@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from shapely import Polygon
 
-from sam2_fewshot.annotations.placing import Figures, PlacedExemplar, Regions
-from sam2_fewshot.annotations.values import as_number, index, printable, words
+from sam2_fewshot.annotations.placing import MOST_IMAGES, UNKNOWN, PlacedExemplar, Regions, nominal_header
+from sam2_fewshot.annotations.record import printable, vertices
+from sam2_fewshot.annotations.values import Figures, as_number, index, words
 from sam2_fewshot.geometry.run_lengths import compress, decode, encode, expand
 from sam2_fewshot.images.addresses import stem_of
 from sam2_fewshot.images.source import MAX_PLANE_PIXELS
@@ -22,16 +23,16 @@ from sam2_fewshot.storage.files import replacing, telling
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from sam2_fewshot.annotations.placing import Placer, Point
+    from sam2_fewshot.annotations.placing import MarkedFile, Placer, Point
     from sam2_fewshot.annotations.record import Add, FrameRecord
-    from sam2_fewshot.images.image_set import ImageFile
+    from sam2_fewshot.images.source import Header
     from sam2_fewshot.records import Detection, InstanceMask
 
-_SHOWN = 40
+_QUOTED = 40
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class _Image:
     """What a COCO file says about an image: ``(height, width)`` is None where it says none."""
 
     name: str
@@ -45,14 +46,31 @@ class Picture:
         return stem_of(Path(self.name))
 
 
-def is_coco(content: Any) -> bool:
+def recognises(content: Any) -> bool:
     """Tell whether the content of a JSON file is COCO's."""
-    return isinstance(content, dict) and all(isinstance(content.get(key), list) for key in ("images", "annotations"))
+    return (
+        isinstance(content, dict)
+        and all(isinstance(content.get(key), list) for key in ("images", "annotations"))
+        and content.get("type") not in ("Feature", "FeatureCollection")  # GeoJSON that holds more than its features
+    )
 
 
-def pictures(content: Mapping[str, Any]) -> dict[object, Picture]:
-    """Return the images that a COCO file speaks of, by their ids."""
-    found: dict[object, Picture] = {}
+def images_in(path: Path, content: Mapping[str, Any]) -> list[Header]:
+    """Return the images that a file speaks of, with the sizes that it tells."""
+    found: dict[str, Header] = {}
+    for image in _images(content).values():
+        size_z, size_t = image.z + 1, image.time + 1
+        if image.name in found:
+            before = found[image.name]
+            size_z, size_t = max(size_z, before.size_z), max(size_t, before.size_t)
+        shape = image.shape or (UNKNOWN, UNKNOWN)
+        found[image.name] = nominal_header(Path(image.name or "image"), shape, size_z, size_t)
+    return list(found.values())[:MOST_IMAGES]
+
+
+def _images(content: Mapping[str, Any]) -> dict[object, _Image]:
+    """Return the images that a file speaks of, by their ids."""
+    found: dict[object, _Image] = {}
     for entry in content["images"]:
         if not isinstance(entry, dict) or not isinstance(entry.get("id"), int | str):
             continue
@@ -61,29 +79,25 @@ def pictures(content: Mapping[str, Any]) -> dict[object, Picture]:
         height, width = index(entry.get("height")), index(entry.get("width"))
         shape = (height, width) if height and width and height > 0 and width > 0 else None
         z, time = index(entry.get("z", 0)), index(entry.get("time", 0))
-        found[entry["id"]] = Picture(name, shape, z or 0, time or 0)
+        found[entry["id"]] = _Image(name, shape, z or 0, time or 0)
     return found
 
 
-def read_coco(content: Mapping[str, Any], image: ImageFile | None, placer: Placer) -> Iterator[PlacedExemplar]:
+def read(file: MarkedFile) -> Iterator[PlacedExemplar]:
     """Yield the objects that can serve as examples; the others become remarks.
 
-    Parameters
-    ----------
-    content
-        What :func:`is_coco` is true of.
-    image
-        The image that the file itself is named after, or the only one; for a COCO file of one image of another name.
-    placer
-        Puts the objects on their frames.
+    Where a file speaks of one image of another name, the image that the file itself is named after, or the only one,
+    is taken.
     """
-    known = pictures(content)
+    placer, content = file.placer, file.content
+    image = file.image or (placer.images[0] if len(placer.images) == 1 else None)
+    known = _images(content)
     by_stem = {given.stem: given for given in placer.images}
-    places = {key: by_stem.get(picture.stem) for key, picture in known.items()}
-    names = {picture.name for picture in known.values()}
+    places = {key: by_stem.get(each.stem) for key, each in known.items()}
+    names = {each.name for each in known.values()}
     if image is not None and len(names) == 1 and not any(places.values()):
         only = next(iter(names))
-        placer.remarks.say(
+        placer.remarks.warn(
             f"{placer.remarks.file} speaks of {only or 'an image'}; its objects are taken to lie on {image.name}."
         )
         places = dict.fromkeys(known, image)
@@ -95,14 +109,14 @@ def read_coco(content: Mapping[str, Any], image: ImageFile | None, placer: Place
         if not isinstance(annotation, dict) or not isinstance(key, int | str) or key not in known:
             placer.remarks.leave_out(count, "of an image that the file does not name")
             continue
-        picture, target = known[key], places[key]
+        named, target = known[key], places[key]
         if target is None:
             placer.remarks.leave_out(
-                count, f"on an image that was not given ({picture.name[:_SHOWN] or 'without a name'})"
+                count, f"on an image that was not given ({named.name[:_QUOTED] or 'without a name'})"
             )
             continue
-        if picture.shape is not None and picture.shape != target.shape:
-            height, width = picture.shape
+        if named.shape is not None and named.shape != target.shape:
+            height, width = named.shape
             placer.remarks.leave_out(
                 count,
                 f"on an image of {width} × {height} px, but {target.name} is {target.shape[1]} × {target.shape[0]} px",
@@ -111,7 +125,7 @@ def read_coco(content: Mapping[str, Any], image: ImageFile | None, placer: Place
         category = annotation.get("category_id")
         tags = classes.get(category, ()) if isinstance(category, int | str) else ()
         tags = tuple(dict.fromkeys((*tags, *words(annotation.get("tags")))))
-        location = Location(target.xy, picture.z, picture.time)
+        location = Location(target.xy, named.z, named.time)
         yield from _object(count, annotation, location, tags, placer, regions)
 
 
@@ -124,7 +138,7 @@ def _object(
     regions: Regions,
 ) -> Iterator[PlacedExemplar]:
     remarks = placer.remarks
-    figures = Figures(*(_figure(annotation.get(key)) for key in ("score", "similarity", "predicted_iou")))
+    figures = Figures.of(annotation)
     segmentation = annotation.get("segmentation")
     if isinstance(segmentation, dict):
         frame = placer.frame(count, location)
@@ -186,8 +200,7 @@ def _outline(value: Any) -> list[Point] | None:
 
 
 def _area(points: Sequence[Point]) -> float:
-    # shapely refuses to make a ring of some points that are not finite; what is wrong with them is said where they are
-    # placed.
+    # shapely refuses to make a ring of some points that are not finite; that is reported where they are placed.
     if not np.isfinite(points).all():
         return 0.0
     with np.errstate(all="ignore"):
@@ -204,16 +217,11 @@ def _classes(content: Mapping[str, Any]) -> dict[object, tuple[str, ...]]:
     return found
 
 
-def _figure(value: Any) -> float:
-    found = as_number(value)
-    return float("nan") if found is None else found
-
-
 _NO_TAG = "object"
 
 
 @contextmanager
-def coco_file(path: Path, tags: Sequence[str]) -> Iterator[Add]:
+def write(path: Path, tags: Sequence[str]) -> Iterator[Add]:
     """Write one COCO file for all frames; each frame is an image of it.
 
     Objects marked by a point are left out, since COCO has no place for them.
@@ -238,10 +246,10 @@ def coco_file(path: Path, tags: Sequence[str]) -> Iterator[Add]:
 
         def add(record: FrameRecord) -> None:
             nonlocal count
-            images.append(_image(record, len(images) + 1))
+            images.append(_image_entry(record, len(images) + 1))
             with telling(path):
                 for number, item in enumerate(record.detections, start=1):
-                    own = [printable(tag) for tag in record.tags_of(number, tags)] or [_NO_TAG]
+                    own = record.tags_of(number, tags) or [_NO_TAG]
                     category = categories.setdefault(own[0], len(categories) + 1)
                     count += 1
                     entry = {"id": count, "image_id": len(images), "category_id": category, **_annotation(item)}
@@ -256,7 +264,7 @@ def coco_file(path: Path, tags: Sequence[str]) -> Iterator[Add]:
         file.write(f'"categories": {json.dumps(listed, ensure_ascii=False)}}}\n')
 
 
-def _image(record: FrameRecord, key: int) -> dict[str, object]:
+def _image_entry(record: FrameRecord, key: int) -> dict[str, object]:
     height, width = record.frame_shape
     image: dict[str, object] = {"id": key, "file_name": printable(record.name), "width": width, "height": height}
     if record.size_z * record.size_t > 1:
@@ -273,5 +281,5 @@ def _annotation(item: Detection) -> dict[str, object]:
         "bbox": [x0, y0, x1 - x0, y1 - y0],
         "iscrowd": 0,
         **{name: float(value) for name, value in figures.items() if np.isfinite(value)},
-        "outline": np.asarray(item.polygon.exterior.coords)[:-1, :2].ravel().tolist(),
+        "outline": vertices(item.polygon.exterior).ravel().tolist(),
     }

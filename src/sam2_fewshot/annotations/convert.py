@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import defaultdict
 from contextlib import ExitStack
@@ -13,24 +12,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from shapely import Polygon
 
-from sam2_fewshot.annotations.coco import is_coco, pictures
-from sam2_fewshot.annotations.examples import SINGLE_SUFFIXES, read_objects
-from sam2_fewshot.annotations.label_images import LABEL_SUFFIXES, paint
-from sam2_fewshot.annotations.nimbus import annotations_of
-from sam2_fewshot.annotations.ome_zarr import ZarrLabels, image_path
-from sam2_fewshot.annotations.record import FrameRecord, MarkedPoint
-from sam2_fewshot.annotations.registry import TARGETS, Target
-from sam2_fewshot.annotations.values import index, load_json, safe_stems
+from sam2_fewshot.annotations.examples import format_of, marked_files, read_objects
+from sam2_fewshot.annotations.label_bands import paint
+from sam2_fewshot.annotations.placing import UNKNOWN, nominal_header
+from sam2_fewshot.annotations.record import FrameRecord, MarkedPoint, safe_stems
+from sam2_fewshot.annotations.registry import FORMATS, NAMES, Format, named_by
 from sam2_fewshot.errors import InputError, SettingsError
 from sam2_fewshot.geometry.outlines import crop_to_object, mask_to_area, polygon_to_mask
-from sam2_fewshot.images.addresses import holds_zarr, natural_key, unique_stems
-from sam2_fewshot.images.image_set import ImageSet, images_of, open_images
-from sam2_fewshot.images.registry import example_stems, open_source
-from sam2_fewshot.images.source import Header, kind_of, reading
+from sam2_fewshot.images.addresses import holds_zarr, unique_stems
+from sam2_fewshot.images.image_set import images_of, open_images
+from sam2_fewshot.images.registry import example_stems
+from sam2_fewshot.images.source import kind_of
 from sam2_fewshot.protocols import Quiet
 from sam2_fewshot.records import Detection, Location
 from sam2_fewshot.settings import Settings
-from sam2_fewshot.storage.files import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -39,10 +34,11 @@ if TYPE_CHECKING:
 
     from sam2_fewshot.annotations.placing import PlacedExemplar
     from sam2_fewshot.images.image_set import ImageFile, ImageSet
+    from sam2_fewshot.images.source import Header
     from sam2_fewshot.protocols import Progress
 
-_FILES = {".png", ".json", ".roi", *(suffix for target in TARGETS.values() for suffix in target.suffixes)}
-_SUFFIXES = {suffix: name for name, target in TARGETS.items() for suffix in target.suffixes if suffix != ".json"}
+_FILES = {".png", ".roi", *(suffix for form in FORMATS.values() for suffix in form.suffixes)}
+"""Endings of files, which no folder to write to has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +78,7 @@ def convert(
     out
         The file to write; for several images in a format of one image a file, the folder to write to.
     kind
-        One of :data:`~sam2_fewshot.annotations.registry.TARGETS`; None to go by the ending of `out`.
+        One of :data:`~sam2_fewshot.annotations.registry.NAMES`; None to go by the ending of `out`.
     images
         The images that the objects lie on. Without them their names and sizes are what the source tells.
     overwrite
@@ -101,38 +97,42 @@ def convert(
     progress = progress or Quiet()
     if (source / "run.json").is_file() and (source / "geojson").is_dir():  # results of a run; its outlines say all
         source = source / "geojson"
-    name, target = _target(out, kind)
-    if not _is_file(out, target) and not out.is_dir() and out.suffix.lower() in _FILES:
-        endings = " or ".join(target.suffixes)
-        raise SettingsError(f"{out.name} does not end as files of the format {name} do ({endings}).")
-    target.check()
+    form = _chosen(out, kind)
+    if not _is_file(out, form) and not out.is_dir() and out.suffix.lower() in _FILES:
+        endings = " or ".join(form.suffixes)
+        raise SettingsError(f"{out.name} does not end as files of the format {form.name} do ({endings}).")
+    form.check(form.suffixes[0] if form.per_image else form.result)
     known = open_images(images, Settings(), progress=progress) if images else nominal_images(source)
     placed = read_objects(source, known, progress)
     records = _records(placed, known)
-    if target.needs_size:
-        _check_sizes(records, name)
-    records = _fitting(records, name, target, progress)
-    paths = _paths(out, target, known, records)
+    if form.needs_size:
+        _check_sizes(records, form.name)
+    records = _fitting(records, form, progress)
+    paths = _paths(out, form, known, records)
     for path in paths.values():
         _check_place(path, source, overwrite)
-    _write(records, target, paths)
-    if name == "labels":
-        _write_classes(records, paths, overwrite, progress)
+    with ExitStack() as stack:
+        adds = {}
+        for record in records:
+            path = paths[record.stem]
+            if path not in adds:
+                adds[path] = stack.enter_context(form.begin(path, (), record))
+            adds[path](record)
+    write_companions = form.optional("write_companions")
+    if write_companions:
+        write_companions(records, paths, overwrite, progress)
     objects = sum(len(record.detections) + len(record.points) for record in records)
     return Converted(list(dict.fromkeys(paths.values())), objects, len(records))
 
 
-def _target(out: Path, kind: str | None) -> tuple[str, Target]:
-    if kind is None:
-        kind = _SUFFIXES.get(out.suffix.lower())
-        if out.suffix.lower() == ".json":
-            kind = "coco" if "coco" in out.stem.lower() else "nimbus" if out.stem.lower() == "annotations" else None
-    known = ", ".join(TARGETS)
+def _chosen(out: Path, kind: str | None) -> Format:
+    form = named_by(out) if kind is None else FORMATS.get(kind)
+    if form is not None:
+        return form
+    known = ", ".join(NAMES)
     if kind is None:
         raise SettingsError(f"It is not clear from {out.name!r} in what format to write; say it with --to ({known}).")
-    if kind not in TARGETS:
-        raise SettingsError(f"There is no format {kind[:40]!r}; --to takes {known}.")
-    return kind, TARGETS[kind]
+    raise SettingsError(f"There is no format {kind[:40]!r}; --to takes {known}.")
 
 
 @dataclass(slots=True)
@@ -208,27 +208,28 @@ def _check_sizes(records: Sequence[FrameRecord], name: str) -> None:
             )
 
 
-def _fitting(records: Sequence[FrameRecord], name: str, target: Target, progress: Progress) -> list[FrameRecord]:
-    """Leave out what a format cannot hold, and say so."""
+def _fitting(records: Sequence[FrameRecord], form: Format, progress: Progress) -> list[FrameRecord]:
+    """Leave out what a format cannot hold, and report it."""
+    name = form.name
     points = sum(len(record.points) for record in records)
-    if points and not target.has_points:
+    if points and not form.has_points:
         records = [replace(record, points=()) for record in records if record.detections]
         if not records:
             raise InputError(f"There are only points, and the format {name} has no place for them.")
         progress.warn(f"Left out: {_counted(points, 'point')}, for which the format {name} has no place.")
     items = [item for record in records for item in record.detections]
-    if not target.has_holes:
+    if not form.has_holes:
         holes = sum(bool(item.polygon.interiors) for item in items)
         if holes:
             progress.warn(f"The holes of {_counted(holes, 'outline')} are filled: the format {name} has none.")
-    if not target.has_masks:
+    if not form.has_masks:
         parts = sum(item.area > polygon_to_mask(item.polygon, item.instance.frame_shape).area for item in items)
         if parts:
             count = _counted(parts, "object")
             progress.warn(f"Cut to the largest of several parts: {count}. The format {name} has outlines.")
-    if not target.has_figures and any(np.isfinite(item.score) for item in items):
+    if not form.has_figures and any(np.isfinite(item.score) for item in items):
         progress.warn(f"The scores are left out: the format {name} has no place for them.")
-    if target.is_painted:
+    if form.is_painted:
         hidden = sum(
             sum(i.area for i in r.detections) - np.count_nonzero(paint(r.detections, r.frame_shape)) for r in records
         )
@@ -243,25 +244,25 @@ def _counted(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
-def _is_file(out: Path, target: Target) -> bool:
+def _is_file(out: Path, form: Format) -> bool:
     """Tell whether a path stands for a file of a format, and not for a folder to put such files into."""
-    return out.suffix.lower() in target.suffixes and (not out.is_dir() or target.is_folder)
+    return out.suffix.lower() in form.suffixes and (not out.is_dir() or form.is_folder)
 
 
-def _paths(out: Path, target: Target, images: ImageSet, records: Sequence[FrameRecord]) -> dict[str, Path]:
+def _paths(out: Path, form: Format, images: ImageSet, records: Sequence[FrameRecord]) -> dict[str, Path]:
     """Return the file of each image, by its stem; the same for all, where all images go into one file."""
     stems = list(dict.fromkeys(record.stem for record in records))
-    is_file = _is_file(out, target)
-    if target.per_image:
+    is_file = _is_file(out, form)
+    if form.per_image:
         if not is_file:
-            return {stem: out / (stem + target.suffixes[0]) for stem in stems}
+            return {stem: out / (stem + form.suffixes[0]) for stem in stems}
         if len(stems) > 1:
             raise InputError(
                 f"The objects lie on {len(stems)} of {len(images)} images, and this format has a file for each; give a "
                 "folder instead of a file, and the format with --to."
             )
         return dict.fromkeys(stems, out)
-    path = out if is_file else out / target.name
+    path = out if is_file else out / form.result
     return dict.fromkeys(stems, path)
 
 
@@ -272,43 +273,6 @@ def _check_place(path: Path, source: Path, overwrite: bool) -> None:
         raise InputError(f"{path} is there already and is a folder; give another name, or delete it first.")
     if path.exists() and not overwrite:
         raise InputError(f"{path} is there already; give another name, or --overwrite.")
-
-
-def _write(records: Sequence[FrameRecord], target: Target, paths: dict[str, Path]) -> None:
-    with ExitStack() as stack:
-        adds = {}
-        for record in records:
-            path = paths[record.stem]
-            if path not in adds:
-                adds[path] = stack.enter_context(target.begin(path, record))
-            adds[path](record)
-
-
-def _write_classes(records: Sequence[FrameRecord], paths: dict[str, Path], overwrite: bool, progress: Progress) -> None:
-    """Write the classes of a label image's objects beside it, as examples are read."""
-    for stem, path in paths.items():
-        tags: dict[int, set[tuple[str, ...]]] = defaultdict(set)
-        for record in records:
-            if record.stem == stem:
-                for number, own in enumerate(record.tags, start=1):
-                    tags[number].add(own)
-        if not any(own for found in tags.values() for own in found):
-            continue
-        beside = path.with_name(f"{path.stem}_classes.json")
-        if any(len(found) > 1 for found in tags.values()):
-            progress.warn(f"The classes of {path.name} are left out: objects of one number differ from plane to plane.")
-        elif beside.exists() and not overwrite:
-            progress.warn(f"{beside.name} is there already and was left as it is; the classes were not written.")
-        else:
-            table = {str(number): list(next(iter(found))) for number, found in tags.items()}
-            with replacing(beside) as temporary:
-                temporary.write_text(json.dumps(table, ensure_ascii=False), encoding="utf-8")
-
-
-UNKNOWN = 1_000_000
-"""Width, height, slices and time points of an image that the annotations do not tell the size of."""
-
-_MOST_IMAGES = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,7 +290,8 @@ def nominal_images(path: Path) -> ImageSet:
     """Return the images that a file or folder of annotations speaks of.
 
     A label image and an OME-Zarr have the size of their image and COCO tells it; of the others nothing is known, so
-    they get :data:`UNKNOWN`. An image is called what the file says, or else like the file.
+    they get :data:`~sam2_fewshot.annotations.placing.UNKNOWN`. An image is called what the file says, or else like
+    the file.
 
     Raises
     ------
@@ -337,9 +302,7 @@ def nominal_images(path: Path) -> ImageSet:
     if kind == "missing":
         raise InputError(f"There is no file or folder {path}; check its name.")
     if kind == "folder" and not holds_zarr(path):
-        with reading(path):
-            found = [file for file in path.iterdir() if file.suffix.lower() in SINGLE_SUFFIXES or holds_zarr(file)]
-        files = sorted((file for file in found if not file.name.startswith(".")), key=natural_key)
+        files = marked_files(path)
         if not files:
             raise InputError(f"There is no file of annotations in the folder {path}.")
         headers = _distinct(header for file in files for header in _headers(file))
@@ -360,53 +323,6 @@ def _distinct(headers: Iterable[Header]) -> list[Header]:
 
 
 def _headers(path: Path) -> list[Header]:
-    if holds_zarr(path):
-        return [_renamed(ZarrLabels(path).header, image_path(path).with_suffix(""))]
-    if path.suffix.lower() in LABEL_SUFFIXES:
-        return [_renamed(open_source(path).header, path)]
-    own = Path(example_stems(path)[-1])
-    if path.suffix.lower() not in {".json", ".geojson"}:
-        return [_unknown(own)]
-    content = load_json(path)
-    if is_coco(content):
-        return _of_coco(content) or [_unknown(own)]
-    annotations = annotations_of(content)
-    if annotations is None:
-        return [_unknown(own)]
-    count = 1 + max((_xy(annotation) for annotation in annotations), default=0)
-    return [_unknown(own)] if count == 1 else [_unknown(Path(f"position-{n + 1}")) for n in range(count)]
-
-
-def _of_coco(content: dict[str, Any]) -> list[Header]:
-    found: dict[str, Header] = {}
-    for picture in pictures(content).values():
-        height, width = picture.shape or (UNKNOWN, UNKNOWN)
-        before = found.get(picture.name)
-        size_z, size_t = picture.z + 1, picture.time + 1
-        if before is not None:
-            size_z, size_t = max(size_z, before.size_z), max(size_t, before.size_t)
-        name = Path(picture.name or "image")
-        found[picture.name] = Header(name, height, width, np.dtype(np.uint8), size_z=size_z, size_t=size_t)
-    return list(found.values())[:_MOST_IMAGES]
-
-
-def _xy(annotation: Any) -> int:
-    place = annotation.get("location") if isinstance(annotation, dict) else None
-    xy = index(place.get("XY", 0)) if isinstance(place, dict) else None
-    return xy if xy is not None and 0 <= xy < _MOST_IMAGES else 0
-
-
-def _unknown(name: Path) -> Header:
-    return Header(name, UNKNOWN, UNKNOWN, np.dtype(np.uint8), size_z=UNKNOWN, size_t=UNKNOWN)
-
-
-def _renamed(header: Header, path: Path) -> Header:
-    return Header(
-        Path(example_stems(path)[-1]),
-        header.height,
-        header.width,
-        header.dtype,
-        size_z=header.size_z,
-        size_t=header.size_t,
-        pixel_size=header.pixel_size,
-    )
+    form, content = format_of(path)
+    images_in = form and form.optional("images_in")
+    return (images_in(path, content) if images_in else []) or [nominal_header(Path(example_stems(path)[-1]))]

@@ -9,33 +9,21 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sam2_fewshot.annotations.coco import is_coco, read_coco
-from sam2_fewshot.annotations.geojson import features_of, read_features
-from sam2_fewshot.annotations.imagej import ROI_SUFFIXES, read_rois
-from sam2_fewshot.annotations.label_images import LABEL_SUFFIXES, read_labels, sidecar
-from sam2_fewshot.annotations.nimbus import annotations_of, figures_of, read_annotations
-from sam2_fewshot.annotations.ome_zarr import image_path, read_zarr_labels
-from sam2_fewshot.annotations.placing import PlacedExemplar, Placer, Remarks
+from sam2_fewshot.annotations.placing import MarkedFile, PlacedExemplar, Placer, Remarks, named_part
+from sam2_fewshot.annotations.registry import FORMATS, READ_SUFFIXES, Format, readable
 from sam2_fewshot.annotations.values import load_json
 from sam2_fewshot.errors import InputError, SettingsError
-from sam2_fewshot.images.addresses import holds_zarr, natural_key, stem_of
-from sam2_fewshot.images.registry import IMAGE_SUFFIXES, example_stems
+from sam2_fewshot.images.addresses import holds_zarr, natural_key
+from sam2_fewshot.images.registry import example_stems
 from sam2_fewshot.images.source import kind_of, reading
 from sam2_fewshot.protocols import Quiet
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
     from sam2_fewshot.images.image_set import ImageFile, ImageSet
     from sam2_fewshot.protocols import Progress
-
-_JSON_SUFFIXES = frozenset({".json", ".geojson"})
-SINGLE_SUFFIXES = LABEL_SUFFIXES | _JSON_SUFFIXES | ROI_SUFFIXES
-"""Endings of files that can hold examples; an OME-Zarr is a folder."""
-
-_KINDS = (
-    "a label image (PNG, TIFF, OME-Zarr), a QuPath GeoJSON, ImageJ ROIs (.roi, .zip), COCO or a NimbusImage JSON export"
-)
 
 
 def read_examples(
@@ -106,15 +94,18 @@ def read_objects(path: Path, images: ImageSet, progress: Progress, tagged: bool 
     all_remarks: list[Remarks] = []
     for file, image in _files(path, images, progress):
         remarks = Remarks(file.name, progress)
-        placed += _read(file, image, Placer(images, remarks), tagged)
+        form, content = format_of(file)
+        if form is None:
+            raise InputError(_not_read(file))
+        placed += form.load().read(MarkedFile(file, image, Placer(images, remarks), content, tagged))
         all_remarks.append(remarks)
     if not placed:  # the one sentence says why, so no warnings come before it
         reasons = {remarks.file: remarks.left_out() for remarks in all_remarks}
-        told = [f"{file}: {why}" if len(reasons) > 1 else why for file, why in reasons.items() if why]
-        why = "; ".join(told) or "it has no objects"
+        given = [f"{file}: {why}" if len(reasons) > 1 else why for file, why in reasons.items() if why]
+        why = "; ".join(given) or "it has no objects"
         raise InputError(f"No example in {path.name} can be used: {why}.")
     for remarks in all_remarks:
-        remarks.tell()
+        remarks.report()
     return placed
 
 
@@ -128,21 +119,18 @@ def _files(path: Path, images: ImageSet, progress: Progress) -> list[tuple[Path,
             raise InputError(f"{path.name} is given both as examples and as an image; leave it out of the images.")
         return [(path, _image_of(path, images))]
     if holds_zarr(path):
-        return [(path, _image_of(image_path(path), images))]
-    with reading(path):
-        found = [file for file in path.iterdir() if file.suffix.lower() in SINGLE_SUFFIXES or holds_zarr(file)]
-    files = sorted(found, key=natural_key)
-    files = [file for file in files if not file.name.startswith(".") and not _is_image(file, images)]
+        return [(path, _image_of(named_part(path), images))]
+    files = [file for file in marked_files(path) if not _is_image(file, images)]
     matched = [(file, image) for file in files if (image := _image_of(file, images)) is not None]
-    tables = {sidecar(file) for file, _ in matched if file.suffix.lower() in LABEL_SUFFIXES}
-    matched = [(file, image) for file, image in matched if file not in tables]
+    companions = {_companion(file) for file, _ in matched}
+    matched = [(file, image) for file, image in matched if file not in companions]
     if not matched:
         stem = images[0].stem
         raise InputError(
             f"No file in the folder {path} is named after an image; for {images[0].name} it would be, for instance, "
             f"{stem}_labels.png, {stem}_labels.tif, {stem}.geojson or {stem}.json."
         )
-    others = len(files) - len(matched) - len(tables - {None})
+    others = len(files) - len(matched) - len(companions - {None})
     if others:
         count = "1 file was" if others == 1 else f"{others} files were"
         progress.warn(f"{count} passed over in {path}: named after none of the images.")
@@ -163,68 +151,51 @@ def _is_image(path: Path, images: ImageSet) -> bool:
     return any(os.path.realpath(image.path) == real for image in images)
 
 
-def _read(path: Path, image: ImageFile | None, placer: Placer, tagged: bool) -> list[PlacedExemplar]:
-    suffix = path.suffix.lower()
+def marked_files(folder: Path) -> list[Path]:
+    """Return the files and OME-Zarr in a folder that can hold examples, by their endings, in natural order.
+
+    Raises
+    ------
+    InputError
+        If the folder cannot be read.
+    """
+    with reading(folder):
+        found = [file for file in folder.iterdir() if file.suffix.lower() in READ_SUFFIXES or holds_zarr(file)]
+    return sorted((file for file in found if not file.name.startswith(".")), key=natural_key)
+
+
+def format_of(path: Path) -> tuple[Format | None, Any]:
+    """Return the format of a file or OME-Zarr, None when it is not read, and the content of a JSON file.
+
+    Raises
+    ------
+    InputError
+        If a JSON file cannot be read.
+    """
     if path.is_dir():
-        return list(read_zarr_labels(path, _only(image_path(path), image, placer), placer))
-    if suffix in ROI_SUFFIXES:
-        return list(read_rois(path, _only(path, image, placer), placer))
-    if suffix in LABEL_SUFFIXES:
-        target = _only(path, image, placer)
-        if tagged and sidecar(path) is None:
-            raise InputError(
-                f"{path.name} is a label image, which has no tags; leave the tag out, or put a file "
-                f'{path.stem}_classes.json like {{"1": "living", "2": "dead"}} beside it.'
-            )
-        return list(read_labels(path, target, placer))
-    if suffix not in _JSON_SUFFIXES:
-        reason = "JPEG changes the numbers in a label image" if suffix in {".jpg", ".jpeg"} else "it is not known"
-        raise InputError(f"{path.name} cannot give examples ({reason}); they are read from {_KINDS}.")
-    content = load_json(path)
-    annotations = annotations_of(content)
-    if annotations is not None:
-        return list(read_annotations(annotations, placer, figures_of(content)))
-    features = features_of(content)
-    if features is not None:
-        return list(read_features(features, _only(path, image, placer).xy, placer))
-    if is_coco(content):
-        only = placer.images[0] if len(placer.images) == 1 else None
-        return list(read_coco(content, image or only, placer))
-    raise InputError(f"{path.name} is JSON of another kind; examples are read from {_KINDS}.")
+        return next(form for form in FORMATS.values() if form.is_folder), None
+    candidates = [form for form in FORMATS.values() if path.suffix.lower() in form.reads]
+    if len(candidates) < 2:
+        return next(iter(candidates), None), None
+    content = load_json(path)  # only JSON has an ending that several formats share
+    # An export of NimbusImage, the last of them, may hold anything besides.
+    return next((form for form in reversed(candidates) if form.load().recognises(content)), None), content
 
 
-def _only(path: Path, image: ImageFile | None, placer: Placer) -> ImageFile:
-    """Return the image that a file's objects lie on: the one it is named after, else the only one."""
-    if image is not None:
-        return image
-    images = placer.images
-    if len(images) == 1:
-        other = _other_image(path, images[0])
-        if other is not None:
-            placer.remarks.say(
-                f"{path.name} is named after {other}, but its objects are taken to lie on {images[0].name}. If they "
-                f"were marked on {other}, give both images; --batch-xy chooses which of them are searched."
-            )
-        return images[0]
-    stem = images[0].stem + ("_labels" if path.suffix.lower() in LABEL_SUFFIXES else "")
-    raise InputError(
-        f"It is not clear to which of the {len(images)} images {path.name} belongs; name it after its image, "
-        f"for instance {stem}{path.suffix} for {images[0].name}."
-    )
+def _not_read(path: Path) -> str:
+    """Return why a file of no known format cannot be read."""
+    suffix = path.suffix.lower()
+    if suffix in READ_SUFFIXES:
+        return f"{path.name} is JSON of another kind; examples are read from {readable()}."
+    reason = "JPEG changes the numbers in a label image" if suffix in {".jpg", ".jpeg"} else "it is not known"
+    return f"{path.name} cannot give examples ({reason}); they are read from {readable()}."
 
 
-def _other_image(path: Path, given: ImageFile) -> str | None:
-    """Return the name of an image that lies there, was not given, and is what a file of examples is named after."""
-    for folder in (path.parent, given.path.parent):
-        if not folder.is_dir():  # the image is on the web
-            continue
-        with reading(folder):
-            beside = [file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file != path]
-        for stem in example_stems(path):
-            names = sorted(file.name for file in beside if stem_of(file) == stem)
-            if names:
-                return names[0]
-    return None
+def _companion(path: Path) -> Path | None:
+    """Return the file beside one that belongs to it, None when there is none."""
+    forms = [form for form in FORMATS.values() if path.suffix.lower() in form.reads]
+    companion = forms[0].optional("companion") if len(forms) == 1 else None
+    return companion(path) if companion else None
 
 
 def _choose(

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
 import uuid
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sam2_fewshot.annotations.placing import Figures, PlacedExemplar
-from sam2_fewshot.annotations.record import a_file_an_image
-from sam2_fewshot.annotations.values import as_number, figure, hexadecimal_id, index, printable, words
+from sam2_fewshot.annotations.placing import PlacedExemplar
+from sam2_fewshot.annotations.record import figure
+from sam2_fewshot.annotations.values import Figures, as_number, location_at, words
 from sam2_fewshot.records import Location
 from sam2_fewshot.storage.files import replacing, telling
 
@@ -20,15 +19,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from sam2_fewshot.annotations.placing import Placer, Point
+    from sam2_fewshot.annotations.placing import MarkedFile, Placer, Point
     from sam2_fewshot.annotations.record import Add, FrameRecord
     from sam2_fewshot.records import Exemplar
 
 Ring = list["Point"]
 
 
-def features_of(content: Any) -> list[Any] | None:
-    """Return the features in a FeatureCollection, a list of features or a single one; None when it is none of these."""
+def recognises(content: Any) -> bool:
+    """Tell whether the content of a JSON file is a FeatureCollection, a list of features or a single one."""
+    return _features_in(content) is not None
+
+
+def _features_in(content: Any) -> list[Any] | None:
     if isinstance(content, dict):
         if content.get("type") == "Feature":
             return [content]
@@ -39,19 +42,10 @@ def features_of(content: Any) -> list[Any] | None:
     return None
 
 
-def read_features(features: list[Any], xy: int, placer: Placer) -> Iterator[PlacedExemplar]:
-    """Yield the features that can serve as examples; the others become remarks.
-
-    Parameters
-    ----------
-    features
-        As :func:`features_of` gives them.
-    xy
-        The image they lie on.
-    placer
-        Puts them there.
-    """
-    for count, feature in enumerate(features, 1):
+def read(file: MarkedFile) -> Iterator[PlacedExemplar]:
+    """Yield the features that can serve as examples; the others become remarks."""
+    placer, xy = file.placer, file.target().xy
+    for count, feature in enumerate(_features_in(file.content) or (), 1):
         placer.remarks.total += 1
         geometry = feature.get("geometry") if isinstance(feature, dict) else None
         if not isinstance(geometry, dict):
@@ -122,10 +116,7 @@ def _location(geometry: dict[str, Any], xy: int) -> Location | None:
     plane = geometry.get("plane")
     if plane is None:
         return Location(xy)
-    if not isinstance(plane, dict):
-        return None
-    z, t = index(plane.get("z", 0)), index(plane.get("t", 0))
-    return None if z is None or t is None else Location(xy, z, t)
+    return location_at(xy, plane.get("z", 0), plane.get("t", 0)) if isinstance(plane, dict) else None
 
 
 def _figures(properties: Any) -> Figures:
@@ -134,10 +125,7 @@ def _figures(properties: Any) -> Figures:
     if isinstance(measured, list):
         pairs = [(entry.get("name"), entry.get("value")) for entry in measured if isinstance(entry, dict)]
         measured = {name: value for name, value in pairs if isinstance(name, str)}
-    if not isinstance(measured, dict):
-        return Figures()
-    found = (as_number(measured.get(name)) for name in ("Score", "Similarity", "Predicted IoU"))
-    return Figures(*(math.nan if figure is None else figure for figure in found))
+    return Figures.of(measured, ("Score", "Similarity", "Predicted IoU")) if isinstance(measured, dict) else Figures()
 
 
 def _tags(properties: Any) -> tuple[str, ...]:
@@ -148,13 +136,13 @@ def _tags(properties: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*names, *words(properties.get("tags")))))
 
 
-# Okabe & Ito's vermilion, told apart from the others by colour-blind eyes: https://jfly.uni-koeln.de/color/
+# Okabe & Ito's vermilion, which colour-blind eyes distinguish from their other colours: https://jfly.uni-koeln.de/color/
 _COLOR = [213, 94, 0]
 
 
 @contextmanager
-def qupath_files(folder: Path, tags: Sequence[str]) -> Iterator[Add]:
-    """Write one GeoJSON feature collection an image; an image's frames must follow one another.
+def write(path: Path, tags: Sequence[str], first: FrameRecord) -> Iterator[Add]:
+    """Write the GeoJSON feature collection of one image.
 
     An object is a QuPath *detection* of the class that the first tag names; ``properties.tags`` has all of
     them. Coordinates are those of the detection's polygon, unrounded; for files of several planes,
@@ -162,23 +150,18 @@ def qupath_files(folder: Path, tags: Sequence[str]) -> Iterator[Add]:
 
     Parameters
     ----------
-    folder
-        Where to put the files.
+    path
+        The file to write.
     tags
-        Tags of every object.
+        Tags of every object, where the record does not have its own.
+    first
+        The first frame of the image.
 
     Yields
     ------
     Add
         Takes the frames.
     """
-    with a_file_an_image(lambda record: qupath_file(folder / f"{record.stem}.geojson", tags)) as add:
-        yield add
-
-
-@contextmanager
-def qupath_file(path: Path, tags: Sequence[str]) -> Iterator[Add]:
-    """Write the feature collection of one image, as :func:`qupath_files` does."""
     separator = "\n"
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
         file.write('{"type": "FeatureCollection", "features": [')
@@ -206,8 +189,8 @@ def _features(record: FrameRecord, common: Sequence[str]) -> Iterator[dict[str, 
             "Area µm^2": None if record.pixel_size is None else figure(item.area * record.pixel_size.area),
         }
         yield _feature(record, number, "Polygon", coordinates, record.tags_of(number, common), measured)
-    for number, point in enumerate(record.points, start=len(record.detections) + 1):
-        yield _feature(record, number, "Point", list(point.xy), point.tags, {})
+    for number, point in record.numbered_points():
+        yield _feature(record, number, "Point", list(point.xy), record.tags_of(number, ()), {})
 
 
 def _feature(
@@ -215,7 +198,7 @@ def _feature(
     number: int,
     kind: str,
     coordinates: list[object],
-    tags: Sequence[str],
+    tags: list[str],
     measured: Mapping[str, float | int | None],
 ) -> dict[str, object]:
     place = record.location
@@ -223,7 +206,6 @@ def _feature(
     if record.size_z * record.size_t > 1:
         # c = -1 stands for all channels in QuPath's ImagePlane.
         geometry["plane"] = {"c": -1, "z": int(place.z), "t": int(place.time)}
-    tags = [printable(tag) for tag in tags]
     properties: dict[str, object] = {
         # QuPath knows points as annotations only.
         "objectType": "detection" if kind == "Polygon" else "annotation",
@@ -233,10 +215,9 @@ def _feature(
     }
     if tags:
         properties["classification"] = {"name": tags[0], "color": _COLOR}
-    key = hexadecimal_id(record.name, place.xy, place.z, place.time, number)
     return {
         "type": "Feature",
-        "id": str(uuid.uuid5(uuid.NAMESPACE_OID, key)),
+        "id": str(uuid.uuid5(uuid.NAMESPACE_OID, record.object_id(number))),
         "geometry": geometry,
         "properties": properties,
     }

@@ -12,9 +12,9 @@ import numpy as np
 import shapely
 from shapely import LineString, Polygon
 
-from sam2_fewshot.annotations.placing import Figures, PlacedExemplar
-from sam2_fewshot.annotations.record import a_file_an_image
-from sam2_fewshot.annotations.values import figure, printable
+from sam2_fewshot.annotations.placing import PlacedExemplar
+from sam2_fewshot.annotations.record import figures_of, vertices
+from sam2_fewshot.annotations.values import Figures
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.geometry.outlines import valid_polygon
 from sam2_fewshot.images.source import reading
@@ -24,14 +24,14 @@ from sam2_fewshot.storage.files import replacing, telling
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
+    from typing import IO
 
     from roifile import ImagejRoi
 
-    from sam2_fewshot.annotations.placing import Placer, Point
+    from sam2_fewshot.annotations.placing import MarkedFile, Placer, Point
     from sam2_fewshot.annotations.record import Add, FrameRecord
     from sam2_fewshot.images.image_set import ImageFile
 
-ROI_SUFFIXES = frozenset({".roi", ".zip"})
 MAX_ROI_BYTES = 20_000_000
 """Largest single ROI that is read: two million vertices."""
 MAX_ZIP_BYTES = 200_000_000
@@ -50,27 +50,28 @@ _MADE_UP = re.compile(r"[0-9]{3,}(-[0-9]{3,})+(-[0-9]+)?")
 """``0123-0456``: the names that the ROI Manager gives, from the ROI's place."""
 
 
-def read_rois(path: Path, image: ImageFile, placer: Placer) -> Iterator[PlacedExemplar]:
+def read(
+    file: MarkedFile, max_roi_bytes: int = MAX_ROI_BYTES, max_zip_bytes: int = MAX_ZIP_BYTES
+) -> Iterator[PlacedExemplar]:
     """Yield the ROIs that can serve as examples; the others become remarks.
 
     Parameters
     ----------
-    path
+    file
         A ``.roi`` file, or a zip file of those.
-    image
-        The image they lie on.
-    placer
-        Puts them there.
+    max_roi_bytes, max_zip_bytes
+        Largest ROI, and largest zip file, packed and unpacked, that is read.
 
     Raises
     ------
     InputError
-        If it is neither, or unpacks to more than :data:`MAX_ZIP_BYTES`.
+        If it is neither, or too large.
     """
-    for count, (name, data) in enumerate(_contents(path), 1):
+    placer, image = file.placer, file.target()
+    for count, (name, data) in enumerate(_contents(file.path, max_roi_bytes, max_zip_bytes), 1):
         placer.remarks.total += 1
         if data is None:
-            placer.remarks.leave_out(count, f"larger than {MAX_ROI_BYTES // 10**6} MB")
+            placer.remarks.leave_out(count, f"larger than {max_roi_bytes // 10**6} MB")
             continue
         roi = _decoded(data)
         if roi is None:
@@ -79,17 +80,17 @@ def read_rois(path: Path, image: ImageFile, placer: Placer) -> Iterator[PlacedEx
         yield from _placed(count, roi, name, image, placer)
 
 
-def _contents(path: Path) -> Iterator[tuple[str, bytes | None]]:
+def _contents(path: Path, max_roi_bytes: int, max_zip_bytes: int) -> Iterator[tuple[str, bytes | None]]:
     """Yield name and bytes of each ROI, None for bytes that are too many. Names never become paths."""
     with reading(path):
         if path.suffix.lower() == ".roi":
             with path.open("rb") as file:
-                yield path.stem, _limited(file.read(MAX_ROI_BYTES + 1))
+                yield path.stem, _limited(file, max_roi_bytes)
             return
         size = path.stat().st_size
-        if size > MAX_ZIP_BYTES:
+        if size > max_zip_bytes:
             raise InputError(
-                f"{path.name} is {size // 10**6} MB; zip files of up to {MAX_ZIP_BYTES // 10**6} MB are read."
+                f"{path.name} is {size // 10**6} MB; zip files of up to {max_zip_bytes // 10**6} MB are read."
             )
         try:
             archive = zipfile.ZipFile(path)
@@ -106,27 +107,28 @@ def _contents(path: Path) -> Iterator[tuple[str, bytes | None]]:
                 )
             unpacked = 0
             for member in members:
-                data = _unpacked(archive, member)
-                unpacked += MAX_ROI_BYTES if data is None else len(data)
-                if unpacked > MAX_ZIP_BYTES:
+                data = _unpacked(archive, member, max_roi_bytes)
+                unpacked += max_roi_bytes if data is None else len(data)
+                if unpacked > max_zip_bytes:
                     raise InputError(
-                        f"The ROIs in {path.name} unpack to more than {MAX_ZIP_BYTES // 10**6} MB, which is not "
+                        f"The ROIs in {path.name} unpack to more than {max_zip_bytes // 10**6} MB, which is not "
                         "believed of examples; save only those that serve as examples."
                     )
                 yield PurePosixPath(member.filename).stem, data
 
 
-def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes | None:
+def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo, most: int) -> bytes | None:
     """Return a member's bytes, None when they are too many whatever the archive says, none when it is damaged."""
     try:
         with archive.open(member) as file:
-            return _limited(file.read(MAX_ROI_BYTES + 1))
+            return _limited(file, most)
     except Exception:  # a wrong checksum, a password, an unknown method, a damaged header: nothing can be read
         return b""
 
 
-def _limited(data: bytes) -> bytes | None:
-    return data if len(data) <= MAX_ROI_BYTES else None
+def _limited(file: IO[bytes], most: int) -> bytes | None:
+    data = file.read(most + 1)
+    return data if len(data) <= most else None
 
 
 def _decoded(data: bytes) -> ImagejRoi | None:
@@ -159,8 +161,8 @@ def _placed(count: int, roi: ImagejRoi, file: str, image: ImageFile, placer: Pla
         return
     if parts > 1:
         placer.remarks.note(count, "cut to the largest part", "several parts")
-    shell = _ring(polygon.exterior)
-    exemplar = placer.outline(count, _location(roi, image, roi.position), shell, [_ring(r) for r in polygon.interiors])
+    shell, *holes = ([(x, y) for x, y in vertices(ring).tolist()] for ring in (polygon.exterior, *polygon.interiors))
+    exemplar = placer.outline(count, _location(roi, image, roi.position), shell, holes)
     if exemplar is not None:
         yield PlacedExemplar(exemplar, tags, figures)
 
@@ -226,20 +228,14 @@ def _path_ring(points: np.ndarray) -> LineString | None:
     return LineString(np.concatenate([points, points[:1]]))
 
 
-def _ring(ring: Any) -> list[Point]:
-    return [(float(x), float(y)) for x, y in np.asarray(ring.coords)[:-1, :2].tolist()]
-
-
 def _points(roi: ImagejRoi) -> Iterator[tuple[Point, int, int]]:
     """Yield each point, the slice of the stack that it is on (0 for none), and its counter."""
     if roi.integer_coordinates is None:
         return
     half = 0.0 if roi.subpixel_coordinates is not None else 0.5
-    counters = roi.counters if roi.counters is not None else None
-    positions = roi.counter_positions if roi.counter_positions is not None else None
     for number, (x, y) in enumerate(np.asarray(roi.coordinates(), float).tolist()):
-        position = int(positions[number]) if positions is not None else 0
-        counter = int(counters[number]) if counters is not None else 0
+        position = int(roi.counter_positions[number]) if roi.counter_positions is not None else 0
+        counter = int(roi.counters[number]) if roi.counters is not None else 0
         yield (x + half, y + half), position or roi.position, counter
 
 
@@ -256,9 +252,9 @@ def _location(roi: ImagejRoi, image: ImageFile, position: int) -> Location:
 
 
 def _tags(roi: ImagejRoi, file: str) -> tuple[str, ...]:
-    told = _properties(roi)
-    tags = [value for key, value in told.items() if re.fullmatch("tag( [0-9]+)?", key)]
-    tags += told.get("tags", "").split(",")
+    properties = _properties(roi)
+    tags = [value for key, value in properties.items() if re.fullmatch("tag( [0-9]+)?", key)]
+    tags += properties.get("tags", "").split(",")
     if not any(tags):
         name = (roi.name or file).strip()
         if not _MADE_UP.fullmatch(name):
@@ -269,8 +265,8 @@ def _tags(roi: ImagejRoi, file: str) -> tuple[str, ...]:
 
 
 def _figures(roi: ImagejRoi) -> Figures:
-    told = _properties(roi)
-    return Figures(*(_figure(told.get(key, "")) for key in ("score", "similarity", "predicted_iou")))
+    properties = _properties(roi)
+    return Figures(*(_figure(properties.get(key, "")) for key in ("score", "similarity", "predicted_iou")))
 
 
 def _figure(text: str) -> float:
@@ -293,55 +289,42 @@ _MOVE, _LINE, _CLOSE = 0.0, 1.0, 4.0
 
 
 @contextmanager
-def roi_files(folder: Path, tags: Sequence[str]) -> Iterator[Add]:
-    """Write one zip file of ROIs an image; an image's frames must follow one another.
+def write(path: Path, tags: Sequence[str], first: FrameRecord) -> Iterator[Add]:
+    """Write one zip file with the ROIs of an image.
 
     Parameters
     ----------
-    folder
-        Where to put the files.
+    path
+        The file to write.
     tags
         Tags of every object, where the record does not have its own.
+    first
+        The first frame of the image.
 
     Yields
     ------
     Add
         Takes the frames.
     """
-    with a_file_an_image(lambda record: roi_file(folder / f"{record.stem}.zip", tags)) as add:
-        yield add
-
-
-@contextmanager
-def roi_file(path: Path, tags: Sequence[str]) -> Iterator[Add]:
-    """Write the ROIs of one image, as :func:`roi_files` does."""
     groups: dict[str, int] = {}
     with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
 
-        def put(
-            record: FrameRecord, number: int, roi: ImagejRoi, own: Sequence[str], figures: Mapping[str, Any]
-        ) -> None:
+        def put(record: FrameRecord, number: int, roi: ImagejRoi, figures: Mapping[str, Any]) -> None:
             roi.name = _name(record, number)
-            own = [printable(tag) for tag in own]
+            own = record.tags_of(number, tags)
             roi.props = _roi_properties(own, figures)
             if own:
                 roi.group = min(groups.setdefault(own[0], len(groups) + 1), _MOST_GROUPS)
             _place(roi, record)
-            # With a date, the same finds would not give the same file.
+            # With a date, the same detections would not give the same file.
             archive.writestr(zipfile.ZipInfo(f"{roi.name}.roi", _EARLIEST), roi.tobytes(), zipfile.ZIP_DEFLATED)
 
         def add(record: FrameRecord) -> None:
             with telling(path):
                 for number, item in enumerate(record.detections, start=1):
-                    figures = {
-                        "score": figure(item.score),
-                        "similarity": figure(item.similarity),
-                        "predicted_iou": figure(item.predicted_iou),
-                        "area_px": item.area,
-                    }
-                    put(record, number, _selection(item.polygon), record.tags_of(number, tags), figures)
-                for number, point in enumerate(record.points, start=len(record.detections) + 1):
-                    put(record, number, _point(point.xy), point.tags, {})
+                    put(record, number, _selection(item.polygon), {**figures_of(item), "area_px": item.area})
+                for number, point in record.numbered_points():
+                    put(record, number, _point(point.xy), {})
 
         yield add
 
@@ -349,7 +332,7 @@ def roi_file(path: Path, tags: Sequence[str]) -> Iterator[Add]:
 def _selection(polygon: Polygon) -> ImagejRoi:
     from roifile import ROI_TYPE, ImagejRoi
 
-    rings = [np.asarray(ring.coords, float)[:-1, :2] for ring in (polygon.exterior, *polygon.interiors)]
+    rings = [vertices(ring) for ring in (polygon.exterior, *polygon.interiors)]
     roi = ImagejRoi.frompoints(rings[0], name="")
     if len(rings) == 1:
         return roi

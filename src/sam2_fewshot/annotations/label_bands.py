@@ -1,4 +1,4 @@
-"""Large label images in bands of rows, with the same result as at once."""
+"""Label images in bands of rows, read and painted with the same result as at once."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from sam2_fewshot.records import Box, Detection
 
-_BAND, _LARGEST_BAND = 1 << 22, 1 << 25
-"""About the pixels of a band, and the most; a pixel takes up to 16 bytes while it is looked at."""
+BAND, _LARGEST_BAND = 1 << 22, 1 << 25
+"""About the pixels of a band, and the most; a pixel takes up to 16 bytes while it is read."""
 _MOST_COUNTED = 1_000_000
 
 
@@ -38,7 +38,7 @@ class RowSource(PixelSource, Protocol):
         ...
 
 
-def band_rows(width: int, piece_rows: int) -> int:
+def band_rows(width: int, piece_rows: int, band: int = BAND) -> int:
     """Return how many rows to read at once, whole pieces of the file if the memory allows it.
 
     Parameters
@@ -47,10 +47,12 @@ def band_rows(width: int, piece_rows: int) -> int:
         Of the plane.
     piece_rows
         See :class:`RowSource`.
+    band
+        About the pixels of a band.
     """
     if piece_rows * width > _LARGEST_BAND:
         return max(_LARGEST_BAND // width, 1)
-    return max(_BAND // (piece_rows * width), 1) * piece_rows
+    return max(band // (piece_rows * width), 1) * piece_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ class Piece:
 
     @property
     def mask(self) -> NDArray[np.bool_]:
-        """The mask again."""
+        """The mask, unpacked."""
         x0, y0, x1, y1 = self.box
         bits = np.unpackbits(np.frombuffer(zlib.decompress(self.packed), np.uint8), count=(y1 - y0) * (x1 - x0))
         return bits.view(bool).reshape(y1 - y0, x1 - x0)
@@ -124,7 +126,7 @@ class Gathered:
         found = [int(number) for number in numbers]
         if self._parts is not None:
             if len({*self.pieces, *found}) > 1:
-                self._parts = None  # several numbers tell the objects apart
+                self._parts = None  # several numbers distinguish the objects
             else:
                 ranks, count = ndimage.label(ranks, np.ones((3, 3)))
                 self._parts.add(ranks, count)
@@ -188,30 +190,16 @@ def _ranked(labels: NDArray[np.integer[Any]]) -> tuple[NDArray[Any], NDArray[Any
     return numbers[has_background:], (found.reshape(labels.shape) + 1 - has_background).astype(np.int32)
 
 
-LARGE = 1 << 24
-"""Pixels (4,096 × 4,096); larger planes are painted in bands."""
-TILE = 512
-"""Height of a band, and side of a tile of the file."""
-_COUNTED = 1 << 22
+COUNTED = 1 << 22
 """About the pixels that are counted at once, which takes three times the memory of labels."""
 
 
-def best_first(detections: Sequence[Detection]) -> list[int]:
-    """Return the places of objects in their sequence, by falling score; of equal ones the earlier comes first.
-
-    A score that is not a finite number counts as the lowest.
-
-    Parameters
-    ----------
-    detections
-        The objects of one frame.
-    """
-    scores = [-detection.score if math.isfinite(detection.score) else math.inf for detection in detections]
-    return sorted(range(len(detections)), key=scores.__getitem__)
-
-
 class Bands:
-    """The bands of one frame, from top to bottom; as :func:`~sam2_fewshot.annotations.label_images.paint`.
+    """The label image of one frame in bands, from top to bottom; the n-th object has the value n, background 0.
+
+    Where objects overlap, the one with the higher score wins, of equal ones the earlier. An object that
+    would be hidden altogether gets one pixel of its mask back, from the object there that has most pixels
+    left; only when each of those is down to its last pixel does it stay hidden.
 
     Parameters
     ----------
@@ -219,22 +207,22 @@ class Bands:
         The objects of the frame.
     frame_shape
         ``(height, width)`` in pixels.
+    counted
+        About the pixels that are counted at once.
     """
 
-    def __init__(self, detections: Sequence[Detection], frame_shape: tuple[int, int]) -> None:
+    def __init__(self, detections: Sequence[Detection], frame_shape: tuple[int, int], counted: int = COUNTED) -> None:
         self._instances = [item.instance for item in detections]
         self._height, self._width = frame_shape
         self._boxes = np.array([instance.box for instance in self._instances], np.int64).reshape(-1, 4)
-        self._order = best_first(detections)
+        # A score that is not a finite number counts as the lowest.
+        scores = [-item.score if math.isfinite(item.score) else math.inf for item in detections]
+        self._order = sorted(range(len(detections)), key=scores.__getitem__)
         rank = np.empty(len(detections), np.int64)
         rank[self._order] = np.arange(len(detections))
         self._rank = rank
         self._given: dict[tuple[int, int], int] = {}
-        self._give_back()
-
-    def __iter__(self) -> Iterator[NDArray[np.uint32]]:
-        """Yield uint32 (h, W), h = :data:`TILE` but for the last."""
-        return self.of(TILE)
+        self._give_back(max(counted // max(self._width, 1), 1))
 
     def of(self, rows: int) -> Iterator[NDArray[np.uint32]]:
         """Yield uint32 (h, W), h = `rows` but for the last."""
@@ -256,20 +244,25 @@ class Bands:
                 labels[row - y0, column - x0] = value
         return labels
 
-    def _give_back(self) -> None:
+    def _give_back(self, rows: int) -> None:
         """Give each object that would be hidden one of its pixels back."""
-        left = np.zeros(len(self._instances) + 1, np.int64)
-        for band in self.of(max(_COUNTED // max(self._width, 1), 1)):
-            left += np.bincount(band.ravel(), minlength=len(left))
-        for index in self._order:
-            instance = self._instances[index]
-            if left[index + 1] or not instance.data.any():
+        pixels = np.zeros(len(self._instances) + 1, np.int64)
+        for band in self.of(rows):
+            pixels += np.bincount(band.ravel(), minlength=len(pixels))
+        for number in self._order:
+            instance = self._instances[number]
+            if pixels[number + 1] or not instance.data.any():
                 continue
             window = self._window(instance.box)
-            rows, columns = np.nonzero(instance.data)
-            owners = window[rows, columns]
-            richest = int(np.argmax(left[owners]))
-            if left[owners[richest]] > 1:
-                left[owners[richest]] -= 1
-                left[index + 1] = 1
-                self._given[instance.y0 + int(rows[richest]), instance.x0 + int(columns[richest])] = index + 1
+            y, x = np.nonzero(instance.data)
+            owners = window[y, x]
+            richest = int(np.argmax(pixels[owners]))
+            if pixels[owners[richest]] > 1:
+                pixels[owners[richest]] -= 1
+                pixels[number + 1] = 1
+                self._given[instance.y0 + int(y[richest]), instance.x0 + int(x[richest])] = number + 1
+
+
+def paint(detections: Sequence[Detection], frame_shape: tuple[int, int]) -> NDArray[np.uint32]:
+    """Return the label image (H, W) of a frame at once; see :class:`Bands`."""
+    return np.concatenate(list(Bands(detections, frame_shape).of(max(frame_shape[0], 1))))

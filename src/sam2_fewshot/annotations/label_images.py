@@ -2,62 +2,42 @@
 
 from __future__ import annotations
 
-import math
+import json
 import re
 import tempfile
 import uuid
 import zlib
+from collections import defaultdict
 from contextlib import contextmanager
-from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sam2_fewshot.annotations.label_bands import (
-    TILE,
-    Bands,
-    Gathered,
-    RowSource,
-    band_rows,
-    best_first,
-    put_together,
-)
-from sam2_fewshot.annotations.placing import Figures, PlacedExemplar, Regions
-from sam2_fewshot.annotations.record import a_file_an_image
-from sam2_fewshot.annotations.values import load_json, words
+from sam2_fewshot.annotations.label_bands import BAND, Bands, Gathered, RowSource, band_rows, put_together
+from sam2_fewshot.annotations.placing import MAX_MASK_BYTES, PlacedExemplar, Regions, nominal_header
+from sam2_fewshot.annotations.values import Figures, load_json, words
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.images.image_set import LARGE
-from sam2_fewshot.images.registry import open_source
+from sam2_fewshot.images.registry import example_stems, open_source
 from sam2_fewshot.storage.files import replacing, telling
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
-    from typing import IO, Any
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from typing import IO
 
     from numpy.typing import NDArray
 
-    from sam2_fewshot.annotations.placing import Placer
+    from sam2_fewshot.annotations.placing import MarkedFile, Placer
     from sam2_fewshot.annotations.record import Add, FrameRecord
     from sam2_fewshot.images.image_set import FrameFile, ImageFile
-    from sam2_fewshot.images.source import PixelSource
-    from sam2_fewshot.records import Detection
-
-LABEL_SUFFIXES = frozenset({".png", ".tif", ".tiff", ".btf", ".tf8", ".bmp", ".gif", ".pgm"})
-"""Formats that keep numbers as they are; JPEG does not."""
+    from sam2_fewshot.images.source import Header, PixelSource
+    from sam2_fewshot.protocols import Progress
 
 Classes = dict[int, tuple[str, ...]]
 
 
-@dataclass(frozen=True, slots=True)
-class _Plane:
-    """One plane of labels, as bands after the row that each begins at, and the frame it is for."""
-
-    bands: Iterator[tuple[int, NDArray[np.integer[Any]]]]
-    frame: FrameFile
-
-
-def read_labels(path: Path, image: ImageFile, placer: Placer) -> Iterator[PlacedExemplar]:
+def read(file: MarkedFile) -> Iterator[PlacedExemplar]:
     """Yield the objects of a label image.
 
     An object that its outline describes exactly comes as the outline, which is small; one with holes or
@@ -67,20 +47,42 @@ def read_labels(path: Path, image: ImageFile, placer: Placer) -> Iterator[Placed
 
     Parameters
     ----------
-    path
+    file
         PNG or TIFF of 8, 16 or 32 bits, of its image's height and width. A stack must have its image's slices and
         time points; a single plane belongs to the first frame.
-    image
-        The image that the labels are for.
-    placer
-        Takes remarks.
 
     Raises
     ------
     InputError
-        If the file cannot be read, has another size than its image, or is not a label image.
+        If the file cannot be read, has another size than its image, is not a label image, or has no tags where tags
+        are asked for.
     """
-    yield from objects_in(open_source(path), image, placer, read_classes(path))
+    path, image = file.path, file.target(ending="_labels")
+    if file.tagged and companion(path) is None:
+        raise InputError(
+            f"{path.name} is a label image, which has no tags; leave the tag out, or put a file "
+            f'{path.stem}_classes.json like {{"1": "living", "2": "dead"}} beside it.'
+        )
+    yield from objects_in(open_source(path), image, file.placer, read_classes(path))
+
+
+def images_in(path: Path, content: Any) -> list[Header]:
+    """Return the image that a label image is for, which has its size."""
+    return [nominal_image(path, open_source(path).header)]
+
+
+def nominal_image(path: Path, labels: Header) -> Header:
+    """Return the header of the image that labels are for.
+
+    Parameters
+    ----------
+    path
+        What is named after the image.
+    labels
+        Of the labels.
+    """
+    shape = labels.height, labels.width
+    return nominal_header(Path(example_stems(path)[-1]), shape, labels.size_z, labels.size_t, labels.pixel_size)
 
 
 def objects_in(
@@ -89,23 +91,34 @@ def objects_in(
     placer: Placer,
     classes: Classes | None = None,
     figures: Mapping[int, Figures] | None = None,
+    *,
+    large: int = LARGE,
+    band: int = BAND,
+    max_bytes: int = MAX_MASK_BYTES,
 ) -> Iterator[PlacedExemplar]:
-    """Yield the objects of labels, wherever they come from; see :func:`read_labels`.
+    """Yield the objects of labels, wherever they come from; see :func:`read`.
 
     Parameters
     ----------
     source
         Gives the labels.
-    image, placer
-        As there.
+    image
+        The image that they are for.
+    placer
+        Takes remarks.
     classes, figures
         Tags and figures of the objects by their numbers.
+    large, band
+        Pixels of a plane above which it is read in bands, and about the pixels of a band.
+    max_bytes
+        What full-frame masks of a plane may take together.
     """
-    for plane in _planes(source, image, placer):
-        yield from _objects(plane, classes, figures, placer)
+    for (z, t), frame in _planes(source.header, image, placer):
+        bands = _bands(source, z, t, large, band)
+        yield from _objects(bands, frame, classes, figures or {}, placer, max_bytes)
 
 
-def sidecar(path: Path) -> Path | None:
+def companion(path: Path) -> Path | None:
     """Return the file that gives the classes of a label image's objects, None when there is none.
 
     For ``a_labels.png`` it is ``a_labels_classes.json``, ``a_classes.json`` or ``a_labels.json``: an object whose
@@ -121,14 +134,14 @@ def sidecar(path: Path) -> Path | None:
 
 
 def read_classes(path: Path) -> Classes | None:
-    """Return the classes by object number of a label image, None when it has no :func:`sidecar`.
+    """Return the classes by object number of a label image, None when it has no :func:`companion`.
 
     Raises
     ------
     InputError
-        If the sidecar is not what it should be.
+        If the file beside it is not what it should be.
     """
-    where = sidecar(path)
+    where = companion(path)
     if where is None:
         return None
     table = load_json(where)
@@ -143,8 +156,8 @@ def _is_class_table(content: Any) -> bool:
     )
 
 
-def _planes(source: PixelSource, image: ImageFile, placer: Placer) -> Iterator[_Plane]:
-    header = source.header
+def _planes(header: Header, image: ImageFile, placer: Placer) -> Iterator[tuple[tuple[int, int], FrameFile]]:
+    """Yield slice and time point of each plane of labels, and the frame that it is for."""
     path = header.path
     if (header.height, header.width) != image.shape:
         height, width = image.shape
@@ -158,25 +171,27 @@ def _planes(source: PixelSource, image: ImageFile, placer: Placer) -> Iterator[_
     elif sizes == wanted:
         pairs = [((z, t), (z, t)) for t in range(image.size_t) for z in range(image.size_z)]
     elif sizes == (1, 1):
-        placer.remarks.say(f"{path.name} has a single plane; it is taken for the first frame of {image.name}.")
+        placer.remarks.warn(f"{path.name} has a single plane; it is taken for the first frame of {image.name}.")
         pairs = [((0, 0), (0, 0))]
     else:
         raise InputError(
             f"{path.name} has {sizes[0]} slices and {sizes[1]} time points, but its image {image.name} has {wanted[0]} "
             f"and {wanted[1]}; labels must have the planes of their image, or a single one for its first frame."
         )
-    for (z, t), target in pairs:
-        yield _Plane(_bands(source, z, t), image.frame(*target))
+    for place, target in pairs:
+        yield place, image.frame(*target)
 
 
-def _bands(source: PixelSource, z: int, t: int) -> Iterator[tuple[int, NDArray[np.integer[Any]]]]:
-    """Yield a plane of labels, a large one in bands where its file allows it."""
+def _bands(
+    source: PixelSource, z: int, t: int, large: int, band: int
+) -> Iterator[tuple[int, NDArray[np.integer[Any]]]]:
+    """Yield a plane of labels after row 0; a large one, where its file allows it, in bands after their first rows."""
     header = source.header
     path, height, width = header.path, header.height, header.width
-    if height * width <= LARGE or not header.by_region or not isinstance(source, RowSource):
+    if height * width <= large or not header.by_region or not isinstance(source, RowSource):
         yield 0, _as_numbers(path, list(source.planes(z, t)))
         return
-    rows = band_rows(width, source.piece_rows)
+    rows = band_rows(width, source.piece_rows, band)
     for top in range(0, height, rows):
         box = (0, top, width, min(top + rows, height))
         yield top, _as_numbers(path, list(source.region(z, t, box)))
@@ -205,159 +220,104 @@ def _as_numbers(path: Path, planes: list[NDArray[Any]]) -> NDArray[np.integer[An
 
 
 def _objects(
-    plane: _Plane, classes: Classes | None, figures: Mapping[int, Figures] | None, placer: Placer
+    bands: Iterable[tuple[int, NDArray[np.integer[Any]]]],
+    frame: FrameFile,
+    classes: Classes | None,
+    figures: Mapping[int, Figures],
+    placer: Placer,
+    max_bytes: int,
 ) -> Iterator[PlacedExemplar]:
-    remarks, frame = placer.remarks, plane.frame
+    remarks = placer.remarks
     gathered = Gathered()
-    for top, labels in plane.bands:
+    for top, labels in bands:
         gathered.add(top, labels)
     parts = gathered.parts() if classes is None else []
     objects = sorted(gathered.pieces.items())
     if len(parts) > 1:
-        remarks.say(
+        remarks.warn(
             f"{remarks.file} has one object number ({objects[0][0]}) in {len(parts)} separate parts; it is taken as a "
             "black-and-white mask, and each part as an object."
         )
         objects = list(enumerate(parts, 1))
-    regions = Regions(remarks)
+    regions = Regions(remarks, max_bytes)
     for number, pieces in objects:
         remarks.total += 1
         exemplar = regions.exemplar(number, frame, put_together(pieces, frame.shape))
-        yield PlacedExemplar(exemplar, (classes or {}).get(number, ()), (figures or {}).get(number, Figures()))
+        yield PlacedExemplar(exemplar, (classes or {}).get(number, ()), figures.get(number, Figures()))
 
 
+TILE = 512
+"""Height of the bands that a large plane is painted in, and side of a tile of its file."""
 _LARGEST_16_BIT = 65_535
 
 
-def paint(detections: Sequence[Detection], frame_shape: tuple[int, int]) -> NDArray[np.uint32]:
-    """Paint objects into a label image; the n-th object of the sequence has the value n.
-
-    Where objects overlap, the one with the higher score wins, of equal ones the earlier. An object that
-    would be hidden altogether gets one pixel of its mask back, from the object there that has most pixels
-    left; only when each of those is down to its last pixel does it stay hidden.
-
-    Parameters
-    ----------
-    detections
-        The objects of one frame.
-    frame_shape
-        ``(height, width)`` in pixels.
-
-    Returns
-    -------
-    ndarray
-        uint32 (H, W).
-    """
-    labels = np.zeros(frame_shape, np.uint32)
-    order = best_first(detections)
-    for index in reversed(order):
-        instance = detections[index].instance
-        x0, y0, x1, y1 = instance.box
-        labels[y0:y1, x0:x1][instance.data] = index + 1
-    left = np.bincount(labels.ravel(), minlength=len(detections) + 1)
-    for index in order:
-        instance = detections[index].instance
-        if left[index + 1] or not instance.data.any():
-            continue
-        x0, y0, x1, y1 = instance.box
-        window = labels[y0:y1, x0:x1]
-        rows, columns = np.nonzero(instance.data)
-        owners = window[rows, columns]
-        richest = int(np.argmax(left[owners]))
-        if left[owners[richest]] > 1:
-            left[owners[richest]] -= 1
-            left[index + 1] = 1
-            window[rows[richest], columns[richest]] = index + 1
-    return labels
-
-
 @contextmanager
-def label_files(folder: Path) -> Iterator[Add]:
-    """Write one compressed TIFF an image; an image's frames must follow one another.
+def write(path: Path, tags: Sequence[str], first: FrameRecord, large: int = LARGE, tile: int = TILE) -> Iterator[Add]:
+    """Write the labels of one image as compressed TIFF.
 
-    They are OME-TIFF with the pixel size, where it is known; an image of one plane is two-dimensional, others have the
-    axes TZYX, and planes that were not looked at are zero. Values are 16 bit, or 32 bit where a plane has more than
+    It is an OME-TIFF with the pixel size, where it is known; an image of one plane is two-dimensional, others have the
+    axes TZYX, and planes that were not searched are zero. Values are 16 bit, or 32 bit where a plane has more than
     65,535 objects. One plane at a time is in memory, of a large one only a band; such a file is stored in tiles.
 
     Parameters
     ----------
-    folder
-        Where to put the files.
+    path
+        The file to write.
+    tags
+        Not in the file.
+    first
+        The first frame of the image.
+    large
+        Pixels of a plane above which it is large.
+    tile
+        Side of a tile in pixels.
 
     Yields
     ------
     Add
         Takes the frames.
     """
-    with a_file_an_image(lambda record: label_file(folder / f"{record.stem}.tif", record)) as add:
-        yield add
-
-
-@contextmanager
-def label_file(path: Path, first: FrameRecord) -> Iterator[Add]:
-    """Write the labels of one image, of which the first frame is given, as :func:`label_files` does."""
+    height, width = first.frame_shape
+    is_large = height * width > large
+    piece = (tile, tile) if is_large else (height, width)
     most = 0
-    places: dict[tuple[int, int], tuple[int, int]] = {}
     bands: dict[tuple[int, int], list[tuple[int, int]]] = {}
     # Frames come with Time innermost and are stored with Time outermost, and how many bits are needed is
-    # known at the last one, so painted planes wait in a compressed scratch file.
+    # known at the last one, so painted bands wait in a compressed scratch file.
     with replacing(path) as temporary, tempfile.TemporaryFile(dir=path.parent) as scratch:
 
         def add(record: FrameRecord) -> None:
             nonlocal most
-            place = record.location.time, record.location.z
+            places = bands[record.location.time, record.location.z] = []
             with telling(path):
-                if _is_large(first):
-                    bands[place] = []
-                    for band in Bands(record.detections, record.frame_shape):
-                        packed = zlib.compress(band.tobytes(), 1)
-                        bands[place].append((scratch.tell(), len(packed)))
-                        scratch.write(packed)
-                else:
-                    packed = zlib.compress(paint(record.detections, record.frame_shape).tobytes(), 1)
-                    places[place] = scratch.tell(), len(packed)
+                for band in Bands(record.detections, record.frame_shape).of(piece[0]):
+                    packed = zlib.compress(band.tobytes(), 1)
+                    places.append((scratch.tell(), len(packed)))
                     scratch.write(packed)
             most = max(most, len(record.detections))
 
         yield add
-        if _is_large(first):
-            _write_tiff(temporary, first, _tiles(first, bands, scratch), most, (TILE, TILE))
-        else:
-            _write_tiff(temporary, first, _painted_planes(first, places, scratch), most)
+        _write_tiff(temporary, first, _pieces(first, bands, scratch, piece), most, piece if is_large else None)
 
 
-def _painted_planes(
-    first: FrameRecord, places: dict[tuple[int, int], tuple[int, int]], scratch: IO[bytes]
+def _pieces(
+    first: FrameRecord,
+    bands: Mapping[tuple[int, int], Sequence[tuple[int, int]]],
+    scratch: IO[bytes],
+    piece: tuple[int, int],
 ) -> Iterator[NDArray[np.uint32]]:
+    """Yield the pieces ``(height, width)`` of all planes, row by row, from the bands in a scratch file."""
+    (height, width), (rows, columns) = first.frame_shape, piece
+    across = -(-width // columns)
     for time in range(first.size_t):
         for z in range(first.size_z):
-            if (time, z) not in places:
-                yield np.zeros(first.frame_shape, np.uint32)
-                continue
-            start, size = places[time, z]
-            scratch.seek(start)
-            plane = np.frombuffer(zlib.decompress(scratch.read(size)), np.uint32)
-            yield plane.reshape(first.frame_shape)
-
-
-def _is_large(first: FrameRecord) -> bool:
-    return math.prod(first.frame_shape) > LARGE
-
-
-def _tiles(
-    first: FrameRecord, bands: dict[tuple[int, int], list[tuple[int, int]]], scratch: IO[bytes]
-) -> Iterator[NDArray[np.uint32]]:
-    height, width = first.frame_shape
-    across = -(-width // TILE)
-    for time in range(first.size_t):
-        for z in range(first.size_z):
-            for number in range(-(-height // TILE)):
-                band = np.zeros((TILE, across * TILE), np.uint32)
+            for number in range(-(-height // rows)):
+                band = np.zeros((rows, across * columns), np.uint32)
                 if (time, z) in bands:
                     start, size = bands[time, z][number]
                     scratch.seek(start)
-                    rows = np.frombuffer(zlib.decompress(scratch.read(size)), np.uint32).reshape(-1, width)
-                    band[: len(rows), :width] = rows
+                    painted = np.frombuffer(zlib.decompress(scratch.read(size)), np.uint32).reshape(-1, width)
+                    band[: len(painted), :width] = painted
                 yield from np.split(band, across, axis=1)
 
 
@@ -392,3 +352,38 @@ def _write_tiff(
         predictor=True,
         tile=tile,
     )
+
+
+def write_companions(
+    records: Sequence[FrameRecord], paths: Mapping[str, Path], overwrite: bool, progress: Progress
+) -> None:
+    """Write the classes of objects beside label images, as :func:`read_classes` takes them.
+
+    Parameters
+    ----------
+    records
+        All frames, with tags.
+    paths
+        The label images by the stems of their images.
+    overwrite
+        Replace what is there.
+    progress
+        Takes warnings, of classes that are not written.
+    """
+    for stem, path in paths.items():
+        tags: dict[int, set[tuple[str, ...]]] = defaultdict(set)
+        for record in records:
+            if record.stem == stem:
+                for number, own in enumerate(record.tags, start=1):
+                    tags[number].add(own)
+        if not any(own for found in tags.values() for own in found):
+            continue
+        beside = path.with_name(f"{path.stem}_classes.json")
+        if any(len(found) > 1 for found in tags.values()):
+            progress.warn(f"The classes of {path.name} are left out: objects of one number differ from plane to plane.")
+        elif beside.exists() and not overwrite:
+            progress.warn(f"{beside.name} is there already and was left as it is; the classes were not written.")
+        else:
+            table = {str(number): list(next(iter(found))) for number, found in tags.items()}
+            with replacing(beside) as temporary:
+                temporary.write_text(json.dumps(table, ensure_ascii=False), encoding="utf-8")

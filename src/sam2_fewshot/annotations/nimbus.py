@@ -1,27 +1,144 @@
-"""NimbusImage's annotations: the document, and the JSON export."""
+"""NimbusImage's annotations: the document that its server keeps, and the JSON export."""
 
 from __future__ import annotations
 
 import json
-import math
 import tempfile
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import shapely
+from shapely import Polygon
 
-from sam2_fewshot.annotations.placing import Figures, PlacedExemplar
-from sam2_fewshot.annotations.values import as_number, figure, hexadecimal_id, index, printable, words
+from sam2_fewshot.annotations.placing import MOST_IMAGES, PlacedExemplar, nominal_header
+from sam2_fewshot.annotations.record import figure, hexadecimal_id, printable, vertices
+from sam2_fewshot.annotations.values import Figures, as_number, index, location_at, words
+from sam2_fewshot.geometry.outlines import valid_polygon
 from sam2_fewshot.records import Location
 from sam2_fewshot.storage.files import replacing, telling
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from sam2_fewshot.annotations.placing import Placer, Point
+    from numpy.typing import NDArray
+    from shapely.geometry.base import BaseGeometry
+
+    from sam2_fewshot.annotations.placing import MarkedFile, Placer, Point
     from sam2_fewshot.annotations.record import Add, FrameRecord
+    from sam2_fewshot.images.source import Header
     from sam2_fewshot.records import Detection, Exemplar
+
+Document = dict[str, Any]
+"""An annotation as the server and the export have it."""
+
+
+def document_of(
+    shape: str, points: Iterable[Sequence[float]], location: Location, tags: Sequence[str], channel: int
+) -> Document:
+    """Return an annotation: integers as integers, ``tags`` always a list.
+
+    Parameters
+    ----------
+    shape
+        Such as ``"polygon"`` or ``"point"``.
+    points
+        Its vertices ``(x, y)`` in image pixels; those of a polygon are open, the first one is not repeated.
+    location
+        Where it lies, counted from 0.
+    tags
+        Its tags.
+    channel
+        0-based channel that it belongs to.
+    """
+    return {
+        "shape": shape,
+        "coordinates": [{"x": float(x), "y": float(y)} for x, y in points],
+        "tags": list(tags),
+        "channel": int(channel),
+        "location": {"XY": int(location.xy), "Z": int(location.z), "Time": int(location.time)},
+    }
+
+
+def polygon_document(
+    polygon: Polygon, location: Location, tags: Sequence[str], channel: int, dataset_id: str | None = None
+) -> Document:
+    """Return the annotation of an outline; see :func:`document_of`. One to send names its dataset."""
+    document = document_of("polygon", vertices(polygon.exterior).tolist(), location, tags, channel)
+    return document if dataset_id is None else {**document, "datasetId": dataset_id}
+
+
+def location_of(document: Document) -> Location | None:
+    """Return where an annotation lies, None when its location is no set of whole numbers. What is missing is 0."""
+    value = document.get("location")
+    if value is None:
+        return Location()
+    return location_at(*(value.get(key, 0) for key in ("XY", "Z", "Time"))) if isinstance(value, dict) else None
+
+
+def tags_of(document: Document) -> tuple[str, ...]:
+    """Return an annotation's tags."""
+    return words(document.get("tags"))
+
+
+def points_of(document: Document) -> NDArray[np.float64]:
+    """Return an annotation's vertices ``(x, y)`` (n, 2); none when one of them is no pair of finite numbers."""
+    points = np.array(_points(document) or [], np.float64).reshape(-1, 2)
+    return points if np.isfinite(points).all() else points[:0]
+
+
+def extent_of(shape: object, points: NDArray[np.float64]) -> BaseGeometry | None:
+    """Return an annotation's extent in image pixels ``(x, y)``; None for lines and what has no extent.
+
+    Parameters
+    ----------
+    shape
+        The annotation's shape.
+    points
+        Its vertices (n, 2), as :func:`points_of` gives them.
+    """
+    if not len(points):
+        return None
+    if shape == "point":
+        return shapely.Point(points[0])
+    if shape == "rectangle" and len(points) == 2:
+        outline: Polygon = shapely.box(*points.min(axis=0), *points.max(axis=0))
+        return outline
+    if shape in ("polygon", "rectangle") and len(points) >= 3:
+        return valid_polygon(Polygon(points))
+    return None
+
+
+PROPERTIES = ("Similarity", "Score", "Predicted IoU", "Area")
+"""Names of the properties that every annotation has a value of, as :func:`values_of` gives them."""
+_PROPERTY_IDS = {name: hexadecimal_id("property", name) for name in PROPERTIES}
+
+
+def values_of(item: Detection) -> dict[str, float | None]:
+    """Return a detection's figures by the names of properties; null for a figure that there is none of.
+
+    The area is in pixels.
+    """
+    figures = figure(item.similarity), figure(item.score), figure(item.predicted_iou), item.area
+    return dict(zip(PROPERTIES, figures, strict=True))
+
+
+def property_document(name: str, tags: Sequence[str] = ()) -> Document:
+    """Return a property of polygons with some tags."""
+    return {
+        "name": name,
+        # The server wants an image's name; none computes these values again.
+        "image": "properties/none:latest",
+        "shape": "polygon",
+        "tags": {"tags": list(tags), "exclusive": False},
+        "workerInterface": {},
+    }
+
+
+def recognises(content: Any) -> bool:
+    """Tell whether the content of a JSON file is an export, or a plain list of annotations."""
+    return annotations_of(content) is not None
 
 
 def annotations_of(content: Any) -> list[Any] | None:
@@ -35,30 +152,38 @@ def annotations_of(content: Any) -> list[Any] | None:
     return None
 
 
-def figures_of(content: Any) -> dict[str, Figures]:
+def images_in(path: Path, content: Any) -> list[Header]:
+    """Return the positions that a file speaks of; none where it speaks of one, which is called like the file."""
+    locations = [a.get("location") for a in annotations_of(content) or () if isinstance(a, dict)]
+    positions = [index(place.get("XY", 0)) or 0 for place in locations if isinstance(place, dict)]
+    count = 1 + max((xy for xy in positions if 0 <= xy < MOST_IMAGES), default=0)
+    return [] if count == 1 else [nominal_header(Path(f"position-{n + 1}")) for n in range(count)]
+
+
+def read(file: MarkedFile) -> Iterator[PlacedExemplar]:
+    """Yield the annotations that can serve as examples, with their figures; the others become remarks."""
+    return read_annotations(annotations_of(file.content) or [], file.placer, _figures_in(file.content))
+
+
+def _figures_in(content: Any) -> dict[str, Figures]:
     """Return the figures in an export, by the annotations' ids: the values of the properties with their names."""
     if not isinstance(content, dict):
         return {}
     properties, values = content.get("annotationProperties"), content.get("annotationPropertyValues")
     if not isinstance(properties, list) or not isinstance(values, dict):
         return {}
-    keys: dict[object, str] = {}
-    for entry in properties:
-        if isinstance(entry, dict) and isinstance(entry.get("name"), str):
-            key = entry.get("id", entry.get("_id"))
-            if isinstance(key, str):
-                keys[entry["name"]] = key
+    named = [entry for entry in properties if isinstance(entry, dict) and isinstance(entry.get("name"), str)]
+    keys = {entry["name"]: key for entry in named if isinstance(key := _id_of(entry), str)}
     wanted = [keys.get(name, "") for name in ("Score", "Similarity", "Predicted IoU")]
-    found: dict[str, Figures] = {}
-    for annotation, of_it in values.items():
-        if isinstance(of_it, dict):
-            numbers = [as_number(of_it.get(key)) for key in wanted]
-            found[annotation] = Figures(*(math.nan if value is None else value for value in numbers))
-    return found
+    return {key: Figures.of(numbers, wanted) for key, numbers in values.items() if isinstance(numbers, dict)}
+
+
+def _id_of(entry: Document) -> Any:
+    return entry.get("id", entry.get("_id"))
 
 
 def read_annotations(
-    annotations: list[Any], placer: Placer, figures: dict[str, Figures] | None = None
+    annotations: Sequence[Any], placer: Placer, figures: Mapping[str, Figures] | None = None
 ) -> Iterator[PlacedExemplar]:
     """Yield the annotations that can serve as examples; the others become remarks.
 
@@ -69,7 +194,7 @@ def read_annotations(
     placer
         Puts them on their frames.
     figures
-        As :func:`figures_of` gives them.
+        By the annotations' ids.
     """
     known = figures or {}
     for count, annotation in enumerate(annotations, 1):
@@ -79,14 +204,13 @@ def read_annotations(
             continue
         exemplar = _exemplar(count, annotation, placer)
         if exemplar is not None:
-            key = annotation.get("id", annotation.get("_id"))
-            told = known.get(key, Figures()) if isinstance(key, str) else Figures()
-            yield PlacedExemplar(exemplar, words(annotation.get("tags")), told)
+            key = _id_of(annotation)
+            own = known.get(key, Figures()) if isinstance(key, str) else Figures()
+            yield PlacedExemplar(exemplar, tags_of(annotation), own)
 
 
 def _exemplar(count: int, annotation: dict[str, Any], placer: Placer) -> Exemplar | None:
-    location = _location(annotation.get("location"))
-    points = _points(annotation.get("coordinates"))
+    location, points = location_of(annotation), _points(annotation)
     shape = annotation.get("shape")
     if location is None:
         placer.remarks.leave_out(count, "a location whose XY, Z or Time is not a whole number")
@@ -102,22 +226,14 @@ def _exemplar(count: int, annotation: dict[str, Any], placer: Placer) -> Exempla
             points = [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
         return placer.outline(count, location, points)
     else:
-        shown = shape if isinstance(shape, str) else "unknown"
-        placer.remarks.leave_out(count, f"of the shape {shown[:40]!r}; polygons, rectangles and points can be examples")
+        quoted = shape[:40] if isinstance(shape, str) else "unknown"
+        placer.remarks.leave_out(count, f"of the shape {quoted!r}; polygons, rectangles and points can be examples")
     return None
 
 
-def _location(value: Any) -> Location | None:
-    if value is None:
-        return Location()
-    if not isinstance(value, dict):
-        return None
-    parts = [index(value.get(key, 0)) for key in ("XY", "Z", "Time")]
-    xy, z, time = parts
-    return None if xy is None or z is None or time is None else Location(xy, z, time)
-
-
-def _points(value: Any) -> list[Point] | None:
+def _points(document: Document) -> list[Point] | None:
+    """Return an annotation's vertices, which need not be finite; None when one of them is no pair of numbers."""
+    value = document.get("coordinates")
     if not isinstance(value, list) or not value:
         return None
     points: list[Point] = []
@@ -129,19 +245,13 @@ def _points(value: Any) -> list[Point] | None:
     return points
 
 
-PROPERTIES = ("Similarity", "Score", "Predicted IoU", "Area")
-"""Names of the properties that every annotation has a value of; the area is in pixels."""
-
-_PROPERTY_IDS = tuple(hexadecimal_id("property", name) for name in PROPERTIES)
-
-
 @contextmanager
-def nimbus_json(path: Path, tags: Sequence[str], channel: int = 0) -> Iterator[Add]:
+def write(path: Path, tags: Sequence[str], channel: int = 0) -> Iterator[Add]:
     """Write ``annotations.json``, one polygon an object.
 
     Polygons are open (the first point is not repeated), coordinates are those of the detection's polygon,
     unrounded, and locations count from 0. Ids depend on the frame's name and place and on the object's number
-    only, so the same finds give the same file.
+    only, so the same detections give the same file.
 
     Parameters
     ----------
@@ -167,67 +277,33 @@ def nimbus_json(path: Path, tags: Sequence[str], channel: int = 0) -> Iterator[A
     ):
         file.write('{"annotations": [')
 
+        def put(record: FrameRecord, number: int, document: Document) -> None:
+            nonlocal separator
+            key = record.object_id(number)
+            annotation = {"id": key, "_id": key, **document, "color": None}
+            file.write(separator + json.dumps(annotation, ensure_ascii=False, allow_nan=False))
+            separator = ",\n"
+
         def add(record: FrameRecord) -> None:
-            nonlocal separator, values_separator
+            nonlocal values_separator
             with telling(path):
                 for number, item in enumerate(record.detections, start=1):
-                    place = record.location
-                    name = hexadecimal_id(record.name, place.xy, place.z, place.time, number)
-                    points = np.asarray(item.polygon.exterior.coords)[:-1, :2].tolist()
-                    own = [printable(tag) for tag in record.tags_of(number, tags)]
-                    annotation = _annotation(name, "polygon", points, place, own, int(channel))
-                    file.write(separator + json.dumps(annotation, ensure_ascii=False, allow_nan=False))
-                    values.write(f'{values_separator}"{name}": {json.dumps(_values(item), allow_nan=False)}')
-                    separator = values_separator = ",\n"
-                for number, point in enumerate(record.points, start=len(record.detections) + 1):
-                    place = record.location
-                    name = hexadecimal_id(record.name, place.xy, place.z, place.time, number)
-                    own = [printable(tag) for tag in point.tags]
-                    annotation = _annotation(name, "point", [point.xy], place, own, int(channel))
-                    file.write(separator + json.dumps(annotation, ensure_ascii=False, allow_nan=False))
-                    separator = ",\n"
+                    own = record.tags_of(number, tags)
+                    put(record, number, polygon_document(item.polygon, record.location, own, channel))
+                    figures = {_PROPERTY_IDS[name]: value for name, value in values_of(item).items()}
+                    text = json.dumps(figures, allow_nan=False)
+                    values.write(f'{values_separator}"{record.object_id(number)}": {text}')
+                    values_separator = ",\n"
+                for number, point in record.numbered_points():
+                    own = record.tags_of(number, ())
+                    put(record, number, document_of("point", [point.xy], record.location, own, channel))
 
         yield add
+        properties = [{"id": key, "_id": key, **property_document(name, tags)} for name, key in _PROPERTY_IDS.items()]
         file.write('],\n"annotationConnections": [],\n"annotationProperties": ')
-        file.write(json.dumps(_properties(tags), ensure_ascii=False))
+        file.write(json.dumps(properties, ensure_ascii=False))
         file.write(',\n"annotationPropertyValues": {')
         values.seek(0)
         while chunk := values.read(1 << 20):
             file.write(chunk)
         file.write("}}\n")
-
-
-def _annotation(
-    name: str, shape: str, points: Iterable[Sequence[float]], place: Location, tags: Sequence[str], channel: int
-) -> dict[str, object]:
-    return {
-        "id": name,
-        "_id": name,
-        "shape": shape,
-        "coordinates": [{"x": x, "y": y} for x, y in points],
-        "tags": tags,
-        "channel": channel,
-        "location": {"XY": int(place.xy), "Z": int(place.z), "Time": int(place.time)},
-        "color": None,
-    }
-
-
-def _values(item: Detection) -> dict[str, float | int | None]:
-    figures = figure(item.similarity), figure(item.score), figure(item.predicted_iou), item.area
-    return dict(zip(_PROPERTY_IDS, figures, strict=True))
-
-
-def _properties(tags: Sequence[str]) -> list[dict[str, object]]:
-    return [
-        {
-            "id": property_id,
-            "_id": property_id,
-            "name": name,
-            # The server wants an image name; none computes these values again.
-            "image": "properties/none:latest",
-            "shape": "polygon",
-            "tags": {"tags": tags, "exclusive": False},
-            "workerInterface": {},
-        }
-        for property_id, name in zip(_PROPERTY_IDS, PROPERTIES, strict=True)
-    ]

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
 import re
-import shutil
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sam2_fewshot.annotations.label_bands import Bands
-from sam2_fewshot.annotations.label_images import Classes, objects_in
-from sam2_fewshot.annotations.placing import Figures
-from sam2_fewshot.annotations.record import a_file_an_image
-from sam2_fewshot.annotations.values import as_number, figure, index, load_json, printable, words
+from sam2_fewshot.annotations.label_images import Classes, nominal_image, objects_in
+from sam2_fewshot.annotations.placing import named_part
+from sam2_fewshot.annotations.record import figures_of
+from sam2_fewshot.annotations.values import Figures, index, load_json, words
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.images.addresses import holds_zarr
 from sam2_fewshot.images.ome_zarr import zarr_pixel_size
 from sam2_fewshot.images.source import Header, check_size, reading
-from sam2_fewshot.storage.files import telling
+from sam2_fewshot.storage.files import replacing_folder, telling
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,9 +27,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sam2_fewshot.annotations.placing import PlacedExemplar, Placer
+    from sam2_fewshot.annotations.placing import MarkedFile, PlacedExemplar
     from sam2_fewshot.annotations.record import Add, FrameRecord
-    from sam2_fewshot.images.image_set import ImageFile
     from sam2_fewshot.records import Box, Location, PixelSize
 
 MAX_CHUNK_BYTES = 1_000_000_000
@@ -44,30 +41,26 @@ _SAFE = re.compile(r"(?!\.)[^/\\\0]+(/(?!\.)[^/\\\0]+)*")
 """A path that stays inside: no way up, no root."""
 
 
-def image_path(path: Path) -> Path:
-    """Return the outermost Zarr that a path lies in: ``a.zarr`` for ``a.zarr/labels/cells``."""
-    while holds_zarr(path.parent):
-        path = path.parent
-    return path
-
-
-def read_zarr_labels(path: Path, image: ImageFile, placer: Placer) -> Iterator[PlacedExemplar]:
-    """Yield the objects of a label image, as :func:`~sam2_fewshot.annotations.label_images.read_labels` does.
+def read(file: MarkedFile) -> Iterator[PlacedExemplar]:
+    """Yield the objects of a label image, as :func:`~sam2_fewshot.annotations.label_images.read` does.
 
     Parameters
     ----------
-    path
+    file
         A label image, or an image or ``labels`` group with a single one.
-    image, placer
-        As there.
 
     Raises
     ------
     InputError
         If there is none, several, or one that cannot be read; or if the extra "zarr" is missing.
     """
-    source = ZarrLabels(path)
-    yield from objects_in(source, image, placer, source.classes, source.figures)
+    image, source = file.target(), ZarrLabels(file.path)
+    yield from objects_in(source, image, file.placer, source.classes, source.figures)
+
+
+def images_in(path: Path, content: Any) -> list[Header]:
+    """Return the image that a label image is for, which has its size."""
+    return [nominal_image(named_part(path).with_suffix(""), ZarrLabels(path).header)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +78,7 @@ class ZarrLabels:
     Parameters
     ----------
     path
-        As for :func:`read_zarr_labels`.
+        As for :func:`read`.
 
     Raises
     ------
@@ -156,8 +149,8 @@ def _label_folder(path: Path) -> Path:
     if not names:
         raise InputError(f"There is no label image in {path}; an OME-Zarr has them in the group 'labels'.")
     if len(names) > 1:
-        shown = ", ".join(repr(name) for name in names[:10])
-        raise InputError(f"{path} has {len(names)} label images: {shown}. Name one of them, like {group / names[0]}.")
+        listed = ", ".join(repr(name) for name in names[:10])
+        raise InputError(f"{path} has {len(names)} label images: {listed}. Name one of them, like {group / names[0]}.")
     return group / names[0]
 
 
@@ -213,59 +206,56 @@ def _properties(attributes: dict[str, Any]) -> tuple[Classes | None, dict[int, F
             continue
         tags = (*words(entry.get("class")), *words(entry.get("tags")))
         classes[value] = tuple(dict.fromkeys(tags))
-        given = (as_number(entry.get(key)) for key in ("score", "similarity", "predicted_iou"))
-        figures[value] = Figures(*(math.nan if figure is None else figure for figure in given))
+        figures[value] = Figures.of(entry)
     return classes, figures
 
 
 NAME = "objects"
 """Name of the label image in the group ``labels``."""
 
-_CHUNK = 1024
+CHUNK = 1024
+"""Side of a chunk in pixels."""
 _AXES = ("t", "z", "y", "x")
 
 
 @contextmanager
-def zarr_files(folder: Path, tags: Sequence[str]) -> Iterator[Add]:
-    """Write one OME-Zarr an image; an image's frames must follow one another.
+def write(path: Path, tags: Sequence[str], first: FrameRecord, chunk: int = CHUNK) -> Iterator[Add]:
+    """Write the labels of one image as OME-Zarr.
 
     Arrays are uint32 (T, Z, Y, X) in chunks of one plane, with coarser levels (every second pixel of the one before)
-    until the longer side is at most 1,024 px. Planes that were not looked at are zero. One row of chunks at a time is
-    in memory.
+    until the longer side is at most that of a chunk. Planes that were not searched are zero. One row of chunks at a
+    time is in memory.
 
     Parameters
     ----------
-    folder
-        Where to put them.
+    path
+        The folder to write.
     tags
         Tags of every object, where the record does not have its own.
+    first
+        The first frame of the image.
+    chunk
+        Side of a chunk in pixels.
 
     Yields
     ------
     Add
         Takes the frames.
     """
-    with a_file_an_image(lambda record: zarr_file(folder / f"{record.stem}.zarr", tags, record)) as add:
-        yield add
-
-
-@contextmanager
-def zarr_file(path: Path, tags: Sequence[str], first: FrameRecord) -> Iterator[Add]:
-    """Write the labels of one image, of which the first frame is given, as :func:`zarr_files` does."""
     import zarr
 
-    with _replacing_folder(path) as temporary:
+    with replacing_folder(path) as temporary:
         labels = zarr.open_group(str(temporary), mode="w", zarr_format=2).create_group("labels")
         labels.attrs["labels"] = [NAME]
         group = labels.create_group(NAME)
-        levels = _levels(group, first)
+        levels = _levels(group, first, chunk)
         properties: list[dict[str, object]] = []
 
         def add(record: FrameRecord) -> None:
             start = len(properties)
             properties.extend(_label_properties(record, start, tags))
             top = 0
-            for band in Bands(record.detections, record.frame_shape).of(_CHUNK):
+            for band in Bands(record.detections, record.frame_shape).of(chunk):
                 band[band > 0] += np.uint32(start)
                 with telling(path):
                     _put(levels, record.location, top, band)
@@ -285,7 +275,7 @@ def _put(levels: Sequence[Any], place: Location, top: int, band: NDArray[np.uint
             level[place.time, place.z, first : first + len(rows)] = rows
 
 
-def _levels(group: Any, first: FrameRecord) -> list[Any]:
+def _levels(group: Any, first: FrameRecord, chunk: int) -> list[Any]:
     height, width = first.frame_shape
     levels: list[Any] = []
     while True:
@@ -296,30 +286,28 @@ def _levels(group: Any, first: FrameRecord) -> list[Any]:
                 str(len(levels)),
                 shape=shape,
                 dtype=np.uint32,
-                chunks=(1, 1, min(_CHUNK, shape[2]), min(_CHUNK, shape[3])),
+                chunks=(1, 1, min(chunk, shape[2]), min(chunk, shape[3])),
                 chunk_key_encoding={"name": "v2", "separator": "/"},
                 fill_value=0,
             )
         )
-        if max(shape[2:]) <= _CHUNK:
+        if max(shape[2:]) <= chunk:
             return levels
 
 
 def _label_properties(record: FrameRecord, start: int, tags: Sequence[str]) -> Iterator[dict[str, object]]:
     for number, item in enumerate(record.detections, start=1):
-        own = [printable(tag) for tag in record.tags_of(number, tags)]
-        told = {
+        own = record.tags_of(number, tags)
+        known = {
             "class": own[0] if own else None,
             "tags": own if len(own) > 1 else None,
-            "score": figure(item.score),
-            "similarity": figure(item.similarity),
-            "predicted_iou": figure(item.predicted_iou),
+            **figures_of(item),
             "area_px": item.area,
             "z": int(record.location.z),
             "time": int(record.location.time),
             "id": number,
         }
-        yield {"label-value": start + number, **{key: value for key, value in told.items() if value is not None}}
+        yield {"label-value": start + number, **{key: value for key, value in known.items() if value is not None}}
 
 
 def _description(first: FrameRecord, levels: int, properties: list[dict[str, object]]) -> dict[str, Any]:
@@ -339,20 +327,3 @@ def _description(first: FrameRecord, levels: int, properties: list[dict[str, obj
         "multiscales": [{"version": "0.4", "name": NAME, "axes": axes, "datasets": datasets}],
         "image-label": {"version": "0.4", "properties": properties},
     }
-
-
-@contextmanager
-def _replacing_folder(path: Path) -> Iterator[Path]:
-    """Give a temporary folder beside `path`, which takes its name when the block ends well; see ``whole.replacing``."""
-    temporary = path.with_name(f".{os.getpid()}-{path.name[-60:]}.part")
-    old = path.with_name(f".{os.getpid()}-{path.name[-60:]}.old")
-    with telling(path):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            yield temporary
-            if path.is_dir():
-                path.replace(old)
-            temporary.replace(path)
-        finally:
-            for folder in (temporary, old):
-                shutil.rmtree(folder, ignore_errors=True)

@@ -1,25 +1,30 @@
-"""From what an examples file says to exemplars on frames; what is wrong with an object is said, in few sentences."""
+"""From a file of marked objects to exemplars on frames; what is wrong with an object is reported, in few sentences."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import shapely
 from shapely import Polygon, box
 
+from sam2_fewshot.annotations.values import Figures
+from sam2_fewshot.errors import InputError
 from sam2_fewshot.geometry.outlines import largest_part, mask_to_polygon, polygon_to_mask, valid_polygon
-from sam2_fewshot.images.source import MAX_PLANE_PIXELS
-from sam2_fewshot.records import Exemplar, Location
+from sam2_fewshot.images.addresses import holds_zarr, stem_of
+from sam2_fewshot.images.registry import IMAGE_SUFFIXES, example_stems
+from sam2_fewshot.images.source import MAX_PLANE_PIXELS, Header, reading
+from sam2_fewshot.records import Exemplar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from pathlib import Path
 
-    from sam2_fewshot.images.image_set import FrameFile, ImageSet
+    from sam2_fewshot.images.image_set import FrameFile, ImageFile, ImageSet
     from sam2_fewshot.protocols import Progress
-    from sam2_fewshot.records import InstanceMask
-
+    from sam2_fewshot.records import InstanceMask, Location, PixelSize
 
 _FARTHEST = 1e9
 _LISTED = 5
@@ -32,24 +37,9 @@ _LONGEST = 1e8
 Point = tuple[float, float]
 
 
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """What a file says about how sure the finding of an object was; NaN for what it does not say.
-
-    Parameters
-    ----------
-    score, similarity, predicted_iou
-        As in :class:`~sam2_fewshot.records.Detection`.
-    """
-
-    score: float = math.nan
-    similarity: float = math.nan
-    predicted_iou: float = math.nan
-
-
 @dataclass(frozen=True, eq=False, slots=True)
 class PlacedExemplar:
-    """An example on its frame, with the words the user gave it.
+    """An example on its frame, with the tags that the user gave it.
 
     Parameters
     ----------
@@ -58,7 +48,7 @@ class PlacedExemplar:
     tags
         Tags or classes, in the file's order; none when the format has none.
     figures
-        What the file says about how sure the finding of it was.
+        What the file says about how sure the program was of it.
     instance
         Its exact mask, where the file gives both an outline and a mask.
     """
@@ -81,7 +71,7 @@ class PlacedExemplar:
 
 @dataclass(eq=False, slots=True)
 class Remarks:
-    """Collects what is to be said about the objects of one file, so that many alike make one sentence.
+    """Collects what is to be reported about the objects of one file, so that many alike make one sentence.
 
     Parameters
     ----------
@@ -104,8 +94,8 @@ class Remarks:
         """Note what was done with an object, and why."""
         self._groups.setdefault((done, why), []).append(str(number))
 
-    def say(self, sentence: str) -> None:
-        """Say something about the whole file, at once."""
+    def warn(self, sentence: str) -> None:
+        """Report something about the whole file, at once."""
         self.progress.warn(sentence)
 
     def left_out(self) -> str:
@@ -117,8 +107,8 @@ class Remarks:
         ]
         return "; ".join(reasons[:_LISTED])
 
-    def tell(self) -> None:
-        """Say it, one sentence for each kind of remark."""
+    def report(self) -> None:
+        """Report the remarks, one sentence for each kind."""
         for (done, why), who in self._groups.items():
             if len(who) == 1:
                 self.progress.warn(f"{self.file}: object {who[0]} was {done}: {why}.")
@@ -239,7 +229,7 @@ class Placer:
 
 
 def _too_large(polygon: Polygon, width: int, height: int) -> str | None:
-    """Say why an outline could not be drawn in a sensible time, None when it can."""
+    """Return why an outline could not be drawn in a sensible time, None when it can."""
     x0, y0, x1, y1 = polygon.bounds
     if (min(x1, width) - max(x0, 0)) * (min(y1, height) - max(y0, 0)) > MAX_PLANE_PIXELS and min(x1, y1) > 0:
         return f"larger than {MAX_PLANE_PIXELS:,} px"
@@ -247,7 +237,7 @@ def _too_large(polygon: Polygon, width: int, height: int) -> str | None:
 
 
 def _senseless(values: Iterable[float]) -> str | None:
-    """Say what is wrong with coordinates as such, None when nothing is."""
+    """Return what is wrong with coordinates as such, None when nothing is."""
     for value in values:
         if not math.isfinite(value):
             return "coordinates that are not finite numbers"
@@ -268,10 +258,13 @@ class Regions:
     Parameters
     ----------
     remarks
-        Takes what is to be said about an object.
+        Takes what is to be reported about an object.
+    max_bytes
+        What full-frame masks may take together.
     """
 
     remarks: Remarks
+    max_bytes: int = MAX_MASK_BYTES
     _bytes: int = 0
 
     def exemplar(self, number: object, frame: FrameFile, instance: InstanceMask) -> Exemplar:
@@ -288,15 +281,117 @@ class Regions:
         """
         label = f"{self.remarks.file}, object {number}"
         polygon = mask_to_polygon(instance)
-        if _same(polygon_to_mask(polygon, frame.shape), instance):
+        drawn = polygon_to_mask(polygon, frame.shape)
+        if drawn.box == instance.box and bool((drawn.data == instance.data).all()):
             return Exemplar(image=frame, polygon=polygon, label=label)
         height, width = frame.shape
-        if self._bytes + height * width > MAX_MASK_BYTES:
+        if self._bytes + height * width > self.max_bytes:
             self.remarks.note(number, "cut to the largest part", "there are too many large masks to keep")
             return Exemplar(image=frame, polygon=polygon, label=label)
         self._bytes += height * width
         return Exemplar(image=frame, mask=instance.full(), label=label)
 
 
-def _same(a: InstanceMask, b: InstanceMask) -> bool:
-    return a.box == b.box and bool((a.data == b.data).all())
+@dataclass(frozen=True, eq=False, slots=True)
+class MarkedFile:
+    """A file or folder with marked objects, as it is given to the reader of its format.
+
+    Parameters
+    ----------
+    path
+        Where it is.
+    image
+        The image that it is named after, None when there is none.
+    placer
+        Puts its objects on their frames.
+    content
+        Of a JSON file.
+    tagged
+        True when tags are asked for, so that a file without tags is of no use.
+    """
+
+    path: Path
+    image: ImageFile | None
+    placer: Placer
+    content: Any = None
+    tagged: bool = False
+
+    def target(self, ending: str = "") -> ImageFile:
+        """Return the image that the objects lie on: the one that the file is named after, else the only one.
+
+        Parameters
+        ----------
+        ending
+            What usually follows the image's name in that of the file.
+
+        Raises
+        ------
+        InputError
+            If it could be one of several.
+        """
+        if self.image is not None:
+            return self.image
+        path = named_part(self.path)
+        first = self.placer.images[0]
+        if len(self.placer.images) > 1:
+            raise InputError(
+                f"It is not clear to which of the {len(self.placer.images)} images {path.name} belongs; name it after "
+                f"its image, for instance {first.stem}{ending}{path.suffix} for {first.name}."
+            )
+        other = _other_image(path, first)
+        if other is not None:
+            self.placer.remarks.warn(
+                f"{path.name} is named after {other}, but its objects are taken to lie on {first.name}. If they "
+                f"were marked on {other}, give both images; --batch-xy chooses which of them are searched."
+            )
+        return first
+
+
+def named_part(path: Path) -> Path:
+    """Return what of a path is named after an image: of an OME-Zarr the outermost Zarr, ``a.zarr`` of its labels."""
+    while path.is_dir() and holds_zarr(path.parent):
+        path = path.parent
+    return path
+
+
+def _other_image(path: Path, given: ImageFile) -> str | None:
+    """Return the name of an image that lies there, was not given, and is what a file of examples is named after."""
+    for folder in (path.parent, given.path.parent):
+        if not folder.is_dir():  # the image is on the web
+            continue
+        with reading(folder):
+            beside = [file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file != path]
+        for stem in example_stems(path):
+            names = sorted(file.name for file in beside if stem_of(file) == stem)
+            if names:
+                return names[0]
+    return None
+
+
+UNKNOWN = 1_000_000
+"""Width, height, slices and time points of an image that the annotations do not tell the size of."""
+MOST_IMAGES = 100_000
+"""So many images are believed of one file."""
+
+
+def nominal_header(
+    name: Path,
+    shape: tuple[int, int] = (UNKNOWN, UNKNOWN),
+    size_z: int = UNKNOWN,
+    size_t: int = UNKNOWN,
+    pixel_size: PixelSize | None = None,
+) -> Header:
+    """Return the header of an image of which only annotations are at hand.
+
+    Parameters
+    ----------
+    name
+        What it is called.
+    shape
+        ``(height, width)`` in pixels.
+    size_z, size_t
+        Number of slices and of time points.
+    pixel_size
+        In micrometres.
+    """
+    return Header(name, *shape, np.dtype(np.uint8), size_z=size_z, size_t=size_t, pixel_size=pixel_size)

@@ -1,25 +1,23 @@
-"""What is known about a finished frame, and its objects as plain arrays."""
+"""What is known about a finished frame, and texts and figures made safe for files."""
 
 from __future__ import annotations
 
+import math
+import unicodedata
 from collections.abc import Callable
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import shapely
-
-from sam2_fewshot.records import Detection, InstanceMask
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from contextlib import AbstractContextManager
 
     from numpy.typing import NDArray
     from shapely import Point, Polygon
 
-    from sam2_fewshot.records import Location, PixelSize
+    from sam2_fewshot.records import Detection, Location, PixelSize
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -64,7 +62,7 @@ class FrameRecord:
         The image file's name.
     stem
         What the image's own output files are called, without ending; see
-        :func:`~sam2_fewshot.annotations.values.safe_stems`. It is the same for all frames of one image.
+        :func:`safe_stems`. It is the same for all frames of one image.
     location
         Position of the frame in the dataset, counted from 0.
     frame_shape
@@ -80,7 +78,7 @@ class FrameRecord:
     examples
         The examples that lie on the frame.
     warnings
-        Sentences the user was told about this frame.
+        Sentences that were reported about this frame.
     below
         What was found with a score below the threshold, best first. Only the report shows it.
     threshold
@@ -119,14 +117,35 @@ class FrameRecord:
     tags: tuple[tuple[str, ...], ...] = ()
     points: tuple[MarkedPoint, ...] = ()
 
-    def tags_of(self, number: int, common: Sequence[str]) -> Sequence[str]:
-        """Return the tags of the detection with a number, counted from 1: its own, or else those `common` to all."""
-        return self.tags[number - 1] if self.tags else common
+    def tags_of(self, number: int, common: Sequence[str]) -> list[str]:
+        """Return the tags of an object, printable: its own, or else those `common` to all detections.
+
+        Parameters
+        ----------
+        number
+            Of the object on the frame, counted from 1: the detections, then the points.
+        common
+            Tags of the detections where the record does not have them.
+        """
+        if number > len(self.detections):
+            own: Sequence[str] = self.points[number - len(self.detections) - 1].tags
+        else:
+            own = self.tags[number - 1] if self.tags else common
+        return [printable(tag) for tag in own]
+
+    def numbered_points(self) -> Iterator[tuple[int, MarkedPoint]]:
+        """Yield the points with their numbers on the frame, which follow those of the detections."""
+        return enumerate(self.points, start=len(self.detections) + 1)
+
+    def object_id(self, number: int) -> str:
+        """Return the id of an object by its number on the frame; it is the same in every run."""
+        place = self.location
+        return hexadecimal_id(self.name, place.xy, place.z, place.time, number)
 
     def moved(self, location: Location) -> FrameRecord:
         """Return the record, and all that was found, at another place in the dataset."""
         detections, below = (
-            tuple(replace(item, location=location) for item in found) for found in (self.detections, self.below)
+            tuple(replace(item, location=location) for item in items) for items in (self.detections, self.below)
         )
         return replace(self, location=location, detections=detections, below=below)
 
@@ -136,94 +155,91 @@ class FrameRecord:
             return self
         if threshold < self.floor:
             return None
-        found = (*self.detections, *self.below)
-        kept = tuple(item for item in found if item.score >= threshold)
-        below = tuple(item for item in found if not item.score >= threshold)
-        return replace(self, detections=kept, below=below, threshold=threshold)
+        both = (*self.detections, *self.below)
+        detections = tuple(item for item in both if item.score >= threshold)
+        below = tuple(item for item in both if not item.score >= threshold)
+        return replace(self, detections=detections, below=below, threshold=threshold)
 
 
 Add = Callable[[FrameRecord], None]
 """Takes a finished frame; raises :class:`~sam2_fewshot.errors.InputError` if a file cannot be written.
 
-Every output format is a context manager that gives such a function and is fed the frames in order of
-location. Left in peace it puts its last file in place, left by an exception it removes what it has begun.
+Every writer is a context manager that gives such a function and is fed the frames in order of location. Left without
+an exception it puts its file in place, left by one it removes what it has begun.
 """
 
 
-def pack_masks(masks: Sequence[InstanceMask]) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-    """Return the crops' boxes, int64 (N, 4), ``x0, y0, x1, y1``, and their pixels.
+def vertices(ring: Any) -> NDArray[np.float64]:
+    """Return the vertices ``(x, y)`` of a shapely ring (n, 2), the first one not repeated."""
+    return np.asarray(ring.coords, np.float64)[:-1, :2]
 
-    The pixels are uint8, the crops row by row, each packed to whole bytes, in a row.
+
+_LONGEST = 100
+# Names that Windows keeps for devices, with any ending:
+# https://learn.microsoft.com/en-us/windows/win32/fileio/naming-a-file
+_RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in "0123456789¹²³")}
+
+
+def safe_stem(text: str) -> str:
+    """Return a file name without ending that any system and any web page can take.
+
+    Letters and digits of every script stay, and so do ``-``, ``_``, ``.``, ``+`` and blanks between them;
+    everything else becomes ``_``. A name that is too long is shortened and ends in a digest of the whole. A safe
+    name comes back as it is.
     """
-    bits = [np.packbits(mask.data.astype(bool, copy=False)) for mask in masks]
-    boxes = np.array([mask.box for mask in masks], np.int64).reshape(-1, 4)
-    return boxes, np.concatenate([np.zeros(0, np.uint8), *bits])
+    clean = "".join(
+        letter if letter.isalnum() or letter in "-_.+ " else "_"
+        for letter in unicodedata.normalize("NFC", text)
+        if not unicodedata.combining(letter) or letter.isalnum()
+    )
+    clean = clean.strip(" .")
+    if clean.startswith("-"):  # would be taken for an option
+        clean = "_" + clean[1:]
+    if clean.split(".")[0].strip().lower() in _RESERVED:
+        clean = "_" + clean
+    if len(clean.encode()) > _LONGEST:
+        digest = sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+        start = clean.encode()[: _LONGEST - 9].decode(errors="ignore").rstrip(" .")
+        clean = f"{start}_{digest}"
+    return clean or "image"
 
 
-def unpack_masks(boxes: NDArray[np.int64], bits: NDArray[np.uint8], frame_shape: tuple[int, int]) -> list[InstanceMask]:
-    """Return the masks that :func:`pack_masks` packed, of a frame of ``(height, width)`` pixels."""
-    masks = []
-    start = 0
-    for x0, y0, x1, y1 in boxes.tolist():
-        width, height = x1 - x0, y1 - y0
-        stop = start + (width * height + 7) // 8
-        data = np.unpackbits(bits[start:stop], count=width * height).astype(bool).reshape(height, width)
-        masks.append(InstanceMask(data, x0, y0, frame_shape))
-        start = stop
-    return masks
+def safe_stems(texts: Sequence[str]) -> list[str]:
+    """Return a safe and distinct file name for each text, in the order given.
 
-
-def pack_outlines(outlines: Sequence[Any]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Return the well-known binary of geometries in a row, uint8, and the bytes of each, int64 (N,)."""
-    parts: list[bytes] = [shapely.to_wkb(outline) for outline in outlines]
-    return np.frombuffer(b"".join(parts), np.uint8), np.array([len(part) for part in parts], np.int64)
-
-
-def unpack_outlines(data: NDArray[np.uint8], lengths: NDArray[np.int64]) -> list[Any]:
-    """Return the geometries that :func:`pack_outlines` packed."""
-    content, stops = data.tobytes(), np.cumsum(lengths).tolist()
-    return [shapely.from_wkb(content[start:stop]) for start, stop in zip([0, *stops], stops, strict=False)]
-
-
-def pack_figures(found: Sequence[Detection]) -> NDArray[np.float64]:
-    """Return score, similarity and predicted IoU of each, float64 (N, 3)."""
-    figures = [(item.score, item.similarity, item.predicted_iou) for item in found]
-    return np.array(figures, np.float64).reshape(-1, 3)
-
-
-def unpack_found(
-    masks: Sequence[InstanceMask], outlines: Sequence[Any], figures: NDArray[np.float64], location: Location
-) -> list[Detection]:
-    """Return detections from what :func:`pack_masks`, :func:`pack_outlines` and :func:`pack_figures` packed of them."""
-    return [
-        Detection(mask, outline, score, similarity, predicted_iou, location)
-        for mask, outline, (score, similarity, predicted_iou) in zip(masks, outlines, figures.tolist(), strict=True)
-    ]
-
-
-@contextmanager
-def a_file_an_image(begin: Callable[[FrameRecord], AbstractContextManager[Add]]) -> Iterator[Add]:
-    """Feed each image's frames to a writer of its own; an image's frames must follow one another.
-
-    Parameters
-    ----------
-    begin
-        Gives the writer of the image that a frame is the first of. It is left when another image begins, and at the
-        end, which is when it puts its file in place.
-
-    Yields
-    ------
-    Add
-        Takes the frames.
+    Names that differ only in upper and lower case become distinct too, since Windows and macOS take them for one: the
+    second ``Cells`` becomes ``Cells_2``.
     """
-    with ExitStack() as image:
-        writing: tuple[str, Add] | None = None
+    taken: set[str] = set()
+    return [distinct_stem(text, taken) for text in texts]
 
-        def add(record: FrameRecord) -> None:
-            nonlocal writing
-            if writing is None or writing[0] != record.stem:
-                image.close()
-                writing = record.stem, image.enter_context(begin(record))
-            writing[1](record)
 
-        yield add
+def distinct_stem(text: str, taken: set[str]) -> str:
+    """Return a safe file name that is not among those `taken` (in any case), and add it to them."""
+    stem = first = safe_stem(text)
+    number = 2
+    while stem.casefold() in taken:
+        stem = f"{first}_{number}"
+        number += 1
+    taken.add(stem.casefold())
+    return stem
+
+
+def printable(text: str) -> str:
+    r"""Return a text that UTF-8 can hold: stray bytes of a file name become ``\udcff`` and so on."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def figures_of(item: Detection) -> dict[str, float | None]:
+    """Return the figures of a detection by name, as :func:`figure` rounds them."""
+    return {name: figure(getattr(item, name)) for name in ("score", "similarity", "predicted_iou")}
+
+
+def figure(value: float, digits: int = 6) -> float | None:
+    """Round a figure for a file, None (JSON's null) for one that is not finite."""
+    return round(float(value), digits) if math.isfinite(value) else None
+
+
+def hexadecimal_id(*parts: object) -> str:
+    """Return 24 hexadecimal digits, the form of MongoDB's ids, always the same for the same parts."""
+    return sha256("/".join(map(str, parts)).encode("utf-8", "surrogatepass")).hexdigest()[:24]

@@ -1,69 +1,242 @@
-"""The formats that objects are written in, and what each can hold."""
+"""The formats of marked objects: one entry each, from which everything that lists formats is derived.
+
+A format is a module of this package, imported when it is first used, with these functions:
+
+``read(file)``
+    Yields the objects of a :class:`~sam2_fewshot.annotations.placing.MarkedFile`; of formats that are read.
+``recognises(content)``
+    Tells whether the content of a JSON file is of the format; of those that share an ending.
+``images_in(path, content)``
+    Returns headers of the images that a file speaks of, none where it does not tell; may be missing.
+``companion(path)``
+    Returns the file beside another that belongs to it, None when there is none; may be missing.
+``write(path, tags)``, with one file an image ``write(path, tags, first)``
+    Context manager that gives an :data:`~sam2_fewshot.annotations.record.Add`. `tags` are those of every object whose
+    record does not have its own, `first` is the first frame of the image.
+``write_companions(records, paths, overwrite, progress)``
+    Writes what belongs beside converted files, given by the stems of their images; may be missing.
+"""
 
 from __future__ import annotations
 
+import re
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from sam2_fewshot.annotations.coco import coco_file
-from sam2_fewshot.annotations.geojson import qupath_file
-from sam2_fewshot.annotations.imagej import roi_file, roi_files
-from sam2_fewshot.annotations.label_images import label_file
-from sam2_fewshot.annotations.nimbus import nimbus_json
-from sam2_fewshot.annotations.ome_zarr import zarr_file, zarr_files
-from sam2_fewshot.annotations.tables import parquet_table, table
 from sam2_fewshot.errors import InputError, SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
+    from types import ModuleType
 
     from sam2_fewshot.annotations.record import Add, FrameRecord
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A kind of result file.
+    """A kind of file with marked objects.
 
     Parameters
     ----------
-    begin
-        Called with the output folder and the tags, gives the writer.
-    path
-        Called with the output folder and an image's stem, tells where its result is.
-    module, extra
-        The module that must be installed, and the extra of this package that brings it.
+    name
+        By which ``--write`` and ``--to`` take it.
+    module
+        The module of this package that reads and writes it.
+    result
+        Where a run's objects go in its output folder; ``{stem}`` is that of the image, where each has a file.
+    suffixes
+        Endings of files to convert to, the usual one first.
+    reads
+        Endings of files that are read; none for a format that is written only.
+    readable
+        What it is called in messages that list what is read; empty where another format's words include it.
+    note
+        What help says behind the name.
+    stems
+        A pattern; where the ending alone is not clear, a file whose stem matches it in small letters is of the format.
+    writer
+        The function of the module that writes it.
+    always
+        Whether every run writes it; the others are written on request.
+    is_folder
+        Whether the "file" is a folder.
+    needs_size
+        Whether the image's size must be known.
+    is_painted
+        Whether a pixel belongs to one object at most.
+    has_points, has_holes, has_masks, has_figures
+        Whether there is a place for points, for holes, for exact masks, and for scores.
+    package
+        A package that must be installed, which the extra of the format's name brings; empty for none.
     """
 
-    begin: Callable[[Path, Sequence[str]], AbstractContextManager[Add]]
-    path: Callable[[Path, str], Path]
-    module: str = "roifile"
-    extra: str = ""
+    name: str
+    module: str
+    result: str
+    suffixes: tuple[str, ...]
+    reads: tuple[str, ...] = ()
+    readable: str = ""
+    note: str = ""
+    stems: str = ""
+    writer: str = "write"
+    always: bool = False
+    is_folder: bool = False
+    needs_size: bool = False
+    is_painted: bool = False
+    has_points: bool = False
+    has_holes: bool = True
+    has_masks: bool = False
+    has_figures: bool = True
+    package: str = ""
 
+    @property
+    def per_image(self) -> bool:
+        """Whether each image has a file of its own."""
+        return "{stem}" in self.result
+
+    def load(self) -> ModuleType:
+        """Return the module of the format."""
+        return import_module(f"{__package__}.{self.module}")
+
+    def optional(self, function: str) -> Callable[..., Any] | None:
+        """Return a function that the module may have, None when it does not."""
+        found: Callable[..., Any] | None = getattr(self.load(), function, None)
+        return found
+
+    def path(self, out: Path, stem: str) -> Path:
+        """Return where the result of an image is in an output folder."""
+        return out / self.result.format(stem=stem)
+
+    def check(self, what: str, is_installed: Callable[[str], object] = find_spec) -> None:
+        """Refuse a format whose package is missing.
+
+        Raises
+        ------
+        InputError
+            Saying what cannot be written, and the extra to install.
+        """
+        if self.package and not is_installed(self.package):
+            raise InputError(
+                f'{what} needs the package {self.package}, which is missing: pip install "sam2-fewshot[{self.name}]".'
+            )
+
+    def begin(self, path: Path, tags: Sequence[str], first: FrameRecord) -> AbstractContextManager[Add]:
+        """Return the writer of one file, of which the first frame is given."""
+        write: Callable[..., AbstractContextManager[Add]] = getattr(self.load(), self.writer)
+        return write(path, tags, first) if self.per_image else write(path, tags)
+
+    def results(self, out: Path, tags: Sequence[str]) -> AbstractContextManager[Add]:
+        """Return the writer of a run's results into an output folder; an image's frames must follow one another."""
+        if self.per_image:
+            return a_file_an_image(lambda first: self.begin(self.path(out, first.stem), tags, first))
+        write: Callable[..., AbstractContextManager[Add]] = getattr(self.load(), self.writer)
+        return write(self.path(out, ""), tags)
+
+
+_JSON = (".json", ".geojson")
 
 FORMATS = {
-    "coco": Format(lambda out, tags: coco_file(out / "coco.json", tags), lambda out, stem: out / "coco.json"),
-    "parquet": Format(
-        lambda out, tags: parquet_table(out / "detections.parquet"),
-        lambda out, stem: out / "detections.parquet",
-        "pyarrow",
-        "parquet",
-    ),
-    "roi": Format(lambda out, tags: roi_files(out / "rois", tags), lambda out, stem: out / "rois" / f"{stem}.zip"),
-    "zarr": Format(
-        lambda out, tags: zarr_files(out / "zarr", tags),
-        lambda out, stem: out / "zarr" / f"{stem}.zarr",
-        "zarr",
-        "zarr",
-    ),
+    each.name: each
+    for each in (
+        Format(
+            "labels",
+            "label_images",
+            "labels/{stem}.tif",
+            (".tif", ".tiff"),
+            # Formats that keep numbers as they are; JPEG does not.
+            reads=(".png", ".tif", ".tiff", ".btf", ".tf8", ".bmp", ".gif", ".pgm"),
+            readable="a label image (PNG, TIFF, OME-Zarr)",
+            note="TIFF",
+            always=True,
+            needs_size=True,
+            is_painted=True,
+            has_masks=True,
+            has_figures=False,
+        ),
+        Format(
+            "zarr",
+            "ome_zarr",
+            "zarr/{stem}.zarr",
+            (".zarr",),
+            note="OME-Zarr labels",
+            is_folder=True,
+            needs_size=True,
+            is_painted=True,
+            has_masks=True,
+            package="zarr",
+        ),
+        Format(
+            "geojson",
+            "geojson",
+            "geojson/{stem}.geojson",
+            (".geojson", ".json"),
+            reads=_JSON,
+            readable="a QuPath GeoJSON",
+            always=True,
+            has_points=True,
+        ),
+        Format(
+            "roi",
+            "imagej",
+            "rois/{stem}.zip",
+            (".zip",),
+            reads=(".roi", ".zip"),
+            readable="ImageJ ROIs (.roi, .zip)",
+            note="ImageJ",
+            has_points=True,
+        ),
+        Format(
+            "coco",
+            "coco",
+            "coco.json",
+            (".json",),
+            reads=_JSON,
+            readable="COCO",
+            stems=".*coco.*",
+            needs_size=True,
+            has_masks=True,
+        ),
+        Format(
+            "nimbus",
+            "nimbus",
+            "annotations.json",
+            (".json",),
+            reads=_JSON,
+            readable="a NimbusImage JSON export",
+            stems="annotations",
+            always=True,
+            has_points=True,
+            has_holes=False,
+        ),
+        Format("csv", "tables", "detections.csv", (".csv",), writer="write_csv", always=True, has_masks=True),
+        Format(
+            "parquet",
+            "tables",
+            "detections.parquet",
+            (".parquet",),
+            writer="write_parquet",
+            has_masks=True,
+            package="pyarrow",
+        ),
+    )
 }
-"""By the names that ``--write`` takes."""
+"""By name, in the order in which messages list what is read."""
+
+NAMES = sorted(FORMATS)
+"""What ``convert --to`` takes."""
+ON_REQUEST = [name for name in NAMES if not FORMATS[name].always]
+"""What ``segment --write`` takes."""
+READ_SUFFIXES = frozenset(suffix for each in FORMATS.values() for suffix in each.reads)
+"""Endings of files that can hold examples; an OME-Zarr is a folder."""
 
 
-def check_formats(names: Collection[str]) -> None:
-    """Refuse names that are not in :data:`FORMATS`, and formats whose package is missing.
+def check_formats(names: Collection[str], is_installed: Callable[[str], object] = find_spec) -> None:
+    """Refuse names that are not among those :data:`ON_REQUEST`, and formats whose package is missing.
 
     Raises
     ------
@@ -73,114 +246,57 @@ def check_formats(names: Collection[str]) -> None:
         If an extra is missing.
     """
     for name in names:
-        if name not in FORMATS:
-            known = ", ".join(FORMATS)
+        if name not in ON_REQUEST:
+            known = ", ".join(ON_REQUEST)
             raise SettingsError(f"There is no result format {name[:40]!r}; --write takes {known}, separated by commas.")
-        need(name, FORMATS[name].module, FORMATS[name].extra)
+        FORMATS[name].check(name, is_installed)
 
 
-def need(what: str, module: str, extra: str) -> None:
-    """Refuse to go on without an optional package.
-
-    Raises
-    ------
-    InputError
-        Naming the extra to install.
-    """
-    if extra and find_spec(module) is None:
-        raise InputError(f'{what} needs the package {module}, which is missing: pip install "sam2-fewshot[{extra}]".')
+def named_by(path: Path) -> Format | None:
+    """Return the format that a file to write has by its name, None when the name is not clear."""
+    found = [each for each in FORMATS.values() if path.suffix.lower() in each.suffixes]
+    if len(found) > 1:
+        found = [each for each in found if re.fullmatch(each.stems, path.stem.lower(), re.DOTALL)]
+    return found[0] if found else None
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A format to convert to.
+def readable() -> str:
+    """Return what examples can be read from, in words."""
+    return _listed([each.readable for each in FORMATS.values() if each.readable], " or ")
+
+
+def noted(names: Sequence[str], last: str = ", ") -> str:
+    """Return formats with their notes, such as ``csv, roi (ImageJ) or zarr (OME-Zarr labels)``, for a help text."""
+    return _listed([name + (f" ({FORMATS[name].note})" if FORMATS[name].note else "") for name in names], last)
+
+
+def _listed(texts: Sequence[str], last: str) -> str:
+    return ", ".join(texts[:-1]) + last + texts[-1]
+
+
+@contextmanager
+def a_file_an_image(begin: Callable[[FrameRecord], AbstractContextManager[Add]]) -> Iterator[Add]:
+    """Feed each image's frames to a writer of its own; an image's frames must follow one another.
 
     Parameters
     ----------
     begin
-        Called with a path and the first frame for it, gives the writer.
-    name
-        What a file for all images is called in a folder.
-    suffixes
-        Endings that stand for the format, the usual one first.
-    per_image
-        Whether each image has a file of its own.
-    is_folder
-        Whether the "file" is a folder.
-    needs_size
-        Whether the image's size must be known.
-    is_painted
-        Whether a pixel belongs to one object at most.
-    has_points, has_holes, has_masks, has_figures
-        Whether there is a place for points, for holes, for exact masks, and for scores.
-    module, extra
-        The module that must be installed, and the extra that brings it.
+        Gives the writer of the image that a frame is the first of. It is left when another image begins, and at the
+        end, which is when it puts its file in place.
+
+    Yields
+    ------
+    Add
+        Takes the frames.
     """
+    with ExitStack() as image:
+        writing: tuple[str, Add] | None = None
 
-    begin: Callable[[Path, FrameRecord], AbstractContextManager[Add]]
-    name: str
-    suffixes: tuple[str, ...]
-    per_image: bool = False
-    is_folder: bool = False
-    needs_size: bool = False
-    is_painted: bool = False
-    has_points: bool = False
-    has_holes: bool = True
-    has_masks: bool = False
-    has_figures: bool = True
-    module: str = ""
-    extra: str = ""
+        def add(record: FrameRecord) -> None:
+            nonlocal writing
+            if writing is None or writing[0] != record.stem:
+                image.close()
+                writing = record.stem, image.enter_context(begin(record))
+            writing[1](record)
 
-    def check(self) -> None:
-        """Refuse a format whose package is missing.
-
-        Raises
-        ------
-        InputError
-            Naming the extra to install.
-        """
-        need(self.name or self.suffixes[0], self.module, self.extra)
-
-
-TARGETS = {
-    "coco": Target(lambda path, first: coco_file(path, ()), "coco.json", (".json",), needs_size=True, has_masks=True),
-    "csv": Target(lambda path, first: table(path), "detections.csv", (".csv",), has_masks=True),
-    "geojson": Target(
-        lambda path, first: qupath_file(path, ()), "", (".geojson", ".json"), per_image=True, has_points=True
-    ),
-    "labels": Target(
-        label_file,
-        "",
-        (".tif", ".tiff"),
-        per_image=True,
-        needs_size=True,
-        is_painted=True,
-        has_masks=True,
-        has_figures=False,
-    ),
-    "nimbus": Target(
-        lambda path, first: nimbus_json(path, ()), "annotations.json", (".json",), has_points=True, has_holes=False
-    ),
-    "parquet": Target(
-        lambda path, first: parquet_table(path),
-        "detections.parquet",
-        (".parquet",),
-        has_masks=True,
-        module="pyarrow",
-        extra="parquet",
-    ),
-    "roi": Target(lambda path, first: roi_file(path, ()), "", (".zip",), per_image=True, has_points=True),
-    "zarr": Target(
-        lambda path, first: zarr_file(path, (), first),
-        "",
-        (".zarr",),
-        per_image=True,
-        is_folder=True,
-        needs_size=True,
-        is_painted=True,
-        has_masks=True,
-        module="zarr",
-        extra="zarr",
-    ),
-}
-"""By the names that ``convert --to`` takes."""
+        yield add

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from unicodedata import category
 
-from sam2_fewshot.annotations.values import figure, printable
+from sam2_fewshot.annotations.record import figures_of, printable
 from sam2_fewshot.storage.files import replacing, telling
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from sam2_fewshot.annotations.record import Add, FrameRecord
@@ -23,11 +23,11 @@ COLUMNS = (
     *("image", "xy", "z", "time", "id", "score", "similarity", "predicted_iou", "area_px"),
     *("x0", "y0", "x1", "y1", "centroid_x", "centroid_y", "area_um2"),
 )
-"""The header. See :func:`table` for what the columns hold."""
+"""The header. See :func:`write_csv` for what the columns hold."""
 
 
 @contextmanager
-def table(path: Path) -> Iterator[Add]:
+def write_csv(path: Path, tags: Sequence[str] = ()) -> Iterator[Add]:
     r"""Write ``detections.csv`` (UTF-8, commas, a header, a point as decimal mark).
 
     ``image`` is the file's name; ``xy``, ``z`` and ``time`` count from 1 as in the app; ``id`` is the
@@ -44,6 +44,8 @@ def table(path: Path) -> Iterator[Add]:
     ----------
     path
         The file to write.
+    tags
+        Not in the table.
 
     Yields
     ------
@@ -64,12 +66,11 @@ def table(path: Path) -> Iterator[Add]:
 
 
 def _measured(item: Detection, pixel_size: PixelSize | None) -> list[object]:
-    figures = (figure(value) for value in (item.score, item.similarity, item.predicted_iou))
-    shown = ("" if value is None else f"{value:.6f}" for value in figures)
+    figures = ("" if value is None else f"{value:.6f}" for value in figures_of(item).values())
     middle = centroid(item.instance)
     place = ["", ""] if middle is None else [f"{value:.3f}" for value in middle]
     area = "" if pixel_size is None else f"{item.area * pixel_size.area:.6g}"
-    return [*shown, item.area, *item.bbox, *place, area]
+    return [*figures, item.area, *item.bbox, *place, area]
 
 
 def centroid(instance: InstanceMask) -> tuple[float, float] | None:
@@ -90,8 +91,8 @@ _WHOLE = frozenset({"xy", "z", "time", "id", "area_px", "x0", "y0", "x1", "y1"})
 
 
 @contextmanager
-def parquet_table(path: Path) -> Iterator[Add]:
-    """Write the columns of :func:`table`, unrounded, with null where there is no figure.
+def write_parquet(path: Path, tags: Sequence[str] = ()) -> Iterator[Add]:
+    """Write the columns of :func:`write_csv`, unrounded, with null where there is no figure.
 
     ``image`` is text as it is, whole numbers are int64, all others double. A frame with objects is a row group.
 
@@ -99,6 +100,8 @@ def parquet_table(path: Path) -> Iterator[Add]:
     ----------
     path
         The file to write.
+    tags
+        Not in the table.
 
     Yields
     ------

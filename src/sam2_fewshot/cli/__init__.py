@@ -1,4 +1,4 @@
-"""The command line. It parses, shows and explains; the work is done by the rooms below."""
+"""The command line: it parses, displays and explains. The work is done by the packages that it calls."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _show_version(asked: bool) -> None:
 
 @app.callback()
 def _options(
-    shown: Annotated[
+    version: Annotated[
         bool,
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
     ] = False,

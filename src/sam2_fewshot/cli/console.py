@@ -1,4 +1,4 @@
-"""What the user sees: progress, and one sentence and the right exit code when something goes wrong."""
+"""The terminal's side of a command: the progress display, and errors as one sentence with an exit code."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
-from sam2_fewshot.errors import FewShotError, FewShotWarning
-from sam2_fewshot.exits import terminated_like_interrupted
+from sam2_fewshot.errors import FAILED, WRONG_INPUT, FewShotError, FewShotWarning, terminated_like_interrupted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
@@ -24,12 +23,12 @@ if TYPE_CHECKING:
     from sam2_fewshot.runner.progress import Display
 
 _QUIET_SECONDS = 20.0
-"""A log that says nothing for longer looks like a program that hangs."""
+"""A program that prints nothing for longer seems to hang."""
 
 
 @contextlib.contextmanager
-def shown() -> Iterator[Display]:
-    """Give the display that suits stderr."""
+def terminal_display() -> Iterator[Display]:
+    """Give the progress display that suits stderr: bars on a terminal, else lines."""
     if not sys.stderr.isatty():
         yield PlainDisplay()
         return
@@ -69,12 +68,19 @@ def duration(seconds: float) -> str:
 
 
 class PlainDisplay:
-    """Lines on stderr: one a frame, and signs of life on a long one."""
+    """Lines on stderr: one a frame, and signs of life on a long one.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    clock
+        Gives seconds since some moment.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._frames = 0
         self._finished = 0
-        self._began = self._spoke = time.monotonic()
+        self._began = self._spoke = self._clock()
         self._frame = ""
         self._stage = ""
         self._total: int | None = None
@@ -83,7 +89,7 @@ class PlainDisplay:
     def say(self, sentence: str) -> None:
         """Print a line."""
         typer.echo(sentence, err=True)
-        self._spoke = time.monotonic()
+        self._spoke = self._clock()
 
     def warn(self, sentence: str) -> None:
         """Print a line marked as a warning."""
@@ -94,15 +100,15 @@ class PlainDisplay:
         self._stage, self._total, self._steps = stage, total, 0
 
     def advance(self, steps: int = 1) -> None:
-        """Print a sign of life if nothing was said for long."""
+        """Print a sign of life if nothing was printed for long."""
         self._steps += steps
-        if time.monotonic() - self._spoke > _QUIET_SECONDS:
+        if self._clock() - self._spoke > _QUIET_SECONDS:
             share = f" {self._steps / self._total:.0%}" if self._total else ""
             self.say(f"  {self._frame + ': ' if self._frame else ''}{self._stage}{share} ...")
 
     def begin(self, frames: int) -> None:
         """Start the clock."""
-        self._frames, self._finished, self._began = frames, 0, time.monotonic()
+        self._frames, self._finished, self._began = frames, 0, self._clock()
 
     def frame_begins(self, name: str) -> None:
         """Remember the frame's name."""
@@ -112,7 +118,7 @@ class PlainDisplay:
         """Print the frame's line with the time that the rest will take."""
         self._finished += 1
         left = self._frames - self._finished
-        pace = (time.monotonic() - self._began) / self._finished
+        pace = (self._clock() - self._began) / self._finished
         rest = f", {duration(pace * left)} left" if left else ""
         self.say(
             f"Frame {self._finished} of {self._frames}: {self._frame}: {kept} of {candidates} candidates kept, "
@@ -130,14 +136,14 @@ class PlainDisplay:
 
 
 class BarDisplay:
-    """Two bars on a terminal: the frames with what was found and the time left, and the stage at work."""
+    """Two bars on a terminal: the frames with their detections and the time left, and the current stage."""
 
     def __init__(self, bars: Bars) -> None:
         self._bars = bars
         self._frames: TaskID | None = None
         self._stage: TaskID | None = None
         self._name = ""
-        self._total = self._finished = self._candidates = self._kept = 0
+        self._total = self._finished = self._candidates = self._detections = 0
 
     def say(self, sentence: str) -> None:
         """Print a line above the bars."""
@@ -171,7 +177,7 @@ class BarDisplay:
     def frame_ends(self, candidates: int, kept: int, seconds: float) -> None:
         """Move the bar of the frames."""
         self._candidates += candidates
-        self._kept += kept
+        self._detections += kept
         self._count()
 
     def frame_fails(self, sentence: str) -> None:
@@ -190,37 +196,33 @@ class BarDisplay:
     def _count(self) -> None:
         self._finished += 1
         if self._frames is not None:
-            counts = f"{self._finished} of {self._total}, {self._kept} of {self._candidates} candidates kept"
+            counts = f"{self._finished} of {self._total}, {self._detections} of {self._candidates} candidates kept"
             self._bars.update(self._frames, advance=1, counts=counts)
-
-
-DONE, PARTLY, WRONG_INPUT = 0, 1, 2
-"""The exit codes: all done; stopped or failed part-way; wrong usage or input and nothing written."""
 
 
 @contextlib.contextmanager
 def guarded(debug: bool = False) -> Iterator[None]:
     """Turn every exception into a sentence on stderr and an exit code.
 
-    SIGTERM counts as Ctrl-C, and what other libraries warn or log about is kept from the user.
+    SIGTERM counts as Ctrl-C, and what other libraries warn or log about is hidden.
 
     Parameters
     ----------
     debug
-        Show the traceback of a defect.
+        Print the traceback of a defect.
     """
     try:
         with terminated_like_interrupted(), _other_libraries_quiet():
             yield
     except KeyboardInterrupt:
-        _fail("Stopped before anything was written.", PARTLY)
+        _fail("Stopped before anything was written.", FAILED)
     except FewShotError as error:
         _fail(str(error), WRONG_INPUT)
     except MemoryError:
         _fail(
             "There is not enough memory for this. Close other programs, or use smaller images or a smaller "
             "--batch-size and --points-per-batch.",
-            PARTLY,
+            FAILED,
         )
     except OSError as error:
         if error.filename is None:
@@ -241,7 +243,7 @@ def _defect(error: Exception, debug: bool) -> NoReturn:
     if debug:
         typer.echo("".join(traceback.format_exception(error)), err=True)
     hint = "" if debug else " Run the command again with --debug to see where."
-    _fail(f"This is a defect in sam2-fewshot, please report it: {type(error).__name__}: {error}.{hint}", PARTLY)
+    _fail(f"This is a defect in sam2-fewshot, please report it: {type(error).__name__}: {error}.{hint}", FAILED)
 
 
 @contextlib.contextmanager

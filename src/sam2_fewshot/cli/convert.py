@@ -7,7 +7,10 @@ from typing import Annotated
 
 import typer
 
-from sam2_fewshot.cli.console import DONE, guarded
+from sam2_fewshot.annotations.registry import NAMES, noted
+from sam2_fewshot.cli.console import guarded
+from sam2_fewshot.cli.options import Debug, expand, optional, required
+from sam2_fewshot.errors import DONE
 
 EPILOG = """
 [bold]Examples[/bold]
@@ -25,46 +28,32 @@ EPILOG = """
 def convert(
     source: Annotated[
         Path,
-        typer.Argument(
+        required(
             help="What examples can be read from: a label image, GeoJSON, ImageJ ROIs, COCO, OME-Zarr labels, a "
             "NimbusImage export, or a folder of those.",
             metavar="IN",
-            show_default=False,
         ),
     ],
     out: Annotated[
-        Path,
-        typer.Argument(
-            help="The file to write, its format told by its ending; or a folder, with --to.",
-            metavar="OUT",
-            show_default=False,
-        ),
+        Path, required(help="The file to write, its ending decides its format; or a folder, with --to.", metavar="OUT")
     ],
     to: Annotated[
-        str | None,
-        typer.Option(
-            help="Format: coco, csv, geojson, labels (TIFF), nimbus, parquet, roi (ImageJ) or zarr (OME-Zarr labels). "
-            "Left out: by the ending of OUT.",
-            metavar="NAME",
-            show_default=False,
-        ),
+        str | None, optional(help=f"Format: {noted(NAMES, ' or ')}. Left out: by the ending of OUT.", metavar="NAME")
     ] = None,
     image: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Image, folder or pattern that the objects lie on, may be given more than once. Tells sizes, planes "
+        optional(
+            help="Image, folder or pattern that the objects lie on, may be given more than once. Gives sizes, planes "
             "and pixel size.",
             metavar="PATH",
-            show_default=False,
         ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show where a defect of the program is.")] = False,
+    debug: Debug = False,
 ) -> None:
     """Convert marked objects from one file format to another."""
     with guarded(debug):
         from sam2_fewshot.annotations.convert import convert as run
-        from sam2_fewshot.cli.options import expand
 
         images = expand(image or [])
         done = run(source.expanduser(), out.expanduser(), to, images, overwrite)

@@ -1,4 +1,4 @@
-"""``sam2-fewshot demo``: the main job on the bundled sample, scored against the true objects."""
+"""``sam2-fewshot demo``: segment the bundled sample, and evaluate the detections with its true objects."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sam2_fewshot.cli.console import DONE, PARTLY, guarded
+from sam2_fewshot.cli.console import guarded
+from sam2_fewshot.cli.options import Debug  # noqa: TC001  (typer reads the annotations)
+from sam2_fewshot.errors import DONE, FAILED
 
 if TYPE_CHECKING:
     from sam2_fewshot.evaluation import Scores
-    from sam2_fewshot.runner.run import Summary
+    from sam2_fewshot.files.run import Summary
     from sam2_fewshot.sample import Sample
 
 _IOU = 0.5
@@ -22,18 +24,18 @@ def demo(
         "sam2-fewshot-demo"
     ),
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.", metavar="NAME")] = "auto",
-    debug: Annotated[bool, typer.Option("--debug", help="Show where a defect of the program is.")] = False,
+    debug: Debug = False,
 ) -> None:
     """Try it: find the nuclei of a bundled microscopy image from eight examples.
 
-    Uses the small model that comes with the program, so nothing is downloaded, and tells how well it did.
+    Uses the small model that comes with the program, so nothing is downloaded, and reports how well it did.
     """
     with guarded(debug):
-        from sam2_fewshot.backbones.sam2.checkpoints import MICRO
-        from sam2_fewshot.cli.console import shown
+        from sam2_fewshot.backbones import MICRO
+        from sam2_fewshot.cli.console import terminal_display
         from sam2_fewshot.cli.segment import report
         from sam2_fewshot.files.request import Request
-        from sam2_fewshot.runner.run import run
+        from sam2_fewshot.files.run import run
         from sam2_fewshot.sample import sample
 
         files = sample()
@@ -46,7 +48,7 @@ def demo(
             device=device,
         )
         typer.echo("Looking for nuclei in a fluorescence image, with the default settings.", err=True)
-        with shown() as display:
+        with terminal_display() as display:
             summary = run(request, display)
         report(summary)
         if summary.complete:
@@ -55,19 +57,19 @@ def demo(
             typer.echo(
                 f"Precision {scores.precision:.2f}, recall {scores.recall:.2f}, F1 {scores.f1:.2f}: of {total} "
                 f"nuclei that were not among the {examples} examples, {scores.tp} were found, and {scores.fp} of "
-                f"the finds are wrong (a find is right where it shares an IoU of at least {_IOU} with a nucleus)."
+                f"the detections are wrong (one is right where it shares an IoU of at least {_IOU} with a nucleus)."
             )
             typer.echo(f"Look at {summary.out.resolve() / 'overlays' / 'nuclei.png'}")
-    raise typer.Exit(DONE if summary.complete else PARTLY)
+    raise typer.Exit(DONE if summary.complete else FAILED)
 
 
 def score(summary: Summary, files: Sample) -> tuple[Scores, int]:
-    """Compare the finds with the true objects.
+    """Compare the detections with the true objects.
 
     Returns
     -------
     scores
-        At an IoU of .5, the examples and finds on them not counted.
+        At an IoU of .5, the examples and detections on them not counted.
     examples
         Number of examples.
     """
@@ -77,9 +79,9 @@ def score(summary: Summary, files: Sample) -> tuple[Scores, int]:
     from sam2_fewshot.evaluation import label_image_to_instances, match
 
     truth = np.asarray(Image.open(files.truth))
-    examples = np.asarray(Image.open(files.examples))
-    shown = label_image_to_instances(examples)
-    rest = label_image_to_instances(np.where(examples > 0, 0, truth))
+    labels = np.asarray(Image.open(files.examples))
+    examples = label_image_to_instances(labels)
+    others = label_image_to_instances(np.where(labels > 0, 0, truth))
     (record,) = summary.records()
-    found = [detection.instance for detection in record.detections]
-    return match(found, rest, _IOU, ignore=shown).scores, len(shown)
+    detected = [detection.instance for detection in record.detections]
+    return match(detected, others, _IOU, ignore=examples).scores, len(examples)

@@ -1,13 +1,14 @@
-"""``sam2-fewshot evaluate``: compare what was found with the truth."""
+"""``sam2-fewshot evaluate``: compare detections with the true objects."""
 
 from __future__ import annotations
 
 from pathlib import Path  # noqa: TC003  (typer reads the annotations)
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sam2_fewshot.cli.console import guarded
+from sam2_fewshot.cli.options import Debug, optional, required
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 EPILOG = """
 [bold]Examples[/bold]
 
-Results against label images named after the images (a_labels.png for a.tif); the examples are not judged:
+Results against label images named after the images (a_labels.png for a.tif); the examples are not evaluated:
 
   sam2-fewshot evaluate results truth/
 
@@ -27,72 +28,60 @@ Any two label images, at two IoUs, as a table and as JSON:
 
 With a picture of each frame: hit, missed, false:
 
-  sam2-fewshot evaluate results truth/ --pictures judged/
+  sam2-fewshot evaluate results truth/ --pictures drawn/
 """
 
 
 def evaluate(
     predicted: Annotated[
         Path,
-        typer.Argument(
+        required(
             help="What was found: a folder with results, a label image, or a folder of label images.",
             metavar="PREDICTED",
-            show_default=False,
         ),
     ],
     truth: Annotated[
         Path,
-        typer.Argument(
-            help="What there is: a label image, or a folder of them, named after the images.",
-            metavar="TRUTH",
-            show_default=False,
-        ),
+        required(help="What there is: a label image, or a folder of them, named after the images.", metavar="TRUTH"),
     ],
     iou: Annotated[
         str, typer.Option(help="Smallest IoU of a match, above 0 and at most 1; several with commas.", metavar="LIST")
     ] = "0.5",
     sizes: Annotated[
         str | None,
-        typer.Option(
-            help="Areas in px between size classes, with commas. Left out: thirds of the true objects.",
-            metavar="LIST",
-            show_default=False,
+        optional(
+            help="Areas in px between size classes, with commas. Left out: thirds of the true objects.", metavar="LIST"
         ),
     ] = None,
     tag: Annotated[
         str | None,
-        typer.Option(
-            help="Judge by the true objects of this class only (from LABELS_classes.json).",
-            metavar="TAG",
-            show_default=False,
-        ),
+        optional(help="Compare with the true objects of this class only (from LABELS_classes.json).", metavar="TAG"),
     ] = None,
     json_file: Annotated[
-        Path | None,
-        typer.Option("--json", help="Also write all figures to this file.", metavar="FILE", show_default=False),
+        Path | None, optional("--json", help="Also write all figures to this file.", metavar="FILE")
     ] = None,
     pictures: Annotated[
         Path | None,
         typer.Option(help="Also draw what was hit, missed and false, a PNG a frame.", metavar="FOLDER"),
     ] = None,
-    debug: Annotated[bool, typer.Option("--debug", help="Show where a defect of the program is.")] = False,
+    debug: Debug = False,
 ) -> None:
     """Compare what was found with the truth: precision, recall, F1, AP, PQ, AJI, by IoU and by size."""
     with guarded(debug):
-        from sam2_fewshot.annotations.values import safe_stems
-        from sam2_fewshot.cli.console import shown
+        from sam2_fewshot.annotations.record import safe_stems
+        from sam2_fewshot.cli.console import terminal_display
         from sam2_fewshot.evaluation import evaluate_frames
         from sam2_fewshot.evaluation.files import read_pairs
         from sam2_fewshot.evaluation.picture import write_picture
-        from sam2_fewshot.files.outputs import write_run
+        from sam2_fewshot.output.assembly import write_run
 
         ious = _numbers(iou, "--iou", low=0.0, high=1.0)
         edges = sorted(_numbers(sizes, "--sizes", low=0.0, high=float("inf"))) if sizes else None
-        with shown() as display:
+        with terminal_display() as display:
             pairs = list(read_pairs(predicted.expanduser(), truth.expanduser(), display, tag))
-        result = evaluate_frames([pair.judged for pair in pairs], ious, edges)
+        result = evaluate_frames([pair.frame for pair in pairs], ious, edges)
         if pictures:
-            for stem, pair in zip(safe_stems([pair.judged.name for pair in pairs]), pairs, strict=True):
+            for stem, pair in zip(safe_stems([pair.frame.name for pair in pairs]), pairs, strict=True):
                 write_picture(pictures.expanduser() / f"{stem}.png", pair, ious[0])
         if json_file:
             write_run(json_file.expanduser(), {"predicted": predicted, "truth": truth, **result.as_facts()})
@@ -105,7 +94,7 @@ def table(result: Evaluation) -> list[str]:
     rows = [["IoU", "found", "hit", "false", "missed", "precision", "recall", "F1", "mean IoU", *["AP"] * has_ap]]
     for place, (iou, scores) in enumerate(zip(result.ious, result.scores, strict=True)):
         ap = [_share(result.average_precision[place])] if result.average_precision is not None else []
-        rows.append([f"{iou:g}", str(scores.tp + scores.fp), *_counts(scores), *_shares(scores), *ap])
+        rows.append([f"{iou:g}", str(scores.tp + scores.fp), *_figures(scores), *ap])
     frames = f"{len(result.frames)} frame{'s' * (len(result.frames) != 1)}"
     lines = [f"{frames}, {result.scores[0].tp + result.scores[0].fn} true objects", "", *_aligned(rows), ""]
     lines.append(
@@ -115,20 +104,17 @@ def table(result: Evaluation) -> list[str]:
     rows = [["area in px", "true", "hit", "false", "missed", "precision", "recall", "F1", "mean IoU"]]
     for size in result.sizes:
         span = f"{size.low:g} to {size.high:g}" if size.high != float("inf") else f"{size.low:g} and more"
-        rows.append([span, str(size.scores.tp + size.scores.fn), *_counts(size.scores), *_shares(size.scores)])
+        rows.append([span, str(size.scores.tp + size.scores.fn), *_figures(size.scores)])
     lines += ["", f"By size, at an IoU of {result.ious[0]:g}", "", *_aligned(rows)]
     if result.not_judged:
         were = "true object was" if result.not_judged == 1 else "true objects were"
-        lines += ["", f"{result.not_judged} {were} shown as an example or correction, and not judged."]
+        lines += ["", f"{result.not_judged} {were} marked as an example or correction, and not evaluated."]
     return lines
 
 
-def _counts(scores: Scores) -> list[str]:
-    return [str(scores.tp), str(scores.fp), str(scores.fn)]
-
-
-def _shares(scores: Scores) -> list[str]:
-    return [_share(value) for value in (scores.precision, scores.recall, scores.f1, scores.mean_matched_iou)]
+def _figures(scores: Scores) -> list[str]:
+    shares = (scores.precision, scores.recall, scores.f1, scores.mean_matched_iou)
+    return [str(scores.tp), str(scores.fp), str(scores.fn), *map(_share, shares)]
 
 
 def _share(value: float) -> str:
@@ -143,13 +129,11 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 def _numbers(text: str, option: str, *, low: float, high: float) -> list[float]:
     from sam2_fewshot.errors import SettingsError
 
-    found: list[Any] = []
-    for part in text.split(","):
-        try:
-            found.append(float(part))
-        except ValueError:
-            found.append(None)
-    if any(value is None or not low < value <= high for value in found):
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = []
+    if not values or not all(low < value <= high for value in values):
         most = f" and at most {high:g}" if high != float("inf") else ""
         raise SettingsError(f"{option} is {text!r}, but it must be numbers above {low:g}{most}, with commas between.")
-    return [float(value) for value in found]
+    return values

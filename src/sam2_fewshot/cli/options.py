@@ -1,4 +1,4 @@
-"""Command-line options from :class:`~sam2_fewshot.settings.Settings`, and file patterns."""
+"""What the commands share: an option for every setting, settings files, and patterns for image files."""
 
 from __future__ import annotations
 
@@ -20,10 +20,24 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
 _HUGE = 10**6
-"""A bound beyond this only keeps nonsense out, and the help does not trouble the reader with it."""
+"""A bound beyond this only keeps nonsense out, so the help leaves it out."""
 
 _MOST_BYTES = 1 << 20
 """Longest settings file that is read; a real one has some hundred bytes."""
+
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show where a defect of the program is.")]
+"""The option of a command whose defects can be traced."""
+
+
+def required(help: str, metavar: str) -> Any:
+    """Return an argument that must be given."""
+    return typer.Argument(help=help, metavar=metavar, show_default=False)
+
+
+def optional(*names: str, help: str, metavar: str, panel: str | None = None) -> Any:
+    """Return an option whose help says in words what happens without it."""
+    return typer.Option(*names, help=help, metavar=metavar, rich_help_panel=panel, show_default=False)
 
 
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:
@@ -35,20 +49,19 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     """
     signature = inspect.signature(command, eval_str=True)
     parameters = [p for p in signature.parameters.values() if p.name != "settings"]
+    keyword = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
     for name, field in Settings.model_fields.items():
-        parameters.append(
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_option(name, field))
-        )
+        option = _option(name, field)
+        keyword.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=option))
 
     @functools.wraps(command)
     def wrapper(**given: Any) -> None:
         settings = {name: given.pop(name) for name in Settings.model_fields}
         command(**given, settings={name: text for name, text in settings.items() if text is not None})
 
-    keyword = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
     wrapper.__signature__ = signature.replace(parameters=keyword)  # type: ignore[attr-defined]
     wrapper.__annotations__ = {p.name: p.annotation for p in keyword}
-    del wrapper.__wrapped__  # typer would look through it at the command's own signature
+    del wrapper.__wrapped__  # typer would read the command's own signature through it
     return wrapper
 
 
@@ -145,7 +158,7 @@ def _read_config(path: Path | None) -> dict[str, Any]:
 def expand(arguments: Iterable[str]) -> list[Path]:
     """Return the files that the arguments name, patterns like ``*.tif`` replaced by what they match.
 
-    The order of the arguments is kept, and the matches of one pattern are in natural order (img2 before img10).
+    The arguments stay in their order, and the matches of one pattern are in natural order (img2 before img10).
     A file whose name has brackets in it is taken as it is where it exists.
 
     Raises

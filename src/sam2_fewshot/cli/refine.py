@@ -1,4 +1,4 @@
-"""``sam2-fewshot refine``: do a job again, with corrections from its report or with other settings."""
+"""``sam2-fewshot refine``: repeat a run with corrections from its report or with other settings."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sam2_fewshot.cli.console import DONE, PARTLY, guarded
-from sam2_fewshot.cli.options import read_settings, with_settings
+from sam2_fewshot.cli.console import guarded
+from sam2_fewshot.cli.options import Debug, expand, optional, read_settings, required, with_settings
+from sam2_fewshot.errors import DONE, FAILED
 
 if TYPE_CHECKING:
     from sam2_fewshot.files.request import Request
@@ -25,7 +26,7 @@ The same, when the results lie where they were made:
 
   sam2-fewshot refine ~/Downloads/corrections.json
 
-Another threshold; nothing is searched again:
+Another threshold; finished frames are not searched a second time:
 
   sam2-fewshot refine results --similarity-threshold 0.35
 """
@@ -34,58 +35,49 @@ Another threshold; nothing is searched again:
 def refine(
     paths: Annotated[
         list[Path],
-        typer.Argument(
+        required(
             help="The folder with the results, and files that its report.html has exported. The folder may be left "
             "out: the files say where it was.",
             metavar="OUT|CORRECTIONS.json...",
-            show_default=False,
         ),
     ],
     out: Annotated[
         Path | None,
-        typer.Option(
+        optional(
             "--out",
             "-o",
             help="Folder for the new results. Left out: beside the old ones, with -refined after the name.",
             metavar="FOLDER",
-            show_default=False,
         ),
     ] = None,
     images: Annotated[
         list[str] | None,
-        typer.Option(
+        optional(
             help="The images, in the same order, if they lie elsewhere now. May be given more than once.",
             metavar="IMAGES",
-            show_default=False,
         ),
     ] = None,
     examples: Annotated[
-        Path | None,
-        typer.Option(help="The first examples, if they lie elsewhere now.", metavar="PATH", show_default=False),
+        Path | None, optional(help="The first examples, if they lie elsewhere now.", metavar="PATH")
     ] = None,
     device: Annotated[
-        str | None,
-        typer.Option(help="auto, cpu, cuda, cuda:1 or mps. Left out: as before.", metavar="NAME", show_default=False),
+        str | None, optional(help="auto, cpu, cuda, cuda:1 or mps. Left out: as before.", metavar="NAME")
     ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(help="YAML file with settings to change.", metavar="YAML", show_default=False),
-    ] = None,
-    debug: Annotated[bool, typer.Option("--debug", help="Show where a defect of the program is.")] = False,
+    config: Annotated[Path | None, optional(help="YAML file with settings to change.", metavar="YAML")] = None,
+    debug: Debug = False,
     *,
     settings: dict[str, str],
 ) -> None:
-    """Learn from what was marked right or wrong in report.html, and look again.
+    """Learn from what was marked right or wrong in report.html, and repeat the search.
 
     Images, examples and settings are those of the results, with the corrections as further examples; settings that are
     given here are changed. What was marked right is part of the new results.
     """
     with guarded(debug):
-        from sam2_fewshot.cli.console import shown
-        from sam2_fewshot.cli.options import expand
+        from sam2_fewshot.cli.console import terminal_display
         from sam2_fewshot.cli.segment import report
         from sam2_fewshot.errors import InputError
-        from sam2_fewshot.runner.run import run
+        from sam2_fewshot.files.run import run
 
         if not (settings or config) and all(path.expanduser().is_dir() for path in paths):
             raise InputError(
@@ -101,11 +93,11 @@ def refine(
             device=device or request.device,
             settings=read_settings(settings, config, request.settings.model_dump()),
         )
-        with shown() as display:
+        with terminal_display() as display:
             display.say(f"Results go to {request.out}.")
             summary = run(request, display)
     report(summary)
-    raise typer.Exit(DONE if summary.complete else PARTLY)
+    raise typer.Exit(DONE if summary.complete else FAILED)
 
 
 refine_command = with_settings(refine)

@@ -1,4 +1,4 @@
-"""``sam2-fewshot segment``: the main job."""
+"""``sam2-fewshot segment``: detect objects like the examples in images, and write the results."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sam2_fewshot.cli.console import DONE, PARTLY, guarded
-from sam2_fewshot.cli.options import read_settings, with_settings
+from sam2_fewshot.annotations.registry import ON_REQUEST, noted
+from sam2_fewshot.cli.console import guarded
+from sam2_fewshot.cli.options import expand, optional, read_settings, required, with_settings
+from sam2_fewshot.errors import DONE, FAILED
 
 if TYPE_CHECKING:
-    from sam2_fewshot.runner.run import Summary
+    from sam2_fewshot.files.run import Summary
 
 _WHERE = "What to look at"
 _WHAT = "What to look for"
@@ -33,7 +35,7 @@ A NimbusImage export; the third position at time points 1 to 10, stricter than u
   sam2-fewshot segment *.ome.tif --examples export.json --batch-xy 3 --batch-time 1-10
   --similarity-threshold 0.7 -o results
 
-Learn once, and use it again:
+Learn once, and use it for other images:
 
   sam2-fewshot segment day1/*.tif --examples day1/A01.geojson --save-model cells.npz -o day1/results
   sam2-fewshot segment day2/*.tif --object-model cells.npz -o day2/results
@@ -46,152 +48,96 @@ A coarse trial on two images of many; without --batch-xy the same command then g
 
 def segment(
     images: Annotated[
-        list[str],
-        typer.Argument(
-            help="Image files, folders, or patterns; their order is XY.",
-            metavar="IMAGES",
-            show_default=False,
-        ),
+        list[str], required(help="Image files, folders, or patterns; their order is XY.", metavar="IMAGES")
     ],
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder for the results.", metavar="FOLDER", show_default=False)
     ],
     examples: Annotated[
         Path | None,
-        typer.Option(
+        optional(
             help="The marked objects: a label image, a QuPath GeoJSON, ImageJ ROIs, COCO or a NimbusImage JSON export; "
             "for several images, a folder of those, named after the images.",
             metavar="PATH",
-            rich_help_panel=_WHAT,
-            show_default=False,
+            panel=_WHAT,
         ),
     ] = None,
     object_model: Annotated[
         Path | None,
-        typer.Option(
+        optional(
             help="What an earlier run has learned and saved with --save-model; instead of --examples.",
             metavar="FILE.npz",
-            rich_help_panel=_WHAT,
-            show_default=False,
+            panel=_WHAT,
         ),
     ] = None,
     save_model: Annotated[
         Path | None,
-        typer.Option(
+        optional(
             help="Save what is learned from the examples in this file, for --object-model.",
             metavar="FILE.npz",
-            rich_help_panel=_WHAT,
-            show_default=False,
+            panel=_WHAT,
         ),
     ] = None,
     training_tag: Annotated[
         str | None,
-        typer.Option(
+        optional(
             help="Learn from the examples with this tag or class. Left out: from all but the negative ones.",
             metavar="TAG",
-            rich_help_panel=_WHAT,
-            show_default=False,
+            panel=_WHAT,
         ),
     ] = None,
     negative_tag: Annotated[
-        str | None,
-        typer.Option(
-            help="Tag or class of examples of what is not wanted.",
-            metavar="TAG",
-            rich_help_panel=_WHAT,
-            show_default=False,
-        ),
+        str | None, optional(help="Tag or class of examples of what is not wanted.", metavar="TAG", panel=_WHAT)
     ] = None,
     tag: Annotated[
         list[str] | None,
-        typer.Option(
+        optional(
             help="Tag of the found objects, may be given more than once. Left out: the training tag.",
             metavar="TAG",
-            rich_help_panel=_WHAT,
-            show_default=False,
+            panel=_WHAT,
         ),
     ] = None,
     batch_xy: Annotated[
         str | None,
-        typer.Option(
-            help='Which images, counted from 1: "1-3, 5" or "all". Default all.',
-            metavar="RANGE",
-            rich_help_panel=_WHERE,
-            show_default=False,
-        ),
+        optional(help='Which images, counted from 1: "1-3, 5" or "all". Default all.', metavar="RANGE", panel=_WHERE),
     ] = None,
     batch_z: Annotated[
-        str | None,
-        typer.Option(
-            help="Which slices, counted from 1. Default all.",
-            metavar="RANGE",
-            rich_help_panel=_WHERE,
-            show_default=False,
-        ),
+        str | None, optional(help="Which slices, counted from 1. Default all.", metavar="RANGE", panel=_WHERE)
     ] = None,
     batch_time: Annotated[
-        str | None,
-        typer.Option(
-            help="Which time points, counted from 1. Default all.",
-            metavar="RANGE",
-            rich_help_panel=_WHERE,
-            show_default=False,
-        ),
+        str | None, optional(help="Which time points, counted from 1. Default all.", metavar="RANGE", panel=_WHERE)
     ] = None,
     channels: Annotated[
         Path | None,
-        typer.Option(
-            help="YAML file with the colour and contrast of each channel.",
-            metavar="YAML",
-            rich_help_panel=_WHERE,
-            show_default=False,
-        ),
+        optional(help="YAML file with the colour and contrast of each channel.", metavar="YAML", panel=_WHERE),
     ] = None,
     model: Annotated[
         str,
-        typer.Option(
+        optional(
             help="A checkpoint's name or path; auto takes the best one on this machine. Default auto.",
             metavar="NAME",
-            rich_help_panel=_HOW,
-            show_default=False,
+            panel=_HOW,
         ),
     ] = "auto",
     device: Annotated[
-        str,
-        typer.Option(
-            help="auto, cpu, cuda, cuda:1 or mps. Default auto.",
-            metavar="NAME",
-            rich_help_panel=_HOW,
-            show_default=False,
-        ),
+        str, optional(help="auto, cpu, cuda, cuda:1 or mps. Default auto.", metavar="NAME", panel=_HOW)
     ] = "auto",
     scheduler: Annotated[
         str | None,
-        typer.Option(
+        optional(
             help="Share the frames among processes with Dask: a scheduler's address (tcp://host:8786), a number of "
             "workers on this machine, or local to choose it. Default: this process alone.",
             metavar="WHERE",
-            rich_help_panel=_HOW,
-            show_default=False,
+            panel=_HOW,
         ),
     ] = None,
     write: Annotated[
         str | None,
-        typer.Option(
-            help="Further result files, separated by commas: coco, parquet, roi (ImageJ), zarr (OME-Zarr labels).",
-            metavar="NAMES",
-            rich_help_panel=_HOW,
-            show_default=False,
-        ),
+        optional(help=f"Further result files, separated by commas: {noted(ON_REQUEST)}.", metavar="NAMES", panel=_HOW),
     ] = None,
     config: Annotated[
         Path | None,
-        typer.Option(
-            help="YAML file with settings; an option given here counts before it.",
-            metavar="YAML",
-            rich_help_panel=_HOW,
-            show_default=False,
-        ),
+        optional(help="YAML file with settings; an option given here counts before it.", metavar="YAML", panel=_HOW),
     ] = None,
     debug: Annotated[
         bool, typer.Option("--debug", help="Show where a defect of the program is.", rich_help_panel=_HOW)
@@ -205,15 +151,14 @@ def segment(
     run.json.
     """
     with guarded(debug):
-        from sam2_fewshot.cli.console import shown
-        from sam2_fewshot.cli.options import expand
+        from sam2_fewshot.cli.console import terminal_display
         from sam2_fewshot.files.request import Request
-        from sam2_fewshot.object_model import ObjectModel
-        from sam2_fewshot.runner.run import run
+        from sam2_fewshot.files.run import run
+        from sam2_fewshot.segmenter import read_object_model
 
         saved = object_model.expanduser() if object_model else None
-        # What the examples were looked at with holds for the finds too, unless something else is asked for.
-        learned_with = ObjectModel.load(saved).settings if saved and not examples else None
+        # The settings that the examples were learned with hold for this run too, unless others are given.
+        learned_with = read_object_model(saved).settings if saved and not examples else None
         request = Request(
             images=expand(images),
             examples=examples.expanduser() if examples else None,
@@ -232,10 +177,10 @@ def segment(
             object_model=saved,
             save_model=save_model.expanduser() if save_model else None,
         )
-        with shown() as display:
+        with terminal_display() as display:
             summary = run(request, display, scheduler=scheduler)
     report(summary)
-    raise typer.Exit(DONE if summary.complete else PARTLY)
+    raise typer.Exit(DONE if summary.complete else FAILED)
 
 
 segment_command = with_settings(segment)
@@ -258,17 +203,17 @@ def report(summary: Summary) -> None:
         typer.echo(f"Look at them, and correct them: {summary.out.resolve() / 'report.html'}")
     if summary.complete:
         return
-    kept = f"{summary.done} of {summary.frames} frames are finished and kept; " if summary.done else ""
     for failure in summary.failures:
         typer.echo(f"Error: {failure.what}: {failure.sentence}", err=True)
-    said = "Stopped" if summary.interrupted else "Not all could be done"
-    typer.echo(f"{said}: {kept}the same command goes on from there.", err=True)
+    outcome = "Stopped" if summary.interrupted else "Not all could be done"
+    finished = f"{summary.done} of {summary.frames} frames are finished and kept; " if summary.done else ""
+    typer.echo(f"{outcome}: {finished}the same command goes on from there.", err=True)
 
 
 def _nothing_found(candidates: int) -> str:
     if candidates:
         return (
-            "Nothing looked enough like the examples. Try a lower --similarity-threshold, and see in overlays/ "
+            "Nothing resembles the examples enough. Try a lower --similarity-threshold, and see in overlays/ "
             "whether the examples lie where they should."
         )
     return (

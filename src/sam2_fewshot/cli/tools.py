@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sam2_fewshot.cli.console import guarded
+from sam2_fewshot.cli.options import Debug  # noqa: TC001  (typer reads the annotations)
 
 if TYPE_CHECKING:
     from sam2_fewshot.storage.cache import Cached
@@ -21,10 +22,9 @@ _NAME = typer.Argument(help="File name or short name, such as base_plus; see `sa
 
 @models_app.command("list")
 def list_models() -> None:
-    """Show the known checkpoints, and where they are on this machine."""
+    """List the known checkpoints, and where they are on this machine."""
     with guarded():
-        from sam2_fewshot.backbones.sam2.checkpoints import CHECKPOINTS
-        from sam2_fewshot.backbones.sam2.locate import available, resolve
+        from sam2_fewshot.backbones import CHECKPOINTS, available, resolve
 
         present = {found.checkpoint.name: found for found in available()}
         rows = [("Name", "Size", "Here")]
@@ -35,8 +35,8 @@ def list_models() -> None:
             where = "no" if found is None else str(found.path)
             rows.append((checkpoint.name, f"{about}{size / 1e6:.0f} MB" if size else "", where))
         name_width, size_width = (max(len(row[column]) for row in rows) for column in (0, 1))
-        for name, told, where in rows:  # no table of rich: it would fold a path, and then it cannot be copied
-            typer.echo(f"{name:{name_width}}  {told:{size_width}}  {where}")
+        for name, in_words, where in rows:  # no table of rich: it would fold a path, and then it cannot be copied
+            typer.echo(f"{name:{name_width}}  {in_words:{size_width}}  {where}")
         typer.echo(f"\nWithout --model, {resolve('auto').checkpoint.name} is taken.")
         missing = [checkpoint.short_name for checkpoint in CHECKPOINTS if checkpoint.name not in present]
         if missing:
@@ -48,10 +48,10 @@ def list_models() -> None:
 def fetch_model(name: Annotated[str, _NAME]) -> None:
     """Download a checkpoint into the user's cache; a broken download goes on where it stopped."""
     with guarded():
-        from sam2_fewshot.backbones.sam2.fetch import fetch
-        from sam2_fewshot.cli.console import shown
+        from sam2_fewshot.backbones import fetch
+        from sam2_fewshot.cli.console import terminal_display
 
-        with shown() as display:
+        with terminal_display() as display:
             path = fetch(name, progress=display)
         typer.echo(path)
 
@@ -60,13 +60,13 @@ def fetch_model(name: Annotated[str, _NAME]) -> None:
 def model_path(name: Annotated[str, _NAME]) -> None:
     """Print where a checkpoint lies."""
     with guarded():
-        from sam2_fewshot.backbones.sam2.locate import resolve
+        from sam2_fewshot.backbones import resolve
 
         typer.echo(resolve(name).path)
 
 
 cache_app = typer.Typer(
-    help="Show or empty the cache of what was learned from examples and of embeddings.",
+    help="Show or empty the cache of what was learned from examples.",
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
@@ -74,46 +74,34 @@ cache_app = typer.Typer(
 
 @cache_app.command("info")
 def info() -> None:
-    """Show where the cache lies and how much it holds."""
+    """Print where the cache lies and how much it holds."""
     with guarded():
-        from sam2_fewshot.storage.cache import OBJECTS, TILES, cache_folder, cached
+        from sam2_fewshot.storage.cache import cache_folder, cached
 
-        root = cache_folder()
-        for held, what in (
-            (
-                cached(root, OBJECTS),
-                "set",
-            ),
-            (cached(root, TILES), "tile"),
-        ):
-            typer.echo(f"{held.folder}: {_in_words(held, what)}")
+        held = cached(cache_folder())
+        typer.echo(f"{held.folder}: {_in_words(held)}")
 
 
 @cache_app.command("clear")
 def clear() -> None:
     """Empty the cache. Checkpoints and results stay."""
     with guarded():
-        from sam2_fewshot.storage.cache import OBJECTS, TILES, cache_folder
+        from sam2_fewshot.storage.cache import cache_folder
         from sam2_fewshot.storage.cache import clear as empty
 
-        root = cache_folder()
-        for held, what in ((empty(root, OBJECTS), "set"), (empty(root, TILES), "tile")):
-            typer.echo(f"Deleted {_in_words(held, what)}, from {held.folder}")
+        held = empty(cache_folder())
+        typer.echo(f"Deleted {_in_words(held)}, from {held.folder}")
 
 
-def _in_words(held: Cached, what: str) -> str:
-    one, many = {
-        "set": ("set of examples", "sets of examples"),
-        "tile": ("embedding of a tile", "embeddings of tiles"),
-    }[what]
-    return f"{held.entries} {one if held.entries == 1 else many}, {held.size / 1e6:.1f} MB"
+def _in_words(held: Cached) -> str:
+    return f"{held.entries} {'set' if held.entries == 1 else 'sets'} of examples, {held.size / 1e6:.1f} MB"
 
 
 def report_command(
     out: Annotated[Path, typer.Argument(help="Folder with results.", metavar="OUT", show_default=False)],
-    debug: Annotated[bool, typer.Option("--debug", help="Show where a defect of the program is.")] = False,
+    debug: Debug = False,
 ) -> None:
-    """Make report.html again from an output folder; images and model are not needed."""
+    """Rewrite report.html from an output folder; images and model are not needed."""
     with guarded(debug):
         from sam2_fewshot.report import write_report
 
@@ -121,7 +109,7 @@ def report_command(
 
 
 def interface_command() -> None:
-    """Show the form of the NimbusImage worker as JSON.
+    """Print the form of the NimbusImage worker as JSON.
 
     Its models are the checkpoints on this machine.
     """

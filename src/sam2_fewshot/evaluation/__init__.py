@@ -1,11 +1,11 @@
-"""How well found objects agree with true ones."""
+"""How well detections agree with the true objects."""
 
-from sam2_fewshot.evaluation.figures import Evaluation, Judged, SizeClass, evaluate_frames
+from sam2_fewshot.evaluation.figures import EvaluatedFrame, Evaluation, SizeClass, evaluate_frames
 from sam2_fewshot.evaluation.matching import Matching, Scores, label_image_to_instances, match
 
 __all__ = [
+    "EvaluatedFrame",
     "Evaluation",
-    "Judged",
     "Matching",
     "Scores",
     "SizeClass",

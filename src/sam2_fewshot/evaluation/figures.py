@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sam2_fewshot.evaluation.matching import Scores, match, touching
+from sam2_fewshot.evaluation.matching import Scores, match, mostly_inside, touching
 from sam2_fewshot.geometry.overlap import mask_iou, shared_area
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from numpy.typing import NDArray
 
     from sam2_fewshot.records import InstanceMask
 
@@ -25,22 +23,22 @@ PANOPTIC_IOU = float(np.nextafter(0.5, 1))
 
 
 @dataclass(frozen=True, eq=False)
-class Judged:
-    """One frame to judge.
+class EvaluatedFrame:
+    """A frame to evaluate.
 
     Parameters
     ----------
     name
         What to call it.
     predicted, truth
-        Masks of what was found and of what there is.
+        Masks of the detections and of the true objects.
     scores
-        Of the finds, in any range; None where they have none.
+        Of the detections, in any range; None where they have none.
     below
-        Masks and scores of what was found but dropped for its score; they only count for the average precision.
+        Masks and scores of the candidates below the threshold; they only count for the average precision.
     ignore
-        What is not judged, such as the examples: true objects that are one of these do not count, and finds inside
-        one count neither way.
+        What is not evaluated, such as the examples: true objects that are one of these do not count, and detections
+        inside one count neither way.
     """
 
     name: str
@@ -60,7 +58,7 @@ class SizeClass:
     low, high
         Areas in pixels, from `low` to below `high`; the last class has no upper end (infinity).
     scores
-        A true object counts in the class of its area, a find that matches none in the class of its own.
+        A true object counts in the class of its area, a detection that matches none in the class of its own.
     """
 
     low: float
@@ -81,7 +79,7 @@ class Evaluation:
     scores
         Scores over all frames at each of them; counts are added up before shares are taken.
     average_precision
-        At each of them; None where the finds have no scores.
+        At each of them; None where the detections have no scores.
     panoptic_quality, segmentation_quality
         PQ, and SQ, its mean IoU.
     aji
@@ -89,7 +87,7 @@ class Evaluation:
     sizes
         By area of the object, at the first IoU.
     not_judged
-        True objects that were left out because they were shown.
+        Number of true objects that were left out because they are examples or corrections.
     """
 
     frames: dict[str, Scores]
@@ -100,7 +98,7 @@ class Evaluation:
     segmentation_quality: float
     aji: float
     sizes: tuple[SizeClass, ...]
-    not_judged: int = field(default=0)
+    not_judged: int = 0
 
     def as_facts(self) -> dict[str, object]:
         """Return everything as plain values, for JSON."""
@@ -122,9 +120,9 @@ class Evaluation:
 
 
 def evaluate_frames(
-    frames: Sequence[Judged], ious: Sequence[float] = (0.5,), size_edges: Sequence[float] | None = None
+    frames: Sequence[EvaluatedFrame], ious: Sequence[float] = (0.5,), size_edges: Sequence[float] | None = None
 ) -> Evaluation:
-    """Judge frames together.
+    """Evaluate frames together.
 
     Matching is one to one, see :func:`~sam2_fewshot.evaluation.matching.match`. The figures:
 
@@ -152,32 +150,32 @@ def evaluate_frames(
     """
     if not frames or not ious:
         raise ValueError("there must be at least one frame and one IoU")
-    judged = [_without_shown(frame) for frame in frames]
+    counted = [_without_examples(frame) for frame in frames]
     zero = Scores(0, 0, 0, 0.0)
-    at_iou = [[match(f.predicted, f.truth, iou, ignore=f.ignore).scores for f in judged] for iou in ious]
-    panoptic = sum((match(f.predicted, f.truth, PANOPTIC_IOU, ignore=f.ignore).scores for f in judged), zero)
-    jaccards = [aggregated_jaccard(f.predicted, f.truth) for f in judged if f.truth]
-    has_scores = all(frame.scores is not None for frame in judged)
+    at_iou = [[match(f.predicted, f.truth, iou, ignore=f.ignore).scores for f in counted] for iou in ious]
+    panoptic = sum((match(f.predicted, f.truth, PANOPTIC_IOU, ignore=f.ignore).scores for f in counted), zero)
+    jaccards = [aggregated_jaccard(f.predicted, f.truth) for f in counted if f.truth]
+    has_scores = all(frame.scores is not None for frame in counted)
     return Evaluation(
-        frames={frame.name: scores for frame, scores in zip(judged, at_iou[0], strict=True)},
+        frames={frame.name: scores for frame, scores in zip(counted, at_iou[0], strict=True)},
         ious=tuple(ious),
         scores=tuple(sum(rows, zero) for rows in at_iou),
-        average_precision=tuple(average_precision(judged, iou) for iou in ious) if has_scores else None,
+        average_precision=tuple(average_precision(counted, iou) for iou in ious) if has_scores else None,
         panoptic_quality=panoptic.mean_matched_iou * panoptic.f1,
         segmentation_quality=panoptic.mean_matched_iou,
         aji=float(np.mean(jaccards)) if jaccards else float("nan"),
-        sizes=_by_size(judged, ious[0], size_edges),
-        not_judged=sum(len(f.truth) for f in frames) - sum(len(f.truth) for f in judged),
+        sizes=_by_size(counted, ious[0], size_edges),
+        not_judged=sum(len(f.truth) for f in frames) - sum(len(f.truth) for f in counted),
     )
 
 
-def average_precision(frames: Sequence[Judged], iou: float) -> float:
-    """Return the area under the curve of precision over recall as the cut of the score falls, as COCO takes it.
+def average_precision(frames: Sequence[EvaluatedFrame], iou: float) -> float:
+    """Return the area under the curve of precision over recall as the threshold falls, as COCO takes it.
 
-    On each frame the finds choose in the order of their scores, each the free true object with the highest IoU; a find
-    without one of at least `iou` is false. Over all frames, precision at a recall is the best at this or any higher
-    recall, averaged over :data:`RECALLS` (``pycocotools.cocoeval``, area range *all*). Finds inside an ignored object
-    do not count when they are false.
+    On each frame the detections choose in the order of their scores, each the free true object with the highest IoU; a
+    detection without one of at least `iou` is false. Over all frames, precision at a recall is the best at this or any
+    higher recall, averaged over :data:`RECALLS` (``pycocotools.cocoeval``, area range *all*). Detections inside an
+    ignored object do not count when they are false.
 
     Parameters
     ----------
@@ -195,17 +193,15 @@ def average_precision(frames: Sequence[Judged], iou: float) -> float:
     right: list[bool] = []
     for frame in frames:
         assert frame.scores is not None
-        finds = [*zip(frame.predicted, frame.scores, strict=True), *frame.below]
-        finds.sort(key=lambda find: -find[1])
-        masks = [mask for mask, _ in finds]
+        detections = [*zip(frame.predicted, frame.scores, strict=True), *frame.below]
+        detections.sort(key=lambda detection: -detection[1])
+        masks = [mask for mask, _ in detections]
         near: dict[int, list[int]] = {}
         for p, t in touching(masks, frame.truth):
             near.setdefault(p, []).append(t)
-        inside = {
-            p for p, i in touching(masks, frame.ignore) if 2 * shared_area(masks[p], frame.ignore[i]) > masks[p].area
-        }
+        inside = mostly_inside(masks, frame.ignore)
         free = set(range(len(frame.truth)))
-        for p, (mask, score) in enumerate(finds):
+        for p, (mask, score) in enumerate(detections):
             overlaps = [(mask_iou(mask, frame.truth[t]), t) for t in near.get(p, ()) if t in free]
             best, taken = max(overlaps, default=(0.0, -1))
             hit = taken >= 0 and best >= iou
@@ -231,14 +227,14 @@ def average_precision(frames: Sequence[Judged], iou: float) -> float:
 def aggregated_jaccard(predicted: Sequence[InstanceMask], truth: Sequence[InstanceMask]) -> float:
     """Return the Aggregated Jaccard Index of a frame.
 
-    Each true object takes the find with the highest IoU, and several may take the same one. The sum of their
-    intersections is divided by the sum of their unions, to which the areas of the finds that none took are added; an
-    object without an overlapping find adds its own area (Kumar et al., IEEE TMI 36 (2017) 1550, algorithm 1).
+    Each true object takes the detection with the highest IoU, and several may take the same one. The sum of their
+    intersections is divided by the sum of their unions, to which the areas of the detections that none took are added;
+    an object without an overlapping detection adds its own area (Kumar et al., IEEE TMI 36 (2017) 1550, algorithm 1).
 
     Returns
     -------
     float
-        In [0, 1]; NaN when there is neither a find nor a true object.
+        In [0, 1]; NaN when there is neither a detection nor a true object.
     """
     best: dict[int, tuple[float, int]] = {}
     for t, p in touching(truth, predicted):
@@ -258,25 +254,21 @@ def aggregated_jaccard(predicted: Sequence[InstanceMask], truth: Sequence[Instan
     return shared / union if union else float("nan")
 
 
-def is_shown(mask: InstanceMask, shown: Sequence[InstanceMask]) -> bool:
-    """Tell whether a true object is one that was shown: their IoU is at least .5."""
-    return any(mask_iou(mask, other) >= 0.5 for other in shown)
+def is_example(mask: InstanceMask, examples: Sequence[InstanceMask]) -> bool:
+    """Return whether a true object is one of the examples: their IoU is at least .5."""
+    return any(mask_iou(mask, other) >= 0.5 for other in examples)
 
 
-def _without_shown(frame: Judged) -> Judged:
-    """Return the frame without the true objects that are not judged."""
-    if not frame.ignore:
-        return frame
-    truth = [mask for mask in frame.truth if not is_shown(mask, frame.ignore)]
-    return Judged(frame.name, frame.predicted, truth, frame.scores, frame.below, frame.ignore)
+def _without_examples(frame: EvaluatedFrame) -> EvaluatedFrame:
+    """Return the frame without the true objects that are not evaluated."""
+    return replace(frame, truth=[mask for mask in frame.truth if not is_example(mask, frame.ignore)])
 
 
-def _by_size(frames: Sequence[Judged], iou: float, edges: Sequence[float] | None) -> tuple[SizeClass, ...]:
+def _by_size(frames: Sequence[EvaluatedFrame], iou: float, edges: Sequence[float] | None) -> tuple[SizeClass, ...]:
     areas = np.array([mask.area for frame in frames for mask in frame.truth], float)
     if edges is None:
-        edges = (
-            sorted({float(np.ceil(edge)) for edge in np.percentile(areas, [100 / 3, 200 / 3])}) if areas.size else []
-        )
+        terciles = np.percentile(areas, [100 / 3, 200 / 3]) if areas.size else []
+        edges = sorted({float(np.ceil(edge)) for edge in terciles})
     bounds = [0.0, *edges, float("inf")]
     counts = np.zeros((len(bounds) - 1, 3), int)
     overlaps = np.zeros(len(bounds) - 1)
@@ -294,13 +286,11 @@ def _by_size(frames: Sequence[Judged], iou: float, edges: Sequence[float] | None
             if p not in found and p not in result.ignored:
                 counts[place(mask), 1] += 1
     return tuple(
-        SizeClass(low, high, Scores(*_whole(row), float(total / row[0]) if row[0] else 0.0))
-        for low, high, row, total in zip(bounds[:-1], bounds[1:], counts, overlaps, strict=True)
+        SizeClass(low, high, Scores(tp, fp, fn, total / tp if tp else 0.0))
+        for low, high, (tp, fp, fn), total in zip(
+            bounds[:-1], bounds[1:], counts.tolist(), overlaps.tolist(), strict=True
+        )
     )
-
-
-def _whole(row: NDArray[np.int_]) -> tuple[int, int, int]:
-    return int(row[0]), int(row[1]), int(row[2])
 
 
 def _facts(scores: Scores) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""What is to be judged, from files: label images, folders of them, and output folders of this program."""
+"""What is to be evaluated, read from files: label images, folders of them, and output folders of this program."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sam2_fewshot.annotations.label_images import LABEL_SUFFIXES, read_classes
+from sam2_fewshot.annotations.label_images import read_classes
+from sam2_fewshot.annotations.registry import FORMATS
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.evaluation.figures import Judged
+from sam2_fewshot.evaluation.figures import EvaluatedFrame
 from sam2_fewshot.evaluation.matching import label_image_to_instances
-from sam2_fewshot.files.finished import read_finished
 from sam2_fewshot.geometry.outlines import polygon_to_mask
 from sam2_fewshot.images.addresses import natural_key
 from sam2_fewshot.images.registry import example_stems, open_source
 from sam2_fewshot.images.source import kind_of, reading
+from sam2_fewshot.output.finished import read_finished
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -31,26 +32,13 @@ if TYPE_CHECKING:
 _LISTED = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
-    """Which plane it is: what its file is named after, and slice and time point counted from 0."""
-
-    stem: str
-    z: int
-    t: int
-
-    def __str__(self) -> str:
-        """Return it as the user would say it."""
-        return self.stem + (f" Z {self.z + 1} Time {self.t + 1}" if self.z or self.t else "")
-
-
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """A plane with what was found and what there is.
+    """A plane with its detections and its true objects.
 
     Parameters
     ----------
-    judged
+    frame
         Both.
     shape
         ``(height, width)`` in pixels.
@@ -58,7 +46,7 @@ class Pair:
         A JPEG of the plane, None where there is none.
     """
 
-    judged: Judged
+    frame: EvaluatedFrame
     shape: tuple[int, int]
     picture: Path | None
 
@@ -71,7 +59,7 @@ class _Plane:
     masks: Sequence[InstanceMask]
     scores: Sequence[float] | None = None
     below: Sequence[tuple[InstanceMask, float]] = ()
-    shown: Sequence[InstanceMask] = ()
+    examples: Sequence[InstanceMask] = ()
     picture: Path | None = None
 
 
@@ -83,7 +71,7 @@ def read_pairs(predicted: Path, truth: Path, progress: Progress, tag: str | None
     predicted, truth
         Each a label image, a folder of label images, or an output folder of this program. Files belong together that
         are named after the same image (``a.tif`` and ``a_labels.png``); two single files do in any case. In an output
-        folder the examples are known and not judged.
+        folder the examples are known and not evaluated.
     progress
         Takes warnings, of planes that only one side has.
     tag
@@ -106,19 +94,13 @@ def read_pairs(predicted: Path, truth: Path, progress: Progress, tag: str | None
     for side, others, path in ((here, there, predicted), (there, here, truth)):
         alone = [stem for stem in side if stem not in others]
         if alone:
-            progress.warn(f"Not judged, because only {path} has them: {_some(alone)}.")
+            progress.warn(f"Not evaluated, because only {path} has them: {_some(alone)}.")
     for stem in common:
         yield from _planes_of(stem, here[stem], there[stem], progress, tag)
 
 
-_Source = Path | list["_Recorded"]
-"""A label image, or frames of an output folder."""
-
-
-@dataclass(frozen=True, eq=False)
-class _Recorded:
-    record: FrameRecord
-    picture: Path
+_Source = Path | dict[tuple[int, int], _Plane]
+"""A label image, or the planes of an image in an output folder by slice and time point, counted from 0."""
 
 
 def _sources(path: Path) -> dict[str, _Source]:
@@ -129,13 +111,14 @@ def _sources(path: Path) -> dict[str, _Source]:
         return {example_stems(path)[-1]: path}
     if (path / "run.json").is_file():
         finished = read_finished(path)
-        frames: dict[str, list[_Recorded]] = defaultdict(list)
+        images: dict[str, dict[tuple[int, int], _Plane]] = defaultdict(dict)
         for record in finished.records():
             stem = example_stems(Path(record.name))[-1]
-            frames[stem].append(_Recorded(record, finished.preview(record)))
-        return {**frames}
+            images[stem][record.location.z, record.location.time] = _recorded(record, finished.preview(record))
+        return {**images}
+    endings = FORMATS["labels"].reads
     with reading(path):
-        files = sorted((file for file in path.iterdir() if file.suffix.lower() in LABEL_SUFFIXES), key=natural_key)
+        files = sorted((file for file in path.iterdir() if file.suffix.lower() in endings), key=natural_key)
     found: dict[str, list[Path]] = defaultdict(list)
     for file in files:
         if not file.name.startswith("."):
@@ -156,41 +139,35 @@ def _labels_of(folder: Path, stem: str, files: Sequence[Path]) -> Path:
 
 
 def _planes_of(stem: str, here: _Source, there: _Source, progress: Progress, tag: str | None) -> Iterator[Pair]:
-    found, true = _planes(stem, here, None, progress), _planes(stem, there, tag, progress)
-    common = [key for key in found if key in true]
+    found, true = _planes(here, None, progress), _planes(there, tag, progress)
+    common = [place for place in found if place in true]
     if not common:
         raise InputError(f"The truth of {stem} has none of the slices and time points that were searched.")
     if len(common) < max(len(found), len(true)):
-        progress.warn(f"{stem}: only {len(common)} planes are on both sides; the others are not judged.")
-    for key in common:
-        left, right = found[key], true[key]
+        progress.warn(f"{stem}: only {len(common)} planes are on both sides; the others are not evaluated.")
+    for z, t in common:
+        name = stem + (f" Z {z + 1} Time {t + 1}" if z or t else "")
+        left, right = found[z, t], true[z, t]
         if left.shape != right.shape:
             (h, w), (height, width) = left.shape, right.shape
-            raise InputError(f"{key} is {w} × {h} px, but its truth is {width} × {height} px; they must be the same.")
-        judged = Judged(str(key), left.masks, right.masks, left.scores, left.below, left.shown)
-        yield Pair(judged, left.shape, left.picture)
+            raise InputError(f"{name} is {w} × {h} px, but its truth is {width} × {height} px; they must be the same.")
+        frame = EvaluatedFrame(name, left.masks, right.masks, left.scores, left.below, left.examples)
+        yield Pair(frame, left.shape, left.picture)
 
 
-def _planes(stem: str, source: _Source, tag: str | None, progress: Progress) -> dict[Key, _Plane]:
-    if isinstance(source, Path):
-        return {Key(stem, z, t): plane for (z, t), plane in _labels(source, tag, progress)}
-    return {Key(stem, item.record.location.z, item.record.location.time): _recorded(item) for item in source}
+def _planes(source: _Source, tag: str | None, progress: Progress) -> dict[tuple[int, int], _Plane]:
+    return dict(_labels(source, tag, progress)) if isinstance(source, Path) else source
 
 
-def _recorded(item: _Recorded) -> _Plane:
-    record = item.record
-    shown = [
-        polygon_to_mask(mark.outline, record.frame_shape)
-        for mark in record.examples
-        if mark.outline.geom_type == "Polygon"
-    ]
+def _recorded(record: FrameRecord, picture: Path) -> _Plane:
+    outlines = [mark.outline for mark in record.examples if mark.outline.geom_type == "Polygon"]
     return _Plane(
         shape=record.frame_shape,
         masks=[detection.instance for detection in record.detections],
         scores=[detection.score for detection in record.detections],
         below=[(detection.instance, detection.score) for detection in record.below],
-        shown=shown,
-        picture=item.picture if item.picture.is_file() else None,
+        examples=[polygon_to_mask(outline, record.frame_shape) for outline in outlines],
+        picture=picture if picture.is_file() else None,
     )
 
 
@@ -244,6 +221,6 @@ def _separated(labels: NDArray[np.integer], path: Path, progress: Progress) -> N
     return numbers
 
 
-def _some(stems: Sequence[str] | dict[str, _Source]) -> str:
+def _some(stems: Iterable[str]) -> str:
     names = list(stems)
     return ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")

@@ -1,4 +1,4 @@
-"""How well found objects agree with true ones: one-to-one matching at an IoU, precision, recall, F1."""
+"""One-to-one matching of detections with true objects at an IoU: precision, recall, F1."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Scores:
     Parameters
     ----------
     tp, fp, fn
-        Finds that match a true object, finds that match none, true objects that were not found.
+        Detections that match a true object, detections that match none, true objects that were not detected.
     mean_matched_iou
         Mean IoU of the matched pairs; 0 when there are none.
     """
@@ -40,12 +40,12 @@ class Scores:
 
     @property
     def precision(self) -> float:
-        """Share of the finds that are right, ``tp / (tp + fp)``; 0 when nothing was found."""
+        """Share of the detections that are right, ``tp / (tp + fp)``; 0 when there are none."""
         return _share(self.tp, self.tp + self.fp)
 
     @property
     def recall(self) -> float:
-        """Share of the true objects that were found, ``tp / (tp + fn)``; 0 when there are none."""
+        """Share of the true objects that were detected, ``tp / (tp + fn)``; 0 when there are none."""
         return _share(self.tp, self.tp + self.fn)
 
     @property
@@ -62,14 +62,14 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class Matching:
-    """Which find belongs to which true object.
+    """Which detection belongs to which true object.
 
     Parameters
     ----------
     pairs
-        ``(index of the find, index of the true object, IoU)``, by index of the find.
+        ``(index of the detection, index of the true object, IoU)``, by index of the detection.
     ignored
-        Indices of the finds that count neither way.
+        Indices of the detections that count neither way.
     scores
         Counts, precision, recall, F1.
     """
@@ -86,7 +86,7 @@ def match(
     *,
     ignore: Sequence[InstanceMask] = (),
 ) -> Matching:
-    """Match finds with true objects one to one.
+    """Match detections with true objects one to one.
 
     Of all one-to-one matchings of pairs with at least the given IoU, the one with most pairs is taken, and
     among those the one with the largest sum of IoUs: the rule of ``stardist.matching.matching`` (Schmidt et
@@ -99,14 +99,13 @@ def match(
     iou
         Smallest IoU of a match, above 0 and at most 1.
     ignore
-        Objects that are not to be judged, for instance the examples or what the annotator left open. A find
-        that matches no true object and lies with more than half of its area in one of these counts neither
-        way.
+        Objects that are not evaluated, for instance the examples or what the annotator left open. A detection that
+        matches no true object and is :func:`mostly_inside` one of these counts neither way.
 
     Returns
     -------
     Matching
-        The pairs, the ignored finds and the scores.
+        The pairs, the ignored detections and the scores.
 
     Raises
     ------
@@ -119,12 +118,7 @@ def match(
         (p, t): overlap for p, t in touching(predicted, truth) if (overlap := mask_iou(predicted[p], truth[t])) >= iou
     }
     pairs = tuple(sorted((p, t, weights[p, t]) for p, t in _assign(weights, len(predicted), len(truth))))
-    matched = {p for p, _, _ in pairs}
-    ignored = {
-        p
-        for p, i in touching(predicted, ignore)
-        if p not in matched and 2 * shared_area(predicted[p], ignore[i]) > predicted[p].area
-    }
+    ignored = mostly_inside(predicted, ignore) - {p for p, _, _ in pairs}
     tp = len(pairs)
     scores = Scores(
         tp=tp,
@@ -159,7 +153,7 @@ def label_image_to_instances(labels: NDArray[np.integer]) -> list[InstanceMask]:
         raise InputError(f"A label image must hold integers, but this one holds {labels.dtype}.")
     if not labels.size:
         return []
-    # find_objects makes a list as long as the largest value, so values are counted through first.
+    # find_objects makes a list as long as the largest value, so the values are numbered consecutively first.
     values, dense = np.unique(labels, return_inverse=True)
     dense = dense.reshape(labels.shape)
     shape = (labels.shape[0], labels.shape[1])
@@ -187,13 +181,18 @@ def touching(first: Sequence[InstanceMask], second: Sequence[InstanceMask]) -> I
             yield index, int(other)
 
 
+def mostly_inside(masks: Sequence[InstanceMask], others: Sequence[InstanceMask]) -> set[int]:
+    """Return the indices of the masks of which more than half of the area lies in one of the others."""
+    return {i for i, k in touching(masks, others) if 2 * shared_area(masks[i], others[k]) > masks[i].area}
+
+
 def _assign(weights: dict[tuple[int, int], float], rows: int, columns: int) -> list[tuple[int, int]]:
     """Return the one-to-one pairs: as many as possible, then of the largest sum of weights in (0, 1]."""
     if not weights:
         return []
     edges = np.array(list(weights))
-    # Objects far apart do not compete, so each connected group is a small problem of its own; one dense table
-    # for 10,000 x 10,000 objects would take 800 MB.
+    # Objects that do not overlap do not compete, so each connected group is a small problem of its own; one dense
+    # table for 10,000 x 10,000 objects would take 800 MB.
     graph = coo_array(
         (np.ones(len(edges), bool), (edges[:, 0], rows + edges[:, 1])), shape=(rows + columns, rows + columns)
     )

@@ -1,4 +1,4 @@
-"""A picture of a frame: what was hit, missed, and found falsely."""
+"""A picture of an evaluated frame: which objects were hit, missed, and falsely detected."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import shapely
 
-from sam2_fewshot.evaluation.figures import is_shown
+from sam2_fewshot.evaluation.figures import is_example
 from sam2_fewshot.evaluation.matching import match
 from sam2_fewshot.geometry.outlines import mask_to_polygon
 from sam2_fewshot.storage.files import replacing
@@ -29,7 +29,7 @@ _DASH = 7
 
 
 def write_picture(path: Path, pair: Pair, iou: float) -> None:
-    """Draw a judged frame as PNG, on its picture where there is one, else on dark ground.
+    """Draw an evaluated frame as PNG, on its picture where there is one, else on dark ground.
 
     Parameters
     ----------
@@ -47,20 +47,20 @@ def write_picture(path: Path, pair: Pair, iou: float) -> None:
     """
     from PIL import Image, ImageDraw, ImageFont
 
-    judged = pair.judged
-    truth = [mask for mask in judged.truth if not is_shown(mask, judged.ignore)]
-    result = match(judged.predicted, truth, iou, ignore=judged.ignore)
+    frame = pair.frame
+    truth = [mask for mask in frame.truth if not is_example(mask, frame.ignore)]
+    result = match(frame.predicted, truth, iou, ignore=frame.ignore)
     found, hit = {p for p, _, _ in result.pairs}, {t for _, t, _ in result.pairs}
     longest = max(pair.shape)
     scale = min(max(round(_SHARPEST / longest), 1), 4) if longest < _LARGEST else _LARGEST / longest
     page = _ground(pair, scale)
     draw = ImageDraw.Draw(page)
     for p in sorted(found):
-        _line(draw, judged.predicted[p], scale, HIT)
+        _line(draw, frame.predicted[p], scale, HIT)
     for t, mask in enumerate(truth):
         if t not in hit:
             _line(draw, mask, scale, MISSED, dash=_DASH)
-    false = [mask for p, mask in enumerate(judged.predicted) if p not in found and p not in result.ignored]
+    false = [mask for p, mask in enumerate(frame.predicted) if p not in found and p not in result.ignored]
     for mask in false:
         _line(draw, mask, scale, FALSE)
         _cross(draw, mask, scale)
@@ -95,16 +95,15 @@ def _ground(pair: Pair, scale: float) -> Image:
 
 def _line(draw: ImageDraw, mask: InstanceMask, scale: float, colour: tuple[int, int, int], dash: float = 0) -> None:
     ring = shapely.LinearRing(np.asarray(mask_to_polygon(mask, 0.3).exterior.coords) * scale)
-    count = max(2 * round(ring.length / (2 * dash)), 4) if dash else 1
-    for part in range(0, count, 2):
-        places = np.linspace(part, part + 1, 9) / count
-        points = (
-            shapely.get_coordinates(shapely.line_interpolate_point(ring, places, normalized=True))
-            if dash
-            else shapely.get_coordinates(ring)
-        )
-        draw.line([(x, y) for x, y in points.tolist()], fill=(0, 0, 0), width=4)
-        draw.line([(x, y) for x, y in points.tolist()], fill=colour, width=2)
+    lines = [shapely.get_coordinates(ring)]
+    if dash:
+        count = max(2 * round(ring.length / (2 * dash)), 4)
+        places = [np.linspace(part, part + 1, 9) / count for part in range(0, count, 2)]
+        lines = [shapely.get_coordinates(shapely.line_interpolate_point(ring, at, normalized=True)) for at in places]
+    for line in lines:
+        points = [(x, y) for x, y in line.tolist()]
+        draw.line(points, fill=(0, 0, 0), width=4)
+        draw.line(points, fill=colour, width=2)
 
 
 def _cross(draw: ImageDraw, mask: InstanceMask, scale: float) -> None:

@@ -1,1 +1,1 @@
-"""From what the user marked to a training set."""
+"""From the marked examples to a training set."""

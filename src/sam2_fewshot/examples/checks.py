@@ -18,12 +18,22 @@ if TYPE_CHECKING:
     from sam2_fewshot.records import Exemplar, Frame, InstanceMask
 
 
-# An example that fills more of its frame than this is more likely a slip than an object.
 _COVERS_FRAME = 0.9
+"""An example that fills more of its frame than this is more likely a mistake than an object."""
+_SAME_OBJECT = 0.5
+"""Two masks with a higher IoU are of the same object."""
+_WITHIN = 0.9
+"""A mask with more of its area on another one lies within it."""
+_ODD_SIZE = 8.0
+"""A factor in area. Objects of one kind seldom differ from their median by more than four, and what is proposed is at
+most 2.5 times smaller or larger than the examples."""
+_FEWEST = 3
+"""Sizes are compared among so many examples: of two, either may be the odd one."""
+_NAMED = 3
 
 
 def prompt_of(exemplar: Exemplar, frame: Frame) -> tuple[float, float] | None:
-    """Return the point ``(x, y)`` to ask SAM 2 about, None for an example that is none or lies outside its frame."""
+    """Return the point ``(x, y)`` to prompt, None for an example that is none or lies outside its frame."""
     if exemplar.point is None or exemplar.mask is not None or exemplar.polygon is not None:
         return None
     x, y = float(exemplar.point[0]), float(exemplar.point[1])
@@ -50,7 +60,7 @@ def exemplar_mask(
     at_point
         The object at its point, where it is a point and there is one.
     warn
-        Is given a sentence for the user.
+        Takes a sentence for the user.
     """
     height, width = frame.shape
     size = f"{width} × {height} px"
@@ -91,28 +101,16 @@ def exemplar_mask(
     return mask
 
 
-_SAME_OBJECT = 0.5
-"""Two masks with a higher IoU are of the same object."""
-_WITHIN = 0.9
-"""A mask with more of its area on another one lies within it."""
-_ODD_SIZE = 8.0
-"""A factor in area. Objects of one kind seldom differ from their median by more than four, and what is proposed is at
-most 2.5 times smaller or larger than the examples."""
-_FEWEST = 3
-"""Of two sizes nobody can say which is the odd one."""
-_NAMED = 3
-
-
 @dataclass(frozen=True, eq=False, slots=True)
 class Mark:
-    """An example as it was understood.
+    """An example with its mask.
 
     Parameters
     ----------
     name
         What to call it in messages.
     frame
-        What tells its frame from others.
+        Digest of its frame.
     mask
         On that frame.
     negative
@@ -126,7 +124,7 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Problems:
     """What is wrong with some of the examples.
 
     Parameters
@@ -143,59 +141,58 @@ class Verdict:
     sentences: list[str] = field(default_factory=list)
 
 
-def check(marks: Sequence[Mark]) -> Verdict:
+def check(marks: Sequence[Mark]) -> Problems:
     """Find examples that contradict or repeat each other, or are of another size than the rest.
 
     Both of a wanted and a negative example on the same object are left out, since nobody but the user can say which is
     right. Where one lies within the other and is much smaller, both may be right, such as a cell and its nucleus: they
-    are kept. Of examples of one sign on the same object the first is kept.
+    stay. Of examples of one sign on the same object the first stays.
 
     Parameters
     ----------
     marks
         In the order in which they count.
     """
-    verdict = Verdict()
+    problems = Problems()
     same: list[tuple[int, int]] = []
     contrary: list[tuple[int, int]] = []
     within: list[tuple[int, int]] = []
     for i, j in _touching(marks):
         a, b = marks[i], marks[j]
-        is_same = mask_iou(a.mask, b.mask) > _SAME_OBJECT
-        if is_same:
+        if mask_iou(a.mask, b.mask) > _SAME_OBJECT:
             (same if a.negative == b.negative else contrary).append((i, j))
         elif a.negative != b.negative:
             inner, outer = sorted((i, j), key=lambda number: marks[number].mask.area)
             if shared_area(a.mask, b.mask) > _WITHIN * marks[inner].mask.area:
                 within.append((inner, outer))
-    verdict.contradicting.update(number for pair in contrary for number in pair)
+    problems.contradicting.update(number for pair in contrary for number in pair)
     repeating = []
     for i, j in same:
-        if not {i, j} & (verdict.contradicting | verdict.repeated):
-            verdict.repeated.add(j)
+        if not {i, j} & (problems.contradicting | problems.repeated):
+            problems.repeated.add(j)
             repeating.append((i, j))
     if contrary:
-        verdict.sentences.append(
+        problems.sentences.append(
             f"{_pairs(marks, contrary)} mark the same object, one as wanted and the other as not, so neither is "
             "learned from. Delete the wrong one."
         )
     if repeating:
-        verdict.sentences.append(f"{_pairs(marks, repeating)} mark the same object, which is counted once.")
-    within = [pair for pair in within if not set(pair) & (verdict.contradicting | verdict.repeated)]
+        problems.sentences.append(f"{_pairs(marks, repeating)} mark the same object, which is counted once.")
+    within = [pair for pair in within if not set(pair) & (problems.contradicting | problems.repeated)]
     if within:
         names = [f"{marks[inner].name} within {marks[outer].name}" for inner, outer in within]
-        verdict.sentences.append(
+        problems.sentences.append(
             f"One marks what is wanted and the other what is not: {_listed(names)}. Both are learned from, since their "
             "sizes differ; delete the one that is a slip."
         )
-    verdict.sentences.extend(_odd_sizes(marks, verdict.contradicting | verdict.repeated))
+    problems.sentences.extend(_odd_sizes(marks, problems.contradicting | problems.repeated))
     # Names of files keep their first letter as it is.
-    verdict.sentences[:] = [re.sub("^the ", "The ", sentence) for sentence in verdict.sentences]
-    return verdict
+    problems.sentences[:] = [re.sub("^the ", "The ", sentence) for sentence in problems.sentences]
+    return problems
 
 
 def _touching(marks: Sequence[Mark]) -> Iterator[tuple[int, int]]:
-    """Yield the pairs on one frame whose boxes share some ground, in order."""
+    """Yield the pairs on one frame whose boxes touch, in order."""
     of_frame: dict[str, list[int]] = {}
     for number, mark in enumerate(marks):
         of_frame.setdefault(mark.frame, []).append(number)
@@ -230,7 +227,7 @@ def _pairs(marks: Sequence[Mark], pairs: Sequence[tuple[int, int]]) -> str:
 
 def _listed(names: Sequence[str]) -> str:
     """Return names in a row, the first few of many."""
-    shown = "; ".join(names[:_NAMED])
+    listed = "; ".join(names[:_NAMED])
     if len(names) > _NAMED:
-        shown += f"; and {len(names) - _NAMED} more,"
-    return shown
+        listed += f"; and {len(names) - _NAMED} more,"
+    return listed

@@ -1,4 +1,4 @@
-"""Points as examples: the masks that SAM 2 offers for each, and the choice of those that agree with one another."""
+"""Points as examples: the masks that the backbone proposes for each, and the choice of those that agree."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sam2_fewshot.backbones.sam2.network import Sam2Model
+    from sam2_fewshot.protocols import Backbone
     from sam2_fewshot.records import Box
 
-# A mask that fills more of its window than this is the background, or an object that wants a wider window.
 _LARGEST_SHARE = 0.5
+"""A mask that fills more of its window than this is the background, or an object that needs a wider window."""
 _CORE = 4
 """Points at most this part of a window's side from its middle share the window, so that an object is whole in it as
 long as it is no larger than half the window."""
@@ -35,7 +35,7 @@ class PointMask:
     mask
         Of the frame.
     predicted_iou
-        SAM 2's own guess of its quality, in [0, 1].
+        The backbone's own estimate of its quality, in [0, 1].
     """
 
     mask: InstanceMask
@@ -43,18 +43,18 @@ class PointMask:
 
 
 def masks_at_points(
-    model: Sam2Model, pixels: NDArray[np.uint8], points: Sequence[tuple[float, float]]
+    backbone: Backbone, pixels: NDArray[np.uint8], points: Sequence[tuple[float, float]]
 ) -> list[list[PointMask]]:
-    """Return the masks that SAM 2 gives for each of several points of a frame.
+    """Return the masks that the backbone gives for each of several points of a frame.
 
-    The sizes of the objects are not known, and SAM 2 sees an object best when it is neither tiny nor larger than its
-    input; so each point is prompted in windows of several sizes, from the whole frame down to a quarter of the model's
-    input, and gives three masks in each. Points near each other share their windows, each of which is encoded once.
+    The sizes of the objects are not known, and a backbone sees an object best when it is neither tiny nor larger than
+    its input; so each point is prompted in windows of several sizes, from the whole frame down to a quarter of the
+    input, and gives several masks in each. Points near each other share their windows, each of which is encoded once.
 
     Parameters
     ----------
-    model
-        Decodes the prompts.
+    backbone
+        Encodes windows and decodes the prompts.
     pixels
         uint8 RGB (H, W, 3).
     points
@@ -64,17 +64,17 @@ def masks_at_points(
     -------
     list of list of PointMask
         For each point the masks that hold it and fill at most half of their window, in the order of the windows from
-        the largest; none where SAM 2 sees no object.
+        the largest; none where there is no object.
     """
     height, width = pixels.shape[:2]
     found: list[list[PointMask]] = [[] for _ in points]
-    for (x0, y0, x1, y1), numbers in _windows(points, (height, width), model.image_size):
-        embedding = model.embed(pixels[y0:y1, x0:x1])
+    for (x0, y0, x1, y1), numbers in _windows(points, (height, width), backbone.input_size):
+        embedding = backbone.embed(pixels[y0:y1, x0:x1])
         local = np.array([points[i] for i in numbers]) - (x0, y0)
-        # In image pixels a pixel's centre has the fraction .5; SAM 2's prompt encoder adds that half itself.
-        scale = np.array([model.image_size / (x1 - x0), model.image_size / (y1 - y0)])
+        # In image pixels a pixel's centre has the fraction .5, in prompts it is a whole number.
+        scale = np.array([backbone.input_size / (x1 - x0), backbone.input_size / (y1 - y0)])
         prompts = (local * scale - 0.5).astype(np.float32)
-        answer = model.prompt(embedding, prompts, iou_gate=-math.inf, stability_gate=0.0)
+        answer = backbone.prompt(embedding, prompts, iou_gate=-math.inf, stability_gate=0.0)
         for prompt, iou, box, data in zip(answer.prompt, answer.predicted_iou, answer.boxes, answer.data, strict=True):
             mask = InstanceMask(data, x0 + int(box[0]), y0 + int(box[1]), (height, width))
             column, row = (int(value) for value in points[numbers[prompt]])
@@ -85,16 +85,16 @@ def masks_at_points(
 
 
 def _windows(
-    points: Sequence[tuple[float, float]], shape: tuple[int, int], image_size: int
+    points: Sequence[tuple[float, float]], shape: tuple[int, int], input_size: int
 ) -> list[tuple[Box, list[int]]]:
     """Return windows, each with the points that are prompted in it.
 
-    They are the whole frame and, around the points, windows of 1, 1/2 and 1/4 of the model's input that are smaller. A
-    window is centred on the first point that has none of its size yet.
+    They are the whole frame and, around the points, windows of 1, 1/2 and 1/4 of the backbone's input that are smaller.
+    A window is centred on the first point that has none of its size yet.
     """
     height, width = shape
     windows: list[tuple[Box, list[int]]] = [((0, 0, width, height), list(range(len(points))))]
-    for side in (image_size, image_size // 2, image_size // 4):
+    for side in (input_size, input_size // 2, input_size // 4):
         left = list(range(len(points))) if side < max(height, width) else []
         while left:
             x, y = points[left[0]]
@@ -108,20 +108,20 @@ def _windows(
 
 
 APPEARANCE = 4
-"""Numbers that say what a mask looks like."""
+"""Length of a mask's appearance vector."""
 
 
 class _Weight(NamedTuple):
-    """How much agreement counts: what disagreement costs in predicted IoU, and what difference costs nothing."""
+    """Weight of agreement: the cost of disagreement in predicted IoU, and the differences that cost nothing."""
 
     cost: float
     size: float
     contrast: float
 
 
-# Chosen by measuring on scenes of several kinds with the embedded checkpoint, and held on others. Outlines are known to
-# be right. Points alone may agree on what is wrong, so they only keep each other from what is far off, and two of them
-# do not.
+# Chosen by measuring on scenes of several kinds with the embedded checkpoint, and confirmed on others. Outlines are
+# known to be right. Points alone may agree on what is wrong, so only large differences between them cost, and of two
+# points none.
 _AMONG_POINTS, _WITH_OUTLINES = _Weight(1 / 6, 1.0, 0.25), _Weight(1 / 2, 0.0, 0.0)
 _FEWEST_POINTS = 3
 _SIZE, _CONTRAST = 4.0, 1.0
@@ -130,7 +130,7 @@ small differences count little, with their square."""
 _FAINT = 2.0
 """Standard deviations of the frame; contrasts below that are faint, and not compared as closely."""
 _OTHER_OBJECT = 1 / 3
-"""What it costs to hold another mark. Not more, since somebody may have marked an object twice."""
+"""What it costs to hold another mark. Not more, since an object may be marked twice."""
 _ROUNDS = 2
 _MOST_CENTRES = 1000
 _RING = 0.15
@@ -146,7 +146,7 @@ class Alternatives:
     appearance
         float64 (K, :data:`APPEARANCE`), K at least 1; see :func:`appearance`.
     predicted_iou
-        float64 (K,), SAM 2's own guess of their quality, in [0, 1].
+        float64 (K,), the backbone's own estimate of their quality, in [0, 1].
     holds_other
         Boolean (K,), whether the mask also holds another mark.
     """
@@ -157,7 +157,7 @@ class Alternatives:
 
 
 def agreeing(points: Sequence[Alternatives], outlined: NDArray[np.float64]) -> list[int]:
-    """Choose a mask for each of several points, so that they look alike and SAM 2 is sure of them.
+    """Choose a mask for each of several points, so that they look alike and their predicted IoU is high.
 
     A mask costs what its predicted IoU falls short of 1, more if it holds another mark, and more the more it differs in
     size and contrast from a centre. Where there are outlined examples, the centre is the median of their appearances.
@@ -182,7 +182,7 @@ def agreeing(points: Sequence[Alternatives], outlined: NDArray[np.float64]) -> l
     if len(points) < _FEWEST_POINTS:
         return [int(np.argmin(cost)) for cost in own]
     everything = np.concatenate([point.appearance for point in points])
-    # Of very many alternatives some suffice to find where most of them can meet.
+    # Of very many alternatives a sample suffices as centres.
     centres = everything[np.linspace(0, len(everything) - 1, min(len(everything), _MOST_CENTRES)).astype(int)]
     total = np.zeros(len(centres))
     for point, cost in zip(points, own, strict=True):
@@ -195,7 +195,7 @@ def agreeing(points: Sequence[Alternatives], outlined: NDArray[np.float64]) -> l
 
 
 def appearance(mask: InstanceMask, pixels: NDArray[np.uint8], spread: float) -> NDArray[np.float64]:
-    """Return what a mask looks like: its log-area, and for each channel the mean colour on it less that around it.
+    """Return a mask's appearance: its log-area, and for each channel the mean colour on it less that around it.
 
     Parameters
     ----------
@@ -241,10 +241,10 @@ def _nearest(
 
 def _disagreement(a: NDArray[np.float64], b: NDArray[np.float64], weight: _Weight) -> NDArray[np.float64]:
     """Return what it costs that appearances (…, :data:`APPEARANCE`) differ."""
-    apart = np.abs(a - b)
+    difference = np.abs(a - b)
     # Of bright and less bright objects on one frame the contrasts differ by a factor, so it is the ratio that counts.
-    contrasts = (apart[..., 1:] / (np.abs(a) + np.abs(b) + _FAINT)[..., 1:]).mean(axis=-1)
-    size = ((apart[..., 0] - weight.size) / (_SIZE - weight.size)).clip(0, 1)
+    contrasts = (difference[..., 1:] / (np.abs(a) + np.abs(b) + _FAINT)[..., 1:]).mean(axis=-1)
+    size = ((difference[..., 0] - weight.size) / (_SIZE - weight.size)).clip(0, 1)
     contrast = ((contrasts - weight.contrast) / (_CONTRAST - weight.contrast)).clip(0, 1)
     cost: NDArray[np.float64] = weight.cost * (size**2 + contrast**2)
     return cost

@@ -1,4 +1,4 @@
-"""From what the user marked to what a method learns from: frames with masks that do not contradict each other."""
+"""From the marked examples to the training set: frames with masks that do not contradict each other."""
 
 from __future__ import annotations
 
@@ -11,44 +11,42 @@ from sam2_fewshot.errors import InputError
 from sam2_fewshot.examples.checks import Mark, check, exemplar_mask, prompt_of
 from sam2_fewshot.examples.points import APPEARANCE, Alternatives, agreeing, appearance, masks_at_points, spread_of
 from sam2_fewshot.examples.windows import by_image, chosen_of, parts_of
-from sam2_fewshot.methods.base import Shown
+from sam2_fewshot.methods.base import TrainingFrame
 from sam2_fewshot.object_model import KnownObject
-from sam2_fewshot.tiling.search import on_frame
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from sam2_fewshot.backbones.sam2.network import Sam2Model
-    from sam2_fewshot.examples.windows import ShownPart
-    from sam2_fewshot.protocols import Progress
+    from sam2_fewshot.examples.windows import ExamplePart
+    from sam2_fewshot.protocols import Backbone, Progress
     from sam2_fewshot.records import Exemplar, InstanceMask
     from sam2_fewshot.settings import Settings
 
-_HELD_BY_GROUND = 2
-"""A mask that holds more other marks than this is of the ground they lie on, unless SAM 2 has nothing else to offer."""
+_HELD_BY_BACKGROUND = 2
+"""A mask that holds more other marks than this is of the background, unless the backbone proposes nothing else."""
 
 
 @dataclass(frozen=True, eq=False)
-class Lessons:
-    """What there is to learn.
+class TrainingSet:
+    """What there is to learn from.
 
     Parameters
     ----------
-    shown
+    frames
         Frames, or parts of large ones, with the masks to learn from.
     known
         Where all examples lie, whether they are learned from or not.
     """
 
-    shown: Sequence[Shown]
+    frames: Sequence[TrainingFrame]
     known: Sequence[KnownObject]
 
     @property
     def areas(self) -> NDArray[np.int64]:
         """Areas of the wanted examples in pixels, int64 (N,)."""
-        return np.array([mask.area for frame in self.shown for mask in frame.wanted], np.int64)
+        return np.array([mask.area for frame in self.frames for mask in frame.positives], np.int64)
 
 
 @dataclass(eq=False)
@@ -57,30 +55,30 @@ class _Page:
 
     digest: str
     shape: tuple[int, int]
-    part: ShownPart
+    part: ExamplePart
     numbers: list[int]
     masks: dict[int, InstanceMask]
-    looks: dict[int, NDArray[np.float64]]
+    appearances: dict[int, NDArray[np.float64]]
     points: dict[int, tuple[Sequence[InstanceMask], Alternatives]]
 
 
-def lessons_from(
-    exemplars: Sequence[Exemplar], model: Sam2Model, settings: Settings, most_pixels: int, progress: Progress
-) -> Lessons:
+def training_set(
+    exemplars: Sequence[Exemplar], backbone: Backbone, settings: Settings, most_pixels: int, progress: Progress
+) -> TrainingSet:
     """Find the examples' masks, and leave out what cannot be learned from.
 
     Parameters
     ----------
     exemplars
         What the user marked.
-    model
+    backbone
         Makes masks of points.
     settings
-        Say how arrays are shown, and how many examples are learned from.
+        Say how arrays are rendered, and how many examples are learned from.
     most_pixels
         A frame with more is learned from in parts.
     progress
-        Is told of each example that is left out, contradicts another or is odd.
+        Warns of each example that is left out, contradicts another or is odd.
 
     Raises
     ------
@@ -94,7 +92,7 @@ def lessons_from(
         digest, shape, parts = parts_of([exemplars[i] for i in group], settings, most_pixels, progress)
         for part in parts:
             numbers = [group[n] for n in part.numbers]
-            pages.append(_outlines(_Page(digest, shape, part, numbers, {}, {}, {}), names, model, progress))
+            pages.append(_outlines(_Page(digest, shape, part, numbers, {}, {}, {}), names, backbone, progress))
     _choose_masks(pages, exemplars, names, progress)
 
     order = [(page, i) for page in pages for i in page.masks]
@@ -103,26 +101,26 @@ def lessons_from(
         Mark(_in_a_sentence(exemplars[i], names[i], i + 1), page.digest, _whole(page, i), exemplars[i].negative)
         for page, i in order
     ]
-    verdict = check(marks)
-    for sentence in verdict.sentences:
+    problems = check(marks)
+    for sentence in problems.sentences:
         progress.warn(sentence)
-    chosen -= {order[place][1] for place in verdict.contradicting | verdict.repeated}
-    shown = []
+    chosen -= {order[place][1] for place in problems.contradicting | problems.repeated}
+    frames = []
     for page in pages:
         wanted, unwanted = (
             [mask for i, mask in page.masks.items() if i in chosen and exemplars[i].negative is sign]
             for sign in (False, True)
         )
         if wanted or unwanted:
-            shown.append(Shown(page.part.frame.pixels, wanted, unwanted))
-    lessons = Lessons(shown, [KnownObject(page.digest, _whole(page, i)) for page in pages for i in page.masks])
-    if not len(lessons.areas):
-        raise InputError(_nothing(len(exemplars), bool(verdict.contradicting)))
-    return lessons
+            frames.append(TrainingFrame(page.part.frame.pixels, wanted, unwanted))
+    training = TrainingSet(frames, [KnownObject(page.digest, _whole(page, i)) for page in pages for i in page.masks])
+    if not len(training.areas):
+        raise InputError(_nothing(len(exemplars), bool(problems.contradicting)))
+    return training
 
 
-def _outlines(page: _Page, names: Sequence[str], model: Sam2Model, progress: Progress) -> _Page:
-    """Find the masks of a part's outlined examples, and what SAM 2 has to offer for its points."""
+def _outlines(page: _Page, names: Sequence[str], backbone: Backbone, progress: Progress) -> _Page:
+    """Find the masks of a part's outlined examples, and what the backbone proposes for its points."""
     frame = page.part.frame
     marked = dict(zip(page.numbers, page.part.exemplars, strict=True))
     prompts = {i: prompt for i, exemplar in marked.items() if (prompt := prompt_of(exemplar, frame)) is not None}
@@ -132,23 +130,23 @@ def _outlines(page: _Page, names: Sequence[str], model: Sam2Model, progress: Pro
     if not prompts:
         return page
     spread = spread_of(frame.pixels)
-    page.looks.update((i, appearance(mask, frame.pixels, spread)) for i, mask in page.masks.items())
+    page.appearances.update((i, appearance(mask, frame.pixels, spread)) for i, mask in page.masks.items())
     places = {i: _inner_point(mask) for i, mask in page.masks.items()} | {
         i: (int(x), int(y)) for i, (x, y) in prompts.items()
     }
-    offers = masks_at_points(model, frame.pixels, list(prompts.values()))
-    for i, offered in zip(prompts, offers, strict=True):
+    proposals = masks_at_points(backbone, frame.pixels, list(prompts.values()))
+    for i, proposed in zip(prompts, proposals, strict=True):
         others = [place for number, place in places.items() if number != i]
-        held = [_count(item.mask, others) for item in offered]
-        most = max(_HELD_BY_GROUND, min(held, default=0))
-        kept = [(item, count) for item, count in zip(offered, held, strict=True) if count <= most]
-        if kept:
+        held = [_count(item.mask, others) for item in proposed]
+        most = max(_HELD_BY_BACKGROUND, min(held, default=0))
+        possible = [(item, count) for item, count in zip(proposed, held, strict=True) if count <= most]
+        if possible:
             alternatives = Alternatives(
-                np.stack([appearance(item.mask, frame.pixels, spread) for item, _ in kept]),
-                np.array([item.predicted_iou for item, _ in kept]),
-                np.array([count > 0 for _, count in kept]),
+                np.stack([appearance(item.mask, frame.pixels, spread) for item, _ in possible]),
+                np.array([item.predicted_iou for item, _ in possible]),
+                np.array([count > 0 for _, count in possible]),
             )
-            page.points[i] = ([item.mask for item, _ in kept], alternatives)
+            page.points[i] = ([item.mask for item, _ in possible], alternatives)
     return page
 
 
@@ -158,13 +156,13 @@ def _choose_masks(
     """Choose a mask for each point, the wanted ones and the negative ones each among their kind on all frames."""
     for negative in (False, True):
         of_kind = [(page, i) for page in pages for i in page.points if exemplars[i].negative is negative]
-        looks = [look for page in pages for i, look in page.looks.items() if exemplars[i].negative is negative]
-        choice = agreeing([page.points[i][1] for page, i in of_kind], np.array(looks).reshape(-1, APPEARANCE))
+        outlined = [seen for page in pages for i, seen in page.appearances.items() if exemplars[i].negative is negative]
+        choice = agreeing([page.points[i][1] for page, i in of_kind], np.array(outlined).reshape(-1, APPEARANCE))
         for (page, i), place in zip(of_kind, choice, strict=True):
             page.masks[i] = page.points[i][0][place]
     for page in pages:
         for i, exemplar in zip(page.numbers, page.part.exemplars, strict=True):
-            # Outlines were looked at before; what SAM 2 made of a point may be odd, too.
+            # Outlines were checked before; the mask of a point needs the same checks.
             if prompt_of(exemplar, page.part.frame) is not None:
                 exemplar_mask(exemplar, page.part.frame, names[i], page.masks.get(i), progress.warn)
         page.masks = {i: page.masks[i] for i in page.numbers if i in page.masks}
@@ -190,7 +188,7 @@ def _count(mask: InstanceMask, places: Sequence[tuple[int, int]]) -> int:
 
 def _whole(page: _Page, number: int) -> InstanceMask:
     """Return an example's mask as one of the whole frame."""
-    return on_frame(page.masks[number], page.part.window, page.shape)
+    return page.masks[number].placed(page.part.window, page.shape)
 
 
 def _name(exemplar: Exemplar, number: int) -> str:
@@ -198,7 +196,7 @@ def _name(exemplar: Exemplar, number: int) -> str:
 
 
 def _in_a_sentence(exemplar: Exemplar, name: str, number: int) -> str:
-    """Return a name that tells whether the example is negative."""
+    """Return a name that shows whether the example is negative."""
     if not exemplar.negative:
         return name
     return f"{name} (negative)" if exemplar.label else f"the negative example {number}"

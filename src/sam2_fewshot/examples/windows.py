@@ -10,11 +10,9 @@ from shapely import affinity
 
 from sam2_fewshot.geometry.outlines import crop_to_object
 from sam2_fewshot.geometry.overlap import intersect
-from sam2_fewshot.object_model import frame_digest, reader_digest
-from sam2_fewshot.protocols import FrameReader
-from sam2_fewshot.records import Frame
-from sam2_fewshot.rendering import as_frame
-from sam2_fewshot.tiling.blocks import example_windows
+from sam2_fewshot.object_model import frame_digest
+from sam2_fewshot.records import Frame, FrameReader
+from sam2_fewshot.rendering import as_reader
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +24,8 @@ if TYPE_CHECKING:
 _WHOLE = 1 << 21
 """A frame with more pixels is learned from in parts, so that what is learned depends neither on the memory nor, from
 here on, on the size of the frame."""
+_AROUND = 6
+"""A part has so many times the longest example around its examples, to learn what is background."""
 _FROM_POINT = 64
 """Pixels around a point of a large frame, of an object whose size is not known."""
 _SHARE = 4
@@ -34,7 +34,7 @@ several."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class ShownPart:
+class ExamplePart:
     """A frame, or a part of a large one, with its examples.
 
     Parameters
@@ -55,8 +55,8 @@ class ShownPart:
 
 def shown_parts(
     exemplars: Sequence[Exemplar], frame: FrameReader, most_pixels: int, progress: Progress
-) -> list[ShownPart]:
-    """Cut the parts of a large frame that show its examples.
+) -> list[ExamplePart]:
+    """Crop the parts of a large frame with its examples.
 
     Parameters
     ----------
@@ -90,13 +90,51 @@ def shown_parts(
         for window, numbers in example_windows([box for box in boxes if box], frame.shape, most_pixels):
             part = Frame(frame.read(window), frame.name, frame.location)
             chosen = [usable[i] for i in numbers]
-            parts.append(ShownPart(part, window, chosen, [_moved(exemplars[i], part, window) for i in chosen]))
+            parts.append(ExamplePart(part, window, chosen, [_moved(exemplars[i], part, window) for i in chosen]))
     return parts
 
 
+def example_windows(
+    boxes: Sequence[Box], frame_shape: tuple[int, int], most_pixels: int
+) -> list[tuple[Box, list[int]]]:
+    """Return which parts of a large frame hold its examples, each with the numbers of those in it.
+
+    Parameters
+    ----------
+    boxes
+        Of the examples, none empty.
+    frame_shape
+        ``(height, width)`` of the frame.
+    most_pixels
+        A part should not have more.
+
+    Returns
+    -------
+    list of (Box, list of int)
+        One part for all where they lie near enough to one another, else one for each field of a grid that has some.
+    """
+    height, width = frame_shape
+    longest = max(max(x1 - x0, y1 - y0) for x0, y0, x1, y1 in boxes)
+    side = int(most_pixels**0.5)
+    margin = min(_AROUND * longest, side // 4)
+
+    def around(numbers: Sequence[int]) -> Box:
+        chosen = np.array([boxes[i] for i in numbers])
+        (x0, y0), (x1, y1) = chosen[:, :2].min(0) - margin, chosen[:, 2:].max(0) + margin
+        return max(int(x0), 0), max(int(y0), 0), min(int(x1), width), min(int(y1), height)
+
+    everything = around(range(len(boxes)))
+    if (everything[2] - everything[0]) * (everything[3] - everything[1]) <= most_pixels:
+        return [(everything, list(range(len(boxes))))]
+    fields: dict[tuple[int, int], list[int]] = {}
+    for number, (x0, y0, x1, y1) in enumerate(boxes):
+        fields.setdefault(((y0 + y1) // side, (x0 + x1) // side), []).append(number)
+    return [(around(numbers), numbers) for _, numbers in sorted(fields.items())]
+
+
 def parts_of(
-    exemplars: Sequence[Exemplar], settings: Settings, most_pixels: int, progress: Progress
-) -> tuple[str, tuple[int, int], list[ShownPart]]:
+    exemplars: Sequence[Exemplar], settings: Settings, most_pixels: int, progress: Progress, whole: int = _WHOLE
+) -> tuple[str, tuple[int, int], list[ExamplePart]]:
     """Return a frame as it is learned from.
 
     Parameters
@@ -104,16 +142,18 @@ def parts_of(
     exemplars
         All on one frame, at least one.
     settings
-        Say how an array is shown.
+        Of the display of an array.
     most_pixels
         A frame with more is learned from in parts.
     progress
         Is warned as by :func:`shown_parts`.
+    whole
+        Neither is one with more than so many pixels learned from as a whole.
 
     Returns
     -------
     digest
-        By which the frame is known again.
+        Identifies the frame.
     shape
         Its ``(height, width)``.
     parts
@@ -124,13 +164,12 @@ def parts_of(
     InputError
         If the frame cannot be read.
     """
-    image = exemplars[0].image
-    frame = image if isinstance(image, FrameReader) else as_frame(image, settings)
-    if frame.shape[0] * frame.shape[1] > min(_WHOLE, most_pixels):
-        most = min(_WHOLE, most_pixels // _SHARE)
-        return reader_digest(frame), frame.shape, shown_parts(exemplars, frame, most, progress)
-    whole = as_frame(frame, settings)
-    return frame_digest(whole.pixels), whole.shape, [ShownPart(whole, (0, 0, 0, 0), range(len(exemplars)), exemplars)]
+    frame = as_reader(exemplars[0].image, settings)
+    if frame.shape[0] * frame.shape[1] > min(whole, most_pixels):
+        most = min(whole, most_pixels // _SHARE)
+        return frame_digest(frame), frame.shape, shown_parts(exemplars, frame, most, progress)
+    held = Frame(frame.read(), frame.name, frame.location)
+    return frame_digest(held), held.shape, [ExamplePart(held, (0, 0, 0, 0), range(len(exemplars)), exemplars)]
 
 
 def by_image(exemplars: Sequence[Exemplar]) -> list[list[int]]:
@@ -149,7 +188,7 @@ def chosen_of(exemplars: Sequence[Exemplar], most: int, progress: Progress) -> s
         if len(of_sign) > most:
             progress.warn(
                 f"Of {len(of_sign)} {'negative ' * negative}examples {most}, spread evenly, are learned from "
-                "(Max Examples); none of them is reported as a find."
+                "(Max Examples); none of them is reported as a detection."
             )
             of_sign = [of_sign[i] for i in np.linspace(0, len(of_sign) - 1, most).round().astype(int)]
         chosen.update(of_sign)

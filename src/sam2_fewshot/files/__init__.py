@@ -1,1 +1,1 @@
-"""The runner's end for a person's own files: requests, the output folder, and what is read back from it."""
+"""A run on the user's own files: the request, its plan, the output folder, and corrections of earlier results."""

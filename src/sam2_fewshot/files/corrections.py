@@ -2,18 +2,19 @@
 
 The report's *Export* writes them as a NimbusImage export whose annotations carry the tag ``right`` or ``wrong``, so
 that they can also serve as examples (``--training-tag right --negative-tag wrong``). Two additions, which other readers
-pass over: each annotation names its ``image``, and ``sam2-fewshot`` at the top holds what the report knew of the run.
+ignore: each annotation names its ``image``, and ``sam2-fewshot`` at the top holds what the report knew of the run.
 """
 
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import numpy as np
+from pydantic import BaseModel, Field, StrictInt, StrictStr, ValidationError, WrapValidator, field_validator
 
-from sam2_fewshot.annotations.nimbus import annotations_of, read_annotations
+from sam2_fewshot.annotations.nimbus import annotations_of, polygon_document, read_annotations
 from sam2_fewshot.annotations.placing import PlacedExemplar, Placer, Remarks
 from sam2_fewshot.annotations.values import load_json
 from sam2_fewshot.errors import InputError
@@ -23,6 +24,8 @@ from sam2_fewshot.geometry.overlap import mask_iou
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
+
+    from pydantic import ValidatorFunctionWrapHandler
 
     from sam2_fewshot.images.image_set import ImageSet
     from sam2_fewshot.protocols import Progress
@@ -35,10 +38,63 @@ KEY = "sam2-fewshot"
 _SAME_OBJECT = 0.5
 """Outlines with at least this IoU mean the same object."""
 
+CORRECTIONS = "corrections.json"
+"""Name of the file in an output folder with all corrections that its objects were learned from."""
+
+
+def _none_when_wrong(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return check(value)
+    except ValidationError:
+        return None
+
+
+_Lenient = WrapValidator(_none_when_wrong)
+"""Takes what is not of the field's type for None, because what is meant is reported where the object is placed."""
+
+
+class _Place(BaseModel):
+    """Where an annotation lies: the position, counted from 0, None when it is no whole number."""
+
+    xy: Annotated[StrictInt | None, _Lenient] = Field(0, alias="XY")
+
+
+class _Verdict(BaseModel):
+    """An outline that the user has marked as either right or wrong."""
+
+    shape: Literal["polygon"]
+    tags: list[Any]
+    image: Annotated[StrictStr | None, _Lenient] = None
+    location: Annotated[_Place | None, _Lenient] = None
+
+    @field_validator("tags")
+    @classmethod
+    def _is_clear(cls, tags: list[Any]) -> list[Any]:
+        if (RIGHT in tags) == (WRONG in tags):
+            raise ValueError(f"one of {RIGHT!r} and {WRONG!r} is needed")
+        return tags
+
+    @property
+    def xy(self) -> int | None:
+        """The position that it lies on, None when it is no whole number; the first where there is none."""
+        return self.location.xy if self.location else 0
+
+
+class _About(BaseModel):
+    """What the report knew of the run."""
+
+    results: Annotated[StrictStr | None, _Lenient] = None
+
+
+class _Export(BaseModel):
+    """A file of corrections, but for its annotations."""
+
+    about: Annotated[_About | None, _Lenient] = Field(None, alias=KEY)
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Correction:
-    """An object that the user has judged.
+    """An object that the user has marked as right or wrong.
 
     Parameters
     ----------
@@ -76,83 +132,69 @@ def read_corrections(paths: Iterable[Path], images: ImageSet, progress: Progress
     InputError
         If a file cannot be read, is not such a file, or has no object that can be used.
     """
-    kept: list[Correction] = []
+    corrections: list[Correction] = []
     for path in paths:
-        annotations = _judged(load_json(path))
-        if annotations is None:
+        marked = _marked(load_json(path))
+        if not marked:
             raise InputError(
                 f"{path.name} holds no corrections. Mark objects as right or wrong in report.html and press Export "
                 "there; examples of another kind belong to --examples of sam2-fewshot segment."
             )
         remarks = Remarks(path.name, progress)
-        here = _of_these_images(annotations, images, remarks)
-        fresh = [_correction(placed) for placed in read_annotations(here, Placer(images, remarks))]
-        if not fresh:
+        here = _of_these_images(marked, images, remarks)
+        new = [_correction(placed) for placed in read_annotations(here, Placer(images, remarks))]
+        if not new:
             raise InputError(f"No correction in {path.name} can be used: {remarks.left_out() or 'it has none'}.")
-        remarks.tell()
-        for correction in fresh:
-            kept = [other for other in kept if not _same(other, correction)]
-            kept.append(correction)
-    return kept
+        remarks.report()
+        for correction in new:
+            corrections = [other for other in corrections if not _same(other, correction)]
+            corrections.append(correction)
+    return corrections
 
 
 def results_folder(path: Path) -> str | None:
-    """Return the folder with the results that a file of corrections is for, None when it does not say.
+    """Return the folder with the results that a file of corrections is for, None when it does not name one.
 
     Raises
     ------
     InputError
         If the file cannot be read as JSON.
     """
-    content = load_json(path)
-    about = content.get(KEY) if isinstance(content, dict) else None
-    folder = about.get("results") if isinstance(about, dict) else None
-    return folder if isinstance(folder, str) and folder else None
+    try:
+        about = _Export.model_validate(load_json(path)).about
+    except ValidationError:
+        return None
+    return (about and about.results) or None
 
 
 def corrections_json(corrections: Sequence[Correction]) -> str:
     """Return corrections as the text of a file that :func:`read_corrections` takes."""
-    annotations = [
-        {
-            "shape": "polygon",
-            "coordinates": [{"x": x, "y": y} for x, y in _points(correction)],
-            "tags": [RIGHT if correction.is_right else WRONG],
-            "channel": 0,
-            "location": {
-                "XY": correction.placed.location.xy,
-                "Z": correction.placed.location.z,
-                "Time": correction.placed.location.time,
-            },
-            "image": correction.placed.frame.name,
-        }
-        for correction in corrections
-    ]
+    annotations = []
+    for each in corrections:
+        polygon, location = each.placed.exemplar.polygon, each.placed.location
+        assert polygon is not None
+        document = polygon_document(polygon, location, [RIGHT if each.is_right else WRONG], channel=0)
+        annotations.append({**document, "image": each.placed.frame.name})
     return json.dumps({"annotations": annotations, KEY: {"kind": "corrections", "version": 1}}, indent=1) + "\n"
 
 
-def _judged(content: Any) -> list[dict[str, Any]] | None:
-    """Return the outlines that carry exactly one of the two tags, None when there are none."""
-    annotations = annotations_of(content) or []
-    judged = [
-        annotation
-        for annotation in annotations
-        if isinstance(annotation, dict)
-        and annotation.get("shape") == "polygon"
-        and isinstance(annotation.get("tags"), list)
-        and (RIGHT in annotation["tags"]) != (WRONG in annotation["tags"])
-    ]
-    return judged or None
+def _marked(content: Any) -> list[tuple[dict[str, Any], _Verdict]]:
+    """Return the annotations that are a verdict, each as it is and as parsed."""
+    marked = []
+    for annotation in annotations_of(content) or []:
+        with suppress(ValidationError):  # the user's own annotation
+            marked.append((annotation, _Verdict.model_validate(annotation)))
+    return marked
 
 
-def _of_these_images(annotations: Sequence[dict[str, Any]], images: ImageSet, remarks: Remarks) -> list[dict[str, Any]]:
+def _of_these_images(
+    marked: Sequence[tuple[dict[str, Any], _Verdict]], images: ImageSet, remarks: Remarks
+) -> list[dict[str, Any]]:
     """Leave out what lies on an image that is not at its place any more."""
     here: list[dict[str, Any]] = []
-    for number, annotation in enumerate(annotations, 1):
-        location = annotation.get("location")
-        xy = location.get("XY", 0) if isinstance(location, dict) else 0
-        name = annotation.get("image")
-        known = isinstance(xy, int) and not isinstance(xy, bool) and 0 <= xy < len(images)
-        if isinstance(name, str) and known and images[xy].name != name:
+    for number, (annotation, verdict) in enumerate(marked, 1):
+        xy, name = verdict.xy, verdict.image
+        if name is not None and xy is not None and 0 <= xy < len(images) and images[xy].name != name:
             remarks.leave_out(number, f"marked on {name}, but the image at XY {xy + 1} is {images[xy].name}")
         else:
             here.append(annotation)
@@ -161,15 +203,9 @@ def _of_these_images(annotations: Sequence[dict[str, Any]], images: ImageSet, re
 
 def _correction(placed: PlacedExemplar) -> Correction:
     exemplar = replace(placed.exemplar, negative=WRONG in placed.tags)
-    assert exemplar.polygon is not None  # nothing else passes _judged
+    assert exemplar.polygon is not None  # only polygons are verdicts
     return Correction(PlacedExemplar(exemplar, placed.tags), polygon_to_mask(exemplar.polygon, placed.frame.shape))
 
 
 def _same(first: Correction, second: Correction) -> bool:
     return first.placed.location == second.placed.location and mask_iou(first.mask, second.mask) >= _SAME_OBJECT
-
-
-def _points(correction: Correction) -> list[tuple[float, float]]:
-    polygon = correction.placed.exemplar.polygon
-    assert polygon is not None
-    return [(x, y) for x, y in np.asarray(polygon.exterior.coords)[:-1, :2].tolist()]

@@ -1,66 +1,121 @@
-"""The output folder: what is finished already, one more frame, and the files put together at the end."""
+"""The output folder of a run: which frames are finished, what is written for each, and the files at the end."""
 
 from __future__ import annotations
 
 import shutil
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from shapely import Point
 
-from sam2_fewshot import __version__
-from sam2_fewshot.annotations.record import ExampleMark, FrameRecord
-from sam2_fewshot.annotations.values import safe_stems
-from sam2_fewshot.files.block_journal import BlockJournal, has_blocks, remove_other_blocks, sweep_blocks
-from sam2_fewshot.files.corrections import corrections_json
-from sam2_fewshot.files.finished import changes, forget, remember
-from sam2_fewshot.files.journal import JOURNAL_FOLDER, Journal, remove_others
-from sam2_fewshot.files.outputs import assemble, facts_of
-from sam2_fewshot.files.overlay import overlay_path
-from sam2_fewshot.files.pictures import pictures_of
-from sam2_fewshot.files.request import CORRECTIONS
+from sam2_fewshot.annotations.record import ExampleMark, FrameRecord, safe_stems
+from sam2_fewshot.errors import FewShotError, InputError
+from sam2_fewshot.files.corrections import CORRECTIONS, corrections_json
+from sam2_fewshot.files.plan import facts_of, made_from
 from sam2_fewshot.geometry.outlines import crop_to_object, mask_to_polygon
-from sam2_fewshot.images.registry import frame_fingerprint, signature
+from sam2_fewshot.methods.selection import AS_SET
+from sam2_fewshot.output.assembly import assemble
+from sam2_fewshot.output.finished import changes, forget, remember
+from sam2_fewshot.output.journal import (
+    JOURNAL_FOLDER,
+    BlockFolder,
+    Journal,
+    has_blocks,
+    remove_other_blocks,
+    remove_others,
+    sweep_blocks,
+)
+from sam2_fewshot.output.pictures import overlay_path, pictures_of
 from sam2_fewshot.records import Detection
 from sam2_fewshot.report import write_report
-from sam2_fewshot.runner.tasks import BlocksOnDisk, Task
-from sam2_fewshot.storage.digests import common_part, examples_part
-from sam2_fewshot.storage.files import only_run, refuse_second_run, replacing, sweep, telling
+from sam2_fewshot.runner.blocks import StoredBlocks
+from sam2_fewshot.runner.tasks import Failure, Finished, Task
+from sam2_fewshot.storage.files import only_run, refuse_second_run, replacing, sweep, telling, write_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from shapely import Polygon
 
-    from sam2_fewshot.files.request import Plan
-    from sam2_fewshot.protocols import FrameReader, Progress
-    from sam2_fewshot.records import Exemplar, Location
-    from sam2_fewshot.runner.engine import Engine
-    from sam2_fewshot.runner.progress import Display
-    from sam2_fewshot.runner.tasks import Outcome
+    from sam2_fewshot.files.plan import Plan
+    from sam2_fewshot.records import Exemplar, FrameReader, FrameResult, Location
+    from sam2_fewshot.runner.progress import Watch
+    from sam2_fewshot.runner.tasks import Progressed, TaskResult
+    from sam2_fewshot.segmenter import FewShotSegmenter
 
 
-class Results:
-    """The results of one plan in its output folder.
+@dataclass(frozen=True, eq=False)
+class Drawing:
+    """Draws a frame's pictures where it was searched; a :class:`~sam2_fewshot.runner.tasks.Finish`.
+
+    Parameters
+    ----------
+    name
+        What to call the frame.
+    marks
+        The examples on it.
+    confirmed
+        Objects on it that the user marked as right in earlier results: part of the results, and learned from, so that
+        the search leaves them out.
+    threshold
+        The score that an object should have.
+    """
+
+    name: str
+    marks: Sequence[ExampleMark]
+    confirmed: Sequence[Detection]
+    threshold: float
+
+    def __call__(self, frame: FrameReader, found: FrameResult) -> Finished:
+        """Return the result with the confirmed objects, the pictures, and sentences on the frame for the user."""
+        found = replace(found, detections=[*self.confirmed, *found.detections])
+        drawn = pictures_of(frame, found.detections, self.marks, self.threshold)
+        warnings, notes = [], []
+        if found.reason not in ("", AS_SET):
+            warnings.append(f"{self.name}: the threshold is {found.threshold:.3f}: {found.reason}.")
+        if drawn.flat:
+            warnings.append(f"{self.name} is the same everywhere, so nothing can be found in it.")
+        elif found.blank:
+            notes.append(
+                f"{self.name}: {found.blank} of {found.blocks} blocks show nothing but even background and were passed "
+                "over."
+            )
+        return Finished(found, drawn, warnings, notes)
+
+
+class _Unwritable(InputError):
+    """A frame's record or pictures could not be written."""
+
+    def __init__(self, name: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.name = name
+
+
+class OutputFolder:
+    """The results of one plan in its output folder; the :class:`~sam2_fewshot.runner.tasks.Sink` of a run on files.
 
     Parameters
     ----------
     plan
         What is asked for.
-    engine
-        Who looks for the objects; its model is part of what a result depends on.
+    segmenter
+        Its model is part of what a result depends on.
+    watch
+        Reports what of an earlier run is taken over, and why not more.
     """
 
-    def __init__(self, plan: Plan, engine: Engine) -> None:
+    def __init__(self, plan: Plan, segmenter: FewShotSegmenter, watch: Watch) -> None:
         self._plan = plan
-        self._engine = engine
+        self._segmenter = segmenter
+        self._watch = watch
         self._out = plan.request.out
         self._stems = safe_stems([image.stem for image in plan.images])
         self._folder = self._out / JOURNAL_FOLDER
         refuse_second_run(self._folder)
-        self._inputs, self._common, prints = _made_from(plan, engine)
+        self._inputs, self._common, prints = made_from(plan, segmenter)
         earlier = (plan.request.earlier or self._out) / JOURNAL_FOLDER
         self._journals = [Journal(self._folder, each) for each in prints]
         self._earlier = [Journal(earlier, each) for each in prints]
@@ -77,26 +132,36 @@ class Results:
         """Number of finished frames."""
         return len(self._finished)
 
-    def name(self, frame: FrameReader) -> str:
-        """Return what to call a frame in messages: the file's name, with Z and Time where there are several."""
-        image = self._plan.images[frame.location.xy]
-        z = f" Z {frame.location.z + 1}" if image.size_z > 1 else ""
-        time = f" Time {frame.location.time + 1}" if image.size_t > 1 else ""
-        return image.path.name + z + time
-
-    def have(self, frame: FrameReader) -> bool:
-        """Tell whether a frame was finished by an earlier run that would give the same."""
+    def has(self, frame: FrameReader) -> bool:
+        """Return whether a frame was finished by an earlier run with the same result."""
         return frame.location in self._finished
 
-    def task(self, frame: FrameReader, display: Display, progress: Progress) -> Task:
-        """Return what is to be done for a frame; who is told of its finished blocks is given."""
-        name, location = self.name(frame), frame.location
-        kept = BlocksOnDisk(self._blocks(location), name, frame.shape, display.say, progress.warn)
-        return Task(frame, name, self._marks(location), self._confirmed(location), kept)
+    def learned(self, segmenter: FewShotSegmenter) -> None:
+        """Save what was learned, where that is asked for.
+
+        Raises
+        ------
+        InputError
+            If the file cannot be written.
+        """
+        path = self._plan.request.save_model
+        if path is not None:
+            segmenter.save(path)
+            self._watch.say(f"What was learned is saved in {path}; use it with --object-model.")
+
+    def task(self, frame: FrameReader, name: str) -> Task:
+        """Return the frame's task."""
+        location = frame.location
+        store = StoredBlocks(self._blocks(location), name, frame.shape, self._threshold, self._watch)
+        draw = Drawing(name, self._marks(location), self._confirmed(location), self._threshold)
+        return Task(frame, name, draw, store)
+
+    def failed(self, task: Task, result: TaskResult, in_a_row: int) -> None:
+        """Go on with the other frames."""
 
     @contextmanager
-    def opened(self, display: Display, progress: Progress) -> Iterator[None]:
-        """Make the output folder, keep other runs out of it, and tell what of an earlier run is kept and why not more.
+    def opened(self, progressed: Progressed) -> Iterator[None]:
+        """Make the output folder, keep other runs out of it, and put the result files together at the end.
 
         Raises
         ------
@@ -106,15 +171,26 @@ class Results:
         with telling(self._out):
             self._folder.mkdir(parents=True, exist_ok=True)
         try:
-            with only_run(self._folder, progress):
-                self._begin(display)
-                yield
+            with only_run(self._folder, self._watch):
+                self._begin()
+                try:
+                    yield
+                except _Unwritable as error:  # the next frame could not be written either
+                    progressed.failures.append(Failure(error.name, str(error)))
+                    self._watch.frame_fails(str(error))
+                finally:  # also after a defect
+                    try:
+                        self._put_together(progressed)
+                    except FewShotError as error:
+                        progressed.failures.append(Failure("results", str(error)))
+                    except KeyboardInterrupt:  # pressed again; the frames are safe, and the files stay as they were
+                        progressed.interrupted = True
         finally:
             if not self._finished:
                 with suppress(OSError):
                     self._folder.rmdir()  # where it is empty, nothing was there before either
 
-    def _begin(self, display: Display) -> None:
+    def _begin(self) -> None:
         with replacing(self._folder / "writable") as trial:
             trial.touch()
         (self._folder / "writable").unlink(missing_ok=True)
@@ -122,17 +198,16 @@ class Results:
         sweep_blocks(self._folder)
         changed = changes(self._folder, self._inputs)
         if changed:
-            display.say(f"Since the last run in {self._out}: {'; '.join(changed)}.")
+            self._watch.say(f"Since the last run in {self._out}: {'; '.join(changed)}.")
         for location in sorted(self._moved):
             self._take_over(location)
         if self._finished:
-            kept, asked = len(self._finished), len(self._plan.frames)
-            display.say(f"{kept} of {asked} frames are finished already and kept.")
+            self._watch.say(f"{self.done} of {len(self._plan.frames)} frames are finished already and kept.")
         elif (self._out / "run.json").exists():
-            display.say(f"{self._out} holds results of other settings or inputs; they are replaced.")
+            self._watch.say(f"{self._out} holds results of other settings or inputs; they are replaced.")
         remember(self._folder, self._inputs)
 
-    def add(self, outcome: Outcome) -> None:
+    def add(self, task: Task, result: TaskResult) -> None:
         """Record a finished frame and its pictures.
 
         Raises
@@ -140,7 +215,13 @@ class Results:
         InputError
             If a file cannot be written.
         """
-        frame = outcome.frame
+        try:
+            self._record_frame(task.frame, result)
+        except FewShotError as error:
+            raise _Unwritable(task.name, str(error)) from error
+
+    def _record_frame(self, frame: FrameReader, result: TaskResult) -> None:
+        found, pictures = result.found, result.extra
         image = self._plan.images[frame.location.xy]
         record = FrameRecord(
             name=image.path.name,
@@ -149,22 +230,22 @@ class Results:
             frame_shape=frame.shape,
             size_z=image.size_z,
             size_t=image.size_t,
-            detections=tuple(outcome.detections),
-            candidates=outcome.candidates,
-            seconds=dict(outcome.seconds),
+            detections=tuple(found.detections),
+            candidates=found.candidates,
+            seconds=dict(found.seconds),
             examples=tuple(self._marks(frame.location)),
-            warnings=tuple(outcome.warnings),
-            below=tuple(outcome.below),
-            threshold=self._threshold if self._is_fixed else outcome.threshold,
-            floor=outcome.floor,
+            warnings=tuple(result.warnings),
+            below=tuple(found.below),
+            threshold=self._threshold if self._is_fixed else found.threshold,
+            floor=found.floor,
         )
         # The record comes last: it says that all of the frame is there.
-        self._write_pictures(record, outcome.overlay, outcome.preview)
+        self._write_pictures(record, pictures.overlay, pictures.preview)
         self._write(record)
         self._finished.add(frame.location)
         self._blocks(frame.location).drop()
 
-    def put_together(self, seconds: Mapping[str, float], warnings: Sequence[str], failures: Sequence[str]) -> None:
+    def _put_together(self, progressed: Progressed) -> None:
         """Write all result files from the finished frames; without any, leave the folder as it was.
 
         Raises
@@ -174,7 +255,7 @@ class Results:
         """
         # Where Ctrl-C came between a frame's record and its mention here, it is finished all the same.
         self._finished |= {
-            frame.location for frame in self._plan.frames if not self.have(frame) and self._look_up(frame.location)
+            frame.location for frame in self._plan.frames if not self.has(frame) and self._look_up(frame.location)
         }
         if not self._finished:
             if not has_blocks(self._folder):
@@ -184,13 +265,12 @@ class Results:
             self._counted(),
             self._out,
             tags=self._plan.request.output_tags,
-            facts=facts_of(self._plan, self._engine, self._begun, seconds, warnings, failures),
+            facts=facts_of(self._plan, self._segmenter, self._begun, progressed),
             asked=len(self._plan.frames),
             extra=self._plan.request.write,
         )
         if self._plan.corrections:
-            with replacing(self._out / CORRECTIONS) as temporary:
-                temporary.write_text(corrections_json(self._plan.corrections), "utf-8", newline="\n")
+            write_whole(self._out / CORRECTIONS, corrections_json(self._plan.corrections).encode())
         else:
             with telling(self._out / CORRECTIONS):
                 (self._out / CORRECTIONS).unlink(missing_ok=True)
@@ -205,7 +285,7 @@ class Results:
     def records(self) -> Iterator[FrameRecord]:
         """Yield the finished frames in order, one at a time in memory."""
         for frame in self._plan.frames:
-            record = self._record(frame.location) if self.have(frame) else None
+            record = self._record(frame.location) if self.has(frame) else None
             if record is not None:
                 # Names are given anew: another file of the same name may have joined the images since.
                 image = self._plan.images[frame.location.xy]
@@ -216,16 +296,16 @@ class Results:
                     channel_names=image.channel_names,
                 )
 
-    def _blocks(self, location: Location) -> BlockJournal:
+    def _blocks(self, location: Location) -> BlockFolder:
         fingerprint = self._journals[location.xy].fingerprint
-        return BlockJournal(self._folder, self._common, fingerprint, _key(location), self._threshold)
+        return BlockFolder(self._folder, self._common, fingerprint, _key(location), self._threshold)
 
     @property
     def _threshold(self) -> float:
         return self._plan.request.settings.similarity_threshold
 
     def _at_threshold(self, record: FrameRecord) -> FrameRecord | None:
-        """Cut what was found at the threshold asked for; one that is chosen for each frame stays."""
+        """Apply the threshold asked for; one that is chosen for each frame stays."""
         return record.at(self._threshold) if self._is_fixed else record
 
     @property
@@ -242,7 +322,7 @@ class Results:
         return replace(record.moved(location), examples=tuple(self._marks(location)))
 
     def _look_up(self, location: Location) -> FrameRecord | None:
-        """Return what is known of a frame, here or in the earlier results, at the threshold asked for."""
+        """Return a frame's record, here or in the earlier results, at the threshold asked for."""
         own = self._record(location)
         record = own and self._at_threshold(own)
         if record is None and self._earlier != self._journals:
@@ -253,13 +333,12 @@ class Results:
         return record
 
     def _take_over(self, location: Location) -> None:
-        """Record a frame anew at the threshold asked for; its overlay is drawn again later."""
+        """Record a frame at the threshold asked for; its overlay is redrawn later."""
         record = self._look_up(location)
-        if record is None:  # somebody has removed it since
+        if record is None:  # it was removed meanwhile
             self._finished.discard(location)
             return
-        preview = self._journals[location.xy].preview(_key(location))
-        source = self._earlier[location.xy].preview(_key(location))
+        preview, source = self._preview(location), self._earlier[location.xy].preview(_key(location))
         if source != preview and source.exists():
             with replacing(preview) as temporary:
                 shutil.copyfile(source, temporary)
@@ -273,7 +352,7 @@ class Results:
         return [_mark(item.exemplar) for item in self._plan.examples_on(location)]
 
     def _confirmed(self, location: Location) -> list[Detection]:
-        """Return what the user has marked as right: it is learned from, so it is not found again."""
+        """Return what the user has marked as right: the search leaves it out, since it is learned from."""
         return [
             Detection(
                 instance=item.mask,
@@ -292,8 +371,8 @@ class Results:
         self.candidates = 0
         for record in self.records():
             self.candidates += record.candidates
-            drawn = (overlay_path(self._out, record), self._journals[record.location.xy].preview(_key(record.location)))
-            if record.location in self._renamed or not all(path.exists() for path in drawn):
+            drawn = overlay_path(self._out, record).exists() and self._preview(record.location).exists()
+            if record.location in self._renamed or not drawn:
                 frame = self._plan.images.frame(record.location)
                 pictures = pictures_of(frame, record.detections, record.examples, self._threshold)
                 self._write_pictures(record, pictures.overlay, pictures.preview)
@@ -301,41 +380,19 @@ class Results:
             yield record
 
     def _write_pictures(self, record: FrameRecord, overlay: bytes, preview: bytes) -> None:
-        small = self._journals[record.location.xy].preview(_key(record.location))
-        for place, content in ((overlay_path(self._out, record), overlay), (small, preview)):
-            with replacing(place) as path:
-                path.write_bytes(content)
+        write_whole(overlay_path(self._out, record), overlay)
+        write_whole(self._preview(record.location), preview)
+
+    def _preview(self, location: Location) -> Path:
+        """Return where the small picture of a frame belongs."""
+        return self._journals[location.xy].preview(_key(location))
 
     def _write(self, record: FrameRecord) -> None:
         self._journals[record.location.xy].write(replace(record, location=_key(record.location)))
 
 
-def _made_from(plan: Plan, engine: Engine) -> tuple[dict[str, object], str, list[str]]:
-    """Return what the results are made from, that in a string, and the fingerprint of each image's frames."""
-    marked = {item.location.xy: signature(plan.images[item.location.xy].path) for item in plan.shown}
-    places = [(item.exemplar, [marked[item.location.xy], item.location.z, item.location.time]) for item in plan.shown]
-    channels = plan.request.channels
-    shown = channels.read_text("utf-8") if channels else ""
-    settings = plan.request.settings
-    saved = None if plan.saved is None else plan.saved.sha256
-    extra = {"channels": shown} if saved is None else {"channels": shown, "object_model": saved}
-    common = common_part(__version__, settings, engine.model_sha256, places, extra)
-    inputs: dict[str, object] = {
-        "settings": settings.model_dump(mode="json"),
-        "version": __version__,
-        "model": engine.model_sha256,
-        "examples": examples_part(places),
-        "channels": shown,
-        "object_model": saved,
-    }
-    prints = [frame_fingerprint(common, image.path) for image in plan.images]
-    own = [each.removeprefix(common) for each in prints]
-    inputs["images"] = {image.path.as_posix(): part for image, part in zip(plan.images, own, strict=True)}
-    return inputs, common, prints
-
-
 def _key(location: Location) -> Location:
-    """Return by which place a frame is kept: that in its file, whatever the file's position in the list."""
+    """Return the location a frame is recorded under: that in its file, whatever the file's position in the list."""
     return replace(location, xy=0)
 
 

@@ -1,38 +1,22 @@
-"""What is asked for, everything that can be checked before the work begins, and the request read back."""
+"""The request of a run on files, what makes it unusable, and the request that an output folder was made by."""
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sam2_fewshot.annotations.examples import read_examples
-from sam2_fewshot.annotations.registry import check_formats
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.files.corrections import read_corrections
-from sam2_fewshot.files.finished import read_finished
-from sam2_fewshot.images.addresses import parse_range, remote, stem_of
-from sam2_fewshot.images.display import read_channels
-from sam2_fewshot.images.image_set import open_images
-from sam2_fewshot.images.registry import example_stems
-from sam2_fewshot.object_model import ObjectModel
-from sam2_fewshot.segmenter import FewShotSegmenter
+from sam2_fewshot.files.corrections import CORRECTIONS
+from sam2_fewshot.images.addresses import remote
+from sam2_fewshot.output.finished import read_finished
 from sam2_fewshot.settings import Settings
-from sam2_fewshot.storage.files import telling
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    from sam2_fewshot.annotations.placing import PlacedExemplar
-    from sam2_fewshot.files.corrections import Correction
-    from sam2_fewshot.images.image_set import ImageSet
-    from sam2_fewshot.protocols import FrameReader, Progress
-    from sam2_fewshot.records import Location
-    from sam2_fewshot.runner.engine import Engine
 
 
 @dataclass(frozen=True)
@@ -50,22 +34,22 @@ class Request:
     training_tag, negative_tag
         Tag or class of the examples of what is wanted, and of what is not.
     tags
-        Tags of the objects that are found; the training tag, or "object", when there are none.
+        Tags of the detections; the training tag, or "object", when there are none.
     model, device
         Checkpoint and device, "auto" to choose.
     batch_xy, batch_z, batch_time
         Which frames, counted from 1, such as "1-3, 5"; None or "all" for all.
     channels
-        YAML file that says how each channel is shown.
+        YAML file with the colour and contrast of each channel.
     settings
-        How to look.
+        How to detect objects.
     corrections
         Files with objects that the user marked as right or wrong in earlier results; see
         :func:`~sam2_fewshot.files.corrections.read_corrections`.
     earlier
         Folder with results whose finished frames are taken over where they would come out the same.
     write
-        Names of further :data:`~sam2_fewshot.annotations.registry.FORMATS` of the results.
+        Names of further result files, of :data:`~sam2_fewshot.annotations.registry.ON_REQUEST`.
     object_model
         File with what was learned before, instead of examples.
     save_model
@@ -93,178 +77,9 @@ class Request:
 
     @property
     def output_tags(self) -> list[str]:
-        """The tags that the found objects get."""
+        """The tags that the detections get."""
         return list(self.tags) or [self.training_tag or "object"]
 
-
-@dataclass(frozen=True)
-class Plan:
-    """A request that was found in order.
-
-    Parameters
-    ----------
-    request
-        What was asked for.
-    images
-        The images, their headers read.
-    examples
-        The examples that can be used.
-    frames
-        The frames to do, by XY, then Z, then Time.
-    corrections
-        Objects that the user marked as right or wrong in earlier results, which are learned from too.
-    saved
-        What was learned before, instead of examples.
-    """
-
-    request: Request
-    images: ImageSet
-    examples: Sequence[PlacedExemplar]
-    frames: Sequence[FrameReader]
-    corrections: Sequence[Correction] = ()
-    saved: SavedObjects | None = None
-
-    @property
-    def shown(self) -> list[PlacedExemplar]:
-        """All that there is to learn from: the examples, then the corrections."""
-        return [*self.examples, *(correction.placed for correction in self.corrections)]
-
-    def examples_on(self, location: Location) -> list[PlacedExemplar]:
-        """Return what was shown on a frame."""
-        return [example for example in self.shown if example.location == location]
-
-
-def make_plan(request: Request, progress: Progress) -> Plan:
-    """Read all headers and examples, and check the ranges and the output folder. Nothing is written.
-
-    Raises
-    ------
-    InputError
-        If an image, the examples or the output folder cannot be used.
-    SettingsError
-        If a range or the channels' file cannot be used.
-    """
-    check_output(request.out)
-    _check_source(request)
-    check_formats(request.write)
-    channels = None if request.channels is None else read_channels(request.channels)
-    paths = _without_examples(request.images, request.examples, progress)
-    images = open_images(paths, request.settings, channels, progress)
-    frames = _chosen(request, images)
-    if request.object_model is not None:
-        saved = read_saved(request.object_model)
-        saved.objects.check_settings(request.settings, str(saved.path))
-        model = saved.objects.model_name if request.model == "auto" else request.model
-        return Plan(replace(request, model=model), images, (), frames, saved=saved)
-    assert request.examples is not None
-    examples = read_examples(request.examples, images, request.training_tag, request.negative_tag, progress)
-    corrections = read_corrections(request.corrections, images, progress)
-    return Plan(request, images, examples, frames, corrections)
-
-
-def check_output(out: Path, what: str = "results", option: str = "-o") -> None:
-    """Refuse an output folder that cannot be written, without making it.
-
-    Parameters
-    ----------
-    out
-        The folder.
-    what, option
-        What shall go there, and which option says so.
-
-    Raises
-    ------
-    InputError
-        If it, or what it would lie in, is a file or may not be written.
-    """
-    existing = out
-    while not os.path.lexists(existing) and existing != existing.parent:
-        existing = existing.parent
-    if not existing.is_dir():
-        kind = "is a file" if existing.is_file() else "is not a folder"
-        raise InputError(f"The {what} cannot go to {out}: {existing} {kind}. Give another folder with {option}.")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise InputError(
-            f"The {what} cannot go to {out}: {os.strerror(errno.EACCES).lower()} in {existing}. "
-            f"Give another folder with {option}."
-        )
-
-
-def _check_source(request: Request) -> None:
-    """Refuse a request that does not say in one way what to look for."""
-    if request.object_model is None:
-        if request.examples is None:
-            raise InputError(
-                "It is not said what to look for: give marked objects with --examples, or what was learned from some "
-                "before with --object-model."
-            )
-    elif request.examples is not None:
-        raise InputError(
-            "Both --examples and --object-model were given, but it is the one or the other: an object model is what "
-            "was learned from examples before."
-        )
-    elif request.corrections:
-        raise InputError(
-            f"These results were made with the object model {request.object_model}, and corrections can only be "
-            "learned from together with the examples; give these with --examples."
-        )
-    elif request.save_model is not None:
-        raise InputError(
-            f"--save-model has nothing to save: with --object-model nothing is learned, and {request.object_model} is "
-            "there already."
-        )
-    elif request.training_tag is not None or request.negative_tag is not None:
-        raise InputError(
-            "Tags choose among examples, and with --object-model there are none; leave out --training-tag and "
-            "--negative-tag. --tag names what is found."
-        )
-    if request.save_model is not None:
-        check_target(request.save_model)
-        check_output(request.save_model.parent, "object model", "--save-model")
-
-
-def _without_examples(paths: Sequence[Path], examples: Path | None, progress: Progress) -> list[Path]:
-    """Leave out what a pattern like ``*.tif`` has caught although it is the examples and not an image."""
-    if examples is None:
-        return list(paths)
-    stems = {stem_of(path) for path in paths}
-    place = examples.resolve()
-    images: list[Path] = []
-    caught: list[Path] = []
-    for path in paths:
-        is_label = path.resolve().parent == place and stems & set(example_stems(path)[1:])
-        (caught if path.resolve() == place or is_label else images).append(path)
-    if not images:  # nothing but the examples was given, and they may be meant
-        return list(paths)
-    if caught:
-        names = ", ".join(path.name for path in caught[:3]) + (", …" if len(caught) > 3 else "")
-        progress.warn(f"Left out of the images, because the examples are in it: {names}.")
-    return images
-
-
-def _chosen(request: Request, images: ImageSet) -> list[FrameReader]:
-    """Return the frames of the three ranges. Where files differ in slices or times, each gives what it has."""
-    positions = parse_range(request.batch_xy, len(images), "Batch XY")
-    chosen = [images[xy] for xy in positions]
-    slices = parse_range(request.batch_z, max(image.size_z for image in chosen), "Batch Z")
-    times = parse_range(request.batch_time, max(image.size_t for image in chosen), "Batch Time")
-    frames: list[FrameReader] = [
-        image.frame(z, time)
-        for image in chosen
-        for z in slices
-        if z < image.size_z
-        for time in times
-        if time < image.size_t
-    ]
-    if not frames:
-        raise InputError(
-            "No image has a frame that fits both Batch Z and Batch Time; check the two ranges, or leave them out."
-        )
-    return frames
-
-
-CORRECTIONS = "corrections.json"
-"""Where an output folder keeps all corrections that its objects were learned from."""
 
 _TEXTS = ("training_tag", "negative_tag", "batch_xy", "batch_z", "batch_time")
 
@@ -292,6 +107,93 @@ def as_facts(request: Request, model: str) -> dict[str, object]:
     }
 
 
+def check_request(request: Request) -> None:
+    """Refuse a request that cannot be carried out, as far as that can be seen without reading its files.
+
+    Raises
+    ------
+    InputError
+        If the output folder cannot be written, or there is not exactly one of examples and object model.
+    """
+    _check_output(request.out)
+    _check_source(request)
+
+
+def _check_source(request: Request) -> None:
+    """Refuse a request that does not give exactly one of examples and object model, and what fits to it."""
+    if request.object_model is None:
+        if request.examples is None:
+            raise InputError(
+                "There is nothing to learn from: give marked objects with --examples, or what was learned from some "
+                "before with --object-model."
+            )
+    elif request.examples is not None:
+        raise InputError(
+            "Both --examples and --object-model were given, but it is the one or the other: an object model is what "
+            "was learned from examples before."
+        )
+    elif request.corrections:
+        raise InputError(
+            f"These results were made with the object model {request.object_model}, and corrections can only be "
+            "learned from together with the examples; give these with --examples."
+        )
+    elif request.save_model is not None:
+        raise InputError(
+            f"--save-model has nothing to save: with --object-model nothing is learned, and {request.object_model} is "
+            "there already."
+        )
+    elif request.training_tag is not None or request.negative_tag is not None:
+        raise InputError(
+            "Tags choose among examples, and with --object-model there are none; leave out --training-tag and "
+            "--negative-tag. --tag names what is found."
+        )
+    if request.save_model is not None:
+        _check_target(request.save_model)
+        _check_output(request.save_model.parent, "object model", "--save-model")
+
+
+def _check_output(out: Path, what: str = "results", option: str = "-o") -> None:
+    """Refuse an output folder that cannot be written, without making it.
+
+    Parameters
+    ----------
+    out
+        The folder.
+    what, option
+        What shall go there, and which option says so.
+
+    Raises
+    ------
+    InputError
+        If it, or what it would lie in, is a file or may not be written.
+    """
+    existing = out
+    while not os.path.lexists(existing) and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir():
+        kind = "is a file" if existing.is_file() else "is not a folder"
+        raise InputError(f"The {what} cannot go to {out}: {existing} {kind}. Give another folder with {option}.")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise InputError(
+            f"The {what} cannot go to {out}: {os.strerror(errno.EACCES).lower()} in {existing}. "
+            f"Give another folder with {option}."
+        )
+
+
+def _check_target(path: Path) -> None:
+    """Refuse a path that is not fit for an object model.
+
+    Raises
+    ------
+    InputError
+        If it is a folder's, or does not end in ``.npz``; it may then be that of an image.
+    """
+    if path.suffix.lower() != ".npz" or path.is_dir():
+        raise InputError(
+            f"The object model cannot be saved as {path}: give --save-model the name of a file that ends in .npz."
+        )
+
+
 def request_again(results: Path, out: Path | None = None) -> Request:
     """Return the request that an output folder was made by, with its corrections.
 
@@ -312,7 +214,7 @@ def request_again(results: Path, out: Path | None = None) -> Request:
     facts = read_finished(results).facts
     try:
         asked: Mapping[str, Any] = facts["request"]
-        kept = results / CORRECTIONS
+        corrections = results / CORRECTIONS
         return Request(
             images=[Path(path) for path in asked["images"]],
             examples=Path(asked["examples"]) if asked["examples"] else None,
@@ -322,11 +224,11 @@ def request_again(results: Path, out: Path | None = None) -> Request:
             tags=[str(tag) for tag in asked["tags"]],
             model=str(asked["model"]),
             device=str(asked["device"]),
-            settings=Settings(**facts["settings"]),
-            corrections=[kept] if kept.exists() else [],
+            settings=Settings.stored(facts["settings"]),
+            corrections=[corrections] if corrections.exists() else [],
             earlier=results,
             write=[str(name) for name in asked["write"]],
-            save_model=None,  # it is saved already, and what follows may learn something else
+            save_model=None,  # it is saved already, and the new run may learn something else
             **{name: None if asked[name] is None else str(asked[name]) for name in _TEXTS},
         )
     except (LookupError, TypeError, ValueError):
@@ -341,88 +243,9 @@ def next_folder(results: Path) -> Path:
     plain = Path(_absolute(results))
     numbered = re.fullmatch(r"(.+-refined)(?:-([0-9]{1,9}))?", plain.name)
     name = f"{numbered[1]}-{int(numbered[2] or 1) + 1}" if numbered else f"{plain.name}-refined"
-    # The path is told to the user, so it stays as short as it was given.
+    # The user reads the path, so it stays as short as it was given.
     return results.parent / name if results.name else plain.with_name(name)
 
 
 def _absolute(path: Path) -> str:
     return remote(path) or os.path.normpath(path.absolute())
-
-
-_ENDING = ".npz"
-
-
-@dataclass(frozen=True, eq=False)
-class SavedObjects:
-    """An object model's file.
-
-    Parameters
-    ----------
-    path
-        Where it lies.
-    sha256
-        SHA-256 of the file, in hexadecimal.
-    objects
-        What is in it.
-    """
-
-    path: Path
-    sha256: str
-    objects: ObjectModel
-
-
-def read_saved(path: Path) -> SavedObjects:
-    """Read an object model.
-
-    Raises
-    ------
-    InputError
-        If there is none, or it is damaged.
-    """
-    objects = ObjectModel.load(path)
-    with telling(path):
-        return SavedObjects(path, hashlib.sha256(path.read_bytes()).hexdigest(), objects)
-
-
-def use_saved(engine: Engine, saved: SavedObjects) -> None:
-    """Let an engine look for what an object model describes.
-
-    Raises
-    ------
-    InputError
-        If the engine cannot, or its weights are not those that it was learned with.
-    """
-    _segmenter(engine).adopt(saved.objects, str(saved.path))
-
-
-def check_target(path: Path) -> None:
-    """Refuse a name under which an object model had better not be saved.
-
-    Raises
-    ------
-    InputError
-        If it is a folder's, or does not end in ``.npz``; it may then be that of an image.
-    """
-    if path.suffix.lower() != _ENDING or path.is_dir():
-        raise InputError(
-            f"The object model cannot be saved as {path}: give --save-model the name of a file that ends in {_ENDING}."
-        )
-
-
-def save(engine: Engine, path: Path) -> None:
-    """Save what an engine has learned; the folder is made when it is missing.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be written.
-    """
-    with telling(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    _segmenter(engine).save(path)
-
-
-def _segmenter(engine: Engine) -> FewShotSegmenter:
-    if not isinstance(engine, FewShotSegmenter):
-        raise InputError(f"{engine.model_name} has no object models.")
-    return engine

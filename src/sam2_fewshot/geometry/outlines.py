@@ -1,4 +1,4 @@
-"""Mask ↔ polygon, with the half-pixel rule."""
+"""Masks to polygons and back; a pixel's centre lies half a pixel from its corner."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def polygon_to_mask(polygon: Polygon, frame_shape: tuple[int, int]) -> InstanceM
     Parameters
     ----------
     polygon
-        In image pixels ``(x, y)``; holes are left out. Parts outside the frame are cut off.
+        In image pixels ``(x, y)``; holes are left out. It is clipped at the frame.
     frame_shape
         ``(height, width)`` of the frame in pixels.
 
@@ -178,13 +178,15 @@ def mask_to_area(instance: InstanceMask) -> Polygon:
 
 
 _AT_ONCE = 1 << 22
-"""About so many crossings of a ring with rows of pixels are held at a time."""
+"""Crossings of a ring with rows of pixels; their arrays take some hundred megabytes."""
 
 _EXACT = 1e-9
 """A centre so near to the ring, in pixels, lies on it."""
 
 
-def fill(x: NDArray[np.float64], y: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.bool_]:
+def fill(
+    x: NDArray[np.float64], y: NDArray[np.float64], shape: tuple[int, int], at_once: int = _AT_ONCE
+) -> NDArray[np.bool_]:
     """Return the pixels whose centres lie in a ring or on it, by the even-odd rule.
 
     Parameters
@@ -193,6 +195,8 @@ def fill(x: NDArray[np.float64], y: NDArray[np.float64], shape: tuple[int, int])
         Corners in pixels, float (n,), closed or open; the centre of array element ``[r, c]`` is at ``(c, r)``.
     shape
         ``(height, width)`` of the result. The ring may reach beyond it.
+    at_once
+        About so many crossings of the ring with rows of pixels are held at a time.
 
     Returns
     -------
@@ -206,7 +210,7 @@ def fill(x: NDArray[np.float64], y: NDArray[np.float64], shape: tuple[int, int])
     first = np.clip(np.ceil(np.minimum(y, y1)), 0, height).astype(np.int64)
     stop = np.clip(np.ceil(np.maximum(y, y1)), 0, height).astype(np.int64)
     counts = stop - first
-    blocks = np.cumsum(counts) // _AT_ONCE
+    blocks = np.cumsum(counts) // at_once
     for begin, end in _runs(blocks):
         part = slice(begin, end)
         edge = np.repeat(np.arange(begin, end), counts[part])

@@ -37,9 +37,9 @@ def mask_iou(a: InstanceMask, b: InstanceMask) -> float:
 
 
 def box_nms(boxes: NDArray[np.float64], scores: NDArray[np.float64], iou_threshold: float) -> NDArray[np.int64]:
-    """Keep the best of the boxes that overlap, greedily.
+    """Apply non-maximum suppression to boxes: greedily keep the best of those that overlap.
 
-    The same rule as ``torchvision.ops.nms``, tie breaking included, without bringing torch into this room.
+    The same rule as ``torchvision.ops.nms``, tie breaking included, without importing torch.
 
     Parameters
     ----------
@@ -53,18 +53,18 @@ def box_nms(boxes: NDArray[np.float64], scores: NDArray[np.float64], iou_thresho
     Returns
     -------
     numpy.ndarray
-        Indices of the boxes kept, highest score first.
+        Indices of the boxes that stay, highest score first.
     """
     left, top, right, bottom = boxes.T
     areas = (right - left) * (bottom - top)
     order = np.argsort(-scores, kind="stable")
-    kept = []
+    selected = []
     while order.size:
         best, rest = order[0], order[1:]
-        kept.append(best)
+        selected.append(best)
         width = np.minimum(right[best], right[rest]) - np.maximum(left[best], left[rest])
         height = np.minimum(bottom[best], bottom[rest]) - np.maximum(top[best], top[rest])
         shared = width.clip(0) * height.clip(0)
         # Multiplied out, so that two boxes without area do not divide zero by zero.
         order = rest[shared <= iou_threshold * (areas[best] + areas[rest] - shared)]
-    return np.array(kept, np.int64)
+    return np.array(selected, np.int64)

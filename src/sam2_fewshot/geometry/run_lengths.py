@@ -1,8 +1,8 @@
-"""Masks ↔ COCO's run-length code.
+"""Masks to COCO's run-length code and back.
 
 The pixels are counted down the columns, one column after the other; the counts are in turn of pixels off and on the
 object, the first of them off. Compressed, each count is the difference to the one before last (from the fourth on),
-cut into groups of five bits, low bits first, each written as a character from ``0`` (48) up, with 32 added when more
+split into groups of five bits, low bits first, each written as a character from ``0`` (48) up, with 32 added when more
 follow (``maskApi.c`` in github.com/cocodataset/cocoapi). pycocotools has the same in C, which trusts what it is given.
 """
 
@@ -33,8 +33,8 @@ def encode(instance: InstanceMask) -> NDArray[np.int64]:
     ends = (place + instance.x0) * height + row + instance.y0
     if not begins.size:
         return np.array([height * width], np.int64)
-    apart = begins[1:] != ends[:-1]  # a run to the foot of a column may go on at the head of the next
-    begins, ends = begins[np.r_[True, apart]], ends[np.r_[apart, True]]
+    separate = begins[1:] != ends[:-1]  # a run to the foot of a column may go on at the head of the next
+    begins, ends = begins[np.r_[True, separate]], ends[np.r_[separate, True]]
     edges = np.stack([begins, ends], axis=1).ravel()
     counts = np.diff(edges, prepend=0, append=height * width)
     return counts[:-1] if counts[-1] == 0 else counts

@@ -1,4 +1,4 @@
-"""Many crops on one sheet, so that one call measures all of them, and distances near objects."""
+"""Measuring many masks at once: their crops on one sheet, and exact distances within a short reach."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
+
+
+_NEAR = 48
+"""px; up to here the two passes take less time than the general distance transform. Their sums fit into 16 bits."""
 
 
 def sheets(shapes: NDArray[np.int64], most_pixels: int) -> Iterator[NDArray[np.intp]]:
@@ -42,10 +46,6 @@ def starts_of(heights: NDArray[np.int64]) -> NDArray[np.int64]:
     return starts
 
 
-_NEAR = 48
-"""px; up to here the two passes take less time than the general distance transform. Their sums fit into 16 bits."""
-
-
 def squared_distances(inside: NDArray[np.bool_], reach: int) -> NDArray[np.unsignedinteger]:
     """Return how far each true pixel of a plane lies from the nearest false one, as squares in pixels².
 
@@ -65,7 +65,7 @@ def squared_distances(inside: NDArray[np.bool_], reach: int) -> NDArray[np.unsig
     Notes
     -----
     The two passes are those of Saito & Toriwaki 1994: the distance within the column, then the smallest sum of squares
-    along the row. As neither looks farther than `reach`, each step is one operation on the whole plane. With a reach of
+    along the row. As neither goes farther than `reach`, each step is one operation on the whole plane. With a reach of
     10 they take a sixth of the time of ``scipy.ndimage.distance_transform_edt``.
     """
     if reach > _NEAR:

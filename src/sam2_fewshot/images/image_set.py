@@ -273,7 +273,7 @@ class ImageFile:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class FrameFile:
-    """One frame of an image file; a :class:`~sam2_fewshot.protocols.FrameReader`.
+    """One frame of an image file; a :class:`~sam2_fewshot.records.FrameReader`.
 
     Contrast is that of the whole frame, whatever region is read.
 

@@ -1,1 +1,1 @@
-"""Ways to find objects: each learns from examples and finds their like on a frame."""
+"""Ways to detect objects: each learns from examples and detects their like on a frame."""

@@ -1,13 +1,12 @@
-"""The seed's method: SAM 2's masks on a grid of points, compared with the examples' mean features.
+"""The grid method: masks of a grid of point prompts, compared with the examples' mean features.
 
-Learn: each example → a context crop → SAM 2's image encoder → mask-weighted mean of the features → a vector; the
-vectors' mean is the prototype. Find: the frame → candidate masks → a vector each, in the same way → cosine
-similarity.
+Learn: each example → a context crop → the backbone → mask-weighted mean of the features → a vector; the vectors' mean
+is the prototype. Detect: the frame → candidate masks → a vector each, in the same way → cosine similarity.
 
-The candidates are those of ``SAM2AutomaticMaskGenerator`` with one crop layer and no post-processing: the same prompts,
-gates and suppression, hence the same masks; what differs is how they are computed. Areas are limited on the
-full-resolution mask, never by the generator's ``min_mask_region_area``, which works on low-resolution logits and erases
-small objects.
+With SAM 2 the candidates are those of ``SAM2AutomaticMaskGenerator`` with one crop layer and no post-processing: the
+same prompts, gates and suppression, hence the same masks; what differs is how they are computed. Areas are limited on
+the full-resolution mask, never by the generator's ``min_mask_region_area``, which works on low-resolution logits and
+erases small objects.
 """
 
 from __future__ import annotations
@@ -20,18 +19,16 @@ import numpy as np
 
 from sam2_fewshot.geometry.outlines import largest_part
 from sam2_fewshot.geometry.overlap import box_nms
-from sam2_fewshot.methods.base import Found, is_known
-from sam2_fewshot.records import Candidate, InstanceMask
+from sam2_fewshot.methods.base import Scored, ScoredMask, is_known
+from sam2_fewshot.records import InstanceMask
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from sam2_fewshot.backbones.sam2.network import Sam2Model
-    from sam2_fewshot.backbones.sam2.pyramid import Embedding
-    from sam2_fewshot.methods.base import RunStats, Shown
-    from sam2_fewshot.protocols import Progress
+    from sam2_fewshot.methods.base import Stopwatch, TrainingFrame
+    from sam2_fewshot.protocols import Backbone, Embedding, Progress
     from sam2_fewshot.records import Box
     from sam2_fewshot.settings import Settings
 
@@ -40,27 +37,49 @@ _LEVELS = {"one": (1.0,), "three": (0.75, 1.25, 2.0)}
 _FULLEST = 0.8
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Candidate:
+    """A mask that was proposed and has no score yet.
+
+    Parameters
+    ----------
+    mask
+        The proposed object.
+    predicted_iou
+        The backbone's own estimate of the mask's quality, in [0, 1].
+    stability
+        How little the mask depends on the level at which it is thresholded, in [0, 1].
+    point
+        The prompt ``(x, y)`` that gave it, in image pixels.
+    """
+
+    mask: InstanceMask
+    predicted_iou: float
+    stability: float
+    point: tuple[float, float]
+
+
 class GridMethod:
     """See the module.
 
     Parameters
     ----------
-    model
+    backbone
         Encodes and prompts.
     settings
-        How to look.
+        How to compare.
     progress
-        Is told of crops and prompts done.
+        Reports crops and prompts done.
     """
 
-    def __init__(self, model: Sam2Model, settings: Settings, progress: Progress) -> None:
-        self._model, self._settings, self._progress = model, settings, progress
+    def __init__(self, backbone: Backbone, settings: Settings, progress: Progress) -> None:
+        self._backbone, self._settings, self._progress = backbone, settings, progress
 
-    def learn(self, shown: Sequence[Shown]) -> Mapping[str, NDArray[np.generic]]:
+    def learn(self, frames: Sequence[TrainingFrame]) -> Mapping[str, NDArray[np.generic]]:
         """Return the examples' and the negative examples' vectors, (n, D) and (m, D), and how similar they are."""
-        self._progress.start("learning", sum(len(frame.wanted) + len(frame.unwanted) for frame in shown))
-        vectors = np.concatenate([self._pool(frame.pixels, frame.wanted) for frame in shown])
-        negatives = np.concatenate([self._pool(frame.pixels, frame.unwanted) for frame in shown])
+        self._progress.start("learning", sum(len(frame.positives) + len(frame.negatives) for frame in frames))
+        vectors = np.concatenate([self._pool(frame.pixels, frame.positives) for frame in frames])
+        negatives = np.concatenate([self._pool(frame.pixels, frame.negatives) for frame in frames])
         left_out = Prototype(vectors, negatives, self._settings.scorer).left_out()
         return {"vectors": vectors, "negatives": negatives, "left_out": left_out}
 
@@ -69,65 +88,67 @@ class GridMethod:
         learned: Mapping[str, NDArray[np.generic]],
         pixels: NDArray[np.uint8],
         known: Sequence[InstanceMask],
-        stats: RunStats,
-    ) -> list[Found]:
+        watch: Stopwatch,
+    ) -> Scored:
         """Return the grid's candidates with their similarity; those nearer to the negative examples are left out."""
         vectors, negatives = (learned[name].astype(np.float32) for name in ("vectors", "negatives"))
         prototype = Prototype(vectors, negatives, self._settings.scorer)
-        with stats.stage("encode"):
-            embedding = self._model.embed(pixels)
-        with stats.stage("propose"):
-            proposed = GridProposals(self._settings).propose(self._model, embedding, self._progress)
+        with watch.stage("encode"):
+            embedding = self._backbone.embed(pixels)
+        with watch.stage("propose"):
+            proposed = GridProposals(self._settings).propose(self._backbone, embedding, self._progress)
             candidates = [
                 candidate
-                for candidate in _in_one_part(proposed, self._settings.box_nms_iou)
+                for candidate in in_one_part(proposed, self._settings.box_nms_iou)
                 if not is_known(candidate.mask, known)
             ]
-        stats.candidates = len(proposed)
-        if stats.proposed is not None:
-            stats.proposed += [candidate.mask for candidate in proposed]
-        with stats.stage("compare"):
+        with watch.stage("compare"):
             self._progress.start("comparing", len(candidates))
             own = self._pool(pixels, [candidate.mask for candidate in candidates])
             score, cosine = prototype.similarity(own), prototype.cosine(own)
             wanted = ~prototype.nearer_to_negatives(own)
-        return [
-            Found(candidates[i].mask, max(float(score[i]), 0.0), float(cosine[i]), candidates[i].predicted_iou)
+        masks = [
+            ScoredMask(candidates[i].mask, max(float(score[i]), 0.0), float(cosine[i]), candidates[i].predicted_iou)
             for i in np.flatnonzero(wanted)
         ]
+        return Scored(masks, len(proposed), [candidate.mask for candidate in proposed])
+
+    def step(self, learned: Mapping[str, NDArray[np.generic]]) -> int:
+        """Return 1: the whole frame is encoded at once, whatever its size."""
+        return 1
 
     def _pool(self, pixels: NDArray[np.uint8], masks: Sequence[InstanceMask]) -> NDArray[np.float32]:
         """Return a feature vector (n, D) for each mask."""
-        settings, model = self._settings, self._model
+        settings, backbone = self._settings, self._backbone
         if settings.features_from == "frame":
-            pooled = model.pool_frame(pixels, masks)
+            pooled = backbone.pool_frame(pixels, masks)
             self._progress.advance(len(masks))
             return pooled
-        smallest = model.image_size / settings.max_zoom
+        smallest = backbone.input_size / settings.max_zoom
         parts: list[NDArray[np.float32]] = []
         for factor in _LEVELS[settings.occupancy_levels]:
             occupancy = min(settings.target_occupancy * factor, _FULLEST)
             windows = [context_window(mask, occupancy, smallest) for mask in masks]
-            vectors = model.pool(pixels, windows, masks, on_batch=self._progress.advance if not parts else _unheard)
+            vectors = backbone.pool(pixels, windows, masks, on_batch=self._progress.advance if not parts else _unheard)
             # Of length 1, so that each level counts as much.
             parts.append(vectors if len(_LEVELS[settings.occupancy_levels]) == 1 else unit(vectors))
         return np.concatenate(parts, axis=1)
 
 
 def _unheard(done: int) -> None:
-    """Be told of crops that the user does not count."""
+    """Ignore crops that the user does not count."""
 
 
-def _in_one_part(candidates: Sequence[Candidate], iou_threshold: float) -> list[Candidate]:
-    """Cut masks to their largest part, and drop those that then lie on a better one.
+def in_one_part(candidates: Sequence[Candidate], iou_threshold: float) -> list[Candidate]:
+    """Reduce masks to their largest part, and drop those that then lie on a better one.
 
     The public generator suppresses by the boxes of whole masks; a far-off crumb makes such a box large enough for a
     mask to survive beside another one of the same object.
     """
-    cut = [replace(candidate, mask=largest_part(candidate.mask)) for candidate in candidates]
-    boxes = np.array([candidate.mask.box for candidate in cut], np.float64).reshape(-1, 4)
-    order = box_nms(boxes, np.array([candidate.predicted_iou for candidate in cut], np.float64), iou_threshold)
-    return [cut[i] for i in order]
+    parts = [replace(candidate, mask=largest_part(candidate.mask)) for candidate in candidates]
+    boxes = np.array([candidate.mask.box for candidate in parts], np.float64).reshape(-1, 4)
+    order = box_nms(boxes, np.array([candidate.predicted_iou for candidate in parts], np.float64), iou_threshold)
+    return [parts[i] for i in order]
 
 
 def point_grid(points_per_side: int) -> NDArray[np.float64]:
@@ -145,37 +166,37 @@ def point_grid(points_per_side: int) -> NDArray[np.float64]:
 
 
 class GridProposals:
-    """Prompts SAM 2 at each point of a grid.
+    """Proposes the masks of point prompts at a grid.
 
     Parameters
     ----------
     settings
         ``points_per_side``, ``predicted_iou_gate``, ``stability_gate``, ``box_nms_iou``, ``min_mask_area`` and
-        ``max_mask_area`` are used. A gate that is None is the checkpoint's default.
+        ``max_mask_area`` are used. A gate that is None is the backbone's default.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
-    def propose(self, model: Sam2Model, embedding: Embedding, progress: Progress) -> list[Candidate]:
+    def propose(self, backbone: Backbone, embedding: Embedding, progress: Progress) -> list[Candidate]:
         """Return candidates, the highest predicted IoU first.
 
         Parameters
         ----------
-        model
+        backbone
             Decodes the prompts.
         embedding
             Of the frame.
         progress
-            Is told of each prompt done.
+            Reports each prompt done.
         """
         settings = self._settings
         grid = point_grid(settings.points_per_side)
         progress.start("proposing", len(grid))
-        gates = model.gates
-        found = model.prompt(
+        gates = backbone.gates
+        found = backbone.prompt(
             embedding,
-            (grid * model.image_size).astype(np.float32),
+            (grid * backbone.input_size).astype(np.float32),
             iou_gate=_first(settings.predicted_iou_gate, gates.predicted_iou),
             stability_gate=_first(settings.stability_gate, gates.stability),
             on_batch=progress.advance,

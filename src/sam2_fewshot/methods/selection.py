@@ -9,30 +9,36 @@ import numpy as np
 from scipy.spatial import ConvexHull
 from scipy.stats import norm
 
+from sam2_fewshot.geometry.outlines import largest_part, mask_to_polygon
+from sam2_fewshot.records import Detection
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from sam2_fewshot.methods.base import Found, RunStats, Shown
-    from sam2_fewshot.records import Detection, InstanceMask
+    from sam2_fewshot.methods.base import ScoredMask, TrainingFrame
+    from sam2_fewshot.records import FrameResult, InstanceMask
     from sam2_fewshot.settings import Settings
+    from sam2_fewshot.tiling.blocks import View
 
 _FLOOR = 0.1
-"""Finds below the threshold are told down to this share of it: a user who lowers the threshold that far need not wait,
-and below it lie a few in a thousand objects and most of the ground."""
+"""Detections below the threshold are reported down to this share of it: a user who lowers the threshold that far need
+not wait, and below it lie a few in a thousand objects and most of the background."""
 _USUAL = 0.5
 """Where the threshold is chosen later, the floor is that of this one."""
 
 
-def shape_arrays(shown: Sequence[Shown]) -> dict[str, NDArray[np.generic]]:
+def shape_arrays(frames: Sequence[TrainingFrame]) -> dict[str, NDArray[np.generic]]:
     """Return the examples' sizes and shapes as arrays by name, for saving."""
-    prior = learn_shapes([mask for frame in shown for mask in frame.wanted])
+    prior = learn_shapes([mask for frame in frames for mask in frame.positives])
     return {"shape_mean": prior.mean, "shape_spread": prior.spread}
 
 
-def within_prior(found: Sequence[Found], learned: Mapping[str, NDArray[np.generic]], settings: Settings) -> list[Found]:
-    """Lower the scores of finds that are shaped otherwise than the examples, or leave them out."""
+def within_prior(
+    found: Sequence[ScoredMask], learned: Mapping[str, NDArray[np.generic]], settings: Settings
+) -> list[ScoredMask]:
+    """Lower the scores of masks that are shaped otherwise than the examples, or leave them out."""
     if settings.size_prior == "off" or not found:
         return list(found)
     prior = ShapePrior(learned["shape_mean"].astype(np.float64), learned["shape_spread"].astype(np.float64))
@@ -44,27 +50,57 @@ def within_prior(found: Sequence[Found], learned: Mapping[str, NDArray[np.generi
 
 
 def floor_of(settings: Settings) -> float:
-    """Return the score down to which finds are told."""
+    """Return the score down to which detections are reported."""
     return _FLOOR * (settings.similarity_threshold if settings.threshold_mode == "fixed" else _USUAL)
 
 
-def cut(
-    found: Iterable[Detection], learned: Mapping[str, NDArray[np.generic]], settings: Settings, stats: RunStats
-) -> list[Detection]:
-    """Return what reaches the threshold, best first.
+def outlined(masks: Iterable[ScoredMask], view: View, settings: Settings) -> list[Detection]:
+    """Return the masks of a window down to the floor as detections of its frame, each the largest of its parts.
 
-    The rest, the threshold and how it came about are told in `stats`.
+    Parameters
+    ----------
+    masks
+        Of the window.
+    view
+        The window.
+    settings
+        ``smoothing`` is used, and those of the threshold.
     """
-    ordered = sorted(found, key=lambda detection: detection.score, reverse=True)
+    floor = floor_of(settings)
+    return [
+        Detection(
+            instance=(part := largest_part(view.placed(item.mask))),
+            polygon=mask_to_polygon(part, settings.smoothing),
+            score=item.score,
+            similarity=item.similarity,
+            predicted_iou=item.predicted_iou,
+            location=view.frame.location,
+        )
+        for item in masks
+        if item.score >= floor
+    ]
+
+
+def select(found: FrameResult, learned: Mapping[str, NDArray[np.generic]], settings: Settings) -> FrameResult:
+    """Apply the threshold to a frame's detections: what reaches it, and what lies below, the highest score first.
+
+    Parameters
+    ----------
+    found
+        Its detections are of any score.
+    learned
+        What the method has learned.
+    settings
+        ``threshold_mode``, ``similarity_threshold`` and ``top_percent`` are used.
+    """
+    ordered = sorted(found.detections, key=lambda detection: detection.score, reverse=True)
     scores = np.array([detection.score for detection in ordered], np.float64)
     left_out = np.asarray(learned.get("left_out", np.zeros(0)), np.float64)
-    threshold = choose_threshold(
+    threshold, reason = choose_threshold(
         settings.threshold_mode, settings.similarity_threshold, settings.top_percent, scores, left_out
     )
-    kept = [detection for detection in ordered if detection.score >= threshold.value]
-    stats.below = ordered[len(kept) :]
-    stats.threshold, stats.reason = threshold
-    return kept
+    count = sum(detection.score >= threshold for detection in ordered)
+    return replace(found, detections=ordered[:count], below=ordered[count:], threshold=threshold, reason=reason)
 
 
 _TOLERATED = 2.0
@@ -131,11 +167,12 @@ def _hull_area(rows: NDArray[np.intp], columns: NDArray[np.intp]) -> float:
 ThresholdMode = Literal["fixed", "auto", "top", "otsu"]
 
 _RECALL = 10
-"""Percentile of the left-out examples' similarities: 90 % of what looks like the examples is kept."""
+"""Percentile of the left-out examples' similarities: 90 % of what looks like the examples reaches the threshold."""
 
 _BANDWIDTH = 2.0
-"""Of the kernel that smooths what left-out examples and finds reach, in the examples' standard deviations times
-n ** (-1 / 5). Silverman's 1.06 follows single examples: one set of ten lost .13 of F1 by it, with 2 none lost over .07.
+"""Of the kernel that smooths the scores of left-out examples and of detections, in the examples' standard deviations
+times n ** (-1 / 5). Silverman's 1.06 follows single examples: one set of ten lost .13 of F1 by it, with 2 none lost
+over .07.
 """
 _STEPS = 200
 
@@ -144,12 +181,12 @@ AS_SET = "as set"
 
 
 class Threshold(NamedTuple):
-    """A cut and how it came about.
+    """A threshold and how it came about.
 
     Parameters
     ----------
     value
-        Finds with at least this score are kept.
+        Detections with at least this score are results.
     reason
         In words, for the results.
     """
@@ -161,13 +198,13 @@ class Threshold(NamedTuple):
 def choose_threshold(
     mode: ThresholdMode, fixed: float, percent: float, scores: NDArray[np.float64], left_out: NDArray[np.float64]
 ) -> Threshold:
-    """Choose where to cut the scores of a frame.
+    """Choose the threshold for the scores of a frame.
 
     Parameters
     ----------
     mode
-        ``fixed``: as set. ``top``: keep this percentage of the finds. ``otsu``: between two groups of scores.
-        ``auto``: so that about 90 % of what looks like the examples is kept.
+        ``fixed``: as set. ``top``: so that this percentage of the detections reaches it. ``otsu``: between two groups
+        of scores. ``auto``: so that about 90 % of what looks like the examples reaches it.
     fixed
         The threshold that is set.
     percent
@@ -185,7 +222,7 @@ def choose_threshold(
         return Threshold(value, f"90 % of the examples are this similar to the {len(left_out) - 1} others")
     if mode == "top" and len(scores):
         count = max(1, round(percent / 100 * len(scores)))
-        return Threshold(float(np.sort(scores)[-count]), f"the best {percent:g} % of {len(scores)} finds")
+        return Threshold(float(np.sort(scores)[-count]), f"the best {percent:g} % of {len(scores)} detections")
     if mode == "otsu" and len(np.unique(scores)) > 1:
         return Threshold(otsu(scores), f"between two groups of {len(scores)} scores")
     return Threshold(fixed, AS_SET)
@@ -207,15 +244,15 @@ def otsu(values: NDArray[np.float64]) -> float:
     return float((ordered[best] + ordered[best + 1]) / 2)
 
 
-def cut_for_precision_and_recall(
+def threshold_for_precision_and_recall(
     left_out: NDArray[np.float64], found: NDArray[np.float64], low: float, high: float
 ) -> float:
-    """Return the cut at which precision times recall is largest, as far as examples and unmarked finds tell.
+    """Return the threshold at which precision times recall is largest, as far as examples and unmarked detections tell.
 
-    Recall is the share of the left-out examples above a cut, and the share of the wanted among the finds above it is
-    proportional to recall / number of finds, however many there are in all; so recall² / number is to be largest
-    (Lee & Liu 2003, "Learning with positive and unlabeled examples using weighted logistic regression"). Both are
-    smoothed by a Gaussian kernel.
+    Recall is the share of the left-out examples above a threshold, and the share of the wanted among the detections
+    above it is proportional to recall / number of detections, however many there are in all; so recall² / number is to
+    be largest (Lee & Liu 2003, "Learning with positive and unlabeled examples using weighted logistic regression").
+    Both are smoothed by a Gaussian kernel.
 
     Parameters
     ----------
@@ -224,10 +261,10 @@ def cut_for_precision_and_recall(
     found
         float64 (n,), scores of what is found on the examples' frames, overlaps removed, the examples among them; n ≥ 1.
     low, high
-        Between which the cut has to lie; `low` ≤ `high`.
+        Between which the threshold has to lie; `low` ≤ `high`.
     """
     width = max(_BANDWIDTH * float(left_out.std()) * len(left_out) ** -0.2, 1e-6)
-    cuts = np.linspace(low, high, _STEPS)
-    recall = norm.cdf((left_out[:, None] - cuts) / width).mean(axis=0)
-    number = norm.cdf((found[:, None] - cuts) / width).sum(axis=0)
-    return float(cuts[int(np.argmax(recall**2 / np.maximum(number, 1e-12)))])
+    thresholds = np.linspace(low, high, _STEPS)
+    recall = norm.cdf((left_out[:, None] - thresholds) / width).mean(axis=0)
+    number = norm.cdf((found[:, None] - thresholds) / width).sum(axis=0)
+    return float(thresholds[int(np.argmax(recall**2 / np.maximum(number, 1e-12)))])

@@ -38,7 +38,7 @@ class NimbusDataset:
     settings
         Percentiles of the contrast where the app has no layers yet.
     warn
-        Is told what the user should know.
+        Takes warnings for the user.
     block, memory
         As for :class:`~sam2_fewshot.nimbus.planes.Planes`.
 
@@ -66,7 +66,7 @@ class NimbusDataset:
                 "You may look at this dataset but not change it, so the objects cannot be saved. Ask its owner for "
                 "write access, or work on a copy of your own."
             )
-        item_id = _image_item(server, dataset_id, folder)
+        item_id = self._item_id = _image_item(server, dataset_id, folder)
         header = server.get("reading the image's header", f"item/{item_id}/tiles")
         self.shape = int(header["sizeY"]), int(header["sizeX"])
         self.index = _index(header)
@@ -106,6 +106,11 @@ class NimbusDataset:
         ]
         return ", ".join(parts) or "the image"
 
+    def fingerprint(self, location: Location) -> str:
+        """Return what tells whether another job reads the same pixels: the image, the place, and the layers."""
+        contrast = (self._settings.black_percentile, self._settings.white_percentile)
+        return repr((self._item_id, location, self.shape, self._is_photo, self.layers, contrast))
+
     def compose(self, location: Location, box: Box | None) -> NDArray[np.uint8]:
         """Return a frame as RGB (h, w, 3); as :meth:`NimbusFrame.read`."""
         if not self.planes.in_one and box is not None:
@@ -121,13 +126,13 @@ class NimbusDataset:
         canvas = np.zeros((y1 - y0, x1 - x0, 3), np.uint8)
         for layer in self.layers:
             frames = layer.planes(location, self.size, self.index)
-            shown = layer.contrast_plane(location, self.size, self.index)
-            if not frames or shown is None:
+            contrast_plane = layer.contrast_plane(location, self.size, self.index)
+            if not frames or contrast_plane is None:
                 continue
             plane = self.planes.read(frames, box)
             if self._is_photo and plane.ndim == 3 and plane.dtype == np.uint8:
                 return photo(plane)
-            limits = self.planes.limits(shown, layer.style)
+            limits = self.planes.limits(contrast_plane, layer.style)
             if limits is None:
                 continue
             for band, color in _bands(plane, layer):
@@ -156,7 +161,7 @@ class NimbusDataset:
 
 
 class NimbusFrame:
-    """One frame of a dataset; a :class:`~sam2_fewshot.protocols.FrameReader`.
+    """One frame of a dataset; a :class:`~sam2_fewshot.records.FrameReader`.
 
     Parameters
     ----------
@@ -248,7 +253,7 @@ _AXES = ("xy", "z", "time")
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A channel as it is shown.
+    """A channel as the app displays it.
 
     Parameters
     ----------
@@ -301,20 +306,20 @@ def read_layers(
     overrides
         The view's contrasts by layer id.
     warn
-        Is told of a colour that is not known.
+        Is warned of a colour that is not known.
 
     Raises
     ------
     InputError
         If there are layers and none is visible.
     """
-    shown = [layer for layer in layers if layer.get("visible", True)]
-    if layers and not shown:
+    visible = [layer for layer in layers if layer.get("visible", True)]
+    if layers and not visible:
         raise InputError(
             "All layers of this dataset are switched off, so there is nothing to see. Switch on the layers that show "
             "the objects, and run the tool again."
         )
-    return [_layer(layer, overrides, warn) for layer in shown]
+    return [_layer(layer, overrides, warn) for layer in visible]
 
 
 def default_layers(count: int, settings: Settings) -> list[Layer]:

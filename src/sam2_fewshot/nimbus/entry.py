@@ -9,16 +9,20 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from sam2_fewshot.errors import FewShotError, ServerError, SettingsError
-from sam2_fewshot.exits import terminated_like_interrupted
+from sam2_fewshot.errors import (
+    DONE,
+    FAILED,
+    WRONG_INPUT,
+    FewShotError,
+    ServerError,
+    SettingsError,
+    terminated_like_interrupted,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     Compute = Callable[[str, str, Mapping[str, Any], str], int]
-
-DONE, FAILED, WRONG_INPUT = 0, 1, 2
-"""The exit codes: all done; failed or stopped part-way; wrong arguments or parameters and nothing done."""
 
 _CLIENT = frozenset({"nimbusimage", "girder_client"})
 """Top-level modules of the extra ``nimbus``."""
@@ -39,7 +43,7 @@ def main(arguments: Sequence[str] | None = None, compute: Compute | None = None)
     Returns
     -------
     int
-        The exit code. Whatever goes wrong is told in one line that the browser shows as an error, and the token
+        The exit code. Whatever goes wrong is reported in one line that the browser shows as an error, and the token
         is in none of them.
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
@@ -92,8 +96,8 @@ def _parse(given: list[str]) -> argparse.Namespace:
 
 def _dispatch(options: argparse.Namespace, compute: Compute | None) -> int:
     if options.request not in ("interface", "compute"):
-        said = repr(options.request[:40]) if options.request else "nothing"
-        raise SettingsError(f"This worker was asked for {said}, but it only knows interface and compute.")
+        request = repr(options.request[:40]) if options.request else "nothing"
+        raise SettingsError(f"This worker was asked for {request}, but it only knows interface and compute.")
     missing = [f"--{name}" for name in ("apiUrl", "token", "parameters") if not getattr(options, name)]
     if missing:
         raise SettingsError(f"The worker was started without {' and '.join(missing)}.")

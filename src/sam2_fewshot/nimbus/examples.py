@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
-from sam2_fewshot.annotations.nimbus import read_annotations
+from sam2_fewshot.annotations.nimbus import location_of, read_annotations, tags_of
 from sam2_fewshot.annotations.placing import Placer, Remarks
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.nimbus.existing import list_annotations, location_of, tags_of
+from sam2_fewshot.nimbus.existing import list_annotations
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from sam2_fewshot.annotations.nimbus import Document
     from sam2_fewshot.images.image_set import ImageSet
     from sam2_fewshot.nimbus.dataset import NimbusDataset, NimbusFrame
-    from sam2_fewshot.nimbus.existing import Document
     from sam2_fewshot.nimbus.parameters import Request
     from sam2_fewshot.nimbus.server import Server
     from sam2_fewshot.protocols import Progress
@@ -37,7 +37,7 @@ def read_training(server: Server, dataset: NimbusDataset, request: Request, prog
     request
         Names the tags.
     progress
-        Is told what is left out, and why.
+        Is warned of what is left out, and why.
 
     Raises
     ------
@@ -76,7 +76,7 @@ def read_training(server: Server, dataset: NimbusDataset, request: Request, prog
             f"No annotation with the Training Tag {names} can serve as an example: {why}. "
             "Polygons, rectangles and points can."
         )
-    remarks.tell()
+    remarks.report()
     return sorted(exemplars, key=lambda exemplar: location_on(exemplar))
 
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import shapely
-from shapely import Point, Polygon, STRtree, box
+from shapely import Point, Polygon, STRtree
 
-from sam2_fewshot.annotations.values import as_number, index, words
-from sam2_fewshot.geometry.outlines import valid_polygon
-from sam2_fewshot.records import Location
+from sam2_fewshot.annotations.nimbus import extent_of, location_of, points_of, tags_of
+from sam2_fewshot.annotations.record import vertices
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -21,19 +20,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from shapely.geometry.base import BaseGeometry
 
+    from sam2_fewshot.annotations.nimbus import Document
     from sam2_fewshot.nimbus.server import Server
-
-
-PAGE = 5000
-"""Annotations asked for at a time: a few megabytes."""
-
-Document = dict[str, Any]
+    from sam2_fewshot.records import Location
 
 
 def list_annotations(
     server: Server, dataset_id: str, tags: Sequence[str] = (), after: str | None = None
 ) -> Iterator[Document]:
-    """Yield the annotations of a dataset that have all of some tags, in the order of their ids.
+    """Return the annotations of a dataset that have all of some tags, in the order of their ids.
 
     Parameters
     ----------
@@ -51,79 +46,10 @@ def list_annotations(
     ServerError
         If the server does not tell.
     """
-    query: dict[str, Any] = {"datasetId": dataset_id, "limit": PAGE, "sort": "_id", "sortdir": 1}
+    query = {"datasetId": dataset_id}
     if tags:
         query["tags"] = json.dumps(list(tags))
-    while True:
-        if after:
-            query["afterId"] = after
-        page = server.get("reading the annotations", "upenn_annotation", query)
-        yield from page
-        if len(page) < PAGE:
-            return
-        after = str(page[-1]["_id"])
-
-
-def location_of(document: Document) -> Location | None:
-    """Return where an annotation lies, None when its location is no set of whole numbers. What is missing is 0."""
-    value = document.get("location")
-    if not isinstance(value, dict):
-        return Location() if value is None else None
-    xy, z, time = (index(value.get(key, 0)) for key in ("XY", "Z", "Time"))
-    return None if xy is None or z is None or time is None else Location(xy, z, time)
-
-
-def tags_of(document: Document) -> tuple[str, ...]:
-    """Return an annotation's tags."""
-    return words(document.get("tags"))
-
-
-def geometry(shape: object, points: NDArray[np.float64]) -> BaseGeometry | None:
-    """Return an annotation's extent in image pixels ``(x, y)``; None for lines and what has no extent.
-
-    Parameters
-    ----------
-    shape
-        The annotation's shape.
-    points
-        Its vertices (n, 2), as :func:`points_of` gives them.
-    """
-    if not len(points):
-        return None
-    if shape == "point":
-        return Point(points[0])
-    if shape == "rectangle" and len(points) == 2:
-        outline: Polygon = box(*points.min(axis=0), *points.max(axis=0))
-        return outline
-    if shape in ("polygon", "rectangle") and len(points) >= 3:
-        return valid_polygon(Polygon(points))
-    return None
-
-
-def points_of(document: Document) -> NDArray[np.float64]:
-    """Return an annotation's vertices ``(x, y)`` (n, 2); none when one of them is no pair of finite numbers."""
-    found = []
-    for entry in document.get("coordinates") or ():
-        x, y = (as_number(entry.get(axis)) for axis in "xy") if isinstance(entry, dict) else (None, None)
-        if x is None or y is None:
-            return np.zeros((0, 2))
-        found.append((x, y))
-    points = np.array(found, np.float64).reshape(-1, 2)
-    return points if np.isfinite(points).all() else points[:0]
-
-
-def polygon_document(
-    polygon: Polygon, location: Location, tags: Sequence[str], channel: int, dataset_id: str
-) -> Document:
-    """Return an annotation to send: an open polygon, integers as integers, ``tags`` always a list."""
-    return {
-        "shape": "polygon",
-        "coordinates": [{"x": float(x), "y": float(y)} for x, y in np.asarray(polygon.exterior.coords)[:-1, :2]],
-        "tags": list(tags),
-        "channel": int(channel),
-        "location": {"XY": int(location.xy), "Z": int(location.z), "Time": int(location.time)},
-        "datasetId": dataset_id,
-    }
+    return server.pages("reading the annotations", "upenn_annotation", query, after)
 
 
 SAME_OBJECT = 0.5
@@ -159,7 +85,7 @@ class Known:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Match:
-    """An annotation of the same object as a find.
+    """An annotation of the same object as a detection.
 
     Parameters
     ----------
@@ -174,7 +100,7 @@ class Match:
 
     @property
     def same_outline(self) -> bool:
-        """Whether the annotation's outline is that of the find too."""
+        """Whether the annotation's outline is that of the detection too."""
         return self.known.shape == "polygon" and self.likeness >= SAME_OUTLINE
 
 
@@ -297,7 +223,7 @@ def match(polygons: Sequence[Polygon], known: Sequence[Known]) -> list[Match | N
 
     An area matches at an IoU of :data:`SAME_OBJECT`, a point when it lies in the outline.
     """
-    there = [(item, extent) for item in known if (extent := geometry(item.shape, item.points)) is not None]
+    there = [(item, extent) for item in known if (extent := extent_of(item.shape, item.points)) is not None]
     if not there:
         return [None] * len(polygons)
     tree = STRtree([extent for _, extent in there])
@@ -312,7 +238,7 @@ def match(polygons: Sequence[Polygon], known: Sequence[Known]) -> list[Match | N
 
 def alike(polygon: Polygon, known: Known, extent: BaseGeometry) -> float:
     """Return the IoU of an outline and an annotation; 1 for a point in it, :data:`IDENTICAL` for the same vertices."""
-    if np.array_equal(known.points, vertices(polygon)):
+    if np.array_equal(known.points, vertices(polygon.exterior)):
         return IDENTICAL
     if isinstance(extent, Point):
         return float(polygon.covers(extent))
@@ -321,13 +247,8 @@ def alike(polygon: Polygon, known: Known, extent: BaseGeometry) -> float:
     return float(shared / total) if total else 0.0
 
 
-def vertices(polygon: Polygon) -> NDArray[np.float64]:
-    """Return an outline's vertices (n, 2) as they are stored, the first one not repeated."""
-    return np.asarray(polygon.exterior.coords, np.float64)[:-1, :2]
-
-
 def _before(newest: str) -> str | None:
-    """Return an id a little smaller than the newest one, to look from."""
+    """Return an id a little smaller than the newest one, to read from."""
     try:
         seconds = int(newest[:8], 16) - _SLACK
     except ValueError:

@@ -7,7 +7,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from sam2_fewshot.annotations.values import figure
+from sam2_fewshot.annotations.nimbus import property_document
 from sam2_fewshot.errors import ServerError
 from sam2_fewshot.nimbus.server import Refused, Unanswered
 
@@ -19,26 +19,14 @@ if TYPE_CHECKING:
     from sam2_fewshot.nimbus.server import Patience, Server
     from sam2_fewshot.nimbus.shelf import Shelf
     from sam2_fewshot.protocols import Progress
-    from sam2_fewshot.records import Detection
 
 NAME = "SAM2 few-shot"
-_IMAGE = "properties/none:latest"  # the server wants an image's name; none computes these values again
 _BACKUP = "figures.json"
 _CHUNK = 1000
 _SAME = 1e-3
-"""Figures of the same object differ by less when it was found again by the same means."""
+"""Figures of the same object differ by less when it is detected once more by the same means."""
 
 Values = dict[str, float | None]
-
-
-def values_of(item: Detection) -> Values:
-    """Return a find's figures by name; the area is in pixels, and null stands for a figure that there is none of."""
-    return {
-        "Similarity": figure(item.similarity),
-        "Score": figure(item.score),
-        "Predicted IoU": figure(item.predicted_iou),
-        "Area": item.area,
-    }
 
 
 class Properties:
@@ -54,7 +42,7 @@ class Properties:
     dataset
         The dataset.
     progress
-        Is told when there can be no values.
+        Is warned when there can be no values.
     shelf
         Keeps the figures while they are replaced, for the case that the job is killed just then.
     """
@@ -103,7 +91,7 @@ class Properties:
         present
             Of annotations that an earlier run has made; those that have none yet get them.
         identical
-            Those of them whose outline is exactly that of the find, so that figures that have changed are replaced.
+            Those of them whose outline is exactly that of the detection, so that changed figures are replaced.
 
         Raises
         ------
@@ -125,13 +113,13 @@ class Properties:
         self._send(self._id, wanted)
         self._sent.update(wanted)
 
-    def pass_on(self, heirs: Mapping[str, str]) -> None:
+    def pass_on(self, replacements: Mapping[str, str]) -> None:
         """Give the figures of annotations that are about to be deleted to others of the same outline.
 
         Parameters
         ----------
-        heirs
-            Id of the new annotation by that of the old one.
+        replacements
+            Id of the annotation that stays by that of the duplicate.
 
         Raises
         ------
@@ -139,7 +127,7 @@ class Properties:
             If the server takes nothing more.
         """
         if self._id is not None:
-            self._send(self._id, {new: self._sent[old] for old, new in heirs.items() if old in self._sent})
+            self._send(self._id, {new: self._sent[old] for old, new in replacements.items() if old in self._sent})
 
     def finish(self) -> None:
         """Replace the figures that have changed, and see that the property is still registered.
@@ -175,9 +163,9 @@ class Properties:
         """Put back the figures that a job was replacing when it was killed; those that are there win over them."""
         with suppress(ServerError, ValueError, TypeError, KeyError, AttributeError):
             content = self._shelf.get(_BACKUP)
-            kept = json.loads(content) if content else {}
-            if kept.get("property") == self._id:
-                self._send(str(self._id), dict(kept["values"]))
+            backup = json.loads(content) if content else {}
+            if backup.get("property") == self._id:
+                self._send(str(self._id), dict(backup["values"]))
         with suppress(ServerError):
             self._shelf.remove(_BACKUP)
 
@@ -208,14 +196,8 @@ class Properties:
         return min(ids.intersection(own), default=None)
 
     def _make(self) -> str:
-        body = {
-            "name": NAME,
-            "image": _IMAGE,
-            "shape": "polygon",
-            "tags": {"tags": [], "exclusive": False},
-            "workerInterface": {},
-        }
-        made = self._server.send("making a property", "POST", "annotation_property", body, repeatable=True)
+        document = property_document(NAME)
+        made = self._server.send("making a property", "POST", "annotation_property", document, repeatable=True)
         self._made = str(made["_id"])
         self._register(self._made, self._collection)
         return self._made
@@ -280,9 +262,6 @@ def _alike(stored: Mapping[str, Any], values: Values) -> bool:
         ):
             return False
     return True
-
-
-_PAGE = 5000
 
 
 class Connections:
@@ -358,11 +337,6 @@ class Connections:
 
     def _connected(self) -> set[str]:
         """Return the annotations that have been connected: in a connection they are the child."""
-        found: set[str] = set()
-        query: dict[str, object] = {"datasetId": self._dataset_id, "limit": _PAGE, "sort": "_id", "sortdir": 1}
-        while True:
-            page = self._server.get("reading the connections", "annotation_connection", query)
-            found.update(str(connection["childId"]) for connection in page)
-            if len(page) < _PAGE:
-                return found
-            query["afterId"] = page[-1]["_id"]
+        query = {"datasetId": self._dataset_id}
+        listed = self._server.pages("reading the connections", "annotation_connection", query)
+        return {str(connection["childId"]) for connection in listed}

@@ -40,8 +40,8 @@ _STEPS = """<p>Mark a few objects, and every similar one is found. Nothing is tr
 and choose that tag as <b>Training Tag</b>.</li>
 <li><b>Run.</b> Give the tool another tag and a layer for the objects that it finds, and compute. It looks at the frame
 on screen, or at those of <b>Batch XY</b>, <b>Batch Z</b> and <b>Batch Time</b>.</li>
-<li><b>Mend.</b> Too much is found: raise the <b>Similarity Threshold</b>, or tag some wrong finds and choose their tag
-as <b>Negative Tag</b>. Objects are missed: lower the threshold, or mark some of them as well.</li>
+<li><b>Mend.</b> Too much is found: raise the <b>Similarity Threshold</b>, or tag some wrong detections and choose their
+tag as <b>Negative Tag</b>. Objects are missed: lower the threshold, or mark some of them as well.</li>
 </ol>"""
 
 
@@ -129,7 +129,7 @@ def interface(checkpoints: Sequence[str]) -> dict[str, dict[str, Any]]:
     fields.update(settings[:first])
     fields[NEGATIVE_TAG] = {
         "type": "tags",
-        "tooltip": "Tag of objects that are not wanted, such as wrong finds of an earlier run. May stay empty.",
+        "tooltip": "Tag of objects that are not wanted, such as wrong detections of an earlier run. May stay empty.",
     }
     fields.update(settings[first:])
     return {name: {**field, "displayOrder": place} for place, (name, field) in enumerate(fields.items(), 1)}
@@ -145,10 +145,10 @@ def present_checkpoints() -> list[str]:
     CheckpointError
         If the environment names a folder that does not exist, or if there is no checkpoint at all.
     """
-    from sam2_fewshot.backbones.sam2.locate import available, resolve, search_folders
+    from sam2_fewshot.backbones import available, resolve, search_folders
 
     names = [found.checkpoint.name for found in available()] or [resolve("auto").checkpoint.name]
-    others = {path.name for folder in search_folders() for path in folder.path.glob("*.pt") if path.is_file()}
+    others = {path.name for folder in search_folders() for path in folder.glob("*.pt") if path.is_file()}
     return names + sorted(others.difference(names))
 
 

@@ -2,43 +2,63 @@
 
 from __future__ import annotations
 
+import platform
 import sys
-import time
 import traceback
 import warnings
 from dataclasses import dataclass, field, replace
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, TextIO
 
-from sam2_fewshot.errors import FewShotError, FewShotWarning, ServerError
+from sam2_fewshot.errors import DONE, FAILED, WRONG_INPUT, FewShotError, FewShotWarning, ServerError
 from sam2_fewshot.nimbus.dataset import NimbusDataset
-from sam2_fewshot.nimbus.engine import Engine, FewShotEngine
 from sam2_fewshot.nimbus.examples import read_training
 from sam2_fewshot.nimbus.form import present_checkpoints
-from sam2_fewshot.nimbus.messages import Messages, Stopped, stopping
+from sam2_fewshot.nimbus.messages import JobDisplay, Messages, Stopped, listed, stopping
 from sam2_fewshot.nimbus.parameters import read_parameters
 from sam2_fewshot.nimbus.planes import BLOCK, MEMORY
-from sam2_fewshot.nimbus.results import Results
-from sam2_fewshot.nimbus.server import Patience, Refused, Server
-from sam2_fewshot.nimbus.shelf import Cache, Shelf, content_key
+from sam2_fewshot.nimbus.results import MOST_ANNOTATIONS, DatasetSink
+from sam2_fewshot.nimbus.server import PAGE, Patience, Server
+from sam2_fewshot.nimbus.shelf import BLOCKS_ITEM, LARGEST, Shelf, ShelfCache
+from sam2_fewshot.runner.progress import Watch
+from sam2_fewshot.runner.run import run
+from sam2_fewshot.segmenter import FewShotSegmenter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from sam2_fewshot.nimbus.dataset import NimbusFrame
     from sam2_fewshot.nimbus.parameters import Request
     from sam2_fewshot.protocols import Progress
-    from sam2_fewshot.records import Detection, Exemplar, Location
-
-DONE, FAILED, WRONG_INPUT = 0, 1, 2
-"""Exit codes: all done; failed or stopped part-way, finished frames are kept; wrong input, and nothing done."""
+    from sam2_fewshot.records import Exemplar, FrameReader
+    from sam2_fewshot.settings import Settings
 
 _STOPPED = "The job was stopped. Finished frames are kept; run the tool again for the others."
-_MOST_FAILURES = 3
-_LISTED = 5
 # Of the whole: reading and loading, then learning; the rest is for the frames.
 _LEARN, _FRAMES = 0.02, 0.10
-_WITHIN = 0.9
 _PLANES = 8
-"""Pixels that were fetched are kept up to this part of the memory."""
+"""Pixels that were fetched are cached up to this part of the memory."""
+
+
+def built_for_gpu(installed: str | None = None, system: str | None = None, machine: str | None = None) -> bool:
+    """Tell whether the torch that is installed comes with CUDA: PyPI's for x86-64 do, those marked ``+cpu`` do not.
+
+    Parameters
+    ----------
+    installed
+        Version of torch, empty for none; that of this environment when left out.
+    system, machine
+        As :mod:`platform` gives them for this machine when left out.
+    """
+    if installed is None:
+        try:
+            installed = version("torch")
+        except PackageNotFoundError:
+            installed = ""
+    if not installed:
+        return False
+    kind = system or platform.system(), machine or platform.machine()
+    return ("+" not in installed and kind == ("Linux", "x86_64")) or "+cu" in installed
 
 
 @dataclass(frozen=True)
@@ -47,8 +67,8 @@ class Means:
 
     Parameters
     ----------
-    make_engine
-        Makes what looks for the objects.
+    make
+        Makes the segmenter from the checkpoint's name, the device, the settings and who is informed of progress.
     checkpoints
         Gives the file names of the checkpoints that are present, the best first.
     stream
@@ -59,15 +79,30 @@ class Means:
         Seconds after which the last progress is written again.
     block, memory
         As for :class:`~sam2_fewshot.nimbus.planes.Planes`.
+    page
+        Entries of a list asked for at a time.
+    most_annotations
+        Annotations sent in one request.
+    largest_file
+        Bytes of the largest file that is stored with the dataset.
+    gpu_expected
+        Tells whether a GPU is missed where there is none.
+    code
+        Digest of the code, on which what is stored for the next job depends; that of this program when left out.
     """
 
-    make_engine: Callable[[Request, Progress], Engine] = FewShotEngine
+    make: Callable[[str, str, Settings, Progress], FewShotSegmenter] = FewShotSegmenter
     checkpoints: Callable[[], Sequence[str]] = present_checkpoints
     stream: TextIO | None = None
     patience: Patience = field(default_factory=Patience)
     silence: float = 15.0
     block: int = BLOCK
     memory: int = MEMORY
+    page: int = PAGE
+    most_annotations: int = MOST_ANNOTATIONS
+    largest_file: int = LARGEST
+    gpu_expected: Callable[[], bool] = built_for_gpu
+    code: str | None = None
 
 
 def compute(
@@ -124,34 +159,41 @@ def _job(api_url: str, token: str, raw: Mapping[str, Any], dataset_id: str, mean
     request = read_parameters(raw, dataset_id, means.checkpoints())
     for remark in request.remarks:
         messages.warn(remark)
-    with Server(api_url, token, means.patience, messages.log) as server:
+    display = JobDisplay(messages, _FRAMES)
+    watch = Watch(display)
+    with Server(api_url, token, means.patience, messages.log, means.page) as server:
         request, memory = _shared_memory(request, means.memory)
         dataset = NimbusDataset(server, dataset_id, request.settings, messages.warn, means.block, memory)
         locations = request.locations(dataset.size)
-        shelf = Shelf(server, dataset_id)
-        results = Results(server, dataset, request, messages, means.patience, shelf)
+        shelf = Shelf(server, dataset_id, largest=means.largest_file)
+        blocks = Shelf(server, dataset_id, BLOCKS_ITEM, means.largest_file)
+        sink = DatasetSink(
+            server, dataset, request, display, means.patience, shelf, blocks, means.most_annotations, means.code
+        )
         exemplars = read_training(server, dataset, request, messages)
-        results.prepare()
+        sink.prepare()
         messages.progress(0.01, "Loading the model", request.model)
-        engine = _engine(request, means, messages)
+        segmenter = _segmenter(request, means, messages, watch)
         messages.stage(_LEARN, _FRAMES)
-        messages.progress(_LEARN, "Learning the examples", f"{len(exemplars)} examples, {engine.described}")
-        _learn(Cache(shelf, messages), request, exemplars, engine, messages)
-        failures = _frames(dataset, locations, engine, results, messages)
-        results.finish()
-        there = f", {results.present} already there" if results.present else ""
+        described = f"{len(exemplars)} examples, {segmenter.model_name} on {segmenter.device_name}"
+        messages.progress(_LEARN, "Learning the examples", described)
+        source = _Frames(dataset, [dataset.frame(location) for location in locations], exemplars)
+        ended = run(source, sink, segmenter, watch, cache=ShelfCache(shelf, messages.log), code=means.code)
+        if ended.interrupted:
+            raise Stopped
+        there = f", {sink.present} already there" if sink.present else ""
         messages.log(f"{server.requests_sent} requests to the server.")
-        if failures:
-            told = "; ".join(failures[:_LISTED]) + ("; …" if len(failures) > _LISTED else "")
-            messages.error(f"{len(failures)} of {len(locations)} frames could not be done: {told}")
+        if ended.failures:
+            sentences = [f"{failure.what}: {failure.sentence}" for failure in ended.failures]
+            messages.error(f"{len(sentences)} of {len(locations)} frames could not be done: {listed(sentences)}")
             return FAILED
-        messages.progress(1.0, "Done", f"{results.new} added{there}; {_frames_in_words(len(locations))}")
+        messages.progress(1.0, "Done", f"{sink.new} added{there}; {_frames_in_words(len(locations))}")
     return DONE
 
 
 def _shared_memory(request: Request, most: int) -> tuple[Request, int]:
     """Take from Max Memory what the planes fetched last may keep; return the request with the rest, and those bytes."""
-    from sam2_fewshot.backbones.sam2.memory import allowed_memory
+    from sam2_fewshot.resources import allowed_memory
 
     total = int(request.settings.max_memory * 1e9) or allowed_memory() // 2
     planes = min(most, total // _PLANES)
@@ -159,92 +201,30 @@ def _shared_memory(request: Request, most: int) -> tuple[Request, int]:
     return replace(request, settings=rest), planes
 
 
-def _engine(request: Request, means: Means, messages: Messages) -> Engine:
+def _segmenter(request: Request, means: Means, messages: Messages, watch: Watch) -> FewShotSegmenter:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", FewShotWarning)
-        engine = means.make_engine(request, messages)
+        segmenter = means.make(request.model, "auto", request.settings, watch)
     for each in caught:
         (messages.warn if issubclass(each.category, FewShotWarning) else messages.log)(str(each.message))
-    if engine.slow:
+    if not segmenter.is_accelerated and means.gpu_expected():
         messages.warn(
             "There is no GPU for this job, so it runs on the CPU and takes many times as long. If the server has one, "
             "ask its administrator whether it is in use or its driver is missing."
         )
-    return engine
+    return segmenter
 
 
-def _learn(cache: Cache, request: Request, exemplars: Sequence[Exemplar], engine: Engine, messages: Messages) -> None:
-    """Learn the examples, or take over what an earlier job has learned from the same ones."""
-    key = content_key(exemplars, engine.model_sha256, request.settings)
-    if cache.recall(key, engine):
-        messages.log("The examples were learned by an earlier job.")
-        return
-    before = len(messages.warnings)
-    engine.fit(exemplars)
-    cache.keep(key, engine, messages.warnings[before:])
+@dataclass(frozen=True)
+class _Frames:
+    """The frames of a job and its examples; a :class:`~sam2_fewshot.runner.tasks.Source`."""
 
+    dataset: NimbusDataset
+    frames: Sequence[NimbusFrame]
+    exemplars: Sequence[Exemplar]
 
-def _frames(
-    dataset: NimbusDataset, locations: Sequence[Location], engine: Engine, results: Results, messages: Messages
-) -> list[str]:
-    """Do the frames; return why some of them could not be done."""
-    began = time.monotonic()
-    empty: list[str] = []
-    failures: list[str] = []
-    in_a_row = 0
-    last = ""
-    for number, location in enumerate(locations):
-        name = dataset.name(location)
-        low = _FRAMES + (1 - _FRAMES) * number / len(locations)
-        # The engine's own steps end short of the next frame, whose line would else look like one of this.
-        messages.stage(low, low + _WITHIN * (1 - _FRAMES) / len(locations))
-        place = f"frame {number + 1} of {len(locations)} ({name})"
-        messages.progress(low, "Looking for objects", f"{place}{_left(began, number, locations)}{last}")
-        try:
-            detections: Sequence[Detection] = engine.segment(dataset.frame(location))
-        except (FewShotError, MemoryError) as error:
-            if isinstance(error, ServerError) and (not isinstance(error, Refused) or error.status in (401, 403)):
-                raise
-            sentence = "there is not enough memory for it." if isinstance(error, MemoryError) else str(error)
-            failures.append(f"{name}: {sentence}")
-            messages.log(f"{name} failed: {sentence}")
-            in_a_row += 1
-            if in_a_row >= _MOST_FAILURES:
-                raise ServerError(
-                    f"{in_a_row} frames in a row could not be done, the last one ({name}) because: {sentence} Finished "
-                    "frames are kept."
-                ) from None
-            continue
-        in_a_row = 0
-        added = results.add(location, detections)
-        last = f"; last: {added.new} added of {engine.candidates} candidates"
-        if not detections:
-            empty.append(name)
-        counts = f"{engine.candidates} candidates, {added.new} added, {added.present} already there."
-        messages.log(f"{name}: {counts}{engine.cut}")
-    if len(empty) == len(locations):
-        messages.warn(
-            "Nothing was found. Lower the Similarity Threshold, or mark further examples that look like the objects "
-            "that are missing."
-        )
-    elif empty:
-        listed = "; ".join(empty[:_LISTED]) + ("; …" if len(empty) > _LISTED else "")
-        messages.warn(f"Nothing was found on {len(empty)} of {len(locations)} frames ({listed}).")
-    return failures
-
-
-def _left(began: float, done: int, locations: Sequence[Location]) -> str:
-    if not done:
-        return ""
-    seconds = (time.monotonic() - began) / done * (len(locations) - done)
-    shown = (
-        f"{seconds:.0f} s"
-        if seconds < 90
-        else f"{seconds / 60:.0f} min"
-        if seconds < 5400
-        else f"{seconds / 3600:.1f} h"
-    )
-    return f", about {shown} left"
+    def name(self, frame: FrameReader) -> str:
+        return self.dataset.name(frame.location)
 
 
 def _frames_in_words(count: int) -> str:

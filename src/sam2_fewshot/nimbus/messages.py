@@ -12,9 +12,12 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from types import FrameType
 
+_WITHIN = 0.9
+"""Of a frame's part of the progress, the segmenter's own steps take so much."""
+_LISTED = 5
 _MOST_WARNINGS = 20
 """Each warning stays on the user's screen until it is dismissed."""
 
@@ -67,7 +70,7 @@ class Messages:
         self._beat.join(timeout=1.0)
 
     def progress(self, fraction: float, title: str, info: str = "") -> None:
-        """Tell how far the job is.
+        """Report how far the job is.
 
         Parameters
         ----------
@@ -90,12 +93,12 @@ class Messages:
             self._done = self._total = 0
 
     def start(self, stage: str, total: int | None = None) -> None:
-        """Begin a stage of the engine's; its steps move the progress within the part set by :meth:`stage`."""
+        """Begin a stage of the segmenter's; its steps move the progress within the part set by :meth:`stage`."""
         with self._lock:
             self._done, self._total = 0, total or 0
 
     def advance(self, steps: int = 1) -> None:
-        """Report steps of the engine's current stage."""
+        """Report steps of the segmenter's current stage."""
         with self._lock:
             self._done += steps
             if self._total:
@@ -105,7 +108,7 @@ class Messages:
                 self.progress(fraction, self._title, self._info)
 
     def warn(self, sentence: str) -> None:
-        """Show a warning; the same one is shown once, and of very many the rest only in the log."""
+        """Show a warning, each once, and of very many the rest only in the log."""
         with self._lock:
             if sentence in self._warned:
                 return
@@ -146,6 +149,68 @@ class Messages:
             with self._lock:
                 if self._clock() - self._last >= self._silence:
                     self._write_progress()
+
+
+class JobDisplay:
+    """Shows a run in NimbusImage; a :class:`~sam2_fewshot.runner.progress.Display`.
+
+    Parameters
+    ----------
+    messages
+        Takes the lines.
+    begins
+        Part of the whole, from 0 to 1, at which the frames begin.
+    clock
+        Gives the time in seconds.
+    """
+
+    def __init__(self, messages: Messages, begins: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.messages = messages
+        self.last = ""
+        """What came of the last frame, for the line of the next."""
+        self.start, self.advance, self.warn, self.say = messages.start, messages.advance, messages.warn, messages.log
+        self._begins, self._clock = begins, clock
+        self._frames = self._done = 0
+        self._name = ""
+        self._began = clock()
+
+    def begin(self, frames: int) -> None:
+        """Learn how many frames there are to do."""
+        self._frames, self._began = frames, self._clock()
+
+    def frame_begins(self, name: str) -> None:
+        """Say which frame comes now, and how long the rest will take."""
+        self._name = name
+        low, share = self._begins + (1 - self._begins) * self._done / self._frames, (1 - self._begins) / self._frames
+        # The segmenter's own steps end short of the next frame, whose line would else look like one of this.
+        self.messages.stage(low, low + _WITHIN * share)
+        place = f"frame {self._done + 1} of {self._frames} ({name})"
+        self.messages.progress(low, "Looking for objects", f"{place}{self._left()}{self.last}")
+
+    def frame_ends(self, candidates: int, detections: int, seconds: float) -> None:
+        """Count the frame."""
+        self._done += 1
+
+    def frame_fails(self, sentence: str) -> None:
+        """Log why the frame gave nothing."""
+        self.messages.log(f"{self._name} failed: {sentence}")
+        self._done += 1
+
+    def end(self) -> None:
+        """Do nothing."""
+
+    def _left(self) -> str:
+        if not self._done:
+            return ""
+        seconds = (self._clock() - self._began) / self._done * (self._frames - self._done)
+        if seconds < 90:
+            return f", about {seconds:.0f} s left"
+        return f", about {seconds / 60:.0f} min left" if seconds < 5400 else f", about {seconds / 3600:.1f} h left"
+
+
+def listed(parts: Sequence[str]) -> str:
+    """Return parts of a sentence in a row, the first few of many."""
+    return "; ".join(parts[:_LISTED]) + ("; …" if len(parts) > _LISTED else "")
 
 
 class Stopped(BaseException):

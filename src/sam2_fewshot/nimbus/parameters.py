@@ -55,7 +55,7 @@ class Request:
     dataset_id
         The dataset's folder.
     settings
-        How to look.
+        How to search.
     model
         File name of a checkpoint that is present.
     training_tags, negative_tags
@@ -73,7 +73,7 @@ class Request:
     batch
         Which positions, slices and time points, as the user wrote it, counted from 1; empty for the current one.
     remarks
-        Sentences that the user should be told, although the work goes on.
+        Sentences to warn the user with, although the work goes on.
     """
 
     dataset_id: str
@@ -90,7 +90,7 @@ class Request:
     remarks: tuple[str, ...] = ()
 
     def locations(self, size: DatasetSize) -> list[Location]:
-        """Return the frames to look at: by position, then slice, then time, each rising.
+        """Return the frames to search: by position, then slice, then time, each rising.
 
         Raises
         ------
@@ -309,9 +309,9 @@ def chosen(value: object, title: str, items: Sequence[str]) -> str:
     """
     if isinstance(value, str) and value in items:
         return value
-    said = "is empty" if value is None or value == "" else f"is {quoted(value)}, which this worker does not offer"
+    problem = "is empty" if value is None or value == "" else f"is {quoted(value)}, which this worker does not offer"
     raise SettingsError(
-        f"{title} {said}. Choose again in the tool's settings and save the tool; there are: {', '.join(items)}."
+        f"{title} {problem}. Choose again in the tool's settings and save the tool; there are: {', '.join(items)}."
     )
 
 
@@ -382,6 +382,6 @@ def refusal(field: str, value: object, must: str) -> SettingsError:
 
 
 def quoted(value: object) -> str:
-    """Return a value as it is shown in a message: of a long one, the beginning."""
-    shown = repr(value)
-    return shown if len(shown) <= _LONGEST_QUOTE else shown[:_LONGEST_QUOTE] + "…"
+    """Return a value as it is quoted in a message: of a long one, the beginning."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST_QUOTE else text[:_LONGEST_QUOTE] + "…"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 BLOCK = 4096
 """Longest side of what is fetched at a time, in pixels; the server draws a region as a whole in its memory."""
 MEMORY = 1 << 30
-"""Bytes of planes that are kept."""
+"""Bytes of planes that are cached."""
 _OVERVIEW = 2048
 """Longest side of what intensities of larger planes are measured on; the app's histogram is of this size."""
 _FULL_RANGE = ChannelStyle(mode="range", black=0.0, white=100.0)
@@ -55,7 +55,7 @@ class Planes:
     block
         Longest side of a block in pixels.
     memory
-        Bytes of blocks that are kept; those used last stay.
+        Bytes of blocks that are cached; those used last stay.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Planes:
         self._path = f"item/{item_id}/tiles"
         self._block = block
         self._memory = memory
-        self._kept: OrderedDict[Key, NDArray[Any]] = OrderedDict()
+        self._cached: OrderedDict[Key, NDArray[Any]] = OrderedDict()
         self._bytes = 0
         self._pixel_bytes = 1  # until the first block tells
         self._limits: dict[tuple[int, ChannelStyle], Limits | None] = {}
@@ -174,9 +174,9 @@ class Planes:
         return contrast(self._fetch(frame, {"width": _OVERVIEW, "height": _OVERVIEW}, None), style)
 
     def _get(self, key: Key) -> NDArray[Any]:
-        if key in self._kept:
-            self._kept.move_to_end(key)
-            return self._kept[key]
+        if key in self._cached:
+            self._cached.move_to_end(key)
+            return self._cached[key]
         frames, row, column = key
         if len(frames) == 1:
             block = self._fetch_block(frames[0], row, column)
@@ -184,10 +184,10 @@ class Planes:
             block = self._get(((frames[0],), row, column))
             for frame in frames[1:]:
                 block = np.maximum(block, self._get(((frame,), row, column)))
-        self._kept[key] = block
+        self._cached[key] = block
         self._bytes += block.nbytes
-        while self._bytes > self._memory and len(self._kept) > 1:
-            self._bytes -= self._kept.popitem(last=False)[1].nbytes
+        while self._bytes > self._memory and len(self._cached) > 1:
+            self._bytes -= self._cached.popitem(last=False)[1].nbytes
         return block
 
     def _fetch_block(self, frame: int, row: int, column: int) -> NDArray[Any]:

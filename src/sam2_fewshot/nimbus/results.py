@@ -1,47 +1,61 @@
-"""Finds into the dataset, frame by frame, each once.
+"""Detections into the dataset, frame by frame, each once.
 
-The dataset itself is the only record of what was done: a find whose object is there already under the tags of the
+The dataset itself is the only record of what was done: a detection whose object is there already under the tags of the
 results is not sent. So a job that died can be run again, and so can one that is complete. Where an answer gets
 lost, the annotations are looked up before anything is sent again.
 """
 
 from __future__ import annotations
 
+import hashlib
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sam2_fewshot.annotations.nimbus import location_of, points_of, polygon_document, values_of
 from sam2_fewshot.errors import ServerError
-from sam2_fewshot.nimbus.existing import IDENTICAL, Existing, location_of, match, points_of, polygon_document
-from sam2_fewshot.nimbus.figures import Connections, Properties, values_of
+from sam2_fewshot.methods.selection import AS_SET
+from sam2_fewshot.nimbus.existing import IDENTICAL, Existing, match
+from sam2_fewshot.nimbus.figures import Connections, Properties
+from sam2_fewshot.nimbus.messages import listed
 from sam2_fewshot.nimbus.server import Patience, Refused, Unanswered
+from sam2_fewshot.nimbus.shelf import BlockShelf
 from sam2_fewshot.records import Location
+from sam2_fewshot.runner.blocks import StoredBlocks
+from sam2_fewshot.runner.progress import Watch
+from sam2_fewshot.runner.tasks import Task
+from sam2_fewshot.storage.digests import code_digest, common_part
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
+    from sam2_fewshot.annotations.nimbus import Document
     from sam2_fewshot.nimbus.dataset import NimbusDataset
-    from sam2_fewshot.nimbus.existing import Document
+    from sam2_fewshot.nimbus.messages import JobDisplay
     from sam2_fewshot.nimbus.parameters import Request
     from sam2_fewshot.nimbus.server import Server
     from sam2_fewshot.nimbus.shelf import Shelf
-    from sam2_fewshot.protocols import Progress
-    from sam2_fewshot.records import Detection
+    from sam2_fewshot.records import Detection, FrameReader
+    from sam2_fewshot.runner.tasks import Progressed, TaskResult
+    from sam2_fewshot.segmenter import FewShotSegmenter
 
 MOST_ANNOTATIONS = 1000
 MOST_VERTICES = 100_000
 """In one request; 5,000 outlines of 40 vertices in one were fine on a small server."""
-_APART = frozenset({400, 413})
-"""One of the annotations is refused, or all together are too large for a proxy in between."""
+_SEPARATELY = frozenset({400, 413})
+"""These refuse one of the annotations, or all together as too large for a proxy in between."""
+_MOST_FAILURES = 3
+"""So many frames in a row that cannot be done are no trouble of a single one."""
 _MOST_REFUSED = 20
 """So many annotations refused one by one are no slip in a single one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """What became of a frame's finds.
+    """What became of a frame's detections.
 
     Parameters
     ----------
@@ -55,8 +69,8 @@ class Added:
     present: int
 
 
-class Results:
-    """Adds finds to one dataset.
+class DatasetSink:
+    """Adds detections to one dataset; the :class:`~sam2_fewshot.runner.tasks.Sink` of a job.
 
     Parameters
     ----------
@@ -66,12 +80,18 @@ class Results:
         Where they go.
     request
         Their tags, and what they are connected to.
-    progress
-        Is told what the server refuses.
+    display
+        Shows what the server refuses, and what became of each frame.
     patience
         How long to look for what an unanswered request has done.
     shelf
         Keeps figures while they are replaced.
+    blocks
+        Keeps the finished blocks of large frames.
+    most_annotations
+        In one request.
+    code
+        Digest of the code, on which blocks depend; that of this program when left out.
     """
 
     def __init__(
@@ -79,21 +99,31 @@ class Results:
         server: Server,
         dataset: NimbusDataset,
         request: Request,
-        progress: Progress,
+        display: JobDisplay,
         patience: Patience,
         shelf: Shelf,
+        blocks: Shelf,
+        most_annotations: int = MOST_ANNOTATIONS,
+        code: str | None = None,
     ) -> None:
         self._server = server
         self._dataset = dataset
         self._request = request
-        self._progress = progress
+        self._display = display
+        self._watch = Watch(display)
+        self._blocks = blocks
         self._patience = patience
+        self._most_annotations = most_annotations
+        self._code = code or code_digest(whole=True)
         self._channel = request.result_channel(dataset.size)
         self._existing = Existing(server, dataset.id, request.output_tags)
-        self._properties = Properties(server, dataset, progress, shelf)
+        self._properties = Properties(server, dataset, display, shelf)
         self._connections = Connections(server, dataset.id, request.connect_to, patience)
         self._refused = 0
         self._lost = False
+        self._frame_keys = ""
+        self._stored: dict[Location, BlockShelf] = {}
+        self._empty: list[str] = []
         self.new = self.present = 0
 
     def prepare(self) -> None:
@@ -107,14 +137,81 @@ class Results:
         self._existing.load()
         self._properties.prepare()
 
-    def add(self, location: Location, detections: Sequence[Detection]) -> Added:
-        """Add a frame's finds with their values and connections.
+    def has(self, frame: FrameReader) -> bool:
+        """Return False: what is in the dataset already is found out when it is about to be sent."""
+        return False
+
+    def learned(self, segmenter: FewShotSegmenter) -> None:
+        """Take note of all that the blocks of a frame depend on."""
+        self._frame_keys = learned_key(segmenter, self._code)
+
+    @contextmanager
+    def opened(self, progressed: Progressed) -> Iterator[None]:
+        """Take frames; at the end, settle what two jobs, or a request sent twice, have added at the same time.
+
+        Raises
+        ------
+        ServerError
+            If the server does not tell. What it has taken stays.
+        """
+        yield
+        empty = self._empty
+        if len(empty) == progressed.frames:
+            self._display.warn(
+                "Nothing was found. Lower the Similarity Threshold, or mark further examples that look like the "
+                "objects that are missing."
+            )
+        elif empty:
+            self._display.warn(f"Nothing was found on {len(empty)} of {progressed.frames} frames ({listed(empty)}).")
+        if self.new:
+            self._existing.update(force=self._lost)
+            self._remove_duplicates()
+        self._properties.finish()
+
+    def task(self, frame: FrameReader, name: str) -> Task:
+        """Return what is to be done for a frame."""
+        key = common_key(self._frame_keys, self._dataset.fingerprint(frame.location))
+        shelf = self._stored[frame.location] = BlockShelf(self._blocks, key, self._display.messages.log)
+        threshold = self._request.settings.similarity_threshold
+        return Task(frame, name, store=StoredBlocks(shelf, name, frame.shape, threshold, self._watch))
+
+    def failed(self, task: Task, result: TaskResult, in_a_row: int) -> None:
+        """Go on with the other frames, unless the server is gone or no frame can be done.
+
+        Raises
+        ------
+        ServerError
+            If it ends the job.
+        """
+        error = result.cause
+        if isinstance(error, ServerError) and (not isinstance(error, Refused) or error.status in (401, 403)):
+            raise error
+        if in_a_row >= _MOST_FAILURES:
+            raise ServerError(
+                f"{in_a_row} frames in a row could not be done, the last one ({task.name}) because: {result.trouble} "
+                "Finished frames are kept."
+            )
+
+    def add(self, task: Task, result: TaskResult) -> None:
+        """Add a frame's detections with their values and connections.
 
         Raises
         ------
         ServerError
             If the server takes nothing more. What it has taken stays.
         """
+        found = result.found
+        added = self._add(task.frame.location, found.detections)
+        self._stored.pop(task.frame.location).drop()
+        self._display.last = f"; last: {added.new} added of {found.candidates} candidates"
+        if not found.detections:
+            self._empty.append(task.name)
+        counts = f"{found.candidates} candidates, {added.new} added, {added.present} already there."
+        if found.reason not in ("", AS_SET):
+            counts += f" The threshold is {found.threshold:.3f}: {found.reason}."
+        self._display.messages.log(f"{task.name}: {counts}")
+
+    def _add(self, location: Location, detections: Sequence[Detection]) -> Added:
         self._existing.update()
         sendable = [item for item in detections if _can_be_sent(item)]
         found = match([item.polygon for item in sendable], self._existing.on(location))
@@ -123,30 +220,17 @@ class Results:
         values = {key: values_of(item) for key, item in zip(ids, fresh, strict=True) if key}
         created = list(values)
         # The same outline may be from a run that died before its values or connections were there.
-        twins = [(item, there) for item, there in zip(sendable, found, strict=True) if there and there.same_outline]
+        same = [(item, there) for item, there in zip(sendable, found, strict=True) if there and there.same_outline]
         self._properties.add(
             values,
-            {there.known.id: values_of(item) for item, there in twins},
-            {there.known.id for _, there in twins if there.likeness == IDENTICAL},
+            {there.known.id: values_of(item) for item, there in same},
+            {there.known.id for _, there in same if there.likeness == IDENTICAL},
         )
-        self._connections.connect(created, [there.known.id for _, there in twins])
+        self._connections.connect(created, [there.known.id for _, there in same])
         present = len(sendable) - len(fresh)
         self.new += len(created)
         self.present += present
         return Added(len(created), present)
-
-    def finish(self) -> None:
-        """Take out what two jobs, or a request sent twice, have added at the same time, and settle the values.
-
-        Raises
-        ------
-        ServerError
-            If the server does not tell.
-        """
-        if self.new:
-            self._existing.update(force=self._lost)
-            self._remove_doubles()
-        self._properties.finish()
 
     def _document(self, item: Detection, location: Location) -> Document:
         return polygon_document(item.polygon, location, self._request.output_tags, self._channel, self._dataset.id)
@@ -154,7 +238,7 @@ class Results:
     def _upload(self, documents: Sequence[Document]) -> list[str | None]:
         """Create annotations and return their ids, None for one that the server refuses."""
         ids: list[str | None] = []
-        for chunk in _chunks(documents):
+        for chunk in _chunks(documents, self._most_annotations):
             ids += self._create(chunk)
         return ids
 
@@ -162,9 +246,9 @@ class Results:
         try:
             answer = self._server.send("saving annotations", "POST", "upenn_annotation/multiple", documents)
         except Refused as error:
-            if error.status not in _APART:
+            if error.status not in _SEPARATELY:
                 raise
-            return self._create_apart(documents, error)
+            return self._create_separately(documents, error)
         except Unanswered as error:
             return self._create_missing(documents, error)
         ids = [str(document["_id"]) for document in answer]
@@ -177,7 +261,7 @@ class Results:
             self._existing.add_own(key, document)
         return [*ids]
 
-    def _create_apart(self, documents: list[Document], error: Refused) -> list[str | None]:
+    def _create_separately(self, documents: list[Document], error: Refused) -> list[str | None]:
         """Find which of the annotations the server refuses: a single one makes it refuse them all."""
         if len(documents) > 1:
             half = len(documents) // 2
@@ -187,8 +271,9 @@ class Results:
             raise error
         place = location_of(documents[0])
         name = self._dataset.name(place) if place else "a frame"
-        x, y = points_of(documents[0])[0] if documents[0]["coordinates"] else (0.0, 0.0)
-        self._progress.warn(
+        points = points_of(documents[0])
+        x, y = points[0] if len(points) else (0.0, 0.0)
+        self._display.warn(
             f"The server refused one object on {name}, near x {x:.0f}, y {y:.0f} ({error.reason or error}); the others "
             "are saved."
         )
@@ -209,9 +294,9 @@ class Results:
             except Unanswered:
                 continue
             except Refused as refused:
-                if refused.status not in _APART:
+                if refused.status not in _SEPARATELY:
                     raise
-                sent = iter(self._create_apart(missing, refused))
+                sent = iter(self._create_separately(missing, refused))
             else:
                 sent = iter([str(document["_id"]) for document in answer])
             complete: list[str | None] = []
@@ -237,28 +322,39 @@ class Results:
                 self._existing.add_own(key, document)
         return ids
 
-    def _remove_doubles(self) -> None:
+    def _remove_duplicates(self) -> None:
         """Of two annotations of one object that were made at the same time, keep the one with the smaller id.
 
-        Both jobs see the same two ids, so both decide alike. A twin of which no job has an id is one of ours that a
-        lost request made after all.
+        Both jobs see the same two ids, so both decide alike. A duplicate of which no job has an id is one of ours that
+        a lost request made after all.
         """
-        doomed, heirs = [], {}
+        duplicates, replacements = [], {}
         for own, other in list(self._existing.rivals()):
             same = np.array_equal(own.points, other.points)
             if other.id < own.id:
-                doomed.append(own.id)
+                duplicates.append(own.id)
                 self.new -= 1
                 if same:
-                    heirs[own.id] = other.id
+                    replacements[own.id] = other.id
             elif same and self._lost:
-                doomed.append(other.id)
-        if not doomed:
+                duplicates.append(other.id)
+        if not duplicates:
             return
-        self._properties.pass_on(heirs)
-        self._server.send("taking out doubles", "DELETE", "upenn_annotation/multiple", doomed)
-        for key in doomed:
+        self._properties.pass_on(replacements)
+        self._server.send("taking out doubles", "DELETE", "upenn_annotation/multiple", duplicates)
+        for key in duplicates:
             self._existing.forget(key)
+
+
+def learned_key(segmenter: FewShotSegmenter, code: str) -> str:
+    """Return what tells all that the result of a frame depends on, but for the frame."""
+    objects = hashlib.sha256(segmenter.object_model.to_bytes()).hexdigest()
+    return common_part(code, segmenter.settings, segmenter.model_sha256, [], {"objects": objects})
+
+
+def common_key(common: str, fingerprint: str) -> str:
+    """Return what tells all that the result of one frame depends on, as 64 hexadecimal digits."""
+    return hashlib.sha256(f"{common} {fingerprint}".encode()).hexdigest()
 
 
 def _can_be_sent(item: Detection) -> bool:
@@ -267,12 +363,12 @@ def _can_be_sent(item: Detection) -> bool:
     return len(coordinates) >= 4 and bool(np.isfinite(coordinates).all()) and item.polygon.area > 0
 
 
-def _chunks(documents: Sequence[Document]) -> list[list[Document]]:
+def _chunks(documents: Sequence[Document], most: int) -> list[list[Document]]:
     chunks: list[list[Document]] = []
     vertices_in = MOST_VERTICES
     for document in documents:
         count = len(document["coordinates"])
-        if vertices_in + count > MOST_VERTICES or len(chunks[-1]) >= MOST_ANNOTATIONS:
+        if vertices_in + count > MOST_VERTICES or len(chunks[-1]) >= most:
             chunks.append([])
             vertices_in = 0
         chunks[-1].append(document)

@@ -1,4 +1,4 @@
-"""The connection to a NimbusImage server: it waits, asks again, and tells in sentences what went wrong.
+"""The connection to a NimbusImage server: it waits, repeats requests, and reports in sentences what went wrong.
 
 The official client authenticates and knows the routes; this module gives it a session with time-outs and patience.
 Requests that change nothing when they come twice are repeated. A request that does is not, when nobody knows
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from nimbusimage import Dataset
 
+PAGE = 5000
+"""Entries of a list asked for at a time: a few megabytes."""
 _BUSY = frozenset({429, 502, 503, 504})
 _REPEATABLE = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS"})
 _MOST_ERRORS = 2
@@ -130,6 +132,8 @@ class Server:
         How long to wait.
     log
         Takes a line when something has to be waited for.
+    page
+        Entries of a list asked for at a time.
     """
 
     def __init__(
@@ -138,12 +142,14 @@ class Server:
         token: str,
         patience: Patience | None = None,
         log: Callable[[str], None] = lambda line: None,
+        page: int = PAGE,
     ) -> None:
         import nimbusimage
 
         if not api_url.startswith(("http://", "https://")):
             raise ServerError(f"The server's address is {api_url!r}, but it must begin with http:// or https://.")
         self._token = token
+        self._page = page
         self._client = nimbusimage.connect(api_url, token=token)
         self._session = _PatientSession(patience or Patience(), log)
         self._stack = ExitStack()
@@ -183,6 +189,26 @@ class Server:
         """
         with self.telling(doing):
             return self._client.girder.get(path, parameters=dict(parameters or {}))
+
+    def pages(
+        self, doing: str, path: str, parameters: Mapping[str, Any], after: str | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """GET the entries of a list in the order of their ids, page by page; otherwise as :meth:`get`.
+
+        Parameters
+        ----------
+        after
+            Only those whose id is larger.
+        """
+        query = {**parameters, "limit": self._page, "sort": "_id", "sortdir": 1}
+        while True:
+            if after:
+                query["afterId"] = after
+            page = self.get(doing, path, query)
+            yield from page
+            if len(page) < self._page:
+                return
+            after = str(page[-1]["_id"])
 
     def get_bytes(self, doing: str, path: str, parameters: Mapping[str, Any] | None = None) -> bytes:
         """GET anything that is not JSON; otherwise as :meth:`get`."""
@@ -270,8 +296,8 @@ class Server:
 
     def _sentence(self, error: requests.HTTPError, doing: str) -> ServerError:
         status = error.response.status_code if error.response is not None else 0
-        said = self.hide(_reason(error.response))
-        quoted = f": {said}" if said else ""
+        reason = self.hide(_reason(error.response))
+        quoted = f": {reason}" if reason else ""
         if status in _BUSY:
             return Unanswered(
                 f"The NimbusImage server is too busy or restarting ({status}) while {doing}, also after waiting. "
@@ -282,26 +308,26 @@ class Server:
                 f"The session has ended (401 while {doing}). Finished frames are kept: log in to NimbusImage again, "
                 "and run the tool again.",
                 status,
-                said,
+                reason,
             )
         if status == 403:
             return Refused(
                 f"NimbusImage does not allow {doing} (403{quoted}). Check that the dataset still exists, and ask its "
                 "owner for write access.",
                 status,
-                said,
+                reason,
             )
         if status >= 500:
             return Refused(
                 f"NimbusImage had an error of its own while {doing} ({status}{quoted}). Finished frames are kept; run "
                 "the tool again, and if it happens again, show this message to the administrator.",
                 status,
-                said,
+                reason,
             )
         return Refused(
             f"NimbusImage refused {doing} ({status}{quoted}). Check that the dataset and its image still exist.",
             status,
-            said,
+            reason,
         )
 
 

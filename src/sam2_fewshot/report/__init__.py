@@ -1,4 +1,4 @@
-"""``report.html``: one file that shows what was found, and helps to choose the threshold and to correct it."""
+"""``report.html``: one file that displays the detections, and helps to choose the threshold and to correct them."""
 
 from sam2_fewshot.report.page import REPORT, write_report
 

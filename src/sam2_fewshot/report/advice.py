@@ -1,4 +1,4 @@
-"""The summary in words: how many, where, how sure, and what to change next."""
+"""The report's summary: how many detections, on which frames, how certain, and what to change next."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _POOR = 0.25
 
 @dataclass(frozen=True)
 class FrameFigures:
-    """What a frame gave.
+    """The figures of a frame.
 
     Parameters
     ----------
     name
         What to call it.
     scores
-        Of the finds, at least the threshold.
+        Of the detections, at least the threshold.
     below
-        Scores of what was found below the threshold.
+        Scores of the candidates below the threshold.
     areas
-        Of the finds, in pixels.
+        Of the detections, in pixels.
     examples, negatives
         Numbers of examples on it.
     """
@@ -52,15 +52,15 @@ class Overview:
     Parameters
     ----------
     found, frames
-        How many objects on how many frames.
+        How many detections on how many frames.
     clear, doubtful, missed
-        Finds far above the threshold, finds close to it, and candidates closely below it.
+        Detections far above the threshold, detections close to it, and candidates closely below it.
     margin
         What is close: a tenth of the range of all scores.
     median_score, median_area
-        Of the finds; NaN when there are none.
+        Of the detections; NaN when there are none.
     examples, negatives
-        How many were shown.
+        How many were marked.
     advice
         Sentences on what to change next.
     """
@@ -80,9 +80,9 @@ class Overview:
 
 def overview(frames: Sequence[FrameFigures], threshold: float) -> Overview:
     """Return the summary of some frames at a threshold."""
-    scores = np.concatenate([frame.scores for frame in frames] or [np.zeros(0)])
-    below = np.concatenate([frame.below for frame in frames] or [np.zeros(0)])
-    areas = np.concatenate([frame.areas for frame in frames] or [np.zeros(0, np.int64)])
+    scores = np.concatenate([np.zeros(0), *(frame.scores for frame in frames)])
+    below = np.concatenate([np.zeros(0), *(frame.below for frame in frames)])
+    areas = np.concatenate([np.zeros(0, np.int64), *(frame.areas for frame in frames)])
     everything = np.concatenate([scores, below])
     margin = _MARGIN * float(np.ptp(everything)) if everything.size else 0.0
     doubtful = int(np.count_nonzero(scores < threshold + margin))
@@ -115,27 +115,28 @@ def _advice(
             f"Nothing reached the threshold of {threshold:g}. The best candidate has {below.max():.2f}: move the "
             "slider down until the right objects appear, and use the command beside it."
         ]
-    said = []
+    sentences = []
     if 0 < summary.examples < _FEW_EXAMPLES:
-        said.append(
+        sentences.append(
             f"Only {_count(summary.examples, 'example')} on these frames: mark 5 to 20, unlike one another, or "
-            "confirm finds in the gallery as right."
+            "confirm detections in the gallery as right."
         )
     if summary.doubtful > _MANY_DOUBTFUL * summary.found or summary.missed > _MANY_DOUBTFUL * summary.found:
-        said.append(
-            f"{_count(summary.doubtful, 'find')} just above the threshold and {_count(summary.missed, 'candidate')} "
-            "just below it are doubtful. Judge ten of them in the gallery, export, and refine."
+        sentences.append(
+            f"{_count(summary.doubtful, 'detection')} just above the threshold and "
+            f"{_count(summary.missed, 'candidate')} just below it are doubtful. Mark ten of them in the gallery, "
+            "export, and refine."
         )
-    said += _poor_frames(summary, frames)
-    if not said:
-        said.append(
-            "Most finds are far above the threshold. Look at the doubtful ones in the gallery; if they are right, "
+    sentences += _poor_frames(frames)
+    if not sentences:
+        sentences.append(
+            "Most detections are far above the threshold. See the doubtful ones in the gallery; if they are right, "
             "nothing has to be changed."
         )
-    return said
+    return sentences
 
 
-def _poor_frames(summary: Overview, frames: Sequence[FrameFigures]) -> list[str]:
+def _poor_frames(frames: Sequence[FrameFigures]) -> list[str]:
     if len(frames) < 2:
         return []
     empty = [frame for frame in frames if not frame.scores.size]
@@ -147,8 +148,8 @@ def _poor_frames(summary: Overview, frames: Sequence[FrameFigures]) -> list[str]
     what = "Nothing was" if empty else "Far fewer objects than elsewhere were"
     which = f"{len(poor)} of {len(frames)} frames ({names})"
     return [
-        f"{what} found on {which}. If there are objects, their look differs: lower the threshold there to see them, "
-        "and confirm some as right."
+        f"{what} found on {which}. If there are objects, their appearance differs: lower the threshold there to "
+        "see them, and confirm some as right."
     ]
 
 

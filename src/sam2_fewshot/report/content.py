@@ -1,4 +1,4 @@
-"""What the report shows, gathered from an output folder in one pass; outlines in few bytes."""
+"""What the report displays, gathered from an output folder; the outlines encoded in few bytes."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import shapely
 
-from sam2_fewshot.annotations.values import printable
-from sam2_fewshot.files.overlay import color_of
-from sam2_fewshot.files.pictures import LONGEST, smaller
+from sam2_fewshot.annotations.record import printable
+from sam2_fewshot.output.pictures import LONGEST, color_of, smaller
 from sam2_fewshot.report.advice import FrameFigures, Overview, overview
 
 if TYPE_CHECKING:
@@ -24,12 +23,16 @@ if TYPE_CHECKING:
     from shapely import Point, Polygon
 
     from sam2_fewshot.annotations.record import FrameRecord
-    from sam2_fewshot.files.finished import Finished
+    from sam2_fewshot.output.finished import Finished
 
 _COLOURS = 16
 _PICTURE_BYTES = 40_000_000
-"""All pictures together; of more, each is shrunk, so that a browser can open the page of a thousand frames."""
+"""All pictures together, so that a browser can open the page of a thousand frames."""
 _SMALLEST = 256
+UNITS = 4
+"""Units in which outlines are encoded, to a pixel of the picture."""
+_TOLERANCE = 0.2
+"""px of the picture; vertices nearer to the outline than this cannot be seen, and are left out."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class Content:
         The same and all that the script needs, for JSON.
     blocks
         Texts in base 64: ``scores`` (float64, little endian), ``areas`` (uint32), ``outlines`` and ``marks``
-        (:func:`~sam2_fewshot.report.content.encode_outlines`), frame by frame, the kept ones first.
+        (:func:`encode_outlines`), frame by frame, the detections first.
     pictures
         JPEG of each frame in base 64, empty where there is none.
     """
@@ -67,8 +70,17 @@ def _threshold(finished: Finished, settings: Mapping[str, Any]) -> float:
     return min((record.threshold for record in finished.records()), default=float(settings["similarity_threshold"]))
 
 
-def gather(finished: Finished) -> Content:
+def gather(finished: Finished, picture_bytes: int = _PICTURE_BYTES, smallest: int = _SMALLEST) -> Content:
     """Read the finished frames.
+
+    Parameters
+    ----------
+    finished
+        The results.
+    picture_bytes
+        All pictures together may take so many; of more, each is shrunk.
+    smallest
+        px that the longer side of a shrunk picture has at least.
 
     Raises
     ------
@@ -80,12 +92,12 @@ def gather(finished: Finished) -> Content:
     frames, figures, pictures = [], [], []
     parts: dict[str, list[bytes]] = {"scores": [], "areas": [], "outlines": [], "marks": []}
     floor, example_areas = threshold, list[int]()
-    shrink = _shrinking(finished)
+    shrink = _shrinking(finished, picture_bytes)
     for record in finished.records():
         found = (*record.detections, *record.below)
         scores = np.array([item.score for item in found], "<f8")
         areas = np.array([item.area for item in found], "<u4")
-        kept = len(record.detections)
+        count = len(record.detections)
         scale = min(1.0, LONGEST / max(record.frame_shape))
         parts["scores"].append(scores.tobytes())
         parts["areas"].append(areas.tobytes())
@@ -96,18 +108,18 @@ def gather(finished: Finished) -> Content:
         figures.append(
             FrameFigures(
                 name=frame["name"],
-                scores=scores[:kept],
-                below=scores[kept:],
-                areas=areas[:kept].astype(np.int64),
+                scores=scores[:count],
+                below=scores[count:],
+                areas=areas[:count].astype(np.int64),
                 examples=frame["examples"],
                 negatives=frame["negatives"],
             )
         )
-        pictures.append(_picture(finished.preview(record), shrink))
+        pictures.append(_picture(finished.preview(record), shrink, smallest))
         # What is shown may reach further down than it is complete.
         floor = min(floor, record.floor, *scores.tolist())
-        shown = [mark.outline.area for mark in record.examples if not mark.negative]
-        example_areas += [round(area) for area in shown if area]
+        wanted = [mark.outline.area for mark in record.examples if not mark.negative]
+        example_areas += [round(area) for area in wanted if area]
     summary = overview(figures, threshold)
     data = {
         "id": _run_id(finished),
@@ -162,31 +174,24 @@ def _range(frames: list[FrameFigures], threshold: float) -> tuple[float, float]:
     return round(float(low), 3), round(float(max(high, low + step)), 3)
 
 
-def _shrinking(finished: Finished) -> float:
+def _shrinking(finished: Finished, picture_bytes: int) -> float:
     """Return by how much the sides of all pictures are to be shrunk."""
     total = sum(path.stat().st_size for path in finished.previews if path.is_file())
-    return min(1.0, math.sqrt(_PICTURE_BYTES / total)) if total else 1.0
+    return min(1.0, math.sqrt(picture_bytes / total)) if total else 1.0
 
 
-def _picture(path: Path, shrink: float) -> str:
+def _picture(path: Path, shrink: float, smallest: int) -> str:
     try:
         data = path.read_bytes()
     except OSError:
         return ""  # the outlines are shown on an empty ground
-    return base64.b64encode(data if shrink == 1.0 else smaller(data, shrink, _SMALLEST)).decode()
+    return base64.b64encode(data if shrink == 1.0 else smaller(data, shrink, smallest)).decode()
 
 
 def _run_id(finished: Finished) -> str:
     facts = finished.facts
     named = f"{facts.get('begun')}/{facts.get('ended')}/{facts.get('objects')}"
     return hashlib.sha256(named.encode()).hexdigest()[:16]
-
-
-UNITS = 4
-"""Units a pixel of the picture."""
-
-_TOLERANCE = 0.2
-"""px of the picture; vertices nearer to the outline than this are not seen, and are left out."""
 
 
 def encode_outlines(shapes: Sequence[Polygon | Point], scale: float) -> bytes:
@@ -206,9 +211,9 @@ def encode_outlines(shapes: Sequence[Polygon | Point], scale: float) -> bytes:
     points, owner = shapely.get_coordinates(simple, return_index=True)
     ends = np.append(owner[1:] != owner[:-1], True)
     starts = np.append(True, ends[:-1])
-    kept = ~ends | starts  # a point is start and end at once
-    points, starts = points[kept], starts[kept]
-    counts = np.bincount(owner[kept], minlength=len(shapes))
+    written = ~ends | starts  # a point is start and end at once
+    points, starts = points[written], starts[written]
+    counts = np.bincount(owner[written], minlength=len(shapes))
     whole = np.round(points * (scale * UNITS)).astype(np.int64)
     steps = np.diff(whole, axis=0, prepend=np.zeros((1, 2), np.int64))
     steps[starts] = whole[starts]

@@ -1,4 +1,4 @@
-"""The page: a template, a style sheet and scripts from ``assets/``, inlined into one file."""
+"""The report's page: a template, a style sheet and scripts from ``assets/``, inlined into one file."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import math
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from sam2_fewshot.files.finished import read_finished
+from sam2_fewshot.output.finished import read_finished
 from sam2_fewshot.report.content import Content, gather
 from sam2_fewshot.settings import Settings
-from sam2_fewshot.storage.files import replacing
+from sam2_fewshot.storage.files import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,7 +27,7 @@ _SCRIPTS = ("data.js", "draw.js", "marks.js", "choice.js", "viewer.js", "gallery
 def write_report(out: Path) -> Path:
     """Write ``report.html`` from what is finished in an output folder.
 
-    Images are not read again: the journal has the objects and a small picture of each frame.
+    Images are not read: the journal has the objects and a small picture of each frame.
 
     Parameters
     ----------
@@ -46,8 +46,7 @@ def write_report(out: Path) -> Path:
     """
     finished = read_finished(out)
     page = render(gather(finished), finished.facts)
-    with replacing(out / REPORT) as temporary:
-        temporary.write_text(page, "utf-8", newline="\n")
+    write_whole(out / REPORT, page.encode())
     return out / REPORT
 
 
@@ -61,7 +60,7 @@ def render(content: Content, facts: Mapping[str, Any]) -> str:
     Parameters
     ----------
     content
-        What to show.
+        What to display.
     facts
         Content of ``run.json``.
     """

@@ -1,1 +1,1 @@
-"""One run: plan, learn, search frames and blocks in this process or on a Dask cluster, resume."""
+"""One run: learn the examples, search frames and blocks in this process or on a Dask cluster, and resume."""

@@ -1,4 +1,4 @@
-"""Who is told how a run goes."""
+"""Where the progress of a run is reported: displays, and what remembers their warnings."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ class Display(Progress, Protocol):
     """A :class:`~sam2_fewshot.protocols.Progress` that also follows the frames."""
 
     def say(self, sentence: str) -> None:
-        """Tell the user something that is good to know and needs no care."""
+        """Take a sentence that the user should know but need not act on."""
         ...
 
     def begin(self, frames: int) -> None:
-        """Learn how many frames there are to do, those finished earlier left out."""
+        """Take the number of frames to search, those finished earlier left out."""
         ...
 
     def frame_begins(self, name: str) -> None:
-        """Learn which frame comes now."""
+        """Take the name of the frame that begins."""
         ...
 
-    def frame_ends(self, candidates: int, kept: int, seconds: float) -> None:
-        """Learn what the frame gave: candidates looked at, objects kept, and the seconds it took."""
+    def frame_ends(self, candidates: int, detections: int, seconds: float) -> None:
+        """Take the numbers of the frame's candidates and detections, and the seconds that it took."""
         ...
 
     def frame_fails(self, sentence: str) -> None:
-        """Learn why the frame gave nothing."""
+        """Take the reason why the frame failed."""
         ...
 
     def end(self) -> None:
-        """Learn that no more frames come, whether all are done or not."""
+        """Take notice that no more frames come, whether all are done or not."""
         ...
 
 
 class Silent(Quiet):
-    """A :class:`Display` for Python callers: warnings are Python warnings, the rest is not shown."""
+    """A :class:`Display` for Python callers: warnings are Python warnings, the rest is not displayed."""
 
     def say(self, sentence: str) -> None:
         """Do nothing."""
@@ -47,7 +47,7 @@ class Silent(Quiet):
     def frame_begins(self, name: str) -> None:
         """Do nothing."""
 
-    def frame_ends(self, candidates: int, kept: int, seconds: float) -> None:
+    def frame_ends(self, candidates: int, detections: int, seconds: float) -> None:
         """Do nothing."""
 
     def frame_fails(self, sentence: str) -> None:
@@ -59,44 +59,45 @@ class Silent(Quiet):
 
 
 class Watch:
-    """Passes everything on to a :class:`~sam2_fewshot.runner.progress.Display`; a sentence is warned of once.
-
-    Parameters
-    ----------
-    display
-        Who shows it.
-    """
+    """A :class:`Display` that passes everything on to another, each warning once, and remembers the warnings."""
 
     def __init__(self, display: Display) -> None:
-        self._display = display
-        self._said: list[str] = []
+        self.display = display
+        self.start, self.advance, self.say, self.begin = display.start, display.advance, display.say, display.begin
+        self.frame_begins, self.frame_ends = display.frame_begins, display.frame_ends
+        self.frame_fails, self.end = display.frame_fails, display.end
+        self._warned: list[str] = []
         self._taken = 0
-
-    def start(self, stage: str, total: int | None = None) -> None:
-        """Pass on."""
-        self._display.start(stage, total)
-
-    def advance(self, steps: int = 1) -> None:
-        """Pass on."""
-        self._display.advance(steps)
 
     def warn(self, sentence: str) -> None:
         """Remember the sentence, and pass it on when it is new."""
-        if sentence not in self._said:
-            self._display.warn(sentence)
-            self._said.append(sentence)
+        if sentence not in self._warned:
+            self.display.warn(sentence)
+            self._warned.append(sentence)
 
     @property
     def count(self) -> int:
-        """Number of sentences so far."""
-        return len(self._said)
+        """Number of warnings so far."""
+        return len(self._warned)
 
     def since(self, count: int) -> list[str]:
-        """Return the sentences after the first `count`."""
-        return self._said[count:]
+        """Return the warnings after the first `count`."""
+        return self._warned[count:]
 
     def take(self) -> tuple[str, ...]:
         """Return the warnings since the last call."""
-        fresh = tuple(self._said[self._taken :])
-        self._taken = len(self._said)
+        fresh = tuple(self._warned[self._taken :])
+        self._taken = len(self._warned)
         return fresh
+
+
+class Heard(Quiet):
+    """A :class:`~sam2_fewshot.protocols.Progress` that only remembers warnings."""
+
+    def __init__(self) -> None:
+        self.sentences: list[str] = []
+
+    def warn(self, sentence: str) -> None:
+        """Remember the sentence."""
+        if sentence not in self.sentences:
+            self.sentences.append(sentence)

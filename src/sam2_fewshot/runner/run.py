@@ -1,232 +1,194 @@
-"""The main job on one page: check, learn the examples, do the frames, put the results together."""
+"""One run, whatever its source and sink.
+
+The examples are learned, or what was learned from the same ones is taken from the cache; the frames that are left are
+searched; and the detections are handed over.
+"""
 
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, cast
 
-from sam2_fewshot.errors import FewShotError
-from sam2_fewshot.files.folder import Results
-from sam2_fewshot.files.request import Request, make_plan, save, use_saved
-from sam2_fewshot.runner.engine import Engine, few_shot_segmenter
-from sam2_fewshot.runner.progress import Display, Silent, Watch
-from sam2_fewshot.runner.tasks import one_by_one
+from sam2_fewshot.errors import InputError
+from sam2_fewshot.object_model import ObjectModel, frame_digest
+from sam2_fewshot.runner.tasks import Failure, Progressed, in_this_process
+from sam2_fewshot.settings import AFTER_LEARNING, Settings
+from sam2_fewshot.storage.digests import code_digest, common_part
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Iterator, Sequence
 
-    from sam2_fewshot.annotations.record import FrameRecord
-    from sam2_fewshot.files.request import Plan
-    from sam2_fewshot.protocols import Progress
-    from sam2_fewshot.runner.tasks import Outcome, Task
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Something that could not be done: which frame or file, and why."""
-
-    what: str
-    sentence: str
-
-
-@dataclass(frozen=True)
-class Summary:
-    """How a job ended.
-
-    Parameters
-    ----------
-    out
-        Where the results are.
-    frames
-        Number of frames asked for.
-    done
-        How many of them are finished, those of earlier runs included.
-    resumed
-        How many were finished by earlier runs.
-    found, candidates
-        Objects found and masks looked at, on all finished frames.
-    seconds
-        Time that each stage took on all finished frames.
-    assembled
-        Whether the result files were put together from the finished frames; `found`, `candidates` and the
-        frames' seconds are known only then.
-    failures
-        What could not be done.
-    interrupted
-        True when the user stopped it.
-    records
-        Gives the finished frames one by one, with all that was found.
-    """
-
-    out: Path
-    frames: int
-    done: int
-    resumed: int
-    found: int
-    candidates: int
-    seconds: Mapping[str, float]
-    assembled: bool = True
-    failures: Sequence[Failure] = ()
-    interrupted: bool = False
-    records: Callable[[], Iterator[FrameRecord]] = field(default=lambda: iter(()), repr=False)
-
-    @property
-    def complete(self) -> bool:
-        """Whether all that was asked for is there."""
-        return not self.failures and not self.interrupted
+    from sam2_fewshot.records import Exemplar, FrameReader
+    from sam2_fewshot.runner.progress import Watch
+    from sam2_fewshot.runner.tasks import Execute, Sink, Source
+    from sam2_fewshot.segmenter import FewShotSegmenter
+    from sam2_fewshot.storage.cache import ModelCache
 
 
 def run(
-    request: Request,
-    display: Display | None = None,
-    make_engine: Callable[[Request, Progress], Engine] = few_shot_segmenter,
-    scheduler: Any = None,
-) -> Summary:
-    """Find all objects like the examples and write the results.
-
-    Finished frames, and blocks of large ones, are on disk at once, so a stopped or failed run loses only the frame or
-    block at work, and the same request goes on from there. Frames done with other settings, examples, weights or image
-    files are done anew.
+    source: Source,
+    sink: Sink,
+    segmenter: FewShotSegmenter,
+    watch: Watch,
+    *,
+    cache: ModelCache | None = None,
+    code: str | None = None,
+    must_learn: bool = False,
+    execute: Execute = in_this_process,
+    seconds: dict[str, float] | None = None,
+) -> Progressed:
+    """Detect all objects like the examples of a source, and hand them to a sink.
 
     Parameters
     ----------
-    request
-        What is asked for.
-    display
-        Who is told how it goes; None for nobody.
-    make_engine
-        Makes what looks for the objects.
-    scheduler
-        A Dask cluster that does the frames: a :class:`distributed.Client`, or what
-        :func:`~sam2_fewshot.runner.cluster.connected` takes; None for this process alone.
+    source, sink
+        Where frames and examples come from, and where detections go.
+    segmenter
+        Learns and searches. Where the source has no examples, it has learned already.
+    watch
+        Reports the progress.
+    cache
+        Has, and takes, what was learned from the same examples; None for none.
+    code
+        As for :func:`learning_key`.
+    must_learn
+        Learn even if no frame is left to be searched.
+    execute
+        How frames are searched.
+    seconds
+        Of the stages so far, by name.
 
     Returns
     -------
-    Summary
-        Also when something failed after the first frame was begun, or the user stopped it (KeyboardInterrupt).
+    Progressed
+        Also when some frames failed, or the user stopped the run (KeyboardInterrupt).
 
     Raises
     ------
     FewShotError
-        If something is wrong with the request. Nothing has been written then.
+        If nothing can be learned, or the sink is not ready.
     """
-    shown = display or Silent()
-    watch = Watch(shown)
-    seconds: dict[str, float] = {}
-    with ExitStack() as stack:
-        plan = make_plan(request, watch)
-        request = plan.request
-        client = None
-        if scheduler is not None:
-            from sam2_fewshot.runner.cluster import connected
-
-            client, settings = stack.enter_context(connected(scheduler, request.settings, request.model))
-            request = replace(request, settings=settings)
-            plan = replace(plan, request=request)
-        with _timed(seconds, "load model"):
-            engine = make_engine(request, watch)
-        if plan.saved is not None:
-            use_saved(engine, plan.saved)
-        shown.say(f"Model {engine.model_name} on {engine.device_name}.")
-        return _run(plan, engine, client, shown, watch, seconds)
-
-
-def _run(plan: Plan, engine: Engine, client: Any, shown: Display, watch: Watch, seconds: dict[str, float]) -> Summary:
-    """Learn, do the frames that are left, and put the results together."""
-    request = plan.request
-    results = Results(plan, engine)
-    left = [frame for frame in plan.frames if not results.have(frame)]
-    if left and request.settings.compile:
-        shown.say("Compiling SAM 2 for this device; the first image takes minutes, later ones are faster.")
-    if plan.saved is None and (left or request.save_model):
-        with _timed(seconds, "learn examples"):
-            _learn(engine, plan, watch, shown)
-    if request.save_model is not None:
-        save(engine, request.save_model)
-        shown.say(f"What was learned is saved in {request.save_model}; use it with --object-model.")
-
-    general = watch.take()
-    failures: list[Failure] = []
-    interrupted = False
-    with results.opened(shown, watch):
-        tasks = [results.task(frame, shown, watch) for frame in left]
-        shown.begin(len(left))
-        outcomes = _outcomes(tasks, plan, engine, client, watch, shown)
+    seconds = {} if seconds is None else seconds
+    left = [frame for frame in source.frames if not sink.has(frame)]
+    if left and segmenter.settings.compile:
+        watch.say("Compiling SAM 2 for this device; the first image takes minutes, later ones are faster.")
+    if source.exemplars and (left or must_learn):
+        with timed(seconds, "learn examples"):
+            learn(segmenter, source.exemplars, watch, cache, code)
+    if source.exemplars or left:
+        sink.learned(segmenter)
+    progressed = Progressed(len(source.frames), len(source.frames) - len(left), watch.take(), seconds)
+    with sink.opened(progressed):
+        watch.begin(len(left))
+        results = execute([sink.task(frame, source.name(frame)) for frame in left], segmenter, watch)
         try:
-            _record(outcomes, results, shown, failures)
+            with closing(results):  # type: ignore[type-var]
+                in_a_row = 0
+                for task, result in results:
+                    in_a_row = in_a_row + 1 if result.trouble else 0
+                    if result.trouble:
+                        progressed.failures.append(Failure(task.name, result.trouble))
+                        watch.frame_fails(result.trouble)
+                        sink.failed(task, result, in_a_row)
+                    else:
+                        sink.add(task, result)
+                        found = result.found
+                        watch.frame_ends(found.candidates, len(found.detections), result.took)
         except KeyboardInterrupt:
-            interrupted = True
-        finally:  # also after a defect, the finished frames are put together
-            outcomes.close()
-            shown.end()
-            try:
-                results.put_together(seconds, general, [f"{failure.what}: {failure.sentence}" for failure in failures])
-            except FewShotError as error:
-                failures.append(Failure("results", str(error)))
-            except KeyboardInterrupt:  # pressed again; the frames are safe, and the files stay as they were
-                interrupted = True
-    return Summary(
-        out=request.out,
-        frames=len(plan.frames),
-        done=results.done,
-        resumed=len(plan.frames) - len(left),
-        found=results.found,
-        candidates=results.candidates,
-        seconds=results.seconds,
-        assembled=results.assembled,
-        failures=failures,
-        interrupted=interrupted,
-        records=results.records,
-    )
-
-
-def _learn(engine: Engine, plan: Plan, watch: Watch, shown: Display) -> None:
-    from sam2_fewshot.runner.learning import learn
-    from sam2_fewshot.segmenter import FewShotSegmenter
-    from sam2_fewshot.storage.cache import cache_folder
-
-    if not isinstance(engine, FewShotSegmenter):
-        engine.fit([example.exemplar for example in plan.shown])
-    elif learn(engine, plan.shown, watch, cache_folder()):
-        shown.say("These examples were learned before; what was learned is taken from the cache.")
-
-
-def _outcomes(
-    tasks: Sequence[Task], plan: Plan, engine: Engine, client: Any, watch: Watch, shown: Display
-) -> Generator[Outcome]:
-    if client is None:
-        yield from one_by_one(tasks, engine, watch, shown, plan.request.settings.similarity_threshold)
-    elif tasks:
-        from sam2_fewshot.runner.cluster import on_cluster
-        from sam2_fewshot.segmenter import FewShotSegmenter
-
-        assert isinstance(engine, FewShotSegmenter)
-        yield from on_cluster(client, tasks, plan, engine, watch, shown)
-
-
-def _record(outcomes: Iterable[Outcome], results: Results, shown: Display, failures: list[Failure]) -> None:
-    """Put frames on disk as they come. The first that cannot be written ends it: the next would not be either."""
-    for outcome in outcomes:
-        name = results.name(outcome.frame)
-        trouble = outcome.trouble
-        if not trouble:
-            try:
-                results.add(outcome)
-            except FewShotError as error:
-                failures.append(Failure(name, str(error)))
-                shown.frame_fails(str(error))
-                return
-            shown.frame_ends(outcome.candidates, len(outcome.detections), outcome.took)
-        else:
-            failures.append(Failure(name, trouble))
-            shown.frame_fails(trouble)
+            progressed.interrupted = True
+        finally:  # also after a defect, the sink puts the finished frames together
+            watch.end()
+    return progressed
 
 
 @contextmanager
-def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    """Measure the wall-clock seconds that the ``with`` block takes."""
     started = time.perf_counter()
     yield
     seconds[stage] = time.perf_counter() - started
+
+
+def learn(
+    segmenter: FewShotSegmenter,
+    exemplars: Sequence[Exemplar],
+    watch: Watch,
+    cache: ModelCache | None = None,
+    code: str | None = None,
+) -> bool:
+    """Learn from examples, or take what was learned from the same examples from the cache.
+
+    An entry of the cache that cannot be used is replaced.
+
+    Parameters
+    ----------
+    segmenter
+        Learns.
+    exemplars
+        What to learn from; their images are frames.
+    watch
+        Takes the warnings, also those of the first time, and reports that the cache was used.
+    cache
+        Where it is kept; None for nowhere.
+    code
+        As for :func:`learning_key`.
+
+    Returns
+    -------
+    bool
+        Whether it was cached.
+
+    Raises
+    ------
+    InputError
+        As :meth:`~sam2_fewshot.segmenter.FewShotSegmenter.fit`.
+    """
+    if cache is None:
+        segmenter.fit(exemplars)
+        return False
+    key = learning_key(segmenter, exemplars, code)
+    if (entry := cache.get(key)) is not None:
+        content, warnings = entry
+        try:
+            segmenter.adopt(ObjectModel.from_bytes(content))
+        except InputError:
+            cache.drop(key)
+        else:
+            for sentence in warnings:
+                watch.warn(sentence)
+            watch.say("These examples were learned before; what was learned is taken from the cache.")
+            return True
+    before = watch.count
+    segmenter.fit(exemplars)
+    cache.put(key, segmenter.object_model.to_bytes(), watch.since(before))
+    return False
+
+
+def learning_key(segmenter: FewShotSegmenter, exemplars: Sequence[Exemplar], code: str | None = None) -> str:
+    """Return a key, 64 hexadecimal digits, that changes with everything that what is learned depends on.
+
+    These are the examples with the pixels of their frames, the weights, the device, the settings, and this program's
+    code: a rebuilt program under the same version number may learn something else.
+
+    Parameters
+    ----------
+    segmenter
+        Learns.
+    exemplars
+        What to learn from; each of their frames is read, a large one in strips.
+    code
+        Digest of the code; that of this program when left out.
+    """
+    digests: dict[int, str] = {}
+    for exemplar in exemplars:
+        if id(exemplar.image) not in digests:
+            digests[id(exemplar.image)] = frame_digest(cast("FrameReader", exemplar.image))
+    settings = segmenter.settings.model_dump(mode="json", exclude=set(AFTER_LEARNING))
+    return common_part(
+        code or code_digest(),
+        Settings(),  # those that matter are listed below
+        segmenter.model_sha256,
+        [(exemplar, digests[id(exemplar.image)]) for exemplar in exemplars],
+        {"settings": settings, "device": segmenter.device_name},
+    )

@@ -1,206 +1,241 @@
-"""Frames through a segmenter, one by one, in this process."""
+"""The parts of a run: its source and its sink, the frames as tasks, and their results."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from sam2_fewshot.errors import FewShotError, InputError
-from sam2_fewshot.files.pictures import pictures_of
-from sam2_fewshot.methods.selection import AS_SET
+from sam2_fewshot.errors import FewShotError
+from sam2_fewshot.records import FrameResult
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
-    from sam2_fewshot.annotations.record import ExampleMark
-    from sam2_fewshot.files.block_journal import BlockJournal
-    from sam2_fewshot.protocols import FrameReader
-    from sam2_fewshot.records import Detection
-    from sam2_fewshot.runner.engine import Engine, FrameStats
-    from sam2_fewshot.runner.progress import Display, Watch
-    from sam2_fewshot.tiling.blocks import Block, BlockFinds
+    from sam2_fewshot.records import Exemplar, FrameReader
+    from sam2_fewshot.runner.progress import Watch
+    from sam2_fewshot.segmenter import FewShotSegmenter
+    from sam2_fewshot.tiling.blocks import BlockStore
+
+
+class Address(Protocol):
+    """Where another process opens a frame; it can be pickled."""
+
+    def open(self) -> FrameReader:
+        """Return the frame; what was opened last may be held open."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
-class Outcome:
-    """What became of a frame.
+class Finished:
+    """A frame's result with what its sink adds.
+
+    Parameters
+    ----------
+    found
+        The result.
+    extra
+        Whatever the sink wants besides, such as pictures.
+    warnings, notes
+        Sentences for the user: what needs care, and what is good to know.
+    """
+
+    found: FrameResult
+    extra: Any = None
+    warnings: Sequence[str] = ()
+    notes: Sequence[str] = ()
+
+
+class Finish(Protocol):
+    """A sink's step on a frame's result, in the process that searched the frame; it can be pickled."""
+
+    def __call__(self, frame: FrameReader, found: FrameResult) -> Finished:
+        """Return the result with what the sink adds."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A frame to search.
 
     Parameters
     ----------
     frame
         The frame.
-    trouble
-        Why nothing came of it, in a sentence; empty when all went well.
-    detections
-        The objects: those that the user confirmed, then those found, best first.
-    candidates
-        How many masks were looked at.
-    seconds
-        Time that each stage took.
-    below, floor
-        What was found with a score below the threshold, best first, and the score down to which that is complete.
-    threshold
-        The score that had to be reached.
-    overlay, preview
-        Content of the frame's pictures, see :class:`~sam2_fewshot.files.pictures.Pictures`.
-    warnings
-        What the user was told about the frame.
-    took
-        Seconds that the frame took in all.
-    """
-
-    frame: FrameReader
-    trouble: str = ""
-    detections: Sequence[Detection] = ()
-    candidates: int = 0
-    seconds: Mapping[str, float] = field(default_factory=dict)
-    below: Sequence[Detection] = ()
-    floor: float = 0.0
-    threshold: float = 0.0
-    overlay: bytes = b""
-    preview: bytes = b""
-    warnings: Sequence[str] = ()
-    took: float = 0.0
-
-
-@dataclass(frozen=True, eq=False)
-class Task:
-    """What a frame's results and messages need besides the frame.
-
-    Parameters
-    ----------
-    frame
-        The frame to search.
     name
         What to call it in messages.
-    marks
-        The examples on it.
-    confirmed
-        Objects on it that the user marked as right in earlier results: part of the results, and learned from, so that
-        they are not found again.
-    kept
-        Its finished blocks, if it is searched in blocks.
+    finish
+        The sink's step where the frame is searched; None for none.
+    store
+        Of the results of the frame's blocks; None where they are not stored.
     """
 
     frame: FrameReader
     name: str
-    marks: Sequence[ExampleMark] = ()
-    confirmed: Sequence[Detection] = ()
-    kept: BlocksOnDisk | None = None
+    finish: Finish | None = None
+    store: BlockStore | None = None
 
 
-def one_by_one(
-    tasks: Sequence[Task], engine: Engine, watch: Watch, shown: Display, threshold: float
-) -> Iterator[Outcome]:
-    """Yield what becomes of each frame; one that fails does not stop the others."""
-    for task in tasks:
-        shown.frame_begins(task.name)
-        began = time.perf_counter()
-        try:
-            detections = [*task.confirmed, *_segment(engine, task)]
-            drawn = pictures_of(task.frame, detections, task.marks, threshold)
-        except (FewShotError, OSError, MemoryError) as error:
-            yield Outcome(task.frame, trouble=sentence_of(error), took=time.perf_counter() - began)
-            continue
-        told(task.name, drawn.flat, engine.last_run, watch.warn, shown.say)
-        yield Outcome(
-            task.frame,
-            detections=detections,
-            **of_search(engine.last_run),
-            overlay=drawn.overlay,
-            preview=drawn.preview,
-            warnings=watch.take(),
-            took=time.perf_counter() - began,
-        )
-
-
-def _segment(engine: Engine, task: Task) -> Sequence[Detection]:
-    from sam2_fewshot.segmenter import FewShotSegmenter
-
-    if isinstance(engine, FewShotSegmenter):
-        return engine.segment(task.frame, task.kept)
-    return engine.segment(task.frame)
-
-
-def of_search(stats: FrameStats) -> dict[str, Any]:
-    """Return what an outcome, or a worker's reply, tells of how a frame's search went."""
-    return {
-        "candidates": stats.candidates,
-        "seconds": dict(stats.seconds),
-        "below": stats.below,
-        "floor": stats.floor,
-        "threshold": stats.threshold,
-    }
-
-
-def told(name: str, flat: bool, stats: Any, warn: Callable[[str], None], say: Callable[[str], None]) -> None:
-    """Tell what is to be said of a finished frame.
+@dataclass(frozen=True, eq=False)
+class TaskResult:
+    """The outcome of a frame.
 
     Parameters
     ----------
-    name
-        What to call it.
-    flat
-        Whether it is the same everywhere.
-    stats
-        How its search went; ``blocks`` and ``blank`` are told where it has them.
-    warn, say
-        Take the sentences.
+    found
+        Its result.
+    trouble, cause
+        Why it failed, in a sentence, and the error; empty and None when all went well.
+    extra
+        From :class:`Finished`.
+    warnings, notes
+        Sentences for the user about the frame.
+    took
+        Wall-clock seconds that the frame took in all.
     """
-    if stats.reason not in ("", AS_SET):
-        warn(f"{name}: the score is cut at {stats.threshold:.3f}: {stats.reason}.")
-    if flat:
-        warn(f"{name} is the same everywhere, so nothing can be found in it.")
-    blank = getattr(stats, "blank", 0)
-    if blank and not flat:
-        say(f"{name}: {blank} of {stats.blocks} blocks show nothing but even background and were passed over.")
+
+    found: FrameResult = field(default_factory=FrameResult)
+    trouble: str = ""
+    cause: BaseException | None = None
+    extra: Any = None
+    warnings: Sequence[str] = ()
+    notes: Sequence[str] = ()
+    took: float = 0.0
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Something that could not be done: which frame or file, and why."""
+
+    what: str
+    sentence: str
+
+
+@dataclass
+class Progressed:
+    """How a run has gone so far.
+
+    Parameters
+    ----------
+    frames, resumed
+        How many frames were asked for, and how many of them were finished by earlier runs.
+    warnings
+        What the user was warned of before the first frame.
+    seconds
+        Of the stages before the first frame, by name.
+    failures
+        What could not be done.
+    interrupted
+        Whether the user stopped it.
+    """
+
+    frames: int
+    resumed: int
+    warnings: Sequence[str] = ()
+    seconds: dict[str, float] = field(default_factory=dict)
+    failures: list[Failure] = field(default_factory=list)
+    interrupted: bool = False
+
+
+class Source(Protocol):
+    """Where frames and examples come from."""
+
+    @property
+    def frames(self) -> Sequence[FrameReader]:
+        """The frames to search, in order."""
+        ...
+
+    @property
+    def exemplars(self) -> Sequence[Exemplar]:
+        """What to learn from; none where an object model is there already. Their images are frames."""
+        ...
+
+    def name(self, frame: FrameReader) -> str:
+        """Return what to call a frame in messages."""
+        ...
+
+
+class Sink(Protocol):
+    """Where detections go."""
+
+    def has(self, frame: FrameReader) -> bool:
+        """Return whether an earlier run has finished a frame with the same result."""
+        ...
+
+    def learned(self, segmenter: FewShotSegmenter) -> None:
+        """Take a segmenter that has learned."""
+        ...
+
+    def opened(self, progressed: Progressed) -> AbstractContextManager[None]:
+        """Take results while the ``with`` block lasts; at its end put all together.
+
+        Parameters
+        ----------
+        progressed
+            How the run goes; what fails at the end is added to it.
+        """
+        ...
+
+    def task(self, frame: FrameReader, name: str) -> Task:
+        """Return a frame's task."""
+        ...
+
+    def add(self, task: Task, result: TaskResult) -> None:
+        """Take the result of a frame."""
+        ...
+
+    def failed(self, task: Task, result: TaskResult, in_a_row: int) -> None:
+        """Take a frame that failed, with the number of failures in a row; an error that is raised ends the run."""
+        ...
+
+
+class Execute(Protocol):
+    """How frames are searched: here, or on a cluster."""
+
+    def __call__(
+        self, tasks: Iterable[Task], segmenter: FewShotSegmenter, watch: Watch
+    ) -> Iterator[tuple[Task, TaskResult]]:
+        """Yield each task with its outcome, in any order; one that fails does not stop the others."""
+        ...
+
+
+def in_this_process(
+    tasks: Iterable[Task], segmenter: FewShotSegmenter, watch: Watch
+) -> Iterator[tuple[Task, TaskResult]]:
+    """Search frames one by one; an :class:`Execute`."""
+    for task in tasks:
+        watch.frame_begins(task.name)
+        began = time.perf_counter()
+        try:
+            finished = finish(task.finish, task.frame, segmenter.predict(task.frame, task.store))
+        except (FewShotError, OSError, MemoryError) as error:
+            yield task, TaskResult(trouble=sentence_of(error), cause=error, took=time.perf_counter() - began)
+            continue
+        yield task, reported(finished, watch, time.perf_counter() - began)
+
+
+def finish(step: Finish | None, frame: FrameReader, found: FrameResult) -> Finished:
+    """Return a result with what its sink adds."""
+    return step(frame, found) if step else Finished(found)
+
+
+def report_sentences(finished: Finished | TaskResult, watch: Watch) -> None:
+    """Pass on a frame's warnings and notes to the user."""
+    for sentence in finished.warnings:
+        watch.warn(sentence)
+    for sentence in finished.notes:
+        watch.say(sentence)
+
+
+def reported(finished: Finished, watch: Watch, took: float) -> TaskResult:
+    """Report a finished frame's sentences, and return its result with all warnings since the last frame."""
+    report_sentences(finished, watch)
+    return TaskResult(finished.found, extra=finished.extra, warnings=watch.take(), took=took)
 
 
 def sentence_of(error: BaseException) -> str:
     """Return why a frame failed, in a sentence."""
     if isinstance(error, MemoryError):
-        return "there is not enough memory for it. Lower --max-memory, so that it is searched in smaller blocks."
+        return "there is not enough memory for it. Lower Max Memory, so that it is searched in smaller blocks."
     return str(error)
-
-
-@dataclass(eq=False, slots=True)
-class BlocksOnDisk:
-    """A :class:`~sam2_fewshot.tiling.search.KeptBlocks` in the output folder.
-
-    Parameters
-    ----------
-    journal
-        Where they are.
-    name
-        What to call the frame.
-    frame_shape
-        Its ``(height, width)`` in pixels.
-    say, warn
-        Take sentences for the user.
-    """
-
-    journal: BlockJournal
-    name: str
-    frame_shape: tuple[int, int]
-    say: Callable[[str], None]
-    warn: Callable[[str], None]
-    _is_told: bool = False
-
-    def known(self, blocks: Sequence[Block]) -> dict[Block, BlockFinds]:
-        """Return what earlier runs have found, and say how much that is."""
-        read = ((block, self.journal.read(block, self.frame_shape)) for block in blocks)
-        known = {block: finds for block, finds in read if finds is not None}
-        if known:
-            self.say(f"{self.name}: {len(known)} of {len(blocks)} blocks are finished already and kept.")
-        return known
-
-    def keep(self, finds: BlockFinds) -> None:
-        """Keep what was found in a block. Where that cannot be, it is said once, and the search goes on without."""
-        try:
-            self.journal.write(finds)
-        except InputError as error:
-            if self._is_told:
-                return
-            self._is_told = True
-            self.warn(f"Finished blocks of {self.name} cannot be kept, so a stop would lose them. {error}")

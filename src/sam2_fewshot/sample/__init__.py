@@ -45,8 +45,7 @@ def sample() -> Sample:
 def spread_over_sizes(objects: Sequence[InstanceMask], count: int = N_EXAMPLES) -> list[int]:
     """Return the indices of objects that stand for all sizes, chosen by rule and not by hand.
 
-    The objects are ranked by area and the ranks are cut into `count` equal parts; the middle of each part is
-    taken.
+    The objects are ranked by area and the ranks are split into `count` equal parts; the middle of each part is taken.
     """
     ranks = sorted(range(len(objects)), key=lambda index: (objects[index].area, index))
     return [ranks[int((part + 0.5) * len(ranks) / count)] for part in range(count)]

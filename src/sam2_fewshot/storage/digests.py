@@ -1,4 +1,4 @@
-"""What a frame's result depends on, in a string: a frame recorded under the same one need not be done again."""
+"""Digests of what results depend on: a result recorded under the same digest is taken over."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from sam2_fewshot.records import Exemplar
     from sam2_fewshot.settings import Settings
 
-AT_A_TIME = {"batch_size", "points_per_batch", "max_memory", "cache_size", "cache_embeddings", "compile"}
-"""Settings that change how much is done or kept at a time, or how fast, and not what comes out."""
+AT_A_TIME = {"batch_size", "points_per_batch", "max_memory", "cache_size", "compile"}
+"""Settings that change how much is done or held at a time, or how fast, and not the results."""
 _NO_PART = ("annotations", "cli", "evaluation", "files", "images", "nimbus", "report", "runner", "storage")
-"""Rooms of this package that what is learned does not depend on."""
+"""Subpackages that what is learned does not depend on."""
 _SAME_RECORD = AT_A_TIME | {"similarity_threshold"}
 """Settings that a frame's record does not depend on where the threshold is fixed: it also holds what lies below."""
 
@@ -43,11 +43,10 @@ def common_part(
     model
         SHA-256 of the checkpoint.
     exemplars
-        The examples in their order, each with what tells which frame it lies on.
+        The examples in their order, each with something that identifies its frame.
     extra
         Anything else that JSON can hold.
     """
-    digest = hashlib.sha256()
     same = _SAME_RECORD if settings.threshold_mode == "fixed" else AT_A_TIME
     facts = {
         "version": version,
@@ -55,15 +54,12 @@ def common_part(
         "model": model,
         **extra,
     }
-    digest.update(json.dumps(facts, sort_keys=True).encode())
-    for exemplar, where in exemplars:
-        digest.update(json.dumps([where, *_shape(exemplar)]).encode())
-    return digest.hexdigest()
+    return examples_part(exemplars, json.dumps(facts, sort_keys=True))
 
 
-def examples_part(exemplars: Iterable[tuple[Exemplar, object]]) -> str:
-    """Return what a run's examples are, as 64 hexadecimal digits; see :func:`common_part`."""
-    digest = hashlib.sha256()
+def examples_part(exemplars: Iterable[tuple[Exemplar, object]], first: str = "") -> str:
+    """Return what a run's examples are, after another text, as 64 hexadecimal digits; see :func:`common_part`."""
+    digest = hashlib.sha256(first.encode())
     for exemplar, where in exemplars:
         digest.update(json.dumps([where, *_shape(exemplar)]).encode())
     return digest.hexdigest()
@@ -72,13 +68,9 @@ def examples_part(exemplars: Iterable[tuple[Exemplar, object]]) -> str:
 def _shape(exemplar: Exemplar) -> list[object]:
     parts: list[object] = [exemplar.negative]
     if exemplar.mask is not None:
-        # A mask is as large as its frame and mostly empty, so its pixels are listed only where it is.
-        rows, columns = np.nonzero(exemplar.mask)
-        parts += [
-            "mask",
-            exemplar.mask.shape,
-            hashlib.sha256(np.stack([rows, columns]).tobytes()).hexdigest(),
-        ]
+        # A mask is as large as its frame and mostly empty, so the places of its pixels are hashed.
+        pixels = np.stack(np.nonzero(exemplar.mask))
+        parts += ["mask", exemplar.mask.shape, hashlib.sha256(pixels.tobytes()).hexdigest()]
     if exemplar.polygon is not None:
         parts += ["polygon", shapely.to_wkb(exemplar.polygon, hex=True)]
     if exemplar.point is not None:
@@ -87,11 +79,18 @@ def _shape(exemplar: Exemplar) -> list[object]:
 
 
 @cache
-def code_digest() -> str:
-    """Return a hash of this package's code: what a changed program learns may be something else."""
-    root = Path(__file__).parents[1]
+def code_digest(whole: bool = False, root: Path = Path(__file__).parents[1]) -> str:
+    """Return a hash of this package's code: what a changed program learns may be something else.
+
+    Parameters
+    ----------
+    whole
+        Whether also that counts which what is learned does not depend on, such as how frames are read.
+    root
+        Where the code is.
+    """
     digest = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
-        if path.relative_to(root).parts[0] not in _NO_PART:
+        if whole or path.relative_to(root).parts[0] not in _NO_PART:
             digest.update(path.read_bytes())
     return digest.hexdigest()

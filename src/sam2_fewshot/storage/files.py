@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import socket
 import time
 from contextlib import contextmanager, suppress
@@ -14,8 +15,10 @@ from typing import TYPE_CHECKING
 from sam2_fewshot.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from filelock import BaseFileLock
 
     from sam2_fewshot.protocols import Progress
 
@@ -29,7 +32,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`, which takes its name when the block ends well.
 
     The folder is made when it is missing. When the block fails, the temporary file is removed and whatever
-    was under the name before stays as it was, also after a power cut.
+    was under the name before stays as it was, also after a power failure.
 
     Yields
     ------
@@ -56,8 +59,50 @@ def replacing(path: Path) -> Iterator[Path]:
             _flush(path.parent)
 
 
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file, whole or not at all.
+
+    Raises
+    ------
+    InputError
+        As :func:`replacing`.
+    """
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path` for a folder, which takes its name when the block ends well.
+
+    As :func:`replacing`, but that a moment passes in which neither the old folder nor the new one is there.
+
+    Yields
+    ------
+    Path
+        Where to make the folder.
+
+    Raises
+    ------
+    InputError
+        If it cannot be written.
+    """
+    temporary = path.with_name(f".{os.getpid()}-{path.name[-60:]}.part")
+    old = temporary.with_suffix(".old")
+    with telling(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            if path.is_dir():
+                path.replace(old)
+            temporary.replace(path)
+        finally:
+            for folder in (temporary, old):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
 def sweep(folder: Path) -> None:
-    """Remove what killed runs left half written; what was touched within the last hour is let be."""
+    """Remove what killed runs left half written, unless it was touched within the last hour."""
     with suppress(OSError):
         for path in folder.glob(".*.part"):
             with suppress(OSError):
@@ -104,11 +149,11 @@ def _sentence(path: Path, error: OSError) -> str:
     return f"{path} could not be written: {reason}. Choose another output folder."
 
 
-_NAME = "lock"
+_LOCK = "lock"
 
 
 @contextmanager
-def only_run(folder: Path, progress: Progress) -> Iterator[None]:
+def only_run(folder: Path, progress: Progress, lock_of: Callable[[Path], BaseFileLock] | None = None) -> Iterator[None]:
     """Keep other runs out while the block lasts.
 
     Parameters
@@ -117,18 +162,19 @@ def only_run(folder: Path, progress: Progress) -> Iterator[None]:
         The journal's folder; it must be there.
     progress
         Is warned where the file system has no locks.
+    lock_of
+        Makes the lock, which waits for nobody; the one of this system when left out.
 
     Raises
     ------
     InputError
         If another run is at work there.
     """
-    from filelock import FileLock, Timeout
+    from filelock import Timeout
 
-    path = folder / _NAME
-    # Both names are kept apart, because a locked file cannot be read on Windows.
-    note = folder / f"{_NAME}.json"
-    lock = FileLock(path, timeout=0)
+    path = folder / _LOCK
+    note = folder / f"{_LOCK}.json"  # another file, because a locked one cannot be read on Windows
+    lock = (lock_of or _system_lock)(path)
     try:
         with telling(path):
             try:
@@ -156,33 +202,44 @@ def only_run(folder: Path, progress: Progress) -> Iterator[None]:
             path.unlink()
 
 
-def refuse_second_run(folder: Path) -> None:
+def refuse_second_run(folder: Path, lock_of: Callable[[Path], BaseFileLock] | None = None) -> None:
     """Refuse a folder in which a run is at work, before anything heavy is begun; nothing is written.
+
+    Parameters
+    ----------
+    folder, lock_of
+        As in :func:`only_run`.
 
     Raises
     ------
     InputError
         If another run is at work there.
     """
-    from filelock import FileLock, Timeout
+    from filelock import Timeout
 
-    path = folder / _NAME
+    path = folder / _LOCK
     if not path.exists():
         return
     try:
-        with FileLock(path, timeout=0):
+        with (lock_of or _system_lock)(path):
             return
     except Timeout:
-        raise InputError(_busy(folder.parent, folder / f"{_NAME}.json")) from None
+        raise InputError(_busy(folder.parent, folder / f"{_LOCK}.json")) from None
     except (OSError, NotImplementedError):
-        return  # whether it can be written is found out, and said, when it is
+        return  # whether the folder can be written is checked and reported when it is
+
+
+def _system_lock(path: Path) -> BaseFileLock:
+    from filelock import FileLock
+
+    return FileLock(path, timeout=0)
 
 
 def _busy(out: Path, note: Path) -> str:
     who = ""
     with suppress(OSError, ValueError, TypeError, KeyError):
-        told = json.loads(note.read_text())
-        who = f" (process {int(told['process'])} on {told['machine']}, since {told['since']})"
+        holder = json.loads(note.read_text())
+        who = f" (process {int(holder['process'])} on {holder['machine']}, since {holder['since']})"
     return (
         f"Another run is at work in {out}{who}. Wait until it has ended, or give this one another folder with -o; two "
         "runs in one folder would mix their results."

@@ -1,37 +1,42 @@
-"""Frames that are searched block by block: where the blocks lie, what each owns, and how they become one result.
+"""Frames of any size in blocks: where these lie, what each answers for, and which show nothing.
 
-A block's core is what it answers for; what is read reaches beyond it by a halo, so that objects on the border are
-whole. Cores begin at multiples of a step after which the method's own tiles repeat: two blocks then see the same
-features where they overlap, and the result hardly depends on where the grid lies. All numbers are pixels of the whole
-frame.
+A small frame is a frame with one block. A block's core is what it answers for; what is read reaches beyond it by a
+halo, so that objects on the border are whole. Cores begin at multiples of a step after which the method's own tiles
+repeat: two blocks then see the same features where they overlap, and the result hardly depends on where the grid lies.
+All numbers are pixels of the whole frame.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+import math
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import shapely
 
-from sam2_fewshot.geometry.overlap import shared_area
+from sam2_fewshot.records import FrameResult
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from sam2_fewshot.records import Box, Detection, InstanceMask
+    from sam2_fewshot.protocols import Progress, Staged
+    from sam2_fewshot.records import Box, Detection, FrameReader, InstanceMask
 
-_SAME = 0.5
-"""Two finds of different blocks that share more than this of the smaller one are one object, or one is a part of it."""
-_OVERLAP = 0.2
-"""A find that its own block did not answer for is taken only when it shares less than this with all others."""
+_REACH = 2.0
+"""The halo is this many times the longest side of an example: objects up to so long are whole in the block that owns
+them."""
+_OVERVIEW = 2048
+"""Pixels; the contrast of a frame is measured on a picture of about this side."""
+_ENDS = 0.5
+"""Percent of the pixels at either end that do not count for the contrast of a frame."""
 _EVEN = 0.05
-"""A block whose contrast is below this share of the frame's shows nothing but background."""
-
-_AROUND = 6
-"""So many times the longest example are shown around the examples, to learn what is background."""
+"""A block whose contrast is at most this share of the frame's shows nothing but background."""
+_STRIP = 1 << 24
+"""Pixels of a strip in which a frame is read."""
+_NEVER = -1.0
+"""A contrast below which no block is: that of a frame with one block is not measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,36 +56,172 @@ class Block:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class BlockFinds:
+class BlockResult:
     """What was found in a block.
 
     Parameters
     ----------
     block
         The block.
-    detections
-        Whole objects whose middle lies in the core, or in the halo not far from it; also with scores below the
-        threshold.
-    cut
+    found
+        Its detections are the whole objects, of any score, whose middle lies in the core or in the halo not far from
+        it; its floor is the score down to which they are complete.
+    clipped
         Masks that reach from the core to where the block's pixels end, so that they are not whole; none below the
         threshold.
-    candidates
-        How many masks were judged.
-    seconds
-        Time that each stage took.
-    blank
-        Whether it was passed over because it shows nothing.
-    floor
-        The score down to which `detections` is complete.
     """
 
     block: Block
-    detections: Sequence[Detection] = ()
-    cut: Sequence[InstanceMask] = ()
-    candidates: int = 0
-    seconds: Mapping[str, float] = field(default_factory=dict)
-    blank: bool = False
-    floor: float = 0.0
+    found: FrameResult = field(default_factory=FrameResult)
+    clipped: Sequence[InstanceMask] = ()
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class View:
+    """A window of a frame, to be searched.
+
+    Parameters
+    ----------
+    frame
+        The frame.
+    window
+        Box ``(x0, y0, x1, y1)`` of the frame.
+    pixels
+        Its uint8 RGB (h, w, 3).
+    known
+        Masks of the examples in it, in its own coordinates.
+    """
+
+    frame: FrameReader
+    window: Box
+    pixels: NDArray[np.uint8]
+    known: Sequence[InstanceMask]
+
+    def placed(self, mask: InstanceMask) -> InstanceMask:
+        """Return a mask of the window as one of the frame."""
+        return mask.placed(self.window, self.frame.shape)
+
+
+class Find(Protocol):
+    """Searches a window."""
+
+    def __call__(self, view: View) -> FrameResult:
+        """Return what is there, of any score down to a floor, as detections of the frame."""
+        ...
+
+
+class Examples(Protocol):
+    """What a plan depends on of the examples."""
+
+    @property
+    def diameter(self) -> float:
+        """Diameter of the median example in pixels."""
+        ...
+
+    @property
+    def longest(self) -> float:
+        """Longest side of an example in pixels."""
+        ...
+
+    def known_on(self, frame: FrameReader) -> Sequence[InstanceMask]:
+        """Return the examples that lie on a frame."""
+        ...
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class SearchPlan:
+    """How a frame is searched.
+
+    Parameters
+    ----------
+    blocks
+        In which blocks; one for a small frame.
+    halo
+        How far these overlap at least, in pixels.
+    most_pixels
+        The most that are read at a time.
+    diameter
+        Typical diameter of an object in pixels.
+    contrast
+        Contrast, in grey levels, up to which a block is blank.
+    threshold
+        The score that an object should have.
+    known
+        The examples on the frame.
+    """
+
+    blocks: Sequence[Block]
+    halo: int
+    most_pixels: int
+    diameter: float
+    contrast: float
+    threshold: float
+    known: Sequence[InstanceMask]
+
+
+class BlockStore(Protocol):
+    """Keeps what was found in a frame's blocks, so that a search that was stopped can go on."""
+
+    def load(self, blocks: Sequence[Block]) -> Mapping[Block, BlockResult]:
+        """Return the results of those of the blocks that were searched before."""
+        ...
+
+    def save(self, result: BlockResult) -> None:
+        """Store the result of a block."""
+        ...
+
+
+def plan_search(
+    frame: FrameReader,
+    examples: Examples,
+    *,
+    most_pixels: Callable[[FrameReader], int],
+    step: int,
+    threshold: float,
+    progress: Progress,
+    shift: tuple[int, int] = (0, 0),
+) -> SearchPlan:
+    """Decide how to search a frame. One with several blocks is read once, in strips, for its contrast.
+
+    Parameters
+    ----------
+    frame
+        The frame.
+    examples
+        The longest sets the halo.
+    most_pixels
+        Tells how many of the frame's pixels may be searched at a time.
+    step
+        After so many pixels the method's own tiles repeat.
+    threshold
+        The score that an object should have.
+    progress
+        Is warned when not even the smallest block fits.
+    shift
+        As in :func:`block_plan`.
+
+    Raises
+    ------
+    InputError
+        If the frame cannot be read.
+    """
+    most, (height, width) = most_pixels(frame), frame.shape
+    reach = int(np.ceil(_REACH * examples.longest))
+    halo = -(-reach // step) * step
+    least = (max(step, halo) + 2 * halo) ** 2
+    contrast = _NEVER
+    if height * width <= most:
+        blocks = [Block((0, 0, width, height), (0, 0, width, height))]
+    else:
+        if least > most:
+            progress.warn(
+                f"Objects of this size need {least / 1e6:.1f} megapixels at a time, which may take more than Max "
+                "Memory allows; raise it if the memory does not suffice."
+            )
+        most = max(most, least)
+        blocks = block_plan(frame.shape, most, step, reach, shift)
+        contrast = _EVEN * contrast_of(overview(frame, max(1, max(frame.shape) // _OVERVIEW)), share=_ENDS)
+    return SearchPlan(blocks, halo, most, examples.diameter, contrast, threshold, examples.known_on(frame))
 
 
 def block_plan(
@@ -126,19 +267,79 @@ def block_plan(
     ]
 
 
-def least_pixels(step: int, reach: int) -> int:
-    """Return how many pixels the smallest block has, halo included."""
-    halo = -(-reach // step) * step
-    return (max(step, halo) + 2 * halo) ** 2
+def search_blocks(
+    frame: FrameReader, plan: SearchPlan, find: Find, progress: Staged, store: BlockStore | None
+) -> list[BlockResult]:
+    """Search a frame's blocks one after the other, but for those that are stored.
+
+    Parameters
+    ----------
+    frame, plan
+        The frame, and in which blocks to search it.
+    find
+        Searches a window.
+    progress
+        Learns which block it is, where there are several.
+    store
+        Has the results of an earlier run, and takes those of this one; None for a frame that is not worth it.
+    """
+    count = len(plan.blocks)
+    if count == 1:
+        store = None
+    stored = store.load(plan.blocks) if store else {}
+    results = []
+    for number, block in enumerate(plan.blocks, 1):
+        progress.part = f"block {number} of {count}: " if count > 1 else ""
+        result = stored.get(block)
+        if result is None:
+            result = search_block(frame, plan, block, find)
+            if store:
+                store.save(result)
+        results.append(result)
+    progress.part = ""
+    return results
 
 
-def is_cut(mask: InstanceMask, read: Box) -> bool:
-    """Tell whether a mask touches the end of the pixels that were read, where the frame goes on."""
-    height, width = mask.frame_shape
-    box = mask.box
-    inside = [read[0] > 0, read[1] > 0, read[2] < width, read[3] < height]
-    touching = [box[0] <= read[0], box[1] <= read[1], box[2] >= read[2], box[3] >= read[3]]
-    return any(touches and goes_on for touches, goes_on in zip(touching, inside, strict=True))
+def search_block(frame: FrameReader, plan: SearchPlan, block: Block, find: Find) -> BlockResult:
+    """Return what a block answers for, of all that is found in its pixels.
+
+    Clipped objects that reach the threshold are searched once more later, in a window around them. For the others that
+    would take long and be of little use, so the block only reports that of such scores something is missing.
+
+    Raises
+    ------
+    InputError
+        If the block cannot be read.
+    """
+    view = view_of(frame, plan, block.read)
+    if contrast_of(view.pixels, max(1, round(plan.diameter / 3))) <= plan.contrast:
+        return BlockResult(block, FrameResult(blank=1))
+    found = find(view)
+    owned: list[Detection] = []
+    clipped: list[InstanceMask] = []
+    floor = found.floor
+    for item in found.detections:
+        is_own = is_owned(item.instance, block, plan.halo // 4)
+        if not item.instance.is_clipped(block.read):
+            owned += [item] if is_own else []
+        elif item.instance.within(block.core) is not None:
+            if item.score >= plan.threshold:
+                clipped.append(item.instance)
+            else:
+                floor = max(floor, math.nextafter(item.score, math.inf))
+    return BlockResult(block, replace(found, detections=owned, floor=floor), clipped)
+
+
+def view_of(frame: FrameReader, plan: SearchPlan, window: Box) -> View:
+    """Read a window of a frame.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read.
+    """
+    known = [part for mask in plan.known if (part := mask.within(window))]
+    return View(frame, window, frame.read(window), known)
 
 
 def is_owned(mask: InstanceMask, block: Block, slack: int = 0) -> bool:
@@ -172,139 +373,27 @@ def contrast_of(pixels: NDArray[np.uint8], step: int = 1, share: float = 0.0) ->
     return float((high - low).max())
 
 
-def is_even(pixels: NDArray[np.uint8], frame_contrast: float, diameter: float) -> bool:
-    """Tell whether a block has so little contrast, measured by that of its frame, that no object can be in it.
+def overview(frame: FrameReader, step: int) -> NDArray[np.uint8]:
+    """Return a frame reduced by a whole number, uint8 (h, w, 3), without having it whole in memory.
 
     Parameters
     ----------
-    pixels
-        uint8 RGB (h, w, 3) of the block.
-    frame_contrast
-        :func:`contrast_of` an overview of the frame.
-    diameter
-        Typical diameter of an object.
+    frame
+        Read in strips of rows.
+    step
+        Each pixel is the mean over so many pixels each way; at the right and lower border over what there is.
     """
-    return contrast_of(pixels, max(1, round(diameter / 3))) <= _EVEN * frame_contrast
+    height, width = frame.shape
+    rows = max(1, _STRIP // (step * max(1, width))) * step
+    parts = [_reduced(frame.read((0, top, width, min(top + rows, height))), step) for top in range(0, height, rows)]
+    return np.concatenate(parts)
 
 
-def join(finds: Sequence[BlockFinds], threshold: float = 0.0) -> tuple[list[Detection], list[InstanceMask]]:
-    """Make one result of what the blocks found.
-
-    Each object is taken from the block that answers for it. One that a neighbour found as well, with a middle a little
-    to this side or that of the border, is taken once. What lies below the threshold gives way to what does not, and
-    has no part in what becomes of that.
-
-    Parameters
-    ----------
-    finds
-        Of all blocks of one frame, in any order.
-    threshold
-        The score that an object should have.
-
-    Returns
-    -------
-    detections
-        Best first.
-    cut
-        What is in no block whole and was taken by none, largest first, each once.
-    """
-    entries = sorted(
-        (
-            (
-                item.score < threshold,
-                not is_owned(item.instance, each.block),
-                -item.score,
-                item.instance.y0,
-                item.instance.x0,
-                number,
-                place,
-            )
-            for number, each in enumerate(finds)
-            for place, item in enumerate(each.detections)
-        ),
-    )
-    items = [finds[number].detections[place] for *_, number, place in entries]
-    homes = [number for *_, number, _ in entries]
-    tree = shapely.STRtree([shapely.box(*item.bbox) for item in items])
-    kept = np.zeros(len(items), bool)
-    for at, (item, home, entry) in enumerate(zip(items, homes, entries, strict=True)):
-        near = [int(i) for i in tree.query(shapely.box(*item.bbox)) if kept[i] and homes[i] != home]
-        most = _OVERLAP if entry[1] else _SAME
-        kept[at] = not any(_share(item.instance, items[i].instance) > most for i in near)
-    left: list[InstanceMask] = []
-    for mask in sorted((mask for each in finds for mask in each.cut), key=lambda mask: -mask.area):
-        near = [int(i) for i in tree.query(shapely.box(*mask.box)) if kept[i]]
-        beside = [items[i].instance for i in near if items[i].score >= threshold]
-        # A piece belongs to what covers it; what lies within a long object does not explain the object.
-        if not any(shared_area(mask, other) > _SAME * mask.area for other in beside):
-            left.append(mask)
-    taken = [item for item, is_kept in zip(items, kept, strict=True) if is_kept]
-    return sorted(taken, key=lambda item: item.score, reverse=True), _largest_of_each(left)
-
-
-def _largest_of_each(pieces: Sequence[InstanceMask]) -> list[InstanceMask]:
-    """Return the first of each group of pieces that overlap, directly or by way of others: they are of one object."""
-    tree = shapely.STRtree([shapely.box(*piece.box) for piece in pieces])
-    seen: set[int] = set()
-    first = []
-    for number, piece in enumerate(pieces):
-        if number in seen:
-            continue
-        first.append(piece)
-        reached = [number]
-        while reached:
-            at = reached.pop()
-            seen.add(at)
-            near = {int(i) for i in tree.query(shapely.box(*pieces[at].box))} - seen
-            reached += [i for i in near if shared_area(pieces[at], pieces[i])]
-    return first
-
-
-def window_around(mask: InstanceMask, margin: int) -> Box:
-    """Return the box of a mask, grown by its own longest side and a margin each way, inside the frame."""
-    x0, y0, x1, y1 = mask.box
-    grown = max(x1 - x0, y1 - y0) + margin
-    height, width = mask.frame_shape
-    return max(x0 - grown, 0), max(y0 - grown, 0), min(x1 + grown, width), min(y1 + grown, height)
-
-
-def example_windows(
-    boxes: Sequence[Box], frame_shape: tuple[int, int], most_pixels: int
-) -> list[tuple[Box, list[int]]]:
-    """Return which parts of a large frame show its examples, each with the numbers of those in it.
-
-    Parameters
-    ----------
-    boxes
-        Of the examples, none empty.
-    frame_shape
-        ``(height, width)`` of the frame.
-    most_pixels
-        A part should not have more.
-
-    Returns
-    -------
-    list of (Box, list of int)
-        One part for all where they lie near enough to one another, else one for each field of a grid that has some.
-    """
-    height, width = frame_shape
-    longest = max(max(x1 - x0, y1 - y0) for x0, y0, x1, y1 in boxes)
-    side = int(most_pixels**0.5)
-    margin = min(_AROUND * longest, side // 4)
-
-    def around(numbers: Sequence[int]) -> Box:
-        chosen = np.array([boxes[i] for i in numbers])
-        (x0, y0), (x1, y1) = chosen[:, :2].min(0) - margin, chosen[:, 2:].max(0) + margin
-        return max(int(x0), 0), max(int(y0), 0), min(int(x1), width), min(int(y1), height)
-
-    everything = around(range(len(boxes)))
-    if (everything[2] - everything[0]) * (everything[3] - everything[1]) <= most_pixels:
-        return [(everything, list(range(len(boxes))))]
-    fields: dict[tuple[int, int], list[int]] = {}
-    for number, (x0, y0, x1, y1) in enumerate(boxes):
-        fields.setdefault(((y0 + y1) // side, (x0 + x1) // side), []).append(number)
-    return [(around(numbers), numbers) for _, numbers in sorted(fields.items())]
-
-
-def _share(a: InstanceMask, b: InstanceMask) -> float:
-    return shared_area(a, b) / max(1, min(a.area, b.area))
+def _reduced(pixels: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
+    """Average over squares."""
+    row, column = np.arange(0, pixels.shape[0], step), np.arange(0, pixels.shape[1], step)
+    # Columns first: rows are then added up on an array that is smaller already.
+    sums = np.add.reduceat(np.add.reduceat(pixels, column, axis=1, dtype=np.uint32), row, axis=0)
+    counts = np.outer(np.diff([*row, pixels.shape[0]]), np.diff([*column, pixels.shape[1]]))
+    mean: NDArray[np.uint8] = ((sums + counts[..., None] // 2) // counts[..., None]).astype(np.uint8)
+    return mean

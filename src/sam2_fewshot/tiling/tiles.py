@@ -1,11 +1,17 @@
-"""Square tiles that cover a frame, with a halo that is computed and thrown away."""
+"""Windows of a frame: square tiles with a halo that is computed and thrown away, and masks in them and in the frame."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from sam2_fewshot.records import InstanceMask
+
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from sam2_fewshot.records import Box
 
 PARTS = 16
@@ -76,3 +82,35 @@ def tile_side(frame_shape: tuple[int, int], ideal: float) -> int:
     count = round(longest / (ideal * share))
     side = ideal if count == 0 else min(max(longest / (count * share), ideal * 2 / 3), ideal * 4 / 3)
     return max(1, round(side / PARTS + 0.49)) * PARTS
+
+
+def tile_of(grid: TileGrid, mask: InstanceMask) -> int:
+    """Return the number of the tile in whose core the middle of a mask's bounding box lies."""
+    x0, y0, x1, y1 = mask.box
+    return tile_at(grid, (x0 + x1) / 2, (y0 + y1) / 2)
+
+
+def holds(window: Box, box: Box) -> bool:
+    """Tell whether a box lies within a window."""
+    return window[0] <= box[0] and window[1] <= box[1] and box[2] <= window[2] and box[3] <= window[3]
+
+
+def in_frame(data: NDArray[np.bool_], x0: int, y0: int, shape: tuple[int, int]) -> InstanceMask | None:
+    """Drop what lies beyond the frame, where a tile shows its mirror image; None when nothing is left.
+
+    Parameters
+    ----------
+    data
+        Boolean (h, w), a mask's crop.
+    x0, y0
+        Column and row of ``data[0, 0]`` in the frame; they may be negative.
+    shape
+        ``(height, width)`` of the frame.
+    """
+    top, left = max(0, -y0), max(0, -x0)
+    data = data[top : shape[0] - y0, left : shape[1] - x0] if y0 < shape[0] and x0 < shape[1] else data[:0]
+    rows, columns = np.flatnonzero(data.any(1)), np.flatnonzero(data.any(0))
+    if not rows.size:
+        return None
+    crop = data[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return InstanceMask(crop, x0 + left + int(columns[0]), y0 + top + int(rows[0]), shape)

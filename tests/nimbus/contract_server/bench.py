@@ -1,4 +1,4 @@
-"""Engines that are free of torch, planes with discs on them, and a way to run a job on a contract server."""
+"""Planes with discs on them, and a way to run a job on a contract server with a segmenter that needs no torch."""
 
 from __future__ import annotations
 
@@ -9,25 +9,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sam2_fewshot.errors import InputError
-from sam2_fewshot.evaluation import label_image_to_instances
-from sam2_fewshot.geometry.outlines import mask_to_polygon
+from bright import BrightMethod, BrightSegmenter
 from sam2_fewshot.nimbus.job import Means, compute
 from sam2_fewshot.nimbus.server import Patience
-from sam2_fewshot.records import Detection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from contract_server.web import ContractServer
     from numpy.typing import NDArray
 
-    from sam2_fewshot.protocols import FrameReader, Progress
+    from sam2_fewshot.protocols import Progress
     from sam2_fewshot.records import Exemplar
+    from sam2_fewshot.settings import Settings
 
 QUICK = Patience(first=0.01, longest=0.05, total=0.3, connect=2.0, read=5.0)
 DISCS = [(14, 14), (14, 48), (46, 16), (48, 48)]
+CACHED = "These examples were learned before; what was learned is taken from the cache."
 
 
 def discs(shift: int = 0, size: int = 64, dtype: str = "uint16") -> NDArray[Any]:
@@ -39,50 +37,36 @@ def discs(shift: int = 0, size: int = 64, dtype: str = "uint16") -> NDArray[Any]
     return plane
 
 
+def squares(count: int, per_row: int, side: int = 2) -> NDArray[Any]:
+    """A plane with a lattice of bright squares, and some empty ground below."""
+    step = side + 1
+    plane = np.full(((count // per_row + 2) * step, per_row * step), 100, "uint16")
+    for number in range(count):
+        row, column = divmod(number, per_row)
+        plane[row * step : row * step + side, column * step : column * step + side] = 200
+    return plane
+
+
 def ring(row: int, column: int, radius: float = 7.0) -> list[dict[str, float]]:
     """An outline of a disc whose centre is the centre of a pixel, as the app stores it."""
     angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
     return [{"x": column + 0.5 + radius * np.cos(a), "y": row + 0.5 + radius * np.sin(a)} for a in angles]
 
 
-class Bright:
-    """An engine that finds connected bright pixels: a real alternative, quick and free of torch."""
+def bright(**others: Any) -> BrightMethod:
+    """What these jobs search with: everything bright, with three figures that differ, one of them unknown."""
+    return BrightMethod(**{"score": 0.9, "similarity": 0.8, "predicted_iou": float("nan"), **others})
 
-    model_sha256 = "0" * 64
-    described = "bright.pt on nothing"
-    slow = False
-    candidates = 0
-    cut = ""
 
-    def __init__(self, progress: Progress | None = None) -> None:
-        self.progress = progress
-        self.exemplars: list[Exemplar] = []
-        self.fitted = self.loaded = 0
-        self.frames: list[str] = []
+class Segmenter(BrightSegmenter):
+    """Remembers the examples that it was given."""
 
-    def fit(self, exemplars: Sequence[Exemplar]) -> None:
+    exemplars: Sequence[Exemplar] = ()
+
+    def fit(self, exemplars: Sequence[Exemplar]) -> Segmenter:
         self.exemplars = list(exemplars)
-        self.fitted += 1
-
-    def save(self, path: Path) -> None:
-        with path.open("wb") as file:
-            np.savez(file, learned=np.array(len(self.exemplars)))
-
-    def load(self, path: Path) -> None:
-        try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-                assert archive["learned"] > 0
-        except (OSError, ValueError) as error:
-            raise InputError("damaged") from error
-        self.loaded += 1
-
-    def segment(self, image: FrameReader) -> list[Detection]:
-        from skimage.measure import label
-
-        self.frames.append(image.name)
-        found = label_image_to_instances(label(image.read().max(axis=2) > 127))
-        self.candidates = len(found) + 1
-        return [Detection(item, mask_to_polygon(item), 0.9, 0.8, float("nan"), image.location) for item in found]
+        super().fit(exemplars)
+        return self
 
 
 @dataclass
@@ -91,7 +75,7 @@ class Outcome:
 
     code: int
     lines: list[str]
-    engine: Bright
+    segmenter: Segmenter | None
 
     @property
     def messages(self) -> list[dict[str, Any]]:
@@ -106,6 +90,18 @@ class Outcome:
         assert self.lines[-1].startswith("{"), self.lines
         return str(self.messages[-1]["error"])
 
+    @property
+    def learned(self) -> bool:
+        """Whether the job learned anew; if not, what an earlier one had learned was taken."""
+        assert self.segmenter is not None
+        assert self.segmenter.bright.learned + (CACHED in self.lines) == 1
+        return self.segmenter.bright.learned == 1
+
+    @property
+    def exemplars(self) -> Sequence[Exemplar]:
+        assert self.segmenter is not None
+        return self.segmenter.exemplars
+
 
 @dataclass
 class Bench:
@@ -113,25 +109,26 @@ class Bench:
 
     server: ContractServer
     dataset: str
-    engine: Callable[[Progress], Any] = Bright
+    method: Callable[[], BrightMethod] = bright
+    kind: Callable[[Settings, Progress, BrightMethod], Segmenter] = Segmenter
     form: dict[str, Any] = field(default_factory=lambda: {"Training Tag": ["cell"], "Batch XY": "all"})
     job: dict[str, Any] = field(default_factory=lambda: {"tags": ["found"], "channel": 0})
-    means: Means = field(default_factory=lambda: Means(patience=QUICK))
+    means: Means = field(default_factory=lambda: Means(patience=QUICK, gpu_expected=lambda: False))
 
     def run(self, means: Means | None = None, **form: Any) -> Outcome:
         stream = io.StringIO()
-        engines: list[Any] = []
+        made: list[Segmenter] = []
 
-        def make(request: object, progress: Progress) -> Any:
-            engines.append(self.engine(progress))
-            return engines[-1]
+        def make(model: str, device: str, settings: Settings, progress: Progress) -> Segmenter:
+            made.append(self.kind(settings, progress, self.method()))
+            return made[-1]
 
         raw = {**self.job, "workerInterface": {**self.form, **form}}
-        chosen = replace(means or self.means, make_engine=make, checkpoints=lambda: ["bright.pt"], stream=stream)
+        chosen = replace(means or self.means, make=make, checkpoints=lambda: ["bright.pt"], stream=stream)
         code = compute(self.server.url, self.server.token, raw, self.dataset, chosen)
         lines = stream.getvalue().splitlines()
         assert self.server.token not in stream.getvalue()
-        return Outcome(code, lines, engines[-1] if engines else Bright())
+        return Outcome(code, lines, made[-1] if made else None)
 
     def found(self, tag: str = "found") -> list[dict[str, Any]]:
         return [each for each in self.server.store.annotations.values() if tag in each["tags"]]

@@ -13,6 +13,7 @@ import pickle
 import threading
 import time
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,7 @@ class Image:
             ]
         return header
 
-    def region(self, query: dict[str, str]) -> np.ndarray:
+    def region(self, query: dict[str, str]) -> np.ndarray | bytes:
         frame = int(query.get("frame", 0))
         if not 0 <= frame < len(self.planes):
             body = {"message": "Value Error: Frame does not exist", "type": "rest"}
@@ -305,11 +306,16 @@ class Store:
             "name": query["name"],
             "itemId": query["parentId"],
             "size": len(content),
-            "created": f"{time.time():.6f}",
+            "created": datetime.now(UTC).isoformat(),
         }
         self.files[file["_id"]] = file
         self.contents[file["_id"]] = content
         return file
+
+    def delete_file(self, key: str) -> None:
+        self.one("file", self.files, key)
+        with self.lock:
+            self.files.pop(key, None)
 
     def list_views(self, query: dict[str, str], user: str) -> list[dict[str, Any]]:
         own_only = query.get("currentUserOnly") == "true"

@@ -136,7 +136,8 @@ def _denied(what: str, path: str, query: dict[str, str], store: Store, user: str
 def _region(s: Store, q: dict[str, str], b: _Body, u: str, item: str) -> Any:
     if q.get("encoding") != "pickle:5":
         raise refuse(400, f'Value Error: Invalid encoding "{q.get("encoding")}"', "rest")
-    return pickled(s.image(item).region(q))
+    found = s.image(item).region(q)
+    return found if isinstance(found, bytes) else pickled(found)
 
 
 def _form(s: Store, q: dict[str, str], b: _Body, u: str) -> Any:
@@ -178,7 +179,7 @@ ROUTES: list[tuple[str, str, Callable[..., Any]]] = [
     ("GET", f"item/{ID}/tiles/histogram", lambda s, q, b, u, i: s.histogram(i, q)),
     ("POST", "file", lambda s, q, b, u: s.create_file(q, b.raw)),
     ("GET", f"file/{ID}/download", lambda s, q, b, u, i: s.contents[i]),
-    ("DELETE", f"file/{ID}", lambda s, q, b, u, i: s.files.pop(i) and None),
+    ("DELETE", f"file/{ID}", lambda s, q, b, u, i: s.delete_file(i)),
     ("GET", "worker_interface", _get_form),
     ("POST", "worker_interface", _form),
 ]

@@ -20,7 +20,7 @@ def open_model(name: str | os.PathLike[str], device: str, settings: Settings) ->
     Parameters
     ----------
     name
-        As :func:`sam2_fewshot.backbones.sam2.locate.resolve`.
+        As :func:`sam2_fewshot.backbones.sam2.checkpoints.resolve`.
     device
         As :func:`sam2_fewshot.backbones.sam2.device.choose_device`.
     settings
@@ -33,12 +33,12 @@ def open_model(name: str | os.PathLike[str], device: str, settings: Settings) ->
     SettingsError
         If there is no such device, or it cannot compute in the precision.
     """
+    from sam2_fewshot.backbones.sam2.checkpoints import resolve, sha256_of
     from sam2_fewshot.backbones.sam2.cpu import reuse_memory
     from sam2_fewshot.backbones.sam2.device import choose_device, choose_dtype
     from sam2_fewshot.backbones.sam2.loading import load_network
-    from sam2_fewshot.backbones.sam2.locate import resolve
-    from sam2_fewshot.backbones.sam2.memory import tile_bytes, tiles_at_a_time
     from sam2_fewshot.backbones.sam2.network import Sam2Model
+    from sam2_fewshot.resources import tiles_at_a_time
 
     found = resolve(name)
     chosen = choose_device(device)
@@ -47,7 +47,7 @@ def open_model(name: str | os.PathLike[str], device: str, settings: Settings) ->
     model = Sam2Model(
         load_network(found),
         name=found.checkpoint.name,
-        sha256=found.sha256(),
+        sha256=sha256_of(found.path),
         gates=found.checkpoint.gates,
         device=chosen,
         dtype=choose_dtype(chosen, settings.precision),
@@ -55,6 +55,20 @@ def open_model(name: str | os.PathLike[str], device: str, settings: Settings) ->
         points_per_batch=settings.points_per_batch,
         compiled=settings.compile,
     )
-    if chosen.type == "cpu":
-        model.most_tiles = tiles_at_a_time(settings.max_memory, tile_bytes(model))
+    if model.on_cpu:
+        model.most_tiles = tiles_at_a_time(settings.max_memory, model.tile_bytes)
     return model
+
+
+def expected_bytes(name: str | os.PathLike[str]) -> int:
+    """Return about what ``extra_bytes`` of a checkpoint's model will be on a CPU, from the size of its file.
+
+    Raises
+    ------
+    CheckpointError
+        If there is no such checkpoint.
+    """
+    from sam2_fewshot.backbones.sam2.checkpoints import resolve
+    from sam2_fewshot.backbones.sam2.device import extra_bytes_of_file
+
+    return extra_bytes_of_file(resolve(name).path.stat().st_size)

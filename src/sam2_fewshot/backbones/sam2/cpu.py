@@ -31,7 +31,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """
     # The operator has no derivative, and autocasting to another precision is not its business.
     plain = x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and x.numel() > 0
-    if torch.compiler.is_compiling():  # it cannot look into the operator, and makes something of its own
+    if torch.compiler.is_compiling():  # it does not know the operator, and makes something of its own
         return functional.linear(x, weight, bias)
     if plain and not torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu") and _has_onednn():
         fast: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
@@ -108,7 +108,7 @@ def attend(attention: Any, queries: Tensor, keys: Tensor, values: Tensor) -> Ten
     """Multi-head attention of projected queries, keys and values; one side may be shared by all prompts."""
     heads, prompts = attention.num_heads, max(len(queries), len(keys))
     if len(keys) == 1 and len(queries) > 1:
-        # All prompts look at the same keys: one long attention instead of many short ones over copies.
+        # All prompts have the same keys: one long attention instead of many short ones over copies.
         length = queries.shape[1]
         folded = attend(attention, queries.reshape(1, -1, queries.shape[-1]), keys, values)
         return folded.reshape(prompts, length, -1)
@@ -140,27 +140,32 @@ _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1
 """Their numbers in glibc's ``malloc.h``."""
 _IN_HEAP = 32 << 20
 """Bytes; the largest that glibc allows."""
-_KEPT = 256 << 20
+_RETAINED = 256 << 20
 
 
-def reuse_memory() -> bool:
-    """Make glibc keep what was freed, up to 256 MB, for the whole of this process.
+def reuse_memory(library: Any = None) -> bool:
+    """Make glibc retain what was freed, up to 256 MB, for the whole of this process.
 
     A network on a CPU allocates and frees tensors of megabytes hundreds of times a second. Where these come fresh from
     the system, each of their pages is made and cleared anew. By default glibc learns from that, after a while and
     partly; but Dask starts its workers with ``MALLOC_TRIM_THRESHOLD_=65536``, which turns the learning off: a frame
     then took 1.6 times as long.
 
+    Parameters
+    ----------
+    library
+        The C library; None for the one that this process has loaded.
+
     Returns
     -------
     bool
         Whether there is a glibc that took it. Other systems' allocators have no such setting.
     """
-    if not sys.platform.startswith("linux"):
-        return False
     try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError):  # musl has none
+        if library is None:
+            library = ctypes.CDLL(None) if sys.platform.startswith("linux") else object()
+        mallopt = library.mallopt
+    except (AttributeError, OSError):  # neither has musl
         return False
     # Either alone turns off what glibc adapts by itself, so both have to be set.
-    return bool(mallopt(_MMAP_THRESHOLD, _IN_HEAP)) and bool(mallopt(_TRIM_THRESHOLD, _KEPT))
+    return bool(mallopt(_MMAP_THRESHOLD, _IN_HEAP)) and bool(mallopt(_TRIM_THRESHOLD, _RETAINED))

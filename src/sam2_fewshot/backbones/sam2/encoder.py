@@ -16,11 +16,10 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
+    from sam2_fewshot.records import Box
+
     Levels = tuple[Tensor, ...]
     Encoder = Callable[[Tensor], Levels]
-    from torch import Tensor
-
-    from sam2_fewshot.records import Box
 
 
 class ImageEncoder:
@@ -168,9 +167,9 @@ class CompiledEncoder:
             warnings.simplefilter("ignore")  # the compiler's advice is not for the user
             levels = self._run(images)
         for level, right in zip(levels, expected, strict=True):
-            apart = float((level[:1] - right).abs().max()) / max(1e-6, float(right.abs().max()))
-            if not apart <= self._tolerance:
-                raise ArithmeticError(f"its results differ by {apart:.2g} of the largest value")
+            difference = float((level[:1] - right).abs().max()) / max(1e-6, float(right.abs().max()))
+            if not difference <= self._tolerance:
+                raise ArithmeticError(f"its results differ by {difference:.2g} of the largest value")
         self._tried.add(len(images))
         return levels
 

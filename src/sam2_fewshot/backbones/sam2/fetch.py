@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -11,8 +12,15 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
-from sam2_fewshot.backbones.sam2.checkpoints import CHECKPOINTS, Checkpoint, find
-from sam2_fewshot.backbones.sam2.locate import EMBEDDED_FOLDER, download_base, sha256_of, user_cache_folder
+from sam2_fewshot.backbones.sam2.checkpoints import (
+    CHECKPOINTS,
+    EMBEDDED_FOLDER,
+    Checkpoint,
+    download_base,
+    find,
+    sha256_of,
+    user_cache_folder,
+)
 from sam2_fewshot.errors import CheckpointError
 from sam2_fewshot.protocols import Quiet
 
@@ -25,9 +33,11 @@ if TYPE_CHECKING:
     from sam2_fewshot.protocols import Progress
 
 _TRIES = 5  # in a row without a single byte; a bad line that moves forward may break as often as it likes
-_TIMEOUT = (10, 60)  # seconds to connect, seconds of silence
+TIMEOUT = (10.0, 60.0)
+"""Seconds to connect, and seconds of silence, after which a try is given up."""
 _CHUNK = 1 << 16  # bytes; as many may be lost when a line breaks
 _LONGEST_PAUSE = 30.0  # seconds
+_NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL})
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})  # answers that may be better next time (RFC 9110)
 
 
@@ -40,11 +50,12 @@ class _StartOver(Exception):
 
 
 class _Source(NamedTuple):
-    """What is downloaded, from where, and to which unfinished file."""
+    """What is downloaded, from where, to which unfinished file, and how patiently."""
 
     checkpoint: Checkpoint
     url: str
     part: Path
+    timeout: tuple[float, float]
 
 
 def fetch(
@@ -54,13 +65,14 @@ def fetch(
     base_url: str | None = None,
     *,
     sleep: Callable[[float], None] = time.sleep,
+    timeout: tuple[float, float] = TIMEOUT,
 ) -> Path:
     """Download a checkpoint, unless it is there already.
 
     The bytes go to ``NAME.part``, which a later call continues; only when their SHA-256 is the published
     one is the file renamed to its name. A lock lets one process at a time work in it: others wait and then
     find the file there. Where a file system has no locks, two writers can only spoil the part, which the
-    SHA-256 then tells.
+    SHA-256 then shows.
 
     Parameters
     ----------
@@ -69,11 +81,13 @@ def fetch(
     folder
         Where to put it; None for the user's cache, where it is found by itself.
     progress
-        Is told a stage whose steps are bytes; None for silence.
+        Reports a stage whose steps are bytes; None for silence.
     base_url
         Where to download from instead; None for what the environment says, and Meta's server otherwise.
     sleep
         Waits a number of seconds before another try.
+    timeout
+        As :data:`TIMEOUT`.
 
     Returns
     -------
@@ -103,7 +117,7 @@ def fetch(
                 return target
             if target.exists():
                 report.warn(f"{target} is not the published file (its SHA-256 differs); it is downloaded again.")
-            source = _Source(checkpoint, url, target.with_name(target.name + ".part"))
+            source = _Source(checkpoint, url, target.with_name(target.name + ".part"), timeout)
             _download(source, report, sleep)
             source.part.replace(target)
     return target
@@ -157,9 +171,9 @@ def _transfer_patiently(source: _Source, report: Progress, sleep: Callable[[floa
         tries = 1 if length > longest else tries + 1
         longest = max(longest, length)
         if tries == _TRIES:
-            kept = f" The first {length:,} bytes are kept, and the same command continues." if length else ""
+            rest = f" The first {length:,} bytes are kept, and the same command continues." if length else ""
             raise CheckpointError(
-                f"{source.checkpoint.name} could not be downloaded from {source.url}: {reason}.{kept} Without a "
+                f"{source.checkpoint.name} could not be downloaded from {source.url}: {reason}.{rest} Without a "
                 "connection, copy the file here by other means and give its path."
             )
         sleep(min(2.0 ** (tries - 1), _LONGEST_PAUSE))
@@ -173,7 +187,7 @@ def _transfer(source: _Source, have: int, report: Progress) -> None:
     if have:
         headers["Range"] = f"bytes={have}-"
     try:
-        with requests.get(source.url, headers=headers, stream=True, timeout=_TIMEOUT) as answer:
+        with requests.get(source.url, headers=headers, stream=True, timeout=source.timeout) as answer:
             start, total = _agree(answer, source, have)
             if start == total:
                 return
@@ -282,41 +296,29 @@ def _disk_errors(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _lock(path: Path, report: Progress, sleep: Callable[[float], None]) -> Iterator[None]:
-    """Hold a lock that the system takes back when the process dies."""
+    """Hold a lock that the system takes back when the process dies; nothing where the file system has none."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path, timeout=0)
     waiting = False
     while True:
-        file = path.open("ab")
-        held = _try_lock(file.fileno())
-        # Whoever had the lock before has removed its file; a lock on that one excludes nobody.
-        if held and path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno())):
+        try:
+            lock.acquire()
             break
-        file.close()
-        if not held:
+        except Timeout:
             if not waiting:
                 report.warn(f"Another process is downloading to {path.parent}; waiting for it.")
             waiting = True
             sleep(0.2)
+        except NotImplementedError:
+            break
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            break
     try:
         yield
     finally:
         if sys.platform != "win32":  # Windows removes no open file; there it stays, empty
             path.unlink(missing_ok=True)
-        file.close()
-
-
-def _try_lock(descriptor: int) -> bool:
-    """Take an exclusive lock without waiting; a file system that has none counts as taken."""
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return False
-    except OSError:
-        return True
-    return True
+        lock.release()

@@ -11,8 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sam2_fewshot.backbones.sam2.checkpoints import CHECKPOINTS, find
-from sam2_fewshot.backbones.sam2.locate import EMBEDDED_FOLDER
+from sam2_fewshot.backbones.sam2.checkpoints import CHECKPOINTS, EMBEDDED_FOLDER, find
 from sam2_fewshot.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from sam2_fewshot.backbones.sam2.locate import Found
+    from sam2_fewshot.backbones.sam2.checkpoints import Found
 
 
 def load_network(found: Found) -> torch.nn.Module:
@@ -29,7 +28,7 @@ def load_network(found: Found) -> torch.nn.Module:
     Parameters
     ----------
     found
-        The file and what is known of it, from :func:`sam2_fewshot.backbones.sam2.locate.resolve`.
+        The file and what is known of it, from :func:`sam2_fewshot.backbones.sam2.checkpoints.resolve`.
 
     Returns
     -------

@@ -2,7 +2,7 @@
 
 The public generator interpolates all three masks of each prompt to the full frame before any gate. A
 pixel's interpolated logit is a weighted mean of its neighbours', so outside the window where some logit is
-above the lower cut nothing can be above it: only that window is interpolated, with the same weights as
+above the lower threshold nothing can be above it: only that window is interpolated, with the same weights as
 ``torch.nn.functional.interpolate(mode="bilinear", align_corners=False)``.
 """
 
@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
+from sam2_fewshot.protocols import PromptedMasks
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
 
 STABILITY_OFFSET = 1.0
-"""Logits by which the cut is moved up and down for the stability score (``SAM2AutomaticMaskGenerator``)."""
+"""Logits by which the threshold is moved up and down for the stability score (``SAM2AutomaticMaskGenerator``)."""
 
 # Floats interpolated at a time: 16 MB on a CPU, where caches matter, 1 GB on an accelerator, where launches
 # do.
@@ -49,7 +51,7 @@ class StableMasks(NamedTuple):
 
 
 def stable_masks(logits: Tensor, frame_shape: tuple[int, int], stability_gate: float) -> StableMasks:
-    """Interpolate logits to the frame, score their stability and cut them into masks.
+    """Interpolate logits to the frame, score their stability and threshold them.
 
     Parameters
     ----------
@@ -70,7 +72,7 @@ def stable_masks(logits: Tensor, frame_shape: tuple[int, int], stability_gate: f
             window = _interpolate(logits, frame_shape, batch)
             high = (window > STABILITY_OFFSET).sum((1, 2))
             low = (window > -STABILITY_OFFSET).sum((1, 2))
-            stability = (high / low).nan_to_num(0.0)  # nothing above the lower cut: 0 / 0
+            stability = (high / low).nan_to_num(0.0)  # nothing above the lower threshold: 0 / 0
             mask = window > 0
             keep = ((stability >= stability_gate) & mask.any(2).any(1)).nonzero()[:, 0]
             for position, score, top, left, crop in zip(
@@ -117,7 +119,7 @@ class _Batch(NamedTuple):
 
 
 def _windows(logits: Tensor, frame_shape: tuple[int, int]) -> Iterator[_Batch]:
-    """Group masks into batches of windows of one size; masks with nothing above the lower cut are left out."""
+    """Group masks into batches of windows of one size; masks with nothing above the lower threshold are left out."""
     if not len(logits):
         return
     above = logits > -STABILITY_OFFSET
@@ -144,9 +146,9 @@ def _windows(logits: Tensor, frame_shape: tuple[int, int]) -> Iterator[_Batch]:
 
 
 def _reach(present: Tensor, size: int) -> _Windows:
-    """Find the frame rows (or columns) that an interpolation can raise above the lower cut.
+    """Find the frame rows (or columns) that an interpolation can raise above the lower threshold.
 
-    `present` is boolean (N, h): which rows of the logits have one above the cut. Row y of a frame of `size`
+    `present` is boolean (N, h): which rows of the logits have one above that. Row y of a frame of `size`
     rows reads from ``(y + 0.5) · h / size - 0.5``, so row l of the logits reaches the frame's rows from
     ``(l - 0.5) · size / h - 0.5`` to ``(l + 1.5) · size / h - 0.5``; one row of slack covers rounding.
     """
@@ -154,7 +156,7 @@ def _reach(present: Tensor, size: int) -> _Windows:
     steps = torch.arange(rows, device=present.device)
     first = torch.where(present, steps, rows).amin(1)
     last = torch.where(present, steps, -1).amax(1)
-    # One row of margin on either side holds the taps that pull the outermost pixels below the cut.
+    # One row of margin on either side holds the taps that pull the outermost pixels below it.
     source_start, source_stop = (first - 1).clamp(min=0), (last + 2).clamp(max=rows)
     start = (((first - 0.5) * (size / rows) - 0.5).floor().long() - 1).clamp(0, size)
     stop = (((last + 1.5) * (size / rows) - 0.5).ceil().long() + 2).clamp(0, size)
@@ -194,7 +196,7 @@ def _weights(windows: _Windows, source: int, target: int) -> Tensor:
     upper_weight = exact - lower
     matrix = torch.zeros(*positions.shape, int(windows.source_length), device=start.device)
     # Rows beyond a mask's own window, there because another mask of the batch is larger, may read beyond
-    # its source window; every logit at that window's edge is below the cut (or at the image's edge, where
+    # its source window; every logit at that window's edge is below the threshold (or at the image's edge, where
     # reading stops too).
     inside = int(windows.source_length) - 1
     first = windows.source_start[:, None]
@@ -202,3 +204,26 @@ def _weights(windows: _Windows, source: int, target: int) -> Tensor:
     upper = (lower + 1).clamp(max=source - 1)
     matrix.scatter_add_(2, (upper - first).clamp(0, inside)[..., None], upper_weight[..., None])
     return matrix
+
+
+def joined(parts: Sequence[PromptedMasks], numbers: NDArray[np.intp] | None = None) -> PromptedMasks:
+    """Return the masks of all parts.
+
+    Parameters
+    ----------
+    parts
+        Of some prompts each, in order.
+    numbers
+        (N,), by which the prompts are numbered instead; the masks then come in the order of these numbers.
+    """
+    prompt = np.concatenate([np.zeros(0, np.int64), *(part.prompt for part in parts)])
+    prompt = prompt if numbers is None else numbers[prompt]
+    order = np.argsort(prompt, kind="stable")
+    data = [crop for part in parts for crop in part.data]
+    return PromptedMasks(
+        prompt[order],
+        np.concatenate([np.zeros(0), *(part.predicted_iou for part in parts)])[order],
+        np.concatenate([np.zeros(0), *(part.stability for part in parts)])[order],
+        np.concatenate([np.zeros((0, 4), np.int64), *(part.boxes for part in parts)])[order],
+        [data[i] for i in order],
+    )

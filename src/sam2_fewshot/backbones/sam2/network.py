@@ -12,11 +12,11 @@ from torch.nn import functional
 
 from sam2_fewshot.backbones.sam2.cpu import use_onednn
 from sam2_fewshot.backbones.sam2.decoder import PromptDecoder
-from sam2_fewshot.backbones.sam2.device import run_in_batches
+from sam2_fewshot.backbones.sam2.device import describe, extra_bytes, run_in_batches
 from sam2_fewshot.backbones.sam2.encoder import CompiledEncoder, ImageEncoder, mirrored
-from sam2_fewshot.backbones.sam2.masks import stable_masks
-from sam2_fewshot.backbones.sam2.pyramid import Embedding, PromptedMasks, Tile, joined
-from sam2_fewshot.backbones.sam2.tile_store import kept_or_made
+from sam2_fewshot.backbones.sam2.masks import joined, stable_masks
+from sam2_fewshot.backbones.sam2.pyramid import Embedding, Tile
+from sam2_fewshot.protocols import PromptedMasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -24,18 +24,21 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
-    from sam2_fewshot.backbones.sam2.checkpoints import Gates
     from sam2_fewshot.backbones.sam2.decoder import DecodedPrompts
-    from sam2_fewshot.backbones.sam2.tile_store import TileStore
+    from sam2_fewshot.backbones.sam2.encoder import Encoder
+    from sam2_fewshot.protocols import Gates
     from sam2_fewshot.records import Box, InstanceMask
 
 # ImageNet's mean and standard deviation of RGB in [0, 1]; SAM 2 was trained with them
 # (``sam2/utils/transforms.py``).
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_FEATURES = 12
+"""How many times as large as an embedding the features of a tile are at the resolution of the finest level: C channels
+of three levels on 16 times the coarse level's cells, where an embedding has 4 C for each of these."""
 
 
 class Sam2Model:
-    """SAM 2's image part, ready to use.
+    """SAM 2's image part, ready to use: a :class:`~sam2_fewshot.protocols.Backbone`.
 
     Parameters
     ----------
@@ -51,6 +54,8 @@ class Sam2Model:
         Crops encoded and prompts decoded at a time; 0 chooses by device.
     compiled
         Whether to compile the image encoder for the device; see :mod:`sam2_fewshot.backbones.sam2.encoder`.
+    encoder
+        What encodes images; None for the network's own encoder.
     """
 
     def __init__(
@@ -65,20 +70,20 @@ class Sam2Model:
         batch_size: int = 0,
         points_per_batch: int = 0,
         compiled: bool = False,
+        encoder: Encoder | None = None,
     ) -> None:
         # sam2 has no type hints that mypy could follow.
         untyped: Any = network.to(device).eval()
-        self._network = untyped
+        self.network = untyped
         if device.type == "cpu":
             use_onednn(untyped)
         accelerated = device.type != "cpu"
-        plain = ImageEncoder(untyped)
+        plain = encoder or ImageEncoder(untyped)
         at_a_time = batch_size or (0 if accelerated else 1)
-        self._encoder = CompiledEncoder(plain, dtype, at_a_time) if compiled else plain
+        self.encoder = CompiledEncoder(plain, dtype, at_a_time) if compiled else plain
         self.name, self.sha256, self.gates = name, sha256, gates
         self.device, self.dtype = device, dtype
-        self.store: TileStore | None = None  # of tiles' embeddings, for whoever wants them kept
-        self.image_size = int(self._network.image_size)
+        self.input_size = int(untyped.image_size)
         # On a CPU a batch of one is fastest: larger ones leave the caches (.122 s an image alone, .162 s in eights). Of
         # prompts it is 32: 3.3 ms each, 3.4 in 16s and 4.6 in 64s.
         self.most_tiles = 1 << 30  # in a batch
@@ -86,32 +91,59 @@ class Sam2Model:
         self.points_per_batch = points_per_batch or (512 if accelerated else 32)
 
     @property
+    def device_name(self) -> str:
+        """The device in words."""
+        return describe(self.device)
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether it computes on the CPU."""
+        return self.device.type == "cpu"
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Pixels of the input that a cell of the fine, middle and coarse level covers each way."""
+        coarse = self.input_size // self.feature_size[0]
+        return coarse // 4, coarse // 2, coarse
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Number of features at the fine, middle and coarse level."""
+        return (int(self.network.sam_prompt_encoder.embed_dim),) * 3
+
+    @property
     def feature_size(self) -> tuple[int, int]:
         """Height and width of the coarse feature map."""
-        height, width = self._network.sam_prompt_encoder.image_embedding_size
+        height, width = self.network.sam_prompt_encoder.image_embedding_size
         return int(height), int(width)
 
     @property
     def embedding_bytes(self) -> int:
         """Memory of an image's :class:`~sam2_fewshot.backbones.sam2.pyramid.Embedding` in bytes, as float32."""
         height, width = self.feature_size
-        channels = int(self._network.sam_prompt_encoder.embed_dim)
+        channels = int(self.network.sam_prompt_encoder.embed_dim)
         # C channels at the coarse level, C / 4 at twice and C / 8 at four times its size.
         return 4 * height * width * (channels + 4 * (channels // 4) + 16 * (channels // 8))
 
     @property
-    def weight_bytes(self) -> int:
-        """Memory of the weights in bytes."""
-        return sum(each.numel() * each.element_size() for each in self._network.parameters())
+    def tile_bytes(self) -> int:
+        """Memory of a tile's feature pyramid in bytes."""
+        # C channels on 1, 4 and 16 times the coarse level's cells; an embedding has 4 C for each of these.
+        return 21 * self.embedding_bytes // 4
+
+    @property
+    def extra_bytes(self) -> int:
+        """Memory of the computer in bytes that it takes beyond what the embedded checkpoint does (an estimate).
+
+        Of what lies on a GPU only the features of one tile at a time come to the computer's memory, for learning.
+        """
+        if not self.on_cpu:
+            return _FEATURES * self.embedding_bytes
+        weights = sum(each.numel() * each.element_size() for each in self.network.parameters())
+        return extra_bytes(weights, self.input_size, self.batch_size, self.points_per_batch)
 
     def embed(self, image: NDArray[np.uint8]) -> Embedding:
-        """Encode one image, as ``SAM2ImagePredictor.set_image`` does.
-
-        Parameters
-        ----------
-        image
-            uint8 RGB (H, W, 3).
-        """
+        """Encode an image, uint8 RGB (H, W, 3), as ``SAM2ImagePredictor.set_image`` does."""
         with self._inference():
             coarse, fine, middle = self._encode(self._prepare(self._upload(image))[None])
             return Embedding(coarse, self._high_res(fine, middle), (image.shape[0], image.shape[1]))
@@ -144,25 +176,7 @@ class Sam2Model:
         masks: Sequence[InstanceMask],
         on_batch: Callable[[int], None] = lambda done: None,
     ) -> NDArray[np.float32]:
-        """Encode a window of the frame for each mask and average its features over the mask.
-
-        Parameters
-        ----------
-        image
-            uint8 RGB (H, W, 3). Windows that reach beyond it see its mirror image, so that no crop is
-            squashed.
-        windows
-            Square boxes ``(x0, y0, x1, y1)`` in frame pixels, half open, possibly beyond the frame.
-        masks
-            One for each window.
-        on_batch
-            Called with the number of windows done, after each batch.
-
-        Returns
-        -------
-        numpy.ndarray
-            float32 (N, C), not normalised.
-        """
+        """Average the coarse features of a window over each mask; see :class:`~sam2_fewshot.protocols.Backbone`."""
 
         def run(batch: Sequence[tuple[Box, InstanceMask]]) -> NDArray[np.float32]:
             with self._inference():
@@ -177,20 +191,7 @@ class Sam2Model:
         return np.concatenate([self._no_features[..., 0, 0], *run_in_batches(run, pairs, self.batch_size)])
 
     def pool_frame(self, image: NDArray[np.uint8], masks: Sequence[InstanceMask]) -> NDArray[np.float32]:
-        """Encode the frame as a whole, once, and average its features over each mask.
-
-        Parameters
-        ----------
-        image
-            uint8 RGB (H, W, 3).
-        masks
-            On this frame.
-
-        Returns
-        -------
-        numpy.ndarray
-            float32 (N, C), not normalised.
-        """
+        """Encode the image as a whole, once, and average its coarse features over each mask, float32 (N, C)."""
         if not masks:
             return self._no_features[..., 0, 0]
         features = self.embed(image).image_embed.float()
@@ -205,35 +206,18 @@ class Sam2Model:
         windows: Sequence[Box],
         on_batch: Callable[[int], None] = lambda done: None,
     ) -> Iterator[Tile]:
-        """Encode windows of the frame.
-
-        Parameters
-        ----------
-        image
-            uint8 RGB (H, W, 3). Windows that reach beyond it see its mirror image.
-        windows
-            Square boxes ``(x0, y0, x1, y1)`` in frame pixels, half open.
-        on_batch
-            Called with the number of windows done, after each batch.
-
-        Yields
-        ------
-        Tile
-            One for each window.
-        """
+        """Encode windows of an image in batches; see :class:`~sam2_fewshot.protocols.Backbone`."""
 
         def run(batch: Sequence[Box]) -> list[Tile]:
             with self._inference():
-                crops = [mirrored(frame, window) for window in batch]
-                coarse, fine, middle = kept_or_made(
-                    self, crops, lambda: self._encode(torch.stack([self._prepare(crop) for crop in crops]))
-                )
+                crops = [self._prepare(mirrored(frame, window)) for window in batch]
+                coarse, fine, middle = self._encode(torch.stack(crops))
                 high_res = self._high_res(fine, middle)
             on_batch(len(batch))
             return [
                 Tile(
                     (fine[i], middle[i], coarse[i]),
-                    # Copies, so that what is kept of a tile does not keep its whole batch alive.
+                    # Copies, so that an embedding that outlives its tile does not hold the memory of the whole batch.
                     Embedding(
                         coarse[i : i + 1].clone(),
                         (high_res[0][i : i + 1].clone(), high_res[1][i : i + 1].clone()),
@@ -257,27 +241,12 @@ class Sam2Model:
         reach: float = math.inf,
         on_batch: Callable[[int], None] = lambda done: None,
     ) -> PromptedMasks:
-        """Decode one foreground point a prompt, three masks each, and keep those that pass both gates.
+        """Decode points into three masks each; see :class:`~sam2_fewshot.protocols.Backbone`.
 
-        Parameters
-        ----------
-        embedding
-            Of the image.
-        coordinates
-            float32 (N, 2), ``(x, y)`` in pixels of the model's input, as SAM 2's prompt encoder takes them:
-            it adds half a pixel itself.
-        iou_gate
-            A mask passes when its predicted IoU is above this.
-        stability_gate
-            A mask passes when its stability is not below this.
-        reach
-            How far from its point an object is thought to reach, in pixels of the model's input. Objects that go on
-            are whole all the same, but what SAM 2 marks far away besides is left out.
-        on_batch
-            Called with the number of prompts done, after each batch.
+        SAM 2's prompt encoder takes `coordinates` as they are and adds half a pixel itself.
         """
         with self._inference():
-            decoder = PromptDecoder(self._network, embedding)
+            decoder = PromptDecoder(self.network, embedding)
 
         def run(batch: Sequence[int]) -> PromptedMasks:
             with self._inference():
@@ -289,17 +258,9 @@ class Sam2Model:
         return joined(list(run_in_batches(run, range(len(coordinates)), self.points_per_batch)))
 
     def prompt_boxes(self, embedding: Embedding, boxes: NDArray[np.float32]) -> PromptedMasks:
-        """Decode one box a prompt into one mask each; a prompt whose mask is empty gives none.
-
-        Parameters
-        ----------
-        embedding
-            Of the image.
-        boxes
-            float32 (N, 4), ``(x0, y0, x1, y1)`` in pixels of the model's input.
-        """
+        """Decode boxes into one mask each; see :class:`~sam2_fewshot.protocols.Backbone`."""
         with self._inference():
-            decoder = PromptDecoder(self._network, embedding)
+            decoder = PromptDecoder(self.network, embedding)
         # The widest box of a batch sets the width of the windows that are upscaled.
         order = np.argsort((boxes[:, 2:] - boxes[:, :2]).max(axis=1), kind="stable")
         by_width = boxes[order]
@@ -309,7 +270,7 @@ class Sam2Model:
                 decoded = decoder.decode_boxes(torch.from_numpy(by_width[batch[0] : batch[-1] + 1]).to(self.device))
                 return self._masks(decoded, embedding, 0.0, batch[0])
 
-        return joined(list(run_in_batches(run, range(len(boxes)), self.points_per_batch))).renumbered(order)
+        return joined(list(run_in_batches(run, range(len(boxes)), self.points_per_batch)), order)
 
     def _masks(self, decoded: DecodedPrompts, embedding: Embedding, gate: float, first: int) -> PromptedMasks:
         """Turn the logits of prompts, the first of which has a number, into masks of at least some stability."""
@@ -320,7 +281,7 @@ class Sam2Model:
 
     def _high_res(self, fine: Tensor, middle: Tensor) -> tuple[Tensor, Tensor]:
         """Project the finer levels to what the decoder takes."""
-        decoder = self._network.sam_mask_decoder
+        decoder = self.network.sam_mask_decoder
         return decoder.conv_s0(fine), decoder.conv_s1(middle)
 
     @contextmanager
@@ -333,7 +294,7 @@ class Sam2Model:
 
     @property
     def _no_features(self) -> NDArray[np.float32]:
-        channels = self._network.sam_prompt_encoder.embed_dim
+        channels = self.network.sam_prompt_encoder.embed_dim
         return np.zeros((0, channels, *self.feature_size), np.float32)
 
     def _upload(self, image: NDArray[np.uint8]) -> Tensor:
@@ -344,7 +305,7 @@ class Sam2Model:
 
     def _prepare(self, image: Tensor) -> Tensor:
         """Resize (3, h, w) uint8 to the model's input and normalise it, as ``SAM2Transforms`` does."""
-        size = (self.image_size, self.image_size)
+        size = (self.input_size, self.input_size)
         scaled = image.float() / 255
         if scaled.shape[1:] != size:
             scaled = functional.interpolate(scaled[None], size, mode="bilinear", align_corners=False, antialias=True)[0]
@@ -354,9 +315,9 @@ class Sam2Model:
 
     def _encode(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Run the image encoder: coarse features with the "no memory" token, and the two finer levels."""
-        fine, middle, coarse = self._encoder(images)
-        if self._network.directly_add_no_mem_embed:
-            coarse = coarse + self._network.no_mem_embed.reshape(1, -1, 1, 1)
+        fine, middle, coarse = self.encoder(images)
+        if self.network.directly_add_no_mem_embed:
+            coarse = coarse + self.network.no_mem_embed.reshape(1, -1, 1, 1)
         return coarse, fine, middle
 
     def _feature_weights(self, window: Box, mask: InstanceMask) -> Tensor:

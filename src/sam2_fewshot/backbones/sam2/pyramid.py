@@ -1,4 +1,4 @@
-"""What SAM 2 gives: embeddings of images, and masks of prompts."""
+"""The feature pyramid that SAM 2's encoder makes of a window, and what its decoder needs of it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ import torch
 from torch.nn import functional
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -37,43 +35,9 @@ class Embedding(NamedTuple):
     frame_shape: tuple[int, int]
 
 
-class PromptedMasks(NamedTuple):
-    """Masks that prompts gave and that passed both gates, in the order of the prompts.
-
-    Parameters
-    ----------
-    prompt
-        int64 (M,), index of the prompt.
-    predicted_iou, stability
-        float64 (M,), in [0, 1].
-    boxes
-        int64 (M, 4), ``(x0, y0, x1, y1)`` in frame pixels, half open, tight.
-    data
-        M boolean arrays, cropped to their boxes.
-    """
-
-    prompt: NDArray[np.int64]
-    predicted_iou: NDArray[np.float64]
-    stability: NDArray[np.float64]
-    boxes: NDArray[np.int64]
-    data: list[NDArray[np.bool_]]
-
-    def renumbered(self, asked: NDArray[np.intp]) -> PromptedMasks:
-        """Return the same masks in the order of the prompts, the i-th of which is what `asked[i]` is called."""
-        prompt = asked[self.prompt]
-        order = np.argsort(prompt, kind="stable")
-        return PromptedMasks(
-            prompt[order],
-            self.predicted_iou[order],
-            self.stability[order],
-            self.boxes[order],
-            [self.data[i] for i in order],
-        )
-
-
 @dataclass(frozen=True, eq=False, slots=True)
 class Tile:
-    """What SAM 2's encoder makes of one window of a frame, on the encoder's device.
+    """A :class:`~sam2_fewshot.protocols.Tile` on the encoder's device.
 
     Parameters
     ----------
@@ -98,13 +62,7 @@ class Tile:
         return Tile((fine, middle, coarse), self.embedding)
 
     def features(self, halo: int) -> NDArray[np.float32]:
-        """Return the levels at the fine one's resolution, interpolated bilinearly, float32 (3 C, s - 2 halo, same).
-
-        Parameters
-        ----------
-        halo
-            Cells of the fine level that are left out at each border.
-        """
+        """Return the levels at the fine one's resolution, interpolated bilinearly, float32 (3 C, s - 2 halo, same)."""
         with torch.inference_mode():
             return _without_halo(torch.cat([enlarged(level, self.levels[0]) for level in self.levels]), halo)
 
@@ -115,25 +73,10 @@ class Tile:
         weights: NDArray[np.float32],
         directions: NDArray[np.float32],
     ) -> NDArray[np.float32]:
-        """Return linear maps of the features and their cosines to directions.
+        """Return linear maps of the features, and their cosines; see :class:`~sam2_fewshot.protocols.Tile`.
 
-        Parameters
-        ----------
-        halo
-            As in :meth:`features`.
-        centres
-            float32 (3 C,), taken from the features.
-        weights
-            float32 (N, 3 C), of N linear maps.
-        directions
-            float32 (N, 3 C); each of its three parts is of length 1, or 0.
-
-        Returns
-        -------
-        numpy.ndarray
-            float32 (N, 4, s - 2 halo, s - 2 halo): the linear map, and the cosine at each level, of the features as
-            :meth:`features` gives them. Each level is multiplied at its own resolution and the products are
-            interpolated, which is the same, as both are linear.
+        Each level is multiplied at its own resolution and the products are interpolated, which gives the same as with
+        the interpolated features, as both are linear.
         """
         count, scores, cosines = len(weights), [], []
         with torch.inference_mode(), torch.autocast(self.levels[0].device.type, enabled=False):
@@ -202,14 +145,3 @@ def _without_halo(cells: Tensor, halo: int) -> NDArray[np.float32]:
     height, width = cells.shape[-2:]
     array: NDArray[np.float32] = cells[..., halo : height - halo, halo : width - halo].cpu().numpy()
     return array
-
-
-def joined(parts: Sequence[PromptedMasks]) -> PromptedMasks:
-    """Return the masks of all parts."""
-    return PromptedMasks(
-        np.concatenate([np.zeros(0, np.int64), *(part.prompt for part in parts)]),
-        np.concatenate([np.zeros(0), *(part.predicted_iou for part in parts)]),
-        np.concatenate([np.zeros(0), *(part.stability for part in parts)]),
-        np.concatenate([np.zeros((0, 4), np.int64), *(part.boxes for part in parts)]),
-        [crop for part in parts for crop in part.data],
-    )

@@ -1,9 +1,9 @@
-"""Candidates refined by box prompts: SAM 2's mask of each one's bounding box, classified along with it.
+"""Box refinement: the backbone's mask of each candidate's bounding box, classified along with the candidate.
 
-Components of maps come in nests, an object's parts within it and its unions with neighbours around it, and their looks
-alone often do not tell which one is the object. SAM 2's masks of their boxes do: an object gives its own mask back; of
-a part of an object, or of two that touch, SAM 2 makes something else, and is less sure of it. Both the mask and the
-doubt are of use. How far they are to be trusted is learned on the examples, because checkpoints differ.
+Components of maps come in nests, an object's parts within it and its unions with neighbours around it, and their
+descriptors alone often do not tell which one is the object. The masks of their box prompts do: an object gives its own
+mask back; of a part of an object, or of two that touch, the backbone makes something else, and is less sure of it. Both
+the mask and the doubt are of use. How far they are to be trusted is learned on the examples, because backbones differ.
 """
 
 from __future__ import annotations
@@ -16,35 +16,33 @@ import numpy as np
 from sam2_fewshot.geometry.overlap import mask_iou, shared_area
 from sam2_fewshot.methods.base import is_known
 from sam2_fewshot.methods.guided.descriptors import describe
-from sam2_fewshot.records import InstanceMask
-from sam2_fewshot.tiling.tiles import TileGrid, tile_at
+from sam2_fewshot.tiling.tiles import TileGrid, holds, in_frame, tile_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from sam2_fewshot.backbones.sam2.network import Sam2Model
-    from sam2_fewshot.backbones.sam2.pyramid import Embedding
     from sam2_fewshot.methods.guided.descriptors import FrameMaps, Proposed
-    from sam2_fewshot.records import Box
+    from sam2_fewshot.protocols import Backbone, Embedding
+    from sam2_fewshot.records import InstanceMask
 
 _COARSER = (2, 4)
-"""How many times wider the tiles are in which SAM 2 is asked about what fits into none of the usual ones."""
+"""How many times wider the tiles are in which candidates are refined that fit into none of the usual ones."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Opinion:
-    """What SAM 2 makes of a candidate's bounding box.
+class RefinedMask:
+    """The mask of a candidate's bounding box as a prompt.
 
     Parameters
     ----------
     mask
         In the frame; never empty.
     predicted_iou
-        SAM 2's own guess of the mask's quality.
+        The backbone's own estimate of the mask's quality.
     stability
-        IoU of the masks that a cut one logit higher and one lower would give.
+        How little the mask depends on the level at which it is thresholded.
     agreement
         IoU of the mask with the candidate.
     """
@@ -55,56 +53,57 @@ class Opinion:
     agreement: float
 
 
-def opinions_of_all(
-    model: Sam2Model,
+def refined_masks(
+    backbone: Backbone,
     pixels: NDArray[np.uint8],
     embeddings: Sequence[Embedding],
     grid: TileGrid,
     candidates: Sequence[InstanceMask],
     on_done: Callable[[int], None] = lambda done: None,
-) -> list[Opinion | None]:
-    """Prompt SAM 2 with the bounding box of each candidate, and again at lower magnification where a tile is too small.
+) -> list[RefinedMask | None]:
+    """Refine each candidate by a box prompt, at a lower magnification where a tile is too small for it.
 
     An object that is much larger than most, or lies across the border of two tiles, is whole in none of them. Tiles
     twice and four times as wide, of which only those are encoded that are needed, show it whole.
 
     Parameters
     ----------
-    model, embeddings, grid, candidates, on_done
-        As in :func:`opinions`.
+    backbone, embeddings, grid, candidates, on_done
+        As in :func:`refined_in_tiles`.
     pixels
         uint8 RGB (H, W, 3), the frame.
     """
-    found = opinions(model, embeddings, grid, candidates, on_done)
+    found = refined_in_tiles(backbone, embeddings, grid, candidates, on_done)
     for times in _COARSER:
-        left = [i for i, opinion in enumerate(found) if opinion is None]
+        left = [i for i, refined in enumerate(found) if refined is None]
         wide = TileGrid(grid.frame_shape, grid.side * times)
         windows = wide.windows()
         tiles = np.array([tile_of(wide, candidates[i]) for i in left], int)
-        held = np.array([_holds(windows[tile], candidates[i].box) for tile, i in zip(tiles, left, strict=True)], bool)
+        held = np.array([holds(windows[tile], candidates[i].box) for tile, i in zip(tiles, left, strict=True)], bool)
         needed = np.unique(tiles[held])
         if not len(needed):
             continue
-        tiles_seen = model.tiles(pixels, [windows[tile] for tile in needed])
-        # Of a tile only the embedding is kept; its levels take five times as much memory.
-        known = {tile: seen.embedding for tile, seen in zip(needed, tiles_seen, strict=True)}
-        for i, opinion in zip(left, opinions(model, known, wide, [candidates[i] for i in left]), strict=True):
-            found[i] = opinion
+        encoded = backbone.tiles(pixels, [windows[tile] for tile in needed])
+        # Of a tile only the embedding is used; its pyramid takes more memory.
+        of_tiles = {number: tile.embedding for number, tile in zip(needed, encoded, strict=True)}
+        refined = refined_in_tiles(backbone, of_tiles, wide, [candidates[i] for i in left])
+        for i, mask in zip(left, refined, strict=True):
+            found[i] = mask
     return found
 
 
-def opinions(
-    model: Sam2Model,
+def refined_in_tiles(
+    backbone: Backbone,
     embeddings: Sequence[Embedding] | Mapping[int, Embedding],
     grid: TileGrid,
     candidates: Sequence[InstanceMask],
     on_done: Callable[[int], None] = lambda done: None,
-) -> list[Opinion | None]:
-    """Prompt SAM 2 with the bounding box of each candidate.
+) -> list[RefinedMask | None]:
+    """Refine candidates by box prompts in the tiles of one grid.
 
     Parameters
     ----------
-    model
+    backbone
         Decodes the prompts.
     embeddings
         Of the grid's tiles, row by row, or of those that hold a candidate, by their numbers.
@@ -113,154 +112,129 @@ def opinions(
     candidates
         None of them empty.
     on_done
-        Is told the number of candidates done.
+        Called with the number of candidates done.
 
     Returns
     -------
     list
-        For each candidate, None where its box reaches beyond the tile in whose core its middle lies, where SAM 2's mask
-        goes on beyond that tile, and where it sees nothing.
+        For each candidate, None where its box reaches beyond the tile in whose core its middle lies, where the mask
+        goes on beyond that tile, and where there is no mask.
     """
     height, width = grid.frame_shape
     windows = grid.windows()
-    found: list[Opinion | None] = [None] * len(candidates)
+    found: list[RefinedMask | None] = [None] * len(candidates)
     places: dict[int, list[int]] = {}
     for i, mask in enumerate(candidates):
         tile = tile_of(grid, mask)
-        if _holds(windows[tile], mask.box):
+        if holds(windows[tile], mask.box):
             places.setdefault(tile, []).append(i)
     for tile, here in sorted(places.items()):
         x, y = windows[tile][:2]
-        boxes = (np.array([candidates[i].box for i in here]) - (x, y, x, y)) * (model.image_size / grid.side)
-        answers = model.prompt_boxes(embeddings[tile], boxes.astype(np.float32))
+        boxes = (np.array([candidates[i].box for i in here]) - (x, y, x, y)) * (backbone.input_size / grid.side)
+        answers = backbone.prompt_boxes(embeddings[tile], boxes.astype(np.float32))
         for prompt, iou, stability, box, data in zip(*answers, strict=True):
             answer = in_frame(data, x + int(box[0]), y + int(box[1]), (height, width))
-            if answer is not None and not is_cut(answer, windows[tile]):
+            if answer is not None and not answer.is_clipped(windows[tile]):
                 i = here[prompt]
-                found[i] = Opinion(answer, float(iou), float(stability), mask_iou(answer, candidates[i]))
+                found[i] = RefinedMask(answer, float(iou), float(stability), mask_iou(answer, candidates[i]))
         on_done(len(here))
     return found
 
 
-def _holds(window: Box, box: Box) -> bool:
-    return window[0] <= box[0] and window[1] <= box[1] and box[2] <= window[2] and box[3] <= window[3]
-
-
-def tile_of(grid: TileGrid, mask: InstanceMask) -> int:
-    """Return the number of the tile in whose core the middle of a mask's bounding box lies."""
-    x0, y0, x1, y1 = mask.box
-    return tile_at(grid, (x0 + x1) / 2, (y0 + y1) / 2)
-
-
-def is_cut(mask: InstanceMask, window: Box) -> bool:
-    """Tell whether a mask ends where its tile does and not the frame: a part of something, with a straight edge."""
-    (x0, y0, x1, y1), (height, width) = mask.box, mask.frame_shape
-    return 0 < x0 <= window[0] or 0 < y0 <= window[1] or window[2] <= x1 < width or window[3] <= y1 < height
-
-
-def in_frame(data: NDArray[np.bool_], x0: int, y0: int, shape: tuple[int, int]) -> InstanceMask | None:
-    """Cut off what lies beyond the frame, where a tile sees its mirror image; None when nothing is left."""
-    top, left = max(0, -y0), max(0, -x0)
-    data = data[top : shape[0] - y0, left : shape[1] - x0] if y0 < shape[0] and x0 < shape[1] else data[:0]
-    rows, columns = np.flatnonzero(data.any(1)), np.flatnonzero(data.any(0))
-    if not rows.size:
-        return None
-    crop = data[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    return InstanceMask(crop, x0 + left + int(columns[0]), y0 + top + int(rows[0]), shape)
-
-
-OPINIONS = 4
-"""Numbers that an opinion adds to a candidate's descriptors."""
+REFINEMENT = 4
+"""Numbers that box refinement adds to a candidate's descriptors."""
+PREDICTED_IOU = -REFINEMENT
+"""Which feature, counted from the end, is the predicted IoU of a candidate's refined mask."""
 
 _SAME = 0.8
-"""Of candidates with a larger IoU only the best is asked about."""
+"""Of candidates with a larger IoU only the best is refined."""
 _PER_TILE, _LEAST, _PER_LIKELY = 16, 192, 4
-"""So many candidates are asked about a tile, a frame, and a likely object, whichever are most. Encoding a tile costs as
-much as about 20 prompts; a grid of 64 points a side would be 4,096 prompts."""
-_EXPLAINS = 1.5
-"""Log-odds at the first look, a chance of .82, from which on a peak within a candidate is not prompted. With 0 the mean
-F1 of fifteen tasks is .01 lower, most of it on grey tissue; without it nothing is found better."""
+"""So many candidates are refined a tile, a frame, and a likely object, whichever are most. Encoding a tile takes as
+long as about 20 prompts; a grid of 64 points a side would be 4,096 prompts."""
+_COVERS = 1.5
+"""Log-odds of the first classifier, a chance of .82, from which on a peak within a candidate is not prompted. With 0
+the mean F1 of fifteen tasks is .01 lower, most of it on grey tissue; without it nothing is detected better."""
 _OVERLAP = 0.2
 """A candidate that shares more than this of its area with better ones is dropped."""
 _PER_EXAMPLE, _AWAY = 12, 100
-"""On the examples' frames: candidates asked about that overlap an example, and of the others."""
+"""On training frames: candidates refined that overlap an example, for each of these, and of the others."""
 _ALIKE_AWAY = 0.6
 
 
 @dataclass(frozen=True, eq=False)
-class SecondPool:
-    """Candidates and SAM 2's masks of them, to be judged together.
+class RefinedCandidates:
+    """Candidates and the refined masks of some of them, to be classified together.
 
     Parameters
     ----------
     masks
         Both.
     features
-        float64 (N, 19 + 4): descriptors; predicted IoU, stability and agreement of the opinion, NaN where there is
-        none; and 1 for SAM 2's mask, 0 for the candidate.
+        float64 (N, D + 4): descriptors; predicted IoU, stability and agreement of the refined mask, NaN where there is
+        none; and 1 for a refined mask, 0 for a candidate.
     """
 
     masks: list[InstanceMask]
     features: NDArray[np.float64]
 
 
-def second_pool(
+def with_refined(
     candidates: Sequence[InstanceMask],
     descriptors: NDArray[np.float64],
-    opinions: Sequence[Opinion | None],
+    refined: Sequence[RefinedMask | None],
     maps: FrameMaps,
     diameter: float,
     areas: tuple[float, float],
     among: Proposed,
-) -> SecondPool:
-    """Put candidates and SAM 2's masks of them into one pool.
+) -> RefinedCandidates:
+    """Put candidates and their refined masks together.
 
     Parameters
     ----------
-    candidates, descriptors, opinions
+    candidates, descriptors, refined
         One each.
     maps, diameter, among
         As in :func:`~sam2_fewshot.methods.guided.descriptors.describe`.
     areas
-        Smallest and largest area of a mask in pixels; SAM 2's masks beyond are left out.
+        Smallest and largest area of a mask in pixels; refined masks beyond are left out.
     """
     nothing = (np.nan,) * 3
-    said = [(o.predicted_iou, o.stability, o.agreement) if o else nothing for o in opinions]
-    taken = [i for i, o in enumerate(opinions) if o and areas[0] <= o.mask.area <= areas[1]]
-    masks = [o.mask for i in taken if (o := opinions[i])]
-    values = np.array(said, np.float64).reshape(-1, OPINIONS - 1)
-    first = np.column_stack([descriptors, values, np.zeros(len(values))])
-    second = np.column_stack([describe(masks, maps, diameter, among), values[taken], np.ones(len(taken))])
-    return SecondPool([*candidates, *masks], np.concatenate([first, second]))
+    measured = [(each.predicted_iou, each.stability, each.agreement) if each else nothing for each in refined]
+    taken = [i for i, each in enumerate(refined) if each and areas[0] <= each.mask.area <= areas[1]]
+    masks = [each.mask for i in taken if (each := refined[i])]
+    values = np.array(measured, np.float64).reshape(-1, REFINEMENT - 1)
+    of_candidates = np.column_stack([descriptors, values, np.zeros(len(values))])
+    of_masks = np.column_stack([describe(masks, maps, diameter, among), values[taken], np.ones(len(taken))])
+    return RefinedCandidates([*candidates, *masks], np.concatenate([of_candidates, of_masks]))
 
 
-def explained(
+def covered(
     candidates: Sequence[InstanceMask], odds: NDArray[np.float64], frame_shape: tuple[int, int]
 ) -> NDArray[np.bool_]:
-    """Return where (H, W) a candidate lies that is most likely an object, so that SAM 2 need not look for one."""
+    """Return where (H, W) a candidate lies that is most likely an object, so that no point needs to be prompted."""
     where = np.zeros(frame_shape, bool)
     for mask, value in zip(candidates, odds, strict=True):
-        if value > _EXPLAINS:
+        if value > _COVERS:
             _under(where, mask)[...] |= mask.data
     return where
 
 
-def to_ask(candidates: Sequence[InstanceMask], odds: NDArray[np.float64], tiles: int) -> list[int]:
-    """Return the indices of the candidates to ask about on a frame of some tiles, the best first."""
-    likely = sum(odds[i] > 0 for i in apart(candidates, odds))
+def to_refine(candidates: Sequence[InstanceMask], odds: NDArray[np.float64], tiles: int) -> list[int]:
+    """Return the indices of the candidates to refine on a frame of some tiles, the best first."""
+    likely = sum(odds[i] > 0 for i in non_overlapping(candidates, odds))
     most = max(_LEAST, _PER_TILE * tiles, _PER_LIKELY * likely)
-    return _unlike(candidates, np.argsort(-odds, kind="stable"), _SAME, most)
+    return _distinct(candidates, np.argsort(-odds, kind="stable"), _SAME, most)
 
 
-def to_ask_of_shown(
+def to_refine_in_training(
     candidates: Sequence[InstanceMask], odds: NDArray[np.float64], marked: Sequence[InstanceMask]
 ) -> list[int]:
-    """Return the indices of the candidates to ask about on an examples' frame.
+    """Return the indices of the candidates to refine on a training frame.
 
     Parameters
     ----------
     candidates, odds
-        Theirs at the first look.
+        Theirs, and their log-odds by the first classifier.
     marked
         The examples, wanted or not.
     """
@@ -272,11 +246,11 @@ def to_ask_of_shown(
             about[int(np.argmax(shares))].append(int(i))
         else:
             away.append(int(i))
-    asked = [i for group in about for i in _unlike(candidates, group, _SAME, _PER_EXAMPLE)]
-    return asked + _unlike(candidates, away, _ALIKE_AWAY, _AWAY)
+    chosen = [i for group in about for i in _distinct(candidates, group, _SAME, _PER_EXAMPLE)]
+    return chosen + _distinct(candidates, away, _ALIKE_AWAY, _AWAY)
 
 
-def _unlike(
+def _distinct(
     candidates: Sequence[InstanceMask], order: Sequence[int] | NDArray[np.intp], same: float, most: int
 ) -> list[int]:
     """Go through candidates in an order and leave out those that are like an earlier one."""
@@ -295,7 +269,7 @@ def _unlike(
     return chosen
 
 
-def apart(
+def non_overlapping(
     candidates: Sequence[InstanceMask], odds: NDArray[np.float64], known: Sequence[InstanceMask] = ()
 ) -> list[int]:
     """Return the indices of candidates that hardly overlap one another or the known objects, the best first."""

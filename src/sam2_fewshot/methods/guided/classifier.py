@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from sam2_fewshot.geometry.overlap import shared_area
-from sam2_fewshot.methods.guided.box_refinement import apart
-from sam2_fewshot.methods.selection import cut_for_precision_and_recall
+from sam2_fewshot.methods.guided.box_refinement import non_overlapping
+from sam2_fewshot.methods.selection import threshold_for_precision_and_recall
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,14 +27,15 @@ _NEAR = 0.8
 them. Telling a nucleus from its halves is the harder task of the two (.5 costs .02 of F1, .95 as much)."""
 _HELD_OUT_FOLDS = 5
 _RECALL = 10
-"""Percentile of the held-out examples' scores at which an object counts as found: 90 % of what looks like the examples
-is kept, as far as their number allows (at best n / (n + 1), as in conformal prediction)."""
+"""Percentile of the held-out examples' scores from which on a candidate counts as an object: 90 % of what looks like
+the examples is detected, as far as their number allows (at best n / (n + 1), as in conformal prediction)."""
 _ROOM = 0.75
-"""The cut may lie so far on the way from there to the score that 90 % of the wrong candidates do not reach, if these
-score lower. Outlines that were learned from score higher than their like, and other frames differ from the shown.
-"""
+"""The threshold may lie so far on the way from there to the score that 90 % of the wrong candidates do not reach, if
+these score lower. Outlines that were learned from score higher than their like, and other frames differ from those
+learned from."""
 _BELOW, _FEWEST = 0.3, 3
-"""The cut may lie so many log-odds below that, if so many held-out examples tell that more is gained than let in."""
+"""The threshold may lie so many log-odds below that, if so many held-out examples tell that more is gained than let in.
+"""
 _LOOKS_LIKE, _ROUNDS = 30, 2
 """Candidates away from the examples above this percentile of the right ones' scores may be objects themselves; they
 are not taken as wrong."""
@@ -42,8 +43,8 @@ are not taken as wrong."""
 RIGHT, WRONG, AWAY = 1, 0, -1
 
 
-class CutRange(NamedTuple):
-    """Log-odds between which an object begins to count as found.
+class ThresholdRange(NamedTuple):
+    """Log-odds between which the threshold lies, from which on a candidate counts as an object.
 
     Parameters
     ----------
@@ -52,7 +53,7 @@ class CutRange(NamedTuple):
     high
         Most examples reach it.
     held_out
-        float64 (k,), log-odds of the examples under judges that were fitted without them.
+        float64 (k,), log-odds of the examples under classifiers that were fitted without them.
     """
 
     low: float
@@ -61,14 +62,14 @@ class CutRange(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Table:
+class TrainingTable:
     """Candidates on the examples' frames, and what is known of them.
 
     Parameters
     ----------
     features
         float64 (N, D).
-    verdict
+    label
         int64 (N,): right, wrong, or away from all that is marked.
     weight
         float64 (N,), 0 for candidates that are neither right nor wrong.
@@ -79,7 +80,7 @@ class Table:
     """
 
     features: NDArray[np.float64]
-    verdict: NDArray[np.int64]
+    label: NDArray[np.int64]
     weight: NDArray[np.float64]
     owner: NDArray[np.int64]
     proposed: NDArray[np.bool_]
@@ -87,17 +88,17 @@ class Table:
     @property
     def right(self) -> NDArray[np.bool_]:
         """Boolean (N,): right proposals."""
-        right: NDArray[np.bool_] = self.proposed & (self.verdict == RIGHT)
+        right: NDArray[np.bool_] = self.proposed & (self.label == RIGHT)
         return right
 
 
 @dataclass(frozen=True, eq=False)
-class Marked:
+class TrainingCandidates:
     """What the user marked on a frame, and candidates there.
 
     Parameters
     ----------
-    wanted, unwanted
+    positives, negatives
         Masks of the examples and of the negative examples.
     masks
         The candidates.
@@ -107,33 +108,35 @@ class Marked:
         How many of them, at the beginning, the user drew.
     """
 
-    wanted: Sequence[InstanceMask]
-    unwanted: Sequence[InstanceMask]
+    positives: Sequence[InstanceMask]
+    negatives: Sequence[InstanceMask]
     masks: Sequence[InstanceMask]
     features: NDArray[np.float64]
     drawn: int
 
 
-def table_of(frames: Sequence[Marked]) -> Table:
+def table_of(frames: Sequence[TrainingCandidates]) -> TrainingTable:
     """Compare the candidates of all frames with what is marked there."""
-    verdicts: list[int] = []
+    labels: list[int] = []
     weights: list[float] = []
     owners: list[int] = []
     proposed: list[bool] = []
     begun = 0
     for frame in frames:
         for mask in frame.masks:
-            verdict, weight, owner = _verdict(mask, frame.wanted, frame.unwanted)
-            verdicts.append(verdict)
+            label, weight, owner = _label(mask, frame.positives, frame.negatives)
+            labels.append(label)
             weights.append(weight)
             owners.append(begun + owner if owner >= 0 else -1)
         proposed += [i >= frame.drawn for i in range(len(frame.masks))]
-        begun += len(frame.wanted)
+        begun += len(frame.positives)
     features = np.concatenate([frame.features for frame in frames])
-    return Table(features, np.array(verdicts, int), np.array(weights), np.array(owners, int), np.array(proposed, bool))
+    return TrainingTable(
+        features, np.array(labels, int), np.array(weights), np.array(owners, int), np.array(proposed, bool)
+    )
 
 
-def fit_judge(table: Table, background: NDArray[np.bool_]) -> tuple[Logistic, CutRange]:
+def fit_classifier(table: TrainingTable, background: NDArray[np.bool_]) -> tuple[Logistic, ThresholdRange]:
     """Learn to tell right candidates from wrong ones.
 
     Parameters
@@ -145,108 +148,108 @@ def fit_judge(table: Table, background: NDArray[np.bool_]) -> tuple[Logistic, Cu
 
     Returns
     -------
-    judge
+    classifier
         Gives log-odds.
-    cuts
-        Log-odds between which an object begins to count as found.
+    between
+        Where its threshold lies.
     """
-    used = table.verdict >= 0
-    if not (table.verdict == WRONG).any():
+    used = table.label >= 0
+    if not (table.label == WRONG).any():
         used = np.ones(len(used), bool)  # nothing is known to be wrong: what lies elsewhere has to serve
     # Away from the examples lie more objects of their kind; to begin with, only evident background is taken as wrong.
-    judge = _fit(table, used | background)
+    classifier = _fit(table, used | background)
     for _ in range(_ROUNDS):
-        odds = judge.log_odds(table.features)
+        odds = classifier.log_odds(table.features)
         # Right candidates score higher than others of their kind, because they were learned from; held-out ones do not.
-        likely = float(np.percentile(odds[table.verdict == RIGHT], _LOOKS_LIKE))
-        sure = (table.verdict >= 0) | (odds < min(_cuts(judge, table, used).low, likely))
-        if (table.verdict[sure] != RIGHT).any():  # otherwise there is nothing to tell the right ones from
+        likely = float(np.percentile(odds[table.label == RIGHT], _LOOKS_LIKE))
+        sure = (table.label >= 0) | (odds < min(_threshold_range(classifier, table, used).low, likely))
+        if (table.label[sure] != RIGHT).any():  # otherwise there is nothing to tell the right ones from
             used = sure
-        judge = _fit(table, used)
-    return judge, _cuts(judge, table, used)
+        classifier = _fit(table, used)
+    return classifier, _threshold_range(classifier, table, used)
 
 
-def choose_cut(judge: Logistic, cuts: CutRange, frames: Sequence[Marked]) -> float:
-    """Return the cut within a range at which precision and recall are best on the examples' frames.
+def best_threshold(classifier: Logistic, between: ThresholdRange, frames: Sequence[TrainingCandidates]) -> float:
+    """Return the threshold within a range at which precision and recall are best on the examples' frames.
 
-    What is found there without being marked tells: where a lower cut lets in much more than examples it gains, other
+    The unmarked detections there show it: where a lower threshold lets in much more than examples it gains, other
     things that look alike lie below.
 
     Parameters
     ----------
-    judge, cuts
-        From :func:`fit_judge`.
+    classifier, between
+        From :func:`fit_classifier`.
     frames
         The examples' frames.
     """
     reached: list[float] = []
     for frame in frames:
-        odds = judge.log_odds(frame.features[frame.drawn :])
-        reached += odds[apart(frame.masks[frame.drawn :], odds)].tolist()
-    if len(cuts.held_out) < _FEWEST or not reached:
-        return cuts.low
-    return cut_for_precision_and_recall(cuts.held_out, np.array(reached), cuts.low - _BELOW, cuts.high)
+        odds = classifier.log_odds(frame.features[frame.drawn :])
+        reached += odds[non_overlapping(frame.masks[frame.drawn :], odds)].tolist()
+    if len(between.held_out) < _FEWEST or not reached:
+        return between.low
+    return threshold_for_precision_and_recall(between.held_out, np.array(reached), between.low - _BELOW, between.high)
 
 
-def _verdict(
-    mask: InstanceMask, wanted: Sequence[InstanceMask], unwanted: Sequence[InstanceMask]
+def _label(
+    mask: InstanceMask, positives: Sequence[InstanceMask], negatives: Sequence[InstanceMask]
 ) -> tuple[int, float, int]:
     """Return whether a candidate is right, its weight, and the index of the example it is about (-1 for none)."""
-    for other in unwanted:
+    for other in negatives:
         if shared_area(mask, other) >= _WRONG * min(mask.area, other.area):
             return WRONG, 1.0, -1
-    shares = [shared_area(mask, other) for other in wanted]
+    shares = [shared_area(mask, other) for other in positives]
     best = int(np.argmax(shares)) if shares else -1
     if best < 0 or not shares[best]:
         return AWAY, 1.0, -1
-    iou = shares[best] / (mask.area + wanted[best].area - shares[best])
+    iou = shares[best] / (mask.area + positives[best].area - shares[best])
     if iou >= _RIGHT:
         return RIGHT, 2 * (iou - _WRONG), best
-    if iou < _WRONG and shares[best] > _NOTICEABLE * min(mask.area, wanted[best].area):
+    if iou < _WRONG and shares[best] > _NOTICEABLE * min(mask.area, positives[best].area):
         return WRONG, 1.0, best
     return WRONG, 0.0, best
 
 
-def _fit(table: Table, used: NDArray[np.bool_]) -> Logistic:
-    """Fit a judge to some rows; the right ones weigh as much as all wrong ones."""
+def _fit(table: TrainingTable, used: NDArray[np.bool_]) -> Logistic:
+    """Fit a regression to some rows; the right ones weigh as much as all wrong ones."""
     importance = np.zeros(len(used))
     for kind, share in ((RIGHT, 1.0), (WRONG, _NEAR), (AWAY, 1 - _NEAR)):
-        rows = used & (table.verdict == kind)
+        rows = used & (table.label == kind)
         total = table.weight[rows].sum()
         if total > 0:
             importance[rows] = share * table.weight[rows] / total
     chosen = importance > 0
-    return fit_logistic(table.features[chosen], table.verdict[chosen] == RIGHT, importance[chosen])
+    return fit_logistic(table.features[chosen], table.label[chosen] == RIGHT, importance[chosen])
 
 
-def _cuts(judge: Logistic, table: Table, used: NDArray[np.bool_]) -> CutRange:
-    """Return the log-odds that most examples reach under judges that were fitted without them, and what lies below.
+def _threshold_range(classifier: Logistic, table: TrainingTable, used: NDArray[np.bool_]) -> ThresholdRange:
+    """Return the log-odds that most examples reach under classifiers fitted without them, and what lies below.
 
     Only what was proposed counts: a mask that the user drew scores higher than any proposal of its object.
     """
-    right, verdict = table.right, table.verdict
+    right, label = table.right, table.label
     examples = np.unique(table.owner[right])
     best = []
     for fold in range(min(_HELD_OUT_FOLDS, len(examples))):
         here = examples[fold::_HELD_OUT_FOLDS]
         rest = used & ~np.isin(table.owner, here)
-        if (rest & (verdict == RIGHT)).any() and (rest & (verdict != RIGHT) & (table.weight > 0)).any():
+        if (rest & (label == RIGHT)).any() and (rest & (label != RIGHT) & (table.weight > 0)).any():
             odds = _fit(table, rest).log_odds(table.features)
             best += [odds[right & (table.owner == example)].max() for example in here]
-    odds, wrong = judge.log_odds(table.features), (verdict == WRONG) & (table.weight > 0)
+    odds, wrong = classifier.log_odds(table.features), (label == WRONG) & (table.weight > 0)
     if not wrong.any():  # nothing is known to be wrong: what lies elsewhere has to serve
-        wrong = used & (verdict != RIGHT)
+        wrong = used & (label != RIGHT)
     # Of one example nothing can be held out; then its own proposals have to serve.
     reached = best if len(best) > 1 else odds[right]
     held_out = np.array(best)
     if not len(reached):
-        return CutRange(0.0, 0.0, held_out)
+        return ThresholdRange(0.0, 0.0, held_out)
     high = float(np.percentile(reached, _RECALL))
     if not wrong.any():
-        return CutRange(high, high, held_out)
-    # Where right and wrong lie far apart, a cut between them leaves room for frames unlike the shown ones.
-    between = (1 - _ROOM) * high + _ROOM * float(np.percentile(odds[wrong], 100 - _RECALL))
-    return CutRange(min(high, between), high, held_out)
+        return ThresholdRange(high, high, held_out)
+    # Where right and wrong lie far from each other, a threshold between them leaves room for frames unlike these.
+    middle = (1 - _ROOM) * high + _ROOM * float(np.percentile(odds[wrong], 100 - _RECALL))
+    return ThresholdRange(min(high, middle), high, held_out)
 
 
 _RIDGE = 60.0
@@ -254,7 +257,7 @@ _RIDGE = 60.0
 from 30 to 200 nothing changes."""
 _STEPS = 50
 _SURE = 12.0
-"""Log-odds are kept within this, so that features far from all that was seen do not overflow."""
+"""Log-odds are limited to this, so that features far from all that was seen do not overflow."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ import numpy as np
 import shapely
 
 from sam2_fewshot.geometry.sheets import sheets, squared_distances, starts_of
-from sam2_fewshot.threads import mapped
+from sam2_fewshot.resources import mapped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,17 +20,18 @@ if TYPE_CHECKING:
     from sam2_fewshot.records import InstanceMask
 
 
-DESCRIPTORS = 19
-_SHEET = 1 << 19
+SHEET = 1 << 19
 """Pixels that are measured at a time."""
 CONTRAST = 6
 """Which descriptor is the contrast to the surroundings."""
 CORE_SCORE = 9
 """Which descriptor is the mean score on the mask, about 0 on background and 1 on examples."""
-COARSE_COSINE = 17
-"""Which descriptor is the mean cosine to the examples at the coarse level."""
-SUPPORT = 18
-"""Which descriptor tells how often something like the mask was proposed."""
+_COSINES = 15
+"""Which descriptor is the first of the mean cosines to the examples, one for each level of the pyramid."""
+SUPPORT = -1
+"""Which descriptor, counted from the end, tells how often something like the mask was proposed."""
+COARSE_COSINE = -2
+"""Which descriptor, counted from the end, is the mean cosine to the examples at the coarsest level."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +50,7 @@ class FrameMaps:
     score
         The discriminant of :mod:`sam2_fewshot.methods.guided.maps`.
     cosines
-        (3, H, W), cosine to the examples at the fine, middle and coarse level.
+        (L, H, W), cosine to the examples at each level of the pyramid, the finest first.
     """
 
     contrast: NDArray[np.float32]
@@ -59,8 +60,10 @@ class FrameMaps:
     cosines: NDArray[np.float32]
 
 
-def describe(masks: Sequence[InstanceMask], maps: FrameMaps, diameter: float, among: Proposed) -> NDArray[np.float64]:
-    """Return the descriptors (N, 19) of masks on a frame.
+def describe(
+    masks: Sequence[InstanceMask], maps: FrameMaps, diameter: float, among: Proposed, sheet: int = SHEET
+) -> NDArray[np.float64]:
+    """Return the descriptors (N, 16 + L) of masks on a frame; L is the number of the pyramid's levels.
 
     Parameters
     ----------
@@ -72,15 +75,17 @@ def describe(masks: Sequence[InstanceMask], maps: FrameMaps, diameter: float, am
         Typical diameter of an object in pixels; it sets the width of the rings around a mask.
     among
         The frame's candidates, as in :func:`~sam2_fewshot.methods.guided.descriptors.support`.
+    sheet
+        As :data:`SHEET`.
     """
-    values = np.empty((len(masks), DESCRIPTORS))
+    values = np.empty((len(masks), _COSINES + len(maps.cosines) + 1))
     margin = max(3, int(diameter * 0.25))
     shapes = np.array([mask.data.shape for mask in masks], int).reshape(-1, 2) + 2 * margin
 
     def of_sheet(here: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
         return here, _describe_sheet(_Sheet([masks[i] for i in here], margin), maps, diameter)
 
-    for here, described in mapped(of_sheet, sheets(shapes, _SHEET)):
+    for here, described in mapped(of_sheet, sheets(shapes, sheet)):
         values[here, :SUPPORT] = described
     values[:, SUPPORT] = support(masks, among)
     return values
@@ -231,8 +236,8 @@ class Proposed:
 def support(masks: Sequence[InstanceMask], among: Proposed) -> NDArray[np.float64]:
     """Return how often candidates like each of several masks were proposed, float64 (N,), as log(1 + number).
 
-    An object comes out of cuts of a map at many levels, and of several maps, nearly alike; a part of it, or a union
-    with a neighbour, comes out of few. Maximally stable extremal regions are chosen by the same sign (Matas et al.
+    An object comes out of a map at many thresholds, and of several maps, nearly alike; a part of it, or a union with a
+    neighbour, comes out of few. Maximally stable extremal regions are chosen by the same sign (Matas et al.
     2002).
 
     Parameters

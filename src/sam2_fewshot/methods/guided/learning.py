@@ -8,13 +8,26 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import ndimage
 
-from sam2_fewshot.methods.guided.box_refinement import opinions_of_all, second_pool, to_ask_of_shown
-from sam2_fewshot.methods.guided.classifier import Logistic, Marked, choose_cut, fit_judge, table_of
-from sam2_fewshot.methods.guided.descriptors import CORE_SCORE, DESCRIPTORS, describe
-from sam2_fewshot.methods.guided.maps import PixelModel, averaged, cells_of, dense_maps, learn_pixels
-from sam2_fewshot.methods.guided.model import GuidedModel, LookedAt, measure
-from sam2_fewshot.methods.guided.proposals import cut_levels
-from sam2_fewshot.methods.guided.self_training import FEW, HIGHEST_CUT, ROUNDS, Encoded, what_few_means, with_surest
+from sam2_fewshot.methods.guided.box_refinement import refined_masks, to_refine_in_training, with_refined
+from sam2_fewshot.methods.guided.classifier import (
+    Logistic,
+    TrainingCandidates,
+    best_threshold,
+    fit_classifier,
+    table_of,
+)
+from sam2_fewshot.methods.guided.descriptors import CORE_SCORE, describe
+from sam2_fewshot.methods.guided.maps import PixelModel, averaged, cells_of, cells_per_tile, dense_maps, learn_pixels
+from sam2_fewshot.methods.guided.model import EncodedFrame, GuidedModel, measure
+from sam2_fewshot.methods.guided.proposals import threshold_levels
+from sam2_fewshot.methods.guided.self_training import (
+    FEW,
+    HIGHEST_THRESHOLD,
+    ROUNDS,
+    TrainingTiles,
+    what_few_means,
+    with_surest,
+)
 from sam2_fewshot.tiling.tiles import TileGrid, tile_side
 
 if TYPE_CHECKING:
@@ -22,95 +35,94 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sam2_fewshot.backbones.sam2.network import Sam2Model
-    from sam2_fewshot.methods.base import Shown
+    from sam2_fewshot.methods.base import TrainingFrame
     from sam2_fewshot.methods.guided.descriptors import FrameMaps
     from sam2_fewshot.methods.guided.maps import CellStore
-    from sam2_fewshot.protocols import Progress
+    from sam2_fewshot.protocols import Backbone, Progress
     from sam2_fewshot.records import InstanceMask
 
 _DIAMETER = 1 / 13
-"""An object's diameter in the model's input, as a share of its side: 40 px of 512, 80 of 1024. micro-sam's FAQ advises
-64 to 128 px of 1024."""
+"""An object's diameter in the backbone's input, as a share of its side: 40 px of 512, 80 of 1024. micro-sam's FAQ
+advises 64 to 128 px of 1024."""
 _ZOOM = (0.25, 4.0)
 _SMALLEST, _LARGEST = 0.4, 2.5
 """Candidates may be this much smaller than the smallest and larger than the largest example."""
 _FEWEST_PIXELS = 6
 _BACKGROUND = 0.5
 """A candidate whose mean score is below this lies on background."""
-_NO_JUDGE = Logistic(np.zeros(DESCRIPTORS), np.ones(DESCRIPTORS), np.zeros(DESCRIPTORS), 0.0)
+_UNTRAINED = Logistic(np.zeros(0), np.zeros(0), np.zeros(0), 0.0)
 
 
 def learn_guided(
-    model: Sam2Model, shown: Sequence[Shown], area_limits: tuple[int, int], progress: Progress
+    backbone: Backbone, frames: Sequence[TrainingFrame], area_limits: tuple[int, int], progress: Progress
 ) -> GuidedModel:
     """Learn from examples; from fewer than :data:`FEW`, by self-training (:mod:`~.self_training`).
 
     Parameters
     ----------
-    model
+    backbone
         Encodes the frames.
-    shown
-        Frames with their examples, at least one of them wanted.
+    frames
+        With their examples, at least one of them wanted.
     area_limits
         The user's smallest and largest area in pixels; a largest of 0 is no limit.
     progress
-        Is told of each tile done, of a limit that excludes examples, and that there are few.
+        Reports each tile done; warns of a limit that excludes examples, and that there are few.
     """
-    areas = _areas_of(shown)
+    areas = _areas_of(frames)
     _warn_of_limits(areas, area_limits, progress)
-    encoded = Encoded(model, shown, _tile_side(areas, shown, model.image_size), progress)
-    learned = _learn(model, shown, area_limits, encoded, progress)
+    tiles = TrainingTiles(backbone, frames, _tile_side(areas, frames, backbone.input_size), progress)
+    learned = learn_once(backbone, frames, area_limits, tiles, progress)
     if len(areas) >= FEW:
         return learned
-    taught = shown
+    extended = frames
     for total, least in ROUNDS:
-        taught = with_surest(learned, model, shown, encoded, total - len(areas), least, progress)
-        learned = _learn(model, taught, area_limits, encoded, progress, self_taught=total == ROUNDS[-1][0])
-    progress.warn(what_few_means(len(areas), len(_areas_of(taught)) - len(areas)))
+        extended = with_surest(learned, backbone, frames, tiles, total - len(areas), least, progress)
+        learned = learn_once(backbone, extended, area_limits, tiles, progress, self_trained=total == ROUNDS[-1][0])
+    progress.warn(what_few_means(len(areas), len(_areas_of(extended)) - len(areas)))
     return learned
 
 
-def _learn(
-    model: Sam2Model,
-    shown: Sequence[Shown],
+def learn_once(
+    backbone: Backbone,
+    frames: Sequence[TrainingFrame],
     area_limits: tuple[int, int],
-    encoded: Encoded,
+    tiles: TrainingTiles,
     progress: Progress,
     *,
-    self_taught: bool = False,
+    self_trained: bool = False,
 ) -> GuidedModel:
-    """Learn from examples once; with `self_taught`, the last time of several, most of them were not marked."""
+    """Learn from examples once; with `self_trained`, the last time of several, most of them were not marked."""
     progress.start("learning")
-    areas, side = _areas_of(shown), encoded.side
+    areas, side = _areas_of(frames), tiles.side
     diameter = _diameter_of(areas)
-    folds = deal_folds(shown)
-    pixel_models = learn_cells(encoded.stores, shown, side, model.image_size, folds)
+    folds = deal_folds(frames)
+    pixel_models = learn_cells(backbone, tiles.stores, frames, side, folds)
     cells = averaged(pixel_models)
-    colours, unit = learn_colours(shown, diameter)
-    looked_at = []
-    for frame, frame_folds, store in zip(shown, folds, encoded.stores, strict=True):
+    colours, unit = learn_colours(frames, diameter)
+    encoded = []
+    for frame, frame_folds, store in zip(frames, folds, tiles.stores, strict=True):
         shape = (frame.pixels.shape[0], frame.pixels.shape[1])
-        every, of_tiles = dense_maps(store, shape, side, model.image_size, [cells, *pixel_models])
+        every, embeddings = dense_maps(store, shape, side, cells_per_tile(backbone), [cells, *pixel_models])
         maps = measure(frame.pixels, held_out(every, frame, frame_folds, diameter), colours, unit, diameter)
-        looked_at.append(LookedAt(TileGrid(shape, side), of_tiles, maps))
+        encoded.append(EncodedFrame(TileGrid(shape, side), embeddings, maps))
     learned = GuidedModel(
         side=side,
         diameter=diameter,
         areas=_area_range(areas, area_limits),
         colours=colours,
         unit=unit,
-        levels=learn_levels(shown, [frame.maps for frame in looked_at], diameter),
+        levels=learn_levels(frames, [frame.maps for frame in encoded], diameter),
         cells=cells,
-        first=_NO_JUDGE,
-        second=_NO_JUDGE,
-        cut=0.0,
+        first=_UNTRAINED,
+        second=_UNTRAINED,
+        threshold=0.0,
     )
-    return _judged(learned, model, shown, looked_at, progress, self_taught=self_taught)
+    return _with_classifiers(learned, backbone, frames, encoded, progress, self_trained=self_trained)
 
 
-def _areas_of(shown: Sequence[Shown]) -> NDArray[np.int64]:
-    return np.array([mask.area for frame in shown for mask in frame.wanted], np.int64)
+def _areas_of(frames: Sequence[TrainingFrame]) -> NDArray[np.int64]:
+    return np.array([mask.area for frame in frames for mask in frame.positives], np.int64)
 
 
 def _diameter_of(areas: NDArray[np.int64]) -> float:
@@ -118,57 +130,59 @@ def _diameter_of(areas: NDArray[np.int64]) -> float:
     return float(np.sqrt(float(np.median(areas))))
 
 
-def _tile_side(areas: NDArray[np.int64], shown: Sequence[Shown], image_size: int) -> int:
-    """Return the side in pixels of tiles that bring the median example to :data:`_DIAMETER` of the model's input."""
-    zoom = _DIAMETER * image_size / _diameter_of(areas)
-    height, width = shown[0].pixels.shape[:2]
-    return tile_side((height, width), image_size / min(max(zoom, _ZOOM[0]), _ZOOM[1]))
+def _tile_side(areas: NDArray[np.int64], frames: Sequence[TrainingFrame], input_size: int) -> int:
+    """Return the side in pixels of tiles that bring the median example to :data:`_DIAMETER` of the backbone's input."""
+    zoom = _DIAMETER * input_size / _diameter_of(areas)
+    height, width = frames[0].pixels.shape[:2]
+    return tile_side((height, width), input_size / min(max(zoom, _ZOOM[0]), _ZOOM[1]))
 
 
-def _judged(
+def _with_classifiers(
     learned: GuidedModel,
-    model: Sam2Model,
-    shown: Sequence[Shown],
-    looked_at: Sequence[LookedAt],
+    backbone: Backbone,
+    frames: Sequence[TrainingFrame],
+    encoded: Sequence[EncodedFrame],
     progress: Progress,
     *,
-    self_taught: bool,
+    self_trained: bool,
 ) -> GuidedModel:
-    """Return the model with its judges. On the maps, no example was learned from itself."""
-    looks, proposed = [], []
-    for frame, seen in zip(shown, looked_at, strict=True):
+    """Return the model with its classifiers. On the maps, no example was learned from itself."""
+    first_rows, proposed = [], []
+    for frame, seen in zip(frames, encoded, strict=True):
         # The marked masks themselves are the surest rows there are.
-        marked = [*frame.wanted, *frame.unwanted]
-        proposed.append(learned.components(seen.maps).and_once(learned.prompted(model, seen)))
+        marked = [*frame.positives, *frame.negatives]
+        proposed.append(learned.components(seen.maps).and_once(learned.prompted(backbone, seen)))
         masks = [*marked, *proposed[-1].masks]
         features = describe(masks, seen.maps, learned.diameter, proposed[-1])
-        looks.append(Marked(frame.wanted, frame.unwanted, masks, features, len(marked)))
-    table = table_of(looks)
-    first, _ = fit_judge(table, table.features[:, CORE_SCORE] < _BACKGROUND)
+        first_rows.append(TrainingCandidates(frame.positives, frame.negatives, masks, features, len(marked)))
+    table = table_of(first_rows)
+    first, _ = fit_classifier(table, table.features[:, CORE_SCORE] < _BACKGROUND)
 
-    def asked(*, of_examples: bool) -> list[Marked]:
-        second_looks = []
-        for frame, seen, look, among in zip(shown, looked_at, looks, proposed, strict=True):
-            odds = first.log_odds(look.features)[look.drawn :]
-            asked_about = to_ask_of_shown(look.masks[look.drawn :], odds, look.masks[: look.drawn])
-            drawn = range(0 if of_examples else len(frame.wanted), look.drawn)
-            chosen = [*drawn, *(look.drawn + i for i in asked_about)]
-            masks = [look.masks[i] for i in chosen]
-            said = opinions_of_all(model, frame.pixels, seen.embeddings, seen.grid, masks, progress.advance)
-            pool = second_pool(masks, look.features[chosen], said, seen.maps, learned.diameter, learned.areas, among)
-            second_looks.append(Marked(frame.wanted, frame.unwanted, pool.masks, pool.features, len(drawn)))
-        return second_looks
+    def refined(*, with_examples: bool) -> list[TrainingCandidates]:
+        rows = []
+        for frame, seen, before, among in zip(frames, encoded, first_rows, proposed, strict=True):
+            odds = first.log_odds(before.features)[before.drawn :]
+            likely = to_refine_in_training(before.masks[before.drawn :], odds, before.masks[: before.drawn])
+            drawn = range(0 if with_examples else len(frame.positives), before.drawn)
+            chosen = [*drawn, *(before.drawn + i for i in likely)]
+            masks = [before.masks[i] for i in chosen]
+            made = refined_masks(backbone, frame.pixels, seen.embeddings, seen.grid, masks, progress.advance)
+            both = with_refined(masks, before.features[chosen], made, seen.maps, learned.diameter, learned.areas, among)
+            rows.append(TrainingCandidates(frame.positives, frame.negatives, both.masks, both.features, len(drawn)))
+        return rows
 
-    # SAM 2 agrees with a perfect outline more than with any proposal of the same object, so the examples' own outlines
-    # are asked about only where nothing else is right.
-    pools = asked(of_examples=False)
-    table = table_of(pools)
+    # A backbone agrees with a perfect outline more than with any proposal of the same object, so the examples' own
+    # outlines are refined only where nothing else is right.
+    rows = refined(with_examples=False)
+    table = table_of(rows)
     if not table.right.any():
-        pools = asked(of_examples=True)
-        table = table_of(pools)
-    second, cuts = fit_judge(table, table.features[:, CORE_SCORE] < _BACKGROUND)
-    cut = choose_cut(second, cuts, pools)
-    return replace(learned, first=first, second=second, cut=min(cut, HIGHEST_CUT) if self_taught else cut)
+        rows = refined(with_examples=True)
+        table = table_of(rows)
+    second, between = fit_classifier(table, table.features[:, CORE_SCORE] < _BACKGROUND)
+    threshold = best_threshold(second, between, rows)
+    if self_trained:
+        threshold = min(threshold, HIGHEST_THRESHOLD)
+    return replace(learned, first=first, second=second, threshold=threshold)
 
 
 def _area_range(areas: NDArray[np.int64], limits: tuple[int, int]) -> tuple[float, float]:
@@ -204,18 +218,22 @@ _FOLDS = 3
 _MOST_CELLS = 20_000
 
 
-def deal_folds(shown: Sequence[Shown]) -> list[list[int]]:
+def deal_folds(frames: Sequence[TrainingFrame]) -> list[list[int]]:
     """Deal the wanted examples of all frames out to folds, in turn; one example alone is a fold for itself."""
-    total = sum(len(frame.wanted) for frame in shown)
+    total = sum(len(frame.positives) for frame in frames)
     number, folds = 0, []
-    for frame in shown:
-        folds.append([(number + i) % min(_FOLDS, total) for i in range(len(frame.wanted))])
-        number += len(frame.wanted)
+    for frame in frames:
+        folds.append([(number + i) % min(_FOLDS, total) for i in range(len(frame.positives))])
+        number += len(frame.positives)
     return folds
 
 
 def learn_cells(
-    stores: Sequence[CellStore], shown: Sequence[Shown], side: int, image_size: int, folds: Sequence[Sequence[int]]
+    backbone: Backbone,
+    stores: Sequence[CellStore],
+    frames: Sequence[TrainingFrame],
+    side: int,
+    folds: Sequence[Sequence[int]],
 ) -> list[PixelModel]:
     """Learn a pixel model for each fold, from the examples of the other folds."""
     rng = np.random.default_rng(0)
@@ -223,60 +241,60 @@ def learn_cells(
     owners: list[NDArray[np.int64]] = []
     ground: list[NDArray[np.float32]] = []
     certain: list[NDArray[np.bool_]] = []
-    for frame, frame_folds, store in zip(shown, folds, stores, strict=True):
-        fold_of, share, unwanted = _cell_planes(frame, frame_folds, side, image_size)
+    for frame, frame_folds, store in zip(frames, folds, stores, strict=True):
+        fold_of, share, negative = _cell_planes(frame, frame_folds, side, cells_per_tile(backbone))
         # An example smaller than a cell still has its nearest one.
         on_object = fold_of >= 0
         off = ~on_object & (share < 0.1) & np.isfinite(share)
-        keep = rng.random(off.shape) < _MOST_CELLS / len(shown) / max(1, int(np.count_nonzero(off)))
-        taken = off & (keep | unwanted)
+        keep = rng.random(off.shape) < _MOST_CELLS / len(frames) / max(1, int(np.count_nonzero(off)))
+        taken = off & (keep | negative)
         for tile in store:
             rows, columns, features = tile.rows, tile.columns, tile.features
             here, there = on_object[rows, columns], taken[rows, columns]
             objects.append(features[:, here].T)
             owners.append(fold_of[rows, columns][here])
             ground.append(features[:, there].T)
-            certain.append(unwanted[rows, columns][there])
+            certain.append(negative[rows, columns][there])
     cells, owner = np.concatenate(objects), np.concatenate(owners)
     background, sure = np.concatenate(ground), np.concatenate(certain)
     if not len(background):  # the examples fill their frames: what is left is the frame itself
         background, sure = cells, np.zeros(len(cells), bool)
     number = max((fold for frame_folds in folds for fold in frame_folds), default=0) + 1
     if number == 1:  # a single example is halved, so that some of its cells are unseen
-        return [learn_pixels(cells, background, sure, rng.random(len(cells)) < 0.5, examples=1)]
+        return [learn_pixels(cells, background, sure, rng.random(len(cells)) < 0.5, backbone.channels, examples=1)]
     total = sum(map(len, folds))
-    return [learn_pixels(cells, background, sure, owner == fold, total) for fold in range(number)]
+    return [learn_pixels(cells, background, sure, owner == fold, backbone.channels, total) for fold in range(number)]
 
 
 def _cell_planes(
-    frame: Shown, folds: Sequence[int], side: int, image_size: int
+    frame: TrainingFrame, folds: Sequence[int], side: int, cells: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.bool_]]:
-    """Return planes of a frame's cells: fold of the example they lie on (else -1), share on any, and unwanted."""
+    """Return planes of a frame's cells: fold of the example they lie on (else -1), share on any, and negative."""
     shape = (frame.pixels.shape[0], frame.pixels.shape[1])
-    empty = cells_of(np.zeros(shape, bool), side, image_size)
+    empty = cells_of(np.zeros(shape, bool), side, cells)
     total, fold_of = empty, np.full(empty.shape, -1)
-    for mask, fold in zip(frame.wanted, folds, strict=True):
-        share = cells_of(mask.full(), side, image_size)
+    for mask, fold in zip(frame.positives, folds, strict=True):
+        share = cells_of(mask.full(), side, cells)
         inside = share > 0.6
         if not inside.any():
             inside = share >= np.nanmax(share)
         fold_of[inside] = fold
         total = total + share
-    unwanted = np.zeros(empty.shape, bool)
-    for mask in frame.unwanted:
-        share = cells_of(mask.full(), side, image_size)
-        unwanted |= share >= min(0.6, float(np.nanmax(share)))
-    return fold_of, total, unwanted & (fold_of < 0)
+    negative = np.zeros(empty.shape, bool)
+    for mask in frame.negatives:
+        share = cells_of(mask.full(), side, cells)
+        negative |= share >= min(0.6, float(np.nanmax(share)))
+    return fold_of, total, negative & (fold_of < 0)
 
 
-def learn_colours(shown: Sequence[Shown], diameter: float) -> tuple[NDArray[np.float64], float]:
+def learn_colours(frames: Sequence[TrainingFrame], diameter: float) -> tuple[NDArray[np.float64], float]:
     """Return the direction in RGB in which examples differ most from their surroundings, and the spread along it."""
     inside, around = [], []
-    for frame in shown:
+    for frame in frames:
         smooth = ndimage.gaussian_filter(frame.pixels.astype(np.float32), (1, 1, 0))
-        wanted = _union(frame.wanted, frame.pixels.shape)
-        inside.append(smooth[wanted])
-        around.append(smooth[_ring(wanted, max(3, int(0.4 * diameter)))])
+        positive = _union(frame.positives, frame.pixels.shape)
+        inside.append(smooth[positive])
+        around.append(smooth[_ring(positive, max(3, int(0.4 * diameter)))])
     on, off = np.concatenate(inside).astype(np.float64), np.concatenate(around).astype(np.float64)
     if not len(off):
         off = np.zeros((1, 3))
@@ -287,31 +305,36 @@ def learn_colours(shown: Sequence[Shown], diameter: float) -> tuple[NDArray[np.f
     )
     length = float(np.linalg.norm(direction))
     direction = direction / length if length > 1e-9 else np.full(3, 3**-0.5)
-    spread = float(np.mean([np.std(frame.pixels @ direction) for frame in shown]))
+    spread = float(np.mean([np.std(frame.pixels @ direction) for frame in frames]))
     return direction, max(spread, 1.0)
 
 
-def held_out(every: NDArray[np.float32], frame: Shown, folds: Sequence[int], diameter: float) -> NDArray[np.float32]:
-    """Return the averaged model's maps (4, H, W), on and around each example those of the model without it."""
+def held_out(
+    every: NDArray[np.float32], frame: TrainingFrame, folds: Sequence[int], diameter: float
+) -> NDArray[np.float32]:
+    """Return the averaged model's maps (1 + L, H, W), on and around each example those of the model without it."""
     reach = int(0.5 * diameter) + 2
     planes: NDArray[np.float32] = every[0].copy()
-    for mask, fold in zip(frame.wanted, folds, strict=True):
+    for mask, fold in zip(frame.positives, folds, strict=True):
         x0, y0, x1, y1 = mask.box
         place = (slice(max(0, y0 - reach), y1 + reach), slice(max(0, x0 - reach), x1 + reach))
         planes[:, *place] = every[1 + fold][:, *place]
     return planes
 
 
-def learn_levels(shown: Sequence[Shown], maps: Sequence[FrameMaps], diameter: float) -> NDArray[np.float64]:
-    """Return where contrast, local contrast and score are cut, (3, L), NaN where the examples do not stand out."""
-    masks = [_union(frame.wanted, frame.pixels.shape) for frame in shown]
+def learn_levels(frames: Sequence[TrainingFrame], maps: Sequence[FrameMaps], diameter: float) -> NDArray[np.float64]:
+    """Return the levels (3, T) at which contrast, local contrast and score are thresholded.
+
+    They are NaN where the examples do not stand out.
+    """
+    masks = [_union(frame.positives, frame.pixels.shape) for frame in frames]
     rings = [_ring(mask, max(2, int(0.2 * diameter))) for mask in masks]
     rows = []
     for name in ("contrast", "local", "score"):
         planes: list[NDArray[np.float32]] = [getattr(each, name) for each in maps]
         inside = np.concatenate([plane[mask] for plane, mask in zip(planes, masks, strict=True)])
         around = np.concatenate([plane[ring] for plane, ring in zip(planes, rings, strict=True)])
-        rows.append(cut_levels(inside, around) if len(around) else np.zeros(0))
+        rows.append(threshold_levels(inside, around) if len(around) else np.zeros(0))
     width = max(map(len, rows), default=0)
     return np.array([np.pad(row, (0, width - len(row)), constant_values=np.nan) for row in rows])
 

@@ -1,4 +1,4 @@
-"""Maps of how much each place looks like the examples, from SAM 2's feature maps.
+"""Maps of how much each place looks like the examples, from the backbone's feature pyramid.
 
 A linear discriminant (Fisher 1936; shrinkage as in Friedman 1989) is learned from the cells of the feature maps that
 lie on the examples against those that lie on evident background, and the cosine of each cell's features to the
@@ -23,13 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sam2_fewshot.backbones.sam2.network import Sam2Model
-    from sam2_fewshot.backbones.sam2.pyramid import Embedding, Tile
-
-LEVELS = 3
-"""Fine, middle and coarse: the levels of SAM 2's feature pyramid."""
-MAPS = 1 + LEVELS
-"""The discriminant, and the cosine at each level."""
+    from sam2_fewshot.protocols import Backbone, Embedding, Tile
 
 _SHRINKAGE = 0.05
 """Share of the mean variance that is added to each variance with ten examples or more; of .02 to .3, the value made no
@@ -50,7 +44,7 @@ class PixelModel:
     weights, bias
         float32 (D,) and a number: the discriminant of the scaled features, about 0 on background and 1 on examples.
     directions
-        float32 (D,), the examples' mean direction from the background's mean, of length 1 at each level.
+        float32 (D,), the examples' mean direction from the background's mean; the part of each level is of length 1.
     """
 
     mean: NDArray[np.float32]
@@ -65,6 +59,7 @@ def learn_pixels(
     background: NDArray[np.float32],
     certain: NDArray[np.bool_],
     left_out: NDArray[np.bool_],
+    channels: Sequence[int],
     examples: int = 10,
 ) -> PixelModel:
     """Learn a pixel model.
@@ -80,26 +75,28 @@ def learn_pixels(
     left_out
         Boolean (n,): cells of `objects` not to learn from; what is taken out of the background is measured by them.
         All of them is taken as none.
+    channels
+        Number of features at each level of the pyramid; their sum is D.
     examples
         On how many examples the cells lie. The cells of a few examples are alike and easily learned by heart, so the
         fewer there are, the more the discriminant is smoothed.
     """
-    shown = objects if left_out.all() else objects[~left_out]
+    training = objects if left_out.all() else objects[~left_out]
     mean, scale = background.mean(0), background.std(0) + 1e-3
-    used, ground = (shown - mean) / scale, (background - mean) / scale
+    used, ground = (training - mean) / scale, (background - mean) / scale
     unseen = used[:0] if left_out.all() else (objects[left_out] - mean) / scale
     shrinkage = _SHRINKAGE * max(1.0, (10 / examples) ** 2)
-    kept = np.ones(len(ground), bool)
+    clean = np.ones(len(ground), bool)
     for round_ in range(_ROUNDS + 1):
-        weights = _discriminant(used, ground[kept], shrinkage)
+        weights = _discriminant(used, ground[clean], shrinkage)
         if round_ < _ROUNDS:
             below = certain | (ground @ weights < _looks_like(unseen, used, ground, weights))
             if below.sum() >= min(50, len(ground)):
-                kept = below
-    low, high = np.median(ground[kept] @ weights), np.median(used @ weights)
+                clean = below
+    low, high = np.median(ground[clean] @ weights), np.median(used @ weights)
     span = max(float(high - low), 1e-6)
-    toward = shown.mean(0) - mean
-    directions = np.concatenate([part / max(float(np.linalg.norm(part)), 1e-6) for part in np.split(toward, LEVELS)])
+    levels = np.split(training.mean(0) - mean, np.cumsum(channels)[:-1])
+    directions = np.concatenate([part / max(float(np.linalg.norm(part)), 1e-6) for part in levels])
     return PixelModel(mean, scale, (weights / span).astype(np.float32), -float(low) / span, directions)
 
 
@@ -123,35 +120,34 @@ class TileCells(NamedTuple):
         Where the tile's cells lie among all cells of the frame.
     tile
         With its halo.
+    halo
+        Cells at each border of the tile that belong to its neighbours.
     """
 
     rows: slice
     columns: slice
     tile: Tile
+    halo: int
 
     @property
     def features(self) -> NDArray[np.float32]:
         """float32 (D, r, c), of these cells."""
-        return self.tile.features(self._halo)
+        return self.tile.features(self.halo)
 
     def maps(self, learned: Sequence[PixelModel]) -> NDArray[np.float32]:
-        """Return the maps (models, 4, r, c) of pixel models that were learned on the same background."""
-        return maps_of_tile(self.tile, self._halo, learned)
-
-    @property
-    def _halo(self) -> int:
-        return self.tile.levels[0].shape[-1] // PARTS
+        """Return the maps (models, 1 + L, r, c) of pixel models that were learned on the same background."""
+        return maps_of_tile(self.tile, self.halo, learned)
 
 
 def maps_of_tile(tile: Tile, halo: int, learned: Sequence[PixelModel]) -> NDArray[np.float32]:
-    """Return the maps of pixel models on a tile, float32 (models, 4, s - 2 halo, s - 2 halo).
+    """Return the maps of pixel models on a tile, float32 (models, 1 + L, s - 2 halo, s - 2 halo).
 
-    Each model's are its discriminant and the cosines at the fine, middle and coarse level.
+    Each model's are its discriminant and the cosines at each of the L levels, the finest first.
 
     Parameters
     ----------
     tile
-        Whose fine level is s cells wide.
+        Whose finest level is s cells wide.
     halo
         Cells that are left out at each border.
     learned
@@ -165,7 +161,7 @@ def maps_of_tile(tile: Tile, halo: int, learned: Sequence[PixelModel]) -> NDArra
 
 
 def tile_cells(
-    model: Sam2Model,
+    backbone: Backbone,
     pixels: NDArray[np.uint8],
     side: int,
     on_tile: Callable[[int], None] = lambda done: None,
@@ -175,28 +171,33 @@ def tile_cells(
 
     Parameters
     ----------
-    model
+    backbone
         Encodes the tiles.
     pixels
         uint8 RGB (H, W, 3).
     side
         Side of a tile in pixels; it sets the magnification.
     on_tile
-        Is told the number of tiles done.
+        Called with the number of tiles done.
     first
         Number of the tile to begin with.
     """
     grid = TileGrid((pixels.shape[0], pixels.shape[1]), side)
-    core = _core(model.image_size)
-    for number, tile in enumerate(model.tiles(pixels, grid.windows()[first:], on_tile), first):
+    cells = cells_per_tile(backbone)
+    core, halo = _core(cells), cells // PARTS
+    for number, tile in enumerate(backbone.tiles(pixels, grid.windows()[first:], on_tile), first):
         row, column = divmod(number, grid.counts[1])
-        yield TileCells(slice(row * core, (row + 1) * core), slice(column * core, (column + 1) * core), tile)
+        yield TileCells(slice(row * core, (row + 1) * core), slice(column * core, (column + 1) * core), tile, halo)
 
 
-def _core(image_size: int) -> int:
+def cells_per_tile(backbone: Backbone) -> int:
+    """Return how many cells of the pyramid's finest level a tile has each way, with its halo."""
+    return backbone.input_size // backbone.strides[0]
+
+
+def _core(cells: int) -> int:
     """Return how many cells wide a tile is without its halo."""
-    per_tile = image_size // 4
-    return per_tile - 2 * (per_tile // PARTS)
+    return cells - 2 * (cells // PARTS)
 
 
 class CellStore:
@@ -204,43 +205,44 @@ class CellStore:
 
     Parameters
     ----------
-    model, pixels, side, on_tile
+    backbone, pixels, side, on_tile
         As in :func:`tile_cells`.
     room
-        Bytes that the levels kept may take. The tiles beyond are encoded each time.
+        Bytes that the stored pyramids may take. The tiles beyond are encoded each time.
     """
 
     def __init__(
         self,
-        model: Sam2Model,
+        backbone: Backbone,
         pixels: NDArray[np.uint8],
         side: int,
         room: int,
         on_tile: Callable[[int], None] = lambda done: None,
     ) -> None:
-        self._model, self._pixels, self._side, self._on_tile = model, pixels, side, on_tile
-        self._kept: list[TileCells] = []
+        self._backbone, self._pixels, self._side, self._on_tile = backbone, pixels, side, on_tile
+        self._stored: list[TileCells] = []
         self.room = room
 
     def __iter__(self) -> Iterator[TileCells]:
         """Go through the tiles row by row."""
-        yield from self._kept
-        for cells in tile_cells(self._model, self._pixels, self._side, self._on_tile, first=len(self._kept)):
+        yield from self._stored
+        for cells in tile_cells(self._backbone, self._pixels, self._side, self._on_tile, first=len(self._stored)):
             short = cells._replace(tile=cells.tile.shortened())
             if short.tile.level_bytes > self.room:
                 self.room = 0
             else:
                 self.room -= short.tile.level_bytes
-                self._kept.append(short)
+                self._stored.append(short)
             yield short
 
 
 def dense_maps(
-    tiles: Iterable[TileCells], shape: tuple[int, int], side: int, image_size: int, learned: Sequence[PixelModel]
+    tiles: Iterable[TileCells], shape: tuple[int, int], side: int, cells: int, learned: Sequence[PixelModel]
 ) -> tuple[NDArray[np.float32], list[Embedding]]:
-    """Return the maps of pixel models at a frame's resolution, float32 (models, 4, H, W), and the tiles' embeddings.
+    """Return the maps of pixel models at a frame's resolution, and the tiles' embeddings.
 
-    Only these are kept, not the features, which would take many times as much memory.
+    The maps are float32 (models, 1 + L, H, W), with L levels in the pyramid. The features are not returned; they would
+    take many times as much memory.
 
     Parameters
     ----------
@@ -250,19 +252,22 @@ def dense_maps(
         ``(height, width)`` of the frame in pixels.
     side
         Side of a tile in pixels.
-    image_size
-        Side of the model's input.
+    cells
+        As :func:`cells_per_tile`.
     learned
         The pixel models, learned on the same background.
     """
-    (rows, columns), core = TileGrid(shape, side).counts, _core(image_size)
-    cells = np.empty((len(learned), MAPS, rows * core, columns * core), np.float32)
+    (rows, columns), core = TileGrid(shape, side).counts, _core(cells)
+    maps = np.empty((len(learned), 0, rows * core, columns * core), np.float32)
     embeddings = []
     for here in tiles:
         embeddings.append(here.tile.embedding)
-        cells[:, :, here.rows, here.columns] = here.maps(learned)
-    planes = [enlarge(plane, shape, side / (image_size // 4)) for plane in cells.reshape(-1, *cells.shape[2:])]
-    return np.stack(planes).reshape(len(learned), MAPS, *shape), embeddings
+        of_tile = here.maps(learned)
+        if not maps.shape[1]:
+            maps = np.empty((len(learned), of_tile.shape[1], *maps.shape[2:]), np.float32)
+        maps[:, :, here.rows, here.columns] = of_tile
+    planes = [enlarge(plane, shape, side / cells) for plane in maps.reshape(-1, *maps.shape[2:])]
+    return np.stack(planes).reshape(*maps.shape[:2], *shape), embeddings
 
 
 def _looks_like(
@@ -308,16 +313,18 @@ def _along(plane: NDArray[np.float32], positions: NDArray[Any], axis: int) -> ND
     return between
 
 
-def cells_of(mask: NDArray[np.bool_], side: int, image_size: int) -> NDArray[np.float32]:
-    """Return the share of each feature cell that lies on a mask (H, W); NaN for cells beyond the frame."""
+def cells_of(mask: NDArray[np.bool_], side: int, cells: int) -> NDArray[np.float32]:
+    """Return the share of each feature cell that lies on a mask (H, W); NaN for cells beyond the frame.
+
+    `side` is that of a tile in pixels, and `cells` as :func:`cells_per_tile`.
+    """
     grid = TileGrid((mask.shape[0], mask.shape[1]), side)
     rows, columns = grid.counts
-    per_tile = image_size // 4 - 2 * (image_size // 4 // PARTS)
-    cell = side / (image_size // 4)
+    core, cell = _core(cells), side / cells
     smooth = ndimage.uniform_filter(mask.astype(np.float32), max(1, round(cell)), mode="constant")
-    y = ((np.arange(rows * per_tile) + 0.5) * cell - 0.5).clip(0, mask.shape[0] - 1)
-    x = ((np.arange(columns * per_tile) + 0.5) * cell - 0.5).clip(0, mask.shape[1] - 1)
+    y = ((np.arange(rows * core) + 0.5) * cell - 0.5).clip(0, mask.shape[0] - 1)
+    x = ((np.arange(columns * core) + 0.5) * cell - 0.5).clip(0, mask.shape[1] - 1)
     shares = _along(_along(smooth, y, 0), x, 1)
-    shares[np.arange(rows * per_tile) * cell >= mask.shape[0]] = np.nan
-    shares[:, np.arange(columns * per_tile) * cell >= mask.shape[1]] = np.nan
+    shares[np.arange(rows * core) * cell >= mask.shape[0]] = np.nan
+    shares[:, np.arange(columns * core) * cell >= mask.shape[1]] = np.nan
     return shares

@@ -1,4 +1,4 @@
-"""What the guided method has learned, and how it finds objects with it."""
+"""What the guided method has learned, and how it detects objects with it."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import ndimage
 
-from sam2_fewshot.methods.base import Found
-from sam2_fewshot.methods.guided.box_refinement import apart, explained, opinions_of_all, second_pool, to_ask
-from sam2_fewshot.methods.guided.classifier import Logistic
-from sam2_fewshot.methods.guided.descriptors import (
-    COARSE_COSINE,
-    DESCRIPTORS,
-    SUPPORT,
-    FrameMaps,
-    Proposed,
-    describe,
-    support,
+from sam2_fewshot.methods.base import Scored, ScoredMask
+from sam2_fewshot.methods.guided.box_refinement import (
+    PREDICTED_IOU,
+    REFINEMENT,
+    covered,
+    non_overlapping,
+    refined_masks,
+    to_refine,
+    with_refined,
 )
-from sam2_fewshot.methods.guided.maps import PixelModel, dense_maps, enlarge, tile_cells
+from sam2_fewshot.methods.guided.classifier import Logistic
+from sam2_fewshot.methods.guided.descriptors import COARSE_COSINE, SUPPORT, FrameMaps, Proposed, describe, support
+from sam2_fewshot.methods.guided.maps import PixelModel, cells_per_tile, dense_maps, enlarge, tile_cells
 from sam2_fewshot.methods.guided.proposals import component_candidates, peaks, point_candidates
 from sam2_fewshot.tiling.tiles import TileGrid
 
@@ -29,24 +29,22 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sam2_fewshot.backbones.sam2.network import Sam2Model
-    from sam2_fewshot.backbones.sam2.pyramid import Embedding
-    from sam2_fewshot.methods.base import RunStats
-    from sam2_fewshot.methods.guided.box_refinement import SecondPool
+    from sam2_fewshot.methods.base import Stopwatch
+    from sam2_fewshot.methods.guided.box_refinement import RefinedCandidates
     from sam2_fewshot.methods.guided.maps import TileCells
-    from sam2_fewshot.protocols import Progress
+    from sam2_fewshot.protocols import Backbone, Embedding, Progress
     from sam2_fewshot.records import InstanceMask
 
 _FEWEST_PEAKS, _PEAKS_PER_TILE = 64, 3
 """So many peaks of a map are prompted a frame, or a tile of it, whichever are more."""
 _CELL_ARRAYS = ("mean", "scale", "weights", "directions")
-_JUDGES = ("first", "second")
-_JUDGE_ARRAYS = ("mean", "scale", "weights")
+_CLASSIFIERS = ("first", "second")
+_CLASSIFIER_ARRAYS = ("mean", "scale", "weights")
 
 
 @dataclass(frozen=True, eq=False)
-class LookedAt:
-    """A frame as the encoder and the pixel model see it.
+class EncodedFrame:
+    """A frame once it is encoded and the pixel model was applied to it.
 
     Parameters
     ----------
@@ -64,26 +62,26 @@ class LookedAt:
 
 
 @dataclass(frozen=True, eq=False)
-class Looks:
-    """What both looks at a frame gave.
+class FrameCandidates:
+    """What was proposed on a frame, with scores.
 
     Parameters
     ----------
-    seen
+    frame
         The frame.
-    candidates, first
-        What was proposed, and its log-odds at the first look, float64 (N,).
-    asked
-        Indices of the candidates that SAM 2 was asked about.
-    pool, odds
-        These and SAM 2's masks of them, and how far their log-odds at the second look lie above the cut.
+    proposed, first
+        All candidates, and their log-odds by the first classifier, float64 (N,).
+    likely
+        The indices of those that were refined.
+    refined, odds
+        These and their refined masks, and how far their log-odds by the second classifier lie above the threshold.
     """
 
-    seen: LookedAt
-    candidates: list[InstanceMask]
+    frame: EncodedFrame
+    proposed: list[InstanceMask]
     first: NDArray[np.float64]
-    asked: list[int]
-    pool: SecondPool
+    likely: list[int]
+    refined: RefinedCandidates
     odds: NDArray[np.float64]
 
 
@@ -103,15 +101,16 @@ class GuidedModel:
         float64 (3,), direction in RGB in which examples differ from their surroundings, and the standard deviation
         along it.
     levels
-        (3, L): where the contrast, the local contrast and the score are cut; NaN where there is no level.
+        (3, T): the levels at which the contrast, the local contrast and the score are thresholded; NaN where there is
+        none.
     cells
         The pixel model.
     first
-        Tells which candidates are worth asking SAM 2 about, by their descriptors.
+        Tells which candidates are worth refining, by their descriptors.
     second
-        Tells right candidates from wrong ones, by their descriptors and by what SAM 2 says.
-    cut
-        Log-odds of the second judge at which an object counts as found; its score is then .5.
+        Tells right candidates from wrong ones, by their descriptors and by how their refined masks turn out.
+    threshold
+        Log-odds of the second classifier from which on a candidate counts as an object; its score is then .5.
     """
 
     side: int
@@ -123,29 +122,33 @@ class GuidedModel:
     cells: PixelModel
     first: Logistic
     second: Logistic
-    cut: float
+    threshold: float
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """Return all of it as arrays by name, for saving."""
         return {
             "numbers": np.array(
-                [self.side, self.diameter, *self.areas, self.unit, self.cells.bias, self.cut]
-                + [getattr(self, judge).bias for judge in _JUDGES]
+                [self.side, self.diameter, *self.areas, self.unit, self.cells.bias, self.threshold]
+                + [getattr(self, name).bias for name in _CLASSIFIERS]
             ),
             "colours": self.colours,
             "levels": self.levels,
             **{f"cells_{name}": getattr(self.cells, name) for name in _CELL_ARRAYS},
-            **{f"{judge}_{name}": getattr(getattr(self, judge), name) for judge in _JUDGES for name in _JUDGE_ARRAYS},
+            **{
+                f"{classifier}_{name}": getattr(getattr(self, classifier), name)
+                for classifier in _CLASSIFIERS
+                for name in _CLASSIFIER_ARRAYS
+            },
         }
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> GuidedModel:
         """Return what :meth:`arrays` was made from."""
-        side, diameter, smallest, largest, unit, cell_bias, cut, *biases = arrays["numbers"].tolist()
+        side, diameter, smallest, largest, unit, cell_bias, threshold, *biases = arrays["numbers"].tolist()
         cells = {name: arrays[f"cells_{name}"] for name in _CELL_ARRAYS}
         first, second = (
-            Logistic(bias=bias, **{name: arrays[f"{judge}_{name}"] for name in _JUDGE_ARRAYS})  # type: ignore[arg-type]
-            for judge, bias in zip(_JUDGES, biases, strict=True)
+            Logistic(bias=bias, **{name: arrays[f"{classifier}_{name}"] for name in _CLASSIFIER_ARRAYS})  # type: ignore[arg-type]
+            for classifier, bias in zip(_CLASSIFIERS, biases, strict=True)
         )
         return cls(
             side=int(side),
@@ -157,63 +160,62 @@ class GuidedModel:
             cells=PixelModel(bias=cell_bias, **cells),  # type: ignore[arg-type]
             first=first,
             second=second,
-            cut=cut,
+            threshold=threshold,
         )
 
     def find(
         self,
-        model: Sam2Model,
+        backbone: Backbone,
         pixels: NDArray[np.uint8],
         known: Sequence[InstanceMask],
         progress: Progress,
-        stats: RunStats,
-    ) -> list[Found]:
+        watch: Stopwatch,
+    ) -> Scored:
         """Return the objects on a frame, the highest score first, none of which overlaps a better one.
 
         Parameters
         ----------
-        model
-            The checkpoint that it was learned with.
+        backbone
+            The one that it was learned with.
         pixels
             uint8 RGB (H, W, 3).
         known
-            Masks of the examples on this frame, which are not found again.
+            Masks of the examples on this frame, which are not detected again.
         progress
-            Is told of each tile done.
-        stats
-            Is told the number of candidates and the time of each stage.
+            Reports each tile done.
+        watch
+            Takes the time of each stage.
         """
         if np.ptp(pixels, axis=(0, 1)).max() == 0:
-            return []  # of one colour: whatever differs from place to place is made by the tiles
-        looks = self.look(model, pixels, progress, stats)
-        stats.candidates = len(looks.candidates)
-        if stats.proposed is not None:
-            stats.proposed += [*looks.candidates, *looks.pool.masks[len(looks.asked) :]]
-        with stats.stage("compare"):
-            chosen = apart(looks.pool.masks, looks.odds, known)
-        return [
-            Found(
-                mask=looks.pool.masks[i],
-                score=float(1 / (1 + np.exp(-looks.odds[i]))),
-                similarity=float(np.clip(looks.pool.features[i, COARSE_COSINE], -1, 1)),
-                predicted_iou=float(looks.pool.features[i, DESCRIPTORS]),
+            return Scored([], 0, [])  # of one colour: whatever differs from place to place is made by the tiles
+        found = self.candidates(backbone, pixels, progress, watch)
+        refined, odds = found.refined, found.odds
+        with watch.stage("compare"):
+            chosen = non_overlapping(refined.masks, odds, known)
+        masks = [
+            ScoredMask(
+                mask=refined.masks[i],
+                score=float(1 / (1 + np.exp(-odds[i]))),
+                similarity=float(np.clip(refined.features[i, COARSE_COSINE - REFINEMENT], -1, 1)),
+                predicted_iou=float(refined.features[i, PREDICTED_IOU]),
             )
             for i in chosen
         ]
+        return Scored(masks, len(found.proposed), [*found.proposed, *refined.masks[len(found.likely) :]])
 
-    def look(
+    def candidates(
         self,
-        model: Sam2Model,
+        backbone: Backbone,
         pixels: NDArray[np.uint8],
         progress: Progress,
-        stats: RunStats,
+        watch: Stopwatch,
         encoded: Iterable[TileCells] | None = None,
-    ) -> Looks:
-        """Propose candidates on a frame and judge them.
+    ) -> FrameCandidates:
+        """Propose candidates on a frame, refine the likely ones, and score them.
 
         Parameters
         ----------
-        model, pixels, progress, stats
+        backbone, pixels, progress, watch
             As in :meth:`find`.
         encoded
             The frame's tiles; without them, it is encoded.
@@ -221,64 +223,64 @@ class GuidedModel:
         shape = (pixels.shape[0], pixels.shape[1])
         grid = TileGrid(shape, self.side)
         tiles = len(grid.windows())
-        with stats.stage("encode"):
+        with watch.stage("encode"):
             progress.start("encoding", tiles)
-            encoded = encoded or tile_cells(model, pixels, self.side, progress.advance)
-            planes, embeddings = dense_maps(encoded, shape, self.side, model.image_size, [self.cells])
-        with stats.stage("propose"):
+            encoded = encoded or tile_cells(backbone, pixels, self.side, progress.advance)
+            planes, embeddings = dense_maps(encoded, shape, self.side, cells_per_tile(backbone), [self.cells])
+        with watch.stage("propose"):
             maps = measure(pixels, planes[0], self.colours, self.unit, self.diameter)
-            seen = LookedAt(grid, embeddings, maps)
+            frame = EncodedFrame(grid, embeddings, maps)
             components = self.components(maps)
-        with stats.stage("compare"):
+        with watch.stage("compare"):
             descriptors = describe(components.masks, maps, self.diameter, components)
-            clear = explained(components.masks, self.first.log_odds(descriptors), shape)
-        with stats.stage("prompt"):
-            more = self.prompted(model, seen, clear)
-        with stats.stage("compare"):
+            clear = covered(components.masks, self.first.log_odds(descriptors), shape)
+        with watch.stage("prompt"):
+            more = self.prompted(backbone, frame, clear)
+        with watch.stage("compare"):
             proposed = components.and_once(more)
             candidates = list(proposed.masks)
             descriptors[:, SUPPORT] = support(components.masks, proposed)
             descriptors = np.concatenate([descriptors, describe(more, maps, self.diameter, proposed)])
             first = self.first.log_odds(descriptors)
-            asked = to_ask(candidates, first, tiles)
-            questions = [candidates[i] for i in asked]
-        with stats.stage("prompt"):
-            progress.start("prompting", len(questions))
-            said = opinions_of_all(model, pixels, embeddings, grid, questions, progress.advance)
-        with stats.stage("compare"):
-            pool = second_pool(questions, descriptors[asked], said, maps, self.diameter, self.areas, proposed)
-            odds = self.second.log_odds(pool.features) - self.cut
-        return Looks(seen, candidates, first, asked, pool, odds)
+            likely = to_refine(candidates, first, tiles)
+            chosen = [candidates[i] for i in likely]
+        with watch.stage("prompt"):
+            progress.start("prompting", len(chosen))
+            masks = refined_masks(backbone, pixels, embeddings, grid, chosen, progress.advance)
+        with watch.stage("compare"):
+            refined = with_refined(chosen, descriptors[likely], masks, maps, self.diameter, self.areas, proposed)
+            odds = self.second.log_odds(refined.features) - self.threshold
+        return FrameCandidates(frame, candidates, first, likely, refined, odds)
 
     def components(self, maps: FrameMaps) -> Proposed:
         """Return the components of a frame's maps that may be objects."""
         return Proposed(*component_candidates(self._planes(maps), self.diameter, self.areas))
 
     def prompted(
-        self, model: Sam2Model, looked_at: LookedAt, explained: NDArray[np.bool_] | None = None
+        self, backbone: Backbone, frame: EncodedFrame, covered: NDArray[np.bool_] | None = None
     ) -> list[InstanceMask]:
-        """Return what SAM 2 makes of the maps' peaks.
+        """Return the masks of the maps' peaks as point prompts.
 
         Parameters
         ----------
-        model
+        backbone
             Decodes the prompts.
-        looked_at
+        frame
             The frame.
-        explained
-            Boolean (H, W): where an object was found already, which is not asked about; None for nowhere.
+        covered
+            Boolean (H, W): where there is an object already, and no point is prompted; None for nowhere.
         """
         # The contrast itself is left out: where the ground is uneven, it peaks there.
-        planes = self._planes(looked_at.maps)[1:]
-        points = peaks(planes, self.diameter, max(_FEWEST_PEAKS, _PEAKS_PER_TILE * len(looked_at.embeddings)))
-        if explained is not None:
+        planes = self._planes(frame.maps)[1:]
+        points = peaks(planes, self.diameter, max(_FEWEST_PEAKS, _PEAKS_PER_TILE * len(frame.embeddings)))
+        if covered is not None:
             columns, rows = points.astype(int).T
-            points = points[~explained[rows, columns]]
-        return point_candidates(model, looked_at.embeddings, looked_at.grid, points, self.areas)
+            points = points[~covered[rows, columns]]
+        return point_candidates(backbone, frame.embeddings, frame.grid, points, self.areas)
 
     def _planes(self, maps: FrameMaps) -> list[tuple[NDArray[np.float32], NDArray[np.float64]]]:
-        cuts = [row[np.isfinite(row)] for row in self.levels]
-        return list(zip((maps.contrast, maps.local, maps.score), cuts, strict=True))
+        levels = [row[np.isfinite(row)] for row in self.levels]
+        return list(zip((maps.contrast, maps.local, maps.score), levels, strict=True))
 
 
 def measure(
@@ -291,7 +293,7 @@ def measure(
     pixels
         uint8 RGB (H, W, 3).
     planes
-        float32 (4, H, W), the maps of a pixel model.
+        float32 (1 + L, H, W), the maps of a pixel model.
     colours, unit, diameter
         As in :class:`GuidedModel`.
     """

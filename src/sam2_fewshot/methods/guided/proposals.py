@@ -1,10 +1,10 @@
 """Proposals of the guided method: components of maps at many thresholds, and peaks of maps as point prompts.
 
 An object that stands out from its surroundings, in brightness or in a learned map, is a component of the map at some
-level between the two. Cutting at many levels and keeping every component of a plausible size proposes nearly all of
-them; which ones are objects is decided later. Components in which objects touch are also split by a watershed on the
-distance to their border (Beucher & Lantuéjoul 1979). Where objects touch without a gap, no threshold of a map parts
-them, but a peak often lies in each.
+level between the two. Thresholding at many levels and keeping every component of a plausible size proposes nearly all
+of them; which ones are objects is decided later. Components in which objects touch are also split by a watershed on the
+distance to their border (Beucher & Lantuéjoul 1979). Where objects touch without a gap, no threshold of a map
+separates them, but a peak often lies in each.
 """
 
 from __future__ import annotations
@@ -18,10 +18,9 @@ from skimage.feature import peak_local_max
 from skimage.segmentation import watershed
 
 from sam2_fewshot.geometry.sheets import sheets, squared_distances, starts_of
-from sam2_fewshot.methods.guided.box_refinement import in_frame, is_cut
 from sam2_fewshot.records import InstanceMask
-from sam2_fewshot.threads import mapped
-from sam2_fewshot.tiling.tiles import tile_at
+from sam2_fewshot.resources import mapped
+from sam2_fewshot.tiling.tiles import in_frame, tile_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,25 +28,22 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    _Labels: TypeAlias = tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int64]]
-
-    from numpy.typing import NDArray
-
-    from sam2_fewshot.backbones.sam2.network import Sam2Model
-    from sam2_fewshot.backbones.sam2.pyramid import Embedding
+    from sam2_fewshot.protocols import Backbone, Embedding
     from sam2_fewshot.tiling.tiles import TileGrid
+
+    _Labels: TypeAlias = tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int64]]
 
 _LEVELS = 14
 _SPLIT_EVERY = 3
-"""Splitting costs more than labelling, and neighbouring levels split alike."""
+"""Splitting takes longer than labelling, and neighbouring levels split alike."""
 _SHEET = 1 << 20
 """Pixels that are split at a time."""
 _SAME_AREA = 0.04
 """Components with the same bounding box whose areas differ by less than this share are taken as one."""
 
 
-def cut_levels(inside: NDArray[np.float32], around: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return the levels at which to cut a map.
+def threshold_levels(inside: NDArray[np.float32], around: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the levels at which to threshold a map.
 
     Parameters
     ----------
@@ -69,7 +65,7 @@ def component_candidates(
     diameter: float,
     areas: tuple[float, float],
 ) -> tuple[list[InstanceMask], NDArray[np.int64]]:
-    """Return the components of maps at their levels, holes filled, each once, and at how many cuts each came out.
+    """Return the components of maps at their levels, holes filled, each once, and at how many levels each came out.
 
     Parameters
     ----------
@@ -84,30 +80,32 @@ def component_candidates(
     -------
     masks
         The candidates.
-    cuts
-        int64 (N,). As only each third cut is split, what comes of that counts three times.
+    times
+        int64 (N,). As only at each third level components are split, what comes of that counts three times.
     """
     if not maps:
         return [], np.zeros(0, np.int64)
     height, width = maps[0][0].shape
     whole = np.arange(height), np.zeros(height, np.int64)
 
-    def cut(piece: tuple[NDArray[np.float32], float, bool]) -> tuple[list[_Part], list[_Part]]:
-        # Only the parts are returned: the labels of several cuts at a time would take as much memory as the maps.
+    def thresholded(piece: tuple[NDArray[np.float32], float, bool]) -> tuple[list[_Part], list[_Part]]:
+        # Only the parts are returned: the labels of several levels at a time would take as much memory as the maps.
         plane, level, split = piece
         labels = ndimage.label(plane > level)[0]
-        apart = [part for sheet in _split(labels, areas, diameter) for part in _parts(*sheet, areas)] if split else []
-        return _parts(labels, *whole, areas), apart
+        separate = (
+            [part for sheet in _split(labels, areas, diameter) for part in _parts(*sheet, areas)] if split else []
+        )
+        return _parts(labels, *whole, areas), separate
 
-    cuts = [
+    pieces = [
         (plane, float(level), number % _SPLIT_EVERY == 0)
         for plane, levels in maps
         for number, level in enumerate(levels)
     ]
     collected = _Collected((height, width))
-    for parts, apart in mapped(cut, cuts):
+    for parts, separate in mapped(thresholded, pieces):
         collected.add(parts)
-        collected.add(apart, times=_SPLIT_EVERY)
+        collected.add(separate, times=_SPLIT_EVERY)
     return collected.found, np.array(collected.times, np.int64)
 
 
@@ -121,7 +119,7 @@ class _Part(NamedTuple):
 
 
 class _Sheet:
-    """Components of a plane apart from one another, those that may be several objects.
+    """Components of a plane laid out one below the other, those that may be several objects.
 
     Parameters
     ----------
@@ -150,13 +148,13 @@ class _Sheet:
 
 
 def _split(labels: NDArray[Any], areas: tuple[float, float], diameter: float) -> Iterator[_Labels]:
-    """Label what touches within components apart.
+    """Label touching objects within components separately.
 
     Each component is split by itself, so that the result does not depend on what lies around it, and empty ground
     costs nothing. Yields sheets of labels, with the plane's row and first column of each of their rows.
     """
-    sigma, apart = max(1.0, diameter / 12), max(1, int(diameter / 2.5))
-    margin = max(int(4 * sigma), apart // 2) + 1
+    sigma, distance = max(1.0, diameter / 12), max(1, int(diameter / 2.5))
+    margin = max(int(4 * sigma), distance // 2) + 1
     sizes = np.bincount(labels.ravel())
     places = enumerate(ndimage.find_objects(labels), 1)
     # What is smaller has no room for two.
@@ -168,7 +166,7 @@ def _split(labels: NDArray[Any], areas: tuple[float, float], diameter: float) ->
         squares = squared_distances(sheet.above, int(shapes[here].min(axis=1).max()) // 2 + 1)
         depth = ndimage.gaussian_filter(np.sqrt(squares, dtype=np.float64), sigma)
         peaks = peak_local_max(  # type: ignore[no-untyped-call]
-            depth, min_distance=apart, labels=sheet.above.astype(np.int32), exclude_border=False
+            depth, min_distance=distance, labels=sheet.above.astype(np.int32), exclude_border=False
         )
         seeds = np.zeros(sheet.above.shape, np.int32)
         seeds[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
@@ -241,7 +239,7 @@ def peaks(
     maps
         Pairs of a map (H, W), high on objects, and its levels; what lies below the lowest level has no peaks.
     diameter
-        Typical diameter of an object in pixels; it sets how far peaks are apart.
+        Typical diameter of an object in pixels; it sets how far peaks lie from each other.
     most
         How many are returned at most of each map, the highest.
     """
@@ -261,24 +259,24 @@ def peaks(
             + 0.5
         )
         if len(found):
-            apart = np.linalg.norm(here[:, None] - found[None], axis=-1).min(axis=1) > diameter / 4
-            here = here[apart]
+            is_new = np.linalg.norm(here[:, None] - found[None], axis=-1).min(axis=1) > diameter / 4
+            here = here[is_new]
         found = np.concatenate([found, here])
     return found
 
 
 def point_candidates(
-    model: Sam2Model,
+    backbone: Backbone,
     embeddings: Sequence[Embedding],
     grid: TileGrid,
     points: NDArray[np.float64],
     areas: tuple[float, float],
 ) -> list[InstanceMask]:
-    """Return the masks that SAM 2 makes of points, of a plausible size.
+    """Return the masks that point prompts give, of a plausible size.
 
     Parameters
     ----------
-    model
+    backbone
         Decodes the prompts.
     embeddings
         Of the grid's tiles, row by row.
@@ -289,19 +287,19 @@ def point_candidates(
     areas
         Smallest and largest area of a mask in pixels.
     """
-    windows, zoom = grid.windows(), model.image_size / grid.side
+    windows, zoom = grid.windows(), backbone.input_size / grid.side
     reach = math.sqrt(areas[1]) / 2 * zoom
     tiles = np.array([tile_at(grid, x, y) for x, y in points], int)
     found = []
     for tile in np.unique(tiles):
         x, y = windows[tile][:2]
-        # SAM 2's prompt encoder adds the half pixel itself.
+        # In prompts a pixel's centre is a whole number.
         prompts = (points[tiles == tile] - (x, y)) * zoom - 0.5
-        answers = model.prompt(
+        answers = backbone.prompt(
             embeddings[tile], prompts.astype(np.float32), iou_gate=-math.inf, stability_gate=0.0, reach=reach
         )
         for box, data in zip(answers.boxes, answers.data, strict=True):
             mask = in_frame(data, x + int(box[0]), y + int(box[1]), grid.frame_shape)
-            if mask is not None and areas[0] <= mask.area <= areas[1] and not is_cut(mask, windows[tile]):
+            if mask is not None and areas[0] <= mask.area <= areas[1] and not mask.is_clipped(windows[tile]):
                 found.append(mask)
     return found

@@ -2,8 +2,8 @@
 
 This is self-training (Scudder 1965). One example tells nothing of how much objects of its kind differ, so what was
 learned from it alone takes others of the kind for strangers. But what it is surest of is mostly of the kind; with a few
-of these finds added, more can be told from the rest, and so on. What the user marked stays; what was found is chosen
-anew each time.
+of these detections added, more can be told from the rest, and so on. What the user marked stays; the detections are
+chosen anew each time.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sam2_fewshot.methods.base import RunStats
-from sam2_fewshot.methods.guided.box_refinement import apart
+from sam2_fewshot.methods.base import Stopwatch
+from sam2_fewshot.methods.guided.box_refinement import non_overlapping
 from sam2_fewshot.methods.guided.descriptors import CONTRAST, CORE_SCORE, Proposed, describe
 from sam2_fewshot.methods.guided.maps import CellStore
 
@@ -23,91 +23,90 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sam2_fewshot.backbones.sam2.network import Sam2Model
-    from sam2_fewshot.methods.base import Shown
+    from sam2_fewshot.methods.base import TrainingFrame
     from sam2_fewshot.methods.guided.model import GuidedModel
-    from sam2_fewshot.protocols import Progress
+    from sam2_fewshot.protocols import Backbone, Progress
     from sam2_fewshot.records import InstanceMask
 
 FEW = 5
-"""With fewer examples than these, finds are learned from, too. With three it adds .07 of F1, with ten it costs .06."""
+"""With fewer examples than these, detections are learned from, too. With three it adds .07 of F1, with ten it costs
+.06."""
 ROUNDS = ((4, -np.inf), (10, -np.inf), (20, 0.0))
-"""Examples and finds that are learned from in each round, and how many log-odds a find has to lie above the cut. The
-cut of the first rounds is good for nothing yet; later, there may not be so many objects of the kind."""
-HIGHEST_CUT = 0.0
-"""Log-odds above which the cut does not lie then: even chances. Finds that were chosen for being sure score higher than
-their like, and would raise it."""
+"""Examples and detections that are learned from in each round, and how many log-odds a detection has to lie above the
+threshold. That of the first rounds is good for nothing yet; later, there may not be so many objects of the kind."""
+HIGHEST_THRESHOLD = 0.0
+"""Log-odds above which the threshold does not lie then: even chances. Detections that were chosen for being sure score
+higher than their like, and would raise it."""
 _STANDS_OUT, _LEAST_CONTRAST = 0.5, 0.25
-"""A find that is learned from differs from its surroundings at least this share as much as the examples do (and by so
-many standard deviations of the frame), or its mean score is as near to that of the examples, 1, as to background, 0.
+"""A detection that is learned from differs from its surroundings at least this share as much as the examples do (and by
+so many standard deviations of the frame), or its mean score is as near to that of the examples, 1, as to background, 0.
 Where an example is alone on its frame, nothing is added; otherwise its ground would be."""
-_KEPT = 200_000_000
-"""Bytes of levels that are kept of the examples' frames, so that they are encoded once: 36 tiles of the embedded
-checkpoint. It is part of :data:`~sam2_fewshot.backbones.sam2.memory.RESERVE`."""
+_STORED = 200_000_000
+"""Bytes of the examples' frames' pyramids that are stored, so that they are encoded once: 36 tiles of SAM 2's embedded
+checkpoint. It is part of :data:`~sam2_fewshot.resources.RESERVE`."""
 
 
-class Encoded:
-    """The examples' frames as the encoder sees them.
+class TrainingTiles:
+    """The tiles of the examples' frames.
 
     Parameters
     ----------
-    model, progress
-        Encodes the frames; is told of each tile done.
-    shown
+    backbone, progress
+        Encodes the frames; reports each tile done.
+    frames
         The frames.
     side
         Side of a tile in pixels.
     """
 
-    def __init__(self, model: Sam2Model, shown: Sequence[Shown], side: int, progress: Progress) -> None:
+    def __init__(self, backbone: Backbone, frames: Sequence[TrainingFrame], side: int, progress: Progress) -> None:
         self.side = side
-        room = _KEPT // len(shown)
-        self.stores = [CellStore(model, frame.pixels, side, room, progress.advance) for frame in shown]
+        room = _STORED // len(frames)
+        self.stores = [CellStore(backbone, frame.pixels, side, room, progress.advance) for frame in frames]
 
 
 def with_surest(
     learned: GuidedModel,
-    model: Sam2Model,
-    shown: Sequence[Shown],
-    encoded: Encoded,
+    backbone: Backbone,
+    frames: Sequence[TrainingFrame],
+    tiles: TrainingTiles,
     most: int,
     least: float,
     progress: Progress,
-) -> list[Shown]:
-    """Return the examples' frames with the surest finds on them among the wanted examples.
+) -> list[TrainingFrame]:
+    """Return the examples' frames with the surest detections on them among the wanted examples.
 
     Parameters
     ----------
     learned
-        Finds objects.
-    model
-        The checkpoint that it was learned with.
-    shown
-        The frames with what the user marked.
-    encoded
-        The same frames.
+        Detects objects.
+    backbone
+        The one that it was learned with.
+    frames
+        With what the user marked.
+    tiles
+        Of the same frames.
     most
-        So many finds are added, fewer if there are not so many.
+        So many detections are added, fewer if there are not so many.
     least
-        Log-odds that a find lies above the cut.
+        Log-odds that a detection lies above the threshold.
     progress
-        Is told of each tile done.
+        Reports each tile done.
     """
-    finds: list[tuple[float, int, InstanceMask]] = []
-    for number, (frame, store) in enumerate(zip(shown, encoded.stores, strict=True)):
-        if not len(frame.wanted) or np.ptp(frame.pixels, axis=(0, 1)).max() == 0:
+    detections: list[tuple[float, int, InstanceMask]] = []
+    for number, (frame, store) in enumerate(zip(frames, tiles.stores, strict=True)):
+        if not len(frame.positives) or np.ptp(frame.pixels, axis=(0, 1)).max() == 0:
             continue
-        looks = learned.look(model, frame.pixels, progress, RunStats(), store)
-        marked = describe(frame.wanted, looks.seen.maps, learned.diameter, Proposed((), np.zeros(0, np.int64)))
-        alike = _stand_out(looks.pool.features, marked)
-        chosen = apart(looks.pool.masks, looks.odds, [*frame.wanted, *frame.unwanted])
-        finds += [
-            (float(looks.odds[i]), number, looks.pool.masks[i]) for i in chosen if alike[i] and looks.odds[i] > least
-        ]
-    surest = sorted(finds, key=lambda find: -find[0])[: max(0, most)]
+        found = learned.candidates(backbone, frame.pixels, progress, Stopwatch(), store)
+        masks, odds = found.refined.masks, found.odds
+        marked = describe(frame.positives, found.frame.maps, learned.diameter, Proposed((), np.zeros(0, np.int64)))
+        alike = _stand_out(found.refined.features, marked)
+        chosen = non_overlapping(masks, odds, [*frame.positives, *frame.negatives])
+        detections += [(float(odds[i]), number, masks[i]) for i in chosen if alike[i] and odds[i] > least]
+    surest = sorted(detections, key=lambda detection: -detection[0])[: max(0, most)]
     return [
-        replace(frame, wanted=[*frame.wanted, *(mask for _, where, mask in surest if where == number)])
-        for number, frame in enumerate(shown)
+        replace(frame, positives=[*frame.positives, *(mask for _, where, mask in surest if where == number)])
+        for number, frame in enumerate(frames)
     ]
 
 

@@ -73,7 +73,7 @@ function showAreaHint() {
 
 const svg = 'http://www.w3.org/2000/svg';
 const bars = [];
-let cutLine;
+let thresholdLine;
 
 function startHistogram() {
   const host = $('histogram');
@@ -88,9 +88,9 @@ function startHistogram() {
   }
   const base = document.createElementNS(svg, 'line');
   for (const [name, value] of Object.entries({ x1: 0, x2: 400, y1: 89.5, y2: 89.5, class: 'base' })) base.setAttribute(name, String(value));
-  cutLine = document.createElementNS(svg, 'line');
-  for (const [name, value] of Object.entries({ y1: 0, y2: 90, class: 'cut' })) cutLine.setAttribute(name, String(value));
-  host.append(base, cutLine);
+  thresholdLine = document.createElementNS(svg, 'line');
+  for (const [name, value] of Object.entries({ y1: 0, y2: 90, class: 'threshold' })) thresholdLine.setAttribute(name, String(value));
+  host.append(base, thresholdLine);
   fillHistogram();
 }
 
@@ -117,8 +117,8 @@ function colourHistogram() {
     bar.setAttribute('fill', off ? '' : css[level(score)]);
   }
   const x = ((choice.threshold - low) / (high - low)) * 400;
-  cutLine.setAttribute('x1', String(x));
-  cutLine.setAttribute('x2', String(x));
+  thresholdLine.setAttribute('x1', String(x));
+  thresholdLine.setAttribute('x2', String(x));
   $('histogram-title').textContent = `Histogram of the scores from ${low} to ${high}: ${format(shownTotal)} shown, ${format(total - shownTotal)} hidden`;
 }
 
@@ -165,7 +165,7 @@ function refresh() {
   showAreaHint();
   $('shown-count').textContent = format(shownTotal);
   $('shown-of').textContent = `shown, of ${format(total)} with a score of at least ${Number(data.floor.toFixed(3))}`;
-  tell('chosen');
+  emit('chosen');
   document.body.dataset.step = (performance.now() - began).toFixed(1); // for benchmarks/report.py
   announce();
 }
@@ -175,7 +175,7 @@ function announce() {
   silence = setTimeout(() => {
     $('status').textContent = `${plural(shownTotal, 'object')} shown at a threshold of ${choice.threshold}.`;
     document.body.dataset.settled = String(Number(document.body.dataset.settled ?? 0) + 1); // for the tests
-    tell('settled');
+    emit('settled');
   }, 250);
 }
 

@@ -10,7 +10,7 @@ function bytes(id) {
   return out;
 }
 
-// Outlines: see outlines.py. Returns all vertices in picture pixels and where each outline starts.
+// Outlines: see encode_outlines in content.py. Returns all vertices in picture pixels and where each outline starts.
 function decodeOutlines(packed, count) {
   const starts = new Uint32Array(count + 1);
   let points = new Float32Array(Math.max(1024, packed.length)); // a vertex takes at least two bytes
@@ -85,9 +85,9 @@ const digits = data.range[1] - data.range[0] > 0.3 ? 2 : 3;
 // Number of an object in its frame, as in the table and the label image; those below the threshold follow.
 const numberOf = (i) => i - frames[owner[i]].first + 1;
 
-// Pictures are decoded when they are looked at, and the last few are kept.
+// Pictures are decoded when they are displayed, and the last few are cached.
 const pictures = new Map();
-const KEPT = 12;
+const CACHED = 12;
 async function picture(index) {
   if (pictures.has(index)) {
     const found = pictures.get(index);
@@ -108,11 +108,11 @@ async function picture(index) {
     return image;
   })();
   pictures.set(index, promise);
-  if (pictures.size > KEPT) pictures.delete(pictures.keys().next().value);
+  if (pictures.size > CACHED) pictures.delete(pictures.keys().next().value);
   return promise;
 }
 
-// Who wants to know that the choice or a mark has changed.
+// Events: the choice or a mark has changed.
 const events = new EventTarget();
-const tell = (name, detail) => events.dispatchEvent(new CustomEvent(name, { detail }));
+const emit = (name, detail) => events.dispatchEvent(new CustomEvent(name, { detail }));
 const on = (name, listener) => events.addEventListener(name, (event) => listener(event.detail));

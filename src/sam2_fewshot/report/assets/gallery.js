@@ -1,4 +1,4 @@
-// Gallery: one card an object, in the order that serves judging; a page at a time.
+// Gallery: one card an object, in the order that serves marking; a page at a time.
 
 const PAGE = 24;
 const gallery = { order: [], shown: 0 };
@@ -12,7 +12,7 @@ const ORDERS = {
   marked: (a, b) => a - b,
 };
 
-// Doubtful ones lie on both sides of the threshold; the other orders are of what is shown.
+// Doubtful ones lie on both sides of the threshold; the other orders are of what is displayed.
 function sortGallery() {
   const order = $('order').value;
   const chosen = [];
@@ -95,8 +95,8 @@ function pressed(event) {
   if (!item || event.ctrlKey || event.metaKey || event.altKey) return;
   const i = Number(item.dataset.object);
   const key = event.key.toLowerCase();
-  if (key === 'r') judge(i, 'right');
-  else if (key === 'w') judge(i, 'wrong');
+  if (key === 'r') setVerdict(i, 'right');
+  else if (key === 'w') setVerdict(i, 'wrong');
   else if (key === 'arrowright' || key === 'arrowleft') {
     let next = key === 'arrowright' ? item.nextElementSibling : item.previousElementSibling;
     if (!next && key === 'arrowright' && !$('more').hidden) next = showMore();
@@ -110,7 +110,7 @@ async function clicked(event) {
   if (!item) return;
   const i = Number(item.dataset.object);
   if (event.target.dataset.verdict) {
-    judge(i, event.target.dataset.verdict);
+    setVerdict(i, event.target.dataset.verdict);
   } else if (event.target.tagName === 'CANVAS') {
     await show(owner[i]);
     view.picked = i;

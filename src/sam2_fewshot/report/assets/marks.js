@@ -1,4 +1,4 @@
-// Marks: what the user has judged, kept in the browser as far as it allows, and exported for the next run.
+// Marks: what the user has marked, stored in the browser as far as it allows, and exported for the next run.
 
 const verdicts = new Map();
 const place = `sam2-fewshot ${data.id}`;
@@ -7,7 +7,7 @@ function remember() {
   try {
     localStorage.setItem(place, JSON.stringify([...verdicts]));
   } catch {
-    // Some browsers keep nothing for files; the marks then last as long as the page.
+    // Some browsers store nothing for files; the marks then last as long as the page.
   }
 }
 
@@ -22,11 +22,11 @@ function recall() {
 }
 
 // The same verdict a second time takes the mark away.
-function judge(i, verdict) {
+function setVerdict(i, verdict) {
   if (verdicts.get(i) === verdict) verdicts.delete(i);
   else verdicts.set(i, verdict);
   remember();
-  tell('marked', i);
+  emit('marked', i);
 }
 
 function corrections() {
@@ -90,7 +90,7 @@ function startMarks() {
   $('clear').addEventListener('click', () => {
     verdicts.clear();
     remember();
-    tell('marked', null);
+    emit('marked', null);
   });
   on('marked', countMarks);
   countMarks();

@@ -44,8 +44,8 @@ function draw() {
   const objects = visibleObjects(frame);
   if ($('show-outlines').checked) {
     drawObjects(context, objects, scale, width);
-    const judged = [...verdicts.keys()].filter((i) => i >= frame.first && i < frame.last);
-    drawMarks(context, judged, scale, width);
+    const marked = [...verdicts.keys()].filter((i) => i >= frame.first && i < frame.last);
+    drawMarks(context, marked, scale, width);
   }
   if ($('show-examples').checked) drawExamples(context, frame, scale, width);
   if (view.picked >= frame.first && view.picked < frame.last) {
@@ -154,7 +154,7 @@ function startViewer() {
   $('view').addEventListener('click', pick);
   $('picked-buttons').addEventListener('click', (event) => {
     const verdict = event.target.dataset?.verdict;
-    if (verdict && view.picked >= 0) judge(view.picked, verdict);
+    if (verdict && view.picked >= 0) setVerdict(view.picked, verdict);
   });
   $('frame-table').addEventListener('click', (event) => {
     const index = event.target.dataset?.frame;

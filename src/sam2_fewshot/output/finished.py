@@ -1,4 +1,4 @@
-"""An output folder read back: what was found, what it was made from, and what has changed since."""
+"""An output folder read back: its results, what they were made from, and what has changed since."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.files.journal import JOURNAL_FOLDER, preview_beside, read_record
+from sam2_fewshot.output.journal import JOURNAL_FOLDER, preview_beside, read_record
 from sam2_fewshot.records import Location
 from sam2_fewshot.settings import Settings
 from sam2_fewshot.storage.digests import AT_A_TIME
-from sam2_fewshot.storage.files import replacing
+from sam2_fewshot.storage.files import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -58,14 +58,14 @@ class Finished:
         """
         for line in self.facts["frames"]:
             record = read_record(self._file(line))
-            # The stages' times, of which no two runs have the same, tell whether it is the frame that is listed.
+            # No two runs take the same times for their stages, which show whether this is the listed frame.
             if record is None or _figures(record) != (line["image"], line["objects"], dict(line["seconds"])):
                 raise InputError(
                     f"{self.out} holds no whole record of {line['image']} (Z {line['z']}, Time {line['time']}): a run "
                     "was cut off, or files were removed from it. Run the same sam2-fewshot segment command again; what "
                     "is finished is kept."
                 )
-            # A record is kept under its place in its file; where that file was in the list is told by run.json.
+            # A record has the frame's place in its file; run.json has the place of that file in the list.
             yield record.moved(Location(line["xy"] - 1, line["z"] - 1, line["time"] - 1))
 
     def _file(self, line: Mapping[str, Any]) -> Path:
@@ -73,7 +73,7 @@ class Finished:
 
 
 def read_finished(out: Path) -> Finished:
-    """Look at an output folder.
+    """Read an output folder's ``run.json``.
 
     Raises
     ------
@@ -113,7 +113,7 @@ def _figures(record: FrameRecord) -> tuple[str, int, dict[str, float]]:
     return record.name, len(record.detections), dict(record.seconds)
 
 
-_NAME = "inputs.json"
+_INPUTS = "inputs.json"
 _LISTED = 3
 _WORDS = {
     "version": "the program's version",
@@ -125,7 +125,7 @@ _WORDS = {
 
 
 def changes(folder: Path, facts: Mapping[str, object]) -> list[str]:
-    """Say what differs from the last run in a folder, a few words each; nothing where there was none.
+    """Return what differs from the last run in a folder, a few words each; nothing where there was none.
 
     Parameters
     ----------
@@ -135,22 +135,23 @@ def changes(folder: Path, facts: Mapping[str, object]) -> list[str]:
         As :func:`remember` is given.
     """
     try:
-        before = json.loads((folder / _NAME).read_text("utf-8"))
+        before = json.loads((folder / _INPUTS).read_text("utf-8"))
         settings = dict(before["settings"])
     except (OSError, ValueError, LookupError, TypeError):
         return []
-    said = []
     now = facts["settings"]
     assert isinstance(now, dict)
-    for name, value in now.items():
-        if name not in AT_A_TIME and name in settings and settings[name] != value:
-            said.append(f"{Settings.model_fields[name].title} was {settings[name]} and is {value}")
-    said += [f"{words} changed" for name, words in _WORDS.items() if name in before and before[name] != facts[name]]
-    return said + _images(before.get("images"), facts.get("images"))
+    changed = [
+        f"{Settings.model_fields[name].title} was {settings[name]} and is {value}"
+        for name, value in now.items()
+        if name not in AT_A_TIME and name in settings and settings[name] != value
+    ]
+    changed += [f"{words} changed" for name, words in _WORDS.items() if name in before and before[name] != facts[name]]
+    return changed + _images(before.get("images"), facts.get("images"))
 
 
 def _images(before: object, now: object) -> list[str]:
-    """Say which images are others than they were under the same path."""
+    """Return which images are others than they were under the same path."""
     if not isinstance(before, dict) or not isinstance(now, dict):
         return []
     names = [Path(path).name for path, content in now.items() if before.get(path, content) != content]
@@ -159,7 +160,7 @@ def _images(before: object, now: object) -> list[str]:
 
 
 def remember(folder: Path, facts: Mapping[str, object]) -> None:
-    """Write down what the results are made from.
+    """Record what the results are made from.
 
     Parameters
     ----------
@@ -167,14 +168,14 @@ def remember(folder: Path, facts: Mapping[str, object]) -> None:
         The journal's folder.
     facts
         ``settings`` (a dict), ``version``, ``model``, ``examples``, ``channels``, ``object_model`` and ``images`` (a
-        dict of what tells whether an image is the same, by its path), all of them fit for JSON.
+        dict of each image's signature by its path), all of them fit for JSON.
 
-    It only serves to say later what has changed, so that it cannot be written is no reason to stop.
+    It only serves to report later what has changed, so a failure to write it does not stop the run.
     """
-    with suppress(InputError), replacing(folder / _NAME) as path:
-        path.write_text(json.dumps(facts, indent=1), "utf-8")
+    with suppress(InputError):
+        write_whole(folder / _INPUTS, json.dumps(facts, indent=1).encode())
 
 
 def forget(folder: Path) -> None:
     """Remove what :func:`remember` wrote."""
-    (folder / _NAME).unlink(missing_ok=True)
+    (folder / _INPUTS).unlink(missing_ok=True)

@@ -4,38 +4,26 @@ from __future__ import annotations
 
 import json
 import math
-import platform
 import shutil
 from collections import defaultdict
 from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sam2_fewshot import __version__
-from sam2_fewshot.annotations.geojson import qupath_files
-from sam2_fewshot.annotations.label_images import label_files
-from sam2_fewshot.annotations.nimbus import nimbus_json
+from sam2_fewshot.annotations.record import distinct_stem, printable
 from sam2_fewshot.annotations.registry import FORMATS
-from sam2_fewshot.annotations.tables import table
-from sam2_fewshot.annotations.values import distinct_stem, printable
-from sam2_fewshot.backbones.sam2.checkpoints import CHECKPOINTS
-from sam2_fewshot.backbones.sam2.loading import sam2_distribution
-from sam2_fewshot.files.overlay import overlay_path
-from sam2_fewshot.files.request import as_facts
-from sam2_fewshot.storage.files import replacing, sweep, telling
+from sam2_fewshot.output.pictures import overlay_path
+from sam2_fewshot.storage.files import sweep, telling, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from sam2_fewshot.annotations.record import FrameRecord
-    from sam2_fewshot.files.request import Plan
-    from sam2_fewshot.runner.engine import Engine
+    from sam2_fewshot.annotations.registry import Format
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +50,15 @@ def assemble(
     out: Path,
     *,
     tags: Sequence[str] = ("object",),
-    channel: int = 0,
     facts: Mapping[str, object] | None = None,
     asked: int | None = None,
     extra: Collection[str] = (),
 ) -> Summary:
-    """Write ``annotations.json``, ``detections.csv``, ``geojson/``, ``labels/`` ``run.json``, and what is asked for.
+    """Write the formats that every run has, those that are asked for, and ``run.json``.
 
     What an earlier run wrote there for other images is removed, so that the folder never holds results of two
-    runs. Each file appears under its name when it is whole, and ``run.json`` comes last. When something fails on
-    the way, files that are not finished stay as they were before.
+    runs. Each file appears under its name when it is whole, and ``run.json`` comes last. Where something fails, files
+    that are not finished stay as they were before.
 
     Parameters
     ----------
@@ -82,14 +69,12 @@ def assemble(
         The output folder; it is made when it is missing.
     tags
         Tags of every object; the first is its class in QuPath.
-    channel
-        0-based channel that the NimbusImage annotations belong to.
     facts
         What to put first in ``run.json``: settings, model, versions and so on.
     asked
         How many frames the user asked for; as many as there are records when left out.
     extra
-        Names of further :data:`~sam2_fewshot.annotations.registry.FORMATS` to write.
+        Names of further formats to write, of :data:`~sam2_fewshot.annotations.registry.ON_REQUEST`.
 
     Returns
     -------
@@ -103,17 +88,12 @@ def assemble(
     """
     frames: list[dict[str, object]] = []
     facts = facts or {}
-    seconds: dict[str, float] = defaultdict(float, _seconds(facts))
+    outside = facts.get("seconds", {})  # loading, learning
+    seconds: dict[str, float] = defaultdict(float, outside if isinstance(outside, Mapping) else {})
     before = _written_before(out)
     objects = 0
     with ExitStack() as stack:
-        writers = [
-            stack.enter_context(nimbus_json(out / "annotations.json", tags, channel)),
-            stack.enter_context(table(out / "detections.csv")),
-            stack.enter_context(qupath_files(out / "geojson", tags)),
-            stack.enter_context(label_files(out / "labels")),
-            *(stack.enter_context(FORMATS[name].begin(out, tags)) for name in sorted(extra)),
-        ]
+        writers = [stack.enter_context(form.results(out, tags)) for form in _formats(extra)]
         for record in _distinct(records):
             for add in writers:
                 add(record)
@@ -133,15 +113,14 @@ def assemble(
     }
     write_run(out / "run.json", {**facts, **counted})
     _discard(before, {path for frame in frames for path in _files_of(out, frame, extra)})
-    for folder in (out, out / "geojson", out / "labels", out / "overlays", out / "rois"):
+    for folder in {out / "overlays", *(form.path(out, "").parent for form in FORMATS.values())}:
         sweep(folder)
     return summary
 
 
-def _seconds(facts: Mapping[str, object]) -> dict[str, float]:
-    """Return the times that the caller has taken outside the frames (loading, learning)."""
-    given = facts.get("seconds", {})
-    return dict(given) if isinstance(given, dict) else {}
+def _formats(extra: Collection[str]) -> list[Format]:
+    """Return the formats that every run has, and further ones."""
+    return [form for name, form in FORMATS.items() if form.always or name in extra]
 
 
 def _line(record: FrameRecord) -> dict[str, object]:
@@ -172,12 +151,7 @@ def _line(record: FrameRecord) -> dict[str, object]:
 def _files_of(out: Path, frame: Mapping[str, object], extra: Collection[str]) -> set[Path]:
     """Return the files of an image that a line of ``run.json`` stands for, and those of further formats."""
     stem, overlay = PurePath(str(frame["stem"])).name, PurePath(str(frame["overlay"])).name
-    return {
-        out / "geojson" / f"{stem}.geojson",
-        out / "labels" / f"{stem}.tif",
-        out / "overlays" / overlay,
-        *(FORMATS[name].path(out, stem) for name in extra if name in FORMATS),
-    }
+    return {out / "overlays" / overlay, *(form.path(out, stem) for form in _formats(extra))}
 
 
 def _written_before(out: Path) -> set[Path]:
@@ -191,10 +165,10 @@ def _written_before(out: Path) -> set[Path]:
 
 
 def _discard(before: Iterable[Path], now: Iterable[Path]) -> None:
-    """Delete results of images that are no longer asked for, so that nobody counts them in."""
-    kept = {str(path).casefold() for path in now}  # on Windows and macOS A.tif is a.tif
+    """Delete results of images that are no longer asked for."""
+    present = {str(path).casefold() for path in now}  # on Windows and macOS A.tif is a.tif
     for path in before:
-        if str(path).casefold() not in kept:
+        if str(path).casefold() not in present:
             with telling(path):
                 if path.is_dir():
                     shutil.rmtree(path)
@@ -224,9 +198,8 @@ def write_run(path: Path, facts: Mapping[str, object]) -> None:
     InputError
         If the file cannot be written.
     """
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
-        json.dump(plain(facts), file, ensure_ascii=False, allow_nan=False, indent=2)
-        file.write("\n")
+    text = json.dumps(plain(facts), ensure_ascii=False, allow_nan=False, indent=2)
+    write_whole(path, f"{text}\n".encode())
 
 
 def plain(value: Any) -> Any:
@@ -244,60 +217,3 @@ def plain(value: Any) -> Any:
     if isinstance(value, set | frozenset):
         return sorted((plain(item) for item in value), key=str)
     return printable(str(value))
-
-
-_PACKAGES = ("torch", "torchvision", "numpy", "scikit-image", "shapely")
-
-
-def facts_of(
-    plan: Plan,
-    engine: Engine,
-    begun: datetime,
-    seconds: Mapping[str, float],
-    warnings: Sequence[str],
-    failures: Sequence[str],
-) -> dict[str, object]:
-    """Return what is written about a run besides its frames: versions, model, settings and the request."""
-    request = plan.request
-    return {
-        "program": "sam2-fewshot",
-        "versions": {"sam2-fewshot": __version__, "python": platform.python_version(), **_versions()},
-        "platform": platform.platform(),
-        "begun": begun.isoformat(timespec="seconds"),
-        "ended": datetime.now(UTC).isoformat(timespec="seconds"),
-        "model": {
-            "name": engine.model_name,
-            "sha256": engine.model_sha256,
-            "licence": _licence(engine.model_name),
-        },
-        "device": engine.device_name,
-        "settings": request.settings.model_dump(mode="json"),
-        "examples_path": request.examples,
-        "object_model": None if plan.saved is None else {"path": plan.saved.path, "sha256": plan.saved.sha256},
-        "saved_model_path": request.save_model,
-        "channels_path": request.channels,
-        "batch_xy": request.batch_xy,
-        "batch_z": request.batch_z,
-        "batch_time": request.batch_time,
-        "training_tag": request.training_tag,
-        "negative_tag": request.negative_tag,
-        "examples": len(plan.examples),
-        "corrections": len(plan.corrections),
-        "request": as_facts(request, engine.model_name),
-        "seconds": dict(seconds),
-        "warnings": list(warnings),
-        "failures": list(failures),
-    }
-
-
-def _licence(model: str) -> str:
-    return next((known.licence for known in CHECKPOINTS if known.name == model), "unknown")
-
-
-def _versions() -> dict[str, str]:
-    # Several distributions hold the package sam2, and results should tell which one made them.
-    found = {"sam2": sam2_distribution()}
-    for package in _PACKAGES:
-        with suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found

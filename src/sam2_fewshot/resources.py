@@ -1,35 +1,84 @@
-"""How much memory may be used, and how large a part of a frame fits into it."""
+"""What this process may use of the computer: its cores, for work side by side, and its memory, for frames and tiles."""
 
 from __future__ import annotations
 
 import os
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from sam2_fewshot.backbones.sam2.network import Sam2Model
+    from collections.abc import Callable, Iterable, Iterator
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_MOST = 4
+"""With more threads, what holds Python's lock takes over, and each needs memory of its own."""
+_AHEAD = 3
+"""So many pieces a thread are begun before the first is taken, since some take much longer than others."""
+
+
+def cores() -> int:
+    """Return the number of processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def threads() -> int:
+    """Return how many pieces are worked on at a time: one for each core this process may use, up to four.
+
+    ``OMP_NUM_THREADS`` limits them as it limits PyTorch's threads.
+    """
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, min(cores(), _MOST, int(limit) if limit.isdecimal() else _MOST))
+
+
+def mapped(work: Callable[[Item], Result], items: Iterable[Item], count: int | None = None) -> Iterator[Result]:
+    """Apply a function to items in several threads; NumPy and SciPy let go of Python's lock in most of their work.
+
+    Parameters
+    ----------
+    work
+        Changes nothing that another piece of work reads.
+    items
+        Are taken as they are needed.
+    count
+        How many are worked on at a time; :func:`threads` when left out.
+
+    Yields
+    ------
+    Result
+        In the order of the items, whichever is done first. Few are held at a time.
+    """
+    count = count or threads()
+    if count == 1:
+        yield from map(work, items)
+        return
+    with ThreadPoolExecutor(count) as pool:
+        begun: deque[Future[Result]] = deque()
+        try:
+            for item in items:
+                begun.append(pool.submit(work, item))
+                if len(begun) > count * _AHEAD:
+                    yield begun.popleft().result()
+            while begun:
+                yield begun.popleft().result()
+        finally:
+            for future in begun:
+                future.cancel()
+
 
 BYTES_PER_PIXEL = 130
 """Memory that a search takes for a pixel of the block: its picture, the maps, and the masks of the candidates. Measured
 with the guided method and the embedded checkpoint (``benchmarks/large.py``): 54 on a frame of 4 Mpx, 95 in blocks of 13
-Mpx; learning took 140. Others have more candidates, so more is reckoned with."""
+Mpx; learning took 140. Others have more candidates, so more is assumed."""
 RESERVE = 1_100_000_000
-"""Memory in bytes of the interpreter, torch and the embedded checkpoint, before the first frame; measured .85 GB. A
-second thread takes .12 GB more."""
-_EMBEDDED_WEIGHTS, _EMBEDDED_INPUT, _EMBEDDED_POINTS = 34_000_000, 512, 64
-"""Bytes of the embedded checkpoint, the side of its input in pixels, and the prompts it decodes at a time on a CPU."""
-_META_INPUT = 1024
-"""px; side of the input of all of Meta's checkpoints."""
-_PER_INPUT_PIXEL, _PER_PROMPTED_CELL = 1100, 330
-"""Bytes that an encoder pass takes for a pixel of its input, and decoding for a cell of a prompt's mask, of which there
-are a quarter of the input's pixels each way. With one image and 64 prompts at a time, on one thread, the program took
-3.2 GB at most with the network of tiny, 3.5 with base_plus, 3.9 with large and 1.25 with the embedded checkpoint."""
+"""Bytes of the interpreter, torch and the embedded checkpoint, before the first frame; measured .85 GB. A second thread
+takes .12 GB more."""
 _TILES_SHARE = 8
 """A batch of tiles may take this part of the memory."""
-_FEATURES = 12
-"""How many times as large as an embedding the features of a tile are at the resolution of the finest level: C channels
-of three levels on 16 times the coarse level's cells, where an embedding has 4 C for each of these."""
 _BLOCK, _BLOCK_STEPS = 1 << 24, 10
 """A block of 4,096 × 4,096 pixels, or of ten steps each way where objects are large, gains little by being larger,
 since its halo is a small part of it by then."""
@@ -47,35 +96,6 @@ def allowed_memory(root: Path = Path("/")) -> int:
     return min(_physical(root), *_control_groups(root))
 
 
-def extra_bytes(model: Sam2Model) -> int:
-    """Return how many bytes of the computer's memory a model takes beyond what the embedded one does (an estimate).
-
-    Of what lies on a GPU only the features of one tile at a time come to the computer's memory, for learning.
-    """
-    if model.device.type != "cpu":
-        return _FEATURES * model.embedding_bytes
-    return _beyond(model.weight_bytes, model.image_size, model.batch_size, model.points_per_batch)
-
-
-def extra_bytes_of_file(size: int) -> int:
-    """Return about what :func:`extra_bytes` will be on a CPU, from the bytes of a checkpoint's file."""
-    return _beyond(size, _EMBEDDED_INPUT if size < 2 * _EMBEDDED_WEIGHTS else _META_INPUT, 1, _EMBEDDED_POINTS)
-
-
-def _beyond(weights: int, image_size: int, batch_size: int, points_per_batch: int) -> int:
-    def working(size: int, images: int, prompts: int) -> int:
-        return _PER_INPUT_PIXEL * size**2 * images + _PER_PROMPTED_CELL * (size // 4) ** 2 * prompts
-
-    own = weights + working(image_size, batch_size, points_per_batch)
-    return max(0, own - _EMBEDDED_WEIGHTS - working(_EMBEDDED_INPUT, 1, _EMBEDDED_POINTS))
-
-
-def tile_bytes(model: Sam2Model) -> int:
-    """Return how many bytes the levels of a tile take."""
-    # C channels on 1, 4 and 16 times the coarse level's cells; an embedding has 4 C for each of these.
-    return 21 * model.embedding_bytes // 4
-
-
 def tiles_at_a_time(max_memory: float, bytes_each: int, allowed: int | None = None) -> int:
     """Return how many tiles may be encoded at a time, at least 1.
 
@@ -84,7 +104,7 @@ def tiles_at_a_time(max_memory: float, bytes_each: int, allowed: int | None = No
     max_memory, allowed
         As in :func:`block_pixels`.
     bytes_each
-        :func:`tile_bytes`.
+        Memory of a tile's feature pyramid.
     """
     return max(1, _total(max_memory, allowed) // _TILES_SHARE // bytes_each)
 
@@ -110,9 +130,10 @@ def block_pixels(
     learning
         True for learning from a frame, which takes twice as much.
     tile_bytes
-        What is kept of each tile besides, for prompts; the more the frame is magnified, the more tiles there are.
+        Memory of the embedding that is held of each tile besides, for prompts; the more the frame is magnified, the
+        more tiles there are.
     beside
-        :func:`extra_bytes`, and those of the frame where it is held whole.
+        What the backbone takes beyond :data:`RESERVE`, and the frame where it is held whole.
     """
     total = _total(max_memory, allowed)
     enough = max(_BLOCK, (_BLOCK_STEPS * step) ** 2)
@@ -131,7 +152,7 @@ def _physical(root: Path) -> int:
                 return int(line.split()[1]) * 1024
     with suppress(OSError, ValueError, AttributeError):
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return 8 << 30  # Windows does not tell without a library; a small machine is assumed
+    return 8 << 30  # Windows reports it only through a library; a small machine is assumed
 
 
 def _control_groups(root: Path) -> list[int]:

@@ -1,16 +1,17 @@
-"""The journal of finished frames: the truth that every output file is assembled from.
+"""The journal in the output folder: finished frames, and finished blocks of unfinished ones.
 
-One file a frame, an ``.npz`` archive without pickles:
+All output files are assembled from the records of the finished frames. A frame has a file, an ``.npz`` archive without
+pickles:
 
 ==============  ==========================  ===============================================================
 member          dtype, shape                content
 ==============  ==========================  ===============================================================
 ``header``      uint8 (bytes of JSON)       format, version, fingerprint and the record's small fields
-``boxes``       int64 (N, 4)                crop of each find's mask, ``x0, y0, x1, y1``: the detections, of which the
-                                            header has the number, then what lies below the threshold
-``bits``        uint8                       the crops row by row, each packed to whole bytes, in a row
+``boxes``       int64 (N, 4)                box of each mask, ``x0, y0, x1, y1``: the detections, of which the
+                                            header has the number, then the candidates below the threshold
+``bits``        uint8                       the masks in their boxes row by row, each packed to whole bytes
 ``figures``     float64 (N, 3)              score, similarity, predicted IoU
-``outlines``    uint8                       well-known binary of the finds' polygons, then the examples'
+``outlines``    uint8                       well-known binary of their polygons, then of the examples
 ``lengths``     int64 (N + E,)              bytes of each outline
 ==============  ==========================  ===============================================================
 
@@ -22,6 +23,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
@@ -29,25 +31,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sam2_fewshot.annotations.record import (
-    ExampleMark,
-    FrameRecord,
-    pack_figures,
-    pack_masks,
-    pack_outlines,
-    unpack_found,
-    unpack_masks,
-    unpack_outlines,
-)
+from sam2_fewshot.annotations.record import ExampleMark, FrameRecord
 from sam2_fewshot.records import Location
-from sam2_fewshot.storage.files import replacing
+from sam2_fewshot.storage.files import replacing, sweep, write_whole
+from sam2_fewshot.storage.packing import pack_detections, unpack_detections
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator
     from pathlib import Path
 
 JOURNAL_FOLDER = ".frames"
 """Name of the journal's folder in the output folder."""
+BLOCKS_FOLDER = "blocks"
+"""Name of the folder, in the journal's, of the finished blocks of unfinished frames. Each frame has a folder there, by
+what it depends on and by the threshold, which also decides what a block reports; each block has a file."""
 
 _FORMAT = "sam2-fewshot frame"
 _VERSION = 3
@@ -62,7 +59,7 @@ class Journal:
     Parameters
     ----------
     folder
-        Where to keep them; it is made at the first write.
+        Where they are stored; it is made at the first write.
     fingerprint
         What the frames depend on (inputs, settings, model) in a string. Frames recorded under another
         fingerprint count as not done.
@@ -72,9 +69,9 @@ class Journal:
     fingerprint: str
 
     def done(self, location: Location) -> FrameRecord | None:
-        """Return a frame's record, None when the frame must be done (again).
+        """Return a frame's record, None when the frame must be searched.
 
-        A file that is damaged, cut off, of another version or under another fingerprint counts as not done.
+        A file that is damaged, truncated, of another version or under another fingerprint counts as not done.
         """
         return _read(self._path(location), self.fingerprint, location)
 
@@ -109,7 +106,7 @@ class Journal:
         return sorted(Location(*map(int, name.groups())) for name in found if name)
 
     def preview(self, location: Location) -> Path:
-        """Return where the small picture of a frame belongs that the report shows."""
+        """Return where the small picture of a frame for the report belongs."""
         return preview_beside(self._path(location))
 
     def _path(self, location: Location) -> Path:
@@ -136,15 +133,14 @@ def preview_beside(path: Path) -> Path:
 def remove_others(folder: Path, prefix: str) -> None:
     """Delete the records whose fingerprint does not begin with `prefix`, and those that cannot be read.
 
-    The small pictures go with their records. Results of other settings are kept until this is called, so trying a
+    The small pictures go with their records. Results of other settings stay until this is called, so trying a
     setting and going back costs nothing.
     """
-    paths = list(folder.iterdir()) if folder.is_dir() else []
-    for path in paths:
+    for path in list(folder.glob("*.npz")):
         if _NAME.fullmatch(path.name) and not _fingerprint(path).startswith(prefix):
             with suppress(OSError):
                 path.unlink()
-    for path in folder.glob("*.jpg") if folder.is_dir() else ():
+    for path in list(folder.glob("*.jpg")):
         record = path.with_suffix(".npz")
         if _NAME.fullmatch(record.name) and not record.exists():
             with suppress(OSError):
@@ -170,6 +166,83 @@ def _fingerprint(path: Path) -> str:
             return str(_header(archive)["fingerprint"])
     except Exception:  # as in _read
         return ""
+
+
+@dataclass(frozen=True, slots=True)
+class BlockFolder:
+    """The files of one frame's finished blocks on disk; a :class:`~sam2_fewshot.runner.blocks.Shelf`.
+
+    Parameters
+    ----------
+    folder
+        The journal's folder.
+    common, fingerprint
+        What all frames of the run depend on, and what this one does, in strings.
+    location
+        Of the frame in its file.
+    threshold
+        The score that an object must have.
+    """
+
+    folder: Path
+    common: str
+    fingerprint: str
+    location: Location
+    threshold: float
+
+    def read(self, name: str) -> bytes | None:
+        """Return a block's file, None where there is none."""
+        try:
+            return (self._place / name).read_bytes()
+        except OSError:
+            return None
+
+    def write(self, name: str, content: bytes) -> None:
+        """Store a block's file; it appears when it is whole.
+
+        Raises
+        ------
+        InputError
+            If it cannot be written (disk full, no permission).
+        """
+        write_whole(self._place / name, content)
+
+    def drop(self) -> None:
+        """Delete all blocks of the frame, also those that were searched for another threshold."""
+        _remove_blocks(self.folder, lambda name: name.startswith(f"{self._frame}_"))
+
+    @property
+    def _frame(self) -> str:
+        return f"{_digest(self.common)}_{_digest(self.fingerprint)}_z{self.location.z:05d}_t{self.location.time:05d}"
+
+    @property
+    def _place(self) -> Path:
+        return self.folder / BLOCKS_FOLDER / f"{self._frame}_{_digest(repr(float(self.threshold)))}"
+
+
+def has_blocks(folder: Path) -> bool:
+    """Return whether blocks of unfinished frames lie in a journal's folder."""
+    return any((folder / BLOCKS_FOLDER).glob("*/*.npz"))
+
+
+def sweep_blocks(folder: Path) -> None:
+    """Remove what killed runs left half written, as :func:`~sam2_fewshot.storage.files.sweep` does."""
+    for path in (folder / BLOCKS_FOLDER).glob("*"):
+        sweep(path)
+
+
+def remove_other_blocks(folder: Path, common: str) -> None:
+    """Delete the blocks of frames that depend on something else than `common`."""
+    _remove_blocks(folder, lambda name: not name.startswith(_digest(common)))
+
+
+def _remove_blocks(folder: Path, chosen: Callable[[str], bool]) -> None:
+    """Delete the blocks of the frames whose folder's name is chosen."""
+    for path in (folder / BLOCKS_FOLDER).glob("*"):
+        if chosen(path.name):
+            shutil.rmtree(path, ignore_errors=True)
+    with suppress(OSError):
+        (folder / BLOCKS_FOLDER).rmdir()  # where it is empty
 
 
 def _digest(fingerprint: str) -> str:
@@ -202,28 +275,17 @@ def _pack(record: FrameRecord, fingerprint: str) -> dict[str, Any]:
         "threshold": record.threshold,
         "floor": record.floor,
     }
-    found = (*record.detections, *record.below)
-    boxes, bits = pack_masks([detection.instance for detection in found])
-    drawn = [*(detection.polygon for detection in found), *(mark.outline for mark in record.examples)]
-    outlines, lengths = pack_outlines(drawn)
     return {
         "header": np.frombuffer(json.dumps(header).encode(), np.uint8),
-        "boxes": boxes,
-        "bits": bits,
-        "figures": pack_figures(found),
-        "outlines": outlines,
-        "lengths": lengths,
+        **pack_detections((*record.detections, *record.below), [mark.outline for mark in record.examples]),
     }
 
 
 def _unpack(header: dict[str, Any], archive: Any, file: str) -> FrameRecord:
     shape = (int(header["frame_shape"][0]), int(header["frame_shape"][1]))
     location = Location(*header["location"])
-    boxes = archive["boxes"]
-    outlines = unpack_outlines(archive["outlines"], archive["lengths"])
-    masks = unpack_masks(boxes, archive["bits"], shape)
-    detections = unpack_found(masks, outlines[: len(boxes)], archive["figures"], location)
-    marks = zip(outlines[len(boxes) :], header["negative"], strict=True)
+    detections, outlines = unpack_detections(archive, shape, location)
+    marks = zip(outlines, header["negative"], strict=True)
     return FrameRecord(
         name=header["name"],
         stem=header["stem"],

@@ -1,22 +1,23 @@
-"""``overlays/STEM.png``: a frame with the outlines of what was found, and of what was shown.
+"""A frame's pictures: the overlay, ``overlays/STEM.png``, and the small one for the report.
 
-Drawn for a critical eye: lines beside the objects rather than over them (small images are enlarged),
-readable on dark and on bright ground, in colours that colour-blind eyes tell apart, and with a legend under
-the image, not on it.
+On the overlay detections and examples are outlined. The lines are thin beside the objects (small images are enlarged),
+readable on dark and on bright ground, and in colours that colour-blind eyes can distinguish; the legend is below the
+image, not on it.
 """
 
 from __future__ import annotations
 
+import io
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
 import shapely.affinity
 
 from sam2_fewshot.annotations.record import ExampleMark
-from sam2_fewshot.storage.files import replacing
+from sam2_fewshot.tiling.blocks import overview
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from shapely import Polygon
 
     from sam2_fewshot.annotations.record import FrameRecord
-    from sam2_fewshot.records import Detection
+    from sam2_fewshot.records import Detection, FrameReader
 
     _Color = int | tuple[int, int, int]
 
@@ -56,6 +57,95 @@ _SHARPEST = 1200  # px; images are enlarged towards this, at most fourfold
 _FINEST = 16  # px; and until the typical object is this wide
 _LARGEST = 4096  # px; larger ones are shrunk to this
 _NARROWEST = 720  # px; room that the legend needs
+LONGEST = 1600
+"""px; larger frames are shrunk to this for the report, which fills a screen and keeps 50 frames below about 15 MB."""
+_QUALITY = 82
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """The pictures of a frame.
+
+    Parameters
+    ----------
+    overlay
+        Content of a PNG file: the frame with its detections and examples.
+    preview
+        Content of a JPEG file: the frame alone, small.
+    flat
+        Whether the frame is the same everywhere.
+    """
+
+    overlay: bytes
+    preview: bytes
+    flat: bool
+
+
+def pictures_of(
+    frame: FrameReader, detections: Sequence[Detection], marks: Sequence[ExampleMark], threshold: float
+) -> Pictures:
+    """Draw a frame with its detections and examples.
+
+    Parameters
+    ----------
+    frame
+        Read whole where it is not large, else strip by strip and reduced.
+    detections, marks, threshold
+        As for :func:`draw_overlay`.
+    """
+    from PIL import Image
+
+    step = -(-max(frame.shape) // _LARGEST)
+    if step == 1:
+        pixels = frame.read()
+    else:
+        pixels = overview(frame, step)
+
+        def smaller(geometry: Any) -> Any:
+            return shapely.affinity.scale(geometry, 1 / step, 1 / step, origin=(0, 0))
+
+        detections = [replace(item, polygon=smaller(item.polygon)) for item in detections]
+        marks = [ExampleMark(smaller(mark.outline), mark.negative) for mark in marks]
+    flat = bool((pixels == pixels[:1, :1]).all())
+    drawn = draw_overlay(pixels, detections, marks, threshold=threshold)
+    file = io.BytesIO()
+    Image.fromarray(drawn).save(file, format="PNG")
+    return Pictures(file.getvalue(), preview_jpeg(pixels), flat)
+
+
+def preview_jpeg(pixels: NDArray[np.uint8]) -> bytes:
+    """Return a frame as JPEG, of at most :data:`LONGEST` px on its longer side.
+
+    JPEG, since every browser reads it and it costs a fraction of the time of WebP or PNG.
+
+    Parameters
+    ----------
+    pixels
+        uint8 RGB (H, W, 3).
+    """
+    from PIL import Image
+
+    is_grey = bool((pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 0] == pixels[..., 2]).all())
+    return _jpeg(Image.fromarray(np.ascontiguousarray(pixels[..., 0] if is_grey else pixels)), LONGEST)
+
+
+def smaller(data: bytes, factor: float, least: int) -> bytes:
+    """Return a JPEG with its sides shrunk by a factor; the longer one keeps at least so many pixels."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(data)) as picture:
+        longest = max(max(picture.size) * factor, min(max(picture.size), least))
+        return _jpeg(picture, round(longest))
+
+
+def _jpeg(picture: Image, longest: int) -> bytes:
+    """Return a picture as JPEG; it is shrunk in place where its longer side has more pixels than `longest`."""
+    from PIL.Image import Resampling
+
+    picture.thumbnail((longest, longest), Resampling.BICUBIC, reducing_gap=2.0)
+    out = io.BytesIO()
+    picture.save(out, format="JPEG", quality=_QUALITY, optimize=True)
+    return out.getvalue()
 
 
 def color_of(share: float) -> tuple[int, int, int]:
@@ -65,43 +155,6 @@ def color_of(share: float) -> tuple[int, int, int]:
     mixed = _VIRIDIS[below] + (place - below) * (_VIRIDIS[below + 1] - _VIRIDIS[below])
     red, green, blue = (round(value) for value in mixed.tolist())
     return red, green, blue
-
-
-def write_overlay(
-    out: Path,
-    record: FrameRecord,
-    pixels: NDArray[np.uint8],
-    *,
-    threshold: float | None = None,
-) -> Path:
-    """Draw a frame's overlay into the output folder, at :func:`overlay_path`.
-
-    Parameters
-    ----------
-    out
-        The output folder.
-    record
-        The finished frame.
-    pixels, threshold
-        As for :func:`draw_overlay`.
-
-    Returns
-    -------
-    Path
-        The file.
-
-    Raises
-    ------
-    InputError
-        If it cannot be written.
-    """
-    from PIL import Image
-
-    path = overlay_path(out, record)
-    drawn = draw_overlay(pixels, record.detections, record.examples, threshold=threshold)
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        Image.fromarray(drawn).save(file, format="PNG")
-    return path
 
 
 def overlay_path(out: Path, record: FrameRecord) -> Path:
@@ -121,21 +174,20 @@ def draw_overlay(
 ) -> NDArray[np.uint8]:
     """Draw outlines over a frame.
 
-    Detections get a thin line from teal (the frame's lowest score) over green to yellow (its highest) with a
-    dark halo.
-    Examples get a thick dashed line: magenta and white for those that were wanted, black and white with a
-    cross for those that were not; an example that is a point gets a ring.
+    Detections get a thin line from teal (the frame's lowest score) over green to yellow (its highest) with a dark halo.
+    Examples get a thick dashed line: magenta and white for the wanted ones, black and white with a cross for the
+    negative ones; an example that is a point gets a ring.
 
     Parameters
     ----------
     pixels
         uint8 array (H, W, 3), RGB.
     detections
-        What was found, in any order.
+        In any order.
     examples
-        What was shown on this frame.
+        Those on this frame.
     threshold
-        The score that a find had to have, for the legend.
+        The score that a detection must have, for the legend.
 
     Returns
     -------

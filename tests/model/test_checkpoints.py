@@ -8,9 +8,22 @@ from pathlib import Path
 
 import pytest
 
-from sam2_fewshot.backbones.sam2 import locate
-from sam2_fewshot.backbones.sam2.checkpoints import LARGE, MICRO, SAM2_GATES, TINY, Checkpoint
-from sam2_fewshot.backbones.sam2.locate import EMBEDDED_FOLDER, Folder, Found, available, resolve, search_folders
+from sam2_fewshot.backbones.sam2.checkpoints import (
+    CONTAINER_FOLDER,
+    EMBEDDED_FOLDER,
+    LARGE,
+    MICRO,
+    SAM2_GATES,
+    TINY,
+    Checkpoint,
+    Found,
+    available,
+    download_base,
+    resolve,
+    search_folders,
+    sha256_of,
+    user_cache_folder,
+)
 from sam2_fewshot.errors import CheckpointError
 
 
@@ -20,9 +33,9 @@ def test_the_folders_are_searched_in_the_documented_order(tmp_path: Path) -> Non
     second.mkdir()
     environ = {"SAM2_FEWSHOT_CHECKPOINTS": f"{first}{os.pathsep} {os.pathsep}{second}"}
     places = search_folders(environ)
-    assert [place.path for place in places[:2]] == [first, second]
-    assert [place.origin for place in places] == ["environment", "environment", "container", "cache", "embedded"]
-    assert [place.origin for place in search_folders({})] == ["container", "cache", "embedded"]
+    last = [CONTAINER_FOLDER, user_cache_folder(), EMBEDDED_FOLDER]
+    assert places == [first, second, *last]
+    assert search_folders({}) == last
 
 
 def test_an_environment_that_names_no_folder_is_refused(tmp_path: Path) -> None:
@@ -35,50 +48,48 @@ def test_an_environment_that_names_no_folder_is_refused(tmp_path: Path) -> None:
 def test_the_process_environment_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / TINY.name).write_bytes(b"weights")
     monkeypatch.setenv("SAM2_FEWSHOT_CHECKPOINTS", str(tmp_path))
-    assert resolve("tiny") == Found(tmp_path / TINY.name, TINY, "environment")
+    assert resolve("tiny") == Found(tmp_path / TINY.name, TINY)
     monkeypatch.setenv("SAM2_FEWSHOT_BASE_URL", "http://mirror/")
-    assert locate.download_base() == "http://mirror/"
-    assert locate.download_base({"SAM2_FEWSHOT_BASE_URL": " "}) is None
+    assert download_base() == "http://mirror/"
+    assert download_base({"SAM2_FEWSHOT_BASE_URL": " "}) is None
 
 
-def test_a_machine_without_downloads_has_the_embedded_checkpoint(folders: list[Folder]) -> None:
+def test_a_machine_without_downloads_has_the_embedded_checkpoint(folders: list[Path]) -> None:
     found = resolve("auto", folders)
     assert found.checkpoint is MICRO
     assert found.path.parent == EMBEDDED_FOLDER
     assert available(folders) == [found]
-    assert len(found.sha256()) == 64
-    assert found.describe().startswith("sam2.1_hiera_micro.pt (embedded in the program: ")
 
 
-def test_auto_takes_the_best_and_the_earlier_folder_wins(folders: list[Folder]) -> None:
+def test_auto_takes_the_best_and_the_earlier_folder_wins(folders: list[Path]) -> None:
     for place in folders[:2]:
-        (place.path / TINY.name).write_bytes(place.origin.encode())
-    (folders[1].path / LARGE.name).write_bytes(b"weights")
-    (folders[0].path / "sam2.1_hiera_base_plus.pt").mkdir()  # not a file
+        (place / TINY.name).write_bytes(place.name.encode())
+    (folders[1] / LARGE.name).write_bytes(b"weights")
+    (folders[0] / "sam2.1_hiera_base_plus.pt").mkdir()  # not a file
     assert [each.checkpoint for each in available(folders)] == [LARGE, TINY, MICRO]
     assert resolve("auto", folders).checkpoint is LARGE
-    assert resolve("sam2.1_hiera_tiny", folders).origin == "environment"
-    assert "from the user's cache" in resolve("large", folders).describe()
+    assert resolve("sam2.1_hiera_tiny", folders).path.parent == folders[0]
+    assert resolve("large", folders).path.parent == folders[1]
 
 
-def test_a_known_but_absent_model_says_how_to_get_it(folders: list[Folder]) -> None:
+def test_a_known_but_absent_model_says_how_to_get_it(folders: list[Path]) -> None:
     with pytest.raises(CheckpointError) as caught:
         resolve("sam2.1_hiera_large.pt", folders)
     sentence = str(caught.value)
     assert "sam2-fewshot models fetch large" in sentence
     assert "SAM2_FEWSHOT_CHECKPOINTS" in sentence
-    assert str(folders[0].path) in sentence
+    assert str(folders[0]) in sentence
 
 
 @pytest.mark.parametrize("name", ["gigantic", "", "x" * 5000, "nul\0byte"])
-def test_an_unknown_model_is_answered_with_the_known_names(name: str, folders: list[Folder]) -> None:
+def test_an_unknown_model_is_answered_with_the_known_names(name: str, folders: list[Path]) -> None:
     with pytest.raises(CheckpointError, match=r"no model called .*sam2\.1_hiera_base_plus\.pt.*sam2\.1_hiera_micro"):
         resolve(name, folders)
 
 
 def test_a_broken_installation_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"no model on this machine; even sam2\.1_hiera_micro\.pt"):
-        resolve("auto", [Folder(tmp_path, "cache")])
+        resolve("auto", [tmp_path])
 
 
 def test_a_missing_path_and_a_folder_are_refused(tmp_path: Path) -> None:
@@ -88,22 +99,22 @@ def test_a_missing_path_and_a_folder_are_refused(tmp_path: Path) -> None:
         resolve(tmp_path)
 
 
-def test_a_path_beats_every_folder(tmp_path: Path, folders: list[Folder]) -> None:
-    (folders[0].path / TINY.name).write_bytes(b"shared")
+def test_a_path_beats_every_folder(tmp_path: Path, folders: list[Path]) -> None:
+    (folders[0] / TINY.name).write_bytes(b"shared")
     mine = tmp_path / TINY.name
     mine.write_bytes(b"mine")
-    assert resolve(mine, folders) == Found(mine, TINY, "path")
+    assert resolve(mine, folders) == Found(mine, TINY)
     assert resolve(str(mine), folders).path == mine
 
 
 def test_a_bare_name_is_sought_in_the_folders_and_then_here(
-    tmp_path: Path, folders: list[Folder], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, folders: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("own.pt").write_bytes(b"here")
-    assert resolve("own.pt", folders).origin == "path"
-    (folders[1].path / "own.pt").write_bytes(b"cache")
-    assert resolve("own.pt", folders).origin == "cache"
+    assert resolve("own.pt", folders).path == Path("own.pt")
+    (folders[1] / "own.pt").write_bytes(b"cache")
+    assert resolve("own.pt", folders).path.parent == folders[1]
 
 
 def test_a_yaml_file_beside_a_checkpoint_is_its_configuration(tmp_path: Path) -> None:
@@ -131,7 +142,7 @@ def test_a_renamed_copy_is_known_by_its_content(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_be_read_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="cannot be read: Is a directory"):
-        locate.sha256_of(tmp_path)
+        sha256_of(tmp_path)
 
 
 def test_a_folder_that_may_not_be_looked_at_holds_nothing(tmp_path: Path) -> None:
@@ -139,13 +150,13 @@ def test_a_folder_that_may_not_be_looked_at_holds_nothing(tmp_path: Path) -> Non
         def is_file(self) -> bool:
             raise PermissionError(13, "Permission denied", str(self))
 
-    assert resolve("auto", [Folder(Forbidden(tmp_path), "environment"), *search_folders({})[-1:]]).checkpoint is MICRO
+    assert resolve("auto", [Forbidden(tmp_path), *search_folders({})[-1:]]).checkpoint is MICRO
 
 
 def test_looking_for_checkpoints_needs_no_torch() -> None:
     code = (
-        "import sys; from sam2_fewshot.backbones.sam2 import locate, fetch, loading, device; locate.resolve('micro'); "
+        "import sys; from sam2_fewshot import backbones; backbones.resolve('micro'); "
+        "assert not {'torch', 'sam2', 'requests', 'hydra'} & set(sys.modules), 'heavy'"
     )
-    code += "assert not {'torch', 'sam2', 'requests', 'hydra'} & set(sys.modules), 'heavy'"
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run([sys.executable, "-c", code], check=True, env=environ)

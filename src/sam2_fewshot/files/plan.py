@@ -1,0 +1,350 @@
+"""The plan of a run on files: a request with everything checked that can be before the model is loaded.
+
+Also how a worker process opens a frame of the plan, what its results depend on, and what ``run.json`` says about it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections import OrderedDict
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sam2_fewshot import __version__
+from sam2_fewshot.annotations.examples import read_examples
+from sam2_fewshot.annotations.registry import check_formats
+from sam2_fewshot.backbones import CHECKPOINTS, sam2_distribution
+from sam2_fewshot.errors import InputError
+from sam2_fewshot.files.corrections import read_corrections
+from sam2_fewshot.files.request import as_facts, check_request
+from sam2_fewshot.images.addresses import parse_range, stem_of
+from sam2_fewshot.images.display import read_channels
+from sam2_fewshot.images.image_set import open_images
+from sam2_fewshot.images.registry import example_stems, frame_fingerprint, signature
+from sam2_fewshot.records import held_bytes
+from sam2_fewshot.runner.progress import Heard
+from sam2_fewshot.segmenter import read_object_model
+from sam2_fewshot.storage.digests import common_part, examples_part
+from sam2_fewshot.storage.files import telling
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from sam2_fewshot.annotations.placing import PlacedExemplar
+    from sam2_fewshot.files.corrections import Correction
+    from sam2_fewshot.files.request import Request
+    from sam2_fewshot.images.display import ChannelSetting
+    from sam2_fewshot.images.image_set import ImageSet
+    from sam2_fewshot.object_model import ObjectModel
+    from sam2_fewshot.protocols import Progress
+    from sam2_fewshot.records import Box, Exemplar, FrameReader, Location
+    from sam2_fewshot.runner.tasks import Progressed
+    from sam2_fewshot.segmenter import FewShotSegmenter
+    from sam2_fewshot.settings import Settings
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A request that was checked; the :class:`~sam2_fewshot.runner.tasks.Source` of a run on files.
+
+    Parameters
+    ----------
+    request
+        What was asked for.
+    images
+        The images, their headers read.
+    examples
+        The examples that can be used.
+    frames
+        The frames to do, by XY, then Z, then Time.
+    corrections
+        Objects that the user marked as right or wrong in earlier results, which are learned from too.
+    saved
+        What was learned before, instead of examples.
+    """
+
+    request: Request
+    images: ImageSet
+    examples: Sequence[PlacedExemplar]
+    frames: Sequence[FrameReader]
+    corrections: Sequence[Correction] = ()
+    saved: SavedObjects | None = None
+
+    @property
+    def placed(self) -> list[PlacedExemplar]:
+        """All that there is to learn from: the examples, then the corrections."""
+        return [*self.examples, *(correction.placed for correction in self.corrections)]
+
+    @property
+    def exemplars(self) -> list[Exemplar]:
+        """What to learn from; none where an object model is there already."""
+        return [item.exemplar for item in self.placed]
+
+    def examples_on(self, location: Location) -> list[PlacedExemplar]:
+        """Return what is marked on a frame."""
+        return [example for example in self.placed if example.location == location]
+
+    def name(self, frame: FrameReader) -> str:
+        """Return what to call a frame in messages: the file's name, with Z and Time where there are several."""
+        image = self.images[frame.location.xy]
+        z = f" Z {frame.location.z + 1}" if image.size_z > 1 else ""
+        time = f" Time {frame.location.time + 1}" if image.size_t > 1 else ""
+        return image.path.name + z + time
+
+    def address(self, frame: FrameReader) -> FrameAddress:
+        """Return the address at which another process opens a frame."""
+        channels = self.request.channels
+        return FrameAddress(
+            self.images[frame.location.xy].path.as_posix(),
+            frame.location,
+            self.request.settings,
+            None if channels is None else read_channels(channels),
+        )
+
+
+def make_plan(request: Request, progress: Progress) -> Plan:
+    """Read all headers and examples, and check the ranges and the output folder. Nothing is written.
+
+    Raises
+    ------
+    InputError
+        If an image, the examples or the output folder cannot be used.
+    SettingsError
+        If a range or the channels' file cannot be used.
+    """
+    check_request(request)
+    check_formats(request.write)
+    channels = None if request.channels is None else read_channels(request.channels)
+    paths = _without_examples(request.images, request.examples, progress)
+    images = open_images(paths, request.settings, channels, progress)
+    frames = _chosen(request, images)
+    if request.object_model is not None:
+        saved = read_saved(request.object_model)
+        saved.objects.check_settings(request.settings, str(saved.path))
+        model = saved.objects.model_name if request.model == "auto" else request.model
+        return Plan(replace(request, model=model), images, (), frames, saved=saved)
+    assert request.examples is not None
+    examples = read_examples(request.examples, images, request.training_tag, request.negative_tag, progress)
+    corrections = read_corrections(request.corrections, images, progress)
+    return Plan(request, images, examples, frames, corrections)
+
+
+def _without_examples(paths: Sequence[Path], examples: Path | None, progress: Progress) -> list[Path]:
+    """Leave out what a pattern like ``*.tif`` has caught although it is the examples and not an image."""
+    if examples is None:
+        return list(paths)
+    stems = {stem_of(path) for path in paths}
+    place = examples.resolve()
+    images: list[Path] = []
+    left_out: list[Path] = []
+    for path in paths:
+        is_label = path.resolve().parent == place and stems & set(example_stems(path)[1:])
+        (left_out if path.resolve() == place or is_label else images).append(path)
+    if not images:  # nothing but the examples was given, and they may be meant
+        return list(paths)
+    if left_out:
+        names = ", ".join(path.name for path in left_out[:3]) + (", …" if len(left_out) > 3 else "")
+        progress.warn(f"Left out of the images, because the examples are in it: {names}.")
+    return images
+
+
+def _chosen(request: Request, images: ImageSet) -> list[FrameReader]:
+    """Return the frames of the three ranges. Where files differ in slices or times, each gives what it has."""
+    positions = parse_range(request.batch_xy, len(images), "Batch XY")
+    chosen = [images[xy] for xy in positions]
+    slices = parse_range(request.batch_z, max(image.size_z for image in chosen), "Batch Z")
+    times = parse_range(request.batch_time, max(image.size_t for image in chosen), "Batch Time")
+    frames: list[FrameReader] = [
+        image.frame(z, time)
+        for image in chosen
+        for z in slices
+        if z < image.size_z
+        for time in times
+        if time < image.size_t
+    ]
+    if not frames:
+        raise InputError(
+            "No image has a frame that fits both Batch Z and Batch Time; check the two ranges, or leave them out."
+        )
+    return frames
+
+
+@dataclass(frozen=True, eq=False)
+class SavedObjects:
+    """An object model's file.
+
+    Parameters
+    ----------
+    path
+        Where it lies.
+    sha256
+        SHA-256 of the file, in hexadecimal.
+    objects
+        What is in it.
+    """
+
+    path: Path
+    sha256: str
+    objects: ObjectModel
+
+
+def read_saved(path: Path) -> SavedObjects:
+    """Read an object model.
+
+    Raises
+    ------
+    InputError
+        If there is none, or it is damaged.
+    """
+    objects = read_object_model(path)
+    with telling(path):
+        return SavedObjects(path, hashlib.sha256(path.read_bytes()).hexdigest(), objects)
+
+
+@dataclass(frozen=True)
+class FrameAddress:
+    """Where another process opens a frame; an :class:`~sam2_fewshot.runner.tasks.Address`.
+
+    Parameters
+    ----------
+    path
+        The image's path, or its address on the web.
+    location
+        The frame's location in the dataset.
+    settings, channels
+        How images are displayed.
+    """
+
+    path: str
+    location: Location
+    settings: Settings
+    channels: Sequence[ChannelSetting] | None
+
+    def open(self) -> FrameReader:
+        """Return the frame, of an image that stays open until others are; only one at a time holds pixels."""
+        images = _opened(self)
+        return _PlacedFrame(images[0].frame(self.location.z, self.location.time), self.location)
+
+
+@dataclass(frozen=True, eq=False)
+class _PlacedFrame:
+    """A frame of a file opened alone, at its place in the dataset."""
+
+    frame: FrameReader
+    location: Location
+
+    @property
+    def name(self) -> str:
+        return self.frame.name
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.frame.shape
+
+    @property
+    def held_bytes(self) -> int:
+        return held_bytes(self.frame)
+
+    def read(self, region: Box | None = None) -> NDArray[np.uint8]:
+        return self.frame.read(region)
+
+
+_OPENED: OrderedDict[tuple[str, int], ImageSet] = OrderedDict()
+_MOST_OPENED = 4
+
+
+def _opened(address: FrameAddress) -> ImageSet:
+    """Open an image, or take one of the last few, whose contrast is known."""
+    key = address.path, hash(repr((address.settings, address.channels)))  # settings themselves cannot be hashed
+    if key not in _OPENED:
+        # The program that sent the address has issued the warnings.
+        _OPENED[key] = open_images([Path(address.path)], address.settings, address.channels, Heard())
+    _OPENED.move_to_end(key)
+    while len(_OPENED) > _MOST_OPENED:
+        _OPENED.popitem(last=False)
+    for other, images in _OPENED.items():
+        if other != key:
+            images.let_go()
+    return _OPENED[key]
+
+
+def made_from(plan: Plan, segmenter: FewShotSegmenter) -> tuple[dict[str, object], str, list[str]]:
+    """Return what the results are made from, that in a string, and the fingerprint of each image's frames."""
+    marked = {item.location.xy: signature(plan.images[item.location.xy].path) for item in plan.placed}
+    places = [(item.exemplar, [marked[item.location.xy], item.location.z, item.location.time]) for item in plan.placed]
+    channels = plan.request.channels
+    display = channels.read_text("utf-8") if channels else ""
+    settings = plan.request.settings
+    saved = None if plan.saved is None else plan.saved.sha256
+    extra = {"channels": display} if saved is None else {"channels": display, "object_model": saved}
+    common = common_part(__version__, settings, segmenter.model_sha256, places, extra)
+    inputs: dict[str, object] = {
+        "settings": settings.model_dump(mode="json"),
+        "version": __version__,
+        "model": segmenter.model_sha256,
+        "examples": examples_part(places),
+        "channels": display,
+        "object_model": saved,
+    }
+    prints = [frame_fingerprint(common, image.path) for image in plan.images]
+    own = [each.removeprefix(common) for each in prints]
+    inputs["images"] = {image.path.as_posix(): part for image, part in zip(plan.images, own, strict=True)}
+    return inputs, common, prints
+
+
+_PACKAGES = ("torch", "torchvision", "numpy", "scikit-image", "shapely")
+
+
+def facts_of(plan: Plan, segmenter: FewShotSegmenter, begun: datetime, progressed: Progressed) -> dict[str, object]:
+    """Return what ``run.json`` says about a run besides its frames: versions, model, settings and the request."""
+    request = plan.request
+    return {
+        "program": "sam2-fewshot",
+        "versions": {"sam2-fewshot": __version__, "python": platform.python_version(), **_versions()},
+        "platform": platform.platform(),
+        "begun": begun.isoformat(timespec="seconds"),
+        "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+        "model": {
+            "name": segmenter.model_name,
+            "sha256": segmenter.model_sha256,
+            "licence": _licence(segmenter.model_name),
+        },
+        "device": segmenter.device_name,
+        "settings": request.settings.model_dump(mode="json"),
+        "examples_path": request.examples,
+        "object_model": None if plan.saved is None else {"path": plan.saved.path, "sha256": plan.saved.sha256},
+        "saved_model_path": request.save_model,
+        "channels_path": request.channels,
+        "batch_xy": request.batch_xy,
+        "batch_z": request.batch_z,
+        "batch_time": request.batch_time,
+        "training_tag": request.training_tag,
+        "negative_tag": request.negative_tag,
+        "examples": len(plan.examples),
+        "corrections": len(plan.corrections),
+        "request": as_facts(request, segmenter.model_name),
+        "seconds": dict(progressed.seconds),
+        "warnings": list(progressed.warnings),
+        "failures": [f"{failure.what}: {failure.sentence}" for failure in progressed.failures],
+    }
+
+
+def _licence(model: str) -> str:
+    return next((known.licence for known in CHECKPOINTS if known.name == model), "unknown")
+
+
+def _versions() -> dict[str, str]:
+    # Several distributions hold the package sam2, and results should name the one that made them.
+    found = {"sam2": sam2_distribution()}
+    for package in _PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found

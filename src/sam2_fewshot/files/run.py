@@ -1,0 +1,170 @@
+"""A run on the user's own files: check the request, load the model, search the frames, and summarize."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from sam2_fewshot.files.folder import OutputFolder
+from sam2_fewshot.files.plan import make_plan
+from sam2_fewshot.runner.progress import Silent, Watch
+from sam2_fewshot.runner.run import run as run_ends
+from sam2_fewshot.runner.run import timed
+from sam2_fewshot.runner.tasks import in_this_process
+from sam2_fewshot.segmenter import FewShotSegmenter
+from sam2_fewshot.storage.cache import FolderCache, cache_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from sam2_fewshot.annotations.record import FrameRecord
+    from sam2_fewshot.files.request import Request
+    from sam2_fewshot.protocols import Progress
+    from sam2_fewshot.runner.progress import Display
+    from sam2_fewshot.runner.tasks import Execute, Failure
+    from sam2_fewshot.runner.worker import Recipe
+    from sam2_fewshot.settings import Settings
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How a job ended.
+
+    Parameters
+    ----------
+    out
+        Where the results are.
+    frames
+        Number of frames asked for.
+    done
+        How many of them are finished, those of earlier runs included.
+    resumed
+        How many were finished by earlier runs.
+    found, candidates
+        Numbers of detections and of candidates, on all finished frames.
+    seconds
+        Time that each stage took on all finished frames.
+    assembled
+        Whether the result files were put together from the finished frames; `found`, `candidates` and the
+        frames' seconds are known only then.
+    failures
+        What could not be done.
+    interrupted
+        True when the user stopped it.
+    records
+        Yields the records of the finished frames.
+    """
+
+    out: Path
+    frames: int
+    done: int
+    resumed: int
+    found: int
+    candidates: int
+    seconds: Mapping[str, float]
+    assembled: bool = True
+    failures: Sequence[Failure] = ()
+    interrupted: bool = False
+    records: Callable[[], Iterator[FrameRecord]] = field(default=lambda: iter(()), repr=False)
+
+    @property
+    def complete(self) -> bool:
+        """Whether all that was asked for is there."""
+        return not self.failures and not self.interrupted
+
+
+def run(
+    request: Request,
+    display: Display | None = None,
+    make: Callable[[str, str, Settings, Progress], FewShotSegmenter] = FewShotSegmenter,
+    scheduler: Any = None,
+) -> Summary:
+    """Detect all objects like the examples and write the results.
+
+    Finished frames, and blocks of large ones, are on disk at once, so a stopped or failed run loses only the frame or
+    block at work, and the same request goes on from there. Frames done with other settings, examples, weights or image
+    files are done anew.
+
+    Parameters
+    ----------
+    request
+        What is asked for.
+    display
+        Shows the progress; None for no display.
+    make
+        Makes the segmenter from the checkpoint's name, the device, the settings and the progress.
+    scheduler
+        A Dask cluster that does the frames: a :class:`distributed.Client`, or what
+        :func:`~sam2_fewshot.runner.cluster.connected` takes; None for this process alone.
+
+    Returns
+    -------
+    Summary
+        Also when something failed after the first frame was begun, or the user stopped it (KeyboardInterrupt).
+
+    Raises
+    ------
+    FewShotError
+        If something is wrong with the request. Nothing has been written then.
+    """
+    watch = Watch(display or Silent())
+    seconds: dict[str, float] = {}
+    with ExitStack() as stack:
+        plan = make_plan(request, watch)
+        execute: Execute = in_this_process
+        if scheduler is not None:
+            from sam2_fewshot.runner.cluster import OnCluster, connected
+
+            client, settings = stack.enter_context(connected(scheduler, plan.request.settings, plan.request.model))
+            plan = replace(plan, request=replace(plan.request, settings=settings))
+            asked = plan.request
+
+            def recipe(segmenter: FewShotSegmenter) -> Recipe:
+                from sam2_fewshot.runner.worker import Recipe
+
+                return Recipe(
+                    key=uuid.uuid4().hex,
+                    model=os.fspath(asked.model) if asked.model != "auto" else segmenter.model_name,
+                    sha256=segmenter.model_sha256,
+                    device=asked.device,
+                    settings=segmenter.settings,
+                    objects=segmenter.object_model,
+                    make=make,
+                )
+
+            execute = OnCluster(client, recipe, plan.address)
+        request = plan.request
+        with timed(seconds, "load model"):
+            segmenter = make(os.fspath(request.model), request.device, request.settings, watch)
+        if plan.saved is not None:
+            segmenter.adopt(plan.saved.objects, str(plan.saved.path))
+        watch.say(f"Model {segmenter.model_name} on {segmenter.device_name}.")
+        folder = OutputFolder(plan, segmenter, watch)
+        room = request.settings.cache_size * 1_000_000
+        ended = run_ends(
+            plan,
+            folder,
+            segmenter,
+            watch,
+            cache=FolderCache(cache_folder(), room) if room else None,
+            must_learn=request.save_model is not None,
+            execute=execute,
+            seconds=seconds,
+        )
+    return Summary(
+        out=request.out,
+        frames=ended.frames,
+        done=folder.done,
+        resumed=ended.resumed,
+        found=folder.found,
+        candidates=folder.candidates,
+        seconds=folder.seconds,
+        assembled=folder.assembled,
+        failures=ended.failures,
+        interrupted=ended.interrupted,
+        records=folder.records,
+    )

@@ -1,0 +1,162 @@
+"""The output folder as the sink of a run, by what every sink does."""
+
+from __future__ import annotations
+
+import json
+import pickle
+
+import pytest
+
+from sam2_fewshot.errors import InputError
+from sam2_fewshot.files.folder import OutputFolder
+from sam2_fewshot.files.plan import make_plan
+from sam2_fewshot.object_model import ObjectModel
+from sam2_fewshot.runner.progress import Watch
+from sam2_fewshot.runner.run import learn
+from sam2_fewshot.runner.tasks import Progressed, TaskResult, in_this_process
+from sam2_fewshot.settings import Settings
+
+
+@pytest.fixture
+def watch(display):
+    return Watch(display)
+
+
+@pytest.fixture
+def ready(request_for, segmenters, watch):
+    """Return a plan, a segmenter that has learned, and the folder."""
+
+    def make(**changes):
+        request = request_for(**changes)
+        plan = make_plan(request, watch)
+        segmenter = segmenters(request.model, request.device, request.settings, watch)
+        learn(segmenter, plan.exemplars, watch)
+        return plan, segmenter, OutputFolder(plan, segmenter, watch)
+
+    return make
+
+
+def searched(plan, segmenter, folder, watch):
+    tasks = [folder.task(frame, plan.name(frame)) for frame in plan.frames]
+    return list(in_this_process(tasks, segmenter, watch))
+
+
+def test_it_takes_frames_and_puts_the_files_together(ready, watch):
+    plan, segmenter, folder = ready()
+    progressed = Progressed(3, 0)
+    assert not any(folder.has(frame) for frame in plan.frames)
+    with folder.opened(progressed):
+        for task, result in searched(plan, segmenter, folder, watch):
+            assert not folder.has(task.frame)
+            folder.add(task, result)
+            assert folder.has(task.frame)
+        assert not (plan.request.out / "run.json").exists()
+    assert not progressed.failures
+    assert folder.assembled
+    assert (folder.done, folder.found, folder.candidates) == (3, 12, 15)
+    assert json.loads((plan.request.out / "run.json").read_text())["frames_done"] == 3
+    assert [record.name for record in folder.records()] == ["im1.png", "im2.png", "im10.png"]
+    assert [len(record.detections) for record in folder.records()] == [4, 4, 4]
+
+
+def test_what_it_has_is_what_the_same_plan_would_give(ready, watch):
+    plan, segmenter, folder = ready()
+    with folder.opened(Progressed(3, 0)):
+        (task, result), *_ = searched(plan, segmenter, folder, watch)
+        folder.add(task, result)
+    plan, _, again = ready()
+    assert [again.has(frame) for frame in plan.frames] == [True, False, False]
+    plan, _, lower = ready(settings=Settings(similarity_threshold=0.4))
+    assert [lower.has(frame) for frame in plan.frames] == [True, False, False]
+    plan, _, other = ready(settings=Settings(min_mask_area=31))
+    assert not any(other.has(frame) for frame in plan.frames)
+
+
+def test_pictures_are_drawn_where_a_frame_is_searched(ready):
+    plan, segmenter, folder = ready()
+    frame = plan.frames[0]
+    task = folder.task(frame, "im1.png")
+    draw = pickle.loads(pickle.dumps(task.finish))
+    finished = draw(frame, segmenter.predict(frame))
+    assert finished.extra.overlay.startswith(b"\x89PNG")
+    assert finished.extra.preview.startswith(b"\xff\xd8")
+    assert (list(finished.warnings), list(finished.notes)) == ([], [])
+    assert len(draw.marks) == 2
+    assert folder.task(plan.frames[1], "im2.png").finish.marks == []
+
+
+def test_a_failed_frame_is_not_there(ready, watch):
+    plan, segmenter, folder = ready()
+    with folder.opened(Progressed(3, 0)):
+        for number, (task, result) in enumerate(searched(plan, segmenter, folder, watch)):
+            if number == 1:
+                folder.failed(task, TaskResult(trouble="it is damaged."), 1)
+            else:
+                folder.add(task, result)
+    assert [folder.has(frame) for frame in plan.frames] == [True, False, True]
+    assert json.loads((plan.request.out / "run.json").read_text())["frames_done"] == 2
+
+
+def test_a_frame_that_cannot_be_written_ends_the_run(ready, watch, display):
+    plan, segmenter, folder = ready()
+    plan.request.out.mkdir()
+    (plan.request.out / "overlays").write_text("no folder")
+    progressed, tried = Progressed(3, 0), []
+    with folder.opened(progressed):
+        for task, result in searched(plan, segmenter, folder, watch):
+            tried.append(task.name)
+            folder.add(task, result)
+    assert tried == ["im1.png"]
+    (failure,) = progressed.failures
+    assert failure.what == "im1.png"
+    assert "could not be written" in failure.sentence
+    assert f"Failed: {failure.sentence}" in display.lines
+    assert folder.done == 0
+    assert not (plan.request.out / "run.json").exists()
+
+
+def test_two_runs_cannot_have_it_at_once(ready):
+    *_, folder = ready()
+    with folder.opened(Progressed(3, 0)), pytest.raises(InputError, match="Another run is at work"):
+        ready()
+    assert ready()[2].done == 0
+
+
+def test_what_was_learned_is_saved_where_that_is_asked_for(ready, tmp_path, display):
+    path = tmp_path / "models" / "cells.npz"
+    _, segmenter, folder = ready(save_model=path)
+    folder.learned(segmenter)
+    saved = ObjectModel.from_bytes(path.read_bytes())
+    assert saved.to_bytes() == segmenter.object_model.to_bytes()
+    assert display.lines[-1] == f"What was learned is saved in {path}; use it with --object-model."
+    _, segmenter, folder = ready()
+    folder.learned(segmenter)
+    assert [path.name for path in path.parent.iterdir()] == ["cells.npz"]
+
+
+def test_a_defect_passes_through_when_the_files_are_together(ready, watch):
+    plan, segmenter, folder = ready()
+
+    def fail():
+        with folder.opened(Progressed(3, 0)):
+            (task, result), *_ = searched(plan, segmenter, folder, watch)
+            folder.add(task, result)
+            raise ZeroDivisionError("oops")
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert json.loads((plan.request.out / "run.json").read_text())["frames_done"] == 1
+
+
+def test_the_confirmed_are_part_of_the_results(ready, request_for, tmp_path):
+    ring = [{"x": x, "y": y} for x, y in ((30, 30), (40, 30), (40, 40), (30, 40))]
+    location = {"XY": 0, "Z": 0, "Time": 0}
+    mark = {"shape": "polygon", "coordinates": ring, "tags": ["right"], "location": location, "image": "im1.png"}
+    path = tmp_path / "corrections.json"
+    path.write_text(json.dumps({"annotations": [mark]}))
+    plan, segmenter, folder = ready(corrections=[path])
+    frame = plan.frames[0]
+    found = segmenter.predict(frame)
+    finished = folder.task(frame, "im1.png").finish(frame, found)
+    assert [item.area for item in finished.found.detections] == [100, *(item.area for item in found.detections)]
+    assert finished.found.candidates == found.candidates

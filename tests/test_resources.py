@@ -1,0 +1,56 @@
+"""Pieces of work side by side."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from sam2_fewshot.resources import mapped, threads
+
+COUNTS = pytest.mark.parametrize("count", [1, 3])
+
+
+@COUNTS
+def test_results_come_in_order_whichever_is_done_first(count: int) -> None:
+    def slow_at_first(number: int) -> int:
+        time.sleep(0.02 if number % 5 == 0 else 0)
+        return number**2
+
+    assert list(mapped(slow_at_first, range(40), count)) == [number**2 for number in range(40)]
+    assert list(mapped(slow_at_first, [], count)) == []
+
+
+@COUNTS
+def test_few_results_are_held_at_a_time(count: int) -> None:
+    left = iter(range(1000))
+    assert next(mapped(lambda number: number, left, count)) == 0
+    assert next(left) <= 4 * count
+
+
+@COUNTS
+def test_a_mistake_in_a_piece_of_work_is_raised_and_no_more_is_begun(count: int) -> None:
+    begun = []
+
+    def fails(number: int) -> int:
+        begun.append(number)
+        raise ValueError(f"piece {number}")
+
+    with pytest.raises(ValueError, match="piece 0"):
+        list(mapped(fails, range(1000), count))
+    assert len(begun) < 100
+
+
+def test_several_threads_work_at_a_time() -> None:
+    both = threading.Barrier(2)
+    # Alone, the first would wait for the second in vain.
+    assert list(mapped(lambda _: both.wait(timeout=30) >= 0, range(2), 2)) == [True, True]
+
+
+def test_the_limit_that_torch_follows_holds_here_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert threads() == 1
+    for unlimited in ("", "64", "4,2"):
+        monkeypatch.setenv("OMP_NUM_THREADS", unlimited)
+        assert 1 <= threads() <= 4
