@@ -36,6 +36,16 @@ def test_no_server_at_all() -> None:
         assert server.requests_sent - sent > 3
 
 
+@pytest.mark.parametrize("status", [400, 401, 403, 404])
+def test_a_refusal_after_an_error_of_the_server_is_an_answer(server: ContractServer, status: int) -> None:
+    server.faults = [Fault("GET", "folder", 500), Fault("GET", "folder", status, times=100)]
+    with Server(server.url, server.token, QUICK) as connection:
+        with pytest.raises(Refused) as caught:
+            connection.get("reading", "folder/1")
+        assert connection.requests_sent == 2
+    assert caught.value.status == status
+
+
 @pytest.mark.parametrize(
     ("status", "body", "kind", "words"),
     [

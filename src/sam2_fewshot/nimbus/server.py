@@ -110,8 +110,8 @@ class _PatientSession(requests.Session):
             else:
                 status = response.status_code
                 errors += status == 500
-                again = repeatable and (status in _BUSY or (method.upper() == "GET" and 0 < errors <= _MOST_ERRORS))
-                wait = next(waits, None) if again and not response.ok else None
+                defect = status == 500 and method.upper() == "GET" and errors <= _MOST_ERRORS
+                wait = next(waits, None) if repeatable and (status in _BUSY or defect) else None
                 if wait is None:
                     return response
                 trouble = f"is busy ({status})"
