@@ -32,7 +32,7 @@ FIRST_SETTINGS = (
 """The settings of the few-shot worker's published table; their fields come before the further ones."""
 
 _HUGE = 10**6
-"""A bound beyond this only keeps nonsense out; a slider up to it would be of no use."""
+"""A bound beyond this only keeps nonsense out; sliders end here, and the tooltip does not mention it."""
 
 _STEPS = """<p>Mark a few objects, and every similar one is found. Nothing is trained.</p>
 <ol>
@@ -190,8 +190,8 @@ def _range(field: FieldInfo, kind: Kind) -> dict[str, Any]:
     out: dict[str, Any] = {"step": _step(field, kind)}
     if low is not None:
         out["min"] = low
-    if high is not None and high < _HUGE:
-        out["max"] = high
+    if high is not None:
+        out["max"] = min(high, _HUGE)  # without one the app's slider ends at 100
     if unit := _unit(field):
         out["unit"] = unit
     return out
