@@ -80,6 +80,19 @@ def test_main_is_the_command_line(monkeypatch, capsys):
     assert capsys.readouterr().out == f"sam2-fewshot {sam2_fewshot.__version__}\n"
 
 
+@pytest.mark.parametrize("arguments", ["segment --help", "interface", "models list", "cache info"])
+def test_a_reader_that_goes_is_no_defect(arguments):
+    program = subprocess.Popen(
+        [sys.executable, "-m", "sam2_fewshot", *arguments.split()], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert program.stdout is not None
+    assert program.stderr is not None
+    with program:
+        program.stdout.close()
+        assert program.stderr.read() == b""
+    assert program.returncode == 141
+
+
 def test_version():
     result = python("-m", "sam2_fewshot", "--version")
     assert result.stdout == f"sam2-fewshot {sam2_fewshot.__version__}\n"

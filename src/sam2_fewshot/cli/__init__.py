@@ -37,6 +37,10 @@ app.add_typer(models_app, name="models")
 app.add_typer(cache_app, name="cache")
 
 
+_PIPE_CLOSED = 141
+"""The exit code of a program that SIGPIPE (13) ends, as shells count it."""
+
+
 def _show_version(asked: bool) -> None:
     if asked:
         typer.echo(f"sam2-fewshot {__version__}")
@@ -54,5 +58,10 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line."""
-    app(prog_name="sam2-fewshot")
+    """Run the command line; where the reader of its output is gone, as of ``| head``, it ends in silence."""
+    try:
+        app(prog_name="sam2-fewshot")
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # Typer and Rich make a failure of it
+            raise SystemExit(_PIPE_CLOSED) from None
+        raise

@@ -224,6 +224,8 @@ def guarded(debug: bool = False) -> Iterator[None]:
             "--batch-size and --points-per-batch.",
             FAILED,
         )
+    except BrokenPipeError:  # of `| head`; see main
+        raise
     except OSError as error:
         if error.filename is None:
             _defect(error, debug)
