@@ -24,7 +24,7 @@ from sam2_fewshot.records import Detection, FrameResult, held_bytes
 from sam2_fewshot.rendering import as_reader
 from sam2_fewshot.resources import block_pixels
 from sam2_fewshot.settings import Settings
-from sam2_fewshot.storage.files import write_whole
+from sam2_fewshot.storage.files import refuse_device, write_whole
 from sam2_fewshot.tiling.blocks import BlockResult, plan_search, search_block, search_blocks, view_of
 from sam2_fewshot.tiling.merging import merge
 
@@ -335,6 +335,7 @@ def read_object_model(path: str | os.PathLike[str]) -> ObjectModel:
     InputError
         If the file is missing, damaged, or not an object model.
     """
+    refuse_device(Path(path))
     try:
         content = Path(path).read_bytes()
     except FileNotFoundError as error:

@@ -130,6 +130,8 @@ def test_bad_examples_are_refused_in_a_sentence(cli, images, tmp_path, kind):
         (("--model", "sam2.1_hiera_micro.pt", "--device", "abacus"), "abacus"),
         (("--config", "none.yaml"), "none.yaml"),
         (("--channels", "none.yaml"), "none.yaml"),
+        (("--config", os.devnull), f"{os.devnull} is not a file"),
+        (("--channels", os.devnull), f"{os.devnull} is not a file"),
         (("--method", "magic"), "Method"),
         (("--min-mask-area", "9", "--max-mask-area", "5"), "Max Mask Area"),
     ],

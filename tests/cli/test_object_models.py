@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
@@ -89,6 +90,10 @@ def test_frames_are_done_anew_with_another_object_model(cli, images, examples, l
     assert "the object model changed" in other.err
     assert "finished already" not in other.err
     assert "Frame 1 of 1" in other.err
+
+
+def test_a_device_is_not_waited_for(cli, images, tmp_path):
+    assert f"{os.devnull} is not a file." in refused(cli, tmp_path, images[0], "--object-model", os.devnull)
 
 
 def test_it_is_saved_also_where_all_frames_are_finished(cli, images, examples, tmp_path):

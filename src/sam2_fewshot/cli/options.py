@@ -13,6 +13,7 @@ import typer
 from sam2_fewshot.errors import InputError, SettingsError
 from sam2_fewshot.images.addresses import natural_key, remote
 from sam2_fewshot.settings import Settings, bounds
+from sam2_fewshot.storage.files import refuse_device
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -135,6 +136,7 @@ def _read_config(path: Path | None) -> dict[str, Any]:
         return {}
     import yaml
 
+    refuse_device(path)
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise SettingsError(f"{path} is too long for a settings file (more than 1 MB).")

@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from sam2_fewshot.errors import InputError, SettingsError
 from sam2_fewshot.rendering import SAMPLES, WHITE, ChannelStyle, Color, Limits, contrast, merge, paint, photo
+from sam2_fewshot.storage.files import refuse_device
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -122,6 +123,7 @@ def read_channels(path: Path) -> tuple[ChannelSetting, ...]:
     """
     import yaml
 
+    refuse_device(path)
     try:
         if path.stat().st_size > MAX_YAML_BYTES:
             raise SettingsError(f"{path.name} is too large for a channel file (over {MAX_YAML_BYTES:,} bytes).")

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import socket
+import stat
 import time
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -108,6 +109,20 @@ def sweep(folder: Path) -> None:
             with suppress(OSError):
                 if time.time() - path.stat().st_mtime > _ABANDONED:
                     path.unlink()
+
+
+def refuse_device(path: Path) -> None:
+    """Refuse a device or a pipe, which a reader would wait for; whatever else is wrong is left to the reader.
+
+    Raises
+    ------
+    InputError
+        If it is one.
+    """
+    with suppress(OSError):
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            raise InputError(f"{path} is not a file.")
 
 
 @contextmanager
