@@ -80,6 +80,7 @@ def test_main_is_the_command_line(monkeypatch, capsys):
     assert capsys.readouterr().out == f"sam2-fewshot {sam2_fewshot.__version__}\n"
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGPIPE")
 @pytest.mark.parametrize("arguments", ["segment --help", "interface", "models list", "cache info"])
 def test_a_reader_that_goes_is_no_defect(arguments):
     program = subprocess.Popen(
