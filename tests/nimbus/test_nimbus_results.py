@@ -189,6 +189,14 @@ def test_each_find_is_connected_to_the_nearest_on_its_frame_once(bench: Bench) -
     assert bench.server.count("POST", "connectTo") == 3
 
 
+def test_nothing_to_connect_to_is_said(bench: Bench) -> None:
+    bench.job["connectTo"] = {"tags": ["wel"], "channel": None}
+    outcome = bench.run()
+    assert outcome.code == 0
+    (line,) = [line for line in outcome.lines if "No object was connected" in line]
+    assert "nothing on these frames has the tag 'wel'" in line
+
+
 def test_a_frame_is_connected_in_one_request_although_it_is_saved_in_several(bench: Bench) -> None:
     bench.job["connectTo"] = {"tags": ["found", "cell"]}
     assert bench.run(replace(bench.means, most_annotations=1)).code == 0

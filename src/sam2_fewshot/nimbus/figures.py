@@ -288,6 +288,12 @@ class Connections:
         self._to = connect_to
         self._patience = patience
         self._before: set[str] | None = None
+        self._asked = self._made = 0
+
+    @property
+    def in_vain(self) -> bool:
+        """Whether connections were asked for, and the server found nothing to connect to."""
+        return self._asked > 0 and not self._made
 
     def connect(self, created: Sequence[str], present: Sequence[str]) -> None:
         """Connect annotations of one frame.
@@ -311,10 +317,11 @@ class Connections:
             if self._before is None:
                 self._before = self._connected()
             left += [key for key in present if key not in self._before]
+        self._asked += len(left)
         waits = self._patience.waits()
         while left:
             try:
-                self._server.send(
+                answer = self._server.send(
                     "connecting the objects",
                     "POST",
                     "annotation_connection/connectTo",
@@ -331,8 +338,11 @@ class Connections:
                     raise
                 time.sleep(wait)
                 done = self._connected()
+                self._made += len(done.intersection(left))
                 left = [key for key in left if key not in done]
             else:
+                # The connections that were made; a server that does not tell may have made all.
+                self._made += len(answer if isinstance(answer, list) else left)
                 return
 
     def _connected(self) -> set[str]:

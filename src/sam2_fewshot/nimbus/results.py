@@ -21,6 +21,7 @@ from sam2_fewshot.methods.selection import AS_SET
 from sam2_fewshot.nimbus.existing import IDENTICAL, Existing, match
 from sam2_fewshot.nimbus.figures import Connections, Properties
 from sam2_fewshot.nimbus.messages import listed
+from sam2_fewshot.nimbus.parameters import quoted
 from sam2_fewshot.nimbus.server import Patience, Refused, Unanswered
 from sam2_fewshot.nimbus.shelf import BlockShelf
 from sam2_fewshot.records import Location
@@ -163,6 +164,12 @@ class DatasetSink:
             )
         elif empty:
             self._display.warn(f"Nothing was found on {len(empty)} of {progressed.frames} frames ({listed(empty)}).")
+        if self._connections.in_vain and self._request.connect_to:
+            tags = ", ".join(quoted(tag) for tag in self._request.connect_to.tags)
+            self._display.warn(
+                f"No object was connected: nothing on these frames has the tag {tags}. Check the spelling and the "
+                "channel that the tool connects to."
+            )
         if self.new:
             self._existing.update(force=self._lost)
             self._remove_duplicates()
