@@ -58,8 +58,8 @@ def test_unknown_name():
         _ = sam2_fewshot.nonsense
 
 
-@pytest.mark.parametrize("arguments", ["--version", "--help", "segment --help", "models list"])
-def test_looking_around_needs_no_torch(arguments):
+@pytest.mark.parametrize("arguments", ["--version", "--help", "segment --help", "models list", "interface"])
+def test_looking_around_needs_neither_torch_nor_a_network(arguments):
     code = f"""
 import sys
 from sam2_fewshot.cli import app
@@ -67,7 +67,7 @@ try:
     app({arguments.split()!r})
 except SystemExit as end:
     assert end.code in (0, None), end.code
-assert "torch" not in sys.modules
+assert not {{"torch", "requests"}} & set(sys.modules)
 """
     assert python("-c", code).returncode == 0
 

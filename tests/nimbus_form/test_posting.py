@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from sam2_fewshot.errors import ServerError
-from sam2_fewshot.nimbus.form import post_form
+from sam2_fewshot.nimbus.entry import post_form
 from sam2_fewshot.nimbus.server import Patience
 
 FORM = {"Model": {"type": "select", "items": ["a"]}}

@@ -22,6 +22,8 @@ from sam2_fewshot.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from sam2_fewshot.nimbus.server import Patience
+
     Compute = Callable[[str, str, Mapping[str, Any], str], int]
 
 _CLIENT = frozenset({"nimbusimage", "girder_client"})
@@ -126,7 +128,7 @@ def _parameters(text: str) -> dict[str, Any]:
 
 
 def _post_interface(api_url: str, token: str, parameters: Mapping[str, Any]) -> int:
-    from sam2_fewshot.nimbus.form import interface, post_form, present_checkpoints
+    from sam2_fewshot.nimbus.form import interface, present_checkpoints
 
     image = parameters.get("image")
     if not isinstance(image, str) or not image:
@@ -136,6 +138,38 @@ def _post_interface(api_url: str, token: str, parameters: Mapping[str, Any]) -> 
     post_form(api_url, token, image, form)
     _say({"progress": 1, "title": "Form posted", "info": f"{len(form)} fields; models: {', '.join(checkpoints)}"})
     return DONE
+
+
+def post_form(api_url: str, token: str, image: str, form: Mapping[str, Any], patience: Patience | None = None) -> None:
+    """Store the form as that of an image; it takes the place of the one before.
+
+    Posting twice does no harm, so a request whose answer got lost is sent again.
+
+    Parameters
+    ----------
+    api_url
+        Address of the server's API, such as ``http://localhost:8080/api/v1``.
+    token
+        The user's session token.
+    image
+        Name of the worker's image, as the server calls it.
+    form
+        The fields by their names.
+    patience
+        How long to wait for a server that is busy or gone; some seconds when left out, since the user waits in front of
+        an empty dialog, and can ask for the form again at any time.
+
+    Raises
+    ------
+    ServerError
+        If the server cannot be reached or refuses.
+    """
+    from sam2_fewshot.nimbus.server import Patience, Server
+
+    patience = patience or Patience(longest=4.0, total=10.0, connect=10.0, read=30.0)
+    with Server(api_url, token, patience) as server:
+        doing = f"storing the form of {image}"
+        server.send(doing, "POST", "worker_interface", dict(form), parameters={"image": image}, repeatable=True)
 
 
 def _error(sentence: str, token: str, info: str | None = None) -> None:

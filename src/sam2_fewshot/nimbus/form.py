@@ -1,4 +1,4 @@
-"""The worker's form, generated from :class:`~sam2_fewshot.settings.Settings`, and posting it."""
+"""The worker's form, generated from :class:`~sam2_fewshot.settings.Settings`."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from decimal import Decimal
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
-from sam2_fewshot.nimbus.server import Patience, Server
 from sam2_fewshot.settings import Settings, bounds
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from pydantic.fields import FieldInfo
 
@@ -226,35 +225,3 @@ def _tooltip(field: FieldInfo, kind: Kind) -> str:
 def _unit(field: FieldInfo) -> str:
     extra = field.json_schema_extra
     return str(extra.get("unit", "")) if isinstance(extra, dict) else ""
-
-
-_PATIENCE = Patience(longest=4.0, total=10.0, connect=10.0, read=30.0)
-"""The user waits in front of an empty dialog, and can ask for the form again at any time."""
-
-
-def post_form(api_url: str, token: str, image: str, form: Mapping[str, Any], patience: Patience = _PATIENCE) -> None:
-    """Store the form as that of an image; it takes the place of the one before.
-
-    Posting twice does no harm, so a request whose answer got lost is sent again.
-
-    Parameters
-    ----------
-    api_url
-        Address of the server's API, such as ``http://localhost:8080/api/v1``.
-    token
-        The user's session token.
-    image
-        Name of the worker's image, as the server calls it.
-    form
-        The fields by their names.
-    patience
-        How long to wait for a server that is busy or gone.
-
-    Raises
-    ------
-    ServerError
-        If the server cannot be reached or refuses.
-    """
-    with Server(api_url, token, patience) as server:
-        doing = f"storing the form of {image}"
-        server.send(doing, "POST", "worker_interface", dict(form), parameters={"image": image}, repeatable=True)
