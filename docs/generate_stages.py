@@ -86,7 +86,7 @@ def main() -> None:
     Picture(grey(found.frame.maps.score, -0.5, 1.5)).outline(examples, YELLOW).save("2-map")
     Picture(bright).outline(candidates, RED, 1).save("3-candidates")
     Picture(bright).outline(likely, GREEN, 1).save("4-first-look")
-    Picture(bright).boxes((candidates[i].box for i in found.likely), BLUE).save("5-questions")
+    Picture(bright).boxes((candidates[i].box for i in found.likely), BLUE).save("5-prompts")
     Picture(bright).outline(detections, GREEN).outline(examples, YELLOW).save("6-found")
 
 
