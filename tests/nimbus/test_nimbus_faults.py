@@ -151,7 +151,8 @@ def test_an_expired_session_keeps_what_is_done_and_asks_to_log_in(bench: Bench) 
     outcome = bench.run()
     assert outcome.code == 1
     assert "session has ended (401 while saving annotations)" in outcome.error
-    assert "log in" in outcome.error
+    assert "Finished frames are kept; run the tool again." in outcome.error
+    assert "Log in" in outcome.error
     assert len(bench.found()) == 4
     store.tokens.update(tokens)
     assert bench.run().code == 0

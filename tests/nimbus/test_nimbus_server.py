@@ -131,6 +131,7 @@ def test_an_end_of_the_session_at_the_beginning_is_no_missing_layer(bench: Bench
     outcome = bench.run()
     assert outcome.code == 1
     assert "session has ended" in outcome.error
+    assert "kept" not in outcome.error  # no frame was done
     bench.server.faults = [Fault("PUT", "metadata", 401)]
     assert "session has ended" in bench.run().error
 

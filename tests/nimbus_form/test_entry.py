@@ -177,4 +177,4 @@ def test_it_also_runs_outside_of_the_main_thread(job):
 def test_a_server_that_refuses(listener, capsys):
     listener.answers.append((401, b'{"message": "Token kR7secretTokenOfAUser expired", "type": "access"}'))
     assert main(container_arguments("interface", {"image": IMAGE}, listener.url)) == FAILED
-    assert "log in to NimbusImage again" in error_of(capsys)["error"]
+    assert "Log in to NimbusImage again" in error_of(capsys)["error"]

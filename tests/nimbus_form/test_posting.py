@@ -33,8 +33,9 @@ def test_not_for_ever(listener, trouble):
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 500])
 def test_a_refusal_is_final(listener, status):
     listener.answers.append((status, b'{"message": "no", "type": "rest"}'))
-    with pytest.raises(ServerError, match=rf"{status}.*storing the form|storing the form.*{status}"):
+    with pytest.raises(ServerError, match=rf"{status}.*storing the form|storing the form.*{status}") as caught:
         post(listener.url)
+    assert "frames" not in str(caught.value)  # there was no job
     assert len(listener.posts) == 1
 
 

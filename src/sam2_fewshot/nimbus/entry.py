@@ -168,6 +168,7 @@ def post_form(api_url: str, token: str, image: str, form: Mapping[str, Any], pat
 
     patience = patience or Patience(longest=4.0, total=10.0, connect=10.0, read=30.0)
     with Server(api_url, token, patience) as server:
+        server.again = "Ask for the form again"
         doing = f"storing the form of {image}"
         server.send(doing, "POST", "worker_interface", dict(form), parameters={"image": image}, repeatable=True)
 

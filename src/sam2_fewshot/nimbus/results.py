@@ -196,7 +196,7 @@ class DatasetSink:
         if in_a_row >= _MOST_FAILURES:
             raise ServerError(
                 f"{in_a_row} frames in a row could not be done, the last one ({task.name}) because: {result.trouble} "
-                "Finished frames are kept."
+                f"{self._server.again}."
             )
 
     def add(self, task: Task, result: TaskResult) -> None:
@@ -210,6 +210,7 @@ class DatasetSink:
         found = result.found
         added = self._add(task.frame.location, found.detections)
         self._stored.pop(task.frame.location).drop()
+        self._server.again = "Finished frames are kept; run the tool again"
         self._display.last = f"; last: {added.new} added of {found.candidates} candidates"
         if not found.detections:
             self._empty.append(task.name)

@@ -153,6 +153,8 @@ class Server:
         self._client = nimbusimage.connect(api_url, token=token)
         self._session = _PatientSession(patience or Patience(), log)
         self._stack = ExitStack()
+        self.again = "Run the tool again"
+        """What the user can do after an error; without the full stop."""
 
     def __enter__(self) -> Self:
         self._stack.enter_context(self._client.girder.session(self._session))
@@ -286,8 +288,8 @@ class Server:
         except requests.RequestException as error:
             kind = "could not be reached" if _never_arrived(error) else "broke off or did not answer"
             raise Unanswered(
-                f"The NimbusImage server {kind} while {doing}, also after waiting. Finished frames are kept; run the "
-                "tool again when the server is back."
+                f"The NimbusImage server {kind} while {doing}, also after waiting. {self.again} when the server is "
+                "back."
             ) from None
 
     def hide(self, text: str) -> str:
@@ -301,12 +303,11 @@ class Server:
         if status in _BUSY:
             return Unanswered(
                 f"The NimbusImage server is too busy or restarting ({status}) while {doing}, also after waiting. "
-                "Finished frames are kept; run the tool again later."
+                f"{self.again} later."
             )
         if status == 401:
             return Refused(
-                f"The session has ended (401 while {doing}). Finished frames are kept: log in to NimbusImage again, "
-                "and run the tool again.",
+                f"The session has ended (401 while {doing}). Log in to NimbusImage again. {self.again}.",
                 status,
                 reason,
             )
@@ -319,8 +320,8 @@ class Server:
             )
         if status >= 500:
             return Refused(
-                f"NimbusImage had an error of its own while {doing} ({status}{quoted}). Finished frames are kept; run "
-                "the tool again, and if it happens again, show this message to the administrator.",
+                f"NimbusImage had an error of its own while {doing} ({status}{quoted}). {self.again}, and if it "
+                "happens again, show this message to the administrator.",
                 status,
                 reason,
             )
