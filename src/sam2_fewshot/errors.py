@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 DONE, FAILED, WRONG_INPUT = 0, 1, 2
 """Exit codes: all done; failed or stopped part-way, what is finished stays; wrong usage or input, and nothing done."""
+PIPE_CLOSED = 141
+"""The exit code of a program that SIGPIPE (13) ends, as shells count it."""
 
 
 class FewShotError(Exception):

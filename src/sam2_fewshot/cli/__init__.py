@@ -16,6 +16,7 @@ from sam2_fewshot.cli.refine import EPILOG as REFINE_EPILOG
 from sam2_fewshot.cli.refine import refine_command
 from sam2_fewshot.cli.segment import EPILOG, segment_command
 from sam2_fewshot.cli.tools import cache_app, interface_command, models_app, report_command
+from sam2_fewshot.errors import PIPE_CLOSED
 
 app = typer.Typer(
     name="sam2-fewshot",
@@ -35,10 +36,6 @@ app.command("demo")(demo_command)
 app.command("interface")(interface_command)
 app.add_typer(models_app, name="models")
 app.add_typer(cache_app, name="cache")
-
-
-_PIPE_CLOSED = 141
-"""The exit code of a program that SIGPIPE (13) ends, as shells count it."""
 
 
 def _show_version(asked: bool) -> None:
@@ -63,5 +60,5 @@ def main() -> None:
         app(prog_name="sam2-fewshot")
     except SystemExit as end:
         if isinstance(end.__context__, BrokenPipeError):  # Typer and Rich make a failure of it
-            raise SystemExit(_PIPE_CLOSED) from None
+            raise SystemExit(PIPE_CLOSED) from None
         raise
