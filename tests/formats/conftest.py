@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from sam2_fewshot.annotations.examples import read_examples
 from sam2_fewshot.annotations.record import FrameRecord
@@ -15,7 +13,6 @@ from sam2_fewshot.geometry.outlines import mask_to_polygon
 from sam2_fewshot.images.image_set import open_images
 from sam2_fewshot.records import Detection, InstanceMask, Location, PixelSize
 from sam2_fewshot.settings import Settings
-from told import Told
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,29 +20,7 @@ if TYPE_CHECKING:
 
     from sam2_fewshot.annotations.placing import PlacedExemplar
     from sam2_fewshot.images.image_set import ImageSet
-
-
-@pytest.fixture
-def told() -> Told:
-    return Told()
-
-
-@pytest.fixture
-def put(tmp_path: Path) -> Callable[..., Path]:
-    """Write an array as PNG, bytes as they are, or anything else as JSON, under a name."""
-
-    def put(name: str, content: object) -> Path:
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if isinstance(content, np.ndarray):
-            Image.fromarray(content).save(path)
-        elif isinstance(content, bytes):
-            path.write_bytes(content)
-        else:
-            path.write_text(json.dumps(content))
-        return path
-
-    return put
+    from told import Told
 
 
 @pytest.fixture

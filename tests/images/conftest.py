@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from sam2_fewshot.images.image_set import ImageSet, open_images
 from sam2_fewshot.settings import Settings
-from told import Told
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-
-@pytest.fixture
-def told() -> Told:
-    return Told()
+    from told import Told
 
 
 @pytest.fixture
@@ -30,21 +24,9 @@ def ramp() -> np.ndarray:
 
 
 @pytest.fixture
-def write(tmp_path: Path) -> Callable[..., Path]:
-    """Write an array as PNG, or anything else as JSON, or bytes as they are, under a name."""
-
-    def write(name: str, content: object) -> Path:
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if isinstance(content, np.ndarray):
-            Image.fromarray(content).save(path)
-        elif isinstance(content, bytes):
-            path.write_bytes(content)
-        else:
-            path.write_text(json.dumps(content))
-        return path
-
-    return write
+def write(put: Callable[..., Path]) -> Callable[..., Path]:
+    """Write an array as PNG, bytes as they are, or anything else as JSON, under a name."""
+    return put
 
 
 @pytest.fixture
