@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from sam2_fewshot.errors import FewShotError, InputError
 from sam2_fewshot.records import PixelSize
+from sam2_fewshot.storage.files import refuse_device
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -160,16 +161,12 @@ def kind_of(path: Path) -> Literal["file", "folder", "missing"]:
     InputError
         If that cannot be found out, or if it is a device or a pipe, which would be waited for.
     """
+    refuse_device(path)
     with reading(path):
         try:
-            mode = path.stat().st_mode
+            return "folder" if stat.S_ISDIR(path.stat().st_mode) else "file"
         except (FileNotFoundError, NotADirectoryError):
             return "missing"
-    if stat.S_ISDIR(mode):
-        return "folder"
-    if not stat.S_ISREG(mode):
-        raise InputError(f"{path} is not a file.")
-    return "file"
 
 
 def check_size(path: Path, height: int, width: int, by_region: bool = False) -> None:

@@ -119,7 +119,7 @@ def refuse_device(path: Path) -> None:
     InputError
         If it is one.
     """
-    with suppress(OSError):
+    with suppress(OSError, ValueError):  # a name with a null byte
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
             raise InputError(f"{path} is not a file.")
