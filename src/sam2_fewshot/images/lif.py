@@ -10,10 +10,10 @@ import numpy as np
 
 from sam2_fewshot.images.source import (
     Header,
+    SteppedSource,
     check_kind,
     check_size,
     damaged,
-    every,
     pixel_size,
     reader_package,
     reading,
@@ -45,7 +45,7 @@ _COLORS = {
 }
 
 
-class LifSource:
+class LifSource(SteppedSource):
     """The first image of a LIF file; a :class:`~sam2_fewshot.images.source.RegionSource`.
 
     Parameters
@@ -64,20 +64,8 @@ class LifSource:
             self._layout = layout_of(path, image)
             self.header = _header(path, image, names, self._layout is not None)
 
-    def planes(self, z: int, t: int) -> Iterator[NDArray[Any]]:
-        """Yield the planes at a slice and time point; photos as (H, W, 3)."""
-        return self.region(z, t, (0, 0, self.header.width, self.header.height))
-
-    def region(self, z: int, t: int, box: Box) -> Iterator[NDArray[Any]]:
-        """Yield a region of the planes, from a memory map where the file says where they lie."""
-        return self._read(z, t, box, 1)
-
-    def reduced(self, z: int, t: int, pixels: int) -> Iterator[NDArray[Any]]:
-        """Yield every n-th pixel of the planes each way, about so many."""
-        height, width = self.header.height, self.header.width
-        return self._read(z, t, (0, 0, width, height), every(height * width, pixels))
-
     def _read(self, z: int, t: int, box: Box, step: int) -> Iterator[NDArray[Any]]:
+        """Yield pixels of the planes, from a memory map where the file says where they lie."""
         x0, y0, x1, y1 = box
         for channel in range(self.header.size_c):
             with reading(self.header.path):

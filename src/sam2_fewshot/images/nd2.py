@@ -13,9 +13,9 @@ import numpy as np
 
 from sam2_fewshot.images.source import (
     Header,
+    SteppedSource,
     check_kind,
     check_size,
-    every,
     pixel_size,
     reader_package,
     reading,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _READ_AXES = frozenset("PTZCYXS")
 
 
-class Nd2Source:
+class Nd2Source(SteppedSource):
     """The first position of an ND2 file; a :class:`~sam2_fewshot.images.source.RegionSource`.
 
     Parameters
@@ -58,20 +58,8 @@ class Nd2Source:
             if not any(step for axis, step in place.items() if axis not in "ZT")
         }
 
-    def planes(self, z: int, t: int) -> Iterator[NDArray[Any]]:
-        """Yield the planes at a slice and time point; photos as (H, W, 3)."""
-        return self.region(z, t, (0, 0, self.header.width, self.header.height))
-
-    def region(self, z: int, t: int, box: Box) -> Iterator[NDArray[Any]]:
-        """Yield a region of the planes, from the memory map of an uncompressed file."""
-        return self._read(z, t, box, 1)
-
-    def reduced(self, z: int, t: int, pixels: int) -> Iterator[NDArray[Any]]:
-        """Yield every n-th pixel of the planes each way, about so many."""
-        height, width = self.header.height, self.header.width
-        return self._read(z, t, (0, 0, width, height), every(height * width, pixels))
-
     def _read(self, z: int, t: int, box: Box, step: int) -> Iterator[NDArray[Any]]:
+        """Yield pixels of the planes, from the memory map of an uncompressed file."""
         header = self.header
         x0, y0, x1, y1 = box
         with reading(header.path), _opened(header.path) as file:

@@ -11,6 +11,7 @@ import importlib
 import math
 import re
 import stat
+from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
@@ -151,6 +152,29 @@ class RegionSource(PixelSource, Protocol):
             way, with the n that :func:`~sam2_fewshot.rendering.contrast` would choose.
         """
         ...
+
+
+class SteppedSource(ABC):
+    """A :class:`RegionSource` with one way to read, which takes a region and a step."""
+
+    header: Header
+
+    def planes(self, z: int, t: int) -> Iterator[NDArray[Any]]:
+        """Yield the planes at a slice and time point; photos as (H, W, 3)."""
+        return self.region(z, t, (0, 0, self.header.width, self.header.height))
+
+    def region(self, z: int, t: int, box: Box) -> Iterator[NDArray[Any]]:
+        """Yield a region of the planes."""
+        return self._read(z, t, box, 1)
+
+    def reduced(self, z: int, t: int, pixels: int) -> Iterator[NDArray[Any]]:
+        """Yield every n-th pixel of the planes each way, about so many."""
+        height, width = self.header.height, self.header.width
+        return self._read(z, t, (0, 0, width, height), every(height * width, pixels))
+
+    @abstractmethod
+    def _read(self, z: int, t: int, box: Box, step: int) -> Iterator[NDArray[Any]]:
+        """Yield every n-th pixel each way of a region of the planes."""
 
 
 def kind_of(path: Path) -> Literal["file", "folder", "missing"]:
