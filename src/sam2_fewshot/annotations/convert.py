@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from shapely import Polygon
 
 from sam2_fewshot.annotations.examples import format_of, marked_files, read_objects
 from sam2_fewshot.annotations.label_bands import paint
@@ -18,7 +17,7 @@ from sam2_fewshot.annotations.placing import UNKNOWN, nominal_header
 from sam2_fewshot.annotations.record import FrameRecord, MarkedPoint, safe_stems
 from sam2_fewshot.annotations.registry import FORMATS, NAMES, Format, named_by
 from sam2_fewshot.errors import InputError, SettingsError
-from sam2_fewshot.geometry.outlines import crop_to_object, mask_to_area, polygon_to_mask
+from sam2_fewshot.geometry.outlines import crop_to_object, mask_to_area, polygons_to_masks
 from sam2_fewshot.images.addresses import holds_zarr, unique_stems
 from sam2_fewshot.images.image_set import images_of, open_images
 from sam2_fewshot.images.registry import example_stems
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from sam2_fewshot.images.image_set import ImageFile, ImageSet
     from sam2_fewshot.images.source import Header
     from sam2_fewshot.protocols import Progress
+    from sam2_fewshot.records import InstanceMask
 
 _FILES = {".png", ".roi", *(suffix for form in FORMATS.values() for suffix in form.suffixes)}
 """Endings of files, which no folder to write to has."""
@@ -146,13 +146,13 @@ class _Frame:
 
 def _records(placed: Sequence[PlacedExemplar], images: ImageSet) -> list[FrameRecord]:
     frames: dict[Location, _Frame] = defaultdict(_Frame)
-    for item in placed:
+    for item, instance in zip(placed, _instances(placed), strict=True):
         frame, exemplar = frames[item.location], item.exemplar
         if exemplar.point is not None:
             frame.points.append(MarkedPoint(exemplar.point, item.tags))
-            continue
-        frame.detections.append(_detection(item))
-        frame.tags.append(item.tags)
+        elif instance is not None:
+            frame.detections.append(_detection(item, instance))
+            frame.tags.append(item.tags)
     stems = safe_stems([image.stem for image in images])
     used = {location.xy for location in frames}
     sizes = {xy: _planes(images[xy], [place for place in frames if place.xy == xy]) for xy in used}
@@ -181,17 +181,21 @@ def _planes(image: ImageFile, places: Sequence[Location]) -> tuple[int, int]:
     return z, time
 
 
-def _detection(item: PlacedExemplar) -> Detection:
-    exemplar, shape = item.exemplar, item.frame.shape
-    polygon, instance = exemplar.polygon, item.instance
-    if exemplar.mask is not None:
-        instance = crop_to_object(exemplar.mask)
-    if instance is None:
-        instance = polygon_to_mask(polygon or Polygon(), shape)
+def _instances(placed: Sequence[PlacedExemplar]) -> list[InstanceMask | None]:
+    """Return the mask of each object, None for a point."""
+    found = [item.instance if item.exemplar.mask is None else crop_to_object(item.exemplar.mask) for item in placed]
+    bare = [i for i, item in enumerate(placed) if found[i] is None and item.exemplar.polygon is not None]
+    outlines = [polygon for i in bare if (polygon := placed[i].exemplar.polygon) is not None]
+    for i, mask in zip(bare, polygons_to_masks(outlines, [placed[i].frame.shape for i in bare]), strict=True):
+        found[i] = mask
+    return found
+
+
+def _detection(item: PlacedExemplar, instance: InstanceMask) -> Detection:
     figures = item.figures
     return Detection(
         instance,
-        polygon or mask_to_area(instance),
+        item.exemplar.polygon or mask_to_area(instance),
         figures.score,
         figures.similarity,
         figures.predicted_iou,
@@ -223,7 +227,8 @@ def _fitting(records: Sequence[FrameRecord], form: Format, progress: Progress) -
         if holes:
             progress.warn(f"The holes of {_counted(holes, 'outline')} are filled: the format {name} has none.")
     if not form.has_masks:
-        parts = sum(item.area > polygon_to_mask(item.polygon, item.instance.frame_shape).area for item in items)
+        drawn = polygons_to_masks([item.polygon for item in items], [item.instance.frame_shape for item in items])
+        parts = sum(item.area > mask.area for item, mask in zip(items, drawn, strict=True))
         if parts:
             count = _counted(parts, "object")
             progress.warn(f"Cut to the largest of several parts: {count}. The format {name} has outlines.")
