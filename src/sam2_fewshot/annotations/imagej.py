@@ -82,7 +82,9 @@ def _drawings(file: MarkedFile, max_roi_bytes: int, max_zip_bytes: int) -> Itera
         if roi is None:
             yield Drawing(count, why="damaged, or not an ImageJ ROI")
             continue
-        yield from _drawn(count, roi, name, image)
+        with np.errstate(all="ignore"):  # damaged numbers are reported where they are placed
+            drawn = list(_drawn(count, roi, name, image))
+        yield from drawn
 
 
 def _contents(path: Path, max_roi_bytes: int, max_zip_bytes: int) -> Iterator[tuple[str, bytes | None]]:
@@ -140,7 +142,8 @@ def _decoded(data: bytes) -> ImagejRoi | None:
     from roifile import ImagejRoi
 
     try:
-        return ImagejRoi.frombytes(data)
+        with np.errstate(all="ignore"):
+            return ImagejRoi.frombytes(data)
     except Exception:  # struct.error, ValueError, TypeError, UnicodeDecodeError and more, by the place of the damage
         return None
 
@@ -173,8 +176,9 @@ def _area(roi: ImagejRoi) -> tuple[Sequence[Ring], int]:
             points = np.asarray(roi.coordinates(), np.float64)
         except (ArithmeticError, ValueError, TypeError, LookupError, RuntimeError):
             return (), 0
-        if len(points) > 3 and np.isfinite(points).all():
-            return (points[:-1] if (points[0] == points[-1]).all() else points,), 1
+        if len(points) < 3:
+            return (), 0
+        return (points[:-1] if (points[0] == points[-1]).all() else points,), 1
     polygon, parts = _polygon_of(roi)
     return [vertices(ring) for ring in (polygon.exterior, *polygon.interiors)] if polygon else (), parts
 
@@ -185,8 +189,6 @@ def _polygon_of(roi: ImagejRoi) -> tuple[Polygon | None, int]:
     try:
         if kind == _RECT and roi.composite:
             return _composite(roi)
-        if kind in _OUTLINES:
-            return _polygon(np.asarray(roi.coordinates(), float)), 1
         if kind not in {_RECT, _OVAL}:
             return None, 0
         x0, y0, x1, y1 = _bounds(roi)
@@ -217,10 +219,6 @@ def _oval(x0: float, y0: float, x1: float, y1: float) -> Polygon:
     x = (x0 + x1) / 2 + (x1 - x0) / 2 * swell * np.cos(angle)
     y = (y0 + y1) / 2 + (y1 - y0) / 2 * swell * np.sin(angle)
     return Polygon(np.column_stack([x, y]))
-
-
-def _polygon(points: np.ndarray) -> Polygon | None:
-    return Polygon(points) if len(points) >= 3 else None
 
 
 def _composite(roi: ImagejRoi) -> tuple[Polygon | None, int]:
