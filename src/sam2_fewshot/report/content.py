@@ -6,6 +6,7 @@ import base64
 import hashlib
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,10 +15,10 @@ import shapely
 from sam2_fewshot.annotations.record import printable
 from sam2_fewshot.output.pictures import LONGEST, color_of, smaller
 from sam2_fewshot.report.advice import FrameFigures, Overview, overview
+from sam2_fewshot.report.looks import looks_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
     from shapely import Point, Polygon
@@ -105,6 +106,8 @@ def gather(finished: Finished, picture_bytes: int = _PICTURE_BYTES, smallest: in
         parts["marks"].append(encode_outlines([mark.outline for mark in record.examples], scale))
         frame = _frame(record, scale)
         frames.append(frame)
+        examples = [mark.outline for mark in record.examples if not mark.negative and mark.outline.area]
+        picture = finished.preview(record) if examples else None
         figures.append(
             FrameFigures(
                 name=frame["name"],
@@ -113,18 +116,21 @@ def gather(finished: Finished, picture_bytes: int = _PICTURE_BYTES, smallest: in
                 areas=areas[:count].astype(np.int64),
                 examples=frame["examples"],
                 negatives=frame["negatives"],
+                example_looks=looks_of(examples, picture, scale),
+                below_looks=looks_of([item.polygon for item in record.below], picture, scale),
             )
         )
         pictures.append(_picture(finished.preview(record), shrink, smallest))
         # What is shown may reach further down than it is complete.
         floor = min(floor, record.floor, *scores.tolist())
-        wanted = [mark.outline.area for mark in record.examples if not mark.negative]
-        example_areas += [round(area) for area in wanted if area]
+        example_areas += [round(outline.area) for outline in examples]
     summary = overview(figures, threshold)
     data = {
         "id": _run_id(finished),
         "results": str(finished.out.absolute()),
+        **_address(finished.out.absolute(), Path.cwd()),
         "threshold": threshold,
+        "candidates": sum(frame["kept"] + frame["below"] for frame in frames),
         "minArea": int(settings["min_mask_area"]),
         "maxArea": int(settings["max_mask_area"]),
         "range": _range(figures, threshold),
@@ -137,6 +143,16 @@ def gather(finished: Finished, picture_bytes: int = _PICTURE_BYTES, smallest: in
     }
     blocks = {name: base64.b64encode(b"".join(pieces)).decode() for name, pieces in parts.items()}
     return Content(summary, frames, data, blocks, pictures)
+
+
+def _address(out: Path, here: Path) -> dict[str, str]:
+    """Return the folder as a command is given it, ``folder``, and the folder ``where`` the command is to be run.
+
+    Below the folder in which the run was started the name is enough, as the user gave it; elsewhere it is whole.
+    """
+    if out != here and out.is_relative_to(here):
+        return {"folder": str(out.relative_to(here)), "where": str(here)}
+    return {"folder": str(out), "where": ""}
 
 
 def _frame(record: FrameRecord, scale: float) -> dict[str, Any]:
