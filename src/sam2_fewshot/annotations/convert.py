@@ -104,10 +104,10 @@ def convert(
     form.check(form.suffixes[0] if form.per_image else form.result)
     known = open_images(images, Settings(), progress=progress) if images else nominal_images(source)
     placed = read_objects(source, known, progress)
-    records = _records(placed, known)
+    records, exact = _records(placed, known)
     if form.needs_size:
         _check_sizes(records, form.name)
-    records = _fitting(records, form, progress)
+    records = _fitting(records, form, progress, exact)
     paths = _paths(out, form, known, records)
     for path in paths.values():
         _check_place(path, source, overwrite)
@@ -144,7 +144,9 @@ class _Frame:
     points: list[MarkedPoint] = field(default_factory=list)
 
 
-def _records(placed: Sequence[PlacedExemplar], images: ImageSet) -> list[FrameRecord]:
+def _records(placed: Sequence[PlacedExemplar], images: ImageSet) -> tuple[list[FrameRecord], list[Detection]]:
+    """Return the objects as records, and those of them whose mask was given, not drawn from their outline."""
+    exact: list[Detection] = []
     frames: dict[Location, _Frame] = defaultdict(_Frame)
     for item, instance in zip(placed, _instances(placed), strict=True):
         frame, exemplar = frames[item.location], item.exemplar
@@ -152,11 +154,13 @@ def _records(placed: Sequence[PlacedExemplar], images: ImageSet) -> list[FrameRe
             frame.points.append(MarkedPoint(exemplar.point, item.tags))
         elif instance is not None:
             frame.detections.append(_detection(item, instance))
+            if exemplar.mask is not None or item.instance is not None:
+                exact.append(frame.detections[-1])
             frame.tags.append(item.tags)
     stems = safe_stems([image.stem for image in images])
     used = {location.xy for location in frames}
     sizes = {xy: _planes(images[xy], [place for place in frames if place.xy == xy]) for xy in used}
-    return [
+    records = [
         FrameRecord(
             name=images[location.xy].name,
             stem=stems[location.xy],
@@ -172,6 +176,7 @@ def _records(placed: Sequence[PlacedExemplar], images: ImageSet) -> list[FrameRe
         )
         for location, frame in sorted(frames.items())
     ]
+    return records, exact
 
 
 def _planes(image: ImageFile, places: Sequence[Location]) -> tuple[int, int]:
@@ -212,7 +217,9 @@ def _check_sizes(records: Sequence[FrameRecord], name: str) -> None:
             )
 
 
-def _fitting(records: Sequence[FrameRecord], form: Format, progress: Progress) -> list[FrameRecord]:
+def _fitting(
+    records: Sequence[FrameRecord], form: Format, progress: Progress, exact: Sequence[Detection]
+) -> list[FrameRecord]:
     """Leave out what a format cannot hold, and report it."""
     name = form.name
     points = sum(len(record.points) for record in records)
@@ -227,8 +234,8 @@ def _fitting(records: Sequence[FrameRecord], form: Format, progress: Progress) -
         if holes:
             progress.warn(f"The holes of {_counted(holes, 'outline')} are filled: the format {name} has none.")
     if not form.has_masks:
-        drawn = polygons_to_masks([item.polygon for item in items], [item.instance.frame_shape for item in items])
-        parts = sum(item.area > mask.area for item, mask in zip(items, drawn, strict=True))
+        drawn = polygons_to_masks([item.polygon for item in exact], [item.instance.frame_shape for item in exact])
+        parts = sum(item.area > mask.area for item, mask in zip(exact, drawn, strict=True))
         if parts:
             count = _counted(parts, "object")
             progress.warn(f"Cut to the largest of several parts: {count}. The format {name} has outlines.")
