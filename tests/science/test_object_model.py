@@ -16,6 +16,7 @@ from sam2_fewshot.errors import InputError
 from sam2_fewshot.object_model import KnownObject, ObjectModel, frame_digest
 from sam2_fewshot.records import Frame, InstanceMask
 from sam2_fewshot.segmenter import FewShotSegmenter, read_object_model
+from sam2_fewshot.storage.arrays import ArrayArchive, Layout, Unfit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -322,3 +323,12 @@ def test_arrays_that_are_there_twice_or_too_many_are_refused() -> None:
     for file in (twice, many):
         with pytest.raises(InputError, match="twice, or too many"):
             ObjectModel.from_bytes(file.getvalue())
+
+
+def test_an_array_may_be_optional() -> None:
+    layouts = {"a": Layout("f8", ("n",)), "b": Layout("?", ("n",), is_optional=True)}
+    assert set(ArrayArchive(saved({"a": np.ones(3)})).take(layouts)) == {"a"}
+    both = ArrayArchive(saved({"a": np.ones(3), "b": np.ones(3, bool)})).take(layouts)
+    assert both["b"].all()
+    with pytest.raises(Unfit, match="the array b is 2, and not n"):
+        ArrayArchive(saved({"a": np.ones(3), "b": np.ones(2, bool)})).take(layouts)

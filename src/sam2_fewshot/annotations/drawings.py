@@ -12,7 +12,7 @@ import shapely
 from sam2_fewshot.annotations.placing import FARTHEST, LONGEST, PlacedExemplar, covers_a_pixel, reach_beyond
 from sam2_fewshot.annotations.values import Figures
 from sam2_fewshot.images.source import MAX_PLANE_PIXELS
-from sam2_fewshot.records import Exemplar, Location
+from sam2_fewshot.records import Location
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sam2_fewshot.annotations.placing import Placer, Point
-    from sam2_fewshot.records import InstanceMask
+    from sam2_fewshot.records import Exemplar, InstanceMask
 
     Ring = NDArray[np.float64]
 
@@ -130,10 +130,7 @@ def _ordinary(drawings: Sequence[Drawing], placer: Placer) -> dict[int, Exemplar
         fine = _fine(polygons, np.array([frame.shape for frame in frames], np.float64).reshape(-1, 2))
     except shapely.errors.ShapelyError:  # by one of them; each is placed on its own then
         return {}
-    return {
-        id(drawings[i]): Exemplar(image=frames[i], polygon=polygons[i], label=placer.label(drawings[i].number))
-        for i in np.flatnonzero(fine)
-    }
+    return {id(drawings[i]): placer.exemplar(drawings[i].number, frames[i], polygons[i]) for i in np.flatnonzero(fine)}
 
 
 def _is_ring(ring: Ring) -> bool:

@@ -202,6 +202,10 @@ class Placer:
             if not polygon_to_mask(polygon, frame.shape).area:
                 self.remarks.leave_out(number, "so small that it covers no pixel")
                 return None
+        return self.exemplar(number, frame, polygon)
+
+    def exemplar(self, number: object, frame: FrameFile, polygon: Polygon) -> Exemplar:
+        """Return an exemplar for an outline with which nothing is wrong."""
         return Exemplar(image=frame, polygon=polygon, label=self.label(number))
 
     def point(self, number: object, location: Location, point: Point) -> Exemplar | None:

@@ -54,6 +54,8 @@ class Layout:
         Whether values may be NaN.
     may_be_empty
         Whether it may be without elements.
+    is_optional
+        Whether it may be missing.
     """
 
     dtype: str
@@ -62,6 +64,7 @@ class Layout:
     most: float | tuple[float, ...] = 1e15
     may_be_nan: bool = False
     may_be_empty: bool = False
+    is_optional: bool = False
 
 
 class ArrayArchive:
@@ -100,7 +103,11 @@ class ArrayArchive:
         Unfit
             If one is missing, damaged, or not of its layout.
         """
-        found = {name: self._array(name, layout) for name, layout in layouts.items()}
+        found = {
+            name: self._array(name, layout)
+            for name, layout in layouts.items()
+            if name in self._members or not layout.is_optional
+        }
         return {name: found[name] for name in self._members if name in found}  # in the archive's order
 
     def _array(self, name: str, layout: Layout) -> NDArray[Any]:
