@@ -18,7 +18,7 @@ from contract_server.bench import Segmenter, bright, discs
 from contract_server.store import Image
 
 from sam2_fewshot.errors import FewShotWarning
-from sam2_fewshot.nimbus.messages import Messages, Stopped, stopping
+from sam2_fewshot.nimbus.messages import JobDisplay, Messages, Stopped, stopping
 
 if TYPE_CHECKING:
     from contract_server.bench import Bench
@@ -76,6 +76,55 @@ def test_warnings_come_once_and_not_without_end() -> None:
     assert told[29] == "Warning: Odd 29 …"
     messages.error("Wrong s3cret")
     assert "s3cret" not in stream.getvalue()
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_after_the_first_frame_the_time_left_is_told_and_kept_up_to_date() -> None:
+    stream, clock = io.StringIO(), Clock()
+    with Messages(stream, silence=0.05) as messages:
+        display = JobDisplay(messages, 0.1, clock)
+        display.begin(400)
+        display.frame_begins("XY 1")
+        clock.now = 12.0
+        display.frame_ends(9, 5, 12.0)
+        display.last = "; last: 5 added of 9"
+        display.frame_begins("XY 2")
+        told = stream.getvalue().splitlines()
+        assert "The first frame took 12 s; if they are alike, the other 399 take about 80 min." in told
+        # Although 1 of 400 frames is no hundredth of the job.
+        assert json.loads(told[-1])["info"] == "frame 2 of 400 (XY 2), about 80 min left; last: 5 added of 9"
+        clock.now += 2400.0  # a frame of forty minutes
+        deadline = time.monotonic() + 10
+        while "about 133.3 h left" not in stream.getvalue() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        display.frame_fails("It is damaged.")
+        display.end()
+    assert '"info": "frame 2 of 400 (XY 2), about 133.3 h left; last: 5 added of 9"' in stream.getvalue()
+    assert stream.getvalue().splitlines()[-1] == "2 frames in 40 min 12 s, 20 min 06 s a frame."
+
+
+def test_of_one_frame_no_time_left_is_told() -> None:
+    stream = io.StringIO()
+    messages, clock = Messages(stream), Clock()
+    display = JobDisplay(messages, 0.1, clock)
+    display.begin(1)
+    display.frame_begins("the image")
+    clock.now = 3.0
+    display.frame_ends(9, 5, 3.0)
+    display.end()
+    assert [json.loads(line)["info"] for line in stream.getvalue().splitlines()[:-1]] == ["frame 1 of 1 (the image)"]
+    assert stream.getvalue().endswith("\n1 frame in 3.0 s, 3.0 s a frame.\n")
+    display = JobDisplay(messages, 0.1, clock)
+    display.begin(0)  # nothing is left to be done
+    display.end()
+    assert stream.getvalue().count("\n") == 2
 
 
 def test_a_job_of_many_frames_tells_about_a_hundred_times(bench: Bench) -> None:
