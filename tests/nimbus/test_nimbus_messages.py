@@ -149,6 +149,26 @@ def test_nothing_found_at_all_says_what_to_do(bench: Bench) -> None:
     assert outcome.texts("warning")[0].startswith("Nothing was found. Lower the Similarity Threshold")
 
 
+def test_what_the_form_asks_for_without_effect_is_said(bench: Bench) -> None:
+    outcome = bench.run(**{"Points per side": 64, "Min Mask Area": "", "More settings": "max_examples = 50"})
+    assert outcome.code == 0, outcome.lines
+    assert outcome.texts("warning") == [
+        "Min Mask Area is empty, so its default counts: 30. Type a number to have another.",
+        "Points per side was set to 64, which has no effect with Method guided; it counts only with grid.",
+    ]
+    assert outcome.segmenter is not None
+    assert outcome.segmenter.settings.max_examples == 50
+
+
+def test_more_settings_are_checked_before_anything_else(bench: Bench) -> None:
+    outcome = bench.run(**{"More settings": "max_exampels = 50"})
+    assert outcome.code == 2
+    assert outcome.error.startswith(
+        "There is no setting called 'max_exampels'. Did you mean max_examples? The settings"
+    )
+    assert not bench.server.seen
+
+
 def test_a_cpu_in_place_of_a_gpu_is_said(bench: Bench) -> None:
     outcome = bench.run(replace(bench.means, gpu_expected=lambda: True))
     assert outcome.texts("warning")[0].startswith("There is no GPU for this job")
