@@ -26,6 +26,9 @@ def read(**form: Any) -> tuple[Settings, list[str]]:
         "max_examples = 50\nscorer = lda\r\n\n max_zoom = 4.5 \n",
         "max_examples = 50 scorer = lda  max_zoom = 4.5",  # lines, as a browser pastes them into a field of one line
         "max_examples=50;scorer='lda';max_zoom=4.5,",
+        "max_examples = 50\tscorer = lda\tmax_zoom = 4.5",
+        "max_examples＝50，scorer＝lda；max_zoom：4.5",
+        "--max-examples=50 --scorer=lda --max-zoom=4.5",
         "max_examples: 50\nscorer: lda\nmax_zoom: 4.5",
         "Max Examples = 50, SCORER = lda, max-zoom = 4.5",
         "Max Examples = 50 Scorer = lda Max Zoom = 4.5",

@@ -33,6 +33,7 @@ KNOWN_FIELDS = frozenset(
 _OWN_FIELD = {as_name(label): label for label in (TRAINING_TAG, NEGATIVE_TAG, MODEL, *BATCH_FIELDS)} | {
     name: str(Settings.model_fields[name].title) for name in (*FIRST_SETTINGS, *FURTHER_SETTINGS)
 }
+_BETWEEN, _IS = re.compile("[,;，；\r\n]"), re.compile("[=:＝：]")  # also as East Asian keyboards write them
 _HOW = "Write name = value, with commas between, and a point before decimals, such as max_examples = 50, max_zoom = 4.5"
 
 
@@ -119,14 +120,14 @@ def more_settings(value: object) -> dict[str, object]:
 
 def _pairs(text: str) -> Iterator[tuple[str, str]]:
     """Yield the names and values in a text, as they are written."""
-    for piece in filter(None, (part.strip() for part in re.split(r"[,;\r\n]", text))):
-        name, *rest = (part.strip() for part in re.split("[=:]", piece))
+    for piece in filter(None, (part.strip() for part in _BETWEEN.split(text))):
+        name, *rest = (part.strip() for part in _IS.split(piece))
         if not rest:
             raise SettingsError(f"{MORE_SETTINGS}: {quoted(piece)} is not a name with a value. {_HOW}.")
         for part in rest[:-1]:  # a value, and after a blank the next name
-            first, _, following = part.partition(" ")
+            first, *following = part.split(maxsplit=1) or [""]
             yield _pair(piece, name, first)
-            name = following.strip()
+            name = "".join(following)
         yield _pair(piece, name, rest[-1])
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
 from sam2_fewshot.protocols import Progress, Quiet
@@ -79,18 +78,19 @@ class Pace:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
+        self._ends: tuple[float, ...] = ()
         self.begin(0)
 
     def begin(self, frames: int) -> None:
         """Start the clock for so many frames."""
         self.frames, self.done = frames, 0
         self._began = self._clock()
-        self._ends = deque([self._began], _LATEST + 1)
+        self._ends = (self._began,)
 
     def frame_done(self) -> None:
         """Count a frame, whether it ended or failed."""
+        self._ends = (*self._ends, self._clock())[-_LATEST - 1 :]
         self.done += 1
-        self._ends.append(self._clock())
 
     @property
     def taken(self) -> float:
@@ -102,12 +102,13 @@ class Pace:
 
         Between two frames it falls with the time, and a frame that takes longer than those before it slows the pace.
         """
-        if not self.done:
+        ends = self._ends  # another thread may ask while this one counts
+        if len(ends) == 1:
             return None
         now, left = self._clock(), self.frames - self.done
-        pace = (self._ends[-1] - self._ends[0]) / (len(self._ends) - 1)
-        slower = (now - self._ends[0]) / len(self._ends)  # as if the frame at hand ended now
-        return max(pace * left - (now - self._ends[-1]), slower * (left - 1), 0.0)
+        pace = (ends[-1] - ends[0]) / (len(ends) - 1)
+        slower = (now - ends[0]) / len(ends)  # as if the frame at hand ended now
+        return max(pace * left - (now - ends[-1]), slower * (left - 1), 0.0)
 
 
 def duration(seconds: float) -> str:
