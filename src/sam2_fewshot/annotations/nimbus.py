@@ -183,7 +183,10 @@ def _id_of(entry: Document) -> Any:
 
 
 def read_annotations(
-    annotations: Sequence[Any], placer: Placer, figures: Mapping[str, Figures] | None = None
+    annotations: Sequence[Any],
+    placer: Placer,
+    figures: Mapping[str, Figures] | None = None,
+    names: Sequence[str] | None = None,
 ) -> Iterator[PlacedExemplar]:
     """Yield the annotations that can serve as examples; the others become remarks.
 
@@ -195,39 +198,42 @@ def read_annotations(
         Puts them on their frames.
     figures
         By the annotations' ids.
+    names
+        What to call each of the annotations in remarks; its number when left out.
     """
     known = figures or {}
-    for count, annotation in enumerate(annotations, 1):
+    called: Iterable[object] = range(1, len(annotations) + 1) if names is None else names
+    for name, annotation in zip(called, annotations, strict=True):
         placer.remarks.total += 1
         if not isinstance(annotation, dict):
-            placer.remarks.leave_out(count, "not an annotation")
+            placer.remarks.leave_out(name, "not an annotation")
             continue
-        exemplar = _exemplar(count, annotation, placer)
+        exemplar = _exemplar(name, annotation, placer)
         if exemplar is not None:
             key = _id_of(annotation)
             own = known.get(key, Figures()) if isinstance(key, str) else Figures()
             yield PlacedExemplar(exemplar, tags_of(annotation), own)
 
 
-def _exemplar(count: int, annotation: dict[str, Any], placer: Placer) -> Exemplar | None:
+def _exemplar(name: object, annotation: dict[str, Any], placer: Placer) -> Exemplar | None:
     location, points = location_of(annotation), _points(annotation)
     shape = annotation.get("shape")
     if location is None:
-        placer.remarks.leave_out(count, "a location whose XY, Z or Time is not a whole number")
+        placer.remarks.leave_out(name, "a location whose XY, Z or Time is not a whole number")
     elif points is None:
-        placer.remarks.leave_out(count, "coordinates that are not numbers")
+        placer.remarks.leave_out(name, "coordinates that are not numbers")
     elif shape == "point":
-        return placer.point(count, location, points[0])
+        return placer.point(name, location, points[0])
     elif shape == "polygon":
-        return placer.outline(count, location, points)
+        return placer.outline(name, location, points)
     elif shape == "rectangle":
         if len(points) == 2:
             (x0, y0), (x1, y1) = points
             points = [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
-        return placer.outline(count, location, points)
+        return placer.outline(name, location, points)
     else:
         quoted = shape[:40] if isinstance(shape, str) else "unknown"
-        placer.remarks.leave_out(count, f"of the shape {quoted!r}; polygons, rectangles and points can be examples")
+        placer.remarks.leave_out(name, f"of the shape {quoted!r}; polygons, rectangles and points can be examples")
     return None
 
 

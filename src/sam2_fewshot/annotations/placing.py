@@ -86,6 +86,10 @@ class Remarks:
     total: int = 0
     _groups: dict[tuple[str, str], list[str]] = field(default_factory=dict)
 
+    def label(self, number: object) -> str:
+        """Return what to call an object where the others are of other files."""
+        return f"{self.file}, object {number}"
+
     def leave_out(self, number: object, why: str) -> None:
         """Note that an object is not used."""
         self.note(number, "left out", why)
@@ -113,7 +117,8 @@ class Remarks:
             if len(who) == 1:
                 self.progress.warn(f"{self.file}: object {who[0]} was {done}: {why}.")
                 continue
-            listed = ", ".join(who[:_LISTED]) + (", …" if len(who) > _LISTED else "")
+            between = "; " if any(", " in name for name in who[:_LISTED]) else ", "
+            listed = between.join([*who[:_LISTED], *(["…"] if len(who) > _LISTED else [])])
             self.progress.warn(
                 f"{self.file}: {len(who)} of {self.total} objects were {done} (objects {listed}): {why}."
             )
@@ -196,7 +201,7 @@ class Placer:
         if not polygon_to_mask(polygon, frame.shape).area:
             self.remarks.leave_out(number, "so small that it covers no pixel")
             return None
-        return Exemplar(image=frame, polygon=polygon, label=f"{self.remarks.file}, object {number}")
+        return Exemplar(image=frame, polygon=polygon, label=self.remarks.label(number))
 
     def point(self, number: object, location: Location, point: Point) -> Exemplar | None:
         """Return an exemplar for a point ``(x, y)`` in image pixels, None (and a remark) when it cannot be used."""
@@ -210,7 +215,7 @@ class Placer:
         if why is not None:
             self.remarks.leave_out(number, why)
             return None
-        return Exemplar(image=frame, point=point, label=f"{self.remarks.file}, object {number}")
+        return Exemplar(image=frame, point=point, label=self.remarks.label(number))
 
     def _mend(self, number: object, polygon: Polygon, frame_shape: tuple[int, int]) -> Polygon | None:
         try:
@@ -279,7 +284,7 @@ class Regions:
         instance
             Its mask, cropped to the object.
         """
-        label = f"{self.remarks.file}, object {number}"
+        label = self.remarks.label(number)
         polygon = mask_to_polygon(instance)
         drawn = polygon_to_mask(polygon, frame.shape)
         if drawn.box == instance.box and bool((drawn.data == instance.data).all()):

@@ -188,7 +188,7 @@ segment_command = with_settings(segment)
 
 def report(summary: Summary) -> None:
     """Print the summary to stdout, and what could not be done to stderr."""
-    from sam2_fewshot.cli.console import duration
+    from sam2_fewshot.runner.progress import duration
 
     if summary.assembled and summary.done:
         frames = f"{summary.done} frame{'s' if summary.done != 1 else ''}"
