@@ -259,3 +259,24 @@ def test_objects_without_a_mark_are_no_replaceable_ones(bench: Bench) -> None:
     bench.method = partial(bright, level=255)
     assert bench.run().code == 0
     assert ids(bench) == before
+
+
+def test_another_outline_of_the_same_object_takes_over(bench: Bench) -> None:
+    bench.run()
+    before, store = ids(bench), bench.server.store
+    edited = at(bench, 1, *DISCS[0])["_id"]
+    store.edit_annotation(edited, {"name": "mine"})
+    ends = [at(bench, 0, *DISCS[2])["_id"], at(bench, 1, *DISCS[1])["_id"]]
+    link = {"childId": ends[0], "parentId": ends[1], "datasetId": bench.dataset, "label": "mine", "tags": []}
+    store.create_connections([link])
+    (image,) = store.images.values()
+    for key, pixels in image.planes.items():
+        image.planes[key] = np.where(ndimage.binary_erosion(pixels > 100), pixels, 100)
+    outcome = bench.run()
+    assert outcome.messages[-1]["info"] == "15 added, 1 already there, 15 removed; 3 frames"
+    assert ids(bench) & before == {edited}
+    (moved,) = [each for each in store.connections.values() if each["label"] == "mine"]
+    assert moved["childId"] == at(bench, 0, *DISCS[2])["_id"]
+    assert moved["parentId"] == at(bench, 1, *DISCS[1])["_id"]
+    del store.connections[moved["_id"]]
+    sound(bench)

@@ -48,7 +48,7 @@ class Cleaner:
         self._properties = properties
         self._connections = connections
         self._examples = examples
-        self._outdated: set[str] = set()
+        self._outdated: dict[str, str | None] = {}
         self._deleted: set[str] = set()
         self._successors: set[str] = set()
         self.doubles = self.outdated = self.own = 0
@@ -69,26 +69,30 @@ class Cleaner:
             leaving.update((key, stays) for key, stays in unmarked.items() if {key, stays} <= ours)
         self._delete(leaving)
 
-    def note(self, known: Sequence[Known], claimed: Collection[str]) -> None:
-        """Take note of what is on a frame that was searched.
+    def may_replace(self, known: Known) -> bool:
+        """Tell whether an annotation is of an earlier job of this kind, and untouched."""
+        return (
+            known.mark is not None
+            and known.mark.looks_for(self._examples)
+            and not (known.is_negative or known.is_example)
+            and not self._existing.has_arrived(known.id)
+        )
+
+    def note(self, known: Sequence[Known], claimed: Collection[str], successors: Mapping[str, str]) -> None:
+        """Take note of what was on a frame before the detections of the job were added.
 
         Parameters
         ----------
         known
             The annotations on the frame.
         claimed
-            Ids of those that the job has detected too. Of the others, those that were there when the job began are
-            out of date if they are untouched.
+            Ids of those that the job has detected too. Of the others, those that it may replace are out of date.
+        successors
+            Ids of new annotations of the same objects by those of some that are out of date.
         """
-        self._outdated.update(
-            item.id
-            for item in known
-            if item.id not in claimed
-            and not (item.is_negative or item.is_example)
-            and item.mark is not None
-            and item.mark.looks_for(self._examples)
-            and not self._existing.has_arrived(item.id)
-        )
+        for item in known:
+            if item.id not in claimed and self.may_replace(item):
+                self._outdated[item.id] = successors.get(item.id)
 
     def finish(self) -> None:
         """Look what this job and others have left double, and delete it with what is out of date.
@@ -124,9 +128,10 @@ class Cleaner:
         }
         leaving.update(existing.doubles())
         untouched = {known.id for known in existing.everything() if known.is_untouched} if self._outdated else set()
-        outdated = self._outdated & untouched
-        leaving.update((key, None) for key in outdated)
-        return {key: None if stays in outdated else _last(leaving, stays) for key, stays in leaving.items()}
+        for key, successor in self._outdated.items():
+            if key in untouched:
+                leaving[key] = successor if successor is not None and existing.has(successor) else None
+        return {key: _last(leaving, stays) for key, stays in leaving.items()}
 
     def _delete(self, leaving: Mapping[str, str | None]) -> None:
         if not leaving:
@@ -134,7 +139,8 @@ class Cleaner:
         replaced = {key: stays for key, stays in leaving.items() if stays is not None}
         self._properties.pass_on(replaced)
         kept = self._connections.pass_on(leaving)
-        self._outdated -= kept
+        for key in kept:
+            self._outdated.pop(key, None)
         ids = sorted(set(leaving) - kept)
         for start in range(0, len(ids), _CHUNK):
             part = ids[start : start + _CHUNK]
@@ -142,8 +148,9 @@ class Cleaner:
         self.own += self._existing.forget(ids)
         self._deleted.update(ids)
         self._successors.update(replaced.values())
-        self.outdated += len(self._outdated.intersection(ids))
-        self.doubles += len(ids) - len(self._outdated.intersection(ids))
+        outdated = sum(key in self._outdated for key in ids)
+        self.outdated += outdated
+        self.doubles += len(ids) - outdated
 
     def _gone(self) -> set[str]:
         """Return the ids of annotations that are deleted, by this job or, of its own, by another one."""

@@ -357,10 +357,13 @@ class Existing:
 
 
 def _survivors(several: Iterable[Known]) -> dict[str, str]:
-    by_content: dict[bytes, list[str]] = defaultdict(list)
+    first: dict[bytes, str] = {}
+    same: dict[bytes, list[str]] = {}
     for known in several:
-        by_content[known.content].append(known.id)
-    return {key: first for ids in by_content.values() if len(ids) > 1 for first, *rest in [sorted(ids)] for key in rest}
+        before = first.setdefault(known.content, known.id)
+        if before != known.id:
+            same.setdefault(known.content, [before]).append(known.id)
+    return {key: min(ids) for ids in same.values() for key in ids if key != min(ids)}
 
 
 def match(polygons: Sequence[Polygon], known: Sequence[Known]) -> list[Match | None]:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from sam2_fewshot.annotations.nimbus import Document
     from sam2_fewshot.nimbus.dataset import NimbusDataset
+    from sam2_fewshot.nimbus.existing import Match
     from sam2_fewshot.nimbus.messages import JobDisplay
     from sam2_fewshot.nimbus.parameters import Request
     from sam2_fewshot.nimbus.server import Server
@@ -67,13 +68,10 @@ class Added:
         Number that was added.
     present
         Number whose objects were there already.
-    negative
-        Number of those that the user has said are not wanted; they are not added.
     """
 
     new: int
     present: int
-    negative: int
 
 
 class DatasetSink:
@@ -241,24 +239,29 @@ class DatasetSink:
         usable = [item for item in detections if _can_be_sent(item)]
         matched = zip(usable, match([item.polygon for item in usable], known), strict=True)
         pairs = [(item, there) for item, there in matched if there is None or not there.known.is_negative]
-        sendable, found = [item for item, _ in pairs], [there for _, there in pairs]
-        self._cleaner.note(known, {there.known.id for there in found if there})
-        fresh = [item for item, there in zip(sendable, found, strict=True) if there is None]
-        ids = self._upload([self._document(item, location) for item in fresh])
-        values = {key: values_of(item) for key, item in zip(ids, fresh, strict=True) if key}
-        created = list(values)
+        fresh = [(item, there) for item, there in pairs if there is None or self._is_better(there)]
+        ids = self._upload([self._document(item, location) for item, _ in fresh])
+        added = [(key, item, there) for key, (item, there) in zip(ids, fresh, strict=True) if key]
+        values = {key: values_of(item) for key, item, _ in added}
         # The same outline may be from a run that died before its values or connections were there.
-        same = [(item, there) for item, there in zip(sendable, found, strict=True) if there and there.same_outline]
+        same = [(item, there) for item, there in pairs if there and there.same_outline]
         self._properties.add(
             values,
             {there.known.id: values_of(item) for item, there in same},
             {there.known.id for _, there in same if there.likeness == IDENTICAL},
         )
-        self._connections.connect(created, [there.known.id for _, there in same])
-        present = len(sendable) - len(fresh)
-        self.new += len(created)
+        self._connections.connect(list(values), [there.known.id for _, there in same])
+        successors = {there.known.id: key for key, _, there in added if there}
+        claimed = {there.known.id for _, there in pairs if there} - successors.keys()
+        self._cleaner.note(known, claimed, successors)
+        present = len(pairs) - len(fresh)
+        self.new += len(values)
         self.present += present
-        return Added(len(created), present, len(usable) - len(sendable))
+        return Added(len(values), present)
+
+    def _is_better(self, there: Match) -> bool:
+        """Tell whether a detection takes the place of what an earlier job has made of the same object."""
+        return not there.same_outline and self._cleaner.may_replace(there.known)
 
     def _document(self, item: Detection, location: Location) -> Document:
         tags = self._request.output_tags
