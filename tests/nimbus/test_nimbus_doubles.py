@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -202,6 +203,18 @@ def test_figures_that_late_requests_and_other_jobs_replace_are_not_lost(wells: B
     none_double(wells)
 
 
+def test_figures_that_come_back_to_what_another_job_has_deleted_are_taken_out(wells: Bench) -> None:
+    assert wells.run().code == 0
+    store = wells.server.store
+    store.values += [{**deepcopy(each), "_id": store.new_id()} for each in store.values]
+    first = wells.found()[0]["_id"]
+    delete = partial(store.delete_annotations, [first])
+    wells.server.faults = [Fault("DELETE", "annotation_property_values", delete)]
+    assert wells.run().code == 0
+    assert set(wells.values()) == {each["_id"] for each in wells.found()}
+    assert first not in wells.values()
+
+
 def test_a_mark_tells_what_is_untouched(wells: Bench) -> None:
     assert wells.run().code == 0
     for each in wells.found():
@@ -225,7 +238,7 @@ def test_of_those_that_vanished_only_the_deleted_are_gone(wells: Bench) -> None:
         existing.reload()
         vanished = existing.vanished()
         assert vanished == {first["_id"]: None, second["_id"]: None}
-        assert existing.deleted(vanished) == {first["_id"]}
+        assert existing.deleted(vanished) == existing.deleted(vanished, few=0) == {first["_id"]}
 
 
 def test_looks_come_often_at_first_and_last_as_long_as_a_gateway_may_take() -> None:

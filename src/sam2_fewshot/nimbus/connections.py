@@ -63,6 +63,17 @@ class Connections:
         """Whether connections were asked for, and the server found nothing to connect to."""
         return self._asked > 0 and not self._made
 
+    def begin(self) -> None:
+        """Take note how many there are, before the first objects are added that another job might connect as well.
+
+        Raises
+        ------
+        ServerError
+            If the server does not tell.
+        """
+        if self._to is not None and self._expected is None:
+            self._expected = self._count()
+
     def connect(self, created: Sequence[str], present: Sequence[str]) -> None:
         """Connect annotations of one frame.
 
@@ -175,8 +186,6 @@ class Connections:
         if not left or self._to is None:
             return
         self._asked += len(left)
-        if self._expected is None:
-            self._expected = self._count()
         waits = self._patience.waits()
         while left:
             try:

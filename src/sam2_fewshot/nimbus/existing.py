@@ -60,6 +60,7 @@ SAME_OBJECT = 0.5
 SAME_OUTLINE = 0.9
 """And with at least this one the outline is the same, but for the rounding of another run or another GPU."""
 IDENTICAL = 2.0
+_FEW = 20
 _SLACK = 2
 """Seconds by which ids of several server processes may be out of order: an id begins with the second it was made."""
 
@@ -162,6 +163,8 @@ class Existing:
         self._counted = 0
         self.is_disturbed = False
         """Whether anybody else has added or deleted some of these annotations since the job began."""
+        self.left: set[str] = set()
+        """Ids of annotations that were there before they were read again, and were not then."""
 
     def load(self) -> None:
         """Read what is there when the job begins.
@@ -210,6 +213,7 @@ class Existing:
         before, self._ids = self._ids, set()
         self._known.clear()
         new = self._read(None)
+        self.left |= before - self._ids
         self._arrived.update(known.id for known in new if known.id not in before and known.id not in self._own)
 
     def check(self) -> None:
@@ -223,12 +227,7 @@ class Existing:
             If the server does not tell.
         """
         if self._own and not self.is_disturbed:
-            try:
-                self._server.get("looking for an annotation", f"upenn_annotation/{max(self._own)}")
-            except Refused as error:
-                if error.status not in (400, 404):
-                    raise
-                self.is_disturbed = True
+            self.is_disturbed = not self._is_there(max(self._own))
 
     def on(self, location: Location) -> list[Known]:
         """Return what is known to be on a frame."""
@@ -307,8 +306,15 @@ class Existing:
                 del known[key]
         return sum(self._own.pop(key, None) is not None for key in deleted)
 
-    def deleted(self, ids: Collection[str]) -> set[str]:
+    def deleted(self, ids: Collection[str], few: int = _FEW) -> set[str]:
         """Ask which of some annotations are there no more at all; their tags may merely have been changed.
+
+        Parameters
+        ----------
+        ids
+            The annotations.
+        few
+            So many are asked for one by one.
 
         Raises
         ------
@@ -316,13 +322,23 @@ class Existing:
             If the server does not tell.
         """
         left = set(ids)
-        if left:
-            last = max(left)
-            for document in list_annotations(self._server, self._dataset_id, after=_before(min(left))):
-                left.discard(str(document["_id"]))
-                if not left or str(document["_id"]) >= last:
-                    break
+        if len(left) <= few:
+            return {key for key in left if not self._is_there(key)}
+        last = max(left)
+        for document in list_annotations(self._server, self._dataset_id, after=_before(min(left))):
+            left.discard(str(document["_id"]))
+            if not left or str(document["_id"]) >= last:
+                break
         return left
+
+    def _is_there(self, annotation_id: str) -> bool:
+        try:
+            self._server.get("looking for an annotation", f"upenn_annotation/{annotation_id}")
+        except Refused as error:
+            if error.status not in (400, 404):
+                raise
+            return False
+        return True
 
     def _count(self) -> int:
         query = {"datasetId": self._dataset_id}

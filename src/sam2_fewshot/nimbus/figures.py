@@ -204,11 +204,14 @@ class Properties:
                 # Jobs that mend the same in step would hinder each other.
                 time.sleep(self._patience.gateway * random.random() / 4)
                 there = self._read()
+            # One that another job has deleted while its figures were replaced has got them back.
             orphans = set(there).intersection(gone)
+            orphans |= self._existing.deleted(self._existing.left.intersection(there) - orphans)
             wanted = {**self._deferred, **self._sent, **changed}
             missing = {key: wanted[key] for key in wanted if key not in there and self._existing.has(key)}
             if changed or orphans or self._doubled:
                 self._replace(property_id, there, {**missing, **changed}, orphans)
+                self._existing.reload()
                 changed = {}
             elif missing:
                 self._send(property_id, missing)

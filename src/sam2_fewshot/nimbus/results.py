@@ -240,6 +240,8 @@ class DatasetSink:
         matched = zip(usable, match([item.polygon for item in usable], known), strict=True)
         pairs = [(item, there) for item, there in matched if there is None or not there.known.is_negative]
         fresh = [(item, there) for item, there in pairs if there is None or self._is_better(there)]
+        if fresh:
+            self._connections.begin()
         ids = self._upload([self._document(item, location) for item, _ in fresh])
         added = [(key, item, there) for key, (item, there) in zip(ids, fresh, strict=True) if key]
         values = {key: values_of(item) for key, item, _ in added}
