@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from contract_server.bench import DISCS, QUICK, ring
+from contract_server.bench import DISCS, QUICK, bright, ring
 from contract_server.faults import SAVING, Scenario, Tally, carry_out, prepared, scenarios
 from contract_server.web import Fault, InStep
 
@@ -72,7 +72,9 @@ def copies(bench: Bench, only: int = 10**6, **changes: Any) -> list[str]:
 @pytest.mark.parametrize("path", SAVING.values())
 def test_the_job_itself_waits_for_what_a_gateway_holds_back(wells: Bench, path: str) -> None:
     wells.server.faults = [Fault("POST", path, "later 0.1", times=2)]
-    assert wells.run(replace(wells.means, patience=replace(QUICK, gateway=1.0))).code == 0
+    outcome = wells.run(replace(wells.means, patience=replace(QUICK, gateway=1.0)))
+    assert outcome.code == 0
+    assert "The server is busy (504); looking what it has done." in outcome.lines
     none_double(wells)
 
 
@@ -213,6 +215,19 @@ def test_figures_that_come_back_to_what_another_job_has_deleted_are_taken_out(we
     assert wells.run().code == 0
     assert set(wells.values()) == {each["_id"] for each in wells.found()}
     assert first not in wells.values()
+
+
+def test_what_the_user_deletes_meanwhile_gets_no_new_figures(wells: Bench) -> None:
+    assert wells.run().code == 0
+    first = wells.found()[0]["_id"]
+    delete = partial(wells.server.store.delete_annotations, [first])
+    wells.method = partial(bright, score=0.95)
+    wells.server.faults = [Fault("GET", "upenn_annotation/count", delete, skip=4)]  # the last look
+    assert wells.run().code == 0
+    assert not wells.server.faults[0].times
+    assert len(wells.found()) == 11
+    assert set(wells.values()) == {each["_id"] for each in wells.found()}
+    assert {each["Score"] for each in wells.values().values()} == {0.95}
 
 
 def test_a_mark_tells_what_is_untouched(wells: Bench) -> None:

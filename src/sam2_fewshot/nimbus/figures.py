@@ -197,7 +197,7 @@ class Properties:
 
     def _settle_values(self, property_id: str, gone: Collection[str]) -> None:
         """Look, and mend what is wrong, until a look finds nothing."""
-        changed = dict(self._changed)
+        changed = {key: values for key, values in self._changed.items() if self._existing.has(key)}
         for look in range(_MOST_LOOKS):
             there = self._read()
             if look and self._doubled:

@@ -130,9 +130,10 @@ class _PatientSession(requests.Session):
                 is_lost = not _never_arrived(error)
                 self._doubt(is_lost and not is_reading)
                 wait = next(waits, None) if repeatable or not is_lost else None
-                if wait is None or isinstance(error, requests.exceptions.SSLError):
-                    raise
                 trouble = "does not answer"
+                if wait is None or isinstance(error, requests.exceptions.SSLError):
+                    self._tell(trouble, is_lost and not repeatable)
+                    raise
             else:
                 status = response.status_code
                 self._doubt(status in _DOUBTFUL and not is_reading)
@@ -140,11 +141,16 @@ class _PatientSession(requests.Session):
                 defect = status == 500 and method.upper() == "GET" and errors <= _MOST_ERRORS
                 again = status == 429 or (repeatable and (status in _BUSY or defect))
                 wait = next(waits, None) if again else None
-                if wait is None:
-                    return response
                 trouble = f"is busy ({status})"
+                if wait is None:
+                    self._tell(trouble, status in _DOUBTFUL and not repeatable)
+                    return response
             self._log(f"The server {trouble}; trying again in {wait:g} s.")
             time.sleep(wait)
+
+    def _tell(self, trouble: str, is_looked_for: bool) -> None:
+        if is_looked_for:
+            self._log(f"The server {trouble}; looking what it has done.")
 
     def _doubt(self, is_doubtful: bool) -> None:
         if is_doubtful:
