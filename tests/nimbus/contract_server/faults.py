@@ -162,19 +162,22 @@ def late(bench: Bench, scale: float, path: str, seconds: float, times: int, how:
     return one(bench, scale, Fault("POST", path, f"later {seconds * scale:.4f} {how}", times=times))
 
 
-def several(bench: Bench, scale: float, jobs: int, in_step: str = "", *faults: Fault) -> list[int | None]:
-    """Run jobs at once; those of their requests that match go on together."""
-    server, codes = bench.server, []
-    step = InStep(jobs)
-    server.faults = [*faults, *([Fault("POST", in_step, step, times=FOR_EVER)] if in_step else [])]
+def several(bench: Bench, scale: float, jobs: int, *faults: Fault, apart: float = 0.0) -> list[int | None]:
+    """Run jobs at once, which begin some seconds apart."""
+    codes: list[int | None] = []
+    bench.server.faults = list(faults)
     threads = [threading.Thread(target=lambda: codes.append(bench.run().code)) for _ in range(jobs)]
     for number, thread in enumerate(threads):
-        if not in_step and number:
-            time.sleep(0.03)
+        time.sleep(apart if number else 0.0)
         thread.start()
     for thread in threads:
         thread.join()
-    return [*codes]
+    return codes
+
+
+def in_step(bench: Bench, scale: float, jobs: int, path: str, method: str = "POST") -> list[int | None]:
+    """Run jobs at once; those of their requests that match go on together."""
+    return several(bench, scale, jobs, Fault(method, path, InStep(jobs), times=FOR_EVER))
 
 
 def figures_in_step(bench: Bench, scale: float, jobs: int) -> list[int | None]:
@@ -210,15 +213,7 @@ def clean_in_step(bench: Bench, scale: float, jobs: int) -> list[int | None]:
     store.create_annotations([{k: v for k, v in each.items() if k != "_id"} for each in bench.found()])
     store.connections.update({(key := store.new_id()): {**each, "_id": key} for each in [*store.connections.values()]})
     store.values += [{**each, "values": dict(each["values"]), "_id": store.new_id()} for each in store.values]
-    server = bench.server
-    server.faults = [Fault("DELETE", "multiple|property_values", InStep(jobs), times=FOR_EVER)]
-    codes: list[int | None] = []
-    threads = [threading.Thread(target=lambda: codes.append(bench.run().code)) for _ in range(jobs)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return codes
+    return in_step(bench, scale, jobs, "multiple|property_values", "DELETE")
 
 
 def killed(bench: Bench, scale: float, jobs: int, path: str, seconds: float, at_once: bool = False) -> list[int | None]:
@@ -279,9 +274,9 @@ def scenarios() -> Iterator[Scenario]:
         yield Scenario(f"{name}: 500, once", partial(_one, "POST", path, 500, 1), is_single=True)
     yield Scenario("the session ends", ended)
     for jobs in (2, 3):
-        yield Scenario(f"{jobs} jobs at once, one after another", partial(several, jobs=jobs))
+        yield Scenario(f"{jobs} jobs at once, one after another", partial(several, jobs=jobs, apart=0.03))
         for name, path in (*SAVING.items(), ("everything", ALL)):
-            yield Scenario(f"{jobs} jobs at once, {name} in step", partial(several, jobs=jobs, in_step=path))
+            yield Scenario(f"{jobs} jobs at once, {name} in step", partial(in_step, jobs=jobs, path=path))
         yield Scenario(f"{jobs} jobs at once, the same figures in one moment", partial(figures_in_step, jobs=jobs))
         yield Scenario(f"{jobs} jobs clean the same doubles in step", partial(clean_in_step, jobs=jobs))
     yield Scenario("a job cleans what another one is saving", crossed)
@@ -311,7 +306,8 @@ def _one(method: str, path: str, what: str | int, times: int, bench: Bench, scal
 
 
 def _late_several(bench: Bench, scale: float, jobs: int) -> list[int | None]:
-    return several(bench, scale, jobs, ALL, Fault("POST", ALL, f"later {3 * scale:.4f}", times=4))
+    held = Fault("POST", ALL, InStep(jobs), times=FOR_EVER)
+    return several(bench, scale, jobs, Fault("POST", ALL, f"later {3 * scale:.4f}", times=4), held)
 
 
 def head() -> str:
