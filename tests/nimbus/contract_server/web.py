@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import socket
+import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -55,6 +56,14 @@ class Seen:
     query: dict[str, str]
 
 
+class _Quiet(ThreadingHTTPServer):
+    """Says nothing of clients that are gone: jobs are killed here."""
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
+
+
 class ContractServer:
     """Serves a store until it is closed; a context manager."""
 
@@ -65,7 +74,7 @@ class ContractServer:
         self.under_way = 0
         self.lock = threading.Lock()
         handler = type("Handler", (_Handler,), {"server_of": self})
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._http = _Quiet(("127.0.0.1", 0), handler)
         self._http.daemon_threads = True
         self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
 
