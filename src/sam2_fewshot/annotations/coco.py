@@ -138,7 +138,7 @@ def _object(
     regions: Regions,
 ) -> Iterator[PlacedExemplar]:
     remarks = placer.remarks
-    figures = Figures.of(annotation)
+    figures = Figures.of(annotation, kind=annotation.get("kind"))
     segmentation = annotation.get("segmentation")
     if isinstance(segmentation, dict):
         frame = placer.frame(count, location)
@@ -281,5 +281,6 @@ def _annotation(item: Detection) -> dict[str, object]:
         "bbox": [x0, y0, x1 - x0, y1 - y0],
         "iscrowd": 0,
         **{name: float(value) for name, value in figures.items() if np.isfinite(value)},
+        **({} if item.kind is None else {"kind": item.kind}),
         "outline": vertices(item.polygon.exterior).ravel().tolist(),
     }

@@ -196,6 +196,7 @@ def _detection(item: PlacedExemplar) -> Detection:
         figures.similarity,
         figures.predicted_iou,
         item.location,
+        figures.kind,
     )
 
 

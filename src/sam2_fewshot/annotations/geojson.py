@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from sam2_fewshot.annotations.placing import MarkedFile, Placer, Point
     from sam2_fewshot.annotations.record import Add, FrameRecord
-    from sam2_fewshot.records import Exemplar
+    from sam2_fewshot.records import Exemplar, Kind
 
 Ring = list["Point"]
 
@@ -120,12 +120,18 @@ def _location(geometry: dict[str, Any], xy: int) -> Location | None:
 
 
 def _figures(properties: Any) -> Figures:
-    """Return the measurements that this program writes; QuPath before 0.4 had them as a list of names and values."""
-    measured = properties.get("measurements") if isinstance(properties, dict) else None
+    """Return the kind and the measurements that this program writes.
+
+    QuPath before 0.4 had measurements as a list of names and values.
+    """
+    if not isinstance(properties, dict):
+        return Figures()
+    measured = properties.get("measurements")
     if isinstance(measured, list):
         pairs = [(entry.get("name"), entry.get("value")) for entry in measured if isinstance(entry, dict)]
         measured = {name: value for name, value in pairs if isinstance(name, str)}
-    return Figures.of(measured, ("Score", "Similarity", "Predicted IoU")) if isinstance(measured, dict) else Figures()
+    known = measured if isinstance(measured, dict) else {}
+    return Figures.of(known, ("Score", "Similarity", "Predicted IoU"), properties.get("kind"))
 
 
 def _tags(properties: Any) -> tuple[str, ...]:
@@ -145,8 +151,9 @@ def write(path: Path, tags: Sequence[str], first: FrameRecord) -> Iterator[Add]:
     """Write the GeoJSON feature collection of one image.
 
     An object is a QuPath *detection* of the class that the first tag names; ``properties.tags`` has all of
-    them. Coordinates are those of the detection's polygon, unrounded; for files of several planes,
-    ``geometry.plane`` has Z and T counted from 0. Other programs read the file as plain GeoJSON.
+    them, and ``properties.kind`` tells whether it was marked or found. Coordinates are those of the detection's
+    polygon, unrounded; for files of several planes, ``geometry.plane`` has Z and T counted from 0. Other programs read
+    the file as plain GeoJSON.
 
     Parameters
     ----------
@@ -188,7 +195,7 @@ def _features(record: FrameRecord, common: Sequence[str]) -> Iterator[dict[str, 
             "Area px": item.area,
             "Area µm^2": None if record.pixel_size is None else figure(item.area * record.pixel_size.area),
         }
-        yield _feature(record, number, "Polygon", coordinates, record.tags_of(number, common), measured)
+        yield _feature(record, number, "Polygon", coordinates, record.tags_of(number, common), measured, item.kind)
     for number, point in record.numbered_points():
         yield _feature(record, number, "Point", list(point.xy), record.tags_of(number, ()), {})
 
@@ -200,6 +207,7 @@ def _feature(
     coordinates: list[object],
     tags: list[str],
     measured: Mapping[str, float | int | None],
+    known_as: Kind | None = None,
 ) -> dict[str, object]:
     place = record.location
     geometry: dict[str, object] = {"type": kind, "coordinates": coordinates}
@@ -213,6 +221,8 @@ def _feature(
         # QuPath cannot read a null as a measurement.
         "measurements": {name: value for name, value in measured.items() if value is not None},
     }
+    if known_as is not None:
+        properties["kind"] = known_as
     if tags:
         properties["classification"] = {"name": tags[0], "color": _COLOR}
     return {

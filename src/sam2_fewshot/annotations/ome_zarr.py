@@ -206,7 +206,7 @@ def _properties(attributes: dict[str, Any]) -> tuple[Classes | None, dict[int, F
             continue
         tags = (*words(entry.get("class")), *words(entry.get("tags")))
         classes[value] = tuple(dict.fromkeys(tags))
-        figures[value] = Figures.of(entry)
+        figures[value] = Figures.of(entry, kind=entry.get("kind"))
     return classes, figures
 
 
@@ -303,6 +303,7 @@ def _label_properties(record: FrameRecord, start: int, tags: Sequence[str]) -> I
             "tags": own if len(own) > 1 else None,
             **figures_of(item),
             "area_px": item.area,
+            "kind": item.kind,
             "z": int(record.location.z),
             "time": int(record.location.time),
             "id": number,

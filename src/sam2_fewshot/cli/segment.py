@@ -195,6 +195,8 @@ def report(summary: Summary) -> None:
         objects = f"{summary.found:,} object{'s' if summary.found != 1 else ''}"
         candidates = f"{summary.candidates:,} candidate{'s' if summary.candidates != 1 else ''}"
         typer.echo(f"Found {objects} among {candidates} on {frames}.")
+        if summary.counts.total > summary.found:
+            typer.echo(f"With what you marked: {summary.counts}.")
         if not summary.found:
             typer.echo(_nothing_found(summary.candidates))
         times = ", ".join(f"{stage} {duration(seconds)}" for stage, seconds in summary.seconds.items())

@@ -104,7 +104,8 @@ def training_set(
     problems = check(marks)
     for sentence in problems.sentences:
         progress.warn(sentence)
-    chosen -= {order[place][1] for place in problems.contradicting | problems.repeated}
+    dropped = {order[place][1] for place in problems.contradicting | problems.repeated}
+    chosen -= dropped
     frames = []
     for page in pages:
         wanted, unwanted = (
@@ -113,7 +114,12 @@ def training_set(
         )
         if wanted or unwanted:
             frames.append(TrainingFrame(page.part.frame.pixels, wanted, unwanted))
-    training = TrainingSet(frames, [KnownObject(page.digest, _whole(page, i)) for page in pages for i in page.masks])
+    known = [
+        KnownObject(page.digest, _whole(page, i), wanted=not exemplars[i].negative and i not in dropped)
+        for page in pages
+        for i in page.masks
+    ]
+    training = TrainingSet(frames, known)
     if not len(training.areas):
         raise InputError(_nothing(len(exemplars), bool(problems.contradicting)))
     return training

@@ -24,7 +24,7 @@ from sam2_fewshot.nimbus.messages import listed
 from sam2_fewshot.nimbus.parameters import quoted
 from sam2_fewshot.nimbus.server import Patience, Refused, Unanswered
 from sam2_fewshot.nimbus.shelf import BlockShelf
-from sam2_fewshot.records import Location
+from sam2_fewshot.records import Kind, Location
 from sam2_fewshot.runner.blocks import StoredBlocks
 from sam2_fewshot.runner.progress import Watch
 from sam2_fewshot.runner.tasks import Task
@@ -221,7 +221,8 @@ class DatasetSink:
 
     def _add(self, location: Location, detections: Sequence[Detection]) -> Added:
         self._existing.update()
-        sendable = [item for item in detections if _can_be_sent(item)]
+        # The examples are in the dataset: they were read from it.
+        sendable = [item for item in detections if item.kind != Kind.EXAMPLE and _can_be_sent(item)]
         found = match([item.polygon for item in sendable], self._existing.on(location))
         fresh = [item for item, there in zip(sendable, found, strict=True) if there is None]
         ids = self._upload([self._document(item, location) for item in fresh])
