@@ -27,7 +27,7 @@ Ring = list["Point"]
 
 
 def recognises(content: Any) -> bool:
-    """Tell whether the content of a JSON file is a FeatureCollection, a list of features or a single one."""
+    """Tell whether the content of a JSON file is a collection, a list or a single one of features or geometries."""
     return _features_in(content) is not None
 
 
@@ -35,11 +35,36 @@ def _features_in(content: Any) -> list[Any] | None:
     if isinstance(content, dict):
         if content.get("type") == "Feature":
             return [content]
+        if _is_geometry(content):
+            return [{"type": "Feature", "geometry": part} for part in _flat(content)]
         features = content.get("features")
         return features if content.get("type") == "FeatureCollection" and isinstance(features, list) else None
     if isinstance(content, list) and any(isinstance(e, dict) and e.get("type") == "Feature" for e in content):
         return content
     return None
+
+
+_GEOMETRIES = frozenset(
+    {"Point", "MultiPoint", "LineString", "MultiLineString", "Polygon", "MultiPolygon", "GeometryCollection"}
+)
+"""https://datatracker.ietf.org/doc/html/rfc7946#section-1.4"""
+
+
+def _is_geometry(content: dict[str, Any]) -> bool:
+    member = "geometries" if content.get("type") == "GeometryCollection" else "coordinates"
+    return content.get("type") in _GEOMETRIES and isinstance(content.get(member), list)
+
+
+def _flat(geometry: dict[str, Any]) -> Iterator[Any]:
+    """Yield the geometries in a collection of them, which may lie in one another; any other geometry as it is."""
+    waiting: list[Any] = [geometry]
+    while waiting:
+        part = waiting.pop()
+        inner = part.get("geometries") if isinstance(part, dict) and part.get("type") == "GeometryCollection" else None
+        if isinstance(inner, list):
+            waiting.extend(reversed(inner))
+        else:
+            yield part
 
 
 def read(file: MarkedFile) -> Iterator[PlacedExemplar]:
@@ -82,6 +107,10 @@ def _exemplars(count: int, geometry: dict[str, Any], location: Location, placer:
                 placer.remarks.leave_out(count, "coordinates that are not numbers")
             else:
                 found.append(placer.point(count, location, at))
+    elif kind == "GeometryCollection":
+        for part in _flat(geometry):
+            if isinstance(part, dict) and part.get("type") != kind:
+                yield from _exemplars(count, part, location, placer)
     else:
         placer.remarks.leave_out(count, f"of the geometry {kind[:40]!r}; polygons and points can be examples")
     yield from (exemplar for exemplar in found if exemplar is not None)
