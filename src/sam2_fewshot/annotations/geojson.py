@@ -44,8 +44,9 @@ def _features_in(content: Any) -> list[Any] | None:
     return None
 
 
-_GEOMETRIES = frozenset(
-    {"Point", "MultiPoint", "LineString", "MultiLineString", "Polygon", "MultiPolygon", "GeometryCollection"}
+_GEOMETRIES = (
+    *("Point", "MultiPoint", "LineString", "MultiLineString", "Polygon", "MultiPolygon"),
+    "GeometryCollection",
 )
 """https://datatracker.ietf.org/doc/html/rfc7946#section-1.4"""
 

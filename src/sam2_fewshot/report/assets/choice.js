@@ -164,8 +164,8 @@ function refresh() {
   showCommand();
   showAreaHint();
   $('shown-count').textContent = format(shownTotal);
-  const all = marked ? ` + ${format(marked)} marked = ${format(shownTotal + marked)}` : '';
-  $('shown-of').textContent = `shown${all}, of ${format(total)} with a score of at least ${Number(data.floor.toFixed(3))}`;
+  const all = marked ? `; ${format(shownTotal)} + ${format(marked)} marked = ${format(shownTotal + marked)}` : '';
+  $('shown-of').textContent = `shown, of ${format(total)} with a score of at least ${Number(data.floor.toFixed(3))}${all}`;
   emit('chosen');
   document.body.dataset.step = (performance.now() - began).toFixed(1); // for benchmarks/report.py
   announce();
