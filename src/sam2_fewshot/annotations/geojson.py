@@ -161,7 +161,9 @@ def _figures(properties: Any) -> Figures:
         pairs = [(entry.get("name"), entry.get("value")) for entry in measured if isinstance(entry, dict)]
         measured = {name: value for name, value in pairs if isinstance(name, str)}
     known = measured if isinstance(measured, dict) else {}
-    return Figures.of(known, ("Score", "Similarity", "Predicted IoU"), properties.get("kind"))
+    metadata = properties.get("metadata")
+    kind = properties.get("kind", metadata.get("kind") if isinstance(metadata, dict) else None)
+    return Figures.of(known, ("Score", "Similarity", "Predicted IoU"), kind)
 
 
 def _tags(properties: Any) -> tuple[str, ...]:
@@ -252,7 +254,8 @@ def _feature(
         "measurements": {name: value for name, value in measured.items() if value is not None},
     }
     if known_as is not None:
-        properties["kind"] = known_as
+        # QuPath shows its metadata in tables (from 0.5 on) and exports it again; other programs read plain properties.
+        properties |= {"kind": known_as, "metadata": {"kind": known_as}}
     if tags:
         properties["classification"] = {"name": tags[0], "color": _COLOR}
     return {
