@@ -24,7 +24,7 @@ Box = tuple[int, int, int, int]
 
 
 class Kind(StrEnum):
-    """How an object came into a result."""
+    """How an object came into a result: ``example``, ``found`` or ``confirmed``."""
 
     EXAMPLE = "example"
     """The user marked it, and it was learned from or could have been."""

@@ -242,3 +242,22 @@ def test_odd_locations() -> None:
     assert location_of({"location": {"Z": 2}}) == Location(0, 2, 0)
     assert location_of({"location": {"Z": 1.5}}) is None
     assert location_of({"location": "here"}) is None
+
+
+def test_the_examples_are_not_posted_again(bench: Bench) -> None:
+    def examples_too() -> BrightMethod:
+        return bright(finds_examples=False)
+
+    bench.method = examples_too
+    before = [each for each in bench.server.store.annotations.values() if "cell" in each["tags"]]
+    bench.run()
+    found = bench.found()
+    marked = [Polygon([(point["x"], point["y"]) for point in each["coordinates"]]) for each in before]
+    assert len(found) == 12 - len(marked)
+    for each in found:
+        outline = Polygon([(point["x"], point["y"]) for point in each["coordinates"]])
+        assert not any(
+            outline.intersects(other) and each["location"] == example["location"]
+            for other, example in zip(marked, before, strict=True)
+        )
+        assert "kind" not in each

@@ -233,13 +233,13 @@ def draw_overlay(
 
 def made_from_marks(detections: Sequence[Detection], marks: Sequence[ExampleMark]) -> list[Polygon]:
     """Return the outlines of the examples that the user marked by points or boxes."""
-    by_hint = [mark.outline for mark in marks if not (mark.negative or mark.is_object)]
+    hints = shapely.STRtree([mark.outline for mark in marks if not (mark.negative or mark.is_object)])
     examples = [item.polygon for item in detections if item.kind == Kind.EXAMPLE]
     outlined = shapely.STRtree([mark.outline for mark in marks if mark.is_object])
     return [
         polygon
         for polygon in examples
-        if any(polygon.intersects(hint) for hint in by_hint)
+        if hints.query(polygon, predicate="intersects").size
         and not any(_same(polygon, outlined.geometries[i]) for i in outlined.query(polygon))
     ]
 
