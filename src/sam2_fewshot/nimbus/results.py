@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from shapely import Polygon
 
 from sam2_fewshot.annotations.nimbus import location_of, points_of, polygon_document, values_of
 from sam2_fewshot.errors import ServerError
@@ -223,7 +224,9 @@ class DatasetSink:
         self._existing.update()
         # The examples are in the dataset: they were read from it.
         sendable = [item for item in detections if item.kind != Kind.EXAMPLE and _can_be_sent(item)]
-        found = match([item.polygon for item in sendable], self._existing.on(location))
+        # An annotation has no holes, so an outline is compared without its own.
+        outlines = [Polygon(item.polygon.exterior) for item in sendable]
+        found = match(outlines, self._existing.on(location))
         fresh = [item for item, there in zip(sendable, found, strict=True) if there is None]
         ids = self._upload([self._document(item, location) for item in fresh])
         values = {key: values_of(item) for key, item in zip(ids, fresh, strict=True) if key}
