@@ -47,10 +47,10 @@ def test_an_outline_goes_before_a_box(write, image):
         ([3, 4, 0, 8], "a box without area"),
         ([3, 4, -6, 8], "a box without area"),
         ([40, 4, 6, 8], "outside its image"),
-        ([3, 4, 6], "without an outline, a mask or a box"),
-        ([3, "4", 6, 8], "without an outline, a mask or a box"),
+        ([3, 4, 6], "without an outline or a mask, and without a box"),
+        ([3, "4", 6, 8], "without an outline or a mask, and without a box"),
         ([3, 4, 1e300, 8], "far outside any image"),
-        (None, "without an outline, a mask or a box"),
+        (None, "without an outline or a mask, and without a box"),
     ],
 )
 def test_boxes_of_no_use_are_left_out(write, image, told, box, why):

@@ -165,7 +165,7 @@ def _object(
     if not outlines:
         corners = _corners(annotation.get("bbox"))
         if corners is None:
-            remarks.leave_out(count, "without an outline, a mask or a box")
+            remarks.leave_out(count, "without an outline or a mask, and without a box")
         elif (exemplar := placer.box(count, location, corners)) is not None:
             yield PlacedExemplar(exemplar, tags, figures)
         return
