@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from sam2_fewshot.examples.points import PointMask
     from sam2_fewshot.examples.windows import ExamplePart
     from sam2_fewshot.protocols import Backbone, Progress
     from sam2_fewshot.records import Exemplar, InstanceMask
@@ -141,11 +142,10 @@ def _outlines(page: _Page, names: Sequence[str], backbone: Backbone, progress: P
     prompts = {i: prompt for i, exemplar in marked.items() if (prompt := prompt_of(exemplar, frame)) is not None}
     boxes = {i: box for i, exemplar in marked.items() if (box := box_prompt_of(exemplar, frame)) is not None}
     for i, exemplar in marked.items():
-        if (
-            i not in prompts
-            and i not in boxes
-            and (mask := exemplar_mask(exemplar, frame, names[i], None, progress.warn)) is not None
-        ):
+        if i in prompts or i in boxes:
+            continue
+        mask = exemplar_mask(exemplar, frame, names[i], None, progress.warn)
+        if mask is not None:
             page.masks[i] = mask
     if not prompts and not boxes:
         return page
@@ -155,15 +155,14 @@ def _outlines(page: _Page, names: Sequence[str], backbone: Backbone, progress: P
         i: (int(x), int(y)) for i, (x, y) in prompts.items()
     }
     places |= {i: (int((x0 + x1) / 2), int((y0 + y1) / 2)) for i, (x0, y0, x1, y1) in boxes.items()}
-    proposals = [
-        *(
-            zip(prompts, masks_at_points(backbone, frame.pixels, list(prompts.values())), strict=True)
-            if prompts
-            else ()
-        ),
-        *(zip(boxes, masks_in_boxes(backbone, frame.pixels, list(boxes.values())), strict=True) if boxes else ()),
-    ]
-    for i, proposed in proposals:
+    proposals: dict[int, list[PointMask]] = {}
+    if prompts:
+        at_points = masks_at_points(backbone, frame.pixels, list(prompts.values()))
+        proposals |= zip(prompts, at_points, strict=True)
+    if boxes:
+        in_boxes = masks_in_boxes(backbone, frame.pixels, list(boxes.values()))
+        proposals |= zip(boxes, in_boxes, strict=True)
+    for i, proposed in proposals.items():
         others = [place for number, place in places.items() if number != i]
         held = [_count(item.mask, others) for item in proposed]
         most = max(_HELD_BY_BACKGROUND, min(held, default=0))
