@@ -53,10 +53,14 @@ class KnownObject:
         :func:`frame_digest` of the frame it lies on.
     mask
         The example.
+    wanted
+        Whether it is an object of the wanted kind that counts: not a negative example, nor one that contradicts or
+        repeats another.
     """
 
     frame_digest: str
     mask: InstanceMask
+    wanted: bool = False
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -141,6 +145,11 @@ class ObjectModel:
         digest = frame_digest(frame)
         return [item.mask for item in self.known if item.frame_digest == digest]
 
+    def wanted_among(self, masks: Sequence[InstanceMask]) -> list[InstanceMask]:
+        """Return those of the masks, which :meth:`known_on` gave, that are objects of the wanted kind."""
+        wanted = {id(item.mask) for item in self.known if item.wanted}
+        return [mask for mask in masks if id(mask) in wanted]
+
     def to_bytes(self) -> bytes:
         """Return the model as a NumPy archive (``.npz``). The same model gives the same bytes."""
         facts = {
@@ -160,6 +169,7 @@ class ObjectModel:
             "known_digests": np.array([item.frame_digest for item in self.known], np.str_),
             "known_boxes": np.array([mask.box for mask in masks], np.int64).reshape(-1, 4),
             "known_frames": np.array([mask.frame_shape for mask in masks], np.int64).reshape(-1, 2),
+            "known_wanted": np.array([item.wanted for item in self.known], bool),
             "known_pixels": np.packbits(np.concatenate([np.zeros(0, bool), *(m.data.ravel() for m in masks)])),
         }
         content = io.BytesIO()
@@ -200,13 +210,16 @@ class ObjectModel:
                 sizes = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
                 pixels = np.unpackbits(archive["known_pixels"], count=int(sizes.sum())).astype(bool)
                 parts = np.split(pixels, np.cumsum(sizes)[:-1]) if len(sizes) else []
+                # Version 0.2.0 did not tell which are wanted.
+                wanted = archive["known_wanted"] if "known_wanted" in archive.files else np.zeros(len(boxes), bool)
                 known = [
                     KnownObject(
                         str(digest),
                         InstanceMask(part.reshape(y1 - y0, x1 - x0), int(x0), int(y0), (int(frame[0]), int(frame[1]))),
+                        bool(is_wanted),
                     )
-                    for digest, part, (x0, y0, x1, y1), frame in zip(
-                        archive["known_digests"], parts, boxes, archive["known_frames"], strict=True
+                    for digest, part, (x0, y0, x1, y1), frame, is_wanted in zip(
+                        archive["known_digests"], parts, boxes, archive["known_frames"], wanted, strict=True
                     )
                 ]
                 return cls(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _SELECTION = ("similarity_threshold", "threshold_mode", "top_percent", "size_prior", "smoothing")
 _MACHINE = ("max_memory", "cache_size", "batch_size", "points_per_batch", "compile")
-AFTER_LEARNING = frozenset((*_SELECTION, *_MACHINE))
+AFTER_LEARNING = frozenset((*_SELECTION, *_MACHINE, "leave_out_examples"))
 """Settings that do not change what is learned from examples."""
 _LONGEST_QUOTE = 60
 _RETIRED = frozenset({"cache_embeddings"})
@@ -139,6 +139,12 @@ class Settings(BaseModel):
         le=100.0,
     )
 
+    leave_out_examples: bool = _setting(
+        False,
+        "Leave Out Examples",
+        "Write only what was found, without the examples themselves, so that the results do not hold every object.",
+        group="results",
+    )
     threshold_mode: Literal["fixed", "auto", "top", "otsu"] = _setting(
         "fixed",
         "Threshold Mode",

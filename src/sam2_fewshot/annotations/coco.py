@@ -1,4 +1,4 @@
-"""COCO: outlines and run-length masks, compressed or not (https://cocodataset.org/#format-data)."""
+"""COCO: outlines, run-length masks, compressed or not, and boxes (https://cocodataset.org/#format-data)."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def _object(
     regions: Regions,
 ) -> Iterator[PlacedExemplar]:
     remarks = placer.remarks
-    figures = Figures.of(annotation)
+    figures = Figures.of(annotation, kind=annotation.get("kind"))
     segmentation = annotation.get("segmentation")
     if isinstance(segmentation, dict):
         frame = placer.frame(count, location)
@@ -163,7 +163,11 @@ def _object(
     parts = [_outline(part) for part in segmentation] if isinstance(segmentation, list) else []
     outlines = [part for part in parts if part is not None]
     if not outlines:
-        remarks.leave_out(count, "without an outline or a mask")
+        corners = _corners(annotation.get("bbox"))
+        if corners is None:
+            remarks.leave_out(count, "without an outline or a mask, and without a box")
+        elif (exemplar := placer.box(count, location, corners)) is not None:
+            yield PlacedExemplar(exemplar, tags, figures)
         return
     if len(outlines) > 1:
         remarks.note(count, "cut to the largest part", "several parts")
@@ -197,6 +201,15 @@ def _outline(value: Any) -> list[Point] | None:
         return None
     points = [entry for entry in numbers if entry is not None]
     return list(zip(points[::2], points[1::2], strict=True))
+
+
+def _corners(value: Any) -> tuple[float, float, float, float] | None:
+    """Return ``(x0, y0, x1, y1)`` of a list ``x, y, width, height``, None when it is not one."""
+    numbers = [as_number(entry) for entry in value] if isinstance(value, list) and len(value) == 4 else [None]
+    if None in numbers:
+        return None
+    x, y, width, height = (entry for entry in numbers if entry is not None)
+    return x, y, x + width, y + height
 
 
 def _area(points: Sequence[Point]) -> float:
@@ -281,5 +294,6 @@ def _annotation(item: Detection) -> dict[str, object]:
         "bbox": [x0, y0, x1 - x0, y1 - y0],
         "iscrowd": 0,
         **{name: float(value) for name, value in figures.items() if np.isfinite(value)},
+        **({} if item.kind is None else {"kind": item.kind}),
         "outline": vertices(item.polygon.exterior).ravel().tolist(),
     }

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from shapely import Polygon
+from shapely import Polygon, box
 
 from sam2_fewshot.annotations.examples import format_of, marked_files, read_objects
 from sam2_fewshot.annotations.label_bands import paint
@@ -104,6 +104,10 @@ def convert(
     form.check(form.suffixes[0] if form.per_image else form.result)
     known = open_images(images, Settings(), progress=progress) if images else nominal_images(source)
     placed = read_objects(source, known, progress)
+    boxes = sum(item.exemplar.box is not None for item in placed)
+    if boxes:
+        is_or_are = "is a box" if boxes == 1 else "are boxes"
+        progress.warn(f"{boxes} of {len(placed)} objects {is_or_are} without an outline, written as a rectangle.")
     records = _records(placed, known)
     if form.needs_size:
         _check_sizes(records, form.name)
@@ -184,6 +188,8 @@ def _planes(image: ImageFile, places: Sequence[Location]) -> tuple[int, int]:
 def _detection(item: PlacedExemplar) -> Detection:
     exemplar, shape = item.exemplar, item.frame.shape
     polygon, instance = exemplar.polygon, item.instance
+    if exemplar.box is not None:
+        polygon = box(*exemplar.box)
     if exemplar.mask is not None:
         instance = crop_to_object(exemplar.mask)
     if instance is None:
@@ -196,6 +202,7 @@ def _detection(item: PlacedExemplar) -> Detection:
         figures.similarity,
         figures.predicted_iou,
         item.location,
+        figures.kind,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from shapely import Polygon
 
 from sam2_fewshot.annotations.placing import MOST_IMAGES, PlacedExemplar, nominal_header
 from sam2_fewshot.annotations.record import figure, hexadecimal_id, printable, vertices
-from sam2_fewshot.annotations.values import Figures, as_number, index, location_at, words
+from sam2_fewshot.annotations.values import Figures, as_kind, as_number, index, location_at, words
 from sam2_fewshot.geometry.outlines import valid_polygon
 from sam2_fewshot.records import Location
 from sam2_fewshot.storage.files import replacing, telling
@@ -212,7 +213,7 @@ def read_annotations(
         if exemplar is not None:
             key = _id_of(annotation)
             own = known.get(key, Figures()) if isinstance(key, str) else Figures()
-            yield PlacedExemplar(exemplar, tags_of(annotation), own)
+            yield PlacedExemplar(exemplar, tags_of(annotation), replace(own, kind=as_kind(annotation.get("kind"))))
 
 
 def _exemplar(name: object, annotation: dict[str, Any], placer: Placer) -> Exemplar | None:
@@ -295,7 +296,9 @@ def write(path: Path, tags: Sequence[str], channel: int = 0) -> Iterator[Add]:
             with telling(path):
                 for number, item in enumerate(record.detections, start=1):
                     own = record.tags_of(number, tags)
-                    put(record, number, polygon_document(item.polygon, record.location, own, channel))
+                    document = polygon_document(item.polygon, record.location, own, channel)
+                    # The server and the app take and keep fields that they do not know.
+                    put(record, number, document if item.kind is None else {**document, "kind": item.kind})
                     figures = {_PROPERTY_IDS[name]: value for name, value in values_of(item).items()}
                     text = json.dumps(figures, allow_nan=False)
                     values.write(f'{values_separator}"{record.object_id(number)}": {text}')

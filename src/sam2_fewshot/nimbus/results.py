@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from shapely import Polygon
 
 from sam2_fewshot.annotations.nimbus import location_of, points_of, polygon_document, values_of
 from sam2_fewshot.errors import ServerError
@@ -28,6 +29,7 @@ from sam2_fewshot.nimbus.messages import listed
 from sam2_fewshot.nimbus.parameters import quoted
 from sam2_fewshot.nimbus.server import Patience, Refused, Unanswered
 from sam2_fewshot.nimbus.shelf import BlockShelf
+from sam2_fewshot.records import Kind
 from sam2_fewshot.runner.blocks import StoredBlocks
 from sam2_fewshot.runner.progress import Watch
 from sam2_fewshot.runner.tasks import Task
@@ -236,8 +238,10 @@ class DatasetSink:
     def _add(self, location: Location, detections: Sequence[Detection]) -> Added:
         self._existing.update()
         known = self._existing.on(location)
-        usable = [item for item in detections if _can_be_sent(item)]
-        matched = zip(usable, match([item.polygon for item in usable], known), strict=True)
+        # The examples are in the dataset: they were read from it.
+        usable = [item for item in detections if item.kind != Kind.EXAMPLE and _can_be_sent(item)]
+        # An annotation has no holes, so an outline is compared without its own.
+        matched = zip(usable, match([Polygon(item.polygon.exterior) for item in usable], known), strict=True)
         pairs = [(item, there) for item, there in matched if there is None or not there.known.is_negative]
         fresh = [(item, there) for item, there in pairs if there is None or self._is_better(there)]
         if fresh:

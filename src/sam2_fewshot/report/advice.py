@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sam2_fewshot.records import Counts
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -35,6 +37,8 @@ class FrameFigures:
         Of the detections, in pixels.
     examples, negatives
         Numbers of examples on it.
+    counts
+        Numbers of the objects in the results.
     """
 
     name: str
@@ -43,6 +47,7 @@ class FrameFigures:
     areas: NDArray[np.int64]
     examples: int
     negatives: int
+    counts: Counts = field(default_factory=Counts)
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,8 @@ class Overview:
         Of the detections; NaN when there are none.
     examples, negatives
         How many were marked.
+    counts
+        Numbers of the objects in the results.
     advice
         Sentences on what to change next.
     """
@@ -75,6 +82,7 @@ class Overview:
     median_area: float
     examples: int
     negatives: int
+    counts: Counts = field(default_factory=Counts)
     advice: list[str] = field(default_factory=list)
 
 
@@ -97,6 +105,7 @@ def overview(frames: Sequence[FrameFigures], threshold: float) -> Overview:
         median_area=float(np.median(areas)) if areas.size else float("nan"),
         examples=sum(frame.examples for frame in frames),
         negatives=sum(frame.negatives for frame in frames),
+        counts=sum((frame.counts for frame in frames), Counts()),
     )
     summary.advice.extend(_advice(summary, frames, below, threshold))
     return summary

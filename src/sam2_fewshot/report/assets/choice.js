@@ -19,7 +19,7 @@ function apply() {
   shownIn.fill(0);
   shownTotal = 0;
   for (let i = 0; i < total; i++) {
-    const seen = scores[i] >= choice.threshold && fits(i);
+    const seen = isConfirmed(i) || (scores[i] >= choice.threshold && fits(i));
     shown[i] = seen ? 1 : 0;
     if (seen) {
       shownIn[owner[i]]++;
@@ -98,7 +98,7 @@ function fillHistogram() {
   const [low, high] = data.range;
   const counts = new Uint32Array(BINS);
   for (let i = 0; i < total; i++) {
-    if (fits(i)) counts[Math.max(0, Math.min(BINS - 1, Math.floor(((scores[i] - low) / (high - low)) * BINS)))]++;
+    if (!isConfirmed(i) && fits(i)) counts[Math.max(0, Math.min(BINS - 1, Math.floor(((scores[i] - low) / (high - low)) * BINS)))]++;
   }
   const most = Math.max(1, ...counts);
   bars.forEach((bar, bin) => {
@@ -164,7 +164,8 @@ function refresh() {
   showCommand();
   showAreaHint();
   $('shown-count').textContent = format(shownTotal);
-  $('shown-of').textContent = `shown, of ${format(total)} with a score of at least ${Number(data.floor.toFixed(3))}`;
+  const all = marked ? `; ${format(shownTotal)} + ${format(marked)} marked = ${format(shownTotal + marked)}` : '';
+  $('shown-of').textContent = `shown, of ${format(total)} with a score of at least ${Number(data.floor.toFixed(3))}${all}`;
   emit('chosen');
   document.body.dataset.step = (performance.now() - began).toFixed(1); // for benchmarks/report.py
   announce();
