@@ -106,13 +106,14 @@ def training_set(
         progress.warn(sentence)
     chosen -= {order[place][1] for place in problems.contradicting | problems.repeated}
     frames = []
+    numbers = {digest: number for number, digest in enumerate(dict.fromkeys(page.digest for page in pages))}
     for page in pages:
         wanted, unwanted = (
             [mask for i, mask in page.masks.items() if i in chosen and exemplars[i].negative is sign]
             for sign in (False, True)
         )
         if wanted or unwanted:
-            frames.append(TrainingFrame(page.part.frame.pixels, wanted, unwanted))
+            frames.append(TrainingFrame(page.part.frame.pixels, wanted, unwanted, numbers[page.digest]))
     training = TrainingSet(frames, [KnownObject(page.digest, _whole(page, i)) for page in pages for i in page.masks])
     if not len(training.areas):
         raise InputError(_nothing(len(exemplars), bool(problems.contradicting)))

@@ -31,11 +31,14 @@ class TrainingFrame:
         uint8 RGB (H, W, 3).
     positives, negatives
         Masks of the wanted examples and of the negative examples on it.
+    number
+        Which frame it is; parts of the same one have the same number.
     """
 
     pixels: NDArray[np.uint8]
     positives: Sequence[InstanceMask]
     negatives: Sequence[InstanceMask] = ()
+    number: int = 0
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -257,7 +258,7 @@ class GuidedModel:
         return Proposed(*component_candidates(self._planes(maps), self.diameter, self.areas))
 
     def prompted(
-        self, backbone: Backbone, frame: EncodedFrame, covered: NDArray[np.bool_] | None = None
+        self, backbone: Backbone, frame: EncodedFrame, covered: NDArray[np.bool_] | None = None, share: float = 1.0
     ) -> list[InstanceMask]:
         """Return the masks of the maps' peaks as point prompts.
 
@@ -269,10 +270,13 @@ class GuidedModel:
             The frame.
         covered
             Boolean (H, W): where there is an object already, and no point is prompted; None for nowhere.
+        share
+            How large a part of a frame this is.
         """
         # The contrast itself is left out: where the ground is uneven, it peaks there.
         planes = self._planes(frame.maps)[1:]
-        points = peaks(planes, self.diameter, max(_FEWEST_PEAKS, _PEAKS_PER_TILE * len(frame.embeddings)))
+        most = max(math.ceil(share * _FEWEST_PEAKS), _PEAKS_PER_TILE * len(frame.embeddings))
+        points = peaks(planes, self.diameter, most)
         if covered is not None:
             columns, rows = points.astype(int).T
             points = points[~covered[rows, columns]]
