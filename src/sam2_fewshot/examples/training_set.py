@@ -113,7 +113,8 @@ def training_set(
             for sign in (False, True)
         )
         if wanted or unwanted:
-            frames.append(TrainingFrame(page.part.frame.pixels, wanted, unwanted, numbers[page.digest]))
+            part, corner = page.part.frame, (page.part.window[0], page.part.window[1])
+            frames.append(TrainingFrame(part.pixels, wanted, unwanted, numbers[page.digest], part.name, corner))
     training = TrainingSet(frames, [KnownObject(page.digest, _whole(page, i)) for page in pages for i in page.masks])
     if not len(training.areas):
         raise InputError(_nothing(len(exemplars), bool(problems.contradicting)))

@@ -18,6 +18,7 @@ from sam2_fewshot.methods.guided.classifier import (
     table_of,
 )
 from sam2_fewshot.methods.guided.descriptors import CORE_SCORE, describe
+from sam2_fewshot.methods.guided.expectation import evidence_of
 from sam2_fewshot.methods.guided.maps import PixelModel, averaged, cells_of, cells_per_tile, dense_maps, learn_pixels
 from sam2_fewshot.methods.guided.model import EncodedFrame, GuidedModel, measure
 from sam2_fewshot.methods.guided.proposals import threshold_levels
@@ -188,7 +189,9 @@ def _with_classifiers(
     threshold = best_threshold(second, between, rows)
     if self_trained:
         threshold = min(threshold, HIGHEST_THRESHOLD)
-    return replace(learned, first=first, second=second, threshold=threshold)
+    ends = np.cumsum([len(frame.masks) for frame in rows])[:-1]
+    evidence = evidence_of(rows, np.split(between.unseen, ends), threshold)
+    return replace(learned, first=first, second=second, threshold=threshold, evidence=evidence)
 
 
 def _area_range(areas: NDArray[np.int64], limits: tuple[int, int]) -> tuple[float, float]:

@@ -21,6 +21,7 @@ from sam2_fewshot.methods.guided.box_refinement import (
 )
 from sam2_fewshot.methods.guided.classifier import Logistic
 from sam2_fewshot.methods.guided.descriptors import COARSE_COSINE, SUPPORT, FrameMaps, Proposed, describe, support
+from sam2_fewshot.methods.guided.expectation import NOTHING_KNOWN, Evidence
 from sam2_fewshot.methods.guided.maps import PixelModel, cells_per_tile, dense_maps, enlarge, tile_cells
 from sam2_fewshot.methods.guided.proposals import component_candidates, peaks, point_candidates
 from sam2_fewshot.tiling.tiles import TileGrid
@@ -112,6 +113,8 @@ class GuidedModel:
         Tells right candidates from wrong ones, by their descriptors and by how their refined masks turn out.
     threshold
         Log-odds of the second classifier from which on a candidate counts as an object; its score is then .5.
+    evidence
+        What the examples' frames tell of a search.
     """
 
     side: int
@@ -124,6 +127,7 @@ class GuidedModel:
     first: Logistic
     second: Logistic
     threshold: float
+    evidence: Evidence = NOTHING_KNOWN
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """Return all of it as arrays by name, for saving."""
@@ -132,6 +136,7 @@ class GuidedModel:
                 [self.side, self.diameter, *self.areas, self.unit, self.cells.bias, self.threshold]
                 + [getattr(self, name).bias for name in _CLASSIFIERS]
             ),
+            "evidence": np.array(self.evidence, np.float64),
             "colours": self.colours,
             "levels": self.levels,
             **{f"cells_{name}": getattr(self.cells, name) for name in _CELL_ARRAYS},
@@ -162,6 +167,7 @@ class GuidedModel:
             first=first,
             second=second,
             threshold=threshold,
+            evidence=Evidence(*arrays["evidence"].tolist()) if "evidence" in arrays else NOTHING_KNOWN,
         )
 
     def find(

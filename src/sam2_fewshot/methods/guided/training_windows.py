@@ -166,4 +166,10 @@ def _cropped(frame: TrainingFrame, window: Box, marks: Sequence[InstanceMask]) -
         [part for mask in of_sign if any(mask is mark for mark in marks) and (part := mask.within(window)) is not None]
         for of_sign in (frame.positives, frame.negatives)
     )
-    return replace(frame, pixels=frame.pixels[y0:y1, x0:x1], positives=positives, negatives=negatives)
+    return replace(
+        frame,
+        pixels=frame.pixels[y0:y1, x0:x1],
+        positives=positives,
+        negatives=negatives,
+        corner=(frame.corner[0] + x0, frame.corner[1] + y0),
+    )
