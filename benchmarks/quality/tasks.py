@@ -265,7 +265,7 @@ def _by_salience(item: tuple[Picture, InstanceMask]) -> tuple[bool, float]:
     grey = picture.image[rows, columns].astype(np.float64)
     grey = grey if grey.ndim == 2 else grey.mean(axis=2)
     labels = picture.labels[rows, columns]
-    own = labels == picture.labels[y0 : y1, x0 : x1][mask.data][0]
+    own = labels == picture.labels[y0:y1, x0:x1][mask.data][0]
     away = ndimage.distance_transform_edt(~own)
     ring = (away > 1) & (away <= 0.25 * diameter + 2) & (labels == 0)
     contrast = abs(grey[own].mean() - grey[ring].mean()) if ring.any() else 0.0

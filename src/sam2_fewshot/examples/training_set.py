@@ -106,15 +106,15 @@ def training_set(
         progress.warn(sentence)
     chosen -= {order[place][1] for place in problems.contradicting | problems.repeated}
     frames = []
-    numbers = {digest: number for number, digest in enumerate(dict.fromkeys(page.digest for page in pages))}
+    frame_numbers = {digest: number for number, digest in enumerate(dict.fromkeys(page.digest for page in pages))}
     for page in pages:
         wanted, unwanted = (
             [mask for i, mask in page.masks.items() if i in chosen and exemplars[i].negative is sign]
             for sign in (False, True)
         )
         if wanted or unwanted:
-            part, corner = page.part.frame, (page.part.window[0], page.part.window[1])
-            frames.append(TrainingFrame(part.pixels, wanted, unwanted, numbers[page.digest], part.name, corner))
+            seen, corner = page.part.frame, (page.part.window[0], page.part.window[1])
+            frames.append(TrainingFrame(seen.pixels, wanted, unwanted, frame_numbers[page.digest], seen.name, corner))
     training = TrainingSet(frames, [KnownObject(page.digest, _whole(page, i)) for page in pages for i in page.masks])
     if not len(training.areas):
         raise InputError(_nothing(len(exemplars), bool(problems.contradicting)))

@@ -37,6 +37,8 @@ class TrainingFrame:
         What to call the frame in messages.
     corner
         Column and row of ``pixels[0, 0]`` in the frame.
+    adopted
+        So many of the positives, the last ones, were not marked by the user.
     """
 
     pixels: NDArray[np.uint8]
@@ -45,6 +47,7 @@ class TrainingFrame:
     number: int = 0
     name: str = "image"
     corner: tuple[int, int] = (0, 0)
+    adopted: int = 0
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,7 @@ from sam2_fewshot.methods.guided.classifier import (
     table_of,
 )
 from sam2_fewshot.methods.guided.descriptors import CORE_SCORE, describe
-from sam2_fewshot.methods.guided.expectation import evidence_of
+from sam2_fewshot.methods.guided.expectation import evidence_of, look_alikes
 from sam2_fewshot.methods.guided.maps import PixelModel, averaged, cells_of, cells_per_tile, dense_maps, learn_pixels
 from sam2_fewshot.methods.guided.model import EncodedFrame, GuidedModel, measure
 from sam2_fewshot.methods.guided.proposals import threshold_levels
@@ -79,6 +79,8 @@ def learn_guided(
     tiles = TrainingTiles(backbone, frames, side, progress)
     learned = learn_once(backbone, frames, area_limits, tiles, progress)
     if len(areas) >= FEW:
+        if (sentence := look_alikes(learned.evidence, learned.places)) is not None:
+            progress.warn(sentence)
         return learned
     extended = frames
     for total, least in ROUNDS:
@@ -190,8 +192,8 @@ def _with_classifiers(
     if self_trained:
         threshold = min(threshold, HIGHEST_THRESHOLD)
     ends = np.cumsum([len(frame.masks) for frame in rows])[:-1]
-    evidence = evidence_of(rows, np.split(between.unseen, ends), threshold)
-    return replace(learned, first=first, second=second, threshold=threshold, evidence=evidence)
+    evidence, places = evidence_of(frames, rows, np.split(between.unseen, ends), threshold)
+    return replace(learned, first=first, second=second, threshold=threshold, evidence=evidence, places=places)
 
 
 def _area_range(areas: NDArray[np.int64], limits: tuple[int, int]) -> tuple[float, float]:

@@ -21,7 +21,7 @@ from sam2_fewshot.methods.guided.box_refinement import (
 )
 from sam2_fewshot.methods.guided.classifier import Logistic
 from sam2_fewshot.methods.guided.descriptors import COARSE_COSINE, SUPPORT, FrameMaps, Proposed, describe, support
-from sam2_fewshot.methods.guided.expectation import NOTHING_KNOWN, Evidence
+from sam2_fewshot.methods.guided.expectation import NO_EVIDENCE, Evidence, Place
 from sam2_fewshot.methods.guided.maps import PixelModel, cells_per_tile, dense_maps, enlarge, tile_cells
 from sam2_fewshot.methods.guided.proposals import component_candidates, peaks, point_candidates
 from sam2_fewshot.tiling.tiles import TileGrid
@@ -114,7 +114,9 @@ class GuidedModel:
     threshold
         Log-odds of the second classifier from which on a candidate counts as an object; its score is then .5.
     evidence
-        What the examples' frames tell of a search.
+        How well the examples are found again.
+    places
+        Where unmarked detections lie on the examples' frames, those with the highest score first. They are not saved.
     """
 
     side: int
@@ -127,7 +129,8 @@ class GuidedModel:
     first: Logistic
     second: Logistic
     threshold: float
-    evidence: Evidence = NOTHING_KNOWN
+    evidence: Evidence = NO_EVIDENCE
+    places: Sequence[Place] = ()
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """Return all of it as arrays by name, for saving."""
@@ -136,7 +139,7 @@ class GuidedModel:
                 [self.side, self.diameter, *self.areas, self.unit, self.cells.bias, self.threshold]
                 + [getattr(self, name).bias for name in _CLASSIFIERS]
             ),
-            "evidence": np.array(self.evidence, np.float64),
+            "evidence": np.array(self.evidence, np.int64),
             "colours": self.colours,
             "levels": self.levels,
             **{f"cells_{name}": getattr(self.cells, name) for name in _CELL_ARRAYS},
@@ -167,7 +170,7 @@ class GuidedModel:
             first=first,
             second=second,
             threshold=threshold,
-            evidence=Evidence(*arrays["evidence"].tolist()) if "evidence" in arrays else NOTHING_KNOWN,
+            evidence=Evidence(*arrays["evidence"].tolist()) if "evidence" in arrays else NO_EVIDENCE,
         )
 
     def find(

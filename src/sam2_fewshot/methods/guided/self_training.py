@@ -117,14 +117,16 @@ def with_surest(
         features = here.refined.features[:, : -1 - REFINEMENT]
         on_frame = [rows for n, rows in positives.items() if frames[n].number == frame.number]
         adoptable = _stand_out(features, np.concatenate(on_frame))
-        every = (np.concatenate(list(rows.values())) for rows in (positives, negatives))
-        adoptable &= ~like_negatives(masks, features, *every, learned.second.scale[: features.shape[1]])
+        wanted, unwanted = (np.concatenate(list(rows.values())) for rows in (positives, negatives))
+        scale = learned.second.scale[: features.shape[1]]
+        adoptable &= ~like_negatives(masks, features, wanted, unwanted, scale)
         chosen = non_overlapping(masks, odds, [*frame.positives, *frame.negatives])
         detections += [(float(odds[n]), i, masks[n]) for n in chosen if adoptable[n] and odds[n] > least]
     surest = sorted(detections, key=lambda detection: -detection[0])[: max(0, most)]
+    added = [[mask for _, where, mask in surest if where == number] for number in range(len(frames))]
     return [
-        replace(frame, positives=[*frame.positives, *(mask for _, where, mask in surest if where == number)])
-        for number, frame in enumerate(frames)
+        replace(frame, positives=[*frame.positives, *masks], adopted=len(masks))
+        for frame, masks in zip(frames, added, strict=True)
     ]
 
 
@@ -154,17 +156,12 @@ def like_negatives(
     to_positive, to_negative = (
         cdist(descriptors / scale, marked / scale).min(axis=1, initial=np.inf) for marked in (positives, negatives)
     )
-    unwanted = np.flatnonzero(to_negative < to_positive)
-    return np.array(
-        [
-            any(
-                to_negative[other] < distance and shared_area(mask, masks[other]) > _MOST * mask.area
-                for other in unwanted
-            )
-            for mask, distance in zip(masks, to_positive, strict=True)
-        ],
-        bool,
-    )
+    unwanted = np.flatnonzero(to_negative < to_positive).tolist()
+    result = np.zeros(len(masks), np.bool_)
+    for i, (mask, distance) in enumerate(zip(masks, to_positive, strict=True)):
+        holders = (masks[other] for other in unwanted if to_negative[other] < distance)
+        result[i] = any(shared_area(mask, other) > _MOST * mask.area for other in holders)
+    return result
 
 
 def _described(masks: Sequence[InstanceMask], found: FrameCandidates, learned: GuidedModel) -> NDArray[np.float64]:

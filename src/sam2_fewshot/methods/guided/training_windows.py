@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sam2_fewshot.methods.base import TrainingFrame
 from sam2_fewshot.tiling.tiles import TileGrid
 
 if TYPE_CHECKING:
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from sam2_fewshot.methods.base import TrainingFrame
     from sam2_fewshot.records import Box, InstanceMask
 
 MOST_TILES = 36
@@ -152,7 +152,7 @@ def _different(looks: Sequence[NDArray[np.float64]], count: int) -> list[int]:
     chosen = [int(rng.integers(len(rows)))]
     distance = ((rows - rows[chosen[0]]) ** 2).sum(axis=1)
     while len(chosen) < count:
-        # Windows that look exactly like those that are drawn have no chance; one of them is drawn when only such are left.
+        # Windows that look just like those that are drawn have no chance, but for when only such are left.
         chances = distance if distance.any() else np.isin(np.arange(len(rows)), chosen, invert=True).astype(float)
         chosen.append(int(rng.choice(len(rows), p=chances / chances.sum())))
         distance = np.minimum(distance, ((rows - rows[chosen[-1]]) ** 2).sum(axis=1))
