@@ -127,6 +127,17 @@ class FewShotSegmenter:
             raise InputError("Nothing was learned yet: call fit with examples, or load a saved object model, first.")
         return self._objects
 
+    @property
+    def summary(self) -> str:
+        """A sentence on how well the examples are found again by what was learned without them; perhaps empty.
+
+        Raises
+        ------
+        InputError
+            If nothing was learned yet.
+        """
+        return self._method.summary(self.object_model.learned)
+
     def adopt(self, objects: ObjectModel, what: str = "This") -> FewShotSegmenter:
         """Take an object model that another segmenter has learned with the same weights and settings.
 

@@ -117,13 +117,15 @@ def training_set(
     dropped = {order[place][1] for place in problems.contradicting | problems.repeated}
     chosen -= dropped
     frames = []
+    frame_numbers = {digest: number for number, digest in enumerate(dict.fromkeys(page.digest for page in pages))}
     for page in pages:
         wanted, unwanted = (
             [mask for i, mask in page.masks.items() if i in chosen and exemplars[i].negative is sign]
             for sign in (False, True)
         )
         if wanted or unwanted:
-            frames.append(TrainingFrame(page.part.frame.pixels, wanted, unwanted))
+            seen, corner = page.part.frame, (page.part.window[0], page.part.window[1])
+            frames.append(TrainingFrame(seen.pixels, wanted, unwanted, frame_numbers[page.digest], seen.name, corner))
     known = [
         KnownObject(page.digest, _whole(page, i), wanted=not exemplars[i].negative and i not in dropped)
         for page in pages

@@ -79,7 +79,10 @@ def run(
             learn(segmenter, source.exemplars, watch, cache, code)
     if source.exemplars or left:
         sink.learned(segmenter)
-    progressed = Progressed(len(source.frames), len(source.frames) - len(left), watch.take(), seconds)
+    learned = segmenter.summary if left or must_learn else ""
+    if learned:
+        watch.say(learned)
+    progressed = Progressed(len(source.frames), len(source.frames) - len(left), watch.take(), seconds, learned=learned)
     with sink.opened(progressed):
         watch.begin(len(left))
         results = execute([sink.task(frame, source.name(frame)) for frame in left], segmenter, watch)
