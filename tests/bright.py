@@ -86,6 +86,9 @@ class BrightMethod:
                 masks.append(ScoredMask(mask, score, self.similarity, self.predicted_iou))
         return Scored(masks, count + 1, [item.mask for item in masks])
 
+    def summary(self, learned: Mapping[str, NDArray[np.generic]]) -> str:
+        return "The examples are bright."
+
     def step(self, learned: Mapping[str, NDArray[np.generic]]) -> int:
         return 1
 

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import pytest
 
 from sam2_fewshot.errors import SettingsError
-from sam2_fewshot.settings import Settings, bounds
+from sam2_fewshot.settings import Settings, as_name, bounds, condition_of
 
 SEED_TABLE = {
     "similarity_threshold": ("Similarity Threshold", 0.5, 0.0, 1.0),
@@ -66,6 +67,33 @@ def test_a_number_given_as_text_is_a_number() -> None:
 def test_an_unknown_setting_is_refused_with_the_known_ones() -> None:
     with pytest.raises(SettingsError, match=r"'points'.*points_per_side"):
         Settings(points=3)
+
+
+def test_an_unknown_setting_is_refused_with_the_nearest_one() -> None:
+    with pytest.raises(SettingsError, match=r"^There is no setting called 'max_zom'\. Did you mean max_zoom\? The "):
+        Settings(max_zom=3)
+    with pytest.raises(SettingsError, match=r"^There is no setting called 'colour'\. The settings are: "):
+        Settings(colour=3)
+
+
+def test_of_a_long_value_the_beginning_is_quoted() -> None:
+    with pytest.raises(SettingsError, match=r"^Method \(method\) is 'xxx.*…, but it must be guided or grid") as refusal:
+        Settings(method="x" * 9999)
+    assert len(str(refusal.value)) < 200
+
+
+def test_conditions_name_other_settings_and_their_values() -> None:
+    for field in Settings.model_fields.values():
+        condition = condition_of(field)
+        assert field.description is not None
+        assert field.description.startswith("Method grid: ") == (condition == ("method", "grid"))
+        if condition is not None:
+            assert condition.value in get_args(Settings.model_fields[condition.setting].annotation)
+
+
+def test_a_title_and_a_name_are_the_same_name() -> None:
+    assert {as_name(str(field.title)) for field in Settings.model_fields.values()} == set(Settings.model_fields)
+    assert {as_name(name.replace("_", "-")) for name in Settings.model_fields} == set(Settings.model_fields)
 
 
 def test_a_choice_is_refused_with_the_choices() -> None:

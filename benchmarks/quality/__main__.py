@@ -17,7 +17,9 @@ from benchmarks.quality.methods import DEFAULT, Told, make_method
 from benchmarks.quality.protocol import run, summarise, tell
 from benchmarks.quality.table import text
 from benchmarks.quality.tasks import (
+    CHOICES,
     ONE_FRAME,
+    RANDOM,
     Task,
     fewer_frames,
     generated_tasks,
@@ -69,6 +71,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--groups", nargs="+", metavar="PATTERN", help="tasks whose name holds or matches one of these")
     out.add_argument("--k", type=_positive, nargs="+", help=f"examples; {FULL_KS}, or {QUICK_KS} with --quick")
     out.add_argument("--seeds", type=_positive, help=f"choices of examples; {FULL_SEEDS}, or {QUICK_SEEDS}")
+    out.add_argument("--choices", nargs="+", choices=CHOICES, default=[RANDOM], help="ways of choosing; %(default)s")
     out.add_argument("--limit-frames", type=_positive, help=f"query frames a task; all, or {QUICK_FRAMES}")
     out.add_argument(
         "--points",
@@ -113,7 +116,7 @@ def _main(options: argparse.Namespace, arguments: list[str]) -> int:
     model = open_model(options.model, options.device, Settings(precision=options.precision))
     methods = [make_method(spec, model, points, told) for spec in options.methods]
     tell(f"{len(tasks)} tasks, {len(methods)} methods, k {ks}, {len(seeds)} seeds, on {describe(model.device)}")
-    records, left_out = run(tasks, methods, ks, seeds)
+    records, left_out = run(tasks, methods, ks, seeds, choices=options.choices)
     facts: dict[str, Any] = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": "python -m benchmarks.quality " + " ".join(arguments),

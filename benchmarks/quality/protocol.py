@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.quality.figures import LOOSE, STRICT, MatchedFrame, counts, curve, match_frame, reach, reached
-from benchmarks.quality.tasks import ONE_FRAME
+from benchmarks.quality.tasks import ONE_FRAME, RANDOM
 
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.evaluation import Scores
@@ -34,6 +34,7 @@ def run(
     ks: Sequence[int],
     seeds: Iterable[int],
     tell: Callable[[str], None] = tell,
+    choices: Sequence[str] = (RANDOM,),
 ) -> tuple[list[Record], list[str]]:
     """Run the protocol.
 
@@ -44,30 +45,39 @@ def run(
     ks
         Numbers of examples.
     seeds
-        Of the choices of examples.
+        Of the random choices of examples.
     tell
         Hears a line after each method and task.
+    choices
+        Ways of choosing the examples; of those that are not random there is one choice.
 
     Returns
     -------
     tuple
         The records, and a sentence for each task and k that had to be left out.
     """
-    rounds = [(task, k, seed) for task in tasks for k in ks for seed in seeds]
+    seeds = list(seeds)
+    rounds = [
+        (task, k, seed, choice)
+        for task in tasks
+        for k in ks
+        for choice in choices
+        for seed in (seeds if choice == RANDOM else seeds[:1])
+    ]
     negatives = max((method.negatives for method in methods), default=0)
     records: list[Record] = []
     left_out: dict[str, None] = {}
-    for number, (task, k, seed) in enumerate(rounds, 1):
-        episode = task.episode(k, seed, negatives)
+    for number, (task, k, seed, choice) in enumerate(rounds, 1):
+        episode = task.episode(k, seed, negatives, choice)
         if episode is None:
             left_out[f"{task.name}, k = {k}: too few examples."] = None
             continue
         for method in methods:
             start = time.perf_counter()
-            record = run_one(task, episode, method, k, seed)
+            record = {**run_one(task, episode, method, k, seed), "choice": choice}
             records.append(record)
             tell(
-                f"[{number}/{len(rounds)}] {task.name} k={k} seed={seed} {method.label}: F1 {record['f1_50']:.2f}, "
+                f"[{number}/{len(rounds)}] {task.name} k={k} {choice} {seed} {method.label}: F1 {record['f1_50']:.2f}, "
                 f"{time.perf_counter() - start:.1f} s"
             )
     return records, list(left_out)
@@ -97,6 +107,7 @@ def run_one(task: Task, episode: Episode, method: Method, k: int, seed: int) -> 
         "queries": [query.picture.name for query in episode.queries],
         "objects": sum(len(query.truth) for query in episode.queries),
         "error": error,
+        "evidence": getattr(method, "evidence", None),
     }
     return record | _figures(outcomes, episode, loose=task.loose, scored=method.scored) | _times(outcomes, learning)
 

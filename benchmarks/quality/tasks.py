@@ -13,12 +13,13 @@ from zlib import crc32
 import numpy as np
 from benchmarks.quality.scenes import KINDS, scene
 from PIL import Image
+from scipy import ndimage
 
 from sam2_fewshot.evaluation import label_image_to_instances
 from sam2_fewshot.records import Exemplar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 POOL = 20
 """The example frames are the first that hold this many whole objects of the class: the largest k of the protocol.
 It does not depend on the k of a run, so that all k are evaluated on the same queries."""
+
+RANDOM, LARGEST, SALIENT = "random", "largest", "salient"
+CHOICES = (RANDOM, LARGEST, SALIENT)
+"""Ways of choosing examples."""
 
 DEV, ONE_FRAME, FEWSHOT, LOOKALIKE = "dev", "one frame", "fewshot", "look-alike"
 """The families of tasks. In ONE_FRAME the examples lie in the query frame itself."""
@@ -131,12 +136,22 @@ class Task:
         """``group:class``."""
         return f"{self.group}:{self.wanted}"
 
-    def episode(self, k: int, seed: int, negatives: int = 0) -> Episode | None:
-        """Choose examples at random; None when there are too few for k of them.
+    def episode(self, k: int, seed: int, negatives: int = 0, choice: str = RANDOM) -> Episode | None:
+        """Choose examples; None when there are too few for k of them.
 
         The k examples of a seed are the first k of its larger choices. Objects at the frame's border are
         not marked as long as there are enough others. The negatives are objects of other classes, as many as there
         are, up to the number wanted.
+
+        Parameters
+        ----------
+        k, seed
+            How many, and which of the random choices.
+        negatives
+            Most negative examples.
+        choice
+            :data:`RANDOM`, or as people choose: :data:`LARGEST`, the largest ones, or :data:`SALIENT`, those that stand
+            out most from their surroundings and lie farthest from others. Negatives are always chosen at random.
         """
         rng = np.random.default_rng([seed, crc32(self.name.encode())])
         own = [(p, m) for p in self.example_frames for m, name in p.objects if name == self.wanted]
@@ -144,7 +159,8 @@ class Task:
         # With one frame at least as many objects must be left to be found.
         if len(own) < (2 * k if self.family == ONE_FRAME else k):
             return None
-        chosen = _shuffled(own, rng)[:k]
+        shuffled = _shuffled(own, rng)
+        chosen = (shuffled if choice == RANDOM else sorted(shuffled, key=_ORDERS[choice]))[:k]
         against = _shuffled(other, rng)[:negatives]
         shown = {id(mask) for _, mask in [*chosen, *against]}
         queries = []
@@ -233,6 +249,35 @@ def quick_choice(tasks: Sequence[Task]) -> list[Task]:
     """Leave out all but the first class of each kind of look-alike scene."""
     groups = [task.group for task in tasks]
     return [t for i, t in enumerate(tasks) if t.family != LOOKALIKE or t.group not in groups[:i]]
+
+
+def _by_area(item: tuple[Picture, InstanceMask]) -> tuple[bool, float]:
+    return at_border(item[1]), -item[1].area
+
+
+def _by_salience(item: tuple[Picture, InstanceMask]) -> tuple[bool, float]:
+    """Contrast to a ring around it, in grey levels, times the distance from the nearest other object, in diameters."""
+    picture, mask = item
+    diameter = mask.area**0.5
+    reach = int(2 * diameter) + 2
+    x0, y0, x1, y1 = mask.box
+    rows, columns = slice(max(0, y0 - reach), y1 + reach), slice(max(0, x0 - reach), x1 + reach)
+    grey = picture.image[rows, columns].astype(np.float64)
+    grey = grey if grey.ndim == 2 else grey.mean(axis=2)
+    labels = picture.labels[rows, columns]
+    own = labels == picture.labels[y0:y1, x0:x1][mask.data][0]
+    away = ndimage.distance_transform_edt(~own)
+    ring = (away > 1) & (away <= 0.25 * diameter + 2) & (labels == 0)
+    contrast = abs(grey[own].mean() - grey[ring].mean()) if ring.any() else 0.0
+    others = (labels != 0) & ~own
+    distance = min(float(away[others].min()) if others.any() else np.inf, reach)
+    return at_border(mask), -contrast * min(distance / diameter, 2.0)
+
+
+_ORDERS: dict[str, Callable[[tuple[Picture, InstanceMask]], tuple[bool, float]]] = {
+    LARGEST: _by_area,
+    SALIENT: _by_salience,
+}
 
 
 def at_border(mask: InstanceMask) -> bool:

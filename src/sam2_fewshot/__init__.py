@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sam2_fewshot.records import Frame as Frame
     from sam2_fewshot.records import FrameResult as FrameResult
     from sam2_fewshot.records import InstanceMask as InstanceMask
+    from sam2_fewshot.records import Kind as Kind
     from sam2_fewshot.records import Location as Location
     from sam2_fewshot.segmenter import FewShotSegmenter as FewShotSegmenter
     from sam2_fewshot.settings import Settings as Settings
@@ -31,7 +32,7 @@ _HOMES = {
         ("CheckpointError", "FewShotError", "FewShotWarning", "InputError", "ServerError", "SettingsError"),
         "errors",
     ),
-    **dict.fromkeys(("Detection", "Exemplar", "Frame", "FrameResult", "InstanceMask", "Location"), "records"),
+    **dict.fromkeys(("Detection", "Exemplar", "Frame", "FrameResult", "InstanceMask", "Kind", "Location"), "records"),
     "FewShotSegmenter": "segmenter",
     "Settings": "settings",
 }

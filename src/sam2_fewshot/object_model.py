@@ -45,6 +45,8 @@ _COMMON = {
     "known_boxes": Layout("i8", ("known", 4), least=0, most=MAX_PIXELS, may_be_empty=True),
     "known_frames": Layout("i8", ("known", 2), least=1, most=MAX_PIXELS, may_be_empty=True),
     "known_pixels": Layout("u1", ("bytes",), may_be_empty=True),
+    # Version 0.2.0 did not tell which are wanted.
+    "known_wanted": Layout("?", ("known",), may_be_empty=True, is_optional=True),
     "learned_shape_mean": Layout("f8", (3,)),
     "learned_shape_spread": Layout("f8", (3,), least=_TINY),
 }
@@ -58,6 +60,7 @@ _LEARNED = {
     "guided": {
         # Side of a tile, diameter, smallest and largest area, unit; three biases and the threshold may be anything.
         "numbers": Layout("f8", (9,), (1.0, *[_TINY] * 4, *[-_HUGE] * 4), (_LONGEST_SIDE, *[_HUGE] * 8)),
+        "evidence": Layout("i8", (4,), least=0, is_optional=True),  # version 0.2.0 had none
         "colours": Layout("f8", (3,)),
         "levels": Layout("f8", (3, "levels"), may_be_nan=True, may_be_empty=True),
         **{f"cells_{name}": Layout("f4", ("cells",)) for name in ("mean", "weights", "directions")},
@@ -82,10 +85,14 @@ class KnownObject:
         :func:`frame_digest` of the frame it lies on.
     mask
         The example.
+    wanted
+        Whether it is an object of the wanted kind that counts: not a negative example, nor one that contradicts or
+        repeats another.
     """
 
     frame_digest: str
     mask: InstanceMask
+    wanted: bool = False
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -170,6 +177,11 @@ class ObjectModel:
         digest = frame_digest(frame)
         return [item.mask for item in self.known if item.frame_digest == digest]
 
+    def wanted_among(self, masks: Sequence[InstanceMask]) -> list[InstanceMask]:
+        """Return those of the masks, which :meth:`known_on` gave, that are objects of the wanted kind."""
+        wanted = {id(item.mask) for item in self.known if item.wanted}
+        return [mask for mask in masks if id(mask) in wanted]
+
     def to_bytes(self) -> bytes:
         """Return the model as a NumPy archive (``.npz``). The same model gives the same bytes."""
         facts = {
@@ -189,6 +201,7 @@ class ObjectModel:
             "known_digests": np.array([item.frame_digest for item in self.known], np.str_),
             "known_boxes": np.array([mask.box for mask in masks], np.int64).reshape(-1, 4),
             "known_frames": np.array([mask.frame_shape for mask in masks], np.int64).reshape(-1, 2),
+            "known_wanted": np.array([item.wanted for item in self.known], bool),
             "known_pixels": np.packbits(np.concatenate([np.zeros(0, bool), *(m.data.ravel() for m in masks)])),
         }
         content = io.BytesIO()
@@ -293,10 +306,13 @@ def _known(arrays: Mapping[str, NDArray[Any]]) -> list[KnownObject]:
     parts = np.split(pixels, np.cumsum(sizes)[:-1]) if len(sizes) else []
     if not all(part.any() for part in parts):
         raise Unfit("the mask of an example is empty")
+    wanted = arrays["known_wanted"].tolist() if "known_wanted" in arrays else [False] * len(digests)
     return [
-        KnownObject(digest, InstanceMask(part.reshape(bottom - top, right - left), left, top, (height, width)))
-        for digest, part, (left, top, right, bottom), (height, width) in zip(
-            digests, parts, boxes.tolist(), frames.tolist(), strict=True
+        KnownObject(
+            digest, InstanceMask(part.reshape(bottom - top, right - left), left, top, (height, width)), is_wanted
+        )
+        for digest, part, (left, top, right, bottom), (height, width), is_wanted in zip(
+            digests, parts, boxes.tolist(), frames.tolist(), wanted, strict=True
         )
     ]
 

@@ -6,19 +6,32 @@ Coordinates are ``(x, y)`` in pixels of the full image, x to the right and y dow
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
     from shapely import Polygon
 
 Box = tuple[int, int, int, int]
 """Pixel box ``(x0, y0, x1, y1)``, half open: columns ``x0 .. x1 - 1`` and rows ``y0 .. y1 - 1``."""
+
+
+class Kind(StrEnum):
+    """How an object came into a result: ``example``, ``found`` or ``confirmed``."""
+
+    EXAMPLE = "example"
+    """The user marked it, and it was learned from or could have been."""
+    FOUND = "found"
+    """The program found it."""
+    CONFIRMED = "confirmed"
+    """The program found it in an earlier run, and the user marked it as right."""
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -213,7 +226,7 @@ class Frame:
 class Exemplar:
     """One object that the user has marked.
 
-    Exactly one of `mask`, `polygon` and `point` is given.
+    Exactly one of `mask`, `polygon`, `box` and `point` is given.
 
     Parameters
     ----------
@@ -223,6 +236,9 @@ class Exemplar:
         Boolean array (H, W), True on the object.
     polygon
         Outline in image pixels ``(x, y)``.
+    box
+        A box ``(x0, y0, x1, y1)`` around the object, in image pixels, with fractions or without; SAM 2 makes the mask
+        from it.
     point
         A point ``(x, y)`` on the object; SAM 2 makes the mask from it.
     negative
@@ -237,26 +253,30 @@ class Exemplar:
     point: tuple[float, float] | None = None
     negative: bool = False
     label: str = ""
+    box: tuple[float, float, float, float] | None = None
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Detection:
-    """An object that was detected.
+    """An object of a result: one that was detected, or that the user marked.
 
     Parameters
     ----------
     instance
         The object's mask, cropped to its bounding box: one connected part, which may have holes.
     polygon
-        Valid outline in image pixels ``(x, y)``: the outer ring of the mask.
+        Valid outline in image pixels ``(x, y)``: the outer ring of the mask; without smoothing its holes as well.
     score
-        How sure the program is, in [0, 1].
+        How sure the program is, in [0, 1]; 1 for what the user marked, which nobody is surer of.
     similarity
-        Raw cosine similarity of its features to the examples', in [-1, 1].
+        Raw cosine similarity of its features to the examples', in [-1, 1]; NaN for what the user marked, since it was
+        not compared.
     predicted_iou
         SAM 2's own guess of the mask's quality, in [0, 1]; NaN for a mask that was not prompted.
     location
         Position of the frame in the dataset.
+    kind
+        How it came into the result; None where a file that it was read from does not tell.
     """
 
     instance: InstanceMask
@@ -265,6 +285,12 @@ class Detection:
     similarity: float
     predicted_iou: float
     location: Location = field(default_factory=Location)
+    kind: Kind | None = Kind.FOUND
+
+    @property
+    def is_marked(self) -> bool:
+        """Whether the user marked it, so that no threshold and no size applies to it."""
+        return self.kind in (Kind.EXAMPLE, Kind.CONFIRMED)
 
     @property
     def mask(self) -> NDArray[np.bool_]:
@@ -280,6 +306,43 @@ class Detection:
     def bbox(self) -> Box:
         """Bounding box ``(x0, y0, x1, y1)`` in pixels, half open."""
         return self.instance.box
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Numbers of objects by kind.
+
+    Parameters
+    ----------
+    found, confirmed, marked
+        Of those that were found, that are confirmed, and that are examples.
+    """
+
+    found: int = 0
+    confirmed: int = 0
+    marked: int = 0
+
+    @classmethod
+    def of(cls, detections: Iterable[Detection]) -> Counts:
+        """Count the objects of a result; those of no known kind count as found."""
+        kinds = Counter(item.kind for item in detections)
+        confirmed, marked = kinds[Kind.CONFIRMED], kinds[Kind.EXAMPLE]
+        return cls(kinds.total() - confirmed - marked, confirmed, marked)
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(self.found + other.found, self.confirmed + other.confirmed, self.marked + other.marked)
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.found + self.confirmed + self.marked
+
+    def __str__(self) -> str:
+        """Return the sum in words, such as ``100 found + 8 marked = 108``; ``100 found`` where that is all."""
+        parts = [f"{self.found:,} found"]
+        parts += [f"{self.confirmed:,} confirmed"] if self.confirmed else []
+        parts += [f"{self.marked:,} marked"] if self.marked else []
+        return " + ".join(parts) + (f" = {self.total:,}" if len(parts) > 1 else "")
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -304,6 +367,9 @@ class FrameResult:
         In how many blocks the frame was searched, and how many of them were skipped because they are empty.
     proposed
         All masks that were proposed, where that was asked for; else None. They may be thousands.
+    examples
+        The wanted examples that lie on the frame, none of which is among the detections: of the kind
+        :attr:`Kind.EXAMPLE`, with the masks that were learned from, also of those that a point or a box marks.
     """
 
     detections: Sequence[Detection] = ()
@@ -316,3 +382,4 @@ class FrameResult:
     blocks: int = 1
     blank: int = 0
     proposed: Sequence[InstanceMask] | None = None
+    examples: Sequence[Detection] = ()

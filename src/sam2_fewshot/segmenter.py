@@ -9,6 +9,7 @@ Predict: a frame → the blocks in which it is searched, one where it fits into 
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +18,10 @@ from sam2_fewshot.examples.training_set import training_set
 from sam2_fewshot.methods.base import Stopwatch
 from sam2_fewshot.methods.grid import GridMethod
 from sam2_fewshot.methods.guided import GuidedMethod
-from sam2_fewshot.methods.selection import floor_of, outlined, select, shape_arrays, within_prior
+from sam2_fewshot.methods.selection import floor_of, marked, outlined, select, shape_arrays, within_prior
 from sam2_fewshot.object_model import COMPARED, MAX_BYTES, ObjectModel
 from sam2_fewshot.protocols import Quiet, Staged
-from sam2_fewshot.records import Detection, FrameResult, held_bytes
+from sam2_fewshot.records import Detection, FrameResult, Kind, held_bytes
 from sam2_fewshot.rendering import as_reader
 from sam2_fewshot.resources import block_pixels
 from sam2_fewshot.settings import Settings
@@ -126,6 +127,17 @@ class FewShotSegmenter:
             raise InputError("Nothing was learned yet: call fit with examples, or load a saved object model, first.")
         return self._objects
 
+    @property
+    def summary(self) -> str:
+        """A sentence on how well the examples are found again by what was learned without them; perhaps empty.
+
+        Raises
+        ------
+        InputError
+            If nothing was learned yet.
+        """
+        return self._method.summary(self.object_model.learned)
+
     def adopt(self, objects: ObjectModel, what: str = "This") -> FewShotSegmenter:
         """Take an object model that another segmenter has learned with the same weights and settings.
 
@@ -219,9 +231,9 @@ class FewShotSegmenter:
         Returns
         -------
         FrameResult
-            Without the examples that lie on this image. With another threshold x, down to the result's floor, the
-            detections are those of `detections` and `below` with a score of at least x; on a frame that is searched in
-            several blocks, except where two blocks differ at their border.
+            The examples that lie on this image are not detected again; they are its `examples`. With another threshold
+            x, down to the result's floor, the detections are those of `detections` and `below` with a score of at least
+            x; on a frame that is searched in several blocks, except where two blocks differ at their border.
 
         Raises
         ------
@@ -236,7 +248,7 @@ class FewShotSegmenter:
     def plan(self, frame: FrameReader, shift: tuple[int, int] = (0, 0)) -> SearchPlan:
         """Decide in which blocks to search a frame; see :func:`~sam2_fewshot.tiling.blocks.plan_search`."""
         objects = self.object_model
-        return plan_search(
+        plan = plan_search(
             frame,
             objects,
             most_pixels=self._most_pixels,
@@ -245,6 +257,7 @@ class FewShotSegmenter:
             progress=self._progress,
             shift=shift,
         )
+        return replace(plan, marked=objects.wanted_among(plan.known))
 
     def search(self, frame: FrameReader, plan: SearchPlan, block: Block) -> BlockResult:
         """Search one block of a frame; see :func:`~sam2_fewshot.tiling.blocks.search_block`."""
@@ -263,7 +276,8 @@ class FewShotSegmenter:
                 f"frame is searched overlap ({plan.halo} px), and left out. Mark one of them as an example, which "
                 "widens the overlap, or raise Max Memory."
             )
-        return select(found, self.object_model.learned, self.settings)
+        examples = [marked(mask, self.settings, frame.location, Kind.EXAMPLE) for mask in plan.marked]
+        return replace(select(found, self.object_model.learned, self.settings), examples=examples)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Save the object model (not the backbone's weights) to a ``.npz`` file.

@@ -6,14 +6,15 @@ range or a help text is written here and nowhere else.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, Self
+import difflib
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sam2_fewshot.errors import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from pydantic.config import JsonDict
     from pydantic.fields import FieldInfo
@@ -22,14 +23,44 @@ if TYPE_CHECKING:
 
 _SELECTION = ("similarity_threshold", "threshold_mode", "top_percent", "size_prior", "smoothing")
 _MACHINE = ("max_memory", "cache_size", "batch_size", "points_per_batch", "compile")
-AFTER_LEARNING = frozenset((*_SELECTION, *_MACHINE))
+AFTER_LEARNING = frozenset((*_SELECTION, *_MACHINE, "leave_out_examples"))
 """Settings that do not change what is learned from examples."""
+_LONGEST_QUOTE = 60
 _RETIRED = frozenset({"cache_embeddings"})
 """Names in the results of earlier versions that no longer mean anything; none of them changed what is found."""
 
 
-def _setting(default: Any, title: str, description: str, *, group: str, unit: str = "", **limits: Any) -> Any:
+class Condition(NamedTuple):
+    """When a setting has an effect.
+
+    Parameters
+    ----------
+    setting
+        Name of another setting.
+    value
+        What that one must be.
+    """
+
+    setting: str
+    value: str
+
+
+_GRID = Condition("method", "grid")
+
+
+def _setting(
+    default: Any,
+    title: str,
+    description: str,
+    *,
+    group: str,
+    unit: str = "",
+    only: Condition | None = None,
+    **limits: Any,
+) -> Any:
     extra: JsonDict = {"group": group, "unit": unit}
+    if only is not None:
+        extra["only"] = list(only)
     return Field(default, title=title, description=description, json_schema_extra=extra, **limits)
 
 
@@ -52,8 +83,10 @@ class Settings(BaseModel):
         0.5,
         "Similarity Threshold",
         "Keep a candidate whose score is at least this. Raise it when too much is found, lower it when objects are"
-        " missed. With the method grid the score is the cosine similarity to the examples.",
+        " missed. With the method grid the score is the cosine similarity to the examples. Another Threshold Mode than"
+        " fixed chooses the threshold itself.",
         group="matching",
+        only=Condition("threshold_mode", "fixed"),
         ge=0.0,
         le=1.0,
     )
@@ -62,6 +95,7 @@ class Settings(BaseModel):
         "Target Occupancy",
         "Method grid: share of the area of its context crop that an object fills. Lower gives more surroundings.",
         group="matching",
+        only=_GRID,
         ge=0.05,
         le=0.80,
     )
@@ -71,6 +105,7 @@ class Settings(BaseModel):
         "Method grid: prompts along each side of the frame. More finds smaller objects and takes longer (with its "
         "square).",
         group="proposals",
+        only=_GRID,
         unit="points",
         ge=16,
         le=256,
@@ -104,6 +139,12 @@ class Settings(BaseModel):
         le=100.0,
     )
 
+    leave_out_examples: bool = _setting(
+        False,
+        "Leave Out Examples",
+        "Write only what was found, without the examples themselves, so that the results do not hold every object.",
+        group="results",
+    )
     threshold_mode: Literal["fixed", "auto", "top", "otsu"] = _setting(
         "fixed",
         "Threshold Mode",
@@ -117,6 +158,7 @@ class Settings(BaseModel):
         "Top Percent",
         "Threshold Mode top: share of a frame's detections to keep, the best ones.",
         group="matching",
+        only=Condition("threshold_mode", "top"),
         unit="%",
         gt=0.0,
         le=100.0,
@@ -135,6 +177,7 @@ class Settings(BaseModel):
         "examples of several appearances. knn: the three nearest. lda: the mean example, after evening out how "
         "candidates differ.",
         group="matching",
+        only=_GRID,
     )
     occupancy_levels: Literal["one", "three"] = _setting(
         "one",
@@ -142,6 +185,7 @@ class Settings(BaseModel):
         "Method grid: context crops of each candidate. three: of 0.75, 1.25 and 2 times Target Occupancy, which takes "
         "three times as long and helps where objects vary much in size.",
         group="matching",
+        only=_GRID,
     )
     features_from: Literal["crops", "frame"] = _setting(
         "crops",
@@ -149,6 +193,7 @@ class Settings(BaseModel):
         "Method grid: where features are taken from. crops: a context crop of each candidate. frame: the frame as a "
         "whole, encoded once, which is much faster and worse for small objects.",
         group="matching",
+        only=_GRID,
     )
 
     # --- the method --------------------------------------------------------------------------------------------
@@ -165,6 +210,7 @@ class Settings(BaseModel):
         "Method grid: drop a candidate whose quality SAM 2 itself predicts at or below this. Left out: the value "
         "that suits the checkpoint.",
         group="proposals",
+        only=_GRID,
         ge=0.0,
         le=1.0,
     )
@@ -174,6 +220,7 @@ class Settings(BaseModel):
         "Method grid: drop a candidate whose mask changes more than this when its threshold moves by one logit: IoU of "
         "the two masks. Left out: the value that suits the checkpoint.",
         group="proposals",
+        only=_GRID,
         ge=0.0,
         le=1.0,
     )
@@ -183,6 +230,7 @@ class Settings(BaseModel):
         "Method grid: of two candidates whose bounding boxes overlap by more than this IoU, the one with the lower"
         " predicted IoU is dropped.",
         group="proposals",
+        only=_GRID,
         ge=0.0,
         le=1.0,
     )
@@ -192,6 +240,7 @@ class Settings(BaseModel):
         "Method grid: largest magnification of a context crop. Tiny objects keep more surroundings instead of "
         "being blown up into blur.",
         group="matching",
+        only=_GRID,
         unit="×",
         ge=1.0,
         le=128.0,
@@ -327,6 +376,58 @@ def bounds(field: FieldInfo) -> tuple[float | None, float | None]:
     return low, high
 
 
+def condition_of(field: FieldInfo) -> Condition | None:
+    """Return what must be so for a setting to have an effect, None where it always has one."""
+    extra = field.json_schema_extra
+    only = extra.get("only") if isinstance(extra, dict) else None
+    return Condition(*map(str, only)) if isinstance(only, list) else None
+
+
+def without_effect(settings: Settings) -> list[str]:
+    """Return a sentence for each setting that is not at its default, and has no effect because of another one."""
+    sentences = []
+    for name, field in Settings.model_fields.items():
+        value, condition = getattr(settings, name), condition_of(field)
+        if condition is None or value == field.default:
+            continue
+        if (chosen := getattr(settings, condition.setting)) != condition.value:
+            other = Settings.model_fields[condition.setting].title
+            sentences.append(
+                f"{field.title} was set to {value}, which has no effect with {other} {chosen}; it counts only with "
+                f"{condition.value}."
+            )
+    return sentences
+
+
+def as_number(text: str) -> int | float | str:
+    """Return a number if a text is one, so that a refusal shows it without quotes."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def unknown(name: str, known: Iterable[str]) -> SettingsError:
+    """Return the error for a name that no setting has, with the nearest of the known ones."""
+    known = list(known)
+    nearest = difflib.get_close_matches(as_name(name), known, 1)
+    meant = f" Did you mean {nearest[0]}?" if nearest else ""
+    return SettingsError(f"There is no setting called {quoted(name)}.{meant} The settings are: {', '.join(known)}.")
+
+
+def as_name(text: str) -> str:
+    """Return a setting's name for what a user wrote, which may be its title: ``max_zoom`` for ``Max Zoom``."""
+    return "_".join(text.casefold().replace("-", " ").replace("_", " ").split())
+
+
+def quoted(value: object) -> str:
+    """Return a value as it is quoted in a message: of a long one, the beginning."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST_QUOTE else text[:_LONGEST_QUOTE] + "…"
+
+
 def _sentence(problem: ErrorDetails) -> str:
     """Return what pydantic reports, in a sentence."""
     if not problem["loc"]:
@@ -334,8 +435,7 @@ def _sentence(problem: ErrorDetails) -> str:
     name = str(problem["loc"][0])
     field = Settings.model_fields.get(name)
     if field is None:
-        known = ", ".join(Settings.model_fields)
-        return f"There is no setting called {name!r}. The settings are: {known}."
+        return str(unknown(name, Settings.model_fields))
     low, high = bounds(field)
     value = problem["input"]
     if low is not None and high is not None:
@@ -350,4 +450,4 @@ def _sentence(problem: ErrorDetails) -> str:
     else:
         allowed = str(problem["msg"])
     default = "to leave it out" if field.default is None else repr(field.default)
-    return f"{field.title} ({name}) is {value!r}, but it must be {allowed}; the default is {default}."
+    return f"{field.title} ({name}) is {quoted(value)}, but it must be {allowed}; the default is {default}."

@@ -42,7 +42,7 @@ class Segmenters(BrightMaker):
     """
 
     def __init__(self) -> None:
-        super().__init__({"on_find": self._find})
+        super().__init__({"on_find": self._find, "finds_examples": False})
         self.troubles: dict[int, BaseException] = {}
 
     def _find(self, number: int) -> None:
@@ -78,11 +78,13 @@ def segmenters() -> Segmenters:
 
 @pytest.fixture
 def images(tmp_path: Path) -> list[Path]:
-    """Three images of four discs each."""
+    """Three images of four discs each, which differ by a grey pixel."""
     paths = []
     for number in (1, 2, 10):
         path = tmp_path / f"im{number}.png"
-        Image.fromarray((discs() > 0).astype(np.uint8) * np.uint8(200) + np.uint8(number)).save(path)
+        pixels = (discs() > 0).astype(np.uint8) * np.uint8(200) + np.uint8(number)
+        pixels[31, 30 + number] += 40
+        Image.fromarray(pixels).save(path)
         paths.append(path)
     return paths
 

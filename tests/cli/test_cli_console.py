@@ -14,19 +14,11 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from sam2_fewshot.cli.console import BarDisplay, PlainDisplay, duration, guarded, terminal_display
+from sam2_fewshot.cli.console import BarDisplay, PlainDisplay, guarded, terminal_display
 from sam2_fewshot.cli.segment import report
 from sam2_fewshot.errors import CheckpointError, FewShotWarning
 from sam2_fewshot.files.run import Summary
 from sam2_fewshot.runner.tasks import Failure
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0, "0.0 s"), (4.25, "4.2 s"), (59.4, "59 s"), (60, "1 min 00 s"), (200, "3 min 20 s"), (7500, "2 h 05 min")],
-)
-def test_duration(seconds, text):
-    assert duration(seconds) == text
 
 
 def use(display):

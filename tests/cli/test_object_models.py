@@ -36,7 +36,7 @@ def learned(cli, images, examples, tmp_path) -> Path:
 
 def found(out: Path) -> list[Any]:
     rows = json.loads((out / "annotations.json").read_text())["annotations"]
-    return [(row["coordinates"], row["location"]) for row in rows]
+    return [(row["coordinates"], row["location"]) for row in rows if row["kind"] == "found"]
 
 
 def test_what_was_learned_finds_the_same_without_the_examples(cli, images, learned, tmp_path):

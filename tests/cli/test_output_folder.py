@@ -53,7 +53,7 @@ def test_it_takes_frames_and_puts_the_files_together(ready, watch):
         assert not (plan.request.out / "run.json").exists()
     assert not progressed.failures
     assert folder.assembled
-    assert (folder.done, folder.found, folder.candidates) == (3, 12, 15)
+    assert (folder.done, folder.found, folder.candidates) == (3, 10, 15)
     assert json.loads((plan.request.out / "run.json").read_text())["frames_done"] == 3
     assert [record.name for record in folder.records()] == ["im1.png", "im2.png", "im10.png"]
     assert [len(record.detections) for record in folder.records()] == [4, 4, 4]
@@ -158,5 +158,7 @@ def test_the_confirmed_are_part_of_the_results(ready, request_for, tmp_path):
     frame = plan.frames[0]
     found = segmenter.predict(frame)
     finished = folder.task(frame, "im1.png").finish(frame, found)
-    assert [item.area for item in finished.found.detections] == [100, *(item.area for item in found.detections)]
+    everything = [*found.detections, *(item for item in found.examples if item.area != 100)]
+    assert [item.area for item in finished.found.detections] == [100, *(item.area for item in everything)]
+    assert [item.kind for item in finished.found.detections] == ["confirmed", *["found"] * 2, *["example"] * 2]
     assert finished.found.candidates == found.candidates

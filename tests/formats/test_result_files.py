@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import zipfile
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +18,7 @@ from pycocotools import mask as reference
 from pycocotools.coco import COCO
 from roifile import ROI_TYPE, ImagejRoi
 
-from sam2_fewshot.annotations import imagej, ome_zarr
+from sam2_fewshot.annotations import imagej, label_images, ome_zarr
 from sam2_fewshot.annotations.record import FrameRecord, MarkedPoint
 from sam2_fewshot.annotations.registry import ON_REQUEST, check_formats
 from sam2_fewshot.errors import InputError, SettingsError
@@ -83,6 +84,7 @@ def test_ome_zarr(out, frames):
     for name, count in (("cells", 4), ("stack", 5)):
         where = out / "zarr" / f"{name}.zarr" / "labels" / "objects"
         yaozarrs.validate_zarr_store(str(where))
+        yaozarrs.validate_zarr_store(str(out / "zarr" / f"{name}.zarr"))  # what people drop into a viewer
         described = zarr.open_group(str(where), mode="r").attrs["image-label"]["properties"]
         assert [entry["label-value"] for entry in described] == list(range(1, count + 1))
     array = zarr.open_array(str(where / "0"), mode="r")[:]
@@ -104,6 +106,12 @@ def test_ome_zarr_has_coarser_levels(tmp_path, blob):
     levels = [zarr.open_array(str(where / str(level)), mode="r") for level in range(3)]
     assert [level.shape[2:] for level in levels] == [(2100, 900), (1050, 450), (525, 225)]
     assert (levels[1][0, 0] == levels[0][0, 0, ::2, ::2]).all()
+    root = zarr.open_group(str(tmp_path / "a.zarr"), mode="r")
+    (scales,) = root.attrs["multiscales"]
+    assert [root[level["path"]].shape[2:] for level in scales["datasets"]] == [(2100, 900), (1050, 450), (525, 225)]
+    assert scales["name"] == "a"
+    source = root["labels/objects"].attrs["image-label"]["source"]["image"]
+    assert (where / source).resolve() == (tmp_path / "a.zarr").resolve()
 
 
 def test_a_failed_ome_zarr_leaves_the_old_one(tmp_path, frame_of):
@@ -132,8 +140,8 @@ def test_parquet_and_csv(out, frames):
     assert table["xy"].dtype == polars.Int64
     assert table.columns == list(rows[0])
     for exact, row in zip(table.iter_rows(named=True), rows, strict=True):
-        assert row["image"] == exact["image"]
-        for name in table.columns[1:]:
+        assert (row["image"], row["kind"]) == (exact["image"], exact["kind"])
+        for name in set(table.columns) - {"image", "kind"}:
             assert float(row[name]) == pytest.approx(exact[name], abs=1e-3 if "centroid" in name else 1e-6)
 
 
@@ -145,6 +153,31 @@ def test_labels_have_the_pixel_size(out):
         assert 'PhysicalSizeY="0.25"' in tif.ome_metadata
     with tifffile.TiffFile(out / "labels" / "stack.tif") as tif:
         assert 'PhysicalSizeZ="2.0"' in tif.ome_metadata
+
+
+def test_imagej_finds_the_pixel_size_of_labels(out):
+    with tifffile.TiffFile(out / "labels" / "cells.tif") as tif:
+        tags = tif.pages[0].tags
+        across, down = tags["XResolution"].value, tags["YResolution"].value
+        assert (across[0] / across[1], down[0] / down[1], tags["ResolutionUnit"].value) == (2, 4, 1)
+        assert tif.imagej_metadata == {"ImageJ": "1.11a", "unit": "micron", "spacing": 2.0}
+        assert tif.pages[0].description.startswith("<?xml")  # OME's stays the first
+        codes = [tag.code for tag in tags]
+        assert codes == sorted(codes)
+        assert tif.series[0].kind == "ome"
+    with tifffile.TiffFile(out / "labels" / "stack.tif") as tif:
+        facts = tif.imagej_metadata
+        assert (facts["slices"], facts["frames"], facts["hyperstack"]) == (2, 3, True)
+        assert "images" not in facts
+        assert tif.series[0].shape == (3, 2, 60, 80)
+
+
+def test_labels_of_an_unknown_pixel_size_have_none(tmp_path, frame_of):
+    record = replace(frame_of(2), pixel_size=None)
+    with label_images.write(tmp_path / "a.tif", [], record) as add:
+        add(record)
+    with tifffile.TiffFile(tmp_path / "a.tif") as tif:
+        assert (tif.is_ome, tif.is_imagej) == (True, False)
 
 
 def test_the_pixel_size_is_told_everywhere(out):

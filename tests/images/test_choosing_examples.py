@@ -39,12 +39,37 @@ def test_a_name_is_not_needed_with_one_image(write, image, labels):
 
 
 @pytest.mark.parametrize(("images", "folder"), [("given", "given"), ("given", "marked"), ("marked", "marked")])
-def test_examples_named_after_an_image_that_was_not_given_are_doubted(write, open_with, labels, told, images, folder):
+def test_examples_named_after_an_image_that_was_not_given_are_refused(write, open_with, labels, told, images, folder):
     write(f"{images}/a.png", labels)
     only = open_with(write("given/b.png", labels))
-    assert read_examples(write(f"{folder}/a_labels.png", labels), only, progress=told)
-    assert told.only.startswith("a_labels.png is named after a.png, but its objects are taken to lie on b.png.")
-    assert "--batch-xy" in told.only
+    path = write(f"{folder}/a_labels.png", labels)
+    with pytest.raises(InputError, match=r"^a_labels.png is named after a.png, but only b.png was given\.") as error:
+        read_examples(path, only, progress=told)
+    assert "--examples-on b.png" in str(error.value)
+    assert "--batch-xy" in str(error.value)
+    assert read_examples(path, only, progress=told, on="b.png")
+    assert not told.warnings
+
+
+def test_a_name_with_an_ending_of_labels_is_that_of_an_image(write, image, labels):
+    path = write("a_labels.png", labels)
+    with pytest.raises(InputError, match=r"named after an image a, but only cells\.png was given"):
+        read_examples(path, image)
+    assert read_examples(path, image, on="cells")
+
+
+@pytest.mark.parametrize(("on", "xy"), [("a.png", 0), ("b.tif", 1), ("b", 1)])
+def test_the_image_may_be_named(write, two, labels, on, xy):
+    assert read_examples(write("x.png", labels), two, on=on)[0].location.xy == xy
+    assert read_examples(write("a_labels.png", labels), two, on=on)[0].location.xy == xy
+
+
+def test_an_image_that_is_not_there_is_refused(write, two, labels, tmp_path):
+    path = write("x.png", labels)
+    with pytest.raises(InputError, match=r"says 'c.png', but no image .* the images are a.png, b.tif"):
+        read_examples(path, two, on="c.png")
+    with pytest.raises(InputError, match="is a folder"):
+        read_examples(tmp_path, two, on="a.png")
 
 
 def test_a_folder_gives_each_image_its_file(tmp_path, write, two, labels, told):

@@ -161,7 +161,8 @@ def test_trouble_with_it_is_no_trouble_of_the_job(bench: Bench) -> None:
 
 def test_the_remarks_about_examples_come_also_when_they_are_not_learned_again(bench: Bench) -> None:
     bench.server.store.add_annotation(bench.dataset, tags=["cell"], coordinates=ring(*DISCS[1]))
-    said = ["Examples, object 2 and Examples, object 3 mark the same object, which is counted once."]
+    place = "Example at XY 1, Z 1, Time 1, x 48, y 14"
+    said = [f"{place} and {place} mark the same object, which is counted once."]
     assert bench.run().texts("warning") == said
     again = bench.run()
     assert not again.learned

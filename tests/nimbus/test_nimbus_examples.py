@@ -11,6 +11,7 @@ from contract_server.store import Image
 from shapely import Point
 
 from sam2_fewshot.geometry.outlines import polygon_to_mask
+from sam2_fewshot.nimbus.examples import place_of
 
 if TYPE_CHECKING:
     from contract_server.bench import Bench
@@ -86,11 +87,67 @@ def test_what_cannot_be_used_is_left_out_and_said(empty: Bench) -> None:
     assert len(outcome.exemplars) == 1
     warnings = outcome.texts("warning")
     assert warnings[:2] == [
-        "1 annotation was left out for having both a Training Tag and a Negative Tag; take one of them off.",
-        "1 annotation was left out for lying at an XY, Z or Time that this dataset does not have.",
+        "1 annotation was left out for having both a Training Tag and a Negative Tag (XY 1, Z 1, Time 1, x 5, y 5); "
+        "take one of them off.",
+        "1 annotation was left out for lying at an XY, Z or Time that this dataset does not have (XY 100, Z 1, Time 1, "
+        "x 5, y 5).",
     ]
-    assert "of the shape 'line'" in warnings[2]
-    assert "an outline of fewer than 3 points" in warnings[3]
+    assert warnings[2].startswith("Examples: object at XY 1, Z 1, Time 1, x 14, y 15 was left out: of the shape 'line'")
+    assert warnings[3].startswith("Examples: object at XY 1, Z 1, Time 1, x 14, y 9 was left out: an outline of fewer")
+
+
+def test_an_example_is_called_by_where_it_is_in_the_app(empty: Bench) -> None:
+    mark(empty, ["cell"], coordinates=SQUARE, location={"XY": 2, "Z": 0, "Time": 0})
+    mark(empty, ["cell"], shape="point", coordinates=[{"x": 14.5, "y": 40.6, "z": 0}])
+    mark(empty, ["cell"], shape="line", coordinates=SQUARE, location={"XY": 1})
+    mark(empty, ["cell"], shape="line", coordinates=SQUARE)
+    outcome = empty.run()
+    assert [exemplar.label for exemplar in outcome.exemplars] == [
+        "Example at XY 1, Z 1, Time 1, x 14, y 41",
+        "Example at XY 3, Z 1, Time 1, x 14, y 15",
+    ]
+    assert outcome.texts("warning")[0].startswith(
+        "Examples: 2 of 4 objects were left out (objects at XY 2, Z 1, Time 1, x 14, y 15; at XY 1, Z 1, Time 1, x 14, "
+        "y 15): of the shape 'line'; "
+    )
+
+
+def test_of_many_the_first_places_are_listed(empty: Bench) -> None:
+    mark(empty, ["cell"], coordinates=ring(14, 14))
+    for _ in range(9):
+        mark(empty, ["cell"], location={"XY": 3})
+    (warning, *_) = empty.run().texts("warning")
+    assert warning.startswith("9 annotations were left out for lying at an XY, Z or Time that this dataset does not")
+    assert warning.count("XY 4, Z 1, Time 1, x 5, y 5") == 5
+    assert warning.endswith("; …).")
+
+
+def test_a_place_that_is_none() -> None:
+    assert place_of({"location": {"XY": "left"}}) == "no valid XY, Z and Time"
+    assert place_of({"location": {"Time": 3}, "coordinates": "none"}) == "XY 1, Z 1, Time 4"
+
+
+def test_a_tag_may_have_a_comma_and_anything_else_in_its_name(empty: Bench) -> None:
+    wanted, unwanted, result = 'cells, big (not "small")', "debris; dust, 2 % = ok: &?#", "found, übrig\\ #2"
+    mark(empty, [wanted], coordinates=ring(14, 14))
+    mark(empty, [unwanted], coordinates=ring(46, 16))
+    mark(empty, ["cells"], coordinates=ring(48, 48))
+    empty.job |= {"tags": [result], "connectTo": {"tags": [wanted], "channel": None}}
+    outcome = empty.run(**{"Training Tag": [wanted], "Negative Tag": [unwanted]})
+    assert outcome.code == 0, outcome.lines
+    assert [exemplar.negative for exemplar in outcome.exemplars] == [False, True]
+    assert len(empty.found(result)) == 12
+    again = empty.run(**{"Training Tag": [wanted], "Negative Tag": [unwanted]})
+    assert again.messages[-1]["info"].startswith("0 added, 12 already there")
+    assert len(empty.server.store.connections) > 0
+
+
+def test_several_tags_in_one_text_are_no_tag_that_is_there(empty: Bench) -> None:
+    mark(empty, ["cell"], coordinates=ring(14, 14))
+    outcome = empty.run(**{"Training Tag": "cell, nucleus"})
+    assert outcome.code == 2
+    assert outcome.error.startswith("No annotation in this dataset has the Training Tag 'cell, nucleus'.")
+    assert outcome.error.endswith("Several tags are given one by one, not with commas between.")
 
 
 def test_no_example_is_an_error_that_says_what_to_do(empty: Bench) -> None:

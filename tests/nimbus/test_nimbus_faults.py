@@ -136,11 +136,21 @@ def test_a_slow_server_is_waited_for_and_one_that_takes_too_long_asked_again(ben
     complete(bench)
 
 
-def test_a_request_that_comes_to_its_end_after_it_was_sent_again_leaves_no_double(bench: Bench) -> None:
-    # Both are stored at last: the one that was given up, and the one that was sent instead.
+def test_a_request_that_comes_to_its_end_after_it_was_given_up_leaves_no_double(bench: Bench) -> None:
     bench.server.faults = [Fault("POST", "upenn_annotation/multiple", "slow 0.7", skip=1)]
-    outcome = bench.run(replace(bench.means, patience=replace(QUICK, first=0.01, read=0.3, total=3.0)))
+    outcome = bench.run(replace(bench.means, patience=replace(QUICK, first=0.01, read=0.3, total=3.0, gateway=2.0)))
     assert outcome.code == 0, outcome.lines
+    complete(bench)
+
+
+def test_one_that_comes_later_than_any_gateway_is_a_double_until_the_next_run(bench: Bench) -> None:
+    # Both are stored at last: the one that was given up, and the one that was sent instead.
+    bench.server.faults = [Fault("POST", "upenn_annotation/multiple", "slow 1.0", skip=1)]
+    outcome = bench.run(replace(bench.means, patience=replace(QUICK, first=0.01, read=0.2, total=3.0, gateway=0.02)))
+    assert outcome.code == 0, outcome.lines
+    bench.server.wait()
+    assert len(bench.found()) == 16
+    assert bench.run().code == 0
     complete(bench)
 
 

@@ -18,7 +18,7 @@ from contract_server.bench import Segmenter, bright, discs
 from contract_server.store import Image
 
 from sam2_fewshot.errors import FewShotWarning
-from sam2_fewshot.nimbus.messages import Messages, Stopped, stopping
+from sam2_fewshot.nimbus.messages import JobDisplay, Messages, Stopped, stopping
 
 if TYPE_CHECKING:
     from contract_server.bench import Bench
@@ -78,6 +78,55 @@ def test_warnings_come_once_and_not_without_end() -> None:
     assert "s3cret" not in stream.getvalue()
 
 
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_after_the_first_frame_the_time_left_is_told_and_kept_up_to_date() -> None:
+    stream, clock = io.StringIO(), Clock()
+    with Messages(stream, silence=0.05) as messages:
+        display = JobDisplay(messages, 0.1, clock)
+        display.begin(400)
+        display.frame_begins("XY 1")
+        clock.now = 12.0
+        display.frame_ends(9, 5, 12.0)
+        display.last = "; last: 5 added of 9"
+        display.frame_begins("XY 2")
+        told = stream.getvalue().splitlines()
+        assert "The first frame took 12 s; if they are alike, the other 399 take about 80 min." in told
+        # Although 1 of 400 frames is no hundredth of the job.
+        assert json.loads(told[-1])["info"] == "frame 2 of 400 (XY 2), about 80 min left; last: 5 added of 9"
+        clock.now += 2400.0  # a frame of forty minutes
+        deadline = time.monotonic() + 10
+        while "about 133.3 h left" not in stream.getvalue() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        display.frame_fails("It is damaged.")
+        display.end()
+    assert '"info": "frame 2 of 400 (XY 2), about 133.3 h left; last: 5 added of 9"' in stream.getvalue()
+    assert stream.getvalue().splitlines()[-1] == "2 frames in 40 min 12 s, 20 min 06 s a frame."
+
+
+def test_of_one_frame_no_time_left_is_told() -> None:
+    stream = io.StringIO()
+    messages, clock = Messages(stream), Clock()
+    display = JobDisplay(messages, 0.1, clock)
+    display.begin(1)
+    display.frame_begins("the image")
+    clock.now = 3.0
+    display.frame_ends(9, 5, 3.0)
+    display.end()
+    assert [json.loads(line)["info"] for line in stream.getvalue().splitlines()[:-1]] == ["frame 1 of 1 (the image)"]
+    assert stream.getvalue().endswith("\n1 frame in 3.0 s, 3.0 s a frame.\n")
+    display = JobDisplay(messages, 0.1, clock)
+    display.begin(0)  # nothing is left to be done
+    display.end()
+    assert stream.getvalue().count("\n") == 2
+
+
 def test_a_job_of_many_frames_tells_about_a_hundred_times(bench: Bench) -> None:
     image = Image({(xy, 0, 0, 0): discs() if xy == 0 else np.full((64, 64), 100, "uint16") for xy in range(300)})
     bench.server.store.images[next(iter(bench.server.store.images))] = image
@@ -98,6 +147,26 @@ def test_nothing_found_at_all_says_what_to_do(bench: Bench) -> None:
     outcome = bench.run()
     assert outcome.code == 0
     assert outcome.texts("warning")[0].startswith("Nothing was found. Lower the Similarity Threshold")
+
+
+def test_what_the_form_asks_for_without_effect_is_said(bench: Bench) -> None:
+    outcome = bench.run(**{"Points per side": 64, "Min Mask Area": "", "More settings": "max_examples = 50"})
+    assert outcome.code == 0, outcome.lines
+    assert outcome.texts("warning") == [
+        "Min Mask Area is empty, so its default counts: 30. Type a number to have another.",
+        "Points per side was set to 64, which has no effect with Method guided; it counts only with grid.",
+    ]
+    assert outcome.segmenter is not None
+    assert outcome.segmenter.settings.max_examples == 50
+
+
+def test_more_settings_are_checked_before_anything_else(bench: Bench) -> None:
+    outcome = bench.run(**{"More settings": "max_exampels = 50"})
+    assert outcome.code == 2
+    assert outcome.error.startswith(
+        "There is no setting called 'max_exampels'. Did you mean max_examples? The settings"
+    )
+    assert not bench.server.seen
 
 
 def test_a_cpu_in_place_of_a_gpu_is_said(bench: Bench) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from contract_server.bench import DISCS, bright, ring
 from contract_server.web import Fault
@@ -211,10 +212,10 @@ def test_requests_stay_few(bench: Bench) -> None:
     first = len(bench.server.seen)
     by_frame = [seen for seen in bench.server.seen if not seen.path.endswith("region")]
     beyond = len(by_frame) - 3 * 3  # a count, the annotations and the figures of each of three frames
-    # As many as before there were blocks to be kept, of which small frames know nothing.
-    assert (beyond, first) == (19, 31)
+    # Of blocks to be kept, small frames know nothing.
+    assert (beyond, first) == (20, 32)
     bench.run()
-    assert len(bench.server.seen) - first == 22
+    assert len(bench.server.seen) - first == 23
 
 
 @pytest.mark.parametrize(
@@ -242,3 +243,34 @@ def test_odd_locations() -> None:
     assert location_of({"location": {"Z": 2}}) == Location(0, 2, 0)
     assert location_of({"location": {"Z": 1.5}}) is None
     assert location_of({"location": "here"}) is None
+
+
+def test_the_examples_are_not_posted_again(bench: Bench) -> None:
+    def examples_too() -> BrightMethod:
+        return bright(finds_examples=False)
+
+    bench.method = examples_too
+    before = [each for each in bench.server.store.annotations.values() if "cell" in each["tags"]]
+    bench.run()
+    found = bench.found()
+    marked = [Polygon([(point["x"], point["y"]) for point in each["coordinates"]]) for each in before]
+    assert len(found) == 12 - len(marked)
+    for each in found:
+        outline = Polygon([(point["x"], point["y"]) for point in each["coordinates"]])
+        assert not any(
+            outline.intersects(other) and each["location"] == example["location"]
+            for other, example in zip(marked, before, strict=True)
+        )
+        assert "kind" not in each
+
+
+def test_a_point_in_the_hole_of_an_outline_stands_for_the_object(bench: Bench) -> None:
+    """Without smoothing an outline has holes, and an annotation has none."""
+    row, column = DISCS[3]
+    (image,) = bench.server.store.images.values()
+    rows, columns = np.mgrid[:64, :64]
+    first = next(iter(image.planes.values()))
+    first[(rows - row) ** 2 + (columns - column) ** 2 <= 25] = 100
+    middle = ring(row, column, 0)[:1]
+    bench.server.store.add_annotation(bench.dataset, tags=["found"], coordinates=middle, shape="point")
+    assert bench.run(Smoothing=0).messages[-1]["info"] == "11 added, 1 already there; 3 frames"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Literal
 
 import pytest
@@ -45,17 +46,52 @@ def test_it_has_the_published_fields_in_their_order():
 def test_it_begins_with_notes_that_are_no_input():
     first = in_order()[0]
     assert FORM[first]["type"] == "notes"
-    assert FORM[first]["value"].count("<li>") == 3
+    note = FORM[first]["value"]
+    assert note.count("<li>") == 3
+    assert "Too much is found?" in note
+    assert "Too little?" in note
+    assert len(re.sub("<[^>]+>", "", note).split()) < 100
     assert "default" not in FORM[first]
 
 
-def test_the_further_settings_come_after_them_by_themselves():
-    assert in_order()[len(PUBLISHED) + 1] == "Negative Tag"
-    titles = [field.title for field in Settings.model_fields.values()]
-    assert len({*titles, "Negative Tag", "Model"}) == len(titles) + 2
-    assert set(titles) <= set(FORM)
-    assert len(FORM) == len(titles) + 7
+def test_five_more_fields_come_after_them():
+    assert in_order()[len(PUBLISHED) + 1 :] == [
+        "Negative Tag",
+        "Method",
+        "Threshold Mode",
+        "Size Prior",
+        "More settings",
+    ]
+    assert len(FORM) == 17
     assert FORM["Method"]["items"] == list(Settings.model_fields["method"].annotation.__args__)
+
+
+def test_a_setting_has_a_field_of_its_own_or_is_named_in_the_hint_of_more_settings():
+    assert FORM["More settings"]["type"] == "text"
+    hint = FORM["More settings"]["vueAttrs"]["hint"]
+    listed = set(re.findall(r"[a-z_]+", hint))
+    for name, field in Settings.model_fields.items():
+        assert (name in listed) != (field.title in FORM)
+        assert (f"{name}: " in FORM["More settings"]["tooltip"]) != (field.title in FORM)
+    assert "With Method grid: scorer, " in hint
+    assert hint.endswith("With Threshold Mode top: top_percent.")
+    assert "max_memory: at least 0 GB (0)" in FORM["More settings"]["tooltip"]
+    assert "stability_gate: 0 to 1 (by the program)" in FORM["More settings"]["tooltip"]
+    assert "compile: true, false (false)" in FORM["More settings"]["tooltip"]
+
+
+def test_what_has_no_effect_with_the_default_method_says_so_first():
+    idle = {"Points per side", "Target Occupancy"}
+    assert {name for name in FORM if FORM[name].get("tooltip", "").startswith("No effect")} == idle
+    for name in idle:
+        assert FORM[name]["tooltip"].startswith("No effect with Method guided, which is the default. ")
+        # The app puts it between two fields, so it names the one that is meant.
+        assert FORM[name]["vueAttrs"] == {"hint": f"{name}: no effect with Method guided", "persistentHint": True}
+
+
+def test_no_line_breaks_in_tooltips():
+    # The app writes them as "<br>".
+    assert not [name for name in FORM if "\n" in FORM[name].get("tooltip", "")]
 
 
 @pytest.mark.parametrize("name", FORM)
@@ -94,13 +130,6 @@ def test_units_and_bounds_come_from_the_settings():
     assert "From 0.05 to 0.8. Default 0.2." in FORM["Target Occupancy"]["tooltip"]
 
 
-def test_what_may_be_left_to_the_program_is_a_text_that_may_stay_empty():
-    gate = FORM["Stability Gate"]
-    assert gate["type"] == "text"
-    assert "default" not in gate
-    assert gate["tooltip"].endswith("From 0 to 1. Empty: chosen by the program.")
-
-
 def test_the_default_model_is_the_first():
     only = interface(["sam2.1_hiera_micro.pt"])
     assert only["Model"]["items"] == ["sam2.1_hiera_micro.pt"]
@@ -120,43 +149,32 @@ class Later(BaseModel):
 
 
 @pytest.mark.parametrize(
-    ("name", "kind", "expected"),
+    ("name", "kind"),
+    [("mode", Kind(str, ("auto", "fixed"), True)), ("show", Kind(bool)), ("note", Kind(str)), ("fine", Kind(float))],
+)
+def test_settings_of_other_kinds(name, kind):
+    assert kind_of(Later.model_fields[name]) == kind
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
     [
         (
-            "mode",
-            Kind(str, ("auto", "fixed"), True),
-            {
-                "type": "select",
-                "items": ["auto", "fixed"],
-                "required": False,
-                "tooltip": "How.\nEmpty: chosen by the program.",
-            },
-        ),
-        ("show", Kind(bool), {"type": "checkbox", "default": True, "tooltip": "Whether."}),
-        ("note", Kind(str), {"type": "text", "default": "", "tooltip": "What."}),
-        (
             "fine",
-            Kind(float),
             {
                 "type": "number",
                 "min": 0.0,
                 "max": 1.0,
                 "step": 0.001,
                 "default": 0.125,
-                "tooltip": "Finely.\nFrom 0 to 1. Default 0.125.",
+                "tooltip": "Finely. From 0 to 1. Default 0.125.",
             },
         ),
-        (
-            "free",
-            Kind(float),
-            {"type": "number", "step": 0.1, "default": 2.0, "tooltip": "No bounds.\nDefault 2.0."},
-        ),
+        ("free", {"type": "number", "step": 0.1, "default": 2.0, "tooltip": "No bounds. Default 2.0."}),
     ],
 )
-def test_settings_of_other_kinds(name, kind, expected):
-    field = Later.model_fields[name]
-    assert kind_of(field) == kind
-    assert setting_field(field) == expected
+def test_other_numbers(name, expected):
+    assert setting_field(Later.model_fields[name]) == expected
 
 
 @pytest.mark.parametrize("name", ["many", "three"])

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from sam2_fewshot.errors import SettingsError
 from sam2_fewshot.nimbus.form import interface
+from sam2_fewshot.nimbus.form_values import setting_value
 from sam2_fewshot.nimbus.parameters import ConnectTo, DatasetSize, Request, read_parameters
 from sam2_fewshot.records import Location
 from sam2_fewshot.settings import Settings
@@ -322,8 +323,6 @@ def test_connecting(job, value, expected):
 
 def test_switches_and_texts():
     from pydantic import BaseModel, Field
-
-    from sam2_fewshot.nimbus.parameters import setting_value
 
     class Later(BaseModel):
         show: bool = Field(True, title="Show")

@@ -133,6 +133,16 @@ def test_frames_not_done_are_told(make_out: Callable[..., Path]) -> None:
     assert "It is &lt;dark&gt;." in page
 
 
+def test_how_well_the_examples_are_found_again_is_told(make_out: Callable[..., Path]) -> None:
+    sentence = "Left out in turn, 9 of the 10 examples are found again at the default threshold; <16> places score so."
+    page = write_report(make_out(facts={"learned": sentence})).read_text("utf-8")
+    lead = page.split('<p class="lead">')[1].split("</p>")[0]
+    assert lead.endswith(f"with m.pt. {sentence.replace('<', '&lt;').replace('>', '&gt;')}")
+    for number, facts in enumerate(({}, {"learned": ""})):  # older results, and a run that searched nothing
+        page = write_report(make_out(facts=facts, folder=f"without{number}")).read_text("utf-8")
+        assert page.split('<p class="lead">')[1].split("</p>")[0].endswith("with m.pt.")
+
+
 def test_stacks_name_their_planes(make_out: Callable[..., Path]) -> None:
     from sam2_fewshot.output.finished import read_finished
     from sam2_fewshot.report.content import _frame

@@ -21,6 +21,7 @@ from sam2_fewshot.methods.grid import GridProposals
 from sam2_fewshot.protocols import Quiet
 from sam2_fewshot.records import InstanceMask
 from sam2_fewshot.resources import BYTES_PER_PIXEL, RESERVE
+from sam2_fewshot.settings import without_effect
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -186,3 +187,35 @@ def test_other_filters_would_have_another_hash(filters: Backbone, discs: Discs, 
     learned = fitted(filters, discs, settings_of({"method": "grid"})).object_model
     with pytest.raises(InputError, match=r"learned with other weights \(filters"):
         FewShotSegmenter(micro, settings=settings_of({"method": "grid"})).adopt(learned)
+
+
+def test_settings_without_effect_have_none(filters: Backbone, discs: Discs) -> None:
+    changed = {
+        "target_occupancy": 0.5,
+        "points_per_side": 16,
+        "scorer": "lda",
+        "occupancy_levels": "three",
+        "features_from": "frame",
+        "predicted_iou_gate": 1.0,
+        "stability_gate": 1.0,
+        "box_nms_iou": 0.0,
+        "max_zoom": 1.0,
+        "top_percent": 1.0,
+    }
+    told = without_effect(Settings(**changed))
+    assert [sentence.partition(" was set to ")[0] for sentence in told] == [
+        field.title for name, field in Settings.model_fields.items() if name in changed
+    ]
+    results = [fitted(filters, discs, settings).segment(discs[0]) for settings in (Settings(), Settings(**changed))]
+    one, other = ([(item.bbox, item.score) for item in result] for result in results)
+    assert one == other
+    assert len(one) == 3
+    assert without_effect(Settings(method="grid", **{k: v for k, v in changed.items() if k != "top_percent"})) == []
+
+
+@pytest.mark.parametrize("mode", ["auto", "top", "otsu"])
+def test_the_similarity_threshold_has_no_effect_in_other_modes(mode: str, filters: Backbone, discs: Discs) -> None:
+    ways = [Settings(threshold_mode=mode, similarity_threshold=value) for value in (0.5, 0.99)]
+    assert [len(without_effect(way)) for way in ways] == [0, 1]
+    one, other = ([item.score for item in fitted(filters, discs, way).segment(discs[0])] for way in ways)
+    assert one == other

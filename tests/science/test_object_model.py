@@ -38,7 +38,7 @@ def learned() -> ObjectModel:
             "shape_spread": np.ones(3),
         },
         areas=np.arange(5) + 30,
-        known=[KnownObject(f"{i:032x}", mask) for i, mask in enumerate(masks)],
+        known=[KnownObject(f"{i:032x}", mask, wanted=i == 0) for i, mask in enumerate(masks)],
         model_name="sam2.1_hiera_micro.pt",
         model_sha256="ab" * 32,
         target_occupancy=0.2,
@@ -59,6 +59,7 @@ def guided() -> ObjectModel:
         method="guided",
         learned={
             "numbers": np.array([512, 20.0, 100, 900, 5.0, -1, 0.5, 0.1, 0.2]),
+            "evidence": np.array([10, 9, 1, 16]),
             "colours": np.full(3, 3**-0.5),
             "levels": np.array([[1.0, np.nan], [2.0, 3.0], [np.nan, np.nan]]),
             **cells,
@@ -85,12 +86,22 @@ def test_it_comes_back_from_its_bytes(method: str) -> None:
         assert np.array_equal(before, after, equal_nan=True)
         assert before.dtype == after.dtype
     assert [k.frame_digest for k in back.known] == [k.frame_digest for k in model.known]
+    assert [k.wanted for k in back.known] == [True, False]
     for a, b in zip(model.known, back.known, strict=True):
         assert np.array_equal(a.mask.full(), b.mask.full())
         assert a.mask.box == b.mask.box
     assert (back.model_name, back.model_sha256) == (model.model_name, model.model_sha256)
     assert back.method == method
     assert (back.target_occupancy, back.max_zoom) == (0.2, 8.0)
+
+
+@pytest.mark.parametrize("method", MODELS)
+def test_files_of_version_0_2_0_are_read(method: str) -> None:
+    arrays = arrays_in(MODELS[method]().to_bytes())
+    later = {"known_wanted", "learned_evidence"}
+    back = ObjectModel.from_bytes(saved({name: array for name, array in arrays.items() if name not in later}))
+    assert [item.wanted for item in back.known] == [False, False]
+    assert "evidence" not in back.learned
 
 
 def test_a_segmenter_saves_it_whole(filters: Backbone, tmp_path: Path) -> None:
@@ -201,6 +212,9 @@ HARMLESS = {
     "areas": {"longer", "shorter"},
     "negatives": {"empty", "longer", "shorter", "zero"},
     "levels": {"with NaN", "wider", "zero"},
+    # Version 0.2.0 had neither.
+    "wanted": {"missing", "zero"},
+    "evidence": {"missing", "zero"},
     **{part: {"zero"} for part in ("mean", "weights", "directions", "colours", "vectors", "out")},
 }
 """Mutations, by the last word of the array's name, after which a model still makes sense."""

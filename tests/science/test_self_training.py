@@ -112,9 +112,10 @@ def test_a_negative_example_is_never_learned_from_as_wanted(filters: Backbone, c
 def test_what_is_on_a_frame_with_negative_examples_alone_is_not_learned_from(filters: Backbone, crowd: Scene) -> None:
     """Nothing is wanted there, as far as anyone knows."""
     image, labels = crowd
+    ground = InstanceMask(np.ones((12, 30), bool), 60, 60, SHAPE)
     frames = [
-        TrainingFrame(image, [instance(labels, 2)]),
-        TrainingFrame(image[:, ::-1].copy(), [], [instance(labels[:, ::-1], 6)]),
+        TrainingFrame(image, [instance(labels, 2)], number=0),
+        TrainingFrame(image[:, ::-1].copy(), [], [ground], number=1),
     ]
     tiles = TrainingTiles(filters, frames, 256, Quiet())
     learned = learn_once(filters, frames, (0, 0), tiles, Quiet())
@@ -141,3 +142,49 @@ def test_what_is_on_a_frame_with_negative_examples_alone_is_not_learned_from(fil
 )
 def test_what_few_means(marked: int, found: int, sentence: str) -> None:
     assert re.search(sentence, what_few_means(marked, found))
+
+
+@pytest.fixture(scope="module")
+def two_kinds() -> tuple[NDArray[np.uint8], NDArray[np.int32], NDArray[np.int32]]:
+    """Six discs and six bars of the same brightness, and the labels of each kind."""
+    places = [(35 + 60 * row, 30 + 58 * column) for row in range(3) for column in range(4)]
+    image, discs = discs_at(places, [10, 0, 9, 0, 0, 11, 0, 10, 9, 0, 10, 0])
+    discs[np.isin(discs, [2, 4, 5, 7, 10, 12])] = 0
+    bars = np.zeros(SHAPE, np.int32)
+    for number in (2, 4, 5, 7, 10, 12):
+        y, x = places[number - 1]
+        bars[y - 4 : y + 5, x - 18 : x + 19] = number
+    bright = np.random.default_rng(6).normal(150, 9, SHAPE).clip(0, 255)
+    return np.where(bars[..., None] > 0, bright[..., None].astype(np.uint8), image), discs, bars
+
+
+def test_what_looks_like_a_negative_example_is_not_learned_from_as_wanted(
+    filters: Backbone, two_kinds: tuple[NDArray[np.uint8], NDArray[np.int32], NDArray[np.int32]]
+) -> None:
+    """Neither in the first rounds, in which all that is surest is taken, nor in the last."""
+    image, discs, bars = two_kinds
+    wanted, unwanted = [instance(discs, n) for n in (1, 3, 6)], [instance(bars, n) for n in (2, 5, 7)]
+    frames = [TrainingFrame(image, wanted, unwanted)]
+    tiles = TrainingTiles(filters, frames, 256, Quiet())
+    learned = learn_once(filters, frames, (0, 0), tiles, Quiet())
+    more = with_surest(learned, filters, frames, tiles, 20, -np.inf, Quiet())[0]
+    adopted = [mask.full() for mask in more.positives[3:]]
+    assert any((mask & (discs > 0)).any() for mask in adopted)
+    assert not any((mask & (bars > 0)).any() for mask in adopted)
+
+
+def test_negative_examples_on_another_frame_count_as_well(
+    filters: Backbone, two_kinds: tuple[NDArray[np.uint8], NDArray[np.int32], NDArray[np.int32]]
+) -> None:
+    image, discs, bars = two_kinds
+    frames = [
+        TrainingFrame(image, [instance(discs, n) for n in (1, 3, 6)], number=0),
+        TrainingFrame(image[::-1].copy(), [], [instance(bars[::-1], n) for n in (2, 5, 7)], number=1),
+    ]
+    tiles = TrainingTiles(filters, frames, 256, Quiet())
+    learned = learn_once(filters, frames, (0, 0), tiles, Quiet())
+    more = with_surest(learned, filters, frames, tiles, 20, -np.inf, Quiet())
+    adopted = [mask.full() for mask in more[0].positives[3:]]
+    assert any((mask & (discs > 0)).any() for mask in adopted)
+    assert not any((mask & (bars > 0)).any() for mask in adopted)
+    assert list(more[1].positives) == []

@@ -10,8 +10,8 @@ from PIL import Image
 from shapely import Point, box
 
 from sam2_fewshot.annotations.record import ExampleMark, FrameRecord
-from sam2_fewshot.output.pictures import color_of, draw_overlay, overlay_path, pictures_of
-from sam2_fewshot.records import Detection, Frame, InstanceMask, Location
+from sam2_fewshot.output.pictures import color_of, draw_overlay, made_from_marks, overlay_path, pictures_of
+from sam2_fewshot.records import Detection, Frame, InstanceMask, Kind, Location
 
 Make = Callable[..., FrameRecord]
 FRAME = slice(160, 560)  # where a frame of 100 px lies, enlarged fourfold, on a page of 720
@@ -113,3 +113,27 @@ def test_an_overlay_is_a_png() -> None:
     with Image.open(io.BytesIO(pictures_of(Frame(pixels), found, [], 0.5).overlay)) as image:
         assert image.format == "PNG"
         assert np.array_equal(np.asarray(image), draw_overlay(pixels, found, threshold=0.5))
+
+
+def test_what_was_made_of_a_box_or_a_point_is_drawn_beside_the_mark():
+    pixels = np.full((100, 100, 3), 60, np.uint8)
+    example = replace(square(14, 14, 12, 1.0), kind=Kind.EXAMPLE)
+    by_box = [ExampleMark(box(10, 10, 30, 30), is_box=True)]
+    alone, both = draw_overlay(pixels, [], by_box), draw_overlay(pixels, [example], by_box)
+    assert made_from_marks([example], by_box) == [example.polygon]
+    rows, columns = slice(4 * 12, 4 * 28), slice(160 + 4 * 12, 160 + 4 * 28)  # within the box
+    assert (alone[rows, columns] == 60).all()
+    assert (both[rows, columns] == (255, 0, 200)).all(axis=2).any()
+
+
+def test_an_example_that_was_outlined_is_drawn_once():
+    pixels = np.full((100, 100, 3), 60, np.uint8)
+    example = replace(square(10, 10, 20, 1.0), kind=Kind.EXAMPLE)
+    outlined = [ExampleMark(box(10, 10, 30, 30))]
+    assert made_from_marks([example], outlined) == []
+    assert (draw_overlay(pixels, [example], outlined) == draw_overlay(pixels, [], outlined)).all()
+
+
+def test_an_outline_on_a_point_counts_as_an_outline():
+    example = replace(square(10, 10, 20, 1.0), kind=Kind.EXAMPLE)
+    assert made_from_marks([example], [ExampleMark(box(10, 10, 30, 30)), ExampleMark(Point(20, 20))]) == []

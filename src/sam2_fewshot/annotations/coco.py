@@ -1,4 +1,4 @@
-"""COCO: outlines and run-length masks, compressed or not (https://cocodataset.org/#format-data)."""
+"""COCO: outlines, run-length masks, compressed or not, and boxes (https://cocodataset.org/#format-data)."""
 
 from __future__ import annotations
 
@@ -130,7 +130,8 @@ def _drawings(file: MarkedFile) -> Iterator[Drawing | PlacedExemplar]:
         category = annotation.get("category_id")
         tags = classes.get(category, ()) if isinstance(category, int | str) else ()
         tags = tuple(dict.fromkeys((*tags, *words(annotation.get("tags")))))
-        drawing = Drawing(count, Location(target.xy, named.z, named.time), tags=tags, figures=Figures.of(annotation))
+        figures = Figures.of(annotation, kind=annotation.get("kind"))
+        drawing = Drawing(count, Location(target.xy, named.z, named.time), tags=tags, figures=figures)
         yield _object(drawing, annotation, placer, regions)
 
 
@@ -157,7 +158,10 @@ def _object(
     parts = [_outline(part) for part in segmentation] if isinstance(segmentation, list) else []
     outlines = [part for part in parts if part is not None]
     if not outlines:
-        return replace(drawing, why="without an outline or a mask")
+        corners = _corners(annotation.get("bbox"))
+        if corners is None:
+            return replace(drawing, why="without an outline or a mask, and without a box")
+        return replace(drawing, box=corners)
     if len(outlines) == 1:
         return replace(drawing, rings=(outlines[0],))
     return replace(drawing, rings=(max(outlines, key=_area),), is_part=True)
@@ -187,6 +191,15 @@ def _outline(value: Any) -> Ring | None:
         return value.reshape(-1, 2) if value.ndim == 1 else None
     numbers = [as_number(entry) for entry in value]
     return None if None in numbers else np.array(numbers, np.float64).reshape(-1, 2)
+
+
+def _corners(value: Any) -> tuple[float, float, float, float] | None:
+    """Return ``(x0, y0, x1, y1)`` of a list ``x, y, width, height``, None when it is not one."""
+    numbers = [as_number(entry) for entry in value] if isinstance(value, list) and len(value) == 4 else [None]
+    if None in numbers:
+        return None
+    x, y, width, height = (entry for entry in numbers if entry is not None)
+    return x, y, x + width, y + height
 
 
 def _area(points: Ring) -> float:
@@ -271,5 +284,6 @@ def _annotation(item: Detection) -> dict[str, object]:
         "bbox": [x0, y0, x1 - x0, y1 - y0],
         "iscrowd": 0,
         **{name: float(value) for name, value in figures.items() if np.isfinite(value)},
+        **({} if item.kind is None else {"kind": item.kind}),
         "outline": vertices(item.polygon.exterior).ravel().tolist(),
     }

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from shapely import Polygon, box
 
 from sam2_fewshot.annotations.examples import format_of, marked_files, read_objects
 from sam2_fewshot.annotations.label_bands import paint
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from sam2_fewshot.images.image_set import ImageFile, ImageSet
     from sam2_fewshot.images.source import Header
     from sam2_fewshot.protocols import Progress
-    from sam2_fewshot.records import InstanceMask
+    from sam2_fewshot.records import Exemplar, InstanceMask
 
 _FILES = {".png", ".roi", *(suffix for form in FORMATS.values() for suffix in form.suffixes)}
 """Endings of files, which no folder to write to has."""
@@ -104,6 +105,10 @@ def convert(
     form.check(form.suffixes[0] if form.per_image else form.result)
     known = open_images(images, Settings(), progress=progress) if images else nominal_images(source)
     placed = read_objects(source, known, progress)
+    boxes = sum(item.exemplar.box is not None for item in placed)
+    if boxes:
+        is_or_are = "is a box" if boxes == 1 else "are boxes"
+        progress.warn(f"{boxes} of {len(placed)} objects {is_or_are} without an outline, written as a rectangle.")
     records, exact = _records(placed, known)
     if form.needs_size:
         _check_sizes(records, form.name)
@@ -186,12 +191,18 @@ def _planes(image: ImageFile, places: Sequence[Location]) -> tuple[int, int]:
     return z, time
 
 
+def _outline(exemplar: Exemplar) -> Polygon | None:
+    """Return the outline of an object, of a box its rectangle; None where a mask or a point says where it is."""
+    return exemplar.polygon if exemplar.box is None else box(*exemplar.box)
+
+
 def _instances(placed: Sequence[PlacedExemplar]) -> list[InstanceMask | None]:
     """Return the mask of each object, None for a point."""
     found = [item.instance if item.exemplar.mask is None else crop_to_object(item.exemplar.mask) for item in placed]
-    bare = [i for i, item in enumerate(placed) if found[i] is None and item.exemplar.polygon is not None]
-    outlines = [polygon for i in bare if (polygon := placed[i].exemplar.polygon) is not None]
-    for i, mask in zip(bare, polygons_to_masks(outlines, [placed[i].frame.shape for i in bare]), strict=True):
+    outlines = [_outline(item.exemplar) for item in placed]
+    bare = {i: outline for i, outline in enumerate(outlines) if found[i] is None and outline is not None}
+    shapes = [placed[i].frame.shape for i in bare]
+    for i, mask in zip(bare, polygons_to_masks(list(bare.values()), shapes), strict=True):
         found[i] = mask
     return found
 
@@ -200,11 +211,12 @@ def _detection(item: PlacedExemplar, instance: InstanceMask) -> Detection:
     figures = item.figures
     return Detection(
         instance,
-        item.exemplar.polygon or mask_to_area(instance),
+        _outline(item.exemplar) or mask_to_area(instance),
         figures.score,
         figures.similarity,
         figures.predicted_iou,
         item.location,
+        figures.kind,
     )
 
 

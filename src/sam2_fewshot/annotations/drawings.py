@@ -30,7 +30,7 @@ _AT_ONCE = 1 << 17
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Drawing:
-    """An object as its file draws it: an outline, a point, or the reason why it is neither.
+    """An object as its file draws it: an outline, a point, a box, or the reason why it is none of them.
 
     Parameters
     ----------
@@ -42,6 +42,8 @@ class Drawing:
         Outline and holes, float64 (n, 2), ``(x, y)`` in image pixels, closed or open.
     point
         ``(x, y)`` in image pixels.
+    box
+        ``(x0, y0, x1, y1)`` in image pixels.
     why
         Why it cannot be used.
     is_part
@@ -54,6 +56,7 @@ class Drawing:
     location: Location = field(default_factory=Location)
     rings: Sequence[Ring] = ()
     point: Point | None = None
+    box: tuple[float, float, float, float] | None = None
     why: str = ""
     is_part: bool = False
     tags: tuple[str, ...] = ()
@@ -107,6 +110,8 @@ def _with_care(drawing: Drawing, placer: Placer) -> Exemplar | None:
     """Place one object on its own, and remark on what is wrong with it."""
     if drawing.point is not None:
         return placer.point(drawing.number, drawing.location, drawing.point)
+    if drawing.box is not None:
+        return placer.box(drawing.number, drawing.location, drawing.box)
     if not drawing.rings:  # its frame is not there, and so the file's mask was not made
         placer.frame(drawing.number, drawing.location)
         return None

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from sam2_fewshot.images.image_set import ImageFile, ImageSet
     from sam2_fewshot.protocols import Progress
 
+_LISTED = 5
+
 
 def read_examples(
     path: Path | str,
@@ -32,6 +34,9 @@ def read_examples(
     training_tag: str | None = None,
     negative_tag: str | None = None,
     progress: Progress | None = None,
+    *,
+    boxes: bool = False,
+    on: str | None = None,
 ) -> list[PlacedExemplar]:
     """Read examples and put each on its frame.
 
@@ -41,7 +46,8 @@ def read_examples(
         A label image (PNG, TIFF, OME-Zarr), a QuPath GeoJSON, ImageJ ROIs, COCO, or a NimbusImage JSON export; or a
         folder with files named after the images, such as ``a_labels.png``, ``a.geojson`` or ``a_rois.zip`` for
         ``a.tif``. A single file that is named after none of the images belongs to the image if only one was given;
-        COCO and a NimbusImage export say themselves where their objects lie.
+        COCO and a NimbusImage export say themselves where their objects lie. One that is named after another image
+        is refused.
     images
         The images that were given.
     training_tag
@@ -51,6 +57,10 @@ def read_examples(
         Take the objects with this tag or class as examples of what is not wanted.
     progress
         Takes warnings: about objects that are left out, mended, or doubtful.
+    boxes
+        Whether outlines that are rectangles along the image's sides are boxes around objects.
+    on
+        Name of the image that the objects of a single file lie on, whatever the file is called.
 
     Returns
     -------
@@ -70,17 +80,25 @@ def read_examples(
         raise SettingsError(f"Training tag and negative tag are both {training_tag!r}; they must differ.")
     path = Path(path)
     tagged = training_tag is not None or negative_tag is not None
-    placed = read_objects(path, images, progress, tagged)
+    placed = read_objects(path, images, progress, tagged, boxes=boxes, on=on)
     chosen = _choose(placed, path.name, training_tag, negative_tag, progress)
     return sorted(chosen, key=lambda example: example.location)
 
 
-def read_objects(path: Path, images: ImageSet, progress: Progress, tagged: bool = False) -> list[PlacedExemplar]:
+def read_objects(
+    path: Path,
+    images: ImageSet,
+    progress: Progress,
+    tagged: bool = False,
+    *,
+    boxes: bool = False,
+    on: str | None = None,
+) -> list[PlacedExemplar]:
     """Read all marked objects and put each on its frame, whatever their tags.
 
     Parameters
     ----------
-    path, images, progress
+    path, images, progress, boxes, on
         As for :func:`read_examples`.
     tagged
         True when tags are asked for, so that a label image must come with its classes.
@@ -92,12 +110,12 @@ def read_objects(path: Path, images: ImageSet, progress: Progress, tagged: bool 
     """
     placed: list[PlacedExemplar] = []
     all_remarks: list[Remarks] = []
-    for file, image in _files(path, images, progress):
+    for file, image in _files(path, images, progress, on):
         remarks = Remarks(file.name, progress)
         form, content = format_of(file)
         if form is None:
             raise InputError(_not_read(file))
-        placed += form.load().read(MarkedFile(file, image, Placer(images, remarks), content, tagged))
+        placed += form.load().read(MarkedFile(file, image, Placer(images, remarks, boxes), content, tagged))
         all_remarks.append(remarks)
     if not placed:  # the one sentence says why, so no warnings come before it
         reasons = {remarks.file: remarks.left_out() for remarks in all_remarks}
@@ -109,7 +127,7 @@ def read_objects(path: Path, images: ImageSet, progress: Progress, tagged: bool 
     return placed
 
 
-def _files(path: Path, images: ImageSet, progress: Progress) -> list[tuple[Path, ImageFile | None]]:
+def _files(path: Path, images: ImageSet, progress: Progress, on: str | None) -> list[tuple[Path, ImageFile | None]]:
     """Return the files to read, each with its image; None where the file says it itself."""
     kind = kind_of(path)
     if kind == "missing":
@@ -117,9 +135,14 @@ def _files(path: Path, images: ImageSet, progress: Progress) -> list[tuple[Path,
     if kind == "file":
         if _is_image(path, images):
             raise InputError(f"{path.name} is given both as examples and as an image; leave it out of the images.")
-        return [(path, _image_of(path, images))]
+        return [(path, _image_of(path, images) if on is None else _named(on, images))]
     if holds_zarr(path):
-        return [(path, _image_of(named_part(path), images))]
+        return [(path, _image_of(named_part(path), images) if on is None else _named(on, images))]
+    if on is not None:
+        raise InputError(
+            f"--examples-on says on which image the objects of one file lie, but {path} is a folder, whose files are "
+            "named after their images. Give a single file, or leave out --examples-on."
+        )
     files = [file for file in marked_files(path) if not _is_image(file, images)]
     matched = [(file, image) for file in files if (image := _image_of(file, images)) is not None]
     companions = {_companion(file) for file, _ in matched}
@@ -135,6 +158,24 @@ def _files(path: Path, images: ImageSet, progress: Progress) -> list[tuple[Path,
         count = "1 file was" if others == 1 else f"{others} files were"
         progress.warn(f"{count} passed over in {path}: named after none of the images.")
     return [*matched]
+
+
+def _named(name: str, images: ImageSet) -> ImageFile:
+    """Return the image of a name, with its ending or without.
+
+    Raises
+    ------
+    InputError
+        If there is none, or several.
+    """
+    found = [image for image in images if Path(name).name == image.name] or [
+        image for image in images if name == image.stem
+    ]
+    if len(found) == 1:
+        return found[0]
+    names = ", ".join(image.name for image in list(images)[:_LISTED]) + (", …" if len(images) > _LISTED else "")
+    what = "several images have that name" if found else "no image that was given has that name"
+    raise InputError(f"--examples-on says {name!r}, but {what}; the images are {names}.")
 
 
 def _image_of(path: Path, images: ImageSet) -> ImageFile | None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from sam2_fewshot.annotations.drawings import Drawing, place
 from sam2_fewshot.annotations.record import figure
-from sam2_fewshot.annotations.values import Figures, as_number, location_at, words
+from sam2_fewshot.annotations.values import Figures, Vertices, as_number, location_at, words
 from sam2_fewshot.records import Location
 from sam2_fewshot.storage.files import replacing, telling
 
@@ -23,12 +23,13 @@ if TYPE_CHECKING:
     from sam2_fewshot.annotations.drawings import Ring
     from sam2_fewshot.annotations.placing import MarkedFile, PlacedExemplar, Point
     from sam2_fewshot.annotations.record import Add, FrameRecord
+    from sam2_fewshot.records import Kind
 
 _NO_NUMBERS = "coordinates that are not numbers"
 
 
 def recognises(content: Any) -> bool:
-    """Tell whether the content of a JSON file is a FeatureCollection, a list of features or a single one."""
+    """Tell whether the content of a JSON file is a collection, a list or a single one of features or geometries."""
     return _features_in(content) is not None
 
 
@@ -36,11 +37,37 @@ def _features_in(content: Any) -> list[Any] | None:
     if isinstance(content, dict):
         if content.get("type") == "Feature":
             return [content]
+        if _is_geometry(content):
+            return [{"type": "Feature", "geometry": part} for part in _flat(content)]
         features = content.get("features")
         return features if content.get("type") == "FeatureCollection" and isinstance(features, list) else None
     if isinstance(content, list) and any(isinstance(e, dict) and e.get("type") == "Feature" for e in content):
         return content
     return None
+
+
+_GEOMETRIES = (
+    *("Point", "MultiPoint", "LineString", "MultiLineString", "Polygon", "MultiPolygon"),
+    "GeometryCollection",
+)
+"""https://datatracker.ietf.org/doc/html/rfc7946#section-1.4"""
+
+
+def _is_geometry(content: dict[str, Any]) -> bool:
+    member = "geometries" if content.get("type") == "GeometryCollection" else "coordinates"
+    return content.get("type") in _GEOMETRIES and isinstance(content.get(member), list | np.ndarray | Vertices)
+
+
+def _flat(geometry: dict[str, Any]) -> Iterator[Any]:
+    """Yield the geometries in a collection of them, which may lie in one another; any other geometry as it is."""
+    waiting: list[Any] = [geometry]
+    while waiting:
+        part = waiting.pop()
+        inner = part.get("geometries") if isinstance(part, dict) and part.get("type") == "GeometryCollection" else None
+        if isinstance(inner, list):
+            waiting.extend(reversed(inner))
+        else:
+            yield part
 
 
 def read(file: MarkedFile) -> Iterator[PlacedExemplar]:
@@ -82,6 +109,10 @@ def _drawn(drawing: Drawing, geometry: dict[str, Any]) -> Iterator[Drawing]:
             coordinates = coordinates.tolist()
         for at in map(_point, coordinates if kind == "MultiPoint" and isinstance(coordinates, list) else [coordinates]):
             yield replace(drawing, why=_NO_NUMBERS) if at is None else replace(drawing, point=at)
+    elif kind == "GeometryCollection":
+        for part in _flat(geometry):
+            if isinstance(part, dict) and part.get("type") != kind:
+                yield from _drawn(drawing, part)
     else:
         yield replace(drawing, why=f"of the geometry {kind[:40]!r}; polygons and points can be examples")
 
@@ -126,12 +157,20 @@ def _location(geometry: dict[str, Any], xy: int) -> Location | None:
 
 
 def _figures(properties: Any) -> Figures:
-    """Return the measurements that this program writes; QuPath before 0.4 had them as a list of names and values."""
-    measured = properties.get("measurements") if isinstance(properties, dict) else None
+    """Return the kind and the measurements that this program writes.
+
+    QuPath before 0.4 had measurements as a list of names and values.
+    """
+    if not isinstance(properties, dict):
+        return Figures()
+    measured = properties.get("measurements")
     if isinstance(measured, list):
         pairs = [(entry.get("name"), entry.get("value")) for entry in measured if isinstance(entry, dict)]
         measured = {name: value for name, value in pairs if isinstance(name, str)}
-    return Figures.of(measured, ("Score", "Similarity", "Predicted IoU")) if isinstance(measured, dict) else Figures()
+    known = measured if isinstance(measured, dict) else {}
+    metadata = properties.get("metadata")
+    kind = properties.get("kind", metadata.get("kind") if isinstance(metadata, dict) else None)
+    return Figures.of(known, ("Score", "Similarity", "Predicted IoU"), kind)
 
 
 def _tags(properties: Any) -> tuple[str, ...]:
@@ -151,8 +190,9 @@ def write(path: Path, tags: Sequence[str], first: FrameRecord) -> Iterator[Add]:
     """Write the GeoJSON feature collection of one image.
 
     An object is a QuPath *detection* of the class that the first tag names; ``properties.tags`` has all of
-    them. Coordinates are those of the detection's polygon, unrounded; for files of several planes,
-    ``geometry.plane`` has Z and T counted from 0. Other programs read the file as plain GeoJSON.
+    them, and ``properties.kind`` tells whether it was marked or found. Coordinates are those of the detection's
+    polygon, unrounded; for files of several planes, ``geometry.plane`` has Z and T counted from 0. Other programs read
+    the file as plain GeoJSON.
 
     Parameters
     ----------
@@ -194,7 +234,7 @@ def _features(record: FrameRecord, common: Sequence[str]) -> Iterator[dict[str, 
             "Area px": item.area,
             "Area µm^2": None if record.pixel_size is None else figure(item.area * record.pixel_size.area),
         }
-        yield _feature(record, number, "Polygon", coordinates, record.tags_of(number, common), measured)
+        yield _feature(record, number, "Polygon", coordinates, record.tags_of(number, common), measured, item.kind)
     for number, point in record.numbered_points():
         yield _feature(record, number, "Point", list(point.xy), record.tags_of(number, ()), {})
 
@@ -206,6 +246,7 @@ def _feature(
     coordinates: list[object],
     tags: list[str],
     measured: Mapping[str, float | int | None],
+    known_as: Kind | None = None,
 ) -> dict[str, object]:
     place = record.location
     geometry: dict[str, object] = {"type": kind, "coordinates": coordinates}
@@ -219,6 +260,9 @@ def _feature(
         # QuPath cannot read a null as a measurement.
         "measurements": {name: value for name, value in measured.items() if value is not None},
     }
+    if known_as is not None:
+        # QuPath shows its metadata in tables (from 0.5 on) and exports it again; other programs read plain properties.
+        properties |= {"kind": known_as, "metadata": {"kind": known_as}}
     if tags:
         properties["classification"] = {"name": tags[0], "color": _COLOR}
     return {

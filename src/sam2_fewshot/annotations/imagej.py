@@ -14,7 +14,7 @@ from shapely import LineString, Polygon
 
 from sam2_fewshot.annotations.drawings import Drawing, place
 from sam2_fewshot.annotations.record import figures_of, vertices
-from sam2_fewshot.annotations.values import Figures
+from sam2_fewshot.annotations.values import Figures, as_kind
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.geometry.outlines import valid_polygon
 from sam2_fewshot.images.source import reading
@@ -279,7 +279,8 @@ _UNSAID = Figures()
 def _figures(properties: Mapping[str, str]) -> Figures:
     if not properties:
         return _UNSAID
-    return Figures(*(_figure(properties.get(key, "")) for key in ("score", "similarity", "predicted_iou")))
+    score, similarity, iou = (_figure(properties.get(key, "")) for key in ("score", "similarity", "predicted_iou"))
+    return Figures(score, similarity, iou, as_kind(properties.get("kind")))
 
 
 def _figure(text: str) -> float:
@@ -335,7 +336,8 @@ def write(path: Path, tags: Sequence[str], first: FrameRecord) -> Iterator[Add]:
         def add(record: FrameRecord) -> None:
             with telling(path):
                 for number, item in enumerate(record.detections, start=1):
-                    put(record, number, _selection(item.polygon), {**figures_of(item), "area_px": item.area})
+                    facts = {**figures_of(item), "area_px": item.area, "kind": item.kind}
+                    put(record, number, _selection(item.polygon), facts)
                 for number, point in record.numbered_points():
                     put(record, number, _point(point.xy), {})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import struct
 import tempfile
 import uuid
 import zlib
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from sam2_fewshot.images.image_set import FrameFile, ImageFile
     from sam2_fewshot.images.source import Header, PixelSource
     from sam2_fewshot.protocols import Progress
+    from sam2_fewshot.records import PixelSize
 
 Classes = dict[int, tuple[str, ...]]
 
@@ -249,15 +251,18 @@ def _objects(
 TILE = 512
 """Height of the bands that a large plane is painted in, and side of a tile of its file."""
 _LARGEST_16_BIT = 65_535
+_DESCRIPTION, _MAKE = 270, 271
+"""The TIFF tags ImageDescription and Make."""
 
 
 @contextmanager
 def write(path: Path, tags: Sequence[str], first: FrameRecord, large: int = LARGE, tile: int = TILE) -> Iterator[Add]:
     """Write the labels of one image as compressed TIFF.
 
-    It is an OME-TIFF with the pixel size, where it is known; an image of one plane is two-dimensional, others have the
-    axes TZYX, and planes that were not searched are zero. Values are 16 bit, or 32 bit where a plane has more than
-    65,535 objects. One plane at a time is in memory, of a large one only a band; such a file is stored in tiles.
+    It is an OME-TIFF with the pixel size, where it is known, which ImageJ finds in its own way, too. An image of one
+    plane is two-dimensional, others have the axes TZYX, and planes that were not searched are zero. Values are 16 bit,
+    or 32 bit where a plane has more than 65,535 objects. One plane at a time is in memory, of a large one only a band;
+    such a file is stored in tiles.
 
     Parameters
     ----------
@@ -334,11 +339,13 @@ def _write_tiff(
     single = first.size_t * first.size_z == 1
     shape = first.frame_shape if single else (first.size_t, first.size_z, *first.frame_shape)
     # tifffile would make up a UUID from the clock and the network card.
+    calibration: dict[str, Any] = {}
     name = uuid.uuid5(uuid.NAMESPACE_OID, f"{first.location.xy}/{first.name}")
     metadata: dict[str, Any] = {"axes": "YX" if single else "TZYX", "UUID": str(name)}
     if first.pixel_size is not None:
         lengths = {"X": first.pixel_size.x, "Y": first.pixel_size.y, "Z": first.pixel_size.z}
         metadata |= {f"PhysicalSize{axis}": length for axis, length in lengths.items() if length is not None}
+        calibration = _imagej_calibration(first, first.pixel_size)
     tifffile.imwrite(
         path,
         (np.ascontiguousarray(plane, kind) for plane in planes),
@@ -351,7 +358,39 @@ def _write_tiff(
         compression="zlib",
         predictor=True,
         tile=tile,
+        **calibration,
     )
+    if calibration:
+        _add_description(path)
+
+
+def _imagej_calibration(first: FrameRecord, size: PixelSize) -> dict[str, Any]:
+    """Return what ImageJ reads a TIFF's pixel size from: pixels per micron, and the unit in a description."""
+    facts: dict[str, object] = {"ImageJ": "1.11a"}
+    if first.size_z * first.size_t > 1:
+        # Without "images": by that ImageJ takes the planes for uncompressed and in a row.
+        facts |= {"slices": first.size_z, "frames": first.size_t, "hyperstack": "true"}
+    facts["unit"] = "micron"
+    if size.z is not None:
+        facts["spacing"] = size.z
+    text = "".join(f"{name}={value}\n" for name, value in facts.items())
+    own = (_MAKE, "s", 0, text, True)
+    return {"resolution": (1 / size.x, 1 / size.y), "resolutionunit": "NONE", "extratags": [own]}
+
+
+def _add_description(path: Path) -> None:
+    """Make the tag that ImageJ's description was written as a second description.
+
+    ImageJ takes the last one of a file, and Bio-Formats, libtiff and tifffile take the first one, which is OME's. It
+    was written under the next number, so that the tags stay in order, because tifffile writes no second one.
+    """
+    import tifffile
+
+    with tifffile.TiffFile(path) as tif:
+        place, order = tif.pages.first.tags[_MAKE].offset, tif.byteorder
+    with path.open("r+b") as file:
+        file.seek(place)
+        file.write(struct.pack(f"{order}H", _DESCRIPTION))
 
 
 def write_companions(

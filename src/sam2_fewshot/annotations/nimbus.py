@@ -16,7 +16,7 @@ from shapely import Polygon
 from sam2_fewshot.annotations.drawings import Drawing, place
 from sam2_fewshot.annotations.placing import MOST_IMAGES, nominal_header
 from sam2_fewshot.annotations.record import figure, hexadecimal_id, printable, vertices
-from sam2_fewshot.annotations.values import Figures, Vertices, as_number, index, location_at, words
+from sam2_fewshot.annotations.values import Figures, Vertices, as_kind, as_number, index, location_at, words
 from sam2_fewshot.geometry.outlines import valid_polygon
 from sam2_fewshot.records import Location
 from sam2_fewshot.storage.files import replacing, telling
@@ -186,7 +186,10 @@ def _id_of(entry: Document) -> Any:
 
 
 def read_annotations(
-    annotations: Sequence[Any], placer: Placer, figures: Mapping[str, Figures] | None = None
+    annotations: Sequence[Any],
+    placer: Placer,
+    figures: Mapping[str, Figures] | None = None,
+    names: Sequence[str] | None = None,
 ) -> Iterator[PlacedExemplar]:
     """Yield the annotations that can serve as examples; the others become remarks.
 
@@ -198,19 +201,26 @@ def read_annotations(
         Puts them on their frames.
     figures
         By the annotations' ids.
+    names
+        What to call each of the annotations in remarks; its number when left out.
     """
-    return place(_drawings(annotations, placer.remarks, figures or {}), placer)
+    called: Iterable[object] = range(1, len(annotations) + 1) if names is None else names
+    return place(_drawings(annotations, called, placer.remarks, figures or {}), placer)
 
 
-def _drawings(annotations: Sequence[Any], remarks: Remarks, figures: Mapping[str, Figures]) -> Iterator[Drawing]:
-    for count, annotation in enumerate(annotations, 1):
+def _drawings(
+    annotations: Sequence[Any], names: Iterable[object], remarks: Remarks, figures: Mapping[str, Figures]
+) -> Iterator[Drawing]:
+    for name, annotation in zip(names, annotations, strict=True):
         remarks.total += 1
         if not isinstance(annotation, dict):
-            yield Drawing(count, why="not an annotation")
+            yield Drawing(name, why="not an annotation")
             continue
         key = _id_of(annotation)
         own = figures.get(key, Figures()) if isinstance(key, str) else Figures()
-        yield _drawn(Drawing(count, tags=tags_of(annotation), figures=own), annotation)
+        if "kind" in annotation:
+            own = replace(own, kind=as_kind(annotation["kind"]))
+        yield _drawn(Drawing(name, tags=tags_of(annotation), figures=own), annotation)
 
 
 def _drawn(drawing: Drawing, annotation: dict[str, Any]) -> Drawing:
@@ -290,7 +300,9 @@ def write(path: Path, tags: Sequence[str], channel: int = 0) -> Iterator[Add]:
             with telling(path):
                 for number, item in enumerate(record.detections, start=1):
                     own = record.tags_of(number, tags)
-                    put(record, number, polygon_document(item.polygon, record.location, own, channel))
+                    document = polygon_document(item.polygon, record.location, own, channel)
+                    # The server and the app take and keep fields that they do not know.
+                    put(record, number, document if item.kind is None else {**document, "kind": item.kind})
                     figures = {_PROPERTY_IDS[name]: value for name, value in values_of(item).items()}
                     text = json.dumps(figures, allow_nan=False)
                     values.write(f'{values_separator}"{record.object_id(number)}": {text}')

@@ -206,7 +206,7 @@ def _properties(attributes: dict[str, Any]) -> tuple[Classes | None, dict[int, F
             continue
         tags = (*words(entry.get("class")), *words(entry.get("tags")))
         classes[value] = tuple(dict.fromkeys(tags))
-        figures[value] = Figures.of(entry)
+        figures[value] = Figures.of(entry, kind=entry.get("kind"))
     return classes, figures
 
 
@@ -216,6 +216,8 @@ NAME = "objects"
 CHUNK = 1024
 """Side of a chunk in pixels."""
 _AXES = ("t", "z", "y", "x")
+_VERSION = "0.4"
+"""Of OME-Zarr, as it is written."""
 
 
 @contextmanager
@@ -224,7 +226,8 @@ def write(path: Path, tags: Sequence[str], first: FrameRecord, chunk: int = CHUN
 
     Arrays are uint32 (T, Z, Y, X) in chunks of one plane, with coarser levels (every second pixel of the one before)
     until the longer side is at most that of a chunk. Planes that were not searched are zero. One row of chunks at a
-    time is in memory.
+    time is in memory. The root is a multiscale image of the same arrays, since programs open a folder only where its
+    root is an image (https://ngff.openmicroscopy.org/0.4/#multiscale-md: paths of datasets are relative to the group).
 
     Parameters
     ----------
@@ -245,7 +248,8 @@ def write(path: Path, tags: Sequence[str], first: FrameRecord, chunk: int = CHUN
     import zarr
 
     with replacing_folder(path) as temporary:
-        labels = zarr.open_group(str(temporary), mode="w", zarr_format=2).create_group("labels")
+        root = zarr.open_group(str(temporary), mode="w", zarr_format=2)
+        labels = root.create_group("labels")
         labels.attrs["labels"] = [NAME]
         group = labels.create_group(NAME)
         levels = _levels(group, first, chunk)
@@ -262,7 +266,11 @@ def write(path: Path, tags: Sequence[str], first: FrameRecord, chunk: int = CHUN
                 top += len(band)
 
         yield add
-        group.attrs.update(_description(first, len(levels), properties))
+        scales = _scales(first, len(levels))
+        label: dict[str, Any] = {"version": _VERSION, "properties": properties, "source": {"image": "../../"}}
+        group.attrs.update({"multiscales": [scales], "image-label": label})
+        inside = [{**level, "path": f"labels/{NAME}/{level['path']}"} for level in scales["datasets"]]
+        root.attrs.update({"multiscales": [{**scales, "name": first.stem, "datasets": inside}]})
 
 
 def _put(levels: Sequence[Any], place: Location, top: int, band: NDArray[np.uint32]) -> None:
@@ -303,6 +311,7 @@ def _label_properties(record: FrameRecord, start: int, tags: Sequence[str]) -> I
             "tags": own if len(own) > 1 else None,
             **figures_of(item),
             "area_px": item.area,
+            "kind": item.kind,
             "z": int(record.location.z),
             "time": int(record.location.time),
             "id": number,
@@ -310,7 +319,8 @@ def _label_properties(record: FrameRecord, start: int, tags: Sequence[str]) -> I
         yield {"label-value": start + number, **{key: value for key, value in known.items() if value is not None}}
 
 
-def _description(first: FrameRecord, levels: int, properties: list[dict[str, object]]) -> dict[str, Any]:
+def _scales(first: FrameRecord, levels: int) -> dict[str, Any]:
+    """Return the description of the arrays of the label image."""
     size = first.pixel_size
     steps = [1.0, (size.z if size and size.z else 1.0), size.y if size else 1.0, size.x if size else 1.0]
     known = {"y": size is not None, "x": size is not None, "z": bool(size and size.z)}
@@ -323,7 +333,4 @@ def _description(first: FrameRecord, levels: int, properties: list[dict[str, obj
     for level in range(levels):
         scale = [*steps[:2], steps[2] * 2**level, steps[3] * 2**level]
         datasets.append({"path": str(level), "coordinateTransformations": [{"type": "scale", "scale": scale}]})
-    return {
-        "multiscales": [{"version": "0.4", "name": NAME, "axes": axes, "datasets": datasets}],
-        "image-label": {"version": "0.4", "properties": properties},
-    }
+    return {"version": _VERSION, "name": NAME, "axes": axes, "datasets": datasets}

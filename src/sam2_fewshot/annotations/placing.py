@@ -89,6 +89,10 @@ class Remarks:
     total: int = 0
     _groups: dict[tuple[str, str], list[str]] = field(default_factory=dict)
 
+    def label(self, number: object) -> str:
+        """Return what to call an object where the others are of other files."""
+        return f"{self.file}, object {number}"
+
     def leave_out(self, number: object, why: str) -> None:
         """Note that an object is not used."""
         self.note(number, "left out", why)
@@ -116,7 +120,8 @@ class Remarks:
             if len(who) == 1:
                 self.progress.warn(f"{self.file}: object {who[0]} was {done}: {why}.")
                 continue
-            listed = ", ".join(who[:_LISTED]) + (", …" if len(who) > _LISTED else "")
+            between = "; " if any(", " in name for name in who[:_LISTED]) else ", "
+            listed = between.join([*who[:_LISTED], *(["…"] if len(who) > _LISTED else [])])
             self.progress.warn(
                 f"{self.file}: {len(who)} of {self.total} objects were {done} (objects {listed}): {why}."
             )
@@ -132,10 +137,13 @@ class Placer:
         The images that were given.
     remarks
         Takes what is wrong with objects.
+    boxes
+        Whether an outline that is a rectangle along the image's sides stands for whatever is in it.
     """
 
     images: ImageSet
     remarks: Remarks
+    boxes: bool = False
 
     def frame(self, number: object, location: Location) -> FrameFile | None:
         """Return the frame at a location, None (and a remark) when there is none."""
@@ -206,7 +214,29 @@ class Placer:
 
     def exemplar(self, number: object, frame: FrameFile, polygon: Polygon) -> Exemplar:
         """Return an exemplar for an outline with which nothing is wrong."""
-        return Exemplar(image=frame, polygon=polygon, label=self.label(number))
+        label = self.remarks.label(number)
+        if self.boxes and _is_box(polygon):
+            return Exemplar(image=frame, box=polygon.bounds, label=label)
+        return Exemplar(image=frame, polygon=polygon, label=label)
+
+    def box(self, number: object, location: Location, corners: tuple[float, float, float, float]) -> Exemplar | None:
+        """Return an exemplar for a box ``(x0, y0, x1, y1)`` in image pixels, None (and a remark) if it is of no use."""
+        frame = self.frame(number, location)
+        if frame is None:
+            return None
+        (height, width), (x0, y0, x1, y1) = frame.shape, corners
+        why = _senseless(corners)
+        if why is None and (x1 <= x0 or y1 <= y0):
+            why = "a box without area"
+        if why is None and (x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height):
+            why = f"outside its image, {frame.name} ({width} × {height} px)"
+        if why is not None:
+            self.remarks.leave_out(number, why)
+            return None
+        if x0 < -1 or y0 < -1 or x1 > width + 1 or y1 > height + 1:
+            self.remarks.note(number, "cut at the border", f"partly outside its image, {frame.name}")
+        inside = max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))
+        return Exemplar(image=frame, box=inside, label=self.remarks.label(number))
 
     def point(self, number: object, location: Location, point: Point) -> Exemplar | None:
         """Return an exemplar for a point ``(x, y)`` in image pixels, None (and a remark) when it cannot be used."""
@@ -220,11 +250,7 @@ class Placer:
         if why is not None:
             self.remarks.leave_out(number, why)
             return None
-        return Exemplar(image=frame, point=point, label=self.label(number))
-
-    def label(self, number: object) -> str:
-        """Return what messages call an object."""
-        return f"{self.remarks.file}, object {number}"
+        return Exemplar(image=frame, point=point, label=self.remarks.label(number))
 
     def _mend(self, number: object, polygon: Polygon, frame_shape: tuple[int, int]) -> Polygon | None:
         try:
@@ -269,6 +295,11 @@ def covers_a_pixel(polygons: NDArray[np.object_], shapes: NDArray[np.number]) ->
     # The centre may lie so near to a hole that it belongs to that.
     covered &= shapely.contains_xy(polygons, x, y) & (shapely.get_num_interior_rings(polygons) == 0)
     return covered
+
+
+def _is_box(polygon: Polygon) -> bool:
+    """Tell whether a polygon is a rectangle along the image's sides."""
+    return len(polygon.exterior.coords) == 5 and not polygon.interiors and bool(polygon.equals(box(*polygon.bounds)))
 
 
 def _too_large(polygon: Polygon, width: int, height: int) -> str | None:
@@ -322,7 +353,7 @@ class Regions:
         instance
             Its mask, cropped to the object.
         """
-        label = f"{self.remarks.file}, object {number}"
+        label = self.remarks.label(number)
         polygon = mask_to_polygon(instance)
         drawn = polygon_to_mask(polygon, frame.shape)
         if drawn.box == instance.box and bool((drawn.data == instance.data).all()):
@@ -370,7 +401,7 @@ class MarkedFile:
         Raises
         ------
         InputError
-            If it could be one of several.
+            If it could be one of several, or the file is named after another image.
         """
         if self.image is not None:
             return self.image
@@ -379,13 +410,17 @@ class MarkedFile:
         if len(self.placer.images) > 1:
             raise InputError(
                 f"It is not clear to which of the {len(self.placer.images)} images {path.name} belongs; name it after "
-                f"its image, for instance {first.stem}{ending}{path.suffix} for {first.name}."
+                f"its image, for instance {first.stem}{ending}{path.suffix} for {first.name}, or give the image's name "
+                "with --examples-on."
             )
         other = _other_image(path, first)
+        if other is None and len(stems := example_stems(path)) > 1:
+            other = f"an image {stems[-1]}"
         if other is not None:
-            self.placer.remarks.warn(
-                f"{path.name} is named after {other}, but its objects are taken to lie on {first.name}. If they "
-                f"were marked on {other}, give both images; --batch-xy chooses which of them are searched."
+            raise InputError(
+                f"{path.name} is named after {other}, but only {first.name} was given. If its objects were marked on "
+                f"{first.name}, say so with --examples-on {first.name}; else give both images, of which --batch-xy "
+                "chooses those that are searched."
             )
         return first
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sam2_fewshot.records import Counts, Kind
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
@@ -30,10 +32,18 @@ class ExampleMark:
         The example's outline, or the point that marks it, in image pixels ``(x, y)``.
     negative
         True for an object of the kind that is *not* wanted.
+    is_box
+        Whether the outline is a box around the object, whose mask the backbone made.
     """
 
     outline: Polygon | Point
     negative: bool = False
+    is_box: bool = False
+
+    @property
+    def is_object(self) -> bool:
+        """Whether the outline is that of the object itself, not a point or a box that marks it."""
+        return self.outline.geom_type == "Polygon" and not self.is_box
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +80,14 @@ class FrameRecord:
     size_z, size_t
         Number of slices and of time points in the image file.
     detections
-        The objects found, best first; their ids in the frame are 1, 2, … in this order.
+        The objects: those that are confirmed, those that were found, best first, and the examples; their ids in the
+        frame are 1, 2, … in this order.
     candidates
         Number of masks that were proposed on the frame.
     seconds
         Time that each stage took on this frame.
     examples
-        The examples that lie on the frame.
+        The examples that lie on the frame, negative ones too, as they were marked.
     warnings
         Sentences that were reported about this frame.
     below
@@ -117,6 +128,15 @@ class FrameRecord:
     tags: tuple[tuple[str, ...], ...] = ()
     points: tuple[MarkedPoint, ...] = ()
 
+    @property
+    def counts(self) -> Counts:
+        """How many of the detections are of which kind."""
+        return Counts.of(self.detections)
+
+    def without_examples(self) -> FrameRecord:
+        """Return the record with what was found, and what was confirmed, alone."""
+        return replace(self, detections=tuple(item for item in self.detections if item.kind != Kind.EXAMPLE))
+
     def tags_of(self, number: int, common: Sequence[str]) -> list[str]:
         """Return the tags of an object, printable: its own, or else those `common` to all detections.
 
@@ -156,8 +176,9 @@ class FrameRecord:
         if threshold < self.floor:
             return None
         both = (*self.detections, *self.below)
-        detections = tuple(item for item in both if item.score >= threshold)
-        below = tuple(item for item in both if not item.score >= threshold)
+        kept = [item for item in both if item.is_marked or item.score >= threshold]
+        detections = tuple(sorted(kept, key=lambda item: item.kind == Kind.EXAMPLE))  # these stay the last
+        below = tuple(item for item in both if not (item.is_marked or item.score >= threshold))
         return replace(self, detections=detections, below=below, threshold=threshold)
 
 

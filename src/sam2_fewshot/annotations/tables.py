@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 COLUMNS = (
     *("image", "xy", "z", "time", "id", "score", "similarity", "predicted_iou", "area_px"),
-    *("x0", "y0", "x1", "y1", "centroid_x", "centroid_y", "area_um2"),
+    *("x0", "y0", "x1", "y1", "centroid_x", "centroid_y", "area_um2", "kind"),
 )
 """The header. See :func:`write_csv` for what the columns hold."""
 
@@ -34,7 +34,9 @@ def write_csv(path: Path, tags: Sequence[str] = ()) -> Iterator[Add]:
     object's value in the frame's label image. ``score``, ``similarity`` and ``predicted_iou`` have six
     digits and are empty when there is no figure. ``area_px`` counts the mask's pixels. ``x0, y0, x1, y1`` is
     the mask's box, half open. The centroid is the mean of the pixels' centres, in image pixels. ``area_um2`` is the
-    area in µm², empty where the image's file does not tell how large a pixel is.
+    area in µm², empty where the image's file does not tell how large a pixel is. ``kind`` is ``example`` for what the
+    user marked, ``confirmed`` for what the user marked as right in earlier results, and ``found`` for all else; the
+    first two have a score of 1, since nobody is surer of them. It is empty where that is not known.
 
     A file name that a spreadsheet would take for a formula (it begins with ``=``, ``+``, ``-`` or ``@``:
     https://owasp.org/www-community/attacks/CSV_Injection) gets an apostrophe before it; tabs, line breaks and the
@@ -70,7 +72,7 @@ def _measured(item: Detection, pixel_size: PixelSize | None) -> list[object]:
     middle = centroid(item.instance)
     place = ["", ""] if middle is None else [f"{value:.3f}" for value in middle]
     area = "" if pixel_size is None else f"{item.area * pixel_size.area:.6g}"
-    return [*figures, item.area, *item.bbox, *place, area]
+    return [*figures, item.area, *item.bbox, *place, area, item.kind or ""]
 
 
 def centroid(instance: InstanceMask) -> tuple[float, float] | None:
@@ -94,7 +96,8 @@ _WHOLE = frozenset({"xy", "z", "time", "id", "area_px", "x0", "y0", "x1", "y1"})
 def write_parquet(path: Path, tags: Sequence[str] = ()) -> Iterator[Add]:
     """Write the columns of :func:`write_csv`, unrounded, with null where there is no figure.
 
-    ``image`` is text as it is, whole numbers are int64, all others double. A frame with objects is a row group.
+    ``image`` and ``kind`` are text as they are, whole numbers are int64, all others double. A frame with objects is a
+    row group.
 
     Parameters
     ----------
@@ -111,7 +114,8 @@ def write_parquet(path: Path, tags: Sequence[str] = ()) -> Iterator[Add]:
     import pyarrow as pa
     from pyarrow import parquet
 
-    kinds = {name: pa.int64() if name in _WHOLE else pa.float64() for name in COLUMNS} | {"image": pa.string()}
+    kinds = {name: pa.int64() if name in _WHOLE else pa.float64() for name in COLUMNS}
+    kinds |= {"image": pa.string(), "kind": pa.string()}
     schema = pa.schema([(name, kinds[name]) for name in COLUMNS])
     with replacing(path) as temporary, parquet.ParquetWriter(temporary, schema) as writer:
 
@@ -132,5 +136,6 @@ def _rows(record: FrameRecord) -> Iterator[dict[str, Any]]:
         )
         middle = centroid(item.instance) or (None, None)
         area = None if record.pixel_size is None else item.area * record.pixel_size.area
-        row = (printable(record.name), *place, number, *figures, item.area, *map(int, item.bbox), *middle, area)
+        kind = item.kind and str(item.kind)
+        row = (printable(record.name), *place, number, *figures, item.area, *map(int, item.bbox), *middle, area, kind)
         yield dict(zip(COLUMNS, row, strict=True))

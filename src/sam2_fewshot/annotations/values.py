@@ -12,7 +12,7 @@ import numpy as np
 
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.images.source import reading
-from sam2_fewshot.records import Location
+from sam2_fewshot.records import Kind, Location
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -153,20 +153,42 @@ def location_at(xy: Any, z: Any, time: Any) -> Location | None:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What a file says about how sure the program was of an object; NaN for what it does not say.
+    """What a file says about how sure the program was of an object, NaN for what it does not say, and its kind.
 
     Parameters
     ----------
-    score, similarity, predicted_iou
+    score, similarity, predicted_iou, kind
         As in :class:`~sam2_fewshot.records.Detection`.
     """
 
     score: float = math.nan
     similarity: float = math.nan
     predicted_iou: float = math.nan
+    kind: Kind | None = None
 
     @classmethod
-    def of(cls, table: Mapping[str, Any], names: Sequence[str] = ("score", "similarity", "predicted_iou")) -> Figures:
-        """Return what a file has under the names of the three figures; what is no number counts as not there."""
+    def of(
+        cls,
+        table: Mapping[str, Any],
+        names: Sequence[str] = ("score", "similarity", "predicted_iou"),
+        kind: object = None,
+    ) -> Figures:
+        """Return what a file has under the names of the three figures; what is no number counts as not there.
+
+        Parameters
+        ----------
+        table
+            Of an object, by names.
+        names
+            Of the three.
+        kind
+            What the file has for its kind; what is none counts as not there.
+        """
         numbers = (as_number(table.get(name)) for name in names)
-        return cls(*(math.nan if number is None else number for number in numbers))
+        score, similarity, predicted_iou = (math.nan if number is None else number for number in numbers)
+        return cls(score, similarity, predicted_iou, as_kind(kind))
+
+
+def as_kind(value: object) -> Kind | None:
+    """Return the kind of an object that a file names, None for anything else."""
+    return Kind(value) if isinstance(value, str) and value in set(Kind) else None

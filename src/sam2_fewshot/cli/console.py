@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 import typer
 
 from sam2_fewshot.errors import FAILED, WRONG_INPUT, FewShotError, FewShotWarning, terminated_like_interrupted
+from sam2_fewshot.runner.progress import Pace, duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -57,16 +58,6 @@ def terminal_display() -> Iterator[Display]:
         yield BarDisplay(bars)
 
 
-def duration(seconds: float) -> str:
-    """Return a time span as a person would say it, like ``4.2 s``, ``3 min 20 s`` or ``2 h 05 min``."""
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"
-
-
 class PlainDisplay:
     """Lines on stderr: one a frame, and signs of life on a long one.
 
@@ -78,9 +69,8 @@ class PlainDisplay:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._frames = 0
-        self._finished = 0
-        self._began = self._spoke = self._clock()
+        self._pace = Pace(clock)
+        self._spoke = self._clock()
         self._frame = ""
         self._stage = ""
         self._total: int | None = None
@@ -108,7 +98,7 @@ class PlainDisplay:
 
     def begin(self, frames: int) -> None:
         """Start the clock."""
-        self._frames, self._finished, self._began = frames, 0, self._clock()
+        self._pace.begin(frames)
 
     def frame_begins(self, name: str) -> None:
         """Remember the frame's name."""
@@ -116,19 +106,19 @@ class PlainDisplay:
 
     def frame_ends(self, candidates: int, kept: int, seconds: float) -> None:
         """Print the frame's line with the time that the rest will take."""
-        self._finished += 1
-        left = self._frames - self._finished
-        pace = (self._clock() - self._began) / self._finished
-        rest = f", {duration(pace * left)} left" if left else ""
+        pace = self._pace
+        pace.frame_done()
+        left = pace.left()
+        rest = f", {duration(left)} left" if left is not None and pace.done < pace.frames else ""
         self.say(
-            f"Frame {self._finished} of {self._frames}: {self._frame}: {kept} of {candidates} candidates kept, "
+            f"Frame {pace.done} of {pace.frames}: {self._frame}: {kept} of {candidates} candidates kept, "
             f"{duration(seconds)}{rest}"
         )
 
     def frame_fails(self, sentence: str) -> None:
         """Print why."""
-        self._finished += 1
-        self.say(f"Failed: frame {self._finished} of {self._frames}: {self._frame}: {sentence}")
+        self._pace.frame_done()
+        self.say(f"Failed: frame {self._pace.done} of {self._pace.frames}: {self._frame}: {sentence}")
 
     def end(self) -> None:
         """Forget the frame."""

@@ -77,11 +77,12 @@ def score(summary: Summary, files: Sample) -> tuple[Scores, int]:
     from PIL import Image
 
     from sam2_fewshot.evaluation import label_image_to_instances, match
+    from sam2_fewshot.records import Kind
 
     truth = np.asarray(Image.open(files.truth))
     labels = np.asarray(Image.open(files.examples))
     examples = label_image_to_instances(labels)
     others = label_image_to_instances(np.where(labels > 0, 0, truth))
     (record,) = summary.records()
-    detected = [detection.instance for detection in record.detections]
+    detected = [detection.instance for detection in record.detections if detection.kind != Kind.EXAMPLE]
     return match(detected, others, _IOU, ignore=examples).scores, len(examples)

@@ -12,7 +12,7 @@ import typer
 
 from sam2_fewshot.errors import InputError, SettingsError
 from sam2_fewshot.images.addresses import natural_key, remote
-from sam2_fewshot.settings import Settings, bounds
+from sam2_fewshot.settings import Settings, as_number, bounds
 from sam2_fewshot.storage.files import refuse_device
 
 if TYPE_CHECKING:
@@ -120,15 +120,7 @@ def _default(field: FieldInfo) -> str:
 
 
 def _number(text: str | bool) -> object:
-    """Return a number if the text is one, so that a refusal shows it without quotes."""
-    if isinstance(text, bool):
-        return text
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+    return text if isinstance(text, bool) else as_number(text)
 
 
 def _read_config(path: Path | None) -> dict[str, Any]:

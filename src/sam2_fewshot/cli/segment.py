@@ -62,6 +62,23 @@ def segment(
             panel=_WHAT,
         ),
     ] = None,
+    boxes: Annotated[
+        bool,
+        typer.Option(
+            "--boxes",
+            help="Rectangles among the examples are boxes around objects, and SAM 2 outlines what is in them.",
+            rich_help_panel=_WHAT,
+        ),
+    ] = False,
+    examples_on: Annotated[
+        str | None,
+        optional(
+            help="Name of the image that the examples of a single file lie on. Left out: the image that the file is "
+            "named after.",
+            metavar="IMAGE",
+            panel=_WHAT,
+        ),
+    ] = None,
     object_model: Annotated[
         Path | None,
         optional(
@@ -176,6 +193,8 @@ def segment(
             write=[name.strip() for name in (write or "").split(",") if name.strip()],
             object_model=saved,
             save_model=save_model.expanduser() if save_model else None,
+            boxes=boxes,
+            examples_on=examples_on,
         )
         with terminal_display() as display:
             summary = run(request, display, scheduler=scheduler)
@@ -188,13 +207,15 @@ segment_command = with_settings(segment)
 
 def report(summary: Summary) -> None:
     """Print the summary to stdout, and what could not be done to stderr."""
-    from sam2_fewshot.cli.console import duration
+    from sam2_fewshot.runner.progress import duration
 
     if summary.assembled and summary.done:
         frames = f"{summary.done} frame{'s' if summary.done != 1 else ''}"
         objects = f"{summary.found:,} object{'s' if summary.found != 1 else ''}"
         candidates = f"{summary.candidates:,} candidate{'s' if summary.candidates != 1 else ''}"
         typer.echo(f"Found {objects} among {candidates} on {frames}.")
+        if summary.counts.total > summary.found:
+            typer.echo(f"With what you marked: {summary.counts}.")
         if not summary.found:
             typer.echo(_nothing_found(summary.candidates))
         times = ", ".join(f"{stage} {duration(seconds)}" for stage, seconds in summary.seconds.items())

@@ -160,13 +160,15 @@ def _planes(source: _Source, tag: str | None, progress: Progress) -> dict[tuple[
 
 
 def _recorded(record: FrameRecord, picture: Path) -> _Plane:
-    outlines = [mark.outline for mark in record.examples if mark.outline.geom_type == "Polygon"]
+    found = [detection for detection in record.detections if not detection.is_marked]
+    marked = [detection.instance for detection in record.detections if detection.is_marked]
+    outlined = [polygon_to_mask(mark.outline, record.frame_shape) for mark in record.examples if mark.is_object]
     return _Plane(
         shape=record.frame_shape,
-        masks=[detection.instance for detection in record.detections],
-        scores=[detection.score for detection in record.detections],
+        masks=[detection.instance for detection in found],
+        scores=[detection.score for detection in found],
         below=[(detection.instance, detection.score) for detection in record.below],
-        examples=[polygon_to_mask(outline, record.frame_shape) for outline in outlines],
+        examples=[*marked, *outlined],
         picture=picture if picture.is_file() else None,
     )
 

@@ -34,17 +34,33 @@ _NAMED = 3
 
 def prompt_of(exemplar: Exemplar, frame: Frame) -> tuple[float, float] | None:
     """Return the point ``(x, y)`` to prompt, None for an example that is none or lies outside its frame."""
-    if exemplar.point is None or exemplar.mask is not None or exemplar.polygon is not None:
+    if exemplar.point is None or len(ways_of(exemplar)) > 1:
         return None
     x, y = float(exemplar.point[0]), float(exemplar.point[1])
     return (x, y) if 0 <= x < frame.shape[1] and 0 <= y < frame.shape[0] else None
+
+
+def box_prompt_of(exemplar: Exemplar, frame: Frame) -> tuple[float, float, float, float] | None:
+    """Return the box ``(x0, y0, x1, y1)`` to prompt, inside the frame; None for an example without one there."""
+    if exemplar.box is None or len(ways_of(exemplar)) > 1:
+        return None
+    x0, y0, x1, y1 = (float(value) for value in exemplar.box)
+    height, width = frame.shape
+    x0, y0, x1, y1 = max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))
+    return (x0, y0, x1, y1) if x1 > x0 and y1 > y0 else None  # false where one of them is not a number
+
+
+def ways_of(exemplar: Exemplar) -> list[object]:
+    """Return what an example is marked by; it should be one thing."""
+    given = (exemplar.mask, exemplar.polygon, exemplar.box, exemplar.point)
+    return [way for way in given if way is not None]
 
 
 def exemplar_mask(
     exemplar: Exemplar,
     frame: Frame,
     name: str,
-    at_point: InstanceMask | None,
+    made: InstanceMask | None,
     warn: Callable[[str], None],
 ) -> InstanceMask | None:
     """Return an example's mask, or None, with a warning that says why, when it cannot be used.
@@ -57,16 +73,16 @@ def exemplar_mask(
         The frame it lies on.
     name
         What to call the example in warnings.
-    at_point
-        The object at its point, where it is a point and there is one.
+    made
+        The object at its point or in its box, where it is marked by one and there is an object.
     warn
         Takes a sentence for the user.
     """
     height, width = frame.shape
     size = f"{width} × {height} px"
-    ways = [way for way in (exemplar.mask, exemplar.polygon, exemplar.point) if way is not None]
+    ways = ways_of(exemplar)
     if len(ways) != 1:
-        warn(f"{name} is left out: give it either a mask, a polygon or a point, not {len(ways)} of them.")
+        warn(f"{name} is left out: give it either a mask, a polygon, a box or a point, not {len(ways)} of them.")
         return None
     if exemplar.mask is not None:
         given = np.asarray(exemplar.mask)
@@ -84,15 +100,24 @@ def exemplar_mask(
             warn(f"{name} has an outline that crosses itself; its largest part is used.")
         mask = polygon_to_mask(outline, frame.shape)
         reason = f"its outline holds no pixel of its image ({size})"
+    elif exemplar.box is not None:
+        corners = "({:g}, {:g}, {:g}, {:g})".format(*exemplar.box)
+        if box_prompt_of(exemplar, frame) is None:
+            warn(f"{name} is left out: no part of its box {corners} lies on its image ({size}).")
+            return None
+        if made is None:
+            warn(f"{name} is left out: SAM 2 sees no object that fits its box {corners}; outline it instead.")
+            return None
+        mask, reason = made, "SAM 2 sees no object in its box"
     else:
         x, y = exemplar.point or (np.nan, np.nan)
         if prompt_of(exemplar, frame) is None:
             warn(f"{name} is left out: its point ({x:g}, {y:g}) lies outside its image ({size}).")
             return None
-        if at_point is None:
+        if made is None:
             warn(f"{name} is left out: SAM 2 sees no object at its point ({x:g}, {y:g}); outline it instead.")
             return None
-        mask, reason = at_point, "SAM 2 sees no object at its point"
+        mask, reason = made, "SAM 2 sees no object at its point"
     if not mask.area:
         warn(f"{name} is left out: {reason}.")
         return None

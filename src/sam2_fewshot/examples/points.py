@@ -1,4 +1,4 @@
-"""Points as examples: the masks that the backbone proposes for each, and the choice of those that agree."""
+"""Points and boxes as examples: the masks that the backbone proposes for each, and the choice of those that agree."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _LARGEST_SHARE = 0.5
 """A mask that fills more of its window than this is the background, or an object that needs a wider window."""
+_FITS = 0.5
+"""IoU of a mask's bounding box with the box that was marked, below which the mask is of something else."""
 _CORE = 4
 """Points at most this part of a window's side from its middle share the window, so that an object is whole in it as
 long as it is no larger than half the window."""
@@ -28,14 +30,14 @@ long as it is no larger than half the window."""
 
 @dataclass(frozen=True, eq=False, slots=True)
 class PointMask:
-    """A mask that holds a point.
+    """A mask that holds a point, or fits into a box.
 
     Parameters
     ----------
     mask
         Of the frame.
     predicted_iou
-        The backbone's own estimate of its quality, in [0, 1].
+        The backbone's own estimate of its quality, in [0, 1]; of a box's mask, times how well it fits the box.
     """
 
     mask: InstanceMask
@@ -68,11 +70,12 @@ def masks_at_points(
     """
     height, width = pixels.shape[:2]
     found: list[list[PointMask]] = [[] for _ in points]
-    for (x0, y0, x1, y1), numbers in _windows(points, (height, width), backbone.input_size):
+    for window, numbers in _windows(points, (height, width), backbone.input_size):
+        x0, y0, x1, y1 = window
         embedding = backbone.embed(pixels[y0:y1, x0:x1])
         local = np.array([points[i] for i in numbers]) - (x0, y0)
         # In image pixels a pixel's centre has the fraction .5, in prompts it is a whole number.
-        scale = np.array([backbone.input_size / (x1 - x0), backbone.input_size / (y1 - y0)])
+        scale = _scale(window, backbone.input_size)
         prompts = (local * scale - 0.5).astype(np.float32)
         answer = backbone.prompt(embedding, prompts, iou_gate=-math.inf, stability_gate=0.0)
         for prompt, iou, box, data in zip(answer.prompt, answer.predicted_iou, answer.boxes, answer.data, strict=True):
@@ -82,6 +85,64 @@ def masks_at_points(
             if holds and mask.area <= _LARGEST_SHARE * (x1 - x0) * (y1 - y0):
                 found[numbers[prompt]].append(PointMask(mask, float(iou)))
     return found
+
+
+def masks_in_boxes(
+    backbone: Backbone, pixels: NDArray[np.uint8], boxes: Sequence[tuple[float, float, float, float]]
+) -> list[list[PointMask]]:
+    """Return the masks that the backbone gives for each of several boxes of a frame.
+
+    Each box is prompted in windows of the sizes that points are prompted in, as far as they show it with as much around
+    it, and gives one mask in each.
+
+    Parameters
+    ----------
+    backbone
+        Encodes windows and decodes the prompts.
+    pixels
+        uint8 RGB (H, W, 3).
+    boxes
+        ``(x0, y0, x1, y1)`` in image pixels, inside the frame.
+
+    Returns
+    -------
+    list of list of PointMask
+        For each box the masks whose own bounding box has an IoU of at least .5 with it, in the order of the windows
+        from the largest; none where there is no object.
+    """
+    height, width = pixels.shape[:2]
+    given = np.array(boxes, np.float64).reshape(-1, 4)
+    found: list[list[PointMask]] = [[] for _ in boxes]
+    middles = [(float(x), float(y)) for x, y in (given[:, :2] + given[:, 2:]) / 2]
+    longest = (given[:, 2:] - given[:, :2]).max(axis=1, initial=0)
+    for window, near in _windows(middles, (height, width), backbone.input_size):
+        x0, y0, x1, y1 = window
+        side = max(x1 - x0, y1 - y0)
+        numbers = [i for i in near if longest[i] <= side / 2 or (x1 - x0, y1 - y0) == (width, height)]
+        if not numbers:
+            continue
+        embedding = backbone.embed(pixels[y0:y1, x0:x1])
+        prompts = (given[numbers] - (x0, y0, x0, y0)) * np.tile(_scale(window, backbone.input_size), 2)
+        answer = backbone.prompt_boxes(embedding, prompts.astype(np.float32))
+        for prompt, iou, box, data in zip(answer.prompt, answer.predicted_iou, answer.boxes, answer.data, strict=True):
+            mask = InstanceMask(data, x0 + int(box[0]), y0 + int(box[1]), (height, width))
+            fit = _box_iou(mask.box, given[numbers[prompt]])
+            if fit >= _FITS:
+                found[numbers[prompt]].append(PointMask(mask, float(iou) * fit))
+    return found
+
+
+def _scale(window: Box, input_size: int) -> NDArray[np.float64]:
+    """Return the pixels of the backbone's input for a pixel of a window, across and down."""
+    x0, y0, x1, y1 = window
+    return np.array([input_size / (x1 - x0), input_size / (y1 - y0)])
+
+
+def _box_iou(one: Box, other: NDArray[np.float64]) -> float:
+    x0, y0, x1, y1 = other.tolist()
+    across, down = min(one[2], x1) - max(one[0], x0), min(one[3], y1) - max(one[1], y0)
+    shared = max(across, 0.0) * max(down, 0.0)
+    return float(shared / ((one[2] - one[0]) * (one[3] - one[1]) + (x1 - x0) * (y1 - y0) - shared))
 
 
 def _windows(

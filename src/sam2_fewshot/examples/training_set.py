@@ -8,8 +8,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.examples.checks import Mark, check, exemplar_mask, prompt_of
-from sam2_fewshot.examples.points import APPEARANCE, Alternatives, agreeing, appearance, masks_at_points, spread_of
+from sam2_fewshot.examples.checks import Mark, box_prompt_of, check, exemplar_mask, prompt_of
+from sam2_fewshot.examples.points import (
+    APPEARANCE,
+    Alternatives,
+    agreeing,
+    appearance,
+    masks_at_points,
+    masks_in_boxes,
+    spread_of,
+)
 from sam2_fewshot.examples.windows import by_image, chosen_of, parts_of
 from sam2_fewshot.methods.base import TrainingFrame
 from sam2_fewshot.object_model import KnownObject
@@ -19,6 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from sam2_fewshot.examples.points import PointMask
     from sam2_fewshot.examples.windows import ExamplePart
     from sam2_fewshot.protocols import Backbone, Progress
     from sam2_fewshot.records import Exemplar, InstanceMask
@@ -59,7 +68,7 @@ class _Page:
     numbers: list[int]
     masks: dict[int, InstanceMask]
     appearances: dict[int, NDArray[np.float64]]
-    points: dict[int, tuple[Sequence[InstanceMask], Alternatives]]
+    prompted: dict[int, tuple[Sequence[InstanceMask], Alternatives]]
 
 
 def training_set(
@@ -72,7 +81,7 @@ def training_set(
     exemplars
         What the user marked.
     backbone
-        Makes masks of points.
+        Makes masks of points and boxes.
     settings
         Say how arrays are rendered, and how many examples are learned from.
     most_pixels
@@ -96,7 +105,8 @@ def training_set(
     _choose_masks(pages, exemplars, names, progress)
 
     order = [(page, i) for page in pages for i in page.masks]
-    order.sort(key=lambda item: (exemplars[item[1]].point is not None, item[1]))  # outlines are surer than points
+    # Outlines are surer than boxes, and these are surer than points.
+    order.sort(key=lambda item: (exemplars[item[1]].point is not None, exemplars[item[1]].box is not None, item[1]))
     marks = [
         Mark(_in_a_sentence(exemplars[i], names[i], i + 1), page.digest, _whole(page, i), exemplars[i].negative)
         for page, i in order
@@ -104,38 +114,57 @@ def training_set(
     problems = check(marks)
     for sentence in problems.sentences:
         progress.warn(sentence)
-    chosen -= {order[place][1] for place in problems.contradicting | problems.repeated}
+    dropped = {order[place][1] for place in problems.contradicting | problems.repeated}
+    chosen -= dropped
     frames = []
+    frame_numbers = {digest: number for number, digest in enumerate(dict.fromkeys(page.digest for page in pages))}
     for page in pages:
         wanted, unwanted = (
             [mask for i, mask in page.masks.items() if i in chosen and exemplars[i].negative is sign]
             for sign in (False, True)
         )
         if wanted or unwanted:
-            frames.append(TrainingFrame(page.part.frame.pixels, wanted, unwanted))
-    training = TrainingSet(frames, [KnownObject(page.digest, _whole(page, i)) for page in pages for i in page.masks])
+            seen, corner = page.part.frame, (page.part.window[0], page.part.window[1])
+            frames.append(TrainingFrame(seen.pixels, wanted, unwanted, frame_numbers[page.digest], seen.name, corner))
+    known = [
+        KnownObject(page.digest, _whole(page, i), wanted=not exemplars[i].negative and i not in dropped)
+        for page in pages
+        for i in page.masks
+    ]
+    training = TrainingSet(frames, known)
     if not len(training.areas):
         raise InputError(_nothing(len(exemplars), bool(problems.contradicting)))
     return training
 
 
 def _outlines(page: _Page, names: Sequence[str], backbone: Backbone, progress: Progress) -> _Page:
-    """Find the masks of a part's outlined examples, and what the backbone proposes for its points."""
+    """Find the masks of a part's outlined examples, and what the backbone proposes for its points and boxes."""
     frame = page.part.frame
     marked = dict(zip(page.numbers, page.part.exemplars, strict=True))
     prompts = {i: prompt for i, exemplar in marked.items() if (prompt := prompt_of(exemplar, frame)) is not None}
+    boxes = {i: box for i, exemplar in marked.items() if (box := box_prompt_of(exemplar, frame)) is not None}
     for i, exemplar in marked.items():
-        if i not in prompts and (mask := exemplar_mask(exemplar, frame, names[i], None, progress.warn)) is not None:
+        if i in prompts or i in boxes:
+            continue
+        mask = exemplar_mask(exemplar, frame, names[i], None, progress.warn)
+        if mask is not None:
             page.masks[i] = mask
-    if not prompts:
+    if not prompts and not boxes:
         return page
     spread = spread_of(frame.pixels)
     page.appearances.update((i, appearance(mask, frame.pixels, spread)) for i, mask in page.masks.items())
     places = {i: _inner_point(mask) for i, mask in page.masks.items()} | {
         i: (int(x), int(y)) for i, (x, y) in prompts.items()
     }
-    proposals = masks_at_points(backbone, frame.pixels, list(prompts.values()))
-    for i, proposed in zip(prompts, proposals, strict=True):
+    places |= {i: (int((x0 + x1) / 2), int((y0 + y1) / 2)) for i, (x0, y0, x1, y1) in boxes.items()}
+    proposals: dict[int, list[PointMask]] = {}
+    if prompts:
+        at_points = masks_at_points(backbone, frame.pixels, list(prompts.values()))
+        proposals |= zip(prompts, at_points, strict=True)
+    if boxes:
+        in_boxes = masks_in_boxes(backbone, frame.pixels, list(boxes.values()))
+        proposals |= zip(boxes, in_boxes, strict=True)
+    for i, proposed in proposals.items():
         others = [place for number, place in places.items() if number != i]
         held = [_count(item.mask, others) for item in proposed]
         most = max(_HELD_BY_BACKGROUND, min(held, default=0))
@@ -146,27 +175,38 @@ def _outlines(page: _Page, names: Sequence[str], backbone: Backbone, progress: P
                 np.array([item.predicted_iou for item, _ in possible]),
                 np.array([count > 0 for _, count in possible]),
             )
-            page.points[i] = ([item.mask for item, _ in possible], alternatives)
+            page.prompted[i] = ([item.mask for item, _ in possible], alternatives)
     return page
 
 
 def _choose_masks(
     pages: Sequence[_Page], exemplars: Sequence[Exemplar], names: Sequence[str], progress: Progress
 ) -> None:
-    """Choose a mask for each point, the wanted ones and the negative ones each among their kind on all frames."""
+    """Choose a mask for each box and point, the wanted and the negative ones each among their kind on all frames."""
     for negative in (False, True):
-        of_kind = [(page, i) for page in pages for i in page.points if exemplars[i].negative is negative]
         outlined = [seen for page in pages for i, seen in page.appearances.items() if exemplars[i].negative is negative]
-        choice = agreeing([page.points[i][1] for page, i in of_kind], np.array(outlined).reshape(-1, APPEARANCE))
-        for (page, i), place in zip(of_kind, choice, strict=True):
-            page.masks[i] = page.points[i][0][place]
+        for is_box in (True, False):  # what is in a box is about as sure as an outline, so points follow it
+            of_kind = [
+                (page, i)
+                for page in pages
+                for i in page.prompted
+                if exemplars[i].negative is negative and (exemplars[i].box is not None) is is_box
+            ]
+            known = np.array(outlined).reshape(-1, APPEARANCE)
+            choice = agreeing([page.prompted[i][1] for page, i in of_kind], known)
+            for (page, i), place in zip(of_kind, choice, strict=True):
+                masks, alternatives = page.prompted[i]
+                page.masks[i] = masks[place]
+                if is_box:
+                    outlined.append(alternatives.appearance[place])
     for page in pages:
         for i, exemplar in zip(page.numbers, page.part.exemplars, strict=True):
-            # Outlines were checked before; the mask of a point needs the same checks.
-            if prompt_of(exemplar, page.part.frame) is not None:
-                exemplar_mask(exemplar, page.part.frame, names[i], page.masks.get(i), progress.warn)
+            # Outlines were checked before; the mask of a point or a box needs the same checks.
+            frame = page.part.frame
+            if prompt_of(exemplar, frame) is not None or box_prompt_of(exemplar, frame) is not None:
+                exemplar_mask(exemplar, frame, names[i], page.masks.get(i), progress.warn)
         page.masks = {i: page.masks[i] for i in page.numbers if i in page.masks}
-        page.points.clear()
+        page.prompted.clear()
 
 
 def _inner_point(mask: InstanceMask) -> tuple[int, int]:

@@ -201,6 +201,10 @@ def _box_of(exemplar: Exemplar, shape: tuple[int, int]) -> Box | None:
         bounds = exemplar.polygon.bounds
         if not np.isfinite(bounds).all():
             return None
+    elif exemplar.box is not None:
+        bounds = exemplar.box
+        if not np.isfinite(bounds).all():
+            return None
     elif exemplar.point is not None:
         x, y = exemplar.point
         if not (0 <= x < shape[1] and 0 <= y < shape[0]):
@@ -217,11 +221,12 @@ def _box_of(exemplar: Exemplar, shape: tuple[int, int]) -> Box | None:
 def _moved(exemplar: Exemplar, part: Frame, window: Box) -> Exemplar:
     """Return an example of a frame as one of a part of it."""
     x0, y0, x1, y1 = window
-    mask, polygon, point = exemplar.mask, exemplar.polygon, exemplar.point
+    mask, polygon, box, point = exemplar.mask, exemplar.polygon, exemplar.box, exemplar.point
     return replace(
         exemplar,
         image=part,
         mask=None if mask is None else mask[y0:y1, x0:x1],
         polygon=None if polygon is None else affinity.translate(polygon, -x0, -y0),
+        box=None if box is None else (box[0] - x0, box[1] - y0, box[2] - x0, box[3] - y0),
         point=None if point is None else (point[0] - x0, point[1] - y0),
     )

@@ -35,7 +35,7 @@ RIGHT, WRONG = "right", "wrong"
 KEY = "sam2-fewshot"
 """Where the file holds what the report knew of the run."""
 
-_SAME_OBJECT = 0.5
+SAME_OBJECT = 0.5
 """Outlines with at least this IoU mean the same object."""
 
 CORRECTIONS = "corrections.json"
@@ -208,4 +208,4 @@ def _correction(placed: PlacedExemplar) -> Correction:
 
 
 def _same(first: Correction, second: Correction) -> bool:
-    return first.placed.location == second.placed.location and mask_iou(first.mask, second.mask) >= _SAME_OBJECT
+    return first.placed.location == second.placed.location and mask_iou(first.mask, second.mask) >= SAME_OBJECT

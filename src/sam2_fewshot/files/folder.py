@@ -8,14 +8,15 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from shapely import Point
+from shapely import Point, box
 
 from sam2_fewshot.annotations.record import ExampleMark, FrameRecord, safe_stems
 from sam2_fewshot.errors import FewShotError, InputError
-from sam2_fewshot.files.corrections import CORRECTIONS, corrections_json
+from sam2_fewshot.files.corrections import CORRECTIONS, SAME_OBJECT, corrections_json
 from sam2_fewshot.files.plan import facts_of, made_from
 from sam2_fewshot.geometry.outlines import crop_to_object, mask_to_polygon
-from sam2_fewshot.methods.selection import AS_SET
+from sam2_fewshot.geometry.overlap import mask_iou
+from sam2_fewshot.methods.selection import AS_SET, marked
 from sam2_fewshot.output.assembly import assemble
 from sam2_fewshot.output.finished import changes, forget, remember
 from sam2_fewshot.output.journal import (
@@ -28,7 +29,7 @@ from sam2_fewshot.output.journal import (
     sweep_blocks,
 )
 from sam2_fewshot.output.pictures import overlay_path, pictures_of
-from sam2_fewshot.records import Detection
+from sam2_fewshot.records import Counts, Kind
 from sam2_fewshot.report import write_report
 from sam2_fewshot.runner.blocks import StoredBlocks
 from sam2_fewshot.runner.tasks import Failure, Finished, Task
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from shapely import Polygon
 
     from sam2_fewshot.files.plan import Plan
-    from sam2_fewshot.records import Exemplar, FrameReader, FrameResult, Location
+    from sam2_fewshot.records import Detection, Exemplar, FrameReader, FrameResult, Location
     from sam2_fewshot.runner.progress import Watch
     from sam2_fewshot.runner.tasks import Progressed, TaskResult
     from sam2_fewshot.segmenter import FewShotSegmenter
@@ -62,16 +63,22 @@ class Drawing:
         the search leaves them out.
     threshold
         The score that an object should have.
+    with_examples
+        Whether the examples are part of the results; they are not where they were learned from before.
     """
 
     name: str
     marks: Sequence[ExampleMark]
     confirmed: Sequence[Detection]
     threshold: float
+    with_examples: bool = True
 
     def __call__(self, frame: FrameReader, found: FrameResult) -> Finished:
-        """Return the result with the confirmed objects, the pictures, and sentences on the frame for the user."""
-        found = replace(found, detections=[*self.confirmed, *found.detections])
+        """Return the result with what the user marked, the pictures, and sentences on the frame for the user."""
+        # What is confirmed was learned from, too, so it is among the examples.
+        examples = [item for item in found.examples if self.with_examples and not self._is_confirmed(item)]
+        # The examples come last, so that what is found has the same id with them and without.
+        found = replace(found, detections=[*self.confirmed, *found.detections, *examples])
         drawn = pictures_of(frame, found.detections, self.marks, self.threshold)
         warnings, notes = [], []
         if found.reason not in ("", AS_SET):
@@ -84,6 +91,9 @@ class Drawing:
                 "over."
             )
         return Finished(found, drawn, warnings, notes)
+
+    def _is_confirmed(self, item: Detection) -> bool:
+        return any(mask_iou(item.instance, other.instance) >= SAME_OBJECT for other in self.confirmed)
 
 
 class _Unwritable(InputError):
@@ -123,7 +133,8 @@ class OutputFolder:
         self._renamed: set[Location] = set()
         self._moved: set[Location] = set()
         self._finished = {frame.location for frame in plan.frames if self._look_up(frame.location)}
-        self.found = self.candidates = 0
+        self.counts = Counts()
+        self.candidates = 0
         self.assembled = False
         self.seconds: dict[str, float] = {}
 
@@ -131,6 +142,11 @@ class OutputFolder:
     def done(self) -> int:
         """Number of finished frames."""
         return len(self._finished)
+
+    @property
+    def found(self) -> int:
+        """Number of objects that were found on the finished frames, known at the end."""
+        return self.counts.found
 
     def has(self, frame: FrameReader) -> bool:
         """Return whether a frame was finished by an earlier run with the same result."""
@@ -153,7 +169,13 @@ class OutputFolder:
         """Return the frame's task."""
         location = frame.location
         store = StoredBlocks(self._blocks(location), name, frame.shape, self._threshold, self._watch)
-        draw = Drawing(name, self._marks(location), self._confirmed(location), self._threshold)
+        draw = Drawing(
+            name,
+            self._marks(location),
+            self._confirmed(location),
+            self._threshold,
+            with_examples=self._plan.saved is None,
+        )
         return Task(frame, name, draw, store)
 
     def failed(self, task: Task, result: TaskResult, in_a_row: int) -> None:
@@ -262,7 +284,7 @@ class OutputFolder:
                 forget(self._folder)
             return
         summary = assemble(
-            self._counted(),
+            self._written(),
             self._out,
             tags=self._plan.request.output_tags,
             facts=facts_of(self._plan, self._segmenter, self._begun, progressed),
@@ -275,7 +297,7 @@ class OutputFolder:
             with telling(self._out / CORRECTIONS):
                 (self._out / CORRECTIONS).unlink(missing_ok=True)
         write_report(self._out)
-        self.assembled, self.found, self.seconds = True, summary.objects, dict(summary.seconds)
+        self.assembled, self.counts, self.seconds = True, summary.counts, dict(summary.seconds)
         if len(self._finished) == len(self._plan.frames):
             remove_others(self._folder, self._common)
             remove_other_blocks(self._folder, self._common)
@@ -354,17 +376,16 @@ class OutputFolder:
     def _confirmed(self, location: Location) -> list[Detection]:
         """Return what the user has marked as right: the search leaves it out, since it is learned from."""
         return [
-            Detection(
-                instance=item.mask,
-                polygon=mask_to_polygon(item.mask, self._plan.request.settings.smoothing),
-                score=1.0,
-                similarity=float("nan"),
-                predicted_iou=float("nan"),
-                location=location,
-            )
+            marked(item.mask, self._plan.request.settings, location, Kind.CONFIRMED)
             for item in self._plan.corrections
             if item.is_right and item.placed.location == location
         ]
+
+    def _written(self) -> Iterator[FrameRecord]:
+        """Yield the finished frames with the objects that are to be written."""
+        left_out = self._plan.request.settings.leave_out_examples
+        for record in self._counted():
+            yield record.without_examples() if left_out else record
 
     def _counted(self) -> Iterator[FrameRecord]:
         """Yield the finished frames in order, and draw what pictures are missing."""
@@ -400,6 +421,8 @@ def _mark(exemplar: Exemplar) -> ExampleMark:
     outline: Polygon | Point
     if exemplar.mask is not None:
         outline = mask_to_polygon(crop_to_object(exemplar.mask))
+    elif exemplar.box is not None:
+        outline = box(*exemplar.box)
     else:
         outline = exemplar.polygon or Point(exemplar.point or (0, 0))
-    return ExampleMark(outline, exemplar.negative)
+    return ExampleMark(outline, exemplar.negative, exemplar.box is not None)

@@ -132,7 +132,15 @@ def make_plan(request: Request, progress: Progress) -> Plan:
         model = saved.objects.model_name if request.model == "auto" else request.model
         return Plan(replace(request, model=model), images, (), frames, saved=saved)
     assert request.examples is not None
-    examples = read_examples(request.examples, images, request.training_tag, request.negative_tag, progress)
+    examples = read_examples(
+        request.examples,
+        images,
+        request.training_tag,
+        request.negative_tag,
+        progress,
+        boxes=request.boxes,
+        on=request.examples_on,
+    )
     corrections = read_corrections(request.corrections, images, progress)
     return Plan(request, images, examples, frames, corrections)
 
@@ -331,6 +339,7 @@ def facts_of(plan: Plan, segmenter: FewShotSegmenter, begun: datetime, progresse
         "examples": len(plan.examples),
         "corrections": len(plan.corrections),
         "request": as_facts(request, segmenter.model_name),
+        "learned": progressed.learned,
         "seconds": dict(progressed.seconds),
         "warnings": list(progressed.warnings),
         "failures": [f"{failure.what}: {failure.sentence}" for failure in progressed.failures],

@@ -54,6 +54,10 @@ class Request:
         File with what was learned before, instead of examples.
     save_model
         Where to save what is learned; None for nowhere.
+    boxes
+        Whether rectangles among the examples are boxes around objects.
+    examples_on
+        Name of the image that the examples of a single file lie on; None to go by the file's name.
     """
 
     images: Sequence[Path]
@@ -74,6 +78,8 @@ class Request:
     write: Sequence[str] = ()
     object_model: Path | None = None
     save_model: Path | None = None
+    boxes: bool = False
+    examples_on: str | None = None
 
     @property
     def output_tags(self) -> list[str]:
@@ -103,6 +109,8 @@ def as_facts(request: Request, model: str) -> dict[str, object]:
         "write": list(request.write),
         "model": model if request.model == "auto" else str(request.model),
         "device": request.device,
+        "boxes": request.boxes,
+        "examples_on": request.examples_on,
         **{name: getattr(request, name) for name in _TEXTS},
     }
 
@@ -147,6 +155,9 @@ def _check_source(request: Request) -> None:
             "Tags choose among examples, and with --object-model there are none; leave out --training-tag and "
             "--negative-tag. --tag names what is found."
         )
+    elif request.boxes or request.examples_on is not None:
+        option = "--boxes" if request.boxes else "--examples-on"
+        raise InputError(f"{option} is about examples, and with --object-model there are none; leave it out.")
     if request.save_model is not None:
         _check_target(request.save_model)
         _check_output(request.save_model.parent, "object model", "--save-model")
@@ -228,6 +239,8 @@ def request_again(results: Path, out: Path | None = None) -> Request:
             corrections=[corrections] if corrections.exists() else [],
             earlier=results,
             write=[str(name) for name in asked["write"]],
+            boxes=bool(asked.get("boxes", False)),
+            examples_on=None if asked.get("examples_on") is None else str(asked["examples_on"]),
             save_model=None,  # it is saved already, and the new run may learn something else
             **{name: None if asked[name] is None else str(asked[name]) for name in _TEXTS},
         )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sam2_fewshot.files.folder import OutputFolder
 from sam2_fewshot.files.plan import make_plan
+from sam2_fewshot.records import Counts
 from sam2_fewshot.runner.progress import Silent, Watch
 from sam2_fewshot.runner.run import run as run_ends
 from sam2_fewshot.runner.run import timed
@@ -45,7 +46,7 @@ class Summary:
     resumed
         How many were finished by earlier runs.
     found, candidates
-        Numbers of detections and of candidates, on all finished frames.
+        Numbers of objects that were found and of candidates, on all finished frames.
     seconds
         Time that each stage took on all finished frames.
     assembled
@@ -57,6 +58,8 @@ class Summary:
         True when the user stopped it.
     records
         Yields the records of the finished frames.
+    counts
+        Numbers of the objects in the results by kind.
     """
 
     out: Path
@@ -70,6 +73,7 @@ class Summary:
     failures: Sequence[Failure] = ()
     interrupted: bool = False
     records: Callable[[], Iterator[FrameRecord]] = field(default=lambda: iter(()), repr=False)
+    counts: Counts = field(default_factory=Counts)
 
     @property
     def complete(self) -> bool:
@@ -167,4 +171,5 @@ def run(
         failures=ended.failures,
         interrupted=ended.interrupted,
         records=folder.records,
+        counts=folder.counts,
     )

@@ -171,6 +171,32 @@ def largest_part(instance: InstanceMask) -> InstanceMask:
     return crop_to_object(parts == largest, instance.frame_shape, instance.x0, instance.y0)
 
 
+PINHOLE = 5
+"""px; a hole of at most so many is one of the mask, and not of the object."""
+
+
+def without_pinholes(instance: InstanceMask, most: int = PINHOLE) -> InstanceMask:
+    """Return a mask with its small holes filled.
+
+    Parameters
+    ----------
+    instance
+        The mask.
+    most
+        Holes of at most so many pixels are filled. Pixels of a hole are connected over edges and corners.
+    """
+    holes, count = ndimage.label(~np.pad(instance.data, 1), np.ones((3, 3)))
+    if count < 2:
+        return instance
+    sizes = np.bincount(holes.ravel())
+    small = sizes <= most
+    small[[0, holes[0, 0]]] = False  # the mask, and what lies around it
+    if not small.any():
+        return instance
+    filled = instance.data | small[holes][1:-1, 1:-1]
+    return InstanceMask(filled, instance.x0, instance.y0, instance.frame_shape)
+
+
 def valid_polygon(geometry: BaseGeometry) -> Polygon | None:
     """Return the largest valid polygon in a geometry, None when there is no area in it.
 

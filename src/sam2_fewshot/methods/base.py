@@ -31,11 +31,23 @@ class TrainingFrame:
         uint8 RGB (H, W, 3).
     positives, negatives
         Masks of the wanted examples and of the negative examples on it.
+    number
+        Which frame it is; parts of the same one have the same number.
+    name
+        What to call the frame in messages.
+    corner
+        Column and row of ``pixels[0, 0]`` in the frame.
+    adopted
+        So many of the positives, the last ones, were not marked by the user.
     """
 
     pixels: NDArray[np.uint8]
     positives: Sequence[InstanceMask]
     negatives: Sequence[InstanceMask] = ()
+    number: int = 0
+    name: str = "image"
+    corner: tuple[int, int] = (0, 0)
+    adopted: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +137,10 @@ class Method(Protocol):
         watch
             Takes the time of each stage.
         """
+        ...
+
+    def summary(self, learned: Mapping[str, NDArray[np.generic]]) -> str:
+        """Return a sentence on how well the examples are found again; empty where nothing is known."""
         ...
 
     def step(self, learned: Mapping[str, NDArray[np.generic]]) -> int:

@@ -113,6 +113,17 @@ class GridMethod:
         ]
         return Scored(masks, len(proposed), [candidate.mask for candidate in proposed])
 
+    def summary(self, learned: Mapping[str, NDArray[np.generic]]) -> str:
+        """Return a sentence on how similar each example is to the others."""
+        left_out, threshold = learned["left_out"].astype(np.float64), self._settings.similarity_threshold
+        if len(left_out) < 2:
+            return ""
+        return (
+            f"Compared with the others, the {len(left_out)} examples have similarities from {left_out.min():.2f} to "
+            f"{left_out.max():.2f}; {np.count_nonzero(left_out >= threshold)} of them reach the threshold "
+            f"{threshold:g}."
+        )
+
     def step(self, learned: Mapping[str, NDArray[np.generic]]) -> int:
         """Return 1: the whole frame is encoded at once, whatever its size."""
         return 1

@@ -9,16 +9,17 @@ import numpy as np
 from scipy.spatial import ConvexHull
 from scipy.stats import norm
 
-from sam2_fewshot.geometry.outlines import largest_part, mask_to_polygon
+from sam2_fewshot.geometry.outlines import largest_part, mask_to_area, mask_to_polygon, without_pinholes
 from sam2_fewshot.records import Detection
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
+    from shapely import Polygon
 
     from sam2_fewshot.methods.base import ScoredMask, TrainingFrame
-    from sam2_fewshot.records import FrameResult, InstanceMask
+    from sam2_fewshot.records import FrameResult, InstanceMask, Kind, Location
     from sam2_fewshot.settings import Settings
     from sam2_fewshot.tiling.blocks import View
 
@@ -55,7 +56,9 @@ def floor_of(settings: Settings) -> float:
 
 
 def outlined(masks: Iterable[ScoredMask], view: View, settings: Settings) -> list[Detection]:
-    """Return the masks of a window down to the floor as detections of its frame, each the largest of its parts.
+    """Return the masks of a window down to the floor as detections of its frame; see :func:`shape_of`.
+
+    What is smaller than Min Mask Area only because a part of it is cut off is left out.
 
     Parameters
     ----------
@@ -64,21 +67,35 @@ def outlined(masks: Iterable[ScoredMask], view: View, settings: Settings) -> lis
     view
         The window.
     settings
-        ``smoothing`` is used, and those of the threshold.
+        ``smoothing`` and ``min_mask_area`` are used, and those of the threshold.
     """
-    floor = floor_of(settings)
+    floor, smallest = floor_of(settings), settings.min_mask_area
+    shaped = [(item, *shape_of(view.placed(item.mask), settings)) for item in masks if item.score >= floor]
     return [
-        Detection(
-            instance=(part := largest_part(view.placed(item.mask))),
-            polygon=mask_to_polygon(part, settings.smoothing),
-            score=item.score,
-            similarity=item.similarity,
-            predicted_iou=item.predicted_iou,
-            location=view.frame.location,
-        )
-        for item in masks
-        if item.score >= floor
+        Detection(instance, polygon, item.score, item.similarity, item.predicted_iou, view.frame.location)
+        for item, instance, polygon in shaped
+        # A mask that was large enough may have fallen into parts that are not.
+        if not instance.area < smallest <= item.mask.area
     ]
+
+
+def marked(mask: InstanceMask, settings: Settings, location: Location, kind: Kind) -> Detection:
+    """Return an object that the user marked, shaped as those that are found."""
+    instance, polygon = shape_of(mask, settings)
+    return Detection(instance, polygon, 1.0, float("nan"), float("nan"), location, kind)
+
+
+def shape_of(mask: InstanceMask, settings: Settings) -> tuple[InstanceMask, Polygon]:
+    """Return a mask's largest part, and its outline.
+
+    Where outlines are smoothed, pinholes are filled, so that neither has any; where they are not, the mask stays as it
+    is, and the outline has its holes and gives it back exactly.
+    """
+    part = largest_part(mask)
+    if not settings.smoothing:
+        return part, mask_to_area(part)
+    part = without_pinholes(part)
+    return part, mask_to_polygon(part, settings.smoothing)
 
 
 def select(found: FrameResult, learned: Mapping[str, NDArray[np.generic]], settings: Settings) -> FrameResult:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
-from sam2_fewshot.annotations.nimbus import location_of, read_annotations, tags_of
+from sam2_fewshot.annotations.nimbus import location_of, points_of, read_annotations, tags_of
 from sam2_fewshot.annotations.placing import Placer, Remarks
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.nimbus.existing import list_annotations
+from sam2_fewshot.nimbus.messages import listed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,21 +53,25 @@ def read_training(server: Server, dataset: NimbusDataset, request: Request, prog
     if not any(wanted & set(tags_of(document)) for document in documents):
         raise InputError(
             f"No annotation in this dataset has the Training Tag {names}. Outline 5 to 20 typical objects, give them "
-            "that tag, and run the tool again; or choose the tag that they have."
+            f"that tag, and run the tool again; or choose the tag that they have.{_several(request.training_tags)}"
         )
     both = [document for document in documents if wanted & set(tags_of(document)) and unwanted & set(tags_of(document))]
     if both:
         progress.warn(
-            f"{_count(both)} left out for having both a Training Tag and a Negative Tag; take one of them off."
+            f"{_count(both)} left out for having both a Training Tag and a Negative Tag ({_places(both)}); take one of "
+            "them off."
         )
     outside = [document for document in documents if not _lies_in(document, dataset)]
     if outside:
-        progress.warn(f"{_count(outside)} left out for lying at an XY, Z or Time that this dataset does not have.")
+        progress.warn(
+            f"{_count(outside)} left out for lying at an XY, Z or Time that this dataset does not have "
+            f"({_places(outside)})."
+        )
     left_out = {id(document) for document in (*both, *outside)}
     usable = [document for document in documents if id(document) not in left_out]
-    remarks = Remarks("Examples", progress)
+    remarks = _Remarks("Examples", progress)
     placer = Placer(cast("ImageSet", _Images(dataset)), remarks)
-    placed = list(read_annotations(list(usable), placer))
+    placed = list(read_annotations(usable, placer, names=[f"at {place_of(document)}" for document in usable]))
     exemplars = [
         replace(item.exemplar, negative=True) if unwanted & set(item.tags) else item.exemplar for item in placed
     ]
@@ -78,6 +83,18 @@ def read_training(server: Server, dataset: NimbusDataset, request: Request, prog
         )
     remarks.report()
     return sorted(exemplars, key=lambda exemplar: location_on(exemplar))
+
+
+def place_of(document: Document) -> str:
+    """Return where an annotation is found in the app: XY, Z and Time counted from 1, and the middle of its extent."""
+    location, points = location_of(document), points_of(document)
+    if location is None:
+        return "no valid XY, Z and Time"
+    place = f"XY {location.xy + 1}, Z {location.z + 1}, Time {location.time + 1}"
+    if not len(points):
+        return place
+    x, y = (points.min(axis=0) + points.max(axis=0)) / 2
+    return f"{place}, x {x:.0f}, y {y:.0f}"
 
 
 def location_on(exemplar: Exemplar) -> Location:
@@ -101,6 +118,22 @@ def _lies_in(document: Document, dataset: NimbusDataset) -> bool:
 
 def _count(documents: Sequence[Document]) -> str:
     return "1 annotation was" if len(documents) == 1 else f"{len(documents)} annotations were"
+
+
+def _places(documents: Sequence[Document]) -> str:
+    return listed([place_of(document) for document in documents])
+
+
+def _several(tags: Sequence[str]) -> str:
+    """Return a hint where a tag looks like several that a program gave as one text."""
+    return " Several tags are given one by one, not with commas between." if any("," in tag for tag in tags) else ""
+
+
+class _Remarks(Remarks):
+    """Names examples such that they are found in the app, where they have no numbers."""
+
+    def label(self, number: object) -> str:
+        return f"Example {number}"
 
 
 class _Images:

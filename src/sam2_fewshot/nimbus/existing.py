@@ -13,14 +13,17 @@ from shapely import Point, Polygon, STRtree
 
 from sam2_fewshot.annotations.nimbus import extent_of, location_of, points_of, tags_of
 from sam2_fewshot.annotations.record import vertices
+from sam2_fewshot.nimbus.marks import content_of, is_marked, mark_of
+from sam2_fewshot.nimbus.server import Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
     from shapely.geometry.base import BaseGeometry
 
     from sam2_fewshot.annotations.nimbus import Document
+    from sam2_fewshot.nimbus.marks import Mark
     from sam2_fewshot.nimbus.server import Server
     from sam2_fewshot.records import Location
 
@@ -57,6 +60,7 @@ SAME_OBJECT = 0.5
 SAME_OUTLINE = 0.9
 """And with at least this one the outline is the same, but for the rounding of another run or another GPU."""
 IDENTICAL = 2.0
+_FEW = 20
 _SLACK = 2
 """Seconds by which ids of several server processes may be out of order: an id begins with the second it was made."""
 
@@ -73,14 +77,31 @@ class Known:
         The annotation's shape.
     points
         Its vertices (n, 2) as stored.
-    own
-        Whether this job has made it.
+    content
+        As :func:`~sam2_fewshot.nimbus.marks.content_of`.
+    mark
+        Whose it is; None where it is the user's, or was edited.
+    is_marked
+        Whether this tool made it; if it has no mark as well, it was edited since.
+    is_negative
+        Whether the user has said that this is not wanted.
+    is_example
+        Whether it is learned from, and therefore not detected.
     """
 
     id: str
     shape: str
     points: NDArray[np.float64]
-    own: bool
+    content: bytes
+    mark: Mark | None = None
+    is_marked: bool = False
+    is_negative: bool = False
+    is_example: bool = False
+
+    @property
+    def is_untouched(self) -> bool:
+        """Whether this tool made it and nobody has changed it since."""
+        return self.mark is not None
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -115,18 +136,35 @@ class Existing:
         The dataset's folder.
     tags
         The tags; an annotation with all of them counts. Without any, those without tags count.
+    negative_tags
+        An annotation with any of these as well is no result any more.
+    training_tags
+        One with any of these is learned from.
     """
 
-    def __init__(self, server: Server, dataset_id: str, tags: Sequence[str]) -> None:
+    def __init__(
+        self,
+        server: Server,
+        dataset_id: str,
+        tags: Sequence[str],
+        negative_tags: Collection[str] = (),
+        training_tags: Collection[str] = (),
+    ) -> None:
         self._server = server
         self._dataset_id = dataset_id
         self._tags = list(tags)
+        self._negative, self._training = frozenset(negative_tags), frozenset(training_tags)
         self._known: dict[Location, dict[str, Known]] = defaultdict(dict)
         self._ids: set[str] = set()
-        self._own: set[str] = set()
+        self._own: dict[str, Known | None] = {}
         self._arrived: set[str] = set()
+        self._marks: dict[Mark, Mark] = {}
         self._newest = ""
         self._counted = 0
+        self.is_disturbed = False
+        """Whether anybody else has added or deleted some of these annotations since the job began."""
+        self.left: set[str] = set()
+        """Ids of annotations that were there before they were read again, and were not then."""
 
     def load(self) -> None:
         """Read what is there when the job begins.
@@ -153,43 +191,154 @@ class Existing:
             What is new.
         """
         count = self._count()
+        self.is_disturbed |= count != self._counted
         # Another job that takes out its doubles may have added as many as it deleted.
         if count == self._counted and not force and not self._arrived:
             return []
         self._counted = count
         new = self._read(_before(self._newest))
         self._arrived.update(known.id for known in new)
+        self.is_disturbed |= bool(new)
         return new
+
+    def reload(self) -> None:
+        """Read everything again, to see what was edited or deleted meanwhile.
+
+        Raises
+        ------
+        ServerError
+            If the server does not tell.
+        """
+        self._counted = self._count()
+        before, self._ids = self._ids, set()
+        self._known.clear()
+        new = self._read(None)
+        self.left |= before - self._ids
+        self._arrived.update(known.id for known in new if known.id not in before and known.id not in self._own)
+
+    def check(self) -> None:
+        """Look whether the newest object that this job has made is there still; one small request if it has made any.
+
+        Where another job has taken out as many doubles as it had added, the number of annotations is as expected.
+
+        Raises
+        ------
+        ServerError
+            If the server does not tell.
+        """
+        if self._own and not self.is_disturbed:
+            self.is_disturbed = not self._is_there(max(self._own))
 
     def on(self, location: Location) -> list[Known]:
         """Return what is known to be on a frame."""
         return list(self._known[location].values())
 
-    def rivals(self) -> Iterator[tuple[Known, Known]]:
-        """Yield pairs of an own annotation and one of the same object that somebody else added during this job."""
+    def has_arrived(self, annotation_id: str) -> bool:
+        """Tell whether somebody else has added an annotation since the job began."""
+        return annotation_id in self._arrived
+
+    def everything(self) -> Iterator[Known]:
+        """Return all annotations, frame by frame."""
         for known in self._known.values():
-            own = [item for item in known.values() if item.own]
-            others = [item for item in known.values() if not item.own and item.id in self._arrived]
+            yield from known.values()
+
+    def has(self, annotation_id: str) -> bool:
+        """Tell whether an annotation was there when the server was asked last."""
+        return annotation_id in self._ids
+
+    def by_frame(self, ids: Collection[str]) -> list[list[str]]:
+        """Return those of some annotations that are there, by the frame that they lie on."""
+        wanted = set(ids)
+        frames = (sorted(wanted.intersection(known)) for known in self._known.values())
+        return [frame for frame in frames if frame]
+
+    def doubles(self) -> dict[str, str]:
+        """Return exact copies that this tool has made and nobody has touched, with the one of each that stays.
+
+        That is the one with the smallest id. Whoever looks chooses the same, or a still smaller one that the others
+        have not seen yet, so that one is left over however many jobs look at once.
+        """
+        return _survivors(known for known in self.everything() if known.is_untouched)
+
+    def unmarked_doubles(self) -> dict[str, str]:
+        """Return exact copies without a mark; only those that have this tool's figures are surely no user's."""
+        return _survivors(known for known in self.everything() if not known.is_marked and not known.is_negative)
+
+    def rivals(self) -> dict[str, Match]:
+        """Return own annotations of an object that another job has added before, by their ids."""
+        found = {}
+        for known in self._known.values():
+            own = [item for item in known.values() if item.id in self._own and item.is_untouched]
+            others = [item for item in known.values() if item.id in self._arrived and not item.is_negative]
             if own and others:
                 outlines = [Polygon(item.points) for item in own]
                 for item, other in zip(own, match(outlines, others), strict=True):
-                    if other is not None:
-                        yield item, other.known
+                    if other is not None and other.known.id < item.id:
+                        found[item.id] = other
+        return found
+
+    def vanished(self) -> dict[str, str | None]:
+        """Return own annotations that are not among the others any more, with an untouched copy where there is one."""
+        missing = {key: known for key, known in self._own.items() if key not in self._ids}
+        if not missing:
+            return {}
+        there: dict[bytes, str] = {}
+        for known in self.everything():
+            if known.is_untouched:
+                there[known.content] = min(known.id, there.get(known.content, known.id))
+        return {key: there.get(known.content) if known else None for key, known in missing.items()}
 
     def add_own(self, annotation_id: str, document: Document) -> None:
         """Take note of an annotation that this job has made."""
-        self._own.add(annotation_id)
         if annotation_id not in self._ids:
             self._counted += 1
-        self._note(annotation_id, document)
+        self._arrived.discard(annotation_id)
+        self._own[annotation_id] = self._note(annotation_id, document)
         self._newest = max(self._newest, annotation_id)
 
-    def forget(self, annotation_id: str) -> None:
-        """Take note that an annotation was deleted."""
-        self._counted -= annotation_id in self._ids
-        self._ids.discard(annotation_id)
+    def forget(self, ids: Collection[str]) -> int:
+        """Take note that this job has deleted some annotations; return how many of them it had made."""
+        deleted = self._ids.intersection(ids)
+        self._counted -= len(deleted)
+        self._ids -= deleted
         for known in self._known.values():
-            known.pop(annotation_id, None)
+            for key in deleted.intersection(known):
+                del known[key]
+        return sum(self._own.pop(key, None) is not None for key in deleted)
+
+    def deleted(self, ids: Collection[str], few: int = _FEW) -> set[str]:
+        """Ask which of some annotations are there no more at all; their tags may merely have been changed.
+
+        Parameters
+        ----------
+        ids
+            The annotations.
+        few
+            So many are asked for one by one.
+
+        Raises
+        ------
+        ServerError
+            If the server does not tell.
+        """
+        left = set(ids)
+        if len(left) <= few:
+            return {key for key in left if not self._is_there(key)}
+        last = max(left)
+        for document in list_annotations(self._server, self._dataset_id, after=_before(min(left))):
+            left.discard(str(document["_id"]))
+            if not left or str(document["_id"]) >= last:
+                break
+        return left
+
+    def _is_there(self, annotation_id: str) -> bool:
+        try:
+            self._server.get("looking for an annotation", f"upenn_annotation/{annotation_id}")
+        except Refused as error:
+            if error.status not in (400, 404):
+                raise
+            return False
+        return True
 
     def _count(self) -> int:
         query = {"datasetId": self._dataset_id}
@@ -213,15 +362,31 @@ class Existing:
         location, points = location_of(document), points_of(document)
         if location is None or not len(points):
             return None
-        known = Known(key, str(document.get("shape")), points, key in self._own)
+        content = content_of(document)
+        mark = mark_of(document, content)
+        mark = mark and self._marks.setdefault(mark, mark)
+        negative, example = (not tags.isdisjoint(tags_of(document)) for tags in (self._negative, self._training))
+        shape = str(document.get("shape"))
+        known = Known(key, shape, points, content, mark, is_marked(document), negative, example)
         self._known[location][key] = known
         return known
+
+
+def _survivors(several: Iterable[Known]) -> dict[str, str]:
+    first: dict[bytes, str] = {}
+    same: dict[bytes, list[str]] = {}
+    for known in several:
+        before = first.setdefault(known.content, known.id)
+        if before != known.id:
+            same.setdefault(known.content, [before]).append(known.id)
+    return {key: min(ids) for ids in same.values() for key in ids if key != min(ids)}
 
 
 def match(polygons: Sequence[Polygon], known: Sequence[Known]) -> list[Match | None]:
     """Return for each outline the annotation of the same object, None where there is none.
 
-    An area matches at an IoU of :data:`SAME_OBJECT`, a point when it lies in the outline.
+    An area matches at an IoU of :data:`SAME_OBJECT`, a point when it lies in the outline. What the user has drawn or
+    edited goes before what a job has made, then the most alike, then what was there first.
     """
     there = [(item, extent) for item in known if (extent := extent_of(item.shape, item.points)) is not None]
     if not there:
@@ -230,10 +395,14 @@ def match(polygons: Sequence[Polygon], known: Sequence[Known]) -> list[Match | N
     found: list[Match | None] = []
     for polygon in polygons:
         near = [there[int(i)] for i in tree.query(polygon, predicate="intersects")]
-        matches = [Match(item, alike(polygon, item, extent)) for item, extent in near]
-        best = max(matches, key=lambda each: (each.likeness, each.known.id), default=None)
-        found.append(best if best is not None and best.likeness >= SAME_OBJECT else None)
+        all_near = (Match(item, alike(polygon, item, extent)) for item, extent in near)
+        matches = [each for each in all_near if each.likeness >= SAME_OBJECT]
+        found.append(min(matches, key=_rank, default=None))
     return found
+
+
+def _rank(each: Match) -> tuple[bool, bool, float, str]:
+    return not each.known.is_negative, each.known.is_untouched, -each.likeness, each.known.id
 
 
 def alike(polygon: Polygon, known: Known, extent: BaseGeometry) -> float:

@@ -1,8 +1,9 @@
-"""Figures and connections of the annotations, each once."""
+"""Figures of the annotations, each once."""
 
 from __future__ import annotations
 
 import json
+import random
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -12,10 +13,10 @@ from sam2_fewshot.errors import ServerError
 from sam2_fewshot.nimbus.server import Refused, Unanswered
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Mapping
 
     from sam2_fewshot.nimbus.dataset import NimbusDataset
-    from sam2_fewshot.nimbus.parameters import ConnectTo
+    from sam2_fewshot.nimbus.existing import Existing
     from sam2_fewshot.nimbus.server import Patience, Server
     from sam2_fewshot.nimbus.shelf import Shelf
     from sam2_fewshot.protocols import Progress
@@ -26,6 +27,8 @@ _CHUNK = 1000
 _SAME = 1e-3
 """Figures of the same object differ by less when it is detected once more by the same means."""
 
+_MOST_LOOKS = 5
+
 Values = dict[str, float | None]
 
 
@@ -33,7 +36,8 @@ class Properties:
     """One property with several figures, registered in the collection of the user's view.
 
     The server keeps a value that is there, whatever is sent later, so figures that have changed are replaced at the
-    end: all values of the property in this dataset are read, taken out, and put back with the new ones.
+    end: all values of the property in this dataset are read, taken out, and put back with the new ones. The same is
+    done where an annotation has got two documents, which happens when two jobs send its figures in the same moment.
 
     Parameters
     ----------
@@ -45,20 +49,36 @@ class Properties:
         Is warned when there can be no values.
     shelf
         Keeps the figures while they are replaced, for the case that the job is killed just then.
+    existing
+        Which annotations are there.
+    patience
+        How long to wait between two looks.
     """
 
-    def __init__(self, server: Server, dataset: NimbusDataset, progress: Progress, shelf: Shelf) -> None:
+    def __init__(
+        self,
+        server: Server,
+        dataset: NimbusDataset,
+        progress: Progress,
+        shelf: Shelf,
+        existing: Existing,
+        patience: Patience,
+    ) -> None:
         self._server = server
         self._dataset = dataset
         self._progress = progress
         self._shelf = shelf
+        self._existing = existing
+        self._patience = patience
         self._collection, *self._others = dataset.collections or [""]
         self._id: str | None = None
         self._made: str | None = None
         self._settled = False
         self._stored: dict[str, dict[str, Any]] | None = None
-        self._sent: dict[str, Values] = {}
+        self._sent: dict[str, Mapping[str, Any]] = {}
+        self._deferred: dict[str, Values] = {}
         self._changed: dict[str, Values] = {}
+        self._is_doubtful = self._doubled = False
 
     def prepare(self) -> None:
         """Find the property, or make and register it.
@@ -89,7 +109,8 @@ class Properties:
         new
             By annotation id, of annotations that were just made.
         present
-            Of annotations that an earlier run has made; those that have none yet get them.
+            Of annotations that an earlier run has made; those that have none yet get them. Those of a job that runs at
+            the same time are left to that job until :meth:`finish`.
         identical
             Those of them whose outline is exactly that of the detection, so that changed figures are replaced.
 
@@ -106,15 +127,29 @@ class Properties:
             if self._stored is None:
                 self._stored = self._read()
             for key, values in present.items():
-                if key not in self._stored:
+                if key in self._stored:
+                    if key in identical and not _alike(self._stored[key], values):
+                        self._changed[key] = values
+                elif self._existing.has_arrived(key):
+                    self._deferred[key] = values
+                else:
                     wanted[key] = values
-                elif key in identical and not _alike(self._stored[key], values):
-                    self._changed[key] = values
+                    self._is_doubtful = True  # another job may do the same
         self._send(self._id, wanted)
         self._sent.update(wanted)
 
+    def of(self, ids: Collection[str]) -> set[str]:
+        """Return those of some annotations that have figures.
+
+        Raises
+        ------
+        ServerError
+            If the server does not tell.
+        """
+        return set(self._read()).intersection(ids) if self._id else set()
+
     def pass_on(self, replacements: Mapping[str, str]) -> None:
-        """Give the figures of annotations that are about to be deleted to others of the same outline.
+        """Give the figures of annotations that are to be deleted to others of the same outline that have none.
 
         Parameters
         ----------
@@ -126,48 +161,106 @@ class Properties:
         ServerError
             If the server takes nothing more.
         """
-        if self._id is not None:
-            self._send(self._id, {new: self._sent[old] for old, new in replacements.items() if old in self._sent})
+        if self._id is None or not replacements:
+            return
+        there = {**self._read(), **self._sent}
+        wanted = {new: there[old] for old, new in replacements.items() if old in there and new not in there}
+        self._send(self._id, wanted)
+        self._sent.update(wanted)
+        self._is_doubtful |= bool(wanted)
 
-    def finish(self) -> None:
+    def finish(self, gone: Collection[str] = (), is_disturbed: bool = False) -> None:
         """Replace the figures that have changed, and see that the property is still registered.
+
+        Parameters
+        ----------
+        gone
+            Ids of annotations that were deleted; their figures are taken out.
+        is_disturbed
+            Whether another job, or a lost answer, may have left an annotation without figures or with two documents.
 
         Raises
         ------
         ServerError
             If the server takes nothing more.
         """
-        if self._id is None or not (self._sent or self._changed):
+        if self._id is None:
             return
-        if self._changed:
-            self._replace(self._id, {**self._read(), **self._changed})
+        if self._changed or self._deferred or gone or is_disturbed or self._is_doubtful:
+            self._settle_values(self._id, gone)
+        if not (self._sent or self._changed):
+            return
         self._register(self._id, self._collection)
         for other in self._others:  # in which the user has the dataset as well
             with suppress(Refused):
                 self._register(self._id, other)
 
-    def _replace(self, property_id: str, values: Mapping[str, Mapping[str, Any]]) -> None:
+    def _settle_values(self, property_id: str, gone: Collection[str]) -> None:
+        """Look, and mend what is wrong, until a look finds nothing."""
+        changed = {key: values for key, values in self._changed.items() if self._existing.has(key)}
+        for look in range(_MOST_LOOKS):
+            there = self._read()
+            if look and self._doubled:
+                # Jobs that mend the same in step would hinder each other.
+                time.sleep(self._patience.gateway * random.random() / 4)
+                there = self._read()
+            # One that another job has deleted while its figures were replaced has got them back.
+            orphans = set(there).intersection(gone)
+            orphans |= self._existing.deleted(self._existing.left.intersection(there) - orphans)
+            wanted = {**self._deferred, **self._sent, **changed}
+            missing = {key: wanted[key] for key in wanted if key not in there and self._existing.has(key)}
+            if changed or orphans or self._doubled:
+                self._replace(property_id, there, {**missing, **changed}, orphans)
+                self._existing.reload()
+                changed = {}
+            elif missing:
+                self._send(property_id, missing)
+            else:
+                return
+            self._sent.update(missing)
+
+    def _replace(
+        self,
+        property_id: str,
+        there: Mapping[str, Mapping[str, Any]],
+        new: Mapping[str, Mapping[str, Any]],
+        orphans: Collection[str],
+    ) -> None:
+        # Another job that is replacing them just now may have taken them out when they were read, but then it has left
+        # a copy, or else they are there again at the second reading.
+        values = {**self._backup(), **there, **self._read(), **new}
+        values = {key: figures for key, figures in values.items() if key not in orphans}
         with suppress(ServerError):
             self._shelf.put(_BACKUP, json.dumps({"property": property_id, "values": values}).encode())
+        before = self._server.doubts
         self._server.send(
             "replacing the figures",
             "DELETE",
             "annotation_property_values",
             parameters={"propertyId": property_id, "datasetId": self._dataset.id},
         )
+        self._server.wait_for_gateway(before)  # or what is sent now would be deleted by a request that comes late
         self._send(property_id, values)
         with suppress(ServerError):
             self._shelf.remove(_BACKUP)
 
     def _restore(self) -> None:
         """Put back the figures that a job was replacing when it was killed; those that are there win over them."""
+        with suppress(ServerError, ValueError, TypeError):
+            self._send(str(self._id), self._backup(look_again=False))
+        with suppress(ServerError):
+            self._shelf.remove(_BACKUP)
+
+    def _backup(self, look_again: bool = True) -> dict[str, dict[str, Any]]:
+        """Return the copy that a job has left which is replacing the figures, or was killed while it did."""
         with suppress(ServerError, ValueError, TypeError, KeyError, AttributeError):
+            if look_again:
+                self._shelf.look_again()
             content = self._shelf.get(_BACKUP)
             backup = json.loads(content) if content else {}
             if backup.get("property") == self._id:
-                self._send(str(self._id), dict(backup["values"]))
-        with suppress(ServerError):
-            self._shelf.remove(_BACKUP)
+                return dict(backup["values"])
+        return {}
 
     def _settle(self) -> None:
         """Agree on one property with jobs that began at the same time; the list of them is replaced as a whole."""
@@ -216,14 +309,13 @@ class Properties:
         return [str(entry) for entry in (found.get("meta") or {}).get("propertyIds") or []]
 
     def _read(self) -> dict[str, dict[str, Any]]:
-        """Return the values of the property in this dataset by annotation."""
+        """Return the values of the property in this dataset by annotation; note those that are there twice."""
         query = {"datasetId": self._dataset.id, "limit": 0}
         listed = self._server.get("reading the figures", "annotation_property_values", query)
-        return {
-            str(entry["annotationId"]): entry["values"][self._id]
-            for entry in listed
-            if isinstance((entry.get("values") or {}).get(self._id), dict)
-        }
+        own = [entry for entry in listed if isinstance((entry.get("values") or {}).get(self._id), dict)]
+        self._doubled = len({entry["annotationId"] for entry in own}) < len(own)
+        self._is_doubtful |= self._doubled
+        return {str(entry["annotationId"]): entry["values"][self._id] for entry in own}
 
     def _send(self, property_id: str, values: Mapping[str, Mapping[str, Any]]) -> None:
         entries = [
@@ -231,14 +323,25 @@ class Properties:
             for key, figures in values.items()
         ]
         for start in range(0, len(entries), _CHUNK):
-            # A second request finds the values of the first and leaves them.
-            self._server.send(
-                "saving the figures",
-                "POST",
-                "annotation_property_values/multiple",
-                entries[start : start + _CHUNK],
-                repeatable=True,
-            )
+            self._send_some(property_id, entries[start : start + _CHUNK])
+
+    def _send_some(self, property_id: str, entries: list[dict[str, Any]]) -> None:
+        waits = self._patience.waits()
+        while True:
+            try:
+                self._server.send("saving the figures", "POST", "annotation_property_values/multiple", entries)
+                return
+            except Unanswered:
+                wait = next(waits, None)
+                if wait is None:
+                    raise
+            time.sleep(wait)
+            # They are stored in their order. Where they are not yet, a second request does no harm: it finds the values
+            # of the first and leaves them, and if they come in the same moment, `finish` takes one of them out.
+            query = {"datasetId": self._dataset.id, "annotationId": entries[-1]["annotationId"], "limit": 0}
+            listed = self._server.get("reading the figures", "annotation_property_values", query)
+            if any(property_id in (entry.get("values") or {}) for entry in listed):
+                return
 
     def _give_up(self, error: Refused) -> None:
         if error.status == 401:
@@ -262,91 +365,3 @@ def _alike(stored: Mapping[str, Any], values: Values) -> bool:
         ):
             return False
     return True
-
-
-class Connections:
-    """Connects annotations; nothing happens where nothing was asked for.
-
-    The server looks for the nearest annotation on the same frame that is not in the request itself, so all objects
-    of a frame go in one request.
-
-    Parameters
-    ----------
-    server
-        The connection to the server.
-    dataset_id
-        The dataset's folder.
-    connect_to
-        What to connect to; None for nothing.
-    patience
-        How long to look for what an unanswered request has done.
-    """
-
-    def __init__(self, server: Server, dataset_id: str, connect_to: ConnectTo | None, patience: Patience) -> None:
-        self._server = server
-        self._dataset_id = dataset_id
-        self._to = connect_to
-        self._patience = patience
-        self._before: set[str] | None = None
-        self._asked = self._made = 0
-
-    @property
-    def in_vain(self) -> bool:
-        """Whether connections were asked for, and the server found nothing to connect to."""
-        return self._asked > 0 and not self._made
-
-    def connect(self, created: Sequence[str], present: Sequence[str]) -> None:
-        """Connect annotations of one frame.
-
-        Parameters
-        ----------
-        created
-            Ids of annotations that are new.
-        present
-            Ids of those of an earlier run, which may have died before it connected them.
-
-        Raises
-        ------
-        ServerError
-            If the server refuses.
-        """
-        if self._to is None:
-            return
-        left = list(created)
-        if present:
-            if self._before is None:
-                self._before = self._connected()
-            left += [key for key in present if key not in self._before]
-        self._asked += len(left)
-        waits = self._patience.waits()
-        while left:
-            try:
-                answer = self._server.send(
-                    "connecting the objects",
-                    "POST",
-                    "annotation_connection/connectTo",
-                    {
-                        "annotationsIds": left,
-                        "tags": list(self._to.tags),
-                        "channelId": self._to.channel,
-                        "datasetId": self._dataset_id,
-                    },
-                )
-            except Unanswered:
-                wait = next(waits, None)
-                if wait is None:
-                    raise
-                time.sleep(wait)
-                done = self._connected()
-                self._made += len(done.intersection(left))
-                left = [key for key in left if key not in done]
-            else:
-                # The connections that were made; a server that does not tell may have made all.
-                self._made += len(answer if isinstance(answer, list) else left)
-                return
-
-    def _connected(self) -> set[str]:
-        """Return the annotations that have been connected: in a connection they are the child."""
-        query = {"datasetId": self._dataset_id}
-        listed = self._server.pages("reading the connections", "annotation_connection", query)
-        return {str(connection["childId"]) for connection in listed}

@@ -7,18 +7,21 @@ from decimal import Decimal
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
-from sam2_fewshot.settings import Settings, bounds
+from sam2_fewshot.settings import Settings, bounds, condition_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pydantic.fields import FieldInfo
 
+    from sam2_fewshot.settings import Condition
+
 HOW_TO = "How it works"
 TRAINING_TAG = "Training Tag"
 BATCH_FIELDS = ("Batch XY", "Batch Z", "Batch Time")
 MODEL = "Model"
 NEGATIVE_TAG = "Negative Tag"
+MORE_SETTINGS = "More settings"
 
 FIRST_SETTINGS = (
     "similarity_threshold",
@@ -29,19 +32,28 @@ FIRST_SETTINGS = (
     "smoothing",
 )
 """The settings of the few-shot worker's published table; their fields come before the further ones."""
+FURTHER_SETTINGS = ("method", "threshold_mode", "size_prior")
+"""The other settings with a field of their own; all that are left go into :data:`MORE_SETTINGS`."""
+
+_NO_LIMIT = {"max_mask_area": "Max Mask Area of 0 is no limit"}
+"""Hints below widgets. They name their field, since the app puts them as near to the next one."""
 
 _HUGE = 10**6
 """A bound beyond this only keeps nonsense out; sliders end here, and the tooltip does not mention it."""
 
-_STEPS = """<p>Mark a few objects, and every similar one is found. Nothing is trained.</p>
-<ol>
-<li><b>Mark.</b> Outline 5 to 20 typical objects with the polygon tool, on any frame of this dataset, give them a tag,
-and choose that tag as <b>Training Tag</b>.</li>
-<li><b>Run.</b> Give the tool another tag and a layer for the objects that it finds, and compute. It looks at the frame
-on screen, or at those of <b>Batch XY</b>, <b>Batch Z</b> and <b>Batch Time</b>.</li>
-<li><b>Mend.</b> Too much is found: raise the <b>Similarity Threshold</b>, or tag some wrong detections and choose their
-tag as <b>Negative Tag</b>. Objects are missed: lower the threshold, or mark some of them as well.</li>
-</ol>"""
+_STEPS = """<div style="font-size: 13px; line-height: 1.4">
+<ol style="padding-left: 1.3em">
+<li><b>Mark</b> 5 to 20 typical objects with the polygon tool. Give them a tag, and choose it as <b>Training
+Tag</b>.</li>
+<li><b>Compute.</b> The frame on screen is searched. What is found gets the tag of this tool; let it be another
+one.</li>
+<li><b>Look</b>, mend, and compute again. When it is right, fill in the <b>Batch</b> fields.</li>
+</ol>
+<p style="margin: 0.5em 0"><b>Too much is found?</b> Raise the Similarity Threshold; or tag some wrong objects, and
+choose that tag as Negative Tag.</p>
+<p style="margin: 0"><b>Too little?</b> Lower it; or mark some missed objects as well.</p>
+</div>"""
+"""In the size of the app's labels; it is given 300 px of width."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +97,11 @@ def kind_of(field: FieldInfo) -> Kind:
     raise TypeError(f"The form has no field for a setting of the type {field.annotation}.")
 
 
-def settings_in_order() -> dict[str, FieldInfo]:
-    """Return the settings by name in the order of their fields: the published table's first."""
-    fields = Settings.model_fields
-    return {name: fields[name] for name in (*FIRST_SETTINGS, *(name for name in fields if name not in FIRST_SETTINGS))}
+def further_settings() -> dict[str, FieldInfo]:
+    """Return the settings without a field of their own, by name: those that always have an effect come first."""
+    own = {*FIRST_SETTINGS, *FURTHER_SETTINGS}
+    left = {name: field for name, field in Settings.model_fields.items() if name not in own}
+    return dict(sorted(left.items(), key=lambda item: condition_of(item[1]) or ("", "")))
 
 
 def interface(checkpoints: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -110,7 +123,7 @@ def interface(checkpoints: Sequence[str]) -> dict[str, dict[str, Any]]:
         TRAINING_TAG: {
             "type": "tags",
             "tooltip": "Tag of the examples: 5 to 20 typical objects, outlined or marked with points, anywhere in "
-            "this dataset.\nAnnotations with any of the tags count.",
+            "this dataset. Annotations with any of the tags count.",
         },
     }
     for name, of in zip(BATCH_FIELDS, ("XY positions", "Z slices", "time points"), strict=True):
@@ -123,15 +136,21 @@ def interface(checkpoints: Sequence[str]) -> dict[str, dict[str, Any]]:
         "tooltip": "SAM 2 checkpoint that looks at the images. Larger ones see more and take longer; "
         "sam2.1_hiera_micro.pt is small enough to work without a GPU.",
     }
-    settings = [(str(field.title), setting_field(field)) for field in settings_in_order().values()]
-    first = len(FIRST_SETTINGS)
-    fields.update(settings[:first])
+    fields.update(_own_fields(FIRST_SETTINGS))
     fields[NEGATIVE_TAG] = {
         "type": "tags",
         "tooltip": "Tag of objects that are not wanted, such as wrong detections of an earlier run. May stay empty.",
     }
-    fields.update(settings[first:])
+    fields.update(_own_fields(FURTHER_SETTINGS))
+    fields[MORE_SETTINGS] = _more()
     return {name: {**field, "displayOrder": place} for place, (name, field) in enumerate(fields.items(), 1)}
+
+
+def _own_fields(names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    fields = [Settings.model_fields[name] for name in names]
+    return {
+        str(field.title): setting_field(field, _NO_LIMIT.get(name)) for name, field in zip(names, fields, strict=True)
+    }
 
 
 def present_checkpoints() -> list[str]:
@@ -154,34 +173,56 @@ def present_checkpoints() -> list[str]:
 def _batch(of: str) -> dict[str, Any]:
     return {
         "type": "text",
-        "tooltip": f'Which {of} to look at, counted from 1: "1-3, 5-8" or "all". Empty: the current one.',
+        "tooltip": f'Which {of} to look at, counted from 1: "1-3, 5-8", or "all"; "1-20:2" is every second one. '
+        "Empty: the current one.",
+        "vueAttrs": {"placeholder": "current one, or ex. 1-3, 5-8, 1-20:2, all", "persistentPlaceholder": True},
+    }
+
+
+def _more() -> dict[str, Any]:
+    """Return the field that takes every setting without a field of its own. The app's text fields have one line."""
+    settings = further_settings()
+    always = [name for name, field in settings.items() if condition_of(field) is None]
+    groups = [", ".join(always)]
+    for condition in dict.fromkeys(filter(None, map(condition_of, settings.values()))):
+        names = [name for name, field in settings.items() if condition_of(field) == condition]
+        groups.append(f"With {_title(condition)} {condition.value}: {', '.join(names)}")
+    allowed = "; ".join(f"{name}: {_allowed(field)}" for name, field in settings.items())
+    return {
+        "type": "text",
+        "tooltip": f"Name = value, with commas between. May stay empty. In brackets the defaults. {allowed}.",
         "vueAttrs": {
-            "placeholder": "ex. 1-3, 5-8, or all",
-            "label": f"Enter the {of} to look at",
+            "placeholder": "ex. max_examples = 50, max_memory = 8",
             "persistentPlaceholder": True,
-            "filled": True,
+            "hint": ". ".join(groups) + ".",
+            "persistentHint": True,
         },
     }
 
 
-def setting_field(field: FieldInfo) -> dict[str, Any]:
-    """Return the form's field for a setting, all but its place."""
+def setting_field(field: FieldInfo, hint: str | None = None) -> dict[str, Any]:
+    """Return the form's field for a number or a choice, all but its place.
+
+    A field that has no effect with the default of another says so at the beginning of its tooltip, and below its widget
+    in place of `hint`.
+    """
     kind = kind_of(field)
-    out: dict[str, Any] = {"tooltip": _tooltip(field, kind)}
+    out: dict[str, Any] = {"tooltip": f"{field.description} {_bounds(field)}Default {field.default}."}
     if kind.choices:
-        out |= {"type": "select", "items": list(kind.choices), "required": not kind.optional}
-    elif kind.type is bool:
-        out["type"] = "checkbox"
-    elif kind.optional:
-        # A text even where it is a number: the browser sends 0 for a number without a default.
-        out |= {"type": "text", "vueAttrs": {"placeholder": "chosen by the program", "persistentPlaceholder": True}}
-    elif kind.type is str:
-        out["type"] = "text"
+        out |= {"type": "select", "items": list(kind.choices), "required": True}
     else:
         out |= {"type": "number", **_range(field, kind)}
-    if field.default is not None:
-        out["default"] = field.default
-    return out
+    out["default"] = field.default
+    condition = condition_of(field)
+    if condition is not None and (usual := Settings.model_fields[condition.setting].default) != condition.value:
+        idle = f"No effect with {_title(condition)} {usual}"
+        out["tooltip"] = f"{idle}, which is the default. {out['tooltip']}"
+        hint = f"{field.title}: no effect with {_title(condition)} {usual}"
+    return out if hint is None else {**out, "vueAttrs": {"hint": hint, "persistentHint": True}}
+
+
+def _title(condition: Condition) -> str:
+    return str(Settings.model_fields[condition.setting].title)
 
 
 def _range(field: FieldInfo, kind: Kind) -> dict[str, Any]:
@@ -208,18 +249,22 @@ def _step(field: FieldInfo, kind: Kind) -> float:
     return float(step)
 
 
-def _tooltip(field: FieldInfo, kind: Kind) -> str:
+def _bounds(field: FieldInfo) -> str:
+    """Return a number's range as a sentence, empty where there is none."""
     low, high = bounds(field)
+    if low is None:
+        return ""
     unit = f" {unit}" if (unit := _unit(field)) else ""
-    allowed = default = ""
-    if low is not None:
-        between = f"From {low:g} to {high:g}" if high is not None and high < _HUGE else f"At least {low:g}"
-        allowed = f"{between}{unit}. "
-    if field.default is None:
-        default = "Empty: chosen by the program."
-    elif kind.type is not bool and field.default != "":
-        default = f"Default {field.default}."
-    return f"{field.description}\n{allowed}{default}".strip()
+    return f"{f'From {low:g} to {high:g}' if high is not None and high < _HUGE else f'At least {low:g}'}{unit}. "
+
+
+def _allowed(field: FieldInfo) -> str:
+    """Return in a few words what a setting may be, and its default in brackets."""
+    kind = kind_of(field)
+    choices = ("true", "false") if kind.type is bool else kind.choices
+    allowed = ", ".join(choices) or _bounds(field).removeprefix("From ").replace("At", "at").rstrip(". ")
+    default = f"{field.default:g}" if isinstance(field.default, float) else str(field.default).lower()
+    return f"{allowed} ({'by the program' if field.default is None else default})"
 
 
 def _unit(field: FieldInfo) -> str:

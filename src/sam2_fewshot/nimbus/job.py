@@ -182,6 +182,7 @@ def _job(api_url: str, token: str, raw: Mapping[str, Any], dataset_id: str, mean
         if ended.interrupted:
             raise Stopped
         there = f", {sink.present} already there" if sink.present else ""
+        there += f", {sink.removed} removed" if sink.removed else ""
         messages.log(f"{server.requests_sent} requests to the server.")
         if ended.failures:
             sentences = [f"{failure.what}: {failure.sentence}" for failure in ended.failures]

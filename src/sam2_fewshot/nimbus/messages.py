@@ -11,6 +11,8 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
+from sam2_fewshot.runner.progress import Pace, about, duration
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from types import FrameType
@@ -54,7 +56,8 @@ class Messages:
         self._lock = threading.RLock()
         self._over = threading.Event()
         self._beat = threading.Thread(target=self._keep_alive, name="messages", daemon=True)
-        self._fraction, self._title, self._info = 0.0, "Starting", ""
+        self._fraction, self._title = 0.0, "Starting"
+        self._info: str | Callable[[], str] = ""
         self._written: tuple[int, str] | None = None
         self._last = clock()
         self._low, self._high = 0.0, 0.0
@@ -69,7 +72,9 @@ class Messages:
         self._over.set()
         self._beat.join(timeout=1.0)
 
-    def progress(self, fraction: float, title: str, info: str = "") -> None:
+    def progress(
+        self, fraction: float, title: str, info: str | Callable[[], str] = "", *, always: bool = False
+    ) -> None:
         """Report how far the job is.
 
         Parameters
@@ -77,12 +82,15 @@ class Messages:
         fraction
             From 0 to 1.
         title, info
-            The line in bold, and what follows it.
+            The line in bold, and what follows it. What changes with the time is asked for whenever the line is
+            written.
+        always
+            Write it even if it has not grown by a hundredth.
         """
         with self._lock:
             self._fraction, self._title, self._info = min(max(fraction, 0.0), 1.0), title, info
             step = (int(100 * self._fraction + 1e-9), title)
-            if step != self._written:
+            if always or step != self._written:
                 self._written = step
                 self._write_progress()
 
@@ -132,7 +140,8 @@ class Messages:
         self._put(" ".join(self.hide(line).splitlines()))
 
     def _write_progress(self) -> None:
-        self._write({"progress": round(self._fraction, 4), "title": self._title, "info": self._info})
+        info = self._info if isinstance(self._info, str) else self._info()
+        self._write({"progress": round(self._fraction, 4), "title": self._title, "info": info})
 
     def _write(self, message: dict[str, Any]) -> None:
         self._put(self.hide(json.dumps(message, allow_nan=False)))
@@ -169,43 +178,48 @@ class JobDisplay:
         self.last = ""
         """What came of the last frame, for the line of the next."""
         self.start, self.advance, self.warn, self.say = messages.start, messages.advance, messages.warn, messages.log
-        self._begins, self._clock = begins, clock
-        self._frames = self._done = 0
+        self._begins, self._pace = begins, Pace(clock)
         self._name = ""
-        self._began = clock()
 
     def begin(self, frames: int) -> None:
         """Learn how many frames there are to do."""
-        self._frames, self._began = frames, self._clock()
+        self._pace.begin(frames)
 
     def frame_begins(self, name: str) -> None:
         """Say which frame comes now, and how long the rest will take."""
         self._name = name
-        low, share = self._begins + (1 - self._begins) * self._done / self._frames, (1 - self._begins) / self._frames
+        done, frames = self._pace.done, self._pace.frames
+        low, share = self._begins + (1 - self._begins) * done / frames, (1 - self._begins) / frames
         # The segmenter's own steps end short of the next frame, whose line would else look like one of this.
         self.messages.stage(low, low + _WITHIN * share)
-        place = f"frame {self._done + 1} of {self._frames} ({name})"
-        self.messages.progress(low, "Looking for objects", f"{place}{self._left()}{self.last}")
+        place, last = f"frame {done + 1} of {frames} ({name})", self.last
+        # Of very many frames the second is no hundredth farther, but now the time is known.
+        self.messages.progress(low, "Looking for objects", lambda: f"{place}{self._left()}{last}", always=done == 1)
 
     def frame_ends(self, candidates: int, detections: int, seconds: float) -> None:
-        """Count the frame."""
-        self._done += 1
+        """Count the frame, and log how long the others will take after the first."""
+        self._pace.frame_done()
+        left = self._pace.frames - self._pace.done
+        if self._pace.done == 1 and left:
+            others = "the other one takes" if left == 1 else f"the other {left} take"
+            took, rest = duration(self._pace.taken), about(self._pace.left() or 0.0)
+            self.messages.log(f"The first frame took {took}; if they are alike, {others} {rest}.")
 
     def frame_fails(self, sentence: str) -> None:
         """Log why the frame gave nothing."""
         self.messages.log(f"{self._name} failed: {sentence}")
-        self._done += 1
+        self._pace.frame_done()
 
     def end(self) -> None:
-        """Do nothing."""
+        """Log how long the frames took."""
+        if done := self._pace.done:
+            frames = "1 frame" if done == 1 else f"{done} frames"
+            taken = self._pace.taken
+            self.messages.log(f"{frames} in {duration(taken)}, {duration(taken / done)} a frame.")
 
     def _left(self) -> str:
-        if not self._done:
-            return ""
-        seconds = (self._clock() - self._began) / self._done * (self._frames - self._done)
-        if seconds < 90:
-            return f", about {seconds:.0f} s left"
-        return f", about {seconds / 60:.0f} min left" if seconds < 5400 else f", about {seconds / 3600:.1f} h left"
+        left = self._pace.left()
+        return "" if left is None else f", {about(left)} left"
 
 
 def listed(parts: Sequence[str]) -> str:

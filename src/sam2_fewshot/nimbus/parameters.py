@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from sam2_fewshot.errors import SettingsError
 from sam2_fewshot.images.addresses import parse_range
-from sam2_fewshot.nimbus.form import BATCH_FIELDS, HOW_TO, MODEL, NEGATIVE_TAG, TRAINING_TAG, kind_of
+from sam2_fewshot.nimbus.form import BATCH_FIELDS, MODEL, NEGATIVE_TAG, TRAINING_TAG
+from sam2_fewshot.nimbus.form_values import KNOWN_FIELDS, chosen, number_in, read_settings, refusal
 from sam2_fewshot.records import Location
-from sam2_fewshot.settings import Settings
+from sam2_fewshot.settings import quoted as quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from pydantic.fields import FieldInfo
+    from sam2_fewshot.settings import Settings
 
 _ORIGIN = Location()
 
@@ -153,9 +153,10 @@ def read_parameters(raw: Mapping[str, Any], dataset_id: str, checkpoints: Sequen
         )
     tile = _position(raw.get("tile"), "tile")
     xy, z, time = (_range_text(form.get(field), field) for field in BATCH_FIELDS)
+    settings, remarks = read_settings(form)
     request = Request(
         dataset_id=dataset_id,
-        settings=_settings(form),
+        settings=settings,
         model=chosen(form[MODEL], MODEL, checkpoints) if MODEL in form else checkpoints[0],
         training_tags=training,
         negative_tags=negative,
@@ -166,7 +167,7 @@ def read_parameters(raw: Mapping[str, Any], dataset_id: str, checkpoints: Sequen
         connect_to=_connect_to(raw.get("connectTo")),
         batch=(xy, z, time),
     )
-    return replace(request, remarks=(*_remarks(request), *_unknown(form)))
+    return replace(request, remarks=(*_remarks(request), *remarks, *_unknown(form)))
 
 
 def _form(value: object) -> dict[str, Any]:
@@ -196,24 +197,12 @@ def _remarks(request: Request) -> Iterator[str]:
 
 
 def _unknown(form: Mapping[str, Any]) -> Iterator[str]:
-    known = {HOW_TO, TRAINING_TAG, NEGATIVE_TAG, MODEL, *BATCH_FIELDS}
-    known.update(str(field.title) for field in Settings.model_fields.values())
-    if unknown := [str(name) for name in form if name not in known]:
+    if unknown := [str(name) for name in form if name not in KNOWN_FIELDS]:
         names = ", ".join(quoted(name) for name in unknown[:5]) + (", …" if unknown[5:] else "")
         yield (
             "The tool was saved with values that this version of the worker does not know, and they have no effect: "
             f"{names}."
         )
-
-
-def _settings(form: Mapping[str, Any]) -> Settings:
-    values = {}
-    for name, field in Settings.model_fields.items():
-        if field.title in form:
-            value = setting_value(form[str(field.title)], field)
-            if value is not None:
-                values[name] = value
-    return Settings(**values)
 
 
 def _range_text(value: object, field: str) -> str:
@@ -260,61 +249,6 @@ def _place(location: Location) -> str:
     return f"XY {location.xy + 1}, Z {location.z + 1}, Time {location.time + 1}"
 
 
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-_TOO_LARGE = 1e15  # beyond all ranges; NaN and infinity fail this as well
-_LONGEST_QUOTE = 60
-
-
-def setting_value(value: object, field: FieldInfo) -> object:
-    """Return a setting's value as Settings takes it; None to leave it at its default.
-
-    Parameters
-    ----------
-    value
-        What the form has for it, perhaps as text.
-    field
-        The setting.
-
-    Raises
-    ------
-    SettingsError
-        If it is of another kind, or not among the choices. Ranges are left to Settings.
-    """
-    kind = kind_of(field)
-    title = str(field.title)
-    blank = value is None or (isinstance(value, str) and not value.strip())
-    if kind.choices:
-        return None if blank and kind.optional else chosen(value, title, kind.choices)
-    if blank:
-        return None
-    if kind.type is bool:
-        return _switch(value, title)
-    if kind.type is str:
-        if not isinstance(value, str):
-            raise refusal(title, value, "must be a text")
-        return value
-    number = _number_in(value)
-    if number is None:
-        raise refusal(title, value, "must be a number, such as 30 or 0.5")
-    return number
-
-
-def chosen(value: object, title: str, items: Sequence[str]) -> str:
-    """Return a select's value. One that is not offered is never replaced by another: the results would differ.
-
-    Raises
-    ------
-    SettingsError
-        If it is empty, or not among the items.
-    """
-    if isinstance(value, str) and value in items:
-        return value
-    problem = "is empty" if value is None or value == "" else f"is {quoted(value)}, which this worker does not offer"
-    raise SettingsError(
-        f"{title} {problem}. Choose again in the tool's settings and save the tool; there are: {', '.join(items)}."
-    )
-
-
 def tags_in(value: object, field: str) -> tuple[str, ...]:
     """Return the tags of a list, or a single one, each once; an empty one is none.
 
@@ -350,38 +284,7 @@ def index_in(value: object, field: str, hint: str = "") -> int | None:
     """
     if value is None or value == "":
         return None
-    number = _number_in(value)
+    number = number_in(value)
     if number is None or number != int(number) or number < 0:
         raise refusal(field, value, f"must be a whole number, counted from 0{hint}")
     return int(number)
-
-
-def _number_in(value: object) -> int | float | None:
-    """Return a number if the value is one or the text of one, None if it is not."""
-    number = value
-    if isinstance(value, str) and len(value) <= _LONGEST_QUOTE:
-        text = value.strip()
-        if _NUMBER.fullmatch(text):
-            number = int(text) if text.lstrip("+-").isdecimal() else float(text)
-    if isinstance(number, (int, float)) and not isinstance(number, bool) and abs(number) < _TOO_LARGE:
-        return number
-    return None
-
-
-def _switch(value: object, title: str) -> bool:
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, str) and value.strip().lower() in ("true", "false"):
-        return value.strip().lower() == "true"
-    raise refusal(title, value, "must be true or false")
-
-
-def refusal(field: str, value: object, must: str) -> SettingsError:
-    """Return the error that names a field and its value, and says what it must be."""
-    return SettingsError(f"{field} is {quoted(value)}, but it {must}.")
-
-
-def quoted(value: object) -> str:
-    """Return a value as it is quoted in a message: of a long one, the beginning."""
-    text = repr(value)
-    return text if len(text) <= _LONGEST_QUOTE else text[:_LONGEST_QUOTE] + "…"

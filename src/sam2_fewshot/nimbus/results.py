@@ -2,29 +2,34 @@
 
 The dataset itself is the only record of what was done: a detection whose object is there already under the tags of the
 results is not sent. So a job that died can be run again, and so can one that is complete. Where an answer gets
-lost, the annotations are looked up before anything is sent again.
+lost, the annotations are looked up, for as long as the request may be on its way, before anything is sent again.
 """
 
 from __future__ import annotations
 
 import hashlib
+import secrets
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from shapely import Polygon
 
 from sam2_fewshot.annotations.nimbus import location_of, points_of, polygon_document, values_of
 from sam2_fewshot.errors import ServerError
 from sam2_fewshot.methods.selection import AS_SET
+from sam2_fewshot.nimbus.cleaning import Cleaner
+from sam2_fewshot.nimbus.connections import Connections
 from sam2_fewshot.nimbus.existing import IDENTICAL, Existing, match
-from sam2_fewshot.nimbus.figures import Connections, Properties
+from sam2_fewshot.nimbus.figures import Properties
+from sam2_fewshot.nimbus.marks import Mark, content_of
 from sam2_fewshot.nimbus.messages import listed
 from sam2_fewshot.nimbus.parameters import quoted
 from sam2_fewshot.nimbus.server import Patience, Refused, Unanswered
 from sam2_fewshot.nimbus.shelf import BlockShelf
-from sam2_fewshot.records import Location
+from sam2_fewshot.records import Kind
 from sam2_fewshot.runner.blocks import StoredBlocks
 from sam2_fewshot.runner.progress import Watch
 from sam2_fewshot.runner.tasks import Task
@@ -35,11 +40,12 @@ if TYPE_CHECKING:
 
     from sam2_fewshot.annotations.nimbus import Document
     from sam2_fewshot.nimbus.dataset import NimbusDataset
+    from sam2_fewshot.nimbus.existing import Match
     from sam2_fewshot.nimbus.messages import JobDisplay
     from sam2_fewshot.nimbus.parameters import Request
     from sam2_fewshot.nimbus.server import Server
     from sam2_fewshot.nimbus.shelf import Shelf
-    from sam2_fewshot.records import Detection, FrameReader
+    from sam2_fewshot.records import Detection, FrameReader, Location
     from sam2_fewshot.runner.tasks import Progressed, TaskResult
     from sam2_fewshot.segmenter import FewShotSegmenter
 
@@ -117,18 +123,22 @@ class DatasetSink:
         self._most_annotations = most_annotations
         self._code = code or code_digest(whole=True)
         self._channel = request.result_channel(dataset.size)
-        self._existing = Existing(server, dataset.id, request.output_tags)
-        self._properties = Properties(server, dataset, display, shelf)
-        self._connections = Connections(server, dataset.id, request.connect_to, patience)
+        examples = request.training_tags
+        self._mark = Mark(secrets.token_hex(4), examples)
+        self._existing = Existing(server, dataset.id, request.output_tags, request.negative_tags, examples)
+        self._properties = Properties(server, dataset, display, shelf, self._existing, patience)
+        self._connections = Connections(server, dataset.id, request.connect_to, patience, self._existing)
+        self._cleaner = Cleaner(server, self._existing, self._properties, self._connections, examples)
         self._refused = 0
-        self._lost = False
         self._frame_keys = ""
         self._stored: dict[Location, BlockShelf] = {}
         self._empty: list[str] = []
         self.new = self.present = 0
 
     def prepare(self) -> None:
-        """Read what is there, and make the property. Before the heavy work, so that what is forbidden is known early.
+        """Read what is there, delete what is there twice, and make the property.
+
+        Before the heavy work, so that what is forbidden is known early.
 
         Raises
         ------
@@ -137,6 +147,7 @@ class DatasetSink:
         """
         self._existing.load()
         self._properties.prepare()
+        self._cleaner.begin()
 
     def has(self, frame: FrameReader) -> bool:
         """Return False: what is in the dataset already is found out when it is about to be sent."""
@@ -148,7 +159,7 @@ class DatasetSink:
 
     @contextmanager
     def opened(self, progressed: Progressed) -> Iterator[None]:
-        """Take frames; at the end, settle what two jobs, or a request sent twice, have added at the same time.
+        """Take frames; at the end, delete what is out of date, and what two jobs or a lost request have left double.
 
         Raises
         ------
@@ -170,10 +181,15 @@ class DatasetSink:
                 f"No object was connected: nothing on these frames has the tag {tags}. Check the spelling and the "
                 "channel that the tool connects to."
             )
-        if self.new:
-            self._existing.update(force=self._lost)
-            self._remove_duplicates()
-        self._properties.finish()
+        self._cleaner.finish()
+        self.new -= self._cleaner.own
+        if self._cleaner.doubles:
+            self._display.messages.log(f"{self._cleaner.doubles} objects that were there twice were taken out.")
+
+    @property
+    def removed(self) -> int:
+        """Number of objects of earlier jobs that were removed because they are not detected any more."""
+        return self._cleaner.outdated
 
     def task(self, frame: FrameReader, name: str) -> Task:
         """Return what is to be done for a frame."""
@@ -221,27 +237,41 @@ class DatasetSink:
 
     def _add(self, location: Location, detections: Sequence[Detection]) -> Added:
         self._existing.update()
-        sendable = [item for item in detections if _can_be_sent(item)]
-        found = match([item.polygon for item in sendable], self._existing.on(location))
-        fresh = [item for item, there in zip(sendable, found, strict=True) if there is None]
-        ids = self._upload([self._document(item, location) for item in fresh])
-        values = {key: values_of(item) for key, item in zip(ids, fresh, strict=True) if key}
-        created = list(values)
+        known = self._existing.on(location)
+        # The examples are in the dataset: they were read from it.
+        usable = [item for item in detections if item.kind != Kind.EXAMPLE and _can_be_sent(item)]
+        # An annotation has no holes, so an outline is compared without its own.
+        matched = zip(usable, match([Polygon(item.polygon.exterior) for item in usable], known), strict=True)
+        pairs = [(item, there) for item, there in matched if there is None or not there.known.is_negative]
+        fresh = [(item, there) for item, there in pairs if there is None or self._is_better(there)]
+        if fresh:
+            self._connections.begin()
+        ids = self._upload([self._document(item, location) for item, _ in fresh])
+        added = [(key, item, there) for key, (item, there) in zip(ids, fresh, strict=True) if key]
+        values = {key: values_of(item) for key, item, _ in added}
         # The same outline may be from a run that died before its values or connections were there.
-        same = [(item, there) for item, there in zip(sendable, found, strict=True) if there and there.same_outline]
+        same = [(item, there) for item, there in pairs if there and there.same_outline]
         self._properties.add(
             values,
             {there.known.id: values_of(item) for item, there in same},
             {there.known.id for _, there in same if there.likeness == IDENTICAL},
         )
-        self._connections.connect(created, [there.known.id for _, there in same])
-        present = len(sendable) - len(fresh)
-        self.new += len(created)
+        self._connections.connect(list(values), [there.known.id for _, there in same])
+        successors = {there.known.id: key for key, _, there in added if there}
+        claimed = {there.known.id for _, there in pairs if there} - successors.keys()
+        self._cleaner.note(known, claimed, successors)
+        present = len(pairs) - len(fresh)
+        self.new += len(values)
         self.present += present
-        return Added(len(created), present)
+        return Added(len(values), present)
+
+    def _is_better(self, there: Match) -> bool:
+        """Tell whether a detection takes the place of what an earlier job has made of the same object."""
+        return not there.same_outline and self._cleaner.may_replace(there.known)
 
     def _document(self, item: Detection, location: Location) -> Document:
-        return polygon_document(item.polygon, location, self._request.output_tags, self._channel, self._dataset.id)
+        tags = self._request.output_tags
+        return self._mark.put_on(polygon_document(item.polygon, location, tags, self._channel, self._dataset.id))
 
     def _upload(self, documents: Sequence[Document]) -> list[str | None]:
         """Create annotations and return their ids, None for one that the server refuses."""
@@ -289,14 +319,11 @@ class DatasetSink:
 
     def _create_missing(self, documents: list[Document], error: Unanswered) -> list[str | None]:
         """After a lost answer, look which of the annotations are there, and send the others."""
-        self._lost = True
         for wait in self._patience.waits():
-            time.sleep(wait)
-            self._existing.update(force=True)
-            ids = self._claim(documents)
+            ids = self._look_for(documents, wait)
             missing = [document for document, key in zip(documents, ids, strict=True) if key is None]
             if not missing:
-                return [*ids]
+                return ids
             try:
                 answer = self._server.send("saving annotations", "POST", "upenn_annotation/multiple", missing)
             except Unanswered:
@@ -316,42 +343,31 @@ class DatasetSink:
             return complete
         raise error
 
+    def _look_for(self, documents: Sequence[Document], least: float) -> list[str | None]:
+        """Look for annotations as long as the request that makes them may be on its way; return their ids."""
+        ids: list[str | None] = [None] * len(documents)
+        for wait in self._patience.looks(least):
+            time.sleep(wait)
+            self._existing.update(force=True)
+            ids = self._claim(documents)
+            if all(ids):
+                break
+        return ids
+
     def _claim(self, documents: Sequence[Document]) -> list[str | None]:
         """Return the ids of annotations of ours that were stored although their answer got lost."""
         places = {location for document in documents if (location := location_of(document))}
-        there = {
-            (location, known.points.tobytes()): known.id for location in places for known in self._existing.on(location)
-        }
-        ids = [
-            there.get((location_of(document) or Location(), points_of(document).tobytes())) for document in documents
-        ]
+        known = [item for location in places for item in self._existing.on(location)]
+        # Copies that others have made at the same time do as well, if there is none of ours.
+        known.sort(key=lambda item: (item.mark != self._mark, item.id))
+        there: dict[bytes, str] = {}
+        for item in known:
+            there.setdefault(item.content, item.id)
+        ids = [there.get(content_of(document)) for document in documents]
         for key, document in zip(ids, documents, strict=True):
             if key:
                 self._existing.add_own(key, document)
         return ids
-
-    def _remove_duplicates(self) -> None:
-        """Of two annotations of one object that were made at the same time, keep the one with the smaller id.
-
-        Both jobs see the same two ids, so both decide alike. A duplicate of which no job has an id is one of ours that
-        a lost request made after all.
-        """
-        duplicates, replacements = [], {}
-        for own, other in list(self._existing.rivals()):
-            same = np.array_equal(own.points, other.points)
-            if other.id < own.id:
-                duplicates.append(own.id)
-                self.new -= 1
-                if same:
-                    replacements[own.id] = other.id
-            elif same and self._lost:
-                duplicates.append(other.id)
-        if not duplicates:
-            return
-        self._properties.pass_on(replacements)
-        self._server.send("taking out doubles", "DELETE", "upenn_annotation/multiple", duplicates)
-        for key in duplicates:
-            self._existing.forget(key)
 
 
 def learned_key(segmenter: FewShotSegmenter, code: str) -> str:

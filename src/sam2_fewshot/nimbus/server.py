@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 PAGE = 5000
 """Entries of a list asked for at a time: a few megabytes."""
 _BUSY = frozenset({429, 502, 503, 504})
+_DOUBTFUL = _BUSY - {429}
+"""Answers of a gateway whose server may have done, or may yet do, what was asked."""
 _REPEATABLE = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS"})
 _MOST_ERRORS = 2
 """So many times a reading request that ended in a 500 is sent again; a database may have hiccups."""
@@ -66,6 +68,9 @@ class Patience:
     connect, read
         Seconds that one attempt may take to connect, and to answer. A server that draws a large region or connects
         thousands of annotations takes minutes.
+    gateway
+        Seconds that a request may still be on its way to the server after a gateway has answered in the server's
+        place, or the connection broke. Up to 8 were seen.
     """
 
     first: float = 0.5
@@ -73,6 +78,7 @@ class Patience:
     total: float = 300.0
     connect: float = 15.0
     read: float = 300.0
+    gateway: float = 10.0
 
     def waits(self) -> Iterator[float]:
         """Yield the seconds to wait before each further attempt."""
@@ -81,6 +87,21 @@ class Patience:
             yield wait
             waited += wait
             wait = min(2 * wait, self.longest)
+
+    def looks(self, least: float = 0.0) -> Iterator[float]:
+        """Yield the seconds to wait before each look for what a doubtful request has done, often at first.
+
+        Parameters
+        ----------
+        least
+            Go on for so many seconds although :attr:`gateway` is less.
+        """
+        left, wait = max(self.gateway, least), self.first
+        while left > 0:
+            wait = min(wait, left)
+            yield wait
+            left -= wait
+            wait *= 2
 
 
 class _PatientSession(requests.Session):
@@ -92,10 +113,13 @@ class _PatientSession(requests.Session):
         self._log = log
         self.repeat_posts = False
         self.count = 0
+        self.doubts = 0
+        self.doubted = 0.0
 
     def request(self, method: str, url: str, *args: Any, **kwargs: Any) -> requests.Response:  # type: ignore[override]
         kwargs.setdefault("timeout", (self._patience.connect, self._patience.read))
         repeatable = method.upper() in _REPEATABLE or self.repeat_posts
+        is_reading = method.upper() in ("GET", "HEAD", "OPTIONS")
         waits = self._patience.waits()
         errors = 0
         while True:
@@ -103,20 +127,35 @@ class _PatientSession(requests.Session):
             try:
                 response = super().request(method, url, *args, **kwargs)
             except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
-                wait = next(waits, None) if repeatable or _never_arrived(error) else None
-                if wait is None or isinstance(error, requests.exceptions.SSLError):
-                    raise
+                is_lost = not _never_arrived(error)
+                self._doubt(is_lost and not is_reading)
+                wait = next(waits, None) if repeatable or not is_lost else None
                 trouble = "does not answer"
+                if wait is None or isinstance(error, requests.exceptions.SSLError):
+                    self._tell(trouble, is_lost and not repeatable)
+                    raise
             else:
                 status = response.status_code
+                self._doubt(status in _DOUBTFUL and not is_reading)
                 errors += status == 500
                 defect = status == 500 and method.upper() == "GET" and errors <= _MOST_ERRORS
-                wait = next(waits, None) if repeatable and (status in _BUSY or defect) else None
-                if wait is None:
-                    return response
+                again = status == 429 or (repeatable and (status in _BUSY or defect))
+                wait = next(waits, None) if again else None
                 trouble = f"is busy ({status})"
+                if wait is None:
+                    self._tell(trouble, status in _DOUBTFUL and not repeatable)
+                    return response
             self._log(f"The server {trouble}; trying again in {wait:g} s.")
             time.sleep(wait)
+
+    def _tell(self, trouble: str, is_looked_for: bool) -> None:
+        if is_looked_for:
+            self._log(f"The server {trouble}; looking what it has done.")
+
+    def _doubt(self, is_doubtful: bool) -> None:
+        if is_doubtful:
+            self.doubts += 1
+            self.doubted = time.monotonic()
 
 
 class Server:
@@ -151,7 +190,8 @@ class Server:
         self._token = token
         self._page = page
         self._client = nimbusimage.connect(api_url, token=token)
-        self._session = _PatientSession(patience or Patience(), log)
+        self._patience = patience or Patience()
+        self._session = _PatientSession(self._patience, log)
         self._stack = ExitStack()
         self.again = "Run the tool again"
         """What the user can do after an error; without the full stop."""
@@ -167,6 +207,22 @@ class Server:
     def requests_sent(self) -> int:
         """Number of HTTP requests so far, repeated ones included."""
         return self._session.count
+
+    @property
+    def doubts(self) -> int:
+        """Number of requests to change something of which nobody knows whether, or when, they were done."""
+        return self._session.doubts
+
+    def wait_for_gateway(self, since: int = 0) -> None:
+        """Wait until nothing can be on its way any more; not at all if there was no doubt.
+
+        Parameters
+        ----------
+        since
+            Number of doubts until which all is well.
+        """
+        if self._session.doubts > since:
+            time.sleep(max(0.0, self._session.doubted + self._patience.gateway - time.monotonic()))
 
     def dataset(self, dataset_id: str) -> Dataset:
         """Return the official client's view of a dataset; use it inside :meth:`telling`."""

@@ -8,7 +8,7 @@ import shutil
 from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ import numpy as np
 from sam2_fewshot.annotations.record import distinct_stem, printable
 from sam2_fewshot.annotations.registry import FORMATS
 from sam2_fewshot.output.pictures import overlay_path
+from sam2_fewshot.records import Counts
 from sam2_fewshot.storage.files import sweep, telling, write_whole
 
 if TYPE_CHECKING:
@@ -35,14 +36,17 @@ class Summary:
     frames
         Number of frames.
     objects
-        Number of detections on all of them.
+        Number of objects on all of them.
     seconds
         Sum over the frames for each stage.
+    counts
+        Number of objects by kind.
     """
 
     frames: int
     objects: int
     seconds: Mapping[str, float]
+    counts: Counts = field(default_factory=Counts, compare=False)
 
 
 def assemble(
@@ -91,21 +95,21 @@ def assemble(
     outside = facts.get("seconds", {})  # loading, learning
     seconds: dict[str, float] = defaultdict(float, outside if isinstance(outside, Mapping) else {})
     before = _written_before(out)
-    objects = 0
+    counts = Counts()
     with ExitStack() as stack:
         writers = [stack.enter_context(form.results(out, tags)) for form in _formats(extra)]
         for record in _distinct(records):
             for add in writers:
                 add(record)
-            objects += len(record.detections)
+            counts += record.counts
             for stage, time in record.seconds.items():
                 seconds[stage] += time
             frames.append(_line(record))
-    summary = Summary(len(frames), objects, dict(seconds))
+    summary = Summary(len(frames), counts.total, dict(seconds), counts)
     counted = {
         "frames_done": summary.frames,
         "frames_asked": summary.frames if asked is None else asked,
-        "objects": objects,
+        **_counted(counts),
         "seconds": summary.seconds,
         "tags": list(tags),
         "written": sorted(extra),
@@ -140,11 +144,21 @@ def _line(record: FrameRecord) -> dict[str, object]:
         else [length for length in (size.x, size.y, size.z) if length is not None],
         "channels": list(record.channel_names),
         "candidates": record.candidates,
-        "objects": len(record.detections),
+        **_counted(record.counts),
         "examples": len(record.examples),
         "seconds": dict(record.seconds),
         "warnings": list(record.warnings),
         "record": record.file,
+    }
+
+
+def _counted(counts: Counts) -> dict[str, object]:
+    """Return the number of objects, and of those of each kind."""
+    return {
+        "objects": counts.total,
+        "found": counts.found,
+        "confirmed": counts.confirmed,
+        "marked": counts.marked,
     }
 
 

@@ -56,8 +56,11 @@ class Finished:
         InputError
             If a frame is missing, or is of another run than ``run.json``.
         """
+        left_out = self.facts["settings"].get("leave_out_examples", False)
         for line in self.facts["frames"]:
             record = read_record(self._file(line))
+            if record is not None and left_out:
+                record = record.without_examples()
             # No two runs take the same times for their stages, which show whether this is the listed frame.
             if record is None or _figures(record) != (line["image"], line["objects"], dict(line["seconds"])):
                 raise InputError(
@@ -98,6 +101,7 @@ def read_finished(out: Path) -> Finished:
 def _check(facts: Any) -> None:
     """Raise an error if the content of ``run.json`` is not of the right kinds; it may have been edited."""
     kinds = {"model": dict, "versions": dict, "seconds": dict, "warnings": list, "failures": list, "tags": list}
+    kinds |= {"learned": str}
     wrong = [key for key, kind in kinds.items() if not isinstance(facts.get(key, kind()), kind)]
     wrong += [key for key in _NUMBERS if not isinstance(facts["settings"][key], int | float)]
     wrong += [stage for stage, time in facts.get("seconds", {}).items() if not isinstance(time, int | float)]

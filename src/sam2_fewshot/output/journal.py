@@ -11,6 +11,7 @@ member          dtype, shape                content
                                             header has the number, then the candidates below the threshold
 ``bits``        uint8                       the masks in their boxes row by row, each packed to whole bytes
 ``figures``     float64 (N, 3)              score, similarity, predicted IoU
+``kinds``       uint8 (N,)                  places in :data:`~sam2_fewshot.storage.packing.KINDS`
 ``outlines``    uint8                       well-known binary of their polygons, then of the examples
 ``lengths``     int64 (N + E,)              bytes of each outline
 ==============  ==========================  ===============================================================
@@ -47,7 +48,9 @@ BLOCKS_FOLDER = "blocks"
 what it depends on and by the threshold, which also decides what a block reports; each block has a file."""
 
 _FORMAT = "sam2-fewshot frame"
-_VERSION = 3
+_VERSION = 4
+_READABLE = (3, _VERSION)
+"""Version 3 had no examples among the objects. Its results can be read, but not taken over by another run."""
 _NAME = re.compile(r"(?:[0-9a-f]{24}_)?xy(\d+)_z(\d+)_t(\d+)\.npz")
 _DIGITS = 24
 
@@ -151,7 +154,7 @@ def _read(path: Path, fingerprint: str | None = None, location: Location | None 
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             header = _header(archive)
-            if fingerprint is not None and header["fingerprint"] != fingerprint:
+            if fingerprint is not None and (header["fingerprint"], header["version"]) != (fingerprint, _VERSION):
                 return None
             if location is not None and Location(*header["location"]) != location:
                 return None
@@ -251,7 +254,7 @@ def _digest(fingerprint: str) -> str:
 
 def _header(archive: Any) -> dict[str, Any]:
     header: dict[str, Any] = json.loads(archive["header"].tobytes())
-    if header["format"] != _FORMAT or header["version"] != _VERSION:
+    if header["format"] != _FORMAT or header["version"] not in _READABLE:
         raise ValueError("not a frame record of this version")
     return header
 
@@ -270,6 +273,7 @@ def _pack(record: FrameRecord, fingerprint: str) -> dict[str, Any]:
         "candidates": record.candidates,
         "seconds": {stage: float(seconds) for stage, seconds in record.seconds.items()},
         "negative": [mark.negative for mark in record.examples],
+        "boxes": [mark.is_box for mark in record.examples],
         "warnings": list(record.warnings),
         "kept": len(record.detections),
         "threshold": record.threshold,
@@ -285,7 +289,8 @@ def _unpack(header: dict[str, Any], archive: Any, file: str) -> FrameRecord:
     shape = (int(header["frame_shape"][0]), int(header["frame_shape"][1]))
     location = Location(*header["location"])
     detections, outlines = unpack_detections(archive, shape, location)
-    marks = zip(outlines, header["negative"], strict=True)
+    negative = header["negative"]
+    marks = zip(outlines, negative, header.get("boxes", [False] * len(negative)), strict=True)
     return FrameRecord(
         name=header["name"],
         stem=header["stem"],
@@ -296,7 +301,7 @@ def _unpack(header: dict[str, Any], archive: Any, file: str) -> FrameRecord:
         detections=tuple(detections[: header["kept"]]),
         candidates=header["candidates"],
         seconds=header["seconds"],
-        examples=tuple(ExampleMark(outline, negative) for outline, negative in marks),
+        examples=tuple(ExampleMark(*mark) for mark in marks),
         warnings=tuple(header["warnings"]),
         below=tuple(detections[header["kept"] :]),
         threshold=header["threshold"],

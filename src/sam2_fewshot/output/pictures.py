@@ -17,6 +17,7 @@ import shapely
 import shapely.affinity
 
 from sam2_fewshot.annotations.record import ExampleMark
+from sam2_fewshot.records import Kind
 from sam2_fewshot.tiling.blocks import overview
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def pictures_of(
             return shapely.affinity.scale(geometry, 1 / step, 1 / step, origin=(0, 0))
 
         detections = [replace(item, polygon=smaller(item.polygon)) for item in detections]
-        marks = [ExampleMark(smaller(mark.outline), mark.negative) for mark in marks]
+        marks = [replace(mark, outline=smaller(mark.outline)) for mark in marks]
     flat = bool((pixels == pixels[:1, :1]).all())
     drawn = draw_overlay(pixels, detections, marks, threshold=threshold)
     file = io.BytesIO()
@@ -176,16 +177,17 @@ def draw_overlay(
 
     Detections get a thin line from teal (the frame's lowest score) over green to yellow (its highest) with a dark halo.
     Examples get a thick dashed line: magenta and white for the wanted ones, black and white with a cross for the
-    negative ones; an example that is a point gets a ring.
+    negative ones; an example that is a point gets a ring, and one that is a box the box. What SAM 2 has made of these
+    gets a magenta line.
 
     Parameters
     ----------
     pixels
         uint8 array (H, W, 3), RGB.
     detections
-        In any order.
+        In any order, the examples among them or not.
     examples
-        Those on this frame.
+        Those on this frame, as they were marked.
     threshold
         The score that a detection must have, for the legend.
 
@@ -197,6 +199,8 @@ def draw_overlay(
     """
     from PIL import Image, ImageDraw
 
+    made = made_from_marks(detections, examples)
+    detections = [item for item in detections if item.kind != Kind.EXAMPLE]
     height, width = pixels.shape[:2]
     typical = _typical_width(detections, examples)
     scale = _scale(max(height, width), typical)
@@ -219,10 +223,30 @@ def draw_overlay(
     draw = ImageDraw.Draw(ground)
     for item in ordered:
         pen.line(draw, item.polygon, color_of(_share(item.score, low, high)), 1.0)
+    for outline in made:
+        pen.made(draw, outline)
     for mark in examples:
         pen.mark(draw, mark)
     ground = ground.reduce(smooth)
-    return np.asarray(_with_legend(ground, detections, examples, (low, high), threshold))
+    return np.asarray(_with_legend(ground, detections, examples, len(made), (low, high), threshold))
+
+
+def made_from_marks(detections: Sequence[Detection], marks: Sequence[ExampleMark]) -> list[Polygon]:
+    """Return the outlines of the examples that the user marked by points or boxes."""
+    hints = shapely.STRtree([mark.outline for mark in marks if not (mark.negative or mark.is_object)])
+    examples = [item.polygon for item in detections if item.kind == Kind.EXAMPLE]
+    outlined = shapely.STRtree([mark.outline for mark in marks if mark.is_object])
+    return [
+        polygon
+        for polygon in examples
+        if hints.query(polygon, predicate="intersects").size
+        and not any(_same(polygon, outlined.geometries[i]) for i in outlined.query(polygon))
+    ]
+
+
+def _same(one: Polygon, other: Any) -> bool:
+    # Both are of the same pixels, but for smoothing; of one that is not valid nothing can be told.
+    return bool(other.is_valid) and one.intersection(other).area > 0.5 * one.union(other).area
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +259,10 @@ class _Pen:
     def line(self, draw: ImageDraw, polygon: Polygon, color: _Color, weight: float) -> None:
         points = np.asarray(polygon.exterior.coords)[:, :2] * self.scale
         self._path(draw, points, color, weight)
+
+    def made(self, draw: ImageDraw, polygon: Polygon) -> None:
+        self.line(draw, polygon, (0, 0, 0), 2.4)
+        self.line(draw, polygon, _POSITIVE, 1.4)
 
     def mark(self, draw: ImageDraw, mark: ExampleMark) -> None:
         color = _NEGATIVE if mark.negative else _POSITIVE
@@ -297,6 +325,7 @@ def _with_legend(
     ground: Image,
     detections: Sequence[Detection],
     examples: Sequence[ExampleMark],
+    made: int,
     limits: tuple[float, float],
     threshold: float | None,
 ) -> Image:
@@ -338,4 +367,9 @@ def _with_legend(
             pen.mark(draw, ExampleMark(sample, negative))
             x += size * 2.2
             write(f"{count} {name}{'s' if count > 1 else ''}")
+    if made:
+        x += size
+        pen.made(draw, shapely.box(x, middle - size * 0.7, x + size * 1.4, middle + size * 0.7))
+        x += size * 2.2
+        write("made by SAM 2")
     return page

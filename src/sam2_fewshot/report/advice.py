@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sam2_fewshot.records import Counts
 from sam2_fewshot.report.looks import Looks
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class FrameFigures:
         Of the detections, in pixels.
     examples, negatives
         Numbers of examples on it.
+    counts
+        Numbers of the objects in the results.
     example_looks, below_looks
         Of the wanted examples that have an outline, and of the candidates below the threshold.
     """
@@ -52,6 +55,7 @@ class FrameFigures:
     areas: NDArray[np.int64]
     examples: int
     negatives: int
+    counts: Counts = field(default_factory=Counts)
     example_looks: Looks = field(default_factory=Looks)
     below_looks: Looks = field(default_factory=Looks)
 
@@ -72,6 +76,8 @@ class Overview:
         Of the detections; NaN when there are none.
     examples, negatives
         How many were marked.
+    counts
+        Numbers of the objects in the results.
     advice
         Sentences on what to change next.
     """
@@ -86,6 +92,7 @@ class Overview:
     median_area: float
     examples: int
     negatives: int
+    counts: Counts = field(default_factory=Counts)
     advice: list[str] = field(default_factory=list)
 
 
@@ -108,6 +115,7 @@ def overview(frames: Sequence[FrameFigures], threshold: float) -> Overview:
         median_area=float(np.median(areas)) if areas.size else float("nan"),
         examples=sum(frame.examples for frame in frames),
         negatives=sum(frame.negatives for frame in frames),
+        counts=sum((frame.counts for frame in frames), Counts()),
     )
     summary.advice.extend(_advice(summary, frames, below, threshold))
     return summary

@@ -13,7 +13,8 @@ import numpy as np
 import shapely
 
 from sam2_fewshot.annotations.record import printable
-from sam2_fewshot.output.pictures import LONGEST, color_of, smaller
+from sam2_fewshot.output.pictures import LONGEST, color_of, made_from_marks, smaller
+from sam2_fewshot.records import Kind
 from sam2_fewshot.report.advice import FrameFigures, Overview, overview
 from sam2_fewshot.report.looks import looks_of
 
@@ -46,13 +47,15 @@ class Content:
         The summary.
     frames
         For each frame a dict of plain values: ``name``, ``xy``, ``z``, ``time``, ``width``, ``height``, ``scale``
-        (pixels of the picture for each of the image), ``kept`` and ``below`` (numbers of objects), ``examples`` and
+        (pixels of the picture for each of the image), ``kept``, ``below``, ``confirmed`` and ``marked`` (numbers of
+        objects; those that are marked are not among the others), ``counts`` (the same in words), ``examples`` and
         ``negatives``.
     data
         The same and all that the script needs, for JSON.
     blocks
         Texts in base 64: ``scores`` (float64, little endian), ``areas`` (uint32), ``outlines`` and ``marks``
-        (:func:`encode_outlines`), frame by frame, the detections first.
+        (:func:`encode_outlines`), frame by frame, the detections first; after the marks what was made of boxes and
+        points.
     pictures
         JPEG of each frame in base 64, empty where there is none.
     """
@@ -92,38 +95,47 @@ def gather(finished: Finished, picture_bytes: int = _PICTURE_BYTES, smallest: in
     threshold = _threshold(finished, settings)
     frames, figures, pictures = [], [], []
     parts: dict[str, list[bytes]] = {"scores": [], "areas": [], "outlines": [], "marks": []}
-    floor, example_areas = threshold, list[int]()
+    floor, example_areas, sizes = threshold, list[int](), list[int]()
     shrink = _shrinking(finished, picture_bytes)
     for record in finished.records():
-        found = (*record.detections, *record.below)
+        # The examples are displayed as what they are: neither the threshold nor a verdict applies to them.
+        kept = [item for item in record.detections if item.kind != Kind.EXAMPLE]
+        examples = [item for item in record.detections if item.kind == Kind.EXAMPLE]
+        made = made_from_marks(examples, record.examples)
+        found = (*kept, *record.below)
         scores = np.array([item.score for item in found], "<f8")
         areas = np.array([item.area for item in found], "<u4")
-        count = len(record.detections)
+        confirmed, count = record.counts.confirmed, len(kept)
         scale = min(1.0, LONGEST / max(record.frame_shape))
         parts["scores"].append(scores.tobytes())
         parts["areas"].append(areas.tobytes())
         parts["outlines"].append(encode_outlines([item.polygon for item in found], scale))
-        parts["marks"].append(encode_outlines([mark.outline for mark in record.examples], scale))
-        frame = _frame(record, scale)
+        parts["marks"].append(encode_outlines([*(mark.outline for mark in record.examples), *made], scale))
+        frame = _frame(record, scale, len(made))
         frames.append(frame)
-        examples = [mark.outline for mark in record.examples if not mark.negative and mark.outline.area]
-        picture = finished.preview(record) if examples else None
+        # Of what a box or a point marks, the outline that was made of it; older results have the marks alone.
+        outlines = [item.polygon for item in examples] or [
+            mark.outline for mark in record.examples if mark.is_object and not mark.negative
+        ]
+        picture = finished.preview(record) if outlines else None
         figures.append(
             FrameFigures(
                 name=frame["name"],
-                scores=scores[:count],
+                scores=scores[confirmed:count],
                 below=scores[count:],
-                areas=areas[:count].astype(np.int64),
+                areas=areas[confirmed:count].astype(np.int64),
                 examples=frame["examples"],
                 negatives=frame["negatives"],
-                example_looks=looks_of(examples, picture, scale),
+                counts=record.counts,
+                example_looks=looks_of(outlines, picture, scale),
                 below_looks=looks_of([item.polygon for item in record.below], picture, scale),
             )
         )
         pictures.append(_picture(finished.preview(record), shrink, smallest))
         # What is shown may reach further down than it is complete.
         floor = min(floor, record.floor, *scores.tolist())
-        example_areas += [round(outline.area) for outline in examples]
+        example_areas += [item.area for item in examples] or [round(outline.area) for outline in outlines]
+        sizes += [item.area for item in kept if not item.is_marked]
     summary = overview(figures, threshold)
     data = {
         "id": _run_id(finished),
@@ -131,8 +143,7 @@ def gather(finished: Finished, picture_bytes: int = _PICTURE_BYTES, smallest: in
         **_address(finished.out.absolute(), Path.cwd()),
         "threshold": threshold,
         "candidates": sum(frame["kept"] + frame["below"] for frame in frames),
-        "minArea": int(settings["min_mask_area"]),
-        "maxArea": int(settings["max_mask_area"]),
+        **_limits(settings, sizes),
         "range": _range(figures, threshold),
         "floor": floor,
         "margin": summary.margin,
@@ -155,7 +166,17 @@ def _address(out: Path, here: Path) -> dict[str, str]:
     return {"folder": str(out), "where": ""}
 
 
-def _frame(record: FrameRecord, scale: float) -> dict[str, Any]:
+def _limits(settings: Mapping[str, Any], sizes: Sequence[int]) -> dict[str, int]:
+    """Return the smallest and the largest area of the run in pixels, a largest of 0 for no limit.
+
+    A run goes beyond the settings where they would exclude an example, and the page shows all that was found.
+    """
+    low, high = int(settings["min_mask_area"]), int(settings["max_mask_area"])
+    return {"minArea": min([low, *sizes]), "maxArea": max([high, *sizes]) if high else 0}
+
+
+def _frame(record: FrameRecord, scale: float, made: int = 0) -> dict[str, Any]:
+    counts = record.counts
     height, width = record.frame_shape
     name = printable(record.name)
     if record.size_z > 1:
@@ -171,9 +192,13 @@ def _frame(record: FrameRecord, scale: float) -> dict[str, Any]:
         "width": width,
         "height": height,
         "scale": scale,
-        "kept": len(record.detections),
+        "kept": counts.total - counts.marked,
         "below": len(record.below),
-        "marks": [mark.negative for mark in record.examples],
+        "confirmed": counts.confirmed,
+        "marked": counts.marked,
+        "counts": str(counts),
+        "marks": [*(mark.negative for mark in record.examples), *[False] * made],
+        "made": made,
         "examples": sum(not mark.negative for mark in record.examples),
         "negatives": sum(mark.negative for mark in record.examples),
     }

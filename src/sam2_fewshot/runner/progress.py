@@ -1,10 +1,17 @@
-"""Where the progress of a run is reported: displays, and what remembers their warnings."""
+"""Where the progress of a run is reported: displays, the time that is left, and what remembers their warnings."""
 
 from __future__ import annotations
 
-from typing import Protocol
+import time
+from typing import TYPE_CHECKING, Protocol
 
 from sam2_fewshot.protocols import Progress, Quiet
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_LATEST = 20
+"""Frames that the pace is taken from: a slow first one, or emptier images, soon count no more."""
 
 
 class Display(Progress, Protocol):
@@ -56,6 +63,71 @@ class Silent(Quiet):
 
     def end(self) -> None:
         """Do nothing."""
+
+
+class Pace:
+    """How long the rest of a run will take, from how long its latest frames have taken.
+
+    Frames may be searched side by side: what counts is how soon after one another they end.
+
+    Parameters
+    ----------
+    clock
+        Gives seconds since some moment.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._ends: tuple[float, ...] = ()
+        self.begin(0)
+
+    def begin(self, frames: int) -> None:
+        """Start the clock for so many frames."""
+        self.frames, self.done = frames, 0
+        self._began = self._clock()
+        self._ends = (self._began,)
+
+    def frame_done(self) -> None:
+        """Count a frame, whether it ended or failed."""
+        self._ends = (*self._ends, self._clock())[-_LATEST - 1 :]
+        self.done += 1
+
+    @property
+    def taken(self) -> float:
+        """Seconds from the beginning to the end of the latest frame."""
+        return self._ends[-1] - self._began
+
+    def left(self) -> float | None:
+        """Return the seconds that the frames which are left will take; None before the first one has ended.
+
+        Between two frames it falls with the time, and a frame that takes longer than those before it slows the pace.
+        """
+        ends = self._ends  # another thread may ask while this one counts
+        if len(ends) == 1:
+            return None
+        now, left = self._clock(), self.frames - self.done
+        pace = (ends[-1] - ends[0]) / (len(ends) - 1)
+        slower = (now - ends[0]) / len(ends)  # as if the frame at hand ended now
+        return max(pace * left - (now - ends[-1]), slower * (left - 1), 0.0)
+
+
+def duration(seconds: float) -> str:
+    """Return a time span as a person would say it, like ``4.2 s``, ``3 min 20 s`` or ``2 h 05 min``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def about(seconds: float) -> str:
+    """Return a time span that is not known exactly, like ``about 40 s``, ``about 12 min`` or ``about 1.5 h``."""
+    if seconds < 5:
+        return "a few seconds"
+    if seconds < 90:
+        return f"about {seconds if seconds < 20 else 5 * round(seconds / 5):.0f} s"
+    return f"about {seconds / 60:.0f} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"
 
 
 class Watch:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.object_model import frame_digest
+from sam2_fewshot.records import Counts
 from sam2_fewshot.runner.tasks import Failure, Progressed, in_this_process
 from sam2_fewshot.settings import AFTER_LEARNING, Settings
 from sam2_fewshot.storage.digests import code_digest, common_part
@@ -78,7 +79,10 @@ def run(
             learn(segmenter, source.exemplars, watch, cache, code)
     if source.exemplars or left:
         sink.learned(segmenter)
-    progressed = Progressed(len(source.frames), len(source.frames) - len(left), watch.take(), seconds)
+    learned = segmenter.summary if left or must_learn else ""
+    if learned:
+        watch.say(learned)
+    progressed = Progressed(len(source.frames), len(source.frames) - len(left), watch.take(), seconds, learned=learned)
     with sink.opened(progressed):
         watch.begin(len(left))
         results = execute([sink.task(frame, source.name(frame)) for frame in left], segmenter, watch)
@@ -94,7 +98,7 @@ def run(
                     else:
                         sink.add(task, result)
                         found = result.found
-                        watch.frame_ends(found.candidates, len(found.detections), result.took)
+                        watch.frame_ends(found.candidates, Counts.of(found.detections).found, result.took)
         except KeyboardInterrupt:
             progressed.interrupted = True
         finally:  # also after a defect, the sink puts the finished frames together

@@ -128,6 +128,8 @@ class Progressed:
         What could not be done.
     interrupted
         Whether the user stopped it.
+    learned
+        How well the examples are found again, in words; empty where that is not known.
     """
 
     frames: int
@@ -136,6 +138,7 @@ class Progressed:
     seconds: dict[str, float] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
     interrupted: bool = False
+    learned: str = ""
 
 
 class Source(Protocol):

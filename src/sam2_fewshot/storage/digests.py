@@ -21,8 +21,10 @@ AT_A_TIME = {"batch_size", "points_per_batch", "max_memory", "cache_size", "comp
 """Settings that change how much is done or held at a time, or how fast, and not the results."""
 _NO_PART = ("annotations", "cli", "evaluation", "files", "images", "nimbus", "report", "runner", "storage")
 """Subpackages that what is learned does not depend on."""
-_SAME_RECORD = AT_A_TIME | {"similarity_threshold"}
-"""Settings that a frame's record does not depend on where the threshold is fixed: it also holds what lies below."""
+_SAME_SEARCH = AT_A_TIME | {"leave_out_examples"}
+"""Settings that a frame's record does not depend on: it holds the examples in any case."""
+_SAME_RECORD = _SAME_SEARCH | {"similarity_threshold"}
+"""The same where the threshold is fixed: the record also holds what lies below."""
 
 
 def common_part(
@@ -39,7 +41,7 @@ def common_part(
     version
         Version of this program.
     settings
-        All settings; those that only concern memory are left out, and so is the threshold.
+        All settings; those that only concern memory or what is written are left out, and so is the threshold.
     model
         SHA-256 of the checkpoint.
     exemplars
@@ -47,7 +49,7 @@ def common_part(
     extra
         Anything else that JSON can hold.
     """
-    same = _SAME_RECORD if settings.threshold_mode == "fixed" else AT_A_TIME
+    same = _SAME_RECORD if settings.threshold_mode == "fixed" else _SAME_SEARCH
     facts = {
         "version": version,
         "settings": settings.model_dump(mode="json", exclude=same),
@@ -73,6 +75,8 @@ def _shape(exemplar: Exemplar) -> list[object]:
         parts += ["mask", exemplar.mask.shape, hashlib.sha256(pixels.tobytes()).hexdigest()]
     if exemplar.polygon is not None:
         parts += ["polygon", shapely.to_wkb(exemplar.polygon, hex=True)]
+    if exemplar.box is not None:
+        parts += ["box", list(exemplar.box)]
     if exemplar.point is not None:
         parts += ["point", list(exemplar.point)]
     return parts

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import shapely
 
-from sam2_fewshot.records import Detection, InstanceMask
+from sam2_fewshot.records import Detection, InstanceMask, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sam2_fewshot.records import Location
+
+KINDS = (None, *Kind)
+"""The kinds in the order of their numbers in archives, to which further ones may only be added at the end."""
 
 
 def pack_detections(detections: Sequence[Detection], further: Sequence[Any] = ()) -> dict[str, NDArray[Any]]:
@@ -24,6 +27,7 @@ def pack_detections(detections: Sequence[Detection], further: Sequence[Any] = ()
     -------
     dict
         ``boxes`` and ``bits`` of :func:`pack_masks`; ``figures``, score, similarity and predicted IoU, float64 (N, 3);
+        ``kinds``, places in :data:`KINDS`, uint8 (N,);
         ``outlines``, the well-known binary of the detections' polygons and of the further outlines in a row, uint8; and
         ``lengths``, the bytes of each, int64.
     """
@@ -34,6 +38,7 @@ def pack_detections(detections: Sequence[Detection], further: Sequence[Any] = ()
         "boxes": boxes,
         "bits": bits,
         "figures": np.array(figures, np.float64).reshape(-1, 3),
+        "kinds": np.array([KINDS.index(item.kind) for item in detections], np.uint8),
         "outlines": np.frombuffer(b"".join(parts), np.uint8),
         "lengths": np.array([len(part) for part in parts], np.int64),
     }
@@ -47,7 +52,7 @@ def unpack_detections(
     Parameters
     ----------
     arrays
-        What it returned.
+        What it returned. Versions up to 0.2.0 had no kinds; all of theirs were found.
     frame_shape
         ``(height, width)`` of the frame in pixels.
     location
@@ -56,10 +61,11 @@ def unpack_detections(
     content, stops = arrays["outlines"].tobytes(), np.cumsum(arrays["lengths"]).tolist()
     outlines = [shapely.from_wkb(content[start:stop]) for start, stop in zip([0, *stops], stops, strict=False)]
     masks = unpack_masks(arrays["boxes"], arrays["bits"], frame_shape)
+    kinds = arrays["kinds"].tolist() if "kinds" in arrays else [KINDS.index(Kind.FOUND)] * len(masks)
     detections = [
-        Detection(mask, outline, score, similarity, predicted_iou, location)
-        for mask, outline, (score, similarity, predicted_iou) in zip(
-            masks, outlines[: len(masks)], arrays["figures"].tolist(), strict=True
+        Detection(mask, outline, score, similarity, predicted_iou, location, KINDS[kind])
+        for mask, outline, (score, similarity, predicted_iou), kind in zip(
+            masks, outlines[: len(masks)], arrays["figures"].tolist(), kinds, strict=True
         )
     ]
     return detections, outlines[len(masks) :]

@@ -148,6 +148,8 @@ class SearchPlan:
         The score that an object should have.
     known
         The examples on the frame.
+    marked
+        Those of them that are objects of the wanted kind.
     """
 
     blocks: Sequence[Block]
@@ -157,6 +159,7 @@ class SearchPlan:
     contrast: float
     threshold: float
     known: Sequence[InstanceMask]
+    marked: Sequence[InstanceMask] = ()
 
 
 class BlockStore(Protocol):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sam2_fewshot.records import Exemplar
     from sam2_fewshot.settings import Settings
 
-QUICK = Patience(first=0.01, longest=0.05, total=0.3, connect=2.0, read=5.0)
+QUICK = Patience(first=0.01, longest=0.05, total=0.3, connect=2.0, read=5.0, gateway=0.1)
 DISCS = [(14, 14), (14, 48), (46, 16), (48, 48)]
 CACHED = "These examples were learned before; what was learned is taken from the cache."
 

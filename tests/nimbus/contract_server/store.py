@@ -14,9 +14,12 @@ import threading
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SHAPES = ["point", "line", "polygon", "rectangle"]
 AXES = ("IndexXY", "IndexZ", "IndexT", "IndexC")
@@ -99,6 +102,8 @@ class Store:
         self.values: list[dict[str, Any]] = []
         self.interfaces: dict[str, dict[str, Any]] = {}
         self.read_only = False
+        self.between: Callable[[], object] = lambda: None
+        """Called between looking for property values and inserting them."""
         self.outsiders: set[str] = set()
         self.lock = threading.RLock()
         self._numbers = itertools.count(1)
@@ -172,15 +177,19 @@ class Store:
             ]
 
     def delete_annotations(self, ids: list[str]) -> None:
+        """Delete several at once: their property values go along, their connections stay, as on the real server."""
         with self.lock:
             for key in ids:
                 self.annotations.pop(key, None)
             self.values = [value for value in self.values if value["annotationId"] not in ids]
-            self.connections = {
-                key: value
-                for key, value in self.connections.items()
-                if not {value["childId"], value["parentId"]} & set(ids)
-            }
+
+    def edit_annotation(self, key: str, changes: dict[str, Any]) -> None:
+        """Change what the app can change; other keys are left as they are."""
+        known = ("coordinates", "tags", "channel", "location", "shape", "color", "name")
+        with self.lock:
+            self.one("upenn_annotation", self.annotations, key).update(
+                {name: value for name, value in changes.items() if name in known}
+            )
 
     def connect(self, body: dict[str, Any]) -> list[dict[str, Any]]:
         made = []
@@ -206,6 +215,7 @@ class Store:
                         "childId": child,
                         "parentId": nearest["_id"],
                         "datasetId": document["datasetId"],
+                        "label": "A Connection -- automatic",
                         "tags": [],
                     }
                     made.append(self.connections[key])
@@ -214,6 +224,21 @@ class Store:
     def list_connections(self, query: dict[str, str]) -> list[dict[str, Any]]:
         dataset = self._queried_dataset(query)
         return [value for value in self.connections.values() if value["datasetId"] == dataset]
+
+    def create_connections(self, documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        with self.lock:
+            for document in documents:
+                for end in ("child", "parent"):
+                    if document[f"{end}Id"] not in self.annotations:
+                        raise refuse(400, f"A {end} annotation does not exist", "validation")
+            made = [{**document, "_id": self.new_id()} for document in documents]
+            self.connections.update({document["_id"]: document for document in made})
+        return made
+
+    def delete_connections(self, ids: list[str]) -> None:
+        with self.lock:
+            for key in ids:
+                self.connections.pop(key, None)
 
     # --- property values -------------------------------------------------------------------------------------
 
@@ -236,8 +261,11 @@ class Store:
         unknown = {entry["datasetId"] for entry in entries} - set(self.folders)
         if unknown:
             raise refuse(400, f"Invalid folder id ({min(unknown)}).", "rest")
+        # A real server looks for what is there, and inserts what is not, in two steps.
         with self.lock:
             there = {value["annotationId"]: value for value in self.values}
+        self.between()
+        with self.lock:
             answer = []
             for entry in entries:
                 document = there.get(entry["annotationId"])

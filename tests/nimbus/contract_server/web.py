@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import socket
+import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -26,8 +27,10 @@ class Fault:
     """What goes wrong with some requests.
 
     `what` is a status (500), ``drop`` (the connection breaks before anything is done), ``lost`` (it breaks after all is
-    done), ``late 503`` (all is done, and a proxy answers 503), ``slow 0.5`` (seconds), or a function that is called
-    before the request is done. It befalls requests whose method and path match, after `skip` of them, `times` times.
+    done), ``late 503`` (all is done, and a proxy answers 503), ``slow 0.5`` (seconds), ``later 3`` (a gateway answers
+    504 at once, and the request is done 3 seconds later), ``later 3 drop`` (the same, but the connection breaks), or a
+    function that is called before the request is done. It befalls requests whose method and path match, after `skip` of
+    them, `times` times.
     """
 
     method: str
@@ -53,6 +56,14 @@ class Seen:
     query: dict[str, str]
 
 
+class _Quiet(ThreadingHTTPServer):
+    """Says nothing of clients that are gone: jobs are killed here."""
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
+
+
 class ContractServer:
     """Serves a store until it is closed; a context manager."""
 
@@ -60,8 +71,10 @@ class ContractServer:
         self.store = store or Store()
         self.faults: list[Fault] = []
         self.seen: list[Seen] = []
+        self.under_way = 0
+        self.lock = threading.Lock()
         handler = type("Handler", (_Handler,), {"server_of": self})
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._http = _Quiet(("127.0.0.1", 0), handler)
         self._http.daemon_threads = True
         self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
 
@@ -82,6 +95,32 @@ class ContractServer:
         self._http.server_close()
         self._thread.join()
 
+    def wait(self, longest: float = 30.0) -> None:
+        """Wait until all requests are done, also those that come late."""
+        deadline = time.monotonic() + longest
+        while self.under_way:
+            assert time.monotonic() < deadline, "a request is not done"
+            time.sleep(0.005)
+
+    def later(self, seconds: float, do: Callable[[], Any]) -> None:
+        """Do a request that nobody waits for any more."""
+
+        def wait() -> None:
+            time.sleep(seconds)
+            try:
+                do()
+            except Problem:
+                pass
+            finally:
+                self.note(-1)
+
+        self.note(1)
+        threading.Thread(target=wait, daemon=True).start()
+
+    def note(self, more: int) -> None:
+        with self.lock:
+            self.under_way += more
+
     def count(self, method: str, path: str) -> int:
         return sum(seen.method == method and re.search(path, seen.path) is not None for seen in self.seen)
 
@@ -101,6 +140,31 @@ class ContractServer:
         if parts[0] in {pattern.split("/")[0] for _, pattern, _ in ROUTES}:
             raise refuse(400, f'No matching route for "{method} {"/".join(parts[1:])}"', "rest")
         raise Problem(404, HTML, "text/html")
+
+
+class InStep:
+    """Holds each request until as many have come as there are jobs; after some seconds it goes on alone.
+
+    After some `rounds` nothing is held any more.
+    """
+
+    def __init__(self, jobs: int, longest: float = 0.5, rounds: int = 10**6) -> None:
+        self._jobs, self._longest, self._rounds = jobs, longest, rounds
+        self._here = threading.Condition()
+        self._waiting = self._round = 0
+
+    def __call__(self) -> None:
+        with self._here:
+            this = self._round
+            if this >= self._rounds:
+                return
+            self._waiting += 1
+            if self._waiting == self._jobs:
+                self._waiting = 0
+                self._round += 1
+                self._here.notify_all()
+            elif not self._here.wait_for(lambda: self._round != this, self._longest):
+                self._waiting -= 1
 
 
 class _Body:
@@ -158,6 +222,10 @@ ROUTES: list[tuple[str, str, Callable[..., Any]]] = [
     ("GET", f"upenn_annotation/{ID}", lambda s, q, b, u, i: s.one("upenn_annotation", s.annotations, i)),
     ("POST", "upenn_annotation/multiple", lambda s, q, b, u: s.create_annotations(b.json)),
     ("DELETE", "upenn_annotation/multiple", lambda s, q, b, u: s.delete_annotations(b.json)),
+    ("PUT", f"upenn_annotation/{ID}", lambda s, q, b, u, i: s.edit_annotation(i, b.json)),
+    ("GET", "annotation_connection/count", lambda s, q, b, u: {"count": len(s.list_connections(q))}),
+    ("POST", "annotation_connection/multiple", lambda s, q, b, u: s.create_connections(b.json)),
+    ("DELETE", "annotation_connection/multiple", lambda s, q, b, u: s.delete_connections(b.json)),
     ("GET", "annotation_connection", lambda s, q, b, u: _paged(s.list_connections(q), q)),
     ("POST", "annotation_connection/connectTo", lambda s, q, b, u: s.connect(b.json)),
     ("GET", "annotation_property", lambda s, q, b, u: _paged(s.list_properties(), q)),
@@ -191,6 +259,13 @@ class _Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True  # headers and body go in two packets
 
     def _serve(self) -> None:
+        self.server_of.note(1)
+        try:
+            self._do()
+        finally:
+            self.server_of.note(-1)
+
+    def _do(self) -> None:
         server = self.server_of
         split = urlsplit(self.path)
         path = unquote(split.path).removeprefix(ROOT).strip("/")
@@ -199,7 +274,8 @@ class _Handler(BaseHTTPRequestHandler):
         if path == "file" and self.headers.get("Content-Type") != "application/octet-stream":
             body = b""  # bytes without a type are read as a form, and are gone
         server.seen.append(Seen(self.command, path, query))
-        fault = next((each.what for each in server.faults if each.befalls(self.command, path)), None)
+        with server.lock:
+            fault = next((each.what for each in server.faults if each.befalls(self.command, path)), None)
         if callable(fault):
             fault()
         elif fault == "drop":
@@ -209,6 +285,11 @@ class _Handler(BaseHTTPRequestHandler):
         elif isinstance(fault, int):
             return self._answer(fault, {"message": "An unexpected error occurred on the server.", "type": "internal"})
         user = server.store.tokens.get(self.headers.get("Girder-Token") or "")
+        if isinstance(fault, str) and fault.startswith("later"):
+            _, seconds, *how = fault.split()
+            command = self.command  # of this request: the same handler serves the next one of its connection
+            server.later(float(seconds), lambda: server.answer(command, path, query, body, user))
+            return self._hang_up() if how else self._answer(504, "<html>gateway time-out</html>", "text/html")
         try:
             found = server.answer(self.command, path, query, body, user)
         except Problem as problem:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sam2_fewshot.methods.guided.expectation import in_words
 from sam2_fewshot.methods.guided.learning import learn_guided
 from sam2_fewshot.methods.guided.model import GuidedModel
 from sam2_fewshot.tiling.tiles import TileGrid
@@ -63,6 +64,10 @@ class GuidedMethod:
     ) -> Scored:
         """Return objects that do not overlap."""
         return GuidedModel.from_arrays(learned).find(self._backbone, pixels, known, self._progress, watch)
+
+    def summary(self, learned: Mapping[str, NDArray[np.generic]]) -> str:
+        """Return a sentence on how well the examples are found again by what was learned without them."""
+        return in_words(GuidedModel.from_arrays(learned).evidence)
 
     def step(self, learned: Mapping[str, NDArray[np.generic]]) -> int:
         """Return the side of a tile without its halo, in pixels."""

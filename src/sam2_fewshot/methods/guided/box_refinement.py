@@ -8,6 +8,7 @@ the mask and the doubt are of use. How far they are to be trusted is learned on 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -227,7 +228,7 @@ def to_refine(candidates: Sequence[InstanceMask], odds: NDArray[np.float64], til
 
 
 def to_refine_in_training(
-    candidates: Sequence[InstanceMask], odds: NDArray[np.float64], marked: Sequence[InstanceMask]
+    candidates: Sequence[InstanceMask], odds: NDArray[np.float64], marked: Sequence[InstanceMask], share: float = 1.0
 ) -> list[int]:
     """Return the indices of the candidates to refine on a training frame.
 
@@ -237,6 +238,8 @@ def to_refine_in_training(
         Theirs, and their log-odds by the first classifier.
     marked
         The examples, wanted or not.
+    share
+        How large a part of a training frame this is.
     """
     about: list[list[int]] = [[] for _ in marked]
     away = []
@@ -247,7 +250,7 @@ def to_refine_in_training(
         else:
             away.append(int(i))
     chosen = [i for group in about for i in _distinct(candidates, group, _SAME, _PER_EXAMPLE)]
-    return chosen + _distinct(candidates, away, _ALIKE_AWAY, _AWAY)
+    return chosen + _distinct(candidates, away, _ALIKE_AWAY, math.ceil(share * _AWAY))
 
 
 def _distinct(

@@ -54,11 +54,14 @@ class ThresholdRange(NamedTuple):
         Most examples reach it.
     held_out
         float64 (k,), log-odds of the examples under classifiers that were fitted without them.
+    unseen
+        float64 (N,), log-odds of all rows, of those about an example under the classifier that was fitted without it.
     """
 
     low: float
     high: float
     held_out: NDArray[np.float64]
+    unseen: NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,26 +233,29 @@ def _threshold_range(classifier: Logistic, table: TrainingTable, used: NDArray[n
     right, label = table.right, table.label
     examples = np.unique(table.owner[right])
     best = []
+    odds = classifier.log_odds(table.features)
+    unseen = odds.copy()
     for fold in range(min(_HELD_OUT_FOLDS, len(examples))):
         here = examples[fold::_HELD_OUT_FOLDS]
         rest = used & ~np.isin(table.owner, here)
         if (rest & (label == RIGHT)).any() and (rest & (label != RIGHT) & (table.weight > 0)).any():
-            odds = _fit(table, rest).log_odds(table.features)
-            best += [odds[right & (table.owner == example)].max() for example in here]
-    odds, wrong = classifier.log_odds(table.features), (label == WRONG) & (table.weight > 0)
+            without = _fit(table, rest).log_odds(table.features)
+            best += [without[right & (table.owner == example)].max() for example in here]
+            unseen = np.where(np.isin(table.owner, here), without, unseen)
+    wrong = (label == WRONG) & (table.weight > 0)
     if not wrong.any():  # nothing is known to be wrong: what lies elsewhere has to serve
         wrong = used & (label != RIGHT)
     # Of one example nothing can be held out; then its own proposals have to serve.
     reached = best if len(best) > 1 else odds[right]
     held_out = np.array(best)
     if not len(reached):
-        return ThresholdRange(0.0, 0.0, held_out)
+        return ThresholdRange(0.0, 0.0, held_out, unseen)
     high = float(np.percentile(reached, _RECALL))
     if not wrong.any():
-        return ThresholdRange(high, high, held_out)
+        return ThresholdRange(high, high, held_out, unseen)
     # Where right and wrong lie far from each other, a threshold between them leaves room for frames unlike these.
     middle = (1 - _ROOM) * high + _ROOM * float(np.percentile(odds[wrong], 100 - _RECALL))
-    return ThresholdRange(min(high, middle), high, held_out)
+    return ThresholdRange(min(high, middle), high, held_out, unseen)
 
 
 _RIDGE = 60.0

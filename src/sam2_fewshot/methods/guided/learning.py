@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from sam2_fewshot.methods.guided.classifier import (
     table_of,
 )
 from sam2_fewshot.methods.guided.descriptors import CORE_SCORE, describe
+from sam2_fewshot.methods.guided.expectation import evidence_of, look_alikes
 from sam2_fewshot.methods.guided.maps import PixelModel, averaged, cells_of, cells_per_tile, dense_maps, learn_pixels
 from sam2_fewshot.methods.guided.model import EncodedFrame, GuidedModel, measure
 from sam2_fewshot.methods.guided.proposals import threshold_levels
@@ -28,6 +30,7 @@ from sam2_fewshot.methods.guided.self_training import (
     what_few_means,
     with_surest,
 )
+from sam2_fewshot.methods.guided.training_windows import training_windows
 from sam2_fewshot.tiling.tiles import TileGrid, tile_side
 
 if TYPE_CHECKING:
@@ -71,9 +74,13 @@ def learn_guided(
     """
     areas = _areas_of(frames)
     _warn_of_limits(areas, area_limits, progress)
-    tiles = TrainingTiles(backbone, frames, _tile_side(areas, frames, backbone.input_size), progress)
+    side = _tile_side(areas, frames, backbone.input_size)
+    frames = training_windows(frames, side)
+    tiles = TrainingTiles(backbone, frames, side, progress)
     learned = learn_once(backbone, frames, area_limits, tiles, progress)
     if len(areas) >= FEW:
+        if (sentence := look_alikes(learned.evidence, learned.places)) is not None:
+            progress.warn(sentence)
         return learned
     extended = frames
     for total, least in ROUNDS:
@@ -148,10 +155,12 @@ def _with_classifiers(
 ) -> GuidedModel:
     """Return the model with its classifiers. On the maps, no example was learned from itself."""
     first_rows, proposed = [], []
-    for frame, seen in zip(frames, encoded, strict=True):
+    parts = Counter(frame.number for frame in frames)
+    shares = [1 / parts[frame.number] for frame in frames]
+    for frame, seen, share in zip(frames, encoded, shares, strict=True):
         # The marked masks themselves are the surest rows there are.
         marked = [*frame.positives, *frame.negatives]
-        proposed.append(learned.components(seen.maps).and_once(learned.prompted(backbone, seen)))
+        proposed.append(learned.components(seen.maps).and_once(learned.prompted(backbone, seen, share=share)))
         masks = [*marked, *proposed[-1].masks]
         features = describe(masks, seen.maps, learned.diameter, proposed[-1])
         first_rows.append(TrainingCandidates(frame.positives, frame.negatives, masks, features, len(marked)))
@@ -160,9 +169,9 @@ def _with_classifiers(
 
     def refined(*, with_examples: bool) -> list[TrainingCandidates]:
         rows = []
-        for frame, seen, before, among in zip(frames, encoded, first_rows, proposed, strict=True):
+        for frame, seen, before, among, share in zip(frames, encoded, first_rows, proposed, shares, strict=True):
             odds = first.log_odds(before.features)[before.drawn :]
-            likely = to_refine_in_training(before.masks[before.drawn :], odds, before.masks[: before.drawn])
+            likely = to_refine_in_training(before.masks[before.drawn :], odds, before.masks[: before.drawn], share)
             drawn = range(0 if with_examples else len(frame.positives), before.drawn)
             chosen = [*drawn, *(before.drawn + i for i in likely)]
             masks = [before.masks[i] for i in chosen]
@@ -182,7 +191,9 @@ def _with_classifiers(
     threshold = best_threshold(second, between, rows)
     if self_trained:
         threshold = min(threshold, HIGHEST_THRESHOLD)
-    return replace(learned, first=first, second=second, threshold=threshold)
+    ends = np.cumsum([len(frame.masks) for frame in rows])[:-1]
+    evidence, places = evidence_of(frames, rows, np.split(between.unseen, ends), threshold)
+    return replace(learned, first=first, second=second, threshold=threshold, evidence=evidence, places=places)
 
 
 def _area_range(areas: NDArray[np.int64], limits: tuple[int, int]) -> tuple[float, float]:

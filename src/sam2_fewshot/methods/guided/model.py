@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from sam2_fewshot.methods.guided.box_refinement import (
 )
 from sam2_fewshot.methods.guided.classifier import Logistic
 from sam2_fewshot.methods.guided.descriptors import COARSE_COSINE, SUPPORT, FrameMaps, Proposed, describe, support
+from sam2_fewshot.methods.guided.expectation import NO_EVIDENCE, Evidence, Place
 from sam2_fewshot.methods.guided.maps import PixelModel, cells_per_tile, dense_maps, enlarge, tile_cells
 from sam2_fewshot.methods.guided.proposals import component_candidates, peaks, point_candidates
 from sam2_fewshot.tiling.tiles import TileGrid
@@ -111,6 +113,10 @@ class GuidedModel:
         Tells right candidates from wrong ones, by their descriptors and by how their refined masks turn out.
     threshold
         Log-odds of the second classifier from which on a candidate counts as an object; its score is then .5.
+    evidence
+        How well the examples are found again.
+    places
+        Where unmarked detections lie on the examples' frames, those with the highest score first. They are not saved.
     """
 
     side: int
@@ -123,6 +129,8 @@ class GuidedModel:
     first: Logistic
     second: Logistic
     threshold: float
+    evidence: Evidence = NO_EVIDENCE
+    places: Sequence[Place] = ()
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """Return all of it as arrays by name, for saving."""
@@ -131,6 +139,7 @@ class GuidedModel:
                 [self.side, self.diameter, *self.areas, self.unit, self.cells.bias, self.threshold]
                 + [getattr(self, name).bias for name in _CLASSIFIERS]
             ),
+            "evidence": np.array(self.evidence, np.int64),
             "colours": self.colours,
             "levels": self.levels,
             **{f"cells_{name}": getattr(self.cells, name) for name in _CELL_ARRAYS},
@@ -161,6 +170,7 @@ class GuidedModel:
             first=first,
             second=second,
             threshold=threshold,
+            evidence=Evidence(*arrays["evidence"].tolist()) if "evidence" in arrays else NO_EVIDENCE,
         )
 
     def find(
@@ -257,7 +267,7 @@ class GuidedModel:
         return Proposed(*component_candidates(self._planes(maps), self.diameter, self.areas))
 
     def prompted(
-        self, backbone: Backbone, frame: EncodedFrame, covered: NDArray[np.bool_] | None = None
+        self, backbone: Backbone, frame: EncodedFrame, covered: NDArray[np.bool_] | None = None, share: float = 1.0
     ) -> list[InstanceMask]:
         """Return the masks of the maps' peaks as point prompts.
 
@@ -269,10 +279,13 @@ class GuidedModel:
             The frame.
         covered
             Boolean (H, W): where there is an object already, and no point is prompted; None for nowhere.
+        share
+            How large a part of a frame this is.
         """
         # The contrast itself is left out: where the ground is uneven, it peaks there.
         planes = self._planes(frame.maps)[1:]
-        points = peaks(planes, self.diameter, max(_FEWEST_PEAKS, _PEAKS_PER_TILE * len(frame.embeddings)))
+        most = max(math.ceil(share * _FEWEST_PEAKS), _PEAKS_PER_TILE * len(frame.embeddings))
+        points = peaks(planes, self.diameter, most)
         if covered is not None:
             columns, rows = points.astype(int).T
             points = points[~covered[rows, columns]]

@@ -12,11 +12,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.spatial.distance import cdist
 
+from sam2_fewshot.geometry.overlap import shared_area
 from sam2_fewshot.methods.base import Stopwatch
-from sam2_fewshot.methods.guided.box_refinement import non_overlapping
-from sam2_fewshot.methods.guided.descriptors import CONTRAST, CORE_SCORE, Proposed, describe
+from sam2_fewshot.methods.guided.box_refinement import REFINEMENT, non_overlapping
+from sam2_fewshot.methods.guided.descriptors import CONTRAST, CORE_SCORE, SUPPORT, Proposed, describe
 from sam2_fewshot.methods.guided.maps import CellStore
+from sam2_fewshot.tiling.tiles import TileGrid
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sam2_fewshot.methods.base import TrainingFrame
-    from sam2_fewshot.methods.guided.model import GuidedModel
+    from sam2_fewshot.methods.guided.model import FrameCandidates, GuidedModel
     from sam2_fewshot.protocols import Backbone, Progress
     from sam2_fewshot.records import InstanceMask
 
@@ -41,7 +44,9 @@ _STANDS_OUT, _LEAST_CONTRAST = 0.5, 0.25
 """A detection that is learned from differs from its surroundings at least this share as much as the examples do (and by
 so many standard deviations of the frame), or its mean score is as near to that of the examples, 1, as to background, 0.
 Where an example is alone on its frame, nothing is added; otherwise its ground would be."""
-_STORED = 200_000_000
+_MOST = 0.5
+"""A candidate is held by another with more than this share of its area."""
+STORED = 200_000_000
 """Bytes of the examples' frames' pyramids that are stored, so that they are encoded once: 36 tiles of SAM 2's embedded
 checkpoint. It is part of :data:`~sam2_fewshot.resources.RESERVE`."""
 
@@ -61,8 +66,11 @@ class TrainingTiles:
 
     def __init__(self, backbone: Backbone, frames: Sequence[TrainingFrame], side: int, progress: Progress) -> None:
         self.side = side
-        room = _STORED // len(frames)
-        self.stores = [CellStore(backbone, frame.pixels, side, room, progress.advance) for frame in frames]
+        tiles = [len(TileGrid((frame.pixels.shape[0], frame.pixels.shape[1]), side).windows()) for frame in frames]
+        self.stores = [
+            CellStore(backbone, frame.pixels, side, STORED * count // sum(tiles), progress.advance)
+            for frame, count in zip(frames, tiles, strict=True)
+        ]
 
 
 def with_surest(
@@ -93,21 +101,73 @@ def with_surest(
     progress
         Reports each tile done.
     """
+    with_examples = {frame.number for frame in frames if len(frame.positives)}
+    found = {
+        i: learned.candidates(backbone, frame.pixels, progress, Stopwatch(), store)
+        for i, (frame, store) in enumerate(zip(frames, tiles.stores, strict=True))
+        if (frame.number in with_examples or frame.negatives) and np.ptp(frame.pixels, axis=(0, 1)).max() > 0
+    }
+    positives = {i: _described(frames[i].positives, found[i], learned) for i in found}
+    negatives = {i: _described(frames[i].negatives, found[i], learned) for i in found}
     detections: list[tuple[float, int, InstanceMask]] = []
-    for number, (frame, store) in enumerate(zip(frames, tiles.stores, strict=True)):
-        if not len(frame.positives) or np.ptp(frame.pixels, axis=(0, 1)).max() == 0:
+    for i, here in found.items():
+        frame, masks, odds = frames[i], here.refined.masks, here.odds
+        if frame.number not in with_examples:  # nothing is wanted there, as far as anyone knows
             continue
-        found = learned.candidates(backbone, frame.pixels, progress, Stopwatch(), store)
-        masks, odds = found.refined.masks, found.odds
-        marked = describe(frame.positives, found.frame.maps, learned.diameter, Proposed((), np.zeros(0, np.int64)))
-        alike = _stand_out(found.refined.features, marked)
+        features = here.refined.features[:, : -1 - REFINEMENT]
+        on_frame = [rows for n, rows in positives.items() if frames[n].number == frame.number]
+        adoptable = _stand_out(features, np.concatenate(on_frame))
+        wanted, unwanted = (np.concatenate(list(rows.values())) for rows in (positives, negatives))
+        scale = learned.second.scale[: features.shape[1]]
+        adoptable &= ~like_negatives(masks, features, wanted, unwanted, scale)
         chosen = non_overlapping(masks, odds, [*frame.positives, *frame.negatives])
-        detections += [(float(odds[i]), number, masks[i]) for i in chosen if alike[i] and odds[i] > least]
+        detections += [(float(odds[n]), i, masks[n]) for n in chosen if adoptable[n] and odds[n] > least]
     surest = sorted(detections, key=lambda detection: -detection[0])[: max(0, most)]
+    added = [[mask for _, where, mask in surest if where == number] for number in range(len(frames))]
     return [
-        replace(frame, positives=[*frame.positives, *(mask for _, where, mask in surest if where == number)])
-        for number, frame in enumerate(frames)
+        replace(frame, positives=[*frame.positives, *masks], adopted=len(masks))
+        for frame, masks in zip(frames, added, strict=True)
     ]
+
+
+def like_negatives(
+    masks: Sequence[InstanceMask],
+    descriptors: NDArray[np.float64],
+    positives: NDArray[np.float64],
+    negatives: NDArray[np.float64],
+    scale: NDArray[np.float64],
+) -> NDArray[np.bool_]:
+    """Return which candidates (N,) are more likely an object like a negative example, or a part of one.
+
+    A candidate is when one that holds most of it, itself for instance, looks more like a negative example than it looks
+    like any wanted one. Half of an unwanted object may well look like a wanted one.
+
+    Parameters
+    ----------
+    masks, descriptors
+        The candidates of a frame, and float64 (N, D).
+    positives, negatives
+        float64 (P, D), (M, D): descriptors of the examples.
+    scale
+        float64 (D,): by how much each descriptor differs among candidates.
+    """
+    if not len(negatives):
+        return np.zeros(len(masks), bool)
+    to_positive, to_negative = (
+        cdist(descriptors / scale, marked / scale).min(axis=1, initial=np.inf) for marked in (positives, negatives)
+    )
+    unwanted = np.flatnonzero(to_negative < to_positive).tolist()
+    result = np.zeros(len(masks), np.bool_)
+    for i, (mask, distance) in enumerate(zip(masks, to_positive, strict=True)):
+        holders = (masks[other] for other in unwanted if to_negative[other] < distance)
+        result[i] = any(shared_area(mask, other) > _MOST * mask.area for other in holders)
+    return result
+
+
+def _described(masks: Sequence[InstanceMask], found: FrameCandidates, learned: GuidedModel) -> NDArray[np.float64]:
+    """Return the descriptors of marked objects, but for the support, which outlines that a user drew do not have."""
+    nothing = Proposed((), np.zeros(0, np.int64))
+    return describe(masks, found.frame.maps, learned.diameter, nothing)[:, :SUPPORT]
 
 
 def _stand_out(candidates: NDArray[np.float64], marked: NDArray[np.float64]) -> NDArray[np.bool_]:

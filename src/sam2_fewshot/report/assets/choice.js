@@ -13,9 +13,10 @@ for (const area of areas) {
 }
 if (!total) [smallest, largest] = [0, 1];
 
-// What the headline and the cards tell, of the choice.
+// What the headline and the cards tell, of the choice; neither slider nor card concerns what the user confirmed or marked.
 const counts = { found: 0, doubtful: 0, missed: 0 };
-const runTotal = frames.reduce((sum, frame) => sum + frame.kept, 0);
+const confirmedTotal = frames.reduce((sum, frame) => sum + frame.confirmed, 0);
+const runTotal = frames.reduce((sum, frame) => sum + frame.kept + frame.marked, 0);
 
 const fits = (i) => areas[i] >= choice.minArea && (!choice.maxArea || areas[i] <= choice.maxArea);
 
@@ -25,11 +26,13 @@ function apply() {
   Object.assign(counts, { found: 0, doubtful: 0, missed: 0 });
   for (let i = 0; i < total; i++) {
     const right = fits(i);
-    const seen = scores[i] >= choice.threshold && right;
+    const confirmed = isConfirmed(i);
+    const seen = confirmed || (scores[i] >= choice.threshold && right);
     shown[i] = seen ? 1 : 0;
     if (seen) {
       shownIn[owner[i]]++;
       shownTotal++;
+      if (confirmed) continue;
       counts.found++;
       if (scores[i] < choice.threshold + data.margin) counts.doubtful++;
     } else if (right && scores[i] >= choice.threshold - data.margin) counts.missed++;
@@ -39,9 +42,14 @@ function apply() {
 // The headline in one place: of the run as it was, and of the choice once it is another.
 function headline() {
   const where = `on ${plural(frames.length, 'frame')}`;
-  const some = (number) => (number ? plural(number, 'object') : 'No objects');
-  if (!isChanged()) return `${some(counts.found)} found ${where}`;
-  return `${some(counts.found)} chosen ${where}; ${format(runTotal)} in this run`;
+  const run = isChanged() ? `; ${format(runTotal)} in this run` : '';
+  if (!confirmedTotal && !marked) {
+    return `${counts.found ? plural(counts.found, 'object') : 'No objects'} ${run ? 'chosen' : 'found'} ${where}${run}`;
+  }
+  const parts = [`${format(counts.found)} found`];
+  if (confirmedTotal) parts.push(`${format(confirmedTotal)} confirmed`);
+  if (marked) parts.push(`${format(marked)} marked`);
+  return `${parts.join(' + ')} = ${plural(shownTotal + marked, 'object')} ${where}${run}`;
 }
 
 function showSummary() {
@@ -63,9 +71,9 @@ const median = (values) => {
 // Sorting takes longer than a step of the slider may.
 function showMedian() {
   if (!$('tiles')) return;
-  const seen = (from) => from.filter((_, i) => shown[i]);
-  $('median-score').textContent = shownTotal ? median(seen(scores)).toFixed(2) : '–';
-  $('median-area').textContent = shownTotal ? format(Math.round(median(seen(areas)))) : '–';
+  const seen = (from) => from.filter((_, i) => shown[i] && !isConfirmed(i));
+  $('median-score').textContent = counts.found ? median(seen(scores)).toFixed(2) : '–';
+  $('median-area').textContent = counts.found ? format(Math.round(median(seen(areas)))) : '–';
 }
 
 const changed = () => ({
@@ -143,7 +151,7 @@ function fillHistogram() {
   const [low, high] = data.range;
   const counts = new Uint32Array(BINS);
   for (let i = 0; i < total; i++) {
-    if (fits(i)) counts[Math.max(0, Math.min(BINS - 1, Math.floor(((scores[i] - low) / (high - low)) * BINS)))]++;
+    if (!isConfirmed(i) && fits(i)) counts[Math.max(0, Math.min(BINS - 1, Math.floor(((scores[i] - low) / (high - low)) * BINS)))]++;
   }
   const most = Math.max(1, ...counts);
   bars.forEach((bar, bin) => {
@@ -212,7 +220,7 @@ function refresh() {
   showAreaHint();
   $('shown-count').textContent = format(shownTotal);
   $('shown-of').textContent = total ? `of ${format(total)} shown` : 'shown';
-  $('shown-of').title = `All that have a score of at least ${Number(data.floor.toFixed(3))}`;
+  $('shown-of').title = `All that have a score of at least ${Number(data.floor.toFixed(3))}${marked ? '; those that you marked are not among them' : ''}`;
   emit('chosen');
   document.body.dataset.step = (performance.now() - began).toFixed(1); // for benchmarks/report.py
   announce();

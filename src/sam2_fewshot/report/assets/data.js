@@ -88,6 +88,10 @@ const format = (number) => number.toLocaleString('en');
 const plural = (number, word) => `${format(number)} ${word}${number === 1 ? '' : 's'}`;
 const digits = data.range[1] - data.range[0] > 0.3 ? 2 : 3;
 
+// What the user confirmed comes first in its frame; no slider applies to it.
+const isConfirmed = (i) => i - frames[owner[i]].first < frames[owner[i]].confirmed;
+const marked = frames.reduce((sum, frame) => sum + frame.marked, 0);
+
 // Number of an object in its frame, as in the table and the label image; those below the threshold follow.
 const numberOf = (i) => i - frames[owner[i]].first + 1;
 

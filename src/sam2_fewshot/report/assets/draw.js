@@ -55,7 +55,8 @@ function drawExamples(context, frame, scale, width) {
     context.lineWidth = width * 2.6;
     context.strokeStyle = '#000';
     context.stroke(path);
-    context.setLineDash(negative ? [width * 1.5, width * 2.5] : [width * 3.5, width * 2]);
+    const made = k >= frame.marks.length - frame.made; // the outline that SAM 2 has made of a box or a point
+    if (!made) context.setLineDash(negative ? [width * 1.5, width * 2.5] : [width * 3.5, width * 2]);
     context.lineWidth = width * 1.6;
     context.strokeStyle = negative ? '#fff' : POSITIVE;
     context.stroke(path);

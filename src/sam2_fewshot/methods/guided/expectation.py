@@ -1,0 +1,176 @@
+"""How well the examples are found again by what was learned without them, and what else is found on their frames.
+
+Whether an example that was left out is found again tells what share of all objects will be found. What is found
+elsewhere on the examples' frames may be right or wrong, since a user marks only some of the objects: these are positive
+and unlabelled data (Elkan & Noto 2008).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from sam2_fewshot.geometry.overlap import mask_iou, shared_area
+from sam2_fewshot.methods.guided.box_refinement import non_overlapping
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from sam2_fewshot.methods.base import TrainingFrame
+    from sam2_fewshot.methods.guided.classifier import TrainingCandidates
+    from sam2_fewshot.records import InstanceMask
+
+_RIGHT, _NOTICEABLE = 0.5, 0.1
+"""IoU from which on an example counts as found, and share of the smaller one from which on a detection is about it."""
+_FOUND, _BESIDE, _ELSEWHERE = 0.7, 0.5, 2
+"""With a smaller share of the examples found again, or more detections of another outline for each that is found, the
+scores tell little; with more unmarked detections for each example the user is then asked to look at some of them."""
+_NAMED = 5
+
+
+class Evidence(NamedTuple):
+    """What the examples' frames tell of a search.
+
+    Parameters
+    ----------
+    examples, found
+        Examples that the user marked as wanted, and how many of them are found by what was learned without them.
+    beside
+        Detections about an example that have another outline.
+    elsewhere
+        Detections away from all that is marked.
+    """
+
+    examples: int
+    found: int
+    beside: int
+    elsewhere: int
+
+
+NO_EVIDENCE = Evidence(0, 0, 0, 0)
+
+
+class Place(NamedTuple):
+    """An unmarked detection on an example's frame.
+
+    Parameters
+    ----------
+    odds
+        How far its log-odds lie above the threshold.
+    frame
+        The frame's name.
+    x, y
+        Its middle, in pixels of the frame.
+    """
+
+    odds: float
+    frame: str
+    x: int
+    y: int
+
+
+def evidence_of(
+    frames: Sequence[TrainingFrame],
+    candidates: Sequence[TrainingCandidates],
+    odds: Sequence[NDArray[np.float64]],
+    threshold: float,
+) -> tuple[Evidence, list[Place]]:
+    """Count what is detected on the examples' frames.
+
+    Parameters
+    ----------
+    frames
+        The examples' frames, or parts of them.
+    candidates
+        Those on each of them.
+    odds
+        Their log-odds, float64 (N,) each, by classifiers that have not seen the example that a candidate is about.
+    threshold
+        Log-odds from which on a candidate counts as an object.
+
+    Returns
+    -------
+    evidence
+        The counts.
+    places
+        Where unmarked detections lie, those with the highest score first.
+    """
+    counted, places = [NO_EVIDENCE], []
+    for frame, among, values in zip(frames, candidates, odds, strict=True):
+        marked = list(frame.positives[: len(frame.positives) - frame.adopted])
+        found, beside, elsewhere = set(), 0, 0
+        for mask, value in _detected(among, values, threshold):
+            number, iou = _about(mask, marked)
+            if iou >= _RIGHT and number not in found:
+                found.add(number)
+            elif number >= 0:
+                beside += 1
+            elif _about(mask, frame.negatives)[0] < 0:
+                elsewhere += 1
+                x0, y0, x1, y1 = mask.box
+                x, y = frame.corner[0] + (x0 + x1) // 2, frame.corner[1] + (y0 + y1) // 2
+                places.append(Place(value - threshold, frame.name, x, y))
+        counted.append(Evidence(len(marked), len(found), beside, elsewhere))
+    return Evidence(*(sum(column) for column in zip(*counted, strict=True))), sorted(places, reverse=True)
+
+
+def in_words(evidence: Evidence) -> str:
+    """Return a sentence that tells the user how well the examples are found again; empty when nothing is known."""
+    examples, found, beside, elsewhere = evidence
+    if examples < 2:  # a single one cannot be left out
+        return ""
+    outlines = f", {beside} of their detections {'has' if beside == 1 else 'have'} another outline" if beside else ""
+    others = "1 other place scores" if elsewhere == 1 else f"{elsewhere or 'no'} other places score"
+    return (
+        f"Left out in turn, {found} of the {examples} examples are found again at the default threshold{outlines}; "
+        f"{others} as high on the same images."
+    )
+
+
+def look_alikes(evidence: Evidence, places: Sequence[Place]) -> str | None:
+    """Return a sentence that asks for negative examples where the examples cannot be told from other places.
+
+    Parameters
+    ----------
+    evidence, places
+        From :func:`evidence_of`. The places that are named have scores from the highest to the lowest.
+
+    Returns
+    -------
+    str or None
+        None where the examples are found again, or not much else is.
+    """
+    examples, found, beside, elsewhere = evidence
+    is_unsure = found < _FOUND * examples or beside > _BESIDE * found
+    if not is_unsure or elsewhere < _ELSEWHERE * examples:
+        return None
+    chosen = [places[i] for i in dict.fromkeys(np.linspace(0, len(places) - 1, _NAMED).round().astype(int))]
+    return (
+        f"The examples can hardly be told from {elsewhere} other places on the same images, for instance "
+        f"{'; '.join(f'{place.frame}, x {place.x}, y {place.y}' for place in chosen)}. Look at these, and mark some of "
+        "those that are not wanted as negative examples, and of those that are as further examples."
+    )
+
+
+def _detected(
+    among: TrainingCandidates, odds: NDArray[np.float64], threshold: float
+) -> Iterator[tuple[InstanceMask, float]]:
+    """Yield what is detected among the candidates that the user did not draw."""
+    masks, values = list(among.masks[among.drawn :]), odds[among.drawn :]
+    for i in non_overlapping(masks, values):
+        if values[i] >= threshold:
+            yield masks[i], float(values[i])
+
+
+def _about(mask: InstanceMask, marked: Sequence[InstanceMask]) -> tuple[int, float]:
+    """Return which marked object a mask is about, -1 for none, and the IoU with it."""
+    about = [
+        (mask_iou(mask, other), number)
+        for number, other in enumerate(marked)
+        if shared_area(mask, other) > _NOTICEABLE * min(mask.area, other.area)
+    ]
+    iou, number = max(about, default=(0.0, -1))
+    return number, iou

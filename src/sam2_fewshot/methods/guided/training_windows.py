@@ -1,0 +1,175 @@
+"""Which parts of the examples' frames are learned from: all of small ones, windows of large ones.
+
+What is learned needs the examples, what lies around them, and a sample of the rest that shows the frames' variety. It
+does not need all of a large frame, whose encoding would take longer than anything else: at fourfold magnification a
+frame of a megapixel is 80 tiles.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sam2_fewshot.tiling.tiles import TileGrid
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from sam2_fewshot.methods.base import TrainingFrame
+    from sam2_fewshot.records import Box, InstanceMask
+
+MOST_TILES = 36
+"""Frames of so many tiles in all are learned from whole. Their pyramids are what
+:data:`~sam2_fewshot.methods.guided.self_training.STORED` holds with SAM 2's embedded checkpoint, so that each tile is
+encoded once."""
+LEAST_SAMPLE = 12
+"""So many tiles without a mark are learned from at least, however many the marks take."""
+_AROUND = 0.125
+"""A mark's window shows so large a part of a tile around it at least, if the frame does not end before."""
+_LOOK = 8
+"""A tile is looked at as a picture of so many pixels each way."""
+
+
+def training_windows(
+    frames: Sequence[TrainingFrame], side: int, most: int = MOST_TILES, least: int = LEAST_SAMPLE
+) -> list[TrainingFrame]:
+    """Return what is learned from of the examples' frames.
+
+    Parameters
+    ----------
+    frames
+        With their examples.
+    side
+        Side of a tile in pixels.
+    most
+        Frames of so many tiles in all are returned as they are.
+    least
+        Tiles without a mark that are sampled of larger ones, or as many more as `most` leaves.
+
+    Returns
+    -------
+    list of TrainingFrame
+        Windows around all marks, a tile wide if the marks are not wider, and a seeded sample of windows elsewhere that
+        look as different as possible. Each mark is on one window. A part of a mark on another window is unmarked there.
+    """
+    if sum(_tiles(frame.pixels.shape, side) for frame in frames) <= most:
+        return list(frames)
+    core = TileGrid((1, 1), side).core
+    windows = [list(_around_marks(frame, core)) for frame in frames]
+    taken = sum(_tiles((y1 - y0, x1 - x0), side) for of_frame in windows for (x0, y0, x1, y1), _ in of_frame)
+    marked = [_cropped(frame, *window) for frame, of_frame in zip(frames, windows, strict=True) for window in of_frame]
+    elsewhere = [
+        (frame, box)
+        for frame, of_frame in zip(frames, windows, strict=True)
+        for box in _cells(frame.pixels.shape, core)
+        if not any(_overlap(box, window) for window, _ in of_frame)
+    ]
+    sample = _different([_look(frame.pixels, box) for frame, box in elsewhere], max(least, most - taken))
+    return marked + [_cropped(elsewhere[i][0], elsewhere[i][1], []) for i in sample]
+
+
+def _tiles(shape: tuple[int, ...], side: int) -> int:
+    rows, columns = TileGrid((shape[0], shape[1]), side).counts
+    return rows * columns
+
+
+def _around_marks(frame: TrainingFrame, core: int) -> Iterator[tuple[Box, list[InstanceMask]]]:
+    """Yield windows that show each mark of a frame whole, and the marks that each answers for."""
+    height, width = frame.pixels.shape[:2]
+    margin = int(_AROUND * core)
+
+    def within(mask: InstanceMask, window: Box) -> bool:
+        x0, y0, x1, y1 = mask.box
+        wanted = max(x0 - margin, 0), max(y0 - margin, 0), min(x1 + margin, width), min(y1 + margin, height)
+        return window[0] <= wanted[0] and window[1] <= wanted[1] and wanted[2] <= window[2] and wanted[3] <= window[3]
+
+    left = sorted([*frame.positives, *frame.negatives], key=lambda mask: (mask.box[1], mask.box[0]))
+    while left:
+        window = _centred(left[0].box, core, margin, (height, width))
+        yield window, [mask for mask in left if within(mask, window)]
+        left = [mask for mask in left if not within(mask, window)]
+
+
+def _centred(box: Box, core: int, margin: int, shape: tuple[int, int]) -> Box:
+    """Return a window with a box in its middle, as wide as a tile's core or more, moved or cut to lie in the frame."""
+    spans = []
+    for low, high, length in ((box[0], box[2], shape[1]), (box[1], box[3], shape[0])):
+        # One pixel more on either side than the margin, so that rounding leaves no mark without its window.
+        size = min(max(core, high - low + 2 * margin + 2), length)
+        begin = min(max((low + high - size) // 2, 0), length - size)
+        spans.append((begin, begin + size))
+    (x0, x1), (y0, y1) = spans
+    return x0, y0, x1, y1
+
+
+def _cells(shape: tuple[int, ...], core: int) -> Iterator[Box]:
+    """Yield windows of a tile's core that cover a frame, row by row, the last ones moved back into it."""
+    height, width = shape[:2]
+    for y in range(0, height, core):
+        for x in range(0, width, core):
+            y0, x0 = max(0, min(y, height - core)), max(0, min(x, width - core))
+            yield x0, y0, min(x0 + core, width), min(y0 + core, height)
+
+
+def _overlap(one: Box, other: Box) -> bool:
+    """Tell whether two windows share more than a quarter of the smaller one."""
+    across = min(one[2], other[2]) - max(one[0], other[0])
+    down = min(one[3], other[3]) - max(one[1], other[1])
+    smaller = min((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other))
+    return across > 0 and down > 0 and 4 * across * down > smaller
+
+
+def _look(pixels: NDArray[np.uint8], box: Box) -> NDArray[np.float64]:
+    """Return what a window looks like at low magnification: its grey levels in ascending order, and how rough it is.
+
+    The order takes away where things lie, so that windows are compared by how much there is of what brightness.
+    """
+    x0, y0, x1, y1 = box
+    part = pixels[y0:y1, x0:x1].astype(np.float64)
+    rows, columns = (np.linspace(0, length, _LOOK + 1).astype(int)[:-1] for length in part.shape[:2])
+    sums = np.add.reduceat(np.add.reduceat(part, np.unique(rows), axis=0), np.unique(columns), axis=1)
+    means = sums / (part.shape[0] / len(np.unique(rows))) / (part.shape[1] / len(np.unique(columns)))
+    spread = np.sort(means.reshape(-1, 3), axis=0)
+    places = np.linspace(0, len(spread) - 1, _LOOK).round().astype(int)
+    rough = [np.abs(np.diff(part, axis=axis)).mean() if part.shape[axis] > 1 else 0.0 for axis in (0, 1)]
+    return np.concatenate([spread[places].ravel(), rough])
+
+
+def _different(looks: Sequence[NDArray[np.float64]], count: int) -> list[int]:
+    """Choose windows that look different, by the seeding of k-means++ (Arthur & Vassilvitskii 2007).
+
+    Each is drawn with a chance in proportion to its squared distance from the nearest one that is drawn already: all
+    that the frames show is likely to be drawn, and what there is most of is drawn most often.
+    """
+    if len(looks) <= count:
+        return list(range(len(looks)))
+    rng = np.random.default_rng(0)
+    rows = np.array(looks)
+    chosen = [int(rng.integers(len(rows)))]
+    distance = ((rows - rows[chosen[0]]) ** 2).sum(axis=1)
+    while len(chosen) < count:
+        # Windows that look just like those that are drawn have no chance, but for when only such are left.
+        chances = distance if distance.any() else np.isin(np.arange(len(rows)), chosen, invert=True).astype(float)
+        chosen.append(int(rng.choice(len(rows), p=chances / chances.sum())))
+        distance = np.minimum(distance, ((rows - rows[chosen[-1]]) ** 2).sum(axis=1))
+    return sorted(chosen)
+
+
+def _cropped(frame: TrainingFrame, window: Box, marks: Sequence[InstanceMask]) -> TrainingFrame:
+    """Return a window of a frame with those of its marks that are given."""
+    x0, y0, x1, y1 = window
+    positives, negatives = (
+        [part for mask in of_sign if any(mask is mark for mark in marks) and (part := mask.within(window)) is not None]
+        for of_sign in (frame.positives, frame.negatives)
+    )
+    return replace(
+        frame,
+        pixels=frame.pixels[y0:y1, x0:x1],
+        positives=positives,
+        negatives=negatives,
+        corner=(frame.corner[0] + x0, frame.corner[1] + y0),
+    )

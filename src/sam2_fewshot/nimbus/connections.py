@@ -1,0 +1,288 @@
+"""Connections of the objects that a job adds to the nearest ones with given tags, each once."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+from sam2_fewshot.nimbus.server import Refused, Unanswered
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from sam2_fewshot.nimbus.existing import Existing
+    from sam2_fewshot.nimbus.parameters import ConnectTo
+    from sam2_fewshot.nimbus.server import Patience, Server
+
+_AUTOMATIC = "automatic"
+"""The server calls what it connects by itself "A Connection -- automatic"."""
+_MOST_LOOKS = 5
+_CHUNK = 1000
+
+Link = dict[str, Any]
+"""A connection as the server has it: an object is its child, what it is connected to its parent."""
+
+
+class Connections:
+    """Connects annotations; nothing happens where nothing was asked for.
+
+    The server looks for the nearest annotation on the same frame that is not in the request itself, so all objects
+    of a frame go in one request. It connects again what is connected already.
+
+    Parameters
+    ----------
+    server
+        The connection to the server.
+    dataset_id
+        The dataset's folder.
+    connect_to
+        What to connect to; None for nothing.
+    patience
+        How long to look for what an unanswered request has done.
+    existing
+        Which objects are there.
+    """
+
+    def __init__(
+        self, server: Server, dataset_id: str, connect_to: ConnectTo | None, patience: Patience, existing: Existing
+    ) -> None:
+        self._server = server
+        self._dataset_id = dataset_id
+        self._to = connect_to
+        self._patience = patience
+        self._existing = existing
+        self._before: set[str] | None = None
+        self._expected: int | None = None
+        self._deferred: set[str] = set()
+        self._passed_on: set[tuple[str, str]] = set()
+        self._asked = self._made = 0
+
+    @property
+    def in_vain(self) -> bool:
+        """Whether connections were asked for, and the server found nothing to connect to."""
+        return self._asked > 0 and not self._made
+
+    def begin(self) -> None:
+        """Take note how many there are, before the first objects are added that another job might connect as well.
+
+        Raises
+        ------
+        ServerError
+            If the server does not tell.
+        """
+        if self._to is not None and self._expected is None:
+            self._expected = self._count()
+
+    def connect(self, created: Sequence[str], present: Sequence[str]) -> None:
+        """Connect annotations of one frame.
+
+        Parameters
+        ----------
+        created
+            Ids of annotations that are new.
+        present
+            Ids of those of an earlier run, which may have died before it connected them. Those of a job that runs at
+            the same time are left to that job until :meth:`settle`.
+
+        Raises
+        ------
+        ServerError
+            If the server refuses.
+        """
+        if self._to is None:
+            return
+        left = list(created)
+        self._deferred.update(key for key in present if self._existing.has_arrived(key))
+        if present:
+            if self._before is None:
+                links = self._list()
+                self._delete(self._doubles(links))
+                self._before = _children(links)
+            left += [key for key in present if key not in self._before and key not in self._deferred]
+        self._connect(left)
+
+    def pass_on(self, leaving: Mapping[str, str | None]) -> set[str]:
+        """Give the connections of annotations that are about to be deleted to those that stay, and delete the others.
+
+        The server leaves connections of annotations that are deleted together.
+
+        Parameters
+        ----------
+        leaving
+            The annotation that takes the place of each, None where none does.
+
+        Returns
+        -------
+        set of str
+            Of those without a successor, the ones that somebody has connected by hand, which keep their connections.
+
+        Raises
+        ------
+        ServerError
+            If the server refuses.
+        """
+        links = self._list()
+        touching = [link for link in links if not {link["childId"], link["parentId"]}.isdisjoint(leaving)]
+        by_hand = {str(link[end]) for link in touching if not _is_automatic(link) for end in ("childId", "parentId")}
+        kept = {key for key in by_hand if key in leaving and leaving[key] is None}
+        pairs = {(link["childId"], link["parentId"]) for link in links}
+        connected = {link["childId"] for link in links if _is_automatic(link)}
+        made, dropped = [], []
+        for link in touching:
+            before = link["childId"], link["parentId"]
+            child, parent = (key if key in kept else leaving.get(key, key) for key in before)
+            if (child, parent) == before:
+                continue
+            dropped.append(str(link["_id"]))
+            if child is None or parent is None or child == parent or (child, parent) in pairs:
+                continue
+            if _is_automatic(link) and child != before[0] and child in connected:
+                continue
+            pairs.add((child, parent))
+            connected.add(child)
+            made.append({key: value for key, value in link.items() if key in ("label", "tags")})
+            made[-1].update(childId=child, parentId=parent, datasetId=self._dataset_id)
+        self._create(made)
+        self._delete(dropped)
+        return kept
+
+    def settle(self, wanted: Iterable[str], gone: Collection[str], is_disturbed: bool) -> None:
+        """At the end, see that every object is connected once; one small request where nobody has interfered.
+
+        Parameters
+        ----------
+        wanted
+            Ids of further annotations that have to be connected, if they are not.
+        gone
+            Ids of annotations that were deleted; what is connected to them is taken out.
+        is_disturbed
+            Whether to look even if the number of connections is as expected.
+
+        Raises
+        ------
+        ServerError
+            If the server refuses.
+        """
+        if self._to is None and not gone:
+            return
+        left = self._deferred.union(wanted) if self._to else set()
+        if not (left or gone or is_disturbed or self._is_unexpected()):
+            return
+        for _ in range(_MOST_LOOKS):
+            links = self._list()
+            dangling = [str(each["_id"]) for each in links if not {each["childId"], each["parentId"]}.isdisjoint(gone)]
+            wrong = list(dict.fromkeys([*self._doubles(links), *dangling]))
+            self._delete(wrong)
+            missing = self._existing.by_frame(left - _children(links))
+            for ids in missing:
+                self._connect(ids)
+            if not (wrong or missing):
+                return
+            left = set()  # what nothing is near enough to is not asked for again
+
+    def _connect(self, ids: Sequence[str]) -> None:
+        left = list(ids)
+        if not left or self._to is None:
+            return
+        self._asked += len(left)
+        waits = self._patience.waits()
+        while left:
+            try:
+                answer = self._server.send(
+                    "connecting the objects",
+                    "POST",
+                    "annotation_connection/connectTo",
+                    {
+                        "annotationsIds": left,
+                        "tags": list(self._to.tags),
+                        "channelId": self._to.channel,
+                        "datasetId": self._dataset_id,
+                    },
+                )
+            except Unanswered:
+                wait = next(waits, None)
+                if wait is None:
+                    raise
+                left = self._look_for(left, wait)
+            else:
+                # The connections that were made; a server that does not tell may have made all.
+                made = len(answer if isinstance(answer, list) else left)
+                self._made += made
+                self._expect(made)
+                return
+
+    def _look_for(self, ids: list[str], least: float) -> list[str]:
+        """After a lost answer, look as long as the request may be on its way; return what is not connected by then."""
+        left = ids
+        for wait in self._patience.looks(least):
+            time.sleep(wait)
+            done = _children(self._list())
+            left = [key for key in ids if key not in done]
+            if not left:
+                break
+        self._made += len(ids) - len(left)
+        return left
+
+    def _doubles(self, links: Iterable[Link]) -> list[str]:
+        """Return the ids of all connections but the oldest that the server has made of an object to the same parent."""
+        same: dict[tuple[str, str], list[str]] = defaultdict(list)
+        for link in links:
+            pair = str(link["childId"]), str(link["parentId"])
+            if (_is_automatic(link) and self._existing.has(pair[0])) or pair in self._passed_on:
+                same[pair].append(str(link["_id"]))
+        return [key for ids in same.values() for key in sorted(ids)[1:]]
+
+    def _create(self, links: Sequence[Link]) -> None:
+        self._passed_on.update((link["childId"], link["parentId"]) for link in links)
+        for start in range(0, len(links), _CHUNK):
+            part = list(links[start : start + _CHUNK])
+            path = "annotation_connection/multiple"
+            try:
+                # One that is there twice is taken out by `settle`.
+                self._server.send("passing on connections", "POST", path, part, repeatable=True)
+            except Refused as error:
+                if error.status != 400:  # one of the annotations has been deleted since, and with it its connections
+                    raise
+        self._expect(len(links))
+
+    def _delete(self, ids: Sequence[str]) -> None:
+        for start in range(0, len(ids), _CHUNK):
+            part = list(ids[start : start + _CHUNK])
+            self._server.send("taking out connections", "DELETE", "annotation_connection/multiple", part)
+        self._expect(-len(ids))
+
+    def _expect(self, more: int) -> None:
+        if self._expected is not None:
+            self._expected += more
+
+    def _is_unexpected(self) -> bool:
+        """Tell whether there are more or fewer connections than this job knows of."""
+        return self._expected is not None and self._count() != self._expected
+
+    def _count(self) -> int:
+        """Return the number of connections, -1 where the server does not tell."""
+        try:
+            query = {"datasetId": self._dataset_id}
+            return int(self._server.get("counting the connections", "annotation_connection/count", query)["count"])
+        except Refused as error:
+            if error.status not in (400, 404):
+                raise
+            return -1
+
+    def _list(self) -> list[Link]:
+        """Return the connections of the dataset, the oldest first."""
+        query = {"datasetId": self._dataset_id}
+        links = list(self._server.pages("reading the connections", "annotation_connection", query))
+        self._expected = len(links)
+        return links
+
+
+def _children(links: Iterable[Link]) -> set[str]:
+    """Return the annotations that have been connected: in a connection they are the child."""
+    return {str(link["childId"]) for link in links}
+
+
+def _is_automatic(link: Link) -> bool:
+    """Tell whether the server made a connection by itself; one that a user made or edited has tags or another label."""
+    return not link.get("tags") and _AUTOMATIC in str(link.get("label"))

@@ -1,0 +1,114 @@
+"""How well the examples are found again, and what else looks the same."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from sam2_fewshot import Exemplar, FewShotSegmenter, Settings
+from sam2_fewshot.methods.base import TrainingFrame
+from sam2_fewshot.methods.guided.classifier import TrainingCandidates
+from sam2_fewshot.methods.guided.expectation import Evidence, Place, evidence_of, in_words, look_alikes
+from sam2_fewshot.records import InstanceMask
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from sam2_fewshot.protocols import Backbone
+
+SHAPE = (200, 300)
+
+
+def square(x: int, y: int, side: int = 10) -> InstanceMask:
+    return InstanceMask(np.ones((side, side), bool), x, y, SHAPE)
+
+
+def counted(frame: TrainingFrame, candidates: Sequence[tuple[InstanceMask, float]]) -> tuple[Evidence, list[Place]]:
+    """Return what is counted with the marks drawn first, as they are in learning, and a threshold of 1."""
+    drawn = [*frame.positives, *frame.negatives]
+    masks = [*drawn, *(mask for mask, _ in candidates)]
+    odds = np.array([9.0] * len(drawn) + [odds for _, odds in candidates])
+    among = TrainingCandidates(frame.positives, frame.negatives, masks, np.zeros((len(masks), 2)), len(drawn))
+    return evidence_of([frame], [among], [odds], 1.0)
+
+
+def test_each_detection_is_an_example_or_beside_one_or_elsewhere() -> None:
+    frame = TrainingFrame(
+        np.zeros((*SHAPE, 3), np.uint8), [square(10, 10), square(50, 50), square(90, 90)], [square(150, 150)],
+        name="a.png", corner=(1000, 2000),
+    )  # fmt: skip
+    evidence, places = counted(
+        frame,
+        [
+            (square(11, 10), 3.0),  # the first example
+            (square(50, 50), 0.5),  # the second, below the threshold
+            (square(90, 90, 5), 2.0),  # a part of the third
+            (square(150, 150), 2.0),  # a negative one
+            (square(200, 20), 1.5),
+            (square(240, 20), 4.0),
+            (square(270, 20), 0.9),
+        ],
+    )
+    assert evidence == Evidence(examples=3, found=1, beside=1, elsewhere=2)
+    assert places == [Place(3.0, "a.png", 1245, 2025), Place(0.5, "a.png", 1205, 2025)]
+
+
+def test_what_was_adopted_is_no_example() -> None:
+    frame = TrainingFrame(np.zeros((*SHAPE, 3), np.uint8), [square(10, 10), square(50, 50)], adopted=1)
+    evidence, _ = counted(frame, [(square(10, 10), 3.0), (square(50, 50), 3.0)])
+    assert evidence == Evidence(examples=1, found=1, beside=0, elsewhere=1)
+
+
+@pytest.mark.parametrize(
+    ("evidence", "words"),
+    [
+        (Evidence(1, 1, 0, 5), ""),
+        (
+            Evidence(10, 9, 0, 16),
+            "Left out in turn, 9 of the 10 examples are found again at the default threshold; 16 other places score as "
+            "high on the same images.",
+        ),
+        (
+            Evidence(6, 2, 1, 1),
+            "Left out in turn, 2 of the 6 examples are found again at the default threshold, 1 of their detections has "
+            "another outline; 1 other place scores as high on the same images.",
+        ),
+        (
+            Evidence(6, 2, 3, 0),
+            "Left out in turn, 2 of the 6 examples are found again at the default threshold, 3 of their detections "
+            "have another outline; no other places score as high on the same images.",
+        ),
+    ],
+)
+def test_in_words(evidence: Evidence, words: str) -> None:
+    assert in_words(evidence) == words
+
+
+def test_places_are_named_where_the_examples_can_hardly_be_told_from_others() -> None:
+    places = [Place(5.0 - i / 10, f"XY {i + 1}", i, 2 * i) for i in range(41)]
+    sentence = look_alikes(Evidence(10, 4, 2, 41), places)
+    assert sentence is not None
+    assert "from 41 other places" in sentence
+    for i in (0, 10, 20, 30, 40):
+        assert f"XY {i + 1}, x {i}, y {2 * i}" in sentence
+    assert "negative examples" in sentence
+    assert look_alikes(Evidence(10, 8, 6, 41), places) is not None
+    assert look_alikes(Evidence(10, 8, 2, 41), places) is None
+    assert look_alikes(Evidence(10, 4, 2, 19), places[:19]) is None
+
+
+@pytest.mark.parametrize("method", ["guided", "grid"])
+def test_the_summary_survives_saving(
+    filters: Backbone, discs: tuple[NDArray[np.uint8], NDArray[np.int32]], method: str
+) -> None:
+    image, labels = discs
+    settings = Settings(method=method)  # type: ignore[arg-type]
+    segmenter = FewShotSegmenter(filters, settings=settings)
+    segmenter.fit([Exemplar(image, mask=labels == number) for number in range(1, 7)])
+    assert "6 examples" in segmenter.summary
+    again = FewShotSegmenter(filters, settings=settings).adopt(segmenter.object_model)
+    assert again.summary == segmenter.summary

@@ -1,0 +1,117 @@
+"""What is learned from of large frames: windows around the marks, and a sample of the rest."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from sam2_fewshot.methods.base import TrainingFrame
+from sam2_fewshot.methods.guided.training_windows import training_windows
+from sam2_fewshot.records import InstanceMask
+from sam2_fewshot.tiling.tiles import TileGrid
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+SIDE = 64
+CORE = 56
+
+
+def square(x: int, y: int, side: int, shape: tuple[int, int]) -> InstanceMask:
+    return InstanceMask(np.ones((side, side), bool), x, y, shape)
+
+
+def picture(shape: tuple[int, int]) -> NDArray[np.uint8]:
+    """Each pixel tells where it is, so that a window can be recognised."""
+    rows, columns = np.mgrid[: shape[0], : shape[1]]
+    return np.stack([rows // 4, columns // 4, (rows * 7 + columns * 3) % 256], axis=-1).astype(np.uint8)
+
+
+def frame(shape: tuple[int, int], wanted: Sequence[tuple[int, int, int]], number: int = 0) -> TrainingFrame:
+    return TrainingFrame(picture(shape), [square(*place, shape) for place in wanted], number=number)
+
+
+def tiles(frames: Sequence[TrainingFrame]) -> int:
+    return sum(len(TileGrid((f.pixels.shape[0], f.pixels.shape[1]), SIDE).windows()) for f in frames)
+
+
+def pixels_under(frames: Sequence[TrainingFrame]) -> list[bytes]:
+    """Return what the marked objects look like: their pixels."""
+    return sorted(
+        f.pixels[y0:y1, x0:x1].tobytes() for f in frames for x0, y0, x1, y1 in (mask.box for mask in f.positives)
+    )
+
+
+def test_small_frames_are_learned_from_whole() -> None:
+    frames = [frame((100, 200), [(5, 5, 10)]), frame((100, 100), [(20, 20, 10)], 1)]
+    assert training_windows(frames, SIDE) == frames
+
+
+def test_each_mark_is_whole_on_one_window_with_its_surroundings() -> None:
+    places = [(3, 3, 8), (400, 30, 8), (410, 34, 8), (200, 700, 8), (992, 792, 8)]
+    whole = frame((800, 1000), places)
+    windows = training_windows([whole], SIDE, most=20, least=5)
+    assert pixels_under(windows) == pixels_under([whole])
+    for window in windows:
+        height, width = window.pixels.shape[:2]
+        for mask in window.positives:
+            assert mask.frame_shape == (height, width)
+            for near, at_border in ((mask.box[0], mask.box[2] == 11), (width - mask.box[2], mask.box[0] == width - 8)):
+                assert near >= CORE // 8 or at_border or near in (3, 0)
+
+
+def test_what_is_learned_from_does_not_grow_with_the_frame() -> None:
+    places = [(30 + 50 * i, 40 + 30 * i, 8) for i in range(10)]
+    small, large = frame((800, 1000), places), frame((1600, 2000), places)
+    of_small, of_large = (tiles(training_windows([whole], SIDE)) for whole in (small, large))
+    assert of_small == of_large == 36
+
+
+def test_the_rest_is_sampled_where_it_looks_different() -> None:
+    """One corner of a large even frame is bright: it is seen, though the marks are far away."""
+    shape = (800, 1000)
+    pixels = np.full((*shape, 3), 50, np.uint8)
+    pixels[600:, 800:] = 200
+    whole = TrainingFrame(pixels, [square(100, 100, 8, shape)])
+    sample = [window for window in training_windows([whole], SIDE, most=8) if not len(window.positives)]
+    assert any(window.pixels.max() == 200 for window in sample)
+    assert any(window.pixels.max() == 50 for window in sample)
+    assert all(window.pixels.shape == (CORE, CORE, 3) for window in sample)
+
+
+def test_the_sample_is_the_same_each_time_and_there_even_when_the_marks_take_all() -> None:
+    places = [(30 + 90 * (i % 10), 40 + 100 * (i // 10), 8) for i in range(60)]
+    whole = frame((800, 1000), places)
+    once, again = (training_windows([whole], SIDE, most=10, least=7) for _ in range(2))
+    assert [w.pixels.tobytes() for w in once] == [w.pixels.tobytes() for w in again]
+    assert sum(not len(window.positives) for window in once) == 7
+
+
+def test_marks_larger_than_a_tile_get_a_window_that_holds_them() -> None:
+    whole = frame((800, 1000), [(300, 300, 150)])
+    windows = training_windows([whole], SIDE, most=10)
+    assert pixels_under(windows) == pixels_under([whole])
+
+
+def test_negative_examples_and_the_frames_number_stay() -> None:
+    shape = (800, 1000)
+    bad = square(500, 500, 8, shape)
+    frames = [
+        TrainingFrame(picture(shape), [square(30, 30, 8, shape)], [bad], number=3),
+        TrainingFrame(picture(shape), [], [bad], number=4),
+    ]
+    windows = training_windows(frames, SIDE, most=10)
+    assert {window.number for window in windows} == {3, 4}
+    assert sum(len(window.negatives) for window in windows) == 2
+
+
+@pytest.mark.parametrize("value", [0, 90])
+def test_a_frame_that_looks_the_same_everywhere_is_sampled_too(value: int) -> None:
+    shape = (800, 1000)
+    whole = TrainingFrame(np.full((*shape, 3), value, np.uint8), [square(30, 30, 8, shape)])
+    windows = training_windows([whole], SIDE, most=10)
+    assert sum(not len(window.positives) for window in windows) == 12
