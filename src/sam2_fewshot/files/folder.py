@@ -224,7 +224,8 @@ class OutputFolder:
         found, pictures = result.found, result.extra
         image = self._plan.images[frame.location.xy]
         record = FrameRecord(
-            name=image.path.name,
+            name=image.file_name,
+            position=image.position,
             stem=self._stems[frame.location.xy],
             location=frame.location,
             frame_shape=frame.shape,
@@ -292,6 +293,7 @@ class OutputFolder:
                 yield replace(
                     record,
                     stem=self._stems[frame.location.xy],
+                    position=image.position,
                     pixel_size=image.pixel_size,
                     channel_names=image.channel_names,
                 )
