@@ -10,6 +10,7 @@ import zarr
 from microscope_files import write_czi, write_lif, write_lif_images, write_nd2
 from zarr_files import put, write_zarr_image, write_zarr_plate, write_zarr_series
 
+from sam2_fewshot.annotations.examples import read_examples
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.images.image_set import open_images
 from sam2_fewshot.images.positions import field_names, position_names, row_letters, well_name
@@ -337,3 +338,19 @@ def test_names_are_distinct():
     assert (well_name("B", "3"), well_name("AF", "48"), well_name("B", "x")) == ("B03", "AF48", "Bx")
     assert field_names([("A01", 1), ("A02", 1)]) == ("A01", "A02")
     assert field_names([("A01", 1), ("A01", 2)]) == ("A01_f1", "A01_f2")
+
+
+def test_labels_in_a_plate_lie_on_their_fields(tmp_path):
+    path = write_zarr_plate(tmp_path / "p.zarr", {"B/3": [PLANE, PLANE], "B/4": [PLANE]})
+    for field, count in (("B/3/1", 2), ("B/4/0", 1)):
+        labels = zarr.open_group(path / field / "labels", mode="w", zarr_format=3)
+        put(labels, 3, {"labels": ["cells"]})
+        numbers = np.zeros((20, 30), np.uint8)
+        for number in range(count):
+            numbers[2:6, 2 + 9 * number : 8 + 9 * number] = number + 1
+        write_zarr_image(path / field / "labels" / "cells", numbers)
+    images = open_images([path], Settings())
+    placed = read_examples(path, images)
+    assert [item.frame.name for item in placed] == ["p.zarr B03_f2", "p.zarr B03_f2", "p.zarr B04_f1"]
+    for inside in ("B/3/1", "B/3/1/labels", "B/3/1/labels/cells"):
+        assert [item.location.xy for item in read_examples(path / inside, images)] == [1, 1]

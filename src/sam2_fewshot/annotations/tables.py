@@ -32,9 +32,9 @@ def write_csv(path: Path, tags: Sequence[str] = ()) -> Iterator[Add]:
 
     ``image`` is the file's name, ``position`` that of the image in it where it has several; ``xy``, ``z`` and ``time``
     count from 1 as in the app; ``id`` is the object's value in the frame's label image. ``score``, ``similarity`` and
-    ``predicted_iou`` have six digits and are empty when there is no figure. ``area_px`` counts the mask's pixels. ``x0, y0, x1, y1`` is
-    the mask's box, half open. The centroid is the mean of the pixels' centres, in image pixels. ``area_um2`` is the
-    area in µm², empty where the image's file does not tell how large a pixel is.
+    ``predicted_iou`` have six digits and are empty when there is no figure. ``area_px`` counts the mask's pixels.
+    ``x0, y0, x1, y1`` is the mask's box, half open. The centroid is the mean of the pixels' centres, in image pixels.
+    ``area_um2`` is the area in µm², empty where the image's file does not tell how large a pixel is.
 
     A file name that a spreadsheet would take for a formula (it begins with ``=``, ``+``, ``-`` or ``@``:
     https://owasp.org/www-community/attacks/CSV_Injection) gets an apostrophe before it; tabs, line breaks and the

@@ -32,7 +32,7 @@ from sam2_fewshot.storage.digests import common_part, examples_part
 from sam2_fewshot.storage.files import telling
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -130,12 +130,26 @@ def make_plan(request: Request, progress: Progress) -> Plan:
     if request.object_model is not None:
         saved = read_saved(request.object_model)
         saved.objects.check_settings(request.settings, str(saved.path))
+        _check_display(images, frames)
         model = saved.objects.model_name if request.model == "auto" else request.model
         return Plan(replace(request, model=model), images, (), frames, saved=saved)
     assert request.examples is not None
     examples = read_examples(request.examples, images, request.training_tag, request.negative_tag, progress)
     corrections = read_corrections(request.corrections, images, progress)
+    _check_display(images, [*frames, *(item.frame for item in examples)])
     return Plan(request, images, examples, frames, corrections)
+
+
+def _check_display(images: ImageSet, frames: Iterable[FrameReader]) -> None:
+    """Refuse display settings that do not fit the images of some frames.
+
+    Raises
+    ------
+    SettingsError
+        If they name a channel that one of the images does not have.
+    """
+    for xy in sorted({frame.location.xy for frame in frames}):
+        _ = images[xy].display
 
 
 def _without_examples(paths: Sequence[Path], examples: Path | None, progress: Progress) -> list[Path]:

@@ -126,7 +126,7 @@ def images_of(
         display = partial(display_of, source.header, channels, settings)
         images.append(ImageFile(xy, stem, source, display, cache, whole_plane))
         if not source.header.position:  # of several positions perhaps only some are searched
-            images[-1].display  # noqa: B018
+            _ = images[-1].display
     return ImageSet(images)
 
 
