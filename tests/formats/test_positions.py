@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import liffile
 import numpy as np
 import pytest
@@ -13,7 +15,14 @@ from zarr_files import put, write_zarr_image, write_zarr_plate, write_zarr_serie
 from sam2_fewshot.annotations.examples import read_examples
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.images.image_set import open_images
-from sam2_fewshot.images.positions import field_names, position_names, row_letters, well_name
+from sam2_fewshot.images.positions import (
+    check_counts,
+    check_positions,
+    field_names,
+    position_names,
+    row_letters,
+    well_name,
+)
 from sam2_fewshot.images.registry import open_positions, signatures
 from sam2_fewshot.records import PixelSize
 from sam2_fewshot.settings import Settings
@@ -354,3 +363,44 @@ def test_labels_in_a_plate_lie_on_their_fields(tmp_path):
     assert [item.frame.name for item in placed] == ["p.zarr B03_f2", "p.zarr B03_f2", "p.zarr B04_f1"]
     for inside in ("B/3/1", "B/3/1/labels", "B/3/1/labels/cells"):
         assert [item.location.xy for item in read_examples(path / inside, images)] == [1, 1]
+
+
+@pytest.mark.parametrize("form", [2, 3])
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [
+        ((1, 1, 10**9, 64, 64), "says it has 1,000,000,000 slices and 1 time points; up to 200,000 frames"),
+        ((10**9, 1, 1, 64, 64), "1 slices and 1,000,000,000 time points"),
+        ((1, 10**9, 1, 64, 64), "1,000,000,000 channels; up to 10,000 are read"),
+    ],
+)
+def test_sizes_that_are_not_believed_are_refused_by_the_header(tmp_path, form, shape, said):
+    path = claim(tmp_path / "a.zarr", shape, form)
+    with pytest.raises(InputError, match=said):
+        open_positions(path)
+
+
+def claim(path, shape, form):
+    """Write the metadata of an image and no pixel."""
+    group = zarr.open_group(path, mode="w", zarr_format=form)
+    group.create_array("0", shape=shape, dtype="u2", chunks=(1, 1, 1, 64, 64))
+    scales = {"axes": [{"name": axis} for axis in "tczyx"], "datasets": [{"path": "0"}]}
+    put(group, form, {"multiscales": [scales]})
+    return path
+
+
+@pytest.mark.parametrize("form", [2, 3])
+def test_pieces_are_counted_where_they_are_stored_and_not_where_they_are_declared(tmp_path, form):
+    path = claim(tmp_path / "a.zarr", (1, 1, 1, 2240 * 64, 2240 * 64), form)
+    zarr.open_array(path / "0", mode="a")[0, 0, 0, :64, :70] = 1
+    (source,) = open_positions(path)
+    assert source.header.warnings[0].startswith("a.zarr: 5,017,598 of its 5,017,600 pieces are not stored")
+
+
+def test_a_tiff_and_an_nd2_that_claim_too_much_are_refused():
+    for counts in ((10_001, 1, 1), (1, 500, 401), (1, 200_001, 1)):
+        with pytest.raises(InputError, match=r"a\.tif says it has"):
+            check_counts(Path("a.tif"), *counts)
+    check_counts(Path("a.tif"), 10_000, 200, 1000)
+    with pytest.raises(InputError, match=r"a\.tif says it has 100,001 positions"):
+        check_positions(Path("a.tif"), 100_001)

@@ -21,8 +21,8 @@ MOST_POSITIONS = 100_000
 """A plate of 1,536 wells with 65 fields each."""
 MOST_CHANNELS = 10_000
 """Of an imaging spectrometer."""
-MOST_FRAMES = 1_000_000
-"""Slices times time points of a position: at a second each, half a month of work."""
+MOST_FRAMES = 200_000
+"""Slices times time points of a position: at a second each, two days of work; a label image has a page for each."""
 _LISTED = 3
 
 

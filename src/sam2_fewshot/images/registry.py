@@ -53,8 +53,8 @@ OME_ZARR = Format("OME-Zarr", "ome_zarr.open_ome_zarr")
 
 FORMATS = (
     Format("TIFF", "tiff.open_tiff", ".tif .tiff .btf .tf8 .lsm", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
-    Format("PNG, JPEG", "picture.open_picture", ".png .jpg .jpeg .bmp .gif .webp .ppm .pgm", (b"",)),
     Format("JPEG 2000", "jpeg2000.open_jpeg2000", ".jp2 .j2k .j2c .jpc .jpf .jpx", (b"\0\0\0\x0c", b"\xffO\xffQ")),
+    Format("PNG, JPEG", "picture.open_picture", ".png .jpg .jpeg .bmp .gif .webp .ppm .pgm", (b"",)),
     Format("ND2", "nd2.open_nd2", ".nd2"),
     Format("LIF", "lif.open_lif", ".lif"),
     Format("CZI", "czi.open_czi", ".czi"),
