@@ -140,7 +140,8 @@ def write_lif_images(path: Path, images: dict[str, tuple[str, np.ndarray]]) -> P
     """Write images of their own axes, the slowest first (``"TCZX"``), as a LIF; wavelengths are λ and Λ."""
     numbers = {"X": 1, "Y": 2, "Z": 3, "T": 4, "λ": 5, "Λ": 9, "M": 10}
     elements, blocks = "", b""
-    for n, (name, (axes, array)) in enumerate(images.items()):
+    for n, (name, (axes, given)) in enumerate(images.items()):
+        array = np.ascontiguousarray(given)
         steps = dict(zip(axes, array.strides, strict=True))
         sizes = dict(zip(axes, array.shape, strict=True))
         dims = "".join(
