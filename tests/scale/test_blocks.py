@@ -243,3 +243,11 @@ def test_the_figures_of_blocks_are_added_up() -> None:
     assert found.seconds == {"propose": 3.0, "outline": 0.5}
     assert found.proposed is not None
     assert [item.box for item in found.proposed] == [(5, 5, 9, 9), (50, 5, 54, 9)]
+
+
+def test_parts_to_learn_from_have_surroundings_however_little_memory_there_is() -> None:
+    boxes = [(100, 100, 120, 110), (130, 100, 140, 120), (900, 900, 920, 920)]
+    for most in (1, 400, 2000):
+        parts = example_windows(boxes, (1000, 1000), most)
+        assert sorted(number for _, numbers in parts for number in numbers) == [0, 1, 2]
+        assert all(x1 - x0 >= 30 for (x0, _, x1, _), _ in parts)

@@ -206,9 +206,8 @@ def plan_search(
         If the frame cannot be read.
     """
     most, (height, width) = most_pixels(frame), frame.shape
-    reach = int(np.ceil(_REACH * examples.longest))
-    halo = -(-reach // step) * step
-    least = (max(step, halo) + 2 * halo) ** 2
+    reach, halo = _overlap(examples, step)
+    least = least_pixels(examples, step)
     contrast = _NEVER
     if height * width <= most:
         blocks = [Block((0, 0, width, height), (0, 0, width, height))]
@@ -222,6 +221,26 @@ def plan_search(
         blocks = block_plan(frame.shape, most, step, reach, shift)
         contrast = _EVEN * contrast_of(overview(frame, max(1, max(frame.shape) // _OVERVIEW)), share=_ENDS)
     return SearchPlan(blocks, halo, most, examples.diameter, contrast, threshold, examples.known_on(frame))
+
+
+def least_pixels(examples: Examples, step: int) -> int:
+    """Return how many pixels a block has at least, its halo included.
+
+    Parameters
+    ----------
+    examples
+        The longest sets the halo.
+    step
+        After so many pixels the method's own tiles repeat.
+    """
+    _, halo = _overlap(examples, step)
+    return (max(step, halo) + 2 * halo) ** 2
+
+
+def _overlap(examples: Examples, step: int) -> tuple[int, int]:
+    """Return how far blocks have to overlap, and the halo, which is a multiple of the step."""
+    reach = int(np.ceil(_REACH * examples.longest))
+    return reach, -(-reach // step) * step
 
 
 def block_plan(
