@@ -10,6 +10,7 @@ import pytest
 import tifffile
 import zarr
 from microscope_files import write_czi, write_lif, write_lif_images, write_nd2
+from yaozarrs import v05
 from zarr_files import put, write_zarr_image, write_zarr_plate, write_zarr_series
 
 from sam2_fewshot.annotations.examples import read_examples
@@ -404,3 +405,24 @@ def test_a_tiff_and_an_nd2_that_claim_too_much_are_refused():
     check_counts(Path("a.tif"), 10_000, 200, 1000)
     with pytest.raises(InputError, match=r"a\.tif says it has 100,001 positions"):
         check_positions(Path("a.tif"), 100_001)
+
+
+def described(**more):
+    axes = [v05.SpaceAxis(name=axis, unit="micrometer") for axis in "yx"]
+    scale = v05.ScaleTransformation(scale=[0.5, 0.25])
+    datasets = [v05.Dataset(path="0", coordinateTransformations=[scale])]
+    return v05.Image(multiscales=[v05.Multiscale(axes=axes, datasets=datasets, **more)])
+
+
+def test_plates_and_groups_as_yaozarrs_writes_them(tmp_path):
+    write = pytest.importorskip("yaozarrs.write.v05")
+    plate = {("B", "3", "0"): (described(), [PLANE]), ("B", "3", "1"): (described(), [PLANE + 1])}
+    path = write.write_plate(tmp_path / "p.zarr", plate | {("C", "12", "0"): (described(), [PLANE[:9]])})
+    images = open_images([path], Settings())
+    assert [image.position for image in images] == ["B03_f1", "B03_f2", "C12_f1"]
+    assert (planes(images[1].source) == PLANE + 1).all()
+    assert images[2].pixel_size == PixelSize(0.25, 0.5)
+    series = {str(n): (described(name=f"image {n}"), [PLANE + n]) for n in range(2)}
+    images = open_images([write.write_bioformats2raw(tmp_path / "s.zarr", series)], Settings())
+    assert [image.stem for image in images] == ["s_image 0", "s_image 1"]
+    assert (planes(images[1].source) == PLANE + 1).all()

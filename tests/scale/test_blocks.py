@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +21,7 @@ from sam2_fewshot.tiling.blocks import (
     block_plan,
     contrast_of,
     is_owned,
+    overview,
     search_block,
 )
 from sam2_fewshot.tiling.merging import merge, without_duplicates
@@ -251,3 +253,18 @@ def test_parts_to_learn_from_have_surroundings_however_little_memory_there_is() 
         parts = example_windows(boxes, (1000, 1000), most)
         assert sorted(number for _, numbers in parts for number in numbers) == [0, 1, 2]
         assert all(x1 - x0 >= 30 for (x0, _, x1, _), _ in parts)
+
+
+@pytest.mark.parametrize("step", [1, 2, 7])
+def test_an_overview_takes_little_more_than_the_frame(step: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (3001, 2003, 3)).astype(np.uint8)
+    tracemalloc.start()
+    try:
+        reduced = overview(Frame(pixels), step)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 6 * pixels.nbytes
+    part = pixels[: 3001 // step * step, : 2003 // step * step].reshape(3001 // step, step, 2003 // step, step, 3)
+    means = (part.sum((1, 3)) + step**2 // 2) // step**2
+    assert np.array_equal(reduced[: means.shape[0], : means.shape[1]], means)

@@ -35,6 +35,8 @@ _EVEN = 0.05
 """A block whose contrast is at most this share of the frame's shows nothing but background."""
 _STRIP = 1 << 24
 """Pixels of a strip in which a frame is read."""
+_SUMMED = 1 << 20
+"""Pixels that are averaged at a time."""
 _NEVER = -1.0
 """A contrast below which no block is: that of a frame with one block is not measured."""
 
@@ -409,7 +411,13 @@ def overview(frame: FrameReader, step: int) -> NDArray[np.uint8]:
 
 
 def _reduced(pixels: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
-    """Average over squares."""
+    """Average over squares, of some rows at a time: the sums take eight times the memory of the pixels."""
+    rows = max(1, _SUMMED // (step * max(1, pixels.shape[1]))) * step
+    parts = [_averaged(pixels[top : top + rows], step) for top in range(0, pixels.shape[0], rows)]
+    return np.concatenate(parts)
+
+
+def _averaged(pixels: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
     row, column = np.arange(0, pixels.shape[0], step), np.arange(0, pixels.shape[1], step)
     # Columns first: rows are then added up on an array that is smaller already.
     sums = np.add.reduceat(np.add.reduceat(pixels, column, axis=1, dtype=np.uint32), row, axis=0)
