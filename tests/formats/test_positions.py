@@ -426,3 +426,11 @@ def test_plates_and_groups_as_yaozarrs_writes_them(tmp_path):
     images = open_images([write.write_bioformats2raw(tmp_path / "s.zarr", series)], Settings())
     assert [image.stem for image in images] == ["s_image 0", "s_image 1"]
     assert (planes(images[1].source) == PLANE + 1).all()
+
+
+@pytest.mark.parametrize("write", [write_nd2, write_lif, write_czi])
+def test_a_single_image_that_is_opened_by_its_number_has_no_name_either(tmp_path, write):
+    tifffile.imwrite(tmp_path / "a.tif", PLANE)
+    for path in (tmp_path / "a.tif", write(tmp_path / f"a.{write.__name__[6:]}", STACK)):
+        (source,) = open_positions(path, 0)
+        assert source.header.name == path.name

@@ -93,9 +93,13 @@ def open_companion(path: Path, only: int | None = None) -> list[PixelSource]:
 def _open_series(path: Path, first: Path | None, only: int | None) -> list[PixelSource]:
     """Open the series of a file, or of the files that a companion names, of which the first is given."""
     with reading(path), opened_tiff(path, first) as (tif, logged):
-        numbers = [only] if only is not None else _positions(tif, path if first is None else None)
-        check_positions(path, len(numbers))
-        names = series_names(tif, numbers) if len(numbers) > 1 or only is not None else ("",)
+        every = _positions(tif, path if first is None else None)
+        check_positions(path, len(every))
+        named = dict(zip(every, series_names(tif, every) if len(every) > 1 else ("",), strict=True))
+        numbers = [number for number in every if only in (None, number)]
+        names = [named[number] for number in numbers]
+        if not numbers:
+            raise damaged(path, "the image that was there is not any more")
 
         def opened(number: int, name: str) -> TiffSource:
             with reading(path):
