@@ -70,10 +70,11 @@ def mapped(work: Callable[[Item], Result], items: Iterable[Item], count: int | N
                 future.cancel()
 
 
-BYTES_PER_PIXEL = 240
+BYTES_PER_PIXEL = 300
 """Memory that a search takes for a pixel of the block: its picture, the maps, and the masks of the candidates. Measured
 with the guided method and the embedded checkpoint: 54 to 95 where objects of 40 px are sparse
-(``benchmarks/large.py``), 230 where objects of 20 px lie side by side, with 20,000 candidates a megapixel."""
+(``benchmarks/large.py``). Where objects of 20 px lie side by side, with 20,000 candidates a megapixel, all of the
+program took 1.16 GB for .5 and 1.75 GB for 1.9 megapixels at a time, what is held of the tiles included."""
 LEARNING_BYTES_PER_PIXEL = 260
 """The same for learning, for which 140 were measured."""
 RESERVE = 1_100_000_000
