@@ -70,13 +70,17 @@ def mapped(work: Callable[[Item], Result], items: Iterable[Item], count: int | N
                 future.cancel()
 
 
-BYTES_PER_PIXEL = 130
+BYTES_PER_PIXEL = 300
 """Memory that a search takes for a pixel of the block: its picture, the maps, and the masks of the candidates. Measured
-with the guided method and the embedded checkpoint (``benchmarks/large.py``): 54 on a frame of 4 Mpx, 95 in blocks of 13
-Mpx; learning took 140. Others have more candidates, so more is assumed."""
+with the guided method and the embedded checkpoint: 54 to 95 where objects of 40 px are sparse
+(``benchmarks/large.py``). Where objects of 20 px lie side by side, with 20,000 candidates a megapixel, all of the
+program took 1.16 GB for .5 and 1.75 GB for 1.9 megapixels at a time, what is held of the tiles included."""
+LEARNING_BYTES_PER_PIXEL = 260
+"""The same for learning, for which 140 were measured."""
 RESERVE = 1_100_000_000
-"""Bytes of the interpreter, torch and the embedded checkpoint, before the first frame; measured .85 GB. A second thread
-takes .12 GB more."""
+"""Bytes of the interpreter, torch and the embedded checkpoint, with a batch of tiles at work; 1.0 GB measured."""
+THREAD = 120_000_000
+"""Bytes that each thread after the first takes besides."""
 _TILES_SHARE = 8
 """A batch of tiles may take this part of the memory."""
 _BLOCK, _BLOCK_STEPS = 1 << 24, 10
@@ -128,7 +132,7 @@ def block_pixels(
     allowed
         Bytes that are allowed; :func:`allowed_memory` when left out.
     learning
-        True for learning from a frame, which takes twice as much.
+        True for learning from a frame, which takes more.
     tile_bytes
         Memory of the embedding that is held of each tile besides, for prompts; the more the frame is magnified, the
         more tiles there are.
@@ -137,8 +141,22 @@ def block_pixels(
     """
     total = _total(max_memory, allowed)
     enough = max(_BLOCK, (_BLOCK_STEPS * step) ** 2)
-    per_pixel = BYTES_PER_PIXEL * (1 + learning) + (tile_bytes / step**2 if step > 1 else 0)
-    return max(1, min(enough, int((total - RESERVE - beside) / per_pixel)))
+    return max(1, min(enough, int((total - reserve() - beside) / _per_pixel(step, learning, tile_bytes))))
+
+
+def reserve() -> int:
+    """Return the bytes reckoned for all but frames: :data:`RESERVE`, and the threads after the first."""
+    return RESERVE + (threads() - 1) * THREAD
+
+
+def memory_of(pixels: int, step: int = 1, learning: bool = False, tile_bytes: int = 0, beside: int = 0) -> float:
+    """Return how much memory is reckoned for so many pixels at a time, in GB; see :func:`block_pixels`."""
+    return (reserve() + beside + pixels * _per_pixel(step, learning, tile_bytes)) / 1e9
+
+
+def _per_pixel(step: int, learning: bool, tile_bytes: int) -> float:
+    own = LEARNING_BYTES_PER_PIXEL if learning else BYTES_PER_PIXEL
+    return own + (tile_bytes / step**2 if step > 1 else 0)
 
 
 def _total(max_memory: float, allowed: int | None) -> int:

@@ -23,10 +23,10 @@ from sam2_fewshot.object_model import COMPARED, MAX_BYTES, ObjectModel
 from sam2_fewshot.protocols import Quiet, Staged
 from sam2_fewshot.records import Detection, FrameResult, Kind, held_bytes
 from sam2_fewshot.rendering import as_reader
-from sam2_fewshot.resources import block_pixels
+from sam2_fewshot.resources import block_pixels, memory_of
 from sam2_fewshot.settings import Settings
 from sam2_fewshot.storage.files import refuse_device, write_whole
-from sam2_fewshot.tiling.blocks import BlockResult, plan_search, search_block, search_blocks, view_of
+from sam2_fewshot.tiling.blocks import BlockResult, least_pixels, plan_search, search_block, search_blocks, view_of
 from sam2_fewshot.tiling.merging import merge
 
 if TYPE_CHECKING:
@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 
 METHODS: dict[str, type[GuidedMethod] | type[GridMethod]] = {"guided": GuidedMethod, "grid": GridMethod}
 """The methods by the value of the setting ``method``."""
+
+_LEAST_PART = 1 << 18
+"""Pixels (512 × 512) of the part of a frame that is learned from at least."""
 
 
 class FewShotSegmenter:
@@ -258,6 +261,26 @@ class FewShotSegmenter:
             shift=shift,
         )
         return replace(plan, marked=objects.wanted_among(plan.known))
+
+    def least_memory(self, frame: FrameReader | None = None) -> float:
+        """Return about how much memory is taken at least, in GB.
+
+        Parameters
+        ----------
+        frame
+            To be searched, in the smallest blocks; without one, what learning takes from a small part of a frame.
+
+        Raises
+        ------
+        InputError
+            If there is a frame, and nothing was learned yet.
+        """
+        if frame is None:
+            return memory_of(_LEAST_PART, learning=True, beside=self._backbone.extra_bytes)
+        step = self._method.step(self.object_model.learned)
+        pixels = min(frame.shape[0] * frame.shape[1], least_pixels(self.object_model, step))
+        beside = self._backbone.extra_bytes + held_bytes(frame)
+        return memory_of(pixels, step, tile_bytes=self._backbone.embedding_bytes, beside=beside)
 
     def search(self, frame: FrameReader, plan: SearchPlan, block: Block) -> BlockResult:
         """Search one block of a frame; see :func:`~sam2_fewshot.tiling.blocks.search_block`."""

@@ -17,7 +17,7 @@ from PIL import Image
 from bright import BrightMethod, BrightSegmenter
 from sam2_fewshot.backbones import open_backbone, sam2_distribution
 from sam2_fewshot.errors import FewShotWarning, InputError, SettingsError
-from sam2_fewshot.files.folder import OutputFolder
+from sam2_fewshot.files.folder import OutputFolder, check_memory
 from sam2_fewshot.files.plan import make_plan
 from sam2_fewshot.files.run import run
 from sam2_fewshot.runner.progress import Silent, Watch
@@ -335,3 +335,14 @@ def test_compiling_is_said_once_and_changes_no_result(request_for, segmenters, d
     assert run(request_for(), display, segmenters).resumed == 3
     assert run(compiling, display, segmenters).resumed == 3
     assert display.lines.count(said) == 1
+
+
+def test_too_little_memory_is_refused_with_the_least_that_works(request_for, segmenters, display):
+    request = request_for(settings=Settings(max_memory=0.5))
+    with pytest.raises(InputError, match=r"learned or searched with 0\.5 GB: about [0-9.]+ GB are needed") as error:
+        run(request, display, segmenters)
+    assert not request.out.exists()
+    with pytest.raises(InputError, match=r"im1\.png cannot be searched with 1 GB: about 1\.2 GB"):
+        check_memory(1, 1.14, "im1.png cannot be searched")
+    least = float(str(error.value).split("about ")[1].split(" GB")[0])
+    assert run(request_for(settings=Settings(max_memory=least)), display, segmenters).complete

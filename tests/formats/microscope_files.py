@@ -23,8 +23,13 @@ def write_czi(
     scenes: int = 1,
     pyramid: tuple[int, ...] = (),
     xml: str = "",
+    smaller: int = 0,
+    phases: int = 1,
 ) -> Path:
-    """Write (T, Z, C, Y, X[, 3]) as a CZI of tiles, its axes counted from odd numbers; a pyramid by its reductions."""
+    """Write (T, Z, C, Y, X[, 3]) as a CZI of tiles, its axes counted from odd numbers; a pyramid by its reductions.
+
+    Each scene is the array plus its number, and some rows smaller than the one before; each phase is ten more.
+    """
     body = bytearray(struct.pack("<16sqq", b"ZISRAWFILE", 512, 512)).ljust(544, b"\0")
     entries = []
 
@@ -44,11 +49,14 @@ def write_czi(
         body.extend(struct.pack("<16sqq", b"ZISRAWSUBBLOCK", len(inner), len(inner)) + inner)
 
     height, width = array.shape[3:5]
-    for scene in range(scenes):
+    for scene, phase in np.ndindex(scenes, phases):
+        rows = height - scene * smaller
         for t, z, c in np.ndindex(array.shape[:3]):
-            for m, (y, x) in enumerate((y, x) for y in range(0, height, tile) for x in range(0, width, tile)):
-                part = array[t, z, c, y : y + tile, x : x + tile] + scene
+            for m, (y, x) in enumerate((y, x) for y in range(0, rows, tile) for x in range(0, width, tile)):
+                part = array[t, z, c, y : min(y + tile, rows), x : x + tile] + array.dtype.type(scene + 10 * phase)
                 starts = {"X": x - 7, "Y": y + 5, "C": c + 2, "Z": z + 1, "T": t, "S": scene, "M": m, "B": 0}
+                if phases > 1:
+                    starts["H"] = phase
                 sizes = dict.fromkeys(starts, 1) | {"X": part.shape[1], "Y": part.shape[0]}
                 put(np.ascontiguousarray(part), starts, sizes)
     for step in pyramid:
@@ -128,6 +136,43 @@ def write_lif(
     return path
 
 
+def write_lif_images(path: Path, images: dict[str, tuple[str, np.ndarray]]) -> Path:
+    """Write images of their own axes, the slowest first (``"TCZX"``), as a LIF; wavelengths are λ and Λ."""
+    numbers = {"X": 1, "Y": 2, "Z": 3, "T": 4, "λ": 5, "Λ": 9, "M": 10}
+    elements, blocks = "", b""
+    for n, (name, (axes, given)) in enumerate(images.items()):
+        array = np.ascontiguousarray(given)
+        steps = dict(zip(axes, array.strides, strict=True))
+        sizes = dict(zip(axes, array.shape, strict=True))
+        dims = "".join(
+            f'<DimensionDescription DimID="{numbers[axis]}" NumberOfElements="{sizes[axis]}" '
+            f'Origin="{5e-7 if axis in "λΛ" else 0}" Length="{(sizes[axis] - 1) * 1e-8}" Unit="m" BitInc="0" '
+            f'BytesInc="{steps[axis]}"/>'
+            for axis in reversed(axes)
+            if axis != "C"
+        )
+        channels = "".join(
+            f'<ChannelDescription DataType="0" ChannelTag="0" Resolution="{8 * array.itemsize}" '
+            f'NameOfMeasuredQuantity="" Min="0" Max="1" Unit="" LUTName="{lut}" IsLUTInverted="0" '
+            f'BytesInc="{c * steps.get("C", 0)}" BitInc="0"/>'
+            for c, lut in enumerate(("Green", "Red")[: sizes.get("C", 1)])
+        )
+        elements += (
+            f'<Element Name="{name}" UniqueID="u{n}"><Data><Image><ImageDescription><Channels>{channels}</Channels>'
+            f"<Dimensions>{dims}</Dimensions></ImageDescription></Image></Data>"
+            f'<Memory Size="{array.nbytes}" MemoryBlockID="MemBlock_{n}"/></Element>'
+        )
+        block = f"MemBlock_{n}"
+        blocks += struct.pack("<IIBQBI", 0x70, 0, 0x2A, array.nbytes, 0x2A, len(block)) + block.encode("utf-16-le")
+        blocks += array.tobytes()
+    xml = (
+        f'<LMSDataContainerHeader Version="2"><Element Name="a"><Children>{elements}</Children></Element>'
+        "</LMSDataContainerHeader>"
+    )
+    path.write_bytes(struct.pack("<IIBI", 0x70, 2 * len(xml) + 5, 0x2A, len(xml)) + xml.encode("utf-16-le") + blocks)
+    return path
+
+
 def write_nd2(
     path: Path,
     array: np.ndarray,
@@ -137,10 +182,11 @@ def write_nd2(
     packed: bool = False,
     padding: int = 0,
     claim: int | None = None,
+    names: tuple[str, ...] = (),
 ) -> Path:
     """Write (T, Z, C, Y, X[, 3]) as an ND2 of version 2, its rows with some bytes of padding; `packed` by zlib.
 
-    It can claim to be of more pixels each way than it is.
+    It can claim to be of more pixels each way than it is. Each position is the array plus its number.
     """
     t, z, c, height, width = array.shape[:5]
     samples, bits = (array.shape[5] if array.ndim > 5 else 1), 8 * array.itemsize
@@ -176,6 +222,8 @@ def write_nd2(
     }
     experiment = loop(4, z, {}, dZStep=2.0, bAbsolute=False, dZHome=0.0, dZLow=0.0, dZHigh=1.0, iType=0)
     places = {f"i{n:010}": {"dPosX": 0.0, "dPosY": 0.0, "dPosZ": 0.0} for n in range(positions)}
+    for place, name in zip(places.values(), names, strict=False):
+        place["dPosName"] = name
     experiment = loop(2, positions, experiment, Points=places)
     experiment = loop(1, t, experiment, dStart=0.0, dPeriod=1.0, dDuration=1.0)
     chunks: dict[bytes, bytes] = {

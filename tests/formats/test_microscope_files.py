@@ -69,34 +69,13 @@ def test_metadata_that_cannot_be_read_does_no_harm(tmp_path):
 
 
 def test_a_lif_file_of_lines_is_refused(tmp_path):
-    with pytest.raises(InputError, match="its first image has the axes Y"):
+    with pytest.raises(InputError, match="its image has the axes Y"):
         open_source(write_lif(tmp_path / "a.lif", FLAT[..., :1]))
-
-
-def test_other_axes_of_a_lif_file(tmp_path):
-    source = open_source(write_lif(tmp_path / "a.lif", STACK, mosaic=2))
-    assert source.header.warnings == ("a.lif has the axes M too, of which the first step is read.",)
-    assert (np.stack(list(source.planes(1, 1))) == STACK[1, 1]).all()
 
 
 def test_a_lif_file_without_images(tmp_path):
     with pytest.raises(InputError, match="no image is in it"):
         open_source(write_lif(tmp_path / "a.lif", FLAT, images=0))
-
-
-@pytest.mark.parametrize(
-    ("kind", "more", "said"),
-    [
-        ("nd2", {"positions": 2}, "has 2 positions; the first is read"),
-        ("lif", {"images": 3}, r"has 3 images; the first \(Series0\) is read. Export the others \(Series1, Series2\)"),
-        ("czi", {"scenes": 2}, "has 2 scenes; the first is read"),
-    ],
-)
-def test_the_first_of_several_images(tmp_path, kind, more, said):
-    path = WRITERS[kind](tmp_path / f"a.{kind}", STACK, **more)
-    with pytest.warns(match=said):
-        image = open_images([path], Settings())[0]
-    assert (np.stack(list(image.source.planes(1, 1))) == STACK[1, 1]).all()
 
 
 def test_photos(tmp_path):

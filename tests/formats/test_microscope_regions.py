@@ -61,13 +61,12 @@ def decoded(monkeypatch):
     return tiles
 
 
-@pytest.mark.filterwarnings("ignore:.*has the axes M:UserWarning")
 @pytest.mark.parametrize("kind", FILES)
 def test_a_region_is_what_it_is_in_the_whole(kind, tmp_path):
     write, content, more = FILES[kind]
     path = write(tmp_path / kind.split(":")[0], content, **more)
     z, t = content.shape[1] - 1, content.shape[0] - 1
-    (image,) = open_images([path], Settings())
+    image = open_images([path], Settings())[0]
     assert image.source.header.by_region
     x0, y0, x1, y1 = BOX
     true = (
@@ -80,12 +79,11 @@ def test_a_region_is_what_it_is_in_the_whole(kind, tmp_path):
     assert np.array_equal(np.stack(regions), true[:, y0:y1, x0:x1])
     assert all(region.dtype == content.dtype and region.flags.c_contiguous for region in regions)
     whole = image.frame(z, t).read()
-    (image,) = open_images([path], Settings(), whole_plane=10)
+    image = open_images([path], Settings(), whole_plane=10)[0]
     assert np.array_equal(image.frame(z, t).read(BOX), whole[y0:y1, x0:x1])
     assert np.array_equal(image.frame(z, t).read(), whole)
 
 
-@pytest.mark.filterwarnings("ignore:.*has the axes M:UserWarning")
 @pytest.mark.parametrize("kind", FILES)
 def test_an_overview_has_the_pixels_that_contrast_would_take(kind, tmp_path):
     write, content, more = FILES[kind]
@@ -172,7 +170,7 @@ def test_a_compressed_nd2_is_read_whole(tmp_path):
 def test_a_czi_of_one_large_compressed_tile_is_read_whole(tmp_path):
     for more, by_region in ((ZSTD, False), ({}, True)):
         path = write_czi(tmp_path / "a.czi", DEEP, tile=120, **more)
-        assert czi.CziSource(path, largest_tile=90 * 120 - 1).header.by_region == by_region
+        assert czi.open_czi(path, largest_tile=90 * 120 - 1)[0].header.by_region == by_region
 
 
 def test_a_lif_that_does_not_tell_where_its_pixels_lie_is_read_whole(tmp_path):
@@ -243,7 +241,7 @@ LARGE_FILES = {
 def test_a_large_frame_goes_by_region_in_little_memory(kind, tmp_path, decoded):
     write, more = LARGE_FILES[kind]
     path = write(tmp_path / f"a.{kind}", LARGE_PLANE[None, None, None], **more)
-    (image,) = open_images([path], Settings())
+    image = open_images([path], Settings())[0]
     frame = image.frame()
     tracemalloc.start()
     first = frame.read((600, 600, 1000, 1000))

@@ -10,7 +10,7 @@ import zarr
 from sam2_fewshot.images.image_set import open_images
 from sam2_fewshot.images.ome_zarr import zarr_pixel_size
 from sam2_fewshot.images.source import pixel_size
-from sam2_fewshot.images.tiff import tiff_pixel_size
+from sam2_fewshot.images.tiff_metadata import tiff_pixel_size
 from sam2_fewshot.records import PixelSize
 from sam2_fewshot.settings import Settings
 
@@ -59,6 +59,25 @@ def test_imagej(tmp_path):
     told = {"axes": "ZYX", "unit": "um", "spacing": 1.5}
     tifffile.imwrite(tmp_path / "a.tif", stack, imagej=True, resolution=(4.0, 2.0), metadata=told)
     assert size_of(tmp_path / "a.tif") == PixelSize(0.25, 0.5, 1.5)
+
+
+@pytest.mark.parametrize(
+    ("resolution", "unit", "more", "expected"),
+    [
+        (25_400.0, "INCH", {}, PixelSize(1.0, 1.0)),
+        (10_000.0, "CENTIMETER", {}, PixelSize(1.0, 1.0)),
+        (72.0, "INCH", {}, None),
+        (2.0, "NONE", {}, None),
+        (25_400.0, "NONE", {"unit": "inch"}, PixelSize(1.0, 1.0)),
+        (25_400.0, "NONE", {"unit": '"'}, PixelSize(1.0, 1.0)),
+        (4.0, "INCH", {"unit": "um"}, PixelSize(0.25, 0.25)),
+    ],
+)
+def test_units_that_imagej_gives_by_the_resolution_only(tmp_path, resolution, unit, more, expected):
+    told = {"imagej": True, "resolution": (resolution, resolution), "resolutionunit": unit, "metadata": more}
+    tifffile.imwrite(tmp_path / "a.tif", PLANE, **told)
+    found = size_of(tmp_path / "a.tif")
+    assert found == (expected and PixelSize(pytest.approx(expected.x), pytest.approx(expected.y)))
 
 
 def test_a_printers_resolution_is_not_a_pixel_size(tmp_path):

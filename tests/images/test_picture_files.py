@@ -156,7 +156,17 @@ def bomb(width, height, depth=8, colour=0):
 def test_pictures_that_claim_a_monstrous_size_are_refused(tmp_path, kind):
     path = tmp_path / "a.png"
     path.write_bytes(bomb(50_000, 50_000, *kind))
-    with pytest.raises(InputError, match=r"a\.png (claims more than 179 million pixels|says it is 50,000)"):
+    with pytest.raises(InputError, match=r"a\.png says it is 50,000 × 50,000 px"):
+        open_source(path)
+
+
+def test_pictures_may_have_as_many_pixels_as_any_plane(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(bomb(25_000, 20_000))
+    header = open_source(path).header
+    assert (header.width, header.height, header.dtype) == (25_000, 20_000, np.uint8)
+    path.write_bytes(bomb(25_001, 20_000))
+    with pytest.raises(InputError, match="says it is 25,001 × 20,000 px; planes of up to 500,000,000 px"):
         open_source(path)
 
 

@@ -80,3 +80,59 @@ def test_any_text_gives_valid_indices_or_a_sentence(text, count):
     assert found == tuple(sorted(set(found)))
     assert found[0] >= 0
     assert found[-1] < count
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1-9:2", (0, 2, 4, 6, 8)),
+        ("2-9 : 3", (1, 4, 7)),
+        ("1-4:9", (0,)),
+        ("all:4", (0, 4, 8)),
+        ("1-9:4, 2", (0, 1, 4, 8)),
+    ],
+)
+def test_ranges_with_steps(text, expected):
+    assert parse_range(text, 9, "Batch XY") == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("1-9:0", "has the step 0"),
+        ("3:2", "has a step but no range; write '3-9:2'"),
+        ("1-9:", "is not a number or a range"),
+        ("1-9:x", "is not a number or a range"),
+        ("1-10:2", "does not exist"),
+    ],
+)
+def test_steps_that_make_no_sense(text, said):
+    with pytest.raises(SettingsError, match=said):
+        parse_range(text, 9, "Batch XY")
+
+
+NAMES = [("B02", "p_B02"), ("B03", "p_B03"), ("C02", "p_C02"), ("10", "p_10")]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("B0*", (0, 1)),
+        ("b03", (1,)),
+        ("*02", (0, 2)),
+        ("p_c*", (2,)),
+        ("B0[2]", (0,)),
+        ("B02, 4", (0, 3)),
+        ("all", (0, 1, 2, 3)),
+        ("?0", (3,)),
+    ],
+)
+def test_names_and_patterns(text, expected):
+    assert parse_range(text, 4, "Batch XY", names=NAMES) == expected
+
+
+def test_a_name_that_nothing_has():
+    with pytest.raises(SettingsError, match=r"Batch XY: 'D\*' .*there are B02, B03, C02, 10\. Give numbers \(1-4\)"):
+        parse_range("D*", 4, "Batch XY", names=NAMES)
+    with pytest.raises(SettingsError, match="'10' does not exist"):  # a number is never a name
+        parse_range("10", 4, "Batch XY", names=NAMES)

@@ -3,7 +3,7 @@ import pytest
 import tifffile
 
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.images.registry import open_source
+from sam2_fewshot.images.registry import open_positions, open_source
 from sam2_fewshot.images.source import MAX_PLANE_PIXELS
 
 
@@ -122,14 +122,31 @@ def test_two_unnamed_axes_are_one(tmp_path):
     np.testing.assert_array_equal(planes(path, 4), [stack[1, 1]])
 
 
-def test_the_first_of_several_images_is_read(tmp_path):
+def test_pages_of_other_sizes_are_positions_but_for_thumbnails_and_masks(tmp_path):
     path = tmp_path / "a.tif"
     with tifffile.TiffWriter(path) as tif:
         tif.write(np.full((5, 6), 1, np.uint8), metadata=None)
         tif.write(np.full((7, 8), 2, np.uint8), metadata=None)
-    header = open_source(path).header
-    assert (header.height, header.width) == (5, 6)
-    assert "2 images" in header.warnings[0]
+        tif.write(np.full((2, 3), 3, np.uint8), metadata=None, subfiletype=1)
+        tif.write(np.ones((4, 9), bool), metadata=None, subfiletype=4, photometric="mask")
+    sources = open_positions(path)
+    assert [(source.header.position, source.header.height) for source in sources] == [("P1", 5), ("P2", 7)]
+    assert [next(iter(source.planes(0, 0)))[0, 0] for source in sources] == [1, 2]
+    assert open_source(path).header.height == 5
+
+
+@pytest.mark.parametrize("shape", [(1, 30), (1, 30, 3), (5, 1, 30), (1, 1), (30, 1)])
+@pytest.mark.parametrize("more", [{}, {"compression": "zlib"}, {"tile": (16, 16)}])
+def test_planes_of_one_pixels_height(tmp_path, shape, more):
+    pixels = np.arange(np.prod(shape), dtype=np.uint8).reshape(shape)
+    photometric = "rgb" if len(shape) == 3 and shape[2] == 3 else "minisblack"
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric=photometric, **more)
+    source = open_source(tmp_path / "a.tif")
+    header = source.header
+    assert (header.height, header.width) == (shape[0], shape[1]) if shape[0] != 5 else (1, 30)
+    for z in range(header.size_z):
+        wanted = pixels[z] if shape[0] == 5 else pixels
+        assert (next(iter(source.planes(z, 0))) == wanted).all()
 
 
 def test_of_a_pyramid_the_full_resolution_is_read_without_a_warning(tmp_path):

@@ -24,7 +24,7 @@ from contract_server.web import ContractServer, Fault
 import sam2_fewshot
 from sam2_fewshot.nimbus.messages import Stopped
 from sam2_fewshot.nimbus.shelf import BLOCKS_ITEM
-from sam2_fewshot.resources import BYTES_PER_PIXEL, RESERVE
+from sam2_fewshot.resources import BYTES_PER_PIXEL, reserve
 from sam2_fewshot.storage.digests import code_digest
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ KEPT = re.compile(r"^the image: (\d+) of (\d+) blocks are finished already and k
 
 def memory_for(pixels: int) -> float:
     """Max Memory in GB with which blocks of so many pixels are searched; an eighth goes to the pixels fetched last."""
-    return (RESERVE + (pixels + 0.5) * BYTES_PER_PIXEL) / 1e9 * 8 / 7
+    return (reserve() + (pixels + 0.5) * BYTES_PER_PIXEL) / 1e9 * 8 / 7
 
 
 def large_frame() -> tuple[np.ndarray, list[tuple[int, int]]]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from bright import BrightMethod, BrightSegmenter
 from sam2_fewshot import Frame, Settings
-from sam2_fewshot.resources import BYTES_PER_PIXEL, RESERVE
+from sam2_fewshot.resources import BYTES_PER_PIXEL, reserve
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def memory_for(pixels: int) -> float:
     """Max Memory in GB with which blocks of so many pixels are searched."""
-    return (RESERVE + (pixels + 0.5) * BYTES_PER_PIXEL) / 1e9
+    return (reserve() + (pixels + 0.5) * BYTES_PER_PIXEL) / 1e9
 
 
 def scene(side: int = 400, count: int = 60, radius: int = 8, seed: int = 0) -> NDArray[np.uint8]:

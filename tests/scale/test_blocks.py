@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +21,7 @@ from sam2_fewshot.tiling.blocks import (
     block_plan,
     contrast_of,
     is_owned,
+    overview,
     search_block,
 )
 from sam2_fewshot.tiling.merging import merge, without_duplicates
@@ -243,3 +245,26 @@ def test_the_figures_of_blocks_are_added_up() -> None:
     assert found.seconds == {"propose": 3.0, "outline": 0.5}
     assert found.proposed is not None
     assert [item.box for item in found.proposed] == [(5, 5, 9, 9), (50, 5, 54, 9)]
+
+
+def test_parts_to_learn_from_have_surroundings_however_little_memory_there_is() -> None:
+    boxes = [(100, 100, 120, 110), (130, 100, 140, 120), (900, 900, 920, 920)]
+    for most in (1, 400, 2000):
+        parts = example_windows(boxes, (1000, 1000), most)
+        assert sorted(number for _, numbers in parts for number in numbers) == [0, 1, 2]
+        assert all(x1 - x0 >= 30 for (x0, _, x1, _), _ in parts)
+
+
+@pytest.mark.parametrize("step", [1, 2, 7])
+def test_an_overview_takes_little_more_than_the_frame(step: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (3001, 2003, 3)).astype(np.uint8)
+    tracemalloc.start()
+    try:
+        reduced = overview(Frame(pixels), step)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 6 * pixels.nbytes
+    part = pixels[: 3001 // step * step, : 2003 // step * step].reshape(3001 // step, step, 2003 // step, step, 3)
+    means = (part.sum((1, 3)) + step**2 // 2) // step**2
+    assert np.array_equal(reduced[: means.shape[0], : means.shape[1]], means)

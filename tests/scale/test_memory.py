@@ -21,8 +21,12 @@ from sam2_fewshot.records import held_bytes
 from sam2_fewshot.resources import (
     BYTES_PER_PIXEL,
     RESERVE,
+    THREAD,
     allowed_memory,
     block_pixels,
+    memory_of,
+    reserve,
+    threads,
     tiles_at_a_time,
 )
 
@@ -75,10 +79,23 @@ def test_without_a_proc_folder_the_system_is_asked(tmp_path: Path) -> None:
 def test_blocks_follow_from_the_memory() -> None:
     assert block_pixels(100) == 4096**2
     assert block_pixels(100, 910) == 9100**2
-    assert block_pixels(3) == (3_000_000_000 - RESERVE) // BYTES_PER_PIXEL
+    assert block_pixels(3) == (3_000_000_000 - reserve()) // BYTES_PER_PIXEL
     assert block_pixels(0, allowed=6_000_000_000) == block_pixels(3)
     assert block_pixels(0.5) == 1
-    assert block_pixels(3, 100, tile_bytes=1_300_000) == block_pixels(3) // 2
+    assert block_pixels(3, 100, tile_bytes=10_000 * BYTES_PER_PIXEL) == block_pixels(3) // 2
+    assert memory_of(block_pixels(3)) == pytest.approx(3)
+    assert memory_of(10**6, 100, False, 2 * 10**6, 10**9) - memory_of(0) == pytest.approx(
+        1 + (BYTES_PER_PIXEL + 200) / 1000
+    )
+
+
+def test_threads_take_memory_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert reserve() == RESERVE
+    one = block_pixels(3)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert reserve() - RESERVE == THREAD * (threads() - 1)
+    assert one - block_pixels(3) == pytest.approx((threads() - 1) * THREAD / BYTES_PER_PIXEL, abs=1)
     assert block_pixels(0) >= 1
 
 
@@ -139,7 +156,7 @@ def test_what_a_file_has_to_be_read_whole_for_is_part_of_the_memory(tmp_path: Pa
     assert held_bytes(whole.frame()) == 3 * 600 * 700
     assert held_bytes(by_region.frame()) == 0
     assert held_bytes(Frame(picture)) == 0
-    settings = Settings(method="grid", max_memory=(RESERVE + (600 * 700 + 1) * BYTES_PER_PIXEL) / 1e9)
+    settings = Settings(method="grid", max_memory=(reserve() + (600 * 700 + 1) * BYTES_PER_PIXEL) / 1e9)
     segmenter = FewShotSegmenter(micro, settings=settings)
     assert blocks_of(segmenter, whole.frame()) > 1
     assert blocks_of(segmenter, by_region.frame()) == 1

@@ -20,7 +20,7 @@ from sam2_fewshot.geometry.outlines import crop_to_object
 from sam2_fewshot.methods.grid import GridProposals
 from sam2_fewshot.protocols import Quiet
 from sam2_fewshot.records import InstanceMask
-from sam2_fewshot.resources import BYTES_PER_PIXEL, RESERVE
+from sam2_fewshot.resources import BYTES_PER_PIXEL, reserve
 from sam2_fewshot.settings import without_effect
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def test_a_frame_is_searched_in_blocks(method: str, filters: Backbone, discs: Di
     wide = np.tile(discs[0], (2, 2, 1))
     settings = settings_of({"method": method})
     whole = fitted(filters, discs, settings)
-    memory = (RESERVE + 100_000 * BYTES_PER_PIXEL) / 1e9
+    memory = (reserve() + 100_000 * BYTES_PER_PIXEL) / 1e9
     small = FewShotSegmenter(filters, settings=settings.changed({"max_memory": memory})).adopt(whole.object_model)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FewShotWarning)  # so little memory is not enough for objects of that size

@@ -16,7 +16,7 @@ from sam2_fewshot.annotations.placing import MOST_IMAGES, UNKNOWN, PlacedExempla
 from sam2_fewshot.annotations.record import printable, vertices
 from sam2_fewshot.annotations.values import Figures, as_number, index, words
 from sam2_fewshot.geometry.run_lengths import compress, decode, encode, expand
-from sam2_fewshot.images.addresses import stem_of
+from sam2_fewshot.images.addresses import position_stem, stem_of
 from sam2_fewshot.images.source import MAX_PLANE_PIXELS
 from sam2_fewshot.records import Location
 from sam2_fewshot.storage.files import replacing, telling
@@ -41,11 +41,12 @@ class _Image:
     shape: tuple[int, int] | None
     z: int
     time: int
+    position: str = ""
 
     @property
     def stem(self) -> str:
-        """The file's name without folder and ending."""
-        return stem_of(Path(self.name))
+        """The file's name without folder and ending, and the position's where it has several."""
+        return position_stem(stem_of(Path(self.name)), self.position)
 
 
 def recognises(content: Any) -> bool:
@@ -59,14 +60,16 @@ def recognises(content: Any) -> bool:
 
 def images_in(path: Path, content: Mapping[str, Any]) -> list[Header]:
     """Return the images that a file speaks of, with the sizes that it tells."""
-    found: dict[str, Header] = {}
+    found: dict[tuple[str, str], Header] = {}
     for image in _images(content).values():
         size_z, size_t = image.z + 1, image.time + 1
-        if image.name in found:
-            before = found[image.name]
+        key = image.name, image.position
+        if key in found:
+            before = found[key]
             size_z, size_t = max(size_z, before.size_z), max(size_t, before.size_t)
         shape = image.shape or (UNKNOWN, UNKNOWN)
-        found[image.name] = nominal_header(Path(image.name or "image"), shape, size_z, size_t)
+        header = nominal_header(Path(image.name or "image"), shape, size_z, size_t)
+        found[key] = replace(header, position=image.position)
     return list(found.values())[:MOST_IMAGES]
 
 
@@ -81,7 +84,8 @@ def _images(content: Mapping[str, Any]) -> dict[object, _Image]:
         height, width = index(entry.get("height")), index(entry.get("width"))
         shape = (height, width) if height and width and height > 0 and width > 0 else None
         z, time = index(entry.get("z", 0)), index(entry.get("time", 0))
-        found[entry["id"]] = _Image(name, shape, z or 0, time or 0)
+        position = entry.get("position")
+        found[entry["id"]] = _Image(name, shape, z or 0, time or 0, position if isinstance(position, str) else "")
     return found
 
 
@@ -100,9 +104,9 @@ def _drawings(file: MarkedFile) -> Iterator[Drawing | PlacedExemplar]:
     known = _images(content)
     by_stem = {given.stem: given for given in placer.images}
     places = {key: by_stem.get(each.stem) for key, each in known.items()}
-    names = {each.name for each in known.values()}
+    names = {(each.name, each.position) for each in known.values()}
     if image is not None and len(names) == 1 and not any(places.values()):
-        only = next(iter(names))
+        only = " ".join(next(iter(names))).strip()
         placer.remarks.warn(
             f"{placer.remarks.file} speaks of {only or 'an image'}; its objects are taken to lie on {image.name}."
         )
@@ -270,6 +274,8 @@ def write(path: Path, tags: Sequence[str]) -> Iterator[Add]:
 def _image_entry(record: FrameRecord, key: int) -> dict[str, object]:
     height, width = record.frame_shape
     image: dict[str, object] = {"id": key, "file_name": printable(record.name), "width": width, "height": height}
+    if record.position:
+        image["position"] = printable(record.position)
     if record.size_z * record.size_t > 1:
         image |= {"z": int(record.location.z), "time": int(record.location.time)}
     return image

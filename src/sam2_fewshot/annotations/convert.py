@@ -19,8 +19,8 @@ from sam2_fewshot.annotations.record import FrameRecord, MarkedPoint, safe_stems
 from sam2_fewshot.annotations.registry import FORMATS, NAMES, Format, named_by
 from sam2_fewshot.errors import InputError, SettingsError
 from sam2_fewshot.geometry.outlines import crop_to_object, mask_to_area, polygons_to_masks
-from sam2_fewshot.images.addresses import holds_zarr, unique_stems
-from sam2_fewshot.images.image_set import images_of, open_images
+from sam2_fewshot.images.addresses import holds_zarr
+from sam2_fewshot.images.image_set import images_of, open_images, stems_of
 from sam2_fewshot.images.registry import example_stems
 from sam2_fewshot.images.source import kind_of
 from sam2_fewshot.protocols import Quiet
@@ -167,7 +167,8 @@ def _records(placed: Sequence[PlacedExemplar], images: ImageSet) -> tuple[list[F
     sizes = {xy: _planes(images[xy], [place for place in frames if place.xy == xy]) for xy in used}
     records = [
         FrameRecord(
-            name=images[location.xy].name,
+            name=images[location.xy].file_name,
+            position=images[location.xy].position,
             stem=stems[location.xy],
             location=location,
             frame_shape=images[location.xy].shape,
@@ -332,17 +333,16 @@ def nominal_images(path: Path) -> ImageSet:
         headers = _distinct(header for file in files for header in _headers(file))
     else:
         headers = _headers(path)
-    stems = unique_stems([header.path for header in headers])
-    return images_of([_NoPixels(header) for header in headers], stems, Settings())
+    return images_of([_NoPixels(header) for header in headers], stems_of(headers), Settings())
 
 
 def _distinct(headers: Iterable[Header]) -> list[Header]:
     """Return one header an image, the one that knows its size where there is one."""
     found: dict[str, Header] = {}
     for header in headers:
-        before = found.get(header.path.name)
+        before = found.get(header.name)
         if before is None or before.height == UNKNOWN:
-            found[header.path.name] = header
+            found[header.name] = header
     return list(found.values())
 
 

@@ -13,7 +13,7 @@ from sam2_fewshot.annotations.placing import MarkedFile, PlacedExemplar, Placer,
 from sam2_fewshot.annotations.registry import FORMATS, READ_SUFFIXES, Format, readable
 from sam2_fewshot.annotations.values import compact, load_json
 from sam2_fewshot.errors import InputError, SettingsError
-from sam2_fewshot.images.addresses import holds_zarr, natural_key
+from sam2_fewshot.images.addresses import holds_zarr, natural_key, position_stem
 from sam2_fewshot.images.registry import example_stems
 from sam2_fewshot.images.source import kind_of, reading
 from sam2_fewshot.protocols import Quiet
@@ -137,7 +137,7 @@ def _files(path: Path, images: ImageSet, progress: Progress, on: str | None) -> 
             raise InputError(f"{path.name} is given both as examples and as an image; leave it out of the images.")
         return [(path, _image_of(path, images) if on is None else _named(on, images))]
     if holds_zarr(path):
-        return [(path, _image_of(named_part(path), images) if on is None else _named(on, images))]
+        return _zarr_files(path, images) if on is None else [(path, _named(on, images))]
     if on is not None:
         raise InputError(
             f"--examples-on says on which image the objects of one file lie, but {path} is a folder, whose files are "
@@ -161,7 +161,7 @@ def _files(path: Path, images: ImageSet, progress: Progress, on: str | None) -> 
 
 
 def _named(name: str, images: ImageSet) -> ImageFile:
-    """Return the image of a name, with its ending or without.
+    """Return the image of a name: a file's, with its ending or without, or a position's.
 
     Raises
     ------
@@ -169,7 +169,7 @@ def _named(name: str, images: ImageSet) -> ImageFile:
         If there is none, or several.
     """
     found = [image for image in images if Path(name).name == image.name] or [
-        image for image in images if name == image.stem
+        image for image in images if name in image.names
     ]
     if len(found) == 1:
         return found[0]
@@ -178,10 +178,33 @@ def _named(name: str, images: ImageSet) -> ImageFile:
     raise InputError(f"--examples-on says {name!r}, but {what}; the images are {names}.")
 
 
+def _zarr_files(path: Path, images: ImageSet) -> list[tuple[Path, ImageFile | None]]:
+    """Return where labels are in an OME-Zarr: in the image that it is in, or in each of its images that has some."""
+    real = os.path.realpath(path)
+    places = {image.xy: os.path.realpath(image.path) for image in images}
+    around = [image for image in images if real == places[image.xy] or real.startswith(places[image.xy] + os.sep)]
+    inside = [image for image in images if places[image.xy].startswith(real + os.sep)]
+    labelled = [image for image in inside if (image.path / "labels").is_dir()]
+    if around or not labelled:
+        return [(path, around[-1] if around else _image_of(named_part(path), images))]
+    return [(image.path, image) for image in labelled]
+
+
 def _image_of(path: Path, images: ImageSet) -> ImageFile | None:
-    """Return the image that a file is named after, None when there is none."""
+    """Return the image that a file is named after, None when there is none.
+
+    A position goes by its own name too, where no other image has it: ``B03_labels.tif`` for well B03 of ``p.zarr``,
+    beside ``p_B03_labels.tif``; and by the name that QuPath gives it, such as ``a.lif - Series001``.
+    """
     by_stem = {image.stem: image for image in images}
-    for stem in example_stems(path):
+    counts = Counter(image.position for image in images)
+    for image in images:
+        if image.position:
+            own = [image.name, f"{image.file_name} - {image.position}"]
+            own += [image.position, position_stem("", image.position)[1:]] if counts[image.position] == 1 else []
+            for name in own:
+                by_stem.setdefault(name, image)
+    for stem in (*example_stems(path), path.stem):
         if stem in by_stem:
             return by_stem[stem]
     return None

@@ -106,6 +106,8 @@ class FrameRecord:
         Tags of each of the detections, where they are not the same for all; else none.
     points
         Objects marked by points; only formats that know points have them.
+    position
+        Name of the position, where the image's file has several; else empty.
     """
 
     name: str
@@ -127,6 +129,12 @@ class FrameRecord:
     channel_names: tuple[str | None, ...] = ()
     tags: tuple[tuple[str, ...], ...] = ()
     points: tuple[MarkedPoint, ...] = ()
+    position: str = ""
+
+    @property
+    def title(self) -> str:
+        """What to call the image: the file's name, and the position's where it has several."""
+        return f"{self.name} {self.position}" if self.position else self.name
 
     @property
     def counts(self) -> Counts:
@@ -160,7 +168,7 @@ class FrameRecord:
     def object_id(self, number: int) -> str:
         """Return the id of an object by its number on the frame; it is the same in every run."""
         place = self.location
-        return hexadecimal_id(self.name, place.xy, place.z, place.time, number)
+        return hexadecimal_id(self.title, place.xy, place.z, place.time, number)
 
     def moved(self, location: Location) -> FrameRecord:
         """Return the record, and all that was found, at another place in the dataset."""

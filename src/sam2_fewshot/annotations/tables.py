@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 COLUMNS = (
-    *("image", "xy", "z", "time", "id", "score", "similarity", "predicted_iou", "area_px"),
+    *("image", "position", "xy", "z", "time", "id", "score", "similarity", "predicted_iou", "area_px"),
     *("x0", "y0", "x1", "y1", "centroid_x", "centroid_y", "area_um2", "kind"),
 )
 """The header. See :func:`write_csv` for what the columns hold."""
@@ -30,13 +30,14 @@ COLUMNS = (
 def write_csv(path: Path, tags: Sequence[str] = ()) -> Iterator[Add]:
     r"""Write ``detections.csv`` (UTF-8, commas, a header, a point as decimal mark).
 
-    ``image`` is the file's name; ``xy``, ``z`` and ``time`` count from 1 as in the app; ``id`` is the
-    object's value in the frame's label image. ``score``, ``similarity`` and ``predicted_iou`` have six
-    digits and are empty when there is no figure. ``area_px`` counts the mask's pixels. ``x0, y0, x1, y1`` is
-    the mask's box, half open. The centroid is the mean of the pixels' centres, in image pixels. ``area_um2`` is the
-    area in µm², empty where the image's file does not tell how large a pixel is. ``kind`` is ``example`` for what the
-    user marked, ``confirmed`` for what the user marked as right in earlier results, and ``found`` for all else; the
-    first two have a score of 1, since nobody is surer of them. It is empty where that is not known.
+    ``image`` is the file's name, ``position`` that of the image in it where it has several; ``xy``, ``z`` and ``time``
+    count from 1 as in the app; ``id`` is the object's value in the frame's label image. ``score``, ``similarity`` and
+    ``predicted_iou`` have six digits and are empty when there is no figure. ``area_px`` counts the mask's pixels.
+    ``x0, y0, x1, y1`` is the mask's box, half open. The centroid is the mean of the pixels' centres, in image pixels.
+    ``area_um2`` is the area in µm², empty where the image's file does not tell how large a pixel is. ``kind`` is
+    ``example`` for what the user marked, ``confirmed`` for what the user marked as right in earlier results, and
+    ``found`` for all else; the first two have a score of 1, since nobody is surer of them. It is empty where that is
+    not known.
 
     A file name that a spreadsheet would take for a formula (it begins with ``=``, ``+``, ``-`` or ``@``:
     https://owasp.org/www-community/attacks/CSV_Injection) gets an apostrophe before it; tabs, line breaks and the
@@ -62,7 +63,8 @@ def write_csv(path: Path, tags: Sequence[str] = ()) -> Iterator[Add]:
             place = record.location.xy + 1, record.location.z + 1, record.location.time + 1
             with telling(path):
                 for number, item in enumerate(record.detections, start=1):
-                    rows.writerow([_cell(record.name), *place, number, *_measured(item, record.pixel_size)])
+                    names = _cell(record.name), _cell(record.position)
+                    rows.writerow([*names, *place, number, *_measured(item, record.pixel_size)])
 
         yield add
 
@@ -96,8 +98,8 @@ _WHOLE = frozenset({"xy", "z", "time", "id", "area_px", "x0", "y0", "x1", "y1"})
 def write_parquet(path: Path, tags: Sequence[str] = ()) -> Iterator[Add]:
     """Write the columns of :func:`write_csv`, unrounded, with null where there is no figure.
 
-    ``image`` and ``kind`` are text as they are, whole numbers are int64, all others double. A frame with objects is a
-    row group.
+    ``image``, ``position`` and ``kind`` are text as they are, whole numbers are int64, all others double. A frame with
+    objects is a row group.
 
     Parameters
     ----------
@@ -115,7 +117,7 @@ def write_parquet(path: Path, tags: Sequence[str] = ()) -> Iterator[Add]:
     from pyarrow import parquet
 
     kinds = {name: pa.int64() if name in _WHOLE else pa.float64() for name in COLUMNS}
-    kinds |= {"image": pa.string(), "kind": pa.string()}
+    kinds |= {"image": pa.string(), "position": pa.string(), "kind": pa.string()}
     schema = pa.schema([(name, kinds[name]) for name in COLUMNS])
     with replacing(path) as temporary, parquet.ParquetWriter(temporary, schema) as writer:
 
@@ -137,5 +139,6 @@ def _rows(record: FrameRecord) -> Iterator[dict[str, Any]]:
         middle = centroid(item.instance) or (None, None)
         area = None if record.pixel_size is None else item.area * record.pixel_size.area
         kind = item.kind and str(item.kind)
-        row = (printable(record.name), *place, number, *figures, item.area, *map(int, item.bbox), *middle, area, kind)
+        names = printable(record.name), printable(record.position)
+        row = (*names, *place, number, *figures, item.area, *map(int, item.bbox), *middle, area, kind)
         yield dict(zip(COLUMNS, row, strict=True))

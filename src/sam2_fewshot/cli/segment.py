@@ -116,7 +116,11 @@ def segment(
     ] = None,
     batch_xy: Annotated[
         str | None,
-        optional(help='Which images, counted from 1: "1-3, 5" or "all". Default all.', metavar="RANGE", panel=_WHERE),
+        optional(
+            help='Which images or positions: "1-3, 5", "1-20:2", "all", or by name: "B0*". Default all.',
+            metavar="RANGE",
+            panel=_WHERE,
+        ),
     ] = None,
     batch_z: Annotated[
         str | None, optional(help="Which slices, counted from 1. Default all.", metavar="RANGE", panel=_WHERE)

@@ -115,7 +115,7 @@ def example_windows(
     """
     height, width = frame_shape
     longest = max(max(x1 - x0, y1 - y0) for x0, y0, x1, y1 in boxes)
-    side = int(most_pixels**0.5)
+    side = max(int(most_pixels**0.5), 3 * longest)  # an example without its surroundings teaches nothing
     margin = min(_AROUND * longest, side // 4)
 
     def around(numbers: Sequence[int]) -> Box:

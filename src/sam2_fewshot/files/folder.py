@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -29,7 +30,7 @@ from sam2_fewshot.output.journal import (
     sweep_blocks,
 )
 from sam2_fewshot.output.pictures import overlay_path, pictures_of
-from sam2_fewshot.records import Counts, Kind
+from sam2_fewshot.records import Counts, Kind, held_bytes
 from sam2_fewshot.report import write_report
 from sam2_fewshot.runner.blocks import StoredBlocks
 from sam2_fewshot.runner.tasks import Failure, Finished, Task
@@ -96,6 +97,28 @@ class Drawing:
         return any(mask_iou(item.instance, other.instance) >= SAME_OBJECT for other in self.confirmed)
 
 
+def check_memory(allowed: float, least: float, what: str) -> None:
+    """Refuse what takes more memory than the user has allowed.
+
+    Parameters
+    ----------
+    allowed, least
+        In GB.
+    what
+        What cannot be done, as the beginning of a sentence.
+
+    Raises
+    ------
+    InputError
+        Saying how much is needed.
+    """
+    if least > allowed:
+        raise InputError(
+            f"{what} with {allowed:g} GB: about {math.ceil(least * 10) / 10:g} GB are needed at least, for the "
+            "program, the model and the smallest block. Give --max-memory that much, or leave it out."
+        )
+
+
 class _Unwritable(InputError):
     """A frame's record or pictures could not be written."""
 
@@ -115,9 +138,12 @@ class OutputFolder:
         Its model is part of what a result depends on.
     watch
         Reports what of an earlier run is taken over, and why not more.
+    max_memory
+        In GB: what the user has allowed this process; 0 for what fits.
     """
 
-    def __init__(self, plan: Plan, segmenter: FewShotSegmenter, watch: Watch) -> None:
+    def __init__(self, plan: Plan, segmenter: FewShotSegmenter, watch: Watch, max_memory: float = 0) -> None:
+        self._max_memory = max_memory
         self._plan = plan
         self._segmenter = segmenter
         self._watch = watch
@@ -158,12 +184,20 @@ class OutputFolder:
         Raises
         ------
         InputError
-            If the file cannot be written.
+            If the file cannot be written, or a frame takes more memory than the user has allowed.
         """
+        self._check_memory(segmenter)
         path = self._plan.request.save_model
         if path is not None:
             segmenter.save(path)
             self._watch.say(f"What was learned is saved in {path}; use it with --object-model.")
+
+    def _check_memory(self, segmenter: FewShotSegmenter) -> None:
+        left = [frame for frame in self._plan.frames if not self.has(frame)] if self._max_memory else []
+        for frame in {(frame.shape, held_bytes(frame)): frame for frame in left}.values():
+            check_memory(
+                self._max_memory, segmenter.least_memory(frame), f"{self._plan.name(frame)} cannot be searched"
+            )
 
     def task(self, frame: FrameReader, name: str) -> Task:
         """Return the frame's task."""
@@ -246,7 +280,8 @@ class OutputFolder:
         found, pictures = result.found, result.extra
         image = self._plan.images[frame.location.xy]
         record = FrameRecord(
-            name=image.path.name,
+            name=image.file_name,
+            position=image.position,
             stem=self._stems[frame.location.xy],
             location=frame.location,
             frame_shape=frame.shape,
@@ -314,6 +349,7 @@ class OutputFolder:
                 yield replace(
                     record,
                     stem=self._stems[frame.location.xy],
+                    position=image.position,
                     pixel_size=image.pixel_size,
                     channel_names=image.channel_names,
                 )

@@ -24,16 +24,15 @@ from sam2_fewshot.files.corrections import read_corrections
 from sam2_fewshot.files.request import as_facts, check_request
 from sam2_fewshot.images.addresses import parse_range, stem_of
 from sam2_fewshot.images.display import read_channels
-from sam2_fewshot.images.image_set import open_images
-from sam2_fewshot.images.registry import example_stems, frame_fingerprint, signature
+from sam2_fewshot.images.image_set import images_of, open_images, stems_of
+from sam2_fewshot.images.registry import example_stems, frame_fingerprint, open_positions, signatures
 from sam2_fewshot.records import held_bytes
-from sam2_fewshot.runner.progress import Heard
 from sam2_fewshot.segmenter import read_object_model
 from sam2_fewshot.storage.digests import common_part, examples_part
 from sam2_fewshot.storage.files import telling
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -93,20 +92,22 @@ class Plan:
         return [example for example in self.placed if example.location == location]
 
     def name(self, frame: FrameReader) -> str:
-        """Return what to call a frame in messages: the file's name, with Z and Time where there are several."""
+        """Return what to call a frame in messages: the image's name, with Z and Time where there are several."""
         image = self.images[frame.location.xy]
         z = f" Z {frame.location.z + 1}" if image.size_z > 1 else ""
         time = f" Time {frame.location.time + 1}" if image.size_t > 1 else ""
-        return image.path.name + z + time
+        return image.name + z + time
 
     def address(self, frame: FrameReader) -> FrameAddress:
         """Return the address at which another process opens a frame."""
         channels = self.request.channels
+        header = self.images[frame.location.xy].source.header
         return FrameAddress(
-            self.images[frame.location.xy].path.as_posix(),
+            header.path.as_posix(),
             frame.location,
             self.request.settings,
             None if channels is None else read_channels(channels),
+            header.number,
         )
 
 
@@ -129,6 +130,7 @@ def make_plan(request: Request, progress: Progress) -> Plan:
     if request.object_model is not None:
         saved = read_saved(request.object_model)
         saved.objects.check_settings(request.settings, str(saved.path))
+        _check_display(images, frames)
         model = saved.objects.model_name if request.model == "auto" else request.model
         return Plan(replace(request, model=model), images, (), frames, saved=saved)
     assert request.examples is not None
@@ -142,7 +144,20 @@ def make_plan(request: Request, progress: Progress) -> Plan:
         on=request.examples_on,
     )
     corrections = read_corrections(request.corrections, images, progress)
+    _check_display(images, [*frames, *(item.frame for item in examples)])
     return Plan(request, images, examples, frames, corrections)
+
+
+def _check_display(images: ImageSet, frames: Iterable[FrameReader]) -> None:
+    """Refuse display settings that do not fit the images of some frames.
+
+    Raises
+    ------
+    SettingsError
+        If they name a channel that one of the images does not have.
+    """
+    for xy in sorted({frame.location.xy for frame in frames}):
+        _ = images[xy].display
 
 
 def _without_examples(paths: Sequence[Path], examples: Path | None, progress: Progress) -> list[Path]:
@@ -166,7 +181,7 @@ def _without_examples(paths: Sequence[Path], examples: Path | None, progress: Pr
 
 def _chosen(request: Request, images: ImageSet) -> list[FrameReader]:
     """Return the frames of the three ranges. Where files differ in slices or times, each gives what it has."""
-    positions = parse_range(request.batch_xy, len(images), "Batch XY")
+    positions = parse_range(request.batch_xy, len(images), "Batch XY", names=[image.names for image in images])
     chosen = [images[xy] for xy in positions]
     slices = parse_range(request.batch_z, max(image.size_z for image in chosen), "Batch Z")
     times = parse_range(request.batch_time, max(image.size_t for image in chosen), "Batch Time")
@@ -229,12 +244,15 @@ class FrameAddress:
         The frame's location in the dataset.
     settings, channels
         How images are displayed.
+    number
+        Which of the images in the file it is, counted from 0.
     """
 
     path: str
     location: Location
     settings: Settings
     channels: Sequence[ChannelSetting] | None
+    number: int = 0
 
     def open(self) -> FrameReader:
         """Return the frame, of an image that stays open until others are; only one at a time holds pixels."""
@@ -265,16 +283,18 @@ class _PlacedFrame:
         return self.frame.read(region)
 
 
-_OPENED: OrderedDict[tuple[str, int], ImageSet] = OrderedDict()
+_OPENED: OrderedDict[tuple[str, int, int], ImageSet] = OrderedDict()
 _MOST_OPENED = 4
 
 
 def _opened(address: FrameAddress) -> ImageSet:
     """Open an image, or take one of the last few, whose contrast is known."""
-    key = address.path, hash(repr((address.settings, address.channels)))  # settings themselves cannot be hashed
+    # Settings themselves cannot be hashed.
+    key = address.path, address.number, hash(repr((address.settings, address.channels)))
     if key not in _OPENED:
-        # The program that sent the address has issued the warnings.
-        _OPENED[key] = open_images([Path(address.path)], address.settings, address.channels, Heard())
+        sources = open_positions(Path(address.path), address.number)
+        stems = stems_of([source.header for source in sources])
+        _OPENED[key] = images_of(sources, stems, address.settings, address.channels or ())
     _OPENED.move_to_end(key)
     while len(_OPENED) > _MOST_OPENED:
         _OPENED.popitem(last=False)
@@ -286,7 +306,7 @@ def _opened(address: FrameAddress) -> ImageSet:
 
 def made_from(plan: Plan, segmenter: FewShotSegmenter) -> tuple[dict[str, object], str, list[str]]:
     """Return what the results are made from, that in a string, and the fingerprint of each image's frames."""
-    marked = {item.location.xy: signature(plan.images[item.location.xy].path) for item in plan.placed}
+    marked = signatures([image.source.header for image in plan.images])
     places = [(item.exemplar, [marked[item.location.xy], item.location.z, item.location.time]) for item in plan.placed]
     channels = plan.request.channels
     display = channels.read_text("utf-8") if channels else ""
@@ -302,9 +322,10 @@ def made_from(plan: Plan, segmenter: FewShotSegmenter) -> tuple[dict[str, object
         "channels": display,
         "object_model": saved,
     }
-    prints = [frame_fingerprint(common, image.path) for image in plan.images]
+    prints = [frame_fingerprint(common, each) for each in marked]
     own = [each.removeprefix(common) for each in prints]
-    inputs["images"] = {image.path.as_posix(): part for image, part in zip(plan.images, own, strict=True)}
+    keys = [f"{image.path.as_posix()}{' ' if image.position else ''}{image.position}" for image in plan.images]
+    inputs["images"] = dict(zip(keys, own, strict=True))
     return inputs, common, prints
 
 

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from sam2_fewshot.files.folder import OutputFolder
+from sam2_fewshot.files.folder import OutputFolder, check_memory
 from sam2_fewshot.files.plan import make_plan
 from sam2_fewshot.records import Counts
 from sam2_fewshot.runner.progress import Silent, Watch
@@ -120,6 +120,7 @@ def run(
     with ExitStack() as stack:
         plan = make_plan(request, watch)
         execute: Execute = in_this_process
+        limit = plan.request.settings.max_memory if scheduler is None else 0
         if scheduler is not None:
             from sam2_fewshot.runner.cluster import OnCluster, connected
 
@@ -146,8 +147,10 @@ def run(
             segmenter = make(os.fspath(request.model), request.device, request.settings, watch)
         if plan.saved is not None:
             segmenter.adopt(plan.saved.objects, str(plan.saved.path))
+        if limit:
+            check_memory(limit, segmenter.least_memory(), "Nothing can be learned or searched")
         watch.say(f"Model {segmenter.model_name} on {segmenter.device_name}.")
-        folder = OutputFolder(plan, segmenter, watch)
+        folder = OutputFolder(plan, segmenter, watch, limit)
         room = request.settings.cache_size * 1_000_000
         ended = run_ends(
             plan,

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import fnmatch
 import re
 from typing import TYPE_CHECKING
 
 from sam2_fewshot.errors import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from pathlib import Path
 
-DOUBLE_SUFFIX = re.compile(r"\.(ome|lsm|cziexport)$", re.IGNORECASE)
+DOUBLE_SUFFIX = re.compile(r"\.(ome|companion|lsm|cziexport)$", re.IGNORECASE)
 """What stands before the suffix and is not a part of the name, as in ``a.ome.tif``."""
 _ADDRESS = re.compile(r"(https?|s3):/+(.+)")
 _ZARR_FILES = ("zarr.json", ".zattrs", ".zgroup", ".zarray")
-_RANGE = re.compile(r"([0-9]+)(?:\s*[-\u2013]\s*([0-9]+))?")
+_UNSAFE = re.compile(r"[^\w\-.+ ]+")
+_RANGE = re.compile(r"(?:(all)|([0-9]+)(?:\s*[-\u2013]\s*([0-9]+))?)(?:\s*:\s*([0-9]+))?", re.IGNORECASE)
+"""``all``, a number, or two of them with a dash; then perhaps a step."""
 _LONGEST_QUOTE = 40
+_LISTED = 8
 
 
 def natural_key(path: Path) -> tuple[list[tuple[int, int, str]], str]:
@@ -36,18 +40,37 @@ def unique_stems(paths: Sequence[Path]) -> tuple[str, ...]:
     Of ``a.png`` and ``a.tif`` the second becomes ``a_2``. Letter case does not make a difference, because some file
     systems see none.
     """
+    return distinct_stems([stem_of(path) for path in paths])
+
+
+def distinct_stems(given: Sequence[str]) -> tuple[str, ...]:
+    """Return stems that are all different; see :func:`unique_stems`."""
     taken: set[str] = set()
-    own = {stem_of(path).casefold() for path in paths}
+    own = {stem.casefold() for stem in given}
+    numbers: dict[str, int] = {}
     stems: list[str] = []
-    for path in paths:
-        stem = stem_of(path)
-        number = 1
+    for first in given:
+        stem = first
+        number = numbers.get(first.casefold(), 1)
         while stem.casefold() in taken or (number > 1 and stem.casefold() in own):
             number += 1
-            stem = f"{stem_of(path)}_{number}"
+            stem = f"{first}_{number}"
+        numbers[first.casefold()] = number
         taken.add(stem.casefold())
         stems.append(stem)
     return tuple(stems)
+
+
+def position_stem(file: str, position: str) -> str:
+    """Return the stem of a position: that of its file, and the position's name in letters that file names take."""
+    return f"{file}_{_UNSAFE.sub('_', position)}" if position else file
+
+
+def shown(path: Path) -> str:
+    """Return what to call a file in messages: its name, or from the outermost Zarr on, as in ``p.zarr/B/3/0``."""
+    parts = path.parts
+    outer = next((n for n, part in enumerate(parts) if part.lower().endswith(".zarr")), len(parts) - 1)
+    return "/".join(parts[outer:]) or path.name
 
 
 def remote(path: Path | str) -> str | None:
@@ -71,20 +94,30 @@ def is_zarr(path: Path) -> bool:
         return False
 
 
-def parse_range(text: str | None, count: int, field: str, blank: Sequence[int] | None = None) -> tuple[int, ...]:
+def parse_range(
+    text: str | None,
+    count: int,
+    field: str,
+    blank: Sequence[int] | None = None,
+    names: Sequence[Collection[str]] = (),
+) -> tuple[int, ...]:
     """Turn what a user typed into indices.
 
     Parameters
     ----------
     text
-        Numbers and inclusive ranges as a user counts, from 1, with commas between: ``"1-3, 5-8"``. ``"all"``
-        (in any case, alone or as one of the parts) means everything.
+        Numbers and inclusive ranges as a user counts, from 1, with commas between: ``"1-3, 5-8"``. A range may have a
+        step: ``"1-20:2"`` is every second from 1. ``"all"`` (in any case, alone or as one of the parts) means
+        everything.
     count
         How many there are; the highest number allowed.
     field
         Name of the field, for messages.
     blank
         What an empty or missing text means, counted from 0; everything when left out.
+    names
+        Of each, all that it is called by. A part that is no number or range is then a pattern for names, in any letter
+        case: ``*`` stands for any letters, ``?`` for one and ``[ab]`` for one of some, so ``"B0*"`` is a plate's row.
 
     Returns
     -------
@@ -104,7 +137,10 @@ def parse_range(text: str | None, count: int, field: str, blank: Sequence[int] |
         raise _error(text, field, "has no number", count)
     chosen: set[int] = set()
     for part in parts:
-        chosen.update(everything if part.lower() == "all" else _part(part, count, field))
+        if names and _RANGE.fullmatch(part) is None:
+            chosen.update(_named(part, names, field))
+        else:
+            chosen.update(_part(part, count, field))
     return tuple(sorted(chosen))
 
 
@@ -112,15 +148,39 @@ def _part(part: str, count: int, field: str) -> range:
     found = _RANGE.fullmatch(part)
     if found is None:
         raise _error(part, field, "is not a number or a range", count)
+    word, begin, end, by = found.groups()
     if max(len(group or "") for group in found.groups()) > _LONGEST_QUOTE:
         raise _error(part, field, "does not exist", count)
-    first = int(found[1])
-    last = int(found[2]) if found[2] else first
+    step = int(by) if by else 1
+    if step < 1:
+        raise SettingsError(f"{field}: {part!r} has the step 0; a step is 1 or more, such as '1-{count}:2'.")
+    if word:
+        return range(0, count, step)
+    first = int(begin)
+    last = int(end) if end else first
     if first > last:
         raise SettingsError(f"{field}: {part!r} runs backwards; write '{last}-{first}'.")
+    if by and not end:
+        raise SettingsError(f"{field}: {part!r} has a step but no range; write '{first}-{count}:{step}'.")
     if first < 1 or last > count:
         raise _error(part, field, "does not exist", count)
-    return range(first - 1, last)
+    return range(first - 1, last, step)
+
+
+def _named(part: str, names: Sequence[Collection[str]], field: str) -> list[int]:
+    """Return what a pattern fits."""
+    pattern = re.compile(fnmatch.translate(part.casefold()))
+    found = [place for place, own in enumerate(names) if any(pattern.fullmatch(name.casefold()) for name in own)]
+    if not found:
+        known = [next(iter(own)) for own in names]
+        listed = ", ".join(known[:_LISTED]) + (", …" if len(known) > _LISTED else "")
+        quoted = part if len(part) <= _LONGEST_QUOTE else part[:_LONGEST_QUOTE] + "…"
+        raise SettingsError(
+            f"{field}: {quoted!r} is not a number or a range, and no position or image is called so; there "
+            f"{'is' if len(known) == 1 else 'are'} {listed}. Give numbers (1-{len(known)}), names, or a pattern "
+            "such as 'B0*'."
+        )
+    return found
 
 
 def _error(part: str, field: str, problem: str, count: int) -> SettingsError:

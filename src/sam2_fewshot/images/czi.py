@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO
 from xml.etree import ElementTree
 
 import numpy as np
 
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.images.source import Header, check_size, damaged, every, pixel_size, reading, unread_axes
+from sam2_fewshot.images.positions import check_counts, check_positions, opened_positions, position_names
+from sam2_fewshot.images.source import Header, check_size, damaged, every, pixel_size, reading
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sam2_fewshot.images.source import ChannelColors, ChannelNames
+    from sam2_fewshot.images.source import ChannelColors, ChannelNames, PixelSource
     from sam2_fewshot.records import Box, PixelSize
 
 _OWN_AXES = frozenset("XYCZTSM")
@@ -33,15 +35,61 @@ _GRID = 256
 """Points each way at which a level of the pyramid is compared with the plane: it must cover the same of them."""
 
 
-class CziSource:
-    """The first scene of a CZI file; a :class:`~sam2_fewshot.images.source.RegionSource`.
+def open_czi(path: Path, only: int | None = None, largest_tile: int = LARGEST_TILE) -> list[PixelSource]:
+    """Open the scenes of a CZI file; each further axis (phase, view, …) gives positions as well.
 
     Parameters
     ----------
     path
         The file.
+    only
+        Open this position alone, counted from 0.
     largest_tile
-        Pixels; a file with a larger compressed tile is read whole.
+        Pixels; a scene with a larger compressed tile is read whole.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read.
+    """
+    with reading(path), path.open("rb") as file:
+        directory, description = find_segments(path, file)
+        tiles = [tile for tile in read_tiles(path, file, directory) if {"X", "Y"} <= set(tile.size)]
+        whole = [tile for tile in tiles if tile.is_whole]
+        if not whole:
+            raise damaged(path, "no image is in it")
+        xml = read_xml(file, description)
+        axes = ["S", *sorted({axis for tile in whole for axis in tile.start} - _OWN_AXES)]
+        scenes: dict[tuple[int, ...], list[Tile]] = {tile.steps(axes): [] for tile in whole}
+        check_positions(path, len(scenes))
+        for tile in tiles:
+            scenes.get(tile.steps(axes), []).append(tile)
+        keys = sorted(scenes)
+        names = _names(xml, axes, keys) if len(keys) > 1 else ("",)
+    at = range(len(keys)) if only is None else [only]
+
+    def opened(number: int) -> CziSource:
+        with reading(path):
+            return CziSource(path, scenes[keys[number]], xml, largest_tile, names[number], number)
+
+    return opened_positions(path, [partial(opened, number) for number in at], [names[number] for number in at])
+
+
+class CziSource:
+    """A scene of a CZI file; a :class:`~sam2_fewshot.images.source.RegionSource`.
+
+    Parameters
+    ----------
+    path
+        The file.
+    tiles
+        Those of the scene, of the pyramid too.
+    xml
+        The file's description.
+    largest_tile
+        As for :func:`open_czi`.
+    position, number
+        The scene's name where there are several, and its place among them.
 
     Raises
     ------
@@ -49,35 +97,35 @@ class CziSource:
         If it cannot be read.
     """
 
-    def __init__(self, path: Path, largest_tile: int = LARGEST_TILE) -> None:
-        with reading(path), path.open("rb") as file:
-            directory, description = find_segments(path, file)
-            tiles = [tile for tile in read_tiles(path, file, directory) if {"X", "Y"} <= set(tile.size)]
-            whole = [tile for tile in tiles if tile.is_whole]
-            if not whole:
-                raise damaged(path, "no image is in it")
-            xml = read_xml(file, description)
-            step, notes = _first_scene(path, whole)
-            whole = [tile for tile in whole if tile.is_at(step)]
-            self._first = {axis: min(tile.start.get(axis, 0) for tile in whole) for axis in "XYCZT"}
-            by_region = all(tile.is_raw or tile.area <= largest_tile for tile in whole)
-            self.header = self._header(path, whole, xml, notes, by_region)
-            self._tiles: dict[tuple[int, int, int], list[Tile]] = {}
-            """All tiles of a channel, slice and time point, counted from 0, in the order in which they are painted."""
-            for tile in sorted(tiles, key=lambda tile: tile.start.get("M", 0)):
-                if tile.is_at(step) and tile.pixels == whole[0].pixels:
-                    c, z, t = (tile.start.get(axis, 0) - self._first[axis] for axis in "CZT")
-                    self._tiles.setdefault((c, z, t), []).append(tile)
+    def __init__(
+        self,
+        path: Path,
+        tiles: Sequence[Tile],
+        xml: ElementTree.Element | None,
+        largest_tile: int,
+        position: str,
+        number: int,
+    ) -> None:
+        whole = [tile for tile in tiles if tile.is_whole]
+        self._first = {axis: min(tile.start.get(axis, 0) for tile in whole) for axis in "XYCZT"}
+        by_region = all(tile.is_raw or tile.area <= largest_tile for tile in whole)
+        header = self._header(path, whole, xml, by_region)
+        self.header = replace(header, position=position, number=number)
+        self._tiles: dict[tuple[int, int, int], list[Tile]] = {}
+        """All tiles of a channel, slice and time point, counted from 0, in the order in which they are painted."""
+        for tile in sorted(tiles, key=lambda tile: tile.start.get("M", 0)):
+            if tile.pixels == whole[0].pixels:
+                c, z, t = (tile.start.get(axis, 0) - self._first[axis] for axis in "CZT")
+                self._tiles.setdefault((c, z, t), []).append(tile)
 
-    def _header(
-        self, path: Path, tiles: list[Tile], xml: ElementTree.Element | None, notes: list[str], by_region: bool
-    ) -> Header:
+    def _header(self, path: Path, tiles: list[Tile], xml: ElementTree.Element | None, by_region: bool) -> Header:
         ends = {axis: max(tile.start.get(axis, 0) + tile.size.get(axis, 1) for tile in tiles) for axis in self._first}
         sizes = {axis: ends[axis] - self._first[axis] for axis in ends}
         area = sum(max(0, tile.area) for tile in tiles)
         check_size(path, sizes["Y"], sizes["X"], by_region and sizes["Y"] * sizes["X"] <= _SPARSEST * area)
         if max(sizes["C"], sizes["Z"], sizes["T"]) > max(_FEW, len(tiles)):
             raise damaged(path, "it has fewer tiles than channels, slices or time points")
+        check_counts(path, sizes["C"], sizes["Z"], sizes["T"])
         kinds = {tile.pixels for tile in tiles}
         if len(kinds) > 1 or not kinds <= set(PIXELS):
             raise InputError(f"{path.name} has pixels of an unusual kind ({sorted(kinds)}); export it as OME-TIFF.")
@@ -98,7 +146,6 @@ class CziSource:
             is_photo=photo,
             channel_names=names,
             channel_colors=colors,
-            warnings=tuple(notes),
             pixel_size=_size(xml),
         )
 
@@ -165,16 +212,22 @@ class CziSource:
         return points
 
 
-def _first_scene(path: Path, tiles: list[Tile]) -> tuple[dict[str, int], list[str]]:
-    """Return the step along each further axis that is read, and warnings about the others."""
-    notes = []
-    scenes = {tile.start.get("S", 0) for tile in tiles}
-    if len(scenes) > 1:
-        notes.append(f"{path.name} has {len(scenes)} scenes; the first is read. Split the scenes into files.")
-    axes = sorted({axis for tile in tiles for axis in tile.start} - _OWN_AXES)
-    steps = {axis: {tile.start.get(axis, 0) for tile in tiles} for axis in axes}
-    notes += unread_axes(path, [axis for axis in axes if len(steps[axis]) > 1])
-    return {axis: min(steps[axis]) for axis in axes} | {"S": min(scenes)}, notes
+def _names(xml: ElementTree.Element | None, axes: Sequence[str], keys: Sequence[tuple[int, ...]]) -> tuple[str, ...]:
+    """Return a name for each position: the scene's, after its well's, and the steps along further axes."""
+    scenes: dict[int, str] = {}
+    for entry in [] if xml is None else xml.iterfind(".//Image/Dimensions/S/Scenes/Scene"):
+        name, shape = entry.get("Name") or "", entry.find("Shape")
+        well = (shape.get("Name") if shape is not None else entry.findtext("ArrayName")) or ""
+        index = entry.get("Index", "")
+        if index.isdecimal():
+            scenes[int(index)] = f"{well}_{name}" if name and well and well != name else name or well
+    several = [len({key[place] for key in keys}) > 1 for place in range(len(axes))]
+    labels = []
+    for key in keys:
+        parts = [scenes.get(key[0]) or f"S{key[0] + 1}"] if several[0] else []
+        steps = zip(axes[1:], key[1:], several[1:], strict=True)
+        labels.append("_".join([*parts, *(f"{axis}{step + 1}" for axis, step, varies in steps if varies)]))
+    return position_names(labels)
 
 
 def _size(xml: ElementTree.Element | None) -> PixelSize | None:
@@ -185,14 +238,26 @@ def _size(xml: ElementTree.Element | None) -> PixelSize | None:
 
 
 def _channels(xml: ElementTree.Element | None, count: int) -> tuple[ChannelNames, ChannelColors]:
+    """Return names and colours; a channel without a name among the dimensions has that of the display settings."""
     nothing = (None,) * count
     if xml is None:
         return nothing, nothing
     entries = xml.findall(".//Information/Image/Dimensions/Channels/Channel")
-    names = tuple(entry.get("Name") for entry in entries)
-    displayed = [entry.findtext("Color", "") for entry in xml.iterfind(".//DisplaySetting/Channels/Channel")]
-    colors = tuple(_color(text) for text in displayed)
-    return names if len(names) == count else nothing, colors if len(colors) == count else nothing
+    displayed = xml.findall(".//DisplaySetting/Channels/Channel")
+    by_id = {entry.get("Id"): entry.get("Name") for entry in displayed if entry.get("Id")}
+    in_order: ChannelNames = nothing
+    if len(displayed) == count:
+        in_order = tuple(entry.get("Name") for entry in displayed)
+    names: ChannelNames = nothing
+    if len(entries) == count:
+        names = tuple(
+            entry.get("Name") or by_id.get(entry.get("Id")) or other
+            for entry, other in zip(entries, in_order, strict=True)
+        )
+    elif not entries:
+        names = in_order
+    colors = tuple(_color(entry.findtext("Color", "")) for entry in displayed)
+    return names, colors if len(colors) == count else nothing
 
 
 def _color(text: str) -> tuple[int, int, int] | None:
@@ -256,9 +321,9 @@ class Tile:
         """Pixels of the full resolution that it covers."""
         return self.size["X"] * self.size["Y"]
 
-    def is_at(self, steps: dict[str, int]) -> bool:
-        """Tell whether it begins at these steps along these axes."""
-        return all(self.start.get(axis, 0) == step for axis, step in steps.items())
+    def steps(self, axes: Sequence[str]) -> tuple[int, ...]:
+        """Return where it begins along some axes, at 0 along one that it does not have."""
+        return tuple(self.start.get(axis, 0) for axis in axes)
 
     @property
     def reduction(self) -> int:

@@ -256,11 +256,11 @@ def display_of(header: Header, channels: Sequence[ChannelSetting], settings: Set
     colored = header.palette is not None and bool((np.diff(header.palette.astype(int), axis=0) < 0).any())
     is_photo = header.is_photo or colored
     if not is_photo:
-        styles = channel_styles(header.channel_names, header.channel_colors, channels, black, white, header.path.name)
+        styles = channel_styles(header.channel_names, header.channel_colors, channels, black, white, header.name)
         return DisplaySettings(styles, False, colored, black, white)
     if not channels:
         return DisplaySettings((), True, colored, black, white)
-    styles = channel_styles(("red", "green", "blue"), _PRIMARIES, channels, black, white, header.path.name)
+    styles = channel_styles(("red", "green", "blue"), _PRIMARIES, channels, black, white, header.name)
     return DisplaySettings(styles, False, colored, black, white)
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import threading
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.images.addresses import is_zarr, natural_key, stem_of, unique_stems
+from sam2_fewshot.images.addresses import distinct_stems, is_zarr, natural_key, position_stem, stem_of
 from sam2_fewshot.images.display import compose, compose_region, display_of, frame_limits
-from sam2_fewshot.images.registry import FORMATS, IMAGE_SUFFIXES, example_stems, open_source
+from sam2_fewshot.images.registry import FORMATS, IMAGE_SUFFIXES, example_stems, is_companion, open_positions
 from sam2_fewshot.images.source import RegionSource, kind_of, reading
 from sam2_fewshot.protocols import Quiet
 from sam2_fewshot.records import Location
@@ -24,12 +25,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sam2_fewshot.images.display import ChannelSetting, DisplaySettings
-    from sam2_fewshot.images.source import PixelSource
+    from sam2_fewshot.images.source import Header, PixelSource
     from sam2_fewshot.protocols import Progress
     from sam2_fewshot.records import Box, PixelSize
     from sam2_fewshot.rendering import Limits
     from sam2_fewshot.settings import Settings
 
+_MOST_WARNINGS = 3
+"""So many warnings of one file are issued one by one."""
 LARGE = 1 << 24
 """Pixels (4,096 × 4,096); a larger frame is read by region, where its file allows it."""
 _FORMAT_NAMES = ", ".join(known.names for known in FORMATS[:-1]) + f" and {FORMATS[-1].names}"
@@ -71,12 +74,32 @@ def open_images(
     files = _once(_expand(paths, progress), progress)
     if not files:
         raise InputError("No image was given; name at least one image file or a folder with images.")
-    sources = []
+    sources: list[PixelSource] = []
+    parts: set[str] = set()
     for path in files:
-        sources.append(open_source(path))
-        for sentence in sources[-1].header.warnings:
-            progress.warn(sentence)
-    return images_of(sources, unique_stems(files), settings, channels or (), whole_plane)
+        if os.path.realpath(path) in parts:  # a file of a set that was opened by another one
+            continue
+        found = open_positions(path)
+        _warn_of(found, progress)
+        sources += found
+        parts.update(os.path.realpath(part) for source in found for part in source.header.parts)
+    return images_of(sources, stems_of([source.header for source in sources]), settings, channels or (), whole_plane)
+
+
+def stems_of(headers: Sequence[Header]) -> tuple[str, ...]:
+    """Return what to call the results of each image: ``a`` for ``a.tif``, ``p_B03_f2`` for a field of ``p.zarr``."""
+    return distinct_stems([position_stem(stem_of(Path(each.file_name)), each.position) for each in headers])
+
+
+def _warn_of(sources: Sequence[PixelSource], progress: Progress) -> None:
+    """Issue the warnings about the positions of a file, not all where a whole plate has the same."""
+    sentences = list(dict.fromkeys(sentence for source in sources for sentence in source.header.warnings))
+    most = _MOST_WARNINGS if len(sentences) > _MOST_WARNINGS + 1 else len(sentences)
+    for sentence in sentences[:most]:
+        progress.warn(sentence)
+    if len(sentences) > most:
+        name = sources[0].header.file_name
+        progress.warn(f"{name}: {len(sentences) - most} more warnings of this kind about its other positions.")
 
 
 def images_of(
@@ -100,8 +123,10 @@ def images_of(
     cache = _LastPlane()
     images = []
     for xy, (source, stem) in enumerate(zip(sources, stems, strict=True)):
-        display = display_of(source.header, channels, settings)
+        display = partial(display_of, source.header, channels, settings)
         images.append(ImageFile(xy, stem, source, display, cache, whole_plane))
+        if not source.header.position:  # of several positions perhaps only some are searched
+            _ = images[-1].display
     return ImageSet(images)
 
 
@@ -141,18 +166,18 @@ class ImageSet(tuple["ImageFile", ...]):
 
 
 class ImageFile:
-    """One image file: an XY position.
+    """One image file, or one of the images in it: an XY position.
 
     Parameters
     ----------
     xy
-        Its position in the list.
+        Its place among all images.
     stem
         What to call its results; no two images of a set have the same.
     source
         Where the pixels come from.
     display
-        How they become RGB.
+        Tells how they become RGB; it is asked when that is needed.
     cache
         Where the set's last composed frame stays.
     whole_plane
@@ -164,25 +189,53 @@ class ImageFile:
         xy: int,
         stem: str,
         source: PixelSource,
-        display: DisplaySettings,
+        display: Callable[[], DisplaySettings],
         cache: _LastPlane,
         whole_plane: int = LARGE,
     ) -> None:
         self.whole_plane = whole_plane
         self.xy, self.stem, self.source = xy, stem, source
-        self.display, self._cache = display, cache
+        self._display, self._cache = display, cache
         self._frames: dict[tuple[int, int], FrameFile] = {}
         self._limits: dict[tuple[int, int], tuple[Limits | None, ...]] = {}
 
+    @cached_property
+    def display(self) -> DisplaySettings:
+        """How the pixels become RGB.
+
+        Raises
+        ------
+        SettingsError
+            If the user's settings name a channel that the image does not have.
+        """
+        return self._display()
+
     @property
     def path(self) -> Path:
-        """The file."""
+        """The file, or of an OME-Zarr the folder or address of the image itself."""
         return self.source.header.path
 
     @property
     def name(self) -> str:
-        """The file's name."""
-        return self.path.name
+        """What to call the image: the file's name, and the position's where it has several."""
+        return self.source.header.name
+
+    @property
+    def file_name(self) -> str:
+        """The file's name, whatever position of it this is."""
+        return self.source.header.file_name
+
+    @property
+    def position(self) -> str:
+        """Name of the position, where the file has several; else empty."""
+        return self.source.header.position
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """All that the user may call the image by, the position's name or the file's stem first."""
+        file, position = self.file_name, self.position
+        own = (position, self.stem, self.name) if position else (self.stem, stem_of(Path(file)), file)
+        return tuple(dict.fromkeys(own))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -290,7 +343,7 @@ class FrameFile:
 
     @property
     def name(self) -> str:
-        """The file's name."""
+        """The image's name."""
         return self.image.name
 
     @property
@@ -356,7 +409,8 @@ def _expand(paths: Iterable[Path | str], progress: Progress) -> Iterator[Path]:
             raise InputError(
                 f"There is no image in the folder {path} ({len(found)} other files); {_FORMAT_NAMES} are read."
             )
-        _warn_skipped(path, [file for file in found if file.is_file() and file not in images], "not an image", progress)
+        others = [file for file in found if file.is_file() and file not in images and not is_companion(file)]
+        _warn_skipped(path, others, "not an image", progress)
         _warn_skipped(path, labels, "labels of another image, by the name", progress)
         yield from (file for file in images if file not in labels)
 

@@ -1,13 +1,20 @@
-"""Leica LIF: liffile (extra "lif") reads the description, and regions of the planes come from a memory map."""
+"""Leica LIF: liffile (extra "lif") reads the description, and regions of the planes come from a memory map.
+
+A plane is what the microscope scanned as one: XY, or XZ or XT. Wavelengths of a lambda scan are channels.
+"""
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sam2_fewshot.images.positions import check_counts, check_positions, opened_positions, position_names
 from sam2_fewshot.images.source import (
     Header,
     SteppedSource,
@@ -17,20 +24,24 @@ from sam2_fewshot.images.source import (
     pixel_size,
     reader_package,
     reading,
-    unread_axes,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from sam2_fewshot.images.source import PixelSource
     from sam2_fewshot.records import Box, PixelSize
 
-_READ_AXES = frozenset("TZCYXS")
-_AXES = {"1": "X", "2": "Y", "3": "Z", "4": "T"}
-_MOST_LISTED = 5
+_WAVELENGTHS = "\u03bb\u039b"
+"""Axes of emission and of excitation wavelengths, as liffile calls them."""
+_AXES = {
+    **{"1": "X", "2": "Y", "3": "Z", "4": "T", "5": _WAVELENGTHS[0], "6": "A", "7": "N", "8": "Q"},
+    **{"9": _WAVELENGTHS[1], "10": "M", "11": "L"},
+}
+"""By the number in the file."""
 _BLUE_GREEN = ["3", "2"]
 """Tags of the first two channels where the samples of a pixel are blue, green, red."""
 _COLORS = {
@@ -45,24 +56,138 @@ _COLORS = {
 }
 
 
-class LifSource(SteppedSource):
-    """The first image of a LIF file; a :class:`~sam2_fewshot.images.source.RegionSource`.
+@dataclass(frozen=True, slots=True)
+class Roles:
+    """What each axis of a LIF image stands for.
+
+    Parameters
+    ----------
+    rows, columns
+        Axes of a plane.
+    slices, times
+        Axes of slices and time points; empty where there is none.
+    channels
+        Axes that together count the channels, the slowest first.
+    others
+        Axes of which each step is a position of its own.
+    """
+
+    rows: str
+    columns: str
+    slices: str
+    times: str
+    channels: tuple[str, ...]
+    others: tuple[str, ...]
+
+    @classmethod
+    def of(cls, axes: Sequence[str]) -> Roles | None:
+        """Return the roles of some axes, the slowest first; None without a plane."""
+        places = [axis for axis in axes if axis in "XYZT"]
+        if len(places) < 2:
+            return None
+        *left, rows, columns = places
+        slices = next((axis for axis in left if axis != "T"), "")
+        times = "T" if "T" in left else ""
+        channels = tuple(axis for axis in ("C", *_WAVELENGTHS) if axis in axes)
+        taken = {rows, columns, slices, times, *channels, "S"}
+        return cls(rows, columns, slices, times, channels, tuple(axis for axis in axes if axis not in taken))
+
+
+def open_lif(path: Path, only: int | None = None) -> list[PixelSource]:
+    """Open the images of a LIF file; each tile of a mosaic, and each step of an unusual axis, is a position.
 
     Parameters
     ----------
     path
         The file.
+    only
+        Open this position alone, counted from 0.
 
     Raises
     ------
     InputError
         If it cannot be read, or if the extra "lif" is missing.
     """
+    with reading(path), _images(path) as images:
+        counts = Counter(str(image.name) for image in images)
+        places: list[tuple[int, dict[str, int]]] = []
+        labels: list[str] = []
+        for number, image in enumerate(images):
+            name = str(image.name)
+            name = name if counts[name] == 1 else str(image.path)
+            roles = Roles.of([*image.sizes])
+            sizes = [int(image.sizes[axis]) for axis in (roles.others if roles else ())]
+            check_positions(path, len(places) + math.prod(sizes))
+            for steps in np.ndindex(*sizes):
+                at = dict(zip(roles.others if roles else (), map(int, steps), strict=True))
+                places.append((number, at))
+                labels.append("_".join([name, *(f"{axis}{step + 1}" for axis, step in at.items())]))
+        names = position_names(labels) if len(labels) > 1 else ("",)
+        chosen = range(len(places)) if only is None else [only]
 
-    def __init__(self, path: Path) -> None:
-        with reading(path), _opened(path) as (image, names):
-            self._layout = layout_of(path, image)
-            self.header = _header(path, image, names, self._layout is not None)
+        def opened(place: int) -> LifSource:
+            number, at = places[place]
+            with reading(path):
+                return LifSource(path, images[number], number, at, names[place], place)
+
+        return opened_positions(path, [partial(opened, place) for place in chosen], [names[n] for n in chosen])
+
+
+class LifSource(SteppedSource):
+    """An image of a LIF file; a :class:`~sam2_fewshot.images.source.RegionSource`.
+
+    Parameters
+    ----------
+    path
+        The file.
+    image
+        A :class:`liffile.LifImage`, and its place among those of the file.
+    place
+        Where that is.
+    at
+        The steps along axes that are positions.
+    position, number
+        Its name where there are several positions, and its place among them.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read.
+    """
+
+    def __init__(self, path: Path, image: Any, place: int, at: Mapping[str, int], position: str, number: int) -> None:
+        sizes = {str(axis): int(n) for axis, n in image.sizes.items()}
+        roles = Roles.of([*sizes])
+        if roles is None:
+            raise damaged(path, f"its image{' ' + position if position else ''} has the axes {''.join(sizes)[:20]}")
+        self._place, self._at, self._roles = place, dict(at), roles
+        self._counts = [sizes[axis] for axis in roles.channels]
+        self._layout = layout_of(path, image, roles, at)
+        height, width = sizes[roles.rows], sizes[roles.columns]
+        by_region = self._layout is not None
+        check_size(path, height, width, by_region)
+        dtype = np.dtype(image.dtype)
+        check_kind(path, dtype)
+        count = math.prod(self._counts)
+        slices, times = sizes.get(roles.slices, 1), sizes.get(roles.times, 1)
+        check_counts(path, count, slices, times)
+        channels = _channels(image, sizes, roles)
+        self.header = Header(
+            path,
+            height,
+            width,
+            dtype.newbyteorder("="),
+            size_c=count,
+            size_z=slices,
+            size_t=times,
+            by_region=by_region,
+            is_photo=sizes.get("S", 1) in (3, 4) and count == 1,
+            channel_names=channels,
+            channel_colors=tuple(_COLORS.get((name or "").lower()) for name in channels),
+            pixel_size=_size(image, roles),
+            position=position,
+            number=number,
+        )
 
     def _read(self, z: int, t: int, box: Box, step: int) -> Iterator[NDArray[Any]]:
         """Yield pixels of the planes, from a memory map where the file says where they lie."""
@@ -75,10 +200,11 @@ class LifSource(SteppedSource):
 
     def _frame(self, z: int, t: int, channel: int) -> NDArray[Any]:
         """Have liffile read a plane."""
-        header = self.header
-        at = {"Z": z, "T": t, "C": channel}
-        with _opened(header.path) as (image, _):
-            pixels = np.asarray(image.frame(**{axis: step for axis, step in at.items() if axis in image.sizes}))
+        header, roles = self.header, self._roles
+        steps = np.unravel_index(channel, self._counts) if self._counts else ()
+        at = {roles.slices: z, roles.times: t, **dict(zip(roles.channels, map(int, steps), strict=True)), **self._at}
+        with _images(header.path) as images:
+            pixels = np.asarray(images[self._place].frame(**{axis: step for axis, step in at.items() if axis}))
         if header.is_photo:
             pixels = pixels[..., :3]
         expected = (header.height, header.width)
@@ -87,68 +213,42 @@ class LifSource(SteppedSource):
         return pixels
 
 
-def _header(path: Path, image: Any, names: list[str], by_region: bool) -> Header:
-    sizes = {str(axis): int(n) for axis, n in image.sizes.items()}
-    if "Y" not in sizes or "X" not in sizes:
-        raise damaged(path, f"its first image has the axes {''.join(sizes)[:20]}")
-    check_size(path, sizes["Y"], sizes["X"], by_region)
-    dtype = np.dtype(image.dtype)
-    check_kind(path, dtype)
-    photo = sizes.get("S", 1) in (3, 4)
-    notes = []
-    if len(names) > 1:
-        listed = ", ".join(names[1 : _MOST_LISTED + 1]) + (", …" if len(names) > _MOST_LISTED + 1 else "")
-        notes.append(
-            f"{path.name} has {len(names)} images; the first ({names[0]}) is read. Export the others ({listed}) to "
-            "files of their own."
-        )
-    notes += unread_axes(path, [axis for axis, n in sizes.items() if axis not in _READ_AXES and n > 1])
-    count = sizes.get("C", 1)
-    channels = _channels(image, count)
-    return Header(
-        path,
-        sizes["Y"],
-        sizes["X"],
-        dtype.newbyteorder("="),
-        size_c=count,
-        size_z=sizes.get("Z", 1),
-        size_t=sizes.get("T", 1),
-        by_region=by_region,
-        is_photo=photo and count == 1,
-        channel_names=channels,
-        channel_colors=tuple(_COLORS.get((name or "").lower()) for name in channels),
-        warnings=tuple(notes),
-        pixel_size=_size(image),
-    )
-
-
-def _channels(image: Any, count: int) -> tuple[str | None, ...]:
-    """Return the names of the channels' colour tables, which is what LIF has for names."""
+def _channels(image: Any, sizes: Mapping[str, int], roles: Roles) -> tuple[str | None, ...]:
+    """Return a name for each channel: that of its colour table, which is what LIF has, and its wavelength."""
+    names: list[str | None] = [None]
+    if "C" in roles.channels or not roles.channels:
+        names = [None] * sizes.get("C", 1)
     try:
-        names = [channel["LUTName"] or None for channel in _described_channels(image)]
+        found = [channel["LUTName"] or None for channel in _described_channels(image)]
     except (AttributeError, LookupError, TypeError, ValueError):
-        names = []
-    return tuple(names) if len(names) == count else (None,) * count
+        found = []
+    names = found if len(found) == len(names) else names
+    for axis in _WAVELENGTHS:
+        if axis in roles.channels:
+            places = image.coords.get(axis)
+            steps = [None] * sizes[axis] if places is None else [f"{float(place) * 1e9:.0f} nm" for place in places]
+            names = [" ".join(filter(None, (name, step))) or None for name in names for step in steps]
+    return tuple(names)
 
 
-def _size(image: Any) -> PixelSize | None:
+def _size(image: Any, roles: Roles) -> PixelSize | None:
     """Return the distance of neighbours along each axis, which LIF gives in metres from the first to the last."""
-    steps: dict[str, float | None] = {}
-    for axis in "XYZ":
-        places = image.coords.get(axis)
-        steps[axis] = None if places is None or len(places) < 2 else abs(float(places[1] - places[0]))
-    return pixel_size(steps["X"], steps["Y"], steps["Z"], "m")
+    steps: list[float | None] = []
+    for axis in (roles.columns, roles.rows, roles.slices):
+        places = image.coords.get(axis) if axis != "T" else None
+        steps.append(None if places is None or len(places) < 2 else abs(float(places[1] - places[0])))
+    return pixel_size(steps[0], steps[1], steps[2], "m")
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[Any, list[str]]]:
-    """Give the first image that has pixels, and the names of all of them."""
+def _images(path: Path) -> Iterator[list[Any]]:
+    """Give the images that have pixels."""
     liffile = reader_package(path, "LIF", "liffile", "lif")
     with liffile.LifFile(path) as file:
         images = list(file.images)
         if not images:
             raise damaged(path, "no image is in it")
-        yield images[0], [str(image.name) for image in images]
+        yield images
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +302,7 @@ class Layout:
         return pixels
 
 
-def layout_of(path: Path, image: Any) -> Layout | None:
+def layout_of(path: Path, image: Any, roles: Roles, at: Mapping[str, int]) -> Layout | None:
     """Return where an image's pixels lie, None if the file does not say or they are not all in it.
 
     Parameters
@@ -210,7 +310,11 @@ def layout_of(path: Path, image: Any) -> Layout | None:
     path
         The file.
     image
-        A :class:`liffile.LifImage` with the axes X and Y.
+        A :class:`liffile.LifImage`.
+    roles
+        Of its axes.
+    at
+        The steps along the axes that are positions.
     """
     try:
         axes: dict[str, dict[str, str]] = {}
@@ -225,8 +329,9 @@ def layout_of(path: Path, image: Any) -> Layout | None:
         begin, length, is_elsewhere = int(block.offset), int(block.size), bool(block.frames)
         samples, count = image.sizes.get("S", 1), image.sizes.get("C", 1)
         is_reversed = samples == 3 and [channel["ChannelTag"] for channel in described[:2]] == _BLUE_GREEN
-        shape: tuple[int, ...] = (sizes["Y"], sizes["X"])
-        inner: tuple[int, ...] = (steps["Y"], steps["X"])
+        shape: tuple[int, ...] = (sizes[roles.rows], sizes[roles.columns])
+        inner: tuple[int, ...] = (steps[roles.rows], steps[roles.columns])
+        start = sum(steps[axis] * step for axis, step in at.items())
     except (AttributeError, LookupError, TypeError, ValueError):
         return None
     if is_elsewhere or begin <= 0 or begin + length > path.stat().st_size or min(*steps.values(), *channels) < 0:
@@ -235,11 +340,19 @@ def layout_of(path: Path, image: Any) -> Layout | None:
         if samples not in (3, 4) or count != 1 or channels != tuple(n * dtype.itemsize for n in range(samples)):
             return None
         shape, inner, channels = (*shape, samples), (*inner, dtype.itemsize), (0,)
-    far = {axis: (sizes.get(axis, 1) - 1) * steps.get(axis, 0) for axis in "ZT"}
-    end = _extent(shape, inner) + max(channels) + sum(far.values()) + dtype.itemsize
-    if len(channels) != count or end > length:
+    if len(channels) != count:
         return None
-    return Layout(path, begin, dtype, shape, inner, steps.get("Z", 0), steps.get("T", 0), channels, is_reversed)
+    for axis in _WAVELENGTHS:
+        if axis in roles.channels:
+            check_counts(path, len(channels) * sizes[axis], 1, 1)
+            channels = tuple(offset + n * steps[axis] for offset in channels for n in range(sizes[axis]))
+    along = {axis: steps.get(axis, 0) for axis in (roles.slices, roles.times) if axis}
+    end = _extent(shape, inner) + max(channels) + start + dtype.itemsize
+    end += sum((sizes.get(axis, 1) - 1) * step for axis, step in along.items())
+    if end > length:
+        return None
+    z, t = along.get(roles.slices, 0), along.get(roles.times, 0)
+    return Layout(path, begin + start, dtype, shape, inner, z, t, channels, is_reversed)
 
 
 def _described(image: Any, what: str) -> list[dict[str, str]]:

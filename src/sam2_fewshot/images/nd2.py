@@ -7,10 +7,12 @@ Of a frame that is not compressed only the region is read, through the file's me
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sam2_fewshot.images.positions import check_counts, check_positions, position_names
 from sam2_fewshot.images.source import (
     Header,
     SteppedSource,
@@ -19,44 +21,72 @@ from sam2_fewshot.images.source import (
     pixel_size,
     reader_package,
     reading,
-    unread_axes,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from sam2_fewshot.images.source import ChannelColors, ChannelNames
+    from sam2_fewshot.images.source import ChannelColors, ChannelNames, PixelSource
     from sam2_fewshot.records import Box, PixelSize
 
-_READ_AXES = frozenset("PTZCYXS")
+_OWN_AXES = frozenset("ZTCYXS")
+_LOOP = "XYPosLoop"
+
+Frames = dict[tuple[int, int], int]
+"""The number of each frame in the file by its slice and time point."""
 
 
-class Nd2Source(SteppedSource):
-    """The first position of an ND2 file; a :class:`~sam2_fewshot.images.source.RegionSource`.
+def open_nd2(path: Path, only: int | None = None) -> list[PixelSource]:
+    """Open the positions of an ND2 file; each further axis gives positions as well.
 
     Parameters
     ----------
     path
         The file.
+    only
+        Open this position alone, counted from 0.
 
     Raises
     ------
     InputError
         If it cannot be read, or if the extra "nd2" is missing.
     """
+    with reading(path), _opened(path) as file:
+        header, components = _header(path, file)
+        places = [dict(place) for place in file.loop_indices] or [{}]
+        axes = sorted({axis for place in places for axis in place} - _OWN_AXES, key=lambda axis: (axis != "P", axis))
+        positions: dict[tuple[int, ...], Frames] = {}
+        for number, place in enumerate(places):
+            key = tuple(place.get(axis, 0) for axis in axes)
+            positions.setdefault(key, {}).setdefault((place.get("Z", 0), place.get("T", 0)), number)
+        check_positions(path, len(positions))
+        keys = sorted(positions)
+        names = _names(file, axes, keys) if len(keys) > 1 else ("",)
+    return [
+        Nd2Source(replace(header, position=names[number], number=number), components, positions[keys[number]])
+        for number in (range(len(keys)) if only is None else [only])
+    ]
 
-    def __init__(self, path: Path) -> None:
-        with reading(path), _opened(path) as file:
-            self.header, self._components = _header(path, file)
-            places = [dict(place) for place in file.loop_indices] or [{}]
-        self._frames = {
-            (place.get("Z", 0), place.get("T", 0)): number
-            for number, place in reversed(list(enumerate(places)))
-            if not any(step for axis, step in place.items() if axis not in "ZT")
-        }
+
+class Nd2Source(SteppedSource):
+    """A position of an ND2 file; a :class:`~sam2_fewshot.images.source.RegionSource`.
+
+    Parameters
+    ----------
+    header
+        What is known of it.
+    components
+        Samples of a channel.
+    frames
+        Where its frames are.
+    """
+
+    def __init__(self, header: Header, components: int, frames: Mapping[tuple[int, int], int]) -> None:
+        self.header = header
+        self._components, self._frames = components, frames
 
     def _read(self, z: int, t: int, box: Box, step: int) -> Iterator[NDArray[Any]]:
         """Yield pixels of the planes, from the memory map of an uncompressed file."""
@@ -75,6 +105,25 @@ class Nd2Source(SteppedSource):
         yield from copies
 
 
+def _names(file: Any, axes: Sequence[str], keys: Sequence[tuple[int, ...]]) -> tuple[str, ...]:
+    """Return a name for each position: what the stage position is called, and the steps along further axes."""
+    points: list[str | None] = []
+    try:
+        points = [point.name for loop in file.experiment if loop.type == _LOOP for point in loop.parameters.points]
+    except Exception:  # as in _channels
+        points = []
+    varies = [len(set(steps)) > 1 for steps in zip(*keys, strict=True)]
+    labels: list[str] = []
+    for key in keys:
+        parts = []
+        for axis, step, several in zip(axes, key, varies, strict=True):
+            name = points[step] if axis == "P" and step < len(points) else None
+            if several:
+                parts.append(str(name) if name else f"{axis}{step + 1}")
+        labels.append("_".join(parts))
+    return position_names(labels)
+
+
 def _header(path: Path, file: Any) -> tuple[Header, int]:
     """Return the header and the number of components of a channel."""
     sizes = {str(axis): int(n) for axis, n in file.sizes.items()}
@@ -86,11 +135,8 @@ def _header(path: Path, file: Any) -> tuple[Header, int]:
     frame = height * width * components * channels * dtype.itemsize
     check_size(path, height, width, by_region and frame <= path.stat().st_size)
     check_kind(path, dtype)
+    check_counts(path, channels * components, sizes.get("Z", 1), sizes.get("T", 1))
     photo = components in (3, 4) and channels == 1
-    notes = []
-    if sizes.get("P", 1) > 1:
-        notes.append(f"{path.name} has {sizes['P']} positions; the first is read. Save each to a file of its own.")
-    notes += unread_axes(path, [axis for axis, n in sizes.items() if axis not in _READ_AXES and n > 1])
     count = 1 if photo else channels * components
     names, colors = _channels(file, count)
     header = Header(
@@ -105,7 +151,6 @@ def _header(path: Path, file: Any) -> tuple[Header, int]:
         is_photo=photo,
         channel_names=names,
         channel_colors=colors,
-        warnings=tuple(notes),
         pixel_size=_size(file),
     )
     return header, components

@@ -1,8 +1,7 @@
 """OME-Zarr 0.4 and 0.5 (https://ngff.openmicroscopy.org), in a folder, on the web or in S3, read by region.
 
-What is read is the first multiscale image of the group; a group as bioformats2raw writes it holds its images in
-``0``, ``1``, … and the first of them is read. The array of full resolution gives the pixels, a smaller one the
-contrast.
+A plate's fields, and the images in a group as bioformats2raw writes it (``0``, ``1``, …), are positions; of each the
+first multiscale image is read. The array of full resolution gives the pixels, a smaller one the contrast.
 """
 
 from __future__ import annotations
@@ -10,15 +9,21 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import os
 import warnings
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sam2_fewshot.errors import FewShotError, InputError, ServerError
-from sam2_fewshot.images.addresses import remote
+from sam2_fewshot.images.addresses import remote, shown
+from sam2_fewshot.images.positions import check_counts, check_positions, opened_positions
 from sam2_fewshot.images.source import Header, check_kind, check_size, damaged, pixel_size, reading
+from sam2_fewshot.images.zarr_places import Place, places_in
+from sam2_fewshot.resources import mapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -26,15 +31,58 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sam2_fewshot.images.source import ChannelColors, ChannelNames
+    from sam2_fewshot.images.source import ChannelColors, ChannelNames, PixelSource
     from sam2_fewshot.records import Box, PixelSize
 
 PATIENCE = 30.0
 """Seconds that a server may stay silent."""
 
 _AXES = "tczyx"
+_AT_A_TIME = 8
+"""So many images of a plate on a server are opened at a time."""
+_MOST_COUNTED = 50_000
+"""Of so many files and folders of an array is found out which pieces are missing; that takes .1 s."""
 _PRIMARIES = ((255, 0, 0), (0, 255, 0), (0, 0, 255))
 _PHOTO_NAMES = (("red", "green", "blue"), ("r", "g", "b"))
+
+
+def open_ome_zarr(path: Path, only: int | None = None) -> list[PixelSource]:
+    """Open the images of an OME-Zarr: the fields of a plate or well, those of a bioformats2raw group, or the only one.
+
+    Each has its own folder or address as its path, so that it is opened alone later.
+
+    Parameters
+    ----------
+    path
+        Its folder, or its address (:func:`~sam2_fewshot.images.addresses.remote`).
+    only
+        Open this position alone, counted from 0.
+
+    Raises
+    ------
+    InputError, ServerError
+        As :class:`ZarrSource`.
+    """
+    with _reading(path):
+        places = _places(path)
+    check_positions(path, len(places))
+    chosen = places if only is None else places[only : only + 1]
+
+    def opened(place: Place) -> ZarrSource | InputError:
+        try:
+            return ZarrSource(place.path, PATIENCE, place)
+        except InputError as error:
+            return error
+
+    def given(found: ZarrSource | InputError) -> ZarrSource:
+        if isinstance(found, InputError):
+            raise found
+        return found
+
+    # Over a network most of the time is spent on waiting.
+    found = mapped(opened, chosen, None if remote(path) is None else _AT_A_TIME)
+    openers = [partial(given, each) for each in found]
+    return opened_positions(path, openers, [place.position or shown(place.path) for place in chosen])
 
 
 class ZarrSource:
@@ -46,6 +94,8 @@ class ZarrSource:
         Its folder, or its address (:func:`~sam2_fewshot.images.addresses.remote`).
     patience
         Seconds that a server may stay silent.
+    place
+        What it is called; by itself when left out.
 
     Raises
     ------
@@ -55,11 +105,12 @@ class ZarrSource:
         If its server does not answer, or answers with an error.
     """
 
-    def __init__(self, path: Path, patience: float = PATIENCE) -> None:
+    def __init__(self, path: Path, patience: float = PATIENCE, place: Place | None = None) -> None:
         self._path = path
         with _reading(path):
-            group, self._axes, self._levels, attributes = _open(path, patience)
-            self.header = _header(path, group, self._axes, self._levels, attributes)
+            self._axes, self._levels, attributes = _open(path, patience)
+            header = _header(path, self._axes, self._levels, attributes)
+        self.header = header if place is None else replace(header, position=place.position, title=place.title)
 
     def planes(self, z: int, t: int) -> Iterator[NDArray[Any]]:
         """Yield the planes at a slice and time point; photos as (H, W, 3)."""
@@ -108,17 +159,14 @@ def metadata_text(path: Path) -> str:
         As :class:`ZarrSource`.
     """
     with _reading(path):
-        _, axes, levels, attributes = _open(path, PATIENCE)
+        axes, levels, attributes = _open(path, PATIENCE)
         shapes = [[list(level.shape), str(level.dtype)] for level in levels]
         return json.dumps([axes, shapes, attributes], sort_keys=True, default=str)
 
 
-def _open(path: Path, patience: float) -> tuple[Any, str, list[Any], Mapping[str, Any]]:
-    """Return the group, the axes, the arrays from full resolution down, and the image's metadata."""
-    if importlib.util.find_spec("zarr") is None:
-        raise InputError(
-            f'{path.name} is an OME-Zarr, for which a package is missing: pip install "sam2-fewshot[zarr]".'
-        )
+def _open(path: Path, patience: float) -> tuple[str, list[Any], Mapping[str, Any]]:
+    """Return the axes, the arrays from full resolution down, and the image's metadata."""
+    _check_package(path)
     import zarr
 
     group = zarr.open_group(_store(path, patience), mode="r")
@@ -127,22 +175,42 @@ def _open(path: Path, patience: float) -> tuple[Any, str, list[Any], Mapping[str
         inner = group["0"]
         if isinstance(inner, zarr.Group):
             group, attributes = inner, _ome(inner)
-    if "plate" in attributes or "well" in attributes:
-        kind = "plate" if "plate" in attributes else "well"
-        raise InputError(
-            f"{path.name} is a {kind} of many images; give the images in it, such as {path}/"
-            f"{'A/1/0' if kind == 'plate' else '0'}."
-        )
     if not attributes.get("multiscales"):
-        raise InputError(f"{path.name} is a Zarr without OME metadata (no multiscales), so its axes are not known.")
+        raise InputError(f"{shown(path)} is a Zarr without OME metadata (no multiscales), so its axes are not known.")
     image = attributes["multiscales"][0]
     axes = "".join(str(axis["name"] if isinstance(axis, dict) else axis).lower() for axis in image.get("axes", _AXES))
     levels: list[Any] = [group[str(level["path"])] for level in image["datasets"]]
     if not levels or any(len(axes) != len(level.shape) for level in levels):
         raise ValueError("its axes do not fit its arrays")
     if set(axes) - set(_AXES) or axes[-2:] != "yx" or len(set(axes)) != len(axes):
-        raise InputError(f"{path.name} has the axes {axes}; t, c and z before y and x are read.")
-    return group, axes, levels, attributes
+        raise InputError(f"{shown(path)} has the axes {axes}; t, c and z before y and x are read.")
+    return axes, levels, attributes
+
+
+def _places(path: Path) -> list[Place]:
+    """Return where the images of an OME-Zarr are, and what they are called."""
+    _check_package(path)
+    import zarr
+
+    group = zarr.open_group(_store(path, PATIENCE), mode="r")
+
+    def attributes_at(inside: str) -> Mapping[str, Any]:
+        if not inside:
+            return _ome(group)
+        try:
+            inner = group[inside]
+        except (KeyError, FileNotFoundError):
+            return {}
+        return _ome(inner) if isinstance(inner, zarr.Group) else {}
+
+    return places_in(path, attributes_at)
+
+
+def _check_package(path: Path) -> None:
+    if importlib.util.find_spec("zarr") is None:
+        raise InputError(
+            f'{shown(path)} is an OME-Zarr, for which a package is missing: pip install "sam2-fewshot[zarr]".'
+        )
 
 
 def _store(path: Path, patience: float) -> Any:
@@ -181,12 +249,13 @@ def _ome(group: Any) -> Mapping[str, Any]:
     return inner if isinstance(inner, dict) else attributes
 
 
-def _header(path: Path, group: Any, axes: str, levels: Sequence[Any], attributes: Mapping[str, Any]) -> Header:
+def _header(path: Path, axes: str, levels: Sequence[Any], attributes: Mapping[str, Any]) -> Header:
     full = levels[0]
     size = {axis: int(n) for axis, n in zip(axes, full.shape, strict=True)}
     check_size(path, size["y"], size["x"], by_region=True)
     check_kind(path, np.dtype(full.dtype))
     count = size.get("c", 1)
+    check_counts(path, count, size.get("z", 1), size.get("t", 1))
     names, colors = _channels(attributes, count)
     lowered = tuple(str(name).lower() for name in names)
     photo = count == 3 and np.dtype(full.dtype) == np.uint8 and (colors == _PRIMARIES or lowered in _PHOTO_NAMES)
@@ -253,17 +322,28 @@ def zarr_pixel_size(image: object) -> PixelSize | None:
 
 
 def _missing(path: Path, array: Any) -> tuple[str, ...]:
-    """Say how many pieces of the full resolution are not there; over a network they cannot be counted."""
+    """Say how many pieces of the full resolution are not there, where they are few enough to be counted at once."""
     if remote(path) is not None:
         return ()
     total = math.prod(-(-n // c) for n, c in zip(array.shape, array.shards or array.chunks, strict=True))
-    missing = total - int(getattr(array, "_nshards_initialized", array.nchunks_initialized))
-    if missing <= 0:
+    stored = _stored(path / str(array.path or array.name).strip("/"))
+    if stored is None or stored >= total:
         return ()
     return (
-        f"{path.name}: {missing:,} of its {total:,} pieces are not stored and are taken as {array.fill_value}; that is "
-        "normal for empty background, otherwise the copy is not complete.",
+        f"{shown(path)}: {total - stored:,} of its {total:,} pieces are not stored and are taken as "
+        f"{array.fill_value}; that is normal for empty background, otherwise the copy is not complete.",
     )
+
+
+def _stored(folder: Path) -> int | None:
+    """Return how many pieces of an array are stored, None where there are too many to count them."""
+    count = seen = 0
+    for _, folders, files in os.walk(folder):
+        seen += len(folders) + len(files)
+        if seen > _MOST_COUNTED:
+            return None
+        count += sum(not name.startswith(".") and name != "zarr.json" for name in files)
+    return count
 
 
 @contextmanager

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
+    from sam2_fewshot.images.source import PixelSource
+
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "PPM")
 _DTYPES = {
     "1": "uint8",
@@ -34,6 +36,11 @@ _DTYPES = {
 _TAIL = 1 << 16
 
 
+def open_picture(path: Path, only: int | None = None) -> list[PixelSource]:
+    """Open a picture; see :class:`PictureSource`."""
+    return [PictureSource(path)]
+
+
 class PictureSource:
     """A picture file; a :class:`~sam2_fewshot.images.source.PixelSource`.
 
@@ -45,8 +52,8 @@ class PictureSource:
     Raises
     ------
     InputError
-        If it is not a whole picture, or too large: Pillow refuses more than 179 million pixels here, because a
-        small file can claim any size.
+        If it is not a whole picture, or has more than
+        :data:`~sam2_fewshot.images.source.MAX_PLANE_PIXELS`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -103,10 +110,26 @@ def _open(path: Path) -> Image:
         except UnidentifiedImageError:
             raise damaged(path, "") from None
         except Image.DecompressionBombError:
-            raise InputError(
-                f"{path.name} claims more than 179 million pixels, which is not believed of a picture file; "
-                "save an image of that size as TIFF."
-            ) from None
+            return _open_large(path)
+
+
+def _open_large(path: Path) -> Image:
+    """Open a picture of more pixels than Pillow's own limit for all formats, up to that of this program."""
+    from PIL import Image
+
+    start = _start(path)
+    for kind in _FORMATS:
+        factory, accepts = Image.OPEN[kind]
+        if accepts is None or accepts(start):
+            opened: Any = factory  # it takes a path as well, and then closes the file
+            image: Image.Image = opened(str(path))
+            try:
+                check_size(path, image.height, image.width)
+            except InputError:
+                image.close()
+                raise
+            return image
+    raise damaged(path, "")
 
 
 def _palette(image: Image) -> NDArray[np.uint8] | None:

@@ -1,7 +1,8 @@
 """The formats of image files: one line each, and what is the same for all of them.
 
-A new format is a module beside this one with a class that is a :class:`~sam2_fewshot.images.source.PixelSource`, and a
-line in :data:`FORMATS`. Modules of formats are imported when a file of theirs is opened.
+A new format is a module beside this one with a function that opens the images in a file, each a
+:class:`~sam2_fewshot.images.source.PixelSource`, and a line in :data:`FORMATS`. Modules of formats are imported when a
+file of theirs is opened.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from sam2_fewshot.images.addresses import DOUBLE_SUFFIX, is_zarr, remote, stem_o
 from sam2_fewshot.images.source import kind_of, reading
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
-    from sam2_fewshot.images.source import PixelSource
+    from sam2_fewshot.images.source import Header, PixelSource
 
 
 class Format(NamedTuple):
@@ -29,8 +31,9 @@ class Format(NamedTuple):
     ----------
     names
         For messages.
-    source
-        The module beside this one, and the class in it that opens a file from its path.
+    opener
+        The module beside this one, and the function in it that opens the images of a file from its path; with a number
+        behind the path that image alone, counted from 0.
     suffixes
         Of its files, in lower case with blanks between; folders are searched for images by them.
     starts
@@ -38,20 +41,23 @@ class Format(NamedTuple):
     """
 
     names: str
-    source: str
+    opener: str
     suffixes: str = ""
     starts: tuple[bytes, ...] = ()
 
 
-OME_ZARR = Format("OME-Zarr", "ome_zarr.ZarrSource")
+COMPANION = Format("companion OME-XML", "tiff.open_companion", ".ome")
+"""The description of a set of TIFF files, recognised by its name: ``a.companion.ome`` or ``a.ome.xml``."""
+OME_ZARR = Format("OME-Zarr", "ome_zarr.open_ome_zarr")
 """A folder or an address, recognised by :func:`~sam2_fewshot.images.addresses.is_zarr`."""
 
 FORMATS = (
-    Format("TIFF", "tiff.TiffSource", ".tif .tiff .btf .tf8 .lsm", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
-    Format("PNG, JPEG", "picture.PictureSource", ".png .jpg .jpeg .bmp .gif .webp .ppm .pgm", (b"",)),
-    Format("ND2", "nd2.Nd2Source", ".nd2"),
-    Format("LIF", "lif.LifSource", ".lif"),
-    Format("CZI", "czi.CziSource", ".czi"),
+    Format("TIFF", "tiff.open_tiff", ".tif .tiff .btf .tf8 .lsm", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
+    Format("JPEG 2000", "jpeg2000.open_jpeg2000", ".jp2 .j2k .j2c .jpc .jpf .jpx", (b"\0\0\0\x0c", b"\xffO\xffQ")),
+    Format("PNG, JPEG", "picture.open_picture", ".png .jpg .jpeg .bmp .gif .webp .ppm .pgm", (b"",)),
+    Format("ND2", "nd2.open_nd2", ".nd2"),
+    Format("LIF", "lif.open_lif", ".lif"),
+    Format("CZI", "czi.open_czi", ".czi"),
     OME_ZARR,
 )
 """A suffix goes before first bytes, an earlier line before a later one; pictures take whatever no other format does."""
@@ -67,8 +73,15 @@ _SAMPLES, _SAMPLE = 16, 4096
 """So many samples of so many bytes of an image file, spread over it, show whether it has changed."""
 
 
-def open_source(path: Path) -> PixelSource:
-    """Open an image file, whatever its format; no pixels are read.
+def open_positions(path: Path, only: int | None = None) -> list[PixelSource]:
+    """Open the images in a file, whatever its format: its positions, at least one. No pixels are read.
+
+    Parameters
+    ----------
+    path
+        The file, or an OME-Zarr's folder or address.
+    only
+        Open this image alone, by the number in its header.
 
     Raises
     ------
@@ -76,9 +89,20 @@ def open_source(path: Path) -> PixelSource:
         If there is no such file, or if it cannot be read as an image.
     """
     known = OME_ZARR if is_zarr(path) else _format_of(path)
-    module, _, name = known.source.partition(".")
-    source: PixelSource = getattr(importlib.import_module(f"sam2_fewshot.images.{module}"), name)(path)
-    return source
+    module, _, name = known.opener.partition(".")
+    found: list[PixelSource] = getattr(importlib.import_module(f"sam2_fewshot.images.{module}"), name)(path, only)
+    return found
+
+
+def open_source(path: Path) -> PixelSource:
+    """Open a file that has one image, or the first of them, such as a label image; see :func:`open_positions`.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, or if it cannot be read as an image.
+    """
+    return open_positions(path)[0]
 
 
 def _format_of(path: Path) -> Format:
@@ -88,6 +112,8 @@ def _format_of(path: Path) -> Format:
     if kind == "missing":
         raise InputError(f"There is no file {path}; check its name and folder.")
     suffix = path.suffix.lower()
+    if is_companion(path):
+        return COMPANION
     if suffix in _OTHER_FORMATS:
         raise InputError(
             f"{path.name}: files of the kind {path.suffix} are not read; export it as OME-TIFF, TIFF or PNG."
@@ -98,6 +124,11 @@ def _format_of(path: Path) -> Format:
         raise InputError(f"{path.name} is empty (0 bytes); copy or export it again.")
     by_suffix = [known for known in FORMATS if not known.starts and suffix in known.suffixes.split()]
     return (by_suffix + [known for known in FORMATS if start.startswith(known.starts)])[0]
+
+
+def is_companion(path: Path) -> bool:
+    """Tell whether a file is, by its name, the OME-XML of images in TIFF files beside it."""
+    return path.name.lower().endswith((".ome", ".ome.xml"))
 
 
 def example_stems(path: Path) -> tuple[str, ...]:
@@ -119,9 +150,29 @@ def example_stems(path: Path) -> tuple[str, ...]:
     return tuple(stems)
 
 
-def frame_fingerprint(common: str, image: Path) -> str:
-    """Return the fingerprint of the frames of one image; it begins with that of the run."""
-    return f"{common}-{hashlib.sha256(json.dumps(signature(image)).encode()).hexdigest()}"
+def frame_fingerprint(common: str, image: Sequence[object]) -> str:
+    """Return the fingerprint of the frames of one image, by its signature; it begins with that of the run."""
+    return f"{common}-{hashlib.sha256(json.dumps(image).encode()).hexdigest()}"
+
+
+def signatures(headers: Sequence[Header]) -> list[list[object]]:
+    """Return what shows whether images are the same as before: :func:`signature` of their files, and which they are.
+
+    Parameters
+    ----------
+    headers
+        Of the images; a file that many of them are in is looked at once.
+    """
+    known: dict[Path, list[object]] = {}
+    found: list[list[object]] = []
+    for header in headers:
+        own: list[object] = []
+        for path in dict.fromkeys((header.path, *header.parts)):
+            if path not in known:
+                known[path] = signature(path)
+            own += known[path]
+        found.append([*own, header.number, header.position] if header.position else own)
+    return found
 
 
 def signature(path: Path) -> list[object]:

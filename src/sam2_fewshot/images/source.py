@@ -17,11 +17,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from sam2_fewshot.errors import FewShotError, InputError
+from sam2_fewshot.images.addresses import shown
 from sam2_fewshot.records import PixelSize
 from sam2_fewshot.storage.files import refuse_device
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -41,7 +42,7 @@ _MICROMETRES = {
     **dict.fromkeys(("cm", "centimeter", "centimetre"), 1e4),
     **dict.fromkeys(("m", "meter", "metre"), 1e6),
     **dict.fromkeys(("å", "angstrom"), 1e-4),
-    **dict.fromkeys(("inch", "in"), 25_400.0),
+    **dict.fromkeys(("inch", "inches", "in", '"'), 25_400.0),
 }
 _SMALLEST_PIXEL, _LARGEST_PIXEL = 1e-6, 1e6
 """Micrometres between which a pixel's size is believed: from below an atom to a metre."""
@@ -58,7 +59,7 @@ class Header:
     Parameters
     ----------
     path
-        The file.
+        The file, or of an OME-Zarr the folder or address of the image itself.
     height, width
         Of a plane, in pixels.
     dtype
@@ -79,6 +80,14 @@ class Header:
         Sentences about what of the file is not used.
     pixel_size
         In micrometres, None where the file does not say.
+    position
+        Name of the position, where a file holds several; else empty.
+    number
+        Which of the images at `path` it is, counted from 0.
+    title
+        What to call the file, where it is more than what is at `path`: a plate for one of its fields.
+    parts
+        The files with the pixels, where they are others than the one at `path`, or more.
     """
 
     path: Path
@@ -96,6 +105,20 @@ class Header:
     channel_colors: ChannelColors = (None,)
     warnings: tuple[str, ...] = ()
     pixel_size: PixelSize | None = None
+    position: str = ""
+    number: int = 0
+    title: str = ""
+    parts: tuple[Path, ...] = ()
+
+    @property
+    def file_name(self) -> str:
+        """What the file is called, whatever position of it this is."""
+        return self.title or self.path.name
+
+    @property
+    def name(self) -> str:
+        """What to call the image: the file's name, and the position's where it has several."""
+        return f"{self.file_name} {self.position}" if self.position else self.file_name
 
 
 class PixelSource(Protocol):
@@ -202,10 +225,10 @@ def check_size(path: Path, height: int, width: int, by_region: bool = False) -> 
         Saying the size.
     """
     if height < 1 or width < 1:
-        raise InputError(f"{path.name} has no pixels ({width} × {height}).")
+        raise InputError(f"{shown(path)} has no pixels ({width} × {height}).")
     if height * width > MAX_PLANE_PIXELS and not by_region:
         raise InputError(
-            f"{path.name} says it is {width:,} × {height:,} px; planes of up to {MAX_PLANE_PIXELS:,} px can be read. "
+            f"{shown(path)} says it is {width:,} × {height:,} px; planes of up to {MAX_PLANE_PIXELS:,} px can be read. "
             "Cut it into smaller images, or save it as a tiled TIFF or OME-Zarr, of which regions can be read."
         )
 
@@ -259,15 +282,9 @@ def check_kind(path: Path, dtype: np.dtype[Any]) -> None:
     if dtype.kind not in "buif":
         kind = "complex numbers" if dtype.kind == "c" else f"of the kind {dtype}"
         raise InputError(
-            f"The pixels of {path.name} are {kind}; save it with whole numbers or 32-bit floats (for instance "
+            f"The pixels of {shown(path)} are {kind}; save it with whole numbers or 32-bit floats (for instance "
             "the magnitude)."
         )
-
-
-def unread_axes(path: Path, axes: Iterable[str]) -> list[str]:
-    """Return what to say about axes of which only the first step is read; nothing when there are none."""
-    names = ", ".join(axes)
-    return [f"{path.name} has the axes {names} too, of which the first step is read."] if names else []
 
 
 def reader_package(path: Path, kind: str, package: str, extra: str) -> Any:
@@ -282,7 +299,7 @@ def reader_package(path: Path, kind: str, package: str, extra: str) -> Any:
         return importlib.import_module(package)
     except ImportError:
         raise InputError(
-            f"{path.name}: {kind} is read with the package {package}, which is not installed: "
+            f"{shown(path)}: {kind} is read with the package {package}, which is not installed: "
             f'pip install "sam2-fewshot[{extra}]".'
         ) from None
 
@@ -298,7 +315,7 @@ def reading(path: Path) -> Iterator[None]:
     except FewShotError:
         raise
     except MemoryError:
-        raise InputError(f"{path.name} does not fit into the memory of this computer.") from None
+        raise InputError(f"{shown(path)} does not fit into the memory of this computer.") from None
     except OSError as error:
         if error.errno not in _DAMAGE:
             raise InputError(f"{path} cannot be read: {error.strerror or error}.") from None
@@ -312,6 +329,6 @@ def damaged(path: Path, reason: object) -> InputError:
     because = re.sub(r"\s+", " ", str(reason)).strip().rstrip(".")
     because = f" ({because[:160]})" if because else ""
     return InputError(
-        f"{path.name} cannot be read as an image: it is damaged, incomplete or of another format{because}. "
+        f"{shown(path)} cannot be read as an image: it is damaged, incomplete or of another format{because}. "
         "Copy or export it again as TIFF or PNG."
     )

@@ -2,42 +2,146 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import threading
-from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from os import SEEK_CUR
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-from xml.etree import ElementTree
 
 import numpy as np
 
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.images.source import Header, check_kind, check_size, damaged, pixel_size, reading
+from sam2_fewshot.images.positions import check_counts, check_positions, opened_positions
+from sam2_fewshot.images.source import Header, check_kind, check_size, damaged, reading
+from sam2_fewshot.images.tiff_metadata import (
+    channel_names_and_colors,
+    companion_xml,
+    files_named,
+    opened_tiff,
+    series_names,
+    tiff_pixel_size,
+)
 from sam2_fewshot.images.tiff_pixels import NAMED_AXES, SeriesPixels, has_regions, piece_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from numpy.typing import NDArray
     from tifffile import TiffFile, TiffPageSeries
 
-    from sam2_fewshot.images.source import ChannelColors, ChannelNames
-    from sam2_fewshot.records import Box, PixelSize
+    from sam2_fewshot.images.source import PixelSource
+    from sam2_fewshot.records import Box
 
 _MOST_TAGS = 4096
 _MINISWHITE, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 2, 3, 5, 6
+_THUMBNAIL, _MASK = 1, 4
+"""Bits of the tag NewSubfileType."""
+_KINDS = {"ome", "generic", "uniform", "shaped", "mmstack", "imagej"}
+"""Kinds of series, as tifffile calls them, of which each is a position; those of slide scanners are levels, labels and
+overviews."""
 _KNOWN_PHOTOMETRICS = {_MINISWHITE, 1, _RGB, _PALETTE, _CMYK, _YCBCR}
 
 
-class TiffSource:
-    """The first image of a TIFF file, at its full resolution; a :class:`~sam2_fewshot.images.source.PixelSource`.
+def open_tiff(path: Path, only: int | None = None) -> list[PixelSource]:
+    """Open the images of a TIFF file: series of an OME-TIFF, or pages of different sizes.
+
+    Of a set of files that one OME-XML describes, those images are opened that have pixels in this file. Pages marked as
+    thumbnails or masks, and the label and overview pictures of slide scanners, are left out.
 
     Parameters
     ----------
     path
         The file.
+    only
+        Open this image alone, counted from 0 among all that the file describes.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, is cut off, or claims more pixels than are allowed.
+    """
+    with reading(path):
+        _check_chain(path)
+    return _open_series(path, None, only)
+
+
+def open_companion(path: Path, only: int | None = None) -> list[PixelSource]:
+    """Open the images that a companion file (``.companion.ome``) describes; see :func:`open_tiff`.
+
+    Raises
+    ------
+    InputError
+        If it is not OME-XML, or the TIFF files that it names are not beside it.
+    """
+    with reading(path):
+        xml = companion_xml(path)
+        names = files_named(path, xml)
+        if not names:
+            raise InputError(f"{path.name} names no TIFF file with pixels; give the TIFF files themselves.")
+        missing = [name for name in names if not (path.parent / name).is_file()]
+        if missing:
+            raise InputError(
+                f"{path.name} describes images in {len(names)} files, and {missing[0]} is not beside it. Put all of "
+                "them into one folder."
+            )
+        first = path.parent / names[0]
+        _check_chain(first)
+    return _open_series(path, first, only)
+
+
+def _open_series(path: Path, first: Path | None, only: int | None) -> list[PixelSource]:
+    """Open the series of a file, or of the files that a companion names, of which the first is given."""
+    with reading(path), opened_tiff(path, first) as (tif, logged):
+        every = _positions(tif, path if first is None else None)
+        check_positions(path, len(every))
+        named = dict(zip(every, series_names(tif, every) if len(every) > 1 else ("",), strict=True))
+        numbers = [number for number in every if only in (None, number)]
+        names = [named[number] for number in numbers]
+        if not numbers:
+            raise damaged(path, "the image that was there is not any more")
+
+        def opened(number: int, name: str) -> TiffSource:
+            with reading(path):
+                return TiffSource(path, tif, logged, number, name, first)
+
+        openers = [partial(opened, number, name) for number, name in zip(numbers, names, strict=True)]
+        return opened_positions(path, openers, names)
+
+
+def _positions(tif: TiffFile, path: Path | None) -> list[int]:
+    """Return the numbers of the series that are positions; with a path, only those with pixels in that file."""
+    every = list(tif.series)
+    if len(every) < 2 or every[0].kind not in _KINDS:
+        return [0]
+    if every[0].kind == "ome":
+        chosen = [n for n, series in enumerate(every) if path is None or path.name in {f.name for f in _files(series)}]
+        return chosen or [0]
+    return [
+        n for n, series in enumerate(every) if n == 0 or not int(series.keyframe.subfiletype) & (_THUMBNAIL | _MASK)
+    ]
+
+
+def _files(series: TiffPageSeries) -> tuple[Path, ...]:
+    """Return the files that hold the pages of a series."""
+    if not series.is_multifile:
+        return (Path(series.keyframe.parent.filehandle.path),)
+    return tuple(sorted({Path(page.parent.filehandle.path) for page in series.pages if page is not None}))
+
+
+class TiffSource:
+    """An image of a TIFF file, at its full resolution; a :class:`~sam2_fewshot.images.source.PixelSource`.
+
+    Parameters
+    ----------
+    path
+        The file.
+    tif, logged
+        It, or the first file of its set, open; and what tifffile has logged about it.
+    number, position
+        Which series it is, and its name where there are several.
+    first
+        The first file of the set, where `path` is its companion.
 
     Raises
     ------
@@ -45,14 +149,17 @@ class TiffSource:
         If it cannot be read, is cut off, or claims more pixels than are allowed.
     """
 
-    def __init__(self, path: Path) -> None:
-        with reading(path):
-            _check_chain(path)
-        with reading(path), _opened(path) as (tif, logged):
-            self._samples, self.header = _header(path, tif, logged)
-            series = tif.series[0]
-            self.piece_rows = piece_rows(series) if series.dataoffset is None else 1
-            """Height of what is unpacked as a whole: tiles or strips; rows where the file is mapped into memory."""
+    def __init__(
+        self, path: Path, tif: TiffFile, logged: list[str], number: int, position: str, first: Path | None
+    ) -> None:
+        self._number, self._first = number, first
+        self._samples, header = _header(path, tif, number, logged)
+        series = tif.series[number]
+        files = _files(series)
+        parts = () if files == (path,) or [file.name for file in files] == [path.name] else files
+        self.header = replace(header, position=position, number=number, parts=parts)
+        self.piece_rows = piece_rows(series) if series.dataoffset is None else 1
+        """Height of what is unpacked as a whole: tiles or strips; rows where the file is mapped into memory."""
 
     def planes(self, z: int, t: int) -> Iterator[NDArray[Any]]:
         """Yield the planes at a slice and time point; photos as (H, W, 3)."""
@@ -64,16 +171,16 @@ class TiffSource:
 
     def reduced(self, z: int, t: int, pixels: int) -> Iterator[NDArray[Any]] | None:
         """Yield the planes of the smallest level of a pyramid that has so many pixels; None without a pyramid."""
-        with reading(self.header.path), _opened(self.header.path) as (tif, _):
-            sizes = [math.prod(level.shape) for level in tif.series[0].levels]
+        with reading(self.header.path), opened_tiff(self.header.path, self._first) as (tif, _):
+            sizes = [math.prod(level.shape) for level in tif.series[self._number].levels]
         planes = self.header.height * self.header.width
         enough = [n for n, size in enumerate(sizes) if n and planes * size >= pixels * sizes[0]]
         return self._read(z, t, None, enough[-1]) if enough else None
 
     def _read(self, z: int, t: int, box: Box | None, level: int = 0) -> Iterator[NDArray[Any]]:
         header = self.header
-        with reading(header.path), _opened(header.path) as (tif, _):
-            series = tif.series[0].levels[level]
+        with reading(header.path), opened_tiff(header.path, self._first) as (tif, _):
+            series = tif.series[self._number].levels[level]
             pixels_of = SeriesPixels(series)
             for channel in range(1 if header.is_photo else header.size_c // self._samples):
                 pixels = pixels_of.plane(z, t, channel, box)
@@ -86,11 +193,11 @@ class TiffSource:
                     yield pixels
 
 
-def _header(path: Path, tif: TiffFile, logged: list[str]) -> tuple[int, Header]:
+def _header(path: Path, tif: TiffFile, number: int, logged: list[str]) -> tuple[int, Header]:
     """Return the number of samples that count as channels of their own, and the header."""
-    if not tif.series or tif.series[0].dtype is None:
+    if number >= len(tif.series) or tif.series[number].dtype is None:
         raise damaged(path, "no image is in it")
-    series = tif.series[0]
+    series = tif.series[number]
     key = series.keyframe
     axes, shape = str(series.get_axes(squeeze=False)), series.get_shape(squeeze=False)
     if axes.count("Y") != 1 or axes.count("X") != 1 or axes.count("S") > 1:
@@ -100,14 +207,17 @@ def _header(path: Path, tif: TiffFile, logged: list[str]) -> tuple[int, Header]:
     height, width = int(shape[axes.index("Y")]), int(shape[axes.index("X")])
     first = series.pages[0]
     if series.dataoffset is not None:  # a size that was made up is not believed
-        by_region = _end_of(series) <= path.stat().st_size
+        by_region = _end_of(series) <= _length(series)
     else:
         by_region = first is not None and has_regions(first)
     check_size(path, height, width, by_region)
     check_kind(path, np.dtype(series.dtype))
-    _check_whole(path, tif, logged)
+    _check_whole(path, series, logged)
     pixels_of = SeriesPixels(series)
-    notes = [f"{path.name} has {len(tif.series)} images; the first is read."] if len(tif.series) > 1 else []
+    check_counts(path, pixels_of.size("C") * pixels_of.size("S"), pixels_of.size("Z"), pixels_of.size("T"))
+    notes = []
+    if len(tif.series) > 1 and tif.series[0].kind not in _KINDS:
+        notes.append(f"{path.name} has {len(tif.series)} images; the first is read.")
     unnamed = [(axis, n) for axis, n in zip(axes, shape, strict=True) if axis not in NAMED_AXES and n > 1]
     if unnamed:
         count = math.prod(n for _, n in unnamed)
@@ -129,7 +239,7 @@ def _header(path: Path, tif: TiffFile, logged: list[str]) -> tuple[int, Header]:
             raise InputError(f"{path.name} is a CMYK image of an unusual kind; save it as RGB.")
         notes.append(f"{path.name} is a CMYK image; it is converted to RGB without a colour profile.")
     size_c = 1 if photo else channels * samples
-    names, colors = channel_names_and_colors(tif, size_c)
+    names, colors = channel_names_and_colors(tif, size_c, number)
     header = Header(
         path,
         height,
@@ -145,16 +255,20 @@ def _header(path: Path, tif: TiffFile, logged: list[str]) -> tuple[int, Header]:
         channel_names=names,
         channel_colors=colors,
         warnings=tuple(notes),
-        pixel_size=tiff_pixel_size(tif),
+        pixel_size=tiff_pixel_size(tif, number),
     )
     return samples, header
 
 
-def _check_whole(path: Path, tif: TiffFile, logged: list[str]) -> None:
+def _length(series: TiffPageSeries) -> int:
+    """Return the bytes of the file with the first page of a series."""
+    return Path(series.keyframe.parent.filehandle.path).stat().st_size
+
+
+def _check_whole(path: Path, series: TiffPageSeries, logged: list[str]) -> None:
     """Refuse a file that ends before its pixels do; pages in the middle show it when they are read."""
-    series = tif.series[0]
     key: Any = series.keyframe
-    length = path.stat().st_size
+    length = _length(series)
     if any("invalid page offset" in line or "invalid offset to page" in line for line in logged):
         raise damaged(path, "its end is missing")
     if series.dataoffset is not None:
@@ -162,7 +276,7 @@ def _check_whole(path: Path, tif: TiffFile, logged: list[str]) -> None:
     else:
         ends = []
         for page in (series.pages[0], series.pages[len(series.pages) - 1]):
-            if page is not None and page.parent is tif:
+            if page is not None and page.parent is key.parent:
                 ends += [o + n for o, n in zip(page.dataoffsets, page.databytecounts, strict=False) if n]
                 # A size that was made up has fewer strips or tiles than it takes; tifffile would fill the rest.
                 is_raw = int(key.compression) == 1 and sum(page.databytecounts) >= key.nbytes
@@ -209,102 +323,3 @@ def _as_rgb(pixels: NDArray[Any], photometric: int) -> NDArray[Any]:
 def _palette(key: Any) -> NDArray[np.uint8] | None:
     table = key.colormap
     return None if table is None else (np.asarray(table).T >> 8).astype(np.uint8)
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[tuple[TiffFile, list[str]]]:
-    """Open a file and collect what tifffile logs about it, so that it is neither lost nor printed."""
-    import tifffile
-
-    logged: list[str] = []
-    here = threading.get_ident()
-
-    def collect(record: logging.LogRecord) -> bool:
-        if record.thread == here:
-            logged.append(record.getMessage())
-        return False
-
-    log = logging.getLogger("tifffile")
-    log.addFilter(collect)
-    try:
-        with tifffile.TiffFile(path) as tif:
-            yield tif, logged
-    finally:
-        log.removeFilter(collect)
-
-
-def channel_names_and_colors(tif: TiffFile, count: int) -> tuple[ChannelNames, ChannelColors]:
-    """Return the names and the RGB colours of the first image's channels, None where the file does not say.
-
-    Metadata that does not make sense is passed over: the pixels can be used without it.
-    """
-    nothing = (None,) * count
-    try:
-        if tif.is_ome and tif.ome_metadata:
-            return _ome_channels(tif.ome_metadata, count)
-        if tif.is_imagej and count > 1:
-            return nothing, _imagej_colors((tif.imagej_metadata or {}).get("LUTs"), count)
-    except (ElementTree.ParseError, ValueError, TypeError, AttributeError, IndexError):
-        pass
-    return nothing, nothing
-
-
-def _ome_channels(xml: str, count: int) -> tuple[ChannelNames, ChannelColors]:
-    """Read ``Channel/@Name`` and ``@Color`` (RGBA in one signed 32-bit number: OME schema 2016-06)."""
-    pixels = ElementTree.fromstring(xml).find(".//{*}Image/{*}Pixels")
-    if pixels is None:
-        raise ValueError("no Pixels")
-    names: list[str | None] = []
-    colors: list[tuple[int, int, int] | None] = []
-    for channel in pixels.findall("{*}Channel"):
-        for _ in range(min(int(channel.get("SamplesPerPixel", "1")), count)):
-            names.append(channel.get("Name"))
-            value = channel.get("Color")
-            number = int(value) & 0xFFFFFFFF if value is not None else None
-            colors.append(None if number is None else (number >> 24, number >> 16 & 255, number >> 8 & 255))
-    return tuple((*names, *[None] * count)[:count]), tuple((*colors, *[None] * count)[:count])
-
-
-def _imagej_colors(tables: Any, count: int) -> ChannelColors:
-    """Take the brightest entry of each channel's lookup table, uint8 (3, 256)."""
-    if tables is None or len(tables) != count:
-        return (None,) * count
-    brightest = [np.asarray(table).reshape(3, 256)[:, -1] for table in tables]
-    return tuple((int(r), int(g), int(b)) for r, g, b in brightest)
-
-
-def tiff_pixel_size(tif: TiffFile) -> PixelSize | None:
-    """Return the pixel size that OME-XML, ImageJ's or Zeiss LSM's metadata state.
-
-    The resolution of other TIFF files is that of a printer more often than that of a microscope, so it is passed over.
-    """
-    try:
-        if tif.is_ome and tif.ome_metadata:
-            return _ome_pixel_size(tif.ome_metadata)
-        if tif.is_lsm:
-            found: Any = tif.lsm_metadata
-            return pixel_size(found["VoxelSizeX"], found["VoxelSizeY"], found["VoxelSizeZ"] or None, "m")
-        if tif.is_imagej:
-            return _imagej_pixel_size(tif)
-    except (ElementTree.ParseError, ArithmeticError, ValueError, TypeError, AttributeError, LookupError):
-        pass  # the pixels can be used without it
-    return None
-
-
-def _ome_pixel_size(xml: str) -> PixelSize | None:
-    """Read ``Pixels/@PhysicalSizeX`` and its unit, µm when left out (OME schema 2016-06)."""
-    pixels = ElementTree.fromstring(xml).find(".//{*}Image/{*}Pixels")
-    if pixels is None:
-        return None
-    x, y, z = (pixels.get(f"PhysicalSize{axis}") for axis in "XYZ")
-    return pixel_size(x, y, z, [pixels.get(f"PhysicalSize{axis}Unit", "µm") for axis in "XYZ"])
-
-
-def _imagej_pixel_size(tif: TiffFile) -> PixelSize | None:
-    """Read the resolution tags (pixels a unit), with the unit and the slices' distance from ImageJ's description."""
-    metadata = tif.imagej_metadata or {}
-    sizes = []
-    for name in ("XResolution", "YResolution"):
-        pixels, units = tif.pages.first.tags[name].value
-        sizes.append(units / pixels)
-    return pixel_size(sizes[0], sizes[1], metadata.get("spacing"), str(metadata.get("unit", "")))

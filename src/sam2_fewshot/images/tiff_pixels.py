@@ -38,9 +38,10 @@ class SeriesPixels:
             holder = series.keyframe.parent
             dtype = np.dtype(series.dtype).newbyteorder(holder.byteorder)
             self.memory = np.memmap(holder.filehandle.path, dtype, "r", int(offset), self.shape)
-        # Pages hold the trailing axes, all of them or some.
+        # Pages hold the trailing axes, all of them or some, but rows and columns in any case, also where they are one.
+        last = min((self.axes.index(axis) for axis in "YX" if axis in self.axes), default=len(self.shape))
         self.split = next(
-            (k for k in range(len(self.shape), -1, -1) if math.prod(self.shape[k:]) == series.keyframe.size),
+            (k for k in range(last, -1, -1) if math.prod(self.shape[k:]) == series.keyframe.size),
             None,
         )
 
@@ -93,16 +94,24 @@ class SeriesPixels:
         page = self.series.pages[number] if number < len(self.series.pages) else None
         if page is None:  # a plane that OME-XML names and the file lacks
             return np.zeros(self.shape[split:], self.series.dtype)[tuple(index[split:])]
+        file = page.parent.filehandle
+        if file.closed:  # one of several files of a set, which tifffile keeps closed
+            file.open()
+            with file:
+                return self._of_page(page, split, index, box)
+        return self._of_page(page, split, index, box)
+
+    def _of_page(self, page: Any, split: int, index: list[int | slice], box: Box | None) -> NDArray[Any]:
         axes, shape = self.axes[split:], list(self.shape[split:])
         is_plane = all(n == 1 for axis, n in zip(axes, shape, strict=True) if axis not in "YXS")
         if box is not None and is_plane and has_regions(page):
-            pixels: NDArray[Any] = read_region(page, box)
+            pixels = read_region(page, box)
             for axis, size in (("Y", box[3] - box[1]), ("X", box[2] - box[0])):
                 place = axes.index(axis)
                 shape[place], index[split + place] = size, slice(None)
             return pixels.reshape(shape)[tuple(index[split:])]
-        pixels = page.asarray()
-        return pixels.reshape(shape)[tuple(index[split:])]
+        whole: NDArray[Any] = page.asarray()
+        return whole.reshape(shape)[tuple(index[split:])]
 
 
 def _kind(axis: str) -> str:

@@ -132,6 +132,7 @@ def _line(record: FrameRecord) -> dict[str, object]:
     size = record.pixel_size
     return {
         "image": record.name,
+        "position": record.position,
         "stem": record.stem,
         "overlay": overlay_path(Path(), record).as_posix(),
         "xy": record.location.xy + 1,

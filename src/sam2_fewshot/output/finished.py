@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +69,8 @@ class Finished:
                     "is finished is kept."
                 )
             # A record has the frame's place in its file; run.json has the place of that file in the list.
-            yield record.moved(Location(line["xy"] - 1, line["z"] - 1, line["time"] - 1))
+            moved = record.moved(Location(line["xy"] - 1, line["z"] - 1, line["time"] - 1))
+            yield replace(moved, position=str(line.get("position", "")))
 
     def _file(self, line: Mapping[str, Any]) -> Path:
         return self.out / JOURNAL_FOLDER / PurePath(line["record"]).name

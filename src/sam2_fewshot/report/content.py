@@ -178,14 +178,14 @@ def _limits(settings: Mapping[str, Any], sizes: Sequence[int]) -> dict[str, int]
 def _frame(record: FrameRecord, scale: float, made: int = 0) -> dict[str, Any]:
     counts = record.counts
     height, width = record.frame_shape
-    name = printable(record.name)
+    name = printable(record.title)
     if record.size_z > 1:
         name += f" Z {record.location.z + 1}"
     if record.size_t > 1:
         name += f" Time {record.location.time + 1}"
     return {
         "name": name,
-        "image": printable(record.name),
+        "image": printable(record.title),
         "xy": record.location.xy,
         "z": record.location.z,
         "time": record.location.time,

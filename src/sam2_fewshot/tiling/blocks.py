@@ -35,6 +35,8 @@ _EVEN = 0.05
 """A block whose contrast is at most this share of the frame's shows nothing but background."""
 _STRIP = 1 << 24
 """Pixels of a strip in which a frame is read."""
+_SUMMED = 1 << 20
+"""Pixels that are averaged at a time."""
 _NEVER = -1.0
 """A contrast below which no block is: that of a frame with one block is not measured."""
 
@@ -209,9 +211,8 @@ def plan_search(
         If the frame cannot be read.
     """
     most, (height, width) = most_pixels(frame), frame.shape
-    reach = int(np.ceil(_REACH * examples.longest))
-    halo = -(-reach // step) * step
-    least = (max(step, halo) + 2 * halo) ** 2
+    reach, halo = _overlap(examples, step)
+    least = least_pixels(examples, step)
     contrast = _NEVER
     if height * width <= most:
         blocks = [Block((0, 0, width, height), (0, 0, width, height))]
@@ -225,6 +226,26 @@ def plan_search(
         blocks = block_plan(frame.shape, most, step, reach, shift)
         contrast = _EVEN * contrast_of(overview(frame, max(1, max(frame.shape) // _OVERVIEW)), share=_ENDS)
     return SearchPlan(blocks, halo, most, examples.diameter, contrast, threshold, examples.known_on(frame))
+
+
+def least_pixels(examples: Examples, step: int) -> int:
+    """Return how many pixels a block has at least, its halo included.
+
+    Parameters
+    ----------
+    examples
+        The longest sets the halo.
+    step
+        After so many pixels the method's own tiles repeat.
+    """
+    _, halo = _overlap(examples, step)
+    return (max(step, halo) + 2 * halo) ** 2
+
+
+def _overlap(examples: Examples, step: int) -> tuple[int, int]:
+    """Return how far blocks have to overlap, and the halo, which is a multiple of the step."""
+    reach = int(np.ceil(_REACH * examples.longest))
+    return reach, -(-reach // step) * step
 
 
 def block_plan(
@@ -393,7 +414,13 @@ def overview(frame: FrameReader, step: int) -> NDArray[np.uint8]:
 
 
 def _reduced(pixels: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
-    """Average over squares."""
+    """Average over squares, of some rows at a time: the sums take eight times the memory of the pixels."""
+    rows = max(1, _SUMMED // (step * max(1, pixels.shape[1]))) * step
+    parts = [_averaged(pixels[top : top + rows], step) for top in range(0, pixels.shape[0], rows)]
+    return np.concatenate(parts)
+
+
+def _averaged(pixels: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
     row, column = np.arange(0, pixels.shape[0], step), np.arange(0, pixels.shape[1], step)
     # Columns first: rows are then added up on an array that is smaller already.
     sums = np.add.reduceat(np.add.reduceat(pixels, column, axis=1, dtype=np.uint32), row, axis=0)

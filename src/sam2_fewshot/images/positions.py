@@ -1,0 +1,150 @@
+"""Positions of a file: their names, and how many of what are believed.
+
+A file may hold several images: ND2 positions, LIF images, CZI scenes, series of an OME-TIFF, fields of a plate. Each is
+an XY position of its own, with its own size, channels, slices and time points.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from sam2_fewshot.errors import InputError
+from sam2_fewshot.images.addresses import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
+
+MOST_POSITIONS = 100_000
+"""A plate of 1,536 wells with 65 fields each."""
+MOST_CHANNELS = 10_000
+"""Of an imaging spectrometer."""
+MOST_FRAMES = 200_000
+"""Slices times time points of a position: at a second each, two days of work; a label image has a page for each."""
+_LISTED = 3
+
+
+def check_counts(path: Path, channels: int, slices: int, times: int) -> None:
+    """Refuse a position with more planes than could ever be searched; a small file can claim any number.
+
+    Raises
+    ------
+    InputError
+        Saying the number.
+    """
+    if channels > MOST_CHANNELS:
+        raise InputError(
+            f"{shown(path)} says it has {channels:,} channels; up to {MOST_CHANNELS:,} are read. Export the ones you "
+            "need."
+        )
+    if slices * times > MOST_FRAMES:
+        raise InputError(
+            f"{shown(path)} says it has {slices:,} slices and {times:,} time points; up to {MOST_FRAMES:,} frames of "
+            "an image are read. Its description is damaged, or it has to be cut into several."
+        )
+
+
+def check_positions(path: Path, count: int) -> None:
+    """Refuse a file with more positions than are believed.
+
+    Raises
+    ------
+    InputError
+        Saying the number.
+    """
+    if count > MOST_POSITIONS:
+        raise InputError(f"{shown(path)} says it has {count:,} positions; up to {MOST_POSITIONS:,} are read.")
+
+
+def position_names(labels: Iterable[str | None]) -> tuple[str, ...]:
+    """Return a name for each position of a file, no two of them the same in any letter case.
+
+    Parameters
+    ----------
+    labels
+        What the file calls them. ``P1``, ``P2``, … is the name of one without a label; of several with the same label
+        each gets its number among them, as in ``Series_1``, ``Series_2``.
+    """
+    tidied = [" ".join("".join(c if c.isprintable() else " " for c in label or "").split()) for label in labels]
+    names = [label or f"P{number}" for number, label in enumerate(tidied, 1)]
+    counts = Counter(name.casefold() for name in names)
+    taken = {name for name, count in counts.items() if count == 1}
+    numbers: Counter[str] = Counter()
+    for place, name in enumerate(names):
+        key = name.casefold()
+        if counts[key] == 1:
+            continue
+        while True:
+            numbers[key] += 1
+            own = f"{name}_{numbers[key]}"
+            if own.casefold() not in taken:
+                break
+        taken.add(own.casefold())
+        names[place] = own
+    return tuple(names)
+
+
+def row_letters(row: int) -> str:
+    """Return what a plate's row is called, counted from 0: ``A`` to ``Z``, then ``AA`` and so on."""
+    letters = ""
+    row += 1
+    while row > 0:
+        row, rest = divmod(row - 1, 26)
+        letters = chr(ord("A") + rest) + letters
+    return letters
+
+
+def well_name(row: str, column: str) -> str:
+    """Return what a well is called, such as ``B03`` for row ``B`` and column ``3``, so that names sort as the wells."""
+    return f"{row}{int(column):02d}" if column.isdecimal() and column.isascii() and len(column) < 9 else row + column
+
+
+def field_names(wells: Sequence[tuple[str, int]]) -> tuple[str, ...]:
+    """Return a name for each field of a plate: ``B03_f2``, or ``B03`` where each well has one field.
+
+    Parameters
+    ----------
+    wells
+        For each field its well's name, and its number there, counted from 1.
+    """
+    several = any(number > 1 for _, number in wells)
+    return position_names(f"{well}_f{number}" if several else well for well, number in wells)
+
+
+def opened_positions(path: Path, openers: Iterable[Callable[[], Any]], names: Sequence[str]) -> list[Any]:
+    """Open the positions of a file that can be read, and say in a warning of the first which cannot.
+
+    Parameters
+    ----------
+    path
+        The file.
+    openers
+        Give a :class:`~sam2_fewshot.images.source.PixelSource` each.
+    names
+        Of the positions.
+
+    Raises
+    ------
+    InputError
+        If none can be read: what is wrong with the first.
+    """
+    found: list[Any] = []
+    refused: list[tuple[str, InputError]] = []
+    for opener, name in zip(openers, names, strict=True):
+        try:
+            found.append(opener())
+        except InputError as error:
+            refused.append((name, error))
+    if not found:
+        raise refused[0][1]
+    if refused:
+        listed = ", ".join(name for name, _ in refused[:_LISTED]) + (", …" if len(refused) > _LISTED else "")
+        header = found[0].header
+        sentence = (
+            f"{shown(path)}: {len(refused)} of its {len(names)} positions cannot be read and are left out ({listed}). "
+            f"{refused[0][1]}"
+        )
+        found[0].header = replace(header, warnings=(*header.warnings, sentence))
+    return found
