@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from scipy import ndimage
@@ -13,6 +13,7 @@ from scipy import ndimage
 from sam2_fewshot import FewShotSegmenter
 from sam2_fewshot.geometry.outlines import crop_to_object
 from sam2_fewshot.methods.base import Scored, ScoredMask, is_known
+from sam2_fewshot.storage.arrays import Layout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -56,6 +57,7 @@ class BrightMethod:
     learned: int = 0
     searched: int = 0
     shapes: list[tuple[int, int]] = field(default_factory=list)
+    layouts: ClassVar[Mapping[str, Layout]] = {"seen": Layout("i8", ("frames", 2), least=1)}
 
     def learn(self, frames: Sequence[TrainingFrame]) -> Mapping[str, NDArray[np.generic]]:
         self.learned += 1

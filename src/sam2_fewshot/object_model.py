@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile, ZipInfo
-from zlib import error as DamagedStream
+from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 import numpy as np
 
-from sam2_fewshot.errors import InputError
+from sam2_fewshot.errors import InputError, SettingsError
 from sam2_fewshot.records import InstanceMask
 from sam2_fewshot.settings import Settings
+from sam2_fewshot.storage.arrays import ArrayArchive, Layout, Unfit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,17 +31,48 @@ _FORMAT = 2
 _STRIP = 1 << 24
 """Pixels that are read at a time."""
 _PREFIX = "learned_"
-_DAMAGES = (
-    OSError,
-    LookupError,
-    ValueError,
-    TypeError,
-    EOFError,
-    BadZipFile,
-    DamagedStream,
-    RuntimeError,  # an archive with a password, or packed in a way that Python does not know
-    MemoryError,  # a header that promises more than there is
-)
+MAX_BYTES = 500_000_000
+"""Largest file of an object model that is read."""
+MAX_PIXELS = 1 << 30
+"""The boxes of the examples may have so many pixels together."""
+_TINY, _HUGE = 1e-12, 1e15
+_LONGEST_SIDE = 1 << 14
+"""Of a tile in pixels; four times the widest that SAM 2's input of 1,024 px gives."""
+_FACTS = {"facts": Layout("U", most=10_000)}
+_COMMON = {
+    "areas": Layout("i8", ("examples",), least=1, most=MAX_PIXELS),
+    "known_digests": Layout("U", ("known",), most=64, may_be_empty=True),
+    "known_boxes": Layout("i8", ("known", 4), least=0, most=MAX_PIXELS, may_be_empty=True),
+    "known_frames": Layout("i8", ("known", 2), least=1, most=MAX_PIXELS, may_be_empty=True),
+    "known_pixels": Layout("u1", ("bytes",), may_be_empty=True),
+    # Version 0.2.0 did not tell which are wanted.
+    "known_wanted": Layout("?", ("known",), may_be_empty=True, is_optional=True),
+    "learned_shape_mean": Layout("f8", (3,)),
+    "learned_shape_spread": Layout("f8", (3,), least=_TINY),
+}
+_CLASSIFIERS = {"first": "features", "second": "features+4"}
+_LEARNED = {
+    "grid": {
+        "vectors": Layout("f4", ("vectors", "width")),
+        "negatives": Layout("f4", ("negatives", "width"), may_be_empty=True),
+        "left_out": Layout("f4", ("vectors",), least=-1.001, most=1.001),
+    },
+    "guided": {
+        # Side of a tile, diameter, smallest and largest area, unit; three biases and the threshold may be anything.
+        "numbers": Layout("f8", (9,), (1.0, *[_TINY] * 4, *[-_HUGE] * 4), (_LONGEST_SIDE, *[_HUGE] * 8)),
+        "evidence": Layout("i8", (4,), least=0, is_optional=True),  # version 0.2.0 had none
+        "colours": Layout("f8", (3,)),
+        "levels": Layout("f8", (3, "levels"), may_be_nan=True, may_be_empty=True),
+        **{f"cells_{name}": Layout("f4", ("cells",)) for name in ("mean", "weights", "directions")},
+        "cells_scale": Layout("f4", ("cells",), least=_TINY),
+        **{
+            f"{which}_{name}": Layout("f8", (length,), least=_TINY if name == "scale" else -_HUGE)
+            for which, length in _CLASSIFIERS.items()
+            for name in ("mean", "scale", "weights")
+        },
+    },
+}
+"""What the arrays must be like that each method has learned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +215,7 @@ class ObjectModel:
         return content.getvalue()
 
     @classmethod
-    def from_bytes(cls, content: bytes, name: str = "This") -> ObjectModel:
+    def from_bytes(cls, content: bytes, name: str = "This", learned: Mapping[str, Layout] | None = None) -> ObjectModel:
         """Return the model that :meth:`to_bytes` was given.
 
         Parameters
@@ -192,6 +224,8 @@ class ObjectModel:
             The archive.
         name
             What to call it in messages, such as its file.
+        learned
+            What the arrays are like that a method has learned, by name; None for those of this program's methods.
 
         Raises
         ------
@@ -199,44 +233,88 @@ class ObjectModel:
             If it is damaged, or not an object model.
         """
         try:
-            with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-                facts = json.loads(str(archive["facts"]))
-                if facts["format"] != _FORMAT:
-                    raise InputError(
-                        f"The object model {name} has format {facts['format']}, but this version reads {_FORMAT}; "
-                        "learn it again from the examples."
-                    )
-                boxes = archive["known_boxes"]
-                sizes = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-                pixels = np.unpackbits(archive["known_pixels"], count=int(sizes.sum())).astype(bool)
-                parts = np.split(pixels, np.cumsum(sizes)[:-1]) if len(sizes) else []
-                # Version 0.2.0 did not tell which are wanted.
-                wanted = archive["known_wanted"] if "known_wanted" in archive.files else np.zeros(len(boxes), bool)
-                known = [
-                    KnownObject(
-                        str(digest),
-                        InstanceMask(part.reshape(y1 - y0, x1 - x0), int(x0), int(y0), (int(frame[0]), int(frame[1]))),
-                        bool(is_wanted),
-                    )
-                    for digest, part, (x0, y0, x1, y1), frame, is_wanted in zip(
-                        archive["known_digests"], parts, boxes, archive["known_frames"], wanted, strict=True
-                    )
-                ]
-                return cls(
-                    method=str(facts["method"]),
-                    learned={
-                        name.removeprefix(_PREFIX): archive[name] for name in archive.files if name.startswith(_PREFIX)
-                    },
-                    areas=archive["areas"],
-                    known=known,
-                    model_name=str(facts["model_name"]),
-                    model_sha256=str(facts["model_sha256"]),
-                    target_occupancy=float(facts["target_occupancy"]),
-                    max_zoom=float(facts["max_zoom"]),
-                    compared={name: str(facts["compared"][name]) for name in COMPARED if name in facts["compared"]},
-                )
-        except _DAMAGES as error:
-            raise InputError(f"{name} is not an object model of sam2-fewshot, or it is damaged.") from error
+            archive = ArrayArchive(content)
+            facts = _facts(archive, name)
+            own = _LEARNED[facts["method"]] if learned is None else learned
+            arrays = archive.take(_COMMON | {_PREFIX + key: layout for key, layout in own.items()})
+            return cls(
+                method=facts["method"],
+                learned={key.removeprefix(_PREFIX): array for key, array in arrays.items() if key.startswith(_PREFIX)},
+                areas=arrays["areas"],
+                known=_known(arrays),
+                **{key: facts[key] for key in ("model_name", "model_sha256", "target_occupancy", "max_zoom")},
+                compared={key: facts["compared"][key] for key in COMPARED if key in facts["compared"]},
+            )
+        except Unfit as error:
+            raise InputError(
+                f"{name} is not an object model of sam2-fewshot, or it is damaged: {error}. Copy the file again, or "
+                "learn again from the examples."
+            ) from error
+
+
+def _facts(archive: ArrayArchive, name: str) -> dict[str, Any]:
+    """Return what a model says of itself; see :meth:`ObjectModel.to_bytes`."""
+    try:
+        facts = json.loads(str(archive.take(_FACTS)["facts"].item()))
+        found = facts["format"]
+    except Unfit:
+        raise
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise Unfit("it does not say what it is") from error
+    if found != _FORMAT:
+        raise InputError(
+            f"The object model {name} has format {str(found)[:40]}, but this version reads {_FORMAT}; learn it again "
+            "from the examples."
+        )
+    try:
+        chosen = {
+            "method": facts["method"],
+            "target_occupancy": float(facts["target_occupancy"]),
+            "max_zoom": float(facts["max_zoom"]),
+            **{key: str(facts["compared"][key]) for key in COMPARED if key in facts["compared"]},
+        }
+        Settings(**chosen)
+        if facts["method"] not in _LEARNED:
+            raise Unfit("its method is not known")
+        compared = {key: chosen[key] for key in COMPARED if key in chosen}
+        return {
+            **chosen,
+            "compared": compared,
+            "model_name": str(facts["model_name"]),
+            "model_sha256": str(facts["model_sha256"]),
+        }
+    except SettingsError as error:
+        raise Unfit(f"its settings make no sense ({str(error).rstrip('.')})") from error
+    except (LookupError, TypeError, ValueError, OverflowError) as error:
+        raise Unfit("its settings are missing, or make no sense") from error
+
+
+def _known(arrays: Mapping[str, NDArray[Any]]) -> list[KnownObject]:
+    """Return where the examples lie."""
+    digests, boxes, frames = arrays["known_digests"].tolist(), arrays["known_boxes"], arrays["known_frames"]
+    if not all(re.fullmatch("[0-9a-f]{32}", digest) for digest in digests):
+        raise Unfit("it does not say on what frames its examples lie")
+    x0, y0, x1, y1 = boxes.T
+    if (x0 >= x1).any() or (y0 >= y1).any() or (boxes[:, 2:] > frames[:, ::-1]).any():
+        raise Unfit("an example lies outside of its frame")
+    sizes = (x1 - x0) * (y1 - y0)
+    # As floats, since the product of sides that make no sense may be more than an integer holds.
+    total = float(((x1 - x0).astype(float) * (y1 - y0)).sum())
+    if total > MAX_PIXELS or len(arrays["known_pixels"]) != (int(total) + 7) // 8:
+        raise Unfit("the masks of the examples are not of the size of their boxes")
+    pixels = np.unpackbits(arrays["known_pixels"], count=int(total)).astype(bool)
+    parts = np.split(pixels, np.cumsum(sizes)[:-1]) if len(sizes) else []
+    if not all(part.any() for part in parts):
+        raise Unfit("the mask of an example is empty")
+    wanted = arrays["known_wanted"].tolist() if "known_wanted" in arrays else [False] * len(digests)
+    return [
+        KnownObject(
+            digest, InstanceMask(part.reshape(bottom - top, right - left), left, top, (height, width)), is_wanted
+        )
+        for digest, part, (left, top, right, bottom), (height, width), is_wanted in zip(
+            digests, parts, boxes.tolist(), frames.tolist(), wanted, strict=True
+        )
+    ]
 
 
 def frame_digest(frame: FrameReader, strip: int = _STRIP) -> str:

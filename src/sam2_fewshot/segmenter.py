@@ -19,7 +19,7 @@ from sam2_fewshot.methods.base import Stopwatch
 from sam2_fewshot.methods.grid import GridMethod
 from sam2_fewshot.methods.guided import GuidedMethod
 from sam2_fewshot.methods.selection import floor_of, marked, outlined, select, shape_arrays, within_prior
-from sam2_fewshot.object_model import COMPARED, ObjectModel
+from sam2_fewshot.object_model import COMPARED, MAX_BYTES, ObjectModel
 from sam2_fewshot.protocols import Quiet, Staged
 from sam2_fewshot.records import Detection, FrameResult, Kind, held_bytes
 from sam2_fewshot.rendering import as_reader
@@ -164,6 +164,16 @@ class FewShotSegmenter:
             )
         self._objects = objects
         return self
+
+    def adopt_saved(self, content: bytes) -> FewShotSegmenter:
+        """Take the object model that :meth:`ObjectModel.to_bytes` gave; see :meth:`adopt`.
+
+        Raises
+        ------
+        InputError
+            If it is damaged, or was learned with other weights.
+        """
+        return self.adopt(ObjectModel.from_bytes(content, learned=getattr(self._method, "layouts", None)))
 
     def fit(self, exemplars: Sequence[Exemplar]) -> FewShotSegmenter:
         """Learn from examples.
@@ -374,6 +384,11 @@ def read_object_model(path: str | os.PathLike[str]) -> ObjectModel:
     """
     refuse_device(Path(path))
     try:
+        size = Path(path).stat().st_size
+        if size > MAX_BYTES:
+            raise InputError(
+                f"{path} has {size // 10**6:,} MB; an object model of sam2-fewshot has at most {MAX_BYTES // 10**6:,}."
+            )
         content = Path(path).read_bytes()
     except FileNotFoundError as error:
         raise InputError(f"There is no object model at {path}.") from error

@@ -94,7 +94,7 @@ def test_counts_say_what_was_found_and_what_was_marked(cli, images, examples, tm
     assert facts["objects"] == facts["found"] + 2
     assert [frame["marked"] for frame in facts["frames"]] == [2, 0, 0]
     page = (tmp_path / "new" / "report.html").read_text()
-    assert f"<h1>{sum_in_words} objects on 3 frames</h1>" in page
+    assert f'<h1 id="headline">{sum_in_words} objects on 3 frames</h1>' in page
 
 
 def test_they_can_be_left_out_and_put_back_without_a_search(out, request_for, segmenters):
@@ -149,11 +149,18 @@ def test_examples_that_contradict_each_other_are_not_counted(request_for, segmen
     assert summary.counts.marked == 1  # the one that is marked twice counts once
 
 
-def test_an_object_model_brings_no_examples(request_for, segmenters, tmp_path):
+def test_an_object_model_brings_no_examples(cli, images, examples, tmp_path):
     learned = tmp_path / "cells.npz"
-    run(request_for(save_model=learned), None, segmenters)
-    summary = run(request_for(examples=None, object_model=learned, out=tmp_path / "b"), None, segmenters)
-    assert summary.counts == Counts(found=10)
+    common = ("segment", *images, "--method", "grid", "--points-per-side", "16", "--model", "filters",
+              "--device", "cpu")  # fmt: skip
+    found = []
+    for name, option in (("a", ("--examples", examples, "--save-model", learned)), ("b", ("--object-model", learned))):
+        outcome = cli(*common, *option, "-o", tmp_path / name)
+        assert outcome.code == 0, outcome.err
+        facts = json.loads((tmp_path / name / "run.json").read_text())
+        found.append((facts["found"], facts["objects"]))
+    assert found[0][1] == found[0][0] + 2
+    assert found[1] == (found[0][0], found[0][0])
 
 
 def test_another_threshold_keeps_the_examples(out, segmenters):

@@ -141,7 +141,9 @@ def test_other_settings_or_weights_are_refused_with_the_reason(cli, images, lear
     assert "learned with other weights" in refused(cli, tmp_path, images[0], "--object-model", other)
 
 
-@pytest.mark.parametrize("damage", ["missing", "folder", "text", "cut", "bits", "an image"])
+@pytest.mark.parametrize(
+    "damage", ["missing", "folder", "text", "cut", "bits", "an image", "an array less", "a flat array"]
+)
 def test_a_damaged_object_model_is_refused_in_a_sentence(cli, images, learned, tmp_path, damage):
     path = tmp_path / "bad.npz"
     good = learned.read_bytes()
@@ -155,6 +157,12 @@ def test_a_damaged_object_model_is_refused_in_a_sentence(cli, images, learned, t
         path.write_bytes(good[:300] + bytes(byte ^ 255 for byte in good[300:400]) + good[400:])
     elif damage == "an image":
         shutil.copy(images[0], path)
+    elif damage in ("an array less", "a flat array"):
+        with np.load(learned) as archive:
+            arrays = {**archive, "learned_left_out": archive["learned_left_out"].reshape(1, -1)}
+        if damage == "an array less":
+            del arrays["learned_left_out"]
+        np.savez(path, **arrays)
     assert "bad.npz" in refused(cli, tmp_path, images[0], "--object-model", path)
 
 

@@ -7,6 +7,7 @@ import pickle
 
 import pytest
 
+from bright import BrightMethod
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.files.folder import OutputFolder
 from sam2_fewshot.files.plan import make_plan
@@ -126,7 +127,7 @@ def test_what_was_learned_is_saved_where_that_is_asked_for(ready, tmp_path, disp
     path = tmp_path / "models" / "cells.npz"
     _, segmenter, folder = ready(save_model=path)
     folder.learned(segmenter)
-    saved = ObjectModel.from_bytes(path.read_bytes())
+    saved = ObjectModel.from_bytes(path.read_bytes(), learned=BrightMethod.layouts)
     assert saved.to_bytes() == segmenter.object_model.to_bytes()
     assert display.lines[-1] == f"What was learned is saved in {path}; use it with --object-model."
     _, segmenter, folder = ready()

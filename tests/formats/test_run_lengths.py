@@ -8,7 +8,8 @@ from hypothesis.extra import numpy as hnp
 from pycocotools import mask as reference
 from skimage.draw import polygon as points_inside
 
-from sam2_fewshot.geometry.outlines import crop_to_object, fill, mask_to_area, polygon_to_mask
+from sam2_fewshot.geometry.filling import fill
+from sam2_fewshot.geometry.outlines import crop_to_object, mask_to_area, polygon_to_mask
 from sam2_fewshot.geometry.run_lengths import compress, decode, encode, expand
 from sam2_fewshot.records import InstanceMask
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from contract_server.bench import DISCS, Segmenter, bright, discs, ring
@@ -15,6 +15,7 @@ from sam2_fewshot.nimbus.shelf import ITEM, KEEP
 from sam2_fewshot.records import Exemplar, Frame
 from sam2_fewshot.runner.run import learning_key
 from sam2_fewshot.settings import AFTER_LEARNING, Settings
+from sam2_fewshot.storage.arrays import Layout
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -63,6 +64,8 @@ def test_whatever_is_learned_from_counts(bench: Bench) -> None:
 
 class Wiser(BrightMethod):
     """The method of a rebuilt program: it learns one more thing, and cannot do without."""
+
+    layouts: ClassVar = BrightMethod.layouts | {"wisdom": Layout("f8", (1,))}
 
     def learn(self, frames: Sequence[Any]) -> Mapping[str, NDArray[np.generic]]:
         return {**super().learn(frames), "wisdom": np.ones(1)}

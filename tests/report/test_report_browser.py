@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
+from report_pages import slide, until
 
 from sam2_fewshot.report import write_report
 
@@ -14,29 +15,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from playwright.sync_api import Page
-
-SLIDE = """([id, value]) => {
-    const before = Number(document.body.dataset.settled ?? 0);
-    const control = document.getElementById(id);
-    control.value = value;
-    control.dispatchEvent(new Event('input'));
-    return before;
-}"""
-
-
-def slide(page: Page, control: str, value: float) -> None:
-    """Move a slider as a hand does, and wait until all that follows has settled."""
-    before = page.evaluate(SLIDE, [control, value])
-    until(page, f"Number(document.body.dataset.settled ?? 0) > {before}")
-
-
-def until(page: Page, condition: str) -> None:
-    """Wait until something is so; playwright's own way needs eval, which the page's policy forbids."""
-    for _ in range(500):
-        if page.evaluate(condition):
-            return
-        page.wait_for_timeout(20)
-    pytest.fail(f"it did not come true: {condition}")
 
 
 @pytest.fixture
@@ -291,3 +269,99 @@ def test_little_or_nothing(
     assert page.locator(".card").count() == len(scores) + len(below)
     slide(page, "max-area", 500)
     assert page.locator("#shown-count").is_visible()
+
+
+def place_of(page: Page, control: str) -> dict[str, float]:
+    box = page.locator(control).bounding_box()
+    assert box is not None
+    return {**box, "bottom": box["y"] + box["height"]}
+
+
+def test_picture_and_sliders_lie_in_the_first_window(report: Path, open_report: Callable[..., Page]) -> None:
+    page = open_report(report, width=1280, height=800)
+    for control in ("#view", "#threshold", "#min-area", "#max-area"):
+        assert place_of(page, control)["bottom"] <= 800, control
+    slide(page, "threshold", 0.7)
+    assert place_of(page, "#command")["bottom"] <= 800
+
+
+def test_headline_and_cards_follow_the_choice(report: Path, open_report: Callable[..., Page]) -> None:
+    page = open_report(report)
+    headline = page.locator("#headline")
+    figures = ("#clear-count", "#doubtful-count", "#missed-count", "#median-score")
+
+    def told() -> list[str]:
+        return [page.locator(figure).inner_text() for figure in figures]
+
+    def written() -> list[str]:
+        text = report.read_text("utf-8")
+        return [text.split(f'id="{figure[1:]}">')[1].split("<")[0] for figure in figures]
+
+    until(page, "Number(document.body.dataset.settled ?? 0) > 0")
+    assert headline.inner_text() == "12 objects found on 2 frames"
+    assert told() == written() == ["8", "4", "2", "0.71"]
+    slide(page, "threshold", 0.7)
+    assert headline.inner_text() == "6 objects chosen on 2 frames; 12 in this run"
+    assert told() == ["6", "0", "2", "0.90"]
+    slide(page, "threshold", 0.95)
+    assert told() == ["0", "2", "2", "0.95"]
+    page.locator("#min-area-number").fill("5000")
+    until(page, "document.getElementById('shown-count').textContent === '0'")
+    assert headline.inner_text() == "No objects chosen on 2 frames; 12 in this run"
+    assert page.locator("#tiles").is_hidden()
+    page.locator("#reset").click()
+    until(page, "document.getElementById('headline').textContent === '12 objects found on 2 frames'")
+
+
+def test_fields_show_what_is_used(report: Path, open_report: Callable[..., Page]) -> None:
+    page = open_report(report)
+    field = page.locator("#threshold-number")
+    field.fill("7")
+    assert field.input_value() == "7"  # as long as it is being typed
+    field.press("Enter")
+    assert field.input_value() == "1"
+    field.fill("")
+    field.press("Enter")
+    assert field.input_value() == "1"
+    area = page.locator("#min-area-number")
+    area.fill("199.6")
+    area.press("Enter")
+    assert area.input_value() == "200"
+    assert page.locator("#command").inner_text().endswith("--min-mask-area 200")
+
+
+def test_cards_are_of_one_height(report: Path, open_report: Callable[..., Page]) -> None:
+    page = open_report(report)
+    heights = page.evaluate("[...document.querySelectorAll('.card')].map((e) => e.offsetHeight)")
+    assert len(heights) == 18
+    assert len(set(heights)) == 1
+    assert page.locator(".card .badge").all_inner_texts() == ["below"] * 6
+    tiles = page.evaluate("[...document.querySelectorAll('.tiles > div')].map((e) => e.offsetHeight)")
+    assert len(tiles) == 4
+    assert len(set(tiles)) == 1
+
+
+def test_on_a_phone_the_slider_stays_beside_the_picture(report: Path, open_report: Callable[..., Page]) -> None:
+    page = open_report(report, width=390, height=844, is_mobile=True, has_touch=True)
+    for scroll in ("0", "document.getElementById('view').getBoundingClientRect().top + scrollY - 10"):
+        page.evaluate(f"scrollTo(0, {scroll})")
+        slider, picture = place_of(page, "#threshold"), place_of(page, "#view")
+        assert slider["bottom"] <= 844
+        assert picture["y"] < 844
+        assert picture["bottom"] <= slider["y"]
+    assert page.locator("#picked-text").inner_text().startswith("Tap an object")
+    assert page.locator(".keys").is_hidden()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_nothing_found_makes_no_noise(make_out: Callable[..., Path], open_report: Callable[..., Page]) -> None:
+    page = open_report(write_report(make_out(["a.tif"], (), ())))
+    assert page.locator("#headline").inner_text() == "No objects found on 1 frame"
+    for part in ("#tiles", "#threshold", "#min-area", "#command", "#gallery", ".legend", "#picked"):
+        assert page.locator(part).count() == 0 or page.locator(part).is_hidden(), part
+    other = open_report(write_report(make_out(["a.tif"], (), (0.2,), folder="below")))
+    assert other.locator("#tiles").is_hidden()
+    assert other.locator("#threshold").is_visible()
+    slide(other, "threshold", 0.2)
+    assert other.locator("#tiles").is_visible()
+    assert other.locator("#headline").inner_text() == "1 object chosen on 1 frame; 0 in this run"

@@ -5,19 +5,23 @@ from __future__ import annotations
 import base64
 import json
 import re
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from shapely import Point, Polygon
+from shapely import Point, Polygon, box
 
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.output.finished import read_finished
+from sam2_fewshot.output.pictures import preview_jpeg
 from sam2_fewshot.report import REPORT, write_report
 from sam2_fewshot.report.advice import FrameFigures, overview
 from sam2_fewshot.report.content import UNITS, encode_outlines, gather
+from sam2_fewshot.report.looks import Looks, looks_of
+from sam2_fewshot.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -65,6 +69,13 @@ def block(page: str, name: str) -> bytes:
     found = re.search(f'<script type="text/plain" id="block-{name}">([^<]*)</script>', page)
     assert found
     return base64.b64decode(found[1])
+
+
+def data_of(path: Path) -> dict[str, Any]:
+    found = re.search('<script type="application/json" id="data">([^<]*)</script>', path.read_text("utf-8"))
+    assert found
+    content: dict[str, Any] = json.loads(found[1])
+    return content
 
 
 def test_the_page_holds_everything(make_out: Callable[..., Path]) -> None:
@@ -122,9 +133,17 @@ def test_frames_not_done_are_told(make_out: Callable[..., Path]) -> None:
     assert "It is &lt;dark&gt;." in page
 
 
-def test_stacks_name_their_planes(make_out: Callable[..., Path]) -> None:
-    from dataclasses import replace
+def test_how_well_the_examples_are_found_again_is_told(make_out: Callable[..., Path]) -> None:
+    sentence = "Left out in turn, 9 of the 10 examples are found again at the default threshold; <16> places score so."
+    page = write_report(make_out(facts={"learned": sentence})).read_text("utf-8")
+    lead = page.split('<p class="lead">')[1].split("</p>")[0]
+    assert lead.endswith(f"with m.pt. {sentence.replace('<', '&lt;').replace('>', '&gt;')}")
+    for number, facts in enumerate(({}, {"learned": ""})):  # older results, and a run that searched nothing
+        page = write_report(make_out(facts=facts, folder=f"without{number}")).read_text("utf-8")
+        assert page.split('<p class="lead">')[1].split("</p>")[0].endswith("with m.pt.")
 
+
+def test_stacks_name_their_planes(make_out: Callable[..., Path]) -> None:
     from sam2_fewshot.output.finished import read_finished
     from sam2_fewshot.report.content import _frame
 
@@ -198,3 +217,95 @@ def test_the_summary_counts() -> None:
 )
 def test_advice(frames: list[FrameFigures], said: str) -> None:
     assert any(said in sentence for sentence in overview(frames, 0.5).advice)
+
+
+def looking(name: str, examples: Sequence[float], below: Sequence[float]) -> FrameFigures:
+    """A frame on which ten objects were found, with examples and candidates below that differ in one thing."""
+    plain = figures(scores=[0.9] * 10, below=[0.2] * len(below))
+    rest = {other: np.ones(len(below)) for other in ("area", "roundness", "brightness") if other != name}
+    same = {other: np.ones(len(examples)) for other in rest}
+    return replace(
+        plain,
+        example_looks=Looks(**{name: np.array(examples, float)}, **same),
+        below_looks=Looks(**{name: np.array(below, float)}, **rest),
+    )
+
+
+SIX_LARGEST = [1083, 1151, 1271, 1322, 1328, 1374]  # nuclei of the bundled image; 25 of the other 117 are found
+NEARLY = [438, 494, 553, 574, 585, 600, 617, 645, 651, 665, 685, 708, 731, 757, 770, 817, 1227, 1436]
+
+
+@pytest.mark.parametrize(
+    ("name", "examples", "below", "said"),
+    [
+        (
+            "area",
+            SIX_LARGEST,
+            NEARLY,
+            "larger than much of what is here: 16 of 18 candidates .* smaller .* some small ones",
+        ),
+        (
+            "brightness",
+            [200, 180],
+            [90, 80, 100, 110, 190],
+            "brighter than much .*: 4 of 5 .* darker .* some dark ones",
+        ),
+        ("roundness", [0.95, 0.9], [0.5] * 6, "rounder than much .* less round than every example"),
+    ],
+)
+def test_examples_of_one_side_are_told(name: str, examples: list[float], below: list[float], said: str) -> None:
+    sentences = [text for text in overview([looking(name, examples, below)], 0.5).advice if "Your examples" in text]
+    assert len(sentences) == 1
+    assert re.search(said, sentences[0])
+    nothing_found = replace(looking(name, examples, below), scores=np.zeros(0))
+    assert any(re.search(said, text) for text in overview([nothing_found], 0.5).advice)
+
+
+@pytest.mark.parametrize(
+    ("examples", "below"),
+    [
+        ([100, 500], [90, 200, 300, 400, 450]),  # among the examples there are small ones
+        (SIX_LARGEST, [500, 600]),  # nearly found are few
+        ([], NEARLY),
+        (SIX_LARGEST, [float("nan")] * 9),
+    ],
+)
+def test_examples_of_all_sides_are_not(examples: list[float], below: list[float]) -> None:
+    assert not any("Your examples" in text for text in overview([looking("area", examples, below)], 0.5).advice)
+
+
+def test_what_objects_look_like(tmp_path: Path) -> None:
+    pixels = np.zeros((60, 100, 3), np.uint8)
+    pixels[:, 50:] = 200
+    picture = tmp_path / "a.jpg"
+    picture.write_bytes(preview_jpeg(pixels))
+    circle, bar = Point(25, 30).buffer(10), box(60, 20, 90, 24)
+    looks = looks_of([circle, bar], picture, 1.0)
+    assert looks.area == pytest.approx([circle.area, 120])
+    assert looks.roundness == pytest.approx([1, 0.33], abs=0.02)
+    assert looks.brightness == pytest.approx([0, 200], abs=3)
+    half = looks_of([circle], picture, 0.5)
+    assert half.area == pytest.approx([circle.area])  # in pixels of the image, not of the picture
+    assert np.isnan(looks_of([circle], tmp_path / "gone.jpg", 1.0).brightness).all()
+    assert not len(looks_of([circle], None, 1.0).area)
+    assert len(looks_of([circle] * 1001, picture, 1.0).area) <= 500
+
+
+def test_settings_without_a_part_are_folded(make_out: Callable[..., Path]) -> None:
+    page = write_report(make_out()).read_text("utf-8")
+    shown, _, folded = page.partition("<details>")
+    assert "settings that had no part in this run" in folded
+    assert "--points-per-side" not in shown
+    assert "--points-per-side" in folded.partition("</details>")[0]
+    assert "--smoothing" in shown
+    grid = write_report(make_out(facts={"settings": Settings(method="grid").model_dump()}, folder="grid"))
+    assert "--points-per-side" in grid.read_text("utf-8").partition("<details>")[0]
+
+
+def test_the_folder_is_told_as_it_was_given(make_out: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    out = make_out()
+    assert data_of(write_report(out))["folder"] == str(out)
+    monkeypatch.chdir(out.parent)
+    data = data_of(write_report(out))
+    assert (data["folder"], data["where"]) == ("out", str(out.parent))
+    assert data["results"] == str(out)

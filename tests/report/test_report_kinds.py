@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
+from report_pages import slide, until
 from shapely import box
 
 from sam2_fewshot import Settings
@@ -15,6 +18,12 @@ from sam2_fewshot.output.journal import JOURNAL_FOLDER, Journal
 from sam2_fewshot.records import Detection, InstanceMask, Kind, Location
 from sam2_fewshot.report import write_report
 from sam2_fewshot.report.content import gather
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from playwright.sync_api import Page
 
 SHAPE = (120, 400)
 
@@ -44,16 +53,20 @@ def out(tmp_path):
         threshold=0.5,
         floor=0.05,
     )
-    journal = Journal(tmp_path / JOURNAL_FOLDER, "f")
+    return written(record, tmp_path)
+
+
+def written(record: FrameRecord, out: Path) -> Path:
+    journal = Journal(out / JOURNAL_FOLDER, "f")
     journal.write(record)
     facts = {"settings": Settings(min_mask_area=200).model_dump(), "seconds": {}}
-    assemble(journal.records(), tmp_path, facts=facts)
-    return tmp_path
+    assemble(journal.records(), out, facts=facts)
+    return out
 
 
 def test_headline_and_title_say_the_sum(out):
     page = write_report(out).read_text("utf-8")
-    assert "<h1>5 found + 1 confirmed + 2 marked = 8 objects on 1 frame</h1>" in page
+    assert '<h1 id="headline">5 found + 1 confirmed + 2 marked = 8 objects on 1 frame</h1>' in page
     assert "<title>5 found + 1 confirmed + 2 marked = 8" in page
 
 
@@ -72,3 +85,36 @@ def test_the_page_begins_with_all_that_the_run_has_found(out):
     smallest = min(item.area for record in read_finished(out).records() for item in record.detections[1:6])
     assert smallest < 200  # Min Mask Area; the examples are smaller
     assert gather(read_finished(out)).data["minArea"] == smallest
+
+
+@pytest.mark.parametrize(("radius", "is_larger"), [(3, False), (5, True)])
+def test_what_a_box_marks_is_as_large_as_what_was_made_of_it(tmp_path: Path, radius: int, is_larger: bool) -> None:
+    # The candidates are of a radius of 4, and the box is larger than they are.
+    record = FrameRecord(
+        *("a.tif", "a", Location(), SHAPE),
+        detections=(disc(200, 100, radius, 1.0, Kind.EXAMPLE),),
+        examples=(ExampleMark(box(190, 90, 211, 111), is_box=True),),
+        below=tuple(disc(20 + 36 * k, 40, 4, 0.3, Kind.FOUND) for k in range(6)),
+        threshold=0.5,
+        floor=0.05,
+    )
+    advice = " ".join(gather(read_finished(written(record, tmp_path))).overview.advice)
+    assert ("examples are larger" in advice) is is_larger
+
+
+def test_the_sum_follows_the_choice(out: Path, open_report: Callable[..., Page]) -> None:
+    page = open_report(write_report(out))
+    headline, counter = page.locator("#headline"), page.locator(".counter")
+    assert headline.inner_text() == "5 found + 1 confirmed + 2 marked = 8 objects on 1 frame"
+    assert counter.inner_text() == "6 of 7 shown"
+    slide(page, "threshold", 0.7)
+    assert headline.inner_text() == "2 found + 1 confirmed + 2 marked = 5 objects on 1 frame; 8 in this run"
+    assert counter.inner_text() == "3 of 7 shown"
+    assert [page.locator(f"#{name}-count").inner_text() for name in ("clear", "doubtful")] == ["2", "0"]
+    assert page.locator("#median-score").inner_text() == "0.85"
+    page.locator("#min-area-number").fill("5000")
+    until(page, "document.getElementById('shown-count').textContent === '1'")
+    assert headline.inner_text() == "0 found + 1 confirmed + 2 marked = 3 objects on 1 frame; 8 in this run"
+    page.locator("#reset").click()
+    until(page, "document.getElementById('shown-count').textContent === '6'")
+    assert headline.inner_text() == "5 found + 1 confirmed + 2 marked = 8 objects on 1 frame"

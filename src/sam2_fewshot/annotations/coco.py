@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from shapely import Polygon
 
+from sam2_fewshot.annotations.drawings import Drawing, place
 from sam2_fewshot.annotations.placing import MOST_IMAGES, UNKNOWN, PlacedExemplar, Regions, nominal_header
 from sam2_fewshot.annotations.record import printable, vertices
 from sam2_fewshot.annotations.values import Figures, as_number, index, words
@@ -23,7 +24,8 @@ from sam2_fewshot.storage.files import replacing, telling
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from sam2_fewshot.annotations.placing import MarkedFile, Placer, Point
+    from sam2_fewshot.annotations.drawings import Ring
+    from sam2_fewshot.annotations.placing import MarkedFile, Placer
     from sam2_fewshot.annotations.record import Add, FrameRecord
     from sam2_fewshot.images.source import Header
     from sam2_fewshot.records import Detection, InstanceMask
@@ -93,6 +95,10 @@ def read(file: MarkedFile) -> Iterator[PlacedExemplar]:
     Where a file speaks of one image of another name, the image that the file itself is named after, or the only one,
     is taken.
     """
+    return place(_drawings(file), file.placer)
+
+
+def _drawings(file: MarkedFile) -> Iterator[Drawing | PlacedExemplar]:
     placer, content = file.placer, file.content
     image = file.image or (placer.images[0] if len(placer.images) == 1 else None)
     known = _images(content)
@@ -111,73 +117,58 @@ def read(file: MarkedFile) -> Iterator[PlacedExemplar]:
         placer.remarks.total += 1
         key = annotation.get("image_id") if isinstance(annotation, dict) else None
         if not isinstance(annotation, dict) or not isinstance(key, int | str) or key not in known:
-            placer.remarks.leave_out(count, "of an image that the file does not name")
+            yield Drawing(count, why="of an image that the file does not name")
             continue
         named, target = known[key], places[key]
         if target is None:
-            placer.remarks.leave_out(
-                count, f"on an image that was not given ({named.name[:_QUOTED] or 'without a name'})"
-            )
+            yield Drawing(count, why=f"on an image that was not given ({named.name[:_QUOTED] or 'without a name'})")
             continue
         if named.shape is not None and named.shape != target.shape:
             height, width = named.shape
-            placer.remarks.leave_out(
+            yield Drawing(
                 count,
-                f"on an image of {width} × {height} px, but {target.name} is {target.shape[1]} × {target.shape[0]} px",
+                why=f"on an image of {width} × {height} px, but {target.name} is {target.shape[1]} × "
+                f"{target.shape[0]} px",
             )
             continue
         category = annotation.get("category_id")
         tags = classes.get(category, ()) if isinstance(category, int | str) else ()
         tags = tuple(dict.fromkeys((*tags, *words(annotation.get("tags")))))
-        location = Location(target.xy, named.z, named.time)
-        yield from _object(count, annotation, location, tags, placer, regions)
+        figures = Figures.of(annotation, kind=annotation.get("kind"))
+        drawing = Drawing(count, Location(target.xy, named.z, named.time), tags=tags, figures=figures)
+        yield _object(drawing, annotation, placer, regions)
 
 
 def _object(
-    count: int,
-    annotation: Mapping[str, Any],
-    location: Location,
-    tags: tuple[str, ...],
-    placer: Placer,
-    regions: Regions,
-) -> Iterator[PlacedExemplar]:
-    remarks = placer.remarks
-    figures = Figures.of(annotation, kind=annotation.get("kind"))
+    drawing: Drawing, annotation: Mapping[str, Any], placer: Placer, regions: Regions
+) -> Drawing | PlacedExemplar:
+    """Return what an annotation draws."""
     segmentation = annotation.get("segmentation")
     if isinstance(segmentation, dict):
-        frame = placer.frame(count, location)
-        if frame is None:
-            return
+        if not placer.images.has(drawing.location):
+            return drawing
+        frame = placer.images.frame(drawing.location)
         try:
             instance = _mask(segmentation, frame.shape)
         except ValueError as error:
-            remarks.leave_out(count, f"a mask that cannot be read ({error})")
-            return
+            return replace(drawing, why=f"a mask that cannot be read ({error})")
         if not instance.area:
-            remarks.leave_out(count, "an empty mask")
-            return
+            return replace(drawing, why="an empty mask")
         outline = _outline(annotation.get("outline"))
         if outline is not None:
-            exemplar = placer.outline(count, location, outline)
-        else:
-            exemplar = regions.exemplar(count, frame, instance)
-        if exemplar is not None:
-            yield PlacedExemplar(exemplar, tags, figures, instance)
-        return
+            return replace(drawing, rings=(outline,), instance=instance)
+        exemplar = regions.exemplar(drawing.number, frame, instance)
+        return PlacedExemplar(exemplar, drawing.tags, drawing.figures, instance)
     parts = [_outline(part) for part in segmentation] if isinstance(segmentation, list) else []
     outlines = [part for part in parts if part is not None]
     if not outlines:
         corners = _corners(annotation.get("bbox"))
         if corners is None:
-            remarks.leave_out(count, "without an outline or a mask, and without a box")
-        elif (exemplar := placer.box(count, location, corners)) is not None:
-            yield PlacedExemplar(exemplar, tags, figures)
-        return
-    if len(outlines) > 1:
-        remarks.note(count, "cut to the largest part", "several parts")
-    exemplar = placer.outline(count, location, max(outlines, key=_area))
-    if exemplar is not None:
-        yield PlacedExemplar(exemplar, tags, figures)
+            return replace(drawing, why="without an outline or a mask, and without a box")
+        return replace(drawing, box=corners)
+    if len(outlines) == 1:
+        return replace(drawing, rings=(outlines[0],))
+    return replace(drawing, rings=(max(outlines, key=_area),), is_part=True)
 
 
 def _mask(value: Mapping[str, Any], frame_shape: tuple[int, int]) -> InstanceMask:
@@ -196,15 +187,14 @@ def _mask(value: Mapping[str, Any], frame_shape: tuple[int, int]) -> InstanceMas
     return decode(np.array(whole, np.int64), frame_shape)
 
 
-def _outline(value: Any) -> list[Point] | None:
+def _outline(value: Any) -> Ring | None:
     """Return the points of a list ``x, y, x, y, …``, None when it is not one of at least three."""
-    if not isinstance(value, list) or len(value) < 6 or len(value) % 2:
+    if not isinstance(value, list | np.ndarray) or len(value) < 6 or len(value) % 2:
         return None
+    if isinstance(value, np.ndarray):
+        return value.reshape(-1, 2) if value.ndim == 1 else None
     numbers = [as_number(entry) for entry in value]
-    if None in numbers:
-        return None
-    points = [entry for entry in numbers if entry is not None]
-    return list(zip(points[::2], points[1::2], strict=True))
+    return None if None in numbers else np.array(numbers, np.float64).reshape(-1, 2)
 
 
 def _corners(value: Any) -> tuple[float, float, float, float] | None:
@@ -216,7 +206,7 @@ def _corners(value: Any) -> tuple[float, float, float, float] | None:
     return x, y, x + width, y + height
 
 
-def _area(points: Sequence[Point]) -> float:
+def _area(points: Ring) -> float:
     # shapely refuses to make a ring of some points that are not finite; that is reported where they are placed.
     if not np.isfinite(points).all():
         return 0.0

@@ -18,7 +18,7 @@ from sam2_fewshot.annotations.placing import UNKNOWN, nominal_header
 from sam2_fewshot.annotations.record import FrameRecord, MarkedPoint, safe_stems
 from sam2_fewshot.annotations.registry import FORMATS, NAMES, Format, named_by
 from sam2_fewshot.errors import InputError, SettingsError
-from sam2_fewshot.geometry.outlines import crop_to_object, mask_to_area, polygon_to_mask
+from sam2_fewshot.geometry.outlines import crop_to_object, mask_to_area, polygons_to_masks
 from sam2_fewshot.images.addresses import holds_zarr
 from sam2_fewshot.images.image_set import images_of, open_images, stems_of
 from sam2_fewshot.images.registry import example_stems
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from sam2_fewshot.images.image_set import ImageFile, ImageSet
     from sam2_fewshot.images.source import Header
     from sam2_fewshot.protocols import Progress
+    from sam2_fewshot.records import Exemplar, InstanceMask
 
 _FILES = {".png", ".roi", *(suffix for form in FORMATS.values() for suffix in form.suffixes)}
 """Endings of files, which no folder to write to has."""
@@ -108,10 +109,10 @@ def convert(
     if boxes:
         is_or_are = "is a box" if boxes == 1 else "are boxes"
         progress.warn(f"{boxes} of {len(placed)} objects {is_or_are} without an outline, written as a rectangle.")
-    records = _records(placed, known)
+    records, exact = _records(placed, known)
     if form.needs_size:
         _check_sizes(records, form.name)
-    records = _fitting(records, form, progress)
+    records = _fitting(records, form, progress, exact)
     paths = _paths(out, form, known, records)
     for path in paths.values():
         _check_place(path, source, overwrite)
@@ -148,19 +149,23 @@ class _Frame:
     points: list[MarkedPoint] = field(default_factory=list)
 
 
-def _records(placed: Sequence[PlacedExemplar], images: ImageSet) -> list[FrameRecord]:
+def _records(placed: Sequence[PlacedExemplar], images: ImageSet) -> tuple[list[FrameRecord], list[Detection]]:
+    """Return the objects as records, and those of them whose mask was given, not drawn from their outline."""
+    exact: list[Detection] = []
     frames: dict[Location, _Frame] = defaultdict(_Frame)
-    for item in placed:
+    for item, instance in zip(placed, _instances(placed), strict=True):
         frame, exemplar = frames[item.location], item.exemplar
         if exemplar.point is not None:
             frame.points.append(MarkedPoint(exemplar.point, item.tags))
-            continue
-        frame.detections.append(_detection(item))
-        frame.tags.append(item.tags)
+        elif instance is not None:
+            frame.detections.append(_detection(item, instance))
+            if exemplar.mask is not None or item.instance is not None:
+                exact.append(frame.detections[-1])
+            frame.tags.append(item.tags)
     stems = safe_stems([image.stem for image in images])
     used = {location.xy for location in frames}
     sizes = {xy: _planes(images[xy], [place for place in frames if place.xy == xy]) for xy in used}
-    return [
+    records = [
         FrameRecord(
             name=images[location.xy].file_name,
             position=images[location.xy].position,
@@ -177,6 +182,7 @@ def _records(placed: Sequence[PlacedExemplar], images: ImageSet) -> list[FrameRe
         )
         for location, frame in sorted(frames.items())
     ]
+    return records, exact
 
 
 def _planes(image: ImageFile, places: Sequence[Location]) -> tuple[int, int]:
@@ -186,19 +192,27 @@ def _planes(image: ImageFile, places: Sequence[Location]) -> tuple[int, int]:
     return z, time
 
 
-def _detection(item: PlacedExemplar) -> Detection:
-    exemplar, shape = item.exemplar, item.frame.shape
-    polygon, instance = exemplar.polygon, item.instance
-    if exemplar.box is not None:
-        polygon = box(*exemplar.box)
-    if exemplar.mask is not None:
-        instance = crop_to_object(exemplar.mask)
-    if instance is None:
-        instance = polygon_to_mask(polygon or Polygon(), shape)
+def _outline(exemplar: Exemplar) -> Polygon | None:
+    """Return the outline of an object, of a box its rectangle; None where a mask or a point says where it is."""
+    return exemplar.polygon if exemplar.box is None else box(*exemplar.box)
+
+
+def _instances(placed: Sequence[PlacedExemplar]) -> list[InstanceMask | None]:
+    """Return the mask of each object, None for a point."""
+    found = [item.instance if item.exemplar.mask is None else crop_to_object(item.exemplar.mask) for item in placed]
+    outlines = [_outline(item.exemplar) for item in placed]
+    bare = {i: outline for i, outline in enumerate(outlines) if found[i] is None and outline is not None}
+    shapes = [placed[i].frame.shape for i in bare]
+    for i, mask in zip(bare, polygons_to_masks(list(bare.values()), shapes), strict=True):
+        found[i] = mask
+    return found
+
+
+def _detection(item: PlacedExemplar, instance: InstanceMask) -> Detection:
     figures = item.figures
     return Detection(
         instance,
-        polygon or mask_to_area(instance),
+        _outline(item.exemplar) or mask_to_area(instance),
         figures.score,
         figures.similarity,
         figures.predicted_iou,
@@ -216,7 +230,9 @@ def _check_sizes(records: Sequence[FrameRecord], name: str) -> None:
             )
 
 
-def _fitting(records: Sequence[FrameRecord], form: Format, progress: Progress) -> list[FrameRecord]:
+def _fitting(
+    records: Sequence[FrameRecord], form: Format, progress: Progress, exact: Sequence[Detection]
+) -> list[FrameRecord]:
     """Leave out what a format cannot hold, and report it."""
     name = form.name
     points = sum(len(record.points) for record in records)
@@ -231,7 +247,8 @@ def _fitting(records: Sequence[FrameRecord], form: Format, progress: Progress) -
         if holes:
             progress.warn(f"The holes of {_counted(holes, 'outline')} are filled: the format {name} has none.")
     if not form.has_masks:
-        parts = sum(item.area > polygon_to_mask(item.polygon, item.instance.frame_shape).area for item in items)
+        drawn = polygons_to_masks([item.polygon for item in exact], [item.instance.frame_shape for item in exact])
+        parts = sum(item.area > mask.area for item, mask in zip(exact, drawn, strict=True))
         if parts:
             count = _counted(parts, "object")
             progress.warn(f"Cut to the largest of several parts: {count}. The format {name} has outlines.")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from sam2_fewshot.annotations.placing import MarkedFile, PlacedExemplar, Placer, Remarks, named_part
 from sam2_fewshot.annotations.registry import FORMATS, READ_SUFFIXES, Format, readable
-from sam2_fewshot.annotations.values import load_json
+from sam2_fewshot.annotations.values import compact, load_json
 from sam2_fewshot.errors import InputError, SettingsError
 from sam2_fewshot.images.addresses import holds_zarr, natural_key, position_stem
 from sam2_fewshot.images.registry import example_stems
@@ -241,7 +241,7 @@ def format_of(path: Path) -> tuple[Format | None, Any]:
     candidates = [form for form in FORMATS.values() if path.suffix.lower() in form.reads]
     if len(candidates) < 2:
         return next(iter(candidates), None), None
-    content = load_json(path)  # only JSON has an ending that several formats share
+    content = load_json(path, compact)  # only JSON has an ending that several formats share
     # An export of NimbusImage, the last of them, may hold anything besides.
     return next((form for form in reversed(candidates) if form.load().recognises(content)), None), content
 

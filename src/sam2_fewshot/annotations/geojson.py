@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import uuid
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sam2_fewshot.annotations.placing import PlacedExemplar
+from sam2_fewshot.annotations.drawings import Drawing, place
 from sam2_fewshot.annotations.record import figure
-from sam2_fewshot.annotations.values import Figures, as_number, location_at, words
+from sam2_fewshot.annotations.values import Figures, Vertices, as_number, location_at, words
 from sam2_fewshot.records import Location
 from sam2_fewshot.storage.files import replacing, telling
 
@@ -19,11 +20,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from sam2_fewshot.annotations.placing import MarkedFile, Placer, Point
+    from sam2_fewshot.annotations.drawings import Ring
+    from sam2_fewshot.annotations.placing import MarkedFile, PlacedExemplar, Point
     from sam2_fewshot.annotations.record import Add, FrameRecord
-    from sam2_fewshot.records import Exemplar, Kind
+    from sam2_fewshot.records import Kind
 
-Ring = list["Point"]
+_NO_NUMBERS = "coordinates that are not numbers"
 
 
 def recognises(content: Any) -> bool:
@@ -53,7 +55,7 @@ _GEOMETRIES = (
 
 def _is_geometry(content: dict[str, Any]) -> bool:
     member = "geometries" if content.get("type") == "GeometryCollection" else "coordinates"
-    return content.get("type") in _GEOMETRIES and isinstance(content.get(member), list)
+    return content.get("type") in _GEOMETRIES and isinstance(content.get(member), list | np.ndarray | Vertices)
 
 
 def _flat(geometry: dict[str, Any]) -> Iterator[Any]:
@@ -70,51 +72,49 @@ def _flat(geometry: dict[str, Any]) -> Iterator[Any]:
 
 def read(file: MarkedFile) -> Iterator[PlacedExemplar]:
     """Yield the features that can serve as examples; the others become remarks."""
-    placer, xy = file.placer, file.target().xy
+    return place(_drawings(file), file.placer)
+
+
+def _drawings(file: MarkedFile) -> Iterator[Drawing]:
+    xy = file.target().xy
     for count, feature in enumerate(_features_in(file.content) or (), 1):
-        placer.remarks.total += 1
+        file.placer.remarks.total += 1
         geometry = feature.get("geometry") if isinstance(feature, dict) else None
         if not isinstance(geometry, dict):
-            placer.remarks.leave_out(count, "not a GeoJSON feature with a geometry")
+            yield Drawing(count, why="not a GeoJSON feature with a geometry")
             continue
         location = _location(geometry, xy)
         if location is None:
-            placer.remarks.leave_out(count, "a plane whose z or t is not a whole number")
+            yield Drawing(count, why="a plane whose z or t is not a whole number")
             continue
         properties = feature.get("properties")
-        tags, figures = _tags(properties), _figures(properties)
-        for exemplar in _exemplars(count, geometry, location, placer):
-            yield PlacedExemplar(exemplar, tags, figures)
+        yield from _drawn(Drawing(count, location, tags=_tags(properties), figures=_figures(properties)), geometry)
 
 
-def _exemplars(count: int, geometry: dict[str, Any], location: Location, placer: Placer) -> Iterator[Exemplar]:
+def _drawn(drawing: Drawing, geometry: dict[str, Any]) -> Iterator[Drawing]:
+    """Yield a drawing, which has neither outline nor point yet, for each object of a geometry."""
     kind, coordinates = geometry.get("type"), geometry.get("coordinates")
     kind = kind if isinstance(kind, str) else "unknown"
-    found: list[Exemplar | None] = []
     if kind in {"Polygon", "MultiPolygon"}:
         parts = coordinates if kind == "MultiPolygon" and isinstance(coordinates, list) else [coordinates]
         polygons = [rings for rings in map(_rings, parts) if rings]
         if not polygons:
-            placer.remarks.leave_out(count, "coordinates that are not numbers")
-            return
-        if len(polygons) > 1:
-            placer.remarks.note(count, "cut to the largest part", "several parts")
-        shell, *holes = max(polygons, key=lambda rings: abs(_area(rings[0])))
-        found = [placer.outline(count, location, shell, holes)]
+            yield replace(drawing, why=_NO_NUMBERS)
+        elif len(polygons) == 1:
+            yield replace(drawing, rings=polygons[0])
+        else:
+            yield replace(drawing, rings=max(polygons, key=lambda rings: abs(_area(rings[0]))), is_part=True)
     elif kind in {"Point", "MultiPoint"}:
-        points = coordinates if kind == "MultiPoint" and isinstance(coordinates, list) else [coordinates]
-        for at in map(_point, points):
-            if at is None:
-                placer.remarks.leave_out(count, "coordinates that are not numbers")
-            else:
-                found.append(placer.point(count, location, at))
+        if kind == "MultiPoint" and isinstance(coordinates, np.ndarray):
+            coordinates = coordinates.tolist()
+        for at in map(_point, coordinates if kind == "MultiPoint" and isinstance(coordinates, list) else [coordinates]):
+            yield replace(drawing, why=_NO_NUMBERS) if at is None else replace(drawing, point=at)
     elif kind == "GeometryCollection":
         for part in _flat(geometry):
             if isinstance(part, dict) and part.get("type") != kind:
-                yield from _exemplars(count, part, location, placer)
+                yield from _drawn(drawing, part)
     else:
-        placer.remarks.leave_out(count, f"of the geometry {kind[:40]!r}; polygons and points can be examples")
-    yield from (exemplar for exemplar in found if exemplar is not None)
+        yield replace(drawing, why=f"of the geometry {kind[:40]!r}; polygons and points can be examples")
 
 
 def _rings(value: Any) -> list[Ring] | None:
@@ -123,14 +123,19 @@ def _rings(value: Any) -> list[Ring] | None:
         return None
     rings = []
     for ring in value:
+        if isinstance(ring, np.ndarray) and ring.ndim == 2:
+            rings.append(ring)
+            continue
         points = [_point(point) for point in ring] if isinstance(ring, list) else [None]
         if not points or None in points:
             return None
-        rings.append([point for point in points if point is not None])
+        rings.append(np.array(points, np.float64))
     return rings
 
 
 def _point(value: Any) -> Point | None:
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
     if not isinstance(value, list) or len(value) < 2:
         return None
     x, y = as_number(value[0]), as_number(value[1])
@@ -139,7 +144,9 @@ def _point(value: Any) -> Point | None:
 
 def _area(ring: Ring) -> float:
     """Return a ring's signed area by the shoelace formula."""
-    return sum(a[0] * b[1] - b[0] * a[1] for a, b in zip(ring, ring[1:] + ring[:1], strict=True)) / 2
+    x, y = ring.T
+    with np.errstate(all="ignore"):  # numbers that make no sense are reported where the outline is placed
+        return float(sum((x * np.roll(y, -1) - np.roll(x, -1) * y).tolist())) / 2
 
 
 def _location(geometry: dict[str, Any], xy: int) -> Location | None:

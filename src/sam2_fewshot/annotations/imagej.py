@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 import zipfile
 from contextlib import contextmanager
-from pathlib import PurePosixPath
+from posixpath import basename, splitext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
 from shapely import LineString, Polygon
 
-from sam2_fewshot.annotations.placing import PlacedExemplar
+from sam2_fewshot.annotations.drawings import Drawing, place
 from sam2_fewshot.annotations.record import figures_of, vertices
 from sam2_fewshot.annotations.values import Figures, as_kind
 from sam2_fewshot.errors import InputError
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
     from roifile import ImagejRoi
 
-    from sam2_fewshot.annotations.placing import MarkedFile, Placer, Point
+    from sam2_fewshot.annotations.drawings import Ring
+    from sam2_fewshot.annotations.placing import MarkedFile, PlacedExemplar, Point
     from sam2_fewshot.annotations.record import Add, FrameRecord
     from sam2_fewshot.images.image_set import ImageFile
 
@@ -67,17 +68,23 @@ def read(
     InputError
         If it is neither, or too large.
     """
-    placer, image = file.placer, file.target()
+    return place(_drawings(file, max_roi_bytes, max_zip_bytes), file.placer)
+
+
+def _drawings(file: MarkedFile, max_roi_bytes: int, max_zip_bytes: int) -> Iterator[Drawing]:
+    image = file.target()
     for count, (name, data) in enumerate(_contents(file.path, max_roi_bytes, max_zip_bytes), 1):
-        placer.remarks.total += 1
+        file.placer.remarks.total += 1
         if data is None:
-            placer.remarks.leave_out(count, f"larger than {max_roi_bytes // 10**6} MB")
+            yield Drawing(count, why=f"larger than {max_roi_bytes // 10**6} MB")
             continue
         roi = _decoded(data)
         if roi is None:
-            placer.remarks.leave_out(count, "damaged, or not an ImageJ ROI")
+            yield Drawing(count, why="damaged, or not an ImageJ ROI")
             continue
-        yield from _placed(count, roi, name, image, placer)
+        with np.errstate(all="ignore"):  # damaged numbers are reported where they are placed
+            drawn = list(_drawn(count, roi, name, image))
+        yield from drawn
 
 
 def _contents(path: Path, max_roi_bytes: int, max_zip_bytes: int) -> Iterator[tuple[str, bytes | None]]:
@@ -114,7 +121,7 @@ def _contents(path: Path, max_roi_bytes: int, max_zip_bytes: int) -> Iterator[tu
                         f"The ROIs in {path.name} unpack to more than {max_zip_bytes // 10**6} MB, which is not "
                         "believed of examples; save only those that serve as examples."
                     )
-                yield PurePosixPath(member.filename).stem, data
+                yield splitext(basename(member.filename))[0], data
 
 
 def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo, most: int) -> bytes | None:
@@ -135,46 +142,53 @@ def _decoded(data: bytes) -> ImagejRoi | None:
     from roifile import ImagejRoi
 
     try:
-        return ImagejRoi.frombytes(data)
+        with np.errstate(all="ignore"):
+            return ImagejRoi.frombytes(data)
     except Exception:  # struct.error, ValueError, TypeError, UnicodeDecodeError and more, by the place of the damage
         return None
 
 
-def _placed(count: int, roi: ImagejRoi, file: str, image: ImageFile, placer: Placer) -> Iterator[PlacedExemplar]:
+def _drawn(count: int, roi: ImagejRoi, file: str, image: ImageFile) -> Iterator[Drawing]:
     kind, what = int(roi.roitype), int(roi.subtype)
-    tags, figures = _tags(roi, file), _figures(roi)
     if what in _MARKS or kind in _LINES:
-        why = _MARKS.get(what) or _LINES[kind]
-        placer.remarks.leave_out(count, f"{why}; areas and points can be examples")
+        yield Drawing(count, why=f"{_MARKS.get(what) or _LINES[kind]}; areas and points can be examples")
         return
+    properties = _properties(roi)
+    tags, figures = _tags(roi, file, properties), _figures(properties)
     if kind == _POINT:
         for number, (at, position, counter) in enumerate(_points(roi), 1):
             more = (*tags, f"counter {counter}") if counter else tags
             where = _location(roi, image, position)
-            exemplar = placer.point(f"{count}.{number}", where, at)
-            if exemplar is not None:
-                yield PlacedExemplar(exemplar, more, figures)
+            yield Drawing(f"{count}.{number}", where, point=at, tags=more, figures=figures)
         return
-    polygon, parts = _area(roi)
-    if polygon is None:
-        placer.remarks.leave_out(count, "without an area")
+    rings, parts = _area(roi)
+    if not rings:
+        yield Drawing(count, why="without an area")
         return
-    if parts > 1:
-        placer.remarks.note(count, "cut to the largest part", "several parts")
-    shell, *holes = ([(x, y) for x, y in vertices(ring).tolist()] for ring in (polygon.exterior, *polygon.interiors))
-    exemplar = placer.outline(count, _location(roi, image, roi.position), shell, holes)
-    if exemplar is not None:
-        yield PlacedExemplar(exemplar, tags, figures)
+    where = _location(roi, image, roi.position)
+    yield Drawing(count, where, rings, is_part=parts > 1, tags=tags, figures=figures)
 
 
-def _area(roi: ImagejRoi) -> tuple[Polygon | None, int]:
+def _area(roi: ImagejRoi) -> tuple[Sequence[Ring], int]:
+    """Return outline and holes of an area selection, and how many parts it has; no rings when it has no area."""
+    if int(roi.roitype) in _OUTLINES:
+        try:
+            points = np.asarray(roi.coordinates(), np.float64)
+        except (ArithmeticError, ValueError, TypeError, LookupError, RuntimeError):
+            return (), 0
+        if len(points) < 3:
+            return (), 0
+        return (points[:-1] if (points[0] == points[-1]).all() else points,), 1
+    polygon, parts = _polygon_of(roi)
+    return [vertices(ring) for ring in (polygon.exterior, *polygon.interiors)] if polygon else (), parts
+
+
+def _polygon_of(roi: ImagejRoi) -> tuple[Polygon | None, int]:
     """Return the outline of an area selection, and how many parts it has; None when it has no area."""
     kind = int(roi.roitype)
     try:
         if kind == _RECT and roi.composite:
             return _composite(roi)
-        if kind in _OUTLINES:
-            return _polygon(np.asarray(roi.coordinates(), float)), 1
         if kind not in {_RECT, _OVAL}:
             return None, 0
         x0, y0, x1, y1 = _bounds(roi)
@@ -205,10 +219,6 @@ def _oval(x0: float, y0: float, x1: float, y1: float) -> Polygon:
     x = (x0 + x1) / 2 + (x1 - x0) / 2 * swell * np.cos(angle)
     y = (y0 + y1) / 2 + (y1 - y0) / 2 * swell * np.sin(angle)
     return Polygon(np.column_stack([x, y]))
-
-
-def _polygon(points: np.ndarray) -> Polygon | None:
-    return Polygon(points) if len(points) >= 3 else None
 
 
 def _composite(roi: ImagejRoi) -> tuple[Polygon | None, int]:
@@ -251,8 +261,7 @@ def _location(roi: ImagejRoi, image: ImageFile, position: int) -> Location:
     return Location(image.xy)
 
 
-def _tags(roi: ImagejRoi, file: str) -> tuple[str, ...]:
-    properties = _properties(roi)
+def _tags(roi: ImagejRoi, file: str, properties: Mapping[str, str]) -> tuple[str, ...]:
     tags = [value for key, value in properties.items() if re.fullmatch("tag( [0-9]+)?", key)]
     tags += properties.get("tags", "").split(",")
     if not any(tags):
@@ -264,8 +273,12 @@ def _tags(roi: ImagejRoi, file: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(tag.strip() for tag in tags if tag.strip()))
 
 
-def _figures(roi: ImagejRoi) -> Figures:
-    properties = _properties(roi)
+_UNSAID = Figures()
+
+
+def _figures(properties: Mapping[str, str]) -> Figures:
+    if not properties:
+        return _UNSAID
     score, similarity, iou = (_figure(properties.get(key, "")) for key in ("score", "similarity", "predicted_iou"))
     return Figures(score, similarity, iou, as_kind(properties.get("kind")))
 

@@ -13,9 +13,10 @@ import numpy as np
 import shapely
 from shapely import Polygon
 
-from sam2_fewshot.annotations.placing import MOST_IMAGES, PlacedExemplar, nominal_header
+from sam2_fewshot.annotations.drawings import Drawing, place
+from sam2_fewshot.annotations.placing import MOST_IMAGES, nominal_header
 from sam2_fewshot.annotations.record import figure, hexadecimal_id, printable, vertices
-from sam2_fewshot.annotations.values import Figures, as_kind, as_number, index, location_at, words
+from sam2_fewshot.annotations.values import Figures, Vertices, as_kind, as_number, index, location_at, words
 from sam2_fewshot.geometry.outlines import valid_polygon
 from sam2_fewshot.records import Location
 from sam2_fewshot.storage.files import replacing, telling
@@ -26,10 +27,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from shapely.geometry.base import BaseGeometry
 
-    from sam2_fewshot.annotations.placing import MarkedFile, Placer, Point
+    from sam2_fewshot.annotations.drawings import Ring
+    from sam2_fewshot.annotations.placing import MarkedFile, PlacedExemplar, Placer, Point, Remarks
     from sam2_fewshot.annotations.record import Add, FrameRecord
     from sam2_fewshot.images.source import Header
-    from sam2_fewshot.records import Detection, Exemplar
+    from sam2_fewshot.records import Detection
 
 Document = dict[str, Any]
 """An annotation as the server and the export have it."""
@@ -85,8 +87,8 @@ def tags_of(document: Document) -> tuple[str, ...]:
 
 def points_of(document: Document) -> NDArray[np.float64]:
     """Return an annotation's vertices ``(x, y)`` (n, 2); none when one of them is no pair of finite numbers."""
-    points = np.array(_points(document) or [], np.float64).reshape(-1, 2)
-    return points if np.isfinite(points).all() else points[:0]
+    points = _points(document)
+    return np.zeros((0, 2)) if points is None or not np.isfinite(points).all() else points
 
 
 def extent_of(shape: object, points: NDArray[np.float64]) -> BaseGeometry | None:
@@ -202,45 +204,47 @@ def read_annotations(
     names
         What to call each of the annotations in remarks; its number when left out.
     """
-    known = figures or {}
     called: Iterable[object] = range(1, len(annotations) + 1) if names is None else names
-    for name, annotation in zip(called, annotations, strict=True):
-        placer.remarks.total += 1
+    return place(_drawings(annotations, called, placer.remarks, figures or {}), placer)
+
+
+def _drawings(
+    annotations: Sequence[Any], names: Iterable[object], remarks: Remarks, figures: Mapping[str, Figures]
+) -> Iterator[Drawing]:
+    for name, annotation in zip(names, annotations, strict=True):
+        remarks.total += 1
         if not isinstance(annotation, dict):
-            placer.remarks.leave_out(name, "not an annotation")
+            yield Drawing(name, why="not an annotation")
             continue
-        exemplar = _exemplar(name, annotation, placer)
-        if exemplar is not None:
-            key = _id_of(annotation)
-            own = known.get(key, Figures()) if isinstance(key, str) else Figures()
-            yield PlacedExemplar(exemplar, tags_of(annotation), replace(own, kind=as_kind(annotation.get("kind"))))
+        key = _id_of(annotation)
+        own = figures.get(key, Figures()) if isinstance(key, str) else Figures()
+        if "kind" in annotation:
+            own = replace(own, kind=as_kind(annotation["kind"]))
+        yield _drawn(Drawing(name, tags=tags_of(annotation), figures=own), annotation)
 
 
-def _exemplar(name: object, annotation: dict[str, Any], placer: Placer) -> Exemplar | None:
-    location, points = location_of(annotation), _points(annotation)
-    shape = annotation.get("shape")
+def _drawn(drawing: Drawing, annotation: dict[str, Any]) -> Drawing:
+    location, points, shape = location_of(annotation), _points(annotation), annotation.get("shape")
     if location is None:
-        placer.remarks.leave_out(name, "a location whose XY, Z or Time is not a whole number")
-    elif points is None:
-        placer.remarks.leave_out(name, "coordinates that are not numbers")
-    elif shape == "point":
-        return placer.point(name, location, points[0])
-    elif shape == "polygon":
-        return placer.outline(name, location, points)
-    elif shape == "rectangle":
-        if len(points) == 2:
-            (x0, y0), (x1, y1) = points
-            points = [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
-        return placer.outline(name, location, points)
-    else:
-        quoted = shape[:40] if isinstance(shape, str) else "unknown"
-        placer.remarks.leave_out(name, f"of the shape {quoted!r}; polygons, rectangles and points can be examples")
-    return None
+        return replace(drawing, why="a location whose XY, Z or Time is not a whole number")
+    if points is None:
+        return replace(drawing, why="coordinates that are not numbers")
+    if shape == "point":
+        x, y = points[0].tolist()
+        return replace(drawing, location=location, point=(x, y))
+    if shape == "rectangle" and len(points) == 2:
+        points = points[[[0, 0], [1, 0], [1, 1], [0, 1]], [0, 1]]
+    if shape in ("polygon", "rectangle"):
+        return replace(drawing, location=location, rings=(points,))
+    quoted = shape[:40] if isinstance(shape, str) else "unknown"
+    return replace(drawing, why=f"of the shape {quoted!r}; polygons, rectangles and points can be examples")
 
 
-def _points(document: Document) -> list[Point] | None:
-    """Return an annotation's vertices, which need not be finite; None when one of them is no pair of numbers."""
+def _points(document: Document) -> Ring | None:
+    """Return an annotation's vertices (n, 2), which need not be finite; None when one of them is no pair of numbers."""
     value = document.get("coordinates")
+    if isinstance(value, Vertices):
+        return value.points
     if not isinstance(value, list) or not value:
         return None
     points: list[Point] = []
@@ -249,7 +253,7 @@ def _points(document: Document) -> list[Point] | None:
         if x is None or y is None:
             return None
         points.append((x, y))
-    return points
+    return np.array(points, np.float64)
 
 
 @contextmanager

@@ -22,16 +22,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from sam2_fewshot.images.image_set import FrameFile, ImageFile, ImageSet
     from sam2_fewshot.protocols import Progress
     from sam2_fewshot.records import InstanceMask, Location, PixelSize
 
-_FARTHEST = 1e9
+FARTHEST = 1e9
+"""Coordinates in pixels that are farther from 0 make no sense."""
 _LISTED = 5
 _MOST_CROSSED = 100
 """Corners of an outline that is mended corner by corner; longer ones are mended by their pixels, because the time goes
 with more than the third power (100 random corners take 0.4 s, 300 take 11 s)."""
-_LONGEST = 1e8
+LONGEST = 1e8
 """Length in pixels of an outline that is drawn; a circle around a whole slide of 100,000 px has 3e5."""
 
 Point = tuple[float, float]
@@ -194,16 +197,23 @@ class Placer:
         if polygon is None:
             self.remarks.leave_out(number, "an outline without area")
             return None
-        inside = valid_polygon(shapely.intersection(polygon, box(0, 0, width, height)))
-        if inside is None:
-            self.remarks.leave_out(number, f"outside its image, {frame.name} ({width} × {height} px)")
-            return None
-        if not polygon.within(box(-1, -1, width + 1, height + 1)):
-            self.remarks.note(number, "cut at the border", f"partly outside its image, {frame.name}")
-            polygon = inside
-        if not polygon_to_mask(polygon, frame.shape).area:
-            self.remarks.leave_out(number, "so small that it covers no pixel")
-            return None
+        one, shapes = np.array([polygon]), np.array([frame.shape])
+        beyond = bool(reach_beyond(one, shapes)[0])
+        if beyond or not covers_a_pixel(one, shapes)[0]:
+            inside = valid_polygon(shapely.intersection(polygon, box(0, 0, width, height)))
+            if inside is None:
+                self.remarks.leave_out(number, f"outside its image, {frame.name} ({width} × {height} px)")
+                return None
+            if beyond:
+                self.remarks.note(number, "cut at the border", f"partly outside its image, {frame.name}")
+                polygon = inside
+            if not polygon_to_mask(polygon, frame.shape).area:
+                self.remarks.leave_out(number, "so small that it covers no pixel")
+                return None
+        return self.exemplar(number, frame, polygon)
+
+    def exemplar(self, number: object, frame: FrameFile, polygon: Polygon) -> Exemplar:
+        """Return an exemplar for an outline with which nothing is wrong."""
         label = self.remarks.label(number)
         if self.boxes and _is_box(polygon):
             return Exemplar(image=frame, box=polygon.bounds, label=label)
@@ -258,6 +268,35 @@ class Placer:
         return mended
 
 
+def reach_beyond(polygons: NDArray[np.object_], shapes: NDArray[np.number]) -> NDArray[np.bool_]:
+    """Tell which polygons (N,) reach more than a pixel beyond frames of ``(height, width)`` pixels (N, 2)."""
+    x0, y0, x1, y1 = shapely.bounds(polygons).T.reshape(4, -1)
+    height, width = shapes.T
+    beyond: NDArray[np.bool_] = (x0 < -1) | (y0 < -1) | (x1 > width + 1) | (y1 > height + 1)
+    return beyond
+
+
+def covers_a_pixel(polygons: NDArray[np.object_], shapes: NDArray[np.number]) -> NDArray[np.bool_]:
+    """Tell of which polygons (N,) it is clear at a glance that they cover a pixel of their frames.
+
+    That is where the pixel in a polygon's middle has its centre inside; of the others their masks must be drawn.
+
+    Parameters
+    ----------
+    polygons
+        Valid, in image pixels ``(x, y)``.
+    shapes
+        ``(height, width)`` of their frames (N, 2).
+    """
+    middle = np.floor(shapely.get_coordinates(shapely.point_on_surface(polygons)).reshape(-1, 2)) + 0.5
+    height, width = shapes.T
+    x, y = middle.T
+    covered: NDArray[np.bool_] = (x > 0) & (x < width) & (y > 0) & (y < height)
+    # The centre may lie so near to a hole that it belongs to that.
+    covered &= shapely.contains_xy(polygons, x, y) & (shapely.get_num_interior_rings(polygons) == 0)
+    return covered
+
+
 def _is_box(polygon: Polygon) -> bool:
     """Tell whether a polygon is a rectangle along the image's sides."""
     return len(polygon.exterior.coords) == 5 and not polygon.interiors and bool(polygon.equals(box(*polygon.bounds)))
@@ -268,7 +307,7 @@ def _too_large(polygon: Polygon, width: int, height: int) -> str | None:
     x0, y0, x1, y1 = polygon.bounds
     if (min(x1, width) - max(x0, 0)) * (min(y1, height) - max(y0, 0)) > MAX_PLANE_PIXELS and min(x1, y1) > 0:
         return f"larger than {MAX_PLANE_PIXELS:,} px"
-    return "an outline that goes to and fro too often" if polygon.length > _LONGEST else None
+    return "an outline that goes to and fro too often" if polygon.length > LONGEST else None
 
 
 def _senseless(values: Iterable[float]) -> str | None:
@@ -276,7 +315,7 @@ def _senseless(values: Iterable[float]) -> str | None:
     for value in values:
         if not math.isfinite(value):
             return "coordinates that are not finite numbers"
-        if abs(value) > _FARTHEST:
+        if abs(value) > FARTHEST:
             return "coordinates far outside any image"
     return None
 

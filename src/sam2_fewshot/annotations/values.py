@@ -5,22 +5,34 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.images.source import reading
 from sam2_fewshot.records import Kind, Location
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
 MAX_JSON_BYTES = 100_000_000
 """Largest JSON file that is read. 5,000 outlines of 40 points are about 10 MB."""
 
 
-def load_json(path: Path) -> Any:
+def load_json(path: Path, object_hook: Callable[[dict[str, Any]], object] | None = None) -> Any:
     """Read a JSON file.
+
+    Parameters
+    ----------
+    path
+        The file.
+    object_hook
+        Is given each object in it, the inner ones first, and returns what to have in its stead.
 
     Raises
     ------
@@ -38,7 +50,9 @@ def load_json(path: Path) -> Any:
             raise InputError(f"{path.name} is empty (0 bytes); export it again.")
         raw = path.read_bytes()
     try:
-        return json.loads(raw.decode("utf-8-sig"))
+        text = raw.decode("utf-8-sig")
+        del raw  # a copy fewer while the objects come into being
+        return json.loads(text, object_hook=object_hook)
     except UnicodeDecodeError:
         raise InputError(f"{path.name} is not a text file in UTF-8; export it again as JSON or GeoJSON.") from None
     except RecursionError:
@@ -49,6 +63,64 @@ def load_json(path: Path) -> Any:
         ) from None
     except ValueError:
         raise InputError(f"{path.name} has a number of thousands of digits; export it again.") from None
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Vertices:
+    """Points that a file has as a list of ``{"x": …, "y": …}``.
+
+    Parameters
+    ----------
+    points
+        float64 (n, 2), ``(x, y)``.
+    """
+
+    points: NDArray[np.float64]
+
+
+def compact(entry: dict[str, Any]) -> dict[str, Any]:
+    """Make arrays of an object's outlines; as lists they take ten times the memory.
+
+    What is under ``coordinates``, ``segmentation`` and ``outline`` is looked at: pairs become float64 (n, 2), numbers
+    in a row float64 (n,), and points by name :class:`Vertices`. What is not made of numbers alone stays as it is, to
+    be looked at by its reader.
+    """
+    for key in ("coordinates", "segmentation", "outline"):
+        value = entry.get(key)
+        if isinstance(value, list):
+            entry[key] = _compact(value, _NESTED)
+    return entry
+
+
+_NESTED = 3
+"""Lists around the points: those of a GeoJSON MultiPolygon."""
+_FEW = 6
+"""Numbers that are left in their list: a point, or less than an outline of three."""
+
+
+def _compact(value: list[Any], depth: int) -> list[Any] | NDArray[np.float64] | Vertices:
+    kinds = set(map(type, value))
+    try:
+        if kinds <= {int, float}:
+            return np.array(value, np.float64) if len(value) >= _FEW else value
+        if kinds == {dict}:  # NimbusImage has its points so
+            points = _pairs([number for point in value for number in (point.get("x"), point.get("y"))], 2)
+            return value if points is None else Vertices(points)
+        if kinds == {list}:
+            widths = set(map(len, value))
+            pairs = _pairs(list(chain.from_iterable(value)), widths.pop()) if widths in ({2}, {3}) else None
+            if pairs is not None:
+                return pairs
+    except OverflowError:  # a whole number too large for any float
+        return value
+    return [_compact(part, depth - 1) if isinstance(part, list) and depth else part for part in value]
+
+
+def _pairs(numbers: list[Any], width: int) -> NDArray[np.float64] | None:
+    """Return the first two of every `width` numbers (n, 2), None when one of all is no number."""
+    if not set(map(type, numbers)) <= {int, float}:
+        return None
+    return np.array(numbers, np.float64).reshape(-1, width)[:, :2].copy()
 
 
 def as_number(value: Any) -> float | None:

@@ -107,7 +107,11 @@ class Stopwatch:
 
 
 class Method(Protocol):
-    """A way to find objects."""
+    """A way to find objects.
+
+    One that is not of this program has ``layouts`` besides, the
+    :class:`~sam2_fewshot.storage.arrays.Layout` of each array that :meth:`learn` returns, by name.
+    """
 
     def learn(self, frames: Sequence[TrainingFrame]) -> Mapping[str, NDArray[np.generic]]:
         """Return all that is needed to find objects like the wanted examples, as arrays by name."""

@@ -102,6 +102,7 @@ def read_finished(out: Path) -> Finished:
 def _check(facts: Any) -> None:
     """Raise an error if the content of ``run.json`` is not of the right kinds; it may have been edited."""
     kinds = {"model": dict, "versions": dict, "seconds": dict, "warnings": list, "failures": list, "tags": list}
+    kinds |= {"learned": str}
     wrong = [key for key, kind in kinds.items() if not isinstance(facts.get(key, kind()), kind)]
     wrong += [key for key in _NUMBERS if not isinstance(facts["settings"][key], int | float)]
     wrong += [stage for stage, time in facts.get("seconds", {}).items() if not isinstance(time, int | float)]

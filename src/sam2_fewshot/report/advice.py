@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sam2_fewshot.records import Counts
+from sam2_fewshot.report.looks import Looks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,6 +20,11 @@ _MANY_DOUBTFUL = 0.2
 _MARGIN = 0.1
 _POOR = 0.25
 """A frame with less than this share of the median frame's objects is named."""
+_SIDES = (("area", "larger", "smaller"), ("brightness", "brighter", "darker"), ("roundness", "rounder", "less round"))
+_MARK = {"smaller": "small", "darker": "dark", "less round": "less round"}
+_ENOUGH_BELOW, _ENOUGH_SHARE = 5, 0.25
+"""Examples are compared with so many candidates below the threshold at least, and this share of what was found."""
+_MOST = 0.5
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,8 @@ class FrameFigures:
         Numbers of examples on it.
     counts
         Numbers of the objects in the results.
+    example_looks, below_looks
+        Of the wanted examples that have an outline, and of the candidates below the threshold.
     """
 
     name: str
@@ -48,6 +56,8 @@ class FrameFigures:
     examples: int
     negatives: int
     counts: Counts = field(default_factory=Counts)
+    example_looks: Looks = field(default_factory=Looks)
+    below_looks: Looks = field(default_factory=Looks)
 
 
 @dataclass(frozen=True)
@@ -122,9 +132,10 @@ def _advice(
             ]
         return [
             f"Nothing reached the threshold of {threshold:g}. The best candidate has {below.max():.2f}: move the "
-            "slider down until the right objects appear, and use the command beside it."
+            "slider down until the right objects appear, and use the command beside it.",
+            *one_sided(frames, summary.found),
         ]
-    sentences = []
+    sentences = one_sided(frames, summary.found)
     if 0 < summary.examples < _FEW_EXAMPLES:
         sentences.append(
             f"Only {_count(summary.examples, 'example')} on these frames: mark 5 to 20, unlike one another, or "
@@ -142,6 +153,30 @@ def _advice(
             "Most detections are far above the threshold. See the doubtful ones in the gallery; if they are right, "
             "nothing has to be changed."
         )
+    return sentences
+
+
+def one_sided(frames: Sequence[FrameFigures], found: int) -> list[str]:
+    """Say in what the examples differ from most of what was nearly found, if in anything.
+
+    The method looks for what is like the examples, so of objects that are all smaller, darker or less round than every
+    example it finds few.
+    """
+    sentences = []
+    for name, more, less in _SIDES:
+        examples, below = (
+            np.concatenate([getattr(looks, name) for looks in side])
+            for side in ([frame.example_looks for frame in frames], [frame.below_looks for frame in frames])
+        )
+        examples, below = examples[np.isfinite(examples)], below[np.isfinite(below)]
+        if not examples.size or below.size < max(_ENOUGH_BELOW, _ENOUGH_SHARE * found):
+            continue
+        beyond = int(np.count_nonzero(below < examples.min()))
+        if beyond > _MOST * below.size:
+            sentences.append(
+                f"Your examples are {more} than much of what is here: {beyond:,} of {_count(below.size, 'candidate')} "
+                f"below the threshold are {less} than every example. Mark some {_MARK[less]} ones."
+            )
     return sentences
 
 

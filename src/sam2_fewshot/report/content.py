@@ -6,6 +6,7 @@ import base64
 import hashlib
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,10 +16,10 @@ from sam2_fewshot.annotations.record import printable
 from sam2_fewshot.output.pictures import LONGEST, color_of, made_from_marks, smaller
 from sam2_fewshot.records import Kind
 from sam2_fewshot.report.advice import FrameFigures, Overview, overview
+from sam2_fewshot.report.looks import looks_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
     from shapely import Point, Polygon
@@ -112,6 +113,11 @@ def gather(finished: Finished, picture_bytes: int = _PICTURE_BYTES, smallest: in
         parts["marks"].append(encode_outlines([*(mark.outline for mark in record.examples), *made], scale))
         frame = _frame(record, scale, len(made))
         frames.append(frame)
+        # Of what a box or a point marks, the outline that was made of it; older results have the marks alone.
+        outlines = [item.polygon for item in examples] or [
+            mark.outline for mark in record.examples if mark.is_object and not mark.negative
+        ]
+        picture = finished.preview(record) if outlines else None
         figures.append(
             FrameFigures(
                 name=frame["name"],
@@ -121,19 +127,22 @@ def gather(finished: Finished, picture_bytes: int = _PICTURE_BYTES, smallest: in
                 examples=frame["examples"],
                 negatives=frame["negatives"],
                 counts=record.counts,
+                example_looks=looks_of(outlines, picture, scale),
+                below_looks=looks_of([item.polygon for item in record.below], picture, scale),
             )
         )
         pictures.append(_picture(finished.preview(record), shrink, smallest))
         # What is shown may reach further down than it is complete.
         floor = min(floor, record.floor, *scores.tolist())
-        outlined = [round(mark.outline.area) for mark in record.examples if mark.is_object and not mark.negative]
-        example_areas += [item.area for item in examples] or outlined
+        example_areas += [item.area for item in examples] or [round(outline.area) for outline in outlines]
         sizes += [item.area for item in kept if not item.is_marked]
     summary = overview(figures, threshold)
     data = {
         "id": _run_id(finished),
         "results": str(finished.out.absolute()),
+        **_address(finished.out.absolute(), Path.cwd()),
         "threshold": threshold,
+        "candidates": sum(frame["kept"] + frame["below"] for frame in frames),
         **_limits(settings, sizes),
         "range": _range(figures, threshold),
         "floor": floor,
@@ -145,6 +154,16 @@ def gather(finished: Finished, picture_bytes: int = _PICTURE_BYTES, smallest: in
     }
     blocks = {name: base64.b64encode(b"".join(pieces)).decode() for name, pieces in parts.items()}
     return Content(summary, frames, data, blocks, pictures)
+
+
+def _address(out: Path, here: Path) -> dict[str, str]:
+    """Return the folder as a command is given it, ``folder``, and the folder ``where`` the command is to be run.
+
+    Below the folder in which the run was started the name is enough, as the user gave it; elsewhere it is whole.
+    """
+    if out != here and out.is_relative_to(here):
+        return {"folder": str(out.relative_to(here)), "where": str(here)}
+    return {"folder": str(out), "where": ""}
 
 
 def _limits(settings: Mapping[str, Any], sizes: Sequence[int]) -> dict[str, int]:

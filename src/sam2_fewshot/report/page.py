@@ -88,7 +88,7 @@ def render(content: Content, facts: Mapping[str, Any]) -> str:
         script=_trusted(script),
         style=_trusted(style),
         data=_trusted(_json(content.data)),
-        settings=_settings(facts["settings"]),
+        settings=_settings(facts["settings"], bool(facts.get("object_model"))),
         seconds=_bars(facts.get("seconds", {})),
         marginal=_figure(content.overview.margin),
     )
@@ -114,13 +114,23 @@ def _hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def _settings(used: Mapping[str, Any]) -> list[dict[str, object]]:
-    """Return the settings as rows, those that differ from the default first."""
-    rows = []
+_GRID = "Method grid:"
+"""With this the description of a setting begins that concerns this method alone."""
+
+
+def _settings(used: Mapping[str, Any], learned_before: bool = False) -> dict[str, list[dict[str, object]]]:
+    """Return the settings as rows, those that differ from the default first: ``used``, and those that were ``idle``."""
+    rows: dict[str, list[dict[str, object]]] = {"used": [], "idle": []}
     for name, value in used.items():
         field = Settings.model_fields.get(name)
         extra = field.json_schema_extra if field and isinstance(field.json_schema_extra, dict) else {}
-        rows.append(
+        described = (field and field.description) or ""
+        idle = (
+            (described.startswith(_GRID) and used.get("method") != "grid")
+            or (name == "top_percent" and used.get("threshold_mode") != "top")
+            or (name == "max_examples" and learned_before)
+        )
+        rows["idle" if idle else "used"].append(
             {
                 "title": field.title if field else name,
                 "value": "automatic" if value is None else value,
@@ -129,7 +139,7 @@ def _settings(used: Mapping[str, Any]) -> list[dict[str, object]]:
                 "changed": field is not None and value != field.default,
             }
         )
-    return sorted(rows, key=lambda row: not row["changed"])
+    return {kind: sorted(part, key=lambda row: not row["changed"]) for kind, part in rows.items()}
 
 
 def _bars(seconds: Mapping[str, float]) -> list[tuple[str, float, float]]:

@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, cast
 
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.object_model import ObjectModel, frame_digest
+from sam2_fewshot.object_model import frame_digest
 from sam2_fewshot.records import Counts
 from sam2_fewshot.runner.tasks import Failure, Progressed, in_this_process
 from sam2_fewshot.settings import AFTER_LEARNING, Settings
@@ -155,7 +155,7 @@ def learn(
     if (entry := cache.get(key)) is not None:
         content, warnings = entry
         try:
-            segmenter.adopt(ObjectModel.from_bytes(content))
+            segmenter.adopt_saved(content)
         except InputError:
             cache.drop(key)
         else:

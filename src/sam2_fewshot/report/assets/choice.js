@@ -13,19 +13,67 @@ for (const area of areas) {
 }
 if (!total) [smallest, largest] = [0, 1];
 
+// What the headline and the cards tell, of the choice; neither slider nor card concerns what the user confirmed or marked.
+const counts = { found: 0, doubtful: 0, missed: 0 };
+const confirmedTotal = frames.reduce((sum, frame) => sum + frame.confirmed, 0);
+const runTotal = frames.reduce((sum, frame) => sum + frame.kept + frame.marked, 0);
+
 const fits = (i) => areas[i] >= choice.minArea && (!choice.maxArea || areas[i] <= choice.maxArea);
 
 function apply() {
   shownIn.fill(0);
   shownTotal = 0;
+  Object.assign(counts, { found: 0, doubtful: 0, missed: 0 });
   for (let i = 0; i < total; i++) {
-    const seen = isConfirmed(i) || (scores[i] >= choice.threshold && fits(i));
+    const right = fits(i);
+    const confirmed = isConfirmed(i);
+    const seen = confirmed || (scores[i] >= choice.threshold && right);
     shown[i] = seen ? 1 : 0;
     if (seen) {
       shownIn[owner[i]]++;
       shownTotal++;
-    }
+      if (confirmed) continue;
+      counts.found++;
+      if (scores[i] < choice.threshold + data.margin) counts.doubtful++;
+    } else if (right && scores[i] >= choice.threshold - data.margin) counts.missed++;
   }
+}
+
+// The headline in one place: of the run as it was, and of the choice once it is another.
+function headline() {
+  const where = `on ${plural(frames.length, 'frame')}`;
+  const run = isChanged() ? `; ${format(runTotal)} in this run` : '';
+  if (!confirmedTotal && !marked) {
+    return `${counts.found ? plural(counts.found, 'object') : 'No objects'} ${run ? 'chosen' : 'found'} ${where}${run}`;
+  }
+  const parts = [`${format(counts.found)} found`];
+  if (confirmedTotal) parts.push(`${format(confirmedTotal)} confirmed`);
+  if (marked) parts.push(`${format(marked)} marked`);
+  return `${parts.join(' + ')} = ${plural(shownTotal + marked, 'object')} ${where}${run}`;
+}
+
+function showSummary() {
+  const text = headline();
+  if ($('headline').textContent !== text) $('headline').textContent = text;
+  if (!$('tiles')) return;
+  $('tiles').hidden = !counts.found && !counts.missed;
+  $('clear-count').textContent = format(counts.found - counts.doubtful);
+  $('doubtful-count').textContent = format(counts.doubtful);
+  $('missed-count').textContent = format(counts.missed);
+}
+
+const median = (values) => {
+  const sorted = values.sort();
+  const middle = sorted.length >> 1;
+  return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
+};
+
+// Sorting takes longer than a step of the slider may.
+function showMedian() {
+  if (!$('tiles')) return;
+  const seen = (from) => from.filter((_, i) => shown[i] && !isConfirmed(i));
+  $('median-score').textContent = counts.found ? median(seen(scores)).toFixed(2) : '–';
+  $('median-area').textContent = counts.found ? format(Math.round(median(seen(areas)))) : '–';
 }
 
 const changed = () => ({
@@ -34,11 +82,13 @@ const changed = () => ({
   maxArea: choice.maxArea !== data.maxArea,
 });
 
+const isChanged = () => Object.values(changed()).some(Boolean);
+
 const quote = (text) => (/^[\w@%+=:,./~-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`);
 
 function commandLine(file = '') {
   const different = changed();
-  const parts = ['sam2-fewshot refine', quote(data.results)];
+  const parts = ['sam2-fewshot refine', quote(data.folder)];
   if (file) parts.push(file);
   if (different.threshold) parts.push(`--similarity-threshold ${choice.threshold}`);
   if (different.minArea) parts.push(`--min-mask-area ${choice.minArea}`);
@@ -48,16 +98,19 @@ function commandLine(file = '') {
 
 function showCommand() {
   const different = changed();
-  const any = different.threshold || different.minArea || different.maxArea;
-  $('command').textContent = any ? commandLine() : 'Move a slider, and the command appears here.';
-  $('copy').disabled = !any;
+  const any = isChanged();
+  const resized = different.minArea || different.maxArea;
+  // A line may break between the options, not within one; of the folder, which may be long, anywhere.
+  const [first, ...options] = any ? commandLine().split(/ (?=--)/) : ['Move a slider, and the command appears here.'];
+  $('command').replaceChildren(first, ...options.flatMap((text) => [' ', element('span', { textContent: text })]));
+  $('copy').hidden = $('reset').hidden = !any;
   const names = [];
   if (different.threshold) names.push(`Similarity Threshold ${choice.threshold}`);
   if (different.minArea) names.push(`Min Mask Area ${choice.minArea}`);
-  if (different.maxArea) names.push(`Max Mask Area ${choice.maxArea}`);
-  $('setting').textContent = any
-    ? `In the NimbusImage worker and in a settings file: ${names.join(', ')}.${different.threshold && !different.minArea && !different.maxArea ? ' Finished frames are taken over, so this takes seconds.' : ' With other sizes the frames are searched again, so a few objects may differ.'}`
-    : 'These are the settings of the run.';
+  if (different.maxArea) names.push(`Max Mask Area ${choice.maxArea || 'without limit'}`);
+  const where = data.where ? `Run it in ${data.where}. ` : '';
+  const after = resized ? 'With other sizes the frames are searched again, so a few objects may differ.' : 'Nothing is searched again, so this takes seconds.';
+  $('setting').textContent = any ? `${where}${after} In NimbusImage and in a settings file: ${names.join(', ')}.` : '';
 }
 
 function showAreaHint() {
@@ -130,14 +183,15 @@ const toPlace = (area) => Math.round((1000 * Math.log((area + 1) / (smallest + 1
 const toArea = (place) => Math.round((smallest + 1) * Math.exp((place / 1000) * span()) - 1);
 const within = (value, low, high) => Math.max(low, Math.min(high, value));
 
-function showControls() {
-  for (const id of ['threshold', 'threshold-number']) {
-    if (document.activeElement !== $(id) || id === 'threshold') $(id).value = choice.threshold;
-  }
+// What is being typed is left alone until it is entered; then the field shows what is used.
+function showControls(entered = false) {
+  const isFree = (id) => entered === true || document.activeElement !== $(id);
+  $('threshold').value = choice.threshold;
+  if (isFree('threshold-number')) $('threshold-number').value = choice.threshold;
   $('min-area').value = choice.minArea <= smallest ? 0 : within(toPlace(choice.minArea), 0, 1000);
   $('max-area').value = choice.maxArea === 0 || choice.maxArea >= largest ? 1000 : within(toPlace(choice.maxArea), 0, 1000);
-  if (document.activeElement !== $('min-area-number')) $('min-area-number').value = choice.minArea;
-  if (document.activeElement !== $('max-area-number')) $('max-area-number').value = choice.maxArea || '';
+  if (isFree('min-area-number')) $('min-area-number').value = choice.minArea;
+  if (isFree('max-area-number')) $('max-area-number').value = choice.maxArea || '';
   $('max-area-number').placeholder = 'no limit';
   $('min-area').setAttribute('aria-valuetext', `${format(choice.minArea)} px`);
   $('max-area').setAttribute('aria-valuetext', choice.maxArea ? `${format(choice.maxArea)} px` : 'no limit');
@@ -161,11 +215,12 @@ function refresh() {
   if (resized) fillHistogram();
   resized = false;
   colourHistogram();
+  showSummary();
   showCommand();
   showAreaHint();
   $('shown-count').textContent = format(shownTotal);
-  const all = marked ? `; ${format(shownTotal)} + ${format(marked)} marked = ${format(shownTotal + marked)}` : '';
-  $('shown-of').textContent = `shown, of ${format(total)} with a score of at least ${Number(data.floor.toFixed(3))}${all}`;
+  $('shown-of').textContent = total ? `of ${format(total)} shown` : 'shown';
+  $('shown-of').title = `All that have a score of at least ${Number(data.floor.toFixed(3))}${marked ? '; those that you marked are not among them' : ''}`;
   emit('chosen');
   document.body.dataset.step = (performance.now() - began).toFixed(1); // for benchmarks/report.py
   announce();
@@ -174,6 +229,7 @@ function refresh() {
 function announce() {
   clearTimeout(silence);
   silence = setTimeout(() => {
+    showMedian();
     $('status').textContent = `${plural(shownTotal, 'object')} shown at a threshold of ${choice.threshold}.`;
     document.body.dataset.settled = String(Number(document.body.dataset.settled ?? 0) + 1); // for the tests
     emit('settled');
@@ -183,7 +239,8 @@ function announce() {
 function startChoice() {
   const [low, high] = data.range;
   const step = 10 ** -digits;
-  for (const id of ['threshold', 'threshold-number']) Object.assign($(id), { min: low, max: high, step });
+  Object.assign($('threshold'), { min: low, max: high, step });
+  Object.assign($('threshold-number'), { min: 0, max: 1, step });
   $('axis-low').textContent = low.toFixed(digits);
   $('axis-high').textContent = high.toFixed(digits);
   for (const id of ['min-area', 'max-area']) Object.assign($(id), { min: 0, max: 1000, step: 1 });
@@ -200,7 +257,7 @@ function startChoice() {
   read('max-area', (place) => change({ maxArea: place >= 1000 ? data.maxArea : Math.max(1, toArea(place)) }));
   read('min-area-number', (value) => change({ minArea: value === null ? data.minArea : Math.max(0, Math.round(value)) }));
   read('max-area-number', (value) => change({ maxArea: value === null ? 0 : Math.max(0, Math.round(value)) }));
-  for (const id of ['threshold-number', 'min-area-number', 'max-area-number']) $(id).addEventListener('change', showControls);
+  for (const id of ['threshold-number', 'min-area-number', 'max-area-number']) $(id).addEventListener('change', () => showControls(true));
   $('reset').addEventListener('click', () => change({ threshold: data.threshold, minArea: data.minArea, maxArea: data.maxArea }));
   $('copy').addEventListener('click', copyCommand);
   startHistogram();

@@ -78,6 +78,12 @@ for (let i = 0; i < total; i++) {
   boxes.set([x0, y0, x1, y1], 4 * i);
 }
 
+function element(name, properties = {}, ...children) {
+  const made = Object.assign(document.createElement(name), properties);
+  made.append(...children);
+  return made;
+}
+
 const format = (number) => number.toLocaleString('en');
 const plural = (number, word) => `${format(number)} ${word}${number === 1 ? '' : 's'}`;
 const digits = data.range[1] - data.range[0] > 0.3 ? 2 : 3;

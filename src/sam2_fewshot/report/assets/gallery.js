@@ -52,20 +52,13 @@ const watcher = new IntersectionObserver(
   { rootMargin: '300px' },
 );
 
-function element(name, properties = {}, ...children) {
-  const made = Object.assign(document.createElement(name), properties);
-  made.append(...children);
-  return made;
-}
-
 function card(i) {
   const frame = frames[owner[i]];
   const picture = element('canvas', { width: 264, height: 264, title: 'Show it on its frame' });
   picture.setAttribute('role', 'img');
   picture.setAttribute('aria-label', `Object ${numberOf(i)} of ${frame.name}`);
   const score = element('b', { textContent: scores[i].toFixed(digits) });
-  const side = scores[i] >= choice.threshold ? '' : ' · below the threshold';
-  const facts = element('p', {}, score, ` · ${format(areas[i])} px${side}`);
+  const facts = element('p', {}, score, ` · ${format(areas[i])} px`);
   const where = element('p', { className: 'where', textContent: frame.name, title: frame.name });
   const buttons = element('div', { className: 'buttons' });
   for (const [verdict, text] of [['right', '✓ Right'], ['wrong', '✗ Wrong']]) {
@@ -75,6 +68,7 @@ function card(i) {
     buttons.append(button);
   }
   const item = element('li', { className: 'card' }, picture, facts, where, buttons);
+  if (scores[i] < choice.threshold) item.append(element('span', { className: 'badge', textContent: 'below', title: 'Below the threshold' }));
   item.dataset.object = String(i);
   showVerdict(item);
   watcher.observe(picture);

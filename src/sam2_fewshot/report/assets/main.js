@@ -1,5 +1,6 @@
 // Main: start everything. Without scripts the summary, the frames' table and the settings still show.
 
+document.body.classList.toggle('nothing', !total);
 startChoice();
 startViewer();
 startGallery();

@@ -1,6 +1,7 @@
 // Viewer: one frame with its outlines; a click picks an object.
 
 const view = { frame: 0, zoom: 1, picked: -1, image: null, drawn: 0 };
+const pressing = matchMedia('(pointer: coarse)').matches ? 'Tap' : 'Click';
 const SHARPEST = 4096; // px; the canvas is not made larger than this
 
 function visibleObjects(frame) {
@@ -9,10 +10,17 @@ function visibleObjects(frame) {
   return objects;
 }
 
+// The whole picture lies in the window as the page opens, beside the sliders; on a phone above them.
+function paneHeight() {
+  if (matchMedia('(max-width: 900px)').matches) return Math.max(innerHeight * 0.5, 240);
+  const top = $('pane').getBoundingClientRect().top + scrollY;
+  return Math.max(innerHeight - top - 16, innerHeight * 0.6, 300);
+}
+
 function fitted(frame) {
   const pane = $('pane');
   const wide = Math.max(pane.clientWidth, 200);
-  const high = Math.max(Math.min(innerHeight * 0.78, 900), 240);
+  const high = paneHeight();
   return Math.min(wide / (frame.width * frame.scale), high / (frame.height * frame.scale));
 }
 
@@ -28,6 +36,7 @@ function draw() {
   view.drawn = 0;
   const frame = frames[view.frame];
   const canvas = $('view');
+  $('pane').style.maxHeight = `${paneHeight()}px`;
   const [shownScale, scale] = scales(frame);
   const wide = Math.max(1, Math.round(frame.width * frame.scale * scale));
   const high = Math.max(1, Math.round(frame.height * frame.scale * scale));
@@ -127,7 +136,9 @@ function showPicked() {
   $('picked-buttons').hidden = i < 0;
   $('picked-text').textContent =
     i < 0
-      ? 'Click an object to mark it as right or wrong.'
+      ? shownTotal
+        ? `${pressing} an object to mark it as right or wrong.`
+        : ''
       : `Object ${numberOf(i)}: ${isConfirmed(i) ? 'confirmed' : `score ${scores[i].toFixed(digits)}`}, ${format(areas[i])} px.`;
   for (const button of $('picked-buttons').children) {
     button.setAttribute('aria-pressed', String(i >= 0 && verdicts.get(i) === button.dataset.verdict));
@@ -167,6 +178,7 @@ function startViewer() {
   on('chosen', () => {
     draw();
     showCounts();
+    if (view.picked < 0) showPicked();
   });
   on('marked', () => {
     showPicked();
