@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from benchmarks.quality.scenes import KINDS, scene
 from benchmarks.quality.tasks import (
+    LARGEST,
     ONE_FRAME,
+    SALIENT,
     Picture,
     at_border,
     fewer_frames,
@@ -158,3 +160,28 @@ def test_tasks_are_called_by_a_part_of_their_name_or_a_pattern():
     assert kinds_called(None) == list(KINDS)
     assert kinds_called(["dev"]) == []
     assert is_called("dev/cells:object", ["fewshot", "dev/*"])
+
+
+def test_examples_can_be_chosen_as_people_do():
+    """The largest, or those that stand out and lie alone; each way the same every time, whatever the seed."""
+    rows, columns = np.mgrid[:120, :300]
+    labels = np.zeros((120, 300), np.int32)
+    for number, (y, x, radius) in enumerate([(30, 30, 12), (30, 90, 7), (30, 200, 7), (80, 90, 6), (80, 108, 6)], 1):
+        labels[(rows - y) ** 2 + (columns - x) ** 2 <= radius**2] = number
+    brightness = np.array([50, 120, 130, 220, 200, 200], np.uint8)
+    pictures = [
+        Picture(f"p{i}", brightness[labels], labels, dict.fromkeys(range(1, 6), "a")) for i in range(2)
+    ]  # fmt: skip
+    (task,) = make_tasks("dev", "g", pictures)
+
+    def sizes(choice, k, seed=0):
+        return [int(e.mask.sum()) for e in task.episode(k, seed, choice=choice).examples]
+
+    def columns_of(choice, k, seed=0):
+        return [int(e.mask.nonzero()[1].mean()) for e in task.episode(k, seed, choice=choice).examples]
+
+    assert sizes(LARGEST, 3) == sorted(sizes(LARGEST, 5), reverse=True)[:3]
+    assert columns_of(LARGEST, 1) == [30]
+    assert columns_of(SALIENT, 1) == [200]  # brightest of those that are alone
+    assert columns_of(SALIENT, 5)[-2:] in ([90, 108], [108, 90])
+    assert columns_of(LARGEST, 1, seed=3) == columns_of(LARGEST, 1)

@@ -38,6 +38,13 @@ def test_every_method_gets_every_task(tasks):
     assert {r["f1_30"] for r in records if r["task"] == "fewshot/rough:a"} == {None}
 
 
+def test_each_way_of_choosing_that_is_not_random_is_run_once(tasks):
+    records, _ = run(tasks[:1], [TruthTeller()], [2], range(3), lambda line: None, ["random", "largest"])
+    assert [(record["choice"], record["seed"]) for record in records] == [
+        ("random", 0), ("random", 1), ("random", 2), ("largest", 0),
+    ]  # fmt: skip
+
+
 def test_means_leave_out_single_frames_and_figures_that_make_no_sense(tasks):
     records, _ = run(tasks, [TruthTeller()], [1], [0], lambda line: None)
     records[0] |= {"f1_50": 0.4, "f1_30": 0.4}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 
@@ -9,9 +11,18 @@ from sam2_fewshot.methods.guided.classifier import Logistic, ThresholdRange, Tra
 from sam2_fewshot.methods.selection import threshold_for_precision_and_recall
 from sam2_fewshot.records import InstanceMask
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 ODDS = Logistic(np.zeros(1), np.ones(1), np.ones(1), 0.0)
 """A classifier whose log-odds are the only feature."""
-RANGE = ThresholdRange(-2.0, 2.0, np.linspace(1.5, 4.5, 10))
+
+
+def range_of(held_out: NDArray[np.float64]) -> ThresholdRange:
+    return ThresholdRange(-2.0, 2.0, held_out, unseen=np.zeros(0))
+
+
+RANGE = range_of(np.linspace(1.5, 4.5, 10))
 LOWEST = -2.3
 """The threshold may lie .3 below the range where this pays."""
 
@@ -29,13 +40,13 @@ def test_the_threshold_lies_at_the_least_of_what_the_examples_reach_where_little
 
 
 def test_a_threshold_that_gains_more_examples_than_it_lets_in_is_low() -> None:
-    spread = ThresholdRange(-2.0, 2.0, np.linspace(-4.0, 4.0, 10))
+    spread = range_of(np.linspace(-4.0, 4.0, 10))
     evenly = frame_of(np.linspace(-4.0, 4.0, 40).tolist())
     assert best_threshold(ODDS, spread, [evenly]) == pytest.approx(LOWEST)
 
 
 def test_the_threshold_lies_above_what_looks_alike() -> None:
-    alike = frame_of([3.0] * 20 + [0.0] * 20)
+    alike = frame_of([3.0] * 20 + [0.0] * 60)
     assert 0.0 < best_threshold(ODDS, RANGE, [alike]) <= 2.0
     many = frame_of([3.0] * 20 + [1.6] * 200)
     assert best_threshold(ODDS, RANGE, [many]) == pytest.approx(2.0)  # 90 % of the examples are detected in any case
@@ -55,10 +66,7 @@ def test_of_nested_candidates_one_counts() -> None:
 
 
 def test_without_examples_held_out_or_detections_the_threshold_is_the_lower_end() -> None:
-    assert (
-        best_threshold(ODDS, ThresholdRange(-2.0, 2.0, np.array([3.0, 4.0])), [frame_of([3.0] * 9 + [0.0] * 40)])
-        == -2.0
-    )
+    assert best_threshold(ODDS, range_of(np.array([3.0, 4.0])), [frame_of([3.0] * 9 + [0.0] * 40)]) == -2.0
     assert best_threshold(ODDS, RANGE, []) == -2.0
 
 
@@ -66,8 +74,17 @@ def test_precision_and_recall_are_weighed_by_recall_squared_per_detection() -> N
     # All of the examples and 20,000 detections, or the 60 % at 10 and 6,000 finds: 1 / 20,000 < .36 / 6,000.
     left_out = np.repeat([0.0, 10.0], [4_000, 6_000])
     found = np.repeat([0.0, 10.0], [14_000, 6_000])
-    assert 1 < threshold_for_precision_and_recall(left_out, found, -5.0, 15.0) < 10
+    assert 1 < threshold_for_precision_and_recall(left_out, found, -5.0, 15.0, usual=20.0) < 10
     # With 12,000 detections, 1 / 12,000 > .36 / 6,000.
-    assert threshold_for_precision_and_recall(left_out, found[8_000:], -5.0, 15.0) < 0
+    assert threshold_for_precision_and_recall(left_out, found[8_000:], -5.0, 15.0, usual=20.0) < 0
     # Examples all alike have no spread to smooth by.
-    assert -6 <= threshold_for_precision_and_recall(np.zeros(5), np.zeros(5), -6.0, 6.0) <= 0
+    assert -6 <= threshold_for_precision_and_recall(np.zeros(5), np.zeros(5), -6.0, 6.0, usual=6.0) <= 0
+
+
+def test_a_threshold_above_the_usual_one_must_be_much_better() -> None:
+    """The examples are the most striking of their kind: others score a little lower, and are not to be lost."""
+    left_out = np.linspace(2.0, 4.0, 10)
+    few, many = (np.concatenate([left_out, np.full(number, 0.5)]) for number in (2, 20))
+    assert threshold_for_precision_and_recall(left_out, few, -2.0, 3.0, usual=9.0) > 0
+    assert threshold_for_precision_and_recall(left_out, few, -2.0, 3.0, usual=0.0) == 0
+    assert threshold_for_precision_and_recall(left_out, many, -2.0, 3.0, usual=0.0) > 0.5

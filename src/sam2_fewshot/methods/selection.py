@@ -192,6 +192,10 @@ times n ** (-1 / 5). Silverman's 1.06 follows single examples: one set of ten lo
 over .07.
 """
 _STEPS = 200
+_MUCH = 1.25
+"""How many times as good a threshold above the usual one has to be. On 14 tasks with ten examples each, the mean F1 at
+the default threshold rises by .02 with random examples, .03 with the largest and .015 with the most salient ones, and
+falls by .02 on ten scenes of objects that look alike; with none above the usual one, it falls by .18 there."""
 
 
 AS_SET = "as set"
@@ -262,7 +266,7 @@ def otsu(values: NDArray[np.float64]) -> float:
 
 
 def threshold_for_precision_and_recall(
-    left_out: NDArray[np.float64], found: NDArray[np.float64], low: float, high: float
+    left_out: NDArray[np.float64], found: NDArray[np.float64], low: float, high: float, usual: float
 ) -> float:
     """Return the threshold at which precision times recall is largest, as far as examples and unmarked detections tell.
 
@@ -279,9 +283,19 @@ def threshold_for_precision_and_recall(
         float64 (n,), scores of what is found on the examples' frames, overlaps removed, the examples among them; n ≥ 1.
     low, high
         Between which the threshold has to lie; `low` ≤ `high`.
+    usual
+        The threshold lies above this only where that is much better: examples that were chosen for being large, bright
+        and alone score higher than their like.
     """
     width = max(_BANDWIDTH * float(left_out.std()) * len(left_out) ** -0.2, 1e-6)
+
+    def product(thresholds: NDArray[np.float64]) -> NDArray[np.float64]:
+        recall = norm.cdf((left_out[:, None] - thresholds) / width).mean(axis=0)
+        number = norm.cdf((found[:, None] - thresholds) / width).sum(axis=0)
+        values: NDArray[np.float64] = recall**2 / np.maximum(number, 1e-12)
+        return values
+
     thresholds = np.linspace(low, high, _STEPS)
-    recall = norm.cdf((left_out[:, None] - thresholds) / width).mean(axis=0)
-    number = norm.cdf((found[:, None] - thresholds) / width).sum(axis=0)
-    return float(thresholds[int(np.argmax(recall**2 / np.maximum(number, 1e-12)))])
+    values = product(thresholds)
+    best = float(thresholds[int(np.argmax(values))])
+    return usual if best > usual and values.max() < _MUCH * product(np.array([usual]))[0] else best

@@ -36,6 +36,8 @@ learned from."""
 _BELOW, _FEWEST = 0.3, 3
 """The threshold may lie so many log-odds below that, if so many held-out examples tell that more is gained than let in.
 """
+EVEN_CHANCES = 0.0
+"""Log-odds above which the threshold lies only where that is much better."""
 _LOOKS_LIKE, _ROUNDS = 30, 2
 """Candidates away from the examples above this percentile of the right ones' scores may be objects themselves; they
 are not taken as wrong."""
@@ -191,7 +193,8 @@ def best_threshold(classifier: Logistic, between: ThresholdRange, frames: Sequen
         reached += odds[non_overlapping(frame.masks[frame.drawn :], odds)].tolist()
     if len(between.held_out) < _FEWEST or not reached:
         return between.low
-    return threshold_for_precision_and_recall(between.held_out, np.array(reached), between.low - _BELOW, between.high)
+    lowest = between.low - _BELOW
+    return threshold_for_precision_and_recall(between.held_out, np.array(reached), lowest, between.high, EVEN_CHANCES)
 
 
 def _label(

@@ -11,6 +11,7 @@ from scipy import ndimage
 
 from sam2_fewshot.methods.guided.box_refinement import refined_masks, to_refine_in_training, with_refined
 from sam2_fewshot.methods.guided.classifier import (
+    EVEN_CHANCES,
     Logistic,
     TrainingCandidates,
     best_threshold,
@@ -24,7 +25,6 @@ from sam2_fewshot.methods.guided.model import EncodedFrame, GuidedModel, measure
 from sam2_fewshot.methods.guided.proposals import threshold_levels
 from sam2_fewshot.methods.guided.self_training import (
     FEW,
-    HIGHEST_THRESHOLD,
     ROUNDS,
     TrainingTiles,
     what_few_means,
@@ -190,7 +190,8 @@ def _with_classifiers(
     second, between = fit_classifier(table, table.features[:, CORE_SCORE] < _BACKGROUND)
     threshold = best_threshold(second, between, rows)
     if self_trained:
-        threshold = min(threshold, HIGHEST_THRESHOLD)
+        # Detections that were chosen for being sure score higher than their like, and would raise it.
+        threshold = min(threshold, EVEN_CHANCES)
     ends = np.cumsum([len(frame.masks) for frame in rows])[:-1]
     evidence, places = evidence_of(frames, rows, np.split(between.unseen, ends), threshold)
     return replace(learned, first=first, second=second, threshold=threshold, evidence=evidence, places=places)

@@ -37,9 +37,6 @@ FEW = 5
 ROUNDS = ((4, -np.inf), (10, -np.inf), (20, 0.0))
 """Examples and detections that are learned from in each round, and how many log-odds a detection has to lie above the
 threshold. That of the first rounds is good for nothing yet; later, there may not be so many objects of the kind."""
-HIGHEST_THRESHOLD = 0.0
-"""Log-odds above which the threshold does not lie then: even chances. Detections that were chosen for being sure score
-higher than their like, and would raise it."""
 _STANDS_OUT, _LEAST_CONTRAST = 0.5, 0.25
 """A detection that is learned from differs from its surroundings at least this share as much as the examples do (and by
 so many standard deviations of the frame), or its mean score is as near to that of the examples, 1, as to background, 0.
