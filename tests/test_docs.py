@@ -37,7 +37,7 @@ def test_every_option_that_a_page_names_exists(page: Path) -> None:
     named = set(re.findall(r"sam2-fewshot [^\n]*?(--[a-z][a-z-]+)", text)) | set(
         re.findall(r"`(--[a-z][a-z-]+)[ `]", text)
     )
-    foreign = {"--index-url", "--slow", "--gpu"}
+    foreign = {"--index-url", "--slow", "--gpu", "--napari"}
     missing = sorted(option for option in named - foreign if option not in known)
     assert not missing
 

@@ -38,7 +38,8 @@ def test_every_module_can_be_imported():
     found = [module.name for module in pkgutil.walk_packages(sam2_fewshot.__path__, "sam2_fewshot.")]
     assert len(found) > 50
     for name in found:
-        if not name.endswith("__main__"):  # it is a program
+        # One is a program, the others need napari and Qt.
+        if not name.endswith("__main__") and not name.startswith("sam2_fewshot.napari."):
             importlib.import_module(name)
 
 

@@ -30,13 +30,13 @@ from sam2_fewshot.tiling.blocks import BlockResult, least_pixels, plan_search, s
 from sam2_fewshot.tiling.merging import merge
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from sam2_fewshot.methods.base import Method
     from sam2_fewshot.protocols import Backbone, Progress
-    from sam2_fewshot.records import Exemplar, FrameReader
+    from sam2_fewshot.records import Box, Exemplar, FrameReader
     from sam2_fewshot.tiling.blocks import Block, BlockStore, Find, SearchPlan, View
 
 METHODS: dict[str, type[GuidedMethod] | type[GridMethod]] = {"guided": GuidedMethod, "grid": GridMethod}
@@ -248,8 +248,51 @@ class FewShotSegmenter:
         results = search_blocks(frame, plan, self._find(keep_proposed=keep_proposed), self._progress, store)
         return self.join(frame, plan, results)
 
-    def plan(self, frame: FrameReader, shift: tuple[int, int] = (0, 0)) -> SearchPlan:
-        """Decide in which blocks to search a frame; see :func:`~sam2_fewshot.tiling.blocks.plan_search`."""
+    def stream(
+        self,
+        frame: FrameReader,
+        region: Box | None = None,
+        at_most: int | None = None,
+        begins: Callable[[int, int], None] | None = None,
+    ) -> Iterator[tuple[Box, FrameResult]]:
+        """Yield what is found in each block of a frame as soon as it is finished, at last the result of all.
+
+        Parameters
+        ----------
+        frame
+            The frame.
+        region, at_most
+            As in :func:`~sam2_fewshot.tiling.blocks.plan_search`.
+        begins
+            Is told before each block how many are finished, and how many there are.
+
+        Yields
+        ------
+        box
+            What the result is for; that of the last one, the whole region, holds all before.
+        result
+            The detections of a block are of any score, and not yet compared with those of its neighbours; only the last
+            result is as :meth:`predict` returns it. A single block gives the last one only.
+        """
+        plan = self.plan(frame, region=region, at_most=at_most)
+        results: list[BlockResult] = []
+        for block in plan.blocks:
+            if begins:
+                begins(len(results), len(plan.blocks))
+            results.append(self.search(frame, plan, block))
+            if len(plan.blocks) > 1:
+                yield block.core, results[-1].found
+        first, last = plan.blocks[0].core, plan.blocks[-1].core
+        yield (first[0], first[1], last[2], last[3]), self.join(frame, plan, results)
+
+    def plan(
+        self,
+        frame: FrameReader,
+        shift: tuple[int, int] = (0, 0),
+        region: Box | None = None,
+        at_most: int | None = None,
+    ) -> SearchPlan:
+        """Decide in which blocks to search a frame or region; see :func:`~sam2_fewshot.tiling.blocks.plan_search`."""
         objects = self.object_model
         plan = plan_search(
             frame,
@@ -259,6 +302,8 @@ class FewShotSegmenter:
             threshold=self.settings.similarity_threshold,
             progress=self._progress,
             shift=shift,
+            region=region,
+            at_most=at_most,
         )
         return replace(plan, marked=objects.wanted_among(plan.known))
 

@@ -130,6 +130,26 @@ def convert(
     return Converted(list(dict.fromkeys(paths.values())), objects, len(records))
 
 
+def read_records(source: Path, progress: Progress | None = None) -> list[FrameRecord]:
+    """Return the marked objects of a file as the records of their frames, without the images themselves.
+
+    Parameters
+    ----------
+    source
+        File or folder, as for :func:`convert`.
+    progress
+        Takes warnings.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, or has no object.
+    """
+    images = nominal_images(source)
+    records, _ = _records(read_objects(source, images, progress or Quiet()), images)
+    return records
+
+
 def _chosen(out: Path, kind: str | None) -> Format:
     form = named_by(out) if kind is None else FORMATS.get(kind)
     if form is not None:

@@ -169,7 +169,8 @@ def parts_of(
         most = min(whole, most_pixels // _SHARE)
         return frame_digest(frame), frame.shape, shown_parts(exemplars, frame, most, progress)
     held = Frame(frame.read(), frame.name, frame.location)
-    return frame_digest(held), held.shape, [ExamplePart(held, (0, 0, 0, 0), range(len(exemplars)), exemplars)]
+    digest = frame_digest(frame if hasattr(frame, "digest") else held)
+    return digest, held.shape, [ExamplePart(held, (0, 0, 0, 0), range(len(exemplars)), exemplars)]
 
 
 def by_image(exemplars: Sequence[Exemplar]) -> list[list[int]]:

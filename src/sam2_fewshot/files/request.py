@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -113,6 +114,26 @@ def as_facts(request: Request, model: str) -> dict[str, object]:
         "examples_on": request.examples_on,
         **{name: getattr(request, name) for name in _TEXTS},
     }
+
+
+def as_command(request: Request) -> str:
+    """Return the command line, for a shell, that a request stands for."""
+    words = ["sam2-fewshot", "segment", *map(str, request.images)]
+    paths = ("examples", "object_model", "channels", "save_model")
+    for name in (*paths, *_TEXTS, "model", "device"):
+        value = getattr(request, name)
+        if value is not None and value != "auto":
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    words += [word for tag in request.tags for word in ("--tag", tag)]
+    words += ["--write", ",".join(request.write)] if request.write else []
+    usual = Settings()
+    for name in Settings.model_fields:
+        value, option = getattr(request.settings, name), name.replace("_", "-")
+        if isinstance(value, bool) and value != getattr(usual, name):
+            words.append(f"--{option}" if value else f"--no-{option}")
+        elif value != getattr(usual, name):
+            words += [f"--{option}", str(value)]
+    return shlex.join([*words, "-o", str(request.out)])
 
 
 def check_request(request: Request) -> None:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from sam2_fewshot.images.source import Header, PixelSource, RegionSource
     from sam2_fewshot.records import Box
+    from sam2_fewshot.rendering import Look
     from sam2_fewshot.settings import Settings
 
 MAX_YAML_BYTES = 1_000_000
@@ -141,6 +142,24 @@ def read_channels(path: Path) -> tuple[ChannelSetting, ...]:
     if not isinstance(content, list) or not content:
         raise SettingsError(f"{path.name} must be a list with an entry for each channel, such as '- index: 1'.")
     return tuple(_entry(path, number, entry) for number, entry in enumerate(content, 1))
+
+
+def channels_of(looks: Sequence[Look]) -> tuple[str, bool]:
+    """Return how a viewer displays the channels as the text of such a file, and whether that says all.
+
+    The file knows a colour and two limits a channel; other colours between them and a gamma are lost. RGB has no entry.
+    """
+    lines, is_all = [], True
+    for number, look in enumerate(looks, 1):
+        if look.colors is None:
+            continue
+        last = look.colors[-1, :3]
+        ramp = np.linspace(0, 1, len(look.colors))[:, None] * last
+        is_all = is_all and look.gamma == 1 and bool(np.allclose(look.colors[:, :3], ramp, atol=0.01))
+        color = "".join(f"{round(255 * float(part)):02X}" for part in last)
+        black, white = look.limits
+        lines.append(f'- {{index: {number}, color: "#{color}", mode: absolute, black: {black}, white: {white}}}\n')
+    return "".join(lines), is_all
 
 
 def _entry(path: Path, number: int, entry: object) -> ChannelSetting:

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
 
 _LATEST = 20
 """Frames that the pace is taken from: a slow first one, or emptier images, soon count no more."""
+_STAGES = {"encod": (0.0, 0.6), "propos": (0.0, 0.6), "prompt": (0.6, 1.0), "compar": (0.6, 1.0)}
+"""About where in the search of a block its stages begin and end, by how they are called."""
+_SOON = 0.05
+"""Before this share is done, nothing can be said about the time that is left."""
 
 
 class Display(Progress, Protocol):
@@ -173,3 +177,77 @@ class Heard(Quiet):
         """Remember the sentence."""
         if sentence not in self.sentences:
             self.sentences.append(sentence)
+
+
+class Estimate(Silent):
+    """A :class:`Display` that works out which share of the work is done, and how many seconds are left.
+
+    Parameters
+    ----------
+    tell
+        Takes the share, in [0, 1], and the seconds; below 0 where they are not known.
+    warned
+        Takes warnings, and why a frame failed.
+    check
+        Called with each report; an exception that it raises stops the work.
+    clock
+        Tells the time in seconds.
+    """
+
+    def __init__(
+        self,
+        tell: Callable[[float, float], None],
+        warned: Callable[[str], None],
+        check: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._tell, self._warned, self._check, self._clock = tell, warned, check, clock
+        self._began: float | None = None
+        self._parts, self._stage, self._steps = (0, 1), (0.0, 0.0), (0, 0)
+
+    def part_begins(self, done: int, total: int) -> None:
+        """Take how many parts of the work, such as blocks or frames, are finished, and of how many."""
+        self._began = self._clock() if self._began is None else self._began
+        self._parts, self._stage = (done, max(1, total)), (0.0, 0.0)
+        self._report()
+
+    def start(self, stage: str, total: int | None = None) -> None:
+        """Take the stage of the part."""
+        self._stage = next((share for name, share in _STAGES.items() if name in stage), (0.0, 0.0))
+        self._steps = 0, total or 0
+        self._report()
+
+    def advance(self, steps: int = 1) -> None:
+        """Take steps of the stage."""
+        self._steps = self._steps[0] + steps, self._steps[1]
+        self._report()
+
+    def warn(self, sentence: str) -> None:
+        """Pass on."""
+        self._warned(sentence)
+
+    def begin(self, frames: int) -> None:
+        """Take the number of frames."""
+        self._parts = 0, max(1, frames)
+
+    def frame_begins(self, name: str) -> None:
+        """Begin a part."""
+        self.part_begins(*self._parts)
+
+    def frame_ends(self, candidates: int, detections: int, seconds: float) -> None:
+        """Count the part."""
+        self._parts = self._parts[0] + 1, self._parts[1]
+
+    def frame_fails(self, sentence: str) -> None:
+        """Count the part, and pass the reason on."""
+        self._parts = self._parts[0] + 1, self._parts[1]
+        self._warned(sentence)
+
+    def _report(self) -> None:
+        self._check()
+        if self._began is None:
+            self._tell(-1.0, -1.0)
+            return
+        within = min(1.0, self._steps[0] / self._steps[1]) if self._steps[1] else 0.0
+        share = (self._parts[0] + self._stage[0] + (self._stage[1] - self._stage[0]) * within) / self._parts[1]
+        self._tell(share, (self._clock() - self._began) * (1 / share - 1) if share > _SOON else -1.0)

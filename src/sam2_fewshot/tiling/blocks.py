@@ -185,6 +185,8 @@ def plan_search(
     threshold: float,
     progress: Progress,
     shift: tuple[int, int] = (0, 0),
+    region: Box | None = None,
+    at_most: int | None = None,
 ) -> SearchPlan:
     """Decide how to search a frame. One with several blocks is read once, in strips, for its contrast.
 
@@ -204,6 +206,11 @@ def plan_search(
         Is warned when not even the smallest block fits.
     shift
         As in :func:`block_plan`.
+    region
+        Box ``(x0, y0, x1, y1)`` in the frame that alone is searched; None for all of it. Its blocks see what they would
+        see of the whole frame, and the contrast is the region's.
+    at_most
+        Make the blocks no larger than so many pixels where that is possible, so that there are results soon.
 
     Raises
     ------
@@ -214,8 +221,11 @@ def plan_search(
     reach, halo = _overlap(examples, step)
     least = least_pixels(examples, step)
     contrast = _NEVER
-    if height * width <= most:
-        blocks = [Block((0, 0, width, height), (0, 0, width, height))]
+    left, top, right, bottom = (0, 0, width, height) if region is None else _on_grid(region, step, frame.shape)
+    if at_most is not None:
+        most = min(most, max(at_most, least))
+    if (bottom - top) * (right - left) <= most:
+        blocks = [_block((left, top, right, bottom), halo, frame.shape)]
     else:
         if least > most:
             progress.warn(
@@ -223,8 +233,11 @@ def plan_search(
                 "Memory allows; raise it if the memory does not suffice."
             )
         most = max(most, least)
-        blocks = block_plan(frame.shape, most, step, reach, shift)
-        contrast = _EVEN * contrast_of(overview(frame, max(1, max(frame.shape) // _OVERVIEW)), share=_ENDS)
+        cores = [block.core for block in block_plan((bottom - top, right - left), most, step, reach, shift)]
+        moved = [(x0 + left, y0 + top, x1 + left, y1 + top) for x0, y0, x1, y1 in cores]
+        blocks = [_block(core, halo, frame.shape) for core in moved]
+        part = _Part(frame, (left, top, right, bottom))
+        contrast = _EVEN * contrast_of(overview(part, max(1, max(part.shape) // _OVERVIEW)), share=_ENDS)
     return SearchPlan(blocks, halo, most, examples.diameter, contrast, threshold, examples.known_on(frame))
 
 
@@ -246,6 +259,37 @@ def _overlap(examples: Examples, step: int) -> tuple[int, int]:
     """Return how far blocks have to overlap, and the halo, which is a multiple of the step."""
     reach = int(np.ceil(_REACH * examples.longest))
     return reach, -(-reach // step) * step
+
+
+def _on_grid(region: Box, step: int, frame_shape: tuple[int, int]) -> Box:
+    """Return the smallest box around a region, inside the frame, that begins and ends where the method's tiles do."""
+    x0, y0, x1, y1 = region
+    height, width = frame_shape
+    return x0 // step * step, y0 // step * step, min(-(-x1 // step) * step, width), min(-(-y1 // step) * step, height)
+
+
+def _block(core: Box, halo: int, frame_shape: tuple[int, int]) -> Block:
+    x0, y0, x1, y1 = core
+    height, width = frame_shape
+    return Block(core, (max(x0 - halo, 0), max(y0 - halo, 0), min(x1 + halo, width), min(y1 + halo, height)))
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Part:
+    """A box of a frame, to be looked over."""
+
+    frame: FrameReader
+    box: Box
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        x0, y0, x1, y1 = self.box
+        return y1 - y0, x1 - x0
+
+    def read(self, region: Box) -> NDArray[np.uint8]:
+        x0, y0, x1, y1 = region
+        left, top = self.box[:2]
+        return self.frame.read((x0 + left, y0 + top, x1 + left, y1 + top))
 
 
 def block_plan(
@@ -282,10 +326,7 @@ def block_plan(
 
     height, width = frame_shape
     return [
-        Block(
-            (x0, y0, x1, y1),
-            (max(x0 - halo, 0), max(y0 - halo, 0), min(x1 + halo, width), min(y1 + halo, height)),
-        )
+        _block((x0, y0, x1, y1), halo, frame_shape)
         for y0, y1 in spans(height, shift[1])
         for x0, x1 in spans(width, shift[0])
     ]
@@ -397,7 +438,7 @@ def contrast_of(pixels: NDArray[np.uint8], step: int = 1, share: float = 0.0) ->
     return float((high - low).max())
 
 
-def overview(frame: FrameReader, step: int) -> NDArray[np.uint8]:
+def overview(frame: FrameReader | _Part, step: int) -> NDArray[np.uint8]:
     """Return a frame reduced by a whole number, uint8 (h, w, 3), without having it whole in memory.
 
     Parameters

@@ -1,0 +1,200 @@
+"""Objects on the planes of an array of any number of axes: as a label image, and as records for any format."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from skimage.measure import regionprops
+
+from sam2_fewshot.annotations.record import FrameRecord, safe_stem
+from sam2_fewshot.records import InstanceMask, Location
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from sam2_fewshot.records import Detection, PixelSize
+
+Place = tuple[int, ...]
+"""Where a plane lies in an array: an index for each axis but its rows and columns."""
+
+_NAMES = {"z": "z", "t": "time", "time": "time"}
+
+
+_LARGEST = 4000
+"""Pixels; a label image of longer planes is a pyramid."""
+
+
+def plane_index(place: Place, axes: tuple[int, int], ndim: int) -> tuple[int | slice, ...]:
+    """Return the index of a plane in an array, with slices for its rows and columns."""
+    rest = iter(place)
+    return tuple(slice(None) if axis in axes else next(rest) for axis in range(ndim))
+
+
+class Painted(Protocol):
+    """Objects that a label image is painted of; the label of an object is its place in the lists, counted from 1."""
+
+    shape: tuple[int, ...]
+    """Of the whole array."""
+    axes: tuple[int, int]
+    """The two axes of it that are rows and columns."""
+    masks: list[InstanceMask]
+    places: list[Place]
+    boxes: NDArray[np.int64]
+    """The masks' ``(x0, y0, x1, y1)``, int64 (N, 4)."""
+    shown: NDArray[np.bool_]
+    """Which of them are painted, boolean (N,); a later one covers an earlier one."""
+
+
+class LabelImage:
+    """A label image that is painted where it is read, so that it takes no memory and is always up to date.
+
+    It has what viewers ask of an array: ``shape``, ``dtype``, ``ndim``, ``size``, indexing by whole numbers and slices,
+    and :func:`numpy.asarray`.
+
+    Parameters
+    ----------
+    objects
+        What is painted.
+    step
+        Only each so many-th row and column of the planes is there.
+    """
+
+    dtype = np.dtype(np.int32)
+
+    def __init__(self, objects: Painted, step: int = 1) -> None:
+        self._objects, self._step = objects, step
+        self.shape = tuple(
+            -(-length // step) if axis in objects.axes else length for axis, length in enumerate(objects.shape)
+        )
+        self.ndim, self.size = len(self.shape), int(np.prod(self.shape))
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.asarray(self[()], dtype)
+
+    def __getitem__(self, key: Any) -> NDArray[np.int32]:
+        keys = list(key) if isinstance(key, tuple) else [key]
+        if Ellipsis in keys:
+            at = keys.index(Ellipsis)
+            keys[at : at + 1] = [slice(None)] * (self.ndim - len(keys) + 1)
+        keys += [slice(None)] * (self.ndim - len(keys))
+        ranges = [
+            range(*each.indices(length)) if isinstance(each, slice) else range(length)[int(each) :][:1]
+            for each, length in zip(keys, self.shape, strict=True)
+        ]
+        # Painted without steps, from the lowest to the highest index of each axis; then the steps are taken.
+        spans = [(min(r[0], r[-1]), max(r[0], r[-1]) + 1) if len(r) else (0, 0) for r in ranges]
+        painted = np.zeros([end - begin for begin, end in spans], np.int32)
+        self._paint(painted, spans)
+        inner = tuple(
+            slice(r[0] - begin, None if r.step < 0 and r[-1] == begin else r[-1] - begin + r.step, r.step)
+            if len(r)
+            else r
+            for r, (begin, _) in zip(ranges, spans, strict=True)
+        )
+        return painted[
+            tuple(
+                0 if not isinstance(k, slice) else i if isinstance(i, slice) else slice(0)
+                for k, i in zip(keys, inner, strict=True)
+            )
+        ]
+
+    def _paint(self, painted: NDArray[np.int32], spans: Sequence[tuple[int, int]]) -> None:
+        objects, step = self._objects, self._step
+        (top, bottom), (left, right) = (spans[axis] for axis in objects.axes)
+        others = [axis for axis in range(self.ndim) if axis not in objects.axes]
+        planes = painted.transpose([*others, *objects.axes])
+        x0, y0, x1, y1 = -(-objects.boxes.T // step)  # in the rows and columns that are there
+        near = objects.shown & (x0 < right) & (left < x1) & (y0 < bottom) & (top < y1)
+        for i in map(int, np.flatnonzero(near)):
+            place = tuple(at - spans[axis][0] for at, axis in zip(objects.places[i], others, strict=True))
+            if any(not 0 <= at < length for at, length in zip(place, planes.shape, strict=False)):
+                continue
+            mask, x, y = objects.masks[i], int(x0[i]), int(y0[i])
+            data = mask.data[-mask.y0 % step :: step, -mask.x0 % step :: step]
+            data = data[max(top - y, 0) : bottom - y, max(left - x, 0) : right - x]
+            plane = planes[place][max(y - top, 0) :, max(x - left, 0) :]
+            plane[: data.shape[0], : data.shape[1]][data] = i + 1
+
+
+def label_image(objects: Painted, largest: int = _LARGEST) -> LabelImage | list[LabelImage]:
+    """Return the label image of objects; of planes with more than `largest` pixels a side a pyramid of halves."""
+    steps = [1]
+    while max(objects.shape[axis] for axis in objects.axes) / steps[-1] > largest:
+        steps.append(steps[-1] * 2)
+    return LabelImage(objects) if len(steps) == 1 else [LabelImage(objects, step) for step in steps]
+
+
+def axis_names(labels: Sequence[str], count: int) -> list[str]:
+    """Return which part of a location each of `count` axes is: by their labels, else Z is the last, time before it."""
+    named = [str(label).lower() for label in [*labels, *[""] * count][:count]]
+    if any(label in _NAMES for label in named):
+        return [_NAMES.get(label, "xy") for label in named]
+    usual = ["xy"] * count + ["time", "z"]
+    return usual[len(usual) - count :]
+
+
+def location_of(place: Place, sizes: Sequence[int], names: Sequence[str]) -> Location:
+    """Return a place as a location; the axes have lengths and :func:`axis_names`."""
+    at = {"xy": 0, "time": 0, "z": 0}
+    for index, size, name in zip(place, sizes, names, strict=True):
+        at[name] = at[name] * size + index
+    return Location(at["xy"], at["z"], at["time"])
+
+
+def masks_of(labels: NDArray[Any]) -> Iterator[tuple[int, InstanceMask]]:
+    """Yield the labels of a plane (H, W) and their masks; 0 is background."""
+    for each in regionprops(labels.astype(np.int64)):  # type: ignore[no-untyped-call]
+        top, left = (int(at) for at in each.bbox[:2])
+        yield int(each.label), InstanceMask(each.image, left, top, (labels.shape[0], labels.shape[1]))
+
+
+def records_of(
+    name: str,
+    objects: Sequence[tuple[Place, Detection, tuple[str, ...]]],
+    shape: tuple[int, ...],
+    labels: Sequence[str] = (),
+    pixel_size: PixelSize | None = None,
+) -> list[FrameRecord]:
+    """Return objects as records, in the order of their locations.
+
+    Parameters
+    ----------
+    name
+        What to call the image.
+    objects
+        Places, objects and their tags.
+    shape
+        Of the array; the last two axes are rows and columns.
+    labels
+        What the axes are called; see :func:`axis_names`.
+    pixel_size
+        In micrometres.
+    """
+    sizes = shape[:-2]
+    names = axis_names(labels, len(sizes))
+    last = location_of(tuple(size - 1 for size in sizes), sizes, names)
+    frames: dict[Location, list[tuple[Detection, tuple[str, ...]]]] = {}
+    for place, item, tags in objects:
+        location = location_of(place, sizes, names)
+        frames.setdefault(location, []).append((replace(item, location=location), tags))
+    return [
+        FrameRecord(
+            name=name,
+            stem=safe_stem(name),
+            location=location,
+            frame_shape=(shape[-2], shape[-1]),
+            size_z=last.z + 1,
+            size_t=last.time + 1,
+            detections=tuple(item for item, _ in found),
+            tags=tuple(tags for _, tags in found),
+            pixel_size=pixel_size,
+        )
+        for location, found in sorted(frames.items())
+    ]

@@ -1,0 +1,156 @@
+"""The marked and the detected objects of an image while a user looks through them: what is displayed, and what is next.
+
+A *place* is where a plane lies among the others of an image: an index for each axis but its rows and columns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from sam2_fewshot.geometry.outlines import polygon_to_mask
+from sam2_fewshot.methods.base import is_known
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from shapely import Polygon
+
+    from sam2_fewshot.annotations.arrays import Place
+    from sam2_fewshot.records import Box, Detection, InstanceMask
+
+EXAMPLE, CONFIRMED, FOUND, UNWANTED = "example", "confirmed", "found", "not this"
+"""Kinds of objects: marked, found and marked as right, found, and marked as not wanted or wrong."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Mark:
+    """An object that the user has marked.
+
+    Parameters
+    ----------
+    place
+        Where its plane lies.
+    outline
+        In pixels of the plane ``(x, y)``.
+    kind
+        :data:`EXAMPLE`, :data:`CONFIRMED` or :data:`UNWANTED`.
+    """
+
+    place: Place
+    outline: Polygon
+    kind: str = EXAMPLE
+
+
+class Part(NamedTuple):
+    """What was found in a box of a plane, of any score down to a floor."""
+
+    place: Place
+    box: Box
+    found: Sequence[Detection]
+    floor: float
+
+
+class Results:
+    """What was found and marked on an image, and what of it is displayed.
+
+    The label of an object is its place in the list, counted from 1: first what was marked, then what was found, the
+    highest score last, so that it is on top.
+
+    Parameters
+    ----------
+    shape
+        Of the image, all axes.
+    axes
+        Its two axes that are rows and columns of the planes.
+    """
+
+    def __init__(self, shape: tuple[int, ...], axes: tuple[int, int]) -> None:
+        self.shape, self.axes = shape, axes
+        self.floor = 0.0
+        self._found: dict[Place, list[Detection]] = {}
+        self._marks: list[tuple[Mark, InstanceMask]] = []
+        self._list()
+
+    @property
+    def plane_shape(self) -> tuple[int, int]:
+        """``(height, width)`` of a plane."""
+        return self.shape[self.axes[0]], self.shape[self.axes[1]]
+
+    def add(self, part: Part) -> None:
+        """Take what was found in a part in place of what was found there before."""
+        x0, y0, x1, y1 = part.box
+        kept = [
+            item
+            for item in self._found.get(part.place, ())
+            if not (x0 <= (item.bbox[0] + item.bbox[2]) / 2 < x1 and y0 <= (item.bbox[1] + item.bbox[3]) / 2 < y1)
+        ]
+        new = [item for item in part.found if not any(is_known(item.instance, [each.instance]) for each in kept)]
+        self._found[part.place] = [*kept, *new]
+        self.floor = max(self.floor, part.floor)
+        self._list()
+
+    def mark(self, marks: Sequence[Mark]) -> None:
+        """Take the marks in place of those before; what was found on one of them is not displayed."""
+        self._marks = [(mark, mask) for mark in marks if (mask := polygon_to_mask(mark.outline, self.plane_shape)).area]
+        self._list()
+
+    def _list(self) -> None:
+        found = [(place, item) for place, items in self._found.items() for item in items]
+        found.sort(key=lambda pair: pair[1].score)
+        wanted = [(mark, mask) for mark, mask in self._marks if mark.kind != UNWANTED]
+        nothing, count = [float("nan")] * len(wanted), len(wanted)
+        self.items: list[Mark | Detection] = [*(mark for mark, _ in wanted), *(item for _, item in found)]
+        self.places = [*(mark.place for mark, _ in wanted), *(place for place, _ in found)]
+        self.masks = [*(mask for _, mask in wanted), *(item.instance for _, item in found)]
+        self.kinds = np.array([*(mark.kind for mark, _ in wanted), *[FOUND] * len(found)], object)
+        self.scores = np.array([*[1.0] * count, *(item.score for _, item in found)])
+        self.similarities = np.array([*nothing, *(item.similarity for _, item in found)])
+        self.predicted_ious = np.array([*nothing, *(item.predicted_iou for _, item in found)])
+        self.areas = np.array([mask.area for mask in self.masks], np.int64)
+        self.boxes = np.array([mask.box for mask in self.masks], np.int64).reshape(-1, 4)
+        self.covered = np.arange(len(self.items)) < count
+        for mark, mask in self._marks:
+            x0, y0, x1, y1 = mask.box
+            left, top, right, bottom = self.boxes.T
+            for i in np.flatnonzero((left < x1) & (x0 < right) & (top < y1) & (y0 < bottom)):
+                if i >= count and self.places[i] == mark.place:
+                    self.covered[i] |= is_known(self.masks[i], [mask])
+        self.shown = np.ones(len(self.items), bool)
+
+    def label(self, item: Mark | Detection | None) -> int:
+        """Return the label of an object, 0 where it is not there."""
+        return next((number for number, each in enumerate(self.items, 1) if each is item), 0)
+
+    def show(self, threshold: float, smallest: float = 0, largest: float = np.inf) -> int:
+        """Choose what is displayed: marks, and what was found with such scores and areas in pixels; return how many."""
+        fits = (self.scores >= threshold) & (self.areas >= smallest) & (self.areas <= largest)
+        self.shown = np.where(self.kinds == FOUND, fits & ~self.covered, True)
+        return int(np.count_nonzero(self.shown))
+
+    def table(self) -> dict[str, Any]:
+        """Return the figures of what is displayed, a column each; ``index`` is the label."""
+        (chosen,) = np.nonzero(self.shown)
+        middle = (self.boxes[:, :2] + self.boxes[:, 2:]) / 2
+        other = [axis for axis in range(len(self.shape)) if axis not in self.axes]
+        places = np.array([self.places[i] for i in chosen], np.int64).reshape(len(chosen), len(other))
+        return {
+            "index": chosen + 1,
+            "kind": self.kinds[chosen].astype(str),
+            "score": self.scores[chosen],
+            "similarity": self.similarities[chosen],
+            "predicted_iou": self.predicted_ious[chosen],
+            "area": self.areas[chosen],
+            "x": middle[chosen, 0],
+            "y": middle[chosen, 1],
+            **{f"axis_{axis}": places[:, column] for column, axis in enumerate(other)},
+        }
+
+    def doubtful(self, threshold: float, passed: Sequence[Mark | Detection]) -> Detection | None:
+        """Return what was found, displayed or not, with a score nearest to the threshold, and has not passed yet."""
+        distance = np.where(self.covered, np.inf, np.abs(self.scores - threshold))
+        distance[[number - 1 for item in passed if (number := self.label(item))]] = np.inf
+        best = int(distance.argmin()) if len(distance) else -1
+        return self.items[best] if len(distance) and np.isfinite(distance[best]) else None  # type: ignore[return-value]

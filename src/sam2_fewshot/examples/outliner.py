@@ -1,0 +1,174 @@
+"""Outlines of single objects, one after the other: the embeddings are kept, so that each further prompt is quick."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sam2_fewshot.examples.points import APPEARANCE, Alternatives, agreeing, appearance, spread_of
+from sam2_fewshot.geometry.outlines import largest_part
+from sam2_fewshot.records import InstanceMask
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from sam2_fewshot.protocols import Backbone, PromptedMasks
+    from sam2_fewshot.records import Box, FrameReader
+
+_SIDES = (2.0, 0.5)
+"""Sides of the windows that a point is prompted in, in sides of the backbone's input: one for large objects, and one in
+which small objects are enlarged. On the bundled image a wider choice outlined no better."""
+_LARGEST_SHARE = 0.5
+"""A mask that fills more of its window is the background, or an object that needs a wider window."""
+_AROUND = 2.0
+"""A box is prompted in a window of at least so many times its longer side."""
+_KEPT = 64
+
+
+class Outliner:
+    """Outlines what lies under a point or in a box of a frame.
+
+    Windows lie on a grid of half their side, so that nearby prompts share them.
+
+    Parameters
+    ----------
+    backbone
+        Encodes windows and decodes the prompts.
+    kept
+        The embeddings of so many windows are kept, those that were used last.
+    """
+
+    def __init__(self, backbone: Backbone, kept: int = _KEPT) -> None:
+        self._backbone, self._kept = backbone, kept
+        self._held: OrderedDict[tuple[Hashable, Box], tuple[NDArray[np.uint8], Any]] = OrderedDict()
+
+    def at_point(
+        self, frame: FrameReader, key: Hashable, point: tuple[float, float], outlined: Sequence[InstanceMask] = ()
+    ) -> InstanceMask | None:
+        """Return the mask under a point; None where there is no object.
+
+        Parameters
+        ----------
+        frame
+            The frame.
+        key
+            Stands for the frame's pixels: embeddings of one key are used again.
+        point
+            ``(x, y)`` in image pixels, inside the frame.
+        outlined
+            Masks of the frame that were right; of the masks that the point may mean the one is taken that agrees with
+            them in size and contrast, see :func:`~sam2_fewshot.examples.points.agreeing`.
+
+        Raises
+        ------
+        InputError
+            If the frame cannot be read.
+        """
+        windows = self._windows(frame, point)
+        found: list[tuple[InstanceMask, float]] = []
+        for window in windows:
+            answer = self._prompt(frame, key, window, [point])
+            x0, y0, x1, y1 = window
+            for mask, iou in _masks(answer, window, frame.shape):
+                holds = mask.window((int(point[0]), int(point[1]), int(point[0]) + 1, int(point[1]) + 1)).any()
+                if holds and mask.area <= _LARGEST_SHARE * (x1 - x0) * (y1 - y0):
+                    found.append((mask, iou))
+        if not found:
+            return None
+        widest = windows[0]
+        pixels = self._held[key, widest][0]
+        spread = spread_of(pixels)
+
+        def appearances(masks: Sequence[InstanceMask]) -> NDArray[np.float64]:
+            local = [part for mask in masks if (part := mask.within(widest)) and part.area == mask.area]
+            return np.array([appearance(mask, pixels, spread) for mask in local]).reshape(-1, APPEARANCE)
+
+        alternatives = Alternatives(
+            appearances([mask for mask, _ in found]),
+            np.array([iou for _, iou in found]),
+            np.zeros(len(found), bool),
+        )
+        return largest_part(found[agreeing([alternatives], appearances(outlined))[0]][0])
+
+    def in_box(self, frame: FrameReader, key: Hashable, box: tuple[float, float, float, float]) -> InstanceMask | None:
+        """Return the mask of the object in a box ``(x0, y0, x1, y1)`` in image pixels; None where there is none.
+
+        Raises
+        ------
+        InputError
+            If the frame cannot be read.
+        """
+        height, width = frame.shape
+        x0, y0, x1, y1 = max(box[0], 0.0), max(box[1], 0.0), min(box[2], width), min(box[3], height)
+        if not (x0 < x1 and y0 < y1):
+            return None
+        side = self._backbone.input_size * _SIDES[1]
+        while side < _AROUND * max(x1 - x0, y1 - y0):
+            side *= 2
+        window = _window(((x0 + x1) / 2, (y0 + y1) / 2), round(side), frame.shape)
+        answer = self._prompt(frame, key, window, [(x0, y0), (x1, y1)])
+        masks = [mask for mask, _ in _masks(answer, window, frame.shape)]
+        return largest_part(masks[0]) if masks else None
+
+    def prepare(self, frame: FrameReader, key: Hashable, region: Box) -> Iterator[None]:
+        """Encode ahead what points in a region will need, a window at a time, as far as that is kept."""
+        x0, y0, x1, y1 = region
+        step = max(1, round(self._backbone.input_size * _SIDES[1] / 2))
+        rows, columns = (range(begin // step * step, end + step, step) for begin, end in ((y0, y1), (x0, x1)))
+        points = [(x, y) for y in rows for x in columns]
+        ahead = list(dict.fromkeys(window for point in points for window in self._windows(frame, point)))
+        for window in ahead[: self._kept // 2]:
+            self._embedding(frame, key, window)
+            yield
+
+    def _windows(self, frame: FrameReader, point: tuple[float, float]) -> list[Box]:
+        """Return the windows that a point is prompted in, the widest first."""
+        sides = [round(share * self._backbone.input_size) for share in _SIDES]
+        return list(dict.fromkeys(_window(point, side, frame.shape) for side in sides))
+
+    def _embedding(self, frame: FrameReader, key: Hashable, window: Box) -> Any:
+        if (key, window) not in self._held:
+            pixels = frame.read(window)
+            self._held[key, window] = pixels, self._backbone.embed(pixels)
+            if len(self._held) > self._kept:
+                self._held.popitem(last=False)
+        self._held.move_to_end((key, window))
+        return self._held[key, window][1]
+
+    def _prompt(
+        self, frame: FrameReader, key: Hashable, window: Box, corners: Sequence[tuple[float, float]]
+    ) -> PromptedMasks:
+        """Prompt with one point, or with the two corners of a box."""
+        embedding = self._embedding(frame, key, window)
+        x0, y0, x1, y1 = window
+        scale = np.array([self._backbone.input_size / (x1 - x0), self._backbone.input_size / (y1 - y0)])
+        # In image pixels a pixel's centre has the fraction .5, in prompts it is a whole number.
+        local = ((np.array(corners) - (x0, y0)) * scale - 0.5).astype(np.float32)
+        if len(corners) == 1:
+            return self._backbone.prompt(embedding, local, iou_gate=-math.inf, stability_gate=0.0)
+        return self._backbone.prompt_boxes(embedding, local.reshape(1, 4))
+
+
+def _window(point: tuple[float, float], side: int, frame_shape: tuple[int, int]) -> Box:
+    """Return the window of a grid of half its side that has a point nearest to its middle."""
+    height, width = frame_shape
+
+    def span(at: float, length: int) -> tuple[int, int]:
+        if side >= length:
+            return 0, length
+        step = max(1, side // 2)
+        begin = min(max(round((at - side / 2) / step) * step, 0), length - side)
+        return begin, begin + side
+
+    (x0, x1), (y0, y1) = span(point[0], width), span(point[1], height)
+    return x0, y0, x1, y1
+
+
+def _masks(answer: PromptedMasks, window: Box, frame_shape: tuple[int, int]) -> Iterator[tuple[InstanceMask, float]]:
+    for iou, box, data in zip(answer.predicted_iou, answer.boxes, answer.data, strict=True):
+        yield InstanceMask(data, window[0] + int(box[0]), window[1] + int(box[1]), frame_shape), float(iou)

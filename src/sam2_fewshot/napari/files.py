@@ -1,0 +1,172 @@
+"""Objects and images as files: the readers, the writers and the sample of the manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from shapely import Polygon
+
+from sam2_fewshot.annotations.arrays import label_image, masks_of, records_of
+from sam2_fewshot.annotations.convert import read_records
+from sam2_fewshot.annotations.registry import FORMATS
+from sam2_fewshot.annotations.review import CONFIRMED, EXAMPLE, UNWANTED, Part, Results
+from sam2_fewshot.errors import InputError
+from sam2_fewshot.files.corrections import RIGHT, WRONG
+from sam2_fewshot.geometry.outlines import mask_to_area, polygon_to_mask, valid_polygon
+from sam2_fewshot.records import Detection, PixelSize
+from sam2_fewshot.sample import sample
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from numpy.typing import NDArray
+
+    from sam2_fewshot.annotations.arrays import Place
+    from sam2_fewshot.annotations.record import FrameRecord
+    from sam2_fewshot.records import InstanceMask
+
+LayerData = tuple[Any, dict[str, Any], str]
+
+_FORMATS = {".json": "nimbus", ".geojson": "geojson", ".tif": "labels", ".tiff": "labels", ".zarr": "zarr"}
+_KINDS = {UNWANTED: UNWANTED, WRONG: UNWANTED, CONFIRMED: CONFIRMED, RIGHT: CONFIRMED}
+_FIGURES = ("score", "similarity", "predicted_iou")
+
+
+def nuclei() -> list[LayerData]:
+    """Return the bundled image."""
+    from PIL import Image
+
+    return [(np.asarray(Image.open(sample().image)), {"name": "nuclei"}, "image")]
+
+
+def get_reader(path: str | list[str]) -> Callable[[str | list[str]], list[LayerData]] | None:
+    """Return the reader of a file of marked objects; None for several files, and for an OME-Zarr without labels."""
+    if isinstance(path, list) or (Path(path).is_dir() and not (Path(path) / "labels").is_dir()):
+        return None
+    return read
+
+
+def read(path: str | list[str]) -> list[LayerData]:
+    """Return the objects of a file as layers: labels where a pixel belongs to one object, else shapes and points."""
+    assert isinstance(path, str)
+    images: dict[str, list[FrameRecord]] = {}
+    for record in read_records(Path(path)):
+        images.setdefault(record.stem, []).append(record)
+    layers: list[LayerData] = []
+    for stem, records in images.items():
+        if Path(path).suffix.lower() in (".json", ".geojson", ".roi", ".zip"):
+            layers += _outlines(stem, records)
+        else:
+            layers.append(_labels(stem, records))
+    return layers
+
+
+def _labels(stem: str, records: Sequence[FrameRecord]) -> LayerData:
+    first = records[0]
+    axes = [length for length in (first.size_t, first.size_z) if length > 1]
+    results = Results((*axes, *first.frame_shape), (len(axes), len(axes) + 1))
+    height, width = first.frame_shape
+    for record in records:
+        results.add(Part(_at(record, first), (0, 0, width, height), record.detections, 0.0))
+    return label_image(results), {"name": stem, "features": results.table(), "editable": False}, "labels"
+
+
+def _at(record: FrameRecord, first: FrameRecord) -> tuple[int, ...]:
+    place = record.location
+    return tuple(at for at, size in ((place.time, first.size_t), (place.z, first.size_z)) if size > 1)
+
+
+def _outlines(stem: str, records: Sequence[FrameRecord]) -> Iterator[LayerData]:
+    # Where the file does not tell how many slices there are, those count that have objects.
+    is_many = [max(getattr(record.location, name) for record in records) > 0 for name in ("time", "z")]
+    axes = ["time" * is_many[0], "z" * is_many[1]]
+    shapes, columns, points = [], {name: [] for name in ("kind", "tags", *_FIGURES)}, []  # type: ignore[var-annotated]
+    for record in records:
+        place = [getattr(record.location, name) for name in axes if name]
+        for number, item in enumerate(record.detections, 1):
+            xy = np.asarray(item.polygon.exterior.coords)[:-1, :2] - 0.5
+            shapes.append(np.column_stack([np.tile(place, (len(xy), 1)), xy[:, ::-1]]))
+            tags = record.tags_of(number, ())
+            columns["kind"].append(next((_KINDS[tag] for tag in tags if tag in _KINDS), EXAMPLE))
+            columns["tags"].append(", ".join(tags))
+            for name in _FIGURES:
+                columns[name].append(getattr(item, name))
+        points += [[*place, point.xy[1] - 0.5, point.xy[0] - 0.5] for point in record.points]
+    if shapes:
+        options = {"name": stem, "features": columns, "shape_type": "polygon", "face_color": "transparent"}
+        yield shapes, {**options, "edge_color": "#00e5ff", "edge_width": 1}, "shapes"
+    if points:
+        yield np.array(points), {"name": f"{stem} points", "face_color": "#00e5ff"}, "points"
+
+
+def write_labels(path: str, data: Any, attributes: Mapping[str, Any]) -> list[str]:
+    """Write a layer of labels in one of the package's formats, by the ending; figures are taken from its features."""
+    finest = data[0] if isinstance(data, Sequence) else data
+    features = _features(attributes)
+    rows = {int(label): row for row, label in enumerate(features.get("index", ()))}
+    objects = [
+        (place, _detection(mask, mask_to_area(mask), features, rows.get(label)), _tags(features, rows.get(label)))
+        for place in np.ndindex(*finest.shape[:-2])
+        for label, mask in masks_of(np.asarray(finest[place]))
+    ]
+    return _write(Path(path), objects, tuple(finest.shape), attributes)
+
+
+def write_shapes(path: str, data: Sequence[Any], attributes: Mapping[str, Any]) -> list[str]:
+    """Write a layer of shapes as :func:`write_labels` writes labels; lines are left out."""
+    features = _features(attributes)
+    outlines = [valid_polygon(Polygon(np.asarray(each)[:, :-3:-1] + 0.5)) if len(each) > 2 else None for each in data]
+    corners = [np.asarray(each).max(axis=0) for each in data]
+    shape = tuple(max(1, int(n)) for n in np.max(corners, axis=0) + 2) if corners else (1, 1)
+    objects = []
+    for row, (each, outline) in enumerate(zip(data, outlines, strict=True)):
+        if outline is not None and (mask := polygon_to_mask(outline, (shape[-2], shape[-1]))).area:
+            place = tuple(int(n) for n in np.round(np.asarray(each)[0, :-2]))
+            objects.append((place, _detection(mask, outline, features, row), _tags(features, row)))
+    return _write(Path(path), objects, shape, attributes)
+
+
+def _features(attributes: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    return {str(name): np.asarray(column) for name, column in dict(attributes.get("features", {})).items()}
+
+
+def _detection(
+    mask: InstanceMask, outline: Polygon, features: Mapping[str, NDArray[Any]], row: int | None
+) -> Detection:
+    score, similarity, iou = (
+        float(features[name][row]) if name in features and row is not None else np.nan for name in _FIGURES
+    )
+    return Detection(mask, outline, score, similarity, iou)
+
+
+def _tags(features: Mapping[str, NDArray[Any]], row: int | None) -> tuple[str, ...]:
+    return (str(features["kind"][row]),) if "kind" in features and row is not None else ()
+
+
+def _write(
+    path: Path, objects: Sequence[tuple[Place, Detection, tuple[str, ...]]], shape: Place, attributes: Mapping[str, Any]
+) -> list[str]:
+    form = FORMATS[_FORMATS[path.suffix.lower()]]
+    form.check(form.suffixes[0])
+    if not objects:
+        raise InputError(f"{attributes.get('name', 'The layer')} has no objects to write.")
+    records = records_of(path.stem, objects, shape, attributes.get("axis_labels", ()), _pixel_size(attributes))
+    with form.begin(path, (), records[0]) as add:
+        for record in records:
+            add(record)
+    return [str(path)]
+
+
+def _pixel_size(attributes: Mapping[str, Any]) -> PixelSize | None:
+    """Return the size of a pixel, None when the layer's scale is not in a unit of length."""
+    try:
+        y, x = (
+            float((float(step) * unit).to("micrometer").magnitude)
+            for step, unit in zip(attributes["scale"][-2:], attributes["units"][-2:], strict=True)
+        )
+    except Exception:  # no units, or pixels: the unit's library has many errors, and the answer to all is the same
+        return None
+    return PixelSize(x, y)

@@ -1,0 +1,577 @@
+"""The dock widget: mark, find, look, correct, go on."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args, get_origin
+
+import numpy as np
+from magicgui.widgets import Container, create_widget
+from napari.layers import Image, Labels, Points, Shapes
+from napari.utils import progress
+from napari.utils.colormaps import DirectLabelColormap, ensure_colormap
+from napari.utils.notifications import show_error, show_info, show_warning
+from qtpy import QtWidgets as qt
+from qtpy.QtCore import Qt
+from superqt import QCollapsible, QLabeledDoubleSlider, QLabeledRangeSlider
+
+from sam2_fewshot.annotations.arrays import label_image
+from sam2_fewshot.annotations.review import CONFIRMED, EXAMPLE, FOUND, UNWANTED, Mark, Part, Results
+from sam2_fewshot.backbones import MICRO, available, open_backbone
+from sam2_fewshot.backbones.interruptible import Interruptible
+from sam2_fewshot.errors import FewShotError, InputError
+from sam2_fewshot.examples.outliner import Outliner
+from sam2_fewshot.files.request import Request, as_command
+from sam2_fewshot.files.run import run
+from sam2_fewshot.geometry.outlines import mask_to_polygon, polygon_to_mask
+from sam2_fewshot.images.display import channels_of
+from sam2_fewshot.napari.layers import COLORS, PLACEMENT, Scene, marks_in, place_like, points_in
+from sam2_fewshot.napari.session import exemplars, search
+from sam2_fewshot.napari.work import Job, Work
+from sam2_fewshot.segmenter import FewShotSegmenter
+from sam2_fewshot.settings import AFTER_LEARNING, Settings, bounds
+from sam2_fewshot.storage.files import write_whole
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from sam2_fewshot.records import Detection
+    from sam2_fewshot.runner.progress import Estimate
+
+VISIBLE, SLICE, SLICES, FOLDER = "Visible region", "This slice", "All slices", "Folder …"
+_FINDING = "Finding"
+_AT_ONCE = 2.0
+"""Seconds; a search that takes less is repeated after each mark."""
+_DRAG = 4.0
+"""Canvas pixels; the mouse moves less in a click."""
+_ASKED = "#ff00ff"
+
+
+class FewShotWidget(qt.QWidget):  # type: ignore[misc]
+    """Marks objects on the images of a viewer, and finds similar ones."""
+
+    def __init__(self, napari_viewer: Any) -> None:
+        super().__init__()
+        self.viewer, self.work = napari_viewer, Work()
+        self.marks: Any = None
+        self.labels: Any = None
+        self.scene: Scene | None = None
+        self.results: Results | None = None
+        self.segmenter: FewShotSegmenter | None = None
+        self._opened: tuple[Any, Any, Outliner] | None = None
+        self._learned: Any = (None, None)
+        self._asked: Detection | None = None
+        self._passed: list[Any] = []
+        self._costs = [np.inf, np.inf]  # seconds to learn, and seconds a pixel to search
+        self._bar: Any = None
+        self._build()
+        self.work.progressed.connect(self._on_progress)
+        self.work.told.connect(self._on_told)
+        self.work.changed.connect(self._on_busy)
+        for event in (self.viewer.layers.events.inserted, self.viewer.layers.events.removed):
+            event.connect(self._on_layers)
+        self.destroyed.connect(self.work.closed.set)
+        self._on_layers()
+        self._on_busy(False)
+
+    def _build(self) -> None:
+        self.image, self.model, self.source, self.scope = (qt.QComboBox() for _ in range(4))
+        self.model.addItems(list(dict.fromkeys([*(found.checkpoint.name for found in available()), MICRO.name])))
+        self.scope.addItems([VISIBLE, SLICE, SLICES, FOLDER])
+        self.scope.setCurrentText(SLICE)
+        self.unwanted, self.again = qt.QCheckBox("not this (Alt)"), qt.QCheckBox("after each mark, if within 2 s")
+        self.again.setChecked(True)
+        self.counts, self.stage, self.found = qt.QLabel("No marks"), qt.QLabel(), qt.QLabel("Nothing found yet")
+        for text in (self.counts, self.stage, self.found):
+            text.setWordWrap(True)
+        self.bar, self.buttons = qt.QProgressBar(), dict[str, Any]()
+        self.threshold, self.area = QLabeledDoubleSlider(Qt.Horizontal), QLabeledRangeSlider(Qt.Horizontal)
+        self.threshold.setRange(0.0, 1.0)
+        self.threshold.setValue(Settings().similarity_threshold)
+        self._fit_area(1)
+        for slider in (self.threshold, self.area):
+            slider.valueChanged.connect(self.filter)
+
+        def button(text: str, action: Callable[[], Any], tip: str) -> Any:
+            made = self.buttons[text] = qt.QPushButton(text)
+            made.setToolTip(f"<p>{tip}</p>")  # rich text is wrapped
+            made.clicked.connect(lambda: self.guarded(action))
+            return made
+
+        mark = button("Mark", self.begin, "Click on an object, or drag a box around it. Alt: what is not wanted.")
+        undo = button("Undo", self.undo, "Remove the last mark (Ctrl+Z).")
+        take = button("Take", self.take, "Take what is in a layer of Shapes, Labels or Points as marks.")
+        find = button("Find similar", self.find, "Learn from the marks, and search.")
+        stop = button("Cancel", self.work.cancel, "Stop; what is finished stays.")
+        doubt = button("Next doubtful (N)", self.next_doubtful, "Go to the object nearest to the threshold.")
+        right = button("Right (R)", lambda: self.judge(CONFIRMED), "This object is of the wanted kind.")
+        wrong = button("Wrong (W)", lambda: self.judge(UNWANTED), "It is not; it is learned from as well.")
+        learn = button("Learn from corrections", self.find, "Find again, with what was marked right and wrong.")
+        save = button("Save model …", self.save_model, "Save what was learned, as .npz.")
+        load = button("Load model …", self.load_model, "Search with what was learned before, without marks.")
+        copy = button("Copy command", self.copy_command, "Copy the command that does this to a folder of images.")
+        self.form = settings_form()
+        folded = QCollapsible("Settings")
+        folded.addWidget(self.form.native)
+        rows = {"Image": [[self.image]], "Model": [[self.model]]}
+        rows["Mark"] = [[mark, self.unwanted, undo], [self.source, take], [self.counts]]
+        rows["Find"] = [[self.scope, find, stop], [self.again], [self.bar], [self.stage]]
+        rows |= {"Threshold": [[self.threshold]], "Area (px)": [[self.area], [self.found]]}
+        rows |= {"Correct": [[doubt, right, wrong], [learn]], "Go on": [[save, load, copy]]}
+        content, scroll, outer = qt.QWidget(), qt.QScrollArea(), qt.QVBoxLayout(self)
+        column = qt.QVBoxLayout(content)
+        for title, lines in rows.items():
+            for number, widgets in enumerate(lines):
+                line, label = qt.QHBoxLayout(), qt.QLabel("" if number else title)
+                label.setFixedWidth(70)
+                for widget in (label, *widgets):
+                    line.addWidget(widget, 0 if widget is label else 1)
+                column.addLayout(line)
+        column.addWidget(folded)
+        column.addStretch()
+        scroll.setWidget(content)
+        scroll.setWidgetResizable(True)
+        outer.addWidget(scroll)
+
+    def guarded(self, action: Callable[[], Any]) -> None:
+        """Do what a button or a key asks for; what is wrong becomes a notification."""
+        try:
+            action()
+        except FewShotError as error:
+            show_error(str(error))
+
+    def _on_told(self, sentence: str, kind: str) -> None:
+        (show_error if kind == "error" else show_warning)(sentence)
+
+    def _on_busy(self, busy: bool) -> None:
+        self.buttons["Cancel"].setEnabled(busy)
+        self.bar.setRange(0, 100)
+        self.bar.setValue(0)
+        self.stage.setText("Starting …" if busy else "")
+        if self._bar is not None:
+            self._bar.close()
+        self._bar = progress(total=100, desc="sam2-fewshot") if busy else None
+
+    def _on_progress(self, what: str, share: float, left: float) -> None:
+        if what:
+            self.bar.setRange(0, 0 if share < 0 else 100)
+            self.bar.setValue(round(100 * max(share, 0)))
+            self.stage.setText(what + (f", about {left:.0f} s left" if left >= 0 else " …"))
+            if self._bar is not None:
+                self._bar.update(max(0, round(100 * share) - self._bar.n))
+
+    def _on_layers(self, event: Any = None) -> None:
+        """Offer the layers that there are, and let go of those that were removed."""
+        layers = list(self.viewer.layers)
+        images = [("All visible", None), *((each.name, each) for each in layers if isinstance(each, Image))]
+        drawn = [each for each in layers if isinstance(each, (Shapes, Labels, Points))]
+        sources = [(each.name, each) for each in drawn if each not in (self.marks, self.labels)]
+        for box, offered in ((self.image, images), (self.source, sources)):
+            chosen = box.currentData()
+            box.clear()
+            for name, layer in offered:
+                box.addItem(name, layer)
+                if layer is not None:
+                    layer.events.name.connect(self._on_layers)
+            box.setCurrentIndex(max(0, next((i for i, (_, each) in enumerate(offered) if each is chosen), 0)))
+        if self.marks is not None and self.marks not in layers:
+            self.marks = None
+        needed = [] if self.scene is None else [self.scene.reference, *[self.labels][: self.labels is not None]]
+        if any(each not in layers for each in needed):
+            if self.work.busy(_FINDING):
+                self.work.cancel()
+                show_warning("A layer that the search needs was removed, so the search was stopped.")
+            self.scene = self.labels = self.results = None
+
+    # --- mark --------------------------------------------------------------------------------------------------
+
+    def look(self) -> Scene:
+        """Return what is displayed now; results of another image are let go of."""
+        scene = Scene(self.viewer, self.image.currentData())
+        if scene.left_out:
+            show_warning(f"Not searched, since they lie on other pixels: {', '.join(scene.left_out)}.")
+        old = self.scene
+        if old is None or (scene.reference, scene.shape, scene.axes) != (old.reference, old.shape, old.axes):
+            self.labels, self.results = None, Results(scene.shape, scene.axes)
+            for name in PLACEMENT:
+                getattr(scene.reference.events, name).connect(self._on_moved)
+        self.scene = scene
+        if self.marks is not None and self.marks.ndim != len(scene.shape):
+            self.marks = None
+        self._on_moved()
+        return scene
+
+    def _on_moved(self, event: Any = None) -> None:
+        """Keep the marks and the results on the image."""
+        for layer in (self.marks, self.labels):
+            if layer is not None and self.scene is not None:
+                place_like(layer, self.scene.reference)
+
+    def begin(self) -> None:
+        """Make the layer of the marks, and listen to clicks on it."""
+        scene = self.look()
+        if self.marks is None:
+            width = max(1.0, max(scene.shape[axis] for axis in scene.axes) / 500)
+            look = {"face_color": "transparent", "edge_color": COLORS[EXAMPLE], "edge_width": width}
+            kinds = {"features": {"kind": np.array([], object)}, "feature_defaults": {"kind": EXAMPLE}}
+            self.marks = self.viewer.add_shapes(ndim=len(scene.shape), name="Marks", **look, **kinds)
+            self.marks.mouse_drag_callbacks.append(self._on_mouse)
+            self.marks.bind_key("Control-Z", lambda layer: self.guarded(self.undo))
+            self.marks.events.data.connect(self._on_marks)
+            self._on_moved()
+            self._on_layers()
+        self.viewer.layers.selection.active = self.marks
+        self.marks.mode = "pan_zoom"
+        self.marks.mouse_pan = False  # a drag is a box
+
+    def _on_mouse(self, layer: Any, event: Any) -> Iterator[None]:
+        if self.work.closed.is_set() or layer.mode != "pan_zoom" or event.button != 1:
+            return
+        start, at, dragged = np.array(event.pos), event.position, False
+        kind = UNWANTED if "Alt" in event.modifiers or self.unwanted.isChecked() else EXAMPLE
+        yield
+        while event.type == "mouse_move":
+            dragged = dragged or float(np.abs(np.array(event.pos) - start).max()) > _DRAG
+            self.viewer.status = "A box: let go for the outline of what is in it." if dragged else ""
+            yield
+        corners = [at, event.position] if dragged else [at]
+        self.guarded(lambda: self.prompt(corners, kind))
+
+    def prompt(self, corners: list[Any], kind: str = EXAMPLE) -> None:
+        """Outline what is at a world position, or in the box between two."""
+        scene = self.look()
+        inside = [xy for position in corners if (xy := scene.xy(position)) is not None]
+        if len(inside) < len(corners):
+            raise InputError(f"There is nothing to mark: the mouse was outside of {scene.reference.name}.")
+        self._prompt(scene, [inside], kind)
+
+    def _prompt(self, scene: Scene, prompts: list[list[tuple[float, float]]], kind: str) -> None:
+        place, plane, settings, model = scene.place, scene.plane(scene.place), self.settings(), self.model.currentText()
+        alike = [mark for mark in self._marked(scene) if (mark.kind == UNWANTED) == (kind == UNWANTED)]
+        outlined = [polygon_to_mask(mark.outline, plane.shape) for mark in alike if mark.place == place]
+
+        def job(told: Estimate) -> Iterator[Any]:
+            told.start("loading")
+            outliner = self._open(model, settings)[1]
+            for number, prompt in enumerate(prompts):
+                told.part_begins(number, len(prompts))
+                if len(prompt) == 1:
+                    yield outliner.at_point(plane, plane.digest, prompt[0], outlined)
+                else:
+                    (x0, y0), (x1, y1) = prompt
+                    box = min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)
+                    yield outliner.in_box(plane, plane.digest, box)
+
+        def take(mask: Any) -> None:
+            if mask is None:
+                show_warning("SAM 2 sees no object there. Drag a box around it, or draw it with the polygon tool.")
+            else:
+                self._add([Mark(place, mask_to_polygon(mask), kind)], scene)
+                self._find_again()
+
+        region = scene.region()
+        self.work.start(Job(job, take, "Outlining"))
+        ahead = Job(lambda _: self._open(model, settings)[1].prepare(plane, plane.digest, region), lambda _: None)
+        self.work.start(ahead)
+
+    def take(self) -> None:
+        """Take what is in the chosen layer as marks."""
+        layer, scene = self.source.currentData(), self.look()
+        if layer is None:
+            raise InputError("There is no layer to take marks from: add Shapes, Labels or Points, and draw in them.")
+        kind = UNWANTED if self.unwanted.isChecked() else EXAMPLE
+        if isinstance(layer, Points):
+            points, elsewhere = points_in(layer, scene)
+            if elsewhere:
+                show_warning(f"{elsewhere} points of {layer.name} do not lie on the slice that is displayed.")
+            if points:
+                self._prompt(scene, [[point] for point in points], kind)
+            return
+        marks, sentences = marks_in(layer, scene)
+        for sentence in sentences:
+            show_warning(sentence)
+        if not marks:
+            raise InputError(f"{layer.name} has no objects on {scene.reference.name}.")
+        self._add([mark if mark.kind != EXAMPLE else Mark(mark.place, mark.outline, kind) for mark in marks], scene)
+        self._find_again()
+
+    def _add(self, marks: list[Mark], scene: Scene) -> None:
+        if self.marks is None:
+            self.begin()
+        with self.marks.events.data.blocker(self._on_marks):  # once is enough
+            for mark in marks:
+                self.marks.feature_defaults = {"kind": mark.kind}
+                vertices = [scene.vertices(mark.outline, mark.place)]
+                self.marks.add_polygons(vertices, edge_color=COLORS[mark.kind], face_color="transparent")
+            self.marks.feature_defaults = {"kind": EXAMPLE}
+        self._on_marks()
+
+    def undo(self) -> None:
+        """Remove the last mark."""
+        if self.marks is None or not len(self.marks.data):
+            raise InputError("There is no mark to undo.")
+        self.marks.selected_data = {len(self.marks.data) - 1}
+        self.marks.remove_selected()
+
+    def _marked(self, scene: Scene) -> list[Mark]:
+        return [] if self.marks is None else marks_in(self.marks, scene)[0]
+
+    def _on_marks(self, event: Any = None) -> None:
+        """Count the marks, and take them into the results."""
+        if self.scene is not None and self.results is not None and not self.work.closed.is_set():
+            marks = self._marked(self.scene)
+            self.results.mark(marks)
+            bad = sum(mark.kind == UNWANTED for mark in marks)
+            self.counts.setText(f"{len(marks) - bad} wanted, {bad} not wanted")
+            self._color()
+
+    # --- find --------------------------------------------------------------------------------------------------
+
+    def settings(self) -> Settings:
+        """Return the settings of the form, and of the threshold's slider."""
+        given = {name: value for name, value in self.form.asdict().items() if value != ""}
+        return Settings(**given, similarity_threshold=round(self.threshold.value(), 4))
+
+    def _open(self, model: str, settings: Settings) -> tuple[Any, Outliner]:
+        """Return the backbone and what outlines with it; in the thread, since loading takes seconds."""
+        key = model, settings.precision, settings.batch_size, settings.points_per_batch, settings.compile
+        if self._opened is None or self._opened[0] != key:
+            backbone = open_backbone(model, "auto", settings)
+            self._opened = key, Interruptible(backbone, self.work.check), Outliner(backbone)
+        return self._opened[1:]
+
+    def find(self) -> None:
+        """Learn from the marks, and search what is chosen."""
+        scope = self.scope.currentText()
+        self.find_in_folder() if scope == FOLDER else self._search(scope)
+
+    def _search(self, scope: str) -> None:
+        scene, settings, model = self.look(), self.settings(), self.model.currentText()
+        marks, region = self._marked(scene), scene.region() if scope == VISIBLE else None
+        loaded = self.segmenter.object_model if self.segmenter is not None and not marks else None
+        if loaded is None and all(mark.kind == UNWANTED for mark in marks):
+            raise InputError("There is nothing to learn from: mark 5 to 20 of the wanted objects, by a click on each.")
+        planes = [(place, scene.plane(place)) for place in (scene.places() if scope == SLICES else [scene.place])]
+        pixels = len(planes) * (planes[0][1].shape[0] * planes[0][1].shape[1] if region is None else _size(region))
+        lessons = [(mark.place, mark.outline.wkb, mark.kind) for mark in marks]
+        key = lessons, scene.key, model, settings.model_dump(exclude=set(AFTER_LEARNING))
+        self._asked, self._passed = None, []
+
+        def job(told: Estimate) -> Iterator[Any]:
+            told.start("loading")
+            began = time.monotonic()
+            segmenter = FewShotSegmenter(self._open(model, settings)[0], settings=settings, progress=told)
+            objects = loaded if loaded is not None else self._learned[1] if self._learned[0] == key else None
+            if objects is not None:
+                objects.check_settings(settings, "The object model")
+                segmenter.adopt(objects, "The object model")
+            else:
+                segmenter.fit(exemplars(marks, scene.plane))
+                self._learned, self._costs[0] = (key, segmenter.object_model), time.monotonic() - began
+            yield segmenter
+            searching = time.monotonic()
+            yield from search(segmenter, planes, region, told.part_begins)
+            self._costs[1] = (time.monotonic() - searching) / pixels
+            yield f"in {time.monotonic() - began:.1f} s"
+
+        def take(ready: Any) -> None:
+            if isinstance(ready, FewShotSegmenter):
+                self.segmenter = ready
+            elif isinstance(ready, Part) and self.results is not None:
+                self.results.add(ready)
+                self._fit_area(int(self.results.areas.max(initial=1)))
+                self._paint(scene)
+            elif isinstance(ready, str):
+                self.found.setText(f"{self.found.text()} {ready}")
+
+        self.work.start(Job(job, take, _FINDING))
+
+    def _find_again(self) -> None:
+        """Search the visible region again where that is quick."""
+        if self.again.isChecked() and self.scene is not None and not self.work.busy(_FINDING):
+            seconds = self._costs[0] + self._costs[1] * _size(self.scene.region())
+            self._search(VISIBLE) if seconds < _AT_ONCE else None
+
+    def find_in_folder(self, folder: Path | None = None, model: Path | None = None) -> None:
+        """Find the objects of the saved model in all images of a folder, as the copied command does."""
+        folder = folder or _chosen(qt.QFileDialog.getExistingDirectory(self, "Folder of images"))
+        request = None if folder is None else self._request(folder, model)
+        if request is None:
+            return
+        asked = request
+
+        def job(told: Estimate) -> Iterator[Any]:
+            backbone = self._open(str(asked.model), asked.settings)[0]
+            yield run(
+                asked, told, lambda _, device, settings, watch: FewShotSegmenter(backbone, device, settings, watch)
+            )
+
+        def take(summary: Any) -> None:
+            show_info(f"{summary.found} objects in {summary.done} of {summary.frames} images: {summary.out}")
+
+        self.work.start(Job(job, take, "Finding in the folder"))
+
+    # --- look and correct --------------------------------------------------------------------------------------
+
+    def _fit_area(self, largest: int) -> None:
+        (low, high), most = self.area.value(), self.area.maximum()
+        self.area.setRange(0, largest)
+        self.area.setValue((min(low, largest), largest if high >= most else min(high, largest)))
+
+    def _paint(self, scene: Scene) -> None:
+        """Show the results, in a layer of labels that is made where there is none."""
+        if self.labels is None:
+            active, data = self.viewer.layers.selection.active, label_image(self.results)  # type: ignore[arg-type]
+            self.labels = self.viewer.add_labels(data, name="Found", multiscale=isinstance(data, list))
+            self.labels.editable = False
+            self.labels.mouse_drag_callbacks.append(self._on_pick)
+            judge = {"r": lambda layer: self.guarded(lambda: self.judge(CONFIRMED))}
+            judge["w"] = lambda layer: self.guarded(lambda: self.judge(UNWANTED))
+            for key, action in {"n": lambda layer: self.guarded(self.next_doubtful), **judge}.items():
+                self.labels.bind_key(key, action)
+            if self.marks is not None:
+                self.viewer.layers.move(self.viewer.layers.index(self.labels), self.viewer.layers.index(self.marks))
+            self._on_moved()
+            self._on_layers()
+            self.viewer.layers.selection.active = active
+        self._color()
+
+    def _color(self) -> None:
+        """Colour the objects by their scores, and marks by their kinds."""
+        if self.results is not None and self.labels is not None:
+            colors = ensure_colormap("viridis").map(self.results.scores)
+            table: dict[Any, Any] = {None: "transparent", 0: "transparent", **dict(enumerate(colors, 1))}
+            table |= {i: COLORS[kind] for i, kind in enumerate(self.results.kinds, 1) if kind != FOUND}
+            if asked := self.results.label(self._asked):
+                table[asked] = _ASKED
+            self.labels.colormap = DirectLabelColormap(color_dict=table)
+            self.filter()
+
+    def filter(self, *_: Any) -> None:
+        """Display what reaches the threshold and is of a size in the range; nothing is searched."""
+        if self.results is None or self.labels is None:
+            return
+        (low, high), threshold = self.area.value(), self.threshold.value()
+        count = self.results.show(threshold, low, high if high < self.area.maximum() else np.inf)
+        if asked := self.results.label(self._asked):
+            self.results.shown[asked - 1] = True
+        self.labels.features = self.results.table()
+        self.labels.refresh()
+        missing = f"; below {self.results.floor:.2f} some are missing" if threshold < self.results.floor else ""
+        self.found.setText(f"{count} objects{missing}")
+
+    def _found(self) -> tuple[Results, Scene]:
+        if self.results is None or self.scene is None or self.labels is None:
+            raise InputError("Nothing was found yet: mark some objects, and press Find similar.")
+        return self.results, self.scene
+
+    def next_doubtful(self) -> None:
+        """Go to what was found with a score nearest to the threshold and was not asked about yet."""
+        results, scene = self._found()
+        self._asked = results.doubtful(self.threshold.value(), self._passed)
+        self._color()
+        if self._asked is None:
+            raise InputError("There is no object left that was not looked at.")
+        self._passed.append(self._asked)
+        self.viewer.layers.selection.active = self.labels
+        place = results.places[results.label(self._asked) - 1]
+        world = scene.world(self._asked.polygon.centroid, place)
+        offset = self.viewer.dims.ndim - len(world)
+        for axis in scene.others:
+            self.viewer.dims.set_point(axis + offset, world[axis])
+        size = scene.reference.scale[scene.axes[1]] * max(np.ptp(np.reshape(self._asked.bbox, (2, 2)), axis=0))
+        self.viewer.camera.zoom = max(self.viewer.camera.zoom, 60 / size)  # canvas pixels
+        self.viewer.camera.center = (0.0, *(world[axis - offset] for axis in self.viewer.dims.displayed))
+
+    def judge(self, kind: str) -> None:
+        """Mark the object that is asked about as right or wrong, and go to the next."""
+        results, scene = self._found()
+        asked, label = self._asked, results.label(self._asked)
+        if asked is None or not label:
+            raise InputError("Choose an object first: press N for the next doubtful one, or click on one.")
+        self._asked = None
+        self._add([Mark(results.places[label - 1], asked.polygon, kind)], scene)
+        self.next_doubtful()
+
+    def _on_pick(self, layer: Any, event: Any) -> None:
+        value = layer.get_value(event.position, world=True)
+        label = value[-1] if isinstance(value, tuple) else value
+        if layer is self.labels and label and self.results is not None and self.results.kinds[label - 1] == FOUND:
+            self._asked = self.results.items[label - 1]
+            self._color()
+
+    # --- go on -------------------------------------------------------------------------------------------------
+
+    def save_model(self, path: Path | None = None) -> Path | None:
+        """Save what was learned; return where, None if the user changed his mind."""
+        if self.segmenter is None:
+            raise InputError("Nothing was learned yet: mark some objects, and press Find similar.")
+        path = path or _chosen(qt.QFileDialog.getSaveFileName(self, "Save model", "objects.npz", "*.npz")[0])
+        if path is not None:
+            self.segmenter.save(path := path.with_suffix(".npz"))
+        return path
+
+    def load_model(self, path: Path | None = None) -> None:
+        """Take what was learned before, for searches without marks."""
+        file = path or _chosen(qt.QFileDialog.getOpenFileName(self, "Load model", "", "*.npz")[0])
+        if file is not None:
+            settings, model = self.settings(), self.model.currentText()
+
+            def job(told: Estimate) -> Iterator[Any]:
+                yield FewShotSegmenter.load(file, self._open(model, settings)[0], settings=settings)
+
+            def take(segmenter: FewShotSegmenter) -> None:
+                self.segmenter = segmenter
+                show_info(f"{file.name} is loaded; without marks, Find similar searches with it.")
+
+            self.work.start(Job(job, take, "Loading"))
+
+    def copy_command(self, folder: Path | None = None, model: Path | None = None) -> None:
+        """Copy the command that finds these objects in a folder of images; the model is saved for it."""
+        source = self.look().reference.source.path
+        request = self._request(folder or (Path(source).parent if source else Path("IMAGES")), model)
+        if request is not None:
+            qt.QApplication.clipboard().setText(as_command(request))
+            show_info("The command is copied; paste it into a terminal.")
+
+    def _request(self, folder: Path, model: Path | None) -> Request | None:
+        looks, path = self.look().looks, self.save_model(model)
+        if path is None:
+            return None
+        text, is_all = channels_of(looks)
+        channels = path.with_suffix(".channels.yaml") if text else None
+        if channels is not None:
+            write_whole(channels, text.encode())
+        if not is_all:
+            show_warning("A gamma, or a colormap of several colours, is no part of the command, so results may differ.")
+        out = folder.with_name(f"{folder.name}-results")
+        request = Request([folder], None, out, model=self.model.currentText(), channels=channels, object_model=path)
+        return replace(request, settings=self.settings())
+
+
+def settings_form() -> Container[Any]:
+    """Return a field for each setting but those that the viewer has: the threshold, and the contrast."""
+    fields = []
+    for name, field in Settings.model_fields.items():
+        if name in ("similarity_threshold", "black_percentile", "white_percentile"):
+            continue
+        annotation, value, (low, high) = field.annotation, field.default, bounds(field)
+        options: dict[str, Any] = {"tooltip": field.description}
+        if value is None:  # an empty text leaves it to the checkpoint
+            annotation, value = str, ""
+        elif get_origin(annotation) is not None:
+            options["choices"] = get_args(annotation)
+        elif low is not None:
+            options |= {"min": low, "max": min(high or 1e9, 1e9), "step": 1 if annotation is int else 0.05}
+        fields.append(create_widget(value, annotation, name=name, label=field.title, options=options))
+    return Container(widgets=fields)
+
+
+def _chosen(path: str) -> Path | None:
+    return Path(path) if path else None
+
+
+def _size(box: tuple[int, int, int, int]) -> int:
+    return (box[2] - box[0]) * (box[3] - box[1])

@@ -1,0 +1,85 @@
+"""Layers as a viewer displays them, and the file of channels that says the same."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sam2_fewshot.images.display import channels_of, read_channels
+from sam2_fewshot.records import Location
+from sam2_fewshot.rendering import BlendedPlane, Look, blend
+
+RAMP = np.linspace(0, 1, 256)[:, None] * np.ones(4)
+RAMP[:, 3] = 1
+GREEN = RAMP * (0, 1, 0, 1)
+PLANE = np.arange(256, dtype=np.uint8).reshape(16, 16)
+
+
+def test_limits_gamma_and_colours():
+    pixels = blend([PLANE], [Look((50, 150), GREEN, gamma=2.0)])
+    expected = np.clip((PLANE - 50.0) / 100, 0, 1) ** 2 * 255
+    assert np.abs(pixels[..., 1] - expected).max() <= 1
+    assert not pixels[..., [0, 2]].any()
+
+
+@pytest.mark.parametrize(
+    ("blending", "expected"),
+    [
+        ("translucent", 0.5 * 100 + 0.5 * 200),
+        ("additive", 100 + 0.5 * 200),
+        ("opaque", 200),
+        ("minimum", 100),
+        ("multiplicative", 100 * 200 / 255),
+    ],
+)
+def test_blending(blending, expected):
+    below, above = np.full((2, 2), 100, np.uint8), np.full((2, 2), 200, np.uint8)
+    looks = [Look((0, 255), RAMP), Look((0, 255), RAMP, blending=blending, opacity=0.5)]
+    assert np.abs(blend([below, above], looks).astype(float) - expected).max() <= 1.5
+
+
+def test_the_sum_of_channels_does_not_exceed_white():
+    looks = [Look((0, 255), RAMP), Look((0, 255), RAMP, blending="additive")]
+    assert blend([np.full((2, 2), 200, np.uint8)] * 2, looks).max() == 255
+
+
+@pytest.mark.parametrize(("dtype", "limits"), [(np.uint8, (0, 255)), (np.uint16, (0, 65535)), (np.float32, (0, 1))])
+def test_rgb_of_any_type(dtype, limits):
+    pixels = np.stack([PLANE, PLANE.T, PLANE[::-1]], axis=-1)
+    scaled = (pixels / 255 * limits[1]).astype(dtype)
+    assert np.abs(blend([scaled], [Look(limits)]).astype(int) - pixels).max() <= 1
+
+
+def test_rgb_with_an_alpha_channel():
+    pixels = np.full((2, 2, 4), 255, np.uint8)
+    pixels[..., 3] = 51
+    assert (blend([pixels], [Look((0, 255))]) == 51).all()
+
+
+def test_nan_is_black_and_no_layers_are_refused():
+    assert not blend([np.full((2, 2), np.nan)], [Look((0, 1), RAMP)]).any()
+    with pytest.raises(ValueError, match="at least one"):
+        blend([], [])
+
+
+def test_a_region_of_a_plane():
+    stack = np.stack([PLANE, PLANE[::-1]])
+    plane = BlendedPlane([stack], [Look((0, 255), RAMP)], (1, slice(None), slice(None)), (16, 16), "a", Location(), "x")
+    np.testing.assert_array_equal(plane.read((2, 3, 10, 9))[..., 0], PLANE[::-1][3:9, 2:10])
+    assert plane.read().shape == (16, 16, 3)
+
+
+def test_channels_are_written_as_they_are_read(tmp_path):
+    text, is_all = channels_of([Look((5, 500), GREEN), Look((0, 255)), Look((1.5, 2), RAMP)])
+    assert is_all
+    path = tmp_path / "channels.yaml"
+    path.write_text(text)
+    first, second = read_channels(path)
+    assert (first.index, first.color, first.mode, first.black, first.white) == (1, "#00FF00", "absolute", 5, 500)
+    assert (second.index, second.color) == (3, "#FFFFFF")
+
+
+def test_what_the_file_cannot_say_is_told():
+    assert not channels_of([Look((0, 1), GREEN, gamma=0.5)])[1]
+    assert not channels_of([Look((0, 1), GREEN[::-1])])[1]
+    assert channels_of([Look((0, 255))]) == ("", True)

@@ -1,0 +1,102 @@
+"""A region of a frame is searched as it would be in the whole frame, and each block's result comes at once."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sam2_fewshot import Exemplar, FewShotSegmenter, Frame
+from sam2_fewshot.backbones.interruptible import Interruptible
+from sam2_fewshot.evaluation import label_image_to_instances
+from sam2_fewshot.geometry.overlap import mask_iou
+from sam2_fewshot.object_model import frame_digest
+
+
+@pytest.fixture(scope="module")
+def large(discs):
+    """A frame of 6 × 6 pictures of discs."""
+    return Frame(np.tile(discs[0], (6, 6, 1)), "large")
+
+
+@pytest.fixture(scope="module")
+def learned(filters, discs):
+    frame = Frame(discs[0])
+    exemplars = [Exemplar(frame, mask=mask.full()) for mask in label_image_to_instances(discs[1])[:5]]
+    return FewShotSegmenter(filters).fit(exemplars)
+
+
+def alike(found, others):
+    return all(max(mask_iou(item.instance, other.instance) for other in others) > 0.9 for item in found)
+
+
+def test_a_region_gives_what_the_whole_frame_gives_there(learned, large):
+    whole = learned.predict(large).detections
+    region = (300, 200, 700, 500)
+    *_, (box, result) = learned.stream(large, region)
+    assert box[0] <= region[0]
+    assert box[1] <= region[1]
+    assert box[2] >= region[2]
+    assert box[3] >= region[3]
+    inside = [item for item in whole if region[0] <= item.bbox[0] and item.bbox[2] <= region[2]]
+    inside = [item for item in inside if region[1] <= item.bbox[1] and item.bbox[3] <= region[3]]
+    assert len(inside) > 10
+    assert alike(inside, result.detections)
+    assert len(result.detections) < len(whole)
+
+
+def test_blocks_are_given_one_by_one_and_then_together(learned, large):
+    told: list[tuple[int, int]] = []
+    *parts, (box, last) = learned.stream(large, at_most=200_000, begins=lambda done, total: told.append((done, total)))
+    assert len(parts) > 3
+    assert told == [(done, len(parts)) for done in range(len(parts))]
+    assert box == (0, 0, large.shape[1], large.shape[0])
+    in_parts = [item for _, result in parts for item in result.detections if item.score >= last.threshold]
+    assert alike(last.detections, in_parts)
+    assert alike(last.detections, learned.predict(large).detections)
+
+
+def test_one_block_gives_one_result(learned, discs):
+    ((box, result),) = learned.stream(Frame(discs[0]))
+    assert box == (0, 0, 200, 160)
+    assert [item.score for item in result.detections] == [
+        item.score for item in learned.predict(Frame(discs[0])).detections
+    ]
+
+
+def test_no_more_than_the_region_and_its_halo_is_read(learned, large):
+    read = []
+
+    class Watched:
+        name, location, shape, digest = large.name, large.location, large.shape, "watched"
+
+        def read(self, region=None):
+            read.append(region)
+            return large.read(region)
+
+    list(learned.stream(Watched(), (300, 200, 400, 300)))
+    assert read
+    assert all(region is not None and (region[2] - region[0]) < large.shape[1] for region in read)
+
+
+def test_a_reader_that_knows_its_digest_is_not_read_for_it():
+    class Known:
+        name, location, shape, digest = "known", None, (10**6, 10**6), "abc"
+
+    assert frame_digest(Known()) == "abc"
+
+
+def test_an_interruptible_backbone_stops_at_the_next_call(filters, discs):
+    calls = []
+
+    def check() -> None:
+        calls.append(1)
+        if len(calls) > 2:
+            raise InterruptedError
+
+    frame = Frame(discs[0])
+    exemplars = [Exemplar(frame, mask=mask.full()) for mask in label_image_to_instances(discs[1])[:3]]
+    segmenter = FewShotSegmenter(Interruptible(filters, check))
+    assert segmenter.model_name == filters.name
+    assert not calls
+    with pytest.raises(InterruptedError):
+        segmenter.fit(exemplars)

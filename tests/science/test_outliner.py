@@ -1,0 +1,110 @@
+"""Outlines of single objects with kept embeddings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sam2_fewshot.evaluation import label_image_to_instances
+from sam2_fewshot.examples.outliner import Outliner
+from sam2_fewshot.geometry.overlap import mask_iou
+from sam2_fewshot.records import Frame
+
+
+class Counting:
+    """A backbone that counts how many windows it encodes."""
+
+    def __init__(self, backbone: Any) -> None:
+        self._backbone, self.windows = backbone, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backbone, name)
+
+    def embed(self, image: Any) -> Any:
+        self.windows += 1
+        return self._backbone.embed(image)
+
+
+@pytest.fixture
+def counting(filters):
+    return Counting(filters)
+
+
+def middle(mask):
+    return mask.x0 + mask.data.shape[1] / 2, mask.y0 + mask.data.shape[0] / 2
+
+
+def test_a_point_gives_the_object_under_it(counting, discs):
+    picture, labels = discs
+    outliner, frame = Outliner(counting), Frame(picture)
+    for true in label_image_to_instances(labels)[:6]:
+        found = outliner.at_point(frame, "a", middle(true))
+        assert found is not None
+        assert found.frame_shape == labels.shape
+        assert mask_iou(found, true) > 0.8
+
+
+def test_a_second_point_in_the_same_windows_encodes_nothing(counting, discs):
+    outliner, frame = Outliner(counting), Frame(discs[0])
+    outliner.at_point(frame, "a", (40.5, 30.5))
+    once = counting.windows
+    assert once > 0
+    outliner.at_point(frame, "a", (41.5, 31.5))
+    assert counting.windows == once
+    outliner.at_point(frame, "other pixels", (41.5, 31.5))
+    assert counting.windows == 2 * once
+
+
+def test_only_so_many_embeddings_are_kept(counting, discs):
+    outliner, frame = Outliner(counting, kept=2), Frame(discs[0])
+    for _ in range(2):
+        outliner.at_point(frame, "a", (40.5, 30.5))
+        outliner.at_point(frame, "b", (40.5, 30.5))
+    assert counting.windows > 4
+
+
+def test_what_is_prepared_is_not_encoded_again(counting, discs):
+    outliner, frame = Outliner(counting), Frame(discs[0])
+    steps = list(outliner.prepare(frame, "a", (0, 0, 200, 160)))
+    assert len(steps) == counting.windows
+    outliner.at_point(frame, "a", (120.5, 34.5))
+    assert counting.windows == len(steps)
+
+
+def test_a_box_gives_the_object_in_it(counting, discs):
+    true = label_image_to_instances(discs[1])[1]
+    x0, y0, x1, y1 = true.box
+    found = Outliner(counting).in_box(Frame(discs[0]), "a", (x0 - 2.0, y0 - 2.0, x1 + 2.0, y1 + 2.0))
+    assert found is not None
+    assert mask_iou(found, true) > 0.7
+
+
+def test_a_box_outside_of_the_frame_gives_nothing(counting, discs):
+    assert Outliner(counting).in_box(Frame(discs[0]), "a", (-50.0, -50.0, -10.0, -10.0)) is None
+
+
+def test_of_the_masks_of_a_point_that_is_taken_which_agrees_with_those_before(filters):
+    """In a dim disc lies a bright core: after outlines of discs the disc is meant, after those of cores the core."""
+    rows, columns = np.mgrid[:160, :200]
+    grey = np.full((160, 200), 20.0)
+    centres = [(40, 40), (40, 120), (120, 60), (120, 150)]
+    for row, column in centres:
+        distance = np.hypot(rows - row, columns - column)
+        grey[distance <= 16] = 140
+        grey[distance <= 7] = 250
+    frame = Frame(np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2))
+
+    def discs_of(radius: float) -> list[Any]:
+        return [
+            label_image_to_instances((np.hypot(rows - row, columns - column) <= radius).astype(int))[0]
+            for row, column in centres[:3]
+        ]
+
+    areas = []
+    for radius in (16, 7):
+        found = Outliner(filters).at_point(frame, radius, (150.5, 120.5), discs_of(radius))
+        assert found is not None
+        areas.append(found.area)
+    assert areas[0] > 2 * areas[1]

@@ -1,0 +1,120 @@
+"""The readers, writers and the sample that the manifest offers, through npe2."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from npe2 import PluginManifest
+
+import sam2_fewshot.napari
+from sam2_fewshot.errors import InputError
+from sam2_fewshot.napari.files import get_reader, read, write_labels, write_shapes
+
+
+@pytest.fixture
+def manifest():
+    manifest = PluginManifest.from_file(Path(sam2_fewshot.napari.__file__).with_name("napari.yaml"))
+    manifest.validate_imports()
+    return manifest
+
+
+def test_the_manifest_is_valid_and_found(manifest):
+    assert manifest.name == "sam2-fewshot"
+    assert manifest.contributions.widgets[0].display_name == "Find similar objects"
+
+
+def test_the_sample_opens(viewer, manifest, npe2pm_):
+    npe2pm_.register(manifest)
+    (layer,) = viewer.open_sample("sam2-fewshot", "nuclei")
+    assert layer.data.shape == (520, 696)
+
+
+@pytest.fixture
+def npe2pm_(npe2pm):
+    return npe2pm
+
+
+@pytest.fixture
+def found(discs):
+    """A label image in two slices, with scores, and its layer's attributes."""
+    labels = np.stack([discs[1], np.where(discs[1] > 5, discs[1] + 10, 0)])
+    index = np.unique(labels)[1:]
+    features = {
+        "index": index,
+        "kind": ["example", *["found"] * (len(index) - 1)],
+        "score": np.linspace(0.5, 1, len(index)),
+        "similarity": np.full(len(index), 0.25),
+        "predicted_iou": np.full(len(index), np.nan),
+    }
+    return labels, {"name": "Found", "features": features, "scale": (1, 1, 1)}
+
+
+@pytest.mark.parametrize("suffix", [".json", ".geojson", ".tif", ".zarr"])
+def test_labels_are_written_and_read_back(found, tmp_path, suffix):
+    labels, attributes = found
+    if suffix == ".zarr":
+        pytest.importorskip("zarr")
+    path = tmp_path / f"cells_labels{suffix}"
+    assert write_labels(str(path), labels, attributes) == [str(path)]
+    reader = get_reader(str(path))
+    assert reader is not None
+    ((data, options, kind),) = reader(str(path))
+    if suffix in (".tif", ".zarr"):
+        assert kind == "labels"
+        np.testing.assert_array_equal(np.asarray(data) > 0, labels > 0)
+        assert len(np.unique(data)) == len(np.unique(labels))
+    else:
+        assert kind == "shapes"
+        assert len(data) == len(np.unique(labels)) - 1
+        assert {int(each[0, 0]) for each in data} == {0, 1}
+        np.testing.assert_allclose(sorted(options["features"]["score"]), attributes["features"]["score"], atol=1e-5)
+
+
+def test_marks_keep_their_kinds(tmp_path):
+    square = np.array([[10, 10], [10, 20], [20, 20], [20, 10.0]])
+    attributes = {"name": "Marks", "features": {"kind": ["example", "not this", "confirmed"]}}
+    path = tmp_path / "marks.json"
+    write_shapes(str(path), [square, square + 30, square + 60], attributes)
+    tags = [entry["tags"] for entry in json.loads(path.read_text())["annotations"]]
+    assert tags == [["example"], ["not this"], ["confirmed"]]
+    ((data, options, _),) = read(str(path))
+    assert options["features"]["kind"] == ["example", "not this", "confirmed"]
+    np.testing.assert_allclose(data[0].min(axis=0), (10, 10))
+
+
+def test_the_units_of_a_layer_become_the_pixel_size(viewer, found, tmp_path):
+    labels, attributes = found
+    layer = viewer.add_labels(labels, features=attributes["features"], scale=(1, 500, 500), units=("pixel", "nm", "nm"))
+    path = tmp_path / "cells.geojson"
+    write_labels(str(path), *layer.as_layer_data_tuple()[:2])
+    feature = json.loads(path.read_text())["features"][0]
+    measured = feature["properties"]["measurements"]
+    assert measured["Area µm^2"] == pytest.approx(measured["Area px"] * 0.25)
+
+
+def test_napari_saves_and_opens_with_it(viewer, manifest, npe2pm_, found, tmp_path):
+    npe2pm_.register(manifest)
+    labels, attributes = found
+    layer = viewer.add_labels(labels, features=attributes["features"])
+    (path,) = viewer.layers.save(str(tmp_path / "cells.geojson"), plugin="sam2-fewshot") or layer.save(
+        str(tmp_path / "cells.geojson"), plugin="sam2-fewshot"
+    )
+    (opened,) = viewer.open(path, plugin="sam2-fewshot")
+    assert len(opened.data) == len(np.unique(labels)) - 1
+
+
+def test_nothing_to_write_and_nothing_to_read(tmp_path):
+    with pytest.raises(InputError, match="no objects to write"):
+        write_labels(str(tmp_path / "a.json"), np.zeros((5, 5), int), {"name": "empty"})
+    with pytest.raises(InputError, match="no objects to write"):
+        write_shapes(str(tmp_path / "a.json"), [], {})
+    assert not list(tmp_path.iterdir())
+    assert get_reader([str(tmp_path / "a.json")]) is None
+    (tmp_path / "image.zarr").mkdir()
+    assert get_reader(str(tmp_path / "image.zarr")) is None
+    (tmp_path / "a.json").write_text("{}")
+    with pytest.raises(InputError):
+        read(str(tmp_path / "a.json"))

@@ -1,0 +1,169 @@
+"""From clicks on an image to corrected labels, in a real viewer."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from desk import centres, click, idle, mouse, wait
+from PIL import Image
+
+from sam2_fewshot.evaluation import label_image_to_instances, match
+from sam2_fewshot.geometry.outlines import polygon_to_mask
+from sam2_fewshot.geometry.overlap import mask_iou
+from sam2_fewshot.napari.files import nuclei
+from sam2_fewshot.sample import sample
+
+
+def test_from_clicks_to_corrected_labels_with_the_embedded_checkpoint(viewer, make_widget, said):
+    widget = make_widget("sam2.1_hiera_micro.pt")
+    image, options, _ = nuclei()[0]
+    viewer.add_image(image, **options)
+    labels = np.asarray(Image.open(sample().examples))
+    truth = np.asarray(Image.open(sample().truth))
+    widget.buttons["Mark"].click()
+    for position in centres(labels).values():
+        click(widget, position)
+    marked = [polygon_to_mask(mark.outline, image.shape) for mark in widget._marked(widget.scene)]
+    true = label_image_to_instances(labels)
+    assert np.mean([max(mask_iou(mask, other) for other in true) for mask in marked]) > 0.7
+
+    widget.scope.setCurrentText("This slice")
+    widget.buttons["Find similar"].click()
+    assert widget.buttons["Cancel"].isEnabled()
+    wait(lambda: widget.labels is not None)
+    idle(widget)
+    found = np.asarray(widget.labels.data)
+    assert found.shape == image.shape
+    scores = match(label_image_to_instances(found), label_image_to_instances(truth), 0.5).scores
+    assert scores.recall > 0.6
+    assert scores.precision > 0.8
+    table = widget.labels.features
+    assert set(table["index"]) == set(np.unique(found)[1:])
+    assert list(table["kind"]).count("example") == 8
+
+    # Correct two of them, by the keys.
+    widget.buttons["Next doubtful (N)"].click()
+    asked = widget._asked
+    assert asked is not None
+    assert viewer.layers.selection.active is widget.labels
+    widget.buttons["Right (R)"].click()
+    assert "confirmed" in set(widget.labels.features["kind"])
+    wrong = widget._asked
+    widget.buttons["Wrong (W)"].click()
+    (column, row) = (int(at) for at in wrong.polygon.representative_point().coords[0])
+    assert np.asarray(widget.labels.data)[row, column] == 0
+    widget.buttons["Learn from corrections"].click()
+    idle(widget)
+    after = np.asarray(widget.labels.data)
+    assert after[row, column] == 0
+    assert list(widget.labels.features["kind"]).count("confirmed") == 1
+    assert not [sentence for sentence in said if "Traceback" in sentence]
+
+
+@pytest.fixture
+def marked(viewer, widget, discs):
+    """A viewer in which three of the discs are marked."""
+    picture, labels = discs
+    viewer.add_image(picture[..., 0], name="discs")
+    widget.begin()
+    for number in (1, 2, 3):
+        click(widget, centres(labels)[number])
+    return widget
+
+
+def test_a_click_outlines_what_is_under_it(marked, discs):
+    _, labels = discs
+    marks = marked._marked(marked.scene)
+    assert [mark.kind for mark in marks] == ["example"] * 3
+    for number, mark in enumerate(marks, 1):
+        (true,) = label_image_to_instances(np.where(labels == number, 1, 0))
+        assert mask_iou(polygon_to_mask(mark.outline, labels.shape), true) > 0.8
+    assert marked.counts.text().startswith("3 wanted, 0 not wanted")
+
+
+def test_alt_marks_what_is_not_wanted_and_a_drag_is_a_box(marked, discs):
+    row, column = centres(discs[1])[4]
+    click(marked, (row, column), modifiers=("Alt",))
+    assert list(marked.marks.features["kind"]) == ["example"] * 3 + ["not this"]
+    row, column = centres(discs[1])[5]
+    mouse(marked, (row - 16, column - 16), (row, column), (row + 16, column + 16))
+    wait(lambda: len(marked.marks.data) == 5)
+    last = marked._marked(marked.scene)[-1]
+    assert last.outline.contains(last.outline.centroid)
+    assert abs(last.outline.centroid.y - row) < 2
+
+
+def test_a_mark_can_be_undone_moved_and_deleted(marked):
+    marked.buttons["Undo"].click()
+    assert len(marked.marks.data) == 2
+    marked.marks.data = [marked.marks.data[0] + 3, marked.marks.data[1]]
+    moved = marked._marked(marked.scene)[0]
+    assert moved.outline.centroid.x == pytest.approx(marked.marks.data[0][:, 1].mean() + 0.5, abs=1)
+    marked.marks.selected_data = {0}
+    marked.marks.remove_selected()
+    assert marked.counts.text().startswith("1 wanted")
+
+
+def test_threshold_and_area_filter_without_a_search(marked, said):
+    marked.find()
+    idle(marked)
+    everything = set(np.unique(marked.labels.data)) - {0}
+    assert len(everything) >= 6
+    marked.threshold.setValue(1.0)
+    assert set(np.unique(marked.labels.data)) - {0} == {1, 2, 3}
+    assert not marked.work.busy()
+    marked.threshold.setValue(0.5)
+    areas = marked.labels.features.set_index("index")["area"]
+    marked.area.setValue((int(areas.max()), marked.area.maximum()))
+    left = marked.labels.features
+    assert all(left[left["kind"] == "found"]["area"] >= areas.max())
+    assert all("3 examples tell little" in sentence for sentence in said)
+
+
+def test_the_visible_region_is_searched_alone_and_again_after_a_mark(viewer, widget, discs):
+    widget.again.setChecked(True)
+    layer = viewer.add_image(np.tile(discs[0][..., 0], (4, 4)), name="discs")
+    widget.begin()
+    for number in (1, 2, 3):
+        click(widget, centres(discs[1])[number])
+    layer.corner_pixels = np.array([[0, 0], [159, 199]])
+    widget.scope.setCurrentText("Visible region")
+    widget.find()
+    idle(widget)
+    found = widget.labels.features
+    assert len(found) > 5
+    assert found["x"].max() < 600
+    widget._costs[:] = [0.0, 0.0]  # as if it had taken no time
+    click(widget, centres(discs[1])[5])
+    wait(lambda: len(widget._learned[0][0]) == 4)
+    idle(widget)
+    assert list(widget.labels.features["kind"]).count("example") == 4
+    assert len(widget.labels.features) >= len(found)
+
+
+def test_an_object_model_is_saved_loaded_and_becomes_a_command(marked, tmp_path, said, discs):
+    marked.find()
+    idle(marked)
+    folder = tmp_path / "plate 1"
+    folder.mkdir()
+    Image.fromarray(discs[0][..., 0]).save(folder / "a.png")
+    marked.copy_command(folder, tmp_path / "cells.npz")
+    from qtpy.QtWidgets import QApplication
+
+    command = QApplication.clipboard().text()
+    assert command.startswith("sam2-fewshot segment ")
+    assert str(tmp_path / "cells.npz") in command
+    assert "--channels" in command
+
+    marked.find_in_folder(folder, tmp_path / "cells.npz")
+    idle(marked)
+    assert (tmp_path / "plate 1-results" / "report.html").exists()
+    assert any("1 of 1 images" in sentence for sentence in said)
+
+    marked.load_model(tmp_path / "cells.npz")
+    idle(marked)
+    while len(marked.marks.data):
+        marked.undo()
+    marked.find()
+    idle(marked)
+    assert set(marked.labels.features["kind"]) == {"found"}

@@ -1,0 +1,163 @@
+"""Objects on the planes of arrays: label images that are painted where they are read, records, and the review."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from shapely import Polygon, box
+
+from sam2_fewshot.annotations.arrays import LabelImage, axis_names, label_image, location_of, masks_of, records_of
+from sam2_fewshot.annotations.review import CONFIRMED, EXAMPLE, FOUND, UNWANTED, Mark, Part, Results
+from sam2_fewshot.geometry.outlines import mask_to_area, polygon_to_mask
+from sam2_fewshot.records import Detection, Location
+
+SHAPE, AXES = (2, 40, 3, 50), (1, 3)
+
+
+def detection(x, y, side=6, score=0.9):
+    outline = box(x, y, x + side, y + side)
+    return Detection(polygon_to_mask(outline, (40, 50)), outline, score, 0.5, 0.8)
+
+
+@pytest.fixture(scope="module")
+def results():
+    """Squares on two planes of an array whose rows and columns are its axes 1 and 3."""
+    made = Results(SHAPE, AXES)
+    made.add(Part((0, 1), (0, 0, 50, 40), [detection(3, 4), detection(30, 20, 9, 0.4), detection(46, 36, 8)], 0.05))
+    made.add(Part((1, 2), (0, 0, 50, 40), [detection(10, 10, 5, 0.2)], 0.1))
+    made.show(0.0)
+    return made
+
+
+def painted(results):
+    whole = np.zeros(SHAPE, np.int32)
+    for label, (mask, place) in enumerate(zip(results.masks, results.places, strict=True), 1):
+        whole[place[0], :, place[1], :][mask.full()] = label
+    return whole
+
+
+indices = st.one_of(
+    st.integers(-2, 1),
+    st.slices(40),
+)
+
+
+@given(key=st.tuples(st.one_of(st.integers(-2, 1), st.slices(2)), st.slices(40), st.integers(0, 2), st.slices(50)))
+def test_any_part_is_painted_as_of_the_whole(results, key):
+    np.testing.assert_array_equal(LabelImage(results)[key], painted(results)[key])
+
+
+def test_it_is_an_array_for_numpy(results):
+    image = LabelImage(results)
+    whole = painted(results)
+    assert (image.shape, image.ndim, image.size, image.dtype) == (SHAPE, 4, whole.size, np.int32)
+    np.testing.assert_array_equal(np.asarray(image), whole)
+    np.testing.assert_array_equal(image[..., 3], whole[..., 3])
+    np.testing.assert_array_equal(image[1], whole[1])
+    assert len(image) == 2
+
+
+@pytest.mark.parametrize("step", [2, 3, 4])
+def test_levels_have_each_so_many_th_pixel(results, step):
+    np.testing.assert_array_equal(np.asarray(LabelImage(results, step)), painted(results)[:, ::step, :, ::step])
+
+
+def test_large_planes_get_a_pyramid(results):
+    assert isinstance(label_image(results), LabelImage)
+    levels = label_image(results, largest=20)
+    assert isinstance(levels, list)
+    assert [level.shape for level in levels] == [(2, 40, 3, 50), (2, 20, 3, 25), (2, 10, 3, 13)]
+
+
+def test_threshold_and_area_choose_and_the_image_follows():
+    made = Results((40, 50), (0, 1))
+    made.add(Part((), (0, 0, 50, 40), [detection(3, 4), detection(30, 20, 9, 0.4)], 0.05))
+    assert made.show(0.5) == 1
+    assert set(np.unique(LabelImage(made))) == {0, 2}  # the best is painted last
+    assert made.show(0.0, 50) == 1
+    assert set(np.unique(LabelImage(made))) == {0, 1}
+    assert made.show(0.0, 0, 50) == 1
+    assert made.floor == 0.05
+    table = made.table()
+    assert list(table["index"]) == [2]
+    assert (table["kind"][0], table["area"][0], table["x"][0]) == (FOUND, 36, 6.0)
+
+
+def test_what_is_found_anew_takes_the_place_of_what_was_there():
+    made = Results((40, 50), (0, 1))
+    made.add(Part((), (0, 0, 50, 40), [detection(3, 4), detection(30, 20)], 0.05))
+    made.add(Part((), (0, 0, 20, 40), [detection(5, 30), detection(30, 20)], 0.05))
+    made.show(0.0)
+    assert sorted(item.bbox[:2] for item in made.items) == [(5, 30), (30, 20)]
+
+
+def test_marks_hide_what_was_found_on_them_and_are_objects_themselves():
+    made = Results((40, 50), (0, 1))
+    made.add(Part((), (0, 0, 50, 40), [detection(3, 4), detection(30, 20), detection(15, 30)], 0.05))
+    marks = [Mark((), box(3, 4, 9, 9)), Mark((), box(30, 20, 36, 26), UNWANTED), Mark((), box(400, 4, 409, 9))]
+    made.mark(marks)
+    made.show(0.0)
+    table = made.table()
+    assert list(table["kind"]) == [EXAMPLE, FOUND]
+    assert np.isnan(table["similarity"][0])
+    assert made.label(marks[0]) == 1
+    assert made.label(None) == 0
+    made.mark([Mark((), box(15, 30, 21, 36), CONFIRMED)])
+    made.show(1.0)
+    assert list(made.table()["kind"]) == [CONFIRMED]
+
+
+def test_the_doubtful_come_in_the_order_of_their_distance_from_the_threshold():
+    made = Results((40, 50), (0, 1))
+    assert made.doubtful(0.5, []) is None
+    scores = (0.9, 0.45, 0.2)
+    made.add(Part((), (0, 0, 50, 40), [detection(15 * i, 5, score=score) for i, score in enumerate(scores)], 0.05))
+    passed: list[Detection] = []
+    while (item := made.doubtful(0.5, passed)) is not None:
+        passed.append(item)
+    assert [item.score for item in passed] == [0.45, 0.2, 0.9]
+
+
+@pytest.mark.parametrize(
+    ("labels", "count", "names"),
+    [
+        ((), 0, []),
+        ((), 1, ["z"]),
+        ((), 2, ["time", "z"]),
+        (("-3", "-2"), 2, ["time", "z"]),
+        (("T",), 1, ["time"]),
+        (("z", "t"), 2, ["z", "time"]),
+        (("p", "c", "z"), 3, ["xy", "xy", "z"]),
+    ],
+)
+def test_axes_are_named(labels, count, names):
+    assert axis_names(labels, count) == names
+
+
+def test_several_axes_of_positions_are_counted_through():
+    assert location_of((2, 1, 4), (3, 5, 9), ["xy", "xy", "z"]) == Location(11, 4, 0)
+
+
+def test_records_are_in_the_order_of_their_places():
+    labels = np.zeros((2, 3, 20, 20), int)
+    labels[1, 2, 3:6, 4:9] = 7
+    labels[0, 1, 10:12, 10:12] = 3
+    objects = [
+        (place, Detection(mask, mask_to_area(mask), 0.5, 0.5, 0.5), (str(label),))
+        for place in np.ndindex(2, 3)
+        for label, mask in masks_of(labels[place])
+    ]
+    records = records_of("cells: 1", objects[::-1], labels.shape)
+    assert [record.location for record in records] == [Location(0, 1, 0), Location(0, 2, 1)]
+    assert [record.tags for record in records] == [(("3",),), (("7",),)]
+    assert (records[0].size_z, records[0].size_t, records[0].frame_shape) == (3, 2, (20, 20))
+    assert records[1].detections[0].bbox == (4, 3, 9, 6)
+    assert records[1].detections[0].location == Location(0, 2, 1)
+
+
+def test_an_outline_that_covers_no_pixel_is_no_mark():
+    made = Results((40, 50), (0, 1))
+    made.mark([Mark((), Polygon([(1.1, 1.1), (1.2, 1.1), (1.2, 1.2)]))])
+    assert not made.items
