@@ -237,6 +237,9 @@ def check(path: Path, images: ImageSet, told: Told) -> bool:
             assert exemplar.polygon.within(box(-1, -1, width + 1, height + 1))
         elif exemplar.point is not None:
             assert Point(exemplar.point).within(box(-1e-9, -1e-9, width, height))
+        elif exemplar.box is not None:
+            assert box(*exemplar.box).area > 0
+            assert box(*exemplar.box).within(box(0, 0, width, height))
         else:
             assert exemplar.mask is not None
             assert exemplar.mask.any()
