@@ -61,7 +61,7 @@ def images(tmp_path: Path) -> list[Path]:
     paths = []
     for number in range(4):
         paths.append(tmp_path / f"im{number}.png")
-        Image.fromarray(scene(300 if number == 3 else 90, 12, seed=number)).save(paths[-1])
+        Image.fromarray(scene(900 if number == 3 else 90, 12, seed=number)).save(paths[-1])
     return paths
 
 
@@ -89,7 +89,7 @@ def work(maker: BrightMaker, images: list[Path], examples: Path, tmp_path: Path)
     def work(
         name: str, scheduler: Any = None, make: BrightMaker = maker, display: Lines | None = None
     ) -> tuple[Any, list[str]]:
-        settings = SMALL.changed({"max_memory": memory_for(150**2), "cache_size": 0})
+        settings = SMALL.changed({"max_memory": memory_for(500**2), "cache_size": 0})
         request = Request(images=images, examples=examples, out=tmp_path / name, settings=settings)
         display = display or Lines()
         return run(request, display, make, scheduler), display.lines

@@ -35,6 +35,9 @@ FIRST_SETTINGS = (
 FURTHER_SETTINGS = ("method", "threshold_mode", "size_prior")
 """The other settings with a field of their own; all that are left go into :data:`MORE_SETTINGS`."""
 
+FILES_ONLY = frozenset({"leave_out_examples"})
+"""Settings of files of results: in NimbusImage the examples are annotations already, and are not posted again."""
+
 _NO_LIMIT = {"max_mask_area": "Max Mask Area of 0 is no limit"}
 """Hints below widgets. They name their field, since the app puts them as near to the next one."""
 
@@ -99,7 +102,7 @@ def kind_of(field: FieldInfo) -> Kind:
 
 def further_settings() -> dict[str, FieldInfo]:
     """Return the settings without a field of their own, by name: those that always have an effect come first."""
-    own = {*FIRST_SETTINGS, *FURTHER_SETTINGS}
+    own = {*FIRST_SETTINGS, *FURTHER_SETTINGS, *FILES_ONLY}
     left = {name: field for name, field in Settings.model_fields.items() if name not in own}
     return dict(sorted(left.items(), key=lambda item: condition_of(item[1]) or ("", "")))
 
