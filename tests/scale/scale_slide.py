@@ -19,7 +19,7 @@ from sam2_fewshot.settings import Settings
 if TYPE_CHECKING:
     from sam2_fewshot.records import FrameReader
 
-SETTINGS = Settings(method="grid", similarity_threshold=0.61, max_memory=memory_for(150**2), cache_size=0)
+SETTINGS = Settings(method="grid", similarity_threshold=0.61, max_memory=memory_for(500**2), cache_size=0)
 
 
 class Slide:
@@ -32,7 +32,7 @@ class Slide:
 
     def draw(self, seed: int = 3) -> Slide:
         """Write the files."""
-        grey = scene(300, 40, seed=seed)[..., 0]
+        grey = scene(1300, 200, seed=seed)[..., 0]
         from scipy import ndimage
 
         labels, _ = ndimage.label(grey > 100)

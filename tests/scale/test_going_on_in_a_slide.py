@@ -115,7 +115,7 @@ def test_blocks_of_something_else_are_not_taken(change: str, slide: Slide) -> No
     elif change == "setting":
         settings = settings.changed({"smoothing": 1.0})
     elif change == "memory":  # other blocks
-        settings = settings.changed({"max_memory": memory_for(200**2)})
+        settings = settings.changed({"max_memory": memory_for(620**2)})
     else:
         slide.draw(seed=4)
     assert slide.work("out", settings=settings).complete
@@ -170,7 +170,7 @@ def test_workers_go_on_too(kept: str, slide: Slide, clean: dict[str, bytes], cli
     assert slide.searched == count - before
     assert slide.make.made[0].bright.searched == 0  # this program joins what its workers have searched
     assert slide.content("out") == clean
-    assert json.loads((slide.folder / "out" / "run.json").read_text())["objects"] == summary.found
+    assert json.loads((slide.folder / "out" / "run.json").read_text())["objects"] == summary.counts.total
 
 
 class Pressing(Lines):
