@@ -6,6 +6,7 @@ napari's data coordinates are indices, so that the centre of the first pixel is 
 from __future__ import annotations
 
 from hashlib import sha256
+from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +32,7 @@ PLACEMENT = ("scale", "translate", "rotate", "shear", "affine")
 _TABLE = np.linspace(0, 1, 1024)
 _CORNERS = 64
 _BLENDINGS = {"translucent_no_depth": "translucent"}
+_SESSION = token_hex(8)  # arrays are known by their ids, which another session gives to others
 
 
 class Scene:
@@ -92,7 +94,7 @@ class Scene:
         """Return a plane by its place."""
         index = plane_index(place, self.axes, len(self.shape))
         shape = self.shape[self.axes[0]], self.shape[self.axes[1]]
-        digest = f"{self.key}/{place}"
+        digest = sha256(f"{_SESSION}/{self.key}/{place}".encode()).hexdigest()[:32]
         return BlendedPlane(self._arrays, self.looks, index, shape, self.reference.name, self.location(place), digest)
 
     def places(self) -> list[Place]:
