@@ -12,7 +12,6 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
 import yaml
 from benchmarks.quality.figures import Prediction
 from benchmarks.quality.floor import OtsuFloor
@@ -136,7 +135,6 @@ class FewShot:
         for settings in self._runs():
             segmenter = FewShotSegmenter(self._model, settings=settings, progress=self._told)
             self._learned.append(segmenter.fit(examples))
-            self.evidence = np.asarray(segmenter.object_model.learned.get("evidence", [])).tolist()
 
     def find(self, query: Query) -> Outcome:
         """Segment the frame; the seconds are those of the run that is evaluated."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from sam2_fewshot.geometry.outlines import polygon_to_mask
 from sam2_fewshot.methods.base import is_known
+from sam2_fewshot.records import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from sam2_fewshot.annotations.arrays import Place
     from sam2_fewshot.records import Box, Detection, InstanceMask
 
-EXAMPLE, CONFIRMED, FOUND, UNWANTED = "example", "confirmed", "found", "not this"
+EXAMPLE, CONFIRMED, FOUND = (kind.value for kind in (Kind.EXAMPLE, Kind.CONFIRMED, Kind.FOUND))
+UNWANTED = "not this"
 """Kinds of objects: marked, found and marked as right, found, and marked as not wanted or wrong."""
 
 

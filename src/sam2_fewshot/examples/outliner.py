@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sam2_fewshot.examples.points import APPEARANCE, Alternatives, agreeing, appearance, spread_of
+from sam2_fewshot.examples.points import (
+    APPEARANCE,
+    LARGEST_SHARE,
+    Alternatives,
+    agreeing,
+    appearance,
+    input_scale,
+    spread_of,
+)
 from sam2_fewshot.geometry.outlines import largest_part
 from sam2_fewshot.records import InstanceMask
 
@@ -23,8 +31,6 @@ if TYPE_CHECKING:
 _SIDES = (2.0, 0.5)
 """Sides of the windows that a point is prompted in, in sides of the backbone's input: one for large objects, and one in
 which small objects are enlarged. On the bundled image a wider choice outlined no better."""
-_LARGEST_SHARE = 0.5
-"""A mask that fills more of its window is the background, or an object that needs a wider window."""
 _AROUND = 2.0
 """A box is prompted in a window of at least so many times its longer side."""
 _KEPT = 64
@@ -76,7 +82,7 @@ class Outliner:
             x0, y0, x1, y1 = window
             for mask, iou in _masks(answer, window, frame.shape):
                 holds = mask.window((int(point[0]), int(point[1]), int(point[0]) + 1, int(point[1]) + 1)).any()
-                if holds and mask.area <= _LARGEST_SHARE * (x1 - x0) * (y1 - y0):
+                if holds and mask.area <= LARGEST_SHARE * (x1 - x0) * (y1 - y0):
                     found.append((mask, iou))
         if not found:
             return None
@@ -145,13 +151,11 @@ class Outliner:
     ) -> PromptedMasks:
         """Prompt with one point, or with the two corners of a box."""
         embedding = self._embedding(frame, key, window)
-        x0, y0, x1, y1 = window
-        scale = np.array([self._backbone.input_size / (x1 - x0), self._backbone.input_size / (y1 - y0)])
         # In image pixels a pixel's centre has the fraction .5, in prompts it is a whole number.
-        local = ((np.array(corners) - (x0, y0)) * scale - 0.5).astype(np.float32)
+        local = (np.array(corners) - window[:2]) * input_scale(window, self._backbone.input_size) - 0.5
         if len(corners) == 1:
-            return self._backbone.prompt(embedding, local, iou_gate=-math.inf, stability_gate=0.0)
-        return self._backbone.prompt_boxes(embedding, local.reshape(1, 4))
+            return self._backbone.prompt(embedding, local.astype(np.float32), iou_gate=-math.inf, stability_gate=0.0)
+        return self._backbone.prompt_boxes(embedding, local.astype(np.float32).reshape(1, 4))
 
 
 def _window(point: tuple[float, float], side: int, frame_shape: tuple[int, int]) -> Box:

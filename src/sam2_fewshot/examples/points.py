@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sam2_fewshot.protocols import Backbone
     from sam2_fewshot.records import Box
 
-_LARGEST_SHARE = 0.5
+LARGEST_SHARE = 0.5
 """A mask that fills more of its window than this is the background, or an object that needs a wider window."""
 _FITS = 0.5
 """IoU of a mask's bounding box with the box that was marked, below which the mask is of something else."""
@@ -75,14 +75,14 @@ def masks_at_points(
         embedding = backbone.embed(pixels[y0:y1, x0:x1])
         local = np.array([points[i] for i in numbers]) - (x0, y0)
         # In image pixels a pixel's centre has the fraction .5, in prompts it is a whole number.
-        scale = _scale(window, backbone.input_size)
+        scale = input_scale(window, backbone.input_size)
         prompts = (local * scale - 0.5).astype(np.float32)
         answer = backbone.prompt(embedding, prompts, iou_gate=-math.inf, stability_gate=0.0)
         for prompt, iou, box, data in zip(answer.prompt, answer.predicted_iou, answer.boxes, answer.data, strict=True):
             mask = InstanceMask(data, x0 + int(box[0]), y0 + int(box[1]), (height, width))
             column, row = (int(value) for value in points[numbers[prompt]])
             holds = mask.window((column, row, column + 1, row + 1)).any()
-            if holds and mask.area <= _LARGEST_SHARE * (x1 - x0) * (y1 - y0):
+            if holds and mask.area <= LARGEST_SHARE * (x1 - x0) * (y1 - y0):
                 found[numbers[prompt]].append(PointMask(mask, float(iou)))
     return found
 
@@ -122,7 +122,7 @@ def masks_in_boxes(
         if not numbers:
             continue
         embedding = backbone.embed(pixels[y0:y1, x0:x1])
-        prompts = (given[numbers] - (x0, y0, x0, y0)) * np.tile(_scale(window, backbone.input_size), 2)
+        prompts = (given[numbers] - (x0, y0, x0, y0)) * np.tile(input_scale(window, backbone.input_size), 2)
         answer = backbone.prompt_boxes(embedding, prompts.astype(np.float32))
         for prompt, iou, box, data in zip(answer.prompt, answer.predicted_iou, answer.boxes, answer.data, strict=True):
             mask = InstanceMask(data, x0 + int(box[0]), y0 + int(box[1]), (height, width))
@@ -132,7 +132,7 @@ def masks_in_boxes(
     return found
 
 
-def _scale(window: Box, input_size: int) -> NDArray[np.float64]:
+def input_scale(window: Box, input_size: int) -> NDArray[np.float64]:
     """Return the pixels of the backbone's input for a pixel of a window, across and down."""
     x0, y0, x1, y1 = window
     return np.array([input_size / (x1 - x0), input_size / (y1 - y0)])

@@ -106,8 +106,8 @@ class FewShotWidget(qt.QWidget):  # type: ignore[misc]
         find = button("Find similar", self.find, "Learn from the marks, and search.")
         stop = button("Cancel", self.work.cancel, "Stop; what is finished stays.")
         doubt = button("Next doubtful (N)", self.next_doubtful, "Go to the object nearest to the threshold.")
-        right = button("Right (R)", lambda: self.judge(CONFIRMED), "This object is of the wanted kind.")
-        wrong = button("Wrong (W)", lambda: self.judge(UNWANTED), "It is not; it is learned from as well.")
+        right = button("Right (R)", lambda: self.correct(CONFIRMED), "This object is of the wanted kind.")
+        wrong = button("Wrong (W)", lambda: self.correct(UNWANTED), "It is not; it is learned from as well.")
         learn = button("Learn from corrections", self.find, "Find again, with what was marked right and wrong.")
         save = button("Save model …", self.save_model, "Save what was learned, as .npz.")
         load = button("Load model …", self.load_model, "Search with what was learned before, without marks.")
@@ -355,8 +355,8 @@ class FewShotWidget(qt.QWidget):  # type: ignore[misc]
             raise InputError("There is nothing to learn from: mark 5 to 20 of the wanted objects, by a click on each.")
         planes = [(place, scene.plane(place)) for place in (scene.places() if scope == SLICES else [scene.place])]
         pixels = len(planes) * (planes[0][1].shape[0] * planes[0][1].shape[1] if region is None else _size(region))
-        lessons = [(mark.place, mark.outline.wkb, mark.kind) for mark in marks]
-        key = lessons, scene.key, model, settings.model_dump(exclude=set(AFTER_LEARNING))
+        marked = [(mark.place, mark.outline.wkb, mark.kind) for mark in marks]
+        key = marked, scene.key, model, settings.model_dump(exclude=set(AFTER_LEARNING))
         self._asked, self._passed = None, []
 
         def job(told: Estimate) -> Iterator[Any]:
@@ -427,9 +427,9 @@ class FewShotWidget(qt.QWidget):  # type: ignore[misc]
             self.labels = self.viewer.add_labels(data, name="Found", multiscale=isinstance(data, list))
             self.labels.editable = False
             self.labels.mouse_drag_callbacks.append(self._on_pick)
-            judge = {"r": lambda layer: self.guarded(lambda: self.judge(CONFIRMED))}
-            judge["w"] = lambda layer: self.guarded(lambda: self.judge(UNWANTED))
-            for key, action in {"n": lambda layer: self.guarded(self.next_doubtful), **judge}.items():
+            keys = {"r": lambda layer: self.guarded(lambda: self.correct(CONFIRMED))}
+            keys["w"] = lambda layer: self.guarded(lambda: self.correct(UNWANTED))
+            for key, action in {"n": lambda layer: self.guarded(self.next_doubtful), **keys}.items():
                 self.labels.bind_key(key, action)
             if self.marks is not None:
                 self.viewer.layers.move(self.viewer.layers.index(self.labels), self.viewer.layers.index(self.marks))
@@ -485,7 +485,7 @@ class FewShotWidget(qt.QWidget):  # type: ignore[misc]
         self.viewer.camera.zoom = max(self.viewer.camera.zoom, 60 / size)  # canvas pixels
         self.viewer.camera.center = (0.0, *(world[axis - offset] for axis in self.viewer.dims.displayed))
 
-    def judge(self, kind: str) -> None:
+    def correct(self, kind: str) -> None:
         """Mark the object that is asked about as right or wrong, and go to the next."""
         results, scene = self._found()
         asked, label = self._asked, results.label(self._asked)

@@ -19,7 +19,7 @@ from sam2_fewshot.methods.base import Stopwatch
 from sam2_fewshot.methods.guided.box_refinement import REFINEMENT, non_overlapping
 from sam2_fewshot.methods.guided.descriptors import CONTRAST, CORE_SCORE, SUPPORT, Proposed, describe
 from sam2_fewshot.methods.guided.maps import CellStore
-from sam2_fewshot.tiling.tiles import TileGrid
+from sam2_fewshot.methods.guided.training_windows import tile_count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,7 +43,7 @@ so many standard deviations of the frame), or its mean score is as near to that 
 Where an example is alone on its frame, nothing is added; otherwise its ground would be."""
 _MOST = 0.5
 """A candidate is held by another with more than this share of its area."""
-STORED = 200_000_000
+_STORED = 200_000_000
 """Bytes of the examples' frames' pyramids that are stored, so that they are encoded once: 36 tiles of SAM 2's embedded
 checkpoint. It is part of :data:`~sam2_fewshot.resources.RESERVE`."""
 
@@ -63,10 +63,10 @@ class TrainingTiles:
 
     def __init__(self, backbone: Backbone, frames: Sequence[TrainingFrame], side: int, progress: Progress) -> None:
         self.side = side
-        tiles = [len(TileGrid((frame.pixels.shape[0], frame.pixels.shape[1]), side).windows()) for frame in frames]
+        counts = [tile_count(frame.pixels.shape, side) for frame in frames]
         self.stores = [
-            CellStore(backbone, frame.pixels, side, STORED * count // sum(tiles), progress.advance)
-            for frame, count in zip(frames, tiles, strict=True)
+            CellStore(backbone, frame.pixels, side, _STORED * count // sum(counts), progress.advance)
+            for frame, count in zip(frames, counts, strict=True)
         ]
 
 
@@ -104,8 +104,13 @@ def with_surest(
         for i, (frame, store) in enumerate(zip(frames, tiles.stores, strict=True))
         if (frame.number in with_examples or frame.negatives) and np.ptp(frame.pixels, axis=(0, 1)).max() > 0
     }
+    if not found:
+        return list(frames)
     positives = {i: _described(frames[i].positives, found[i], learned) for i in found}
     negatives = {i: _described(frames[i].negatives, found[i], learned) for i in found}
+    wanted, unwanted = (
+        np.concatenate(list(rows.values())) if rows else np.zeros((0, 0)) for rows in (positives, negatives)
+    )
     detections: list[tuple[float, int, InstanceMask]] = []
     for i, here in found.items():
         frame, masks, odds = frames[i], here.refined.masks, here.odds
@@ -114,9 +119,7 @@ def with_surest(
         features = here.refined.features[:, : -1 - REFINEMENT]
         on_frame = [rows for n, rows in positives.items() if frames[n].number == frame.number]
         adoptable = _stand_out(features, np.concatenate(on_frame))
-        wanted, unwanted = (np.concatenate(list(rows.values())) for rows in (positives, negatives))
-        scale = learned.second.scale[: features.shape[1]]
-        adoptable &= ~like_negatives(masks, features, wanted, unwanted, scale)
+        adoptable &= ~like_negatives(masks, features, wanted, unwanted, learned.second.scale[: features.shape[1]])
         chosen = non_overlapping(masks, odds, [*frame.positives, *frame.negatives])
         detections += [(float(odds[n]), i, masks[n]) for n in chosen if adoptable[n] and odds[n] > least]
     surest = sorted(detections, key=lambda detection: -detection[0])[: max(0, most)]

@@ -55,11 +55,11 @@ def training_windows(
         Windows around all marks, a tile wide if the marks are not wider, and a seeded sample of windows elsewhere that
         look as different as possible. Each mark is on one window. A part of a mark on another window is unmarked there.
     """
-    if sum(_tiles(frame.pixels.shape, side) for frame in frames) <= most:
+    if sum(tile_count(frame.pixels.shape, side) for frame in frames) <= most:
         return list(frames)
     core = TileGrid((1, 1), side).core
     windows = [list(_around_marks(frame, core)) for frame in frames]
-    taken = sum(_tiles((y1 - y0, x1 - x0), side) for of_frame in windows for (x0, y0, x1, y1), _ in of_frame)
+    taken = sum(tile_count((y1 - y0, x1 - x0), side) for of_frame in windows for (x0, y0, x1, y1), _ in of_frame)
     marked = [_cropped(frame, *window) for frame, of_frame in zip(frames, windows, strict=True) for window in of_frame]
     elsewhere = [
         (frame, box)
@@ -71,7 +71,8 @@ def training_windows(
     return marked + [_cropped(elsewhere[i][0], elsewhere[i][1], []) for i in sample]
 
 
-def _tiles(shape: tuple[int, ...], side: int) -> int:
+def tile_count(shape: tuple[int, ...], side: int) -> int:
+    """Return how many tiles of a side cover a picture (H, W, …)."""
     rows, columns = TileGrid((shape[0], shape[1]), side).counts
     return rows * columns
 
