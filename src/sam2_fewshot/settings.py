@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 
-_SELECTION = ("similarity_threshold", "threshold_mode", "top_percent", "size_prior", "smoothing")
+_SELECTION = ("similarity_threshold", "threshold_mode", "top_percent", "sizes", "size_prior", "smoothing")
 _MACHINE = ("max_memory", "cache_size", "batch_size", "points_per_batch", "compile")
 AFTER_LEARNING = frozenset((*_SELECTION, *_MACHINE, "leave_out_examples"))
 """Settings that do not change what is learned from examples."""
@@ -162,6 +162,15 @@ class Settings(BaseModel):
         unit="%",
         gt=0.0,
         le=100.0,
+    )
+    sizes: Literal["any", "similar"] = _setting(
+        "any",
+        "Sizes",
+        "Method guided: which sizes are looked for. any: where something looks like a smaller object of the kind, that "
+        "part of the image is searched once more at twice the magnification, which takes longer. similar: only sizes "
+        "like those of the examples.",
+        group="matching",
+        only=Condition("method", "guided"),
     )
     size_prior: Literal["off", "soft", "strict"] = _setting(
         "off",

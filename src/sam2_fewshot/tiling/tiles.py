@@ -44,6 +44,15 @@ class TileGrid:
         height, width = self.frame_shape
         return -(-height // self.core), -(-width // self.core)
 
+    def cores(self) -> list[Box]:
+        """Return the tiles without their halos ``(x0, y0, x1, y1)``, row by row, cut off at the frame's border."""
+        height, width = self.frame_shape
+        return [
+            (x, y, min(x + self.core, width), min(y + self.core, height))
+            for y in range(0, height, self.core)
+            for x in range(0, width, self.core)
+        ]
+
     def windows(self) -> list[Box]:
         """Return the tiles ``(x0, y0, x1, y1)``, row by row; those at the border reach beyond the frame."""
         rows, columns = self.counts

@@ -42,7 +42,7 @@ class GuidedMethod:
     backbone
         Encodes the tiles.
     settings
-        ``min_mask_area`` and ``max_mask_area`` are used.
+        ``min_mask_area``, ``max_mask_area`` and ``sizes`` are used.
     progress
         Reports tiles and candidates done.
     """
@@ -63,7 +63,8 @@ class GuidedMethod:
         watch: Stopwatch,
     ) -> Scored:
         """Return objects that do not overlap."""
-        return GuidedModel.from_arrays(learned).find(self._backbone, pixels, known, self._progress, watch)
+        least = self._settings.min_mask_area if self._settings.sizes == "any" else None
+        return GuidedModel.from_arrays(learned).find(self._backbone, pixels, known, self._progress, watch, least)
 
     def summary(self, learned: Mapping[str, NDArray[np.generic]]) -> str:
         """Return a sentence on how well the examples are found again by what was learned without them."""

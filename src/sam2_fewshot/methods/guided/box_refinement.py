@@ -220,10 +220,22 @@ def covered(
     return where
 
 
-def to_refine(candidates: Sequence[InstanceMask], odds: NDArray[np.float64], tiles: int) -> list[int]:
-    """Return the indices of the candidates to refine on a frame of some tiles, the best first."""
+def to_refine(
+    candidates: Sequence[InstanceMask], odds: NDArray[np.float64], tiles: int, share: float = 1.0
+) -> list[int]:
+    """Return the indices of the candidates to refine on a frame, the best first.
+
+    Parameters
+    ----------
+    candidates, odds
+        Theirs, and their log-odds by the first classifier.
+    tiles
+        Of the frame.
+    share
+        How large a part of a frame this is.
+    """
     likely = sum(odds[i] > 0 for i in non_overlapping(candidates, odds))
-    most = max(_LEAST, _PER_TILE * tiles, _PER_LIKELY * likely)
+    most = max(math.ceil(share * _LEAST), _PER_TILE * tiles, _PER_LIKELY * likely)
     return _distinct(candidates, np.argsort(-odds, kind="stable"), _SAME, most)
 
 

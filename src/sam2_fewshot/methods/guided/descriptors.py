@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 SHEET = 1 << 19
 """Pixels that are measured at a time."""
+LOG_AREA = 0
+"""Which descriptor is the logarithm of the area in pixels."""
 CONTRAST = 6
 """Which descriptor is the contrast to the surroundings."""
 CORE_SCORE = 9

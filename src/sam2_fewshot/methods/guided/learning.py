@@ -30,6 +30,7 @@ from sam2_fewshot.methods.guided.self_training import (
     what_few_means,
     with_surest,
 )
+from sam2_fewshot.methods.guided.smaller import SMALLEST, for_other_sizes
 from sam2_fewshot.methods.guided.training_windows import training_windows
 from sam2_fewshot.tiling.tiles import TileGrid, tile_side
 
@@ -48,8 +49,8 @@ _DIAMETER = 1 / 13
 """An object's diameter in the backbone's input, as a share of its side: 40 px of 512, 80 of 1024. micro-sam's FAQ
 advises 64 to 128 px of 1024."""
 _ZOOM = (0.25, 4.0)
-_SMALLEST, _LARGEST = 0.4, 2.5
-"""Candidates may be this much smaller than the smallest and larger than the largest example."""
+_LARGEST = 2.5
+"""Candidates may be this much larger than the largest example."""
 _FEWEST_PIXELS = 6
 _BACKGROUND = 0.5
 """A candidate whose mean score is below this lies on background."""
@@ -77,7 +78,7 @@ def learn_guided(
     side = _tile_side(areas, frames, backbone.input_size)
     frames = training_windows(frames, side)
     tiles = TrainingTiles(backbone, frames, side, progress)
-    learned = learn_once(backbone, frames, area_limits, tiles, progress)
+    learned = learn_once(backbone, frames, area_limits, tiles, progress, is_last=len(areas) >= FEW)
     if len(areas) >= FEW:
         if (sentence := look_alikes(learned.evidence, learned.places)) is not None:
             progress.warn(sentence)
@@ -85,7 +86,8 @@ def learn_guided(
     extended = frames
     for total, least in ROUNDS:
         extended = with_surest(learned, backbone, frames, tiles, total - len(areas), least, progress)
-        learned = learn_once(backbone, extended, area_limits, tiles, progress, self_trained=total == ROUNDS[-1][0])
+        is_last = total == ROUNDS[-1][0]
+        learned = learn_once(backbone, extended, area_limits, tiles, progress, is_last=is_last, self_trained=is_last)
     progress.warn(what_few_means(len(areas), len(_areas_of(extended)) - len(areas)))
     return learned
 
@@ -97,9 +99,10 @@ def learn_once(
     tiles: TrainingTiles,
     progress: Progress,
     *,
+    is_last: bool,
     self_trained: bool = False,
 ) -> GuidedModel:
-    """Learn from examples once; with `self_trained`, the last time of several, most of them were not marked."""
+    """Learn from examples once, for good with `is_last`; with `self_trained`, most of them were not marked."""
     progress.start("learning")
     areas, side = _areas_of(frames), tiles.side
     diameter = _diameter_of(areas)
@@ -125,7 +128,7 @@ def learn_once(
         second=_UNTRAINED,
         threshold=0.0,
     )
-    return _with_classifiers(learned, backbone, frames, encoded, progress, self_trained=self_trained)
+    return _with_classifiers(learned, backbone, frames, encoded, progress, is_last=is_last, self_trained=self_trained)
 
 
 def _areas_of(frames: Sequence[TrainingFrame]) -> NDArray[np.int64]:
@@ -151,6 +154,7 @@ def _with_classifiers(
     encoded: Sequence[EncodedFrame],
     progress: Progress,
     *,
+    is_last: bool,
     self_trained: bool,
 ) -> GuidedModel:
     """Return the model with its classifiers. On the maps, no example was learned from itself."""
@@ -192,9 +196,12 @@ def _with_classifiers(
     if self_trained:
         # Detections that were chosen for being sure score higher than their like, and would raise it.
         threshold = min(threshold, EVEN_CHANCES)
+    learned = replace(learned, first=first, second=second, threshold=threshold)
+    if is_last:
+        learned = for_other_sizes(learned, backbone, frames, table, between, progress)
     ends = np.cumsum([len(frame.masks) for frame in rows])[:-1]
-    evidence, places = evidence_of(frames, rows, np.split(between.unseen, ends), threshold)
-    return replace(learned, first=first, second=second, threshold=threshold, evidence=evidence, places=places)
+    evidence, places = evidence_of(frames, rows, np.split(between.unseen, ends), learned.threshold)
+    return replace(learned, evidence=evidence, places=places)
 
 
 def _area_range(areas: NDArray[np.int64], limits: tuple[int, int]) -> tuple[float, float]:
@@ -202,7 +209,7 @@ def _area_range(areas: NDArray[np.int64], limits: tuple[int, int]) -> tuple[floa
 
     A limit that would exclude an example is not meant for objects like the examples, and is ignored.
     """
-    smallest, largest = max(_FEWEST_PIXELS, _SMALLEST * areas.min()), _LARGEST * areas.max()
+    smallest, largest = max(_FEWEST_PIXELS, SMALLEST * areas.min()), _LARGEST * areas.max()
     low, high = limits
     if areas.min() >= low:
         smallest = max(smallest, low)

@@ -17,6 +17,7 @@ from sam2_fewshot.methods.guided.box_refinement import (
     non_overlapping,
     refined_masks,
     to_refine,
+    to_refine_in_training,
     with_refined,
 )
 from sam2_fewshot.methods.guided.classifier import Logistic
@@ -24,6 +25,7 @@ from sam2_fewshot.methods.guided.descriptors import COARSE_COSINE, SUPPORT, Fram
 from sam2_fewshot.methods.guided.expectation import NO_EVIDENCE, Evidence, Place
 from sam2_fewshot.methods.guided.maps import PixelModel, cells_per_tile, dense_maps, enlarge, tile_cells
 from sam2_fewshot.methods.guided.proposals import component_candidates, peaks, point_candidates
+from sam2_fewshot.methods.guided.smaller import NEVER, search_windows, windows_to_search
 from sam2_fewshot.tiling.tiles import TileGrid
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from sam2_fewshot.methods.guided.box_refinement import RefinedCandidates
     from sam2_fewshot.methods.guided.maps import TileCells
     from sam2_fewshot.protocols import Backbone, Embedding, Progress
-    from sam2_fewshot.records import InstanceMask
+    from sam2_fewshot.records import Box, InstanceMask
 
 _FEWEST_PEAKS, _PEAKS_PER_TILE = 64, 3
 """So many peaks of a map are prompted a frame, or a tile of it, whichever are more."""
@@ -113,6 +115,9 @@ class GuidedModel:
         Tells right candidates from wrong ones, by their descriptors and by how their refined masks turn out.
     threshold
         Log-odds of the second classifier from which on a candidate counts as an object; its score is then .5.
+    margin
+        By how much the log-odds of what is found at twice the magnification have to lie above the threshold; see
+        :mod:`~sam2_fewshot.methods.guided.smaller`.
     evidence
         How well the examples are found again.
     places
@@ -129,6 +134,7 @@ class GuidedModel:
     first: Logistic
     second: Logistic
     threshold: float
+    margin: float = NEVER
     evidence: Evidence = NO_EVIDENCE
     places: Sequence[Place] = ()
 
@@ -140,6 +146,7 @@ class GuidedModel:
                 + [getattr(self, name).bias for name in _CLASSIFIERS]
             ),
             "evidence": np.array(self.evidence, np.int64),
+            "margin": np.array([self.margin]),
             "colours": self.colours,
             "levels": self.levels,
             **{f"cells_{name}": getattr(self.cells, name) for name in _CELL_ARRAYS},
@@ -170,6 +177,7 @@ class GuidedModel:
             first=first,
             second=second,
             threshold=threshold,
+            margin=float(arrays["margin"][0]) if "margin" in arrays else NEVER,
             evidence=Evidence(*arrays["evidence"].tolist()) if "evidence" in arrays else NO_EVIDENCE,
         )
 
@@ -180,6 +188,7 @@ class GuidedModel:
         known: Sequence[InstanceMask],
         progress: Progress,
         watch: Stopwatch,
+        least_area: int | None = None,
     ) -> Scored:
         """Return the objects on a frame, the highest score first, none of which overlaps a better one.
 
@@ -195,23 +204,35 @@ class GuidedModel:
             Reports each tile done.
         watch
             Takes the time of each stage.
+        least_area
+            Objects smaller than the examples are looked for as well, down to so many pixels; None: they are not.
         """
         if np.ptp(pixels, axis=(0, 1)).max() == 0:
             return Scored([], 0, [])  # of one colour: whatever differs from place to place is made by the tiles
         found = self.candidates(backbone, pixels, progress, watch)
-        refined, odds = found.refined, found.odds
+        masks, odds, features = found.refined.masks, found.odds, found.refined.features
+        proposed = [*found.proposed, *masks[len(found.likely) :]]
+        windows: list[Box] = []
+        if least_area is not None and self.margin < NEVER:
+            with watch.stage("compare"):
+                windows = windows_to_search(self, found, least_area, known)
+        del found  # its maps take the memory that those of the windows need
+        if windows and least_area is not None:
+            smaller = search_windows(self, backbone, pixels, windows, least_area, progress, watch)
+            masks, odds = [*masks, *smaller.masks], np.concatenate([odds, smaller.odds])
+            features, proposed = np.concatenate([features, smaller.features]), [*proposed, *smaller.masks]
         with watch.stage("compare"):
-            chosen = non_overlapping(refined.masks, odds, known)
-        masks = [
+            chosen = non_overlapping(masks, odds, known)
+        scored = [
             ScoredMask(
-                mask=refined.masks[i],
+                mask=masks[i],
                 score=float(1 / (1 + np.exp(-odds[i]))),
-                similarity=float(np.clip(refined.features[i, COARSE_COSINE - REFINEMENT], -1, 1)),
-                predicted_iou=float(refined.features[i, PREDICTED_IOU]),
+                similarity=float(np.clip(features[i, COARSE_COSINE - REFINEMENT], -1, 1)),
+                predicted_iou=float(features[i, PREDICTED_IOU]),
             )
             for i in chosen
         ]
-        return Scored(masks, len(found.proposed), [*found.proposed, *refined.masks[len(found.likely) :]])
+        return Scored(scored, len(proposed), proposed)
 
     def candidates(
         self,
@@ -220,6 +241,8 @@ class GuidedModel:
         progress: Progress,
         watch: Stopwatch,
         encoded: Iterable[TileCells] | None = None,
+        about: Sequence[InstanceMask] | None = None,
+        share: float = 1.0,
     ) -> FrameCandidates:
         """Propose candidates on a frame, refine the likely ones, and score them.
 
@@ -229,6 +252,10 @@ class GuidedModel:
             As in :meth:`find`.
         encoded
             The frame's tiles; without them, it is encoded.
+        about
+            Only candidates about these masks are refined; None for all that are likely.
+        share
+            How large a part of a frame this is; the fewest prompts are of a whole one.
         """
         shape = (pixels.shape[0], pixels.shape[1])
         grid = TileGrid(shape, self.side)
@@ -245,14 +272,17 @@ class GuidedModel:
             descriptors = describe(components.masks, maps, self.diameter, components)
             clear = covered(components.masks, self.first.log_odds(descriptors), shape)
         with watch.stage("prompt"):
-            more = self.prompted(backbone, frame, clear)
+            more = self.prompted(backbone, frame, clear, share)
         with watch.stage("compare"):
             proposed = components.and_once(more)
             candidates = list(proposed.masks)
             descriptors[:, SUPPORT] = support(components.masks, proposed)
             descriptors = np.concatenate([descriptors, describe(more, maps, self.diameter, proposed)])
             first = self.first.log_odds(descriptors)
-            likely = to_refine(candidates, first, tiles)
+            if about is None:
+                likely = to_refine(candidates, first, tiles, share)
+            else:
+                likely = to_refine_in_training(candidates, first, about, share=0.0)
             chosen = [candidates[i] for i in likely]
         with watch.stage("prompt"):
             progress.start("prompting", len(chosen))
