@@ -99,10 +99,10 @@ def learn_once(
     tiles: TrainingTiles,
     progress: Progress,
     *,
-    is_last: bool,
+    is_last: bool = False,
     self_trained: bool = False,
 ) -> GuidedModel:
-    """Learn from examples once, for good with `is_last`; with `self_trained`, most of them were not marked."""
+    """Learn from examples once, for the last time with `is_last`; with `self_trained`, most of them were not marked."""
     progress.start("learning")
     areas, side = _areas_of(frames), tiles.side
     diameter = _diameter_of(areas)

@@ -92,10 +92,11 @@ def for_other_sizes(
 ) -> GuidedModel:
     """Return the model with its margin, and with a lower threshold where the examples were chosen for their size.
 
-    What is found at twice the magnification has to be as sure as the typical example is that is twice as large as it
-    was learned, and surer than any of the unwanted ones, which are often unwanted because they are small. Where the
-    examples themselves would be refused for their size, size is part of what tells the objects from others, and
-    smaller ones are not looked for.
+    What is found at twice the magnification has to be surer than the examples are when seen twice as large as they were
+    learned: than the median one where they were chosen for their size and smaller ones are to be expected, otherwise
+    than any; and surer than any of the unwanted ones, which are often unwanted because they are small. Where the
+    examples themselves would be refused for their size, size is part of what tells the objects from others, and smaller
+    ones are not looked for.
 
     Parameters
     ----------
@@ -116,14 +117,13 @@ def for_other_sizes(
         [_odds_about(learned, backbone, frame, mask, 1 / len(marks), progress) for frame, mask in marks]
         for marks in (wanted, unwanted)
     )
-    typical = float(np.median(odds))
-    if typical < _REFUSED:
+    if np.median(odds) < _REFUSED:
         return learned
-    threshold = learned.threshold
+    threshold, needed = learned.threshold, max(odds)
     if are_the_largest(table, between.unseen, between.low - 1):
-        threshold = min(threshold, _OF_THE_LARGEST)
+        threshold, needed = min(threshold, _OF_THE_LARGEST), float(np.median(odds))
     # The log-odds above were those above the former threshold.
-    margin = max(0.0, max([typical, *against]) + learned.threshold - threshold)
+    margin = max(0.0, max([needed, *against]) + learned.threshold - threshold)
     return replace(learned, threshold=threshold, margin=margin)
 
 
