@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 from scipy import ndimage
 
+from sam2_fewshot import Exemplar, FewShotSegmenter
 from sam2_fewshot.backbones.filters import FilterEmbedding, FilterTile
 from sam2_fewshot.geometry.outlines import crop_to_object
 from sam2_fewshot.geometry.overlap import mask_iou
@@ -12,6 +15,9 @@ from sam2_fewshot.methods.guided.descriptors import FrameMaps, Proposed, describ
 from sam2_fewshot.methods.guided.maps import PixelModel, averaged, cells_of, learn_pixels, maps_of_tile
 from sam2_fewshot.methods.guided.model import local_mean
 from sam2_fewshot.methods.guided.proposals import component_candidates, threshold_levels
+
+if TYPE_CHECKING:
+    from sam2_fewshot.protocols import Backbone
 
 NOTHING = Proposed([], np.zeros(0, int))
 
@@ -261,3 +267,21 @@ def test_a_wide_mean_is_that_of_the_gaussian(sigma: float) -> None:
     expected = ndimage.gaussian_filter(plane, sigma)
     assert np.abs(local_mean(plane, sigma) - expected).max() < 0.02 * np.ptp(plane)
     assert local_mean(plane, sigma).dtype == np.float32
+
+
+def test_what_is_much_longer_than_any_example_is_not_detected(filters: Backbone) -> None:
+    rows, columns = np.mgrid[:200, :320]
+    grey = np.full((200, 320), 50.0)
+    centres = [(30 + 44 * (i % 7), 30 + 44 * (i // 7)) for i in range(14)]
+    masks = [(columns - x) ** 2 + (rows - y) ** 2 <= 100 for x, y in centres]
+    for mask in masks:
+        grey[mask] = 150
+    grey[150:153, 20:300] = 150  # as large as two and a half of the discs
+    grey += np.random.default_rng(0).normal(0, 6, grey.shape)
+    image = np.repeat(grey.clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
+    segmenter = FewShotSegmenter(filters).fit([Exemplar(image, mask=mask) for mask in masks[:8]])
+    result = segmenter.predict(image)
+    assert len(result.detections) >= 6
+    assert (
+        max(np.hypot(*item.instance.data.shape) for item in (*result.detections, *result.below)) < 3 * 21 * 2**0.5 + 1
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -49,8 +50,9 @@ _DIAMETER = 1 / 13
 """An object's diameter in the backbone's input, as a share of its side: 40 px of 512, 80 of 1024. micro-sam's FAQ
 advises 64 to 128 px of 1024."""
 _ZOOM = (0.25, 4.0)
-_LARGEST = 2.5
-"""Candidates may be this much larger than the largest example."""
+_LARGEST, _LONGEST = 2.5, 3.0
+"""Candidates may be this much larger than the largest example, and detections this much longer than the longest: walls
+between objects are far longer, and no larger."""
 _FEWEST_PIXELS = 6
 _BACKGROUND = 0.5
 """A candidate whose mean score is below this lies on background."""
@@ -127,6 +129,7 @@ def learn_once(
         first=_UNTRAINED,
         second=_UNTRAINED,
         threshold=0.0,
+        longest=_LONGEST * max(math.hypot(*mask.data.shape) for frame in frames for mask in frame.positives),
     )
     return _with_classifiers(learned, backbone, frames, encoded, progress, is_last=is_last, self_trained=self_trained)
 

@@ -118,6 +118,8 @@ class GuidedModel:
     margin
         By how much the log-odds of what is found at twice the magnification have to lie above the threshold; see
         :mod:`~sam2_fewshot.methods.guided.smaller`.
+    longest
+        Diagonal of the bounding box in pixels that no detection exceeds.
     evidence
         How well the examples are found again.
     places
@@ -135,6 +137,7 @@ class GuidedModel:
     second: Logistic
     threshold: float
     margin: float = NEVER
+    longest: float = math.inf
     evidence: Evidence = NO_EVIDENCE
     places: Sequence[Place] = ()
 
@@ -147,6 +150,7 @@ class GuidedModel:
             ),
             "evidence": np.array(self.evidence, np.int64),
             "margin": np.array([self.margin]),
+            "longest": np.array([self.longest]),
             "colours": self.colours,
             "levels": self.levels,
             **{f"cells_{name}": getattr(self.cells, name) for name in _CELL_ARRAYS},
@@ -178,6 +182,7 @@ class GuidedModel:
             second=second,
             threshold=threshold,
             margin=float(arrays["margin"][0]) if "margin" in arrays else NEVER,
+            longest=float(arrays["longest"][0]) if "longest" in arrays else math.inf,
             evidence=Evidence(*arrays["evidence"].tolist()) if "evidence" in arrays else NO_EVIDENCE,
         )
 
@@ -222,7 +227,8 @@ class GuidedModel:
             masks, odds = [*masks, *smaller.masks], np.concatenate([odds, smaller.odds])
             features, proposed = np.concatenate([features, smaller.features]), [*proposed, *smaller.masks]
         with watch.stage("compare"):
-            chosen = non_overlapping(masks, odds, known)
+            fits = np.array([math.hypot(*mask.data.shape) <= self.longest for mask in masks], bool)
+            chosen = non_overlapping(masks, np.where(fits, odds, -np.inf), known)
         scored = [
             ScoredMask(
                 mask=masks[i],
@@ -231,6 +237,7 @@ class GuidedModel:
                 predicted_iou=float(features[i, PREDICTED_IOU]),
             )
             for i in chosen
+            if fits[i]
         ]
         return Scored(scored, len(proposed), proposed)
 
