@@ -60,6 +60,7 @@ def guided() -> ObjectModel:
         learned={
             "numbers": np.array([512, 20.0, 100, 900, 5.0, -1, 0.5, 0.1, 0.2]),
             "evidence": np.array([10, 9, 1, 16]),
+            "sizes": np.array([1.5, 0.1, 90.0]),
             "colours": np.full(3, 3**-0.5),
             "levels": np.array([[1.0, np.nan], [2.0, 3.0], [np.nan, np.nan]]),
             **cells,
@@ -98,10 +99,10 @@ def test_it_comes_back_from_its_bytes(method: str) -> None:
 @pytest.mark.parametrize("method", MODELS)
 def test_files_of_version_0_2_0_are_read(method: str) -> None:
     arrays = arrays_in(MODELS[method]().to_bytes())
-    later = {"known_wanted", "learned_evidence"}
+    later = {"known_wanted", "learned_evidence", "learned_sizes"}
     back = ObjectModel.from_bytes(saved({name: array for name, array in arrays.items() if name not in later}))
     assert [item.wanted for item in back.known] == [False, False]
-    assert "evidence" not in back.learned
+    assert not {"evidence", "sizes"} & back.learned.keys()
 
 
 def test_a_segmenter_saves_it_whole(filters: Backbone, tmp_path: Path) -> None:
@@ -212,9 +213,10 @@ HARMLESS = {
     "areas": {"longer", "shorter"},
     "negatives": {"empty", "longer", "shorter", "zero"},
     "levels": {"with NaN", "wider", "zero"},
-    # Version 0.2.0 had neither.
+    # Version 0.2.0 had none of them, version 0.3.0 no sizes.
     "wanted": {"missing", "zero"},
     "evidence": {"missing", "zero"},
+    "sizes": {"missing"},
     **{part: {"zero"} for part in ("mean", "weights", "directions", "colours", "vectors", "out")},
 }
 """Mutations, by the last word of the array's name, after which a model still makes sense."""

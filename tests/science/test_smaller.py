@@ -141,7 +141,7 @@ def test_small_objects_marked_as_unwanted_are_not_found(filters: Backbone, small
 def test_an_object_model_of_an_earlier_version_does_not_look_for_smaller_objects(fitted: FewShotSegmenter) -> None:
     arrays = dict(fitted.object_model.learned)
     assert GuidedModel.from_arrays(arrays).margin < NEVER
-    del arrays["margin"]
+    del arrays["sizes"]
     assert GuidedModel.from_arrays(arrays).margin == NEVER
 
 

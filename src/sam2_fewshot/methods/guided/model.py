@@ -115,8 +115,9 @@ class GuidedModel:
         Tells right candidates from wrong ones, by their descriptors and by how their refined masks turn out.
     threshold
         Log-odds of the second classifier from which on a candidate counts as an object; its score is then .5.
-    margin
-        By how much the log-odds of what is found at twice the magnification have to lie above the threshold; see
+    margin, worth
+        By how much the log-odds of what is found at twice the magnification have to lie above the threshold, and for
+        how many small places for each detection a tile is searched like that; see
         :mod:`~sam2_fewshot.methods.guided.smaller`.
     longest
         Diagonal of the bounding box in pixels that no detection exceeds.
@@ -137,6 +138,7 @@ class GuidedModel:
     second: Logistic
     threshold: float
     margin: float = NEVER
+    worth: float = 0.0
     longest: float = math.inf
     evidence: Evidence = NO_EVIDENCE
     places: Sequence[Place] = ()
@@ -149,8 +151,7 @@ class GuidedModel:
                 + [getattr(self, name).bias for name in _CLASSIFIERS]
             ),
             "evidence": np.array(self.evidence, np.int64),
-            "margin": np.array([self.margin]),
-            "longest": np.array([self.longest]),
+            "sizes": np.array([self.margin, self.worth, self.longest]),
             "colours": self.colours,
             "levels": self.levels,
             **{f"cells_{name}": getattr(self.cells, name) for name in _CELL_ARRAYS},
@@ -165,6 +166,7 @@ class GuidedModel:
     def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> GuidedModel:
         """Return what :meth:`arrays` was made from."""
         side, diameter, smallest, largest, unit, cell_bias, threshold, *biases = arrays["numbers"].tolist()
+        margin, worth, longest = arrays["sizes"].tolist() if "sizes" in arrays else (NEVER, 0.0, math.inf)
         cells = {name: arrays[f"cells_{name}"] for name in _CELL_ARRAYS}
         first, second = (
             Logistic(bias=bias, **{name: arrays[f"{classifier}_{name}"] for name in _CLASSIFIER_ARRAYS})  # type: ignore[arg-type]
@@ -181,8 +183,9 @@ class GuidedModel:
             first=first,
             second=second,
             threshold=threshold,
-            margin=float(arrays["margin"][0]) if "margin" in arrays else NEVER,
-            longest=float(arrays["longest"][0]) if "longest" in arrays else math.inf,
+            margin=margin,
+            worth=worth,
+            longest=longest,
             evidence=Evidence(*arrays["evidence"].tolist()) if "evidence" in arrays else NO_EVIDENCE,
         )
 

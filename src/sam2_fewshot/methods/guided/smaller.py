@@ -51,12 +51,15 @@ the ten largest as examples the mean F1 at the default threshold rises from .480
 examples at random it stays the same; at the usual magnification alone."""
 SMALLEST = 0.4
 """Candidates at the usual magnification may be this much smaller than the smallest example."""
-_WORTH = 0.1
-"""A tile is searched again where so many places for each detection in it look like small objects."""
+_WORTH = {True: 0.1, False: 0.5}
+"""A tile is searched again where so many places for each detection in it look like small objects: fewer if the examples
+were chosen for their size. Otherwise small ones are among the examples already, and searching for smaller ones still
+took half as long again for nothing on the bundled image; but a field of objects of half the diameter is searched."""
 _ABOUT = 0.5
 """Share of a mask that lies on an example from which on it is about the example, or a part of it."""
-_MOST = 5
-"""So many examples of each kind are looked at to calibrate the scores; each takes a tile or a few."""
+_MOST = {True: 5, False: 3}
+"""So many examples of each kind are looked at to calibrate the scores; each takes a tile or a few. The fewer serve
+where the largest of the log-odds is asked for, not the median."""
 _REFUSED = -1.0
 """Log-odds, a chance of about 1 in 4, below which an example is refused for its size. In scenes where objects differ by
 their size only the median is -2 to -3.3; in eleven tasks on real images it is -.5 to 1.4."""
@@ -111,8 +114,9 @@ def for_other_sizes(
     progress
         Reports each tile done.
     """
-    wanted = _some([(f, mask) for f in frames for mask in f.positives[: len(f.positives) - f.adopted]])
-    unwanted = _some([(f, mask) for f in frames for mask in f.negatives])
+    is_sized = are_the_largest(table, between.unseen, between.low - 1)
+    wanted = _some([(f, mask) for f in frames for mask in f.positives[: len(f.positives) - f.adopted]], _MOST[is_sized])
+    unwanted = _some([(f, mask) for f in frames for mask in f.negatives], _MOST[is_sized])
     odds, against = (
         [_odds_about(learned, backbone, frame, mask, 1 / len(marks), progress) for frame, mask in marks]
         for marks in (wanted, unwanted)
@@ -120,11 +124,11 @@ def for_other_sizes(
     if np.median(odds) < _REFUSED:
         return learned
     threshold, needed = learned.threshold, max(odds)
-    if are_the_largest(table, between.unseen, between.low - 1):
+    if is_sized:
         threshold, needed = min(threshold, _OF_THE_LARGEST), float(np.median(odds))
     # The log-odds above were those above the former threshold.
     margin = max(0.0, max([needed, *against]) + learned.threshold - threshold)
-    return replace(learned, threshold=threshold, margin=margin)
+    return replace(learned, threshold=threshold, margin=margin, worth=_WORTH[is_sized])
 
 
 def are_the_largest(table: TrainingTable, unseen: NDArray[np.float64], low: float) -> bool:
@@ -150,8 +154,8 @@ def are_the_largest(table: TrainingTable, unseen: NDArray[np.float64], low: floa
     return float(np.mean(np.array(examples)[:, None] > elsewhere)) > _LARGER
 
 
-def _some(marks: list[tuple[TrainingFrame, InstanceMask]]) -> list[tuple[TrainingFrame, InstanceMask]]:
-    return [marks[i] for i in dict.fromkeys(np.linspace(0, len(marks) - 1, _MOST).round().astype(int))] if marks else []
+def _some(marks: list[tuple[TrainingFrame, InstanceMask]], most: int) -> list[tuple[TrainingFrame, InstanceMask]]:
+    return [marks[i] for i in dict.fromkeys(np.linspace(0, len(marks) - 1, most).round().astype(int))] if marks else []
 
 
 def _odds_about(
@@ -223,7 +227,7 @@ def windows_to_search(
     windows = []
     for core in found.frame.grid.cores():
         here = sum(_is_in(core, mask) for mask in small)
-        if here and here >= _WORTH * sum(_is_in(core, mask) for mask in detected):
+        if here and here >= learned.worth * sum(_is_in(core, mask) for mask in detected):
             windows.append(core)
     return windows
 
