@@ -16,6 +16,7 @@ from sam2_fewshot.methods.guided.smaller import (
     NEVER,
     are_the_largest,
     enlarged,
+    pieces,
     search_windows,
     windows_to_search,
 )
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sam2_fewshot.protocols import Backbone
-    from sam2_fewshot.records import Detection
+    from sam2_fewshot.records import Box, Detection
 
 Scene = tuple["NDArray[np.uint8]", list[InstanceMask]]
 
@@ -161,6 +162,22 @@ def test_a_picture_is_enlarged_without_a_shift() -> None:
     assert large.shape == (16, 20, 3)
     rows, columns = np.nonzero(large[..., 0] > 100)
     assert (rows.min(), rows.max() + 1, columns.min(), columns.max() + 1) == (4, 10, 6, 14)
+
+
+@pytest.mark.parametrize("window", [(0, 0, 448, 448), (100, 40, 2375, 1900), (0, 0, 5, 3000)])
+def test_what_is_searched_enlarged_at_a_time_is_bounded(window: Box) -> None:
+    halo, most = 40, 500_000
+    found = pieces(window, halo, most)
+    covered = np.zeros((window[3], window[2]), int)
+    for x0, y0, x1, y1 in found:
+        covered[y0:y1, x0:x1] += 1
+        assert 4 * (x1 - x0 + 2 * halo) * (y1 - y0 + 2 * halo) <= most
+    assert covered.sum() == (window[2] - window[0]) * (window[3] - window[1])
+    assert covered.max() == 1
+
+
+def test_a_window_is_not_split_into_less_than_its_halos() -> None:
+    assert pieces((0, 0, 100, 100), 60, 1000) == [(0, 0, 100, 100)]
 
 
 @pytest.mark.parametrize(("elsewhere", "expected"), [(3.0, True), (6.0, False)])

@@ -60,6 +60,9 @@ _ABOUT = 0.5
 _MOST = {True: 5, False: 3}
 """So many examples of each kind are looked at to calibrate the scores; each takes a tile or a few. The fewer serve
 where the largest of the log-odds is asked for, not the median."""
+_PIECE = 1 << 20
+"""Pixels of an enlarged picture that are searched at a time: as many as of the frame, which fits into the memory, or so
+many."""
 _REFUSED = -1.0
 """Log-odds, a chance of about 1 in 4, below which an example is refused for its size. In scenes where objects differ by
 their size only the median is -2 to -3.3; in eleven tasks on real images it is -.5 to 1.4."""
@@ -258,14 +261,16 @@ def search_windows(
     masks: list[InstanceMask] = []
     odds: list[float] = []
     features: list[NDArray[np.float64]] = []
-    for core in windows:
-        window = _grown(core, round(learned.diameter), shape)
+    halo, most = round(learned.diameter), max(_PIECE, shape[0] * shape[1])
+    cores = [core for window in windows for core in pieces(window, halo, most)]
+    for core in cores:
+        window = _grown(core, halo, shape)
         x0, y0, x1, y1 = window
         large = enlarged(pixels[y0:y1, x0:x1])
         # An object near the window's border would be cut off; the halo is as wide as two objects.
         side = tile_side((large.shape[0], large.shape[1]), learned.side)
         here = replace(learned, side=side, areas=_areas(learned, least_area, TIMES**2))
-        found = here.candidates(backbone, large, progress, watch, share=1 / len(windows))
+        found = here.candidates(backbone, large, progress, watch, share=1 / len(cores))
         for mask, value, row in zip(found.refined.masks, found.odds, found.refined.features, strict=True):
             small = _shrunk(mask)
             if small is None:
@@ -277,6 +282,28 @@ def search_windows(
                 features.append(row)
     width = len(learned.second.mean)
     return Smaller(masks, np.array(odds), np.array(features).reshape(-1, width))
+
+
+def pieces(window: Box, halo: int, most: int) -> list[Box]:
+    """Split a window until each piece, with its halo and enlarged, has so many pixels at most.
+
+    Parameters
+    ----------
+    window
+        A box of a frame.
+    halo
+        Pixels around each piece that are searched besides.
+    most
+        The maps of a piece take as much memory as those of a frame of so many pixels. A piece that is narrower than
+        both its halos is not split further.
+    """
+    x0, y0, x1, y1 = window
+    width, height = x1 - x0, y1 - y0
+    if TIMES**2 * (width + 2 * halo) * (height + 2 * halo) <= most or max(width, height) <= 2 * halo:
+        return [window]
+    x, y = (x0 + x1) // 2, (y0 + y1) // 2
+    halves = ((x0, y0, x, y1), (x, y0, x1, y1)) if width >= height else ((x0, y0, x1, y), (x0, y, x1, y1))
+    return [piece for half in halves for piece in pieces(half, halo, most)]
 
 
 def _areas(learned: GuidedModel, least_area: int, times: int) -> tuple[float, float]:
