@@ -88,6 +88,7 @@ def test_sizes_are_chosen_alike(report: Path, open_report: Callable[..., Page]) 
 def test_marks_are_exported_for_the_next_run(report: Path, open_report: Callable[..., Page], tmp_path: Path) -> None:
     page = open_report(report)
     cards = page.locator(".card")
+    page.locator("#order").select_option("doubt")
     assert cards.count() == 18
     assert page.locator("#export").is_disabled()
     assert [text[:4] for text in page.locator(".card b").all_inner_texts()[:4]] == ["0.50", "0.50", "0.45", "0.45"]
@@ -332,6 +333,7 @@ def test_fields_show_what_is_used(report: Path, open_report: Callable[..., Page]
 
 def test_cards_are_of_one_height(report: Path, open_report: Callable[..., Page]) -> None:
     page = open_report(report)
+    page.locator("#order").select_option("doubt")
     heights = page.evaluate("[...document.querySelectorAll('.card')].map((e) => e.offsetHeight)")
     assert len(heights) == 18
     assert len(set(heights)) == 1
