@@ -158,6 +158,8 @@ def _standardised(looks: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return looks in units of their spread, from their median; what is not known counts as the median."""
     known = np.where(np.isfinite(looks), looks, np.nan)
     known = known[:, np.isfinite(known).any(axis=0)]
+    if not known.size:
+        return known
     low, middle, high = np.nanpercentile(known, (16, 50, 84), axis=0)
     spread = (high - low) / 2
     spread[spread < 1e-9] = np.inf  # what is the same for most tells nothing

@@ -155,13 +155,17 @@ def _advice(
         sentences.append(
             f"{_count(summary.doubtful, 'detection')} just above the threshold and "
             f"{_count(summary.missed, 'candidate')} just below it are doubtful. "
-            f"Mark {_listed(asked, 'ten of them in the gallery')}, export, and refine."
+            f"Mark {_listed(asked) if asked else 'ten of them in the gallery'}, export, and refine."
         )
     sentences += _poor_frames(frames)
     if not sentences:
         sentences.append(
-            "Most detections are far above the threshold. "
-            f"See {_listed(asked, 'the doubtful ones in the gallery')}; if they are right, nothing has to be changed."
+            "Most detections are far above the threshold. See "
+            + (
+                f"{_listed(asked)}: if only those below the threshold are wrong, nothing has to be changed."
+                if asked
+                else "the doubtful ones in the gallery; if they are right, nothing has to be changed."
+            )
         )
     return sentences
 
@@ -207,9 +211,8 @@ def _poor_frames(frames: Sequence[FrameFigures]) -> list[str]:
     ]
 
 
-def _listed(asked: int, otherwise: str) -> str:
-    """Return what to call the places to mark next."""
-    return f"the {_count(asked, 'place')} that the gallery begins with" if asked else otherwise
+def _listed(asked: int) -> str:
+    return f"the {_count(asked, 'place')} that the gallery begins with"
 
 
 def _count(number: int, what: str) -> str:

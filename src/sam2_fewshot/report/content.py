@@ -166,7 +166,7 @@ def _mark_next(finished: Finished, frames: Sequence[Mapping[str, Any]]) -> list[
         number = frame["kept"] + frame["below"]
         objects[frame["xy"] + 1, frame["z"] + 1, frame["time"] + 1] = range(begun, begun + number)
         begun += number
-    asked = []
+    asked: list[int] = []
     for place in finished.facts.get("mark_next", ()):
         here = objects.get((place["xy"], place["z"], place["time"]), range(0))
         asked += here[place["number"] - 1 : place["number"]] if place["number"] > 0 else []
