@@ -27,7 +27,7 @@ PLACES = 10
 """So many places are listed."""
 _EDGE = 1e-4
 """Scores nearer to 0 or 1 than this count as this far away: beyond it they tell nothing more."""
-_WIDTH = 1.0
+_WIDTH = 2.0
 """Log-odds from the threshold at which the doubt has fallen to .8 of what it is there."""
 _FARTHEST = 3.0
 """Looks differ by so many spreads from the middle at most, so that a list does not consist of oddities."""
@@ -111,9 +111,10 @@ def most_instructive(candidates: Candidates, count: int = PLACES) -> list[int]:
     """Return the indices of the candidates whose answers would teach most, the first one first.
 
     Each is the one for which doubt × distance² is largest: the doubt p (1 - p) of a logistic whose middle is the
-    threshold, and the squared distance of its looks, each in units of its spread, from the nearest one that is listed
-    already. This is the greedy form of k-means++ (Arthur & Vassilvitskii 2007) with doubt as the weight, as in BADGE
-    (Ash et al. 2020). On a frame that `n` others of the list lie on, it counts 1 / (1 + n) of that.
+    threshold, and the squared distance of its looks and its log-odds, each in units of its spread, from the nearest one
+    that is listed already. So there are sure ones and near misses on the list as well. This is the greedy form of
+    k-means++ (Arthur & Vassilvitskii 2007) with doubt as the weight, as in BADGE (Ash et al. 2020). On a frame that
+    `n` others of the list lie on, it counts 1 / (1 + n) of that.
 
     Nothing is random, and the first of a longer list are those of a shorter one.
 
@@ -127,7 +128,9 @@ def most_instructive(candidates: Candidates, count: int = PLACES) -> list[int]:
     total = len(candidates.score)
     if not total:
         return []
-    doubt, looks = _doubt(candidates), _standardised(candidates.looks)
+    odds = _log_odds(candidates.score) - _log_odds(candidates.threshold)
+    doubt = 1 / (2 + np.exp(odds / _WIDTH) + np.exp(-odds / _WIDTH))  # p (1 - p)
+    looks = _standardised(np.column_stack([odds, candidates.looks]))
     on_frame = np.zeros(int(candidates.frame.max()) + 1)
     apart = np.ones(total)
     chosen: list[int] = []
@@ -140,12 +143,6 @@ def most_instructive(candidates: Candidates, count: int = PLACES) -> list[int]:
         on_frame[candidates.frame[best]] += 1
         chosen.append(best)
     return chosen
-
-
-def _doubt(candidates: Candidates) -> NDArray[np.float64]:
-    odds = (_log_odds(candidates.score) - _log_odds(candidates.threshold)) / _WIDTH
-    doubt: NDArray[np.float64] = 1 / (2 + np.exp(odds) + np.exp(-odds))  # p (1 - p)
-    return doubt
 
 
 def _log_odds(scores: NDArray[np.float64]) -> NDArray[np.float64]:
