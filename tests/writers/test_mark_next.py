@@ -128,6 +128,17 @@ def test_what_the_user_marked_is_not_asked_again():
         assert (place.score, place.area) == (item.score, item.area)
 
 
+def test_of_very_many_only_the_doubtful_are_retained():
+    asking = Asking(most=6)
+    for xy in range(5):  # five of each are asked about
+        asking.add(a_frame(Location(xy)))
+    places = asking.places(30)
+    assert len(places) <= 12
+    assert {round(place.score, 1) for place in places if place.location.xy < 2} == {0.4, 0.6}
+    for place in places:
+        assert asked_about(a_frame(place.location))[place.number - 1].score == place.score
+
+
 def test_places_tell_their_frames():
     asking = Asking()
     asking.add(a_frame(Location(2, 1, 0), size_z=3, position="B02"))

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 PLACES = 10
 """So many places are listed."""
+_MOST = 100_000
+_THRESHOLD, _SCORE = 1, 2
+"""Rows of what :class:`Asking` retains."""
 _EDGE = 1e-4
 """Scores nearer to 0 or 1 than this count as this far away: beyond it they tell nothing more."""
 _WIDTH = 2.0
@@ -168,11 +171,19 @@ class Asking:
     """Gathers what was found on some frames, one after the other, and chooses the places to mark.
 
     What the user marked or confirmed is not asked again.
+
+    Parameters
+    ----------
+    most
+        The figures of so many candidates are retained, or of twice as many for a while; of more, those of the most
+        doubtful ones.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = _MOST) -> None:
+        self._most = most
         self._frames: list[tuple[str, str, str, Location]] = []
         self._columns: list[NDArray[np.float64]] = []
+        self._held = 0
 
     def add(self, record: FrameRecord) -> None:
         """Take a finished frame; of its objects, only a few figures are retained."""
@@ -182,12 +193,21 @@ class Asking:
             about = np.full((2, len(numbered)), [[len(self._frames)], [record.threshold]])
             self._columns.append(np.concatenate([about, table]))
             self._frames.append((record.name, record.position, record.frame_title, record.location))
+            self._held += len(numbered)
+            if self._held > 2 * self._most:
+                self._thin()
+
+    def _thin(self) -> None:
+        columns = np.concatenate(self._columns, axis=1)
+        distance = np.abs(_log_odds(columns[_SCORE]) - _log_odds(columns[_THRESHOLD]))
+        kept = np.sort(np.argsort(distance, kind="stable")[: self._most])
+        self._columns, self._held = [columns[:, kept]], len(kept)
 
     def places(self, count: int = PLACES) -> list[Place]:
         """Return the places whose answers would teach most, the first one first."""
         if not self._columns:
             return []
-        frame, threshold, number, x, y, area, score, *looks = np.concatenate(self._columns, axis=1)
+        frame, threshold, score, number, x, y, area, *looks = np.concatenate(self._columns, axis=1)
         candidates = Candidates(frame.astype(np.int64), score, threshold, np.stack([np.log(area), *looks], axis=1))
         return [
             Place(
@@ -208,12 +228,12 @@ def asked_about(record: FrameRecord) -> list[Detection]:
 
 
 def _table(numbered: Sequence[tuple[int, Detection]]) -> NDArray[np.float64]:
-    """Return the number, x, y, area, score, roundness, similarity and predicted IoU (8, n) of each object."""
+    """Return the score, number, x, y, area, roundness, similarity and predicted IoU (8, n) of each object."""
     outlines = np.array([item.polygon for _, item in numbered], object)
     middle = shapely.centroid(outlines)
     roundness = 4 * np.pi * shapely.area(outlines) / np.maximum(shapely.length(outlines), 1e-9) ** 2
     figures = [(number, item.area, item.score, item.similarity, item.predicted_iou) for number, item in numbered]
     number, area, score, similarity, predicted_iou = np.array(figures, np.float64).T
     return np.stack(
-        [number, shapely.get_x(middle), shapely.get_y(middle), area, score, roundness, similarity, predicted_iou]
+        [score, number, shapely.get_x(middle), shapely.get_y(middle), area, roundness, similarity, predicted_iou]
     )
