@@ -130,7 +130,7 @@ def test_the_gallery_begins_with_what_to_mark_next(
     assert page.locator("#order").input_value() == "next"
     assert page.locator(".card b").all_inner_texts() == [f"{place['score']:.2f}" for place in listed]
     assert page.locator(".card .where").all_inner_texts() == [place["image"] for place in listed]
-    assert page.locator("#why-next").inner_text().startswith("Mark next: the answers to these 10 teach most")
+    assert page.locator("#why-next").inner_text().startswith("Mark next: the 10 places whose answers should teach most")
     assert page.locator("#why-any").is_hidden()
     cards.nth(0).get_by_role("button", name="right").click()
     cards.nth(9).get_by_role("button", name="wrong").click()

@@ -228,6 +228,12 @@ def test_advice_speaks_of_the_list() -> None:
     assert "See the 1 place that the gallery begins with: if only those below" in sentence
 
 
+@pytest.mark.parametrize(("scores", "said"), [((0.5,), "the place whose"), ((0.5, 0.9), "the 2 places whose answers")])
+def test_the_page_says_what_to_mark_next(make_out: Callable[..., Path], scores: tuple[float, ...], said: str) -> None:
+    page = write_report(make_out(["a.tif"], scores, ())).read_text("utf-8")
+    assert f"<b>Mark next:</b> {said}" in page
+
+
 def test_places_that_are_not_there_are_passed_over(make_out: Callable[..., Path]) -> None:
     out = make_out()
     facts = json.loads((out / "run.json").read_text())
