@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import pickle
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from sam2_fewshot.annotations.convert import convert
 from sam2_fewshot.annotations.examples import read_examples
 from sam2_fewshot.errors import InputError, SettingsError
 from sam2_fewshot.files.plan import make_plan
-from sam2_fewshot.files.request import Request
+from sam2_fewshot.files.request import Request, request_again
 from sam2_fewshot.files.run import run
 from sam2_fewshot.images.image_set import open_images
 from sam2_fewshot.runner.progress import Silent, Watch
@@ -165,3 +166,20 @@ def test_channels_are_asked_of_the_chosen_positions_only(plate: Path, examples: 
     with pytest.raises(SettingsError, match=r"q\.ome\.tif one has no channel called 'GFP'"):
         names(request)
     assert names(asked(path, labels, channels=yaml, batch_xy="two")) == ["q.ome.tif two"]
+
+
+def test_what_to_mark_next_is_answered_by_position(
+    plate: Path, examples: Path, segmenters: Callable[..., Any], display: Any
+) -> None:
+    out = run(asked(plate, examples), display, segmenters).out
+    content = json.loads((out / "mark_next.json").read_text())
+    listed = json.loads((out / "run.json").read_text())["mark_next"]
+    assert {place["position"] for place in listed} == set(SHAPES)
+    for each in content["annotations"]:
+        each["tags"] = ["wrong"]
+    answers = plate.parent / "answers.json"
+    answers.write_text(json.dumps(content))
+    again = request_again(out)
+    second = run(replace(again, corrections=[answers]), display, segmenters).out
+    assert json.loads((second / "run.json").read_text())["corrections"] == len(listed)
+    assert not [line for line in display.lines if "marked on" in line]

@@ -176,6 +176,68 @@ def test_an_export_of_nothing_usable_is_refused(images, export, display):
         read_corrections([export(mark("wrong", 0, 0, xy=9))], opened, display)
 
 
+def listed(out):
+    return json.loads((out / "run.json").read_text())["mark_next"]
+
+
+def test_places_to_mark_next_are_answered_in_their_file(request_for, segmenters, display):
+    first = run(request_for(tags=["disc"], settings=Settings(similarity_threshold=0.6)), display, segmenters)
+    content = json.loads((first.out / "mark_next.json").read_text())
+    assert [place["number"] for place in listed(first.out)] == [each["number"] for each in content["annotations"]]
+    assert [place.facts() for place in first.mark_next] == listed(first.out)
+    assert content["sam2-fewshot"]["results"] == str(first.out)
+    assert all(each["tags"] == ["unanswered"] for each in content["annotations"])
+    answered = first.out.parent / "answered.json"
+    for each, verdict in zip(content["annotations"], ("right", "wrong"), strict=False):
+        each["tags"] = [verdict]
+    answered.write_text(json.dumps(content))
+    assert results_folder(answered) == str(first.out)
+    request = request_again(first.out)
+    second = run(replace(request, corrections=[answered]), display, segmenters)
+    facts = json.loads((second.out / "run.json").read_text())
+    assert facts["corrections"] == 2  # what is not answered is passed over
+    right = content["annotations"][0]
+    confirmed = [row for row in rows(second.out) if row["kind"] == "confirmed"]
+    assert [row["image"] for row in confirmed] == [right["image"]]
+    asked = [(place["xy"], place["number"]) for place in listed(second.out)]
+    assert (right["location"]["XY"] + 1, 1) not in asked  # it is the first on its frame now
+
+
+def test_the_same_places_are_listed_everywhere(request_for, segmenters, display):
+    from sam2_fewshot.annotations.mark_next import asked_about
+    from sam2_fewshot.report.content import gather
+
+    for threshold in (0.6, 0.95):  # the second time, frames are taken over
+        out = run(request_for(settings=Settings(similarity_threshold=threshold)), display, segmenters).out
+        content = json.loads((out / "mark_next.json").read_text())["annotations"]
+        finished = read_finished(out)
+        objects = [(record, item) for record in finished.records() for item in asked_about(record)]
+        shown = [objects[i] for i in gather(finished).data["next"]]
+        assert [record.location.xy + 1 for record, _ in shown] == [place["xy"] for place in listed(out)]
+        assert [round(item.score, 6) for _, item in shown] == [place["score"] for place in listed(out)]
+        for (_, item), each, place in zip(shown, content, listed(out), strict=True):
+            xs = [point["x"] for point in each["coordinates"]]
+            assert (min(xs), max(xs)) == (item.polygon.bounds[0], item.polygon.bounds[2])
+            assert min(xs) < place["x"] < max(xs)
+
+
+def test_places_without_an_answer_are_refused_in_a_sentence(request_for, segmenters, display, images):
+    out = run(request_for(), display, segmenters).out
+    opened = open_images(images, Settings(), None, display)
+    with pytest.raises(InputError, match=r"None of the \d+ places in mark_next\.json is answered\. Put 'right' or"):
+        read_corrections([out / "mark_next.json"], opened, display)
+
+
+def test_no_file_of_places_where_nothing_is_found(request_for, segmenters, display, images):
+    out = run(request_for(), display, segmenters).out
+    assert (out / "mark_next.json").exists()
+    for path in images:
+        Image.fromarray(np.full((64, 64), 7, np.uint8)).save(path)
+    summary = run(request_for(), display, segmenters)
+    assert summary.mark_next == []
+    assert not (out / "mark_next.json").exists()
+
+
 QUICK = ("--method", "grid", "--points-per-side", "16", "--model", "filters", "--device", "cpu")
 
 
@@ -191,6 +253,9 @@ def test_one_command(cli, images, examples, tmp_path, export):
     assert facts["settings"]["points_per_side"] == 16
     assert facts["corrections"] == 1
     assert "report.html" in outcome.out
+    first = facts["mark_next"][0]
+    place = f"im1.png (x {first['x']:.0f}, y {first['y']:.0f})"
+    assert f"To improve, mark as right or wrong what lies at: {place}" in outcome.out
     moved = tmp_path / "moved" / "im1.png"
     moved.parent.mkdir()
     images[0].rename(moved)

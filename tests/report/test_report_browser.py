@@ -88,6 +88,7 @@ def test_sizes_are_chosen_alike(report: Path, open_report: Callable[..., Page]) 
 def test_marks_are_exported_for_the_next_run(report: Path, open_report: Callable[..., Page], tmp_path: Path) -> None:
     page = open_report(report)
     cards = page.locator(".card")
+    page.locator("#order").select_option("doubt")
     assert cards.count() == 18
     assert page.locator("#export").is_disabled()
     assert [text[:4] for text in page.locator(".card b").all_inner_texts()[:4]] == ["0.50", "0.50", "0.45", "0.45"]
@@ -117,6 +118,59 @@ def test_marks_are_exported_for_the_next_run(report: Path, open_report: Callable
     assert "1 right, 0 wrong" in page.locator("#mark-count").inner_text()  # kept in the browser
     page.locator("#clear").click()
     assert page.locator("#mark-count").inner_text() == "Nothing is marked yet."
+
+
+def test_the_gallery_begins_with_what_to_mark_next(
+    make_out: Callable[..., Path], open_report: Callable[..., Page], tmp_path: Path
+) -> None:
+    out = make_out()
+    listed = json.loads((out / "run.json").read_text())["mark_next"]
+    page = open_report(write_report(out))
+    cards = page.locator(".card")
+    assert page.locator("#order").input_value() == "next"
+    assert page.locator(".card b").all_inner_texts() == [f"{place['score']:.2f}" for place in listed]
+    assert page.locator(".card .where").all_inner_texts() == [place["image"] for place in listed]
+    assert page.locator("#why-next").inner_text().startswith("Mark next: the 10 places whose answers should teach most")
+    assert page.locator("#why-any").is_hidden()
+    cards.nth(0).get_by_role("button", name="right").click()
+    cards.nth(9).get_by_role("button", name="wrong").click()
+    with page.expect_download() as download:
+        page.locator("#export").click()
+    download.value.save_as(tmp_path / "corrections.json")
+    said = json.loads((tmp_path / "corrections.json").read_text())["annotations"]
+    assert [each["tags"] for each in said] == [["right"], ["wrong"]]
+    assert [(each["image"], each["number"]) for each in said] == [
+        (listed[i]["image"], listed[i]["number"]) for i in (0, 9)
+    ]
+    cards.nth(1).locator("canvas").click()
+    until(page, f"document.getElementById('picked-text').textContent.startsWith('Object {listed[1]['number']}: ')")
+    assert page.locator("#frame").input_value() == str(listed[1]["xy"] - 1)
+    page.locator("#more").click()  # the others, after the list
+    assert page.locator("#order").input_value() == "doubt"
+    assert cards.count() == 18
+    assert page.locator("#why-next").is_hidden()
+    assert page.locator(".card.is-right").count() == 1
+
+
+def test_the_list_keeps_to_the_sizes_that_are_chosen(report: Path, open_report: Callable[..., Page]) -> None:
+    page = open_report(report)
+    slide(page, "threshold", 0.95)
+    assert page.locator(".card").count() == 10  # it is of this run, whatever the slider displays
+    page.locator("#min-area-number").fill("300")
+    until(page, "document.querySelectorAll('.card').length < 10")
+    areas = [text.split(" · ")[1] for text in page.locator(".card p:not(.where)").all_inner_texts()]
+    assert all(int(area.removesuffix(" px")) >= 300 for area in areas)
+
+
+def test_older_results_have_no_list(make_out: Callable[..., Path], open_report: Callable[..., Page]) -> None:
+    out = make_out()
+    facts = json.loads((out / "run.json").read_text())
+    del facts["mark_next"]
+    (out / "run.json").write_text(json.dumps(facts))
+    page = open_report(write_report(out))
+    assert page.locator("#order").input_value() == "doubt"
+    assert page.locator(".card").count() == 18
+    assert "Mark ten of them in the gallery" in page.locator(".advice").first.inner_text()
 
 
 def test_keys_are_enough(report: Path, open_report: Callable[..., Page]) -> None:
@@ -332,6 +386,7 @@ def test_fields_show_what_is_used(report: Path, open_report: Callable[..., Page]
 
 def test_cards_are_of_one_height(report: Path, open_report: Callable[..., Page]) -> None:
     page = open_report(report)
+    page.locator("#order").select_option("doubt")
     heights = page.evaluate("[...document.querySelectorAll('.card')].map((e) => e.offsetHeight)")
     assert len(heights) == 18
     assert len(set(heights)) == 1

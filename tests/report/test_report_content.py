@@ -168,6 +168,8 @@ def test_what_is_no_output_folder_is_refused(tmp_path: Path, make_out: Callable[
         {"seconds": {"a": "b"}},
         {"frames": [{**facts["frames"][0], "seconds": 3}]},
         {"frames": [{**facts["frames"][0], "image": 3}]},
+        {"mark_next": 3},
+        {"mark_next": [{**facts["mark_next"][0], "number": "1"}]},
     ):
         (out / "run.json").write_text(json.dumps({**facts, **change}))
         with pytest.raises(InputError, match="damaged"):
@@ -217,6 +219,28 @@ def test_the_summary_counts() -> None:
 )
 def test_advice(frames: list[FrameFigures], said: str) -> None:
     assert any(said in sentence for sentence in overview(frames, 0.5).advice)
+
+
+def test_advice_speaks_of_the_list() -> None:
+    (sentence,) = overview([figures(scores=[0.9, 0.52], below=[0.1])], 0.5, 3).advice
+    assert sentence.endswith("are doubtful. Mark the 3 places that the gallery begins with, export, and refine.")
+    (sentence,) = overview([figures(scores=[0.9] * 9)], 0.5, 1).advice
+    assert "See the 1 place that the gallery begins with: if only those below" in sentence
+
+
+@pytest.mark.parametrize(("scores", "said"), [((0.5,), "the place whose"), ((0.5, 0.9), "the 2 places whose answers")])
+def test_the_page_says_what_to_mark_next(make_out: Callable[..., Path], scores: tuple[float, ...], said: str) -> None:
+    page = write_report(make_out(["a.tif"], scores, ())).read_text("utf-8")
+    assert f"<b>Mark next:</b> {said}" in page
+
+
+def test_places_that_are_not_there_are_passed_over(make_out: Callable[..., Path]) -> None:
+    out = make_out()
+    facts = json.loads((out / "run.json").read_text())
+    first = facts["mark_next"][0]
+    odd = [{**first, "number": 99}, {**first, "number": 0}, {**first, "xy": 9}, first]
+    (out / "run.json").write_text(json.dumps({**facts, "mark_next": odd}))
+    assert len(data_of(write_report(out))["next"]) == 1
 
 
 def looking(name: str, examples: Sequence[float], below: Sequence[float]) -> FrameFigures:

@@ -137,6 +137,13 @@ class FrameRecord:
         return f"{self.name} {self.position}" if self.position else self.name
 
     @property
+    def frame_title(self) -> str:
+        """What to call the frame: the image, and the slice and the time point where it has several; printable."""
+        plane = f" Z {self.location.z + 1}" if self.size_z > 1 else ""
+        moment = f" Time {self.location.time + 1}" if self.size_t > 1 else ""
+        return printable(self.title) + plane + moment
+
+    @property
     def counts(self) -> Counts:
         """How many of the detections are of which kind."""
         return Counts.of(self.detections)

@@ -26,6 +26,10 @@ The same, when the results lie where they were made:
 
   sam2-fewshot refine ~/Downloads/corrections.json
 
+Without a browser: in a copy of results/mark_next.json, put right or wrong in place of unanswered, and:
+
+  sam2-fewshot refine results answered.json
+
 Another threshold; finished frames are not searched a second time:
 
   sam2-fewshot refine results --similarity-threshold 0.35
@@ -36,8 +40,8 @@ def refine(
     paths: Annotated[
         list[Path],
         required(
-            help="The folder with the results, and files that its report.html has exported. The folder may be left "
-            "out: the files say where it was.",
+            help="The folder with the results, and files that its report.html has exported, or mark_next.json with "
+            "answers. The folder may be left out: the files say where it was.",
             metavar="OUT|CORRECTIONS.json...",
         ),
     ],

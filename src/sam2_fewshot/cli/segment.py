@@ -19,6 +19,8 @@ _WHERE = "What to look at"
 _WHAT = "What to look for"
 _HOW = "With what"
 
+_NAMED = 3
+
 EPILOG = """
 [bold]Examples[/bold]
 
@@ -226,6 +228,8 @@ def report(summary: Summary) -> None:
         typer.echo(f"Time: {times}.")
         typer.echo(f"Results: {summary.out.resolve()}")
         typer.echo(f"Look at them, and correct them: {summary.out.resolve() / 'report.html'}")
+        if summary.mark_next:
+            typer.echo(_what_to_mark(summary))
     if summary.complete:
         return
     for failure in summary.failures:
@@ -233,6 +237,15 @@ def report(summary: Summary) -> None:
     outcome = "Stopped" if summary.interrupted else "Not all could be done"
     finished = f"{summary.done} of {summary.frames} frames are finished and kept; " if summary.done else ""
     typer.echo(f"{outcome}: {finished}the same command goes on from there.", err=True)
+
+
+def _what_to_mark(summary: Summary) -> str:
+    from sam2_fewshot.files.corrections import MARK_NEXT
+
+    places = summary.mark_next
+    named = "; ".join(f"{place.frame} (x {place.x:.0f}, y {place.y:.0f})" for place in places[:_NAMED])
+    first = "" if len(places) <= _NAMED else f" The report begins with all {len(places)}, and {MARK_NEXT} has them."
+    return f"To improve, mark as right or wrong what lies at: {named}.{first}"
 
 
 def _nothing_found(candidates: int) -> str:

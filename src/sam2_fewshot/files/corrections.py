@@ -3,6 +3,9 @@
 The report's *Export* writes them as a NimbusImage export whose annotations carry the tag ``right`` or ``wrong``, so
 that they can also serve as examples (``--training-tag right --negative-tag wrong``). Two additions, which other readers
 ignore: each annotation names its ``image``, and ``sam2-fewshot`` at the top holds what the report knew of the run.
+
+Each run writes such a file itself, with the places whose answer would teach most: their tag is ``unanswered`` until the
+user, or another program, puts ``right`` or ``wrong`` in its place.
 """
 
 from __future__ import annotations
@@ -14,8 +17,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, StrictInt, StrictStr, ValidationError, WrapValidator, field_validator
 
-from sam2_fewshot.annotations.nimbus import annotations_of, polygon_document, read_annotations
+from sam2_fewshot.annotations.nimbus import annotations_of, polygon_document, read_annotations, tags_of
 from sam2_fewshot.annotations.placing import PlacedExemplar, Placer, Remarks
+from sam2_fewshot.annotations.record import figure, printable
 from sam2_fewshot.annotations.values import load_json
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.geometry.outlines import polygon_to_mask
@@ -27,11 +31,12 @@ if TYPE_CHECKING:
 
     from pydantic import ValidatorFunctionWrapHandler
 
+    from sam2_fewshot.annotations.mark_next import Place
     from sam2_fewshot.images.image_set import ImageSet
     from sam2_fewshot.protocols import Progress
-    from sam2_fewshot.records import InstanceMask
+    from sam2_fewshot.records import Detection, InstanceMask
 
-RIGHT, WRONG = "right", "wrong"
+RIGHT, WRONG, UNANSWERED = "right", "wrong", "unanswered"
 KEY = "sam2-fewshot"
 """Where the file holds what the report knew of the run."""
 
@@ -40,6 +45,8 @@ SAME_OBJECT = 0.5
 
 CORRECTIONS = "corrections.json"
 """Name of the file in an output folder with all corrections that its objects were learned from."""
+MARK_NEXT = "mark_next.json"
+"""Name of the file in an output folder with the places to mark next."""
 
 
 def _none_when_wrong(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
@@ -134,7 +141,13 @@ def read_corrections(paths: Iterable[Path], images: ImageSet, progress: Progress
     """
     corrections: list[Correction] = []
     for path in paths:
-        marked = _marked(load_json(path))
+        content = load_json(path)
+        marked = _marked(content)
+        if not marked and (asked := _unanswered(content)):
+            raise InputError(
+                f"None of the {asked} places in {path.name} is answered. Put {RIGHT!r} or {WRONG!r} in place of "
+                f"{UNANSWERED!r} in the tags of some, or mark them in report.html and press Export there."
+            )
         if not marked:
             raise InputError(
                 f"{path.name} holds no corrections. Mark objects as right or wrong in report.html and press Export "
@@ -176,6 +189,34 @@ def corrections_json(corrections: Sequence[Correction]) -> str:
         document = polygon_document(polygon, location, [RIGHT if each.is_right else WRONG], channel=0)
         annotations.append({**document, "image": each.placed.frame.name})
     return json.dumps({"annotations": annotations, KEY: {"kind": "corrections", "version": 1}}, indent=1) + "\n"
+
+
+def mark_next_json(asked: Sequence[tuple[Place, Detection]], results: Path) -> str:
+    """Return places to mark as the text of a file that :func:`read_corrections` takes once some are answered.
+
+    Parameters
+    ----------
+    asked
+        Each place with its object.
+    results
+        The output folder.
+    """
+    annotations = [
+        {
+            **polygon_document(item.polygon, place.location, [UNANSWERED], channel=0),
+            "image": printable(place.title),
+            "number": place.number,
+            "score": figure(place.score),
+        }
+        for place, item in asked
+    ]
+    about = {"kind": "corrections", "version": 1, "results": printable(str(results.absolute()))}
+    return json.dumps({"annotations": annotations, KEY: about}, indent=1) + "\n"
+
+
+def _unanswered(content: Any) -> int:
+    """Return how many annotations have the tag of an answer that is not given."""
+    return sum(isinstance(each, dict) and UNANSWERED in tags_of(each) for each in annotations_of(content) or [])
 
 
 def _marked(content: Any) -> list[tuple[dict[str, Any], _Verdict]]:

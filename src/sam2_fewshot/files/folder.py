@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 from shapely import Point, box
 
+from sam2_fewshot.annotations.mark_next import asked_about
 from sam2_fewshot.annotations.record import ExampleMark, FrameRecord, safe_stems
 from sam2_fewshot.errors import FewShotError, InputError
-from sam2_fewshot.files.corrections import CORRECTIONS, SAME_OBJECT, corrections_json
+from sam2_fewshot.files.corrections import CORRECTIONS, MARK_NEXT, SAME_OBJECT, corrections_json, mark_next_json
 from sam2_fewshot.files.plan import facts_of, made_from
 from sam2_fewshot.geometry.outlines import crop_to_object, mask_to_polygon
 from sam2_fewshot.geometry.overlap import mask_iou
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
     from shapely import Polygon
 
+    from sam2_fewshot.annotations.mark_next import Place
     from sam2_fewshot.files.plan import Plan
     from sam2_fewshot.records import Detection, Exemplar, FrameReader, FrameResult, Location
     from sam2_fewshot.runner.progress import Watch
@@ -162,6 +164,7 @@ class OutputFolder:
         self.counts = Counts()
         self.candidates = 0
         self.assembled = False
+        self.mark_next: Sequence[Place] = ()
         self.seconds: dict[str, float] = {}
 
     @property
@@ -326,18 +329,32 @@ class OutputFolder:
             asked=len(self._plan.frames),
             extra=self._plan.request.write,
         )
-        if self._plan.corrections:
-            write_whole(self._out / CORRECTIONS, corrections_json(self._plan.corrections).encode())
-        else:
-            with telling(self._out / CORRECTIONS):
-                (self._out / CORRECTIONS).unlink(missing_ok=True)
+        corrections = self._plan.corrections
+        self._write_or_remove(CORRECTIONS, corrections_json(corrections) if corrections else None)
+        asked = list(self._asked(summary.mark_next))
+        self._write_or_remove(MARK_NEXT, mark_next_json(asked, self._out) if asked else None)
         write_report(self._out)
+        self.mark_next = summary.mark_next
         self.assembled, self.counts, self.seconds = True, summary.counts, dict(summary.seconds)
         if len(self._finished) == len(self._plan.frames):
             remove_others(self._folder, self._common)
             remove_other_blocks(self._folder, self._common)
             for frame in self._plan.frames:  # where a run was killed between a frame's record and this
                 self._blocks(frame.location).drop()
+
+    def _write_or_remove(self, name: str, text: str | None) -> None:
+        if text is not None:
+            write_whole(self._out / name, text.encode())
+            return
+        with telling(self._out / name):
+            (self._out / name).unlink(missing_ok=True)
+
+    def _asked(self, places: Sequence[Place]) -> Iterator[tuple[Place, Detection]]:
+        """Yield places with their objects, which are in the journal."""
+        for place in places:
+            record = self._record(place.location)
+            if record is not None:  # else it was removed meanwhile
+                yield place, asked_about(record)[place.number - 1]
 
     def records(self) -> Iterator[FrameRecord]:
         """Yield the finished frames in order, one at a time in memory."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from sam2_fewshot.annotations.mark_next import Place
     from sam2_fewshot.annotations.record import FrameRecord
     from sam2_fewshot.files.request import Request
     from sam2_fewshot.protocols import Progress
@@ -60,6 +61,8 @@ class Summary:
         Yields the records of the finished frames.
     counts
         Numbers of the objects in the results by kind.
+    mark_next
+        The places whose answer, right or wrong, would teach most.
     """
 
     out: Path
@@ -74,6 +77,7 @@ class Summary:
     interrupted: bool = False
     records: Callable[[], Iterator[FrameRecord]] = field(default=lambda: iter(()), repr=False)
     counts: Counts = field(default_factory=Counts)
+    mark_next: Sequence[Place] = ()
 
     @property
     def complete(self) -> bool:
@@ -175,4 +179,5 @@ def run(
         interrupted=ended.interrupted,
         records=folder.records,
         counts=folder.counts,
+        mark_next=folder.mark_next,
     )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sam2_fewshot.annotations.mark_next import Asking
 from sam2_fewshot.annotations.record import distinct_stem, printable
 from sam2_fewshot.annotations.registry import FORMATS
 from sam2_fewshot.output.pictures import overlay_path
@@ -23,6 +24,7 @@ from sam2_fewshot.storage.files import sweep, telling, write_whole
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
+    from sam2_fewshot.annotations.mark_next import Place
     from sam2_fewshot.annotations.record import FrameRecord
     from sam2_fewshot.annotations.registry import Format
 
@@ -41,12 +43,15 @@ class Summary:
         Sum over the frames for each stage.
     counts
         Number of objects by kind.
+    mark_next
+        The places whose answer, right or wrong, would teach most.
     """
 
     frames: int
     objects: int
     seconds: Mapping[str, float]
     counts: Counts = field(default_factory=Counts, compare=False)
+    mark_next: Sequence[Place] = field(default=(), compare=False)
 
 
 def assemble(
@@ -95,17 +100,18 @@ def assemble(
     outside = facts.get("seconds", {})  # loading, learning
     seconds: dict[str, float] = defaultdict(float, outside if isinstance(outside, Mapping) else {})
     before = _written_before(out)
-    counts = Counts()
+    counts, asking = Counts(), Asking()
     with ExitStack() as stack:
         writers = [stack.enter_context(form.results(out, tags)) for form in _formats(extra)]
         for record in _distinct(records):
             for add in writers:
                 add(record)
+            asking.add(record)
             counts += record.counts
             for stage, time in record.seconds.items():
                 seconds[stage] += time
             frames.append(_line(record))
-    summary = Summary(len(frames), counts.total, dict(seconds), counts)
+    summary = Summary(len(frames), counts.total, dict(seconds), counts, asking.places())
     counted = {
         "frames_done": summary.frames,
         "frames_asked": summary.frames if asked is None else asked,
@@ -113,6 +119,7 @@ def assemble(
         "seconds": summary.seconds,
         "tags": list(tags),
         "written": sorted(extra),
+        "mark_next": [place.facts() for place in summary.mark_next],
         "frames": frames,
     }
     write_run(out / "run.json", {**facts, **counted})

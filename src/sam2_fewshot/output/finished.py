@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sam2_fewshot.annotations.record import FrameRecord
 
 _PLACE = ("xy", "z", "time", "objects")
+_ASKED = ("xy", "z", "time", "number")
 _NUMBERS = ("similarity_threshold", "min_mask_area", "max_mask_area")
 
 
@@ -102,9 +103,10 @@ def read_finished(out: Path) -> Finished:
 def _check(facts: Any) -> None:
     """Raise an error if the content of ``run.json`` is not of the right kinds; it may have been edited."""
     kinds = {"model": dict, "versions": dict, "seconds": dict, "warnings": list, "failures": list, "tags": list}
-    kinds |= {"learned": str}
+    kinds |= {"learned": str, "mark_next": list}
     wrong = [key for key, kind in kinds.items() if not isinstance(facts.get(key, kind()), kind)]
     wrong += [key for key in _NUMBERS if not isinstance(facts["settings"][key], int | float)]
+    wrong += [key for place in facts.get("mark_next", ()) for key in _ASKED if not isinstance(place[key], int)]
     wrong += [stage for stage, time in facts.get("seconds", {}).items() if not isinstance(time, int | float)]
     for line in facts["frames"]:
         wrong += [key for key in _PLACE if not isinstance(line[key], int)]

@@ -96,8 +96,18 @@ class Overview:
     advice: list[str] = field(default_factory=list)
 
 
-def overview(frames: Sequence[FrameFigures], threshold: float) -> Overview:
-    """Return the summary of some frames at a threshold."""
+def overview(frames: Sequence[FrameFigures], threshold: float, asked: int = 0) -> Overview:
+    """Return the summary of some frames at a threshold.
+
+    Parameters
+    ----------
+    frames
+        Their figures.
+    threshold
+        The score that a detection needs.
+    asked
+        How many places to mark next the gallery begins with; 0 where it lists none.
+    """
     scores = np.concatenate([np.zeros(0), *(frame.scores for frame in frames)])
     below = np.concatenate([np.zeros(0), *(frame.below for frame in frames)])
     areas = np.concatenate([np.zeros(0, np.int64), *(frame.areas for frame in frames)])
@@ -117,12 +127,12 @@ def overview(frames: Sequence[FrameFigures], threshold: float) -> Overview:
         negatives=sum(frame.negatives for frame in frames),
         counts=sum((frame.counts for frame in frames), Counts()),
     )
-    summary.advice.extend(_advice(summary, frames, below, threshold))
+    summary.advice.extend(_advice(summary, frames, below, threshold, asked))
     return summary
 
 
 def _advice(
-    summary: Overview, frames: Sequence[FrameFigures], below: NDArray[np.float64], threshold: float
+    summary: Overview, frames: Sequence[FrameFigures], below: NDArray[np.float64], threshold: float, asked: int
 ) -> list[str]:
     if not summary.found:
         if not below.size:
@@ -144,14 +154,18 @@ def _advice(
     if summary.doubtful > _MANY_DOUBTFUL * summary.found or summary.missed > _MANY_DOUBTFUL * summary.found:
         sentences.append(
             f"{_count(summary.doubtful, 'detection')} just above the threshold and "
-            f"{_count(summary.missed, 'candidate')} just below it are doubtful. Mark ten of them in the gallery, "
-            "export, and refine."
+            f"{_count(summary.missed, 'candidate')} just below it are doubtful. "
+            f"Mark {_listed(asked) if asked else 'ten of them in the gallery'}, export, and refine."
         )
     sentences += _poor_frames(frames)
     if not sentences:
         sentences.append(
-            "Most detections are far above the threshold. See the doubtful ones in the gallery; if they are right, "
-            "nothing has to be changed."
+            "Most detections are far above the threshold. See "
+            + (
+                f"{_listed(asked)}: if only those below the threshold are wrong, nothing has to be changed."
+                if asked
+                else "the doubtful ones in the gallery; if they are right, nothing has to be changed."
+            )
         )
     return sentences
 
@@ -195,6 +209,10 @@ def _poor_frames(frames: Sequence[FrameFigures]) -> list[str]:
         f"{what} found on {which}. If there are objects, their appearance differs: lower the threshold there to "
         "see them, and confirm some as right."
     ]
+
+
+def _listed(asked: int) -> str:
+    return f"the {_count(asked, 'place')} that the gallery begins with"
 
 
 def _count(number: int, what: str) -> str:

@@ -136,7 +136,8 @@ def gather(finished: Finished, picture_bytes: int = _PICTURE_BYTES, smallest: in
         floor = min(floor, record.floor, *scores.tolist())
         example_areas += [item.area for item in examples] or [round(outline.area) for outline in outlines]
         sizes += [item.area for item in kept if not item.is_marked]
-    summary = overview(figures, threshold)
+    asked = _mark_next(finished, frames)
+    summary = overview(figures, threshold, len(asked))
     data = {
         "id": _run_id(finished),
         "results": str(finished.out.absolute()),
@@ -150,10 +151,26 @@ def gather(finished: Finished, picture_bytes: int = _PICTURE_BYTES, smallest: in
         "units": UNITS,
         "colours": [color_of(step / (_COLOURS - 1)) for step in range(_COLOURS)],
         "exampleAreas": [min(example_areas), max(example_areas)] if example_areas else [],
+        "next": asked,
         "frames": frames,
     }
     blocks = {name: base64.b64encode(b"".join(pieces)).decode() for name, pieces in parts.items()}
     return Content(summary, frames, data, blocks, pictures)
+
+
+def _mark_next(finished: Finished, frames: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Return the places to mark next that ``run.json`` lists, each as the object's number among all, from 0."""
+    objects: dict[tuple[int, int, int], range] = {}
+    begun = 0
+    for frame in frames:
+        number = frame["kept"] + frame["below"]
+        objects[frame["xy"] + 1, frame["z"] + 1, frame["time"] + 1] = range(begun, begun + number)
+        begun += number
+    asked: list[int] = []
+    for place in finished.facts.get("mark_next", ()):
+        here = objects.get((place["xy"], place["z"], place["time"]), range(0))
+        asked += here[place["number"] - 1 : place["number"]] if place["number"] > 0 else []
+    return asked
 
 
 def _address(out: Path, here: Path) -> dict[str, str]:
@@ -178,13 +195,8 @@ def _limits(settings: Mapping[str, Any], sizes: Sequence[int]) -> dict[str, int]
 def _frame(record: FrameRecord, scale: float, made: int = 0) -> dict[str, Any]:
     counts = record.counts
     height, width = record.frame_shape
-    name = printable(record.title)
-    if record.size_z > 1:
-        name += f" Z {record.location.z + 1}"
-    if record.size_t > 1:
-        name += f" Time {record.location.time + 1}"
     return {
-        "name": name,
+        "name": record.frame_title,
         "image": printable(record.title),
         "xy": record.location.xy,
         "z": record.location.z,

@@ -2,8 +2,10 @@
 
 const PAGE = 24;
 const gallery = { order: [], shown: 0 };
+const listed = new Map(data.next.map((i, place) => [i, place])); // what to mark next, and in which order
 
 const ORDERS = {
+  next: (a, b) => listed.get(a) - listed.get(b),
   doubt: (a, b) => Math.abs(scores[a] - choice.threshold) - Math.abs(scores[b] - choice.threshold),
   low: (a, b) => scores[a] - scores[b],
   high: (a, b) => scores[b] - scores[a],
@@ -12,13 +14,18 @@ const ORDERS = {
   marked: (a, b) => a - b,
 };
 
-// Doubtful ones lie on both sides of the threshold; the other orders are of what is displayed.
+// What is asked about lies on both sides of the threshold; the other orders are of what is displayed.
+const WANTED = {
+  next: (i) => listed.has(i) && fits(i),
+  doubt: fits,
+  marked: (i) => verdicts.has(i),
+};
+
 function sortGallery() {
   const order = $('order').value;
   const chosen = [];
   for (let i = 0; i < total; i++) {
-    const wanted = order === 'marked' ? verdicts.has(i) : order === 'doubt' ? fits(i) : shown[i];
-    if (wanted) chosen.push(i);
+    if (WANTED[order]?.(i) ?? shown[i]) chosen.push(i);
   }
   gallery.order = chosen.sort(ORDERS[order]);
 }
@@ -27,16 +34,30 @@ function fillGallery() {
   sortGallery();
   gallery.shown = 0;
   $('cards').replaceChildren();
+  const isNext = $('order').value === 'next';
+  $('why-next').hidden = !isNext;
+  $('why-any').hidden = isNext;
   $('gallery-empty').textContent = gallery.order.length ? '' : 'There is nothing to show here.';
   showMore();
+}
+
+// The list of what to mark next is short; after it the others can be looked through.
+const goesOn = () => $('order').value === 'next' && total > gallery.order.length;
+
+function more() {
+  if (gallery.shown < gallery.order.length) return showMore();
+  $('order').value = 'doubt';
+  fillGallery();
+  return $('cards').firstElementChild;
 }
 
 function showMore() {
   const cards = gallery.order.slice(gallery.shown, gallery.shown + PAGE).map(card);
   gallery.shown += cards.length;
   $('cards').append(...cards);
-  $('more').hidden = gallery.shown >= gallery.order.length;
-  $('more').textContent = `Show more (${format(gallery.order.length - gallery.shown)} left)`;
+  const left = gallery.order.length - gallery.shown;
+  $('more').hidden = !left && !goesOn();
+  $('more').textContent = left ? `Show more (${format(left)} left)` : 'Show all, doubtful first';
   return cards[0];
 }
 
@@ -93,7 +114,7 @@ function pressed(event) {
   else if (key === 'w') setVerdict(i, 'wrong');
   else if (key === 'arrowright' || key === 'arrowleft') {
     let next = key === 'arrowright' ? item.nextElementSibling : item.previousElementSibling;
-    if (!next && key === 'arrowright' && !$('more').hidden) next = showMore();
+    if (!next && key === 'arrowright' && gallery.shown < gallery.order.length) next = showMore();
     next?.querySelector('button').focus();
   } else return;
   event.preventDefault();
@@ -120,9 +141,10 @@ const drawAll = () => {
 };
 
 function startGallery() {
+  if (listed.size) $('order').prepend(new Option('mark next', 'next', true, true));
   addEventListener('beforeprint', drawAll);
   $('order').addEventListener('change', fillGallery);
-  $('more').addEventListener('click', () => showMore()?.querySelector('button').focus());
+  $('more').addEventListener('click', () => more()?.querySelector('button').focus());
   $('cards').addEventListener('keydown', pressed);
   $('cards').addEventListener('click', clicked);
   on('settled', () => {
