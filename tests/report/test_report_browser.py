@@ -68,6 +68,17 @@ def test_what_is_announced_is_what_is_shown(report: Path, open_report: Callable[
     assert page.evaluate(HURRY) == ["16 objects shown at a threshold of 0.2."]
 
 
+def test_one_click_leaves_sizes_like_those_of_the_examples(report: Path, open_report: Callable[..., Page]) -> None:
+    page = open_report(report)
+    page.locator("#similar").click()
+    until(page, "document.getElementById('min-area-number').value === '100'")
+    assert page.locator("#max-area-number").input_value() == "630"  # of examples of 252 px
+    command = page.locator("#command").inner_text()
+    assert command.endswith("--min-mask-area 100 --max-mask-area 630")
+    page.locator("#reset").click()
+    until(page, "document.getElementById('max-area-number').value === ''")
+
+
 def test_sizes_are_chosen_alike(report: Path, open_report: Callable[..., Page]) -> None:
     page = open_report(report)
     page.locator("#min-area-number").fill("200")

@@ -91,6 +91,7 @@ def test_the_page_holds_everything(make_out: Callable[..., Path]) -> None:
     assert (data["threshold"], data["floor"], data["range"]) == (0.5, 0.05, [0.1, 0.95])
     assert data["frames"][1]["marks"] == [False, True, False]
     assert data["exampleAreas"] == [252, 252]
+    assert data["similarAreas"] == [100, 630]
     assert "12 objects found on 2 frames" in page
     assert "4.0 s" in page  # encoding, of both frames
     assert "Licence of the model" in page

@@ -31,6 +31,9 @@ _COLOURS = 16
 _PICTURE_BYTES = 40_000_000
 """All pictures together, so that a browser can open the page of a thousand frames."""
 _SMALLEST = 256
+_SIMILAR = (0.4, 2.5)
+"""Areas from so many times that of the smallest example to so many times that of the largest are like the examples', as
+with the setting Sizes at similar."""
 UNITS = 4
 """Units in which outlines are encoded, to a pixel of the picture."""
 _TOLERANCE = 0.2
@@ -151,6 +154,7 @@ def gather(finished: Finished, picture_bytes: int = _PICTURE_BYTES, smallest: in
         "units": UNITS,
         "colours": [color_of(step / (_COLOURS - 1)) for step in range(_COLOURS)],
         "exampleAreas": [min(example_areas), max(example_areas)] if example_areas else [],
+        "similarAreas": _similar(example_areas),
         "next": asked,
         "frames": frames,
     }
@@ -190,6 +194,13 @@ def _limits(settings: Mapping[str, Any], sizes: Sequence[int]) -> dict[str, int]
     """
     low, high = int(settings["min_mask_area"]), int(settings["max_mask_area"])
     return {"minArea": min([low, *sizes]), "maxArea": max([high, *sizes]) if high else 0}
+
+
+def _similar(example_areas: Sequence[int]) -> list[int]:
+    """Return the smallest and the largest area in pixels that are like the examples'; nothing without examples."""
+    if not example_areas:
+        return []
+    return [math.floor(_SIMILAR[0] * min(example_areas)), math.ceil(_SIMILAR[1] * max(example_areas))]
 
 
 def _frame(record: FrameRecord, scale: float, made: int = 0) -> dict[str, Any]:

@@ -259,6 +259,11 @@ function startChoice() {
   read('max-area-number', (value) => change({ maxArea: value === null ? 0 : Math.max(0, Math.round(value)) }));
   for (const id of ['threshold-number', 'min-area-number', 'max-area-number']) $(id).addEventListener('change', () => showControls(true));
   $('reset').addEventListener('click', () => change({ threshold: data.threshold, minArea: data.minArea, maxArea: data.maxArea }));
+  const [least, most] = data.similarAreas;
+  $('similar').hidden = most === undefined;
+  $('similar').addEventListener('click', () =>
+    change({ minArea: Math.max(data.minArea, least), maxArea: Math.min(data.maxArea || most, most) }),
+  );
   $('copy').addEventListener('click', copyCommand);
   startHistogram();
 }
