@@ -131,7 +131,9 @@ def learn_once(
         threshold=0.0,
         longest=_LONGEST * max(math.hypot(*mask.data.shape) for frame in frames for mask in frame.positives),
     )
-    return _with_classifiers(learned, backbone, frames, encoded, progress, is_last=is_last, self_trained=self_trained)
+    return _with_classifiers(
+        learned, backbone, frames, encoded, area_limits[0], progress, is_last=is_last, self_trained=self_trained
+    )
 
 
 def _areas_of(frames: Sequence[TrainingFrame]) -> NDArray[np.int64]:
@@ -155,6 +157,7 @@ def _with_classifiers(
     backbone: Backbone,
     frames: Sequence[TrainingFrame],
     encoded: Sequence[EncodedFrame],
+    least_area: int,
     progress: Progress,
     *,
     is_last: bool,
@@ -201,7 +204,7 @@ def _with_classifiers(
         threshold = min(threshold, EVEN_CHANCES)
     learned = replace(learned, first=first, second=second, threshold=threshold)
     if is_last:
-        learned = for_other_sizes(learned, backbone, frames, table, between, progress)
+        learned = for_other_sizes(learned, backbone, frames, table, between, least_area, progress)
     ends = np.cumsum([len(frame.masks) for frame in rows])[:-1]
     evidence, places = evidence_of(frames, rows, np.split(between.unseen, ends), learned.threshold)
     return replace(learned, evidence=evidence, places=places)

@@ -94,6 +94,7 @@ def for_other_sizes(
     frames: Sequence[TrainingFrame],
     table: TrainingTable,
     between: ThresholdRange,
+    least_area: int,
     progress: Progress,
 ) -> GuidedModel:
     """Return the model with its margin, and with a lower threshold where the examples were chosen for their size.
@@ -114,9 +115,13 @@ def for_other_sizes(
         With what the user marked.
     table, between
         What the second classifier was learned from, and its threshold's range.
+    least_area
+        Area in pixels below which no object is looked for.
     progress
         Reports each tile done.
     """
+    if not _leaves_room(learned, least_area):
+        return learned
     is_sized = are_the_largest(table, between.unseen, between.low - 1)
     wanted = _some([(f, mask) for f in frames for mask in f.positives[: len(f.positives) - f.adopted]], _MOST[is_sized])
     unwanted = _some([(f, mask) for f in frames for mask in f.negatives], _MOST[is_sized])
@@ -213,11 +218,10 @@ def windows_to_search(
     known
         Masks of the examples on the frame.
     """
-    at_half = replace(learned, diameter=learned.diameter / TIMES, areas=_areas(learned, least_area, 1))
-    smallest = learned.areas[0] / SMALLEST
-    if at_half.areas[0] >= smallest:
+    if not _leaves_room(learned, least_area):
         return []
-    at_half = replace(at_half, areas=(at_half.areas[0], smallest))
+    areas = _areas(learned, least_area, 1)[0], learned.areas[0] / SMALLEST
+    at_half = replace(learned, diameter=learned.diameter / TIMES, areas=areas)
     maps = found.frame.maps
     components = at_half.components(maps)
     descriptors = describe(components.masks, maps, at_half.diameter, components)
@@ -304,6 +308,11 @@ def pieces(window: Box, halo: int, most: int) -> list[Box]:
     x, y = (x0 + x1) // 2, (y0 + y1) // 2
     halves = ((x0, y0, x, y1), (x, y0, x1, y1)) if width >= height else ((x0, y0, x1, y), (x0, y, x1, y1))
     return [piece for half in halves for piece in pieces(half, halo, most)]
+
+
+def _leaves_room(learned: GuidedModel, least_area: int) -> bool:
+    """Tell whether objects may be smaller than those that are looked for at the usual magnification."""
+    return _areas(learned, least_area, 1)[0] < learned.areas[0]
 
 
 def _areas(learned: GuidedModel, least_area: int, times: int) -> tuple[float, float]:
