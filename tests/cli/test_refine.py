@@ -185,13 +185,13 @@ def test_places_to_mark_next_are_answered_in_their_file(request_for, segmenters,
     content = json.loads((first.out / "mark_next.json").read_text())
     assert [place["number"] for place in listed(first.out)] == [each["number"] for each in content["annotations"]]
     assert [place.facts() for place in first.mark_next] == listed(first.out)
-    assert content["sam2-fewshot"]["results"] == str(first.out)
+    assert str(first.out) not in json.dumps(content), "results are the same wherever they lie"
     assert all(each["tags"] == ["unanswered"] for each in content["annotations"])
     answered = first.out.parent / "answered.json"
     for each, verdict in zip(content["annotations"], ("right", "wrong"), strict=False):
         each["tags"] = [verdict]
     answered.write_text(json.dumps(content))
-    assert results_folder(answered) == str(first.out)
+    assert results_folder(answered) is None
     request = request_again(first.out)
     second = run(replace(request, corrections=[answered]), display, segmenters)
     facts = json.loads((second.out / "run.json").read_text())

@@ -40,8 +40,8 @@ def refine(
     paths: Annotated[
         list[Path],
         required(
-            help="The folder with the results, and files that its report.html has exported, or mark_next.json with "
-            "answers. The folder may be left out: the files say where it was.",
+            help="The folder with the results, and files that its report.html has exported, which say where it was "
+            "if it is left out, or mark_next.json with answers.",
             metavar="OUT|CORRECTIONS.json...",
         ),
     ],

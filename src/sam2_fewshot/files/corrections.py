@@ -191,15 +191,13 @@ def corrections_json(corrections: Sequence[Correction]) -> str:
     return json.dumps({"annotations": annotations, KEY: {"kind": "corrections", "version": 1}}, indent=1) + "\n"
 
 
-def mark_next_json(asked: Sequence[tuple[Place, Detection]], results: Path) -> str:
+def mark_next_json(asked: Sequence[tuple[Place, Detection]]) -> str:
     """Return places to mark as the text of a file that :func:`read_corrections` takes once some are answered.
 
     Parameters
     ----------
     asked
         Each place with its object.
-    results
-        The output folder.
     """
     annotations = [
         {
@@ -210,8 +208,7 @@ def mark_next_json(asked: Sequence[tuple[Place, Detection]], results: Path) -> s
         }
         for place, item in asked
     ]
-    about = {"kind": "corrections", "version": 1, "results": printable(str(results.absolute()))}
-    return json.dumps({"annotations": annotations, KEY: about}, indent=1) + "\n"
+    return json.dumps({"annotations": annotations, KEY: {"kind": "corrections", "version": 1}}, indent=1) + "\n"
 
 
 def _unanswered(content: Any) -> int:

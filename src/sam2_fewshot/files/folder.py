@@ -332,7 +332,7 @@ class OutputFolder:
         corrections = self._plan.corrections
         self._write_or_remove(CORRECTIONS, corrections_json(corrections) if corrections else None)
         asked = list(self._asked(summary.mark_next))
-        self._write_or_remove(MARK_NEXT, mark_next_json(asked, self._out) if asked else None)
+        self._write_or_remove(MARK_NEXT, mark_next_json(asked) if asked else None)
         write_report(self._out)
         self.mark_next = summary.mark_next
         self.assembled, self.counts, self.seconds = True, summary.counts, dict(summary.seconds)
