@@ -160,6 +160,7 @@ def test_snippets_run(name, tmp_path, monkeypatch):
     outline = box(columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
     y, x = (float(places.mean()) for places in np.nonzero(marked == third))
     given = {"image": image, "mask": marked == first, "outline": outline, "x": x, "y": y}
+    given |= dict(zip(("x0", "y0", "x1", "y1"), outline.bounds, strict=True))
     given["masks"] = [marked == number for number in np.unique(marked)[1:6]]
     scope: dict[str, object] = {**given, "other_image": image}
     for text in texts:

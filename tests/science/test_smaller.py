@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from sam2_fewshot import Exemplar, FewShotSegmenter, Settings
 from sam2_fewshot.geometry.overlap import mask_iou
@@ -162,6 +163,14 @@ def test_a_picture_is_enlarged_without_a_shift() -> None:
     assert large.shape == (16, 20, 3)
     rows, columns = np.nonzero(large[..., 0] > 100)
     assert (rows.min(), rows.max() + 1, columns.min(), columns.max() + 1) == (4, 10, 6, 14)
+
+
+def test_it_is_enlarged_as_pillow_does_it() -> None:
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(80, 170, (20, 31, 3), np.uint8)  # what would lie below 0 or above 255 is cut off
+    theirs = np.asarray(Image.fromarray(pixels).resize((62, 40), Image.Resampling.BICUBIC)).astype(int)
+    inner = np.s_[4:-4, 4:-4]  # beyond the border Pillow takes nothing, not the last pixel
+    assert np.abs(enlarged(pixels).astype(int) - theirs)[inner].max() <= 1
 
 
 @pytest.mark.parametrize("window", [(0, 0, 448, 448), (100, 40, 2375, 1900), (0, 0, 5, 3000)])

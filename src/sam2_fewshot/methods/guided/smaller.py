@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from PIL import Image
+from scipy import ndimage
 
 from sam2_fewshot.geometry.overlap import shared_area
 from sam2_fewshot.methods.base import Stopwatch
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 TIMES = 2
 """The frame is enlarged so many times each way."""
+_CUBIC = np.array([-0.0234375, 0.2265625, 0.8671875, -0.0703125])
+"""Weights of the pixels whose middles lie 1.75 and .75 before a place and .25 and 1.25 behind it."""
 _FEWEST_PIXELS = 6
 """What is smaller has no shape."""
 _LARGER, _FEWEST = 0.75, 6
@@ -194,9 +196,16 @@ def _odds_about(
 
 
 def enlarged(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return a picture (H, W, 3) at twice its size, interpolated bicubically."""
-    height, width = pixels.shape[:2]
-    return np.asarray(Image.fromarray(pixels).resize((TIMES * width, TIMES * height), Image.Resampling.BICUBIC))
+    """Return a picture (H, W, 3) at twice its size, by cubic convolution (Keys 1981, with a = -1/2)."""
+    large = pixels.astype(np.float32)
+    for axis in (0, 1):
+        # A pixel becomes two, a quarter of its width before and behind its middle.
+        before = ndimage.correlate1d(large, _CUBIC, axis, mode="nearest")
+        behind = ndimage.correlate1d(large, _CUBIC[::-1], axis, mode="nearest", origin=-1)
+        shape = [TIMES * length if i == axis else length for i, length in enumerate(large.shape)]
+        large = np.stack([before, behind], axis=axis + 1).reshape(shape)
+    rounded: NDArray[np.uint8] = np.rint(large.clip(0, 255)).astype(np.uint8)
+    return rounded
 
 
 def windows_to_search(
