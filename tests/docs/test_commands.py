@@ -155,12 +155,14 @@ def test_snippets_run(name, tmp_path, monkeypatch):
     files = sample()
     image = np.asarray(Image.open(files.image))[:320, :320]
     marked = np.asarray(Image.open(files.examples))[:320, :320]
-    first, second, third = np.unique(marked)[1:4]  # a mask, a polygon and a point of three objects
-    rows, columns = np.nonzero(marked == second)
-    outline = box(columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+    first, second, third, fourth = np.unique(marked)[1:5]  # a mask, a polygon, a point and a box of four objects
+    outline, boxed = (
+        box(columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+        for rows, columns in (np.nonzero(marked == number) for number in (second, fourth))
+    )
     y, x = (float(places.mean()) for places in np.nonzero(marked == third))
     given = {"image": image, "mask": marked == first, "outline": outline, "x": x, "y": y}
-    given |= dict(zip(("x0", "y0", "x1", "y1"), outline.bounds, strict=True))
+    given |= dict(zip(("x0", "y0", "x1", "y1"), boxed.bounds, strict=True))
     given["masks"] = [marked == number for number in np.unique(marked)[1:6]]
     scope: dict[str, object] = {**given, "other_image": image}
     for text in texts:
