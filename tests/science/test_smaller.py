@@ -19,6 +19,7 @@ from sam2_fewshot.methods.guided.smaller import (
     enlarged,
     pieces,
     search_windows,
+    window_around,
     windows_to_search,
 )
 from sam2_fewshot.protocols import Quiet
@@ -183,6 +184,17 @@ def test_what_is_searched_enlarged_at_a_time_is_bounded(window: Box) -> None:
         assert 4 * (x1 - x0 + 2 * halo) * (y1 - y0 + 2 * halo) <= most
     assert covered.sum() == (window[2] - window[0]) * (window[3] - window[1])
     assert covered.max() == 1
+
+
+def test_an_example_is_seen_enlarged_with_as_much_around_it_as_the_memory_allows() -> None:
+    def square(side: int, shape: tuple[int, int]) -> InstanceMask:
+        return InstanceMask(np.ones((side, side), bool), 900, 900, shape)
+
+    shape = (3000, 3000)
+    assert window_around(square(100, shape), 100.0, 10**6) == (800, 800, 1100, 1100)
+    assert window_around(square(400, shape), 400.0, 10**6) is None  # 4 x 600 x 600 are more
+    assert window_around(square(400, shape), 400.0, 2 * 10**6) == (800, 800, 1400, 1400)
+    assert window_around(square(300, (1200, 1200)), 300.0, 3 * 10**6) == (600, 600, 1200, 1200)
 
 
 def test_a_window_is_not_split_into_less_than_its_halos() -> None:

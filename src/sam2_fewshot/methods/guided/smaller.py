@@ -128,10 +128,14 @@ def for_other_sizes(
     wanted = _some([(f, mask) for f in frames for mask in f.positives[: len(f.positives) - f.adopted]], _MOST[is_sized])
     unwanted = _some([(f, mask) for f in frames for mask in f.negatives], _MOST[is_sized])
     odds, against = (
-        [_odds_about(learned, backbone, frame, mask, 1 / len(marks), progress) for frame, mask in marks]
+        [
+            _odds_about(learned, backbone, frame, mask, window, 1 / len(marks), progress)
+            for frame, mask in marks
+            if (window := window_around(mask, learned.diameter, frame.pixels.shape[0] * frame.pixels.shape[1]))
+        ]
         for marks in (wanted, unwanted)
     )
-    if np.median(odds) < _REFUSED:
+    if not odds or np.median(odds) < _REFUSED:
         return learned
     threshold, needed = learned.threshold, max(odds)
     if is_sized:
@@ -168,12 +172,35 @@ def _some(marks: list[tuple[TrainingFrame, InstanceMask]], most: int) -> list[tu
     return [marks[i] for i in dict.fromkeys(np.linspace(0, len(marks) - 1, most).round().astype(int))] if marks else []
 
 
+def window_around(mask: InstanceMask, diameter: float, most: int) -> Box | None:
+    """Return a window of a mask's frame around it, None where the mask alone is too large to be seen enlarged.
+
+    Parameters
+    ----------
+    mask
+        The mask.
+    diameter
+        Typical diameter of an object in pixels: the margin, or a quarter of it where the window would be too large.
+    most
+        Pixels of the enlarged window at most, if these are not few.
+    """
+    for margin in (round(diameter), round(diameter / 4)):
+        x0, y0, x1, y1 = window = _grown(mask.box, margin, mask.frame_shape)
+        if TIMES**2 * (x1 - x0) * (y1 - y0) <= max(_PIECE, most):
+            return window
+    return None
+
+
 def _odds_about(
-    learned: GuidedModel, backbone: Backbone, frame: TrainingFrame, mask: InstanceMask, share: float, progress: Progress
+    learned: GuidedModel,
+    backbone: Backbone,
+    frame: TrainingFrame,
+    mask: InstanceMask,
+    window: Box,
+    share: float,
+    progress: Progress,
 ) -> float:
     """Return the highest log-odds of a candidate about a mark at twice the magnification, −inf where there is none."""
-    shape = (frame.pixels.shape[0], frame.pixels.shape[1])
-    window = _grown(mask.box, round(learned.diameter), shape)
     x0, y0, x1, y1 = window
     part = mask.within(window)
     assert part is not None  # the window holds its box
