@@ -31,7 +31,7 @@ from sam2_fewshot.methods.guided.self_training import (
     what_few_means,
     with_surest,
 )
-from sam2_fewshot.methods.guided.smaller import SMALLEST, for_other_sizes
+from sam2_fewshot.methods.guided.smaller import FEWEST_PIXELS, SMALLEST, for_other_sizes
 from sam2_fewshot.methods.guided.training_windows import training_windows
 from sam2_fewshot.tiling.tiles import TileGrid, tile_side
 
@@ -53,7 +53,6 @@ _ZOOM = (0.25, 4.0)
 _LARGEST, _LONGEST = 2.5, 3.0
 """Candidates may be this much larger than the largest example, and detections this much longer than the longest: walls
 between objects are far longer, and no larger."""
-_FEWEST_PIXELS = 6
 _BACKGROUND = 0.5
 """A candidate whose mean score is below this lies on background."""
 _UNTRAINED = Logistic(np.zeros(0), np.zeros(0), np.zeros(0), 0.0)
@@ -215,7 +214,7 @@ def _area_range(areas: NDArray[np.int64], limits: tuple[int, int]) -> tuple[floa
 
     A limit that would exclude an example is not meant for objects like the examples, and is ignored.
     """
-    smallest, largest = max(_FEWEST_PIXELS, SMALLEST * areas.min()), _LARGEST * areas.max()
+    smallest, largest = max(FEWEST_PIXELS, SMALLEST * areas.min()), _LARGEST * areas.max()
     low, high = limits
     if areas.min() >= low:
         smallest = max(smallest, low)

@@ -41,7 +41,7 @@ TIMES = 2
 """The frame is enlarged so many times each way."""
 _CUBIC = np.array([-0.0234375, 0.2265625, 0.8671875, -0.0703125])
 """Weights of the pixels whose middles lie 1.75 and .75 before a place and .25 and 1.25 behind it."""
-_FEWEST_PIXELS = 6
+FEWEST_PIXELS = 6
 """What is smaller has no shape."""
 _LARGER, _FEWEST = 0.75, 6
 """Share of pairs of an example and one of so many other candidates at least in which the example is the larger one
@@ -355,7 +355,7 @@ def _areas(learned: GuidedModel, least_area: int, times: int) -> tuple[float, fl
     """Return the areas of candidates at twice the magnification, in pixels of a picture with so many for one."""
     smallest, largest = learned.areas
     shrunk = times / TIMES**2
-    return max(smallest * shrunk, max(least_area, _FEWEST_PIXELS) * times), largest * shrunk
+    return max(smallest * shrunk, max(least_area, FEWEST_PIXELS) * times), largest * shrunk
 
 
 def _grown(box: Box, margin: int, shape: tuple[int, int]) -> Box:
