@@ -92,9 +92,10 @@ def shell(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
     tools = folder / ".bin"
     if not tools.exists():
         tools.mkdir()
-        (tools / "sam2-fewshot").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m sam2_fewshot "$@"\n')
-        (tools / "sam2-fewshot").chmod(0o755)
-        (tools / "python").symlink_to(sys.executable)
+        # Not a link: through one, Python does not see the virtual environment that it belongs to.
+        for name, module in (("python", ""), ("sam2-fewshot", " -m sam2_fewshot")):
+            (tools / name).write_text(f'#!/bin/sh\nexec "{sys.executable}"{module} "$@"\n')
+            (tools / name).chmod(0o755)
     paths = f"{tools}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     source = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PATH": paths, "PYTHONPATH": source}
