@@ -82,7 +82,7 @@ def test_an_object_gives_itself_back_wherever_its_tile_lies(
     image, labels = discs
     truth = [crop_to_object(labels == number) for number in range(1, 9)]
     grid = TileGrid(SHAPE, 144)
-    embeddings = [tile.embedding for tile in micro.tiles(image, grid.windows())]
+    embeddings = dict(enumerate(tile.embedding for tile in micro.tiles(image, grid.windows())))
     assert len(embeddings) == 4
     done = []
     found = refined_in_tiles(micro, embeddings, grid, truth, done.append)
@@ -104,7 +104,7 @@ def test_what_no_tile_holds_is_refined_in_wider_ones(
     image, labels = discs
     truth = [crop_to_object(labels == number) for number in range(1, 9)]
     grid = TileGrid(SHAPE, 144)
-    embeddings = [tile.embedding for tile in micro.tiles(image, grid.windows())]
+    embeddings = dict(enumerate(tile.embedding for tile in micro.tiles(image, grid.windows())))
     narrow = refined_in_tiles(micro, embeddings, grid, truth)
     found = refined_masks(micro, image, embeddings, grid, truth)
     assert None in narrow
@@ -139,8 +139,10 @@ def test_sure_objects_cover_their_pixels() -> None:
 def test_what_does_not_fit_into_its_tile_is_not_refined(micro: Sam2Model) -> None:
     grid = TileGrid(SHAPE, 64)
     embedding = next(iter(micro.tiles(np.zeros((*SHAPE, 3), np.uint8), grid.windows()[:1]))).embedding
-    assert refined_in_tiles(micro, [embedding] * len(grid.windows()), grid, [square(10, 10, 100)]) == [None]
-    assert refined_in_tiles(micro, [], grid, []) == []
+    embeddings = dict.fromkeys(range(len(grid.windows())), embedding)
+    assert refined_in_tiles(micro, embeddings, grid, [square(10, 10, 100)]) == [None]
+    assert refined_in_tiles(micro, {}, grid, [square(10, 10, 20)]) == [None]
+    assert refined_in_tiles(micro, {}, grid, []) == []
 
 
 def test_like_candidates_are_refined_once_the_best_first() -> None:

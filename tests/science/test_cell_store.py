@@ -28,7 +28,7 @@ def test_tiles_are_encoded_once_as_far_as_the_room_goes(
     assert len(expected) == 6
     for _ in range(2):
         for tile, other in zip(store, expected, strict=True):
-            assert (tile.rows, tile.columns) == (other.rows, other.columns)
+            assert (tile.number, tile.rows, tile.columns) == (other.number, other.rows, other.columns)
             assert tile.features.dtype == np.float32
             assert np.abs(tile.features - other.features).max() < 0.01
             assert tile.tile.embedding.frame_shape == other.tile.embedding.frame_shape == (SIDE, SIDE)

@@ -47,11 +47,12 @@ def test_points_give_masks_of_a_plausible_size_in_the_frame(
 ) -> None:
     image, labels = discs
     grid = TileGrid((160, 200), 208)
-    embeddings = [tile.embedding for tile in filters.tiles(image, grid.windows())]
+    embeddings = dict(enumerate(tile.embedding for tile in filters.tiles(image, grid.windows())))
     points = np.array([(40.5, 30.5), (196.5, 60.5)])
     found = point_candidates(filters, embeddings, grid, points, (100, 2000))
     assert all(100 <= mask.area <= 2000 and mask.frame_shape == (160, 200) for mask in found)
     for number in (1, 7):
         assert max(mask_iou(mask, crop_to_object(labels == number)) for mask in found) > 0.8
     assert point_candidates(filters, embeddings, grid, points, (1, 2)) == []
-    assert point_candidates(filters, [], grid, np.empty((0, 2)), (1, 2)) == []
+    assert point_candidates(filters, {}, grid, points, (100, 2000)) == []
+    assert point_candidates(filters, {}, grid, np.empty((0, 2)), (1, 2)) == []

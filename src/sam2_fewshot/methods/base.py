@@ -49,6 +49,11 @@ class TrainingFrame:
     corner: tuple[int, int] = (0, 0)
     adopted: int = 0
 
+    @property
+    def marked(self) -> Sequence[InstanceMask]:
+        """The wanted examples that the user marked."""
+        return self.positives[: len(self.positives) - self.adopted]
+
 
 @dataclass(frozen=True, eq=False)
 class ScoredMask:

@@ -57,7 +57,7 @@ class RefinedMask:
 def refined_masks(
     backbone: Backbone,
     pixels: NDArray[np.uint8],
-    embeddings: Sequence[Embedding],
+    embeddings: Mapping[int, Embedding],
     grid: TileGrid,
     candidates: Sequence[InstanceMask],
     on_done: Callable[[int], None] = lambda done: None,
@@ -95,7 +95,7 @@ def refined_masks(
 
 def refined_in_tiles(
     backbone: Backbone,
-    embeddings: Sequence[Embedding] | Mapping[int, Embedding],
+    embeddings: Mapping[int, Embedding],
     grid: TileGrid,
     candidates: Sequence[InstanceMask],
     on_done: Callable[[int], None] = lambda done: None,
@@ -107,7 +107,7 @@ def refined_in_tiles(
     backbone
         Decodes the prompts.
     embeddings
-        Of the grid's tiles, row by row, or of those that hold a candidate, by their numbers.
+        Of the grid's tiles, by their numbers, counted row by row. Of those that are left out no candidate is refined.
     grid
         Of the candidates' frame.
     candidates
@@ -127,7 +127,7 @@ def refined_in_tiles(
     places: dict[int, list[int]] = {}
     for i, mask in enumerate(candidates):
         tile = tile_of(grid, mask)
-        if holds(windows[tile], mask.box):
+        if tile in embeddings and holds(windows[tile], mask.box):
             places.setdefault(tile, []).append(i)
     for tile, here in sorted(places.items()):
         x, y = windows[tile][:2]

@@ -100,7 +100,7 @@ def evidence_of(
     """
     counted, places = [NO_EVIDENCE], []
     for frame, among, values in zip(frames, candidates, odds, strict=True):
-        marked = list(frame.positives[: len(frame.positives) - frame.adopted])
+        marked = list(frame.marked)
         found, beside, elsewhere = set(), 0, 0
         for mask, value in _detected(among, values, threshold):
             number, iou = _about(mask, marked)

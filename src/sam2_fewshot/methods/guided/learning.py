@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import ndimage
 
+from sam2_fewshot.methods.guided.appearance import measure, prominence_of
 from sam2_fewshot.methods.guided.box_refinement import refined_masks, to_refine_in_training, with_refined
 from sam2_fewshot.methods.guided.classifier import (
     EVEN_CHANCES,
@@ -19,10 +20,10 @@ from sam2_fewshot.methods.guided.classifier import (
     fit_classifier,
     table_of,
 )
-from sam2_fewshot.methods.guided.descriptors import CORE_SCORE, describe
+from sam2_fewshot.methods.guided.descriptors import CORE_SCORE, FrameMaps, describe
 from sam2_fewshot.methods.guided.expectation import evidence_of, look_alikes
 from sam2_fewshot.methods.guided.maps import PixelModel, averaged, cells_of, cells_per_tile, dense_maps, learn_pixels
-from sam2_fewshot.methods.guided.model import EncodedFrame, GuidedModel, measure
+from sam2_fewshot.methods.guided.model import EncodedFrame, GuidedModel
 from sam2_fewshot.methods.guided.proposals import threshold_levels
 from sam2_fewshot.methods.guided.self_training import (
     FEW,
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sam2_fewshot.methods.base import TrainingFrame
-    from sam2_fewshot.methods.guided.descriptors import FrameMaps
     from sam2_fewshot.methods.guided.maps import CellStore
     from sam2_fewshot.protocols import Backbone, Progress
     from sam2_fewshot.records import InstanceMask
@@ -114,9 +114,11 @@ def learn_once(
     encoded = []
     for frame, frame_folds, store in zip(frames, folds, tiles.stores, strict=True):
         shape = (frame.pixels.shape[0], frame.pixels.shape[1])
-        every, embeddings = dense_maps(store, shape, side, cells_per_tile(backbone), [cells, *pixel_models])
-        maps = measure(frame.pixels, held_out(every, frame, frame_folds, diameter), colours, unit, diameter)
+        every, embeddings = dense_maps(store, shape, side, backbone, [cells, *pixel_models])
+        planes = held_out(every, frame, frame_folds, diameter)
+        maps = FrameMaps(*measure(frame.pixels, colours, unit, diameter), planes[0], planes[1:])
         encoded.append(EncodedFrame(TileGrid(shape, side), embeddings, maps))
+    local = [frame.maps.local for frame in encoded]
     learned = GuidedModel(
         side=side,
         diameter=diameter,
@@ -128,6 +130,7 @@ def learn_once(
         first=_UNTRAINED,
         second=_UNTRAINED,
         threshold=0.0,
+        prominence=prominence_of(local, [frame.marked for frame in frames], diameter),
         longest=_LONGEST * max(math.hypot(*mask.data.shape) for frame in frames for mask in frame.positives),
     )
     return _with_classifiers(
@@ -169,7 +172,7 @@ def _with_classifiers(
     for frame, seen, share in zip(frames, encoded, shares, strict=True):
         # The marked masks themselves are the surest rows there are.
         marked = [*frame.positives, *frame.negatives]
-        proposed.append(learned.components(seen.maps).and_once(learned.prompted(backbone, seen, share=share)))
+        proposed.append(learned.components(seen).and_once(learned.prompted(backbone, seen, share=share)))
         masks = [*marked, *proposed[-1].masks]
         features = describe(masks, seen.maps, learned.diameter, proposed[-1])
         first_rows.append(TrainingCandidates(frame.positives, frame.negatives, masks, features, len(marked)))

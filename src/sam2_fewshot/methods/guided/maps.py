@@ -116,6 +116,8 @@ class TileCells(NamedTuple):
 
     Parameters
     ----------
+    number
+        Of the tile, counted row by row.
     rows, columns
         Where the tile's cells lie among all cells of the frame.
     tile
@@ -124,6 +126,7 @@ class TileCells(NamedTuple):
         Cells at each border of the tile that belong to its neighbours.
     """
 
+    number: int
     rows: slice
     columns: slice
     tile: Tile
@@ -165,9 +168,9 @@ def tile_cells(
     pixels: NDArray[np.uint8],
     side: int,
     on_tile: Callable[[int], None] = lambda done: None,
-    first: int = 0,
+    numbers: Sequence[int] | None = None,
 ) -> Iterator[TileCells]:
-    """Encode a frame tile by tile, row by row.
+    """Encode a frame tile by tile.
 
     Parameters
     ----------
@@ -179,15 +182,18 @@ def tile_cells(
         Side of a tile in pixels; it sets the magnification.
     on_tile
         Called with the number of tiles done.
-    first
-        Number of the tile to begin with.
+    numbers
+        Of the tiles to encode, counted row by row; None for all of them.
     """
     grid = TileGrid((pixels.shape[0], pixels.shape[1]), side)
     cells = cells_per_tile(backbone)
     core, halo = _core(cells), cells // PARTS
-    for number, tile in enumerate(backbone.tiles(pixels, grid.windows()[first:], on_tile), first):
+    windows = grid.windows()
+    numbers = range(len(windows)) if numbers is None else numbers
+    for number, tile in zip(numbers, backbone.tiles(pixels, [windows[n] for n in numbers], on_tile), strict=True):
         row, column = divmod(number, grid.counts[1])
-        yield TileCells(slice(row * core, (row + 1) * core), slice(column * core, (column + 1) * core), tile, halo)
+        rows, columns = slice(row * core, (row + 1) * core), slice(column * core, (column + 1) * core)
+        yield TileCells(number, rows, columns, tile, halo)
 
 
 def cells_per_tile(backbone: Backbone) -> int:
@@ -226,7 +232,9 @@ class CellStore:
     def __iter__(self) -> Iterator[TileCells]:
         """Go through the tiles row by row."""
         yield from self._stored
-        for cells in tile_cells(self._backbone, self._pixels, self._side, self._on_tile, first=len(self._stored)):
+        count = len(TileGrid((self._pixels.shape[0], self._pixels.shape[1]), self._side).cores())
+        left = range(len(self._stored), count)
+        for cells in tile_cells(self._backbone, self._pixels, self._side, self._on_tile, left):
             short = cells._replace(tile=cells.tile.shortened())
             if short.tile.level_bytes > self.room:
                 self.room = 0
@@ -237,9 +245,9 @@ class CellStore:
 
 
 def dense_maps(
-    tiles: Iterable[TileCells], shape: tuple[int, int], side: int, cells: int, learned: Sequence[PixelModel]
-) -> tuple[NDArray[np.float32], list[Embedding]]:
-    """Return the maps of pixel models at a frame's resolution, and the tiles' embeddings.
+    tiles: Iterable[TileCells], shape: tuple[int, int], side: int, backbone: Backbone, learned: Sequence[PixelModel]
+) -> tuple[NDArray[np.float32], dict[int, Embedding]]:
+    """Return the maps of pixel models at a frame's resolution, and the tiles' embeddings by the tiles' numbers.
 
     The maps are float32 (models, 1 + L, H, W), with L levels in the pyramid. The features are not returned; they would
     take many times as much memory.
@@ -247,25 +255,23 @@ def dense_maps(
     Parameters
     ----------
     tiles
-        Of the frame.
+        Of the frame. Where one is left out, the maps are 0, as about on background.
     shape
         ``(height, width)`` of the frame in pixels.
     side
         Side of a tile in pixels.
-    cells
-        As :func:`cells_per_tile`.
+    backbone
+        Has encoded the tiles.
     learned
         The pixel models, learned on the same background.
     """
+    cells = cells_per_tile(backbone)
     (rows, columns), core = TileGrid(shape, side).counts, _core(cells)
-    maps = np.empty((len(learned), 0, rows * core, columns * core), np.float32)
-    embeddings = []
+    maps = np.zeros((len(learned), 1 + len(backbone.channels), rows * core, columns * core), np.float32)
+    embeddings = {}
     for here in tiles:
-        embeddings.append(here.tile.embedding)
-        of_tile = here.maps(learned)
-        if not maps.shape[1]:
-            maps = np.empty((len(learned), of_tile.shape[1], *maps.shape[2:]), np.float32)
-        maps[:, :, here.rows, here.columns] = of_tile
+        embeddings[here.number] = here.tile.embedding
+        maps[:, :, here.rows, here.columns] = here.maps(learned)
     planes = [enlarge(plane, shape, side / cells) for plane in maps.reshape(-1, *maps.shape[2:])]
     return np.stack(planes).reshape(*maps.shape[:2], *shape), embeddings
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import ndimage
 
 from sam2_fewshot.methods.base import Scored, ScoredMask
+from sam2_fewshot.methods.guided.appearance import NOT_PROMINENT, Prominence, measure, tiles_with_something
 from sam2_fewshot.methods.guided.box_refinement import (
     PREDICTED_IOU,
     REFINEMENT,
@@ -23,10 +23,10 @@ from sam2_fewshot.methods.guided.box_refinement import (
 from sam2_fewshot.methods.guided.classifier import Logistic
 from sam2_fewshot.methods.guided.descriptors import COARSE_COSINE, SUPPORT, FrameMaps, Proposed, describe, support
 from sam2_fewshot.methods.guided.expectation import NO_EVIDENCE, Evidence, Place
-from sam2_fewshot.methods.guided.maps import PixelModel, cells_per_tile, dense_maps, enlarge, tile_cells
+from sam2_fewshot.methods.guided.maps import PixelModel, dense_maps, tile_cells
 from sam2_fewshot.methods.guided.proposals import component_candidates, peaks, point_candidates
 from sam2_fewshot.methods.guided.smaller import NEVER, search_windows, windows_to_search
-from sam2_fewshot.tiling.tiles import TileGrid
+from sam2_fewshot.tiling.tiles import TileGrid, tile_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -55,13 +55,13 @@ class EncodedFrame:
     grid
         Its tiles.
     embeddings
-        Of the tiles, row by row.
+        Of the tiles that were encoded, by their numbers, counted row by row.
     maps
         On which candidates are measured.
     """
 
     grid: TileGrid
-    embeddings: Sequence[Embedding]
+    embeddings: Mapping[int, Embedding]
     maps: FrameMaps
 
 
@@ -121,6 +121,8 @@ class GuidedModel:
         :mod:`~sam2_fewshot.methods.guided.smaller`.
     longest
         Diagonal of the bounding box in pixels that no detection exceeds.
+    prominence
+        How far the examples stand out; tiles in which nothing does are not encoded.
     evidence
         How well the examples are found again.
     places
@@ -140,6 +142,7 @@ class GuidedModel:
     margin: float = NEVER
     worth: float = 0.0
     longest: float = math.inf
+    prominence: Prominence = NOT_PROMINENT
     evidence: Evidence = NO_EVIDENCE
     places: Sequence[Place] = ()
 
@@ -152,6 +155,7 @@ class GuidedModel:
             ),
             "evidence": np.array(self.evidence, np.int64),
             "sizes": np.array([self.margin, self.worth, self.longest]),
+            "prominence": np.array(self.prominence),
             "colours": self.colours,
             "levels": self.levels,
             **{f"cells_{name}": getattr(self.cells, name) for name in _CELL_ARRAYS},
@@ -186,6 +190,7 @@ class GuidedModel:
             margin=margin,
             worth=worth,
             longest=longest,
+            prominence=Prominence(*arrays["prominence"].tolist()) if "prominence" in arrays else NOT_PROMINENT,
             evidence=Evidence(*arrays["evidence"].tolist()) if "evidence" in arrays else NO_EVIDENCE,
         )
 
@@ -261,7 +266,7 @@ class GuidedModel:
         backbone, pixels, progress, watch
             As in :meth:`find`.
         encoded
-            The frame's tiles; without them, it is encoded.
+            All of the frame's tiles; without them, those are encoded in which something stands out.
         about
             Only candidates about these masks are refined; None for all that are likely.
         share
@@ -269,15 +274,16 @@ class GuidedModel:
         """
         shape = (pixels.shape[0], pixels.shape[1])
         grid = TileGrid(shape, self.side)
-        tiles = len(grid.windows())
         with watch.stage("encode"):
-            progress.start("encoding", tiles)
-            encoded = encoded or tile_cells(backbone, pixels, self.side, progress.advance)
-            planes, embeddings = dense_maps(encoded, shape, self.side, cells_per_tile(backbone), [self.cells])
+            seen = measure(pixels, self.colours, self.unit, self.diameter)
+            numbers = tiles_with_something(seen.local, grid, self.prominence, self.diameter)
+            progress.start("encoding", len(numbers))
+            encoded = encoded or tile_cells(backbone, pixels, self.side, progress.advance, numbers)
+            planes, embeddings = dense_maps(encoded, shape, self.side, backbone, [self.cells])
         with watch.stage("propose"):
-            maps = measure(pixels, planes[0], self.colours, self.unit, self.diameter)
+            maps = FrameMaps(*seen, planes[0, 0], planes[0, 1:])
             frame = EncodedFrame(grid, embeddings, maps)
-            components = self.components(maps)
+            components = self.components(frame)
         with watch.stage("compare"):
             descriptors = describe(components.masks, maps, self.diameter, components)
             clear = covered(components.masks, self.first.log_odds(descriptors), shape)
@@ -290,7 +296,7 @@ class GuidedModel:
             descriptors = np.concatenate([descriptors, describe(more, maps, self.diameter, proposed)])
             first = self.first.log_odds(descriptors)
             if about is None:
-                likely = to_refine(candidates, first, tiles, share)
+                likely = to_refine(candidates, first, len(embeddings), share)
             else:
                 likely = to_refine_in_training(candidates, first, about, share=0.0)
             chosen = [candidates[i] for i in likely]
@@ -302,9 +308,11 @@ class GuidedModel:
             odds = self.second.log_odds(refined.features) - self.threshold
         return FrameCandidates(frame, candidates, first, likely, refined, odds)
 
-    def components(self, maps: FrameMaps) -> Proposed:
-        """Return the components of a frame's maps that may be objects."""
-        return Proposed(*component_candidates(self._planes(maps), self.diameter, self.areas))
+    def components(self, frame: EncodedFrame) -> Proposed:
+        """Return the components of a frame's maps that may be objects; none in tiles that are not encoded."""
+        masks, times = component_candidates(self._planes(frame.maps), self.diameter, self.areas)
+        within = [tile_of(frame.grid, mask) in frame.embeddings for mask in masks]
+        return Proposed([mask for mask, here in zip(masks, within, strict=True) if here], times[within])
 
     def prompted(
         self, backbone: Backbone, frame: EncodedFrame, covered: NDArray[np.bool_] | None = None, share: float = 1.0
@@ -334,44 +342,3 @@ class GuidedModel:
     def _planes(self, maps: FrameMaps) -> list[tuple[NDArray[np.float32], NDArray[np.float64]]]:
         levels = [row[np.isfinite(row)] for row in self.levels]
         return list(zip((maps.contrast, maps.local, maps.score), levels, strict=True))
-
-
-def measure(
-    pixels: NDArray[np.uint8], planes: NDArray[np.float32], colours: NDArray[np.float64], unit: float, diameter: float
-) -> FrameMaps:
-    """Return the planes on which candidates are measured.
-
-    Parameters
-    ----------
-    pixels
-        uint8 RGB (H, W, 3).
-    planes
-        float32 (1 + L, H, W), the maps of a pixel model.
-    colours, unit, diameter
-        As in :class:`GuidedModel`.
-    """
-    # One channel at a time: a product with all of them would copy the picture as 64-bit numbers.
-    raw = np.zeros(pixels.shape[:2], np.float32)
-    for channel, weight in enumerate((colours / unit).astype(np.float32)):
-        raw += pixels[..., channel] * weight
-    contrast = ndimage.gaussian_filter(raw, float(np.clip(diameter / 20, 0.6, 1.5)))
-    return FrameMaps(
-        contrast=contrast,
-        local=contrast - local_mean(raw, 1.2 * diameter),
-        edges=ndimage.gaussian_gradient_magnitude(raw, 1.0),
-        score=planes[0],
-        cosines=planes[1:],
-    )
-
-
-def local_mean(plane: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
-    """Return a plane (H, W) smoothed by a wide Gaussian, computed on a reduced one and interpolated.
-
-    With cells a sixth of `sigma` wide, the difference is below a thousandth of the plane's range nearly everywhere, and
-    a hundredth at the border.
-    """
-    step = max(1, int(sigma / 6))
-    height, width = plane.shape
-    padded = np.pad(plane, [(0, -height % step), (0, -width % step)], mode="edge")
-    cells = padded.reshape(padded.shape[0] // step, step, padded.shape[1] // step, step).mean(axis=3).mean(axis=1)
-    return enlarge(ndimage.gaussian_filter(cells, sigma / step), (height, width), step)

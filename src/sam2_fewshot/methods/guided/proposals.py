@@ -23,7 +23,7 @@ from sam2_fewshot.resources import mapped
 from sam2_fewshot.tiling.tiles import in_frame, tile_at
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from typing import TypeAlias
 
     from numpy.typing import NDArray
@@ -267,19 +267,19 @@ def peaks(
 
 def point_candidates(
     backbone: Backbone,
-    embeddings: Sequence[Embedding],
+    embeddings: Mapping[int, Embedding],
     grid: TileGrid,
     points: NDArray[np.float64],
     areas: tuple[float, float],
 ) -> list[InstanceMask]:
-    """Return the masks that point prompts give, of a plausible size.
+    """Return the masks that point prompts give, of a plausible size; none in tiles that are not encoded.
 
     Parameters
     ----------
     backbone
         Decodes the prompts.
     embeddings
-        Of the grid's tiles, row by row.
+        Of the grid's tiles that are encoded, by their numbers.
     grid
         Of the frame.
     points
@@ -291,7 +291,9 @@ def point_candidates(
     reach = math.sqrt(areas[1]) / 2 * zoom
     tiles = np.array([tile_at(grid, x, y) for x, y in points], int)
     found = []
-    for tile in np.unique(tiles):
+    for tile in np.unique(tiles).tolist():
+        if tile not in embeddings:
+            continue
         x, y = windows[tile][:2]
         # In prompts a pixel's centre is a whole number.
         prompts = (points[tiles == tile] - (x, y)) * zoom - 0.5

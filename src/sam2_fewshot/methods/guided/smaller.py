@@ -125,7 +125,7 @@ def for_other_sizes(
     if not _leaves_room(learned, least_area):
         return learned
     is_sized = are_the_largest(table, between.unseen, between.low - 1)
-    wanted = _some([(f, mask) for f in frames for mask in f.positives[: len(f.positives) - f.adopted]], _MOST[is_sized])
+    wanted = _some([(f, mask) for f in frames for mask in f.marked], _MOST[is_sized])
     unwanted = _some([(f, mask) for f in frames for mask in f.negatives], _MOST[is_sized])
     odds, against = (
         [
@@ -258,9 +258,8 @@ def windows_to_search(
         return []
     areas = _areas(learned, least_area, 1)[0], learned.areas[0] / SMALLEST
     at_half = replace(learned, diameter=learned.diameter / TIMES, areas=areas)
-    maps = found.frame.maps
-    components = at_half.components(maps)
-    descriptors = describe(components.masks, maps, at_half.diameter, components)
+    components = at_half.components(found.frame)
+    descriptors = describe(components.masks, found.frame.maps, at_half.diameter, components)
     descriptors[:, LOG_AREA] += np.log(TIMES**2)
     odds = learned.first.log_odds(descriptors)
     likely = np.flatnonzero(odds > 0).tolist()
