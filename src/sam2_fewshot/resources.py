@@ -77,12 +77,15 @@ with the guided method and the embedded checkpoint: 54 to 95 where objects of 40
 program took 1.16 GB for .5 and 1.75 GB for 1.9 megapixels at a time, what is held of the tiles included."""
 LEARNING_BYTES_PER_PIXEL = 260
 """The same for learning, for which 140 were measured."""
-RESERVE = 1_100_000_000
-"""Bytes of the interpreter, torch and the embedded checkpoint, with a batch of tiles at work; 1.0 GB measured."""
+STORED = 360_000_000
+"""Bytes of encoded tiles that learning holds, so as not to encode them twice: 64 of the embedded checkpoint's."""
+RESERVE = 1_250_000_000
+"""Bytes of the interpreter, torch and the embedded checkpoint, with a batch of tiles at work, :data:`STORED` included;
+1.2 GB measured."""
 THREAD = 120_000_000
 """Bytes that each thread after the first takes besides."""
 _TILES_SHARE = 8
-"""A batch of tiles may take this part of the memory."""
+"""A batch of tiles may take this part of the memory, and so may those that learning holds."""
 _BLOCK, _BLOCK_STEPS = 1 << 24, 10
 """A block of 4,096 × 4,096 pixels, or of ten steps each way where objects are large, gains little by being larger,
 since its halo is a small part of it by then."""
@@ -113,6 +116,17 @@ def tiles_at_a_time(max_memory: float, bytes_each: int, allowed: int | None = No
     return max(1, _total(max_memory, allowed) // _TILES_SHARE // bytes_each)
 
 
+def room_for_tiles(max_memory: float, allowed: int | None = None) -> int:
+    """Return how many bytes of encoded tiles learning may hold on a CPU; see :data:`STORED`.
+
+    Parameters
+    ----------
+    max_memory, allowed
+        As in :func:`block_pixels`. Larger checkpoints' tiles take ten times as much, and encoding them takes seconds.
+    """
+    return max(STORED, _total(max_memory, allowed) // _TILES_SHARE)
+
+
 def block_pixels(
     max_memory: float,
     step: int = 1,
@@ -140,6 +154,8 @@ def block_pixels(
         What the backbone takes beyond :data:`RESERVE`, and the frame where it is held whole.
     """
     total = _total(max_memory, allowed)
+    if learning:
+        total -= room_for_tiles(max_memory, allowed) - STORED
     enough = max(_BLOCK, (_BLOCK_STEPS * step) ** 2)
     return max(1, min(enough, int((total - reserve() - beside) / _per_pixel(step, learning, tile_bytes))))
 

@@ -117,10 +117,10 @@ def test_larger_models_leave_less_for_the_frame(micro: Sam2Model) -> None:
     assert micro.extra_bytes == 0
     tiny = model_like("tiny")
     tiny.points_per_batch = 64  # as it was measured
-    # Measured, the interpreter and torch included: 3.2 GB, and 1.25 GB with the embedded checkpoint (resources.py).
-    assert RESERVE + tiny.extra_bytes == pytest.approx(3.1e9, rel=0.05)
+    # Measured, the interpreter and torch included, without the tiles that learning holds: 3.2 GB (resources.py).
+    assert RESERVE + tiny.extra_bytes == pytest.approx(3.2e9, rel=0.05)
     assert block_pixels(4, beside=tiny.extra_bytes) < block_pixels(4) // 2
-    frame, settings = Frame(np.zeros((1000, 1000, 3), np.uint8)), Settings(method="grid", max_memory=3.2)
+    frame, settings = Frame(np.zeros((1000, 1000, 3), np.uint8)), Settings(method="grid", max_memory=3.4)
     assert blocks_of(FewShotSegmenter(tiny, settings=settings), frame) > 1
     assert blocks_of(FewShotSegmenter(micro, settings=settings), frame) == 1
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from sam2_fewshot.methods.guided.expectation import in_words
 from sam2_fewshot.methods.guided.learning import learn_guided
 from sam2_fewshot.methods.guided.model import GuidedModel
+from sam2_fewshot.resources import STORED, room_for_tiles
 from sam2_fewshot.tiling.tiles import TileGrid
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class GuidedMethod:
     backbone
         Encodes the tiles.
     settings
-        ``min_mask_area``, ``max_mask_area`` and ``sizes`` are used.
+        ``min_mask_area``, ``max_mask_area``, ``sizes`` and ``max_memory`` are used.
     progress
         Reports tiles and candidates done.
     """
@@ -53,7 +54,8 @@ class GuidedMethod:
     def learn(self, frames: Sequence[TrainingFrame]) -> Mapping[str, NDArray[np.generic]]:
         """Return a :class:`~sam2_fewshot.methods.guided.model.GuidedModel` as arrays."""
         limits = (self._settings.min_mask_area, self._settings.max_mask_area)
-        return learn_guided(self._backbone, frames, limits, self._progress).arrays()
+        room = room_for_tiles(self._settings.max_memory) if self._backbone.on_cpu else STORED
+        return learn_guided(self._backbone, frames, limits, self._progress, room).arrays()
 
     def find(
         self,

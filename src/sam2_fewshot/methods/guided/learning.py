@@ -34,6 +34,7 @@ from sam2_fewshot.methods.guided.self_training import (
 )
 from sam2_fewshot.methods.guided.smaller import FEWEST_PIXELS, SMALLEST, for_other_sizes
 from sam2_fewshot.methods.guided.training_windows import training_windows
+from sam2_fewshot.resources import STORED
 from sam2_fewshot.tiling.tiles import TileGrid, tile_side
 
 if TYPE_CHECKING:
@@ -59,7 +60,11 @@ _UNTRAINED = Logistic(np.zeros(0), np.zeros(0), np.zeros(0), 0.0)
 
 
 def learn_guided(
-    backbone: Backbone, frames: Sequence[TrainingFrame], area_limits: tuple[int, int], progress: Progress
+    backbone: Backbone,
+    frames: Sequence[TrainingFrame],
+    area_limits: tuple[int, int],
+    progress: Progress,
+    room: int = STORED,
 ) -> GuidedModel:
     """Learn from examples; from fewer than :data:`FEW`, by self-training (:mod:`~.self_training`).
 
@@ -73,12 +78,14 @@ def learn_guided(
         The user's smallest and largest area in pixels; a largest of 0 is no limit.
     progress
         Reports each tile done; warns of a limit that excludes examples, and that there are few.
+    room
+        Bytes in which encoded tiles are stored; what has no room is encoded twice.
     """
     areas = _areas_of(frames)
     _warn_of_limits(areas, area_limits, progress)
     side = _tile_side(areas, frames, backbone.input_size)
     frames = training_windows(frames, side)
-    tiles = TrainingTiles(backbone, frames, side, progress)
+    tiles = TrainingTiles(backbone, frames, side, progress, room)
     learned = learn_once(backbone, frames, area_limits, tiles, progress, is_last=len(areas) >= FEW)
     if len(areas) >= FEW:
         if (sentence := look_alikes(learned.evidence, learned.places)) is not None:

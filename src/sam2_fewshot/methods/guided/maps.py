@@ -206,6 +206,25 @@ def _core(cells: int) -> int:
     return cells - 2 * (cells // PARTS)
 
 
+class Room:
+    """Memory that stored tiles share.
+
+    Parameters
+    ----------
+    left
+        Bytes.
+    """
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def take(self, size: int) -> bool:
+        """Take so many bytes; False where there are not so many left, and then none are taken any more."""
+        fits = size <= self.left
+        self.left = self.left - size if fits else 0
+        return fits
+
+
 class CellStore:
     """A frame's tiles that are gone through more than once, but encoded once as far as the memory goes.
 
@@ -214,7 +233,7 @@ class CellStore:
     backbone, pixels, side, on_tile
         As in :func:`tile_cells`.
     room
-        Bytes that the stored pyramids may take. The tiles beyond are encoded each time.
+        Of the stored pyramids of all frames. The tiles beyond are encoded each time.
     """
 
     def __init__(
@@ -222,7 +241,7 @@ class CellStore:
         backbone: Backbone,
         pixels: NDArray[np.uint8],
         side: int,
-        room: int,
+        room: Room,
         on_tile: Callable[[int], None] = lambda done: None,
     ) -> None:
         self._backbone, self._pixels, self._side, self._on_tile = backbone, pixels, side, on_tile
@@ -236,10 +255,7 @@ class CellStore:
         left = range(len(self._stored), count)
         for cells in tile_cells(self._backbone, self._pixels, self._side, self._on_tile, left):
             short = cells._replace(tile=cells.tile.shortened())
-            if short.tile.level_bytes > self.room:
-                self.room = 0
-            else:
-                self.room -= short.tile.level_bytes
+            if self.room.take(short.tile.level_bytes):
                 self._stored.append(short)
             yield short
 

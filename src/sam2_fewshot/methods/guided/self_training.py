@@ -18,8 +18,8 @@ from sam2_fewshot.geometry.overlap import shared_area
 from sam2_fewshot.methods.base import Stopwatch
 from sam2_fewshot.methods.guided.box_refinement import REFINEMENT, non_overlapping
 from sam2_fewshot.methods.guided.descriptors import CONTRAST, CORE_SCORE, SUPPORT, Proposed, describe
-from sam2_fewshot.methods.guided.maps import CellStore
-from sam2_fewshot.methods.guided.training_windows import tile_count
+from sam2_fewshot.methods.guided.maps import CellStore, Room
+from sam2_fewshot.resources import STORED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,9 +43,6 @@ so many standard deviations of the frame), or its mean score is as near to that 
 Where an example is alone on its frame, nothing is added; otherwise its ground would be."""
 _MOST = 0.5
 """A candidate is held by another with more than this share of its area."""
-_STORED = 200_000_000
-"""Bytes of the examples' frames' pyramids that are stored, so that they are encoded once: 36 tiles of SAM 2's embedded
-checkpoint. It is part of :data:`~sam2_fewshot.resources.RESERVE`."""
 
 
 class TrainingTiles:
@@ -59,15 +56,16 @@ class TrainingTiles:
         The frames.
     side
         Side of a tile in pixels.
+    room
+        Bytes in which their pyramids are stored, so that they are encoded once.
     """
 
-    def __init__(self, backbone: Backbone, frames: Sequence[TrainingFrame], side: int, progress: Progress) -> None:
+    def __init__(
+        self, backbone: Backbone, frames: Sequence[TrainingFrame], side: int, progress: Progress, room: int = STORED
+    ) -> None:
         self.side = side
-        counts = [tile_count(frame.pixels.shape, side) for frame in frames]
-        self.stores = [
-            CellStore(backbone, frame.pixels, side, _STORED * count // sum(counts), progress.advance)
-            for frame, count in zip(frames, counts, strict=True)
-        ]
+        shared = Room(room)
+        self.stores = [CellStore(backbone, frame.pixels, side, shared, progress.advance) for frame in frames]
 
 
 def with_surest(
