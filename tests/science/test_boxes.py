@@ -154,6 +154,12 @@ def test_like_candidates_are_refined_once_the_best_first() -> None:
     assert to_refine([], np.zeros(0), tiles=1) == []
 
 
+def test_what_is_no_object_for_sure_is_not_refined() -> None:
+    candidates = [square(10, 10, 20), square(60, 60, 20), square(110, 60, 20)]
+    assert to_refine(candidates, np.array([-2.9, 1.0, -3.1]), tiles=1) == [1, 0]
+    assert to_refine(candidates, np.full(3, -9.0), tiles=1) == []
+
+
 def test_of_a_dense_frame_more_are_refined() -> None:
     many = [square(3 * (i % 60), 3 * (i // 60), 2) for i in range(1200)]
     odds = np.where(np.arange(1200) < 200, 1.0, -1.0)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from scipy.spatial import ConvexHull
-from scipy.stats import norm
+from scipy.special import ndtr
 
 from sam2_fewshot.geometry.outlines import largest_part, mask_to_area, mask_to_polygon, without_pinholes
 from sam2_fewshot.records import Detection
@@ -290,8 +290,8 @@ def threshold_for_precision_and_recall(
     width = max(_BANDWIDTH * float(left_out.std()) * len(left_out) ** -0.2, 1e-6)
 
     def product(thresholds: NDArray[np.float64]) -> NDArray[np.float64]:
-        recall = norm.cdf((left_out[:, None] - thresholds) / width).mean(axis=0)
-        number = norm.cdf((found[:, None] - thresholds) / width).sum(axis=0)
+        recall = ndtr((left_out[:, None] - thresholds) / width).mean(axis=0)
+        number = ndtr((found[:, None] - thresholds) / width).sum(axis=0)
         values: NDArray[np.float64] = recall**2 / np.maximum(number, 1e-12)
         return values
 

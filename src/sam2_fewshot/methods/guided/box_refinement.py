@@ -152,6 +152,9 @@ _SAME = 0.8
 _PER_TILE, _LEAST, _PER_LIKELY = 16, 192, 4
 """So many candidates are refined a tile, a frame, and a likely object, whichever are most. Encoding a tile takes as
 long as about 20 prompts; a grid of 64 points a side would be 4,096 prompts."""
+_UNLIKELY = -3.0
+"""Log-odds of the first classifier, a chance of 1 in 20, below which no candidate of a frame is refined. On thirty
+tasks nothing is lost; with -2 a third of the precipitates is. Of thick flakes 178 are refined in place of 480."""
 _COVERS = 1.5
 """Log-odds of the first classifier, a chance of .82, from which on a peak within a candidate is not prompted. With 0
 the mean F1 of fifteen tasks is .01 lower, most of it on grey tissue; without it nothing is detected better."""
@@ -223,7 +226,7 @@ def covered(
 def to_refine(
     candidates: Sequence[InstanceMask], odds: NDArray[np.float64], tiles: int, share: float = 1.0
 ) -> list[int]:
-    """Return the indices of the candidates to refine on a frame, the best first.
+    """Return the indices of the candidates to refine on a frame, the best first; none that are no objects for sure.
 
     Parameters
     ----------
@@ -236,7 +239,8 @@ def to_refine(
     """
     likely = sum(odds[i] > 0 for i in non_overlapping(candidates, odds))
     most = max(math.ceil(share * _LEAST), _PER_TILE * tiles, _PER_LIKELY * likely)
-    return _distinct(candidates, np.argsort(-odds, kind="stable"), _SAME, most)
+    order = np.argsort(-odds, kind="stable")
+    return _distinct(candidates, order[odds[order] > _UNLIKELY], _SAME, most)
 
 
 def to_refine_in_training(
