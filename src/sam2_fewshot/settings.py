@@ -25,6 +25,9 @@ _SELECTION = ("similarity_threshold", "threshold_mode", "top_percent", "sizes", 
 _MACHINE = ("max_memory", "cache_size", "batch_size", "points_per_batch", "compile")
 AFTER_LEARNING = frozenset((*_SELECTION, *_MACHINE, "leave_out_examples"))
 """Settings that do not change what is learned from examples."""
+SIMILAR_AREAS = (0.4, 2.5)
+"""With Sizes at `similar`, areas are detected from so many times that of the smallest example to so many times that of
+the largest."""
 _LONGEST_QUOTE = 60
 _RETIRED = frozenset({"cache_embeddings"})
 """Names in the results of earlier versions that no longer mean anything; none of them changed what is found."""

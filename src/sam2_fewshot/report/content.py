@@ -17,6 +17,7 @@ from sam2_fewshot.output.pictures import LONGEST, color_of, made_from_marks, sma
 from sam2_fewshot.records import Kind
 from sam2_fewshot.report.advice import FrameFigures, Overview, overview
 from sam2_fewshot.report.looks import looks_of
+from sam2_fewshot.settings import SIMILAR_AREAS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,9 +32,6 @@ _COLOURS = 16
 _PICTURE_BYTES = 40_000_000
 """All pictures together, so that a browser can open the page of a thousand frames."""
 _SMALLEST = 256
-_SIMILAR = (0.4, 2.5)
-"""Areas from so many times that of the smallest example to so many times that of the largest are like the examples', as
-with the setting Sizes at similar."""
 UNITS = 4
 """Units in which outlines are encoded, to a pixel of the picture."""
 _TOLERANCE = 0.2
@@ -200,7 +198,8 @@ def _similar(example_areas: Sequence[int]) -> list[int]:
     """Return the smallest and the largest area in pixels that are like the examples'; nothing without examples."""
     if not example_areas:
         return []
-    return [math.floor(_SIMILAR[0] * min(example_areas)), math.ceil(_SIMILAR[1] * max(example_areas))]
+    least, most = SIMILAR_AREAS
+    return [math.floor(least * min(example_areas)), math.ceil(most * max(example_areas))]
 
 
 def _frame(record: FrameRecord, scale: float, made: int = 0) -> dict[str, Any]:

@@ -32,9 +32,10 @@ from sam2_fewshot.methods.guided.self_training import (
     what_few_means,
     with_surest,
 )
-from sam2_fewshot.methods.guided.smaller import FEWEST_PIXELS, SMALLEST, for_other_sizes
+from sam2_fewshot.methods.guided.smaller import FEWEST_PIXELS, for_other_sizes
 from sam2_fewshot.methods.guided.training_windows import training_windows
 from sam2_fewshot.resources import STORED
+from sam2_fewshot.settings import SIMILAR_AREAS
 from sam2_fewshot.tiling.tiles import TileGrid, tile_side
 
 if TYPE_CHECKING:
@@ -51,9 +52,8 @@ _DIAMETER = 1 / 13
 """An object's diameter in the backbone's input, as a share of its side: 40 px of 512, 80 of 1024. micro-sam's FAQ
 advises 64 to 128 px of 1024."""
 _ZOOM = (0.25, 4.0)
-_LARGEST, _LONGEST = 2.5, 3.0
-"""Candidates may be this much larger than the largest example, and detections this much longer than the longest: walls
-between objects are far longer, and no larger."""
+_LONGEST = 3.0
+"""Detections may be this much longer than the longest example: walls between objects are far longer, and no larger."""
 _BACKGROUND = 0.5
 """A candidate whose mean score is below this lies on background."""
 _UNTRAINED = Logistic(np.zeros(0), np.zeros(0), np.zeros(0), 0.0)
@@ -224,7 +224,7 @@ def _area_range(areas: NDArray[np.int64], limits: tuple[int, int]) -> tuple[floa
 
     A limit that would exclude an example is not meant for objects like the examples, and is ignored.
     """
-    smallest, largest = max(FEWEST_PIXELS, SMALLEST * areas.min()), _LARGEST * areas.max()
+    smallest, largest = max(FEWEST_PIXELS, SIMILAR_AREAS[0] * areas.min()), SIMILAR_AREAS[1] * areas.max()
     low, high = limits
     if areas.min() >= low:
         smallest = max(smallest, low)

@@ -226,7 +226,7 @@ class GuidedModel:
         masks, odds, features = found.refined.masks, found.odds, found.refined.features
         proposed = [*found.proposed, *masks[len(found.likely) :]]
         windows: list[Box] = []
-        if least_area is not None and self.margin < NEVER:
+        if least_area is not None:
             with watch.stage("compare"):
                 windows = windows_to_search(self, found, least_area, known)
         del found  # its maps take the memory that those of the windows need

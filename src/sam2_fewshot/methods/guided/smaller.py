@@ -24,6 +24,7 @@ from sam2_fewshot.methods.guided.box_refinement import non_overlapping
 from sam2_fewshot.methods.guided.classifier import AWAY, RIGHT
 from sam2_fewshot.methods.guided.descriptors import LOG_AREA, describe
 from sam2_fewshot.records import InstanceMask
+from sam2_fewshot.settings import SIMILAR_AREAS
 from sam2_fewshot.tiling.tiles import tile_side
 
 if TYPE_CHECKING:
@@ -51,12 +52,11 @@ _OF_THE_LARGEST = -1.0
 """Log-odds above which the threshold does not lie if the examples were chosen for their size. On nineteen tasks with
 the ten largest as examples the mean F1 at the default threshold rises from .480 to .521 by it (.501 with -.5), and with
 examples at random it stays the same; at the usual magnification alone."""
-SMALLEST = 0.4
-"""Candidates at the usual magnification may be this much smaller than the smallest example."""
-_WORTH = {True: 0.1, False: 0.5}
+_WORTH = {True: 0.1, False: 1.0}
 """A tile is searched again where so many places for each detection in it look like small objects: fewer if the examples
 were chosen for their size. Otherwise small ones are among the examples already, and searching for smaller ones still
-took half as long again for nothing on the bundled image; but a field of objects of half the diameter is searched."""
+finds nothing: with .5, frames of pebbles took twice as long. But a field of objects of half the diameter is
+searched."""
 _ABOUT = 0.5
 """Share of a mask that lies on an example from which on it is about the example, or a part of it."""
 _MOST = {True: 5, False: 3}
@@ -254,9 +254,9 @@ def windows_to_search(
     known
         Masks of the examples on the frame.
     """
-    if not _leaves_room(learned, least_area):
+    if learned.margin >= NEVER or not _leaves_room(learned, least_area):
         return []
-    areas = _areas(learned, least_area, 1)[0], learned.areas[0] / SMALLEST
+    areas = _areas(learned, least_area, 1)[0], learned.areas[0] / SIMILAR_AREAS[0]
     at_half = replace(learned, diameter=learned.diameter / TIMES, areas=areas)
     components = at_half.components(found.frame)
     descriptors = describe(components.masks, found.frame.maps, at_half.diameter, components)
