@@ -47,6 +47,8 @@ def lowest(classifier: object, between: ThresholdRange, frames: object) -> float
 _GUIDED = "sam2_fewshot.methods.guided."
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "as it is": {},
+    "all tiles encoded": {_GUIDED + "appearance._FAINTER": 0.0},
+    "all candidates refined, whatever their chance": {_GUIDED + "box_refinement._UNLIKELY": -99.0},
     "no prompts at peaks": {_GUIDED + "model._FEWEST_PEAKS": 0, _GUIDED + "model._PEAKS_PER_TILE": 0},
     "peaks prompted also where objects are clear": {_GUIDED + "box_refinement._COVERS": 99.0},
     "no wider tiles": {"sam2_fewshot.methods.guided.box_refinement._COARSER": ()},

@@ -62,6 +62,7 @@ _LEARNED = {
         "numbers": Layout("f8", (9,), (1.0, *[_TINY] * 4, *[-_HUGE] * 4), (_LONGEST_SIDE, *[_HUGE] * 8)),
         "evidence": Layout("i8", (4,), least=0, is_optional=True),  # version 0.2.0 had none
         "sizes": Layout("f8", (3,), least=(0.0, 0.0, 1.0), is_optional=True),  # version 0.3.0 had none
+        "prominence": Layout("f8", (2,), least=-_HUGE, is_optional=True),
         "colours": Layout("f8", (3,)),
         "levels": Layout("f8", (3, "levels"), may_be_nan=True, may_be_empty=True),
         **{f"cells_{name}": Layout("f4", ("cells",)) for name in ("mean", "weights", "directions")},

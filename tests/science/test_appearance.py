@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sam2_fewshot.protocols import Tile
+    from sam2_fewshot.protocols import Backbone, Tile
     from sam2_fewshot.records import Box
 
 GRID = TileGrid((280, 420), 160)  # two rows and three columns of tiles with cores of 140 px
@@ -103,3 +103,15 @@ def test_on_a_sparse_frame_the_same_is_found_with_fewer_tiles(
     assert tiles[0] < tiles[1] / 2
     assert len(found[0]) >= 6
     assert sorted(each.instance.box for each in found[0]) == sorted(each.instance.box for each in found[1])
+
+
+def test_a_saved_object_model_knows_how_far_the_examples_stand_out(
+    filters: Backbone, discs: tuple[NDArray[np.uint8], NDArray[np.int32]]
+) -> None:
+    image, labels = discs
+    segmenter = FewShotSegmenter(filters).fit([Exemplar(image, mask=labels == number) for number in range(1, 6)])
+    objects = segmenter.object_model
+    loaded = segmenter.adopt_saved(objects.to_bytes()).object_model.learned
+    assert np.array_equal(loaded["prominence"], objects.learned["prominence"])
+    earlier = {name: values for name, values in objects.learned.items() if name != "prominence"}
+    assert segmenter.adopt_saved(replace(objects, learned=earlier).to_bytes()).segment(image)

@@ -7,7 +7,6 @@ differs between frames, so what is faint is measured by the frame's own contrast
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -96,7 +95,7 @@ class Prominence(NamedTuple):
     median: float
 
 
-NOT_PROMINENT = Prominence(-math.inf, -math.inf)
+NOT_PROMINENT = Prominence(0.0, 0.0)
 """Nothing is known of it, so every tile is encoded."""
 
 
