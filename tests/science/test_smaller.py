@@ -15,10 +15,8 @@ from sam2_fewshot.methods.guided.classifier import AWAY, RIGHT, TrainingTable
 from sam2_fewshot.methods.guided.model import GuidedModel
 from sam2_fewshot.methods.guided.smaller import (
     NEVER,
-    Smaller,
     are_the_largest,
     enlarged,
-    have_halos,
     pieces,
     search_windows,
     window_around,
@@ -215,13 +213,3 @@ def test_examples_are_the_largest_if_what_looks_like_them_is_smaller(elsewhere: 
     )
     assert are_the_largest(table, np.zeros(15), -1.0) is expected
     assert not are_the_largest(table, np.zeros(15), 1.0), "what is not like the examples tells nothing"
-
-
-def test_a_small_object_takes_the_place_of_itself_with_what_lies_around_it() -> None:
-    def square(x: int, y: int, side: int) -> InstanceMask:
-        return InstanceMask(np.ones((side, side), bool), x, y, (220, 300))
-
-    small, unsure = square(20, 20, 8), square(100, 20, 8)
-    found = Smaller([small, unsure], np.array([0.1, -0.1]), np.zeros((2, 1)))
-    masks = [square(16, 16, 16), square(96, 16, 16), square(10, 10, 28), square(40, 40, 16)]
-    assert have_halos(masks, found, smallest=400.0).tolist() == [True, False, False, False]

@@ -25,8 +25,7 @@ from sam2_fewshot.methods.guided.descriptors import COARSE_COSINE, SUPPORT, Fram
 from sam2_fewshot.methods.guided.expectation import NO_EVIDENCE, Evidence, Place
 from sam2_fewshot.methods.guided.maps import PixelModel, dense_maps, tile_cells
 from sam2_fewshot.methods.guided.proposals import component_candidates, peaks, point_candidates
-from sam2_fewshot.methods.guided.smaller import NEVER, have_halos, search_windows, windows_to_search
-from sam2_fewshot.settings import SIMILAR_AREAS
+from sam2_fewshot.methods.guided.smaller import NEVER, search_windows, windows_to_search
 from sam2_fewshot.tiling.tiles import TileGrid, tile_of
 
 if TYPE_CHECKING:
@@ -233,12 +232,10 @@ class GuidedModel:
         del found  # its maps take the memory that those of the windows need
         if windows and least_area is not None:
             smaller = search_windows(self, backbone, pixels, windows, least_area, progress, watch)
-            replaced = have_halos(masks, smaller, self.areas[0] / SIMILAR_AREAS[0])
-            odds = np.where(replaced, -np.inf, odds)
             masks, odds = [*masks, *smaller.masks], np.concatenate([odds, smaller.odds])
             features, proposed = np.concatenate([features, smaller.features]), [*proposed, *smaller.masks]
         with watch.stage("compare"):
-            fits = np.array([math.hypot(*mask.data.shape) <= self.longest for mask in masks], bool) & np.isfinite(odds)
+            fits = np.array([math.hypot(*mask.data.shape) <= self.longest for mask in masks], bool)
             chosen = non_overlapping(masks, np.where(fits, odds, -np.inf), known)
         scored = [
             ScoredMask(
