@@ -80,8 +80,8 @@ LEARNING_BYTES_PER_PIXEL = 260
 STORED = 360_000_000
 """Bytes of encoded tiles that learning holds, so as not to encode them twice: 64 of the embedded checkpoint's."""
 RESERVE = 1_250_000_000
-"""Bytes of the interpreter, torch and the embedded checkpoint, with a batch of tiles at work, :data:`STORED` included;
-1.2 GB measured."""
+"""Bytes of the interpreter, torch and the embedded checkpoint, with a batch of tiles at work; 1.0 GB measured. The
+rest, and what learning takes less for a pixel than is reckoned, is for :data:`STORED`."""
 THREAD = 120_000_000
 """Bytes that each thread after the first takes besides."""
 _TILES_SHARE = 8

@@ -7,6 +7,7 @@ differs between frames, so what is faint is measured by the frame's own contrast
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -29,7 +30,8 @@ largest or the most salient ones, no object lies in a tile that is left out, wit
 examples alone, a third of the electron micrographs' particles do."""
 
 
-class Appearance(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Appearance:
     """Planes of one frame, float32 (H, W) each.
 
     Parameters

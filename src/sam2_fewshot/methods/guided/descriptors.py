@@ -10,6 +10,7 @@ import numpy as np
 import shapely
 
 from sam2_fewshot.geometry.sheets import sheets, squared_distances, starts_of
+from sam2_fewshot.methods.guided.appearance import Appearance
 from sam2_fewshot.resources import mapped
 
 if TYPE_CHECKING:
@@ -37,29 +38,24 @@ COARSE_COSINE = -2
 
 
 @dataclass(frozen=True, eq=False)
-class FrameMaps:
-    """Planes of one frame, float32 (H, W) each, on which candidates are measured.
+class FrameMaps(Appearance):
+    """Planes of one frame, on which candidates are measured: its appearance, and the maps of a pixel model.
 
     Parameters
     ----------
-    contrast
-        Brightness along the direction in which examples differ from their surroundings, smoothed, in units of its
-        standard deviation on the examples' frames.
-    local
-        The same less its mean over a neighbourhood larger than an object.
-    edges
-        Magnitude of the contrast's gradient.
     score
-        The discriminant of :mod:`sam2_fewshot.methods.guided.maps`.
+        float32 (H, W), the discriminant of :mod:`sam2_fewshot.methods.guided.maps`.
     cosines
-        (L, H, W), cosine to the examples at each level of the pyramid, the finest first.
+        float32 (L, H, W), cosine to the examples at each level of the pyramid, the finest first.
     """
 
-    contrast: NDArray[np.float32]
-    local: NDArray[np.float32]
-    edges: NDArray[np.float32]
     score: NDArray[np.float32]
     cosines: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, seen: Appearance, maps: NDArray[np.float32]) -> FrameMaps:
+        """Put a frame's appearance and the maps (1 + L, H, W) of a pixel model together."""
+        return cls(seen.contrast, seen.local, seen.edges, maps[0], maps[1:])
 
 
 def describe(

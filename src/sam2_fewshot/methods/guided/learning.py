@@ -122,8 +122,8 @@ def learn_once(
     for frame, frame_folds, store in zip(frames, folds, tiles.stores, strict=True):
         shape = (frame.pixels.shape[0], frame.pixels.shape[1])
         every, embeddings = dense_maps(store, shape, side, backbone, [cells, *pixel_models])
-        planes = held_out(every, frame, frame_folds, diameter)
-        maps = FrameMaps(*measure(frame.pixels, colours, unit, diameter), planes[0], planes[1:])
+        seen = measure(frame.pixels, colours, unit, diameter)
+        maps = FrameMaps.of(seen, held_out(every, frame, frame_folds, diameter))
         encoded.append(EncodedFrame(TileGrid(shape, side), embeddings, maps))
     local = [frame.maps.local for frame in encoded]
     learned = GuidedModel(

@@ -282,7 +282,7 @@ class GuidedModel:
             encoded = encoded or tile_cells(backbone, pixels, self.side, progress.advance, numbers)
             planes, embeddings = dense_maps(encoded, shape, self.side, backbone, [self.cells])
         with watch.stage("propose"):
-            maps = FrameMaps(*seen, planes[0, 0], planes[0, 1:])
+            maps = FrameMaps.of(seen, planes[0])
             frame = EncodedFrame(grid, embeddings, maps)
             components = self.components(frame)
         with watch.stage("compare"):
