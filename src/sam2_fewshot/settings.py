@@ -169,9 +169,9 @@ class Settings(BaseModel):
     sizes: Literal["any", "similar"] = _setting(
         "any",
         "Sizes",
-        "Method guided: which sizes are looked for. any: where something looks like a smaller object of the kind, that "
-        "part of the image is searched once more at twice the magnification, which takes longer. similar: only sizes "
-        "like those of the examples.",
+        "Method guided: which sizes are looked for. any: the image is searched for larger objects of the kind at half "
+        "the magnification as well, and where something looks like a smaller one, at twice the magnification, which "
+        "takes longer. similar: only sizes like those of the examples.",
         group="matching",
         only=Condition("method", "guided"),
     )

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from sam2_fewshot.geometry.outlines import crop_to_object
-from sam2_fewshot.geometry.overlap import intersect, mask_iou, shared_area
+from sam2_fewshot.geometry.overlap import intersect, mask_iou, most_shared, shared_area, touching
 from sam2_fewshot.records import InstanceMask
 
 PAIRS = arrays(bool, st.tuples(st.just(2), st.integers(1, 9), st.integers(1, 9)))
@@ -18,6 +18,23 @@ def test_cropped_masks_overlap_like_whole_ones(pair: np.ndarray) -> None:
     both, either = np.sum(pair[0] & pair[1]), np.sum(pair[0] | pair[1])
     assert shared_area(a, b) == both
     assert mask_iou(a, b) == (both / either if either else 0.0)
+
+
+@given(arrays(bool, st.tuples(st.integers(2, 5), st.integers(1, 7), st.integers(1, 7))))
+def test_of_each_mask_the_other_is_found_that_shares_most_with_it(planes: np.ndarray) -> None:
+    masks = [crop_to_object(plane) for plane in planes]
+    shares = np.array([[shared_area(mask, other) for other in masks[1:]] for mask in masks])
+    best, most = most_shared(masks, masks[1:])
+    assert np.array_equal(most, shares.max(axis=1))
+    assert np.array_equal(best, np.where(shares.any(axis=1), shares.argmax(axis=1), -1)), "of equal ones the first"
+    assert {(i, k) for i, k in np.argwhere(shares).tolist()} <= set(touching(masks, masks[1:]))
+
+
+def test_without_others_nothing_is_shared() -> None:
+    mask = crop_to_object(np.ones((2, 2), bool))
+    assert [each.tolist() for each in most_shared([mask], [])] == [[-1], [0]]
+    assert [each.tolist() for each in most_shared([], [mask])] == [[], []]
+    assert list(touching([], [mask])) == []
 
 
 @given(PAIRS, st.integers(-4, 10), st.integers(-4, 10), st.integers(0, 9), st.integers(0, 9))

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sam2_fewshot.evaluation.matching import Scores, match, mostly_inside, touching
-from sam2_fewshot.geometry.overlap import mask_iou, shared_area
+from sam2_fewshot.evaluation.matching import Scores, match, mostly_inside
+from sam2_fewshot.geometry.overlap import mask_iou, shared_area, touching
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

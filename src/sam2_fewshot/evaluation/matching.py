@@ -12,11 +12,11 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.geometry.overlap import mask_iou, shared_area
+from sam2_fewshot.geometry.overlap import mask_iou, shared_area, touching
 from sam2_fewshot.records import InstanceMask
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -167,18 +167,6 @@ def label_image_to_instances(labels: NDArray[np.integer]) -> list[InstanceMask]:
 
 def _share(part: float, whole: float) -> float:
     return part / whole if whole else 0.0
-
-
-def touching(first: Sequence[InstanceMask], second: Sequence[InstanceMask]) -> Iterator[tuple[int, int]]:
-    """Yield the indices of pairs whose boxes share a pixel; only those can overlap."""
-    if not first or not second:
-        return
-    boxes = np.array([mask.box for mask in second])
-    for index, mask in enumerate(first):
-        x0, y0, x1, y1 = mask.box
-        near = (boxes[:, 0] < x1) & (boxes[:, 2] > x0) & (boxes[:, 1] < y1) & (boxes[:, 3] > y0)
-        for other in np.flatnonzero(near):
-            yield index, int(other)
 
 
 def mostly_inside(masks: Sequence[InstanceMask], others: Sequence[InstanceMask]) -> set[int]:

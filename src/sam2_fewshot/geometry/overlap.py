@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from numpy.typing import NDArray
 
     from sam2_fewshot.records import Box, InstanceMask
@@ -27,6 +29,30 @@ def shared_area(a: InstanceMask, b: InstanceMask) -> int:
     window_a = a.data[y0 - a.y0 : y1 - a.y0, x0 - a.x0 : x1 - a.x0]
     window_b = b.data[y0 - b.y0 : y1 - b.y0, x0 - b.x0 : x1 - b.x0]
     return int(np.count_nonzero(window_a & window_b))
+
+
+def touching(first: Sequence[InstanceMask], second: Sequence[InstanceMask]) -> Iterator[tuple[int, int]]:
+    """Yield the indices of pairs whose boxes share a pixel; only those can overlap."""
+    if not first or not second:
+        return
+    boxes = np.array([mask.box for mask in second])
+    for index, mask in enumerate(first):
+        x0, y0, x1, y1 = mask.box
+        near = (boxes[:, 0] < x1) & (boxes[:, 2] > x0) & (boxes[:, 1] < y1) & (boxes[:, 3] > y0)
+        for other in np.flatnonzero(near):
+            yield index, int(other)
+
+
+def most_shared(
+    masks: Sequence[InstanceMask], others: Sequence[InstanceMask]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return of each mask the other that it shares most pixels with, -1 for none, and how many, int64 (N,) each."""
+    best, most = np.full(len(masks), -1), np.zeros(len(masks), np.int64)
+    for k, i in touching(others, masks):
+        shared = shared_area(masks[i], others[k])
+        if shared > most[i]:
+            best[i], most[i] = k, shared
+    return best, most
 
 
 def mask_iou(a: InstanceMask, b: InstanceMask) -> float:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sam2_fewshot.geometry.overlap import mask_iou, shared_area
+from sam2_fewshot.geometry.overlap import mask_iou, most_shared
 from sam2_fewshot.methods.base import is_known
 from sam2_fewshot.methods.guided.descriptors import describe
 from sam2_fewshot.tiling.tiles import TileGrid, holds, in_frame, tile_of
@@ -258,13 +258,10 @@ def to_refine_in_training(
         How large a part of a training frame this is.
     """
     about: list[list[int]] = [[] for _ in marked]
-    away = []
-    for i in np.argsort(-odds, kind="stable"):
-        shares = [shared_area(candidates[i], other) for other in marked]
-        if any(shares):
-            about[int(np.argmax(shares))].append(int(i))
-        else:
-            away.append(int(i))
+    away: list[int] = []
+    owner, _ = most_shared(candidates, marked)
+    for i in np.argsort(-odds, kind="stable").tolist():
+        (about[owner[i]] if owner[i] >= 0 else away).append(i)
     chosen = [i for group in about for i in _distinct(candidates, group, _SAME, _PER_EXAMPLE)]
     return chosen + _distinct(candidates, away, _ALIKE_AWAY, math.ceil(share * _AWAY))
 

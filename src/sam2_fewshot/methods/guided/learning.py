@@ -24,6 +24,7 @@ from sam2_fewshot.methods.guided.descriptors import CORE_SCORE, FrameMaps, descr
 from sam2_fewshot.methods.guided.expectation import evidence_of, look_alikes
 from sam2_fewshot.methods.guided.maps import PixelModel, averaged, cells_of, cells_per_tile, dense_maps, learn_pixels
 from sam2_fewshot.methods.guided.model import EncodedFrame, GuidedModel
+from sam2_fewshot.methods.guided.other_sizes import for_other_sizes
 from sam2_fewshot.methods.guided.proposals import threshold_levels
 from sam2_fewshot.methods.guided.self_training import (
     FEW,
@@ -32,7 +33,7 @@ from sam2_fewshot.methods.guided.self_training import (
     what_few_means,
     with_surest,
 )
-from sam2_fewshot.methods.guided.smaller import FEWEST_PIXELS, for_other_sizes
+from sam2_fewshot.methods.guided.smaller import FEWEST_PIXELS
 from sam2_fewshot.methods.guided.training_windows import training_windows
 from sam2_fewshot.resources import STORED
 from sam2_fewshot.settings import SIMILAR_AREAS
@@ -141,7 +142,7 @@ def learn_once(
         longest=_LONGEST * max(math.hypot(*mask.data.shape) for frame in frames for mask in frame.positives),
     )
     return _with_classifiers(
-        learned, backbone, frames, encoded, area_limits[0], progress, is_last=is_last, self_trained=self_trained
+        learned, backbone, frames, encoded, area_limits, progress, is_last=is_last, self_trained=self_trained
     )
 
 
@@ -166,7 +167,7 @@ def _with_classifiers(
     backbone: Backbone,
     frames: Sequence[TrainingFrame],
     encoded: Sequence[EncodedFrame],
-    least_area: int,
+    area_limits: tuple[int, int],
     progress: Progress,
     *,
     is_last: bool,
@@ -213,9 +214,9 @@ def _with_classifiers(
         threshold = min(threshold, EVEN_CHANCES)
     learned = replace(learned, first=first, second=second, threshold=threshold)
     if is_last:
-        learned = for_other_sizes(learned, backbone, frames, table, between, least_area, progress)
-    ends = np.cumsum([len(frame.masks) for frame in rows])[:-1]
-    evidence, places = evidence_of(frames, rows, np.split(between.unseen, ends), learned.threshold)
+        learned = for_other_sizes(learned, backbone, frames, table, between, area_limits, progress)
+    unseen = np.split(between.unseen, np.cumsum([len(frame.masks) for frame in rows])[:-1])
+    evidence, places = evidence_of(frames, rows, unseen, learned.threshold)
     return replace(learned, evidence=evidence, places=places)
 
 

@@ -23,8 +23,10 @@ from sam2_fewshot.methods.guided.box_refinement import (
 from sam2_fewshot.methods.guided.classifier import Logistic
 from sam2_fewshot.methods.guided.descriptors import COARSE_COSINE, SUPPORT, FrameMaps, Proposed, describe, support
 from sam2_fewshot.methods.guided.expectation import NO_EVIDENCE, Evidence, Place
+from sam2_fewshot.methods.guided.larger import NOTHING_LARGER, Larger, search_larger
 from sam2_fewshot.methods.guided.maps import PixelModel, dense_maps, tile_cells
 from sam2_fewshot.methods.guided.proposals import component_candidates, peaks, point_candidates
+from sam2_fewshot.methods.guided.scaling import Found, joined
 from sam2_fewshot.methods.guided.smaller import NEVER, search_windows, windows_to_search
 from sam2_fewshot.tiling.tiles import TileGrid, tile_of
 
@@ -78,7 +80,8 @@ class FrameCandidates:
     likely
         The indices of those that were refined.
     refined, odds
-        These and their refined masks, and how far their log-odds by the second classifier lie above the threshold.
+        These and their refined masks, and how far their log-odds by the second classifier lie above the threshold;
+        negatively infinite for what is too long.
     """
 
     frame: EncodedFrame
@@ -119,8 +122,11 @@ class GuidedModel:
         By how much the log-odds of what is found at twice the magnification have to lie above the threshold, and for
         how many small places for each detection a tile is searched like that; see
         :mod:`~sam2_fewshot.methods.guided.smaller`.
+    larger
+        What is looked for at half the magnification; see :mod:`~sam2_fewshot.methods.guided.larger`.
     longest
-        Diagonal of the bounding box in pixels that no detection exceeds.
+        Diagonal of the bounding box that no detection exceeds, in pixels of the picture that is searched: of the frame,
+        or of what is enlarged or reduced.
     prominence
         How far the examples stand out; tiles in which nothing does are not encoded.
     evidence
@@ -141,6 +147,7 @@ class GuidedModel:
     threshold: float
     margin: float = NEVER
     worth: float = 0.0
+    larger: Larger = NOTHING_LARGER
     longest: float = math.inf
     prominence: Prominence = NOT_PROMINENT
     evidence: Evidence = NO_EVIDENCE
@@ -155,6 +162,7 @@ class GuidedModel:
             ),
             "evidence": np.array(self.evidence, np.int64),
             "sizes": np.array([self.margin, self.worth, self.longest]),
+            "larger": np.array(self.larger),
             "prominence": np.array(self.prominence),
             "colours": self.colours,
             "levels": self.levels,
@@ -189,6 +197,7 @@ class GuidedModel:
             threshold=threshold,
             margin=margin,
             worth=worth,
+            larger=Larger(*arrays["larger"].tolist()) if "larger" in arrays else NOTHING_LARGER,
             longest=longest,
             prominence=Prominence(*arrays["prominence"].tolist()) if "prominence" in arrays else NOT_PROMINENT,
             evidence=Evidence(*arrays["evidence"].tolist()) if "evidence" in arrays else NO_EVIDENCE,
@@ -218,25 +227,30 @@ class GuidedModel:
         watch
             Takes the time of each stage.
         least_area
-            Objects smaller than the examples are looked for as well, down to so many pixels; None: they are not.
+            Objects smaller than the examples are looked for as well, down to so many pixels, and larger ones; None:
+            they are not.
         """
         if np.ptp(pixels, axis=(0, 1)).max() == 0:
             return Scored([], 0, [])  # of one colour: whatever differs from place to place is made by the tiles
-        found = self.candidates(backbone, pixels, progress, watch)
-        masks, odds, features = found.refined.masks, found.odds, found.refined.features
-        proposed = [*found.proposed, *masks[len(found.likely) :]]
+        usual = self.candidates(backbone, pixels, progress, watch)
+        found = Found(usual.refined.masks, usual.odds, usual.refined.features)
+        proposed = [*usual.proposed, *found.masks[len(usual.likely) :]]
         windows: list[Box] = []
         if least_area is not None:
             with watch.stage("compare"):
-                windows = windows_to_search(self, found, least_area, known)
-        del found  # its maps take the memory that those of the windows need
-        if windows and least_area is not None:
+                windows = windows_to_search(self, usual, least_area, known)
+        del usual  # its maps take the memory that the other searches need
+        if least_area is not None:
             smaller = search_windows(self, backbone, pixels, windows, least_area, progress, watch)
-            masks, odds = [*masks, *smaller.masks], np.concatenate([odds, smaller.odds])
-            features, proposed = np.concatenate([features, smaller.features]), [*proposed, *smaller.masks]
+            found = joined(found, smaller)
+            surest = [i for i in non_overlapping(found.masks, found.odds, known) if found.odds[i] >= 0]
+            detected = [(found.masks[i], float(found.odds[i])) for i in surest]
+            larger = search_larger(self, backbone, pixels, detected, progress, watch)
+            found = joined(found, larger)
+            proposed += [*smaller.masks, *larger.masks]
+        masks, odds, features = found
         with watch.stage("compare"):
-            fits = np.array([math.hypot(*mask.data.shape) <= self.longest for mask in masks], bool)
-            chosen = non_overlapping(masks, np.where(fits, odds, -np.inf), known)
+            chosen = [i for i in non_overlapping(masks, odds, known) if np.isfinite(odds[i])]
         scored = [
             ScoredMask(
                 mask=masks[i],
@@ -245,7 +259,6 @@ class GuidedModel:
                 predicted_iou=float(features[i, PREDICTED_IOU]),
             )
             for i in chosen
-            if fits[i]
         ]
         return Scored(scored, len(proposed), proposed)
 
@@ -306,7 +319,8 @@ class GuidedModel:
             masks = refined_masks(backbone, pixels, embeddings, grid, chosen, progress.advance)
         with watch.stage("compare"):
             refined = with_refined(chosen, descriptors[likely], masks, maps, self.diameter, self.areas, proposed)
-            odds = self.second.log_odds(refined.features) - self.threshold
+            fits = [math.hypot(*mask.data.shape) <= self.longest for mask in refined.masks]
+            odds = np.where(fits, self.second.log_odds(refined.features) - self.threshold, -np.inf)
         return FrameCandidates(frame, candidates, first, likely, refined, odds)
 
     def components(self, frame: EncodedFrame) -> Proposed:

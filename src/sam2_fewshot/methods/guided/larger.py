@@ -1,0 +1,91 @@
+"""Objects larger than the examples, searched for at half the magnification.
+
+People also mark what is small, bright and alone, and other frames may show the same objects larger. The examples set
+the largest size that is looked for, and of what is larger only parts are proposed. So the same learned model is applied
+to the frame at half its size, where larger objects look as the examples do, and what is found in both is put together
+by score. That takes a quarter of the time, so all of the frame is searched.
+
+At half the magnification several objects close together, or ground between them, may look like one. What holds a surer
+detection is therefore left out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from sam2_fewshot.geometry.overlap import shared_area, touching
+from sam2_fewshot.methods.guided.scaling import TIMES, Found, enlarged_mask, reduced
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from sam2_fewshot.methods.base import Stopwatch
+    from sam2_fewshot.methods.guided.model import GuidedModel
+    from sam2_fewshot.protocols import Backbone, Progress
+    from sam2_fewshot.records import InstanceMask
+
+_INSIDE = 0.5
+"""Share of a surer detection from which on it lies in a larger mask."""
+
+
+class Larger(NamedTuple):
+    """What is looked for at half the magnification.
+
+    Parameters
+    ----------
+    least, most
+        Smallest and largest area in pixels of a frame. Where the first is not below the second, nothing is.
+    """
+
+    least: float
+    most: float
+
+
+NOTHING_LARGER = Larger(0.0, 0.0)
+
+
+def at_half(larger: Larger) -> tuple[float, float]:
+    """Return the smallest and the largest area in pixels of a frame at half its size."""
+    return larger.least / TIMES**2, larger.most / TIMES**2
+
+
+def search_larger(
+    learned: GuidedModel,
+    backbone: Backbone,
+    pixels: NDArray[np.uint8],
+    detected: Sequence[tuple[InstanceMask, float]],
+    progress: Progress,
+    watch: Stopwatch,
+) -> Found:
+    """Search a frame at half the magnification.
+
+    Parameters
+    ----------
+    learned, backbone, progress, watch
+        As in :meth:`~sam2_fewshot.methods.guided.model.GuidedModel.find`.
+    pixels
+        uint8 RGB (H, W, 3), the frame.
+    detected
+        What else was detected there, and how far the log-odds lie above the threshold. What holds a surer one of these
+        is left out: it is ground, or several objects.
+    """
+    shape, width = (pixels.shape[0], pixels.shape[1]), len(learned.second.mean)
+    small = reduced(pixels)
+    if learned.larger.least >= learned.larger.most or np.ptp(small, axis=(0, 1)).max() == 0:
+        return Found([], np.zeros(0), np.zeros((0, width)))
+    here = replace(learned, areas=at_half(learned.larger))
+    found = here.candidates(backbone, small, progress, watch, share=1 / TIMES**2)
+    masks = [enlarged_mask(mask, shape) for mask in found.refined.masks]
+    others = [mask for mask, _ in detected]
+    holding = {
+        i
+        for k, i in touching(others, masks)
+        if found.odds[i] <= detected[k][1] and shared_area(masks[i], others[k]) > _INSIDE * others[k].area
+    }
+    kept = [i for i in range(len(masks)) if i not in holding]
+    return Found([masks[i] for i in kept], found.odds[kept], found.refined.features[kept].reshape(-1, width))

@@ -1,0 +1,94 @@
+"""Pictures, masks and boxes at twice and at half their size."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from scipy import ndimage
+
+from sam2_fewshot.records import InstanceMask
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from sam2_fewshot.records import Box
+
+TIMES = 2
+"""A picture is enlarged or reduced so many times each way."""
+_CUBIC = np.array([-0.0234375, 0.2265625, 0.8671875, -0.0703125])
+"""Weights of the pixels whose middles lie 1.75 and .75 before a place and .25 and 1.25 behind it."""
+
+
+class Found(NamedTuple):
+    """What was found in a frame at one magnification or several.
+
+    Parameters
+    ----------
+    masks
+        In the frame.
+    odds
+        float64 (N,), how far their log-odds lie above the threshold.
+    features
+        float64 (N, D), by which they were scored.
+    """
+
+    masks: list[InstanceMask]
+    odds: NDArray[np.float64]
+    features: NDArray[np.float64]
+
+
+def joined(first: Found, second: Found) -> Found:
+    """Return what was found at either of two magnifications."""
+    return Found(
+        [*first.masks, *second.masks],
+        np.concatenate([first.odds, second.odds]),
+        np.concatenate([first.features, second.features]),
+    )
+
+
+def enlarged(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return a picture (H, W, 3) at twice its size, by cubic convolution (Keys 1981, with a = -1/2)."""
+    large = pixels.astype(np.float32)
+    for axis in (0, 1):
+        # A pixel becomes two, a quarter of its width before and behind its middle.
+        before = ndimage.correlate1d(large, _CUBIC, axis, mode="nearest")
+        behind = ndimage.correlate1d(large, _CUBIC[::-1], axis, mode="nearest", origin=-1)
+        shape = [TIMES * length if i == axis else length for i, length in enumerate(large.shape)]
+        large = np.stack([before, behind], axis=axis + 1).reshape(shape)
+    rounded: NDArray[np.uint8] = np.rint(large.clip(0, 255)).astype(np.uint8)
+    return rounded
+
+
+def reduced(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return a picture (H, W, 3) at half its size, rounded up: the means of two by two pixels."""
+    height, width = pixels.shape[:2]
+    padded = np.pad(pixels, [(0, -height % TIMES), (0, -width % TIMES), (0, 0)], mode="edge")
+    cells = padded.reshape(padded.shape[0] // TIMES, TIMES, padded.shape[1] // TIMES, TIMES, -1)
+    means: NDArray[np.uint8] = ((cells.sum(axis=(1, 3), dtype=np.uint16) + TIMES) // TIMES**2).astype(np.uint8)
+    return means
+
+
+def enlarged_mask(mask: InstanceMask, frame_shape: tuple[int, int]) -> InstanceMask:
+    """Return a mask of a reduced picture at twice its size, as one of the picture ``(height, width)`` itself."""
+    height, width = frame_shape
+    x0, y0 = mask.x0 * TIMES, mask.y0 * TIMES
+    data = mask.data.repeat(TIMES, axis=0).repeat(TIMES, axis=1)
+    return InstanceMask(data[: height - y0, : width - x0], x0, y0, frame_shape)
+
+
+def reduced_mask(mask: InstanceMask) -> InstanceMask | None:
+    """Return a mask at half its size: pixels that are covered by half or more; None when there are none."""
+    (x0, y0, x1, y1), (height, width) = mask.box, mask.frame_shape
+    left, top = x0 // TIMES, y0 // TIMES
+    right, bottom = -(-x1 // TIMES), -(-y1 // TIMES)
+    data = mask.window((left * TIMES, top * TIMES, right * TIMES, bottom * TIMES))
+    counts = data.reshape(bottom - top, TIMES, right - left, TIMES).sum(axis=(1, 3))
+    half = InstanceMask(2 * counts >= TIMES**2, left, top, (height // TIMES, width // TIMES))
+    return half.within((0, 0, width // TIMES, height // TIMES))
+
+
+def grown(box: Box, margin: int, shape: tuple[int, int]) -> Box:
+    """Return a box with a margin around it, inside a frame ``(height, width)``."""
+    x0, y0, x1, y1 = box
+    return max(0, x0 - margin), max(0, y0 - margin), min(shape[1], x1 + margin), min(shape[0], y1 + margin)

@@ -1,0 +1,186 @@
+"""Objects larger than the examples: found at half the magnification, unless size tells the objects from others."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from sam2_fewshot import Exemplar, FewShotSegmenter, Settings
+from sam2_fewshot.geometry.overlap import mask_iou
+from sam2_fewshot.methods.base import Stopwatch
+from sam2_fewshot.methods.guided.larger import NOTHING_LARGER, search_larger
+from sam2_fewshot.methods.guided.model import GuidedModel
+from sam2_fewshot.methods.guided.other_sizes import what_is_larger
+from sam2_fewshot.methods.guided.scaling import enlarged_mask, reduced, reduced_mask
+from sam2_fewshot.protocols import Quiet
+from sam2_fewshot.records import InstanceMask
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from sam2_fewshot.protocols import Backbone
+    from sam2_fewshot.records import Detection
+
+Disc = tuple[int, int, int]
+Scene = tuple["NDArray[np.uint8]", list[InstanceMask]]
+
+SMALL: list[Disc] = [(25 + 36 * (i % 5), 24 + 42 * (i // 5), 4 + i % 5) for i in range(20)]
+ALIKE: list[Disc] = [(x, y, 6) for x, y, _ in SMALL]
+LARGE: list[Disc] = [(40 + 72 * (i % 4), 40 + 65 * (i // 4), 16) for i in range(12)]
+
+
+def discs(placed: Sequence[Disc], shape: tuple[int, int] = (221, 301)) -> Scene:
+    """Bright discs ``(x, y, radius)`` on noise, and their masks."""
+    rng = np.random.default_rng(4)
+    rows, columns = np.mgrid[: shape[0], : shape[1]]
+    grey = np.full(shape, 50.0)
+    masks = []
+    for x, y, radius in placed:
+        inside = (columns - x) ** 2 + (rows - y) ** 2 <= radius**2
+        grey[inside] = 160
+        x0, y0 = x - radius, y - radius
+        masks.append(InstanceMask(inside[y0 : y + radius + 1, x0 : x + radius + 1], x0, y0, shape))
+    grey += rng.normal(0, 8, shape)
+    return np.repeat(grey.clip(0, 255).astype(np.uint8)[..., None], 3, axis=2), masks
+
+
+def fit(backbone: Backbone, scene: Scene, wanted: int, unwanted: int = 0, settings: Settings | None = None):
+    """Mark the first masks of a scene as wanted, and the last ones as unwanted."""
+    image, masks = scene
+    marks = [Exemplar(image, mask=mask.full()) for mask in masks[:wanted]]
+    marks += [Exemplar(image, mask=mask.full(), negative=True) for mask in masks[len(masks) - unwanted :]]
+    return FewShotSegmenter(backbone, settings=settings or Settings()).fit(marks)
+
+
+def found_of(found: Sequence[Detection], masks: Sequence[InstanceMask]) -> int:
+    return sum(any(mask_iou(item.instance, mask) > 0.6 for item in found) for mask in masks)
+
+
+@pytest.fixture(scope="module")
+def large() -> Scene:
+    return discs(LARGE)
+
+
+@pytest.fixture(scope="module")
+def fitted(filters: Backbone) -> FewShotSegmenter:
+    return fit(filters, discs(SMALL), 12)
+
+
+def test_objects_of_more_than_twice_the_diameter_are_found(fitted: FewShotSegmenter, large: Scene) -> None:
+    found = fitted.segment(large[0])
+    assert found_of(found, large[1]) == len(LARGE)
+    assert len(found) == len(LARGE), "no parts of them"
+
+
+def test_objects_like_the_examples_are_found_as_before(fitted: FewShotSegmenter) -> None:
+    image, masks = discs(SMALL, (225, 310))
+    assert found_of(fitted.segment(image), masks) == len(SMALL)
+
+
+def test_only_sizes_like_the_examples_are_found_where_that_is_set(
+    filters: Backbone, fitted: FewShotSegmenter, large: Scene
+) -> None:
+    alike = FewShotSegmenter(filters, settings=Settings(sizes="similar")).adopt(fitted.object_model)
+    assert found_of(alike.segment(large[0]), large[1]) == 0
+
+
+def test_nothing_above_the_users_largest_area_is_found(filters: Backbone, large: Scene) -> None:
+    segmenter = fit(filters, discs(SMALL), 12, settings=Settings(max_mask_area=500))
+    assert found_of(segmenter.segment(large[0]), large[1]) == 0
+
+
+@pytest.mark.parametrize(
+    ("areas", "limit", "is_sized", "expected"),
+    [
+        ([50, 100], 0, False, (100.0, 1000.0)),
+        ([50, 100], 0, True, (250.0, 1000.0)),
+        ([50, 100], 400, False, (100.0, 400.0)),
+        ([50, 100], 80, False, (100.0, 1000.0)),  # would exclude an example, and is ignored
+    ],
+)
+def test_up_to_ten_times_the_largest_examples_area_is_looked_for(
+    areas: list[int], limit: int, is_sized: bool, expected: tuple[float, float]
+) -> None:
+    assert what_is_larger(areas, (0, limit), is_sized=is_sized) == expected
+
+
+def test_nothing_larger_is_looked_for_where_all_examples_are_of_one_size(filters: Backbone, large: Scene) -> None:
+    segmenter = fit(filters, discs(ALIKE), 12)
+    assert GuidedModel.from_arrays(segmenter.object_model.learned).larger == NOTHING_LARGER
+    assert found_of(segmenter.segment(large[0]), large[1]) == 0
+
+
+def test_larger_objects_marked_as_unwanted_are_not_found(filters: Backbone, large: Scene) -> None:
+    beside = [(240, 50, 16), (240, 120, 16), (240, 180, 16)]
+    segmenter = fit(filters, discs([*SMALL, *beside], (230, 310)), 12, unwanted=3)
+    assert GuidedModel.from_arrays(segmenter.object_model.learned).larger == NOTHING_LARGER
+    assert found_of(segmenter.segment(large[0]), large[1]) == 0
+
+
+def test_an_object_model_of_an_earlier_version_does_not_look_for_larger_objects(fitted: FewShotSegmenter) -> None:
+    arrays = dict(fitted.object_model.learned)
+    assert GuidedModel.from_arrays(arrays).larger != NOTHING_LARGER
+    del arrays["larger"]
+    assert GuidedModel.from_arrays(arrays).larger == NOTHING_LARGER
+
+
+def test_a_frame_that_is_even_at_half_its_size_has_no_larger_objects(
+    filters: Backbone, fitted: FewShotSegmenter
+) -> None:
+    model = GuidedModel.from_arrays(fitted.object_model.learned)
+    board = (np.indices((64, 64)).sum(axis=0) % 2 * 200).astype(np.uint8)
+    pixels = np.repeat(board[..., None], 3, axis=2)
+    found = search_larger(model, filters, pixels, [], Quiet(), Stopwatch())
+    assert not found.masks
+    assert found.features.shape == (0, len(model.second.mean))
+
+
+def test_what_holds_a_surer_detection_is_left_out(filters: Backbone, fitted: FewShotSegmenter, large: Scene) -> None:
+    model = GuidedModel.from_arrays(fitted.object_model.learned)
+    pixels, masks = large
+
+    def search(detected: Sequence[tuple[InstanceMask, float]]) -> int:
+        found = search_larger(model, filters, pixels, detected, Quiet(), Stopwatch())
+        surest = [mask for mask, odds in zip(found.masks, found.odds, strict=True) if odds >= 0]
+        return sum(any(mask_iou(mask, other) > 0.6 for mask in surest) for other in masks)
+
+    inside = InstanceMask(np.ones((8, 8), bool), masks[0].x0 + 12, masks[0].y0 + 12, masks[0].frame_shape)
+    assert search([]) == len(masks)
+    assert search([(inside, 11.0)]) == len(masks) - 1
+    assert search([(inside, 0.0)]) == len(masks), "it is less sure"
+
+
+@pytest.mark.parametrize("shape", [(8, 10), (7, 11), (1, 1)])
+def test_a_picture_is_reduced_to_the_means_of_its_pixels(shape: tuple[int, int]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    small = reduced(pixels)
+    assert small.shape == (-(-shape[0] // 2), -(-shape[1] // 2), 3)
+    whole = pixels[: shape[0] // 2 * 2, : shape[1] // 2 * 2].reshape(shape[0] // 2, 2, shape[1] // 2, 2, 3)
+    assert np.abs(small[: shape[0] // 2, : shape[1] // 2] - whole.mean(axis=(1, 3))).max(initial=0) <= 0.5
+    assert (small[-1, -1] >= pixels[-1, -1]).all() or shape != (1, 1)
+
+
+def test_a_mask_of_a_reduced_picture_lies_where_its_pixels_were() -> None:
+    shape = (7, 9)
+    mask = InstanceMask(np.array([[True, True], [False, True]]), 3, 2, (4, 5))
+    large = enlarged_mask(mask, shape)
+    assert (large.x0, large.y0, large.frame_shape) == (6, 4, shape)
+    # The last row and column of the reduced picture are half beyond the frame.
+    assert large.full()[4:6, 6:9].all()
+    assert not large.full()[6, 6:8].any()
+    assert large.full()[6, 8]
+    assert large.box[2] <= shape[1]
+    assert large.box[3] <= shape[0]
+
+
+def test_a_mask_is_the_same_once_it_was_enlarged_and_reduced() -> None:
+    mask = InstanceMask(np.random.default_rng(1).random((5, 6)) < 0.7, 4, 3, (20, 30))
+    mask.data[0] = mask.data[-1] = mask.data[:, 0] = mask.data[:, -1] = True
+    back = reduced_mask(enlarged_mask(mask, (40, 60)))
+    assert back is not None
+    assert back.box == mask.box
+    assert np.array_equal(back.data, mask.data)
