@@ -20,19 +20,18 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from benchmarks.quality.methods import Told, make_method
 from benchmarks.quality.protocol import run_one, tell
 from benchmarks.quality.tasks import fewer_frames, is_called, read_tasks
 
-from sam2_fewshot.methods.guided.scaling import Found
+from sam2_fewshot.methods.guided.larger import NOTHING_AT_HALF
 from sam2_fewshot.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from sam2_fewshot.methods.guided.classifier import ThresholdRange
-    from sam2_fewshot.methods.guided.model import GuidedModel
+    from sam2_fewshot.methods.guided.larger import AtHalf
 
 
 def unrefined(
@@ -47,9 +46,9 @@ def lowest(classifier: object, between: ThresholdRange, frames: object) -> float
     return between.low
 
 
-def nothing_larger(learned: GuidedModel, *_: object) -> Found:
-    """Find nothing, in the place of :func:`~sam2_fewshot.methods.guided.larger.search_larger`."""
-    return Found([], np.zeros(0), np.zeros((0, len(learned.second.mean))))
+def nothing_larger(*_: object) -> AtHalf:
+    """Find nothing, in the place of :func:`~sam2_fewshot.methods.guided.larger.search_at_half`."""
+    return NOTHING_AT_HALF
 
 
 _GUIDED = "sam2_fewshot.methods.guided."
@@ -57,7 +56,7 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "as it is": {},
     "all tiles encoded": {_GUIDED + "appearance._FAINTER": 0.0},
     "all candidates refined, whatever their chance": {_GUIDED + "box_refinement._UNLIKELY": -99.0},
-    "nothing larger looked for": {_GUIDED + "model.search_larger": nothing_larger},
+    "nothing larger looked for": {_GUIDED + "model.search_at_half": nothing_larger},
     "nothing larger or smaller looked for": {_GUIDED + "other_sizes._REFUSED": 99.0},
     "larger objects kept whatever lies in them": {_GUIDED + "larger._INSIDE": 99.0},
     "no prompts at peaks": {_GUIDED + "model._FEWEST_PEAKS": 0, _GUIDED + "model._PEAKS_PER_TILE": 0},

@@ -325,7 +325,7 @@ class FewShotSegmenter:
         step = self._method.step(self.object_model.learned)
         pixels = min(frame.shape[0] * frame.shape[1], least_pixels(self.object_model, step))
         beside = self._backbone.extra_bytes + held_bytes(frame)
-        return memory_of(pixels, step, tile_bytes=self._backbone.embedding_bytes, beside=beside)
+        return memory_of(pixels, step, tile_bytes=self._bytes_of_a_tile(), beside=beside)
 
     def search(self, frame: FrameReader, plan: SearchPlan, block: Block) -> BlockResult:
         """Search one block of a frame; see :func:`~sam2_fewshot.tiling.blocks.search_block`."""
@@ -396,8 +396,12 @@ class FewShotSegmenter:
         """Return how many pixels of a frame may be searched at a time; without one, how many may be learned from."""
         step = 1 if self._objects is None or frame is None else self._method.step(self._objects.learned)
         beside = self._backbone.extra_bytes + (0 if frame is None else held_bytes(frame))
-        tile = self._backbone.embedding_bytes
+        tile = self._bytes_of_a_tile()
         return block_pixels(self.settings.max_memory, step, learning=frame is None, tile_bytes=tile, beside=beside)
+
+    def _bytes_of_a_tile(self) -> int:
+        """Return what is held of a tile: its embedding, and a quarter of that of one twice as wide around it."""
+        return self._backbone.embedding_bytes * 5 // 4
 
     def _find(self, *, keep_proposed: bool = False) -> Find:
         """Return the function that searches a window with the object model."""

@@ -10,12 +10,13 @@ import pytest
 from sam2_fewshot import Exemplar, FewShotSegmenter, Settings
 from sam2_fewshot.geometry.overlap import mask_iou
 from sam2_fewshot.methods.base import Stopwatch
-from sam2_fewshot.methods.guided.larger import NOTHING_LARGER, search_larger
+from sam2_fewshot.methods.guided.larger import NOTHING_AT_HALF, NOTHING_LARGER, search_at_half, without_holders
 from sam2_fewshot.methods.guided.model import GuidedModel
 from sam2_fewshot.methods.guided.other_sizes import what_is_larger
-from sam2_fewshot.methods.guided.scaling import enlarged_mask, reduced, reduced_mask
+from sam2_fewshot.methods.guided.scaling import Found, enlarged_mask, reduced, reduced_mask
 from sam2_fewshot.protocols import Quiet
 from sam2_fewshot.records import InstanceMask
+from sam2_fewshot.tiling.tiles import TileGrid
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sam2_fewshot.protocols import Backbone
-    from sam2_fewshot.records import Detection
+    from sam2_fewshot.records import Box, Detection
 
 Disc = tuple[int, int, int]
 Scene = tuple["NDArray[np.uint8]", list[InstanceMask]]
@@ -134,24 +135,43 @@ def test_a_frame_that_is_even_at_half_its_size_has_no_larger_objects(
     model = GuidedModel.from_arrays(fitted.object_model.learned)
     board = (np.indices((64, 64)).sum(axis=0) % 2 * 200).astype(np.uint8)
     pixels = np.repeat(board[..., None], 3, axis=2)
-    found = search_larger(model, filters, pixels, [], Quiet(), Stopwatch())
-    assert not found.masks
-    assert found.features.shape == (0, len(model.second.mean))
+    assert search_at_half(model, filters, pixels, Quiet(), Stopwatch()) is NOTHING_AT_HALF
 
 
-def test_what_holds_a_surer_detection_is_left_out(filters: Backbone, fitted: FewShotSegmenter, large: Scene) -> None:
+def test_what_holds_a_surer_detection_is_left_out() -> None:
+    shape = (60, 90)
+    large = [InstanceMask(np.ones((20, 20), bool), x, 10, shape) for x in (0, 30, 60)]
+    found = Found(large, np.array([1.0, 2.0, 3.0]), np.arange(6.0).reshape(3, 2))
+    inside = InstanceMask(np.ones((6, 6), bool), 4, 14, shape)
+    across = InstanceMask(np.ones((6, 6), bool), 47, 14, shape)  # half of it lies in the second
+    kept = without_holders(found, [inside, across], np.array([1.5, 9.0]))
+    assert [mask.x0 for mask in kept.masks] == [30, 60]
+    assert kept.odds.tolist() == [2.0, 3.0]
+    assert kept.features.tolist() == [[2.0, 3.0], [4.0, 5.0]]
+    assert len(without_holders(found, [inside], np.array([0.5])).masks) == 3, "it is less sure"
+    assert len(without_holders(found, [], np.zeros(0)).masks) == 3
+
+
+def test_tiles_of_half_the_magnification_serve_candidates_that_cross_the_borders_of_the_usual_ones(
+    filters: Backbone, fitted: FewShotSegmenter, large: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = GuidedModel.from_arrays(fitted.object_model.learned)
-    pixels, masks = large
+    pixels = np.tile(large[0], (2, 2, 1))
+    half = search_at_half(model, filters, pixels, Quiet(), Stopwatch())
+    wide = TileGrid((pixels.shape[0], pixels.shape[1]), 2 * model.side)
+    assert set(half.embeddings) <= set(range(len(wide.cores())))
+    encoded: list[tuple[int, int]] = []
+    tiles = type(filters).tiles
 
-    def search(detected: Sequence[tuple[InstanceMask, float]]) -> int:
-        found = search_larger(model, filters, pixels, detected, Quiet(), Stopwatch())
-        surest = [mask for mask, odds in zip(found.masks, found.odds, strict=True) if odds >= 0]
-        return sum(any(mask_iou(mask, other) > 0.6 for mask in surest) for other in masks)
+    def counted(self: Backbone, image: NDArray[np.uint8], windows: Sequence[Box], *rest: object) -> object:
+        encoded.extend((len(image), x1 - x0) for x0, _, x1, _ in windows)
+        return tiles(self, image, windows, *rest)  # type: ignore[arg-type]
 
-    inside = InstanceMask(np.ones((8, 8), bool), masks[0].x0 + 12, masks[0].y0 + 12, masks[0].frame_shape)
-    assert search([]) == len(masks)
-    assert search([(inside, 11.0)]) == len(masks) - 1
-    assert search([(inside, 0.0)]) == len(masks), "it is less sure"
+    monkeypatch.setattr(type(filters), "tiles", counted)
+    model.find(filters, pixels, [], Quiet(), Stopwatch(), 30)
+    assert (len(pixels), model.side) in encoded
+    assert (len(pixels) // 2, model.side) in encoded
+    assert (len(pixels), 2 * model.side) not in encoded
 
 
 @pytest.mark.parametrize("shape", [(8, 10), (7, 11), (1, 1)])

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,7 @@ import numpy as np
 from sam2_fewshot.geometry.overlap import mask_iou, most_shared
 from sam2_fewshot.methods.base import is_known
 from sam2_fewshot.methods.guided.descriptors import describe
+from sam2_fewshot.methods.guided.scaling import TIMES
 from sam2_fewshot.tiling.tiles import TileGrid, holds, in_frame, tile_of
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from sam2_fewshot.protocols import Backbone, Embedding
     from sam2_fewshot.records import InstanceMask
 
-_COARSER = (2, 4)
+_COARSER = (TIMES, 2 * TIMES)
 """How many times wider the tiles are in which candidates are refined that fit into none of the usual ones."""
 
 
@@ -61,6 +63,7 @@ def refined_masks(
     grid: TileGrid,
     candidates: Sequence[InstanceMask],
     on_done: Callable[[int], None] = lambda done: None,
+    wider: Mapping[int, Embedding] = MappingProxyType({}),
 ) -> list[RefinedMask | None]:
     """Refine each candidate by a box prompt, at a lower magnification where a tile is too small for it.
 
@@ -73,6 +76,8 @@ def refined_masks(
         As in :func:`refined_in_tiles`.
     pixels
         uint8 RGB (H, W, 3), the frame.
+    wider
+        Embeddings of tiles twice as wide that there are already, by their numbers.
     """
     found = refined_in_tiles(backbone, embeddings, grid, candidates, on_done)
     for times in _COARSER:
@@ -84,9 +89,11 @@ def refined_masks(
         needed = np.unique(tiles[held])
         if not len(needed):
             continue
-        encoded = backbone.tiles(pixels, [windows[tile] for tile in needed])
+        of_tiles = dict(wider) if times == TIMES else {}
+        missing = [tile for tile in needed.tolist() if tile not in of_tiles]
+        encoded = backbone.tiles(pixels, [windows[tile] for tile in missing])
         # Of a tile only the embedding is used; its pyramid takes more memory.
-        of_tiles = {number: tile.embedding for number, tile in zip(needed, encoded, strict=True)}
+        of_tiles |= {number: tile.embedding for number, tile in zip(missing, encoded, strict=True)}
         refined = refined_in_tiles(backbone, of_tiles, wide, [candidates[i] for i in left])
         for i, mask in zip(left, refined, strict=True):
             found[i] = mask

@@ -3,7 +3,7 @@
 People also mark what is small, bright and alone, and other frames may show the same objects larger. The examples set
 the largest size that is looked for, and of what is larger only parts are proposed. So the same learned model is applied
 to the frame at half its size, where larger objects look as the examples do, and what is found in both is put together
-by score. That takes a quarter of the time, so all of the frame is searched.
+by score. Half as wide and high has a quarter of the tiles, so all of the frame is searched.
 
 At half the magnification several objects close together, or ground between them, may look like one. What holds a surer
 detection is therefore left out.
@@ -20,13 +20,13 @@ from sam2_fewshot.geometry.overlap import shared_area, touching
 from sam2_fewshot.methods.guided.scaling import TIMES, Found, enlarged_mask, reduced
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from sam2_fewshot.methods.base import Stopwatch
     from sam2_fewshot.methods.guided.model import GuidedModel
-    from sam2_fewshot.protocols import Backbone, Progress
+    from sam2_fewshot.protocols import Backbone, Embedding, Progress
     from sam2_fewshot.records import InstanceMask
 
 _INSIDE = 0.5
@@ -54,15 +54,28 @@ def at_half(larger: Larger) -> tuple[float, float]:
     return larger.least / TIMES**2, larger.most / TIMES**2
 
 
-def search_larger(
-    learned: GuidedModel,
-    backbone: Backbone,
-    pixels: NDArray[np.uint8],
-    detected: Sequence[tuple[InstanceMask, float]],
-    progress: Progress,
-    watch: Stopwatch,
-) -> Found:
-    """Search a frame at half the magnification.
+class AtHalf(NamedTuple):
+    """What was found in a frame at half the magnification.
+
+    Parameters
+    ----------
+    found
+        In the frame.
+    embeddings
+        Of the tiles that were encoded, by their numbers. They are those of tiles twice as wide as the frame's own.
+    """
+
+    found: Found
+    embeddings: Mapping[int, Embedding]
+
+
+NOTHING_AT_HALF = AtHalf(Found([], np.zeros(0), np.zeros((0, 0))), {})
+
+
+def search_at_half(
+    learned: GuidedModel, backbone: Backbone, pixels: NDArray[np.uint8], progress: Progress, watch: Stopwatch
+) -> AtHalf:
+    """Search a frame at half the magnification for larger objects.
 
     Parameters
     ----------
@@ -70,22 +83,31 @@ def search_larger(
         As in :meth:`~sam2_fewshot.methods.guided.model.GuidedModel.find`.
     pixels
         uint8 RGB (H, W, 3), the frame.
-    detected
-        What else was detected there, and how far the log-odds lie above the threshold. What holds a surer one of these
-        is left out: it is ground, or several objects.
     """
-    shape, width = (pixels.shape[0], pixels.shape[1]), len(learned.second.mean)
     small = reduced(pixels)
     if learned.larger.least >= learned.larger.most or np.ptp(small, axis=(0, 1)).max() == 0:
-        return Found([], np.zeros(0), np.zeros((0, width)))
+        return NOTHING_AT_HALF
     here = replace(learned, areas=at_half(learned.larger))
     found = here.candidates(backbone, small, progress, watch, share=1 / TIMES**2)
+    shape = (pixels.shape[0], pixels.shape[1])
     masks = [enlarged_mask(mask, shape) for mask in found.refined.masks]
-    others = [mask for mask, _ in detected]
-    holding = {
+    return AtHalf(Found(masks, found.odds, found.refined.features), found.frame.embeddings)
+
+
+def without_holders(found: Found, detected: Sequence[InstanceMask], odds: NDArray[np.float64]) -> Found:
+    """Leave out what holds a surer detection: it is ground, or several objects.
+
+    Parameters
+    ----------
+    found
+        At half the magnification.
+    detected, odds
+        What else was detected there, and how far the log-odds lie above the threshold.
+    """
+    holders = {
         i
-        for k, i in touching(others, masks)
-        if found.odds[i] <= detected[k][1] and shared_area(masks[i], others[k]) > _INSIDE * others[k].area
+        for k, i in touching(detected, found.masks)
+        if found.odds[i] <= odds[k] and shared_area(found.masks[i], detected[k]) > _INSIDE * detected[k].area
     }
-    kept = [i for i in range(len(masks)) if i not in holding]
-    return Found([masks[i] for i in kept], found.odds[kept], found.refined.features[kept].reshape(-1, width))
+    kept = [i for i in range(len(found.masks)) if i not in holders]
+    return Found([found.masks[i] for i in kept], found.odds[kept], found.features[kept])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,7 +24,13 @@ from sam2_fewshot.methods.guided.box_refinement import (
 from sam2_fewshot.methods.guided.classifier import Logistic
 from sam2_fewshot.methods.guided.descriptors import COARSE_COSINE, SUPPORT, FrameMaps, Proposed, describe, support
 from sam2_fewshot.methods.guided.expectation import NO_EVIDENCE, Evidence, Place
-from sam2_fewshot.methods.guided.larger import NOTHING_LARGER, Larger, search_larger
+from sam2_fewshot.methods.guided.larger import (
+    NOTHING_AT_HALF,
+    NOTHING_LARGER,
+    Larger,
+    search_at_half,
+    without_holders,
+)
 from sam2_fewshot.methods.guided.maps import PixelModel, dense_maps, tile_cells
 from sam2_fewshot.methods.guided.proposals import component_candidates, peaks, point_candidates
 from sam2_fewshot.methods.guided.scaling import Found, joined
@@ -232,7 +239,9 @@ class GuidedModel:
         """
         if np.ptp(pixels, axis=(0, 1)).max() == 0:
             return Scored([], 0, [])  # of one colour: whatever differs from place to place is made by the tiles
-        usual = self.candidates(backbone, pixels, progress, watch)
+        # First of all, so that its tiles serve candidates which cross the borders of the usual ones.
+        half = search_at_half(self, backbone, pixels, progress, watch) if least_area is not None else NOTHING_AT_HALF
+        usual = self.candidates(backbone, pixels, progress, watch, wider=half.embeddings)
         found = Found(usual.refined.masks, usual.odds, usual.refined.features)
         proposed = [*usual.proposed, *found.masks[len(usual.likely) :]]
         windows: list[Box] = []
@@ -243,11 +252,13 @@ class GuidedModel:
         if least_area is not None:
             smaller = search_windows(self, backbone, pixels, windows, least_area, progress, watch)
             found = joined(found, smaller)
-            surest = [i for i in non_overlapping(found.masks, found.odds, known) if found.odds[i] >= 0]
-            detected = [(found.masks[i], float(found.odds[i])) for i in surest]
-            larger = search_larger(self, backbone, pixels, detected, progress, watch)
+            proposed += smaller.masks
+        if half.found.masks:
+            with watch.stage("compare"):
+                surest = [i for i in non_overlapping(found.masks, found.odds, known) if found.odds[i] >= 0]
+                larger = without_holders(half.found, [found.masks[i] for i in surest], found.odds[surest])
             found = joined(found, larger)
-            proposed += [*smaller.masks, *larger.masks]
+            proposed += larger.masks
         masks, odds, features = found
         with watch.stage("compare"):
             chosen = [i for i in non_overlapping(masks, odds, known) if np.isfinite(odds[i])]
@@ -271,6 +282,7 @@ class GuidedModel:
         encoded: Iterable[TileCells] | None = None,
         about: Sequence[InstanceMask] | None = None,
         share: float = 1.0,
+        wider: Mapping[int, Embedding] = MappingProxyType({}),
     ) -> FrameCandidates:
         """Propose candidates on a frame, refine the likely ones, and score them.
 
@@ -284,6 +296,8 @@ class GuidedModel:
             Only candidates about these masks are refined; None for all that are likely.
         share
             How large a part of a frame this is; the fewest prompts are of a whole one.
+        wider
+            As in :func:`~sam2_fewshot.methods.guided.box_refinement.refined_masks`.
         """
         shape = (pixels.shape[0], pixels.shape[1])
         grid = TileGrid(shape, self.side)
@@ -316,7 +330,7 @@ class GuidedModel:
             chosen = [candidates[i] for i in likely]
         with watch.stage("prompt"):
             progress.start("prompting", len(chosen))
-            masks = refined_masks(backbone, pixels, embeddings, grid, chosen, progress.advance)
+            masks = refined_masks(backbone, pixels, embeddings, grid, chosen, progress.advance, wider)
         with watch.stage("compare"):
             refined = with_refined(chosen, descriptors[likely], masks, maps, self.diameter, self.areas, proposed)
             fits = [math.hypot(*mask.data.shape) <= self.longest for mask in refined.masks]
