@@ -73,6 +73,7 @@ def test_other_gates_are_taken_alike(micro: Sam2Model, discs: Discs) -> None:
     assert_equal(ours(micro, discs[0], **settings), official(micro, discs[0], 16, 0.3, 0.5))
 
 
+@pytest.mark.slow
 def test_an_official_configuration_gives_the_same_candidates(discs: Discs) -> None:
     """Random weights of the tiny model: other sizes and heads than the embedded one's, masks over the whole frame."""
     network = random_network("tiny")

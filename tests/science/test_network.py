@@ -71,6 +71,7 @@ def test_no_image_gives_no_features(micro: Sam2Model, discs: tuple[NDArray[np.ui
     assert micro.pool(discs[0], [], []).shape == (0, 128)
 
 
+@pytest.mark.slow
 def test_an_official_configuration_gives_set_images_embedding() -> None:
     """Meta's models have another input size, depth and memory modules; random weights show the path as well."""
     model = Sam2Model(
