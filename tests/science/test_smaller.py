@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from disc_scenes import discs as discs_of
+from disc_scenes import found_of
 from PIL import Image
 
 from sam2_fewshot import Exemplar, FewShotSegmenter, Settings
@@ -23,27 +25,14 @@ from sam2_fewshot.tiling.tiles import TileGrid
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
+    from disc_scenes import Scene
 
     from sam2_fewshot.protocols import Backbone
-    from sam2_fewshot.records import Box, Detection
-
-Scene = tuple["NDArray[np.uint8]", list[InstanceMask]]
+    from sam2_fewshot.records import Box
 
 
 def discs(centres: Sequence[tuple[int, int]], radius: int, shape: tuple[int, int] = (220, 300)) -> Scene:
-    """Bright discs on noise, and their masks."""
-    rng = np.random.default_rng(4)
-    rows, columns = np.mgrid[: shape[0], : shape[1]]
-    grey = np.full(shape, 50.0)
-    masks = []
-    for x, y in centres:
-        inside = (columns - x) ** 2 + (rows - y) ** 2 <= radius**2
-        grey[inside] = 160
-        x0, y0 = x - radius, y - radius
-        masks.append(InstanceMask(inside[y0 : y + radius + 1, x0 : x + radius + 1], x0, y0, shape))
-    grey += rng.normal(0, 8, shape)
-    return np.repeat(grey.clip(0, 255).astype(np.uint8)[..., None], 3, axis=2), masks
+    return discs_of([(x, y, radius) for x, y in centres], shape)
 
 
 LARGE = [(40 + 72 * (i % 4), 40 + 65 * (i // 4)) for i in range(12)]
@@ -54,10 +43,6 @@ def segmenter_of(backbone: Backbone, scene: Scene, negatives: Sequence[int] = ()
     image, masks = scene
     marks = [Exemplar(image, mask=mask.full(), negative=i in negatives) for i, mask in enumerate(masks)]
     return FewShotSegmenter(backbone).fit(marks)
-
-
-def found_of(found: Sequence[Detection], masks: Sequence[InstanceMask]) -> int:
-    return sum(any(mask_iou(item.instance, mask) > 0.6 for item in found) for mask in masks)
 
 
 @pytest.fixture(scope="module")

@@ -43,16 +43,14 @@ def touching(first: Sequence[InstanceMask], second: Sequence[InstanceMask]) -> I
             yield index, int(other)
 
 
-def most_shared(
-    masks: Sequence[InstanceMask], others: Sequence[InstanceMask]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return of each mask the other that it shares most pixels with, -1 for none, and how many, int64 (N,) each."""
+def most_shared(masks: Sequence[InstanceMask], others: Sequence[InstanceMask]) -> NDArray[np.int64]:
+    """Return of each mask which other it shares most pixels with, int64 (N,): of equal ones the first, -1 for none."""
     best, most = np.full(len(masks), -1), np.zeros(len(masks), np.int64)
     for k, i in touching(others, masks):
         shared = shared_area(masks[i], others[k])
         if shared > most[i]:
             best[i], most[i] = k, shared
-    return best, most
+    return best
 
 
 def mask_iou(a: InstanceMask, b: InstanceMask) -> float:

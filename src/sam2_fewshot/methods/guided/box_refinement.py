@@ -266,7 +266,7 @@ def to_refine_in_training(
     """
     about: list[list[int]] = [[] for _ in marked]
     away: list[int] = []
-    owner, _ = most_shared(candidates, marked)
+    owner = most_shared(candidates, marked)
     for i in np.argsort(-odds, kind="stable").tolist():
         (about[owner[i]] if owner[i] >= 0 else away).append(i)
     chosen = [i for group in about for i in _distinct(candidates, group, _SAME, _PER_EXAMPLE)]

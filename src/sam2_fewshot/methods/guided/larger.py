@@ -84,8 +84,10 @@ def search_at_half(
     pixels
         uint8 RGB (H, W, 3), the frame.
     """
+    if learned.larger.least >= learned.larger.most:
+        return NOTHING_AT_HALF
     small = reduced(pixels)
-    if learned.larger.least >= learned.larger.most or np.ptp(small, axis=(0, 1)).max() == 0:
+    if np.ptp(small, axis=(0, 1)).max() == 0:
         return NOTHING_AT_HALF
     here = replace(learned, areas=at_half(learned.larger))
     found = here.candidates(backbone, small, progress, watch, share=1 / TIMES**2)
