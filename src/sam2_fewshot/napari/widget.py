@@ -5,42 +5,38 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args, get_origin
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from magicgui.widgets import Container, create_widget
 from napari.layers import Image, Labels, Points, Shapes
-from napari.utils import progress
 from napari.utils.colormaps import DirectLabelColormap, ensure_colormap
-from napari.utils.notifications import show_error, show_info, show_warning
+from napari.utils.notifications import show_info, show_warning
 from qtpy import QtWidgets as qt
-from qtpy.QtCore import Qt
-from superqt import QCollapsible, QLabeledDoubleSlider, QLabeledRangeSlider
 
 from sam2_fewshot.annotations.arrays import label_image
 from sam2_fewshot.annotations.review import CONFIRMED, EXAMPLE, FOUND, UNWANTED, Mark, Part, Results
-from sam2_fewshot.backbones import MICRO, available, open_backbone
+from sam2_fewshot.backbones import open_backbone
 from sam2_fewshot.backbones.interruptible import Interruptible
-from sam2_fewshot.errors import FewShotError, InputError
+from sam2_fewshot.errors import InputError
 from sam2_fewshot.examples.outliner import Outliner
 from sam2_fewshot.files.request import Request, as_command
 from sam2_fewshot.files.run import run
 from sam2_fewshot.geometry.outlines import mask_to_polygon, polygon_to_mask
 from sam2_fewshot.images.display import channels_of
 from sam2_fewshot.napari.layers import COLORS, PLACEMENT, Scene, marks_in, place_like, points_in
+from sam2_fewshot.napari.panel import FOLDER, SLICES, VISIBLE, Panel
 from sam2_fewshot.napari.session import exemplars, search
-from sam2_fewshot.napari.work import Job, Work
+from sam2_fewshot.napari.work import Job
 from sam2_fewshot.segmenter import FewShotSegmenter
-from sam2_fewshot.settings import AFTER_LEARNING, Settings, bounds
+from sam2_fewshot.settings import AFTER_LEARNING, Settings
 from sam2_fewshot.storage.files import write_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from sam2_fewshot.records import Detection
     from sam2_fewshot.runner.progress import Estimate
 
-VISIBLE, SLICE, SLICES, FOLDER = "Visible region", "This slice", "All slices", "Folder …"
 _FINDING = "Finding"
 _AT_ONCE = 2.0
 """Seconds; a search that takes less is repeated after each mark."""
@@ -49,12 +45,12 @@ _DRAG = 4.0
 _ASKED = "#ff00ff"
 
 
-class FewShotWidget(qt.QWidget):  # type: ignore[misc]
+class FewShotWidget(Panel):
     """Marks objects on the images of a viewer, and finds similar ones."""
 
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__()
-        self.viewer, self.work = napari_viewer, Work()
+        self.viewer = napari_viewer
         self.marks: Any = None
         self.labels: Any = None
         self.scene: Scene | None = None
@@ -65,102 +61,27 @@ class FewShotWidget(qt.QWidget):  # type: ignore[misc]
         self._asked: Detection | None = None
         self._passed: list[Any] = []
         self._costs = [np.inf, np.inf]  # seconds to learn, and seconds a pixel to search
-        self._bar: Any = None
-        self._build()
-        self.work.progressed.connect(self._on_progress)
-        self.work.told.connect(self._on_told)
-        self.work.changed.connect(self._on_busy)
-        for event in (self.viewer.layers.events.inserted, self.viewer.layers.events.removed):
-            event.connect(self._on_layers)
-        self.destroyed.connect(self.work.closed.set)
-        self._on_layers()
-        self._on_busy(False)
-
-    def _build(self) -> None:
-        self.image, self.model, self.source, self.scope = (qt.QComboBox() for _ in range(4))
-        self.model.addItems(list(dict.fromkeys([*(found.checkpoint.name for found in available()), MICRO.name])))
-        self.scope.addItems([VISIBLE, SLICE, SLICES, FOLDER])
-        self.scope.setCurrentText(SLICE)
-        self.unwanted, self.again = qt.QCheckBox("not this (Alt)"), qt.QCheckBox("after each mark, if within 2 s")
-        self.again.setChecked(True)
-        self.counts, self.stage, self.found = qt.QLabel("No marks"), qt.QLabel(), qt.QLabel("Nothing found yet")
-        for text in (self.counts, self.stage, self.found):
-            text.setWordWrap(True)
-        self.bar, self.buttons = qt.QProgressBar(), dict[str, Any]()
-        self.threshold, self.area = QLabeledDoubleSlider(Qt.Horizontal), QLabeledRangeSlider(Qt.Horizontal)
-        self.threshold.setRange(0.0, 1.0)
-        self.threshold.setValue(Settings().similarity_threshold)
-        self._fit_area(1)
+        actions = {
+            "Mark": self.begin,
+            "Undo": self.undo,
+            "Take": self.take,
+            "Find similar": self.find,
+            "Cancel": self.work.cancel,
+            "Next doubtful (N)": self.next_doubtful,
+            "Right (R)": lambda: self.correct(CONFIRMED),
+            "Wrong (W)": lambda: self.correct(UNWANTED),
+            "Learn from corrections": self.find,
+            "Save model …": self.save_model,
+            "Load model …": self.load_model,
+            "Copy command": self.copy_command,
+        }
+        for text, action in actions.items():
+            self.buttons[text].clicked.connect(lambda _=False, action=action: self.guarded(action))
         for slider in (self.threshold, self.area):
             slider.valueChanged.connect(self.filter)
-
-        def button(text: str, action: Callable[[], Any], tip: str) -> Any:
-            made = self.buttons[text] = qt.QPushButton(text)
-            made.setToolTip(f"<p>{tip}</p>")  # rich text is wrapped
-            made.clicked.connect(lambda: self.guarded(action))
-            return made
-
-        mark = button("Mark", self.begin, "Click on an object, or drag a box around it. Alt: what is not wanted.")
-        undo = button("Undo", self.undo, "Remove the last mark (Ctrl+Z).")
-        take = button("Take", self.take, "Take what is in a layer of Shapes, Labels or Points as marks.")
-        find = button("Find similar", self.find, "Learn from the marks, and search.")
-        stop = button("Cancel", self.work.cancel, "Stop; what is finished stays.")
-        doubt = button("Next doubtful (N)", self.next_doubtful, "Go to the object nearest to the threshold.")
-        right = button("Right (R)", lambda: self.correct(CONFIRMED), "This object is of the wanted kind.")
-        wrong = button("Wrong (W)", lambda: self.correct(UNWANTED), "It is not; it is learned from as well.")
-        learn = button("Learn from corrections", self.find, "Find again, with what was marked right and wrong.")
-        save = button("Save model …", self.save_model, "Save what was learned, as .npz.")
-        load = button("Load model …", self.load_model, "Search with what was learned before, without marks.")
-        copy = button("Copy command", self.copy_command, "Copy the command that does this to a folder of images.")
-        self.form = settings_form()
-        folded = QCollapsible("Settings")
-        folded.addWidget(self.form.native)
-        rows = {"Image": [[self.image]], "Model": [[self.model]]}
-        rows["Mark"] = [[mark, self.unwanted, undo], [self.source, take], [self.counts]]
-        rows["Find"] = [[self.scope, find, stop], [self.again], [self.bar], [self.stage]]
-        rows |= {"Threshold": [[self.threshold]], "Area (px)": [[self.area], [self.found]]}
-        rows |= {"Correct": [[doubt, right, wrong], [learn]], "Go on": [[save, load, copy]]}
-        content, scroll, outer = qt.QWidget(), qt.QScrollArea(), qt.QVBoxLayout(self)
-        column = qt.QVBoxLayout(content)
-        for title, lines in rows.items():
-            for number, widgets in enumerate(lines):
-                line, label = qt.QHBoxLayout(), qt.QLabel("" if number else title)
-                label.setFixedWidth(70)
-                for widget in (label, *widgets):
-                    line.addWidget(widget, 0 if widget is label else 1)
-                column.addLayout(line)
-        column.addWidget(folded)
-        column.addStretch()
-        scroll.setWidget(content)
-        scroll.setWidgetResizable(True)
-        outer.addWidget(scroll)
-
-    def guarded(self, action: Callable[[], Any]) -> None:
-        """Do what a button or a key asks for; what is wrong becomes a notification."""
-        try:
-            action()
-        except FewShotError as error:
-            show_error(str(error))
-
-    def _on_told(self, sentence: str, kind: str) -> None:
-        (show_error if kind == "error" else show_warning)(sentence)
-
-    def _on_busy(self, busy: bool) -> None:
-        self.buttons["Cancel"].setEnabled(busy)
-        self.bar.setRange(0, 100)
-        self.bar.setValue(0)
-        self.stage.setText("Starting …" if busy else "")
-        if self._bar is not None:
-            self._bar.close()
-        self._bar = progress(total=100, desc="sam2-fewshot") if busy else None
-
-    def _on_progress(self, what: str, share: float, left: float) -> None:
-        if what:
-            self.bar.setRange(0, 0 if share < 0 else 100)
-            self.bar.setValue(round(100 * max(share, 0)))
-            self.stage.setText(what + (f", about {left:.0f} s left" if left >= 0 else " …"))
-            if self._bar is not None:
-                self._bar.update(max(0, round(100 * share) - self._bar.n))
+        for event in (self.viewer.layers.events.inserted, self.viewer.layers.events.removed):
+            event.connect(self._on_layers)
+        self._on_layers()
 
     def _on_layers(self, event: Any = None) -> None:
         """Offer the layers that there are, and let go of those that were removed."""
@@ -381,7 +302,7 @@ class FewShotWidget(qt.QWidget):  # type: ignore[misc]
                 self.segmenter = ready
             elif isinstance(ready, Part) and self.results is not None:
                 self.results.add(ready)
-                self._fit_area(int(self.results.areas.max(initial=1)))
+                self.fit_area(int(self.results.areas.max(initial=1)))
                 self._paint(scene)
             elif isinstance(ready, str):
                 self.found.setText(f"{self.found.text()} {ready}")
@@ -414,11 +335,6 @@ class FewShotWidget(qt.QWidget):  # type: ignore[misc]
         self.work.start(Job(job, take, "Finding in the folder"))
 
     # --- look and correct --------------------------------------------------------------------------------------
-
-    def _fit_area(self, largest: int) -> None:
-        (low, high), most = self.area.value(), self.area.maximum()
-        self.area.setRange(0, largest)
-        self.area.setValue((min(low, largest), largest if high >= most else min(high, largest)))
 
     def _paint(self, scene: Scene) -> None:
         """Show the results, in a layer of labels that is made where there is none."""
@@ -549,24 +465,6 @@ class FewShotWidget(qt.QWidget):  # type: ignore[misc]
         out = folder.with_name(f"{folder.name}-results")
         request = Request([folder], None, out, model=self.model.currentText(), channels=channels, object_model=path)
         return replace(request, settings=self.settings())
-
-
-def settings_form() -> Container[Any]:
-    """Return a field for each setting but those that the viewer has: the threshold, and the contrast."""
-    fields = []
-    for name, field in Settings.model_fields.items():
-        if name in ("similarity_threshold", "black_percentile", "white_percentile"):
-            continue
-        annotation, value, (low, high) = field.annotation, field.default, bounds(field)
-        options: dict[str, Any] = {"tooltip": field.description}
-        if value is None:  # an empty text leaves it to the checkpoint
-            annotation, value = str, ""
-        elif get_origin(annotation) is not None:
-            options["choices"] = get_args(annotation)
-        elif low is not None:
-            options |= {"min": low, "max": min(high or 1e9, 1e9), "step": 1 if annotation is int else 0.05}
-        fields.append(create_widget(value, annotation, name=name, label=field.title, options=options))
-    return Container(widgets=fields)
 
 
 def _chosen(path: str) -> Path | None:
