@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import ndimage
 
 from sam2_fewshot.methods.guided.appearance import measure, prominence_of
-from sam2_fewshot.methods.guided.box_refinement import refined_masks, to_refine_in_training, with_refined
+from sam2_fewshot.methods.guided.box_refinement import (
+    TOKEN_SIMILARITY,
+    refined_masks,
+    to_refine_in_training,
+    with_refined,
+)
 from sam2_fewshot.methods.guided.classifier import (
     EVEN_CHANCES,
     Logistic,
@@ -22,10 +26,10 @@ from sam2_fewshot.methods.guided.classifier import (
 )
 from sam2_fewshot.methods.guided.descriptors import CORE_SCORE, FrameMaps, describe
 from sam2_fewshot.methods.guided.expectation import evidence_of, look_alikes
-from sam2_fewshot.methods.guided.maps import PixelModel, averaged, cells_of, cells_per_tile, dense_maps, learn_pixels
+from sam2_fewshot.methods.guided.map_learning import deal_folds, held_out, learn_cells, learn_colours, learn_levels
+from sam2_fewshot.methods.guided.maps import averaged, dense_maps
 from sam2_fewshot.methods.guided.model import EncodedFrame, GuidedModel
 from sam2_fewshot.methods.guided.other_sizes import for_other_sizes
-from sam2_fewshot.methods.guided.proposals import threshold_levels
 from sam2_fewshot.methods.guided.self_training import (
     FEW,
     ROUNDS,
@@ -34,6 +38,7 @@ from sam2_fewshot.methods.guided.self_training import (
     with_surest,
 )
 from sam2_fewshot.methods.guided.smaller import FEWEST_PIXELS
+from sam2_fewshot.methods.guided.tokens import learn_tokens
 from sam2_fewshot.methods.guided.training_windows import training_windows
 from sam2_fewshot.resources import STORED
 from sam2_fewshot.settings import SIMILAR_AREAS
@@ -45,9 +50,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sam2_fewshot.methods.base import TrainingFrame
-    from sam2_fewshot.methods.guided.maps import CellStore
+    from sam2_fewshot.methods.guided.descriptors import Proposed
+    from sam2_fewshot.methods.guided.tokens import Token
     from sam2_fewshot.protocols import Backbone, Progress
-    from sam2_fewshot.records import InstanceMask
 
 _DIAMETER = 1 / 13
 """An object's diameter in the backbone's input, as a share of its side: 40 px of 512, 80 of 1024. micro-sam's FAQ
@@ -162,6 +167,59 @@ def _tile_side(areas: NDArray[np.int64], frames: Sequence[TrainingFrame], input_
     return tile_side((height, width), input_size / min(max(zoom, _ZOOM[0]), _ZOOM[1]))
 
 
+@dataclass(frozen=True, eq=False)
+class _Training:
+    """A frame that is learned from.
+
+    Parameters
+    ----------
+    frame, seen
+        The frame, and what was made of it; on its maps, no example was learned from itself.
+    share
+        How large a part of a frame it is.
+    proposed
+        The candidates on it.
+    rows
+        What the user marked, and the candidates, with their descriptors.
+    """
+
+    frame: TrainingFrame
+    seen: EncodedFrame
+    share: float
+    proposed: Proposed
+    rows: TrainingCandidates
+
+
+def _proposed_on(
+    learned: GuidedModel, backbone: Backbone, frame: TrainingFrame, seen: EncodedFrame, share: float
+) -> _Training:
+    """Propose candidates on a frame that is learned from."""
+    proposed = learned.components(seen).and_once(learned.prompted(backbone, seen, share=share))
+    # The marked masks themselves are the surest rows there are.
+    marked = [*frame.positives, *frame.negatives]
+    masks = [*marked, *proposed.masks]
+    features = describe(masks, seen.maps, learned.diameter, proposed)
+    rows = TrainingCandidates(frame.positives, frame.negatives, masks, features, len(marked))
+    return _Training(frame, seen, share, proposed, rows)
+
+
+def _refined_on(
+    learned: GuidedModel, backbone: Backbone, training: _Training, progress: Progress, *, with_examples: bool
+) -> tuple[TrainingCandidates, Sequence[Token | None]]:
+    """Refine candidates on a frame, and what the user drew; return all of these as rows, and their tokens."""
+    frame, seen, before = training.frame, training.seen, training.rows
+    odds = learned.first.log_odds(before.features)[before.drawn :]
+    likely = to_refine_in_training(before.masks[before.drawn :], odds, before.masks[: before.drawn], training.share)
+    drawn = range(0 if with_examples else len(frame.positives), before.drawn)
+    chosen = [*drawn, *(before.drawn + i for i in likely)]
+    masks, features = [before.masks[i] for i in chosen], before.features[chosen]
+    made = refined_masks(backbone, frame.pixels, seen.embeddings, seen.grid, masks, progress.advance)
+    measured = seen.maps, learned.diameter, learned.areas, training.proposed, learned.tokens
+    both = with_refined(masks, features, made, *measured)
+    rows = TrainingCandidates(frame.positives, frame.negatives, both.masks, both.features, len(drawn))
+    return rows, both.tokens
+
+
 def _with_classifiers(
     learned: GuidedModel,
     backbone: Backbone,
@@ -173,50 +231,37 @@ def _with_classifiers(
     is_last: bool,
     self_trained: bool,
 ) -> GuidedModel:
-    """Return the model with its classifiers. On the maps, no example was learned from itself."""
-    first_rows, proposed = [], []
+    """Return the model with its classifiers."""
     parts = Counter(frame.number for frame in frames)
-    shares = [1 / parts[frame.number] for frame in frames]
-    for frame, seen, share in zip(frames, encoded, shares, strict=True):
-        # The marked masks themselves are the surest rows there are.
-        marked = [*frame.positives, *frame.negatives]
-        proposed.append(learned.components(seen).and_once(learned.prompted(backbone, seen, share=share)))
-        masks = [*marked, *proposed[-1].masks]
-        features = describe(masks, seen.maps, learned.diameter, proposed[-1])
-        first_rows.append(TrainingCandidates(frame.positives, frame.negatives, masks, features, len(marked)))
-    table = table_of(first_rows)
+    training = [
+        _proposed_on(learned, backbone, frame, seen, 1 / parts[frame.number])
+        for frame, seen in zip(frames, encoded, strict=True)
+    ]
+    table = table_of([each.rows for each in training])
     first, _ = fit_classifier(table, table.features[:, CORE_SCORE] < _BACKGROUND)
-
-    def refined(*, with_examples: bool) -> list[TrainingCandidates]:
-        rows = []
-        for frame, seen, before, among, share in zip(frames, encoded, first_rows, proposed, shares, strict=True):
-            odds = first.log_odds(before.features)[before.drawn :]
-            likely = to_refine_in_training(before.masks[before.drawn :], odds, before.masks[: before.drawn], share)
-            drawn = range(0 if with_examples else len(frame.positives), before.drawn)
-            chosen = [*drawn, *(before.drawn + i for i in likely)]
-            masks = [before.masks[i] for i in chosen]
-            made = refined_masks(backbone, frame.pixels, seen.embeddings, seen.grid, masks, progress.advance)
-            both = with_refined(masks, before.features[chosen], made, seen.maps, learned.diameter, learned.areas, among)
-            rows.append(TrainingCandidates(frame.positives, frame.negatives, both.masks, both.features, len(drawn)))
-        return rows
-
+    learned = replace(learned, first=first)
     # A backbone agrees with a perfect outline more than with any proposal of the same object, so the examples' own
     # outlines are refined only where nothing else is right.
-    rows = refined(with_examples=False)
-    table = table_of(rows)
-    if not table.right.any():
-        rows = refined(with_examples=True)
+    for with_examples in (False, True):
+        refined = [_refined_on(learned, backbone, each, progress, with_examples=with_examples) for each in training]
+        rows = [of_frame for of_frame, _ in refined]
         table = table_of(rows)
+        if table.right.any():
+            break
+    tokens, similarity = learn_tokens([token for _, of_frame in refined for token in of_frame], table)
+    ends = np.cumsum([len(frame.masks) for frame in rows])[:-1]
+    table.features[:, TOKEN_SIMILARITY] = similarity
+    for of_frame, part in zip(rows, np.split(similarity, ends), strict=True):
+        of_frame.features[:, TOKEN_SIMILARITY] = part
     second, between = fit_classifier(table, table.features[:, CORE_SCORE] < _BACKGROUND)
     threshold = best_threshold(second, between, rows)
     if self_trained:
         # Detections that were chosen for being sure score higher than their like, and would raise it.
         threshold = min(threshold, EVEN_CHANCES)
-    learned = replace(learned, first=first, second=second, threshold=threshold)
+    learned = replace(learned, second=second, tokens=tokens, threshold=threshold)
     if is_last:
         learned = for_other_sizes(learned, backbone, frames, table, between, area_limits, progress)
-    unseen = np.split(between.unseen, np.cumsum([len(frame.masks) for frame in rows])[:-1])
-    evidence, places = evidence_of(frames, rows, unseen, learned.threshold)
+    evidence, places = evidence_of(frames, rows, np.split(between.unseen, ends), learned.threshold)
     return replace(learned, evidence=evidence, places=places)
 
 
@@ -247,141 +292,3 @@ def _warn_of_limits(areas: NDArray[np.int64], limits: tuple[int, int], progress:
             f"Max Mask Area is {high} px, but the largest example has {areas.max()} px; objects above the limit are "
             "looked for as well."
         )
-
-
-_FOLDS = 3
-_MOST_CELLS = 20_000
-
-
-def deal_folds(frames: Sequence[TrainingFrame]) -> list[list[int]]:
-    """Deal the wanted examples of all frames out to folds, in turn; one example alone is a fold for itself."""
-    total = sum(len(frame.positives) for frame in frames)
-    number, folds = 0, []
-    for frame in frames:
-        folds.append([(number + i) % min(_FOLDS, total) for i in range(len(frame.positives))])
-        number += len(frame.positives)
-    return folds
-
-
-def learn_cells(
-    backbone: Backbone,
-    stores: Sequence[CellStore],
-    frames: Sequence[TrainingFrame],
-    side: int,
-    folds: Sequence[Sequence[int]],
-) -> list[PixelModel]:
-    """Learn a pixel model for each fold, from the examples of the other folds."""
-    rng = np.random.default_rng(0)
-    objects: list[NDArray[np.float32]] = []
-    owners: list[NDArray[np.int64]] = []
-    ground: list[NDArray[np.float32]] = []
-    certain: list[NDArray[np.bool_]] = []
-    for frame, frame_folds, store in zip(frames, folds, stores, strict=True):
-        fold_of, share, negative = _cell_planes(frame, frame_folds, side, cells_per_tile(backbone))
-        # An example smaller than a cell still has its nearest one.
-        on_object = fold_of >= 0
-        off = ~on_object & (share < 0.1) & np.isfinite(share)
-        keep = rng.random(off.shape) < _MOST_CELLS / len(frames) / max(1, int(np.count_nonzero(off)))
-        taken = off & (keep | negative)
-        for tile in store:
-            rows, columns, features = tile.rows, tile.columns, tile.features
-            here, there = on_object[rows, columns], taken[rows, columns]
-            objects.append(features[:, here].T)
-            owners.append(fold_of[rows, columns][here])
-            ground.append(features[:, there].T)
-            certain.append(negative[rows, columns][there])
-    cells, owner = np.concatenate(objects), np.concatenate(owners)
-    background, sure = np.concatenate(ground), np.concatenate(certain)
-    if not len(background):  # the examples fill their frames: what is left is the frame itself
-        background, sure = cells, np.zeros(len(cells), bool)
-    number = max((fold for frame_folds in folds for fold in frame_folds), default=0) + 1
-    if number == 1:  # a single example is halved, so that some of its cells are unseen
-        return [learn_pixels(cells, background, sure, rng.random(len(cells)) < 0.5, backbone.channels, examples=1)]
-    total = sum(map(len, folds))
-    return [learn_pixels(cells, background, sure, owner == fold, backbone.channels, total) for fold in range(number)]
-
-
-def _cell_planes(
-    frame: TrainingFrame, folds: Sequence[int], side: int, cells: int
-) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.bool_]]:
-    """Return planes of a frame's cells: fold of the example they lie on (else -1), share on any, and negative."""
-    shape = (frame.pixels.shape[0], frame.pixels.shape[1])
-    empty = cells_of(np.zeros(shape, bool), side, cells)
-    total, fold_of = empty, np.full(empty.shape, -1)
-    for mask, fold in zip(frame.positives, folds, strict=True):
-        share = cells_of(mask.full(), side, cells)
-        inside = share > 0.6
-        if not inside.any():
-            inside = share >= np.nanmax(share)
-        fold_of[inside] = fold
-        total = total + share
-    negative = np.zeros(empty.shape, bool)
-    for mask in frame.negatives:
-        share = cells_of(mask.full(), side, cells)
-        negative |= share >= min(0.6, float(np.nanmax(share)))
-    return fold_of, total, negative & (fold_of < 0)
-
-
-def learn_colours(frames: Sequence[TrainingFrame], diameter: float) -> tuple[NDArray[np.float64], float]:
-    """Return the direction in RGB in which examples differ most from their surroundings, and the spread along it."""
-    inside, around = [], []
-    for frame in frames:
-        smooth = ndimage.gaussian_filter(frame.pixels.astype(np.float32), (1, 1, 0))
-        positive = _union(frame.positives, frame.pixels.shape)
-        inside.append(smooth[positive])
-        around.append(smooth[_ring(positive, max(3, int(0.4 * diameter)))])
-    on, off = np.concatenate(inside).astype(np.float64), np.concatenate(around).astype(np.float64)
-    if not len(off):
-        off = np.zeros((1, 3))
-    covariance = (np.cov(on, rowvar=False, bias=True) + np.cov(off, rowvar=False, bias=True)) / 2
-    # One grey level squared keeps the matrix regular where all channels are the same, as in grey images.
-    direction = np.linalg.solve(
-        covariance + np.eye(3) * (1 + 0.02 * np.trace(covariance) / 3), on.mean(0) - off.mean(0)
-    )
-    length = float(np.linalg.norm(direction))
-    direction = direction / length if length > 1e-9 else np.full(3, 3**-0.5)
-    spread = float(np.mean([np.std(frame.pixels @ direction) for frame in frames]))
-    return direction, max(spread, 1.0)
-
-
-def held_out(
-    every: NDArray[np.float32], frame: TrainingFrame, folds: Sequence[int], diameter: float
-) -> NDArray[np.float32]:
-    """Return the averaged model's maps (1 + L, H, W), on and around each example those of the model without it."""
-    reach = int(0.5 * diameter) + 2
-    planes: NDArray[np.float32] = every[0].copy()
-    for mask, fold in zip(frame.positives, folds, strict=True):
-        x0, y0, x1, y1 = mask.box
-        place = (slice(max(0, y0 - reach), y1 + reach), slice(max(0, x0 - reach), x1 + reach))
-        planes[:, *place] = every[1 + fold][:, *place]
-    return planes
-
-
-def learn_levels(frames: Sequence[TrainingFrame], maps: Sequence[FrameMaps], diameter: float) -> NDArray[np.float64]:
-    """Return the levels (3, T) at which contrast, local contrast and score are thresholded.
-
-    They are NaN where the examples do not stand out.
-    """
-    masks = [_union(frame.positives, frame.pixels.shape) for frame in frames]
-    rings = [_ring(mask, max(2, int(0.2 * diameter))) for mask in masks]
-    rows = []
-    for name in ("contrast", "local", "score"):
-        planes: list[NDArray[np.float32]] = [getattr(each, name) for each in maps]
-        inside = np.concatenate([plane[mask] for plane, mask in zip(planes, masks, strict=True)])
-        around = np.concatenate([plane[ring] for plane, ring in zip(planes, rings, strict=True)])
-        rows.append(threshold_levels(inside, around) if len(around) else np.zeros(0))
-    width = max(map(len, rows), default=0)
-    return np.array([np.pad(row, (0, width - len(row)), constant_values=np.nan) for row in rows])
-
-
-def _union(masks: Sequence[InstanceMask], shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    union = np.zeros(shape[:2], bool)
-    for mask in masks:
-        x0, y0, x1, y1 = mask.box
-        union[y0:y1, x0:x1] |= mask.data
-    return union
-
-
-def _ring(mask: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
-    ring: NDArray[np.bool_] = ndimage.binary_dilation(mask, iterations=width) & ~mask
-    return ring
