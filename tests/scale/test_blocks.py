@@ -19,12 +19,11 @@ from sam2_fewshot.tiling.blocks import (
     SearchPlan,
     View,
     block_plan,
-    contrast_of,
     is_owned,
-    overview,
     search_block,
 )
 from sam2_fewshot.tiling.merging import merge, without_duplicates
+from sam2_fewshot.tiling.overview import contrast_of, overview
 
 if TYPE_CHECKING:
     from sam2_fewshot.records import Box

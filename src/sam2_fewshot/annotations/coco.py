@@ -12,7 +12,8 @@ import numpy as np
 from shapely import Polygon
 
 from sam2_fewshot.annotations.drawings import Drawing, place
-from sam2_fewshot.annotations.placing import MOST_IMAGES, UNKNOWN, PlacedExemplar, Regions, nominal_header
+from sam2_fewshot.annotations.marked_file import MOST_IMAGES, UNKNOWN, nominal_header
+from sam2_fewshot.annotations.placing import PlacedExemplar, Regions
 from sam2_fewshot.annotations.record import printable, vertices
 from sam2_fewshot.annotations.values import Figures, as_number, index, words
 from sam2_fewshot.geometry.run_lengths import compress, decode, encode, expand
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from sam2_fewshot.annotations.drawings import Ring
-    from sam2_fewshot.annotations.placing import MarkedFile, Placer
+    from sam2_fewshot.annotations.marked_file import MarkedFile
+    from sam2_fewshot.annotations.placing import Placer
     from sam2_fewshot.annotations.record import Add, FrameRecord
     from sam2_fewshot.images.source import Header
     from sam2_fewshot.records import Detection, InstanceMask

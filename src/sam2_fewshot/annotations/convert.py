@@ -14,7 +14,7 @@ from shapely import Polygon, box
 
 from sam2_fewshot.annotations.examples import format_of, marked_files, read_objects
 from sam2_fewshot.annotations.label_bands import paint
-from sam2_fewshot.annotations.placing import UNKNOWN, nominal_header
+from sam2_fewshot.annotations.marked_file import UNKNOWN, nominal_header
 from sam2_fewshot.annotations.record import FrameRecord, MarkedPoint, safe_stems
 from sam2_fewshot.annotations.registry import FORMATS, NAMES, Format, named_by
 from sam2_fewshot.errors import InputError, SettingsError
@@ -335,7 +335,7 @@ def nominal_images(path: Path) -> ImageSet:
     """Return the images that a file or folder of annotations speaks of.
 
     A label image and an OME-Zarr have the size of their image and COCO tells it; of the others nothing is known, so
-    they get :data:`~sam2_fewshot.annotations.placing.UNKNOWN`. An image is called what the file says, or else like
+    they get :data:`~sam2_fewshot.annotations.marked_file.UNKNOWN`. An image is called what the file says, or else like
     the file.
 
     Raises

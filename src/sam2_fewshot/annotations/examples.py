@@ -9,7 +9,8 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sam2_fewshot.annotations.placing import MarkedFile, PlacedExemplar, Placer, Remarks, named_part
+from sam2_fewshot.annotations.marked_file import MarkedFile, named_part
+from sam2_fewshot.annotations.placing import PlacedExemplar, Placer, Remarks
 from sam2_fewshot.annotations.registry import FORMATS, READ_SUFFIXES, Format, readable
 from sam2_fewshot.annotations.values import compact, load_json
 from sam2_fewshot.errors import InputError, SettingsError

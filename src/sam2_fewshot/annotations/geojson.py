@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sam2_fewshot.annotations.drawings import Ring
-    from sam2_fewshot.annotations.placing import MarkedFile, PlacedExemplar, Point
+    from sam2_fewshot.annotations.marked_file import MarkedFile
+    from sam2_fewshot.annotations.placing import PlacedExemplar, Point
     from sam2_fewshot.annotations.record import Add, FrameRecord
     from sam2_fewshot.records import Kind
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from sam2_fewshot.annotations.label_bands import Bands
 from sam2_fewshot.annotations.label_images import Classes, nominal_image, objects_in
-from sam2_fewshot.annotations.placing import named_part
+from sam2_fewshot.annotations.marked_file import named_part
 from sam2_fewshot.annotations.record import figures_of
 from sam2_fewshot.annotations.values import Figures, index, load_json, words
 from sam2_fewshot.errors import InputError
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sam2_fewshot.annotations.placing import MarkedFile, PlacedExemplar
+    from sam2_fewshot.annotations.marked_file import MarkedFile
+    from sam2_fewshot.annotations.placing import PlacedExemplar
     from sam2_fewshot.annotations.record import Add, FrameRecord
     from sam2_fewshot.records import Box, Location, PixelSize
 

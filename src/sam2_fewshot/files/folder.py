@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -14,11 +14,11 @@ from shapely import Point, box
 from sam2_fewshot.annotations.mark_next import asked_about
 from sam2_fewshot.annotations.record import ExampleMark, FrameRecord, safe_stems
 from sam2_fewshot.errors import FewShotError, InputError
-from sam2_fewshot.files.corrections import CORRECTIONS, MARK_NEXT, SAME_OBJECT, corrections_json, mark_next_json
+from sam2_fewshot.files.corrections import CORRECTIONS, MARK_NEXT, corrections_json, mark_next_json
+from sam2_fewshot.files.finish import FrameFinish
 from sam2_fewshot.files.plan import facts_of, made_from
 from sam2_fewshot.geometry.outlines import crop_to_object, mask_to_polygon
-from sam2_fewshot.geometry.overlap import mask_iou
-from sam2_fewshot.methods.selection import AS_SET, marked
+from sam2_fewshot.methods.selection import marked
 from sam2_fewshot.output.assembly import assemble
 from sam2_fewshot.output.finished import changes, forget, remember
 from sam2_fewshot.output.journal import (
@@ -34,7 +34,7 @@ from sam2_fewshot.output.pictures import overlay_path, pictures_of
 from sam2_fewshot.records import Counts, Kind, held_bytes
 from sam2_fewshot.report import write_report
 from sam2_fewshot.runner.blocks import StoredBlocks
-from sam2_fewshot.runner.tasks import Failure, Finished, Task
+from sam2_fewshot.runner.tasks import Failure, Task
 from sam2_fewshot.storage.files import only_run, refuse_second_run, replacing, sweep, telling, write_whole
 
 if TYPE_CHECKING:
@@ -45,58 +45,10 @@ if TYPE_CHECKING:
 
     from sam2_fewshot.annotations.mark_next import Place
     from sam2_fewshot.files.plan import Plan
-    from sam2_fewshot.records import Detection, Exemplar, FrameReader, FrameResult, Location
+    from sam2_fewshot.records import Detection, Exemplar, FrameReader, Location
     from sam2_fewshot.runner.progress import Watch
     from sam2_fewshot.runner.tasks import Progressed, TaskResult
     from sam2_fewshot.segmenter import FewShotSegmenter
-
-
-@dataclass(frozen=True, eq=False)
-class Drawing:
-    """Draws a frame's pictures where it was searched; a :class:`~sam2_fewshot.runner.tasks.Finish`.
-
-    Parameters
-    ----------
-    name
-        What to call the frame.
-    marks
-        The examples on it.
-    confirmed
-        Objects on it that the user marked as right in earlier results: part of the results, and learned from, so that
-        the search leaves them out.
-    threshold
-        The score that an object should have.
-    with_examples
-        Whether the examples are part of the results; they are not where they were learned from before.
-    """
-
-    name: str
-    marks: Sequence[ExampleMark]
-    confirmed: Sequence[Detection]
-    threshold: float
-    with_examples: bool = True
-
-    def __call__(self, frame: FrameReader, found: FrameResult) -> Finished:
-        """Return the result with what the user marked, the pictures, and sentences on the frame for the user."""
-        # What is confirmed was learned from, too, so it is among the examples.
-        examples = [item for item in found.examples if self.with_examples and not self._is_confirmed(item)]
-        # The examples come last, so that what is found has the same id with them and without.
-        found = replace(found, detections=[*self.confirmed, *found.detections, *examples])
-        drawn = pictures_of(frame, found.detections, self.marks, self.threshold)
-        warnings, notes = [], []
-        if found.reason not in ("", AS_SET):
-            warnings.append(f"{self.name}: the threshold is {found.threshold:.3f}: {found.reason}.")
-        if drawn.flat:
-            warnings.append(f"{self.name} is the same everywhere, so nothing can be found in it.")
-        elif found.blank:
-            notes.append(
-                f"{self.name}: {found.blank} of {found.blocks} blocks show nothing but even background and were passed "
-                "over."
-            )
-        return Finished(found, drawn, warnings, notes)
-
-    def _is_confirmed(self, item: Detection) -> bool:
-        return any(mask_iou(item.instance, other.instance) >= SAME_OBJECT for other in self.confirmed)
 
 
 def check_memory(allowed: float, least: float, what: str) -> None:
@@ -206,7 +158,7 @@ class OutputFolder:
         """Return the frame's task."""
         location = frame.location
         store = StoredBlocks(self._blocks(location), name, frame.shape, self._threshold, self._watch)
-        draw = Drawing(
+        draw = FrameFinish(
             name,
             self._marks(location),
             self._confirmed(location),

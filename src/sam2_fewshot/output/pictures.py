@@ -18,7 +18,7 @@ import shapely.affinity
 
 from sam2_fewshot.annotations.record import ExampleMark
 from sam2_fewshot.records import Kind
-from sam2_fewshot.tiling.blocks import overview
+from sam2_fewshot.tiling.overview import overview
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from sam2_fewshot.records import FrameResult
+from sam2_fewshot.tiling.overview import PartOfFrame, contrast_of, overview
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -33,10 +34,6 @@ _ENDS = 0.5
 """Percent of the pixels at either end that do not count for the contrast of a frame."""
 _EVEN = 0.05
 """A block whose contrast is at most this share of the frame's shows nothing but background."""
-_STRIP = 1 << 24
-"""Pixels of a strip in which a frame is read."""
-_SUMMED = 1 << 20
-"""Pixels that are averaged at a time."""
 _NEVER = -1.0
 """A contrast below which no block is: that of a frame with one block is not measured."""
 
@@ -236,7 +233,7 @@ def plan_search(
         cores = [block.core for block in block_plan((bottom - top, right - left), most, step, reach, shift)]
         moved = [(x0 + left, y0 + top, x1 + left, y1 + top) for x0, y0, x1, y1 in cores]
         blocks = [_block(core, halo, frame.shape) for core in moved]
-        part = _Part(frame, (left, top, right, bottom))
+        part = PartOfFrame(frame, (left, top, right, bottom))
         contrast = _EVEN * contrast_of(overview(part, max(1, max(part.shape) // _OVERVIEW)), share=_ENDS)
     return SearchPlan(blocks, halo, most, examples.diameter, contrast, threshold, examples.known_on(frame))
 
@@ -272,24 +269,6 @@ def _block(core: Box, halo: int, frame_shape: tuple[int, int]) -> Block:
     x0, y0, x1, y1 = core
     height, width = frame_shape
     return Block(core, (max(x0 - halo, 0), max(y0 - halo, 0), min(x1 + halo, width), min(y1 + halo, height)))
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class _Part:
-    """A box of a frame, to be looked over."""
-
-    frame: FrameReader
-    box: Box
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        x0, y0, x1, y1 = self.box
-        return y1 - y0, x1 - x0
-
-    def read(self, region: Box) -> NDArray[np.uint8]:
-        x0, y0, x1, y1 = region
-        left, top = self.box[:2]
-        return self.frame.read((x0 + left, y0 + top, x1 + left, y1 + top))
 
 
 def block_plan(
@@ -413,58 +392,3 @@ def is_owned(mask: InstanceMask, block: Block, slack: int = 0) -> bool:
     left, top, right, bottom = mask.box
     x, y = (left + right) / 2, (top + bottom) / 2
     return x0 - slack <= x < x1 + slack and y0 - slack <= y < y1 + slack
-
-
-def contrast_of(pixels: NDArray[np.uint8], step: int = 1, share: float = 0.0) -> float:
-    """Return the widest span of values in a picture (H, W, 3), in any of its colours.
-
-    Parameters
-    ----------
-    pixels
-        uint8 RGB.
-    step
-        Means over squares of this side are looked at, so that noise counts for little.
-    share
-        So many percent at either end are left out.
-    """
-    height, width = (max(1, side // step) for side in pixels.shape[:2])
-    if step > 1 and min(pixels.shape[:2]) >= step:
-        squares = pixels[: height * step, : width * step].reshape(height, step, width, step, 3)
-        # One axis after the other: a mean over both at once is ten times as slow.
-        means = squares.mean(axis=3, dtype=np.float32).mean(axis=1)
-    else:
-        means = pixels.astype(np.float32)
-    low, high = np.percentile(means.reshape(-1, 3), [share, 100 - share], axis=0)
-    return float((high - low).max())
-
-
-def overview(frame: FrameReader | _Part, step: int) -> NDArray[np.uint8]:
-    """Return a frame reduced by a whole number, uint8 (h, w, 3), without having it whole in memory.
-
-    Parameters
-    ----------
-    frame
-        Read in strips of rows.
-    step
-        Each pixel is the mean over so many pixels each way; at the right and lower border over what there is.
-    """
-    height, width = frame.shape
-    rows = max(1, _STRIP // (step * max(1, width))) * step
-    parts = [_reduced(frame.read((0, top, width, min(top + rows, height))), step) for top in range(0, height, rows)]
-    return np.concatenate(parts)
-
-
-def _reduced(pixels: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
-    """Average over squares, of some rows at a time: the sums take eight times the memory of the pixels."""
-    rows = max(1, _SUMMED // (step * max(1, pixels.shape[1]))) * step
-    parts = [_averaged(pixels[top : top + rows], step) for top in range(0, pixels.shape[0], rows)]
-    return np.concatenate(parts)
-
-
-def _averaged(pixels: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
-    row, column = np.arange(0, pixels.shape[0], step), np.arange(0, pixels.shape[1], step)
-    # Columns first: rows are then added up on an array that is smaller already.
-    sums = np.add.reduceat(np.add.reduceat(pixels, column, axis=1, dtype=np.uint32), row, axis=0)
-    counts = np.outer(np.diff([*row, pixels.shape[0]]), np.diff([*column, pixels.shape[1]]))
-    mean: NDArray[np.uint8] = ((sums + counts[..., None] // 2) // counts[..., None]).astype(np.uint8)
-    return mean

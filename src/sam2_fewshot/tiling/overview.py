@@ -1,0 +1,93 @@
+"""What a frame of any size looks like reduced, and how far its values differ; it is never whole in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from sam2_fewshot.records import Box, FrameReader
+
+_STRIP = 1 << 24
+"""Pixels of a strip in which a frame is read."""
+_SUMMED = 1 << 20
+"""Pixels that are averaged at a time."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class PartOfFrame:
+    """A box of a frame, to be looked over."""
+
+    frame: FrameReader
+    box: Box
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(height, width)`` in pixels."""
+        x0, y0, x1, y1 = self.box
+        return y1 - y0, x1 - x0
+
+    def read(self, region: Box) -> NDArray[np.uint8]:
+        """Return the uint8 RGB pixels (h, w, 3) of a region of the box."""
+        x0, y0, x1, y1 = region
+        left, top = self.box[:2]
+        return self.frame.read((x0 + left, y0 + top, x1 + left, y1 + top))
+
+
+def contrast_of(pixels: NDArray[np.uint8], step: int = 1, share: float = 0.0) -> float:
+    """Return the widest span of values in a picture (H, W, 3), in any of its colours.
+
+    Parameters
+    ----------
+    pixels
+        uint8 RGB.
+    step
+        Means over squares of this side are looked at, so that noise counts for little.
+    share
+        So many percent at either end are left out.
+    """
+    height, width = (max(1, side // step) for side in pixels.shape[:2])
+    if step > 1 and min(pixels.shape[:2]) >= step:
+        squares = pixels[: height * step, : width * step].reshape(height, step, width, step, 3)
+        # One axis after the other: a mean over both at once is ten times as slow.
+        means = squares.mean(axis=3, dtype=np.float32).mean(axis=1)
+    else:
+        means = pixels.astype(np.float32)
+    low, high = np.percentile(means.reshape(-1, 3), [share, 100 - share], axis=0)
+    return float((high - low).max())
+
+
+def overview(frame: FrameReader | PartOfFrame, step: int) -> NDArray[np.uint8]:
+    """Return a frame reduced by a whole number, uint8 (h, w, 3), without having it whole in memory.
+
+    Parameters
+    ----------
+    frame
+        Read in strips of rows.
+    step
+        Each pixel is the mean over so many pixels each way; at the right and lower border over what there is.
+    """
+    height, width = frame.shape
+    rows = max(1, _STRIP // (step * max(1, width))) * step
+    parts = [_reduced(frame.read((0, top, width, min(top + rows, height))), step) for top in range(0, height, rows)]
+    return np.concatenate(parts)
+
+
+def _reduced(pixels: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
+    """Average over squares, of some rows at a time: the sums take eight times the memory of the pixels."""
+    rows = max(1, _SUMMED // (step * max(1, pixels.shape[1]))) * step
+    parts = [_averaged(pixels[top : top + rows], step) for top in range(0, pixels.shape[0], rows)]
+    return np.concatenate(parts)
+
+
+def _averaged(pixels: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
+    row, column = np.arange(0, pixels.shape[0], step), np.arange(0, pixels.shape[1], step)
+    # Columns first: rows are then added up on an array that is smaller already.
+    sums = np.add.reduceat(np.add.reduceat(pixels, column, axis=1, dtype=np.uint32), row, axis=0)
+    counts = np.outer(np.diff([*row, pixels.shape[0]]), np.diff([*column, pixels.shape[1]]))
+    mean: NDArray[np.uint8] = ((sums + counts[..., None] // 2) // counts[..., None]).astype(np.uint8)
+    return mean
