@@ -20,23 +20,18 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from benchmarks.quality.methods import Told, make_method
 from benchmarks.quality.protocol import run_one, tell
 from benchmarks.quality.tasks import fewer_frames, is_called, read_tasks
 
 from sam2_fewshot.methods.guided.larger import NOTHING_AT_HALF
-from sam2_fewshot.methods.guided.tokens import UNKNOWN_TOKENS
 from sam2_fewshot.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from numpy.typing import NDArray
-
     from sam2_fewshot.methods.guided.classifier import ThresholdRange
     from sam2_fewshot.methods.guided.larger import AtHalf
-    from sam2_fewshot.methods.guided.tokens import TokenModel
 
 
 def unrefined(
@@ -49,11 +44,6 @@ def unrefined(
 def lowest(classifier: object, between: ThresholdRange, frames: object) -> float:
     """Return the lower end, in the place of :func:`~sam2_fewshot.methods.guided.classifier.best_threshold`."""
     return between.low
-
-
-def no_tokens(tokens: Sequence[object], table: object) -> tuple[TokenModel, NDArray[np.float64]]:
-    """Learn nothing, in the place of :func:`~sam2_fewshot.methods.guided.tokens.learn_tokens`."""
-    return UNKNOWN_TOKENS, np.full(len(tokens), np.nan)
 
 
 def nothing_larger(*_: object) -> AtHalf:
@@ -92,7 +82,6 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
         _GUIDED + "box_refinement._PER_TILE": 4,
         _GUIDED + "box_refinement._PER_LIKELY": 1,
     },
-    "tokens not compared": {_GUIDED + "learning.learn_tokens": no_tokens},
     "no splitting of touching objects": {"sam2_fewshot.methods.guided.proposals._SPLIT_EVERY": 10**6},
     "half the levels": {"sam2_fewshot.methods.guided.proposals._LEVELS": 7},
     "ridge 3 instead of 60": {"sam2_fewshot.methods.guided.classifier._RIDGE": 3.0},

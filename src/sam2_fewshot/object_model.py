@@ -65,12 +65,6 @@ _LEARNED = {
         "sizes": Layout("f8", (3,), least=(0.0, 0.0, 1.0), is_optional=True),
         "larger": Layout("f8", (2,), least=0.0, is_optional=True),
         "prominence": Layout("f8", (2,), least=-_HUGE, is_optional=True),
-        "second_token": Layout("f8", (3,), least=(-_HUGE, _TINY, -_HUGE), is_optional=True),
-        "tokens_scale": Layout("f4", ("tokens",), least=_TINY, may_be_empty=True, is_optional=True),
-        **{
-            f"tokens_{name}": Layout("f4", ("tokens",), may_be_empty=True, is_optional=True)
-            for name in ("centre", "direction")
-        },
         "colours": Layout("f8", (3,)),
         "levels": Layout("f8", (3, "levels"), may_be_nan=True, may_be_empty=True),
         **{f"cells_{name}": Layout("f4", ("cells",)) for name in ("mean", "weights", "directions")},

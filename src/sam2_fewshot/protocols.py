@@ -97,9 +97,6 @@ class PromptedMasks(NamedTuple):
         int64 (M, 4), ``(x0, y0, x1, y1)`` in pixels of the encoded image or window, half open, tight.
     data
         M boolean arrays, cropped to their boxes.
-    tokens
-        float32 (M, T): what each mask was made from, alike for objects that the backbone takes for alike. T is the
-        backbone's choice; 0 where it has no such thing.
     """
 
     prompt: NDArray[np.int64]
@@ -107,7 +104,6 @@ class PromptedMasks(NamedTuple):
     stability: NDArray[np.float64]
     boxes: NDArray[np.int64]
     data: list[NDArray[np.bool_]]
-    tokens: NDArray[np.float32]
 
 
 class Embedding(Protocol):

@@ -26,7 +26,6 @@ from sam2_fewshot.methods.guided.box_refinement import (
 )
 from sam2_fewshot.methods.guided.classifier import fit_logistic
 from sam2_fewshot.methods.guided.descriptors import SUPPORT, FrameMaps, Proposed, describe
-from sam2_fewshot.methods.guided.tokens import TokenModel
 from sam2_fewshot.records import InstanceMask
 from sam2_fewshot.tiling.tiles import TileGrid
 
@@ -180,21 +179,14 @@ def test_refined_masks_are_added_within_the_limits_of_size() -> None:
     plane = np.zeros(SHAPE, np.float32)
     maps = FrameMaps(plane, plane, plane, plane, np.stack([plane] * 3))
     candidates = [square(10, 10, 10), square(40, 40, 10), square(70, 70, 10)]
-    tokens = np.eye(2, dtype=np.float32)
-    learned = TokenModel(np.zeros(2, np.float32), np.ones(2, np.float32), tokens[0])
-    made = [
-        RefinedMask(square(10, 10, 12), 0.9, 0.8, 0.7, tokens[0]),
-        None,
-        RefinedMask(square(0, 0, 100), 0.5, 0.5, 0.01, tokens[1]),
-    ]
+    made = [RefinedMask(square(10, 10, 12), 0.9, 0.8, 0.7), None, RefinedMask(square(0, 0, 100), 0.5, 0.5, 0.01)]
     once = Proposed(candidates, np.ones(3, int))
-    described = describe(candidates, maps, 10.0, once)
-    both = with_refined(candidates, described, made, maps, 10.0, (50, 500), once, learned)
+    both = with_refined(candidates, describe(candidates, maps, 10.0, once), made, maps, 10.0, (50, 500), once)
     assert [mask.area for mask in both.masks] == [100, 100, 100, 144]
     assert both.features.shape == (4, DESCRIBED + REFINEMENT)
-    assert both.features[0, DESCRIBED:].tolist() == pytest.approx([0.9, 0.8, 0.7, 0.0, np.nan], nan_ok=True)
-    assert both.features[1, DESCRIBED:].tolist() == pytest.approx([*[np.nan] * 3, 0.0, np.nan], nan_ok=True)
-    assert both.features[3, DESCRIBED:].tolist() == pytest.approx([0.9, 0.8, 0.7, 1.0, 1.0])
+    assert both.features[0, DESCRIBED:].tolist() == [0.9, 0.8, 0.7, 0.0]
+    assert np.isnan(both.features[1, DESCRIBED:-1]).all()
+    assert both.features[3, DESCRIBED:].tolist() == [0.9, 0.8, 0.7, 1.0]
     assert both.features[3, SUPPORT - REFINEMENT] == pytest.approx(np.log(2))  # its candidate, not itself
 
 

@@ -323,7 +323,6 @@ def _masks(found: Sequence[tuple[int, _Level, int]]) -> PromptedMasks:
         np.array([level.stability[region] for _, level, region in found], np.float64),
         np.array([level.boxes[region] for _, level, region in found], np.int64).reshape(-1, 4),
         [regions[id(level), region] for _, level, region in found],
-        np.zeros((len(found), 0), np.float32),
     )
 
 

@@ -49,14 +49,11 @@ class DecodedPrompts(NamedTuple):
         float32 (M,).
     logits
         float32 (M, h, w), h and w a quarter of the model's input size.
-    tokens
-        float32 (M, C), the output token that each mask was made from.
     """
 
     prompt: Tensor
     predicted_iou: Tensor
     logits: Tensor
-    tokens: Tensor
 
 
 class PromptDecoder:
@@ -116,8 +113,7 @@ class PromptDecoder:
         prompt, output = passed[wanted].nonzero(as_tuple=True)
         around = torch.cat([coordinates[wanted] - reach, coordinates[wanted] + reach], dim=1)
         upscaled = self._upscale(image[wanted], tokens[wanted, masks], decoder.output_hypernetworks_mlps[1:], around)
-        chosen = tokens[wanted, masks][prompt, output].float()
-        return DecodedPrompts(wanted[prompt], predicted[passed], upscaled[prompt, output].float(), chosen)
+        return DecodedPrompts(wanted[prompt], predicted[passed], upscaled[prompt, output].float())
 
     def decode_boxes(self, boxes: Tensor) -> DecodedPrompts:
         """Decode one box a prompt into one mask each, as ``SAM2ImagePredictor.predict`` does without multi-masks.
@@ -134,8 +130,7 @@ class PromptDecoder:
         predicted, tokens, image = self._answers(boxes.reshape(-1, 2, 2), labels)
         mask = tokens[:, self._first_mask : self._first_mask + 1]
         upscaled = self._upscale(image, mask, self._decoder.output_hypernetworks_mlps[:1], boxes)
-        numbers = torch.arange(len(boxes), device=boxes.device)
-        return DecodedPrompts(numbers, predicted[:, 0], upscaled[:, 0].float(), mask[:, 0].float())
+        return DecodedPrompts(torch.arange(len(boxes), device=boxes.device), predicted[:, 0], upscaled[:, 0].float())
 
     @property
     def _first_mask(self) -> int:

@@ -226,5 +226,4 @@ def joined(parts: Sequence[PromptedMasks], numbers: NDArray[np.intp] | None = No
         np.concatenate([np.zeros(0), *(part.stability for part in parts)])[order],
         np.concatenate([np.zeros((0, 4), np.int64), *(part.boxes for part in parts)])[order],
         [data[i] for i in order],
-        np.concatenate([part.tokens for part in parts])[order] if parts else np.zeros((0, 0), np.float32),
     )

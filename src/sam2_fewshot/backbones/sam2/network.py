@@ -277,8 +277,7 @@ class Sam2Model:
         masks = stable_masks(decoded.logits, embedding.frame_shape, gate)
         prompt = first + decoded.prompt.cpu().numpy()[masks.position]
         predicted = _on_host(decoded.predicted_iou)[masks.position].astype(np.float64)
-        tokens = _on_host(decoded.tokens)[masks.position]
-        return PromptedMasks(prompt, predicted, masks.stability, masks.boxes, masks.data, tokens)
+        return PromptedMasks(prompt, predicted, masks.stability, masks.boxes, masks.data)
 
     def _high_res(self, fine: Tensor, middle: Tensor) -> tuple[Tensor, Tensor]:
         """Project the finer levels to what the decoder takes."""

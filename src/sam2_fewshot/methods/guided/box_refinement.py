@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sam2_fewshot.methods.guided.descriptors import FrameMaps, Proposed
-    from sam2_fewshot.methods.guided.tokens import TokenModel
     from sam2_fewshot.protocols import Backbone, Embedding
     from sam2_fewshot.records import InstanceMask
 
@@ -49,15 +48,12 @@ class RefinedMask:
         How little the mask depends on the level at which it is thresholded.
     agreement
         IoU of the mask with the candidate.
-    token
-        float32 (T,), see :class:`~sam2_fewshot.protocols.PromptedMasks`.
     """
 
     mask: InstanceMask
     predicted_iou: float
     stability: float
     agreement: float
-    token: NDArray[np.float32]
 
 
 def refined_masks(
@@ -144,21 +140,19 @@ def refined_in_tiles(
         x, y = windows[tile][:2]
         boxes = (np.array([candidates[i].box for i in here]) - (x, y, x, y)) * (backbone.input_size / grid.side)
         answers = backbone.prompt_boxes(embeddings[tile], boxes.astype(np.float32))
-        for prompt, iou, stability, box, data, token in zip(*answers, strict=True):
+        for prompt, iou, stability, box, data in zip(*answers, strict=True):
             answer = in_frame(data, x + int(box[0]), y + int(box[1]), (height, width))
             if answer is not None and not answer.is_clipped(windows[tile]):
                 i = here[prompt]
-                found[i] = RefinedMask(answer, float(iou), float(stability), mask_iou(answer, candidates[i]), token)
+                found[i] = RefinedMask(answer, float(iou), float(stability), mask_iou(answer, candidates[i]))
         on_done(len(here))
     return found
 
 
-REFINEMENT = 5
+REFINEMENT = 4
 """Numbers that box refinement adds to a candidate's descriptors."""
 PREDICTED_IOU = -REFINEMENT
 """Which feature, counted from the end, is the predicted IoU of a candidate's refined mask."""
-TOKEN_SIMILARITY = -1
-"""Which feature, counted from the end, is the similarity of the token that a refined mask was made from."""
 
 _SAME = 0.8
 """Of candidates with a larger IoU only the best is refined."""
@@ -187,15 +181,12 @@ class RefinedCandidates:
     masks
         Both.
     features
-        float64 (N, D + 5): descriptors; predicted IoU, stability and agreement of the refined mask, NaN where there is
-        none; 1 for a refined mask, 0 for a candidate; and the similarity of the token, NaN where it is not known.
-    tokens
-        What each refined mask was made from; None for the candidates.
+        float64 (N, D + 4): descriptors; predicted IoU, stability and agreement of the refined mask, NaN where there is
+        none; and 1 for a refined mask, 0 for a candidate.
     """
 
     masks: list[InstanceMask]
     features: NDArray[np.float64]
-    tokens: list[NDArray[np.float32] | None]
 
 
 def with_refined(
@@ -206,7 +197,6 @@ def with_refined(
     diameter: float,
     areas: tuple[float, float],
     among: Proposed,
-    learned: TokenModel,
 ) -> RefinedCandidates:
     """Put candidates and their refined masks together.
 
@@ -218,19 +208,15 @@ def with_refined(
         As in :func:`~sam2_fewshot.methods.guided.descriptors.describe`.
     areas
         Smallest and largest area of a mask in pixels; refined masks beyond are left out.
-    learned
-        Compares the tokens.
     """
     nothing = (np.nan,) * 3
     measured = [(each.predicted_iou, each.stability, each.agreement) if each else nothing for each in refined]
     taken = [i for i, each in enumerate(refined) if each and areas[0] <= each.mask.area <= areas[1]]
     masks = [each.mask for i in taken if (each := refined[i])]
-    values = np.array(measured, np.float64).reshape(-1, len(nothing))
+    values = np.array(measured, np.float64).reshape(-1, REFINEMENT - 1)
     of_candidates = np.column_stack([descriptors, values, np.zeros(len(values))])
     of_masks = np.column_stack([describe(masks, maps, diameter, among), values[taken], np.ones(len(taken))])
-    tokens = [*[None] * len(candidates), *(each.token for i in taken if (each := refined[i]))]
-    features = np.column_stack([np.concatenate([of_candidates, of_masks]), learned.similarity(tokens)])
-    return RefinedCandidates([*candidates, *masks], features, tokens)
+    return RefinedCandidates([*candidates, *masks], np.concatenate([of_candidates, of_masks]))
 
 
 def covered(

@@ -11,7 +11,6 @@ import numpy as np
 
 from sam2_fewshot.methods.guided.appearance import measure, prominence_of
 from sam2_fewshot.methods.guided.box_refinement import (
-    TOKEN_SIMILARITY,
     refined_masks,
     to_refine_in_training,
     with_refined,
@@ -38,7 +37,6 @@ from sam2_fewshot.methods.guided.self_training import (
     with_surest,
 )
 from sam2_fewshot.methods.guided.smaller import FEWEST_PIXELS
-from sam2_fewshot.methods.guided.tokens import learn_tokens
 from sam2_fewshot.methods.guided.training_windows import training_windows
 from sam2_fewshot.resources import STORED
 from sam2_fewshot.settings import SIMILAR_AREAS
@@ -51,7 +49,6 @@ if TYPE_CHECKING:
 
     from sam2_fewshot.methods.base import TrainingFrame
     from sam2_fewshot.methods.guided.descriptors import Proposed
-    from sam2_fewshot.methods.guided.tokens import Token
     from sam2_fewshot.protocols import Backbone, Progress
 
 _DIAMETER = 1 / 13
@@ -205,8 +202,8 @@ def _proposed_on(
 
 def _refined_on(
     learned: GuidedModel, backbone: Backbone, training: _Training, progress: Progress, *, with_examples: bool
-) -> tuple[TrainingCandidates, Sequence[Token | None]]:
-    """Refine candidates on a frame, and what the user drew; return all of these as rows, and their tokens."""
+) -> TrainingCandidates:
+    """Refine candidates on a frame, and what the user drew; return all of these as rows."""
     frame, seen, before = training.frame, training.seen, training.rows
     odds = learned.first.log_odds(before.features)[before.drawn :]
     likely = to_refine_in_training(before.masks[before.drawn :], odds, before.masks[: before.drawn], training.share)
@@ -214,10 +211,8 @@ def _refined_on(
     chosen = [*drawn, *(before.drawn + i for i in likely)]
     masks, features = [before.masks[i] for i in chosen], before.features[chosen]
     made = refined_masks(backbone, frame.pixels, seen.embeddings, seen.grid, masks, progress.advance)
-    measured = seen.maps, learned.diameter, learned.areas, training.proposed, learned.tokens
-    both = with_refined(masks, features, made, *measured)
-    rows = TrainingCandidates(frame.positives, frame.negatives, both.masks, both.features, len(drawn))
-    return rows, both.tokens
+    both = with_refined(masks, features, made, seen.maps, learned.diameter, learned.areas, training.proposed)
+    return TrainingCandidates(frame.positives, frame.negatives, both.masks, both.features, len(drawn))
 
 
 def _with_classifiers(
@@ -243,25 +238,20 @@ def _with_classifiers(
     # A backbone agrees with a perfect outline more than with any proposal of the same object, so the examples' own
     # outlines are refined only where nothing else is right.
     for with_examples in (False, True):
-        refined = [_refined_on(learned, backbone, each, progress, with_examples=with_examples) for each in training]
-        rows = [of_frame for of_frame, _ in refined]
+        rows = [_refined_on(learned, backbone, each, progress, with_examples=with_examples) for each in training]
         table = table_of(rows)
         if table.right.any():
             break
-    tokens, similarity = learn_tokens([token for _, of_frame in refined for token in of_frame], table)
-    ends = np.cumsum([len(frame.masks) for frame in rows])[:-1]
-    table.features[:, TOKEN_SIMILARITY] = similarity
-    for of_frame, part in zip(rows, np.split(similarity, ends), strict=True):
-        of_frame.features[:, TOKEN_SIMILARITY] = part
     second, between = fit_classifier(table, table.features[:, CORE_SCORE] < _BACKGROUND)
     threshold = best_threshold(second, between, rows)
     if self_trained:
         # Detections that were chosen for being sure score higher than their like, and would raise it.
         threshold = min(threshold, EVEN_CHANCES)
-    learned = replace(learned, second=second, tokens=tokens, threshold=threshold)
+    learned = replace(learned, second=second, threshold=threshold)
     if is_last:
         learned = for_other_sizes(learned, backbone, frames, table, between, area_limits, progress)
-    evidence, places = evidence_of(frames, rows, np.split(between.unseen, ends), learned.threshold)
+    unseen = np.split(between.unseen, np.cumsum([len(frame.masks) for frame in rows])[:-1])
+    evidence, places = evidence_of(frames, rows, unseen, learned.threshold)
     return replace(learned, evidence=evidence, places=places)
 
 

@@ -35,7 +35,6 @@ from sam2_fewshot.methods.guided.maps import PixelModel, dense_maps, tile_cells
 from sam2_fewshot.methods.guided.proposals import component_candidates, peaks, point_candidates
 from sam2_fewshot.methods.guided.scaling import Found, joined
 from sam2_fewshot.methods.guided.smaller import NEVER, search_windows, windows_to_search
-from sam2_fewshot.methods.guided.tokens import UNKNOWN_TOKENS, TokenModel
 from sam2_fewshot.tiling.tiles import TileGrid, tile_of
 
 if TYPE_CHECKING:
@@ -52,9 +51,8 @@ if TYPE_CHECKING:
 _FEWEST_PEAKS, _PEAKS_PER_TILE = 64, 3
 """So many peaks of a map are prompted a frame, or a tile of it, whichever are more."""
 _CELL_ARRAYS = ("mean", "scale", "weights", "directions")
+_CLASSIFIERS = ("first", "second")
 _CLASSIFIER_ARRAYS = ("mean", "scale", "weights")
-_WITHOUT_TOKEN = np.array([0.0, 1.0, 0.0])
-"""Mean, scale and weight of a feature that does not count."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,8 +125,6 @@ class GuidedModel:
         Tells right candidates from wrong ones, by their descriptors and by how their refined masks turn out.
     threshold
         Log-odds of the second classifier from which on a candidate counts as an object; its score is then .5.
-    tokens
-        Compares what the refined masks are made from with those of the examples.
     margin, worth
         By how much the log-odds of what is found at twice the magnification have to lie above the threshold, and for
         how many small places for each detection a tile is searched like that; see
@@ -156,7 +152,6 @@ class GuidedModel:
     first: Logistic
     second: Logistic
     threshold: float
-    tokens: TokenModel = UNKNOWN_TOKENS
     margin: float = NEVER
     worth: float = 0.0
     larger: Larger = NOTHING_LARGER
@@ -169,10 +164,8 @@ class GuidedModel:
         """Return all of it as arrays by name, for saving."""
         return {
             "numbers": np.array(
-                [
-                    *(self.side, self.diameter, *self.areas, self.unit, self.cells.bias, self.threshold),
-                    *(self.first.bias, self.second.bias),
-                ]
+                [self.side, self.diameter, *self.areas, self.unit, self.cells.bias, self.threshold]
+                + [getattr(self, name).bias for name in _CLASSIFIERS]
             ),
             "evidence": np.array(self.evidence, np.int64),
             "sizes": np.array([self.margin, self.worth, self.longest]),
@@ -181,11 +174,11 @@ class GuidedModel:
             "colours": self.colours,
             "levels": self.levels,
             **{f"cells_{name}": getattr(self.cells, name) for name in _CELL_ARRAYS},
-            **{f"first_{name}": getattr(self.first, name) for name in _CLASSIFIER_ARRAYS},
-            # The second one's last feature by itself, since earlier versions did not have it.
-            **{f"second_{name}": getattr(self.second, name)[:-1] for name in _CLASSIFIER_ARRAYS},
-            "second_token": np.array([getattr(self.second, name)[-1] for name in _CLASSIFIER_ARRAYS]),
-            **{f"tokens_{name}": value for name, value in self.tokens._asdict().items()},
+            **{
+                f"{classifier}_{name}": getattr(getattr(self, classifier), name)
+                for classifier in _CLASSIFIERS
+                for name in _CLASSIFIER_ARRAYS
+            },
         }
 
     @classmethod
@@ -194,11 +187,10 @@ class GuidedModel:
         side, diameter, smallest, largest, unit, cell_bias, threshold, *biases = arrays["numbers"].tolist()
         margin, worth, longest = arrays["sizes"].tolist() if "sizes" in arrays else (NEVER, 0.0, math.inf)
         cells = {name: arrays[f"cells_{name}"] for name in _CELL_ARRAYS}
-        first = Logistic(bias=biases[0], **{name: arrays[f"first_{name}"] for name in _CLASSIFIER_ARRAYS})  # type: ignore[arg-type]
-        last = dict(zip(_CLASSIFIER_ARRAYS, arrays.get("second_token", _WITHOUT_TOKEN), strict=True))
-        parts = {name: np.append(arrays[f"second_{name}"], last[name]) for name in _CLASSIFIER_ARRAYS}
-        second = Logistic(bias=biases[1], **parts)
-        tokens = {name: arrays.get(f"tokens_{name}", unknown) for name, unknown in UNKNOWN_TOKENS._asdict().items()}
+        first, second = (
+            Logistic(bias=bias, **{name: arrays[f"{classifier}_{name}"] for name in _CLASSIFIER_ARRAYS})  # type: ignore[arg-type]
+            for classifier, bias in zip(_CLASSIFIERS, biases, strict=True)
+        )
         return cls(
             side=int(side),
             diameter=diameter,
@@ -210,7 +202,6 @@ class GuidedModel:
             first=first,
             second=second,
             threshold=threshold,
-            tokens=TokenModel(**tokens),  # type: ignore[arg-type]
             margin=margin,
             worth=worth,
             larger=Larger(*arrays["larger"].tolist()) if "larger" in arrays else NOTHING_LARGER,
@@ -341,9 +332,7 @@ class GuidedModel:
             progress.start("prompting", len(chosen))
             masks = refined_masks(backbone, pixels, embeddings, grid, chosen, progress.advance, wider)
         with watch.stage("compare"):
-            refined = with_refined(
-                chosen, descriptors[likely], masks, maps, self.diameter, self.areas, proposed, self.tokens
-            )
+            refined = with_refined(chosen, descriptors[likely], masks, maps, self.diameter, self.areas, proposed)
             fits = [math.hypot(*mask.data.shape) <= self.longest for mask in refined.masks]
             odds = np.where(fits, self.second.log_odds(refined.features) - self.threshold, -np.inf)
         return FrameCandidates(frame, candidates, first, likely, refined, odds)
