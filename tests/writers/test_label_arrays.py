@@ -16,9 +16,9 @@ from sam2_fewshot.records import Detection, Location
 SHAPE, AXES = (2, 40, 3, 50), (1, 3)
 
 
-def detection(x, y, side=6, score=0.9):
+def detection(x, y, side=6, score=0.9, shape=(40, 50)):
     outline = box(x, y, x + side, y + side)
-    return Detection(polygon_to_mask(outline, (40, 50)), outline, score, 0.5, 0.8)
+    return Detection(polygon_to_mask(outline, shape), outline, score, 0.5, 0.8)
 
 
 @pytest.fixture(scope="module")
@@ -109,15 +109,47 @@ def test_marks_hide_what_was_found_on_them_and_are_objects_themselves():
     assert list(made.table()["kind"]) == [CONFIRMED]
 
 
-def test_the_doubtful_come_in_the_order_of_their_distance_from_the_threshold():
+def asked_in_order(made: Results) -> list[Detection]:
+    asked: list[Detection] = []
+    while (item := made.to_mark_next(0.5, asked)) is not None:
+        asked.append(item)
+    return asked
+
+
+def test_each_is_asked_about_once_those_that_teach_most_first():
+    shape = (60, 400)
+    made = Results(shape, (0, 1))
+    assert made.to_mark_next(0.5, []) is None
+    # Many small ones near the threshold, and two large ones that are surer.
+    alike = [detection(9 * i, 5, score=0.5 + 0.01 * (i % 5 - 2), shape=shape) for i in range(30)]
+    other = [detection(20 + 50 * i, 30, 25, 0.8 - 0.5 * i, shape) for i in range(2)]
+    made.add(Part((), (0, 0, 400, 60), [*alike, *other], 0.05))
+    asked = asked_in_order(made)
+    assert len(asked) == len({id(item) for item in asked}) == 32
+    assert asked[0].score == 0.5
+    assert {0.8, 0.3} & {item.score for item in asked[:3]}, "not the same again and again"
+
+
+def test_what_is_marked_is_not_asked_about():
     made = Results((40, 50), (0, 1))
-    assert made.doubtful(0.5, []) is None
-    scores = (0.9, 0.45, 0.2)
-    made.add(Part((), (0, 0, 50, 40), [detection(15 * i, 5, score=score) for i, score in enumerate(scores)], 0.05))
-    passed: list[Detection] = []
-    while (item := made.doubtful(0.5, passed)) is not None:
-        passed.append(item)
-    assert [item.score for item in passed] == [0.45, 0.2, 0.9]
+    made.add(Part((), (0, 0, 50, 40), [detection(15 * i, 5, score=0.5) for i in range(3)], 0.05))
+    made.mark([Mark((), box(15, 5, 21, 11), UNWANTED)])
+    assert sorted(item.bbox[0] for item in asked_in_order(made)) == [0, 30]
+
+
+def test_what_was_asked_and_then_marked_still_counts_as_asked():
+    shape = (60, 400)
+    made = Results(shape, (0, 1))
+    large = [detection(20 + 50 * i, 30, 25, 0.5, shape) for i in range(3)]
+    small = [detection(9 * i, 5, score=0.45, shape=shape) for i in range(3)]
+    made.add(Part((), (0, 0, 400, 60), [*large, *small], 0.05))
+    first = made.to_mark_next(0.5, [])
+    assert first is not None
+    assert first.area == 625
+    made.mark([Mark((), first.polygon, CONFIRMED)])
+    second = made.to_mark_next(0.5, [first])
+    assert second is not None
+    assert second.area == 36, "a large one was answered"
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,7 @@ class Place:
         }
 
 
-def most_instructive(candidates: Candidates, count: int = PLACES) -> list[int]:
+def most_instructive(candidates: Candidates, count: int = PLACES, asked: Sequence[int] = ()) -> list[int]:
     """Return the indices of the candidates whose answers would teach most, the first one first.
 
     Each is the one for which doubt × distance² is largest: the doubt p (1 - p) of a logistic whose middle is the
@@ -127,6 +127,8 @@ def most_instructive(candidates: Candidates, count: int = PLACES) -> list[int]:
         Of all frames.
     count
         So many at most.
+    asked
+        Indices of those that are asked about already, in that order: the list goes on from there.
     """
     total = len(candidates.score)
     if not total:
@@ -137,15 +139,15 @@ def most_instructive(candidates: Candidates, count: int = PLACES) -> list[int]:
     on_frame = np.zeros(int(candidates.frame.max()) + 1)
     apart = np.ones(total)
     chosen: list[int] = []
-    for _ in range(min(count, total)):
+    for number in range(min(len(asked) + count, total)):
         worth = doubt * (apart + _ALIKE) / (1 + on_frame[candidates.frame])
         worth[chosen] = -1.0
-        best = int(np.argmax(worth))
+        best = asked[number] if number < len(asked) else int(np.argmax(worth))
         distance = ((looks - looks[best]) ** 2).sum(axis=1)
         apart = np.minimum(apart, distance) if chosen else distance
         on_frame[candidates.frame[best]] += 1
         chosen.append(best)
-    return chosen
+    return chosen[len(asked) :]
 
 
 def _log_odds(scores: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -220,6 +222,29 @@ class Asking:
             )
             for i in most_instructive(candidates, count)
         ]
+
+
+def next_of(found: Sequence[Detection], frames: Sequence[int], threshold: float, asked: Sequence[int]) -> int | None:
+    """Return the index of the object whose answer would teach most, None where all are asked about.
+
+    Parameters
+    ----------
+    found
+        Detections, and candidates below the threshold, of any frames.
+    frames
+        Number of the frame that each lies on, from 0.
+    threshold
+        The score that an object needs.
+    asked
+        Indices of those that were asked about, in that order.
+    """
+    if not found:
+        return None
+    score, _, _, _, area, *looks = _table(list(enumerate(found)))
+    candidates = Candidates(
+        np.array(frames, np.int64), score, np.full(len(found), threshold), np.stack([np.log(area), *looks], axis=1)
+    )
+    return next(iter(most_instructive(candidates, 1, asked)), None)
 
 
 def asked_about(record: FrameRecord) -> list[Detection]:

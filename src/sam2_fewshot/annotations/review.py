@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from sam2_fewshot.annotations.mark_next import next_of
 from sam2_fewshot.geometry.outlines import polygon_to_mask
 from sam2_fewshot.methods.base import is_known
-from sam2_fewshot.records import Kind
+from sam2_fewshot.records import Detection, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from shapely import Polygon
 
     from sam2_fewshot.annotations.arrays import Place
-    from sam2_fewshot.records import Box, Detection, InstanceMask
+    from sam2_fewshot.records import Box, InstanceMask
 
 EXAMPLE, CONFIRMED, FOUND = (kind.value for kind in (Kind.EXAMPLE, Kind.CONFIRMED, Kind.FOUND))
 UNWANTED = "not this"
@@ -150,9 +151,25 @@ class Results:
             **{f"axis_{axis}": places[:, column] for column, axis in enumerate(other)},
         }
 
-    def doubtful(self, threshold: float, passed: Sequence[Mark | Detection]) -> Detection | None:
-        """Return what was found, displayed or not, with a score nearest to the threshold, and has not passed yet."""
-        distance = np.where(self.covered, np.inf, np.abs(self.scores - threshold))
-        distance[[number - 1 for item in passed if (number := self.label(item))]] = np.inf
-        best = int(distance.argmin()) if len(distance) else -1
-        return self.items[best] if len(distance) and np.isfinite(distance[best]) else None  # type: ignore[return-value]
+    def to_mark_next(self, threshold: float, asked: Sequence[Mark | Detection]) -> Detection | None:
+        """Return what was found, displayed or not, whose answer would teach most and was not asked for yet.
+
+        Parameters
+        ----------
+        threshold
+            The score that an object needs.
+        asked
+            What was asked about, in that order. What the user has marked meanwhile teaches nothing any more.
+        """
+        was_asked = {id(item): order for order, item in enumerate(asked)}
+        places = {place: number for number, place in enumerate(dict.fromkeys(self.places))}
+        found = [
+            (item, places[place])
+            for item, place, is_covered in zip(self.items, self.places, self.covered, strict=True)
+            if isinstance(item, Detection) and (id(item) in was_asked or not is_covered)
+        ]
+        items = [item for item, _ in found]
+        numbers = [number for number, item in enumerate(items) if id(item) in was_asked]
+        numbers.sort(key=lambda number: was_asked[id(items[number])])
+        best = next_of(items, [frame for _, frame in found], threshold, numbers)
+        return None if best is None else items[best]

@@ -62,7 +62,7 @@ class Panel(qt.QWidget):  # type: ignore[misc]
         take = button("Take", "Take what is in a layer of Shapes, Labels or Points as marks.")
         find = button("Find similar", "Learn from the marks, and search.")
         stop = button("Cancel", "Stop; what is finished stays.")
-        doubt = button("Next doubtful (N)", "Go to the object nearest to the threshold.")
+        doubt = button("Next doubtful (N)", "Go to the object whose answer, right or wrong, teaches most.")
         right = button("Right (R)", "This object is of the wanted kind.")
         wrong = button("Wrong (W)", "It is not; it is learned from as well.")
         learn = button("Learn from corrections", "Find again, with what was marked right and wrong.")

@@ -384,9 +384,9 @@ class FewShotWidget(Panel):
         return self.results, self.scene
 
     def next_doubtful(self) -> None:
-        """Go to what was found with a score nearest to the threshold and was not asked about yet."""
+        """Go to the object whose answer would teach most, of those that were not asked about yet."""
         results, scene = self._found()
-        self._asked = results.doubtful(self.threshold.value(), self._passed)
+        self._asked = results.to_mark_next(self.threshold.value(), self._passed)
         self._color()
         if self._asked is None:
             raise InputError("There is no object left that was not looked at.")
