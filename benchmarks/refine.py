@@ -11,8 +11,7 @@ strategies counts neither way. The threshold stays that of the settings.
 
 Beside it, ``best`` is F1 at the best of nine thresholds.
 
-The strategies: ``next``, the list of what to mark next; ``mixed``, five of these by turns with five at even distances
-in the order of scores; ``random``, in random order, as the mean of several draws.
+The strategies: ``next``, the list of what to mark next; ``random``, in random order, as the mean of several draws.
 """
 
 from __future__ import annotations
@@ -43,10 +42,9 @@ if TYPE_CHECKING:
     from sam2_fewshot.records import Detection, InstanceMask
 
 EXAMPLES, CORRECTIONS, LOOKED_AT = 10, 10, 2
-STRATEGIES = ("next", "mixed", "random")
+STRATEGIES = ("next", "random")
 RIGHT, WRONG = 0.5, 0.1
 CUTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-_EVEN = 5
 Card = tuple[int, "Detection"]
 """A frame's number and an object on it."""
 
@@ -65,13 +63,7 @@ def ordered(strategy: str, records: Sequence[FrameRecord], draw: Sequence[int]) 
     for record in records:
         asking.add(record)
     places = asking.places(len(cards))
-    listed = [(place.location.xy, asked_about(records[place.location.xy])[place.number - 1]) for place in places]
-    if strategy == "mixed":
-        by_score = sorted(cards, key=lambda card: -card[1].score)
-        even = [by_score[int((i + 0.5) / _EVEN * len(by_score))] for i in range(_EVEN if by_score else 0)]
-        by_turns = [*(card for pair in zip(listed, even, strict=False) for card in pair), *listed]
-        return list({(xy, id(item)): (xy, item) for xy, item in by_turns}.values())
-    return listed
+    return [(place.location.xy, asked_about(records[place.location.xy])[place.number - 1]) for place in places]
 
 
 def answered(cards: Iterable[Card], queries: Sequence[Query]) -> list[Exemplar]:
@@ -191,7 +183,7 @@ def summary(rows: Sequence[dict[str, Any]]) -> list[str]:
     def of(task: str, strategy: str) -> float:
         return fmean(row[strategy]["f1"] for row in rows if row["task"] == task)
 
-    for other in ("random", "mixed", "none"):
+    for other in ("random", "none"):
         better = sum(of(task, "next") > of(task, other) for task in tasks)
         same = sum(of(task, "next") == of(task, other) for task in tasks)
         lines.append(f"next better than {other} on {better} of {len(tasks)} tasks, the same on {same}")

@@ -97,6 +97,19 @@ def test_places_are_spread_over_frames():
     assert np.bincount(frame[chosen]).tolist() == [2] * 5
 
 
+def test_each_second_place_lies_at_even_distances_in_the_order_of_scores():
+    shuffled = np.random.default_rng(1).permutation(200)
+    score = 0.05 + 0.9 * shuffled / 200
+    chosen = most_instructive(candidates(score, many(200).looks))
+    assert shuffled[chosen[1::2]] / 200 == pytest.approx([0.5, 0.25, 0.75, 0.125, 0.625], abs=0.06)
+
+
+@pytest.mark.parametrize("count", [0, 1, 4, 9])
+def test_a_list_goes_on_where_it_was_left(count: int):
+    whole = most_instructive(many(60))
+    assert most_instructive(many(60), PLACES - count, whole[:count]) == whole[count:]
+
+
 def test_all_frames_of_thousands_of_candidates():
     assert len(set(most_instructive(many(20_000)))) == PLACES
 

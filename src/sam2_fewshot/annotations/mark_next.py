@@ -1,7 +1,8 @@
 """What to mark next: the few places of a result whose answer, right or wrong, would teach most.
 
 An answer teaches where the program is in doubt, and where nothing of the same look was answered yet: ten places next to
-the threshold are often ten times the same thing.
+the threshold are often ten times the same thing. And answers about objects of all scores teach what the scores are
+worth. So the list has both, by turns.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ _WIDTH = 2.0
 """Log-odds from the threshold at which the doubt has fallen to .8 of what it is there."""
 _FARTHEST = 3.0
 """Looks differ by so many spreads from the middle at most, so that a list does not consist of oddities."""
+_STRATUM = 0.05
+"""So large a part of all candidates lies near a place in the order of the scores, on either side."""
 _ALIKE = 1e-3
 """Squared distance of looks that are the same: where all are, the doubt alone decides."""
 
@@ -113,11 +116,15 @@ class Place:
 def most_instructive(candidates: Candidates, count: int = PLACES, asked: Sequence[int] = ()) -> list[int]:
     """Return the indices of the candidates whose answers would teach most, the first one first.
 
-    Each is the one for which doubt × distance² is largest: the doubt p (1 - p) of a logistic whose middle is the
-    threshold, and the squared distance of its looks and its log-odds, each in units of its spread, from the nearest one
-    that is listed already. So there are sure ones and near misses on the list as well. This is the greedy form of
-    k-means++ (Arthur & Vassilvitskii 2007) with doubt as the weight, as in BADGE (Ash et al. 2020). On a frame that
-    `n` others of the list lie on, it counts 1 / (1 + n) of that.
+    Each second one, from the first on, is that for which doubt × distance² is largest: the doubt p (1 - p) of a
+    logistic whose middle is the threshold, and the squared distance of its looks and its log-odds, each in units of its
+    spread, from the nearest one that is listed already. This is the greedy form of k-means++ (Arthur & Vassilvitskii
+    2007) with doubt as the weight, as in BADGE (Ash et al. 2020). On a frame that `n` others of the list lie on, it
+    counts 1 / (1 + n) of that.
+
+    The others lie at even distances in the order of the scores, however far from the threshold: in the middle, at the
+    quarters, and so on (van der Corput 1935). Of those near such a place, on the frames that fewest of the
+    list lie on, it is the one farthest from what is listed.
 
     Nothing is random, and the first of a longer list are those of a shorter one.
 
@@ -139,8 +146,17 @@ def most_instructive(candidates: Candidates, count: int = PLACES, asked: Sequenc
     on_frame = np.zeros(int(candidates.frame.max()) + 1)
     apart = np.ones(total)
     chosen: list[int] = []
+    rank = np.argsort(np.argsort(odds, kind="stable"), kind="stable")
     for number in range(min(len(asked) + count, total)):
-        worth = doubt * (apart + _ALIKE) / (1 + on_frame[candidates.frame])
+        worth = (apart + _ALIKE) / (1 + on_frame[candidates.frame])
+        if number % 2:
+            away = np.abs(rank - _evenly(number // 2) * (total - 1))
+            away[chosen] = np.inf
+            near = away <= max(_STRATUM * total, away.min())
+            on_frames = on_frame[candidates.frame]
+            worth[~near | (on_frames > on_frames[near].min())] = -1.0
+        else:
+            worth *= doubt
         worth[chosen] = -1.0
         best = asked[number] if number < len(asked) else int(np.argmax(worth))
         distance = ((looks - looks[best]) ** 2).sum(axis=1)
@@ -148,6 +164,14 @@ def most_instructive(candidates: Candidates, count: int = PLACES, asked: Sequenc
         on_frame[candidates.frame[best]] += 1
         chosen.append(best)
     return chosen[len(asked) :]
+
+
+def _evenly(number: int) -> float:
+    """Return a number of the van der Corput sequence, 1/2, 1/4, 3/4, 1/8, 5/8, and so on."""
+    share, step, left = 0.0, 0.5, number + 1
+    while left:
+        share, step, left = share + step * (left & 1), step / 2, left >> 1
+    return share
 
 
 def _log_odds(scores: NDArray[np.float64]) -> NDArray[np.float64]:
