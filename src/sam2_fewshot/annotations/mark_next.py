@@ -35,8 +35,9 @@ _WIDTH = 2.0
 """Log-odds from the threshold at which the doubt has fallen to .8 of what it is there."""
 _FARTHEST = 3.0
 """Looks differ by so many spreads from the middle at most, so that a list does not consist of oddities."""
-_STRATUM = 0.05
-"""So large a part of all candidates lies near a place in the order of the scores, on either side."""
+_STRATA, _NEAR = 5, 0.02
+"""So many places lie at even distances in the order of the scores, and what is as near to one as this share of all is
+as good as what lies there."""
 _ALIKE = 1e-3
 """Squared distance of looks that are the same: where all are, the doubt alone decides."""
 
@@ -122,9 +123,9 @@ def most_instructive(candidates: Candidates, count: int = PLACES, asked: Sequenc
     2007) with doubt as the weight, as in BADGE (Ash et al. 2020). On a frame that `n` others of the list lie on, it
     counts 1 / (1 + n) of that.
 
-    The others lie at even distances in the order of the scores, however far from the threshold: in the middle, at the
-    quarters, and so on (van der Corput 1935). Of those near such a place, on the frames that fewest of the
-    list lie on, it is the one farthest from what is listed.
+    The others lie at even distances in the order of the scores, however far from the threshold, the highest first: a
+    tenth of all lies above the first, three tenths above the second. Of those that are as near to such a place on
+    several frames, it is one on a frame that fewest of the list lie on.
 
     Nothing is random, and the first of a longer list are those of a shorter one.
 
@@ -146,15 +147,16 @@ def most_instructive(candidates: Candidates, count: int = PLACES, asked: Sequenc
     on_frame = np.zeros(int(candidates.frame.max()) + 1)
     apart = np.ones(total)
     chosen: list[int] = []
-    rank = np.argsort(np.argsort(odds, kind="stable"), kind="stable")
+    rank = np.argsort(np.argsort(-odds, kind="stable"), kind="stable")
     for number in range(min(len(asked) + count, total)):
         worth = (apart + _ALIKE) / (1 + on_frame[candidates.frame])
         if number % 2:
-            away = np.abs(rank - _evenly(number // 2) * (total - 1))
+            wanted = int((number // 2 % _STRATA + 0.5) / _STRATA * total)
+            away = np.abs(rank - wanted).astype(float)
             away[chosen] = np.inf
-            near = away <= max(_STRATUM * total, away.min())
+            is_near = away <= max(_NEAR * total, away.min())
             on_frames = on_frame[candidates.frame]
-            worth[~near | (on_frames > on_frames[near].min())] = -1.0
+            worth = np.where(is_near & (on_frames == on_frames[is_near].min()), 1 / (1 + away), -1.0)
         else:
             worth *= doubt
         worth[chosen] = -1.0
@@ -164,14 +166,6 @@ def most_instructive(candidates: Candidates, count: int = PLACES, asked: Sequenc
         on_frame[candidates.frame[best]] += 1
         chosen.append(best)
     return chosen[len(asked) :]
-
-
-def _evenly(number: int) -> float:
-    """Return a number of the van der Corput sequence, 1/2, 1/4, 3/4, 1/8, 5/8, and so on."""
-    share, step, left = 0.0, 0.5, number + 1
-    while left:
-        share, step, left = share + step * (left & 1), step / 2, left >> 1
-    return share
 
 
 def _log_odds(scores: NDArray[np.float64]) -> NDArray[np.float64]:
