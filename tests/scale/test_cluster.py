@@ -22,7 +22,7 @@ from scale_scenes import BRIGHT, as_set, memory_for, scene
 from bright import BrightMaker
 from sam2_fewshot import Exemplar, FewShotSegmenter, Location
 from sam2_fewshot.errors import InputError, SettingsError
-from sam2_fewshot.files.folder import Drawing
+from sam2_fewshot.files.finish import FrameFinish
 from sam2_fewshot.files.plan import FrameAddress
 from sam2_fewshot.files.request import Request
 from sam2_fewshot.files.run import run
@@ -266,7 +266,7 @@ def test_a_worker_loads_a_model_once_and_checks_its_weights(images: list[Path]) 
 
     recipe = Recipe("once", "filters", segmenter.model_sha256, "cpu", settings, segmenter.object_model, make)
     address = FrameAddress(str(images[1]), Location(7, 0, 0), settings, None)
-    drawing = Drawing("im1.png", (), (), THRESHOLD)
+    drawing = FrameFinish("im1.png", (), (), THRESHOLD)
     for _ in range(2):
         answer = search_frame(same(recipe), address, drawing).answer
         assert isinstance(answer, TaskResult)
