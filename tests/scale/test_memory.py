@@ -33,7 +33,7 @@ from sam2_fewshot.resources import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from sam2_fewshot import FrameReader
+    from sam2_fewshot.records import FrameReader
 
 GIB = 1 << 30
 

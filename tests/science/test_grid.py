@@ -22,7 +22,7 @@ from sam2_fewshot.settings import Settings
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from sam2_fewshot.records import Candidate
+    from sam2_fewshot.methods.grid import Candidate
 
 # The public generator scripts its transforms, which torch has deprecated.
 pytestmark = [
