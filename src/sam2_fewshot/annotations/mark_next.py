@@ -146,26 +146,36 @@ def most_instructive(candidates: Candidates, count: int = PLACES, asked: Sequenc
     looks = _standardised(np.column_stack([odds, candidates.looks]))
     on_frame = np.zeros(int(candidates.frame.max()) + 1)
     apart = np.ones(total)
-    chosen: list[int] = []
     rank = np.argsort(np.argsort(-odds, kind="stable"), kind="stable")
+    is_left = np.ones(total, bool)
+    chosen: list[int] = []
     for number in range(min(len(asked) + count, total)):
-        worth = (apart + _ALIKE) / (1 + on_frame[candidates.frame])
-        if number % 2:
-            wanted = int((number // 2 % _STRATA + 0.5) / _STRATA * total)
-            away = np.abs(rank - wanted).astype(float)
-            away[chosen] = np.inf
-            is_near = away <= max(_NEAR * total, away.min())
-            on_frames = on_frame[candidates.frame]
-            worth = np.where(is_near & (on_frames == on_frames[is_near].min()), 1 / (1 + away), -1.0)
+        on_frames = on_frame[candidates.frame]
+        if number < len(asked):
+            best = asked[number]
+        elif number % 2:
+            best = _at_even_distances(rank, number // 2, is_left, on_frames)
         else:
-            worth *= doubt
-        worth[chosen] = -1.0
-        best = asked[number] if number < len(asked) else int(np.argmax(worth))
+            best = int(np.argmax(np.where(is_left, doubt * (apart + _ALIKE) / (1 + on_frames), -1.0)))
         distance = ((looks - looks[best]) ** 2).sum(axis=1)
         apart = np.minimum(apart, distance) if chosen else distance
         on_frame[candidates.frame[best]] += 1
+        is_left[best] = False
         chosen.append(best)
     return chosen[len(asked) :]
+
+
+def _at_even_distances(
+    rank: NDArray[np.int64], number: int, is_left: NDArray[np.bool_], on_frames: NDArray[np.float64]
+) -> int:
+    """Return the candidate at a place in the order of the scores, of those that are left.
+
+    `rank` (n,) is 0 for the highest score, and `on_frames` (n,) how many of the list lie on the frame of each.
+    """
+    total = len(rank)
+    away = np.where(is_left, np.abs(rank - int((number % _STRATA + 0.5) / _STRATA * total)), np.inf)
+    is_near = away <= max(_NEAR * total, away.min())
+    return int(np.argmin(np.where(is_near & (on_frames == on_frames[is_near].min()), away, np.inf)))
 
 
 def _log_odds(scores: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -227,8 +237,9 @@ class Asking:
         """Return the places whose answers would teach most, the first one first."""
         if not self._columns:
             return []
-        frame, threshold, score, number, x, y, area, *looks = np.concatenate(self._columns, axis=1)
-        candidates = Candidates(frame.astype(np.int64), score, threshold, np.stack([np.log(area), *looks], axis=1))
+        frame, threshold, *table = np.concatenate(self._columns, axis=1)
+        candidates = _candidates(frame, threshold, table)
+        score, number, x, y, area = table[:5]
         return [
             Place(
                 *self._frames[int(frame[i])],
@@ -258,16 +269,23 @@ def next_of(found: Sequence[Detection], frames: Sequence[int], threshold: float,
     """
     if not found:
         return None
-    score, _, _, _, area, *looks = _table(list(enumerate(found)))
-    candidates = Candidates(
-        np.array(frames, np.int64), score, np.full(len(found), threshold), np.stack([np.log(area), *looks], axis=1)
-    )
+    candidates = _candidates(np.array(frames), np.full(len(found), threshold), _table(list(enumerate(found))))
     return next(iter(most_instructive(candidates, 1, asked)), None)
 
 
 def asked_about(record: FrameRecord) -> list[Detection]:
     """Return the objects of a frame that a report displays, in the order of their numbers: all but the examples."""
     return [*(item for item in record.detections if item.kind != Kind.EXAMPLE), *record.below]
+
+
+def _candidates(
+    frame: NDArray[np.number],
+    threshold: NDArray[np.float64],
+    table: Sequence[NDArray[np.float64]] | NDArray[np.float64],
+) -> Candidates:
+    """Return what the list is chosen from; `table` is as :func:`_table` gives it."""
+    score, _, _, _, area, *looks = table
+    return Candidates(frame.astype(np.int64), score, threshold, np.stack([np.log(area), *looks], axis=1))
 
 
 def _table(numbered: Sequence[tuple[int, Detection]]) -> NDArray[np.float64]:

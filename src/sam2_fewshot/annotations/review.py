@@ -161,7 +161,7 @@ class Results:
         asked
             What was asked about, in that order. What the user has marked meanwhile teaches nothing any more.
         """
-        was_asked = {id(item): order for order, item in enumerate(asked)}
+        was_asked = {id(item) for item in asked}
         places = {place: number for number, place in enumerate(dict.fromkeys(self.places))}
         found = [
             (item, places[place])
@@ -169,7 +169,7 @@ class Results:
             if isinstance(item, Detection) and (id(item) in was_asked or not is_covered)
         ]
         items = [item for item, _ in found]
-        numbers = [number for number, item in enumerate(items) if id(item) in was_asked]
-        numbers.sort(key=lambda number: was_asked[id(items[number])])
-        best = next_of(items, [frame for _, frame in found], threshold, numbers)
+        numbers = {id(item): number for number, item in enumerate(items)}
+        listed = [numbers[id(item)] for item in asked if id(item) in numbers]
+        best = next_of(items, [frame for _, frame in found], threshold, listed)
         return None if best is None else items[best]
