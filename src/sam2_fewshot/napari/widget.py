@@ -17,6 +17,7 @@ from sam2_fewshot.annotations.arrays import label_image
 from sam2_fewshot.annotations.review import CONFIRMED, EXAMPLE, FOUND, UNWANTED, Mark, Part, Results
 from sam2_fewshot.backbones import open_backbone
 from sam2_fewshot.backbones.interruptible import Interruptible
+from sam2_fewshot.backbones.remembering import Remembering
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.examples.outliner import Outliner
 from sam2_fewshot.files.request import Request, as_command
@@ -27,6 +28,7 @@ from sam2_fewshot.napari.layers import COLORS, PLACEMENT, Scene, marks_in, place
 from sam2_fewshot.napari.panel import FOLDER, SLICES, VISIBLE, Panel
 from sam2_fewshot.napari.session import exemplars, search
 from sam2_fewshot.napari.work import Job
+from sam2_fewshot.resources import room_for_tiles
 from sam2_fewshot.segmenter import FewShotSegmenter
 from sam2_fewshot.settings import AFTER_LEARNING, Settings
 from sam2_fewshot.storage.files import write_whole
@@ -260,6 +262,8 @@ class FewShotWidget(Panel):
         key = model, settings.precision, settings.batch_size, settings.points_per_batch, settings.compile
         if self._opened is None or self._opened[0] != key:
             backbone = open_backbone(model, "auto", settings)
+            if backbone.on_cpu:  # a GPU encodes a tile in milliseconds
+                backbone = Remembering(backbone, room_for_tiles(settings.max_memory))
             self._opened = key, Interruptible(backbone, self.work.check), Outliner(backbone)
         return self._opened[1:]
 

@@ -1,0 +1,83 @@
+"""A backbone that encodes a window of an image once: whoever marks some more objects and searches again waits less."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from sam2_fewshot.protocols import Backbone, Tile
+    from sam2_fewshot.records import Box
+
+    Key = tuple[bytes, tuple[int, ...], Box]
+
+
+class Remembering:
+    """A :class:`~sam2_fewshot.protocols.Backbone` that keeps the tiles it has encoded.
+
+    What is found is the same to the last bit: a tile is kept as it was encoded, and is given again for the same window
+    of an image with the same pixels only.
+
+    Parameters
+    ----------
+    backbone
+        Encodes the tiles, and does all else. It takes one at a time; of several the kept ones may hold the memory of
+        the others.
+    room
+        Bytes of the kept tiles. Where there is no room, tiles chosen at random give way: if those that were used last
+        were kept, an image of a few more tiles than there is room for would find none of them again.
+    """
+
+    def __init__(self, backbone: Backbone, room: int) -> None:
+        self._backbone, self._room = backbone, room
+        self._kept: dict[Key, Tile] = {}
+        self._bytes = 0
+        self._rng = np.random.default_rng(0)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backbone, name)
+
+    @property
+    def extra_bytes(self) -> int:
+        """What the backbone takes, and the room of the kept tiles."""
+        return self._backbone.extra_bytes + self._room
+
+    def tiles(
+        self,
+        image: NDArray[np.uint8],
+        windows: Sequence[Box],
+        on_batch: Callable[[int], None] = lambda done: None,
+    ) -> Iterator[Tile]:
+        """Encode windows of an image, those that are not kept; see :class:`~sam2_fewshot.protocols.Backbone`."""
+        digest = hashlib.blake2b(np.ascontiguousarray(image).data).digest()
+        keys = [(digest, image.shape, window) for window in windows]
+        kept = {key: self._kept[key] for key in keys if key in self._kept}
+        encoded = self._backbone.tiles(image, [key[-1] for key in keys if key not in kept], on_batch)
+        for key in keys:
+            if key in kept:
+                on_batch(1)
+                yield kept[key]
+            else:
+                tile = next(encoded)
+                self._keep(key, tile)
+                yield tile
+        next(encoded, None)  # so that it tells of its last batch
+
+    def _keep(self, key: Key, tile: Tile) -> None:
+        size = self._size(tile)
+        if key in self._kept or size > self._room:
+            return
+        while self._bytes + size > self._room:
+            leaving = list(self._kept)[self._rng.integers(len(self._kept))]
+            self._bytes -= self._size(self._kept.pop(leaving))
+        self._kept[key] = tile
+        self._bytes += size
+
+    def _size(self, tile: Tile) -> int:
+        return tile.level_bytes + self._backbone.embedding_bytes

@@ -1,0 +1,113 @@
+"""A backbone that keeps its tiles encodes no window twice, and changes nothing of what is found."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from sam2_fewshot import Exemplar, FewShotSegmenter, Settings
+from sam2_fewshot.backbones.remembering import Remembering
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from sam2_fewshot.backbones.sam2.network import Sam2Model
+    from sam2_fewshot.protocols import Backbone, Tile
+    from sam2_fewshot.records import Box
+
+WINDOWS = [(x, 0, x + 64, 64) for x in range(0, 192, 32)]
+PLENTY = 1 << 30
+
+
+class Counting:
+    """Counts the windows that a backbone encodes."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        self.backbone, self.encoded = backbone, 0
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.backbone, name)
+
+    def tiles(self, image: NDArray[np.uint8], windows: list[Box], *more: object) -> object:
+        self.encoded += len(windows)
+        return self.backbone.tiles(image, windows, *more)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def picture() -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 255, (64, 192, 3), np.uint8)
+
+
+def size_of(filters: Backbone, picture: NDArray[np.uint8]) -> int:
+    return next(iter(filters.tiles(picture, WINDOWS[:1]))).level_bytes + filters.embedding_bytes
+
+
+def same(one: Tile, other: Tile) -> bool:
+    return np.array_equal(one.features(0), other.features(0))
+
+
+def test_what_was_encoded_is_given_again_in_the_order_asked_for(filters: Backbone, picture: NDArray[np.uint8]) -> None:
+    counting = Counting(filters)
+    backbone = Remembering(counting, PLENTY)  # type: ignore[arg-type]
+    done: list[int] = []
+    list(backbone.tiles(picture, WINDOWS[1:4]))
+    again = list(backbone.tiles(picture, WINDOWS, done.append))
+    assert counting.encoded == len(WINDOWS)
+    assert sum(done) == len(WINDOWS)
+    assert all(same(one, other) for one, other in zip(again, filters.tiles(picture, WINDOWS), strict=True))
+
+
+def test_other_pixels_are_encoded_even_in_the_same_place(filters: Backbone, picture: NDArray[np.uint8]) -> None:
+    counting = Counting(filters)
+    backbone = Remembering(counting, PLENTY)  # type: ignore[arg-type]
+    list(backbone.tiles(picture, WINDOWS[:1]))
+    picture[5, 5] += 1
+    (tile,) = backbone.tiles(picture, WINDOWS[:1])
+    assert same(tile, next(iter(filters.tiles(picture, WINDOWS[:1]))))
+    # As many bytes in another shape.
+    list(backbone.tiles(picture.reshape(192, 64, 3), WINDOWS[:1]))
+    assert counting.encoded == 3
+
+
+def test_no_more_is_kept_than_there_is_room_for(filters: Backbone, picture: NDArray[np.uint8]) -> None:
+    size = size_of(filters, picture)
+    for tiles in (0, 1, 3):
+        counting = Counting(filters)
+        backbone = Remembering(counting, tiles * size + size // 2)  # type: ignore[arg-type]
+        list(backbone.tiles(picture, WINDOWS))
+        assert len(list(backbone.tiles(picture, WINDOWS))) == len(WINDOWS)
+        assert counting.encoded >= 2 * len(WINDOWS) - tiles
+        assert len(backbone._kept) == tiles
+        assert backbone.extra_bytes == filters.extra_bytes + tiles * size + size // 2
+
+
+def test_going_through_more_than_there_is_room_for_finds_some_again(
+    filters: Backbone, picture: NDArray[np.uint8]
+) -> None:
+    counting = Counting(filters)
+    backbone = Remembering(counting, 4 * size_of(filters, picture))  # type: ignore[arg-type]
+    for _ in range(10):
+        list(backbone.tiles(picture, WINDOWS))
+    assert counting.encoded < 10 * len(WINDOWS)
+
+
+def test_what_is_found_is_the_same_to_the_last_bit(
+    micro: Sam2Model, discs: tuple[NDArray[np.uint8], NDArray[np.int32]]
+) -> None:
+    image, labels = discs
+    masks = [labels == number for number in np.unique(labels)[1:]]
+    counting = Counting(micro)
+    remembering = Remembering(counting, PLENTY)  # type: ignore[arg-type]
+    settings = Settings(points_per_side=16)
+
+    def found(backbone: Backbone, count: int) -> list[tuple[bytes, float]]:
+        segmenter = FewShotSegmenter(backbone, settings=settings)
+        detections = segmenter.fit([Exemplar(image=image, mask=mask) for mask in masks[:count]]).predict(image)
+        return [(each.polygon.wkb, each.score) for each in [*detections.detections, *detections.below]]
+
+    first = found(remembering, 5)
+    encoded = counting.encoded
+    assert found(remembering, 5) == first == found(micro, 5)
+    assert counting.encoded == encoded  # nothing was encoded the second time
