@@ -65,6 +65,8 @@ _LEARNED = {
         "sizes": Layout("f8", (3,), least=(0.0, 0.0, 1.0), is_optional=True),
         "larger": Layout("f8", (2,), least=0.0, is_optional=True),
         "prominence": Layout("f8", (2,), least=-_HUGE, is_optional=True),
+        # Which of the first descriptors, its value, and a truth value.
+        "kinds": Layout("f8", ("kinds", 3), (0.0, -_HUGE, 0.0), (4.0, _HUGE, 1.0), may_be_empty=True, is_optional=True),
         "colours": Layout("f8", (3,)),
         "levels": Layout("f8", (3, "levels"), may_be_nan=True, may_be_empty=True),
         **{f"cells_{name}": Layout("f4", ("cells",)) for name in ("mean", "weights", "directions")},

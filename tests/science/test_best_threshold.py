@@ -7,15 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from sam2_fewshot.methods.guided.classifier import Logistic, ThresholdRange, TrainingCandidates, best_threshold
+from sam2_fewshot.methods.guided.classifier import ThresholdRange, TrainingCandidates, best_threshold
 from sam2_fewshot.methods.selection import threshold_for_precision_and_recall
 from sam2_fewshot.records import InstanceMask
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-ODDS = Logistic(np.zeros(1), np.ones(1), np.ones(1), 0.0)
-"""A classifier whose log-odds are the only feature."""
 
 
 def range_of(held_out: NDArray[np.float64]) -> ThresholdRange:
@@ -33,41 +30,46 @@ def frame_of(odds: list[float], drawn: int = 0) -> TrainingCandidates:
     return TrainingCandidates([], [], masks, np.array(odds).reshape(-1, 1), drawn)
 
 
+def threshold_of(between: ThresholdRange, frames: list[TrainingCandidates]) -> float:
+    """Return the threshold where the log-odds are the only feature."""
+    return best_threshold(between, frames, [frame.features[:, 0] for frame in frames])
+
+
 def test_the_threshold_lies_at_the_least_of_what_the_examples_reach_where_little_lies_below() -> None:
     # The lowest example reaches 1.5; a threshold far below lets in nothing more, so it counts that all are detected.
     pure = frame_of([3.0] * 20 + [-9.0] * 30)
-    assert best_threshold(ODDS, RANGE, [pure]) < 0.5
+    assert threshold_of(RANGE, [pure]) < 0.5
 
 
 def test_a_threshold_that_gains_more_examples_than_it_lets_in_is_low() -> None:
     spread = range_of(np.linspace(-4.0, 4.0, 10))
     evenly = frame_of(np.linspace(-4.0, 4.0, 40).tolist())
-    assert best_threshold(ODDS, spread, [evenly]) == pytest.approx(LOWEST)
+    assert threshold_of(spread, [evenly]) == pytest.approx(LOWEST)
 
 
 def test_the_threshold_lies_above_what_looks_alike() -> None:
     alike = frame_of([3.0] * 20 + [0.0] * 60)
-    assert 0.0 < best_threshold(ODDS, RANGE, [alike]) <= 2.0
+    assert 0.0 < threshold_of(RANGE, [alike]) <= 2.0
     many = frame_of([3.0] * 20 + [1.6] * 200)
-    assert best_threshold(ODDS, RANGE, [many]) == pytest.approx(2.0)  # 90 % of the examples are detected in any case
+    assert threshold_of(RANGE, [many]) == pytest.approx(2.0)  # 90 % of the examples are detected in any case
 
 
 def test_all_frames_count_and_what_the_user_drew_does_not() -> None:
     pure, alike = frame_of([9.0] * 10 + [3.0] * 10, drawn=10), frame_of([0.0] * 20)
-    assert best_threshold(ODDS, RANGE, [pure, alike]) > best_threshold(ODDS, RANGE, [pure])
+    assert threshold_of(RANGE, [pure, alike]) > threshold_of(RANGE, [pure])
     drawn = frame_of([0.0] * 20 + [3.0] * 10, drawn=20)
-    assert best_threshold(ODDS, RANGE, [drawn]) == best_threshold(ODDS, RANGE, [frame_of([3.0] * 10)])
+    assert threshold_of(RANGE, [drawn]) == threshold_of(RANGE, [frame_of([3.0] * 10)])
 
 
 def test_of_nested_candidates_one_counts() -> None:
     frame = frame_of([3.0] * 10)
     nested = TrainingCandidates([], [], [*frame.masks, *frame.masks], np.r_[frame.features, frame.features - 3.0], 0)
-    assert best_threshold(ODDS, RANGE, [nested]) == best_threshold(ODDS, RANGE, [frame])
+    assert threshold_of(RANGE, [nested]) == threshold_of(RANGE, [frame])
 
 
 def test_without_examples_held_out_or_detections_the_threshold_is_the_lower_end() -> None:
-    assert best_threshold(ODDS, range_of(np.array([3.0, 4.0])), [frame_of([3.0] * 9 + [0.0] * 40)]) == -2.0
-    assert best_threshold(ODDS, RANGE, []) == -2.0
+    assert threshold_of(range_of(np.array([3.0, 4.0])), [frame_of([3.0] * 9 + [0.0] * 40)]) == -2.0
+    assert threshold_of(RANGE, []) == -2.0
 
 
 def test_precision_and_recall_are_weighed_by_recall_squared_per_detection() -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sam2_fewshot.backbones.sam2.network import Sam2Model
     from sam2_fewshot.protocols import Backbone
     from sam2_fewshot.records import Detection
+    from told import Told
 
 Scene = tuple["NDArray[np.uint8]", "NDArray[np.int32]", "NDArray[np.bool_]"]
 
@@ -146,13 +147,13 @@ def test_negative_examples_lower_their_like(micro: Sam2Model, fitted: FewShotSeg
     assert not {rods[0], rods[3]} & set(found_numbers(found, labels))
 
 
-def test_examples_below_the_limit_are_taken_at_their_word(filters: Backbone, scene: Scene) -> None:
-    shown = tuple(disc_numbers(scene)[:5])
-    with pytest.warns(FewShotWarning, match="Min Mask Area is 5000 px"):
-        segmenter = FewShotSegmenter(filters, settings=Settings(min_mask_area=5000)).fit(exemplars(scene, shown))
+def test_examples_below_the_limit_are_taken_at_their_word(filters: Backbone, scene: Scene, told: Told) -> None:
+    marks = exemplars(scene, tuple(disc_numbers(scene)[:5]))
+    segmenter = FewShotSegmenter(filters, settings=Settings(min_mask_area=5000), progress=told).fit(marks)
     assert segmenter.segment(scene[0])
-    with pytest.warns(FewShotWarning, match="Max Mask Area is 40 px"):
-        FewShotSegmenter(filters, settings=Settings(max_mask_area=40)).fit(exemplars(scene, shown))
+    assert told.warnings[0].startswith("Min Mask Area is 5000 px")
+    FewShotSegmenter(filters, settings=Settings(max_mask_area=40), progress=told).fit(marks)
+    assert any(sentence.startswith("Max Mask Area is 40 px") for sentence in told.warnings)
 
 
 @pytest.mark.parametrize(

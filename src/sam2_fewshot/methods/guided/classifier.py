@@ -174,7 +174,9 @@ def fit_classifier(table: TrainingTable, background: NDArray[np.bool_]) -> tuple
     return classifier, _threshold_range(classifier, table, used)
 
 
-def best_threshold(classifier: Logistic, between: ThresholdRange, frames: Sequence[TrainingCandidates]) -> float:
+def best_threshold(
+    between: ThresholdRange, frames: Sequence[TrainingCandidates], odds: Sequence[NDArray[np.float64]]
+) -> float:
     """Return the threshold within a range at which precision and recall are best on the examples' frames.
 
     The unmarked detections there show it: where a lower threshold lets in much more than examples it gains, other
@@ -182,15 +184,17 @@ def best_threshold(classifier: Logistic, between: ThresholdRange, frames: Sequen
 
     Parameters
     ----------
-    classifier, between
+    between
         From :func:`fit_classifier`.
     frames
         The examples' frames.
+    odds
+        Log-odds of the candidates on each of them, float64 (N,).
     """
     reached: list[float] = []
-    for frame in frames:
-        odds = classifier.log_odds(frame.features[frame.drawn :])
-        reached += odds[non_overlapping(frame.masks[frame.drawn :], odds)].tolist()
+    for frame, values in zip(frames, odds, strict=True):
+        proposed = values[frame.drawn :]
+        reached += proposed[non_overlapping(frame.masks[frame.drawn :], proposed)].tolist()
     if len(between.held_out) < _FEWEST or not reached:
         return between.low
     lowest = between.low - _BELOW

@@ -25,6 +25,10 @@ SHEET = 1 << 19
 """Pixels that are measured at a time."""
 LOG_AREA = 0
 """Which descriptor is the logarithm of the area in pixels."""
+ELONGATION, FILLING = 1, 2
+"""Which descriptors are the ratio of the axes, and the share of an ellipse with these axes that a mask fills."""
+CORE_CONTRAST = 4
+"""Which descriptor is the contrast well inside of the outline."""
 CONTRAST = 6
 """Which descriptor is the contrast to the surroundings."""
 CORE_SCORE = 9

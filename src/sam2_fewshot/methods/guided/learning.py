@@ -25,6 +25,7 @@ from sam2_fewshot.methods.guided.classifier import (
 )
 from sam2_fewshot.methods.guided.descriptors import CORE_SCORE, FrameMaps, describe
 from sam2_fewshot.methods.guided.expectation import evidence_of, look_alikes
+from sam2_fewshot.methods.guided.kinds import compared, divides, in_words, less_for_kind
 from sam2_fewshot.methods.guided.map_learning import deal_folds, held_out, learn_cells, learn_colours, learn_levels
 from sam2_fewshot.methods.guided.maps import averaged, dense_maps
 from sam2_fewshot.methods.guided.model import EncodedFrame, GuidedModel
@@ -243,16 +244,29 @@ def _with_classifiers(
         if table.right.any():
             break
     second, between = fit_classifier(table, table.features[:, CORE_SCORE] < _BACKGROUND)
-    threshold = best_threshold(second, between, rows)
+    odds = second.log_odds(table.features)
+    threshold = best_threshold(between, rows, _by_frame(odds, rows))
+    examples, others = compared(table, rows, between.unseen, threshold)
+    kinds = divides(examples, others)
+    if kinds:
+        less = less_for_kind(table.features, kinds)
+        between = between._replace(unseen=between.unseen - less)
+        threshold = best_threshold(between, rows, _by_frame(odds - less, rows))
     if self_trained:
         # Detections that were chosen for being sure score higher than their like, and would raise it.
         threshold = min(threshold, EVEN_CHANCES)
-    learned = replace(learned, second=second, threshold=threshold)
+    learned = replace(learned, second=second, threshold=threshold, kinds=kinds)
     if is_last:
+        if kinds:
+            progress.warn(in_words(others, kinds))
         learned = for_other_sizes(learned, backbone, frames, table, between, area_limits, progress)
-    unseen = np.split(between.unseen, np.cumsum([len(frame.masks) for frame in rows])[:-1])
-    evidence, places = evidence_of(frames, rows, unseen, learned.threshold)
+    evidence, places = evidence_of(frames, rows, _by_frame(between.unseen, rows), learned.threshold)
     return replace(learned, evidence=evidence, places=places)
+
+
+def _by_frame(values: NDArray[np.float64], frames: Sequence[TrainingCandidates]) -> list[NDArray[np.float64]]:
+    """Part values of all candidates into those of each frame."""
+    return np.split(values, np.cumsum([len(frame.masks) for frame in frames])[:-1])
 
 
 def _area_range(areas: NDArray[np.int64], limits: tuple[int, int]) -> tuple[float, float]:

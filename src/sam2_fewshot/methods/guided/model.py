@@ -24,6 +24,7 @@ from sam2_fewshot.methods.guided.box_refinement import (
 from sam2_fewshot.methods.guided.classifier import Logistic
 from sam2_fewshot.methods.guided.descriptors import COARSE_COSINE, SUPPORT, FrameMaps, Proposed, describe, support
 from sam2_fewshot.methods.guided.expectation import NO_EVIDENCE, Evidence, Place
+from sam2_fewshot.methods.guided.kinds import Divide, less_for_kind
 from sam2_fewshot.methods.guided.larger import (
     NOTHING_AT_HALF,
     NOTHING_LARGER,
@@ -134,6 +135,8 @@ class GuidedModel:
     longest
         Diagonal of the bounding box that no detection exceeds, in pixels of the picture that is searched: of the frame,
         or of what is enlarged or reduced.
+    kinds
+        What divides the wanted objects from those of other kinds; see :mod:`~sam2_fewshot.methods.guided.kinds`.
     prominence
         How far the examples stand out; tiles in which nothing does are not encoded.
     evidence
@@ -156,6 +159,7 @@ class GuidedModel:
     worth: float = 0.0
     larger: Larger = NOTHING_LARGER
     longest: float = math.inf
+    kinds: Sequence[Divide] = ()
     prominence: Prominence = NOT_PROMINENT
     evidence: Evidence = NO_EVIDENCE
     places: Sequence[Place] = ()
@@ -170,6 +174,7 @@ class GuidedModel:
             "evidence": np.array(self.evidence, np.int64),
             "sizes": np.array([self.margin, self.worth, self.longest]),
             "larger": np.array(self.larger),
+            "kinds": np.array(self.kinds, np.float64).reshape(-1, 3),
             "prominence": np.array(self.prominence),
             "colours": self.colours,
             "levels": self.levels,
@@ -206,6 +211,7 @@ class GuidedModel:
             worth=worth,
             larger=Larger(*arrays["larger"].tolist()) if "larger" in arrays else NOTHING_LARGER,
             longest=longest,
+            kinds=[Divide(int(m), at, bool(above)) for m, at, above in arrays.get("kinds", np.zeros((0, 3))).tolist()],
             prominence=Prominence(*arrays["prominence"].tolist()) if "prominence" in arrays else NOT_PROMINENT,
             evidence=Evidence(*arrays["evidence"].tolist()) if "evidence" in arrays else NO_EVIDENCE,
         )
@@ -334,7 +340,8 @@ class GuidedModel:
         with watch.stage("compare"):
             refined = with_refined(chosen, descriptors[likely], masks, maps, self.diameter, self.areas, proposed)
             fits = [math.hypot(*mask.data.shape) <= self.longest for mask in refined.masks]
-            odds = np.where(fits, self.second.log_odds(refined.features) - self.threshold, -np.inf)
+            judged = self.second.log_odds(refined.features) - less_for_kind(refined.features, self.kinds)
+            odds = np.where(fits, judged - self.threshold, -np.inf)
         return FrameCandidates(frame, candidates, first, likely, refined, odds)
 
     def components(self, frame: EncodedFrame) -> Proposed:

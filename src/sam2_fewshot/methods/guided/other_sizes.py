@@ -18,6 +18,7 @@ from sam2_fewshot.geometry.overlap import shared_area
 from sam2_fewshot.methods.base import Stopwatch
 from sam2_fewshot.methods.guided.classifier import AWAY, RIGHT
 from sam2_fewshot.methods.guided.descriptors import LOG_AREA
+from sam2_fewshot.methods.guided.kinds import is_by_size
 from sam2_fewshot.methods.guided.larger import Larger, at_half
 from sam2_fewshot.methods.guided.scaling import TIMES, enlarged, enlarged_mask, grown, reduced, reduced_mask
 from sam2_fewshot.methods.guided.smaller import PIECE, leaves_room
@@ -90,6 +91,8 @@ def for_other_sizes(
     progress
         Reports each tile done.
     """
+    if is_by_size(learned.kinds):
+        return learned
     is_sized = are_the_largest(table, between.unseen, between.low - 1)
     wanted = _some([(f, mask) for f in frames for mask in f.marked], _MOST[is_sized])
     unwanted = [(f, mask) for f in frames for mask in f.negatives]

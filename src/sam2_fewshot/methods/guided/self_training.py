@@ -9,15 +9,16 @@ chosen anew each time.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from sam2_fewshot.geometry.overlap import shared_area
+from sam2_fewshot.geometry.overlap import mask_iou, shared_area
 from sam2_fewshot.methods.base import Stopwatch
 from sam2_fewshot.methods.guided.box_refinement import REFINEMENT, non_overlapping
 from sam2_fewshot.methods.guided.descriptors import CONTRAST, CORE_SCORE, SUPPORT, Proposed, describe
+from sam2_fewshot.methods.guided.kinds import divides, of_another_kind
 from sam2_fewshot.methods.guided.maps import CellStore, Room
 from sam2_fewshot.resources import STORED
 
@@ -41,6 +42,11 @@ _STANDS_OUT, _LEAST_CONTRAST = 0.5, 0.25
 """A detection that is learned from differs from its surroundings at least this share as much as the examples do (and by
 so many standard deviations of the frame), or its mean score is as near to that of the examples, 1, as to background, 0.
 Where an example is alone on its frame, nothing is added; otherwise its ground would be."""
+_COMPARED = 40
+"""Among so many of the surest detections other kinds are looked for: twice as many as are learned from at last. What is
+less sure is of any look."""
+_SAME = 0.6
+"""IoU from which on a detection is a marked object."""
 _MOST = 0.5
 """A candidate is held by another with more than this share of its area."""
 
@@ -109,7 +115,7 @@ def with_surest(
     wanted, unwanted = (
         np.concatenate(list(rows.values())) if rows else np.zeros((0, 0)) for rows in (positives, negatives)
     )
-    detections: list[tuple[float, int, InstanceMask]] = []
+    detections: list[_Detection] = []
     for i, here in found.items():
         frame, masks, odds = frames[i], here.refined.masks, here.odds
         if frame.number not in with_examples:  # nothing is wanted there, as far as anyone knows
@@ -119,13 +125,47 @@ def with_surest(
         adoptable = _stand_out(features, np.concatenate(on_frame))
         adoptable &= ~like_negatives(masks, features, wanted, unwanted, learned.second.scale[: features.shape[1]])
         chosen = non_overlapping(masks, odds, [*frame.positives, *frame.negatives])
-        detections += [(float(odds[n]), i, masks[n]) for n in chosen if adoptable[n] and odds[n] > least]
-    surest = sorted(detections, key=lambda detection: -detection[0])[: max(0, most)]
-    added = [[mask for _, where, mask in surest if where == number] for number in range(len(frames))]
+        likely = (n for n in chosen if adoptable[n] and odds[n] > least)
+        detections += [_Detection(float(odds[n]), i, masks[n], features[n]) for n in likely]
+    detections.sort(key=lambda detection: -detection.odds)
+    marked = [row for i, here in found.items() for row in _as_detected(frames[i].positives, here)]
+    surest = _of_one_kind(detections, np.array(marked))[: max(0, most)]
+    added = [[each.mask for each in surest if each.frame == number] for number in range(len(frames))]
     return [
         replace(frame, positives=[*frame.positives, *masks], adopted=len(masks))
         for frame, masks in zip(frames, added, strict=True)
     ]
+
+
+class _Detection(NamedTuple):
+    """A detection: its log-odds above the threshold, the number of its frame, its mask and its descriptors."""
+
+    odds: float
+    frame: int
+    mask: InstanceMask
+    descriptors: NDArray[np.float64]
+
+
+def _of_one_kind(detections: Sequence[_Detection], marked: NDArray[np.float64]) -> list[_Detection]:
+    """Return detections, the surest first, without those that are clearly apart from all that the user marked.
+
+    Here no proof is asked for that it is no chance: what is left out is only not learned from.
+    """
+    if not detections:
+        return []
+    rows = np.array([each.descriptors for each in detections])
+    other = of_another_kind(rows, divides(marked, rows[:_COMPARED], proven=False))
+    return [each for each, apart in zip(detections, other, strict=True) if not apart]
+
+
+def _as_detected(masks: Sequence[InstanceMask], found: FrameCandidates) -> list[NDArray[np.float64]]:
+    """Return the descriptors of marked objects as detected: a border that a user drew is steeper, or less so."""
+    rows = []
+    for mask in masks:
+        alike = [n for n, other in enumerate(found.refined.masks) if mask_iou(mask, other) >= _SAME]
+        if alike:
+            rows.append(found.refined.features[max(alike, key=lambda n: found.odds[n])])
+    return rows
 
 
 def like_negatives(
