@@ -3,8 +3,9 @@
 Users mark some objects of one kind. Whatever else lies on the same frames was not marked, and may be of that kind or
 not; the classifier learns from parts, unions and ground that the examples are none of these, but nothing tells it that
 square objects are not wanted where only round ones were marked. If the detections on the examples' frames fall into two
-groups with a gap between them, though, and all examples are in one, that is no chance: of ten examples drawn from both,
-none would be in the other with a probability of ``share ** 10``. Then what lies beyond the gap is of another kind.
+groups with a gap between them, though, and all examples are in one, that is no chance: had ten been drawn from both,
+all would be in the one that holds a share of the detections with a probability of ``share ** 10``. Then what lies
+beyond the gap is of another kind.
 
 Each measure is looked at by itself, and only those that neither what was learned nor a pixel more or less at the border
 changes: the former favours the examples in any case, by the latter two outlines of like objects differ. Groups as
