@@ -11,7 +11,7 @@ import pytest
 from sam2_fewshot import Exemplar, FewShotSegmenter, FewShotWarning
 from sam2_fewshot.methods.base import TrainingFrame
 from sam2_fewshot.methods.guided.learning import learn_once
-from sam2_fewshot.methods.guided.self_training import FEW, TrainingTiles, what_few_means, with_surest
+from sam2_fewshot.methods.guided.self_training import FEW, TrainingTiles, lowered_threshold, what_few_means, with_surest
 from sam2_fewshot.protocols import Quiet
 from sam2_fewshot.records import InstanceMask
 
@@ -91,6 +91,11 @@ def test_five_examples_are_learned_from_as_they_are(filters: Backbone, crowd: Sc
     FewShotSegmenter(filters).fit(examples)
     with pytest.warns(FewShotWarning, match="4 examples tell little .* were learned from as well"):
         FewShotSegmenter(filters).fit(examples[1:])
+
+
+@pytest.mark.parametrize(("found", "taken"), [(2.0, 1.0), (0.0, 0.0), (-1.5, -1.5)])
+def test_what_was_chosen_for_being_sure_raises_the_threshold_half_as_far(found: float, taken: float) -> None:
+    assert lowered_threshold(found) == taken
 
 
 def test_a_negative_example_is_never_learned_from_as_wanted(filters: Backbone, crowd: Scene) -> None:

@@ -16,7 +16,6 @@ from sam2_fewshot.methods.guided.box_refinement import (
     with_refined,
 )
 from sam2_fewshot.methods.guided.classifier import (
-    EVEN_CHANCES,
     Logistic,
     TrainingCandidates,
     best_threshold,
@@ -34,6 +33,7 @@ from sam2_fewshot.methods.guided.self_training import (
     FEW,
     ROUNDS,
     TrainingTiles,
+    lowered_threshold,
     what_few_means,
     with_surest,
 )
@@ -253,8 +253,7 @@ def _with_classifiers(
         between = between._replace(unseen=between.unseen - less)
         threshold = best_threshold(between, rows, _by_frame(odds - less, rows))
     if self_trained:
-        # Detections that were chosen for being sure score higher than their like, and would raise it.
-        threshold = min(threshold, EVEN_CHANCES)
+        threshold = lowered_threshold(threshold)
     learned = replace(learned, second=second, threshold=threshold, kinds=kinds)
     if is_last:
         if kinds:
