@@ -41,7 +41,7 @@ def unrefined(
     return [None] * len(masks)
 
 
-def lowest(classifier: object, between: ThresholdRange, frames: object) -> float:
+def lowest(between: ThresholdRange, *_: object) -> float:
     """Return the lower end, in the place of :func:`~sam2_fewshot.methods.guided.classifier.best_threshold`."""
     return between.low
 
@@ -56,6 +56,7 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "as it is": {},
     "all tiles encoded": {_GUIDED + "appearance._FAINTER": 0.0},
     "all candidates refined, whatever their chance": {_GUIDED + "box_refinement._UNLIKELY": -99.0},
+    "other kinds not left out": {_GUIDED + "kinds._APART": 1e9},
     "nothing larger looked for": {_GUIDED + "model.search_at_half": nothing_larger},
     "nothing larger or smaller looked for": {_GUIDED + "other_sizes._REFUSED": 99.0},
     "larger objects kept whatever lies in them": {_GUIDED + "larger._INSIDE": 99.0},
