@@ -80,6 +80,13 @@ def test_three_kinds_in_a_row_of_one_measure_are_divided_one_after_the_other(rng
     assert of_another_kind(others, found).all()
 
 
+def test_the_middle_one_of_three_kinds_is_divided_from_both_others(rng: np.random.Generator) -> None:
+    others = np.concatenate([rows(rng, 15, shape=-1.0), rows(rng, 15, shape=1.3)])
+    found = divides(rows(rng, 10), np.concatenate([rows(rng, 10), others]))
+    assert sorted(divide.above for divide in found) == [False, True]
+    assert of_another_kind(others, found).all()
+
+
 def test_what_was_learned_from_the_examples_is_no_measure(rng: np.random.Generator) -> None:
     assert divides(rows(rng, 10), np.concatenate([rows(rng, 12), rows(rng, 15, learned=-3.0)])) == []
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from sam2_fewshot.methods.guided.box_refinement import non_overlapping
-from sam2_fewshot.methods.guided.classifier import AWAY
+from sam2_fewshot.methods.guided.classifier import AWAY, EVEN_CHANCES
 from sam2_fewshot.methods.guided.descriptors import CORE_CONTRAST, ELONGATION, FILLING, LOG_AREA
 from sam2_fewshot.methods.selection import otsu
 
@@ -134,7 +134,7 @@ def is_by_size(kinds: Sequence[Divide]) -> bool:
 
 
 def compared(
-    table: TrainingTable, frames: Sequence[TrainingCandidates], unseen: NDArray[np.float64], threshold: float
+    table: TrainingTable, frames: Sequence[TrainingCandidates], unseen: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the descriptors of the examples as they are detected, and of the unmarked detections on their frames.
 
@@ -143,9 +143,8 @@ def compared(
     table, frames
         The candidates on the examples' frames.
     unseen
-        float64 (N,), log-odds of its rows by classifiers that have not seen the example that a row is about.
-    threshold
-        Log-odds from which on a candidate counts as an object.
+        float64 (N,), log-odds of its rows by classifiers that have not seen the example that a row is about. What has
+        even chances or better counts as detected: the threshold is chosen when it is known what is of another kind.
     """
     of_examples = [
         np.flatnonzero(table.right & (table.owner == owner)) for owner in np.unique(table.owner[table.right])
@@ -156,7 +155,7 @@ def compared(
     for frame in frames:
         first, end = begun + frame.drawn, begun + len(frame.masks)
         detected = non_overlapping(frame.masks[frame.drawn :], unseen[first:end])
-        others += [first + i for i in detected if table.label[first + i] == AWAY and unseen[first + i] >= threshold]
+        others += [first + i for i in detected if table.label[first + i] == AWAY and unseen[first + i] >= EVEN_CHANCES]
         begun = end
     return table.features[best], table.features[others]
 
@@ -165,22 +164,26 @@ def _gap(
     examples: NDArray[np.float64], others: NDArray[np.float64], measure: int, *, proven: bool
 ) -> tuple[float, Divide] | None:
     """Return how far two groups lie apart in a measure, and where; None where they are not clearly two."""
-    values = np.concatenate([examples[:, measure], others[:, measure]])
-    if np.ptp(values) == 0:
-        return None
-    at = otsu(values)
-    above = bool(examples[0, measure] >= at)
-    if ((examples[:, measure] >= at) != above).any():
-        return None
-    wanted = (values >= at) == above
-    beyond = (others[:, measure] >= at) != above
-    alike = np.count_nonzero(~beyond)
-    # Laplace's rule of succession: that none was seen does not mean that there are none.
-    by_chance = ((alike + 1) / (len(others) + 2)) ** len(examples)
-    if len(others) - alike < _FEWEST or (by_chance > _CHANCE if proven else alike == 0):
-        return None
-    near, far = values[wanted], values[~wanted]
-    spread = math.sqrt((near.var() + far.var()) / 2)
+    marked, rest = examples[:, measure], others[:, measure]
+    while np.ptp(np.concatenate([marked, rest])) > 0:
+        at = otsu(np.concatenate([marked, rest]))
+        above = bool(marked[0] >= at)
+        if ((marked >= at) != above).any():
+            return None
+        beyond = (rest >= at) != above
+        apart, difference = _apart(np.concatenate([marked, rest[~beyond]]), rest[beyond])
+        alike = np.count_nonzero(~beyond)
+        # Laplace's rule of succession: that none was seen does not mean that there are none.
+        by_chance = ((alike + 1) / (len(rest) + 2)) ** len(marked)
+        is_kind = len(rest) - alike >= _FEWEST and (by_chance <= _CHANCE if proven else alike > 0)
+        if is_kind and apart >= _APART and difference >= _MEASURES[measure][1]:
+            return apart, Divide(measure, at, above)
+        # Three groups in a row are not clearly two; those beside the examples' own may be.
+        rest = rest[~beyond]
+    return None
+
+
+def _apart(near: NDArray[np.float64], far: NDArray[np.float64]) -> tuple[float, float]:
+    """Return Ashman's D of two groups of values, neither empty, and the difference of their means."""
     difference = abs(float(near.mean() - far.mean()))
-    apart = difference / max(spread, 1e-12)
-    return (apart, Divide(measure, at, above)) if apart >= _APART and difference >= _MEASURES[measure][1] else None
+    return difference / max(math.sqrt((near.var() + far.var()) / 2), 1e-12), difference

@@ -244,14 +244,11 @@ def _with_classifiers(
         if table.right.any():
             break
     second, between = fit_classifier(table, table.features[:, CORE_SCORE] < _BACKGROUND)
-    odds = second.log_odds(table.features)
-    threshold = best_threshold(between, rows, _by_frame(odds, rows))
-    examples, others = compared(table, rows, between.unseen, threshold)
+    examples, others = compared(table, rows, between.unseen)
     kinds = divides(examples, others)
-    if kinds:
-        less = less_for_kind(table.features, kinds)
-        between = between._replace(unseen=between.unseen - less)
-        threshold = best_threshold(between, rows, _by_frame(odds - less, rows))
+    less = less_for_kind(table.features, kinds)
+    between = between._replace(unseen=between.unseen - less)
+    threshold = best_threshold(between, rows, _by_frame(second.log_odds(table.features) - less, rows))
     if self_trained:
         threshold = lowered_threshold(threshold)
     learned = replace(learned, second=second, threshold=threshold, kinds=kinds)
