@@ -50,7 +50,7 @@ def test_a_threshold_that_gains_more_examples_than_it_lets_in_is_low() -> None:
 def test_the_threshold_lies_above_what_looks_alike() -> None:
     alike = frame_of([3.0] * 20 + [0.0] * 60)
     assert 0.0 < threshold_of(RANGE, [alike]) <= 2.0
-    many = frame_of([3.0] * 20 + [1.6] * 200)
+    many = frame_of([3.0] * 20 + [0.9] * 200)
     assert threshold_of(RANGE, [many]) == pytest.approx(2.0)  # 90 % of the examples are detected in any case
 
 
