@@ -69,12 +69,12 @@ def for_other_sizes(
 ) -> GuidedModel:
     """Return the model with what it looks for at other magnifications.
 
-    Where an example that is seen twice as large as it was learned would be refused, size is part of what tells the
-    objects from others, and nothing is looked for. Otherwise what is found at twice the magnification has to be surer
-    than the examples seen so: than the median one where they were chosen for their size and smaller ones are to be
-    expected, otherwise than any; and surer than any of the unwanted ones, which are often unwanted because they are
-    small. Nothing larger is looked for where an unwanted object that is larger would be found. Where the examples were
-    chosen for their size, the threshold is lower as well.
+    Where other kinds are divided from the wanted objects by their size, or an example that is seen twice as large as it
+    was learned would be refused, size is part of what tells the objects from others, and nothing is looked for.
+    Otherwise what is found at twice the magnification has to be surer than the examples seen so: than the median one
+    where they were chosen for their size and smaller ones are to be expected, otherwise than any; and surer than any of
+    the unwanted ones, which are often unwanted because they are small. Nothing larger is looked for where an unwanted
+    object that is larger would be found. Where the examples were chosen for their size, the threshold is lower as well.
 
     Parameters
     ----------
