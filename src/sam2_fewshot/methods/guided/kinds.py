@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from sam2_fewshot.geometry.overlap import mask_iou
 from sam2_fewshot.methods.guided.box_refinement import non_overlapping
 from sam2_fewshot.methods.guided.classifier import AWAY, EVEN_CHANCES
 from sam2_fewshot.methods.guided.descriptors import CORE_CONTRAST, ELONGATION, FILLING, LOG_AREA
@@ -38,6 +39,8 @@ from a normal, a uniform and an exponential distribution, the ten largest marked
 real images, whichever objects were marked, have 3.5 at most; and scenes of two or three kinds 6.8 to 132."""
 _CHANCE = 0.01
 """Probability that all examples lie in one group by chance from which on that tells nothing."""
+_SAME = 0.6
+"""IoU from which on a candidate is a negative example."""
 _FEWEST = 3
 """So many detections of another kind at least: one or two are odd ones of the same."""
 _MEASURES = {
@@ -72,7 +75,13 @@ class Divide(NamedTuple):
     above: bool
 
 
-def divides(examples: NDArray[np.float64], others: NDArray[np.float64], *, proven: bool = True) -> list[Divide]:
+def divides(
+    examples: NDArray[np.float64],
+    others: NDArray[np.float64],
+    unwanted: NDArray[np.float64] | None = None,
+    *,
+    proven: bool = True,
+) -> list[Divide]:
     """Return where other kinds are divided from the examples', the widest gap first.
 
     Parameters
@@ -81,18 +90,21 @@ def divides(examples: NDArray[np.float64], others: NDArray[np.float64], *, prove
         float64 (n, D), their descriptors.
     others
         float64 (m, D), of unmarked detections on the same frames.
+    unwanted
+        float64 (u, D), of the negative examples. A group that holds some is of another kind whatever the chances are.
     proven
         Whether it has to be improbable that all examples lie in one group by chance. Otherwise some of the others have
         to be in it as well.
     """
     found: list[Divide] = []
-    while len(examples) and len(others) >= _FEWEST:
-        gaps = [gap for measure in _MEASURES if (gap := _gap(examples, others, measure, proven=proven))]
+    unwanted = examples[:0] if unwanted is None else unwanted
+    while len(examples):
+        gaps = [gap for measure in _MEASURES if (gap := _gap(examples, others, unwanted, measure, proven=proven))]
         if not gaps:
             break
         found.append(max(gaps, key=lambda gap: gap[0])[1])
         # Of three kinds two look like one group until the third is gone.
-        others = others[~of_another_kind(others, found[-1:])]
+        others, unwanted = (rows[~of_another_kind(rows, found[-1:])] for rows in (others, unwanted))
     return found
 
 
@@ -110,21 +122,23 @@ def less_for_kind(features: NDArray[np.float64], kinds: Sequence[Divide]) -> NDA
     return less
 
 
-def in_words(others: NDArray[np.float64], kinds: Sequence[Divide]) -> str:
-    """Return a sentence that tells the user what counts as objects of another kind.
+def in_words(others: NDArray[np.float64], kinds: Sequence[Divide]) -> str | None:
+    """Return a sentence that tells the user what counts as objects of another kind; None if there is nothing to tell.
 
     Parameters
     ----------
     others
         float64 (m, D), descriptors of the unmarked detections on the examples' frames.
     kinds
-        What divides some of them from the examples; at least one.
+        What divides some of them from the examples.
     """
+    count = int(of_another_kind(others, kinds).sum())
+    if not count:
+        return None
     names = " or ".join(dict.fromkeys(_MEASURES[kind.measure][0] for kind in kinds))
     return (
-        f"{int(of_another_kind(others, kinds).sum())} unmarked objects on the same images are clearly apart from all "
-        f"examples in their {names}, and count as objects of another kind. If they are wanted, mark some of them as "
-        "well."
+        f"Objects on the same images that are clearly apart from all examples in their {names} count as of another "
+        f"kind ({count} unmarked). If they are wanted, mark some as well."
     )
 
 
@@ -135,8 +149,8 @@ def is_by_size(kinds: Sequence[Divide]) -> bool:
 
 def compared(
     table: TrainingTable, frames: Sequence[TrainingCandidates], unseen: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the descriptors of the examples as they are detected, and of the unmarked detections on their frames.
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return descriptors of what is detected: of the examples, of unmarked objects, and of the negative examples.
 
     Parameters
     ----------
@@ -144,42 +158,54 @@ def compared(
         The candidates on the examples' frames.
     unseen
         float64 (N,), log-odds of its rows by classifiers that have not seen the example that a row is about. What has
-        even chances or better counts as detected: the threshold is chosen when it is known what is of another kind.
+        even chances or better counts as detected, but for negative examples, which are judged lower for being marked:
+        the threshold is chosen when it is known what is of another kind.
     """
     of_examples = [
         np.flatnonzero(table.right & (table.owner == owner)) for owner in np.unique(table.owner[table.right])
     ]
     best = [int(rows[np.argmax(unseen[rows])]) for rows in of_examples]
     others: list[int] = []
+    unwanted: list[int] = []
     begun = 0
     for frame in frames:
         first, end = begun + frame.drawn, begun + len(frame.masks)
-        detected = non_overlapping(frame.masks[frame.drawn :], unseen[first:end])
+        proposed = frame.masks[frame.drawn :]
+        detected = non_overlapping(proposed, unseen[first:end])
         others += [first + i for i in detected if table.label[first + i] == AWAY and unseen[first + i] >= EVEN_CHANCES]
+        for negative in frame.negatives:
+            alike = [first + i for i, mask in enumerate(proposed) if mask_iou(mask, negative) >= _SAME]
+            unwanted += sorted(alike, key=lambda row: unseen[row])[-1:]
         begun = end
-    return table.features[best], table.features[others]
+    return table.features[best], table.features[others], table.features[unwanted]
 
 
 def _gap(
-    examples: NDArray[np.float64], others: NDArray[np.float64], measure: int, *, proven: bool
+    examples: NDArray[np.float64],
+    others: NDArray[np.float64],
+    unwanted: NDArray[np.float64],
+    measure: int,
+    *,
+    proven: bool,
 ) -> tuple[float, Divide] | None:
     """Return how far two groups lie apart in a measure, and where; None where they are not clearly two."""
-    marked, rest = examples[:, measure], others[:, measure]
-    while np.ptp(np.concatenate([marked, rest])) > 0:
-        at = otsu(np.concatenate([marked, rest]))
+    marked, rest, bad = examples[:, measure], others[:, measure], unwanted[:, measure]
+    while np.ptp(np.concatenate([marked, rest, bad])) > 0:
+        at = otsu(np.concatenate([marked, rest, bad]))
         above = bool(marked[0] >= at)
         if ((marked >= at) != above).any():
             return None
-        beyond = (rest >= at) != above
-        apart, difference = _apart(np.concatenate([marked, rest[~beyond]]), rest[beyond])
+        beyond, bad_beyond = (rest >= at) != above, (bad >= at) != above
+        far = np.concatenate([rest[beyond], bad[bad_beyond]])
         alike = np.count_nonzero(~beyond)
         # Laplace's rule of succession: that none was seen does not mean that there are none.
         by_chance = ((alike + 1) / (len(rest) + 2)) ** len(marked)
-        is_kind = len(rest) - alike >= _FEWEST and (by_chance <= _CHANCE if proven else alike > 0)
-        if is_kind and apart >= _APART and difference >= _MEASURES[measure][1]:
+        is_kind = bad_beyond.any() or by_chance <= _CHANCE if proven else alike > 0
+        rest, bad = rest[~beyond], bad[~bad_beyond]
+        apart, difference = _apart(np.concatenate([marked, rest, bad]), far)
+        if is_kind and len(far) >= _FEWEST and apart >= _APART and difference >= _MEASURES[measure][1]:
             return apart, Divide(measure, at, above)
         # Three groups in a row are not clearly two; those beside the examples' own may be.
-        rest = rest[~beyond]
     return None
 
 

@@ -244,8 +244,8 @@ def _with_classifiers(
         if table.right.any():
             break
     second, between = fit_classifier(table, table.features[:, CORE_SCORE] < _BACKGROUND)
-    examples, others = compared(table, rows, between.unseen)
-    kinds = divides(examples, others)
+    examples, others, unwanted = compared(table, rows, between.unseen)
+    kinds = divides(examples, others, unwanted)
     less = less_for_kind(table.features, kinds)
     between = between._replace(unseen=between.unseen - less)
     threshold = best_threshold(between, rows, _by_frame(second.log_odds(table.features) - less, rows))
@@ -253,8 +253,8 @@ def _with_classifiers(
         threshold = lowered_threshold(threshold)
     learned = replace(learned, second=second, threshold=threshold, kinds=kinds)
     if is_last:
-        if kinds:
-            progress.warn(in_words(others, kinds))
+        if (sentence := in_words(others, kinds)) is not None:
+            progress.warn(sentence)
         learned = for_other_sizes(learned, backbone, frames, table, between, area_limits, progress)
     evidence, places = evidence_of(frames, rows, _by_frame(between.unseen, rows), learned.threshold)
     return replace(learned, evidence=evidence, places=places)
