@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from sam2_fewshot import Exemplar, FewShotSegmenter, FewShotWarning, InputError, Settings
+from sam2_fewshot import Exemplar, FewShotSegmenter, InputError, Settings
+from told import Told
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from sam2_fewshot.backbones.sam2.network import Sam2Model
     from sam2_fewshot.protocols import Backbone
     from sam2_fewshot.records import Detection
-    from told import Told
 
 Scene = tuple["NDArray[np.uint8]", "NDArray[np.int32]", "NDArray[np.bool_]"]
 
@@ -66,7 +66,8 @@ def found_numbers(found: list[Detection], labels: NDArray[np.int32]) -> list[int
 @pytest.fixture(scope="module")
 def fitted(micro: Sam2Model, scene: Scene) -> FewShotSegmenter:
     shown = tuple(disc_numbers(scene)[i] for i in SHOWN)
-    return FewShotSegmenter(micro).fit(exemplars(scene, shown))
+    # That the rods are of another kind is a warning.
+    return FewShotSegmenter(micro, progress=Told()).fit(exemplars(scene, shown))
 
 
 @pytest.fixture(scope="module")
@@ -123,21 +124,23 @@ def test_a_saved_model_finds_the_same(
         FewShotSegmenter.load(tmp_path / "discs.npz", micro, settings=Settings(method="grid"))
 
 
-def test_one_example_is_enough_to_begin(micro: Sam2Model, scene: Scene) -> None:
+def test_one_example_is_enough_to_begin(micro: Sam2Model, scene: Scene, told: Told) -> None:
     """It says that one is few, and finds the other discs before the rods, though a rod is as bright and as large."""
     image, labels, _ = scene
     discs = disc_numbers(scene)
-    with pytest.warns(FewShotWarning, match="One example tells little"):
-        one = FewShotSegmenter(micro).fit(exemplars(scene, (discs[4],)))
+    one = FewShotSegmenter(micro, progress=told).fit(exemplars(scene, (discs[4],)))
+    assert any(sentence.startswith("One example tells little") for sentence in told.warnings)
     surest = found_numbers(one.segment(image)[:11], labels)
     assert len(set(surest) & set(discs)) >= 10
 
 
-def test_negative_examples_lower_their_like(micro: Sam2Model, fitted: FewShotSegmenter, scene: Scene) -> None:
+def test_negative_examples_lower_their_like(
+    micro: Sam2Model, fitted: FewShotSegmenter, scene: Scene, told: Told
+) -> None:
     image, labels, discs = scene
     shown = tuple(disc_numbers(scene)[i] for i in SHOWN)
     rods = [number for number in range(1, labels.max() + 1) if not discs[number]]
-    warned = FewShotSegmenter(micro, settings=Settings(similarity_threshold=0.0))
+    warned = FewShotSegmenter(micro, settings=Settings(similarity_threshold=0.0), progress=told)
     warned.fit([*exemplars(scene, shown), *exemplars(scene, (rods[0], rods[3]), negative=True)])
     found = warned.segment(image)
     assert found
