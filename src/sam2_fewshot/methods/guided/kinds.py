@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sam2_fewshot.methods.guided.classifier import TrainingCandidates, TrainingTable
+    from sam2_fewshot.records import InstanceMask
 
 _APART = 6.0
 """Ashman's D from which on two groups are clearly apart. Of two normal distributions it is 2 where their sum has two
@@ -40,7 +41,7 @@ real images, whichever objects were marked, have 3.5 at most; and scenes of two 
 _CHANCE = 0.01
 """Probability that all examples lie in one group by chance from which on that tells nothing."""
 _SAME = 0.6
-"""IoU from which on a candidate is a negative example."""
+"""IoU from which on a candidate is a marked object."""
 _FEWEST = 3
 """So many detections of another kind at least: one or two are odd ones of the same."""
 _MEASURES = {
@@ -173,11 +174,25 @@ def compared(
         proposed = frame.masks[frame.drawn :]
         detected = non_overlapping(proposed, unseen[first:end])
         others += [first + i for i in detected if table.label[first + i] == AWAY and unseen[first + i] >= EVEN_CHANCES]
-        for negative in frame.negatives:
-            alike = [first + i for i, mask in enumerate(proposed) if mask_iou(mask, negative) >= _SAME]
-            unwanted += sorted(alike, key=lambda row: unseen[row])[-1:]
+        unwanted += [first + i for i in as_detected(frame.negatives, proposed, unseen[first:end])]
         begun = end
     return table.features[best], table.features[others], table.features[unwanted]
+
+
+def as_detected(
+    marked: Sequence[InstanceMask], candidates: Sequence[InstanceMask], odds: NDArray[np.float64]
+) -> list[int]:
+    """Return the index of the likeliest candidate of each marked object that has one.
+
+    Their descriptors can be compared with those of detections; those of outlines that a user drew cannot, whose borders
+    are steeper, or less so.
+    """
+    rows = []
+    for mask in marked:
+        alike = [i for i, candidate in enumerate(candidates) if mask_iou(candidate, mask) >= _SAME]
+        if alike:
+            rows.append(max(alike, key=lambda i: odds[i]))
+    return rows
 
 
 def _gap(

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from sam2_fewshot.geometry.overlap import mask_iou, shared_area
+from sam2_fewshot.geometry.overlap import shared_area
 from sam2_fewshot.methods.base import Stopwatch
 from sam2_fewshot.methods.guided.box_refinement import REFINEMENT, non_overlapping
 from sam2_fewshot.methods.guided.classifier import EVEN_CHANCES
 from sam2_fewshot.methods.guided.descriptors import CONTRAST, CORE_SCORE, SUPPORT, Proposed, describe
-from sam2_fewshot.methods.guided.kinds import divides, of_another_kind
+from sam2_fewshot.methods.guided.kinds import as_detected, divides, of_another_kind
 from sam2_fewshot.methods.guided.maps import CellStore, Room
 from sam2_fewshot.resources import STORED
 
@@ -46,8 +46,6 @@ Where an example is alone on its frame, nothing is added; otherwise its ground w
 _COMPARED = 40
 """Among so many of the surest detections other kinds are looked for: twice as many as are learned from at last. What is
 less sure is of any look."""
-_SAME = 0.6
-"""IoU from which on a detection is a marked object."""
 _MOST = 0.5
 """A candidate is held by another with more than this share of its area."""
 
@@ -129,8 +127,11 @@ def with_surest(
         likely = (n for n in chosen if adoptable[n] and odds[n] > least)
         detections += [_Detection(float(odds[n]), i, masks[n], features[n]) for n in likely]
     detections.sort(key=lambda detection: -detection.odds)
-    marked = [row for i, here in found.items() for row in _as_detected(frames[i].positives, here)]
-    surest = _of_one_kind(detections, np.array(marked))[: max(0, most)]
+    marked = [
+        here.refined.features[as_detected(frames[i].positives, here.refined.masks, here.odds)]
+        for i, here in found.items()
+    ]
+    surest = _of_one_kind(detections, np.concatenate(marked))[: max(0, most)]
     added = [[each.mask for each in surest if each.frame == number] for number in range(len(frames))]
     return [
         replace(frame, positives=[*frame.positives, *masks], adopted=len(masks))
@@ -157,16 +158,6 @@ def _of_one_kind(detections: Sequence[_Detection], marked: NDArray[np.float64]) 
     rows = np.array([each.descriptors for each in detections])
     other = of_another_kind(rows, divides(marked, rows[:_COMPARED], proven=False))
     return [each for each, apart in zip(detections, other, strict=True) if not apart]
-
-
-def _as_detected(masks: Sequence[InstanceMask], found: FrameCandidates) -> list[NDArray[np.float64]]:
-    """Return the descriptors of marked objects as detected: a border that a user drew is steeper, or less so."""
-    rows = []
-    for mask in masks:
-        alike = [n for n, other in enumerate(found.refined.masks) if mask_iou(mask, other) >= _SAME]
-        if alike:
-            rows.append(found.refined.features[max(alike, key=lambda n: found.odds[n])])
-    return rows
 
 
 def like_negatives(
