@@ -175,6 +175,20 @@ def test_each_example_has_its_share_of_the_refined() -> None:
     assert {16, 17} <= set(chosen)
 
 
+def test_some_of_the_ground_is_refined_though_others_are_better() -> None:
+    """With nothing but objects away from the examples, what an empty frame shows would never have been seen."""
+    objects = [square(6 * (i % 30), 6 * (i // 30), 4) for i in range(150)]
+    ground = [square(6 * (i % 30), 40 + 6 * (i // 30), 5) for i in range(60)]
+    marked, odds = [square(190, 150, 8)], np.linspace(5, -5, 210)
+    is_ground = np.arange(210) >= 150
+    chosen = to_refine_in_training([*objects, *ground], odds, marked, ground=is_ground)
+    assert chosen == [*range(100), *range(150, 180)]
+    assert to_refine_in_training([*objects, *ground], odds, marked) == [*range(100)]
+    # What is among the best others already counts.
+    assert to_refine_in_training([*objects, *ground], -odds, marked, ground=is_ground) == [*range(209, 109, -1)]
+    assert len(to_refine_in_training([*objects, *ground], odds, marked, 0.5, is_ground)) == 50 + 15
+
+
 def test_refined_masks_are_added_within_the_limits_of_size() -> None:
     plane = np.zeros(SHAPE, np.float32)
     maps = FrameMaps(plane, plane, plane, plane, np.stack([plane] * 3))
@@ -190,6 +204,19 @@ def test_refined_masks_are_added_within_the_limits_of_size() -> None:
     assert both.features[3, SUPPORT - REFINEMENT] == pytest.approx(np.log(2))  # its candidate, not itself
 
 
+def test_what_is_unlike_all_that_was_learned_from_is_not_surer_for_it() -> None:
+    rng = np.random.default_rng(0)
+    positive = np.arange(80) < 40
+    features = np.column_stack([rng.normal(positive * 1.0, 1), rng.normal(positive * 3.0, 1)])
+    fitted = fit_logistic(features, positive, np.ones(80))
+    spread = fitted.scale[0]
+    near, far, farther = fitted.log_odds(fitted.mean + spread * np.array([[3.0, 0], [4.0, 0], [90.0, 0]]))
+    assert near < far
+    assert farther == pytest.approx(far)
+    against = fitted.log_odds(fitted.mean - spread * np.array([[4.0, 0], [8.0, 0]]))
+    assert against[1] < against[0] < near
+
+
 def test_an_unknown_feature_counts_as_average() -> None:
     rng = np.random.default_rng(0)
     positive = np.arange(60) % 2 == 0
@@ -200,4 +227,4 @@ def test_an_unknown_feature_counts_as_average() -> None:
     known, unknown = fitted.log_odds(np.array([[1.0, average, 7.0], [1.0, np.nan, np.nan]]))
     assert known == pytest.approx(unknown)
     assert np.isfinite(fitted.log_odds(np.array([[np.nan] * 3]))).all()
-    assert fitted.log_odds(np.array([[1e6, 1e6, np.nan]]))[0] == 12.0
+    assert fitted.log_odds(np.array([[-1e6, -1e6, np.nan]]))[0] == -12.0

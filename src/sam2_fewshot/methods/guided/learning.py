@@ -206,8 +206,14 @@ def _refined_on(
 ) -> TrainingCandidates:
     """Refine candidates on a frame, and what the user drew; return all of these as rows."""
     frame, seen, before = training.frame, training.seen, training.rows
-    odds = learned.first.log_odds(before.features)[before.drawn :]
-    likely = to_refine_in_training(before.masks[before.drawn :], odds, before.masks[: before.drawn], training.share)
+    proposed = before.features[before.drawn :]
+    likely = to_refine_in_training(
+        before.masks[before.drawn :],
+        learned.first.log_odds(proposed),
+        before.masks[: before.drawn],
+        training.share,
+        proposed[:, CORE_SCORE] < _BACKGROUND,
+    )
     drawn = range(0 if with_examples else len(frame.positives), before.drawn)
     chosen = [*drawn, *(before.drawn + i for i in likely)]
     masks, features = [before.masks[i] for i in chosen], before.features[chosen]
