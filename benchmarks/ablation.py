@@ -57,6 +57,8 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "all tiles encoded": {_GUIDED + "appearance._FAINTER": 0.0},
     "all candidates refined, whatever their chance": {_GUIDED + "box_refinement._UNLIKELY": -99.0},
     "other kinds not left out": {_GUIDED + "kinds._APART": 1e9},
+    "no ground refined while learning but what is among the best": {_GUIDED + "box_refinement._ON_GROUND": 0},
+    "what is unlike all that was learned from may be surer for it": {_GUIDED + "classifier._FAR": 1e9},
     "nothing larger looked for": {_GUIDED + "model.search_at_half": nothing_larger},
     "nothing larger or smaller looked for": {_GUIDED + "other_sizes._REFUSED": 99.0},
     "larger objects kept whatever lies in them": {_GUIDED + "larger._INSIDE": 99.0},

@@ -54,6 +54,13 @@ def test_the_threshold_lies_above_what_looks_alike() -> None:
     assert threshold_of(RANGE, [many]) == pytest.approx(2.0)  # 90 % of the examples are detected in any case
 
 
+def test_the_threshold_may_be_raised_freely_where_what_looks_alike_is_known_to_be_unwanted() -> None:
+    few = frame_of([3.0] * 20 + [0.0] * 9)
+    odds = [few.features[:, 0]]
+    assert best_threshold(RANGE, [few], odds) == pytest.approx(0.0)
+    assert 0.0 < best_threshold(RANGE, [few], odds, np.inf) <= 2.0
+
+
 def test_all_frames_count_and_what_the_user_drew_does_not() -> None:
     pure, alike = frame_of([9.0] * 10 + [3.0] * 10, drawn=10), frame_of([0.0] * 20)
     assert threshold_of(RANGE, [pure, alike]) > threshold_of(RANGE, [pure])

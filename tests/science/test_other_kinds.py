@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from sam2_fewshot import Exemplar, FewShotSegmenter
+from sam2_fewshot.methods.guided.classifier import AWAY, RIGHT, WRONG, TrainingTable
 from sam2_fewshot.methods.guided.descriptors import CORE_CONTRAST, CORE_SCORE, FILLING, LOG_AREA
 from sam2_fewshot.methods.guided.kinds import Divide, divides, in_words, is_by_size, less_for_kind, of_another_kind
 from sam2_fewshot.object_model import ObjectModel
+from told import Told
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
     from sam2_fewshot.backbones.sam2.network import Sam2Model
     from sam2_fewshot.protocols import Backbone
     from sam2_fewshot.records import Detection
-    from told import Told
 
 WIDTH = CORE_SCORE + 1
 """Of a row of descriptors, the last of which was learned."""
@@ -189,7 +190,25 @@ def test_negative_examples_show_the_other_kind_though_they_are_judged_low(
     marks = [Exemplar(image, mask=labels == number) for number in discs[:10]]
     marks += [Exemplar(image, mask=labels == number, negative=True) for number in squares[:5]]
     segmenter = FewShotSegmenter(micro, progress=told).fit(marks)
-    assert len(segmenter.object_model.learned["kinds"])
     found = segmenter.segment(image)
-    assert hits(found, labels, discs[10:]) >= 10
+    assert hits(found, labels, discs[10:]) >= 12
     assert hits(found, labels, squares) == 0
+    # The other kind is the same as without them, and they are not learned from besides.
+    without = FewShotSegmenter(micro, progress=Told()).fit(marks[:10])
+    kinds, same = (each.object_model.learned["kinds"] for each in (segmenter, without))
+    assert kinds == pytest.approx(same, rel=0.02)
+    weights, others = (each.object_model.learned["second_weights"] for each in (segmenter, without))
+    assert weights == pytest.approx(others, abs=0.1)
+
+
+def test_negative_examples_are_told_from_the_rest_and_may_be_left_out() -> None:
+    table = TrainingTable(
+        features=np.arange(5.0)[:, None],
+        label=np.array([RIGHT, WRONG, WRONG, AWAY, WRONG]),
+        weight=np.array([0.5, 1.0, 1.0, 1.0, 0.0]),
+        owner=np.array([0, 0, -1, -1, 0]),
+        proposed=np.ones(5, bool),
+    )
+    assert table.unwanted.tolist() == [False, False, True, False, False]
+    assert table.as_if_unmarked().label.tolist() == [RIGHT, WRONG, AWAY, AWAY, WRONG]
+    assert table.without(table.unwanted).weight.tolist() == [0.5, 1.0, 0.0, 1.0, 0.0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -37,7 +37,8 @@ _BELOW, _FEWEST = 0.3, 3
 """The threshold may lie so many log-odds below that, if so many held-out examples tell that more is gained than let in.
 """
 EVEN_CHANCES = 0.0
-"""Log-odds above which the threshold lies only where that is much better."""
+"""Log-odds above which the threshold lies only where that is much better, unless negative examples say that what looks
+alike is unwanted."""
 _LOOKS_LIKE, _ROUNDS = 30, 2
 """Candidates away from the examples above this percentile of the right ones' scores may be objects themselves; they
 are not taken as wrong."""
@@ -95,6 +96,20 @@ class TrainingTable:
         """Boolean (N,): right proposals."""
         right: NDArray[np.bool_] = self.proposed & (self.label == RIGHT)
         return right
+
+    @property
+    def unwanted(self) -> NDArray[np.bool_]:
+        """Boolean (N,): candidates about negative examples."""
+        unwanted: NDArray[np.bool_] = (self.label == WRONG) & (self.owner < 0)
+        return unwanted
+
+    def as_if_unmarked(self) -> TrainingTable:
+        """Return what would be known if the negative examples had not been marked."""
+        return replace(self, label=np.where(self.unwanted, AWAY, self.label))
+
+    def without(self, rows: NDArray[np.bool_]) -> TrainingTable:
+        """Return the table with nothing learned from some of its rows, boolean (N,)."""
+        return replace(self, weight=np.where(rows, 0.0, self.weight))
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,7 +190,10 @@ def fit_classifier(table: TrainingTable, background: NDArray[np.bool_]) -> tuple
 
 
 def best_threshold(
-    between: ThresholdRange, frames: Sequence[TrainingCandidates], odds: Sequence[NDArray[np.float64]]
+    between: ThresholdRange,
+    frames: Sequence[TrainingCandidates],
+    odds: Sequence[NDArray[np.float64]],
+    usual: float = EVEN_CHANCES,
 ) -> float:
     """Return the threshold within a range at which precision and recall are best on the examples' frames.
 
@@ -190,6 +208,8 @@ def best_threshold(
         The examples' frames.
     odds
         Log-odds of the candidates on each of them, float64 (N,).
+    usual
+        Log-odds above which the threshold lies only where that is much better.
     """
     reached: list[float] = []
     for frame, values in zip(frames, odds, strict=True):
@@ -198,7 +218,7 @@ def best_threshold(
     if len(between.held_out) < _FEWEST or not reached:
         return between.low
     lowest = between.low - _BELOW
-    return threshold_for_precision_and_recall(between.held_out, np.array(reached), lowest, between.high, EVEN_CHANCES)
+    return threshold_for_precision_and_recall(between.held_out, np.array(reached), lowest, between.high, usual)
 
 
 def _label(

@@ -16,6 +16,7 @@ from sam2_fewshot.methods.guided.box_refinement import (
     with_refined,
 )
 from sam2_fewshot.methods.guided.classifier import (
+    EVEN_CHANCES,
     Logistic,
     TrainingCandidates,
     best_threshold,
@@ -24,7 +25,7 @@ from sam2_fewshot.methods.guided.classifier import (
 )
 from sam2_fewshot.methods.guided.descriptors import CORE_SCORE, FrameMaps, describe
 from sam2_fewshot.methods.guided.expectation import evidence_of, look_alikes
-from sam2_fewshot.methods.guided.kinds import compared, divides, in_words, less_for_kind
+from sam2_fewshot.methods.guided.kinds import compared, divides, in_words, less_for_kind, of_another_kind
 from sam2_fewshot.methods.guided.map_learning import deal_folds, held_out, learn_cells, learn_colours, learn_levels
 from sam2_fewshot.methods.guided.maps import averaged, dense_maps
 from sam2_fewshot.methods.guided.model import EncodedFrame, GuidedModel
@@ -144,8 +145,9 @@ def learn_once(
         prominence=prominence_of(local, [frame.marked for frame in frames], diameter),
         longest=_LONGEST * max(math.hypot(*mask.data.shape) for frame in frames for mask in frame.positives),
     )
-    return _with_classifiers(
-        learned, backbone, frames, encoded, area_limits, progress, is_last=is_last, self_trained=self_trained
+    learned, rows = _with_first(learned, backbone, frames, encoded, progress)
+    return _with_second(
+        learned, backbone, frames, rows, area_limits, progress, is_last=is_last, self_trained=self_trained
     )
 
 
@@ -222,18 +224,14 @@ def _refined_on(
     return TrainingCandidates(frame.positives, frame.negatives, both.masks, both.features, len(drawn))
 
 
-def _with_classifiers(
+def _with_first(
     learned: GuidedModel,
     backbone: Backbone,
     frames: Sequence[TrainingFrame],
     encoded: Sequence[EncodedFrame],
-    area_limits: tuple[int, int],
     progress: Progress,
-    *,
-    is_last: bool,
-    self_trained: bool,
-) -> GuidedModel:
-    """Return the model with its classifiers."""
+) -> tuple[GuidedModel, list[TrainingCandidates]]:
+    """Return the model with its first classifier, and what is refined on each frame by it."""
     parts = Counter(frame.number for frame in frames)
     training = [
         _proposed_on(learned, backbone, frame, seen, 1 / parts[frame.number])
@@ -246,15 +244,39 @@ def _with_classifiers(
     # outlines are refined only where nothing else is right.
     for with_examples in (False, True):
         rows = [_refined_on(learned, backbone, each, progress, with_examples=with_examples) for each in training]
-        table = table_of(rows)
-        if table.right.any():
+        if table_of(rows).right.any():
             break
-    second, between = fit_classifier(table, table.features[:, CORE_SCORE] < _BACKGROUND)
+    return learned, rows
+
+
+def _with_second(
+    learned: GuidedModel,
+    backbone: Backbone,
+    frames: Sequence[TrainingFrame],
+    rows: Sequence[TrainingCandidates],
+    area_limits: tuple[int, int],
+    progress: Progress,
+    *,
+    is_last: bool,
+    self_trained: bool,
+) -> GuidedModel:
+    """Return the model with its second classifier, the threshold, and all that is told by them."""
+    table = table_of(rows)
+    background = table.features[:, CORE_SCORE] < _BACKGROUND
+    # What is of another kind shows where it is still detected: before anything was learned against it.
+    second, between = fit_classifier(table.as_if_unmarked(), background)
     examples, others, unwanted = compared(table, rows, between.unseen)
     kinds = divides(examples, others, unwanted)
+    # Of a negative example that nothing was proposed for, it is not known whether it lies beyond a gap.
+    negatives = sum(len(frame.negatives) for frame in frames)
+    if of_another_kind(unwanted, kinds).sum() < negatives:
+        # What lies beyond a gap need not be learned from, which would take from what is near the gap.
+        beyond = of_another_kind(table.features, kinds)
+        second, between = fit_classifier(table.without(table.unwanted & beyond), background)
     less = less_for_kind(table.features, kinds)
     between = between._replace(unseen=between.unseen - less)
-    threshold = best_threshold(between, rows, _by_frame(second.log_odds(table.features) - less, rows))
+    odds = _by_frame(second.log_odds(table.features) - less, rows)
+    threshold = best_threshold(between, rows, odds, math.inf if negatives else EVEN_CHANCES)
     if self_trained:
         threshold = lowered_threshold(threshold)
     learned = replace(learned, second=second, threshold=threshold, kinds=kinds)
