@@ -37,8 +37,8 @@ _BELOW, _FEWEST = 0.3, 3
 """The threshold may lie so many log-odds below that, if so many held-out examples tell that more is gained than let in.
 """
 EVEN_CHANCES = 0.0
-"""Log-odds above which the threshold lies only where that is much better, unless negative examples say that what looks
-alike is unwanted."""
+"""Log-odds above which the threshold lies only where that is much better, unless negative examples or a gap say that
+what looks alike is unwanted."""
 _LOOKS_LIKE, _ROUNDS = 30, 2
 """Candidates away from the examples above this percentile of the right ones' scores may be objects themselves; they
 are not taken as wrong."""

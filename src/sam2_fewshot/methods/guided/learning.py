@@ -276,7 +276,7 @@ def _with_second(
     less = less_for_kind(table.features, kinds)
     between = between._replace(unseen=between.unseen - less)
     odds = _by_frame(second.log_odds(table.features) - less, rows)
-    threshold = best_threshold(between, rows, odds, math.inf if negatives else EVEN_CHANCES)
+    threshold = best_threshold(between, rows, odds, math.inf if negatives or kinds else EVEN_CHANCES)
     if self_trained:
         threshold = lowered_threshold(threshold)
     learned = replace(learned, second=second, threshold=threshold, kinds=kinds)
