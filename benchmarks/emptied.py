@@ -23,6 +23,7 @@ from benchmarks.quality.tasks import fewer_frames, generated_tasks, is_called, r
 from scipy import ndimage
 
 from sam2_fewshot import FewShotSegmenter, FewShotWarning, Settings
+from sam2_fewshot.methods.guided.scaling import grown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,14 +63,7 @@ def emptied(picture: Picture) -> NDArray[np.uint8] | None:
 
 def _covered(image: NDArray[np.float32], mask: InstanceMask, margin: int, taken: NDArray[np.int64]) -> bool:
     """Paint over an object with free ground; tell whether there is any. `taken` is summed over rows and columns."""
-    x0, y0, x1, y1 = mask.box
-    height, width = mask.frame_shape
-    y0, y1, x0, x1 = (
-        max(0, y0 - 2 * margin),
-        min(height, y1 + 2 * margin),
-        max(0, x0 - 2 * margin),
-        min(width, x1 + 2 * margin),
-    )
+    x0, y0, x1, y1 = window = grown(mask.box, 2 * margin, mask.frame_shape)
     down, across = y1 - y0, x1 - x0
     inside = taken[down:, across:] - taken[:-down, across:] - taken[down:, :-across] + taken[:-down, :-across]
     rows, columns = np.nonzero(inside == 0)
@@ -78,7 +72,7 @@ def _covered(image: NDArray[np.float32], mask: InstanceMask, margin: int, taken:
     nearest = np.argsort((rows - y0) ** 2 + (columns - x0) ** 2, kind="stable")
     chosen = nearest[(len(nearest) - 1) // _NEAREST]
     row, column = rows[chosen], columns[chosen]
-    own = mask.window((x0, y0, x1, y1))
+    own = mask.window(window)
     # All of the object and half of the margin is covered, the rest fades.
     away = ndimage.distance_transform_edt(~own)
     share = np.clip((1.5 * margin - away) / margin, 0, 1).astype(np.float32)
@@ -91,12 +85,10 @@ def _covered(image: NDArray[np.float32], mask: InstanceMask, margin: int, taken:
 def run(task: Task, segmenter: FewShotSegmenter, k: int, seed: int) -> dict[str, Any] | None:
     """Return what is found on a task's query frames as they are and emptied; None with too few objects or ground."""
     episode = task.episode(k, seed)
-    frames = (
-        [(query, image) for query in episode.queries if (image := emptied(query.picture)) is not None]
-        if episode
-        else []
-    )
-    if episode is None or not frames:
+    if episode is None:
+        return None
+    frames = [(query, image) for query in episode.queries if (image := emptied(query.picture)) is not None]
+    if not frames:
         return None
     segmenter.fit(episode.examples)
     found = {"found": 0, "found_emptied": 0}

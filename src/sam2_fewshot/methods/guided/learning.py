@@ -145,9 +145,9 @@ def learn_once(
         prominence=prominence_of(local, [frame.marked for frame in frames], diameter),
         longest=_LONGEST * max(math.hypot(*mask.data.shape) for frame in frames for mask in frame.positives),
     )
-    learned, rows = _with_first(learned, backbone, frames, encoded, progress)
+    learned, training = _with_first(learned, backbone, frames, encoded)
     return _with_second(
-        learned, backbone, frames, rows, area_limits, progress, is_last=is_last, self_trained=self_trained
+        learned, backbone, frames, training, area_limits, progress, is_last=is_last, self_trained=self_trained
     )
 
 
@@ -214,7 +214,7 @@ def _refined_on(
         learned.first.log_odds(proposed),
         before.masks[: before.drawn],
         training.share,
-        proposed[:, CORE_SCORE] < _BACKGROUND,
+        _on_background(proposed),
     )
     drawn = range(0 if with_examples else len(frame.positives), before.drawn)
     chosen = [*drawn, *(before.drawn + i for i in likely)]
@@ -229,31 +229,23 @@ def _with_first(
     backbone: Backbone,
     frames: Sequence[TrainingFrame],
     encoded: Sequence[EncodedFrame],
-    progress: Progress,
-) -> tuple[GuidedModel, list[TrainingCandidates]]:
-    """Return the model with its first classifier, and what is refined on each frame by it."""
+) -> tuple[GuidedModel, list[_Training]]:
+    """Return the model with its first classifier, and what it was learned from on each frame."""
     parts = Counter(frame.number for frame in frames)
     training = [
         _proposed_on(learned, backbone, frame, seen, 1 / parts[frame.number])
         for frame, seen in zip(frames, encoded, strict=True)
     ]
     table = table_of([each.rows for each in training])
-    first, _ = fit_classifier(table, table.features[:, CORE_SCORE] < _BACKGROUND)
-    learned = replace(learned, first=first)
-    # A backbone agrees with a perfect outline more than with any proposal of the same object, so the examples' own
-    # outlines are refined only where nothing else is right.
-    for with_examples in (False, True):
-        rows = [_refined_on(learned, backbone, each, progress, with_examples=with_examples) for each in training]
-        if table_of(rows).right.any():
-            break
-    return learned, rows
+    first, _ = fit_classifier(table, _on_background(table.features))
+    return replace(learned, first=first), training
 
 
 def _with_second(
     learned: GuidedModel,
     backbone: Backbone,
     frames: Sequence[TrainingFrame],
-    rows: Sequence[TrainingCandidates],
+    training: Sequence[_Training],
     area_limits: tuple[int, int],
     progress: Progress,
     *,
@@ -261,8 +253,14 @@ def _with_second(
     self_trained: bool,
 ) -> GuidedModel:
     """Return the model with its second classifier, the threshold, and all that is told by them."""
-    table = table_of(rows)
-    background = table.features[:, CORE_SCORE] < _BACKGROUND
+    # A backbone agrees with a perfect outline more than with any proposal of the same object, so the examples' own
+    # outlines are refined only where nothing else is right.
+    for with_examples in (False, True):
+        rows = [_refined_on(learned, backbone, each, progress, with_examples=with_examples) for each in training]
+        table = table_of(rows)
+        if table.right.any():
+            break
+    background = _on_background(table.features)
     # What is of another kind shows where it is still detected: before anything was learned against it.
     second, between = fit_classifier(table.as_if_unmarked(), background)
     examples, others, unwanted = compared(table, rows, between.unseen)
@@ -286,6 +284,12 @@ def _with_second(
         learned = for_other_sizes(learned, backbone, frames, table, between, area_limits, progress)
     evidence, places = evidence_of(frames, rows, _by_frame(between.unseen, rows), learned.threshold)
     return replace(learned, evidence=evidence, places=places)
+
+
+def _on_background(features: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return which rows of descriptors (N, D) lie on background for sure, if away from the examples; boolean (N,)."""
+    on_background: NDArray[np.bool_] = features[:, CORE_SCORE] < _BACKGROUND
+    return on_background
 
 
 def _by_frame(values: NDArray[np.float64], frames: Sequence[TrainingCandidates]) -> list[NDArray[np.float64]]:
