@@ -114,6 +114,13 @@ class Embedding(Protocol):
         """``(height, width)`` of the image or window in pixels."""
         ...
 
+    def resized(self, frame_shape: tuple[int, int]) -> Embedding:
+        """Return the same with another size in pixels ``(height, width)``, that of the masks which prompts then give.
+
+        A picture that was reduced before it was encoded thus answers in pixels of the picture itself.
+        """
+        ...
+
 
 class Tile(Protocol):
     """A backbone's feature pyramid of one square window: s cells a side at the finest level."""

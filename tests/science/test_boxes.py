@@ -1,4 +1,4 @@
-"""SAM 2's refined of candidates, and whom it is asked about."""
+"""SAM 2's masks of candidates, and whom it is asked about."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from sam2_fewshot.methods.guided.box_refinement import (
 )
 from sam2_fewshot.methods.guided.classifier import fit_logistic
 from sam2_fewshot.methods.guided.descriptors import SUPPORT, FrameMaps, Proposed, describe
+from sam2_fewshot.methods.guided.scaling import reduced
 from sam2_fewshot.records import InstanceMask
 from sam2_fewshot.tiling.tiles import TileGrid
 
@@ -117,6 +118,30 @@ def test_what_no_tile_holds_is_refined_in_wider_ones(
     everything = square(0, 0, 160)
     (whole,) = refined_masks(micro, image, embeddings, grid, [everything])
     assert whole is not None
+
+
+@pytest.mark.parametrize("name", ["micro", "filters"])
+def test_wider_tiles_of_the_frame_at_half_its_size_give_the_same_masks(
+    name: str, request: pytest.FixtureRequest, discs: tuple[NDArray[np.uint8], NDArray[np.int32]]
+) -> None:
+    backbone = request.getfixturevalue(name)
+    image, labels = discs
+    truth = [crop_to_object(labels == number) for number in range(1, 9)]
+    grid = TileGrid(SHAPE, 144)
+    embeddings = dict(enumerate(tile.embedding for tile in backbone.tiles(image, grid.windows())))
+    small = reduced(image)
+    tiles = backbone.tiles(small, TileGrid((small.shape[0], small.shape[1]), 144).windows())
+    wider = {number: tile.embedding.resized((288, 288)) for number, tile in enumerate(tiles)}
+    # Of no usual tile there is an embedding, so that all are refined in the wider ones.
+    for of_tiles in (embeddings, {}):
+        usual = refined_masks(backbone, image, of_tiles, grid, truth)
+        given = refined_masks(backbone, image, of_tiles, grid, truth, wider=wider)
+        assert len(truth) == sum(each is not None for each in usual)
+        for one, other in zip(usual, given, strict=True):
+            assert one is not None
+            assert other is not None
+            assert mask_iou(one.mask, other.mask) > 0.85
+            assert other.agreement > 0.85
 
 
 def test_a_mask_is_clipped_where_its_tile_ends_within_the_frame() -> None:

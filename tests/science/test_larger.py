@@ -139,6 +139,7 @@ def test_tiles_of_half_the_magnification_serve_candidates_that_cross_the_borders
     half = search_at_half(model, filters, pixels, Quiet(), Stopwatch())
     wide = TileGrid((pixels.shape[0], pixels.shape[1]), 2 * model.side)
     assert set(half.embeddings) <= set(range(len(wide.cores())))
+    assert {embedding.frame_shape for embedding in half.embeddings.values()} == {(wide.side, wide.side)}
     encoded: list[tuple[int, int]] = []
     tiles = type(filters).tiles
 

@@ -109,6 +109,11 @@ class FilterEmbedding:
         """``(height, width)`` of the window in pixels."""
         return self.pixels.shape[0], self.pixels.shape[1]
 
+    def resized(self, frame_shape: tuple[int, int]) -> FilterEmbedding:
+        """Return the same for masks of another size; see :class:`~sam2_fewshot.protocols.Embedding`."""
+        picture = Image.fromarray(self.pixels).resize(frame_shape[::-1], Image.Resampling.BILINEAR)
+        return FilterEmbedding(np.asarray(picture))
+
     @cached_property
     def levels(self) -> list[_Level]:
         """The regions at each threshold."""

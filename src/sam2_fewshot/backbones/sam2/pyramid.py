@@ -34,6 +34,10 @@ class Embedding(NamedTuple):
     high_res: tuple[Tensor, Tensor]
     frame_shape: tuple[int, int]
 
+    def resized(self, frame_shape: tuple[int, int]) -> Embedding:
+        """Return the same for masks of another size; see :class:`~sam2_fewshot.protocols.Embedding`."""
+        return self._replace(frame_shape=frame_shape)
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Tile:

@@ -62,7 +62,8 @@ class AtHalf(NamedTuple):
     found
         In the frame.
     embeddings
-        Of the tiles that were encoded, by their numbers. They are those of tiles twice as wide as the frame's own.
+        Of the tiles that were encoded, by their numbers. They are those of tiles twice as wide as the frame's own, and
+        give masks in pixels of the frame.
     """
 
     found: Found
@@ -93,7 +94,9 @@ def search_at_half(
     found = here.candidates(backbone, small, progress, watch, share=1 / TIMES**2)
     shape = (pixels.shape[0], pixels.shape[1])
     masks = [enlarged_mask(mask, shape) for mask in found.refined.masks]
-    return AtHalf(Found(masks, found.odds, found.refined.features), found.frame.embeddings)
+    wide = (TIMES * learned.side,) * 2
+    embeddings = {number: embedding.resized(wide) for number, embedding in found.frame.embeddings.items()}
+    return AtHalf(Found(masks, found.odds, found.refined.features), embeddings)
 
 
 def without_holders(found: Found, detected: Sequence[InstanceMask], odds: NDArray[np.float64]) -> Found:
