@@ -207,8 +207,8 @@ def check(marks: Sequence[Mark]) -> Problems:
     if within:
         names = [f"{marks[inner].name} within {marks[outer].name}" for inner, outer in within]
         problems.sentences.append(
-            f"One marks what is wanted and the other what is not: {_listed(names)}. Both are learned from, since their "
-            "sizes differ; delete the one that is a slip."
+            f"One marks what is wanted and the other what is not: {_listed(names).removesuffix(',')}. Both are learned "
+            "from, since their sizes differ; delete the one that is a slip."
         )
     problems.sentences.extend(_odd_sizes(marks, problems.contradicting | problems.repeated))
     # Names of files keep their first letter as it is.

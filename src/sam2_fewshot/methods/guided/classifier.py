@@ -224,15 +224,21 @@ def best_threshold(
 def _label(
     mask: InstanceMask, positives: Sequence[InstanceMask], negatives: Sequence[InstanceMask]
 ) -> tuple[int, float, int]:
-    """Return whether a candidate is right, its weight, and the index of the example it is about (-1 for none)."""
-    for other in negatives:
-        if shared_area(mask, other) >= _WRONG * min(mask.area, other.area):
-            return WRONG, 1.0, -1
+    """Return whether a candidate is right, its weight, and the index of the example it is about (-1 for none).
+
+    Wanted and unwanted objects may lie in one another, as a nucleus lies in its cell; then a candidate is about the one
+    that it is more like.
+    """
     shares = [shared_area(mask, other) for other in positives]
     best = int(np.argmax(shares)) if shares else -1
+    iou = shares[best] / (mask.area + positives[best].area - shares[best]) if shares else 0.0
+    for other in negatives:
+        shared = shared_area(mask, other)
+        is_like = shared >= iou * (mask.area + other.area - shared)
+        if shared >= _WRONG * min(mask.area, other.area) and is_like:
+            return WRONG, 1.0, -1
     if best < 0 or not shares[best]:
         return AWAY, 1.0, -1
-    iou = shares[best] / (mask.area + positives[best].area - shares[best])
     if iou >= _RIGHT:
         return RIGHT, 2 * (iou - _WRONG), best
     if iou < _WRONG and shares[best] > _NOTICEABLE * min(mask.area, positives[best].area):

@@ -1,0 +1,65 @@
+"""Which candidates on the examples' frames are taken as right, and which as wrong."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from disc_scenes import found_of
+
+from sam2_fewshot import Exemplar, FewShotSegmenter
+from sam2_fewshot.geometry.outlines import crop_to_object
+from sam2_fewshot.methods.guided.classifier import AWAY, RIGHT, WRONG, TrainingCandidates, table_of
+from told import Told
+
+if TYPE_CHECKING:
+    from sam2_fewshot.protocols import Backbone
+    from sam2_fewshot.records import InstanceMask
+
+SHAPE = (200, 300)
+
+
+def disc(x: int, y: int, radius: int) -> InstanceMask:
+    rows, columns = np.ogrid[: SHAPE[0], : SHAPE[1]]
+    return crop_to_object((rows - y) ** 2 + (columns - x) ** 2 <= radius**2)
+
+
+CELL, NUCLEUS, ELSEWHERE = disc(100, 100, 20), disc(100, 100, 9), disc(200, 100, 20)
+
+
+@pytest.mark.parametrize(
+    ("candidate", "wanted_cell", "wanted_nucleus"),
+    [
+        (disc(100, 101, 20), (RIGHT, 0), (WRONG, -1)),
+        (disc(101, 100, 9), (WRONG, -1), (RIGHT, 0)),
+        (disc(100, 100, 12), (WRONG, -1), (WRONG, 0)),
+        (disc(100, 100, 17), (RIGHT, 0), (WRONG, -1)),
+        (ELSEWHERE, (AWAY, -1), (AWAY, -1)),
+    ],
+)
+def test_where_one_lies_in_the_other_a_candidate_is_about_the_mark_that_it_is_more_like(
+    candidate: InstanceMask, wanted_cell: tuple[int, int], wanted_nucleus: tuple[int, int]
+) -> None:
+    for wanted, unwanted, expected in ((CELL, NUCLEUS, wanted_cell), (NUCLEUS, CELL, wanted_nucleus)):
+        table = table_of([TrainingCandidates([wanted], [unwanted], [candidate], np.zeros((1, 2)), 0)])
+        assert (table.label[0], table.owner[0]) == expected
+
+
+@pytest.mark.parametrize(("radius", "unwanted"), [(9, 20), (20, 9)])
+def test_nuclei_and_cells_are_told_apart_where_the_others_are_unwanted(
+    filters: Backbone, radius: int, unwanted: int
+) -> None:
+    image = np.full(SHAPE, 40, np.uint8)
+    places = [(x, y) for x in (40, 110, 180, 250) for y in (45, 140)]
+    for size, grey in ((20, 200), (9, 120)):
+        for x, y in places:
+            mask = disc(x, y, size)
+            image[mask.y0 : mask.y0 + len(mask.data), mask.x0 : mask.x0 + mask.data.shape[1]][mask.data] = grey
+    marks = [Exemplar(image, mask=disc(x, y, radius).full()) for x, y in places[:5]]
+    marks += [Exemplar(image, mask=disc(x, y, unwanted).full(), negative=True) for x, y in places[:5]]
+    told = Told()
+    found = FewShotSegmenter(filters, progress=told).fit(marks).segment(image)
+    assert any("and 2 more. Both are learned from" in warning for warning in told.warnings)
+    assert found_of(found, [disc(x, y, radius) for x, y in places[5:]]) == 3
+    assert len(found) == 3
