@@ -93,7 +93,7 @@ def exemplar_mask(
         reason = "its mask is empty"
     elif exemplar.polygon is not None:
         outline = valid_polygon(exemplar.polygon)
-        if outline is None or not np.isfinite(outline.bounds).all():
+        if outline is None:
             warn(f"{name} is left out: its outline has no area.")
             return None
         if not exemplar.polygon.is_valid:

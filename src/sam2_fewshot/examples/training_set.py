@@ -18,7 +18,7 @@ from sam2_fewshot.examples.points import (
     masks_in_boxes,
     spread_of,
 )
-from sam2_fewshot.examples.windows import by_image, chosen_of, parts_of
+from sam2_fewshot.examples.windows import chosen_of, frames_of, parts_of
 from sam2_fewshot.methods.base import TrainingFrame
 from sam2_fewshot.object_model import KnownObject
 
@@ -94,14 +94,15 @@ def training_set(
     InputError
         If no wanted example can be learned from.
     """
-    chosen = chosen_of(exemplars, settings.max_examples, progress)
     names = [_name(exemplar, number) for number, exemplar in enumerate(exemplars, 1)]
     pages = []
-    for group in by_image(exemplars):
-        digest, shape, parts = parts_of([exemplars[i] for i in group], settings, most_pixels, progress)
-        for part in parts:
-            numbers = [group[n] for n in part.numbers]
-            pages.append(_outlines(_Page(digest, shape, part, numbers, {}, {}, {}), names, backbone, progress))
+    # Outlines on all frames tell which of a point's masks is meant.
+    are_prompted = any(exemplar.point is not None or exemplar.box is not None for exemplar in exemplars)
+    for seen in frames_of(exemplars, settings, most_pixels):
+        here = [exemplars[i] for i in seen.numbers]
+        for part in parts_of(seen, here, [names[i] for i in seen.numbers], most_pixels, progress):
+            page = _Page(seen.digest, seen.frame.shape, part, [seen.numbers[n] for n in part.numbers], {}, {}, {})
+            pages.append(_outlines(page, names, backbone, progress, are_prompted=are_prompted))
     _choose_masks(pages, exemplars, names, progress)
 
     order = [(page, i) for page in pages for i in page.masks]
@@ -115,7 +116,8 @@ def training_set(
     for sentence in problems.sentences:
         progress.warn(sentence)
     dropped = {order[place][1] for place in problems.contradicting | problems.repeated}
-    chosen -= dropped
+    usable = sorted(i for page in pages for i in page.masks if i not in dropped)
+    chosen = chosen_of(exemplars, usable, settings.max_examples, progress)
     frames = []
     frame_numbers = {digest: number for number, digest in enumerate(dict.fromkeys(page.digest for page in pages))}
     for page in pages:
@@ -124,8 +126,18 @@ def training_set(
             for sign in (False, True)
         )
         if wanted or unwanted:
-            seen, corner = page.part.frame, (page.part.window[0], page.part.window[1])
-            frames.append(TrainingFrame(seen.pixels, wanted, unwanted, frame_numbers[page.digest], seen.name, corner))
+            frame, corner = page.part.frame, page.part.window[:2]
+            frames.append(
+                TrainingFrame(
+                    frame.pixels,
+                    wanted,
+                    unwanted,
+                    number=frame_numbers[page.digest],
+                    name=frame.name,
+                    corner=corner,
+                    others=_others(page, pages, chosen),
+                )
+            )
     known = [
         KnownObject(page.digest, _whole(page, i), wanted=not exemplars[i].negative and i not in dropped)
         for page in pages
@@ -137,8 +149,28 @@ def training_set(
     return training
 
 
-def _outlines(page: _Page, names: Sequence[str], backbone: Backbone, progress: Progress) -> _Page:
-    """Find the masks of a part's outlined examples, and what the backbone proposes for its points and boxes."""
+def _others(page: _Page, pages: Sequence[_Page], chosen: set[int]) -> list[InstanceMask]:
+    """Return what is marked on a part but not learned from there: on another part it is, or not at all."""
+    x0, y0 = page.part.window[:2]
+    height, width = page.part.frame.shape
+    window = (x0, y0, x0 + width, y0 + height)
+    marked = (
+        _whole(other, i).within(window)
+        for other in pages
+        if other.digest == page.digest
+        for i in other.masks
+        if other is not page or i not in chosen
+    )
+    return [mask for mask in marked if mask is not None]
+
+
+def _outlines(
+    page: _Page, names: Sequence[str], backbone: Backbone, progress: Progress, *, are_prompted: bool
+) -> _Page:
+    """Find the masks of a part's outlined examples, and what the backbone proposes for its points and boxes.
+
+    With `are_prompted` there are points or boxes, on this frame or another, that are compared with the outlines.
+    """
     frame = page.part.frame
     marked = dict(zip(page.numbers, page.part.exemplars, strict=True))
     prompts = {i: prompt for i, exemplar in marked.items() if (prompt := prompt_of(exemplar, frame)) is not None}
@@ -149,10 +181,12 @@ def _outlines(page: _Page, names: Sequence[str], backbone: Backbone, progress: P
         mask = exemplar_mask(exemplar, frame, names[i], None, progress.warn)
         if mask is not None:
             page.masks[i] = mask
-    if not prompts and not boxes:
+    if not are_prompted:
         return page
     spread = spread_of(frame.pixels)
     page.appearances.update((i, appearance(mask, frame.pixels, spread)) for i, mask in page.masks.items())
+    if not prompts and not boxes:
+        return page
     places = {i: _inner_point(mask) for i, mask in page.masks.items()} | {
         i: (int(x), int(y)) for i, (x, y) in prompts.items()
     }

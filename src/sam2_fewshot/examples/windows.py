@@ -53,30 +53,92 @@ class ExamplePart:
     exemplars: Sequence[Exemplar]
 
 
-def shown_parts(
-    exemplars: Sequence[Exemplar], frame: FrameReader, most_pixels: int, progress: Progress
-) -> list[ExamplePart]:
-    """Crop the parts of a large frame with its examples.
+@dataclass(frozen=True, eq=False, slots=True)
+class ExampleFrame:
+    """A frame that examples lie on.
+
+    Parameters
+    ----------
+    frame
+        The frame.
+    held
+        The same in memory, if it is learned from as a whole.
+    digest
+        Identifies it.
+    numbers
+        Which examples lie on it.
+    """
+
+    frame: FrameReader
+    held: Frame | None
+    digest: str
+    numbers: list[int]
+
+
+def frames_of(
+    exemplars: Sequence[Exemplar], settings: Settings, most_pixels: int, whole: int = _WHOLE
+) -> list[ExampleFrame]:
+    """Group examples by the frame they lie on. Copies of an image, such as one read anew for each example, are one.
 
     Parameters
     ----------
     exemplars
-        All on this frame.
-    frame
+        What the user marked.
+    settings
+        Of the display of an array.
+    most_pixels, whole
+        A frame with more pixels than either is learned from in parts.
+
+    Raises
+    ------
+    InputError
+        If a frame cannot be read.
+    """
+    groups: dict[int, list[int]] = {}
+    for number, exemplar in enumerate(exemplars):
+        groups.setdefault(id(exemplar.image), []).append(number)
+    frames: dict[str, ExampleFrame] = {}
+    for numbers in groups.values():
+        frame = as_reader(exemplars[numbers[0]].image, settings)
+        is_small = frame.shape[0] * frame.shape[1] <= min(whole, most_pixels)
+        held = Frame(frame.read(), frame.name, frame.location) if is_small else None
+        digest = frame_digest(held if held and not hasattr(frame, "digest") else frame)
+        frames.setdefault(digest, ExampleFrame(frame, held, digest, [])).numbers.extend(numbers)
+    return list(frames.values())
+
+
+def parts_of(
+    seen: ExampleFrame,
+    exemplars: Sequence[Exemplar],
+    names: Sequence[str],
+    most_pixels: int,
+    progress: Progress,
+    whole: int = _WHOLE,
+) -> list[ExamplePart]:
+    """Return a frame as it is learned from: as a whole, or the parts of it with its examples.
+
+    Parameters
+    ----------
+    seen
         The frame.
-    most_pixels
-        A part should not have more.
+    exemplars, names
+        All on this frame, at least one, and what to call them in warnings.
+    most_pixels, whole
+        As for :func:`frames_of`.
     progress
-        Is warned of examples of which nothing lies on the frame; they are in no part.
+        Is warned of examples of which nothing lies on a frame that is seen in parts; they are in none.
 
     Raises
     ------
     InputError
         If the frame cannot be read.
     """
+    frame = seen.frame
+    if seen.held:
+        return [ExamplePart(seen.held, (0, 0, 0, 0), range(len(exemplars)), exemplars)]
     boxes = [_box_of(exemplar, frame.shape) for exemplar in exemplars]
     usable = [i for i, box in enumerate(boxes) if box is not None]
-    for number, (exemplar, box) in enumerate(zip(exemplars, boxes, strict=True), 1):
+    for exemplar, box, name in zip(exemplars, boxes, names, strict=True):
         if box is None:
             reason = f"no pixel of it lies on its image, {frame.name}"
             if exemplar.mask is not None and exemplar.mask.shape != frame.shape:
@@ -84,10 +146,11 @@ def shown_parts(
                     f"its mask has the shape {exemplar.mask.shape}, but its image, {frame.name}, is "
                     f"{frame.shape[1]} × {frame.shape[0]} px"
                 )
-            progress.warn(f"{exemplar.label or f'Example {number}'} is left out: {reason}.")
+            progress.warn(f"{name} is left out: {reason}.")
     parts = []
     if usable:
-        for window, numbers in example_windows([box for box in boxes if box], frame.shape, most_pixels):
+        most = min(whole, most_pixels // _SHARE)
+        for window, numbers in example_windows([box for box in boxes if box], frame.shape, most):
             part = Frame(frame.read(window), frame.name, frame.location)
             chosen = [usable[i] for i in numbers]
             parts.append(ExamplePart(part, window, chosen, [_moved(exemplars[i], part, window) for i in chosen]))
@@ -132,60 +195,14 @@ def example_windows(
     return [(around(numbers), numbers) for _, numbers in sorted(fields.items())]
 
 
-def parts_of(
-    exemplars: Sequence[Exemplar], settings: Settings, most_pixels: int, progress: Progress, whole: int = _WHOLE
-) -> tuple[str, tuple[int, int], list[ExamplePart]]:
-    """Return a frame as it is learned from.
+def chosen_of(exemplars: Sequence[Exemplar], usable: Sequence[int], most: int, progress: Progress) -> set[int]:
+    """Return the indices of the examples to learn from: of those that can be, at most so many of either sign.
 
-    Parameters
-    ----------
-    exemplars
-        All on one frame, at least one.
-    settings
-        Of the display of an array.
-    most_pixels
-        A frame with more is learned from in parts.
-    progress
-        Is warned as by :func:`shown_parts`.
-    whole
-        Neither is one with more than so many pixels learned from as a whole.
-
-    Returns
-    -------
-    digest
-        Identifies the frame.
-    shape
-        Its ``(height, width)``.
-    parts
-        What is learned from.
-
-    Raises
-    ------
-    InputError
-        If the frame cannot be read.
+    They are spread evenly.
     """
-    frame = as_reader(exemplars[0].image, settings)
-    if frame.shape[0] * frame.shape[1] > min(whole, most_pixels):
-        most = min(whole, most_pixels // _SHARE)
-        return frame_digest(frame), frame.shape, shown_parts(exemplars, frame, most, progress)
-    held = Frame(frame.read(), frame.name, frame.location)
-    digest = frame_digest(frame if hasattr(frame, "digest") else held)
-    return digest, held.shape, [ExamplePart(held, (0, 0, 0, 0), range(len(exemplars)), exemplars)]
-
-
-def by_image(exemplars: Sequence[Exemplar]) -> list[list[int]]:
-    """Group the examples' indices by the image object they lie on."""
-    groups: dict[int, list[int]] = {}
-    for i, exemplar in enumerate(exemplars):
-        groups.setdefault(id(exemplar.image), []).append(i)
-    return list(groups.values())
-
-
-def chosen_of(exemplars: Sequence[Exemplar], most: int, progress: Progress) -> set[int]:
-    """Return the indices of the examples to learn from: at most so many of either sign, spread evenly."""
     chosen: set[int] = set()
     for negative in (False, True):
-        of_sign = [i for i, exemplar in enumerate(exemplars) if exemplar.negative is negative]
+        of_sign = [i for i in usable if exemplars[i].negative is negative]
         if len(of_sign) > most:
             progress.warn(
                 f"Of {len(of_sign)} {'negative ' * negative}examples {most}, spread evenly, are learned from "

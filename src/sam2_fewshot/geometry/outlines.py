@@ -198,10 +198,12 @@ def without_pinholes(instance: InstanceMask, most: int = PINHOLE) -> InstanceMas
 
 
 def valid_polygon(geometry: BaseGeometry) -> Polygon | None:
-    """Return the largest valid polygon in a geometry, None when there is no area in it.
+    """Return the largest valid polygon in a geometry, None when there is no area in it or a corner is no number.
 
     A self-crossing outline is split where it crosses itself (:func:`shapely.make_valid`).
     """
+    if not np.isfinite(shapely.get_coordinates(geometry)).all():
+        return None
     mended = geometry if geometry.is_valid else shapely.make_valid(geometry)
     parts = [part for part in shapely.get_parts(mended) if isinstance(part, Polygon) and part.area > 0]
     if not parts:  # make_valid may nest polygons in a collection

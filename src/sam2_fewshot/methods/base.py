@@ -39,6 +39,9 @@ class TrainingFrame:
         Column and row of ``pixels[0, 0]`` in the frame.
     adopted
         So many of the positives, the last ones, were not marked by the user.
+    others
+        Masks of what else the user marked on it. They are learned from on another part of the same frame, or not at
+        all, and are neither objects nor ground here.
     """
 
     pixels: NDArray[np.uint8]
@@ -48,6 +51,7 @@ class TrainingFrame:
     name: str = "image"
     corner: tuple[int, int] = (0, 0)
     adopted: int = 0
+    others: Sequence[InstanceMask] = ()
 
     @property
     def marked(self) -> Sequence[InstanceMask]:

@@ -234,6 +234,10 @@ class Proposed:
         """Return these, and others that were proposed once."""
         return Proposed([*self.masks, *more], np.concatenate([self.times, np.ones(len(more), np.int64)]))
 
+    def chosen(self, which: NDArray[np.bool_]) -> Proposed:
+        """Return some of them, boolean (N,)."""
+        return Proposed([mask for mask, taken in zip(self.masks, which, strict=True) if taken], self.times[which])
+
 
 def support(masks: Sequence[InstanceMask], among: Proposed) -> NDArray[np.float64]:
     """Return how often candidates like each of several masks were proposed, float64 (N,), as log(1 + number).

@@ -108,7 +108,7 @@ def evidence_of(
                 found.add(number)
             elif number >= 0:
                 beside += 1
-            elif _about(mask, frame.negatives)[0] < 0:
+            elif _about(mask, [*frame.negatives, *frame.others])[0] < 0:
                 elsewhere += 1
                 x0, y0, x1, y1 = mask.box
                 x, y = frame.corner[0] + (x0 + x1) // 2, frame.corner[1] + (y0 + y1) // 2

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sam2_fewshot.geometry.overlap import most_shared
 from sam2_fewshot.methods.guided.appearance import measure, prominence_of
 from sam2_fewshot.methods.guided.box_refinement import (
     refined_masks,
@@ -195,8 +196,11 @@ def _proposed_on(
 ) -> _Training:
     """Propose candidates on a frame that is learned from."""
     proposed = learned.components(seen).and_once(learned.prompted(backbone, seen, share=share))
-    # The marked masks themselves are the surest rows there are.
     marked = [*frame.positives, *frame.negatives]
+    if frame.others:
+        # Of what is about them it is known that it is marked, and nothing more.
+        proposed = proposed.chosen(most_shared(proposed.masks, [*marked, *frame.others]) < len(marked))
+    # The marked masks themselves are the surest rows there are.
     masks = [*marked, *proposed.masks]
     features = describe(masks, seen.maps, learned.diameter, proposed)
     rows = TrainingCandidates(frame.positives, frame.negatives, masks, features, len(marked))

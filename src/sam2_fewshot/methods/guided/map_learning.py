@@ -80,7 +80,7 @@ def learn_cells(
 def _cell_planes(
     frame: TrainingFrame, folds: Sequence[int], side: int, cells: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.bool_]]:
-    """Return planes of a frame's cells: fold of the example they lie on (else -1), share on any, and negative."""
+    """Return planes of a frame's cells: fold of the example they lie on (else -1), share on a mark, and negative."""
     shape = (frame.pixels.shape[0], frame.pixels.shape[1])
     empty = cells_of(np.zeros(shape, bool), side, cells)
     total, fold_of = empty, np.full(empty.shape, -1)
@@ -91,6 +91,8 @@ def _cell_planes(
             inside = share >= np.nanmax(share)
         fold_of[inside] = fold
         total = total + share
+    if frame.others:
+        total = total + cells_of(_union(frame.others, frame.pixels.shape), side, cells)
     negative = np.zeros(empty.shape, bool)
     for mask in frame.negatives:
         share = cells_of(mask.full(), side, cells)

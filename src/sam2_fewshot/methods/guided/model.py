@@ -348,7 +348,7 @@ class GuidedModel:
         """Return the components of a frame's maps that may be objects; none in tiles that are not encoded."""
         masks, times = component_candidates(self._planes(frame.maps), self.diameter, self.areas)
         within = [tile_of(frame.grid, mask) in frame.embeddings for mask in masks]
-        return Proposed([mask for mask, here in zip(masks, within, strict=True) if here], times[within])
+        return Proposed(masks, times).chosen(np.array(within, bool))
 
     def prompted(
         self, backbone: Backbone, frame: EncodedFrame, covered: NDArray[np.bool_] | None = None, share: float = 1.0

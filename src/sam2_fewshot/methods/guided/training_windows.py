@@ -53,7 +53,8 @@ def training_windows(
     -------
     list of TrainingFrame
         Windows around all marks, a tile wide if the marks are not wider, and a seeded sample of windows elsewhere that
-        look as different as possible. Each mark is on one window. A part of a mark on another window is unmarked there.
+        look as different as possible. Each mark is learned from on one window; what others show of it is among the
+        :attr:`~sam2_fewshot.methods.base.TrainingFrame.others` there.
     """
     if sum(tile_count(frame.pixels.shape, side) for frame in frames) <= most:
         return list(frames)
@@ -160,16 +161,20 @@ def _different(looks: Sequence[NDArray[np.float64]], count: int) -> list[int]:
 
 
 def _cropped(frame: TrainingFrame, window: Box, marks: Sequence[InstanceMask]) -> TrainingFrame:
-    """Return a window of a frame with those of its marks that are given."""
+    """Return a window of a frame with those of its marks that are given; its other marks are not learned from there."""
     x0, y0, x1, y1 = window
-    positives, negatives = (
-        [part for mask in of_sign if any(mask is mark for mark in marks) and (part := mask.within(window)) is not None]
-        for of_sign in (frame.positives, frame.negatives)
-    )
+
+    def within(masks: Sequence[InstanceMask], *, given: bool) -> list[InstanceMask]:
+        parts = (mask.within(window) for mask in masks if any(mask is mark for mark in marks) is given)
+        return [part for part in parts if part is not None]
+
+    positives, negatives = within(frame.positives, given=True), within(frame.negatives, given=True)
+    others = within([*frame.positives, *frame.negatives, *frame.others], given=False)
     return replace(
         frame,
         pixels=frame.pixels[y0:y1, x0:x1],
         positives=positives,
         negatives=negatives,
         corner=(frame.corner[0] + x0, frame.corner[1] + y0),
+        others=others,
     )
