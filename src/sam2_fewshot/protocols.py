@@ -329,6 +329,7 @@ class Backbone(Protocol):
         embedding
             The :class:`Embedding` of the image, from this backbone.
         boxes
-            float32 (N, 4), ``(x0, y0, x1, y1)`` in pixels of the input.
+            float32 (N, 4), the edges ``(x0, y0, x1, y1)`` in pixels of the input: unlike those of a point, they are not
+            shifted to the pixels' centres.
         """
         ...

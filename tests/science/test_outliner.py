@@ -9,6 +9,7 @@ import pytest
 
 from sam2_fewshot.evaluation import label_image_to_instances
 from sam2_fewshot.examples.outliner import Outliner
+from sam2_fewshot.examples.points import masks_at_points, masks_in_boxes
 from sam2_fewshot.geometry.overlap import mask_iou
 from sam2_fewshot.records import Frame
 
@@ -79,6 +80,39 @@ def test_a_box_gives_the_object_in_it(counting, discs):
     found = Outliner(counting).in_box(Frame(discs[0]), "a", (x0 - 2.0, y0 - 2.0, x1 + 2.0, y1 + 2.0))
     assert found is not None
     assert mask_iou(found, true) > 0.7
+
+
+def test_a_box_is_prompted_and_judged_as_where_it_is_an_example(counting, discs, monkeypatch):
+    boxes = []
+    prompted = type(counting._backbone).prompt_boxes
+
+    def recorded(self, embedding, given):
+        boxes.append(given * embedding.frame_shape[::-1][0] / self.input_size)
+        return prompted(self, embedding, given)
+
+    monkeypatch.setattr(type(counting._backbone), "prompt_boxes", recorded)
+    picture = np.full((64, 64, 3), 40, np.uint8)
+    picture[22:43, 22:43] = 200
+    box = (22.0, 22.0, 43.0, 43.0)
+    outlined = Outliner(counting).in_box(Frame(picture), "a", box)
+    (offers,) = masks_in_boxes(counting, picture, [box])
+    assert outlined is not None
+    assert [item.mask.box for item in offers] == [outlined.box] == [(22, 22, 43, 43)]
+    assert np.array_equal(*boxes)
+    # On the ground beside it there is nothing that fits.
+    assert Outliner(counting).in_box(Frame(picture), "a", (2.0, 2.0, 8.0, 8.0)) is None
+    assert masks_in_boxes(counting, picture, [(2.0, 2.0, 8.0, 8.0)]) == [[]]
+
+
+def test_of_a_long_object_no_piece_is_taken_that_ends_where_a_window_does(filters):
+    picture = np.full((300, 600, 3), 40, np.uint8)
+    picture[140:156, 20:580] = 200
+    (offers,) = masks_at_points(filters, picture, [(300.0, 148.0)])
+    assert offers
+    assert all(item.mask.box[2] - item.mask.box[0] > 550 for item in offers)
+    # A single window that does not show all of it gives what there is.
+    piece = Outliner(filters).at_point(Frame(picture), "a", (300.0, 148.0))
+    assert piece is not None
 
 
 def test_a_box_outside_of_the_frame_gives_nothing(counting, discs):

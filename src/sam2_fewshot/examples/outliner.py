@@ -10,23 +10,26 @@ import numpy as np
 
 from sam2_fewshot.examples.points import (
     APPEARANCE,
-    LARGEST_SHARE,
     Alternatives,
+    PointMask,
     agreeing,
     appearance,
+    fit_of,
     input_scale,
+    masks_of,
+    may_be_at,
     spread_of,
+    whole_ones,
 )
 from sam2_fewshot.geometry.outlines import largest_part
-from sam2_fewshot.records import InstanceMask
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from sam2_fewshot.protocols import Backbone, PromptedMasks
-    from sam2_fewshot.records import Box, FrameReader
+    from sam2_fewshot.protocols import Backbone
+    from sam2_fewshot.records import Box, FrameReader, InstanceMask
 
 _SIDES = (2.0, 0.5)
 """Sides of the windows that a point is prompted in, in sides of the backbone's input: one for large objects, and one in
@@ -76,16 +79,18 @@ class Outliner:
             If the frame cannot be read.
         """
         windows = self._windows(frame, point)
-        found: list[tuple[InstanceMask, float]] = []
+        proposed: list[PointMask] = []
         for window in windows:
-            answer = self._prompt(frame, key, window, [point])
-            x0, y0, x1, y1 = window
-            for mask, iou in _masks(answer, window, frame.shape):
-                holds = mask.window((int(point[0]), int(point[1]), int(point[0]) + 1, int(point[1]) + 1)).any()
-                if holds and mask.area <= LARGEST_SHARE * (x1 - x0) * (y1 - y0):
-                    found.append((mask, iou))
-        if not found:
+            # In image pixels a pixel's centre has the fraction .5, in prompts it is a whole number.
+            at = self._in_input(window, point) - 0.5
+            embedding = self._embedding(frame, key, window)
+            answer = self._backbone.prompt(embedding, at.reshape(1, 2), iou_gate=-math.inf, stability_gate=0.0)
+            proposed += [
+                item for _, item in masks_of(answer, window, frame.shape) if may_be_at(point, item.mask, window)
+            ]
+        if not proposed:
             return None
+        found = whole_ones(proposed)
         widest = windows[0]
         pixels = self._held[key, widest][0]
         spread = spread_of(pixels)
@@ -95,14 +100,14 @@ class Outliner:
             return np.array([appearance(mask, pixels, spread) for mask in local]).reshape(-1, APPEARANCE)
 
         alternatives = Alternatives(
-            appearances([mask for mask, _ in found]),
-            np.array([iou for _, iou in found]),
+            appearances([item.mask for item in found]),
+            np.array([item.predicted_iou for item in found]),
             np.zeros(len(found), bool),
         )
-        return largest_part(found[agreeing([alternatives], appearances(outlined))[0]][0])
+        return largest_part(found[agreeing([alternatives], appearances(outlined))[0]].mask)
 
     def in_box(self, frame: FrameReader, key: Hashable, box: tuple[float, float, float, float]) -> InstanceMask | None:
-        """Return the mask of the object in a box ``(x0, y0, x1, y1)`` in image pixels; None where there is none.
+        """Return the mask of the object that fits a box ``(x0, y0, x1, y1)`` in image pixels; None where there is none.
 
         Raises
         ------
@@ -117,9 +122,10 @@ class Outliner:
         while side < _AROUND * max(x1 - x0, y1 - y0):
             side *= 2
         window = _window(((x0 + x1) / 2, (y0 + y1) / 2), round(side), frame.shape)
-        answer = self._prompt(frame, key, window, [(x0, y0), (x1, y1)])
-        masks = [mask for mask, _ in _masks(answer, window, frame.shape)]
-        return largest_part(masks[0]) if masks else None
+        corners = np.concatenate([self._in_input(window, corner) for corner in ((x0, y0), (x1, y1))])
+        answer = self._backbone.prompt_boxes(self._embedding(frame, key, window), corners.reshape(1, 4))
+        found = [item.mask for _, item in masks_of(answer, window, frame.shape)]
+        return largest_part(found[0]) if found and fit_of(found[0], (x0, y0, x1, y1)) else None
 
     def prepare(self, frame: FrameReader, key: Hashable, region: Box) -> Iterator[None]:
         """Encode ahead what points in a region will need, a window at a time, as far as that is kept."""
@@ -146,16 +152,10 @@ class Outliner:
         self._held.move_to_end((key, window))
         return self._held[key, window][1]
 
-    def _prompt(
-        self, frame: FrameReader, key: Hashable, window: Box, corners: Sequence[tuple[float, float]]
-    ) -> PromptedMasks:
-        """Prompt with one point, or with the two corners of a box."""
-        embedding = self._embedding(frame, key, window)
-        # In image pixels a pixel's centre has the fraction .5, in prompts it is a whole number.
-        local = (np.array(corners) - window[:2]) * input_scale(window, self._backbone.input_size) - 0.5
-        if len(corners) == 1:
-            return self._backbone.prompt(embedding, local.astype(np.float32), iou_gate=-math.inf, stability_gate=0.0)
-        return self._backbone.prompt_boxes(embedding, local.astype(np.float32).reshape(1, 4))
+    def _in_input(self, window: Box, point: tuple[float, float]) -> NDArray[np.float32]:
+        """Return a point of the image in pixels of the backbone's input that shows a window, float32 (2,)."""
+        scaled: NDArray[np.float64] = (np.array(point) - window[:2]) * input_scale(window, self._backbone.input_size)
+        return scaled.astype(np.float32)
 
 
 def _window(point: tuple[float, float], side: int, frame_shape: tuple[int, int]) -> Box:
@@ -171,8 +171,3 @@ def _window(point: tuple[float, float], side: int, frame_shape: tuple[int, int])
 
     (x0, x1), (y0, y1) = span(point[0], width), span(point[1], height)
     return x0, y0, x1, y1
-
-
-def _masks(answer: PromptedMasks, window: Box, frame_shape: tuple[int, int]) -> Iterator[tuple[InstanceMask, float]]:
-    for iou, box, data in zip(answer.predicted_iou, answer.boxes, answer.data, strict=True):
-        yield InstanceMask(data, window[0] + int(box[0]), window[1] + int(box[1]), frame_shape), float(iou)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -12,14 +12,14 @@ from scipy import ndimage
 from sam2_fewshot.records import InstanceMask
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from sam2_fewshot.protocols import Backbone
+    from sam2_fewshot.protocols import Backbone, PromptedMasks
     from sam2_fewshot.records import Box
 
-LARGEST_SHARE = 0.5
+_LARGEST_SHARE = 0.5
 """A mask that fills more of its window than this is the background, or an object that needs a wider window."""
 _FITS = 0.5
 """IoU of a mask's bounding box with the box that was marked, below which the mask is of something else."""
@@ -38,10 +38,13 @@ class PointMask:
         Of the frame.
     predicted_iou
         The backbone's own estimate of its quality, in [0, 1]; of a box's mask, times how well it fits the box.
+    is_whole
+        Whether it ends within the window that it was prompted in.
     """
 
     mask: InstanceMask
     predicted_iou: float
+    is_whole: bool
 
 
 def masks_at_points(
@@ -65,8 +68,8 @@ def masks_at_points(
     Returns
     -------
     list of list of PointMask
-        For each point the masks that hold it and fill at most half of their window, in the order of the windows from
-        the largest; none where there is no object.
+        For each point the masks that hold it and fill at most half of their window, whole ones if there are any, in
+        the order of the windows from the largest; none where there is no object.
     """
     height, width = pixels.shape[:2]
     found: list[list[PointMask]] = [[] for _ in points]
@@ -78,13 +81,30 @@ def masks_at_points(
         scale = input_scale(window, backbone.input_size)
         prompts = (local * scale - 0.5).astype(np.float32)
         answer = backbone.prompt(embedding, prompts, iou_gate=-math.inf, stability_gate=0.0)
-        for prompt, iou, box, data in zip(answer.prompt, answer.predicted_iou, answer.boxes, answer.data, strict=True):
-            mask = InstanceMask(data, x0 + int(box[0]), y0 + int(box[1]), (height, width))
-            column, row = (int(value) for value in points[numbers[prompt]])
-            holds = mask.window((column, row, column + 1, row + 1)).any()
-            if holds and mask.area <= LARGEST_SHARE * (x1 - x0) * (y1 - y0):
-                found[numbers[prompt]].append(PointMask(mask, float(iou)))
-    return found
+        for prompt, item in masks_of(answer, window, (height, width)):
+            if may_be_at(points[numbers[prompt]], item.mask, window):
+                found[numbers[prompt]].append(item)
+    return [whole_ones(masks) for masks in found]
+
+
+def masks_of(answer: PromptedMasks, window: Box, frame_shape: tuple[int, int]) -> Iterator[tuple[int, PointMask]]:
+    """Yield the masks of a window's prompts as masks of its frame, each with the number of its prompt."""
+    for prompt, iou, box, data in zip(answer.prompt, answer.predicted_iou, answer.boxes, answer.data, strict=True):
+        mask = InstanceMask(data, window[0] + int(box[0]), window[1] + int(box[1]), frame_shape)
+        yield int(prompt), PointMask(mask, float(iou), not mask.is_clipped(window))
+
+
+def may_be_at(point: tuple[float, float], mask: InstanceMask, window: Box) -> bool:
+    """Tell whether a mask may be of the object at a point: it holds the point, and most of the window is around it."""
+    column, row = int(point[0]), int(point[1])
+    x0, y0, x1, y1 = window
+    holds = bool(mask.window((column, row, column + 1, row + 1)).any())
+    return holds and mask.area <= _LARGEST_SHARE * (x1 - x0) * (y1 - y0)
+
+
+def whole_ones(masks: Sequence[PointMask]) -> list[PointMask]:
+    """Return the masks that are whole, or all where none is: a piece that a window cut off says nothing of the size."""
+    return [item for item in masks if item.is_whole] or list(masks)
 
 
 def masks_in_boxes(
@@ -124,11 +144,10 @@ def masks_in_boxes(
         embedding = backbone.embed(pixels[y0:y1, x0:x1])
         prompts = (given[numbers] - (x0, y0, x0, y0)) * np.tile(input_scale(window, backbone.input_size), 2)
         answer = backbone.prompt_boxes(embedding, prompts.astype(np.float32))
-        for prompt, iou, box, data in zip(answer.prompt, answer.predicted_iou, answer.boxes, answer.data, strict=True):
-            mask = InstanceMask(data, x0 + int(box[0]), y0 + int(box[1]), (height, width))
-            fit = _box_iou(mask.box, given[numbers[prompt]])
-            if fit >= _FITS:
-                found[numbers[prompt]].append(PointMask(mask, float(iou) * fit))
+        for prompt, item in masks_of(answer, window, (height, width)):
+            fit = fit_of(item.mask, given[numbers[prompt]].tolist())
+            if fit:
+                found[numbers[prompt]].append(replace(item, predicted_iou=item.predicted_iou * fit))
     return found
 
 
@@ -138,11 +157,13 @@ def input_scale(window: Box, input_size: int) -> NDArray[np.float64]:
     return np.array([input_size / (x1 - x0), input_size / (y1 - y0)])
 
 
-def _box_iou(one: Box, other: NDArray[np.float64]) -> float:
-    x0, y0, x1, y1 = other.tolist()
+def fit_of(mask: InstanceMask, box: Sequence[float]) -> float:
+    """Return how well a mask fits a box ``(x0, y0, x1, y1)``: the IoU of its own box with it; 0 where it does not."""
+    one, (x0, y0, x1, y1) = mask.box, box
     across, down = min(one[2], x1) - max(one[0], x0), min(one[3], y1) - max(one[1], y0)
     shared = max(across, 0.0) * max(down, 0.0)
-    return float(shared / ((one[2] - one[0]) * (one[3] - one[1]) + (x1 - x0) * (y1 - y0) - shared))
+    iou = shared / ((one[2] - one[0]) * (one[3] - one[1]) + (x1 - x0) * (y1 - y0) - shared)
+    return float(iou) if iou >= _FITS else 0.0
 
 
 def _windows(
