@@ -151,9 +151,13 @@ def test_memory_that_runs_out_halves_the_batch_and_gives_the_same(micro: Sam2Mod
         return micro.encoder(images)
 
     facts = {"name": "", "sha256": "", "gates": micro.gates, "device": micro.device}
-    alone = Sam2Model(micro.network, **facts, batch_size=4, encoder=small).encode(IMAGES)
+    model = Sam2Model(micro.network, **facts, batch_size=4, encoder=small)
+    alone = model.encode(IMAGES)
     assert calls == [4, 2, 1, 1, 1, 1, 1]
     assert np.abs(alone - micro.encode(IMAGES)).max() < 1e-4
+    calls.clear()
+    model.encode(IMAGES)
+    assert calls == [1, 1, 1, 1, 1], "it has learned what fits"
 
 
 def test_bfloat16_agrees_within_its_precision(

@@ -167,7 +167,7 @@ class Sam2Model:
                 ready = torch.stack([self._prepare(self._upload(image)) for image in batch])
                 return _on_host(self._encode(ready)[0])
 
-        return np.concatenate([self._no_features, *run_in_batches(run, images, self.batch_size)])
+        return np.concatenate([self._no_features, *run_in_batches(run, images, self.batch_size, self._fewer_images)])
 
     def pool(
         self,
@@ -188,7 +188,9 @@ class Sam2Model:
 
         frame = self._upload(image)
         pairs = list(zip(windows, masks, strict=True))
-        return np.concatenate([self._no_features[..., 0, 0], *run_in_batches(run, pairs, self.batch_size)])
+        return np.concatenate(
+            [self._no_features[..., 0, 0], *run_in_batches(run, pairs, self.batch_size, self._fewer_images)]
+        )
 
     def pool_frame(self, image: NDArray[np.uint8], masks: Sequence[InstanceMask]) -> NDArray[np.float32]:
         """Encode the image as a whole, once, and average its coarse features over each mask, float32 (N, C)."""
@@ -228,7 +230,7 @@ class Sam2Model:
             ]
 
         frame = self._upload(image)
-        for tiles in run_in_batches(run, windows, min(self.batch_size, self.most_tiles)):
+        for tiles in run_in_batches(run, windows, min(self.batch_size, self.most_tiles), self._fewer_images):
             yield from tiles
 
     def prompt(
@@ -255,7 +257,8 @@ class Sam2Model:
             on_batch(len(batch))
             return masks
 
-        return joined(list(run_in_batches(run, range(len(coordinates)), self.points_per_batch)))
+        prompts = range(len(coordinates))
+        return joined(list(run_in_batches(run, prompts, self.points_per_batch, self._fewer_prompts)))
 
     def prompt_boxes(self, embedding: Embedding, boxes: NDArray[np.float32]) -> PromptedMasks:
         """Decode boxes into one mask each; see :class:`~sam2_fewshot.protocols.Backbone`."""
@@ -270,7 +273,8 @@ class Sam2Model:
                 decoded = decoder.decode_boxes(torch.from_numpy(by_width[batch[0] : batch[-1] + 1]).to(self.device))
                 return self._masks(decoded, embedding, 0.0, batch[0])
 
-        return joined(list(run_in_batches(run, range(len(boxes)), self.points_per_batch)), order)
+        prompts = range(len(boxes))
+        return joined(list(run_in_batches(run, prompts, self.points_per_batch, self._fewer_prompts)), order)
 
     def _masks(self, decoded: DecodedPrompts, embedding: Embedding, gate: float, first: int) -> PromptedMasks:
         """Turn the logits of prompts, the first of which has a number, into masks of at least some stability."""
@@ -278,6 +282,12 @@ class Sam2Model:
         prompt = first + decoded.prompt.cpu().numpy()[masks.position]
         predicted = _on_host(decoded.predicted_iou)[masks.position].astype(np.float64)
         return PromptedMasks(prompt, predicted, masks.stability, masks.boxes, masks.data)
+
+    def _fewer_images(self, size: int) -> None:
+        self.batch_size = size
+
+    def _fewer_prompts(self, size: int) -> None:
+        self.points_per_batch = size
 
     def _high_res(self, fine: Tensor, middle: Tensor) -> tuple[Tensor, Tensor]:
         """Project the finer levels to what the decoder takes."""
