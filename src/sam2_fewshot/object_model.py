@@ -172,8 +172,9 @@ class ObjectModel:
 
     @property
     def longest(self) -> float:
-        """Longest side of an example in pixels."""
-        sides = [max(item.mask.data.shape) for item in self.known]
+        """Longest side of a wanted example in pixels; of any example in a model that does not tell which are wanted."""
+        known = [item for item in self.known if item.wanted] or self.known
+        sides = [max(item.mask.data.shape) for item in known]
         return float(max(max(sides, default=0), np.sqrt(self.areas.max())))
 
     def known_on(self, frame: FrameReader) -> list[InstanceMask]:

@@ -18,7 +18,7 @@ from sam2_fewshot.examples.training_set import training_set
 from sam2_fewshot.methods.base import Stopwatch
 from sam2_fewshot.methods.grid import GridMethod
 from sam2_fewshot.methods.guided import GuidedMethod
-from sam2_fewshot.methods.selection import floor_of, marked, outlined, select, shape_arrays, within_prior
+from sam2_fewshot.methods.selection import floor_of, least_score, marked, outlined, select, shape_arrays, within_prior
 from sam2_fewshot.object_model import COMPARED, MAX_BYTES, ObjectModel
 from sam2_fewshot.protocols import Quiet, Staged
 from sam2_fewshot.records import Detection, FrameResult, Kind, held_bytes
@@ -299,7 +299,7 @@ class FewShotSegmenter:
             objects,
             most_pixels=self._most_pixels,
             step=self._method.step(objects.learned),
-            threshold=self.settings.similarity_threshold,
+            threshold=least_score(objects.learned, self.settings),
             progress=self._progress,
             shift=shift,
             region=region,

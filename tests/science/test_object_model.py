@@ -72,6 +72,15 @@ def guided() -> ObjectModel:
     )
 
 
+def test_the_longest_example_is_a_wanted_one() -> None:
+    model = replace(learned(), areas=np.array([8]))
+    assert model.longest == 5.0
+    streak = KnownObject("0", InstanceMask(np.ones((3, 400), bool), 0, 0, (4, 400)))
+    assert replace(model, known=[*model.known, streak]).longest == 5.0
+    untold = [replace(item, wanted=False) for item in [*model.known, streak]]
+    assert replace(model, known=untold).longest == 400.0
+
+
 MODELS = {"grid": learned, "guided": guided}
 
 

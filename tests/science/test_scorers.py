@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
+from sam2_fewshot import Settings
 from sam2_fewshot.methods.grid import Prototype, Scorer
-from sam2_fewshot.methods.selection import choose_threshold, learn_shapes, otsu
+from sam2_fewshot.methods.selection import choose_threshold, floor_of, learn_shapes, least_score, otsu
 from sam2_fewshot.records import InstanceMask
 
 NONE = np.zeros((0, 4), np.float32)
@@ -77,6 +80,24 @@ def test_ragged_shapes_are_unlike_compact_ones() -> None:
     assert prior.weights([InstanceMask(cross, 0, 0, (200, 200))])[0] < 0.01
 
 
+def test_a_shape_fills_a_share_of_its_convex_hull() -> None:
+    right_angled = np.tri(40, dtype=bool)  # 820 px; the hull fills its 39 steps, half a pixel each
+    prior = learn_shapes([InstanceMask(right_angled, 0, 0, (200, 200))])
+    assert prior.mean[2] == pytest.approx(820 / (820 + 39 / 2))
+    ring = np.ones((30, 30), bool)
+    ring[5:25, 5:25] = False
+    assert learn_shapes([InstanceMask(ring, 0, 0, (200, 200))]).mean[2] == pytest.approx(500 / 900)
+
+
+def test_measuring_a_large_example_takes_little_memory() -> None:
+    large = [bar(1400, 1400)]
+    tracemalloc.start()
+    learn_shapes(large)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 130e6  # without the corners of each pixel, of which there are four
+
+
 def test_one_example_leaves_room() -> None:
     prior = learn_shapes([bar(10, 10)])
     assert prior.weights([bar(14, 14)])[0] == 1
@@ -111,3 +132,13 @@ def test_otsu_is_that_of_a_fine_histogram() -> None:
     values = np.concatenate([np.random.default_rng(0).normal(0, 1, 300), np.random.default_rng(1).normal(6, 1, 200)])
     assert otsu(values) == pytest.approx(threshold_otsu(values, nbins=2000), abs=0.5)
     assert otsu(np.array([1.0, 1.0, 2.0])) == 1.5
+
+
+def test_where_the_threshold_follows_from_a_frame_all_down_to_the_floor_may_be_objects() -> None:
+    left_out = {"left_out": np.linspace(0.8, 0.9, 11)}
+    assert least_score(left_out, Settings(similarity_threshold=0.7)) == 0.7
+    assert least_score(left_out, Settings(similarity_threshold=0.7, threshold_mode="auto")) == pytest.approx(0.81)
+    assert least_score({}, Settings(similarity_threshold=0.7, threshold_mode="auto")) == 0.5
+    for mode in ("top", "otsu"):
+        chosen = Settings(similarity_threshold=0.7, threshold_mode=mode)
+        assert least_score(left_out, chosen) == floor_of(chosen) == pytest.approx(0.05)

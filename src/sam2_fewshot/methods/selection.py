@@ -55,6 +55,13 @@ def floor_of(settings: Settings) -> float:
     return _FLOOR * (settings.similarity_threshold if settings.threshold_mode == "fixed" else _USUAL)
 
 
+def least_score(learned: Mapping[str, NDArray[np.generic]], settings: Settings) -> float:
+    """Return the score that an object has at least, as far as it is known before a frame is searched."""
+    if settings.threshold_mode not in ("fixed", "auto"):
+        return floor_of(settings)
+    return _chosen(learned, settings, np.zeros(0)).value
+
+
 def outlined(masks: Iterable[ScoredMask], view: View, settings: Settings) -> list[Detection]:
     """Return the masks of a window down to the floor as detections of its frame; see :func:`shape_of`.
 
@@ -111,13 +118,16 @@ def select(found: FrameResult, learned: Mapping[str, NDArray[np.generic]], setti
         ``threshold_mode``, ``similarity_threshold`` and ``top_percent`` are used.
     """
     ordered = sorted(found.detections, key=lambda detection: detection.score, reverse=True)
-    scores = np.array([detection.score for detection in ordered], np.float64)
-    left_out = np.asarray(learned.get("left_out", np.zeros(0)), np.float64)
-    threshold, reason = choose_threshold(
-        settings.threshold_mode, settings.similarity_threshold, settings.top_percent, scores, left_out
-    )
+    threshold, reason = _chosen(learned, settings, np.array([detection.score for detection in ordered], np.float64))
     count = sum(detection.score >= threshold for detection in ordered)
     return replace(found, detections=ordered[:count], below=ordered[count:], threshold=threshold, reason=reason)
+
+
+def _chosen(learned: Mapping[str, NDArray[np.generic]], settings: Settings, scores: NDArray[np.float64]) -> Threshold:
+    left_out = np.asarray(learned.get("left_out", np.zeros(0)), np.float64)
+    return choose_threshold(
+        settings.threshold_mode, settings.similarity_threshold, settings.top_percent, scores, left_out
+    )
 
 
 _TOLERATED = 2.0
@@ -168,16 +178,18 @@ def _shapes(masks: Sequence[InstanceMask]) -> NDArray[np.float64]:
 
 
 def _shape(mask: InstanceMask) -> tuple[float, float, float]:
-    rows, columns = np.nonzero(mask.data)
     # 1/12 is the variance of a pixel's own square.
-    spread = np.cov(np.stack([rows, columns]), bias=True) + np.eye(2) / 12
+    spread = np.cov(np.stack(np.nonzero(mask.data)), bias=True) + np.eye(2) / 12
     minor, major = np.linalg.eigvalsh(spread)
-    return float(np.log(mask.area)), float(np.log(major / minor) / 2), mask.area / _hull_area(rows, columns)
+    return float(np.log(mask.area)), float(np.log(major / minor) / 2), mask.area / _hull_area(mask.data)
 
 
-def _hull_area(rows: NDArray[np.intp], columns: NDArray[np.intp]) -> float:
-    """Return the area of the convex hull of pixels, as squares."""
-    corners = np.concatenate([np.stack([rows + dy, columns + dx], axis=1) for dy in (0, 1) for dx in (0, 1)])
+def _hull_area(data: NDArray[np.bool_]) -> float:
+    """Return the area of the convex hull of a mask's pixels, as squares."""
+    rows = np.flatnonzero(data.any(axis=1))
+    # Of a row only the first and the last pixel can be corners.
+    first, last = data[rows].argmax(axis=1), data.shape[1] - data[rows, ::-1].argmax(axis=1)
+    corners = np.concatenate([np.stack([rows + down, x], axis=1) for down in (0, 1) for x in (first, last)])
     return float(ConvexHull(corners).volume)  # in two dimensions the "volume" is the area
 
 

@@ -35,7 +35,7 @@ _ENDS = 0.5
 _EVEN = 0.05
 """A block whose contrast is at most this share of the frame's shows nothing but background."""
 _NEVER = -1.0
-"""A contrast below which no block is: that of a frame with one block is not measured."""
+"""A contrast below which no block is: that of the only block of a frame is not measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +144,7 @@ class SearchPlan:
     contrast
         Contrast, in grey levels, up to which a block is blank.
     threshold
-        The score that an object should have.
+        The score that an object has at least, as far as it is known before the search.
     known
         The examples on the frame.
     marked
@@ -356,7 +356,7 @@ def search_block(frame: FrameReader, plan: SearchPlan, block: Block, find: Find)
         If the block cannot be read.
     """
     view = view_of(frame, plan, block.read)
-    if contrast_of(view.pixels, max(1, round(plan.diameter / 3))) <= plan.contrast:
+    if plan.contrast >= 0 and contrast_of(view.pixels, max(1, round(plan.diameter / 3))) <= plan.contrast:
         return BlockResult(block, FrameResult(blank=1))
     found = find(view)
     owned: list[Detection] = []
