@@ -188,7 +188,6 @@ class OutputFolder:
                     yield
                 except _Unwritable as error:  # the next frame could not be written either
                     progressed.failures.append(Failure(error.name, str(error)))
-                    self._watch.frame_fails(str(error))
                 finally:  # also after a defect
                     try:
                         self._put_together(progressed)
@@ -229,6 +228,7 @@ class OutputFolder:
         try:
             self._record_frame(task.frame, result)
         except FewShotError as error:
+            self._watch.frame_fails(str(error))  # now, while the display knows which frame it is
             raise _Unwritable(task.name, str(error)) from error
 
     def _record_frame(self, frame: FrameReader, result: TaskResult) -> None:
