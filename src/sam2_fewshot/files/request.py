@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sam2_fewshot.backbones import lasting_name
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.files.corrections import CORRECTIONS
 from sam2_fewshot.images.addresses import remote
@@ -108,7 +109,7 @@ def as_facts(request: Request, model: str) -> dict[str, object]:
         "channels": _absolute(request.channels) if request.channels else None,
         "tags": list(request.tags),
         "write": list(request.write),
-        "model": model if request.model == "auto" else str(request.model),
+        "model": model if request.model == "auto" else lasting_name(request.model),
         "device": request.device,
         "boxes": request.boxes,
         "examples_on": request.examples_on,
