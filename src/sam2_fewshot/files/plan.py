@@ -11,17 +11,20 @@ from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sam2_fewshot import __version__
 from sam2_fewshot.annotations.examples import read_examples
+from sam2_fewshot.annotations.record import safe_stems
 from sam2_fewshot.annotations.registry import check_formats
 from sam2_fewshot.backbones import CHECKPOINTS, sam2_distribution
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.files.corrections import read_corrections
 from sam2_fewshot.files.request import as_facts, check_request
+from sam2_fewshot.files.results import check_results
 from sam2_fewshot.images.addresses import parse_range, stem_of
 from sam2_fewshot.images.display import read_channels
 from sam2_fewshot.images.image_set import images_of, open_images, stems_of
@@ -77,6 +80,11 @@ class Plan:
     corrections: Sequence[Correction] = ()
     saved: SavedObjects | None = None
 
+    @cached_property
+    def stems(self) -> list[str]:
+        """What the result files of each image are called, by XY."""
+        return safe_stems([image.stem for image in self.images])
+
     @property
     def placed(self) -> list[PlacedExemplar]:
         """All that there is to learn from: the examples, then the corrections."""
@@ -117,16 +125,17 @@ def make_plan(request: Request, progress: Progress) -> Plan:
     Raises
     ------
     InputError
-        If an image, the examples or the output folder cannot be used.
+        If an image, the examples or the output folder cannot be used, or results would be written over the user's own.
     SettingsError
         If a range or the channels' file cannot be used.
     """
     check_request(request)
     check_formats(request.write)
     channels = None if request.channels is None else read_channels(request.channels)
-    paths = _without_examples(request.images, request.examples, progress)
-    images = open_images(paths, request.settings, channels, progress)
+    request = replace(request, images=_without_examples(request.images, request.examples, progress))
+    images = open_images(request.images, request.settings, channels, progress)
     frames = _chosen(request, images)
+    check_results(Plan(request, images, (), frames))
     if request.object_model is not None:
         saved = read_saved(request.object_model)
         saved.objects.check_settings(request.settings, str(saved.path))
