@@ -12,7 +12,9 @@ from PIL import Image
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.files.folder import OutputFolder
 from sam2_fewshot.files.plan import make_plan
+from sam2_fewshot.files.request import request_again
 from sam2_fewshot.files.run import run
+from sam2_fewshot.output.finished import read_finished
 from sam2_fewshot.runner.progress import Watch
 from sam2_fewshot.runner.run import run as run_ends
 
@@ -129,3 +131,68 @@ def test_a_run_that_was_stopped_within_its_first_frame_goes_on(request_for, segm
     assert run_ends(plan, folder, segmenter, Watch(display)).interrupted
     shutil.rmtree(plan.request.out / ".frames", ignore_errors=True)
     assert run(request_for(), None, segmenters).complete
+
+
+def warnings_of(display):
+    return [line for line in display.lines if "Left out" in line]
+
+
+def test_the_same_pattern_does_not_take_results_for_images(cli, dataset, examples):
+    quick = ("--method", "grid", "--points-per-side", "16", "--model", "filters", "--device", "cpu")
+    shutil.rmtree(dataset / "labels")
+    command = ("segment", dataset / "**" / "*.png", "--examples", examples, "-o", dataset / "results", *quick)
+    first = cli(*command)
+    assert first.code == 0, first.err
+    again = cli(*command)
+    assert again.code == 0, again.err
+    assert "3 of 3 frames are finished already and kept." in again.err
+    left_out = "Left out of the images, because they are results of a run: im1.png, im2.png, im10.png."
+    assert again.err.count("Left out") == again.err.count(left_out) == 1
+    assert len(request_again(dataset / "results").images) == 3
+
+
+def test_images_in_a_folder_called_as_one_of_results_stay_images(request_for, segmenters, display, images):
+    root = images[0].parent / "mine"
+    places = [root / "zarr" / images[0].name, root / "labels" / images[1].name]
+    for place, image in zip(places, images, strict=False):
+        place.parent.mkdir(parents=True)
+        shutil.copy(image, place)
+    request = request_for(images=places, out=root, examples_on="im1.png")
+    run(request, display, segmenters)
+    assert run(request, display, segmenters).resumed == 2
+    assert warnings_of(display) == []
+    stack = root / "overlays" / "im1_Z1_T2.png"  # of a plane of an image that was searched
+    shutil.copy(images[0], stack)
+    run(request_for(images=[*places, stack, root / "labels" / "im2.tif"], out=root), display, segmenters)
+    assert [line.split(": ")[-1] for line in warnings_of(display)] == ["im1_Z1_T2.png, im2.tif."]
+
+
+def test_an_output_folder_among_the_images_is_left_out(request_for, segmenters, display, images):
+    folder = images[0].parent
+    out = run(request_for(), None, segmenters).out
+    run(request_for(images=[*images, out]), display, segmenters)
+    assert warnings_of(display) == ["Warning: Left out of the images, because they are results of a run: out."]
+    with pytest.raises(InputError, match=r"no image to search: out, overlays are results of a run\. Give the images\."):
+        run(request_for(images=[out, out / "overlays"]), display, segmenters)
+    run(request_for(images=[folder], out=folder), display, segmenters)
+    assert run(request_for(images=[folder], out=folder), display, segmenters).resumed == 3  # images beside results
+
+
+def test_a_folder_of_images_with_their_examples_is_searched(
+    request_for, segmenters, display, tmp_path, images, examples
+):
+    days = [tmp_path / "day1", tmp_path / "day2"]
+    for day in days:
+        day.mkdir()
+    shutil.copy(images[0], days[0])
+    shutil.copy(examples, days[0])
+    shutil.copy(images[1], days[1])
+    summary = run(request_for(images=days, examples=days[0]), display, segmenters)
+    assert [frame["image"] for frame in read_finished(summary.out).facts["frames"]] == ["im1.png", "im2.png"]
+    assert warnings_of(display) == []
+
+
+def test_a_folder_of_examples_alone_is_left_out(request_for, segmenters, display, images, examples):
+    summary = run(request_for(images=[*images, examples.parent], examples=examples.parent), display, segmenters)
+    assert summary.frames == 3
+    assert warnings_of(display) == ["Warning: Left out of the images, because the examples are in it: marked."]

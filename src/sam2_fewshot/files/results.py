@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
 from sam2_fewshot.annotations.record import FrameRecord
@@ -18,7 +19,7 @@ from sam2_fewshot.output.pictures import overlay_path
 from sam2_fewshot.report import REPORT
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
     from typing import Any
 
     from sam2_fewshot.annotations.registry import Format
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 
 _OVERLAYS = "overlays"
 _ALONE = ("run.json", REPORT, CORRECTIONS, MARK_NEXT)
+_NAMES = {JOURNAL_FOLDER, _OVERLAYS, *_ALONE, *(PurePosixPath(form.result).parts[0] for form in FORMATS.values())}
+"""What lies in an output folder."""
+_PLANE = re.compile(r"_z\d+_t\d+\.png$")
+"""The end of the name of a plane's overlay, in small letters, behind the stem of its image."""
 
 
 class ResultFile(NamedTuple):
@@ -103,9 +108,10 @@ def _refuse_among_inputs(plan: Plan, files: Sequence[ResultFile]) -> None:
 
 
 def _refuse_to_overwrite(out: Path, files: Sequence[ResultFile]) -> None:
+    journal = out / JOURNAL_FOLDER
+    if journal.is_dir() and remembered(journal) is None:
+        return  # of a version that took no notes: all that is there may be its own
     earlier = _earlier(out)
-    if earlier is None:
-        return
     is_there = cache(Path.is_dir)
     new = [file.path for file in files if file.key.casefold() not in earlier and is_there(file.path.parent)]
     users = [path for path in new if os.path.lexists(path)]
@@ -123,12 +129,9 @@ def note(plan: Plan) -> list[str]:
     return sorted(now.union(remembered(plan.request.out / JOURNAL_FOLDER) or ()))
 
 
-def _earlier(out: Path) -> Collection[str] | None:
-    """Return the keys of what earlier runs have written, in small letters; None where all that is there may be."""
-    noted = remembered(out / JOURNAL_FOLDER)
-    if noted is None and (out / JOURNAL_FOLDER).is_dir():
-        return None  # of a version that took no notes
-    return {key.casefold() for key in [*(noted or ()), *_listed(out)]}
+def _earlier(out: Path) -> Set[str]:
+    """Return the keys of what earlier runs have written, as far as that is known, in small letters."""
+    return {key.casefold() for key in [*(remembered(out / JOURNAL_FOLDER) or ()), *_listed(out)]}
 
 
 def _listed(out: Path) -> Iterator[str]:
@@ -142,6 +145,30 @@ def _listed(out: Path) -> Iterator[str]:
     for form in _formats(written if isinstance(written, list) else ()):
         yield from (_key(form, stem) for stem in (stems if form.per_image else [""]))
     yield from (f"{_OVERLAYS}/{stem}" for stem in stems)
+
+
+def is_output(folder: Path) -> bool:
+    """Return whether a run has written into a folder."""
+    return remote(folder) is None and ((folder / JOURNAL_FOLDER).is_dir() or _facts(folder) is not None)
+
+
+def results_among(paths: Iterable[Path]) -> list[Path]:
+    """Return those of some paths that runs have written into output folders: files, and folders of them."""
+    earlier = cache(_earlier)
+    return [path for path in paths if remote(path) is None and _is_result(Path(os.path.abspath(path)), earlier)]  # noqa: PTH100
+
+
+def _is_result(path: Path, earlier: Callable[[Path], Set[str]]) -> bool:
+    for place, folder in enumerate(reversed(path.parents), 1):
+        if path.parts[place] in _NAMES:
+            name, *below = (part.casefold() for part in path.parts[place : place + 2])
+            keys = earlier(folder)
+            own = "/".join((name, *below))
+            of_image = {own, own.removesuffix(".png"), _PLANE.sub("", own)} if name == _OVERLAYS else {own}
+            is_folder = not below and any(key.startswith(f"{name}/") for key in keys)
+            if of_image & keys or is_folder or (name == JOURNAL_FOLDER and keys):
+                return True
+    return False
 
 
 def _facts(out: Path) -> Mapping[str, Any] | None:
