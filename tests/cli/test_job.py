@@ -16,6 +16,7 @@ from PIL import Image
 
 from bright import BrightMethod, BrightSegmenter
 from sam2_fewshot.backbones import open_backbone, sam2_distribution
+from sam2_fewshot.cli.console import PlainDisplay
 from sam2_fewshot.errors import FewShotWarning, InputError, SettingsError
 from sam2_fewshot.files.folder import OutputFolder, check_memory
 from sam2_fewshot.files.plan import make_plan
@@ -237,6 +238,13 @@ def test_full_disk_stops_the_run_with_a_sentence(request_for, segmenters, displa
     assert (first.out / "detections.csv").read_bytes() == kept
     assert not list(first.out.rglob("*.part"))
     assert run(request_for(), None, segmenters).complete
+
+
+def test_on_a_full_disk_the_frame_is_named(request_for, segmenters, small_files_only, capsys):
+    segmenters.troubles = {}
+    small_files_only(200)
+    run(request_for(), PlainDisplay(), segmenters)
+    assert "Failed: frame 1 of 3: im1.png: The disk is full" in capsys.readouterr().err
 
 
 def test_ranges_choose_frames_in_order(request_for, segmenters, tmp_path, examples):

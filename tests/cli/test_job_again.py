@@ -126,8 +126,7 @@ def test_files_of_images_no_longer_asked_for_go(request_for, segmenters, images)
 def test_hostile_run_file_deletes_nothing(request_for, segmenters, tmp_path):
     precious = tmp_path / "precious.tif"
     precious.write_text("x")
-    out = tmp_path / "out"
-    out.mkdir()
+    out = run(request_for(), None, segmenters).out
     for content in ('{"frames": [{"stem": "../../precious", "z": 1, "time": 1}]}', "[]", "{", '{"frames": [1]}'):
         (out / "run.json").write_text(content)
         assert run(request_for(), None, segmenters).complete

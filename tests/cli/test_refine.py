@@ -132,6 +132,14 @@ def test_a_setting_that_is_gone_does_not_spoil_older_results(request_for, segmen
     assert request_again(out).settings == request_for().settings
 
 
+def test_the_path_of_a_model_holds_in_any_folder(request_for, segmenters, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.pt").write_text("weights")
+    out = run(request_for(model="own.pt"), None, segmenters).out
+    monkeypatch.chdir("/")
+    assert request_again(out).model == str(tmp_path / "own.pt")
+
+
 def test_results_of_another_program_are_refused(tmp_path, request_for, segmenters, display):
     out = run(request_for(), display, segmenters).out
     facts = json.loads((out / "run.json").read_text())

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from sam2_fewshot.backbones import lasting_name
 from sam2_fewshot.backbones.sam2.checkpoints import (
     CONTAINER_FOLDER,
     EMBEDDED_FOLDER,
@@ -115,6 +116,20 @@ def test_a_bare_name_is_sought_in_the_folders_and_then_here(
     assert resolve("own.pt", folders).path == Path("own.pt")
     (folders[1] / "own.pt").write_bytes(b"cache")
     assert resolve("own.pt", folders).path.parent == folders[1]
+
+
+def test_what_means_another_file_elsewhere_is_made_absolute(
+    tmp_path: Path, folders: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SAM2_FEWSHOT_CHECKPOINTS", str(folders[0]))
+    for path in (tmp_path / "mine.pt", tmp_path / "known.pt", tmp_path / "filters", folders[0] / "known.pt"):
+        path.write_text("weights")
+    here = str(tmp_path / "mine.pt")
+    assert [lasting_name(name) for name in ("mine.pt", "./mine.pt", Path("mine.pt"), here)] == [here] * 4
+    names = ["auto", "tiny", "known.pt", "filters", "gone.pt"]  # what lies in a folder of models counts before the file
+    assert [lasting_name(name) for name in names] == names
+    assert lasting_name("models/gone.pt") == str(tmp_path / "models" / "gone.pt")
 
 
 def test_a_yaml_file_beside_a_checkpoint_is_its_configuration(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from sam2_fewshot import Exemplar, FewShotSegmenter, Location
 from sam2_fewshot.errors import InputError, SettingsError
 from sam2_fewshot.files.finish import FrameFinish
 from sam2_fewshot.files.plan import FrameAddress
-from sam2_fewshot.files.request import Request
+from sam2_fewshot.files.request import Request, request_again
 from sam2_fewshot.files.run import run
 from sam2_fewshot.runner.cluster import connected, local_workers, trouble_of
 from sam2_fewshot.runner.tasks import TaskResult
@@ -332,6 +332,16 @@ def test_where_it_runs_is_checked() -> None:
     count, share = local_workers("local", Settings(max_memory=6), "micro")
     assert 1 <= count <= 2
     assert share.max_memory == 6 / (count + 1)
+
+
+def test_the_results_tell_what_was_asked_for_and_not_a_worker_s_share(
+    images: list[Path], examples: Path, tmp_path: Path
+) -> None:
+    settings = SMALL.changed({"max_memory": 4, "cache_size": 0})
+    request = Request(images=images[:1], examples=examples, out=tmp_path / "out", model="filters", settings=settings)
+    assert run(request, Lines(), scheduler="1").complete
+    assert json.loads((request.out / "run.json").read_text())["settings"]["max_memory"] == 4
+    assert request_again(request.out).settings == settings
 
 
 def test_a_larger_model_has_fewer_workers(tmp_path: Path) -> None:

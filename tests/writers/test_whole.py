@@ -87,3 +87,16 @@ def test_sweeping_takes_only_what_was_abandoned(tmp_path: Path) -> None:
     sweep(tmp_path)
     sweep(tmp_path / "missing")
     assert sorted(tmp_path.iterdir()) == sorted([new, other])
+
+
+def test_sweeping_takes_abandoned_folders_with_all_that_is_in_them(tmp_path: Path) -> None:
+    old, before, written = (tmp_path / name for name in (".1-a.zarr.part", ".1-a.zarr.old", ".2-b.zarr.part"))
+    users = tmp_path / ".notes.old"
+    for folder in (old, before, written, users):
+        (folder / "0").mkdir(parents=True)
+        (folder / "0" / "zarr.json").write_text("{}")
+        for path in (folder / "0" / "zarr.json", folder / "0", folder):
+            os.utime(path, (0, 0))
+    os.utime(written / "0" / "zarr.json")  # a chunk that was just written leaves the folder's own time as it was
+    sweep(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted([written, users])

@@ -12,7 +12,7 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from sam2_fewshot.backbones.sam2.checkpoints import CHECKPOINTS, MICRO, available, resolve, search_folders
+from sam2_fewshot.backbones.sam2.checkpoints import CHECKPOINTS, MICRO, as_path, available, resolve, search_folders
 from sam2_fewshot.backbones.sam2.device import present_devices
 from sam2_fewshot.backbones.sam2.fetch import fetch
 from sam2_fewshot.backbones.sam2.loading import sam2_distribution
@@ -27,6 +27,7 @@ __all__ = [
     "available",
     "expected_bytes",
     "fetch",
+    "lasting_name",
     "open_backbone",
     "present_devices",
     "resolve",
@@ -74,6 +75,18 @@ def expected_bytes(name: str | os.PathLike[str]) -> int:
     """
     expected: int = _module(name).expected_bytes(name)
     return expected
+
+
+def lasting_name(name: str | os.PathLike[str]) -> str:
+    """Return what means the same backbone in whatever folder the program runs: a path is made absolute.
+
+    Raises
+    ------
+    CheckpointError
+        If the environment names a folder with checkpoints that does not exist.
+    """
+    path = None if os.fspath(name) in _BACKBONES else as_path(name)
+    return os.fspath(name) if path is None else os.path.normpath(path.absolute())
 
 
 def _module(name: str | os.PathLike[str]) -> Any:

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 from shapely import Point, box
 
 from sam2_fewshot.annotations.mark_next import asked_about
-from sam2_fewshot.annotations.record import ExampleMark, FrameRecord, safe_stems
+from sam2_fewshot.annotations.record import ExampleMark, FrameRecord
 from sam2_fewshot.errors import FewShotError, InputError
 from sam2_fewshot.files.corrections import CORRECTIONS, MARK_NEXT, corrections_json, mark_next_json
 from sam2_fewshot.files.finish import FrameFinish
 from sam2_fewshot.files.plan import facts_of, made_from
+from sam2_fewshot.files.results import note
 from sam2_fewshot.geometry.outlines import crop_to_object, mask_to_polygon
 from sam2_fewshot.methods.selection import marked
 from sam2_fewshot.output.assembly import assemble
@@ -102,7 +103,7 @@ class OutputFolder:
         self._segmenter = segmenter
         self._watch = watch
         self._out = plan.request.out
-        self._stems = safe_stems([image.stem for image in plan.images])
+        self._stems = plan.stems
         self._folder = self._out / JOURNAL_FOLDER
         refuse_second_run(self._folder)
         self._inputs, self._common, prints = made_from(plan, segmenter)
@@ -188,7 +189,6 @@ class OutputFolder:
                     yield
                 except _Unwritable as error:  # the next frame could not be written either
                     progressed.failures.append(Failure(error.name, str(error)))
-                    self._watch.frame_fails(str(error))
                 finally:  # also after a defect
                     try:
                         self._put_together(progressed)
@@ -216,7 +216,7 @@ class OutputFolder:
             self._watch.say(f"{self.done} of {len(self._plan.frames)} frames are finished already and kept.")
         elif (self._out / "run.json").exists():
             self._watch.say(f"{self._out} holds results of other settings or inputs; they are replaced.")
-        remember(self._folder, self._inputs)
+        remember(self._folder, {**self._inputs, "results": note(self._plan)})
 
     def add(self, task: Task, result: TaskResult) -> None:
         """Record a finished frame and its pictures.
@@ -229,6 +229,7 @@ class OutputFolder:
         try:
             self._record_frame(task.frame, result)
         except FewShotError as error:
+            self._watch.frame_fails(str(error))  # now, while the display knows which frame it is
             raise _Unwritable(task.name, str(error)) from error
 
     def _record_frame(self, frame: FrameReader, result: TaskResult) -> None:
@@ -252,8 +253,13 @@ class OutputFolder:
             floor=found.floor,
         )
         # The record comes last: it says that all of the frame is there.
-        self._write_pictures(record, pictures.overlay, pictures.preview)
-        self._write(record)
+        try:
+            self._write_pictures(record, pictures.overlay, pictures.preview)
+            self._write(record)
+        except BaseException:  # Ctrl-C too: without a record nothing would say that the overlay is a run's
+            with suppress(OSError):
+                overlay_path(self._out, record).unlink()
+            raise
         self._finished.add(frame.location)
         self._blocks(frame.location).drop()
 

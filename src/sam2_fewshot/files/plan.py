@@ -11,21 +11,25 @@ from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sam2_fewshot import __version__
 from sam2_fewshot.annotations.examples import read_examples
+from sam2_fewshot.annotations.record import safe_stems
 from sam2_fewshot.annotations.registry import check_formats
 from sam2_fewshot.backbones import CHECKPOINTS, sam2_distribution
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.files.corrections import read_corrections
+from sam2_fewshot.files.image_paths import image_paths
 from sam2_fewshot.files.request import as_facts, check_request
-from sam2_fewshot.images.addresses import parse_range, stem_of
+from sam2_fewshot.files.results import check_results
+from sam2_fewshot.images.addresses import parse_range
 from sam2_fewshot.images.display import read_channels
 from sam2_fewshot.images.image_set import images_of, open_images, stems_of
-from sam2_fewshot.images.registry import example_stems, frame_fingerprint, open_positions, signatures
+from sam2_fewshot.images.registry import frame_fingerprint, open_positions, signatures
 from sam2_fewshot.records import held_bytes
 from sam2_fewshot.segmenter import read_object_model
 from sam2_fewshot.storage.digests import common_part, examples_part
@@ -77,6 +81,11 @@ class Plan:
     corrections: Sequence[Correction] = ()
     saved: SavedObjects | None = None
 
+    @cached_property
+    def stems(self) -> list[str]:
+        """What the result files of each image are called, by XY."""
+        return safe_stems([image.stem for image in self.images])
+
     @property
     def placed(self) -> list[PlacedExemplar]:
         """All that there is to learn from: the examples, then the corrections."""
@@ -117,16 +126,17 @@ def make_plan(request: Request, progress: Progress) -> Plan:
     Raises
     ------
     InputError
-        If an image, the examples or the output folder cannot be used.
+        If an image, the examples or the output folder cannot be used, or results would be written over the user's own.
     SettingsError
         If a range or the channels' file cannot be used.
     """
     check_request(request)
     check_formats(request.write)
     channels = None if request.channels is None else read_channels(request.channels)
-    paths = _without_examples(request.images, request.examples, progress)
-    images = open_images(paths, request.settings, channels, progress)
+    request = replace(request, images=image_paths(request.images, request.examples, progress))
+    images = open_images(request.images, request.settings, channels, progress)
     frames = _chosen(request, images)
+    check_results(Plan(request, images, (), frames))
     if request.object_model is not None:
         saved = read_saved(request.object_model)
         saved.objects.check_settings(request.settings, str(saved.path))
@@ -158,25 +168,6 @@ def _check_display(images: ImageSet, frames: Iterable[FrameReader]) -> None:
     """
     for xy in sorted({frame.location.xy for frame in frames}):
         _ = images[xy].display
-
-
-def _without_examples(paths: Sequence[Path], examples: Path | None, progress: Progress) -> list[Path]:
-    """Leave out what a pattern like ``*.tif`` has caught although it is the examples and not an image."""
-    if examples is None:
-        return list(paths)
-    stems = {stem_of(path) for path in paths}
-    place = examples.resolve()
-    images: list[Path] = []
-    left_out: list[Path] = []
-    for path in paths:
-        is_label = path.resolve().parent == place and stems & set(example_stems(path)[1:])
-        (left_out if path.resolve() == place or is_label else images).append(path)
-    if not images:  # nothing but the examples was given, and they may be meant
-        return list(paths)
-    if left_out:
-        names = ", ".join(path.name for path in left_out[:3]) + (", …" if len(left_out) > 3 else "")
-        progress.warn(f"Left out of the images, because the examples are in it: {names}.")
-    return images
 
 
 def _chosen(request: Request, images: ImageSet) -> list[FrameReader]:

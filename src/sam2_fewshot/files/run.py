@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sam2_fewshot.files.folder import OutputFolder, check_memory
@@ -123,39 +123,38 @@ def run(
     seconds: dict[str, float] = {}
     with ExitStack() as stack:
         plan = make_plan(request, watch)
+        request, settings = plan.request, plan.request.settings
         execute: Execute = in_this_process
-        limit = plan.request.settings.max_memory if scheduler is None else 0
+        limit = settings.max_memory if scheduler is None else 0
         if scheduler is not None:
             from sam2_fewshot.runner.cluster import OnCluster, connected
 
-            client, settings = stack.enter_context(connected(scheduler, plan.request.settings, plan.request.model))
-            plan = replace(plan, request=replace(plan.request, settings=settings))
-            asked = plan.request
+            # Each worker's share of the memory is not what the user asked for, so it stays out of the request.
+            client, settings = stack.enter_context(connected(scheduler, settings, request.model))
 
             def recipe(segmenter: FewShotSegmenter) -> Recipe:
                 from sam2_fewshot.runner.worker import Recipe
 
                 return Recipe(
                     key=uuid.uuid4().hex,
-                    model=os.fspath(asked.model) if asked.model != "auto" else segmenter.model_name,
+                    model=os.fspath(request.model) if request.model != "auto" else segmenter.model_name,
                     sha256=segmenter.model_sha256,
-                    device=asked.device,
+                    device=request.device,
                     settings=segmenter.settings,
                     objects=segmenter.object_model,
                     make=make,
                 )
 
             execute = OnCluster(client, recipe, plan.address)
-        request = plan.request
         with timed(seconds, "load model"):
-            segmenter = make(os.fspath(request.model), request.device, request.settings, watch)
+            segmenter = make(os.fspath(request.model), request.device, settings, watch)
         if plan.saved is not None:
             segmenter.adopt(plan.saved.objects, str(plan.saved.path))
         if limit:
             check_memory(limit, segmenter.least_memory(), "Nothing can be learned or searched")
         watch.say(f"Model {segmenter.model_name} on {segmenter.device_name}.")
         folder = OutputFolder(plan, segmenter, watch, limit)
-        room = request.settings.cache_size * 1_000_000
+        room = settings.cache_size * 1_000_000
         ended = run_ends(
             plan,
             folder,

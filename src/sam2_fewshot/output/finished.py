@@ -167,20 +167,35 @@ def _images(before: object, now: object) -> list[str]:
 
 
 def remember(folder: Path, facts: Mapping[str, object]) -> None:
-    """Record what the results are made from.
+    """Record what the results are made from, and what files they will be.
 
     Parameters
     ----------
     folder
         The journal's folder.
     facts
-        ``settings`` (a dict), ``version``, ``model``, ``examples``, ``channels``, ``object_model`` and ``images`` (a
-        dict of each image's signature by its path), all of them fit for JSON.
+        ``settings`` (a dict), ``version``, ``model``, ``examples``, ``channels``, ``object_model``, ``images`` (a
+        dict of each image's signature by its path) and ``results`` (a list, see :func:`remembered`), all of them fit
+        for JSON.
 
-    It only serves to report later what has changed, so a failure to write it does not stop the run.
+    A failure to write it does not stop the run: frames cannot be written then either.
     """
     with suppress(InputError):
         write_whole(folder / _INPUTS, json.dumps(facts, indent=1).encode())
+
+
+def remembered(folder: Path) -> list[str] | None:
+    """Return the ``results`` of :func:`remember`, by which runs know their files; None where nothing is recorded.
+
+    Parameters
+    ----------
+    folder
+        The journal's folder.
+    """
+    try:
+        return [str(result) for result in json.loads((folder / _INPUTS).read_text("utf-8"))["results"]]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return None
 
 
 def forget(folder: Path) -> None:

@@ -103,12 +103,16 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed runs left half written, unless it was touched within the last hour."""
+    """Remove files and folders that killed runs left half written, unless they were touched within the last hour."""
     with suppress(OSError):
-        for path in folder.glob(".*.part"):
+        for path in [*folder.glob(".[0-9]*-*.part"), *folder.glob(".[0-9]*-*.old")]:
             with suppress(OSError):
-                if time.time() - path.stat().st_mtime > _ABANDONED:
-                    path.unlink()
+                touched = max(each.stat().st_mtime for each in (path, *path.rglob("*")))
+                if time.time() - touched > _ABANDONED:
+                    if path.is_dir():
+                        shutil.rmtree(path)
+                    else:
+                        path.unlink()
 
 
 def refuse_device(path: Path) -> None:

@@ -238,8 +238,10 @@ def resolve(name: str | os.PathLike[str] = "auto", folders: Sequence[Path] | Non
         If there is no such checkpoint, or it is known but not on this machine; the sentence says how to get
         it.
     """
-    if not isinstance(name, str) or any(mark and mark in name for mark in (os.sep, os.altsep)):
-        return _from_path(_expanded(name))
+    path = as_path(name, folders)
+    if path is not None:
+        return _from_path(path)
+    name = str(name)
     places = search_folders() if folders is None else folders
     if name == "auto":
         return _best(places)
@@ -247,8 +249,6 @@ def resolve(name: str | os.PathLike[str] = "auto", folders: Sequence[Path] | Non
     found = _look(checkpoint.name if checkpoint else name, places)
     if found:
         return found
-    if _is(Path(name), "file"):
-        return _from_path(Path(name))
     if checkpoint is None:
         raise CheckpointError(
             f"There is no model called {name!r}. The models are {', '.join(NAMES)}, "
@@ -260,6 +260,28 @@ def resolve(name: str | os.PathLike[str] = "auto", folders: Sequence[Path] | Non
         f"`sam2-fewshot models fetch {checkpoint.short_name}`, or set {FOLDERS_VARIABLE} to the folder "
         "that has it."
     )
+
+
+def as_path(name: str | os.PathLike[str], folders: Sequence[Path] | None = None) -> Path | None:
+    """Return the path that a user means; None where it is a name, be it of something that is there or not.
+
+    Parameters
+    ----------
+    name, folders
+        As for :func:`resolve`.
+
+    Raises
+    ------
+    CheckpointError
+        As :func:`search_folders`.
+    """
+    if not isinstance(name, str) or any(mark and mark in name for mark in (os.sep, os.altsep)):
+        return _expanded(name)
+    if name == "auto" or not _is(Path(name), "file"):
+        return None
+    checkpoint = find(name)
+    places = search_folders() if folders is None else folders
+    return None if _look(checkpoint.name if checkpoint else name, places) else Path(name)
 
 
 def sha256_of(path: Path) -> str:

@@ -1,0 +1,186 @@
+"""The files that a run writes into its output folder, and what of the user's own they must not be written over."""
+
+from __future__ import annotations
+
+import os
+import re
+from functools import cache
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, NamedTuple
+
+from sam2_fewshot.annotations.record import FrameRecord
+from sam2_fewshot.annotations.registry import FORMATS
+from sam2_fewshot.errors import InputError
+from sam2_fewshot.files.corrections import CORRECTIONS, MARK_NEXT
+from sam2_fewshot.images.addresses import is_zarr, remote
+from sam2_fewshot.output.finished import read_finished, remembered
+from sam2_fewshot.output.journal import JOURNAL_FOLDER
+from sam2_fewshot.output.pictures import overlay_path
+from sam2_fewshot.report import REPORT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
+    from typing import Any
+
+    from sam2_fewshot.annotations.registry import Format
+    from sam2_fewshot.files.plan import Plan
+
+_OVERLAYS = "overlays"
+_ALONE = ("run.json", REPORT, CORRECTIONS, MARK_NEXT)
+_NAMES = {JOURNAL_FOLDER, _OVERLAYS, *_ALONE, *(PurePosixPath(form.result).parts[0] for form in FORMATS.values())}
+"""What lies in an output folder."""
+_PLANE = re.compile(r"_z\d+_t\d+\.png$")
+"""The end of the name of a plane's overlay, in small letters, behind the stem of its image."""
+
+
+class ResultFile(NamedTuple):
+    """A file that a run writes.
+
+    Parameters
+    ----------
+    path
+        Where it belongs.
+    key
+        What it is noted as in the journal: its path in the output folder; of overlays, of which an image may have
+        many, without the plane.
+    of_image
+        Whether it is named after an image.
+    """
+
+    path: Path
+    key: str
+    of_image: bool
+
+
+def result_files(plan: Plan) -> Iterator[ResultFile]:
+    """Yield the files that a run will write, but for the journal's."""
+    request = plan.request
+    for name in _ALONE:
+        yield ResultFile(request.out / name, name, of_image=False)
+    stems = dict.fromkeys(plan.stems[frame.location.xy] for frame in plan.frames)
+    for form in _formats(request.write):
+        for stem in stems if form.per_image else [""]:
+            yield ResultFile(form.path(request.out, stem), _key(form, stem), form.per_image)
+    for frame in plan.frames:
+        image, stem = plan.images[frame.location.xy], plan.stems[frame.location.xy]
+        record = FrameRecord("", stem, frame.location, frame.shape, image.size_z, image.size_t)
+        yield ResultFile(overlay_path(request.out, record), f"{_OVERLAYS}/{stem}", of_image=True)
+
+
+def check_results(plan: Plan) -> None:
+    """Refuse a run that would write over what is the user's own, or put its results among it.
+
+    Raises
+    ------
+    InputError
+        If a result belongs where an image or the examples are, or where a file is that no earlier run wrote.
+    """
+    files = list(result_files(plan))
+    _refuse_among_inputs(plan, files)
+    _refuse_to_overwrite(plan.request.out, files)
+
+
+def _refuse_among_inputs(plan: Plan, files: Sequence[ResultFile]) -> None:
+    real = cache(os.path.realpath)
+    images = [part for image in plan.images for part in (image.path, *image.source.header.parts)]
+    given = {real(path): "images" for path in [*images, *plan.request.images] if remote(path) is None}
+    if plan.request.examples is not None:
+        given[real(plan.request.examples)] = "examples"
+    for file in files:
+        folder = real(file.path.parent)
+        if what := given.get(os.path.join(folder, file.path.name)):  # noqa: PTH118  (a Path for each takes long)
+            raise InputError(
+                f"The results would be written over {file.path}, which is among the {what} of this run. Give another "
+                "folder with -o."
+            )
+        if file.of_image and (what := given.get(folder)):
+            raise InputError(
+                f"The results would be written into {file.path.parent}, where the {what} of this run are, and the "
+                f"next run would take them for {what}. Give another folder with -o."
+            )
+    out = Path(real(plan.request.out))
+    inside = next((place for place in (out, *out.parents) if str(place) in given and is_zarr(place)), None)
+    if inside is not None:
+        raise InputError(
+            f"The results would be written into {inside}, which is among the {given[str(inside)]} of this run. Give "
+            "another folder with -o."
+        )
+
+
+def _refuse_to_overwrite(out: Path, files: Sequence[ResultFile]) -> None:
+    journal = out / JOURNAL_FOLDER
+    if journal.is_dir() and remembered(journal) is None:
+        return  # of a version that took no notes: all that is there may be its own
+    earlier = _earlier(out)
+    is_there = cache(Path.is_dir)
+    new = [file.path for file in files if file.key.casefold() not in earlier and is_there(file.path.parent)]
+    users = [path for path in new if os.path.lexists(path)]
+    if users:
+        more, them = (f" and {len(users) - 1} more result files are", "them") if len(users) > 1 else (" is", "it")
+        raise InputError(
+            f"{users[0]}{more} there already, but not from an earlier run in {out}, and would be written over. Move "
+            f"{them} away, or give another folder with -o."
+        )
+
+
+def note(plan: Plan) -> list[str]:
+    """Return what to remember of the files that a run writes, with those of earlier runs, which may be there still."""
+    now = {file.key for file in result_files(plan)}
+    return sorted(now.union(remembered(plan.request.out / JOURNAL_FOLDER) or ()))
+
+
+def _earlier(out: Path) -> Set[str]:
+    """Return the keys of what earlier runs have written, as far as that is known, in small letters."""
+    return {key.casefold() for key in [*(remembered(out / JOURNAL_FOLDER) or ()), *_listed(out)]}
+
+
+def _listed(out: Path) -> Iterator[str]:
+    """Yield the keys of the results that ``run.json`` lists."""
+    facts = _facts(out)
+    if facts is None:
+        return
+    yield from _ALONE
+    stems = [str(frame.get("stem")) for frame in facts["frames"]]
+    written = facts.get("written")
+    for form in _formats(written if isinstance(written, list) else ()):
+        yield from (_key(form, stem) for stem in (stems if form.per_image else [""]))
+    yield from (f"{_OVERLAYS}/{stem}" for stem in stems)
+
+
+def is_output(folder: Path) -> bool:
+    """Return whether a run has written into a folder."""
+    return remote(folder) is None and ((folder / JOURNAL_FOLDER).is_dir() or _facts(folder) is not None)
+
+
+def results_among(paths: Iterable[Path]) -> list[Path]:
+    """Return those of some paths that runs have written into output folders: files, and folders of them."""
+    earlier = cache(_earlier)
+    return [path for path in paths if remote(path) is None and _is_result(Path(os.path.abspath(path)), earlier)]  # noqa: PTH100
+
+
+def _is_result(path: Path, earlier: Callable[[Path], Set[str]]) -> bool:
+    for place, folder in enumerate(reversed(path.parents), 1):
+        if path.parts[place] in _NAMES:
+            name, *below = (part.casefold() for part in path.parts[place : place + 2])
+            keys = earlier(folder)
+            own = "/".join((name, *below))
+            of_image = {own, own.removesuffix(".png"), _PLANE.sub("", own)} if name == _OVERLAYS else {own}
+            is_folder = not below and any(key.startswith(f"{name}/") for key in keys)
+            if of_image & keys or is_folder or (name == JOURNAL_FOLDER and keys):
+                return True
+    return False
+
+
+def _facts(out: Path) -> Mapping[str, Any] | None:
+    try:
+        return read_finished(out).facts
+    except InputError:
+        return None
+
+
+def _formats(extra: Collection[str]) -> list[Format]:
+    return [form for form in FORMATS.values() if form.always or form.name in extra]
+
+
+def _key(form: Format, stem: str) -> str:
+    return form.path(Path(), stem).as_posix()
