@@ -209,6 +209,14 @@ def test_imagej_lookup_tables_give_colours(tmp_path):
     assert open_source(path).header.channel_colors == ((0, 255, 0), (0, 0, 255))
 
 
+def test_inverted_lookup_tables_have_their_brightest_colour(tmp_path):
+    path = tmp_path / "a.tif"
+    tables = [np.zeros((3, 256), np.uint8) for _ in range(2)]
+    tables[0][1], tables[1][:] = np.arange(256), np.arange(255, -1, -1)
+    tifffile.imwrite(path, np.zeros((2, 5, 6), np.uint8), imagej=True, metadata={"axes": "CYX", "LUTs": tables})
+    assert open_source(path).header.channel_colors == ((0, 255, 0), (255, 255, 255))
+
+
 def test_senseless_ome_colours_are_passed_over(tmp_path):
     path = tmp_path / "a.ome.tif"
     metadata = {"axes": "CYX", "Channel": {"Color": [1234567, 7654321]}}
