@@ -328,3 +328,20 @@ def test_tifffile_says_nothing_of_its_own(tmp_path, caplog):
     with pytest.raises(InputError):
         open_source(path)
     assert not caplog.records
+
+
+@pytest.mark.parametrize("more", [{}, {"compression": "zlib"}])
+def test_ycbcr_without_jpeg_is_refused(tmp_path, more):
+    path = tmp_path / "a.tif"
+    extra = [(530, "H", 2, (1, 1), True)]
+    tifffile.imwrite(path, np.full((8, 8, 3), 128, np.uint8), photometric="ycbcr", extratags=extra, **more)
+    with pytest.raises(InputError, match=r"a\.tif has colours of the kind YCBCR.*; save it as RGB"):
+        open_source(path)
+
+
+def test_ycbcr_in_jpeg_is_a_photo(tmp_path):
+    path = tmp_path / "a.tif"
+    grey = np.full((16, 16, 3), 41, np.uint8)
+    tifffile.imwrite(path, grey, photometric="rgb", compression="jpeg", subsampling=(1, 1))
+    assert open_source(path).header.is_photo
+    assert abs(planes(path)[0].astype(int) - 41).max() <= 2
