@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
+import unicodedata
 from typing import TYPE_CHECKING
 
 from sam2_fewshot.errors import SettingsError
@@ -118,6 +119,7 @@ def parse_range(
     names
         Of each, all that it is called by. A part that is no number or range is then a pattern for names, in any letter
         case: ``*`` stands for any letters, ``?`` for one and ``[ab]`` for one of some, so ``"B0*"`` is a plate's row.
+        A name itself goes before that, also one with commas where it is all of the text.
 
     Returns
     -------
@@ -132,6 +134,8 @@ def parse_range(
     everything = tuple(range(count))
     if text is None or not text.strip():
         return everything if blank is None else tuple(sorted(set(blank)))
+    if "," in text and (called := _called(text.strip(), names)):
+        return tuple(called)
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not parts:
         raise _error(text, field, "has no number", count)
@@ -167,10 +171,17 @@ def _part(part: str, count: int, field: str) -> range:
     return range(first - 1, last, step)
 
 
+def _called(name: str, names: Sequence[Collection[str]]) -> list[int]:
+    """Return what is called so, in any letter case."""
+    return [place for place, own in enumerate(names) if _key(name) in map(_key, own)]
+
+
 def _named(part: str, names: Sequence[Collection[str]], field: str) -> list[int]:
-    """Return what a pattern fits."""
-    pattern = re.compile(fnmatch.translate(part.casefold()))
-    found = [place for place, own in enumerate(names) if any(pattern.fullmatch(name.casefold()) for name in own)]
+    """Return what is called so, or else what a pattern fits."""
+    pattern = re.compile(fnmatch.translate(_key(part)))
+    found = _called(part, names) or [
+        place for place, own in enumerate(names) if any(pattern.fullmatch(_key(name)) for name in own)
+    ]
     if not found:
         known = [next(iter(own)) for own in names]
         listed = ", ".join(known[:_LISTED]) + (", …" if len(known) > _LISTED else "")
@@ -181,6 +192,10 @@ def _named(part: str, names: Sequence[Collection[str]], field: str) -> list[int]
             "such as 'B0*'."
         )
     return found
+
+
+def _key(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _error(part: str, field: str, problem: str, count: int) -> SettingsError:
