@@ -13,6 +13,7 @@ import tifffile
 
 from sam2_fewshot.annotations.record import FrameRecord
 from sam2_fewshot.errors import InputError
+from sam2_fewshot.images.stems import safe_stems
 from sam2_fewshot.output.assembly import Summary, assemble, write_run
 from sam2_fewshot.output.journal import JOURNAL_FOLDER, Journal
 from sam2_fewshot.output.pictures import overlay_path
@@ -71,7 +72,7 @@ def test_assembling_again_gives_the_same_files(tmp_path: Path, make_record: Make
 
 def test_unsafe_and_equal_stems_get_files_of_their_own(tmp_path: Path, make_record: Make) -> None:
     out = tmp_path / "out"
-    stems = ["../../up", "A", "a", "con"]
+    stems = safe_stems(["../../up", "A", "a", "con"])
     assemble([make_record(1, Location(xy), stem=stem) for xy, stem in enumerate(stems)], out)
     assert sorted(path.name for path in (out / "labels").iterdir()) == [
         "A.tif",

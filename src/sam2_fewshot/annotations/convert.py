@@ -14,7 +14,7 @@ from shapely import Polygon, box
 from sam2_fewshot.annotations.examples import format_of, marked_files, read_objects
 from sam2_fewshot.annotations.label_bands import paint
 from sam2_fewshot.annotations.marked_file import UNKNOWN, nominal_header
-from sam2_fewshot.annotations.record import FrameRecord, MarkedPoint, safe_stems
+from sam2_fewshot.annotations.record import FrameRecord, MarkedPoint
 from sam2_fewshot.annotations.registry import FORMATS, NAMES, Format, a_file_an_image, named_by
 from sam2_fewshot.errors import InputError, SettingsError
 from sam2_fewshot.geometry.outlines import crop_to_object, mask_to_area, polygons_to_masks
@@ -186,14 +186,14 @@ def _records(placed: Sequence[PlacedExemplar], images: ImageSet) -> tuple[list[F
             if exemplar.mask is not None or item.instance is not None:
                 exact.append(frame.detections[-1])
             frame.tags.append(item.tags)
-    stems = safe_stems([image.stem for image in images])
     used = {location.xy for location in frames}
     sizes = {xy: _planes(images[xy], [place for place in frames if place.xy == xy]) for xy in used}
     records = [
         FrameRecord(
             name=images[location.xy].file_name,
             position=images[location.xy].position,
-            stem=stems[location.xy],
+            full_name=images[location.xy].full_name,
+            stem=images[location.xy].stem,
             location=location,
             frame_shape=images[location.xy].shape,
             size_z=sizes[location.xy][0],
@@ -357,16 +357,18 @@ def nominal_images(path: Path) -> ImageSet:
         headers = _distinct(header for file in files for header in _headers(file))
     else:
         headers = _headers(path)
-    return images_of([_NoPixels(header) for header in headers], stems_of(headers), Settings())
+    stems = stems_of([replace(header, size_z=1, size_t=1) for header in headers])  # how many planes is not known
+    return images_of([_NoPixels(header) for header in headers], stems, Settings())
 
 
 def _distinct(headers: Iterable[Header]) -> list[Header]:
     """Return one header an image, the one that knows its size where there is one."""
     found: dict[str, Header] = {}
     for header in headers:
-        before = found.get(header.name)
+        key = f"{header.path} {header.position}"
+        before = found.get(key)
         if before is None or before.height == UNKNOWN:
-            found[header.name] = header
+            found[key] = header
     return list(found.values())
 
 

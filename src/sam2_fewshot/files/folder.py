@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from shapely import Point, box
 
 from sam2_fewshot.annotations.mark_next import asked_about
-from sam2_fewshot.annotations.record import ExampleMark, FrameRecord, safe_stems
+from sam2_fewshot.annotations.record import ExampleMark, FrameRecord
 from sam2_fewshot.errors import FewShotError, InputError
 from sam2_fewshot.files.corrections import CORRECTIONS, MARK_NEXT, corrections_json, mark_next_json
 from sam2_fewshot.files.finish import FrameFinish
@@ -102,7 +102,7 @@ class OutputFolder:
         self._segmenter = segmenter
         self._watch = watch
         self._out = plan.request.out
-        self._stems = safe_stems([image.stem for image in plan.images])
+        self._stems = [image.stem for image in plan.images]
         self._folder = self._out / JOURNAL_FOLDER
         refuse_second_run(self._folder)
         self._inputs, self._common, prints = made_from(plan, segmenter)
@@ -319,6 +319,7 @@ class OutputFolder:
                     record,
                     stem=self._stems[frame.location.xy],
                     position=image.position,
+                    full_name=image.full_name,
                     pixel_size=image.pixel_size,
                     channel_names=image.channel_names,
                 )

@@ -30,36 +30,14 @@ def natural_key(path: Path) -> tuple[list[tuple[int, int, str]], str]:
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part], path.name
 
 
+def composed(text: str) -> str:
+    """Return a name with its accents in the letters, as they are typed; macOS writes some names with them behind."""
+    return unicodedata.normalize("NFC", text)
+
+
 def stem_of(path: Path) -> str:
-    """Return a file's name without its suffix: ``a`` for ``a.png`` and for ``a.ome.tif``."""
-    return DOUBLE_SUFFIX.sub("", path.stem) or path.stem
-
-
-def unique_stems(paths: Sequence[Path]) -> tuple[str, ...]:
-    """Return a different stem for each file, by which its results are named.
-
-    Of ``a.png`` and ``a.tif`` the second becomes ``a_2``. Letter case does not make a difference, because some file
-    systems see none.
-    """
-    return distinct_stems([stem_of(path) for path in paths])
-
-
-def distinct_stems(given: Sequence[str]) -> tuple[str, ...]:
-    """Return stems that are all different; see :func:`unique_stems`."""
-    taken: set[str] = set()
-    own = {stem.casefold() for stem in given}
-    numbers: dict[str, int] = {}
-    stems: list[str] = []
-    for first in given:
-        stem = first
-        number = numbers.get(first.casefold(), 1)
-        while stem.casefold() in taken or (number > 1 and stem.casefold() in own):
-            number += 1
-            stem = f"{first}_{number}"
-        numbers[first.casefold()] = number
-        taken.add(stem.casefold())
-        stems.append(stem)
-    return tuple(stems)
+    """Return a file's name without its suffix, composed: ``a`` for ``a.png`` and for ``a.ome.tif``."""
+    return composed(DOUBLE_SUFFIX.sub("", path.stem) or path.stem)
 
 
 def position_stem(file: str, position: str) -> str:
@@ -195,7 +173,7 @@ def _named(part: str, names: Sequence[Collection[str]], field: str) -> list[int]
 
 
 def _key(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
+    return composed(name).casefold()
 
 
 def _error(part: str, field: str, problem: str, count: int) -> SettingsError:
