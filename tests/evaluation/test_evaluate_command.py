@@ -13,6 +13,7 @@ import tifffile
 from PIL import Image
 from typer.testing import CliRunner
 
+from recorded import recorded
 from sam2_fewshot.annotations.record import ExampleMark, FrameRecord
 from sam2_fewshot.cli import app
 from sam2_fewshot.geometry.outlines import mask_to_polygon
@@ -87,7 +88,7 @@ def out(tmp_path: Path) -> Path:
     for record in records:
         journal.write(record)
     write_whole(journal.preview(Location(0)), preview_jpeg(np.full((*SHAPE, 3), 90, np.uint8)))
-    assemble(journal.records(), folder, facts={"settings": Settings().model_dump()})
+    assemble(recorded(journal, [Location(0), Location(1)]), folder, facts={"settings": Settings().model_dump()})
     return folder
 
 
@@ -115,11 +116,8 @@ def results(folder: Path, *images: tuple[str, str, str]) -> Path:
         masks = [InstanceMask(np.ones((10, 10), bool), 15 * n, 0, SHAPE) for n in range(xy + 1)]
         found = tuple(Detection(mask, mask_to_polygon(mask), 0.9, 0.9, 0.5) for mask in masks)
         journal.write(FrameRecord(name, stem, Location(xy), SHAPE, detections=found))
-    records = [
-        replace(record, position=position)
-        for xy, (_, position, _) in enumerate(images)
-        if (record := journal.done(Location(xy))) is not None
-    ]
+    frames = recorded(journal, [Location(xy) for xy in range(len(images))])
+    records = [replace(frame, position=position) for frame, (_, position, _) in zip(frames, images, strict=True)]
     assemble(records, folder, facts={"settings": Settings().model_dump()})
     return folder
 
