@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import unicodedata
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,9 +13,11 @@ import tifffile
 from PIL import Image
 from typer.testing import CliRunner
 
+from recorded import recorded
 from sam2_fewshot.annotations.record import ExampleMark, FrameRecord
 from sam2_fewshot.cli import app
 from sam2_fewshot.geometry.outlines import mask_to_polygon
+from sam2_fewshot.images.stems import safe_stems
 from sam2_fewshot.output.assembly import assemble
 from sam2_fewshot.output.journal import JOURNAL_FOLDER, Journal
 from sam2_fewshot.output.pictures import preview_jpeg
@@ -84,7 +88,7 @@ def out(tmp_path: Path) -> Path:
     for record in records:
         journal.write(record)
     write_whole(journal.preview(Location(0)), preview_jpeg(np.full((*SHAPE, 3), 90, np.uint8)))
-    assemble(journal.records(), folder, facts={"settings": Settings().model_dump()})
+    assemble(recorded(journal, [Location(0), Location(1)]), folder, facts={"settings": Settings().model_dump()})
     return folder
 
 
@@ -103,6 +107,66 @@ def test_results_against_a_folder(out: Path, truth: Path, tmp_path: Path) -> Non
         assert picture.width >= 480
         assert picture.height > 160
     assert (tmp_path / "p" / "b.png").exists()
+
+
+def results(folder: Path, *images: tuple[str, str, str]) -> Path:
+    """Write results for images by name, position and stem, with 1, 2, … squares on them."""
+    journal = Journal(folder / JOURNAL_FOLDER, "f")
+    for xy, (name, _, stem) in enumerate(images):
+        masks = [InstanceMask(np.ones((10, 10), bool), 15 * n, 0, SHAPE) for n in range(xy + 1)]
+        found = tuple(Detection(mask, mask_to_polygon(mask), 0.9, 0.9, 0.5) for mask in masks)
+        journal.write(FrameRecord(name, stem, Location(xy), SHAPE, detections=found))
+    frames = recorded(journal, [Location(xy) for xy in range(len(images))])
+    records = [replace(frame, position=position) for frame, (_, position, _) in zip(frames, images, strict=True)]
+    assemble(records, folder, facts={"settings": Settings().model_dump()})
+    return folder
+
+
+def hits(out: Path, truth: Path, tmp_path: Path) -> dict[str, tuple[int, int, int]]:
+    result = evaluate(out, truth, "--json", tmp_path / "hits.json")
+    assert result.exit_code == 0, result.stderr
+    frames = json.loads((tmp_path / "hits.json").read_text())["by_frame"]
+    return {frame["frame"]: (frame["tp"], frame["fp"], frame["fn"]) for frame in frames}
+
+
+def test_each_position_of_a_file_is_judged(tmp_path: Path) -> None:
+    out = results(tmp_path / "run", ("a.ome.tif", "p1", "a_p1"), ("a.ome.tif", "p2", "a_p2"))
+    save(tmp_path / "true" / "a_p1_labels.png", squares((0, 0)))
+    save(tmp_path / "true" / "a_p2_labels.png", squares((0, 0), (15, 0), (30, 20)))
+    assert hits(out, tmp_path / "true", tmp_path) == {"a_p1": (1, 0, 0), "a_p2": (2, 0, 1)}
+
+
+def test_a_file_stands_for_its_only_position(tmp_path: Path) -> None:
+    save(tmp_path / "true" / "a_labels.png", squares((0, 0)))
+    out = results(tmp_path / "one", ("a.ome.tif", "p1", "a_p1"))
+    assert hits(out, tmp_path / "true", tmp_path) == {"a_p1": (1, 0, 0)}
+    out = results(tmp_path / "two", ("a.ome.tif", "p1", "a_p1"), ("a.ome.tif", "p2", "a_p2"))
+    assert "(a_p1, a_p2) is named after the same image" in refused(out, tmp_path / "true")
+
+
+def test_images_that_share_a_stem_are_judged_apart(tmp_path: Path) -> None:
+    out = results(tmp_path / "run", ("a.png", "", "a"), ("a.tif", "", "a_2"))
+    save(tmp_path / "true" / "a_labels.png", squares((0, 0)))
+    result = evaluate(out, tmp_path / "true")
+    assert "1 frame, 1 true objects" in result.stdout
+    assert "run has them: a_2." in result.stderr
+    save(tmp_path / "true" / "a_2_labels.png", squares((0, 0), (15, 0)))
+    assert hits(out, tmp_path / "true", tmp_path) == {"a": (1, 0, 0), "a_2": (2, 0, 0)}
+
+
+@pytest.mark.parametrize("name", ["image (1)", unicodedata.normalize("NFD", "zélle"), "x" * 120])
+def test_results_and_truth_belong_together_whatever_the_image_is_called(tmp_path: Path, name: str) -> None:
+    (stem,) = safe_stems([name])
+    out = results(tmp_path / "run", (f"{name}.png", "", stem))
+    save(tmp_path / "true" / f"{name}_labels.png", squares((0, 0)))
+    for one, other in ((out, "true"), (out / "labels", "true"), (tmp_path / "true", "run/labels")):
+        assert list(hits(one, tmp_path / other, tmp_path).values()) == [(1, 0, 0)]
+
+
+def test_names_that_only_look_alike_do_not_belong_together(tmp_path: Path) -> None:
+    save(tmp_path / "found" / "image (1).png", squares((0, 0)))
+    save(tmp_path / "true" / "image [1]_labels.png", squares((0, 0)))
+    assert "is named after the same image" in refused(tmp_path / "found", tmp_path / "true")
 
 
 def test_two_label_images_of_any_name(tmp_path: Path) -> None:

@@ -164,6 +164,7 @@ def test_what_was_shown_is_not_judged() -> None:
     assert result.scores == (Scores(1, 0, 0, 1.0),)
     assert result.average_precision == (1.0,)
     assert result.not_judged == 1
+    assert result.aji == 1.0
 
 
 def test_nothing_at_all() -> None:

@@ -142,6 +142,12 @@ def test_names_groups_and_properties_are_tags(put, examples_in):
     assert np.isnan(found[3].figures.score)
 
 
+@pytest.mark.parametrize("name", ["0001", "z1_0001", "t12_0001", "z1_t1_12345"])
+def test_names_that_are_given_here_are_no_tags(put, examples_in, name):
+    (found,) = examples_in(put("cells.zip", zipped(polygon(ring(20, 20, 6), name=name))))
+    assert found.tags == ()
+
+
 def test_tags_choose(put, examples_in):
     rois = [polygon(ring(20, 20, 6), name="cell 1"), polygon(ring(50, 20, 6), name="debris 1")]
     found = examples_in(put("cells.zip", zipped(*rois)), "cell", "Debris")

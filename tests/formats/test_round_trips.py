@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -261,6 +262,26 @@ class TestRefusals:
         assert done.objects == 2
         done = convert(tmp_path / "annotations.json", tmp_path / "back", "geojson")
         assert [path.name for path in done.files] == ["position-1.geojson", "position-2.geojson"]
+
+
+@pytest.mark.parametrize("to", ["geojson", "roi", "labels"])
+def test_more_files_are_written_than_may_be_open_at_once(tmp_path, put, to):
+    resource = pytest.importorskip("resource")
+    square = {"type": "Polygon", "coordinates": [[[2, 2], [9, 2], [9, 9], [2, 9], [2, 2]]]}
+    start = "a name of many letters, of which the last are the same in all of the files that are to be written"
+    for number in range(40):
+        put(f"many/{number:02d} {start}.geojson", {"type": "Feature", "geometry": square})
+        put(f"images/{number:02d} {start}.png", np.zeros((12, 14), np.uint8))
+    images = sorted((tmp_path / "images").iterdir())
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len([*Path("/dev/fd").iterdir()]) + 20, hard))
+    try:
+        done = convert(tmp_path / "many", tmp_path / "out", to, images)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert (len(set(done.files)), done.objects) == (40, 40)
+    assert all(len(read_examples(file, open_images([image], Settings()))) == 1
+               for file, image in zip(done.files, images, strict=True))  # fmt: skip
 
 
 def test_the_command(tmp_path, given):

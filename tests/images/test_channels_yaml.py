@@ -127,6 +127,7 @@ def test_default_colours():
     assert default_colors([red]) == (white,)
     assert default_colors([blue, red]) == (blue, red)
     assert default_colors([white, white]) == default_colors([None, None]) == default_colors([blue, None])
+    assert default_colors([blue, (0, 0, 0)]) == default_colors([None, None])
     assert len(set(default_colors([None] * 10))) == 10
     assert len(default_colors([None] * 40)) == 40
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from sam2_fewshot.images.addresses import natural_key, stem_of, unique_stems
+from sam2_fewshot.images.addresses import natural_key, stem_of
 from sam2_fewshot.images.registry import example_stems
 
 
@@ -36,8 +36,3 @@ def test_stems(name, stem):
 def test_files_of_examples_are_named_after_their_images(name, image):
     assert image in example_stems(Path(name))
     assert example_stems(Path(name))[0] == stem_of(Path(name))
-
-
-def test_results_of_different_files_have_different_names():
-    paths = [Path("x/a.png"), Path("a.tif"), Path("y/A.png"), Path("a_2.png"), Path("b.png")]
-    assert unique_stems(paths) == ("a", "a_3", "A_4", "a_2", "b")

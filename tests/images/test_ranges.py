@@ -136,3 +136,19 @@ def test_a_name_that_nothing_has():
         parse_range("D*", 4, "Batch XY", names=NAMES)
     with pytest.raises(SettingsError, match="'10' does not exist"):  # a number is never a name
         parse_range("10", 4, "Batch XY", names=NAMES)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Well A/1, fld #1", (0,)),
+        (" well a/1, FLD #1 ", (0,)),
+        ("image [1].png", (2,)),
+        ("image 1.png, image [1].png", (2, 3)),
+        ("ze\u0301lle.png", (4,)),
+        ("1, image*", (0, 2, 3)),
+    ],
+)
+def test_a_name_goes_before_the_list_and_the_pattern_that_it_looks_like(text, expected):
+    names = [["Well A/1, fld #1"], ["Well A/1, fld #2"], ["image [1].png"], ["image 1.png"], ["z\u00e9lle.png"]]
+    assert parse_range(text, 5, "Batch XY", names=names) == expected

@@ -209,6 +209,14 @@ def test_imagej_lookup_tables_give_colours(tmp_path):
     assert open_source(path).header.channel_colors == ((0, 255, 0), (0, 0, 255))
 
 
+def test_inverted_lookup_tables_have_their_brightest_colour(tmp_path):
+    path = tmp_path / "a.tif"
+    tables = [np.zeros((3, 256), np.uint8) for _ in range(2)]
+    tables[0][1], tables[1][:] = np.arange(256), np.arange(255, -1, -1)
+    tifffile.imwrite(path, np.zeros((2, 5, 6), np.uint8), imagej=True, metadata={"axes": "CYX", "LUTs": tables})
+    assert open_source(path).header.channel_colors == ((0, 255, 0), (255, 255, 255))
+
+
 def test_senseless_ome_colours_are_passed_over(tmp_path):
     path = tmp_path / "a.ome.tif"
     metadata = {"axes": "CYX", "Channel": {"Color": [1234567, 7654321]}}
@@ -320,3 +328,20 @@ def test_tifffile_says_nothing_of_its_own(tmp_path, caplog):
     with pytest.raises(InputError):
         open_source(path)
     assert not caplog.records
+
+
+@pytest.mark.parametrize("more", [{}, {"compression": "zlib"}])
+def test_ycbcr_without_jpeg_is_refused(tmp_path, more):
+    path = tmp_path / "a.tif"
+    extra = [(530, "H", 2, (1, 1), True)]
+    tifffile.imwrite(path, np.full((8, 8, 3), 128, np.uint8), photometric="ycbcr", extratags=extra, **more)
+    with pytest.raises(InputError, match=r"a\.tif has colours of the kind YCBCR.*; save it as RGB"):
+        open_source(path)
+
+
+def test_ycbcr_in_jpeg_is_a_photo(tmp_path):
+    path = tmp_path / "a.tif"
+    grey = np.full((16, 16, 3), 41, np.uint8)
+    tifffile.imwrite(path, grey, photometric="rgb", compression="jpeg", subsampling=(1, 1))
+    assert open_source(path).header.is_photo
+    assert abs(planes(path)[0].astype(int) - 41).max() <= 2

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from shapely import Point
 
+from recorded import recorded
 from sam2_fewshot.annotations.record import ExampleMark, FrameRecord
 from sam2_fewshot.geometry.outlines import mask_to_polygon
 from sam2_fewshot.output.assembly import assemble
@@ -98,7 +99,12 @@ def make_out(tmp_path: Path) -> Callable[..., Path]:
             "warnings": [],
             "failures": [],
         }
-        assemble(journal.records(), out, tags=["cell"], facts={**about, **(facts or {})})
+        assemble(
+            recorded(journal, [record.location for record in records]),
+            out,
+            tags=["cell"],
+            facts={**about, **(facts or {})},
+        )
         return out
 
     return make

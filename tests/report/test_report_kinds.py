@@ -9,6 +9,7 @@ import pytest
 from report_pages import slide, until
 from shapely import box
 
+from recorded import recorded
 from sam2_fewshot import Settings
 from sam2_fewshot.annotations.record import ExampleMark, FrameRecord
 from sam2_fewshot.geometry.outlines import mask_to_polygon
@@ -60,7 +61,7 @@ def written(record: FrameRecord, out: Path) -> Path:
     journal = Journal(out / JOURNAL_FOLDER, "f")
     journal.write(record)
     facts = {"settings": Settings(min_mask_area=200).model_dump(), "seconds": {}}
-    assemble(journal.records(), out, facts=facts)
+    assemble(recorded(journal, [record.location]), out, facts=facts)
     return out
 
 

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sam2_fewshot.annotations.record import figure, hexadecimal_id, printable, safe_stem, safe_stems
+from sam2_fewshot.annotations.record import figure, hexadecimal_id, printable
+from sam2_fewshot.images.stems import safe_stem, safe_stems
 
 
 @pytest.mark.parametrize(
@@ -39,10 +40,12 @@ def test_long_names_are_cut_and_still_differ() -> None:
 
 
 def test_equal_names_are_told_apart_in_any_case() -> None:
-    assert safe_stems(["a", "A", "a", "a_2", "b"]) == ["a", "A_2", "a_3", "a_2_2", "b"]
+    assert safe_stems(["a", "a", "A", "a_2", "b"]) == ("a", "a_3", "A_4", "a_2", "b")
+    assert safe_stems(["a (1)", "a [1]", "a _1_"]) == ("a _1__2", "a _1__3", "a _1_")
     long = "x" * 300
     stems = safe_stems([long] * 12)
     assert len(set(stems)) == 12
+    assert [safe_stem(stem) for stem in stems] == list(stems)
 
 
 @given(st.text())
@@ -54,6 +57,16 @@ def test_any_text_gives_a_safe_name_that_stays(text: str) -> None:
     assert stem == stem.strip(" .")
     assert not stem.startswith("-")
     assert safe_stem(stem) == stem
+
+
+def test_names_with_accents_behind_the_letters_are_the_same() -> None:
+    assert safe_stem("ze\u0301lle" * 30) == safe_stem("z\u00e9lle" * 30)
+
+
+def test_no_image_is_called_like_a_plane_of_another() -> None:
+    texts = ["a", "a_Z1_T1", "A_z2_t1", "b_Z1_T1", "b", "c_Z1_T1", "c"]
+    stacks = [True, False, False, False, True, False, False]
+    assert safe_stems(texts, stacks) == ("a", "a_Z1_T1_2", "A_z2_t1_2", "b_Z1_T1", "b_2", "c_Z1_T1", "c")
 
 
 @given(st.lists(st.text(max_size=3), max_size=20))

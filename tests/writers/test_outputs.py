@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 import tifffile
 
+from recorded import recorded
 from sam2_fewshot.annotations.record import FrameRecord
 from sam2_fewshot.errors import InputError
+from sam2_fewshot.images.stems import safe_stems
 from sam2_fewshot.output.assembly import Summary, assemble, write_run
 from sam2_fewshot.output.journal import JOURNAL_FOLDER, Journal
 from sam2_fewshot.output.pictures import overlay_path
@@ -32,7 +34,8 @@ def test_all_files_are_assembled_from_the_journal(tmp_path: Path, make_record: M
     for z in (0, 1):
         journal.write(make_record(2 + z, Location(1, z), name="stack.tif", size_z=2))
     facts = {"model": {"name": "micro"}, "seconds": {"learn": 2.0}, "frames": "ours is better"}
-    summary = assemble(journal.records(), tmp_path, tags=["nucleus"], facts=facts, asked=4)
+    records = recorded(journal, [Location(), Location(1), Location(1, 1)])
+    summary = assemble(records, tmp_path, tags=["nucleus"], facts=facts, asked=4)
     assert summary == Summary(3, 9, {"learn": 2.0, "encode": 4.5, "propose": 0.75})
     assert [name for name in files_in(tmp_path) if not name.startswith(".")] == [
         "annotations.json",
@@ -71,7 +74,7 @@ def test_assembling_again_gives_the_same_files(tmp_path: Path, make_record: Make
 
 def test_unsafe_and_equal_stems_get_files_of_their_own(tmp_path: Path, make_record: Make) -> None:
     out = tmp_path / "out"
-    stems = ["../../up", "A", "a", "con"]
+    stems = safe_stems(["../../up", "A", "a", "con"])
     assemble([make_record(1, Location(xy), stem=stem) for xy, stem in enumerate(stems)], out)
     assert sorted(path.name for path in (out / "labels").iterdir()) == [
         "A.tif",
@@ -145,10 +148,11 @@ from pathlib import Path
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.output.journal import Journal
 from sam2_fewshot.output.assembly import assemble
+from sam2_fewshot.records import Location
 out = Path(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 try:
-    assemble(Journal(out / ".frames", "f").records(), out)
+    assemble([Journal(out / ".frames", "f").done(Location())], out)
 except InputError as error:
     sys.exit(str(error))
 """

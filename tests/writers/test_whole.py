@@ -2,12 +2,14 @@ import errno
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 import pytest
 
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.storage.files import replacing, sweep, telling
+from sam2_fewshot.storage.files import replacing, replacing_folder, sweep, telling
 
 
 def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
@@ -17,6 +19,19 @@ def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
         assert not path.exists()
     assert path.read_text() == "new"
     assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("making", [replacing, replacing_folder])
+def test_files_whose_long_names_end_alike_are_written_at_once(
+    tmp_path: Path, making: Callable[[Path], AbstractContextManager[Path]]
+) -> None:
+    paths = [tmp_path / f"{start}{'x' * 80}" for start in ("a", "b", "a")]
+    with ExitStack() as stack:
+        parts = [stack.enter_context(making(path)) for path in paths]
+        assert len(set(parts)) == 3
+        for part in parts:
+            part.mkdir() if making is replacing_folder else part.write_text("whole")
+    assert sorted(tmp_path.iterdir()) == sorted(set(paths))
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, OSError(errno.ENOSPC, "No space left")])

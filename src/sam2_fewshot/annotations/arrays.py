@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from skimage.measure import regionprops
 
-from sam2_fewshot.annotations.record import FrameRecord, safe_stem
+from sam2_fewshot.annotations.record import FrameRecord
+from sam2_fewshot.images.stems import safe_stem
 from sam2_fewshot.records import InstanceMask, Location
 
 if TYPE_CHECKING:

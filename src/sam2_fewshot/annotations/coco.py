@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,11 +13,11 @@ from shapely import Polygon
 
 from sam2_fewshot.annotations.drawings import Drawing, place
 from sam2_fewshot.annotations.marked_file import MOST_IMAGES, UNKNOWN, nominal_header
+from sam2_fewshot.annotations.named import Entry, ImageNames
 from sam2_fewshot.annotations.placing import PlacedExemplar, Regions
 from sam2_fewshot.annotations.record import printable, vertices
 from sam2_fewshot.annotations.values import Figures, as_number, index, words
 from sam2_fewshot.geometry.run_lengths import compress, decode, encode, expand
-from sam2_fewshot.images.addresses import position_stem, stem_of
 from sam2_fewshot.images.source import MAX_PLANE_PIXELS
 from sam2_fewshot.records import Location
 from sam2_fewshot.storage.files import replacing, telling
@@ -37,7 +37,10 @@ _QUOTED = 40
 
 @dataclass(frozen=True, slots=True)
 class _Image:
-    """What a COCO file says about an image: ``(height, width)`` is None where it says none."""
+    """What a COCO file says about an image: ``(height, width)`` is None where it says none.
+
+    Its name may have folders before it.
+    """
 
     name: str
     shape: tuple[int, int] | None
@@ -46,9 +49,9 @@ class _Image:
     position: str = ""
 
     @property
-    def stem(self) -> str:
-        """The file's name without folder and ending, and the position's where it has several."""
-        return position_stem(stem_of(Path(self.name)), self.position)
+    def entry(self) -> Entry:
+        """What it is called."""
+        return Entry(self.name, self.position)
 
 
 def recognises(content: Any) -> bool:
@@ -82,13 +85,18 @@ def _images(content: Mapping[str, Any]) -> dict[object, _Image]:
         if not isinstance(entry, dict) or not isinstance(entry.get("id"), int | str):
             continue
         name = entry.get("file_name")
-        name = PurePosixPath(name.replace("\\", "/")).name if isinstance(name, str) else ""
+        name = _relative(name) if isinstance(name, str) else ""
         height, width = index(entry.get("height")), index(entry.get("width"))
         shape = (height, width) if height and width and height > 0 and width > 0 else None
         z, time = index(entry.get("z", 0)), index(entry.get("time", 0))
         position = entry.get("position")
         found[entry["id"]] = _Image(name, shape, z or 0, time or 0, position if isinstance(position, str) else "")
     return found
+
+
+def _relative(name: str) -> str:
+    """Return a file's name with its folders, none of which leads up or to the root."""
+    return "/".join(part for part in name.replace("\\", "/").split("/") if part not in ("", ".", ".."))
 
 
 def read(file: MarkedFile) -> Iterator[PlacedExemplar]:
@@ -104,11 +112,11 @@ def _drawings(file: MarkedFile) -> Iterator[Drawing | PlacedExemplar]:
     placer, content = file.placer, file.content
     image = file.image or (placer.images[0] if len(placer.images) == 1 else None)
     known = _images(content)
-    by_stem = {given.stem: given for given in placer.images}
-    places = {key: by_stem.get(each.stem) for key, each in known.items()}
-    names = {(each.name, each.position) for each in known.values()}
-    if image is not None and len(names) == 1 and not any(places.values()):
-        only = " ".join(next(iter(names))).strip()
+    entries = {each.entry for each in known.values()}
+    found, unclear = ImageNames(placer.images).of_entries(entries)
+    places = {key: found.get(each.entry) for key, each in known.items()}
+    if image is not None and len(entries) == 1 and not found:
+        only = " ".join(next(iter(entries))).strip()
         placer.remarks.warn(
             f"{placer.remarks.file} speaks of {only or 'an image'}; its objects are taken to lie on {image.name}."
         )
@@ -122,6 +130,9 @@ def _drawings(file: MarkedFile) -> Iterator[Drawing | PlacedExemplar]:
             yield Drawing(count, why="of an image that the file does not name")
             continue
         named, target = known[key], places[key]
+        if target is None and named.entry in unclear:
+            yield Drawing(count, why=f"on an image that could be several of those given ({named.name[:_QUOTED]})")
+            continue
         if target is None:
             yield Drawing(count, why=f"on an image that was not given ({named.name[:_QUOTED] or 'without a name'})")
             continue
@@ -275,7 +286,12 @@ def write(path: Path, tags: Sequence[str]) -> Iterator[Add]:
 
 def _image_entry(record: FrameRecord, key: int) -> dict[str, object]:
     height, width = record.frame_shape
-    image: dict[str, object] = {"id": key, "file_name": printable(record.name), "width": width, "height": height}
+    image: dict[str, object] = {
+        "id": key,
+        "file_name": printable(record.full_name or record.name),
+        "width": width,
+        "height": height,
+    }
     if record.position:
         image["position"] = printable(record.position)
     if record.size_z * record.size_t > 1:

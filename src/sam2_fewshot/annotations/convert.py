@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +14,8 @@ from shapely import Polygon, box
 from sam2_fewshot.annotations.examples import format_of, marked_files, read_objects
 from sam2_fewshot.annotations.label_bands import paint
 from sam2_fewshot.annotations.marked_file import UNKNOWN, nominal_header
-from sam2_fewshot.annotations.record import FrameRecord, MarkedPoint, safe_stems
-from sam2_fewshot.annotations.registry import FORMATS, NAMES, Format, named_by
+from sam2_fewshot.annotations.record import FrameRecord, MarkedPoint
+from sam2_fewshot.annotations.registry import FORMATS, NAMES, Format, a_file_an_image, named_by
 from sam2_fewshot.errors import InputError, SettingsError
 from sam2_fewshot.geometry.outlines import crop_to_object, mask_to_area, polygons_to_masks
 from sam2_fewshot.images.addresses import holds_zarr
@@ -28,11 +27,13 @@ from sam2_fewshot.records import Detection, Location
 from sam2_fewshot.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from numpy.typing import NDArray
 
     from sam2_fewshot.annotations.placing import PlacedExemplar
+    from sam2_fewshot.annotations.record import Add
     from sam2_fewshot.images.image_set import ImageFile, ImageSet
     from sam2_fewshot.images.source import Header
     from sam2_fewshot.protocols import Progress
@@ -116,18 +117,21 @@ def convert(
     paths = _paths(out, form, known, records)
     for path in paths.values():
         _check_place(path, source, overwrite)
-    with ExitStack() as stack:
-        adds = {}
+    with _writer(form, paths, records[0]) as add:
         for record in records:
-            path = paths[record.stem]
-            if path not in adds:
-                adds[path] = stack.enter_context(form.begin(path, (), record))
-            adds[path](record)
+            add(record)
     write_companions = form.optional("write_companions")
     if write_companions:
         write_companions(records, paths, overwrite, progress)
     objects = sum(len(record.detections) + len(record.points) for record in records)
     return Converted(list(dict.fromkeys(paths.values())), objects, len(records))
+
+
+def _writer(form: Format, paths: Mapping[str, Path], first: FrameRecord) -> AbstractContextManager[Add]:
+    """Return the writer of the records, which come image by image; one file is open at a time."""
+    if form.per_image:
+        return a_file_an_image(lambda record: form.begin(paths[record.stem], (), record))
+    return form.begin(paths[first.stem], (), first)
 
 
 def read_records(source: Path, progress: Progress | None = None) -> list[FrameRecord]:
@@ -182,14 +186,14 @@ def _records(placed: Sequence[PlacedExemplar], images: ImageSet) -> tuple[list[F
             if exemplar.mask is not None or item.instance is not None:
                 exact.append(frame.detections[-1])
             frame.tags.append(item.tags)
-    stems = safe_stems([image.stem for image in images])
     used = {location.xy for location in frames}
     sizes = {xy: _planes(images[xy], [place for place in frames if place.xy == xy]) for xy in used}
     records = [
         FrameRecord(
             name=images[location.xy].file_name,
             position=images[location.xy].position,
-            stem=stems[location.xy],
+            full_name=images[location.xy].full_name,
+            stem=images[location.xy].stem,
             location=location,
             frame_shape=images[location.xy].shape,
             size_z=sizes[location.xy][0],
@@ -353,16 +357,18 @@ def nominal_images(path: Path) -> ImageSet:
         headers = _distinct(header for file in files for header in _headers(file))
     else:
         headers = _headers(path)
-    return images_of([_NoPixels(header) for header in headers], stems_of(headers), Settings())
+    stems = stems_of([replace(header, size_z=1, size_t=1) for header in headers])  # how many planes is not known
+    return images_of([_NoPixels(header) for header in headers], stems, Settings())
 
 
 def _distinct(headers: Iterable[Header]) -> list[Header]:
     """Return one header an image, the one that knows its size where there is one."""
     found: dict[str, Header] = {}
     for header in headers:
-        before = found.get(header.name)
+        key = f"{header.path} {header.position}"
+        before = found.get(key)
         if before is None or before.height == UNKNOWN:
-            found[header.name] = header
+            found[key] = header
     return list(found.values())
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sam2_fewshot.annotations.marked_file import MarkedFile, named_part
+from sam2_fewshot.annotations.named import ImageNames
 from sam2_fewshot.annotations.placing import PlacedExemplar, Placer, Remarks
 from sam2_fewshot.annotations.registry import FORMATS, READ_SUFFIXES, Format, readable
 from sam2_fewshot.annotations.values import compact, load_json
 from sam2_fewshot.errors import InputError, SettingsError
-from sam2_fewshot.images.addresses import holds_zarr, natural_key, position_stem
-from sam2_fewshot.images.registry import example_stems
+from sam2_fewshot.images.addresses import holds_zarr, natural_key
 from sam2_fewshot.images.source import kind_of, reading
 from sam2_fewshot.protocols import Quiet
 
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from sam2_fewshot.images.image_set import ImageFile, ImageSet
     from sam2_fewshot.protocols import Progress
-
-_LISTED = 5
 
 
 def read_examples(
@@ -133,19 +131,20 @@ def _files(path: Path, images: ImageSet, progress: Progress, on: str | None) -> 
     kind = kind_of(path)
     if kind == "missing":
         raise InputError(f"There is no file or folder {path} with examples; check its name.")
+    names = ImageNames(images)
     if kind == "file":
         if _is_image(path, images):
             raise InputError(f"{path.name} is given both as examples and as an image; leave it out of the images.")
-        return [(path, _image_of(path, images) if on is None else _named(on, images))]
+        return [(path, names.of_file(path) if on is None else names.called(on))]
     if holds_zarr(path):
-        return _zarr_files(path, images) if on is None else [(path, _named(on, images))]
+        return _zarr_files(path, images, names) if on is None else [(path, names.called(on))]
     if on is not None:
         raise InputError(
             f"--examples-on says on which image the objects of one file lie, but {path} is a folder, whose files are "
             "named after their images. Give a single file, or leave out --examples-on."
         )
     files = [file for file in marked_files(path) if not _is_image(file, images)]
-    matched = [(file, image) for file in files if (image := _image_of(file, images)) is not None]
+    matched = [(file, image) for file in files if (image := names.of_file(file)) is not None]
     companions = {_companion(file) for file, _ in matched}
     matched = [(file, image) for file, image in matched if file not in companions]
     if not matched:
@@ -161,25 +160,7 @@ def _files(path: Path, images: ImageSet, progress: Progress, on: str | None) -> 
     return [*matched]
 
 
-def _named(name: str, images: ImageSet) -> ImageFile:
-    """Return the image of a name: a file's, with its ending or without, or a position's.
-
-    Raises
-    ------
-    InputError
-        If there is none, or several.
-    """
-    found = [image for image in images if Path(name).name == image.name] or [
-        image for image in images if name in image.names
-    ]
-    if len(found) == 1:
-        return found[0]
-    names = ", ".join(image.name for image in list(images)[:_LISTED]) + (", …" if len(images) > _LISTED else "")
-    what = "several images have that name" if found else "no image that was given has that name"
-    raise InputError(f"--examples-on says {name!r}, but {what}; the images are {names}.")
-
-
-def _zarr_files(path: Path, images: ImageSet) -> list[tuple[Path, ImageFile | None]]:
+def _zarr_files(path: Path, images: ImageSet, names: ImageNames) -> list[tuple[Path, ImageFile | None]]:
     """Return where labels are in an OME-Zarr: in the image that it is in, or in each of its images that has some."""
     real = os.path.realpath(path)
     places = {image.xy: os.path.realpath(image.path) for image in images}
@@ -187,28 +168,8 @@ def _zarr_files(path: Path, images: ImageSet) -> list[tuple[Path, ImageFile | No
     inside = [image for image in images if places[image.xy].startswith(real + os.sep)]
     labelled = [image for image in inside if (image.path / "labels").is_dir()]
     if around or not labelled:
-        return [(path, around[-1] if around else _image_of(named_part(path), images))]
+        return [(path, around[-1] if around else names.of_file(named_part(path)))]
     return [(image.path, image) for image in labelled]
-
-
-def _image_of(path: Path, images: ImageSet) -> ImageFile | None:
-    """Return the image that a file is named after, None when there is none.
-
-    A position goes by its own name too, where no other image has it: ``B03_labels.tif`` for well B03 of ``p.zarr``,
-    beside ``p_B03_labels.tif``; and by the name that QuPath gives it, such as ``a.lif - Series001``.
-    """
-    by_stem = {image.stem: image for image in images}
-    counts = Counter(image.position for image in images)
-    for image in images:
-        if image.position:
-            own = [image.name, f"{image.file_name} - {image.position}"]
-            own += [image.position, position_stem("", image.position)[1:]] if counts[image.position] == 1 else []
-            for name in own:
-                by_stem.setdefault(name, image)
-    for stem in (*example_stems(path), path.stem):
-        if stem in by_stem:
-            return by_stem[stem]
-    return None
 
 
 def _is_image(path: Path, images: ImageSet) -> bool:

@@ -48,8 +48,9 @@ _MARKS = {1: "a text", 2: "an arrow", 4: "a picture"}
 _OVAL_POINTS = 128
 _MOST_CROSSED = 100
 """Corners of a composite whose rings cross; more take too long to mend, and ImageJ makes none that cross."""
-_MADE_UP = re.compile(r"[0-9]{3,}(-[0-9]{3,})+(-[0-9]+)?")
-"""``0123-0456``: the names that the ROI Manager gives, from the ROI's place."""
+_MADE_UP = re.compile(r"[0-9]{3,}(-[0-9]{3,})+(-[0-9]+)?|(z[0-9]+_)?(t[0-9]+_)?[0-9]{4,}")
+"""``0123-0456``: the names that the ROI Manager gives, from the ROI's place; ``z1_t1_0001``: those that are given here,
+see :func:`_name`."""
 
 
 def read(

@@ -11,6 +11,7 @@ from sam2_fewshot.errors import InputError
 from sam2_fewshot.images.addresses import holds_zarr, stem_of
 from sam2_fewshot.images.registry import IMAGE_SUFFIXES, example_stems
 from sam2_fewshot.images.source import Header, reading
+from sam2_fewshot.images.stems import safe_stem
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -94,7 +95,7 @@ def _other_image(path: Path, given: ImageFile) -> str | None:
         with reading(folder):
             beside = [file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file != path]
         for stem in example_stems(path):
-            names = sorted(file.name for file in beside if stem_of(file) == stem)
+            names = sorted(file.name for file in beside if stem in (stem_of(file), safe_stem(stem_of(file))))
             if names:
                 return names[0]
     return None

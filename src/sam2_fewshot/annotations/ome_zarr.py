@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from sam2_fewshot.errors import InputError
 from sam2_fewshot.images.addresses import holds_zarr
 from sam2_fewshot.images.ome_zarr import zarr_pixel_size
 from sam2_fewshot.images.source import Header, check_size, reading
+from sam2_fewshot.images.zarr_places import attributes_in, leads_inside
 from sam2_fewshot.storage.files import replacing_folder, telling
 
 if TYPE_CHECKING:
@@ -37,9 +37,6 @@ MAX_CHUNK_BYTES = 1_000_000_000
 
 MAX_PIXELS = 50_000_000_000
 """Largest plane, in pixels (223,000 × 223,000). What is not stored costs nothing, so a size may be made up."""
-
-_SAFE = re.compile(r"(?!\.)[^/\\\0]+(/(?!\.)[^/\\\0]+)*")
-"""A path that stays inside: no way up, no root."""
 
 
 def read(file: MarkedFile) -> Iterator[PlacedExemplar]:
@@ -89,7 +86,7 @@ class ZarrLabels:
 
     def __init__(self, path: Path) -> None:
         folder = _label_folder(path)
-        attributes = _attributes(folder)
+        attributes = attributes_in(folder, load_json)
         self.classes, self.figures = _properties(attributes)
         found = _array(folder, attributes)
         self._axes = found.axes
@@ -139,12 +136,12 @@ class ZarrLabels:
 
 
 def _label_folder(path: Path) -> Path:
-    attributes = _attributes(path)
+    attributes = attributes_in(path, load_json)
     if "image-label" in attributes or ("multiscales" in attributes and path.parent.name == "labels"):
         return path
     group = path if path.name == "labels" else path / "labels"
-    listed = _attributes(group).get("labels") if group.is_dir() else None
-    names = [name for name in words(listed) if _SAFE.fullmatch(name) and (group / name).is_dir()]
+    listed = attributes_in(group, load_json).get("labels") if group.is_dir() else None
+    names = [name for name in words(listed) if leads_inside(name) and (group / name).is_dir()]
     if not names and group.is_dir():
         names = sorted(folder.name for folder in group.iterdir() if folder.is_dir() and holds_zarr(folder))
     if not names:
@@ -153,18 +150,6 @@ def _label_folder(path: Path) -> Path:
         listed = ", ".join(repr(name) for name in names[:10])
         raise InputError(f"{path} has {len(names)} label images: {listed}. Name one of them, like {group / names[0]}.")
     return group / names[0]
-
-
-def _attributes(folder: Path) -> dict[str, Any]:
-    """Return a group's OME attributes: of Zarr 3 under ``ome`` (0.5), of Zarr 2 as they are (0.4)."""
-    content: Any = {}
-    if (folder / "zarr.json").is_file():
-        content = load_json(folder / "zarr.json")
-        content = content.get("attributes") if isinstance(content, dict) else None
-        content = content.get("ome", content) if isinstance(content, dict) else None
-    elif (folder / ".zattrs").is_file():
-        content = load_json(folder / ".zattrs")
-    return content if isinstance(content, dict) else {}
 
 
 def _array(folder: Path, attributes: dict[str, Any]) -> _Array:
@@ -179,7 +164,7 @@ def _array(folder: Path, attributes: dict[str, Any]) -> _Array:
     axes = "".join(names)
     if len(axes) != len(names) or len(set(axes)) != len(axes) or not {"y", "x"} <= set(axes) <= set("tczyx"):
         raise InputError(f"{folder} has the axes {axes[:40]!r}; a label image has y and x, and may have t, c and z.")
-    if not isinstance(inside, str) or not _SAFE.fullmatch(inside) or not (folder / inside).is_dir():
+    if not isinstance(inside, str) or not leads_inside(inside) or not (folder / inside).is_dir():
         raise InputError(f"{folder} lacks the array that its description names.")
     return _Array(folder / inside, axes, zarr_pixel_size(scales))
 

@@ -1,10 +1,9 @@
-"""What is known about a finished frame, and texts and figures made safe for files."""
+"""What is known about a finished frame, and texts and figures made fit for files."""
 
 from __future__ import annotations
 
 import math
 import re
-import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
@@ -73,7 +72,7 @@ class FrameRecord:
         The image file's name; it becomes :func:`printable`, so that all files and comparisons have one spelling.
     stem
         What the image's own output files are called, without ending; see
-        :func:`safe_stems`. It is the same for all frames of one image.
+        :func:`~sam2_fewshot.images.stems.safe_stems`. It is the same for all frames of one image.
     location
         Position of the frame in the dataset, counted from 0.
     frame_shape
@@ -109,6 +108,8 @@ class FrameRecord:
         Objects marked by points; only formats that know points have them.
     position
         Name of the position, where the image's file has several; else empty.
+    full_name
+        The image file's name, with folders where several images have that name; empty where it is not known.
     """
 
     name: str
@@ -131,10 +132,12 @@ class FrameRecord:
     tags: tuple[tuple[str, ...], ...] = ()
     points: tuple[MarkedPoint, ...] = ()
     position: str = ""
+    full_name: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", printable(self.name))
         object.__setattr__(self, "position", printable(self.position))
+        object.__setattr__(self, "full_name", printable(self.full_name))
 
     @property
     def title(self) -> str:
@@ -213,57 +216,6 @@ an exception it puts its file in place, left by one it removes what it has begun
 def vertices(ring: Any) -> NDArray[np.float64]:
     """Return the vertices ``(x, y)`` of a shapely ring (n, 2), the first one not repeated."""
     return np.asarray(ring.coords, np.float64)[:-1, :2]
-
-
-_LONGEST = 100
-# Names that Windows keeps for devices, with any ending:
-# https://learn.microsoft.com/en-us/windows/win32/fileio/naming-a-file
-_RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in "0123456789¹²³")}
-
-
-def safe_stem(text: str) -> str:
-    """Return a file name without ending that any system and any web page can take.
-
-    Letters and digits of every script stay, and so do ``-``, ``_``, ``.``, ``+`` and blanks between them;
-    everything else becomes ``_``. A name that is too long is shortened and ends in a digest of the whole. A safe
-    name comes back as it is.
-    """
-    clean = "".join(
-        letter if letter.isalnum() or letter in "-_.+ " else "_"
-        for letter in unicodedata.normalize("NFC", text)
-        if not unicodedata.combining(letter) or letter.isalnum()
-    )
-    clean = clean.strip(" .")
-    if clean.startswith("-"):  # would be taken for an option
-        clean = "_" + clean[1:]
-    if clean.split(".")[0].strip().lower() in _RESERVED:
-        clean = "_" + clean
-    if len(clean.encode()) > _LONGEST:
-        digest = sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
-        start = clean.encode()[: _LONGEST - 9].decode(errors="ignore").rstrip(" .")
-        clean = f"{start}_{digest}"
-    return clean or "image"
-
-
-def safe_stems(texts: Sequence[str]) -> list[str]:
-    """Return a safe and distinct file name for each text, in the order given.
-
-    Names that differ only in upper and lower case become distinct too, since Windows and macOS take them for one: the
-    second ``Cells`` becomes ``Cells_2``.
-    """
-    taken: set[str] = set()
-    return [distinct_stem(text, taken) for text in texts]
-
-
-def distinct_stem(text: str, taken: set[str]) -> str:
-    """Return a safe file name that is not among those `taken` (in any case), and add it to them."""
-    stem = first = safe_stem(text)
-    number = 2
-    while stem.casefold() in taken:
-        stem = f"{first}_{number}"
-        number += 1
-    taken.add(stem.casefold())
-    return stem
 
 
 def printable(text: str) -> str:

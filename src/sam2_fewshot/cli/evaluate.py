@@ -68,11 +68,11 @@ def evaluate(
 ) -> None:
     """Compare what was found with the truth: precision, recall, F1, AP, PQ, AJI, by IoU and by size."""
     with guarded(debug):
-        from sam2_fewshot.annotations.record import safe_stems
         from sam2_fewshot.cli.console import terminal_display
         from sam2_fewshot.evaluation import evaluate_frames
         from sam2_fewshot.evaluation.files import read_pairs
         from sam2_fewshot.evaluation.picture import write_picture
+        from sam2_fewshot.images.stems import safe_stems
         from sam2_fewshot.output.assembly import write_run
 
         ious = _numbers(iou, "--iou", low=0.0, high=1.0)

@@ -132,7 +132,7 @@ def evaluate_frames(
     - average precision: :func:`average_precision`.
     - panoptic quality ``sum of matched IoUs / (tp + fp / 2 + fn / 2)`` with matches of an IoU above .5, the product of
       segmentation quality (mean matched IoU) and F1 (Kirillov et al., CVPR 2019, https://arxiv.org/abs/1801.00868).
-    - AJI: :func:`aggregated_jaccard`.
+    - AJI: :func:`aggregated_jaccard`, without the detections that count neither way.
 
     Parameters
     ----------
@@ -153,8 +153,13 @@ def evaluate_frames(
     counted = [_without_examples(frame) for frame in frames]
     zero = Scores(0, 0, 0, 0.0)
     at_iou = [[match(f.predicted, f.truth, iou, ignore=f.ignore).scores for f in counted] for iou in ious]
-    panoptic = sum((match(f.predicted, f.truth, PANOPTIC_IOU, ignore=f.ignore).scores for f in counted), zero)
-    jaccards = [aggregated_jaccard(f.predicted, f.truth) for f in counted if f.truth]
+    matched = [match(f.predicted, f.truth, PANOPTIC_IOU, ignore=f.ignore) for f in counted]
+    panoptic = sum((matching.scores for matching in matched), zero)
+    judged = [
+        ([mask for p, mask in enumerate(f.predicted) if p not in matching.ignored], f.truth)
+        for f, matching in zip(counted, matched, strict=True)
+    ]
+    jaccards = [aggregated_jaccard(predicted, truth) for predicted, truth in judged if truth]
     has_scores = all(frame.scores is not None for frame in counted)
     return Evaluation(
         frames={frame.name: scores for frame, scores in zip(counted, at_iou[0], strict=True)},
@@ -230,6 +235,7 @@ def aggregated_jaccard(predicted: Sequence[InstanceMask], truth: Sequence[Instan
     Each true object takes the detection with the highest IoU, and several may take the same one. The sum of their
     intersections is divided by the sum of their unions, to which the areas of the detections that none took are added;
     an object without an overlapping detection adds its own area (Kumar et al., IEEE TMI 36 (2017) 1550, algorithm 1).
+    Every detection that is given counts; leave out those that should not.
 
     Returns
     -------

@@ -18,10 +18,11 @@ from sam2_fewshot.geometry.outlines import polygon_to_mask
 from sam2_fewshot.images.addresses import natural_key
 from sam2_fewshot.images.registry import example_stems, open_source
 from sam2_fewshot.images.source import kind_of, reading
+from sam2_fewshot.images.stems import safe_stem
 from sam2_fewshot.output.finished import read_finished
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -84,38 +85,46 @@ def read_pairs(predicted: Path, truth: Path, progress: Progress, tag: str | None
     """
     here, there = _sources(predicted), _sources(truth)
     if len(here) == len(there) == 1 and predicted.is_file() and truth.is_file():
-        there = {next(iter(here)): next(iter(there.values()))}
-    common = [stem for stem in here if stem in there]
+        common = {next(iter(here)): next(iter(there))}
+    else:
+        common = _together(here, there)
     if not common:
         raise InputError(
             f"Nothing in {predicted} ({_some(here)}) is named after the same image as anything in {truth} "
             f"({_some(there)}). Name the files alike, such as a.tif and a_labels.tif."
         )
-    for side, others, path in ((here, there, predicted), (there, here, truth)):
+    for side, others, path in ((here, common.keys(), predicted), (there, common.values(), truth)):
         alone = [stem for stem in side if stem not in others]
         if alone:
             progress.warn(f"Not evaluated, because only {path} has them: {_some(alone)}.")
-    for stem in common:
-        yield from _planes_of(stem, here[stem], there[stem], progress, tag)
+    for stem, other in common.items():
+        yield from _planes_of(stem, here[stem].planes, there[other].planes, progress, tag)
 
 
-_Source = Path | dict[tuple[int, int], _Plane]
-"""A label image, or the planes of an image in an output folder by slice and time point, counted from 0."""
+@dataclass(frozen=True, eq=False)
+class _Image:
+    """One side of all planes of an image.
+
+    Parameters
+    ----------
+    names
+        Stems of files that are named after it, the likeliest first.
+    planes
+        A label image, or the planes in an output folder by slice and time point, counted from 0.
+    """
+
+    names: Sequence[str]
+    planes: Path | dict[tuple[int, int], _Plane]
 
 
-def _sources(path: Path) -> dict[str, _Source]:
+def _sources(path: Path) -> dict[str, _Image]:
     kind = kind_of(path)
     if kind == "missing":
         raise InputError(f"There is no file or folder {path}; check its name.")
     if kind == "file":
-        return {example_stems(path)[-1]: path}
+        return {example_stems(path)[-1]: _Image(example_stems(path), path)}
     if (path / "run.json").is_file():
-        finished = read_finished(path)
-        images: dict[str, dict[tuple[int, int], _Plane]] = defaultdict(dict)
-        for record in finished.records():
-            stem = example_stems(Path(record.name))[-1]
-            images[stem][record.location.z, record.location.time] = _recorded(record, finished.preview(record))
-        return {**images}
+        return _results(path)
     endings = FORMATS["labels"].reads
     with reading(path):
         files = sorted((file for file in path.iterdir() if file.suffix.lower() in endings), key=natural_key)
@@ -125,7 +134,50 @@ def _sources(path: Path) -> dict[str, _Source]:
             found[example_stems(file)[-1]].append(file)
     if not found:
         raise InputError(f"There are no label images (PNG, TIFF) and no results of sam2-fewshot in {path}.")
-    return {stem: _labels_of(path, stem, some) for stem, some in found.items()}
+    chosen = {stem: _labels_of(path, stem, some) for stem, some in found.items()}
+    return {stem: _Image(example_stems(file), file) for stem, file in chosen.items()}
+
+
+def _results(out: Path) -> dict[str, _Image]:
+    """Return the images in an output folder by their stems there; the file's name stands for its only position too."""
+    finished = read_finished(out)
+    planes: dict[str, dict[tuple[int, int], _Plane]] = defaultdict(dict)
+    files: dict[str, set[str]] = defaultdict(set)
+    for record in finished.records():
+        planes[record.stem][record.location.z, record.location.time] = _recorded(record, finished.preview(record))
+        files[record.name].add(record.stem)
+    alone = {next(iter(stems)): name for name, stems in files.items() if len(stems) == 1}
+    return {
+        stem: _Image((stem, *(example_stems(Path(alone[stem])) if stem in alone else ())), own)
+        for stem, own in planes.items()
+    }
+
+
+def _together(here: Mapping[str, _Image], there: Mapping[str, _Image]) -> dict[str, str]:
+    """Return which images of two sides are the same: the likeliest names go first, each image is taken once.
+
+    Names are compared as they are, then those of one side as results are called, which not all letters are fit for.
+    """
+    found: dict[str, str] = {}
+    taken: set[str] = set()
+    as_they_are = _by_name(there, str)
+    for names, key in ((as_they_are, str), (as_they_are, safe_stem), (_by_name(there, safe_stem), str)):
+        for rank in range(max(len(image.names) for image in here.values())):
+            for stem, image in here.items():
+                other = names.get(key(image.names[rank])) if rank < len(image.names) else None
+                if stem not in found and other is not None and other not in taken:
+                    found[stem] = other
+                    taken.add(other)
+    return {stem: found[stem] for stem in here if stem in found}
+
+
+def _by_name(side: Mapping[str, _Image], key: Callable[[str], str]) -> dict[str, str]:
+    """Return the stems of images by all their names, the likeliest first."""
+    ranked = [(rank, key(name), stem) for stem, image in side.items() for rank, name in enumerate(image.names)]
+    names: dict[str, str] = {}
+    for _, name, stem in sorted(ranked, key=lambda entry: entry[0]):
+        names.setdefault(name, stem)
+    return names
 
 
 def _labels_of(folder: Path, stem: str, files: Sequence[Path]) -> Path:
@@ -138,7 +190,11 @@ def _labels_of(folder: Path, stem: str, files: Sequence[Path]) -> Path:
     return chosen[0]
 
 
-def _planes_of(stem: str, here: _Source, there: _Source, progress: Progress, tag: str | None) -> Iterator[Pair]:
+_Planes = Path | dict[tuple[int, int], _Plane]
+"""A label image, or the planes of an image in an output folder by slice and time point, counted from 0."""
+
+
+def _planes_of(stem: str, here: _Planes, there: _Planes, progress: Progress, tag: str | None) -> Iterator[Pair]:
     found, true = _planes(here, None, progress), _planes(there, tag, progress)
     common = [place for place in found if place in true]
     if not common:
@@ -155,7 +211,7 @@ def _planes_of(stem: str, here: _Source, there: _Source, progress: Progress, tag
         yield Pair(frame, left.shape, left.picture)
 
 
-def _planes(source: _Source, tag: str | None, progress: Progress) -> dict[tuple[int, int], _Plane]:
+def _planes(source: _Planes, tag: str | None, progress: Progress) -> dict[tuple[int, int], _Plane]:
     return dict(_labels(source, tag, progress)) if isinstance(source, Path) else source
 
 

@@ -103,7 +103,7 @@ class OutputFolder:
         self._segmenter = segmenter
         self._watch = watch
         self._out = plan.request.out
-        self._stems = plan.stems
+        self._stems = [image.stem for image in plan.images]
         self._folder = self._out / JOURNAL_FOLDER
         refuse_second_run(self._folder)
         self._inputs, self._common, prints = made_from(plan, segmenter)
@@ -325,6 +325,7 @@ class OutputFolder:
                     record,
                     stem=self._stems[frame.location.xy],
                     position=image.position,
+                    full_name=image.full_name,
                     pixel_size=image.pixel_size,
                     channel_names=image.channel_names,
                 )

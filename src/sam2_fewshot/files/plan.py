@@ -11,14 +11,12 @@ from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sam2_fewshot import __version__
 from sam2_fewshot.annotations.examples import read_examples
-from sam2_fewshot.annotations.record import safe_stems
 from sam2_fewshot.annotations.registry import check_formats
 from sam2_fewshot.backbones import CHECKPOINTS, sam2_distribution
 from sam2_fewshot.errors import InputError
@@ -80,11 +78,6 @@ class Plan:
     frames: Sequence[FrameReader]
     corrections: Sequence[Correction] = ()
     saved: SavedObjects | None = None
-
-    @cached_property
-    def stems(self) -> list[str]:
-        """What the result files of each image are called, by XY."""
-        return safe_stems([image.stem for image in self.images])
 
     @property
     def placed(self) -> list[PlacedExemplar]:

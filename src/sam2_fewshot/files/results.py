@@ -57,14 +57,14 @@ def result_files(plan: Plan) -> Iterator[ResultFile]:
     request = plan.request
     for name in _ALONE:
         yield ResultFile(request.out / name, name, of_image=False)
-    stems = dict.fromkeys(plan.stems[frame.location.xy] for frame in plan.frames)
+    stems = dict.fromkeys(plan.images[frame.location.xy].stem for frame in plan.frames)
     for form in _formats(request.write):
         for stem in stems if form.per_image else [""]:
             yield ResultFile(form.path(request.out, stem), _key(form, stem), form.per_image)
     for frame in plan.frames:
-        image, stem = plan.images[frame.location.xy], plan.stems[frame.location.xy]
-        record = FrameRecord("", stem, frame.location, frame.shape, image.size_z, image.size_t)
-        yield ResultFile(overlay_path(request.out, record), f"{_OVERLAYS}/{stem}", of_image=True)
+        image = plan.images[frame.location.xy]
+        record = FrameRecord("", image.stem, frame.location, frame.shape, image.size_z, image.size_t)
+        yield ResultFile(overlay_path(request.out, record), f"{_OVERLAYS}/{image.stem}", of_image=True)
 
 
 def check_results(plan: Plan) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
+import unicodedata
 from typing import TYPE_CHECKING
 
 from sam2_fewshot.errors import SettingsError
@@ -29,36 +30,14 @@ def natural_key(path: Path) -> tuple[list[tuple[int, int, str]], str]:
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part], path.name
 
 
+def composed(text: str) -> str:
+    """Return a name with its accents in the letters, as they are typed; macOS writes some names with them behind."""
+    return unicodedata.normalize("NFC", text)
+
+
 def stem_of(path: Path) -> str:
-    """Return a file's name without its suffix: ``a`` for ``a.png`` and for ``a.ome.tif``."""
-    return DOUBLE_SUFFIX.sub("", path.stem) or path.stem
-
-
-def unique_stems(paths: Sequence[Path]) -> tuple[str, ...]:
-    """Return a different stem for each file, by which its results are named.
-
-    Of ``a.png`` and ``a.tif`` the second becomes ``a_2``. Letter case does not make a difference, because some file
-    systems see none.
-    """
-    return distinct_stems([stem_of(path) for path in paths])
-
-
-def distinct_stems(given: Sequence[str]) -> tuple[str, ...]:
-    """Return stems that are all different; see :func:`unique_stems`."""
-    taken: set[str] = set()
-    own = {stem.casefold() for stem in given}
-    numbers: dict[str, int] = {}
-    stems: list[str] = []
-    for first in given:
-        stem = first
-        number = numbers.get(first.casefold(), 1)
-        while stem.casefold() in taken or (number > 1 and stem.casefold() in own):
-            number += 1
-            stem = f"{first}_{number}"
-        numbers[first.casefold()] = number
-        taken.add(stem.casefold())
-        stems.append(stem)
-    return tuple(stems)
+    """Return a file's name without its suffix, composed: ``a`` for ``a.png`` and for ``a.ome.tif``."""
+    return composed(DOUBLE_SUFFIX.sub("", path.stem) or path.stem)
 
 
 def position_stem(file: str, position: str) -> str:
@@ -118,6 +97,7 @@ def parse_range(
     names
         Of each, all that it is called by. A part that is no number or range is then a pattern for names, in any letter
         case: ``*`` stands for any letters, ``?`` for one and ``[ab]`` for one of some, so ``"B0*"`` is a plate's row.
+        A name itself goes before that, also one with commas where it is all of the text.
 
     Returns
     -------
@@ -132,6 +112,8 @@ def parse_range(
     everything = tuple(range(count))
     if text is None or not text.strip():
         return everything if blank is None else tuple(sorted(set(blank)))
+    if "," in text and (called := _called(text.strip(), names)):
+        return tuple(called)
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not parts:
         raise _error(text, field, "has no number", count)
@@ -167,10 +149,17 @@ def _part(part: str, count: int, field: str) -> range:
     return range(first - 1, last, step)
 
 
+def _called(name: str, names: Sequence[Collection[str]]) -> list[int]:
+    """Return what is called so, in any letter case."""
+    return [place for place, own in enumerate(names) if _key(name) in map(_key, own)]
+
+
 def _named(part: str, names: Sequence[Collection[str]], field: str) -> list[int]:
-    """Return what a pattern fits."""
-    pattern = re.compile(fnmatch.translate(part.casefold()))
-    found = [place for place, own in enumerate(names) if any(pattern.fullmatch(name.casefold()) for name in own)]
+    """Return what is called so, or else what a pattern fits."""
+    pattern = re.compile(fnmatch.translate(_key(part)))
+    found = _called(part, names) or [
+        place for place, own in enumerate(names) if any(pattern.fullmatch(_key(name)) for name in own)
+    ]
     if not found:
         known = [next(iter(own)) for own in names]
         listed = ", ".join(known[:_LISTED]) + (", …" if len(known) > _LISTED else "")
@@ -181,6 +170,10 @@ def _named(part: str, names: Sequence[Collection[str]], field: str) -> list[int]
             "such as 'B0*'."
         )
     return found
+
+
+def _key(name: str) -> str:
+    return composed(name).casefold()
 
 
 def _error(part: str, field: str, problem: str, count: int) -> SettingsError:

@@ -227,8 +227,12 @@ def channel_styles(
 
 
 def default_colors(colors: Sequence[Color | None]) -> tuple[Color, ...]:
-    """Return a colour for each channel, the file's own where they differ."""
+    """Return a colour for each channel, the file's own where they differ.
+
+    A file that says black does not say: nothing of the channel would be seen.
+    """
     count = len(colors)
+    colors = [color if color and any(color) else None for color in colors]
     if count == 1:
         return (WHITE,)
     if None not in colors and len(set(colors)) > 1:

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.images.addresses import distinct_stems, is_zarr, natural_key, position_stem, stem_of
+from sam2_fewshot.images.addresses import is_zarr, natural_key, position_stem, stem_of
 from sam2_fewshot.images.display import compose, compose_region, display_of, frame_limits
 from sam2_fewshot.images.registry import FORMATS, IMAGE_SUFFIXES, example_stems, is_companion, open_positions
 from sam2_fewshot.images.source import RegionSource, kind_of, reading
+from sam2_fewshot.images.stems import full_names_of, safe_stems
 from sam2_fewshot.protocols import Quiet
 from sam2_fewshot.records import Location
 
@@ -88,7 +89,8 @@ def open_images(
 
 def stems_of(headers: Sequence[Header]) -> tuple[str, ...]:
     """Return what to call the results of each image: ``a`` for ``a.tif``, ``p_B03_f2`` for a field of ``p.zarr``."""
-    return distinct_stems([position_stem(stem_of(Path(each.file_name)), each.position) for each in headers])
+    stacks = [each.size_z * each.size_t > 1 for each in headers]
+    return safe_stems([position_stem(stem_of(Path(each.file_name)), each.position) for each in headers], stacks)
 
 
 def _warn_of(sources: Sequence[PixelSource], progress: Progress) -> None:
@@ -122,9 +124,10 @@ def images_of(
     """
     cache = _LastPlane()
     images = []
-    for xy, (source, stem) in enumerate(zip(sources, stems, strict=True)):
+    full_names = full_names_of([source.header for source in sources])
+    for xy, (source, stem, full_name) in enumerate(zip(sources, stems, full_names, strict=True)):
         display = partial(display_of, source.header, channels, settings)
-        images.append(ImageFile(xy, stem, source, display, cache, whole_plane))
+        images.append(ImageFile(xy, stem, full_name, source, display, cache, whole_plane))
         if not source.header.position:  # of several positions perhaps only some are searched
             _ = images[-1].display
     return ImageSet(images)
@@ -174,6 +177,8 @@ class ImageFile:
         Its place among all images.
     stem
         What to call its results; no two images of a set have the same.
+    full_name
+        What tells the file from all others of the set; see :func:`~sam2_fewshot.images.stems.full_names_of`.
     source
         Where the pixels come from.
     display
@@ -188,13 +193,14 @@ class ImageFile:
         self,
         xy: int,
         stem: str,
+        full_name: str,
         source: PixelSource,
         display: Callable[[], DisplaySettings],
         cache: _LastPlane,
         whole_plane: int = LARGE,
     ) -> None:
         self.whole_plane = whole_plane
-        self.xy, self.stem, self.source = xy, stem, source
+        self.xy, self.stem, self.full_name, self.source = xy, stem, full_name, source
         self._display, self._cache = display, cache
         self._frames: dict[tuple[int, int], FrameFile] = {}
         self._limits: dict[tuple[int, int], tuple[Limits | None, ...]] = {}

@@ -41,6 +41,10 @@ _KINDS = {"ome", "generic", "uniform", "shaped", "mmstack", "imagej"}
 """Kinds of series, as tifffile calls them, of which each is a position; those of slide scanners are levels, labels and
 overviews."""
 _KNOWN_PHOTOMETRICS = {_MINISWHITE, 1, _RGB, _PALETTE, _CMYK, _YCBCR}
+_LOSSLESS = {1, 5, 8, 32773, 32946, 34925, 50000}
+"""None, LZW, Deflate, PackBits, Deflate's older number, LZMA and Zstandard: YCbCr in them stays so, while the decoders
+of JPEG and its kin give RGB."""
+_PLANAR = 2
 
 
 def open_tiff(path: Path, only: int | None = None) -> list[PixelSource]:
@@ -231,6 +235,8 @@ def _header(path: Path, tif: TiffFile, number: int, logged: list[str]) -> tuple[
     if photometric not in _KNOWN_PHOTOMETRICS:
         kind = getattr(key.photometric, "name", photometric)
         raise InputError(f"{path.name} has colours of the kind {kind}; save it as RGB or grey.")
+    if photometric == _YCBCR and (int(key.compression) in _LOSSLESS or int(key.planarconfig) == _PLANAR):
+        raise InputError(f"{path.name} has colours of the kind YCBCR, which are read from JPEG only; save it as RGB.")
     photo = channels == 1 and (
         (photometric in {_RGB, _YCBCR} and samples in (3, 4)) or (photometric == _CMYK and samples in (4, 5))
     )

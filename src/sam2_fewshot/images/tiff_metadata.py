@@ -243,7 +243,9 @@ def _imagej_colors(tables: Any, count: int) -> ChannelColors:
     """Take the brightest entry of each channel's lookup table, uint8 (3, 256)."""
     if tables is None or len(tables) != count:
         return (None,) * count
-    brightest = [np.asarray(table).reshape(3, 256)[:, -1] for table in tables]
+    found = [np.asarray(table).reshape(3, 256) for table in tables]
+    # Of an inverted table it is the first, of others the last, also where several are as bright.
+    brightest = [table[:, 255 - int(table.sum(0, int)[::-1].argmax())] for table in found]
     return tuple((int(r), int(g), int(b)) for r, g, b in brightest)
 
 

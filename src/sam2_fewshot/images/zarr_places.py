@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 _SAFE = re.compile(r"(?!\.)[^/\\\0]+(/(?!\.)[^/\\\0]+)*")
-"""A path that stays inside: no way up, no root."""
 _FIELD = re.compile(r"([A-Za-z]{1,3})/([0-9]{1,3})/([0-9]{1,6})")
 """Where a field is in a plate: row, column, field."""
 _MOST_JSON = 10_000_000
@@ -155,12 +154,12 @@ def _alone(path: Path) -> Place:
             return Place(path)
         return Place(path, f"{well_name(found[2], found[3])}_f{int(found[4]) + 1}", Path(found[1]).name)
     try:
-        well, group = _attributes(path.parent).get("well"), _attributes(path.parent)
+        well, group = attributes_in(path.parent).get("well"), attributes_in(path.parent)
         if isinstance(well, dict):
             known = {place.path.name: place for place in _well(path.parent, well)}
             return known.get(path.name, Place(path))._replace(path=path)
         if "bioformats2raw.layout" in group:
-            series = places_in(path.parent, lambda inside: _attributes(path.parent / inside))
+            series = places_in(path.parent, lambda inside: attributes_in(path.parent / inside))
             known = {place.path.name: place for place in series}
             return known.get(path.name, Place(path))._replace(path=path)
     except (InputError, OSError):
@@ -170,14 +169,14 @@ def _alone(path: Path) -> Place:
 
 def _plate_of(path: Path) -> tuple[str, str]:
     """Return what a well's plate is called, and the well: by its own name where it is not in a plate."""
-    if remote(path) is None and "plate" not in _attributes(path.parent.parent):
+    if remote(path) is None and "plate" not in attributes_in(path.parent.parent):
         return "", path.name
     return path.parent.parent.name, _name_of("/".join(path.parts[-2:]))
 
 
 def _has_fields(plate: Path) -> bool:
     """Tell whether a plate says that its wells have several fields."""
-    described = {} if remote(plate) is not None else _attributes(plate).get("plate", {})
+    described = {} if remote(plate) is not None else attributes_in(plate).get("plate", {})
     count = described.get("field_count") if isinstance(described, dict) else None
     return isinstance(count, int) and count > 1
 
@@ -195,25 +194,40 @@ def _entries(path: Path, where: Any, what: str) -> list[dict[str, Any]]:
 
 
 def _inside(path: Path, name: object) -> str:
-    if not isinstance(name, str) or not _SAFE.fullmatch(name.strip("/")):
+    if not isinstance(name, str) or not leads_inside(name.strip("/")):
         raise InputError(f"{shown(path)} has a description that leads outside of it ({str(name)[:60]!r}).")
     return name.strip("/")
 
 
-def _attributes(folder: Path) -> Attributes:
-    """Return a local group's OME attributes: of Zarr 3 under ``ome`` (0.5), of Zarr 2 as they are (0.4)."""
-    content: Any = {}
-    for name in ("zarr.json", ".zattrs"):
-        file = folder / name
-        if file.is_file():
-            if file.stat().st_size > _MOST_JSON:
-                return {}
-            try:
-                content = json.loads(file.read_text("utf-8"))
-            except (ValueError, RecursionError):
-                return {}
-            if name == "zarr.json":
-                content = content.get("attributes") if isinstance(content, dict) else None
-                content = content.get("ome", content) if isinstance(content, dict) else None
-            break
+def leads_inside(name: str) -> bool:
+    """Tell whether a path that a description names stays inside: no way up, no root."""
+    return _SAFE.fullmatch(name) is not None
+
+
+def attributes_in(folder: Path, load: Callable[[Path], Any] | None = None) -> Attributes:
+    """Return a local group's OME attributes: of Zarr 3 under ``ome`` (0.5), of Zarr 2 as they are (0.4).
+
+    Parameters
+    ----------
+    folder
+        Of the group.
+    load
+        Reads a JSON file; when left out, one that is damaged or too long says nothing.
+    """
+    file = next((folder / name for name in ("zarr.json", ".zattrs") if (folder / name).is_file()), None)
+    if file is None:
+        return {}
+    content = (load or _json_in)(file)
+    if file.name == "zarr.json":
+        content = content.get("attributes") if isinstance(content, dict) else None
+        content = content.get("ome", content) if isinstance(content, dict) else None
     return content if isinstance(content, dict) else {}
+
+
+def _json_in(file: Path) -> Any:
+    if file.stat().st_size > _MOST_JSON:
+        return None
+    try:
+        return json.loads(file.read_text("utf-8"))
+    except (ValueError, RecursionError):
+        return None

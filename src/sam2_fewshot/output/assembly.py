@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sam2_fewshot.annotations.mark_next import Asking
-from sam2_fewshot.annotations.record import distinct_stem, printable
+from sam2_fewshot.annotations.record import printable
 from sam2_fewshot.annotations.registry import FORMATS
+from sam2_fewshot.images.stems import safe_stem
 from sam2_fewshot.output.pictures import overlay_path
 from sam2_fewshot.records import Counts
 from sam2_fewshot.storage.files import sweep, telling, write_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from sam2_fewshot.annotations.mark_next import Place
     from sam2_fewshot.annotations.record import FrameRecord
@@ -72,8 +73,7 @@ def assemble(
     Parameters
     ----------
     records
-        The finished frames in order of location, for instance :meth:`Journal.records`; one is in memory at a
-        time.
+        The finished frames in order of location, no two images with the same stem; one is in memory at a time.
     out
         The output folder; it is made when it is missing.
     tags
@@ -103,7 +103,8 @@ def assemble(
     counts, asking = Counts(), Asking()
     with ExitStack() as stack:
         writers = [stack.enter_context(form.results(out, tags)) for form in _formats(extra)]
-        for record in _distinct(records):
+        for record in records:
+            record = replace(record, stem=safe_stem(record.stem))  # one that leads elsewhere must not
             for add in writers:
                 add(record)
             asking.add(record)
@@ -139,6 +140,7 @@ def _line(record: FrameRecord) -> dict[str, object]:
     size = record.pixel_size
     return {
         "image": record.name,
+        "file": record.full_name or record.name,
         "position": record.position,
         "stem": record.stem,
         "overlay": overlay_path(Path(), record).as_posix(),
@@ -196,18 +198,6 @@ def _discard(before: Iterable[Path], now: Iterable[Path]) -> None:
                     shutil.rmtree(path)
                 else:
                     path.unlink(missing_ok=True)
-
-
-def _distinct(records: Iterable[FrameRecord]) -> Iterator[FrameRecord]:
-    """Yield the records with stems that are safe and never the same for two images."""
-    taken: set[str] = set()
-    image: int | None = None
-    stem = ""
-    for record in records:
-        if record.location.xy != image:
-            image = record.location.xy
-            stem = distinct_stem(record.stem, taken)
-        yield replace(record, stem=stem)
 
 
 def write_run(path: Path, facts: Mapping[str, object]) -> None:

@@ -38,7 +38,7 @@ from sam2_fewshot.storage.files import replacing, sweep, write_whole
 from sam2_fewshot.storage.packing import pack_detections, unpack_detections
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
 JOURNAL_FOLDER = ".frames"
@@ -91,23 +91,6 @@ class Journal:
         with replacing(self._path(record.location)) as path, path.open("wb") as file:
             np.savez_compressed(file, **_pack(record, self.fingerprint))
 
-    def records(self, locations: Collection[Location] | None = None) -> Iterator[FrameRecord]:
-        """Yield the finished frames by XY, then Z, then Time.
-
-        One at a time is in memory. With `locations`, only those are given.
-        """
-        for location in self.locations():
-            if locations is None or location in locations:
-                record = self.done(location)
-                if record is not None:
-                    yield record
-
-    def locations(self) -> list[Location]:
-        """Return the locations for which there is a file of this fingerprint, in order."""
-        own = f"{_digest(self.fingerprint)}_"
-        found = (_NAME.fullmatch(path.name) for path in self._files() if path.name.startswith(own))
-        return sorted(Location(*map(int, name.groups())) for name in found if name)
-
     def preview(self, location: Location) -> Path:
         """Return where the small picture of a frame for the report belongs."""
         return preview_beside(self._path(location))
@@ -115,12 +98,6 @@ class Journal:
     def _path(self, location: Location) -> Path:
         place = f"xy{location.xy:06d}_z{location.z:05d}_t{location.time:05d}"
         return self.folder / f"{_digest(self.fingerprint)}_{place}.npz"
-
-    def _files(self) -> list[Path]:
-        try:
-            return list(self.folder.iterdir())
-        except OSError:
-            return []
 
 
 def read_record(path: Path) -> FrameRecord | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import secrets
 import shutil
 import socket
 import stat
@@ -45,7 +46,7 @@ def replacing(path: Path) -> Iterator[Path]:
     InputError
         If the file cannot be written; the :class:`OSError` is its cause.
     """
-    temporary = path.with_name(f".{os.getpid()}-{path.name[-60:]}.part")
+    temporary = _temporary(path)
     with telling(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,6 +59,11 @@ def replacing(path: Path) -> Iterator[Path]:
             raise
         with suppress(OSError):  # Windows cannot open a folder; the file itself is safe by then
             _flush(path.parent)
+
+
+def _temporary(path: Path) -> Path:
+    """Return a name beside `path` that no other process, thread or file has; the whole of a long name may not fit."""
+    return path.with_name(f".{secrets.token_hex(8)}-{path.name[-40:]}.part")
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -88,7 +94,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     InputError
         If it cannot be written.
     """
-    temporary = path.with_name(f".{os.getpid()}-{path.name[-60:]}.part")
+    temporary = _temporary(path)
     old = temporary.with_suffix(".old")
     with telling(path):
         try:
@@ -105,7 +111,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 def sweep(folder: Path) -> None:
     """Remove files and folders that killed runs left half written, unless they were touched within the last hour."""
     with suppress(OSError):
-        for path in [*folder.glob(".[0-9]*-*.part"), *folder.glob(".[0-9]*-*.old")]:
+        for path in [*folder.glob(".[0-9a-f]*-*.part"), *folder.glob(".[0-9a-f]*-*.old")]:
             with suppress(OSError):
                 touched = max(each.stat().st_mtime for each in (path, *path.rglob("*")))
                 if time.time() - touched > _ABANDONED:

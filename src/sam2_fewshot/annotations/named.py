@@ -1,0 +1,185 @@
+"""Which image is meant by the name of a file of examples, or by what a file says about its images."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, NamedTuple
+
+from sam2_fewshot.annotations.values import load_json
+from sam2_fewshot.errors import InputError
+from sam2_fewshot.images.addresses import composed, position_stem, stem_of
+from sam2_fewshot.images.registry import IMAGE_SUFFIXES, example_stems
+from sam2_fewshot.images.stems import place_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from sam2_fewshot.images.image_set import ImageFile, ImageSet
+
+_LISTED = 5
+
+
+class Entry(NamedTuple):
+    """An image as a file speaks of it.
+
+    Parameters
+    ----------
+    file
+        The image file's name, perhaps with folders.
+    position
+        Name of the position, where the image's file has several; else empty.
+    """
+
+    file: str
+    position: str = ""
+
+
+class ImageNames:
+    """The images by all that they are called, with accents however they are written.
+
+    Parameters
+    ----------
+    images
+        The images that were given.
+    """
+
+    def __init__(self, images: ImageSet) -> None:
+        self._images = images
+        self._by_full_name = {_normal(image.full_name, image.position): image for image in images}
+        self._by_file: dict[Entry, list[ImageFile]] = defaultdict(list)
+        self._by_own_stem: dict[str, list[ImageFile]] = defaultdict(list)
+        for image in images:
+            self._by_file[_normal(image.file_name, image.position)].append(image)
+            self._by_own_stem[_own_stem(image.file_name, image.position)].append(image)
+        # What results are called goes first, then the file's own name, also one that results cannot have.
+        self._by_stem = {image.stem: image for image in images}
+        for stem, (first, *_) in self._by_own_stem.items():
+            self._by_stem.setdefault(stem, first)
+        counts = Counter(image.position for image in images)
+        for image in images:
+            for name in _position_names(image, is_alone=counts[image.position] == 1):
+                self._by_stem.setdefault(composed(name), image)
+        self._runs: dict[Path, dict[str, ImageFile | None]] = {}
+
+    def of_file(self, path: Path) -> ImageFile | None:
+        """Return the image that a file is named after, None when there is none.
+
+        Among the results of a run it is the one that ``run.json`` says. A position goes by its own name too, where no
+        other image has it: ``B03_labels.tif`` for well B03 of ``p.zarr``, beside ``p_B03_labels.tif``; and by the name
+        that QuPath gives it, such as ``a.lif - Series001``.
+        """
+        results = self._results(path.parent.parent)
+        if (image := results.get(composed(path.stem))) is not None:
+            return image
+        # The others of the run have results of their own.
+        others = {image.xy for image in results.values() if image} if composed(path.stem) in results else set()
+        for stem in (*example_stems(path), composed(path.stem)):
+            image = self._by_stem.get(stem)
+            if image is not None and image.xy not in others:
+                return image
+        return None
+
+    def _results(self, folder: Path) -> dict[str, ImageFile | None]:
+        """Return the stems of a run's results, with their images, where its folder is one of results."""
+        if folder not in self._runs:
+            entries: dict[str, Entry] = {}
+            with suppress(InputError, LookupError, TypeError, ValueError):
+                facts = load_json(folder / "run.json") if (folder / "run.json").is_file() else {"frames": []}
+                for line in facts["frames"]:
+                    entry = Entry(str(line.get("file", line["image"])), str(line.get("position", "")))
+                    entries[composed(str(line["stem"]))] = entry
+            counts = Counter(entries.values())
+            found, _ = self.of_entries(entry for entry, count in counts.items() if count == 1)
+            self._runs[folder] = {stem: found.get(entry) for stem, entry in entries.items()}
+        return self._runs[folder]
+
+    def of_entries(self, entries: Iterable[Entry]) -> tuple[dict[Entry, ImageFile], set[Entry]]:
+        """Return the images that a file speaks of, and the entries that could mean several images, or share one.
+
+        An image goes by its full name, else by its file's name, else by that without its ending. Where several have
+        it, the one is meant that has most of the entry's folders too, from the innermost on.
+        """
+        found: dict[Entry, ImageFile] = {}
+        unclear: set[Entry] = set()
+        claims: dict[int, list[tuple[tuple[int, int], Entry]]] = defaultdict(list)
+        for entry in dict.fromkeys(entries):
+            certainty, candidates = self._candidates(entry)
+            shared = [_shared_folders(entry.file, image) for image in candidates]
+            best = [image for image, n in zip(candidates, shared, strict=True) if n == max(shared)]
+            if len(best) == 1:
+                found[entry] = best[0]
+                claims[best[0].xy].append(((certainty, max(shared)), entry))
+            elif best:
+                unclear.add(entry)
+        for claimed in claims.values():
+            most = max(rank for rank, _ in claimed)
+            first = [entry for rank, entry in claimed if rank == most]
+            for _, entry in claimed:
+                if entry not in first or len(first) > 1:
+                    del found[entry]
+            if len(first) > 1:
+                unclear.update(first)
+        return found, unclear
+
+    def _candidates(self, entry: Entry) -> tuple[int, Sequence[ImageFile]]:
+        """Return how sure an entry's name is, and the images that have it."""
+        normal = _normal(*entry)
+        if normal in self._by_full_name:
+            return 3, [self._by_full_name[normal]]
+        name = PurePosixPath(normal.file).name
+        if alike := self._by_file.get(Entry(name, normal.position)):
+            return 2, alike
+        stem = _own_stem(name, normal.position)
+        if Path(name).suffix.lower() not in IMAGE_SUFFIXES and stem in self._by_stem:
+            return 1, [self._by_stem[stem]]
+        return 1, self._by_own_stem.get(stem, [])
+
+    def called(self, name: str) -> ImageFile:
+        """Return the image of a name that the user gives: a file's, with its ending or without, or a position's.
+
+        Raises
+        ------
+        InputError
+            If there is none, or several.
+        """
+        images, wanted = self._images, composed(name)
+        found = [image for image in images if Path(wanted).name == composed(image.name)] or [
+            image for image in images if wanted in map(composed, image.names)
+        ]
+        if len(found) == 1:
+            return found[0]
+        names = ", ".join(image.name for image in list(images)[:_LISTED]) + (", …" if len(images) > _LISTED else "")
+        what = "several images have that name" if found else "no image that was given has that name"
+        raise InputError(f"--examples-on says {name!r}, but {what}; the images are {names}.")
+
+
+def _normal(file: str, position: str) -> Entry:
+    """Return an entry as it is compared."""
+    return Entry(composed(file.replace("\\", "/")), composed(position))
+
+
+def _own_stem(file: str, position: str) -> str:
+    return position_stem(stem_of(Path(file)), composed(position))
+
+
+def _position_names(image: ImageFile, is_alone: bool) -> Iterator[str]:
+    if image.position:
+        yield image.name
+        yield f"{image.file_name} - {image.position}"
+        if is_alone:
+            yield image.position
+            yield position_stem("", image.position)[1:]
+
+
+def _shared_folders(file: str, image: ImageFile) -> int:
+    """Return how many of the folders of an entry an image lies in, from the innermost on."""
+    theirs = PurePosixPath(composed(file.replace("\\", "/"))).parts[-2::-1]
+    own = map(composed, place_of(image.source.header)[-2::-1])
+    shared = 0
+    for one, other in zip(theirs, own, strict=False):
+        if one != other:
+            break
+        shared += 1
+    return shared
