@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from sam2_fewshot.nimbus.connections import Connections
-    from sam2_fewshot.nimbus.existing import Existing, Known
+    from sam2_fewshot.nimbus.existing import Existing
     from sam2_fewshot.nimbus.figures import Properties
+    from sam2_fewshot.nimbus.matching import Known
     from sam2_fewshot.nimbus.server import Server
 
 _MOST_LOOKS = 5
@@ -28,7 +29,7 @@ class Cleaner:
     server
         The connection.
     existing
-        The annotations with the tags of the job's results.
+        The annotations with the tags and the channel of the job's results.
     properties, connections
         What belongs to them.
     examples
@@ -70,9 +71,10 @@ class Cleaner:
         self._delete(leaving)
 
     def may_replace(self, known: Known) -> bool:
-        """Tell whether an annotation is of an earlier job of this kind, and untouched."""
+        """Tell whether an annotation is of an earlier job of this kind, with just the same tags, and untouched."""
         return (
             known.mark is not None
+            and known.is_exact
             and known.mark.looks_for(self._examples)
             and not (known.is_negative or known.is_example)
             and not self._existing.has_arrived(known.id)

@@ -1,8 +1,9 @@
 """Detections into the dataset, frame by frame, each once.
 
-The dataset itself is the only record of what was done: a detection whose object is there already under the tags of the
-results is not sent. So a job that died can be run again, and so can one that is complete. Where an answer gets
-lost, the annotations are looked up, for as long as the request may be on its way, before anything is sent again.
+The dataset itself is the only record of what was done: a detection whose object is there already under the tags and in
+the channel of the results is not sent. So a job that died can be run again, and so can one that is complete. Where an
+answer gets lost, the annotations are looked up, for as long as the request may be on its way, before anything is sent
+again.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ from sam2_fewshot.errors import ServerError
 from sam2_fewshot.methods.selection import AS_SET
 from sam2_fewshot.nimbus.cleaning import Cleaner
 from sam2_fewshot.nimbus.connections import Connections
-from sam2_fewshot.nimbus.existing import IDENTICAL, Existing, match
+from sam2_fewshot.nimbus.existing import Existing
 from sam2_fewshot.nimbus.figures import Properties
 from sam2_fewshot.nimbus.marks import Mark, content_of
+from sam2_fewshot.nimbus.matching import IDENTICAL, match
 from sam2_fewshot.nimbus.messages import listed
 from sam2_fewshot.nimbus.parameters import quoted
 from sam2_fewshot.nimbus.server import Patience, Refused, Unanswered
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
 
     from sam2_fewshot.annotations.nimbus import Document
     from sam2_fewshot.nimbus.dataset import NimbusDataset
-    from sam2_fewshot.nimbus.existing import Match
+    from sam2_fewshot.nimbus.matching import Match
     from sam2_fewshot.nimbus.messages import JobDisplay
     from sam2_fewshot.nimbus.parameters import Request
     from sam2_fewshot.nimbus.server import Server
@@ -125,7 +127,8 @@ class DatasetSink:
         self._channel = request.result_channel(dataset.size)
         examples = request.training_tags
         self._mark = Mark(secrets.token_hex(4), examples)
-        self._existing = Existing(server, dataset.id, request.output_tags, request.negative_tags, examples)
+        tags = request.output_tags
+        self._existing = Existing(server, dataset.id, tags, self._channel, request.negative_tags, examples)
         self._properties = Properties(server, dataset, display, shelf, self._existing, patience)
         self._connections = Connections(server, dataset.id, request.connect_to, patience, self._existing)
         self._cleaner = Cleaner(server, self._existing, self._properties, self._connections, examples)
@@ -251,6 +254,7 @@ class DatasetSink:
         values = {key: values_of(item) for key, item, _ in added}
         # The same outline may be from a run that died before its values or connections were there.
         same = [(item, there) for item, there in pairs if there and there.same_outline]
+        same = [(item, there) for item, there in same if not there.known.is_of_another_tool]
         self._properties.add(
             values,
             {there.known.id: values_of(item) for item, there in same},
