@@ -130,7 +130,7 @@ class Existing:
         if count == self._counted and not force and not self._arrived:
             return []
         self._counted = count
-        new = self._read(_before(self._newest))
+        new = self._read(just_before(self._newest))
         self._arrived.update(known.id for known in new)
         self.is_disturbed |= bool(new)
         return new
@@ -161,7 +161,7 @@ class Existing:
             If the server does not tell.
         """
         if self._own and not self.is_disturbed:
-            self.is_disturbed = not self._is_there(max(self._own))
+            self.is_disturbed = self._one(max(self._own)) is None
 
     def on(self, location: Location) -> list[Known]:
         """Return what is known to be on a frame."""
@@ -257,24 +257,38 @@ class Existing:
         ServerError
             If the server does not tell.
         """
-        left = set(ids)
-        if len(left) <= few:
-            return {key for key in left if not self._is_there(key)}
-        last = max(left)
-        for document in list_annotations(self._server, self._dataset_id, after=_before(min(left))):
-            left.discard(str(document["_id"]))
-            if not left or str(document["_id"]) >= last:
-                break
-        return left
+        return set(ids).difference(str(document["_id"]) for document in self._documents(ids, few))
 
-    def _is_there(self, annotation_id: str) -> bool:
+    def still_untouched(self, ids: Collection[str]) -> set[str]:
+        """Ask which of some untouched annotations are so still; somebody may have edited or deleted the others.
+
+        Raises
+        ------
+        ServerError
+            If the server does not tell.
+        """
+        return {str(document["_id"]) for document in self._documents(ids) if mark_of(document) is not None}
+
+    def _documents(self, ids: Collection[str], few: int = _FEW) -> Iterator[Document]:
+        """Ask for some annotations; yield those that are there."""
+        if len(ids) <= few:
+            yield from filter(None, map(self._one, sorted(ids)))
+            return
+        last = max(ids)
+        for document in list_annotations(self._server, self._dataset_id, after=just_before(min(ids))):
+            if str(document["_id"]) in ids:
+                yield document
+            if str(document["_id"]) >= last:
+                return
+
+    def _one(self, annotation_id: str) -> Document | None:
         try:
-            self._server.get("looking for an annotation", f"upenn_annotation/{annotation_id}")
+            found: Document = self._server.get("looking for an annotation", f"upenn_annotation/{annotation_id}")
         except Refused as error:
             if error.status not in (400, 404):
                 raise
-            return False
-        return True
+            return None
+        return found
 
     def _count(self) -> int:
         query = {"datasetId": self._dataset_id}
@@ -323,8 +337,8 @@ def _survivors(several: Iterable[Known]) -> dict[str, str]:
     return {key: min(ids) for ids in same.values() for key in ids if key != min(ids)}
 
 
-def _before(newest: str) -> str | None:
-    """Return an id a little smaller than the newest one, to read from."""
+def just_before(newest: str) -> str | None:
+    """Return an id a little smaller than the newest one, to read from; None where there is none."""
     try:
         seconds = int(newest[:8], 16) - _SLACK
     except ValueError:

@@ -161,7 +161,8 @@ class Properties:
         ServerError
             If the server takes nothing more.
         """
-        if self._id is None or not replacements:
+        # What this job has just made has its figures already.
+        if self._id is None or self._sent.keys() >= {*replacements.values()}:
             return
         there = {**self._read(), **self._sent}
         wanted = {new: there[old] for old, new in replacements.items() if old in there and new not in there}

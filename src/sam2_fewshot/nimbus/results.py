@@ -169,7 +169,15 @@ class DatasetSink:
         ServerError
             If the server does not tell. What it has taken stays.
         """
-        yield
+        try:
+            yield
+        except BaseException:
+            if left := self._cleaner.waiting:
+                self._display.warn(
+                    f"Earlier results that are not detected any more ({left} on the finished frames) are still there, "
+                    "because this job did not come to its end. The next job on these frames takes them out."
+                )
+            raise
         empty = self._empty
         if len(empty) == progressed.frames:
             self._display.warn(
@@ -264,6 +272,7 @@ class DatasetSink:
         successors = {there.known.id: key for key, _, there in added if there}
         claimed = {there.known.id for _, there in pairs if there} - successors.keys()
         self._cleaner.note(known, claimed, successors)
+        self._cleaner.replace(successors)
         present = len(pairs) - len(fresh)
         self.new += len(values)
         self.present += present
