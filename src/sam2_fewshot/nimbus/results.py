@@ -57,7 +57,7 @@ MOST_VERTICES = 100_000
 _SEPARATELY = frozenset({400, 413})
 """These refuse one of the annotations, or all together as too large for a proxy in between."""
 _MOST_FAILURES = 3
-"""So many frames in a row that cannot be done are no trouble of a single one."""
+"""So many frames in a row that cannot be done, on as many XY positions, are no trouble of a single file."""
 _MOST_REFUSED = 20
 """So many annotations refused one by one are no slip in a single one."""
 
@@ -136,6 +136,9 @@ class DatasetSink:
         self._frame_keys = ""
         self._stored: dict[Location, BlockShelf] = {}
         self._empty: list[str] = []
+        self._positions: set[int] = set()
+        self._failing: set[int] = set()
+        self._is_some_done = False
         self.new = self.present = 0
 
     def prepare(self) -> None:
@@ -206,11 +209,15 @@ class DatasetSink:
         """Return what is to be done for a frame."""
         key = common_key(self._frame_keys, self._dataset.fingerprint(frame.location))
         shelf = self._stored[frame.location] = BlockShelf(self._blocks, key, self._display.messages.log)
+        self._positions.add(frame.location.xy)
         threshold = self._request.settings.similarity_threshold
         return Task(frame, name, store=StoredBlocks(shelf, name, frame.shape, threshold, self._watch))
 
     def failed(self, task: Task, result: TaskResult, in_a_row: int) -> None:
         """Go on with the other frames, unless the server is gone or no frame can be done.
+
+        A position is often a file of its own. One that is damaged fails with all its slices and time points, which
+        follow one another.
 
         Raises
         ------
@@ -220,10 +227,13 @@ class DatasetSink:
         error = result.cause
         if isinstance(error, ServerError) and (not isinstance(error, Refused) or error.status in (401, 403)):
             raise error
-        if in_a_row >= _MOST_FAILURES:
+        self._failing.add(task.frame.location.xy)
+        is_hopeless = not self._is_some_done and self._failing == self._positions
+        if in_a_row >= _MOST_FAILURES and (is_hopeless or len(self._failing) >= _MOST_FAILURES):
+            again = "" if self._server.again in result.trouble else f" {self._server.again}."
             raise ServerError(
-                f"{in_a_row} frames in a row could not be done, the last one ({task.name}) because: {result.trouble} "
-                f"{self._server.again}."
+                f"{in_a_row} frames in a row could not be done, the last one ({task.name}) because: {result.trouble}"
+                f"{again}"
             )
 
     def add(self, task: Task, result: TaskResult) -> None:
@@ -237,6 +247,8 @@ class DatasetSink:
         found = result.found
         added = self._add(task.frame.location, found.detections)
         self._stored.pop(task.frame.location).drop()
+        self._is_some_done = True
+        self._failing.clear()
         self._server.again = "Finished frames are kept; run the tool again"
         self._display.last = f"; last: {added.new} added of {found.candidates} candidates"
         if not found.detections:
