@@ -16,9 +16,10 @@ from scipy import ndimage
 from bright import BrightMethod
 from sam2_fewshot.geometry.outlines import crop_to_object
 from sam2_fewshot.methods.base import Scored, ScoredMask, is_known
+from sam2_fewshot.nimbus.messages import Stopped
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from contract_server.web import ContractServer
     from numpy.typing import NDArray
@@ -50,6 +51,8 @@ class Corrigible(BrightMethod):
         known: Sequence[InstanceMask],
         watch: Stopwatch,
     ) -> Scored:
+        self.searched += 1
+        self.on_find(self.searched)
         labels, count = ndimage.label(pixels[..., 0] > self.level)
         masks = []
         for number in range(1, count + 1):
@@ -181,9 +184,7 @@ def test_what_is_new_is_there_before_what_is_old_goes(bench: Bench) -> None:
     bench.run()
     before = ids(bench)
     # Now everything is found half as large, and thus anew.
-    (image,) = bench.server.store.images.values()
-    for key, pixels in image.planes.items():
-        image.planes[key] = np.where(ndimage.binary_erosion(pixels > 100, iterations=3), pixels, 100)
+    eroded(bench)
     bench.server.faults = [Fault("DELETE", "upenn_annotation/multiple", 500)]
     outcome = bench.run()
     assert outcome.code == 1
@@ -194,6 +195,64 @@ def test_what_is_new_is_there_before_what_is_old_goes(bench: Bench) -> None:
     assert ids(bench) == new
     assert len(new) == len(before) == 16
     sound(bench)
+
+
+def eroded(bench: Bench, *only: int, iterations: int = 3) -> None:
+    """Make everything on some positions smaller, so that it is found with another outline."""
+    (image,) = bench.server.store.images.values()
+    for key, pixels in image.planes.items():
+        if not only or key[0] in only:
+            image.planes[key] = np.where(ndimage.binary_erosion(pixels > 100, iterations=iterations), pixels, 100)
+
+
+def raised(error: BaseException) -> Callable[[int], None]:
+    """What a method does before a search: from the second frame on, raise an error."""
+
+    def on_find(number: int) -> None:
+        if number > 1:
+            raise error
+
+    return on_find
+
+
+@pytest.mark.parametrize("how", ["cancelled", "logged out"])
+def test_a_job_that_ends_early_leaves_no_frame_double(bench: Bench, how: str) -> None:
+    bench.run()
+    before, others, dark = ids(bench, 0), ids(bench, 1) | ids(bench, 2), at(bench, 0, 31, 12)["_id"]
+    eroded(bench, iterations=1)
+    store = bench.server.store
+    next(iter(store.images.values())).planes[(0, 0, 0, 0)][25:38, 5:19] = 100
+    tokens = dict(store.tokens)
+    if how == "cancelled":
+        bench.method = lambda: Corrigible(on_find=raised(Stopped()))
+    else:
+        bench.server.faults = [Fault("POST", "upenn_annotation/multiple", store.tokens.clear, skip=1)]
+    outcome = bench.run()
+    store.tokens.update(tokens)
+    assert outcome.code == 1
+    assert ids(bench, 1) | ids(bench, 2) == others
+    assert ids(bench, 0) & before == {dark}
+    assert len(ids(bench, 0)) == 4
+    sound(bench)
+    assert any("not detected any more (1 on the finished frames) are still there" in line for line in outcome.lines)
+
+
+def test_what_the_user_does_meanwhile_with_what_is_replaced_counts(bench: Bench) -> None:
+    bench.run()
+    edited, linked, store = at(bench, 1, 31, 50)["_id"], at(bench, 2, 31, 50)["_id"], bench.server.store
+    eroded(bench, iterations=1)
+    link = {"childId": linked, "parentId": edited, "datasetId": bench.dataset, "label": "mine", "tags": []}
+
+    def meanwhile() -> None:
+        store.edit_annotation(edited, {"name": "mine"})
+        store.create_connections([link])
+
+    bench.server.faults = [Fault("POST", "annotation_property_values/multiple", meanwhile, skip=1)]
+    assert bench.run().code == 0
+    assert edited in ids(bench, 1)
+    assert linked not in ids(bench, 2)
+    (moved,) = [each for each in store.connections.values() if each["label"] == "mine"]
+    assert (moved["childId"], moved["parentId"]) == (at(bench, 2, 31, 50)["_id"], edited)
 
 
 def test_what_another_tool_has_found_under_the_same_tag_stays(bench: Bench) -> None:

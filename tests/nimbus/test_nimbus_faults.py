@@ -203,6 +203,50 @@ def test_an_image_deleted_half_way_is_not_asked_for_a_thousand_times(bench: Benc
     assert bench.server.count("GET", "tiles/region") == 4
 
 
+def damaged(bench: Bench, *positions: int, slices: int = 4) -> None:
+    """Give the dataset four positions with some slices each, and let the pixels of some positions be unreadable."""
+    store = bench.server.store
+    (image,) = store.images.values()
+    image.planes = {(xy, z, 0, 0): discs(xy) for xy in range(4) for z in range(slices)}
+    read, keys = image.region, list(image.planes)
+
+    def region(query: Any) -> Any:
+        if keys[int(query.get("frame", 0))][0] in positions:
+            raise Problem(400, {"message": "the file is damaged", "type": "rest"})
+        return read(query)
+
+    image.region = region  # type: ignore[method-assign]
+    bench.form["Batch Z"] = "all"
+
+
+@pytest.mark.parametrize("positions", [(1,), (3,), (1, 2)])
+def test_a_position_that_cannot_be_read_does_not_stop_the_others(bench: Bench, positions: tuple[int, ...]) -> None:
+    damaged(bench, *positions)
+    outcome = bench.run()
+    assert outcome.code == 1
+    assert outcome.error.startswith(f"{4 * len(positions)} of 16 frames could not be done: XY {positions[0] + 1}, Z 1:")
+    assert {each["location"]["XY"] for each in bench.found()} == {*range(4)} - {*positions}
+
+
+def test_nor_does_the_first_one(bench: Bench) -> None:
+    damaged(bench, 0)
+    for each in bench.server.store.annotations.values():
+        each["location"]["XY"] = 1  # where the examples can be read
+    outcome = bench.run()
+    assert outcome.error.startswith("4 of 16 frames could not be done")
+    assert {each["location"]["XY"] for each in bench.found()} == {1, 2, 3}
+
+
+def test_where_all_that_was_tried_fails_the_job_gives_up_and_says_so_once(bench: Bench) -> None:
+    damaged(bench, slices=10)
+    bench.form["Batch XY"] = "2"
+    # The pixels of the examples are read, and those of nothing else.
+    bench.server.faults = [Fault("GET", "tiles/region", 500, times=10**6, skip=1)]
+    outcome = bench.run()
+    assert outcome.error.startswith("3 frames in a row could not be done, the last one (XY 2, Z 3) because: ")
+    assert outcome.error.count("un the tool again") == 1
+
+
 def test_one_refused_annotation_does_not_take_the_others_with_it(bench: Bench) -> None:
     store = bench.server.store
     create = store.create_annotations

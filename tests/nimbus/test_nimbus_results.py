@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from contract_server.bench import DISCS, bright, ring
+from contract_server.bench import DISCS, Bench, bright, ring
+from contract_server.faults import SAVING
 from contract_server.web import Fault
 from shapely import Polygon
 
@@ -16,8 +18,6 @@ from sam2_fewshot.nimbus.figures import NAME
 from sam2_fewshot.records import Location
 
 if TYPE_CHECKING:
-    from contract_server.bench import Bench
-
     from bright import BrightMethod
 
 
@@ -112,6 +112,41 @@ def test_figures_that_have_changed_replace_the_old_ones(bench: Bench) -> None:
     assert len(store.values) == 12
     assert all(value["values"]["f" * 24] == {"Mean": 3} for value in store.values)
     assert own in scores
+
+
+def test_figures_that_another_job_takes_out_are_saved_once_more(bench: Bench) -> None:
+    bench.server.faults = [Fault("POST", SAVING["figures"], bench.server.store.values.clear, skip=2)]
+    assert bench.run().code == 0
+    assert set(bench.values()) == {each["_id"] for each in bench.found()}
+    assert len(bench.found()) == 12
+
+
+@pytest.mark.parametrize("moment", [("POST", "^file$"), ("DELETE", "^annotation_property_values$")])
+def test_figures_that_another_tool_saves_while_they_are_replaced_stay(bench: Bench, moment: tuple[str, str]) -> None:
+    bench.run()
+    replacing, saved = threading.Event(), threading.Event()
+    codes: list[int] = []
+    thread = threading.Thread(target=lambda: codes.append(bench.run(**{"Batch XY": "1"}).code))
+
+    def held() -> None:
+        replacing.set()
+        assert saved.wait(30)
+
+    def begin(number: int) -> None:
+        if number == 3:  # the last frame of the other tool
+            thread.start()
+            assert replacing.wait(30)
+
+    bench.method = surer
+    other = Bench(bench.server, bench.dataset, lambda: bright(on_find=begin), job={"tags": ["other"], "channel": 0})
+    bench.server.faults = [Fault(*moment, held)]
+    assert other.run().code == 0
+    saved.set()
+    thread.join(30)
+    assert codes == [0]
+    assert len(other.found("other")) == 12
+    assert set(bench.values()) == {each["_id"] for each in [*other.found("other"), *bench.found()]}
+    assert [file for file in bench.server.store.files.values() if file["name"].endswith("json")] == []
 
 
 @pytest.mark.parametrize("path", ["^annotation_property_values$", "annotation_property_values/multiple"])
@@ -213,7 +248,7 @@ def test_requests_stay_few(bench: Bench) -> None:
     by_frame = [seen for seen in bench.server.seen if not seen.path.endswith("region")]
     beyond = len(by_frame) - 3 * 3  # a count, the annotations and the figures of each of three frames
     # Of blocks to be kept, small frames know nothing.
-    assert (beyond, first) == (20, 32)
+    assert (beyond, first) == (23, 35)
     bench.run()
     assert len(bench.server.seen) - first == 23
 

@@ -253,6 +253,60 @@ def test_tasks_ask_for_a_gpu_where_workers_offer_one(work: Any) -> None:
     assert client.asked == [None] + [{"GPU": 1}] * (len(client.asked) - 1)
 
 
+class Queued(Lines):
+    """Starts a cluster's first worker when it is waited for, and five more when the first frame is done.
+
+    It counts the tasks that were handed out by the end of each frame.
+    """
+
+    def __init__(self, client: Asking) -> None:
+        super().__init__()
+        self.client, self.handed_out = client, list[int]()
+
+    def say(self, sentence: str) -> None:
+        super().say(sentence)
+        if "waiting for the first one" in sentence:
+            self.client.cluster.scale(1)
+
+    warn = say
+
+    def frame_ends(self, candidates: int, detections: int, seconds: float) -> None:
+        self.handed_out.append(len(self.client.asked) - 1)  # the first one is what was learned
+        if len(self.handed_out) == 1:
+            self.client.cluster.scale(6)
+            end = time.monotonic() + TIMEOUT
+            while len(self.client.scheduler_info(n_workers=-1)["workers"]) < 6 and time.monotonic() < end:
+                time.sleep(0.05)
+            time.sleep(1.1)  # they are counted once a second at most
+
+
+def test_workers_that_come_late_are_waited_for_and_used(images: list[Path], examples: Path, tmp_path: Path) -> None:
+    many = [tmp_path / f"many{number}.png" for number in range(14)]
+    for path in many:
+        Image.fromarray(scene(90, 8)).save(path)
+    with (
+        distributed.LocalCluster(
+            n_workers=0,
+            threads_per_worker=1,
+            processes=False,
+            dashboard_address="127.0.0.1:0",
+            protocol="inproc://",
+            resources={"GPU": 1},
+        ) as cluster,
+        Asking(cluster, set_as_default=False) as client,
+    ):
+        display = Queued(client)
+        request = Request(
+            images=[images[0], *many], examples=examples, out=tmp_path / "out", settings=Settings(cache_size=0)
+        )
+        summary = run(request, display, BrightMaker(BRIGHT), client)
+    assert summary.complete
+    assert "The cluster has no worker yet; waiting for the first one." in display.lines
+    assert client.asked == [None] + [{"GPU": 1}] * 15
+    assert display.handed_out[0] == 4  # three ahead of one worker, and one when the first was done
+    assert display.handed_out[1] == 15
+
+
 def test_a_worker_loads_a_model_once_and_checks_its_weights(images: list[Path]) -> None:
     picture = scene(64, 3)
     settings = SMALL.changed({"min_mask_area": 10**6})

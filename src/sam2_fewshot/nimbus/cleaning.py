@@ -1,19 +1,25 @@
 """What jobs have left double, and what an earlier job has found and this one has not, taken out of the dataset.
 
 Nothing is deleted but what this tool has made and nobody has touched since, and nothing before that which takes its
-place is there with its figures and connections. Jobs that clean at the same time choose alike.
+place is there with its figures and connections. What has another outline now is replaced frame by frame, so that a job
+that ends early leaves none of its frames double; what is not detected any more goes when all frames are done. Jobs that
+clean at the same time choose alike.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
+
+from sam2_fewshot.nimbus.server import Refused
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from sam2_fewshot.nimbus.connections import Connections
-    from sam2_fewshot.nimbus.existing import Existing, Known
+    from sam2_fewshot.nimbus.existing import Existing
     from sam2_fewshot.nimbus.figures import Properties
+    from sam2_fewshot.nimbus.matching import Known
     from sam2_fewshot.nimbus.server import Server
 
 _MOST_LOOKS = 5
@@ -28,7 +34,7 @@ class Cleaner:
     server
         The connection.
     existing
-        The annotations with the tags of the job's results.
+        The annotations with the tags and the channel of the job's results.
     properties, connections
         What belongs to them.
     examples
@@ -70,9 +76,10 @@ class Cleaner:
         self._delete(leaving)
 
     def may_replace(self, known: Known) -> bool:
-        """Tell whether an annotation is of an earlier job of this kind, and untouched."""
+        """Tell whether an annotation is of an earlier job of this kind, with just the same tags, and untouched."""
         return (
             known.mark is not None
+            and known.is_exact
             and known.mark.looks_for(self._examples)
             and not (known.is_negative or known.is_example)
             and not self._existing.has_arrived(known.id)
@@ -93,6 +100,30 @@ class Cleaner:
         for item in known:
             if item.id not in claimed and self.may_replace(item):
                 self._outdated[item.id] = successors.get(item.id)
+
+    def replace(self, successors: Mapping[str, str]) -> None:
+        """Delete annotations of a frame in whose place others are there now, with their figures and connections.
+
+        What the server refuses is left to :meth:`finish`.
+
+        Parameters
+        ----------
+        successors
+            As for :meth:`note`.
+
+        Raises
+        ------
+        ServerError
+            If the server does not answer.
+        """
+        if successors:
+            with suppress(Refused):
+                self._delete({key: successors[key] for key in self._existing.still_untouched(successors)})
+
+    @property
+    def waiting(self) -> int:
+        """Number of annotations that are out of date and still there."""
+        return len(self._outdated.keys() - self._deleted)
 
     def finish(self) -> None:
         """Look what this job and others have left double, and delete it with what is out of date.

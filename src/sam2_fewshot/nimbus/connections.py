@@ -6,6 +6,7 @@ import time
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
+from sam2_fewshot.nimbus.existing import just_before
 from sam2_fewshot.nimbus.server import Refused, Unanswered
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class Connections:
         self._patience = patience
         self._existing = existing
         self._before: set[str] | None = None
+        self._links: dict[str, Link] = {}
         self._expected: int | None = None
         self._deferred: set[str] = set()
         self._passed_on: set[tuple[str, str]] = set()
@@ -122,7 +124,8 @@ class Connections:
         ServerError
             If the server refuses.
         """
-        links = self._list()
+        # Where nothing takes their place, what somebody has connected or labelled by hand meanwhile must be known.
+        links = self._list() if None in leaving.values() else self._list_new()
         touching = [link for link in links if not {link["childId"], link["parentId"]}.isdisjoint(leaving)]
         by_hand = {str(link[end]) for link in touching if not _is_automatic(link) for end in ("childId", "parentId")}
         kept = {key for key in by_hand if key in leaving and leaving[key] is None}
@@ -130,14 +133,14 @@ class Connections:
         connected = {link["childId"] for link in links if _is_automatic(link)}
         made, dropped = [], []
         for link in touching:
-            before = link["childId"], link["parentId"]
-            child, parent = (key if key in kept else leaving.get(key, key) for key in before)
-            if (child, parent) == before:
+            ends = link["childId"], link["parentId"]
+            child, parent = (key if key in kept else leaving.get(key, key) for key in ends)
+            if (child, parent) == ends:
                 continue
             dropped.append(str(link["_id"]))
             if child is None or parent is None or child == parent or (child, parent) in pairs:
                 continue
-            if _is_automatic(link) and child != before[0] and child in connected:
+            if _is_automatic(link) and child != ends[0] and child in connected:
                 continue
             pairs.add((child, parent))
             connected.add(child)
@@ -250,6 +253,8 @@ class Connections:
         for start in range(0, len(ids), _CHUNK):
             part = list(ids[start : start + _CHUNK])
             self._server.send("taking out connections", "DELETE", "annotation_connection/multiple", part)
+            for key in part:
+                self._links.pop(key, None)
         self._expect(-len(ids))
 
     def _expect(self, more: int) -> None:
@@ -272,10 +277,21 @@ class Connections:
 
     def _list(self) -> list[Link]:
         """Return the connections of the dataset, the oldest first."""
+        self._links = self._read(None)
+        self._expected = len(self._links)
+        return list(self._links.values())
+
+    def _list_new(self) -> list[Link]:
+        """Return the same, but read only the newest anew where there are as many as this job knows of."""
+        if not self._links or self._is_unexpected():
+            return self._list()
+        self._links.update(self._read(just_before(max(self._links))))
+        return list(self._links.values())
+
+    def _read(self, after: str | None) -> dict[str, Link]:
         query = {"datasetId": self._dataset_id}
-        links = list(self._server.pages("reading the connections", "annotation_connection", query))
-        self._expected = len(links)
-        return links
+        pages = self._server.pages("reading the connections", "annotation_connection", query, after)
+        return {str(link["_id"]): link for link in pages}
 
 
 def _children(links: Iterable[Link]) -> set[str]:

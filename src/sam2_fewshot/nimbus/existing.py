@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-import shapely
-from shapely import Point, Polygon, STRtree
+from shapely import Polygon
 
-from sam2_fewshot.annotations.nimbus import extent_of, location_of, points_of, tags_of
-from sam2_fewshot.annotations.record import vertices
+from sam2_fewshot.annotations.nimbus import location_of, points_of, tags_of
 from sam2_fewshot.nimbus.marks import content_of, is_marked, mark_of
+from sam2_fewshot.nimbus.matching import Known, match
 from sam2_fewshot.nimbus.server import Refused
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
-    from numpy.typing import NDArray
-    from shapely.geometry.base import BaseGeometry
-
     from sam2_fewshot.annotations.nimbus import Document
     from sam2_fewshot.nimbus.marks import Mark
+    from sam2_fewshot.nimbus.matching import Match
     from sam2_fewshot.nimbus.server import Server
     from sam2_fewshot.records import Location
 
@@ -55,78 +50,13 @@ def list_annotations(
     return server.pages("reading the annotations", "upenn_annotation", query, after)
 
 
-SAME_OBJECT = 0.5
-"""Two outlines with at least this IoU are of the same object; above it, an object can have only one such match."""
-SAME_OUTLINE = 0.9
-"""And with at least this one the outline is the same, but for the rounding of another run or another GPU."""
-IDENTICAL = 2.0
 _FEW = 20
 _SLACK = 2
 """Seconds by which ids of several server processes may be out of order: an id begins with the second it was made."""
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Known:
-    """An annotation that is there. Millions of them fit into memory.
-
-    Parameters
-    ----------
-    id
-        The server's id.
-    shape
-        The annotation's shape.
-    points
-        Its vertices (n, 2) as stored.
-    content
-        As :func:`~sam2_fewshot.nimbus.marks.content_of`.
-    mark
-        Whose it is; None where it is the user's, or was edited.
-    is_marked
-        Whether this tool made it; if it has no mark as well, it was edited since.
-    is_negative
-        Whether the user has said that this is not wanted.
-    is_example
-        Whether it is learned from, and therefore not detected.
-    """
-
-    id: str
-    shape: str
-    points: NDArray[np.float64]
-    content: bytes
-    mark: Mark | None = None
-    is_marked: bool = False
-    is_negative: bool = False
-    is_example: bool = False
-
-    @property
-    def is_untouched(self) -> bool:
-        """Whether this tool made it and nobody has changed it since."""
-        return self.mark is not None
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Match:
-    """An annotation of the same object as a detection.
-
-    Parameters
-    ----------
-    known
-        The annotation.
-    likeness
-        As :func:`alike`.
-    """
-
-    known: Known
-    likeness: float
-
-    @property
-    def same_outline(self) -> bool:
-        """Whether the annotation's outline is that of the detection too."""
-        return self.known.shape == "polygon" and self.likeness >= SAME_OUTLINE
-
-
 class Existing:
-    """The annotations with the tags of a job's results, by frame, kept up to date.
+    """The annotations with the tags and the channel of a job's results, by frame, kept up to date.
 
     Parameters
     ----------
@@ -136,6 +66,9 @@ class Existing:
         The dataset's folder.
     tags
         The tags; an annotation with all of them counts. Without any, those without tags count.
+    channel
+        The channel, counted from 0. Those of others are other objects, but for what this tool has made in this one and
+        the user has moved.
     negative_tags
         An annotation with any of these as well is no result any more.
     training_tags
@@ -147,12 +80,13 @@ class Existing:
         server: Server,
         dataset_id: str,
         tags: Sequence[str],
+        channel: int = 0,
         negative_tags: Collection[str] = (),
         training_tags: Collection[str] = (),
     ) -> None:
         self._server = server
         self._dataset_id = dataset_id
-        self._tags = list(tags)
+        self._tags, self._channel = list(tags), channel
         self._negative, self._training = frozenset(negative_tags), frozenset(training_tags)
         self._known: dict[Location, dict[str, Known]] = defaultdict(dict)
         self._ids: set[str] = set()
@@ -196,7 +130,7 @@ class Existing:
         if count == self._counted and not force and not self._arrived:
             return []
         self._counted = count
-        new = self._read(_before(self._newest))
+        new = self._read(just_before(self._newest))
         self._arrived.update(known.id for known in new)
         self.is_disturbed |= bool(new)
         return new
@@ -227,7 +161,7 @@ class Existing:
             If the server does not tell.
         """
         if self._own and not self.is_disturbed:
-            self.is_disturbed = not self._is_there(max(self._own))
+            self.is_disturbed = self._one(max(self._own)) is None
 
     def on(self, location: Location) -> list[Known]:
         """Return what is known to be on a frame."""
@@ -262,14 +196,16 @@ class Existing:
 
     def unmarked_doubles(self) -> dict[str, str]:
         """Return exact copies without a mark; only those that have this tool's figures are surely no user's."""
-        return _survivors(known for known in self.everything() if not known.is_marked and not known.is_negative)
+        everything = (known for known in self.everything() if known.is_exact)
+        return _survivors(known for known in everything if not known.is_marked and not known.is_negative)
 
     def rivals(self) -> dict[str, Match]:
         """Return own annotations of an object that another job has added before, by their ids."""
         found = {}
         for known in self._known.values():
             own = [item for item in known.values() if item.id in self._own and item.is_untouched]
-            others = [item for item in known.values() if item.id in self._arrived and not item.is_negative]
+            others = [item for item in known.values() if item.id in self._arrived]
+            others = [item for item in others if not (item.is_negative or item.is_of_another_tool)]
             if own and others:
                 outlines = [Polygon(item.points) for item in own]
                 for item, other in zip(own, match(outlines, others), strict=True):
@@ -321,24 +257,38 @@ class Existing:
         ServerError
             If the server does not tell.
         """
-        left = set(ids)
-        if len(left) <= few:
-            return {key for key in left if not self._is_there(key)}
-        last = max(left)
-        for document in list_annotations(self._server, self._dataset_id, after=_before(min(left))):
-            left.discard(str(document["_id"]))
-            if not left or str(document["_id"]) >= last:
-                break
-        return left
+        return set(ids).difference(str(document["_id"]) for document in self._documents(ids, few))
 
-    def _is_there(self, annotation_id: str) -> bool:
+    def still_untouched(self, ids: Collection[str]) -> set[str]:
+        """Ask which of some untouched annotations are so still; somebody may have edited or deleted the others.
+
+        Raises
+        ------
+        ServerError
+            If the server does not tell.
+        """
+        return {str(document["_id"]) for document in self._documents(ids) if mark_of(document) is not None}
+
+    def _documents(self, ids: Collection[str], few: int = _FEW) -> Iterator[Document]:
+        """Ask for some annotations; yield those that are there."""
+        if len(ids) <= few:
+            yield from filter(None, map(self._one, sorted(ids)))
+            return
+        last = max(ids)
+        for document in list_annotations(self._server, self._dataset_id, after=just_before(min(ids))):
+            if str(document["_id"]) in ids:
+                yield document
+            if str(document["_id"]) >= last:
+                return
+
+    def _one(self, annotation_id: str) -> Document | None:
         try:
-            self._server.get("looking for an annotation", f"upenn_annotation/{annotation_id}")
+            found: Document = self._server.get("looking for an annotation", f"upenn_annotation/{annotation_id}")
         except Refused as error:
             if error.status not in (400, 404):
                 raise
-            return False
-        return True
+            return None
+        return found
 
     def _count(self) -> int:
         query = {"datasetId": self._dataset_id}
@@ -360,16 +310,21 @@ class Existing:
     def _note(self, key: str, document: Document) -> Known | None:
         self._ids.add(key)
         location, points = location_of(document), points_of(document)
-        if location is None or not len(points):
+        own_tags = set(tags_of(document))
+        negative, example = (not tags.isdisjoint(own_tags) for tags in (self._negative, self._training))
+        if location is None or not len(points) or not (negative or self._is_in_channel(document)):
             return None
         content = content_of(document)
         mark = mark_of(document, content)
         mark = mark and self._marks.setdefault(mark, mark)
-        negative, example = (not tags.isdisjoint(tags_of(document)) for tags in (self._negative, self._training))
-        shape = str(document.get("shape"))
-        known = Known(key, shape, points, content, mark, is_marked(document), negative, example)
+        shape, is_exact = str(document.get("shape")), own_tags == set(self._tags)
+        known = Known(key, shape, points, content, mark, is_marked(document), negative, example, is_exact)
         self._known[location][key] = known
         return known
+
+    def _is_in_channel(self, document: Document) -> bool:
+        """Tell whether an annotation is in the channel of the results, or was made there and only moved by the user."""
+        return document.get("channel") == self._channel or mark_of({**document, "channel": self._channel}) is not None
 
 
 def _survivors(several: Iterable[Known]) -> dict[str, str]:
@@ -382,42 +337,8 @@ def _survivors(several: Iterable[Known]) -> dict[str, str]:
     return {key: min(ids) for ids in same.values() for key in ids if key != min(ids)}
 
 
-def match(polygons: Sequence[Polygon], known: Sequence[Known]) -> list[Match | None]:
-    """Return for each outline the annotation of the same object, None where there is none.
-
-    An area matches at an IoU of :data:`SAME_OBJECT`, a point when it lies in the outline. What the user has drawn or
-    edited goes before what a job has made, then the most alike, then what was there first.
-    """
-    there = [(item, extent) for item in known if (extent := extent_of(item.shape, item.points)) is not None]
-    if not there:
-        return [None] * len(polygons)
-    tree = STRtree([extent for _, extent in there])
-    found: list[Match | None] = []
-    for polygon in polygons:
-        near = [there[int(i)] for i in tree.query(polygon, predicate="intersects")]
-        all_near = (Match(item, alike(polygon, item, extent)) for item, extent in near)
-        matches = [each for each in all_near if each.likeness >= SAME_OBJECT]
-        found.append(min(matches, key=_rank, default=None))
-    return found
-
-
-def _rank(each: Match) -> tuple[bool, bool, float, str]:
-    return not each.known.is_negative, each.known.is_untouched, -each.likeness, each.known.id
-
-
-def alike(polygon: Polygon, known: Known, extent: BaseGeometry) -> float:
-    """Return the IoU of an outline and an annotation; 1 for a point in it, :data:`IDENTICAL` for the same vertices."""
-    if np.array_equal(known.points, vertices(polygon.exterior)):
-        return IDENTICAL
-    if isinstance(extent, Point):
-        return float(polygon.covers(extent))
-    shared = shapely.intersection(polygon, extent).area
-    total = polygon.area + extent.area - shared
-    return float(shared / total) if total else 0.0
-
-
-def _before(newest: str) -> str | None:
-    """Return an id a little smaller than the newest one, to read from."""
+def just_before(newest: str) -> str | None:
+    """Return an id a little smaller than the newest one, to read from; None where there is none."""
     try:
         seconds = int(newest[:8], 16) - _SLACK
     except ValueError:

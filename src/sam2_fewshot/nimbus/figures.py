@@ -38,6 +38,8 @@ class Properties:
     The server keeps a value that is there, whatever is sent later, so figures that have changed are replaced at the
     end: all values of the property in this dataset are read, taken out, and put back with the new ones. The same is
     done where an annotation has got two documents, which happens when two jobs send its figures in the same moment.
+    That may take out figures which another job saves just then. So each job looks at its end whether its own are there,
+    and adds them to the copy that a job keeps which is replacing them just now.
 
     Parameters
     ----------
@@ -161,7 +163,8 @@ class Properties:
         ServerError
             If the server takes nothing more.
         """
-        if self._id is None or not replacements:
+        # What this job has just made has its figures already.
+        if self._id is None or self._sent.keys() >= {*replacements.values()}:
             return
         there = {**self._read(), **self._sent}
         wanted = {new: there[old] for old, new in replacements.items() if old in there and new not in there}
@@ -186,7 +189,9 @@ class Properties:
         """
         if self._id is None:
             return
-        if self._changed or self._deferred or gone or is_disturbed or self._is_doubtful:
+        if self._sent and (kept := self._backup()):
+            self._keep({**kept, **{key: values for key, values in self._sent.items() if self._existing.has(key)}})
+        if self._sent or self._changed or self._deferred or gone or is_disturbed or self._is_doubtful:
             self._settle_values(self._id, gone)
         if not (self._sent or self._changed):
             return
@@ -230,8 +235,9 @@ class Properties:
         # a copy, or else they are there again at the second reading.
         values = {**self._backup(), **there, **self._read(), **new}
         values = {key: figures for key, figures in values.items() if key not in orphans}
-        with suppress(ServerError):
-            self._shelf.put(_BACKUP, json.dumps({"property": property_id, "values": values}).encode())
+        self._keep(values)
+        # A job that sends figures from now on finds the copy at its end, and adds its own to it.
+        values = {**{key: figures for key, figures in self._read().items() if key not in orphans}, **values}
         before = self._server.doubts
         self._server.send(
             "replacing the figures",
@@ -241,8 +247,14 @@ class Properties:
         )
         self._server.wait_for_gateway(before)  # or what is sent now would be deleted by a request that comes late
         self._send(property_id, values)
+        self._send(property_id, {key: figures for key, figures in self._backup().items() if key not in values})
         with suppress(ServerError):
             self._shelf.remove(_BACKUP)
+
+    def _keep(self, values: Mapping[str, Mapping[str, Any]]) -> None:
+        """Keep a copy of the figures until they are back."""
+        with suppress(ServerError):
+            self._shelf.put(_BACKUP, json.dumps({"property": self._id, "values": values}).encode())
 
     def _restore(self) -> None:
         """Put back the figures that a job was replacing when it was killed; those that are there win over them."""

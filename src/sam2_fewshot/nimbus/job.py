@@ -17,9 +17,10 @@ from sam2_fewshot.nimbus.form import present_checkpoints
 from sam2_fewshot.nimbus.messages import JobDisplay, Messages, Stopped, listed, stopping
 from sam2_fewshot.nimbus.parameters import read_parameters
 from sam2_fewshot.nimbus.planes import BLOCK, MEMORY
-from sam2_fewshot.nimbus.results import MOST_ANNOTATIONS, DatasetSink
+from sam2_fewshot.nimbus.results import DatasetSink
 from sam2_fewshot.nimbus.server import PAGE, Patience, Server
 from sam2_fewshot.nimbus.shelf import BLOCKS_ITEM, LARGEST, Shelf, ShelfCache
+from sam2_fewshot.nimbus.uploads import MOST_ANNOTATIONS
 from sam2_fewshot.runner.progress import Watch
 from sam2_fewshot.runner.run import run
 from sam2_fewshot.segmenter import FewShotSegmenter

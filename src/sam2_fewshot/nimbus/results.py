@@ -1,15 +1,13 @@
 """Detections into the dataset, frame by frame, each once.
 
-The dataset itself is the only record of what was done: a detection whose object is there already under the tags of the
-results is not sent. So a job that died can be run again, and so can one that is complete. Where an answer gets
-lost, the annotations are looked up, for as long as the request may be on its way, before anything is sent again.
+The dataset itself is the only record of what was done: a detection whose object is there already under the tags and in
+the channel of the results is not sent. So a job that died can be run again, and so can one that is complete.
 """
 
 from __future__ import annotations
 
 import hashlib
 import secrets
-import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,18 +15,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 from shapely import Polygon
 
-from sam2_fewshot.annotations.nimbus import location_of, points_of, polygon_document, values_of
+from sam2_fewshot.annotations.nimbus import polygon_document, values_of
 from sam2_fewshot.errors import ServerError
 from sam2_fewshot.methods.selection import AS_SET
 from sam2_fewshot.nimbus.cleaning import Cleaner
 from sam2_fewshot.nimbus.connections import Connections
-from sam2_fewshot.nimbus.existing import IDENTICAL, Existing, match
+from sam2_fewshot.nimbus.existing import Existing
 from sam2_fewshot.nimbus.figures import Properties
-from sam2_fewshot.nimbus.marks import Mark, content_of
+from sam2_fewshot.nimbus.marks import Mark
+from sam2_fewshot.nimbus.matching import IDENTICAL, match
 from sam2_fewshot.nimbus.messages import listed
 from sam2_fewshot.nimbus.parameters import quoted
-from sam2_fewshot.nimbus.server import Patience, Refused, Unanswered
+from sam2_fewshot.nimbus.server import Patience, Refused
 from sam2_fewshot.nimbus.shelf import BlockShelf
+from sam2_fewshot.nimbus.uploads import MOST_ANNOTATIONS, Uploads
 from sam2_fewshot.records import Kind
 from sam2_fewshot.runner.blocks import StoredBlocks
 from sam2_fewshot.runner.progress import Watch
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from sam2_fewshot.annotations.nimbus import Document
     from sam2_fewshot.nimbus.dataset import NimbusDataset
-    from sam2_fewshot.nimbus.existing import Match
+    from sam2_fewshot.nimbus.matching import Match
     from sam2_fewshot.nimbus.messages import JobDisplay
     from sam2_fewshot.nimbus.parameters import Request
     from sam2_fewshot.nimbus.server import Server
@@ -49,15 +49,8 @@ if TYPE_CHECKING:
     from sam2_fewshot.runner.tasks import Progressed, TaskResult
     from sam2_fewshot.segmenter import FewShotSegmenter
 
-MOST_ANNOTATIONS = 1000
-MOST_VERTICES = 100_000
-"""In one request; 5,000 outlines of 40 vertices in one were fine on a small server."""
-_SEPARATELY = frozenset({400, 413})
-"""These refuse one of the annotations, or all together as too large for a proxy in between."""
 _MOST_FAILURES = 3
-"""So many frames in a row that cannot be done are no trouble of a single one."""
-_MOST_REFUSED = 20
-"""So many annotations refused one by one are no slip in a single one."""
+"""So many frames in a row that cannot be done, on as many XY positions, are no trouble of a single file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,20 +112,22 @@ class DatasetSink:
         self._display = display
         self._watch = Watch(display)
         self._blocks = blocks
-        self._patience = patience
-        self._most_annotations = most_annotations
         self._code = code or code_digest(whole=True)
         self._channel = request.result_channel(dataset.size)
         examples = request.training_tags
         self._mark = Mark(secrets.token_hex(4), examples)
-        self._existing = Existing(server, dataset.id, request.output_tags, request.negative_tags, examples)
+        tags = request.output_tags
+        self._existing = Existing(server, dataset.id, tags, self._channel, request.negative_tags, examples)
         self._properties = Properties(server, dataset, display, shelf, self._existing, patience)
         self._connections = Connections(server, dataset.id, request.connect_to, patience, self._existing)
         self._cleaner = Cleaner(server, self._existing, self._properties, self._connections, examples)
-        self._refused = 0
+        self._uploads = Uploads(server, dataset, display, self._existing, self._mark, patience, most_annotations)
         self._frame_keys = ""
         self._stored: dict[Location, BlockShelf] = {}
         self._empty: list[str] = []
+        self._positions: set[int] = set()
+        self._failing: set[int] = set()
+        self._is_some_done = False
         self.new = self.present = 0
 
     def prepare(self) -> None:
@@ -166,7 +161,15 @@ class DatasetSink:
         ServerError
             If the server does not tell. What it has taken stays.
         """
-        yield
+        try:
+            yield
+        except BaseException:
+            if left := self._cleaner.waiting:
+                self._display.warn(
+                    f"Earlier results that are not detected any more ({left} on the finished frames) are still there, "
+                    "because this job did not come to its end. The next job on these frames takes them out."
+                )
+            raise
         empty = self._empty
         if len(empty) == progressed.frames:
             self._display.warn(
@@ -195,11 +198,15 @@ class DatasetSink:
         """Return what is to be done for a frame."""
         key = common_key(self._frame_keys, self._dataset.fingerprint(frame.location))
         shelf = self._stored[frame.location] = BlockShelf(self._blocks, key, self._display.messages.log)
+        self._positions.add(frame.location.xy)
         threshold = self._request.settings.similarity_threshold
         return Task(frame, name, store=StoredBlocks(shelf, name, frame.shape, threshold, self._watch))
 
     def failed(self, task: Task, result: TaskResult, in_a_row: int) -> None:
         """Go on with the other frames, unless the server is gone or no frame can be done.
+
+        A position is often a file of its own. One that is damaged fails with all its slices and time points, which
+        follow one another.
 
         Raises
         ------
@@ -209,10 +216,13 @@ class DatasetSink:
         error = result.cause
         if isinstance(error, ServerError) and (not isinstance(error, Refused) or error.status in (401, 403)):
             raise error
-        if in_a_row >= _MOST_FAILURES:
+        self._failing.add(task.frame.location.xy)
+        is_hopeless = not self._is_some_done and self._failing == self._positions
+        if in_a_row >= _MOST_FAILURES and (is_hopeless or len(self._failing) >= _MOST_FAILURES):
+            again = "" if self._server.again in result.trouble else f" {self._server.again}."
             raise ServerError(
-                f"{in_a_row} frames in a row could not be done, the last one ({task.name}) because: {result.trouble} "
-                f"{self._server.again}."
+                f"{in_a_row} frames in a row could not be done, the last one ({task.name}) because: {result.trouble}"
+                f"{again}"
             )
 
     def add(self, task: Task, result: TaskResult) -> None:
@@ -226,6 +236,8 @@ class DatasetSink:
         found = result.found
         added = self._add(task.frame.location, found.detections)
         self._stored.pop(task.frame.location).drop()
+        self._is_some_done = True
+        self._failing.clear()
         self._server.again = "Finished frames are kept; run the tool again"
         self._display.last = f"; last: {added.new} added of {found.candidates} candidates"
         if not found.detections:
@@ -246,11 +258,12 @@ class DatasetSink:
         fresh = [(item, there) for item, there in pairs if there is None or self._is_better(there)]
         if fresh:
             self._connections.begin()
-        ids = self._upload([self._document(item, location) for item, _ in fresh])
+        ids = self._uploads.upload([self._document(item, location) for item, _ in fresh])
         added = [(key, item, there) for key, (item, there) in zip(ids, fresh, strict=True) if key]
         values = {key: values_of(item) for key, item, _ in added}
         # The same outline may be from a run that died before its values or connections were there.
         same = [(item, there) for item, there in pairs if there and there.same_outline]
+        same = [(item, there) for item, there in same if not there.known.is_of_another_tool]
         self._properties.add(
             values,
             {there.known.id: values_of(item) for item, there in same},
@@ -260,6 +273,7 @@ class DatasetSink:
         successors = {there.known.id: key for key, _, there in added if there}
         claimed = {there.known.id for _, there in pairs if there} - successors.keys()
         self._cleaner.note(known, claimed, successors)
+        self._cleaner.replace(successors)
         present = len(pairs) - len(fresh)
         self.new += len(values)
         self.present += present
@@ -272,102 +286,6 @@ class DatasetSink:
     def _document(self, item: Detection, location: Location) -> Document:
         tags = self._request.output_tags
         return self._mark.put_on(polygon_document(item.polygon, location, tags, self._channel, self._dataset.id))
-
-    def _upload(self, documents: Sequence[Document]) -> list[str | None]:
-        """Create annotations and return their ids, None for one that the server refuses."""
-        ids: list[str | None] = []
-        for chunk in _chunks(documents, self._most_annotations):
-            ids += self._create(chunk)
-        return ids
-
-    def _create(self, documents: list[Document]) -> list[str | None]:
-        try:
-            answer = self._server.send("saving annotations", "POST", "upenn_annotation/multiple", documents)
-        except Refused as error:
-            if error.status not in _SEPARATELY:
-                raise
-            return self._create_separately(documents, error)
-        except Unanswered as error:
-            return self._create_missing(documents, error)
-        ids = [str(document["_id"]) for document in answer]
-        if len(ids) != len(documents):
-            raise ServerError(
-                f"The server was sent {len(documents)} annotations and answered with {len(ids)}; it may be a version "
-                "that this worker does not know."
-            )
-        for key, document in zip(ids, documents, strict=True):
-            self._existing.add_own(key, document)
-        return [*ids]
-
-    def _create_separately(self, documents: list[Document], error: Refused) -> list[str | None]:
-        """Find which of the annotations the server refuses: a single one makes it refuse them all."""
-        if len(documents) > 1:
-            half = len(documents) // 2
-            return self._create(documents[:half]) + self._create(documents[half:])
-        self._refused += 1
-        if self._refused > _MOST_REFUSED:
-            raise error
-        place = location_of(documents[0])
-        name = self._dataset.name(place) if place else "a frame"
-        points = points_of(documents[0])
-        x, y = points[0] if len(points) else (0.0, 0.0)
-        self._display.warn(
-            f"The server refused one object on {name}, near x {x:.0f}, y {y:.0f} ({error.reason or error}); the others "
-            "are saved."
-        )
-        return [None]
-
-    def _create_missing(self, documents: list[Document], error: Unanswered) -> list[str | None]:
-        """After a lost answer, look which of the annotations are there, and send the others."""
-        for wait in self._patience.waits():
-            ids = self._look_for(documents, wait)
-            missing = [document for document, key in zip(documents, ids, strict=True) if key is None]
-            if not missing:
-                return ids
-            try:
-                answer = self._server.send("saving annotations", "POST", "upenn_annotation/multiple", missing)
-            except Unanswered:
-                continue
-            except Refused as refused:
-                if refused.status not in _SEPARATELY:
-                    raise
-                sent = iter(self._create_separately(missing, refused))
-            else:
-                sent = iter([str(document["_id"]) for document in answer])
-            complete: list[str | None] = []
-            for key, document in zip(ids, documents, strict=True):
-                now = key or next(sent)
-                if now:
-                    self._existing.add_own(now, document)
-                complete.append(now)
-            return complete
-        raise error
-
-    def _look_for(self, documents: Sequence[Document], least: float) -> list[str | None]:
-        """Look for annotations as long as the request that makes them may be on its way; return their ids."""
-        ids: list[str | None] = [None] * len(documents)
-        for wait in self._patience.looks(least):
-            time.sleep(wait)
-            self._existing.update(force=True)
-            ids = self._claim(documents)
-            if all(ids):
-                break
-        return ids
-
-    def _claim(self, documents: Sequence[Document]) -> list[str | None]:
-        """Return the ids of annotations of ours that were stored although their answer got lost."""
-        places = {location for document in documents if (location := location_of(document))}
-        known = [item for location in places for item in self._existing.on(location)]
-        # Copies that others have made at the same time do as well, if there is none of ours.
-        known.sort(key=lambda item: (item.mark != self._mark, item.id))
-        there: dict[bytes, str] = {}
-        for item in known:
-            there.setdefault(item.content, item.id)
-        ids = [there.get(content_of(document)) for document in documents]
-        for key, document in zip(ids, documents, strict=True):
-            if key:
-                self._existing.add_own(key, document)
-        return ids
 
 
 def learned_key(segmenter: FewShotSegmenter, code: str) -> str:
@@ -385,16 +303,3 @@ def _can_be_sent(item: Detection) -> bool:
     """Tell whether an outline can be drawn: the server takes two points for a polygon, the app does not."""
     coordinates = np.asarray(item.polygon.exterior.coords)
     return len(coordinates) >= 4 and bool(np.isfinite(coordinates).all()) and item.polygon.area > 0
-
-
-def _chunks(documents: Sequence[Document], most: int) -> list[list[Document]]:
-    chunks: list[list[Document]] = []
-    vertices_in = MOST_VERTICES
-    for document in documents:
-        count = len(document["coordinates"])
-        if vertices_in + count > MOST_VERTICES or len(chunks[-1]) >= most:
-            chunks.append([])
-            vertices_in = 0
-        chunks[-1].append(document)
-        vertices_in += count
-    return chunks

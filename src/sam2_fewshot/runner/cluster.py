@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 _AHEAD = 3
 """So many tasks a worker are handed out at a time: enough that none waits, few enough that results do not pile up."""
 _PATIENCE = 20.0  # s
+_POLL = 0.2  # s
+_FRESH = 1.0  # s
+"""So old may be what is known of the workers: asking costs more with each of them, and results come fast."""
 _FOR_BLOCKS = 900_000_000
 """Memory that a worker on a CPU should have for frames, besides what it takes without."""
 
@@ -139,7 +143,8 @@ class OnCluster:
     """Searches frames on a Dask cluster; an :class:`~sam2_fewshot.runner.tasks.Execute`.
 
     A frame is a task; one that is too large for a worker's memory is a task a block. Dask does the tasks of a worker
-    that dies again elsewhere. Where workers offer the resource ``GPU``, each task takes one.
+    that dies again elsewhere. Where workers offer the resource ``GPU``, each task takes one. Workers may come and go at
+    any time; the first one is waited for, since it is not known before what workers offer.
 
     Parameters
     ----------
@@ -167,8 +172,10 @@ class OnCluster:
 
         client, recipe = self._client, self._recipe(segmenter)
         held = client.submit(same, recipe, key=f"recipe-{recipe.key}")
-        resources = _resources(client)
-        ahead = _AHEAD * max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
+        workers = _Workers(client)
+        if not workers.count:
+            watch.say("The cluster has no worker yet; waiting for the first one.")
+            workers.wait()
         done = import_module("distributed").as_completed(loop=client.loop)
         about: dict[Any, tuple[Task, Block | None]] = {}
         large: dict[int, _Large] = {}
@@ -176,13 +183,16 @@ class OnCluster:
 
         def submit(function: Any, task: Task, *arguments: Any, block: Block | None = None) -> None:
             address = self._address(task.frame)
-            future = client.submit(function, held, address, *arguments, pure=False, resources=resources, retries=0)
+            future = client.submit(
+                function, held, address, *arguments, pure=False, resources=workers.resources, retries=0
+            )
             about[future] = (task, block)
             done.add(future)
 
         def more() -> None:
             """Hand out tasks: blocks of frames that are begun, then further frames."""
-            while len(about) < ahead:
+            workers.look()
+            while len(about) < _AHEAD * workers.count:
                 for each in large.values():
                     if each.left:
                         block = each.left.pop(0)
@@ -297,6 +307,29 @@ def trouble_of(error: BaseException) -> str:
     return f"this is a defect in sam2-fewshot, please report it: {type(error).__name__}: {error}"
 
 
-def _resources(client: Any) -> dict[str, int] | None:
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
-    return {"GPU": 1} if any(worker.get("resources", {}).get("GPU") for worker in workers) else None
+class _Workers:
+    """What is known of a cluster's workers: their number, and what a task must ask for."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._looked = 0.0
+        self.count = 0
+        self.resources: dict[str, int] | None = None
+        self.look()
+
+    def look(self) -> None:
+        """Ask the scheduler, unless it was asked just now. Where all workers are gone, others like them may come."""
+        now = time.monotonic()
+        if self.count and now - self._looked < _FRESH:
+            return
+        self._looked = now
+        workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
+        if workers:
+            self.count = len(workers)
+            self.resources = {"GPU": 1} if any(each.get("resources", {}).get("GPU") for each in workers) else None
+
+    def wait(self) -> None:
+        """Wait until there is a worker, however long that takes: those of a queue come when it is their turn."""
+        while not self.count:
+            time.sleep(_POLL)
+            self.look()

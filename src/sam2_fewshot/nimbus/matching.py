@@ -1,0 +1,132 @@
+"""Annotations that are there already, and which of them is of the same object as a detection."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import shapely
+from shapely import Point, Polygon, STRtree
+
+from sam2_fewshot.annotations.nimbus import extent_of
+from sam2_fewshot.annotations.record import vertices
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+    from shapely.geometry.base import BaseGeometry
+
+    from sam2_fewshot.nimbus.marks import Mark
+
+SAME_OBJECT = 0.5
+"""Two outlines with at least this IoU are of the same object; above it, an object can have only one such match."""
+SAME_OUTLINE = 0.9
+"""And with at least this one the outline is the same, but for the rounding of another run or another GPU."""
+IDENTICAL = 2.0
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Known:
+    """An annotation that is there. Millions of them fit into memory.
+
+    Parameters
+    ----------
+    id
+        The server's id.
+    shape
+        The annotation's shape.
+    points
+        Its vertices (n, 2) as stored.
+    content
+        As :func:`~sam2_fewshot.nimbus.marks.content_of`.
+    mark
+        Whose it is; None where it is the user's, or was edited.
+    is_marked
+        Whether this tool made it; if it has no mark as well, it was edited since.
+    is_negative
+        Whether the user has said that this is not wanted.
+    is_example
+        Whether it is learned from, and therefore not detected.
+    is_exact
+        Whether it has the tags of the job's results and no other.
+    """
+
+    id: str
+    shape: str
+    points: NDArray[np.float64]
+    content: bytes
+    mark: Mark | None = None
+    is_marked: bool = False
+    is_negative: bool = False
+    is_example: bool = False
+    is_exact: bool = True
+
+    @property
+    def is_untouched(self) -> bool:
+        """Whether a job made it under just the tags of this one, and nobody has changed it since."""
+        return self.mark is not None and self.is_exact
+
+    @property
+    def is_of_another_tool(self) -> bool:
+        """Whether a job made it under more tags, and nobody has changed it: those are the results of another tool."""
+        return self.mark is not None and not self.is_exact
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Match:
+    """An annotation of the same object as a detection.
+
+    Parameters
+    ----------
+    known
+        The annotation.
+    likeness
+        As :func:`alike`.
+    """
+
+    known: Known
+    likeness: float
+
+    @property
+    def same_outline(self) -> bool:
+        """Whether the annotation's outline is that of the detection too."""
+        return self.known.shape == "polygon" and self.likeness >= SAME_OUTLINE
+
+
+def match(polygons: Sequence[Polygon], known: Sequence[Known]) -> list[Match | None]:
+    """Return for each outline the annotation of the same object, None where there is none.
+
+    An area matches at an IoU of :data:`SAME_OBJECT`, a point when it lies in the outline. What the user has drawn or
+    edited goes before what this tool has made, and that before the results of another one; then the most alike, then
+    what was there first.
+    """
+    there = [(item, extent) for item in known if (extent := extent_of(item.shape, item.points)) is not None]
+    if not there:
+        return [None] * len(polygons)
+    tree = STRtree([extent for _, extent in there])
+    found: list[Match | None] = []
+    for polygon in polygons:
+        near = [there[int(i)] for i in tree.query(polygon, predicate="intersects")]
+        all_near = (Match(item, alike(polygon, item, extent)) for item, extent in near)
+        matches = [each for each in all_near if each.likeness >= SAME_OBJECT]
+        found.append(min(matches, key=_rank, default=None))
+    return found
+
+
+def _rank(each: Match) -> tuple[bool, int, float, str]:
+    known = each.known
+    maker = 2 if known.is_of_another_tool else int(known.is_untouched)
+    return not known.is_negative, maker, -each.likeness, known.id
+
+
+def alike(polygon: Polygon, known: Known, extent: BaseGeometry) -> float:
+    """Return the IoU of an outline and an annotation; 1 for a point in it, :data:`IDENTICAL` for the same vertices."""
+    if np.array_equal(known.points, vertices(polygon.exterior)):
+        return IDENTICAL
+    if isinstance(extent, Point):
+        return float(polygon.covers(extent))
+    shared = shapely.intersection(polygon, extent).area
+    total = polygon.area + extent.area - shared
+    return float(shared / total) if total else 0.0
