@@ -94,7 +94,7 @@ def test_a_file_in_the_way_of_a_folder_gives_a_sentence(tmp_path: Path) -> None:
 
 
 def test_sweeping_takes_only_what_was_abandoned(tmp_path: Path) -> None:
-    old, new, other = (tmp_path / name for name in (".1-a.part", ".2-a.part", "a.part"))
+    old, new, other = (tmp_path / name for name in (".1-a.part", ".0123456789abcdef-a.part", "a.part"))
     for path in (old, new, other):
         path.write_text("")
     for path in (old, other):
@@ -105,7 +105,7 @@ def test_sweeping_takes_only_what_was_abandoned(tmp_path: Path) -> None:
 
 
 def test_sweeping_takes_abandoned_folders_with_all_that_is_in_them(tmp_path: Path) -> None:
-    old, before, written = (tmp_path / name for name in (".1-a.zarr.part", ".1-a.zarr.old", ".2-b.zarr.part"))
+    old, before, written = (tmp_path / name for name in (".1-a.zarr.part", ".0123456789abcdef-a.zarr.old", ".2-b.zarr.part"))
     users = tmp_path / ".notes.old"
     for folder in (old, before, written, users):
         (folder / "0").mkdir(parents=True)

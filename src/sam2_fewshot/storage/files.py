@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -61,6 +62,10 @@ def replacing(path: Path) -> Iterator[Path]:
             _flush(path.parent)
 
 
+_TEMPORARY = re.compile(r"\.([0-9]+|[0-9a-f]{16})-.*\.(part|old)", re.DOTALL)
+"""Names of :func:`_temporary`, and those with a process's number that earlier versions gave."""
+
+
 def _temporary(path: Path) -> Path:
     """Return a name beside `path` that no other process, thread or file has; the whole of a long name may not fit."""
     return path.with_name(f".{secrets.token_hex(8)}-{path.name[-40:]}.part")
@@ -111,7 +116,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 def sweep(folder: Path) -> None:
     """Remove files and folders that killed runs left half written, unless they were touched within the last hour."""
     with suppress(OSError):
-        for path in [*folder.glob(".[0-9a-f]*-*.part"), *folder.glob(".[0-9a-f]*-*.old")]:
+        for path in (path for path in folder.iterdir() if _TEMPORARY.fullmatch(path.name)):
             with suppress(OSError):
                 touched = max(each.stat().st_mtime for each in (path, *path.rglob("*")))
                 if time.time() - touched > _ABANDONED:
