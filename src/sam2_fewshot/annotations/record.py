@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -69,7 +70,7 @@ class FrameRecord:
     Parameters
     ----------
     name
-        The image file's name.
+        The image file's name; it becomes :func:`printable`, so that all files and comparisons have one spelling.
     stem
         What the image's own output files are called, without ending; see
         :func:`safe_stems`. It is the same for all frames of one image.
@@ -131,6 +132,10 @@ class FrameRecord:
     points: tuple[MarkedPoint, ...] = ()
     position: str = ""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", printable(self.name))
+        object.__setattr__(self, "position", printable(self.position))
+
     @property
     def title(self) -> str:
         """What to call the image: the file's name, and the position's where it has several."""
@@ -138,10 +143,10 @@ class FrameRecord:
 
     @property
     def frame_title(self) -> str:
-        """What to call the frame: the image, and the slice and the time point where it has several; printable."""
+        """What to call the frame: the image, and the slice and the time point where it has several."""
         plane = f" Z {self.location.z + 1}" if self.size_z > 1 else ""
         moment = f" Time {self.location.time + 1}" if self.size_t > 1 else ""
-        return printable(self.title) + plane + moment
+        return self.title + plane + moment
 
     @property
     def counts(self) -> Counts:
@@ -264,6 +269,11 @@ def distinct_stem(text: str, taken: set[str]) -> str:
 def printable(text: str) -> str:
     r"""Return a text that UTF-8 can hold: stray bytes of a file name become ``\udcff`` and so on."""
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def as_named(text: str) -> str:
+    r"""Return the name from which :func:`printable` made a text: ``\udcff`` and so on become stray bytes again."""
+    return re.sub(r"\\udc([89a-f][0-9a-f])", lambda byte: chr(0xDC00 + int(byte[1], 16)), text)
 
 
 def figures_of(item: Detection) -> dict[str, float | None]:

@@ -187,7 +187,7 @@ def corrections_json(corrections: Sequence[Correction]) -> str:
         polygon, location = each.placed.exemplar.polygon, each.placed.location
         assert polygon is not None
         document = polygon_document(polygon, location, [RIGHT if each.is_right else WRONG], channel=0)
-        annotations.append({**document, "image": each.placed.frame.name})
+        annotations.append({**document, "image": printable(each.placed.frame.name)})
     return json.dumps({"annotations": annotations, KEY: {"kind": "corrections", "version": 1}}, indent=1) + "\n"
 
 
@@ -202,7 +202,7 @@ def mark_next_json(asked: Sequence[tuple[Place, Detection]]) -> str:
     annotations = [
         {
             **polygon_document(item.polygon, place.location, [UNANSWERED], channel=0),
-            "image": printable(place.title),
+            "image": place.title,
             "number": place.number,
             "score": figure(place.score),
         }
@@ -232,8 +232,9 @@ def _of_these_images(
     here: list[dict[str, Any]] = []
     for number, (annotation, verdict) in enumerate(marked, 1):
         xy, name = verdict.xy, verdict.image
-        if name is not None and xy is not None and 0 <= xy < len(images) and images[xy].name != name:
-            remarks.leave_out(number, f"marked on {name}, but the image at XY {xy + 1} is {images[xy].name}")
+        given = printable(images[xy].name) if xy is not None and 0 <= xy < len(images) else name
+        if name is not None and xy is not None and name != given:
+            remarks.leave_out(number, f"marked on {name}, but the image at XY {xy + 1} is {given}")
         else:
             here.append(annotation)
     return here

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sam2_fewshot.annotations.record import as_named
 from sam2_fewshot.backbones import lasting_name
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.files.corrections import CORRECTIONS
@@ -249,11 +250,11 @@ def request_again(results: Path, out: Path | None = None) -> Request:
         asked: Mapping[str, Any] = facts["request"]
         corrections = results / CORRECTIONS
         return Request(
-            images=[Path(path) for path in asked["images"]],
-            examples=Path(asked["examples"]) if asked["examples"] else None,
-            object_model=Path(asked["object_model"]) if asked.get("object_model") else None,
+            images=[_as_path(path) for path in asked["images"]],
+            examples=_as_path(asked["examples"]) if asked["examples"] else None,
+            object_model=_as_path(asked["object_model"]) if asked.get("object_model") else None,
             out=out or next_folder(results),
-            channels=Path(asked["channels"]) if asked["channels"] else None,
+            channels=_as_path(asked["channels"]) if asked["channels"] else None,
             tags=[str(tag) for tag in asked["tags"]],
             model=str(asked["model"]),
             device=str(asked["device"]),
@@ -262,7 +263,7 @@ def request_again(results: Path, out: Path | None = None) -> Request:
             earlier=results,
             write=[str(name) for name in asked["write"]],
             boxes=bool(asked.get("boxes", False)),
-            examples_on=None if asked.get("examples_on") is None else str(asked["examples_on"]),
+            examples_on=None if asked.get("examples_on") is None else as_named(str(asked["examples_on"])),
             save_model=None,  # it is saved already, and the new run may learn something else
             **{name: None if asked[name] is None else str(asked[name]) for name in _TEXTS},
         )
@@ -280,6 +281,12 @@ def next_folder(results: Path) -> Path:
     name = f"{numbered[1]}-{int(numbered[2] or 1) + 1}" if numbered else f"{plain.name}-refined"
     # The user reads the path, so it stays as short as it was given.
     return results.parent / name if results.name else plain.with_name(name)
+
+
+def _as_path(text: str) -> Path:
+    """Return a path that ``run.json`` holds, where stray bytes of names are spelt out."""
+    path = Path(text)
+    return path if path.exists() else Path(as_named(text))
 
 
 def _absolute(path: Path) -> str:

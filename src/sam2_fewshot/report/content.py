@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import shapely
 
-from sam2_fewshot.annotations.record import printable
 from sam2_fewshot.output.pictures import LONGEST, color_of, made_from_marks, smaller
 from sam2_fewshot.records import Kind
 from sam2_fewshot.report.advice import FrameFigures, Overview, overview
@@ -207,7 +206,7 @@ def _frame(record: FrameRecord, scale: float, made: int = 0) -> dict[str, Any]:
     height, width = record.frame_shape
     return {
         "name": record.frame_title,
-        "image": printable(record.title),
+        "image": record.title,
         "xy": record.location.xy,
         "z": record.location.z,
         "time": record.location.time,
