@@ -82,12 +82,12 @@ def test_whatever_was_found_comes_back_exactly(
     assert_same(record, again)
 
 
-def test_file_names_that_are_no_text_are_kept(tmp_path: Path, make_record: Make) -> None:
+def test_file_names_that_are_no_text_are_spelt_as_in_all_files(tmp_path: Path, make_record: Make) -> None:
     journal = Journal(tmp_path, "f")
     journal.write(make_record(name="a\udcff.png"))
     again = journal.done(Location())
     assert again is not None
-    assert again.name == "a\udcff.png"
+    assert again.name == "a\\udcff.png"
 
 
 def test_an_empty_or_missing_folder_holds_nothing(tmp_path: Path) -> None:
