@@ -105,7 +105,9 @@ def test_sweeping_takes_only_what_was_abandoned(tmp_path: Path) -> None:
 
 
 def test_sweeping_takes_abandoned_folders_with_all_that_is_in_them(tmp_path: Path) -> None:
-    old, before, written = (tmp_path / name for name in (".1-a.zarr.part", ".0123456789abcdef-a.zarr.old", ".2-b.zarr.part"))
+    old, before, written = (
+        tmp_path / name for name in (".1-a.zarr.part", ".0123456789abcdef-a.zarr.old", ".2-b.zarr.part")
+    )
     users = tmp_path / ".notes.old"
     for folder in (old, before, written, users):
         (folder / "0").mkdir(parents=True)
