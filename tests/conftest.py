@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 from PIL import Image
 
 from sam2_fewshot.settings import Settings
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
 
     from sam2_fewshot.backbones.sam2.network import Sam2Model
     from sam2_fewshot.protocols import Backbone
+
+
+# A busy machine is no defect, so no test fails for the time that an example takes.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 @pytest.fixture(autouse=True, scope="session")

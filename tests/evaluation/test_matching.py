@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
@@ -87,7 +87,6 @@ masks = st.builds(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(masks, max_size=7), st.lists(masks, max_size=7), st.sampled_from([0.05, 0.3, 0.5, 0.9]))
 def test_matching_agrees_with_one_dense_assignment(
     predicted: list[InstanceMask], truth: list[InstanceMask], iou: float

@@ -25,7 +25,6 @@ from sam2_fewshot.settings import Settings
 
 FEW = settings(
     max_examples=40,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 MEGABYTE = 1 << 20

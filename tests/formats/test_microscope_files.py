@@ -137,7 +137,7 @@ def test_a_missing_extra_is_named(tmp_path, monkeypatch, kind, module):
 
 
 @pytest.mark.parametrize("kind", WRITERS)
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     changes=st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_size=8),
     cut=st.just(1.0) | st.floats(0, 1),

@@ -14,7 +14,7 @@ from sam2_fewshot.geometry.run_lengths import compress, decode, encode, expand
 from sam2_fewshot.records import InstanceMask
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, max_side=30)))
 def test_codes_are_those_of_pycocotools(mask):
     counts = encode(crop_to_object(mask))
@@ -48,7 +48,7 @@ def test_counts_of_nothing_give_an_empty_mask():
     assert decode(np.array([4, 0]), (2, 2)).area == 0
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.integers(1, 20),
     st.integers(1, 20),

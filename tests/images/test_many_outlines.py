@@ -28,7 +28,7 @@ ODD_RING = st.lists(st.tuples(COORDINATE, COORDINATE), min_size=1, max_size=7)
 RINGS = st.lists(st.one_of(RING, RING, ODD_RING), min_size=1, max_size=2)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(RINGS, st.booleans(), st.integers(0, 1)), max_size=12))
 def test_together_they_come_to_the_same_as_one_by_one(image, told, objects):
     drawings = []
@@ -61,7 +61,7 @@ def test_they_stay_in_order_over_the_batches(image, told):
     assert "odd (7 objects)" in remarks.left_out()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(RING.filter(lambda ring: len(ring) > 2), st.booleans()), max_size=6), st.integers(1, 400))
 def test_masks_drawn_together_are_those_drawn_alone(rings, at_once):
     polygons = [Polygon(ring, [[(9, 9), (14, 9), (14, 12)]] if hole else []) for ring, hole in rings]

@@ -328,7 +328,7 @@ class TestHostileFiles:
     numbers = st.floats(-50, 50) | st.floats() | st.integers()
     points = st.lists(st.lists(numbers, min_size=2, max_size=2), max_size=8)
 
-    @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(st.lists(anything, max_size=3), points, anything, anything)
     def test_any_json_gives_examples_or_a_sentence(self, write, image, told, entries, ring, loose, looser):
         odd_feature = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": loose, "plane": looser}}

@@ -349,7 +349,7 @@ anything = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 @given(
     form=st.dictionaries(st.sampled_from(sorted(interface(CHECKPOINTS))), anything, max_size=4),
     raw=st.dictionaries(st.sampled_from(["tags", "tile", "assignment", "channel", "connectTo"]), anything, max_size=3),

@@ -39,7 +39,7 @@ def detection(where: InstanceMask, score: float = 0.9) -> Detection:
     return Detection(where, mask_to_polygon(where), score, score, 0.5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.tuples(st.integers(1, 700), st.integers(1, 700)),
     st.integers(1, 40),

@@ -60,7 +60,7 @@ def detections(draw: st.DrawFn) -> Detection:
     return Detection(instance, shapely.Polygon(ring), draw(figures), draw(figures), draw(figures))
 
 
-@settings(deadline=None, max_examples=50)  # a slow disk is no defect
+@settings(max_examples=50)
 @given(
     st.lists(detections(), max_size=5),
     st.text(),
