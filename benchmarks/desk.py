@@ -97,7 +97,7 @@ def main() -> None:
     print(f"| with {threads} threads | wall s | computing s | Qt s |\n|---|---|---|---|")
     measured("first click, the model not loaded yet", *click(points[0]))
     wait(lambda: not widget.work.busy())
-    widget._opened[2]._held.clear()  # as if nothing was encoded
+    widget.session.opened[2]._held.clear()  # as if nothing was encoded
     measured("first click on the image", *click(points[1]))
     measured("second click, beside the first", *click(points[1]))
     wait(lambda: not widget.work.busy())
@@ -115,7 +115,7 @@ def main() -> None:
     measured("two more marks to labels", widget.find, lambda: not widget.work.busy())
     print("  ", widget.found.text())
     for seconds in (0.5, 2.0, 4.0, 7.0):
-        widget._learned = (None, None)
+        widget.session.learned = (None, None)
         widget.find()
         end = time.monotonic() + seconds
         wait(lambda end=end: time.monotonic() > end)
@@ -129,9 +129,9 @@ def main() -> None:
     side = GAP * int(np.ceil(OBJECTS**0.5))
     viewer.layers.clear()
     viewer.add_image(np.zeros((side, side), np.uint8), contrast_limits=(0, 255))
-    scene = widget.look()
+    widget.look()
     widget.results.add(Part((), (0, 0, side, side), many, 0.05))
-    widget._paint(scene)
+    widget._paint()
     values = np.linspace(0.1, 0.9, 21)
     for value in values[:2]:
         widget.threshold.setValue(float(value))

@@ -11,7 +11,7 @@ from sam2_fewshot.rendering import BlendedPlane, Look, blend
 
 RAMP = np.linspace(0, 1, 256)[:, None] * np.ones(4)
 RAMP[:, 3] = 1
-GREEN = RAMP * (0, 1, 0, 1)
+GREEN, RED = RAMP * (0, 1, 0, 1), RAMP * (1, 0, 0, 1)
 PLANE = np.arange(256, dtype=np.uint8).reshape(16, 16)
 
 
@@ -70,16 +70,33 @@ def test_a_region_of_a_plane():
 
 
 def test_channels_are_written_as_they_are_read(tmp_path):
-    text, is_all = channels_of([Look((5, 500), GREEN), Look((0, 255)), Look((1.5, 2), RAMP)])
+    text, is_all = channels_of([Look((5, 500), GREEN), None, Look((1.5, 2), RED, blending="additive")])
     assert is_all
     path = tmp_path / "channels.yaml"
     path.write_text(text)
-    first, second = read_channels(path)
+    first, hidden, second = read_channels(path)
     assert (first.index, first.color, first.mode, first.black, first.white) == (1, "#00FF00", "absolute", 5, 500)
-    assert (second.index, second.color) == (3, "#FFFFFF")
+    assert (hidden.index, hidden.visible) == (2, False)
+    assert (second.index, second.color, second.visible) == (3, "#FF0000", True)
 
 
-def test_what_the_file_cannot_say_is_told():
-    assert not channels_of([Look((0, 1), GREEN, gamma=0.5)])[1]
-    assert not channels_of([Look((0, 1), GREEN[::-1])])[1]
+@pytest.mark.parametrize(
+    "looks",
+    [
+        [Look((0, 1), GREEN, gamma=0.5)],
+        [Look((0, 1), GREEN[::-1])],
+        [Look((0, 1), GREEN, opacity=0.5)],
+        [Look((0, 1), GREEN), Look((0, 1), RED)],
+        [Look((0, 1), GREEN), Look((0, 1), RED, blending="opaque")],
+        [Look((0, 1), GREEN), None, Look((0, 1), RAMP, blending="additive")],
+        [Look((0, 255)), Look((0, 1), GREEN, blending="additive")],
+    ],
+    ids=["gamma", "colours", "opacity", "covered", "opaque", "mixed", "over RGB"],
+)
+def test_what_the_file_cannot_say_is_told(looks):
+    assert not channels_of(looks)[1]
+
+
+def test_rgb_has_no_entry():
     assert channels_of([Look((0, 255))]) == ("", True)
+    assert channels_of([None, Look((0, 255))]) == ("", True)

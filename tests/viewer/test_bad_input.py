@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from desk import centres, click, idle, mouse, other_threads, wait
 
+from sam2_fewshot.napari.work import Job
+
 
 @pytest.fixture
 def ready(viewer, widget, discs):
@@ -108,10 +110,69 @@ def test_the_layer_is_renamed_and_moved_while_it_is_searched(ready, viewer):
     assert len(ready.labels.features) > 3
 
 
+@pytest.mark.parametrize("shape", [(160, 200), (3, 60, 70)])
+def test_another_image_is_looked_at_while_it_is_searched(ready, viewer, said, shape):
+    results = ready.results
+    ready.find()
+    wait(lambda: ready.work.busy("Finding"))
+    viewer.add_image(np.zeros(shape, np.uint8), name="empty", translate=(1000,) * len(shape))
+    ready.image.setCurrentText("empty")
+    ready.begin()
+    idle(ready)
+    assert ready.results is not results
+    assert ready.results.shape == shape
+    assert not ready.results.items
+    assert ready.labels is None
+    assert "empty is looked at now, so the search was stopped." in said
+
+
+def test_another_image_is_looked_at_before_the_outline_is_there(ready, viewer, discs, said):
+    mouse(ready, centres(discs[1])[4])
+    viewer.add_image(np.zeros((3, 60, 70), np.uint8), name="empty")
+    ready.image.setCurrentText("empty")
+    ready.begin()
+    idle(ready)
+    assert not len(ready.marks.data)
+    assert len(viewer.layers["Marks"].data) == 3
+    assert "empty is looked at now, so the outlining was stopped." in said
+
+
+def test_what_is_found_last_is_displayed_after_a_cancel(ready):
+    def take(ready_part):
+        found.append(ready_part)
+        taken(ready_part)
+        if len(found) == 2:  # the model that has learned, and a part of the image
+            ready.work.cancel()
+
+    found = []
+    ready.find()
+    job = ready.work._job
+    taken = job.take
+    ready.work._job = job._replace(take=take)
+    idle(ready)
+    assert len(ready.labels.features) > 3
+
+
+def test_a_file_is_searched_in_a_folder_while_the_image_is_changed(ready, viewer):
+    """Only what works for the image is stopped."""
+    done = []
+
+    def job(told):
+        told.start("working")
+        yield 1
+
+    ready.work.start(Job(job, done.append, "Finding in the folder"))
+    viewer.add_image(np.zeros((60, 70), np.uint8), name="empty")
+    ready.image.setCurrentText("empty")
+    ready.begin()
+    idle(ready)
+    assert done == [1]
+
+
 @pytest.mark.parametrize("which", ["discs", "Found"])
 def test_a_layer_is_deleted_while_it_is_searched(ready, viewer, said, which):
     assert works(ready)
-    ready._learned = (None, None)
+    ready.session.learned = (None, None)
     ready.find()
     viewer.layers.remove(which)
     idle(ready)
@@ -225,8 +286,6 @@ def test_a_damaged_object_model(ready, tmp_path, said):
 def test_warnings_of_other_packages_in_the_thread_are_no_concern_of_the_user(ready, said):
     """Hydra, which builds SAM 2, repeats warnings with named arguments."""
     import warnings
-
-    from sam2_fewshot.napari.work import Job
 
     def job(told):
         warnings.warn("for developers", UserWarning, stacklevel=1)

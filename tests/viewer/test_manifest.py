@@ -8,10 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from npe2 import PluginManifest
+from shapely import Polygon
 
 import sam2_fewshot.napari
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.napari.files import get_reader, read, write_labels, write_shapes
+from sam2_fewshot.napari.layers import Scene
+from sam2_fewshot.napari.marks import marks_in
 
 
 @pytest.fixture
@@ -83,6 +86,24 @@ def test_marks_keep_their_kinds(tmp_path):
     ((data, options, _),) = read(str(path))
     assert options["features"]["kind"] == ["example", "not this", "confirmed"]
     np.testing.assert_allclose(data[0].min(axis=0), (10, 10))
+
+
+def test_ellipses_are_written_as_they_are_taken_and_lines_are_not(viewer, tmp_path):
+    viewer.add_image(np.zeros((100, 100), np.uint8))
+    corners = np.array([[10, 10], [10, 50], [50, 50], [50, 10.0]])
+    shapes = [corners, corners, corners[:2], corners[:3], np.vstack([corners[:3], corners[:1]]) + 40]
+    kinds = ["rectangle", "ellipse", "line", "path", "path"]
+    layer = viewer.add_shapes(shapes, shape_type=kinds, name="drawn")
+    marks, (sentence,) = marks_in(layer, Scene(viewer))
+    assert sentence.startswith("2 of 5 shapes of drawn")
+    path = tmp_path / "drawn.json"
+    write_shapes(str(path), *layer.as_layer_data_tuple()[:2])
+    written = [
+        Polygon([(at["x"], at["y"]) for at in entry["coordinates"]])
+        for entry in json.loads(path.read_text())["annotations"]
+    ]
+    assert [outline.area for outline in written] == pytest.approx([1600, np.pi * 400, 800], rel=0.01)
+    assert [outline.area for outline in written] == pytest.approx([mark.outline.area for mark in marks], rel=1e-6)
 
 
 def test_the_units_of_a_layer_become_the_pixel_size(viewer, found, tmp_path):

@@ -6,9 +6,12 @@ import dask.array
 import numpy as np
 import pytest
 from desk import centres, click, idle
+from napari.layers._source import layer_source
 
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.napari.layers import Scene, marks_in, points_in
+from sam2_fewshot.images.display import channels_of
+from sam2_fewshot.napari.layers import Scene
+from sam2_fewshot.napari.marks import marks_in, points_in
 from sam2_fewshot.records import Location
 
 
@@ -169,6 +172,99 @@ def test_labels_of_other_pixels_and_shapes_of_other_axes_are_refused(viewer, gre
     with pytest.raises(InputError, match="3 axes"):
         marks_in(viewer.add_shapes(ndim=3, name="deep"), scene)
     assert points_in(viewer.add_points([(900, 900)]), scene) == ([], 1)
+
+
+SQUARE = np.array([[20, 30], [20, 60], [50, 60], [50, 30.0]])
+
+
+@pytest.mark.parametrize(
+    ("image", "drawn", "bounds"),
+    [
+        ({"translate": (100, 300)}, {"translate": (100, 300)}, (30.5, 20.5, 60.5, 50.5)),
+        ({"translate": (-5, 10)}, {}, (20.5, 25.5, 50.5, 55.5)),
+        ({"scale": (0.5, 0.5)}, {}, (60.5, 40.5, 120.5, 100.5)),
+        ({}, {"scale": (0.5, 2)}, (60.5, 10.5, 120.5, 25.5)),
+        ({"rotate": 90}, {"rotate": 90, "translate": (0, 0)}, (30.5, 20.5, 60.5, 50.5)),
+    ],
+)
+def test_shapes_are_taken_where_they_are_displayed(viewer, grey, image, drawn, bounds):
+    viewer.add_image(grey, **image)
+    (mark,), _ = marks_in(viewer.add_shapes([SQUARE], shape_type="polygon", **drawn), Scene(viewer))
+    assert mark.outline.bounds == bounds
+
+
+def test_labels_that_lie_elsewhere_are_refused(viewer, grey, discs):
+    viewer.add_image(grey, name="discs", scale=(0.5, 0.5), translate=(100, 300))
+    scene = Scene(viewer)
+    with pytest.raises(InputError, match=r"painted reaches from \[.*\] to .* in the world, but discs from"):
+        marks_in(viewer.add_labels(discs[1], name="painted"), scene)
+    placed = viewer.add_labels(discs[1], scale=(0.5, 0.5), translate=(100, 300))
+    assert len(marks_in(placed, scene)[0]) == len(np.unique(discs[1])) - 1
+
+
+def test_shapes_that_did_not_change_are_not_drawn_into_pixels_again(viewer, grey):
+    viewer.add_image(grey)
+    scene, known = Scene(viewer), {}
+    layer = viewer.add_shapes(
+        [SQUARE, SQUARE + 40, SQUARE + 900], shape_type="polygon", features={"kind": ["example"] * 3}
+    )
+    first, _ = marks_in(layer, scene, known)
+    layer.data = [SQUARE + 1, SQUARE + 40]
+    layer.features = {"kind": ["example", "not this"]}
+    moved, kept = marks_in(layer, scene, known)[0]
+    assert kept.mask is first[1].mask
+    assert kept.kind == "not this"
+    assert moved.mask.box == tuple(at + 1 for at in first[0].mask.box)
+    assert len(known) == 2
+
+
+def layers_of_file(viewer, grey, path, names="abc"):
+    """Add channels as a reader does that opens a file."""
+    with layer_source(path=path):
+        return [
+            viewer.add_image(grey, name=name, colormap=color, blending="additive", contrast_limits=(0, 200))
+            for name, color in zip(names, ("red", "green", "blue"), strict=False)
+        ]
+
+
+def test_channels_are_those_of_the_file(viewer, grey):
+    viewer.add_image(grey, name="another file")
+    first, second, _ = layers_of_file(viewer, grey, "cells.tif")
+    viewer.layers["another file"].visible = first.visible = False
+    channels = Scene(viewer).channels()
+    assert [look is not None for look in channels] == [False, True, True]
+    text, is_all = channels_of(channels)
+    assert is_all
+    assert text.splitlines()[:2] == [
+        "- {index: 1, visible: false}",
+        '- {index: 2, color: "#00FF00", mode: absolute, black: 0.0, white: 200.0}',
+    ]
+    assert [look is not None for look in Scene(viewer, second).channels()] == [False, True, False]
+
+
+def test_channels_that_cannot_be_known(viewer, grey):
+    first, *_ = layers_of_file(viewer, grey, "cells.tif")
+    layers_of_file(viewer, grey, "others.tif", "d")
+    assert Scene(viewer).channels() == []
+    filtered = viewer.add_image(grey, name="filtered")
+    assert Scene(viewer, filtered).channels() == []
+    assert len(Scene(viewer, first).channels()) == 3
+
+
+def test_the_command_warns_where_the_channels_are_not_known(viewer, widget, grey, discs, tmp_path, said):
+    layers_of_file(viewer, grey, str(tmp_path / "cells.tif"), "a")
+    widget.begin()
+    for number in (1, 2, 3):
+        click(widget, centres(discs[1])[number])
+    widget.find()
+    idle(widget)
+    widget.copy_command(tmp_path, tmp_path / "cells.npz")
+    assert not [sentence for sentence in said if "results may differ" in sentence]
+    assert "index: 1" in (tmp_path / "cells.channels.yaml").read_text()
+    layers_of_file(viewer, grey, "others.tif", "b")
+    widget.copy_command(tmp_path, tmp_path / "others.npz")
+    assert any("It is not known which channels" in sentence for sentence in said)
+    assert not (tmp_path / "others.channels.yaml").exists()
 
 
 def test_a_layer_of_which_the_slice_is_elsewhere(viewer, grey):

@@ -104,6 +104,24 @@ def test_a_mark_can_be_undone_moved_and_deleted(marked):
     assert marked.counts.text().startswith("1 wanted")
 
 
+def test_many_labels_are_taken_at_once(viewer, widget):
+    labels = np.zeros((600, 600), np.int32)
+    for number in range(225):
+        row, column = 40 * (number // 15), 40 * (number % 15)
+        labels[row + 5 : row + 17, column + 5 : column + 20] = number + 1
+    viewer.add_image((labels > 0).astype(np.uint8) * 200, name="squares")
+    viewer.add_labels(labels, name="painted")
+    widget.source.setCurrentText("painted")
+    changes = []
+    widget.begin()
+    widget.marks.events.data.connect(changes.append)
+    widget.take()
+    assert len(changes) <= 2, "before and after all of them"
+    assert widget.counts.text().startswith("225 wanted")
+    assert max(len(vertices) for vertices in widget.marks.data) == 8, "only the corners"
+    assert {mark.mask.area for mark in widget._marked(widget.scene)} == {12 * 15}
+
+
 def test_threshold_and_area_filter_without_a_search(marked, said):
     marked.find()
     idle(marked)
@@ -133,9 +151,9 @@ def test_the_visible_region_is_searched_alone_and_again_after_a_mark(viewer, wid
     found = widget.labels.features
     assert len(found) > 5
     assert found["x"].max() < 600
-    widget._costs[:] = [0.0, 0.0]  # as if it had taken no time
+    widget.session.costs[:] = [0.0, 0.0]  # as if it had taken no time
     click(widget, centres(discs[1])[5])
-    wait(lambda: len(widget._learned[0][0]) == 4)
+    wait(lambda: len(widget.session.learned[0][0]) == 4)
     idle(widget)
     assert list(widget.labels.features["kind"]).count("example") == 4
     assert len(widget.labels.features) >= len(found)

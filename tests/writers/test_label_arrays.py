@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,7 +14,7 @@ from shapely import Polygon, box
 from sam2_fewshot.annotations.arrays import LabelImage, axis_names, label_image, location_of, masks_of, records_of
 from sam2_fewshot.annotations.review import CONFIRMED, EXAMPLE, FOUND, UNWANTED, Mark, Part, Results
 from sam2_fewshot.geometry.outlines import mask_to_area, polygon_to_mask
-from sam2_fewshot.records import Detection, Location
+from sam2_fewshot.records import Detection, InstanceMask, Location
 
 SHAPE, AXES = (2, 40, 3, 50), (1, 3)
 
@@ -91,6 +94,26 @@ def test_what_is_found_anew_takes_the_place_of_what_was_there():
     made.add(Part((), (0, 0, 20, 40), [detection(5, 30), detection(30, 20)], 0.05))
     made.show(0.0)
     assert sorted(item.bbox[:2] for item in made.items) == [(5, 30), (30, 20)]
+
+
+def test_what_is_found_on_both_sides_of_a_seam_is_there_once():
+    made = Results((40, 50), (0, 1))
+    left, right = detection(14, 10), detection(16, 10)
+    made.add(Part((), (0, 0, 20, 40), [left], 0.05), Part((), (20, 0, 50, 40), [right, detection(30, 10)], 0.05))
+    assert sorted(item.bbox[0] for item in made.items) == [14, 30]
+
+
+def test_blocks_with_many_objects_are_taken_at_once():
+    shape = (320, 2000)
+    base = detection(0, 0, shape=shape)
+    mask = base.instance
+    made, began = Results(shape, (0, 1)), time.thread_time()
+    for left in range(0, 2000, 500):
+        places = [(left + 10 * (i % 50), 10 * (i // 50)) for i in range(1000)]
+        found = [replace(base, instance=InstanceMask(mask.data, x, y, shape)) for x, y in places]
+        made.add(Part((), (left, 0, left + 500, 320), found, 0.05))
+    assert len(made.items) == 4000
+    assert time.thread_time() - began < 10  # to compare each with each would take minutes
 
 
 def test_marks_hide_what_was_found_on_them_and_are_objects_themselves():

@@ -12,6 +12,7 @@ import numpy as np
 
 from sam2_fewshot.annotations.mark_next import next_of
 from sam2_fewshot.geometry.outlines import polygon_to_mask
+from sam2_fewshot.geometry.overlap import touching
 from sam2_fewshot.methods.base import is_known
 from sam2_fewshot.records import Detection, Kind
 
@@ -40,11 +41,14 @@ class Mark:
         In pixels of the plane ``(x, y)``.
     kind
         :data:`EXAMPLE`, :data:`CONFIRMED` or :data:`UNWANTED`.
+    mask
+        The pixels of the plane in the outline, where they are known already.
     """
 
     place: Place
     outline: Polygon
     kind: str = EXAMPLE
+    mask: InstanceMask | None = None
 
 
 class Part(NamedTuple):
@@ -82,22 +86,28 @@ class Results:
         """``(height, width)`` of a plane."""
         return self.shape[self.axes[0]], self.shape[self.axes[1]]
 
-    def add(self, part: Part) -> None:
-        """Take what was found in a part in place of what was found there before."""
-        x0, y0, x1, y1 = part.box
-        kept = [
-            item
-            for item in self._found.get(part.place, ())
-            if not (x0 <= (item.bbox[0] + item.bbox[2]) / 2 < x1 and y0 <= (item.bbox[1] + item.bbox[3]) / 2 < y1)
-        ]
-        new = [item for item in part.found if not any(is_known(item.instance, [each.instance]) for each in kept)]
-        self._found[part.place] = [*kept, *new]
-        self.floor = max(self.floor, part.floor)
+    def add(self, *parts: Part) -> None:
+        """Take what was found in parts in place of what was found there before.
+
+        All objects are listed anew, so that many parts at once take little more time than one.
+        """
+        for part in parts:
+            x0, y0, x1, y1 = part.box
+            kept = [
+                item
+                for item in self._found.get(part.place, ())
+                if not (x0 <= (item.bbox[0] + item.bbox[2]) / 2 < x1 and y0 <= (item.bbox[1] + item.bbox[3]) / 2 < y1)
+            ]
+            masks, others = [item.instance for item in part.found], [item.instance for item in kept]
+            known = {i for i, k in touching(masks, others) if is_known(masks[i], [others[k]])}
+            self._found[part.place] = [*kept, *(item for i, item in enumerate(part.found) if i not in known)]
+            self.floor = max(self.floor, part.floor)
         self._list()
 
     def mark(self, marks: Sequence[Mark]) -> None:
         """Take the marks in place of those before; what was found on one of them is not displayed."""
-        self._marks = [(mark, mask) for mark in marks if (mask := polygon_to_mask(mark.outline, self.plane_shape)).area]
+        masks = [mark.mask or polygon_to_mask(mark.outline, self.plane_shape) for mark in marks]
+        self._marks = [(mark, mask) for mark, mask in zip(marks, masks, strict=True) if mask.area]
         self._list()
 
     def _list(self) -> None:

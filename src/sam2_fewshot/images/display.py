@@ -55,6 +55,8 @@ DISTINCT: tuple[Color, ...] = (
 )
 """Up to three channels have components of their own, so that merging them loses nothing."""
 _PRIMARIES = ((255, 0, 0), (0, 255, 0), (0, 0, 255))
+_TINT = 0.01
+"""Colours that differ by less, of 1, look the same."""
 _STRIP = 1 << 24
 """Pixels that are read together for the contrast of a plane without a pyramid."""
 
@@ -144,22 +146,36 @@ def read_channels(path: Path) -> tuple[ChannelSetting, ...]:
     return tuple(_entry(path, number, entry) for number, entry in enumerate(content, 1))
 
 
-def channels_of(looks: Sequence[Look]) -> tuple[str, bool]:
+def channels_of(looks: Sequence[Look | None]) -> tuple[str, bool]:
     """Return how a viewer displays the channels as the text of such a file, and whether that says all.
 
-    The file knows a colour and two limits a channel; other colours between them and a gamma are lost. RGB has no entry.
+    The file knows a colour and two limits a channel; other colours between them, a gamma and an opacity are lost.
+    Channels lighten one another, which is what a viewer displays only where each is added to those below it and has
+    components of its own. RGB has no entry.
+
+    Parameters
+    ----------
+    looks
+        Of all channels of the image, the lowest first; None for one that is not displayed.
     """
-    lines, is_all = [], True
+    lines, is_all, used = [], True, np.zeros(3, bool)
     for number, look in enumerate(looks, 1):
-        if look.colors is None:
+        if look is None:
+            lines.append(f"- {{index: {number}, visible: false}}\n")
             continue
-        last = look.colors[-1, :3]
-        ramp = np.linspace(0, 1, len(look.colors))[:, None] * last
-        is_all = is_all and look.gamma == 1 and bool(np.allclose(look.colors[:, :3], ramp, atol=0.01))
-        color = "".join(f"{round(255 * float(part)):02X}" for part in last)
-        black, white = look.limits
-        lines.append(f'- {{index: {number}, color: "#{color}", mode: absolute, black: {black}, white: {white}}}\n')
-    return "".join(lines), is_all
+        last = np.ones(3) if look.colors is None else look.colors[-1, :3]
+        components = last > _TINT
+        is_apart = not used.any() or (look.blending == "additive" and not (used & components).any())
+        is_all = is_all and is_apart and look.gamma == look.opacity == 1
+        used |= components
+        if look.colors is not None:
+            ramp = np.linspace(0, 1, len(look.colors))[:, None] * last
+            is_all = is_all and bool(np.allclose(look.colors[:, :3], ramp, atol=_TINT))
+            color = "".join(f"{round(255 * float(part)):02X}" for part in last)
+            black, white = look.limits
+            lines.append(f'- {{index: {number}, color: "#{color}", mode: absolute, black: {black}, white: {white}}}\n')
+    has_entry = any(look is not None and look.colors is not None for look in looks)
+    return "".join(lines) if has_entry else "", is_all
 
 
 def _entry(path: Path, number: int, entry: object) -> ChannelSetting:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from shapely import Polygon
 
 from sam2_fewshot.annotations.arrays import label_image, masks_of, records_of
 from sam2_fewshot.annotations.convert import read_records
@@ -15,7 +14,8 @@ from sam2_fewshot.annotations.registry import FORMATS
 from sam2_fewshot.annotations.review import CONFIRMED, EXAMPLE, UNWANTED, Part, Results
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.files.corrections import RIGHT, WRONG
-from sam2_fewshot.geometry.outlines import mask_to_area, polygon_to_mask, valid_polygon
+from sam2_fewshot.geometry.outlines import mask_to_area, polygon_to_mask
+from sam2_fewshot.napari.marks import outline_of
 from sam2_fewshot.records import Detection, PixelSize
 from sam2_fewshot.sample import sample
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from numpy.typing import NDArray
+    from shapely import Polygon
 
     from sam2_fewshot.annotations.arrays import Place
     from sam2_fewshot.annotations.record import FrameRecord
@@ -69,8 +70,8 @@ def _labels(stem: str, records: Sequence[FrameRecord]) -> LayerData:
     axes = [length for length in (first.size_t, first.size_z) if length > 1]
     results = Results((*axes, *first.frame_shape), (len(axes), len(axes) + 1))
     height, width = first.frame_shape
-    for record in records:
-        results.add(Part(_at(record, first), (0, 0, width, height), record.detections, 0.0))
+    box = (0, 0, width, height)
+    results.add(*(Part(_at(record, first), box, record.detections, 0.0) for record in records))
     return label_image(results), {"name": stem, "features": results.table(), "editable": False}, "labels"
 
 
@@ -116,9 +117,13 @@ def write_labels(path: str, data: Any, attributes: Mapping[str, Any]) -> list[st
 
 
 def write_shapes(path: str, data: Sequence[Any], attributes: Mapping[str, Any]) -> list[str]:
-    """Write a layer of shapes as :func:`write_labels` writes labels; lines are left out."""
+    """Write a layer of shapes as :func:`write_labels` writes labels; lines and open paths are left out."""
     features = _features(attributes)
-    outlines = [valid_polygon(Polygon(np.asarray(each)[:, :-3:-1] + 0.5)) if len(each) > 2 else None for each in data]
+    given = attributes.get("shape_type", "polygon")
+    kinds = [given] * len(data) if isinstance(given, str) else given
+    outlines = [
+        outline_of(str(kind), np.asarray(each)[:, :-3:-1] + 0.5) for kind, each in zip(kinds, data, strict=True)
+    ]
     corners = [np.asarray(each).max(axis=0) for each in data]
     shape = tuple(max(1, int(n)) for n in np.max(corners, axis=0) + 2) if corners else (1, 1)
     objects = []

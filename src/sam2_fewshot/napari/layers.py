@@ -1,36 +1,40 @@
-"""Between napari's layers and planes, places and marks.
+"""Between napari's layers and planes and places, and the layer *Found*.
 
 napari's data coordinates are indices, so that the centre of the first pixel is at 0; in this package it is at 0.5.
 """
 
 from __future__ import annotations
 
+from functools import cached_property
 from hashlib import sha256
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from napari.layers import Image, Labels
+from napari.layers import Image
+from napari.utils.colormaps import DirectLabelColormap, ensure_colormap
 from shapely import Point, Polygon
 
-from sam2_fewshot.annotations.arrays import Place, axis_names, location_of, masks_of, plane_index
-from sam2_fewshot.annotations.review import CONFIRMED, EXAMPLE, UNWANTED, Mark
+from sam2_fewshot.annotations.arrays import Place, axis_names, label_image, location_of, plane_index
+from sam2_fewshot.annotations.review import CONFIRMED, EXAMPLE, FOUND, UNWANTED
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.geometry.outlines import mask_to_polygon, polygon_to_mask, valid_polygon
 from sam2_fewshot.rendering import BlendedPlane, Look
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
+    from sam2_fewshot.annotations.review import Results
     from sam2_fewshot.records import Box, Location
 
 COLORS = {EXAMPLE: "#00e5ff", CONFIRMED: "#00ff66", UNWANTED: "#ff3355"}
 PLACEMENT = ("scale", "translate", "rotate", "shear", "affine")
 """Attributes by which napari places a layer in the world, the units apart."""
+_ASKED = "#ff00ff"
 _TABLE = np.linspace(0, 1, 1024)
-_CORNERS = 64
+_NEAR = 0.1
+"""Pixels; layers that lie nearer to one another than this lie on the same pixels."""
 _BLENDINGS = {"translucent_no_depth": "translucent"}
 _SESSION = token_hex(8)  # arrays are known by their ids, which another session gives to others
 
@@ -52,7 +56,8 @@ class Scene:
     """
 
     def __init__(self, viewer: Any, layer: Any = None) -> None:
-        visible = [each for each in viewer.layers if isinstance(each, Image) and each.visible]
+        self._images = [each for each in viewer.layers if isinstance(each, Image)]
+        visible = [each for each in self._images if each.visible]
         if layer is not None and layer not in viewer.layers:
             raise InputError("The image layer was removed; choose another one.")
         if layer is None and not visible:
@@ -63,7 +68,7 @@ class Scene:
         self.reference = first = layer if layer is not None else visible[-1]
         if viewer.dims.ndisplay != 2:
             raise InputError("The viewer displays the image in 3D, but planes are searched; switch to 2D (Ctrl+Y).")
-        alike = [each for each in visible if _same_grid(each, first)]
+        alike = [each for each in visible if same_grid(each, first)]
         self.layers = [layer] if layer is not None else alike
         self.left_out = [] if layer is not None else [each.name for each in visible if each not in alike]
         self.shape = tuple(int(n) for n in finest(first).shape[: first.ndim])
@@ -85,6 +90,16 @@ class Scene:
         self._names = axis_names([labels[axis] for axis in self.others if labels], len(self.others))
 
     @property
+    def plane_shape(self) -> tuple[int, int]:
+        """``(height, width)`` of a plane."""
+        return self.shape[self.axes[0]], self.shape[self.axes[1]]
+
+    def same_image(self, other: Scene | None) -> bool:
+        """Tell whether another scene has the same planes, looked at in any way."""
+        own, others = ((each.reference, each.shape, each.axes) if each else None for each in (self, other))
+        return own == others
+
+    @cached_property
     def key(self) -> str:
         """Stands for the pixels of all planes: layers that look the same on the same arrays have the same key."""
         looks = [(x.limits, x.gamma, x.blending, x.opacity, x.colors is None or x.colors.tobytes()) for x in self.looks]
@@ -93,9 +108,23 @@ class Scene:
     def plane(self, place: Place) -> BlendedPlane:
         """Return a plane by its place."""
         index = plane_index(place, self.axes, len(self.shape))
-        shape = self.shape[self.axes[0]], self.shape[self.axes[1]]
         digest = sha256(f"{_SESSION}/{self.key}/{place}".encode()).hexdigest()[:32]
-        return BlendedPlane(self._arrays, self.looks, index, shape, self.reference.name, self.location(place), digest)
+        name, location = self.reference.name, self.location(place)
+        return BlendedPlane(self._arrays, self.looks, index, self.plane_shape, name, location, digest)
+
+    def channels(self) -> list[Look | None]:
+        """Return how each channel of the image's file is displayed, None for those that are not searched.
+
+        The channels are the layers of the file in their order. There are none where it is not known which ones are
+        searched: of several files, or made of the layers of a file, such as a filtered one.
+        """
+        own = [each for each in self._images if each.source.parent is None and same_grid(each, self.reference)]
+        sources = {each.source.path for each in self.layers}
+        if sources != {None}:
+            own = [each for each in own if each.source.path in sources]
+        if len(sources) != 1 or {each.source.path for each in own} != sources or any(x not in own for x in self.layers):
+            return []
+        return [self.looks[self.layers.index(each)] if each in self.layers else None for each in own]
 
     def places(self) -> list[Place]:
         """Return the places of all planes."""
@@ -111,7 +140,7 @@ class Scene:
         if self.reference.multiscale:
             corners = corners * self.reference.downsample_factors[self.reference.data_level]
         (y0, x0), (y1, x1) = corners[:, self.axes].astype(int)
-        height, width = self.shape[self.axes[0]], self.shape[self.axes[1]]
+        height, width = self.plane_shape
         box = max(x0, 0), max(y0, 0), min(x1 + 1, width), min(y1 + 1, height)
         if box[0] >= box[2] or box[1] >= box[3]:
             raise InputError(f"No part of {self.reference.name} is visible; press the home button below the layers.")
@@ -134,8 +163,12 @@ class Scene:
         """Return a world position as ``(x, y)`` in pixels of the plane, None outside of it."""
         point = self.reference.world_to_data(position)
         x, y = float(point[self.axes[1]]) + 0.5, float(point[self.axes[0]]) + 0.5
-        inside = 0 <= x < self.shape[self.axes[1]] and 0 <= y < self.shape[self.axes[0]]
-        return (x, y) if inside else None
+        height, width = self.plane_shape
+        return (x, y) if 0 <= x < width and 0 <= y < height else None
+
+    def has(self, place: Place) -> bool:
+        """Tell whether there is a plane at a place."""
+        return all(0 <= at < self.shape[axis] for at, axis in zip(place, self.others, strict=True))
 
 
 def finest(layer: Any) -> Any:
@@ -143,10 +176,25 @@ def finest(layer: Any) -> Any:
     return layer.data[0] if getattr(layer, "multiscale", False) else layer.data
 
 
-def _same_grid(layer: Any, other: Any) -> bool:
-    shapes = [finest(each).shape[: each.ndim] for each in (layer, other)]
-    worlds = [each.extent.world for each in (layer, other)]
-    return shapes[0] == shapes[1] and worlds[0].shape == worlds[1].shape and np.allclose(*worlds)
+def mapping(layer: Any, other: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the matrix and the shift that take points of a layer, in its data coordinates, to those of another.
+
+    The points are ``points @ matrix + shift``, since napari places layers by nothing but affine transforms.
+    """
+    far = 1024.0  # at points that are far apart rounding matters less
+    points = np.vstack([np.zeros(layer.ndim), far * np.eye(layer.ndim)])
+    mapped = np.array([other.world_to_data(layer.data_to_world(point)) for point in points])
+    return (mapped[1:] - mapped[0]) / far, mapped[0]
+
+
+def same_grid(layer: Any, other: Any) -> bool:
+    """Tell whether two layers have the same pixels, at the same place of the world."""
+    shape, other_shape = (tuple(finest(each).shape[: each.ndim]) for each in (layer, other))
+    if shape != other_shape:
+        return False
+    matrix, shift = mapping(layer, other)
+    corners = np.vstack([np.zeros(len(shape)), np.diag(shape)])
+    return bool(np.allclose(corners @ matrix + shift, corners, rtol=0, atol=_NEAR))
 
 
 def _look(layer: Any) -> Look:
@@ -155,67 +203,6 @@ def _look(layer: Any) -> Look:
     colors = None if layer.rgb else np.asarray(layer.colormap.map(_TABLE), np.float32)
     blending = _BLENDINGS.get(blending, blending)
     return Look((low, high), colors, float(layer.gamma), blending, float(layer.opacity))  # type: ignore[arg-type]
-
-
-def marks_in(layer: Any, scene: Scene) -> tuple[list[Mark], list[str]]:
-    """Return the shapes or labels of a layer as marks, and sentences about what is left out.
-
-    Rectangles, ellipses and closed paths are polygons. A feature ``kind`` tells what is not wanted.
-    """
-    if getattr(layer, "ndim", 0) != len(scene.shape):
-        raise InputError(
-            f"{layer.name} has {layer.ndim} axes, but {scene.reference.name} has {len(scene.shape)}; draw on a layer "
-            "of the same axes."
-        )
-    if isinstance(layer, Labels):
-        return _marks_of_labels(layer, scene), []
-    kinds = layer.features["kind"] if "kind" in layer.features else [EXAMPLE] * len(layer.data)
-    marks, bad = [], 0
-    for data, shape_type, kind in zip(layer.data, layer.shape_type, kinds, strict=True):
-        across = np.round(data[:, scene.others]).astype(int)
-        points = np.asarray(data, float)[:, [scene.axes[1], scene.axes[0]]] + 0.5
-        if shape_type == "ellipse" and len(points) == 4:
-            angle = np.linspace(0, 2 * np.pi, _CORNERS, endpoint=False)[:, None]
-            middle, along, up = points.mean(axis=0), (points[1] - points[0]) / 2, (points[3] - points[0]) / 2
-            points = middle + np.cos(angle) * along + np.sin(angle) * up
-        outline = valid_polygon(Polygon(points)) if len(points) > 2 and shape_type != "line" else None
-        place = tuple(map(int, across[0])) if len(across) else ()
-        on_plane = outline is not None and bool((across == across[:1]).all()) and scene_has(scene, place)
-        if outline is None or not on_plane or not polygon_to_mask(outline, scene.plane(place).shape).area:
-            bad += 1
-        else:
-            marks.append(Mark(place, outline, str(kind) if kind in COLORS else EXAMPLE))
-    sentence = f"{bad} of {len(layer.data)} shapes of {layer.name} are left out: a line, or outside the image."
-    return marks, [sentence] if bad else []
-
-
-def scene_has(scene: Scene, place: Place) -> bool:
-    """Tell whether there is a plane at a place."""
-    return all(0 <= at < scene.shape[axis] for at, axis in zip(place, scene.others, strict=True))
-
-
-def _marks_of_labels(layer: Any, scene: Scene) -> list[Mark]:
-    """Return the objects of a label image on the plane that is displayed."""
-    data = finest(layer)
-    if tuple(data.shape) != scene.shape:
-        raise InputError(
-            f"{layer.name} is of the shape {tuple(data.shape)}, but {scene.reference.name} of {scene.shape}; labels "
-            "must have the image's own pixels."
-        )
-    labels = np.asarray(data[plane_index(scene.place, scene.axes, len(scene.shape))])
-    return [Mark(scene.place, mask_to_polygon(mask)) for _, mask in masks_of(labels)]
-
-
-def points_in(layer: Any, scene: Scene) -> tuple[list[tuple[float, float]], int]:
-    """Return the points ``(x, y)`` of a layer on the plane that is displayed, and how many lie elsewhere."""
-    here = []
-    for point in np.asarray(layer.data, float):
-        world = layer.data_to_world(point)
-        at = np.round(scene.reference.world_to_data(world))[scene.others].astype(int)
-        xy = scene.xy(world)
-        if xy is not None and tuple(map(int, at)) == scene.place:
-            here.append(xy)
-    return here, len(layer.data) - len(here)
 
 
 def place_like(layer: Any, reference: Any) -> None:
@@ -227,3 +214,27 @@ def place_like(layer: Any, reference: Any) -> None:
             setattr(layer, name, value)
     if hasattr(reference, "units") and layer.units != reference.units:
         layer.units = reference.units
+
+
+def add_found(
+    viewer: Any, results: Results, below: Any, keys: Mapping[str, Callable[[], Any]], pick: Callable[[Any, Any], Any]
+) -> Any:
+    """Add the layer *Found*, below another one, with what keys and the mouse do on it; another layer stays active."""
+    active, data = viewer.layers.selection.active, label_image(results)
+    layer = viewer.add_labels(data, name="Found", multiscale=isinstance(data, list))
+    layer.editable = False
+    layer.mouse_drag_callbacks.append(pick)
+    for key, action in keys.items():
+        layer.bind_key(key, lambda _, action=action: action())
+    if below is not None:
+        viewer.layers.move(viewer.layers.index(layer), viewer.layers.index(below))
+    viewer.layers.selection.active = active
+    return layer
+
+
+def found_colors(results: Results, asked: int) -> DirectLabelColormap:
+    """Return the colours of *Found*: what was found by its scores, marks by their kinds, and the label asked for."""
+    table: dict[Any, Any] = {None: "transparent", 0: "transparent"}
+    table |= enumerate(ensure_colormap("viridis").map(results.scores), 1)
+    table |= {i: COLORS[kind] for i, kind in enumerate(results.kinds, 1) if kind != FOUND}
+    return DirectLabelColormap(color_dict=table | ({asked: _ASKED} if asked else {}))

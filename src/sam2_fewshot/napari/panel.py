@@ -17,7 +17,7 @@ from sam2_fewshot.napari.work import Work
 from sam2_fewshot.settings import Settings, bounds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 VISIBLE, SLICE, SLICES, FOLDER = "Visible region", "This slice", "All slices", "Folder …"
 
@@ -124,6 +124,15 @@ class Panel(qt.QWidget):  # type: ignore[misc]
         (low, high), most = self.area.value(), self.area.maximum()
         self.area.setRange(0, largest)
         self.area.setValue((min(low, largest), largest if high >= most else min(high, largest)))
+
+
+def offer(box: Any, offered: Sequence[tuple[str, Any]]) -> None:
+    """Let a box offer names with what they stand for; what was chosen stays so where it is offered."""
+    chosen = box.currentData()
+    box.clear()
+    for name, each in offered:
+        box.addItem(name, each)
+    box.setCurrentIndex(max(0, next((i for i, (_, each) in enumerate(offered) if each is chosen), 0)))
 
 
 def _settings_form() -> Container[Any]:

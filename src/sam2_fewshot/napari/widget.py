@@ -3,48 +3,41 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Image, Labels, Points, Shapes
-from napari.utils.colormaps import DirectLabelColormap, ensure_colormap
 from napari.utils.notifications import show_info, show_warning
 from qtpy import QtWidgets as qt
+from qtpy.QtCore import QTimer
 
-from sam2_fewshot.annotations.arrays import label_image
 from sam2_fewshot.annotations.review import CONFIRMED, EXAMPLE, FOUND, UNWANTED, Mark, Part, Results
-from sam2_fewshot.backbones import open_backbone
-from sam2_fewshot.backbones.interruptible import Interruptible
-from sam2_fewshot.backbones.remembering import Remembering
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.examples.outliner import Outliner
-from sam2_fewshot.files.request import Request, as_command
-from sam2_fewshot.files.run import run
-from sam2_fewshot.geometry.outlines import mask_to_polygon, polygon_to_mask
-from sam2_fewshot.images.display import channels_of
-from sam2_fewshot.napari.layers import COLORS, PLACEMENT, Scene, marks_in, place_like, points_in
-from sam2_fewshot.napari.panel import FOLDER, SLICES, VISIBLE, Panel
-from sam2_fewshot.napari.session import exemplars, search
+from sam2_fewshot.files.request import as_command
+from sam2_fewshot.napari.layers import PLACEMENT, Scene, add_found, found_colors, place_like, same_grid
+from sam2_fewshot.napari.marks import Known, add_layer, add_marks, clicked_or_dragged, mark_of, marks_in, points_in
+from sam2_fewshot.napari.panel import FOLDER, SLICES, VISIBLE, Panel, offer
+from sam2_fewshot.napari.session import Search, Session, request_for
 from sam2_fewshot.napari.work import Job
-from sam2_fewshot.resources import room_for_tiles
 from sam2_fewshot.segmenter import FewShotSegmenter
-from sam2_fewshot.settings import AFTER_LEARNING, Settings
-from sam2_fewshot.storage.files import write_whole
+from sam2_fewshot.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from sam2_fewshot.files.request import Request
     from sam2_fewshot.records import Detection
     from sam2_fewshot.runner.progress import Estimate
 
-_FINDING = "Finding"
+_FINDING, _OUTLINING = "Finding", "Outlining"
 _AT_ONCE = 2.0
 """Seconds; a search that takes less is repeated after each mark."""
-_DRAG = 4.0
-"""Canvas pixels; the mouse moves less in a click."""
-_ASKED = "#ff00ff"
+_PAUSE = 0.25
+"""Seconds at least between what is found and its display, so that the viewer has time for its user."""
+_SHARE = 4
+"""The pause is so many times as long as the last display took."""
 
 
 class FewShotWidget(Panel):
@@ -58,11 +51,16 @@ class FewShotWidget(Panel):
         self.scene: Scene | None = None
         self.results: Results | None = None
         self.segmenter: FewShotSegmenter | None = None
-        self._opened: tuple[Any, Any, Outliner] | None = None
-        self._learned: Any = (None, None)
+        self.session = Session(self.work.check)
+        self._known: Known = {}
+        self._parts: list[Part] = []
         self._asked: Detection | None = None
         self._passed: list[Any] = []
-        self._costs = [np.inf, np.inf]  # seconds to learn, and seconds a pixel to search
+        self._timer = QTimer(self)
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(round(1000 * _PAUSE))
+        self._timer.timeout.connect(self._display)
+        self.work.changed.connect(self._display)
         actions = {
             "Mark": self.begin,
             "Undo": self.undo,
@@ -92,38 +90,44 @@ class FewShotWidget(Panel):
         drawn = [each for each in layers if isinstance(each, (Shapes, Labels, Points))]
         sources = [(each.name, each) for each in drawn if each not in (self.marks, self.labels)]
         for box, offered in ((self.image, images), (self.source, sources)):
-            chosen = box.currentData()
-            box.clear()
-            for name, layer in offered:
-                box.addItem(name, layer)
+            offer(box, offered)
+            for _, layer in offered:
                 if layer is not None:
                     layer.events.name.connect(self._on_layers)
-            box.setCurrentIndex(max(0, next((i for i, (_, each) in enumerate(offered) if each is chosen), 0)))
         if self.marks is not None and self.marks not in layers:
             self.marks = None
         needed = [] if self.scene is None else [self.scene.reference, *[self.labels][: self.labels is not None]]
         if any(each not in layers for each in needed):
-            if self.work.busy(_FINDING):
-                self.work.cancel()
-                show_warning("A layer that the search needs was removed, so the search was stopped.")
-            self.scene = self.labels = self.results = None
+            self._let_go("A layer that the search needs was removed")
+            self.scene = None
+
+    def _let_go(self, why: str) -> None:
+        """Forget the results, and stop what works for them."""
+        if stopped := self.work.cancel(_FINDING, _OUTLINING):
+            show_warning(f"{why}, so the {'search' if _FINDING in stopped else 'outlining'} was stopped.")
+        self._parts.clear()
+        self.labels = self.results = None
 
     # --- mark --------------------------------------------------------------------------------------------------
 
     def look(self) -> Scene:
-        """Return what is displayed now; results of another image are let go of."""
+        """Return what is displayed now; results and marks of another image are let go of."""
         scene = Scene(self.viewer, self.image.currentData())
         if scene.left_out:
             show_warning(f"Not searched, since they lie on other pixels: {', '.join(scene.left_out)}.")
-        old = self.scene
-        if old is None or (scene.reference, scene.shape, scene.axes) != (old.reference, old.shape, old.axes):
-            self.labels, self.results = None, Results(scene.shape, scene.axes)
+        old, is_new = self.scene, not scene.same_image(self.scene)
+        if is_new:
+            self._let_go(f"{scene.reference.name} is looked at now")
+            self.results = Results(scene.shape, scene.axes)
             for name in PLACEMENT:
                 getattr(scene.reference.events, name).connect(self._on_moved)
         self.scene = scene
-        if self.marks is not None and self.marks.ndim != len(scene.shape):
-            self.marks = None
+        is_elsewhere = is_new and old is not None and not same_grid(scene.reference, old.reference)
+        if self.marks is not None and (is_elsewhere or self.marks.ndim != len(scene.shape)):
+            self.marks = None  # they stay on their image, and can be taken
         self._on_moved()
+        if is_new:
+            self._on_marks()
         return scene
 
     def _on_moved(self, event: Any = None) -> None:
@@ -136,10 +140,7 @@ class FewShotWidget(Panel):
         """Make the layer of the marks, and listen to clicks on it."""
         scene = self.look()
         if self.marks is None:
-            width = max(1.0, max(scene.shape[axis] for axis in scene.axes) / 500)
-            look = {"face_color": "transparent", "edge_color": COLORS[EXAMPLE], "edge_width": width}
-            kinds = {"features": {"kind": np.array([], object)}, "feature_defaults": {"kind": EXAMPLE}}
-            self.marks = self.viewer.add_shapes(ndim=len(scene.shape), name="Marks", **look, **kinds)
+            self.marks = add_layer(self.viewer, scene)
             self.marks.mouse_drag_callbacks.append(self._on_mouse)
             self.marks.bind_key("Control-Z", lambda layer: self.guarded(self.undo))
             self.marks.events.data.connect(self._on_marks)
@@ -152,14 +153,8 @@ class FewShotWidget(Panel):
     def _on_mouse(self, layer: Any, event: Any) -> Iterator[None]:
         if self.work.closed.is_set() or layer.mode != "pan_zoom" or event.button != 1:
             return
-        start, at, dragged = np.array(event.pos), event.position, False
         kind = UNWANTED if "Alt" in event.modifiers or self.unwanted.isChecked() else EXAMPLE
-        yield
-        while event.type == "mouse_move":
-            dragged = dragged or float(np.abs(np.array(event.pos) - start).max()) > _DRAG
-            self.viewer.status = "A box: let go for the outline of what is in it." if dragged else ""
-            yield
-        corners = [at, event.position] if dragged else [at]
+        corners = yield from clicked_or_dragged(self.viewer, event)
         self.guarded(lambda: self.prompt(corners, kind))
 
     def prompt(self, corners: list[Any], kind: str = EXAMPLE) -> None:
@@ -171,33 +166,22 @@ class FewShotWidget(Panel):
         self._prompt(scene, [inside], kind)
 
     def _prompt(self, scene: Scene, prompts: list[list[tuple[float, float]]], kind: str) -> None:
-        place, plane, settings, model = scene.place, scene.plane(scene.place), self.settings(), self.model.currentText()
+        place, plane, results = scene.place, scene.plane(scene.place), self.results
         alike = [mark for mark in self._marked(scene) if (mark.kind == UNWANTED) == (kind == UNWANTED)]
-        outlined = [polygon_to_mask(mark.outline, plane.shape) for mark in alike if mark.place == place]
-
-        def job(told: Estimate) -> Iterator[Any]:
-            told.start("loading")
-            outliner = self._open(model, settings)[1]
-            for number, prompt in enumerate(prompts):
-                told.part_begins(number, len(prompts))
-                if len(prompt) == 1:
-                    yield outliner.at_point(plane, plane.digest, prompt[0], outlined)
-                else:
-                    (x0, y0), (x1, y1) = prompt
-                    box = min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)
-                    yield outliner.in_box(plane, plane.digest, box)
+        outlined = [mark.mask for mark in alike if mark.place == place and mark.mask is not None]
+        asked = plane, self.model.currentText(), self.settings()
 
         def take(mask: Any) -> None:
+            if self.results is not results:
+                return  # another image is looked at
             if mask is None:
                 show_warning("SAM 2 sees no object there. Drag a box around it, or draw it with the polygon tool.")
             else:
-                self._add([Mark(place, mask_to_polygon(mask), kind)], scene)
+                self._add([mark_of(mask, place, kind)], scene)
                 self._find_again()
 
-        region = scene.region()
-        self.work.start(Job(job, take, "Outlining"))
-        ahead = Job(lambda _: self._open(model, settings)[1].prepare(plane, plane.digest, region), lambda _: None)
-        self.work.start(ahead)
+        self.work.start(Job(partial(self.session.outline, *asked, prompts, outlined), take, _OUTLINING))
+        self.work.start(Job(partial(self.session.prepare, *asked, scene.region()), lambda _: None))
 
     def take(self) -> None:
         """Take what is in the chosen layer as marks."""
@@ -224,11 +208,7 @@ class FewShotWidget(Panel):
         if self.marks is None:
             self.begin()
         with self.marks.events.data.blocker(self._on_marks):  # once is enough
-            for mark in marks:
-                self.marks.feature_defaults = {"kind": mark.kind}
-                vertices = [scene.vertices(mark.outline, mark.place)]
-                self.marks.add_polygons(vertices, edge_color=COLORS[mark.kind], face_color="transparent")
-            self.marks.feature_defaults = {"kind": EXAMPLE}
+            add_marks(self.marks, scene, marks)
         self._on_marks()
 
     def undo(self) -> None:
@@ -239,7 +219,7 @@ class FewShotWidget(Panel):
         self.marks.remove_selected()
 
     def _marked(self, scene: Scene) -> list[Mark]:
-        return [] if self.marks is None else marks_in(self.marks, scene)[0]
+        return [] if self.marks is None else marks_in(self.marks, scene, self._known)[0]
 
     def _on_marks(self, event: Any = None) -> None:
         """Count the marks, and take them into the results."""
@@ -257,16 +237,6 @@ class FewShotWidget(Panel):
         given = {name: value for name, value in self.form.asdict().items() if value != ""}
         return Settings(**given, similarity_threshold=round(self.threshold.value(), 4))
 
-    def _open(self, model: str, settings: Settings) -> tuple[Any, Outliner]:
-        """Return the backbone and what outlines with it; in the thread, since loading takes seconds."""
-        key = model, settings.precision, settings.batch_size, settings.points_per_batch, settings.compile
-        if self._opened is None or self._opened[0] != key:
-            backbone = open_backbone(model, "auto", settings)
-            if backbone.on_cpu:  # a GPU encodes a tile in milliseconds
-                backbone = Remembering(backbone, room_for_tiles(settings.max_memory))
-            self._opened = key, Interruptible(backbone, self.work.check), Outliner(backbone)
-        return self._opened[1:]
-
     def find(self) -> None:
         """Learn from the marks, and search what is chosen."""
         scope = self.scope.currentText()
@@ -278,46 +248,29 @@ class FewShotWidget(Panel):
         loaded = self.segmenter.object_model if self.segmenter is not None and not marks else None
         if loaded is None and all(mark.kind == UNWANTED for mark in marks):
             raise InputError("There is nothing to learn from: mark 5 to 20 of the wanted objects, by a click on each.")
-        planes = [(place, scene.plane(place)) for place in (scene.places() if scope == SLICES else [scene.place])]
-        pixels = len(planes) * (planes[0][1].shape[0] * planes[0][1].shape[1] if region is None else _size(region))
-        marked = [(mark.place, mark.outline.wkb, mark.kind) for mark in marks]
-        key = marked, scene.key, model, settings.model_dump(exclude=set(AFTER_LEARNING))
+        places, results = scene.places() if scope == SLICES else [scene.place], self.results
+        asked = Search(marks, scene.plane, places, region, scene.key, model, settings, loaded)
         self._asked, self._passed = None, []
-
-        def job(told: Estimate) -> Iterator[Any]:
-            told.start("loading")
-            began = time.monotonic()
-            segmenter = FewShotSegmenter(self._open(model, settings)[0], settings=settings, progress=told)
-            objects = loaded if loaded is not None else self._learned[1] if self._learned[0] == key else None
-            if objects is not None:
-                objects.check_settings(settings, "The object model")
-                segmenter.adopt(objects, "The object model")
-            else:
-                segmenter.fit(exemplars(marks, scene.plane))
-                self._learned, self._costs[0] = (key, segmenter.object_model), time.monotonic() - began
-            yield segmenter
-            searching = time.monotonic()
-            yield from search(segmenter, planes, region, told.part_begins)
-            self._costs[1] = (time.monotonic() - searching) / pixels
-            yield f"in {time.monotonic() - began:.1f} s"
 
         def take(ready: Any) -> None:
             if isinstance(ready, FewShotSegmenter):
                 self.segmenter = ready
-            elif isinstance(ready, Part) and self.results is not None:
-                self.results.add(ready)
-                self.fit_area(int(self.results.areas.max(initial=1)))
-                self._paint(scene)
-            elif isinstance(ready, str):
+            elif self.results is not results:
+                return  # another image is looked at
+            elif isinstance(ready, Part):
+                self._parts.append(ready)
+                if not self._timer.isActive():
+                    self._timer.start()
+            else:
+                self._display()
                 self.found.setText(f"{self.found.text()} {ready}")
 
-        self.work.start(Job(job, take, _FINDING))
+        self.work.start(Job(partial(self.session.search, asked), take, _FINDING))
 
     def _find_again(self) -> None:
         """Search the visible region again where that is quick."""
         if self.again.isChecked() and self.scene is not None and not self.work.busy(_FINDING):
-            seconds = self._costs[0] + self._costs[1] * _size(self.scene.region())
-            self._search(VISIBLE) if seconds < _AT_ONCE else None
+            self._search(VISIBLE) if self.session.seconds(self.scene.region()) < _AT_ONCE else None
 
     def find_in_folder(self, folder: Path | None = None, model: Path | None = None) -> None:
         """Find the objects of the saved model in all images of a folder, as the copied command does."""
@@ -325,48 +278,43 @@ class FewShotWidget(Panel):
         request = None if folder is None else self._request(folder, model)
         if request is None:
             return
-        asked = request
-
-        def job(told: Estimate) -> Iterator[Any]:
-            backbone = self._open(str(asked.model), asked.settings)[0]
-            yield run(
-                asked, told, lambda _, device, settings, watch: FewShotSegmenter(backbone, device, settings, watch)
-            )
 
         def take(summary: Any) -> None:
             show_info(f"{summary.found} objects in {summary.done} of {summary.frames} images: {summary.out}")
 
-        self.work.start(Job(job, take, "Finding in the folder"))
+        self.work.start(Job(partial(self.session.run, request), take, "Finding in the folder"))
 
     # --- look and correct --------------------------------------------------------------------------------------
 
-    def _paint(self, scene: Scene) -> None:
+    def _display(self, *_: Any) -> None:
+        """Take what was found since the last time into the results, and show them."""
+        self._timer.stop()
+        if self._parts and self.results is not None and not self.work.closed.is_set():
+            began = time.monotonic()
+            self.results.add(*self._parts)
+            self._parts.clear()
+            self.fit_area(int(self.results.areas.max(initial=1)))
+            self._paint()
+            self._timer.setInterval(round(1000 * max(_PAUSE, _SHARE * (time.monotonic() - began))))
+
+    def _paint(self) -> None:
         """Show the results, in a layer of labels that is made where there is none."""
-        if self.labels is None:
-            active, data = self.viewer.layers.selection.active, label_image(self.results)  # type: ignore[arg-type]
-            self.labels = self.viewer.add_labels(data, name="Found", multiscale=isinstance(data, list))
-            self.labels.editable = False
-            self.labels.mouse_drag_callbacks.append(self._on_pick)
-            keys = {"r": lambda layer: self.guarded(lambda: self.correct(CONFIRMED))}
-            keys["w"] = lambda layer: self.guarded(lambda: self.correct(UNWANTED))
-            for key, action in {"n": lambda layer: self.guarded(self.next_doubtful), **keys}.items():
-                self.labels.bind_key(key, action)
-            if self.marks is not None:
-                self.viewer.layers.move(self.viewer.layers.index(self.labels), self.viewer.layers.index(self.marks))
+        if self.labels is None and self.results is not None:
+            actions = {
+                "n": self.next_doubtful,
+                "r": lambda: self.correct(CONFIRMED),
+                "w": lambda: self.correct(UNWANTED),
+            }
+            keys = {key: partial(self.guarded, action) for key, action in actions.items()}
+            self.labels = add_found(self.viewer, self.results, self.marks, keys, self._on_pick)
             self._on_moved()
             self._on_layers()
-            self.viewer.layers.selection.active = active
         self._color()
 
     def _color(self) -> None:
-        """Colour the objects by their scores, and marks by their kinds."""
+        """Colour the objects anew, and display those that are chosen."""
         if self.results is not None and self.labels is not None:
-            colors = ensure_colormap("viridis").map(self.results.scores)
-            table: dict[Any, Any] = {None: "transparent", 0: "transparent", **dict(enumerate(colors, 1))}
-            table |= {i: COLORS[kind] for i, kind in enumerate(self.results.kinds, 1) if kind != FOUND}
-            if asked := self.results.label(self._asked):
-                table[asked] = _ASKED
-            self.labels.colormap = DirectLabelColormap(color_dict=table)
+            self.labels.colormap = found_colors(self.results, self.results.label(self._asked))
             self.filter()
 
     def filter(self, *_: Any) -> None:
@@ -440,7 +388,7 @@ class FewShotWidget(Panel):
             settings, model = self.settings(), self.model.currentText()
 
             def job(told: Estimate) -> Iterator[Any]:
-                yield FewShotSegmenter.load(file, self._open(model, settings)[0], settings=settings)
+                yield FewShotSegmenter.load(file, self.session.open(model, settings)[0], settings=settings)
 
             def take(segmenter: FewShotSegmenter) -> None:
                 self.segmenter = segmenter
@@ -457,23 +405,14 @@ class FewShotWidget(Panel):
             show_info("The command is copied; paste it into a terminal.")
 
     def _request(self, folder: Path, model: Path | None) -> Request | None:
-        looks, path = self.look().looks, self.save_model(model)
+        channels, path = self.look().channels(), self.save_model(model)
         if path is None:
             return None
-        text, is_all = channels_of(looks)
-        channels = path.with_suffix(".channels.yaml") if text else None
-        if channels is not None:
-            write_whole(channels, text.encode())
-        if not is_all:
-            show_warning("A gamma, or a colormap of several colours, is no part of the command, so results may differ.")
-        out = folder.with_name(f"{folder.name}-results")
-        request = Request([folder], None, out, model=self.model.currentText(), channels=channels, object_model=path)
-        return replace(request, settings=self.settings())
+        request, sentence = request_for(folder, path, channels, self.model.currentText(), self.settings())
+        if sentence:
+            show_warning(sentence)
+        return request
 
 
 def _chosen(path: str) -> Path | None:
     return Path(path) if path else None
-
-
-def _size(box: tuple[int, int, int, int]) -> int:
-    return (box[2] - box[0]) * (box[3] - box[1])

@@ -76,11 +76,13 @@ class Work(QObject):  # type: ignore[misc]
             self.changed.emit(True)
         self._next()
 
-    def cancel(self) -> None:
-        """Stop what is at work, and forget what waits."""
-        self._waiting.clear()
-        if self._job is not None:
+    def cancel(self, *names: str) -> list[str]:
+        """Stop what is at work and forget what waits, of these names only where there are any; return what that was."""
+        stopped = [name for name in self._names() if name in names or not names]
+        self._waiting = deque(each for each in self._waiting if each.what not in stopped)
+        if self._job is not None and self._job.what in stopped:
             self._stopped.set()
+        return stopped
 
     def check(self) -> None:
         """Raise :class:`Cancelled` when the job shall stop."""
