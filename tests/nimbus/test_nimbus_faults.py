@@ -131,7 +131,7 @@ def test_a_slow_server_is_waited_for_and_one_that_takes_too_long_asked_again(ben
         Fault("GET", "tiles/region", "slow 0.1"),
         Fault("POST", "upenn_annotation/multiple", "slow 0.9"),
     ]
-    outcome = bench.run(replace(bench.means, patience=replace(QUICK, read=0.6, total=2.0)))
+    outcome = bench.run(replace(bench.means, patience=replace(QUICK, read=0.6, total=6.0, gateway=3.0)))
     assert outcome.code == 0
     complete(bench)
 
