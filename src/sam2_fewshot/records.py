@@ -129,6 +129,9 @@ class InstanceMask:
     def within(self, window: Box) -> InstanceMask | None:
         """Return the part that lies in a window of the frame, as a mask of the window; None when there is none."""
         x0, y0, x1, y1 = window
+        left, top, right, bottom = self.box
+        if right <= x0 or x1 <= left or bottom <= y0 or y1 <= top:
+            return None  # before the pixels of the window are laid out: most marks lie in few of a frame's windows
         data = self.window(window)
         rows, columns = np.flatnonzero(data.any(axis=1)), np.flatnonzero(data.any(axis=0))
         if not rows.size:
