@@ -235,16 +235,21 @@ class Asking(distributed.Client):  # type: ignore[misc]
         return super().submit(*arguments, **options)
 
 
+def gpu_workers(count: int, threads: int) -> Any:
+    """Return a cluster in this process whose workers offer a GPU each."""
+    return distributed.LocalCluster(
+        n_workers=count,
+        threads_per_worker=threads,
+        processes=False,
+        dashboard_address="127.0.0.1:0",
+        protocol="inproc://",
+        resources={"GPU": 1},
+    )
+
+
 def test_tasks_ask_for_a_gpu_where_workers_offer_one(work: Any) -> None:
     with (
-        distributed.LocalCluster(
-            n_workers=1,
-            threads_per_worker=2,
-            processes=False,
-            dashboard_address="127.0.0.1:0",
-            protocol="inproc://",
-            resources={"GPU": 1},
-        ) as cluster,
+        gpu_workers(1, threads=2) as cluster,
         Asking(cluster, set_as_default=False) as client,
     ):
         summary, _ = work("out", client)
@@ -285,14 +290,7 @@ def test_workers_that_come_late_are_waited_for_and_used(images: list[Path], exam
     for path in many:
         Image.fromarray(scene(90, 8)).save(path)
     with (
-        distributed.LocalCluster(
-            n_workers=0,
-            threads_per_worker=1,
-            processes=False,
-            dashboard_address="127.0.0.1:0",
-            protocol="inproc://",
-            resources={"GPU": 1},
-        ) as cluster,
+        gpu_workers(0, threads=1) as cluster,
         Asking(cluster, set_as_default=False) as client,
     ):
         display = Queued(client)

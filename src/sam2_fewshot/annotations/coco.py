@@ -15,7 +15,7 @@ from sam2_fewshot.annotations.drawings import Drawing, place
 from sam2_fewshot.annotations.marked_file import MOST_IMAGES, UNKNOWN, nominal_header
 from sam2_fewshot.annotations.named import Entry, ImageNames
 from sam2_fewshot.annotations.placing import PlacedExemplar, Regions
-from sam2_fewshot.annotations.record import printable, vertices
+from sam2_fewshot.annotations.record import vertices
 from sam2_fewshot.annotations.values import Figures, as_number, index, words
 from sam2_fewshot.geometry.run_lengths import compress, decode, encode, expand
 from sam2_fewshot.images.source import MAX_PLANE_PIXELS
@@ -288,12 +288,12 @@ def _image_entry(record: FrameRecord, key: int) -> dict[str, object]:
     height, width = record.frame_shape
     image: dict[str, object] = {
         "id": key,
-        "file_name": printable(record.full_name or record.name),
+        "file_name": record.full_name or record.name,
         "width": width,
         "height": height,
     }
     if record.position:
-        image["position"] = printable(record.position)
+        image["position"] = record.position
     if record.size_z * record.size_t > 1:
         image |= {"z": int(record.location.z), "time": int(record.location.time)}
     return image

@@ -139,6 +139,6 @@ def _rows(record: FrameRecord) -> Iterator[dict[str, Any]]:
         middle = centroid(item.instance) or (None, None)
         area = None if record.pixel_size is None else item.area * record.pixel_size.area
         kind = item.kind and str(item.kind)
-        names = printable(record.name), printable(record.position)
+        names = record.name, record.position
         row = (*names, *place, number, *figures, item.area, *map(int, item.bbox), *middle, area, kind)
         yield dict(zip(COLUMNS, row, strict=True))

@@ -103,7 +103,6 @@ class OutputFolder:
         self._segmenter = segmenter
         self._watch = watch
         self._out = plan.request.out
-        self._stems = [image.stem for image in plan.images]
         self._folder = self._out / JOURNAL_FOLDER
         refuse_second_run(self._folder)
         self._inputs, self._common, prints = made_from(plan, segmenter)
@@ -238,7 +237,7 @@ class OutputFolder:
         record = FrameRecord(
             name=image.file_name,
             position=image.position,
-            stem=self._stems[frame.location.xy],
+            stem=image.stem,
             location=frame.location,
             frame_shape=frame.shape,
             size_z=image.size_z,
@@ -323,7 +322,7 @@ class OutputFolder:
                 image = self._plan.images[frame.location.xy]
                 yield replace(
                     record,
-                    stem=self._stems[frame.location.xy],
+                    stem=image.stem,
                     position=image.position,
                     full_name=image.full_name,
                     pixel_size=image.pixel_size,
@@ -350,7 +349,8 @@ class OutputFolder:
         record = (journals or self._journals)[location.xy].done(_key(location))
         if record is None:
             return None
-        if record.stem != self._stems[location.xy]:  # the overlay under its name may be that of another image
+        # The overlay under its name may be that of another image.
+        if record.stem != self._plan.images[location.xy].stem:
             self._renamed.add(location)
         # The image may have had another place in the list then, and its examples another order.
         return replace(record.moved(location), examples=tuple(self._marks(location)))
@@ -376,7 +376,7 @@ class OutputFolder:
         if source != preview and source.exists():
             with replacing(preview) as temporary:
                 shutil.copyfile(source, temporary)
-        record = replace(record, stem=self._stems[location.xy])
+        record = replace(record, stem=self._plan.images[location.xy].stem)
         # First, since the record says at which threshold it was drawn.
         overlay_path(self._out, record).unlink(missing_ok=True)
         self._write(record)
