@@ -10,15 +10,13 @@ What is found on the frame as it was is counted as well: where little is found a
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import warnings
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from benchmarks.quality.__main__ import commit
+from benchmarks.provenance import provenance, write
 from benchmarks.quality.tasks import fewer_frames, generated_tasks, is_called, read_tasks
 from scipy import ndimage
 
@@ -132,9 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     segmenter = FewShotSegmenter(options.model, settings=Settings())
     rows: list[dict[str, Any]] = []
     facts: dict[str, Any] = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": "python -m benchmarks.emptied " + " ".join(sys.argv[1:] if arguments is None else arguments),
-        "commit": options.commit or commit(),
+        **provenance("benchmarks.emptied", sys.argv[1:] if arguments is None else arguments, options.commit),
         "device": segmenter.device_name,
         "model": segmenter.model_name,
         "model_sha256": segmenter.model_sha256,
@@ -152,8 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 f"{row['task']:42} objects {row['objects']:5} found {row['found']:5}, emptied {row['found_emptied']:5}",
                 flush=True,
             )
-            if options.json:
-                options.json.write_text(json.dumps({**facts, "summary": summary(rows)}, indent=1) + "\n")
+            write(options.json, {**facts, "summary": summary(rows)})
     if rows:
         print(summary(rows))
 

@@ -11,16 +11,14 @@ other programs want it as well.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from benchmarks.quality.__main__ import commit
+from benchmarks.provenance import provenance, write
 from PIL import Image
 
 from sam2_fewshot import Exemplar, FewShotSegmenter, Settings
@@ -46,9 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="JSON file to write")
     given = parser.parse_args(arguments)
     facts: dict[str, Any] = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": "python -m benchmarks.frame " + " ".join(sys.argv[1:] if arguments is None else arguments),
-        "commit": commit(),
+        **provenance("benchmarks.frame", sys.argv[1:] if arguments is None else arguments),
         "rows": [],
     }
     for method in given.methods:
@@ -71,8 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             }
             facts["rows"].append(row)
             print(told(row), flush=True)
-            if given.out:
-                given.out.write_text(json.dumps(facts, indent=1) + "\n")
+            write(given.out, facts)
     print(f"{facts['model']} on {facts['device']}; in brackets seconds of the processor")
 
 

@@ -17,15 +17,13 @@ The strategies: ``next``, the list of what to mark next; ``random``, in random o
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from benchmarks.quality.__main__ import commit
+from benchmarks.provenance import provenance, write
 from benchmarks.quality.tasks import ONE_FRAME, Query, Task, generated_tasks, is_called, read_tasks
 
 from sam2_fewshot import Exemplar, FewShotSegmenter, Settings
@@ -205,9 +203,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     segmenter = FewShotSegmenter(options.model, settings=Settings())
     facts: dict[str, Any] = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": "python -m benchmarks.refine " + " ".join(sys.argv[1:] if arguments is None else arguments),
-        "commit": commit(),
+        **provenance("benchmarks.refine", sys.argv[1:] if arguments is None else arguments),
         "device": segmenter.device_name,
         "model": segmenter.model_name,
         "model_sha256": segmenter.model_sha256,
@@ -222,9 +218,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 continue
             rows.append(row)
             print(told(row), flush=True)
-            if options.json:
-                facts["summary"] = summary(rows)
-                options.json.write_text(json.dumps(facts, indent=1) + "\n")
+            write(options.json, {**facts, "summary": summary(rows)})
     if rows:
         print("\n".join(summary(rows)))
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 import platform
-import subprocess
 import sys
 import warnings
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.provenance import provenance, write
 from benchmarks.quality.methods import DEFAULT, Told, make_method
 from benchmarks.quality.protocol import run, summarise, tell
 from benchmarks.quality.table import text
@@ -118,9 +116,7 @@ def _main(options: argparse.Namespace, arguments: list[str]) -> int:
     tell(f"{len(tasks)} tasks, {len(methods)} methods, k {ks}, {len(seeds)} seeds, on {describe(model.device)}")
     records, left_out = run(tasks, methods, ks, seeds, choices=options.choices)
     facts: dict[str, Any] = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": "python -m benchmarks.quality " + " ".join(arguments),
-        "commit": options.commit or commit(),
+        **provenance("benchmarks.quality", arguments, options.commit),
         "device": describe(model.device),
         "precision": str(model.dtype).removeprefix("torch."),
         "model": model.name,
@@ -139,20 +135,8 @@ def _main(options: argparse.Namespace, arguments: list[str]) -> int:
         print("No task has enough examples: " + " ".join(left_out), file=sys.stderr)
         return 2
     print(text(facts, records))
-    if options.json:
-        _write(options.json, {**facts, "summary": summarise(records), "records": records})
+    write(options.json, {**facts, "summary": summarise(records), "records": records})
     return 0
-
-
-def commit() -> str:
-    """Return the commit that is checked out, with a plus sign when files differ from it."""
-    here = ["git", "-C", str(Path(__file__).parent)]
-
-    def ask(*words: str) -> str:
-        return subprocess.run([*here, *words], capture_output=True, text=True, check=False).stdout.strip()
-
-    found = ask("rev-parse", "--short", "HEAD")
-    return found + ("+" if ask("status", "--porcelain") else "") if found else "unknown"
 
 
 def _described(task: Task) -> str:
@@ -166,12 +150,6 @@ def _positive(word: str) -> int:
     if number < 1:
         raise ValueError
     return number
-
-
-def _write(path: Path, facts: dict[str, Any]) -> None:
-    beside = path.with_name(f".{path.name}.part")
-    beside.write_text(json.dumps(facts, indent=1) + "\n")
-    beside.replace(path)
 
 
 if __name__ == "__main__":

@@ -269,8 +269,10 @@ class FewShotWidget(Panel):
 
     def _find_again(self) -> None:
         """Search the visible region again where that is quick."""
-        if self.again.isChecked() and self.scene is not None and not self.work.busy(_FINDING):
-            self._search(VISIBLE) if self.session.seconds(self.scene.region()) < _AT_ONCE else None
+        if self.scene is None or not self.again.isChecked() or self.work.busy(_FINDING):
+            return
+        if self.session.seconds(self.scene.region()) < _AT_ONCE:
+            self._search(VISIBLE)
 
     def find_in_folder(self, folder: Path | None = None, model: Path | None = None) -> None:
         """Find the objects of the saved model in all images of a folder, as the copied command does."""
