@@ -5,6 +5,7 @@ import os
 import pickle
 import random
 import warnings
+from importlib import metadata
 from typing import TYPE_CHECKING
 
 import pytest
@@ -372,6 +373,21 @@ def test_the_supplier_of_sam2_is_recorded() -> None:
     name, version = sam2_distribution().split(" ")
     assert name in {"rf-sam-2", "sam2"}
     assert version[0].isdigit()
+
+
+def test_any_supplier_of_sam2_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = metadata.version
+
+    def version(name: str) -> str:
+        if name in {"rf-sam-2", "sam2"}:
+            raise metadata.PackageNotFoundError(name)
+        return "2.0" if name == "Other-SAM" else known(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    monkeypatch.setattr(metadata, "packages_distributions", lambda: {"sam2": ["Other-SAM", "Other-SAM"]})
+    assert sam2_distribution() == "other-sam 2.0"
+    monkeypatch.setattr(metadata, "packages_distributions", dict)
+    assert sam2_distribution() == "unknown"
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may read everything")

@@ -6,6 +6,7 @@ import math
 import pickle
 import re
 import warnings
+from contextlib import suppress
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
@@ -273,13 +274,23 @@ def fitting_config(weights: Mapping[str, torch.Tensor]) -> str | None:
     return next((config for config in known if _fingerprint(config) == fingerprint), None)
 
 
+_SUPPLIERS = ("rf-sam-2", "sam2")
+"""Distributions that are known to hold the package ``sam2``: this program's own choice, and Meta's."""
+
+
 def sam2_distribution() -> str:
     """Return which installed distribution supplies the package ``sam2``, and its version.
 
     ``rf-sam-2 1.0.3`` and ``sam2 1.1.0`` hold the same package; results should tell which one made them.
     """
-    names = metadata.packages_distributions().get("sam2", [])
-    return ", ".join(sorted({f"{name.lower()} {metadata.version(name)}" for name in names})) or "unknown"
+    found = []
+    for name in _SUPPLIERS:
+        with suppress(metadata.PackageNotFoundError):
+            found.append(f"{name} {metadata.version(name)}")
+    if not found:  # which takes a second and more, since all that is installed is looked through
+        names = metadata.packages_distributions().get("sam2", [])
+        found = sorted({f"{name.lower()} {metadata.version(name)}" for name in names})
+    return ", ".join(found) or "unknown"
 
 
 def _model_section(config: str) -> dict[str, Any]:
