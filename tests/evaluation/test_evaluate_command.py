@@ -21,7 +21,7 @@ from sam2_fewshot.images.stems import safe_stems
 from sam2_fewshot.output.assembly import assemble
 from sam2_fewshot.output.journal import JOURNAL_FOLDER, Journal
 from sam2_fewshot.output.pictures import preview_jpeg
-from sam2_fewshot.records import Detection, InstanceMask, Location
+from sam2_fewshot.records import Detection, InstanceMask, Kind, Location
 from sam2_fewshot.settings import Settings
 from sam2_fewshot.storage.files import write_whole
 
@@ -107,6 +107,24 @@ def test_results_against_a_folder(out: Path, truth: Path, tmp_path: Path) -> Non
         assert picture.width >= 480
         assert picture.height > 160
     assert (tmp_path / "p" / "b.png").exists()
+
+
+def test_examples_that_are_left_out_of_the_results_are_known_all_the_same(tmp_path: Path) -> None:
+    mask = InstanceMask(np.ones((10, 10), bool), 0, 0, SHAPE)
+    example = Detection(mask, mask_to_polygon(mask), 1.0, 1.0, 1.0, kind=Kind.EXAMPLE)
+    beside = InstanceMask(np.ones((10, 10), bool), 20, 0, SHAPE)
+    found = Detection(beside, mask_to_polygon(beside), 0.9, 0.9, 0.5)
+    truth = save(tmp_path / "truth" / "a_labels.png", squares((0, 0), (20, 0))).parent
+    for left_out in (False, True):
+        folder = tmp_path / str(left_out)
+        journal = Journal(folder / JOURNAL_FOLDER, "f")
+        journal.write(FrameRecord("a.tif", "a", Location(0), SHAPE, detections=(example, found)))
+        records = list(recorded(journal, [Location(0)]))
+        if left_out:
+            records = [record.without_examples() for record in records]
+        settings = Settings(leave_out_examples=left_out).model_dump()
+        assemble(records, folder, facts={"settings": settings})
+        assert hits(folder, truth, tmp_path) == {"a": (1, 0, 0)}
 
 
 def results(folder: Path, *images: tuple[str, str, str]) -> Path:
@@ -231,8 +249,38 @@ def test_wrong_input_is_a_sentence(tmp_path: Path, truth: Path) -> None:
     small = save(tmp_path / "small.tif", squares((0, 0))[:20])
     assert "60 × 40 px, but its truth is 60 × 20 px" in refused(labels, small)
     colour = save(tmp_path / "colour.png", np.random.default_rng(0).integers(0, 9, (*SHAPE, 3), np.uint8))
-    assert "is not a label image" in refused(colour, labels)
+    assert "is a colour image" in refused(colour, labels)
     save(truth / "a_mask.png", squares((0, 0)))
     assert "not clear which file" in refused(labels.parent / "other", truth)
     deep = tmp_path / "deep.tif"
     tifffile.imwrite(deep, np.stack([squares((0, 0))] * 2), ome=True, metadata={"axes": "ZYX"})
+
+
+def test_labels_are_read_as_examples_are(tmp_path: Path) -> None:
+    labels = squares((0, 0), (20, 0))
+    floats = save(tmp_path / "floats.tif", labels.astype(np.float32))
+    assert "2 true objects" in evaluate(floats, floats).stdout
+    below = save(tmp_path / "below.tif", labels.astype(np.int16) - 1)
+    assert "has negative values (-1)" in refused(floats, below)
+
+
+def test_plain_pages_are_the_time_points_of_the_other_side(tmp_path: Path) -> None:
+    series = np.stack([squares((10 * t, 0)) for t in range(4)])
+    plain, times = tmp_path / "plain.tif", tmp_path / "times.tif"
+    tifffile.imwrite(plain, series, photometric="minisblack")
+    tifffile.imwrite(times, series, ome=True, metadata={"axes": "TYX"})
+    for one, other in ((plain, times), (times, plain)):
+        result = evaluate(one, other)
+        assert "4 frames, 4 true objects" in result.stdout
+        assert not result.stderr
+
+
+def test_an_object_of_two_parts_is_one_where_other_planes_have_others(tmp_path: Path) -> None:
+    both = squares((0, 0), (20, 0))
+    series = np.stack([both, np.where(both > 0, 7, 0).astype(np.uint16)])
+    path = tmp_path / "series.tif"
+    tifffile.imwrite(path, series, ome=True, metadata={"axes": "TYX"})
+    assert "2 frames, 3 true objects" in evaluate(path, path).stdout
+    one_class = save(tmp_path / "a_labels.tif", np.where(both > 0, 1, 0).astype(np.uint16))
+    (tmp_path / "a_classes.json").write_text('{"1": "living"}')
+    assert "1 true objects" in evaluate(one_class, one_class, "--tag", "living").stdout

@@ -7,8 +7,10 @@ from sam2_fewshot.annotations.label_images import objects_in
 from sam2_fewshot.annotations.placing import Placer, Remarks
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.geometry.outlines import polygon_to_mask
+from sam2_fewshot.images.image_set import open_images
 from sam2_fewshot.images.registry import open_source
 from sam2_fewshot.records import Location
+from sam2_fewshot.settings import Settings
 
 
 def mask_of(example):
@@ -97,6 +99,17 @@ def test_a_black_and_white_mask_is_split(write, image, told):
     placed = read_examples(write("x.png", array), image, progress=told)
     assert [mask_of(example).sum() for example in placed] == [10, 16]
     assert "x.png has one object number (255) in 2 separate parts" in told.only
+
+
+def test_an_object_of_two_parts_is_one_where_other_planes_have_others(tmp_path, told):
+    stack = np.zeros((3, 20, 30), np.uint16)
+    stack[0, 1:4, 1:4], stack[0, 1:4, 8:12] = 1, 2
+    stack[2, 1:4, 1:4] = stack[2, 8:12, 8:12] = 7
+    tifffile.imwrite(tmp_path / "x.tif", stack, ome=True, metadata={"axes": "ZYX"})
+    tifffile.imwrite(tmp_path / "x_labels.tif", stack, ome=True, metadata={"axes": "ZYX"})
+    placed = read_examples(tmp_path / "x_labels.tif", open_images([tmp_path / "x.tif"], Settings()), progress=told)
+    assert [int(mask_of(example).sum()) for example in placed] == [9, 12, 25]
+    assert not told.warnings
 
 
 def test_one_number_with_a_class_table_is_not_split(write, image, told):

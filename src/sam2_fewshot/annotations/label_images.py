@@ -25,7 +25,7 @@ from sam2_fewshot.images.registry import example_stems, open_source
 from sam2_fewshot.storage.files import replacing, telling
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from typing import IO
 
     from numpy.typing import NDArray
@@ -117,9 +117,27 @@ def objects_in(
     max_bytes
         What full-frame masks of a plane may take together.
     """
+
+    def is_mask(number: int) -> bool:
+        return classes is None and has_one_number(source, number, large, band)
+
     for (z, t), frame in _planes(source.header, image, placer):
         bands = _bands(source, z, t, large, band)
-        yield from _objects(bands, frame, classes, figures or {}, placer, max_bytes)
+        yield from _objects(bands, frame, classes, figures or {}, placer, max_bytes, is_mask)
+
+
+def has_one_number(source: PixelSource, number: int, large: int = LARGE, band: int = BAND) -> bool:
+    """Tell whether no plane of labels has any object number but this one: then the file is a black-and-white mask.
+
+    `large` and `band` are as for :func:`objects_in`.
+    """
+    header = source.header
+    if header.size_z == header.size_t == 1:
+        return True  # whoever asks has seen this plane
+    planes = ((z, t) for t in range(header.size_t) for z in range(header.size_z))
+    return not any(
+        ((labels != 0) & (labels != number)).any() for z, t in planes for _, labels in _bands(source, z, t, large, band)
+    )
 
 
 def companion(path: Path) -> Path | None:
@@ -193,15 +211,22 @@ def _bands(
     header = source.header
     path, height, width = header.path, header.height, header.width
     if height * width <= large or not header.by_region or not isinstance(source, RowSource):
-        yield 0, _as_numbers(path, list(source.planes(z, t)))
+        yield 0, as_numbers(path, list(source.planes(z, t)))
         return
     rows = band_rows(width, source.piece_rows, band)
     for top in range(0, height, rows):
         box = (0, top, width, min(top + rows, height))
-        yield top, _as_numbers(path, list(source.region(z, t, box)))
+        yield top, as_numbers(path, list(source.region(z, t, box)))
 
 
-def _as_numbers(path: Path, planes: list[NDArray[Any]]) -> NDArray[np.integer[Any]]:
+def as_numbers(path: Path, planes: list[NDArray[Any]]) -> NDArray[np.integer[Any]]:
+    """Return a plane's object numbers (H, W), from one array a channel.
+
+    Raises
+    ------
+    InputError
+        If they are no whole numbers from 0 on, or differ between the channels.
+    """
     first = planes[0]
     if first.ndim == 3 and (first == first[..., :1]).all():
         first = first[..., 0]
@@ -230,14 +255,15 @@ def _objects(
     figures: Mapping[int, Figures],
     placer: Placer,
     max_bytes: int,
+    is_mask: Callable[[int], bool],
 ) -> Iterator[PlacedExemplar]:
     remarks = placer.remarks
     gathered = Gathered()
     for top, labels in bands:
         gathered.add(top, labels)
-    parts = gathered.parts() if classes is None else []
+    parts = gathered.parts()
     objects = sorted(gathered.pieces.items())
-    if len(parts) > 1:
+    if len(parts) > 1 and is_mask(objects[0][0]):
         remarks.warn(
             f"{remarks.file} has one object number ({objects[0][0]}) in {len(parts)} separate parts; it is taken as a "
             "black-and-white mask, and each part as an object."

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sam2_fewshot.annotations.label_images import read_classes
+from sam2_fewshot.annotations.label_images import as_numbers, has_one_number, read_classes
 from sam2_fewshot.annotations.registry import FORMATS
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.evaluation.figures import EvaluatedFrame
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from sam2_fewshot.annotations.label_images import Classes
     from sam2_fewshot.annotations.record import FrameRecord
+    from sam2_fewshot.images.source import PixelSource
     from sam2_fewshot.protocols import Progress
     from sam2_fewshot.records import InstanceMask
 
@@ -143,7 +145,7 @@ def _results(out: Path) -> dict[str, _Image]:
     finished = read_finished(out)
     planes: dict[str, dict[tuple[int, int], _Plane]] = defaultdict(dict)
     files: dict[str, set[str]] = defaultdict(set)
-    for record in finished.records():
+    for record in finished.records(with_examples=True):
         planes[record.stem][record.location.z, record.location.time] = _recorded(record, finished.preview(record))
         files[record.name].add(record.stem)
     alone = {next(iter(stems)): name for name, stems in files.items() if len(stems) == 1}
@@ -196,6 +198,7 @@ _Planes = Path | dict[tuple[int, int], _Plane]
 
 def _planes_of(stem: str, here: _Planes, there: _Planes, progress: Progress, tag: str | None) -> Iterator[Pair]:
     found, true = _planes(here, None, progress), _planes(there, tag, progress)
+    found, true = _pages_as_times(found, true), _pages_as_times(true, found)
     common = [place for place in found if place in true]
     if not common:
         raise InputError(f"The truth of {stem} has none of the slices and time points that were searched.")
@@ -209,6 +212,19 @@ def _planes_of(stem: str, here: _Planes, there: _Planes, progress: Progress, tag
             raise InputError(f"{name} is {w} × {h} px, but its truth is {width} × {height} px; they must be the same.")
         frame = EvaluatedFrame(name, left.masks, right.masks, left.scores, left.below, left.examples)
         yield Pair(frame, left.shape, left.picture)
+
+
+def _pages_as_times(
+    side: dict[tuple[int, int], _Plane], other: dict[tuple[int, int], _Plane]
+) -> dict[tuple[int, int], _Plane]:
+    """Return planes by slice and time; pages without a meaning of their own are time points where the others are.
+
+    A file that does not say what its pages are counts as slices, as where examples are read.
+    """
+    of_times = all(z == 0 for z, _ in other) and 0 < max((t for _, t in other), default=0) < len(side)
+    if of_times and all(t == 0 for _, t in side):
+        return {(0, z): plane for (z, _), plane in side.items()}
+    return side
 
 
 def _planes(source: _Planes, tag: str | None, progress: Progress) -> dict[tuple[int, int], _Plane]:
@@ -232,29 +248,20 @@ def _recorded(record: FrameRecord, picture: Path) -> _Plane:
 def _labels(path: Path, tag: str | None, progress: Progress) -> Iterator[tuple[tuple[int, int], _Plane]]:
     source = open_source(path)
     header = source.header
-    wanted = _wanted(path, tag)
+    classes = read_classes(path)
+    wanted = None if tag is None else _wanted(path, classes, tag)
     for t in range(header.size_t):
         for z in range(header.size_z):
-            planes = list(source.planes(z, t))
-            labels = planes[0]
-            if labels.ndim == 3 and (labels == labels[..., :1]).all():
-                labels = labels[..., 0]
-            if len(planes) > 1 or labels.ndim != 2 or labels.dtype.kind not in "iub":
-                raise InputError(
-                    f"{path.name} is not a label image, which has one whole number a pixel: 0 for background, "
-                    "1, 2, … for objects."
-                )
+            labels = as_numbers(path, list(source.planes(z, t)))
             if wanted is not None:
                 labels = np.where(np.isin(labels, wanted), labels, 0)
-            masks = label_image_to_instances(_separated(labels, path, progress))
-            yield (z, t), _Plane((header.height, header.width), masks)
+            elif classes is None:
+                labels = _separated(labels, source, progress)
+            yield (z, t), _Plane((header.height, header.width), label_image_to_instances(labels))
 
 
-def _wanted(path: Path, tag: str | None) -> list[int] | None:
+def _wanted(path: Path, classes: Classes | None, tag: str) -> list[int]:
     """Return the numbers of the objects of a class."""
-    if tag is None:
-        return None
-    classes = read_classes(path)
     if classes is None:
         raise InputError(
             f"{path.name} has no classes; put a file {path.stem}_classes.json beside it, or leave out --tag."
@@ -265,18 +272,20 @@ def _wanted(path: Path, tag: str | None) -> list[int] | None:
     return [number for number, tags in classes.items() if tag in tags]
 
 
-def _separated(labels: NDArray[np.integer], path: Path, progress: Progress) -> NDArray[np.integer]:
-    """Return labels; those of a black-and-white mask are its connected parts."""
+def _separated(labels: NDArray[np.integer], source: PixelSource, progress: Progress) -> NDArray[np.integer]:
+    """Return labels of a plane; those of a black-and-white mask are its connected parts."""
     from scipy import ndimage
 
-    if np.unique(labels[labels > 0]).size != 1:
+    numbers = np.unique(labels[labels > 0])
+    if numbers.size != 1:
         return labels
     parts, count = ndimage.label(labels > 0, np.ones((3, 3)))
-    if count == 1:
+    if count == 1 or not has_one_number(source, int(numbers[0])):
         return labels
-    progress.warn(f"{path.name} is taken as a black-and-white mask: each of its {count} parts is an object.")
-    numbers: NDArray[np.integer] = parts
-    return numbers
+    name = source.header.path.name
+    progress.warn(f"{name} is taken as a black-and-white mask: each of its {count} parts is an object.")
+    separated: NDArray[np.integer] = parts
+    return separated
 
 
 def _some(stems: Iterable[str]) -> str:

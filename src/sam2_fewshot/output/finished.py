@@ -49,8 +49,13 @@ class Finished:
         """Return where the small picture of a frame belongs."""
         return preview_beside(self.out / JOURNAL_FOLDER / record.file)
 
-    def records(self) -> Iterator[FrameRecord]:
+    def records(self, *, with_examples: bool = False) -> Iterator[FrameRecord]:
         """Yield the frames that ``run.json`` lists, in its order; one is in memory at a time.
+
+        Parameters
+        ----------
+        with_examples
+            Also the examples that Leave Out Examples kept out of the results.
 
         Raises
         ------
@@ -60,17 +65,18 @@ class Finished:
         left_out = self.facts["settings"].get("leave_out_examples", False)
         for line in self.facts["frames"]:
             record = read_record(self._file(line))
-            if record is not None and left_out:
-                record = record.without_examples()
+            listed = record.without_examples() if record is not None and left_out else record
             # No two runs take the same times for their stages, which show whether this is the listed frame.
-            if record is None or _figures(record) != (line["image"], line["objects"], dict(line["seconds"])):
+            written = line["image"], line["objects"], dict(line["seconds"])
+            if record is None or listed is None or _figures(listed) != written:
                 raise InputError(
                     f"{self.out} holds no whole record of {line['image']} (Z {line['z']}, Time {line['time']}): a run "
                     "was cut off, or files were removed from it. Run the same sam2-fewshot segment command again; what "
                     "is finished is kept."
                 )
             # A record has the frame's place in its file; run.json has the place of that file in the list.
-            moved = record.moved(Location(line["xy"] - 1, line["z"] - 1, line["time"] - 1))
+            place = Location(line["xy"] - 1, line["z"] - 1, line["time"] - 1)
+            moved = (record if with_examples else listed).moved(place)
             yield replace(moved, position=str(line.get("position", "")))
 
     def _file(self, line: Mapping[str, Any]) -> Path:
