@@ -105,6 +105,12 @@ def test_it_is_saved_also_where_all_frames_are_finished(cli, images, examples, t
     assert (tmp_path / "late.npz").exists()
 
 
+def test_other_arrays_are_not_written_over(cli, images, examples, tmp_path):
+    np.savez(tmp_path / "mine.npz", measured=np.arange(3))
+    sentence = refused(cli, tmp_path, images[0], "--examples", examples, "--save-model", tmp_path / "mine.npz")
+    assert "mine.npz is there already and is no object model" in sentence
+
+
 def refused(cli, tmp_path, *arguments: object) -> str:
     """Check that a command ends with one sentence, exit code 2 and nothing written; return the sentence."""
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}

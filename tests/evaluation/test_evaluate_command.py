@@ -141,7 +141,7 @@ def results(folder: Path, *images: tuple[str, str, str]) -> Path:
 
 
 def hits(out: Path, truth: Path, tmp_path: Path) -> dict[str, tuple[int, int, int]]:
-    result = evaluate(out, truth, "--json", tmp_path / "hits.json")
+    result = evaluate(out, truth, "--json", tmp_path / "hits.json", "--overwrite")
     assert result.exit_code == 0, result.stderr
     frames = json.loads((tmp_path / "hits.json").read_text())["by_frame"]
     return {frame["frame"]: (frame["tp"], frame["fp"], frame["fn"]) for frame in frames}
@@ -284,3 +284,17 @@ def test_an_object_of_two_parts_is_one_where_other_planes_have_others(tmp_path: 
     one_class = save(tmp_path / "a_labels.tif", np.where(both > 0, 1, 0).astype(np.uint16))
     (tmp_path / "a_classes.json").write_text('{"1": "living"}')
     assert "1 true objects" in evaluate(one_class, one_class, "--tag", "living").stdout
+
+
+def test_what_is_there_is_not_written_over(tmp_path: Path, truth: Path, out: Path) -> None:
+    before = {path: path.read_bytes() for path in [*truth.iterdir(), *out.rglob("*")] if path.is_file()}
+    for options in (
+        ("--pictures", truth),
+        ("--json", truth / "a_labels.png"),
+        ("--json", out / "run.json"),
+    ):
+        assert "is there already" in refused(out, truth, *options)
+    assert {path: path.read_bytes() for path in before} == before
+    drawn = tmp_path / "drawn"
+    for options in ((), ("--overwrite",)):
+        assert evaluate(out, truth, "--pictures", drawn, "--json", tmp_path / "f.json", *options).exit_code == 0

@@ -9,6 +9,7 @@ import typer
 
 from sam2_fewshot.cli.console import guarded
 from sam2_fewshot.cli.options import Debug, optional, required
+from sam2_fewshot.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,6 +65,7 @@ def evaluate(
         Path | None,
         typer.Option(help="Also draw what was hit, missed and false, a PNG a frame.", metavar="FOLDER"),
     ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
     debug: Debug = False,
 ) -> None:
     """Compare what was found with the truth: precision, recall, F1, AP, PQ, AJI, by IoU and by size."""
@@ -77,15 +79,27 @@ def evaluate(
 
         ious = _numbers(iou, "--iou", low=0.0, high=1.0)
         edges = sorted(_numbers(sizes, "--sizes", low=0.0, high=float("inf"))) if sizes else None
+        if json_file:
+            _check_free(json_file.expanduser(), "--json", overwrite)
         with terminal_display() as display:
             pairs = list(read_pairs(predicted.expanduser(), truth.expanduser(), display, tag))
-        result = evaluate_frames([pair.frame for pair in pairs], ious, edges)
+        drawn: list[Path] = []
         if pictures:
-            for stem, pair in zip(safe_stems([pair.frame.name for pair in pairs]), pairs, strict=True):
-                write_picture(pictures.expanduser() / f"{stem}.png", pair, ious[0])
+            drawn = [pictures.expanduser() / f"{stem}.png" for stem in safe_stems([pair.frame.name for pair in pairs])]
+            for path in drawn:
+                _check_free(path, "--pictures", overwrite)
+        result = evaluate_frames([pair.frame for pair in pairs], ious, edges)
+        for path, pair in zip(drawn, pairs, strict=False):
+            write_picture(path, pair, ious[0])
         if json_file:
             write_run(json_file.expanduser(), {"predicted": predicted, "truth": truth, **result.as_facts()})
     typer.echo("\n".join(table(result)))
+
+
+def _check_free(path: Path, option: str, overwrite: bool) -> None:
+    """Refuse to write over a file, which may be the user's."""
+    if path.exists() and not overwrite:
+        raise InputError(f"{path} is there already; give {option} another name, or --overwrite.")
 
 
 def table(result: Evaluation) -> list[str]:

@@ -16,6 +16,7 @@ from sam2_fewshot.errors import InputError
 from sam2_fewshot.files.corrections import CORRECTIONS
 from sam2_fewshot.images.addresses import remote
 from sam2_fewshot.output.finished import read_finished
+from sam2_fewshot.segmenter import read_object_model
 from sam2_fewshot.settings import Settings
 
 if TYPE_CHECKING:
@@ -220,12 +221,19 @@ def _check_target(path: Path) -> None:
     Raises
     ------
     InputError
-        If it is a folder's, or does not end in ``.npz``; it may then be that of an image.
+        If it is a folder's, does not end in ``.npz``, and may then be that of an image, or is that of other arrays.
     """
     if path.suffix.lower() != ".npz" or path.is_dir():
         raise InputError(
             f"The object model cannot be saved as {path}: give --save-model the name of a file that ends in .npz."
         )
+    if path.exists():
+        try:
+            read_object_model(path)
+        except InputError:
+            raise InputError(
+                f"{path} is there already and is no object model of this version; give --save-model another name."
+            ) from None
 
 
 def request_again(results: Path, out: Path | None = None) -> Request:
