@@ -112,6 +112,17 @@ def test_an_object_of_two_parts_is_one_where_other_planes_have_others(tmp_path, 
     assert not told.warnings
 
 
+def test_painted_rectangles_are_boxes_where_these_are_asked_for(write, image, told):
+    array = np.zeros((20, 30), np.uint8)
+    array[2:6, 3:9], array[10:20, 20:30] = 1, 2
+    array[10, 20] = 0  # no longer a rectangle
+    path = write("x.png", array)
+    first, second = read_examples(path, image, progress=told, boxes=True)
+    assert first.exemplar.box == (3, 2, 9, 6)
+    assert second.exemplar.box is None
+    assert all(example.exemplar.box is None for example in read_examples(path, image, progress=told))
+
+
 def test_one_number_with_a_class_table_is_not_split(write, image, told):
     array = np.zeros((20, 30), np.uint8)
     array[1:4, 1:4] = array[8:12, 8:12] = 5

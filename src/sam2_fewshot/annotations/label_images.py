@@ -269,7 +269,7 @@ def _objects(
             "black-and-white mask, and each part as an object."
         )
         objects = list(enumerate(parts, 1))
-    regions = Regions(remarks, max_bytes)
+    regions = Regions(remarks, max_bytes, placer.boxes)
     for number, pieces in objects:
         remarks.total += 1
         exemplar = regions.exemplar(number, frame, put_together(pieces, frame.shape))

@@ -331,10 +331,13 @@ class Regions:
         Takes what is to be reported about an object.
     max_bytes
         What full-frame masks may take together.
+    boxes
+        Whether masks that fill their bounding boxes are boxes around objects.
     """
 
     remarks: Remarks
     max_bytes: int = MAX_MASK_BYTES
+    boxes: bool = False
     _bytes: int = 0
 
     def exemplar(self, number: object, frame: FrameFile, instance: InstanceMask) -> Exemplar:
@@ -350,6 +353,9 @@ class Regions:
             Its mask, cropped to the object.
         """
         label = self.remarks.label(number)
+        if self.boxes and instance.data.all():
+            x0, y0, x1, y1 = instance.box
+            return Exemplar(image=frame, box=(float(x0), float(y0), float(x1), float(y1)), label=label)
         polygon = mask_to_polygon(instance)
         drawn = polygon_to_mask(polygon, frame.shape)
         if drawn.box == instance.box and bool((drawn.data == instance.data).all()):
