@@ -128,6 +128,17 @@ def test_leaving_out_is_a_setting_of_files_and_of_the_command_line(cli, images, 
         assert {row["kind"] for row in rows(tmp_path / str(number))} == {"found"}
 
 
+def test_on_a_copy_of_their_image_the_examples_are_found_objects(cli, images, examples, tmp_path):
+    copy = images[0].with_name("copy.png")
+    copy.write_bytes(images[0].read_bytes())
+    outcome = cli("segment", images[0], copy, "--examples", examples, "-o", tmp_path / "new", "--method", "grid",
+                  "--points-per-side", "16", "--model", "filters", "--device", "cpu")  # fmt: skip
+    assert outcome.code == 0, outcome.err
+    frames = json.loads((tmp_path / "new" / "run.json").read_text())["frames"]
+    assert [frame["marked"] for frame in frames] == [2, 0]
+    assert frames[0]["objects"] == frames[1]["objects"]
+
+
 def test_negative_examples_are_no_objects(request_for, segmenters, examples):
     classes = examples.with_name("im1_labels_classes.json")
     classes.write_text('{"1": "cell", "2": "dirt"}')

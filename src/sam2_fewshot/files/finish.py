@@ -9,6 +9,7 @@ from sam2_fewshot.files.corrections import SAME_OBJECT
 from sam2_fewshot.geometry.overlap import mask_iou
 from sam2_fewshot.methods.selection import AS_SET
 from sam2_fewshot.output.pictures import pictures_of
+from sam2_fewshot.records import Kind
 from sam2_fewshot.runner.tasks import Finished
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ class FrameFinish:
         """Return the result with what the user marked, the pictures, and sentences on the frame for the user."""
         # What is confirmed was learned from, too, so it is among the examples.
         examples = [item for item in found.examples if self.with_examples and not self._is_confirmed(item)]
+        if not self.marks:  # a copy of their image: there, nobody marked them
+            examples = [replace(item, kind=Kind.FOUND) for item in examples]
         # The examples come last, so that what is found has the same id with them and without.
         found = replace(found, detections=[*self.confirmed, *found.detections, *examples])
         drawn = pictures_of(frame, found.detections, self.marks, self.threshold)
