@@ -7,9 +7,9 @@ range or a help text is written here and nowhere else.
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from sam2_fewshot.errors import SettingsError
 
@@ -29,6 +29,8 @@ SIMILAR_AREAS = (0.4, 2.5)
 """With Sizes at `similar`, areas are detected from so many times that of the smallest example to so many times that of
 the largest."""
 _LONGEST_QUOTE = 60
+_WORDS = {False: ("off", "no", "false"), True: ("on", "yes", "true")}
+"""What YAML reads as a bool."""
 _RETIRED = frozenset({"cache_embeddings"})
 """Names in the results of earlier versions that no longer mean anything; none of them changed what is found."""
 
@@ -342,6 +344,17 @@ class Settings(BaseModel):
             super().__init__(**values)
         except ValidationError as error:
             raise SettingsError(_sentence(error.errors()[0])) from None
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _word_or_number(cls, value: object, info: ValidationInfo) -> object:
+        """Give a bool back as the word that YAML read it from, where that is allowed; it is no number."""
+        field = cls.model_fields[str(info.field_name)]
+        if not isinstance(value, bool) or field.annotation is bool:
+            return value
+        if bounds(field)[0] is not None:
+            raise ValueError("a bool is no number")
+        return next((word for word in get_args(field.annotation) if word in _WORDS[value]), value)
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

@@ -93,6 +93,24 @@ def test_bad_settings_file(tmp_path, content, said):
     assert said in str(caught.value)
 
 
+def test_words_that_yaml_takes_for_true_or_false(tmp_path):
+    config = tmp_path / "settings.yaml"
+    config.write_text("size_prior: off\ncompile: off\n")
+    assert read_settings({}, config) == Settings(size_prior="off", compile=False)
+    for content, said in (
+        ("similarity_threshold: yes", "is True, but it must be a number from 0 to 1"),
+        ("min_mask_area: true", "is True, but it must be a whole number of at least 0"),
+        ("stability_gate: no", "is False, but it must be a number from 0 to 1"),
+        ("size_prior: on", "is True, but it must be off, soft or strict"),
+    ):
+        config.write_text(content)
+        with pytest.raises(SettingsError) as caught:
+            read_settings({}, config)
+        assert said in str(caught.value)
+    with pytest.raises(SettingsError, match="is True, but it must be a number"):
+        Settings(similarity_threshold=True)
+
+
 def test_option_alone_is_not_blamed_on_the_file(tmp_path):
     config = tmp_path / "settings.yaml"
     config.write_text("similarity_threshold: 0.4")
