@@ -29,6 +29,7 @@ SIMILAR_AREAS = (0.4, 2.5)
 """With Sizes at `similar`, areas are detected from so many times that of the smallest example to so many times that of
 the largest."""
 _LONGEST_QUOTE = 60
+_HUGE = 10**6
 _WORDS = {False: ("off", "no", "false"), True: ("on", "yes", "true")}
 """What YAML reads as a bool."""
 _RETIRED = frozenset({"cache_embeddings"})
@@ -401,6 +402,21 @@ def bounds(field: FieldInfo) -> tuple[float | None, float | None]:
     return low, high
 
 
+def range_in_words(field: FieldInfo, value: object = None) -> str:
+    """Return which numbers a field takes, such as ``from 0 to 1``; nothing for a field that takes none.
+
+    A highest one beyond a million only keeps nonsense out, and is named only where `value` exceeds it.
+    """
+    low, high = bounds(field)
+    if low is None:
+        return ""
+    if high is None or (high >= _HUGE and not (isinstance(value, (int, float)) and value > high)):
+        return f"at least {low:g}"
+    if any(hasattr(constraint, "gt") for constraint in field.metadata):
+        return f"more than {low:g} and at most {high:g}"
+    return f"from {low:g} to {high:g}"
+
+
 def condition_of(field: FieldInfo) -> Condition | None:
     """Return what must be so for a setting to have an effect, None where it always has one."""
     extra = field.json_schema_extra
@@ -461,13 +477,10 @@ def _sentence(problem: ErrorDetails) -> str:
     field = Settings.model_fields.get(name)
     if field is None:
         return str(unknown(name, Settings.model_fields))
-    low, high = bounds(field)
     value = problem["input"]
-    if low is not None and high is not None:
+    if numbers := range_in_words(field, value):
         kind = "a whole number" if field.annotation is int else "a number"
-        # A bound beyond a million only keeps nonsense out; the message names it only when it is exceeded.
-        exceeded = isinstance(value, (int, float)) and value > high
-        allowed = f"{kind} from {low:g} to {high:g}" if exceeded or high < 10**6 else f"{kind} of at least {low:g}"
+        allowed = f"{kind} {'' if numbers.startswith('from') else 'of '}{numbers}"
     elif field.annotation is bool:
         allowed = "true or false"
     elif problem["type"] == "literal_error":

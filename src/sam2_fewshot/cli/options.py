@@ -12,16 +12,13 @@ import typer
 
 from sam2_fewshot.errors import InputError, SettingsError
 from sam2_fewshot.images.addresses import natural_key, remote
-from sam2_fewshot.settings import Settings, as_number, bounds
+from sam2_fewshot.settings import Settings, as_number, range_in_words
 from sam2_fewshot.storage.files import refuse_device
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from pydantic.fields import FieldInfo
-
-_HUGE = 10**6
-"""A bound beyond this only keeps nonsense out, so the help leaves it out."""
 
 _MOST_BYTES = 1 << 20
 """Longest settings file that is read; a real one has some hundred bytes."""
@@ -88,7 +85,6 @@ def read_settings(
 def _option(name: str, field: FieldInfo) -> Any:
     extra = field.json_schema_extra
     assert isinstance(extra, dict)
-    low, high = bounds(field)
     panel = f"Settings: {extra['group']}"
     option = "--" + name.replace("_", "-")
     if field.annotation is bool:
@@ -100,8 +96,7 @@ def _option(name: str, field: FieldInfo) -> Any:
         allowed = f"One of: {', '.join(get_args(field.annotation))}."
     else:
         metavar = "INTEGER" if field.annotation is int else "NUMBER"
-        allowed = f"From {low:g} to {high:g}" if high is not None and high < _HUGE else f"At least {low:g}"
-        allowed += f" {extra['unit']}." if extra["unit"] else "."
+        allowed = range_in_words(field).capitalize() + (f" {extra['unit']}." if extra["unit"] else ".")
     return Annotated[
         str | None,
         typer.Option(
