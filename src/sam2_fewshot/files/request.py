@@ -86,8 +86,9 @@ class Request:
 
     @property
     def output_tags(self) -> list[str]:
-        """The tags that the detections get."""
-        return list(self.tags) or [self.training_tag or "object"]
+        """The tags that the detections get, each once."""
+        given = dict.fromkeys(tag.strip() for tag in self.tags)
+        return [tag for tag in given if tag] or [self.training_tag or "object"]
 
 
 _TEXTS = ("training_tag", "negative_tag", "batch_xy", "batch_z", "batch_time")
