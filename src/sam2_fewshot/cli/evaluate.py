@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sam2_fewshot.cli.console import guarded
-from sam2_fewshot.cli.options import Debug, optional, required
+from sam2_fewshot.cli.options import Debug, as_path, optional, required
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,13 +36,18 @@ def evaluate(
     predicted: Annotated[
         Path,
         required(
+            parser=as_path,
             help="What was found: a folder with results, a label image, or a folder of label images.",
             metavar="PREDICTED",
         ),
     ],
     truth: Annotated[
         Path,
-        required(help="What there is: a label image, or a folder of them, named after the images.", metavar="TRUTH"),
+        required(
+            parser=as_path,
+            help="What there is: a label image, or a folder of them, named after the images.",
+            metavar="TRUTH",
+        ),
     ],
     iou: Annotated[
         str, typer.Option(help="Smallest IoU of a match, above 0 and at most 1; several with commas.", metavar="LIST")
@@ -58,11 +63,11 @@ def evaluate(
         optional(help="Compare with the true objects of this class only (from LABELS_classes.json).", metavar="TAG"),
     ] = None,
     json_file: Annotated[
-        Path | None, optional("--json", help="Also write all figures to this file.", metavar="FILE")
+        Path | None, optional("--json", parser=as_path, help="Also write all figures to this file.", metavar="FILE")
     ] = None,
     pictures: Annotated[
         Path | None,
-        typer.Option(help="Also draw what was hit, missed and false, a PNG a frame.", metavar="FOLDER"),
+        typer.Option(parser=as_path, help="Also draw what was hit, missed and false, a PNG a frame.", metavar="FOLDER"),
     ] = None,
     debug: Debug = False,
 ) -> None:
