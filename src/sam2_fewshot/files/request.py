@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Request:
-    """What a user asks for.
+    """What a user asks for; a path may also be given as a text.
 
     Parameters
     ----------
@@ -83,6 +83,14 @@ class Request:
     save_model: Path | None = None
     boxes: bool = False
     examples_on: str | None = None
+
+    def __post_init__(self) -> None:
+        """Make paths of texts."""
+        for name in ("examples", "out", "channels", "earlier", "object_model", "save_model"):
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, Path(value))
+        for name in ("images", "corrections"):
+            object.__setattr__(self, name, [Path(path) for path in getattr(self, name)])
 
     @property
     def output_tags(self) -> list[str]:
