@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sam2_fewshot.settings import Settings, bounds
+from sam2_fewshot.settings import Settings, range_in_words
 
 TARGET = Path(__file__).with_name("settings.md")
 
@@ -22,14 +22,12 @@ def settings_page() -> str:
     for name, field in Settings.model_fields.items():
         extra = field.json_schema_extra
         assert isinstance(extra, dict)
-        low, high = bounds(field)
         if field.annotation is bool:
             allowed = "`True`, `False`"
-        elif low is None:
-            allowed = ", ".join(f"`{choice}`" for choice in getattr(field.annotation, "__args__", ()))
-        else:
-            allowed = f"{low:g} to {high:g}" if high is not None and high < 10**6 else f"at least {low:g}"
+        elif allowed := range_in_words(field).removeprefix("from "):
             allowed += f" {extra['unit']}" if extra["unit"] else ""
+        else:
+            allowed = ", ".join(f"`{choice}`" for choice in getattr(field.annotation, "__args__", ()))
         default = "by checkpoint" if field.default is None else f"`{field.default}`"
         row = f"| `{name}` | {field.title} | {allowed} | {default} | {field.description} |"
         groups.setdefault(str(extra["group"]), []).append(row)

@@ -54,6 +54,11 @@ def test_a_value_out_of_its_range_is_refused_by_name_and_value(name: str, end: i
     assert "\n" not in message
 
 
+def test_a_bound_that_is_refused_itself_is_told_so() -> None:
+    with pytest.raises(SettingsError, match=r"is 0, but it must be a number of more than 0 and at most 100; the"):
+        Settings(top_percent=0)
+
+
 @pytest.mark.parametrize("value", ["many", "", [], {}, math.nan, math.inf, 20.5])
 def test_a_value_of_the_wrong_kind_is_refused(value: object) -> None:
     with pytest.raises(SettingsError, match="Points per side"):

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
+from sam2_fewshot.errors import InputError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
@@ -238,7 +240,8 @@ class Exemplar:
     mask
         Boolean array (H, W), True on the object.
     polygon
-        Outline in image pixels ``(x, y)``.
+        Outline in image pixels ``(x, y)``. It is made of a sequence of at least three points, or of an array (n, 2),
+        where one is given.
     box
         A box ``(x0, y0, x1, y1)`` around the object, in image pixels, with fractions or without; SAM 2 makes the mask
         from it.
@@ -248,6 +251,11 @@ class Exemplar:
         True for an object of the kind that is *not* wanted.
     label
         What to call the example in messages, for instance "cells.geojson, object 3".
+
+    Raises
+    ------
+    InputError
+        If the outline, the box or the point is not made of such numbers.
     """
 
     image: NDArray[np.generic] | FrameReader
@@ -257,6 +265,30 @@ class Exemplar:
     negative: bool = False
     label: str = ""
     box: tuple[float, float, float, float] | None = None
+
+    def __post_init__(self) -> None:
+        """Make a polygon of an outline's points, and refuse what is no box or point."""
+        if self.polygon is not None and not hasattr(self.polygon, "geom_type"):
+            from shapely import Polygon
+
+            points = _numbers(self.polygon)
+            if points is None or points.ndim != 2 or len(points) < 3 or points.shape[1] != 2:
+                raise InputError(
+                    "The outline of an example must be a shapely polygon or at least three points (x, y), but it is "
+                    f"{self.polygon!r:.60}."
+                )
+            object.__setattr__(self, "polygon", Polygon(points))
+        for what, given, form in (("box", self.box, "(x0, y0, x1, y1)"), ("point", self.point, "(x, y)")):
+            count = form.count(",") + 1
+            if given is not None and ((numbers := _numbers(given)) is None or numbers.shape != (count,)):
+                raise InputError(f"The {what} of an example must be {count} numbers {form}, but it is {given!r:.60}.")
+
+
+def _numbers(given: object) -> NDArray[np.float64] | None:
+    try:
+        return np.asarray(given, np.float64)
+    except (TypeError, ValueError):
+        return None
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -30,7 +30,7 @@ from sam2_fewshot.tiling.blocks import BlockResult, least_pixels, plan_search, s
 from sam2_fewshot.tiling.merging import merge
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -175,7 +175,7 @@ class FewShotSegmenter:
         """
         return self.adopt(ObjectModel.from_bytes(content, learned=getattr(self._method, "layouts", None)))
 
-    def fit(self, exemplars: Sequence[Exemplar]) -> FewShotSegmenter:
+    def fit(self, exemplars: Iterable[Exemplar]) -> FewShotSegmenter:
         """Learn from examples.
 
         An example that cannot be used is left out with a warning that says which one and why. A point is given the mask
@@ -198,7 +198,7 @@ class FewShotSegmenter:
             If no wanted example can be used.
         """
         most = self._most_pixels()
-        training = training_set(exemplars, self._backbone, self.settings, most, self._progress)
+        training = training_set(list(exemplars), self._backbone, self.settings, most, self._progress)
         self._objects = ObjectModel(
             method=self.settings.method,
             learned={**self._method.learn(training.frames), **shape_arrays(training.frames)},

@@ -7,9 +7,9 @@ range or a help text is written here and nowhere else.
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from sam2_fewshot.errors import SettingsError
 
@@ -29,6 +29,9 @@ SIMILAR_AREAS = (0.4, 2.5)
 """With Sizes at `similar`, areas are detected from so many times that of the smallest example to so many times that of
 the largest."""
 _LONGEST_QUOTE = 60
+_HUGE = 10**6
+_WORDS = {False: ("off", "no", "false"), True: ("on", "yes", "true")}
+"""What YAML reads as a bool."""
 _RETIRED = frozenset({"cache_embeddings"})
 """Names in the results of earlier versions that no longer mean anything; none of them changed what is found."""
 
@@ -343,6 +346,17 @@ class Settings(BaseModel):
         except ValidationError as error:
             raise SettingsError(_sentence(error.errors()[0])) from None
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _word_or_number(cls, value: object, info: ValidationInfo) -> object:
+        """Give a bool back as the word that YAML read it from, where that is allowed; it is no number."""
+        field = cls.model_fields[str(info.field_name)]
+        if not isinstance(value, bool) or field.annotation is bool:
+            return value
+        if bounds(field)[0] is not None:
+            raise ValueError("a bool is no number")
+        return next((word for word in get_args(field.annotation) if word in _WORDS[value]), value)
+
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.max_mask_area and self.max_mask_area < self.min_mask_area:
@@ -386,6 +400,21 @@ def bounds(field: FieldInfo) -> tuple[float | None, float | None]:
         low = getattr(constraint, "ge", getattr(constraint, "gt", low))
         high = getattr(constraint, "le", high)
     return low, high
+
+
+def range_in_words(field: FieldInfo, value: object = None) -> str:
+    """Return which numbers a field takes, such as ``from 0 to 1``; nothing for a field that takes none.
+
+    A highest one beyond a million only keeps nonsense out, and is named only where `value` exceeds it.
+    """
+    low, high = bounds(field)
+    if low is None:
+        return ""
+    if high is None or (high >= _HUGE and not (isinstance(value, (int, float)) and value > high)):
+        return f"at least {low:g}"
+    if any(hasattr(constraint, "gt") for constraint in field.metadata):
+        return f"more than {low:g} and at most {high:g}"
+    return f"from {low:g} to {high:g}"
 
 
 def condition_of(field: FieldInfo) -> Condition | None:
@@ -448,13 +477,10 @@ def _sentence(problem: ErrorDetails) -> str:
     field = Settings.model_fields.get(name)
     if field is None:
         return str(unknown(name, Settings.model_fields))
-    low, high = bounds(field)
     value = problem["input"]
-    if low is not None and high is not None:
+    if numbers := range_in_words(field, value):
         kind = "a whole number" if field.annotation is int else "a number"
-        # A bound beyond a million only keeps nonsense out; the message names it only when it is exceeded.
-        exceeded = isinstance(value, (int, float)) and value > high
-        allowed = f"{kind} from {low:g} to {high:g}" if exceeded or high < 10**6 else f"{kind} of at least {low:g}"
+        allowed = f"{kind} {'' if numbers.startswith('from') else 'of '}{numbers}"
     elif field.annotation is bool:
         allowed = "true or false"
     elif problem["type"] == "literal_error":

@@ -93,6 +93,24 @@ def test_bad_settings_file(tmp_path, content, said):
     assert said in str(caught.value)
 
 
+def test_words_that_yaml_takes_for_true_or_false(tmp_path):
+    config = tmp_path / "settings.yaml"
+    config.write_text("size_prior: off\ncompile: off\n")
+    assert read_settings({}, config) == Settings(size_prior="off", compile=False)
+    for content, said in (
+        ("similarity_threshold: yes", "is True, but it must be a number from 0 to 1"),
+        ("min_mask_area: true", "is True, but it must be a whole number of at least 0"),
+        ("stability_gate: no", "is False, but it must be a number from 0 to 1"),
+        ("size_prior: on", "is True, but it must be off, soft or strict"),
+    ):
+        config.write_text(content)
+        with pytest.raises(SettingsError) as caught:
+            read_settings({}, config)
+        assert said in str(caught.value)
+    with pytest.raises(SettingsError, match="is True, but it must be a number"):
+        Settings(similarity_threshold=True)
+
+
 def test_option_alone_is_not_blamed_on_the_file(tmp_path):
     config = tmp_path / "settings.yaml"
     config.write_text("similarity_threshold: 0.4")
@@ -116,6 +134,47 @@ def test_patterns(tmp_path, monkeypatch):
     assert expand(["missing.png"]) == [Path("missing.png")]
     with pytest.raises(InputError, match=r"No file fits '\*\.czi'"):
         expand(["*.czi"])
+
+
+def said_of(outcome):
+    assert outcome.code == 2
+    return " ".join(outcome.err.replace("│", " ").split())
+
+
+@pytest.mark.parametrize("option", ["-o", "--examples", "--channels", "--object-model", "--save-model", "--config"])
+def test_an_empty_path_is_refused(cli, images, examples, tmp_path, monkeypatch, option):
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    given = {"--examples": examples, "-o": "out", "--model": "filters", option: ""}
+    said = said_of(cli("segment", images[0], *(word for pair in given.items() for word in pair)))
+    assert f"'{option}'" in said
+    assert "It is empty, as where a variable of the shell is not set; give a file or folder." in said
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_an_empty_argument_is_refused(cli, examples):
+    assert "The name of an image is missing. It is empty" in said_of(
+        cli("segment", "", "--examples", examples, "-o", "out")
+    )
+    for command in (["report", ""], ["refine", ""], ["convert", "", "out"], ["evaluate", "a", ""]):
+        assert "It is empty" in said_of(cli(*command))
+
+
+@pytest.mark.parametrize("option", ["--examples", "--batch-xy", "--smoothing"])
+def test_an_option_of_one_value_is_refused_a_second_time(cli, images, tmp_path, option):
+    out = tmp_path / "out"
+    outcome = cli("segment", images[0], "--examples", "a.png", "-o", out, option, "1", option, "2")
+    times = 3 if option == "--examples" else 2
+    assert f"'{option}': It was given {times} times, but takes one value." in said_of(outcome)
+
+
+def test_what_may_be_given_twice(cli, images, examples, tmp_path):
+    outcome = cli(
+        *("segment", *images, "--examples", examples, "-o", tmp_path / "out", "--model", "none.pt"),
+        *("--tag", "a", "--tag", "b", "--boxes", "--boxes", "--compile", "--no-compile"),
+    )
+    assert "none.pt" in said_of(outcome)
+    assert "It was given" not in outcome.err
 
 
 def test_home_is_expanded(tmp_path, monkeypatch):

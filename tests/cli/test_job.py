@@ -72,6 +72,8 @@ def test_records_give_the_detections(request_for, segmenters):
 def test_output_tag_is_the_training_tag(request_for):
     assert request_for(training_tag="YFP").output_tags == ["YFP"]
     assert request_for().output_tags == ["object"]
+    assert request_for(tags=["a", " b", "a", ""]).output_tags == ["a", "b"]
+    assert request_for(tags=[" "]).output_tags == ["object"]
 
 
 def test_a_failing_frame_does_not_lose_the_others(request_for, segmenters, display):

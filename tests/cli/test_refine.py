@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bright import BrightMaker
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.files.corrections import read_corrections, results_folder
 from sam2_fewshot.files.request import next_folder, request_again
@@ -96,6 +97,23 @@ def test_below_the_floor_it_is_searched_again(request_for, segmenters, display):
     run(request_for(settings=Settings(similarity_threshold=0.06)), display, segmenters)
     assert segmenters.calls == []
     run(request_for(settings=Settings(similarity_threshold=0.04)), display, segmenters)
+    assert len(segmenters.calls) == 3
+
+
+@pytest.mark.parametrize("mode", ["top", "otsu", "auto"])
+def test_a_fixed_threshold_after_a_chosen_one_takes_over_what_is_finished(request_for, display, mode):
+    segmenters = BrightMaker({"score": None, "finds_examples": False})
+    chosen = Settings(threshold_mode=mode, top_percent=50)
+    first = run(request_for(settings=chosen), display, segmenters)
+    for out in (first.out.parent / "fixed", first.out):  # the first results stay, or are replaced
+        settings = chosen.changed({"threshold_mode": "fixed", "similarity_threshold": 0.3})
+        earlier = None if out == first.out else first.out
+        second = run(request_for(settings=settings, earlier=earlier, out=out), display, segmenters)
+        assert (segmenters.calls, second.resumed, second.found) == ([], 3, 10)
+        finished = read_finished(out)
+        assert {record.threshold for record in finished.records()} == {0.3}
+        assert not any("the threshold is" in warning for warning in finished.facts["warnings"])
+    run(request_for(settings=chosen), display, segmenters)  # these are chosen when a frame is searched
     assert len(segmenters.calls) == 3
 
 

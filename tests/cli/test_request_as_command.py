@@ -41,6 +41,12 @@ def test_it_names_what_differs_from_the_defaults():
     assert "--max-examples" not in words
 
 
+def test_a_text_is_taken_for_a_path():
+    request = Request(images=["a.png"], examples="a_labels.png", out="rq", corrections=["c.json"], channels="c.yaml")  # type: ignore[arg-type]
+    assert (request.images, request.examples, request.out) == ([Path("a.png")], Path("a_labels.png"), Path("rq"))
+    assert (request.corrections, request.channels, request.save_model) == ([Path("c.json")], Path("c.yaml"), None)
+
+
 def test_the_command_line_takes_it(tmp_path):
     """It gets as far as looking for the object model."""
     request = Request(images=[tmp_path], examples=None, out=tmp_path / "out", object_model=tmp_path / "no.npz")

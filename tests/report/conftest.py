@@ -70,7 +70,7 @@ def make_frame(xy: int, name: str, scores: Sequence[float], below: Sequence[floa
 
 @pytest.fixture
 def make_out(tmp_path: Path) -> Callable[..., Path]:
-    """Write an output folder as a run does, less the report."""
+    """Write an output folder as a run does, less the report; each frame has a threshold of .5, or its own."""
 
     def make(
         names: Sequence[str] = ("a.tif", "b.tif"),
@@ -78,10 +78,20 @@ def make_out(tmp_path: Path) -> Callable[..., Path]:
         below: Sequence[float] = BELOW,
         facts: dict[str, Any] | None = None,
         folder: str = "out",
+        thresholds: Sequence[float] = (),
     ) -> Path:
         out = tmp_path / folder
         journal = Journal(out / JOURNAL_FOLDER, "f")
-        records = [make_frame(xy, name, scores, below, 0.5) for xy, name in enumerate(names)]
+        records = [
+            make_frame(
+                xy,
+                name,
+                [score for score in (*scores, *below) if score >= threshold],
+                [score for score in (*scores, *below) if score < threshold],
+                threshold,
+            )
+            for xy, (name, threshold) in enumerate(zip(names, thresholds or [0.5] * len(names), strict=True))
+        ]
         rng = np.random.default_rng(1)
         for record in records:
             journal.write(record)

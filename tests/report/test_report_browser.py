@@ -9,6 +9,7 @@ import pytest
 from report_pages import slide, until
 
 from sam2_fewshot.report import write_report
+from sam2_fewshot.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,6 +43,45 @@ def test_the_slider_hides_and_shows_at_once(report: Path, open_report: Callable[
     until(page, "document.getElementById('shown-count').textContent === '4'")
     page.locator("#reset").click()
     until(page, "document.getElementById('shown-count').textContent === '12'")
+
+
+def test_thresholds_of_frames_count_until_the_slider_is_moved(
+    make_out: Callable[..., Path], open_report: Callable[..., Page]
+) -> None:
+    settings = Settings(threshold_mode="top").model_dump()
+    report = write_report(make_out(facts={"settings": settings}, thresholds=(0.81, 0.4)))
+    page = open_report(report)
+    figures = ("clear-count", "doubtful-count", "missed-count")
+    written = [report.read_text("utf-8").split(f'id="{figure}">')[1].split("<")[0] for figure in figures]
+    assert [page.locator(f"#{figure}").inner_text() for figure in figures] == written == ["8", "1", "1"]
+    headline, threshold = page.locator("#headline"), page.locator("#threshold-number")
+    assert headline.inner_text() == "9 objects found on 2 frames"
+    assert [page.locator(f"[data-shown='{frame}']").inner_text() for frame in (0, 1)] == ["2", "7"]
+    assert page.locator("#command").inner_text().startswith("Move a slider")
+    assert (threshold.input_value(), threshold.get_attribute("placeholder")) == ("", "by frame")
+    until(page, "document.getElementById('status').textContent === \"9 objects shown at each frame's threshold.\"")
+    page.locator("#order").select_option("doubt")
+    nearest = page.locator(".card p:not(.where)").first.inner_text(), page.locator(".card .where").first.inner_text()
+    assert nearest == ("0.80 · 197 px", "a.tif")
+    slide(page, "threshold", 0.4)  # the lowest of the frames', now for both
+    assert headline.inner_text() == "14 objects chosen on 2 frames; 9 in this run"
+    assert page.locator("#command").inner_text().endswith(" --threshold-mode fixed --similarity-threshold 0.4")
+    assert "Threshold Mode fixed, Similarity Threshold 0.4." in page.locator("#setting").inner_text()
+    page.locator("#reset").click()
+    until(page, "document.getElementById('shown-count').textContent === '9'")
+    assert threshold.input_value() == ""
+
+
+def test_a_chosen_threshold_for_all_frames_is_shown(
+    make_out: Callable[..., Path], open_report: Callable[..., Page]
+) -> None:
+    settings = Settings(threshold_mode="auto").model_dump()
+    page = open_report(write_report(make_out(facts={"settings": settings}, thresholds=(0.6, 0.6))))
+    assert page.locator("#threshold-number").input_value() == "0.6"
+    slide(page, "threshold", 0.7)
+    assert page.locator("#command").inner_text().endswith(" --threshold-mode fixed --similarity-threshold 0.7")
+    slide(page, "threshold", 0.6)
+    assert page.locator("#command").inner_text().startswith("Move a slider")
 
 
 HURRY = """async () => {

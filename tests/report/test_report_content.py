@@ -193,11 +193,11 @@ def test_frames_of_another_run_are_noticed(make_out: Callable[..., Path]) -> Non
 def figures(
     name: str = "a", scores: Sequence[float] = (), below: Sequence[float] = (), examples: int = 8
 ) -> FrameFigures:
-    return FrameFigures(name, np.array(scores), np.array(below), np.full(len(scores), 50), examples, 0)
+    return FrameFigures(name, np.array(scores), np.array(below), 0.5, np.full(len(scores), 50), examples, 0)
 
 
 def test_the_summary_counts() -> None:
-    found = overview([figures(scores=[0.95, 0.9, 0.55], below=[0.45, 0.05], examples=6)], 0.5)
+    found = overview([figures(scores=[0.95, 0.9, 0.55], below=[0.45, 0.05], examples=6)])
     assert (found.found, found.clear, found.doubtful, found.missed) == (3, 2, 1, 1)
     assert found.margin == pytest.approx(0.09)
     assert found.median_area == 50
@@ -219,13 +219,13 @@ def test_the_summary_counts() -> None:
     ],
 )
 def test_advice(frames: list[FrameFigures], said: str) -> None:
-    assert any(said in sentence for sentence in overview(frames, 0.5).advice)
+    assert any(said in sentence for sentence in overview(frames).advice)
 
 
 def test_advice_speaks_of_the_list() -> None:
-    (sentence,) = overview([figures(scores=[0.9, 0.52], below=[0.1])], 0.5, 3).advice
+    (sentence,) = overview([figures(scores=[0.9, 0.52], below=[0.1])], 3).advice
     assert sentence.endswith("are doubtful. Mark the 3 places that the gallery begins with, export, and refine.")
-    (sentence,) = overview([figures(scores=[0.9] * 9)], 0.5, 1).advice
+    (sentence,) = overview([figures(scores=[0.9] * 9)], 1).advice
     assert "See the 1 place that the gallery begins with: if only those below" in sentence
 
 
@@ -279,11 +279,11 @@ NEARLY = [438, 494, 553, 574, 585, 600, 617, 645, 651, 665, 685, 708, 731, 757, 
     ],
 )
 def test_examples_of_one_side_are_told(name: str, examples: list[float], below: list[float], said: str) -> None:
-    sentences = [text for text in overview([looking(name, examples, below)], 0.5).advice if "Your examples" in text]
+    sentences = [text for text in overview([looking(name, examples, below)]).advice if "Your examples" in text]
     assert len(sentences) == 1
     assert re.search(said, sentences[0])
     nothing_found = replace(looking(name, examples, below), scores=np.zeros(0))
-    assert any(re.search(said, text) for text in overview([nothing_found], 0.5).advice)
+    assert any(re.search(said, text) for text in overview([nothing_found]).advice)
 
 
 @pytest.mark.parametrize(
@@ -296,7 +296,7 @@ def test_examples_of_one_side_are_told(name: str, examples: list[float], below: 
     ],
 )
 def test_examples_of_all_sides_are_not(examples: list[float], below: list[float]) -> None:
-    assert not any("Your examples" in text for text in overview([looking("area", examples, below)], 0.5).advice)
+    assert not any("Your examples" in text for text in overview([looking("area", examples, below)]).advice)
 
 
 def test_what_objects_look_like(tmp_path: Path) -> None:

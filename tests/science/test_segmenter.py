@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -141,6 +141,34 @@ def test_polygons_and_points_teach_what_masks_teach(filters: Backbone, fitted: F
         other.fit([Exemplar(image, **shape)])
         assert other.object_model.areas[0] == pytest.approx(np.sum(labels == number), rel=0.15)
         assert direction(other) @ direction(fitted) > 0.95
+
+
+@pytest.mark.parametrize("points", [[(10, 10), (30, 10), (30, 30.5)], np.array([(10, 10), (30, 10), (30, 30.5)])])
+def test_an_outline_may_be_given_by_its_points(discs: Discs, points: Any) -> None:
+    assert Exemplar(discs[0], polygon=points).polygon == Polygon([(10, 10), (30, 10), (30, 30.5)])
+
+
+@pytest.mark.parametrize(
+    ("way", "said"),
+    [
+        ({"polygon": [(1, 2), (3, 4)]}, r"at least three points \(x, y\), but it is \[\(1, 2\), \(3, 4\)\]\."),
+        ({"polygon": np.zeros((4, 3))}, "must be a shapely polygon or at least three points"),
+        ({"polygon": "cells.geojson"}, "must be a shapely polygon .* but it is 'cells.geojson'"),
+        ({"box": (1, 2, 3)}, r"The box .* must be 4 numbers \(x0, y0, x1, y1\), but it is \(1, 2, 3\)\."),
+        ({"point": (1, 2, 3)}, r"The point .* must be 2 numbers \(x, y\), but it is \(1, 2, 3\)\."),
+        ({"point": "ab"}, "must be 2 numbers"),
+    ],
+)
+def test_what_is_no_outline_box_or_point_is_refused(discs: Discs, way: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        Exemplar(discs[0], **way)
+
+
+def test_examples_may_come_one_by_one(filters: Backbone, discs: Discs) -> None:
+    image, labels = discs
+    segmenter = FewShotSegmenter(filters, settings=QUICK)
+    segmenter.fit(Exemplar(image, mask=labels == number) for number in SHOWN)
+    assert len(segmenter.object_model.known) == len(SHOWN)
 
 
 def test_a_negative_example_takes_its_like_away(filters: Backbone, discs: Discs) -> None:

@@ -12,6 +12,7 @@ from sam2_fewshot.cli.convert import convert as convert_command
 from sam2_fewshot.cli.demo import demo as demo_command
 from sam2_fewshot.cli.evaluate import EPILOG as EVALUATE_EPILOG
 from sam2_fewshot.cli.evaluate import evaluate
+from sam2_fewshot.cli.options import Command
 from sam2_fewshot.cli.refine import EPILOG as REFINE_EPILOG
 from sam2_fewshot.cli.refine import refine_command
 from sam2_fewshot.cli.segment import EPILOG, segment_command
@@ -27,13 +28,13 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command("segment", epilog=EPILOG)(segment_command)
-app.command("refine", epilog=REFINE_EPILOG)(refine_command)
-app.command("evaluate", epilog=EVALUATE_EPILOG)(evaluate)
-app.command("report")(report_command)
-app.command("convert", epilog=CONVERT_EPILOG)(convert_command)
-app.command("demo")(demo_command)
-app.command("interface")(interface_command)
+app.command("segment", cls=Command, epilog=EPILOG)(segment_command)
+app.command("refine", cls=Command, epilog=REFINE_EPILOG)(refine_command)
+app.command("evaluate", cls=Command, epilog=EVALUATE_EPILOG)(evaluate)
+app.command("report", cls=Command)(report_command)
+app.command("convert", cls=Command, epilog=CONVERT_EPILOG)(convert_command)
+app.command("demo", cls=Command)(demo_command)
+app.command("interface", cls=Command)(interface_command)
 app.add_typer(models_app, name="models")
 app.add_typer(cache_app, name="cache")
 

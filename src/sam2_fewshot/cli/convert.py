@@ -9,7 +9,7 @@ import typer
 
 from sam2_fewshot.annotations.registry import NAMES, noted
 from sam2_fewshot.cli.console import guarded
-from sam2_fewshot.cli.options import Debug, expand, optional, required
+from sam2_fewshot.cli.options import Debug, as_path, expand, optional, required
 from sam2_fewshot.errors import DONE
 
 EPILOG = """
@@ -29,13 +29,19 @@ def convert(
     source: Annotated[
         Path,
         required(
+            parser=as_path,
             help="What examples can be read from: a label image, GeoJSON, ImageJ ROIs, COCO, OME-Zarr labels, a "
             "NimbusImage export, or a folder of those.",
             metavar="IN",
         ),
     ],
     out: Annotated[
-        Path, required(help="The file to write, its ending decides its format; or a folder, with --to.", metavar="OUT")
+        Path,
+        required(
+            parser=as_path,
+            help="The file to write, its ending decides its format; or a folder, with --to.",
+            metavar="OUT",
+        ),
     ],
     to: Annotated[
         str | None, optional(help=f"Format: {noted(NAMES, ' or ')}. Left out: by the ending of OUT.", metavar="NAME")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sam2_fewshot.cli.console import guarded
-from sam2_fewshot.cli.options import Debug  # noqa: TC001  (typer reads the annotations)
+from sam2_fewshot.cli.options import Debug, as_path
 from sam2_fewshot.errors import DONE, FAILED
 
 if TYPE_CHECKING:
@@ -20,9 +20,9 @@ _IOU = 0.5
 
 
 def demo(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.", metavar="FOLDER")] = Path(
-        "sam2-fewshot-demo"
-    ),
+    out: Annotated[
+        Path, typer.Option("--out", "-o", parser=as_path, help="Folder for the results.", metavar="FOLDER")
+    ] = Path("sam2-fewshot-demo"),
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.", metavar="NAME")] = "auto",
     debug: Debug = False,
 ) -> None:

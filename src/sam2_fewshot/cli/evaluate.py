@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sam2_fewshot.cli.console import guarded
-from sam2_fewshot.cli.options import Debug, optional, required
+from sam2_fewshot.cli.options import Debug, as_path, optional, required
 from sam2_fewshot.errors import InputError
 
 if TYPE_CHECKING:
@@ -37,13 +37,18 @@ def evaluate(
     predicted: Annotated[
         Path,
         required(
+            parser=as_path,
             help="What was found: a folder with results, a label image, or a folder of label images.",
             metavar="PREDICTED",
         ),
     ],
     truth: Annotated[
         Path,
-        required(help="What there is: a label image, or a folder of them, named after the images.", metavar="TRUTH"),
+        required(
+            parser=as_path,
+            help="What there is: a label image, or a folder of them, named after the images.",
+            metavar="TRUTH",
+        ),
     ],
     iou: Annotated[
         str, typer.Option(help="Smallest IoU of a match, above 0 and at most 1; several with commas.", metavar="LIST")
@@ -59,11 +64,11 @@ def evaluate(
         optional(help="Compare with the true objects of this class only (from LABELS_classes.json).", metavar="TAG"),
     ] = None,
     json_file: Annotated[
-        Path | None, optional("--json", help="Also write all figures to this file.", metavar="FILE")
+        Path | None, optional("--json", parser=as_path, help="Also write all figures to this file.", metavar="FILE")
     ] = None,
     pictures: Annotated[
         Path | None,
-        typer.Option(help="Also draw what was hit, missed and false, a PNG a frame.", metavar="FOLDER"),
+        typer.Option(parser=as_path, help="Also draw what was hit, missed and false, a PNG a frame.", metavar="FOLDER"),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
     debug: Debug = False,

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import typer
+from typer.core import TyperCommand
 
 from sam2_fewshot.errors import InputError, SettingsError
 from sam2_fewshot.images.addresses import natural_key, remote
-from sam2_fewshot.settings import Settings, as_number, bounds
+from sam2_fewshot.settings import Settings, as_number, range_in_words
 from sam2_fewshot.storage.files import refuse_device
 
 if TYPE_CHECKING:
@@ -20,25 +21,47 @@ if TYPE_CHECKING:
 
     from pydantic.fields import FieldInfo
 
-_HUGE = 10**6
-"""A bound beyond this only keeps nonsense out, so the help leaves it out."""
-
 _MOST_BYTES = 1 << 20
 """Longest settings file that is read; a real one has some hundred bytes."""
+_EMPTY = "It is empty, as where a variable of the shell is not set; give a file or folder."
 
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show where a defect of the program is.")]
 """The option of a command whose defects can be traced."""
 
 
-def required(help: str, metavar: str) -> Any:
+class Command(TyperCommand):
+    """A command that takes no option a second time where one value counts: the first would be lost without a word."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse, and refuse what was given twice."""
+        _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        left = super().parse_args(ctx, args)  # asked for help, it ends here
+        for param in {id(each): each for each in order}.values():
+            times = sum(each is param for each in order)
+            if times > 1 and not (getattr(param, "multiple", True) or getattr(param, "is_flag", True)):
+                sentence = f"It was given {times} times, but takes one value."
+                raise typer.BadParameter(sentence, ctx, param_hint=f"'{param.opts[0]}'")
+        return left
+
+
+def as_path(text: str) -> Path:
+    """Read a path from the command line, where an empty one would be the working directory."""
+    if not text:
+        raise typer.BadParameter(_EMPTY)
+    return Path(text)
+
+
+def required(help: str, metavar: str, parser: Callable[[str], Any] | None = None) -> Any:
     """Return an argument that must be given."""
-    return typer.Argument(help=help, metavar=metavar, show_default=False)
+    return typer.Argument(help=help, metavar=metavar, parser=parser, show_default=False)
 
 
-def optional(*names: str, help: str, metavar: str, panel: str | None = None) -> Any:
+def optional(
+    *names: str, help: str, metavar: str, panel: str | None = None, parser: Callable[[str], Any] | None = None
+) -> Any:
     """Return an option whose help says in words what happens without it."""
-    return typer.Option(*names, help=help, metavar=metavar, rich_help_panel=panel, show_default=False)
+    return typer.Option(*names, help=help, metavar=metavar, parser=parser, rich_help_panel=panel, show_default=False)
 
 
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:
@@ -88,7 +111,6 @@ def read_settings(
 def _option(name: str, field: FieldInfo) -> Any:
     extra = field.json_schema_extra
     assert isinstance(extra, dict)
-    low, high = bounds(field)
     panel = f"Settings: {extra['group']}"
     option = "--" + name.replace("_", "-")
     if field.annotation is bool:
@@ -100,8 +122,7 @@ def _option(name: str, field: FieldInfo) -> Any:
         allowed = f"One of: {', '.join(get_args(field.annotation))}."
     else:
         metavar = "INTEGER" if field.annotation is int else "NUMBER"
-        allowed = f"From {low:g} to {high:g}" if high is not None and high < _HUGE else f"At least {low:g}"
-        allowed += f" {extra['unit']}." if extra["unit"] else "."
+        allowed = range_in_words(field).capitalize() + (f" {extra['unit']}." if extra["unit"] else ".")
     return Annotated[
         str | None,
         typer.Option(
@@ -158,10 +179,12 @@ def expand(arguments: Iterable[str]) -> list[Path]:
     Raises
     ------
     InputError
-        If nothing fits a pattern.
+        If nothing fits a pattern, or an argument is empty.
     """
     paths: list[Path] = []
     for argument in arguments:
+        if not argument:
+            raise InputError(f"The name of an image is missing. {_EMPTY}")
         path = Path(argument).expanduser()
         if remote(argument) or path.exists() or not glob.has_magic(argument):
             paths.append(path)

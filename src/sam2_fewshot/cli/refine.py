@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sam2_fewshot.cli.console import guarded
-from sam2_fewshot.cli.options import Debug, expand, optional, read_settings, required, with_settings
+from sam2_fewshot.cli.options import Debug, as_path, expand, optional, read_settings, required, with_settings
 from sam2_fewshot.errors import DONE, FAILED
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def refine(
     paths: Annotated[
         list[Path],
         required(
+            parser=as_path,
             help="The folder with the results, and files that its report.html has exported, which say where it was "
             "if it is left out, or mark_next.json with answers.",
             metavar="OUT|CORRECTIONS.json...",
@@ -50,6 +51,7 @@ def refine(
         optional(
             "--out",
             "-o",
+            parser=as_path,
             help="Folder for the new results. Left out: beside the old ones, with -refined after the name.",
             metavar="FOLDER",
         ),
@@ -62,12 +64,14 @@ def refine(
         ),
     ] = None,
     examples: Annotated[
-        Path | None, optional(help="The first examples, if they lie elsewhere now.", metavar="PATH")
+        Path | None, optional(parser=as_path, help="The first examples, if they lie elsewhere now.", metavar="PATH")
     ] = None,
     device: Annotated[
         str | None, optional(help="auto, cpu, cuda, cuda:1 or mps. Left out: as before.", metavar="NAME")
     ] = None,
-    config: Annotated[Path | None, optional(help="YAML file with settings to change.", metavar="YAML")] = None,
+    config: Annotated[
+        Path | None, optional(parser=as_path, help="YAML file with settings to change.", metavar="YAML")
+    ] = None,
     debug: Debug = False,
     *,
     settings: dict[str, str],

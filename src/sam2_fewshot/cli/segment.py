@@ -9,7 +9,7 @@ import typer
 
 from sam2_fewshot.annotations.registry import ON_REQUEST, noted
 from sam2_fewshot.cli.console import guarded
-from sam2_fewshot.cli.options import expand, optional, read_settings, required, with_settings
+from sam2_fewshot.cli.options import as_path, expand, optional, read_settings, required, with_settings
 from sam2_fewshot.errors import DONE, FAILED
 
 if TYPE_CHECKING:
@@ -53,11 +53,15 @@ def segment(
         list[str], required(help="Image files, folders, or patterns; their order is XY.", metavar="IMAGES")
     ],
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder for the results.", metavar="FOLDER", show_default=False)
+        Path,
+        typer.Option(
+            "--out", "-o", parser=as_path, help="Folder for the results.", metavar="FOLDER", show_default=False
+        ),
     ],
     examples: Annotated[
         Path | None,
         optional(
+            parser=as_path,
             help="The marked objects: a label image, a QuPath GeoJSON, ImageJ ROIs, COCO or a NimbusImage JSON export; "
             "for several images, a folder of those, named after the images.",
             metavar="PATH",
@@ -84,6 +88,7 @@ def segment(
     object_model: Annotated[
         Path | None,
         optional(
+            parser=as_path,
             help="What an earlier run has learned and saved with --save-model; instead of --examples.",
             metavar="FILE.npz",
             panel=_WHAT,
@@ -92,6 +97,7 @@ def segment(
     save_model: Annotated[
         Path | None,
         optional(
+            parser=as_path,
             help="Save what is learned from the examples in this file, for --object-model.",
             metavar="FILE.npz",
             panel=_WHAT,
@@ -132,7 +138,9 @@ def segment(
     ] = None,
     channels: Annotated[
         Path | None,
-        optional(help="YAML file with the colour and contrast of each channel.", metavar="YAML", panel=_WHERE),
+        optional(
+            parser=as_path, help="YAML file with the colour and contrast of each channel.", metavar="YAML", panel=_WHERE
+        ),
     ] = None,
     model: Annotated[
         str,
@@ -160,7 +168,12 @@ def segment(
     ] = None,
     config: Annotated[
         Path | None,
-        optional(help="YAML file with settings; an option given here counts before it.", metavar="YAML", panel=_HOW),
+        optional(
+            parser=as_path,
+            help="YAML file with settings; an option given here counts before it.",
+            metavar="YAML",
+            panel=_HOW,
+        ),
     ] = None,
     debug: Annotated[
         bool, typer.Option("--debug", help="Show where a defect of the program is.", rich_help_panel=_HOW)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sam2_fewshot.cli.console import guarded
-from sam2_fewshot.cli.options import Debug  # noqa: TC001  (typer reads the annotations)
+from sam2_fewshot.cli.options import Debug, as_path
 
 if TYPE_CHECKING:
     from sam2_fewshot.storage.cache import Cached
@@ -98,7 +98,9 @@ def _in_words(held: Cached) -> str:
 
 
 def report_command(
-    out: Annotated[Path, typer.Argument(help="Folder with results.", metavar="OUT", show_default=False)],
+    out: Annotated[
+        Path, typer.Argument(parser=as_path, help="Folder with results.", metavar="OUT", show_default=False)
+    ],
     debug: Debug = False,
 ) -> None:
     """Rewrite report.html from an output folder; images and model are not needed."""

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from sam2_fewshot.annotations.record import ExampleMark
     from sam2_fewshot.records import Detection, FrameReader, FrameResult
 
+CHOSEN = ": the threshold is "
+"""In a warning: the frame's threshold was chosen, which is no longer so once another is applied."""
+
 
 @dataclass(frozen=True, eq=False)
 class FrameFinish:
@@ -55,7 +58,7 @@ class FrameFinish:
         drawn = pictures_of(frame, found.detections, self.marks, self.threshold)
         warnings, notes = [], []
         if found.reason not in ("", AS_SET):
-            warnings.append(f"{self.name}: the threshold is {found.threshold:.3f}: {found.reason}.")
+            warnings.append(f"{self.name}{CHOSEN}{found.threshold:.3f}: {found.reason}.")
         if drawn.flat:
             warnings.append(f"{self.name} is the same everywhere, so nothing can be found in it.")
         elif found.blank:

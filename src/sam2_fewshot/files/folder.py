@@ -15,13 +15,13 @@ from sam2_fewshot.annotations.mark_next import asked_about
 from sam2_fewshot.annotations.record import ExampleMark, FrameRecord
 from sam2_fewshot.errors import FewShotError, InputError
 from sam2_fewshot.files.corrections import CORRECTIONS, MARK_NEXT, corrections_json, mark_next_json
-from sam2_fewshot.files.finish import FrameFinish
-from sam2_fewshot.files.plan import facts_of, made_from
+from sam2_fewshot.files.finish import CHOSEN, FrameFinish
+from sam2_fewshot.files.plan import facts_of, made_from, taken_from
 from sam2_fewshot.files.results import note
 from sam2_fewshot.geometry.outlines import crop_to_object, mask_to_polygon
 from sam2_fewshot.methods.selection import marked
 from sam2_fewshot.output.assembly import assemble
-from sam2_fewshot.output.finished import changes, forget, remember
+from sam2_fewshot.output.finished import changes, forget, remember, settings_before
 from sam2_fewshot.output.journal import (
     JOURNAL_FOLDER,
     BlockFolder,
@@ -108,7 +108,8 @@ class OutputFolder:
         self._inputs, self._common, prints = made_from(plan, segmenter)
         earlier = (plan.request.earlier or self._out) / JOURNAL_FOLDER
         self._journals = [Journal(self._folder, each) for each in prints]
-        self._earlier = [Journal(earlier, each) for each in prints]
+        before = taken_from(plan, segmenter, settings_before(earlier))
+        self._earlier = [Journal(earlier, each) for each in before or prints]
         self._begun = datetime.now(UTC)
         self._renamed: set[Location] = set()
         self._moved: set[Location] = set()
@@ -362,6 +363,8 @@ class OutputFolder:
         if record is None and self._earlier != self._journals:
             stored = self._record(location, self._earlier)
             record = stored and self._at_threshold(stored)
+            if record is not None and self._is_fixed:
+                record = replace(record, warnings=tuple(text for text in record.warnings if CHOSEN not in text))
         if record is not None and record is not own:
             self._moved.add(location)
         return record

@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sam2_fewshot import __version__
 from sam2_fewshot.annotations.examples import read_examples
 from sam2_fewshot.annotations.registry import check_formats
 from sam2_fewshot.backbones import CHECKPOINTS, sam2_distribution
-from sam2_fewshot.errors import InputError
+from sam2_fewshot.errors import InputError, SettingsError
 from sam2_fewshot.files.corrections import read_corrections
 from sam2_fewshot.files.image_paths import image_paths
 from sam2_fewshot.files.request import as_facts, check_request
@@ -34,7 +34,7 @@ from sam2_fewshot.storage.digests import common_part, examples_part
 from sam2_fewshot.storage.files import telling
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -311,6 +311,30 @@ def made_from(plan: Plan, segmenter: FewShotSegmenter) -> tuple[dict[str, object
     keys = [f"{image.path.as_posix()}{' ' if image.position else ''}{image.position}" for image in plan.images]
     inputs["images"] = dict(zip(keys, own, strict=True))
     return inputs, common, prints
+
+
+_CHOICE = ("threshold_mode", "similarity_threshold", "top_percent")
+
+
+def taken_from(plan: Plan, segmenter: FewShotSegmenter, before: Mapping[str, Any]) -> list[str] | None:
+    """Return the fingerprints of frames whose threshold an earlier run chose, None where they are of no use.
+
+    Their records hold what lies below the threshold too, so a fixed threshold can be applied to them.
+
+    Parameters
+    ----------
+    before
+        The earlier run's settings.
+    """
+    settings = plan.request.settings
+    chosen = {name: before[name] for name in _CHOICE if name in before}
+    if settings.threshold_mode != "fixed" or chosen.get("threshold_mode", "fixed") == "fixed":
+        return None
+    try:
+        request = replace(plan.request, settings=settings.changed(chosen))
+    except SettingsError:  # of another version, or edited
+        return None
+    return made_from(replace(plan, request=request), segmenter)[2]
 
 
 _PACKAGES = ("torch", "torchvision", "numpy", "scikit-image", "shapely")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Request:
-    """What a user asks for.
+    """What a user asks for; a path may also be given as a text.
 
     Parameters
     ----------
@@ -85,10 +85,19 @@ class Request:
     boxes: bool = False
     examples_on: str | None = None
 
+    def __post_init__(self) -> None:
+        """Make paths of texts."""
+        for name in ("examples", "out", "channels", "earlier", "object_model", "save_model"):
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, Path(value))
+        for name in ("images", "corrections"):
+            object.__setattr__(self, name, [Path(path) for path in getattr(self, name)])
+
     @property
     def output_tags(self) -> list[str]:
-        """The tags that the detections get."""
-        return list(self.tags) or [self.training_tag or "object"]
+        """The tags that the detections get, each once."""
+        given = dict.fromkeys(tag.strip() for tag in self.tags)
+        return [tag for tag in given if tag] or [self.training_tag or "object"]
 
 
 _TEXTS = ("training_tag", "negative_tag", "batch_xy", "batch_z", "batch_time")

@@ -7,7 +7,7 @@ from decimal import Decimal
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
-from sam2_fewshot.settings import Settings, bounds, condition_of
+from sam2_fewshot.settings import Settings, bounds, condition_of, range_in_words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -210,7 +210,8 @@ def setting_field(field: FieldInfo, hint: str | None = None) -> dict[str, Any]:
     in place of `hint`.
     """
     kind = kind_of(field)
-    out: dict[str, Any] = {"tooltip": f"{field.description} {_bounds(field)}Default {field.default}."}
+    allowed = f"{numbers[0].upper()}{numbers[1:]}. " if (numbers := _bounds(field)) else ""
+    out: dict[str, Any] = {"tooltip": f"{field.description} {allowed}Default {field.default}."}
     if kind.choices:
         out |= {"type": "select", "items": list(kind.choices), "required": True}
     else:
@@ -253,19 +254,15 @@ def _step(field: FieldInfo, kind: Kind) -> float:
 
 
 def _bounds(field: FieldInfo) -> str:
-    """Return a number's range as a sentence, empty where there is none."""
-    low, high = bounds(field)
-    if low is None:
-        return ""
-    unit = f" {unit}" if (unit := _unit(field)) else ""
-    return f"{f'From {low:g} to {high:g}' if high is not None and high < _HUGE else f'At least {low:g}'}{unit}. "
+    """Return a number's range with its unit, empty where there is none."""
+    return f"{numbers} {_unit(field)}".rstrip() if (numbers := range_in_words(field)) else ""
 
 
 def _allowed(field: FieldInfo) -> str:
     """Return in a few words what a setting may be, and its default in brackets."""
     kind = kind_of(field)
     choices = ("true", "false") if kind.type is bool else kind.choices
-    allowed = ", ".join(choices) or _bounds(field).removeprefix("From ").replace("At", "at").rstrip(". ")
+    allowed = ", ".join(choices) or _bounds(field).removeprefix("from ")
     default = f"{field.default:g}" if isinstance(field.default, float) else str(field.default).lower()
     return f"{allowed} ({'by the program' if field.default is None else default})"
 

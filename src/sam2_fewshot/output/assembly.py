@@ -7,7 +7,7 @@ import math
 import shutil
 from collections import defaultdict
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
@@ -189,7 +189,7 @@ def _written_before(out: Path) -> set[Path]:
 
 
 def _discard(before: Iterable[Path], now: Iterable[Path]) -> None:
-    """Delete results of images that are no longer asked for."""
+    """Delete results of images that are no longer asked for, and the folders that they leave empty."""
     present = {str(path).casefold() for path in now}  # on Windows and macOS A.tif is a.tif
     for path in before:
         if str(path).casefold() not in present:
@@ -198,6 +198,8 @@ def _discard(before: Iterable[Path], now: Iterable[Path]) -> None:
                     shutil.rmtree(path)
                 else:
                     path.unlink(missing_ok=True)
+            with suppress(OSError):  # others are in it
+                path.parent.rmdir()
 
 
 def write_run(path: Path, facts: Mapping[str, object]) -> None:

@@ -147,10 +147,8 @@ def changes(folder: Path, facts: Mapping[str, object]) -> list[str]:
     facts
         As :func:`remember` is given.
     """
-    try:
-        before = json.loads((folder / _INPUTS).read_text("utf-8"))
-        settings = dict(before["settings"])
-    except (OSError, ValueError, LookupError, TypeError):
+    before, settings = _inputs(folder), settings_before(folder)
+    if not settings:
         return []
     now = facts["settings"]
     assert isinstance(now, dict)
@@ -161,6 +159,26 @@ def changes(folder: Path, facts: Mapping[str, object]) -> list[str]:
     ]
     changed += [f"{words} changed" for name, words in _WORDS.items() if name in before and before[name] != facts[name]]
     return changed + _images(before.get("images"), facts.get("images"))
+
+
+def settings_before(folder: Path) -> dict[str, Any]:
+    """Return the settings of the last run in a folder by name; none where nothing is recorded.
+
+    Parameters
+    ----------
+    folder
+        The journal's folder.
+    """
+    settings = _inputs(folder).get("settings")
+    return settings if isinstance(settings, dict) else {}
+
+
+def _inputs(folder: Path) -> dict[str, Any]:
+    """Return what :func:`remember` wrote; nothing where that is missing or damaged."""
+    try:
+        return dict(json.loads((folder / _INPUTS).read_text("utf-8")))
+    except (OSError, ValueError, TypeError, RecursionError):
+        return {}
 
 
 def _images(before: object, now: object) -> list[str]:
@@ -198,10 +216,8 @@ def remembered(folder: Path) -> list[str] | None:
     folder
         The journal's folder.
     """
-    try:
-        return [str(result) for result in json.loads((folder / _INPUTS).read_text("utf-8"))["results"]]
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
-        return None
+    results = _inputs(folder).get("results")
+    return [str(result) for result in results] if isinstance(results, list) else None
 
 
 def forget(folder: Path) -> None:

@@ -39,6 +39,8 @@ class FrameFigures:
         Of the detections, at least the threshold.
     below
         Scores of the candidates below the threshold.
+    threshold
+        The score that a detection on it needs.
     areas
         Of the detections, in pixels.
     examples, negatives
@@ -52,6 +54,7 @@ class FrameFigures:
     name: str
     scores: NDArray[np.float64]
     below: NDArray[np.float64]
+    threshold: float
     areas: NDArray[np.int64]
     examples: int
     negatives: int
@@ -96,15 +99,13 @@ class Overview:
     advice: list[str] = field(default_factory=list)
 
 
-def overview(frames: Sequence[FrameFigures], threshold: float, asked: int = 0) -> Overview:
-    """Return the summary of some frames at a threshold.
+def overview(frames: Sequence[FrameFigures], asked: int = 0) -> Overview:
+    """Return the summary of some frames.
 
     Parameters
     ----------
     frames
         Their figures.
-    threshold
-        The score that a detection needs.
     asked
         How many places to mark next the gallery begins with; 0 where it lists none.
     """
@@ -113,13 +114,13 @@ def overview(frames: Sequence[FrameFigures], threshold: float, asked: int = 0) -
     areas = np.concatenate([np.zeros(0, np.int64), *(frame.areas for frame in frames)])
     everything = np.concatenate([scores, below])
     margin = _MARGIN * float(np.ptp(everything)) if everything.size else 0.0
-    doubtful = int(np.count_nonzero(scores < threshold + margin))
+    doubtful = sum(int(np.count_nonzero(frame.scores < frame.threshold + margin)) for frame in frames)
     summary = Overview(
         found=scores.size,
         frames=len(frames),
         clear=scores.size - doubtful,
         doubtful=doubtful,
-        missed=int(np.count_nonzero(below >= threshold - margin)),
+        missed=sum(int(np.count_nonzero(frame.below >= frame.threshold - margin)) for frame in frames),
         margin=margin,
         median_score=float(np.median(scores)) if scores.size else float("nan"),
         median_area=float(np.median(areas)) if areas.size else float("nan"),
@@ -127,19 +128,18 @@ def overview(frames: Sequence[FrameFigures], threshold: float, asked: int = 0) -
         negatives=sum(frame.negatives for frame in frames),
         counts=sum((frame.counts for frame in frames), Counts()),
     )
-    summary.advice.extend(_advice(summary, frames, below, threshold, asked))
+    summary.advice.extend(_advice(summary, frames, below, asked))
     return summary
 
 
-def _advice(
-    summary: Overview, frames: Sequence[FrameFigures], below: NDArray[np.float64], threshold: float, asked: int
-) -> list[str]:
+def _advice(summary: Overview, frames: Sequence[FrameFigures], below: NDArray[np.float64], asked: int) -> list[str]:
     if not summary.found:
         if not below.size:
             return [
                 "Nothing that resembles the examples was proposed. Check on the frames that the examples lie where "
                 "they should, and try a smaller Min Mask Area."
             ]
+        threshold = min(frame.threshold for frame in frames)
         return [
             f"Nothing reached the threshold of {threshold:g}. The best candidate has {below.max():.2f}: move the "
             "slider down until the right objects appear, and use the command beside it.",

@@ -48,8 +48,8 @@ class Content:
     frames
         For each frame a dict of plain values: ``name``, ``xy``, ``z``, ``time``, ``width``, ``height``, ``scale``
         (pixels of the picture for each of the image), ``kept``, ``below``, ``confirmed`` and ``marked`` (numbers of
-        objects; those that are marked are not among the others), ``counts`` (the same in words), ``examples`` and
-        ``negatives``.
+        objects; those that are marked are not among the others), ``counts`` (the same in words), ``examples``,
+        ``negatives`` and ``threshold``.
     data
         The same and all that the script needs, for JSON.
     blocks
@@ -65,13 +65,6 @@ class Content:
     data: dict[str, Any]
     blocks: dict[str, str]
     pictures: list[str]
-
-
-def _threshold(finished: Finished, settings: Mapping[str, Any]) -> float:
-    """Return the threshold that was set, or the lowest of those that were chosen for the frames."""
-    if settings.get("threshold_mode", "fixed") == "fixed":
-        return float(settings["similarity_threshold"])
-    return min((record.threshold for record in finished.records()), default=float(settings["similarity_threshold"]))
 
 
 def gather(finished: Finished, picture_bytes: int = _PICTURE_BYTES, smallest: int = _SMALLEST) -> Content:
@@ -92,10 +85,11 @@ def gather(finished: Finished, picture_bytes: int = _PICTURE_BYTES, smallest: in
         If one is missing.
     """
     settings: dict[str, Any] = dict(finished.facts["settings"])
-    threshold = _threshold(finished, settings)
+    is_fixed = settings.get("threshold_mode", "fixed") == "fixed"
+    set_threshold = float(settings["similarity_threshold"])
     frames, figures, pictures = [], [], []
     parts: dict[str, list[bytes]] = {"scores": [], "areas": [], "outlines": [], "marks": []}
-    floor, example_areas, sizes = threshold, list[int](), list[int]()
+    floors, example_areas, sizes = list[float](), list[int](), list[int]()
     shrink = _shrinking(finished, picture_bytes)
     for record in finished.records():
         # The examples are displayed as what they are: neither the threshold nor a verdict applies to them.
@@ -111,7 +105,8 @@ def gather(finished: Finished, picture_bytes: int = _PICTURE_BYTES, smallest: in
         parts["areas"].append(areas.tobytes())
         parts["outlines"].append(encode_outlines([item.polygon for item in found], scale))
         parts["marks"].append(encode_outlines([*(mark.outline for mark in record.examples), *made], scale))
-        frame = _frame(record, scale, len(made))
+        threshold = set_threshold if is_fixed else record.threshold
+        frame = {**_frame(record, scale, len(made)), "threshold": threshold}
         frames.append(frame)
         # Of what a box or a point marks, the outline that was made of it; older results have the marks alone.
         outlines = [item.polygon for item in examples] or [
@@ -123,6 +118,7 @@ def gather(finished: Finished, picture_bytes: int = _PICTURE_BYTES, smallest: in
                 name=frame["name"],
                 scores=scores[confirmed:count],
                 below=scores[count:],
+                threshold=threshold,
                 areas=areas[confirmed:count].astype(np.int64),
                 examples=frame["examples"],
                 negatives=frame["negatives"],
@@ -133,20 +129,22 @@ def gather(finished: Finished, picture_bytes: int = _PICTURE_BYTES, smallest: in
         )
         pictures.append(_picture(finished.preview(record), shrink, smallest))
         # What is shown may reach further down than it is complete.
-        floor = min(floor, record.floor, *scores.tolist())
+        floors += [threshold, record.floor, *scores.tolist()]
         example_areas += [item.area for item in examples] or [round(outline.area) for outline in outlines]
         sizes += [item.area for item in kept if not item.is_marked]
     asked = _mark_next(finished, frames)
-    summary = overview(figures, threshold, len(asked))
+    lowest = min((each.threshold for each in figures), default=set_threshold)
+    summary = overview(figures, len(asked))
     data = {
         "id": _run_id(finished),
         "results": str(finished.out.absolute()),
         **_address(finished.out.absolute(), Path.cwd()),
-        "threshold": threshold,
+        "threshold": lowest,
+        "fixed": is_fixed,
         "candidates": sum(frame["kept"] + frame["below"] for frame in frames),
         **_limits(settings, sizes),
-        "range": _range(figures, threshold),
-        "floor": floor,
+        "range": _range(figures, lowest),
+        "floor": min(floors, default=lowest),
         "margin": summary.margin,
         "units": UNITS,
         "colours": [color_of(step / (_COLOURS - 1)) for step in range(_COLOURS)],

@@ -1,7 +1,12 @@
 // Choice: threshold and size range, what they hide at once, and how to get the same from the program.
 
 const BINS = 50;
-const choice = { threshold: data.threshold, minArea: data.minArea, maxArea: data.maxArea };
+// Without a threshold of its own the choice has the run's: one, or one for each frame where the run has chosen it so.
+const choice = { threshold: null, minArea: data.minArea, maxArea: data.maxArea };
+const varies = frames.some((frame) => frame.threshold !== data.threshold);
+const thresholdOf = (i) => choice.threshold ?? frames[owner[i]].threshold;
+const oneThreshold = () => choice.threshold ?? (varies ? null : data.threshold);
+const sliderPlace = () => choice.threshold ?? data.threshold;
 const shown = new Uint8Array(total);
 const shownIn = new Uint32Array(frames.length);
 let shownTotal = 0;
@@ -27,15 +32,15 @@ function apply() {
   for (let i = 0; i < total; i++) {
     const right = fits(i);
     const confirmed = isConfirmed(i);
-    const seen = confirmed || (scores[i] >= choice.threshold && right);
+    const seen = confirmed || (scores[i] >= thresholdOf(i) && right);
     shown[i] = seen ? 1 : 0;
     if (seen) {
       shownIn[owner[i]]++;
       shownTotal++;
       if (confirmed) continue;
       counts.found++;
-      if (scores[i] < choice.threshold + data.margin) counts.doubtful++;
-    } else if (right && scores[i] >= choice.threshold - data.margin) counts.missed++;
+      if (scores[i] < thresholdOf(i) + data.margin) counts.doubtful++;
+    } else if (right && scores[i] >= thresholdOf(i) - data.margin) counts.missed++;
   }
 }
 
@@ -77,7 +82,7 @@ function showMedian() {
 }
 
 const changed = () => ({
-  threshold: choice.threshold !== data.threshold,
+  threshold: choice.threshold !== null,
   minArea: choice.minArea !== data.minArea,
   maxArea: choice.maxArea !== data.maxArea,
 });
@@ -90,6 +95,7 @@ function commandLine(file = '') {
   const different = changed();
   const parts = ['sam2-fewshot refine', quote(data.folder)];
   if (file) parts.push(file);
+  if (different.threshold && !data.fixed) parts.push('--threshold-mode fixed');
   if (different.threshold) parts.push(`--similarity-threshold ${choice.threshold}`);
   if (different.minArea) parts.push(`--min-mask-area ${choice.minArea}`);
   if (different.maxArea) parts.push(`--max-mask-area ${choice.maxArea}`);
@@ -105,6 +111,7 @@ function showCommand() {
   $('command').replaceChildren(first, ...options.flatMap((text) => [' ', element('span', { textContent: text })]));
   $('copy').hidden = $('reset').hidden = !any;
   const names = [];
+  if (different.threshold && !data.fixed) names.push('Threshold Mode fixed');
   if (different.threshold) names.push(`Similarity Threshold ${choice.threshold}`);
   if (different.minArea) names.push(`Min Mask Area ${choice.minArea}`);
   if (different.maxArea) names.push(`Max Mask Area ${choice.maxArea || 'without limit'}`);
@@ -165,13 +172,14 @@ function colourHistogram() {
   const [low, high] = data.range;
   for (const bar of bars) {
     const score = Number(bar.dataset.score);
-    const off = score < choice.threshold;
+    const off = score < sliderPlace();
     bar.setAttribute('class', off ? 'off' : '');
     bar.setAttribute('fill', off ? '' : css[level(score)]);
   }
-  const x = ((choice.threshold - low) / (high - low)) * 400;
+  const x = ((sliderPlace() - low) / (high - low)) * 400;
   thresholdLine.setAttribute('x1', String(x));
   thresholdLine.setAttribute('x2', String(x));
+  thresholdLine.setAttribute('visibility', oneThreshold() === null ? 'hidden' : 'visible');
   $('histogram-title').textContent = `Histogram of the scores from ${low} to ${high}: ${format(shownTotal)} shown, ${format(total - shownTotal)} hidden`;
 }
 
@@ -186,8 +194,10 @@ const within = (value, low, high) => Math.max(low, Math.min(high, value));
 // What is being typed is left alone until it is entered; then the field shows what is used.
 function showControls(entered = false) {
   const isFree = (id) => entered === true || document.activeElement !== $(id);
-  $('threshold').value = choice.threshold;
-  if (isFree('threshold-number')) $('threshold-number').value = choice.threshold;
+  $('threshold').value = sliderPlace();
+  $('threshold').setAttribute('aria-valuetext', String(oneThreshold() ?? 'one for each frame'));
+  if (isFree('threshold-number')) $('threshold-number').value = oneThreshold() ?? '';
+  $('threshold-number').placeholder = 'by frame';
   $('min-area').value = choice.minArea <= smallest ? 0 : within(toPlace(choice.minArea), 0, 1000);
   $('max-area').value = choice.maxArea === 0 || choice.maxArea >= largest ? 1000 : within(toPlace(choice.maxArea), 0, 1000);
   if (isFree('min-area-number')) $('min-area-number').value = choice.minArea;
@@ -230,7 +240,7 @@ function announce() {
   clearTimeout(silence);
   silence = setTimeout(() => {
     showMedian();
-    $('status').textContent = `${plural(shownTotal, 'object')} shown at a threshold of ${choice.threshold}.`;
+    $('status').textContent = `${plural(shownTotal, 'object')} shown at ${oneThreshold() === null ? "each frame's threshold" : `a threshold of ${oneThreshold()}`}.`;
     document.body.dataset.settled = String(Number(document.body.dataset.settled ?? 0) + 1); // for the tests
     emit('settled');
   }, 250);
@@ -251,14 +261,14 @@ function startChoice() {
     });
   for (const id of ['threshold', 'threshold-number']) {
     // The run's own threshold need not lie on a step.
-    read(id, (value) => value !== null && change({ threshold: Math.abs(value - data.threshold) < step / 2 ? data.threshold : within(value, 0, 1) }));
+    read(id, (value) => value !== null && change({ threshold: !varies && Math.abs(value - data.threshold) < step / 2 ? null : within(value, 0, 1) }));
   }
   read('min-area', (place) => change({ minArea: place <= 0 ? data.minArea : toArea(place) }));
   read('max-area', (place) => change({ maxArea: place >= 1000 ? data.maxArea : Math.max(1, toArea(place)) }));
   read('min-area-number', (value) => change({ minArea: value === null ? data.minArea : Math.max(0, Math.round(value)) }));
   read('max-area-number', (value) => change({ maxArea: value === null ? 0 : Math.max(0, Math.round(value)) }));
   for (const id of ['threshold-number', 'min-area-number', 'max-area-number']) $(id).addEventListener('change', () => showControls(true));
-  $('reset').addEventListener('click', () => change({ threshold: data.threshold, minArea: data.minArea, maxArea: data.maxArea }));
+  $('reset').addEventListener('click', () => change({ threshold: null, minArea: data.minArea, maxArea: data.maxArea }));
   const [least, most] = data.similarAreas;
   $('similar').hidden = most === undefined;
   $('similar').addEventListener('click', () =>

@@ -6,7 +6,7 @@ const listed = new Map(data.next.map((i, place) => [i, place])); // what to mark
 
 const ORDERS = {
   next: (a, b) => listed.get(a) - listed.get(b),
-  doubt: (a, b) => Math.abs(scores[a] - choice.threshold) - Math.abs(scores[b] - choice.threshold),
+  doubt: (a, b) => Math.abs(scores[a] - thresholdOf(a)) - Math.abs(scores[b] - thresholdOf(b)),
   low: (a, b) => scores[a] - scores[b],
   high: (a, b) => scores[b] - scores[a],
   small: (a, b) => areas[a] - areas[b],
@@ -89,7 +89,7 @@ function card(i) {
     buttons.append(button);
   }
   const item = element('li', { className: 'card' }, picture, facts, where, buttons);
-  if (scores[i] < choice.threshold) item.append(element('span', { className: 'badge', textContent: 'below', title: 'Below the threshold' }));
+  if (scores[i] < thresholdOf(i)) item.append(element('span', { className: 'badge', textContent: 'below', title: 'Below the threshold' }));
   item.dataset.object = String(i);
   showVerdict(item);
   watcher.observe(picture);

@@ -54,7 +54,7 @@ function corrections() {
       kind: 'corrections',
       version: 1,
       results: data.results,
-      similarity_threshold: choice.threshold,
+      similarity_threshold: oneThreshold(),
       min_mask_area: choice.minArea,
       max_mask_area: choice.maxArea,
     },
