@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from roifile import ImagejRoi
 from test_outline_examples import FINE, SQUARE, annotation, collection, export, feature
 
 from sam2_fewshot.annotations.examples import read_examples
@@ -197,3 +198,52 @@ def test_only_negative_examples_are_refused(write, image):
 def test_200_and_more_examples_are_all_read(write, image):
     path = write("n.json", export(*[annotation(SQUARE)] * 250))
     assert len(read_examples(path, image)) == 250
+
+
+@pytest.fixture
+def alike(write, open_with, ramp):
+    return open_with(*(write(f"{day}/a.png", ramp) for day in ("d1", "d2", "d3")))
+
+
+@pytest.mark.parametrize("name", ["a_labels.png", "a.png", "a.geojson", "a_rois.roi"])
+def test_of_images_that_share_a_name_it_is_the_one_beside_the_marks(tmp_path, write, open_with, ramp, labels, name):
+    images = open_with(*(write(f"{day}/a.tif", ramp) for day in ("d1", "d2")))
+    content = labels if name.endswith("png") else feature("Polygon", [SQUARE])
+    if name.endswith("roi"):
+        content = ImagejRoi.frompoints([[2, 2], [9, 2], [9, 9], [2, 9]]).tobytes()
+    path = write(f"d2/{name}", content)
+    assert read_examples(path, images)[0].location.xy == 1
+    assert {example.location.xy for example in read_examples(tmp_path / "d2", images)} == {1}
+
+
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_it_is_asked_which_of_the_images_that_share_a_name_is_meant(write, alike, labels, is_folder):
+    path = write("marks/a_labels.png", labels)
+    with pytest.raises(
+        InputError, match=r"^a_labels\.png is named after several images, d1/a\.png, d2/a\.png, d3/a\.png\."
+    ) as error:
+        read_examples(path.parent if is_folder else path, alike)
+    assert "--examples-on d1/a.png" in str(error.value)
+
+
+@pytest.mark.parametrize(("on", "xy"), [("d2/a.png", 1), ("d3/a", 2), ("./d1/a.png", 0), ("a_2", 1)])
+def test_the_image_may_be_named_with_its_folder(write, alike, labels, on, xy):
+    assert read_examples(write("marks/a_labels.png", labels), alike, on=on)[0].location.xy == xy
+
+
+@pytest.mark.parametrize("on", ["a.png", "a", "d4/a.png"])
+def test_a_name_that_several_images_share_is_refused(write, alike, labels, on):
+    with pytest.raises(InputError, match=r"several images have that name; the images are d1/a\.png, d2/a\.png"):
+        read_examples(write("marks/a_labels.png", labels), alike, on=on)
+
+
+def test_the_image_without_a_folder_is_the_one_of_that_name(write, open_with, ramp, labels):
+    images = open_with(write("d2/a.png", ramp), write("a.png", ramp))
+    assert read_examples(write("marks/a_labels.png", labels), images, on="a.png")[0].location.xy == 1
+
+
+def test_files_may_be_named_as_the_results_are(write, open_with, ramp, labels):
+    images = open_with(*(write(f"{day}/a.png", ramp) for day in ("d1", "d2")))
+    write("marks/a_labels.png", labels)
+    path = write("marks/a_2_labels.png", labels)
+    assert [example.location.xy for example in read_examples(path.parent, images)] == [0, 1]

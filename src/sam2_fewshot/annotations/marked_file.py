@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sam2_fewshot.annotations.named import listed, named_part, whole_name
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.images.addresses import holds_zarr, stem_of
+from sam2_fewshot.images.addresses import stem_of
 from sam2_fewshot.images.registry import IMAGE_SUFFIXES, example_stems
 from sam2_fewshot.images.source import Header, reading
 from sam2_fewshot.images.stems import safe_stem
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from sam2_fewshot.annotations.placing import Placer
@@ -30,13 +32,15 @@ class MarkedFile:
     path
         Where it is.
     image
-        The image that it is named after, None when there is none.
+        The image that it is named after, or that the user says; None when there is none, or it is not clear which.
     placer
         Puts its objects on their frames.
     content
         Of a JSON file.
     tagged
         True when tags are asked for, so that a file without tags is of no use.
+    alike
+        The images that have the name that the file has, where it is not clear which of them is meant.
     """
 
     path: Path
@@ -44,6 +48,7 @@ class MarkedFile:
     placer: Placer
     content: Any = None
     tagged: bool = False
+    alike: Sequence[ImageFile] = ()
 
     def target(self, ending: str = "") -> ImageFile:
         """Return the image that the objects lie on: the one that the file is named after, else the only one.
@@ -61,6 +66,11 @@ class MarkedFile:
         if self.image is not None:
             return self.image
         path = named_part(self.path)
+        if self.alike:
+            raise InputError(
+                f"{path.name} is named after several images, {listed(self.alike)}. Put it into the folder of the one "
+                f"on which its objects lie, or say it with --examples-on {whole_name(self.alike[0])}."
+            )
         first = self.placer.images[0]
         if len(self.placer.images) > 1:
             raise InputError(
@@ -78,13 +88,6 @@ class MarkedFile:
                 "chooses those that are searched."
             )
         return first
-
-
-def named_part(path: Path) -> Path:
-    """Return what of a path is named after an image: of an OME-Zarr the outermost Zarr, ``a.zarr`` of its labels."""
-    while path.is_dir() and holds_zarr(path.parent):
-        path = path.parent
-    return path
 
 
 def _other_image(path: Path, given: ImageFile) -> str | None:
