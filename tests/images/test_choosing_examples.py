@@ -5,6 +5,7 @@ import pytest
 from roifile import ImagejRoi
 from test_outline_examples import FINE, SQUARE, annotation, collection, export, feature
 
+from sam2_fewshot.annotations.convert import convert
 from sam2_fewshot.annotations.examples import read_examples
 from sam2_fewshot.errors import InputError, SettingsError
 
@@ -247,3 +248,29 @@ def test_files_may_be_named_as_the_results_are(write, open_with, ramp, labels):
     write("marks/a_labels.png", labels)
     path = write("marks/a_2_labels.png", labels)
     assert [example.location.xy for example in read_examples(path.parent, images)] == [0, 1]
+
+
+def test_a_file_of_examples_is_not_the_image_that_it_is_named_after(tmp_path, write, open_with, labels, monkeypatch):
+    only = open_with(write("b.png", labels))
+    write("a_labels.png", labels)
+    monkeypatch.chdir(tmp_path)
+    for path in ("a_labels.png", tmp_path / "a_labels.png"):
+        with pytest.raises(InputError, match=r"^a_labels\.png is named after an image a, but only b\.png was given\."):
+            read_examples(path, only)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["a"], "name it after that, for instance a_labels.png; else give the other image in its place"),
+        (["a", "c"], "for instance a_labels.png for a.png, or give that image only."),
+        (["d1/b", "d2/b"], "or give that one only."),
+    ],
+)
+def test_advice_is_what_convert_can_do(tmp_path, write, labels, given, said):
+    images = [write(f"{name}.png", labels) for name in given]
+    with pytest.raises(InputError) as error:
+        convert(write("marks/b_labels.png", labels), tmp_path / "x.geojson", images=images)
+    assert said in str(error.value)
+    assert "--examples-on" not in str(error.value)
+    assert "--batch-xy" not in str(error.value)

@@ -92,6 +92,7 @@ def read_objects(
     *,
     boxes: bool = False,
     on: str | None = None,
+    may_say: bool = True,
 ) -> list[PlacedExemplar]:
     """Read all marked objects and put each on its frame, whatever their tags.
 
@@ -101,6 +102,8 @@ def read_objects(
         As for :func:`read_examples`.
     tagged
         True when tags are asked for, so that a label image must come with its classes.
+    may_say
+        Whether the user can say `on` where it is not clear, which an error's message then advises.
 
     Raises
     ------
@@ -115,7 +118,9 @@ def read_objects(
         if form is None:
             raise InputError(_not_read(file))
         image, alike = (found[0], ()) if len(found) == 1 else (None, found)
-        placed += form.load().read(MarkedFile(file, image, Placer(images, remarks, boxes), content, tagged, alike))
+        placed += form.load().read(
+            MarkedFile(file, image, Placer(images, remarks, boxes), content, tagged, alike, may_say)
+        )
         all_remarks.append(remarks)
     if not placed:  # the one sentence says why, so no warnings come before it
         reasons = {remarks.file: remarks.left_out() for remarks in all_remarks}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,8 @@ class MarkedFile:
         True when tags are asked for, so that a file without tags is of no use.
     alike
         The images that have the name that the file has, where it is not clear which of them is meant.
+    may_say
+        Whether the user can say with ``--examples-on`` which image is meant.
     """
 
     path: Path
@@ -49,6 +52,7 @@ class MarkedFile:
     content: Any = None
     tagged: bool = False
     alike: Sequence[ImageFile] = ()
+    may_say: bool = True
 
     def target(self, ending: str = "") -> ImageFile:
         """Return the image that the objects lie on: the one that the file is named after, else the only one.
@@ -69,14 +73,16 @@ class MarkedFile:
         if self.alike:
             raise InputError(
                 f"{path.name} is named after several images, {listed(self.alike)}. Put it into the folder of the one "
-                f"on which its objects lie, or say it with --examples-on {whole_name(self.alike[0])}."
+                "on which its objects lie, or "
+                + (f"say it with --examples-on {whole_name(self.alike[0])}." if self.may_say else "give that one only.")
             )
         first = self.placer.images[0]
+        example = f"{first.stem}{ending}{path.suffix}"
         if len(self.placer.images) > 1:
             raise InputError(
                 f"It is not clear to which of the {len(self.placer.images)} images {path.name} belongs; name it after "
-                f"its image, for instance {first.stem}{ending}{path.suffix} for {first.name}, or give the image's name "
-                "with --examples-on."
+                f"its image, for instance {example} for {first.name}, or give "
+                + ("the image's name with --examples-on." if self.may_say else "that image only.")
             )
         other = _other_image(path, first)
         if other is None and len(stems := example_stems(path)) > 1:
@@ -84,8 +90,13 @@ class MarkedFile:
         if other is not None:
             raise InputError(
                 f"{path.name} is named after {other}, but only {first.name} was given. If its objects were marked on "
-                f"{first.name}, say so with --examples-on {first.name}; else give both images, of which --batch-xy "
-                "chooses those that are searched."
+                f"{first.name}, "
+                + (
+                    f"say so with --examples-on {first.name}; else segment with both images, of which --batch-xy "
+                    "chooses those that are searched."
+                    if self.may_say
+                    else f"name it after that, for instance {example}; else give the other image in its place."
+                )
             )
         return first
 
@@ -96,7 +107,8 @@ def _other_image(path: Path, given: ImageFile) -> str | None:
         if not folder.is_dir():  # the image is on the web
             continue
         with reading(folder):
-            beside = [file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file != path]
+            found = [file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES]
+        beside = [file for file in found if os.path.realpath(file) != os.path.realpath(path)]
         for stem in example_stems(path):
             names = sorted(file.name for file in beside if stem in (stem_of(file), safe_stem(stem_of(file))))
             if names:
