@@ -274,3 +274,34 @@ def test_advice_is_what_convert_can_do(tmp_path, write, labels, given, said):
     assert said in str(error.value)
     assert "--examples-on" not in str(error.value)
     assert "--batch-xy" not in str(error.value)
+
+
+def coco(*names):
+    return {
+        "images": [{"id": number, "file_name": name} for number, name in enumerate(names)],
+        "annotations": [{"image_id": number, "bbox": [3, 2, 6, 4]} for number in range(len(names))],
+    }
+
+
+@pytest.mark.parametrize("named", ["a.png", "other.png"])
+def test_the_image_may_be_named_for_a_coco_file_of_one_image(write, two, told, named):
+    path = write("a.json", coco(named))
+    assert [example.location.xy for example in read_examples(path, two, on="b.tif", progress=told)] == [1]
+    assert not told.warnings
+
+
+def test_the_image_may_be_named_for_an_export_of_one_position(write, two):
+    places = [{"XY": 7, "Z": 0}, {"XY": 7}]
+    path = write("a.json", export(*(annotation(SQUARE, location=place) for place in places)))
+    assert [example.location.xy for example in read_examples(path, two, on="b.tif")] == [1, 1]
+    path = write("c.json", export(annotation(SQUARE)))
+    assert [example.location.xy for example in read_examples(path, two, on="b.tif")] == [1]
+
+
+def test_of_a_file_that_speaks_of_several_images_none_can_be_named(write, two):
+    places = [{"XY": 0}, {"XY": 1}]
+    for content in (coco("a.png", "b.tif"), export(*(annotation(SQUARE, location=at) for at in places))):
+        with pytest.raises(
+            InputError, match=r"lie on b\.tif, but the file speaks of 2 images\. Leave out --examples-on"
+        ):
+            read_examples(write("a.json", content), two, on="b.tif")

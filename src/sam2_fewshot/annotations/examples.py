@@ -119,7 +119,7 @@ def read_objects(
             raise InputError(_not_read(file))
         image, alike = (found[0], ()) if len(found) == 1 else (None, found)
         placed += form.load().read(
-            MarkedFile(file, image, Placer(images, remarks, boxes), content, tagged, alike, may_say)
+            MarkedFile(file, image, Placer(images, remarks, boxes), content, tagged, alike, may_say, on is not None)
         )
         all_remarks.append(remarks)
     if not placed:  # the one sentence says why, so no warnings come before it

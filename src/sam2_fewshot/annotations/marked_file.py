@@ -44,6 +44,8 @@ class MarkedFile:
         The images that have the name that the file has, where it is not clear which of them is meant.
     may_say
         Whether the user can say with ``--examples-on`` which image is meant.
+    is_said
+        Whether the user has said it.
     """
 
     path: Path
@@ -53,6 +55,29 @@ class MarkedFile:
     tagged: bool = False
     alike: Sequence[ImageFile] = ()
     may_say: bool = True
+    is_said: bool = False
+
+    def said(self, images: int) -> ImageFile | None:
+        """Return the image that the user says, whatever the file does; None where it is left to the file.
+
+        Parameters
+        ----------
+        images
+            Of so many the file speaks itself.
+
+        Raises
+        ------
+        InputError
+            If these are several.
+        """
+        if self.image is None or not self.is_said:
+            return None
+        if images > 1:
+            raise InputError(
+                f"--examples-on says that the objects of {self.path.name} lie on {self.image.name}, but the file "
+                f"speaks of {images} images. Leave out --examples-on, or give a file with the objects of one image."
+            )
+        return self.image
 
     def target(self, ending: str = "") -> ImageFile:
         """Return the image that the objects lie on: the one that the file is named after, else the only one.
