@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
     from sam2_fewshot.records import FrameReader
 
-COMPARED = ("scorer", "occupancy_levels", "features_from")
+PERCENTILES = ("black_percentile", "white_percentile")
+"""Settings with which images must be displayed as those of the examples were."""
+COMPARED = ("scorer", "occupancy_levels", "features_from", *PERCENTILES)
 """Further settings with which candidates must be compared as the examples were."""
 
 _FORMAT = 2
@@ -35,6 +37,8 @@ MAX_BYTES = 500_000_000
 """Largest file of an object model that is read."""
 MAX_PIXELS = 1 << 30
 """The boxes of the examples may have so many pixels together."""
+MAX_CHANNELS = 1_000_000
+"""Longest text on the display of channels."""
 _TINY, _HUGE = 1e-12, 1e15
 _LONGEST_SIDE = 1 << 14
 """Of a tile in pixels; four times the widest that SAM 2's input of 1,024 px gives."""
@@ -47,6 +51,7 @@ _COMMON = {
     "known_pixels": Layout("u1", ("bytes",), may_be_empty=True),
     # Version 0.2.0 did not tell which are wanted.
     "known_wanted": Layout("?", ("known",), may_be_empty=True, is_optional=True),
+    "channels": Layout("U", most=MAX_CHANNELS, is_optional=True),
     "learned_shape_mean": Layout("f8", (3,)),
     "learned_shape_spread": Layout("f8", (3,), least=_TINY),
 }
@@ -121,6 +126,9 @@ class ObjectModel:
         The settings of the context crops; candidates must be cropped alike.
     compared
         Those of :data:`COMPARED`, by name.
+    channels
+        How the channels of the examples' images were displayed, as the text of a file for ``--channels``; empty where
+        it was as by default, None where it is not known.
     """
 
     method: str
@@ -131,7 +139,8 @@ class ObjectModel:
     model_sha256: str
     target_occupancy: float
     max_zoom: float
-    compared: Mapping[str, str] = field(default_factory=dict)
+    compared: Mapping[str, str | float] = field(default_factory=dict)
+    channels: str | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -211,6 +220,8 @@ class ObjectModel:
             "known_wanted": np.array([item.wanted for item in self.known], bool),
             "known_pixels": np.packbits(np.concatenate([np.zeros(0, bool), *(m.data.ravel() for m in masks)])),
         }
+        if self.channels is not None:
+            arrays["channels"] = np.array(self.channels)
         content = io.BytesIO()
         with ZipFile(content, "w", ZIP_DEFLATED) as archive:
             for name, array in arrays.items():
@@ -250,7 +261,8 @@ class ObjectModel:
                 areas=arrays["areas"],
                 known=_known(arrays),
                 **{key: facts[key] for key in ("model_name", "model_sha256", "target_occupancy", "max_zoom")},
-                compared={key: facts["compared"][key] for key in COMPARED if key in facts["compared"]},
+                compared=facts["compared"],
+                channels=str(arrays["channels"].item()) if "channels" in arrays else None,
             )
         except Unfit as error:
             raise InputError(
@@ -278,12 +290,12 @@ def _facts(archive: ArrayArchive, name: str) -> dict[str, Any]:
             "method": facts["method"],
             "target_occupancy": float(facts["target_occupancy"]),
             "max_zoom": float(facts["max_zoom"]),
-            **{key: str(facts["compared"][key]) for key in COMPARED if key in facts["compared"]},
+            **{key: facts["compared"][key] for key in COMPARED if key in facts["compared"]},
         }
-        Settings(**chosen)
+        settings = Settings(**chosen)
         if facts["method"] not in _LEARNED:
             raise Unfit("its method is not known")
-        compared = {key: chosen[key] for key in COMPARED if key in chosen}
+        compared = {key: getattr(settings, key) for key in COMPARED if key in chosen}
         return {
             **chosen,
             "compared": compared,

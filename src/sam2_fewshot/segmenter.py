@@ -347,8 +347,16 @@ class FewShotSegmenter:
         examples = [marked(mask, self.settings, frame.location, Kind.EXAMPLE) for mask in plan.marked]
         return replace(select(found, self.object_model.learned, self.settings), examples=examples)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], channels: str | None = None) -> None:
         """Save the object model (not the backbone's weights) to a ``.npz`` file.
+
+        Parameters
+        ----------
+        path
+            The file.
+        channels
+            How the channels of the examples' images were displayed; see
+            :class:`~sam2_fewshot.object_model.ObjectModel`. Left out: what the object model says of it.
 
         Raises
         ------
@@ -356,7 +364,8 @@ class FewShotSegmenter:
             If nothing was learned yet, or the file cannot be written.
         """
         try:
-            write_whole(Path(path), self.object_model.to_bytes())
+            objects = self.object_model if channels is None else replace(self.object_model, channels=channels)
+            write_whole(Path(path), objects.to_bytes())
         except InputError as error:
             if not isinstance(error.__cause__, OSError):
                 raise

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from PIL import Image
+from tifffile import imwrite
 
 from sam2_fewshot.files.request import Request, request_again
 from sam2_fewshot.files.run import run
@@ -62,6 +63,63 @@ def test_what_was_learned_finds_the_same_without_the_examples(cli, images, learn
     threshold = cli("refine", out, "--similarity-threshold", "0.9")
     assert threshold.code == 0, threshold.err
     assert "2 of 2 frames are finished already and kept." in threshold.err
+
+
+def test_images_are_displayed_as_those_of_the_examples_were(cli, images, examples, tmp_path):
+    model = tmp_path / "bright.npz"
+    display = ("--black-percentile", "5", "--white-percentile", "95")
+    first = cli("segment", images[0], images[1], "--examples", examples, "-o", tmp_path / "first", *QUICK, *display,
+                "--save-model", model)  # fmt: skip
+    assert first.code == 0, first.err
+    command = ("segment", images[0], images[1], "--object-model", model, "--points-per-side", "16")
+    again = cli(*command, "-o", tmp_path / "again")
+    assert again.code == 0, again.err
+    assert found(tmp_path / "again") == found(tmp_path / "first")
+    settings = json.loads((tmp_path / "again" / "run.json").read_text())["settings"]
+    assert (settings["black_percentile"], settings["white_percentile"]) == (5, 95)
+    assert "White Percentile 95.0, but the settings say 90.0" in refused(
+        cli, tmp_path, *command[1:], "--white-percentile", "90"
+    )
+
+
+@pytest.fixture
+def of_channels(cli, images, examples, tmp_path) -> Path:
+    """An object model learned from a channel whose image has another one, which is switched off."""
+    plane = np.asarray(Image.open(images[0]))
+    imwrite(tmp_path / "im.tif", np.stack([plane, plane[::-1, ::-1]]), imagej=True, metadata={"axes": "CYX"})
+    (tmp_path / "first.yaml").write_text("- {index: 2, visible: false}")
+    outcome = cli("segment", tmp_path / "im.tif", "--examples", examples, "--examples-on", "im.tif", *QUICK,
+                  "--channels", tmp_path / "first.yaml", "--save-model", tmp_path / "one.npz",
+                  "-o", tmp_path / "first")  # fmt: skip
+    assert outcome.code == 0, outcome.err
+    return tmp_path / "one.npz"
+
+
+def test_channels_are_displayed_as_those_of_the_examples_were(cli, of_channels, tmp_path):
+    command = ("segment", tmp_path / "im.tif", "--object-model", of_channels, "--points-per-side", "16")
+    alike = tmp_path / "alike.yaml"
+    alike.write_text("channels:\n- index: 2\n  visible: false\n")
+    for name, channels in {"taken": (), "given": ("--channels", alike)}.items():
+        outcome = cli(*command, *channels, "-o", tmp_path / name)
+        assert outcome.code == 0, outcome.err
+        assert "Warning" not in outcome.err
+        assert found(tmp_path / name) == found(tmp_path / "first")
+    other = tmp_path / "other.yaml"
+    other.write_text("- {index: 1, visible: false}")
+    outcome = cli(*command, "--channels", other, "-o", tmp_path / "other")
+    assert outcome.code == 0, outcome.err
+    assert "The channels are not displayed as those of the images from which one.npz was learned" in outcome.err
+
+
+def test_a_display_that_does_not_fit_the_images_is_refused(cli, images, of_channels, tmp_path):
+    sentence = refused(cli, tmp_path, images[1], "--object-model", of_channels)
+    assert "im2.png has no channel 2" in sentence
+    assert "taken from one.npz; give --channels" in sentence
+    (tmp_path / "grey.yaml").write_text("- {index: 1}")
+    out = tmp_path / "grey"
+    outcome = cli("segment", images[1], "--object-model", of_channels, "--channels", tmp_path / "grey.yaml",
+                  "--points-per-side", "16", "-o", out)  # fmt: skip
+    assert outcome.code == 0, outcome.err
 
 
 def test_the_examples_are_not_drawn(cli, images, learned, tmp_path):

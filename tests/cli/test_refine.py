@@ -294,6 +294,18 @@ def test_one_command(cli, images, examples, tmp_path, export):
     assert (outcome.code, outcome.out.strip()) == (0, str(tmp_path / "o2" / "report.html"))
 
 
+def test_examples_of_another_name_may_be_given(cli, images, examples, tmp_path):
+    out = tmp_path / "out"
+    assert cli("segment", images[0], "--examples", examples, "-o", out, *QUICK).code == 0
+    other = examples.rename(examples.with_name("old_labels.png"))
+    command = ("refine", out, "-o", tmp_path / "o2", "--examples", other, "--similarity-threshold", "0.6")
+    outcome = cli(*command)
+    assert outcome.code == 2
+    assert f"say so with --examples-on {images[0].name}" in outcome.err
+    outcome = cli(*command, "--examples-on", images[0].name)
+    assert outcome.code == 0, outcome.err
+
+
 def test_wrong_use_is_a_sentence(cli, tmp_path, export):
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from roifile import ImagejRoi
 from test_outline_examples import FINE, SQUARE, annotation, collection, export, feature
 
+from sam2_fewshot.annotations.convert import convert
 from sam2_fewshot.annotations.examples import read_examples
 from sam2_fewshot.errors import InputError, SettingsError
 
@@ -197,3 +199,109 @@ def test_only_negative_examples_are_refused(write, image):
 def test_200_and_more_examples_are_all_read(write, image):
     path = write("n.json", export(*[annotation(SQUARE)] * 250))
     assert len(read_examples(path, image)) == 250
+
+
+@pytest.fixture
+def alike(write, open_with, ramp):
+    return open_with(*(write(f"{day}/a.png", ramp) for day in ("d1", "d2", "d3")))
+
+
+@pytest.mark.parametrize("name", ["a_labels.png", "a.png", "a.geojson", "a_rois.roi"])
+def test_of_images_that_share_a_name_it_is_the_one_beside_the_marks(tmp_path, write, open_with, ramp, labels, name):
+    images = open_with(*(write(f"{day}/a.tif", ramp) for day in ("d1", "d2")))
+    content = labels if name.endswith("png") else feature("Polygon", [SQUARE])
+    if name.endswith("roi"):
+        content = ImagejRoi.frompoints([[2, 2], [9, 2], [9, 9], [2, 9]]).tobytes()
+    path = write(f"d2/{name}", content)
+    assert read_examples(path, images)[0].location.xy == 1
+    assert {example.location.xy for example in read_examples(tmp_path / "d2", images)} == {1}
+
+
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_it_is_asked_which_of_the_images_that_share_a_name_is_meant(write, alike, labels, is_folder):
+    path = write("marks/a_labels.png", labels)
+    with pytest.raises(
+        InputError, match=r"^a_labels\.png is named after several images, d1/a\.png, d2/a\.png, d3/a\.png\."
+    ) as error:
+        read_examples(path.parent if is_folder else path, alike)
+    assert "--examples-on d1/a.png" in str(error.value)
+
+
+@pytest.mark.parametrize(("on", "xy"), [("d2/a.png", 1), ("d3/a", 2), ("./d1/a.png", 0), ("a_2", 1)])
+def test_the_image_may_be_named_with_its_folder(write, alike, labels, on, xy):
+    assert read_examples(write("marks/a_labels.png", labels), alike, on=on)[0].location.xy == xy
+
+
+@pytest.mark.parametrize("on", ["a.png", "a", "d4/a.png"])
+def test_a_name_that_several_images_share_is_refused(write, alike, labels, on):
+    with pytest.raises(InputError, match=r"several images have that name; the images are d1/a\.png, d2/a\.png"):
+        read_examples(write("marks/a_labels.png", labels), alike, on=on)
+
+
+def test_the_image_without_a_folder_is_the_one_of_that_name(write, open_with, ramp, labels):
+    images = open_with(write("d2/a.png", ramp), write("a.png", ramp))
+    assert read_examples(write("marks/a_labels.png", labels), images, on="a.png")[0].location.xy == 1
+
+
+def test_files_may_be_named_as_the_results_are(write, open_with, ramp, labels):
+    images = open_with(*(write(f"{day}/a.png", ramp) for day in ("d1", "d2")))
+    write("marks/a_labels.png", labels)
+    path = write("marks/a_2_labels.png", labels)
+    assert [example.location.xy for example in read_examples(path.parent, images)] == [0, 1]
+
+
+def test_a_file_of_examples_is_not_the_image_that_it_is_named_after(tmp_path, write, open_with, labels, monkeypatch):
+    only = open_with(write("b.png", labels))
+    write("a_labels.png", labels)
+    monkeypatch.chdir(tmp_path)
+    for path in ("a_labels.png", tmp_path / "a_labels.png"):
+        with pytest.raises(InputError, match=r"^a_labels\.png is named after an image a, but only b\.png was given\."):
+            read_examples(path, only)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["a"], "name it after that, for instance a_labels.png; else give the other image in its place"),
+        (["a", "c"], "for instance a_labels.png for a.png, or give that image only."),
+        (["d1/b", "d2/b"], "or give that one only."),
+    ],
+)
+def test_advice_is_what_convert_can_do(tmp_path, write, labels, given, said):
+    images = [write(f"{name}.png", labels) for name in given]
+    with pytest.raises(InputError) as error:
+        convert(write("marks/b_labels.png", labels), tmp_path / "x.geojson", images=images)
+    assert said in str(error.value)
+    assert "--examples-on" not in str(error.value)
+    assert "--batch-xy" not in str(error.value)
+
+
+def coco(*names):
+    return {
+        "images": [{"id": number, "file_name": name} for number, name in enumerate(names)],
+        "annotations": [{"image_id": number, "bbox": [3, 2, 6, 4]} for number in range(len(names))],
+    }
+
+
+@pytest.mark.parametrize("named", ["a.png", "other.png"])
+def test_the_image_may_be_named_for_a_coco_file_of_one_image(write, two, told, named):
+    path = write("a.json", coco(named))
+    assert [example.location.xy for example in read_examples(path, two, on="b.tif", progress=told)] == [1]
+    assert not told.warnings
+
+
+def test_the_image_may_be_named_for_an_export_of_one_position(write, two):
+    places = [{"XY": 7, "Z": 0}, {"XY": 7}]
+    path = write("a.json", export(*(annotation(SQUARE, location=place) for place in places)))
+    assert [example.location.xy for example in read_examples(path, two, on="b.tif")] == [1, 1]
+    path = write("c.json", export(annotation(SQUARE)))
+    assert [example.location.xy for example in read_examples(path, two, on="b.tif")] == [1]
+
+
+def test_of_a_file_that_speaks_of_several_images_none_can_be_named(write, two):
+    places = [{"XY": 0}, {"XY": 1}]
+    for content in (coco("a.png", "b.tif"), export(*(annotation(SQUARE, location=at) for at in places))):
+        with pytest.raises(
+            InputError, match=r"lie on b\.tif, but the file speaks of 2 images\. Leave out --examples-on"
+        ):
+            read_examples(write("a.json", content), two, on="b.tif")

@@ -138,6 +138,21 @@ def test_what_was_warned_of_is_warned_of_again(folder: FolderCache) -> None:
     assert heard[0] == heard[1]
 
 
+def test_warnings_have_the_names_that_are_given_now(folder: FolderCache) -> None:
+    def told(file: str) -> list[str]:
+        lines = Lines()
+        shown = [*examples(), replace(examples()[0], polygon=box(20, 20, 20.1, 20.1), label=f"{file}, object 2")]
+        watch = Watch(lines)
+        learn(BrightSegmenter(Settings(), watch, BrightMethod(**BRIGHT)), shown, watch, folder)
+        return lines.lines
+
+    assert "old.png, object 2 is left out" in told("old.png")[0]
+    assert "new.png, object 2 is left out" in told("new.png")[0]
+    (example,) = examples()
+    images = [Frame(scene(80, 3, seed=0), name=name) for name in ("a.png", "b.png", "a.png")]
+    assert len({learning_key(BrightSegmenter(), [replace(example, image=image)]) for image in images}) == 2
+
+
 def without(content: bytes, name: str, instead: str | None = None) -> bytes:
     """Return an archive without a member, or with other content of it."""
     changed = io.BytesIO()

@@ -16,6 +16,7 @@ from sam2_fewshot.errors import InputError
 from sam2_fewshot.object_model import KnownObject, ObjectModel, frame_digest
 from sam2_fewshot.records import Frame, InstanceMask
 from sam2_fewshot.segmenter import FewShotSegmenter, read_object_model
+from sam2_fewshot.settings import Settings
 from sam2_fewshot.storage.arrays import ArrayArchive, Layout, Unfit
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ def learned() -> ObjectModel:
         model_sha256="ab" * 32,
         target_occupancy=0.2,
         max_zoom=8.0,
+        compared={"scorer": "knn", "white_percentile": 95.0},
+        channels="- {index: 2, visible: false}",
     )
 
 
@@ -103,6 +106,9 @@ def test_it_comes_back_from_its_bytes(method: str) -> None:
     assert (back.model_name, back.model_sha256) == (model.model_name, model.model_sha256)
     assert back.method == method
     assert (back.target_occupancy, back.max_zoom) == (0.2, 8.0)
+    assert back.compared == {"scorer": "knn", "white_percentile": 95.0}
+    assert back.channels == "- {index: 2, visible: false}"
+    assert ObjectModel.from_bytes(replace(model, channels="").to_bytes()).channels == ""
 
 
 @pytest.mark.parametrize("method", MODELS)
@@ -114,12 +120,28 @@ def test_files_of_version_0_2_0_are_read(method: str) -> None:
     assert not {"evidence", "sizes"} & back.learned.keys()
 
 
+def test_files_of_version_0_3_0_do_not_say_how_images_were_displayed() -> None:
+    arrays = arrays_in(replace(learned(), compared={"scorer": "mean"}).to_bytes())
+    back = ObjectModel.from_bytes(saved({name: array for name, array in arrays.items() if name != "channels"}))
+    assert back.channels is None
+    back.check_settings(Settings(method="grid", black_percentile=1, white_percentile=50), "It")
+
+
+def test_percentiles_of_the_display_are_those_of_the_examples() -> None:
+    bright = replace(learned(), compared={"black_percentile": 0.1, "white_percentile": 95.0})
+    assert Settings(**bright.settings).white_percentile == 95
+    with pytest.raises(InputError, match=r"White Percentile 95\.0, but the settings say 99\.9; use 95\.0"):
+        bright.check_settings(Settings(method="grid"), "It")
+
+
 def test_a_segmenter_saves_it_whole(filters: Backbone, tmp_path: Path) -> None:
     model = replace(learned(), model_name=filters.name, model_sha256=filters.sha256)
     segmenter = FewShotSegmenter(filters).adopt(model)
     segmenter.save(tmp_path / "cells.npz")
     assert [path.name for path in tmp_path.iterdir()] == ["cells.npz"]
     assert read_object_model(tmp_path / "cells.npz").to_bytes() == model.to_bytes()
+    segmenter.save(tmp_path / "cells.npz", "- {index: 1}")
+    assert read_object_model(tmp_path / "cells.npz").channels == "- {index: 1}"
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"cannot be written to .*file"):
         segmenter.save(tmp_path / "file" / "cells.npz")
@@ -226,6 +248,8 @@ HARMLESS = {
     "wanted": {"missing", "zero"},
     "evidence": {"missing", "zero"},
     "sizes": {"missing"},
+    # Any text; what it says is read with the images.
+    "channels": {"missing", "of texts", "with NaN", "endless", "huge", "negative", "zero"},
     **{part: {"zero"} for part in ("mean", "weights", "directions", "colours", "vectors", "out")},
 }
 """Mutations, by the last word of the array's name, after which a model still makes sense."""
@@ -278,7 +302,9 @@ def test_places_that_make_no_sense_are_refused(name: str, value: int | None) -> 
     "change",
     [
         {"method": "other"}, {"method": None}, {"target_occupancy": 99}, {"target_occupancy": "x"}, {"max_zoom": None},
-        {"max_zoom": float("nan")}, {"compared": {"scorer": "other"}}, {"compared": 5}, {"model_name": ...},
+        {"max_zoom": float("nan")}, {"compared": {"scorer": "other"}}, {"compared": {"scorer": ["mean"]}},
+        {"compared": {"white_percentile": "x"}}, {"compared": {"black_percentile": 60, "white_percentile": 50}},
+        {"compared": 5}, {"model_name": ...},
     ],
 )  # fmt: skip
 def test_facts_that_make_no_sense_are_refused(change: dict[str, object]) -> None:

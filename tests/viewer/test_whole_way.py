@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from desk import centres, click, idle, mouse, wait
@@ -12,6 +14,7 @@ from sam2_fewshot.geometry.outlines import polygon_to_mask
 from sam2_fewshot.geometry.overlap import mask_iou
 from sam2_fewshot.napari.files import nuclei
 from sam2_fewshot.sample import sample
+from sam2_fewshot.segmenter import read_object_model
 
 
 def test_from_clicks_to_corrected_labels_with_the_embedded_checkpoint(viewer, make_widget, said):
@@ -185,3 +188,15 @@ def test_an_object_model_is_saved_loaded_and_becomes_a_command(marked, tmp_path,
     marked.find()
     idle(marked)
     assert set(marked.labels.features["kind"]) == {"found"}
+
+    # The viewer has a contrast of its own; the percentiles of the model go on to the command.
+    objects = read_object_model(tmp_path / "cells.npz")
+    bright = replace(objects, compared={**objects.compared, "white_percentile": 95.0})
+    (tmp_path / "bright.npz").write_bytes(bright.to_bytes())
+    marked.load_model(tmp_path / "bright.npz")
+    idle(marked)
+    marked.find()
+    idle(marked)
+    assert set(marked.labels.features["kind"]) == {"found"}
+    marked.copy_command(folder, tmp_path / "again.npz")
+    assert "--white-percentile 95.0" in QApplication.clipboard().text()

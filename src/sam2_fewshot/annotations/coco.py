@@ -103,7 +103,7 @@ def read(file: MarkedFile) -> Iterator[PlacedExemplar]:
     """Yield the objects that can serve as examples; the others become remarks.
 
     Where a file speaks of one image of another name, the image that the file itself is named after, or the only one,
-    is taken.
+    is taken; where the user says the image, that one.
     """
     return place(_drawings(file), file.placer)
 
@@ -115,7 +115,9 @@ def _drawings(file: MarkedFile) -> Iterator[Drawing | PlacedExemplar]:
     entries = {each.entry for each in known.values()}
     found, unclear = ImageNames(placer.images).of_entries(entries)
     places = {key: found.get(each.entry) for key, each in known.items()}
-    if image is not None and len(entries) == 1 and not found:
+    if (said := file.said(len(entries))) is not None:
+        places = dict.fromkeys(known, said)
+    elif image is not None and len(entries) == 1 and not found:
         only = " ".join(next(iter(entries))).strip()
         placer.remarks.warn(
             f"{placer.remarks.file} speaks of {only or 'an image'}; its objects are taken to lie on {image.name}."

@@ -105,7 +105,7 @@ def convert(
         raise SettingsError(f"{out.name} does not end as files of the format {form.name} do ({endings}).")
     form.check(form.suffixes[0] if form.per_image else form.result)
     known = open_images(images, Settings(), progress=progress) if images else nominal_images(source)
-    placed = read_objects(source, known, progress)
+    placed = read_objects(source, known, progress, may_say=False)
     boxes = sum(item.exemplar.box is not None for item in placed)
     if boxes:
         is_or_are = "is a box" if boxes == 1 else "are boxes"

@@ -9,8 +9,8 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sam2_fewshot.annotations.marked_file import MarkedFile, named_part
-from sam2_fewshot.annotations.named import ImageNames
+from sam2_fewshot.annotations.marked_file import MarkedFile
+from sam2_fewshot.annotations.named import ImageNames, named_part
 from sam2_fewshot.annotations.placing import PlacedExemplar, Placer, Remarks
 from sam2_fewshot.annotations.registry import FORMATS, READ_SUFFIXES, Format, readable
 from sam2_fewshot.annotations.values import compact, load_json
@@ -92,6 +92,7 @@ def read_objects(
     *,
     boxes: bool = False,
     on: str | None = None,
+    may_say: bool = True,
 ) -> list[PlacedExemplar]:
     """Read all marked objects and put each on its frame, whatever their tags.
 
@@ -101,6 +102,8 @@ def read_objects(
         As for :func:`read_examples`.
     tagged
         True when tags are asked for, so that a label image must come with its classes.
+    may_say
+        Whether the user can say `on` where it is not clear, which an error's message then advises.
 
     Raises
     ------
@@ -109,12 +112,15 @@ def read_objects(
     """
     placed: list[PlacedExemplar] = []
     all_remarks: list[Remarks] = []
-    for file, image in _files(path, images, progress, on):
+    for file, found in _files(path, images, progress, on):
         remarks = Remarks(file.name, progress)
         form, content = format_of(file)
         if form is None:
             raise InputError(_not_read(file))
-        placed += form.load().read(MarkedFile(file, image, Placer(images, remarks, boxes), content, tagged))
+        image, alike = (found[0], ()) if len(found) == 1 else (None, found)
+        placed += form.load().read(
+            MarkedFile(file, image, Placer(images, remarks, boxes), content, tagged, alike, may_say, on is not None)
+        )
         all_remarks.append(remarks)
     if not placed:  # the one sentence says why, so no warnings come before it
         reasons = {remarks.file: remarks.left_out() for remarks in all_remarks}
@@ -126,8 +132,8 @@ def read_objects(
     return placed
 
 
-def _files(path: Path, images: ImageSet, progress: Progress, on: str | None) -> list[tuple[Path, ImageFile | None]]:
-    """Return the files to read, each with its image; None where the file says it itself."""
+def _files(path: Path, images: ImageSet, progress: Progress, on: str | None) -> list[tuple[Path, list[ImageFile]]]:
+    """Return the files to read, each with the images whose name it has; none where the file says it itself."""
     kind = kind_of(path)
     if kind == "missing":
         raise InputError(f"There is no file or folder {path} with examples; check its name.")
@@ -135,18 +141,23 @@ def _files(path: Path, images: ImageSet, progress: Progress, on: str | None) -> 
     if kind == "file":
         if _is_image(path, images):
             raise InputError(f"{path.name} is given both as examples and as an image; leave it out of the images.")
-        return [(path, names.of_file(path) if on is None else names.called(on))]
+        return [(path, names.of_file(path) if on is None else [names.called(on)])]
     if holds_zarr(path):
-        return _zarr_files(path, images, names) if on is None else [(path, names.called(on))]
+        return _zarr_files(path, images, names) if on is None else [(path, [names.called(on)])]
     if on is not None:
         raise InputError(
             f"--examples-on says on which image the objects of one file lie, but {path} is a folder, whose files are "
             "named after their images. Give a single file, or leave out --examples-on."
         )
     files = [file for file in marked_files(path) if not _is_image(file, images)]
-    matched = [(file, image) for file in files if (image := names.of_file(file)) is not None]
+    matched = [(file, alike) for file in files if (alike := names.of_file(file))]
     companions = {_companion(file) for file, _ in matched}
-    matched = [(file, image) for file, image in matched if file not in companions]
+    matched = [(file, alike) for file, alike in matched if file not in companions]
+    # ``x_2_labels.png`` is that of the second ``x.png``, as in results, so ``x_labels.png`` beside it is not.
+    clear = {alike[0].xy for _, alike in matched if len(alike) == 1}
+    matched = [
+        (file, [each for each in alike if each.xy not in clear] if alike[1:] else alike) for file, alike in matched
+    ]
     if not matched:
         stem = images[0].stem
         raise InputError(
@@ -160,7 +171,7 @@ def _files(path: Path, images: ImageSet, progress: Progress, on: str | None) -> 
     return [*matched]
 
 
-def _zarr_files(path: Path, images: ImageSet, names: ImageNames) -> list[tuple[Path, ImageFile | None]]:
+def _zarr_files(path: Path, images: ImageSet, names: ImageNames) -> list[tuple[Path, list[ImageFile]]]:
     """Return where labels are in an OME-Zarr: in the image that it is in, or in each of its images that has some."""
     real = os.path.realpath(path)
     places = {image.xy: os.path.realpath(image.path) for image in images}
@@ -168,8 +179,8 @@ def _zarr_files(path: Path, images: ImageSet, names: ImageNames) -> list[tuple[P
     inside = [image for image in images if places[image.xy].startswith(real + os.sep)]
     labelled = [image for image in inside if (image.path / "labels").is_dir()]
     if around or not labelled:
-        return [(path, around[-1] if around else names.of_file(named_part(path)))]
-    return [(image.path, image) for image in labelled]
+        return [(path, around[-1:] if around else names.of_file(named_part(path)))]
+    return [(image.path, [image]) for image in labelled]
 
 
 def _is_image(path: Path, images: ImageSet) -> bool:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sam2_fewshot.annotations.named import listed, named_part, whole_name
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.images.addresses import holds_zarr, stem_of
+from sam2_fewshot.images.addresses import stem_of
 from sam2_fewshot.images.registry import IMAGE_SUFFIXES, example_stems
 from sam2_fewshot.images.source import Header, reading
 from sam2_fewshot.images.stems import safe_stem
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from sam2_fewshot.annotations.placing import Placer
@@ -30,13 +33,19 @@ class MarkedFile:
     path
         Where it is.
     image
-        The image that it is named after, None when there is none.
+        The image that it is named after, or that the user says; None when there is none, or it is not clear which.
     placer
         Puts its objects on their frames.
     content
         Of a JSON file.
     tagged
         True when tags are asked for, so that a file without tags is of no use.
+    alike
+        The images that have the name that the file has, where it is not clear which of them is meant.
+    may_say
+        Whether the user can say with ``--examples-on`` which image is meant.
+    is_said
+        Whether the user has said it.
     """
 
     path: Path
@@ -44,6 +53,31 @@ class MarkedFile:
     placer: Placer
     content: Any = None
     tagged: bool = False
+    alike: Sequence[ImageFile] = ()
+    may_say: bool = True
+    is_said: bool = False
+
+    def said(self, images: int) -> ImageFile | None:
+        """Return the image that the user says, whatever the file does; None where it is left to the file.
+
+        Parameters
+        ----------
+        images
+            Of so many the file speaks itself.
+
+        Raises
+        ------
+        InputError
+            If these are several.
+        """
+        if self.image is None or not self.is_said:
+            return None
+        if images > 1:
+            raise InputError(
+                f"--examples-on says that the objects of {self.path.name} lie on {self.image.name}, but the file "
+                f"speaks of {images} images. Leave out --examples-on, or give a file with the objects of one image."
+            )
+        return self.image
 
     def target(self, ending: str = "") -> ImageFile:
         """Return the image that the objects lie on: the one that the file is named after, else the only one.
@@ -61,12 +95,19 @@ class MarkedFile:
         if self.image is not None:
             return self.image
         path = named_part(self.path)
+        if self.alike:
+            raise InputError(
+                f"{path.name} is named after several images, {listed(self.alike)}. Put it into the folder of the one "
+                "on which its objects lie, or "
+                + (f"say it with --examples-on {whole_name(self.alike[0])}." if self.may_say else "give that one only.")
+            )
         first = self.placer.images[0]
+        example = f"{first.stem}{ending}{path.suffix}"
         if len(self.placer.images) > 1:
             raise InputError(
                 f"It is not clear to which of the {len(self.placer.images)} images {path.name} belongs; name it after "
-                f"its image, for instance {first.stem}{ending}{path.suffix} for {first.name}, or give the image's name "
-                "with --examples-on."
+                f"its image, for instance {example} for {first.name}, or give "
+                + ("the image's name with --examples-on." if self.may_say else "that image only.")
             )
         other = _other_image(path, first)
         if other is None and len(stems := example_stems(path)) > 1:
@@ -74,17 +115,15 @@ class MarkedFile:
         if other is not None:
             raise InputError(
                 f"{path.name} is named after {other}, but only {first.name} was given. If its objects were marked on "
-                f"{first.name}, say so with --examples-on {first.name}; else give both images, of which --batch-xy "
-                "chooses those that are searched."
+                f"{first.name}, "
+                + (
+                    f"say so with --examples-on {first.name}; else segment with both images, of which --batch-xy "
+                    "chooses those that are searched."
+                    if self.may_say
+                    else f"name it after that, for instance {example}; else give the other image in its place."
+                )
             )
         return first
-
-
-def named_part(path: Path) -> Path:
-    """Return what of a path is named after an image: of an OME-Zarr the outermost Zarr, ``a.zarr`` of its labels."""
-    while path.is_dir() and holds_zarr(path.parent):
-        path = path.parent
-    return path
 
 
 def _other_image(path: Path, given: ImageFile) -> str | None:
@@ -93,7 +132,8 @@ def _other_image(path: Path, given: ImageFile) -> str | None:
         if not folder.is_dir():  # the image is on the web
             continue
         with reading(folder):
-            beside = [file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file != path]
+            found = [file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES]
+        beside = [file for file in found if os.path.realpath(file) != os.path.realpath(path)]
         for stem in example_stems(path):
             names = sorted(file.name for file in beside if stem in (stem_of(file), safe_stem(stem_of(file))))
             if names:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter, defaultdict
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sam2_fewshot.annotations.values import load_json
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.images.addresses import composed, position_stem, stem_of
+from sam2_fewshot.images.addresses import composed, holds_zarr, position_stem, stem_of
 from sam2_fewshot.images.registry import IMAGE_SUFFIXES, example_stems
 from sam2_fewshot.images.stems import place_of
 
@@ -63,23 +64,26 @@ class ImageNames:
                 self._by_stem.setdefault(composed(name), image)
         self._runs: dict[Path, dict[str, ImageFile | None]] = {}
 
-    def of_file(self, path: Path) -> ImageFile | None:
-        """Return the image that a file is named after, None when there is none.
+    def of_file(self, path: Path) -> list[ImageFile]:
+        """Return the image that a file is named after: none, one, or the several that have the name.
 
         Among the results of a run it is the one that ``run.json`` says. A position goes by its own name too, where no
         other image has it: ``B03_labels.tif`` for well B03 of ``p.zarr``, beside ``p_B03_labels.tif``; and by the name
-        that QuPath gives it, such as ``a.lif - Series001``.
+        that QuPath gives it, such as ``a.lif - Series001``. Of images that share a name it is the one in the file's
+        folder.
         """
         results = self._results(path.parent.parent)
         if (image := results.get(composed(path.stem))) is not None:
-            return image
+            return [image]
         # The others of the run have results of their own.
         others = {image.xy for image in results.values() if image} if composed(path.stem) in results else set()
         for stem in (*example_stems(path), composed(path.stem)):
-            image = self._by_stem.get(stem)
-            if image is not None and image.xy not in others:
-                return image
-        return None
+            alike = self._by_own_stem.get(stem, [])
+            if stem in self._by_stem and self._by_stem[stem] not in alike:
+                alike = [self._by_stem[stem], *alike]
+            if alike := [image for image in alike if image.xy not in others]:
+                return _beside(path, stem, alike)
+        return []
 
     def _results(self, folder: Path) -> dict[str, ImageFile | None]:
         """Return the stems of a run's results, with their images, where its folder is one of results."""
@@ -106,11 +110,10 @@ class ImageNames:
         claims: dict[int, list[tuple[tuple[int, int], Entry]]] = defaultdict(list)
         for entry in dict.fromkeys(entries):
             certainty, candidates = self._candidates(entry)
-            shared = [_shared_folders(entry.file, image) for image in candidates]
-            best = [image for image, n in zip(candidates, shared, strict=True) if n == max(shared)]
+            best = _nearest(entry.file, candidates)
             if len(best) == 1:
                 found[entry] = best[0]
-                claims[best[0].xy].append(((certainty, max(shared)), entry))
+                claims[best[0].xy].append(((certainty, _shared_folders(entry.file, best[0])), entry))
             elif best:
                 unclear.add(entry)
         for claimed in claims.values():
@@ -145,14 +148,49 @@ class ImageNames:
             If there is none, or several.
         """
         images, wanted = self._images, composed(name)
-        found = [image for image in images if Path(wanted).name == composed(image.name)] or [
-            image for image in images if wanted in map(composed, image.names)
+        bare = Path(wanted).name
+        found = [image for image in images if bare == composed(image.name)] or [
+            image for image in images if {wanted, bare} & set(map(composed, image.names))
         ]
+        found = [image for image in found if wanted == composed(whole_name(image))] or _nearest(name, found)
         if len(found) == 1:
             return found[0]
-        names = ", ".join(image.name for image in list(images)[:_LISTED]) + (", …" if len(images) > _LISTED else "")
         what = "several images have that name" if found else "no image that was given has that name"
-        raise InputError(f"--examples-on says {name!r}, but {what}; the images are {names}.")
+        raise InputError(f"--examples-on says {name!r}, but {what}; the images are {listed(images)}.")
+
+
+def named_part(path: Path) -> Path:
+    """Return what of a path is named after an image: of an OME-Zarr the outermost Zarr, ``a.zarr`` of its labels."""
+    while path.is_dir() and holds_zarr(path.parent):
+        path = path.parent
+    return path
+
+
+def whole_name(image: ImageFile) -> str:
+    """Return what to call an image where another one may have its name: with its folders, if one has."""
+    return image.full_name + image.name.removeprefix(image.file_name)
+
+
+def listed(images: Sequence[ImageFile]) -> str:
+    """Return the names of the first images, for a message."""
+    return ", ".join([*map(whole_name, images[:_LISTED]), *(["…"] if len(images) > _LISTED else [])])
+
+
+def _beside(path: Path, stem: str, alike: list[ImageFile]) -> list[ImageFile]:
+    """Return the one of some images of a name that lies in the folder of a file, else all of them."""
+    if len(alike) > 1:
+        folder = os.path.realpath(path.parent)
+        near = [image for image in alike if os.path.realpath(named_part(image.path).parent) == folder]
+        # Where only annotations are at hand, images without an ending are called like the files.
+        near = near or [image for image in alike if composed(image.file_name) == stem]
+        return near if len(near) == 1 else alike
+    return alike
+
+
+def _nearest(file: str, images: Sequence[ImageFile]) -> list[ImageFile]:
+    """Return those of some images that lie in most of the folders of a name."""
+    shared = [_shared_folders(file, image) for image in images]
+    return [image for image, count in zip(images, shared, strict=True) if count == max(shared)]
 
 
 def _normal(file: str, position: str) -> Entry:

@@ -166,7 +166,18 @@ def images_in(path: Path, content: Any) -> list[Header]:
 
 def read(file: MarkedFile) -> Iterator[PlacedExemplar]:
     """Yield the annotations that can serve as examples, with their figures; the others become remarks."""
-    return read_annotations(annotations_of(file.content) or [], file.placer, _figures_in(file.content))
+    annotations = annotations_of(file.content) or []
+    places = {at.xy for each in annotations if isinstance(each, dict) and (at := location_of(each)) is not None}
+    if (said := file.said(len(places))) is not None:
+        annotations = [_moved(each, said.xy) for each in annotations]
+    return read_annotations(annotations, file.placer, _figures_in(file.content))
+
+
+def _moved(annotation: Any, xy: int) -> Any:
+    """Return an annotation at another XY; one that does not say where it lies stays as it is."""
+    if not isinstance(annotation, dict) or location_of(annotation) is None:
+        return annotation
+    return {**annotation, "location": {**(annotation.get("location") or {}), "XY": xy}}
 
 
 def _figures_in(content: Any) -> dict[str, Figures]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from sam2_fewshot.annotations.label_bands import Bands
 from sam2_fewshot.annotations.label_images import Classes, nominal_image, objects_in
-from sam2_fewshot.annotations.marked_file import named_part
+from sam2_fewshot.annotations.named import named_part
 from sam2_fewshot.annotations.record import figures_of
 from sam2_fewshot.annotations.values import Figures, index, load_json, words
 from sam2_fewshot.errors import InputError

@@ -66,6 +66,12 @@ def refine(
     examples: Annotated[
         Path | None, optional(parser=as_path, help="The first examples, if they lie elsewhere now.", metavar="PATH")
     ] = None,
+    examples_on: Annotated[
+        str | None,
+        optional(
+            help="Name of the image that the examples of a single file lie on, if it is another now.", metavar="IMAGE"
+        ),
+    ] = None,
     device: Annotated[
         str | None, optional(help="auto, cpu, cuda, cuda:1 or mps. Left out: as before.", metavar="NAME")
     ] = None,
@@ -98,6 +104,7 @@ def refine(
             images=expand(images) if images else request.images,
             examples=examples.expanduser() if examples else request.examples,
             object_model=None if examples else request.object_model,
+            examples_on=examples_on or request.examples_on,
             device=device or request.device,
             settings=read_settings(settings, config, request.settings.model_dump()),
         )

@@ -79,8 +79,8 @@ def segment(
     examples_on: Annotated[
         str | None,
         optional(
-            help="Name of the image that the examples of a single file lie on. Left out: the image that the file is "
-            "named after.",
+            help="Name of the image that the examples of a single file lie on, with its folder where several have that "
+            "name. Left out: the image that the file is named after.",
             metavar="IMAGE",
             panel=_WHAT,
         ),

@@ -16,7 +16,7 @@ from sam2_fewshot.annotations.record import ExampleMark, FrameRecord
 from sam2_fewshot.errors import FewShotError, InputError
 from sam2_fewshot.files.corrections import CORRECTIONS, MARK_NEXT, corrections_json, mark_next_json
 from sam2_fewshot.files.finish import CHOSEN, FrameFinish
-from sam2_fewshot.files.plan import facts_of, made_from, taken_from
+from sam2_fewshot.files.plan import display_text, facts_of, made_from, taken_from
 from sam2_fewshot.files.results import note
 from sam2_fewshot.geometry.outlines import crop_to_object, mask_to_polygon
 from sam2_fewshot.methods.selection import marked
@@ -145,7 +145,7 @@ class OutputFolder:
         self._check_memory(segmenter)
         path = self._plan.request.save_model
         if path is not None:
-            segmenter.save(path)
+            segmenter.save(path, display_text(self._plan.request))
             self._watch.say(f"What was learned is saved in {path}; use it with --object-model.")
 
     def _check_memory(self, segmenter: FewShotSegmenter) -> None:

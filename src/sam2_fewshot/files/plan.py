@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import platform
 from collections import OrderedDict
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -25,7 +25,7 @@ from sam2_fewshot.files.image_paths import image_paths
 from sam2_fewshot.files.request import as_facts, check_request
 from sam2_fewshot.files.results import check_results
 from sam2_fewshot.images.addresses import parse_range
-from sam2_fewshot.images.display import read_channels
+from sam2_fewshot.images.display import parse_channels, read_channels, read_text
 from sam2_fewshot.images.image_set import images_of, open_images, stems_of
 from sam2_fewshot.images.registry import frame_fingerprint, open_positions, signatures
 from sam2_fewshot.records import held_bytes
@@ -34,7 +34,7 @@ from sam2_fewshot.storage.digests import common_part, examples_part
 from sam2_fewshot.storage.files import telling
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -70,6 +70,8 @@ class Plan:
         Objects that the user marked as right or wrong in earlier results, which are learned from too.
     saved
         What was learned before, instead of examples.
+    channels
+        How to display channels: as the request says, else as where the saved was learned.
     """
 
     request: Request
@@ -78,6 +80,7 @@ class Plan:
     frames: Sequence[FrameReader]
     corrections: Sequence[Correction] = ()
     saved: SavedObjects | None = None
+    channels: Sequence[ChannelSetting] = ()
 
     @property
     def placed(self) -> list[PlacedExemplar]:
@@ -102,13 +105,12 @@ class Plan:
 
     def address(self, frame: FrameReader) -> FrameAddress:
         """Return the address at which another process opens a frame."""
-        channels = self.request.channels
         header = self.images[frame.location.xy].source.header
         return FrameAddress(
             header.path.as_posix(),
             frame.location,
             self.request.settings,
-            None if channels is None else read_channels(channels),
+            self.channels,
             header.number,
         )
 
@@ -125,17 +127,13 @@ def make_plan(request: Request, progress: Progress) -> Plan:
     """
     check_request(request)
     check_formats(request.write)
-    channels = None if request.channels is None else read_channels(request.channels)
     request = replace(request, images=image_paths(request.images, request.examples, progress))
+    if request.object_model is not None:
+        return _plan_with(read_saved(request.object_model), request, progress)
+    channels = () if request.channels is None else read_channels(request.channels)
     images = open_images(request.images, request.settings, channels, progress)
     frames = _chosen(request, images)
     check_results(Plan(request, images, (), frames))
-    if request.object_model is not None:
-        saved = read_saved(request.object_model)
-        saved.objects.check_settings(request.settings, str(saved.path))
-        _check_display(images, frames)
-        model = saved.objects.model_name if request.model == "auto" else request.model
-        return Plan(replace(request, model=model), images, (), frames, saved=saved)
     assert request.examples is not None
     examples = read_examples(
         request.examples,
@@ -148,7 +146,43 @@ def make_plan(request: Request, progress: Progress) -> Plan:
     )
     corrections = read_corrections(request.corrections, images, progress)
     _check_display(images, [*frames, *(item.frame for item in examples)])
-    return Plan(request, images, examples, frames, corrections)
+    return Plan(request, images, examples, frames, corrections, channels=channels)
+
+
+def _plan_with(saved: SavedObjects, request: Request, progress: Progress) -> Plan:
+    """Return the plan of a run with what was learned before."""
+    objects = saved.objects
+    objects.check_settings(request.settings, str(saved.path))
+    name = saved.path.name
+    learned = () if not objects.channels else parse_channels(objects.channels, f"The display of channels in {name}")
+    channels = learned if request.channels is None else read_channels(request.channels)
+    if objects.channels is not None and channels != learned:
+        progress.warn(
+            f"The channels are not displayed as those of the images from which {name} was learned, so other objects "
+            "may be found; leave out --channels to display them alike."
+        )
+    whose = name if request.channels is None else None
+    with _saying_whose(whose):
+        images = open_images(request.images, request.settings, channels, progress)
+    frames = _chosen(request, images)
+    with _saying_whose(whose):
+        _check_display(images, frames)
+    check_results(Plan(request, images, (), frames))
+    model = objects.model_name if request.model == "auto" else request.model
+    return Plan(replace(request, model=model), images, (), frames, saved=saved, channels=channels)
+
+
+@contextmanager
+def _saying_whose(model: str | None) -> Iterator[None]:
+    """Add to an error about the display of channels that it is that of an object model."""
+    try:
+        yield
+    except SettingsError as error:
+        if model is None:
+            raise
+        raise SettingsError(
+            f"{error} How channels are displayed is taken from {model}; give --channels for these images."
+        ) from None
 
 
 def _check_display(images: ImageSet, frames: Iterable[FrameReader]) -> None:
@@ -288,12 +322,16 @@ def _opened(address: FrameAddress) -> ImageSet:
     return _OPENED[key]
 
 
+def display_text(request: Request) -> str:
+    """Return the text of the file that says how channels are displayed; empty where there is none."""
+    return "" if request.channels is None else read_text(request.channels)
+
+
 def made_from(plan: Plan, segmenter: FewShotSegmenter) -> tuple[dict[str, object], str, list[str]]:
     """Return what the results are made from, that in a string, and the fingerprint of each image's frames."""
     marked = signatures([image.source.header for image in plan.images])
     places = [(item.exemplar, [marked[item.location.xy], item.location.z, item.location.time]) for item in plan.placed]
-    channels = plan.request.channels
-    display = channels.read_text("utf-8") if channels else ""
+    display = display_text(plan.request)
     settings = plan.request.settings
     saved = None if plan.saved is None else plan.saved.sha256
     extra = {"channels": display} if saved is None else {"channels": display, "object_model": saved}

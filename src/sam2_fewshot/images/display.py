@@ -124,26 +124,49 @@ def read_channels(path: Path) -> tuple[ChannelSetting, ...]:
     SettingsError
         If it is not there, is not YAML, or holds something that cannot be used.
     """
-    import yaml
+    return parse_channels(read_text(path), path.name)
 
+
+def read_text(path: Path) -> str:
+    """Return the text of the user's YAML file.
+
+    Raises
+    ------
+    SettingsError
+        If it is not there, too large, or no text.
+    """
     refuse_device(path)
     try:
         if path.stat().st_size > MAX_YAML_BYTES:
             raise SettingsError(f"{path.name} is too large for a channel file (over {MAX_YAML_BYTES:,} bytes).")
-        content = yaml.safe_load(path.read_text("utf-8-sig"))
+        return path.read_text("utf-8-sig")
     except OSError as error:
         raise SettingsError(f"The channel file {path} cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError:
         raise SettingsError(f"{path.name} is not a text file in UTF-8.") from None
+
+
+def parse_channels(text: str, name: str) -> tuple[ChannelSetting, ...]:
+    """Return what the text of such a file says; `name` is what to call it in messages.
+
+    Raises
+    ------
+    SettingsError
+        If it is not YAML, or holds something that cannot be used.
+    """
+    import yaml
+
+    try:
+        content = yaml.safe_load(text)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}" if mark else ""
-        raise SettingsError(f"{path.name} is not valid YAML{where}.") from None
+        raise SettingsError(f"{name} is not valid YAML{where}.") from None
     if isinstance(content, dict) and set(content) == {"channels"}:
         content = content["channels"]
     if not isinstance(content, list) or not content:
-        raise SettingsError(f"{path.name} must be a list with an entry for each channel, such as '- index: 1'.")
-    return tuple(_entry(path, number, entry) for number, entry in enumerate(content, 1))
+        raise SettingsError(f"{name} must be a list with an entry for each channel, such as '- index: 1'.")
+    return tuple(_entry(name, number, entry) for number, entry in enumerate(content, 1))
 
 
 def channels_of(looks: Sequence[Look | None]) -> tuple[str, bool]:
@@ -178,9 +201,9 @@ def channels_of(looks: Sequence[Look | None]) -> tuple[str, bool]:
     return "".join(lines) if has_entry else "", is_all
 
 
-def _entry(path: Path, number: int, entry: object) -> ChannelSetting:
+def _entry(name: str, number: int, entry: object) -> ChannelSetting:
     if not isinstance(entry, dict) or not all(isinstance(key, str) for key in entry):
-        raise SettingsError(f"{path.name}, entry {number}: it must have lines such as 'color: red'.")
+        raise SettingsError(f"{name}, entry {number}: it must have lines such as 'color: red'.")
     try:
         return ChannelSetting(**entry)
     except ValidationError as error:
@@ -193,7 +216,7 @@ def _entry(path: Path, number: int, entry: object) -> ChannelSetting:
             reason = str(problem["ctx"]["error"])
         else:
             reason = f"{key} is {reprlib.repr(problem['input'])}, which is wrong: {problem['msg'].lower()}"
-        raise SettingsError(f"{path.name}, entry {number}: {reason}.") from None
+        raise SettingsError(f"{name}, entry {number}: {reason}.") from None
 
 
 def channel_styles(

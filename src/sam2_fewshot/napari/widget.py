@@ -21,7 +21,8 @@ from sam2_fewshot.napari.marks import Known, add_layer, add_marks, clicked_or_dr
 from sam2_fewshot.napari.panel import FOLDER, SLICES, VISIBLE, Panel, offer
 from sam2_fewshot.napari.session import Search, Session, request_for
 from sam2_fewshot.napari.work import Job
-from sam2_fewshot.segmenter import FewShotSegmenter
+from sam2_fewshot.object_model import PERCENTILES
+from sam2_fewshot.segmenter import FewShotSegmenter, read_object_model
 from sam2_fewshot.settings import Settings
 
 if TYPE_CHECKING:
@@ -235,6 +236,8 @@ class FewShotWidget(Panel):
     def settings(self) -> Settings:
         """Return the settings of the form, and of the threshold's slider."""
         given = {name: value for name, value in self.form.asdict().items() if value != ""}
+        if self.segmenter is not None:  # the form has no percentiles, but a model that was loaded goes with its own
+            given |= {name: getattr(self.segmenter.settings, name) for name in PERCENTILES}
         return Settings(**given, similarity_threshold=round(self.threshold.value(), 4))
 
     def find(self) -> None:
@@ -390,7 +393,9 @@ class FewShotWidget(Panel):
             settings, model = self.settings(), self.model.currentText()
 
             def job(told: Estimate) -> Iterator[Any]:
-                yield FewShotSegmenter.load(file, self.session.open(model, settings)[0], settings=settings)
+                own = read_object_model(file).settings
+                alike = settings.changed({name: own[name] for name in PERCENTILES if name in own})
+                yield FewShotSegmenter.load(file, self.session.open(model, alike)[0], settings=alike)
 
             def take(segmenter: FewShotSegmenter) -> None:
                 self.segmenter = segmenter

@@ -173,7 +173,8 @@ def learning_key(segmenter: FewShotSegmenter, exemplars: Sequence[Exemplar], cod
     """Return a key, 64 hexadecimal digits, that changes with everything that what is learned depends on.
 
     These are the examples with the pixels of their frames, the weights, the device, the settings, and this program's
-    code: a rebuilt program under the same version number may learn something else.
+    code: a rebuilt program under the same version number may learn something else. What the examples and their frames
+    are called counts too, since the warnings of the first time, which are issued again, have these names.
 
     Parameters
     ----------
@@ -189,10 +190,11 @@ def learning_key(segmenter: FewShotSegmenter, exemplars: Sequence[Exemplar], cod
         if id(exemplar.image) not in digests:
             digests[id(exemplar.image)] = frame_digest(cast("FrameReader", exemplar.image))
     settings = segmenter.settings.model_dump(mode="json", exclude=set(AFTER_LEARNING))
+    names = [(exemplar.label, cast("FrameReader", exemplar.image).name) for exemplar in exemplars]
     return common_part(
         code or code_digest(),
         Settings(),  # those that matter are listed below
         segmenter.model_sha256,
         [(exemplar, digests[id(exemplar.image)]) for exemplar in exemplars],
-        {"settings": settings, "device": segmenter.device_name},
+        {"settings": settings, "device": segmenter.device_name, "names": names},
     )
