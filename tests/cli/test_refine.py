@@ -257,8 +257,8 @@ def test_places_without_an_answer_are_refused_in_a_sentence(request_for, segment
 def test_no_file_of_places_where_nothing_is_found(request_for, segmenters, display, images):
     out = run(request_for(), display, segmenters).out
     assert (out / "mark_next.json").exists()
-    for path in images:
-        Image.fromarray(np.full((64, 64), 7, np.uint8)).save(path)
+    for more, path in enumerate(images):  # none of them is a copy of another
+        Image.fromarray(np.full((64, 64 + more), 7, np.uint8)).save(path)
     summary = run(request_for(), display, segmenters)
     assert summary.mark_next == []
     assert not (out / "mark_next.json").exists()
