@@ -213,3 +213,15 @@ def test_files_that_lie_among_results_come_after_the_images_of_the_run(tmp_path,
     convert(out / "geojson", tmp_path / "all.json", "nimbus")
     found = json.loads((tmp_path / "all.json").read_text())["annotations"]
     assert [each["location"]["XY"] for each in found] == [0] * 2 + [1] * 3 + [2]
+
+
+@pytest.mark.parametrize("beside", ["{}_classes.json", "{}.json"])
+def test_files_of_classes_are_no_images(tmp_path, put, beside):
+    marked = np.zeros((60, 80), np.uint8)
+    marked[5:15, 5:15] = 1
+    for name in "abc":
+        put(f"labels/{name}.png", marked)
+        put(f"labels/{beside.format(name)}", {"1": "living"})
+    convert(tmp_path / "labels", tmp_path / "all.json", "nimbus")
+    found = json.loads((tmp_path / "all.json").read_text())["annotations"]
+    assert [(each["location"]["XY"], each["tags"]) for each in found] == [(xy, ["living"]) for xy in range(3)]

@@ -145,7 +145,7 @@ def _files(path: Path, images: ImageSet, progress: Progress, on: str | None) -> 
         )
     files = [file for file in marked_files(path) if not _is_image(file, images)]
     matched = [(file, image) for file in files if (image := names.of_file(file)) is not None]
-    companions = {_companion(file) for file, _ in matched}
+    companions = {companion_of(file) for file, _ in matched}
     matched = [(file, image) for file, image in matched if file not in companions]
     if not matched:
         stem = images[0].stem
@@ -217,7 +217,7 @@ def _not_read(path: Path) -> str:
     return f"{path.name} cannot give examples ({reason}); they are read from {readable()}."
 
 
-def _companion(path: Path) -> Path | None:
+def companion_of(path: Path) -> Path | None:
     """Return the file beside one that belongs to it, None when there is none."""
     forms = [form for form in FORMATS.values() if path.suffix.lower() in form.reads]
     companion = forms[0].optional("companion") if len(forms) == 1 else None

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sam2_fewshot.annotations.examples import format_of, marked_files
+from sam2_fewshot.annotations.examples import companion_of, format_of, marked_files
 from sam2_fewshot.annotations.marked_file import UNKNOWN, nominal_header
 from sam2_fewshot.annotations.named import images_of_run
 from sam2_fewshot.errors import InputError
@@ -57,7 +57,8 @@ def nominal_images(path: Path) -> ImageSet:
         files = marked_files(path)
         if not files:
             raise InputError(f"There is no file of annotations in the folder {path}.")
-        stems, headers = _in_folder(files)
+        beside = {companion_of(file) for file in files}
+        stems, headers = _in_folder([file for file in files if file not in beside])
     else:
         headers = _headers(path)
         stems = _stems(headers)
