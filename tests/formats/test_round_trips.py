@@ -10,6 +10,7 @@ import pytest
 import shapely
 import tifffile
 from PIL import Image
+from roifile import ImagejRoi
 from typer.testing import CliRunner
 
 from sam2_fewshot.annotations.convert import convert
@@ -173,6 +174,35 @@ class TestStacks:
         for item, back in zip([i for f in frames for i in f.detections], found, strict=True):
             mask = back.instance or polygon_to_mask(back.exemplar.polygon, (60, 80))
             assert (mask.full() == item.mask).all()
+
+    @pytest.mark.parametrize("axes", ["ZYX", "TYX", "ZCYX", "TZYX", "TCYX", "TZCYX"])
+    @pytest.mark.parametrize("is_given", [True, False])
+    def test_rois_lie_on_their_planes_with_and_without_the_image(self, tmp_path, put, told, axes, is_given):
+        sizes = {"T": 5, "Z": 4, "C": 2, "Y": 60, "X": 80}
+        image = tmp_path / "stack.tif"
+        tifffile.imwrite(
+            image, np.ones([sizes[axis] for axis in axes], np.uint8), imagej=True, metadata={"axes": axes}
+        )  # fmt: skip
+        ring = [[[5, 5], [9, 5], [9, 9], [5, 5]]]
+        planes = [(2 * ("Z" in axes), 3 * ("T" in axes)), (0, 0), (3 * ("Z" in axes), 0)]
+        features = [
+            {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": ring, "plane": {"z": z, "t": t}}}
+            for z, t in planes
+        ]
+        source = put("in/stack.geojson", {"type": "FeatureCollection", "features": features})
+        convert(source, tmp_path / "stack.zip", images=[image] if is_given else (), progress=told)
+        found = read_examples(tmp_path / "stack.zip", open_images([image], Settings()))
+        assert [(each.location.z, each.location.time) for each in found] == sorted(planes)
+        is_hyperstack = len(axes) > 3
+        asked = (
+            []
+            if is_given or {"T", "Z"} <= set(axes)
+            else ["The channels of stack are not known, so its objects have a slice and a ti"]
+        )
+        assert [sentence[:73] for sentence in told.warnings] == asked
+        for roi, (z, t) in zip(ImagejRoi.fromfile(tmp_path / "stack.zip"), sorted(planes), strict=True):
+            place = (0, z + 1, t + 1) if is_hyperstack or not is_given else (max(z, t) + 1, 0, 0)
+            assert (roi.position, roi.z_position, roi.t_position) == place
 
     def test_classes_that_differ_between_planes(self, tmp_path, stack, frame_of, told):
         frames = [frame_of(1, Location(0, z, 0), name="stack.tif", size_z=3, size_t=2) for z in (0, 1)]

@@ -254,6 +254,13 @@ def _fitting(
 ) -> list[FrameRecord]:
     """Leave out what a format cannot hold, and report it."""
     name = form.name
+    # One with slices and time points is a hyperstack, whatever its channels.
+    unknown = [each.name for each in records if not each.channel_names and (each.size_z > 1) != (each.size_t > 1)]
+    if unknown and form.counts_channels:
+        progress.warn(
+            f"The channels of {unknown[0]} are not known, so its objects have a slice and a time point as in a "
+            "hyperstack of ImageJ. For a plain stack, where ImageJ counts the pictures, give the image with --image."
+        )
     points = sum(len(record.points) for record in records)
     if points and not form.has_points:
         records = [replace(record, points=()) for record in records if record.detections]

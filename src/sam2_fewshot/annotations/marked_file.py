@@ -114,7 +114,7 @@ def nominal_header(
     size_t: int = UNKNOWN,
     pixel_size: PixelSize | None = None,
 ) -> Header:
-    """Return the header of an image of which only annotations are at hand.
+    """Return the header of an image of which only annotations are at hand, which do not tell its channels.
 
     Parameters
     ----------
@@ -127,4 +127,7 @@ def nominal_header(
     pixel_size
         In micrometres.
     """
-    return Header(name, *shape, np.dtype(np.uint8), size_z=size_z, size_t=size_t, pixel_size=pixel_size)
+    kind = np.dtype(np.uint8)
+    return Header(
+        name, *shape, kind, size_z=size_z, size_t=size_t, channel_names=(), channel_colors=(), pixel_size=pixel_size
+    )
