@@ -118,6 +118,24 @@ def test_holes_and_parts(tmp_path, put, cells, told, to):
     assert (masks[1] == expected).all()
 
 
+@pytest.mark.parametrize("between", FILES)
+@pytest.mark.parametrize("to", FILES)
+def test_an_outline_with_a_hole_keeps_it_or_a_warning_says_so(tmp_path, put, cells, told, between, to):
+    ring, hole = [[5, 5], [25, 5], [25, 25], [5, 25], [5, 5]], [[10, 10], [15, 10], [15, 15], [10, 15], [10, 10]]
+    polygon = {"type": "Polygon", "coordinates": [ring, hole]}
+    source = put("x/cells.geojson", {"type": "Feature", "geometry": polygon})
+    for kind, place in ((between, "first"), (to, "second")):
+        target = tmp_path / place / FILES[kind]
+        convert(source, target, kind, [cells[0].path], progress=told)
+        source = target
+    (found,) = read_examples(source, cells)
+    exemplar = found.exemplar
+    mask = polygon_to_mask(exemplar.polygon, (60, 80)).full() if exemplar.mask is None else exemplar.mask
+    is_filled = "nimbus" in (between, to)
+    assert mask.sum() == (400 if is_filled else 375)
+    assert told.warnings == ["The holes of 1 outline are filled: the format nimbus has none."] * is_filled
+
+
 @pytest.mark.parametrize("to", ["geojson", "nimbus", "roi"])
 def test_points_and_classes(tmp_path, put, cells, to):
     def feature(kind, coordinates, name):

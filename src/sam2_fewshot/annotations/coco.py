@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy import ndimage
 from shapely import Polygon
 
 from sam2_fewshot.annotations.drawings import Drawing, place
@@ -167,9 +168,12 @@ def _object(
             return replace(drawing, why=f"a mask that cannot be read ({error})")
         if not instance.area:
             return replace(drawing, why="an empty mask")
-        outline = _outline(annotation.get("outline"))
-        if outline is not None:
-            return replace(drawing, rings=(outline,), instance=instance)
+        outline, holes = _outline(annotation.get("outline")), annotation.get("holes")
+        # Files of earlier versions do not tell whether the outline has no holes or only lacks them.
+        if outline is not None and (isinstance(holes, list) or not _has_holes(instance)):
+            inner = (_outline(ring) for ring in holes or ())
+            rings = (outline, *(ring for ring in inner if ring is not None))
+            return replace(drawing, rings=rings, instance=instance)
         exemplar = regions.exemplar(drawing.number, frame, instance)
         return PlacedExemplar(exemplar, drawing.tags, drawing.figures, instance)
     parts = [_outline(part) for part in segmentation] if isinstance(segmentation, list) else []
@@ -198,6 +202,10 @@ def _mask(value: Mapping[str, Any], frame_shape: tuple[int, int]) -> InstanceMas
     if not whole or None in whole:
         raise ValueError("its counts are not whole numbers")
     return decode(np.array(whole, np.int64), frame_shape)
+
+
+def _has_holes(instance: InstanceMask) -> bool:
+    return bool((ndimage.binary_fill_holes(instance.data) > instance.data).any())
 
 
 def _outline(value: Any) -> Ring | None:
@@ -310,4 +318,5 @@ def _annotation(item: Detection) -> dict[str, object]:
         **{name: float(value) for name, value in figures.items() if np.isfinite(value)},
         **({} if item.kind is None else {"kind": item.kind}),
         "outline": vertices(item.polygon.exterior).ravel().tolist(),
+        "holes": [vertices(ring).ravel().tolist() for ring in item.polygon.interiors],
     }
