@@ -156,6 +156,32 @@ def test_points_and_classes(tmp_path, put, cells, to):
     assert found[0].exemplar.polygon.bounds == (10.5, 10, 20, 20.25)
 
 
+def test_the_derived_classes_of_qupath_stay_apart(tmp_path, put, cells):
+    squares = [[[x, 5], [x + 10, 5], [x + 10, 15], [x, 15], [x, 5]] for x in (5, 25)]
+    features = [
+        {
+            "type": "Feature",
+            "geometry": {"type": "Polygon", "coordinates": [ring]},
+            "properties": {
+                "objectType": "annotation",
+                "classification": {"names": ["Tumor", name], "color": [1, 2, 3]},
+            },
+        }
+        for ring, name in zip(squares, ("Positive", "Negative"), strict=True)
+    ]
+    source = put("x/cells.geojson", {"type": "FeatureCollection", "features": features})
+    convert(source, tmp_path / "to" / "cells.geojson")
+    written = json.loads((tmp_path / "to" / "cells.geojson").read_text())["features"]
+    classes = ["Tumor: Positive", "Tumor: Negative"]
+    assert [each["properties"]["classification"]["name"] for each in written] == classes
+    convert(source, tmp_path / "coco.json", images=[cells[0].path])
+    categories = json.loads((tmp_path / "coco.json").read_text())["categories"]
+    assert [each["name"] for each in categories] == classes
+    for file in (source, tmp_path / "to" / "cells.geojson", tmp_path / "coco.json"):
+        assert [item.tags[0] for item in read_examples(file, cells, "Tumor: Positive")] == classes[:1]
+        assert len(read_examples(file, cells, "Tumor")) == 2
+
+
 def test_classes_go_beside_a_label_image(tmp_path, put, cells):
     source = tmp_path / "x" / "cells.geojson"
     squares = [[[x, 5], [x + 10, 5], [x + 10, 15], [x, 15], [x, 5]] for x in (5, 25)]
