@@ -133,7 +133,7 @@ def test_names_groups_and_properties_are_tags(put, examples_in):
     rois[3].props = "tags: dead, round\nscore: high\n"
     found = examples_in(put("cells.zip", zipped(*rois)))
     assert [item.tags for item in found] == [
-        ("living-3", "living"),
+        ("living", "living-3"),
         ("group 2",),
         ("dead, really", "old"),
         ("dead", "round"),

@@ -10,7 +10,7 @@ import pytest
 import shapely
 import tifffile
 from PIL import Image
-from roifile import ImagejRoi
+from roifile import ImagejRoi, roiwrite
 from typer.testing import CliRunner
 
 from sam2_fewshot.annotations.convert import convert
@@ -180,6 +180,21 @@ def test_the_derived_classes_of_qupath_stay_apart(tmp_path, put, cells):
     for file in (source, tmp_path / "to" / "cells.geojson", tmp_path / "coco.json"):
         assert [item.tags[0] for item in read_examples(file, cells, "Tumor: Positive")] == classes[:1]
         assert len(read_examples(file, cells, "Tumor")) == 2
+
+
+def test_rois_that_are_numbered_are_of_one_class(tmp_path, cells):
+    rois = [
+        ImagejRoi.frompoints(np.array([[x, 5], [x + 10, 5], [x + 10, 15], [x, 15]]), name=f"nucleus-{number}")
+        for number, x in enumerate((5, 25, 45), 1)
+    ]
+    roiwrite(tmp_path / "cells.zip", rois)
+    for name in ("coco.json", "cells.geojson", "labels.tif"):
+        convert(tmp_path / "cells.zip", tmp_path / name, images=[cells[0].path])
+    assert json.loads((tmp_path / "coco.json").read_text())["categories"] == [{"id": 1, "name": "nucleus"}]
+    features = json.loads((tmp_path / "cells.geojson").read_text())["features"]
+    assert {each["properties"]["classification"]["name"] for each in features} == {"nucleus"}
+    classes = json.loads((tmp_path / "labels_classes.json").read_text())
+    assert classes["2"] == ["nucleus", "nucleus-2"]
 
 
 def test_classes_go_beside_a_label_image(tmp_path, put, cells):

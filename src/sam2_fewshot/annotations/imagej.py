@@ -269,7 +269,8 @@ def _tags(roi: ImagejRoi, file: str, properties: Mapping[str, str]) -> tuple[str
     if not any(tags):
         name = (roi.name or file).strip()
         if not _MADE_UP.fullmatch(name):
-            tags = [name, re.sub(r"[ ._#-]*[0-9]+$", "", name)]
+            # The class goes first, since other formats have one: names differ, if only by the number that ImageJ adds.
+            tags = [re.sub(r"[ ._#-]*[0-9]+$", "", name), name]
         if roi.group:
             tags.append(f"group {roi.group}")
     return tuple(dict.fromkeys(tag.strip() for tag in tags if tag.strip()))
