@@ -182,6 +182,20 @@ def test_the_derived_classes_of_qupath_stay_apart(tmp_path, put, cells):
         assert len(read_examples(file, cells, "Tumor")) == 2
 
 
+def test_objects_without_a_class_have_none_after_coco(tmp_path, put, cells):
+    squares = [[[x, 5], [x + 10, 5], [x + 10, 15], [x, 15], [x, 5]] for x in (5, 25, 45)]
+    features = [
+        {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [ring]}, "properties": {"tags": tags}}
+        for ring, tags in zip(squares, ([], ["object"], ["dead"]), strict=True)
+    ]
+    source = put("x/cells.geojson", {"type": "FeatureCollection", "features": features})
+    convert(source, tmp_path / "coco.json", images=[cells[0].path])
+    assert [item.tags for item in read_examples(tmp_path / "coco.json", cells)] == [(), ("object",), ("dead",)]
+    data = json.loads((tmp_path / "coco.json").read_text())
+    assert [each["name"] for each in data["categories"]] == ["object", "object", "dead"]
+    assert {each["category_id"] for each in data["annotations"]} == {each["id"] for each in data["categories"]}
+
+
 def test_rois_that_are_numbered_are_of_one_class(tmp_path, cells):
     rois = [
         ImagejRoi.frompoints(np.array([[x, 5], [x + 10, 5], [x + 10, 15], [x, 15]]), name=f"nucleus-{number}")

@@ -240,12 +240,13 @@ def _classes(content: Mapping[str, Any]) -> dict[object, tuple[str, ...]]:
     categories = content.get("categories")
     found: dict[object, tuple[str, ...]] = {}
     for entry in categories if isinstance(categories, list) else []:
-        if isinstance(entry, dict) and isinstance(entry.get("id"), int | str):
+        if isinstance(entry, dict) and isinstance(entry.get("id"), int | str) and entry.get("no_class") is not True:
             found[entry["id"]] = words(entry.get("name"))
     return found
 
 
-_NO_TAG = "object"
+_NO_CLASS = {"name": "object", "no_class": True}
+"""The category of objects without a class, which COCO does not know; it is read back as none."""
 
 
 @contextmanager
@@ -267,7 +268,7 @@ def write(path: Path, tags: Sequence[str]) -> Iterator[Add]:
         Takes the frames.
     """
     images: list[dict[str, object]] = []
-    categories: dict[str, int] = {}
+    categories: dict[str | None, int] = {}
     count = 0
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
         file.write('{"info": {"description": "Objects found or converted by sam2-fewshot"},\n"annotations": [')
@@ -277,8 +278,8 @@ def write(path: Path, tags: Sequence[str]) -> Iterator[Add]:
             images.append(_image_entry(record, len(images) + 1))
             with telling(path):
                 for number, item in enumerate(record.detections, start=1):
-                    own = record.tags_of(number, tags) or [_NO_TAG]
-                    category = categories.setdefault(own[0], len(categories) + 1)
+                    own = record.tags_of(number, tags)
+                    category = categories.setdefault(own[0] if own else None, len(categories) + 1)
                     count += 1
                     entry = {"id": count, "image_id": len(images), "category_id": category, **_annotation(item)}
                     if len(own) > 1:
@@ -287,7 +288,7 @@ def write(path: Path, tags: Sequence[str]) -> Iterator[Add]:
                     file.write(json.dumps(entry, ensure_ascii=False, allow_nan=False))
 
         yield add
-        listed = [{"id": key, "name": name} for name, key in categories.items()]
+        listed = [{"id": key, **(_NO_CLASS if name is None else {"name": name})} for name, key in categories.items()]
         file.write(f'],\n"images": {json.dumps(images, ensure_ascii=False)},\n')
         file.write(f'"categories": {json.dumps(listed, ensure_ascii=False)}}}\n')
 
