@@ -69,6 +69,18 @@ def test_the_largest_of_several_parts(put, examples_in, told):
     assert "cut to the largest part" in told.warnings[0]
 
 
+def test_crowds_are_left_out(put, examples_in, told):
+    crowd = {"segmentation": {"size": [60, 80], "counts": [0, 4000, 800]}, "iscrowd": 1}
+    path = put("x.json", coco(crowd, {"segmentation": [SQUARE], "iscrowd": 0}, crowd))
+    (found,) = examples_in(path)
+    assert found.exemplar.polygon.area == 100
+    assert told.only == (
+        "x.json: 2 of 3 objects were left out (objects 1, 3): a crowd (iscrowd: 1), which is several objects in one."
+    )
+    with pytest.raises(InputError, match=r"No example in x\.json can be used: a crowd"):
+        examples_in(put("x.json", coco(crowd)))
+
+
 def test_several_images(put, told):
     plane = (np.arange(4800).reshape(60, 80) % 251).astype(np.uint8)
     images = open_images([put("a.png", plane), put("b.png", plane + 1)], Settings())

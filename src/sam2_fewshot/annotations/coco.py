@@ -130,6 +130,9 @@ def _drawings(file: MarkedFile) -> Iterator[Drawing | PlacedExemplar]:
         if not isinstance(annotation, dict) or not isinstance(key, int | str) or key not in known:
             yield Drawing(count, why="of an image that the file does not name")
             continue
+        if annotation.get("iscrowd") == 1:
+            yield Drawing(count, why="a crowd (iscrowd: 1), which is several objects in one")
+            continue
         named, target = known[key], places[key]
         if target is None and named.entry in unclear:
             yield Drawing(count, why=f"on an image that could be several of those given ({named.name[:_QUOTED]})")
