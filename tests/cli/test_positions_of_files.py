@@ -14,7 +14,7 @@ import tifffile
 
 from sam2_fewshot.annotations.convert import convert
 from sam2_fewshot.annotations.examples import read_examples
-from sam2_fewshot.errors import InputError, SettingsError
+from sam2_fewshot.errors import FewShotWarning, InputError, SettingsError
 from sam2_fewshot.files.plan import make_plan
 from sam2_fewshot.files.request import Request, request_again
 from sam2_fewshot.files.run import run
@@ -104,7 +104,8 @@ def test_each_position_has_results_under_its_name(
         placed = read_examples(path, images)
         assert sorted({item.location.xy for item in placed}) == [0, 1, 2]
         assert len(placed) == 16
-    convert(out / "coco.json", plate.parent / "rois", "roi")
+    with pytest.warns(FewShotWarning, match=r"The channels of p\.ome\.tif are not known"):
+        convert(out / "coco.json", plate.parent / "rois", "roi")
     assert [path.stem for path in sorted((plate.parent / "rois").iterdir())] == stems
 
 

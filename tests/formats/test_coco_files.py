@@ -49,10 +49,36 @@ def test_run_lengths(put, examples_in, ragged, compressed):
     assert (found.exemplar.mask == ragged).all()
 
 
+@pytest.mark.parametrize(
+    ("more", "area"), [({}, 375), ({"holes": []}, 400), ({"holes": [[11, 11, 14, 11, 14, 14]]}, 395.5)]
+)
+def test_the_mask_tells_the_holes_where_the_outline_does_not(put, examples_in, more, area):
+    plane = np.zeros((60, 80), np.uint8)
+    plane[5:25, 5:25] = 1
+    plane[10:15, 10:15] = 0
+    mask = {"size": [60, 80], "counts": reference.encode(np.asfortranarray(plane))["counts"].decode()}
+    entry = {"segmentation": mask, "outline": [5, 5, 25, 5, 25, 25, 5, 25], **more}
+    (found,) = examples_in(put("x.json", coco(entry)))
+    assert (found.instance.full() == plane).all()
+    assert (found.exemplar.mask.sum() if found.exemplar.polygon is None else found.exemplar.polygon.area) == area
+
+
 def test_the_largest_of_several_parts(put, examples_in, told):
     (found,) = examples_in(put("x.json", coco({"segmentation": [[1, 1, 3, 1, 3, 3], SQUARE]})))
     assert found.exemplar.polygon.area == 100
     assert "cut to the largest part" in told.warnings[0]
+
+
+def test_crowds_are_left_out(put, examples_in, told):
+    crowd = {"segmentation": {"size": [60, 80], "counts": [0, 4000, 800]}, "iscrowd": 1}
+    path = put("x.json", coco(crowd, {"segmentation": [SQUARE], "iscrowd": 0}, crowd))
+    (found,) = examples_in(path)
+    assert found.exemplar.polygon.area == 100
+    assert told.only == (
+        "x.json: 2 of 3 objects were left out (objects 1, 3): a crowd (iscrowd: 1), which is several objects in one."
+    )
+    with pytest.raises(InputError, match=r"No example in x\.json can be used: a crowd"):
+        examples_in(put("x.json", coco(crowd)))
 
 
 def test_several_images(put, told):

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from roifile import ImagejRoi
 
-from sam2_fewshot.annotations.convert import nominal_images
 from sam2_fewshot.annotations.examples import read_examples
+from sam2_fewshot.annotations.nominal import nominal_images
 from sam2_fewshot.errors import FewShotError
 from sam2_fewshot.images.image_set import open_images
 from sam2_fewshot.output.assembly import assemble

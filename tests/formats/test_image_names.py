@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import unicodedata
 from dataclasses import replace
@@ -185,3 +186,42 @@ def test_a_plane_that_was_marked_alone_keeps_its_name_in_conversions(put, tmp_pa
         put(f"in/{name}.geojson", {"type": "Feature", "geometry": square})
     done = convert(tmp_path / "in", tmp_path / "out", "roi")
     assert [path.name for path in done.files] == ["a.zip", "a_Z1_T1.zip"]
+
+
+@pytest.mark.parametrize("part", ["", "geojson", "labels", "rois"])
+def test_results_that_are_converted_keep_names_and_positions(tmp_path, opened, run, part):
+    images = opened("c.png", "b.png", "a.png", "image (1).png")
+    out = run(images[:1] + images[2:])  # b.png was not searched
+    convert(out / part, tmp_path / "all.csv")
+    with (tmp_path / "all.csv").open(newline="") as file:
+        rows = [(row["image"], row["xy"]) for row in csv.DictReader(file)]
+    assert rows == [("c.png", "1")] * 2 + [("a.png", "3")] * 4 + [("image (1).png", "4")] * 5
+    convert(out / part, tmp_path / "all.json", "nimbus")
+    places, before = (
+        [(each["id"], each["location"]) for each in json.loads(path.read_text())["annotations"]]
+        for path in (tmp_path / "all.json", out / "annotations.json")
+    )
+    assert places == before
+    done = convert(out / part, tmp_path / "again", "roi")
+    assert [path.name for path in done.files] == ["c.zip", "a.zip", "image _1_.zip"]
+
+
+def test_files_that_lie_among_results_come_after_the_images_of_the_run(tmp_path, put, opened, run):
+    out = run(opened("c.png", "b.png"))
+    square = {"type": "Polygon", "coordinates": [[[2, 2], [9, 2], [9, 9], [2, 9], [2, 2]]]}
+    put("run/geojson/a.geojson", {"type": "Feature", "geometry": square})
+    convert(out / "geojson", tmp_path / "all.json", "nimbus")
+    found = json.loads((tmp_path / "all.json").read_text())["annotations"]
+    assert [each["location"]["XY"] for each in found] == [0] * 2 + [1] * 3 + [2]
+
+
+@pytest.mark.parametrize("beside", ["{}_classes.json", "{}.json"])
+def test_files_of_classes_are_no_images(tmp_path, put, beside):
+    marked = np.zeros((60, 80), np.uint8)
+    marked[5:15, 5:15] = 1
+    for name in "abc":
+        put(f"labels/{name}.png", marked)
+        put(f"labels/{beside.format(name)}", {"1": "living"})
+    convert(tmp_path / "labels", tmp_path / "all.json", "nimbus")
+    found = json.loads((tmp_path / "all.json").read_text())["annotations"]
+    assert [(each["location"]["XY"], each["tags"]) for each in found] == [(xy, ["living"]) for xy in range(3)]

@@ -133,13 +133,27 @@ def test_names_groups_and_properties_are_tags(put, examples_in):
     rois[3].props = "tags: dead, round\nscore: high\n"
     found = examples_in(put("cells.zip", zipped(*rois)))
     assert [item.tags for item in found] == [
-        ("living-3", "living"),
+        ("living", "living-3"),
         ("group 2",),
         ("dead, really", "old"),
         ("dead", "round"),
     ]
     assert found[2].figures.score == 0.25
     assert np.isnan(found[3].figures.score)
+
+
+@pytest.mark.parametrize(
+    ("name", "tags"),
+    [
+        ("cell-1", ("cell", "cell-1")),
+        ("CD4", ("CD4", "CD")),
+        ("CD4-12", ("CD4", "CD4-12")),
+        ("cell", ("cell",)),
+    ],
+)
+def test_a_number_after_a_dash_is_no_part_of_the_class(put, examples_in, name, tags):
+    (found,) = examples_in(put("cell.roi", polygon(name=name).tobytes()))
+    assert found.tags == tags
 
 
 @pytest.mark.parametrize("name", ["0001", "z1_0001", "t12_0001", "z1_t1_12345"])

@@ -10,6 +10,7 @@ import pytest
 import shapely
 import tifffile
 from PIL import Image
+from roifile import ImagejRoi, roiwrite
 from typer.testing import CliRunner
 
 from sam2_fewshot.annotations.convert import convert
@@ -117,6 +118,24 @@ def test_holes_and_parts(tmp_path, put, cells, told, to):
     assert (masks[1] == expected).all()
 
 
+@pytest.mark.parametrize("between", FILES)
+@pytest.mark.parametrize("to", FILES)
+def test_an_outline_with_a_hole_keeps_it_or_a_warning_says_so(tmp_path, put, cells, told, between, to):
+    ring, hole = [[5, 5], [25, 5], [25, 25], [5, 25], [5, 5]], [[10, 10], [15, 10], [15, 15], [10, 15], [10, 10]]
+    polygon = {"type": "Polygon", "coordinates": [ring, hole]}
+    source = put("x/cells.geojson", {"type": "Feature", "geometry": polygon})
+    for kind, place in ((between, "first"), (to, "second")):
+        target = tmp_path / place / FILES[kind]
+        convert(source, target, kind, [cells[0].path], progress=told)
+        source = target
+    (found,) = read_examples(source, cells)
+    exemplar = found.exemplar
+    mask = polygon_to_mask(exemplar.polygon, (60, 80)).full() if exemplar.mask is None else exemplar.mask
+    is_filled = "nimbus" in (between, to)
+    assert mask.sum() == (400 if is_filled else 375)
+    assert told.warnings == ["The holes of 1 outline are filled: the format nimbus has none."] * is_filled
+
+
 @pytest.mark.parametrize("to", ["geojson", "nimbus", "roi"])
 def test_points_and_classes(tmp_path, put, cells, to):
     def feature(kind, coordinates, name):
@@ -135,6 +154,61 @@ def test_points_and_classes(tmp_path, put, cells, to):
     assert [item.tags for item in found] == [("cell",), ("dot",), ("dot",)]
     assert [item.exemplar.point for item in found[1:]] == [(3.25, 4.5), (7.25, 8.5)]
     assert found[0].exemplar.polygon.bounds == (10.5, 10, 20, 20.25)
+
+
+def test_the_derived_classes_of_qupath_stay_apart(tmp_path, put, cells):
+    squares = [[[x, 5], [x + 10, 5], [x + 10, 15], [x, 15], [x, 5]] for x in (5, 25)]
+    features = [
+        {
+            "type": "Feature",
+            "geometry": {"type": "Polygon", "coordinates": [ring]},
+            "properties": {
+                "objectType": "annotation",
+                "classification": {"names": ["Tumor", name], "color": [1, 2, 3]},
+            },
+        }
+        for ring, name in zip(squares, ("Positive", "Negative"), strict=True)
+    ]
+    source = put("x/cells.geojson", {"type": "FeatureCollection", "features": features})
+    convert(source, tmp_path / "to" / "cells.geojson")
+    written = json.loads((tmp_path / "to" / "cells.geojson").read_text())["features"]
+    classes = ["Tumor: Positive", "Tumor: Negative"]
+    assert [each["properties"]["classification"]["name"] for each in written] == classes
+    convert(source, tmp_path / "coco.json", images=[cells[0].path])
+    categories = json.loads((tmp_path / "coco.json").read_text())["categories"]
+    assert [each["name"] for each in categories] == classes
+    for file in (source, tmp_path / "to" / "cells.geojson", tmp_path / "coco.json"):
+        assert [item.tags[0] for item in read_examples(file, cells, "Tumor: Positive")] == classes[:1]
+        assert len(read_examples(file, cells, "Tumor")) == 2
+
+
+def test_objects_without_a_class_have_none_after_coco(tmp_path, put, cells):
+    squares = [[[x, 5], [x + 10, 5], [x + 10, 15], [x, 15], [x, 5]] for x in (5, 25, 45)]
+    features = [
+        {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [ring]}, "properties": {"tags": tags}}
+        for ring, tags in zip(squares, ([], ["object"], ["dead"]), strict=True)
+    ]
+    source = put("x/cells.geojson", {"type": "FeatureCollection", "features": features})
+    convert(source, tmp_path / "coco.json", images=[cells[0].path])
+    assert [item.tags for item in read_examples(tmp_path / "coco.json", cells)] == [(), ("object",), ("dead",)]
+    data = json.loads((tmp_path / "coco.json").read_text())
+    assert [each["name"] for each in data["categories"]] == ["object", "object", "dead"]
+    assert {each["category_id"] for each in data["annotations"]} == {each["id"] for each in data["categories"]}
+
+
+def test_rois_that_are_numbered_are_of_one_class(tmp_path, cells):
+    rois = [
+        ImagejRoi.frompoints(np.array([[x, 5], [x + 10, 5], [x + 10, 15], [x, 15]]), name=f"nucleus-{number}")
+        for number, x in enumerate((5, 25, 45), 1)
+    ]
+    roiwrite(tmp_path / "cells.zip", rois)
+    for name in ("coco.json", "cells.geojson", "labels.tif"):
+        convert(tmp_path / "cells.zip", tmp_path / name, images=[cells[0].path])
+    assert json.loads((tmp_path / "coco.json").read_text())["categories"] == [{"id": 1, "name": "nucleus"}]
+    features = json.loads((tmp_path / "cells.geojson").read_text())["features"]
+    assert {each["properties"]["classification"]["name"] for each in features} == {"nucleus"}
+    classes = json.loads((tmp_path / "labels_classes.json").read_text())
+    assert classes["2"] == ["nucleus", "nucleus-2"]
 
 
 def test_classes_go_beside_a_label_image(tmp_path, put, cells):
@@ -173,6 +247,35 @@ class TestStacks:
         for item, back in zip([i for f in frames for i in f.detections], found, strict=True):
             mask = back.instance or polygon_to_mask(back.exemplar.polygon, (60, 80))
             assert (mask.full() == item.mask).all()
+
+    @pytest.mark.parametrize("axes", ["ZYX", "TYX", "ZCYX", "TZYX", "TCYX", "TZCYX"])
+    @pytest.mark.parametrize("is_given", [True, False])
+    def test_rois_lie_on_their_planes_with_and_without_the_image(self, tmp_path, put, told, axes, is_given):
+        sizes = {"T": 5, "Z": 4, "C": 2, "Y": 60, "X": 80}
+        image = tmp_path / "stack.tif"
+        tifffile.imwrite(
+            image, np.ones([sizes[axis] for axis in axes], np.uint8), imagej=True, metadata={"axes": axes}
+        )  # fmt: skip
+        ring = [[[5, 5], [9, 5], [9, 9], [5, 5]]]
+        planes = [(2 * ("Z" in axes), 3 * ("T" in axes)), (0, 0), (3 * ("Z" in axes), 0)]
+        features = [
+            {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": ring, "plane": {"z": z, "t": t}}}
+            for z, t in planes
+        ]
+        source = put("in/stack.geojson", {"type": "FeatureCollection", "features": features})
+        convert(source, tmp_path / "stack.zip", images=[image] if is_given else (), progress=told)
+        found = read_examples(tmp_path / "stack.zip", open_images([image], Settings()))
+        assert [(each.location.z, each.location.time) for each in found] == sorted(planes)
+        is_hyperstack = len(axes) > 3
+        asked = (
+            []
+            if is_given or {"T", "Z"} <= set(axes)
+            else ["The channels of stack are not known, so its objects have a slice and a ti"]
+        )
+        assert [sentence[:73] for sentence in told.warnings] == asked
+        for roi, (z, t) in zip(ImagejRoi.fromfile(tmp_path / "stack.zip"), sorted(planes), strict=True):
+            place = (0, z + 1, t + 1) if is_hyperstack or not is_given else (max(z, t) + 1, 0, 0)
+            assert (roi.position, roi.z_position, roi.t_position) == place
 
     def test_classes_that_differ_between_planes(self, tmp_path, stack, frame_of, told):
         frames = [frame_of(1, Location(0, z, 0), name="stack.tif", size_z=3, size_t=2) for z in (0, 1)]

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
+from zarr_files import write_zarr_series
 
 from sam2_fewshot.annotations import ome_zarr as zarr_labels
+from sam2_fewshot.annotations.convert import convert
 from sam2_fewshot.annotations.examples import read_examples
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.images.image_set import open_images
@@ -49,6 +51,26 @@ def test_label_images(tmp_path, examples_in, version, inside):
     assert found[0].exemplar.polygon.bounds == (5, 5, 15, 15)
     assert found[0].figures.score == 0.25
     assert np.isnan(found[0].figures.similarity)
+
+
+@pytest.mark.parametrize("form", [2, 3])
+@pytest.mark.parametrize("image", ["cells.zarr", "cells.zarr/0"])
+@pytest.mark.parametrize("given", ["cells.zarr", "cells.zarr/0", "cells.zarr/0/labels/nuclei"])
+def test_labels_of_the_one_image_of_a_bioformats2raw_group(tmp_path, form, image, given):
+    write_zarr_series(tmp_path / "cells.zarr", {"a": np.ones((60, 80), np.uint8)}, form)
+    write(tmp_path / "cells.zarr" / "0", labels(2, 5), version=form)
+    images = open_images([tmp_path / image], Settings())
+    assert len(read_examples(tmp_path / given, images)) == 2
+    assert convert(tmp_path / given, tmp_path / "cells.geojson").objects == 2
+
+
+def test_of_several_images_of_a_group_one_must_be_named(tmp_path):
+    planes = {name: np.ones((60, 80), np.uint8) for name in "ab"}
+    path = write_zarr_series(tmp_path / "cells.zarr", planes)
+    write(path / "0", labels(2, 5))
+    with pytest.raises(InputError, match="no label image in"):
+        convert(path, tmp_path / "cells.geojson")
+    assert len(read_examples(path, open_images([path], Settings()))) == 2
 
 
 def test_planes_and_pixel_size(tmp_path):

@@ -19,8 +19,8 @@ from pycocotools import mask as coco_masks
 from roifile import ROI_TYPE, ImagejRoi
 from shapely import Point, Polygon, box
 
-from sam2_fewshot.annotations.convert import nominal_images
 from sam2_fewshot.annotations.examples import read_objects
+from sam2_fewshot.annotations.nominal import nominal_images
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.images.image_set import open_images
 from sam2_fewshot.settings import Settings

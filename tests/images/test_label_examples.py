@@ -1,6 +1,11 @@
+import io
+import struct
+import zlib
+
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 from sam2_fewshot.annotations.examples import read_examples
 from sam2_fewshot.annotations.label_images import objects_in
@@ -33,6 +38,67 @@ def labels():
 def deep(labels):
     """Numbers that need 32 bits."""
     return np.where(labels == 7, 4_000_000_000, labels.astype(np.uint32))
+
+
+def _png(numbers, bits):
+    """A grey PNG of less than 8 bits, which Pillow does not write."""
+    rows = np.unpackbits(numbers[..., None], axis=2)[..., 8 - bits :].reshape(len(numbers), -1)
+    packed = np.packbits(rows, axis=1)
+    height, width = numbers.shape
+    parts = [
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)),
+        (b"IDAT", zlib.compress(np.insert(packed, 0, 0, axis=1).tobytes())),
+        (b"IEND", b""),
+    ]
+    chunks = (struct.pack(">I", len(d)) + name + d + struct.pack(">I", zlib.crc32(name + d)) for name, d in parts)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def _pgm(numbers, largest):
+    head = b"P5 %d %d %d\n" % (*numbers.shape[::-1], largest)
+    return head + numbers.astype("u1" if largest < 256 else ">u2").tobytes()
+
+
+def _gif(numbers):
+    file = io.BytesIO()
+    Image.fromarray(numbers).save(file, "GIF")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "numbers"),
+    [
+        ("x.png", lambda labels: _png(labels, 2), [1, 3]),
+        ("x.png", lambda labels: _png(labels, 4), [3, 11]),
+        ("x.png", lambda labels: _png(labels, 1), [1]),
+        ("x.pgm", lambda labels: _pgm(labels, 7), [2, 7]),
+        ("x.pgm", lambda labels: _pgm(labels, 254), [2, 254]),
+        ("x.pgm", lambda labels: _pgm(labels, 255), [2, 255]),
+        ("x.pgm", lambda labels: _pgm(labels, 300), [2, 255]),
+        ("x.pgm", lambda labels: _pgm(labels, 65535), [2, 255]),
+        ("x.gif", _gif, [5, 10]),
+    ],
+)
+def test_numbers_are_those_in_the_file_and_find_their_classes(write, image, told, name, content, numbers):
+    labels = np.zeros((20, 30), np.uint8)
+    for place, number in enumerate(numbers):
+        labels[2:6, 10 * place + 1 : 10 * place + 7] = number
+    path = write(name, content(labels))
+    write("x_classes.json", {str(number): f"class {number}" for number in numbers})
+    placed = read_examples(path, image, progress=told)
+    assert_all_there(placed, labels)
+    assert [example.tags for example in placed] == [(f"class {number}",) for number in numbers]
+    assert not told.warnings
+
+
+def test_classes_of_other_numbers_than_those_in_the_image_are_reported(write, image, labels, told):
+    path = write("cells_labels.png", labels)
+    write("cells_classes.json", {"10": "living", "20": "dead"})
+    assert [example.tags for example in read_examples(path, image, progress=told)] == [()] * 3
+    assert told.only == (
+        "cells_labels.png has no object of the numbers that classes are given for (10, 20), so its objects have none; "
+        "they are 1, 2, 7."
+    )
 
 
 def assert_all_there(placed, labels):

@@ -88,7 +88,9 @@ class TestGeoJson:
         ("properties", "tags"),
         [
             ({"classification": {"name": "a"}, "tags": ["b", "a", 5, ""]}, ("a", "b")),
-            ({"classification": {"names": ["a", "b"]}}, ("a", "b")),
+            ({"classification": {"names": ["a", "b"]}}, ("a: b", "a", "b")),
+            ({"classification": {"names": ["a"]}, "tags": ["b"]}, ("a", "b")),
+            ({"classification": {"names": []}}, ()),
             ({"classification": "a"}, ("a",)),
             ({"classification": None}, ()),
             ({"classification": {"name": 5}, "tags": "b"}, ("b",)),

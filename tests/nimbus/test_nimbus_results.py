@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -13,11 +14,13 @@ from contract_server.faults import SAVING
 from contract_server.web import Fault
 from shapely import Polygon
 
-from sam2_fewshot.annotations.nimbus import extent_of, location_of, points_of
-from sam2_fewshot.nimbus.figures import NAME
+from sam2_fewshot.annotations.convert import read_records
+from sam2_fewshot.annotations.nimbus import JOB_PROPERTY, extent_of, location_of, points_of
 from sam2_fewshot.records import Location
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from bright import BrightMethod
 
 
@@ -59,10 +62,26 @@ def test_figures_are_of_one_property_that_the_collection_names(bench: Bench) -> 
     bench.run()
     bench.run()
     (listed,) = bench.server.store.list_properties()
-    assert listed["name"] == NAME
+    assert listed["name"] == JOB_PROPERTY
     assert listed["shape"] == "polygon"
     assert listed["tags"] == {"tags": [], "exclusive": False}
     assert len(bench.server.store.properties) == 1
+
+
+def test_an_export_of_what_was_found_has_the_figures(bench: Bench, tmp_path: Path) -> None:
+    bench.method = surer
+    bench.run()
+    store = bench.server.store
+    export = {
+        "annotations": bench.found(),
+        "annotationProperties": store.list_properties(),
+        "annotationPropertyValues": {each["annotationId"]: each["values"] for each in store.values},
+    }
+    path = tmp_path / "export.json"
+    path.write_text(json.dumps(export))
+    found = [item for record in read_records(path) for item in record.detections]
+    assert [(item.score, item.predicted_iou) for item in found] == [(0.95, 0.5)] * 12
+    assert all(np.isfinite(item.similarity) for item in found)
 
 
 def test_all_collections_of_the_user_name_the_property(bench: Bench) -> None:

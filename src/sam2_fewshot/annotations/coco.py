@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy import ndimage
 from shapely import Polygon
 
 from sam2_fewshot.annotations.drawings import Drawing, place
-from sam2_fewshot.annotations.marked_file import MOST_IMAGES, UNKNOWN, nominal_header
+from sam2_fewshot.annotations.marked_file import UNKNOWN, nominal_header
 from sam2_fewshot.annotations.named import Entry, ImageNames
 from sam2_fewshot.annotations.placing import PlacedExemplar, Regions
 from sam2_fewshot.annotations.record import vertices
-from sam2_fewshot.annotations.values import Figures, as_number, index, words
+from sam2_fewshot.annotations.values import MOST_IMAGES, Figures, as_number, index, words
 from sam2_fewshot.geometry.run_lengths import compress, decode, encode, expand
 from sam2_fewshot.images.source import MAX_PLANE_PIXELS
 from sam2_fewshot.records import Location
@@ -131,6 +132,9 @@ def _drawings(file: MarkedFile) -> Iterator[Drawing | PlacedExemplar]:
         if not isinstance(annotation, dict) or not isinstance(key, int | str) or key not in known:
             yield Drawing(count, why="of an image that the file does not name")
             continue
+        if annotation.get("iscrowd") == 1:
+            yield Drawing(count, why="a crowd (iscrowd: 1), which is several objects in one")
+            continue
         named, target = known[key], places[key]
         if target is None and named.entry in unclear:
             yield Drawing(count, why=f"on an image that could be several of those given ({named.name[:_QUOTED]})")
@@ -169,9 +173,12 @@ def _object(
             return replace(drawing, why=f"a mask that cannot be read ({error})")
         if not instance.area:
             return replace(drawing, why="an empty mask")
-        outline = _outline(annotation.get("outline"))
-        if outline is not None:
-            return replace(drawing, rings=(outline,), instance=instance)
+        outline, holes = _outline(annotation.get("outline")), annotation.get("holes")
+        # Files of earlier versions do not tell whether the outline has no holes or only lacks them.
+        if outline is not None and (isinstance(holes, list) or not _has_holes(instance)):
+            inner = (_outline(ring) for ring in holes or ())
+            rings = (outline, *(ring for ring in inner if ring is not None))
+            return replace(drawing, rings=rings, instance=instance)
         exemplar = regions.exemplar(drawing.number, frame, instance)
         return PlacedExemplar(exemplar, drawing.tags, drawing.figures, instance)
     parts = [_outline(part) for part in segmentation] if isinstance(segmentation, list) else []
@@ -200,6 +207,10 @@ def _mask(value: Mapping[str, Any], frame_shape: tuple[int, int]) -> InstanceMas
     if not whole or None in whole:
         raise ValueError("its counts are not whole numbers")
     return decode(np.array(whole, np.int64), frame_shape)
+
+
+def _has_holes(instance: InstanceMask) -> bool:
+    return bool((ndimage.binary_fill_holes(instance.data) > instance.data).any())
 
 
 def _outline(value: Any) -> Ring | None:
@@ -234,12 +245,13 @@ def _classes(content: Mapping[str, Any]) -> dict[object, tuple[str, ...]]:
     categories = content.get("categories")
     found: dict[object, tuple[str, ...]] = {}
     for entry in categories if isinstance(categories, list) else []:
-        if isinstance(entry, dict) and isinstance(entry.get("id"), int | str):
+        if isinstance(entry, dict) and isinstance(entry.get("id"), int | str) and entry.get("no_class") is not True:
             found[entry["id"]] = words(entry.get("name"))
     return found
 
 
-_NO_TAG = "object"
+_NO_CLASS = {"name": "object", "no_class": True}
+"""The category of objects without a class, which COCO does not know; it is read back as none."""
 
 
 @contextmanager
@@ -261,7 +273,7 @@ def write(path: Path, tags: Sequence[str]) -> Iterator[Add]:
         Takes the frames.
     """
     images: list[dict[str, object]] = []
-    categories: dict[str, int] = {}
+    categories: dict[str | None, int] = {}
     count = 0
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
         file.write('{"info": {"description": "Objects found or converted by sam2-fewshot"},\n"annotations": [')
@@ -271,8 +283,8 @@ def write(path: Path, tags: Sequence[str]) -> Iterator[Add]:
             images.append(_image_entry(record, len(images) + 1))
             with telling(path):
                 for number, item in enumerate(record.detections, start=1):
-                    own = record.tags_of(number, tags) or [_NO_TAG]
-                    category = categories.setdefault(own[0], len(categories) + 1)
+                    own = record.tags_of(number, tags)
+                    category = categories.setdefault(own[0] if own else None, len(categories) + 1)
                     count += 1
                     entry = {"id": count, "image_id": len(images), "category_id": category, **_annotation(item)}
                     if len(own) > 1:
@@ -281,7 +293,7 @@ def write(path: Path, tags: Sequence[str]) -> Iterator[Add]:
                     file.write(json.dumps(entry, ensure_ascii=False, allow_nan=False))
 
         yield add
-        listed = [{"id": key, "name": name} for name, key in categories.items()]
+        listed = [{"id": key, **(_NO_CLASS if name is None else {"name": name})} for name, key in categories.items()]
         file.write(f'],\n"images": {json.dumps(images, ensure_ascii=False)},\n')
         file.write(f'"categories": {json.dumps(listed, ensure_ascii=False)}}}\n')
 
@@ -312,4 +324,5 @@ def _annotation(item: Detection) -> dict[str, object]:
         **{name: float(value) for name, value in figures.items() if np.isfinite(value)},
         **({} if item.kind is None else {"kind": item.kind}),
         "outline": vertices(item.polygon.exterior).ravel().tolist(),
+        "holes": [vertices(ring).ravel().tolist() for ring in item.polygon.interiors],
     }

@@ -5,37 +5,32 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from shapely import Polygon, box
 
-from sam2_fewshot.annotations.examples import format_of, marked_files, read_objects
+from sam2_fewshot.annotations.examples import read_objects
 from sam2_fewshot.annotations.label_bands import paint
-from sam2_fewshot.annotations.marked_file import UNKNOWN, nominal_header
+from sam2_fewshot.annotations.marked_file import UNKNOWN
+from sam2_fewshot.annotations.nominal import nominal_images
 from sam2_fewshot.annotations.record import FrameRecord, MarkedPoint
 from sam2_fewshot.annotations.registry import FORMATS, NAMES, Format, a_file_an_image, named_by
 from sam2_fewshot.errors import InputError, SettingsError
 from sam2_fewshot.geometry.outlines import crop_to_object, mask_to_area, polygons_to_masks
-from sam2_fewshot.images.addresses import holds_zarr
-from sam2_fewshot.images.image_set import images_of, open_images, stems_of
-from sam2_fewshot.images.registry import example_stems
-from sam2_fewshot.images.source import kind_of
+from sam2_fewshot.images.image_set import open_images
 from sam2_fewshot.protocols import Quiet
 from sam2_fewshot.records import Detection, Location
 from sam2_fewshot.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from contextlib import AbstractContextManager
-
-    from numpy.typing import NDArray
+    from pathlib import Path
 
     from sam2_fewshot.annotations.placing import PlacedExemplar
     from sam2_fewshot.annotations.record import Add
     from sam2_fewshot.images.image_set import ImageFile, ImageSet
-    from sam2_fewshot.images.source import Header
     from sam2_fewshot.protocols import Progress
     from sam2_fewshot.records import Exemplar, InstanceMask
 
@@ -259,6 +254,13 @@ def _fitting(
 ) -> list[FrameRecord]:
     """Leave out what a format cannot hold, and report it."""
     name = form.name
+    # One with slices and time points is a hyperstack, whatever its channels.
+    unknown = [each.name for each in records if not each.channel_names and (each.size_z > 1) != (each.size_t > 1)]
+    if unknown and form.counts_channels:
+        progress.warn(
+            f"The channels of {unknown[0]} are not known, so its objects have a slice and a time point as in a "
+            "hyperstack of ImageJ. For a plain stack, where ImageJ counts the pictures, give the image with --image."
+        )
     points = sum(len(record.points) for record in records)
     if points and not form.has_points:
         records = [replace(record, points=()) for record in records if record.detections]
@@ -322,57 +324,3 @@ def _check_place(path: Path, source: Path, overwrite: bool) -> None:
         raise InputError(f"{path} is there already and is a folder; give another name, or delete it first.")
     if path.exists() and not overwrite:
         raise InputError(f"{path} is there already; give another name, or --overwrite.")
-
-
-@dataclass(frozen=True, slots=True)
-class _NoPixels:
-    """An image without pixels; a :class:`~sam2_fewshot.images.source.PixelSource`."""
-
-    header: Header
-
-    def planes(self, z: int, t: int) -> Iterator[NDArray[Any]]:
-        """Refuse."""
-        raise InputError(f"The pixels of {self.header.path.name} are not at hand.")
-
-
-def nominal_images(path: Path) -> ImageSet:
-    """Return the images that a file or folder of annotations speaks of.
-
-    A label image and an OME-Zarr have the size of their image and COCO tells it; of the others nothing is known, so
-    they get :data:`~sam2_fewshot.annotations.marked_file.UNKNOWN`. An image is called what the file says, or else like
-    the file.
-
-    Raises
-    ------
-    InputError
-        If there is no such file, or if it cannot be read.
-    """
-    kind = kind_of(path)
-    if kind == "missing":
-        raise InputError(f"There is no file or folder {path}; check its name.")
-    if kind == "folder" and not holds_zarr(path):
-        files = marked_files(path)
-        if not files:
-            raise InputError(f"There is no file of annotations in the folder {path}.")
-        headers = _distinct(header for file in files for header in _headers(file))
-    else:
-        headers = _headers(path)
-    stems = stems_of([replace(header, size_z=1, size_t=1) for header in headers])  # how many planes is not known
-    return images_of([_NoPixels(header) for header in headers], stems, Settings())
-
-
-def _distinct(headers: Iterable[Header]) -> list[Header]:
-    """Return one header an image, the one that knows its size where there is one."""
-    found: dict[str, Header] = {}
-    for header in headers:
-        key = f"{header.path} {header.position}"
-        before = found.get(key)
-        if before is None or before.height == UNKNOWN:
-            found[key] = header
-    return list(found.values())
-
-
-def _headers(path: Path) -> list[Header]:
-    form, content = format_of(path)
-    images_in = form and form.optional("images_in")
-    return (images_in(path, content) if images_in else []) or [nominal_header(Path(example_stems(path)[-1]))]

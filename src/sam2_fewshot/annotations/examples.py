@@ -151,7 +151,7 @@ def _files(path: Path, images: ImageSet, progress: Progress, on: str | None) -> 
         )
     files = [file for file in marked_files(path) if not _is_image(file, images)]
     matched = [(file, alike) for file in files if (alike := names.of_file(file))]
-    companions = {_companion(file) for file, _ in matched}
+    companions = {companion_of(file) for file, _ in matched}
     matched = [(file, alike) for file, alike in matched if file not in companions]
     # ``x_2_labels.png`` is that of the second ``x.png``, as in results, so ``x_labels.png`` beside it is not.
     clear = {alike[0].xy for _, alike in matched if len(alike) == 1}
@@ -228,7 +228,7 @@ def _not_read(path: Path) -> str:
     return f"{path.name} cannot give examples ({reason}); they are read from {readable()}."
 
 
-def _companion(path: Path) -> Path | None:
+def companion_of(path: Path) -> Path | None:
     """Return the file beside one that belongs to it, None when there is none."""
     forms = [form for form in FORMATS.values() if path.suffix.lower() in form.reads]
     companion = forms[0].optional("companion") if len(forms) == 1 else None

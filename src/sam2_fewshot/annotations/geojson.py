@@ -178,8 +178,13 @@ def _tags(properties: Any) -> tuple[str, ...]:
     if not isinstance(properties, dict):
         return ()
     kind = properties.get("classification")
-    names = (*words(kind.get("name")), *words(kind.get("names"))) if isinstance(kind, dict) else words(kind)
-    return tuple(dict.fromkeys((*names, *words(properties.get("tags")))))
+    if isinstance(kind, dict):
+        # QuPath shows a class that is derived from others, and reads it back, as "Tumor: Positive".
+        parts = words(kind.get("names"))
+        names: tuple[str, ...] = (*words(kind.get("name")), ": ".join(parts), *parts)
+    else:
+        names = words(kind)
+    return tuple(tag for tag in dict.fromkeys((*names, *words(properties.get("tags")))) if tag)
 
 
 # Okabe & Ito's vermilion, which colour-blind eyes distinguish from their other colours: https://jfly.uni-koeln.de/color/

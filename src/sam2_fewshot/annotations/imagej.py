@@ -269,7 +269,9 @@ def _tags(roi: ImagejRoi, file: str, properties: Mapping[str, str]) -> tuple[str
     if not any(tags):
         name = (roi.name or file).strip()
         if not _MADE_UP.fullmatch(name):
-            tags = [name, re.sub(r"[ ._#-]*[0-9]+$", "", name)]
+            # The class goes first, since other formats have one: names differ, if only by the number that ImageJ adds,
+            # as in ``cell-1``. A number without a dash may be the class's own, as in ``CD4``.
+            tags = [re.sub(r"[ ._#-]+[0-9]+$", "", name), name, re.sub(r"[ ._#-]*[0-9]+$", "", name)]
         if roi.group:
             tags.append(f"group {roi.group}")
     return tuple(dict.fromkeys(tag.strip() for tag in tags if tag.strip()))
@@ -381,12 +383,17 @@ def _name(record: FrameRecord, number: int) -> str:
 
 
 def _place(roi: ImagejRoi, record: FrameRecord) -> None:
-    """Put a ROI on its plane: by slice and frame in a hyperstack, by its place in a plain stack."""
-    sizes = max(1, len(record.channel_names)), record.size_z, record.size_t
+    """Put a ROI on its plane: by slice and frame in a hyperstack, by its place in a plain stack.
+
+    A place in the stack counts the channels and all slices too, so it is wrong where these are not known.
+    """
+    if record.size_z * record.size_t == 1:
+        return
     z, time = record.location.z + 1, record.location.time + 1
-    if sum(size > 1 for size in sizes) > 1:
+    sizes = len(record.channel_names), record.size_z, record.size_t
+    if not record.channel_names or sum(size > 1 for size in sizes) > 1:
         roi.z_position, roi.t_position = z, time
-    elif record.size_z * record.size_t > 1:
+    else:
         roi.position = max(z, time)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from sam2_fewshot.errors import InputError
 from sam2_fewshot.images.source import PixelSource
 from sam2_fewshot.records import InstanceMask
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from sam2_fewshot.images.source import Header
     from sam2_fewshot.records import Box, Detection
 
 BAND, _LARGEST_BAND = 1 << 22, 1 << 25
@@ -53,6 +55,94 @@ def band_rows(width: int, piece_rows: int, band: int = BAND) -> int:
     if piece_rows * width > _LARGEST_BAND:
         return max(_LARGEST_BAND // width, 1)
     return max(band // (piece_rows * width), 1) * piece_rows
+
+
+def bands_of(
+    source: PixelSource, z: int, t: int, large: int, band: int = BAND
+) -> Iterator[tuple[int, NDArray[np.integer[Any]]]]:
+    """Yield a plane of labels after row 0; a large one, where its file allows it, in bands after their first rows.
+
+    Parameters
+    ----------
+    source, z, t
+        What is read.
+    large
+        Pixels of a plane above which it is read in bands.
+    band
+        About the pixels of a band.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, or is no label image.
+    """
+    header = source.header
+    height, width = header.height, header.width
+    if height * width <= large or not header.by_region or not isinstance(source, RowSource):
+        yield 0, as_numbers(header, list(source.planes(z, t)))
+        return
+    rows = band_rows(width, source.piece_rows, band)
+    for top in range(0, height, rows):
+        box = (0, top, width, min(top + rows, height))
+        yield top, as_numbers(header, list(source.region(z, t, box)))
+
+
+def has_one_number(source: PixelSource, number: int, large: int, band: int = BAND) -> bool:
+    """Tell whether no plane of labels has any object number but this one: then the file is a black-and-white mask.
+
+    Parameters
+    ----------
+    source, large, band
+        As for :func:`bands_of`.
+    number
+        That of the objects on one of its planes.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, or is no label image.
+    """
+    header = source.header
+    if header.size_z == header.size_t == 1:
+        return True  # whoever asks has seen this plane
+    planes = ((z, t) for t in range(header.size_t) for z in range(header.size_z))
+    return not any(
+        ((labels != 0) & (labels != number)).any()
+        for z, t in planes
+        for _, labels in bands_of(source, z, t, large, band)
+    )
+
+
+def as_numbers(header: Header, planes: list[NDArray[Any]]) -> NDArray[np.integer[Any]]:
+    """Return a plane's object numbers (H, W), from one array a channel.
+
+    Raises
+    ------
+    InputError
+        If they are no whole numbers from 0 on, or differ between the channels.
+    """
+    path, first = header.path, planes[0]
+    if first.ndim == 3 and (first == first[..., :1]).all():
+        first = first[..., 0]
+    if first.ndim == 3 or any((plane != first).any() for plane in planes[1:]):
+        raise InputError(
+            f"{path.name} is a colour image; a label image has one number a pixel: "
+            "0 for background, 1, 2, … for objects."
+        )
+    if first.dtype.kind == "f":
+        with np.errstate(all="ignore"):
+            whole = np.isfinite(first).all() and (first == np.floor(first)).all() and (abs(first) < 2**53).all()
+        if not whole:
+            raise InputError(f"{path.name} has values that are not whole numbers; a label image has object numbers.")
+        first = first.astype(np.int64)
+    if header.stretched_from:
+        full = np.iinfo(np.uint8 if first.dtype == np.uint8 else np.uint16).max
+        first = (first.astype(np.int64) * header.stretched_from + full // 2) // full
+    if first.dtype == bool:
+        first = first.astype(np.uint8)
+    if first.dtype.kind == "i" and first.min() < 0:
+        raise InputError(f"{path.name} has negative values ({first.min()}); objects are numbered from 1.")
+    return first
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sam2_fewshot.annotations.label_bands import BAND, Bands, Gathered, RowSource, band_rows, put_together
+from sam2_fewshot.annotations.label_bands import BAND, Bands, Gathered, bands_of, has_one_number, put_together
 from sam2_fewshot.annotations.marked_file import nominal_header
 from sam2_fewshot.annotations.placing import MAX_MASK_BYTES, PlacedExemplar, Regions
 from sam2_fewshot.annotations.values import Figures, load_json, words
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from sam2_fewshot.records import PixelSize
 
 Classes = dict[int, tuple[str, ...]]
+_LISTED = 5
 
 
 def read(file: MarkedFile) -> Iterator[PlacedExemplar]:
@@ -121,23 +122,16 @@ def objects_in(
     def is_mask(number: int) -> bool:
         return classes is None and has_one_number(source, number, large, band)
 
+    seen: set[int] = set()
     for (z, t), frame in _planes(source.header, image, placer):
-        bands = _bands(source, z, t, large, band)
-        yield from _objects(bands, frame, classes, figures or {}, placer, max_bytes, is_mask)
-
-
-def has_one_number(source: PixelSource, number: int, large: int = LARGE, band: int = BAND) -> bool:
-    """Tell whether no plane of labels has any object number but this one: then the file is a black-and-white mask.
-
-    `large` and `band` are as for :func:`objects_in`.
-    """
-    header = source.header
-    if header.size_z == header.size_t == 1:
-        return True  # whoever asks has seen this plane
-    planes = ((z, t) for t in range(header.size_t) for z in range(header.size_z))
-    return not any(
-        ((labels != 0) & (labels != number)).any() for z, t in planes for _, labels in _bands(source, z, t, large, band)
-    )
+        bands = bands_of(source, z, t, large, band)
+        yield from _objects(bands, frame, classes, figures or {}, placer, max_bytes, is_mask, seen)
+    if classes and seen.isdisjoint(classes):
+        known, there = (", ".join(map(str, sorted(numbers)[:_LISTED])) for numbers in (classes, seen))
+        placer.remarks.warn(
+            f"{placer.remarks.file} has no object of the numbers that classes are given for ({known}), so its objects "
+            f"have none; they are {there}."
+        )
 
 
 def companion(path: Path) -> Path | None:
@@ -204,50 +198,6 @@ def _planes(header: Header, image: ImageFile, placer: Placer) -> Iterator[tuple[
         yield place, image.frame(*target)
 
 
-def _bands(
-    source: PixelSource, z: int, t: int, large: int, band: int
-) -> Iterator[tuple[int, NDArray[np.integer[Any]]]]:
-    """Yield a plane of labels after row 0; a large one, where its file allows it, in bands after their first rows."""
-    header = source.header
-    path, height, width = header.path, header.height, header.width
-    if height * width <= large or not header.by_region or not isinstance(source, RowSource):
-        yield 0, as_numbers(path, list(source.planes(z, t)))
-        return
-    rows = band_rows(width, source.piece_rows, band)
-    for top in range(0, height, rows):
-        box = (0, top, width, min(top + rows, height))
-        yield top, as_numbers(path, list(source.region(z, t, box)))
-
-
-def as_numbers(path: Path, planes: list[NDArray[Any]]) -> NDArray[np.integer[Any]]:
-    """Return a plane's object numbers (H, W), from one array a channel.
-
-    Raises
-    ------
-    InputError
-        If they are no whole numbers from 0 on, or differ between the channels.
-    """
-    first = planes[0]
-    if first.ndim == 3 and (first == first[..., :1]).all():
-        first = first[..., 0]
-    if first.ndim == 3 or any((plane != first).any() for plane in planes[1:]):
-        raise InputError(
-            f"{path.name} is a colour image; a label image has one number a pixel: "
-            "0 for background, 1, 2, … for objects."
-        )
-    if first.dtype.kind == "f":
-        with np.errstate(all="ignore"):
-            whole = np.isfinite(first).all() and (first == np.floor(first)).all() and (abs(first) < 2**53).all()
-        if not whole:
-            raise InputError(f"{path.name} has values that are not whole numbers; a label image has object numbers.")
-        first = first.astype(np.int64)
-    if first.dtype == bool:
-        first = first.astype(np.uint8)
-    if first.dtype.kind == "i" and first.min() < 0:
-        raise InputError(f"{path.name} has negative values ({first.min()}); objects are numbered from 1.")
-    return first
-
-
 def _objects(
     bands: Iterable[tuple[int, NDArray[np.integer[Any]]]],
     frame: FrameFile,
@@ -256,6 +206,7 @@ def _objects(
     placer: Placer,
     max_bytes: int,
     is_mask: Callable[[int], bool],
+    seen: set[int],
 ) -> Iterator[PlacedExemplar]:
     remarks = placer.remarks
     gathered = Gathered()
@@ -269,6 +220,7 @@ def _objects(
             "black-and-white mask, and each part as an object."
         )
         objects = list(enumerate(parts, 1))
+    seen.update(number for number, _ in objects)
     regions = Regions(remarks, max_bytes, placer.boxes)
     for number, pieces in objects:
         remarks.total += 1

@@ -143,8 +143,6 @@ def _other_image(path: Path, given: ImageFile) -> str | None:
 
 UNKNOWN = 1_000_000
 """Width, height, slices and time points of an image that the annotations do not tell the size of."""
-MOST_IMAGES = 100_000
-"""So many images are believed of one file."""
 
 
 def nominal_header(
@@ -154,7 +152,7 @@ def nominal_header(
     size_t: int = UNKNOWN,
     pixel_size: PixelSize | None = None,
 ) -> Header:
-    """Return the header of an image of which only annotations are at hand.
+    """Return the header of an image of which only annotations are at hand, which do not tell its channels.
 
     Parameters
     ----------
@@ -167,4 +165,7 @@ def nominal_header(
     pixel_size
         In micrometres.
     """
-    return Header(name, *shape, np.dtype(np.uint8), size_z=size_z, size_t=size_t, pixel_size=pixel_size)
+    kind = np.dtype(np.uint8)
+    return Header(
+        name, *shape, kind, size_z=size_z, size_t=size_t, channel_names=(), channel_colors=(), pixel_size=pixel_size
+    )

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
-from sam2_fewshot.annotations.values import load_json
+from sam2_fewshot.annotations.values import MOST_IMAGES, index, load_json
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.images.addresses import composed, holds_zarr, position_stem, stem_of
 from sam2_fewshot.images.registry import IMAGE_SUFFIXES, example_stems
@@ -35,6 +35,34 @@ class Entry(NamedTuple):
 
     file: str
     position: str = ""
+
+
+class RunImage(NamedTuple):
+    """An image as ``run.json`` has it.
+
+    Parameters
+    ----------
+    entry
+        What it is called.
+    xy
+        Its XY position, counted from 0; None where that makes no sense.
+    """
+
+    entry: Entry
+    xy: int | None
+
+
+def images_of_run(folder: Path) -> dict[str, RunImage]:
+    """Return the images of a run by what their results are called, composed; none where a folder has no results."""
+    found: dict[str, RunImage] = {}
+    with suppress(InputError, LookupError, TypeError, ValueError, AttributeError):
+        facts = load_json(folder / "run.json") if (folder / "run.json").is_file() else {"frames": []}
+        for line in facts["frames"]:
+            entry = Entry(str(line.get("file", line["image"])), str(line.get("position", "")))
+            xy = index(line.get("xy"))
+            xy = xy - 1 if xy is not None and 0 < xy <= MOST_IMAGES else None
+            found[composed(str(line["stem"]))] = RunImage(entry, xy)
+    return found
 
 
 class ImageNames:
@@ -88,15 +116,10 @@ class ImageNames:
     def _results(self, folder: Path) -> dict[str, ImageFile | None]:
         """Return the stems of a run's results, with their images, where its folder is one of results."""
         if folder not in self._runs:
-            entries: dict[str, Entry] = {}
-            with suppress(InputError, LookupError, TypeError, ValueError):
-                facts = load_json(folder / "run.json") if (folder / "run.json").is_file() else {"frames": []}
-                for line in facts["frames"]:
-                    entry = Entry(str(line.get("file", line["image"])), str(line.get("position", "")))
-                    entries[composed(str(line["stem"]))] = entry
-            counts = Counter(entries.values())
+            run = images_of_run(folder)
+            counts = Counter(image.entry for image in run.values())
             found, _ = self.of_entries(entry for entry, count in counts.items() if count == 1)
-            self._runs[folder] = {stem: found.get(entry) for stem, entry in entries.items()}
+            self._runs[folder] = {stem: found.get(image.entry) for stem, image in run.items()}
         return self._runs[folder]
 
     def of_entries(self, entries: Iterable[Entry]) -> tuple[dict[Entry, ImageFile], set[Entry]]:

@@ -14,9 +14,18 @@ import shapely
 from shapely import Polygon
 
 from sam2_fewshot.annotations.drawings import Drawing, place
-from sam2_fewshot.annotations.marked_file import MOST_IMAGES, nominal_header
+from sam2_fewshot.annotations.marked_file import nominal_header
 from sam2_fewshot.annotations.record import figure, hexadecimal_id, printable, vertices
-from sam2_fewshot.annotations.values import Figures, Vertices, as_kind, as_number, index, location_at, words
+from sam2_fewshot.annotations.values import (
+    MOST_IMAGES,
+    Figures,
+    Vertices,
+    as_kind,
+    as_number,
+    index,
+    location_at,
+    words,
+)
 from sam2_fewshot.geometry.outlines import valid_polygon
 from sam2_fewshot.records import Location
 from sam2_fewshot.storage.files import replacing, telling
@@ -116,6 +125,8 @@ def extent_of(shape: object, points: NDArray[np.float64]) -> BaseGeometry | None
 
 PROPERTIES = ("Similarity", "Score", "Predicted IoU", "Area")
 """Names of the properties that every annotation has a value of, as :func:`values_of` gives them."""
+JOB_PROPERTY = "SAM2 few-shot"
+"""Name of the one property that has all of these as its value, where a job on the server saves them."""
 _PROPERTY_IDS = {name: hexadecimal_id("property", name) for name in PROPERTIES}
 
 
@@ -181,7 +192,7 @@ def _moved(annotation: Any, xy: int) -> Any:
 
 
 def _figures_in(content: Any) -> dict[str, Figures]:
-    """Return the figures in an export, by the annotations' ids: the values of the properties with their names."""
+    """Return the figures in an export, by the annotations' ids: values of the properties of their names, or a job's."""
     if not isinstance(content, dict):
         return {}
     properties, values = content.get("annotationProperties"), content.get("annotationPropertyValues")
@@ -189,8 +200,14 @@ def _figures_in(content: Any) -> dict[str, Figures]:
         return {}
     named = [entry for entry in properties if isinstance(entry, dict) and isinstance(entry.get("name"), str)]
     keys = {entry["name"]: key for entry in named if isinstance(key := _id_of(entry), str)}
-    wanted = [keys.get(name, "") for name in ("Score", "Similarity", "Predicted IoU")]
-    return {key: Figures.of(numbers, wanted) for key, numbers in values.items() if isinstance(numbers, dict)}
+    found: dict[str, Figures] = {}
+    for key, numbers in values.items():
+        if isinstance(numbers, dict):
+            together = numbers.get(keys.get(JOB_PROPERTY, ""))
+            table = together if isinstance(together, dict) else {}
+            table = {name: numbers.get(keys.get(name, ""), table.get(name)) for name in PROPERTIES}
+            found[key] = Figures.of(table, ("Score", "Similarity", "Predicted IoU"))
+    return found
 
 
 def _id_of(entry: Document) -> Any:

@@ -18,7 +18,7 @@ from sam2_fewshot.errors import InputError
 from sam2_fewshot.images.addresses import holds_zarr
 from sam2_fewshot.images.ome_zarr import zarr_pixel_size
 from sam2_fewshot.images.source import Header, check_size, reading
-from sam2_fewshot.images.zarr_places import attributes_in, leads_inside
+from sam2_fewshot.images.zarr_places import attributes_in, is_outer, leads_inside, places_in
 from sam2_fewshot.storage.files import replacing_folder, telling
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def _label_folder(path: Path) -> Path:
     attributes = attributes_in(path, load_json)
     if "image-label" in attributes or ("multiscales" in attributes and path.parent.name == "labels"):
         return path
-    group = path if path.name == "labels" else path / "labels"
+    group = path if path.name == "labels" else _image_folder(path, attributes) / "labels"
     listed = attributes_in(group, load_json).get("labels") if group.is_dir() else None
     names = [name for name in words(listed) if leads_inside(name) and (group / name).is_dir()]
     if not names and group.is_dir():
@@ -150,6 +150,14 @@ def _label_folder(path: Path) -> Path:
         listed = ", ".join(repr(name) for name in names[:10])
         raise InputError(f"{path} has {len(names)} label images: {listed}. Name one of them, like {group / names[0]}.")
     return group / names[0]
+
+
+def _image_folder(path: Path, attributes: dict[str, Any]) -> Path:
+    """Return where the image of a group lies, as it is opened; of several none is meant."""
+    inside = is_outer(attributes, lambda name: (path / name).is_dir()) and not (path / "labels").is_dir()
+    if inside and len(places_in(path, lambda name: attributes_in(path / name))) == 1:
+        return path / "0"
+    return path
 
 
 def _array(folder: Path, attributes: dict[str, Any]) -> _Array:

@@ -101,7 +101,7 @@ class FrameRecord:
     pixel_size
         Of the image, None when its file does not tell.
     channel_names
-        Of the image, None for a channel that its file does not name.
+        Of the image, None for a channel that its file does not name; none where its channels are not known.
     tags
         Tags of each of the detections, where they are not the same for all; else none.
     points

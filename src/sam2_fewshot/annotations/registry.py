@@ -67,6 +67,8 @@ class Format:
         Whether the "file" is a folder.
     needs_size
         Whether the image's size must be known.
+    counts_channels
+        Whether the place of an object in a stack depends on the number of channels.
     is_painted
         Whether a pixel belongs to one object at most.
     has_points, has_holes, has_masks, has_figures
@@ -87,6 +89,7 @@ class Format:
     always: bool = False
     is_folder: bool = False
     needs_size: bool = False
+    counts_channels: bool = False
     is_painted: bool = False
     has_points: bool = False
     has_holes: bool = True
@@ -188,6 +191,7 @@ FORMATS = {
             reads=(".roi", ".zip"),
             readable="ImageJ ROIs (.roi, .zip)",
             note="ImageJ",
+            counts_channels=True,
             has_points=True,
         ),
         Format(

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+MOST_IMAGES = 100_000
+"""So many images are believed of one file."""
 MAX_JSON_BYTES = 100_000_000
 """Largest JSON file that is read. 5,000 outlines of 40 points are about 10 MB."""
 
@@ -81,11 +83,11 @@ class Vertices:
 def compact(entry: dict[str, Any]) -> dict[str, Any]:
     """Make arrays of an object's outlines; as lists they take ten times the memory.
 
-    What is under ``coordinates``, ``segmentation`` and ``outline`` is looked at: pairs become float64 (n, 2), numbers
-    in a row float64 (n,), and points by name :class:`Vertices`. What is not made of numbers alone stays as it is, to
-    be looked at by its reader.
+    What is under ``coordinates``, ``segmentation``, ``outline`` and ``holes`` is looked at: pairs become float64
+    (n, 2), numbers in a row float64 (n,), and points by name :class:`Vertices`. What is not made of numbers alone stays
+    as it is, to be looked at by its reader.
     """
-    for key in ("coordinates", "segmentation", "outline"):
+    for key in ("coordinates", "segmentation", "outline", "holes"):
         value = entry.get(key)
         if isinstance(value, list):
             entry[key] = _compact(value, _NESTED)

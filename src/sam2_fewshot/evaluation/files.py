@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sam2_fewshot.annotations.label_images import as_numbers, has_one_number, read_classes
+from sam2_fewshot.annotations.label_bands import as_numbers, has_one_number
+from sam2_fewshot.annotations.label_images import read_classes
 from sam2_fewshot.annotations.registry import FORMATS
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.evaluation.figures import EvaluatedFrame
 from sam2_fewshot.evaluation.matching import label_image_to_instances
 from sam2_fewshot.geometry.outlines import polygon_to_mask
 from sam2_fewshot.images.addresses import natural_key
+from sam2_fewshot.images.image_set import LARGE
 from sam2_fewshot.images.registry import example_stems, open_source
 from sam2_fewshot.images.source import kind_of, reading
 from sam2_fewshot.images.stems import safe_stem
@@ -252,7 +254,7 @@ def _labels(path: Path, tag: str | None, progress: Progress) -> Iterator[tuple[t
     wanted = None if tag is None else _wanted(path, classes, tag)
     for t in range(header.size_t):
         for z in range(header.size_z):
-            labels = as_numbers(path, list(source.planes(z, t)))
+            labels = as_numbers(header, list(source.planes(z, t)))
             if wanted is not None:
                 labels = np.where(np.isin(labels, wanted), labels, 0)
             elif classes is None:
@@ -280,7 +282,7 @@ def _separated(labels: NDArray[np.integer], source: PixelSource, progress: Progr
     if numbers.size != 1:
         return labels
     parts, count = ndimage.label(labels > 0, np.ones((3, 3)))
-    if count == 1 or not has_one_number(source, int(numbers[0])):
+    if count == 1 or not has_one_number(source, int(numbers[0]), LARGE):
         return labels
     name = source.header.path.name
     progress.warn(f"{name} is taken as a black-and-white mask: each of its {count} parts is an object.")

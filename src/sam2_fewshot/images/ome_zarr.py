@@ -22,7 +22,7 @@ from sam2_fewshot.errors import FewShotError, InputError, ServerError
 from sam2_fewshot.images.addresses import remote, shown
 from sam2_fewshot.images.positions import check_counts, check_positions, opened_positions
 from sam2_fewshot.images.source import Header, check_kind, check_size, damaged, pixel_size, reading
-from sam2_fewshot.images.zarr_places import Place, places_in
+from sam2_fewshot.images.zarr_places import Place, is_outer, places_in
 from sam2_fewshot.resources import mapped
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def _open(path: Path, patience: float) -> tuple[str, list[Any], Mapping[str, Any
 
     group = zarr.open_group(_store(path, patience), mode="r")
     attributes = _ome(group)
-    if "multiscales" not in attributes and ("bioformats2raw.layout" in attributes or "0" in group):
+    if is_outer(attributes, group.__contains__):
         inner = group["0"]
         if isinstance(inner, zarr.Group):
             group, attributes = inner, _ome(inner)

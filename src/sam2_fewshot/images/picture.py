@@ -82,8 +82,9 @@ def _header(path: Path) -> Header:
                 image.verify()  # reads all of the file, without decoding; the image is of no use afterwards
         with _open(path) as image:
             width, height = image.size
-            mode, kind = image.mode, image.format
-            palette = _palette(image)
+            mode, kind = "L" if _is_grey_gif(image) else image.mode, image.format
+            palette = _palette(image) if mode == image.mode else None
+            stretched_from = _stretched_from(image, path)
             if getattr(image, "is_animated", False):
                 notes.append(f"{path.name} has several pictures; the first is read. Save stacks as TIFF.")
         check_size(path, height, width)
@@ -97,7 +98,16 @@ def _header(path: Path) -> Header:
         check_kind(path, dtype)
     if mode == "CMYK":
         notes.append(f"{path.name} is a CMYK picture; it is converted to RGB without a colour profile.")
-    return Header(path, height, width, dtype, is_photo=photo, palette=palette, warnings=tuple(notes))
+    return Header(
+        path,
+        height,
+        width,
+        dtype,
+        is_photo=photo,
+        palette=palette,
+        stretched_from=stretched_from,
+        warnings=tuple(notes),
+    )
 
 
 def _open(path: Path) -> Image:
@@ -139,7 +149,31 @@ def _palette(image: Image) -> NDArray[np.uint8] | None:
     return np.asarray(table, np.uint8).reshape(-1, 3)
 
 
+def _is_grey_gif(image: Image) -> bool:
+    """Tell whether the palette of a GIF, which has no other way to be grey, brightens from black."""
+    table = _palette(image) if image.format == "GIF" else None
+    if table is None or (table != table[:, :1]).any():
+        return False
+    greys = table[: table[:, 0].argmax() + 1, 0].astype(int)  # what follows is not used
+    return bool(greys[0] == 0 and (np.diff(greys) > 0).all())
+
+
+def _stretched_from(image: Image, path: Path) -> int:
+    """Return the largest number that samples of a grey picture can have, where Pillow makes more of it; else 0."""
+    if image.mode == "1":
+        return 1
+    if image.format == "PNG" and image.mode == "L":
+        bits = _start(path)[24]
+        return (1 << bits) - 1 if bits < 8 else 0
+    opened: Any = image
+    # Where the decoder of PPM and PGM stretches, it is given the largest number besides the mode.
+    arguments = opened.tile[0][3] if image.format == "PPM" else None
+    return int(arguments[1]) if isinstance(arguments, tuple) else 0
+
+
 def _pixels(image: Image) -> NDArray[Any]:
+    if _is_grey_gif(image):
+        return np.asarray(image.convert("L"))
     if image.mode == "1":
         return np.asarray(image).astype(np.uint8) * np.uint8(255)
     if image.mode in _DTYPES:

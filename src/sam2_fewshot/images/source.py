@@ -74,6 +74,9 @@ class Header:
         True when 0 is stored for white.
     palette
         uint8 (n, 3), the colours that the pixels are numbers of; None when they are intensities.
+    stretched_from
+        The largest number of the file's own range, which its reader stretches to 255, or to 65,535 for pixels of more
+        than 8 bits; 0 when pixels are as stored.
     channel_names, channel_colors
         One a channel, None where the file does not say.
     warnings
@@ -101,6 +104,7 @@ class Header:
     is_photo: bool = False
     is_inverted: bool = False
     palette: NDArray[np.uint8] | None = None
+    stretched_from: int = 0
     channel_names: ChannelNames = (None,)
     channel_colors: ChannelColors = (None,)
     warnings: tuple[str, ...] = ()

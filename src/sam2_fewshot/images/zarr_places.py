@@ -74,6 +74,19 @@ def places_in(path: Path, attributes_at: Callable[[str], Mapping[str, Any]]) -> 
     return [_alone(path)]
 
 
+def is_outer(attributes: Mapping[str, Any], holds: Callable[[str], object]) -> bool:
+    """Tell whether a group that is opened as an image stands for the image `0` in it, as bioformats2raw writes them.
+
+    Parameters
+    ----------
+    attributes
+        OME attributes of the group.
+    holds
+        Tells whether the group has something of a name.
+    """
+    return "multiscales" not in attributes and ("bioformats2raw.layout" in attributes or bool(holds("0")))
+
+
 def _plate(path: Path, plate: Any, attributes_at: Callable[[str], Mapping[str, Any]]) -> list[Place]:
     wells = [_inside(path, well.get("path")) for well in _entries(path, plate, "wells")]
     check_positions(path, len(wells))

@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from sam2_fewshot.annotations.nimbus import property_document
+from sam2_fewshot.annotations.nimbus import JOB_PROPERTY, property_document
 from sam2_fewshot.errors import ServerError
 from sam2_fewshot.nimbus.server import Refused, Unanswered
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from sam2_fewshot.nimbus.shelf import Shelf
     from sam2_fewshot.protocols import Progress
 
-NAME = "SAM2 few-shot"
 _BACKUP = "figures.json"
 _CHUNK = 1000
 _SAME = 1e-3
@@ -297,11 +296,15 @@ class Properties:
             return None
         query = {"limit": 0}
         listed = self._server.get("reading the properties", "annotation_property", query)
-        own = [str(entry["_id"]) for entry in listed if entry.get("name") == NAME and entry.get("shape") == "polygon"]
+        own = [
+            str(entry["_id"])
+            for entry in listed
+            if entry.get("name") == JOB_PROPERTY and entry.get("shape") == "polygon"
+        ]
         return min(ids.intersection(own), default=None)
 
     def _make(self) -> str:
-        document = property_document(NAME)
+        document = property_document(JOB_PROPERTY)
         made = self._server.send("making a property", "POST", "annotation_property", document, repeatable=True)
         self._made = str(made["_id"])
         self._register(self._made, self._collection)
