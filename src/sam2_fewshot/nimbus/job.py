@@ -172,7 +172,7 @@ def _job(api_url: str, token: str, raw: Mapping[str, Any], dataset_id: str, mean
             server, dataset, request, display, means.patience, shelf, blocks, means.most_annotations, means.code
         )
         exemplars = read_training(server, dataset, request, messages)
-        sink.prepare()
+        sink.prepare(exemplars)
         messages.progress(0.01, "Loading the model", request.model)
         segmenter = _segmenter(request, means, messages, watch)
         messages.stage(_LEARN, _FRAMES)
