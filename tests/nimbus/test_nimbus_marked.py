@@ -103,3 +103,50 @@ def test_unwanted_examples_are_results_nowhere(slices: Bench) -> None:
     slices.server.store.add_annotation(slices.dataset, tags=["wrong"], coordinates=ring(*DISCS[2]), location=SECOND)
     assert slices.run(**EVERYWHERE, **{"Negative Tag": ["wrong"]}).code == 0
     assert by_slice(slices) == {0: 3, 1: 1, 2: 3}
+
+
+@pytest.fixture
+def points(server: ContractServer) -> Bench:
+    """Two positions that look the same; of the first, one disc is outlined and two are marked by points."""
+    dataset = server.store.add_dataset(Image({(xy, 0, 0, 0): discs() for xy in range(2)}), [white_layer()])
+    server.store.add_annotation(dataset, tags=["cell"], coordinates=ring(*DISCS[0]))
+    for row, column in DISCS[1:3]:
+        server.store.add_annotation(
+            dataset, tags=["cell"], shape="point", coordinates=[{"x": column + 0.5, "y": row + 0.5}]
+        )
+    return Bench(server, dataset, method=partial(bright, finds_examples=False))
+
+
+def by_position(bench: Bench, tag: str) -> dict[int, int]:
+    return dict(Counter(each["location"]["XY"] for each in bench.found(tag) if each["shape"] == "polygon"))
+
+
+def test_what_a_point_marks_is_outlined(points: Bench) -> None:
+    outcome = points.run()
+    assert outcome.messages[-1]["info"] == "7 added; 2 frames"
+    assert places(points, XY=0, Z=0) == sorted(DISCS[1:])
+    assert places(points, XY=1, Z=0) == sorted(DISCS)
+    assert not outcome.texts("warning")
+    assert points.run().messages[-1]["info"] == "0 added, 7 already there; 2 frames"
+
+
+@pytest.mark.parametrize("tags", [["cell"], ["found", "cell"]])
+def test_a_point_with_a_tag_of_the_results_stays_a_point(points: Bench, tags: list[str]) -> None:
+    points.job["tags"] = tags
+    outcome = points.run()
+    assert outcome.messages[-1]["info"] == "5 added; 2 frames"
+    assert by_position(points, "cell") == {0: 2, 1: 4}
+    assert outcome.texts("warning")[1:] == [
+        "Points stay points where the results get their tag 'cell' too, so that no object is counted twice (2 of the "
+        "examples); to get outlines of them, give the tool another tag for its results."
+    ]
+
+
+def test_points_of_what_is_not_wanted_are_not_spoken_of(points: Bench) -> None:
+    store = points.server.store
+    coordinates = [{"x": DISCS[3][1] + 0.5, "y": DISCS[3][0] + 0.5}]
+    store.add_annotation(points.dataset, tags=["wrong"], shape="point", coordinates=coordinates)
+    points.job["tags"] = ["wrong"]
+    outcome = points.run(**{"Negative Tag": ["wrong"]})
+    assert by_position(points, "wrong") == {0: 2, 1: 3}
+    assert not [text for text in outcome.texts("warning") if "Points" in text]

@@ -171,14 +171,14 @@ def _job(api_url: str, token: str, raw: Mapping[str, Any], dataset_id: str, mean
         sink = DatasetSink(
             server, dataset, request, display, means.patience, shelf, blocks, means.most_annotations, means.code
         )
-        exemplars = read_training(server, dataset, request, messages)
-        sink.prepare(exemplars)
+        training = read_training(server, dataset, request, messages)
+        sink.prepare(training.outlined)
         messages.progress(0.01, "Loading the model", request.model)
         segmenter = _segmenter(request, means, messages, watch)
         messages.stage(_LEARN, _FRAMES)
-        described = f"{len(exemplars)} examples, {segmenter.model_name} on {segmenter.device_name}"
+        described = f"{len(training.exemplars)} examples, {segmenter.model_name} on {segmenter.device_name}"
         messages.progress(_LEARN, "Learning the examples", described)
-        source = _Frames(dataset, [dataset.frame(location) for location in locations], exemplars)
+        source = _Frames(dataset, [dataset.frame(location) for location in locations], training.exemplars)
         ended = run(source, sink, segmenter, watch, cache=ShelfCache(shelf, messages.log), code=means.code)
         if ended.interrupted:
             raise Stopped

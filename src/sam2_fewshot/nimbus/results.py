@@ -128,29 +128,29 @@ class DatasetSink:
         self._uploads = Uploads(server, dataset, display, self._existing, self._mark, patience, most_annotations)
         self._frame_keys = ""
         self._stored: dict[Location, BlockShelf] = {}
-        self._marked: Sequence[Exemplar] = ()
+        self._outlined: Sequence[Exemplar] = ()
         self._empty: list[str] = []
         self._positions: set[int] = set()
         self._failing: set[int] = set()
         self._is_some_done = False
         self.new = self.present = 0
 
-    def prepare(self, exemplars: Sequence[Exemplar] = ()) -> None:
+    def prepare(self, outlined: Sequence[Exemplar]) -> None:
         """Read what is there, delete what is there twice, and make the property.
 
         Before the heavy work, so that what is forbidden is known early.
 
         Parameters
         ----------
-        exemplars
-            The examples. An object is not added on a frame on which one of them marks it.
+        outlined
+            Examples whose objects are not added on their own frame.
 
         Raises
         ------
         ServerError
             If the server does not tell.
         """
-        self._marked = exemplars
+        self._outlined = outlined
         self._existing.load()
         self._properties.prepare()
         self._cleaner.begin()
@@ -245,7 +245,7 @@ class DatasetSink:
             If the server takes nothing more. What it has taken stays.
         """
         found = result.found
-        marked = self._marked_elsewhere(task.frame, found.examples)
+        marked = self._not_outlined(task.frame, found.examples)
         added = self._add(task.frame.location, [*found.detections, *marked])
         self._stored.pop(task.frame.location).drop()
         self._is_some_done = True
@@ -261,13 +261,13 @@ class DatasetSink:
             counts += f" The threshold is {found.threshold:.3f}: {found.reason}."
         self._display.messages.log(f"{task.name}: {counts}")
 
-    def _marked_elsewhere(self, frame: FrameReader, examples: Sequence[Detection]) -> list[Detection]:
-        """Return the examples that no annotation marks on a frame, although it shows them.
+    def _not_outlined(self, frame: FrameReader, examples: Sequence[Detection]) -> list[Detection]:
+        """Return the examples that no annotation outlines on a frame, although it shows them.
 
-        They are known by the pixels that are displayed, and several frames may display the same: those of a projection,
-        for one.
+        Some are marked by points. Others lie on another frame that displays the same, such as one of the same
+        projection: examples are known by the pixels.
         """
-        here = [_mask_of(each, frame) for each in self._marked if location_on(each) == frame.location]
+        here = [_mask_of(each, frame) for each in self._outlined if location_on(each) == frame.location]
         masks = [item.instance for item in examples]
         there = {i for i, k in touching(masks, here) if is_known(masks[i], [here[k]])}
         return [item for i, item in enumerate(examples) if i not in there]
