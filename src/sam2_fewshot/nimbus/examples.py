@@ -9,6 +9,7 @@ from sam2_fewshot.annotations.nimbus import location_of, points_of, read_annotat
 from sam2_fewshot.annotations.placing import Placer, Remarks
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.nimbus.existing import list_annotations
+from sam2_fewshot.nimbus.form import NEGATIVE_TAG, TRAINING_TAG
 from sam2_fewshot.nimbus.messages import listed
 from sam2_fewshot.nimbus.parameters import quoted
 
@@ -69,11 +70,19 @@ def read_training(server: Server, dataset: NimbusDataset, request: Request, prog
     wanted, unwanted = set(request.training_tags), set(request.negative_tags)
     documents = _tagged(server, dataset.id, [*request.training_tags, *request.negative_tags])
     names = " or ".join(repr(tag) for tag in request.training_tags)
-    if not any(wanted & set(tags_of(document)) for document in documents):
+    there = {tag for document in documents for tag in tags_of(document)}
+    if not wanted & there:
         raise InputError(
             f"No annotation in this dataset has the Training Tag {names}. Outline 5 to 20 typical objects, give them "
             f"that tag, and run the tool again; or choose the tag that they have.{_several(request.training_tags)}"
         )
+    for field, tags in ((TRAINING_TAG, request.training_tags), (NEGATIVE_TAG, request.negative_tags)):
+        for tag in tags:
+            if tag not in there:
+                progress.warn(
+                    f"No annotation in this dataset has the {field} {quoted(tag)}, so it has no effect. Check its "
+                    f"spelling, or take it out of the field.{_several([tag])}"
+                )
     both = [document for document in documents if wanted & set(tags_of(document)) and unwanted & set(tags_of(document))]
     if both:
         progress.warn(
