@@ -107,6 +107,10 @@ class NimbusDataset:
         ]
         return ", ".join(parts) or "the image"
 
+    def shows(self, location: Location) -> bool:
+        """Tell whether a layer has a plane at a location; where none has, the frame is black."""
+        return any(layer.contrast_plane(location, self.size, self.index) is not None for layer in self.layers)
+
     def fingerprint(self, location: Location) -> str:
         """Return what tells whether another job reads the same pixels: the image, the place, and the layers."""
         contrast = (self._settings.black_percentile, self._settings.white_percentile)

@@ -245,7 +245,8 @@ class DatasetSink:
             If the server takes nothing more. What it has taken stays.
         """
         found = result.found
-        marked = self._not_outlined(task.frame, found.examples)
+        # Frames on which no layer shows anything all look the same, and show no examples.
+        marked = self._not_outlined(task.frame, found.examples) if self._dataset.shows(task.frame.location) else []
         added = self._add(task.frame.location, [*found.detections, *marked])
         self._stored.pop(task.frame.location).drop()
         self._is_some_done = True
