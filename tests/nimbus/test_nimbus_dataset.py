@@ -148,6 +148,24 @@ def test_the_users_own_view_goes_before_another_ones(
         assert dataset.frame(Location()).read()[14, 14].tolist() == [255, 255, 255]
 
 
+@pytest.mark.parametrize("others", [False, True], ids=["a view of their own", "another one's view"])
+def test_a_view_that_cannot_be_read_gives_way_to_the_next(server: ContractServer, others: bool) -> None:
+    red, gone = white_layer(color="#FF0000"), "f" * 24
+    contrast = {"mode": "absolute", "blackPoint": 0, "whitePoint": 400}
+    dataset_id = server.store.add_dataset(Image({(0, 0, 0, 0): discs()}), [red])
+    (readable,) = server.store.views
+    first = {**readable, "configurationId": gone, "layerContrasts": {"layer-1": {"mode": "percentile"}}}
+    readable["layerContrasts"] = {"layer-1": contrast}
+    if others:
+        readable["owner"] = "somebody else"
+    server.store.views[:] = [first, readable, dict(first), dict(readable)]
+    with Server(server.url, server.token, QUICK) as connection:
+        dataset = NimbusDataset(connection, dataset_id, Settings(), pytest.fail)
+    assert dataset.frame(Location()).read()[14, 14].tolist() == [128, 0, 0]
+    assert dataset.collections == [readable["configurationId"]]
+    assert server.count("GET", gone) == 1
+
+
 @pytest.mark.parametrize("view", [True, False])
 def test_without_layers_channels_are_shown_as_those_of_image_files(
     opened: Callable[..., NimbusDataset], view: bool

@@ -150,6 +150,21 @@ def test_several_tags_in_one_text_are_no_tag_that_is_there(empty: Bench) -> None
     assert outcome.error.endswith("Several tags are given one by one, not with commas between.")
 
 
+def test_each_chosen_tag_that_no_annotation_has_is_named(empty: Bench) -> None:
+    mark(empty, ["cell"], coordinates=ring(14, 14))
+    mark(empty, ["debris"], coordinates=ring(46, 16))
+    form = {"Training Tag": ["cell", "nuclei"], "Negative Tag": ["wrnog, dust", "debris"]}
+    outcome = empty.run(**form)
+    assert outcome.code == 0
+    assert outcome.texts("warning")[:2] == [
+        "No annotation in this dataset has the Training Tag 'nuclei', so it has no effect. Check its spelling, or take "
+        "it out of the field.",
+        "No annotation in this dataset has the Negative Tag 'wrnog, dust', so it has no effect. Check its spelling, or "
+        "take it out of the field. Several tags are given one by one, not with commas between.",
+    ]
+    assert len(outcome.texts("warning")) == 2 + len(empty.run().texts("warning"))
+
+
 def test_no_example_is_an_error_that_says_what_to_do(empty: Bench) -> None:
     mark(empty, ["rest"])
     outcome = empty.run()

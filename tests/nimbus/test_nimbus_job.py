@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from contract_server.bench import bright
+from contract_server.bench import bright, ring, white_layer
 from shapely import Polygon
 
 from sam2_fewshot.nimbus.job import built_for_gpu
@@ -49,6 +49,57 @@ def test_outlines_lie_on_pixel_borders_not_half_a_pixel_off(bench: Bench) -> Non
         if each["location"]["XY"] == 0
     )
     assert middles == [(14.5, 14.5), (16.5, 46.5), (48.5, 14.5), (48.5, 48.5)]
+
+
+def test_layers_that_show_nothing_are_refused(bench: Bench) -> None:
+    (collection,) = bench.server.store.collections.values()
+    collection["meta"]["layers"] = [white_layer(channel=1), white_layer(channel=0, visible=False)]
+    outcome = bench.run()
+    assert outcome.code == 2
+    assert outcome.error == (
+        "The visible layers show nothing on the frames to search: their channels, or the slices that they are set to, "
+        "are not in this dataset. Switch on a layer that shows the objects, or change the channel or the slices of "
+        "one, and run the tool again."
+    )
+    assert not outcome.texts("warning")
+    assert not bench.server.count("GET", "region")
+    collection["meta"]["layers"][1]["visible"] = True
+    assert bench.run().messages[-1]["info"] == "12 added; 3 frames"
+
+
+@pytest.mark.parametrize(("offset", "empty"), [(-1, "XY 1"), (1, "XY 3")])
+def test_frames_on_which_the_layers_show_nothing_are_told_once(bench: Bench, offset: int, empty: str) -> None:
+    (collection,) = bench.server.store.collections.values()
+    collection["meta"]["layers"] = [white_layer(xy={"type": "offset", "value": offset})]
+    store = bench.server.store
+    store.add_annotation(bench.dataset, tags=["cell"], coordinates=ring(14, 14), location={"XY": 1, "Z": 0, "Time": 0})
+    said = (
+        f"The visible layers show nothing on 1 of 3 frames ({empty}): their channels, or the slices that they are set "
+        "to, are not in this dataset. Nothing can be found there."
+    )
+    outcome = bench.run()
+    assert outcome.code == 0
+    assert [text for text in outcome.texts("warning") if text.startswith("The visible")] == [said]
+    alone = bench.run(**{"Batch XY": empty[-1]})
+    assert alone.code == 2
+    assert "nothing on the frames to search" in alone.error
+
+
+def test_examples_that_no_layer_shows_are_refused(bench: Bench) -> None:
+    (collection,) = bench.server.store.collections.values()
+    collection["meta"]["layers"] = [white_layer(xy={"type": "offset", "value": -1})]
+    outcome = bench.run()
+    assert outcome.code == 2
+    assert outcome.error.startswith("The visible layers show nothing on the frames of the examples: their channels")
+
+
+def test_examples_that_no_layer_shows_are_added_nowhere(bench: Bench) -> None:
+    (collection,) = bench.server.store.collections.values()
+    collection["meta"]["layers"] = [white_layer(xy={"type": "offset", "value": -2})]
+    store = bench.server.store
+    store.add_annotation(bench.dataset, tags=["cell"], coordinates=ring(14, 14), location={"XY": 2, "Z": 0, "Time": 0})
+    assert bench.run().code == 0
+    assert {each["location"]["XY"] for each in bench.found()} == {2}
 
 
 def test_a_second_run_adds_nothing_and_says_so(bench: Bench) -> None:

@@ -97,6 +97,17 @@ def test_all_collections_of_the_user_name_the_property(bench: Bench) -> None:
     assert named[0] == named[2]
 
 
+def test_where_no_collection_can_be_read_the_job_says_that(bench: Bench) -> None:
+    bench.server.store.collections.clear()
+    outcome = bench.run()
+    assert outcome.code == 0
+    assert outcome.texts("warning") == [
+        "The layers of this dataset cannot be read, so its channels are shown in colours of our own.",
+        "Similarity and area of the objects are not saved, because none of the dataset's collections can be read. "
+        "Ask their owners for access, or add the dataset to a collection of your own.",
+    ]
+
+
 def test_a_dataset_that_may_only_be_read_is_refused_at_once(bench: Bench) -> None:
     bench.server.store.folders[bench.dataset]["_accessLevel"] = 0
     outcome = bench.run()

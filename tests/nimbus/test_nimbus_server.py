@@ -186,7 +186,9 @@ def test_a_large_plane_uses_the_histogram_that_the_app_uses(bench: Bench) -> Non
     plane[2:5, 3:9] = 4000
     percent = {"mode": "percentile", "blackPoint": 0, "whitePoint": 50}
     bench.dataset = store.add_dataset(Image({(0, 0, 0, 0): plane}), [white_layer(contrast=percent)])
-    store.add_annotation(bench.dataset, tags=["cell"], coordinates=[{"x": 4, "y": 4}], shape="point")
+    store.add_annotation(
+        bench.dataset, tags=["cell"], coordinates=[{"x": 3, "y": 2}, {"x": 9, "y": 5}], shape="rectangle"
+    )
     outcome = bench.run(replace(bench.means, block=1000))
     assert outcome.code == 0, outcome.lines
     assert len(bench.found()) == 1

@@ -75,9 +75,10 @@ class NimbusDataset:
         self._settings = settings
         self._frames: dict[Location, NimbusFrame] = {}
         self._last: tuple[Location, NDArray[np.uint8]] | None = None
-        views = self._read_views(server)
-        self.collections = list(dict.fromkeys(str(view["configurationId"]) for view in views))
-        self.layers = self._read_layers(server, views[0], warn) if views else []
+        self.collections: list[str] = []
+        self.is_in_collections = False
+        """Whether there is a collection of this dataset, even if the user may read none."""
+        self.layers = self._read_layers(server, warn)
         self._is_photo = not self.layers and int(header.get("bandCount") or 1) >= 3 and self.size.channels == 1
         if not self.layers:
             self.layers = default_layers(self.size.channels, settings)
@@ -105,6 +106,10 @@ class NimbusDataset:
             if count > 1
         ]
         return ", ".join(parts) or "the image"
+
+    def shows(self, location: Location) -> bool:
+        """Tell whether a layer has a plane at a location; where none has, the frame is black."""
+        return any(layer.contrast_plane(location, self.size, self.index) is not None for layer in self.layers)
 
     def fingerprint(self, location: Location) -> str:
         """Return what tells whether another job reads the same pixels: the image, the place, and the layers."""
@@ -139,25 +144,29 @@ class NimbusDataset:
                 paint(canvas, band, limits, color)
         return canvas
 
-    def _read_views(self, server: Server) -> list[Mapping[str, Any]]:
-        """Return the user's own views of the dataset, or else one that they may read; the first one counts."""
+    def _read_layers(self, server: Server, warn: Callable[[str], None]) -> list[Layer]:
+        """Return the layers of the first view whose collection can be read: one of the user's own, or else any."""
         client = server.dataset(self.id).collections
-        with server.telling("reading the dataset's views"):
-            own = client.list_views(current_user_only=True)
-            views = own or client.list_views()[:1]
-        return [view for view in views if view.get("configurationId")]
-
-    def _read_layers(self, server: Server, view: Mapping[str, Any], warn: Callable[[str], None]) -> list[Layer]:
-        try:
-            collection = server.get("reading the layers", f"upenn_collection/{view['configurationId']}")
-        except Refused as error:
-            if error.status not in (400, 403, 404):
-                raise
-            self.collections = []
+        unreadable: set[str] = set()
+        for are_own in (True, False):
+            with server.telling("reading the dataset's views"):
+                listed = client.list_views(current_user_only=are_own)
+            views: dict[str, Mapping[str, Any]] = {}
+            for view in listed:
+                if key := view.get("configurationId"):
+                    views.setdefault(str(key), view)
+            for key, view in views.items():
+                self.is_in_collections = True
+                collection = None if key in unreadable else _collection(server, key)
+                if collection is None:
+                    unreadable.add(key)
+                    continue
+                self.collections = [each for each in views if each not in unreadable] if are_own else [key]
+                layers = (collection.get("meta") or {}).get("layers") or []
+                return read_layers(layers, view.get("layerContrasts") or {}, warn)
+        if unreadable:
             warn("The layers of this dataset cannot be read, so its channels are shown in colours of our own.")
-            return []
-        layers = (collection.get("meta") or {}).get("layers") or []
-        return read_layers(layers, view.get("layerContrasts") or {}, warn)
+        return []
 
 
 class NimbusFrame:
@@ -194,6 +203,17 @@ class NimbusFrame:
             If the pixels cannot be fetched.
         """
         return self._dataset.compose(self.location, region)
+
+
+def _collection(server: Server, key: str) -> Mapping[str, Any] | None:
+    """Return a collection; None where it is gone, or the user may not read it."""
+    try:
+        found: Mapping[str, Any] = server.get("reading the layers", f"upenn_collection/{key}")
+    except Refused as error:
+        if error.status not in (400, 403, 404):
+            raise
+        return None
+    return found
 
 
 def _image_item(server: Server, dataset_id: str, folder: Mapping[str, Any]) -> str:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 from sam2_fewshot.annotations.nimbus import location_of, points_of, read_annotations, tags_of
 from sam2_fewshot.annotations.placing import Placer, Remarks
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.nimbus.existing import list_annotations
+from sam2_fewshot.nimbus.form import NEGATIVE_TAG, TRAINING_TAG
 from sam2_fewshot.nimbus.messages import listed
+from sam2_fewshot.nimbus.parameters import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sam2_fewshot.annotations.nimbus import Document
+    from sam2_fewshot.annotations.placing import PlacedExemplar
     from sam2_fewshot.images.image_set import ImageSet
     from sam2_fewshot.nimbus.dataset import NimbusDataset, NimbusFrame
     from sam2_fewshot.nimbus.parameters import Request
@@ -23,8 +26,25 @@ if TYPE_CHECKING:
     from sam2_fewshot.records import Exemplar, Location
 
 
-def read_training(server: Server, dataset: NimbusDataset, request: Request, progress: Progress) -> list[Exemplar]:
-    """Return the examples a user has tagged, by frame.
+@dataclass(frozen=True, slots=True)
+class Training:
+    """The examples of a dataset.
+
+    Parameters
+    ----------
+    exemplars
+        What to learn from, by frame.
+    outlined
+        Those of them whose objects are not added to the results on their own frame: outlines, and points that share a
+        tag with the results, where the object would be there twice.
+    """
+
+    exemplars: Sequence[Exemplar]
+    outlined: Sequence[Exemplar]
+
+
+def read_training(server: Server, dataset: NimbusDataset, request: Request, progress: Progress) -> Training:
+    """Return the examples a user has tagged.
 
     Polygons, rectangles and points serve as examples. Coordinates are image pixels as everywhere: the centre of the
     first pixel is (0.5, 0.5).
@@ -50,11 +70,19 @@ def read_training(server: Server, dataset: NimbusDataset, request: Request, prog
     wanted, unwanted = set(request.training_tags), set(request.negative_tags)
     documents = _tagged(server, dataset.id, [*request.training_tags, *request.negative_tags])
     names = " or ".join(repr(tag) for tag in request.training_tags)
-    if not any(wanted & set(tags_of(document)) for document in documents):
+    there = {tag for document in documents for tag in tags_of(document)}
+    if not wanted & there:
         raise InputError(
             f"No annotation in this dataset has the Training Tag {names}. Outline 5 to 20 typical objects, give them "
             f"that tag, and run the tool again; or choose the tag that they have.{_several(request.training_tags)}"
         )
+    for field, tags in ((TRAINING_TAG, request.training_tags), (NEGATIVE_TAG, request.negative_tags)):
+        for tag in tags:
+            if tag not in there:
+                progress.warn(
+                    f"No annotation in this dataset has the {field} {quoted(tag)}, so it has no effect. Check its "
+                    f"spelling, or take it out of the field.{_several([tag])}"
+                )
     both = [document for document in documents if wanted & set(tags_of(document)) and unwanted & set(tags_of(document))]
     if both:
         progress.warn(
@@ -72,9 +100,10 @@ def read_training(server: Server, dataset: NimbusDataset, request: Request, prog
     remarks = _Remarks("Examples", progress)
     placer = Placer(cast("ImageSet", _Images(dataset)), remarks)
     placed = list(read_annotations(usable, placer, names=[f"at {place_of(document)}" for document in usable]))
-    exemplars = [
-        replace(item.exemplar, negative=True) if unwanted & set(item.tags) else item.exemplar for item in placed
-    ]
+    exemplars = sorted(
+        (replace(item.exemplar, negative=True) if unwanted & set(item.tags) else item.exemplar for item in placed),
+        key=location_on,
+    )
     if all(exemplar.negative for exemplar in exemplars):
         why = remarks.left_out() or "they were left out"
         raise InputError(
@@ -82,7 +111,24 @@ def read_training(server: Server, dataset: NimbusDataset, request: Request, prog
             "Polygons, rectangles and points can."
         )
     remarks.report()
-    return sorted(exemplars, key=lambda exemplar: location_on(exemplar))
+    positive = [item for item in placed if not unwanted & set(item.tags)]
+    points = _points_of_results(positive, request.output_tags, progress)
+    return Training(exemplars, [*(item.exemplar for item in positive if item.exemplar.point is None), *points])
+
+
+def _points_of_results(
+    placed: Sequence[PlacedExemplar], output_tags: Sequence[str], progress: Progress
+) -> list[Exemplar]:
+    """Return the points that share a tag with the results, and warn that they stay points."""
+    shared = {tag for tag in output_tags for item in placed if item.exemplar.point and tag in item.tags}
+    points = [item.exemplar for item in placed if item.exemplar.point and shared & set(item.tags)]
+    if points:
+        progress.warn(
+            f"Points stay points where the results get their tag {', '.join(map(quoted, sorted(shared)))} too, so that "
+            f"no object is counted twice ({len(points)} of the examples); to get outlines of them, give the tool "
+            "another tag for its results."
+        )
+    return points
 
 
 def place_of(document: Document) -> str:

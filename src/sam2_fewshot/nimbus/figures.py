@@ -90,10 +90,13 @@ class Properties:
             If the server does not answer.
         """
         if not self._collection:
-            self._progress.warn(
-                "Similarity and area of the objects are not saved, because this dataset is in no collection yet. Open "
-                "it in NimbusImage once."
-            )
+            why = "this dataset is in no collection yet. Open it in NimbusImage once."
+            if self._dataset.is_in_collections:
+                why = (
+                    "none of the dataset's collections can be read. Ask their owners for access, or add the dataset to "
+                    "a collection of your own."
+                )
+            self._progress.warn(f"Similarity and area of the objects are not saved, because {why}")
             return
         try:
             self._id = self._registered() or self._make()

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, TextIO
 
-from sam2_fewshot.errors import DONE, FAILED, WRONG_INPUT, FewShotError, FewShotWarning, ServerError
+from sam2_fewshot.errors import DONE, FAILED, WRONG_INPUT, FewShotError, FewShotWarning, InputError, ServerError
 from sam2_fewshot.nimbus.dataset import NimbusDataset
-from sam2_fewshot.nimbus.examples import read_training
+from sam2_fewshot.nimbus.examples import location_on, read_training
 from sam2_fewshot.nimbus.form import present_checkpoints
 from sam2_fewshot.nimbus.messages import JobDisplay, Messages, Stopped, listed, stopping
 from sam2_fewshot.nimbus.parameters import read_parameters
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from sam2_fewshot.nimbus.dataset import NimbusFrame
     from sam2_fewshot.nimbus.parameters import Request
     from sam2_fewshot.protocols import Progress
-    from sam2_fewshot.records import Exemplar, FrameReader
+    from sam2_fewshot.records import Exemplar, FrameReader, Location
     from sam2_fewshot.settings import Settings
 
 _STOPPED = "The job was stopped. Finished frames are kept; run the tool again for the others."
@@ -171,14 +171,15 @@ def _job(api_url: str, token: str, raw: Mapping[str, Any], dataset_id: str, mean
         sink = DatasetSink(
             server, dataset, request, display, means.patience, shelf, blocks, means.most_annotations, means.code
         )
-        exemplars = read_training(server, dataset, request, messages)
-        sink.prepare()
+        training = read_training(server, dataset, request, messages)
+        _check_layers(dataset, locations, training.exemplars, messages)
+        sink.prepare(training.outlined)
         messages.progress(0.01, "Loading the model", request.model)
         segmenter = _segmenter(request, means, messages, watch)
         messages.stage(_LEARN, _FRAMES)
-        described = f"{len(exemplars)} examples, {segmenter.model_name} on {segmenter.device_name}"
+        described = f"{len(training.exemplars)} examples, {segmenter.model_name} on {segmenter.device_name}"
         messages.progress(_LEARN, "Learning the examples", described)
-        source = _Frames(dataset, [dataset.frame(location) for location in locations], exemplars)
+        source = _Frames(dataset, [dataset.frame(location) for location in locations], training.exemplars)
         ended = run(source, sink, segmenter, watch, cache=ShelfCache(shelf, messages.log), code=means.code)
         if ended.interrupted:
             raise Stopped
@@ -191,6 +192,26 @@ def _job(api_url: str, token: str, raw: Mapping[str, Any], dataset_id: str, mean
             return FAILED
         messages.progress(1.0, "Done", f"{sink.new} added{there}; {_frames_in_words(len(locations))}")
     return DONE
+
+
+def _check_layers(
+    dataset: NimbusDataset, locations: Sequence[Location], exemplars: Sequence[Exemplar], messages: Messages
+) -> None:
+    """Warn of frames on which no layer shows anything, and refuse a job that has no others."""
+    why = "their channels, or the slices that they are set to, are not in this dataset"
+    marked = [location_on(exemplar) for exemplar in exemplars]
+    for which, places in (("frames to search", locations), ("frames of the examples", marked)):
+        if not any(map(dataset.shows, places)):
+            raise InputError(
+                f"The visible layers show nothing on the {which}: {why}. Switch on a layer that shows the objects, or "
+                "change the channel or the slices of one, and run the tool again."
+            )
+    frames = sorted({*locations, *marked})
+    if empty := [dataset.name(place) for place in frames if not dataset.shows(place)]:
+        messages.warn(
+            f"The visible layers show nothing on {len(empty)} of {_frames_in_words(len(frames))} ({listed(empty)}): "
+            f"{why}. Nothing can be found there."
+        )
 
 
 def _shared_memory(request: Request, most: int) -> tuple[Request, int]:

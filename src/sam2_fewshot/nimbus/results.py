@@ -17,9 +17,13 @@ from shapely import Polygon
 
 from sam2_fewshot.annotations.nimbus import polygon_document, values_of
 from sam2_fewshot.errors import ServerError
+from sam2_fewshot.geometry.outlines import polygon_to_mask
+from sam2_fewshot.geometry.overlap import touching
+from sam2_fewshot.methods.base import is_known
 from sam2_fewshot.methods.selection import AS_SET
 from sam2_fewshot.nimbus.cleaning import Cleaner
 from sam2_fewshot.nimbus.connections import Connections
+from sam2_fewshot.nimbus.examples import location_on
 from sam2_fewshot.nimbus.existing import Existing
 from sam2_fewshot.nimbus.figures import Properties
 from sam2_fewshot.nimbus.marks import Mark
@@ -29,7 +33,7 @@ from sam2_fewshot.nimbus.parameters import quoted
 from sam2_fewshot.nimbus.server import Patience, Refused
 from sam2_fewshot.nimbus.shelf import BlockShelf
 from sam2_fewshot.nimbus.uploads import MOST_ANNOTATIONS, Uploads
-from sam2_fewshot.records import Kind
+from sam2_fewshot.records import InstanceMask
 from sam2_fewshot.runner.blocks import StoredBlocks
 from sam2_fewshot.runner.progress import Watch
 from sam2_fewshot.runner.tasks import Task
@@ -45,7 +49,7 @@ if TYPE_CHECKING:
     from sam2_fewshot.nimbus.parameters import Request
     from sam2_fewshot.nimbus.server import Server
     from sam2_fewshot.nimbus.shelf import Shelf
-    from sam2_fewshot.records import Detection, FrameReader, Location
+    from sam2_fewshot.records import Detection, Exemplar, FrameReader, Location
     from sam2_fewshot.runner.tasks import Progressed, TaskResult
     from sam2_fewshot.segmenter import FewShotSegmenter
 
@@ -124,22 +128,29 @@ class DatasetSink:
         self._uploads = Uploads(server, dataset, display, self._existing, self._mark, patience, most_annotations)
         self._frame_keys = ""
         self._stored: dict[Location, BlockShelf] = {}
+        self._outlined: Sequence[Exemplar] = ()
         self._empty: list[str] = []
         self._positions: set[int] = set()
         self._failing: set[int] = set()
         self._is_some_done = False
         self.new = self.present = 0
 
-    def prepare(self) -> None:
+    def prepare(self, outlined: Sequence[Exemplar]) -> None:
         """Read what is there, delete what is there twice, and make the property.
 
         Before the heavy work, so that what is forbidden is known early.
+
+        Parameters
+        ----------
+        outlined
+            Examples whose objects are not added on their own frame.
 
         Raises
         ------
         ServerError
             If the server does not tell.
         """
+        self._outlined = outlined
         self._existing.load()
         self._properties.prepare()
         self._cleaner.begin()
@@ -234,24 +245,38 @@ class DatasetSink:
             If the server takes nothing more. What it has taken stays.
         """
         found = result.found
-        added = self._add(task.frame.location, found.detections)
+        # Frames on which no layer shows anything all look the same, and show no examples.
+        marked = self._not_outlined(task.frame, found.examples) if self._dataset.shows(task.frame.location) else []
+        added = self._add(task.frame.location, [*found.detections, *marked])
         self._stored.pop(task.frame.location).drop()
         self._is_some_done = True
         self._failing.clear()
         self._server.again = "Finished frames are kept; run the tool again"
-        self._display.last = f"; last: {added.new} added of {found.candidates} candidates"
-        if not found.detections:
+        self._display.last = f"; last: {added.new} added of {found.candidates + len(marked)} candidates"
+        if not (found.detections or marked):
             self._empty.append(task.name)
         counts = f"{found.candidates} candidates, {added.new} added, {added.present} already there."
+        if marked:
+            counts += f" Of these objects {len(marked)} are examples, which no annotation outlines here."
         if found.reason not in ("", AS_SET):
             counts += f" The threshold is {found.threshold:.3f}: {found.reason}."
         self._display.messages.log(f"{task.name}: {counts}")
 
+    def _not_outlined(self, frame: FrameReader, examples: Sequence[Detection]) -> list[Detection]:
+        """Return the examples that no annotation outlines on a frame, although it shows them.
+
+        Some are marked by points. Others lie on another frame that displays the same, such as one of the same
+        projection: examples are known by the pixels.
+        """
+        here = [_mask_of(each, frame) for each in self._outlined if location_on(each) == frame.location]
+        masks = [item.instance for item in examples]
+        there = {i for i, k in touching(masks, here) if is_known(masks[i], [here[k]])}
+        return [item for i, item in enumerate(examples) if i not in there]
+
     def _add(self, location: Location, detections: Sequence[Detection]) -> Added:
         self._existing.update()
         known = self._existing.on(location)
-        # The examples are in the dataset: they were read from it.
-        usable = [item for item in detections if item.kind != Kind.EXAMPLE and _can_be_sent(item)]
+        usable = [item for item in detections if _can_be_sent(item)]
         # An annotation has no holes, so an outline is compared without its own.
         matched = zip(usable, match([Polygon(item.polygon.exterior) for item in usable], known), strict=True)
         pairs = [(item, there) for item, there in matched if there is None or not there.known.is_negative]
@@ -297,6 +322,15 @@ def learned_key(segmenter: FewShotSegmenter, code: str) -> str:
 def common_key(common: str, fingerprint: str) -> str:
     """Return what tells all that the result of one frame depends on, as 64 hexadecimal digits."""
     return hashlib.sha256(f"{common} {fingerprint}".encode()).hexdigest()
+
+
+def _mask_of(exemplar: Exemplar, frame: FrameReader) -> InstanceMask:
+    """Return the pixels that an example marks on its frame; of a point a single one."""
+    if exemplar.polygon is not None:
+        return polygon_to_mask(exemplar.polygon, frame.shape)
+    assert exemplar.point is not None
+    x, y = exemplar.point
+    return InstanceMask(np.ones((1, 1), bool), int(x), int(y), frame.shape)
 
 
 def _can_be_sent(item: Detection) -> bool:
