@@ -202,7 +202,7 @@ def chosen_of(exemplars: Sequence[Exemplar], usable: Sequence[int], most: int, p
     """
     chosen: set[int] = set()
     for negative in (False, True):
-        of_sign = [i for i in usable if exemplars[i].negative is negative]
+        of_sign = [i for i in usable if exemplars[i].negative == negative]
         if len(of_sign) > most:
             progress.warn(
                 f"Of {len(of_sign)} {'negative ' * negative}examples {most}, spread evenly, are learned from "
