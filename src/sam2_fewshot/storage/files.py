@@ -224,12 +224,12 @@ def only_run(folder: Path, progress: Progress, lock_of: Callable[[Path], BaseFil
             note.write_text(json.dumps({"process": os.getpid(), "machine": socket.gethostname(), "since": since}))
         yield
     finally:
-        for file in (note, path):  # on Windows the lock's own file can only go once it is released
+        # Only while the lock is held is its file surely this run's own. On Windows filelock removes it on release;
+        # elsewhere it sees, from version 3.24 on, that a file which it locked had just been removed.
+        for file in (note, path):
             with suppress(OSError):
                 file.unlink()
         lock.release()
-        with suppress(OSError):
-            path.unlink()
 
 
 def refuse_second_run(folder: Path, lock_of: Callable[[Path], BaseFileLock] | None = None) -> None:
