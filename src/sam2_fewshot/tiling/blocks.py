@@ -138,7 +138,7 @@ class SearchPlan:
     halo
         How far these overlap at least, in pixels.
     most_pixels
-        The most that are read at a time.
+        The most that may be read at a time; the blocks may be smaller.
     diameter
         Typical diameter of an object in pixels.
     contrast
@@ -207,7 +207,8 @@ def plan_search(
         Box ``(x0, y0, x1, y1)`` in the frame that alone is searched; None for all of it. Its blocks see what they would
         see of the whole frame, and the contrast is the region's.
     at_most
-        Make the blocks no larger than so many pixels where that is possible, so that there are results soon.
+        Make the blocks no larger than so many pixels where that is possible, so that there are results soon. What does
+        not fit into one is searched once more in a window that may be as large as the memory allows.
 
     Raises
     ------
@@ -219,9 +220,8 @@ def plan_search(
     least = least_pixels(examples, step)
     contrast = _NEVER
     left, top, right, bottom = (0, 0, width, height) if region is None else _on_grid(region, step, frame.shape)
-    if at_most is not None:
-        most = min(most, max(at_most, least))
-    if (bottom - top) * (right - left) <= most:
+    at_a_time = most if at_most is None else min(most, max(at_most, least))
+    if (bottom - top) * (right - left) <= at_a_time:
         blocks = [_block((left, top, right, bottom), halo, frame.shape)]
     else:
         if least > most:
@@ -229,8 +229,8 @@ def plan_search(
                 f"Objects of this size need {least / 1e6:.1f} megapixels at a time, which may take more than Max "
                 "Memory allows; raise it if the memory does not suffice."
             )
-        most = max(most, least)
-        cores = [block.core for block in block_plan((bottom - top, right - left), most, step, reach, shift)]
+        most, at_a_time = max(most, least), max(at_a_time, least)
+        cores = [block.core for block in block_plan((bottom - top, right - left), at_a_time, step, reach, shift)]
         moved = [(x0 + left, y0 + top, x1 + left, y1 + top) for x0, y0, x1, y1 in cores]
         blocks = [_block(core, halo, frame.shape) for core in moved]
         part = PartOfFrame(frame, (left, top, right, bottom))
