@@ -26,7 +26,15 @@ from sam2_fewshot.rendering import as_reader
 from sam2_fewshot.resources import block_pixels, memory_of
 from sam2_fewshot.settings import Settings
 from sam2_fewshot.storage.files import refuse_device, write_whole
-from sam2_fewshot.tiling.blocks import BlockResult, least_pixels, plan_search, search_block, search_blocks, view_of
+from sam2_fewshot.tiling.blocks import (
+    BlockResult,
+    is_owned,
+    least_pixels,
+    plan_search,
+    search_block,
+    search_blocks,
+    view_of,
+)
 from sam2_fewshot.tiling.merging import merge
 
 if TYPE_CHECKING:
@@ -282,8 +290,7 @@ class FewShotSegmenter:
             results.append(self.search(frame, plan, block))
             if len(plan.blocks) > 1:
                 yield block.core, results[-1].found
-        first, last = plan.blocks[0].core, plan.blocks[-1].core
-        yield (first[0], first[1], last[2], last[3]), self.join(frame, plan, results)
+        yield plan.region, self.join(frame, plan, results)
 
     def plan(
         self,
@@ -332,9 +339,10 @@ class FewShotSegmenter:
         return search_block(frame, plan, block, self._find())
 
     def join(self, frame: FrameReader, plan: SearchPlan, results: Sequence[BlockResult]) -> FrameResult:
-        """Merge the results of a frame's blocks, and apply the threshold.
+        """Merge the results of the blocks of a frame or region, and apply the threshold.
 
-        An object that does not fit into the largest window that may be searched is left out with a warning.
+        Objects whose middle lies beyond the region are left out. So is, with a warning, an object that does not fit
+        into the largest window that may be searched.
         """
         find = self._find()
         found, lost = merge(results, plan, lambda window: find(view_of(frame, plan, window)))
@@ -344,6 +352,7 @@ class FewShotSegmenter:
                 f"frame is searched overlap ({plan.halo} px), and left out. Mark one of them as an example, which "
                 "widens the overlap, or raise Max Memory."
             )
+        found = replace(found, detections=[item for item in found.detections if is_owned(item.instance, plan.region)])
         examples = [marked(mask, self.settings, frame.location, Kind.EXAMPLE) for mask in plan.marked]
         return replace(select(found, self.object_model.learned, self.settings), examples=examples)
 

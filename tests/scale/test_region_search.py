@@ -45,6 +45,16 @@ def test_a_region_gives_what_the_whole_frame_gives_there(learned, large):
     assert len(result.detections) < len(whole)
 
 
+def test_a_region_gives_nothing_that_lies_beyond_it(filters, discs, large):
+    frame = Frame(discs[0])
+    exemplars = [Exemplar(frame, mask=mask.full()) for mask in label_image_to_instances(discs[1])[:3]]
+    segmenter = FewShotSegmenter(filters, settings=Settings(method="grid", points_per_side=32)).fit(exemplars)
+    *_, (box, result) = segmenter.stream(large, (50, 40, 200, 160))
+    middles = [((x0 + x1) / 2, (y0 + y1) / 2) for x0, y0, x1, y1 in (item.bbox for item in result.detections)]
+    assert middles
+    assert all(box[0] <= x < box[2] and box[1] <= y < box[3] for x, y in middles)
+
+
 def test_blocks_are_given_one_by_one_and_then_together(learned, large):
     told: list[tuple[int, int]] = []
     region = (0, 0, 700, 560)

@@ -160,6 +160,12 @@ class SearchPlan:
     known: Sequence[InstanceMask]
     marked: Sequence[InstanceMask] = ()
 
+    @property
+    def region(self) -> Box:
+        """What the blocks cover."""
+        first, last = self.blocks[0].core, self.blocks[-1].core
+        return first[0], first[1], last[2], last[3]
+
 
 class BlockStore(Protocol):
     """Keeps what was found in a frame's blocks, so that a search that was stopped can go on."""
@@ -363,7 +369,7 @@ def search_block(frame: FrameReader, plan: SearchPlan, block: Block, find: Find)
     clipped: list[InstanceMask] = []
     floor = found.floor
     for item in found.detections:
-        is_own = is_owned(item.instance, block, plan.halo // 4)
+        is_own = is_owned(item.instance, block.core, plan.halo // 4)
         if not item.instance.is_clipped(block.read):
             owned += [item] if is_own else []
         elif item.instance.within(block.core) is not None:
@@ -386,9 +392,9 @@ def view_of(frame: FrameReader, plan: SearchPlan, window: Box) -> View:
     return View(frame, window, frame.read(window), known)
 
 
-def is_owned(mask: InstanceMask, block: Block, slack: int = 0) -> bool:
-    """Tell whether the middle of a mask's bounding box lies in a block's core, or within `slack` pixels of it."""
-    x0, y0, x1, y1 = block.core
+def is_owned(mask: InstanceMask, core: Box, slack: int = 0) -> bool:
+    """Tell whether the middle of a mask's bounding box lies in the core of a block, or within `slack` pixels of it."""
+    x0, y0, x1, y1 = core
     left, top, right, bottom = mask.box
     x, y = (left + right) / 2, (top + bottom) / 2
     return x0 - slack <= x < x1 + slack and y0 - slack <= y < y1 + slack
