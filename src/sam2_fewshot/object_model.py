@@ -184,10 +184,14 @@ class ObjectModel:
         digest = frame_digest(frame)
         return [item.mask for item in self.known if item.frame_digest == digest]
 
-    def wanted_among(self, masks: Sequence[InstanceMask]) -> list[InstanceMask]:
-        """Return those of the masks, which :meth:`known_on` gave, that are objects of the wanted kind."""
+    def divided(self, masks: Sequence[InstanceMask]) -> tuple[list[InstanceMask], list[InstanceMask]]:
+        """Return those of the masks, which :meth:`known_on` gave, that are wanted, and those that are not.
+
+        Of a model that does not tell which are wanted, none is in either.
+        """
         wanted = {id(item.mask) for item in self.known if item.wanted}
-        return [mask for mask in masks if id(mask) in wanted]
+        unwanted = [mask for mask in masks if wanted and id(mask) not in wanted]
+        return [mask for mask in masks if id(mask) in wanted], unwanted
 
     def to_bytes(self) -> bytes:
         """Return the model as a NumPy archive (``.npz``). The same model gives the same bytes."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.examples.training_set import training_set
-from sam2_fewshot.methods.base import Stopwatch
+from sam2_fewshot.methods.base import Stopwatch, lies_in
 from sam2_fewshot.methods.grid import GridMethod
 from sam2_fewshot.methods.guided import GuidedMethod
 from sam2_fewshot.methods.selection import floor_of, least_score, marked, outlined, select, shape_arrays, within_prior
@@ -312,7 +312,8 @@ class FewShotSegmenter:
             region=region,
             at_most=at_most,
         )
-        return replace(plan, marked=objects.wanted_among(plan.known))
+        wanted, unwanted = objects.divided(plan.known)
+        return replace(plan, marked=wanted, unwanted=unwanted)
 
     def least_memory(self, frame: FrameReader | None = None) -> float:
         """Return about how much memory is taken at least, in GB.
@@ -419,8 +420,9 @@ class FewShotSegmenter:
         def find(view: View) -> FrameResult:
             watch = Stopwatch()
             scored = self._method.find(learned, view.pixels, view.known, watch)
+            masks = [item for item in scored.masks if not lies_in(item.mask, view.unwanted)]
             with watch.stage("outline"):
-                detections = outlined(within_prior(scored.masks, learned, settings), view, settings)
+                detections = outlined(within_prior(masks, learned, settings), view, settings)
             return FrameResult(
                 detections,
                 floor=floor_of(settings),

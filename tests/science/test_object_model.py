@@ -81,6 +81,14 @@ def test_the_longest_example_is_a_wanted_one() -> None:
     assert replace(model, known=untold).longest == 400.0
 
 
+def test_what_was_marked_is_divided_into_wanted_and_not_where_that_is_told() -> None:
+    model = learned()
+    masks = [item.mask for item in model.known]
+    assert [item.wanted for item in model.known] == [True, False]
+    assert model.divided(masks) == (masks[:1], masks[1:])
+    assert replace(model, known=[replace(item, wanted=False) for item in model.known]).divided(masks) == ([], [])
+
+
 MODELS = {"grid": learned, "guided": guided}
 
 

@@ -88,13 +88,16 @@ class View:
     pixels
         Its uint8 RGB (h, w, 3).
     known
-        Masks of the examples in it, in its own coordinates.
+        Masks of the wanted examples in it, in its own coordinates.
+    unwanted
+        Masks of what else was marked in it, such as negative examples.
     """
 
     frame: FrameReader
     window: Box
     pixels: NDArray[np.uint8]
     known: Sequence[InstanceMask]
+    unwanted: Sequence[InstanceMask] = ()
 
     def placed(self, mask: InstanceMask) -> InstanceMask:
         """Return a mask of the window as one of the frame."""
@@ -146,9 +149,11 @@ class SearchPlan:
     threshold
         The score that an object has at least, as far as it is known before the search.
     known
-        The examples on the frame.
+        What was marked on the frame.
     marked
-        Those of them that are objects of the wanted kind.
+        What of it is of the wanted kind.
+    unwanted
+        What of it is not.
     """
 
     blocks: Sequence[Block]
@@ -159,6 +164,7 @@ class SearchPlan:
     threshold: float
     known: Sequence[InstanceMask]
     marked: Sequence[InstanceMask] = ()
+    unwanted: Sequence[InstanceMask] = ()
 
     @property
     def region(self) -> Box:
@@ -388,8 +394,12 @@ def view_of(frame: FrameReader, plan: SearchPlan, window: Box) -> View:
     InputError
         If it cannot be read.
     """
-    known = [part for mask in plan.known if (part := mask.within(window))]
-    return View(frame, window, frame.read(window), known)
+    is_unwanted = {id(mask) for mask in plan.unwanted}
+    known, unwanted = (
+        [part for mask in plan.known if (id(mask) in is_unwanted) is sign and (part := mask.within(window))]
+        for sign in (False, True)
+    )
+    return View(frame, window, frame.read(window), known, unwanted)
 
 
 def is_owned(mask: InstanceMask, core: Box, slack: int = 0) -> bool:
