@@ -141,7 +141,9 @@ def parts_of(
     for exemplar, box, name in zip(exemplars, boxes, names, strict=True):
         if box is None:
             reason = f"no pixel of it lies on its image, {frame.name}"
-            if exemplar.mask is not None and exemplar.mask.shape != frame.shape:
+            if exemplar.mask is not None and exemplar.mask.shape == frame.shape:
+                reason = "its mask is empty"
+            elif exemplar.mask is not None:
                 reason = (
                     f"its mask has the shape {exemplar.mask.shape}, but its image, {frame.name}, is "
                     f"{frame.shape[1]} × {frame.shape[0]} px"
@@ -228,7 +230,7 @@ def _box_of(exemplar: Exemplar, shape: tuple[int, int]) -> Box | None:
         if not (0 <= x < shape[1] and 0 <= y < shape[0]):
             return None
         bounds = (x - _FROM_POINT, y - _FROM_POINT, x + 1 + _FROM_POINT, y + 1 + _FROM_POINT)
-    elif exemplar.mask is not None and exemplar.mask.shape == shape:
+    elif exemplar.mask is not None and exemplar.mask.shape == shape and exemplar.mask.any():
         bounds = crop_to_object(exemplar.mask).box
     else:
         return None
