@@ -59,3 +59,19 @@ def test_features_of_a_whole_frame_are_means_over_masks(micro: Sam2Model, discs:
     everything = crop_to_object(np.ones(labels.shape, bool))
     embedding = micro.embed(image).image_embed[0].numpy()
     assert np.allclose(micro.pool_frame(image, [everything])[0], embedding.mean((1, 2)), atol=1e-4)
+
+
+@pytest.mark.parametrize(("count", "scorer", "words"), [(1, "mean", "one example"), (3, "lda", "lda")])
+def test_where_the_examples_do_not_tell_the_threshold_is_as_set(
+    filters: Backbone, discs: Scene, count: int, scorer: str, words: str
+) -> None:
+    image, labels = discs
+    settings = SETTINGS.changed({"threshold_mode": "auto", "scorer": scorer, "similarity_threshold": 0.3})
+    segmenter = FewShotSegmenter(filters, settings=settings)
+    segmenter.fit([Exemplar(image=image, mask=labels == number) for number in range(1, count + 1)])
+    result = segmenter.predict(image)
+    assert result.threshold == 0.3
+    assert result.reason.startswith("as set, since ")
+    assert words in result.reason
+    assert segmenter.summary == ""
+    assert result.detections

@@ -114,9 +114,9 @@ class GridMethod:
         return Scored(masks, len(proposed), [candidate.mask for candidate in proposed])
 
     def summary(self, learned: Mapping[str, NDArray[np.generic]]) -> str:
-        """Return a sentence on how similar each example is to the others."""
+        """Return a sentence on how similar each example is to the others; empty where that is no score."""
         left_out, threshold = learned["left_out"].astype(np.float64), self._settings.similarity_threshold
-        if len(left_out) < 2:
+        if len(left_out) < 2 or self._settings.scorer == "lda":
             return ""
         return (
             f"Compared with the others, the {len(left_out)} examples have similarities from {left_out.min():.2f} to "
