@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.examples.training_set import training_set
+from sam2_fewshot.examples.windows import part_size
 from sam2_fewshot.methods.base import Stopwatch, lies_in
 from sam2_fewshot.methods.grid import GridMethod
 from sam2_fewshot.methods.guided import GuidedMethod
@@ -356,6 +357,13 @@ class FewShotSegmenter:
         found = replace(found, detections=[item for item in found.detections if is_owned(item.instance, plan.region)])
         examples = [marked(mask, self.settings, frame.location, Kind.EXAMPLE) for mask in plan.marked]
         return replace(select(found, self.object_model.learned, self.settings), examples=examples)
+
+    def part_size(self, frame: FrameReader) -> int:
+        """Return about how many pixels the parts have in which :meth:`fit` learns from a frame; 0 for the whole of it.
+
+        It depends on the memory, and what is learned depends on it.
+        """
+        return part_size(frame.shape, self._most_pixels())
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Save the object model (not the backbone's weights) to a ``.npz`` file.

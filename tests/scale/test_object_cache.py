@@ -119,6 +119,21 @@ def test_other_code_learns_again(bright: Make, watch: Watch, folder: FolderCache
     assert learn(bright(10**6), examples(), watch, folder)
 
 
+@pytest.mark.parametrize(("side", "other_memory", "same"), [(80, 1.4, True), (1500, 1.4, False), (1500, 16.0, True)])
+def test_the_memory_matters_where_it_decides_on_the_parts_of_a_large_frame(
+    side: int, other_memory: float, same: bool
+) -> None:
+    frame = Frame(np.zeros((side, side, 3), np.uint8))
+    keys = {
+        learning_key(
+            BrightSegmenter(Settings(method="grid", max_memory=memory)),
+            [Exemplar(image=frame, polygon=box(20, 20, 40, 40))],
+        )
+        for memory in (8.0, other_memory)
+    }
+    assert (len(keys) == 1) is same
+
+
 def test_settings_of_the_search_do_not(bright: Make, watch: Watch, folder: FolderCache) -> None:
     learn(bright(10**6), examples(), watch, folder)
     other = bright_segmenter(10**7, similarity_threshold=0.9, smoothing=0)

@@ -75,6 +75,24 @@ class ExampleFrame:
     numbers: list[int]
 
 
+def part_size(frame_shape: tuple[int, int], most_pixels: int, whole: int = _WHOLE) -> int:
+    """Return about how many pixels the parts have in which a frame is learned from; 0 for one learned from as a whole.
+
+    Parameters
+    ----------
+    frame_shape
+        ``(height, width)`` of the frame.
+    most_pixels, whole
+        A frame with more pixels than either is learned from in parts.
+    """
+    is_small = frame_shape[0] * frame_shape[1] <= min(whole, most_pixels)
+    return 0 if is_small else _size_of_parts(most_pixels, whole)
+
+
+def _size_of_parts(most_pixels: int, whole: int) -> int:
+    return max(1, min(whole, most_pixels // _SHARE))
+
+
 def frames_of(
     exemplars: Sequence[Exemplar], settings: Settings, most_pixels: int, whole: int = _WHOLE
 ) -> list[ExampleFrame]:
@@ -100,8 +118,8 @@ def frames_of(
     frames: dict[str, ExampleFrame] = {}
     for numbers in groups.values():
         frame = as_reader(exemplars[numbers[0]].image, settings)
-        is_small = frame.shape[0] * frame.shape[1] <= min(whole, most_pixels)
-        held = Frame(frame.read(), frame.name, frame.location) if is_small else None
+        is_large = part_size(frame.shape, most_pixels, whole)
+        held = None if is_large else Frame(frame.read(), frame.name, frame.location)
         digest = frame_digest(held if held and not hasattr(frame, "digest") else frame)
         frames.setdefault(digest, ExampleFrame(frame, held, digest, [])).numbers.extend(numbers)
     return list(frames.values())
@@ -151,7 +169,7 @@ def parts_of(
             progress.warn(f"{name} is left out: {reason}.")
     parts = []
     if usable:
-        most = min(whole, most_pixels // _SHARE)
+        most = _size_of_parts(most_pixels, whole)
         for window, numbers in example_windows([box for box in boxes if box], frame.shape, most):
             part = Frame(frame.read(window), frame.name, frame.location)
             chosen = [usable[i] for i in numbers]
