@@ -92,6 +92,18 @@ def test_what_was_marked_is_divided_into_wanted_and_not_where_that_is_told() -> 
 MODELS = {"grid": learned, "guided": guided}
 
 
+def test_a_reader_may_call_its_frame_what_it_likes() -> None:
+    class Reader(Frame):
+        digest = f"plate 3, {'0' * 128}"
+
+    frame, other = Reader(np.zeros((20, 30, 3), np.uint8)), Frame(np.zeros((20, 30, 3), np.uint8))
+    model = learned()
+    model = replace(model, known=[replace(item, frame_digest=frame_digest(frame)) for item in model.known])
+    for each in (model, ObjectModel.from_bytes(model.to_bytes())):
+        assert len(each.known_on(frame)) == 2
+        assert not each.known_on(other)
+
+
 @pytest.mark.parametrize("method", MODELS)
 def test_it_comes_back_from_its_bytes(method: str) -> None:
     model = MODELS[method]()
