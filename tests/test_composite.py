@@ -132,6 +132,14 @@ def test_16_bit_photos_keep_their_hues():
     assert picture[0, 0].tolist() == [255, 128, 0]
 
 
+@pytest.mark.parametrize("side", [1100, 1500, 1800, 2100])
+def test_the_contrast_of_a_large_photo_is_that_of_all_components(side):
+    pixels = np.zeros((side, side, 3), np.uint16)
+    pixels[..., 0] = 100
+    pixels[..., 1] = np.linspace(1000, 40_000, side)
+    assert contrast(pixels, ChannelStyle(black=10, white=99.9)) == pytest.approx((0, 40_000), rel=0.01)
+
+
 @given(
     hnp.arrays(
         st.sampled_from([np.uint8, np.uint16, np.int32, np.int64, np.uint64, np.float32, np.float64]),

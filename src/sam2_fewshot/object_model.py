@@ -190,13 +190,17 @@ class ObjectModel:
         """Return the examples that lie on a frame. Where no frame of theirs has its size, its pixels are not read."""
         if not any(item.mask.frame_shape == frame.shape for item in self.known):
             return []
-        digest = frame_digest(frame)
-        return [item.mask for item in self.known if item.frame_digest == digest]
+        digest = _saved(frame_digest(frame))
+        return [item.mask for item in self.known if _saved(item.frame_digest) == digest]
 
-    def wanted_among(self, masks: Sequence[InstanceMask]) -> list[InstanceMask]:
-        """Return those of the masks, which :meth:`known_on` gave, that are objects of the wanted kind."""
+    def divided(self, masks: Sequence[InstanceMask]) -> tuple[list[InstanceMask], list[InstanceMask]]:
+        """Return those of the masks, which :meth:`known_on` gave, that are wanted, and those that are not.
+
+        Of a model that does not tell which are wanted, none is in either.
+        """
         wanted = {id(item.mask) for item in self.known if item.wanted}
-        return [mask for mask in masks if id(mask) in wanted]
+        unwanted = [mask for mask in masks if wanted and id(mask) not in wanted]
+        return [mask for mask in masks if id(mask) in wanted], unwanted
 
     def to_bytes(self) -> bytes:
         """Return the model as a NumPy archive (``.npz``). The same model gives the same bytes."""
@@ -214,7 +218,7 @@ class ObjectModel:
             "facts": np.array(json.dumps(facts)),
             **{_PREFIX + name: array for name, array in self.learned.items()},
             "areas": self.areas,
-            "known_digests": np.array([item.frame_digest for item in self.known], np.str_),
+            "known_digests": np.array([_saved(item.frame_digest) for item in self.known], np.str_),
             "known_boxes": np.array([mask.box for mask in masks], np.int64).reshape(-1, 4),
             "known_frames": np.array([mask.frame_shape for mask in masks], np.int64).reshape(-1, 2),
             "known_wanted": np.array([item.wanted for item in self.known], bool),
@@ -311,7 +315,7 @@ def _facts(archive: ArrayArchive, name: str) -> dict[str, Any]:
 def _known(arrays: Mapping[str, NDArray[Any]]) -> list[KnownObject]:
     """Return where the examples lie."""
     digests, boxes, frames = arrays["known_digests"].tolist(), arrays["known_boxes"], arrays["known_frames"]
-    if not all(re.fullmatch("[0-9a-f]{32}", digest) for digest in digests):
+    if not all(_IS_SAVED(digest) for digest in digests):
         raise Unfit("it does not say on what frames its examples lie")
     x0, y0, x1, y1 = boxes.T
     if (x0 >= x1).any() or (y0 >= y1).any() or (boxes[:, 2:] > frames[:, ::-1]).any():
@@ -334,6 +338,18 @@ def _known(arrays: Mapping[str, NDArray[Any]]) -> list[KnownObject]:
             digests, parts, boxes.tolist(), frames.tolist(), wanted, strict=True
         )
     ]
+
+
+_IS_SAVED = re.compile("[0-9a-f]{32}").fullmatch
+
+
+def _saved(digest: str) -> str:
+    """Return a frame's digest as it is saved: that of a reader of the user's own may be of any length."""
+    return (
+        digest
+        if _IS_SAVED(digest)
+        else hashlib.blake2b(digest.encode(errors="surrogatepass"), digest_size=16).hexdigest()
+    )
 
 
 def frame_digest(frame: FrameReader, strip: int = _STRIP) -> str:

@@ -110,8 +110,7 @@ def photo(pixels: NDArray[Any], black: float = 0.1, white: float = 99.9, name: s
     """
     if pixels.dtype == np.uint8:
         return np.ascontiguousarray(pixels)
-    flat = pixels.reshape(pixels.shape[0], -1)
-    limits = contrast(flat, ChannelStyle(black=black, white=white))
+    limits = contrast(pixels, ChannelStyle(black=black, white=white))
     if limits is None:
         raise InputError(f"{name} has no finite value: all its pixels are NaN or infinite.")
     canvas = np.zeros(pixels.shape, np.uint8)
@@ -124,9 +123,10 @@ def photo(pixels: NDArray[Any], black: float = 0.1, white: float = 99.9, name: s
 def contrast(plane: NDArray[Any], style: ChannelStyle) -> Limits | None:
     """Return a plane's black and white point as intensities, None when it has no finite value.
 
-    Percentiles are those of an evenly spaced sample of about :data:`SAMPLES` pixels, so they are the same in every
-    run. Where the sample's percentiles coincide (objects that fill less of the frame than
-    100 − white percent, on an even background) the plane's highest intensity is the white point.
+    A plane is (H, W), or (H, W, 3) of a colour photo, whose components count together. Percentiles are those of an
+    evenly spaced sample of about :data:`SAMPLES` pixels, so they are the same in every run. Where the sample's
+    percentiles coincide (objects that fill less of the frame than 100 − white percent, on an even background) the
+    plane's highest intensity is the white point.
     """
     if style.mode == "absolute":
         return style.black, style.white
@@ -137,7 +137,7 @@ def contrast(plane: NDArray[Any], style: ChannelStyle) -> Limits | None:
         low, high = float(values.min()), float(values.max())
         with np.errstate(all="ignore"):
             return low + style.black / 100 * (high - low), low + style.white / 100 * (high - low)
-    step = max(1, int(np.ceil(np.sqrt(plane.size / SAMPLES))))
+    step = max(1, int(np.ceil(np.sqrt(plane.shape[0] * plane.shape[1] / SAMPLES))))
     sample = _finite(plane[::step, ::step])
     if not sample.size:
         sample = _finite(plane)

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.examples.training_set import training_set
-from sam2_fewshot.methods.base import Stopwatch
+from sam2_fewshot.examples.windows import part_size
+from sam2_fewshot.methods.base import Stopwatch, lies_in
 from sam2_fewshot.methods.grid import GridMethod
 from sam2_fewshot.methods.guided import GuidedMethod
 from sam2_fewshot.methods.selection import floor_of, least_score, marked, outlined, select, shape_arrays, within_prior
@@ -26,7 +27,15 @@ from sam2_fewshot.rendering import as_reader
 from sam2_fewshot.resources import block_pixels, memory_of
 from sam2_fewshot.settings import Settings
 from sam2_fewshot.storage.files import refuse_device, write_whole
-from sam2_fewshot.tiling.blocks import BlockResult, least_pixels, plan_search, search_block, search_blocks, view_of
+from sam2_fewshot.tiling.blocks import (
+    BlockResult,
+    is_owned,
+    least_pixels,
+    plan_search,
+    search_block,
+    search_blocks,
+    view_of,
+)
 from sam2_fewshot.tiling.merging import merge
 
 if TYPE_CHECKING:
@@ -282,8 +291,7 @@ class FewShotSegmenter:
             results.append(self.search(frame, plan, block))
             if len(plan.blocks) > 1:
                 yield block.core, results[-1].found
-        first, last = plan.blocks[0].core, plan.blocks[-1].core
-        yield (first[0], first[1], last[2], last[3]), self.join(frame, plan, results)
+        yield plan.region, self.join(frame, plan, results)
 
     def plan(
         self,
@@ -305,7 +313,8 @@ class FewShotSegmenter:
             region=region,
             at_most=at_most,
         )
-        return replace(plan, marked=objects.wanted_among(plan.known))
+        wanted, unwanted = objects.divided(plan.known)
+        return replace(plan, marked=wanted, unwanted=unwanted)
 
     def least_memory(self, frame: FrameReader | None = None) -> float:
         """Return about how much memory is taken at least, in GB.
@@ -332,9 +341,10 @@ class FewShotSegmenter:
         return search_block(frame, plan, block, self._find())
 
     def join(self, frame: FrameReader, plan: SearchPlan, results: Sequence[BlockResult]) -> FrameResult:
-        """Merge the results of a frame's blocks, and apply the threshold.
+        """Merge the results of the blocks of a frame or region, and apply the threshold.
 
-        An object that does not fit into the largest window that may be searched is left out with a warning.
+        Objects whose middle lies beyond the region are left out. So is, with a warning, an object that does not fit
+        into the largest window that may be searched.
         """
         find = self._find()
         found, lost = merge(results, plan, lambda window: find(view_of(frame, plan, window)))
@@ -344,8 +354,16 @@ class FewShotSegmenter:
                 f"frame is searched overlap ({plan.halo} px), and left out. Mark one of them as an example, which "
                 "widens the overlap, or raise Max Memory."
             )
+        found = replace(found, detections=[item for item in found.detections if is_owned(item.instance, plan.region)])
         examples = [marked(mask, self.settings, frame.location, Kind.EXAMPLE) for mask in plan.marked]
         return replace(select(found, self.object_model.learned, self.settings), examples=examples)
+
+    def part_size(self, frame: FrameReader) -> int:
+        """Return about how many pixels the parts have in which :meth:`fit` learns from a frame; 0 for the whole of it.
+
+        It depends on the memory, and what is learned depends on it.
+        """
+        return part_size(frame.shape, self._most_pixels())
 
     def save(self, path: str | os.PathLike[str], channels: str | None = None) -> None:
         """Save the object model (not the backbone's weights) to a ``.npz`` file.
@@ -419,8 +437,9 @@ class FewShotSegmenter:
         def find(view: View) -> FrameResult:
             watch = Stopwatch()
             scored = self._method.find(learned, view.pixels, view.known, watch)
+            masks = [item for item in scored.masks if not lies_in(item.mask, view.unwanted)]
             with watch.stage("outline"):
-                detections = outlined(within_prior(scored.masks, learned, settings), view, settings)
+                detections = outlined(within_prior(masks, learned, settings), view, settings)
             return FrameResult(
                 detections,
                 floor=floor_of(settings),

@@ -79,8 +79,8 @@ def test_a_mask_at_the_end_of_what_was_read_is_clipped_but_not_at_the_end_of_the
 def test_each_object_has_one_owner() -> None:
     left, right = Block((0, 0, 100, 100), (0, 0, 120, 100)), Block((100, 0, 200, 100), (80, 0, 200, 100))
     for x in range(90, 110):
-        assert is_owned(mask(x, 5), left) != is_owned(mask(x, 5), right)
-    assert is_owned(mask(103, 5), left, slack=10)
+        assert is_owned(mask(x, 5), left.core) != is_owned(mask(x, 5), right.core)
+    assert is_owned(mask(103, 5), left.core, slack=10)
 
 
 def two(left: list[Detection], right: list[Detection], clipped: list[InstanceMask] | None = None) -> list[BlockResult]:

@@ -52,6 +52,25 @@ def test_a_run_keeps_another_out_until_it_dies(tmp_path: Path, heard: Heard) -> 
     refuse_second_run(tmp_path)
 
 
+def test_a_run_that_ends_leaves_the_lock_of_the_next_alone(tmp_path: Path, heard: Heard) -> None:
+    following = only_run(tmp_path, heard)
+
+    class Followed(FileLock):  # type: ignore[misc,valid-type]
+        """A lock that another run takes as soon as it is free."""
+
+        def release(self, force: bool = False) -> None:
+            super().release(force)
+            following.__enter__()
+
+    lock = Followed(tmp_path / "lock", timeout=0)
+    with only_run(tmp_path, heard, lambda _: lock):
+        pass
+    with pytest.raises(InputError, match="Another run is at work"), only_run(tmp_path, heard):
+        pass
+    following.__exit__(None, None, None)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_damaged_note_still_refuses(tmp_path: Path, heard: Heard) -> None:
     with only_run(tmp_path, heard):
         (tmp_path / "lock.json").write_text("{")

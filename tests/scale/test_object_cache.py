@@ -24,7 +24,7 @@ from sam2_fewshot.files.run import run
 from sam2_fewshot.runner.progress import Silent, Watch
 from sam2_fewshot.runner.run import learn, learning_key
 from sam2_fewshot.settings import Settings
-from sam2_fewshot.storage.cache import FolderCache, cache_folder, cached, clear
+from sam2_fewshot.storage.cache import FolderCache, cache_folder, cached, clear, warnings_in, with_warnings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -119,6 +119,21 @@ def test_other_code_learns_again(bright: Make, watch: Watch, folder: FolderCache
     assert learn(bright(10**6), examples(), watch, folder)
 
 
+@pytest.mark.parametrize(("side", "other_memory", "same"), [(80, 1.4, True), (1500, 1.4, False), (1500, 16.0, True)])
+def test_the_memory_matters_where_it_decides_on_the_parts_of_a_large_frame(
+    side: int, other_memory: float, same: bool
+) -> None:
+    frame = Frame(np.zeros((side, side, 3), np.uint8))
+    keys = {
+        learning_key(
+            BrightSegmenter(Settings(method="grid", max_memory=memory)),
+            [Exemplar(image=frame, polygon=box(20, 20, 40, 40))],
+        )
+        for memory in (8.0, other_memory)
+    }
+    assert (len(keys) == 1) is same
+
+
 def test_settings_of_the_search_do_not(bright: Make, watch: Watch, folder: FolderCache) -> None:
     learn(bright(10**6), examples(), watch, folder)
     other = bright_segmenter(10**7, similarity_threshold=0.9, smoothing=0)
@@ -189,6 +204,18 @@ def test_a_damaged_entry_is_dropped_and_made_again(
     assert segmenter.bright.learned == 1
     assert entry.read_bytes() == content
     assert learn(bright(10**6), examples(), watch, folder)
+
+
+def test_no_damaged_byte_of_an_entry_is_an_accident() -> None:
+    archive = io.BytesIO()
+    with ZipFile(archive, "w") as file:
+        file.writestr("facts.npy", b"x" * 20)
+    content = with_warnings(archive.getvalue(), ["warned"])
+    assert warnings_in(content) == ["warned"]
+    for place in range(len(content)):
+        for bit in range(8):
+            damaged = content[:place] + bytes([content[place] ^ 1 << bit]) + content[place + 1 :]
+            assert warnings_in(damaged) in (None, ["warned"])
 
 
 def test_the_size_is_bounded_and_the_longest_unused_goes(

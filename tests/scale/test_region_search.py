@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sam2_fewshot import Exemplar, FewShotSegmenter, Frame
+from sam2_fewshot import Exemplar, FewShotSegmenter, Frame, Settings
 from sam2_fewshot.backbones.interruptible import Interruptible
 from sam2_fewshot.evaluation import label_image_to_instances
 from sam2_fewshot.geometry.overlap import mask_iou
 from sam2_fewshot.object_model import frame_digest
+from told import Told
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +45,16 @@ def test_a_region_gives_what_the_whole_frame_gives_there(learned, large):
     assert len(result.detections) < len(whole)
 
 
+def test_a_region_gives_nothing_that_lies_beyond_it(filters, discs, large):
+    frame = Frame(discs[0])
+    exemplars = [Exemplar(frame, mask=mask.full()) for mask in label_image_to_instances(discs[1])[:3]]
+    segmenter = FewShotSegmenter(filters, settings=Settings(method="grid", points_per_side=32)).fit(exemplars)
+    *_, (box, result) = segmenter.stream(large, (50, 40, 200, 160))
+    middles = [((x0 + x1) / 2, (y0 + y1) / 2) for x0, y0, x1, y1 in (item.bbox for item in result.detections)]
+    assert middles
+    assert all(box[0] <= x < box[2] and box[1] <= y < box[3] for x, y in middles)
+
+
 def test_blocks_are_given_one_by_one_and_then_together(learned, large):
     told: list[tuple[int, int]] = []
     region = (0, 0, 700, 560)
@@ -59,6 +70,26 @@ def test_blocks_are_given_one_by_one_and_then_together(learned, large):
     assert alike(last.detections, in_parts)
     *_, (_, at_once) = learned.stream(large, region)
     assert alike(last.detections, at_once.detections)
+
+
+def test_small_blocks_leave_out_no_long_object(filters):
+    rows, columns = np.mgrid[:300, :900]
+    labels = np.zeros((300, 900), int)
+    for number, column in enumerate(range(50, 880, 100), 1):
+        labels[(rows - 50) ** 2 + (columns - column) ** 2 <= 13**2] = number
+    wall = (abs(rows - 150) < 8) & (columns >= 200) & (columns < 650)
+    noise = np.random.default_rng(0).normal(0, 8, labels.shape)
+    pixels = (np.where((labels > 0) | wall, 170, 40) + noise).astype(np.uint8)
+    frame = Frame(np.repeat(pixels[..., None], 3, axis=2))
+    progress = Told()
+    settings = Settings(method="grid", points_per_side=32, similarity_threshold=0.05)
+    segmenter = FewShotSegmenter(filters, settings=settings, progress=progress)
+    segmenter.fit([Exemplar(frame, mask=labels == number) for number in (1, 2, 3)])
+    *_, (_, result) = segmenter.stream(frame, at_most=200**2)
+    assert result.blocks > 1
+    assert alike(segmenter.predict(frame).detections, result.detections)
+    assert max(item.bbox[2] - item.bbox[0] for item in result.detections) > 400
+    assert not any("Max Memory" in sentence for sentence in progress.warnings)
 
 
 def test_one_block_gives_one_result(learned, discs):

@@ -62,3 +62,18 @@ def test_what_is_wrong_with_an_example_of_a_large_frame_is_told() -> None:
         "A is left out: its mask has the shape (5, 6), but its image, slide, is 400 × 300 px.",
         "B is left out: no pixel of it lies on its image, slide.",
     ]
+
+
+def test_an_empty_mask_does_not_change_where_the_others_are_learned_from() -> None:
+    image = Frame(np.zeros((400, 400, 3), np.uint8), "slide")
+    masks = np.zeros((3, 400, 400), bool)
+    masks[0, 350:360, 350:360] = masks[1, 320:330, 330:340] = True
+    marks = [Exemplar(image=image, mask=mask) for mask in masks]
+    told = Told()
+    windows = []
+    for count in (2, 3):
+        (seen,) = frames_of(marks[:count], Settings(), 60_000)
+        parts = parts_of(seen, marks[:count], ["A", "B", "C"][:count], 60_000, told)
+        windows.append([(part.window, list(part.numbers)) for part in parts])
+    assert windows[0] == windows[1]
+    assert told.warnings == ["C is left out: its mask is empty."]

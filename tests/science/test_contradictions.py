@@ -136,3 +136,12 @@ def test_where_nothing_is_left_it_is_an_error(filters: Backbone, discs: Discs) -
     both = [Exemplar(image, mask=labels == 3, negative=negative) for negative in (False, True)]
     with pytest.raises(InputError, match="what is wanted is marked as not wanted, too"):
         learned_from(filters, both, Told())
+
+
+def test_whether_an_example_is_negative_may_be_a_number_of_numpy(filters: Backbone, discs: Discs) -> None:
+    image, labels = discs
+    negative = np.arange(1, 5) == 4
+    exemplars = [Exemplar(image, mask=labels == n, negative=negative[n - 1]) for n in range(1, 5)]
+    learned = learned_from(filters, exemplars, Told())
+    assert len(learned.areas) == 3
+    assert [len(frame.negatives) for frame in learned.frames] == [1]

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from sam2_fewshot import Exemplar, FewShotSegmenter, Settings
+from sam2_fewshot.backbones.filters import FilterBackbone
 from sam2_fewshot.geometry.outlines import crop_to_object
+from sam2_fewshot.protocols import PromptedMasks
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -59,3 +61,36 @@ def test_features_of_a_whole_frame_are_means_over_masks(micro: Sam2Model, discs:
     everything = crop_to_object(np.ones(labels.shape, bool))
     embedding = micro.embed(image).image_embed[0].numpy()
     assert np.allclose(micro.pool_frame(image, [everything])[0], embedding.mean((1, 2)), atol=1e-4)
+
+
+@pytest.mark.parametrize(("count", "scorer", "words"), [(1, "mean", "one example"), (3, "lda", "lda")])
+def test_where_the_examples_do_not_tell_the_threshold_is_as_set(
+    filters: Backbone, discs: Scene, count: int, scorer: str, words: str
+) -> None:
+    image, labels = discs
+    settings = SETTINGS.changed({"threshold_mode": "auto", "scorer": scorer, "similarity_threshold": 0.3})
+    segmenter = FewShotSegmenter(filters, settings=settings)
+    segmenter.fit([Exemplar(image=image, mask=labels == number) for number in range(1, count + 1)])
+    result = segmenter.predict(image)
+    assert result.threshold == 0.3
+    assert result.reason.startswith("as set, since ")
+    assert words in result.reason
+    assert segmenter.summary == ""
+    assert result.detections
+
+
+class Crumbs(FilterBackbone):
+    """Proposes one mask in two parts of about one size."""
+
+    def prompt(self, *_: object, **__: object) -> PromptedMasks:
+        mask = np.zeros((8, 30), bool)
+        mask[:7, :6] = mask[:, 20:25] = True
+        return PromptedMasks(np.array([0]), np.array([0.9]), np.array([1.0]), np.array([[100, 60, 130, 68]]), [mask])
+
+
+@pytest.mark.parametrize(("least", "areas"), [(30, [42]), (50, [])])
+def test_the_least_area_holds_for_the_part_that_is_left_of_a_mask(discs: Scene, least: int, areas: list[int]) -> None:
+    image, labels = discs
+    segmenter = FewShotSegmenter(Crumbs(), settings=SETTINGS.changed({"min_mask_area": least}))
+    segmenter.fit([Exemplar(image=image, mask=labels == number) for number in (1, 2, 3)])
+    assert [item.area for item in segmenter.segment(image[::-1].copy())] == areas

@@ -84,7 +84,27 @@ def test_the_longest_example_is_a_wanted_one() -> None:
     assert replace(model, known=untold).longest == 400.0
 
 
+def test_what_was_marked_is_divided_into_wanted_and_not_where_that_is_told() -> None:
+    model = learned()
+    masks = [item.mask for item in model.known]
+    assert [item.wanted for item in model.known] == [True, False]
+    assert model.divided(masks) == (masks[:1], masks[1:])
+    assert replace(model, known=[replace(item, wanted=False) for item in model.known]).divided(masks) == ([], [])
+
+
 MODELS = {"grid": learned, "guided": guided}
+
+
+def test_a_reader_may_call_its_frame_what_it_likes() -> None:
+    class Reader(Frame):
+        digest = f"plate 3, {'0' * 128}"
+
+    frame, other = Reader(np.zeros((20, 30, 3), np.uint8)), Frame(np.zeros((20, 30, 3), np.uint8))
+    model = learned()
+    model = replace(model, known=[replace(item, frame_digest=frame_digest(frame)) for item in model.known])
+    for each in (model, ObjectModel.from_bytes(model.to_bytes())):
+        assert len(each.known_on(frame)) == 2
+        assert not each.known_on(other)
 
 
 @pytest.mark.parametrize("method", MODELS)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from disc_scenes import found_of
 
-from sam2_fewshot import Exemplar, FewShotSegmenter
+from sam2_fewshot import Exemplar, FewShotSegmenter, Settings
 from sam2_fewshot.geometry.outlines import crop_to_object
 from sam2_fewshot.methods.guided.classifier import AWAY, RIGHT, WRONG, TrainingCandidates, table_of
 from told import Told
@@ -44,6 +44,28 @@ def test_where_one_lies_in_the_other_a_candidate_is_about_the_mark_that_it_is_mo
     for wanted, unwanted, expected in ((CELL, NUCLEUS, wanted_cell), (NUCLEUS, CELL, wanted_nucleus)):
         table = table_of([TrainingCandidates([wanted], [unwanted], [candidate], np.zeros((1, 2)), 0)])
         assert (table.label[0], table.owner[0]) == expected
+
+
+def test_what_holds_an_unwanted_object_is_not_wrong_for_it() -> None:
+    table = table_of([TrainingCandidates([ELSEWHERE], [NUCLEUS], [CELL], np.zeros((1, 2)), 0)])
+    assert (table.label[0], table.owner[0]) == (AWAY, -1)
+
+
+@pytest.mark.parametrize("method", ["grid", "guided"])
+def test_a_cell_is_found_whose_nucleus_is_unwanted(filters: Backbone, method: str) -> None:
+    image = np.random.default_rng(3).normal(40, 6, SHAPE)
+    places = [(x, y) for x in (40, 110, 180, 250) for y in (45, 140)]
+    for x, y in places:
+        for size, grey in ((26, 90), (8, 100)):
+            mask = disc(x, y, size)
+            image[mask.y0 : mask.y0 + len(mask.data), mask.x0 : mask.x0 + mask.data.shape[1]][mask.data] += grey
+    pixels = image.clip(0, 255).astype(np.uint8)
+    marks = [Exemplar(pixels, mask=disc(x, y, 26).full()) for x, y in places[:5]]
+    marks += [Exemplar(pixels, mask=disc(x, y, 8).full(), negative=True) for x, y in places[5:7]]
+    settings = Settings(method=method, points_per_side=24)
+    found = FewShotSegmenter(filters, settings=settings, progress=Told()).fit(marks).segment(pixels)
+    assert found_of(found, [disc(x, y, 26) for x, y in places[5:]]) == 3
+    assert found_of(found, [disc(x, y, 8) for x, y in places[5:7]]) == 0
 
 
 @pytest.mark.parametrize(("radius", "unwanted"), [(9, 20), (20, 9)])

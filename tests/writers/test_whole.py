@@ -109,6 +109,7 @@ def test_sweeping_takes_abandoned_folders_with_all_that_is_in_them(tmp_path: Pat
         tmp_path / name for name in (".1-a.zarr.part", ".0123456789abcdef-a.zarr.old", ".2-b.zarr.part")
     )
     users = tmp_path / ".notes.old"
+    (tmp_path / "a.zarr").mkdir()
     for folder in (old, before, written, users):
         (folder / "0").mkdir(parents=True)
         (folder / "0" / "zarr.json").write_text("{}")
@@ -116,4 +117,43 @@ def test_sweeping_takes_abandoned_folders_with_all_that_is_in_them(tmp_path: Pat
             os.utime(path, (0, 0))
     os.utime(written / "0" / "zarr.json")  # a chunk that was just written leaves the folder's own time as it was
     sweep(tmp_path)
-    assert sorted(tmp_path.iterdir()) == sorted([written, users])
+    assert sorted(tmp_path.iterdir()) == sorted([written, users, tmp_path / "a.zarr"])
+
+
+@pytest.mark.parametrize(("name", "swept"), [("a.zarr", "a.zarr"), (f"{'x' * 60}.zarr", None)])
+def test_sweeping_puts_back_a_folder_that_was_moved_aside_and_never_replaced(
+    tmp_path: Path, name: str, swept: str | None
+) -> None:
+    aside = tmp_path / f".0123456789abcdef-{name[-40:]}.old"
+    aside.mkdir()
+    (aside / "zarr.json").write_text("earlier results")
+    for path in (aside / "zarr.json", aside):
+        os.utime(path, (0, 0))
+    other = tmp_path / "not a.zarr"
+    other.mkdir()
+    sweep(tmp_path)
+    other.rmdir()
+    left = tmp_path / swept if swept else aside  # nobody knows the rest of a long name
+    assert list(tmp_path.iterdir()) == [left]
+    assert (left / "zarr.json").read_text() == "earlier results"
+
+
+@pytest.mark.parametrize("error", [PermissionError(errno.EACCES, "in use"), KeyboardInterrupt()])
+def test_a_folder_that_cannot_be_replaced_stays_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    path = tmp_path / "a.zarr"
+    path.mkdir()
+    (path / "zarr.json").write_text("earlier results")
+    replace = type(path).replace
+
+    def failing(self: Path, target: Path) -> Path:
+        if self.suffix == ".part":
+            raise error
+        return replace(self, target)
+
+    monkeypatch.setattr(type(path), "replace", failing)
+    with pytest.raises((InputError, KeyboardInterrupt)), replacing_folder(path) as temporary:
+        temporary.mkdir()
+    assert list(tmp_path.iterdir()) == [path]
+    assert (path / "zarr.json").read_text() == "earlier results"

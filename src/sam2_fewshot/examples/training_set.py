@@ -122,7 +122,7 @@ def training_set(
     frame_numbers = {digest: number for number, digest in enumerate(dict.fromkeys(page.digest for page in pages))}
     for page in pages:
         wanted, unwanted = (
-            [mask for i, mask in page.masks.items() if i in chosen and exemplars[i].negative is sign]
+            [mask for i, mask in page.masks.items() if i in chosen and exemplars[i].negative == sign]
             for sign in (False, True)
         )
         if wanted or unwanted:
@@ -218,13 +218,13 @@ def _choose_masks(
 ) -> None:
     """Choose a mask for each box and point, the wanted and the negative ones each among their kind on all frames."""
     for negative in (False, True):
-        outlined = [seen for page in pages for i, seen in page.appearances.items() if exemplars[i].negative is negative]
+        outlined = [seen for page in pages for i, seen in page.appearances.items() if exemplars[i].negative == negative]
         for is_box in (True, False):  # what is in a box is about as sure as an outline, so points follow it
             of_kind = [
                 (page, i)
                 for page in pages
                 for i in page.prompted
-                if exemplars[i].negative is negative and (exemplars[i].box is not None) is is_box
+                if exemplars[i].negative == negative and (exemplars[i].box is not None) is is_box
             ]
             known = np.array(outlined).reshape(-1, APPEARANCE)
             choice = agreeing([page.prompted[i][1] for page, i in of_kind], known)

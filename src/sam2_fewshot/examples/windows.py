@@ -75,6 +75,24 @@ class ExampleFrame:
     numbers: list[int]
 
 
+def part_size(frame_shape: tuple[int, int], most_pixels: int, whole: int = _WHOLE) -> int:
+    """Return about how many pixels the parts have in which a frame is learned from; 0 for one learned from as a whole.
+
+    Parameters
+    ----------
+    frame_shape
+        ``(height, width)`` of the frame.
+    most_pixels, whole
+        A frame with more pixels than either is learned from in parts.
+    """
+    is_small = frame_shape[0] * frame_shape[1] <= min(whole, most_pixels)
+    return 0 if is_small else _size_of_parts(most_pixels, whole)
+
+
+def _size_of_parts(most_pixels: int, whole: int) -> int:
+    return max(1, min(whole, most_pixels // _SHARE))
+
+
 def frames_of(
     exemplars: Sequence[Exemplar], settings: Settings, most_pixels: int, whole: int = _WHOLE
 ) -> list[ExampleFrame]:
@@ -100,8 +118,8 @@ def frames_of(
     frames: dict[str, ExampleFrame] = {}
     for numbers in groups.values():
         frame = as_reader(exemplars[numbers[0]].image, settings)
-        is_small = frame.shape[0] * frame.shape[1] <= min(whole, most_pixels)
-        held = Frame(frame.read(), frame.name, frame.location) if is_small else None
+        is_large = part_size(frame.shape, most_pixels, whole)
+        held = None if is_large else Frame(frame.read(), frame.name, frame.location)
         digest = frame_digest(held if held and not hasattr(frame, "digest") else frame)
         frames.setdefault(digest, ExampleFrame(frame, held, digest, [])).numbers.extend(numbers)
     return list(frames.values())
@@ -141,7 +159,9 @@ def parts_of(
     for exemplar, box, name in zip(exemplars, boxes, names, strict=True):
         if box is None:
             reason = f"no pixel of it lies on its image, {frame.name}"
-            if exemplar.mask is not None and exemplar.mask.shape != frame.shape:
+            if exemplar.mask is not None and exemplar.mask.shape == frame.shape:
+                reason = "its mask is empty"
+            elif exemplar.mask is not None:
                 reason = (
                     f"its mask has the shape {exemplar.mask.shape}, but its image, {frame.name}, is "
                     f"{frame.shape[1]} × {frame.shape[0]} px"
@@ -149,7 +169,7 @@ def parts_of(
             progress.warn(f"{name} is left out: {reason}.")
     parts = []
     if usable:
-        most = min(whole, most_pixels // _SHARE)
+        most = _size_of_parts(most_pixels, whole)
         for window, numbers in example_windows([box for box in boxes if box], frame.shape, most):
             part = Frame(frame.read(window), frame.name, frame.location)
             chosen = [usable[i] for i in numbers]
@@ -202,7 +222,7 @@ def chosen_of(exemplars: Sequence[Exemplar], usable: Sequence[int], most: int, p
     """
     chosen: set[int] = set()
     for negative in (False, True):
-        of_sign = [i for i in usable if exemplars[i].negative is negative]
+        of_sign = [i for i in usable if exemplars[i].negative == negative]
         if len(of_sign) > most:
             progress.warn(
                 f"Of {len(of_sign)} {'negative ' * negative}examples {most}, spread evenly, are learned from "
@@ -228,7 +248,7 @@ def _box_of(exemplar: Exemplar, shape: tuple[int, int]) -> Box | None:
         if not (0 <= x < shape[1] and 0 <= y < shape[0]):
             return None
         bounds = (x - _FROM_POINT, y - _FROM_POINT, x + 1 + _FROM_POINT, y + 1 + _FROM_POINT)
-    elif exemplar.mask is not None and exemplar.mask.shape == shape:
+    elif exemplar.mask is not None and exemplar.mask.shape == shape and exemplar.mask.any():
         bounds = crop_to_object(exemplar.mask).box
     else:
         return None

@@ -392,8 +392,8 @@ def frame_limits(
         return tuple((style.black, style.white) for style in display.styles)
     samples = [as_intensities(plane, header, display.colored) for plane in _overview(source, z, t)]
     if display.as_photo:
-        flat = samples[0].reshape(samples[0].shape[0], -1)
-        found: tuple[Limits | None, ...] = (contrast(flat, ChannelStyle(black=display.black, white=display.white)),)
+        style = ChannelStyle(black=display.black, white=display.white)
+        found: tuple[Limits | None, ...] = (contrast(samples[0], style),)
         visible = [True]
     else:
         found = tuple(

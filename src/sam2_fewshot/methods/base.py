@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sam2_fewshot.records import InstanceMask
 
 _SAME_OBJECT = 0.5
-"""A mask that shares more than this of the smaller of the two with an example is that example, or a part of it."""
+"""A mask that shares more than this of the smaller of the two with a wanted example is no other object."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +142,8 @@ class Method(Protocol):
         pixels
             uint8 RGB (H, W, 3).
         known
-            Masks of the examples on this frame, which are not detected again.
+            Masks of the wanted examples on this frame, which are not detected again. What lies in a negative example
+            is left out afterwards.
         watch
             Takes the time of each stage.
         """
@@ -158,5 +159,13 @@ class Method(Protocol):
 
 
 def is_known(mask: InstanceMask, known: Sequence[InstanceMask]) -> bool:
-    """Tell whether a mask is one of the examples, or a part of one."""
+    """Tell whether a mask is one of the wanted examples, a part of one, or holds one."""
     return any(shared_area(mask, other) > _SAME_OBJECT * min(mask.area, other.area) for other in known)
+
+
+def lies_in(mask: InstanceMask, unwanted: Sequence[InstanceMask]) -> bool:
+    """Tell whether most of a mask lies in one that is not wanted, so that it is that or a part of it.
+
+    What merely holds it, as a cell holds a nucleus, may be wanted.
+    """
+    return any(shared_area(mask, other) > _SAME_OBJECT * mask.area for other in unwanted)

@@ -100,7 +100,8 @@ class GridMethod:
             candidates = [
                 candidate
                 for candidate in in_one_part(proposed, self._settings.box_nms_iou)
-                if not is_known(candidate.mask, known)
+                # A mask that was large enough may have fallen into parts that are not.
+                if _size_fits(candidate.mask, self._settings) and not is_known(candidate.mask, known)
             ]
         with watch.stage("compare"):
             self._progress.start("comparing", len(candidates))
@@ -114,9 +115,9 @@ class GridMethod:
         return Scored(masks, len(proposed), [candidate.mask for candidate in proposed])
 
     def summary(self, learned: Mapping[str, NDArray[np.generic]]) -> str:
-        """Return a sentence on how similar each example is to the others."""
+        """Return a sentence on how similar each example is to the others; empty where that is no score."""
         left_out, threshold = learned["left_out"].astype(np.float64), self._settings.similarity_threshold
-        if len(left_out) < 2:
+        if len(left_out) < 2 or self._settings.scorer == "lda":
             return ""
         return (
             f"Compared with the others, the {len(left_out)} examples have similarities from {left_out.min():.2f} to "
@@ -227,11 +228,11 @@ class GridProposals:
                     (float(x), float(y)),
                 )
             )
-        return [candidate for candidate in candidates if self._size_fits(candidate.mask.area)]
+        return [candidate for candidate in candidates if _size_fits(candidate.mask, settings)]
 
-    def _size_fits(self, area: int) -> bool:
-        settings = self._settings
-        return settings.min_mask_area <= area and (not settings.max_mask_area or area <= settings.max_mask_area)
+
+def _size_fits(mask: InstanceMask, settings: Settings) -> bool:
+    return settings.min_mask_area <= mask.area and (not settings.max_mask_area or mask.area <= settings.max_mask_area)
 
 
 def _first(value: float | None, default: float) -> float:

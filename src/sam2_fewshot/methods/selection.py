@@ -125,6 +125,11 @@ def select(found: FrameResult, learned: Mapping[str, NDArray[np.generic]], setti
 
 def _chosen(learned: Mapping[str, NDArray[np.generic]], settings: Settings, scores: NDArray[np.float64]) -> Threshold:
     left_out = np.asarray(learned.get("left_out", np.zeros(0)), np.float64)
+    if settings.threshold_mode == "auto" and "left_out" in learned:
+        if len(left_out) < 2:
+            return Threshold(settings.similarity_threshold, "as set, since one example cannot be compared with others")
+        if settings.scorer == "lda":  # the examples' own similarities are those of the scorer mean
+            return Threshold(settings.similarity_threshold, "as set, since scores of lda differ from frame to frame")
     return choose_threshold(
         settings.threshold_mode, settings.similarity_threshold, settings.top_percent, scores, left_out
     )

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 MOST_BYTES = 500_000_000
 """The arrays of an archive may take so much together."""
 _MEMBERS = 1000
-_DAMAGES = (
+DAMAGES = (
     OSError,
     LookupError,
     ValueError,
@@ -31,6 +31,7 @@ _DAMAGES = (
     RuntimeError,  # an archive with a password, or packed in a way that Python does not know
     MemoryError,
 )
+"""What reading a damaged archive may raise."""
 
 
 class Unfit(ValueError):
@@ -88,7 +89,7 @@ class ArrayArchive:
         self._lengths: dict[str, int] = {}
         try:
             self._archive = ZipFile(io.BytesIO(content))
-        except _DAMAGES as error:
+        except DAMAGES as error:
             raise Unfit("it is no whole NumPy archive") from error
         members = self._archive.infolist()
         self._members = {member.filename.removesuffix(".npy"): member for member in members}
@@ -119,7 +120,7 @@ class ArrayArchive:
                 array = self._read(name, layout, member, file)
         except Unfit:
             raise
-        except _DAMAGES as error:
+        except DAMAGES as error:
             raise Unfit(f"the array {name} cannot be unpacked") from error
         _check_values(name, array, layout)
         return array

@@ -7,9 +7,10 @@ import json
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
-from zipfile import BadZipFile, ZipFile, ZipInfo
+from zipfile import ZipFile, ZipInfo
 
 from sam2_fewshot.errors import InputError
+from sam2_fewshot.storage.arrays import DAMAGES
 from sam2_fewshot.storage.files import sweep, write_whole
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def warnings_in(content: bytes) -> list[str] | None:
     try:
         with ZipFile(io.BytesIO(content)) as file:
             return [str(sentence) for sentence in json.loads(file.read(_WARNINGS))]
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError, BadZipFile):
+    except DAMAGES:
         return None
 
 

@@ -13,6 +13,7 @@ import stat
 import time
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from glob import escape
 from typing import TYPE_CHECKING
 
 from sam2_fewshot.errors import InputError
@@ -64,11 +65,13 @@ def replacing(path: Path) -> Iterator[Path]:
 
 _TEMPORARY = re.compile(r"\.([0-9]+|[0-9a-f]{16})-.*\.(part|old)", re.DOTALL)
 """Names of :func:`_temporary`, and those with a process's number that earlier versions gave."""
+_OF_NAME = 40
+"""So many characters of the end of a file's name are in them."""
 
 
 def _temporary(path: Path) -> Path:
     """Return a name beside `path` that no other process, thread or file has; the whole of a long name may not fit."""
-    return path.with_name(f".{secrets.token_hex(8)}-{path.name[-40:]}.part")
+    return path.with_name(f".{secrets.token_hex(8)}-{path.name[-_OF_NAME:]}.part")
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -109,21 +112,37 @@ def replacing_folder(path: Path) -> Iterator[Path]:
                 path.replace(old)
             temporary.replace(path)
         finally:
-            for folder in (temporary, old):
+            if not path.exists():
+                with suppress(OSError):
+                    old.replace(path)
+            for folder in (temporary, old) if path.exists() else (temporary,):
                 shutil.rmtree(folder, ignore_errors=True)
 
 
 def sweep(folder: Path) -> None:
-    """Remove files and folders that killed runs left half written, unless they were touched within the last hour."""
+    """Remove files and folders that killed runs left half written, unless they were touched within the last hour.
+
+    An earlier folder that was moved aside, and whose place is still empty, gets its name back.
+    """
     with suppress(OSError):
         for path in (path for path in folder.iterdir() if _TEMPORARY.fullmatch(path.name)):
             with suppress(OSError):
                 touched = max(each.stat().st_mtime for each in (path, *path.rglob("*")))
                 if time.time() - touched > _ABANDONED:
-                    if path.is_dir():
-                        shutil.rmtree(path)
-                    else:
-                        path.unlink()
+                    _remove_or_restore(path)
+
+
+def _remove_or_restore(path: Path) -> None:
+    """Remove what is under a name of :func:`_temporary`, or give it back its own name if nothing else has that."""
+    own = path.stem.split("-", 1)[1]
+    is_whole = len(own) < _OF_NAME
+    if path.suffix == ".old" and not any(path.parent.glob(f"{'' if is_whole else '*'}{escape(own)}")):
+        if is_whole:  # of a longer name nobody knows the beginning, so the folder stays where it is
+            path.replace(path.with_name(own))
+    elif path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def refuse_device(path: Path) -> None:
@@ -224,12 +243,12 @@ def only_run(folder: Path, progress: Progress, lock_of: Callable[[Path], BaseFil
             note.write_text(json.dumps({"process": os.getpid(), "machine": socket.gethostname(), "since": since}))
         yield
     finally:
-        for file in (note, path):  # on Windows the lock's own file can only go once it is released
+        # Only while the lock is held is its file surely this run's own. On Windows filelock removes it on release;
+        # elsewhere it sees, from version 3.24 on, that a file which it locked had just been removed.
+        for file in (note, path):
             with suppress(OSError):
                 file.unlink()
         lock.release()
-        with suppress(OSError):
-            path.unlink()
 
 
 def refuse_second_run(folder: Path, lock_of: Callable[[Path], BaseFileLock] | None = None) -> None:

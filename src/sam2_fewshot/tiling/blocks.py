@@ -88,13 +88,16 @@ class View:
     pixels
         Its uint8 RGB (h, w, 3).
     known
-        Masks of the examples in it, in its own coordinates.
+        Masks of the wanted examples in it, in its own coordinates.
+    unwanted
+        Masks of what else was marked in it, such as negative examples.
     """
 
     frame: FrameReader
     window: Box
     pixels: NDArray[np.uint8]
     known: Sequence[InstanceMask]
+    unwanted: Sequence[InstanceMask] = ()
 
     def placed(self, mask: InstanceMask) -> InstanceMask:
         """Return a mask of the window as one of the frame."""
@@ -138,7 +141,7 @@ class SearchPlan:
     halo
         How far these overlap at least, in pixels.
     most_pixels
-        The most that are read at a time.
+        The most that may be read at a time; the blocks may be smaller.
     diameter
         Typical diameter of an object in pixels.
     contrast
@@ -146,9 +149,11 @@ class SearchPlan:
     threshold
         The score that an object has at least, as far as it is known before the search.
     known
-        The examples on the frame.
+        What was marked on the frame.
     marked
-        Those of them that are objects of the wanted kind.
+        What of it is of the wanted kind.
+    unwanted
+        What of it is not.
     """
 
     blocks: Sequence[Block]
@@ -159,6 +164,13 @@ class SearchPlan:
     threshold: float
     known: Sequence[InstanceMask]
     marked: Sequence[InstanceMask] = ()
+    unwanted: Sequence[InstanceMask] = ()
+
+    @property
+    def region(self) -> Box:
+        """What the blocks cover."""
+        first, last = self.blocks[0].core, self.blocks[-1].core
+        return first[0], first[1], last[2], last[3]
 
 
 class BlockStore(Protocol):
@@ -207,7 +219,8 @@ def plan_search(
         Box ``(x0, y0, x1, y1)`` in the frame that alone is searched; None for all of it. Its blocks see what they would
         see of the whole frame, and the contrast is the region's.
     at_most
-        Make the blocks no larger than so many pixels where that is possible, so that there are results soon.
+        Make the blocks no larger than so many pixels where that is possible, so that there are results soon. What does
+        not fit into one is searched once more in a window that may be as large as the memory allows.
 
     Raises
     ------
@@ -219,9 +232,8 @@ def plan_search(
     least = least_pixels(examples, step)
     contrast = _NEVER
     left, top, right, bottom = (0, 0, width, height) if region is None else _on_grid(region, step, frame.shape)
-    if at_most is not None:
-        most = min(most, max(at_most, least))
-    if (bottom - top) * (right - left) <= most:
+    at_a_time = most if at_most is None else min(most, max(at_most, least))
+    if (bottom - top) * (right - left) <= at_a_time:
         blocks = [_block((left, top, right, bottom), halo, frame.shape)]
     else:
         if least > most:
@@ -229,8 +241,8 @@ def plan_search(
                 f"Objects of this size need {least / 1e6:.1f} megapixels at a time, which may take more than Max "
                 "Memory allows; raise it if the memory does not suffice."
             )
-        most = max(most, least)
-        cores = [block.core for block in block_plan((bottom - top, right - left), most, step, reach, shift)]
+        most, at_a_time = max(most, least), max(at_a_time, least)
+        cores = [block.core for block in block_plan((bottom - top, right - left), at_a_time, step, reach, shift)]
         moved = [(x0 + left, y0 + top, x1 + left, y1 + top) for x0, y0, x1, y1 in cores]
         blocks = [_block(core, halo, frame.shape) for core in moved]
         part = PartOfFrame(frame, (left, top, right, bottom))
@@ -363,7 +375,7 @@ def search_block(frame: FrameReader, plan: SearchPlan, block: Block, find: Find)
     clipped: list[InstanceMask] = []
     floor = found.floor
     for item in found.detections:
-        is_own = is_owned(item.instance, block, plan.halo // 4)
+        is_own = is_owned(item.instance, block.core, plan.halo // 4)
         if not item.instance.is_clipped(block.read):
             owned += [item] if is_own else []
         elif item.instance.within(block.core) is not None:
@@ -382,13 +394,17 @@ def view_of(frame: FrameReader, plan: SearchPlan, window: Box) -> View:
     InputError
         If it cannot be read.
     """
-    known = [part for mask in plan.known if (part := mask.within(window))]
-    return View(frame, window, frame.read(window), known)
+    is_unwanted = {id(mask) for mask in plan.unwanted}
+    known, unwanted = (
+        [part for mask in plan.known if (id(mask) in is_unwanted) is sign and (part := mask.within(window))]
+        for sign in (False, True)
+    )
+    return View(frame, window, frame.read(window), known, unwanted)
 
 
-def is_owned(mask: InstanceMask, block: Block, slack: int = 0) -> bool:
-    """Tell whether the middle of a mask's bounding box lies in a block's core, or within `slack` pixels of it."""
-    x0, y0, x1, y1 = block.core
+def is_owned(mask: InstanceMask, core: Box, slack: int = 0) -> bool:
+    """Tell whether the middle of a mask's bounding box lies in the core of a block, or within `slack` pixels of it."""
+    x0, y0, x1, y1 = core
     left, top, right, bottom = mask.box
     x, y = (left + right) / 2, (top + bottom) / 2
     return x0 - slack <= x < x1 + slack and y0 - slack <= y < y1 + slack

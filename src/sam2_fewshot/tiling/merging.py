@@ -90,7 +90,7 @@ def without_duplicates(
     entries = sorted(
         (
             item.score < threshold,
-            not is_owned(item.instance, each.block),
+            not is_owned(item.instance, each.block.core),
             -item.score,
             item.instance.y0,
             item.instance.x0,

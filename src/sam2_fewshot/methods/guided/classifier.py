@@ -227,7 +227,7 @@ def _label(
     """Return whether a candidate is right, its weight, and the index of the example it is about (-1 for none).
 
     Wanted and unwanted objects may lie in one another, as a nucleus lies in its cell; then a candidate is about the one
-    that it is more like.
+    that it is more like. What holds an unwanted one is about the wanted ones alone.
     """
     shares = [shared_area(mask, other) for other in positives]
     best = int(np.argmax(shares)) if shares else -1
@@ -235,7 +235,7 @@ def _label(
     for other in negatives:
         shared = shared_area(mask, other)
         is_like = shared >= iou * (mask.area + other.area - shared)
-        if shared >= _WRONG * min(mask.area, other.area) and is_like:
+        if shared >= _WRONG * mask.area and is_like:
             return WRONG, 1.0, -1
     if best < 0 or not shares[best]:
         return AWAY, 1.0, -1
