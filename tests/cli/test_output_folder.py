@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import replace
 
 import pytest
 
@@ -128,7 +129,7 @@ def test_what_was_learned_is_saved_where_that_is_asked_for(ready, tmp_path, disp
     _, segmenter, folder = ready(save_model=path)
     folder.learned(segmenter)
     saved = ObjectModel.from_bytes(path.read_bytes(), learned=BrightMethod.layouts)
-    assert saved.to_bytes() == segmenter.object_model.to_bytes()
+    assert saved.to_bytes() == replace(segmenter.object_model, channels="").to_bytes()
     assert display.lines[-1] == f"What was learned is saved in {path}; use it with --object-model."
     _, segmenter, folder = ready()
     folder.learned(segmenter)

@@ -67,7 +67,7 @@ def test_twelve_tagged_among_two_thousand_are_all_that_is_transferred(empty: Ben
     outcome = empty.run()
     assert outcome.code == 0
     assert len(outcome.exemplars) == 12
-    assert len(empty.found()) == 12
+    assert len(empty.found()) == 8  # on two frames; the four objects of the third are marked thrice each
 
 
 def test_more_examples_than_a_page_holds(empty: Bench) -> None:
@@ -136,9 +136,9 @@ def test_a_tag_may_have_a_comma_and_anything_else_in_its_name(empty: Bench) -> N
     outcome = empty.run(**{"Training Tag": [wanted], "Negative Tag": [unwanted]})
     assert outcome.code == 0, outcome.lines
     assert [exemplar.negative for exemplar in outcome.exemplars] == [False, True]
-    assert len(empty.found(result)) == 12
+    assert len(empty.found(result)) == 11  # not the unwanted one
     again = empty.run(**{"Training Tag": [wanted], "Negative Tag": [unwanted]})
-    assert again.messages[-1]["info"].startswith("0 added, 12 already there")
+    assert again.messages[-1]["info"].startswith("0 added, 11 already there")
     assert len(empty.server.store.connections) > 0
 
 
