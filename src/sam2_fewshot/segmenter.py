@@ -163,13 +163,18 @@ class FewShotSegmenter:
         Raises
         ------
         InputError
-            If the weights are others; features of different weights cannot be compared.
+            If the weights are others, features of which cannot be compared, or the method is another.
         """
         if self.model_sha256 != objects.model_sha256:
             raise InputError(
                 f"{what} was learned with other weights ({objects.model_name}, SHA-256 {objects.model_sha256[:12]}…) "
                 f"than {self.model_name} (SHA-256 {self.model_sha256[:12]}…); features of different weights cannot be "
                 "compared. Use that checkpoint, or learn again from the examples."
+            )
+        if self.settings.method != objects.method:
+            raise InputError(
+                f"{what} was learned with the method {objects.method}, but the settings say {self.settings.method}; "
+                f"use {objects.method}, or learn again from the examples."
             )
         self._objects = objects
         return self

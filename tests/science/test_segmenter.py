@@ -326,3 +326,5 @@ def test_other_crops_or_weights_than_the_saved_ones_are_refused(
         FewShotSegmenter.load(tmp_path / "discs.npz", filters, settings=QUICK.changed({"target_occupancy": 0.3}))
     with pytest.raises(InputError, match=r"other weights \(filters, .*micro\.pt"):
         FewShotSegmenter.load(tmp_path / "discs.npz", micro)
+    with pytest.raises(InputError, match=r"This was learned with the method grid, but the settings say guided"):
+        FewShotSegmenter(filters, settings=Settings(method="guided")).adopt(fitted.object_model)
