@@ -7,10 +7,13 @@ import pytest
 import tifffile
 from PIL import Image
 
+from sam2_fewshot.annotations import label_images
 from sam2_fewshot.annotations.examples import read_examples
+from sam2_fewshot.annotations.label_bands import has_one_number
 from sam2_fewshot.annotations.label_images import objects_in
 from sam2_fewshot.annotations.placing import Placer, Remarks
 from sam2_fewshot.errors import InputError
+from sam2_fewshot.evaluation import files
 from sam2_fewshot.geometry.outlines import polygon_to_mask
 from sam2_fewshot.images.image_set import open_images
 from sam2_fewshot.images.registry import open_source
@@ -176,6 +179,21 @@ def test_an_object_of_two_parts_is_one_where_other_planes_have_others(tmp_path, 
     placed = read_examples(tmp_path / "x_labels.tif", open_images([tmp_path / "x.tif"], Settings()), progress=told)
     assert [int(mask_of(example).sum()) for example in placed] == [9, 12, 25]
     assert not told.warnings
+
+
+def test_a_black_and_white_stack_is_looked_through_once(tmp_path, monkeypatch, told):
+    stack = np.zeros((4, 20, 30), np.uint8)
+    stack[:, 1:4, 1:4] = stack[:, 8:12, 8:12] = 255
+    for name in ("x.tif", "x_labels.tif"):
+        tifffile.imwrite(tmp_path / name, stack, ome=True, metadata={"axes": "ZYX"})
+    asked = []
+    for module in (label_images, files):
+        monkeypatch.setattr(module, "has_one_number", lambda *given: asked.append(given) or has_one_number(*given))
+    placed = read_examples(tmp_path / "x_labels.tif", open_images([tmp_path / "x.tif"], Settings()), progress=told)
+    assert len(placed) == 8
+    pairs = list(files.read_pairs(tmp_path / "x_labels.tif", tmp_path / "x_labels.tif", told))
+    assert [len(pair.frame.truth) for pair in pairs] == [2] * 4
+    assert len(asked) == 3  # one of the examples, one a side
 
 
 def test_painted_rectangles_are_boxes_where_these_are_asked_for(write, image, told):

@@ -10,6 +10,7 @@ import uuid
 import zlib
 from collections import defaultdict
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,6 +120,7 @@ def objects_in(
         What full-frame masks of a plane may take together.
     """
 
+    @cache  # each plane of a black-and-white stack asks it of the same number
     def is_mask(number: int) -> bool:
         return classes is None and has_one_number(source, number, large, band)
 

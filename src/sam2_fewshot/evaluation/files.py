@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
     from sam2_fewshot.annotations.label_images import Classes
     from sam2_fewshot.annotations.record import FrameRecord
-    from sam2_fewshot.images.source import PixelSource
     from sam2_fewshot.protocols import Progress
     from sam2_fewshot.records import InstanceMask
 
@@ -252,13 +252,18 @@ def _labels(path: Path, tag: str | None, progress: Progress) -> Iterator[tuple[t
     header = source.header
     classes = read_classes(path)
     wanted = None if tag is None else _wanted(path, classes, tag)
+
+    @cache  # each plane of a black-and-white stack asks it of the same number
+    def is_mask(number: int) -> bool:
+        return has_one_number(source, number, LARGE)
+
     for t in range(header.size_t):
         for z in range(header.size_z):
             labels = as_numbers(header, list(source.planes(z, t)))
             if wanted is not None:
                 labels = np.where(np.isin(labels, wanted), labels, 0)
             elif classes is None:
-                labels = _separated(labels, source, progress)
+                labels = _separated(labels, is_mask, path, progress)
             yield (z, t), _Plane((header.height, header.width), label_image_to_instances(labels))
 
 
@@ -274,7 +279,9 @@ def _wanted(path: Path, classes: Classes | None, tag: str) -> list[int]:
     return [number for number, tags in classes.items() if tag in tags]
 
 
-def _separated(labels: NDArray[np.integer], source: PixelSource, progress: Progress) -> NDArray[np.integer]:
+def _separated(
+    labels: NDArray[np.integer], is_mask: Callable[[int], bool], path: Path, progress: Progress
+) -> NDArray[np.integer]:
     """Return labels of a plane; those of a black-and-white mask are its connected parts."""
     from scipy import ndimage
 
@@ -282,10 +289,9 @@ def _separated(labels: NDArray[np.integer], source: PixelSource, progress: Progr
     if numbers.size != 1:
         return labels
     parts, count = ndimage.label(labels > 0, np.ones((3, 3)))
-    if count == 1 or not has_one_number(source, int(numbers[0]), LARGE):
+    if count == 1 or not is_mask(int(numbers[0])):
         return labels
-    name = source.header.path.name
-    progress.warn(f"{name} is taken as a black-and-white mask: each of its {count} parts is an object.")
+    progress.warn(f"{path.name} is taken as a black-and-white mask: each of its {count} parts is an object.")
     separated: NDArray[np.integer] = parts
     return separated
 
