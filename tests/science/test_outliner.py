@@ -66,6 +66,17 @@ def test_only_so_many_embeddings_are_kept(counting, discs):
     assert counting.windows > 4
 
 
+def test_one_embedding_is_enough(counting, discs):
+    picture = np.tile(discs[0], (5, 5, *(1,) * (discs[0].ndim - 2)))  # larger than the windows
+    at = middle(label_image_to_instances(discs[1])[0])
+    found = Outliner(counting, kept=1).at_point(Frame(picture), "a", at)
+    assert counting.windows > 1
+    assert found is not None
+    same = Outliner(counting).at_point(Frame(picture), "a", at)
+    assert same is not None
+    assert mask_iou(found, same) == 1
+
+
 def test_what_is_prepared_is_not_encoded_again(counting, discs):
     outliner, frame = Outliner(counting), Frame(discs[0])
     steps = list(outliner.prepare(frame, "a", (0, 0, 200, 160)))

@@ -78,12 +78,11 @@ class Outliner:
         InputError
             If the frame cannot be read.
         """
-        windows = self._windows(frame, point)
+        encoded = {window: self._encoded(frame, key, window) for window in self._windows(frame, point)}
         proposed: list[PointMask] = []
-        for window in windows:
+        for window, (_, embedding) in encoded.items():
             # In image pixels a pixel's centre has the fraction .5, in prompts it is a whole number.
             at = self._in_input(window, point) - 0.5
-            embedding = self._embedding(frame, key, window)
             answer = self._backbone.prompt(embedding, at.reshape(1, 2), iou_gate=-math.inf, stability_gate=0.0)
             proposed += [
                 item for _, item in masks_of(answer, window, frame.shape) if may_be_at(point, item.mask, window)
@@ -91,8 +90,7 @@ class Outliner:
         if not proposed:
             return None
         found = whole_ones(proposed)
-        widest = windows[0]
-        pixels = self._held[key, widest][0]
+        widest, (pixels, _) = next(iter(encoded.items()))
         spread = spread_of(pixels)
 
         def appearances(masks: Sequence[InstanceMask]) -> NDArray[np.float64]:
@@ -123,7 +121,7 @@ class Outliner:
             side *= 2
         window = _window(((x0 + x1) / 2, (y0 + y1) / 2), round(side), frame.shape)
         corners = np.concatenate([self._in_input(window, corner) for corner in ((x0, y0), (x1, y1))])
-        answer = self._backbone.prompt_boxes(self._embedding(frame, key, window), corners.reshape(1, 4))
+        answer = self._backbone.prompt_boxes(self._encoded(frame, key, window)[1], corners.reshape(1, 4))
         found = [item.mask for _, item in masks_of(answer, window, frame.shape)]
         return largest_part(found[0]) if found and fit_of(found[0], (x0, y0, x1, y1)) else None
 
@@ -135,7 +133,7 @@ class Outliner:
         points = [(x, y) for y in rows for x in columns]
         ahead = list(dict.fromkeys(window for point in points for window in self._windows(frame, point)))
         for window in ahead[: self._kept // 2]:
-            self._embedding(frame, key, window)
+            self._encoded(frame, key, window)
             yield
 
     def _windows(self, frame: FrameReader, point: tuple[float, float]) -> list[Box]:
@@ -143,14 +141,15 @@ class Outliner:
         sides = [round(share * self._backbone.input_size) for share in _SIDES]
         return list(dict.fromkeys(_window(point, side, frame.shape) for side in sides))
 
-    def _embedding(self, frame: FrameReader, key: Hashable, window: Box) -> Any:
+    def _encoded(self, frame: FrameReader, key: Hashable, window: Box) -> tuple[NDArray[np.uint8], Any]:
+        """Return a window's pixels, uint8 RGB (h, w, 3), and its embedding."""
         if (key, window) not in self._held:
             pixels = frame.read(window)
             self._held[key, window] = pixels, self._backbone.embed(pixels)
             if len(self._held) > self._kept:
                 self._held.popitem(last=False)
         self._held.move_to_end((key, window))
-        return self._held[key, window][1]
+        return self._held[key, window]
 
     def _in_input(self, window: Box, point: tuple[float, float]) -> NDArray[np.float32]:
         """Return a point of the image in pixels of the backbone's input that shows a window, float32 (2,)."""
