@@ -7,6 +7,7 @@ import io
 import json
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
@@ -16,8 +17,10 @@ from sam2_fewshot.errors import InputError, SettingsError
 from sam2_fewshot.records import InstanceMask
 from sam2_fewshot.settings import Settings
 from sam2_fewshot.storage.arrays import ArrayArchive, Layout, Unfit
+from sam2_fewshot.storage.files import refuse_device
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
@@ -33,7 +36,7 @@ _FORMAT = 2
 _STRIP = 1 << 24
 """Pixels that are read at a time."""
 _PREFIX = "learned_"
-MAX_BYTES = 500_000_000
+_MAX_BYTES = 500_000_000
 """Largest file of an object model that is read."""
 MAX_PIXELS = 1 << 30
 """The boxes of the examples may have so many pixels together."""
@@ -273,6 +276,39 @@ class ObjectModel:
                 f"{name} is not an object model of sam2-fewshot, or it is damaged: {error}. Copy the file again, or "
                 "learn again from the examples."
             ) from error
+
+
+def read_object_model(path: str | os.PathLike[str]) -> ObjectModel:
+    """Read what :meth:`FewShotSegmenter.save` wrote.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, damaged, or not an object model.
+    """
+    return ObjectModel.from_bytes(content_of(path), str(path))
+
+
+def content_of(path: str | os.PathLike[str]) -> bytes:
+    """Return the content of an object model's file.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, cannot be read, or is too large for an object model.
+    """
+    refuse_device(Path(path))
+    try:
+        size = Path(path).stat().st_size
+        if size > _MAX_BYTES:
+            raise InputError(
+                f"{path} has {size // 10**6:,} MB; an object model of sam2-fewshot has at most {_MAX_BYTES // 10**6:,}."
+            )
+        return Path(path).read_bytes()
+    except FileNotFoundError as error:
+        raise InputError(f"There is no object model at {path}.") from error
+    except OSError as error:
+        raise InputError(f"{path} is not an object model of sam2-fewshot, or it is damaged.") from error
 
 
 def _facts(archive: ArrayArchive, name: str) -> dict[str, Any]:

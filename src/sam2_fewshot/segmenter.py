@@ -20,13 +20,13 @@ from sam2_fewshot.methods.base import Stopwatch, lies_in
 from sam2_fewshot.methods.grid import GridMethod
 from sam2_fewshot.methods.guided import GuidedMethod
 from sam2_fewshot.methods.selection import floor_of, least_score, marked, outlined, select, shape_arrays, within_prior
-from sam2_fewshot.object_model import COMPARED, MAX_BYTES, ObjectModel
+from sam2_fewshot.object_model import COMPARED, ObjectModel, read_object_model
 from sam2_fewshot.protocols import Quiet, Staged
 from sam2_fewshot.records import Detection, FrameResult, Kind, held_bytes
 from sam2_fewshot.rendering import as_reader
 from sam2_fewshot.resources import block_pixels, memory_of
 from sam2_fewshot.settings import Settings
-from sam2_fewshot.storage.files import refuse_device, write_whole
+from sam2_fewshot.storage.files import write_whole
 from sam2_fewshot.tiling.blocks import (
     BlockResult,
     is_owned,
@@ -454,26 +454,3 @@ class FewShotSegmenter:
             )
 
         return find
-
-
-def read_object_model(path: str | os.PathLike[str]) -> ObjectModel:
-    """Read what :meth:`FewShotSegmenter.save` wrote.
-
-    Raises
-    ------
-    InputError
-        If the file is missing, damaged, or not an object model.
-    """
-    refuse_device(Path(path))
-    try:
-        size = Path(path).stat().st_size
-        if size > MAX_BYTES:
-            raise InputError(
-                f"{path} has {size // 10**6:,} MB; an object model of sam2-fewshot has at most {MAX_BYTES // 10**6:,}."
-            )
-        content = Path(path).read_bytes()
-    except FileNotFoundError as error:
-        raise InputError(f"There is no object model at {path}.") from error
-    except OSError as error:
-        raise InputError(f"{path} is not an object model of sam2-fewshot, or it is damaged.") from error
-    return ObjectModel.from_bytes(content, str(path))

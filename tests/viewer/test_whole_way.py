@@ -13,8 +13,8 @@ from sam2_fewshot.evaluation import label_image_to_instances, match
 from sam2_fewshot.geometry.outlines import polygon_to_mask
 from sam2_fewshot.geometry.overlap import mask_iou
 from sam2_fewshot.napari.files import nuclei
+from sam2_fewshot.object_model import read_object_model
 from sam2_fewshot.sample import sample
-from sam2_fewshot.segmenter import read_object_model
 
 
 def test_from_clicks_to_corrected_labels_with_the_embedded_checkpoint(viewer, make_widget, said):

@@ -190,7 +190,7 @@ def segment(
         from sam2_fewshot.cli.console import terminal_display
         from sam2_fewshot.files.request import Request
         from sam2_fewshot.files.run import run
-        from sam2_fewshot.segmenter import read_object_model
+        from sam2_fewshot.object_model import read_object_model
 
         saved = object_model.expanduser() if object_model else None
         # The settings that the examples were learned with hold for this run too, unless others are given.

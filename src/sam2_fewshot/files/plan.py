@@ -28,10 +28,9 @@ from sam2_fewshot.images.addresses import parse_range
 from sam2_fewshot.images.display import parse_channels, read_channels, read_text
 from sam2_fewshot.images.image_set import images_of, open_images, stems_of
 from sam2_fewshot.images.registry import frame_fingerprint, open_positions, signatures
+from sam2_fewshot.object_model import ObjectModel, content_of
 from sam2_fewshot.records import held_bytes
-from sam2_fewshot.segmenter import read_object_model
 from sam2_fewshot.storage.digests import common_part, examples_part
-from sam2_fewshot.storage.files import telling
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -44,7 +43,6 @@ if TYPE_CHECKING:
     from sam2_fewshot.files.request import Request
     from sam2_fewshot.images.display import ChannelSetting
     from sam2_fewshot.images.image_set import ImageSet
-    from sam2_fewshot.object_model import ObjectModel
     from sam2_fewshot.protocols import Progress
     from sam2_fewshot.records import Box, Exemplar, FrameReader, Location
     from sam2_fewshot.runner.tasks import Progressed
@@ -245,9 +243,8 @@ def read_saved(path: Path) -> SavedObjects:
     InputError
         If there is none, or it is damaged.
     """
-    objects = read_object_model(path)
-    with telling(path):
-        return SavedObjects(path, hashlib.sha256(path.read_bytes()).hexdigest(), objects)
+    content = content_of(path)
+    return SavedObjects(path, hashlib.sha256(content).hexdigest(), ObjectModel.from_bytes(content, str(path)))
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from sam2_fewshot.backbones import lasting_name
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.files.corrections import CORRECTIONS
 from sam2_fewshot.images.addresses import remote
+from sam2_fewshot.object_model import read_object_model
 from sam2_fewshot.output.finished import read_finished
-from sam2_fewshot.segmenter import read_object_model
 from sam2_fewshot.settings import Settings
 
 if TYPE_CHECKING:

@@ -21,8 +21,8 @@ from sam2_fewshot.napari.marks import Known, add_layer, add_marks, clicked_or_dr
 from sam2_fewshot.napari.panel import FOLDER, SLICES, VISIBLE, Panel, offer
 from sam2_fewshot.napari.session import Search, Session, request_for
 from sam2_fewshot.napari.work import Job
-from sam2_fewshot.object_model import PERCENTILES
-from sam2_fewshot.segmenter import FewShotSegmenter, read_object_model
+from sam2_fewshot.object_model import PERCENTILES, read_object_model
+from sam2_fewshot.segmenter import FewShotSegmenter
 from sam2_fewshot.settings import Settings
 
 if TYPE_CHECKING:
@@ -393,9 +393,11 @@ class FewShotWidget(Panel):
             settings, model = self.settings(), self.model.currentText()
 
             def job(told: Estimate) -> Iterator[Any]:
-                own = read_object_model(file).settings
+                objects = read_object_model(file)
+                own = objects.settings
                 alike = settings.changed({name: own[name] for name in PERCENTILES if name in own})
-                yield FewShotSegmenter.load(file, self.session.open(model, alike)[0], settings=alike)
+                objects.check_settings(alike, str(file))
+                yield FewShotSegmenter(self.session.open(model, alike)[0], settings=alike).adopt(objects, str(file))
 
             def take(segmenter: FewShotSegmenter) -> None:
                 self.segmenter = segmenter
