@@ -70,6 +70,7 @@ _LEARNED = {
         "numbers": Layout("f8", (9,), (1.0, *[_TINY] * 4, *[-_HUGE] * 4), (_LONGEST_SIDE, *[_HUGE] * 8)),
         "evidence": Layout("i8", (4,), least=0, is_optional=True),  # version 0.2.0 had none
         # Version 0.3.0 had none of these.
+        "examples": Layout("f8", (2,), least=1.0, most=_HUGE, is_optional=True),
         "sizes": Layout("f8", (3,), least=(0.0, 0.0, 1.0), is_optional=True),
         "larger": Layout("f8", (2,), least=0.0, is_optional=True),
         "prominence": Layout("f8", (2,), least=-_HUGE, is_optional=True),

@@ -73,19 +73,9 @@ def test_nothing_above_the_users_largest_area_is_found(filters: Backbone, large:
     assert found_of(segmenter.segment(large[0]), large[1]) == 0
 
 
-@pytest.mark.parametrize(
-    ("areas", "limit", "is_sized", "expected"),
-    [
-        ([50, 100], 0, False, (100.0, 1000.0)),
-        ([50, 100], 0, True, (250.0, 1000.0)),
-        ([50, 100], 400, False, (100.0, 400.0)),
-        ([50, 100], 80, False, (100.0, 1000.0)),  # would exclude an example, and is ignored
-    ],
-)
-def test_up_to_ten_times_the_largest_examples_area_is_looked_for(
-    areas: list[int], limit: int, is_sized: bool, expected: tuple[float, float]
-) -> None:
-    assert what_is_larger(areas, (0, limit), is_sized=is_sized) == expected
+@pytest.mark.parametrize(("is_sized", "least"), [(False, 100.0), (True, 250.0)])
+def test_up_to_ten_times_the_largest_examples_area_is_looked_for(is_sized: bool, least: float) -> None:
+    assert what_is_larger(100, is_sized=is_sized) == (least, 1000.0)
 
 
 def test_nothing_larger_is_looked_for_where_all_examples_are_of_one_size(filters: Backbone, large: Scene) -> None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from sam2_fewshot.methods.guided.expectation import in_words
 from sam2_fewshot.methods.guided.learning import learn_guided
+from sam2_fewshot.methods.guided.limits import limited, warn_of_limits
 from sam2_fewshot.methods.guided.model import GuidedModel
 from sam2_fewshot.resources import STORED, room_for_tiles
 from sam2_fewshot.tiling.tiles import TileGrid
@@ -50,12 +51,12 @@ class GuidedMethod:
 
     def __init__(self, backbone: Backbone, settings: Settings, progress: Progress) -> None:
         self._backbone, self._settings, self._progress = backbone, settings, progress
+        self._limits = (settings.min_mask_area, settings.max_mask_area)
 
     def learn(self, frames: Sequence[TrainingFrame]) -> Mapping[str, NDArray[np.generic]]:
         """Return a :class:`~sam2_fewshot.methods.guided.model.GuidedModel` as arrays."""
-        limits = (self._settings.min_mask_area, self._settings.max_mask_area)
         room = room_for_tiles(self._settings.max_memory) if self._backbone.on_cpu else STORED
-        return learn_guided(self._backbone, frames, limits, self._progress, room).arrays()
+        return learn_guided(self._backbone, frames, self._limits, self._progress, room).arrays()
 
     def find(
         self,
@@ -66,7 +67,10 @@ class GuidedMethod:
     ) -> Scored:
         """Return objects that do not overlap."""
         least = self._settings.min_mask_area if self._settings.sizes == "any" else None
-        return GuidedModel.from_arrays(learned).find(self._backbone, pixels, known, self._progress, watch, least)
+        model = GuidedModel.from_arrays(learned)
+        warn_of_limits(model.examples, self._limits, self._progress)
+        here = limited(model, self._limits)
+        return here.find(self._backbone, pixels, known, self._progress, watch, least)
 
     def summary(self, learned: Mapping[str, NDArray[np.generic]]) -> str:
         """Return a sentence on how well the examples are found again by what was learned without them."""

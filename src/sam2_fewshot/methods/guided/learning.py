@@ -27,6 +27,7 @@ from sam2_fewshot.methods.guided.classifier import (
 from sam2_fewshot.methods.guided.descriptors import CORE_SCORE, FrameMaps, describe
 from sam2_fewshot.methods.guided.expectation import evidence_of, look_alikes
 from sam2_fewshot.methods.guided.kinds import compared, divides, in_words, less_for_kind, of_another_kind
+from sam2_fewshot.methods.guided.limits import limited, warn_of_limits
 from sam2_fewshot.methods.guided.map_learning import deal_folds, held_out, learn_cells, learn_colours, learn_levels
 from sam2_fewshot.methods.guided.maps import averaged, dense_maps
 from sam2_fewshot.methods.guided.model import EncodedFrame, GuidedModel
@@ -88,7 +89,7 @@ def learn_guided(
         Bytes in which encoded tiles are stored; what has no room is encoded twice.
     """
     areas = _areas_of(frames)
-    _warn_of_limits(areas, area_limits, progress)
+    warn_of_limits(_extent(areas), area_limits, progress)
     side = _tile_side(areas, frames, backbone.input_size)
     frames = training_windows(frames, side)
     tiles = TrainingTiles(backbone, frames, side, progress, room)
@@ -96,14 +97,15 @@ def learn_guided(
     if len(areas) >= FEW:
         if (sentence := look_alikes(learned.evidence, learned.places)) is not None:
             progress.warn(sentence)
-        return learned
+        return replace(learned, areas=_area_range(areas))
     extended = frames
     for total, least in ROUNDS:
         extended = with_surest(learned, backbone, frames, tiles, total - len(areas), least, progress)
         is_last = total == ROUNDS[-1][0]
         learned = learn_once(backbone, extended, area_limits, tiles, progress, is_last=is_last, self_trained=is_last)
-    progress.warn(what_few_means(len(areas), len(_areas_of(extended)) - len(areas)))
-    return learned
+    areas_of_all = _areas_of(extended)
+    progress.warn(what_few_means(len(areas), len(areas_of_all) - len(areas)))
+    return replace(learned, areas=_area_range(areas_of_all))
 
 
 def learn_once(
@@ -116,7 +118,10 @@ def learn_once(
     is_last: bool = False,
     self_trained: bool = False,
 ) -> GuidedModel:
-    """Learn from examples once, for the last time with `is_last`; with `self_trained`, most of them were not marked."""
+    """Learn from examples once, for the last time with `is_last`; with `self_trained`, most of them were not marked.
+
+    The model's areas are within the user's limits.
+    """
     progress.start("learning")
     areas, side = _areas_of(frames), tiles.side
     diameter = _diameter_of(areas)
@@ -135,7 +140,8 @@ def learn_once(
     learned = GuidedModel(
         side=side,
         diameter=diameter,
-        areas=_area_range(areas, area_limits),
+        areas=_area_range(areas),
+        examples=_extent(areas),
         colours=colours,
         unit=unit,
         levels=learn_levels(frames, [frame.maps for frame in encoded], diameter),
@@ -146,7 +152,7 @@ def learn_once(
         prominence=prominence_of(local, [frame.marked for frame in frames], diameter),
         longest=_LONGEST * max(math.hypot(*mask.data.shape) for frame in frames for mask in frame.positives),
     )
-    learned, training = _with_first(learned, backbone, frames, encoded)
+    learned, training = _with_first(limited(learned, area_limits), backbone, frames, encoded)
     return _with_second(
         learned, backbone, frames, training, area_limits, progress, is_last=is_last, self_trained=self_trained
     )
@@ -154,6 +160,11 @@ def learn_once(
 
 def _areas_of(frames: Sequence[TrainingFrame]) -> NDArray[np.int64]:
     return np.array([mask.area for frame in frames for mask in frame.positives], np.int64)
+
+
+def _extent(areas: NDArray[np.int64]) -> tuple[float, float]:
+    """Return the areas of the smallest and of the largest example."""
+    return float(areas.min()), float(areas.max())
 
 
 def _diameter_of(areas: NDArray[np.int64]) -> float:
@@ -301,30 +312,6 @@ def _by_frame(values: NDArray[np.float64], frames: Sequence[TrainingCandidates])
     return np.split(values, np.cumsum([len(frame.masks) for frame in frames])[:-1])
 
 
-def _area_range(areas: NDArray[np.int64], limits: tuple[int, int]) -> tuple[float, float]:
-    """Return the smallest and the largest area of a candidate: about those of the examples, within the user's limits.
-
-    A limit that would exclude an example is not meant for objects like the examples, and is ignored.
-    """
-    smallest, largest = max(FEWEST_PIXELS, SIMILAR_AREAS[0] * areas.min()), SIMILAR_AREAS[1] * areas.max()
-    low, high = limits
-    if areas.min() >= low:
-        smallest = max(smallest, low)
-    if high and areas.max() <= high:
-        largest = min(largest, high)
-    return float(smallest), float(largest)
-
-
-def _warn_of_limits(areas: NDArray[np.int64], limits: tuple[int, int], progress: Progress) -> None:
-    """Say which of the user's limits are ignored."""
-    low, high = limits
-    if areas.min() < low:
-        progress.warn(
-            f"Min Mask Area is {low} px, but the smallest example has {areas.min()} px; objects below the limit are "
-            "looked for as well."
-        )
-    if high and areas.max() > high:
-        progress.warn(
-            f"Max Mask Area is {high} px, but the largest example has {areas.max()} px; objects above the limit are "
-            "looked for as well."
-        )
+def _area_range(areas: NDArray[np.int64]) -> tuple[float, float]:
+    """Return the smallest and the largest area of a candidate: about those of the examples."""
+    return float(max(FEWEST_PIXELS, SIMILAR_AREAS[0] * areas.min())), float(SIMILAR_AREAS[1] * areas.max())

@@ -36,6 +36,7 @@ from sam2_fewshot.methods.guided.maps import PixelModel, dense_maps, tile_cells
 from sam2_fewshot.methods.guided.proposals import component_candidates, peaks, point_candidates
 from sam2_fewshot.methods.guided.scaling import Found, joined
 from sam2_fewshot.methods.guided.smaller import NEVER, search_windows, windows_to_search
+from sam2_fewshot.settings import SIMILAR_AREAS
 from sam2_fewshot.tiling.tiles import TileGrid, tile_of
 
 if TYPE_CHECKING:
@@ -110,8 +111,8 @@ class GuidedModel:
         Side of a tile in pixels.
     diameter
         Median diameter of the examples in pixels, the square root of the area.
-    areas
-        Smallest and largest area of a candidate in pixels.
+    areas, examples
+        Smallest and largest area of a candidate, and of an example, in pixels.
     colours, unit
         float64 (3,), direction in RGB in which examples differ from their surroundings, and the standard deviation
         along it.
@@ -148,6 +149,7 @@ class GuidedModel:
     side: int
     diameter: float
     areas: tuple[float, float]
+    examples: tuple[float, float]
     colours: NDArray[np.float64]
     unit: float
     levels: NDArray[np.float64]
@@ -171,6 +173,7 @@ class GuidedModel:
                 [self.side, self.diameter, *self.areas, self.unit, self.cells.bias, self.threshold]
                 + [getattr(self, name).bias for name in _CLASSIFIERS]
             ),
+            "examples": np.array(self.examples),
             "evidence": np.array(self.evidence, np.int64),
             "sizes": np.array([self.margin, self.worth, self.longest]),
             "larger": np.array(self.larger),
@@ -191,6 +194,9 @@ class GuidedModel:
         """Return what :meth:`arrays` was made from."""
         side, diameter, smallest, largest, unit, cell_bias, threshold, *biases = arrays["numbers"].tolist()
         margin, worth, longest = arrays["sizes"].tolist() if "sizes" in arrays else (NEVER, 0.0, math.inf)
+        # Version 0.3.0 did not keep them.
+        supposed = [area / times for area, times in zip((smallest, largest), SIMILAR_AREAS, strict=True)]
+        examples = arrays["examples"].tolist() if "examples" in arrays else supposed
         cells = {name: arrays[f"cells_{name}"] for name in _CELL_ARRAYS}
         first, second = (
             Logistic(bias=bias, **{name: arrays[f"{classifier}_{name}"] for name in _CLASSIFIER_ARRAYS})  # type: ignore[arg-type]
@@ -200,6 +206,7 @@ class GuidedModel:
             side=int(side),
             diameter=diameter,
             areas=(smallest, largest),
+            examples=(examples[0], examples[1]),
             colours=arrays["colours"],  # type: ignore[arg-type]
             unit=unit,
             levels=arrays["levels"],  # type: ignore[arg-type]

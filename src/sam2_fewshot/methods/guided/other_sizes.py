@@ -20,6 +20,7 @@ from sam2_fewshot.methods.guided.classifier import AWAY, RIGHT
 from sam2_fewshot.methods.guided.descriptors import LOG_AREA
 from sam2_fewshot.methods.guided.kinds import is_by_size
 from sam2_fewshot.methods.guided.larger import Larger, at_half
+from sam2_fewshot.methods.guided.limits import limited
 from sam2_fewshot.methods.guided.scaling import TIMES, enlarged, enlarged_mask, grown, reduced, reduced_mask
 from sam2_fewshot.methods.guided.smaller import PIECE, leaves_room
 from sam2_fewshot.settings import SIMILAR_AREAS
@@ -108,20 +109,19 @@ def for_other_sizes(
         # The log-odds above were those above the former threshold.
         margin = max(0.0, max([needed, *against]) + learned.threshold - threshold)
         result = replace(result, threshold=threshold, margin=margin, worth=_WORTH[is_sized])
-    larger = what_is_larger([mask.area for f in frames for mask in f.marked], area_limits, is_sized=is_sized)
-    against = _odds_at_half(result, backbone, larger, unwanted, progress)
+    larger = what_is_larger(max(mask.area for f in frames for mask in f.marked), is_sized=is_sized)
+    sought = limited(replace(result, larger=larger), area_limits).larger
+    against = _odds_at_half(result, backbone, sought, unwanted, progress)
     return result if max(against, default=-1.0) >= 0 else replace(result, larger=larger)
 
 
-def what_is_larger(areas: Sequence[int], limits: tuple[int, int], *, is_sized: bool) -> Larger:
-    """Return what is larger than the examples, within the user's limit unless that would exclude an example.
+def what_is_larger(largest: int, *, is_sized: bool) -> Larger:
+    """Return what is larger than the examples, the largest of which has so many pixels.
 
     Where the examples are the largest objects of their frames, what is a little larger is rather several that touch;
     but other frames may show all of them larger.
     """
-    largest, high = max(areas), limits[1]
-    most = TIMES**2 * SIMILAR_AREAS[1] * largest
-    return Larger(largest * (SIMILAR_AREAS[1] if is_sized else 1.0), min(most, high) if high >= largest else most)
+    return Larger(largest * (SIMILAR_AREAS[1] if is_sized else 1.0), TIMES**2 * SIMILAR_AREAS[1] * largest)
 
 
 def are_the_largest(table: TrainingTable, unseen: NDArray[np.float64], low: float) -> bool:
