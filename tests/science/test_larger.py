@@ -10,10 +10,11 @@ from disc_scenes import discs, found_of
 
 from sam2_fewshot import Exemplar, FewShotSegmenter, Settings
 from sam2_fewshot.methods.base import Stopwatch
-from sam2_fewshot.methods.guided.larger import NOTHING_AT_HALF, NOTHING_LARGER, search_at_half, without_holders
+from sam2_fewshot.methods.guided.box_refinement import non_overlapping
+from sam2_fewshot.methods.guided.larger import NOTHING_AT_HALF, NOTHING_LARGER, search_at_half
 from sam2_fewshot.methods.guided.model import GuidedModel
 from sam2_fewshot.methods.guided.other_sizes import what_is_larger
-from sam2_fewshot.methods.guided.scaling import Found, enlarged_mask, reduced, reduced_mask
+from sam2_fewshot.methods.guided.scaling import enlarged_mask, reduced, reduced_mask
 from sam2_fewshot.protocols import Quiet
 from sam2_fewshot.records import InstanceMask
 from sam2_fewshot.tiling.tiles import TileGrid
@@ -107,18 +108,16 @@ def test_a_frame_that_is_even_at_half_its_size_has_no_larger_objects(
     assert search_at_half(model, filters, pixels, Quiet(), Stopwatch()) is NOTHING_AT_HALF
 
 
-def test_what_holds_a_surer_detection_is_left_out() -> None:
+def test_of_two_that_lie_in_one_another_only_the_surer_is_detected() -> None:
     shape = (60, 90)
     large = [InstanceMask(np.ones((20, 20), bool), x, 10, shape) for x in (0, 30, 60)]
-    found = Found(large, np.array([1.0, 2.0, 3.0]), np.arange(6.0).reshape(3, 2))
     inside = InstanceMask(np.ones((6, 6), bool), 4, 14, shape)
     across = InstanceMask(np.ones((6, 6), bool), 47, 14, shape)  # half of it lies in the second
-    kept = without_holders(found, [inside, across], np.array([1.5, 9.0]))
-    assert [mask.x0 for mask in kept.masks] == [30, 60]
-    assert kept.odds.tolist() == [2.0, 3.0]
-    assert kept.features.tolist() == [[2.0, 3.0], [4.0, 5.0]]
-    assert len(without_holders(found, [inside], np.array([0.5])).masks) == 3, "it is less sure"
-    assert len(without_holders(found, [], np.zeros(0)).masks) == 3
+    masks = [*large, inside, across]
+    assert non_overlapping(masks, np.array([1.0, 2.0, 3.0, 1.5, 9.0])) == [4, 2, 1, 3]
+    assert non_overlapping(masks[:4], np.array([1.0, 2.0, 3.0, 0.5])) == [2, 1, 0], "it is less sure"
+    assert non_overlapping(masks, np.zeros(5), [large[0]]) == [1, 2], "what is marked is not detected"
+    assert non_overlapping([], np.zeros(0)) == []
 
 
 def test_tiles_of_half_the_magnification_serve_candidates_that_cross_the_borders_of_the_usual_ones(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -167,6 +167,10 @@ _COVERS = 1.5
 the mean F1 of fifteen tasks is .01 lower, most of it on grey tissue; without it nothing is detected better."""
 _OVERLAP = 0.2
 """A candidate that shares more than this of its area with better ones is dropped."""
+_HOLDS = 0.5
+"""A candidate that covers more than this share of a better one is dropped as well, however large it is: it is several
+objects, or ground between them."""
+_KNOWN = -1
 _PER_EXAMPLE, _AWAY, _ON_GROUND = 12, 100, 30
 """On training frames: candidates refined that overlap an example, for each of these; of the others; and of those that
 are background for sure. Where objects are many the best of the others are all objects, and a regression that has never
@@ -307,24 +311,32 @@ def _distinct(
 def non_overlapping(
     candidates: Sequence[InstanceMask], odds: NDArray[np.float64], known: Sequence[InstanceMask] = ()
 ) -> list[int]:
-    """Return the indices of candidates that hardly overlap one another or the known objects, the best first."""
+    """Return the indices of candidates that hardly overlap one another or the known objects, the best first.
+
+    Of two that lie in one another only the better one is among them.
+    """
     if not candidates:
         return []
-    taken = np.zeros(candidates[0].frame_shape, bool)
+    owner = np.zeros(candidates[0].frame_shape, np.int32)
     for mask in known:
-        _under(taken, mask)[...] |= mask.data
-    chosen = []
-    for i in np.argsort(-odds, kind="stable"):
+        _under(owner, mask)[mask.data] = _KNOWN
+    chosen: list[int] = []
+    for i in np.argsort(-odds, kind="stable").tolist():
         mask = candidates[i]
-        here = _under(taken, mask)
-        if np.count_nonzero(here & mask.data) > _OVERLAP * mask.area or is_known(mask, known):
+        here = _under(owner, mask)
+        under = here[mask.data]
+        shared = under[under != 0]
+        if len(shared) > _OVERLAP * mask.area or is_known(mask, known):
             continue
-        here |= mask.data
-        chosen.append(int(i))
+        better, counts = np.unique(shared[shared != _KNOWN], return_counts=True)
+        if any(count > _HOLDS * candidates[n - 1].area for n, count in zip(better.tolist(), counts, strict=True)):
+            continue
+        here[mask.data] = i + 1
+        chosen.append(i)
     return chosen
 
 
-def _under(plane: NDArray[np.bool_], mask: InstanceMask) -> NDArray[np.bool_]:
+def _under(plane: NDArray[Any], mask: InstanceMask) -> NDArray[Any]:
     """Return the part of a plane under a mask's crop, as a view."""
     x0, y0, x1, y1 = mask.box
     return plane[y0:y1, x0:x1]

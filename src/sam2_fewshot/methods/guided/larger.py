@@ -5,8 +5,8 @@ the largest size that is looked for, and of what is larger only parts are propos
 to the frame at half its size, where larger objects look as the examples do, and what is found in both is put together
 by score. Half as wide and high has a quarter of the tiles, so all of the frame is searched.
 
-At half the magnification several objects close together, or ground between them, may look like one. What holds a surer
-detection is therefore left out.
+At half the magnification several objects close together, or ground between them, may look like one; but what holds a
+surer detection is left out, as at any magnification.
 """
 
 from __future__ import annotations
@@ -16,21 +16,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from sam2_fewshot.geometry.overlap import shared_area, touching
 from sam2_fewshot.methods.guided.scaling import TIMES, Found, enlarged_mask, reduced
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
     from sam2_fewshot.methods.base import Stopwatch
     from sam2_fewshot.methods.guided.model import GuidedModel
     from sam2_fewshot.protocols import Backbone, Embedding, Progress
-    from sam2_fewshot.records import InstanceMask
-
-_INSIDE = 0.5
-"""Share of a surer detection from which on it lies in a larger mask."""
 
 
 class Larger(NamedTuple):
@@ -97,22 +92,3 @@ def search_at_half(
     wide = (TIMES * learned.side,) * 2
     embeddings = {number: embedding.resized(wide) for number, embedding in found.frame.embeddings.items()}
     return AtHalf(Found(masks, found.odds, found.refined.features), embeddings)
-
-
-def without_holders(found: Found, detected: Sequence[InstanceMask], odds: NDArray[np.float64]) -> Found:
-    """Leave out what holds a surer detection: it is ground, or several objects.
-
-    Parameters
-    ----------
-    found
-        At half the magnification.
-    detected, odds
-        What else was detected there, and how far the log-odds lie above the threshold.
-    """
-    holders = {
-        i
-        for k, i in touching(detected, found.masks)
-        if found.odds[i] <= odds[k] and shared_area(found.masks[i], detected[k]) > _INSIDE * detected[k].area
-    }
-    kept = [i for i in range(len(found.masks)) if i not in holders]
-    return Found([found.masks[i] for i in kept], found.odds[kept], found.features[kept])

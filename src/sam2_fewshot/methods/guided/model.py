@@ -30,7 +30,6 @@ from sam2_fewshot.methods.guided.larger import (
     NOTHING_LARGER,
     Larger,
     search_at_half,
-    without_holders,
 )
 from sam2_fewshot.methods.guided.maps import PixelModel, dense_maps, tile_cells
 from sam2_fewshot.methods.guided.proposals import component_candidates, peaks, point_candidates
@@ -267,11 +266,8 @@ class GuidedModel:
             found = joined(found, smaller)
             proposed += smaller.masks
         if half.found.masks:
-            with watch.stage("compare"):
-                surest = [i for i in non_overlapping(found.masks, found.odds, known) if found.odds[i] >= 0]
-                larger = without_holders(half.found, [found.masks[i] for i in surest], found.odds[surest])
-            found = joined(found, larger)
-            proposed += larger.masks
+            found = joined(found, half.found)
+            proposed += half.found.masks
         masks, odds, features = found
         with watch.stage("compare"):
             chosen = [i for i in non_overlapping(masks, odds, known) if np.isfinite(odds[i])]
