@@ -273,7 +273,8 @@ class Settings(BaseModel):
     black_percentile: float = _setting(
         0.1,
         "Black Percentile",
-        "Percentile of a channel's intensities that is displayed as black.",
+        "Percentile of a channel's intensities that is displayed as black; 8-bit colour images are displayed as they "
+        "are.",
         group="images",
         unit="%",
         ge=0.0,
@@ -282,7 +283,8 @@ class Settings(BaseModel):
     white_percentile: float = _setting(
         99.9,
         "White Percentile",
-        "Percentile of a channel's intensities that is displayed as full brightness.",
+        "Percentile of a channel's intensities that is displayed as full brightness; 8-bit colour images are displayed "
+        "as they are.",
         group="images",
         unit="%",
         ge=0.0,
