@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.output.journal import JOURNAL_FOLDER, preview_beside, read_record
-from sam2_fewshot.records import Location
+from sam2_fewshot.records import Location, PixelSize
 from sam2_fewshot.settings import Settings
 from sam2_fewshot.storage.digests import AT_A_TIME
 from sam2_fewshot.storage.files import write_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from sam2_fewshot.annotations.record import FrameRecord
 
@@ -88,7 +88,13 @@ class Finished:
             return None
         # A record has the frame's place in its file; run.json has the place of that file in the list.
         moved = (record if with_examples else listed).moved(_place_of(line))
-        return replace(moved, position=str(line.get("position", "")))
+        return replace(
+            moved,
+            position=str(line.get("position", "")),
+            full_name=str(line.get("file", "")),
+            pixel_size=_pixel_size(line),
+            channel_names=tuple(None if name is None else str(name) for name in line.get("channels") or ()),
+        )
 
     def _file(self, line: Mapping[str, Any]) -> Path:
         return self.out / JOURNAL_FOLDER / PurePath(line["record"]).name
@@ -129,12 +135,23 @@ def _check(facts: Any) -> None:
         wrong += [key for key in _PLACE if not isinstance(line[key], int)]
         wrong += [] if isinstance(line["seconds"], dict) else ["seconds"]
         wrong += [key for key in ("image", "record") if not isinstance(line[key], str)]
+        wrong += [key for key in ("pixel_size_um", "channels") if not isinstance(line.get(key) or [], list)]
+        wrong += ["pixel_size_um"] if any(not isinstance(each, int | float) for each in _lengths(line)) else []
     if wrong:
         raise TypeError(wrong[0])
 
 
 def _place_of(line: Mapping[str, Any]) -> Location:
     return Location(line["xy"] - 1, line["z"] - 1, line["time"] - 1)
+
+
+def _lengths(line: Mapping[str, Any]) -> Sequence[Any]:
+    return line.get("pixel_size_um") or ()
+
+
+def _pixel_size(line: Mapping[str, Any]) -> PixelSize | None:
+    lengths = _lengths(line)
+    return PixelSize(*lengths) if 2 <= len(lengths) <= 3 else None
 
 
 def _figures(record: FrameRecord) -> tuple[str, int, dict[str, float]]:
