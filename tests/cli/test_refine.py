@@ -11,12 +11,15 @@ import pytest
 from PIL import Image
 
 from bright import BrightMaker
+from sam2_fewshot.annotations.mark_next import asked_about
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.files.corrections import read_corrections, results_folder
 from sam2_fewshot.files.request import next_folder, request_again
 from sam2_fewshot.files.run import run
 from sam2_fewshot.images.image_set import open_images
 from sam2_fewshot.output.finished import read_finished
+from sam2_fewshot.output.pictures import LONGEST
+from sam2_fewshot.report.content import UNITS
 from sam2_fewshot.settings import Settings
 
 
@@ -73,6 +76,73 @@ def test_corrections_are_learned_from(request_for, segmenters, display, export):
     last = run(replace(third, corrections=[*third.corrections, more]), display, segmenters)
     assert segmenters.made[-1].fitted == 5
     assert len(rows(last.out)) == len(rows(first.out))
+
+
+def rings(width=64):
+    """Label image of four rings, two on each side."""
+    rows, columns = np.mgrid[:64, :width]
+    labels = np.zeros((64, width), np.uint8)
+    for value, (y, x) in enumerate([(14, 14), (46, 16), (14.4, width - 16), (48, width - 17.3)], 1):
+        distance = np.hypot(rows - y, columns - x)
+        labels[(distance <= 9 + value / 2) & (distance > 6)] = value
+    return labels
+
+
+def exported(record, number, verdict):
+    """Return a verdict as the report exports it: to a fraction of a pixel of its picture, without holes."""
+    step = max(1, max(record.frame_shape) / LONGEST) / UNITS
+    corners = np.asarray(asked_about(record)[number - 1].polygon.exterior.coords)[:-1]
+    coordinates = [{"x": x, "y": y} for x, y in (np.round(corners / step) * step).tolist()]
+    place = {"XY": record.location.xy, "Z": 0, "Time": 0}
+    changes = {"coordinates": coordinates, "location": place, "number": number}
+    return mark(verdict, 0, 0, image=record.title, **changes)
+
+
+@pytest.mark.parametrize("width", [64, 9600])
+@pytest.mark.parametrize("smoothing", [0, 0.3])
+def test_what_is_confirmed_stays_as_it_was_found(
+    request_for, segmenters, display, images, examples, export, width, smoothing
+):
+    labels = rings(width)
+    Image.fromarray((labels > 0) * np.uint8(200)).save(images[0])
+    Image.fromarray(labels * (labels < 3)).save(examples)
+    first = run(request_for(images=images[:1], settings=Settings(smoothing=smoothing)), display, segmenters)
+    (record,) = read_finished(first.out).records()
+    number = len(record.detections) - record.counts.marked
+    object_, path = asked_about(record)[number - 1], export(exported(record, number, "right"))
+    again = request_again(first.out)
+    second = run(replace(again, corrections=[path]), display, segmenters)
+    # What was confirmed before is read from the results, and may be confirmed again by the first export.
+    third = run(request_again(second.out), display, segmenters)
+    fourth = run(replace(request_again(third.out), corrections=[path]), display, segmenters)
+    for summary in (second, third, fourth):
+        (record,) = read_finished(summary.out).records()
+        confirmed = record.detections[0]
+        assert (confirmed.kind, confirmed.area, confirmed.bbox) == ("confirmed", object_.area, object_.bbox)
+        np.testing.assert_array_equal(confirmed.instance.data, object_.instance.data)
+    assert not confirmed.instance.data[confirmed.instance.data.shape[0] // 2].all()
+    assert not any("outline" in line for line in display.lines)
+    taken = read_corrections([third.out / "corrections.json"], open_images(images[:1], Settings(), None), display)
+    np.testing.assert_array_equal(taken[0].mask.full(), object_.mask)
+
+
+def test_an_outline_of_the_users_own_counts_as_drawn(request_for, segmenters, display, images, export):
+    out = run(request_for(), display, segmenters).out
+    record = next(read_finished(out).records())
+    moved = exported(record, 1, "right")
+    for corner in moved["coordinates"]:
+        corner["x"] += 2
+    opened = open_images(images, Settings(), None)
+    path = export(moved, mark("wrong", 30, 30))
+    (drawn, own) = read_corrections([path], opened, display, out)
+    (x0, y0, x1, y1), found = drawn.mask.box, asked_about(record)[0].bbox
+    assert (x0 - 2, y0, x1 - 2, y1) == found
+    assert own.mask.area == 100
+    without = [line for line in display.lines if "without holes: the results have no such object" in line]
+    assert len(without) == 1
+    assert "corrections.json: object 1 was drawn from its outline" in without[0]
+    for earlier in (None, out.parent):  # no results
+        assert read_corrections([path], opened, display, earlier)[0].mask.box == drawn.mask.box
 
 
 def test_another_threshold_takes_over_what_is_finished(request_for, segmenters, display):
@@ -230,7 +300,6 @@ def test_places_to_mark_next_are_answered_in_their_file(request_for, segmenters,
 
 
 def test_the_same_places_are_listed_everywhere(request_for, segmenters, display):
-    from sam2_fewshot.annotations.mark_next import asked_about
     from sam2_fewshot.report.content import gather
 
     for threshold in (0.6, 0.95):  # the second time, frames are taken over

@@ -188,7 +188,7 @@ def test_a_plane_that_was_marked_alone_keeps_its_name_in_conversions(put, tmp_pa
     assert [path.name for path in done.files] == ["a.zip", "a_Z1_T1.zip"]
 
 
-@pytest.mark.parametrize("part", ["", "geojson", "labels", "rois"])
+@pytest.mark.parametrize("part", ["geojson", "labels", "rois"])
 def test_results_that_are_converted_keep_names_and_positions(tmp_path, opened, run, part):
     images = opened("c.png", "b.png", "a.png", "image (1).png")
     out = run(images[:1] + images[2:])  # b.png was not searched

@@ -88,11 +88,6 @@ def test_every_format_converts_to_every_other(tmp_path, given, cells, told, kind
             assert back.tags[0] == "living"
 
 
-def test_results_of_a_run_are_converted_as_a_whole(tmp_path, given):
-    done = convert(tmp_path / "run", tmp_path / "all.json", "geojson")
-    assert (done.objects, list(done.files)) == (6, [tmp_path / "all.json"])
-
-
 @pytest.mark.parametrize("to", ["geojson", "roi", "coco", "labels", "zarr"])
 def test_holes_and_parts(tmp_path, put, cells, told, to):
     plane = np.zeros((60, 80), np.uint8)

@@ -19,12 +19,13 @@ from sam2_fewshot.annotations.registry import FORMATS, NAMES, Format, a_file_an_
 from sam2_fewshot.errors import InputError, SettingsError
 from sam2_fewshot.geometry.outlines import crop_to_object, mask_to_area, polygons_to_masks
 from sam2_fewshot.images.image_set import open_images
+from sam2_fewshot.images.stems import safe_stem
 from sam2_fewshot.protocols import Quiet
 from sam2_fewshot.records import Detection, Location
 from sam2_fewshot.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -70,8 +71,7 @@ def convert(
     Parameters
     ----------
     source
-        File or folder, as for :func:`~sam2_fewshot.annotations.examples.read_examples`; or the results of a run, of
-        which the outlines in ``geojson/`` are taken.
+        File or folder, as for :func:`~sam2_fewshot.annotations.examples.read_examples`.
     out
         The file to write; for several images in a format of one image a file, the folder to write to.
     kind
@@ -92,13 +92,7 @@ def convert(
         If the format is not clear or not known.
     """
     progress = progress or Quiet()
-    if (source / "run.json").is_file() and (source / "geojson").is_dir():  # results of a run; its outlines say all
-        source = source / "geojson"
     form = _chosen(out, kind)
-    if not _is_file(out, form) and not out.is_dir() and out.suffix.lower() in _FILES:
-        endings = " or ".join(form.suffixes)
-        raise SettingsError(f"{out.name} does not end as files of the format {form.name} do ({endings}).")
-    form.check(form.suffixes[0] if form.per_image else form.result)
     known = open_images(images, Settings(), progress=progress) if images else nominal_images(source)
     placed = read_objects(source, known, progress, may_say=False)
     boxes = sum(item.exemplar.box is not None for item in placed)
@@ -106,27 +100,77 @@ def convert(
         is_or_are = "is a box" if boxes == 1 else "are boxes"
         progress.warn(f"{boxes} of {len(placed)} objects {is_or_are} without an outline, written as a rectangle.")
     records, exact = _records(placed, known)
+    return _written(records, exact, (), form, source, out, overwrite, progress, len(known))
+
+
+def write_results(
+    records: Iterable[FrameRecord],
+    tags: Sequence[str],
+    source: Path,
+    out: Path,
+    kind: str | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Converted:
+    """Write the results of a run in another format, as the run itself would have.
+
+    Parameters
+    ----------
+    records
+        All frames, in order of location.
+    tags
+        Of all their objects.
+    source
+        The output folder that they are of.
+    out, kind, overwrite, progress
+        As for :func:`convert`, which tells what is raised, too.
+    """
+    form = _chosen(out, kind)
+    # Beside label images the tags are written of each object.
+    tagged = [
+        replace(record, stem=safe_stem(record.stem), tags=(tuple(tags),) * len(record.detections)) for record in records
+    ]
+    if not tagged:
+        raise InputError(f"{source} holds no finished frame; run sam2-fewshot segment again.")
+    images = len({record.stem for record in tagged})
+    return _written(tagged, (), tags, form, source, out, overwrite, progress or Quiet(), images)
+
+
+def _written(
+    records: Sequence[FrameRecord],
+    exact: Sequence[Detection],
+    tags: Sequence[str],
+    form: Format,
+    source: Path,
+    out: Path,
+    overwrite: bool,
+    progress: Progress,
+    images: int,
+) -> Converted:
     if form.needs_size:
         _check_sizes(records, form.name)
     records = _fitting(records, form, progress, exact)
-    paths = _paths(out, form, known, records)
+    paths = _paths(out, form, images, records)
     for path in paths.values():
         _check_place(path, source, overwrite)
-    with _writer(form, paths, records[0]) as add:
+    with _writer(form, paths, tags, records[0]) as add:
         for record in records:
             add(record)
     write_companions = form.optional("write_companions")
     if write_companions:
         write_companions(records, paths, overwrite, progress)
     objects = sum(len(record.detections) + len(record.points) for record in records)
-    return Converted(list(dict.fromkeys(paths.values())), objects, len(records))
+    frames = sum(bool(record.detections or record.points) for record in records)
+    return Converted(list(dict.fromkeys(paths.values())), objects, frames)
 
 
-def _writer(form: Format, paths: Mapping[str, Path], first: FrameRecord) -> AbstractContextManager[Add]:
+def _writer(
+    form: Format, paths: Mapping[str, Path], tags: Sequence[str], first: FrameRecord
+) -> AbstractContextManager[Add]:
     """Return the writer of the records, which come image by image; one file is open at a time."""
     if form.per_image:
-        return a_file_an_image(lambda record: form.begin(paths[record.stem], (), record))
-    return form.begin(paths[first.stem], (), first)
+        return a_file_an_image(lambda record: form.begin(paths[record.stem], tags, record))
+    return form.begin(paths[first.stem], tags, first)
 
 
 def read_records(source: Path, progress: Progress | None = None) -> list[FrameRecord]:
@@ -150,8 +194,13 @@ def read_records(source: Path, progress: Progress | None = None) -> list[FrameRe
 
 
 def _chosen(out: Path, kind: str | None) -> Format:
+    """Return the format to write, which the path must fit."""
     form = named_by(out) if kind is None else FORMATS.get(kind)
     if form is not None:
+        if not _is_file(out, form) and not out.is_dir() and out.suffix.lower() in _FILES:
+            endings = " or ".join(form.suffixes)
+            raise SettingsError(f"{out.name} does not end as files of the format {form.name} do ({endings}).")
+        form.check(form.suffixes[0] if form.per_image else form.result)
         return form
     known = ", ".join(NAMES)
     if kind is None:
@@ -300,7 +349,7 @@ def _is_file(out: Path, form: Format) -> bool:
     return out.suffix.lower() in form.suffixes and (not out.is_dir() or form.is_folder)
 
 
-def _paths(out: Path, form: Format, images: ImageSet, records: Sequence[FrameRecord]) -> dict[str, Path]:
+def _paths(out: Path, form: Format, images: int, records: Sequence[FrameRecord]) -> dict[str, Path]:
     """Return the file of each image, by its stem; the same for all, where all images go into one file."""
     stems = list(dict.fromkeys(record.stem for record in records))
     is_file = _is_file(out, form)
@@ -309,7 +358,7 @@ def _paths(out: Path, form: Format, images: ImageSet, records: Sequence[FrameRec
             return {stem: out / (stem + form.suffixes[0]) for stem in stems}
         if len(stems) > 1:
             raise InputError(
-                f"The objects lie on {len(stems)} of {len(images)} images, and this format has a file for each; give a "
+                f"The objects lie on {len(stems)} of {images} images, and this format has a file for each; give a "
                 "folder instead of a file, and the format with --to."
             )
         return dict.fromkeys(stems, out)

@@ -82,6 +82,18 @@ def polygon_document(
     return document if dataset_id is None else {**document, "datasetId": dataset_id}
 
 
+def outline_document(polygon: Polygon) -> Document:
+    """Return the ``coordinates`` and the ``holes`` of an outline.
+
+    NimbusImage has no holes, and passes over them.
+    """
+    shell, *holes = (
+        [{"x": float(x), "y": float(y)} for x, y in vertices(ring).tolist()]
+        for ring in (polygon.exterior, *polygon.interiors)
+    )
+    return {"coordinates": shell, "holes": holes} if holes else {"coordinates": shell}
+
+
 def location_of(document: Document) -> Location | None:
     """Return where an annotation lies, None when its location is no set of whole numbers. What is missing is 0."""
     value = document.get("location")
@@ -264,9 +276,18 @@ def _drawn(drawing: Drawing, annotation: dict[str, Any]) -> Drawing:
     if shape == "rectangle" and len(points) == 2:
         points = points[[[0, 0], [1, 0], [1, 1], [0, 1]], [0, 1]]
     if shape in ("polygon", "rectangle"):
-        return replace(drawing, location=location, rings=(points,))
+        return replace(drawing, location=location, rings=(points, *_holes(annotation)))
     quoted = shape[:40] if isinstance(shape, str) else "unknown"
     return replace(drawing, why=f"of the shape {quoted!r}; polygons, rectangles and points can be examples")
+
+
+def _holes(document: Document) -> Iterator[Ring]:
+    """Yield the holes of an outline, which only :func:`outline_document` writes; what is none is passed over."""
+    holes = document.get("holes")
+    for hole in holes if isinstance(holes, list) else ():
+        points = _points({"coordinates": hole})
+        if points is not None and len(points) >= 3:
+            yield points
 
 
 def _points(document: Document) -> Ring | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path  # noqa: TC003  (typer reads the annotations)
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,9 @@ from sam2_fewshot.cli.console import guarded
 from sam2_fewshot.cli.options import Debug, as_path, expand, optional, required
 from sam2_fewshot.errors import DONE
 
+if TYPE_CHECKING:
+    from sam2_fewshot.annotations.convert import Converted
+
 EPILOG = """
 [bold]Examples[/bold]
 
@@ -19,7 +22,7 @@ EPILOG = """
 
   sam2-fewshot convert cells.geojson cells_labels.tif --image cells.tif
 
-  sam2-fewshot convert results/ coco.json --image plate/
+  sam2-fewshot convert results/ coco.json
 
   sam2-fewshot convert coco.json rois/ --to roi
 """
@@ -31,7 +34,7 @@ def convert(
         required(
             parser=as_path,
             help="What examples can be read from: a label image, GeoJSON, ImageJ ROIs, COCO, OME-Zarr labels, a "
-            "NimbusImage export, or a folder of those.",
+            "NimbusImage export, or a folder of those; or the folder with the results of a run.",
             metavar="IN",
         ),
     ],
@@ -50,7 +53,7 @@ def convert(
         list[str] | None,
         optional(
             help="Image, folder or pattern that the objects lie on, may be given more than once. Gives sizes, planes "
-            "and pixel size.",
+            "and pixel size, which results of a run have themselves.",
             metavar="PATH",
         ),
     ] = None,
@@ -59,12 +62,30 @@ def convert(
 ) -> None:
     """Convert marked objects from one file format to another."""
     with guarded(debug):
-        from sam2_fewshot.annotations.convert import convert as run
-
-        images = expand(image or [])
-        done = run(source.expanduser(), out.expanduser(), to, images, overwrite)
+        done = _convert(source.expanduser(), out.expanduser(), to, expand(image or []), overwrite)
         objects = f"{done.objects:,} object{'s' if done.objects != 1 else ''}"
         frames = f"{done.frames:,} frame{'s' if done.frames != 1 else ''}"
         written = done.files[0] if len(done.files) == 1 else f"{len(done.files)} files in {out}"
         typer.echo(f"Wrote {objects} on {frames} to {written}.")
     raise typer.Exit(DONE)
+
+
+def _convert(source: Path, out: Path, to: str | None, images: list[Path], overwrite: bool) -> Converted:
+    from sam2_fewshot.annotations.convert import convert, write_results
+    from sam2_fewshot.output.finished import read_finished
+    from sam2_fewshot.output.journal import JOURNAL_FOLDER
+    from sam2_fewshot.protocols import Quiet
+
+    if not (source / "run.json").is_file():
+        return convert(source, out, to, images, overwrite)
+    if not (source / JOURNAL_FOLDER).is_dir():
+        Quiet().warn(
+            f"{source} has lost its folder {JOURNAL_FOLDER}, so masks are drawn from the outlines in geojson/, which "
+            "may be smoothed and without holes. Run the same sam2-fewshot segment command again for the exact ones."
+        )
+        return convert(source / "geojson", out, to, images, overwrite)
+    if images:
+        Quiet().warn("The results of a run say themselves which images their objects lie on; --image is passed over.")
+    finished = read_finished(source)
+    tags = [str(tag) for tag in finished.facts.get("tags", ())]
+    return write_results(finished.records(), tags, source, out, to, overwrite)

@@ -4,6 +4,10 @@ The report's *Export* writes them as a NimbusImage export whose annotations carr
 that they can also serve as examples (``--training-tag right --negative-tag wrong``). Two additions, which other readers
 ignore: each annotation names its ``image``, and ``sam2-fewshot`` at the top holds what the report knew of the run.
 
+The page has outlines only as far as they can be seen, without holes. So an annotation with a ``number`` stands for the
+object of the results that it is the outline of, whose exact mask is taken from there. What is written into the next
+output folder has exact outlines, with ``holes``.
+
 Each run writes such a file itself, with the places whose answer would teach most: their tag is ``unanswered`` until the
 user, or another program, puts ``right`` or ``wrong`` in its place.
 """
@@ -11,19 +15,33 @@ user, or another program, puts ``right`` or ``wrong`` in its place.
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import numpy as np
+import shapely
 from pydantic import BaseModel, Field, StrictInt, StrictStr, ValidationError, WrapValidator, field_validator
 
-from sam2_fewshot.annotations.nimbus import annotations_of, polygon_document, read_annotations, tags_of
+from sam2_fewshot.annotations.mark_next import asked_about
+from sam2_fewshot.annotations.nimbus import (
+    annotations_of,
+    location_of,
+    outline_document,
+    points_of,
+    polygon_document,
+    read_annotations,
+    tags_of,
+)
 from sam2_fewshot.annotations.placing import PlacedExemplar, Placer, Remarks
 from sam2_fewshot.annotations.record import figure, printable
-from sam2_fewshot.annotations.values import load_json
+from sam2_fewshot.annotations.values import index, load_json
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.geometry.outlines import polygon_to_mask
+from sam2_fewshot.geometry.outlines import mask_to_area, polygon_to_mask
 from sam2_fewshot.geometry.overlap import mask_iou
+from sam2_fewshot.output.finished import read_finished
+from sam2_fewshot.output.pictures import LONGEST
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -34,7 +52,7 @@ if TYPE_CHECKING:
     from sam2_fewshot.annotations.mark_next import Place
     from sam2_fewshot.images.image_set import ImageSet
     from sam2_fewshot.protocols import Progress
-    from sam2_fewshot.records import Detection, InstanceMask
+    from sam2_fewshot.records import Detection, InstanceMask, Location
 
 RIGHT, WRONG, UNANSWERED = "right", "wrong", "unanswered"
 KEY = "sam2-fewshot"
@@ -120,7 +138,9 @@ class Correction:
         return not self.placed.exemplar.negative
 
 
-def read_corrections(paths: Iterable[Path], images: ImageSet, progress: Progress) -> list[Correction]:
+def read_corrections(
+    paths: Iterable[Path], images: ImageSet, progress: Progress, earlier: Path | None = None
+) -> list[Correction]:
     """Read what the user marked, and put each object on its frame.
 
     Of two verdicts on the same object the later counts.
@@ -133,6 +153,8 @@ def read_corrections(paths: Iterable[Path], images: ImageSet, progress: Progress
         The images that were given, in the order of the run that the corrections are for.
     progress
         Takes warnings: about objects that are left out or mended.
+    earlier
+        The output folder that the corrections are for, which has the exact masks of its objects.
 
     Raises
     ------
@@ -154,7 +176,7 @@ def read_corrections(paths: Iterable[Path], images: ImageSet, progress: Progress
                 "there; examples of another kind belong to --examples of sam2-fewshot segment."
             )
         remarks = Remarks(path.name, progress)
-        here = _of_these_images(marked, images, remarks)
+        here = _with_exact_outlines(_of_these_images(marked, images, remarks), earlier, remarks)
         new = [_correction(placed) for placed in read_annotations(here, Placer(images, remarks))]
         if not new:
             raise InputError(f"No correction in {path.name} can be used: {remarks.left_out() or 'it has none'}.")
@@ -187,7 +209,7 @@ def corrections_json(corrections: Sequence[Correction]) -> str:
         polygon, location = each.placed.exemplar.polygon, each.placed.location
         assert polygon is not None
         document = polygon_document(polygon, location, [RIGHT if each.is_right else WRONG], channel=0)
-        annotations.append({**document, "image": printable(each.placed.frame.name)})
+        annotations.append({**document, **outline_document(polygon), "image": printable(each.placed.frame.name)})
     return json.dumps({"annotations": annotations, KEY: {"kind": "corrections", "version": 1}}, indent=1) + "\n"
 
 
@@ -238,6 +260,52 @@ def _of_these_images(
         else:
             here.append(annotation)
     return here
+
+
+def _with_exact_outlines(
+    annotations: list[dict[str, Any]], earlier: Path | None, remarks: Remarks
+) -> list[dict[str, Any]]:
+    """Give the exact outlines, with holes, to the annotations that stand for objects of the results."""
+    numbered: dict[Location, list[int]] = defaultdict(list)
+    for i, annotation in enumerate(annotations):
+        location = location_of(annotation)
+        if "number" in annotation and location is not None:
+            numbered[location].append(i)
+    exact = list(annotations)
+    finished = None
+    if earlier is not None:
+        with suppress(InputError):  # it holds no results
+            finished = read_finished(earlier)
+    for location, which in numbered.items():
+        record = finished and finished.record(location)
+        objects = asked_about(record) if record else []
+        for i in which:
+            found = _object_of(annotations[i], objects)
+            if found is not None:
+                exact[i] = {**annotations[i], **outline_document(mask_to_area(found.instance))}
+            else:
+                why = "the results have no such object"
+                remarks.note(i + 1, "drawn from its outline, without holes", why)
+    return exact
+
+
+def _object_of(annotation: dict[str, Any], objects: Sequence[Detection]) -> Detection | None:
+    """Return the object that an annotation is the outline of: that of its number, else the likest; None for none.
+
+    The report's outlines are a pixel of its picture away at most, which is more than one of the image where that is
+    large.
+    """
+    points = points_of(annotation)
+    if not len(points) or not objects:
+        return None
+    ring = shapely.linestrings([*points, points[0]])
+    rings = np.array([item.polygon.exterior for item in objects], object)
+    farthest = max(1.0, max(objects[0].instance.frame_shape) / LONGEST)
+    near = np.flatnonzero(np.abs(shapely.bounds(rings) - shapely.bounds(ring)).max(axis=1) <= farthest)
+    distance = shapely.hausdorff_distance(rings[near], ring)
+    alike = near[np.argsort(distance, kind="stable")][: np.count_nonzero(distance <= farthest)].tolist()
+    number = (index(annotation["number"]) or 0) - 1
+    return objects[number if number in alike else alike[0]] if alike else None
 
 
 def _correction(placed: PlacedExemplar) -> Correction:

@@ -142,7 +142,7 @@ def make_plan(request: Request, progress: Progress) -> Plan:
         boxes=request.boxes,
         on=request.examples_on,
     )
-    corrections = read_corrections(request.corrections, images, progress)
+    corrections = read_corrections(request.corrections, images, progress, request.earlier)
     _check_display(images, [*frames, *(item.frame for item in examples)])
     return Plan(request, images, examples, frames, corrections, channels=channels)
 

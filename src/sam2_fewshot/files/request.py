@@ -51,7 +51,8 @@ class Request:
         Files with objects that the user marked as right or wrong in earlier results; see
         :func:`~sam2_fewshot.files.corrections.read_corrections`.
     earlier
-        Folder with results whose finished frames are taken over where they would come out the same.
+        Folder with results whose finished frames are taken over where they would come out the same, and which have the
+        exact masks of the objects in `corrections`.
     write
         Names of further result files, of :data:`~sam2_fewshot.annotations.registry.ON_REQUEST`.
     object_model

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.output.journal import JOURNAL_FOLDER, preview_beside, read_record
-from sam2_fewshot.records import Location
+from sam2_fewshot.records import Location, PixelSize
 from sam2_fewshot.settings import Settings
 from sam2_fewshot.storage.digests import AT_A_TIME
 from sam2_fewshot.storage.files import write_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from sam2_fewshot.annotations.record import FrameRecord
 
@@ -62,22 +62,39 @@ class Finished:
         InputError
             If a frame is missing, or is of another run than ``run.json``.
         """
-        left_out = self.facts["settings"].get("leave_out_examples", False)
         for line in self.facts["frames"]:
-            record = read_record(self._file(line))
-            listed = record.without_examples() if record is not None and left_out else record
-            # No two runs take the same times for their stages, which show whether this is the listed frame.
-            written = line["image"], line["objects"], dict(line["seconds"])
-            if record is None or listed is None or _figures(listed) != written:
+            record = self._record(line, with_examples)
+            if record is None:
                 raise InputError(
                     f"{self.out} holds no whole record of {line['image']} (Z {line['z']}, Time {line['time']}): a run "
                     "was cut off, or files were removed from it. Run the same sam2-fewshot segment command again; what "
                     "is finished is kept."
                 )
-            # A record has the frame's place in its file; run.json has the place of that file in the list.
-            place = Location(line["xy"] - 1, line["z"] - 1, line["time"] - 1)
-            moved = (record if with_examples else listed).moved(place)
-            yield replace(moved, position=str(line.get("position", "")))
+            yield record
+
+    def record(self, location: Location) -> FrameRecord | None:
+        """Return the frame at a location, None where ``run.json`` lists none there, or its file is missing."""
+        lines = (line for line in self.facts["frames"] if _place_of(line) == location)
+        return next((self._record(line) for line in lines), None)
+
+    def _record(self, line: Mapping[str, Any], with_examples: bool = False) -> FrameRecord | None:
+        record = read_record(self._file(line))
+        if record is None:
+            return None
+        left_out = self.facts["settings"].get("leave_out_examples", False)
+        listed = record.without_examples() if left_out else record
+        # No two runs take the same times for their stages, which show whether this is the listed frame.
+        if _figures(listed) != (line["image"], line["objects"], dict(line["seconds"])):
+            return None
+        # A record has the frame's place in its file; run.json has the place of that file in the list.
+        moved = (record if with_examples else listed).moved(_place_of(line))
+        return replace(
+            moved,
+            position=str(line.get("position", "")),
+            full_name=str(line.get("file", "")),
+            pixel_size=_pixel_size(line),
+            channel_names=tuple(None if name is None else str(name) for name in line.get("channels") or ()),
+        )
 
     def _file(self, line: Mapping[str, Any]) -> Path:
         return self.out / JOURNAL_FOLDER / PurePath(line["record"]).name
@@ -118,8 +135,23 @@ def _check(facts: Any) -> None:
         wrong += [key for key in _PLACE if not isinstance(line[key], int)]
         wrong += [] if isinstance(line["seconds"], dict) else ["seconds"]
         wrong += [key for key in ("image", "record") if not isinstance(line[key], str)]
+        wrong += [key for key in ("pixel_size_um", "channels") if not isinstance(line.get(key) or [], list)]
+        wrong += ["pixel_size_um"] if any(not isinstance(each, int | float) for each in _lengths(line)) else []
     if wrong:
         raise TypeError(wrong[0])
+
+
+def _place_of(line: Mapping[str, Any]) -> Location:
+    return Location(line["xy"] - 1, line["z"] - 1, line["time"] - 1)
+
+
+def _lengths(line: Mapping[str, Any]) -> Sequence[Any]:
+    return line.get("pixel_size_um") or ()
+
+
+def _pixel_size(line: Mapping[str, Any]) -> PixelSize | None:
+    lengths = _lengths(line)
+    return PixelSize(*lengths) if 2 <= len(lengths) <= 3 else None
 
 
 def _figures(record: FrameRecord) -> tuple[str, int, dict[str, float]]:
