@@ -77,7 +77,7 @@ class Finished:
             # A record has the frame's place in its file; run.json has the place of that file in the list.
             place = Location(line["xy"] - 1, line["z"] - 1, line["time"] - 1)
             moved = (record if with_examples else listed).moved(place)
-            yield replace(moved, position=str(line.get("position", "")))
+            yield replace(moved, position=str(line.get("position", "")), full_name=str(line.get("file", "")))
 
     def _file(self, line: Mapping[str, Any]) -> Path:
         return self.out / JOURNAL_FOLDER / PurePath(line["record"]).name
