@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter, defaultdict
 from contextlib import suppress
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -232,11 +233,10 @@ def _position_names(image: ImageFile, is_alone: bool) -> Iterator[str]:
 
 def _shared_folders(file: str, image: ImageFile) -> int:
     """Return how many of the folders of an entry an image lies in, from the innermost on."""
-    theirs = PurePosixPath(composed(file.replace("\\", "/"))).parts[-2::-1]
-    own = map(composed, place_of(image.source.header)[-2::-1])
-    shared = 0
-    for one, other in zip(theirs, own, strict=False):
-        if one != other:
-            break
-        shared += 1
-    return shared
+    return shared_folders(file, "/".join(place_of(image.source.header)))
+
+
+def shared_folders(one: str, other: str) -> int:
+    """Return how many folders of two files are called the same, from the innermost on."""
+    folders = (PurePosixPath(composed(file.replace("\\", "/"))).parts[-2::-1] for file in (one, other))
+    return sum(1 for _ in takewhile(lambda names: names[0] == names[1], zip(*folders, strict=False)))

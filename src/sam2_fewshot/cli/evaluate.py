@@ -90,7 +90,7 @@ def evaluate(
             pairs = list(read_pairs(predicted.expanduser(), truth.expanduser(), display, tag))
         drawn: list[Path] = []
         if pictures:
-            drawn = [pictures.expanduser() / f"{stem}.png" for stem in safe_stems([pair.frame.name for pair in pairs])]
+            drawn = [pictures.expanduser() / f"{stem}.png" for stem in safe_stems([pair.stem for pair in pairs])]
             for path in drawn:
                 _check_free(path, "--pictures", overwrite)
         result = evaluate_frames([pair.frame for pair in pairs], ious, edges)
