@@ -98,7 +98,7 @@ def read_pairs(predicted: Path, truth: Path, progress: Progress, tag: str | None
     InputError
         If something cannot be read, has another size than its counterpart, or nothing belongs together.
     """
-    here, there = _sources(predicted), _sources(truth)
+    here, there = _sources(predicted, truth), _sources(truth, predicted)
     if len(here) == len(there) == 1 and predicted.is_file() and truth.is_file():
         common = {next(iter(here)): next(iter(there))}
     else:
@@ -138,11 +138,17 @@ class _Image:
     planes: _Planes
 
 
-def _sources(path: Path) -> dict[str, _Image]:
+def _sources(path: Path, other: Path) -> dict[str, _Image]:
+    """Return the images in a file or folder; those that the other side was found in are no labels."""
     kind = kind_of(path)
     if kind == "missing":
         raise InputError(f"There is no file or folder {path}; check its name.")
+    finished = read_finished(other) if (other / "run.json").is_file() else None
     if kind == "file":
+        if finished and finished.has_searched(path):
+            raise InputError(
+                f"{path} is one of the images that were searched for {other}; give a label image of its true objects."
+            )
         return _label_images({example_stems(path)[-1]: path})
     if (path / "run.json").is_file():
         return _results(path)
@@ -151,7 +157,7 @@ def _sources(path: Path) -> dict[str, _Image]:
         files = sorted((file for file in path.iterdir() if file.suffix.lower() in endings), key=natural_key)
     found: dict[str, list[Path]] = defaultdict(list)
     for file in files:
-        if not file.name.startswith("."):
+        if not file.name.startswith(".") and not (finished and finished.has_searched(file)):
             found[example_stems(file)[-1]].append(file)
     if not found:
         raise InputError(f"There are no label images (PNG, TIFF) and no results of sam2-fewshot in {path}.")
