@@ -42,9 +42,10 @@ Learn once, and use it for other images:
   sam2-fewshot segment day1/*.tif --examples day1/A01.geojson --save-model cells.npz -o day1/results
   sam2-fewshot segment day2/*.tif --object-model cells.npz -o day2/results
 
-A coarse trial on two images of many; without --batch-xy the same command then goes on with the rest:
+A trial on two images of many, with sizes like the examples' alone; without --batch-xy the same command then goes on
+with the rest:
 
-  sam2-fewshot segment "day1/*.png" --examples marked/ --batch-xy 1-2 --points-per-side 32 -o trial
+  sam2-fewshot segment "day1/*.png" --examples marked/ --batch-xy 1-2 --sizes similar -o trial
 """
 
 
