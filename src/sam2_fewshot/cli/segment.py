@@ -140,7 +140,10 @@ def segment(
     channels: Annotated[
         Path | None,
         optional(
-            parser=as_path, help="YAML file with the colour and contrast of each channel.", metavar="YAML", panel=_WHERE
+            parser=as_path,
+            help="YAML file with the colour and contrast of each channel, as in docs/formats.md under Channels.",
+            metavar="YAML",
+            panel=_WHERE,
         ),
     ] = None,
     model: Annotated[
