@@ -343,7 +343,9 @@ def test_what_is_there_is_not_written_over(tmp_path: Path, truth: Path, out: Pat
         ("--json", truth / "a_labels.png"),
         ("--json", out / "run.json"),
     ):
-        assert "is there already" in refused(out, truth, *options)
+        assert "is there already; give another name, or --overwrite." in refused(out, truth, *options)
+    for options in (("--json", truth), ("--json", truth, "--overwrite")):
+        assert "truth is there already and is a folder; give another name" in refused(out, truth, *options)
     assert {path: path.read_bytes() for path in before} == before
     drawn = tmp_path / "drawn"
     for options in ((), ("--overwrite",)):
