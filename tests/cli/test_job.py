@@ -337,6 +337,13 @@ def test_warnings_are_shown_once_and_recorded(request_for, display):
     assert [frame["warnings"] for frame in frames] == [["blurred"], [], []]
 
 
+def test_settings_without_effect_are_told(request_for, segmenters, display):
+    summary = run(request_for(settings=Settings(points_per_side=64)), display, segmenters)
+    said = "Points per side was set to 64, which has no effect with Method guided; it counts only with grid."
+    assert display.lines.count(f"Warning: {said}") == 1
+    assert said in json.loads((summary.out / "run.json").read_text())["warnings"]
+
+
 def test_compiling_is_said_once_and_changes_no_result(request_for, segmenters, display):
     compiling = request_for(settings=Settings(compile=True))
     run(compiling, display, segmenters)

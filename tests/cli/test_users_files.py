@@ -196,3 +196,19 @@ def test_a_folder_of_examples_alone_is_left_out(request_for, segmenters, display
     summary = run(request_for(images=[*images, examples.parent], examples=examples.parent), display, segmenters)
     assert summary.frames == 3
     assert warnings_of(display) == ["Warning: Left out of the images, because the examples are in it: marked."]
+
+
+def test_searched_images_are_no_truth(cli, request_for, segmenters, display, images, examples, tmp_path):
+    out = run(request_for(), display, segmenters).out
+    moved = tmp_path / "moved" / images[1].name
+    moved.parent.mkdir()
+    shutil.copy2(images[1], moved)
+    for path in (images[0], moved):
+        outcome = cli("evaluate", out, path)
+        assert outcome.code == 2
+        assert f"{path} is one of the images that were searched for {out}; give a label image" in outcome.err
+    shutil.copy(examples, moved.with_name(f"{moved.stem}_labels.png"))
+    shutil.copy2(images[2], moved.parent)  # of which the folder has no labels
+    outcome = cli("evaluate", out, moved.parent)
+    assert outcome.out.startswith("1 frame, 2 true objects")
+    assert f"only {out} has them: im1, im10." in outcome.err

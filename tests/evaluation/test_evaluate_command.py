@@ -128,14 +128,15 @@ def test_examples_that_are_left_out_of_the_results_are_known_all_the_same(tmp_pa
 
 
 def results(folder: Path, *images: tuple[str, str, str]) -> Path:
-    """Write results for images by name, position and stem, with 1, 2, … squares on them."""
+    """Write results for images by full name, position and stem, with 1, 2, … squares on them."""
     journal = Journal(folder / JOURNAL_FOLDER, "f")
     for xy, (name, _, stem) in enumerate(images):
         masks = [InstanceMask(np.ones((10, 10), bool), 15 * n, 0, SHAPE) for n in range(xy + 1)]
         found = tuple(Detection(mask, mask_to_polygon(mask), 0.9, 0.9, 0.5) for mask in masks)
-        journal.write(FrameRecord(name, stem, Location(xy), SHAPE, detections=found))
+        journal.write(FrameRecord(name.split("/")[-1], stem, Location(xy), SHAPE, detections=found))
     frames = recorded(journal, [Location(xy) for xy in range(len(images))])
-    records = [replace(frame, position=position) for frame, (_, position, _) in zip(frames, images, strict=True)]
+    named = zip(frames, images, strict=True)
+    records = [replace(frame, position=position, full_name=name) for frame, (name, position, _) in named]
     assemble(records, folder, facts={"settings": Settings().model_dump()})
     return folder
 
@@ -170,6 +171,43 @@ def test_images_that_share_a_stem_are_judged_apart(tmp_path: Path) -> None:
     assert "run has them: a_2." in result.stderr
     save(tmp_path / "true" / "a_2_labels.png", squares((0, 0), (15, 0)))
     assert hits(out, tmp_path / "true", tmp_path) == {"a": (1, 0, 0), "a_2": (2, 0, 0)}
+
+
+SHARED = [("day1/a.png", "", "a"), ("day1/b.png", "", "b"), ("day2/a.png", "", "a_2"), ("day2/b.png", "", "b_2")]
+
+
+def test_images_that_share_a_name_go_by_their_folders(tmp_path: Path) -> None:
+    out = results(tmp_path / "run", *SHARED)
+    for number, (name, _, _) in enumerate(SHARED, 1):
+        corners = [(15 * n, 0) for n in range(number)]
+        save(tmp_path / "true" / name.replace(".png", "_labels.png"), squares(*corners))
+    for found in (out, out / "labels"):
+        for day, number in (("day1", 1), ("day2", 3)):
+            expected = {f"{day}/a.png": (number, 0, 0), f"{day}/b.png": (number + 1, 0, 0)}
+            assert hits(found, tmp_path / "true" / day, tmp_path) == expected
+            assert [each[0] for each in hits(tmp_path / "true" / day, found, tmp_path).values()] == [number, number + 1]
+    assert "only " + str(out) + " has them: day1/a.png, day1/b.png" in evaluate(out, tmp_path / "true" / "day2").stderr
+    drawn = evaluate(out, tmp_path / "true" / "day2", "--pictures", tmp_path / "drawn")
+    assert drawn.exit_code == 0
+    assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == ["a_2.png", "b_2.png"]  # as the overlays
+
+
+def test_results_of_two_runs_go_by_the_folders_of_the_images(tmp_path: Path) -> None:
+    out = results(tmp_path / "run", *SHARED)
+    other = results(tmp_path / "again", ("day2/a.png", "", "a"), ("day1/a.png", "", "a_2"))
+    assert hits(out, other, tmp_path) == {"day1/a.png": (1, 0, 1), "day2/a.png": (1, 2, 0)}
+
+
+def test_truth_that_could_be_of_several_images_is_refused(tmp_path: Path) -> None:
+    out = results(tmp_path / "run", *SHARED)
+    truth = save(tmp_path / "true" / "a_labels.png", squares((0, 0))).parent
+    said = (
+        "not clear whether a_labels.png belongs to day1/a.png or day2/a.png. Put the label images of each into a folder"
+    )
+    assert said in refused(out, truth)
+    assert said in refused(truth, out)
+    save(truth / "a_2_labels.png", squares((0, 0)))  # what the results are called
+    assert list(hits(out, truth, tmp_path)) == ["day1/a.png", "day2/a.png"]
 
 
 @pytest.mark.parametrize("name", ["image (1)", unicodedata.normalize("NFD", "zélle"), "x" * 120])
@@ -216,7 +254,19 @@ def test_stacks_are_judged_plane_by_plane(tmp_path: Path) -> None:
     assert "2 frames, 4 true objects" in result.stdout
     save(tmp_path / "flat.tif", planes[0])
     result = evaluate(tmp_path / "found.tif", tmp_path / "flat.tif")
-    assert "found: only 1 planes are on both sides" in result.stderr
+    assert "found: only 1 plane is on both sides" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("axes", "names"), [("ZYX", ["found Z 1", "found Z 2"]), ("TYX", ["found Time 1", "found Time 2"])]
+)
+def test_frames_are_called_as_in_results(tmp_path: Path, axes: str, names: list[str]) -> None:
+    for name in ("found", "true"):
+        tifffile.imwrite(tmp_path / f"{name}.tif", np.stack([squares((0, 0))] * 2), ome=True, metadata={"axes": axes})
+    assert list(hits(tmp_path / "found.tif", tmp_path / "true.tif", tmp_path)) == names
+    drawn = evaluate(tmp_path / "found.tif", tmp_path / "true.tif", "--pictures", tmp_path / "drawn")
+    assert drawn.exit_code == 0
+    assert sorted(path.stem for path in (tmp_path / "drawn").iterdir()) == names
 
 
 def test_one_class_only(tmp_path: Path) -> None:
@@ -293,7 +343,9 @@ def test_what_is_there_is_not_written_over(tmp_path: Path, truth: Path, out: Pat
         ("--json", truth / "a_labels.png"),
         ("--json", out / "run.json"),
     ):
-        assert "is there already" in refused(out, truth, *options)
+        assert "is there already; give another name, or --overwrite." in refused(out, truth, *options)
+    for options in (("--json", truth), ("--json", truth, "--overwrite")):
+        assert "truth is there already and is a folder; give another name" in refused(out, truth, *options)
     assert {path: path.read_bytes() for path in before} == before
     drawn = tmp_path / "drawn"
     for options in ((), ("--overwrite",)):

@@ -1,3 +1,6 @@
+import re
+from pathlib import Path
+
 import pytest
 
 from sam2_fewshot.errors import SettingsError
@@ -22,9 +25,12 @@ def read(tmp_path):
 
 
 def test_an_example_as_documented(read):
-    first, second = read('- name: DAPI\n  color: "#0000FF"\n  black: 1\n  white: 99.5\n- index: 3\n  visible: false\n')
+    page = Path(__file__).parents[2] / "docs" / "formats.md"
+    (example,) = re.findall(r"^```yaml\n(.*?)^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    first, second, third = read(example)
     assert (first.name, first.color, first.mode, first.black, first.white) == ("DAPI", "#0000FF", "percentile", 1, 99.5)
-    assert (second.index, second.visible, second.color) == (3, False, None)
+    assert (second.index, second.mode, second.black, second.white) == (2, "absolute", 100, 4000)
+    assert (third.index, third.visible, third.color) == (3, False, None)
 
 
 def test_the_list_may_stand_under_channels(read):

@@ -204,6 +204,23 @@ def test_the_summary_counts() -> None:
 
 
 @pytest.mark.parametrize(
+    ("scores", "below", "margin"),
+    [
+        ((0.95, 0.5), (0.05,), "0.09"),
+        ((0.88, 0.76), (), "0.012"),
+        ((0.815, 0.801), (), "0.001"),
+        ((0.8,), (), "0.001"),
+    ],
+)
+def test_the_cards_say_what_is_doubtful_however_close_scores_are(
+    make_out: Callable[..., Path], scores: Sequence[float], below: Sequence[float], margin: str
+) -> None:
+    page = write_report(make_out(["a.tif"], scores, below)).read_text()
+    for note in (f"{margin}+ above the threshold", f"less than {margin} above it", f"less than {margin} below it"):
+        assert f">{note}<" in page
+
+
+@pytest.mark.parametrize(
     ("frames", "said"),
     [
         ([figures(scores=[0.9] * 9)], "Most detections are far above"),

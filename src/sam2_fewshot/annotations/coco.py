@@ -302,7 +302,7 @@ def _image_entry(record: FrameRecord, key: int) -> dict[str, object]:
     height, width = record.frame_shape
     image: dict[str, object] = {
         "id": key,
-        "file_name": record.full_name or record.name,
+        "file_name": record.full_name,
         "width": width,
         "height": height,
     }

@@ -23,6 +23,7 @@ from sam2_fewshot.images.stems import safe_stem
 from sam2_fewshot.protocols import Quiet
 from sam2_fewshot.records import Detection, Location
 from sam2_fewshot.settings import Settings
+from sam2_fewshot.storage.files import check_free
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -369,7 +370,4 @@ def _paths(out: Path, form: Format, images: int, records: Sequence[FrameRecord])
 def _check_place(path: Path, source: Path, overwrite: bool) -> None:
     if os.path.realpath(path) == os.path.realpath(source):
         raise InputError(f"{path} would be written over itself; give another name.")
-    if path.is_dir():
-        raise InputError(f"{path} is there already and is a folder; give another name, or delete it first.")
-    if path.exists() and not overwrite:
-        raise InputError(f"{path} is there already; give another name, or --overwrite.")
+    check_free(path, overwrite)

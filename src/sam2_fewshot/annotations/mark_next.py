@@ -68,7 +68,8 @@ class Place:
     Parameters
     ----------
     image, position
-        The image file's name, and the position's where it has several.
+        The image file's name, with folders where several images have that name, and the position's where it has
+        several.
     frame
         What to call the frame.
     location
@@ -222,7 +223,7 @@ class Asking:
             table = _table(numbered)
             about = np.full((2, len(numbered)), [[len(self._frames)], [record.threshold]])
             self._columns.append(np.concatenate([about, table]))
-            self._frames.append((record.name, record.position, record.frame_title, record.location))
+            self._frames.append((record.full_name, record.position, record.frame_title, record.location))
             self._held += len(numbered)
             if self._held > 2 * self._most:
                 self._thin()

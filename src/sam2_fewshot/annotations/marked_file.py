@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sam2_fewshot.annotations.named import listed, named_part, whole_name
+from sam2_fewshot.annotations.named import listed, named_part
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.images.addresses import stem_of
 from sam2_fewshot.images.registry import IMAGE_SUFFIXES, example_stems
@@ -99,7 +99,7 @@ class MarkedFile:
             raise InputError(
                 f"{path.name} is named after several images, {listed(self.alike)}. Put it into the folder of the one "
                 "on which its objects lie, or "
-                + (f"say it with --examples-on {whole_name(self.alike[0])}." if self.may_say else "give that one only.")
+                + (f"say it with --examples-on {self.alike[0].name}." if self.may_say else "give that one only.")
             )
         first = self.placer.images[0]
         example = f"{first.stem}{ending}{path.suffix}"

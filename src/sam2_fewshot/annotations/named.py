@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter, defaultdict
 from contextlib import suppress
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -172,10 +173,10 @@ class ImageNames:
         """
         images, wanted = self._images, composed(name)
         bare = Path(wanted).name
-        found = [image for image in images if bare == composed(image.name)] or [
+        found = [image for image in images if bare == composed(image.source.header.name)] or [
             image for image in images if {wanted, bare} & set(map(composed, image.names))
         ]
-        found = [image for image in found if wanted == composed(whole_name(image))] or _nearest(name, found)
+        found = [image for image in found if wanted == composed(image.name)] or _nearest(name, found)
         if len(found) == 1:
             return found[0]
         what = "several images have that name" if found else "no image that was given has that name"
@@ -189,14 +190,10 @@ def named_part(path: Path) -> Path:
     return path
 
 
-def whole_name(image: ImageFile) -> str:
-    """Return what to call an image where another one may have its name: with its folders, if one has."""
-    return image.full_name + image.name.removeprefix(image.file_name)
-
-
 def listed(images: Sequence[ImageFile]) -> str:
     """Return the names of the first images, for a message."""
-    return ", ".join([*map(whole_name, images[:_LISTED]), *(["…"] if len(images) > _LISTED else [])])
+    names = [image.name for image in images[:_LISTED]]
+    return ", ".join([*names, *(["…"] if len(images) > _LISTED else [])])
 
 
 def _beside(path: Path, stem: str, alike: list[ImageFile]) -> list[ImageFile]:
@@ -227,7 +224,7 @@ def _own_stem(file: str, position: str) -> str:
 
 def _position_names(image: ImageFile, is_alone: bool) -> Iterator[str]:
     if image.position:
-        yield image.name
+        yield image.source.header.name
         yield f"{image.file_name} - {image.position}"
         if is_alone:
             yield image.position
@@ -236,11 +233,10 @@ def _position_names(image: ImageFile, is_alone: bool) -> Iterator[str]:
 
 def _shared_folders(file: str, image: ImageFile) -> int:
     """Return how many of the folders of an entry an image lies in, from the innermost on."""
-    theirs = PurePosixPath(composed(file.replace("\\", "/"))).parts[-2::-1]
-    own = map(composed, place_of(image.source.header)[-2::-1])
-    shared = 0
-    for one, other in zip(theirs, own, strict=False):
-        if one != other:
-            break
-        shared += 1
-    return shared
+    return shared_folders(file, "/".join(place_of(image.source.header)))
+
+
+def shared_folders(one: str, other: str) -> int:
+    """Return how many folders of two files are called the same, from the innermost on."""
+    folders = (PurePosixPath(composed(file.replace("\\", "/"))).parts[-2::-1] for file in (one, other))
+    return sum(1 for _ in takewhile(lambda names: names[0] == names[1], zip(*folders, strict=False)))

@@ -109,7 +109,7 @@ class FrameRecord:
     position
         Name of the position, where the image's file has several; else empty.
     full_name
-        The image file's name, with folders where several images have that name; empty where it is not known.
+        The image file's name, with folders where several images have that name. Left out: `name`.
     """
 
     name: str
@@ -137,19 +137,17 @@ class FrameRecord:
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", printable(self.name))
         object.__setattr__(self, "position", printable(self.position))
-        object.__setattr__(self, "full_name", printable(self.full_name))
+        object.__setattr__(self, "full_name", printable(self.full_name or self.name))
 
     @property
     def title(self) -> str:
-        """What to call the image: the file's name, and the position's where it has several."""
-        return f"{self.name} {self.position}" if self.position else self.name
+        """What to call the image: the file's full name, and the position's where it has several."""
+        return f"{self.full_name} {self.position}" if self.position else self.full_name
 
     @property
     def frame_title(self) -> str:
         """What to call the frame: the image, and the slice and the time point where it has several."""
-        plane = f" Z {self.location.z + 1}" if self.size_z > 1 else ""
-        moment = f" Time {self.location.time + 1}" if self.size_t > 1 else ""
-        return self.title + plane + moment
+        return frame_title(self.title, self.location, self.size_z, self.size_t)
 
     @property
     def counts(self) -> Counts:
@@ -203,6 +201,13 @@ class FrameRecord:
         detections = tuple(sorted(kept, key=lambda item: item.kind == Kind.EXAMPLE))  # these stay the last
         below = tuple(item for item in both if not (item.is_marked or item.score >= threshold))
         return replace(self, detections=detections, below=below, threshold=threshold)
+
+
+def frame_title(image: str, location: Location, size_z: int, size_t: int) -> str:
+    """Return what to call a frame: the image, and the slice and the time point where it has several."""
+    z = f" Z {location.z + 1}" if size_z > 1 else ""
+    time = f" Time {location.time + 1}" if size_t > 1 else ""
+    return image + z + time
 
 
 Add = Callable[[FrameRecord], None]

@@ -30,10 +30,11 @@ COLUMNS = (
 def write_csv(path: Path, tags: Sequence[str] = ()) -> Iterator[Add]:
     r"""Write ``detections.csv`` (UTF-8, commas, a header, a point as decimal mark).
 
-    ``image`` is the file's name, ``position`` that of the image in it where it has several; ``xy``, ``z`` and ``time``
-    count from 1 as in the app; ``id`` is the object's value in the frame's label image. ``score``, ``similarity`` and
-    ``predicted_iou`` have six digits and are empty when there is no figure. ``area_px`` counts the mask's pixels.
-    ``x0, y0, x1, y1`` is the mask's box, half open. The centroid is the mean of the pixels' centres, in image pixels.
+    ``image`` is the file's name, with folders where several images have that name; ``position`` is that of the image
+    in it where it has several; ``xy``, ``z`` and ``time`` count from 1 as in the app; ``id`` is the object's value in
+    the frame's label image. ``score``, ``similarity`` and ``predicted_iou`` have six digits and are empty when there is
+    no figure. ``area_px`` counts the mask's pixels. ``x0, y0, x1, y1`` is the mask's box, half open. The centroid is
+    the mean of the pixels' centres, in image pixels.
     ``area_um2`` is the area in µm², empty where the image's file does not tell how large a pixel is. ``kind`` is
     ``example`` for what the user marked, ``confirmed`` for what the user marked as right in earlier results, and
     ``found`` for all else; the first two have a score of 1, since nobody is surer of them. It is empty where that is
@@ -63,7 +64,7 @@ def write_csv(path: Path, tags: Sequence[str] = ()) -> Iterator[Add]:
             place = record.location.xy + 1, record.location.z + 1, record.location.time + 1
             with telling(path):
                 for number, item in enumerate(record.detections, start=1):
-                    names = _cell(record.name), _cell(record.position)
+                    names = _cell(record.full_name), _cell(record.position)
                     rows.writerow([*names, *place, number, *_measured(item, record.pixel_size)])
 
         yield add
@@ -139,6 +140,6 @@ def _rows(record: FrameRecord) -> Iterator[dict[str, Any]]:
         middle = centroid(item.instance) or (None, None)
         area = None if record.pixel_size is None else item.area * record.pixel_size.area
         kind = item.kind and str(item.kind)
-        names = record.name, record.position
+        names = record.full_name, record.position
         row = (*names, *place, number, *figures, item.area, *map(int, item.bbox), *middle, area, kind)
         yield dict(zip(COLUMNS, row, strict=True))

@@ -9,7 +9,6 @@ import typer
 
 from sam2_fewshot.cli.console import guarded
 from sam2_fewshot.cli.options import Debug, as_path, optional, required
-from sam2_fewshot.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,30 +80,25 @@ def evaluate(
         from sam2_fewshot.evaluation.picture import write_picture
         from sam2_fewshot.images.stems import safe_stems
         from sam2_fewshot.output.assembly import write_run
+        from sam2_fewshot.storage.files import check_free
 
         ious = _numbers(iou, "--iou", low=0.0, high=1.0)
         edges = sorted(_numbers(sizes, "--sizes", low=0.0, high=float("inf"))) if sizes else None
         if json_file:
-            _check_free(json_file.expanduser(), "--json", overwrite)
+            check_free(json_file.expanduser(), overwrite)
         with terminal_display() as display:
             pairs = list(read_pairs(predicted.expanduser(), truth.expanduser(), display, tag))
         drawn: list[Path] = []
         if pictures:
-            drawn = [pictures.expanduser() / f"{stem}.png" for stem in safe_stems([pair.frame.name for pair in pairs])]
+            drawn = [pictures.expanduser() / f"{stem}.png" for stem in safe_stems([pair.stem for pair in pairs])]
             for path in drawn:
-                _check_free(path, "--pictures", overwrite)
+                check_free(path, overwrite)
         result = evaluate_frames([pair.frame for pair in pairs], ious, edges)
         for path, pair in zip(drawn, pairs, strict=False):
             write_picture(path, pair, ious[0])
         if json_file:
             write_run(json_file.expanduser(), {"predicted": predicted, "truth": truth, **result.as_facts()})
     typer.echo("\n".join(table(result)))
-
-
-def _check_free(path: Path, option: str, overwrite: bool) -> None:
-    """Refuse to write over a file, which may be the user's."""
-    if path.exists() and not overwrite:
-        raise InputError(f"{path} is there already; give {option} another name, or --overwrite.")
 
 
 def table(result: Evaluation) -> list[str]:

@@ -42,9 +42,10 @@ Learn once, and use it for other images:
   sam2-fewshot segment day1/*.tif --examples day1/A01.geojson --save-model cells.npz -o day1/results
   sam2-fewshot segment day2/*.tif --object-model cells.npz -o day2/results
 
-A coarse trial on two images of many; without --batch-xy the same command then goes on with the rest:
+A trial on two images of many, with sizes like the examples' alone; without --batch-xy the same command then goes on
+with the rest:
 
-  sam2-fewshot segment "day1/*.png" --examples marked/ --batch-xy 1-2 --points-per-side 32 -o trial
+  sam2-fewshot segment "day1/*.png" --examples marked/ --batch-xy 1-2 --sizes similar -o trial
 """
 
 
@@ -139,7 +140,10 @@ def segment(
     channels: Annotated[
         Path | None,
         optional(
-            parser=as_path, help="YAML file with the colour and contrast of each channel.", metavar="YAML", panel=_WHERE
+            parser=as_path,
+            help="YAML file with the colour and contrast of each channel, as in docs/formats.md under Channels.",
+            metavar="YAML",
+            panel=_WHERE,
         ),
     ] = None,
     model: Annotated[

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from sam2_fewshot.annotations.label_bands import as_numbers, has_one_number
 from sam2_fewshot.annotations.label_images import read_classes
+from sam2_fewshot.annotations.named import Entry, images_of_run, shared_folders
+from sam2_fewshot.annotations.record import frame_title
 from sam2_fewshot.annotations.registry import FORMATS
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.evaluation.figures import EvaluatedFrame
 from sam2_fewshot.evaluation.matching import label_image_to_instances
 from sam2_fewshot.geometry.outlines import polygon_to_mask
-from sam2_fewshot.images.addresses import natural_key
+from sam2_fewshot.images.addresses import composed, natural_key, position_stem, stem_of
 from sam2_fewshot.images.image_set import LARGE
 from sam2_fewshot.images.registry import example_stems, open_source
 from sam2_fewshot.images.source import kind_of, reading
 from sam2_fewshot.images.stems import safe_stem
 from sam2_fewshot.output.finished import read_finished
+from sam2_fewshot.records import Location
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -45,6 +48,8 @@ class Pair:
     ----------
     frame
         Both.
+    stem
+        What to call its files, without ending.
     shape
         ``(height, width)`` in pixels.
     picture
@@ -52,6 +57,7 @@ class Pair:
     """
 
     frame: EvaluatedFrame
+    stem: str
     shape: tuple[int, int]
     picture: Path | None
 
@@ -68,6 +74,10 @@ class _Plane:
     picture: Path | None = None
 
 
+_Planes = Path | dict[tuple[int, int], _Plane]
+"""A label image, or the planes of an image in an output folder by slice and time point, counted from 0."""
+
+
 def read_pairs(predicted: Path, truth: Path, progress: Progress, tag: str | None = None) -> Iterator[Pair]:
     """Yield the planes that are on both sides, one at a time.
 
@@ -75,8 +85,9 @@ def read_pairs(predicted: Path, truth: Path, progress: Progress, tag: str | None
     ----------
     predicted, truth
         Each a label image, a folder of label images, or an output folder of this program. Files belong together that
-        are named after the same image (``a.tif`` and ``a_labels.png``); two single files do in any case. In an output
-        folder the examples are known and not evaluated.
+        are named after the same image (``a.tif`` and ``a_labels.png``), of images that share a name those in folders
+        that are called the same; two single files do in any case. In an output folder the examples are known and not
+        evaluated.
     progress
         Takes warnings, of planes that only one side has.
     tag
@@ -87,22 +98,22 @@ def read_pairs(predicted: Path, truth: Path, progress: Progress, tag: str | None
     InputError
         If something cannot be read, has another size than its counterpart, or nothing belongs together.
     """
-    here, there = _sources(predicted), _sources(truth)
+    here, there = _sources(predicted, truth), _sources(truth, predicted)
     if len(here) == len(there) == 1 and predicted.is_file() and truth.is_file():
         common = {next(iter(here)): next(iter(there))}
     else:
         common = _together(here, there)
     if not common:
         raise InputError(
-            f"Nothing in {predicted} ({_some(here)}) is named after the same image as anything in {truth} "
-            f"({_some(there)}). Name the files alike, such as a.tif and a_labels.tif."
+            f"Nothing in {predicted} ({_some(here.values())}) is named after the same image as anything in {truth} "
+            f"({_some(there.values())}). Name the files alike, such as a.tif and a_labels.tif."
         )
     for side, others, path in ((here, common.keys(), predicted), (there, common.values(), truth)):
-        alone = [stem for stem in side if stem not in others]
+        alone = [image for stem, image in side.items() if stem not in others]
         if alone:
             progress.warn(f"Not evaluated, because only {path} has them: {_some(alone)}.")
     for stem, other in common.items():
-        yield from _planes_of(stem, here[stem].planes, there[other].planes, progress, tag)
+        yield from _planes_of(stem, here[stem], there[other], progress, tag)
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,22 +122,34 @@ class _Image:
 
     Parameters
     ----------
+    title
+        What to call it.
+    entry
+        The image's file where results tell it, with folders where several images have that name; else the label image.
     names
         Stems of files that are named after it, the likeliest first.
     planes
-        A label image, or the planes in an output folder by slice and time point, counted from 0.
+        Of this side.
     """
 
+    title: str
+    entry: Entry
     names: Sequence[str]
-    planes: Path | dict[tuple[int, int], _Plane]
+    planes: _Planes
 
 
-def _sources(path: Path) -> dict[str, _Image]:
+def _sources(path: Path, other: Path) -> dict[str, _Image]:
+    """Return the images in a file or folder; those that the other side was found in are no labels."""
     kind = kind_of(path)
     if kind == "missing":
         raise InputError(f"There is no file or folder {path}; check its name.")
+    finished = read_finished(other) if (other / "run.json").is_file() else None
     if kind == "file":
-        return {example_stems(path)[-1]: _Image(example_stems(path), path)}
+        if finished and finished.has_searched(path):
+            raise InputError(
+                f"{path} is one of the images that were searched for {other}; give a label image of its true objects."
+            )
+        return _label_images({example_stems(path)[-1]: path})
     if (path / "run.json").is_file():
         return _results(path)
     endings = FORMATS["labels"].reads
@@ -134,53 +157,125 @@ def _sources(path: Path) -> dict[str, _Image]:
         files = sorted((file for file in path.iterdir() if file.suffix.lower() in endings), key=natural_key)
     found: dict[str, list[Path]] = defaultdict(list)
     for file in files:
-        if not file.name.startswith("."):
+        if not file.name.startswith(".") and not (finished and finished.has_searched(file)):
             found[example_stems(file)[-1]].append(file)
     if not found:
         raise InputError(f"There are no label images (PNG, TIFF) and no results of sam2-fewshot in {path}.")
-    chosen = {stem: _labels_of(path, stem, some) for stem, some in found.items()}
-    return {stem: _Image(example_stems(file), file) for stem, file in chosen.items()}
+    return _label_images({stem: _labels_of(path, stem, some) for stem, some in found.items()})
 
 
-def _results(out: Path) -> dict[str, _Image]:
-    """Return the images in an output folder by their stems there; the file's name stands for its only position too."""
-    finished = read_finished(out)
-    planes: dict[str, dict[tuple[int, int], _Plane]] = defaultdict(dict)
-    files: dict[str, set[str]] = defaultdict(set)
-    for record in finished.records(with_examples=True):
-        planes[record.stem][record.location.z, record.location.time] = _recorded(record, finished.preview(record))
-        files[record.name].add(record.stem)
-    alone = {next(iter(stems)): name for name, stems in files.items() if len(stems) == 1}
+def _label_images(files: Mapping[str, Path]) -> dict[str, _Image]:
+    """Return label images in a folder by their stems; those in the results of a run are of the images that it says."""
+    run = images_of_run(next(iter(files.values())).absolute().parent.parent)
+    entries = {stem: run[composed(file.stem)].entry for stem, file in files.items() if composed(file.stem) in run}
+    images = _images_of(entries, files)
     return {
-        stem: _Image((stem, *(example_stems(Path(alone[stem])) if stem in alone else ())), own)
-        for stem, own in planes.items()
+        stem: images.get(stem) or _Image(stem, Entry(file.absolute().as_posix()), example_stems(file), file)
+        for stem, file in files.items()
     }
 
 
+def _results(out: Path) -> dict[str, _Image]:
+    """Return the images in an output folder by their stems there."""
+    finished = read_finished(out)
+    planes: dict[str, dict[tuple[int, int], _Plane]] = defaultdict(dict)
+    entries: dict[str, Entry] = {}
+    for record in finished.records(with_examples=True):
+        planes[record.stem][record.location.z, record.location.time] = _recorded(record, finished.preview(record))
+        entries[record.stem] = Entry(record.full_name, record.position)
+    return _images_of(entries, planes)
+
+
+def _images_of(entries: Mapping[str, Entry], planes: Mapping[str, _Planes]) -> dict[str, _Image]:
+    """Return the images of a run by their stems there; the file's name stands for its only position too."""
+    positions = Counter(entry.file for entry in entries.values())
+    images: dict[str, _Image] = {}
+    for stem, entry in entries.items():
+        file = Path(entry.file)
+        names = [stem, position_stem(stem_of(file), entry.position)]
+        names += example_stems(file) if positions[entry.file] == 1 else ()
+        title = f"{entry.file} {entry.position}".rstrip() if len(file.parts) > 1 else stem
+        images[stem] = _Image(title, entry, tuple(dict.fromkeys(names)), planes[stem])
+    return images
+
+
+class _Match(NamedTuple):
+    """Two images that have a name in common, one of each side.
+
+    Parameters
+    ----------
+    folders
+        How many of their innermost folders are called the same.
+    ranks
+        In what way the names are alike, and how likely each of them is; 0 is best.
+    stem, other
+        Of the two images.
+    """
+
+    folders: int
+    ranks: tuple[int, int, int]
+    stem: str
+    other: str
+
+
 def _together(here: Mapping[str, _Image], there: Mapping[str, _Image]) -> dict[str, str]:
-    """Return which images of two sides are the same: the likeliest names go first, each image is taken once.
+    """Return which images of two sides are the same: the best matches go first, each image is taken once.
+
+    Raises
+    ------
+    InputError
+        If images share a name, and not even their folders tell which is meant.
+    """
+    matches = sorted(_matches(here, there), key=lambda match: (-match.folders, match.ranks))
+    found: dict[str, _Match] = {}
+    taken: dict[str, _Match] = {}
+    for match in matches:
+        if match.stem not in found and match.other not in taken:
+            found[match.stem] = taken[match.other] = match
+    for match in matches:
+        if match.stem not in found and (best := taken[match.other]).folders == match.folders:
+            _check_clear(there[match.other], here[best.stem], here[match.stem])
+        if match.other not in taken and (best := found[match.stem]).folders == match.folders:
+            _check_clear(here[match.stem], there[best.other], there[match.other])
+    return {stem: found[stem].other for stem in here if stem in found}
+
+
+def _check_clear(image: _Image, first: _Image, second: _Image) -> None:
+    """Refuse to choose the first of two images for another one where they share a name."""
+    (file, position), (other, another) = first.entry, second.entry
+    if (Path(file).name, position) == (Path(other).name, another):
+        folder = Path(max(file, other, key=len)).parent.name
+        raise InputError(
+            f"It is not clear whether {Path(image.entry.file).name} belongs to {first.title} or {second.title}. Put "
+            f"the label images of each into a folder that is called like that of the images, such as {folder}."
+        )
+
+
+def _matches(here: Mapping[str, _Image], there: Mapping[str, _Image]) -> Iterator[_Match]:
+    """Yield what has a name in common.
 
     Names are compared as they are, then those of one side as results are called, which not all letters are fit for.
     """
-    found: dict[str, str] = {}
-    taken: set[str] = set()
-    as_they_are = _by_name(there, str)
-    for names, key in ((as_they_are, str), (as_they_are, safe_stem), (_by_name(there, safe_stem), str)):
-        for rank in range(max(len(image.names) for image in here.values())):
-            for stem, image in here.items():
-                other = names.get(key(image.names[rank])) if rank < len(image.names) else None
-                if stem not in found and other is not None and other not in taken:
-                    found[stem] = other
-                    taken.add(other)
-    return {stem: found[stem] for stem in here if stem in found}
+    as_they_are, as_results = _by_name(there, str), _by_name(there, safe_stem)
+    ways: list[tuple[_ByName, Callable[[str], str]]]
+    ways = [(as_they_are, str), (as_they_are, safe_stem), (as_results, str)]
+    for way, (names, key) in enumerate(ways):
+        for stem, image in here.items():
+            for rank, name in enumerate(image.names):
+                for of_other, other in names.get(key(name), ()):
+                    folders = shared_folders(image.entry.file, there[other].entry.file)
+                    yield _Match(folders, (way, rank, of_other), stem, other)
 
 
-def _by_name(side: Mapping[str, _Image], key: Callable[[str], str]) -> dict[str, str]:
-    """Return the stems of images by all their names, the likeliest first."""
-    ranked = [(rank, key(name), stem) for stem, image in side.items() for rank, name in enumerate(image.names)]
-    names: dict[str, str] = {}
-    for _, name, stem in sorted(ranked, key=lambda entry: entry[0]):
-        names.setdefault(name, stem)
+_ByName = dict[str, list[tuple[int, str]]]
+"""The stems of images by all their names, each with how likely the name is, 0 for the likeliest."""
+
+
+def _by_name(side: Mapping[str, _Image], key: Callable[[str], str]) -> _ByName:
+    names: _ByName = defaultdict(list)
+    for stem, image in side.items():
+        for rank, name in enumerate(image.names):
+            names[key(name)].append((rank, stem))
     return names
 
 
@@ -194,26 +289,24 @@ def _labels_of(folder: Path, stem: str, files: Sequence[Path]) -> Path:
     return chosen[0]
 
 
-_Planes = Path | dict[tuple[int, int], _Plane]
-"""A label image, or the planes of an image in an output folder by slice and time point, counted from 0."""
-
-
-def _planes_of(stem: str, here: _Planes, there: _Planes, progress: Progress, tag: str | None) -> Iterator[Pair]:
-    found, true = _planes(here, None, progress), _planes(there, tag, progress)
+def _planes_of(stem: str, here: _Image, there: _Image, progress: Progress, tag: str | None) -> Iterator[Pair]:
+    found, true = _planes(here.planes, None, progress), _planes(there.planes, tag, progress)
     found, true = _pages_as_times(found, true), _pages_as_times(true, found)
     common = [place for place in found if place in true]
     if not common:
-        raise InputError(f"The truth of {stem} has none of the slices and time points that were searched.")
+        raise InputError(f"The truth of {here.title} has none of the slices and time points that were searched.")
     if len(common) < max(len(found), len(true)):
-        progress.warn(f"{stem}: only {len(common)} planes are on both sides; the others are not evaluated.")
+        are = "plane is" if len(common) == 1 else "planes are"
+        progress.warn(f"{here.title}: only {len(common)} {are} on both sides; the others are not evaluated.")
+    size_z, size_t = (1 + max(sizes) for sizes in zip(*found, *true, strict=True))
     for z, t in common:
-        name = stem + (f" Z {z + 1} Time {t + 1}" if z or t else "")
+        name, own = (frame_title(each, Location(0, z, t), size_z, size_t) for each in (here.title, stem))
         left, right = found[z, t], true[z, t]
         if left.shape != right.shape:
             (h, w), (height, width) = left.shape, right.shape
             raise InputError(f"{name} is {w} × {h} px, but its truth is {width} × {height} px; they must be the same.")
         frame = EvaluatedFrame(name, left.masks, right.masks, left.scores, left.below, left.examples)
-        yield Pair(frame, left.shape, left.picture)
+        yield Pair(frame, own, left.shape, left.picture)
 
 
 def _pages_as_times(
@@ -296,6 +389,6 @@ def _separated(
     return separated
 
 
-def _some(stems: Iterable[str]) -> str:
-    names = list(stems)
+def _some(images: Iterable[_Image]) -> str:
+    names = [image.title for image in images]
     return ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")

@@ -255,7 +255,7 @@ def _of_these_images(
     for number, (annotation, verdict) in enumerate(marked, 1):
         xy, name = verdict.xy, verdict.image
         given = printable(images[xy].name) if xy is not None and 0 <= xy < len(images) else name
-        if name is not None and xy is not None and name != given:
+        if name is not None and xy is not None and not _same_name(name, f"{given}"):
             remarks.leave_out(number, f"marked on {name}, but the image at XY {xy + 1} is {given}")
         else:
             here.append(annotation)
@@ -306,6 +306,11 @@ def _object_of(annotation: dict[str, Any], objects: Sequence[Detection]) -> Dete
     alike = near[np.argsort(distance, kind="stable")][: np.count_nonzero(distance <= farthest)].tolist()
     number = (index(annotation["number"]) or 0) - 1
     return objects[number if number in alike else alike[0]] if alike else None
+
+
+def _same_name(one: str, other: str) -> bool:
+    """Tell whether two names can be of one image: what else was given decides with how many folders it is named."""
+    return f"/{one}".endswith(f"/{other}") or f"/{other}".endswith(f"/{one}")
 
 
 def _correction(placed: PlacedExemplar) -> Correction:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from sam2_fewshot import __version__
 from sam2_fewshot.annotations.examples import read_examples
+from sam2_fewshot.annotations.record import frame_title
 from sam2_fewshot.annotations.registry import check_formats
 from sam2_fewshot.backbones import CHECKPOINTS, sam2_distribution
 from sam2_fewshot.errors import InputError, SettingsError
@@ -97,14 +98,13 @@ class Plan:
     def name(self, frame: FrameReader) -> str:
         """Return what to call a frame in messages: the image's name, with Z and Time where there are several."""
         image = self.images[frame.location.xy]
-        z = f" Z {frame.location.z + 1}" if image.size_z > 1 else ""
-        time = f" Time {frame.location.time + 1}" if image.size_t > 1 else ""
-        return image.name + z + time
+        return frame_title(image.name, frame.location, image.size_z, image.size_t)
 
     def address(self, frame: FrameReader) -> FrameAddress:
         """Return the address at which another process opens a frame."""
         header = self.images[frame.location.xy].source.header
         return FrameAddress(
+            frame.name,
             header.path.as_posix(),
             frame.location,
             self.request.settings,
@@ -253,6 +253,8 @@ class FrameAddress:
 
     Parameters
     ----------
+    name
+        What to call its image.
     path
         The image's path, or its address on the web.
     location
@@ -263,6 +265,7 @@ class FrameAddress:
         Which of the images in the file it is, counted from 0.
     """
 
+    name: str
     path: str
     location: Location
     settings: Settings
@@ -272,19 +275,16 @@ class FrameAddress:
     def open(self) -> FrameReader:
         """Return the frame, of an image that stays open until others are; only one at a time holds pixels."""
         images = _opened(self)
-        return _PlacedFrame(images[0].frame(self.location.z, self.location.time), self.location)
+        return _PlacedFrame(self.name, self.location, images[0].frame(self.location.z, self.location.time))
 
 
 @dataclass(frozen=True, eq=False)
 class _PlacedFrame:
     """A frame of a file opened alone, at its place in the dataset."""
 
-    frame: FrameReader
+    name: str
     location: Location
-
-    @property
-    def name(self) -> str:
-        return self.frame.name
+    frame: FrameReader
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -16,6 +16,7 @@ from sam2_fewshot.runner.run import run as run_ends
 from sam2_fewshot.runner.run import timed
 from sam2_fewshot.runner.tasks import in_this_process
 from sam2_fewshot.segmenter import FewShotSegmenter
+from sam2_fewshot.settings import without_effect
 from sam2_fewshot.storage.cache import FolderCache, cache_folder
 
 if TYPE_CHECKING:
@@ -124,6 +125,8 @@ def run(
     with ExitStack() as stack:
         plan = make_plan(request, watch)
         request, settings = plan.request, plan.request.settings
+        for sentence in without_effect(settings):
+            watch.warn(sentence)
         execute: Execute = in_this_process
         limit = settings.max_memory if scheduler is None else 0
         if scheduler is not None:

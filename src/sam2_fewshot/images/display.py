@@ -1,16 +1,6 @@
 """How channels become the 8-bit RGB that is segmented: the user's YAML file, colours, and contrast of the whole frame.
 
-The file is a list, one entry a channel that should not be displayed as by default::
-
-    - name: DAPI          # as the image names it, or index: 1 (counted from 1)
-      color: "#0000FF"    # or a name: blue
-      mode: percentile    # or absolute (intensities), or range (percent of lowest..highest)
-      black: 1
-      white: 99.5
-    - index: 3
-      visible: false
-
-Entries with neither name nor index count through the channels in order.
+How that file is written is in ``docs/formats.md``, under Channels.
 """
 
 from __future__ import annotations

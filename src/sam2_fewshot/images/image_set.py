@@ -223,8 +223,8 @@ class ImageFile:
 
     @property
     def name(self) -> str:
-        """What to call the image: the file's name, and the position's where it has several."""
-        return self.source.header.name
+        """What to call the image: the file's full name, and the position's where it has several."""
+        return f"{self.full_name} {self.position}" if self.position else self.full_name
 
     @property
     def file_name(self) -> str:
@@ -240,8 +240,8 @@ class ImageFile:
     def names(self) -> tuple[str, ...]:
         """All that the user may call the image by, the position's name or the file's stem first."""
         file, position = self.file_name, self.position
-        own = (position, self.stem, self.name) if position else (self.stem, stem_of(Path(file)), file)
-        return tuple(dict.fromkeys(own))
+        own = (position, self.stem) if position else (self.stem, stem_of(Path(file)))
+        return tuple(dict.fromkeys((*own, self.source.header.name, self.name)))
 
     @property
     def shape(self) -> tuple[int, int]:

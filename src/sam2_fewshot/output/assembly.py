@@ -140,7 +140,7 @@ def _line(record: FrameRecord) -> dict[str, object]:
     size = record.pixel_size
     return {
         "image": record.name,
-        "file": record.full_name or record.name,
+        "file": record.full_name,
         "position": record.position,
         "stem": record.stem,
         "overlay": overlay_path(Path(), record).as_posix(),

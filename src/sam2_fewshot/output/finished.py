@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from sam2_fewshot.errors import InputError
+from sam2_fewshot.images.registry import frame_fingerprint, open_positions, signatures
 from sam2_fewshot.output.journal import JOURNAL_FOLDER, preview_beside, read_record
 from sam2_fewshot.records import Location, PixelSize
 from sam2_fewshot.settings import Settings
@@ -48,6 +50,19 @@ class Finished:
     def preview(self, record: FrameRecord) -> Path:
         """Return where the small picture of a frame belongs."""
         return preview_beside(self.out / JOURNAL_FOLDER / record.file)
+
+    def has_searched(self, path: Path) -> bool:
+        """Tell whether a file is one of the images that the run was given, also where it was moved since."""
+        with suppress(InputError):
+            marked = signatures([source.header for source in open_positions(path)]) if self._searched else []
+            return any(frame_fingerprint("", each) in self._searched for each in marked)
+        return False
+
+    @cached_property
+    def _searched(self) -> frozenset[str]:
+        """What shows that an image is one of those that the run was given."""
+        known = _inputs(self.out / JOURNAL_FOLDER).get("images")
+        return frozenset(map(str, known.values())) if isinstance(known, dict) else frozenset()
 
     def records(self, *, with_examples: bool = False) -> Iterator[FrameRecord]:
         """Yield the frames that ``run.json`` lists, in its order; one is in memory at a time.

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 _FEW_EXAMPLES = 5
 _MANY_DOUBTFUL = 0.2
-_MARGIN = 0.1
+_MARGIN, _LEAST_MARGIN = 0.1, 0.001
+"""Scores are doubtful within this share of their span from the threshold, or within the smallest step of the slider."""
 _POOR = 0.25
 """A frame with less than this share of the median frame's objects is named."""
 _SIDES = (("area", "larger", "smaller"), ("brightness", "brighter", "darker"), ("roundness", "rounder", "less round"))
@@ -113,7 +114,7 @@ def overview(frames: Sequence[FrameFigures], asked: int = 0) -> Overview:
     below = np.concatenate([np.zeros(0), *(frame.below for frame in frames)])
     areas = np.concatenate([np.zeros(0, np.int64), *(frame.areas for frame in frames)])
     everything = np.concatenate([scores, below])
-    margin = _MARGIN * float(np.ptp(everything)) if everything.size else 0.0
+    margin = max(_MARGIN * float(np.ptp(everything)), _LEAST_MARGIN) if everything.size else 0.0
     doubtful = sum(int(np.count_nonzero(frame.scores < frame.threshold + margin)) for frame in frames)
     summary = Overview(
         found=scores.size,

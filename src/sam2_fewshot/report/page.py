@@ -90,7 +90,8 @@ def render(content: Content, facts: Mapping[str, Any]) -> str:
         data=_trusted(_json(content.data)),
         settings=_settings(facts["settings"], bool(facts.get("object_model"))),
         seconds=_bars(facts.get("seconds", {})),
-        marginal=_figure(content.overview.margin),
+        # Where scores lie so close together that the margin has become this small, the script gives them three digits.
+        marginal=_figure(content.overview.margin, 2 if content.overview.margin > 0.03 else 3),
     )
 
 

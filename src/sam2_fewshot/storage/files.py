@@ -145,6 +145,27 @@ def _remove_or_restore(path: Path) -> None:
         path.unlink()
 
 
+def check_free(path: Path, overwrite: bool) -> None:
+    """Refuse to write over what is there, which may be the user's.
+
+    Parameters
+    ----------
+    path
+        The file to write.
+    overwrite
+        Whether a file may be replaced; a folder never is.
+
+    Raises
+    ------
+    InputError
+        If something is there.
+    """
+    if path.is_dir():
+        raise InputError(f"{path} is there already and is a folder; give another name, or delete it first.")
+    if path.exists() and not overwrite:
+        raise InputError(f"{path} is there already; give another name, or --overwrite.")
+
+
 def refuse_device(path: Path) -> None:
     """Refuse a device or a pipe, which a reader would wait for; whatever else is wrong is left to the reader.
 
