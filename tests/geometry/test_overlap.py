@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from sam2_fewshot.geometry.outlines import crop_to_object
-from sam2_fewshot.geometry.overlap import intersect, mask_iou, most_shared, shared_area, touching
+from sam2_fewshot.geometry.overlap import grown, intersect, mask_iou, most_shared, shared_area, touching
 from sam2_fewshot.records import InstanceMask
 
 PAIRS = arrays(bool, st.tuples(st.just(2), st.integers(1, 9), st.integers(1, 9)))
@@ -74,3 +74,8 @@ def test_full_puts_the_crop_in_its_place() -> None:
     full = InstanceMask(np.array([[True, False], [True, True]]), 3, 1, (4, 6)).full()
     assert full.shape == (4, 6)
     assert [tuple(index) for index in np.argwhere(full)] == [(1, 3), (2, 3), (2, 4)]
+
+
+def test_a_box_grows_as_far_as_the_frame_goes() -> None:
+    assert grown((5, 6, 8, 9), 2, (20, 30)) == (3, 4, 10, 11)
+    assert grown((1, 0, 29, 18), 3, (20, 30)) == (0, 0, 30, 20)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from sam2_fewshot.geometry.overlap import grown
 from sam2_fewshot.records import FrameResult
 from sam2_fewshot.tiling.overview import PartOfFrame, contrast_of, overview
 
@@ -278,9 +279,7 @@ def _on_grid(region: Box, step: int, frame_shape: tuple[int, int]) -> Box:
 
 
 def _block(core: Box, halo: int, frame_shape: tuple[int, int]) -> Block:
-    x0, y0, x1, y1 = core
-    height, width = frame_shape
-    return Block(core, (max(x0 - halo, 0), max(y0 - halo, 0), min(x1 + halo, width), min(y1 + halo, height)))
+    return Block(core, grown(core, halo, frame_shape))
 
 
 def block_plan(
