@@ -45,7 +45,7 @@ from sam2_fewshot.backbones.sam2.device import choose_device, choose_dtype, desc
 from sam2_fewshot.backbones.sam2.loading import random_network, sam2_distribution
 from sam2_fewshot.backbones.sam2.network import Sam2Model
 from sam2_fewshot.errors import CheckpointError
-from sam2_fewshot.methods.grid import GridProposals, point_grid
+from sam2_fewshot.methods.grid import point_grid, propose
 from sam2_fewshot.protocols import Gates, Quiet
 from sam2_fewshot.settings import Settings
 
@@ -195,7 +195,7 @@ def grid_once(model: Sam2Model, image: NDArray[np.uint8], points: int, side: str
     """Return the masks of a grid of prompts, by this package's code or by the public one."""
     if side == "ours":
         settings = Settings(points_per_side=points, min_mask_area=0)
-        return list(GridProposals(settings).propose(model, model.embed(image), Quiet()))
+        return list(propose(model, model.embed(image), settings, Quiet()))
     generator = SAM2AutomaticMaskGenerator(
         public_network(model),
         points_per_side=points,
