@@ -11,8 +11,8 @@ from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 from torch.nn import functional
 
+from random_networks import random_network
 from sam2_fewshot.backbones.sam2.checkpoints import SAM2_GATES
-from sam2_fewshot.backbones.sam2.loading import random_network
 from sam2_fewshot.backbones.sam2.masks import stable_masks
 from sam2_fewshot.backbones.sam2.network import Sam2Model
 from sam2_fewshot.methods.grid import point_grid, propose
