@@ -42,10 +42,10 @@ from sam2_fewshot.backbones.sam2 import open_model
 from sam2_fewshot.backbones.sam2.checkpoints import find
 from sam2_fewshot.backbones.sam2.cpu import OneDnnLinear
 from sam2_fewshot.backbones.sam2.device import choose_device, choose_dtype, describe
-from sam2_fewshot.backbones.sam2.loading import random_network, sam2_distribution
+from sam2_fewshot.backbones.sam2.loading import build, sam2_distribution
 from sam2_fewshot.backbones.sam2.network import Sam2Model
 from sam2_fewshot.errors import CheckpointError
-from sam2_fewshot.methods.grid import GridProposals, point_grid
+from sam2_fewshot.methods.grid import point_grid, propose
 from sam2_fewshot.protocols import Gates, Quiet
 from sam2_fewshot.settings import Settings
 
@@ -126,7 +126,7 @@ def load(name: str, device: str, precision: str, image: NDArray[np.uint8]) -> Sa
         checkpoint = find(name)
         if checkpoint is None:
             raise
-    network: Any = random_network(name)
+    network: Any = build(checkpoint.config).eval().requires_grad_(False)
     for mlp in network.sam_mask_decoder.output_hypernetworks_mlps:
         mlp.layers[-1].weight.mul_(300)  # logits of random weights are all near 0, and no mask would be stable
     chosen = choose_device(device)
@@ -195,7 +195,7 @@ def grid_once(model: Sam2Model, image: NDArray[np.uint8], points: int, side: str
     """Return the masks of a grid of prompts, by this package's code or by the public one."""
     if side == "ours":
         settings = Settings(points_per_side=points, min_mask_area=0)
-        return list(GridProposals(settings).propose(model, model.embed(image), Quiet()))
+        return list(propose(model, model.embed(image), settings, Quiet()))
     generator = SAM2AutomaticMaskGenerator(
         public_network(model),
         points_per_side=points,

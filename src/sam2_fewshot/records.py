@@ -131,15 +131,14 @@ class InstanceMask:
     def within(self, window: Box) -> InstanceMask | None:
         """Return the part that lies in a window of the frame, as a mask of the window; None when there is none."""
         x0, y0, x1, y1 = window
-        left, top, right, bottom = self.box
-        if right <= x0 or x1 <= left or bottom <= y0 or y1 <= top:
-            return None  # before the pixels of the window are laid out: most marks lie in few of a frame's windows
-        data = self.window(window)
+        left, top = max(x0 - self.x0, 0), max(y0 - self.y0, 0)  # where the window begins in the crop
+        data = self.data[top : max(y1 - self.y0, 0), left : max(x1 - self.x0, 0)]
         rows, columns = np.flatnonzero(data.any(axis=1)), np.flatnonzero(data.any(axis=0))
         if not rows.size:
             return None
         crop = data[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].copy()
-        return InstanceMask(crop, int(columns[0]), int(rows[0]), (y1 - y0, x1 - x0))
+        x, y = self.x0 + left + int(columns[0]), self.y0 + top + int(rows[0])
+        return InstanceMask(crop, x - x0, y - y0, (y1 - y0, x1 - x0))
 
     def is_clipped(self, window: Box) -> bool:
         """Return whether the mask ends where a window does and the frame goes on: it may be a part of an object."""

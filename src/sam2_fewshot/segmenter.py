@@ -33,7 +33,6 @@ from sam2_fewshot.tiling.blocks import (
     least_pixels,
     plan_search,
     search_block,
-    search_blocks,
     view_of,
 )
 from sam2_fewshot.tiling.merging import merge
@@ -259,8 +258,8 @@ class FewShotSegmenter:
         """
         frame = as_reader(image, self.settings)
         plan = self.plan(frame)
-        results = search_blocks(frame, plan, self._find(keep_proposed=keep_proposed), self._progress, store)
-        return self.join(frame, plan, results)
+        find = self._find(keep_proposed=keep_proposed)
+        return self.join(frame, plan, list(self._searched(frame, plan, find, store)))
 
     def stream(
         self,
@@ -290,13 +289,36 @@ class FewShotSegmenter:
         """
         plan = self.plan(frame, region=region, at_most=at_most)
         results: list[BlockResult] = []
-        for block in plan.blocks:
-            if begins:
-                begins(len(results), len(plan.blocks))
-            results.append(self.search(frame, plan, block))
+        for result in self._searched(frame, plan, self._find(), begins=begins):
+            results.append(result)
             if len(plan.blocks) > 1:
-                yield block.core, results[-1].found
+                yield result.block.core, result.found
         yield plan.region, self.join(frame, plan, results)
+
+    def _searched(
+        self,
+        frame: FrameReader,
+        plan: SearchPlan,
+        find: Find,
+        store: BlockStore | None = None,
+        begins: Callable[[int, int], None] | None = None,
+    ) -> Iterator[BlockResult]:
+        """Yield the results of a frame's blocks in their order; those that are stored are not searched anew."""
+        count = len(plan.blocks)
+        store = store if count > 1 else None
+        stored = store.load(plan.blocks) if store else {}
+        for done, block in enumerate(plan.blocks):
+            if begins:
+                begins(done, count)
+            if (result := stored.get(block)) is None:
+                self._progress.part = f"block {done + 1} of {count}: " if count > 1 else ""
+                try:
+                    result = search_block(frame, plan, block, find)
+                finally:
+                    self._progress.part = ""
+                if store:
+                    store.save(result)
+            yield result
 
     def plan(
         self,

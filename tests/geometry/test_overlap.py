@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from sam2_fewshot.geometry.outlines import crop_to_object
-from sam2_fewshot.geometry.overlap import intersect, mask_iou, most_shared, shared_area, touching
+from sam2_fewshot.geometry.overlap import grown, intersect, mask_iou, most_shared, shared_area, touching
 from sam2_fewshot.records import InstanceMask
 
 PAIRS = arrays(bool, st.tuples(st.just(2), st.integers(1, 9), st.integers(1, 9)))
@@ -46,6 +46,25 @@ def test_a_window_shows_the_mask_and_nothing_beyond_the_frame(
     assert np.array_equal(window, padded[25 + y0 : 25 + y0 + height, 25 + x0 : 25 + x0 + width])
 
 
+@given(PAIRS, st.integers(-4, 10), st.integers(-4, 10), st.integers(0, 9), st.integers(0, 9))
+def test_what_lies_within_a_window_is_a_mask_of_it(pair: np.ndarray, x0: int, y0: int, width: int, height: int) -> None:
+    whole, window = crop_to_object(pair[0]), (x0, y0, x0 + width, y0 + height)
+    part, expected = whole.within(window), whole.window(window)
+    if part is None:
+        assert not expected.any()
+        return
+    assert part.frame_shape == (height, width)
+    assert np.array_equal(part.full(), expected)
+    assert part.box == crop_to_object(expected).box
+    assert not np.shares_memory(part.data, whole.data), "a large mask is not kept for a small part of it"
+
+
+def test_a_part_takes_no_more_memory_than_the_mask_however_large_the_window() -> None:
+    part = InstanceMask(np.ones((3, 4), bool), 7, 8, (20, 20)).within((-(10**9), -(10**9), 10**9, 9))
+    assert part is not None
+    assert (part.x0, part.y0, part.data.shape) == (10**9 + 7, 10**9 + 8, (1, 4))
+
+
 def test_boxes_that_only_touch_share_nothing() -> None:
     assert intersect((0, 0, 3, 3), (3, 0, 5, 3)) is None
     assert intersect((0, 0, 3, 3), (2, 1, 5, 9)) == (2, 1, 3, 3)
@@ -55,3 +74,8 @@ def test_full_puts_the_crop_in_its_place() -> None:
     full = InstanceMask(np.array([[True, False], [True, True]]), 3, 1, (4, 6)).full()
     assert full.shape == (4, 6)
     assert [tuple(index) for index in np.argwhere(full)] == [(1, 3), (2, 3), (2, 4)]
+
+
+def test_a_box_grows_as_far_as_the_frame_goes() -> None:
+    assert grown((5, 6, 8, 9), 2, (20, 30)) == (3, 4, 10, 11)
+    assert grown((1, 0, 29, 18), 3, (20, 30)) == (0, 0, 30, 20)

@@ -28,11 +28,6 @@ def test_what_users_write(text, expected):
     assert parse_range(text, 9, "Batch XY") == expected
 
 
-@pytest.mark.parametrize("text", ["", None, "   "])
-def test_blank_may_mean_the_current_position(text):
-    assert parse_range(text, 9, "Batch Z", blank=[4]) == (4,)
-
-
 @pytest.mark.parametrize(
     ("text", "part"),
     [

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
+from random_networks import random_network
 from sam2_fewshot.backbones.sam2.checkpoints import EMBEDDED_FOLDER, MICRO, TINY, Checkpoint, Found, resolve
 from sam2_fewshot.backbones.sam2.loading import (
     build,
     fitting_config,
     load_network,
-    random_network,
     read_weights,
     sam2_distribution,
 )
@@ -361,7 +361,7 @@ def test_compilation_in_a_configuration_is_ignored(own: Path, capsys: pytest.Cap
 
 def test_an_unknown_network(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="cannot be read: No such file"):
-        random_network("huge")
+        build("huge")
     with pytest.raises(CheckpointError, match=r"configs/none\.yaml cannot be read"):
         build("configs/none.yaml")
     missing = Checkpoint("own.pt", str(tmp_path / "gone.yaml"))

@@ -18,7 +18,7 @@ SIZE = DatasetSize(xy=3, z=2, time=4, channels=2)
 
 
 def read(raw: dict[str, Any]) -> Request:
-    return read_parameters(raw, "dataset", CHECKPOINTS)
+    return read_parameters(raw, CHECKPOINTS)
 
 
 def with_form(**values: Any) -> Request:
@@ -30,7 +30,6 @@ def with_form(**values: Any) -> Request:
 def test_a_job_of_the_browser(job):
     request = read(job)
     assert request == Request(
-        dataset_id="dataset",
         settings=Settings(similarity_threshold=0.55),
         model="sam2.1_hiera_tiny.pt",
         training_tags=("cell",),
@@ -55,7 +54,7 @@ def test_a_job_of_the_browser(job):
 )
 def test_whatever_may_be_missing(raw):
     request = read({**raw, "workerInterface": {"Training Tag": ["cell"]}})
-    assert request == Request("dataset", Settings(), "sam2.1_hiera_base_plus.pt", ("cell",))
+    assert request == Request(Settings(), "sam2.1_hiera_base_plus.pt", ("cell",))
     assert request.locations(SIZE) == [Location(0, 0, 0)]
     assert request.result_channel(SIZE) == 0
 

@@ -333,15 +333,34 @@ def test_what_objects_look_like(tmp_path: Path) -> None:
     assert len(looks_of([circle] * 1001, picture, 1.0).area) <= 500
 
 
-def test_settings_without_a_part_are_folded(make_out: Callable[..., Path]) -> None:
-    page = write_report(make_out()).read_text("utf-8")
-    shown, _, folded = page.partition("<details>")
+@pytest.mark.parametrize(
+    ("chosen", "used", "idle"),
+    [
+        ({}, {"smoothing", "sizes", "similarity_threshold"}, {"points_per_side", "top_percent"}),
+        ({"method": "grid"}, {"points_per_side", "similarity_threshold"}, {"sizes", "top_percent"}),
+        ({"method": "grid", "threshold_mode": "auto"}, {"scorer"}, {"sizes", "similarity_threshold", "top_percent"}),
+        ({"threshold_mode": "otsu"}, {"sizes"}, {"scorer", "similarity_threshold", "top_percent"}),
+        ({"threshold_mode": "top"}, {"top_percent"}, {"similarity_threshold"}),
+    ],
+)
+def test_settings_without_a_part_are_folded(
+    chosen: dict[str, Any], used: set[str], idle: set[str], make_out: Callable[..., Path]
+) -> None:
+    page = write_report(make_out(facts={"settings": Settings(**chosen).model_dump()})).read_text("utf-8")
+    shown, _, rest = page.partition("<details>")
+    folded = rest.partition("</details>")[0]
     assert "settings that had no part in this run" in folded
-    assert "--points-per-side" not in shown
-    assert "--points-per-side" in folded.partition("</details>")[0]
-    assert "--smoothing" in shown
-    grid = write_report(make_out(facts={"settings": Settings(method="grid").model_dump()}, folder="grid"))
-    assert "--points-per-side" in grid.read_text("utf-8").partition("<details>")[0]
+    for names, here, elsewhere in ((used, shown, folded), (idle, folded, shown)):
+        for name in names:
+            row = f"<code>--{name.replace('_', '-')}</code>"
+            assert row in here
+            assert row not in elsewhere
+
+
+def test_results_that_lack_a_setting_have_its_default(make_out: Callable[..., Path]) -> None:
+    older = Settings(method="grid").model_dump(exclude={"threshold_mode", "top_percent"})
+    shown = write_report(make_out(facts={"settings": older})).read_text("utf-8").partition("<details>")[0]
+    assert "<code>--similarity-threshold</code>" in shown
 
 
 def test_the_folder_is_told_as_it_was_given(make_out: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:

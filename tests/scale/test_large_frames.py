@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from scale_scenes import Watched, as_set, scene
+from scale_scenes import Heard, Watched, as_set, memory_for, scene
 from shapely import box
 
 from sam2_fewshot import Exemplar, FewShotSegmenter, Frame, InputError, Settings
@@ -15,18 +15,14 @@ from sam2_fewshot.geometry.overlap import mask_iou
 from sam2_fewshot.methods.guided import GuidedMethod
 from sam2_fewshot.object_model import frame_digest
 from sam2_fewshot.protocols import Staged
-from sam2_fewshot.records import FrameResult
-from sam2_fewshot.tiling.blocks import block_plan, search_blocks
+from sam2_fewshot.tiling.blocks import block_plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from scale_scenes import Heard
-
     from bright import BrightSegmenter
     from sam2_fewshot import Detection
     from sam2_fewshot.protocols import Backbone
-    from sam2_fewshot.tiling.blocks import View
 
 EXAMPLE = scene(64, 3, seed=5)
 SMALL = 120**2
@@ -234,22 +230,38 @@ def test_the_digest_of_strips_is_that_of_the_whole() -> None:
     assert digest == frame_digest(Frame(scene(50, 2)))
 
 
-def test_the_progress_names_the_block(fitted: BrightSegmenter, heard: Heard) -> None:
-    frame, progress = Frame(scene()), Staged(heard)
-    plan = fitted.plan(frame)
+def gridded(heard: Heard) -> FewShotSegmenter:
+    settings = Settings(method="grid", points_per_side=16, max_memory=memory_for(SMALL))
+    segmenter = FewShotSegmenter("filters", settings=settings, progress=heard)
+    return segmenter.fit([Exemplar(image=EXAMPLE, mask=EXAMPLE[..., 0] > 100)])
 
-    def find(view: View) -> FrameResult:
-        progress.start("encoding", 4)
-        progress.advance()
-        return FrameResult()
 
-    search_blocks(frame, plan, find, progress, None)
-    progress.start("outlining")
-    count = len(plan.blocks)
-    assert heard.stages == [*(f"block {number} of {count}: encoding" for number in range(1, count + 1)), "outlining"]
-    heard.stages.clear()
-    search_blocks(frame, replace(plan, blocks=plan.blocks[:1]), find, progress, None)
-    assert heard.stages == ["encoding"]
+def test_the_progress_names_the_block(heard: Heard) -> None:
+    segmenter, frame, stages = gridded(heard), Frame(scene(200, 10)), ["proposing", "comparing"]
+    count = len(segmenter.plan(frame).blocks)
+    assert count > 1
+    for search in (segmenter.predict, lambda frame: list(segmenter.stream(frame))):
+        heard.stages.clear()
+        search(frame)
+        assert heard.stages == [f"block {i} of {count}: {stage}" for i in range(1, count + 1) for stage in stages]
+        heard.stages.clear()
+        search(Frame(frame.pixels[:60, :60]))
+        assert heard.stages == stages
+
+
+def test_after_a_search_that_was_stopped_no_block_is_named() -> None:
+    class Stopping(Heard):
+        def start(self, stage: str, total: int | None = None) -> None:
+            super().start(stage, total)
+            if stage.startswith("block 2"):
+                raise KeyboardInterrupt
+
+    segmenter = gridded(stopping := Stopping())
+    with pytest.raises(KeyboardInterrupt):
+        segmenter.predict(scene(200, 10))
+    stopping.stages.clear()
+    segmenter.fit([Exemplar(image=EXAMPLE, mask=EXAMPLE[..., 0] > 100)])
+    assert stopping.stages == ["learning"]
 
 
 def test_other_weights_are_not_adopted(fitted: BrightSegmenter, bright: Callable[[int], BrightSegmenter]) -> None:

@@ -10,9 +10,9 @@ import tifffile
 import torch
 from PIL import Image
 
+from random_networks import random_network
 from sam2_fewshot import FewShotSegmenter, Frame, Settings
 from sam2_fewshot.backbones.sam2 import open_model
-from sam2_fewshot.backbones.sam2.loading import random_network
 from sam2_fewshot.backbones.sam2.network import Sam2Model
 from sam2_fewshot.images.image_set import open_images
 from sam2_fewshot.object_model import ObjectModel

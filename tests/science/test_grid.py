@@ -11,11 +11,11 @@ from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 from torch.nn import functional
 
+from random_networks import random_network
 from sam2_fewshot.backbones.sam2.checkpoints import SAM2_GATES
-from sam2_fewshot.backbones.sam2.loading import random_network
 from sam2_fewshot.backbones.sam2.masks import stable_masks
 from sam2_fewshot.backbones.sam2.network import Sam2Model
-from sam2_fewshot.methods.grid import GridProposals, point_grid
+from sam2_fewshot.methods.grid import point_grid, propose
 from sam2_fewshot.protocols import Quiet
 from sam2_fewshot.settings import Settings
 
@@ -44,7 +44,7 @@ def official(model: Sam2Model, image: NDArray[np.uint8], points: int, iou: float
 
 def ours(model: Sam2Model, image: NDArray[np.uint8], **settings: float) -> list[Candidate]:
     chosen = Settings(**{"min_mask_area": 0, **settings})
-    return GridProposals(chosen).propose(model, model.embed(image), Quiet())
+    return propose(model, model.embed(image), chosen, Quiet())
 
 
 def assert_equal(candidates: list[Candidate], masks: list[dict]) -> None:
@@ -84,7 +84,7 @@ def test_an_official_configuration_gives_the_same_candidates(discs: Discs) -> No
     # Settings allows no grid under 16; the generator itself takes any.
     settings = Settings.model_construct(**{**Settings().model_dump(), "points_per_side": 3, "min_mask_area": 0})
     settings = settings.model_copy(update={"predicted_iou_gate": 0.01, "stability_gate": 0.05})
-    mine = GridProposals(settings).propose(model, model.embed(image), Quiet())
+    mine = propose(model, model.embed(image), settings, Quiet())
     assert_equal(mine, official(model, image, 3, 0.01, 0.05))
 
 

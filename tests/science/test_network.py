@@ -10,10 +10,10 @@ import pytest
 import torch
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 
+from random_networks import random_network
 from sam2_fewshot.backbones.sam2.checkpoints import SAM2_GATES
 from sam2_fewshot.backbones.sam2.cpu import OneDnnLinear
 from sam2_fewshot.backbones.sam2.device import choose_dtype
-from sam2_fewshot.backbones.sam2.loading import random_network
 from sam2_fewshot.backbones.sam2.network import Sam2Model, mask_weighted_mean
 from sam2_fewshot.geometry.outlines import crop_to_object
 from sam2_fewshot.methods.grid import context_window

@@ -15,6 +15,7 @@ from sam2_fewshot.geometry.outlines import polygon_to_mask
 from sam2_fewshot.geometry.overlap import touching
 from sam2_fewshot.methods.base import is_known
 from sam2_fewshot.records import Detection, Kind
+from sam2_fewshot.tiling.blocks import is_owned
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,12 +93,7 @@ class Results:
         All objects are listed anew, so that many parts at once take little more time than one.
         """
         for part in parts:
-            x0, y0, x1, y1 = part.box
-            kept = [
-                item
-                for item in self._found.get(part.place, ())
-                if not (x0 <= (item.bbox[0] + item.bbox[2]) / 2 < x1 and y0 <= (item.bbox[1] + item.bbox[3]) / 2 < y1)
-            ]
+            kept = [item for item in self._found.get(part.place, ()) if not is_owned(item.instance, part.box)]
             masks, others = [item.instance for item in part.found], [item.instance for item in kept]
             known = {i for i, k in touching(masks, others) if is_known(masks[i], [others[k]])}
             self._found[part.place] = [*kept, *(item for i, item in enumerate(part.found) if i not in known)]

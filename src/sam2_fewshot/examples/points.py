@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from scipy import ndimage
 
+from sam2_fewshot.geometry.overlap import grown
 from sam2_fewshot.records import InstanceMask
 
 if TYPE_CHECKING:
@@ -295,9 +296,7 @@ def appearance(mask: InstanceMask, pixels: NDArray[np.uint8], spread: float) -> 
     """
     area = mask.area
     margin = max(2, round(_RING * area**0.5))
-    left, top, right, bottom = mask.box
-    height, width = mask.frame_shape
-    box = (max(left - margin, 0), max(top - margin, 0), min(right + margin, width), min(bottom + margin, height))
+    box = grown(mask.box, margin, mask.frame_shape)
     inside = mask.window(box)
     around = ndimage.maximum_filter(inside, 2 * margin + 1) & ~inside
     here = pixels[box[1] : box[3], box[0] : box[2]]

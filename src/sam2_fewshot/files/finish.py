@@ -10,7 +10,7 @@ from sam2_fewshot.geometry.overlap import mask_iou
 from sam2_fewshot.methods.selection import AS_SET
 from sam2_fewshot.output.pictures import pictures_of
 from sam2_fewshot.records import Kind
-from sam2_fewshot.runner.tasks import Finished
+from sam2_fewshot.runner.tasks import TaskResult
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,7 +47,7 @@ class FrameFinish:
     threshold: float
     with_examples: bool = True
 
-    def __call__(self, frame: FrameReader, found: FrameResult) -> Finished:
+    def __call__(self, frame: FrameReader, found: FrameResult) -> TaskResult:
         """Return the result with what the user marked, the pictures, and sentences on the frame for the user."""
         # What is confirmed was learned from, too, so it is among the examples.
         examples = [item for item in found.examples if self.with_examples and not self._is_confirmed(item)]
@@ -66,7 +66,7 @@ class FrameFinish:
                 f"{self.name}: {found.blank} of {found.blocks} blocks show nothing but even background and were passed "
                 "over."
             )
-        return Finished(found, drawn, warnings, notes)
+        return TaskResult(found, extra=drawn, warnings=warnings, notes=notes)
 
     def _is_confirmed(self, item: Detection) -> bool:
         return any(mask_iou(item.instance, other.instance) >= SAME_OBJECT for other in self.confirmed)

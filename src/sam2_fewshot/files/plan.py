@@ -30,14 +30,10 @@ from sam2_fewshot.images.display import parse_channels, read_channels, read_text
 from sam2_fewshot.images.image_set import images_of, open_images, stems_of
 from sam2_fewshot.images.registry import frame_fingerprint, open_positions, signatures
 from sam2_fewshot.object_model import ObjectModel, content_of
-from sam2_fewshot.records import held_bytes
 from sam2_fewshot.storage.digests import common_part, examples_part
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
-
-    import numpy as np
-    from numpy.typing import NDArray
 
     from sam2_fewshot.annotations.placing import PlacedExemplar
     from sam2_fewshot.files.corrections import Correction
@@ -45,7 +41,7 @@ if TYPE_CHECKING:
     from sam2_fewshot.images.display import ChannelSetting
     from sam2_fewshot.images.image_set import ImageSet
     from sam2_fewshot.protocols import Progress
-    from sam2_fewshot.records import Box, Exemplar, FrameReader, Location
+    from sam2_fewshot.records import Exemplar, FrameReader, Location
     from sam2_fewshot.runner.tasks import Progressed
     from sam2_fewshot.segmenter import FewShotSegmenter
     from sam2_fewshot.settings import Settings
@@ -274,28 +270,9 @@ class FrameAddress:
 
     def open(self) -> FrameReader:
         """Return the frame, of an image that stays open until others are; only one at a time holds pixels."""
-        images = _opened(self)
-        return _PlacedFrame(self.name, self.location, images[0].frame(self.location.z, self.location.time))
-
-
-@dataclass(frozen=True, eq=False)
-class _PlacedFrame:
-    """A frame of a file opened alone, at its place in the dataset."""
-
-    name: str
-    location: Location
-    frame: FrameReader
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.frame.shape
-
-    @property
-    def held_bytes(self) -> int:
-        return held_bytes(self.frame)
-
-    def read(self, region: Box | None = None) -> NDArray[np.uint8]:
-        return self.frame.read(region)
+        frame = _opened(self)[0].frame(self.location.z, self.location.time)
+        # A file that is opened alone lacks its place among the images, and the folder that tells it from others.
+        return replace(frame, location=self.location, name=self.name)
 
 
 _OPENED: OrderedDict[tuple[str, int, int], ImageSet] = OrderedDict()

@@ -20,6 +20,12 @@ def intersect(a: Box, b: Box) -> Box | None:
     return (x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
 
 
+def grown(box: Box, margin: int, shape: tuple[int, int]) -> Box:
+    """Return a box with a margin around it, inside a frame ``(height, width)``."""
+    x0, y0, x1, y1 = box
+    return max(0, x0 - margin), max(0, y0 - margin), min(shape[1], x1 + margin), min(shape[0], y1 + margin)
+
+
 def shared_area(a: InstanceMask, b: InstanceMask) -> int:
     """Return the number of pixels on both masks."""
     common = intersect(a.box, b.box)

@@ -77,7 +77,6 @@ def parse_range(
     text: str | None,
     count: int,
     field: str,
-    blank: Sequence[int] | None = None,
     names: Sequence[Collection[str]] = (),
 ) -> tuple[int, ...]:
     """Turn what a user typed into indices.
@@ -87,13 +86,11 @@ def parse_range(
     text
         Numbers and inclusive ranges as a user counts, from 1, with commas between: ``"1-3, 5-8"``. A range may have a
         step: ``"1-20:2"`` is every second from 1. ``"all"`` (in any case, alone or as one of the parts) means
-        everything.
+        everything, and so does an empty or missing text.
     count
         How many there are; the highest number allowed.
     field
         Name of the field, for messages.
-    blank
-        What an empty or missing text means, counted from 0; everything when left out.
     names
         Of each, all that it is called by. A part that is no number or range is then a pattern for names, in any letter
         case: ``*`` stands for any letters, ``?`` for one and ``[ab]`` for one of some, so ``"B0*"`` is a plate's row.
@@ -109,9 +106,8 @@ def parse_range(
     SettingsError
         For anything else. Nothing is dropped in silence: a number that does not exist is refused too.
     """
-    everything = tuple(range(count))
     if text is None or not text.strip():
-        return everything if blank is None else tuple(sorted(set(blank)))
+        return tuple(range(count))
     if "," in text and (called := _called(text.strip(), names)):
         return tuple(called)
     parts = [part.strip() for part in text.split(",") if part.strip()]

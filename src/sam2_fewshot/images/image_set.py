@@ -292,7 +292,7 @@ class ImageFile:
         """
         if not self.has(z, t):
             raise IndexError(f"{self.name} has no slice {z} at time {t} (counted from 0)")
-        return self._frames.setdefault((z, t), FrameFile(self, Location(self.xy, z, t)))
+        return self._frames.setdefault((z, t), FrameFile(self, Location(self.xy, z, t), self.name))
 
     def let_go(self) -> None:
         """As :meth:`ImageSet.let_go`."""
@@ -342,15 +342,13 @@ class FrameFile:
         The file.
     location
         Where the frame belongs in the dataset.
+    name
+        The image's name.
     """
 
     image: ImageFile
     location: Location
-
-    @property
-    def name(self) -> str:
-        """The image's name."""
-        return self.image.name
+    name: str
 
     @property
     def shape(self) -> tuple[int, int]:

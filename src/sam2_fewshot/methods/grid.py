@@ -96,7 +96,7 @@ class GridMethod:
         with watch.stage("encode"):
             embedding = self._backbone.embed(pixels)
         with watch.stage("propose"):
-            proposed = GridProposals(self._settings).propose(self._backbone, embedding, self._progress)
+            proposed = propose(self._backbone, embedding, self._settings, self._progress)
             candidates = [
                 candidate
                 for candidate in in_one_part(proposed, self._settings.box_nms_iou)
@@ -177,58 +177,47 @@ def point_grid(points_per_side: int) -> NDArray[np.float64]:
     return np.stack([x.ravel(), y.ravel()], axis=1)
 
 
-class GridProposals:
-    """Proposes the masks of point prompts at a grid.
+def propose(backbone: Backbone, embedding: Embedding, settings: Settings, progress: Progress) -> list[Candidate]:
+    """Return the masks of point prompts at a grid, the highest predicted IoU first.
 
     Parameters
     ----------
+    backbone
+        Decodes the prompts.
+    embedding
+        Of the frame.
     settings
         ``points_per_side``, ``predicted_iou_gate``, ``stability_gate``, ``box_nms_iou``, ``min_mask_area`` and
         ``max_mask_area`` are used. A gate that is None is the backbone's default.
+    progress
+        Reports each prompt done.
     """
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-
-    def propose(self, backbone: Backbone, embedding: Embedding, progress: Progress) -> list[Candidate]:
-        """Return candidates, the highest predicted IoU first.
-
-        Parameters
-        ----------
-        backbone
-            Decodes the prompts.
-        embedding
-            Of the frame.
-        progress
-            Reports each prompt done.
-        """
-        settings = self._settings
-        grid = point_grid(settings.points_per_side)
-        progress.start("proposing", len(grid))
-        gates = backbone.gates
-        found = backbone.prompt(
-            embedding,
-            (grid * backbone.input_size).astype(np.float32),
-            iou_gate=_first(settings.predicted_iou_gate, gates.predicted_iou),
-            stability_gate=_first(settings.stability_gate, gates.stability),
-            on_batch=progress.advance,
-        )
-        # The public generator suppresses on boxes whose right and bottom edges are the last pixels.
-        boxes = found.boxes - np.array([0, 0, 1, 1])
-        height, width = embedding.frame_shape
-        candidates = []
-        for i in box_nms(boxes.astype(np.float64), found.predicted_iou, settings.box_nms_iou):
-            x0, y0 = found.boxes[i, :2]
-            x, y = grid[found.prompt[i]] * (width, height)
-            candidates.append(
-                Candidate(
-                    InstanceMask(found.data[i], int(x0), int(y0), embedding.frame_shape),
-                    float(found.predicted_iou[i]),
-                    float(found.stability[i]),
-                    (float(x), float(y)),
-                )
+    grid = point_grid(settings.points_per_side)
+    progress.start("proposing", len(grid))
+    gates = backbone.gates
+    found = backbone.prompt(
+        embedding,
+        (grid * backbone.input_size).astype(np.float32),
+        iou_gate=_first(settings.predicted_iou_gate, gates.predicted_iou),
+        stability_gate=_first(settings.stability_gate, gates.stability),
+        on_batch=progress.advance,
+    )
+    # The public generator suppresses on boxes whose right and bottom edges are the last pixels.
+    boxes = found.boxes - np.array([0, 0, 1, 1])
+    height, width = embedding.frame_shape
+    candidates = []
+    for i in box_nms(boxes.astype(np.float64), found.predicted_iou, settings.box_nms_iou):
+        x0, y0 = found.boxes[i, :2]
+        x, y = grid[found.prompt[i]] * (width, height)
+        candidates.append(
+            Candidate(
+                InstanceMask(found.data[i], int(x0), int(y0), embedding.frame_shape),
+                float(found.predicted_iou[i]),
+                float(found.stability[i]),
+                (float(x), float(y)),
             )
-        return [candidate for candidate in candidates if _size_fits(candidate.mask, settings)]
+        )
+    return [candidate for candidate in candidates if _size_fits(candidate.mask, settings)]
 
 
 def _size_fits(mask: InstanceMask, settings: Settings) -> bool:

@@ -157,7 +157,7 @@ def compute(
 
 def _job(api_url: str, token: str, raw: Mapping[str, Any], dataset_id: str, means: Means, messages: Messages) -> int:
     messages.progress(0.0, "Reading the dataset")
-    request = read_parameters(raw, dataset_id, means.checkpoints())
+    request = read_parameters(raw, means.checkpoints())
     for remark in request.remarks:
         messages.warn(remark)
     display = JobDisplay(messages, _FRAMES)

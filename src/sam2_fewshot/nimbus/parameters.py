@@ -52,8 +52,6 @@ class Request:
 
     Parameters
     ----------
-    dataset_id
-        The dataset's folder.
     settings
         How to search.
     model
@@ -76,7 +74,6 @@ class Request:
         Sentences to warn the user with, although the work goes on.
     """
 
-    dataset_id: str
     settings: Settings
     model: str
     training_tags: tuple[str, ...]
@@ -122,15 +119,13 @@ class Request:
         return channel
 
 
-def read_parameters(raw: Mapping[str, Any], dataset_id: str, checkpoints: Sequence[str]) -> Request:
+def read_parameters(raw: Mapping[str, Any], checkpoints: Sequence[str]) -> Request:
     """Check a job's parameters.
 
     Parameters
     ----------
     raw
         The parameters as the server hands them over; anything may be missing or null.
-    dataset_id
-        The dataset's folder, from the container's arguments.
     checkpoints
         File names of the checkpoints that are present, the best first.
 
@@ -155,7 +150,6 @@ def read_parameters(raw: Mapping[str, Any], dataset_id: str, checkpoints: Sequen
     xy, z, time = (_range_text(form.get(field), field) for field in BATCH_FIELDS)
     settings, remarks = read_settings(form)
     request = Request(
-        dataset_id=dataset_id,
         settings=settings,
         model=chosen(form[MODEL], MODEL, checkpoints) if MODEL in form else checkpoints[0],
         training_tags=training,

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from sam2_fewshot.output.finished import read_finished
 from sam2_fewshot.report.content import Content, gather
-from sam2_fewshot.settings import Settings
+from sam2_fewshot.runner.progress import duration
+from sam2_fewshot.settings import Settings, condition_of
 from sam2_fewshot.storage.files import write_whole
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def render(content: Content, facts: Mapping[str, Any]) -> str:
         loader=jinja2.FunctionLoader(_asset),
     )
     environment.filters["figure"] = _figure
-    environment.filters["seconds"] = _seconds
+    environment.filters["seconds"] = duration
     script = "(() => {\n'use strict';\n" + "\n".join(map(_asset, _SCRIPTS)) + "\n})();\n"
     style = _asset("style.css")
     policy = (
@@ -115,22 +116,17 @@ def _hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-_GRID = "Method grid:"
-"""With this the description of a setting begins that concerns this method alone."""
-
-
 def _settings(used: Mapping[str, Any], learned_before: bool = False) -> dict[str, list[dict[str, object]]]:
     """Return the settings as rows, those that differ from the default first: ``used``, and those that were ``idle``."""
     rows: dict[str, list[dict[str, object]]] = {"used": [], "idle": []}
     for name, value in used.items():
         field = Settings.model_fields.get(name)
         extra = field.json_schema_extra if field and isinstance(field.json_schema_extra, dict) else {}
-        described = (field and field.description) or ""
-        idle = (
-            (described.startswith(_GRID) and used.get("method") != "grid")
-            or (name == "top_percent" and used.get("threshold_mode") != "top")
-            or (name == "max_examples" and learned_before)
-        )
+        condition = condition_of(field) if field else None
+        idle = name == "max_examples" and learned_before
+        if condition:
+            other = used.get(condition.setting, Settings.model_fields[condition.setting].default)
+            idle = other != condition.value
         rows["idle" if idle else "used"].append(
             {
                 "title": field.title if field else name,
@@ -153,10 +149,3 @@ def _figure(value: float, digits: int = 2) -> str:
     if not math.isfinite(value):
         return "–"
     return f"{value:,.0f}" if digits == 0 else f"{value:.{digits}f}"
-
-
-def _seconds(value: float) -> str:
-    if value < 60:
-        return f"{value:.1f} s"
-    minutes, rest = divmod(round(value), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

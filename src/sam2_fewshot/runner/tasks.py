@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sam2_fewshot.errors import FewShotError
@@ -28,29 +28,36 @@ class Address(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Finished:
-    """A frame's result with what its sink adds.
+class TaskResult:
+    """The outcome of a frame.
 
     Parameters
     ----------
     found
-        The result.
+        Its result.
+    trouble, cause
+        Why it failed, in a sentence, and the error; empty and None when all went well.
     extra
         Whatever the sink wants besides, such as pictures.
     warnings, notes
         Sentences for the user: what needs care, and what is good to know.
+    took
+        Wall-clock seconds that the frame took in all.
     """
 
-    found: FrameResult
+    found: FrameResult = field(default_factory=FrameResult)
+    trouble: str = ""
+    cause: BaseException | None = None
     extra: Any = None
     warnings: Sequence[str] = ()
     notes: Sequence[str] = ()
+    took: float = 0.0
 
 
 class Finish(Protocol):
     """A sink's step on a frame's result, in the process that searched the frame; it can be pickled."""
 
-    def __call__(self, frame: FrameReader, found: FrameResult) -> Finished:
+    def __call__(self, frame: FrameReader, found: FrameResult) -> TaskResult:
         """Return the result with what the sink adds."""
         ...
 
@@ -75,33 +82,6 @@ class Task:
     name: str
     finish: Finish | None = None
     store: BlockStore | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class TaskResult:
-    """The outcome of a frame.
-
-    Parameters
-    ----------
-    found
-        Its result.
-    trouble, cause
-        Why it failed, in a sentence, and the error; empty and None when all went well.
-    extra
-        From :class:`Finished`.
-    warnings, notes
-        Sentences for the user about the frame.
-    took
-        Wall-clock seconds that the frame took in all.
-    """
-
-    found: FrameResult = field(default_factory=FrameResult)
-    trouble: str = ""
-    cause: BaseException | None = None
-    extra: Any = None
-    warnings: Sequence[str] = ()
-    notes: Sequence[str] = ()
-    took: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -218,12 +198,12 @@ def in_this_process(
         yield task, reported(finished, watch, time.perf_counter() - began)
 
 
-def finish(step: Finish | None, frame: FrameReader, found: FrameResult) -> Finished:
+def finish(step: Finish | None, frame: FrameReader, found: FrameResult) -> TaskResult:
     """Return a result with what its sink adds."""
-    return step(frame, found) if step else Finished(found)
+    return step(frame, found) if step else TaskResult(found)
 
 
-def report_sentences(finished: Finished | TaskResult, watch: Watch) -> None:
+def report_sentences(finished: TaskResult, watch: Watch) -> None:
     """Pass on a frame's warnings and notes to the user."""
     for sentence in finished.warnings:
         watch.warn(sentence)
@@ -231,10 +211,10 @@ def report_sentences(finished: Finished | TaskResult, watch: Watch) -> None:
         watch.say(sentence)
 
 
-def reported(finished: Finished, watch: Watch, took: float) -> TaskResult:
+def reported(finished: TaskResult, watch: Watch, took: float) -> TaskResult:
     """Report a finished frame's sentences, and return its result with all warnings since the last frame."""
     report_sentences(finished, watch)
-    return TaskResult(finished.found, extra=finished.extra, warnings=watch.take(), took=took)
+    return replace(finished, warnings=watch.take(), took=took)
 
 
 def sentence_of(error: BaseException) -> str:

@@ -83,10 +83,7 @@ def search_frame(recipe: Recipe, address: Address, step: Finish | None) -> Reply
         if len(plan.blocks) > 1:
             return plan
         found = segmenter.join(frame, plan, [segmenter.search(frame, plan, block) for block in plan.blocks])
-        finished = finish(step, frame, found)
-        return TaskResult(
-            finished.found, extra=finished.extra, warnings=list(finished.warnings), notes=list(finished.notes)
-        )
+        return finish(step, frame, found)
 
     return _answered(recipe, address, work)
 

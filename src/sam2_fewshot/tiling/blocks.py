@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from sam2_fewshot.geometry.overlap import grown
 from sam2_fewshot.records import FrameResult
 from sam2_fewshot.tiling.overview import PartOfFrame, contrast_of, overview
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sam2_fewshot.protocols import Progress, Staged
+    from sam2_fewshot.protocols import Progress
     from sam2_fewshot.records import Box, Detection, FrameReader, InstanceMask
 
 _REACH = 2.0
@@ -278,9 +279,7 @@ def _on_grid(region: Box, step: int, frame_shape: tuple[int, int]) -> Box:
 
 
 def _block(core: Box, halo: int, frame_shape: tuple[int, int]) -> Block:
-    x0, y0, x1, y1 = core
-    height, width = frame_shape
-    return Block(core, (max(x0 - halo, 0), max(y0 - halo, 0), min(x1 + halo, width), min(y1 + halo, height)))
+    return Block(core, grown(core, halo, frame_shape))
 
 
 def block_plan(
@@ -321,39 +320,6 @@ def block_plan(
         for y0, y1 in spans(height, shift[1])
         for x0, x1 in spans(width, shift[0])
     ]
-
-
-def search_blocks(
-    frame: FrameReader, plan: SearchPlan, find: Find, progress: Staged, store: BlockStore | None
-) -> list[BlockResult]:
-    """Search a frame's blocks one after the other, but for those that are stored.
-
-    Parameters
-    ----------
-    frame, plan
-        The frame, and in which blocks to search it.
-    find
-        Searches a window.
-    progress
-        Learns which block it is, where there are several.
-    store
-        Has the results of an earlier run, and takes those of this one; None for a frame that is not worth it.
-    """
-    count = len(plan.blocks)
-    if count == 1:
-        store = None
-    stored = store.load(plan.blocks) if store else {}
-    results = []
-    for number, block in enumerate(plan.blocks, 1):
-        progress.part = f"block {number} of {count}: " if count > 1 else ""
-        result = stored.get(block)
-        if result is None:
-            result = search_block(frame, plan, block, find)
-            if store:
-                store.save(result)
-        results.append(result)
-    progress.part = ""
-    return results
 
 
 def search_block(frame: FrameReader, plan: SearchPlan, block: Block, find: Find) -> BlockResult:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import shapely
 
-from sam2_fewshot.geometry.overlap import shared_area
+from sam2_fewshot.geometry.overlap import grown, shared_area
 from sam2_fewshot.records import FrameResult
 from sam2_fewshot.tiling.blocks import is_owned
 
@@ -180,10 +180,7 @@ def _whole_of(
 
 def _window_around(mask: InstanceMask, margin: int) -> Box:
     """Return the box of a mask, grown by its own longest side and a margin each way, inside the frame."""
-    x0, y0, x1, y1 = mask.box
-    grown = max(x1 - x0, y1 - y0) + margin
-    height, width = mask.frame_shape
-    return max(x0 - grown, 0), max(y0 - grown, 0), min(x1 + grown, width), min(y1 + grown, height)
+    return grown(mask.box, max(mask.data.shape) + margin, mask.frame_shape)
 
 
 def _share(a: InstanceMask, b: InstanceMask) -> float:

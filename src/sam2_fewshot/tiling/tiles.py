@@ -5,14 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from sam2_fewshot.records import InstanceMask
-
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from sam2_fewshot.records import Box
+    from sam2_fewshot.records import Box, InstanceMask
 
 PARTS = 16
 """A tile's side is divided by this; one part on either side is the halo."""
@@ -102,24 +96,3 @@ def tile_of(grid: TileGrid, mask: InstanceMask) -> int:
 def holds(window: Box, box: Box) -> bool:
     """Tell whether a box lies within a window."""
     return window[0] <= box[0] and window[1] <= box[1] and box[2] <= window[2] and box[3] <= window[3]
-
-
-def in_frame(data: NDArray[np.bool_], x0: int, y0: int, shape: tuple[int, int]) -> InstanceMask | None:
-    """Drop what lies beyond the frame, where a tile shows its mirror image; None when nothing is left.
-
-    Parameters
-    ----------
-    data
-        Boolean (h, w), a mask's crop.
-    x0, y0
-        Column and row of ``data[0, 0]`` in the frame; they may be negative.
-    shape
-        ``(height, width)`` of the frame.
-    """
-    top, left = max(0, -y0), max(0, -x0)
-    data = data[top : shape[0] - y0, left : shape[1] - x0] if y0 < shape[0] and x0 < shape[1] else data[:0]
-    rows, columns = np.flatnonzero(data.any(1)), np.flatnonzero(data.any(0))
-    if not rows.size:
-        return None
-    crop = data[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    return InstanceMask(crop, x0 + left + int(columns[0]), y0 + top + int(rows[0]), shape)

@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sam2_fewshot.backbones.sam2.checkpoints import CHECKPOINTS, EMBEDDED_FOLDER, find
+from sam2_fewshot.backbones.sam2.checkpoints import CHECKPOINTS, EMBEDDED_FOLDER
 from sam2_fewshot.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -190,33 +190,6 @@ _ALLOWED_TARGETS = frozenset(
 
 # SAM 2.0's weights have the same names and nearly the same parts, so they work too when given by path.
 _SAM20_CONFIGS = tuple(f"configs/sam2/sam2_hiera_{size}.yaml" for size in ("t", "s", "b+", "l"))
-
-
-def random_network(name: str, seed: int = 0) -> torch.nn.Module:
-    """Build the network of a known checkpoint with random weights, for tests and measurements of time.
-
-    Speed and memory are those of the real network; what it finds is meaningless.
-
-    Parameters
-    ----------
-    name
-        A known checkpoint's name (``tiny``) or a configuration (``configs/sam2.1/sam2.1_hiera_t.yaml``).
-    seed
-        Of the random numbers: the same seed gives the same weights. The global generator is left as it was.
-
-    Returns
-    -------
-    torch.nn.Module
-        As :func:`sam2_fewshot.backbones.sam2.loading.load_network` does.
-
-    Raises
-    ------
-    CheckpointError
-        If there is no such checkpoint or configuration.
-    """
-    checkpoint = find(name)
-    network = build(checkpoint.config if checkpoint and checkpoint.config else name, seed)
-    return network.eval().requires_grad_(False)
 
 
 def build(config: str, seed: int = 0) -> torch.nn.Module:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from scipy import ndimage
 
+from sam2_fewshot.geometry.overlap import grown
 from sam2_fewshot.methods.guided.maps import enlarge
 from sam2_fewshot.tiling.tiles import PARTS
 
@@ -147,11 +148,8 @@ def tiles_with_something(
     # On a frame with less contrast than the examples', the faintest example would be fainter in proportion.
     faintest = prominence.least * min(1.0, float(smooth.max()) / prominence.median)
     halo = grid.side // PARTS
-    height, width = grid.frame_shape
-    highest = [
-        smooth[max(0, y0 - halo) : min(height, y1 + halo), max(0, x0 - halo) : min(width, x1 + halo)].max()
-        for x0, y0, x1, y1 in cores
-    ]
+    around = [grown(core, halo, grid.frame_shape) for core in cores]
+    highest = [smooth[y0:y1, x0:x1].max() for x0, y0, x1, y1 in around]
     return [number for number, value in enumerate(highest) if value >= _FAINTER * faintest]
 
 

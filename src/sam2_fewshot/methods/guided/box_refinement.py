@@ -19,7 +19,8 @@ from sam2_fewshot.geometry.overlap import mask_iou, most_shared
 from sam2_fewshot.methods.base import is_known
 from sam2_fewshot.methods.guided.descriptors import describe
 from sam2_fewshot.methods.guided.scaling import TIMES
-from sam2_fewshot.tiling.tiles import TileGrid, holds, in_frame, tile_of
+from sam2_fewshot.records import InstanceMask
+from sam2_fewshot.tiling.tiles import TileGrid, holds, tile_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
     from sam2_fewshot.methods.guided.descriptors import FrameMaps, Proposed
     from sam2_fewshot.protocols import Backbone, Embedding
-    from sam2_fewshot.records import InstanceMask
 
 _COARSER = (TIMES, 2 * TIMES)
 """How many times wider the tiles are in which candidates are refined that fit into none of the usual ones."""
@@ -141,7 +141,8 @@ def refined_in_tiles(
         boxes = (np.array([candidates[i].box for i in here]) - (x, y, x, y)) * (backbone.input_size / grid.side)
         answers = backbone.prompt_boxes(embeddings[tile], boxes.astype(np.float32))
         for prompt, iou, stability, box, data in zip(*answers, strict=True):
-            answer = in_frame(data, x + int(box[0]), y + int(box[1]), (height, width))
+            placed = InstanceMask(data, x + int(box[0]), y + int(box[1]), grid.frame_shape)
+            answer = placed.within((0, 0, width, height))  # beyond the frame a tile shows its mirror image
             if answer is not None and not answer.is_clipped(windows[tile]):
                 i = here[prompt]
                 found[i] = RefinedMask(answer, float(iou), float(stability), mask_iou(answer, candidates[i]))

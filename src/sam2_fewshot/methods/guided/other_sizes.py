@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sam2_fewshot.geometry.overlap import shared_area
+from sam2_fewshot.geometry.overlap import grown, shared_area
 from sam2_fewshot.methods.base import Stopwatch
 from sam2_fewshot.methods.guided.classifier import AWAY, RIGHT
 from sam2_fewshot.methods.guided.descriptors import LOG_AREA
 from sam2_fewshot.methods.guided.kinds import is_by_size
 from sam2_fewshot.methods.guided.larger import Larger, at_half
 from sam2_fewshot.methods.guided.limits import limited
-from sam2_fewshot.methods.guided.scaling import TIMES, enlarged, enlarged_mask, grown, reduced, reduced_mask
+from sam2_fewshot.methods.guided.scaling import TIMES, enlarged, enlarged_mask, reduced, reduced_mask
 from sam2_fewshot.methods.guided.smaller import PIECE, leaves_room
 from sam2_fewshot.settings import SIMILAR_AREAS
 

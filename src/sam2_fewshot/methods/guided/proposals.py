@@ -20,7 +20,7 @@ from skimage.segmentation import watershed
 from sam2_fewshot.geometry.sheets import sheets, squared_distances, starts_of
 from sam2_fewshot.records import InstanceMask
 from sam2_fewshot.resources import mapped
-from sam2_fewshot.tiling.tiles import in_frame, tile_at
+from sam2_fewshot.tiling.tiles import tile_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -295,13 +295,15 @@ def point_candidates(
         if tile not in embeddings:
             continue
         x, y = windows[tile][:2]
+        height, width = grid.frame_shape
         # In prompts a pixel's centre is a whole number.
         prompts = (points[tiles == tile] - (x, y)) * zoom - 0.5
         answers = backbone.prompt(
             embeddings[tile], prompts.astype(np.float32), iou_gate=-math.inf, stability_gate=0.0, reach=reach
         )
         for box, data in zip(answers.boxes, answers.data, strict=True):
-            mask = in_frame(data, x + int(box[0]), y + int(box[1]), grid.frame_shape)
+            placed = InstanceMask(data, x + int(box[0]), y + int(box[1]), grid.frame_shape)
+            mask = placed.within((0, 0, width, height))  # beyond the frame a tile shows its mirror image
             if mask is not None and areas[0] <= mask.area <= areas[1] and not mask.is_clipped(windows[tile]):
                 found.append(mask)
     return found

@@ -12,8 +12,6 @@ from sam2_fewshot.records import InstanceMask
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from sam2_fewshot.records import Box
-
 TIMES = 2
 """A picture is enlarged or reduced so many times each way."""
 _CUBIC = np.array([-0.0234375, 0.2265625, 0.8671875, -0.0703125])
@@ -86,9 +84,3 @@ def reduced_mask(mask: InstanceMask) -> InstanceMask | None:
     counts = data.reshape(bottom - top, TIMES, right - left, TIMES).sum(axis=(1, 3))
     half = InstanceMask(2 * counts >= TIMES**2, left, top, (height // TIMES, width // TIMES))
     return half.within((0, 0, width // TIMES, height // TIMES))
-
-
-def grown(box: Box, margin: int, shape: tuple[int, int]) -> Box:
-    """Return a box with a margin around it, inside a frame ``(height, width)``."""
-    x0, y0, x1, y1 = box
-    return max(0, x0 - margin), max(0, y0 - margin), min(shape[1], x1 + margin), min(shape[0], y1 + margin)

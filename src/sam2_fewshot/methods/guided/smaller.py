@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sam2_fewshot.geometry.overlap import grown
 from sam2_fewshot.methods.guided.box_refinement import non_overlapping
 from sam2_fewshot.methods.guided.descriptors import LOG_AREA, describe
-from sam2_fewshot.methods.guided.scaling import TIMES, Found, enlarged, grown, reduced_mask
+from sam2_fewshot.methods.guided.scaling import TIMES, Found, enlarged, reduced_mask
 from sam2_fewshot.settings import SIMILAR_AREAS
+from sam2_fewshot.tiling.blocks import is_owned
 from sam2_fewshot.tiling.tiles import tile_side
 
 if TYPE_CHECKING:
@@ -71,8 +73,8 @@ def windows_to_search(
     small = [masks[i] for i in non_overlapping(masks, odds[likely], [*known, *detected])]
     windows = []
     for core in found.frame.grid.cores():
-        here = sum(_is_in(core, mask) for mask in small)
-        if here and here >= learned.worth * sum(_is_in(core, mask) for mask in detected):
+        here = sum(is_owned(mask, core) for mask in small)
+        if here and here >= learned.worth * sum(is_owned(mask, core) for mask in detected):
             windows.append(core)
     return windows
 
@@ -118,7 +120,7 @@ def search_windows(
             if small is None:
                 continue
             placed = small.placed(window, shape)
-            if _is_in(core, placed) and not placed.is_clipped(window) and placed.area >= least_area:
+            if is_owned(placed, core) and not placed.is_clipped(window) and placed.area >= least_area:
                 masks.append(placed)
                 odds.append(float(value) - learned.margin)
                 features.append(row)
@@ -158,9 +160,3 @@ def _areas(learned: GuidedModel, least_area: int, times: int) -> tuple[float, fl
     smallest, largest = learned.areas
     shrunk = times / TIMES**2
     return max(smallest * shrunk, max(least_area, FEWEST_PIXELS) * times), largest * shrunk
-
-
-def _is_in(box: Box, mask: InstanceMask) -> bool:
-    """Tell whether the middle of a mask's box lies in a box."""
-    x0, y0, x1, y1 = mask.box
-    return 2 * box[0] <= x0 + x1 < 2 * box[2] and 2 * box[1] <= y0 + y1 < 2 * box[3]

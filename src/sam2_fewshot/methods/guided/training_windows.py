@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sam2_fewshot.tiling.tiles import TileGrid
+from sam2_fewshot.geometry.overlap import grown
+from sam2_fewshot.tiling.tiles import TileGrid, holds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -84,9 +85,7 @@ def _around_marks(frame: TrainingFrame, core: int) -> Iterator[tuple[Box, list[I
     margin = int(_AROUND * core)
 
     def within(mask: InstanceMask, window: Box) -> bool:
-        x0, y0, x1, y1 = mask.box
-        wanted = max(x0 - margin, 0), max(y0 - margin, 0), min(x1 + margin, width), min(y1 + margin, height)
-        return window[0] <= wanted[0] and window[1] <= wanted[1] and wanted[2] <= window[2] and wanted[3] <= window[3]
+        return holds(window, grown(mask.box, margin, (height, width)))
 
     left = sorted([*frame.positives, *frame.negatives], key=lambda mask: (mask.box[1], mask.box[0]))
     while left:
