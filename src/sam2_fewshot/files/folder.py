@@ -21,6 +21,7 @@ from sam2_fewshot.files.results import note
 from sam2_fewshot.geometry.outlines import crop_to_object, mask_to_polygon
 from sam2_fewshot.methods.selection import marked
 from sam2_fewshot.output.assembly import assemble
+from sam2_fewshot.output.files import overlay_path
 from sam2_fewshot.output.finished import changes, forget, remember, settings_before
 from sam2_fewshot.output.journal import (
     JOURNAL_FOLDER,
@@ -31,7 +32,7 @@ from sam2_fewshot.output.journal import (
     remove_others,
     sweep_blocks,
 )
-from sam2_fewshot.output.pictures import overlay_path, pictures_of
+from sam2_fewshot.output.pictures import pictures_of
 from sam2_fewshot.records import Counts, Kind, held_bytes
 from sam2_fewshot.report import write_report
 from sam2_fewshot.runner.blocks import StoredBlocks
@@ -258,7 +259,7 @@ class OutputFolder:
             self._write(record)
         except BaseException:  # Ctrl-C too: without a record nothing would say that the overlay is a run's
             with suppress(OSError):
-                overlay_path(self._out, record).unlink()
+                self._overlay(record).unlink()
             raise
         self._finished.add(frame.location)
         self._blocks(frame.location).drop()
@@ -381,7 +382,7 @@ class OutputFolder:
                 shutil.copyfile(source, temporary)
         record = replace(record, stem=self._plan.images[location.xy].stem)
         # First, since the record says at which threshold it was drawn.
-        overlay_path(self._out, record).unlink(missing_ok=True)
+        self._overlay(record).unlink(missing_ok=True)
         self._write(record)
 
     def _marks(self, location: Location) -> list[ExampleMark]:
@@ -407,7 +408,7 @@ class OutputFolder:
         self.candidates = 0
         for record in self.records():
             self.candidates += record.candidates
-            drawn = overlay_path(self._out, record).exists() and self._preview(record.location).exists()
+            drawn = self._overlay(record).exists() and self._preview(record.location).exists()
             if record.location in self._renamed or not drawn:
                 frame = self._plan.images.frame(record.location)
                 pictures = pictures_of(frame, record.detections, record.examples, self._threshold)
@@ -416,8 +417,12 @@ class OutputFolder:
             yield record
 
     def _write_pictures(self, record: FrameRecord, overlay: bytes, preview: bytes) -> None:
-        write_whole(overlay_path(self._out, record), overlay)
+        write_whole(self._overlay(record), overlay)
         write_whole(self._preview(record.location), preview)
+
+    def _overlay(self, record: FrameRecord) -> Path:
+        """Return where a frame's overlay belongs."""
+        return overlay_path(self._out, record.stem, record.location, is_stack=record.is_stack)
 
     def _preview(self, location: Location) -> Path:
         """Return where the small picture of a frame belongs."""

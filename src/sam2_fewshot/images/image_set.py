@@ -259,6 +259,11 @@ class ImageFile:
         return self.source.header.size_t
 
     @property
+    def is_stack(self) -> bool:
+        """Whether there are several slices or time points."""
+        return self.size_z * self.size_t > 1
+
+    @property
     def size_c(self) -> int:
         """Number of channels; a colour photo has 1, of three components."""
         return self.source.header.size_c
@@ -327,7 +332,7 @@ class ImageFile:
         return compose_region(source, display, z, t, box, self._limits[z, t])
 
     def _plane_name(self, z: int, t: int) -> str:
-        return f"{self.name} (Z {z + 1}, time {t + 1})" if self.size_z * self.size_t > 1 else self.name
+        return f"{self.name} (Z {z + 1}, time {t + 1})" if self.is_stack else self.name
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -9,6 +9,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from sam2_fewshot.errors import InputError
+from sam2_fewshot.output.files import files_of
 from sam2_fewshot.output.journal import JOURNAL_FOLDER, preview_beside, read_record
 from sam2_fewshot.records import Location
 from sam2_fewshot.settings import Settings
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from sam2_fewshot.annotations.record import FrameRecord
+    from sam2_fewshot.output.files import ResultFile
 
 _PLACE = ("xy", "z", "time", "objects")
 _ASKED = ("xy", "z", "time", "number")
@@ -39,6 +41,13 @@ class Finished:
 
     out: Path
     facts: Mapping[str, Any]
+
+    def files(self) -> Iterator[ResultFile]:
+        """Yield the files that stand for the frames, in the output folder wherever the names in ``run.json`` lead."""
+        frames = [
+            (PurePath(line["stem"]).name, f"{PurePath(line['overlay']).stem}.png") for line in self.facts["frames"]
+        ]
+        return files_of(self.out, frames, self.facts.get("written", ()))
 
     @property
     def previews(self) -> list[Path]:
@@ -109,7 +118,7 @@ def read_finished(out: Path) -> Finished:
 def _check(facts: Any) -> None:
     """Raise an error if the content of ``run.json`` is not of the right kinds; it may have been edited."""
     kinds = {"model": dict, "versions": dict, "seconds": dict, "warnings": list, "failures": list, "tags": list}
-    kinds |= {"learned": str, "mark_next": list}
+    kinds |= {"learned": str, "mark_next": list, "written": list}
     wrong = [key for key, kind in kinds.items() if not isinstance(facts.get(key, kind()), kind)]
     wrong += [key for key in _NUMBERS if not isinstance(facts["settings"][key], int | float)]
     wrong += [key for place in facts.get("mark_next", ()) for key in _ASKED if not isinstance(place[key], int)]
@@ -117,7 +126,7 @@ def _check(facts: Any) -> None:
     for line in facts["frames"]:
         wrong += [key for key in _PLACE if not isinstance(line[key], int)]
         wrong += [] if isinstance(line["seconds"], dict) else ["seconds"]
-        wrong += [key for key in ("image", "record") if not isinstance(line[key], str)]
+        wrong += [key for key in ("image", "record", "stem", "overlay") if not isinstance(line[key], str)]
     if wrong:
         raise TypeError(wrong[0])
 
