@@ -33,7 +33,7 @@ from sam2_fewshot.output.journal import (
     sweep_blocks,
 )
 from sam2_fewshot.output.pictures import pictures_of
-from sam2_fewshot.records import Counts, Kind, held_bytes
+from sam2_fewshot.records import Kind, held_bytes
 from sam2_fewshot.report import write_report
 from sam2_fewshot.runner.blocks import StoredBlocks
 from sam2_fewshot.runner.tasks import Failure, Task
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
     from sam2_fewshot.annotations.mark_next import Place
     from sam2_fewshot.files.plan import Plan
+    from sam2_fewshot.output.assembly import Summary
     from sam2_fewshot.records import Detection, Exemplar, FrameReader, Location
     from sam2_fewshot.runner.progress import Watch
     from sam2_fewshot.runner.tasks import Progressed, TaskResult
@@ -115,21 +116,13 @@ class OutputFolder:
         self._renamed: set[Location] = set()
         self._moved: set[Location] = set()
         self._finished = {frame.location for frame in plan.frames if self._look_up(frame.location)}
-        self.counts = Counts()
-        self.candidates = 0
-        self.assembled = False
-        self.mark_next: Sequence[Place] = ()
-        self.seconds: dict[str, float] = {}
+        self.assembled: Summary | None = None
+        """What the result files are put together from, known at the end."""
 
     @property
     def done(self) -> int:
         """Number of finished frames."""
         return len(self._finished)
-
-    @property
-    def found(self) -> int:
-        """Number of objects that were found on the finished frames, known at the end."""
-        return self.counts.found
 
     def has(self, frame: FrameReader) -> bool:
         """Return whether a frame was finished by an earlier run with the same result."""
@@ -293,8 +286,7 @@ class OutputFolder:
         asked = list(self._asked(summary.mark_next))
         self._write_or_remove(MARK_NEXT, mark_next_json(asked) if asked else None)
         write_report(self._out)
-        self.mark_next = summary.mark_next
-        self.assembled, self.counts, self.seconds = True, summary.counts, dict(summary.seconds)
+        self.assembled = summary
         if len(self._finished) == len(self._plan.frames):
             remove_others(self._folder, self._common)
             remove_other_blocks(self._folder, self._common)
@@ -398,23 +390,16 @@ class OutputFolder:
         ]
 
     def _written(self) -> Iterator[FrameRecord]:
-        """Yield the finished frames with the objects that are to be written."""
+        """Yield the finished frames with the objects that are to be written, and draw what pictures are missing."""
         left_out = self._plan.request.settings.leave_out_examples
-        for record in self._counted():
-            yield record.without_examples() if left_out else record
-
-    def _counted(self) -> Iterator[FrameRecord]:
-        """Yield the finished frames in order, and draw what pictures are missing."""
-        self.candidates = 0
         for record in self.records():
-            self.candidates += record.candidates
             drawn = self._overlay(record).exists() and self._preview(record.location).exists()
             if record.location in self._renamed or not drawn:
                 frame = self._plan.images.frame(record.location)
                 pictures = pictures_of(frame, record.detections, record.examples, self._threshold)
                 self._write_pictures(record, pictures.overlay, pictures.preview)
                 self._write(record)
-            yield record
+            yield record.without_examples() if left_out else record
 
     def _write_pictures(self, record: FrameRecord, overlay: bytes, preview: bytes) -> None:
         write_whole(self._overlay(record), overlay)

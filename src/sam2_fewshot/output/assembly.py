@@ -45,6 +45,8 @@ class Summary:
         Sum over the frames for each stage.
     counts
         Number of objects by kind.
+    candidates
+        Number of masks that were proposed.
     mark_next
         The places whose answer, right or wrong, would teach most.
     """
@@ -53,6 +55,7 @@ class Summary:
     objects: int
     seconds: Mapping[str, float]
     counts: Counts = field(default_factory=Counts, compare=False)
+    candidates: int = field(default=0, compare=False)
     mark_next: Sequence[Place] = field(default=(), compare=False)
 
 
@@ -101,7 +104,7 @@ def assemble(
     outside = facts.get("seconds", {})  # loading, learning
     seconds: dict[str, float] = defaultdict(float, outside if isinstance(outside, Mapping) else {})
     before = _written_before(out)
-    counts, asking = Counts(), Asking()
+    counts, candidates, asking = Counts(), 0, Asking()
     with ExitStack() as stack:
         writers = [stack.enter_context(form.results(out, tags)) for form in formats(extra)]
         for record in records:
@@ -110,10 +113,11 @@ def assemble(
                 add(record)
             asking.add(record)
             counts += record.counts
+            candidates += record.candidates
             for stage, time in record.seconds.items():
                 seconds[stage] += time
             frames.append(_line(record))
-    summary = Summary(len(frames), counts.total, dict(seconds), counts, asking.places())
+    summary = Summary(len(frames), counts.total, dict(seconds), counts, candidates, asking.places())
     counted = {
         "frames_done": summary.frames,
         "frames_asked": summary.frames if asked is None else asked,
