@@ -147,9 +147,7 @@ class FrameRecord:
     @property
     def frame_title(self) -> str:
         """What to call the frame: the image, and the slice and the time point where it has several."""
-        plane = f" Z {self.location.z + 1}" if self.size_z > 1 else ""
-        moment = f" Time {self.location.time + 1}" if self.size_t > 1 else ""
-        return self.title + plane + moment
+        return frame_title(self.title, self.location, self.size_z, self.size_t)
 
     @property
     def counts(self) -> Counts:
@@ -208,6 +206,13 @@ class FrameRecord:
         detections = tuple(sorted(kept, key=lambda item: item.kind == Kind.EXAMPLE))  # these stay the last
         below = tuple(item for item in both if not (item.is_marked or item.score >= threshold))
         return replace(self, detections=detections, below=below, threshold=threshold)
+
+
+def frame_title(image: str, location: Location, size_z: int, size_t: int) -> str:
+    """Return what to call a frame: the image, and the slice and the time point where it has several."""
+    z = f" Z {location.z + 1}" if size_z > 1 else ""
+    time = f" Time {location.time + 1}" if size_t > 1 else ""
+    return image + z + time
 
 
 Add = Callable[[FrameRecord], None]

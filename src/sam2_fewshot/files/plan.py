@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from sam2_fewshot import __version__
 from sam2_fewshot.annotations.examples import read_examples
+from sam2_fewshot.annotations.record import frame_title
 from sam2_fewshot.annotations.registry import check_formats
 from sam2_fewshot.backbones import CHECKPOINTS, sam2_distribution
 from sam2_fewshot.errors import InputError, SettingsError
@@ -99,9 +100,7 @@ class Plan:
     def name(self, frame: FrameReader) -> str:
         """Return what to call a frame in messages: the image's name, with Z and Time where there are several."""
         image = self.images[frame.location.xy]
-        z = f" Z {frame.location.z + 1}" if image.size_z > 1 else ""
-        time = f" Time {frame.location.time + 1}" if image.size_t > 1 else ""
-        return image.name + z + time
+        return frame_title(image.name, frame.location, image.size_z, image.size_t)
 
     def address(self, frame: FrameReader) -> FrameAddress:
         """Return the address at which another process opens a frame."""
