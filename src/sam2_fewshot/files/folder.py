@@ -15,8 +15,9 @@ from sam2_fewshot.annotations.mark_next import asked_about
 from sam2_fewshot.annotations.record import ExampleMark, FrameRecord
 from sam2_fewshot.errors import FewShotError, InputError
 from sam2_fewshot.files.corrections import CORRECTIONS, MARK_NEXT, corrections_json, mark_next_json
+from sam2_fewshot.files.facts import facts_of
 from sam2_fewshot.files.finish import CHOSEN, FrameFinish
-from sam2_fewshot.files.plan import display_text, facts_of, made_from, taken_from
+from sam2_fewshot.files.plan import display_text, made_from, taken_from
 from sam2_fewshot.files.results import note
 from sam2_fewshot.geometry.outlines import crop_to_object, mask_to_polygon
 from sam2_fewshot.methods.selection import marked
