@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
-from sam2_fewshot.errors import InputError
+from sam2_fewshot.errors import InputError, counted, listed
 from sam2_fewshot.output.files import files_of
 from sam2_fewshot.output.journal import JOURNAL_FOLDER, preview_beside, read_record
 from sam2_fewshot.records import Location
@@ -195,8 +195,7 @@ def _images(before: object, now: object) -> list[str]:
     if not isinstance(before, dict) or not isinstance(now, dict):
         return []
     names = [Path(path).name for path, content in now.items() if before.get(path, content) != content]
-    listed = ", ".join(names[:_LISTED]) + (", …" if len(names) > _LISTED else "")
-    return [f"{len(names)} image{'s' if len(names) > 1 else ''} changed ({listed})"] if names else []
+    return [f"{counted(len(names), 'image')} changed ({listed(names, _LISTED)})"] if names else []
 
 
 def remember(folder: Path, facts: Mapping[str, object]) -> None:
