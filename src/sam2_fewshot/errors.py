@@ -1,4 +1,4 @@
-"""How a program ends: the errors that a user can meet, exit codes, and SIGTERM.
+"""How a program ends: the errors that a user can meet and words for their sentences, exit codes, and SIGTERM.
 
 Every message is a sentence to a biologist: what is wrong, with which value, and what to do about it. The command line
 prints the message alone; a traceback means a defect in this program.
@@ -12,7 +12,7 @@ import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from types import FrameType
 
 DONE, FAILED, WRONG_INPUT = 0, 1, 2
@@ -43,6 +43,16 @@ class ServerError(FewShotError):
 
 class FewShotWarning(UserWarning):
     """Something the user should know although the work goes on."""
+
+
+def listed(names: Sequence[str], most: int) -> str:
+    """Return names in a row for a message, the first few where there are many."""
+    return ", ".join(names[:most]) + (", …" if len(names) > most else "")
+
+
+def counted(number: int, what: str) -> str:
+    """Return how many there are of something that has a plural in -s: ``1 frame``, ``1,200 frames``."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 @contextlib.contextmanager

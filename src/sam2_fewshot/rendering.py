@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -91,9 +92,7 @@ def merge(planes: Iterable[NDArray[Any]], styles: Sequence[ChannelStyle], name: 
     if canvas is None:
         raise ValueError("merge needs at least one plane")
     if visible and not finite:
-        raise InputError(
-            f"{name} has no finite value: all its pixels are NaN or infinite. Leave it out, or export it again."
-        )
+        raise no_finite_value(name)
     return canvas
 
 
@@ -112,12 +111,34 @@ def photo(pixels: NDArray[Any], black: float = 0.1, white: float = 99.9, name: s
         return np.ascontiguousarray(pixels)
     limits = contrast(pixels, ChannelStyle(black=black, white=white))
     if limits is None:
-        raise InputError(f"{name} has no finite value: all its pixels are NaN or infinite.")
+        raise no_finite_value(name)
     canvas = np.zeros(pixels.shape, np.uint8)
     for component in range(3):
         tint = (255 * (component == 0), 255 * (component == 1), 255 * (component == 2))
         paint(canvas, pixels[..., component], limits, tint)
     return canvas
+
+
+def no_finite_value(name: str) -> InputError:
+    """Return the error about an image, a frame or an array in which there is nothing to show."""
+    return InputError(
+        f"{name} has no finite value: all its pixels are NaN or infinite. Leave it out, or export it again."
+    )
+
+
+def sample_step(size: int, pixels: int) -> int:
+    """Return the n for which every n-th pixel each way is about so many of a plane; at least 1.
+
+    All that samples for contrast goes by it, so that a frame looks the same whether it is read whole or in parts.
+
+    Parameters
+    ----------
+    size
+        Pixels of the plane.
+    pixels
+        How many of them are wanted at most, but for the rest of a division.
+    """
+    return max(1, math.ceil(math.sqrt(size / pixels)))
 
 
 def contrast(plane: NDArray[Any], style: ChannelStyle) -> Limits | None:
@@ -137,7 +158,7 @@ def contrast(plane: NDArray[Any], style: ChannelStyle) -> Limits | None:
         low, high = float(values.min()), float(values.max())
         with np.errstate(all="ignore"):
             return low + style.black / 100 * (high - low), low + style.white / 100 * (high - low)
-    step = max(1, int(np.ceil(np.sqrt(plane.shape[0] * plane.shape[1] / SAMPLES))))
+    step = sample_step(plane.shape[0] * plane.shape[1], SAMPLES)
     sample = _finite(plane[::step, ::step])
     if not sample.size:
         sample = _finite(plane)

@@ -57,8 +57,8 @@ def test_results_are_complete(request_for, segmenters, display):
     assert summary.seconds["propose"] == pytest.approx(sum(frame["seconds"]["propose"] for frame in facts["frames"]))
     assert facts["versions"]["sam2-fewshot"]
     assert facts["versions"]["sam2"] == sam2_distribution()
-    assert facts["examples_path"] == str(request_for().examples)
-    assert (facts["batch_xy"], facts["channels_path"]) == (None, None)
+    assert facts["request"]["examples"] == str(request_for().examples)
+    assert (facts["request"]["batch_xy"], facts["request"]["channels"]) == (None, None)
     assert f"Model filters on {backbone.device_name}." in display.lines
 
 

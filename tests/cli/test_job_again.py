@@ -133,6 +133,19 @@ def test_hostile_run_file_deletes_nothing(request_for, segmenters, tmp_path):
     assert precious.exists()
 
 
+def test_names_in_a_run_file_lead_to_nothing_else(request_for, segmenters, tmp_path):
+    out = run(request_for(), None, segmenters).out
+    users = [tmp_path / "precious.tif", out / "notes" / "day1.txt"]
+    for path in users:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("x")
+    facts = json.loads((out / "run.json").read_text())
+    facts["frames"][0] |= {"stem": "../../precious", "overlay": ".."}
+    (out / "run.json").write_text(json.dumps(facts))
+    assert run(request_for(), None, segmenters).complete
+    assert all(path.exists() for path in users)
+
+
 def test_missing_overlay_is_drawn_again(request_for, segmenters):
     out = run(request_for(), None, segmenters).out
     (out / "overlays" / "im2.png").unlink()

@@ -52,7 +52,7 @@ def test_what_was_learned_finds_the_same_without_the_examples(cli, images, learn
     assert facts["object_model"] == {"path": str(learned), "sha256": sha256(learned.read_bytes()).hexdigest()}
     assert facts["settings"]["method"] == "grid"
     assert facts["examples"] == 0
-    assert facts["examples_path"] is None
+    assert facts["request"]["examples"] is None
     frame = facts["frames"][0]
     assert frame["examples"] == 0
     page = (out / "report.html").read_text()

@@ -54,8 +54,8 @@ def test_it_takes_frames_and_puts_the_files_together(ready, watch):
             assert folder.has(task.frame)
         assert not (plan.request.out / "run.json").exists()
     assert not progressed.failures
-    assert folder.assembled
-    assert (folder.done, folder.found, folder.candidates) == (3, 10, 15)
+    assert folder.assembled is not None
+    assert (folder.done, folder.assembled.counts.found, folder.assembled.candidates) == (3, 10, 15)
     assert json.loads((plan.request.out / "run.json").read_text())["frames_done"] == 3
     assert [record.name for record in folder.records()] == ["im1.png", "im2.png", "im10.png"]
     assert [len(record.detections) for record in folder.records()] == [4, 4, 4]

@@ -24,6 +24,7 @@ from sam2_fewshot.annotations.registry import ON_REQUEST, check_formats
 from sam2_fewshot.errors import InputError, SettingsError
 from sam2_fewshot.output.assembly import assemble
 from sam2_fewshot.records import Location
+from sam2_fewshot.settings import Settings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -201,7 +202,7 @@ def test_the_same_finds_give_the_same_files(frames, tmp_path):
 
 
 def test_what_is_no_longer_asked_for_goes(frames, tmp_path):
-    assemble(frames, tmp_path, extra=ON_REQUEST)
+    assemble(frames, tmp_path, extra=ON_REQUEST, facts={"settings": Settings().model_dump(mode="json")})
     assemble(frames[:1], tmp_path, extra=["roi"])
     left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     assert left == {

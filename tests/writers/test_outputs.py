@@ -16,9 +16,10 @@ from sam2_fewshot.annotations.record import FrameRecord
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.images.stems import safe_stems
 from sam2_fewshot.output.assembly import Summary, assemble, write_run
+from sam2_fewshot.output.files import overlay_path
 from sam2_fewshot.output.journal import JOURNAL_FOLDER, Journal
-from sam2_fewshot.output.pictures import overlay_path
 from sam2_fewshot.records import Location
+from sam2_fewshot.settings import Settings
 from sam2_fewshot.storage.files import write_whole
 
 Make = Callable[..., FrameRecord]
@@ -88,8 +89,8 @@ def test_unsafe_and_equal_stems_get_files_of_their_own(tmp_path: Path, make_reco
 def test_results_of_images_no_longer_asked_for_are_removed(tmp_path: Path, make_record: Make) -> None:
     first, second = make_record(1), make_record(1, Location(1), name="other.png")
     for record in (first, second):
-        write_whole(overlay_path(tmp_path, record), b"a picture")
-    assemble([first, second], tmp_path)
+        write_whole(overlay_path(tmp_path, record.stem, record.location, is_stack=False), b"a picture")
+    assemble([first, second], tmp_path, facts={"settings": Settings().model_dump(mode="json")})
     (tmp_path / "labels" / "mine.tif").write_text("made by hand")
     assemble([first], tmp_path)
     assert files_in(tmp_path) == [

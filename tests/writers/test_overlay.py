@@ -1,6 +1,5 @@
 import colorsys
 import io
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,11 +8,11 @@ import pytest
 from PIL import Image
 from shapely import Point, box
 
-from sam2_fewshot.annotations.record import ExampleMark, FrameRecord
-from sam2_fewshot.output.pictures import color_of, draw_overlay, made_from_marks, overlay_path, pictures_of
+from sam2_fewshot.annotations.record import ExampleMark
+from sam2_fewshot.output.files import overlay_path
+from sam2_fewshot.output.pictures import color_of, draw_overlay, made_from_marks, pictures_of
 from sam2_fewshot.records import Detection, Frame, InstanceMask, Kind, Location
 
-Make = Callable[..., FrameRecord]
 FRAME = slice(160, 560)  # where a frame of 100 px lies, enlarged fourfold, on a page of 720
 
 
@@ -101,10 +100,10 @@ def test_a_find_without_a_figure_is_drawn_too() -> None:
     assert (drawn[:400, FRAME] == color_of(1.0)).all(axis=2).any()
 
 
-def test_an_overlay_is_named_after_its_plane(tmp_path: Path, make_record: Make) -> None:
-    record = make_record(3, Location(0, 1, 2), size_z=3, size_t=3)
-    assert overlay_path(tmp_path, record) == tmp_path / "overlays" / "cells_Z2_T3.png"
-    assert overlay_path(tmp_path, replace(record, size_z=1, size_t=1)).name == "cells.png"
+def test_an_overlay_is_named_after_its_plane(tmp_path: Path) -> None:
+    place = Location(0, 1, 2)
+    assert overlay_path(tmp_path, "cells", place, is_stack=True) == tmp_path / "overlays" / "cells_Z2_T3.png"
+    assert overlay_path(tmp_path, "cells", place, is_stack=False).name == "cells.png"
 
 
 def test_an_overlay_is_a_png() -> None:

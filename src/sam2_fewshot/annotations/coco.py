@@ -308,7 +308,7 @@ def _image_entry(record: FrameRecord, key: int) -> dict[str, object]:
     }
     if record.position:
         image["position"] = record.position
-    if record.size_z * record.size_t > 1:
+    if record.is_stack:
         image |= {"z": int(record.location.z), "time": int(record.location.time)}
     return image
 

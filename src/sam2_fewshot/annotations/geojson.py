@@ -256,7 +256,7 @@ def _feature(
 ) -> dict[str, object]:
     place = record.location
     geometry: dict[str, object] = {"type": kind, "coordinates": coordinates}
-    if record.size_z * record.size_t > 1:
+    if record.is_stack:
         # c = -1 stands for all channels in QuPath's ImagePlane.
         geometry["plane"] = {"c": -1, "z": int(place.z), "t": int(place.time)}
     properties: dict[str, object] = {

@@ -387,7 +387,7 @@ def _place(roi: ImagejRoi, record: FrameRecord) -> None:
 
     A place in the stack counts the channels and all slices too, so it is wrong where these are not known.
     """
-    if record.size_z * record.size_t == 1:
+    if not record.is_stack:
         return
     z, time = record.location.z + 1, record.location.time + 1
     sizes = len(record.channel_names), record.size_z, record.size_t

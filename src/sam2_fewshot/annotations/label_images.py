@@ -349,7 +349,7 @@ def _write_tiff(
 def _imagej_calibration(first: FrameRecord, size: PixelSize) -> dict[str, Any]:
     """Return what ImageJ reads a TIFF's pixel size from: pixels per micron, and the unit in a description."""
     facts: dict[str, object] = {"ImageJ": "1.11a"}
-    if first.size_z * first.size_t > 1:
+    if first.is_stack:
         # Without "images": by that ImageJ takes the planes for uncompressed and in a row.
         facts |= {"slices": first.size_z, "frames": first.size_t, "hyperstack": "true"}
     facts["unit"] = "micron"

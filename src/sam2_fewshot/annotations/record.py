@@ -154,6 +154,11 @@ class FrameRecord:
         """How many of the detections are of which kind."""
         return Counts.of(self.detections)
 
+    @property
+    def is_stack(self) -> bool:
+        """Whether the image has several slices or time points."""
+        return self.size_z * self.size_t > 1
+
     def without_examples(self) -> FrameRecord:
         """Return the record with what was found, and what was confirmed, alone."""
         return replace(self, detections=tuple(item for item in self.detections if item.kind != Kind.EXAMPLE))

@@ -10,7 +10,7 @@ import typer
 from sam2_fewshot.annotations.registry import NAMES, noted
 from sam2_fewshot.cli.console import guarded
 from sam2_fewshot.cli.options import Debug, as_path, expand, optional, required
-from sam2_fewshot.errors import DONE
+from sam2_fewshot.errors import DONE, counted
 
 if TYPE_CHECKING:
     from sam2_fewshot.annotations.convert import Converted
@@ -63,10 +63,8 @@ def convert(
     """Convert marked objects from one file format to another."""
     with guarded(debug):
         done = _convert(source.expanduser(), out.expanduser(), to, expand(image or []), overwrite)
-        objects = f"{done.objects:,} object{'s' if done.objects != 1 else ''}"
-        frames = f"{done.frames:,} frame{'s' if done.frames != 1 else ''}"
         written = done.files[0] if len(done.files) == 1 else f"{len(done.files)} files in {out}"
-        typer.echo(f"Wrote {objects} on {frames} to {written}.")
+        typer.echo(f"Wrote {counted(done.objects, 'object')} on {counted(done.frames, 'frame')} to {written}.")
     raise typer.Exit(DONE)
 
 

@@ -10,7 +10,7 @@ import typer
 from sam2_fewshot.annotations.registry import ON_REQUEST, noted
 from sam2_fewshot.cli.console import guarded
 from sam2_fewshot.cli.options import as_path, expand, optional, read_settings, required, with_settings
-from sam2_fewshot.errors import DONE, FAILED
+from sam2_fewshot.errors import DONE, FAILED, counted
 
 if TYPE_CHECKING:
     from sam2_fewshot.files.run import Summary
@@ -233,10 +233,8 @@ def report(summary: Summary) -> None:
     from sam2_fewshot.runner.progress import duration
 
     if summary.assembled and summary.done:
-        frames = f"{summary.done} frame{'s' if summary.done != 1 else ''}"
-        objects = f"{summary.found:,} object{'s' if summary.found != 1 else ''}"
-        candidates = f"{summary.candidates:,} candidate{'s' if summary.candidates != 1 else ''}"
-        typer.echo(f"Found {objects} among {candidates} on {frames}.")
+        objects, candidates = counted(summary.found, "object"), counted(summary.candidates, "candidate")
+        typer.echo(f"Found {objects} among {candidates} on {counted(summary.done, 'frame')}.")
         if summary.counts.total > summary.found:
             typer.echo(f"With what you marked: {summary.counts}.")
         if not summary.found:

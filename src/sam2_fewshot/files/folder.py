@@ -15,12 +15,14 @@ from sam2_fewshot.annotations.mark_next import asked_about
 from sam2_fewshot.annotations.record import ExampleMark, FrameRecord
 from sam2_fewshot.errors import FewShotError, InputError
 from sam2_fewshot.files.corrections import CORRECTIONS, MARK_NEXT, corrections_json, mark_next_json
+from sam2_fewshot.files.facts import facts_of
 from sam2_fewshot.files.finish import CHOSEN, FrameFinish
-from sam2_fewshot.files.plan import display_text, facts_of, made_from, taken_from
+from sam2_fewshot.files.plan import display_text, made_from, taken_from
 from sam2_fewshot.files.results import note
 from sam2_fewshot.geometry.outlines import crop_to_object, mask_to_polygon
 from sam2_fewshot.methods.selection import marked
 from sam2_fewshot.output.assembly import assemble
+from sam2_fewshot.output.files import overlay_path
 from sam2_fewshot.output.finished import changes, forget, remember, settings_before
 from sam2_fewshot.output.journal import (
     JOURNAL_FOLDER,
@@ -31,8 +33,8 @@ from sam2_fewshot.output.journal import (
     remove_others,
     sweep_blocks,
 )
-from sam2_fewshot.output.pictures import overlay_path, pictures_of
-from sam2_fewshot.records import Counts, Kind, held_bytes
+from sam2_fewshot.output.pictures import pictures_of
+from sam2_fewshot.records import Kind, held_bytes
 from sam2_fewshot.report import write_report
 from sam2_fewshot.runner.blocks import StoredBlocks
 from sam2_fewshot.runner.tasks import Failure, Task
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 
     from sam2_fewshot.annotations.mark_next import Place
     from sam2_fewshot.files.plan import Plan
+    from sam2_fewshot.output.assembly import Summary
     from sam2_fewshot.records import Detection, Exemplar, FrameReader, Location
     from sam2_fewshot.runner.progress import Watch
     from sam2_fewshot.runner.tasks import Progressed, TaskResult
@@ -114,21 +117,13 @@ class OutputFolder:
         self._renamed: set[Location] = set()
         self._moved: set[Location] = set()
         self._finished = {frame.location for frame in plan.frames if self._look_up(frame.location)}
-        self.counts = Counts()
-        self.candidates = 0
-        self.assembled = False
-        self.mark_next: Sequence[Place] = ()
-        self.seconds: dict[str, float] = {}
+        self.assembled: Summary | None = None
+        """What the result files are put together from, known at the end."""
 
     @property
     def done(self) -> int:
         """Number of finished frames."""
         return len(self._finished)
-
-    @property
-    def found(self) -> int:
-        """Number of objects that were found on the finished frames, known at the end."""
-        return self.counts.found
 
     def has(self, frame: FrameReader) -> bool:
         """Return whether a frame was finished by an earlier run with the same result."""
@@ -258,7 +253,7 @@ class OutputFolder:
             self._write(record)
         except BaseException:  # Ctrl-C too: without a record nothing would say that the overlay is a run's
             with suppress(OSError):
-                overlay_path(self._out, record).unlink()
+                self._overlay(record).unlink()
             raise
         self._finished.add(frame.location)
         self._blocks(frame.location).drop()
@@ -292,8 +287,7 @@ class OutputFolder:
         asked = list(self._asked(summary.mark_next))
         self._write_or_remove(MARK_NEXT, mark_next_json(asked) if asked else None)
         write_report(self._out)
-        self.mark_next = summary.mark_next
-        self.assembled, self.counts, self.seconds = True, summary.counts, dict(summary.seconds)
+        self.assembled = summary
         if len(self._finished) == len(self._plan.frames):
             remove_others(self._folder, self._common)
             remove_other_blocks(self._folder, self._common)
@@ -381,7 +375,7 @@ class OutputFolder:
                 shutil.copyfile(source, temporary)
         record = replace(record, stem=self._plan.images[location.xy].stem)
         # First, since the record says at which threshold it was drawn.
-        overlay_path(self._out, record).unlink(missing_ok=True)
+        self._overlay(record).unlink(missing_ok=True)
         self._write(record)
 
     def _marks(self, location: Location) -> list[ExampleMark]:
@@ -397,27 +391,24 @@ class OutputFolder:
         ]
 
     def _written(self) -> Iterator[FrameRecord]:
-        """Yield the finished frames with the objects that are to be written."""
+        """Yield the finished frames with the objects that are to be written, and draw what pictures are missing."""
         left_out = self._plan.request.settings.leave_out_examples
-        for record in self._counted():
-            yield record.without_examples() if left_out else record
-
-    def _counted(self) -> Iterator[FrameRecord]:
-        """Yield the finished frames in order, and draw what pictures are missing."""
-        self.candidates = 0
         for record in self.records():
-            self.candidates += record.candidates
-            drawn = overlay_path(self._out, record).exists() and self._preview(record.location).exists()
+            drawn = self._overlay(record).exists() and self._preview(record.location).exists()
             if record.location in self._renamed or not drawn:
                 frame = self._plan.images.frame(record.location)
                 pictures = pictures_of(frame, record.detections, record.examples, self._threshold)
                 self._write_pictures(record, pictures.overlay, pictures.preview)
                 self._write(record)
-            yield record
+            yield record.without_examples() if left_out else record
 
     def _write_pictures(self, record: FrameRecord, overlay: bytes, preview: bytes) -> None:
-        write_whole(overlay_path(self._out, record), overlay)
+        write_whole(self._overlay(record), overlay)
         write_whole(self._preview(record.location), preview)
+
+    def _overlay(self, record: FrameRecord) -> Path:
+        """Return where a frame's overlay belongs."""
+        return overlay_path(self._out, record.stem, record.location, is_stack=record.is_stack)
 
     def _preview(self, location: Location) -> Path:
         """Return where the small picture of a frame belongs."""

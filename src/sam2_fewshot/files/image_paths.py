@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sam2_fewshot.annotations.examples import marked_files
-from sam2_fewshot.errors import InputError
+from sam2_fewshot.errors import InputError, listed
 from sam2_fewshot.files.results import is_output, results_among
 from sam2_fewshot.images.addresses import is_zarr, stem_of
 from sam2_fewshot.images.registry import IMAGE_SUFFIXES, example_stems
@@ -89,4 +89,4 @@ def _images_in(folder: Path) -> list[Path]:
 
 
 def _names(paths: Sequence[Path]) -> str:
-    return ", ".join(path.name for path in paths[:_NAMED]) + (", …" if len(paths) > _NAMED else "")
+    return listed([path.name for path in paths], _NAMED)

@@ -1,17 +1,14 @@
 """The plan of a run on files: a request with everything checked that can be before the model is loaded.
 
-Also how a worker process opens a frame of the plan, what its results depend on, and what ``run.json`` says about it.
+Also how a worker process opens a frame of the plan, and what its results depend on.
 """
 
 from __future__ import annotations
 
 import hashlib
-import platform
 from collections import OrderedDict
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +16,10 @@ from sam2_fewshot import __version__
 from sam2_fewshot.annotations.examples import read_examples
 from sam2_fewshot.annotations.record import frame_title
 from sam2_fewshot.annotations.registry import check_formats
-from sam2_fewshot.backbones import CHECKPOINTS, sam2_distribution
 from sam2_fewshot.errors import InputError, SettingsError
 from sam2_fewshot.files.corrections import read_corrections
 from sam2_fewshot.files.image_paths import image_paths
-from sam2_fewshot.files.request import as_facts, check_request
+from sam2_fewshot.files.request import check_request
 from sam2_fewshot.files.results import check_results
 from sam2_fewshot.images.addresses import parse_range
 from sam2_fewshot.images.display import parse_channels, read_channels, read_text
@@ -42,7 +38,6 @@ if TYPE_CHECKING:
     from sam2_fewshot.images.image_set import ImageSet
     from sam2_fewshot.protocols import Progress
     from sam2_fewshot.records import Exemplar, FrameReader, Location
-    from sam2_fewshot.runner.tasks import Progressed
     from sam2_fewshot.segmenter import FewShotSegmenter
     from sam2_fewshot.settings import Settings
 
@@ -347,54 +342,3 @@ def taken_from(plan: Plan, segmenter: FewShotSegmenter, before: Mapping[str, Any
     except SettingsError:  # of another version, or edited
         return None
     return made_from(replace(plan, request=request), segmenter)[2]
-
-
-_PACKAGES = ("torch", "torchvision", "numpy", "scikit-image", "shapely")
-
-
-def facts_of(plan: Plan, segmenter: FewShotSegmenter, begun: datetime, progressed: Progressed) -> dict[str, object]:
-    """Return what ``run.json`` says about a run besides its frames: versions, model, settings and the request."""
-    request = plan.request
-    return {
-        "program": "sam2-fewshot",
-        "versions": {"sam2-fewshot": __version__, "python": platform.python_version(), **_versions()},
-        "platform": platform.platform(),
-        "begun": begun.isoformat(timespec="seconds"),
-        "ended": datetime.now(UTC).isoformat(timespec="seconds"),
-        "model": {
-            "name": segmenter.model_name,
-            "sha256": segmenter.model_sha256,
-            "licence": _licence(segmenter.model_name),
-        },
-        "device": segmenter.device_name,
-        "settings": request.settings.model_dump(mode="json"),
-        "examples_path": request.examples,
-        "object_model": None if plan.saved is None else {"path": plan.saved.path, "sha256": plan.saved.sha256},
-        "saved_model_path": request.save_model,
-        "channels_path": request.channels,
-        "batch_xy": request.batch_xy,
-        "batch_z": request.batch_z,
-        "batch_time": request.batch_time,
-        "training_tag": request.training_tag,
-        "negative_tag": request.negative_tag,
-        "examples": len(plan.examples),
-        "corrections": len(plan.corrections),
-        "request": as_facts(request, segmenter.model_name),
-        "learned": progressed.learned,
-        "seconds": dict(progressed.seconds),
-        "warnings": list(progressed.warnings),
-        "failures": [f"{failure.what}: {failure.sentence}" for failure in progressed.failures],
-    }
-
-
-def _licence(model: str) -> str:
-    return next((known.licence for known in CHECKPOINTS if known.name == model), "unknown")
-
-
-def _versions() -> dict[str, str]:
-    # Several distributions hold the package sam2, and results should name the one that made them.
-    found = {"sam2": sam2_distribution()}
-    for package in _PACKAGES:
-        with suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found

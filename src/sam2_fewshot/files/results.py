@@ -6,50 +6,28 @@ import os
 import re
 from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from sam2_fewshot.annotations.record import FrameRecord
 from sam2_fewshot.annotations.registry import FORMATS
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.files.corrections import CORRECTIONS, MARK_NEXT
 from sam2_fewshot.images.addresses import is_zarr, remote
+from sam2_fewshot.output.files import OVERLAYS, ResultFile, files_of, overlay_path
 from sam2_fewshot.output.finished import read_finished, remembered
 from sam2_fewshot.output.journal import JOURNAL_FOLDER
-from sam2_fewshot.output.pictures import overlay_path
 from sam2_fewshot.report import REPORT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
-    from typing import Any
+    from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 
-    from sam2_fewshot.annotations.registry import Format
     from sam2_fewshot.files.plan import Plan
+    from sam2_fewshot.output.finished import Finished
 
-_OVERLAYS = "overlays"
 _ALONE = ("run.json", REPORT, CORRECTIONS, MARK_NEXT)
-_NAMES = {JOURNAL_FOLDER, _OVERLAYS, *_ALONE, *(PurePosixPath(form.result).parts[0] for form in FORMATS.values())}
+_NAMES = {JOURNAL_FOLDER, OVERLAYS, *_ALONE, *(PurePosixPath(form.result).parts[0] for form in FORMATS.values())}
 """What lies in an output folder."""
 _PLANE = re.compile(r"_z\d+_t\d+\.png$")
 """The end of the name of a plane's overlay, in small letters, behind the stem of its image."""
-
-
-class ResultFile(NamedTuple):
-    """A file that a run writes.
-
-    Parameters
-    ----------
-    path
-        Where it belongs.
-    key
-        What it is noted as in the journal: its path in the output folder; of overlays, of which an image may have
-        many, without the plane.
-    of_image
-        Whether it is named after an image.
-    """
-
-    path: Path
-    key: str
-    of_image: bool
 
 
 def result_files(plan: Plan) -> Iterator[ResultFile]:
@@ -57,14 +35,12 @@ def result_files(plan: Plan) -> Iterator[ResultFile]:
     request = plan.request
     for name in _ALONE:
         yield ResultFile(request.out / name, name, of_image=False)
-    stems = dict.fromkeys(plan.images[frame.location.xy].stem for frame in plan.frames)
-    for form in _formats(request.write):
-        for stem in stems if form.per_image else [""]:
-            yield ResultFile(form.path(request.out, stem), _key(form, stem), form.per_image)
+    frames = []
     for frame in plan.frames:
         image = plan.images[frame.location.xy]
-        record = FrameRecord("", image.stem, frame.location, frame.shape, image.size_z, image.size_t)
-        yield ResultFile(overlay_path(request.out, record), f"{_OVERLAYS}/{image.stem}", of_image=True)
+        overlay = overlay_path(request.out, image.stem, frame.location, is_stack=image.is_stack)
+        frames.append((image.stem, overlay.name))
+    yield from files_of(request.out, frames, request.write)
 
 
 def check_results(plan: Plan) -> None:
@@ -136,20 +112,15 @@ def _earlier(out: Path) -> Set[str]:
 
 def _listed(out: Path) -> Iterator[str]:
     """Yield the keys of the results that ``run.json`` lists."""
-    facts = _facts(out)
-    if facts is None:
-        return
-    yield from _ALONE
-    stems = [str(frame.get("stem")) for frame in facts["frames"]]
-    written = facts.get("written")
-    for form in _formats(written if isinstance(written, list) else ()):
-        yield from (_key(form, stem) for stem in (stems if form.per_image else [""]))
-    yield from (f"{_OVERLAYS}/{stem}" for stem in stems)
+    finished = _finished(out)
+    if finished is not None:
+        yield from _ALONE
+        yield from (file.key for file in finished.files())
 
 
 def is_output(folder: Path) -> bool:
     """Return whether a run has written into a folder."""
-    return remote(folder) is None and ((folder / JOURNAL_FOLDER).is_dir() or _facts(folder) is not None)
+    return remote(folder) is None and ((folder / JOURNAL_FOLDER).is_dir() or _finished(folder) is not None)
 
 
 def results_among(paths: Iterable[Path]) -> list[Path]:
@@ -164,23 +135,15 @@ def _is_result(path: Path, earlier: Callable[[Path], Set[str]]) -> bool:
             name, *below = (part.casefold() for part in path.parts[place : place + 2])
             keys = earlier(folder)
             own = "/".join((name, *below))
-            of_image = {own, own.removesuffix(".png"), _PLANE.sub("", own)} if name == _OVERLAYS else {own}
+            of_image = {own, own.removesuffix(".png"), _PLANE.sub("", own)} if name == OVERLAYS else {own}
             is_folder = not below and any(key.startswith(f"{name}/") for key in keys)
             if of_image & keys or is_folder or (name == JOURNAL_FOLDER and keys):
                 return True
     return False
 
 
-def _facts(out: Path) -> Mapping[str, Any] | None:
+def _finished(out: Path) -> Finished | None:
     try:
-        return read_finished(out).facts
+        return read_finished(out)
     except InputError:
         return None
-
-
-def _formats(extra: Collection[str]) -> list[Format]:
-    return [form for form in FORMATS.values() if form.always or form.name in extra]
-
-
-def _key(form: Format, stem: str) -> str:
-    return form.path(Path(), stem).as_posix()

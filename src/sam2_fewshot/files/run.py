@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sam2_fewshot.files.folder import OutputFolder, check_memory
 from sam2_fewshot.files.plan import make_plan
+from sam2_fewshot.output import assembly
 from sam2_fewshot.records import Counts
 from sam2_fewshot.runner.progress import Silent, Watch
 from sam2_fewshot.runner.run import run as run_ends
@@ -168,18 +169,19 @@ def run(
             execute=execute,
             seconds=seconds,
         )
+    assembled = folder.assembled or assembly.Summary(0, 0, {})
     return Summary(
         out=request.out,
         frames=ended.frames,
         done=folder.done,
         resumed=ended.resumed,
-        found=folder.found,
-        candidates=folder.candidates,
-        seconds=folder.seconds,
-        assembled=folder.assembled,
+        found=assembled.counts.found,
+        candidates=assembled.candidates,
+        seconds=assembled.seconds,
+        assembled=folder.assembled is not None,
         failures=ended.failures,
         interrupted=ended.interrupted,
         records=folder.records,
-        counts=folder.counts,
-        mark_next=folder.mark_next,
+        counts=assembled.counts,
+        mark_next=assembled.mark_next,
     )

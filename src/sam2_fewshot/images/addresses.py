@@ -7,7 +7,7 @@ import re
 import unicodedata
 from typing import TYPE_CHECKING
 
-from sam2_fewshot.errors import SettingsError
+from sam2_fewshot.errors import SettingsError, listed
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -158,12 +158,11 @@ def _named(part: str, names: Sequence[Collection[str]], field: str) -> list[int]
     ]
     if not found:
         known = [next(iter(own)) for own in names]
-        listed = ", ".join(known[:_LISTED]) + (", …" if len(known) > _LISTED else "")
         quoted = part if len(part) <= _LONGEST_QUOTE else part[:_LONGEST_QUOTE] + "…"
         raise SettingsError(
             f"{field}: {quoted!r} is not a number or a range, and no position or image is called so; there "
-            f"{'is' if len(known) == 1 else 'are'} {listed}. Give numbers (1-{len(known)}), names, or a pattern "
-            "such as 'B0*'."
+            f"{'is' if len(known) == 1 else 'are'} {listed(known, _LISTED)}. Give numbers (1-{len(known)}), names, or "
+            "a pattern such as 'B0*'."
         )
     return found
 

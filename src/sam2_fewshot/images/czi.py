@@ -13,7 +13,8 @@ import numpy as np
 
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.images.positions import check_counts, check_positions, opened_positions, position_names
-from sam2_fewshot.images.source import Header, check_size, damaged, every, pixel_size, reading
+from sam2_fewshot.images.source import Header, check_size, damaged, pixel_size, reading
+from sam2_fewshot.rendering import sample_step
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -165,7 +166,7 @@ class CziSource:
         Without a pyramid they come from the tiles themselves, each of which is decoded once.
         """
         height, width = self.header.height, self.header.width
-        step = every(height * width, pixels)
+        step = sample_step(height * width, pixels)
         for channel in range(self.header.size_c):
             levels: dict[int, list[Tile]] = {}
             for tile in self._tiles.get((channel, z, t), ()):

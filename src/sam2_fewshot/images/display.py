@@ -13,8 +13,20 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from sam2_fewshot.errors import InputError, SettingsError
-from sam2_fewshot.rendering import SAMPLES, WHITE, ChannelStyle, Color, Limits, contrast, merge, paint, photo
+from sam2_fewshot.errors import SettingsError
+from sam2_fewshot.rendering import (
+    SAMPLES,
+    WHITE,
+    ChannelStyle,
+    Color,
+    Limits,
+    contrast,
+    merge,
+    no_finite_value,
+    paint,
+    photo,
+    sample_step,
+)
 from sam2_fewshot.storage.files import refuse_device
 
 if TYPE_CHECKING:
@@ -391,9 +403,7 @@ def frame_limits(
         )
         visible = [style.visible for style in display.styles]
     if any(visible) and all(limits is None for limits, seen in zip(found, visible, strict=True) if seen):
-        raise InputError(
-            f"{name} has no finite value: all its pixels are NaN or infinite. Leave it out, or export it again."
-        )
+        raise no_finite_value(name)
     return found
 
 
@@ -402,7 +412,7 @@ def _overview(source: RegionSource, z: int, t: int) -> list[NDArray[Any]]:
     if reduced is not None:
         return list(reduced)
     height, width = source.header.height, source.header.width
-    step = max(1, int(np.ceil(np.sqrt(height * width / SAMPLES))))
+    step = sample_step(height * width, SAMPLES)
     rows = max(1, _STRIP // (width * step)) * step
     strips = [
         [np.ascontiguousarray(plane[::step, ::step]) for plane in source.region(z, t, (0, top, width, bottom))]

@@ -9,7 +9,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sam2_fewshot.errors import InputError
+from sam2_fewshot.errors import InputError, listed
 from sam2_fewshot.images.addresses import is_zarr, natural_key, position_stem, stem_of
 from sam2_fewshot.images.display import compose, compose_region, display_of, frame_limits
 from sam2_fewshot.images.registry import FORMATS, IMAGE_SUFFIXES, example_stems, is_companion, open_positions
@@ -259,6 +259,11 @@ class ImageFile:
         return self.source.header.size_t
 
     @property
+    def is_stack(self) -> bool:
+        """Whether there are several slices or time points."""
+        return self.size_z * self.size_t > 1
+
+    @property
     def size_c(self) -> int:
         """Number of channels; a colour photo has 1, of three components."""
         return self.source.header.size_c
@@ -327,7 +332,7 @@ class ImageFile:
         return compose_region(source, display, z, t, box, self._limits[z, t])
 
     def _plane_name(self, z: int, t: int) -> str:
-        return f"{self.name} (Z {z + 1}, time {t + 1})" if self.size_z * self.size_t > 1 else self.name
+        return f"{self.name} (Z {z + 1}, time {t + 1})" if self.is_stack else self.name
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -421,7 +426,7 @@ def _expand(paths: Iterable[Path | str], progress: Progress) -> Iterator[Path]:
 
 def _warn_skipped(folder: Path, files: list[Path], why: str, progress: Progress) -> None:
     if files:
-        names = ", ".join(file.name for file in files[:3]) + (", …" if len(files) > 3 else "")
+        names = listed([file.name for file in files], 3)
         count = "1 file was" if len(files) == 1 else f"{len(files)} files were"
         progress.warn(f"{count} passed over in {folder} ({why}): {names}.")
 

@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from sam2_fewshot.errors import InputError
+from sam2_fewshot.errors import InputError, listed
 from sam2_fewshot.images.addresses import shown
 
 if TYPE_CHECKING:
@@ -140,10 +140,10 @@ def opened_positions(path: Path, openers: Iterable[Callable[[], Any]], names: Se
     if not found:
         raise refused[0][1]
     if refused:
-        listed = ", ".join(name for name, _ in refused[:_LISTED]) + (", …" if len(refused) > _LISTED else "")
+        which = listed([name for name, _ in refused], _LISTED)
         header = found[0].header
         sentence = (
-            f"{shown(path)}: {len(refused)} of its {len(names)} positions cannot be read and are left out ({listed}). "
+            f"{shown(path)}: {len(refused)} of its {len(names)} positions cannot be read and are left out ({which}). "
             f"{refused[0][1]}"
         )
         found[0].header = replace(header, warnings=(*header.warnings, sentence))

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 from sam2_fewshot.errors import FewShotError, InputError
 from sam2_fewshot.images.addresses import shown
 from sam2_fewshot.records import PixelSize
+from sam2_fewshot.rendering import sample_step
 from sam2_fewshot.storage.files import refuse_device
 
 if TYPE_CHECKING:
@@ -197,7 +198,7 @@ class SteppedSource(ABC):
     def reduced(self, z: int, t: int, pixels: int) -> Iterator[NDArray[Any]]:
         """Yield every n-th pixel of the planes each way, about so many."""
         height, width = self.header.height, self.header.width
-        return self._read(z, t, (0, 0, width, height), every(height * width, pixels))
+        return self._read(z, t, (0, 0, width, height), sample_step(height * width, pixels))
 
     @abstractmethod
     def _read(self, z: int, t: int, box: Box, step: int) -> Iterator[NDArray[Any]]:
@@ -235,19 +236,6 @@ def check_size(path: Path, height: int, width: int, by_region: bool = False) -> 
             f"{shown(path)} says it is {width:,} × {height:,} px; planes of up to {MAX_PLANE_PIXELS:,} px can be read. "
             "Cut it into smaller images, or save it as a tiled TIFF or OME-Zarr, of which regions can be read."
         )
-
-
-def every(size: int, pixels: int) -> int:
-    """Return the n for which every n-th pixel each way is about so many of a plane; at least 1.
-
-    Parameters
-    ----------
-    size
-        Pixels of the plane.
-    pixels
-        How many of them are wanted at most, but for the rest of a division.
-    """
-    return max(1, math.ceil(math.sqrt(size / pixels)))
 
 
 def pixel_size(x: object, y: object, z: object = None, unit: str | Sequence[str] = "µm") -> PixelSize | None:

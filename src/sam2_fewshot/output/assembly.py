@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,8 +17,10 @@ import numpy as np
 from sam2_fewshot.annotations.mark_next import Asking
 from sam2_fewshot.annotations.record import printable
 from sam2_fewshot.annotations.registry import FORMATS
+from sam2_fewshot.errors import InputError
 from sam2_fewshot.images.stems import safe_stem
-from sam2_fewshot.output.pictures import overlay_path
+from sam2_fewshot.output.files import OVERLAYS, formats, overlay_path
+from sam2_fewshot.output.finished import Finished, read_finished
 from sam2_fewshot.records import Counts
 from sam2_fewshot.storage.files import sweep, telling, write_whole
 
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
 
     from sam2_fewshot.annotations.mark_next import Place
     from sam2_fewshot.annotations.record import FrameRecord
-    from sam2_fewshot.annotations.registry import Format
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,8 @@ class Summary:
         Sum over the frames for each stage.
     counts
         Number of objects by kind.
+    candidates
+        Number of masks that were proposed.
     mark_next
         The places whose answer, right or wrong, would teach most.
     """
@@ -52,6 +55,7 @@ class Summary:
     objects: int
     seconds: Mapping[str, float]
     counts: Counts = field(default_factory=Counts, compare=False)
+    candidates: int = field(default=0, compare=False)
     mark_next: Sequence[Place] = field(default=(), compare=False)
 
 
@@ -100,19 +104,20 @@ def assemble(
     outside = facts.get("seconds", {})  # loading, learning
     seconds: dict[str, float] = defaultdict(float, outside if isinstance(outside, Mapping) else {})
     before = _written_before(out)
-    counts, asking = Counts(), Asking()
+    counts, candidates, asking = Counts(), 0, Asking()
     with ExitStack() as stack:
-        writers = [stack.enter_context(form.results(out, tags)) for form in _formats(extra)]
+        writers = [stack.enter_context(form.results(out, tags)) for form in formats(extra)]
         for record in records:
             record = replace(record, stem=safe_stem(record.stem))  # one that leads elsewhere must not
             for add in writers:
                 add(record)
             asking.add(record)
             counts += record.counts
+            candidates += record.candidates
             for stage, time in record.seconds.items():
                 seconds[stage] += time
             frames.append(_line(record))
-    summary = Summary(len(frames), counts.total, dict(seconds), counts, asking.places())
+    summary = Summary(len(frames), counts.total, dict(seconds), counts, candidates, asking.places())
     counted = {
         "frames_done": summary.frames,
         "frames_asked": summary.frames if asked is None else asked,
@@ -124,15 +129,10 @@ def assemble(
         "frames": frames,
     }
     write_run(out / "run.json", {**facts, **counted})
-    _discard(before, {path for frame in frames for path in _files_of(out, frame, extra)})
-    for folder in {out / "overlays", *(form.path(out, "").parent for form in FORMATS.values())}:
+    _discard(before, {file.path for file in Finished(out, counted).files()})
+    for folder in {out / OVERLAYS, *(form.path(out, "").parent for form in FORMATS.values())}:
         sweep(folder)
     return summary
-
-
-def _formats(extra: Collection[str]) -> list[Format]:
-    """Return the formats that every run has, and further ones."""
-    return [form for name, form in FORMATS.items() if form.always or name in extra]
 
 
 def _line(record: FrameRecord) -> dict[str, object]:
@@ -143,7 +143,7 @@ def _line(record: FrameRecord) -> dict[str, object]:
         "file": record.full_name,
         "position": record.position,
         "stem": record.stem,
-        "overlay": overlay_path(Path(), record).as_posix(),
+        "overlay": overlay_path(Path(), record.stem, record.location, is_stack=record.is_stack).as_posix(),
         "xy": record.location.xy + 1,
         "z": record.location.z + 1,
         "time": record.location.time + 1,
@@ -172,19 +172,11 @@ def _counted(counts: Counts) -> dict[str, object]:
     }
 
 
-def _files_of(out: Path, frame: Mapping[str, object], extra: Collection[str]) -> set[Path]:
-    """Return the files of an image that a line of ``run.json`` stands for, and those of further formats."""
-    stem, overlay = PurePath(str(frame["stem"])).name, PurePath(str(frame["overlay"])).name
-    return {out / "overlays" / overlay, *(form.path(out, stem) for form in _formats(extra))}
-
-
 def _written_before(out: Path) -> set[Path]:
-    """Return the images' files that an earlier run listed in ``run.json``."""
+    """Return the files of the frames that an earlier run listed in ``run.json``."""
     try:
-        earlier = json.loads((out / "run.json").read_text(encoding="utf-8"))
-        extra = [name for name in earlier.get("written", ()) if isinstance(name, str)]
-        return {path for frame in earlier["frames"] for path in _files_of(out, frame, extra)}
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return {file.path for file in read_finished(out).files()}
+    except InputError:
         return set()  # there was none, or it is not one of ours
 
 

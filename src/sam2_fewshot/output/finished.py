@@ -9,8 +9,9 @@ from functools import cached_property
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
-from sam2_fewshot.errors import InputError
+from sam2_fewshot.errors import InputError, counted, listed
 from sam2_fewshot.images.registry import frame_fingerprint, open_positions, signatures
+from sam2_fewshot.output.files import files_of
 from sam2_fewshot.output.journal import JOURNAL_FOLDER, preview_beside, read_record
 from sam2_fewshot.records import Location, PixelSize
 from sam2_fewshot.settings import Settings
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from sam2_fewshot.annotations.record import FrameRecord
+    from sam2_fewshot.output.files import ResultFile
 
 _PLACE = ("xy", "z", "time", "objects")
 _ASKED = ("xy", "z", "time", "number")
@@ -41,6 +43,13 @@ class Finished:
 
     out: Path
     facts: Mapping[str, Any]
+
+    def files(self) -> Iterator[ResultFile]:
+        """Yield the files that stand for the frames, in the output folder wherever the names in ``run.json`` lead."""
+        frames = [
+            (PurePath(line["stem"]).name, f"{PurePath(line['overlay']).stem}.png") for line in self.facts["frames"]
+        ]
+        return files_of(self.out, frames, self.facts.get("written", ()))
 
     @property
     def previews(self) -> list[Path]:
@@ -141,7 +150,7 @@ def read_finished(out: Path) -> Finished:
 def _check(facts: Any) -> None:
     """Raise an error if the content of ``run.json`` is not of the right kinds; it may have been edited."""
     kinds = {"model": dict, "versions": dict, "seconds": dict, "warnings": list, "failures": list, "tags": list}
-    kinds |= {"learned": str, "mark_next": list}
+    kinds |= {"learned": str, "mark_next": list, "written": list}
     wrong = [key for key, kind in kinds.items() if not isinstance(facts.get(key, kind()), kind)]
     wrong += [key for key in _NUMBERS if not isinstance(facts["settings"][key], int | float)]
     wrong += [key for place in facts.get("mark_next", ()) for key in _ASKED if not isinstance(place[key], int)]
@@ -149,7 +158,7 @@ def _check(facts: Any) -> None:
     for line in facts["frames"]:
         wrong += [key for key in _PLACE if not isinstance(line[key], int)]
         wrong += [] if isinstance(line["seconds"], dict) else ["seconds"]
-        wrong += [key for key in ("image", "record") if not isinstance(line[key], str)]
+        wrong += [key for key in ("image", "record", "stem", "overlay") if not isinstance(line[key], str)]
         wrong += [key for key in ("pixel_size_um", "channels") if not isinstance(line.get(key) or [], list)]
         wrong += ["pixel_size_um"] if any(not isinstance(each, int | float) for each in _lengths(line)) else []
     if wrong:
@@ -233,8 +242,7 @@ def _images(before: object, now: object) -> list[str]:
     if not isinstance(before, dict) or not isinstance(now, dict):
         return []
     names = [Path(path).name for path, content in now.items() if before.get(path, content) != content]
-    listed = ", ".join(names[:_LISTED]) + (", …" if len(names) > _LISTED else "")
-    return [f"{len(names)} image{'s' if len(names) > 1 else ''} changed ({listed})"] if names else []
+    return [f"{counted(len(names), 'image')} changed ({listed(names, _LISTED)})"] if names else []
 
 
 def remember(folder: Path, facts: Mapping[str, object]) -> None:

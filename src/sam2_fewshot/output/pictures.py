@@ -22,14 +22,12 @@ from sam2_fewshot.tiling.overview import overview
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
     from PIL.Image import Image
     from PIL.ImageDraw import ImageDraw
     from shapely import Polygon
 
-    from sam2_fewshot.annotations.record import FrameRecord
     from sam2_fewshot.records import Detection, FrameReader
 
     _Color = int | tuple[int, int, int]
@@ -156,14 +154,6 @@ def color_of(share: float) -> tuple[int, int, int]:
     mixed = _VIRIDIS[below] + (place - below) * (_VIRIDIS[below + 1] - _VIRIDIS[below])
     red, green, blue = (round(value) for value in mixed.tolist())
     return red, green, blue
-
-
-def overlay_path(out: Path, record: FrameRecord) -> Path:
-    """Return where a frame's overlay belongs; planes of a stack are named by Z and Time, counted from 1."""
-    plane = ""
-    if record.size_z * record.size_t > 1:
-        plane = f"_Z{record.location.z + 1}_T{record.location.time + 1}"
-    return out / "overlays" / f"{record.stem}{plane}.png"
 
 
 def draw_overlay(

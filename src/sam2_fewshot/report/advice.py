@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sam2_fewshot.errors import counted
 from sam2_fewshot.records import Counts
 from sam2_fewshot.report.looks import Looks
 
@@ -149,13 +150,13 @@ def _advice(summary: Overview, frames: Sequence[FrameFigures], below: NDArray[np
     sentences = one_sided(frames, summary.found)
     if 0 < summary.examples < _FEW_EXAMPLES:
         sentences.append(
-            f"Only {_count(summary.examples, 'example')} on these frames: mark 5 to 20, unlike one another, or "
+            f"Only {counted(summary.examples, 'example')} on these frames: mark 5 to 20, unlike one another, or "
             "confirm detections in the gallery as right."
         )
     if summary.doubtful > _MANY_DOUBTFUL * summary.found or summary.missed > _MANY_DOUBTFUL * summary.found:
         sentences.append(
-            f"{_count(summary.doubtful, 'detection')} just above the threshold and "
-            f"{_count(summary.missed, 'candidate')} just below it are doubtful. "
+            f"{counted(summary.doubtful, 'detection')} just above the threshold and "
+            f"{counted(summary.missed, 'candidate')} just below it are doubtful. "
             f"Mark {_listed(asked) if asked else 'ten of them in the gallery'}, export, and refine."
         )
     sentences += _poor_frames(frames)
@@ -189,7 +190,7 @@ def one_sided(frames: Sequence[FrameFigures], found: int) -> list[str]:
         beyond = int(np.count_nonzero(below < examples.min()))
         if beyond > _MOST * below.size:
             sentences.append(
-                f"Your examples are {more} than much of what is here: {beyond:,} of {_count(below.size, 'candidate')} "
+                f"Your examples are {more} than much of what is here: {beyond:,} of {counted(below.size, 'candidate')} "
                 f"below the threshold are {less} than every example. Mark some {_MARK[less]} ones."
             )
     return sentences
@@ -213,8 +214,4 @@ def _poor_frames(frames: Sequence[FrameFigures]) -> list[str]:
 
 
 def _listed(asked: int) -> str:
-    return f"the {_count(asked, 'place')} that the gallery begins with"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
+    return f"the {counted(asked, 'place')} that the gallery begins with"

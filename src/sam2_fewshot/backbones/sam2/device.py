@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, TypeVar
 
-from sam2_fewshot.errors import FewShotWarning, InputError, SettingsError
+from sam2_fewshot.errors import FewShotWarning, InputError, SettingsError, counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -126,8 +126,7 @@ def describe(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type == "cpu":
-        threads = torch.get_num_threads()
-        return f"CPU, {threads} thread{'s' if threads > 1 else ''}"
+        return f"CPU, {counted(torch.get_num_threads(), 'thread')}"
     return "Apple GPU (MPS)" if device.type == "mps" else str(device)
 
 
