@@ -8,7 +8,7 @@ import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 import numpy as np
@@ -110,6 +110,24 @@ class KnownObject:
     wanted: bool = False
 
 
+class KnownMasks(NamedTuple):
+    """The examples that lie on a frame.
+
+    Parameters
+    ----------
+    wanted
+        Objects of the wanted kind, each once.
+    unwanted
+        The others, such as negative examples.
+    untold
+        All of them in a model of version 0.2.0, which does not tell.
+    """
+
+    wanted: Sequence[InstanceMask]
+    unwanted: Sequence[InstanceMask]
+    untold: Sequence[InstanceMask]
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class ObjectModel:
     """Feature vectors of the examples, and all that is needed to compare others with them.
@@ -190,21 +208,15 @@ class ObjectModel:
         sides = [max(item.mask.data.shape) for item in known]
         return float(max(max(sides, default=0), np.sqrt(self.areas.max())))
 
-    def known_on(self, frame: FrameReader) -> list[InstanceMask]:
+    def known_on(self, frame: FrameReader) -> KnownMasks:
         """Return the examples that lie on a frame. Where no frame of theirs has its size, its pixels are not read."""
-        if not any(item.mask.frame_shape == frame.shape for item in self.known):
-            return []
-        digest = _saved(frame_digest(frame))
-        return [item.mask for item in self.known if _saved(item.frame_digest) == digest]
-
-    def divided(self, masks: Sequence[InstanceMask]) -> tuple[list[InstanceMask], list[InstanceMask]]:
-        """Return those of the masks, which :meth:`known_on` gave, that are wanted, and those that are not.
-
-        Of a model that does not tell which are wanted, none is in either.
-        """
-        wanted = {id(item.mask) for item in self.known if item.wanted}
-        unwanted = [mask for mask in masks if wanted and id(mask) not in wanted]
-        return [mask for mask in masks if id(mask) in wanted], unwanted
+        here: list[KnownObject] = []
+        if any(item.mask.frame_shape == frame.shape for item in self.known):
+            digest = _saved(frame_digest(frame))
+            here = [item for item in self.known if _saved(item.frame_digest) == digest]
+        others = [item.mask for item in here if not item.wanted]
+        is_told = any(item.wanted for item in self.known)
+        return KnownMasks([item.mask for item in here if item.wanted], *((others, []) if is_told else ([], others)))
 
     def to_bytes(self) -> bytes:
         """Return the model as a NumPy archive (``.npz``). The same model gives the same bytes."""

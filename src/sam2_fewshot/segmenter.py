@@ -340,8 +340,8 @@ class FewShotSegmenter:
             region=region,
             at_most=at_most,
         )
-        wanted, unwanted = objects.divided(plan.known)
-        return replace(plan, marked=wanted, unwanted=unwanted)
+        wanted, unwanted, untold = objects.known_on(frame)
+        return replace(plan, marked=wanted, known=[*wanted, *untold], unwanted=unwanted)
 
     def least_memory(self, frame: FrameReader | None = None) -> float:
         """Return about how much memory is taken at least, in GB.

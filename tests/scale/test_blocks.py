@@ -143,7 +143,7 @@ def test_contrast_does_not_see_noise_but_sees_a_small_object() -> None:
     noise = rng.normal(100, 3, (200, 200, 3)).clip(0, 255).astype(np.uint8)
     assert contrast_of(noise) > 15
     assert contrast_of(noise, 8) < 4
-    plan = SearchPlan([], 5, 10**6, diameter=24, contrast=0.05 * 200, threshold=0.5, known=[])
+    plan = SearchPlan([], 5, 10**6, diameter=24, contrast=0.05 * 200, threshold=0.5)
     block, searched = Block((0, 0, 200, 200), (0, 0, 200, 200)), []
 
     def find(view: View) -> FrameResult:
@@ -181,7 +181,7 @@ def test_examples_far_apart_are_learned_from_in_parts(most: int) -> None:
 
 
 def plan_of(most: int = 10**6) -> SearchPlan:
-    return SearchPlan([], 5, most, diameter=5.0, contrast=1.0, threshold=0.5, known=[])
+    return SearchPlan([], 5, most, diameter=5.0, contrast=1.0, threshold=0.5)
 
 
 BLOCK = Block((0, 0, 100, 100), (0, 0, 120, 100))

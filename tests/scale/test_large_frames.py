@@ -169,7 +169,7 @@ def test_examples_on_a_large_frame_are_learned_from_parts_and_not_found(
         Exemplar(image=frame, mask=marked[2].mask, negative=True),
     ]
     segmenter.fit(ways)
-    assert segmenter.object_model.known_on(Frame(picture))[0].frame_shape == (400, 400)
+    assert segmenter.object_model.known_on(Frame(picture)).wanted[0].frame_shape == (400, 400)
     assert (np.asarray(segmenter.object_model.learned["seen"]) < 400).any()
     found = segmenter.segment(frame)
     assert as_set(found) == as_set([item for item in objects if item not in marked])

@@ -84,12 +84,16 @@ def test_the_longest_example_is_a_wanted_one() -> None:
     assert replace(model, known=untold).longest == 400.0
 
 
-def test_what_was_marked_is_divided_into_wanted_and_not_where_that_is_told() -> None:
-    model = learned()
-    masks = [item.mask for item in model.known]
-    assert [item.wanted for item in model.known] == [True, False]
-    assert model.divided(masks) == (masks[:1], masks[1:])
-    assert replace(model, known=[replace(item, wanted=False) for item in model.known]).divided(masks) == ([], [])
+def test_what_was_marked_on_a_frame_is_wanted_or_not_where_that_is_told() -> None:
+    frame = Frame(np.zeros((20, 30, 3), np.uint8))
+    first, second = learned().known
+    here = [replace(item, frame_digest=frame_digest(frame)) for item in (first, replace(first, wanted=False))]
+    model = replace(learned(), known=[*here, second])
+    assert model.known_on(frame) == ([first.mask], [first.mask], [])
+    elsewhere = replace(learned(), known=[here[1], replace(second, wanted=True)])
+    assert elsewhere.known_on(frame) == ([], [first.mask], [])
+    untold = replace(learned(), known=[here[1], second])
+    assert untold.known_on(frame) == ([], [], [first.mask])
 
 
 MODELS = {"grid": learned, "guided": guided}
@@ -103,8 +107,8 @@ def test_a_reader_may_call_its_frame_what_it_likes() -> None:
     model = learned()
     model = replace(model, known=[replace(item, frame_digest=frame_digest(frame)) for item in model.known])
     for each in (model, ObjectModel.from_bytes(model.to_bytes())):
-        assert len(each.known_on(frame)) == 2
-        assert not each.known_on(other)
+        assert [len(masks) for masks in each.known_on(frame)] == [1, 1, 0]
+        assert not any(each.known_on(other))
 
 
 @pytest.mark.parametrize("method", MODELS)

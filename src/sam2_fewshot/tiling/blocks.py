@@ -88,10 +88,8 @@ class View:
         Box ``(x0, y0, x1, y1)`` of the frame.
     pixels
         Its uint8 RGB (h, w, 3).
-    known
-        Masks of the wanted examples in it, in its own coordinates.
-    unwanted
-        Masks of what else was marked in it, such as negative examples.
+    known, unwanted
+        Those masks of the plan that lie in it, in its own coordinates.
     """
 
     frame: FrameReader
@@ -126,10 +124,6 @@ class Examples(Protocol):
         """Longest side of an example in pixels."""
         ...
 
-    def known_on(self, frame: FrameReader) -> Sequence[InstanceMask]:
-        """Return the examples that lie on a frame."""
-        ...
-
 
 @dataclass(frozen=True, eq=False, slots=True)
 class SearchPlan:
@@ -150,11 +144,11 @@ class SearchPlan:
     threshold
         The score that an object has at least, as far as it is known before the search.
     known
-        What was marked on the frame.
-    marked
-        What of it is of the wanted kind.
+        Masks of the frame that are marked, and not detected again.
     unwanted
-        What of it is not.
+        Masks that are marked as something else; what is found there is no result.
+    marked
+        The marked masks that are results themselves.
     """
 
     blocks: Sequence[Block]
@@ -163,9 +157,9 @@ class SearchPlan:
     diameter: float
     contrast: float
     threshold: float
-    known: Sequence[InstanceMask]
-    marked: Sequence[InstanceMask] = ()
+    known: Sequence[InstanceMask] = ()
     unwanted: Sequence[InstanceMask] = ()
+    marked: Sequence[InstanceMask] = ()
 
     @property
     def region(self) -> Box:
@@ -248,7 +242,7 @@ def plan_search(
         blocks = [_block(core, halo, frame.shape) for core in moved]
         part = PartOfFrame(frame, (left, top, right, bottom))
         contrast = _EVEN * contrast_of(overview(part, max(1, max(part.shape) // _OVERVIEW)), share=_ENDS)
-    return SearchPlan(blocks, halo, most, examples.diameter, contrast, threshold, examples.known_on(frame))
+    return SearchPlan(blocks, halo, most, examples.diameter, contrast, threshold)
 
 
 def least_pixels(examples: Examples, step: int) -> int:
@@ -360,10 +354,8 @@ def view_of(frame: FrameReader, plan: SearchPlan, window: Box) -> View:
     InputError
         If it cannot be read.
     """
-    is_unwanted = {id(mask) for mask in plan.unwanted}
     known, unwanted = (
-        [part for mask in plan.known if (id(mask) in is_unwanted) is sign and (part := mask.within(window))]
-        for sign in (False, True)
+        [part for mask in masks if (part := mask.within(window))] for masks in (plan.known, plan.unwanted)
     )
     return View(frame, window, frame.read(window), known, unwanted)
 
