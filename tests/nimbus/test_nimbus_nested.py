@@ -89,3 +89,10 @@ def test_each_annotation_is_that_of_one_outline() -> None:
     assert ids(match([OUTER, INNER.buffer(1)], [known("middle", OUTER.buffer(-1)), inner])) == ["middle", "inner"]
     assert ids(match([OUTER], [])) == [None]
     assert match([], [outer]) == []
+
+
+def test_the_area_is_that_of_the_outline_without_its_hole(nested: Bench) -> None:
+    info(nested, **{"Similarity Threshold": 0.95})
+    (figures,) = nested.values().values()
+    rows, columns = np.mgrid[:96, :96]
+    assert figures["Area"] == np.count_nonzero(np.hypot(rows - 60, columns - 60) <= 26)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
+from scipy import ndimage
 from shapely import Polygon
 
 from sam2_fewshot.annotations.drawings import Drawing, place
@@ -133,9 +134,11 @@ _PROPERTY_IDS = {name: hexadecimal_id("property", name) for name in PROPERTIES}
 def values_of(item: Detection) -> dict[str, float | None]:
     """Return a detection's figures by the names of properties; null for a figure that there is none of.
 
-    The area is in pixels.
+    The area is that of the annotation, in pixels: with its holes, because an annotation cannot have any.
     """
-    figures = figure(item.similarity), figure(item.score), figure(item.predicted_iou), item.area
+    ground, _ = ndimage.label(~np.pad(item.instance.data, 1))
+    area = int(np.count_nonzero(ground != ground[0, 0]))
+    figures = figure(item.similarity), figure(item.score), figure(item.predicted_iou), area
     return dict(zip(PROPERTIES, figures, strict=True))
 
 
