@@ -144,6 +144,21 @@ def test_figures_that_have_changed_replace_the_old_ones(bench: Bench) -> None:
     assert own in scores
 
 
+def test_figures_change_with_the_detection_where_the_outline_is_nearly_the_same(bench: Bench) -> None:
+    bench.run()
+    row, column = DISCS[3]
+    (image,) = bench.server.store.images.values()
+    image.planes[(0, 0, 0, 0)][row, column + 7] = 100
+    before = bench.values()
+    bench.method = surer
+    assert bench.run(**{"Batch XY": "1"}).messages[-1]["info"] == "0 added, 4 already there; 1 frame"
+    places = {each["_id"]: each["location"]["XY"] for each in bench.found()}
+    after = bench.values()
+    assert {key: (each["Score"], each["Area"]) for key, each in after.items()} == {
+        key: (0.95 if places[key] == 0 else 0.9, each["Area"]) for key, each in before.items()
+    }
+
+
 def test_figures_that_another_job_takes_out_are_saved_once_more(bench: Bench) -> None:
     bench.server.faults = [Fault("POST", SAVING["figures"], bench.server.store.values.clear, skip=2)]
     assert bench.run().code == 0

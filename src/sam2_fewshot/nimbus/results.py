@@ -119,7 +119,7 @@ class DatasetSink:
         self._code = code or code_digest(whole=True)
         self._channel = request.result_channel(dataset.size)
         examples = request.training_tags
-        self._mark = Mark(secrets.token_hex(4), examples)
+        self._mark = Mark(secrets.token_hex(4), examples, request.settings.smoothing)
         tags = request.output_tags
         self._existing = Existing(server, dataset.id, tags, self._channel, request.negative_tags, examples)
         self._properties = Properties(server, dataset, display, shelf, self._existing, patience)
@@ -286,13 +286,16 @@ class DatasetSink:
         ids = self._uploads.upload([self._document(item, location) for item, _ in fresh])
         added = [(key, item, there) for key, (item, there) in zip(ids, fresh, strict=True) if key]
         values = {key: values_of(item) for key, item, _ in added}
+        replaced = {there.known.id for _, there in fresh if there}
         # The same outline may be from a run that died before its values or connections were there.
         same = [(item, there) for item, there in pairs if there and there.same_outline]
-        same = [(item, there) for item, there in same if not there.known.is_of_another_tool]
+        same = [
+            (item, there) for item, there in same if not (there.known.is_of_another_tool or there.known.id in replaced)
+        ]
         self._properties.add(
             values,
-            {there.known.id: values_of(item) for item, there in same},
-            {there.known.id for _, there in same if there.likeness == IDENTICAL},
+            {there.known.id: self._values_for(there, item) for item, there in same},
+            {at.known.id for _, at in same if at.likeness == IDENTICAL or self._cleaner.may_replace(at.known)},
         )
         self._connections.connect(list(values), [there.known.id for _, there in same])
         successors = {there.known.id: key for key, _, there in added if there}
@@ -306,7 +309,17 @@ class DatasetSink:
 
     def _is_better(self, there: Match) -> bool:
         """Tell whether a detection takes the place of what an earlier job has made of the same object."""
-        return not there.same_outline and self._cleaner.may_replace(there.known)
+        mark = there.known.mark
+        if there.likeness == IDENTICAL or mark is None:
+            return False
+        is_smoothed_alike = mark.smoothing in (None, self._mark.smoothing)
+        return not (there.same_outline and is_smoothed_alike) and self._cleaner.may_replace(there.known)
+
+    def _values_for(self, there: Match, item: Detection) -> dict[str, float | None]:
+        """Return a detection's figures for an annotation with its outline, which stays, and thus its area."""
+        if there.likeness == IDENTICAL:
+            return values_of(item)
+        return {**values_of(item), "Area": polygon_to_mask(Polygon(there.known.points), self._dataset.shape).area}
 
     def _document(self, item: Detection, location: Location) -> Document:
         tags = self._request.output_tags
