@@ -44,6 +44,9 @@ if TYPE_CHECKING:
     from sam2_fewshot.images.source import Header
     from sam2_fewshot.records import Detection
 
+_ALONG = 0.999
+"""A rectangle fills its bounding box at least so far if it lies along the image's sides, but for rounding."""
+
 Document = dict[str, Any]
 """An annotation as the server and the export have it."""
 
@@ -222,6 +225,7 @@ def read_annotations(
     placer: Placer,
     figures: Mapping[str, Figures] | None = None,
     names: Sequence[str] | None = None,
+    boxes: bool = False,
 ) -> Iterator[PlacedExemplar]:
     """Yield the annotations that can serve as examples; the others become remarks.
 
@@ -235,13 +239,15 @@ def read_annotations(
         By the annotations' ids.
     names
         What to call each of the annotations in remarks; its number when left out.
+    boxes
+        Whether what was drawn with the rectangle tool, along the image's sides, is a box around an object.
     """
     called: Iterable[object] = range(1, len(annotations) + 1) if names is None else names
-    return place(_drawings(annotations, called, placer.remarks, figures or {}), placer)
+    return place(_drawings(annotations, called, placer.remarks, figures or {}, boxes), placer)
 
 
 def _drawings(
-    annotations: Sequence[Any], names: Iterable[object], remarks: Remarks, figures: Mapping[str, Figures]
+    annotations: Sequence[Any], names: Iterable[object], remarks: Remarks, figures: Mapping[str, Figures], boxes: bool
 ) -> Iterator[Drawing]:
     for name, annotation in zip(names, annotations, strict=True):
         remarks.total += 1
@@ -252,10 +258,10 @@ def _drawings(
         own = figures.get(key, Figures()) if isinstance(key, str) else Figures()
         if "kind" in annotation:
             own = replace(own, kind=as_kind(annotation["kind"]))
-        yield _drawn(Drawing(name, tags=tags_of(annotation), figures=own), annotation)
+        yield _drawn(Drawing(name, tags=tags_of(annotation), figures=own), annotation, boxes)
 
 
-def _drawn(drawing: Drawing, annotation: dict[str, Any]) -> Drawing:
+def _drawn(drawing: Drawing, annotation: dict[str, Any], boxes: bool) -> Drawing:
     location, points, shape = location_of(annotation), _points(annotation), annotation.get("shape")
     if location is None:
         return replace(drawing, why="a location whose XY, Z or Time is not a whole number")
@@ -264,12 +270,23 @@ def _drawn(drawing: Drawing, annotation: dict[str, Any]) -> Drawing:
     if shape == "point":
         x, y = points[0].tolist()
         return replace(drawing, location=location, point=(x, y))
+    if boxes and shape == "rectangle" and (corners := _box_of(points)):
+        return replace(drawing, location=location, box=corners)
     if shape == "rectangle" and len(points) == 2:
         points = points[[[0, 0], [1, 0], [1, 1], [0, 1]], [0, 1]]
     if shape in ("polygon", "rectangle"):
         return replace(drawing, location=location, rings=(points,))
     quoted = shape[:40] if isinstance(shape, str) else "unknown"
     return replace(drawing, why=f"of the shape {quoted!r}; polygons, rectangles and points can be examples")
+
+
+def _box_of(points: Ring) -> tuple[float, float, float, float] | None:
+    """Return the box ``(x0, y0, x1, y1)`` of a rectangle along the image's sides; None for one that is turned."""
+    extent = extent_of("rectangle", points) if np.isfinite(points).all() else None
+    if extent is None or extent.area < _ALONG * shapely.box(*extent.bounds).area:
+        return None
+    x0, y0, x1, y1 = extent.bounds
+    return x0, y0, x1, y1
 
 
 def _points(document: Document) -> Ring | None:

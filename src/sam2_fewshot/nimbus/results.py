@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import shapely
 from shapely import Polygon
 
 from sam2_fewshot.annotations.nimbus import polygon_document, values_of
@@ -338,9 +339,10 @@ def common_key(common: str, fingerprint: str) -> str:
 
 
 def _mask_of(exemplar: Exemplar, frame: FrameReader) -> InstanceMask:
-    """Return the pixels that an example marks on its frame; of a point a single one."""
-    if exemplar.polygon is not None:
-        return polygon_to_mask(exemplar.polygon, frame.shape)
+    """Return the pixels that an example marks on its frame: of a box all in it, of a point a single one."""
+    outline = shapely.box(*exemplar.box) if exemplar.box is not None else exemplar.polygon
+    if outline is not None:
+        return polygon_to_mask(outline, frame.shape)
     assert exemplar.point is not None
     x, y = exemplar.point
     return InstanceMask(np.ones((1, 1), bool), int(x), int(y), frame.shape)
