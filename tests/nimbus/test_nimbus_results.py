@@ -270,6 +270,29 @@ def test_each_find_is_connected_to_the_nearest_on_its_frame_once(bench: Bench) -
     assert bench.server.count("POST", "connectTo") == 3
 
 
+def test_only_what_the_tool_connects_to_counts_as_connected(bench: Bench) -> None:
+    store = bench.server.store
+    for xy in range(3):
+        for tag, channel in (("well", 0), ("nucleus", 0), ("nucleus", 1)):
+            place = {"XY": xy, "Z": 0, "Time": 0}
+            store.add_annotation(bench.dataset, tags=[tag], coordinates=ring(30, 30), channel=channel, location=place)
+
+    def connected(tag: str, channel: int) -> int:
+        ends = [store.annotations[each["parentId"]] for each in store.connections.values()]
+        return sum(each["tags"] == [tag] and each["channel"] == channel for each in ends)
+
+    bench.job["connectTo"] = {"tags": ["well"], "channel": None}
+    bench.run()
+    track = dict(zip(("childId", "parentId"), [each["_id"] for each in bench.found()][-2:], strict=True))
+    store.create_connections([{**track, "datasetId": bench.dataset, "label": "Time lapse connection", "tags": []}])
+    for channel in (0, 1):
+        bench.job["connectTo"] = {"tags": ["nucleus", "other"], "channel": channel}
+        for _ in range(2):
+            assert bench.run().code == 0
+            assert connected("nucleus", channel) == len(bench.found()) == 12
+    assert connected("nucleus", 0) == connected("well", 0) == 12
+
+
 def test_nothing_to_connect_to_is_said(bench: Bench) -> None:
     bench.job["connectTo"] = {"tags": ["wel"], "channel": None}
     outcome = bench.run()
