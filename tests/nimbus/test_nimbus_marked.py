@@ -79,6 +79,13 @@ def test_a_slice_on_which_nothing_else_is_found_is_not_called_empty(slices: Benc
     assert outcome.texts("warning") == ["Nothing was found on 1 of 3 frames (Z 2)."]
 
 
+def test_a_single_example_is_told_in_the_singular(slices: Bench) -> None:
+    store = slices.server.store
+    store.delete_annotations([next(key for key, each in store.annotations.items() if "cell" in each["tags"])])
+    outcome = slices.run(**{"Batch Z": "1"})
+    assert any(line.endswith(" 1 is an example, which no annotation outlines here.") for line in outcome.lines)
+
+
 def test_what_is_marked_on_several_slices_is_added_on_the_others_only(slices: Bench) -> None:
     for row, column in DISCS[1:3]:
         slices.server.store.add_annotation(

@@ -185,6 +185,7 @@ def _job(api_url: str, token: str, raw: Mapping[str, Any], dataset_id: str, mean
             raise Stopped
         there = f", {sink.present} already there" if sink.present else ""
         there += f", {sink.removed} removed" if sink.removed else ""
+        there += f", {sink.refused} refused by the server" if sink.refused else ""
         messages.log(f"{server.requests_sent} requests to the server.")
         if ended.failures:
             sentences = [f"{failure.what}: {failure.sentence}" for failure in ended.failures]

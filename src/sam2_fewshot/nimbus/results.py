@@ -182,6 +182,11 @@ class DatasetSink:
                     "because this job did not come to its end. The next job on these frames takes them out."
                 )
             raise
+        if self.refused and not self._uploads.created:
+            raise ServerError(
+                f"The server refused {_objects(self.refused)}, and nothing was saved. Run the tool again; if it "
+                "happens again, show the job's log to the server's administrator."
+            )
         empty = self._empty
         if len(empty) == progressed.frames:
             self._display.warn(
@@ -200,6 +205,11 @@ class DatasetSink:
         self.new -= self._cleaner.own
         if self._cleaner.doubles:
             self._display.messages.log(f"{self._cleaner.doubles} objects that were there twice were taken out.")
+
+    @property
+    def refused(self) -> int:
+        """Number of objects that the server has refused."""
+        return self._uploads.refused
 
     @property
     def removed(self) -> int:
@@ -258,7 +268,8 @@ class DatasetSink:
             self._empty.append(task.name)
         counts = f"{found.candidates} candidates, {added.new} added, {added.present} already there."
         if marked:
-            counts += f" Of these objects {len(marked)} are examples, which no annotation outlines here."
+            are = "1 is an example" if len(marked) == 1 else f"{len(marked)} are examples"
+            counts += f" Of these objects {are}, which no annotation outlines here."
         if found.reason not in ("", AS_SET):
             counts += f" The threshold is {found.threshold:.3f}: {found.reason}."
         self._display.messages.log(f"{task.name}: {counts}")
@@ -346,6 +357,10 @@ def _mask_of(exemplar: Exemplar, frame: FrameReader) -> InstanceMask:
     assert exemplar.point is not None
     x, y = exemplar.point
     return InstanceMask(np.ones((1, 1), bool), int(x), int(y), frame.shape)
+
+
+def _objects(count: int) -> str:
+    return "the one object that it was sent" if count == 1 else f"all {count} objects that it was sent"
 
 
 def _can_be_sent(item: Detection) -> bool:
