@@ -164,7 +164,7 @@ def _job(api_url: str, token: str, raw: Mapping[str, Any], dataset_id: str, mean
     watch = Watch(display)
     with Server(api_url, token, means.patience, messages.log, means.page) as server:
         request, memory = _shared_memory(request, means.memory)
-        dataset = NimbusDataset(server, dataset_id, request.settings, messages.warn, means.block, memory)
+        dataset = NimbusDataset(server, dataset_id, request.settings, messages.warn, means.block, memory, request.tool)
         locations = request.locations(dataset.size)
         shelf = Shelf(server, dataset_id, largest=means.largest_file)
         blocks = Shelf(server, dataset_id, BLOCKS_ITEM, means.largest_file)
