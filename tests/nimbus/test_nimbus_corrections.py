@@ -16,6 +16,7 @@ from scipy import ndimage
 from bright import BrightMethod
 from sam2_fewshot.geometry.outlines import crop_to_object
 from sam2_fewshot.methods.base import Scored, ScoredMask, is_known
+from sam2_fewshot.nimbus.marks import KEY
 from sam2_fewshot.nimbus.messages import Stopped
 
 if TYPE_CHECKING:
@@ -156,6 +157,31 @@ def test_three_rounds_of_corrections(bench: Bench) -> None:
     assert fourth.messages[-1]["info"] == "0 added, 9 already there; 3 frames"
     assert store.annotations == before
     sound(bench)
+
+
+def test_another_smoothing_replaces_all_outlines(bench: Bench) -> None:
+    def outlines() -> list[str]:
+        return sorted(str(each["location"]) + str(each["coordinates"]) for each in bench.found())
+
+    bench.run(Smoothing=0.3)
+    fine, before = outlines(), ids(bench)
+    edited = at(bench, 1, *DISCS[0])["_id"]
+    bench.server.store.edit_annotation(edited, {"color": "#FF0000"})
+    outcome = bench.run(Smoothing=2)
+    assert outcome.messages[-1]["info"] == "15 added, 1 already there, 15 removed; 3 frames"
+    assert ids(bench) & before == {edited}
+    assert len(set(outlines()) & set(fine)) == 1
+    sound(bench)
+    assert bench.run(Smoothing=2).messages[-1]["info"] == "0 added, 16 already there; 3 frames"
+
+
+def test_of_results_whose_smoothing_is_not_known_an_outline_that_is_much_the_same_stays(bench: Bench) -> None:
+    bench.run(Smoothing=0.3)
+    for each in bench.found():  # as earlier versions have made them
+        del each[KEY]["smoothing"]
+    assert bench.run(Smoothing=0.5).messages[-1]["info"] == "0 added, 16 already there; 3 frames"
+    eroded(bench)
+    assert bench.run().messages[-1]["info"] == "16 added, 16 removed; 3 frames"
 
 
 def test_only_frames_that_are_searched_are_replaced(bench: Bench) -> None:

@@ -166,6 +166,48 @@ def test_a_view_that_cannot_be_read_gives_way_to_the_next(server: ContractServer
     assert server.count("GET", gone) == 1
 
 
+def test_of_several_own_views_that_of_the_tool_is_taken(server: ContractServer) -> None:
+    """The second of three, whose layers differ from those of the first."""
+    dataset_id = server.store.add_dataset(Image({(0, 0, 0, 0): discs()}), [white_layer(color="#FF0000")])
+    (first,) = server.store.views
+    server.store.collections[first["configurationId"]]["name"] = "mine"
+    for tool, color in (("a" * 8, "#00FF00"), ("b" * 8, "#FF0000")):
+        key = server.store.new_id()
+        meta = {"layers": [white_layer(color=color)], "tools": [{"id": tool}]}
+        server.store.collections[key] = {"_id": key, "name": tool, "meta": meta}
+        server.store.views.append({**first, "_id": server.store.new_id(), "configurationId": key})
+    keys = [view["configurationId"] for view in server.store.views]
+    with Server(server.url, server.token, QUICK) as connection:
+        dataset = NimbusDataset(connection, dataset_id, Settings(), pytest.fail, tool="a" * 8)
+        assert dataset.frame(Location()).read()[14, 14].tolist() == [0, 255, 0]
+        assert dataset.collections == [keys[1], keys[0], keys[2]]
+        warnings: list[str] = []
+        dataset = NimbusDataset(connection, dataset_id, Settings(), warnings.append, tool="c" * 8)
+        assert dataset.frame(Location()).read()[14, 14].tolist() == [255, 0, 0]
+        assert dataset.collections == keys
+        assert warnings == [
+            "Several of your collections show this dataset with other layers or another contrast; those of 'mine' are "
+            "taken. To have those of another one, run a tool that is saved in it."
+        ]
+        del server.store.views[1]  # the two that are left show the same
+        NimbusDataset(connection, dataset_id, Settings(), pytest.fail)
+
+
+def test_percentiles_that_layers_leave_without_effect_are_said(server: ContractServer) -> None:
+    dataset_id = server.store.add_dataset(Image({(0, 0, 0, 0): discs()}), [white_layer()])
+    bare = server.store.add_dataset(Image({(0, 0, 0, 0): discs()}), view=False)
+    changed = Settings().changed({"white_percentile": 60})
+    warnings: list[str] = []
+    with Server(server.url, server.token, QUICK) as connection:
+        NimbusDataset(connection, dataset_id, Settings(), pytest.fail)
+        NimbusDataset(connection, bare, changed, pytest.fail)
+        NimbusDataset(connection, dataset_id, changed, warnings.append)
+    assert warnings == [
+        "Black Percentile and White Percentile have no effect, because the layers of this dataset have a contrast of "
+        "their own. Change it in the app."
+    ]
+
+
 @pytest.mark.parametrize("view", [True, False])
 def test_without_layers_channels_are_shown_as_those_of_image_files(
     opened: Callable[..., NimbusDataset], view: bool

@@ -47,8 +47,34 @@ def test_any_of_the_tags_anywhere_in_any_shape(empty: Bench) -> None:
         (2, False),
     ]
     assert exemplars[1].point == (14.5, 14.5)
-    assert exemplars[3].polygon is not None
-    assert exemplars[3].polygon.area == exemplars[4].polygon.area == 144
+    assert exemplars[3].box == (8, 9, 20, 21)
+    assert exemplars[4].polygon is not None
+    assert exemplars[4].polygon.area == 144
+
+
+@pytest.mark.parametrize("coordinates", [SQUARE, SQUARE[::-2], [*SQUARE, SQUARE[0]]])
+def test_what_the_rectangle_tool_has_drawn_is_a_box(empty: Bench, coordinates: list[dict[str, float]]) -> None:
+    mark(empty, ["cell"], shape="rectangle", coordinates=coordinates)
+    mark(empty, ["debris"], shape="rectangle", coordinates=[{**each, "y": each["y"] + 30} for each in coordinates])
+    exemplars = empty.run(**{"Negative Tag": ["debris"]}).exemplars
+    assert [(each.box, each.negative) for each in exemplars] == [((8, 9, 20, 21), False), ((8, 39, 20, 51), True)]
+
+
+def test_a_rectangle_that_is_turned_is_an_outline(empty: Bench) -> None:
+    turned = [{"x": 14, "y": 6}, {"x": 22, "y": 14}, {"x": 14, "y": 22}, {"x": 6, "y": 14}]
+    mark(empty, ["cell"], shape="rectangle", coordinates=turned)
+    (exemplar,) = empty.run().exemplars
+    assert exemplar.polygon is not None
+    assert exemplar.polygon.area == 128
+
+
+@pytest.mark.parametrize("coordinates", [SQUARE[:1], [SQUARE[0], SQUARE[0]], [SQUARE[0], SQUARE[1]]])
+def test_a_rectangle_without_area_is_left_out(empty: Bench, coordinates: list[dict[str, float]]) -> None:
+    mark(empty, ["cell"], coordinates=ring(14, 14))
+    mark(empty, ["cell"], shape="rectangle", coordinates=coordinates)
+    outcome = empty.run()
+    assert len(outcome.exemplars) == 1
+    assert "was left out: " in outcome.texts("warning")[0]
 
 
 def test_an_outline_of_a_mask_gives_back_the_mask(empty: Bench) -> None:

@@ -263,11 +263,20 @@ def test_one_refused_annotation_does_not_take_the_others_with_it(bench: Bench) -
 
     store.create_annotations = picky  # type: ignore[method-assign]
     outcome = bench.run()
-    assert outcome.code == 0
+    assert outcome.messages[-1]["info"] == "11 added, 1 refused by the server; 3 frames"
     assert len(bench.found()) == 11
     (warning,) = outcome.texts("warning")
     assert warning.startswith("The server refused one object on XY 2, near x 5")
     assert "data.coordinates is odd" in warning
+
+
+@pytest.mark.parametrize(("batch", "which"), [("2", "all 4 objects"), ("1-3", "all 12 objects")])
+def test_a_job_all_of_whose_objects_are_refused_fails(bench: Bench, batch: str, which: str) -> None:
+    bench.server.faults = [Fault("POST", "upenn_annotation/multiple", 400, times=10**6)]
+    outcome = bench.run(**{"Batch XY": batch})
+    assert outcome.code == 1
+    assert outcome.error.startswith(f"The server refused {which} that it was sent, and nothing was saved. Run the tool")
+    assert bench.found() == []
 
 
 def test_a_server_that_refuses_everything_is_not_asked_for_each(bench: Bench) -> None:

@@ -79,6 +79,13 @@ def test_a_slice_on_which_nothing_else_is_found_is_not_called_empty(slices: Benc
     assert outcome.texts("warning") == ["Nothing was found on 1 of 3 frames (Z 2)."]
 
 
+def test_a_single_example_is_told_in_the_singular(slices: Bench) -> None:
+    store = slices.server.store
+    store.delete_annotations([next(key for key, each in store.annotations.items() if "cell" in each["tags"])])
+    outcome = slices.run(**{"Batch Z": "1"})
+    assert any(line.endswith(" 1 is an example, which no annotation outlines here.") for line in outcome.lines)
+
+
 def test_what_is_marked_on_several_slices_is_added_on_the_others_only(slices: Bench) -> None:
     for row, column in DISCS[1:3]:
         slices.server.store.add_annotation(
@@ -150,3 +157,32 @@ def test_points_of_what_is_not_wanted_are_not_spoken_of(points: Bench) -> None:
     outcome = points.run(**{"Negative Tag": ["wrong"]})
     assert by_position(points, "wrong") == {0: 2, 1: 3}
     assert not [text for text in outcome.texts("warning") if "Points" in text]
+
+
+def boxed(bench: Bench) -> None:
+    """Make rectangles around the discs of the points."""
+    for each in bench.server.store.annotations.values():
+        if each["shape"] == "point":
+            x, y = (each["coordinates"][0][axis] for axis in "xy")
+            each |= {"shape": "rectangle", "coordinates": [{"x": x - 8, "y": y - 8}, {"x": x + 8, "y": y + 8}]}
+
+
+def test_what_a_rectangle_marks_is_outlined(points: Bench) -> None:
+    boxed(points)
+    outcome = points.run()
+    assert outcome.messages[-1]["info"] == "7 added; 2 frames"
+    assert places(points, XY=0, Z=0) == sorted(DISCS[1:])
+    assert not outcome.texts("warning")
+    assert points.run().messages[-1]["info"] == "0 added, 7 already there; 2 frames"
+
+
+def test_a_rectangle_with_a_tag_of_the_results_stays_one(points: Bench) -> None:
+    boxed(points)
+    points.job["tags"] = ["found", "cell"]
+    outcome = points.run()
+    assert outcome.messages[-1]["info"] == "5 added; 2 frames"
+    assert by_position(points, "found") == {0: 1, 1: 4}
+    assert outcome.texts("warning")[1:] == [
+        "Rectangles stay rectangles where the results get their tag 'cell' too, so that no object is counted twice (2 "
+        "of the examples); to get outlines of them, give the tool another tag for its results."
+    ]

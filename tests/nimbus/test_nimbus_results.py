@@ -144,6 +144,21 @@ def test_figures_that_have_changed_replace_the_old_ones(bench: Bench) -> None:
     assert own in scores
 
 
+def test_figures_change_with_the_detection_where_the_outline_is_nearly_the_same(bench: Bench) -> None:
+    bench.run()
+    row, column = DISCS[3]
+    (image,) = bench.server.store.images.values()
+    image.planes[(0, 0, 0, 0)][row, column + 7] = 100
+    before = bench.values()
+    bench.method = surer
+    assert bench.run(**{"Batch XY": "1"}).messages[-1]["info"] == "0 added, 4 already there; 1 frame"
+    places = {each["_id"]: each["location"]["XY"] for each in bench.found()}
+    after = bench.values()
+    assert {key: (each["Score"], each["Area"]) for key, each in after.items()} == {
+        key: (0.95 if places[key] == 0 else 0.9, each["Area"]) for key, each in before.items()
+    }
+
+
 def test_figures_that_another_job_takes_out_are_saved_once_more(bench: Bench) -> None:
     bench.server.faults = [Fault("POST", SAVING["figures"], bench.server.store.values.clear, skip=2)]
     assert bench.run().code == 0
@@ -253,6 +268,29 @@ def test_each_find_is_connected_to_the_nearest_on_its_frame_once(bench: Bench) -
         ends = [store.annotations[connection[end]]["location"] for end in ("childId", "parentId")]
         assert ends[0] == ends[1]
     assert bench.server.count("POST", "connectTo") == 3
+
+
+def test_only_what_the_tool_connects_to_counts_as_connected(bench: Bench) -> None:
+    store = bench.server.store
+    for xy in range(3):
+        for tag, channel in (("well", 0), ("nucleus", 0), ("nucleus", 1)):
+            place = {"XY": xy, "Z": 0, "Time": 0}
+            store.add_annotation(bench.dataset, tags=[tag], coordinates=ring(30, 30), channel=channel, location=place)
+
+    def connected(tag: str, channel: int) -> int:
+        ends = [store.annotations[each["parentId"]] for each in store.connections.values()]
+        return sum(each["tags"] == [tag] and each["channel"] == channel for each in ends)
+
+    bench.job["connectTo"] = {"tags": ["well"], "channel": None}
+    bench.run()
+    track = dict(zip(("childId", "parentId"), [each["_id"] for each in bench.found()][-2:], strict=True))
+    store.create_connections([{**track, "datasetId": bench.dataset, "label": "Time lapse connection", "tags": []}])
+    for channel in (0, 1):
+        bench.job["connectTo"] = {"tags": ["nucleus", "other"], "channel": channel}
+        for _ in range(2):
+            assert bench.run().code == 0
+            assert connected("nucleus", channel) == len(bench.found()) == 12
+    assert connected("nucleus", 0) == connected("well", 0) == 12
 
 
 def test_nothing_to_connect_to_is_said(bench: Bench) -> None:

@@ -38,6 +38,7 @@ def test_a_job_of_the_browser(job):
         tile=Location(1, 0, 2),
         assignment=Location(1, 0, 2),
         batch=("1-2", "", "all"),
+        tool="0b6c5b53-7c9b-4c2a-9a5e-3f5b64a8c111",
     )
     assert request.locations(SIZE) == [Location(xy, 0, time) for xy in (0, 1) for time in range(4)]
 

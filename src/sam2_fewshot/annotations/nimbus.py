@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
+from scipy import ndimage
 from shapely import Polygon
 
 from sam2_fewshot.annotations.drawings import Drawing, place
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
     from sam2_fewshot.annotations.record import Add, FrameRecord
     from sam2_fewshot.images.source import Header
     from sam2_fewshot.records import Detection
+
+_ALONG = 0.999
+"""A rectangle fills its bounding box at least so far if it lies along the image's sides, but for rounding."""
 
 Document = dict[str, Any]
 """An annotation as the server and the export have it."""
@@ -145,9 +149,11 @@ _PROPERTY_IDS = {name: hexadecimal_id("property", name) for name in PROPERTIES}
 def values_of(item: Detection) -> dict[str, float | None]:
     """Return a detection's figures by the names of properties; null for a figure that there is none of.
 
-    The area is in pixels.
+    The area is that of the annotation, in pixels: with its holes, because an annotation cannot have any.
     """
-    figures = figure(item.similarity), figure(item.score), figure(item.predicted_iou), item.area
+    ground, _ = ndimage.label(~np.pad(item.instance.data, 1))
+    area = int(np.count_nonzero(ground != ground[0, 0]))
+    figures = figure(item.similarity), figure(item.score), figure(item.predicted_iou), area
     return dict(zip(PROPERTIES, figures, strict=True))
 
 
@@ -231,6 +237,7 @@ def read_annotations(
     placer: Placer,
     figures: Mapping[str, Figures] | None = None,
     names: Sequence[str] | None = None,
+    boxes: bool = False,
 ) -> Iterator[PlacedExemplar]:
     """Yield the annotations that can serve as examples; the others become remarks.
 
@@ -244,13 +251,15 @@ def read_annotations(
         By the annotations' ids.
     names
         What to call each of the annotations in remarks; its number when left out.
+    boxes
+        Whether what was drawn with the rectangle tool, along the image's sides, is a box around an object.
     """
     called: Iterable[object] = range(1, len(annotations) + 1) if names is None else names
-    return place(_drawings(annotations, called, placer.remarks, figures or {}), placer)
+    return place(_drawings(annotations, called, placer.remarks, figures or {}, boxes), placer)
 
 
 def _drawings(
-    annotations: Sequence[Any], names: Iterable[object], remarks: Remarks, figures: Mapping[str, Figures]
+    annotations: Sequence[Any], names: Iterable[object], remarks: Remarks, figures: Mapping[str, Figures], boxes: bool
 ) -> Iterator[Drawing]:
     for name, annotation in zip(names, annotations, strict=True):
         remarks.total += 1
@@ -261,10 +270,10 @@ def _drawings(
         own = figures.get(key, Figures()) if isinstance(key, str) else Figures()
         if "kind" in annotation:
             own = replace(own, kind=as_kind(annotation["kind"]))
-        yield _drawn(Drawing(name, tags=tags_of(annotation), figures=own), annotation)
+        yield _drawn(Drawing(name, tags=tags_of(annotation), figures=own), annotation, boxes)
 
 
-def _drawn(drawing: Drawing, annotation: dict[str, Any]) -> Drawing:
+def _drawn(drawing: Drawing, annotation: dict[str, Any], boxes: bool) -> Drawing:
     location, points, shape = location_of(annotation), _points(annotation), annotation.get("shape")
     if location is None:
         return replace(drawing, why="a location whose XY, Z or Time is not a whole number")
@@ -273,6 +282,8 @@ def _drawn(drawing: Drawing, annotation: dict[str, Any]) -> Drawing:
     if shape == "point":
         x, y = points[0].tolist()
         return replace(drawing, location=location, point=(x, y))
+    if boxes and shape == "rectangle" and (corners := _box_of(points)):
+        return replace(drawing, location=location, box=corners)
     if shape == "rectangle" and len(points) == 2:
         points = points[[[0, 0], [1, 0], [1, 1], [0, 1]], [0, 1]]
     if shape in ("polygon", "rectangle"):
@@ -288,6 +299,15 @@ def _holes(document: Document) -> Iterator[Ring]:
         points = _points({"coordinates": hole})
         if points is not None and len(points) >= 3:
             yield points
+
+
+def _box_of(points: Ring) -> tuple[float, float, float, float] | None:
+    """Return the box ``(x0, y0, x1, y1)`` of a rectangle along the image's sides; None for one that is turned."""
+    extent = extent_of("rectangle", points) if np.isfinite(points).all() else None
+    if extent is None or extent.area < _ALONG * shapely.box(*extent.bounds).area:
+        return None
+    x0, y0, x1, y1 = extent.bounds
+    return x0, y0, x1, y1
 
 
 def _points(document: Document) -> Ring | None:

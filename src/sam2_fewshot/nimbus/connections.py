@@ -6,7 +6,7 @@ import time
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-from sam2_fewshot.nimbus.existing import just_before
+from sam2_fewshot.nimbus.existing import just_before, list_annotations
 from sam2_fewshot.nimbus.server import Refused, Unanswered
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class Connections:
             if self._before is None:
                 links = self._list()
                 self._delete(self._doubles(links))
-                self._before = _children(links)
+                self._before = self._connected(links)
             left += [key for key in present if key not in self._before and key not in self._deferred]
         self._connect(left)
 
@@ -177,7 +177,7 @@ class Connections:
             dangling = [str(each["_id"]) for each in links if not {each["childId"], each["parentId"]}.isdisjoint(gone)]
             wrong = list(dict.fromkeys([*self._doubles(links), *dangling]))
             self._delete(wrong)
-            missing = self._existing.by_frame(left - _children(links))
+            missing = self._existing.by_frame(left - self._connected(links))
             for ids in missing:
                 self._connect(ids)
             if not (wrong or missing):
@@ -220,12 +220,27 @@ class Connections:
         left = ids
         for wait in self._patience.looks(least):
             time.sleep(wait)
-            done = _children(self._list())
+            done = self._connected(self._list())
             left = [key for key in ids if key not in done]
             if not left:
                 break
         self._made += len(ids) - len(left)
         return left
+
+    def _connected(self, links: Collection[Link]) -> set[str]:
+        """Return the annotations that are connected to one of those that the job connects to.
+
+        In a connection they are the child. One to something else, as in a track, or from a time when the tool connected
+        to other tags, does not count.
+        """
+        if self._to is None or not links:
+            return set()
+        targets: set[str] = set()
+        for tag in self._to.tags:
+            for document in list_annotations(self._server, self._dataset_id, [tag]):
+                if self._to.channel in (None, document.get("channel")):
+                    targets.add(str(document["_id"]))
+        return {str(link["childId"]) for link in links if link["parentId"] in targets}
 
     def _doubles(self, links: Iterable[Link]) -> list[str]:
         """Return the ids of all connections but the oldest that the server has made of an object to the same parent."""
@@ -292,11 +307,6 @@ class Connections:
         query = {"datasetId": self._dataset_id}
         pages = self._server.pages("reading the connections", "annotation_connection", query, after)
         return {str(link["_id"]): link for link in pages}
-
-
-def _children(links: Iterable[Link]) -> set[str]:
-    """Return the annotations that have been connected: in a connection they are the child."""
-    return {str(link["childId"]) for link in links}
 
 
 def _is_automatic(link: Link) -> bool:

@@ -8,20 +8,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.images.display import default_colors
-from sam2_fewshot.nimbus.parameters import DatasetSize
+from sam2_fewshot.nimbus.layers import default_layers, read_layers, visible_layers
+from sam2_fewshot.nimbus.parameters import DatasetSize, quoted
 from sam2_fewshot.nimbus.planes import BLOCK, MEMORY, Planes
 from sam2_fewshot.nimbus.server import Refused
-from sam2_fewshot.rendering import WHITE, ChannelStyle, Color, paint, photo
+from sam2_fewshot.rendering import paint, photo
+from sam2_fewshot.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
+    from sam2_fewshot.nimbus.layers import FrameIndex, Layer
     from sam2_fewshot.nimbus.server import Server
     from sam2_fewshot.records import Box, Location
-    from sam2_fewshot.settings import Settings
 
 _WRITE = 1  # Girder's levels of access: 0 read, 1 write, 2 admin
 
@@ -41,6 +42,8 @@ class NimbusDataset:
         Takes warnings for the user.
     block, memory
         As for :class:`~sam2_fewshot.nimbus.planes.Planes`.
+    tool
+        Id of the tool; the layers are those of the collection that it is saved in.
 
     Raises
     ------
@@ -58,6 +61,7 @@ class NimbusDataset:
         warn: Callable[[str], None],
         block: int = BLOCK,
         memory: int = MEMORY,
+        tool: str = "",
     ) -> None:
         self.id = dataset_id
         folder = server.get("reading the dataset", f"folder/{dataset_id}")
@@ -78,8 +82,13 @@ class NimbusDataset:
         self.collections: list[str] = []
         self.is_in_collections = False
         """Whether there is a collection of this dataset, even if the user may read none."""
-        self.layers = self._read_layers(server, warn)
+        self.layers = self._read_layers(server, warn, tool)
         self._is_photo = not self.layers and int(header.get("bandCount") or 1) >= 3 and self.size.channels == 1
+        if self.layers and _percentiles(settings) != _percentiles(Settings()):
+            warn(
+                "Black Percentile and White Percentile have no effect, because the layers of this dataset have a "
+                "contrast of their own. Change it in the app."
+            )
         if not self.layers:
             self.layers = default_layers(self.size.channels, settings)
 
@@ -113,7 +122,7 @@ class NimbusDataset:
 
     def fingerprint(self, location: Location) -> str:
         """Return what tells whether another job reads the same pixels: the image, the place, and the layers."""
-        contrast = (self._settings.black_percentile, self._settings.white_percentile)
+        contrast = _percentiles(self._settings)
         return repr((self._item_id, location, self.shape, self._is_photo, self.layers, contrast))
 
     def compose(self, location: Location, box: Box | None) -> NDArray[np.uint8]:
@@ -144,8 +153,11 @@ class NimbusDataset:
                 paint(canvas, band, limits, color)
         return canvas
 
-    def _read_layers(self, server: Server, warn: Callable[[str], None]) -> list[Layer]:
-        """Return the layers of the first view whose collection can be read: one of the user's own, or else any."""
+    def _read_layers(self, server: Server, warn: Callable[[str], None], tool: str) -> list[Layer]:
+        """Return the layers of a view whose collection can be read: one of the user's own, or else any.
+
+        Of several, that of the collection with the tool, or else the first.
+        """
         client = server.dataset(self.id).collections
         unreadable: set[str] = set()
         for are_own in (True, False):
@@ -155,18 +167,52 @@ class NimbusDataset:
             for view in listed:
                 if key := view.get("configurationId"):
                     views.setdefault(str(key), view)
-            for key, view in views.items():
-                self.is_in_collections = True
-                collection = None if key in unreadable else _collection(server, key)
+            self.is_in_collections |= bool(views)
+            found: list[_View] = []
+            for key in [key for key in views if key not in unreadable]:
+                collection = _collection(server, key)
                 if collection is None:
                     unreadable.add(key)
-                    continue
-                self.collections = [each for each in views if each not in unreadable] if are_own else [key]
-                layers = (collection.get("meta") or {}).get("layers") or []
-                return read_layers(layers, view.get("layerContrasts") or {}, warn)
+                elif are_own or not found:
+                    found.append(_View(key, collection, views[key].get("layerContrasts") or {}))
+            if found:
+                candidates = [each for each in found if tool in each.tools] or found
+                chosen, *others = candidates
+                self.collections = [chosen.key, *(each.key for each in found if each is not chosen)]
+                layers = read_layers(chosen.layers, chosen.contrasts, warn)
+                if any(visible_layers(each.layers, each.contrasts) != layers for each in others):
+                    warn(
+                        "Several of your collections show this dataset with other layers or another contrast; those "
+                        f"of {quoted(chosen.name)} are taken. To have those of another one, run a tool that is saved "
+                        "in it."
+                    )
+                return layers
         if unreadable:
             warn("The layers of this dataset cannot be read, so its channels are shown in colours of our own.")
         return []
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """A collection that shows the dataset, with the contrasts of the user's view."""
+
+    key: str
+    collection: Mapping[str, Any]
+    contrasts: Mapping[str, Any]
+
+    @property
+    def layers(self) -> Sequence[Mapping[str, Any]]:
+        return (self.collection.get("meta") or {}).get("layers") or []
+
+    @property
+    def tools(self) -> set[str]:
+        """Ids of the tools that are saved in it."""
+        tools = (self.collection.get("meta") or {}).get("tools") or []
+        return {str(tool["id"]) for tool in tools if isinstance(tool, dict) and tool.get("id")}
+
+    @property
+    def name(self) -> str:
+        return str(self.collection.get("name") or self.key)
 
 
 class NimbusFrame:
@@ -203,6 +249,10 @@ class NimbusFrame:
             If the pixels cannot be fetched.
         """
         return self._dataset.compose(self.location, region)
+
+
+def _percentiles(settings: Settings) -> tuple[float, float]:
+    return settings.black_percentile, settings.white_percentile
 
 
 def _collection(server: Server, key: str) -> Mapping[str, Any] | None:
@@ -263,123 +313,3 @@ def _bands(plane: NDArray[Any], layer: Layer) -> list[tuple[NDArray[Any], tuple[
     if plane.ndim == 2:
         return [(plane, layer.style.color)]
     return [(plane[..., 0], (red, 0, 0)), (plane[..., 1], (0, green, 0)), (plane[..., 2], (0, 0, blue))]
-
-
-FrameIndex = dict[tuple[int, int, int, int], int]
-"""Number of each plane by (XY, Z, Time, channel)."""
-
-_AXES = ("xy", "z", "time")
-
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """A channel as the app displays it.
-
-    Parameters
-    ----------
-    channel
-        Counted from 0.
-    style
-        Colour and contrast.
-    slices
-        For XY, Z and Time each: ``current``, ``constant``, ``offset`` or ``max-merge``, and the value that goes with
-        the second and third.
-    """
-
-    channel: int
-    style: ChannelStyle
-    slices: tuple[tuple[str, int], ...] = (("current", 0),) * 3
-
-    def planes(self, location: Location, size: DatasetSize, index: FrameIndex) -> tuple[int, ...]:
-        """Return the planes that are merged at a location; none where the layer shows nothing there."""
-        return self._planes(location, size, index, merge=True)
-
-    def contrast_plane(self, location: Location, size: DatasetSize, index: FrameIndex) -> int | None:
-        """Return the plane whose intensities make the contrast: the current one, also where several are merged."""
-        found = self._planes(location, size, index, merge=False)
-        return found[0] if found else None
-
-    def _planes(self, location: Location, size: DatasetSize, index: FrameIndex, merge: bool) -> tuple[int, ...]:
-        places = []
-        for axis, (kind, value) in zip(_AXES, self.slices, strict=True):
-            count, current = getattr(size, axis), getattr(location, axis)
-            if kind == "max-merge" and merge:
-                places.append(range(count))
-                continue
-            at = {"constant": value, "offset": current + value}.get(kind, current) if count > 1 else 0
-            if not 0 <= at < count:
-                return ()
-            places.append(range(at, at + 1))
-        keys = [(xy, z, time, self.channel) for time in places[2] for z in places[1] for xy in places[0]]
-        return tuple(index[key] for key in keys if key in index)
-
-
-def read_layers(
-    layers: Sequence[Mapping[str, Any]], overrides: Mapping[str, Any], warn: Callable[[str], None]
-) -> list[Layer]:
-    """Return the visible layers of a collection.
-
-    Parameters
-    ----------
-    layers
-        As the collection stores them.
-    overrides
-        The view's contrasts by layer id.
-    warn
-        Is warned of a colour that is not known.
-
-    Raises
-    ------
-    InputError
-        If there are layers and none is visible.
-    """
-    visible = [layer for layer in layers if layer.get("visible", True)]
-    if layers and not visible:
-        raise InputError(
-            "All layers of this dataset are switched off, so there is nothing to see. Switch on the layers that show "
-            "the objects, and run the tool again."
-        )
-    return [_layer(layer, overrides, warn) for layer in visible]
-
-
-def default_layers(count: int, settings: Settings) -> list[Layer]:
-    """Return a layer for each channel of a dataset that nobody has opened in the app yet, as for image files."""
-    colors = default_colors([None] * count)
-    return [
-        Layer(channel, ChannelStyle(color, "percentile", settings.black_percentile, settings.white_percentile))
-        for channel, color in enumerate(colors)
-    ]
-
-
-def _layer(layer: Mapping[str, Any], overrides: Mapping[str, Any], warn: Callable[[str], None]) -> Layer:
-    contrast = overrides.get(str(layer.get("id"))) or layer.get("contrast") or {}
-    absolute = contrast.get("mode") == "absolute"
-    style = ChannelStyle(
-        _color(layer.get("color"), warn),
-        "absolute" if absolute else "range",
-        _number(contrast.get("blackPoint"), 0.0),
-        _number(contrast.get("whitePoint"), 100.0),
-    )
-    return Layer(int(_number(layer.get("channel"), 0)), style, tuple(_slice(layer.get(axis)) for axis in _AXES))
-
-
-def _slice(value: Any) -> tuple[str, int]:
-    setting = value if isinstance(value, dict) else {}
-    return str(setting.get("type") or "current"), int(_number(setting.get("value"), 0))
-
-
-def _number(value: Any, default: float) -> float:
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else default
-
-
-def _color(value: Any, warn: Callable[[str], None]) -> Color:
-    from PIL import ImageColor
-
-    if value is None:
-        return WHITE
-    try:
-        red, green, blue = ImageColor.getrgb(str(value).strip())[:3]
-    except ValueError:
-        warn(f"The colour {str(value)[:40]!r} of a layer is not known; the layer is taken as white.")
-        return WHITE
-    return red, green, blue

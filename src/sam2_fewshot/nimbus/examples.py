@@ -35,8 +35,8 @@ class Training:
     exemplars
         What to learn from, by frame.
     outlined
-        Those of them whose objects are not added to the results on their own frame: outlines, and points that share a
-        tag with the results, where the object would be there twice.
+        Those of them whose objects are not added to the results on their own frame: outlines, and points and boxes
+        that share a tag with the results, where the object would be there twice.
     """
 
     exemplars: Sequence[Exemplar]
@@ -46,8 +46,8 @@ class Training:
 def read_training(server: Server, dataset: NimbusDataset, request: Request, progress: Progress) -> Training:
     """Return the examples a user has tagged.
 
-    Polygons, rectangles and points serve as examples. Coordinates are image pixels as everywhere: the centre of the
-    first pixel is (0.5, 0.5).
+    Polygons, rectangles and points serve as examples; a rectangle is a box around an object, unless it is turned.
+    Coordinates are image pixels as everywhere: the centre of the first pixel is (0.5, 0.5).
 
     Parameters
     ----------
@@ -69,11 +69,11 @@ def read_training(server: Server, dataset: NimbusDataset, request: Request, prog
     """
     wanted, unwanted = set(request.training_tags), set(request.negative_tags)
     documents = _tagged(server, dataset.id, [*request.training_tags, *request.negative_tags])
-    names = " or ".join(repr(tag) for tag in request.training_tags)
+    chosen = " or ".join(repr(tag) for tag in request.training_tags)
     there = {tag for document in documents for tag in tags_of(document)}
     if not wanted & there:
         raise InputError(
-            f"No annotation in this dataset has the Training Tag {names}. Outline 5 to 20 typical objects, give them "
+            f"No annotation in this dataset has the Training Tag {chosen}. Outline 5 to 20 typical objects, give them "
             f"that tag, and run the tool again; or choose the tag that they have.{_several(request.training_tags)}"
         )
     for field, tags in ((TRAINING_TAG, request.training_tags), (NEGATIVE_TAG, request.negative_tags)):
@@ -99,7 +99,8 @@ def read_training(server: Server, dataset: NimbusDataset, request: Request, prog
     usable = [document for document in documents if id(document) not in left_out]
     remarks = _Remarks("Examples", progress)
     placer = Placer(cast("ImageSet", _Images(dataset)), remarks)
-    placed = list(read_annotations(usable, placer, names=[f"at {place_of(document)}" for document in usable]))
+    names = [f"at {place_of(document)}" for document in usable]
+    placed = list(read_annotations(usable, placer, names=names, boxes=True))
     exemplars = sorted(
         (replace(item.exemplar, negative=True) if unwanted & set(item.tags) else item.exemplar for item in placed),
         key=location_on,
@@ -107,28 +108,31 @@ def read_training(server: Server, dataset: NimbusDataset, request: Request, prog
     if all(exemplar.negative for exemplar in exemplars):
         why = remarks.left_out() or "they were left out"
         raise InputError(
-            f"No annotation with the Training Tag {names} can serve as an example: {why}. "
+            f"No annotation with the Training Tag {chosen} can serve as an example: {why}. "
             "Polygons, rectangles and points can."
         )
     remarks.report()
     positive = [item for item in placed if not unwanted & set(item.tags)]
-    points = _points_of_results(positive, request.output_tags, progress)
-    return Training(exemplars, [*(item.exemplar for item in positive if item.exemplar.point is None), *points])
+    outlined = [item.exemplar for item in positive if item.exemplar.point is None and item.exemplar.box is None]
+    return Training(exemplars, [*outlined, *_marks_of_results(positive, request.output_tags, progress)])
 
 
-def _points_of_results(
+def _marks_of_results(
     placed: Sequence[PlacedExemplar], output_tags: Sequence[str], progress: Progress
 ) -> list[Exemplar]:
-    """Return the points that share a tag with the results, and warn that they stay points."""
-    shared = {tag for tag in output_tags for item in placed if item.exemplar.point and tag in item.tags}
-    points = [item.exemplar for item in placed if item.exemplar.point and shared & set(item.tags)]
-    if points:
-        progress.warn(
-            f"Points stay points where the results get their tag {', '.join(map(quoted, sorted(shared)))} too, so that "
-            f"no object is counted twice ({len(points)} of the examples); to get outlines of them, give the tool "
-            "another tag for its results."
-        )
-    return points
+    """Return the points and boxes that share a tag with the results, and warn that they stay what they are."""
+    sharing = [item for item in placed if not set(output_tags).isdisjoint(item.tags)]
+    points = [item for item in sharing if item.exemplar.point is not None]
+    boxes = [item for item in sharing if item.exemplar.box is not None]
+    for name, marks in (("points", points), ("rectangles", boxes)):
+        if marks:
+            shared = sorted({tag for item in marks for tag in item.tags if tag in output_tags})
+            progress.warn(
+                f"{name.capitalize()} stay {name} where the results get their tag {', '.join(map(quoted, shared))} "
+                f"too, so that no object is counted twice ({len(marks)} of the examples); to get outlines of them, "
+                "give the tool another tag for its results."
+            )
+    return [item.exemplar for item in (*points, *boxes)]
 
 
 def place_of(document: Document) -> str:

@@ -105,7 +105,7 @@ class Properties:
             return
         self._restore()
 
-    def add(self, new: Mapping[str, Values], present: Mapping[str, Values], identical: Collection[str]) -> None:
+    def add(self, new: Mapping[str, Values], present: Mapping[str, Values], replaced: Collection[str]) -> None:
         """Save the figures of annotations.
 
         Parameters
@@ -115,8 +115,8 @@ class Properties:
         present
             Of annotations that an earlier run has made; those that have none yet get them. Those of a job that runs at
             the same time are left to that job until :meth:`finish`.
-        identical
-            Those of them whose outline is exactly that of the detection, so that changed figures are replaced.
+        replaced
+            Those of them whose figures are replaced where they have changed.
 
         Raises
         ------
@@ -132,7 +132,7 @@ class Properties:
                 self._stored = self._read()
             for key, values in present.items():
                 if key in self._stored:
-                    if key in identical and not _alike(self._stored[key], values):
+                    if key in replaced and not _alike(self._stored[key], values):
                         self._changed[key] = values
                 elif self._existing.has_arrived(key):
                     self._deferred[key] = values

@@ -164,7 +164,7 @@ def _job(api_url: str, token: str, raw: Mapping[str, Any], dataset_id: str, mean
     watch = Watch(display)
     with Server(api_url, token, means.patience, messages.log, means.page) as server:
         request, memory = _shared_memory(request, means.memory)
-        dataset = NimbusDataset(server, dataset_id, request.settings, messages.warn, means.block, memory)
+        dataset = NimbusDataset(server, dataset_id, request.settings, messages.warn, means.block, memory, request.tool)
         locations = request.locations(dataset.size)
         shelf = Shelf(server, dataset_id, largest=means.largest_file)
         blocks = Shelf(server, dataset_id, BLOCKS_ITEM, means.largest_file)
@@ -185,6 +185,7 @@ def _job(api_url: str, token: str, raw: Mapping[str, Any], dataset_id: str, mean
             raise Stopped
         there = f", {sink.present} already there" if sink.present else ""
         there += f", {sink.removed} removed" if sink.removed else ""
+        there += f", {sink.refused} refused by the server" if sink.refused else ""
         messages.log(f"{server.requests_sent} requests to the server.")
         if ended.failures:
             sentences = [f"{failure.what}: {failure.sentence}" for failure in ended.failures]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sam2_fewshot.annotations.nimbus import location_of, points_of, tags_of
-from sam2_fewshot.annotations.values import words
+from sam2_fewshot.annotations.values import as_number, words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,14 +36,18 @@ class Mark:
         The job that made it, a random word.
     examples
         The training tags of that job: what the object was detected as.
+    smoothing
+        The Smoothing of its outline; None where an earlier version has not noted it.
     """
 
     job: str
     examples: tuple[str, ...]
+    smoothing: float | None = None
 
     def put_on(self, document: Document) -> Document:
         """Return an annotation that is about to be sent with this mark on it."""
-        mark = {"job": self.job, "examples": list(self.examples), "content": content_of(document).hex()}
+        content = content_of(document).hex()
+        mark = {"job": self.job, "examples": list(self.examples), "smoothing": self.smoothing, "content": content}
         return {**document, KEY: mark}
 
     def looks_for(self, tags: Sequence[str]) -> bool:
@@ -70,7 +74,9 @@ def mark_of(document: Document, content: bytes | None = None) -> Mark | None:
     if not isinstance(mark, dict) or not isinstance(mark.get("job"), str):
         return None
     made = content_of(document) if content is None else content
-    return Mark(mark["job"], words(mark.get("examples"))) if mark.get("content") == made.hex() else None
+    if mark.get("content") != made.hex():
+        return None
+    return Mark(mark["job"], words(mark.get("examples")), as_number(mark.get("smoothing")))
 
 
 def content_of(document: Document) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from sam2_fewshot.nimbus.marks import Mark
 
 SAME_OBJECT = 0.5
-"""Two outlines with at least this IoU are of the same object; above it, an object can have only one such match."""
+"""An outline and an annotation with at least this IoU are of the same object, unless one of them has a better match."""
 SAME_OUTLINE = 0.9
 """And with at least this one the outline is the same, but for the rounding of another run or another GPU."""
 IDENTICAL = 2.0
@@ -98,20 +99,26 @@ class Match:
 def match(polygons: Sequence[Polygon], known: Sequence[Known]) -> list[Match | None]:
     """Return for each outline the annotation of the same object, None where there is none.
 
-    An area matches at an IoU of :data:`SAME_OBJECT`, a point when it lies in the outline. What the user has drawn or
-    edited goes before what this tool has made, and that before the results of another one; then the most alike, then
-    what was there first.
+    An area matches at an IoU of :data:`SAME_OBJECT`, a point when it lies in the outline. An annotation stands for one
+    outline: where it is like several, as a filled ring is like the disc inside, it goes to the most alike, a point to
+    the smallest, and the others look for their next. What the user has drawn or edited goes before what this tool has
+    made, and that before the results of another one; then the most alike, then what was there first.
     """
     there = [(item, extent) for item in known if (extent := extent_of(item.shape, item.points)) is not None]
-    if not there:
-        return [None] * len(polygons)
     tree = STRtree([extent for _, extent in there])
-    found: list[Match | None] = []
-    for polygon in polygons:
-        near = [there[int(i)] for i in tree.query(polygon, predicate="intersects")]
-        all_near = (Match(item, alike(polygon, item, extent)) for item, extent in near)
-        matches = [each for each in all_near if each.likeness >= SAME_OBJECT]
-        found.append(min(matches, key=_rank, default=None))
+    pairs = []
+    for number, polygon in enumerate(polygons):
+        for at in tree.query(polygon, predicate="intersects"):
+            item, extent = there[int(at)]
+            each = Match(item, alike(polygon, item, extent))
+            if each.likeness >= SAME_OBJECT:
+                pairs.append((_rank(each), polygon.area, number, each))
+    found: list[Match | None] = [None] * len(polygons)
+    taken: set[str] = set()
+    for _, _, number, each in sorted(pairs, key=itemgetter(0, 1, 2)):
+        if found[number] is None and each.known.id not in taken:
+            found[number] = each
+            taken.add(each.known.id)
     return found
 
 

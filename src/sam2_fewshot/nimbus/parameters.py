@@ -70,6 +70,8 @@ class Request:
         To what the found objects are connected; None for nothing.
     batch
         Which positions, slices and time points, as the user wrote it, counted from 1; empty for the current one.
+    tool
+        Id of the tool; empty where the job names none.
     remarks
         Sentences to warn the user with, although the work goes on.
     """
@@ -84,6 +86,7 @@ class Request:
     assignment: Location = _ORIGIN
     connect_to: ConnectTo | None = None
     batch: tuple[str, str, str] = ("", "", "")
+    tool: str = ""
     remarks: tuple[str, ...] = ()
 
     def locations(self, size: DatasetSize) -> list[Location]:
@@ -160,6 +163,7 @@ def read_parameters(raw: Mapping[str, Any], checkpoints: Sequence[str]) -> Reque
         assignment=tile if raw.get("assignment") is None else _position(raw["assignment"], "assignment"),
         connect_to=_connect_to(raw.get("connectTo")),
         batch=(xy, z, time),
+        tool=tool if isinstance(tool := raw.get("id"), str) else "",
     )
     return replace(request, remarks=(*_remarks(request), *remarks, *_unknown(form)))
 

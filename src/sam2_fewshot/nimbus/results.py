@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import shapely
 from shapely import Polygon
 
 from sam2_fewshot.annotations.nimbus import polygon_document, values_of
@@ -119,7 +120,7 @@ class DatasetSink:
         self._code = code or code_digest(whole=True)
         self._channel = request.result_channel(dataset.size)
         examples = request.training_tags
-        self._mark = Mark(secrets.token_hex(4), examples)
+        self._mark = Mark(secrets.token_hex(4), examples, request.settings.smoothing)
         tags = request.output_tags
         self._existing = Existing(server, dataset.id, tags, self._channel, request.negative_tags, examples)
         self._properties = Properties(server, dataset, display, shelf, self._existing, patience)
@@ -181,6 +182,11 @@ class DatasetSink:
                     "because this job did not come to its end. The next job on these frames takes them out."
                 )
             raise
+        if self.refused and not self._uploads.created:
+            raise ServerError(
+                f"The server refused {_objects(self.refused)}, and nothing was saved. Run the tool again; if it "
+                "happens again, show the job's log to the server's administrator."
+            )
         empty = self._empty
         if len(empty) == progressed.frames:
             self._display.warn(
@@ -199,6 +205,11 @@ class DatasetSink:
         self.new -= self._cleaner.own
         if self._cleaner.doubles:
             self._display.messages.log(f"{self._cleaner.doubles} objects that were there twice were taken out.")
+
+    @property
+    def refused(self) -> int:
+        """Number of objects that the server has refused."""
+        return self._uploads.refused
 
     @property
     def removed(self) -> int:
@@ -257,7 +268,8 @@ class DatasetSink:
             self._empty.append(task.name)
         counts = f"{found.candidates} candidates, {added.new} added, {added.present} already there."
         if marked:
-            counts += f" Of these objects {len(marked)} are examples, which no annotation outlines here."
+            are = "1 is an example" if len(marked) == 1 else f"{len(marked)} are examples"
+            counts += f" Of these objects {are}, which no annotation outlines here."
         if found.reason not in ("", AS_SET):
             counts += f" The threshold is {found.threshold:.3f}: {found.reason}."
         self._display.messages.log(f"{task.name}: {counts}")
@@ -286,13 +298,16 @@ class DatasetSink:
         ids = self._uploads.upload([self._document(item, location) for item, _ in fresh])
         added = [(key, item, there) for key, (item, there) in zip(ids, fresh, strict=True) if key]
         values = {key: values_of(item) for key, item, _ in added}
+        replaced = {there.known.id for _, there in fresh if there}
         # The same outline may be from a run that died before its values or connections were there.
         same = [(item, there) for item, there in pairs if there and there.same_outline]
-        same = [(item, there) for item, there in same if not there.known.is_of_another_tool]
+        same = [
+            (item, there) for item, there in same if not (there.known.is_of_another_tool or there.known.id in replaced)
+        ]
         self._properties.add(
             values,
-            {there.known.id: values_of(item) for item, there in same},
-            {there.known.id for _, there in same if there.likeness == IDENTICAL},
+            {there.known.id: self._values_for(there, item) for item, there in same},
+            {at.known.id for _, at in same if at.likeness == IDENTICAL or self._cleaner.may_replace(at.known)},
         )
         self._connections.connect(list(values), [there.known.id for _, there in same])
         successors = {there.known.id: key for key, _, there in added if there}
@@ -306,7 +321,17 @@ class DatasetSink:
 
     def _is_better(self, there: Match) -> bool:
         """Tell whether a detection takes the place of what an earlier job has made of the same object."""
-        return not there.same_outline and self._cleaner.may_replace(there.known)
+        mark = there.known.mark
+        if there.likeness == IDENTICAL or mark is None:
+            return False
+        is_smoothed_alike = mark.smoothing in (None, self._mark.smoothing)
+        return not (there.same_outline and is_smoothed_alike) and self._cleaner.may_replace(there.known)
+
+    def _values_for(self, there: Match, item: Detection) -> dict[str, float | None]:
+        """Return a detection's figures for an annotation with its outline, which stays, and thus its area."""
+        if there.likeness == IDENTICAL:
+            return values_of(item)
+        return {**values_of(item), "Area": polygon_to_mask(Polygon(there.known.points), self._dataset.shape).area}
 
     def _document(self, item: Detection, location: Location) -> Document:
         tags = self._request.output_tags
@@ -325,12 +350,17 @@ def common_key(common: str, fingerprint: str) -> str:
 
 
 def _mask_of(exemplar: Exemplar, frame: FrameReader) -> InstanceMask:
-    """Return the pixels that an example marks on its frame; of a point a single one."""
-    if exemplar.polygon is not None:
-        return polygon_to_mask(exemplar.polygon, frame.shape)
+    """Return the pixels that an example marks on its frame: of a box all in it, of a point a single one."""
+    outline = shapely.box(*exemplar.box) if exemplar.box is not None else exemplar.polygon
+    if outline is not None:
+        return polygon_to_mask(outline, frame.shape)
     assert exemplar.point is not None
     x, y = exemplar.point
     return InstanceMask(np.ones((1, 1), bool), int(x), int(y), frame.shape)
+
+
+def _objects(count: int) -> str:
+    return "the one object that it was sent" if count == 1 else f"all {count} objects that it was sent"
 
 
 def _can_be_sent(item: Detection) -> bool:

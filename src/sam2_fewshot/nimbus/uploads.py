@@ -71,7 +71,8 @@ class Uploads:
         self._mark = mark
         self._patience = patience
         self._most = most
-        self._refused = 0
+        self.created = self.refused = 0
+        """Number of annotations that the server has taken, and of those that it has refused one by one."""
 
     def upload(self, documents: Sequence[Document]) -> list[str | None]:
         """Create annotations and return their ids, None for one that the server refuses.
@@ -84,6 +85,7 @@ class Uploads:
         ids: list[str | None] = []
         for chunk in _chunks(documents, self._most):
             ids += self._create(chunk)
+        self.created += sum(key is not None for key in ids)
         return ids
 
     def _create(self, documents: list[Document]) -> list[str | None]:
@@ -110,16 +112,16 @@ class Uploads:
         if len(documents) > 1:
             half = len(documents) // 2
             return self._create(documents[:half]) + self._create(documents[half:])
-        self._refused += 1
-        if self._refused > _MOST_REFUSED:
+        self.refused += 1
+        if self.refused > _MOST_REFUSED:
             raise error
         place = location_of(documents[0])
         name = self._dataset.name(place) if place else "a frame"
         points = points_of(documents[0])
         x, y = points[0] if len(points) else (0.0, 0.0)
         self._progress.warn(
-            f"The server refused one object on {name}, near x {x:.0f}, y {y:.0f} ({error.reason or error}); the others "
-            "are saved."
+            f"The server refused one object on {name}, near x {x:.0f}, y {y:.0f} ({error.reason or error}); it is left "
+            "out."
         )
         return [None]
 
