@@ -61,7 +61,7 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "what is unlike all that was learned from may be surer for it": {_GUIDED + "classifier._FAR": 1e9},
     "nothing larger looked for": {_GUIDED + "model.search_at_half": nothing_larger},
     "nothing larger or smaller looked for": {_GUIDED + "other_sizes._REFUSED": 99.0},
-    "larger objects kept whatever lies in them": {_GUIDED + "larger._INSIDE": 99.0},
+    "both kept of two that lie in one another": {_GUIDED + "box_refinement._HOLDS": 99.0},
     "no prompts at peaks": {_GUIDED + "model._FEWEST_PEAKS": 0, _GUIDED + "model._PEAKS_PER_TILE": 0},
     "peaks prompted also where objects are clear": {_GUIDED + "box_refinement._COVERS": 99.0},
     "no wider tiles": {"sam2_fewshot.methods.guided.box_refinement._COARSER": ()},

@@ -21,7 +21,7 @@ from benchmarks.quality.tasks import fewer_frames, generated_tasks, is_called, r
 from scipy import ndimage
 
 from sam2_fewshot import FewShotSegmenter, FewShotWarning, Settings
-from sam2_fewshot.methods.guided.scaling import grown
+from sam2_fewshot.geometry.overlap import grown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -342,6 +342,7 @@ def many(bench: Bench, count: int, per_row: int) -> None:
         store.add_annotation(bench.dataset, tags=["cell"], coordinates=corners)
 
 
+@pytest.mark.slow
 def test_five_thousand_finds_in_one_frame(bench: Bench) -> None:
     many(bench, 5000, 75)
     bench.server.faults = [Fault("POST", "upenn_annotation/multiple", "lost", skip=2)]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from sam2_fewshot.backbones.sam2.network import Sam2Model
     from sam2_fewshot.protocols import Backbone
-    from sam2_fewshot.records import Detection
+    from sam2_fewshot.records import Detection, FrameResult
 
 Scene = tuple["NDArray[np.uint8]", "NDArray[np.int32]", "NDArray[np.bool_]"]
 
@@ -71,8 +71,13 @@ def fitted(micro: Sam2Model, scene: Scene) -> FewShotSegmenter:
 
 
 @pytest.fixture(scope="module")
-def found(fitted: FewShotSegmenter, scene: Scene) -> list[Detection]:
-    return fitted.segment(scene[0])
+def result(fitted: FewShotSegmenter, scene: Scene) -> FrameResult:
+    return fitted.predict(scene[0])
+
+
+@pytest.fixture(scope="module")
+def found(result: FrameResult) -> list[Detection]:
+    return list(result.detections)
 
 
 def test_the_other_discs_are_found_and_the_rods_are_not(found: list[Detection], scene: Scene) -> None:
@@ -99,8 +104,7 @@ def test_scores_are_chances_and_similarities_cosines(found: list[Detection]) -> 
         assert d.polygon.is_valid
 
 
-def test_stages_and_candidates_are_reported(fitted: FewShotSegmenter, scene: Scene) -> None:
-    result = fitted.predict(scene[0])
+def test_stages_and_candidates_are_reported(result: FrameResult) -> None:
     assert list(result.seconds) == ["encode", "propose", "compare", "prompt", "outline"]
     assert result.candidates > 20
 

@@ -96,7 +96,7 @@ def test_going_through_more_than_there_is_room_for_finds_some_again(
 def test_what_is_found_is_the_same_to_the_last_bit(
     micro: Sam2Model, discs: tuple[NDArray[np.uint8], NDArray[np.int32]]
 ) -> None:
-    image, labels = discs
+    image, labels = discs[0][:, :120], discs[1][:, :120]
     masks = [labels == number for number in np.unique(labels)[1:]]
     counting = Counting(micro)
     remembering = Remembering(counting, PLENTY)  # type: ignore[arg-type]
