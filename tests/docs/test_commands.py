@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -82,8 +81,6 @@ def folder(tmp_path: Path) -> Path:
     convert(tmp_path / "A01_labels.png", tmp_path / "plate" / "A01.geojson")
     for other in ("cells.geojson", "RoiSet.zip"):
         convert(tmp_path / "plate" / "A01.geojson", tmp_path / other)
-    shutil.copytree(tmp_path / "plate", tmp_path / "results" / "geojson", ignore=shutil.ignore_patterns("*.tif"))
-    (tmp_path / "results" / "run.json").write_text("{}")
     return tmp_path
 
 
@@ -135,6 +132,8 @@ def test_tutorials_run_from_an_empty_folder(name, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["README.md", "docs/formats.md"])
 def test_commands_run(name, folder):
+    if "results" not in "".join(line for line in runnable(ROOT / name) if "segment" in line):
+        run_all(["sam2-fewshot segment cells.tif --examples cells.geojson --model filters -o results"], folder)
     run_all(runnable(ROOT / name), folder)
 
 
