@@ -55,6 +55,7 @@ class Connections:
         self._existing = existing
         self._before: set[str] | None = None
         self._links: dict[str, Link] = {}
+        self._is_target: dict[str, bool] = {}
         self._expected: int | None = None
         self._deferred: set[str] = set()
         self._passed_on: set[tuple[str, str]] = set()
@@ -233,14 +234,18 @@ class Connections:
         In a connection they are the child. One to something else, as in a track, or from a time when the tool connected
         to other tags, does not count.
         """
-        if self._to is None or not links:
+        if self._to is None:
             return set()
-        targets: set[str] = set()
-        for tag in self._to.tags:
-            for document in list_annotations(self._server, self._dataset_id, [tag]):
-                if self._to.channel in (None, document.get("channel")):
-                    targets.add(str(document["_id"]))
-        return {str(link["childId"]) for link in links if link["parentId"] in targets}
+        new = {str(link["parentId"]) for link in links} - self._is_target.keys()
+        if new:  # a look at thousands of annotations, which is not repeated while one waits for an answer
+            targets = {
+                str(document["_id"])
+                for tag in self._to.tags
+                for document in list_annotations(self._server, self._dataset_id, [tag])
+                if self._to.channel in (None, document.get("channel"))
+            }
+            self._is_target.update({parent: parent in targets for parent in new})
+        return {str(link["childId"]) for link in links if self._is_target[str(link["parentId"])]}
 
     def _doubles(self, links: Iterable[Link]) -> list[str]:
         """Return the ids of all connections but the oldest that the server has made of an object to the same parent."""
