@@ -254,11 +254,12 @@ def _of_these_images(
     here: list[dict[str, Any]] = []
     for number, (annotation, verdict) in enumerate(marked, 1):
         xy, name = verdict.xy, verdict.image
-        given = printable(images[xy].name) if xy is not None and 0 <= xy < len(images) else name
-        if name is not None and xy is not None and not _same_name(name, f"{given}"):
-            remarks.leave_out(number, f"marked on {name}, but the image at XY {xy + 1} is {given}")
-        else:
-            here.append(annotation)
+        if name is not None and xy is not None and 0 <= xy < len(images):
+            given = printable(images[xy].name)
+            if not _same_name(name, given):
+                remarks.leave_out(number, f"marked on {name}, but the image at XY {xy + 1} is {given}")
+                continue
+        here.append(annotation)
     return here
 
 
