@@ -114,6 +114,7 @@ class Finished:
         moved = (record if with_examples else listed).moved(_place_of(line))
         return replace(
             moved,
+            stem=PurePath(line["stem"]).name,
             position=str(line.get("position", "")),
             full_name=str(line.get("file", "")),
             pixel_size=_pixel_size(line),
