@@ -24,7 +24,7 @@ from sam2_fewshot.files.results import check_results
 from sam2_fewshot.images.addresses import parse_range
 from sam2_fewshot.images.display import parse_channels, read_channels, read_text
 from sam2_fewshot.images.image_set import images_of, open_images, stems_of
-from sam2_fewshot.images.registry import frame_fingerprint, open_positions, signatures
+from sam2_fewshot.images.registry import frame_fingerprint, open_positions, signatures, told_apart
 from sam2_fewshot.object_model import ObjectModel, content_of
 from sam2_fewshot.storage.digests import common_part, examples_part
 
@@ -299,7 +299,8 @@ def display_text(request: Request) -> str:
 def made_from(plan: Plan, segmenter: FewShotSegmenter) -> tuple[dict[str, object], str, list[str]]:
     """Return what the results are made from, that in a string, and the fingerprint of each image's frames."""
     marked = signatures([image.source.header for image in plan.images])
-    places = [(item.exemplar, [marked[item.location.xy], item.location.z, item.location.time]) for item in plan.placed]
+    apart = told_apart(marked)
+    places = [(item.exemplar, [apart[item.location.xy], item.location.z, item.location.time]) for item in plan.placed]
     display = display_text(plan.request)
     settings = plan.request.settings
     saved = None if plan.saved is None else plan.saved.sha256
@@ -313,11 +314,10 @@ def made_from(plan: Plan, segmenter: FewShotSegmenter) -> tuple[dict[str, object
         "channels": display,
         "object_model": saved,
     }
-    prints = [frame_fingerprint(common, each) for each in marked]
-    own = [each.removeprefix(common) for each in prints]
+    own = [frame_fingerprint("", each) for each in marked]
     keys = [f"{image.path.as_posix()}{' ' if image.position else ''}{image.position}" for image in plan.images]
     inputs["images"] = dict(zip(keys, own, strict=True))
-    return inputs, common, prints
+    return inputs, common, [frame_fingerprint(common, each) for each in apart]
 
 
 _CHOICE = ("threshold_mode", "similarity_threshold", "top_percent")

@@ -11,6 +11,7 @@ import hashlib
 import importlib
 import json
 import re
+from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from sam2_fewshot.errors import InputError
@@ -18,7 +19,7 @@ from sam2_fewshot.images.addresses import DOUBLE_SUFFIX, is_zarr, remote, stem_o
 from sam2_fewshot.images.source import kind_of, reading
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from sam2_fewshot.images.source import Header, PixelSource
@@ -173,6 +174,17 @@ def signatures(headers: Sequence[Header]) -> list[list[object]]:
             own += known[path]
         found.append([*own, header.number, header.position] if header.position else own)
     return found
+
+
+def told_apart(found: Iterable[Sequence[object]]) -> list[Sequence[object]]:
+    """Return signatures, no two the same: an exact copy, as of a backup among the images, has its number among them."""
+    seen: Counter[str] = Counter()
+    apart: list[Sequence[object]] = []
+    for each in found:
+        key = json.dumps(each)
+        apart.append([*each, seen[key]] if seen[key] else each)
+        seen[key] += 1
+    return apart
 
 
 def signature(path: Path) -> list[object]:
