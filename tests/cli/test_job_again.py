@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -151,3 +152,43 @@ def test_missing_overlay_is_drawn_again(request_for, segmenters):
     (out / "overlays" / "im2.png").unlink()
     assert run(request_for(), None, segmenters).resumed == 3
     assert (out / "overlays" / "im2.png").exists()
+
+
+def overlays(out):
+    return {path.name: path.read_bytes() for path in (out / "overlays").iterdir()}
+
+
+def test_the_overlay_is_that_of_an_image_that_was_put_back(request_for, segmenters, images, tmp_path):
+    out = run(request_for(), None, segmenters).out
+    before, kept = overlays(out), shutil.copy2(images[1], tmp_path / "kept.png")
+    Image.fromarray(np.eye(64, dtype=np.uint8) * 90).save(images[1])
+    run(request_for(), None, segmenters)
+    assert overlays(out) != before
+    shutil.copy2(kept, images[1])
+    assert run(request_for(), None, segmenters).complete
+    assert overlays(out) == before
+
+
+def test_the_overlay_is_that_of_the_image_of_its_name(request_for, segmenters, images, tmp_path):
+    paths = [tmp_path / day / "im.png" for day in ("day1", "day2")]
+    for path, image in zip(paths, images[1:], strict=True):
+        path.parent.mkdir()
+        shutil.copy2(image, path)
+    alike = [request_for(images=[images[0], path]) for path in paths]
+    out = run(alike[0], None, segmenters).out
+    before = overlays(out)
+    run(alike[1], None, segmenters)
+    assert overlays(out) != before
+    run(alike[0], None, segmenters)
+    assert overlays(out) == before
+
+
+def test_overlays_are_those_of_the_settings_after_others_were_tried(request_for, segmenters):
+    out = run(request_for(), None, segmenters).out
+    before = overlays(out)
+    segmenters.troubles[2] = KeyboardInterrupt()
+    assert run(request_for(settings=Settings(min_mask_area=200)), None, segmenters).interrupted
+    assert overlays(out)["im1.png"] != before["im1.png"]
+    segmenters.troubles.clear()
+    assert run(request_for(), None, segmenters).resumed == 3
+    assert overlays(out) == before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -137,6 +138,21 @@ def test_on_a_copy_of_their_image_the_examples_are_found_objects(cli, images, ex
     frames = json.loads((tmp_path / "new" / "run.json").read_text())["frames"]
     assert [frame["marked"] for frame in frames] == [2, 0]
     assert frames[0]["objects"] == frames[1]["objects"]
+
+
+def test_an_exact_copy_is_an_image_of_its_own(request_for, segmenters, images, tmp_path):
+    copy = tmp_path / "backup" / images[0].name
+    copy.parent.mkdir()
+    shutil.copy2(images[0], copy)  # also the time of change
+    segmenters.bright["finds_examples"] = True
+    for order, marked in (([images[0], copy], [2, 0]), ([copy, images[0]], [0, 2])):
+        out = tmp_path / f"of{marked[0]}"
+        request = request_for(images=order, examples_on=f"{tmp_path.name}/{images[0].name}", out=out)
+        run(request, None, segmenters)
+        frames = json.loads((out / "run.json").read_text())["frames"]
+        assert [frame["marked"] for frame in frames] == marked
+        assert len({frame["record"] for frame in frames}) == 2
+        assert run(request, None, segmenters).resumed == 2
 
 
 def test_negative_examples_are_no_objects(request_for, segmenters, examples):

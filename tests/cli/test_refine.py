@@ -242,14 +242,16 @@ def test_marks_that_cannot_be_used_are_told(images, export, display):
     path = export(
         mark("wrong", 0, 0),
         mark("wrong", 0, 0, xy=1, image="other.png"),
-        mark("wrong", 0, 0, xy=9),
+        mark("wrong", 0, 0, xy=9, image=None),
+        mark("wrong", 40, 0, xy=9),  # its image is where the name says
         mark("wrong", 0, 0, location=None, tags=["right"]),
         mark("both", 0, 0, tags=["right", "wrong"]),
         mark("wrong", 0, 0, shape="circle"),
         mark("wrong", 0, 0, shape="point"),
         mark("wrong", 40, 40, coordinates=[{"x": float("nan"), "y": 1}]),
     )
-    (kept,) = read_corrections([path], opened, display)
+    named, kept = read_corrections([path], opened, display)
+    assert (named.placed.location.xy, named.is_right) == (0, False)
     assert kept.is_right  # the later verdict on the same object
     told = " ".join(display.lines)
     assert "marked on other.png, but the image at XY 2 is im2.png" in told
@@ -269,7 +271,7 @@ def test_what_is_no_export_is_refused(tmp_path, images, display, content):
 def test_an_export_of_nothing_usable_is_refused(images, export, display):
     opened = open_images(images, Settings(), None, display)
     with pytest.raises(InputError, match=r"No correction in corrections\.json can be used: on an image"):
-        read_corrections([export(mark("wrong", 0, 0, xy=9))], opened, display)
+        read_corrections([export(mark("wrong", 0, 0, xy=9, image=None))], opened, display)
 
 
 def listed(out):

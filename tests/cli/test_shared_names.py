@@ -74,13 +74,13 @@ def answered(done):
 
 def test_answers_stay_on_their_image(done, shared, display):
     path = answered(done)
-    for order, is_same in ((shared, True), (shared[::-1], False)):
-        images = open_images(order, Settings())
-        if is_same:
-            assert {each.placed.location.xy for each in read_corrections([path], images, display)} == {0, 1}
-        else:
-            with pytest.raises(InputError, match=r"marked on day1/im\.png, but the image at XY 1 is day2/im\.png"):
-                read_corrections([path], images, display)
+    asked = json.loads(path.read_text())["annotations"]
+    for order in (shared, shared[::-1]):
+        taken = read_corrections([path], open_images(order, Settings()), display)
+        assert [each.placed.frame.name for each in taken] == [each["image"] for each in asked]
+        assert {each.placed.location.xy for each in taken} == {0, 1}
+    with pytest.raises(InputError, match=r"marked on day1/im\.png, but the image at XY 1 is im2\.png"):
+        read_corrections([path], open_images([shared[0].parents[1] / "im2.png"], Settings()), display)
 
 
 def test_answers_hold_whatever_else_is_given(done, shared, display):

@@ -10,7 +10,7 @@ from shapely import Point, box
 
 from sam2_fewshot.annotations.record import ExampleMark
 from sam2_fewshot.output.files import overlay_path
-from sam2_fewshot.output.pictures import color_of, draw_overlay, made_from_marks, pictures_of
+from sam2_fewshot.output.pictures import color_of, draw_overlay, drawn_of, made_from_marks, pictures_of
 from sam2_fewshot.records import Detection, Frame, InstanceMask, Kind, Location
 
 FRAME = slice(160, 560)  # where a frame of 100 px lies, enlarged fourfold, on a page of 720
@@ -112,6 +112,17 @@ def test_an_overlay_is_a_png() -> None:
     with Image.open(io.BytesIO(pictures_of(Frame(pixels), found, [], 0.5).overlay)) as image:
         assert image.format == "PNG"
         assert np.array_equal(np.asarray(image), draw_overlay(pixels, found, threshold=0.5))
+
+
+def test_an_overlay_says_what_it_is_of(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    assert drawn_of(path) == ""
+    path.write_bytes(pictures_of(Frame(np.zeros((60, 80, 3), np.uint8)), [], [], 0.5, of="record 0.5").overlay)
+    assert drawn_of(path) == "record 0.5"
+    path.write_bytes(path.read_bytes()[:200])  # no pixels are read
+    assert drawn_of(path) == "record 0.5"
+    path.write_text("no picture")
+    assert drawn_of(path) == ""
 
 
 def test_what_was_made_of_a_box_or_a_point_is_drawn_beside_the_mark():

@@ -59,7 +59,7 @@ def refine(
     images: Annotated[
         list[str] | None,
         optional(
-            help="The images, in the same order, if they lie elsewhere now. May be given more than once.",
+            help="The images, if they lie elsewhere now. May be given more than once.",
             metavar="IMAGES",
         ),
     ] = None,

@@ -15,14 +15,14 @@ user, or another program, puts ``right`` or ``wrong`` in its place.
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import shapely
-from pydantic import BaseModel, Field, StrictInt, StrictStr, ValidationError, WrapValidator, field_validator
+from pydantic import BaseModel, Field, StrictStr, ValidationError, WrapValidator, field_validator
 
 from sam2_fewshot.annotations.mark_next import asked_about
 from sam2_fewshot.annotations.nimbus import (
@@ -37,22 +37,30 @@ from sam2_fewshot.annotations.nimbus import (
 from sam2_fewshot.annotations.placing import PlacedExemplar, Placer, Remarks
 from sam2_fewshot.annotations.record import figure, printable
 from sam2_fewshot.annotations.values import index, load_json
-from sam2_fewshot.errors import InputError
+from sam2_fewshot.errors import InputError, SettingsError
+from sam2_fewshot.files.earlier import known_images
 from sam2_fewshot.geometry.outlines import mask_to_area, polygon_to_mask
 from sam2_fewshot.geometry.overlap import mask_iou
+from sam2_fewshot.methods.selection import shape_of
 from sam2_fewshot.output.finished import read_finished
 from sam2_fewshot.output.pictures import LONGEST
+from sam2_fewshot.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from pydantic import ValidatorFunctionWrapHandler
+    from shapely import Polygon
 
     from sam2_fewshot.annotations.mark_next import Place
+    from sam2_fewshot.files.earlier import Known
     from sam2_fewshot.images.image_set import ImageSet
+    from sam2_fewshot.output.finished import Finished
     from sam2_fewshot.protocols import Progress
     from sam2_fewshot.records import Detection, InstanceMask, Location
+
+    _Object = tuple[Polygon, InstanceMask]
 
 RIGHT, WRONG, UNANSWERED = "right", "wrong", "unanswered"
 KEY = "sam2-fewshot"
@@ -60,6 +68,9 @@ KEY = "sam2-fewshot"
 
 SAME_OBJECT = 0.5
 """Outlines with at least this IoU mean the same object."""
+
+_FRAMES = 4
+"""The objects of so many frames are held, since marks on one frame mostly follow one another."""
 
 CORRECTIONS = "corrections.json"
 """Name of the file in an output folder with all corrections that its objects were learned from."""
@@ -78,19 +89,12 @@ _Lenient = WrapValidator(_none_when_wrong)
 """Takes what is not of the field's type for None, because what is meant is reported where the object is placed."""
 
 
-class _Place(BaseModel):
-    """Where an annotation lies: the position, counted from 0, None when it is no whole number."""
-
-    xy: Annotated[StrictInt | None, _Lenient] = Field(0, alias="XY")
-
-
 class _Verdict(BaseModel):
     """An outline that the user has marked as either right or wrong."""
 
     shape: Literal["polygon"]
     tags: list[Any]
     image: Annotated[StrictStr | None, _Lenient] = None
-    location: Annotated[_Place | None, _Lenient] = None
 
     @field_validator("tags")
     @classmethod
@@ -98,11 +102,6 @@ class _Verdict(BaseModel):
         if (RIGHT in tags) == (WRONG in tags):
             raise ValueError(f"one of {RIGHT!r} and {WRONG!r} is needed")
         return tags
-
-    @property
-    def xy(self) -> int | None:
-        """The position that it lies on, None when it is no whole number; the first where there is none."""
-        return self.location.xy if self.location else 0
 
 
 class _About(BaseModel):
@@ -150,11 +149,12 @@ def read_corrections(
     paths
         Files that the report exported, the oldest first.
     images
-        The images that were given, in the order of the run that the corrections are for.
+        The images that are given now. A correction goes to the image of its name, wherever that is among them.
     progress
         Takes warnings: about objects that are left out or mended.
     earlier
-        The output folder that the corrections are for, which has the exact masks of its objects.
+        The output folder that the corrections are for, which has the exact masks of its objects, and knows the images
+        that they lie on. What lies on one whose content has changed since is left out.
 
     Raises
     ------
@@ -162,6 +162,11 @@ def read_corrections(
         If a file cannot be read, is not such a file, or has no object that can be used.
     """
     corrections: list[Correction] = []
+    known, results = known_images(images, earlier), None
+    if earlier is not None:
+        with suppress(InputError):  # it holds no results
+            results = read_finished(earlier)
+    nothing = ""
     for path in paths:
         content = load_json(path)
         marked = _marked(content)
@@ -176,14 +181,20 @@ def read_corrections(
                 "there; examples of another kind belong to --examples of sam2-fewshot segment."
             )
         remarks = Remarks(path.name, progress)
-        here = _with_exact_outlines(_of_these_images(marked, images, remarks), earlier, remarks)
-        new = [_correction(placed) for placed in read_annotations(here, Placer(images, remarks))]
+        here = _of_these_images(marked, known, remarks)
+        exact = [mark.moved for mark in _with_exact_outlines(here, results, corrections, remarks)]
+        placed = read_annotations(exact, Placer(images, remarks), names=[str(mark.number) for mark in here])
+        new = [_correction(each) for each in placed]
         if not new:
-            raise InputError(f"No correction in {path.name} can be used: {remarks.left_out() or 'it has none'}.")
+            nothing = f"No correction in {path.name} can be used: {remarks.left_out() or 'it has none'}."
+            if earlier is None or path != earlier / CORRECTIONS:
+                raise InputError(nothing)
         remarks.report()
         for correction in new:
             corrections = [other for other in corrections if not _same(other, correction)]
             corrections.append(correction)
+    if nothing and not corrections:
+        raise InputError(nothing)
     return corrections
 
 
@@ -247,71 +258,113 @@ def _marked(content: Any) -> list[tuple[dict[str, Any], _Verdict]]:
     return marked
 
 
-def _of_these_images(
-    marked: Sequence[tuple[dict[str, Any], _Verdict]], images: ImageSet, remarks: Remarks
-) -> list[dict[str, Any]]:
-    """Leave out what lies on an image that is not at its place any more."""
-    here: list[dict[str, Any]] = []
+@dataclass(frozen=True, eq=False, slots=True)
+class _Mark:
+    """An annotation that is a verdict.
+
+    Parameters
+    ----------
+    number
+        Its number among those of its file, from 1.
+    annotation
+        What the file says.
+    before, now
+        The location in the results that it is a verdict on, and where that is now; None where it is no location.
+    """
+
+    number: int
+    annotation: dict[str, Any]
+    before: Location | None
+    now: Location | None
+
+    @property
+    def moved(self) -> dict[str, Any]:
+        """The annotation at the location where it belongs now."""
+        if self.now is None:
+            return self.annotation
+        place = {"XY": self.now.xy, "Z": self.now.z, "Time": self.now.time}
+        return {**self.annotation, "location": place}
+
+
+def _of_these_images(marked: Sequence[tuple[dict[str, Any], _Verdict]], known: Known, remarks: Remarks) -> list[_Mark]:
+    """Find the image that each verdict lies on, and leave out those whose image is gone or was replaced."""
+    here: list[_Mark] = []
+    is_replaced = cache(known.is_replaced)
     for number, (annotation, verdict) in enumerate(marked, 1):
-        xy, name = verdict.xy, verdict.image
-        if name is not None and xy is not None and 0 <= xy < len(images):
-            given = printable(images[xy].name)
-            if not _same_name(name, given):
-                remarks.leave_out(number, f"marked on {name}, but the image at XY {xy + 1} is {given}")
-                continue
-        here.append(annotation)
+        location, name = location_of(annotation), verdict.image
+        xy = known.find(name, location.xy) if location else None
+        now = None if xy is None else known.now[xy]
+        if location is None or (name is None and xy is None):
+            here.append(_Mark(number, annotation, None, None))  # the reader says why
+        elif xy is None or now is None or is_replaced(xy):
+            remarks.total += 1
+            called = name or f"the image at XY {location.xy + 1}"
+            if xy is not None and now is not None:
+                why = f"marked on {called} as it was; the file has been replaced since"
+            elif xy is None and 0 <= location.xy < len(known.images):
+                is_there = printable(known.images[location.xy].name)
+                why = f"marked on {called}, but the image at XY {location.xy + 1} is {is_there}"
+            else:
+                why = f"marked on {called}, which is not among the images"
+            remarks.leave_out(number, why)
+        else:
+            here.append(_Mark(number, annotation, replace(location, xy=xy), replace(location, xy=now)))
     return here
 
 
 def _with_exact_outlines(
-    annotations: list[dict[str, Any]], earlier: Path | None, remarks: Remarks
-) -> list[dict[str, Any]]:
-    """Give the exact outlines, with holes, to the annotations that stand for objects of the results."""
-    numbered: dict[Location, list[int]] = defaultdict(list)
-    for i, annotation in enumerate(annotations):
-        location = location_of(annotation)
-        if "number" in annotation and location is not None:
-            numbered[location].append(i)
-    exact = list(annotations)
-    finished = None
-    if earlier is not None:
-        with suppress(InputError):  # it holds no results
-            finished = read_finished(earlier)
-    for location, which in numbered.items():
-        record = finished and finished.record(location)
-        objects = asked_about(record) if record else []
-        for i in which:
-            found = _object_of(annotations[i], objects)
-            if found is not None:
-                exact[i] = {**annotations[i], **outline_document(mask_to_area(found.instance))}
-            else:
-                why = "the results have no such object"
-                remarks.note(i + 1, "drawn from its outline, without holes", why)
-    return exact
+    marks: Sequence[_Mark], results: Finished | None, corrections: Sequence[Correction], remarks: Remarks
+) -> Iterator[_Mark]:
+    """Yield marks; what has a number gets the exact outline, with holes, of the object that it stands for.
+
+    That is among the corrections read so far, as where a run was stopped that learned from it, or among the results.
+    """
+    settings = Settings()
+    with suppress(SettingsError):  # of another version
+        settings = Settings.stored(results.facts["settings"]) if results else settings
+
+    @lru_cache(_FRAMES)
+    def found_at(location: Location) -> list[_Object]:
+        record = results.record(location) if results else None
+        return [(item.polygon, item.instance) for item in asked_about(record)] if record else []
+
+    @lru_cache(_FRAMES)
+    def learned_at(location: Location) -> list[_Object]:
+        here = [item.mask for item in corrections if item.placed.location == location]
+        return [(shape_of(mask, settings)[1], mask) for mask in here]
+
+    for mark in marks:
+        if "number" not in mark.annotation or mark.before is None or mark.now is None:
+            yield mark
+            continue
+        number = index(mark.annotation["number"]) or 0
+        mask = _mask_of(mark.annotation, learned_at(mark.now))
+        if mask is None:
+            mask = _mask_of(mark.annotation, found_at(mark.before), number)
+        if mask is None:
+            why = "the results have no such object"
+            remarks.note(mark.number, "drawn from its outline, without holes", why)
+            yield mark
+        else:
+            yield replace(mark, annotation={**mark.annotation, **outline_document(mask_to_area(mask))})
 
 
-def _object_of(annotation: dict[str, Any], objects: Sequence[Detection]) -> Detection | None:
-    """Return the object that an annotation is the outline of: that of its number, else the likest; None for none.
+def _mask_of(annotation: dict[str, Any], objects: Sequence[_Object], number: int = 0) -> InstanceMask | None:
+    """Return the mask of the object that an annotation is the outline of: that of its number, else the likest.
 
-    The report's outlines are a pixel of its picture away at most, which is more than one of the image where that is
-    large.
+    None where it is of none. The report's outlines are a pixel of its picture away at most, which is more than one of
+    the image where that is large.
     """
     points = points_of(annotation)
     if not len(points) or not objects:
         return None
     ring = shapely.linestrings([*points, points[0]])
-    rings = np.array([item.polygon.exterior for item in objects], object)
-    farthest = max(1.0, max(objects[0].instance.frame_shape) / LONGEST)
+    rings = np.array([polygon.exterior for polygon, _ in objects], object)
+    farthest = max(1.0, max(objects[0][1].frame_shape) / LONGEST)
     near = np.flatnonzero(np.abs(shapely.bounds(rings) - shapely.bounds(ring)).max(axis=1) <= farthest)
     distance = shapely.hausdorff_distance(rings[near], ring)
     alike = near[np.argsort(distance, kind="stable")][: np.count_nonzero(distance <= farthest)].tolist()
-    number = (index(annotation["number"]) or 0) - 1
-    return objects[number if number in alike else alike[0]] if alike else None
-
-
-def _same_name(one: str, other: str) -> bool:
-    """Tell whether two names can be of one image: what else was given decides with how many folders it is named."""
-    return f"/{one}".endswith(f"/{other}") or f"/{other}".endswith(f"/{one}")
+    return objects[number - 1 if number - 1 in alike else alike[0]][1] if alike else None
 
 
 def _correction(placed: PlacedExemplar) -> Correction:

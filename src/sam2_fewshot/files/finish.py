@@ -37,6 +37,8 @@ class FrameFinish:
         the search leaves them out.
     threshold
         The score that an object should have.
+    of
+        What the overlay says that it is of.
     with_examples
         Whether the examples are part of the results; they are not where they were learned from before.
     """
@@ -45,6 +47,7 @@ class FrameFinish:
     marks: Sequence[ExampleMark]
     confirmed: Sequence[Detection]
     threshold: float
+    of: str = ""
     with_examples: bool = True
 
     def __call__(self, frame: FrameReader, found: FrameResult) -> TaskResult:
@@ -55,7 +58,7 @@ class FrameFinish:
             examples = [replace(item, kind=Kind.FOUND) for item in examples]
         # The examples come last, so that what is found has the same id with them and without.
         found = replace(found, detections=[*self.confirmed, *found.detections, *examples])
-        drawn = pictures_of(frame, found.detections, self.marks, self.threshold)
+        drawn = pictures_of(frame, found.detections, self.marks, self.threshold, self.of)
         warnings, notes = [], []
         if found.reason not in ("", AS_SET):
             warnings.append(f"{self.name}{CHOSEN}{found.threshold:.3f}: {found.reason}.")

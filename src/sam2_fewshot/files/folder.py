@@ -33,7 +33,7 @@ from sam2_fewshot.output.journal import (
     remove_others,
     sweep_blocks,
 )
-from sam2_fewshot.output.pictures import pictures_of
+from sam2_fewshot.output.pictures import drawn_of, pictures_of
 from sam2_fewshot.records import Kind, held_bytes
 from sam2_fewshot.report import write_report
 from sam2_fewshot.runner.blocks import StoredBlocks
@@ -114,7 +114,6 @@ class OutputFolder:
         before = taken_from(plan, segmenter, settings_before(earlier))
         self._earlier = [Journal(earlier, each) for each in before or prints]
         self._begun = datetime.now(UTC)
-        self._renamed: set[Location] = set()
         self._moved: set[Location] = set()
         self._finished = {frame.location for frame in plan.frames if self._look_up(frame.location)}
         self.assembled: Summary | None = None
@@ -159,6 +158,7 @@ class OutputFolder:
             self._marks(location),
             self._confirmed(location),
             self._threshold,
+            self._drawing(location),
             with_examples=self._plan.saved is None,
         )
         return Task(frame, name, draw, store)
@@ -344,9 +344,6 @@ class OutputFolder:
         record = (journals or self._journals)[location.xy].done(_key(location))
         if record is None:
             return None
-        # The overlay under its name may be that of another image.
-        if record.stem != self._plan.images[location.xy].stem:
-            self._renamed.add(location)
         # The image may have had another place in the list then, and its examples another order.
         return replace(record.moved(location), examples=tuple(self._marks(location)))
 
@@ -373,9 +370,6 @@ class OutputFolder:
         if source != preview and source.exists():
             with replacing(preview) as temporary:
                 shutil.copyfile(source, temporary)
-        record = replace(record, stem=self._plan.images[location.xy].stem)
-        # First, since the record says at which threshold it was drawn.
-        self._overlay(record).unlink(missing_ok=True)
         self._write(record)
 
     def _marks(self, location: Location) -> list[ExampleMark]:
@@ -394,12 +388,12 @@ class OutputFolder:
         """Yield the finished frames with the objects that are to be written, and draw what pictures are missing."""
         left_out = self._plan.request.settings.leave_out_examples
         for record in self.records():
-            drawn = self._overlay(record).exists() and self._preview(record.location).exists()
-            if record.location in self._renamed or not drawn:
+            # The overlay of that name may be another image's, or drawn at another threshold.
+            drawing = self._drawing(record.location)
+            if drawn_of(self._overlay(record)) != drawing or not self._preview(record.location).exists():
                 frame = self._plan.images.frame(record.location)
-                pictures = pictures_of(frame, record.detections, record.examples, self._threshold)
+                pictures = pictures_of(frame, record.detections, record.examples, self._threshold, drawing)
                 self._write_pictures(record, pictures.overlay, pictures.preview)
-                self._write(record)
             yield record.without_examples() if left_out else record
 
     def _write_pictures(self, record: FrameRecord, overlay: bytes, preview: bytes) -> None:
@@ -409,6 +403,10 @@ class OutputFolder:
     def _overlay(self, record: FrameRecord) -> Path:
         """Return where a frame's overlay belongs."""
         return overlay_path(self._out, record.stem, record.location, is_stack=record.is_stack)
+
+    def _drawing(self, location: Location) -> str:
+        """Return what a frame's overlay is of: the record, whose name stands for all that it depends on, drawn how."""
+        return f"{self._preview(location).stem} {self._threshold!r}"
 
     def _preview(self, location: Location) -> Path:
         """Return where the small picture of a frame belongs."""

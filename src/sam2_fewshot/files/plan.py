@@ -18,13 +18,14 @@ from sam2_fewshot.annotations.record import frame_title
 from sam2_fewshot.annotations.registry import check_formats
 from sam2_fewshot.errors import InputError, SettingsError
 from sam2_fewshot.files.corrections import read_corrections
+from sam2_fewshot.files.earlier import files_again, given_of, known_images
 from sam2_fewshot.files.image_paths import image_paths
 from sam2_fewshot.files.request import check_request
 from sam2_fewshot.files.results import check_results
 from sam2_fewshot.images.addresses import parse_range
 from sam2_fewshot.images.display import parse_channels, read_channels, read_text
 from sam2_fewshot.images.image_set import images_of, open_images, stems_of
-from sam2_fewshot.images.registry import frame_fingerprint, open_positions, signatures
+from sam2_fewshot.images.registry import frame_fingerprint, open_positions, signatures, told_apart
 from sam2_fewshot.object_model import ObjectModel, content_of
 from sam2_fewshot.storage.digests import common_part, examples_part
 
@@ -120,8 +121,8 @@ def make_plan(request: Request, progress: Progress) -> Plan:
     if request.object_model is not None:
         return _plan_with(read_saved(request.object_model), request, progress)
     channels = () if request.channels is None else read_channels(request.channels)
-    images = open_images(request.images, request.settings, channels, progress)
-    frames = _chosen(request, images)
+    images = _open(request, channels, progress)
+    frames = _chosen(request, images, progress)
     check_results(Plan(request, images, (), frames))
     assert request.examples is not None
     examples = read_examples(
@@ -152,8 +153,8 @@ def _plan_with(saved: SavedObjects, request: Request, progress: Progress) -> Pla
         )
     whose = name if request.channels is None else None
     with _saying_whose(whose):
-        images = open_images(request.images, request.settings, channels, progress)
-    frames = _chosen(request, images)
+        images = _open(request, channels, progress)
+    frames = _chosen(request, images, progress)
     with _saying_whose(whose):
         _check_display(images, frames)
     check_results(Plan(request, images, (), frames))
@@ -186,9 +187,21 @@ def _check_display(images: ImageSet, frames: Iterable[FrameReader]) -> None:
         _ = images[xy].display
 
 
-def _chosen(request: Request, images: ImageSet) -> list[FrameReader]:
+def _open(request: Request, channels: Sequence[ChannelSetting], progress: Progress) -> ImageSet:
+    """Open the images, those of the earlier results where there are any."""
+    paths = request.images
+    if request.earlier is not None:
+        paths = files_again(paths, request.earlier, progress)
+    return open_images(paths, request.settings, channels, progress)
+
+
+def _chosen(request: Request, images: ImageSet, progress: Progress) -> list[FrameReader]:
     """Return the frames of the three ranges. Where files differ in slices or times, each gives what it has."""
-    positions = parse_range(request.batch_xy, len(images), "Batch XY", names=[image.names for image in images])
+    positions: Sequence[int]
+    if request.earlier is not None and (known := known_images(images, request.earlier)).is_told:
+        positions = known.searched(request.earlier, progress)
+    else:
+        positions = parse_range(request.batch_xy, len(images), "Batch XY", names=[image.names for image in images])
     chosen = [images[xy] for xy in positions]
     slices = parse_range(request.batch_z, max(image.size_z for image in chosen), "Batch Z")
     times = parse_range(request.batch_time, max(image.size_t for image in chosen), "Batch Time")
@@ -299,7 +312,8 @@ def display_text(request: Request) -> str:
 def made_from(plan: Plan, segmenter: FewShotSegmenter) -> tuple[dict[str, object], str, list[str]]:
     """Return what the results are made from, that in a string, and the fingerprint of each image's frames."""
     marked = signatures([image.source.header for image in plan.images])
-    places = [(item.exemplar, [marked[item.location.xy], item.location.z, item.location.time]) for item in plan.placed]
+    apart = told_apart(marked)
+    places = [(item.exemplar, [apart[item.location.xy], item.location.z, item.location.time]) for item in plan.placed]
     display = display_text(plan.request)
     settings = plan.request.settings
     saved = None if plan.saved is None else plan.saved.sha256
@@ -313,11 +327,11 @@ def made_from(plan: Plan, segmenter: FewShotSegmenter) -> tuple[dict[str, object
         "channels": display,
         "object_model": saved,
     }
-    prints = [frame_fingerprint(common, each) for each in marked]
-    own = [each.removeprefix(common) for each in prints]
+    own = [frame_fingerprint("", each) for each in marked]
     keys = [f"{image.path.as_posix()}{' ' if image.position else ''}{image.position}" for image in plan.images]
     inputs["images"] = dict(zip(keys, own, strict=True))
-    return inputs, common, prints
+    inputs["given"] = given_of(plan.images, marked, (frame.location.xy for frame in plan.frames))
+    return inputs, common, [frame_fingerprint(common, each) for each in apart]
 
 
 _CHOICE = ("threshold_mode", "similarity_threshold", "top_percent")

@@ -51,8 +51,9 @@ class Request:
         Files with objects that the user marked as right or wrong in earlier results; see
         :func:`~sam2_fewshot.files.corrections.read_corrections`.
     earlier
-        Folder with results whose finished frames are taken over where they would come out the same, and which have the
-        exact masks of the objects in `corrections`.
+        Folder with results of the same images: of `images` those are searched that these results are of, and not
+        `batch_xy`. Finished frames are taken over where they would come out the same, and the exact masks of the
+        objects in `corrections` are taken from there.
     write
         Names of further result files, of :data:`~sam2_fewshot.annotations.registry.ON_REQUEST`.
     object_model

@@ -72,7 +72,7 @@ def open_images(
         If `channels` names a channel that an image does not have.
     """
     progress = progress or Quiet()
-    files = _once(_expand(paths, progress), progress)
+    files = files_of_images(paths, progress)
     if not files:
         raise InputError("No image was given; name at least one image file or a folder with images.")
     sources: list[PixelSource] = []
@@ -85,6 +85,11 @@ def open_images(
         sources += found
         parts.update(os.path.realpath(part) for source in found for part in source.header.parts)
     return images_of(sources, stems_of([source.header for source in sources]), settings, channels or (), whole_plane)
+
+
+def files_of_images(paths: Iterable[Path | str], progress: Progress) -> list[Path]:
+    """Return the files that :func:`open_images` opens, each once."""
+    return _once(_expand(paths, progress), progress)
 
 
 def stems_of(headers: Sequence[Header]) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import hashlib
 import importlib
 import json
 import re
+from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from sam2_fewshot.errors import InputError
@@ -18,7 +19,7 @@ from sam2_fewshot.images.addresses import DOUBLE_SUFFIX, is_zarr, remote, stem_o
 from sam2_fewshot.images.source import kind_of, reading
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from sam2_fewshot.images.source import Header, PixelSource
@@ -170,36 +171,56 @@ def signatures(headers: Sequence[Header]) -> list[list[object]]:
         for path in dict.fromkeys((header.path, *header.parts)):
             if path not in known:
                 known[path] = signature(path)
-            own += known[path]
+            own.append(known[path])
         found.append([*own, header.number, header.position] if header.position else own)
     return found
 
 
-def signature(path: Path) -> list[object]:
-    """Return what shows whether an image is the same as before: name, bytes, time of the last change, and samples.
+def content_of(image: Sequence[object]) -> str:
+    """Return what shows whether an image, by its signature, has the same content, also where it was copied or moved."""
+    content = [each[1] if isinstance(each, list) else each for each in image]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
-    Reading a terabyte again only to hash it would take longer than most runs, so a few samples are. Of an OME-Zarr the
-    names, sizes and times of all its files are taken; of one on the web the metadata, so that changed pixels go
-    unnoticed there.
+
+def told_apart(found: Iterable[Sequence[object]]) -> list[Sequence[object]]:
+    """Return signatures, no two the same: an exact copy, as of a backup among the images, has its number among them."""
+    seen: Counter[str] = Counter()
+    apart: list[Sequence[object]] = []
+    for each in found:
+        key = json.dumps(each)
+        apart.append([*each, seen[key]] if seen[key] else each)
+        seen[key] += 1
+    return apart
+
+
+def signature(path: Path) -> list[object]:
+    """Return what shows whether an image is the same as before: name, content, and time of the last change.
+
+    Reading a terabyte again only to hash it would take longer than most runs, so the content is the size and a few
+    samples. Of an OME-Zarr the names, sizes and times of all its files are taken, and the beginnings of a few; of one
+    on the web the metadata, so that changed pixels go unnoticed there.
     """
     if remote(path) is not None:
         from sam2_fewshot.images.ome_zarr import metadata_text
 
-        return [remote(path), hashlib.sha256(metadata_text(path).encode()).hexdigest()]
+        return [remote(path), hashlib.sha256(metadata_text(path).encode()).hexdigest(), None]
     if path.is_dir():
-        digest = hashlib.sha256()
-        for file in sorted(path.rglob("*")):
+        content, times = hashlib.sha256(), hashlib.sha256()
+        files = [file for file in sorted(path.rglob("*")) if not file.is_dir()]
+        for file in files:
             status = file.stat()
-            if not file.is_dir():
-                facts = [file.relative_to(path).as_posix(), status.st_size, status.st_mtime_ns]
-                digest.update(json.dumps(facts).encode())
-        return [path.name, digest.hexdigest()]
+            content.update(json.dumps([file.relative_to(path).as_posix(), status.st_size]).encode())
+            times.update(f"{status.st_mtime_ns} ".encode())
+        for number in range(_SAMPLES if files else 0):
+            with files[number * (len(files) - 1) // (_SAMPLES - 1)].open("rb") as piece:
+                content.update(piece.read(_SAMPLE))
+        return [path.name, content.hexdigest(), times.hexdigest()]
     status = path.stat()
-    return [path.name, status.st_size, status.st_mtime_ns, _sampled(path, status.st_size)]
+    return [path.name, _sampled(path, status.st_size), status.st_mtime_ns]
 
 
 def _sampled(path: Path, size: int) -> str:
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(str(size).encode())
     with path.open("rb") as file:
         for number in range(_SAMPLES):
             file.seek(number * max(size - _SAMPLE, 0) // (_SAMPLES - 1))

@@ -13,6 +13,7 @@ from sam2_fewshot.images.addresses import composed, remote
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from sam2_fewshot.images.source import Header
 
@@ -106,6 +107,12 @@ def full_names_of(headers: Sequence[Header]) -> list[str]:
 
 def place_of(header: Header) -> tuple[str, ...]:
     """Return the folders that an image's file is in, the outermost first, and what it is called."""
-    path = header.path if remote(header.path) is not None else header.path.absolute()
+    path = header.path
     outer = next((each for each in path.parents if each.name == header.title), path) if header.title else path
-    return (*outer.parent.parts[bool(outer.anchor) :], header.file_name)
+    return (*steps_of(outer)[:-1], header.file_name)
+
+
+def steps_of(path: Path) -> tuple[str, ...]:
+    """Return the folders that a file is in, the outermost first, and its name."""
+    path = path if remote(path) is not None else path.absolute()
+    return path.parts[bool(path.anchor) :]

@@ -7,8 +7,9 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from sam2_fewshot.annotations.record import printable
 from sam2_fewshot.errors import InputError, counted, listed
 from sam2_fewshot.images.registry import frame_fingerprint, open_positions, signatures
 from sam2_fewshot.output.files import files_of
@@ -114,6 +115,7 @@ class Finished:
         moved = (record if with_examples else listed).moved(_place_of(line))
         return replace(
             moved,
+            stem=PurePath(line["stem"]).name,
             position=str(line.get("position", "")),
             full_name=str(line.get("file", "")),
             pixel_size=_pixel_size(line),
@@ -229,6 +231,55 @@ def settings_before(folder: Path) -> dict[str, Any]:
     return settings if isinstance(settings, dict) else {}
 
 
+class Given(NamedTuple):
+    """An image that a run was given.
+
+    Parameters
+    ----------
+    place
+        The folders that its file is in and the file's name, with ``/`` between.
+    position
+        Its name among several of the file; else empty.
+    content
+        What shows whether it has the same content.
+    searched
+        Whether it was to be searched.
+    """
+
+    place: str
+    position: str
+    content: str
+    searched: bool
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """The folders, the outermost first, and what it is called in the last one."""
+        *folders, name = self.place.split("/")
+        return (*folders, f"{name} {self.position}" if self.position else name)
+
+    def is_called(self, name: str) -> bool:
+        """Tell whether a name, with as many folders before it as it has, can be the image's."""
+        return printable(f"/{'/'.join(self.steps)}").endswith(f"/{name}")
+
+
+def given_before(folder: Path) -> list[Given]:
+    """Return the images that the last run in a folder was given, by XY; none where nothing is recorded.
+
+    Parameters
+    ----------
+    folder
+        The journal's folder.
+    """
+    given = _inputs(folder).get("given", ())
+    try:
+        return [
+            Given(str(place), str(position), str(content), bool(searched))
+            for place, position, content, searched in given
+        ]
+    except (TypeError, ValueError):  # edited
+        return []
+
+
 def _inputs(folder: Path) -> dict[str, Any]:
     """Return what :func:`remember` wrote; nothing where that is missing or damaged."""
     try:
@@ -254,8 +305,8 @@ def remember(folder: Path, facts: Mapping[str, object]) -> None:
         The journal's folder.
     facts
         ``settings`` (a dict), ``version``, ``model``, ``examples``, ``channels``, ``object_model``, ``images`` (a
-        dict of each image's signature by its path) and ``results`` (a list, see :func:`remembered`), all of them fit
-        for JSON.
+        dict of each image's signature by its path), ``given`` (a list of :class:`Given`) and ``results`` (a list, see
+        :func:`remembered`), all of them fit for JSON.
 
     A failure to write it does not stop the run: frames cannot be written then either.
     """

@@ -22,6 +22,7 @@ from sam2_fewshot.tiling.overview import overview
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
     from PIL.Image import Image
@@ -59,6 +60,8 @@ _NARROWEST = 720  # px; room that the legend needs
 LONGEST = 1600
 """px; larger frames are shrunk to this for the report, which fills a screen and keeps 50 frames below about 15 MB."""
 _QUALITY = 82
+_OF = "sam2-fewshot"
+"""Keyword of the text in an overlay's file that says what it is of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +84,7 @@ class Pictures:
 
 
 def pictures_of(
-    frame: FrameReader, detections: Sequence[Detection], marks: Sequence[ExampleMark], threshold: float
+    frame: FrameReader, detections: Sequence[Detection], marks: Sequence[ExampleMark], threshold: float, of: str = ""
 ) -> Pictures:
     """Draw a frame with its detections and examples.
 
@@ -91,8 +94,11 @@ def pictures_of(
         Read whole where it is not large, else strip by strip and reduced.
     detections, marks, threshold
         As for :func:`draw_overlay`.
+    of
+        What :func:`drawn_of` shall say about the overlay.
     """
     from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
 
     step = -(-max(frame.shape) // _LARGEST)
     if step == 1:
@@ -107,9 +113,21 @@ def pictures_of(
         marks = [replace(mark, outline=smaller(mark.outline)) for mark in marks]
     flat = bool((pixels == pixels[:1, :1]).all())
     drawn = draw_overlay(pixels, detections, marks, threshold=threshold)
-    file = io.BytesIO()
-    Image.fromarray(drawn).save(file, format="PNG")
+    file, note = io.BytesIO(), PngInfo()
+    note.add_text(_OF, of)
+    Image.fromarray(drawn).save(file, format="PNG", pnginfo=note)
     return Pictures(file.getvalue(), preview_jpeg(pixels), flat)
+
+
+def drawn_of(path: Path) -> str:
+    """Return what :func:`pictures_of` was told that an overlay is of; empty where there is none. No pixels are read."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            return str(picture.info.get(_OF, ""))
+    except (OSError, ValueError):  # missing, or no picture
+        return ""
 
 
 def preview_jpeg(pixels: NDArray[np.uint8]) -> bytes:
