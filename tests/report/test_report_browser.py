@@ -171,6 +171,18 @@ def test_marks_are_exported_for_the_next_run(report: Path, open_report: Callable
     assert page.locator("#mark-count").inner_text() == "Nothing is marked yet."
 
 
+def test_corrections_of_an_object_model_come_with_the_examples(
+    make_out: Callable[..., Path], open_report: Callable[..., Page]
+) -> None:
+    out = make_out(facts={"object_model": {"path": "cells.npz", "sha256": "ab" * 32}})
+    page = open_report(write_report(out))
+    page.locator(".card").nth(0).get_by_role("button", name="right").click()
+    with page.expect_download():
+        page.locator("#export").click()
+    command = page.locator("#after-export code").inner_text()
+    assert command.endswith("out PATH/TO/corrections.json --examples PATH/TO/EXAMPLES")
+
+
 def test_the_gallery_begins_with_what_to_mark_next(
     make_out: Callable[..., Path], open_report: Callable[..., Page], tmp_path: Path
 ) -> None:

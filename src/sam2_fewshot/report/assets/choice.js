@@ -95,6 +95,7 @@ function commandLine(file = '') {
   const different = changed();
   const parts = ['sam2-fewshot refine', quote(data.folder)];
   if (file) parts.push(file);
+  if (file && data.objectModel) parts.push('--examples PATH/TO/EXAMPLES'); // an object model takes no corrections
   if (different.threshold && !data.fixed) parts.push('--threshold-mode fixed');
   if (different.threshold) parts.push(`--similarity-threshold ${choice.threshold}`);
   if (different.minArea) parts.push(`--min-mask-area ${choice.minArea}`);
