@@ -33,7 +33,7 @@ def test_the_slider_hides_and_shows_at_once(report: Path, open_report: Callable[
     assert page.locator("[data-shown='1']").inner_text() == "3"
     assert "refine" in page.locator("#command").inner_text()
     assert page.locator("#command").inner_text().endswith("--similarity-threshold 0.7")
-    assert "Similarity Threshold 0.7" in page.locator("#setting").inner_text()
+    assert "Similarity Threshold: 0.7" in page.locator("#setting").inner_text()
     assert "6 objects shown at a threshold of 0.7" in page.locator("#status").inner_text()
     slide(page, "threshold", 0.2)  # what lay below the threshold of the run comes up
     assert count.inner_text() == "16"
@@ -66,7 +66,7 @@ def test_thresholds_of_frames_count_until_the_slider_is_moved(
     slide(page, "threshold", 0.4)  # the lowest of the frames', now for both
     assert headline.inner_text() == "14 objects chosen on 2 frames; 9 in this run"
     assert page.locator("#command").inner_text().endswith(" --threshold-mode fixed --similarity-threshold 0.4")
-    assert "Threshold Mode fixed, Similarity Threshold 0.4." in page.locator("#setting").inner_text()
+    assert "Threshold Mode: fixed, Similarity Threshold: 0.4." in page.locator("#setting").inner_text()
     page.locator("#reset").click()
     until(page, "document.getElementById('shown-count').textContent === '9'")
     assert threshold.input_value() == ""

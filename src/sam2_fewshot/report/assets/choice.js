@@ -112,10 +112,10 @@ function showCommand() {
   $('command').replaceChildren(first, ...options.flatMap((text) => [' ', element('span', { textContent: text })]));
   $('copy').hidden = $('reset').hidden = !any;
   const names = [];
-  if (different.threshold && !data.fixed) names.push('Threshold Mode fixed');
-  if (different.threshold) names.push(`Similarity Threshold ${choice.threshold}`);
-  if (different.minArea) names.push(`Min Mask Area ${choice.minArea}`);
-  if (different.maxArea) names.push(`Max Mask Area ${choice.maxArea || 'without limit'}`);
+  if (different.threshold && !data.fixed) names.push('Threshold Mode: fixed');
+  if (different.threshold) names.push(`Similarity Threshold: ${choice.threshold}`);
+  if (different.minArea) names.push(`Min Mask Area: ${choice.minArea}`);
+  if (different.maxArea) names.push(`Max Mask Area: ${choice.maxArea}`);
   const where = data.where ? `Run it in ${data.where}. ` : '';
   const after = resized ? 'With other sizes the frames are searched again, so a few objects may differ.' : 'Nothing is searched again, so this takes seconds.';
   $('setting').textContent = any ? `${where}${after} In NimbusImage and in a settings file: ${names.join(', ')}.` : '';
