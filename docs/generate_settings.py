@@ -11,7 +11,8 @@ TARGET = Path(__file__).with_name("settings.md")
 _HEAD = """# Settings
 
 Generated from `sam2_fewshot.Settings` by `docs/generate_settings.py`; do not edit. On the command line each is an
-option (`points_per_side` is `--points-per-side`), in a YAML file for `--config` a line (`points_per_side: 64`), in
+option (`points_per_side` is `--points-per-side`), in a YAML file for `--config` a line (`points_per_side: 64`, or with
+its title, `Points per side: 64`), in
 Python an argument of `Settings`.
 """
 

@@ -434,7 +434,8 @@ class FewShotSegmenter:
         model
             The checkpoint it was learned with; the saved name is used when left out.
         device, settings, progress
-            As for a new segmenter. When `settings` are left out, the saved ones are used where they matter.
+            As for a new segmenter. When `settings` are left out, those of the method and of the images' display are as
+            the model was learned with; all others, such as the threshold, are the defaults, so give them again.
 
         Raises
         ------

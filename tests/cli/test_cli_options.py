@@ -64,6 +64,12 @@ def test_option_before_file_before_default(tmp_path):
     assert settings == Settings(similarity_threshold=0.7, points_per_side=32)
 
 
+def test_a_settings_file_takes_titles_as_the_report_has_them(tmp_path):
+    config = tmp_path / "settings.yaml"
+    config.write_text("Threshold Mode: fixed\nSimilarity Threshold: 0.3\nMax Mask Area: 0\n")
+    assert read_settings({}, config) == Settings(similarity_threshold=0.3)
+
+
 def test_empty_settings_file(tmp_path):
     config = tmp_path / "settings.yaml"
     config.write_text("# nothing yet\n")

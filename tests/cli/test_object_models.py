@@ -15,6 +15,7 @@ from tifffile import imwrite
 
 from sam2_fewshot.files.request import Request, request_again
 from sam2_fewshot.files.run import run
+from sam2_fewshot.output.finished import read_finished
 from sam2_fewshot.runner.cluster import connected
 from sam2_fewshot.settings import Settings
 
@@ -253,6 +254,26 @@ def test_corrections_need_the_examples(cli, images, examples, learned, tmp_path)
     assert request_again(out).object_model == learned
     together = cli("refine", out, tmp_path / "corrections.json", "--examples", examples)
     assert together.code == 0, together.err
+
+
+def test_examples_for_corrections_are_read_as_they_are_said_to_be(cli, images, examples, learned, tmp_path):
+    out = tmp_path / "again"
+    assert cli("segment", images[0], "--object-model", learned, "-o", out, "--points-per-side", "16").code == 0
+    examples.with_name(f"{examples.stem}_classes.json").write_text(json.dumps({"1": "disc", "2": "debris"}))
+    command = ("refine", out, "--similarity-threshold", "0.6", "-o", tmp_path / "refined")
+    tags = ("--training-tag", "disc", "--negative-tag", "debris")
+    outcome = cli(*command, "--examples", examples, *tags, "--boxes")
+    assert outcome.code == 0, outcome.err
+    facts = json.loads((tmp_path / "refined" / "run.json").read_text())
+    (record,) = read_finished(tmp_path / "refined").records()
+    assert [mark.negative for mark in record.examples] == [False, True]
+    assert [facts["request"][name] for name in ("training_tag", "negative_tag", "boxes")] == ["disc", "debris", True]
+    again = request_again(tmp_path / "refined")  # what is not said a second time stays
+    assert (again.training_tag, again.negative_tag, again.boxes) == ("disc", "debris", True)
+    for option in (tags[:2], tags[2:], ("--boxes",)):
+        outcome = cli(*command, *option)
+        assert outcome.code == 2
+        assert f"{option[0]} says how the examples are to be read, and without --examples" in outcome.err
 
 
 @pytest.mark.filterwarnings("default")  # of Dask and its event loop

@@ -192,6 +192,22 @@ def test_images_that_share_a_name_go_by_their_folders(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == ["a_2.png", "b_2.png"]  # as the overlays
 
 
+def test_label_images_are_read_from_the_folders_of_a_folder(tmp_path: Path) -> None:
+    out, truth = results(tmp_path / "run", *SHARED), tmp_path / "true"
+    for number, (name, _, _) in enumerate(SHARED, 1):
+        corners = [(15 * n, 0) for n in range(number)]
+        save(truth / name.replace(".png", "_labels.png"), squares(*corners))
+    (truth / ".cache").mkdir()
+    expected = {name: (number, 0, 0) for number, (name, _, _) in enumerate(SHARED, 1)}
+    assert hits(out, truth, tmp_path) == expected
+    assert list(hits(truth, out, tmp_path)) == ["day1/a", "day1/b", "day2/a", "day2/b"]
+    assert evaluate(truth, out, "--pictures", tmp_path / "drawn").exit_code == 0
+    assert len(list((tmp_path / "drawn").iterdir())) == 4
+    # Where the folder itself has some, those count.
+    save(truth / "b_labels.png", squares((0, 0)))
+    assert "not clear whether b_labels.png" in refused(out, truth)
+
+
 def test_results_of_two_runs_go_by_the_folders_of_the_images(tmp_path: Path) -> None:
     out = results(tmp_path / "run", *SHARED)
     other = results(tmp_path / "again", ("day2/a.png", "", "a"), ("day1/a.png", "", "a_2"))

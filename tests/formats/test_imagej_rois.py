@@ -168,6 +168,13 @@ def test_tags_choose(put, examples_in):
     assert [item.exemplar.negative for item in found] == [False, True]
 
 
+def test_a_name_stands_for_itself_with_any_number_and_letter_case(put, examples_in):
+    names = ["cell", "debris", "debris 2", "Debris-3", "debris large"]
+    rois = [polygon(ring(20 + 10 * n, 20, 4), name=name) for n, name in enumerate(names)]
+    found = examples_in(put("cells.zip", zipped(*rois)), None, "debris")
+    assert [item.exemplar.negative for item in found] == [False, True, True, True, False]
+
+
 def test_what_is_no_area_is_left_out_and_said(put, examples_in, told):
     line = polygon([(1, 1), (9, 9)], ROI_TYPE.POLYLINE)
     text = box_roi()

@@ -148,12 +148,22 @@ def test_without_tags_everything_is_taken(tagged, image):
     assert chosen(read_examples(tagged, image, "", "")) == [(n, False) for n in range(1, 6)]
 
 
-def test_the_exact_tag_goes_first(tagged, image):
-    assert chosen(read_examples(tagged, image, "cell")) == [(2, False), (5, False)]
+@pytest.mark.parametrize("tag", ["cell", "Cell", "CELL "])
+def test_letter_case_does_not_matter(tagged, image, told, tag):
+    assert chosen(read_examples(tagged, image, tag, progress=told)) == [(1, False), (2, False), (5, False)]
+    assert told.only == f"n.json: {tag!r} stands for all its spellings: 'Cell' (1), 'cell' (2)."
 
 
-def test_otherwise_letter_case_does_not_matter(tagged, image):
-    assert chosen(read_examples(tagged, image, "CELL ")) == [(1, False), (2, False), (5, False)]
+def test_what_is_not_wanted_is_so_in_any_letter_case(tagged, image, told):
+    expected = [(1, True), (2, True), (3, False), (4, False), (5, True)]
+    assert chosen(read_examples(tagged, image, None, "cell", told)) == expected
+
+
+def test_two_tags_that_differ_by_letter_case_alone_are_taken_as_they_are_spelt(tagged, image, told):
+    assert chosen(read_examples(tagged, image, "cell", "Cell", told)) == [(1, True), (2, False), (5, False)]
+    assert not told.warnings
+    with pytest.raises(InputError, match="has the tag 'CELL'"):
+        read_examples(tagged, image, "cell", "CELL")
 
 
 def test_a_negative_tag_alone_leaves_the_others_positive(tagged, image):
@@ -162,8 +172,8 @@ def test_a_negative_tag_alone_leaves_the_others_positive(tagged, image):
 
 
 def test_objects_with_both_tags_are_left_out(tagged, image, told):
-    assert chosen(read_examples(tagged, image, "cell", "debris", told)) == [(2, False), (3, True)]
-    assert told.only == "n.json: 1 object with both 'cell' and 'debris' was left out."
+    assert chosen(read_examples(tagged, image, "cell", "debris", told)) == [(1, False), (2, False), (3, True)]
+    assert told.warnings[-1] == "n.json: 1 object with both 'cell' and 'debris' was left out."
 
 
 def test_a_tag_that_no_object_has_lists_those_that_are(tagged, image):

@@ -61,6 +61,11 @@ def test_a_reversed_range_is_not_dropped():
         parse_range("3-1", 9, "Batch XY")
 
 
+def test_what_is_advised_is_valid():
+    with pytest.raises(SettingsError, match="1-2 is valid here, as '1', '1-2' or 'all'"):
+        parse_range("1-3, 5", 2, "Batch XY")
+
+
 def test_a_single_choice_is_named():
     with pytest.raises(SettingsError, match="only 1 is valid here, so leave it out or give 'all'"):
         parse_range("2", 1, "Batch Z")

@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 from sam2_fewshot.cli import app
 from sam2_fewshot.errors import CheckpointError
-from sam2_fewshot.nimbus.form import FILES_ONLY, Kind, interface, kind_of, present_checkpoints, setting_field
-from sam2_fewshot.settings import Settings
+from sam2_fewshot.nimbus.form import Kind, interface, kind_of, present_checkpoints, setting_field
+from sam2_fewshot.settings import FILES_ONLY, Settings
 
 CHECKPOINTS = ["sam2.1_hiera_base_plus.pt", "sam2.1_hiera_tiny.pt", "sam2.1_hiera_micro.pt"]
 FORM = interface(CHECKPOINTS)

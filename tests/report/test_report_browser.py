@@ -33,7 +33,7 @@ def test_the_slider_hides_and_shows_at_once(report: Path, open_report: Callable[
     assert page.locator("[data-shown='1']").inner_text() == "3"
     assert "refine" in page.locator("#command").inner_text()
     assert page.locator("#command").inner_text().endswith("--similarity-threshold 0.7")
-    assert "Similarity Threshold 0.7" in page.locator("#setting").inner_text()
+    assert "Similarity Threshold: 0.7" in page.locator("#setting").inner_text()
     assert "6 objects shown at a threshold of 0.7" in page.locator("#status").inner_text()
     slide(page, "threshold", 0.2)  # what lay below the threshold of the run comes up
     assert count.inner_text() == "16"
@@ -66,7 +66,7 @@ def test_thresholds_of_frames_count_until_the_slider_is_moved(
     slide(page, "threshold", 0.4)  # the lowest of the frames', now for both
     assert headline.inner_text() == "14 objects chosen on 2 frames; 9 in this run"
     assert page.locator("#command").inner_text().endswith(" --threshold-mode fixed --similarity-threshold 0.4")
-    assert "Threshold Mode fixed, Similarity Threshold 0.4." in page.locator("#setting").inner_text()
+    assert "Threshold Mode: fixed, Similarity Threshold: 0.4." in page.locator("#setting").inner_text()
     page.locator("#reset").click()
     until(page, "document.getElementById('shown-count').textContent === '9'")
     assert threshold.input_value() == ""
@@ -169,6 +169,18 @@ def test_marks_are_exported_for_the_next_run(report: Path, open_report: Callable
     assert "1 right, 0 wrong" in page.locator("#mark-count").inner_text()  # kept in the browser
     page.locator("#clear").click()
     assert page.locator("#mark-count").inner_text() == "Nothing is marked yet."
+
+
+def test_corrections_of_an_object_model_come_with_the_examples(
+    make_out: Callable[..., Path], open_report: Callable[..., Page]
+) -> None:
+    out = make_out(facts={"object_model": {"path": "cells.npz", "sha256": "ab" * 32}})
+    page = open_report(write_report(out))
+    page.locator(".card").nth(0).get_by_role("button", name="right").click()
+    with page.expect_download():
+        page.locator("#export").click()
+    command = page.locator("#after-export code").inner_text()
+    assert command.endswith("out PATH/TO/corrections.json --examples PATH/TO/EXAMPLES")
 
 
 def test_the_gallery_begins_with_what_to_mark_next(

@@ -370,3 +370,9 @@ def test_the_folder_is_told_as_it_was_given(make_out: Callable[..., Path], monke
     data = data_of(write_report(out))
     assert (data["folder"], data["where"]) == ("out", str(out.parent))
     assert data["results"] == str(out)
+
+
+def test_results_of_an_object_model_are_known(make_out: Callable[..., Path]) -> None:
+    saved = {"path": "cells.npz", "sha256": "ab" * 32}
+    outs = make_out(), make_out(facts={"object_model": saved}, folder="again")
+    assert [data_of(write_report(out))["objectModel"] for out in outs] == [False, True]

@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 from desk import centres, click, idle, mouse, wait
 from PIL import Image
+from qtpy.QtWidgets import QApplication
 
 from sam2_fewshot.evaluation import label_image_to_instances, match
 from sam2_fewshot.geometry.outlines import polygon_to_mask
 from sam2_fewshot.geometry.overlap import mask_iou
 from sam2_fewshot.napari.files import nuclei
 from sam2_fewshot.object_model import read_object_model
+from sam2_fewshot.output.finished import read_finished
 from sam2_fewshot.sample import sample
+from sam2_fewshot.settings import Settings
 
 
 def test_from_clicks_to_corrected_labels_with_the_embedded_checkpoint(viewer, make_widget, said):
@@ -141,6 +144,43 @@ def test_threshold_and_area_filter_without_a_search(marked, said):
     assert all("3 examples tell little" in sentence for sentence in said)
 
 
+def test_the_area_holds_in_the_folder_too(viewer, widget, discs, tmp_path):
+    picture, labels = discs
+    viewer.add_image(picture[..., 0], name="discs")
+    viewer.add_labels(np.where(np.isin(labels, (3, 6, 7)), 0, labels), name="larger")
+    widget.source.setCurrentText("larger")
+    widget.take()
+    widget.find()
+    idle(widget)
+    (tmp_path / "plate").mkdir()
+    Image.fromarray(picture[..., 0]).save(tmp_path / "plate" / "a.png")
+    to_folder = tmp_path / "plate", tmp_path / "cells.npz"
+    widget.copy_command(*to_folder)
+    assert "mask-area" not in QApplication.clipboard().text()
+    everything = len(widget.labels.features)
+
+    widget.area.setValue((450, 612))
+    widget.copy_command(*to_folder)
+    assert "--min-mask-area 450 --max-mask-area 612" in QApplication.clipboard().text()
+    widget.area.setValue((450, widget.area.maximum()))
+    assert 0 < len(widget.labels.features) < everything
+    assert (widget.settings().min_mask_area, widget.settings().max_mask_area) == (30, 0), "nothing is searched anew"
+    widget.copy_command(*to_folder)
+    assert "--min-mask-area 450" in QApplication.clipboard().text()
+    assert "--max-mask-area" not in QApplication.clipboard().text()
+    widget.find_in_folder(*to_folder)
+    idle(widget)
+    (record,) = read_finished(tmp_path / "plate-results").records()
+    assert record.detections
+    assert min(item.area for item in record.detections) >= 450
+
+
+def test_the_form_has_no_field_for_what_the_viewer_has_itself(widget):
+    fields = {field.name for field in widget.form}
+    own = {"similarity_threshold", "threshold_mode", "top_percent", "black_percentile", "white_percentile"}
+    assert set(Settings.model_fields) - fields == {*own, "leave_out_examples"}
+
+
 def test_the_visible_region_is_searched_alone_and_again_after_a_mark(viewer, widget, discs):
     widget.again.setChecked(True)
     layer = viewer.add_image(np.tile(discs[0][..., 0], (4, 4)), name="discs")
@@ -169,8 +209,6 @@ def test_an_object_model_is_saved_loaded_and_becomes_a_command(marked, tmp_path,
     folder.mkdir()
     Image.fromarray(discs[0][..., 0]).save(folder / "a.png")
     marked.copy_command(folder, tmp_path / "cells.npz")
-    from qtpy.QtWidgets import QApplication
-
     command = QApplication.clipboard().text()
     assert command.startswith("sam2-fewshot segment ")
     assert str(tmp_path / "cells.npz") in command

@@ -50,10 +50,10 @@ def read_examples(
     images
         The images that were given.
     training_tag
-        Take the objects with this tag or class (in this very spelling, or else in any letter case). None takes
-        all that do not carry `negative_tag`.
+        Take the objects with this tag or class, in any letter case. None takes all that do not carry `negative_tag`.
     negative_tag
-        Take the objects with this tag or class as examples of what is not wanted.
+        Take the objects with this tag or class as examples of what is not wanted. Where the two tags differ by nothing
+        but letter case, each is taken in its very spelling.
     progress
         Takes warnings: about objects that are left out, mended, or doubtful.
     boxes
@@ -239,8 +239,12 @@ def _choose(
     placed: Sequence[PlacedExemplar], file: str, training: str | None, negative: str | None, progress: Progress
 ) -> list[PlacedExemplar]:
     counts = Counter(chain.from_iterable(example.tags for example in placed))
-    wanted = _spellings(training, counts, file, len(placed))
-    unwanted = _spellings(negative, counts, file, len(placed))
+    exact = training is not None and negative is not None and _folded(training) == _folded(negative)
+    wanted, unwanted = (_spellings(tag, exact, counts, file, len(placed)) for tag in (training, negative))
+    for tag, alike in ((training, wanted), (negative, unwanted)):
+        if len(alike) > 1:
+            there = ", ".join(f"{known!r} ({counts[known]})" for known in sorted(alike))
+            progress.warn(f"{file}: {tag!r} stands for all its spellings: {there}.")
     chosen: list[PlacedExemplar] = []
     both = 0
     for example in placed:
@@ -260,13 +264,15 @@ def _choose(
     return chosen
 
 
-def _spellings(tag: str | None, counts: Counter[str], file: str, total: int) -> set[str]:
-    """Return the tags in the file that are meant by a tag."""
+def _folded(tag: str) -> str:
+    return tag.strip().casefold()
+
+
+def _spellings(tag: str | None, exact: bool, counts: Counter[str], file: str, total: int) -> set[str]:
+    """Return the tags in the file that are meant by a tag: by its very letters, or in any letter case."""
     if tag is None:
         return set()
-    if tag in counts:
-        return {tag}
-    alike = {known for known in counts if known.casefold() == tag.strip().casefold()}
+    alike = {known for known in counts if (known == tag.strip() if exact else _folded(known) == _folded(tag))}
     if alike:
         return alike
     there = ", ".join(f"{known!r} ({n})" for known, n in counts.most_common(20)) or "none"

@@ -13,7 +13,7 @@ from typer.core import TyperCommand
 
 from sam2_fewshot.errors import InputError, SettingsError
 from sam2_fewshot.images.addresses import natural_key, remote
-from sam2_fewshot.settings import Settings, as_number, range_in_words
+from sam2_fewshot.settings import Settings, as_name, as_number, range_in_words
 from sam2_fewshot.storage.files import refuse_device
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ def _read_config(path: Path | None) -> dict[str, Any]:
         return {}
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise SettingsError(f"The settings file {path} must have one setting a line, like `similarity_threshold: 0.6`.")
-    return {name.replace("-", "_"): value for name, value in content.items()}
+    return {as_name(name): value for name, value in content.items()}
 
 
 def expand(arguments: Iterable[str]) -> list[Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -33,6 +33,10 @@ Without a browser: in a copy of results/mark_next.json, put right or wrong in pl
 Another threshold; finished frames are not searched a second time:
 
   sam2-fewshot refine results --similarity-threshold 0.35
+
+Results of an object model, which are corrected together with the examples that it was learned from:
+
+  sam2-fewshot refine results corrections.json --examples a.geojson --training-tag Mitosis --negative-tag Debris
 """
 
 
@@ -64,8 +68,27 @@ def refine(
         ),
     ] = None,
     examples: Annotated[
-        Path | None, optional(parser=as_path, help="The first examples, if they lie elsewhere now.", metavar="PATH")
+        Path | None,
+        optional(
+            parser=as_path,
+            help="The first examples, if they lie elsewhere now, or if the results are of an object model.",
+            metavar="PATH",
+        ),
     ] = None,
+    training_tag: Annotated[
+        str | None,
+        optional(help="With --examples: learn from those with this tag or class. Left out: as before.", metavar="TAG"),
+    ] = None,
+    negative_tag: Annotated[
+        str | None,
+        optional(
+            help="With --examples: tag or class of those of what is not wanted. Left out: as before.", metavar="TAG"
+        ),
+    ] = None,
+    boxes: Annotated[
+        bool,
+        typer.Option("--boxes", help="With --examples: rectangles among them are boxes around objects."),
+    ] = False,
     examples_on: Annotated[
         str | None,
         optional(
@@ -98,12 +121,11 @@ def refine(
                 "Nothing would change: give a file that report.html has exported, or a setting such as "
                 "--similarity-threshold 0.3."
             )
-        request = _request(paths, out)
+        tags = {"training_tag": training_tag, "negative_tag": negative_tag}
+        request = _with_examples(_request(paths, out), examples, tags, boxes)
         request = replace(
             request,
             images=expand(images) if images else request.images,
-            examples=examples.expanduser() if examples else request.examples,
-            object_model=None if examples else request.object_model,
             examples_on=examples_on or request.examples_on,
             device=device or request.device,
             settings=read_settings(settings, config, request.settings.model_dump()),
@@ -116,6 +138,23 @@ def refine(
 
 
 refine_command = with_settings(refine)
+
+
+def _with_examples(request: Request, examples: Path | None, tags: dict[str, str | None], boxes: bool) -> Request:
+    """Return the request with examples given anew; what is not said of them is as before."""
+    from sam2_fewshot.errors import InputError
+
+    changes: dict[str, Any] = {name: tag for name, tag in tags.items() if tag is not None}
+    changes |= {"boxes": True} if boxes else {}
+    if examples:
+        return replace(request, examples=examples.expanduser(), object_model=None, **changes)
+    if changes:
+        option = next(iter(changes)).replace("_", "-")
+        raise InputError(
+            f"--{option} says how the examples are to be read, and without --examples they are read as before; give "
+            "their file with --examples as well."
+        )
+    return request
 
 
 def _request(paths: list[Path], out: Path | None) -> Request:

@@ -238,7 +238,7 @@ def report(summary: Summary) -> None:
         if summary.counts.total > summary.found:
             typer.echo(f"With what you marked: {summary.counts}.")
         if not summary.found:
-            typer.echo(_nothing_found(summary.candidates))
+            typer.echo(_nothing_found(summary))
         times = ", ".join(f"{stage} {duration(seconds)}" for stage, seconds in summary.seconds.items())
         typer.echo(f"Time: {times}.")
         typer.echo(f"Results: {summary.out.resolve()}")
@@ -263,8 +263,11 @@ def _what_to_mark(summary: Summary) -> str:
     return f"To improve, mark as right or wrong what lies at: {named}.{first}"
 
 
-def _nothing_found(candidates: int) -> str:
-    if candidates:
+def _nothing_found(summary: Summary) -> str:
+    if summary.candidates:
+        marked = [any(not mark.negative for mark in record.examples) for record in summary.records()]
+        if marked and all(marked):
+            return "Nothing beyond the marked objects was found. Try a lower --similarity-threshold if there are more."
         return (
             "Nothing resembles the examples enough. Try a lower --similarity-threshold, and see in overlays/ "
             "whether the examples lie where they should."

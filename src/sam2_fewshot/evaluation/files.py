@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -23,7 +23,7 @@ from sam2_fewshot.images.addresses import composed, natural_key, position_stem, 
 from sam2_fewshot.images.image_set import LARGE
 from sam2_fewshot.images.registry import example_stems, open_source
 from sam2_fewshot.images.source import kind_of, reading
-from sam2_fewshot.images.stems import safe_stem
+from sam2_fewshot.images.stems import safe_stem, safe_stems
 from sam2_fewshot.output.finished import read_finished
 from sam2_fewshot.records import Location
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from sam2_fewshot.annotations.label_images import Classes
     from sam2_fewshot.annotations.record import FrameRecord
+    from sam2_fewshot.output.finished import Finished
     from sam2_fewshot.protocols import Progress
     from sam2_fewshot.records import InstanceMask
 
@@ -84,10 +85,10 @@ def read_pairs(predicted: Path, truth: Path, progress: Progress, tag: str | None
     Parameters
     ----------
     predicted, truth
-        Each a label image, a folder of label images, or an output folder of this program. Files belong together that
-        are named after the same image (``a.tif`` and ``a_labels.png``), of images that share a name those in folders
-        that are called the same; two single files do in any case. In an output folder the examples are known and not
-        evaluated.
+        Each a label image, a folder of label images, or of folders of them, or an output folder of this program. Files
+        belong together that are named after the same image (``a.tif`` and ``a_labels.png``), of images that share a
+        name those in folders that are called the same; two single files do in any case. In an output folder the
+        examples are known and not evaluated.
     progress
         Takes warnings, of planes that only one side has.
     tag
@@ -152,16 +153,35 @@ def _sources(path: Path, other: Path) -> dict[str, _Image]:
         return _label_images({example_stems(path)[-1]: path})
     if (path / "run.json").is_file():
         return _results(path)
-    endings = FORMATS["labels"].reads
-    with reading(path):
-        files = sorted((file for file in path.iterdir() if file.suffix.lower() in endings), key=natural_key)
-    found: dict[str, list[Path]] = defaultdict(list)
-    for file in files:
-        if not file.name.startswith(".") and not (finished and finished.has_searched(file)):
-            found[example_stems(file)[-1]].append(file)
+    found = _in_folder(path, finished) or _in_subfolders(path, finished)
     if not found:
         raise InputError(f"There are no label images (PNG, TIFF) and no results of sam2-fewshot in {path}.")
-    return _label_images({stem: _labels_of(path, stem, some) for stem, some in found.items()})
+    return found
+
+
+def _in_folder(folder: Path, finished: Finished | None) -> dict[str, _Image]:
+    """Return the label images in a folder by their stems, those left out that were searched."""
+    found: dict[str, list[Path]] = defaultdict(list)
+    for file in _entries(folder):
+        if file.suffix.lower() in FORMATS["labels"].reads and not (finished and finished.has_searched(file)):
+            found[example_stems(file)[-1]].append(file)
+    return _label_images({stem: _labels_of(folder, stem, some) for stem, some in found.items()}) if found else {}
+
+
+def _in_subfolders(folder: Path, finished: Finished | None) -> dict[str, _Image]:
+    """Return the label images in the folders of a folder, where those of images that share a name are kept apart."""
+    images = [
+        replace(image, title=f"{below.name}/{image.title}")
+        for below in _entries(folder)
+        if below.is_dir()
+        for image in _in_folder(below, finished).values()
+    ]
+    return dict(zip(safe_stems([image.title for image in images]), images, strict=True))
+
+
+def _entries(folder: Path) -> list[Path]:
+    with reading(folder):
+        return sorted((path for path in folder.iterdir() if not path.name.startswith(".")), key=natural_key)
 
 
 def _label_images(files: Mapping[str, Path]) -> dict[str, _Image]:

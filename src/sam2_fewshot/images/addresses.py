@@ -175,4 +175,4 @@ def _error(part: str, field: str, problem: str, count: int) -> SettingsError:
     quoted = part if len(part) <= _LONGEST_QUOTE else part[:_LONGEST_QUOTE] + "…"
     if count == 1:
         return SettingsError(f"{field}: {quoted!r} {problem}; only 1 is valid here, so leave it out or give 'all'.")
-    return SettingsError(f"{field}: {quoted!r} {problem}; 1-{count} is valid here, for instance '1-3, 5' or 'all'.")
+    return SettingsError(f"{field}: {quoted!r} {problem}; 1-{count} is valid here, as '1', '1-{count}' or 'all'.")

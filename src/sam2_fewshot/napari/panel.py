@@ -14,11 +14,13 @@ from superqt import QCollapsible, QLabeledDoubleSlider, QLabeledRangeSlider
 from sam2_fewshot.backbones import MICRO, available
 from sam2_fewshot.errors import FewShotError
 from sam2_fewshot.napari.work import Work
-from sam2_fewshot.settings import Settings, bounds
+from sam2_fewshot.settings import FILES_ONLY, Settings, bounds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+_OWN = ("similarity_threshold", "threshold_mode", "top_percent", "black_percentile", "white_percentile")
+"""Settings that the viewer has itself: the threshold is its slider's, and the contrast its layers'."""
 VISIBLE, SLICE, SLICES, FOLDER = "Visible region", "This slice", "All slices", "Folder …"
 
 
@@ -125,6 +127,11 @@ class Panel(qt.QWidget):  # type: ignore[misc]
         self.area.setRange(0, largest)
         self.area.setValue((min(low, largest), largest if high >= most else min(high, largest)))
 
+    def areas(self) -> tuple[int, int | None]:
+        """Return the smallest and the largest area of the slider in pixels, no largest where it is at its end."""
+        low, high = self.area.value()
+        return int(low), int(high) if high < self.area.maximum() else None
+
 
 def offer(box: Any, offered: Sequence[tuple[str, Any]]) -> None:
     """Let a box offer names with what they stand for; what was chosen stays so where it is offered."""
@@ -136,10 +143,10 @@ def offer(box: Any, offered: Sequence[tuple[str, Any]]) -> None:
 
 
 def _settings_form() -> Container[Any]:
-    """Return a field for each setting but those that the viewer has: the threshold, and the contrast."""
+    """Return a field for each setting that has one here."""
     fields = []
     for name, field in Settings.model_fields.items():
-        if name in ("similarity_threshold", "black_percentile", "white_percentile"):
+        if name in FILES_ONLY or name in _OWN:
             continue
         annotation, value, (low, high) = field.annotation, field.default, bounds(field)
         options: dict[str, Any] = {"tooltip": field.description}

@@ -240,6 +240,14 @@ class FewShotWidget(Panel):
             given |= {name: getattr(self.segmenter.settings, name) for name in PERCENTILES}
         return Settings(**given, similarity_threshold=round(self.threshold.value(), 4))
 
+    def _limited(self) -> Settings:
+        """Return the settings with the limits of the area's slider, which a search here leaves to the display."""
+        settings, (low, high) = self.settings(), self.areas()
+        limits = {"min_mask_area": max(low, settings.min_mask_area)}
+        if high is not None:
+            limits["max_mask_area"] = max(1, min(high, settings.max_mask_area or high))  # 0 would be no limit
+        return settings.changed(limits)
+
     def find(self) -> None:
         """Learn from the marks, and search what is chosen."""
         scope = self.scope.currentText()
@@ -326,8 +334,8 @@ class FewShotWidget(Panel):
         """Display what reaches the threshold and is of a size in the range; nothing is searched."""
         if self.results is None or self.labels is None:
             return
-        (low, high), threshold = self.area.value(), self.threshold.value()
-        count = self.results.show(threshold, low, high if high < self.area.maximum() else np.inf)
+        (low, high), threshold = self.areas(), self.threshold.value()
+        count = self.results.show(threshold, low, np.inf if high is None else high)
         if asked := self.results.label(self._asked):
             self.results.shown[asked - 1] = True
         self.labels.features = self.results.table()
@@ -417,7 +425,7 @@ class FewShotWidget(Panel):
         channels, path = self.look().channels(), self.save_model(model)
         if path is None:
             return None
-        request, sentence = request_for(folder, path, channels, self.model.currentText(), self.settings())
+        request, sentence = request_for(folder, path, channels, self.model.currentText(), self._limited())
         if sentence:
             show_warning(sentence)
         return request

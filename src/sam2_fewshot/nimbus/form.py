@@ -7,7 +7,7 @@ from decimal import Decimal
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
-from sam2_fewshot.settings import Settings, bounds, condition_of, range_in_words
+from sam2_fewshot.settings import FILES_ONLY, Settings, bounds, condition_of, range_in_words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,9 +34,6 @@ FIRST_SETTINGS = (
 """The settings of the few-shot worker's published table; their fields come before the further ones."""
 FURTHER_SETTINGS = ("method", "threshold_mode", "size_prior")
 """The other settings with a field of their own; all that are left go into :data:`MORE_SETTINGS`."""
-
-FILES_ONLY = frozenset({"leave_out_examples"})
-"""Settings of files of results: in NimbusImage the examples are annotations already, and are not posted again."""
 
 _NO_LIMIT = {"max_mask_area": "Max Mask Area of 0 is no limit"}
 """Hints below widgets. They name their field, since the app puts them as near to the next one."""

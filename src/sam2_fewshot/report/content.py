@@ -139,6 +139,7 @@ def gather(finished: Finished, picture_bytes: int = _PICTURE_BYTES, smallest: in
         "id": _run_id(finished),
         "results": str(finished.out.absolute()),
         **_address(finished.out.absolute(), Path.cwd()),
+        "objectModel": bool(finished.facts.get("object_model")),
         "threshold": lowest,
         "fixed": is_fixed,
         "candidates": sum(frame["kept"] + frame["below"] for frame in frames),

@@ -95,6 +95,7 @@ function commandLine(file = '') {
   const different = changed();
   const parts = ['sam2-fewshot refine', quote(data.folder)];
   if (file) parts.push(file);
+  if (file && data.objectModel) parts.push('--examples PATH/TO/EXAMPLES'); // an object model takes no corrections
   if (different.threshold && !data.fixed) parts.push('--threshold-mode fixed');
   if (different.threshold) parts.push(`--similarity-threshold ${choice.threshold}`);
   if (different.minArea) parts.push(`--min-mask-area ${choice.minArea}`);
@@ -111,10 +112,10 @@ function showCommand() {
   $('command').replaceChildren(first, ...options.flatMap((text) => [' ', element('span', { textContent: text })]));
   $('copy').hidden = $('reset').hidden = !any;
   const names = [];
-  if (different.threshold && !data.fixed) names.push('Threshold Mode fixed');
-  if (different.threshold) names.push(`Similarity Threshold ${choice.threshold}`);
-  if (different.minArea) names.push(`Min Mask Area ${choice.minArea}`);
-  if (different.maxArea) names.push(`Max Mask Area ${choice.maxArea || 'without limit'}`);
+  if (different.threshold && !data.fixed) names.push('Threshold Mode: fixed');
+  if (different.threshold) names.push(`Similarity Threshold: ${choice.threshold}`);
+  if (different.minArea) names.push(`Min Mask Area: ${choice.minArea}`);
+  if (different.maxArea) names.push(`Max Mask Area: ${choice.maxArea}`);
   const where = data.where ? `Run it in ${data.where}. ` : '';
   const after = resized ? 'With other sizes the frames are searched again, so a few objects may differ.' : 'Nothing is searched again, so this takes seconds.';
   $('setting').textContent = any ? `${where}${after} In NimbusImage and in a settings file: ${names.join(', ')}.` : '';
