@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sam2_fewshot.errors import counted, listed
+from sam2_fewshot.errors import counted, listed, were
 
 
 @pytest.mark.parametrize(
@@ -12,6 +12,10 @@ from sam2_fewshot.errors import counted, listed
 )
 def test_a_number_of_things_has_its_plural(number: int, words: str) -> None:
     assert counted(number, "frame") == words
+
+
+def test_and_its_verb() -> None:
+    assert [were(number, "file") for number in (1, 2)] == ["1 file was", "2 files were"]
 
 
 def test_of_many_names_the_first_are_listed() -> None:

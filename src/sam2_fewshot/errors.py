@@ -55,6 +55,11 @@ def counted(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
+def were(number: int, what: str) -> str:
+    """Return the same with the verb of a passive: ``1 frame was``, ``1,200 frames were``."""
+    return f"{counted(number, what)} {'was' if number == 1 else 'were'}"
+
+
 @contextlib.contextmanager
 def terminated_like_interrupted() -> Iterator[None]:
     """Make SIGTERM raise KeyboardInterrupt, even where this is process 1 of a container, which ignores it otherwise."""

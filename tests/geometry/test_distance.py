@@ -1,4 +1,4 @@
-"""Bounded distances are those of the general transform."""
+"""Bounded distances are those of the general transform, and masks lie apart on a sheet."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from sam2_fewshot.geometry.sheets import squared_distances
+from sam2_fewshot.geometry.sheets import squared_distances, stacked
 
 
 @pytest.mark.parametrize("reach", [1, 3, 7, 48, 49, 90])
@@ -37,3 +37,14 @@ def test_the_plane_is_left_as_it_was() -> None:
 def test_a_plane_without_ground_is_far_everywhere() -> None:
     for reach in (2, 60):
         assert (squared_distances(np.ones((9, 200), bool), reach) > reach**2).all()
+
+
+def test_masks_are_stacked_with_a_margin_around_each() -> None:
+    first, second = np.ones((1, 2), bool), np.eye(2, 3, dtype=bool)
+    sheet, starts, owner = stacked([first, second], 1)
+    assert sheet.shape == (3 + 4, 5)
+    assert starts.tolist() == [0, 3]
+    assert owner.tolist() == [0] * 3 + [1] * 4
+    assert (sheet[1:2, 1:3] == first).all()
+    assert (sheet[4:6, 1:4] == second).all()
+    assert sheet.sum() == first.sum() + second.sum()

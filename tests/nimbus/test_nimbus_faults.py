@@ -115,6 +115,17 @@ def test_half_of_the_list_stored_before_the_server_dies_is_completed(bench: Benc
     complete(bench)
 
 
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_an_answer_with_too_few_annotations_ends_in_a_sentence(bench: Bench, is_lost: bool) -> None:
+    store = bench.server.store
+    whole = store.create_annotations
+    store.create_annotations = lambda documents: whole(documents)[1:]  # type: ignore[method-assign]
+    bench.server.faults = [Fault("POST", "upenn_annotation/multiple", 503)] if is_lost else []
+    outcome = bench.run()
+    assert outcome.code == 1
+    assert outcome.error.startswith("The server was sent 4 annotations and answered with 3;")
+
+
 def test_a_server_that_stays_away_is_said_and_the_next_run_completes(bench: Bench) -> None:
     bench.server.faults = [Fault("POST", "upenn_annotation/multiple", 503, times=10**6, skip=1)]
     outcome = bench.run()

@@ -259,18 +259,6 @@ def write(path: Path, tags: Sequence[str]) -> Iterator[Add]:
     """Write one COCO file for all frames; each frame is an image of it.
 
     Objects marked by a point are left out, since COCO has no place for them.
-
-    Parameters
-    ----------
-    path
-        The file to write.
-    tags
-        Tags of every object, where the record does not have its own.
-
-    Yields
-    ------
-    Add
-        Takes the frames.
     """
     images: list[dict[str, object]] = []
     categories: dict[str | None, int] = {}

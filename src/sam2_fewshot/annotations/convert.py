@@ -16,7 +16,7 @@ from sam2_fewshot.annotations.marked_file import UNKNOWN
 from sam2_fewshot.annotations.nominal import nominal_images
 from sam2_fewshot.annotations.record import FrameRecord, MarkedPoint
 from sam2_fewshot.annotations.registry import FORMATS, NAMES, Format, a_file_an_image, named_by
-from sam2_fewshot.errors import InputError, SettingsError
+from sam2_fewshot.errors import InputError, SettingsError, counted
 from sam2_fewshot.geometry.outlines import crop_to_object, mask_to_area, polygons_to_masks
 from sam2_fewshot.images.image_set import open_images
 from sam2_fewshot.images.stems import safe_stem
@@ -316,17 +316,17 @@ def _fitting(
         records = [replace(record, points=()) for record in records if record.detections]
         if not records:
             raise InputError(f"There are only points, and the format {name} has no place for them.")
-        progress.warn(f"Left out: {_counted(points, 'point')}, for which the format {name} has no place.")
+        progress.warn(f"Left out: {counted(points, 'point')}, for which the format {name} has no place.")
     items = [item for record in records for item in record.detections]
     if not form.has_holes:
         holes = sum(bool(item.polygon.interiors) for item in items)
         if holes:
-            progress.warn(f"The holes of {_counted(holes, 'outline')} are filled: the format {name} has none.")
+            progress.warn(f"The holes of {counted(holes, 'outline')} are filled: the format {name} has none.")
     if not form.has_masks:
         drawn = polygons_to_masks([item.polygon for item in exact], [item.instance.frame_shape for item in exact])
         parts = sum(item.area > mask.area for item, mask in zip(exact, drawn, strict=True))
         if parts:
-            count = _counted(parts, "object")
+            count = counted(parts, "object")
             progress.warn(f"Cut to the largest of several parts: {count}. The format {name} has outlines.")
     if not form.has_figures and any(np.isfinite(item.score) for item in items):
         progress.warn(f"The scores are left out: the format {name} has no place for them.")
@@ -339,10 +339,6 @@ def _fitting(
                 f"Objects overlap in {hidden} px, which go to one of them: the format {name} has one object a pixel."
             )
     return list(records)
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _is_file(out: Path, form: Format) -> bool:

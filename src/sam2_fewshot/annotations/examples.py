@@ -14,7 +14,7 @@ from sam2_fewshot.annotations.named import ImageNames, named_part
 from sam2_fewshot.annotations.placing import PlacedExemplar, Placer, Remarks
 from sam2_fewshot.annotations.registry import FORMATS, READ_SUFFIXES, Format, readable
 from sam2_fewshot.annotations.values import compact, load_json
-from sam2_fewshot.errors import InputError, SettingsError
+from sam2_fewshot.errors import InputError, SettingsError, counted, were
 from sam2_fewshot.images.addresses import holds_zarr, natural_key
 from sam2_fewshot.images.source import kind_of, reading
 from sam2_fewshot.protocols import Quiet
@@ -166,8 +166,7 @@ def _files(path: Path, images: ImageSet, progress: Progress, on: str | None) -> 
         )
     others = len(files) - len(matched) - len(companions - {None})
     if others:
-        count = "1 file was" if others == 1 else f"{others} files were"
-        progress.warn(f"{count} passed over in {path}: named after none of the images.")
+        progress.warn(f"{were(others, 'file')} passed over in {path}: named after none of the images.")
     return [*matched]
 
 
@@ -257,8 +256,8 @@ def _choose(
         elif is_wanted:
             chosen.append(example)
     if both:
-        count, were = ("1 object", "was") if both == 1 else (f"{both} objects", "were")
-        progress.warn(f"{file}: {count} with both {training!r} and {negative!r} {were} left out.")
+        verb = "was" if both == 1 else "were"
+        progress.warn(f"{file}: {counted(both, 'object')} with both {training!r} and {negative!r} {verb} left out.")
     if all(example.exemplar.negative for example in chosen):
         raise InputError(f"{file} has no example left of what is wanted: all its objects carry {negative!r}.")
     return chosen

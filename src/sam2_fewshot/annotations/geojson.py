@@ -199,20 +199,6 @@ def write(path: Path, tags: Sequence[str], first: FrameRecord) -> Iterator[Add]:
     them, and ``properties.kind`` tells whether it was marked or found. Coordinates are those of the detection's
     polygon, unrounded; for files of several planes, ``geometry.plane`` has Z and T counted from 0. Other programs read
     the file as plain GeoJSON.
-
-    Parameters
-    ----------
-    path
-        The file to write.
-    tags
-        Tags of every object, where the record does not have its own.
-    first
-        The first frame of the image.
-
-    Yields
-    ------
-    Add
-        Takes the frames.
     """
     separator = "\n"
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:

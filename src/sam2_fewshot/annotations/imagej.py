@@ -308,22 +308,7 @@ _MOVE, _LINE, _CLOSE = 0.0, 1.0, 4.0
 
 @contextmanager
 def write(path: Path, tags: Sequence[str], first: FrameRecord) -> Iterator[Add]:
-    """Write one zip file with the ROIs of an image.
-
-    Parameters
-    ----------
-    path
-        The file to write.
-    tags
-        Tags of every object, where the record does not have its own.
-    first
-        The first frame of the image.
-
-    Yields
-    ------
-    Add
-        Takes the frames.
-    """
+    """Write one zip file with the ROIs of an image."""
     groups: dict[str, int] = {}
     with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
 

@@ -248,21 +248,10 @@ def write(path: Path, tags: Sequence[str], first: FrameRecord, large: int = LARG
 
     Parameters
     ----------
-    path
-        The file to write.
-    tags
-        Not in the file.
-    first
-        The first frame of the image.
     large
         Pixels of a plane above which it is large.
     tile
         Side of a tile in pixels.
-
-    Yields
-    ------
-    Add
-        Takes the frames.
     """
     height, width = first.frame_shape
     is_large = height * width > large

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sam2_fewshot.annotations.named import listed, named_part
+from sam2_fewshot.annotations.named import first_of, named_part
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.images.addresses import stem_of
 from sam2_fewshot.images.registry import IMAGE_SUFFIXES, example_stems
@@ -97,7 +97,7 @@ class MarkedFile:
         path = named_part(self.path)
         if self.alike:
             raise InputError(
-                f"{path.name} is named after several images, {listed(self.alike)}. Put it into the folder of the one "
+                f"{path.name} is named after several images, {first_of(self.alike)}. Put it into the folder of the one "
                 "on which its objects lie, or "
                 + (f"say it with --examples-on {self.alike[0].name}." if self.may_say else "give that one only.")
             )

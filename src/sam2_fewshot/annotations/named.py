@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
 from sam2_fewshot.annotations.values import MOST_IMAGES, index, load_json
-from sam2_fewshot.errors import InputError
+from sam2_fewshot.errors import InputError, listed
 from sam2_fewshot.images.addresses import composed, holds_zarr, position_stem, stem_of
 from sam2_fewshot.images.registry import IMAGE_SUFFIXES, example_stems
 from sam2_fewshot.images.stems import place_of
@@ -180,7 +180,7 @@ class ImageNames:
         if len(found) == 1:
             return found[0]
         what = "several images have that name" if found else "no image that was given has that name"
-        raise InputError(f"--examples-on says {name!r}, but {what}; the images are {listed(images)}.")
+        raise InputError(f"--examples-on says {name!r}, but {what}; the images are {first_of(images)}.")
 
 
 def named_part(path: Path) -> Path:
@@ -190,10 +190,9 @@ def named_part(path: Path) -> Path:
     return path
 
 
-def listed(images: Sequence[ImageFile]) -> str:
+def first_of(images: Sequence[ImageFile]) -> str:
     """Return the names of the first images, for a message."""
-    names = [image.name for image in images[:_LISTED]]
-    return ", ".join([*names, *(["…"] if len(images) > _LISTED else [])])
+    return listed([image.name for image in images], _LISTED)
 
 
 def _beside(path: Path, stem: str, alike: list[ImageFile]) -> list[ImageFile]:

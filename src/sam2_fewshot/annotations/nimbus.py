@@ -336,17 +336,8 @@ def write(path: Path, tags: Sequence[str], channel: int = 0) -> Iterator[Add]:
 
     Parameters
     ----------
-    path
-        The file to write.
-    tags
-        Tags that every annotation gets.
     channel
         0-based channel that the annotations belong to.
-
-    Yields
-    ------
-    Add
-        Takes the frames.
     """
     tags = [printable(tag) for tag in tags]
     separator = values_separator = "\n"

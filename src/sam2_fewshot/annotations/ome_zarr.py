@@ -225,19 +225,8 @@ def write(path: Path, tags: Sequence[str], first: FrameRecord, chunk: int = CHUN
 
     Parameters
     ----------
-    path
-        The folder to write.
-    tags
-        Tags of every object, where the record does not have its own.
-    first
-        The first frame of the image.
     chunk
         Side of a chunk in pixels.
-
-    Yields
-    ------
-    Add
-        Takes the frames.
     """
     import zarr
 

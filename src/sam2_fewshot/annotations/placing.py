@@ -11,6 +11,7 @@ import shapely
 from shapely import Polygon, box
 
 from sam2_fewshot.annotations.values import Figures
+from sam2_fewshot.errors import were
 from sam2_fewshot.geometry.outlines import largest_part, mask_to_polygon, polygon_to_mask, valid_polygon
 from sam2_fewshot.images.source import MAX_PLANE_PIXELS
 from sam2_fewshot.records import Exemplar
@@ -147,9 +148,9 @@ class Placer:
         if images.has(location):
             return images.frame(location)
         if not 0 <= location.xy < len(images):
-            given = "1 image was" if len(images) == 1 else f"{len(images)} images were"
             self.remarks.leave_out(
-                number, f"on an image that was not given (XY {location.xy}, counted from 0; {given})"
+                number,
+                f"on an image that was not given (XY {location.xy}, counted from 0; {were(len(images), 'image')})",
             )
         else:
             image = images[location.xy]

@@ -60,7 +60,7 @@ class Format:
     stems
         A pattern; where the ending alone is not clear, a file whose stem matches it in small letters is of the format.
     writer
-        The function of the module that writes it.
+        The function of the module that writes it; it takes what :meth:`begin` does.
     always
         Whether every run writes it; the others are written on request.
     is_folder
@@ -129,7 +129,22 @@ class Format:
             )
 
     def begin(self, path: Path, tags: Sequence[str], first: FrameRecord) -> AbstractContextManager[Add]:
-        """Return the writer of one file, of which the first frame is given."""
+        """Return the writer of one file.
+
+        Parameters
+        ----------
+        path
+            The file to write, or the folder where a format is one.
+        tags
+            Tags of every object, where a record does not have its own. A table or a label image has no place for them.
+        first
+            The first frame of the image; only the writer of a format with a file an image takes it.
+
+        Returns
+        -------
+        context manager of Add
+            Takes the frames.
+        """
         write: Callable[..., AbstractContextManager[Add]] = getattr(self.load(), self.writer)
         return write(path, tags, first) if self.per_image else write(path, tags)
 

@@ -43,18 +43,6 @@ def write_csv(path: Path, tags: Sequence[str] = ()) -> Iterator[Add]:
     A file name that a spreadsheet would take for a formula (it begins with ``=``, ``+``, ``-`` or ``@``:
     https://owasp.org/www-community/attacks/CSV_Injection) gets an apostrophe before it; tabs, line breaks and the
     like in it are written as ``\t``, ``\n`` and so on.
-
-    Parameters
-    ----------
-    path
-        The file to write.
-    tags
-        Not in the table.
-
-    Yields
-    ------
-    Add
-        Takes the frames.
     """
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
@@ -101,18 +89,6 @@ def write_parquet(path: Path, tags: Sequence[str] = ()) -> Iterator[Add]:
 
     ``image``, ``position`` and ``kind`` are text as they are, whole numbers are int64, all others double. A frame with
     objects is a row group.
-
-    Parameters
-    ----------
-    path
-        The file to write.
-    tags
-        Not in the table.
-
-    Yields
-    ------
-    Add
-        Takes the frames.
     """
     import pyarrow as pa
     from pyarrow import parquet

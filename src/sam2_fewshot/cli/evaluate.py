@@ -9,6 +9,7 @@ import typer
 
 from sam2_fewshot.cli.console import guarded
 from sam2_fewshot.cli.options import Debug, as_path, optional, required
+from sam2_fewshot.errors import SettingsError, were
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -120,8 +121,8 @@ def table(result: Evaluation) -> list[str]:
         rows.append([span, str(size.scores.tp + size.scores.fn), *_figures(size.scores)])
     lines += ["", f"By size, at an IoU of {result.ious[0]:g}", "", *_aligned(rows)]
     if result.not_judged:
-        were = "true object was" if result.not_judged == 1 else "true objects were"
-        lines += ["", f"{result.not_judged} {were} marked as an example or correction, and not evaluated."]
+        many = were(result.not_judged, "true object")
+        lines += ["", f"{many} marked as an example or correction, and not evaluated."]
     return lines
 
 
@@ -140,7 +141,6 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _numbers(text: str, option: str, *, low: float, high: float) -> list[float]:
-    from sam2_fewshot.errors import SettingsError
 
     try:
         values = [float(part) for part in text.split(",")]

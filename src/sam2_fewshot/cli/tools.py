@@ -9,6 +9,7 @@ import typer
 
 from sam2_fewshot.cli.console import guarded
 from sam2_fewshot.cli.options import Debug, as_path
+from sam2_fewshot.errors import counted
 
 if TYPE_CHECKING:
     from sam2_fewshot.storage.cache import Cached
@@ -94,7 +95,7 @@ def clear() -> None:
 
 
 def _in_words(held: Cached) -> str:
-    return f"{held.entries} {'set' if held.entries == 1 else 'sets'} of examples, {held.size / 1e6:.1f} MB"
+    return f"{counted(held.entries, 'set')} of examples, {held.size / 1e6:.1f} MB"
 
 
 def report_command(

@@ -8,6 +8,7 @@ import unicodedata
 from typing import TYPE_CHECKING
 
 from sam2_fewshot.errors import SettingsError, listed
+from sam2_fewshot.settings import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -20,7 +21,7 @@ _ZARR_FILES = ("zarr.json", ".zattrs", ".zgroup", ".zarray")
 _UNSAFE = re.compile(r"[^\w\-.+ ]+")
 _RANGE = re.compile(r"(?:(all)|([0-9]+)(?:\s*[-\u2013]\s*([0-9]+))?)(?:\s*:\s*([0-9]+))?", re.IGNORECASE)
 """``all``, a number, or two of them with a dash; then perhaps a step."""
-_LONGEST_QUOTE = 40
+_LONGEST_NUMBER = 40
 _LISTED = 8
 
 
@@ -127,7 +128,7 @@ def _part(part: str, count: int, field: str) -> range:
     if found is None:
         raise _error(part, field, "is not a number or a range", count)
     word, begin, end, by = found.groups()
-    if max(len(group or "") for group in found.groups()) > _LONGEST_QUOTE:
+    if max(len(group or "") for group in found.groups()) > _LONGEST_NUMBER:
         raise _error(part, field, "does not exist", count)
     step = int(by) if by else 1
     if step < 1:
@@ -158,9 +159,8 @@ def _named(part: str, names: Sequence[Collection[str]], field: str) -> list[int]
     ]
     if not found:
         known = [next(iter(own)) for own in names]
-        quoted = part if len(part) <= _LONGEST_QUOTE else part[:_LONGEST_QUOTE] + "…"
         raise SettingsError(
-            f"{field}: {quoted!r} is not a number or a range, and no position or image is called so; there "
+            f"{field}: {quoted(part)} is not a number or a range, and no position or image is called so; there "
             f"{'is' if len(known) == 1 else 'are'} {listed(known, _LISTED)}. Give numbers (1-{len(known)}), names, or "
             "a pattern such as 'B0*'."
         )
@@ -172,7 +172,6 @@ def _key(name: str) -> str:
 
 
 def _error(part: str, field: str, problem: str, count: int) -> SettingsError:
-    quoted = part if len(part) <= _LONGEST_QUOTE else part[:_LONGEST_QUOTE] + "…"
     if count == 1:
-        return SettingsError(f"{field}: {quoted!r} {problem}; only 1 is valid here, so leave it out or give 'all'.")
-    return SettingsError(f"{field}: {quoted!r} {problem}; 1-{count} is valid here, as '1', '1-{count}' or 'all'.")
+        return SettingsError(f"{field}: {quoted(part)} {problem}; only 1 is valid here, so leave it out or give 'all'.")
+    return SettingsError(f"{field}: {quoted(part)} {problem}; 1-{count} is valid here, as '1', '1-{count}' or 'all'.")

@@ -9,7 +9,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sam2_fewshot.errors import InputError, listed
+from sam2_fewshot.errors import InputError, listed, were
 from sam2_fewshot.images.addresses import is_zarr, natural_key, position_stem, stem_of
 from sam2_fewshot.images.display import compose, compose_region, display_of, frame_limits
 from sam2_fewshot.images.registry import FORMATS, IMAGE_SUFFIXES, example_stems, is_companion, open_positions
@@ -432,8 +432,7 @@ def _expand(paths: Iterable[Path | str], progress: Progress) -> Iterator[Path]:
 def _warn_skipped(folder: Path, files: list[Path], why: str, progress: Progress) -> None:
     if files:
         names = listed([file.name for file in files], 3)
-        count = "1 file was" if len(files) == 1 else f"{len(files)} files were"
-        progress.warn(f"{count} passed over in {folder} ({why}): {names}.")
+        progress.warn(f"{were(len(files), 'file')} passed over in {folder} ({why}): {names}.")
 
 
 def _once(paths: Iterable[Path], progress: Progress) -> list[Path]:

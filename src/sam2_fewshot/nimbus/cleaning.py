@@ -11,7 +11,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from sam2_fewshot.nimbus.server import Refused
+from sam2_fewshot.nimbus.server import Refused, parts
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from sam2_fewshot.nimbus.server import Server
 
 _MOST_LOOKS = 5
-_CHUNK = 1000
 
 
 class Cleaner:
@@ -173,8 +172,7 @@ class Cleaner:
         for key in kept:
             self._outdated.pop(key, None)
         ids = sorted(set(leaving) - kept)
-        for start in range(0, len(ids), _CHUNK):
-            part = ids[start : start + _CHUNK]
+        for part in parts(ids):
             self._server.send("taking out objects", "DELETE", "upenn_annotation/multiple", part)
         self.own += self._existing.forget(ids)
         self._deleted.update(ids)

@@ -7,7 +7,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from sam2_fewshot.nimbus.existing import just_before, list_annotations
-from sam2_fewshot.nimbus.server import Refused, Unanswered
+from sam2_fewshot.nimbus.server import Refused, Unanswered, parts
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 _AUTOMATIC = "automatic"
 """The server calls what it connects by itself "A Connection -- automatic"."""
 _MOST_LOOKS = 5
-_CHUNK = 1000
 
 Link = dict[str, Any]
 """A connection as the server has it: an object is its child, what it is connected to its parent."""
@@ -258,8 +257,7 @@ class Connections:
 
     def _create(self, links: Sequence[Link]) -> None:
         self._passed_on.update((link["childId"], link["parentId"]) for link in links)
-        for start in range(0, len(links), _CHUNK):
-            part = list(links[start : start + _CHUNK])
+        for part in parts(links):
             path = "annotation_connection/multiple"
             try:
                 # One that is there twice is taken out by `settle`.
@@ -270,8 +268,7 @@ class Connections:
         self._expect(len(links))
 
     def _delete(self, ids: Sequence[str]) -> None:
-        for start in range(0, len(ids), _CHUNK):
-            part = list(ids[start : start + _CHUNK])
+        for part in parts(ids):
             self._server.send("taking out connections", "DELETE", "annotation_connection/multiple", part)
             for key in part:
                 self._links.pop(key, None)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 from sam2_fewshot.annotations.nimbus import location_of, points_of, read_annotations, tags_of
 from sam2_fewshot.annotations.placing import Placer, Remarks
-from sam2_fewshot.errors import InputError
+from sam2_fewshot.errors import InputError, were
 from sam2_fewshot.nimbus.existing import list_annotations
 from sam2_fewshot.nimbus.form import NEGATIVE_TAG, TRAINING_TAG
 from sam2_fewshot.nimbus.messages import listed
@@ -86,14 +86,14 @@ def read_training(server: Server, dataset: NimbusDataset, request: Request, prog
     both = [document for document in documents if wanted & set(tags_of(document)) and unwanted & set(tags_of(document))]
     if both:
         progress.warn(
-            f"{_count(both)} left out for having both a Training Tag and a Negative Tag ({_places(both)}); take one of "
-            "them off."
+            f"{were(len(both), 'annotation')} left out for having both a Training Tag and a Negative Tag "
+            f"({_places(both)}); take one of them off."
         )
     outside = [document for document in documents if not _lies_in(document, dataset)]
     if outside:
         progress.warn(
-            f"{_count(outside)} left out for lying at an XY, Z or Time that this dataset does not have "
-            f"({_places(outside)})."
+            f"{were(len(outside), 'annotation')} left out for lying at an XY, Z or Time that this dataset does not "
+            f"have ({_places(outside)})."
         )
     left_out = {id(document) for document in (*both, *outside)}
     usable = [document for document in documents if id(document) not in left_out]
@@ -164,10 +164,6 @@ def _tagged(server: Server, dataset_id: str, tags: Sequence[str]) -> list[Docume
 def _lies_in(document: Document, dataset: NimbusDataset) -> bool:
     location = location_of(document)
     return location is not None and dataset.has(location)
-
-
-def _count(documents: Sequence[Document]) -> str:
-    return "1 annotation was" if len(documents) == 1 else f"{len(documents)} annotations were"
 
 
 def _places(documents: Sequence[Document]) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sam2_fewshot.annotations.nimbus import JOB_PROPERTY, property_document
 from sam2_fewshot.errors import ServerError
-from sam2_fewshot.nimbus.server import Refused, Unanswered
+from sam2_fewshot.nimbus.server import Refused, Unanswered, parts
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from sam2_fewshot.protocols import Progress
 
 _BACKUP = "figures.json"
-_CHUNK = 1000
 _SAME = 1e-3
 """Figures of the same object differ by less when it is detected once more by the same means."""
 
@@ -340,8 +339,8 @@ class Properties:
             {"datasetId": self._dataset.id, "annotationId": key, "values": {property_id: dict(figures)}}
             for key, figures in values.items()
         ]
-        for start in range(0, len(entries), _CHUNK):
-            self._send_some(property_id, entries[start : start + _CHUNK])
+        for part in parts(entries):
+            self._send_some(property_id, part)
 
     def _send_some(self, property_id: str, entries: list[dict[str, Any]]) -> None:
         waits = self._patience.waits()

@@ -10,7 +10,16 @@ from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, TextIO
 
-from sam2_fewshot.errors import DONE, FAILED, WRONG_INPUT, FewShotError, FewShotWarning, InputError, ServerError
+from sam2_fewshot.errors import (
+    DONE,
+    FAILED,
+    WRONG_INPUT,
+    FewShotError,
+    FewShotWarning,
+    InputError,
+    ServerError,
+    counted,
+)
 from sam2_fewshot.nimbus.dataset import NimbusDataset
 from sam2_fewshot.nimbus.examples import location_on, read_training
 from sam2_fewshot.nimbus.form import present_checkpoints
@@ -191,7 +200,7 @@ def _job(api_url: str, token: str, raw: Mapping[str, Any], dataset_id: str, mean
             sentences = [f"{failure.what}: {failure.sentence}" for failure in ended.failures]
             messages.error(f"{len(sentences)} of {len(locations)} frames could not be done: {listed(sentences)}")
             return FAILED
-        messages.progress(1.0, "Done", f"{sink.new} added{there}; {_frames_in_words(len(locations))}")
+        messages.progress(1.0, "Done", f"{sink.new} added{there}; {counted(len(locations), 'frame')}")
     return DONE
 
 
@@ -210,7 +219,7 @@ def _check_layers(
     frames = sorted({*locations, *marked})
     if empty := [dataset.name(place) for place in frames if not dataset.shows(place)]:
         messages.warn(
-            f"The visible layers show nothing on {len(empty)} of {_frames_in_words(len(frames))} ({listed(empty)}): "
+            f"The visible layers show nothing on {len(empty)} of {counted(len(frames), 'frame')} ({listed(empty)}): "
             f"{why}. Nothing can be found there."
         )
 
@@ -249,7 +258,3 @@ class _Frames:
 
     def name(self, frame: FrameReader) -> str:
         return self.dataset.name(frame.location)
-
-
-def _frames_in_words(count: int) -> str:
-    return "1 frame" if count == 1 else f"{count} frames"

@@ -11,6 +11,7 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
+from sam2_fewshot.errors import counted
 from sam2_fewshot.runner.progress import Pace, about, duration
 
 if TYPE_CHECKING:
@@ -213,9 +214,8 @@ class JobDisplay:
     def end(self) -> None:
         """Log how long the frames took."""
         if done := self._pace.done:
-            frames = "1 frame" if done == 1 else f"{done} frames"
             taken = self._pace.taken
-            self.messages.log(f"{frames} in {duration(taken)}, {duration(taken / done)} a frame.")
+            self.messages.log(f"{counted(done, 'frame')} in {duration(taken)}, {duration(taken / done)} a frame.")
 
     def _left(self) -> str:
         left = self._pace.left()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from sam2_fewshot.errors import SettingsError
+from sam2_fewshot.errors import SettingsError, listed
 from sam2_fewshot.images.addresses import parse_range
 from sam2_fewshot.nimbus.form import BATCH_FIELDS, MODEL, NEGATIVE_TAG, TRAINING_TAG
 from sam2_fewshot.nimbus.form_values import KNOWN_FIELDS, chosen, number_in, read_settings, refusal
@@ -196,7 +196,7 @@ def _remarks(request: Request) -> Iterator[str]:
 
 def _unknown(form: Mapping[str, Any]) -> Iterator[str]:
     if unknown := [str(name) for name in form if name not in KNOWN_FIELDS]:
-        names = ", ".join(quoted(name) for name in unknown[:5]) + (", …" if unknown[5:] else "")
+        names = listed([quoted(name) for name in unknown], 5)
         yield (
             "The tool was saved with values that this version of the worker does not know, and they have no effect: "
             f"{names}."

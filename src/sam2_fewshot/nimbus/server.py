@@ -10,19 +10,23 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import requests
 
 from sam2_fewshot.errors import ServerError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from nimbusimage import Dataset
 
+_Item = TypeVar("_Item")
+
 PAGE = 5000
 """Entries of a list asked for at a time: a few megabytes."""
+_PART = 1000
+"""Entries of a list sent at a time."""
 _BUSY = frozenset({429, 502, 503, 504})
 _DOUBTFUL = _BUSY - {429}
 """Answers of a gateway whose server may have done, or may yet do, what was asked."""
@@ -386,6 +390,12 @@ class Server:
             status,
             reason,
         )
+
+
+def parts(items: Sequence[_Item]) -> Iterator[list[_Item]]:
+    """Cut a list into what goes into one request."""
+    for start in range(0, len(items), _PART):
+        yield list(items[start : start + _PART])
 
 
 def _never_arrived(error: requests.RequestException) -> bool:

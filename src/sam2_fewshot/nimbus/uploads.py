@@ -89,20 +89,33 @@ class Uploads:
         return ids
 
     def _create(self, documents: list[Document]) -> list[str | None]:
-        try:
-            answer = self._server.send("saving annotations", "POST", "upenn_annotation/multiple", documents)
-        except Refused as error:
-            if error.status not in _SEPARATELY:
-                raise
-            return self._create_separately(documents, error)
-        except Unanswered as error:
-            return self._create_missing(documents, error)
-        ids = [str(document["_id"]) for document in answer]
-        if len(ids) != len(documents):
+        """Create annotations; after a lost answer, look which of them are there, and send the others."""
+        ids: list[str | None] = [None] * len(documents)
+        waits = self._patience.waits()
+        while missing := [document for document, key in zip(documents, ids, strict=True) if key is None]:
+            try:
+                created = iter(self._send(missing))
+            except Refused as error:
+                if error.status not in _SEPARATELY:
+                    raise
+                created = iter(self._create_separately(missing, error))
+            except Unanswered:
+                wait = next(waits, None)
+                if wait is None:
+                    raise
+                ids = self._look_for(documents, wait)
+                continue
+            return [key or next(created) for key in ids]
+        return ids
+
+    def _send(self, documents: list[Document]) -> list[str | None]:
+        answer = self._server.send("saving annotations", "POST", "upenn_annotation/multiple", documents)
+        if len(answer) != len(documents):
             raise ServerError(
-                f"The server was sent {len(documents)} annotations and answered with {len(ids)}; it may be a version "
-                "that this worker does not know."
+                f"The server was sent {len(documents)} annotations and answered with {len(answer)}; it may be a "
+                "version that this worker does not know."
             )
+        ids = [str(document["_id"]) for document in answer]
         for key, document in zip(ids, documents, strict=True):
             self._existing.add_own(key, document)
         return [*ids]
@@ -124,32 +137,6 @@ class Uploads:
             "out."
         )
         return [None]
-
-    def _create_missing(self, documents: list[Document], error: Unanswered) -> list[str | None]:
-        """After a lost answer, look which of the annotations are there, and send the others."""
-        for wait in self._patience.waits():
-            ids = self._look_for(documents, wait)
-            missing = [document for document, key in zip(documents, ids, strict=True) if key is None]
-            if not missing:
-                return ids
-            try:
-                answer = self._server.send("saving annotations", "POST", "upenn_annotation/multiple", missing)
-            except Unanswered:
-                continue
-            except Refused as refused:
-                if refused.status not in _SEPARATELY:
-                    raise
-                sent = iter(self._create_separately(missing, refused))
-            else:
-                sent = iter([str(document["_id"]) for document in answer])
-            complete: list[str | None] = []
-            for key, document in zip(ids, documents, strict=True):
-                now = key or next(sent)
-                if now:
-                    self._existing.add_own(now, document)
-                complete.append(now)
-            return complete
-        raise error
 
     def _look_for(self, documents: Sequence[Document], least: float) -> list[str | None]:
         """Look for annotations as long as the request that makes them may be on its way; return their ids."""

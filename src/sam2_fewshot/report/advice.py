@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sam2_fewshot.errors import counted
+from sam2_fewshot.errors import counted, listed
 from sam2_fewshot.records import Counts
 from sam2_fewshot.report.looks import Looks
 
@@ -204,7 +204,7 @@ def _poor_frames(frames: Sequence[FrameFigures]) -> list[str]:
     poor = empty or [frame for frame in frames if frame.scores.size < _POOR * typical]
     if not poor or len(poor) == len(frames):
         return []
-    names = ", ".join(frame.name for frame in poor[:3]) + (" …" if len(poor) > 3 else "")
+    names = listed([frame.name for frame in poor], 3)
     what = "Nothing was" if empty else "Far fewer objects than elsewhere were"
     which = f"{len(poor)} of {len(frames)} frames ({names})"
     return [

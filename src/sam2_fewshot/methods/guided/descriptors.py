@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import shapely
 
-from sam2_fewshot.geometry.sheets import sheets, squared_distances, starts_of
+from sam2_fewshot.geometry.sheets import sheets, squared_distances, stacked
 from sam2_fewshot.methods.guided.appearance import Appearance
 from sam2_fewshot.resources import mapped
 
@@ -94,23 +94,13 @@ def describe(
 
 
 class _Sheet:
-    """Masks one below the other, with a margin around each, so that all are measured by the same few calls.
-
-    Nothing within the margin of a mask is as near to another one.
-    """
+    """Masks one below the other, with a margin around each, and where they lie in the frame."""
 
     def __init__(self, masks: Sequence[InstanceMask], margin: int) -> None:
-        shapes = np.array([mask.data.shape for mask in masks]) + 2 * margin
-        heights, width = shapes[:, 0], int(shapes[:, 1].max())
-        self.starts = starts_of(heights)
-        self.inside = np.zeros((int(heights.sum()), width), bool)
-        for mask, start in zip(masks, self.starts, strict=True):
-            rows, columns = mask.data.shape
-            self.inside[start + margin : start + margin + rows, margin : margin + columns] = mask.data
-        self.owner = np.repeat(np.arange(len(masks)), heights)
+        self.inside, self.starts, self.owner = stacked([mask.data for mask in masks], margin)
         corners = np.array([mask.box[:2] for mask in masks]) - margin
         self.y = np.arange(len(self.owner)) - self.starts[self.owner]
-        self.x = np.arange(width)
+        self.x = np.arange(self.inside.shape[1])
         frame_rows = self.y + corners[self.owner, 1]
         frame_columns = self.x + corners[self.owner, 0, None]
         height, across = masks[0].frame_shape

@@ -17,7 +17,7 @@ from scipy import ndimage
 from skimage.feature import peak_local_max
 from skimage.segmentation import watershed
 
-from sam2_fewshot.geometry.sheets import sheets, squared_distances, starts_of
+from sam2_fewshot.geometry.sheets import sheets, squared_distances, stacked
 from sam2_fewshot.records import InstanceMask
 from sam2_fewshot.resources import mapped
 from sam2_fewshot.tiling.tiles import tile_at
@@ -118,35 +118,6 @@ class _Part(NamedTuple):
     area: int
 
 
-class _Sheet:
-    """Components of a plane laid out one below the other, those that may be several objects.
-
-    Parameters
-    ----------
-    labels
-        Integer (H, W).
-    chosen
-        Numbers of the components, with where they lie.
-    margin
-        Pixels around each.
-    """
-
-    def __init__(self, labels: NDArray[Any], chosen: Sequence[tuple[int, tuple[slice, slice]]], margin: int) -> None:
-        heights = np.array([rows.stop - rows.start for _, (rows, _) in chosen]) + 2 * margin
-        width = max(columns.stop - columns.start for _, (_, columns) in chosen) + 2 * margin
-        starts = starts_of(heights)
-        self.above = np.zeros((int(heights.sum()), width), bool)
-        for (number, (rows, columns)), start in zip(chosen, starts, strict=True):
-            inside = labels[rows, columns] == number
-            height, across = inside.shape
-            self.above[start + margin : start + margin + height, margin : margin + across] = inside
-        # Of each row of the sheet: its row in the plane, and the plane's column at which the sheet's first one lies.
-        corners = np.array([(rows.start, columns.start) for _, (rows, columns) in chosen]) - margin
-        owner = np.repeat(np.arange(len(chosen)), heights)
-        self.rows = np.arange(len(owner)) - starts[owner] + corners[owner, 0]
-        self.columns = corners[owner, 1]
-
-
 def _split(labels: NDArray[Any], areas: tuple[float, float], diameter: float) -> Iterator[_Labels]:
     """Label touching objects within components separately.
 
@@ -161,16 +132,18 @@ def _split(labels: NDArray[Any], areas: tuple[float, float], diameter: float) ->
     chosen = [(number, place) for number, place in places if place and sizes[number] >= 2 * areas[0]]
     shapes = np.array([[axis.stop - axis.start for axis in place] for _, place in chosen], int).reshape(-1, 2)
     for here in sheets(shapes + 2 * margin, _SHEET):
-        sheet = _Sheet(labels, [chosen[i] for i in here], margin)
+        above, starts, owner = stacked([labels[chosen[i][1]] == chosen[i][0] for i in here], margin)
         # Nothing lies deeper in a component than half its width.
-        squares = squared_distances(sheet.above, int(shapes[here].min(axis=1).max()) // 2 + 1)
+        squares = squared_distances(above, int(shapes[here].min(axis=1).max()) // 2 + 1)
         depth = ndimage.gaussian_filter(np.sqrt(squares, dtype=np.float64), sigma)
         peaks = peak_local_max(  # type: ignore[no-untyped-call]
-            depth, min_distance=distance, labels=sheet.above.astype(np.int32), exclude_border=False
+            depth, min_distance=distance, labels=above.astype(np.int32), exclude_border=False
         )
-        seeds = np.zeros(sheet.above.shape, np.int32)
+        seeds = np.zeros(above.shape, np.int32)
         seeds[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
-        yield watershed(-depth, seeds, mask=sheet.above), sheet.rows, sheet.columns  # type: ignore[no-untyped-call]
+        corners = np.array([[axis.start for axis in chosen[i][1]] for i in here]) - margin
+        rows = np.arange(len(owner)) - starts[owner] + corners[owner, 0]
+        yield watershed(-depth, seeds, mask=above), rows, corners[owner, 1]  # type: ignore[no-untyped-call]
 
 
 def _has_gaps(data: NDArray[np.bool_]) -> bool:
