@@ -14,7 +14,7 @@ from typer.core import TyperCommand
 from sam2_fewshot.errors import InputError, SettingsError
 from sam2_fewshot.images.addresses import natural_key, remote
 from sam2_fewshot.settings import Settings, as_number, range_in_words
-from sam2_fewshot.storage.files import refuse_device
+from sam2_fewshot.storage.files import expanded, refuse_device
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -46,10 +46,10 @@ class Command(TyperCommand):
 
 
 def as_path(text: str) -> Path:
-    """Read a path from the command line, where an empty one would be the working directory."""
+    """Read a path from the command line, where ``~`` is home, and an empty one would be the working directory."""
     if not text:
         raise typer.BadParameter(_EMPTY)
-    return Path(text)
+    return expanded(text)
 
 
 def required(help: str, metavar: str, parser: Callable[[str], Any] | None = None) -> Any:
@@ -185,7 +185,7 @@ def expand(arguments: Iterable[str]) -> list[Path]:
     for argument in arguments:
         if not argument:
             raise InputError(f"The name of an image is missing. {_EMPTY}")
-        path = Path(argument).expanduser()
+        path = as_path(argument)
         if remote(argument) or path.exists() or not glob.has_magic(argument):
             paths.append(path)
             continue

@@ -93,7 +93,7 @@ def refine(
         from sam2_fewshot.errors import InputError
         from sam2_fewshot.files.run import run
 
-        if not (settings or config) and all(path.expanduser().is_dir() for path in paths):
+        if not (settings or config) and all(path.is_dir() for path in paths):
             raise InputError(
                 "Nothing would change: give a file that report.html has exported, or a setting such as "
                 "--similarity-threshold 0.3."
@@ -102,7 +102,7 @@ def refine(
         request = replace(
             request,
             images=expand(images) if images else request.images,
-            examples=examples.expanduser() if examples else request.examples,
+            examples=examples or request.examples,
             object_model=None if examples else request.object_model,
             examples_on=examples_on or request.examples_on,
             device=device or request.device,
@@ -124,7 +124,6 @@ def _request(paths: list[Path], out: Path | None) -> Request:
     from sam2_fewshot.files.corrections import results_folder
     from sam2_fewshot.files.request import request_again
 
-    paths = [path.expanduser() for path in paths]
     for path in paths:
         if not path.exists():
             raise InputError(f"There is no file or folder {path}; check its name.")
@@ -141,5 +140,5 @@ def _request(paths: list[Path], out: Path | None) -> Request:
                 f"sam2-fewshot refine OUT {files[0].name}."
             )
         folders = [Path(*named)]
-    request = request_again(folders[0], out.expanduser() if out else None)
+    request = request_again(folders[0], out)
     return replace(request, corrections=[*request.corrections, *files])
