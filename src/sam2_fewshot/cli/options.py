@@ -6,14 +6,14 @@ import functools
 import glob
 import inspect
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
 from sam2_fewshot.errors import InputError, SettingsError
 from sam2_fewshot.images.addresses import natural_key, remote
-from sam2_fewshot.settings import Settings, as_number, range_in_words
+from sam2_fewshot.settings import Settings, as_number, choices_of, range_in_words
 from sam2_fewshot.storage.files import expanded, refuse_device
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def read_settings(
     SettingsError
         If a value cannot be used, or if the file cannot be read.
     """
-    values = {**(base or {}), **_read_config(config), **{name: _number(text) for name, text in options.items()}}
+    values = {**(base or {}), **_read_config(config), **{name: as_number(text) for name, text in options.items()}}
     try:
         return Settings(**values)
     except SettingsError as error:
@@ -117,9 +117,9 @@ def _option(name: str, field: FieldInfo) -> Any:
         text = f"{field.description} {_default(field)}"
         flag = f"{option}/--no-{option.removeprefix('--')}"
         return Annotated[bool | None, typer.Option(flag, help=text, rich_help_panel=panel, show_default=False)]
-    if get_origin(field.annotation) is Literal:
+    if choices := choices_of(field):
         metavar = "NAME"
-        allowed = f"One of: {', '.join(get_args(field.annotation))}."
+        allowed = f"One of: {', '.join(choices)}."
     else:
         metavar = "INTEGER" if field.annotation is int else "NUMBER"
         allowed = range_in_words(field).capitalize() + (f" {extra['unit']}." if extra["unit"] else ".")
@@ -138,10 +138,6 @@ def _option(name: str, field: FieldInfo) -> Any:
 def _default(field: FieldInfo) -> str:
     # A default of None is explained in the description.
     return "" if field.default is None else f"Default {field.default}."
-
-
-def _number(text: str | bool) -> object:
-    return text if isinstance(text, bool) else as_number(text)
 
 
 def _read_config(path: Path | None) -> dict[str, Any]:
