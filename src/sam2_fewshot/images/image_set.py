@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from sam2_fewshot.errors import InputError, listed
 from sam2_fewshot.images.addresses import is_zarr, natural_key, position_stem, stem_of
-from sam2_fewshot.images.display import compose, compose_region, display_of, frame_limits
+from sam2_fewshot.images.display import compose, display_of, frame_limits
 from sam2_fewshot.images.registry import FORMATS, IMAGE_SUFFIXES, example_stems, is_companion, open_positions
 from sam2_fewshot.images.source import RegionSource, kind_of, reading
 from sam2_fewshot.images.stems import full_names_of, safe_stems
@@ -306,7 +306,7 @@ class ImageFile:
     def _compose(self, z: int, t: int) -> NDArray[np.uint8]:
         name = self._plane_name(z, t)
         try:
-            return compose(self.source, self.display, z, t, name)
+            return compose(self.source.planes(z, t), self.source.header, self.display, name)
         except MemoryError:
             raise InputError(f"{name} does not fit into the memory of this computer.") from None
 
@@ -327,9 +327,10 @@ class ImageFile:
             whole = self._cache.get((self.xy, z, t), lambda: self._compose(z, t))
             return whole[y0:y1, x0:x1].copy()
         assert isinstance(source, RegionSource)
+        name = self._plane_name(z, t)
         if (z, t) not in self._limits:
-            self._limits[z, t] = frame_limits(source, display, z, t, self._plane_name(z, t))
-        return compose_region(source, display, z, t, box, self._limits[z, t])
+            self._limits[z, t] = frame_limits(source, display, z, t, name)
+        return compose(source.region(z, t, box), source.header, display, name, self._limits[z, t])
 
     def _plane_name(self, z: int, t: int) -> str:
         return f"{self.name} (Z {z + 1}, time {t + 1})" if self.is_stack else self.name
