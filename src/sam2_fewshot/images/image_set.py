@@ -138,16 +138,6 @@ class ImageSet(tuple["ImageFile", ...]):
 
     __slots__ = ()
 
-    @property
-    def size_z(self) -> int:
-        """Most slices that an image has."""
-        return max(image.size_z for image in self)
-
-    @property
-    def size_t(self) -> int:
-        """Most time points that an image has."""
-        return max(image.size_t for image in self)
-
     def let_go(self) -> None:
         """Give back the memory of the frame that was read whole last; it is read again when it is asked for."""
         for image in self:
