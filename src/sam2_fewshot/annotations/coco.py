@@ -17,7 +17,7 @@ from sam2_fewshot.annotations.marked_file import UNKNOWN, nominal_header
 from sam2_fewshot.annotations.named import Entry, ImageNames
 from sam2_fewshot.annotations.placing import PlacedExemplar, Regions
 from sam2_fewshot.annotations.record import vertices
-from sam2_fewshot.annotations.values import MOST_IMAGES, Figures, as_number, index, words
+from sam2_fewshot.annotations.values import MOST_IMAGES, Figures, index, json_number, words
 from sam2_fewshot.geometry.run_lengths import compress, decode, encode, expand
 from sam2_fewshot.images.source import MAX_PLANE_PIXELS
 from sam2_fewshot.records import Location
@@ -219,13 +219,13 @@ def _outline(value: Any) -> Ring | None:
         return None
     if isinstance(value, np.ndarray):
         return value.reshape(-1, 2) if value.ndim == 1 else None
-    numbers = [as_number(entry) for entry in value]
+    numbers = [json_number(entry) for entry in value]
     return None if None in numbers else np.array(numbers, np.float64).reshape(-1, 2)
 
 
 def _corners(value: Any) -> tuple[float, float, float, float] | None:
     """Return ``(x0, y0, x1, y1)`` of a list ``x, y, width, height``, None when it is not one."""
-    numbers = [as_number(entry) for entry in value] if isinstance(value, list) and len(value) == 4 else [None]
+    numbers = [json_number(entry) for entry in value] if isinstance(value, list) and len(value) == 4 else [None]
     if None in numbers:
         return None
     x, y, width, height = (entry for entry in numbers if entry is not None)
