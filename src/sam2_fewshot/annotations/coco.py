@@ -111,10 +111,10 @@ def read(file: MarkedFile) -> Iterator[PlacedExemplar]:
 
 def _drawings(file: MarkedFile) -> Iterator[Drawing | PlacedExemplar]:
     placer, content = file.placer, file.content
-    image = file.image or (placer.images[0] if len(placer.images) == 1 else None)
+    image = file.image or (file.images[0] if len(file.images) == 1 else None)
     known = _images(content)
     entries = {each.entry for each in known.values()}
-    found, unclear = ImageNames(placer.images).of_entries(entries)
+    found, unclear = ImageNames(file.images).of_entries(entries)
     places = {key: found.get(each.entry) for key, each in known.items()}
     if (said := file.said(len(entries))) is not None:
         places = dict.fromkeys(known, said)
@@ -164,9 +164,9 @@ def _object(
     """Return what an annotation draws."""
     segmentation = annotation.get("segmentation")
     if isinstance(segmentation, dict):
-        if not placer.images.has(drawing.location):
+        if not placer.frames.has(drawing.location):
             return drawing
-        frame = placer.images.frame(drawing.location)
+        frame = placer.frames.frame(drawing.location)
         try:
             instance = _mask(segmentation, frame.shape)
         except ValueError as error:

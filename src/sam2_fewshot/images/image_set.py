@@ -157,6 +157,14 @@ class ImageSet(tuple["ImageFile", ...]):
         """
         return self[location.xy].frame(location.z, location.time)
 
+    def absence(self, location: Location) -> str:
+        """Return where an object lies for which there is no frame, as in *object 3 was left out: on …*."""
+        if not 0 <= location.xy < len(self):
+            given = "1 image was" if len(self) == 1 else f"{len(self)} images were"
+            return f"on an image that was not given (XY {location.xy}, counted from 0; {given})"
+        name = self[location.xy].name
+        return f"on Z {location.z} at time {location.time} (counted from 0), which {name} does not have"
+
 
 class ImageFile:
     """One image file, or one of the images in it: an XY position.
