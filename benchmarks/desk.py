@@ -39,7 +39,7 @@ def main() -> None:
     from sam2_fewshot.evaluation import label_image_to_instances
     from sam2_fewshot.napari.files import nuclei
     from sam2_fewshot.napari.widget import FewShotWidget
-    from sam2_fewshot.sample import sample, spread_over_sizes
+    from sam2_fewshot.sample import sample
 
     torch.set_num_threads(threads)
     viewer = napari.Viewer(show=True)
@@ -86,7 +86,8 @@ def main() -> None:
         print(f"| {what} | {wall:.3f} | {sum(computed):.3f} | {acted + sum(taken):.3f} |", flush=True)
 
     truth = label_image_to_instances(np.asarray(Image.open(sample().truth)))
-    chosen = [truth[i] for i in spread_over_sizes(truth, 12)]
+    truth.sort(key=lambda mask: mask.area)
+    chosen = [truth[int((part + 0.5) * len(truth) / 12)] for part in range(12)]  # of all sizes
     # The middle of each one's box lies on it.
     points = [(mask.y0 + mask.data.shape[0] / 2, mask.x0 + mask.data.shape[1] / 2) for mask in chosen]
 

@@ -53,7 +53,12 @@ class ChannelStyle:
     visible: bool = True
 
 
-def merge(planes: Iterable[NDArray[Any]], styles: Sequence[ChannelStyle], name: str = "The image") -> NDArray[np.uint8]:
+def merge(
+    planes: Iterable[NDArray[Any]],
+    styles: Sequence[ChannelStyle],
+    name: str = "The image",
+    limits: Sequence[Limits | None] | None = None,
+) -> NDArray[np.uint8]:
     """Merge channels into one RGB picture.
 
     Parameters
@@ -65,6 +70,8 @@ def merge(planes: Iterable[NDArray[Any]], styles: Sequence[ChannelStyle], name: 
         How to display each.
     name
         What to call the image in messages.
+    limits
+        The black and white point of each, where the planes are a region of a larger frame. None: their own.
 
     Returns
     -------
@@ -79,16 +86,16 @@ def merge(planes: Iterable[NDArray[Any]], styles: Sequence[ChannelStyle], name: 
     """
     canvas: NDArray[np.uint8] | None = None
     visible = finite = 0
-    for plane, style in zip(planes, styles, strict=True):
+    for number, (plane, style) in enumerate(zip(planes, styles, strict=True)):
         if canvas is None:
             canvas = np.zeros((*plane.shape, 3), np.uint8)
         if not style.visible:
             continue
         visible += 1
-        limits = contrast(plane, style)
-        if limits is not None:
+        ends = contrast(plane, style) if limits is None else limits[number]
+        if ends is not None:
             finite += 1
-            paint(canvas, plane, limits, style.color)
+            paint(canvas, plane, ends, style.color)
     if canvas is None:
         raise ValueError("merge needs at least one plane")
     if visible and not finite:
@@ -96,11 +103,17 @@ def merge(planes: Iterable[NDArray[Any]], styles: Sequence[ChannelStyle], name: 
     return canvas
 
 
-def photo(pixels: NDArray[Any], black: float = 0.1, white: float = 99.9, name: str = "The image") -> NDArray[np.uint8]:
+def photo(
+    pixels: NDArray[Any],
+    black: float = 0.1,
+    white: float = 99.9,
+    name: str = "The image",
+    limits: Limits | None = None,
+) -> NDArray[np.uint8]:
     """Bring a colour photo (H, W, 3) to 8 bits.
 
     8-bit pixels are taken as they are. Others are scaled between the `black` and `white` percentiles of all three
-    components together, so that the hues stay.
+    components together, or of the larger frame between its `limits`, so that the hues stay.
 
     Raises
     ------
@@ -109,7 +122,7 @@ def photo(pixels: NDArray[Any], black: float = 0.1, white: float = 99.9, name: s
     """
     if pixels.dtype == np.uint8:
         return np.ascontiguousarray(pixels)
-    limits = contrast(pixels, ChannelStyle(black=black, white=white))
+    limits = limits or contrast(pixels, ChannelStyle(black=black, white=white))
     if limits is None:
         raise no_finite_value(name)
     canvas = np.zeros(pixels.shape, np.uint8)

@@ -7,7 +7,7 @@ range or a help text is written here and nowhere else.
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
@@ -397,6 +397,11 @@ class Settings(BaseModel):
         return Settings(**{**self.model_dump(), **values})
 
 
+def choices_of(field: FieldInfo) -> tuple[str, ...]:
+    """Return the words of a setting that is chosen from a list, none for another one."""
+    return get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+
+
 def bounds(field: FieldInfo) -> tuple[float | None, float | None]:
     """Return the lowest and the highest allowed value of a numeric field, None where there is no bound."""
     low = high = None
@@ -444,14 +449,16 @@ def without_effect(settings: Settings) -> list[str]:
     return sentences
 
 
-def as_number(text: str) -> int | float | str:
-    """Return a number if a text is one, so that a refusal shows it without quotes."""
+def as_number(value: object) -> object:
+    """Return a number where a text is one, so that a refusal shows it without quotes; else the value as it is."""
+    if not isinstance(value, str):
+        return value
     for kind in (int, float):
         try:
-            return kind(text)
+            return kind(value)
         except ValueError:
             continue
-    return text
+    return value
 
 
 def unknown(name: str, known: Iterable[str]) -> SettingsError:
@@ -485,6 +492,8 @@ def _sentence(problem: ErrorDetails) -> str:
     if numbers := range_in_words(field, value):
         kind = "a whole number" if field.annotation is int else "a number"
         allowed = f"{kind} {'' if numbers.startswith('from') else 'of '}{numbers}"
+        if isinstance(value, str) and "," in value:
+            allowed += ", with a point before decimals"
     elif field.annotation is bool:
         allowed = "true or false"
     elif problem["type"] == "literal_error":

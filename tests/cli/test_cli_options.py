@@ -183,11 +183,42 @@ def test_what_may_be_given_twice(cli, images, examples, tmp_path):
     assert "It was given" not in outcome.err
 
 
-def test_home_is_expanded(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("USERPROFILE", str(tmp_path))
-    (tmp_path / "a.png").touch()
-    assert expand(["~/*.png", "~/a.png"]) == [tmp_path / "a.png"] * 2
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    for variable in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(variable, str(tmp_path))
+    (tmp_path / "channels.yaml").write_text("- {index: 1, color: white}\n")
+    (tmp_path / "settings.yaml").write_text("max_examples: 50\n")
+    return tmp_path
+
+
+def test_home_is_expanded(home):
+    (home / "a.png").touch()
+    assert expand(["~/*.png", "~/a.png"]) == [home / "a.png"] * 2
+
+
+def test_home_is_expanded_in_every_option(cli, images, examples, home):
+    outcome = cli(
+        *("segment", f"~/{images[0].name}", "--examples", f"~/marked/{examples.name}", "-o", "~/out"),
+        *("--channels", "~/channels.yaml", "--config", "~/settings.yaml", "--save-model", "~/learned.npz"),
+        *("--model", "filters"),
+    )
+    assert outcome.code == 0, outcome.err
+    assert (home / "learned.npz").is_file()
+    assert cli("refine", "~/out", "--config", "~/settings.yaml", "-o", "~/second").code == 0
+    assert (home / "second" / "run.json").is_file()
+    outcome = cli(
+        *("segment", f"~/{images[1].name}", "--object-model", "~/learned.npz", "-o", "~/third", "--model", "filters")
+    )
+    assert outcome.code == 0, outcome.err
+    assert (home / "third" / "run.json").is_file()
+
+
+def test_the_home_of_nobody_is_a_name(cli, images):
+    said = said_of(cli("segment", images[0], "--examples", "~nobody-of-that-name/a.png", "-o", "out"))
+    assert "~nobody-of-that-name" in said
+    assert "no file" in said.lower()
+    assert "defect" not in said
 
 
 def test_a_switch_is_given_without_a_value(cli, images, examples, tmp_path):

@@ -54,7 +54,7 @@ def zipped(*rois, names=()) -> bytes:
 
 
 def marked_file(path, images, told) -> MarkedFile:
-    return MarkedFile(path, images[0], Placer(images, Remarks(path.name, told)))
+    return MarkedFile(path, images[0], images, Placer(images, Remarks(path.name, told)))
 
 
 def ring(x, y, r):

@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 from pycocotools import mask as reference
 from skimage.draw import polygon as points_inside
 
-from sam2_fewshot.geometry.filling import fill
+from sam2_fewshot.geometry.filling import AT_ONCE, fill_rings
 from sam2_fewshot.geometry.outlines import crop_to_object, mask_to_area, polygon_to_mask
 from sam2_fewshot.geometry.run_lengths import compress, decode, encode, expand
 from sam2_fewshot.records import InstanceMask
@@ -48,6 +48,11 @@ def test_counts_of_nothing_give_an_empty_mask():
     assert decode(np.array([4, 0]), (2, 2)).area == 0
 
 
+def filled(x, y, shape, at_once=AT_ONCE):
+    """Pixels in one ring."""
+    return fill_rings([np.column_stack([x, y])], [shape], at_once)[0]
+
+
 @settings(max_examples=150)
 @given(
     st.integers(1, 20),
@@ -61,19 +66,19 @@ def test_rings_are_filled_as_by_scikit_image(height, width, corners):
     x, y = (np.round(np.array(corners)[:, axis], 2) + 0.00337 * 2 ** (axis / 2) for axis in (0, 1))
     expected = np.zeros((height, width), bool)
     expected[points_inside(y, x, (height, width))] = True
-    assert (fill(x, y, (height, width)) == expected).all()
+    assert (filled(x, y, (height, width)) == expected).all()
 
 
 def test_centres_on_the_ring_are_inside():
     x, y = np.array([1.0, 4.0, 4.0, 1.0]), np.array([1.0, 1.0, 3.0, 3.0])
-    assert np.argwhere(fill(x, y, (6, 6))).tolist() == [[r, c] for r in (1, 2, 3) for c in (1, 2, 3, 4)]
+    assert np.argwhere(filled(x, y, (6, 6))).tolist() == [[r, c] for r in (1, 2, 3) for c in (1, 2, 3, 4)]
 
 
 def test_a_long_ring_is_filled_in_parts():
     angle = np.linspace(0, 2 * np.pi, 400)
     x, y = 60 + 59 * np.cos(angle), 60 + (59 - 20 * (np.arange(400) % 2)) * np.sin(angle)
-    at_once = fill(x, y, (120, 120))
-    assert (fill(x, y, (120, 120), at_once=100) == at_once).all()
+    at_once = filled(x, y, (120, 120))
+    assert (filled(x, y, (120, 120), at_once=100) == at_once).all()
     assert at_once[60, 60]
 
 

@@ -67,7 +67,7 @@ def test_stacks_have_frames_by_slice_and_time(tmp_path, open_with):
     stack = np.arange(2 * 3 * 5 * 6, dtype=np.uint8).reshape(2, 3, 5, 6)
     tifffile.imwrite(tmp_path / "a.ome.tif", stack, metadata={"axes": "TZYX"}, photometric="minisblack")
     images = open_with(tmp_path / "a.ome.tif")
-    assert (images.size_z, images.size_t, images[0].size_c, images[0].stem) == (3, 2, 1, "a")
+    assert (images[0].size_z, images[0].size_t, images[0].size_c, images[0].stem) == (3, 2, 1, "a")
     assert images.has(Location(0, 2, 1))
     assert not images.has(Location(0, 3, 1))
     assert not images.has(Location(1, 0, 0))

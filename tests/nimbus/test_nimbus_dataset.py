@@ -13,12 +13,14 @@ import pytest
 from contract_server.bench import QUICK, discs, white_layer
 from contract_server.store import Image
 
+from sam2_fewshot.annotations.placing import Placer, Remarks
 from sam2_fewshot.errors import InputError, ServerError
 from sam2_fewshot.nimbus.dataset import NimbusDataset
 from sam2_fewshot.nimbus.server import Server
 from sam2_fewshot.records import FrameReader, Location
 from sam2_fewshot.rendering import ChannelStyle, merge
 from sam2_fewshot.settings import Settings
+from told import Told
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -217,6 +219,15 @@ def test_without_layers_channels_are_shown_as_those_of_image_files(
     styles = [ChannelStyle((0, 255, 0)), ChannelStyle((255, 0, 255))]
     expected = merge([image.planes[(1, 1, 0, c)] for c in range(2)], styles)
     assert (dataset.frame(HERE).read() == expected).all()
+
+
+def test_objects_are_put_on_the_frames_that_there_are(opened: Callable[..., NimbusDataset]) -> None:
+    dataset = opened(stack())
+    remarks = Remarks("Examples", Told())
+    placer = Placer(dataset, remarks)
+    assert placer.frame(1, HERE) is dataset.frame(HERE)
+    assert placer.frame(2, Location(2)) is None
+    assert remarks.left_out() == "at an XY, Z or Time that this dataset does not have (object 2)"
 
 
 def test_a_single_plane_without_index_is_a_dataset_of_one(opened: Callable[..., NimbusDataset]) -> None:

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from sam2_fewshot.errors import SettingsError
 from sam2_fewshot.nimbus.form import interface
-from sam2_fewshot.nimbus.form_values import setting_value
 from sam2_fewshot.nimbus.parameters import ConnectTo, DatasetSize, Request, read_parameters
 from sam2_fewshot.records import Location
 from sam2_fewshot.settings import Settings
@@ -79,6 +78,10 @@ def test_a_number_may_come_as_text_or_not_at_all(value, expected):
     assert with_form(Similarity_Threshold=value).settings.similarity_threshold == expected
 
 
+def test_zeros_without_end_are_a_zero():
+    assert with_form(Similarity_Threshold="0" * 400).settings.similarity_threshold == 0
+
+
 @pytest.mark.parametrize("value", ["128", 128, 128.0, "128.0", " 128"])
 def test_a_whole_number(value):
     points = with_form(Points_per_side=value).settings.points_per_side
@@ -91,13 +94,12 @@ def test_a_whole_number(value):
     [
         ("Similarity Threshold", 1.5, "1.5.*from 0 to 1"),
         ("Similarity Threshold", "-1", "-1.*from 0 to 1"),
-        ("Similarity Threshold", "0,5", "'0,5'.*such as 30 or 0.5"),
+        ("Similarity Threshold", "0,5", "'0,5'.*from 0 to 1, with a point before decimals; the default is 0.5"),
         ("Similarity Threshold", "high", "'high'.*number"),
-        ("Similarity Threshold", "nan", "'nan'.*number"),
+        ("Similarity Threshold", "nan", "nan.*number"),
         ("Similarity Threshold", float("nan"), "nan.*number"),
         ("Similarity Threshold", float("inf"), "inf.*number"),
-        ("Similarity Threshold", "1e999", "'1e999'.*number"),
-        ("Similarity Threshold", "0" * 400, "'000"),
+        ("Similarity Threshold", "1e999", "inf.*number"),
         ("Similarity Threshold", True, "True.*number"),
         ("Similarity Threshold", [0.5], r"\[0.5\].*number"),
         ("Similarity Threshold", {"value": 1}, "{'value': 1}.*number"),
@@ -321,24 +323,6 @@ def test_the_channel_of_the_results(job):
 )
 def test_connecting(job, value, expected):
     assert read({**job, "connectTo": value}).connect_to == expected
-
-
-def test_switches_and_texts():
-    from pydantic import BaseModel, Field
-
-    class Later(BaseModel):
-        show: bool = Field(True, title="Show")
-        note: str = Field("x", title="Note")
-        mode: str | None = Field(None, title="Mode")
-
-    show, note, mode = Later.model_fields.values()
-    assert [setting_value(value, show) for value in (False, "true", " False", None)] == [False, True, False, None]
-    assert [setting_value(value, note) for value in ("a", "", None)] == ["a", None, None]
-    assert setting_value("", mode) is None
-    with pytest.raises(SettingsError, match="Show is 'yes', but it must be true or false"):
-        setting_value("yes", show)
-    with pytest.raises(SettingsError, match="Note is 3, but it must be a text"):
-        setting_value(3, note)
 
 
 texts = st.text(alphabet="ab 019,.-\n\x00é", max_size=6)

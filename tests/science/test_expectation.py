@@ -10,7 +10,7 @@ import pytest
 from sam2_fewshot import Exemplar, FewShotSegmenter, Settings
 from sam2_fewshot.methods.base import TrainingFrame
 from sam2_fewshot.methods.guided.classifier import TrainingCandidates
-from sam2_fewshot.methods.guided.expectation import Evidence, Place, evidence_of, in_words, look_alikes
+from sam2_fewshot.methods.guided.expectation import Evidence, LookAlike, evidence_of, in_words, look_alikes
 from sam2_fewshot.records import InstanceMask
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def square(x: int, y: int, side: int = 10) -> InstanceMask:
     return InstanceMask(np.ones((side, side), bool), x, y, SHAPE)
 
 
-def counted(frame: TrainingFrame, candidates: Sequence[tuple[InstanceMask, float]]) -> tuple[Evidence, list[Place]]:
+def counted(frame: TrainingFrame, candidates: Sequence[tuple[InstanceMask, float]]) -> tuple[Evidence, list[LookAlike]]:
     """Return what is counted with the marks drawn first, as they are in learning, and a threshold of 1."""
     drawn = [*frame.positives, *frame.negatives]
     masks = [*drawn, *(mask for mask, _ in candidates)]
@@ -54,7 +54,7 @@ def test_each_detection_is_an_example_or_beside_one_or_elsewhere() -> None:
         ],
     )
     assert evidence == Evidence(examples=3, found=1, beside=1, elsewhere=2)
-    assert places == [Place(3.0, "a.png", 1245, 2025), Place(0.5, "a.png", 1205, 2025)]
+    assert places == [LookAlike(3.0, "a.png", 1245, 2025), LookAlike(0.5, "a.png", 1205, 2025)]
 
 
 def test_what_was_adopted_is_no_example() -> None:
@@ -89,7 +89,7 @@ def test_in_words(evidence: Evidence, words: str) -> None:
 
 
 def test_places_are_named_where_the_examples_can_hardly_be_told_from_others() -> None:
-    places = [Place(5.0 - i / 10, f"XY {i + 1}", i, 2 * i) for i in range(41)]
+    places = [LookAlike(5.0 - i / 10, f"XY {i + 1}", i, 2 * i) for i in range(41)]
     sentence = look_alikes(Evidence(10, 4, 2, 41), places)
     assert sentence is not None
     assert "from 41 other places" in sentence

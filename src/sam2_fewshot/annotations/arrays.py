@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from sam2_fewshot.records import Detection, PixelSize
 
-Place = tuple[int, ...]
+PlaneIndex = tuple[int, ...]
 """Where a plane lies in an array: an index for each axis but its rows and columns."""
 
 _NAMES = {"z": "z", "t": "time", "time": "time"}
@@ -29,7 +29,7 @@ _LARGEST = 4000
 """Pixels; a label image of longer planes is a pyramid."""
 
 
-def plane_index(place: Place, axes: tuple[int, int], ndim: int) -> tuple[int | slice, ...]:
+def plane_slices(place: PlaneIndex, axes: tuple[int, int], ndim: int) -> tuple[int | slice, ...]:
     """Return the index of a plane in an array, with slices for its rows and columns."""
     rest = iter(place)
     return tuple(slice(None) if axis in axes else next(rest) for axis in range(ndim))
@@ -43,7 +43,7 @@ class Painted(Protocol):
     axes: tuple[int, int]
     """The two axes of it that are rows and columns."""
     masks: list[InstanceMask]
-    places: list[Place]
+    places: list[PlaneIndex]
     boxes: NDArray[np.int64]
     """The masks' ``(x0, y0, x1, y1)``, int64 (N, 4)."""
     shown: NDArray[np.bool_]
@@ -141,7 +141,7 @@ def axis_names(labels: Sequence[str], count: int) -> list[str]:
     return usual[len(usual) - count :]
 
 
-def location_of(place: Place, sizes: Sequence[int], names: Sequence[str]) -> Location:
+def location_of(place: PlaneIndex, sizes: Sequence[int], names: Sequence[str]) -> Location:
     """Return a place as a location; the axes have lengths and :func:`axis_names`."""
     at = {"xy": 0, "time": 0, "z": 0}
     for index, size, name in zip(place, sizes, names, strict=True):
@@ -158,7 +158,7 @@ def masks_of(labels: NDArray[Any]) -> Iterator[tuple[int, InstanceMask]]:
 
 def records_of(
     name: str,
-    objects: Sequence[tuple[Place, Detection, tuple[str, ...]]],
+    objects: Sequence[tuple[PlaneIndex, Detection, tuple[str, ...]]],
     shape: tuple[int, ...],
     labels: Sequence[str] = (),
     pixel_size: PixelSize | None = None,

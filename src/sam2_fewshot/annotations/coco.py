@@ -17,7 +17,7 @@ from sam2_fewshot.annotations.marked_file import UNKNOWN, nominal_header
 from sam2_fewshot.annotations.named import Entry, ImageNames
 from sam2_fewshot.annotations.placing import PlacedExemplar, Regions
 from sam2_fewshot.annotations.record import vertices
-from sam2_fewshot.annotations.values import MOST_IMAGES, Figures, as_number, index, words
+from sam2_fewshot.annotations.values import MOST_IMAGES, Figures, index, json_number, words
 from sam2_fewshot.geometry.run_lengths import compress, decode, encode, expand
 from sam2_fewshot.images.source import MAX_PLANE_PIXELS
 from sam2_fewshot.records import Location
@@ -111,10 +111,10 @@ def read(file: MarkedFile) -> Iterator[PlacedExemplar]:
 
 def _drawings(file: MarkedFile) -> Iterator[Drawing | PlacedExemplar]:
     placer, content = file.placer, file.content
-    image = file.image or (placer.images[0] if len(placer.images) == 1 else None)
+    image = file.image or (file.images[0] if len(file.images) == 1 else None)
     known = _images(content)
     entries = {each.entry for each in known.values()}
-    found, unclear = ImageNames(placer.images).of_entries(entries)
+    found, unclear = ImageNames(file.images).of_entries(entries)
     places = {key: found.get(each.entry) for key, each in known.items()}
     if (said := file.said(len(entries))) is not None:
         places = dict.fromkeys(known, said)
@@ -164,9 +164,9 @@ def _object(
     """Return what an annotation draws."""
     segmentation = annotation.get("segmentation")
     if isinstance(segmentation, dict):
-        if not placer.images.has(drawing.location):
+        if not placer.frames.has(drawing.location):
             return drawing
-        frame = placer.images.frame(drawing.location)
+        frame = placer.frames.frame(drawing.location)
         try:
             instance = _mask(segmentation, frame.shape)
         except ValueError as error:
@@ -219,13 +219,13 @@ def _outline(value: Any) -> Ring | None:
         return None
     if isinstance(value, np.ndarray):
         return value.reshape(-1, 2) if value.ndim == 1 else None
-    numbers = [as_number(entry) for entry in value]
+    numbers = [json_number(entry) for entry in value]
     return None if None in numbers else np.array(numbers, np.float64).reshape(-1, 2)
 
 
 def _corners(value: Any) -> tuple[float, float, float, float] | None:
     """Return ``(x0, y0, x1, y1)`` of a list ``x, y, width, height``, None when it is not one."""
-    numbers = [as_number(entry) for entry in value] if isinstance(value, list) and len(value) == 4 else [None]
+    numbers = [json_number(entry) for entry in value] if isinstance(value, list) and len(value) == 4 else [None]
     if None in numbers:
         return None
     x, y, width, height = (entry for entry in numbers if entry is not None)

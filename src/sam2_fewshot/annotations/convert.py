@@ -111,7 +111,6 @@ def write_results(
     out: Path,
     kind: str | None = None,
     overwrite: bool = False,
-    progress: Progress | None = None,
 ) -> Converted:
     """Write the results of a run in another format, as the run itself would have.
 
@@ -123,7 +122,7 @@ def write_results(
         Of all their objects.
     source
         The output folder that they are of.
-    out, kind, overwrite, progress
+    out, kind, overwrite
         As for :func:`convert`, which tells what is raised, too.
     """
     form = _chosen(out, kind)
@@ -134,7 +133,7 @@ def write_results(
     if not tagged:
         raise InputError(f"{source} holds no finished frame; run sam2-fewshot segment again.")
     images = len({record.stem for record in tagged})
-    return _written(tagged, (), tags, form, source, out, overwrite, progress or Quiet(), images)
+    return _written(tagged, (), tags, form, source, out, overwrite, Quiet(), images)
 
 
 def _written(
@@ -174,15 +173,13 @@ def _writer(
     return form.begin(paths[first.stem], tags, first)
 
 
-def read_records(source: Path, progress: Progress | None = None) -> list[FrameRecord]:
+def read_records(source: Path) -> list[FrameRecord]:
     """Return the marked objects of a file as the records of their frames, without the images themselves.
 
     Parameters
     ----------
     source
         File or folder, as for :func:`convert`.
-    progress
-        Takes warnings.
 
     Raises
     ------
@@ -190,7 +187,7 @@ def read_records(source: Path, progress: Progress | None = None) -> list[FrameRe
         If it cannot be read, or has no object.
     """
     images = nominal_images(source)
-    records, _ = _records(read_objects(source, images, progress or Quiet()), images)
+    records, _ = _records(read_objects(source, images, Quiet()), images)
     return records
 
 

@@ -125,11 +125,11 @@ def _ordinary(drawings: Sequence[Drawing], placer: Placer) -> dict[int, Exemplar
     All are looked at together by shapely, with what :meth:`Placer.outline` asks of one; whatever is doubtful is left
     for that.
     """
-    drawings = [each for each in drawings if placer.images.has(each.location) and all(map(_is_ring, each.rings))]
+    drawings = [each for each in drawings if placer.frames.has(each.location) and all(map(_is_ring, each.rings))]
     if not drawings:
         return {}
     drawings = [each for each, sensible in zip(drawings, _sensible(drawings), strict=True) if sensible]
-    frames = [placer.images.frame(each.location) for each in drawings]
+    frames = [placer.frames.frame(each.location) for each in drawings]
     try:
         polygons = _polygons(drawings)
         fine = _fine(polygons, np.array([frame.shape for frame in frames], np.float64).reshape(-1, 2))

@@ -118,8 +118,9 @@ def read_objects(
         if form is None:
             raise InputError(_not_read(file))
         image, alike = (found[0], ()) if len(found) == 1 else (None, found)
+        placer = Placer(images, remarks, boxes)
         placed += form.load().read(
-            MarkedFile(file, image, Placer(images, remarks, boxes), content, tagged, alike, may_say, on is not None)
+            MarkedFile(file, image, images, placer, content, tagged, alike, may_say, on is not None)
         )
         all_remarks.append(remarks)
     if not placed:  # the one sentence says why, so no warnings come before it

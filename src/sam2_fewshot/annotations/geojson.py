@@ -12,7 +12,7 @@ import numpy as np
 
 from sam2_fewshot.annotations.drawings import Drawing, place
 from sam2_fewshot.annotations.record import figure
-from sam2_fewshot.annotations.values import Figures, Vertices, as_number, location_at, words
+from sam2_fewshot.annotations.values import Figures, Vertices, json_number, location_at, words
 from sam2_fewshot.records import Location
 from sam2_fewshot.storage.files import replacing, telling
 
@@ -139,7 +139,7 @@ def _point(value: Any) -> Point | None:
         value = value.tolist()
     if not isinstance(value, list) or len(value) < 2:
         return None
-    x, y = as_number(value[0]), as_number(value[1])
+    x, y = json_number(value[0]), json_number(value[1])
     return None if x is None or y is None else (x, y)
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sam2_fewshot.annotations.placing import Placer
-    from sam2_fewshot.images.image_set import ImageFile
+    from sam2_fewshot.images.image_set import ImageFile, ImageSet
     from sam2_fewshot.records import PixelSize
 
 
@@ -34,6 +34,8 @@ class MarkedFile:
         Where it is.
     image
         The image that it is named after, or that the user says; None when there is none, or it is not clear which.
+    images
+        Those that were given.
     placer
         Puts its objects on their frames.
     content
@@ -50,6 +52,7 @@ class MarkedFile:
 
     path: Path
     image: ImageFile | None
+    images: ImageSet
     placer: Placer
     content: Any = None
     tagged: bool = False
@@ -101,11 +104,11 @@ class MarkedFile:
                 "on which its objects lie, or "
                 + (f"say it with --examples-on {self.alike[0].name}." if self.may_say else "give that one only.")
             )
-        first = self.placer.images[0]
+        first = self.images[0]
         example = f"{first.stem}{ending}{path.suffix}"
-        if len(self.placer.images) > 1:
+        if len(self.images) > 1:
             raise InputError(
-                f"It is not clear to which of the {len(self.placer.images)} images {path.name} belongs; name it after "
+                f"It is not clear to which of the {len(self.images)} images {path.name} belongs; name it after "
                 f"its image, for instance {example} for {first.name}, or give "
                 + ("the image's name with --examples-on." if self.may_say else "that image only.")
             )

@@ -22,8 +22,8 @@ from sam2_fewshot.annotations.values import (
     Figures,
     Vertices,
     as_kind,
-    as_number,
     index,
+    json_number,
     location_at,
     words,
 )
@@ -319,7 +319,7 @@ def _points(document: Document) -> Ring | None:
         return None
     points: list[Point] = []
     for entry in value:
-        x, y = (as_number(entry.get(axis)) for axis in "xy") if isinstance(entry, dict) else (None, None)
+        x, y = (json_number(entry.get(axis)) for axis in "xy") if isinstance(entry, dict) else (None, None)
         if x is None or y is None:
             return None
         points.append((x, y))

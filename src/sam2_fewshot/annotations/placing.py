@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import shapely
 from shapely import Polygon, box
 
 from sam2_fewshot.annotations.values import Figures
-from sam2_fewshot.errors import were
 from sam2_fewshot.geometry.outlines import largest_part, mask_to_polygon, polygon_to_mask, valid_polygon
 from sam2_fewshot.images.source import MAX_PLANE_PIXELS
 from sam2_fewshot.records import Exemplar
@@ -21,9 +20,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sam2_fewshot.images.image_set import FrameFile, ImageSet
     from sam2_fewshot.protocols import Progress
-    from sam2_fewshot.records import InstanceMask, Location
+    from sam2_fewshot.records import FrameReader, InstanceMask, Location
 
 FARTHEST = 1e9
 """Coordinates in pixels that are farther from 0 make no sense."""
@@ -44,7 +42,7 @@ class PlacedExemplar:
     Parameters
     ----------
     exemplar
-        Its ``image`` is the :class:`~sam2_fewshot.images.image_set.FrameFile` it lies on.
+        Its ``image`` is the :class:`~sam2_fewshot.records.FrameReader` it lies on.
     tags
         Tags or classes, in the file's order; none when the format has none.
     figures
@@ -59,7 +57,7 @@ class PlacedExemplar:
     instance: InstanceMask | None = None
 
     @property
-    def frame(self) -> FrameFile:
+    def frame(self) -> FrameReader:
         """The frame it lies on."""
         return self.exemplar.image  # type: ignore[return-value]
 
@@ -124,40 +122,45 @@ class Remarks:
             )
 
 
+class Frames(Protocol):
+    """The frames that objects are put on: those of the images that were given, or of a dataset."""
+
+    def has(self, location: Location) -> bool:
+        """Tell whether there is a frame at a location."""
+        ...
+
+    def frame(self, location: Location) -> FrameReader:
+        """Return the frame at a location where there is one; the same object each time."""
+        ...
+
+    def absence(self, location: Location) -> str:
+        """Return where an object lies, for the remark that leaves it out because there is no frame."""
+        ...
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Placer:
-    """Puts objects of one file on the frames of the images.
+    """Puts objects of one file on frames.
 
     Parameters
     ----------
-    images
-        The images that were given.
+    frames
+        On which they may lie.
     remarks
         Takes what is wrong with objects.
     boxes
         Whether an outline that is a rectangle along the image's sides stands for whatever is in it.
     """
 
-    images: ImageSet
+    frames: Frames
     remarks: Remarks
     boxes: bool = False
 
-    def frame(self, number: object, location: Location) -> FrameFile | None:
+    def frame(self, number: object, location: Location) -> FrameReader | None:
         """Return the frame at a location, None (and a remark) when there is none."""
-        images = self.images
-        if images.has(location):
-            return images.frame(location)
-        if not 0 <= location.xy < len(images):
-            self.remarks.leave_out(
-                number,
-                f"on an image that was not given (XY {location.xy}, counted from 0; {were(len(images), 'image')})",
-            )
-        else:
-            image = images[location.xy]
-            self.remarks.leave_out(
-                number,
-                f"on Z {location.z} at time {location.time} (counted from 0), which {image.name} does not have",
-            )
+        if self.frames.has(location):
+            return self.frames.frame(location)
+        self.remarks.leave_out(number, self.frames.absence(location))
         return None
 
     def outline(
@@ -209,7 +212,7 @@ class Placer:
                 return None
         return self.exemplar(number, frame, polygon)
 
-    def exemplar(self, number: object, frame: FrameFile, polygon: Polygon) -> Exemplar:
+    def exemplar(self, number: object, frame: FrameReader, polygon: Polygon) -> Exemplar:
         """Return an exemplar for an outline with which nothing is wrong."""
         label = self.remarks.label(number)
         if self.boxes and _is_box(polygon):
@@ -341,7 +344,7 @@ class Regions:
     boxes: bool = False
     _bytes: int = 0
 
-    def exemplar(self, number: object, frame: FrameFile, instance: InstanceMask) -> Exemplar:
+    def exemplar(self, number: object, frame: FrameReader, instance: InstanceMask) -> Exemplar:
         """Return an exemplar for a mask that is not empty.
 
         Parameters

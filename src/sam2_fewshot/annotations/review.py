@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from shapely import Polygon
 
-    from sam2_fewshot.annotations.arrays import Place
+    from sam2_fewshot.annotations.arrays import PlaneIndex
     from sam2_fewshot.records import Box, InstanceMask
 
 EXAMPLE, CONFIRMED, FOUND = (kind.value for kind in (Kind.EXAMPLE, Kind.CONFIRMED, Kind.FOUND))
@@ -46,7 +46,7 @@ class Mark:
         The pixels of the plane in the outline, where they are known already.
     """
 
-    place: Place
+    place: PlaneIndex
     outline: Polygon
     kind: str = EXAMPLE
     mask: InstanceMask | None = None
@@ -55,7 +55,7 @@ class Mark:
 class Part(NamedTuple):
     """What was found in a box of a plane, of any score down to a floor."""
 
-    place: Place
+    place: PlaneIndex
     box: Box
     found: Sequence[Detection]
     floor: float
@@ -78,7 +78,7 @@ class Results:
     def __init__(self, shape: tuple[int, ...], axes: tuple[int, int]) -> None:
         self.shape, self.axes = shape, axes
         self.floor = 0.0
-        self._found: dict[Place, list[Detection]] = {}
+        self._found: dict[PlaneIndex, list[Detection]] = {}
         self._marks: list[tuple[Mark, InstanceMask]] = []
         self._list()
 

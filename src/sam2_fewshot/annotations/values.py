@@ -125,7 +125,7 @@ def _pairs(numbers: list[Any], width: int) -> NDArray[np.float64] | None:
     return np.array(numbers, np.float64).reshape(-1, width)[:, :2].copy()
 
 
-def as_number(value: Any) -> float | None:
+def json_number(value: Any) -> float | None:
     """Return a JSON number as float (it may be NaN or infinite), None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
@@ -137,7 +137,7 @@ def as_number(value: Any) -> float | None:
 
 def index(value: Any) -> int | None:
     """Return a JSON number that is a whole one, None for anything else."""
-    found = as_number(value)
+    found = json_number(value)
     return int(found) if found is not None and abs(found) < 2**31 and found == int(found) else None
 
 
@@ -186,7 +186,7 @@ class Figures:
         kind
             What the file has for its kind; what is none counts as not there.
         """
-        numbers = (as_number(table.get(name)) for name in names)
+        numbers = (json_number(table.get(name)) for name in names)
         score, similarity, predicted_iou = (math.nan if number is None else number for number in numbers)
         return cls(score, similarity, predicted_iou, as_kind(kind))
 

@@ -62,7 +62,7 @@ def convert(
 ) -> None:
     """Convert marked objects from one file format to another."""
     with guarded(debug):
-        done = _convert(source.expanduser(), out.expanduser(), to, expand(image or []), overwrite)
+        done = _convert(source, out, to, expand(image or []), overwrite)
         written = done.files[0] if len(done.files) == 1 else f"{len(done.files)} files in {out}"
         typer.echo(f"Wrote {counted(done.objects, 'object')} on {counted(done.frames, 'frame')} to {written}.")
     raise typer.Exit(DONE)

@@ -42,7 +42,7 @@ def demo(
         request = Request(
             images=[files.image],
             examples=files.examples,
-            out=out.expanduser(),
+            out=out,
             tags=["nucleus"],
             model=MICRO.name,
             device=device,

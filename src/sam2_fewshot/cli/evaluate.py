@@ -86,19 +86,19 @@ def evaluate(
         ious = _numbers(iou, "--iou", low=0.0, high=1.0)
         edges = sorted(_numbers(sizes, "--sizes", low=0.0, high=float("inf"))) if sizes else None
         if json_file:
-            check_free(json_file.expanduser(), overwrite)
+            check_free(json_file, overwrite)
         with terminal_display() as display:
-            pairs = list(read_pairs(predicted.expanduser(), truth.expanduser(), display, tag))
+            pairs = list(read_pairs(predicted, truth, display, tag))
         drawn: list[Path] = []
         if pictures:
-            drawn = [pictures.expanduser() / f"{stem}.png" for stem in safe_stems([pair.stem for pair in pairs])]
+            drawn = [pictures / f"{stem}.png" for stem in safe_stems([pair.stem for pair in pairs])]
             for path in drawn:
                 check_free(path, overwrite)
         result = evaluate_frames([pair.frame for pair in pairs], ious, edges)
         for path, pair in zip(drawn, pairs, strict=False):
             write_picture(path, pair, ious[0])
         if json_file:
-            write_run(json_file.expanduser(), {"predicted": predicted, "truth": truth, **result.as_facts()})
+            write_run(json_file, {"predicted": predicted, "truth": truth, **result.as_facts()})
     typer.echo("\n".join(table(result)))
 
 

@@ -6,15 +6,15 @@ import functools
 import glob
 import inspect
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
 from sam2_fewshot.errors import InputError, SettingsError
 from sam2_fewshot.images.addresses import natural_key, remote
-from sam2_fewshot.settings import Settings, as_name, as_number, range_in_words
-from sam2_fewshot.storage.files import refuse_device
+from sam2_fewshot.settings import Settings, as_name, as_number, choices_of, range_in_words
+from sam2_fewshot.storage.files import expanded, refuse_device
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -46,10 +46,10 @@ class Command(TyperCommand):
 
 
 def as_path(text: str) -> Path:
-    """Read a path from the command line, where an empty one would be the working directory."""
+    """Read a path from the command line, where ``~`` is home, and an empty one would be the working directory."""
     if not text:
         raise typer.BadParameter(_EMPTY)
-    return Path(text)
+    return expanded(text)
 
 
 def required(help: str, metavar: str, parser: Callable[[str], Any] | None = None) -> Any:
@@ -99,7 +99,7 @@ def read_settings(
     SettingsError
         If a value cannot be used, or if the file cannot be read.
     """
-    values = {**(base or {}), **_read_config(config), **{name: _number(text) for name, text in options.items()}}
+    values = {**(base or {}), **_read_config(config), **{name: as_number(text) for name, text in options.items()}}
     try:
         return Settings(**values)
     except SettingsError as error:
@@ -117,9 +117,9 @@ def _option(name: str, field: FieldInfo) -> Any:
         text = f"{field.description} {_default(field)}"
         flag = f"{option}/--no-{option.removeprefix('--')}"
         return Annotated[bool | None, typer.Option(flag, help=text, rich_help_panel=panel, show_default=False)]
-    if get_origin(field.annotation) is Literal:
+    if choices := choices_of(field):
         metavar = "NAME"
-        allowed = f"One of: {', '.join(get_args(field.annotation))}."
+        allowed = f"One of: {', '.join(choices)}."
     else:
         metavar = "INTEGER" if field.annotation is int else "NUMBER"
         allowed = range_in_words(field).capitalize() + (f" {extra['unit']}." if extra["unit"] else ".")
@@ -138,10 +138,6 @@ def _option(name: str, field: FieldInfo) -> Any:
 def _default(field: FieldInfo) -> str:
     # A default of None is explained in the description.
     return "" if field.default is None else f"Default {field.default}."
-
-
-def _number(text: str | bool) -> object:
-    return text if isinstance(text, bool) else as_number(text)
 
 
 def _read_config(path: Path | None) -> dict[str, Any]:
@@ -185,7 +181,7 @@ def expand(arguments: Iterable[str]) -> list[Path]:
     for argument in arguments:
         if not argument:
             raise InputError(f"The name of an image is missing. {_EMPTY}")
-        path = Path(argument).expanduser()
+        path = as_path(argument)
         if remote(argument) or path.exists() or not glob.has_magic(argument):
             paths.append(path)
             continue

@@ -116,7 +116,7 @@ def refine(
         from sam2_fewshot.errors import InputError
         from sam2_fewshot.files.run import run
 
-        if not (settings or config) and all(path.expanduser().is_dir() for path in paths):
+        if not (settings or config) and all(path.is_dir() for path in paths):
             raise InputError(
                 "Nothing would change: give a file that report.html has exported, or a setting such as "
                 "--similarity-threshold 0.3."
@@ -147,7 +147,7 @@ def _with_examples(request: Request, examples: Path | None, tags: dict[str, str 
     changes: dict[str, Any] = {name: tag for name, tag in tags.items() if tag is not None}
     changes |= {"boxes": True} if boxes else {}
     if examples:
-        return replace(request, examples=examples.expanduser(), object_model=None, **changes)
+        return replace(request, examples=examples, object_model=None, **changes)
     if changes:
         option = next(iter(changes)).replace("_", "-")
         raise InputError(
@@ -163,7 +163,6 @@ def _request(paths: list[Path], out: Path | None) -> Request:
     from sam2_fewshot.files.corrections import results_folder
     from sam2_fewshot.files.request import request_again
 
-    paths = [path.expanduser() for path in paths]
     for path in paths:
         if not path.exists():
             raise InputError(f"There is no file or folder {path}; check its name.")
@@ -180,5 +179,5 @@ def _request(paths: list[Path], out: Path | None) -> Request:
                 f"sam2-fewshot refine OUT {files[0].name}."
             )
         folders = [Path(*named)]
-    request = request_again(folders[0], out.expanduser() if out else None)
+    request = request_again(folders[0], out)
     return replace(request, corrections=[*request.corrections, *files])

@@ -196,13 +196,12 @@ def segment(
         from sam2_fewshot.files.run import run
         from sam2_fewshot.object_model import read_object_model
 
-        saved = object_model.expanduser() if object_model else None
         # The settings that the examples were learned with hold for this run too, unless others are given.
-        learned_with = read_object_model(saved).settings if saved and not examples else None
+        learned_with = read_object_model(object_model).settings if object_model and not examples else None
         request = Request(
             images=expand(images),
-            examples=examples.expanduser() if examples else None,
-            out=out.expanduser(),
+            examples=examples,
+            out=out,
             training_tag=training_tag,
             negative_tag=negative_tag,
             tags=tag or (),
@@ -214,8 +213,8 @@ def segment(
             channels=channels,
             settings=read_settings(settings, config, learned_with),
             write=[name.strip() for name in (write or "").split(",") if name.strip()],
-            object_model=saved,
-            save_model=save_model.expanduser() if save_model else None,
+            object_model=object_model,
+            save_model=save_model,
             boxes=boxes,
             examples_on=examples_on,
         )

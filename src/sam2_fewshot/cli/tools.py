@@ -108,7 +108,7 @@ def report_command(
     with guarded(debug):
         from sam2_fewshot.report import write_report
 
-        typer.echo(write_report(out.expanduser()))
+        typer.echo(write_report(out))
 
 
 def interface_command() -> None:

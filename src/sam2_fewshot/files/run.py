@@ -169,7 +169,7 @@ def run(
             execute=execute,
             seconds=seconds,
         )
-    assembled = folder.assembled or assembly.Summary(0, 0, {})
+    assembled = folder.assembled or assembly.Summary()
     return Summary(
         out=request.out,
         frames=ended.frames,

@@ -20,28 +20,6 @@ _EXACT = 1e-9
 """A centre so near to the ring, in pixels, lies on it."""
 
 
-def fill(
-    x: NDArray[np.float64], y: NDArray[np.float64], shape: tuple[int, int], at_once: int = AT_ONCE
-) -> NDArray[np.bool_]:
-    """Return the pixels whose centres lie in a ring or on it; see :func:`fill_rings`.
-
-    Parameters
-    ----------
-    x, y
-        Corners in pixels, float (n,), closed or open; the centre of array element ``[r, c]`` is at ``(c, r)``.
-    shape
-        ``(height, width)`` of the result. The ring may reach beyond it.
-    at_once
-        As in :func:`fill_rings`.
-
-    Returns
-    -------
-    NDArray
-        Boolean (height, width).
-    """
-    return fill_rings([np.column_stack([x, y])], [shape], at_once)[0]
-
-
 def fill_rings(
     rings: Sequence[NDArray[np.float64]], shapes: Sequence[tuple[int, int]], at_once: int = AT_ONCE
 ) -> list[NDArray[np.bool_]]:

@@ -23,7 +23,6 @@ from sam2_fewshot.rendering import (
     contrast,
     merge,
     no_finite_value,
-    paint,
     photo,
     sample_step,
 )
@@ -35,8 +34,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sam2_fewshot.images.source import Header, PixelSource, RegionSource
-    from sam2_fewshot.records import Box
+    from sam2_fewshot.images.source import Header, RegionSource
     from sam2_fewshot.rendering import Look
     from sam2_fewshot.settings import Settings
 
@@ -328,42 +326,36 @@ def display_of(header: Header, channels: Sequence[ChannelSetting], settings: Set
     return DisplaySettings(styles, False, colored, black, white)
 
 
-def compose(source: PixelSource, display: DisplaySettings, z: int, t: int, name: str) -> NDArray[np.uint8]:
-    """Read a plane whole and make it RGB, uint8 (H, W, 3)."""
-    planes = (as_intensities(plane, source.header, display.colored) for plane in source.planes(z, t))
-    if display.as_photo:
-        return photo(next(planes), display.black, display.white, name)
-    return merge(_channels_of(planes), display.styles, name)
-
-
-def compose_region(
-    source: RegionSource, display: DisplaySettings, z: int, t: int, box: Box, limits: Sequence[Limits | None]
+def compose(
+    stored: Iterable[NDArray[Any]],
+    header: Header,
+    display: DisplaySettings,
+    name: str,
+    limits: Sequence[Limits | None] | None = None,
 ) -> NDArray[np.uint8]:
-    """Read a region and make it RGB, uint8 (h, w, 3).
+    """Make the stored planes of a frame, or of a region of it, RGB, uint8 (H, W, 3).
 
     Parameters
     ----------
-    source, display, z, t
-        What is read, and how it becomes RGB.
-    box
-        ``(x0, y0, x1, y1)`` in pixels.
+    stored
+        From :meth:`~sam2_fewshot.images.source.PixelSource.planes` or
+        :meth:`~sam2_fewshot.images.source.RegionSource.region`.
+    header, display
+        What they are, and how they become RGB.
+    name
+        What to call the image in messages.
     limits
-        From :func:`frame_limits`.
+        From :func:`frame_limits`, where they are a region. None: those of the planes themselves.
+
+    Raises
+    ------
+    InputError
+        If they cannot be read, or no visible channel has a finite value.
     """
-    planes = (as_intensities(plane, source.header, display.colored) for plane in source.region(z, t, box))
-    canvas = np.zeros((box[3] - box[1], box[2] - box[0], 3), np.uint8)
+    planes = (as_intensities(plane, header, display.colored) for plane in stored)
     if display.as_photo:
-        pixels = next(planes)
-        if pixels.dtype == np.uint8:
-            return np.ascontiguousarray(pixels)
-        for component, color in enumerate(_PRIMARIES):
-            if limits[0] is not None:
-                paint(canvas, pixels[..., component], limits[0], color)
-        return canvas
-    for plane, style, ends in zip(_channels_of(planes), display.styles, limits, strict=True):
-        if style.visible and ends is not None:
-            paint(canvas, plane, ends, style.color)
-    return canvas
+        return photo(next(planes), display.black, display.white, name, limits[0] if limits else None)
+    return merge(_channels_of(planes), display.styles, name, limits)
 
 
 def frame_limits(
@@ -393,16 +385,13 @@ def frame_limits(
     if all(style.mode == "absolute" for style in display.styles) and not display.as_photo:
         return tuple((style.black, style.white) for style in display.styles)
     samples = [as_intensities(plane, header, display.colored) for plane in _overview(source, z, t)]
-    if display.as_photo:
-        style = ChannelStyle(black=display.black, white=display.white)
-        found: tuple[Limits | None, ...] = (contrast(samples[0], style),)
-        visible = [True]
-    else:
-        found = tuple(
-            contrast(plane, style) for plane, style in zip(_channels_of(samples), display.styles, strict=True)
-        )
-        visible = [style.visible for style in display.styles]
-    if any(visible) and all(limits is None for limits, seen in zip(found, visible, strict=True) if seen):
+    styles: Sequence[ChannelStyle] = display.styles
+    planes = _channels_of(samples)
+    if display.as_photo:  # its components count together
+        styles, planes = [ChannelStyle(black=display.black, white=display.white)], iter(samples)
+    found = tuple(contrast(plane, style) for plane, style in zip(planes, styles, strict=True))
+    seen = [limits for limits, style in zip(found, styles, strict=True) if style.visible]
+    if seen and not any(seen):
         raise no_finite_value(name)
     return found
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from sam2_fewshot.errors import InputError, listed, were
 from sam2_fewshot.images.addresses import is_zarr, natural_key, position_stem, stem_of
-from sam2_fewshot.images.display import compose, compose_region, display_of, frame_limits
+from sam2_fewshot.images.display import compose, display_of, frame_limits
 from sam2_fewshot.images.registry import FORMATS, IMAGE_SUFFIXES, example_stems, is_companion, open_positions
 from sam2_fewshot.images.source import RegionSource, kind_of, reading
 from sam2_fewshot.images.stems import full_names_of, safe_stems
@@ -143,16 +143,6 @@ class ImageSet(tuple["ImageFile", ...]):
 
     __slots__ = ()
 
-    @property
-    def size_z(self) -> int:
-        """Most slices that an image has."""
-        return max(image.size_z for image in self)
-
-    @property
-    def size_t(self) -> int:
-        """Most time points that an image has."""
-        return max(image.size_t for image in self)
-
     def let_go(self) -> None:
         """Give back the memory of the frame that was read whole last; it is read again when it is asked for."""
         for image in self:
@@ -171,6 +161,14 @@ class ImageSet(tuple["ImageFile", ...]):
             If there is none.
         """
         return self[location.xy].frame(location.z, location.time)
+
+    def absence(self, location: Location) -> str:
+        """Return where an object lies for which there is no frame, as in *object 3 was left out: on …*."""
+        if not 0 <= location.xy < len(self):
+            given = were(len(self), "image")
+            return f"on an image that was not given (XY {location.xy}, counted from 0; {given})"
+        name = self[location.xy].name
+        return f"on Z {location.z} at time {location.time} (counted from 0), which {name} does not have"
 
 
 class ImageFile:
@@ -311,7 +309,7 @@ class ImageFile:
     def _compose(self, z: int, t: int) -> NDArray[np.uint8]:
         name = self._plane_name(z, t)
         try:
-            return compose(self.source, self.display, z, t, name)
+            return compose(self.source.planes(z, t), self.source.header, self.display, name)
         except MemoryError:
             raise InputError(f"{name} does not fit into the memory of this computer.") from None
 
@@ -332,9 +330,10 @@ class ImageFile:
             whole = self._cache.get((self.xy, z, t), lambda: self._compose(z, t))
             return whole[y0:y1, x0:x1].copy()
         assert isinstance(source, RegionSource)
+        name = self._plane_name(z, t)
         if (z, t) not in self._limits:
-            self._limits[z, t] = frame_limits(source, display, z, t, self._plane_name(z, t))
-        return compose_region(source, display, z, t, box, self._limits[z, t])
+            self._limits[z, t] = frame_limits(source, display, z, t, name)
+        return compose(source.region(z, t, box), source.header, display, name, self._limits[z, t])
 
     def _plane_name(self, z: int, t: int) -> str:
         return f"{self.name} (Z {z + 1}, time {t + 1})" if self.is_stack else self.name

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from sam2_fewshot.images.source import PixelSource
 
-STARTS = (b"\0\0\0\x0c", b"\xff\x4f\xff\x51")
-"""First bytes: of the file format's first box, and of a bare code stream."""
 _SIZ = b"\xff\x4f\xff\x51"
 _MOST_BOXES = 1000
 _TAIL = 1 << 16

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from shapely import Polygon
 
-    from sam2_fewshot.annotations.arrays import Place
+    from sam2_fewshot.annotations.arrays import PlaneIndex
     from sam2_fewshot.annotations.record import FrameRecord
     from sam2_fewshot.records import InstanceMask
 
@@ -152,7 +152,10 @@ def _tags(features: Mapping[str, NDArray[Any]], row: int | None) -> tuple[str, .
 
 
 def _write(
-    path: Path, objects: Sequence[tuple[Place, Detection, tuple[str, ...]]], shape: Place, attributes: Mapping[str, Any]
+    path: Path,
+    objects: Sequence[tuple[PlaneIndex, Detection, tuple[str, ...]]],
+    shape: PlaneIndex,
+    attributes: Mapping[str, Any],
 ) -> list[str]:
     form = FORMATS[_FORMATS[path.suffix.lower()]]
     form.check(form.suffixes[0])

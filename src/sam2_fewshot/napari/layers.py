@@ -15,7 +15,7 @@ from napari.layers import Image
 from napari.utils.colormaps import DirectLabelColormap, ensure_colormap
 from shapely import Point, Polygon
 
-from sam2_fewshot.annotations.arrays import Place, axis_names, label_image, location_of, plane_index
+from sam2_fewshot.annotations.arrays import PlaneIndex, axis_names, label_image, location_of, plane_slices
 from sam2_fewshot.annotations.review import CONFIRMED, EXAMPLE, FOUND, UNWANTED
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.rendering import BlendedPlane, Look
@@ -80,7 +80,7 @@ class Scene:
         self.axes = displayed[0], displayed[1]
         self.others = [axis for axis in range(first.ndim) if axis not in self.axes]
         point = np.round(first.world_to_data(viewer.dims.point)).astype(int)
-        self.place: Place = tuple(int(point[axis]) for axis in self.others)
+        self.place: PlaneIndex = tuple(int(point[axis]) for axis in self.others)
         for axis, at in zip(self.others, self.place, strict=True):
             if not 0 <= at < self.shape[axis]:
                 raise InputError(f"{first.name} has nothing at the slice that is displayed; move the slider below it.")
@@ -105,9 +105,9 @@ class Scene:
         looks = [(x.limits, x.gamma, x.blending, x.opacity, x.colors is None or x.colors.tobytes()) for x in self.looks]
         return sha256(repr(([id(array) for array in self._arrays], looks, self.axes)).encode()).hexdigest()
 
-    def plane(self, place: Place) -> BlendedPlane:
+    def plane(self, place: PlaneIndex) -> BlendedPlane:
         """Return a plane by its place."""
-        index = plane_index(place, self.axes, len(self.shape))
+        index = plane_slices(place, self.axes, len(self.shape))
         digest = sha256(f"{_SESSION}/{self.key}/{place}".encode()).hexdigest()[:32]
         name, location = self.reference.name, self.location(place)
         return BlendedPlane(self._arrays, self.looks, index, self.plane_shape, name, location, digest)
@@ -126,11 +126,11 @@ class Scene:
             return []
         return [self.looks[self.layers.index(each)] if each in self.layers else None for each in own]
 
-    def places(self) -> list[Place]:
+    def places(self) -> list[PlaneIndex]:
         """Return the places of all planes."""
         return [tuple(map(int, each)) for each in np.ndindex(*(self.shape[axis] for axis in self.others))]
 
-    def location(self, place: Place) -> Location:
+    def location(self, place: PlaneIndex) -> Location:
         """Return a place as a location; see :func:`~sam2_fewshot.annotations.arrays.axis_names`."""
         return location_of(place, [self.shape[axis] for axis in self.others], self._names)
 
@@ -146,7 +146,7 @@ class Scene:
             raise InputError(f"No part of {self.reference.name} is visible; press the home button below the layers.")
         return tuple(map(int, box))  # type: ignore[return-value]
 
-    def vertices(self, outline: Polygon | Point, place: Place) -> NDArray[np.float64]:
+    def vertices(self, outline: Polygon | Point, place: PlaneIndex) -> NDArray[np.float64]:
         """Return an outline or a point of a plane as vertices in all axes, as napari has them."""
         ring = outline.coords if isinstance(outline, Point) else outline.exterior.coords[:-1]
         xy = np.asarray(ring)[:, :2] - 0.5
@@ -155,7 +155,7 @@ class Scene:
         points[:, self.axes[0]], points[:, self.axes[1]] = xy[:, 1], xy[:, 0]
         return points
 
-    def world(self, point: Point, place: Place) -> NDArray[np.float64]:
+    def world(self, point: Point, place: PlaneIndex) -> NDArray[np.float64]:
         """Return the world position of a point of a plane."""
         return np.array(self.reference.data_to_world(self.vertices(point, place)[0]))
 
@@ -166,7 +166,7 @@ class Scene:
         height, width = self.plane_shape
         return (x, y) if 0 <= x < width and 0 <= y < height else None
 
-    def has(self, place: Place) -> bool:
+    def has(self, place: PlaneIndex) -> bool:
         """Tell whether there is a plane at a place."""
         return all(0 <= at < self.shape[axis] for at, axis in zip(place, self.others, strict=True))
 

@@ -10,7 +10,7 @@ import numpy as np
 from napari.layers import Labels
 from shapely import Polygon
 
-from sam2_fewshot.annotations.arrays import masks_of, plane_index
+from sam2_fewshot.annotations.arrays import masks_of, plane_slices
 from sam2_fewshot.annotations.review import EXAMPLE, Mark
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.geometry.outlines import mask_to_polygon, polygons_to_masks, valid_polygon
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sam2_fewshot.annotations.arrays import Place
+    from sam2_fewshot.annotations.arrays import PlaneIndex
     from sam2_fewshot.napari.layers import Scene
     from sam2_fewshot.records import InstanceMask
 
@@ -55,7 +55,7 @@ def outline_of(shape_type: str, points: NDArray[Any]) -> Polygon | None:
     return None if len(points) < 3 or shape_type == "line" or is_open else valid_polygon(Polygon(points))
 
 
-def mark_of(mask: InstanceMask, place: Place, kind: str = EXAMPLE) -> Mark:
+def mark_of(mask: InstanceMask, place: PlaneIndex, kind: str = EXAMPLE) -> Mark:
     """Return an object as a mark, with no more corners than its pixels need."""
     return Mark(place, mask_to_polygon(mask, _STRAIGHT), kind, mask)
 
@@ -130,7 +130,7 @@ def _marks_of_labels(layer: Any, scene: Scene) -> list[Mark]:
             f"{layer.name} reaches from {begin} to {end} in the world, but {reference.name} from {other_begin} to "
             f"{other_end}; labels must have the image's own pixels. Give the layer the image's scale and translation."
         )
-    labels = np.asarray(data[plane_index(scene.place, scene.axes, len(scene.shape))])
+    labels = np.asarray(data[plane_slices(scene.place, scene.axes, len(scene.shape))])
     return [mark_of(mask, scene.place) for _, mask in masks_of(labels)]
 
 

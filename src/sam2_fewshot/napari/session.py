@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from sam2_fewshot.annotations.arrays import Place
+    from sam2_fewshot.annotations.arrays import PlaneIndex
     from sam2_fewshot.annotations.review import Mark
     from sam2_fewshot.object_model import ObjectModel
     from sam2_fewshot.records import Box, FrameReader, InstanceMask
@@ -54,8 +54,8 @@ class Search(NamedTuple):
     """
 
     marks: Sequence[Mark]
-    plane: Callable[[Place], FrameReader]
-    places: Sequence[Place]
+    plane: Callable[[PlaneIndex], FrameReader]
+    places: Sequence[PlaneIndex]
     region: Box | None
     key: str
     model: str
@@ -151,7 +151,7 @@ class Session:
         yield run(request, told, lambda _, device, settings, watch: FewShotSegmenter(backbone, device, settings, watch))
 
 
-def exemplars(marks: Sequence[Mark], plane: Callable[[Place], FrameReader]) -> list[Exemplar]:
+def exemplars(marks: Sequence[Mark], plane: Callable[[PlaneIndex], FrameReader]) -> list[Exemplar]:
     """Return marks as exemplars; those of one plane have one image, which is given by its place."""
     planes = {place: plane(place) for place in {mark.place for mark in marks}}
     return [

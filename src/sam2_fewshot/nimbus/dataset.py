@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from sam2_fewshot.nimbus.server import Server
     from sam2_fewshot.records import Box, Location
 
+NOT_THERE = "at an XY, Z or Time that this dataset does not have"
+"""Where an annotation lies for which there is no frame."""
 _WRITE = 1  # Girder's levels of access: 0 read, 1 write, 2 admin
 
 
@@ -102,6 +104,10 @@ class NimbusDataset:
         if location not in self._frames:
             self._frames[location] = NimbusFrame(self, location)
         return self._frames[location]
+
+    def absence(self, location: Location) -> str:
+        """Return where an annotation lies for which there is no frame."""
+        return NOT_THERE
 
     def name(self, location: Location) -> str:
         """Return what to call a frame, counted from 1, without the axes that have a single entry."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 from sam2_fewshot.annotations.nimbus import location_of, points_of, read_annotations, tags_of
 from sam2_fewshot.annotations.placing import Placer, Remarks
 from sam2_fewshot.errors import InputError, were
+from sam2_fewshot.nimbus.dataset import NOT_THERE
 from sam2_fewshot.nimbus.existing import list_annotations
 from sam2_fewshot.nimbus.form import NEGATIVE_TAG, TRAINING_TAG
 from sam2_fewshot.nimbus.messages import listed
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
     from sam2_fewshot.annotations.nimbus import Document
     from sam2_fewshot.annotations.placing import PlacedExemplar
-    from sam2_fewshot.images.image_set import ImageSet
     from sam2_fewshot.nimbus.dataset import NimbusDataset, NimbusFrame
     from sam2_fewshot.nimbus.parameters import Request
     from sam2_fewshot.nimbus.server import Server
@@ -91,14 +91,11 @@ def read_training(server: Server, dataset: NimbusDataset, request: Request, prog
         )
     outside = [document for document in documents if not _lies_in(document, dataset)]
     if outside:
-        progress.warn(
-            f"{were(len(outside), 'annotation')} left out for lying at an XY, Z or Time that this dataset does not "
-            f"have ({_places(outside)})."
-        )
+        progress.warn(f"{were(len(outside), 'annotation')} left out for lying {NOT_THERE} ({_places(outside)}).")
     left_out = {id(document) for document in (*both, *outside)}
     usable = [document for document in documents if id(document) not in left_out]
     remarks = _Remarks("Examples", progress)
-    placer = Placer(cast("ImageSet", _Images(dataset)), remarks)
+    placer = Placer(dataset, remarks)
     names = [f"at {place_of(document)}" for document in usable]
     placed = list(read_annotations(usable, placer, names=names, boxes=True))
     exemplars = sorted(
@@ -180,16 +177,3 @@ class _Remarks(Remarks):
 
     def label(self, number: object) -> str:
         return f"Example {number}"
-
-
-class _Images:
-    """A dataset as the readers of example files see images. Locations outside of it were left out before."""
-
-    def __init__(self, dataset: NimbusDataset) -> None:
-        self._dataset = dataset
-
-    def has(self, location: Location) -> bool:
-        return self._dataset.has(location)
-
-    def frame(self, location: Location) -> NimbusFrame:
-        return self._dataset.frame(location)

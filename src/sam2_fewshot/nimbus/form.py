@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from decimal import Decimal
-from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any
 
-from sam2_fewshot.settings import FILES_ONLY, Settings, bounds, condition_of, range_in_words
+from sam2_fewshot.settings import FILES_ONLY, Settings, bounds, choices_of, condition_of, range_in_words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,47 +52,6 @@ choose that tag as Negative Tag.</p>
 <p style="margin: 0"><b>Too little?</b> Lower it; or mark some missed objects as well.</p>
 </div>"""
 """In the size of the app's labels; it is given 300 px of width."""
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """What kind of value a setting takes.
-
-    Parameters
-    ----------
-    type
-        int, float, bool or str; str where there are `choices`.
-    choices
-        The allowed values of a setting that is chosen from a list.
-    optional
-        None is allowed, which leaves the choice to the program.
-    """
-
-    type: type[Any]
-    choices: tuple[str, ...] = ()
-    optional: bool = False
-
-
-def kind_of(field: FieldInfo) -> Kind:
-    """Return what kind of value a setting takes, from its annotation.
-
-    Raises
-    ------
-    TypeError
-        If it is of a kind that the form has no field for.
-    """
-    union = get_origin(field.annotation) in (Union, UnionType)
-    parts: list[Any] = [part for part in get_args(field.annotation) if part is not NoneType]
-    if not union:
-        parts = [field.annotation]
-    optional = union and NoneType in get_args(field.annotation)
-    if len(parts) == 1:
-        choices = get_args(parts[0]) if get_origin(parts[0]) is Literal else ()
-        if choices and all(isinstance(choice, str) for choice in choices):
-            return Kind(str, choices, optional)
-        if parts[0] in (int, float, bool, str):
-            return Kind(parts[0], (), optional)
-    raise TypeError(f"The form has no field for a setting of the type {field.annotation}.")
 
 
 def further_settings() -> dict[str, FieldInfo]:
@@ -206,13 +163,12 @@ def setting_field(field: FieldInfo, hint: str | None = None) -> dict[str, Any]:
     A field that has no effect with the default of another says so at the beginning of its tooltip, and below its widget
     in place of `hint`.
     """
-    kind = kind_of(field)
     allowed = f"{numbers[0].upper()}{numbers[1:]}. " if (numbers := _bounds(field)) else ""
     out: dict[str, Any] = {"tooltip": f"{field.description} {allowed}Default {field.default}."}
-    if kind.choices:
-        out |= {"type": "select", "items": list(kind.choices), "required": True}
+    if choices := choices_of(field):
+        out |= {"type": "select", "items": list(choices), "required": True}
     else:
-        out |= {"type": "number", **_range(field, kind)}
+        out |= {"type": "number", **_range(field)}
     out["default"] = field.default
     condition = condition_of(field)
     if condition is not None and (usual := Settings.model_fields[condition.setting].default) != condition.value:
@@ -226,9 +182,9 @@ def _title(condition: Condition) -> str:
     return str(Settings.model_fields[condition.setting].title)
 
 
-def _range(field: FieldInfo, kind: Kind) -> dict[str, Any]:
+def _range(field: FieldInfo) -> dict[str, Any]:
     low, high = bounds(field)
-    out: dict[str, Any] = {"step": _step(field, kind)}
+    out: dict[str, Any] = {"step": _step(field)}
     if low is not None:
         out["min"] = low
     if high is not None:
@@ -238,9 +194,9 @@ def _range(field: FieldInfo, kind: Kind) -> dict[str, Any]:
     return out
 
 
-def _step(field: FieldInfo, kind: Kind) -> float:
+def _step(field: FieldInfo) -> float:
     """Return the widget's step: fine for a small range, and such that the default is one of the steps."""
-    if kind.type is int:
+    if field.annotation is int:
         return 1
     low, high = bounds(field)
     start = Decimal(str(low if low is not None else 0))
@@ -257,8 +213,7 @@ def _bounds(field: FieldInfo) -> str:
 
 def _allowed(field: FieldInfo) -> str:
     """Return in a few words what a setting may be, and its default in brackets."""
-    kind = kind_of(field)
-    choices = ("true", "false") if kind.type is bool else kind.choices
+    choices = ("true", "false") if field.annotation is bool else choices_of(field)
     allowed = ", ".join(choices) or _bounds(field).removeprefix("from ")
     default = f"{field.default:g}" if isinstance(field.default, float) else str(field.default).lower()
     return f"{allowed} ({'by the program' if field.default is None else default})"

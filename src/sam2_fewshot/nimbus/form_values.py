@@ -16,14 +16,11 @@ from sam2_fewshot.nimbus.form import (
     NEGATIVE_TAG,
     TRAINING_TAG,
     further_settings,
-    kind_of,
 )
-from sam2_fewshot.settings import Settings, as_name, as_number, quoted, unknown, without_effect
+from sam2_fewshot.settings import Settings, as_name, as_number, choices_of, quoted, unknown, without_effect
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-
-    from pydantic.fields import FieldInfo
 
 KNOWN_FIELDS = frozenset(
     {HOW_TO, TRAINING_TAG, NEGATIVE_TAG, MODEL, MORE_SETTINGS, *BATCH_FIELDS}
@@ -58,9 +55,9 @@ def read_settings(form: Mapping[str, Any]) -> tuple[Settings, list[str]]:
         title = str(field.title)
         if title not in form or (name in further and _is_blank(form[title])):
             continue
-        value = setting_value(form[title], field)
-        if value is not None:
-            given[name] = value
+        choices, value = choices_of(field), form[title]
+        if choices or not _is_blank(value):
+            given[name] = chosen(value, title, choices) if choices else as_number(value)
         elif field.default is not None:
             empty.append(field)
     settings = Settings(**{**given, **further})
@@ -139,44 +136,6 @@ def _pair(piece: str, name: str, value: str) -> tuple[str, str]:
     return name, value
 
 
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-_TOO_LARGE = 1e15  # beyond all ranges; NaN and infinity fail this as well
-_LONGEST_NUMBER = 60
-
-
-def setting_value(value: object, field: FieldInfo) -> object:
-    """Return a setting's value as Settings takes it; None to leave it at its default.
-
-    Parameters
-    ----------
-    value
-        What the form has for it, perhaps as text.
-    field
-        The setting.
-
-    Raises
-    ------
-    SettingsError
-        If it is of another kind, or not among the choices. Ranges are left to Settings.
-    """
-    kind = kind_of(field)
-    title = str(field.title)
-    if kind.choices:
-        return None if _is_blank(value) and kind.optional else chosen(value, title, kind.choices)
-    if _is_blank(value):
-        return None
-    if kind.type is bool:
-        return _switch(value, title)
-    if kind.type is str:
-        if not isinstance(value, str):
-            raise refusal(title, value, "must be a text")
-        return value
-    number = number_in(value)
-    if number is None:
-        raise refusal(title, value, "must be a number, such as 30 or 0.5")
-    return number
-
-
 def chosen(value: object, title: str, items: Sequence[str]) -> str:
     """Return a select's value. One that is not offered is never replaced by another: the results would differ.
 
@@ -193,18 +152,6 @@ def chosen(value: object, title: str, items: Sequence[str]) -> str:
     )
 
 
-def number_in(value: object) -> int | float | None:
-    """Return a number if the value is one or the text of one, None if it is not."""
-    number = value
-    if isinstance(value, str) and len(value) <= _LONGEST_NUMBER:
-        text = value.strip()
-        if _NUMBER.fullmatch(text):
-            number = int(text) if text.lstrip("+-").isdecimal() else float(text)
-    if isinstance(number, (int, float)) and not isinstance(number, bool) and abs(number) < _TOO_LARGE:
-        return number
-    return None
-
-
 def refusal(field: str, value: object, must: str) -> SettingsError:
     """Return the error that names a field and its value, and says what it must be."""
     return SettingsError(f"{field} is {quoted(value)}, but it {must}.")
@@ -212,11 +159,3 @@ def refusal(field: str, value: object, must: str) -> SettingsError:
 
 def _is_blank(value: object) -> bool:
     return value is None or (isinstance(value, str) and not value.strip())
-
-
-def _switch(value: object, title: str) -> bool:
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, str) and value.strip().lower() in ("true", "false"):
-        return value.strip().lower() == "true"
-    raise refusal(title, value, "must be true or false")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sam2_fewshot.annotations.nimbus import location_of, points_of, tags_of
-from sam2_fewshot.annotations.values import as_number, words
+from sam2_fewshot.annotations.values import json_number, words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,7 +76,7 @@ def mark_of(document: Document, content: bytes | None = None) -> Mark | None:
     made = content_of(document) if content is None else content
     if mark.get("content") != made.hex():
         return None
-    return Mark(mark["job"], words(mark.get("examples")), as_number(mark.get("smoothing")))
+    return Mark(mark["job"], words(mark.get("examples")), json_number(mark.get("smoothing")))
 
 
 def content_of(document: Document) -> bytes:

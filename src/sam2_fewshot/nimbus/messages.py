@@ -127,11 +127,6 @@ class Messages:
                 return
             self._write({"warning": sentence, "title": "SAM 2 few-shot", "info": None, "type": "warning"})
 
-    @property
-    def warnings(self) -> list[str]:
-        """The warnings so far."""
-        return list(self._warned)
-
     def error(self, sentence: str) -> None:
         """Show an error. The program's exit code, not this, makes the job fail."""
         self._write({"error": sentence, "title": "SAM 2 few-shot", "info": None, "type": "error"})

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from sam2_fewshot.errors import SettingsError, listed
 from sam2_fewshot.images.addresses import parse_range
 from sam2_fewshot.nimbus.form import BATCH_FIELDS, MODEL, NEGATIVE_TAG, TRAINING_TAG
-from sam2_fewshot.nimbus.form_values import KNOWN_FIELDS, chosen, number_in, read_settings, refusal
+from sam2_fewshot.nimbus.form_values import KNOWN_FIELDS, chosen, read_settings, refusal
 from sam2_fewshot.records import Location
+from sam2_fewshot.settings import as_number
 from sam2_fewshot.settings import quoted as quoted
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from sam2_fewshot.settings import Settings
 
 _ORIGIN = Location()
+_MOST = 10**15  # beyond all datasets; NaN and infinity fail this as well
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,7 +284,7 @@ def index_in(value: object, field: str, hint: str = "") -> int | None:
     """
     if value is None or value == "":
         return None
-    number = number_in(value)
-    if number is None or number != int(number) or number < 0:
+    number = as_number(value)
+    if isinstance(number, bool) or not isinstance(number, int | float) or not 0 <= number < _MOST or number % 1:
         raise refusal(field, value, f"must be a whole number, counted from 0{hint}")
     return int(number)

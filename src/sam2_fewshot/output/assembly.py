@@ -37,10 +37,6 @@ class Summary:
 
     Parameters
     ----------
-    frames
-        Number of frames.
-    objects
-        Number of objects on all of them.
     seconds
         Sum over the frames for each stage.
     counts
@@ -51,12 +47,10 @@ class Summary:
         The places whose answer, right or wrong, would teach most.
     """
 
-    frames: int
-    objects: int
-    seconds: Mapping[str, float]
-    counts: Counts = field(default_factory=Counts, compare=False)
-    candidates: int = field(default=0, compare=False)
-    mark_next: Sequence[Place] = field(default=(), compare=False)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    counts: Counts = field(default_factory=Counts)
+    candidates: int = 0
+    mark_next: Sequence[Place] = ()
 
 
 def assemble(
@@ -117,10 +111,10 @@ def assemble(
             for stage, time in record.seconds.items():
                 seconds[stage] += time
             frames.append(_line(record))
-    summary = Summary(len(frames), counts.total, dict(seconds), counts, candidates, asking.places())
+    summary = Summary(dict(seconds), counts, candidates, asking.places())
     counted = {
-        "frames_done": summary.frames,
-        "frames_asked": summary.frames if asked is None else asked,
+        "frames_done": len(frames),
+        "frames_asked": len(frames) if asked is None else asked,
         **_counted(counts),
         "seconds": summary.seconds,
         "tags": list(tags),

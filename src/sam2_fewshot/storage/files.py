@@ -14,13 +14,13 @@ import time
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from glob import escape
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sam2_fewshot.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from filelock import BaseFileLock
 
@@ -164,6 +164,14 @@ def check_free(path: Path, overwrite: bool) -> None:
         raise InputError(f"{path} is there already and is a folder; give another name, or delete it first.")
     if path.exists() and not overwrite:
         raise InputError(f"{path} is there already; give another name, or --overwrite.")
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """Return a path with the home folder in place of ``~``; the ``~name`` of nobody stays as it is."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
 
 
 def refuse_device(path: Path) -> None:

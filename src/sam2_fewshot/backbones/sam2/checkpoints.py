@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from sam2_fewshot.errors import CheckpointError
 from sam2_fewshot.protocols import Gates
+from sam2_fewshot.storage.files import expanded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -191,7 +192,7 @@ def search_folders(environ: Mapping[str, str] | None = None) -> list[Path]:
     for entry in variables.get(FOLDERS_VARIABLE, "").split(os.pathsep):
         if not entry.strip():
             continue
-        path = _expanded(entry.strip())
+        path = expanded(entry.strip())
         if not _is(path, "dir"):
             raise CheckpointError(
                 f"The environment variable {FOLDERS_VARIABLE} names {path}, which is not a folder; "
@@ -276,7 +277,7 @@ def as_path(name: str | os.PathLike[str], folders: Sequence[Path] | None = None)
         As :func:`search_folders`.
     """
     if not isinstance(name, str) or any(mark and mark in name for mark in (os.sep, os.altsep)):
-        return _expanded(name)
+        return expanded(name)
     if name == "auto" or not _is(Path(name), "file"):
         return None
     checkpoint = find(name)
@@ -297,13 +298,6 @@ def sha256_of(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from None
-
-
-def _expanded(path: str | os.PathLike[str]) -> Path:
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:  # a "~name" of nobody
-        return Path(path)
 
 
 def _is(path: Path, kind: Literal["file", "dir"]) -> bool:

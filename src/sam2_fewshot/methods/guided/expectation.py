@@ -53,7 +53,7 @@ class Evidence(NamedTuple):
 NO_EVIDENCE = Evidence(0, 0, 0, 0)
 
 
-class Place(NamedTuple):
+class LookAlike(NamedTuple):
     """An unmarked detection on an example's frame.
 
     Parameters
@@ -77,7 +77,7 @@ def evidence_of(
     candidates: Sequence[TrainingCandidates],
     odds: Sequence[NDArray[np.float64]],
     threshold: float,
-) -> tuple[Evidence, list[Place]]:
+) -> tuple[Evidence, list[LookAlike]]:
     """Count what is detected on the examples' frames.
 
     Parameters
@@ -112,7 +112,7 @@ def evidence_of(
                 elsewhere += 1
                 x0, y0, x1, y1 = mask.box
                 x, y = frame.corner[0] + (x0 + x1) // 2, frame.corner[1] + (y0 + y1) // 2
-                places.append(Place(value - threshold, frame.name, x, y))
+                places.append(LookAlike(value - threshold, frame.name, x, y))
         counted.append(Evidence(len(marked), len(found), beside, elsewhere))
     return Evidence(*(sum(column) for column in zip(*counted, strict=True))), sorted(places, reverse=True)
 
@@ -130,7 +130,7 @@ def in_words(evidence: Evidence) -> str:
     )
 
 
-def look_alikes(evidence: Evidence, places: Sequence[Place]) -> str | None:
+def look_alikes(evidence: Evidence, places: Sequence[LookAlike]) -> str | None:
     """Return a sentence that asks for negative examples where the examples cannot be told from other places.
 
     Parameters

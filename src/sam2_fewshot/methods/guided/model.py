@@ -23,7 +23,7 @@ from sam2_fewshot.methods.guided.box_refinement import (
 )
 from sam2_fewshot.methods.guided.classifier import Logistic
 from sam2_fewshot.methods.guided.descriptors import COARSE_COSINE, SUPPORT, FrameMaps, Proposed, describe, support
-from sam2_fewshot.methods.guided.expectation import NO_EVIDENCE, Evidence, Place
+from sam2_fewshot.methods.guided.expectation import NO_EVIDENCE, Evidence, LookAlike
 from sam2_fewshot.methods.guided.kinds import Divide, less_for_kind
 from sam2_fewshot.methods.guided.larger import (
     NOTHING_AT_HALF,
@@ -163,7 +163,7 @@ class GuidedModel:
     kinds: Sequence[Divide] = ()
     prominence: Prominence = NOT_PROMINENT
     evidence: Evidence = NO_EVIDENCE
-    places: Sequence[Place] = ()
+    places: Sequence[LookAlike] = ()
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """Return all of it as arrays by name, for saving."""
