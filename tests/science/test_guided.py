@@ -29,11 +29,11 @@ SHOWN = (0, 2, 3, 6, 7, 9)
 def scene() -> Scene:
     """Bright discs, and rods of the same brightness and area: picture, labels, and which labels are discs."""
     rng = np.random.default_rng(8)
-    rows, columns = np.mgrid[:220, :260]
-    labels, discs = np.zeros((220, 260), np.int32), [False]
+    rows, columns = np.mgrid[:220, :220]
+    labels, discs = np.zeros((220, 220), np.int32), [False]
     for row in range(4):
         for column in range(6):
-            y, x = 30 + 50 * row + rng.integers(-5, 6), 26 + 42 * column + rng.integers(-4, 5)
+            y, x = 30 + 50 * row + rng.integers(-5, 6), 20 + 36 * column + rng.integers(-3, 4)
             is_disc = (row + column) % 2 == 0
             inside = (
                 (rows - y) ** 2 + (columns - x) ** 2 <= 100
@@ -178,14 +178,14 @@ def test_an_odd_frame_is_no_accident(fitted: FewShotSegmenter, image: NDArray[np
 
 
 @pytest.mark.parametrize(
-    "box", [(slice(0, 220), slice(0, 260)), (slice(3, 4), slice(5, 6)), (slice(0, 9), slice(0, 260))]
+    "box", [(slice(0, 110), slice(0, 130)), (slice(3, 4), slice(5, 6)), (slice(0, 9), slice(0, 130))]
 )
 @pytest.mark.filterwarnings("ignore::sam2_fewshot.errors.FewShotWarning")
 def test_an_odd_example_is_no_accident(filters: Backbone, scene: Scene, box: tuple[slice, slice]) -> None:
-    mask = np.zeros(scene[1].shape, bool)
+    image, mask = scene[0][:110, :130], np.zeros((110, 130), bool)
     mask[box] = True
-    segmenter = FewShotSegmenter(filters).fit([Exemplar(scene[0], mask=mask)])
-    for d in segmenter.segment(scene[0]):
+    segmenter = FewShotSegmenter(filters).fit([Exemplar(image, mask=mask)])
+    for d in segmenter.segment(image):
         assert np.isfinite(d.score)
 
 
