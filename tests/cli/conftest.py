@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from label_discs import DISCS, discs
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -18,21 +19,8 @@ from sam2_fewshot.files.request import Request
 from sam2_fewshot.runner.progress import Silent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from pathlib import Path
-
-    from numpy.typing import NDArray
-
-DISCS = [(14, 14), (14, 48), (46, 16), (48, 48)]
-
-
-def discs(centres: Sequence[tuple[int, int]] = DISCS, size: int = 64) -> NDArray[np.uint16]:
-    """Label image of discs with a radius of 7 pixels."""
-    rows, columns = np.mgrid[:size, :size]
-    labels = np.zeros((size, size), np.uint16)
-    for value, (row, column) in enumerate(centres, 1):
-        labels[(rows - row) ** 2 + (columns - column) ** 2 <= 49] = value
-    return labels
 
 
 class Segmenters(BrightMaker):

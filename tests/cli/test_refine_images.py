@@ -9,9 +9,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from label_discs import DISCS, discs
 from PIL import Image
 
-from conftest import DISCS, discs
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.files.corrections import read_corrections
 from sam2_fewshot.files.earlier import found_again

@@ -18,11 +18,10 @@ import json
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
-from pydantic import BaseModel, Field, StrictStr, ValidationError, WrapValidator, field_validator
 
 from sam2_fewshot.annotations.mark_next import asked_about
 from sam2_fewshot.annotations.nimbus import (
@@ -50,7 +49,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from pydantic import ValidatorFunctionWrapHandler
     from shapely import Polygon
 
     from sam2_fewshot.annotations.mark_next import Place
@@ -76,44 +74,6 @@ CORRECTIONS = "corrections.json"
 """Name of the file in an output folder with all corrections that its objects were learned from."""
 MARK_NEXT = "mark_next.json"
 """Name of the file in an output folder with the places to mark next."""
-
-
-def _none_when_wrong(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
-    try:
-        return check(value)
-    except ValidationError:
-        return None
-
-
-_Lenient = WrapValidator(_none_when_wrong)
-"""Takes what is not of the field's type for None, because what is meant is reported where the object is placed."""
-
-
-class _Verdict(BaseModel):
-    """An outline that the user has marked as either right or wrong."""
-
-    shape: Literal["polygon"]
-    tags: list[Any]
-    image: Annotated[StrictStr | None, _Lenient] = None
-
-    @field_validator("tags")
-    @classmethod
-    def _is_clear(cls, tags: list[Any]) -> list[Any]:
-        if (RIGHT in tags) == (WRONG in tags):
-            raise ValueError(f"one of {RIGHT!r} and {WRONG!r} is needed")
-        return tags
-
-
-class _About(BaseModel):
-    """What the report knew of the run."""
-
-    results: Annotated[StrictStr | None, _Lenient] = None
-
-
-class _Export(BaseModel):
-    """A file of corrections, but for its annotations."""
-
-    about: Annotated[_About | None, _Lenient] = Field(None, alias=KEY)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -206,11 +166,10 @@ def results_folder(path: Path) -> str | None:
     InputError
         If the file cannot be read as JSON.
     """
-    try:
-        about = _Export.model_validate(load_json(path)).about
-    except ValidationError:
-        return None
-    return (about and about.results) or None
+    content = load_json(path)
+    about = content.get(KEY) if isinstance(content, dict) else None
+    results = about.get("results") if isinstance(about, dict) else None
+    return results if results and isinstance(results, str) else None
 
 
 def corrections_json(corrections: Sequence[Correction]) -> str:
@@ -249,13 +208,12 @@ def _unanswered(content: Any) -> int:
     return sum(isinstance(each, dict) and UNANSWERED in tags_of(each) for each in annotations_of(content) or [])
 
 
-def _marked(content: Any) -> list[tuple[dict[str, Any], _Verdict]]:
-    """Return the annotations that are a verdict, each as it is and as parsed."""
-    marked = []
-    for annotation in annotations_of(content) or []:
-        with suppress(ValidationError):  # the user's own annotation
-            marked.append((annotation, _Verdict.model_validate(annotation)))
-    return marked
+def _marked(content: Any) -> list[dict[str, Any]]:
+    """Return the annotations that are a verdict: outlines with one of the two tags."""
+    polygons = [
+        each for each in annotations_of(content) or [] if isinstance(each, dict) and each.get("shape") == "polygon"
+    ]
+    return [each for each in polygons if (RIGHT in tags_of(each)) != (WRONG in tags_of(each))]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -286,12 +244,13 @@ class _Mark:
         return {**self.annotation, "location": place}
 
 
-def _of_these_images(marked: Sequence[tuple[dict[str, Any], _Verdict]], known: Known, remarks: Remarks) -> list[_Mark]:
+def _of_these_images(marked: Sequence[dict[str, Any]], known: Known, remarks: Remarks) -> list[_Mark]:
     """Find the image that each verdict lies on, and leave out those whose image is gone or was replaced."""
     here: list[_Mark] = []
     is_replaced = cache(known.is_replaced)
-    for number, (annotation, verdict) in enumerate(marked, 1):
-        location, name = location_of(annotation), verdict.image
+    for number, annotation in enumerate(marked, 1):
+        location, given = location_of(annotation), annotation.get("image")
+        name = given if isinstance(given, str) else None
         xy = known.find(name, location.xy) if location else None
         now = None if xy is None else known.now[xy]
         if location is None or (name is None and xy is None):
