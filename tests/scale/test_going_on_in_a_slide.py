@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import distributed
 import pytest
@@ -27,22 +28,43 @@ if TYPE_CHECKING:
 KEPT = "slide.png: 4 of {} blocks are finished already and kept."
 
 
-@pytest.fixture
-def slide(tmp_path: Path) -> Slide:
-    return Slide(tmp_path).draw()
+class Clean(NamedTuple):
+    """A slide, and the results of a run that nothing disturbed."""
+
+    slide: Slide
+    content: dict[str, bytes]
+    blocks: int
 
 
-@pytest.fixture
-def clean(slide: Slide) -> dict[str, bytes]:
-    """The results of a run that nothing disturbs."""
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Clean:
+    slide = Slide(tmp_path_factory.mktemp("clean")).draw()
     assert slide.work("clean").complete
     assert slide.searched > 9
     assert not (slide.folder / "clean" / ".frames" / "blocks").exists()
-    return slide.content("clean")
+    return Clean(slide, slide.content("clean"), slide.searched)
 
 
-def test_ctrl_c_within_a_slide_loses_only_the_block_at_work(slide: Slide, clean: dict[str, bytes]) -> None:
-    count = slide.searched
+@pytest.fixture
+def slide(tmp_path: Path, undisturbed: Clean) -> Slide:
+    """The slide in a folder of its own."""
+    for file in (undisturbed.slide.image, undisturbed.slide.examples):
+        shutil.copy2(file, tmp_path)
+    return Slide(tmp_path)
+
+
+@pytest.fixture
+def clean(undisturbed: Clean) -> dict[str, bytes]:
+    return undisturbed.content
+
+
+@pytest.fixture
+def count(undisturbed: Clean) -> int:
+    """How many blocks the slide is searched in."""
+    return undisturbed.blocks
+
+
+def test_ctrl_c_within_a_slide_loses_only_the_block_at_work(slide: Slide, clean: dict[str, bytes], count: int) -> None:
     stopped = slide.work("out", stop_before=4)
     assert stopped.interrupted
     assert stopped.done == 0
@@ -74,8 +96,8 @@ def killed_within(slide: Slide, name: str, blocks: int, moment: float) -> None:
         os.kill(program.pid, signal.SIGKILL)
 
 
-def kill_and_go_on(times: int, slide: Slide, clean: dict[str, bytes]) -> None:
-    count, chance = slide.searched, random.Random(4)
+def kill_and_go_on(times: int, slide: Slide, clean: dict[str, bytes], count: int) -> None:
+    chance = random.Random(4)
     for number in range(times):
         name = f"out{number}"
         killed_within(slide, name, chance.randint(1, count - 2), chance.uniform(0, 0.15))
@@ -86,13 +108,13 @@ def kill_and_go_on(times: int, slide: Slide, clean: dict[str, bytes]) -> None:
         assert slide.content(name) == clean | left
 
 
-def test_killed_within_a_slide(slide: Slide, clean: dict[str, bytes]) -> None:
-    kill_and_go_on(1, slide, clean)
+def test_killed_within_a_slide(slide: Slide, clean: dict[str, bytes], count: int) -> None:
+    kill_and_go_on(1, slide, clean, count)
 
 
 @pytest.mark.slow
-def test_killed_within_a_slide_at_ten_moments(slide: Slide, clean: dict[str, bytes]) -> None:
-    kill_and_go_on(10, slide, clean)
+def test_killed_within_a_slide_at_ten_moments(slide: Slide, clean: dict[str, bytes], count: int) -> None:
+    kill_and_go_on(10, slide, clean, count)
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "foreign"])
@@ -160,8 +182,7 @@ def client() -> Iterator[Any]:
 
 @pytest.mark.filterwarnings("default")  # of Dask and its event loop
 @pytest.mark.parametrize("kept", ["some", "all"])
-def test_workers_go_on_too(kept: str, slide: Slide, clean: dict[str, bytes], client: Any) -> None:
-    count = slide.searched
+def test_workers_go_on_too(kept: str, slide: Slide, clean: dict[str, bytes], count: int, client: Any) -> None:
     slide.work("out", stop_before=4 if kept == "some" else None, stop_joining=True)
     before = len(slide.blocks("out"))
     assert before == (4 if kept == "some" else count)
@@ -185,8 +206,7 @@ class Pressing(Lines):
 
 
 @pytest.mark.filterwarnings("default")
-def test_blocks_that_workers_sent_are_kept(slide: Slide, clean: dict[str, bytes], client: Any) -> None:
-    count = slide.searched
+def test_blocks_that_workers_sent_are_kept(slide: Slide, clean: dict[str, bytes], count: int, client: Any) -> None:
     assert slide.work("out", scheduler=client, display=Pressing()).interrupted
     assert len(slide.blocks("out")) == 5
     assert slide.work("out").complete

@@ -141,7 +141,6 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _numbers(text: str, option: str, *, low: float, high: float) -> list[float]:
-
     try:
         values = [float(part) for part in text.split(",")]
     except ValueError:
