@@ -326,5 +326,18 @@ def test_other_crops_or_weights_than_the_saved_ones_are_refused(
         FewShotSegmenter.load(tmp_path / "discs.npz", filters, settings=QUICK.changed({"target_occupancy": 0.3}))
     with pytest.raises(InputError, match=r"other weights \(filters, .*micro\.pt"):
         FewShotSegmenter.load(tmp_path / "discs.npz", micro)
-    with pytest.raises(InputError, match=r"This was learned with the method grid, but the settings say guided"):
+    with pytest.raises(InputError, match=r"This was learned with Method grid, but the settings say guided"):
         FewShotSegmenter(filters, settings=Settings(method="guided")).adopt(fitted.object_model)
+    with pytest.raises(InputError, match=r"This was learned with Target Occupancy 0\.2, but the settings say 0\.3"):
+        FewShotSegmenter(filters, settings=QUICK.changed({"target_occupancy": 0.3})).adopt(fitted.object_model)
+
+
+def test_settings_are_changed_by_making_another_segmenter(
+    filters: Backbone, fitted: FewShotSegmenter, found: list[Detection], discs: Discs
+) -> None:
+    strict = QUICK.changed({"similarity_threshold": (found[1].score + found[2].score) / 2})
+    with pytest.raises(AttributeError, match=r"Make another one with them.*adopt\(segmenter\.object_model\)"):
+        fitted.settings = strict  # type: ignore[assignment]
+    assert fitted.settings == QUICK
+    again = FewShotSegmenter(filters, settings=strict).adopt(fitted.object_model).segment(discs[0])
+    assert [d.bbox for d in again] == [d.bbox for d in found[:2]]

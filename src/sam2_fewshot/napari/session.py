@@ -125,7 +125,6 @@ class Session:
         key = marked, asked.key, asked.model, settings.model_dump(exclude=set(AFTER_LEARNING))
         objects = asked.loaded if asked.loaded is not None else self.learned[1] if self.learned[0] == key else None
         if objects is not None:
-            objects.check_settings(settings, "The object model")
             segmenter.adopt(objects, "The object model")
         else:
             segmenter.fit(exemplars(asked.marks, asked.plane))
