@@ -476,7 +476,7 @@ class FewShotSegmenter:
             scored = self._method.find(learned, view.pixels, view.known, watch)
             masks = [item for item in scored.masks if not lies_in(item.mask, view.unwanted)]
             with watch.stage("outline"):
-                detections = outlined(within_prior(masks, learned, settings), view, settings)
+                detections = outlined(within_prior(masks, learned, settings), view, settings, scored.least_area)
             return FrameResult(
                 detections,
                 floor=floor_of(settings),
