@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -333,6 +334,9 @@ def _tint(unit: NDArray[np.float64], level: int) -> NDArray[np.uint8]:
     return (unit * level + 0.5).astype(np.uint8)
 
 
+_OF_A_READER = ("name", "location", "shape", "read")
+
+
 def as_reader(image: NDArray[Any] | FrameReader, settings: Settings) -> FrameReader:
     """Return an image as something that can be read by region, in 8-bit RGB.
 
@@ -341,20 +345,30 @@ def as_reader(image: NDArray[Any] | FrameReader, settings: Settings) -> FrameRea
     image
         A reader, which stays as it is; or an array: (H, W) is stretched between the black and white percentiles of the
         settings, (H, W, 3) is a photo, which stays as it is when it is uint8, and (H, W, 1) and (H, W, 4) are the same
-        with a superfluous axis and with an alpha channel, which is dropped.
+        with a superfluous axis and with an alpha channel of one value, which is dropped.
     settings
         ``black_percentile`` and ``white_percentile`` are used.
 
     Raises
     ------
     InputError
-        If the array is not an image, is empty, or has no finite value; or if the reader has no pixels.
+        If the array is not an image, is empty, or has no finite value; or if the reader has no pixels, or they are not
+        8-bit RGB.
     """
     if isinstance(image, FrameReader):
-        if not all(image.shape):
-            raise InputError(f"{image.name} is {image.shape[1]} × {image.shape[0]} px, which is no pixel at all.")
-        return image
+        return _checked(image)
+    if isinstance(image, str | os.PathLike):
+        raise InputError(
+            f"The path {os.fspath(image)!r} was given as an image, but it must be an array. Read the file first, for "
+            "instance with skimage.io.imread(path)."
+        )
     pixels = np.asarray(image)
+    if not pixels.ndim:
+        missing = [name for name in _OF_A_READER if not hasattr(image, name)]
+        raise InputError(
+            f"An object of type {type(image).__name__} was given as an image, but it must be an array, or a reader "
+            f"with {', '.join(_OF_A_READER)}; it has no {' and no '.join(missing)}."
+        )
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[..., 0]
     if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (3, 4)):
@@ -366,7 +380,26 @@ def as_reader(image: NDArray[Any] | FrameReader, settings: Settings) -> FrameRea
         raise InputError(f"An image of shape {pixels.shape} was given, which has no pixels.")
     if pixels.dtype.kind not in "buif":
         raise InputError(f"An image of type {pixels.dtype} was given, but its values must be real numbers.")
+    if pixels.ndim == 3 and (pixels[..., 3:] != pixels[0, 0, 3:]).any():
+        # Files say what their fourth channel is, arrays do not.
+        raise InputError(
+            f"An image of shape {pixels.shape} was given, whose fourth channel differs from place to place: it may be "
+            "transparency or a channel of the microscope. Leave it out with image[..., :3], or merge the channels to "
+            "RGB."
+        )
     black, white = settings.black_percentile, settings.white_percentile
     if pixels.ndim == 2:
         return Frame(merge([pixels], [ChannelStyle(black=black, white=white)]))
     return Frame(photo(pixels[..., :3], black, white))
+
+
+def _checked(reader: FrameReader) -> FrameReader:
+    if not all(reader.shape):
+        raise InputError(f"{reader.name} is {reader.shape[1]} × {reader.shape[0]} px, which is no pixel at all.")
+    pixel = np.asarray(reader.read((0, 0, 1, 1)))
+    if pixel.dtype != np.uint8 or pixel.shape != (1, 1, 3):
+        raise InputError(
+            f"{reader.name}: one pixel that its reader gives is {pixel.dtype} of shape {pixel.shape}, but it must be "
+            "uint8 of shape (1, 1, 3), which is RGB. Convert what its read returns, or give the image as an array."
+        )
+    return reader

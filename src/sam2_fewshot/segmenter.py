@@ -248,7 +248,8 @@ class FewShotSegmenter:
         ----------
         image
             Array (H, W) or (H, W, 3), or a :class:`~sam2_fewshot.records.FrameReader`, also of a frame that is larger
-            than the memory. Arrays are turned into 8-bit RGB as image files are.
+            than the memory. Arrays are turned into 8-bit RGB as image files are; a fourth channel is dropped where it
+            has one value, such as that of an opaque image, and refused otherwise.
         store
             Of the results of the blocks of a frame that is searched in several.
         keep_proposed

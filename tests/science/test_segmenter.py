@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,8 +14,6 @@ from sam2_fewshot.geometry.outlines import crop_to_object, polygon_to_mask
 from sam2_fewshot.methods.grid import Candidate, Prototype, in_one_part
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
     from sam2_fewshot.protocols import Backbone
@@ -59,6 +58,15 @@ def fitted(filters: Backbone, discs: Discs, listener: Listener) -> FewShotSegmen
 @pytest.fixture(scope="module")
 def found(fitted: FewShotSegmenter, discs: Discs) -> list[Detection]:
     return fitted.segment(discs[0])
+
+
+class Nameless:
+    """A reader without a location."""
+
+    name, shape = "a.tif", (40, 50)
+
+    def read(self, region: object = None) -> NDArray[np.uint8]:
+        return np.zeros((*self.shape, 3), np.uint8)
 
 
 def best_iou(found: list[Detection], truth: NDArray[np.bool_]) -> float:
@@ -275,11 +283,36 @@ def test_no_examples_are_refused(filters: Backbone, discs: Discs) -> None:
         (np.full((5, 5), np.nan), "no finite value"),
         (np.zeros((5, 5), complex), "complex128"),
         (np.array([["a", "b"]]), "<U1"),
+        (np.eye(4)[..., None] * np.arange(4), r"fourth channel differs.*Leave it out with image\[\.\.\., :3\]"),
+        ("cells/a.tif", r"The path 'cells/a\.tif' was given as an image.*Read the file first"),
+        (Path("a.tif"), r"The path 'a\.tif' was given"),
+        (Nameless(), "type Nameless was given .* a reader with name, location, shape, read; it has no location"),
+        (5, "type int was given .* it has no name and no location and no shape and no read"),
     ],
 )
 def test_what_is_not_an_image_is_refused(fitted: FewShotSegmenter, image: NDArray[np.generic], why: str) -> None:
     with pytest.raises(InputError, match=why):
         fitted.segment(image)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "what"),
+    [
+        (np.zeros((40, 50), np.uint8), r"uint8 of shape \(1, 1\)"),
+        (np.zeros((40, 50, 3), np.uint16), r"uint16 of shape \(1, 1, 3\)"),
+        (np.zeros((40, 50, 3)), "float64"),
+        (np.zeros((40, 50, 4), np.uint8), r"uint8 of shape \(1, 1, 4\)"),
+    ],
+)
+def test_a_reader_of_other_pixels_is_refused(
+    filters: Backbone, fitted: FewShotSegmenter, pixels: NDArray[Any], what: str
+) -> None:
+    reader = Frame(pixels, "a.tif")
+    said = rf"a\.tif: one pixel that its reader gives is {what}.*must be uint8 of shape \(1, 1, 3\)"
+    with pytest.raises(InputError, match=said):
+        fitted.segment(reader)
+    with pytest.raises(InputError, match=said):
+        FewShotSegmenter(filters).fit([Exemplar(reader, mask=np.eye(40, 50, dtype=bool))])
 
 
 @pytest.mark.parametrize(
