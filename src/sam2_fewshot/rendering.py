@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from sam2_fewshot.errors import InputError
 from sam2_fewshot.records import Frame, FrameReader
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Hashable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -238,6 +239,12 @@ class Look:
     blending: Blending = "translucent"
     opacity: float = 1.0
 
+    @property
+    def key(self) -> Hashable:
+        """Stands for it: looks that display the same have the same key."""
+        colors = None if self.colors is None else self.colors.tobytes()
+        return self.limits, colors, self.gamma, self.blending, self.opacity
+
 
 def blend(planes: Iterable[NDArray[Any]], looks: Sequence[Look]) -> NDArray[np.uint8]:
     """Blend layers as a viewer displays them on black, the lowest first.
@@ -297,7 +304,7 @@ class BlendedPlane:
     name, location
         As in :class:`~sam2_fewshot.records.FrameReader`.
     digest
-        Stands for the pixels; see :func:`~sam2_fewshot.object_model.frame_digest`.
+        Stands for the pixels; see :func:`~sam2_fewshot.object_model.frame_digest`. None: they are read for it.
     """
 
     arrays: Sequence[Any]
@@ -306,15 +313,27 @@ class BlendedPlane:
     shape: tuple[int, int]
     name: str
     location: Location
-    digest: str
+    digest: str | None = None
 
     def read(self, region: Box | None = None) -> NDArray[np.uint8]:
         """Return the RGB pixels (h, w, 3) of a region, or of all of the plane."""
+        return blend(self._parts(region), self.looks)
+
+    def stamp(self, region: Box) -> bytes:
+        """Return what stands for the pixels of a region, in a tenth of the time in which they are blended."""
+        digest = hashlib.blake2b(repr(self.index).encode())
+        for part, look in zip(self._parts(region), self.looks, strict=True):
+            digest.update(repr((look.key, part.dtype, part.shape)).encode())
+            digest.update(np.ascontiguousarray(part).data)
+        return digest.digest()
+
+    def _parts(self, region: Box | None) -> Iterator[NDArray[Any]]:
         x0, y0, x1, y1 = region or (0, 0, self.shape[1], self.shape[0])
         spans = iter((slice(y0, y1), slice(x0, x1)))
         key = tuple(next(spans) if isinstance(each, slice) else each for each in self.index)
         try:
-            return blend((np.asarray(array[key]) for array in self.arrays), self.looks)
+            for array in self.arrays:
+                yield np.asarray(array[key])
         except (OSError, ValueError, KeyError, IndexError, RuntimeError) as error:
             raise InputError(f"{self.name} cannot be read: {error}.") from error
 

@@ -120,7 +120,7 @@ def frames_of(
         frame = as_reader(exemplars[numbers[0]].image, settings)
         is_large = part_size(frame.shape, most_pixels, whole)
         held = None if is_large else Frame(frame.read(), frame.name, frame.location)
-        digest = frame_digest(held if held and not hasattr(frame, "digest") else frame)
+        digest = frame_digest(held if held and getattr(frame, "digest", None) is None else frame)
         frames.setdefault(digest, ExampleFrame(frame, held, digest, [])).numbers.extend(numbers)
     return list(frames.values())
 
