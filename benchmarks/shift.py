@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from sam2_fewshot.protocols import Backbone
     from sam2_fewshot.records import Detection
 
 KINDS = ("fluo_520x696", "fluo_603x1272", "tissue_512x640", "hist_purple", "fluo_360x360", "torrey", "sem", "set46")
@@ -55,16 +56,18 @@ def changed(found: Sequence[Detection], other: Sequence[Detection]) -> int:
     return count
 
 
-def measured(segmenter: FewShotSegmenter, path: Path, side: int) -> dict[str, Any]:
+def measured(backbone: Backbone, path: Path, side: int) -> dict[str, Any]:
     """Search an image in four grids of blocks; return how many objects changed."""
     image = np.asarray(Image.open(path.with_name(path.name.replace("_labels", ""))))
     labels = np.asarray(Image.open(path))
     masks = [crop_to_object(labels == number) for number in np.unique(labels) if number]
     whole = [m for m in masks if min(m.box[:2]) > 0 and m.box[2] < labels.shape[1] and m.box[3] < labels.shape[0]]
     chosen = [whole[i] for i in np.random.default_rng(0).permutation(len(whole))[:EXAMPLES]]
-    segmenter.settings = Settings(min_mask_area=10)
-    segmenter.fit([Exemplar(image=image, mask=mask.full()) for mask in chosen])
-    segmenter.settings = segmenter.settings.changed({"max_memory": SMALLEST})
+    settings = Settings(min_mask_area=10)
+    learner = FewShotSegmenter(backbone, settings=settings)
+    learner.fit([Exemplar(image=image, mask=mask.full()) for mask in chosen])
+    segmenter = FewShotSegmenter(backbone, settings=settings.changed({"max_memory": SMALLEST}))
+    segmenter.adopt(learner.object_model)
     frame = Frame(continued(image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2), side)[..., :3])
     results, blocks = [], 0
     for shift in ((0, 0), (1, 0), (0, 1), (1, 1)):
@@ -92,12 +95,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore", FewShotWarning)  # that the blocks are larger than the memory
-    segmenter = FewShotSegmenter(open_model("micro", "cpu", Settings()))
+    backbone = open_model("micro", "cpu", Settings())
     found = sorted(arguments.data.rglob("*_labels.png"))
     rows = []
     for kind in arguments.images:
         for path in [path for path in found if path.name.startswith(kind)][:1]:
-            rows.append(measured(segmenter, path, arguments.side))
+            rows.append(measured(backbone, path, arguments.side))
             print(rows[-1], flush=True)
             if arguments.out:
                 arguments.out.write_text(json.dumps(rows, indent=1))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from sam2_fewshot.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
     from shapely import Polygon
 
 Box = tuple[int, int, int, int]
@@ -226,7 +226,7 @@ class Frame:
         return self.pixels[y0:y1, x0:x1]
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, eq=False, slots=True, init=False)
 class Exemplar:
     """One object that the user has marked.
 
@@ -237,50 +237,84 @@ class Exemplar:
     image
         Array (H, W) or (H, W, 3), or a :class:`FrameReader`.
     mask
-        Boolean array (H, W), True on the object.
+        Array (H, W), true on the object: of one label of a label image, ``labels == 3``.
     polygon
         Outline in image pixels ``(x, y)``. It is made of a sequence of at least three points, or of an array (n, 2),
         where one is given.
-    box
-        A box ``(x0, y0, x1, y1)`` around the object, in image pixels, with fractions or without; SAM 2 makes the mask
-        from it.
     point
         A point ``(x, y)`` on the object; SAM 2 makes the mask from it.
     negative
         True for an object of the kind that is *not* wanted.
     label
         What to call the example in messages, for instance "cells.geojson, object 3".
+    box
+        A box ``(x0, y0, x1, y1)`` around the object, two opposite corners in image pixels, with fractions or without;
+        SAM 2 makes the mask from it.
 
     Raises
     ------
     InputError
-        If the outline, the box or the point is not made of such numbers.
+        If the mask is no array, or the outline, the box or the point is not made of such numbers.
     """
 
-    image: NDArray[np.generic] | FrameReader
-    mask: NDArray[np.bool_] | None = None
-    polygon: Polygon | None = None
-    point: tuple[float, float] | None = None
-    negative: bool = False
-    label: str = ""
-    box: tuple[float, float, float, float] | None = None
+    image: NDArray[Any] | FrameReader
+    mask: NDArray[Any] | None
+    polygon: Polygon | None
+    point: tuple[float, float] | None
+    negative: bool
+    label: str
+    box: tuple[float, float, float, float] | None
 
-    def __post_init__(self) -> None:
-        """Make a polygon of an outline's points, and refuse what is no box or point."""
-        if self.polygon is not None and not hasattr(self.polygon, "geom_type"):
-            from shapely import Polygon
+    def __init__(
+        self,
+        image: NDArray[Any] | FrameReader,
+        mask: ArrayLike | None = None,
+        polygon: Polygon | ArrayLike | None = None,
+        point: Sequence[float] | NDArray[Any] | None = None,
+        negative: bool = False,
+        label: str = "",
+        box: Sequence[float] | NDArray[Any] | None = None,
+    ) -> None:
+        marks = {
+            "mask": None if mask is None else _mask(mask),
+            "polygon": None if polygon is None else _outline(polygon),
+            "point": None if point is None else tuple(_values("point", point, "(x, y)").tolist()),
+            "box": None if box is None else tuple(np.sort(_corners(box), axis=0).ravel().tolist()),
+        }
+        for name, value in {"image": image, "negative": bool(negative), "label": label, **marks}.items():
+            object.__setattr__(self, name, value)
 
-            points = _numbers(self.polygon)
-            if points is None or points.ndim != 2 or len(points) < 3 or points.shape[1] != 2:
-                raise InputError(
-                    "The outline of an example must be a shapely polygon or at least three points (x, y), but it is "
-                    f"{self.polygon!r:.60}."
-                )
-            object.__setattr__(self, "polygon", Polygon(points))
-        for what, given, form in (("box", self.box, "(x0, y0, x1, y1)"), ("point", self.point, "(x, y)")):
-            count = form.count(",") + 1
-            if given is not None and ((numbers := _numbers(given)) is None or numbers.shape != (count,)):
-                raise InputError(f"The {what} of an example must be {count} numbers {form}, but it is {given!r:.60}.")
+
+def _mask(given: ArrayLike) -> NDArray[Any]:
+    try:
+        return np.asarray(given)
+    except ValueError:
+        raise InputError(f"The mask of an example must be an array (height, width), but it is {given!r:.60}.") from None
+
+
+def _outline(given: Polygon | ArrayLike) -> Polygon:
+    if hasattr(given, "geom_type"):
+        return given
+    from shapely import Polygon
+
+    points = _numbers(given)
+    if points is None or points.ndim != 2 or len(points) < 3 or points.shape[1] != 2:
+        raise InputError(
+            "The outline of an example must be a shapely polygon or at least three points (x, y), but it is "
+            f"{given!r:.60}."
+        )
+    return Polygon(points)
+
+
+def _corners(box: object) -> NDArray[np.float64]:
+    return _values("box", box, "(x0, y0, x1, y1)").reshape(2, 2)
+
+
+def _values(what: str, given: object, form: str) -> NDArray[np.float64]:
+    count, numbers = form.count(",") + 1, _numbers(given)
+    if numbers is None or numbers.shape != (count,):
+        raise InputError(f"The {what} of an example must be {count} numbers {form}, but it is {given!r:.60}.")
+    return numbers
 
 
 def _numbers(given: object) -> NDArray[np.float64] | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Never
 
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.examples.training_set import training_set
@@ -65,7 +65,8 @@ class FewShotSegmenter:
     device
         ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``. Not used with a loaded backbone.
     settings
-        The defaults when left out.
+        The defaults when left out. They stay; a new segmenter with others takes over what was learned with
+        :meth:`adopt`, and what was saved with :meth:`load`.
     progress
         Reports the progress.
     method
@@ -97,13 +98,26 @@ class FewShotSegmenter:
         # torch takes seconds to import, so it is not imported with this class.
         from sam2_fewshot.backbones import open_backbone
 
-        self.settings = settings or Settings()
+        self._settings = settings or Settings()
         self._progress = Staged(progress or Quiet())
         if isinstance(model, str | os.PathLike):
             model = open_backbone(model, device, self.settings)
         self._backbone = model
         self._method = method or METHODS[self.settings.method](model, self.settings, self._progress)
         self._objects: ObjectModel | None = None
+
+    @property
+    def settings(self) -> Settings:
+        """The settings with which this segmenter was made."""
+        return self._settings
+
+    @settings.setter
+    def settings(self, _: Never) -> None:
+        # The method and the backbone were made with them.
+        raise AttributeError(
+            "The settings of a segmenter cannot be changed. Make another one with them, which needs no new examples: "
+            "FewShotSegmenter(model, settings=settings).adopt(segmenter.object_model)."
+        )
 
     @property
     def model_name(self) -> str:
@@ -162,7 +176,7 @@ class FewShotSegmenter:
         Raises
         ------
         InputError
-            If the weights are others, features of which cannot be compared, or the method is another.
+            If the weights are others, features of which cannot be compared, or settings with which they were learned.
         """
         if self.model_sha256 != objects.model_sha256:
             raise InputError(
@@ -170,11 +184,7 @@ class FewShotSegmenter:
                 f"than {self.model_name} (SHA-256 {self.model_sha256[:12]}…); features of different weights cannot be "
                 "compared. Use that checkpoint, or learn again from the examples."
             )
-        if self.settings.method != objects.method:
-            raise InputError(
-                f"{what} was learned with the method {objects.method}, but the settings say {self.settings.method}; "
-                f"use {objects.method}, or learn again from the examples."
-            )
+        objects.check_settings(self.settings, what)
         self._objects = objects
         return self
 
@@ -238,7 +248,8 @@ class FewShotSegmenter:
         ----------
         image
             Array (H, W) or (H, W, 3), or a :class:`~sam2_fewshot.records.FrameReader`, also of a frame that is larger
-            than the memory. Arrays are turned into 8-bit RGB as image files are.
+            than the memory. Arrays are turned into 8-bit RGB as image files are; a fourth channel is dropped where it
+            has one value, such as that of an opaque image, and refused otherwise.
         store
             Of the results of the blocks of a frame that is searched in several.
         keep_proposed
@@ -467,7 +478,7 @@ class FewShotSegmenter:
             scored = self._method.find(learned, view.pixels, view.known, watch)
             masks = [item for item in scored.masks if not lies_in(item.mask, view.unwanted)]
             with watch.stage("outline"):
-                detections = outlined(within_prior(masks, learned, settings), view, settings)
+                detections = outlined(within_prior(masks, learned, settings), view, settings, scored.least_area)
             return FrameResult(
                 detections,
                 floor=floor_of(settings),

@@ -121,7 +121,8 @@ class Settings(BaseModel):
     min_mask_area: int = _setting(
         30,
         "Min Mask Area",
-        "Smallest object to consider, measured on the mask at full resolution.",
+        "Smallest object to consider, measured on the mask at full resolution. The method guided ignores a limit above "
+        "the smallest example.",
         group="proposals",
         unit="px",
         ge=0,
@@ -130,7 +131,8 @@ class Settings(BaseModel):
     max_mask_area: int = _setting(
         0,
         "Max Mask Area",
-        "Largest object to consider, measured on the mask at full resolution; 0 means no limit.",
+        "Largest object to consider, measured on the mask at full resolution; 0 means no limit. The method guided "
+        "ignores a limit below the largest example.",
         group="proposals",
         unit="px",
         ge=0,

@@ -100,3 +100,18 @@ def test_what_the_file_cannot_say_is_told(looks):
 def test_rgb_has_no_entry():
     assert channels_of([Look((0, 255))]) == ("", True)
     assert channels_of([None, Look((0, 255))]) == ("", True)
+
+
+def test_a_stamp_stands_for_the_pixels_of_a_region() -> None:
+    pixels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+
+    def stamp(white: float = 255) -> bytes:
+        plane = BlendedPlane([pixels], [Look((0, white), RAMP)], (slice(None), slice(None)), (16, 16), "a", Location())
+        return plane.stamp((2, 3, 9, 9))
+
+    first = stamp()
+    assert stamp(200) != first
+    pixels[12, 12] = 0  # elsewhere
+    assert stamp() == first
+    pixels[4, 4] = 0
+    assert stamp() != first

@@ -175,11 +175,13 @@ def test_examples_on_a_large_frame_are_learned_from_parts_and_not_found(
     assert as_set(found) == as_set([item for item in objects if item not in marked])
 
 
-def test_what_lies_below_the_threshold_comes_from_blocks_too(fitted: BrightSegmenter, whole: BrightSegmenter) -> None:
+def test_what_lies_below_the_threshold_comes_from_blocks_too(
+    fitted: BrightSegmenter, bright: Callable[..., BrightSegmenter]
+) -> None:
     frame = Frame(scene())
-    for segmenter in (fitted, whole):
-        segmenter.settings = segmenter.settings.changed({"similarity_threshold": 0.75})
-    result, other = fitted.predict(frame), whole.predict(frame)
+    result, other = (
+        bright(pixels, similarity_threshold=0.75).adopt(fitted.object_model).predict(frame) for pixels in (SMALL, 10**7)
+    )
     assert as_set(result.detections) == as_set(other.detections)
     assert as_set(result.below) == as_set(other.below)
     assert result.detections
@@ -189,13 +191,16 @@ def test_what_lies_below_the_threshold_comes_from_blocks_too(fitted: BrightSegme
     assert result.floor == pytest.approx(0.075)
 
 
-def test_a_long_object_below_the_threshold_is_told_by_the_floor(fitted: BrightSegmenter) -> None:
+def test_a_long_object_below_the_threshold_is_told_by_the_floor(
+    fitted: BrightSegmenter, bright: Callable[..., BrightSegmenter]
+) -> None:
     picture = scene()
     picture[200:204, 20:380] = 120  # in no block whole
-    fitted.settings = fitted.settings.changed({"similarity_threshold": 0.55})
-    assert 0.55 > fitted.predict(Frame(picture)).floor > 120 / 255
-    fitted.settings = fitted.settings.changed({"similarity_threshold": 0.45})
-    assert fitted.predict(Frame(picture)).floor == pytest.approx(0.045)
+    higher, lower = (
+        bright(SMALL, similarity_threshold=threshold).adopt(fitted.object_model) for threshold in (0.55, 0.45)
+    )
+    assert 0.55 > higher.predict(Frame(picture)).floor > 120 / 255
+    assert lower.predict(Frame(picture)).floor == pytest.approx(0.045)
 
 
 def test_an_example_off_a_large_frame_is_told(bright: Callable[[int], BrightSegmenter], heard: Heard) -> None:

@@ -108,7 +108,7 @@ def model_like(name: str, device: str = "cpu") -> Sam2Model:
 def blocks_of(segmenter: FewShotSegmenter, frame: FrameReader) -> int:
     """In how many blocks a segmenter searches a frame for small objects."""
     objects = ObjectModel(
-        "grid", {}, np.array([100]), [], segmenter.model_name, segmenter.model_sha256, target_occupancy=0.2, max_zoom=4
+        "grid", {}, np.array([100]), [], segmenter.model_name, segmenter.model_sha256, target_occupancy=0.2, max_zoom=8
     )
     return len(segmenter.adopt(objects).plan(frame).blocks)
 

@@ -11,7 +11,7 @@ from disc_scenes import discs, found_of
 from sam2_fewshot import Exemplar, FewShotSegmenter, FewShotWarning, Settings
 
 if TYPE_CHECKING:
-    from disc_scenes import Disc
+    from disc_scenes import Disc, Scene
 
     from sam2_fewshot.protocols import Backbone
 
@@ -76,3 +76,25 @@ def test_the_same_limits_give_the_same_however_they_were_learned(filters: Backbo
     fresh = known.segment(image)
     again = with_limits(known, filters, max_mask_area=250).segment(image)
     assert [(item.bbox, item.score) for item in fresh] == [(item.bbox, item.score) for item in again]
+
+
+@pytest.fixture(scope="module")
+def small() -> Scene:
+    return discs([(25 + 36 * (i % 8), 24 + 42 * (i // 8), 6) for i in range(40)])
+
+
+def test_a_smallest_area_that_is_ignored_leaves_nothing_out(filters: Backbone, small: Scene) -> None:
+    image, masks = small
+    learned = fit(filters, LARGE)
+    with pytest.warns(FewShotWarning, match=r"Min Mask Area is 900 px, but the smallest example has \d+ px"):
+        found = with_limits(learned, filters, min_mask_area=900).segment(image)
+    without = with_limits(learned, filters, min_mask_area=0).segment(image)
+    assert [(item.bbox, item.score) for item in found] == [(item.bbox, item.score) for item in without]
+    assert found_of(found, masks) >= 0.9 * len(masks)
+
+
+def test_smaller_objects_are_learned_about_whatever_the_smallest_area(filters: Backbone, small: Scene) -> None:
+    image, masks = small
+    learned = fit(filters, LARGE, min_mask_area=600)
+    assert not found_of(learned.segment(image), masks)
+    assert found_of(with_limits(learned, filters).segment(image), masks) >= 0.9 * len(masks)

@@ -97,7 +97,7 @@ def test_a_box_and_an_outline_of_one_object_count_once(
     ("box", "said"),
     [
         ((9000.0, 9000.0, 9010.0, 9010.0), "no part of its box (9000, 9000, 9010, 9010) lies on its image"),
-        ((20.0, 20.0, 10.0, 30.0), "no part of its box"),
+        ((20.0, 20.0, 20.0, 30.0), "its box (20, 20, 20, 30) has no area"),
         ((float("nan"), 0.0, 10.0, 10.0), "no part of its box"),
     ],
 )

@@ -160,7 +160,7 @@ def test_percentiles_of_the_display_are_those_of_the_examples() -> None:
 
 def test_a_segmenter_saves_it_whole(filters: Backbone, tmp_path: Path) -> None:
     model = replace(learned(), model_name=filters.name, model_sha256=filters.sha256)
-    segmenter = FewShotSegmenter(filters, settings=Settings(method=model.method)).adopt(model)
+    segmenter = FewShotSegmenter(filters, settings=Settings(**model.settings)).adopt(model)
     segmenter.save(tmp_path / "cells.npz")
     assert [path.name for path in tmp_path.iterdir()] == ["cells.npz"]
     assert read_object_model(tmp_path / "cells.npz").to_bytes() == model.to_bytes()

@@ -41,54 +41,56 @@ def test_a_point_gives_the_object_under_it(counting, discs):
     picture, labels = discs
     outliner, frame = Outliner(counting), Frame(picture)
     for true in label_image_to_instances(labels)[:6]:
-        found = outliner.at_point(frame, "a", middle(true))
+        found = outliner.at_point(frame, middle(true))
         assert found is not None
         assert found.frame_shape == labels.shape
         assert mask_iou(found, true) > 0.8
 
 
 def test_a_second_point_in_the_same_windows_encodes_nothing(counting, discs):
-    outliner, frame = Outliner(counting), Frame(discs[0])
-    outliner.at_point(frame, "a", (40.5, 30.5))
+    picture = discs[0].copy()
+    outliner, frame = Outliner(counting), Frame(picture)
+    outliner.at_point(frame, (40.5, 30.5))
     once = counting.windows
     assert once > 0
-    outliner.at_point(frame, "a", (41.5, 31.5))
+    outliner.at_point(frame, (41.5, 31.5))
     assert counting.windows == once
-    outliner.at_point(frame, "other pixels", (41.5, 31.5))
+    picture[10:20, 10:20] ^= 255  # in place
+    outliner.at_point(frame, (41.5, 31.5))
     assert counting.windows == 2 * once
 
 
 def test_only_so_many_embeddings_are_kept(counting, discs):
-    outliner, frame = Outliner(counting, kept=2), Frame(discs[0])
+    outliner, frame, other = Outliner(counting, kept=2), Frame(discs[0]), Frame(255 - discs[0])
     for _ in range(2):
-        outliner.at_point(frame, "a", (40.5, 30.5))
-        outliner.at_point(frame, "b", (40.5, 30.5))
+        outliner.at_point(frame, (40.5, 30.5))
+        outliner.at_point(other, (40.5, 30.5))
     assert counting.windows > 4
 
 
 def test_one_embedding_is_enough(counting, discs):
     picture = np.tile(discs[0], (5, 5, *(1,) * (discs[0].ndim - 2)))  # larger than the windows
     at = middle(label_image_to_instances(discs[1])[0])
-    found = Outliner(counting, kept=1).at_point(Frame(picture), "a", at)
+    found = Outliner(counting, kept=1).at_point(Frame(picture), at)
     assert counting.windows > 1
     assert found is not None
-    same = Outliner(counting).at_point(Frame(picture), "a", at)
+    same = Outliner(counting).at_point(Frame(picture), at)
     assert same is not None
     assert mask_iou(found, same) == 1
 
 
 def test_what_is_prepared_is_not_encoded_again(counting, discs):
     outliner, frame = Outliner(counting), Frame(discs[0])
-    steps = list(outliner.prepare(frame, "a", (0, 0, 200, 160)))
+    steps = list(outliner.prepare(frame, (0, 0, 200, 160)))
     assert len(steps) == counting.windows
-    outliner.at_point(frame, "a", (120.5, 34.5))
+    outliner.at_point(frame, (120.5, 34.5))
     assert counting.windows == len(steps)
 
 
 def test_a_box_gives_the_object_in_it(counting, discs):
     true = label_image_to_instances(discs[1])[1]
     x0, y0, x1, y1 = true.box
-    found = Outliner(counting).in_box(Frame(discs[0]), "a", (x0 - 2.0, y0 - 2.0, x1 + 2.0, y1 + 2.0))
+    found = Outliner(counting).in_box(Frame(discs[0]), (x0 - 2.0, y0 - 2.0, x1 + 2.0, y1 + 2.0))
     assert found is not None
     assert mask_iou(found, true) > 0.7
 
@@ -105,13 +107,13 @@ def test_a_box_is_prompted_and_judged_as_where_it_is_an_example(counting, discs,
     picture = np.full((64, 64, 3), 40, np.uint8)
     picture[22:43, 22:43] = 200
     box = (22.0, 22.0, 43.0, 43.0)
-    outlined = Outliner(counting).in_box(Frame(picture), "a", box)
+    outlined = Outliner(counting).in_box(Frame(picture), box)
     (offers,) = masks_in_boxes(counting, picture, [box])
     assert outlined is not None
     assert [item.mask.box for item in offers] == [outlined.box] == [(22, 22, 43, 43)]
     assert np.array_equal(*boxes)
     # On the ground beside it there is nothing that fits.
-    assert Outliner(counting).in_box(Frame(picture), "a", (2.0, 2.0, 8.0, 8.0)) is None
+    assert Outliner(counting).in_box(Frame(picture), (2.0, 2.0, 8.0, 8.0)) is None
     assert masks_in_boxes(counting, picture, [(2.0, 2.0, 8.0, 8.0)]) == [[]]
 
 
@@ -122,12 +124,12 @@ def test_of_a_long_object_no_piece_is_taken_that_ends_where_a_window_does(filter
     assert offers
     assert all(item.mask.box[2] - item.mask.box[0] > 550 for item in offers)
     # A single window that does not show all of it gives what there is.
-    piece = Outliner(filters).at_point(Frame(picture), "a", (300.0, 148.0))
+    piece = Outliner(filters).at_point(Frame(picture), (300.0, 148.0))
     assert piece is not None
 
 
 def test_a_box_outside_of_the_frame_gives_nothing(counting, discs):
-    assert Outliner(counting).in_box(Frame(discs[0]), "a", (-50.0, -50.0, -10.0, -10.0)) is None
+    assert Outliner(counting).in_box(Frame(discs[0]), (-50.0, -50.0, -10.0, -10.0)) is None
 
 
 def test_of_the_masks_of_a_point_that_is_taken_which_agrees_with_those_before(filters):
@@ -149,7 +151,7 @@ def test_of_the_masks_of_a_point_that_is_taken_which_agrees_with_those_before(fi
 
     areas = []
     for radius in (16, 7):
-        found = Outliner(filters).at_point(frame, radius, (150.5, 120.5), discs_of(radius))
+        found = Outliner(filters).at_point(frame, (150.5, 120.5), discs_of(radius))
         assert found is not None
         areas.append(found.area)
     assert areas[0] > 2 * areas[1]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,8 +14,6 @@ from sam2_fewshot.geometry.outlines import crop_to_object, polygon_to_mask
 from sam2_fewshot.methods.grid import Candidate, Prototype, in_one_part
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
     from sam2_fewshot.protocols import Backbone
@@ -59,6 +58,15 @@ def fitted(filters: Backbone, discs: Discs, listener: Listener) -> FewShotSegmen
 @pytest.fixture(scope="module")
 def found(fitted: FewShotSegmenter, discs: Discs) -> list[Detection]:
     return fitted.segment(discs[0])
+
+
+class Nameless:
+    """A reader without a location."""
+
+    name, shape = "a.tif", (40, 50)
+
+    def read(self, region: object = None) -> NDArray[np.uint8]:
+        return np.zeros((*self.shape, 3), np.uint8)
 
 
 def best_iou(found: list[Detection], truth: NDArray[np.bool_]) -> float:
@@ -275,11 +283,36 @@ def test_no_examples_are_refused(filters: Backbone, discs: Discs) -> None:
         (np.full((5, 5), np.nan), "no finite value"),
         (np.zeros((5, 5), complex), "complex128"),
         (np.array([["a", "b"]]), "<U1"),
+        (np.eye(4)[..., None] * np.arange(4), r"fourth channel differs.*Leave it out with image\[\.\.\., :3\]"),
+        ("cells/a.tif", r"The path 'cells/a\.tif' was given as an image.*Read the file first"),
+        (Path("a.tif"), r"The path 'a\.tif' was given"),
+        (Nameless(), "type Nameless was given .* a reader with name, location, shape, read; it has no location"),
+        (5, "type int was given .* it has no name and no location and no shape and no read"),
     ],
 )
 def test_what_is_not_an_image_is_refused(fitted: FewShotSegmenter, image: NDArray[np.generic], why: str) -> None:
     with pytest.raises(InputError, match=why):
         fitted.segment(image)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "what"),
+    [
+        (np.zeros((40, 50), np.uint8), r"uint8 of shape \(40, 50\)"),
+        (np.zeros((40, 50, 3), np.uint16), r"uint16 of shape \(40, 50, 3\)"),
+        (np.zeros((40, 50, 3)), "float64"),
+        (np.zeros((40, 50, 4), np.uint8), r"uint8 of shape \(40, 50, 4\)"),
+    ],
+)
+def test_a_reader_of_other_pixels_is_refused(
+    filters: Backbone, fitted: FewShotSegmenter, pixels: NDArray[Any], what: str
+) -> None:
+    reader = Frame(pixels, "a.tif")
+    said = rf"a\.tif: what its reader gives is {what}.*must be uint8 of shape \(height, width, 3\)"
+    with pytest.raises(InputError, match=said):
+        fitted.segment(reader)
+    with pytest.raises(InputError, match=said):
+        FewShotSegmenter(filters).fit([Exemplar(reader, mask=np.eye(40, 50, dtype=bool))])
 
 
 @pytest.mark.parametrize(
@@ -326,5 +359,18 @@ def test_other_crops_or_weights_than_the_saved_ones_are_refused(
         FewShotSegmenter.load(tmp_path / "discs.npz", filters, settings=QUICK.changed({"target_occupancy": 0.3}))
     with pytest.raises(InputError, match=r"other weights \(filters, .*micro\.pt"):
         FewShotSegmenter.load(tmp_path / "discs.npz", micro)
-    with pytest.raises(InputError, match=r"This was learned with the method grid, but the settings say guided"):
+    with pytest.raises(InputError, match=r"This was learned with Method grid, but the settings say guided"):
         FewShotSegmenter(filters, settings=Settings(method="guided")).adopt(fitted.object_model)
+    with pytest.raises(InputError, match=r"This was learned with Target Occupancy 0\.2, but the settings say 0\.3"):
+        FewShotSegmenter(filters, settings=QUICK.changed({"target_occupancy": 0.3})).adopt(fitted.object_model)
+
+
+def test_settings_are_changed_by_making_another_segmenter(
+    filters: Backbone, fitted: FewShotSegmenter, found: list[Detection], discs: Discs
+) -> None:
+    strict = QUICK.changed({"similarity_threshold": (found[1].score + found[2].score) / 2})
+    with pytest.raises(AttributeError, match=r"Make another one with them.*adopt\(segmenter\.object_model\)"):
+        fitted.settings = strict  # type: ignore[assignment]
+    assert fitted.settings == QUICK
+    again = FewShotSegmenter(filters, settings=strict).adopt(fitted.object_model).segment(discs[0])
+    assert [d.bbox for d in again] == [d.bbox for d in found[:2]]

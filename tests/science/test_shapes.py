@@ -65,19 +65,19 @@ def test_what_is_filled_was_surrounded(mask, most):
     assert (without_pinholes(InstanceMask(filled, 0, 0, mask.shape), most).data == filled).all()
 
 
-def found(mask: np.ndarray, settings: Settings) -> list[int]:
+def found(mask: np.ndarray, least_area: int) -> list[int]:
     view = View(Frame(np.zeros((*SHAPE, 3), np.uint8)), (0, 0, SHAPE[1], SHAPE[0]), np.zeros((*SHAPE, 3), np.uint8), [])
     item = ScoredMask(crop_to_object(mask), 0.9, 0.9, 0.9)
-    return [detection.area for detection in outlined([item], view, settings)]
+    return [detection.area for detection in outlined([item], view, Settings(), least_area)]
 
 
 def test_what_falls_below_the_smallest_area_with_its_smaller_parts_is_left_out():
     mask = np.zeros(SHAPE, bool)
     mask[2:7, 2:7] = True  # 25 px
     mask[20:23, 20:23] = True  # 9 px
-    assert found(mask, Settings(min_mask_area=30)) == []
-    assert found(mask, Settings(min_mask_area=25)) == [25]
-    assert found(mask, Settings(min_mask_area=60)) == [25]  # looked for although it is small, like the examples
+    assert found(mask, 30) == []
+    assert found(mask, 25) == [25]
+    assert found(mask, 60) == [25]  # looked for although it is small, like the examples
 
 
 def test_what_the_user_marked_has_the_shape_of_what_is_found():

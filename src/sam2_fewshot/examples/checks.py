@@ -36,7 +36,7 @@ def prompt_of(exemplar: Exemplar, frame: Frame) -> tuple[float, float] | None:
     """Return the point ``(x, y)`` to prompt, None for an example that is none or lies outside its frame."""
     if exemplar.point is None or len(ways_of(exemplar)) > 1:
         return None
-    x, y = float(exemplar.point[0]), float(exemplar.point[1])
+    x, y = exemplar.point
     return (x, y) if 0 <= x < frame.shape[1] and 0 <= y < frame.shape[0] else None
 
 
@@ -44,7 +44,7 @@ def box_prompt_of(exemplar: Exemplar, frame: Frame) -> tuple[float, float, float
     """Return the box ``(x0, y0, x1, y1)`` to prompt, inside the frame; None for an example without one there."""
     if exemplar.box is None or len(ways_of(exemplar)) > 1:
         return None
-    x0, y0, x1, y1 = (float(value) for value in exemplar.box)
+    x0, y0, x1, y1 = exemplar.box
     height, width = frame.shape
     x0, y0, x1, y1 = max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))
     return (x0, y0, x1, y1) if x1 > x0 and y1 > y0 else None  # false where one of them is not a number
@@ -85,9 +85,15 @@ def exemplar_mask(
         warn(f"{name} is left out: give it either a mask, a polygon, a box or a point, not {len(ways)} of them.")
         return None
     if exemplar.mask is not None:
-        given = np.asarray(exemplar.mask)
+        given = exemplar.mask
         if given.shape != frame.shape:
             warn(f"{name} is left out: its mask has the shape {given.shape}, but its image is {size}.")
+            return None
+        if given.dtype != bool and (count := len(np.unique(given[given != 0]))) > 1:
+            warn(
+                f"{name} is left out: its mask has {count} different numbers besides 0; give one object, for instance "
+                "labels == 3 of a label image, or probabilities > 0.5."
+            )
             return None
         mask = crop_to_object(given.astype(bool))
         reason = "its mask is empty"
@@ -96,12 +102,19 @@ def exemplar_mask(
         if outline is None:
             warn(f"{name} is left out: its outline has no area.")
             return None
+        count = shapely.get_num_geometries(exemplar.polygon)
+        flaw = "" if count == 1 else f"of {count} parts"
         if not exemplar.polygon.is_valid:
-            warn(f"{name} has an outline that crosses itself; its largest part is used.")
+            flaw = "that crosses itself"
+        if flaw:
+            warn(f"{name} has an outline {flaw}; its largest part is used.")
         mask = polygon_to_mask(outline, frame.shape)
         reason = f"its outline holds no pixel of its image ({size})"
     elif exemplar.box is not None:
         corners = "({:g}, {:g}, {:g}, {:g})".format(*exemplar.box)
+        if exemplar.box[0] == exemplar.box[2] or exemplar.box[1] == exemplar.box[3]:
+            warn(f"{name} is left out: its box {corners} has no area.")
+            return None
         if box_prompt_of(exemplar, frame) is None:
             warn(f"{name} is left out: no part of its box {corners} lies on its image ({size}).")
             return None

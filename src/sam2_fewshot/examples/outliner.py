@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ from sam2_fewshot.examples.points import (
 from sam2_fewshot.geometry.outlines import largest_part
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -54,19 +55,17 @@ class Outliner:
 
     def __init__(self, backbone: Backbone, kept: int = _KEPT) -> None:
         self._backbone, self._kept = backbone, kept
-        self._held: OrderedDict[tuple[Hashable, Box], tuple[NDArray[np.uint8], Any]] = OrderedDict()
+        self._held: OrderedDict[tuple[Box, bytes], tuple[NDArray[np.uint8], Any]] = OrderedDict()
 
     def at_point(
-        self, frame: FrameReader, key: Hashable, point: tuple[float, float], outlined: Sequence[InstanceMask] = ()
+        self, frame: FrameReader, point: tuple[float, float], outlined: Sequence[InstanceMask] = ()
     ) -> InstanceMask | None:
         """Return the mask under a point; None where there is no object.
 
         Parameters
         ----------
         frame
-            The frame.
-        key
-            Stands for the frame's pixels: embeddings of one key are used again.
+            The frame. Its pixels are read to know them again, if it has no method ``stamp`` that stands for a region's.
         point
             ``(x, y)`` in image pixels, inside the frame.
         outlined
@@ -78,7 +77,7 @@ class Outliner:
         InputError
             If the frame cannot be read.
         """
-        encoded = {window: self._encoded(frame, key, window) for window in self._windows(frame, point)}
+        encoded = {window: self._encoded(frame, window) for window in self._windows(frame, point)}
         proposed: list[PointMask] = []
         for window, (_, embedding) in encoded.items():
             # In image pixels a pixel's centre has the fraction .5, in prompts it is a whole number.
@@ -104,7 +103,7 @@ class Outliner:
         )
         return largest_part(found[agreeing([alternatives], appearances(outlined))[0]].mask)
 
-    def in_box(self, frame: FrameReader, key: Hashable, box: tuple[float, float, float, float]) -> InstanceMask | None:
+    def in_box(self, frame: FrameReader, box: tuple[float, float, float, float]) -> InstanceMask | None:
         """Return the mask of the object that fits a box ``(x0, y0, x1, y1)`` in image pixels; None where there is none.
 
         Raises
@@ -121,11 +120,11 @@ class Outliner:
             side *= 2
         window = _window(((x0 + x1) / 2, (y0 + y1) / 2), round(side), frame.shape)
         corners = np.concatenate([self._in_input(window, corner) for corner in ((x0, y0), (x1, y1))])
-        answer = self._backbone.prompt_boxes(self._encoded(frame, key, window)[1], corners.reshape(1, 4))
+        answer = self._backbone.prompt_boxes(self._encoded(frame, window)[1], corners.reshape(1, 4))
         found = [item.mask for _, item in masks_of(answer, window, frame.shape)]
         return largest_part(found[0]) if found and fit_of(found[0], (x0, y0, x1, y1)) else None
 
-    def prepare(self, frame: FrameReader, key: Hashable, region: Box) -> Iterator[None]:
+    def prepare(self, frame: FrameReader, region: Box) -> Iterator[None]:
         """Encode ahead what points in a region will need, a window at a time, as far as that is kept."""
         x0, y0, x1, y1 = region
         step = max(1, round(self._backbone.input_size * _SIDES[1] / 2))
@@ -133,7 +132,7 @@ class Outliner:
         points = [(x, y) for y in rows for x in columns]
         ahead = list(dict.fromkeys(window for point in points for window in self._windows(frame, point)))
         for window in ahead[: self._kept // 2]:
-            self._encoded(frame, key, window)
+            self._encoded(frame, window)
             yield
 
     def _windows(self, frame: FrameReader, point: tuple[float, float]) -> list[Box]:
@@ -141,20 +140,27 @@ class Outliner:
         sides = [round(share * self._backbone.input_size) for share in _SIDES]
         return list(dict.fromkeys(_window(point, side, frame.shape) for side in sides))
 
-    def _encoded(self, frame: FrameReader, key: Hashable, window: Box) -> tuple[NDArray[np.uint8], Any]:
+    def _encoded(self, frame: FrameReader, window: Box) -> tuple[NDArray[np.uint8], Any]:
         """Return a window's pixels, uint8 RGB (h, w, 3), and its embedding."""
-        if (key, window) not in self._held:
+        # Known by the pixels, since those of an array may be changed in place.
+        stamp = getattr(frame, "stamp", None)
+        key = window, _stamp(frame.read(window)) if stamp is None else stamp(window)
+        if key not in self._held:
             pixels = frame.read(window)
-            self._held[key, window] = pixels, self._backbone.embed(pixels)
+            self._held[key] = pixels, self._backbone.embed(pixels)
             if len(self._held) > self._kept:
                 self._held.popitem(last=False)
-        self._held.move_to_end((key, window))
-        return self._held[key, window]
+        self._held.move_to_end(key)
+        return self._held[key]
 
     def _in_input(self, window: Box, point: tuple[float, float]) -> NDArray[np.float32]:
         """Return a point of the image in pixels of the backbone's input that shows a window, float32 (2,)."""
         scaled: NDArray[np.float64] = (np.array(point) - window[:2]) * input_scale(window, self._backbone.input_size)
         return scaled.astype(np.float32)
+
+
+def _stamp(pixels: NDArray[np.uint8]) -> bytes:
+    return hashlib.blake2b(np.ascontiguousarray(pixels).data).digest()
 
 
 def _window(point: tuple[float, float], side: int, frame_shape: tuple[int, int]) -> Box:

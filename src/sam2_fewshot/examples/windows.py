@@ -12,7 +12,7 @@ from sam2_fewshot.geometry.outlines import crop_to_object
 from sam2_fewshot.geometry.overlap import intersect
 from sam2_fewshot.object_model import frame_digest
 from sam2_fewshot.records import Frame, FrameReader
-from sam2_fewshot.rendering import as_reader
+from sam2_fewshot.rendering import as_reader, read_rgb
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -119,8 +119,8 @@ def frames_of(
     for numbers in groups.values():
         frame = as_reader(exemplars[numbers[0]].image, settings)
         is_large = part_size(frame.shape, most_pixels, whole)
-        held = None if is_large else Frame(frame.read(), frame.name, frame.location)
-        digest = frame_digest(held if held and not hasattr(frame, "digest") else frame)
+        held = None if is_large else Frame(read_rgb(frame), frame.name, frame.location)
+        digest = frame_digest(held if held and getattr(frame, "digest", None) is None else frame)
         frames.setdefault(digest, ExampleFrame(frame, held, digest, [])).numbers.extend(numbers)
     return list(frames.values())
 
@@ -171,7 +171,7 @@ def parts_of(
     if usable:
         most = _size_of_parts(most_pixels, whole)
         for window, numbers in example_windows([box for box in boxes if box], frame.shape, most):
-            part = Frame(frame.read(window), frame.name, frame.location)
+            part = Frame(read_rgb(frame, window), frame.name, frame.location)
             chosen = [usable[i] for i in numbers]
             parts.append(ExamplePart(part, window, chosen, [_moved(exemplars[i], part, window) for i in chosen]))
     return parts

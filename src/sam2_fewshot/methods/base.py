@@ -92,11 +92,14 @@ class Scored(NamedTuple):
         Number of masks that were compared with the examples.
     proposed
         All masks that were proposed, scored or not.
+    least_area
+        The smallest area in pixels that was looked for; 0 for any.
     """
 
     masks: list[ScoredMask]
     candidates: int
     proposed: list[InstanceMask]
+    least_area: int = 0
 
 
 class Stopwatch:

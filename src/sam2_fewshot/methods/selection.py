@@ -62,10 +62,10 @@ def least_score(learned: Mapping[str, NDArray[np.generic]], settings: Settings) 
     return _chosen(learned, settings, np.zeros(0)).value
 
 
-def outlined(masks: Iterable[ScoredMask], view: View, settings: Settings) -> list[Detection]:
+def outlined(masks: Iterable[ScoredMask], view: View, settings: Settings, least_area: int) -> list[Detection]:
     """Return the masks of a window down to the floor as detections of its frame; see :func:`shape_of`.
 
-    What is smaller than Min Mask Area only because a part of it is cut off is left out.
+    What is smaller than the least area only because a part of it is cut off is left out.
 
     Parameters
     ----------
@@ -74,15 +74,17 @@ def outlined(masks: Iterable[ScoredMask], view: View, settings: Settings) -> lis
     view
         The window.
     settings
-        ``smoothing`` and ``min_mask_area`` are used, and those of the threshold.
+        ``smoothing`` is used, and those of the threshold.
+    least_area
+        The smallest area in pixels that was looked for.
     """
-    floor, smallest = floor_of(settings), settings.min_mask_area
+    floor = floor_of(settings)
     shaped = [(item, *shape_of(view.placed(item.mask), settings)) for item in masks if item.score >= floor]
     return [
         Detection(instance, polygon, item.score, item.similarity, item.predicted_iou, view.frame.location)
         for item, instance, polygon in shaped
         # A mask that was large enough may have fallen into parts that are not.
-        if not instance.area < smallest <= item.mask.area
+        if not instance.area < least_area <= item.mask.area
     ]
 
 

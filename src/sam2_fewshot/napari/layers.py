@@ -5,7 +5,6 @@ napari's data coordinates are indices, so that the centre of the first pixel is 
 
 from __future__ import annotations
 
-from functools import cached_property
 from hashlib import sha256
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any
@@ -35,6 +34,8 @@ _ASKED = "#ff00ff"
 _TABLE = np.linspace(0, 1, 1024)
 _NEAR = 0.1
 """Pixels; layers that lie nearer to one another than this lie on the same pixels."""
+_READ_WHOLE = 1 << 22
+"""Pixels of a plane that is read, which takes part of a second, to know it again by its pixels."""
 _BLENDINGS = {"translucent_no_depth": "translucent"}
 _SESSION = token_hex(8)  # arrays are known by their ids, which another session gives to others
 
@@ -99,18 +100,19 @@ class Scene:
         own, others = ((each.reference, each.shape, each.axes) if each else None for each in (self, other))
         return own == others
 
-    @cached_property
-    def key(self) -> str:
-        """Stands for the pixels of all planes: layers that look the same on the same arrays have the same key."""
-        looks = [(x.limits, x.gamma, x.blending, x.opacity, x.colors is None or x.colors.tobytes()) for x in self.looks]
-        return sha256(repr(([id(array) for array in self._arrays], looks, self.axes)).encode()).hexdigest()
-
     def plane(self, place: PlaneIndex) -> BlendedPlane:
         """Return a plane by its place."""
         index = plane_slices(place, self.axes, len(self.shape))
-        digest = sha256(f"{_SESSION}/{self.key}/{place}".encode()).hexdigest()[:32]
         name, location = self.reference.name, self.location(place)
+        height, width = self.plane_shape
+        digest = None if height * width <= _READ_WHOLE else self._digest(place)
         return BlendedPlane(self._arrays, self.looks, index, self.plane_shape, name, location, digest)
+
+    def _digest(self, place: PlaneIndex) -> str:
+        """Return what stands for a plane that is too large to be read for it: the same arrays that look the same."""
+        looks = [look.key for look in self.looks]
+        known_by = (_SESSION, [id(array) for array in self._arrays], looks, self.axes, place)
+        return sha256(repr(known_by).encode()).hexdigest()[:32]
 
     def channels(self) -> list[Look | None]:
         """Return how each channel of the image's file is displayed, None for those that are not searched.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from sam2_fewshot.annotations.arrays import PlaneIndex
     from sam2_fewshot.annotations.review import Mark
     from sam2_fewshot.object_model import ObjectModel
@@ -45,8 +48,6 @@ class Search(NamedTuple):
         What is learned from.
     plane, places, region
         A plane by its place, the places of those that are searched, and the part of each, None for all of it.
-    key
-        Stands for the pixels of all planes.
     model, settings
         The checkpoint's name, and the settings.
     loaded
@@ -57,7 +58,6 @@ class Search(NamedTuple):
     plane: Callable[[PlaneIndex], FrameReader]
     places: Sequence[PlaneIndex]
     region: Box | None
-    key: str
     model: str
     settings: Settings
     loaded: ObjectModel | None
@@ -76,6 +76,7 @@ class Session:
         self._check = check
         self.opened: tuple[Any, Any, Outliner] | None = None
         self.learned: Any = (None, None)
+        self._read: dict[PlaneIndex, _Noted] = {}  # what was learned from
         self.costs = [np.inf, np.inf]  # seconds to learn, and seconds a pixel to search
 
     def open(self, model: str, settings: Settings) -> tuple[Any, Outliner]:
@@ -108,13 +109,13 @@ class Session:
             told.part_begins(number, len(prompts))
             (x0, y0), (x1, y1) = corners[0], corners[-1]
             if len(corners) == 1:
-                yield outliner.at_point(plane, plane.digest, corners[0], outlined)
+                yield outliner.at_point(plane, corners[0], outlined)
             else:
-                yield outliner.in_box(plane, plane.digest, (min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)))
+                yield outliner.in_box(plane, (min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)))
 
     def prepare(self, plane: BlendedPlane, model: str, settings: Settings, region: Box, _: Estimate) -> Iterator[None]:
         """Encode a region ahead, so that outlines in it come at once."""
-        yield from self.open(model, settings)[1].prepare(plane, plane.digest, region)
+        yield from self.open(model, settings)[1].prepare(plane, region)
 
     def search(self, asked: Search, told: Estimate) -> Iterator[FewShotSegmenter | Part | str]:
         """Yield what has learned, what is found as soon as a block is finished, and how long all took, in words."""
@@ -122,13 +123,22 @@ class Session:
         began, settings = time.monotonic(), asked.settings
         segmenter = FewShotSegmenter(self.open(asked.model, settings)[0], settings=settings, progress=told)
         marked = [(mark.place, mark.outline.wkb, mark.kind) for mark in asked.marks]
-        key = marked, asked.key, asked.model, settings.model_dump(exclude=set(AFTER_LEARNING))
-        objects = asked.loaded if asked.loaded is not None else self.learned[1] if self.learned[0] == key else None
+        key = marked, asked.model, settings.model_dump(exclude=set(AFTER_LEARNING))
+        objects = asked.loaded
+        if (
+            objects is None
+            and self.learned[0] == key
+            and all(x.is_same(asked.plane(at)) for at, x in self._read.items())
+        ):
+            objects = self.learned[1]
         if objects is not None:
-            objects.check_settings(settings, "The object model")
             segmenter.adopt(objects, "The object model")
         else:
-            segmenter.fit(exemplars(asked.marks, asked.plane))
+            read: dict[PlaneIndex, _Noted] = {}
+            segmenter.fit(exemplars(asked.marks, lambda at: read.setdefault(at, _Noted(asked.plane(at)))))
+            self._read = read
+            for noted in read.values():
+                noted.forget()
             self.learned, self.costs[0] = (key, segmenter.object_model), time.monotonic() - began
         yield segmenter
         searching, pixels = time.monotonic(), 0
@@ -149,6 +159,39 @@ class Session:
         """Yield the summary of a run on files, with the backbone that is open."""
         backbone = self.open(str(request.model), request.settings)[0]
         yield run(request, told, lambda _, device, settings, watch: FewShotSegmenter(backbone, device, settings, watch))
+
+
+class _Noted:
+    """A frame that notes what is read of it, so that it is known whether the same would be read again.
+
+    Pixels may be changed in place, and an image may be too large to be read for it whole.
+    """
+
+    def __init__(self, frame: FrameReader) -> None:
+        self._frame: FrameReader | None = frame
+        self.name, self.location, self.shape = frame.name, frame.location, frame.shape
+        self.digest: str | None = getattr(frame, "digest", None)
+        self._noted: dict[Box, bytes] = {}
+
+    def read(self, region: Box | None = None) -> NDArray[np.uint8]:
+        """Return the pixels of a region, or of all of the frame."""
+        assert self._frame is not None
+        pixels = self._frame.read(region)
+        self._noted[region or (0, 0, self.shape[1], self.shape[0])] = _hash(pixels)
+        return pixels
+
+    def forget(self) -> None:
+        """Let the frame go, which may hold much memory."""
+        self._frame = None
+
+    def is_same(self, frame: FrameReader) -> bool:
+        """Tell whether of another frame the same would be read."""
+        like = (frame.shape, getattr(frame, "digest", None)) == (self.shape, self.digest)
+        return like and all(_hash(frame.read(region)) == noted for region, noted in self._noted.items())
+
+
+def _hash(pixels: NDArray[np.uint8]) -> bytes:
+    return hashlib.blake2b(np.ascontiguousarray(pixels).data).digest()
 
 
 def exemplars(marks: Sequence[Mark], plane: Callable[[PlaneIndex], FrameReader]) -> list[Exemplar]:

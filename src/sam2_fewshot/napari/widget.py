@@ -260,7 +260,7 @@ class FewShotWidget(Panel):
         if loaded is None and all(mark.kind == UNWANTED for mark in marks):
             raise InputError("There is nothing to learn from: mark 5 to 20 of the wanted objects, by a click on each.")
         places, results = scene.places() if scope == SLICES else [scene.place], self.results
-        asked = Search(marks, scene.plane, places, region, scene.key, model, settings, loaded)
+        asked = Search(marks, scene.plane, places, region, model, settings, loaded)
         self._asked, self._passed = None, []
 
         def take(ready: Any) -> None:

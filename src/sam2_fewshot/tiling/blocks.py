@@ -16,6 +16,7 @@ import numpy as np
 
 from sam2_fewshot.geometry.overlap import grown
 from sam2_fewshot.records import FrameResult
+from sam2_fewshot.rendering import read_rgb
 from sam2_fewshot.tiling.overview import PartOfFrame, contrast_of, overview
 
 if TYPE_CHECKING:
@@ -357,7 +358,7 @@ def view_of(frame: FrameReader, plan: SearchPlan, window: Box) -> View:
     known, unwanted = (
         [part for mask in masks if (part := mask.within(window))] for masks in (plan.known, plan.unwanted)
     )
-    return View(frame, window, frame.read(window), known, unwanted)
+    return View(frame, window, read_rgb(frame, window), known, unwanted)
 
 
 def is_owned(mask: InstanceMask, core: Box, slack: int = 0) -> bool:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sam2_fewshot.rendering import read_rgb
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -35,7 +37,7 @@ class PartOfFrame:
         """Return the uint8 RGB pixels (h, w, 3) of a region of the box."""
         x0, y0, x1, y1 = region
         left, top = self.box[:2]
-        return self.frame.read((x0 + left, y0 + top, x1 + left, y1 + top))
+        return read_rgb(self.frame, (x0 + left, y0 + top, x1 + left, y1 + top))
 
 
 def contrast_of(pixels: NDArray[np.uint8], step: int = 1, share: float = 0.0) -> float:

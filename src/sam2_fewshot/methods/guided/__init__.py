@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from sam2_fewshot.methods.guided.expectation import in_words
 from sam2_fewshot.methods.guided.learning import learn_guided
-from sam2_fewshot.methods.guided.limits import limited, warn_of_limits
+from sam2_fewshot.methods.guided.limits import in_force, limited, warn_of_limits
 from sam2_fewshot.methods.guided.model import GuidedModel
 from sam2_fewshot.resources import STORED, room_for_tiles
 from sam2_fewshot.tiling.tiles import TileGrid
@@ -66,11 +66,12 @@ class GuidedMethod:
         watch: Stopwatch,
     ) -> Scored:
         """Return objects that do not overlap."""
-        least = self._settings.min_mask_area if self._settings.sizes == "any" else None
         model = GuidedModel.from_arrays(learned)
         warn_of_limits(model.examples, self._limits, self._progress)
-        here = limited(model, self._limits)
-        return here.find(self._backbone, pixels, known, self._progress, watch, least)
+        least, _ = in_force(model.examples, self._limits)
+        here, sought = limited(model, self._limits), least if self._settings.sizes == "any" else None
+        found = here.find(self._backbone, pixels, known, self._progress, watch, sought)
+        return found._replace(least_area=least)
 
     def summary(self, learned: Mapping[str, NDArray[np.generic]]) -> str:
         """Return a sentence on how well the examples are found again by what was learned without them."""

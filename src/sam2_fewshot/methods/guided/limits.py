@@ -14,6 +14,20 @@ if TYPE_CHECKING:
     from sam2_fewshot.protocols import Progress
 
 
+def in_force(examples: tuple[float, float], limits: tuple[int, int]) -> tuple[int, int]:
+    """Return the limits without those that would exclude an example.
+
+    Parameters
+    ----------
+    examples
+        Areas of the smallest and of the largest example in pixels.
+    limits
+        The user's smallest and largest area in pixels; a smallest or largest of 0 is no limit.
+    """
+    (smallest, largest), (low, high) = examples, limits
+    return low if low <= smallest else 0, high if high >= largest else 0
+
+
 def limited(learned: GuidedModel, limits: tuple[int, int]) -> GuidedModel:
     """Return a model that looks for what lies within the limits.
 
@@ -22,16 +36,14 @@ def limited(learned: GuidedModel, limits: tuple[int, int]) -> GuidedModel:
     learned
         The model, with the areas and what is larger as the examples alone have it.
     limits
-        The smallest and largest area in pixels; a largest of 0 is no limit.
+        As for :func:`in_force`.
     """
-    (least, most), (smallest, largest), larger = learned.areas, learned.examples, learned.larger
-    low, high = limits
-    if smallest >= low:
-        least = max(least, low)
-    if high and largest <= high:
+    (least, most), larger = learned.areas, learned.larger
+    low, high = in_force(learned.examples, limits)
+    if high:
         most = min(most, high)
         larger = larger._replace(most=min(larger.most, high))
-    return replace(learned, areas=(least, most), larger=larger)
+    return replace(learned, areas=(max(least, low), most), larger=larger)
 
 
 def warn_of_limits(examples: tuple[float, float], limits: tuple[int, int], progress: Progress) -> None:
@@ -39,21 +51,19 @@ def warn_of_limits(examples: tuple[float, float], limits: tuple[int, int], progr
 
     Parameters
     ----------
-    examples
-        Areas of the smallest and of the largest example in pixels.
-    limits
-        As for :func:`limited`.
+    examples, limits
+        As for :func:`in_force`.
     progress
         Is warned.
     """
-    (smallest, largest), (low, high) = examples, limits
-    if smallest < low:
+    (smallest, largest), (low, high) = examples, in_force(examples, limits)
+    if low != limits[0]:
         progress.warn(
-            f"Min Mask Area is {low} px, but the smallest example has {smallest:.0f} px; objects below the limit are "
-            "looked for as well."
+            f"Min Mask Area is {limits[0]} px, but the smallest example has {smallest:.0f} px; objects below the limit "
+            "are looked for as well."
         )
-    if high and largest > high:
+    if high != limits[1]:
         progress.warn(
-            f"Max Mask Area is {high} px, but the largest example has {largest:.0f} px; objects above the limit are "
-            "looked for as well."
+            f"Max Mask Area is {limits[1]} px, but the largest example has {largest:.0f} px; objects above the limit "
+            "are looked for as well."
         )

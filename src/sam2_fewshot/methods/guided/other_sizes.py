@@ -20,7 +20,7 @@ from sam2_fewshot.methods.guided.classifier import AWAY, RIGHT
 from sam2_fewshot.methods.guided.descriptors import LOG_AREA
 from sam2_fewshot.methods.guided.kinds import is_by_size
 from sam2_fewshot.methods.guided.larger import Larger, at_half
-from sam2_fewshot.methods.guided.limits import limited
+from sam2_fewshot.methods.guided.limits import in_force, limited
 from sam2_fewshot.methods.guided.scaling import TIMES, enlarged, enlarged_mask, reduced, reduced_mask
 from sam2_fewshot.methods.guided.smaller import PIECE, leaves_room
 from sam2_fewshot.settings import SIMILAR_AREAS
@@ -100,15 +100,14 @@ def for_other_sizes(
     odds = _odds_at_twice(learned, backbone, wanted, progress)
     if not odds or np.median(odds) < _REFUSED:
         return learned
-    result = learned
-    if leaves_room(learned, area_limits[0]):
-        threshold, needed = learned.threshold, max(odds)
-        if is_sized:
-            threshold, needed = min(threshold, _OF_THE_LARGEST), float(np.median(odds))
-        against = _odds_at_twice(learned, backbone, _some(unwanted, _MOST[is_sized]), progress)
-        # The log-odds above were those above the former threshold.
-        margin = max(0.0, max([needed, *against]) + learned.threshold - threshold)
-        result = replace(result, threshold=threshold, margin=margin, worth=_WORTH[is_sized])
+    threshold, needed = learned.threshold, float(np.median(odds)) if is_sized else max(odds)
+    if is_sized and leaves_room(learned, in_force(learned.examples, area_limits)[0]):
+        threshold = min(threshold, _OF_THE_LARGEST)
+    # Smaller ones are learned about whatever the limit is: that of a later search may be another.
+    against = _odds_at_twice(learned, backbone, _some(unwanted, _MOST[is_sized]), progress)
+    # The log-odds above were those above the former threshold.
+    margin = max(0.0, max([needed, *against]) + learned.threshold - threshold)
+    result = replace(learned, threshold=threshold, margin=margin, worth=_WORTH[is_sized])
     larger = what_is_larger(max(mask.area for f in frames for mask in f.marked), is_sized=is_sized)
     sought = limited(replace(result, larger=larger), area_limits).larger
     against = _odds_at_half(result, backbone, sought, unwanted, progress)
