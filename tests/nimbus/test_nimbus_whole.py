@@ -46,7 +46,7 @@ def dataset(server: ContractServer, sizes: tuple[int, int, int]) -> tuple[str, I
     keys = [(xy, z, t, c) for xy in range(xys) for t in range(times) for z in range(slices) for c in range(2)]
     image = Image({key: plane(*key) for key in keys}, ["DAPI", "GFP"])
     made = server.store.add_dataset(image, LAYERS)
-    for row, column in CENTRES[:3]:
+    for row, column in CENTRES:
         server.store.add_annotation(made, tags=["cell"], coordinates=ring(row, column, 10))
     return made, image
 
@@ -75,7 +75,7 @@ def on_arrays(image: Image, locations: list[Location]) -> dict[Location, list[Po
 
     first = Frame(pixels(Location()))
     segmenter = FewShotSegmenter(MICRO, settings=Settings())
-    outlines = [[(point["x"], point["y"]) for point in ring(row, column, 10)] for row, column in CENTRES[:3]]
+    outlines = [[(point["x"], point["y"]) for point in ring(row, column, 10)] for row, column in CENTRES]
     segmenter.fit([Exemplar(image=first, polygon=Polygon(outline)) for outline in outlines])
     return {place: [d.polygon for d in segmenter.segment(pixels(place))] for place in locations}
 

@@ -59,6 +59,14 @@ def test_what_was_encoded_is_given_again_in_the_order_asked_for(filters: Backbon
     assert all(same(one, other) for one, other in zip(again, filters.tiles(picture, WINDOWS), strict=True))
 
 
+def test_tiles_of_a_network_are_kept_as_they_are(micro: Sam2Model, picture: NDArray[np.uint8]) -> None:
+    backbone = Remembering(micro, PLENTY)
+    first, again = (list(backbone.tiles(picture, WINDOWS[:1])) for _ in range(2))
+    (plain,) = micro.tiles(picture, WINDOWS[:1])
+    assert same(first[0], plain)
+    assert same(again[0], plain)
+
+
 def test_other_pixels_are_encoded_even_in_the_same_place(filters: Backbone, picture: NDArray[np.uint8]) -> None:
     counting = Counting(filters)
     backbone = Remembering(counting, PLENTY)  # type: ignore[arg-type]
@@ -94,11 +102,11 @@ def test_going_through_more_than_there_is_room_for_finds_some_again(
 
 
 def test_what_is_found_is_the_same_to_the_last_bit(
-    micro: Sam2Model, discs: tuple[NDArray[np.uint8], NDArray[np.int32]]
+    filters: Backbone, discs: tuple[NDArray[np.uint8], NDArray[np.int32]]
 ) -> None:
     image, labels = discs[0][:, :120], discs[1][:, :120]
     masks = [labels == number for number in np.unique(labels)[1:]]
-    counting = Counting(micro)
+    counting = Counting(filters)
     remembering = Remembering(counting, PLENTY)  # type: ignore[arg-type]
     settings = Settings(points_per_side=16)
 
@@ -109,5 +117,5 @@ def test_what_is_found_is_the_same_to_the_last_bit(
 
     first = found(remembering, 5)
     encoded = counting.encoded
-    assert found(remembering, 5) == first == found(micro, 5)
+    assert found(remembering, 5) == first == found(filters, 5)
     assert counting.encoded == encoded  # nothing was encoded the second time
