@@ -13,7 +13,7 @@ from sam2_fewshot.geometry.overlap import mask_iou
 from sam2_fewshot.methods.guided.appearance import local_mean
 from sam2_fewshot.methods.guided.classifier import fit_logistic
 from sam2_fewshot.methods.guided.descriptors import FrameMaps, Proposed, describe
-from sam2_fewshot.methods.guided.maps import PixelModel, averaged, cells_of, learn_pixels, maps_of_tile
+from sam2_fewshot.methods.guided.maps import Background, PixelModel, averaged, cells_of, learn_pixels, maps_of_tile
 from sam2_fewshot.methods.guided.proposals import component_candidates, threshold_levels
 
 if TYPE_CHECKING:
@@ -125,9 +125,8 @@ def test_unmarked_objects_do_not_spoil_the_pixel_model() -> None:
     objects = rng.normal(size=(60, size)).astype(np.float32) + 3
     unmarked = rng.normal(size=(150, size)).astype(np.float32) + 3
     background = np.concatenate([ground, unmarked])
-    model = learn_pixels(
-        objects, background, np.zeros(len(background), bool), np.zeros(len(objects), bool), channels_of(objects)
-    )
+    none = np.zeros(len(objects), bool)
+    model = learn_pixels(objects, Background(background), np.zeros(len(background), bool), none, channels_of(objects))
     maps = maps_of(model, np.concatenate([unmarked, ground]))
     assert maps.shape == (4, 1, 550)
     assert maps[0, 0, :150].mean() == pytest.approx(1, abs=0.2)
@@ -145,14 +144,25 @@ def test_certain_background_stays_background() -> None:
     decoys = objects[:30] + np.float32([0.0] * (size - 1) + [6.0])
     background = np.concatenate([ground, decoys])
     certain = np.arange(len(background)) >= len(ground)
-    model = learn_pixels(objects, background, certain, np.zeros(len(objects), bool), channels_of(objects))
+    model = learn_pixels(objects, Background(background), certain, np.zeros(len(objects), bool), channels_of(objects))
     scores = [maps_of(model, rows)[0].mean() for rows in (objects, decoys)]
     assert scores[0] > scores[1] + 0.5
 
 
+@pytest.mark.parametrize("share", [0.02, 0.4, 0.9, 1.0])
+def test_moments_of_some_of_the_background_are_those_of_these_cells(share: float) -> None:
+    rng = np.random.default_rng(2)
+    background = Background(rng.gamma(2, 30, (500, 7)).astype(np.float32))
+    chosen = rng.random(500) < share
+    mean, covariance = background.moments(chosen)
+    rows = background.scaled[chosen].astype(np.float64)
+    assert mean == pytest.approx(rows.mean(0), abs=1e-10)
+    assert covariance == pytest.approx(np.cov(rows, rowvar=False, bias=True), abs=1e-10)
+
+
 def test_features_without_spread_are_no_accident() -> None:
     same = np.ones((9, 6), np.float32)
-    model = learn_pixels(same, same, np.zeros(9, bool), np.ones(9, bool), channels_of(same))
+    model = learn_pixels(same, Background(same), np.zeros(9, bool), np.ones(9, bool), channels_of(same))
     assert np.isfinite(maps_of(model, same)).all()
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import ndimage
 
-from sam2_fewshot.methods.guided.maps import PixelModel, cells_of, cells_per_tile, learn_pixels
+from sam2_fewshot.methods.guided.maps import Background, PixelModel, cells_of, cells_per_tile, learn_pixels
 from sam2_fewshot.methods.guided.proposals import threshold_levels
 
 if TYPE_CHECKING:
@@ -67,9 +67,10 @@ def learn_cells(
             ground.append(features[:, there].T)
             certain.append(negative[rows, columns][there])
     cells, owner = np.concatenate(objects), np.concatenate(owners)
-    background, sure = np.concatenate(ground), np.concatenate(certain)
-    if not len(background):  # the examples fill their frames: what is left is the frame itself
-        background, sure = cells, np.zeros(len(cells), bool)
+    features, sure = np.concatenate(ground), np.concatenate(certain)
+    if not len(features):  # the examples fill their frames: what is left is the frame itself
+        features, sure = cells, np.zeros(len(cells), bool)
+    background = Background(features)
     number = max((fold for frame_folds in folds for fold in frame_folds), default=0) + 1
     if number == 1:  # a single example is halved, so that some of its cells are unseen
         return [learn_pixels(cells, background, sure, rng.random(len(cells)) < 0.5, backbone.channels, examples=1)]

@@ -54,9 +54,39 @@ class PixelModel:
     directions: NDArray[np.float32]
 
 
+class Background:
+    """Cells off the examples, with the sums from which the covariance of most of them follows at once.
+
+    Parameters
+    ----------
+    features
+        float32 (m, D), some of which lie on objects like the examples; m ≥ 1.
+    """
+
+    def __init__(self, features: NDArray[np.float32]) -> None:
+        self.mean, self.scale = features.mean(0), features.std(0) + 1e-3
+        self.scaled: NDArray[np.float32] = (features - self.mean) / self.scale
+        self._sums = _sums(self.scaled)
+
+    def moments(self, chosen: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the mean (D,) and the covariance (D, D) of the scaled features of some cells, boolean (m,)."""
+        count = int(np.count_nonzero(chosen))
+        total, products = _sums(self.scaled[chosen if 2 * count < len(chosen) else ~chosen])
+        if 2 * count >= len(chosen):
+            total, products = self._sums[0] - total, self._sums[1] - products
+        mean = total / count
+        return mean, products / count - np.outer(mean, mean)
+
+
+def _sums(rows: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the sum (D,) of rows (n, D), and that of their products (D, D)."""
+    precise = rows.astype(np.float64)
+    return precise.sum(0), precise.T @ precise
+
+
 def learn_pixels(
     objects: NDArray[np.float32],
-    background: NDArray[np.float32],
+    background: Background,
     certain: NDArray[np.bool_],
     left_out: NDArray[np.bool_],
     channels: Sequence[int],
@@ -69,9 +99,9 @@ def learn_pixels(
     objects
         float32 (n, D), features of cells on the examples, n ≥ 1.
     background
-        float32 (m, D), features of cells off the examples, some of which lie on objects like them; m ≥ 1.
+        Its m cells.
     certain
-        Boolean (m,): cells of `background` that are known not to be wanted, and stay in it.
+        Boolean (m,): cells of the background that are known not to be wanted, and stay in it.
     left_out
         Boolean (n,): cells of `objects` not to learn from; what is taken out of the background is measured by them.
         All of them is taken as none.
@@ -82,13 +112,13 @@ def learn_pixels(
         fewer there are, the more the discriminant is smoothed.
     """
     training = objects if left_out.all() else objects[~left_out]
-    mean, scale = background.mean(0), background.std(0) + 1e-3
-    used, ground = (training - mean) / scale, (background - mean) / scale
+    mean, scale, ground = background.mean, background.scale, background.scaled
+    used = (training - mean) / scale
     unseen = used[:0] if left_out.all() else (objects[left_out] - mean) / scale
     shrinkage = _SHRINKAGE * max(1.0, (10 / examples) ** 2)
     clean = np.ones(len(ground), bool)
     for round_ in range(_ROUNDS + 1):
-        weights = _discriminant(used, ground[clean], shrinkage)
+        weights = _discriminant(used, *background.moments(clean), shrinkage)
         if round_ < _ROUNDS:
             below = certain | (ground @ weights < _looks_like(unseen, used, ground, weights))
             if below.sum() >= min(50, len(ground)):
@@ -305,15 +335,15 @@ def _looks_like(
     return float((np.median(used @ weights) + np.median(ground @ weights)) / 2)
 
 
-def _discriminant(objects: NDArray[np.float32], ground: NDArray[np.float32], shrinkage: float) -> NDArray[np.float64]:
+def _discriminant(
+    objects: NDArray[np.float32], mean: NDArray[np.float64], covariance: NDArray[np.float64], shrinkage: float
+) -> NDArray[np.float64]:
     """Return the direction ``(S + shrinkage)⁻¹ (μ₁ - μ₀)`` with S the mean of both covariances."""
-    difference = objects.mean(0) - ground.mean(0)
-    covariance = np.zeros((objects.shape[1],) * 2)
-    for group in (objects, ground):
-        centred = (group - group.mean(0)).astype(np.float64)
-        covariance += centred.T @ centred / len(group) / 2
-    covariance[np.diag_indices_from(covariance)] += shrinkage * max(np.trace(covariance) / len(covariance), 1e-6)
-    direction: NDArray[np.float64] = np.linalg.solve(covariance, difference.astype(np.float64))
+    precise = objects.astype(np.float64)
+    centred = precise - precise.mean(0)
+    shared = (centred.T @ centred / len(objects) + covariance) / 2
+    shared[np.diag_indices_from(shared)] += shrinkage * max(np.trace(shared) / len(shared), 1e-6)
+    direction: NDArray[np.float64] = np.linalg.solve(shared, precise.mean(0) - mean)
     return direction
 
 

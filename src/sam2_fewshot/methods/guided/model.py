@@ -302,7 +302,8 @@ class GuidedModel:
         encoded
             All of the frame's tiles; without them, those are encoded in which something stands out.
         about
-            Only candidates about these masks are refined; None for all that are likely.
+            Points are prompted only in the bounding boxes of these masks, and only candidates about them are refined;
+            None for all that are likely.
         share
             How large a part of a frame this is; the fewest prompts are of a whole one.
         wider
@@ -324,6 +325,8 @@ class GuidedModel:
         with watch.stage("compare"):
             descriptors = describe(components.masks, maps, self.diameter, components)
             clear = covered(components.masks, self.first.log_odds(descriptors), shape)
+            if about is not None:
+                clear |= ~_boxes_of(about, shape)
         with watch.stage("prompt"):
             more = self.prompted(backbone, frame, clear, share)
         with watch.stage("compare"):
@@ -381,3 +384,11 @@ class GuidedModel:
     def _planes(self, maps: FrameMaps) -> list[tuple[NDArray[np.float32], NDArray[np.float64]]]:
         levels = [row[np.isfinite(row)] for row in self.levels]
         return list(zip((maps.contrast, maps.local, maps.score), levels, strict=True))
+
+
+def _boxes_of(masks: Sequence[InstanceMask], frame_shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """Return where (H, W) the bounding box of a mask is."""
+    where = np.zeros(frame_shape, bool)
+    for x0, y0, x1, y1 in (mask.box for mask in masks):
+        where[y0:y1, x0:x1] = True
+    return where
