@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -14,7 +15,7 @@ from sam2_fewshot.images.source import PixelSource
 from sam2_fewshot.records import InstanceMask
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -235,6 +236,48 @@ class Gathered:
         for number, piece in enumerate(pieces):
             parts.setdefault(self._parts.first(number), []).append(piece)
         return [parts[number] for number in sorted(parts)]
+
+
+def objects_of(
+    source: PixelSource, places: Iterable[tuple[int, int]], large: int, band: int = BAND, *, may_be_mask: bool = True
+) -> Iterator[tuple[list[tuple[int, list[Piece]]], int]]:
+    """Yield the objects of planes of labels by their numbers, in rising order, in pieces to be put together.
+
+    The objects of a black-and-white mask are its connected parts, numbered through.
+
+    Parameters
+    ----------
+    source, large, band
+        As for :func:`bands_of`.
+    places
+        Slice and time point of each plane.
+    may_be_mask
+        False where other than by its content it is known that each number is an object.
+
+    Yields
+    ------
+    tuple
+        The objects, and the one number of a black-and-white mask that they are parts of; else 0.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, or is no label image.
+    """
+
+    @cache  # each plane of a black-and-white stack asks it of the same number
+    def is_mask(number: int) -> bool:
+        return may_be_mask and has_one_number(source, number, large, band)
+
+    for z, t in places:
+        gathered = Gathered()
+        for top, labels in bands_of(source, z, t, large, band):
+            gathered.add(top, labels)
+        parts, first = gathered.parts(), min(gathered.pieces, default=0)
+        if len(parts) > 1 and is_mask(first):
+            yield list(enumerate(parts, 1)), first
+        else:
+            yield sorted(gathered.pieces.items()), 0
 
 
 class _Parts:
