@@ -13,7 +13,7 @@ import numpy as np
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.images.positions import check_counts, check_positions, opened_positions, position_names
 from sam2_fewshot.images.source import Header, check_size, damaged, pixel_size, reading
-from sam2_fewshot.rendering import sample_step
+from sam2_fewshot.rendering.channels import sample_step
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
