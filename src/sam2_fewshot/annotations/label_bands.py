@@ -213,7 +213,7 @@ class Gathered:
         """
         from scipy import ndimage
 
-        numbers, ranks = _ranked(labels)
+        numbers, ranks = ranked(labels)
         found = [int(number) for number in numbers]
         if self._parts is not None:
             if len({*self.pieces, *found}) > 1:
@@ -310,17 +310,18 @@ class _Parts:
         return number
 
 
-def _ranked(labels: NDArray[np.integer[Any]]) -> tuple[NDArray[Any], NDArray[Any]]:
+def ranked(labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return the object numbers in rising order, and for each pixel which of them it is, from 1; 0 for background."""
-    if labels.max() <= _MOST_COUNTED:
+    if labels.dtype.kind in "iu" and labels.size and labels.min() >= 0 and labels.max() <= _MOST_COUNTED:
         numbers = np.flatnonzero(np.bincount(labels.ravel().astype(np.intp)))
         numbers = numbers[numbers > 0]
         ranks = np.zeros(int(labels.max()) + 1, np.int32)
         ranks[numbers] = np.arange(1, numbers.size + 1)
         return numbers, ranks[labels]
     numbers, found = np.unique(labels, return_inverse=True)  # numbers up to 2**64 must be sorted, which takes longer
-    has_background = int(numbers[0] == 0)
-    return numbers[has_background:], (found.reshape(labels.shape) + 1 - has_background).astype(np.int32)
+    is_object = numbers != 0
+    ranks = np.where(is_object, np.cumsum(is_object), 0).astype(np.int32)
+    return numbers[is_object], ranks[found.reshape(labels.shape)]
 
 
 COUNTED = 1 << 22
