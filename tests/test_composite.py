@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.rendering import SAMPLES, WHITE, ChannelStyle, contrast, merge, paint, photo
+from sam2_fewshot.rendering.channels import SAMPLES, WHITE, ChannelStyle, contrast, merge, paint, photo
 
 ABSOLUTE = ChannelStyle(mode="absolute", black=0, white=100)
 

@@ -19,7 +19,7 @@ from benchmarks.quality.oracle import click
 
 from sam2_fewshot import FewShotSegmenter, Settings
 from sam2_fewshot.errors import SettingsError
-from sam2_fewshot.rendering import as_reader
+from sam2_fewshot.rendering.channels import as_reader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -23,7 +23,7 @@ from sam2_fewshot.methods.selection import floor_of, least_score, marked, outlin
 from sam2_fewshot.object_model import COMPARED, ObjectModel, read_object_model
 from sam2_fewshot.protocols import Quiet, Staged
 from sam2_fewshot.records import Detection, FrameResult, Kind, held_bytes
-from sam2_fewshot.rendering import as_reader
+from sam2_fewshot.rendering.channels import as_reader
 from sam2_fewshot.resources import block_pixels, memory_of
 from sam2_fewshot.settings import Settings
 from sam2_fewshot.storage.files import write_whole

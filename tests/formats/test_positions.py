@@ -68,6 +68,23 @@ def test_each_position_is_an_image_with_a_name(tmp_path, kind, write, more, name
     assert len({str(each) for each in signatures([image.source.header for image in images])}) == 3
 
 
+@pytest.mark.parametrize(
+    ("kind", "write", "more"),
+    [
+        ("nd2", write_nd2, {"positions": 2}),
+        ("lif", write_lif, {"images": 2}),
+        ("czi", write_czi, {"scenes": 2}),
+        ("ome.tif", lambda path, stack: tifffile.imwrite(path, stack, photometric="minisblack"), {}),
+        ("zarr", lambda path, stack: write_zarr_image(path, stack[0, 0], "cyx"), {}),
+    ],
+)
+def test_a_position_that_is_gone_is_named(tmp_path, kind, write, more):
+    path = tmp_path / f"a.{kind}"
+    write(path, STACK, **more)
+    with pytest.raises(InputError, match=rf"^a\.{kind} .*\(the image that was there is not any more\)"):
+        open_positions(path, 2)
+
+
 @pytest.mark.parametrize(("kind", "write"), [("nd2", write_nd2), ("lif", write_lif), ("czi", write_czi)])
 def test_a_single_position_is_called_as_its_file(tmp_path, kind, write):
     (image,) = open_images([write(tmp_path / f"a.{kind}", STACK)], Settings())

@@ -7,7 +7,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from sam2_fewshot.annotations import label_images
+from sam2_fewshot.annotations import label_bands
 from sam2_fewshot.annotations.examples import read_examples
 from sam2_fewshot.annotations.label_bands import has_one_number
 from sam2_fewshot.annotations.label_images import objects_in
@@ -187,8 +187,7 @@ def test_a_black_and_white_stack_is_looked_through_once(tmp_path, monkeypatch, t
     for name in ("x.tif", "x_labels.tif"):
         tifffile.imwrite(tmp_path / name, stack, ome=True, metadata={"axes": "ZYX"})
     asked = []
-    for module in (label_images, files):
-        monkeypatch.setattr(module, "has_one_number", lambda *given: asked.append(given) or has_one_number(*given))
+    monkeypatch.setattr(label_bands, "has_one_number", lambda *given: asked.append(given) or has_one_number(*given))
     placed = read_examples(tmp_path / "x_labels.tif", open_images([tmp_path / "x.tif"], Settings()), progress=told)
     assert len(placed) == 8
     pairs = list(files.read_pairs(tmp_path / "x_labels.tif", tmp_path / "x_labels.tif", told))

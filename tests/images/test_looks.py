@@ -7,7 +7,7 @@ import pytest
 
 from sam2_fewshot.images.display import channels_of, read_channels
 from sam2_fewshot.records import Location
-from sam2_fewshot.rendering import BlendedPlane, Look, blend
+from sam2_fewshot.rendering.viewer import BlendedPlane, Look, blend
 
 RAMP = np.linspace(0, 1, 256)[:, None] * np.ones(4)
 RAMP[:, 3] = 1

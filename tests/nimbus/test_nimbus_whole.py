@@ -15,7 +15,7 @@ from contract_server.store import Image
 from sam2_fewshot import Exemplar, FewShotSegmenter, Settings
 from sam2_fewshot.nimbus.entry import main
 from sam2_fewshot.records import Frame, Location
-from sam2_fewshot.rendering import ChannelStyle, merge
+from sam2_fewshot.rendering.channels import ChannelStyle, merge
 
 if TYPE_CHECKING:
     from contract_server.web import ContractServer

@@ -12,7 +12,7 @@ from sam2_fewshot import FewShotSegmenter, Location, Settings
 from sam2_fewshot.annotations.review import Mark
 from sam2_fewshot.geometry.outlines import mask_to_polygon
 from sam2_fewshot.napari.session import Search, Session
-from sam2_fewshot.rendering import BlendedPlane, Look
+from sam2_fewshot.rendering.viewer import BlendedPlane, Look
 from sam2_fewshot.runner.progress import Estimate
 
 if TYPE_CHECKING:

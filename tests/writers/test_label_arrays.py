@@ -214,6 +214,14 @@ def test_records_are_in_the_order_of_their_places():
     assert records[1].detections[0].location == Location(0, 2, 1)
 
 
+@pytest.mark.parametrize("label", [1, 4_000_000_000, np.iinfo(np.uint64).max])
+def test_labels_may_be_any_number(label):
+    labels = np.zeros((20, 30), np.uint64)
+    labels[3:6, 4:9] = label
+    ((number, mask),) = masks_of(labels)
+    assert (number, mask.box, mask.area) == (label, (4, 3, 9, 6), 15)
+
+
 def test_an_outline_that_covers_no_pixel_is_no_mark():
     made = Results((40, 50), (0, 1))
     made.mark([Mark((), Polygon([(1.1, 1.1), (1.2, 1.1), (1.2, 1.2)]))])

@@ -6,8 +6,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from skimage.measure import regionprops
+from scipy.ndimage import find_objects
 
+from sam2_fewshot.annotations.label_bands import ranked
 from sam2_fewshot.annotations.record import FrameRecord
 from sam2_fewshot.images.stems import safe_stem
 from sam2_fewshot.records import InstanceMask, Location
@@ -150,10 +151,12 @@ def location_of(place: PlaneIndex, sizes: Sequence[int], names: Sequence[str]) -
 
 
 def masks_of(labels: NDArray[Any]) -> Iterator[tuple[int, InstanceMask]]:
-    """Yield the labels of a plane (H, W) and their masks; 0 is background."""
-    for each in regionprops(labels.astype(np.int64)):  # type: ignore[no-untyped-call]
-        top, left = (int(at) for at in each.bbox[:2])
-        yield int(each.label), InstanceMask(each.image, left, top, (labels.shape[0], labels.shape[1]))
+    """Yield the labels of a plane (H, W) in rising order, and their masks; 0 is background."""
+    # Labels may be huge; find_objects makes a list as long as the largest.
+    numbers, ranks = ranked(labels)
+    for rank, (rows, columns) in enumerate(find_objects(ranks) if numbers.size else (), 1):
+        mask = InstanceMask(ranks[rows, columns] == rank, columns.start, rows.start, (labels.shape[0], labels.shape[1]))
+        yield int(numbers[rank - 1]), mask
 
 
 def records_of(

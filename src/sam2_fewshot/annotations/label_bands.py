@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -14,7 +15,7 @@ from sam2_fewshot.images.source import PixelSource
 from sam2_fewshot.records import InstanceMask
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -212,7 +213,7 @@ class Gathered:
         """
         from scipy import ndimage
 
-        numbers, ranks = _ranked(labels)
+        numbers, ranks = ranked(labels)
         found = [int(number) for number in numbers]
         if self._parts is not None:
             if len({*self.pieces, *found}) > 1:
@@ -235,6 +236,48 @@ class Gathered:
         for number, piece in enumerate(pieces):
             parts.setdefault(self._parts.first(number), []).append(piece)
         return [parts[number] for number in sorted(parts)]
+
+
+def objects_of(
+    source: PixelSource, places: Iterable[tuple[int, int]], large: int, band: int = BAND, *, may_be_mask: bool = True
+) -> Iterator[tuple[list[tuple[int, list[Piece]]], int]]:
+    """Yield the objects of planes of labels by their numbers, in rising order, in pieces to be put together.
+
+    The objects of a black-and-white mask are its connected parts, numbered through.
+
+    Parameters
+    ----------
+    source, large, band
+        As for :func:`bands_of`.
+    places
+        Slice and time point of each plane.
+    may_be_mask
+        False where other than by its content it is known that each number is an object.
+
+    Yields
+    ------
+    tuple
+        The objects, and the one number of a black-and-white mask that they are parts of; else 0.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, or is no label image.
+    """
+
+    @cache  # each plane of a black-and-white stack asks it of the same number
+    def is_mask(number: int) -> bool:
+        return may_be_mask and has_one_number(source, number, large, band)
+
+    for z, t in places:
+        gathered = Gathered()
+        for top, labels in bands_of(source, z, t, large, band):
+            gathered.add(top, labels)
+        parts, first = gathered.parts(), min(gathered.pieces, default=0)
+        if len(parts) > 1 and is_mask(first):
+            yield list(enumerate(parts, 1)), first
+        else:
+            yield sorted(gathered.pieces.items()), 0
 
 
 class _Parts:
@@ -267,17 +310,18 @@ class _Parts:
         return number
 
 
-def _ranked(labels: NDArray[np.integer[Any]]) -> tuple[NDArray[Any], NDArray[Any]]:
+def ranked(labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return the object numbers in rising order, and for each pixel which of them it is, from 1; 0 for background."""
-    if labels.max() <= _MOST_COUNTED:
+    if labels.dtype.kind in "iu" and labels.size and labels.min() >= 0 and labels.max() <= _MOST_COUNTED:
         numbers = np.flatnonzero(np.bincount(labels.ravel().astype(np.intp)))
         numbers = numbers[numbers > 0]
         ranks = np.zeros(int(labels.max()) + 1, np.int32)
         ranks[numbers] = np.arange(1, numbers.size + 1)
         return numbers, ranks[labels]
     numbers, found = np.unique(labels, return_inverse=True)  # numbers up to 2**64 must be sorted, which takes longer
-    has_background = int(numbers[0] == 0)
-    return numbers[has_background:], (found.reshape(labels.shape) + 1 - has_background).astype(np.int32)
+    is_object = numbers != 0
+    ranks = np.where(is_object, np.cumsum(is_object), 0).astype(np.int32)
+    return numbers[is_object], ranks[found.reshape(labels.shape)]
 
 
 COUNTED = 1 << 22

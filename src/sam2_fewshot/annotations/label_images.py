@@ -10,13 +10,12 @@ import uuid
 import zlib
 from collections import defaultdict
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sam2_fewshot.annotations.label_bands import BAND, Bands, Gathered, bands_of, has_one_number, put_together
+from sam2_fewshot.annotations.label_bands import BAND, Bands, objects_of, put_together
 from sam2_fewshot.annotations.marked_file import nominal_header
 from sam2_fewshot.annotations.placing import MAX_MASK_BYTES, PlacedExemplar, Regions
 from sam2_fewshot.annotations.values import Figures, load_json, words
@@ -26,7 +25,7 @@ from sam2_fewshot.images.registry import example_stems, open_source
 from sam2_fewshot.storage.files import replacing, telling
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from typing import IO
 
     from numpy.typing import NDArray
@@ -119,20 +118,27 @@ def objects_in(
     max_bytes
         What full-frame masks of a plane may take together.
     """
-
-    @cache  # each plane of a black-and-white stack asks it of the same number
-    def is_mask(number: int) -> bool:
-        return classes is None and has_one_number(source, number, large, band)
-
+    remarks, classes_of, figures_of = placer.remarks, classes or {}, figures or {}
     seen: set[int] = set()
-    for (z, t), frame in _planes(source.header, image, placer):
-        bands = bands_of(source, z, t, large, band)
-        yield from _objects(bands, frame, classes, figures or {}, placer, max_bytes, is_mask, seen)
+    places, frames = zip(*_planes(source.header, image, placer), strict=True)
+    planes = objects_of(source, places, large, band, may_be_mask=classes is None)
+    for frame, (objects, mask) in zip(frames, planes, strict=True):
+        if mask:
+            remarks.warn(
+                f"{remarks.file} has one object number ({mask}) in {len(objects)} separate parts; it is taken as a "
+                "black-and-white mask, and each part as an object."
+            )
+        regions = Regions(remarks, max_bytes, placer.boxes)
+        for number, pieces in objects:
+            seen.add(number)
+            remarks.total += 1
+            exemplar = regions.exemplar(number, frame, put_together(pieces, frame.shape))
+            yield PlacedExemplar(exemplar, classes_of.get(number, ()), figures_of.get(number, Figures()))
     if classes and seen.isdisjoint(classes):
         known, there = (", ".join(map(str, sorted(numbers)[:_LISTED])) for numbers in (classes, seen))
-        placer.remarks.warn(
-            f"{placer.remarks.file} has no object of the numbers that classes are given for ({known}), so its objects "
-            f"have none; they are {there}."
+        remarks.warn(
+            f"{remarks.file} has no object of the numbers that classes are given for ({known}), so its objects have "
+            f"none; they are {there}."
         )
 
 
@@ -198,36 +204,6 @@ def _planes(header: Header, image: ImageFile, placer: Placer) -> Iterator[tuple[
         )
     for place, target in pairs:
         yield place, image.frame(*target)
-
-
-def _objects(
-    bands: Iterable[tuple[int, NDArray[np.integer[Any]]]],
-    frame: FrameFile,
-    classes: Classes | None,
-    figures: Mapping[int, Figures],
-    placer: Placer,
-    max_bytes: int,
-    is_mask: Callable[[int], bool],
-    seen: set[int],
-) -> Iterator[PlacedExemplar]:
-    remarks = placer.remarks
-    gathered = Gathered()
-    for top, labels in bands:
-        gathered.add(top, labels)
-    parts = gathered.parts()
-    objects = sorted(gathered.pieces.items())
-    if len(parts) > 1 and is_mask(objects[0][0]):
-        remarks.warn(
-            f"{remarks.file} has one object number ({objects[0][0]}) in {len(parts)} separate parts; it is taken as a "
-            "black-and-white mask, and each part as an object."
-        )
-        objects = list(enumerate(parts, 1))
-    seen.update(number for number, _ in objects)
-    regions = Regions(remarks, max_bytes, placer.boxes)
-    for number, pieces in objects:
-        remarks.total += 1
-        exemplar = regions.exemplar(number, frame, put_together(pieces, frame.shape))
-        yield PlacedExemplar(exemplar, (classes or {}).get(number, ()), figures.get(number, Figures()))
 
 
 TILE = 512

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from unicodedata import category
 
-from sam2_fewshot.annotations.record import figures_of, printable
+from sam2_fewshot.annotations.record import printable
 from sam2_fewshot.storage.files import replacing, telling
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sam2_fewshot.annotations.record import Add, FrameRecord
-    from sam2_fewshot.records import Detection, InstanceMask, PixelSize
+    from sam2_fewshot.records import InstanceMask
 
 
 COLUMNS = (
@@ -24,6 +24,11 @@ COLUMNS = (
     *("x0", "y0", "x1", "y1", "centroid_x", "centroid_y", "area_um2", "kind"),
 )
 """The header. See :func:`write_csv` for what the columns hold."""
+_DIGITS = {
+    **dict.fromkeys(("score", "similarity", "predicted_iou"), ".6f"),
+    **dict.fromkeys(("centroid_x", "centroid_y"), ".3f"),
+    "area_um2": ".6g",
+}
 
 
 @contextmanager
@@ -49,21 +54,11 @@ def write_csv(path: Path, tags: Sequence[str] = ()) -> Iterator[Add]:
         rows.writerow(COLUMNS)
 
         def add(record: FrameRecord) -> None:
-            place = record.location.xy + 1, record.location.z + 1, record.location.time + 1
             with telling(path):
-                for number, item in enumerate(record.detections, start=1):
-                    names = _cell(record.full_name), _cell(record.position)
-                    rows.writerow([*names, *place, number, *_measured(item, record.pixel_size)])
+                for row in _rows(record):
+                    rows.writerow([_cell(name, value) for name, value in row.items()])
 
         yield add
-
-
-def _measured(item: Detection, pixel_size: PixelSize | None) -> list[object]:
-    figures = ("" if value is None else f"{value:.6f}" for value in figures_of(item).values())
-    middle = centroid(item.instance)
-    place = ["", ""] if middle is None else [f"{value:.3f}" for value in middle]
-    area = "" if pixel_size is None else f"{item.area * pixel_size.area:.6g}"
-    return [*figures, item.area, *item.bbox, *place, area, item.kind or ""]
 
 
 def centroid(instance: InstanceMask) -> tuple[float, float] | None:
@@ -74,9 +69,13 @@ def centroid(instance: InstanceMask) -> tuple[float, float] | None:
     return float(instance.x0 + columns.mean() + 0.5), float(instance.y0 + rows.mean() + 0.5)
 
 
-def _cell(text: str) -> str:
+def _cell(name: str, value: Any) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        return format(value, _DIGITS.get(name, ""))
     # A line break in a cell is legal CSV, but few programs read it right (Python's own writes a lone \r unquoted).
-    line = "".join(repr(letter)[1:-1] if category(letter) == "Cc" else letter for letter in printable(text))
+    line = "".join(repr(letter)[1:-1] if category(letter) == "Cc" else letter for letter in printable(value))
     return ("'" if line[:1] in tuple("=+-@") else "") + line
 
 
@@ -108,6 +107,7 @@ def write_parquet(path: Path, tags: Sequence[str] = ()) -> Iterator[Add]:
 
 
 def _rows(record: FrameRecord) -> Iterator[dict[str, Any]]:
+    """Yield what is known of each object by column, unrounded, None where there is no figure."""
     place = record.location.xy + 1, record.location.z + 1, record.location.time + 1
     for number, item in enumerate(record.detections, start=1):
         figures = (

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
-from sam2_fewshot.annotations.label_bands import as_numbers, has_one_number
+from sam2_fewshot.annotations.label_bands import objects_of, put_together
 from sam2_fewshot.annotations.label_images import read_classes
 from sam2_fewshot.annotations.named import Entry, images_of_run, shared_folders
 from sam2_fewshot.annotations.record import frame_title
 from sam2_fewshot.annotations.registry import FORMATS
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.evaluation.figures import EvaluatedFrame
-from sam2_fewshot.evaluation.matching import label_image_to_instances
 from sam2_fewshot.geometry.outlines import polygon_to_mask
 from sam2_fewshot.images.addresses import composed, natural_key, position_stem, stem_of
 from sam2_fewshot.images.image_set import LARGE
@@ -29,8 +25,6 @@ from sam2_fewshot.records import Location
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-
-    from numpy.typing import NDArray
 
     from sam2_fewshot.annotations.label_images import Classes
     from sam2_fewshot.annotations.record import FrameRecord
@@ -362,25 +356,21 @@ def _recorded(record: FrameRecord, picture: Path) -> _Plane:
 
 def _labels(path: Path, tag: str | None, progress: Progress) -> Iterator[tuple[tuple[int, int], _Plane]]:
     source = open_source(path)
-    header = source.header
-    classes = read_classes(path)
+    header, classes = source.header, read_classes(path)
     wanted = None if tag is None else _wanted(path, classes, tag)
-
-    @cache  # each plane of a black-and-white stack asks it of the same number
-    def is_mask(number: int) -> bool:
-        return has_one_number(source, number, LARGE)
-
-    for t in range(header.size_t):
-        for z in range(header.size_z):
-            labels = as_numbers(header, list(source.planes(z, t)))
-            if wanted is not None:
-                labels = np.where(np.isin(labels, wanted), labels, 0)
-            elif classes is None:
-                labels = _separated(labels, is_mask, path, progress)
-            yield (z, t), _Plane((header.height, header.width), label_image_to_instances(labels))
+    shape = header.height, header.width
+    places = [(z, t) for t in range(header.size_t) for z in range(header.size_z)]
+    planes = objects_of(source, places, LARGE, may_be_mask=classes is None)
+    for place, (objects, mask) in zip(places, planes, strict=True):
+        if mask:
+            progress.warn(
+                f"{path.name} is taken as a black-and-white mask: each of its {len(objects)} parts is an object."
+            )
+        masks = [put_together(pieces, shape) for number, pieces in objects if wanted is None or number in wanted]
+        yield place, _Plane(shape, masks)
 
 
-def _wanted(path: Path, classes: Classes | None, tag: str) -> list[int]:
+def _wanted(path: Path, classes: Classes | None, tag: str) -> set[int]:
     """Return the numbers of the objects of a class."""
     if classes is None:
         raise InputError(
@@ -389,24 +379,7 @@ def _wanted(path: Path, classes: Classes | None, tag: str) -> list[int]:
     if not any(tag in tags for tags in classes.values()):
         known = ", ".join(sorted({name for tags in classes.values() for name in tags})) or "none"
         raise InputError(f"No object of {path.name} has the class {tag!r}; there are: {known}.")
-    return [number for number, tags in classes.items() if tag in tags]
-
-
-def _separated(
-    labels: NDArray[np.integer], is_mask: Callable[[int], bool], path: Path, progress: Progress
-) -> NDArray[np.integer]:
-    """Return labels of a plane; those of a black-and-white mask are its connected parts."""
-    from scipy import ndimage
-
-    numbers = np.unique(labels[labels > 0])
-    if numbers.size != 1:
-        return labels
-    parts, count = ndimage.label(labels > 0, np.ones((3, 3)))
-    if count == 1 or not is_mask(int(numbers[0])):
-        return labels
-    progress.warn(f"{path.name} is taken as a black-and-white mask: each of its {count} parts is an object.")
-    separated: NDArray[np.integer] = parts
-    return separated
+    return {number for number, tags in classes.items() if tag in tags}
 
 
 def _some(images: Iterable[_Image]) -> str:

@@ -6,19 +6,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import ndimage
 from scipy.optimize import linear_sum_assignment
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from sam2_fewshot.annotations.arrays import masks_of
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.geometry.overlap import mask_iou, shared_area, touching
-from sam2_fewshot.records import InstanceMask
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+
+    from sam2_fewshot.records import InstanceMask
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,18 +152,7 @@ def label_image_to_instances(labels: NDArray[np.integer]) -> list[InstanceMask]:
         raise InputError(f"A label image must have two dimensions, but this has the shape {labels.shape}.")
     if labels.dtype.kind not in "iub":
         raise InputError(f"A label image must hold integers, but this one holds {labels.dtype}.")
-    if not labels.size:
-        return []
-    # find_objects makes a list as long as the largest value, so the values are numbered consecutively first.
-    values, dense = np.unique(labels, return_inverse=True)
-    dense = dense.reshape(labels.shape)
-    shape = (labels.shape[0], labels.shape[1])
-    windows = ndimage.find_objects(dense + 1)
-    return [
-        InstanceMask(dense[rows, columns] == index, columns.start, rows.start, shape)
-        for index, (value, (rows, columns)) in enumerate(zip(values.tolist(), windows, strict=True))
-        if value != 0
-    ]
+    return [mask for _, mask in masks_of(labels)]
 
 
 def _share(part: float, whole: float) -> float:

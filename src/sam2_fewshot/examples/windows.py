@@ -12,7 +12,7 @@ from sam2_fewshot.geometry.outlines import crop_to_object
 from sam2_fewshot.geometry.overlap import intersect
 from sam2_fewshot.object_model import frame_digest
 from sam2_fewshot.records import Frame, FrameReader
-from sam2_fewshot.rendering import as_reader, read_rgb
+from sam2_fewshot.rendering.channels import as_reader, read_rgb
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

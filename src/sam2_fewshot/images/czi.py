@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import struct
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO
 from xml.etree import ElementTree
 
@@ -14,7 +13,7 @@ import numpy as np
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.images.positions import check_counts, check_positions, opened_positions, position_names
 from sam2_fewshot.images.source import Header, check_size, damaged, pixel_size, reading
-from sam2_fewshot.rendering import sample_step
+from sam2_fewshot.rendering.channels import sample_step
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -41,17 +40,10 @@ def open_czi(path: Path, only: int | None = None, largest_tile: int = LARGEST_TI
 
     Parameters
     ----------
-    path
-        The file.
-    only
-        Open this position alone, counted from 0.
+    path, only
+        As for :func:`~sam2_fewshot.images.registry.open_positions`.
     largest_tile
         Pixels; a scene with a larger compressed tile is read whole.
-
-    Raises
-    ------
-    InputError
-        If it cannot be read.
     """
     with reading(path), path.open("rb") as file:
         directory, description = find_segments(path, file)
@@ -66,14 +58,12 @@ def open_czi(path: Path, only: int | None = None, largest_tile: int = LARGEST_TI
         for tile in tiles:
             scenes.get(tile.steps(axes), []).append(tile)
         keys = sorted(scenes)
-        names = _names(xml, axes, keys) if len(keys) > 1 else ("",)
-    at = range(len(keys)) if only is None else [only]
+        names = dict(enumerate(_names(xml, axes, keys) if len(keys) > 1 else ("",)))
 
     def opened(number: int) -> CziSource:
-        with reading(path):
-            return CziSource(path, scenes[keys[number]], xml, largest_tile, names[number], number)
+        return CziSource(path, scenes[keys[number]], xml, largest_tile, names[number], number)
 
-    return opened_positions(path, [partial(opened, number) for number in at], [names[number] for number in at])
+    return opened_positions(path, opened, names, only)
 
 
 class CziSource:

@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from sam2_fewshot.errors import SettingsError
-from sam2_fewshot.rendering import (
+from sam2_fewshot.rendering.channels import (
     SAMPLES,
     WHITE,
     ChannelStyle,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sam2_fewshot.images.source import Header, RegionSource
-    from sam2_fewshot.rendering import Look
+    from sam2_fewshot.rendering.viewer import Look
     from sam2_fewshot.settings import Settings
 
 MAX_YAML_BYTES = 1_000_000
@@ -363,9 +363,9 @@ def frame_limits(
 ) -> tuple[Limits | None, ...]:
     """Return the black and white point of each channel of a frame, from an overview of it only.
 
-    The overview is a level of the file's pyramid, or the pixels that :func:`~sam2_fewshot.rendering.contrast` would
-    take of the whole plane, so that without a pyramid the limits are those of a plane read whole (in the mode
-    ``range``: of these pixels).
+    The overview is a level of the file's pyramid, or the pixels that
+    :func:`~sam2_fewshot.rendering.channels.contrast` would take of the whole plane, so that without a pyramid the
+    limits are those of a plane read whole (in the mode ``range``: of these pixels).
 
     Parameters
     ----------

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from sam2_fewshot.images.source import Header, PixelSource
     from sam2_fewshot.protocols import Progress
     from sam2_fewshot.records import Box, PixelSize
-    from sam2_fewshot.rendering import Limits
+    from sam2_fewshot.rendering.channels import Limits
     from sam2_fewshot.settings import Settings
 
 _MOST_WARNINGS = 3

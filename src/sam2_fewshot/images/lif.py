@@ -9,7 +9,6 @@ import math
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -96,17 +95,7 @@ class Roles:
 def open_lif(path: Path, only: int | None = None) -> list[PixelSource]:
     """Open the images of a LIF file; each tile of a mosaic, and each step of an unusual axis, is a position.
 
-    Parameters
-    ----------
-    path
-        The file.
-    only
-        Open this position alone, counted from 0.
-
-    Raises
-    ------
-    InputError
-        If it cannot be read, or if the extra "lif" is missing.
+    It needs the extra "lif".
     """
     with reading(path), _images(path) as images:
         counts = Counter(str(image.name) for image in images)
@@ -122,15 +111,13 @@ def open_lif(path: Path, only: int | None = None) -> list[PixelSource]:
                 at = dict(zip(roles.others if roles else (), map(int, steps), strict=True))
                 places.append((number, at))
                 labels.append("_".join([name, *(f"{axis}{step + 1}" for axis, step in at.items())]))
-        names = position_names(labels) if len(labels) > 1 else ("",)
-        chosen = range(len(places)) if only is None else [only]
+        names = dict(enumerate(position_names(labels) if len(labels) != 1 else ("",)))
 
-        def opened(place: int) -> LifSource:
-            number, at = places[place]
-            with reading(path):
-                return LifSource(path, images[number], number, at, names[place], place)
+        def opened(number: int) -> LifSource:
+            place, at = places[number]
+            return LifSource(path, images[place], place, at, names[number], number)
 
-        return opened_positions(path, [partial(opened, place) for place in chosen], [names[n] for n in chosen])
+        return opened_positions(path, opened, names, only)
 
 
 class LifSource(SteppedSource):

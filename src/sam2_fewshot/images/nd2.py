@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sam2_fewshot.images.positions import check_counts, check_positions, position_names
+from sam2_fewshot.images.positions import check_counts, check_positions, opened_positions, position_names
 from sam2_fewshot.images.source import (
     Header,
     SteppedSource,
@@ -42,17 +42,7 @@ Frames = dict[tuple[int, int], int]
 def open_nd2(path: Path, only: int | None = None) -> list[PixelSource]:
     """Open the positions of an ND2 file; each further axis gives positions as well.
 
-    Parameters
-    ----------
-    path
-        The file.
-    only
-        Open this position alone, counted from 0.
-
-    Raises
-    ------
-    InputError
-        If it cannot be read, or if the extra "nd2" is missing.
+    It needs the extra "nd2".
     """
     with reading(path), _opened(path) as file:
         header, components = _header(path, file)
@@ -64,11 +54,12 @@ def open_nd2(path: Path, only: int | None = None) -> list[PixelSource]:
             positions.setdefault(key, {}).setdefault((place.get("Z", 0), place.get("T", 0)), number)
         check_positions(path, len(positions))
         keys = sorted(positions)
-        names = _names(file, axes, keys) if len(keys) > 1 else ("",)
-    return [
-        Nd2Source(replace(header, position=names[number], number=number), components, positions[keys[number]])
-        for number in (range(len(keys)) if only is None else [only])
-    ]
+        names = dict(enumerate(_names(file, axes, keys) if len(keys) > 1 else ("",)))
+
+    def opened(number: int) -> Nd2Source:
+        return Nd2Source(replace(header, position=names[number], number=number), components, positions[keys[number]])
+
+    return opened_positions(path, opened, names, only)
 
 
 class Nd2Source(SteppedSource):

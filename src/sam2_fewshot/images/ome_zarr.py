@@ -13,7 +13,6 @@ import os
 import warnings
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +22,6 @@ from sam2_fewshot.images.addresses import remote, shown
 from sam2_fewshot.images.positions import check_counts, check_positions, opened_positions
 from sam2_fewshot.images.source import Header, check_kind, check_size, damaged, pixel_size, reading
 from sam2_fewshot.images.zarr_places import Place, is_outer, places_in
-from sam2_fewshot.resources import mapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -50,39 +48,17 @@ def open_ome_zarr(path: Path, only: int | None = None) -> list[PixelSource]:
     """Open the images of an OME-Zarr: the fields of a plate or well, those of a bioformats2raw group, or the only one.
 
     Each has its own folder or address as its path, so that it is opened alone later.
-
-    Parameters
-    ----------
-    path
-        Its folder, or its address (:func:`~sam2_fewshot.images.addresses.remote`).
-    only
-        Open this position alone, counted from 0.
-
-    Raises
-    ------
-    InputError, ServerError
-        As :class:`ZarrSource`.
     """
     with _reading(path):
         places = _places(path)
     check_positions(path, len(places))
-    chosen = places if only is None else places[only : only + 1]
+    names = {number: place.position or shown(place.path) for number, place in enumerate(places)}
 
-    def opened(place: Place) -> ZarrSource | InputError:
-        try:
-            return ZarrSource(place.path, PATIENCE, place)
-        except InputError as error:
-            return error
-
-    def given(found: ZarrSource | InputError) -> ZarrSource:
-        if isinstance(found, InputError):
-            raise found
-        return found
+    def opened(number: int) -> ZarrSource:
+        return ZarrSource(places[number].path, PATIENCE, places[number])
 
     # Over a network most of the time is spent on waiting.
-    found = mapped(opened, chosen, None if remote(path) is None else _AT_A_TIME)
-    openers = [partial(given, each) for each in found]
-    return opened_positions(path, openers, [place.position or shown(place.path) for place in chosen])
+    return opened_positions(path, opened, names, only, None if remote(path) is None else _AT_A_TIME)
 
 
 class ZarrSource:

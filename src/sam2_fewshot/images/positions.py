@@ -12,10 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from sam2_fewshot.errors import InputError, listed
 from sam2_fewshot.images.addresses import shown
+from sam2_fewshot.images.source import damaged, reading
+from sam2_fewshot.resources import mapped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
+
+    from sam2_fewshot.images.source import PixelSource
 
 MOST_POSITIONS = 100_000
 """A plate of 1,536 wells with 65 fields each."""
@@ -113,38 +117,59 @@ def field_names(wells: Sequence[tuple[str, int]]) -> tuple[str, ...]:
     return position_names(f"{well}_f{number}" if several else well for well, number in wells)
 
 
-def opened_positions(path: Path, openers: Iterable[Callable[[], Any]], names: Sequence[str]) -> list[Any]:
+def opened_positions(
+    path: Path,
+    opener: Callable[[int], PixelSource],
+    names: Mapping[int, str],
+    only: int | None = None,
+    at_a_time: int | None = 1,
+) -> list[PixelSource]:
     """Open the positions of a file that can be read, and say in a warning of the first which cannot.
 
     Parameters
     ----------
     path
         The file.
-    openers
-        Give a :class:`~sam2_fewshot.images.source.PixelSource` each.
+    opener
+        Opens a position by its number.
     names
-        Of the positions.
+        Of the positions, by their numbers.
+    only
+        Open this position alone, by its number.
+    at_a_time
+        So many are opened at a time; as many as there are threads where it is None.
 
     Raises
     ------
     InputError
-        If none can be read: what is wrong with the first.
+        If there is none, or none can be read: what is wrong with the first.
     """
-    found: list[Any] = []
-    refused: list[tuple[str, InputError]] = []
-    for opener, name in zip(openers, names, strict=True):
+    numbers = [number for number in names if only in (None, number)]
+    if not numbers:
+        raise damaged(path, "no image is in it" if only is None else "the image that was there is not any more")
+
+    def opened(number: int) -> PixelSource | InputError:
         try:
-            found.append(opener())
+            with reading(path):
+                return opener(number)
         except InputError as error:
-            refused.append((name, error))
+            return error
+
+    found: list[PixelSource] = []
+    refused: list[tuple[str, InputError]] = []
+    for number, result in zip(numbers, mapped(opened, numbers, at_a_time), strict=True):
+        if isinstance(result, InputError):
+            refused.append((names[number], result))
+        else:
+            found.append(result)
     if not found:
         raise refused[0][1]
     if refused:
         which = listed([name for name, _ in refused], _LISTED)
-        header = found[0].header
+        first: Any = found[0]
         sentence = (
-            f"{shown(path)}: {len(refused)} of its {len(names)} positions cannot be read and are left out ({which}). "
+            f"{shown(path)}: {len(refused)} of its {len(numbers)} positions cannot be read and are left out ({which}). "
             f"{refused[0][1]}"
         )
-        found[0].header = replace(header, warnings=(*header.warnings, sentence))
+        first.header = replace(first.header, warnings=(*first.header.warnings, sentence))
     return found

@@ -33,8 +33,7 @@ class Format(NamedTuple):
     names
         For messages.
     opener
-        The module beside this one, and the function in it that opens the images of a file from its path; with a number
-        behind the path that image alone, counted from 0.
+        The module beside this one, and the function in it that takes and gives what :func:`open_positions` does.
     suffixes
         Of its files, in lower case with blanks between; folders are searched for images by them.
     starts
@@ -87,7 +86,10 @@ def open_positions(path: Path, only: int | None = None) -> list[PixelSource]:
     Raises
     ------
     InputError
-        If there is no such file, or if it cannot be read as an image.
+        If there is no such file or no such image in it, if it cannot be read as an image, or if the package that reads
+        its format is missing.
+    ServerError
+        If its server does not answer, or answers with an error.
     """
     known = OME_ZARR if is_zarr(path) else _format_of(path)
     module, _, name = known.opener.partition(".")

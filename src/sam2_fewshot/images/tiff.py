@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from functools import partial
 from os import SEEK_CUR
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -51,19 +50,8 @@ def open_tiff(path: Path, only: int | None = None) -> list[PixelSource]:
     """Open the images of a TIFF file: series of an OME-TIFF, or pages of different sizes.
 
     Of a set of files that one OME-XML describes, those images are opened that have pixels in this file. Pages marked as
-    thumbnails or masks, and the label and overview pictures of slide scanners, are left out.
-
-    Parameters
-    ----------
-    path
-        The file.
-    only
-        Open this image alone, counted from 0 among all that the file describes.
-
-    Raises
-    ------
-    InputError
-        If it cannot be read, is cut off, or claims more pixels than are allowed.
+    thumbnails or masks, and the label and overview pictures of slide scanners, are left out. Images are counted among
+    all that the file describes.
     """
     with reading(path):
         _check_chain(path)
@@ -99,18 +87,12 @@ def _open_series(path: Path, first: Path | None, only: int | None) -> list[Pixel
     with reading(path), opened_tiff(path, first) as (tif, logged):
         every = _positions(tif, path if first is None else None)
         check_positions(path, len(every))
-        named = dict(zip(every, series_names(tif, every) if len(every) > 1 else ("",), strict=True))
-        numbers = [number for number in every if only in (None, number)]
-        names = [named[number] for number in numbers]
-        if not numbers:
-            raise damaged(path, "the image that was there is not any more")
+        names = dict(zip(every, series_names(tif, every) if len(every) > 1 else ("",), strict=True))
 
-        def opened(number: int, name: str) -> TiffSource:
-            with reading(path):
-                return TiffSource(path, tif, logged, number, name, first)
+        def opened(number: int) -> TiffSource:
+            return TiffSource(path, tif, logged, number, names[number], first)
 
-        openers = [partial(opened, number, name) for number, name in zip(numbers, names, strict=True)]
-        return opened_positions(path, openers, names)
+        return opened_positions(path, opened, names, only)
 
 
 def _positions(tif: TiffFile, path: Path | None) -> list[int]:

@@ -17,7 +17,7 @@ from shapely import Point, Polygon
 from sam2_fewshot.annotations.arrays import PlaneIndex, axis_names, label_image, location_of, plane_slices
 from sam2_fewshot.annotations.review import CONFIRMED, EXAMPLE, FOUND, UNWANTED
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.rendering import BlendedPlane, Look
+from sam2_fewshot.rendering.viewer import BlendedPlane, Look
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from sam2_fewshot.annotations.review import Mark
     from sam2_fewshot.object_model import ObjectModel
     from sam2_fewshot.records import Box, FrameReader, InstanceMask
-    from sam2_fewshot.rendering import BlendedPlane, Look
+    from sam2_fewshot.rendering.viewer import BlendedPlane, Look
     from sam2_fewshot.runner.progress import Estimate
     from sam2_fewshot.settings import Settings
 

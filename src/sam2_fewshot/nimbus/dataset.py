@@ -12,7 +12,7 @@ from sam2_fewshot.nimbus.layers import default_layers, read_layers, visible_laye
 from sam2_fewshot.nimbus.parameters import DatasetSize, quoted
 from sam2_fewshot.nimbus.planes import BLOCK, MEMORY, Planes
 from sam2_fewshot.nimbus.server import Refused
-from sam2_fewshot.rendering import paint, photo
+from sam2_fewshot.rendering.channels import paint, photo
 from sam2_fewshot.settings import Settings
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.images.display import default_colors
-from sam2_fewshot.rendering import WHITE, ChannelStyle, Color
+from sam2_fewshot.rendering.channels import WHITE, ChannelStyle, Color
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sam2_fewshot.errors import ServerError
-from sam2_fewshot.rendering import ChannelStyle, Limits, contrast
+from sam2_fewshot.rendering.channels import ChannelStyle, Limits, contrast
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -16,7 +16,7 @@ import numpy as np
 
 from sam2_fewshot.geometry.overlap import grown
 from sam2_fewshot.records import FrameResult
-from sam2_fewshot.rendering import read_rgb
+from sam2_fewshot.rendering.channels import read_rgb
 from sam2_fewshot.tiling.overview import PartOfFrame, contrast_of, overview
 
 if TYPE_CHECKING:

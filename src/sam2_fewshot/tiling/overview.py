@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sam2_fewshot.rendering import read_rgb
+from sam2_fewshot.rendering.channels import read_rgb
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

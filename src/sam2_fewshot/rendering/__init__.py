@@ -1,0 +1,1 @@
+"""How channels, a caller's array and a viewer's layers become 8-bit RGB."""
