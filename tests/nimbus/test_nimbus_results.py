@@ -16,6 +16,7 @@ from shapely import Polygon
 
 from sam2_fewshot.annotations.convert import read_records
 from sam2_fewshot.annotations.nimbus import JOB_PROPERTY, extent_of, location_of, points_of
+from sam2_fewshot.geometry.outlines import polygon_to_mask
 from sam2_fewshot.records import Location
 
 if TYPE_CHECKING:
@@ -142,6 +143,15 @@ def test_figures_that_have_changed_replace_the_old_ones(bench: Bench) -> None:
     assert len(store.values) == 12
     assert all(value["values"]["f" * 24] == {"Mean": 3} for value in store.values)
     assert own in scores
+
+
+@pytest.mark.parametrize("smoothing", [0, 0.3, 5])
+def test_the_area_is_that_of_the_outline_that_is_saved(bench: Bench, smoothing: float) -> None:
+    bench.run(Smoothing=smoothing)
+    figures = bench.values()
+    for each in bench.found():
+        assert figures[each["_id"]]["Area"] == polygon_to_mask(Polygon(points_of(each)), (64, 64)).area
+    assert sum(each["Area"] < 120 for each in figures.values()) == (12 if smoothing == 5 else 0)  # of discs of 149 px
 
 
 def test_figures_change_with_the_detection_where_the_outline_is_nearly_the_same(bench: Bench) -> None:

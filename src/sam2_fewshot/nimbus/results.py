@@ -16,7 +16,7 @@ import numpy as np
 import shapely
 from shapely import Polygon
 
-from sam2_fewshot.annotations.nimbus import polygon_document, values_of
+from sam2_fewshot.annotations.nimbus import areas_of, polygon_document, values_of
 from sam2_fewshot.errors import ServerError
 from sam2_fewshot.geometry.outlines import polygon_to_mask
 from sam2_fewshot.geometry.overlap import touching
@@ -297,16 +297,18 @@ class DatasetSink:
             self._connections.begin()
         ids = self._uploads.upload([self._document(item, location) for item, _ in fresh])
         added = [(key, item, there) for key, (item, there) in zip(ids, fresh, strict=True) if key]
-        values = {key: values_of(item) for key, item, _ in added}
+        areas = areas_of([item.polygon for _, item, _ in added], self._dataset.shape)
+        values = {key: values_of(item, area) for (key, item, _), area in zip(added, areas, strict=True)}
         replaced = {there.known.id for _, there in fresh if there}
         # The same outline may be from a run that died before its values or connections were there.
         same = [(item, there) for item, there in pairs if there and there.same_outline]
         same = [
             (item, there) for item, there in same if not (there.known.is_of_another_tool or there.known.id in replaced)
         ]
+        stored = areas_of([Polygon(there.known.points) for _, there in same], self._dataset.shape)
         self._properties.add(
             values,
-            {there.known.id: self._values_for(there, item) for item, there in same},
+            {there.known.id: values_of(item, area) for (item, there), area in zip(same, stored, strict=True)},
             {at.known.id for _, at in same if at.likeness == IDENTICAL or self._cleaner.may_replace(at.known)},
         )
         self._connections.connect(list(values), [there.known.id for _, there in same])
@@ -326,12 +328,6 @@ class DatasetSink:
             return False
         is_smoothed_alike = mark.smoothing in (None, self._mark.smoothing)
         return not (there.same_outline and is_smoothed_alike) and self._cleaner.may_replace(there.known)
-
-    def _values_for(self, there: Match, item: Detection) -> dict[str, float | None]:
-        """Return a detection's figures for an annotation with its outline, which stays, and thus its area."""
-        if there.likeness == IDENTICAL:
-            return values_of(item)
-        return {**values_of(item), "Area": polygon_to_mask(Polygon(there.known.points), self._dataset.shape).area}
 
     def _document(self, item: Detection, location: Location) -> Document:
         tags = self._request.output_tags
