@@ -145,18 +145,18 @@ JOB_PROPERTY = "SAM2 few-shot"
 _PROPERTY_IDS = {name: hexadecimal_id("property", name) for name in PROPERTIES}
 
 
-def values_of(item: Detection, area: int) -> dict[str, float | None]:
+def values_of(item: Detection | None, area: int) -> dict[str, float | None]:
     """Return a detection's figures by the names of properties; null for a figure that there is none of.
 
     Parameters
     ----------
     item
-        The detection.
+        The detection; None for an annotation that stands for none by itself, which has no other figure than its area.
     area
-        That of its annotation, as :func:`areas_of` gives it.
+        That of the annotation, as :func:`areas_of` gives it.
     """
-    figures = figure(item.similarity), figure(item.score), figure(item.predicted_iou), area
-    return dict(zip(PROPERTIES, figures, strict=True))
+    scores = (item.similarity, item.score, item.predicted_iou) if item else (np.nan,) * 3
+    return dict(zip(PROPERTIES, (*map(figure, scores), area), strict=True))
 
 
 def areas_of(outlines: Sequence[Polygon], frame_shape: tuple[int, int]) -> list[int]:
