@@ -16,6 +16,7 @@ from shapely import Polygon
 
 from sam2_fewshot.annotations.convert import read_records
 from sam2_fewshot.annotations.nimbus import JOB_PROPERTY, extent_of, location_of, points_of
+from sam2_fewshot.geometry.outlines import polygon_to_mask
 from sam2_fewshot.records import Location
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def test_objects_that_carry_the_output_tags_already_are_left_alone(bench: Bench,
     assert outcome.messages[-1]["info"] == "11 added, 1 already there; 3 frames"
     assert kept in {each["_id"] for each in bench.found()}
     assert len(bench.found()) == 12
-    assert kept not in bench.values()
+    assert (kept in bench.values()) == (shape == "polygon")  # which is what the figures are of
 
 
 def test_a_job_date_tag_makes_a_set_of_its_own(bench: Bench) -> None:
@@ -144,6 +145,15 @@ def test_figures_that_have_changed_replace_the_old_ones(bench: Bench) -> None:
     assert own in scores
 
 
+@pytest.mark.parametrize("smoothing", [0, 0.3, 5])
+def test_the_area_is_that_of_the_outline_that_is_saved(bench: Bench, smoothing: float) -> None:
+    bench.run(Smoothing=smoothing)
+    figures = bench.values()
+    for each in bench.found():
+        assert figures[each["_id"]]["Area"] == polygon_to_mask(Polygon(points_of(each)), (64, 64)).area
+    assert sum(each["Area"] < 120 for each in figures.values()) == (12 if smoothing == 5 else 0)  # of discs of 149 px
+
+
 def test_figures_change_with_the_detection_where_the_outline_is_nearly_the_same(bench: Bench) -> None:
     bench.run()
     row, column = DISCS[3]
@@ -231,9 +241,23 @@ def test_an_outline_that_differs_by_a_rounding_gets_its_figures_too(bench: Bench
     bench.server.faults = []
     assert bench.run().code == 0
     assert set(bench.values()) == {each["_id"] for each in bench.found()}
-    bench.method = surer  # whose figures are not those of the outline that is there
+    bench.method = surer
     assert bench.run().code == 0
-    assert sorted(value["Score"] for value in bench.values().values()) == [0.9] * 4 + [0.95] * 8
+    assert [value["Score"] for value in bench.values().values()] == [0.95] * 12
+
+
+@pytest.mark.parametrize("radius", [5.6, 6.75])
+def test_an_outline_that_the_user_has_mended_gets_new_figures(bench: Bench, radius: float) -> None:
+    bench.run()
+    mended = bench.found()[0]
+    row, column = np.mean([[point["y"], point["x"]] for point in mended["coordinates"]], axis=0).round() - 0.5
+    bench.server.store.edit_annotation(mended["_id"], {"coordinates": ring(row, column, radius)})
+    bench.method = surer
+    assert bench.run().messages[-1]["info"] == "0 added, 12 already there; 3 frames"
+    figures = bench.values()[mended["_id"]]
+    area = polygon_to_mask(Polygon(points_of(bench.server.store.annotations[mended["_id"]])), (64, 64)).area
+    assert (figures["Score"], figures["Predicted IoU"], figures["Area"]) == (0.95, 0.5, area)
+    assert area < 149
 
 
 def test_a_collection_that_may_not_be_changed_costs_the_figures_only(bench: Bench) -> None:

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import shapely
-from scipy import ndimage
 
 from sam2_fewshot.annotations import nimbus
 from sam2_fewshot.annotations.record import FrameRecord
 from sam2_fewshot.annotations.registry import FORMATS
 from sam2_fewshot.annotations.tables import COLUMNS, write_csv
+from sam2_fewshot.geometry.outlines import polygon_to_mask
 from sam2_fewshot.records import InstanceMask, Location
 
 Make = Callable[..., FrameRecord]
@@ -141,7 +141,8 @@ def test_values_belong_to_annotations_and_properties(tmp_path: Path, make_record
         assert named["Similarity"] == pytest.approx(item.similarity, abs=1e-6)
         assert named["Score"] == pytest.approx(item.score, abs=1e-6)
         assert named["Predicted IoU"] == pytest.approx(item.predicted_iou, abs=1e-6)
-        assert named["Area"] == ndimage.binary_fill_holes(item.mask).sum()  # an annotation has no holes
+        ring = [(point["x"], point["y"]) for point in annotation["coordinates"]]
+        assert named["Area"] == polygon_to_mask(shapely.Polygon(ring), record.frame_shape).area
     assert len(data["annotationPropertyValues"]) == 3
 
 

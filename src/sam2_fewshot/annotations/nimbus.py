@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
-from scipy import ndimage
 from shapely import Polygon
 
 from sam2_fewshot.annotations.drawings import Drawing, place
@@ -27,7 +26,7 @@ from sam2_fewshot.annotations.values import (
     location_at,
     words,
 )
-from sam2_fewshot.geometry.outlines import valid_polygon
+from sam2_fewshot.geometry.outlines import polygons_to_masks, valid_polygon
 from sam2_fewshot.records import Location
 from sam2_fewshot.storage.files import replacing, telling
 
@@ -146,15 +145,32 @@ JOB_PROPERTY = "SAM2 few-shot"
 _PROPERTY_IDS = {name: hexadecimal_id("property", name) for name in PROPERTIES}
 
 
-def values_of(item: Detection) -> dict[str, float | None]:
+def values_of(item: Detection | None, area: int) -> dict[str, float | None]:
     """Return a detection's figures by the names of properties; null for a figure that there is none of.
 
-    The area is that of the annotation, in pixels: with its holes, because an annotation cannot have any.
+    Parameters
+    ----------
+    item
+        The detection; None for an annotation that stands for none by itself, which has no other figure than its area.
+    area
+        That of the annotation, as :func:`areas_of` gives it.
     """
-    ground, _ = ndimage.label(~np.pad(item.instance.data, 1))
-    area = int(np.count_nonzero(ground != ground[0, 0]))
-    figures = figure(item.similarity), figure(item.score), figure(item.predicted_iou), area
-    return dict(zip(PROPERTIES, figures, strict=True))
+    scores = (item.similarity, item.score, item.predicted_iou) if item else (np.nan,) * 3
+    return dict(zip(PROPERTIES, (*map(figure, scores), area), strict=True))
+
+
+def areas_of(outlines: Sequence[Polygon], frame_shape: tuple[int, int]) -> list[int]:
+    """Return the areas of annotations: the pixels whose centres lie in the outline. An annotation has no holes.
+
+    Parameters
+    ----------
+    outlines
+        In image pixels ``(x, y)``, as they are written.
+    frame_shape
+        ``(height, width)`` of their frame in pixels.
+    """
+    shells = [Polygon(outline.exterior) for outline in outlines]
+    return [mask.area for mask in polygons_to_masks(shells, [frame_shape] * len(shells))]
 
 
 def property_document(name: str, tags: Sequence[str] = ()) -> Document:
@@ -359,12 +375,13 @@ def write(path: Path, tags: Sequence[str], channel: int = 0) -> Iterator[Add]:
         def add(record: FrameRecord) -> None:
             nonlocal values_separator
             with telling(path):
-                for number, item in enumerate(record.detections, start=1):
+                areas = areas_of([item.polygon for item in record.detections], record.frame_shape)
+                for number, (item, area) in enumerate(zip(record.detections, areas, strict=True), start=1):
                     own = record.tags_of(number, tags)
                     document = polygon_document(item.polygon, record.location, own, channel)
                     # The server and the app take and keep fields that they do not know.
                     put(record, number, document if item.kind is None else {**document, "kind": item.kind})
-                    figures = {_PROPERTY_IDS[name]: value for name, value in values_of(item).items()}
+                    figures = {_PROPERTY_IDS[name]: value for name, value in values_of(item, area).items()}
                     text = json.dumps(figures, allow_nan=False)
                     values.write(f'{values_separator}"{record.object_id(number)}": {text}')
                     values_separator = ",\n"

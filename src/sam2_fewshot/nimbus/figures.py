@@ -104,7 +104,7 @@ class Properties:
             return
         self._restore()
 
-    def add(self, new: Mapping[str, Values], present: Mapping[str, Values], replaced: Collection[str]) -> None:
+    def add(self, new: Mapping[str, Values], present: Mapping[str, Values]) -> None:
         """Save the figures of annotations.
 
         Parameters
@@ -112,10 +112,8 @@ class Properties:
         new
             By annotation id, of annotations that were just made.
         present
-            Of annotations that an earlier run has made; those that have none yet get them. Those of a job that runs at
-            the same time are left to that job until :meth:`finish`.
-        replaced
-            Those of them whose figures are replaced where they have changed.
+            Of annotations that were there; they replace those that have changed. Annotations of a job that runs at the
+            same time are left to that job until :meth:`finish` where they have none yet.
 
         Raises
         ------
@@ -131,7 +129,7 @@ class Properties:
                 self._stored = self._read()
             for key, values in present.items():
                 if key in self._stored:
-                    if key in replaced and not _alike(self._stored[key], values):
+                    if not _alike(self._stored[key], values):
                         self._changed[key] = values
                 elif self._existing.has_arrived(key):
                     self._deferred[key] = values

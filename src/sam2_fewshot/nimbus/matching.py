@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import defaultdict
+from dataclasses import dataclass, replace
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from sam2_fewshot.annotations.nimbus import extent_of
 from sam2_fewshot.annotations.record import vertices
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from numpy.typing import NDArray
     from shapely.geometry.base import BaseGeometry
@@ -75,6 +76,9 @@ class Known:
         return self.mark is not None and not self.is_exact
 
 
+_Placed = tuple[Known, "BaseGeometry"]
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Match:
     """An annotation of the same object as a detection.
@@ -84,11 +88,19 @@ class Match:
     known
         The annotation.
     likeness
-        As :func:`alike`.
+        As :func:`alike`; below :data:`SAME_OBJECT` where the two are one object only together with others.
+    pieces
+        Further annotations that are parts of the detection, where the user has split it.
     """
 
     known: Known
     likeness: float
+    pieces: tuple[Known, ...] = ()
+
+    @property
+    def is_alike(self) -> bool:
+        """Whether the annotation by itself is the detection's object, and not a piece of it or several in one."""
+        return self.likeness >= SAME_OBJECT
 
     @property
     def same_outline(self) -> bool:
@@ -103,6 +115,8 @@ def match(polygons: Sequence[Polygon], known: Sequence[Known]) -> list[Match | N
     outline: where it is like several, as a filled ring is like the disc inside, it goes to the most alike, a point to
     the smallest, and the others look for their next. What the user has drawn or edited goes before what this tool has
     made, and that before the results of another one; then the most alike, then what was there first.
+
+    What is left over may have been split or joined by the user: then the pieces together are the object.
     """
     there = [(item, extent) for item in known if (extent := extent_of(item.shape, item.points)) is not None]
     tree = STRtree([extent for _, extent in there])
@@ -119,7 +133,54 @@ def match(polygons: Sequence[Polygon], known: Sequence[Known]) -> list[Match | N
         if found[number] is None and each.known.id not in taken:
             found[number] = each
             taken.add(each.known.id)
+    _split(polygons, there, found, taken)
+    _join(polygons, there, found)
     return found
+
+
+def _split(
+    polygons: Sequence[Polygon], there: Sequence[_Placed], found: list[Match | None], taken: Collection[str]
+) -> None:
+    """Match outlines with what the user has split them into. One that has a match by itself gets only the pieces."""
+    free = [(item, extent) for item, extent in there if item.mark is None and item.id not in taken]
+    free.sort(key=lambda each: each[0].is_negative)
+    extents = {item.id: extent for item, extent in there}
+    partners = [extents[each.known.id] if each else None for each in found]
+    for number, inside in _in_pieces(polygons, partners, [extent for _, extent in free]):
+        items = tuple(free[i][0] for i in inside)
+        first = Match(items[0], alike(polygons[number], *free[inside[0]]))
+        found[number] = replace(found[number] or first, pieces=items)
+
+
+def _join(polygons: Sequence[Polygon], there: Sequence[_Placed], found: list[Match | None]) -> None:
+    """Match outlines with that into which the user has joined them."""
+    loose = [number for number, each in enumerate(found) if each is None]
+    partner = {each.known.id: polygons[number] for number, each in enumerate(found) if each and each.is_alike}
+    drawn = [(item, extent) for item, extent in there if item.mark is None]
+    wholes, partners = [extent for _, extent in drawn], [partner.get(item.id) for item, _ in drawn]
+    for at, inside in _in_pieces(wholes, partners, [polygons[number] for number in loose]):
+        for number in (loose[i] for i in inside):
+            found[number] = Match(drawn[at][0], alike(polygons[number], *drawn[at]))
+
+
+def _in_pieces(
+    wholes: Sequence[BaseGeometry], partners: Sequence[BaseGeometry | None], pieces: Sequence[BaseGeometry]
+) -> Iterator[tuple[int, list[int]]]:
+    """Yield the wholes that are the same object as several pieces together, with these.
+
+    A piece lies for more than half in the whole, and not on what is like the whole already, which is a piece as well:
+    so a disc is no piece of the ring around it.
+    """
+    near = defaultdict(list)
+    if wholes and pieces:
+        for at, number in STRtree(pieces).query(wholes, predicate="intersects").T.tolist():
+            near[at].append(number)
+    for at, numbers in near.items():
+        whole, partner = wholes[at], partners[at]
+        left = whole if partner is None else whole.difference(partner)
+        inside = [i for i in sorted(numbers) if shapely.intersection(left, pieces[i]).area > pieces[i].area / 2]
+        if inside and _iou(whole, shapely.union_all([partner, *(pieces[i] for i in inside)])) >= SAME_OBJECT:
+            yield at, inside
 
 
 def _rank(each: Match) -> tuple[bool, int, float, str]:
@@ -134,6 +195,10 @@ def alike(polygon: Polygon, known: Known, extent: BaseGeometry) -> float:
         return IDENTICAL
     if isinstance(extent, Point):
         return float(polygon.covers(extent))
-    shared = shapely.intersection(polygon, extent).area
-    total = polygon.area + extent.area - shared
+    return _iou(polygon, extent)
+
+
+def _iou(one: BaseGeometry, other: BaseGeometry) -> float:
+    shared = shapely.intersection(one, other).area
+    total = one.area + other.area - shared
     return float(shared / total) if total else 0.0

@@ -16,7 +16,7 @@ import numpy as np
 import shapely
 from shapely import Polygon
 
-from sam2_fewshot.annotations.nimbus import polygon_document, values_of
+from sam2_fewshot.annotations.nimbus import areas_of, polygon_document, values_of
 from sam2_fewshot.errors import ServerError
 from sam2_fewshot.geometry.outlines import polygon_to_mask
 from sam2_fewshot.geometry.overlap import touching
@@ -297,27 +297,35 @@ class DatasetSink:
             self._connections.begin()
         ids = self._uploads.upload([self._document(item, location) for item, _ in fresh])
         added = [(key, item, there) for key, (item, there) in zip(ids, fresh, strict=True) if key]
-        values = {key: values_of(item) for key, item, _ in added}
-        replaced = {there.known.id for _, there in fresh if there}
-        # The same outline may be from a run that died before its values or connections were there.
-        same = [(item, there) for item, there in pairs if there and there.same_outline]
-        same = [
-            (item, there) for item, there in same if not (there.known.is_of_another_tool or there.known.id in replaced)
-        ]
-        self._properties.add(
-            values,
-            {there.known.id: self._values_for(there, item) for item, there in same},
-            {at.known.id for _, at in same if at.likeness == IDENTICAL or self._cleaner.may_replace(at.known)},
-        )
-        self._connections.connect(list(values), [there.known.id for _, there in same])
+        areas = areas_of([item.polygon for _, item, _ in added], self._dataset.shape)
+        values = {key: values_of(item, area) for (key, item, _), area in zip(added, areas, strict=True)}
+        present = [(item, there) for item, there in pairs if there and not self._is_better(there)]
+        self._properties.add(values, self._figures_of(present))
+        # The same outline may be from a run that died before its connections were there.
+        same = [there.known for _, there in present if there.same_outline and not there.known.is_of_another_tool]
+        self._connections.connect(list(values), [known.id for known in same])
         successors = {there.known.id: key for key, _, there in added if there}
         claimed = {there.known.id for _, there in pairs if there} - successors.keys()
         self._cleaner.note(known, claimed, successors)
         self._cleaner.replace(successors)
-        present = len(pairs) - len(fresh)
         self.new += len(values)
-        self.present += present
-        return Added(len(values), present)
+        self.present += len(present)
+        return Added(len(values), len(present))
+
+    def _figures_of(self, present: Sequence[tuple[Detection, Match]]) -> dict[str, dict[str, float | None]]:
+        """Return the figures of annotations that are there, by id: those of their detections, with the own area.
+
+        A piece of a detection, or several in one, has only its area: it is not what the scores are of.
+        """
+        alike = {there.known.id: item for item, there in present if there.is_alike}
+        several = {known.id: known for _, there in present for known in (there.known, *there.pieces)}
+        own = [
+            known
+            for known in several.values()
+            if known.shape == "polygon" and not (known.is_negative or known.is_of_another_tool)
+        ]
+        areas = areas_of([Polygon(known.points) for known in own], self._dataset.shape)
+        return {known.id: values_of(alike.get(known.id), area) for known, area in zip(own, areas, strict=True)}
 
     def _is_better(self, there: Match) -> bool:
         """Tell whether a detection takes the place of what an earlier job has made of the same object."""
@@ -326,12 +334,6 @@ class DatasetSink:
             return False
         is_smoothed_alike = mark.smoothing in (None, self._mark.smoothing)
         return not (there.same_outline and is_smoothed_alike) and self._cleaner.may_replace(there.known)
-
-    def _values_for(self, there: Match, item: Detection) -> dict[str, float | None]:
-        """Return a detection's figures for an annotation with its outline, which stays, and thus its area."""
-        if there.likeness == IDENTICAL:
-            return values_of(item)
-        return {**values_of(item), "Area": polygon_to_mask(Polygon(there.known.points), self._dataset.shape).area}
 
     def _document(self, item: Detection, location: Location) -> Document:
         tags = self._request.output_tags
