@@ -256,8 +256,7 @@ class DatasetSink:
             If the server takes nothing more. What it has taken stays.
         """
         found = result.found
-        # Frames on which no layer shows anything all look the same, and show no examples.
-        marked = self._not_outlined(task.frame, found.examples) if self._dataset.shows(task.frame.location) else []
+        marked = self._not_outlined(task.frame, found.examples)
         added = self._add(task.frame.location, [*found.detections, *marked])
         self._stored.pop(task.frame.location).drop()
         self._is_some_done = True
