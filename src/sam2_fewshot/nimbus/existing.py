@@ -269,6 +269,26 @@ class Existing:
         """
         return {str(document["_id"]) for document in self._documents(ids) if mark_of(document) is not None}
 
+    def look_again(self, ids: Collection[str]) -> bool:
+        """Ask for some untouched annotations again; return whether somebody has edited or deleted any of them.
+
+        What has lost the tags of the results stays among those of its frame until everything is read again, so that its
+        object is not added anew.
+
+        Raises
+        ------
+        ServerError
+            If the server does not tell.
+        """
+        documents = {str(document["_id"]): document for document in self._documents(ids)}
+        changed = {key for key in ids if key not in documents or mark_of(documents[key]) is None}
+        for known in self._known.values():
+            for key in changed.intersection(known):
+                del known[key]
+        for key in changed.intersection(documents):
+            self._note(key, documents[key])
+        return bool(changed)
+
     def _documents(self, ids: Collection[str], few: int = _FEW) -> Iterator[Document]:
         """Ask for some annotations; yield those that are there."""
         if len(ids) <= few:

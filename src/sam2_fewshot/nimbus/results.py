@@ -286,11 +286,8 @@ class DatasetSink:
 
     def _add(self, location: Location, detections: Sequence[Detection]) -> Added:
         self._existing.update()
+        pairs = self._matched(location, [item for item in detections if _can_be_sent(item)])
         known = self._existing.on(location)
-        usable = [item for item in detections if _can_be_sent(item)]
-        # An annotation has no holes, so an outline is compared without its own.
-        matched = zip(usable, match([Polygon(item.polygon.exterior) for item in usable], known), strict=True)
-        pairs = [(item, there) for item, there in matched if there is None or not there.known.is_negative]
         fresh = [(item, there) for item, there in pairs if there is None or self._is_better(there)]
         if fresh:
             self._connections.begin()
@@ -317,6 +314,19 @@ class DatasetSink:
         self.new += len(values)
         self.present += present
         return Added(len(values), present)
+
+    def _matched(self, location: Location, detections: Sequence[Detection]) -> list[tuple[Detection, Match | None]]:
+        """Return detections with what is there of the same objects, without those that are not wanted.
+
+        What is about to be replaced is looked at again first: somebody may have edited it while the job ran.
+        """
+        # An annotation has no holes, so an outline is compared without its own.
+        outlines = [Polygon(item.polygon.exterior) for item in detections]
+        while True:
+            matched = match(outlines, self._existing.on(location))
+            if not self._existing.look_again({at.known.id for at in matched if at and self._is_better(at)}):
+                pairs = zip(detections, matched, strict=True)
+                return [(item, there) for item, there in pairs if there is None or not there.known.is_negative]
 
     def _is_better(self, there: Match) -> bool:
         """Tell whether a detection takes the place of what an earlier job has made of the same object."""
