@@ -290,7 +290,7 @@ def test_what_the_user_does_meanwhile_with_what_is_replaced_counts(bench: Bench)
         {"tags": ["found", "checked"]},
         {"tags": ["checked"]},
     ],
-    ids=str,
+    ids=["redrawn", "unwanted", "only unwanted", "tagged", "retagged"],
 )
 def test_what_the_user_has_edited_since_the_job_began_is_not_doubled(bench: Bench, changes: dict[str, Any]) -> None:
     bench.run()

@@ -70,6 +70,18 @@ def test_what_a_tool_with_more_tags_has_found_too_is_there_twice_and_stays(bench
     assert {scores[key] for key in ids(bench, "found", "lenient")} == {0.9}
 
 
+def test_what_is_edited_of_a_tool_with_more_tags_takes_no_place_of_a_result(bench: Bench) -> None:
+    run(bench, "found")
+    run(bench, "found", "lenient")
+    before, store = set(bench.server.store.annotations), bench.server.store
+    edited = max(ids(bench, "found", "lenient"))
+    store.edit_annotation(
+        edited, {"coordinates": [{**at, "x": at["x"] + 1} for at in store.annotations[edited]["coordinates"]]}
+    )
+    assert info(run(bench, "found")) == "0 added, 12 already there; 3 frames"
+    assert set(store.annotations) == before
+
+
 @pytest.mark.parametrize("is_marked", [True, False])
 def test_doubles_of_another_tool_are_left_to_it(bench: Bench, is_marked: bool) -> None:
     run(bench, "found", "lenient")
