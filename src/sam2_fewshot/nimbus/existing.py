@@ -171,6 +171,11 @@ class Existing:
         """Tell whether somebody else has added an annotation since the job began."""
         return annotation_id in self._arrived
 
+    @property
+    def has_company(self) -> bool:
+        """Whether another job under the same tags has added an annotation since this one began that is there still."""
+        return any(known.is_untouched and known.id in self._arrived for known in self.everything())
+
     def everything(self) -> Iterator[Known]:
         """Return all annotations, frame by frame."""
         for known in self._known.values():

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from sam2_fewshot.annotations.nimbus import Document
     from sam2_fewshot.nimbus.dataset import NimbusDataset
-    from sam2_fewshot.nimbus.matching import Match
+    from sam2_fewshot.nimbus.matching import Known, Match
     from sam2_fewshot.nimbus.messages import JobDisplay
     from sam2_fewshot.nimbus.parameters import Request
     from sam2_fewshot.nimbus.server import Server
@@ -203,6 +203,11 @@ class DatasetSink:
             )
         self._cleaner.finish()
         self.new -= self._cleaner.own
+        if self._existing.has_company:
+            self._display.warn(
+                "Another job has added objects with the same tags meanwhile, and they stay as they are. If its "
+                "settings were others, run the tool again when both are done."
+            )
         if self._cleaner.doubles:
             self._display.messages.log(f"{self._cleaner.doubles} objects that were there twice were taken out.")
 
@@ -288,6 +293,7 @@ class DatasetSink:
         self._existing.update()
         pairs = self._matched(location, [item for item in detections if _can_be_sent(item)])
         known = self._existing.on(location)
+        self._warn_of_others(known)
         fresh = [(item, there) for item, there in pairs if there is None or self._is_better(there)]
         if fresh:
             self._connections.begin()
@@ -314,6 +320,17 @@ class DatasetSink:
         self.new += len(values)
         self.present += present
         return Added(len(values), present)
+
+    def _warn_of_others(self, known: Sequence[Known]) -> None:
+        """Warn of results with just the tags of this job that were detected from quite other examples."""
+        marks = [item.mark for item in known if item.mark and item.is_untouched]
+        tags = sorted({tag for mark in marks if not mark.looks_for(self._mark.examples) for tag in mark.examples})
+        if tags:
+            self._display.warn(
+                f"There are results with just the tags of this tool's, found from examples with the tag "
+                f"{', '.join(map(quoted, tags))}. An object that both find is saved once, and the tool that saved it "
+                "removes it for both. Give each tool a tag of its own for its results."
+            )
 
     def _matched(self, location: Location, detections: Sequence[Detection]) -> list[tuple[Detection, Match | None]]:
         """Return detections with what is there of the same objects, without those that are not wanted.
