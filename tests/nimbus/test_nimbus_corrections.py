@@ -281,6 +281,49 @@ def test_what_the_user_does_meanwhile_with_what_is_replaced_counts(bench: Bench)
     assert (moved["childId"], moved["parentId"]) == (at(bench, 2, 31, 50)["_id"], edited)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"coordinates": ring(*DISCS[3], 5)},
+        {"tags": ["found", "wrong"]},
+        {"tags": ["wrong"]},
+        {"tags": ["found", "checked"]},
+        {"tags": ["checked"]},
+    ],
+    ids=["redrawn", "unwanted", "only unwanted", "tagged", "retagged"],
+)
+def test_what_the_user_has_edited_since_the_job_began_is_not_doubled(bench: Bench, changes: dict[str, Any]) -> None:
+    bench.run()
+    edited, store = at(bench, 1, *DISCS[3])["_id"], bench.server.store
+    tag(bench, at(bench, 0, 31, 12), "wrong")
+
+    def meanwhile(number: int) -> None:
+        if number == 1:
+            store.edit_annotation(edited, changes)
+
+    bench.method = lambda: Corrigible(on_find=meanwhile)
+    assert bench.run(**{"Negative Tag": ["wrong"], "Smoothing": 2}).code == 0
+    here = [each for each in store.annotations.values() if each["location"]["XY"] == 1]
+    here = [each for each in here if np.hypot(*(middle(each) - middle(store.annotations[edited]))) < 3]
+    assert [each["_id"] for each in here] == [edited]
+
+
+def test_what_the_user_has_deleted_since_the_job_began_is_added_anew(bench: Bench) -> None:
+    bench.run()
+    gone, store = at(bench, 1, *DISCS[3])["_id"], bench.server.store
+    before = len(bench.found())
+
+    def meanwhile(number: int) -> None:
+        if number == 1:
+            store.delete_annotations([gone])
+
+    bench.method = lambda: Corrigible(on_find=meanwhile)
+    assert bench.run(Smoothing=2).code == 0
+    assert gone not in ids(bench)
+    assert len(bench.found()) == before
+    sound(bench)
+
+
 def test_what_another_tool_has_found_under_the_same_tag_stays(bench: Bench) -> None:
     bench.run()
     for row, column in DISCS[2:]:

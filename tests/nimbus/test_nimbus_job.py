@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -75,14 +76,28 @@ def test_frames_on_which_the_layers_show_nothing_are_told_once(bench: Bench, off
     store.add_annotation(bench.dataset, tags=["cell"], coordinates=ring(14, 14), location={"XY": 1, "Z": 0, "Time": 0})
     said = (
         f"The visible layers show nothing on 1 of 3 frames ({empty}): their channels, or the slices that they are set "
-        "to, are not in this dataset. Nothing can be found there."
+        "to, are not in this dataset. There nothing is searched, and what was found before stays."
     )
     outcome = bench.run()
     assert outcome.code == 0
-    assert [text for text in outcome.texts("warning") if text.startswith("The visible")] == [said]
+    assert outcome.texts("warning") == [said]
+    assert outcome.messages[-1]["info"].endswith("; 2 frames")
     alone = bench.run(**{"Batch XY": empty[-1]})
     assert alone.code == 2
     assert "nothing on the frames to search" in alone.error
+
+
+def test_frames_on_which_the_layers_show_nothing_any_more_keep_their_results(bench: Bench) -> None:
+    bench.run()
+    before = {each["_id"] for each in bench.found()}
+    (collection,) = bench.server.store.collections.values()
+    collection["meta"]["layers"] = [white_layer(xy={"type": "offset", "value": 1})]
+    store = bench.server.store
+    store.add_annotation(bench.dataset, tags=["cell"], coordinates=ring(14, 14), location={"XY": 1, "Z": 0, "Time": 0})
+    bench.method = partial(bright, level=255)
+    assert bench.run().messages[-1]["info"] == "0 added, 8 removed; 2 frames"
+    assert {each["_id"] for each in bench.found()} < before
+    assert {each["location"]["XY"] for each in bench.found()} == {2}
 
 
 def test_examples_that_no_layer_shows_are_refused(bench: Bench) -> None:

@@ -8,12 +8,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from contract_server.bench import DISCS, bright, ring
+from contract_server.bench import DISCS, Bench, bright, ring
 
 from sam2_fewshot.nimbus.marks import KEY
 
 if TYPE_CHECKING:
-    from contract_server.bench import Bench, Outcome
+    from contract_server.bench import Outcome
 
 SURER = partial(bright, score=0.95)
 NOTHING = partial(bright, level=255)
@@ -70,6 +70,18 @@ def test_what_a_tool_with_more_tags_has_found_too_is_there_twice_and_stays(bench
     assert {scores[key] for key in ids(bench, "found", "lenient")} == {0.9}
 
 
+def test_what_is_edited_of_a_tool_with_more_tags_takes_no_place_of_a_result(bench: Bench) -> None:
+    run(bench, "found")
+    run(bench, "found", "lenient")
+    before, store = set(bench.server.store.annotations), bench.server.store
+    edited = max(ids(bench, "found", "lenient"))
+    store.edit_annotation(
+        edited, {"coordinates": [{**at, "x": at["x"] + 1} for at in store.annotations[edited]["coordinates"]]}
+    )
+    assert info(run(bench, "found")) == "0 added, 12 already there; 3 frames"
+    assert set(store.annotations) == before
+
+
 @pytest.mark.parametrize("is_marked", [True, False])
 def test_doubles_of_another_tool_are_left_to_it(bench: Bench, is_marked: bool) -> None:
     run(bench, "found", "lenient")
@@ -124,3 +136,35 @@ def test_what_the_user_has_moved_to_another_channel_counts_where_it_was(
         run(bench, "found")
         assert len(ids(bench, "found")) == added
         assert store.annotations[kept] == before
+
+
+def test_another_tool_with_the_same_tags_is_warned_of(bench: Bench) -> None:
+    assert not run(bench, "found").texts("warning")
+    for row, column in DISCS[2:]:
+        bench.server.store.add_annotation(bench.dataset, tags=["nucleus"], coordinates=ring(row, column))
+    bench.form["Training Tag"] = ["nucleus"]
+    assert run(bench, "found").texts("warning") == [
+        "There are results with just the tags of this tool's, found from examples with the tag 'cell'. An object that "
+        "both find is saved once, and the tool that saved it removes it for both. Give each tool a tag of its own for "
+        "its results."
+    ]
+    assert not run(bench, "nuclei").texts("warning")
+    bench.form["Training Tag"] = ["nucleus", "cell"]
+    assert not run(bench, "nuclei").texts("warning")
+
+
+def test_a_job_at_the_same_time_is_warned_of(bench: Bench) -> None:
+    other = deepcopy(bench.form)
+
+    def meanwhile(number: int) -> None:
+        if number == 2:
+            assert not Bench(bench.server, bench.dataset, form=other).run().texts("warning")
+
+    bench.method = partial(bright, on_find=meanwhile, level=255)
+    assert [text for text in run(bench, "found").texts("warning") if text.startswith("Another job")] == [
+        "Another job has added objects with the same tags meanwhile, and they stay as they are. If its settings were "
+        "others, run the tool again when both are done."
+    ]
+    bench.method = partial(bright, level=255)
+    assert not any(text.startswith("Another job") for text in run(bench, "found").texts("warning"))
+    assert not bench.found()

@@ -98,6 +98,26 @@ def test_all_collections_of_the_user_name_the_property(bench: Bench) -> None:
     assert named[0] == named[2]
 
 
+@pytest.mark.parametrize("is_own", [True, False], ids=["of one's own", "of somebody else"])
+def test_a_second_collection_gets_the_property_of_the_first(bench: Bench, is_own: bool) -> None:
+    store = bench.server.store
+    assert bench.run(**{"Batch XY": "1"}).code == 0
+    ((first, collection),) = store.collections.items()
+    second, (view,) = store.new_id(), store.views
+    store.collections[second] = {"_id": second, "meta": {**collection["meta"], "propertyIds": []}}
+    store.collections[second]["meta"]["tools"] = [{"id": "other"}]
+    store.views.append({**view, "_id": store.new_id(), "configurationId": second})
+    if not is_own:
+        view["owner"] = "somebody else"
+    bench.job["id"] = "other"
+    bench.method = surer
+    assert bench.run().code == 0
+    named = [store.collections[key]["meta"]["propertyIds"] for key in (first, second)]
+    assert named[0] == named[1] == list(store.properties)
+    assert len(named[0]) == 1
+    assert {figures["Score"] for figures in bench.values().values()} == {0.95}
+
+
 def test_where_no_collection_can_be_read_the_job_says_that(bench: Bench) -> None:
     bench.server.store.collections.clear()
     outcome = bench.run()
@@ -340,9 +360,9 @@ def test_requests_stay_few(bench: Bench) -> None:
     by_frame = [seen for seen in bench.server.seen if not seen.path.endswith("region")]
     beyond = len(by_frame) - 3 * 3  # a count, the annotations and the figures of each of three frames
     # Of blocks to be kept, small frames know nothing.
-    assert (beyond, first) == (23, 35)
+    assert (beyond, first) == (24, 36)
     bench.run()
-    assert len(bench.server.seen) - first == 23
+    assert len(bench.server.seen) - first == 25
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,9 @@ class NimbusDataset:
         self._frames: dict[Location, NimbusFrame] = {}
         self._last: tuple[Location, NDArray[np.uint8]] | None = None
         self.collections: list[str] = []
+        """Collections of one's own, that with the layers first; where none can be read, one of somebody else."""
+        self.readable: list[str] = []
+        """All collections of this dataset that can be read."""
         self.is_in_collections = False
         """Whether there is a collection of this dataset, even if the user may read none."""
         self.layers = self._read_layers(server, warn, tool)
@@ -165,37 +168,37 @@ class NimbusDataset:
         Of several, that of the collection with the tool, or else the first.
         """
         client = server.dataset(self.id).collections
-        unreadable: set[str] = set()
-        for are_own in (True, False):
+        own: list[_View] = []
+        of_others: list[_View] = []
+        seen: set[str] = set()
+        for found, are_own in ((own, True), (of_others, False)):
             with server.telling("reading the dataset's views"):
                 listed = client.list_views(current_user_only=are_own)
             views: dict[str, Mapping[str, Any]] = {}
             for view in listed:
-                if key := view.get("configurationId"):
-                    views.setdefault(str(key), view)
-            self.is_in_collections |= bool(views)
-            found: list[_View] = []
-            for key in [key for key in views if key not in unreadable]:
-                collection = _collection(server, key)
-                if collection is None:
-                    unreadable.add(key)
-                elif are_own or not found:
-                    found.append(_View(key, collection, views[key].get("layerContrasts") or {}))
-            if found:
-                candidates = [each for each in found if tool in each.tools] or found
-                chosen, *others = candidates
-                self.collections = [chosen.key, *(each.key for each in found if each is not chosen)]
-                layers = read_layers(chosen.layers, chosen.contrasts, warn)
-                if any(visible_layers(each.layers, each.contrasts) != layers for each in others):
-                    warn(
-                        "Several of your collections show this dataset with other layers or another contrast; those "
-                        f"of {quoted(chosen.name)} are taken. To have those of another one, run a tool that is saved "
-                        "in it."
-                    )
-                return layers
-        if unreadable:
-            warn("The layers of this dataset cannot be read, so its channels are shown in colours of our own.")
-        return []
+                if (key := str(view.get("configurationId") or "")) and key not in seen:
+                    views.setdefault(key, view)
+            seen.update(views)
+            for key, view in views.items():
+                if (collection := _collection(server, key)) is not None:
+                    found.append(_View(key, collection, view.get("layerContrasts") or {}))
+        self.is_in_collections = bool(seen)
+        usable = own or of_others[:1]
+        if not usable:
+            if seen:
+                warn("The layers of this dataset cannot be read, so its channels are shown in colours of our own.")
+            return []
+        candidates = [each for each in usable if tool in each.tools] or usable
+        chosen, *others = candidates
+        self.collections = [chosen.key, *(each.key for each in usable if each is not chosen)]
+        self.readable = [each.key for each in [*own, *of_others]]
+        layers = read_layers(chosen.layers, chosen.contrasts, warn)
+        if any(visible_layers(each.layers, each.contrasts) != layers for each in others):
+            warn(
+                "Several of your collections show this dataset with other layers or another contrast; those of "
+                f"{quoted(chosen.name)} are taken. To have those of another one, run a tool that is saved in it."
+            )
+        return layers
 
 
 @dataclass(frozen=True, slots=True)

@@ -171,6 +171,11 @@ class Existing:
         """Tell whether somebody else has added an annotation since the job began."""
         return annotation_id in self._arrived
 
+    @property
+    def has_company(self) -> bool:
+        """Whether another job under the same tags has added an annotation since this one began that is there still."""
+        return any(known.is_untouched and known.id in self._arrived for known in self.everything())
+
     def everything(self) -> Iterator[Known]:
         """Return all annotations, frame by frame."""
         for known in self._known.values():
@@ -268,6 +273,26 @@ class Existing:
             If the server does not tell.
         """
         return {str(document["_id"]) for document in self._documents(ids) if mark_of(document) is not None}
+
+    def look_again(self, ids: Collection[str]) -> bool:
+        """Ask for some untouched annotations again; return whether somebody has edited or deleted any of them.
+
+        What has lost the tags of the results stays among those of its frame until everything is read again, so that its
+        object is not added anew.
+
+        Raises
+        ------
+        ServerError
+            If the server does not tell.
+        """
+        documents = {str(document["_id"]): document for document in self._documents(ids)}
+        changed = {key for key in ids if key not in documents or mark_of(documents[key]) is None}
+        for known in self._known.values():
+            for key in changed.intersection(known):
+                del known[key]
+        for key in changed.intersection(documents):
+            self._note(key, documents[key])
+        return bool(changed)
 
     def _documents(self, ids: Collection[str], few: int = _FEW) -> Iterator[Document]:
         """Ask for some annotations; yield those that are there."""

@@ -99,6 +99,7 @@ class Properties:
             return
         try:
             self._id = self._registered() or self._make()
+            self._register(self._id, self._collection)
         except Refused as error:
             self._give_up(error)
             return
@@ -279,19 +280,22 @@ class Properties:
             return
         self._settled = True
         found = self._registered()
-        if found is None:
+        if found != self._id:
+            self._id = found or self._id
             self._register(self._id, self._collection)
-            return
-        self._id = found
-        if self._made not in (None, found):
+        if self._made not in (None, self._id):
             with suppress(Refused):
                 left = [entry for entry in self._ids(self._collection) if entry != self._made]
                 self._replace_ids(self._collection, left)
                 self._server.send("taking out a property", "DELETE", f"annotation_property/{self._made}")
 
     def _registered(self) -> str | None:
-        """Return the property of our name in the collection, of several the oldest."""
-        ids = set(self._ids(self._collection))
+        """Return the property of our name in any collection of the dataset, of several the oldest.
+
+        What another collection or another user has begun is gone on with, or each object would have figures of several
+        properties of one name.
+        """
+        ids = {key for collection in self._dataset.readable for key in self._ids(collection)}
         if not ids:
             return None
         query = {"limit": 0}
@@ -307,7 +311,6 @@ class Properties:
         document = property_document(JOB_PROPERTY)
         made = self._server.send("making a property", "POST", "annotation_property", document, repeatable=True)
         self._made = str(made["_id"])
-        self._register(self._made, self._collection)
         return self._made
 
     def _register(self, property_id: str, collection: str) -> None:

@@ -181,7 +181,7 @@ def _job(api_url: str, token: str, raw: Mapping[str, Any], dataset_id: str, mean
             server, dataset, request, display, means.patience, shelf, blocks, means.most_annotations, means.code
         )
         training = read_training(server, dataset, request, messages)
-        _check_layers(dataset, locations, training.exemplars, messages)
+        locations = _shown(dataset, locations, training.exemplars, messages)
         sink.prepare(training.outlined)
         messages.progress(0.01, "Loading the model", request.model)
         segmenter = _segmenter(request, means, messages, watch)
@@ -204,10 +204,13 @@ def _job(api_url: str, token: str, raw: Mapping[str, Any], dataset_id: str, mean
     return DONE
 
 
-def _check_layers(
+def _shown(
     dataset: NimbusDataset, locations: Sequence[Location], exemplars: Sequence[Exemplar], messages: Messages
-) -> None:
-    """Warn of frames on which no layer shows anything, and refuse a job that has no others."""
+) -> list[Location]:
+    """Return the frames on which a layer shows anything, warn of the others, and refuse a job that has only those.
+
+    On frames that are not searched, what was found there stays.
+    """
     why = "their channels, or the slices that they are set to, are not in this dataset"
     marked = [location_on(exemplar) for exemplar in exemplars]
     for which, places in (("frames to search", locations), ("frames of the examples", marked)):
@@ -220,8 +223,9 @@ def _check_layers(
     if empty := [dataset.name(place) for place in frames if not dataset.shows(place)]:
         messages.warn(
             f"The visible layers show nothing on {len(empty)} of {counted(len(frames), 'frame')} ({listed(empty)}): "
-            f"{why}. Nothing can be found there."
+            f"{why}. There nothing is searched, and what was found before stays."
         )
+    return [place for place in locations if dataset.shows(place)]
 
 
 def _shared_memory(request: Request, most: int) -> tuple[Request, int]:

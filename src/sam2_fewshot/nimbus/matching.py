@@ -114,7 +114,8 @@ def match(polygons: Sequence[Polygon], known: Sequence[Known]) -> list[Match | N
     An area matches at an IoU of :data:`SAME_OBJECT`, a point when it lies in the outline. An annotation stands for one
     outline: where it is like several, as a filled ring is like the disc inside, it goes to the most alike, a point to
     the smallest, and the others look for their next. What the user has drawn or edited goes before what this tool has
-    made, and that before the results of another one; then the most alike, then what was there first.
+    made, and that before what it has made and has further tags, as the results of another one, edited or not; then the
+    most alike, then what was there first.
 
     What is left over may have been split or joined by the user: then the pieces together are the object.
     """
@@ -185,7 +186,7 @@ def _in_pieces(
 
 def _rank(each: Match) -> tuple[bool, int, float, str]:
     known = each.known
-    maker = 2 if known.is_of_another_tool else int(known.is_untouched)
+    maker = 2 if known.is_marked and not known.is_exact else int(known.is_untouched)
     return not known.is_negative, maker, -each.likeness, known.id
 
 

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from sam2_fewshot.annotations.nimbus import Document
     from sam2_fewshot.nimbus.dataset import NimbusDataset
-    from sam2_fewshot.nimbus.matching import Match
+    from sam2_fewshot.nimbus.matching import Known, Match
     from sam2_fewshot.nimbus.messages import JobDisplay
     from sam2_fewshot.nimbus.parameters import Request
     from sam2_fewshot.nimbus.server import Server
@@ -203,6 +203,11 @@ class DatasetSink:
             )
         self._cleaner.finish()
         self.new -= self._cleaner.own
+        if self._existing.has_company:
+            self._display.warn(
+                "Another job has added objects with the same tags meanwhile, and they stay as they are. If its "
+                "settings were others, run the tool again when both are done."
+            )
         if self._cleaner.doubles:
             self._display.messages.log(f"{self._cleaner.doubles} objects that were there twice were taken out.")
 
@@ -256,8 +261,7 @@ class DatasetSink:
             If the server takes nothing more. What it has taken stays.
         """
         found = result.found
-        # Frames on which no layer shows anything all look the same, and show no examples.
-        marked = self._not_outlined(task.frame, found.examples) if self._dataset.shows(task.frame.location) else []
+        marked = self._not_outlined(task.frame, found.examples)
         added = self._add(task.frame.location, [*found.detections, *marked])
         self._stored.pop(task.frame.location).drop()
         self._is_some_done = True
@@ -287,11 +291,9 @@ class DatasetSink:
 
     def _add(self, location: Location, detections: Sequence[Detection]) -> Added:
         self._existing.update()
+        pairs = self._matched(location, [item for item in detections if _can_be_sent(item)])
         known = self._existing.on(location)
-        usable = [item for item in detections if _can_be_sent(item)]
-        # An annotation has no holes, so an outline is compared without its own.
-        matched = zip(usable, match([Polygon(item.polygon.exterior) for item in usable], known), strict=True)
-        pairs = [(item, there) for item, there in matched if there is None or not there.known.is_negative]
+        self._warn_of_others(known)
         fresh = [(item, there) for item, there in pairs if there is None or self._is_better(there)]
         if fresh:
             self._connections.begin()
@@ -326,6 +328,30 @@ class DatasetSink:
         ]
         areas = areas_of([Polygon(known.points) for known in own], self._dataset.shape)
         return {known.id: values_of(alike.get(known.id), area) for known, area in zip(own, areas, strict=True)}
+
+    def _warn_of_others(self, known: Sequence[Known]) -> None:
+        """Warn of results with just the tags of this job that were detected from quite other examples."""
+        marks = [item.mark for item in known if item.mark and item.is_untouched]
+        tags = sorted({tag for mark in marks if not mark.looks_for(self._mark.examples) for tag in mark.examples})
+        if tags:
+            self._display.warn(
+                f"There are results with just the tags of this tool's, found from examples with the tag "
+                f"{', '.join(map(quoted, tags))}. An object that both find is saved once, and the tool that saved it "
+                "removes it for both. Give each tool a tag of its own for its results."
+            )
+
+    def _matched(self, location: Location, detections: Sequence[Detection]) -> list[tuple[Detection, Match | None]]:
+        """Return detections with what is there of the same objects, without those that are not wanted.
+
+        What is about to be replaced is looked at again first: somebody may have edited it while the job ran.
+        """
+        # An annotation has no holes, so an outline is compared without its own.
+        outlines = [Polygon(item.polygon.exterior) for item in detections]
+        while True:
+            matched = match(outlines, self._existing.on(location))
+            if not self._existing.look_again({at.known.id for at in matched if at and self._is_better(at)}):
+                pairs = zip(detections, matched, strict=True)
+                return [(item, there) for item, there in pairs if there is None or not there.known.is_negative]
 
     def _is_better(self, there: Match) -> bool:
         """Tell whether a detection takes the place of what an earlier job has made of the same object."""
