@@ -60,6 +60,18 @@ def test_a_second_point_in_the_same_windows_encodes_nothing(counting, discs):
     assert counting.windows == 2 * once
 
 
+def test_a_window_is_read_once(counting, discs):
+    read = []
+
+    class Watched(Frame):
+        def read(self, region=None):
+            read.append(region)
+            return super().read(region)
+
+    Outliner(counting).at_point(Watched(discs[0]), (40.5, 30.5))
+    assert counting.windows == len(read)
+
+
 def test_only_so_many_embeddings_are_kept(counting, discs):
     outliner, frame, other = Outliner(counting, kept=2), Frame(discs[0]), Frame(255 - discs[0])
     for _ in range(2):

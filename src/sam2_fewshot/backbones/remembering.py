@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from sam2_fewshot.storage.digests import pixels_digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -55,7 +56,7 @@ class Remembering:
         on_batch: Callable[[int], None] = lambda done: None,
     ) -> Iterator[Tile]:
         """Encode windows of an image, those that are not kept; see :class:`~sam2_fewshot.protocols.Backbone`."""
-        digest = hashlib.blake2b(np.ascontiguousarray(image).data).digest()
+        digest = pixels_digest(image)
         keys = [(digest, image.shape, window) for window in windows]
         kept = {key: self._kept[key] for key in keys if key in self._kept}
         encoded = self._backbone.tiles(image, [key[-1] for key in keys if key not in kept], on_batch)

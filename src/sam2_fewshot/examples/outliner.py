@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
@@ -23,6 +22,7 @@ from sam2_fewshot.examples.points import (
     whole_ones,
 )
 from sam2_fewshot.geometry.outlines import largest_part
+from sam2_fewshot.storage.digests import pixels_digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -143,10 +143,12 @@ class Outliner:
     def _encoded(self, frame: FrameReader, window: Box) -> tuple[NDArray[np.uint8], Any]:
         """Return a window's pixels, uint8 RGB (h, w, 3), and its embedding."""
         # Known by the pixels, since those of an array may be changed in place.
-        stamp = getattr(frame, "stamp", None)
-        key = window, _stamp(frame.read(window)) if stamp is None else stamp(window)
+        stamp: Any = getattr(frame, "stamp", None)
+        pixels = frame.read(window) if stamp is None else None
+        key = window, stamp(window) if pixels is None else pixels_digest(pixels)
         if key not in self._held:
-            pixels = frame.read(window)
+            if pixels is None:
+                pixels = frame.read(window)
             self._held[key] = pixels, self._backbone.embed(pixels)
             if len(self._held) > self._kept:
                 self._held.popitem(last=False)
@@ -157,10 +159,6 @@ class Outliner:
         """Return a point of the image in pixels of the backbone's input that shows a window, float32 (2,)."""
         scaled: NDArray[np.float64] = (np.array(point) - window[:2]) * input_scale(window, self._backbone.input_size)
         return scaled.astype(np.float32)
-
-
-def _stamp(pixels: NDArray[np.uint8]) -> bytes:
-    return hashlib.blake2b(np.ascontiguousarray(pixels).data).digest()
 
 
 def _window(point: tuple[float, float], side: int, frame_shape: tuple[int, int]) -> Box:

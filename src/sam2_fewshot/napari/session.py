@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,6 +19,7 @@ from sam2_fewshot.records import Exemplar
 from sam2_fewshot.resources import room_for_tiles
 from sam2_fewshot.segmenter import FewShotSegmenter
 from sam2_fewshot.settings import AFTER_LEARNING
+from sam2_fewshot.storage.digests import pixels_digest
 from sam2_fewshot.storage.files import write_whole
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ class _Noted:
         """Return the pixels of a region, or of all of the frame."""
         assert self._frame is not None
         pixels = self._frame.read(region)
-        self._noted[region or (0, 0, self.shape[1], self.shape[0])] = _hash(pixels)
+        self._noted[region or (0, 0, self.shape[1], self.shape[0])] = pixels_digest(pixels)
         return pixels
 
     def forget(self) -> None:
@@ -187,11 +187,7 @@ class _Noted:
     def is_same(self, frame: FrameReader) -> bool:
         """Tell whether of another frame the same would be read."""
         like = (frame.shape, getattr(frame, "digest", None)) == (self.shape, self.digest)
-        return like and all(_hash(frame.read(region)) == noted for region, noted in self._noted.items())
-
-
-def _hash(pixels: NDArray[np.uint8]) -> bytes:
-    return hashlib.blake2b(np.ascontiguousarray(pixels).data).digest()
+        return like and all(pixels_digest(frame.read(region)) == noted for region, noted in self._noted.items())
 
 
 def exemplars(marks: Sequence[Mark], plane: Callable[[PlaneIndex], FrameReader]) -> list[Exemplar]:

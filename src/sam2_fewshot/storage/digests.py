@@ -14,6 +14,8 @@ import shapely
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from numpy.typing import NDArray
+
     from sam2_fewshot.records import Exemplar
     from sam2_fewshot.settings import Settings
 
@@ -80,6 +82,11 @@ def _shape(exemplar: Exemplar) -> list[object]:
     if exemplar.point is not None:
         parts += ["point", list(exemplar.point)]
     return parts
+
+
+def pixels_digest(pixels: NDArray[np.uint8]) -> bytes:
+    """Return a hash of pixels, by which they are known again in the same program; their shape is no part of it."""
+    return hashlib.blake2b(np.ascontiguousarray(pixels).data).digest()
 
 
 @cache
