@@ -115,3 +115,14 @@ def test_the_largest_part_is_one_and_the_largest(mask: np.ndarray) -> None:
     assert part.area == max(np.sum(parts == number) for number in range(1, count + 1))
     assert ndimage.label(part.full())[1] == 1
     assert not (part.full() & ~mask).any()
+
+
+@pytest.mark.parametrize("low", [0.5, 2.5])
+def test_centres_on_an_outline_belong_to_it(low: float) -> None:
+    assert polygon_to_mask(box(low, low, low + 8, low + 8), (20, 20)).area == 81
+
+
+def test_a_pixel_counts_where_an_outline_ends_beyond_its_centre() -> None:
+    mask = polygon_to_mask(box(2.2, 2.2, 10.7, 10.7), (20, 20))
+    assert mask.box == (2, 2, 11, 11)
+    assert mask.area == 81

@@ -89,6 +89,9 @@ def test_an_odd_size_is_said_by_name() -> None:
     small = check([*plain, mark("X", 0, 50, 3), mark("Y", 50, 50, 30)]).sentences[0]
     assert small.startswith("X (9 px); Y (900 px) have an area")
     assert check([mark("A", 0, 0), mark("B", 50, 50, 90)]).sentences == []
+    # Unwanted ones are of any size.
+    unwanted = [mark(f"N{i}", 20 * i, 0, negative=True) for i in range(4)]
+    assert check([*unwanted, mark("M", 100, 100, 90, negative=True)]).sentences == []
 
 
 def test_of_many_only_some_are_named() -> None:

@@ -111,3 +111,22 @@ def test_what_is_left_of_an_outline_of_parts_is_told(filters: Backbone, scene: S
     assert sorted(found.areas.tolist()) == [400, scene[1][7].area]
     _, told = learned(filters, scene, polygon=MultiPolygon([box(30, 40, 50, 60)]))
     assert told == []
+
+
+def test_a_mask_the_wrong_way_round_is_told(filters: Backbone, scene: Scene) -> None:
+    mask = np.ones(scene[0].shape[:2], bool)
+    mask[10:40, 10:40] = False
+    _, (sentence,) = learned(filters, scene, mask=mask)
+    share = 100 * mask.mean()
+    assert sentence == (
+        f"This covers {share:.0f} % of its image; is it meant to? If it is the ground around the objects, the mask is "
+        "the wrong way round: invert it."
+    )
+
+
+@pytest.mark.parametrize("point", [(40, -0.5), (40, 165), (320, 55)])
+def test_a_point_on_the_edge_lies_outside(filters: Backbone, scene: Scene, point: tuple[float, float]) -> None:
+    height, width = scene[0].shape[:2]
+    x, y = (min(point[0], width), height if point[1] == 165 else point[1])
+    _, told = learned(filters, scene, point=(x, y))
+    assert told == [f"This is left out: its point ({x:g}, {y:g}) lies outside its image ({width} × {height} px)."]

@@ -59,6 +59,17 @@ def test_no_score_is_nan(scorer: Scorer) -> None:
     assert np.isfinite(Prototype(same * 0, NONE, scorer).similarity(same * 0)).all()
 
 
+def test_lda_is_the_cosine_after_whitening() -> None:
+    rng = np.random.default_rng(3)
+    examples, candidates = (rng.normal((1, 2, 0, 4), (1, 3, 0.2, 2), (n, 4)).astype(np.float32) for n in (6, 40))
+    covariance = np.cov(candidates.T, bias=True)
+    values, axes = np.linalg.eigh(0.5 * covariance + 0.5 * np.trace(covariance) / 4 * np.eye(4))
+    root = axes @ np.diag(values**-0.5) @ axes.T
+    white, like = (candidates - candidates.mean(0)) @ root, ((examples - candidates.mean(0)) @ root).mean(0)
+    expected = white @ like / np.linalg.norm(white, axis=1) / np.linalg.norm(like)
+    assert Prototype(examples, NONE, "lda").similarity(candidates) == pytest.approx(expected, abs=1e-4)
+
+
 def bar(height: int, width: int) -> InstanceMask:
     return InstanceMask(np.ones((height, width), bool), 0, 0, (200, 200))
 
@@ -132,6 +143,12 @@ def test_otsu_is_that_of_a_fine_histogram() -> None:
     values = np.concatenate([np.random.default_rng(0).normal(0, 1, 300), np.random.default_rng(1).normal(6, 1, 200)])
     assert otsu(values) == pytest.approx(threshold_otsu(values, nbins=2000), abs=0.5)
     assert otsu(np.array([1.0, 1.0, 2.0])) == 1.5
+
+
+@pytest.mark.parametrize("value", np.random.default_rng(0).random(8))
+def test_otsu_parts_even_neighbouring_numbers(value: float) -> None:
+    above = np.nextafter(value, 1)
+    assert value < otsu(np.array([value, above])) <= above
 
 
 def test_where_the_threshold_follows_from_a_frame_all_down_to_the_floor_may_be_objects() -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sam2_fewshot.records import Exemplar, Frame, InstanceMask
 
 
-_COVERS_FRAME = 0.9
+_COVERS_FRAME = 0.5
 """An example that fills more of its frame than this is more likely a mistake than an object."""
 _SAME_OBJECT = 0.5
 """Two masks with a higher IoU are of the same object."""
@@ -135,7 +135,10 @@ def exemplar_mask(
         warn(f"{name} is left out: {reason}.")
         return None
     if mask.area > _COVERS_FRAME * width * height:
-        warn(f"{name} covers {100 * mask.area / (width * height):.0f} % of its image; is it meant to?")
+        warn(
+            f"{name} covers {100 * mask.area / (width * height):.0f} % of its image; is it meant to? If it is the "
+            "ground around the objects, the mask is the wrong way round: invert it."
+        )
     return mask
 
 

@@ -269,7 +269,7 @@ def choose_threshold(
 
 
 def otsu(values: NDArray[np.float64]) -> float:
-    """Return the value that parts numbers, not all alike, into two groups with the least variance within.
+    """Return the value that parts numbers, not all alike, into those below it and the rest, with the least variance.
 
     Otsu 1979, "A threshold selection method from gray-level histograms", on the numbers themselves: histograms of a few
     dozen scores are too coarse.
@@ -281,7 +281,9 @@ def otsu(values: NDArray[np.float64]) -> float:
     between = count * (len(ordered) - count) * (high - low) ** 2
     between[ordered[1:] == ordered[:-1]] = -1  # equal numbers are not parted
     best = int(between.argmax())
-    return float((ordered[best] + ordered[best + 1]) / 2)
+    low, high = ordered[best], ordered[best + 1]
+    # Between neighbouring numbers there is none, and their mean may be rounded to the lower one, which parts nothing.
+    return float(max((low + high) / 2, np.nextafter(low, high)))
 
 
 def threshold_for_precision_and_recall(

@@ -75,8 +75,6 @@ class ArrayArchive:
     ----------
     content
         The file.
-    most_bytes
-        What the arrays may take together.
 
     Raises
     ------
@@ -84,8 +82,8 @@ class ArrayArchive:
         If it is no such file.
     """
 
-    def __init__(self, content: bytes, most_bytes: int = MOST_BYTES) -> None:
-        self._left = most_bytes
+    def __init__(self, content: bytes) -> None:
+        self._left = MOST_BYTES
         self._lengths: dict[str, int] = {}
         try:
             self._archive = ZipFile(io.BytesIO(content))
