@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import ndimage
-from shapely import Polygon
 
-from sam2_fewshot.annotations.drawings import Drawing, place
+from sam2_fewshot.annotations.drawings import Drawing, area_within
 from sam2_fewshot.annotations.marked_file import UNKNOWN, nominal_header
 from sam2_fewshot.annotations.named import Entry, ImageNames
 from sam2_fewshot.annotations.placing import PlacedExemplar, Regions
@@ -100,16 +99,12 @@ def _relative(name: str) -> str:
     return "/".join(part for part in name.replace("\\", "/").split("/") if part not in ("", ".", ".."))
 
 
-def read(file: MarkedFile) -> Iterator[PlacedExemplar]:
-    """Yield the objects that can serve as examples; the others become remarks.
+def read(file: MarkedFile) -> Iterator[Drawing | PlacedExemplar]:
+    """Yield the objects of a file; what has a mask alone is placed already.
 
     Where a file speaks of one image of another name, the image that the file itself is named after, or the only one,
     is taken; where the user says the image, that one.
     """
-    return place(_drawings(file), file.placer)
-
-
-def _drawings(file: MarkedFile) -> Iterator[Drawing | PlacedExemplar]:
     placer, content = file.placer, file.content
     image = file.image or (file.images[0] if len(file.images) == 1 else None)
     known = _images(content)
@@ -190,7 +185,7 @@ def _object(
         return replace(drawing, box=corners)
     if len(outlines) == 1:
         return replace(drawing, rings=(outlines[0],))
-    return replace(drawing, rings=(max(outlines, key=_area),), is_part=True)
+    return replace(drawing, rings=(max(outlines, key=area_within),), is_part=True)
 
 
 def _mask(value: Mapping[str, Any], frame_shape: tuple[int, int]) -> InstanceMask:
@@ -230,15 +225,6 @@ def _corners(value: Any) -> tuple[float, float, float, float] | None:
         return None
     x, y, width, height = (entry for entry in numbers if entry is not None)
     return x, y, x + width, y + height
-
-
-def _area(points: Ring) -> float:
-    # shapely refuses to make a ring of some points that are not finite; that is reported where they are placed.
-    if not np.isfinite(points).all():
-        return 0.0
-    with np.errstate(all="ignore"):
-        area = Polygon(points).area
-    return area if area == area else 0.0
 
 
 def _classes(content: Mapping[str, Any]) -> dict[object, tuple[str, ...]]:

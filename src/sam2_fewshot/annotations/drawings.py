@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import TYPE_CHECKING
@@ -64,6 +65,14 @@ class Drawing:
     instance: InstanceMask | None = None
 
 
+def area_within(ring: Ring) -> float:
+    """Return the area in a ring by the shoelace formula, 0 where its numbers make no sense."""
+    x, y = ring.T
+    with np.errstate(all="ignore"):  # such numbers are reported where the outline is placed
+        area = abs(float(sum((x * np.roll(y, -1) - np.roll(x, -1) * y).tolist()))) / 2
+    return area if math.isfinite(area) else 0.0
+
+
 def place(
     drawings: Iterable[Drawing | PlacedExemplar], placer: Placer, at_once: int = _AT_ONCE
 ) -> Iterator[PlacedExemplar]:
@@ -108,15 +117,15 @@ def _placed(batch: Sequence[Drawing | PlacedExemplar], placer: Placer) -> Iterat
 
 def _with_care(drawing: Drawing, placer: Placer) -> Exemplar | None:
     """Place one object on its own, and remark on what is wrong with it."""
-    if drawing.point is not None:
-        return placer.point(drawing.number, drawing.location, drawing.point)
-    if drawing.box is not None:
-        return placer.box(drawing.number, drawing.location, drawing.box)
-    if not drawing.rings:  # its frame is not there, and so the file's mask was not made
-        placer.frame(drawing.number, drawing.location)
+    frame = placer.frame(drawing.number, drawing.location)
+    if frame is None:
         return None
+    if drawing.point is not None:
+        return placer.point(drawing.number, frame, drawing.point)
+    if drawing.box is not None:
+        return placer.box(drawing.number, frame, drawing.box)
     shell, *holes = ([(x, y) for x, y in ring.tolist()] for ring in drawing.rings)
-    return placer.outline(drawing.number, drawing.location, shell, holes)
+    return placer.outline(drawing.number, frame, shell, holes)
 
 
 def _ordinary(drawings: Sequence[Drawing], placer: Placer) -> dict[int, Exemplar]:

@@ -12,7 +12,7 @@ import numpy as np
 import shapely
 from shapely import LineString, Polygon
 
-from sam2_fewshot.annotations.drawings import Drawing, place
+from sam2_fewshot.annotations.drawings import Drawing
 from sam2_fewshot.annotations.record import figures_of, vertices
 from sam2_fewshot.annotations.values import Figures, as_kind
 from sam2_fewshot.errors import InputError
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from sam2_fewshot.annotations.drawings import Ring
     from sam2_fewshot.annotations.marked_file import MarkedFile
-    from sam2_fewshot.annotations.placing import PlacedExemplar, Point
+    from sam2_fewshot.annotations.placing import Point
     from sam2_fewshot.annotations.record import Add, FrameRecord
     from sam2_fewshot.images.image_set import ImageFile
 
@@ -53,10 +53,8 @@ _MADE_UP = re.compile(r"[0-9]{3,}(-[0-9]{3,})+(-[0-9]+)?|(z[0-9]+_)?(t[0-9]+_)?[
 see :func:`_name`."""
 
 
-def read(
-    file: MarkedFile, max_roi_bytes: int = MAX_ROI_BYTES, max_zip_bytes: int = MAX_ZIP_BYTES
-) -> Iterator[PlacedExemplar]:
-    """Yield the ROIs that can serve as examples; the others become remarks.
+def read(file: MarkedFile, max_roi_bytes: int = MAX_ROI_BYTES, max_zip_bytes: int = MAX_ZIP_BYTES) -> Iterator[Drawing]:
+    """Yield the ROIs of a file.
 
     Parameters
     ----------
@@ -70,10 +68,6 @@ def read(
     InputError
         If it is neither, or too large.
     """
-    return place(_drawings(file, max_roi_bytes, max_zip_bytes), file.placer)
-
-
-def _drawings(file: MarkedFile, max_roi_bytes: int, max_zip_bytes: int) -> Iterator[Drawing]:
     image = file.target()
     for count, (name, data) in enumerate(_contents(file.path, max_roi_bytes, max_zip_bytes), 1):
         file.placer.remarks.total += 1

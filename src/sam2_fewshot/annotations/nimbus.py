@@ -209,13 +209,13 @@ def images_in(path: Path, content: Any) -> list[Header]:
     return [] if count == 1 else [nominal_header(Path(f"position-{n + 1}")) for n in range(count)]
 
 
-def read(file: MarkedFile) -> Iterator[PlacedExemplar]:
-    """Yield the annotations that can serve as examples, with their figures; the others become remarks."""
+def read(file: MarkedFile) -> Iterator[Drawing]:
+    """Yield the annotations of a file, with their figures."""
     annotations = annotations_of(file.content) or []
     places = {at.xy for each in annotations if isinstance(each, dict) and (at := location_of(each)) is not None}
     if (said := file.said(len(places))) is not None:
         annotations = [_moved(each, said.xy) for each in annotations]
-    return read_annotations(annotations, file.placer, _figures_in(file.content))
+    return _drawings(annotations, range(1, len(annotations) + 1), file.placer.remarks, _figures_in(file.content))
 
 
 def _moved(annotation: Any, xy: int) -> Any:
@@ -249,11 +249,7 @@ def _id_of(entry: Document) -> Any:
 
 
 def read_annotations(
-    annotations: Sequence[Any],
-    placer: Placer,
-    figures: Mapping[str, Figures] | None = None,
-    names: Sequence[str] | None = None,
-    boxes: bool = False,
+    annotations: Sequence[Any], placer: Placer, names: Sequence[str], boxes: bool = False
 ) -> Iterator[PlacedExemplar]:
     """Yield the annotations that can serve as examples; the others become remarks.
 
@@ -263,19 +259,20 @@ def read_annotations(
         As :func:`annotations_of` gives them.
     placer
         Puts them on their frames.
-    figures
-        By the annotations' ids.
     names
-        What to call each of the annotations in remarks; its number when left out.
+        What to call each of the annotations in remarks.
     boxes
         Whether what was drawn with the rectangle tool, along the image's sides, is a box around an object.
     """
-    called: Iterable[object] = range(1, len(annotations) + 1) if names is None else names
-    return place(_drawings(annotations, called, placer.remarks, figures or {}, boxes), placer)
+    return place(_drawings(annotations, names, placer.remarks, {}, boxes), placer)
 
 
 def _drawings(
-    annotations: Sequence[Any], names: Iterable[object], remarks: Remarks, figures: Mapping[str, Figures], boxes: bool
+    annotations: Sequence[Any],
+    names: Iterable[object],
+    remarks: Remarks,
+    figures: Mapping[str, Figures],
+    boxes: bool = False,
 ) -> Iterator[Drawing]:
     for name, annotation in zip(names, annotations, strict=True):
         remarks.total += 1

@@ -164,7 +164,7 @@ class Placer:
         return None
 
     def outline(
-        self, number: object, location: Location, shell: Sequence[Point], holes: Sequence[Sequence[Point]] = ()
+        self, number: object, frame: FrameReader, shell: Sequence[Point], holes: Sequence[Sequence[Point]]
     ) -> Exemplar | None:
         """Return an exemplar for an outline, None (and a remark) when it cannot be used.
 
@@ -172,14 +172,11 @@ class Placer:
         ----------
         number
             What the file calls the object.
-        location
-            Where it lies.
+        frame
+            That it lies on.
         shell, holes
             Rings of ``(x, y)`` in image pixels, closed or open.
         """
-        frame = self.frame(number, location)
-        if frame is None:
-            return None
         height, width = frame.shape
         rings = [shell, *(hole for hole in holes if len(set(hole)) >= 3)]
         why = _senseless(value for ring in rings for point in ring for value in point)
@@ -219,11 +216,8 @@ class Placer:
             return Exemplar(image=frame, box=polygon.bounds, label=label)
         return Exemplar(image=frame, polygon=polygon, label=label)
 
-    def box(self, number: object, location: Location, corners: tuple[float, float, float, float]) -> Exemplar | None:
+    def box(self, number: object, frame: FrameReader, corners: tuple[float, float, float, float]) -> Exemplar | None:
         """Return an exemplar for a box ``(x0, y0, x1, y1)`` in image pixels, None (and a remark) if it is of no use."""
-        frame = self.frame(number, location)
-        if frame is None:
-            return None
         (height, width), (x0, y0, x1, y1) = frame.shape, corners
         why = _senseless(corners)
         if why is None and (x1 <= x0 or y1 <= y0):
@@ -238,11 +232,8 @@ class Placer:
         inside = max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))
         return Exemplar(image=frame, box=inside, label=self.remarks.label(number))
 
-    def point(self, number: object, location: Location, point: Point) -> Exemplar | None:
+    def point(self, number: object, frame: FrameReader, point: Point) -> Exemplar | None:
         """Return an exemplar for a point ``(x, y)`` in image pixels, None (and a remark) when it cannot be used."""
-        frame = self.frame(number, location)
-        if frame is None:
-            return None
         height, width = frame.shape
         why = _senseless(point)
         if why is None and not (0 <= point[0] < width and 0 <= point[1] < height):
