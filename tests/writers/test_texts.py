@@ -7,6 +7,7 @@ import re
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -174,7 +175,7 @@ def test_odd_tags_and_names_are_kept(tmp_path: Path, make_record: Make) -> None:
 
 
 def collections(folder: Path, *records: FrameRecord, tags: tuple[str, ...] = ("nucleus", "new")) -> dict[str, dict]:
-    with FORMATS["geojson"].results(folder, tags) as add:
+    with FORMATS["geojson"].begin(partial(FORMATS["geojson"].path, folder), tags) as add:
         for record in records:
             add(record)
     return {path.name: json.loads(path.read_text(encoding="utf-8")) for path in (folder / "geojson").iterdir()}
@@ -222,7 +223,7 @@ def test_no_finds_no_tags_no_figures(tmp_path: Path, make_record: Make) -> None:
 
 def test_an_image_that_is_interrupted_leaves_finished_ones(tmp_path: Path, make_record: Make) -> None:
     def interrupted() -> None:
-        with FORMATS["geojson"].results(tmp_path, ()) as add:
+        with FORMATS["geojson"].begin(partial(FORMATS["geojson"].path, tmp_path), ()) as add:
             add(make_record(1, name="first.png"))
             add(make_record(1, name="second.png"))
             raise KeyboardInterrupt
