@@ -63,12 +63,13 @@ def read(file: MarkedFile) -> Iterator[PlacedExemplar]:
         are asked for.
     """
     path, image = file.path, file.target(ending="_labels")
-    if file.tagged and companion(path) is None:
+    classes = read_classes(path)
+    if file.tagged and classes is None:
         raise InputError(
             f"{path.name} is a label image, which has no tags; leave the tag out, or put a file "
             f'{path.stem}_classes.json like {{"1": "living", "2": "dead"}} beside it.'
         )
-    yield from objects_in(open_source(path), image, file.placer, read_classes(path))
+    yield from objects_in(open_source(path), image, file.placer, classes)
 
 
 def images_in(path: Path, content: Any) -> list[Header]:
