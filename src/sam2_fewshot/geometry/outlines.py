@@ -41,14 +41,7 @@ def mask_to_polygon(instance: InstanceMask, smoothing: float = 0.0) -> Polygon:
     ValueError
         If the mask is empty.
     """
-    if not instance.data.any():
-        raise ValueError("an empty mask has no outline")
-    # The frame of zeros closes contours at the crop's border; without it they would be open and lose a corner.
-    padded = np.pad(instance.data, 1).astype(np.uint8)
-    rings = [Polygon(ring) for ring in find_contours(padded, 0.5)]  # type: ignore[no-untyped-call]
-    largest = max(rings, key=lambda ring: ring.area)
-    rows, columns = np.asarray(largest.exterior.coords).T
-    outline = Polygon(np.column_stack([columns + instance.x0 - 0.5, rows + instance.y0 - 0.5]))
+    outline = max(map(Polygon, _rings(instance)), key=lambda ring: ring.area)
     if smoothing <= 0:
         return outline
     corners = shapely.points(shapely.get_coordinates(outline))
@@ -205,14 +198,8 @@ def valid_polygon(geometry: BaseGeometry) -> Polygon | None:
     if not np.isfinite(shapely.get_coordinates(geometry)).all():
         return None
     mended = geometry if geometry.is_valid else shapely.make_valid(geometry)
-    parts = [part for part in shapely.get_parts(mended) if isinstance(part, Polygon) and part.area > 0]
-    if not parts:  # make_valid may nest polygons in a collection
-        parts = [
-            inner
-            for part in shapely.get_parts(mended)
-            for inner in shapely.get_parts(part)
-            if isinstance(inner, Polygon) and inner.area > 0
-        ]
+    parts = shapely.get_parts(shapely.get_parts(mended))  # make_valid may nest polygons in a collection
+    parts = [part for part in parts if isinstance(part, Polygon) and part.area > 0]
     return max(parts, key=lambda part: part.area, default=None)
 
 
@@ -234,11 +221,15 @@ def mask_to_area(instance: InstanceMask) -> Polygon:
     ValueError
         If the mask is empty.
     """
+    area = shapely.build_area(shapely.GeometryCollection([LineString(ring) for ring in _rings(instance)]))
+    return max(shapely.get_parts(area), key=lambda part: part.area)
+
+
+def _rings(instance: InstanceMask) -> list[NDArray[np.float64]]:
+    """Return the outlines of a mask's parts and holes, closed (n, 2), ``(x, y)`` in image pixels."""
     if not instance.data.any():
         raise ValueError("an empty mask has no outline")
+    # The frame of zeros closes contours at the crop's border; without it they would be open and lose a corner.
     padded = np.pad(instance.data, 1).astype(np.uint8)
-    shift = np.array([instance.x0 - 0.5, instance.y0 - 0.5])
-    rings = [LineString(ring[:, ::-1] + shift) for ring in find_contours(padded, 0.5)]  # type: ignore[no-untyped-call]
-    area = shapely.build_area(shapely.GeometryCollection(rings))
-    parts = [part for part in shapely.get_parts(area) if isinstance(part, Polygon)]
-    return max(parts, key=lambda part: part.area)
+    corner = np.array([instance.x0 - 0.5, instance.y0 - 0.5])
+    return [ring[:, ::-1] + corner for ring in find_contours(padded, 0.5)]  # type: ignore[no-untyped-call]
