@@ -94,7 +94,7 @@ def test_nothing_found_gives_a_header(tmp_path: Path, make_record: Make) -> None
 
 
 def exported(path: Path, *records: FrameRecord, tags: tuple[str, ...] = ("nucleus", "new")) -> dict:
-    with nimbus.write(path, tags, 2) as add:
+    with nimbus.write(path, tags) as add:
         for record in records:
             add(record)
     return json.loads(path.read_text(encoding="utf-8"))
@@ -114,7 +114,7 @@ def test_annotations_have_what_the_app_asks_for(tmp_path: Path, make_record: Mak
     for annotation, item in zip(data["annotations"], found, strict=True):
         assert annotation["shape"] == "polygon"
         assert annotation["tags"] == ["nucleus", "new"]
-        assert annotation["channel"] == 2
+        assert annotation["channel"] == 0
         place = annotation["location"]
         assert place == {"XY": 4, "Z": 1, "Time": item.location.time}
         assert all(type(value) is int for value in [*place.values(), annotation["channel"]])

@@ -37,21 +37,12 @@ _QUOTED = 40
 
 @dataclass(frozen=True, slots=True)
 class _Image:
-    """What a COCO file says about an image: ``(height, width)`` is None where it says none.
+    """What a COCO file says about an image: ``(height, width)`` is None where it says none."""
 
-    Its name may have folders before it.
-    """
-
-    name: str
+    entry: Entry
     shape: tuple[int, int] | None
     z: int
     time: int
-    position: str = ""
-
-    @property
-    def entry(self) -> Entry:
-        """What it is called."""
-        return Entry(self.name, self.position)
 
 
 def recognises(content: Any) -> bool:
@@ -65,16 +56,16 @@ def recognises(content: Any) -> bool:
 
 def images_in(path: Path, content: Mapping[str, Any]) -> list[Header]:
     """Return the images that a file speaks of, with the sizes that it tells."""
-    found: dict[tuple[str, str], Header] = {}
+    found: dict[Entry, Header] = {}
     for image in _images(content).values():
         size_z, size_t = image.z + 1, image.time + 1
-        key = image.name, image.position
+        name, position = key = image.entry
         if key in found:
             before = found[key]
             size_z, size_t = max(size_z, before.size_z), max(size_t, before.size_t)
         shape = image.shape or (UNKNOWN, UNKNOWN)
-        header = nominal_header(Path(image.name or "image"), shape, size_z, size_t)
-        found[key] = replace(header, position=image.position)
+        header = nominal_header(Path(name or "image"), shape, size_z, size_t)
+        found[key] = replace(header, position=position)
     return list(found.values())[:MOST_IMAGES]
 
 
@@ -90,7 +81,8 @@ def _images(content: Mapping[str, Any]) -> dict[object, _Image]:
         shape = (height, width) if height and width and height > 0 and width > 0 else None
         z, time = index(entry.get("z", 0)), index(entry.get("time", 0))
         position = entry.get("position")
-        found[entry["id"]] = _Image(name, shape, z or 0, time or 0, position if isinstance(position, str) else "")
+        called = Entry(name, position if isinstance(position, str) else "")
+        found[entry["id"]] = _Image(called, shape, z or 0, time or 0)
     return found
 
 
@@ -132,10 +124,12 @@ def read(file: MarkedFile) -> Iterator[Drawing | PlacedExemplar]:
             continue
         named, target = known[key], places[key]
         if target is None and named.entry in unclear:
-            yield Drawing(count, why=f"on an image that could be several of those given ({named.name[:_QUOTED]})")
+            yield Drawing(count, why=f"on an image that could be several of those given ({named.entry.file[:_QUOTED]})")
             continue
         if target is None:
-            yield Drawing(count, why=f"on an image that was not given ({named.name[:_QUOTED] or 'without a name'})")
+            yield Drawing(
+                count, why=f"on an image that was not given ({named.entry.file[:_QUOTED] or 'without a name'})"
+            )
             continue
         if named.shape is not None and named.shape != target.shape:
             height, width = named.shape

@@ -51,7 +51,7 @@ Document = dict[str, Any]
 
 
 def document_of(
-    shape: str, points: Iterable[Sequence[float]], location: Location, tags: Sequence[str], channel: int
+    shape: str, points: Iterable[Sequence[float]], location: Location, tags: Sequence[str], channel: int = 0
 ) -> Document:
     """Return an annotation: integers as integers, ``tags`` always a list.
 
@@ -78,7 +78,7 @@ def document_of(
 
 
 def polygon_document(
-    polygon: Polygon, location: Location, tags: Sequence[str], channel: int, dataset_id: str | None = None
+    polygon: Polygon, location: Location, tags: Sequence[str], channel: int = 0, dataset_id: str | None = None
 ) -> Document:
     """Return the annotation of an outline; see :func:`document_of`. One to send names its dataset."""
     document = document_of("polygon", vertices(polygon.exterior).tolist(), location, tags, channel)
@@ -340,17 +340,12 @@ def _points(document: Document) -> Ring | None:
 
 
 @contextmanager
-def write(path: Path, tags: Sequence[str], channel: int = 0) -> Iterator[Add]:
+def write(path: Path, tags: Sequence[str]) -> Iterator[Add]:
     """Write ``annotations.json``, one polygon an object.
 
     Polygons are open (the first point is not repeated), coordinates are those of the detection's polygon,
     unrounded, and locations count from 0. Ids depend on the frame's name and place and on the object's number
     only, so the same detections give the same file.
-
-    Parameters
-    ----------
-    channel
-        0-based channel that the annotations belong to.
     """
     tags = [printable(tag) for tag in tags]
     separator = values_separator = "\n"
@@ -375,7 +370,7 @@ def write(path: Path, tags: Sequence[str], channel: int = 0) -> Iterator[Add]:
                 areas = areas_of([item.polygon for item in record.detections], record.frame_shape)
                 for number, (item, area) in enumerate(zip(record.detections, areas, strict=True), start=1):
                     own = record.tags_of(number, tags)
-                    document = polygon_document(item.polygon, record.location, own, channel)
+                    document = polygon_document(item.polygon, record.location, own)
                     # The server and the app take and keep fields that they do not know.
                     put(record, number, document if item.kind is None else {**document, "kind": item.kind})
                     figures = {_PROPERTY_IDS[name]: value for name, value in values_of(item, area).items()}
@@ -384,7 +379,7 @@ def write(path: Path, tags: Sequence[str], channel: int = 0) -> Iterator[Add]:
                     values_separator = ",\n"
                 for number, point in record.numbered_points():
                     own = record.tags_of(number, ())
-                    put(record, number, document_of("point", [point.xy], record.location, own, channel))
+                    put(record, number, document_of("point", [point.xy], record.location, own))
 
         yield add
         properties = [{"id": key, "_id": key, **property_document(name, tags)} for name, key in _PROPERTY_IDS.items()]
