@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import shapely
 
-from sam2_fewshot.annotations.placing import FARTHEST, LONGEST, PlacedExemplar, covers_a_pixel, reach_beyond
+from sam2_fewshot.annotations.placing import FARTHEST, LONGEST, PlacedExemplar, Unusable, covers_a_pixel, reach_beyond
 from sam2_fewshot.annotations.values import Figures
 from sam2_fewshot.images.source import MAX_PLANE_PIXELS
 from sam2_fewshot.records import Location
@@ -105,21 +105,21 @@ def _placed(batch: Sequence[Drawing | PlacedExemplar], placer: Placer) -> Iterat
         if isinstance(each, PlacedExemplar):
             yield each
             continue
-        if each.why:
-            remarks.leave_out(each.number, each.why)
-            continue
         if each.is_part:
             remarks.note(each.number, "cut to the largest part", "several parts")
-        exemplar = ordinary.get(id(each)) or _with_care(each, placer)
-        if exemplar is not None:
-            yield PlacedExemplar(exemplar, each.tags, each.figures, each.instance)
+        try:
+            exemplar = ordinary.get(id(each)) or _with_care(each, placer)
+        except Unusable as why:
+            remarks.leave_out(each.number, str(why))
+            continue
+        yield PlacedExemplar(exemplar, each.tags, each.figures, each.instance)
 
 
-def _with_care(drawing: Drawing, placer: Placer) -> Exemplar | None:
-    """Place one object on its own, and remark on what is wrong with it."""
-    frame = placer.frame(drawing.number, drawing.location)
-    if frame is None:
-        return None
+def _with_care(drawing: Drawing, placer: Placer) -> Exemplar:
+    """Place one object on its own, with a look at all that may be wrong with it."""
+    if drawing.why:
+        raise Unusable(drawing.why)
+    frame = placer.frame(drawing.location)
     if drawing.point is not None:
         return placer.point(drawing.number, frame, drawing.point)
     if drawing.box is not None:
