@@ -42,17 +42,7 @@ class RowSource(PixelSource, Protocol):
 
 
 def band_rows(width: int, piece_rows: int, band: int = BAND) -> int:
-    """Return how many rows to read at once, whole pieces of the file if the memory allows it.
-
-    Parameters
-    ----------
-    width
-        Of the plane.
-    piece_rows
-        See :class:`RowSource`.
-    band
-        About the pixels of a band.
-    """
+    """Return how many rows of a plane to read at once, whole pieces of the file if the memory allows it."""
     if piece_rows * width > _LARGEST_BAND:
         return max(_LARGEST_BAND // width, 1)
     return max(band // (piece_rows * width), 1) * piece_rows
@@ -76,17 +66,7 @@ def _bands_of(
 def has_one_number(source: PixelSource, number: int, large: int, band: int = BAND) -> bool:
     """Tell whether no plane of labels has any object number but this one: then the file is a black-and-white mask.
 
-    Parameters
-    ----------
-    source, large, band
-        As for :func:`objects_of`.
-    number
-        That of the objects on one of its planes.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be read, or is no label image.
+    The number is that of the objects on one of its planes; the rest is as for :func:`objects_of`.
     """
     header = source.header
     if header.size_z == header.size_t == 1:
@@ -155,15 +135,7 @@ class Piece:
 
 
 def put_together(pieces: list[Piece], frame_shape: tuple[int, int]) -> InstanceMask:
-    """Return the mask of an object, cropped to it.
-
-    Parameters
-    ----------
-    pieces
-        Of the object, at least one.
-    frame_shape
-        ``(height, width)`` of the plane.
-    """
+    """Return the mask of an object, of which there is at least one piece, cropped to it."""
     x0, y0 = (min(piece.box[side] for piece in pieces) for side in (0, 1))
     x1, y1 = (max(piece.box[side] for piece in pieces) for side in (2, 3))
     data = np.zeros((y1 - y0, x1 - x0), bool)

@@ -78,15 +78,7 @@ def images_in(path: Path, content: Any) -> list[Header]:
 
 
 def nominal_image(path: Path, labels: Header) -> Header:
-    """Return the header of the image that labels are for.
-
-    Parameters
-    ----------
-    path
-        What is named after the image.
-    labels
-        Of the labels.
-    """
+    """Return the header of the image that labels are for, after which the path is named."""
     shape = labels.height, labels.width
     return nominal_header(Path(example_stems(path)[-1]), shape, labels.size_z, labels.size_t, labels.pixel_size)
 
