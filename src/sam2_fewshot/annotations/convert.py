@@ -98,7 +98,8 @@ def convert(
     if boxes:
         is_or_are = "is a box" if boxes == 1 else "are boxes"
         progress.warn(f"{boxes} of {len(placed)} objects {is_or_are} without an outline, written as a rectangle.")
-    records = _fitting(_records(placed, known), form, progress)
+    are_exact = any(item.exemplar.mask is not None or item.instance is not None for item in placed)
+    records = _fitting(_records(placed, known), form, progress, are_exact)
     return _written(records, (), form, source, out, overwrite, progress, len(known))
 
 
@@ -260,8 +261,10 @@ def _detection(item: PlacedExemplar, instance: InstanceMask) -> Detection:
     )
 
 
-def _fitting(records: Sequence[FrameRecord], form: Format, progress: Progress) -> Sequence[FrameRecord]:
-    """Leave out what a format cannot hold, and report it."""
+def _fitting(
+    records: Sequence[FrameRecord], form: Format, progress: Progress, are_exact: bool
+) -> Sequence[FrameRecord]:
+    """Leave out what a format cannot hold, and report it; masks are exact unless all were drawn from outlines."""
     name = form.name
     unsized = [each.name for each in records if UNKNOWN in each.frame_shape]
     if unsized and form.needs_size:
@@ -287,7 +290,7 @@ def _fitting(records: Sequence[FrameRecord], form: Format, progress: Progress) -
         holes = sum(bool(item.polygon.interiors) for item in items)
         if holes:
             progress.warn(f"The holes of {counted(holes, 'outline')} are filled: the format {name} has none.")
-    if not form.has_masks:
+    if are_exact and not form.has_masks:
         drawn = polygons_to_masks([item.polygon for item in items], [item.instance.frame_shape for item in items])
         parts = sum(item.area > mask.area for item, mask in zip(items, drawn, strict=True))
         if parts:

@@ -157,16 +157,7 @@ def nominal_header(
 ) -> Header:
     """Return the header of an image of which only annotations are at hand, which do not tell its channels.
 
-    Parameters
-    ----------
-    name
-        What it is called.
-    shape
-        ``(height, width)`` in pixels.
-    size_z, size_t
-        Number of slices and of time points.
-    pixel_size
-        In micrometres.
+    Its shape is ``(height, width)`` in pixels, and the size of a pixel is in micrometres.
     """
     kind = np.dtype(np.uint8)
     return Header(

@@ -112,7 +112,7 @@ def tags_of(document: Document) -> tuple[str, ...]:
 
 def points_of(document: Document) -> NDArray[np.float64]:
     """Return an annotation's vertices ``(x, y)`` (n, 2); none when one of them is no pair of finite numbers."""
-    points = _points(document)
+    points = _points(document.get("coordinates"))
     return np.zeros((0, 2)) if points is None or not np.isfinite(points).all() else points
 
 
@@ -287,7 +287,7 @@ def _drawings(
 
 
 def _drawn(drawing: Drawing, annotation: dict[str, Any], boxes: bool) -> Drawing:
-    location, points, shape = location_of(annotation), _points(annotation), annotation.get("shape")
+    location, points, shape = location_of(annotation), _points(annotation.get("coordinates")), annotation.get("shape")
     if location is None:
         return replace(drawing, why="a location whose XY, Z or Time is not a whole number")
     if points is None:
@@ -309,7 +309,7 @@ def _holes(document: Document) -> Iterator[Ring]:
     """Yield the holes of an outline, which only :func:`outline_document` writes; what is none is passed over."""
     holes = document.get("holes")
     for hole in holes if isinstance(holes, list) else ():
-        points = _points({"coordinates": hole})
+        points = _points(hole)
         if points is not None and len(points) >= 3:
             yield points
 
@@ -323,9 +323,8 @@ def _box_of(points: Ring) -> tuple[float, float, float, float] | None:
     return x0, y0, x1, y1
 
 
-def _points(document: Document) -> Ring | None:
-    """Return an annotation's vertices (n, 2), which need not be finite; None when one of them is no pair of numbers."""
-    value = document.get("coordinates")
+def _points(value: Any) -> Ring | None:
+    """Return the vertices in a list (n, 2), which need not be finite; None when one of them is no pair of numbers."""
     if isinstance(value, Vertices):
         return value.points
     if not isinstance(value, list) or not value:

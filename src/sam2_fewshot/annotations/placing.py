@@ -334,17 +334,7 @@ class Regions:
     _bytes: int = 0
 
     def exemplar(self, number: object, frame: FrameReader, instance: InstanceMask) -> Exemplar:
-        """Return an exemplar for a mask that is not empty.
-
-        Parameters
-        ----------
-        number
-            What the file calls the object.
-        frame
-            Where it lies.
-        instance
-            Its mask, cropped to the object.
-        """
+        """Return an exemplar for a mask that is cropped to its object and not empty."""
         label = self.remarks.label(number)
         if self.boxes and instance.data.all():
             x0, y0, x1, y1 = instance.box
