@@ -293,10 +293,8 @@ class Bands:
         self._boxes = np.array([instance.box for instance in self._instances], np.int64).reshape(-1, 4)
         # A score that is not a finite number counts as the lowest.
         scores = [-item.score if math.isfinite(item.score) else math.inf for item in detections]
-        self._order = sorted(range(len(detections)), key=scores.__getitem__)
-        rank = np.empty(len(detections), np.int64)
-        rank[self._order] = np.arange(len(detections))
-        self._rank = rank
+        self._order = np.argsort(scores, kind="stable")
+        self._rank = np.argsort(self._order)
         self._given: dict[tuple[int, int], int] = {}
         self._give_back(max(counted // max(self._width, 1), 1))
 
@@ -325,7 +323,7 @@ class Bands:
         pixels = np.zeros(len(self._instances) + 1, np.int64)
         for band in self.of(rows):
             pixels += np.bincount(band.ravel(), minlength=len(pixels))
-        for number in self._order:
+        for number in self._order.tolist():
             instance = self._instances[number]
             if pixels[number + 1] or not instance.data.any():
                 continue

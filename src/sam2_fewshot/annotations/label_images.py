@@ -271,7 +271,7 @@ def _write_tiff(
     first: FrameRecord,
     planes: Iterator[NDArray[np.uint32]],
     most_objects: int,
-    tile: tuple[int, int] | None = None,
+    tile: tuple[int, int] | None,
 ) -> None:
     import tifffile
 

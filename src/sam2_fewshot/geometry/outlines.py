@@ -94,14 +94,13 @@ def polygons_to_masks(
     starts = np.nan_to_num(np.clip(low, 0, sizes)).astype(np.int64).tolist()
     stops = np.nan_to_num(np.clip(high, 0, sizes)).astype(np.int64).tolist()
     drawn: list[NDArray[np.bool_]] = []
-    rings: list[tuple[int, bool, NDArray[np.float64], tuple[int, int]]] = []
+    rings: list[tuple[int, bool, NDArray[np.float64]]] = []
     pixels = 0
 
     def draw() -> None:
-        for (i, inside, *_), filled in zip(
-            rings, fill_rings([ring for *_, ring, _ in rings], [shape for *_, shape in rings]), strict=True
-        ):
-            drawn[i][filled] = inside
+        filled = fill_rings([ring for *_, ring in rings], [drawn[i].shape for i, *_ in rings])
+        for (i, inside, _), within in zip(rings, filled, strict=True):
+            drawn[i][within] = inside
 
     for i, (polygon, (x0, y0), (x1, y1)) in enumerate(zip(polygons, starts, stops, strict=True)):
         shape = (max(y1 - y0, 0), max(x1 - x0, 0))
@@ -109,7 +108,7 @@ def polygons_to_masks(
         if not all(shape):
             continue
         for number, ring in enumerate((polygon.exterior, *polygon.interiors)):
-            rings.append((i, number == 0, shapely.get_coordinates(ring) - 0.5 - (x0, y0), shape))
+            rings.append((i, number == 0, shapely.get_coordinates(ring) - 0.5 - (x0, y0)))
             pixels += shape[0] * shape[1]
             if pixels >= at_once:
                 draw()
