@@ -11,7 +11,7 @@ from roifile import ROI_OPTIONS, ROI_SUBTYPE, ROI_TYPE, ImagejRoi
 
 from sam2_fewshot.annotations import imagej
 from sam2_fewshot.annotations.examples import read_examples
-from sam2_fewshot.annotations.marked_file import MarkedFile
+from sam2_fewshot.annotations.named import MarkedFile
 from sam2_fewshot.annotations.placing import Placer, Remarks
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.images.image_set import open_images

@@ -12,8 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 from sam2_fewshot.annotations.drawings import Drawing, area_within
-from sam2_fewshot.annotations.marked_file import UNKNOWN, nominal_header
-from sam2_fewshot.annotations.named import Entry, ImageNames
+from sam2_fewshot.annotations.named import UNKNOWN, Entry, ImageNames, nominal_header
 from sam2_fewshot.annotations.placing import PlacedExemplar, Regions
 from sam2_fewshot.annotations.record import vertices
 from sam2_fewshot.annotations.values import MOST_IMAGES, Figures, index, json_number, words
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from sam2_fewshot.annotations.drawings import Ring
-    from sam2_fewshot.annotations.marked_file import MarkedFile
+    from sam2_fewshot.annotations.named import MarkedFile
     from sam2_fewshot.annotations.placing import Placer
     from sam2_fewshot.annotations.record import Add, FrameRecord
     from sam2_fewshot.images.source import Header

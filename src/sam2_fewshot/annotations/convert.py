@@ -12,7 +12,7 @@ from shapely import Polygon, box
 
 from sam2_fewshot.annotations.examples import read_objects
 from sam2_fewshot.annotations.label_bands import paint
-from sam2_fewshot.annotations.marked_file import UNKNOWN
+from sam2_fewshot.annotations.named import UNKNOWN
 from sam2_fewshot.annotations.nominal import nominal_images
 from sam2_fewshot.annotations.record import FrameRecord, MarkedPoint
 from sam2_fewshot.annotations.registry import FORMATS, NAMES, Format, named_by

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sam2_fewshot.annotations.drawings import place
-from sam2_fewshot.annotations.marked_file import MarkedFile
-from sam2_fewshot.annotations.named import ImageNames, named_part
+from sam2_fewshot.annotations.named import ImageNames, MarkedFile, named_part
 from sam2_fewshot.annotations.placing import PlacedExemplar, Placer, Remarks
 from sam2_fewshot.annotations.registry import FORMATS, READ_SUFFIXES, Format, readable
 from sam2_fewshot.annotations.values import compact, load_json

@@ -14,7 +14,7 @@ import shapely
 from shapely import Polygon
 
 from sam2_fewshot.annotations.drawings import Drawing, place
-from sam2_fewshot.annotations.marked_file import nominal_header
+from sam2_fewshot.annotations.named import nominal_header
 from sam2_fewshot.annotations.record import figure, hexadecimal_id, printable, vertices
 from sam2_fewshot.annotations.values import (
     MOST_IMAGES,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
 
     from sam2_fewshot.annotations.drawings import Ring
-    from sam2_fewshot.annotations.marked_file import MarkedFile
+    from sam2_fewshot.annotations.named import MarkedFile
     from sam2_fewshot.annotations.placing import PlacedExemplar, Placer, Point, Remarks
     from sam2_fewshot.annotations.record import Add, FrameRecord
     from sam2_fewshot.images.source import Header

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sam2_fewshot.annotations.marked_file import MarkedFile
+    from sam2_fewshot.annotations.named import MarkedFile
     from sam2_fewshot.annotations.placing import PlacedExemplar
     from sam2_fewshot.annotations.record import Add, FrameRecord
     from sam2_fewshot.records import Box, Location, PixelSize

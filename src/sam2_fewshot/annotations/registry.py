@@ -3,7 +3,7 @@
 A format is a module of this package, imported when it is first used, with these functions:
 
 ``read(file)``
-    Yields the objects of a :class:`~sam2_fewshot.annotations.marked_file.MarkedFile`, each a
+    Yields the objects of a :class:`~sam2_fewshot.annotations.named.MarkedFile`, each a
     :class:`~sam2_fewshot.annotations.drawings.Drawing` or placed already; of formats that are read.
 ``recognises(content)``
     Tells whether the content of a JSON file is of the format; of those that share an ending.
