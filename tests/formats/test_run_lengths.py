@@ -8,8 +8,7 @@ from hypothesis.extra import numpy as hnp
 from pycocotools import mask as reference
 from skimage.draw import polygon as points_inside
 
-from sam2_fewshot.geometry.filling import AT_ONCE, fill_rings
-from sam2_fewshot.geometry.outlines import crop_to_object, mask_to_area, polygon_to_mask
+from sam2_fewshot.geometry.outlines import AT_ONCE, crop_to_object, fill_rings, mask_to_area, polygon_to_mask
 from sam2_fewshot.geometry.run_lengths import compress, decode, encode, expand
 from sam2_fewshot.records import InstanceMask
 

@@ -13,7 +13,7 @@ from shapely import Polygon
 
 from sam2_fewshot.annotations.drawings import Drawing, place
 from sam2_fewshot.annotations.examples import read_examples
-from sam2_fewshot.annotations.placing import Placer, Remarks
+from sam2_fewshot.annotations.placing import Placer, Remarks, Unusable
 from sam2_fewshot.annotations.values import Vertices, compact
 from sam2_fewshot.geometry.outlines import polygon_to_mask, polygons_to_masks
 from sam2_fewshot.records import Location
@@ -40,8 +40,12 @@ def test_together_they_come_to_the_same_as_one_by_one(image, told, objects):
     one_by_one = []
     for drawing in drawings:
         shell, *holes = [[(x, y) for x, y in ring.tolist()] for ring in drawing.rings]
-        exemplar = Placer(image, alone).outline(drawing.number, drawing.location, shell, holes)
-        if exemplar is not None:
+        placer = Placer(image, alone)
+        try:
+            exemplar = placer.outline(drawing.number, placer.frame(drawing.location), shell, holes)
+        except Unusable as why:
+            alone.leave_out(drawing.number, str(why))
+        else:
             one_by_one.append((exemplar.label, exemplar.polygon.wkb, drawing.tags))
     assert [(each.exemplar.label, each.exemplar.polygon.wkb, each.tags) for each in placed] == one_by_one
     told.warnings.clear()

@@ -13,7 +13,7 @@ import pytest
 from contract_server.bench import QUICK, discs, white_layer
 from contract_server.store import Image
 
-from sam2_fewshot.annotations.placing import Placer, Remarks
+from sam2_fewshot.annotations.placing import Placer, Remarks, Unusable
 from sam2_fewshot.errors import InputError, ServerError
 from sam2_fewshot.nimbus.dataset import NimbusDataset
 from sam2_fewshot.nimbus.server import Server
@@ -223,11 +223,10 @@ def test_without_layers_channels_are_shown_as_those_of_image_files(
 
 def test_objects_are_put_on_the_frames_that_there_are(opened: Callable[..., NimbusDataset]) -> None:
     dataset = opened(stack())
-    remarks = Remarks("Examples", Told())
-    placer = Placer(dataset, remarks)
-    assert placer.frame(1, HERE) is dataset.frame(HERE)
-    assert placer.frame(2, Location(2)) is None
-    assert remarks.left_out() == "at an XY, Z or Time that this dataset does not have (object 2)"
+    placer = Placer(dataset, Remarks("Examples", Told()))
+    assert placer.frame(HERE) is dataset.frame(HERE)
+    with pytest.raises(Unusable, match=r"^at an XY, Z or Time that this dataset does not have$"):
+        placer.frame(Location(2))
 
 
 def test_a_single_plane_without_index_is_a_dataset_of_one(opened: Callable[..., NimbusDataset]) -> None:

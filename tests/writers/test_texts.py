@@ -7,6 +7,7 @@ import re
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -93,7 +94,7 @@ def test_nothing_found_gives_a_header(tmp_path: Path, make_record: Make) -> None
 
 
 def exported(path: Path, *records: FrameRecord, tags: tuple[str, ...] = ("nucleus", "new")) -> dict:
-    with nimbus.write(path, tags, 2) as add:
+    with nimbus.write(path, tags) as add:
         for record in records:
             add(record)
     return json.loads(path.read_text(encoding="utf-8"))
@@ -113,7 +114,7 @@ def test_annotations_have_what_the_app_asks_for(tmp_path: Path, make_record: Mak
     for annotation, item in zip(data["annotations"], found, strict=True):
         assert annotation["shape"] == "polygon"
         assert annotation["tags"] == ["nucleus", "new"]
-        assert annotation["channel"] == 2
+        assert annotation["channel"] == 0
         place = annotation["location"]
         assert place == {"XY": 4, "Z": 1, "Time": item.location.time}
         assert all(type(value) is int for value in [*place.values(), annotation["channel"]])
@@ -174,7 +175,7 @@ def test_odd_tags_and_names_are_kept(tmp_path: Path, make_record: Make) -> None:
 
 
 def collections(folder: Path, *records: FrameRecord, tags: tuple[str, ...] = ("nucleus", "new")) -> dict[str, dict]:
-    with FORMATS["geojson"].results(folder, tags) as add:
+    with FORMATS["geojson"].begin(partial(FORMATS["geojson"].path, folder), tags) as add:
         for record in records:
             add(record)
     return {path.name: json.loads(path.read_text(encoding="utf-8")) for path in (folder / "geojson").iterdir()}
@@ -222,7 +223,7 @@ def test_no_finds_no_tags_no_figures(tmp_path: Path, make_record: Make) -> None:
 
 def test_an_image_that_is_interrupted_leaves_finished_ones(tmp_path: Path, make_record: Make) -> None:
     def interrupted() -> None:
-        with FORMATS["geojson"].results(tmp_path, ()) as add:
+        with FORMATS["geojson"].begin(partial(FORMATS["geojson"].path, tmp_path), ()) as add:
             add(make_record(1, name="first.png"))
             add(make_record(1, name="second.png"))
             raise KeyboardInterrupt

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.ndimage import find_objects
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from sam2_fewshot.annotations.review import Results
     from sam2_fewshot.records import Detection, PixelSize
 
 PlaneIndex = tuple[int, ...]
 """Where a plane lies in an array: an index for each axis but its rows and columns."""
 
 _NAMES = {"z": "z", "t": "time", "time": "time"}
-
 
 _LARGEST = 4000
 """Pixels; a label image of longer planes is a pyramid."""
@@ -36,21 +36,6 @@ def plane_slices(place: PlaneIndex, axes: tuple[int, int], ndim: int) -> tuple[i
     return tuple(slice(None) if axis in axes else next(rest) for axis in range(ndim))
 
 
-class Painted(Protocol):
-    """Objects that a label image is painted of; the label of an object is its place in the lists, counted from 1."""
-
-    shape: tuple[int, ...]
-    """Of the whole array."""
-    axes: tuple[int, int]
-    """The two axes of it that are rows and columns."""
-    masks: list[InstanceMask]
-    places: list[PlaneIndex]
-    boxes: NDArray[np.int64]
-    """The masks' ``(x0, y0, x1, y1)``, int64 (N, 4)."""
-    shown: NDArray[np.bool_]
-    """Which of them are painted, boolean (N,); a later one covers an earlier one."""
-
-
 class LabelImage:
     """A label image that is painted where it is read, so that it takes no memory and is always up to date.
 
@@ -60,14 +45,14 @@ class LabelImage:
     Parameters
     ----------
     objects
-        What is painted.
+        What is painted: each object that is shown, on its place, with its label; a later one covers an earlier one.
     step
         Only each so many-th row and column of the planes is there.
     """
 
     dtype = np.dtype(np.int32)
 
-    def __init__(self, objects: Painted, step: int = 1) -> None:
+    def __init__(self, objects: Results, step: int = 1) -> None:
         self._objects, self._step = objects, step
         self.shape = tuple(
             -(-length // step) if axis in objects.axes else length for axis, length in enumerate(objects.shape)
@@ -91,21 +76,11 @@ class LabelImage:
             for each, length in zip(keys, self.shape, strict=True)
         ]
         # Painted without steps, from the lowest to the highest index of each axis; then the steps are taken.
-        spans = [(min(r[0], r[-1]), max(r[0], r[-1]) + 1) if len(r) else (0, 0) for r in ranges]
+        spans = [(min(r[0], r[-1]), max(r[0], r[-1]) + 1) if r else (0, 0) for r in ranges]
         painted = np.zeros([end - begin for begin, end in spans], np.int32)
         self._paint(painted, spans)
-        inner = tuple(
-            slice(r[0] - begin, None if r.step < 0 and r[-1] == begin else r[-1] - begin + r.step, r.step)
-            if len(r)
-            else r
-            for r, (begin, _) in zip(ranges, spans, strict=True)
-        )
-        return painted[
-            tuple(
-                0 if not isinstance(k, slice) else i if isinstance(i, slice) else slice(0)
-                for k, i in zip(keys, inner, strict=True)
-            )
-        ]
+        steps = [slice(None, None, each.step) if isinstance(each, slice) else 0 for each in keys]
+        return painted[tuple(steps)]
 
     def _paint(self, painted: NDArray[np.int32], spans: Sequence[tuple[int, int]]) -> None:
         objects, step = self._objects, self._step
@@ -125,7 +100,7 @@ class LabelImage:
             plane[: data.shape[0], : data.shape[1]][data] = i + 1
 
 
-def label_image(objects: Painted, largest: int = _LARGEST) -> LabelImage | list[LabelImage]:
+def label_image(objects: Results, largest: int = _LARGEST) -> LabelImage | list[LabelImage]:
     """Return the label image of objects; of planes with more than `largest` pixels a side a pyramid of halves."""
     steps = [1]
     while max(objects.shape[axis] for axis in objects.axes) / steps[-1] > largest:

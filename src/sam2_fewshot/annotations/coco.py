@@ -10,11 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import ndimage
-from shapely import Polygon
 
-from sam2_fewshot.annotations.drawings import Drawing, place
-from sam2_fewshot.annotations.marked_file import UNKNOWN, nominal_header
-from sam2_fewshot.annotations.named import Entry, ImageNames
+from sam2_fewshot.annotations.drawings import Drawing, area_within
+from sam2_fewshot.annotations.named import UNKNOWN, Entry, ImageNames, nominal_header
 from sam2_fewshot.annotations.placing import PlacedExemplar, Regions
 from sam2_fewshot.annotations.record import vertices
 from sam2_fewshot.annotations.values import MOST_IMAGES, Figures, index, json_number, words
@@ -27,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from sam2_fewshot.annotations.drawings import Ring
-    from sam2_fewshot.annotations.marked_file import MarkedFile
+    from sam2_fewshot.annotations.named import MarkedFile
     from sam2_fewshot.annotations.placing import Placer
     from sam2_fewshot.annotations.record import Add, FrameRecord
     from sam2_fewshot.images.source import Header
@@ -38,21 +36,12 @@ _QUOTED = 40
 
 @dataclass(frozen=True, slots=True)
 class _Image:
-    """What a COCO file says about an image: ``(height, width)`` is None where it says none.
+    """What a COCO file says about an image: ``(height, width)`` is None where it says none."""
 
-    Its name may have folders before it.
-    """
-
-    name: str
+    entry: Entry
     shape: tuple[int, int] | None
     z: int
     time: int
-    position: str = ""
-
-    @property
-    def entry(self) -> Entry:
-        """What it is called."""
-        return Entry(self.name, self.position)
 
 
 def recognises(content: Any) -> bool:
@@ -66,16 +55,16 @@ def recognises(content: Any) -> bool:
 
 def images_in(path: Path, content: Mapping[str, Any]) -> list[Header]:
     """Return the images that a file speaks of, with the sizes that it tells."""
-    found: dict[tuple[str, str], Header] = {}
+    found: dict[Entry, Header] = {}
     for image in _images(content).values():
         size_z, size_t = image.z + 1, image.time + 1
-        key = image.name, image.position
+        name, position = key = image.entry
         if key in found:
             before = found[key]
             size_z, size_t = max(size_z, before.size_z), max(size_t, before.size_t)
         shape = image.shape or (UNKNOWN, UNKNOWN)
-        header = nominal_header(Path(image.name or "image"), shape, size_z, size_t)
-        found[key] = replace(header, position=image.position)
+        header = nominal_header(Path(name or "image"), shape, size_z, size_t)
+        found[key] = replace(header, position=position)
     return list(found.values())[:MOST_IMAGES]
 
 
@@ -91,7 +80,8 @@ def _images(content: Mapping[str, Any]) -> dict[object, _Image]:
         shape = (height, width) if height and width and height > 0 and width > 0 else None
         z, time = index(entry.get("z", 0)), index(entry.get("time", 0))
         position = entry.get("position")
-        found[entry["id"]] = _Image(name, shape, z or 0, time or 0, position if isinstance(position, str) else "")
+        called = Entry(name, position if isinstance(position, str) else "")
+        found[entry["id"]] = _Image(called, shape, z or 0, time or 0)
     return found
 
 
@@ -100,16 +90,12 @@ def _relative(name: str) -> str:
     return "/".join(part for part in name.replace("\\", "/").split("/") if part not in ("", ".", ".."))
 
 
-def read(file: MarkedFile) -> Iterator[PlacedExemplar]:
-    """Yield the objects that can serve as examples; the others become remarks.
+def read(file: MarkedFile) -> Iterator[Drawing | PlacedExemplar]:
+    """Yield the objects of a file; what has a mask alone is placed already.
 
     Where a file speaks of one image of another name, the image that the file itself is named after, or the only one,
     is taken; where the user says the image, that one.
     """
-    return place(_drawings(file), file.placer)
-
-
-def _drawings(file: MarkedFile) -> Iterator[Drawing | PlacedExemplar]:
     placer, content = file.placer, file.content
     image = file.image or (file.images[0] if len(file.images) == 1 else None)
     known = _images(content)
@@ -137,10 +123,12 @@ def _drawings(file: MarkedFile) -> Iterator[Drawing | PlacedExemplar]:
             continue
         named, target = known[key], places[key]
         if target is None and named.entry in unclear:
-            yield Drawing(count, why=f"on an image that could be several of those given ({named.name[:_QUOTED]})")
+            yield Drawing(count, why=f"on an image that could be several of those given ({named.entry.file[:_QUOTED]})")
             continue
         if target is None:
-            yield Drawing(count, why=f"on an image that was not given ({named.name[:_QUOTED] or 'without a name'})")
+            yield Drawing(
+                count, why=f"on an image that was not given ({named.entry.file[:_QUOTED] or 'without a name'})"
+            )
             continue
         if named.shape is not None and named.shape != target.shape:
             height, width = named.shape
@@ -190,7 +178,7 @@ def _object(
         return replace(drawing, box=corners)
     if len(outlines) == 1:
         return replace(drawing, rings=(outlines[0],))
-    return replace(drawing, rings=(max(outlines, key=_area),), is_part=True)
+    return replace(drawing, rings=(max(outlines, key=area_within),), is_part=True)
 
 
 def _mask(value: Mapping[str, Any], frame_shape: tuple[int, int]) -> InstanceMask:
@@ -230,15 +218,6 @@ def _corners(value: Any) -> tuple[float, float, float, float] | None:
         return None
     x, y, width, height = (entry for entry in numbers if entry is not None)
     return x, y, x + width, y + height
-
-
-def _area(points: Ring) -> float:
-    # shapely refuses to make a ring of some points that are not finite; that is reported where they are placed.
-    if not np.isfinite(points).all():
-        return 0.0
-    with np.errstate(all="ignore"):
-        area = Polygon(points).area
-    return area if area == area else 0.0
 
 
 def _classes(content: Mapping[str, Any]) -> dict[object, tuple[str, ...]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,10 +12,10 @@ from shapely import Polygon, box
 
 from sam2_fewshot.annotations.examples import read_objects
 from sam2_fewshot.annotations.label_bands import paint
-from sam2_fewshot.annotations.marked_file import UNKNOWN
+from sam2_fewshot.annotations.named import UNKNOWN
 from sam2_fewshot.annotations.nominal import nominal_images
 from sam2_fewshot.annotations.record import FrameRecord, MarkedPoint
-from sam2_fewshot.annotations.registry import FORMATS, NAMES, Format, a_file_an_image, named_by
+from sam2_fewshot.annotations.registry import FORMATS, NAMES, Format, named_by
 from sam2_fewshot.errors import InputError, SettingsError, counted
 from sam2_fewshot.geometry.outlines import crop_to_object, mask_to_area, polygons_to_masks
 from sam2_fewshot.images.image_set import open_images
@@ -26,12 +26,10 @@ from sam2_fewshot.settings import Settings
 from sam2_fewshot.storage.files import check_free
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-    from contextlib import AbstractContextManager
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from sam2_fewshot.annotations.placing import PlacedExemplar
-    from sam2_fewshot.annotations.record import Add
     from sam2_fewshot.images.image_set import ImageFile, ImageSet
     from sam2_fewshot.protocols import Progress
     from sam2_fewshot.records import Exemplar, InstanceMask
@@ -100,8 +98,9 @@ def convert(
     if boxes:
         is_or_are = "is a box" if boxes == 1 else "are boxes"
         progress.warn(f"{boxes} of {len(placed)} objects {is_or_are} without an outline, written as a rectangle.")
-    records, exact = _records(placed, known)
-    return _written(records, exact, (), form, source, out, overwrite, progress, len(known))
+    are_exact = any(item.exemplar.mask is not None or item.instance is not None for item in placed)
+    records = _fitting(_records(placed, known), form, progress, are_exact)
+    return _written(records, (), form, source, out, overwrite, progress, len(known))
 
 
 def write_results(
@@ -133,12 +132,11 @@ def write_results(
     if not tagged:
         raise InputError(f"{source} holds no finished frame; run sam2-fewshot segment again.")
     images = len({record.stem for record in tagged})
-    return _written(tagged, (), tags, form, source, out, overwrite, Quiet(), images)
+    return _written(tagged, tags, form, source, out, overwrite, Quiet(), images)
 
 
 def _written(
     records: Sequence[FrameRecord],
-    exact: Sequence[Detection],
     tags: Sequence[str],
     form: Format,
     source: Path,
@@ -147,13 +145,12 @@ def _written(
     progress: Progress,
     images: int,
 ) -> Converted:
-    if form.needs_size:
-        _check_sizes(records, form.name)
-    records = _fitting(records, form, progress, exact)
     paths = _paths(out, form, images, records)
     for path in paths.values():
-        _check_place(path, source, overwrite)
-    with _writer(form, paths, tags, records[0]) as add:
+        if os.path.realpath(path) == os.path.realpath(source):
+            raise InputError(f"{path} would be written over itself; give another name.")
+        check_free(path, overwrite)
+    with form.begin(paths.__getitem__, tags) as add:
         for record in records:
             add(record)
     write_companions = form.optional("write_companions")
@@ -161,16 +158,7 @@ def _written(
         write_companions(records, paths, overwrite, progress)
     objects = sum(len(record.detections) + len(record.points) for record in records)
     frames = sum(bool(record.detections or record.points) for record in records)
-    return Converted(list(dict.fromkeys(paths.values())), objects, frames)
-
-
-def _writer(
-    form: Format, paths: Mapping[str, Path], tags: Sequence[str], first: FrameRecord
-) -> AbstractContextManager[Add]:
-    """Return the writer of the records, which come image by image; one file is open at a time."""
-    if form.per_image:
-        return a_file_an_image(lambda record: form.begin(paths[record.stem], tags, record))
-    return form.begin(paths[first.stem], tags, first)
+    return Converted(list(paths.values()), objects, frames)
 
 
 def read_records(source: Path) -> list[FrameRecord]:
@@ -187,8 +175,7 @@ def read_records(source: Path) -> list[FrameRecord]:
         If it cannot be read, or has no object.
     """
     images = nominal_images(source)
-    records, _ = _records(read_objects(source, images, Quiet()), images)
-    return records
+    return _records(read_objects(source, images, Quiet()), images)
 
 
 def _chosen(out: Path, kind: str | None) -> Format:
@@ -206,49 +193,36 @@ def _chosen(out: Path, kind: str | None) -> Format:
     raise SettingsError(f"There is no format {kind[:40]!r}; --to takes {known}.")
 
 
-@dataclass(slots=True)
-class _Frame:
-    """What is gathered about a frame before its record is made."""
-
-    detections: list[Detection] = field(default_factory=list)
-    tags: list[tuple[str, ...]] = field(default_factory=list)
-    points: list[MarkedPoint] = field(default_factory=list)
-
-
-def _records(placed: Sequence[PlacedExemplar], images: ImageSet) -> tuple[list[FrameRecord], list[Detection]]:
-    """Return the objects as records, and those of them whose mask was given, not drawn from their outline."""
-    exact: list[Detection] = []
-    frames: dict[Location, _Frame] = defaultdict(_Frame)
+def _records(placed: Sequence[PlacedExemplar], images: ImageSet) -> list[FrameRecord]:
+    """Return the objects as records."""
+    frames: dict[Location, list[tuple[PlacedExemplar, InstanceMask | None]]] = defaultdict(list)
     for item, instance in zip(placed, _instances(placed), strict=True):
-        frame, exemplar = frames[item.location], item.exemplar
-        if exemplar.point is not None:
-            frame.points.append(MarkedPoint(exemplar.point, item.tags))
-        elif instance is not None:
-            frame.detections.append(_detection(item, instance))
-            if exemplar.mask is not None or item.instance is not None:
-                exact.append(frame.detections[-1])
-            frame.tags.append(item.tags)
+        frames[item.location].append((item, instance))
     used = {location.xy for location in frames}
     sizes = {xy: _planes(images[xy], [place for place in frames if place.xy == xy]) for xy in used}
-    records = [
-        FrameRecord(
-            name=images[location.xy].file_name,
-            position=images[location.xy].position,
-            full_name=images[location.xy].full_name,
-            stem=images[location.xy].stem,
-            location=location,
-            frame_shape=images[location.xy].shape,
-            size_z=sizes[location.xy][0],
-            size_t=sizes[location.xy][1],
-            detections=tuple(frame.detections),
-            pixel_size=images[location.xy].pixel_size,
-            channel_names=images[location.xy].channel_names,
-            tags=tuple(frame.tags),
-            points=tuple(frame.points),
+    records = []
+    for location, found in sorted(frames.items()):
+        image, (size_z, size_t) = images[location.xy], sizes[location.xy]
+        outlined = [(item, instance) for item, instance in found if instance is not None]
+        points = [(item, item.exemplar.point) for item, _ in found if item.exemplar.point is not None]
+        records.append(
+            FrameRecord(
+                name=image.file_name,
+                position=image.position,
+                full_name=image.full_name,
+                stem=image.stem,
+                location=location,
+                frame_shape=image.shape,
+                size_z=size_z,
+                size_t=size_t,
+                detections=tuple(_detection(item, instance) for item, instance in outlined),
+                pixel_size=image.pixel_size,
+                channel_names=image.channel_names,
+                tags=tuple(item.tags for item, _ in outlined),
+                points=tuple(MarkedPoint(xy, item.tags) for item, xy in points),
+            )
         )
-        for location, frame in sorted(frames.items())
-    ]
-    return records, exact
+    return records
 
 
 def _planes(image: ImageFile, places: Sequence[Location]) -> tuple[int, int]:
@@ -287,20 +261,17 @@ def _detection(item: PlacedExemplar, instance: InstanceMask) -> Detection:
     )
 
 
-def _check_sizes(records: Sequence[FrameRecord], name: str) -> None:
-    for record in records:
-        if UNKNOWN in record.frame_shape:
-            raise InputError(
-                f"The format {name} needs the size of the image {record.name}, which the annotations do not tell; "
-                "give the image with --image."
-            )
-
-
 def _fitting(
-    records: Sequence[FrameRecord], form: Format, progress: Progress, exact: Sequence[Detection]
-) -> list[FrameRecord]:
-    """Leave out what a format cannot hold, and report it."""
+    records: Sequence[FrameRecord], form: Format, progress: Progress, are_exact: bool
+) -> Sequence[FrameRecord]:
+    """Leave out what a format cannot hold, and report it; masks are exact unless all were drawn from outlines."""
     name = form.name
+    unsized = [each.name for each in records if UNKNOWN in each.frame_shape]
+    if unsized and form.needs_size:
+        raise InputError(
+            f"The format {name} needs the size of the image {unsized[0]}, which the annotations do not tell; "
+            "give the image with --image."
+        )
     # One with slices and time points is a hyperstack, whatever its channels.
     unknown = [each.name for each in records if not each.channel_names and (each.size_z > 1) != (each.size_t > 1)]
     if unknown and form.counts_channels:
@@ -319,9 +290,9 @@ def _fitting(
         holes = sum(bool(item.polygon.interiors) for item in items)
         if holes:
             progress.warn(f"The holes of {counted(holes, 'outline')} are filled: the format {name} has none.")
-    if not form.has_masks:
-        drawn = polygons_to_masks([item.polygon for item in exact], [item.instance.frame_shape for item in exact])
-        parts = sum(item.area > mask.area for item, mask in zip(exact, drawn, strict=True))
+    if are_exact and not form.has_masks:
+        drawn = polygons_to_masks([item.polygon for item in items], [item.instance.frame_shape for item in items])
+        parts = sum(item.area > mask.area for item, mask in zip(items, drawn, strict=True))
         if parts:
             count = counted(parts, "object")
             progress.warn(f"Cut to the largest of several parts: {count}. The format {name} has outlines.")
@@ -335,7 +306,7 @@ def _fitting(
             progress.warn(
                 f"Objects overlap in {hidden} px, which go to one of them: the format {name} has one object a pixel."
             )
-    return list(records)
+    return records
 
 
 def _is_file(out: Path, form: Format) -> bool:
@@ -344,7 +315,7 @@ def _is_file(out: Path, form: Format) -> bool:
 
 
 def _paths(out: Path, form: Format, images: int, records: Sequence[FrameRecord]) -> dict[str, Path]:
-    """Return the file of each image, by its stem; the same for all, where all images go into one file."""
+    """Return the file of each image, by its stem; of all images by an empty one, where they go into one file."""
     stems = list(dict.fromkeys(record.stem for record in records))
     is_file = _is_file(out, form)
     if form.per_image:
@@ -356,11 +327,4 @@ def _paths(out: Path, form: Format, images: int, records: Sequence[FrameRecord])
                 "folder instead of a file, and the format with --to."
             )
         return dict.fromkeys(stems, out)
-    path = out if is_file else out / form.result
-    return dict.fromkeys(stems, path)
-
-
-def _check_place(path: Path, source: Path, overwrite: bool) -> None:
-    if os.path.realpath(path) == os.path.realpath(source):
-        raise InputError(f"{path} would be written over itself; give another name.")
-    check_free(path, overwrite)
+    return {"": out if is_file else out / form.result}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import shapely
 
-from sam2_fewshot.annotations.placing import FARTHEST, LONGEST, PlacedExemplar, covers_a_pixel, reach_beyond
+from sam2_fewshot.annotations.placing import FARTHEST, LONGEST, PlacedExemplar, Unusable, covers_a_pixel, reach_beyond
 from sam2_fewshot.annotations.values import Figures
 from sam2_fewshot.images.source import MAX_PLANE_PIXELS
 from sam2_fewshot.records import Location
@@ -64,6 +65,14 @@ class Drawing:
     instance: InstanceMask | None = None
 
 
+def area_within(ring: Ring) -> float:
+    """Return the area in a ring by the shoelace formula, 0 where its numbers make no sense."""
+    x, y = ring.T
+    with np.errstate(all="ignore"):  # such numbers are reported where the outline is placed
+        area = abs(float(sum((x * np.roll(y, -1) - np.roll(x, -1) * y).tolist()))) / 2
+    return area if math.isfinite(area) else 0.0
+
+
 def place(
     drawings: Iterable[Drawing | PlacedExemplar], placer: Placer, at_once: int = _AT_ONCE
 ) -> Iterator[PlacedExemplar]:
@@ -96,27 +105,27 @@ def _placed(batch: Sequence[Drawing | PlacedExemplar], placer: Placer) -> Iterat
         if isinstance(each, PlacedExemplar):
             yield each
             continue
-        if each.why:
-            remarks.leave_out(each.number, each.why)
-            continue
         if each.is_part:
             remarks.note(each.number, "cut to the largest part", "several parts")
-        exemplar = ordinary.get(id(each)) or _with_care(each, placer)
-        if exemplar is not None:
-            yield PlacedExemplar(exemplar, each.tags, each.figures, each.instance)
+        try:
+            exemplar = ordinary.get(id(each)) or _with_care(each, placer)
+        except Unusable as why:
+            remarks.leave_out(each.number, str(why))
+            continue
+        yield PlacedExemplar(exemplar, each.tags, each.figures, each.instance)
 
 
-def _with_care(drawing: Drawing, placer: Placer) -> Exemplar | None:
-    """Place one object on its own, and remark on what is wrong with it."""
+def _with_care(drawing: Drawing, placer: Placer) -> Exemplar:
+    """Place one object on its own, with a look at all that may be wrong with it."""
+    if drawing.why:
+        raise Unusable(drawing.why)
+    frame = placer.frame(drawing.location)
     if drawing.point is not None:
-        return placer.point(drawing.number, drawing.location, drawing.point)
+        return placer.point(drawing.number, frame, drawing.point)
     if drawing.box is not None:
-        return placer.box(drawing.number, drawing.location, drawing.box)
-    if not drawing.rings:  # its frame is not there, and so the file's mask was not made
-        placer.frame(drawing.number, drawing.location)
-        return None
+        return placer.box(drawing.number, frame, drawing.box)
     shell, *holes = ([(x, y) for x, y in ring.tolist()] for ring in drawing.rings)
-    return placer.outline(drawing.number, drawing.location, shell, holes)
+    return placer.outline(drawing.number, frame, shell, holes)
 
 
 def _ordinary(drawings: Sequence[Drawing], placer: Placer) -> dict[int, Exemplar]:

@@ -9,8 +9,8 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sam2_fewshot.annotations.marked_file import MarkedFile
-from sam2_fewshot.annotations.named import ImageNames, named_part
+from sam2_fewshot.annotations.drawings import place
+from sam2_fewshot.annotations.named import ImageNames, MarkedFile, named_part
 from sam2_fewshot.annotations.placing import PlacedExemplar, Placer, Remarks
 from sam2_fewshot.annotations.registry import FORMATS, READ_SUFFIXES, Format, readable
 from sam2_fewshot.annotations.values import compact, load_json
@@ -119,9 +119,8 @@ def read_objects(
             raise InputError(_not_read(file))
         image, alike = (found[0], ()) if len(found) == 1 else (None, found)
         placer = Placer(images, remarks, boxes)
-        placed += form.load().read(
-            MarkedFile(file, image, images, placer, content, tagged, alike, may_say, on is not None)
-        )
+        marked = MarkedFile(file, image, images, placer, content, tagged, alike, may_say, on is not None)
+        placed += place(form.load().read(marked), placer)
         all_remarks.append(remarks)
     if not placed:  # the one sentence says why, so no warnings come before it
         reasons = {remarks.file: remarks.left_out() for remarks in all_remarks}
@@ -168,7 +167,7 @@ def _files(path: Path, images: ImageSet, progress: Progress, on: str | None) -> 
     others = len(files) - len(matched) - len(companions - {None})
     if others:
         progress.warn(f"{were(others, 'file')} passed over in {path}: named after none of the images.")
-    return [*matched]
+    return matched
 
 
 def _zarr_files(path: Path, images: ImageSet, names: ImageNames) -> list[tuple[Path, list[ImageFile]]]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sam2_fewshot.annotations.drawings import Drawing, place
+from sam2_fewshot.annotations.drawings import Drawing, area_within
 from sam2_fewshot.annotations.record import figure
 from sam2_fewshot.annotations.values import Figures, Vertices, json_number, location_at, words
 from sam2_fewshot.records import Location
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sam2_fewshot.annotations.drawings import Ring
-    from sam2_fewshot.annotations.marked_file import MarkedFile
-    from sam2_fewshot.annotations.placing import PlacedExemplar, Point
+    from sam2_fewshot.annotations.named import MarkedFile
+    from sam2_fewshot.annotations.placing import Point
     from sam2_fewshot.annotations.record import Add, FrameRecord
     from sam2_fewshot.records import Kind
 
@@ -71,12 +71,8 @@ def _flat(geometry: dict[str, Any]) -> Iterator[Any]:
             yield part
 
 
-def read(file: MarkedFile) -> Iterator[PlacedExemplar]:
-    """Yield the features that can serve as examples; the others become remarks."""
-    return place(_drawings(file), file.placer)
-
-
-def _drawings(file: MarkedFile) -> Iterator[Drawing]:
+def read(file: MarkedFile) -> Iterator[Drawing]:
+    """Yield the features of a file."""
     xy = file.target().xy
     for count, feature in enumerate(_features_in(file.content) or (), 1):
         file.placer.remarks.total += 1
@@ -104,7 +100,7 @@ def _drawn(drawing: Drawing, geometry: dict[str, Any]) -> Iterator[Drawing]:
         elif len(polygons) == 1:
             yield replace(drawing, rings=polygons[0])
         else:
-            yield replace(drawing, rings=max(polygons, key=lambda rings: abs(_area(rings[0]))), is_part=True)
+            yield replace(drawing, rings=max(polygons, key=lambda rings: area_within(rings[0])), is_part=True)
     elif kind in {"Point", "MultiPoint"}:
         if kind == "MultiPoint" and isinstance(coordinates, np.ndarray):
             coordinates = coordinates.tolist()
@@ -141,13 +137,6 @@ def _point(value: Any) -> Point | None:
         return None
     x, y = json_number(value[0]), json_number(value[1])
     return None if x is None or y is None else (x, y)
-
-
-def _area(ring: Ring) -> float:
-    """Return a ring's signed area by the shoelace formula."""
-    x, y = ring.T
-    with np.errstate(all="ignore"):  # numbers that make no sense are reported where the outline is placed
-        return float(sum((x * np.roll(y, -1) - np.roll(x, -1) * y).tolist())) / 2
 
 
 def _location(geometry: dict[str, Any], xy: int) -> Location | None:

@@ -12,9 +12,9 @@ import numpy as np
 import shapely
 from shapely import LineString, Polygon
 
-from sam2_fewshot.annotations.drawings import Drawing, place
+from sam2_fewshot.annotations.drawings import Drawing
 from sam2_fewshot.annotations.record import figures_of, vertices
-from sam2_fewshot.annotations.values import Figures, as_kind
+from sam2_fewshot.annotations.values import Figures
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.geometry.outlines import valid_polygon
 from sam2_fewshot.images.source import reading
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from roifile import ImagejRoi
 
     from sam2_fewshot.annotations.drawings import Ring
-    from sam2_fewshot.annotations.marked_file import MarkedFile
-    from sam2_fewshot.annotations.placing import PlacedExemplar, Point
+    from sam2_fewshot.annotations.named import MarkedFile
+    from sam2_fewshot.annotations.placing import Point
     from sam2_fewshot.annotations.record import Add, FrameRecord
     from sam2_fewshot.images.image_set import ImageFile
 
@@ -53,10 +53,8 @@ _MADE_UP = re.compile(r"[0-9]{3,}(-[0-9]{3,})+(-[0-9]+)?|(z[0-9]+_)?(t[0-9]+_)?[
 see :func:`_name`."""
 
 
-def read(
-    file: MarkedFile, max_roi_bytes: int = MAX_ROI_BYTES, max_zip_bytes: int = MAX_ZIP_BYTES
-) -> Iterator[PlacedExemplar]:
-    """Yield the ROIs that can serve as examples; the others become remarks.
+def read(file: MarkedFile, max_roi_bytes: int = MAX_ROI_BYTES, max_zip_bytes: int = MAX_ZIP_BYTES) -> Iterator[Drawing]:
+    """Yield the ROIs of a file.
 
     Parameters
     ----------
@@ -70,10 +68,6 @@ def read(
     InputError
         If it is neither, or too large.
     """
-    return place(_drawings(file, max_roi_bytes, max_zip_bytes), file.placer)
-
-
-def _drawings(file: MarkedFile, max_roi_bytes: int, max_zip_bytes: int) -> Iterator[Drawing]:
     image = file.target()
     for count, (name, data) in enumerate(_contents(file.path, max_roi_bytes, max_zip_bytes), 1):
         file.placer.remarks.total += 1
@@ -173,38 +167,35 @@ def _drawn(count: int, roi: ImagejRoi, file: str, image: ImageFile) -> Iterator[
 
 def _area(roi: ImagejRoi) -> tuple[Sequence[Ring], int]:
     """Return outline and holes of an area selection, and how many parts it has; no rings when it has no area."""
-    if int(roi.roitype) in _OUTLINES:
-        try:
+    try:
+        if int(roi.roitype) in _OUTLINES:
             points = np.asarray(roi.coordinates(), np.float64)
-        except (ArithmeticError, ValueError, TypeError, LookupError, RuntimeError):
-            return (), 0
-        if len(points) < 3:
-            return (), 0
-        return (points[:-1] if (points[0] == points[-1]).all() else points,), 1
-    polygon, parts = _polygon_of(roi)
+            if len(points) < 3:
+                return (), 0
+            return (points[:-1] if (points[0] == points[-1]).all() else points,), 1
+        polygon, parts = _polygon_of(roi)
+    except (ArithmeticError, ValueError, TypeError, LookupError, RuntimeError, shapely.errors.ShapelyError):
+        return (), 0  # a path that makes no sense
     return [vertices(ring) for ring in (polygon.exterior, *polygon.interiors)] if polygon else (), parts
 
 
 def _polygon_of(roi: ImagejRoi) -> tuple[Polygon | None, int]:
-    """Return the outline of an area selection, and how many parts it has; None when it has no area."""
+    """Return the outline of a rectangle, an oval or a path, and how many parts it has; None when it has no area."""
     kind = int(roi.roitype)
-    try:
-        if kind == _RECT and roi.composite:
-            return _composite(roi)
-        if kind not in {_RECT, _OVAL}:
-            return None, 0
-        x0, y0, x1, y1 = _bounds(roi)
-        if not np.isfinite([x0, y0, x1, y1]).all() or x1 <= x0 or y1 <= y0:
-            return None, 0
-        if kind == _OVAL:
-            return _oval(x0, y0, x1, y1), 1
-        radius = min(roi.rounded_rect_arc_size, x1 - x0, y1 - y0) / 2
-        if radius > 0:
-            core = shapely.box(x0 + radius, y0 + radius, x1 - radius, y1 - radius)
-            return valid_polygon(core.buffer(radius, quad_segs=32)), 1
-        return shapely.box(x0, y0, x1, y1), 1
-    except (ArithmeticError, ValueError, TypeError, LookupError, RuntimeError, shapely.errors.ShapelyError):
-        return None, 0  # a path that makes no sense
+    if kind == _RECT and roi.composite:
+        return _composite(roi)
+    if kind not in {_RECT, _OVAL}:
+        return None, 0
+    x0, y0, x1, y1 = _bounds(roi)
+    if not np.isfinite([x0, y0, x1, y1]).all() or x1 <= x0 or y1 <= y0:
+        return None, 0
+    if kind == _OVAL:
+        return _oval(x0, y0, x1, y1), 1
+    radius = min(roi.rounded_rect_arc_size, x1 - x0, y1 - y0) / 2
+    if radius > 0:
+        core = shapely.box(x0 + radius, y0 + radius, x1 - radius, y1 - radius)
+        return valid_polygon(core.buffer(radius, quad_segs=32)), 1
+    return shapely.box(x0, y0, x1, y1), 1
 
 
 def _bounds(roi: ImagejRoi) -> tuple[float, float, float, float]:
@@ -277,21 +268,15 @@ def _tags(roi: ImagejRoi, file: str, properties: Mapping[str, str]) -> tuple[str
     return tuple(dict.fromkeys(tag.strip() for tag in tags if tag.strip()))
 
 
-_UNSAID = Figures()
-
-
 def _figures(properties: Mapping[str, str]) -> Figures:
-    if not properties:
-        return _UNSAID
-    score, similarity, iou = (_figure(properties.get(key, "")) for key in ("score", "similarity", "predicted_iou"))
-    return Figures(score, similarity, iou, as_kind(properties.get("kind")))
+    return Figures.of({key: _number(text) for key, text in properties.items()}, kind=properties.get("kind"))
 
 
-def _figure(text: str) -> float:
+def _number(text: str) -> float | None:
     try:
         return float(text)
     except ValueError:
-        return float("nan")
+        return None
 
 
 def _properties(roi: ImagejRoi) -> dict[str, str]:

@@ -42,66 +42,31 @@ class RowSource(PixelSource, Protocol):
 
 
 def band_rows(width: int, piece_rows: int, band: int = BAND) -> int:
-    """Return how many rows to read at once, whole pieces of the file if the memory allows it.
-
-    Parameters
-    ----------
-    width
-        Of the plane.
-    piece_rows
-        See :class:`RowSource`.
-    band
-        About the pixels of a band.
-    """
+    """Return how many rows of a plane to read at once, whole pieces of the file if the memory allows it."""
     if piece_rows * width > _LARGEST_BAND:
         return max(_LARGEST_BAND // width, 1)
     return max(band // (piece_rows * width), 1) * piece_rows
 
 
-def bands_of(
-    source: PixelSource, z: int, t: int, large: int, band: int = BAND
+def _bands_of(
+    source: PixelSource, z: int, t: int, large: int, band: int
 ) -> Iterator[tuple[int, NDArray[np.integer[Any]]]]:
-    """Yield a plane of labels after row 0; a large one, where its file allows it, in bands after their first rows.
-
-    Parameters
-    ----------
-    source, z, t
-        What is read.
-    large
-        Pixels of a plane above which it is read in bands.
-    band
-        About the pixels of a band.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be read, or is no label image.
-    """
+    """Yield a plane of labels after row 0; a large one, where its file allows it, in bands after their first rows."""
     header = source.header
     height, width = header.height, header.width
     if height * width <= large or not header.by_region or not isinstance(source, RowSource):
-        yield 0, as_numbers(header, list(source.planes(z, t)))
+        yield 0, _as_numbers(header, list(source.planes(z, t)))
         return
     rows = band_rows(width, source.piece_rows, band)
     for top in range(0, height, rows):
         box = (0, top, width, min(top + rows, height))
-        yield top, as_numbers(header, list(source.region(z, t, box)))
+        yield top, _as_numbers(header, list(source.region(z, t, box)))
 
 
 def has_one_number(source: PixelSource, number: int, large: int, band: int = BAND) -> bool:
     """Tell whether no plane of labels has any object number but this one: then the file is a black-and-white mask.
 
-    Parameters
-    ----------
-    source, large, band
-        As for :func:`bands_of`.
-    number
-        That of the objects on one of its planes.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be read, or is no label image.
+    The number is that of the objects on one of its planes; the rest is as for :func:`objects_of`.
     """
     header = source.header
     if header.size_z == header.size_t == 1:
@@ -110,18 +75,12 @@ def has_one_number(source: PixelSource, number: int, large: int, band: int = BAN
     return not any(
         ((labels != 0) & (labels != number)).any()
         for z, t in planes
-        for _, labels in bands_of(source, z, t, large, band)
+        for _, labels in _bands_of(source, z, t, large, band)
     )
 
 
-def as_numbers(header: Header, planes: list[NDArray[Any]]) -> NDArray[np.integer[Any]]:
-    """Return a plane's object numbers (H, W), from one array a channel.
-
-    Raises
-    ------
-    InputError
-        If they are no whole numbers from 0 on, or differ between the channels.
-    """
+def _as_numbers(header: Header, planes: list[NDArray[Any]]) -> NDArray[np.integer[Any]]:
+    """Return a plane's object numbers (H, W), from one array a channel; refuse what are none."""
     path, first = header.path, planes[0]
     if first.ndim == 3 and (first == first[..., :1]).all():
         first = first[..., 0]
@@ -176,15 +135,7 @@ class Piece:
 
 
 def put_together(pieces: list[Piece], frame_shape: tuple[int, int]) -> InstanceMask:
-    """Return the mask of an object, cropped to it.
-
-    Parameters
-    ----------
-    pieces
-        Of the object, at least one.
-    frame_shape
-        ``(height, width)`` of the plane.
-    """
+    """Return the mask of an object, of which there is at least one piece, cropped to it."""
     x0, y0 = (min(piece.box[side] for piece in pieces) for side in (0, 1))
     x1, y1 = (max(piece.box[side] for piece in pieces) for side in (2, 3))
     data = np.zeros((y1 - y0, x1 - x0), bool)
@@ -194,12 +145,16 @@ def put_together(pieces: list[Piece], frame_shape: tuple[int, int]) -> InstanceM
     return InstanceMask(data, x0, y0, frame_shape)
 
 
-class Gathered:
+class _Gathered:
     """The objects of a plane, to which its bands are added from top to bottom."""
 
     def __init__(self) -> None:
         self.pieces: dict[int, list[Piece]] = {}
-        self._parts: _Parts | None = _Parts()
+        # While there is one number, parts of different bands that touch, and the band above's last row, by places in
+        # the list of pieces; -1 is background.
+        self._has_one_number = True
+        self._touching: list[NDArray[np.int32]] = []
+        self._above: NDArray[np.int32] | None = None
 
     def add(self, top: int, labels: NDArray[np.integer[Any]]) -> None:
         """Add a band.
@@ -215,27 +170,40 @@ class Gathered:
 
         numbers, ranks = ranked(labels)
         found = [int(number) for number in numbers]
-        if self._parts is not None:
-            if len({*self.pieces, *found}) > 1:
-                self._parts = None  # several numbers distinguish the objects
-            else:
-                ranks, count = ndimage.label(ranks, np.ones((3, 3)))
-                self._parts.add(ranks, count)
-                found *= count
+        self._has_one_number &= len({*self.pieces, *found}) < 2  # several numbers distinguish the objects
+        if self._has_one_number:
+            ranks, count = ndimage.label(ranks, np.ones((3, 3)))
+            found *= count
+            self._connect(ranks)
         for rank, window in enumerate(ndimage.find_objects(ranks), 1):
             rows, columns = window
             piece = Piece.of(ranks[window] == rank, columns.start, top + rows.start)
             self.pieces.setdefault(found[rank - 1], []).append(piece)
 
+    def _connect(self, parts: NDArray[np.int32]) -> None:
+        """Note which parts of a band, numbered from 1, touch those above over edges and corners."""
+        before = sum(map(len, self.pieces.values()))
+        first, last = (np.where(row > 0, row + np.int32(before - 1), np.int32(-1)) for row in (parts[0], parts[-1]))
+        if self._above is not None:
+            above = np.pad(self._above, 1, constant_values=-1)
+            pairs = np.concatenate([[above[shift : shift + first.size], first] for shift in range(3)], axis=1)
+            self._touching.append(np.unique(pairs[:, (pairs >= 0).all(axis=0)], axis=1))
+        self._above = last
+
     def parts(self) -> list[list[Piece]]:
         """Return the pieces of each connected part, from the top, if all objects have the same number; else none."""
-        if self._parts is None or not self.pieces:
+        if not self._has_one_number or not self.pieces:
             return []
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import connected_components
+
         (pieces,) = self.pieces.values()
+        one, other = np.concatenate([np.zeros((2, 0), np.int32), *self._touching], axis=1)
+        touching = coo_array((np.ones(one.size), (one, other)), shape=(len(pieces), len(pieces)))
         parts: dict[int, list[Piece]] = {}
-        for number, piece in enumerate(pieces):
-            parts.setdefault(self._parts.first(number), []).append(piece)
-        return [parts[number] for number in sorted(parts)]
+        for part, piece in zip(connected_components(touching)[1].tolist(), pieces, strict=True):
+            parts.setdefault(part, []).append(piece)
+        return list(parts.values())
 
 
 def objects_of(
@@ -247,10 +215,14 @@ def objects_of(
 
     Parameters
     ----------
-    source, large, band
-        As for :func:`bands_of`.
+    source
+        What is read.
     places
         Slice and time point of each plane.
+    large
+        Pixels of a plane above which it is read in bands.
+    band
+        About the pixels of a band.
     may_be_mask
         False where other than by its content it is known that each number is an object.
 
@@ -270,44 +242,14 @@ def objects_of(
         return may_be_mask and has_one_number(source, number, large, band)
 
     for z, t in places:
-        gathered = Gathered()
-        for top, labels in bands_of(source, z, t, large, band):
+        gathered = _Gathered()
+        for top, labels in _bands_of(source, z, t, large, band):
             gathered.add(top, labels)
         parts, first = gathered.parts(), min(gathered.pieces, default=0)
         if len(parts) > 1 and is_mask(first):
             yield list(enumerate(parts, 1)), first
         else:
             yield sorted(gathered.pieces.items()), 0
-
-
-class _Parts:
-    """Which parts of bands hang together, over edges and corners; parts are counted through from the first band's."""
-
-    def __init__(self) -> None:
-        self._parent: list[int] = []
-        self._above: NDArray[Any] | None = None
-
-    def add(self, parts: NDArray[Any], count: int) -> None:
-        """Add a band in which parts are numbered from 1."""
-        start = len(self._parent)
-        self._parent.extend(range(start, start + count))
-        if self._above is not None:
-            above, below = np.pad(self._above, 1, constant_values=-1), parts[0]
-            width = below.size
-            pairs = [np.stack([above[shift : shift + width], below + start - 1])[:, below > 0] for shift in range(3)]
-            for one, other in np.unique(np.concatenate(pairs, axis=1), axis=1).T.tolist():
-                if one >= 0:
-                    low, high = sorted((self.first(one), self.first(other)))
-                    self._parent[high] = low
-        last = parts[-1].astype(np.int64)
-        self._above = np.where(last > 0, last + start - 1, -1)
-
-    def first(self, number: int) -> int:
-        """Return the first of the parts that one hangs together with."""
-        parent = self._parent
-        while parent[number] != number:
-            parent[number] = number = parent[parent[number]]
-        return number
 
 
 def ranked(labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -351,10 +293,8 @@ class Bands:
         self._boxes = np.array([instance.box for instance in self._instances], np.int64).reshape(-1, 4)
         # A score that is not a finite number counts as the lowest.
         scores = [-item.score if math.isfinite(item.score) else math.inf for item in detections]
-        self._order = sorted(range(len(detections)), key=scores.__getitem__)
-        rank = np.empty(len(detections), np.int64)
-        rank[self._order] = np.arange(len(detections))
-        self._rank = rank
+        self._order = np.argsort(scores, kind="stable")
+        self._rank = np.argsort(self._order)
         self._given: dict[tuple[int, int], int] = {}
         self._give_back(max(counted // max(self._width, 1), 1))
 
@@ -383,7 +323,7 @@ class Bands:
         pixels = np.zeros(len(self._instances) + 1, np.int64)
         for band in self.of(rows):
             pixels += np.bincount(band.ravel(), minlength=len(pixels))
-        for number in self._order:
+        for number in self._order.tolist():
             instance = self._instances[number]
             if pixels[number + 1] or not instance.data.any():
                 continue

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sam2_fewshot.annotations.label_bands import BAND, Bands, objects_of, put_together
-from sam2_fewshot.annotations.marked_file import nominal_header
+from sam2_fewshot.annotations.named import nominal_header
 from sam2_fewshot.annotations.placing import MAX_MASK_BYTES, PlacedExemplar, Regions
 from sam2_fewshot.annotations.values import Figures, load_json, words
 from sam2_fewshot.errors import InputError
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sam2_fewshot.annotations.marked_file import MarkedFile
+    from sam2_fewshot.annotations.named import MarkedFile
     from sam2_fewshot.annotations.placing import Placer
     from sam2_fewshot.annotations.record import Add, FrameRecord
     from sam2_fewshot.images.image_set import FrameFile, ImageFile
@@ -63,12 +63,13 @@ def read(file: MarkedFile) -> Iterator[PlacedExemplar]:
         are asked for.
     """
     path, image = file.path, file.target(ending="_labels")
-    if file.tagged and companion(path) is None:
+    classes = read_classes(path)
+    if file.tagged and classes is None:
         raise InputError(
             f"{path.name} is a label image, which has no tags; leave the tag out, or put a file "
             f'{path.stem}_classes.json like {{"1": "living", "2": "dead"}} beside it.'
         )
-    yield from objects_in(open_source(path), image, file.placer, read_classes(path))
+    yield from objects_in(open_source(path), image, file.placer, classes)
 
 
 def images_in(path: Path, content: Any) -> list[Header]:
@@ -77,15 +78,7 @@ def images_in(path: Path, content: Any) -> list[Header]:
 
 
 def nominal_image(path: Path, labels: Header) -> Header:
-    """Return the header of the image that labels are for.
-
-    Parameters
-    ----------
-    path
-        What is named after the image.
-    labels
-        Of the labels.
-    """
+    """Return the header of the image that labels are for, after which the path is named."""
     shape = labels.height, labels.width
     return nominal_header(Path(example_stems(path)[-1]), shape, labels.size_z, labels.size_t, labels.pixel_size)
 
@@ -278,7 +271,7 @@ def _write_tiff(
     first: FrameRecord,
     planes: Iterator[NDArray[np.uint32]],
     most_objects: int,
-    tile: tuple[int, int] | None = None,
+    tile: tuple[int, int] | None,
 ) -> None:
     import tifffile
 

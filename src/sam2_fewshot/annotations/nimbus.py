@@ -14,7 +14,7 @@ import shapely
 from shapely import Polygon
 
 from sam2_fewshot.annotations.drawings import Drawing, place
-from sam2_fewshot.annotations.marked_file import nominal_header
+from sam2_fewshot.annotations.named import nominal_header
 from sam2_fewshot.annotations.record import figure, hexadecimal_id, printable, vertices
 from sam2_fewshot.annotations.values import (
     MOST_IMAGES,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
 
     from sam2_fewshot.annotations.drawings import Ring
-    from sam2_fewshot.annotations.marked_file import MarkedFile
+    from sam2_fewshot.annotations.named import MarkedFile
     from sam2_fewshot.annotations.placing import PlacedExemplar, Placer, Point, Remarks
     from sam2_fewshot.annotations.record import Add, FrameRecord
     from sam2_fewshot.images.source import Header
@@ -51,7 +51,7 @@ Document = dict[str, Any]
 
 
 def document_of(
-    shape: str, points: Iterable[Sequence[float]], location: Location, tags: Sequence[str], channel: int
+    shape: str, points: Iterable[Sequence[float]], location: Location, tags: Sequence[str], channel: int = 0
 ) -> Document:
     """Return an annotation: integers as integers, ``tags`` always a list.
 
@@ -78,7 +78,7 @@ def document_of(
 
 
 def polygon_document(
-    polygon: Polygon, location: Location, tags: Sequence[str], channel: int, dataset_id: str | None = None
+    polygon: Polygon, location: Location, tags: Sequence[str], channel: int = 0, dataset_id: str | None = None
 ) -> Document:
     """Return the annotation of an outline; see :func:`document_of`. One to send names its dataset."""
     document = document_of("polygon", vertices(polygon.exterior).tolist(), location, tags, channel)
@@ -112,7 +112,7 @@ def tags_of(document: Document) -> tuple[str, ...]:
 
 def points_of(document: Document) -> NDArray[np.float64]:
     """Return an annotation's vertices ``(x, y)`` (n, 2); none when one of them is no pair of finite numbers."""
-    points = _points(document)
+    points = _points(document.get("coordinates"))
     return np.zeros((0, 2)) if points is None or not np.isfinite(points).all() else points
 
 
@@ -209,13 +209,13 @@ def images_in(path: Path, content: Any) -> list[Header]:
     return [] if count == 1 else [nominal_header(Path(f"position-{n + 1}")) for n in range(count)]
 
 
-def read(file: MarkedFile) -> Iterator[PlacedExemplar]:
-    """Yield the annotations that can serve as examples, with their figures; the others become remarks."""
+def read(file: MarkedFile) -> Iterator[Drawing]:
+    """Yield the annotations of a file, with their figures."""
     annotations = annotations_of(file.content) or []
     places = {at.xy for each in annotations if isinstance(each, dict) and (at := location_of(each)) is not None}
     if (said := file.said(len(places))) is not None:
         annotations = [_moved(each, said.xy) for each in annotations]
-    return read_annotations(annotations, file.placer, _figures_in(file.content))
+    return _drawings(annotations, range(1, len(annotations) + 1), file.placer.remarks, _figures_in(file.content))
 
 
 def _moved(annotation: Any, xy: int) -> Any:
@@ -249,11 +249,7 @@ def _id_of(entry: Document) -> Any:
 
 
 def read_annotations(
-    annotations: Sequence[Any],
-    placer: Placer,
-    figures: Mapping[str, Figures] | None = None,
-    names: Sequence[str] | None = None,
-    boxes: bool = False,
+    annotations: Sequence[Any], placer: Placer, names: Sequence[str], boxes: bool = False
 ) -> Iterator[PlacedExemplar]:
     """Yield the annotations that can serve as examples; the others become remarks.
 
@@ -263,19 +259,20 @@ def read_annotations(
         As :func:`annotations_of` gives them.
     placer
         Puts them on their frames.
-    figures
-        By the annotations' ids.
     names
-        What to call each of the annotations in remarks; its number when left out.
+        What to call each of the annotations in remarks.
     boxes
         Whether what was drawn with the rectangle tool, along the image's sides, is a box around an object.
     """
-    called: Iterable[object] = range(1, len(annotations) + 1) if names is None else names
-    return place(_drawings(annotations, called, placer.remarks, figures or {}, boxes), placer)
+    return place(_drawings(annotations, names, placer.remarks, {}, boxes), placer)
 
 
 def _drawings(
-    annotations: Sequence[Any], names: Iterable[object], remarks: Remarks, figures: Mapping[str, Figures], boxes: bool
+    annotations: Sequence[Any],
+    names: Iterable[object],
+    remarks: Remarks,
+    figures: Mapping[str, Figures],
+    boxes: bool = False,
 ) -> Iterator[Drawing]:
     for name, annotation in zip(names, annotations, strict=True):
         remarks.total += 1
@@ -290,7 +287,7 @@ def _drawings(
 
 
 def _drawn(drawing: Drawing, annotation: dict[str, Any], boxes: bool) -> Drawing:
-    location, points, shape = location_of(annotation), _points(annotation), annotation.get("shape")
+    location, points, shape = location_of(annotation), _points(annotation.get("coordinates")), annotation.get("shape")
     if location is None:
         return replace(drawing, why="a location whose XY, Z or Time is not a whole number")
     if points is None:
@@ -312,7 +309,7 @@ def _holes(document: Document) -> Iterator[Ring]:
     """Yield the holes of an outline, which only :func:`outline_document` writes; what is none is passed over."""
     holes = document.get("holes")
     for hole in holes if isinstance(holes, list) else ():
-        points = _points({"coordinates": hole})
+        points = _points(hole)
         if points is not None and len(points) >= 3:
             yield points
 
@@ -326,9 +323,8 @@ def _box_of(points: Ring) -> tuple[float, float, float, float] | None:
     return x0, y0, x1, y1
 
 
-def _points(document: Document) -> Ring | None:
-    """Return an annotation's vertices (n, 2), which need not be finite; None when one of them is no pair of numbers."""
-    value = document.get("coordinates")
+def _points(value: Any) -> Ring | None:
+    """Return the vertices in a list (n, 2), which need not be finite; None when one of them is no pair of numbers."""
     if isinstance(value, Vertices):
         return value.points
     if not isinstance(value, list) or not value:
@@ -343,17 +339,12 @@ def _points(document: Document) -> Ring | None:
 
 
 @contextmanager
-def write(path: Path, tags: Sequence[str], channel: int = 0) -> Iterator[Add]:
+def write(path: Path, tags: Sequence[str]) -> Iterator[Add]:
     """Write ``annotations.json``, one polygon an object.
 
     Polygons are open (the first point is not repeated), coordinates are those of the detection's polygon,
     unrounded, and locations count from 0. Ids depend on the frame's name and place and on the object's number
     only, so the same detections give the same file.
-
-    Parameters
-    ----------
-    channel
-        0-based channel that the annotations belong to.
     """
     tags = [printable(tag) for tag in tags]
     separator = values_separator = "\n"
@@ -378,7 +369,7 @@ def write(path: Path, tags: Sequence[str], channel: int = 0) -> Iterator[Add]:
                 areas = areas_of([item.polygon for item in record.detections], record.frame_shape)
                 for number, (item, area) in enumerate(zip(record.detections, areas, strict=True), start=1):
                     own = record.tags_of(number, tags)
-                    document = polygon_document(item.polygon, record.location, own, channel)
+                    document = polygon_document(item.polygon, record.location, own)
                     # The server and the app take and keep fields that they do not know.
                     put(record, number, document if item.kind is None else {**document, "kind": item.kind})
                     figures = {_PROPERTY_IDS[name]: value for name, value in values_of(item, area).items()}
@@ -387,7 +378,7 @@ def write(path: Path, tags: Sequence[str], channel: int = 0) -> Iterator[Add]:
                     values_separator = ",\n"
                 for number, point in record.numbered_points():
                     own = record.tags_of(number, ())
-                    put(record, number, document_of("point", [point.xy], record.location, own, channel))
+                    put(record, number, document_of("point", [point.xy], record.location, own))
 
         yield add
         properties = [{"id": key, "_id": key, **property_document(name, tags)} for name, key in _PROPERTY_IDS.items()]

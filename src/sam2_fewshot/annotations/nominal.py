@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sam2_fewshot.annotations.examples import companion_of, format_of, marked_files
-from sam2_fewshot.annotations.marked_file import UNKNOWN, nominal_header
-from sam2_fewshot.annotations.named import images_of_run
+from sam2_fewshot.annotations.named import UNKNOWN, images_of_run, nominal_header
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.images.addresses import composed, holds_zarr
 from sam2_fewshot.images.image_set import images_of, stems_of
@@ -41,7 +40,7 @@ def nominal_images(path: Path) -> ImageSet:
     """Return the images that a file or folder of annotations speaks of.
 
     A label image and an OME-Zarr have the size of their image and COCO tells it; of the others nothing is known, so
-    they get :data:`~sam2_fewshot.annotations.marked_file.UNKNOWN`. An image is called what the file says, or else like
+    they get :data:`~sam2_fewshot.annotations.named.UNKNOWN`. An image is called what the file says, or else like
     the file. In a folder of a run's results, such as ``geojson/``, the images are called what ``run.json`` says, and
     have the XY positions that they had in the run.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sam2_fewshot.annotations.marked_file import MarkedFile
+    from sam2_fewshot.annotations.named import MarkedFile
     from sam2_fewshot.annotations.placing import PlacedExemplar
     from sam2_fewshot.annotations.record import Add, FrameRecord
     from sam2_fewshot.records import Box, Location, PixelSize
@@ -61,15 +60,6 @@ def images_in(path: Path, content: Any) -> list[Header]:
     return [nominal_image(named_part(path).with_suffix(""), ZarrLabels(path).header)]
 
 
-@dataclass(frozen=True, slots=True)
-class _Array:
-    """The full-resolution array of a label image."""
-
-    folder: Path
-    axes: str
-    pixel_size: PixelSize | None
-
-
 class ZarrLabels:
     """Labels as a :class:`~sam2_fewshot.annotations.label_bands.RowSource`.
 
@@ -88,14 +78,14 @@ class ZarrLabels:
         folder = _label_folder(path)
         attributes = attributes_in(folder, load_json)
         self.classes, self.figures = _properties(attributes)
-        found = _array(folder, attributes)
-        self._axes = found.axes
+        inside, axes, pixel_size = _array(folder, attributes)
+        self._axes = axes
         with reading(path):
-            self._array = _open(found.folder)
+            self._array = _open(inside)
             shape = tuple(int(n) for n in self._array.shape)
-            if len(shape) != len(found.axes):
-                raise InputError(f"{path.name} has {len(shape)} axes, and its description names {len(found.axes)}.")
-            sizes = dict(zip(found.axes, shape, strict=True))
+            if len(shape) != len(axes):
+                raise InputError(f"{path.name} has {len(shape)} axes, and its description names {len(axes)}.")
+            sizes = dict(zip(axes, shape, strict=True))
             check_size(path, sizes["y"], sizes["x"], by_region=sizes["y"] * sizes["x"] <= MAX_PIXELS)
             if sizes.get("c", 1) != 1:
                 raise InputError(f"{path.name} has {sizes['c']} channels; a label image has one.")
@@ -107,7 +97,7 @@ class ZarrLabels:
                 raise InputError(
                     f"The chunks of {path.name} unpack to {chunk // 10**6:,} MB each; save it with smaller ones."
                 )
-        self.piece_rows = int(self._array.chunks[found.axes.index("y")])
+        self.piece_rows = int(self._array.chunks[axes.index("y")])
         """Height of the chunks."""
         self.header = Header(
             path,
@@ -117,7 +107,7 @@ class ZarrLabels:
             size_z=max(1, sizes.get("z", 1)),
             size_t=max(1, sizes.get("t", 1)),
             by_region=True,
-            pixel_size=found.pixel_size,
+            pixel_size=pixel_size,
         )
 
     def planes(self, z: int, t: int) -> Iterator[NDArray[Any]]:
@@ -160,7 +150,8 @@ def _image_folder(path: Path, attributes: dict[str, Any]) -> Path:
     return path
 
 
-def _array(folder: Path, attributes: dict[str, Any]) -> _Array:
+def _array(folder: Path, attributes: dict[str, Any]) -> tuple[Path, str, PixelSize | None]:
+    """Return where the full-resolution array of a label image is, its axes, and the size of a pixel."""
     try:
         scales = attributes["multiscales"][0]
         names = [str(axis["name"]) for axis in scales["axes"]]
@@ -174,7 +165,7 @@ def _array(folder: Path, attributes: dict[str, Any]) -> _Array:
         raise InputError(f"{folder} has the axes {axes[:40]!r}; a label image has y and x, and may have t, c and z.")
     if not isinstance(inside, str) or not leads_inside(inside) or not (folder / inside).is_dir():
         raise InputError(f"{folder} lacks the array that its description names.")
-    return _Array(folder / inside, axes, zarr_pixel_size(scales))
+    return folder / inside, axes, zarr_pixel_size(scales)
 
 
 def _open(folder: Path) -> Any:
@@ -209,7 +200,6 @@ NAME = "objects"
 
 CHUNK = 1024
 """Side of a chunk in pixels."""
-_AXES = ("t", "z", "y", "x")
 _VERSION = "0.4"
 """Of OME-Zarr, as it is written."""
 
@@ -305,13 +295,12 @@ def _label_properties(record: FrameRecord, start: int, tags: Sequence[str]) -> I
 def _scales(first: FrameRecord, levels: int) -> dict[str, Any]:
     """Return the description of the arrays of the label image."""
     size = first.pixel_size
-    steps = [1.0, (size.z if size and size.z else 1.0), size.y if size else 1.0, size.x if size else 1.0]
-    known = {"y": size is not None, "x": size is not None, "z": bool(size and size.z)}
-    kinds = {"t": "time"}
+    lengths = {"t": None, "z": size and size.z, "y": size and size.y, "x": size and size.x}
     axes: list[dict[str, str]] = []
-    for name in _AXES:
-        unit = {"unit": "micrometer"} if known.get(name) else {}
-        axes.append({"name": name, "type": kinds.get(name, "space"), **unit})
+    for name, length in lengths.items():
+        unit = {"unit": "micrometer"} if length else {}
+        axes.append({"name": name, "type": "time" if name == "t" else "space", **unit})
+    steps = [length or 1.0 for length in lengths.values()]
     datasets = []
     for level in range(levels):
         scale = [*steps[:2], steps[2] * 2**level, steps[3] * 2**level]

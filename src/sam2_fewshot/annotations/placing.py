@@ -122,6 +122,10 @@ class Remarks:
             )
 
 
+class Unusable(Exception):
+    """An object cannot serve as an example; the message is the reason that follows *object 3 was left out:*."""
+
+
 class Frames(Protocol):
     """The frames that objects are put on: those of the images that were given, or of a dataset."""
 
@@ -156,60 +160,52 @@ class Placer:
     remarks: Remarks
     boxes: bool = False
 
-    def frame(self, number: object, location: Location) -> FrameReader | None:
-        """Return the frame at a location, None (and a remark) when there is none."""
-        if self.frames.has(location):
-            return self.frames.frame(location)
-        self.remarks.leave_out(number, self.frames.absence(location))
-        return None
+    def frame(self, location: Location) -> FrameReader:
+        """Return the frame at a location; raises :class:`Unusable` where there is none."""
+        if not self.frames.has(location):
+            raise Unusable(self.frames.absence(location))
+        return self.frames.frame(location)
 
     def outline(
-        self, number: object, location: Location, shell: Sequence[Point], holes: Sequence[Sequence[Point]] = ()
-    ) -> Exemplar | None:
-        """Return an exemplar for an outline, None (and a remark) when it cannot be used.
+        self, number: object, frame: FrameReader, shell: Sequence[Point], holes: Sequence[Sequence[Point]]
+    ) -> Exemplar:
+        """Return an exemplar for an outline.
 
         Parameters
         ----------
         number
             What the file calls the object.
-        location
-            Where it lies.
+        frame
+            That it lies on.
         shell, holes
             Rings of ``(x, y)`` in image pixels, closed or open.
+
+        Raises
+        ------
+        Unusable
+            If it covers no pixel of the frame, or makes no sense.
         """
-        frame = self.frame(number, location)
-        if frame is None:
-            return None
         height, width = frame.shape
         rings = [shell, *(hole for hole in holes if len(set(hole)) >= 3)]
-        why = _senseless(value for ring in rings for point in ring for value in point)
-        if why is None and len(set(shell)) < 3:
-            why = "an outline of fewer than 3 points"
-        if why is not None:
-            self.remarks.leave_out(number, why)
-            return None
+        _check_numbers(value for ring in rings for point in ring for value in point)
+        if len(set(shell)) < 3:
+            raise Unusable("an outline of fewer than 3 points")
         given = Polygon(rings[0], rings[1:])
-        why = _too_large(given, width, height)
-        if why is not None:
-            self.remarks.leave_out(number, why)
-            return None
+        _check_size(given, width, height)
         polygon = self._mend(number, given, frame.shape)
         if polygon is None:
-            self.remarks.leave_out(number, "an outline without area")
-            return None
+            raise Unusable("an outline without area")
         one, shapes = np.array([polygon]), np.array([frame.shape])
         beyond = bool(reach_beyond(one, shapes)[0])
         if beyond or not covers_a_pixel(one, shapes)[0]:
             inside = valid_polygon(shapely.intersection(polygon, box(0, 0, width, height)))
             if inside is None:
-                self.remarks.leave_out(number, f"outside its image, {frame.name} ({width} × {height} px)")
-                return None
+                raise Unusable(_outside(frame))
             if beyond:
                 self.remarks.note(number, "cut at the border", f"partly outside its image, {frame.name}")
                 polygon = inside
             if not polygon_to_mask(polygon, frame.shape).area:
-                self.remarks.leave_out(number, "so small that it covers no pixel")
-                return None
+                raise Unusable("so small that it covers no pixel")
         return self.exemplar(number, frame, polygon)
 
     def exemplar(self, number: object, frame: FrameReader, polygon: Polygon) -> Exemplar:
@@ -219,37 +215,25 @@ class Placer:
             return Exemplar(image=frame, box=polygon.bounds, label=label)
         return Exemplar(image=frame, polygon=polygon, label=label)
 
-    def box(self, number: object, location: Location, corners: tuple[float, float, float, float]) -> Exemplar | None:
-        """Return an exemplar for a box ``(x0, y0, x1, y1)`` in image pixels, None (and a remark) if it is of no use."""
-        frame = self.frame(number, location)
-        if frame is None:
-            return None
+    def box(self, number: object, frame: FrameReader, corners: tuple[float, float, float, float]) -> Exemplar:
+        """Return an exemplar for a box ``(x0, y0, x1, y1)`` in image pixels; raises as :meth:`outline` does."""
         (height, width), (x0, y0, x1, y1) = frame.shape, corners
-        why = _senseless(corners)
-        if why is None and (x1 <= x0 or y1 <= y0):
-            why = "a box without area"
-        if why is None and (x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height):
-            why = f"outside its image, {frame.name} ({width} × {height} px)"
-        if why is not None:
-            self.remarks.leave_out(number, why)
-            return None
+        _check_numbers(corners)
+        if x1 <= x0 or y1 <= y0:
+            raise Unusable("a box without area")
+        if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
+            raise Unusable(_outside(frame))
         if x0 < -1 or y0 < -1 or x1 > width + 1 or y1 > height + 1:
             self.remarks.note(number, "cut at the border", f"partly outside its image, {frame.name}")
         inside = max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))
         return Exemplar(image=frame, box=inside, label=self.remarks.label(number))
 
-    def point(self, number: object, location: Location, point: Point) -> Exemplar | None:
-        """Return an exemplar for a point ``(x, y)`` in image pixels, None (and a remark) when it cannot be used."""
-        frame = self.frame(number, location)
-        if frame is None:
-            return None
+    def point(self, number: object, frame: FrameReader, point: Point) -> Exemplar:
+        """Return an exemplar for a point ``(x, y)`` in image pixels; raises as :meth:`outline` does."""
         height, width = frame.shape
-        why = _senseless(point)
-        if why is None and not (0 <= point[0] < width and 0 <= point[1] < height):
-            why = f"outside its image, {frame.name} ({width} × {height} px)"
-        if why is not None:
-            self.remarks.leave_out(number, why)
-            return None
+        _check_numbers(point)
+        if not (0 <= point[0] < width and 0 <= point[1] < height):
+            raise Unusable(_outside(frame))
         return Exemplar(image=frame, point=point, label=self.remarks.label(number))
 
     def _mend(self, number: object, polygon: Polygon, frame_shape: tuple[int, int]) -> Polygon | None:
@@ -302,22 +286,27 @@ def _is_box(polygon: Polygon) -> bool:
     return len(polygon.exterior.coords) == 5 and not polygon.interiors and bool(polygon.equals(box(*polygon.bounds)))
 
 
-def _too_large(polygon: Polygon, width: int, height: int) -> str | None:
-    """Return why an outline could not be drawn in a sensible time, None when it can."""
+def _check_size(polygon: Polygon, width: int, height: int) -> None:
+    """Refuse an outline that could not be drawn in a sensible time."""
     x0, y0, x1, y1 = polygon.bounds
     if (min(x1, width) - max(x0, 0)) * (min(y1, height) - max(y0, 0)) > MAX_PLANE_PIXELS and min(x1, y1) > 0:
-        return f"larger than {MAX_PLANE_PIXELS:,} px"
-    return "an outline that goes to and fro too often" if polygon.length > LONGEST else None
+        raise Unusable(f"larger than {MAX_PLANE_PIXELS:,} px")
+    if polygon.length > LONGEST:
+        raise Unusable("an outline that goes to and fro too often")
 
 
-def _senseless(values: Iterable[float]) -> str | None:
-    """Return what is wrong with coordinates as such, None when nothing is."""
+def _check_numbers(values: Iterable[float]) -> None:
+    """Refuse coordinates that make no sense anywhere."""
     for value in values:
         if not math.isfinite(value):
-            return "coordinates that are not finite numbers"
+            raise Unusable("coordinates that are not finite numbers")
         if abs(value) > FARTHEST:
-            return "coordinates far outside any image"
-    return None
+            raise Unusable("coordinates far outside any image")
+
+
+def _outside(frame: FrameReader) -> str:
+    height, width = frame.shape
+    return f"outside its image, {frame.name} ({width} × {height} px)"
 
 
 MAX_MASK_BYTES = 500_000_000
@@ -345,17 +334,7 @@ class Regions:
     _bytes: int = 0
 
     def exemplar(self, number: object, frame: FrameReader, instance: InstanceMask) -> Exemplar:
-        """Return an exemplar for a mask that is not empty.
-
-        Parameters
-        ----------
-        number
-            What the file calls the object.
-        frame
-            Where it lies.
-        instance
-            Its mask, cropped to the object.
-        """
+        """Return an exemplar for a mask that is cropped to its object and not empty."""
         label = self.remarks.label(number)
         if self.boxes and instance.data.all():
             x0, y0, x1, y1 = instance.box

@@ -3,7 +3,8 @@
 A format is a module of this package, imported when it is first used, with these functions:
 
 ``read(file)``
-    Yields the objects of a :class:`~sam2_fewshot.annotations.marked_file.MarkedFile`; of formats that are read.
+    Yields the objects of a :class:`~sam2_fewshot.annotations.named.MarkedFile`, each a
+    :class:`~sam2_fewshot.annotations.drawings.Drawing` or placed already; of formats that are read.
 ``recognises(content)``
     Tells whether the content of a JSON file is of the format; of those that share an ending.
 ``images_in(path, content)``
@@ -60,7 +61,7 @@ class Format:
     stems
         A pattern; where the ending alone is not clear, a file whose stem matches it in small letters is of the format.
     writer
-        The function of the module that writes it; it takes what :meth:`begin` does.
+        The function of the module that writes it.
     always
         Whether every run writes it; the others are written on request.
     is_folder
@@ -128,17 +129,16 @@ class Format:
                 f'{what} needs the package {self.package}, which is missing: pip install "sam2-fewshot[{self.name}]".'
             )
 
-    def begin(self, path: Path, tags: Sequence[str], first: FrameRecord) -> AbstractContextManager[Add]:
-        """Return the writer of one file.
+    def begin(self, path_of: Callable[[str], Path], tags: Sequence[str]) -> AbstractContextManager[Add]:
+        """Return the writer of a file each image, or of one for all; an image's frames must follow one another.
 
         Parameters
         ----------
-        path
-            The file to write, or the folder where a format is one.
+        path_of
+            Gives the file to write, or the folder where a format is one, by the stem of its image, which is empty where
+            one file is for all.
         tags
             Tags of every object, where a record does not have its own. A table or a label image has no place for them.
-        first
-            The first frame of the image; only the writer of a format with a file an image takes it.
 
         Returns
         -------
@@ -146,14 +146,9 @@ class Format:
             Takes the frames.
         """
         write: Callable[..., AbstractContextManager[Add]] = getattr(self.load(), self.writer)
-        return write(path, tags, first) if self.per_image else write(path, tags)
-
-    def results(self, out: Path, tags: Sequence[str]) -> AbstractContextManager[Add]:
-        """Return the writer of a run's results into an output folder; an image's frames must follow one another."""
         if self.per_image:
-            return a_file_an_image(lambda first: self.begin(self.path(out, first.stem), tags, first))
-        write: Callable[..., AbstractContextManager[Add]] = getattr(self.load(), self.writer)
-        return write(self.path(out, ""), tags)
+            return a_file_an_image(lambda first: write(path_of(first.stem), tags, first))
+        return write(path_of(""), tags)
 
 
 _JSON = (".json", ".geojson")

@@ -64,8 +64,9 @@ class Part(NamedTuple):
 class Results:
     """What was found and marked on an image, and what of it is displayed.
 
-    The label of an object is its place in the list, counted from 1: first what was marked, then what was found, the
-    highest score last, so that it is on top.
+    The label of an object is its place in the lists, such as ``places``, ``masks`` and their ``boxes``, counted from 1:
+    first what was marked, then what was found, the highest score last, so that it is on top. ``shown`` (N,) tells which
+    of them are displayed.
 
     Parameters
     ----------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +11,6 @@ from scipy import ndimage
 from shapely import LineString, Polygon
 from skimage.measure import find_contours
 
-from sam2_fewshot.geometry.filling import AT_ONCE, fill_rings
 from sam2_fewshot.records import InstanceMask
 
 if TYPE_CHECKING:
@@ -18,6 +18,14 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
     from shapely.geometry.base import BaseGeometry
+
+
+AT_ONCE = 1 << 22
+"""Crossings of rings with rows of pixels, and pixels that are filled at a time; their arrays take some hundred
+megabytes."""
+
+_EXACT = 1e-9
+"""A centre so near to the ring, in pixels, lies on it."""
 
 
 def mask_to_polygon(instance: InstanceMask, smoothing: float = 0.0) -> Polygon:
@@ -41,14 +49,7 @@ def mask_to_polygon(instance: InstanceMask, smoothing: float = 0.0) -> Polygon:
     ValueError
         If the mask is empty.
     """
-    if not instance.data.any():
-        raise ValueError("an empty mask has no outline")
-    # The frame of zeros closes contours at the crop's border; without it they would be open and lose a corner.
-    padded = np.pad(instance.data, 1).astype(np.uint8)
-    rings = [Polygon(ring) for ring in find_contours(padded, 0.5)]  # type: ignore[no-untyped-call]
-    largest = max(rings, key=lambda ring: ring.area)
-    rows, columns = np.asarray(largest.exterior.coords).T
-    outline = Polygon(np.column_stack([columns + instance.x0 - 0.5, rows + instance.y0 - 0.5]))
+    outline = max(map(Polygon, _rings(instance)), key=lambda ring: ring.area)
     if smoothing <= 0:
         return outline
     corners = shapely.points(shapely.get_coordinates(outline))
@@ -101,14 +102,13 @@ def polygons_to_masks(
     starts = np.nan_to_num(np.clip(low, 0, sizes)).astype(np.int64).tolist()
     stops = np.nan_to_num(np.clip(high, 0, sizes)).astype(np.int64).tolist()
     drawn: list[NDArray[np.bool_]] = []
-    rings: list[tuple[int, bool, NDArray[np.float64], tuple[int, int]]] = []
+    rings: list[tuple[int, bool, NDArray[np.float64]]] = []
     pixels = 0
 
     def draw() -> None:
-        for (i, inside, *_), filled in zip(
-            rings, fill_rings([ring for *_, ring, _ in rings], [shape for *_, shape in rings]), strict=True
-        ):
-            drawn[i][filled] = inside
+        filled = fill_rings([ring for *_, ring in rings], [drawn[i].shape for i, *_ in rings])
+        for (i, inside, _), within in zip(rings, filled, strict=True):
+            drawn[i][within] = inside
 
     for i, (polygon, (x0, y0), (x1, y1)) in enumerate(zip(polygons, starts, stops, strict=True)):
         shape = (max(y1 - y0, 0), max(x1 - x0, 0))
@@ -116,7 +116,7 @@ def polygons_to_masks(
         if not all(shape):
             continue
         for number, ring in enumerate((polygon.exterior, *polygon.interiors)):
-            rings.append((i, number == 0, shapely.get_coordinates(ring) - 0.5 - (x0, y0), shape))
+            rings.append((i, number == 0, shapely.get_coordinates(ring) - 0.5 - (x0, y0)))
             pixels += shape[0] * shape[1]
             if pixels >= at_once:
                 draw()
@@ -125,6 +125,99 @@ def polygons_to_masks(
     return [
         crop_to_object(data, shape, x0, y0) for data, shape, (x0, y0) in zip(drawn, frame_shapes, starts, strict=True)
     ]
+
+
+def fill_rings(
+    rings: Sequence[NDArray[np.float64]], shapes: Sequence[tuple[int, int]], at_once: int = AT_ONCE
+) -> list[NDArray[np.bool_]]:
+    """Return the pixels whose centres lie in each ring or on it, by the even-odd rule, of very many rings in one go.
+
+    Parameters
+    ----------
+    rings
+        Corners in pixels, float (n, 2), ``(x, y)``, closed or open; the centre of array element ``[r, c]`` is at
+        ``(c, r)``.
+    shapes
+        ``(height, width)`` of the result of each. A ring may reach beyond it.
+    at_once
+        About so many crossings of the rings with rows of pixels are held at a time.
+
+    Returns
+    -------
+    list of NDArray
+        Boolean (height, width).
+    """
+    if not rings:
+        return []
+    lengths = np.array([len(ring) for ring in rings])
+    heights, widths = np.array(shapes, np.int64).T
+    # All results lie one after the other in one row, each of their rows with one more place for what is right of it. A
+    # closed ring crosses a row an even number of times, so that each row begins outside.
+    sizes = heights * (widths + 1)
+    bases = np.cumsum(sizes) - sizes
+    corners = np.concatenate(rings)
+    owner = np.repeat(np.arange(len(rings)), lengths)
+    ends = np.cumsum(lengths)
+    following = np.arange(1, len(corners) + 1)
+    following[ends - 1] = ends - lengths
+    edges = np.concatenate([corners, corners[following]], axis=1)
+    flips = np.zeros(int(sizes.sum()), np.uint8)
+    on_ring = np.zeros(len(flips), bool)
+    height, width, base = heights[owner], widths[owner], bases[owner]
+    x, y, x1, y1 = edges.T
+    first = np.clip(np.ceil(np.minimum(y, y1)), 0, height).astype(np.int64)
+    stop = np.clip(np.ceil(np.maximum(y, y1)), 0, height).astype(np.int64)
+    counts = stop - first
+    for begin, end in _runs(np.cumsum(counts) // at_once):
+        edge, within = _spread(counts[begin:end])
+        edge += begin
+        row = first[edge] + within
+        across = x[edge] + (row - y[edge]) * ((x1[edge] - x[edge]) / (y1[edge] - y[edge]))
+        nearest = np.round(across)
+        exact = np.abs(across - nearest) < _EXACT
+        column = np.clip(np.where(exact, nearest, np.ceil(across)), -1, width[edge]).astype(np.int64)
+        line = base[edge] + row * (width[edge] + 1)
+        np.add.at(flips, line + np.maximum(column, 0), 1)
+        exact &= (column >= 0) & (column < width[edge])
+        on_ring[(line + column)[exact]] = True
+    _add_level_edges(on_ring, edges, height, width, base)
+    np.bitwise_xor.accumulate(flips & 1, out=flips)
+    inside = flips.astype(bool) | on_ring
+    return [
+        inside[base : base + size].reshape(height, width + 1)[:, :width]
+        for base, size, height, width in zip(
+            bases.tolist(), sizes.tolist(), heights.tolist(), widths.tolist(), strict=True
+        )
+    ]
+
+
+def _spread(counts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return each index as often as its count says, and the number of each within its own."""
+    index = np.repeat(np.arange(counts.size), counts)
+    return index, np.arange(index.size) - np.repeat(np.cumsum(counts) - counts, counts)
+
+
+def _runs(blocks: NDArray[np.int64]) -> list[tuple[int, int]]:
+    edges = np.flatnonzero(np.diff(blocks)) + 1
+    bounds = [0, *edges.tolist(), len(blocks)]
+    return list(pairwise(bounds))
+
+
+def _add_level_edges(
+    on_ring: NDArray[np.bool_],
+    edges: NDArray[np.float64],
+    height: NDArray[np.int64],
+    width: NDArray[np.int64],
+    base: NDArray[np.int64],
+) -> None:
+    """Mark the pixels on corners and on edges along a row, which no row of pixels crosses."""
+    level = np.flatnonzero((edges[:, 1] == np.floor(edges[:, 1])) & (edges[:, 1] >= 0) & (edges[:, 1] < height))
+    x, y, x1, y1 = edges[level].T
+    x1 = np.where(y1 == y, x1, x)
+    start = np.clip(np.ceil(np.minimum(x, x1)), 0, width[level]).astype(np.int64)
+    stop = np.clip(np.floor(np.maximum(x, x1)) + 1, 0, width[level]).astype(np.int64)
+    edge, within = _spread(np.maximum(stop - start, 0))
+    on_ring[(base[level] + y.astype(np.int64) * (width[level] + 1) + start)[edge] + within] = True
 
 
 def crop_to_object(
@@ -205,14 +298,8 @@ def valid_polygon(geometry: BaseGeometry) -> Polygon | None:
     if not np.isfinite(shapely.get_coordinates(geometry)).all():
         return None
     mended = geometry if geometry.is_valid else shapely.make_valid(geometry)
-    parts = [part for part in shapely.get_parts(mended) if isinstance(part, Polygon) and part.area > 0]
-    if not parts:  # make_valid may nest polygons in a collection
-        parts = [
-            inner
-            for part in shapely.get_parts(mended)
-            for inner in shapely.get_parts(part)
-            if isinstance(inner, Polygon) and inner.area > 0
-        ]
+    parts = shapely.get_parts(shapely.get_parts(mended))  # make_valid may nest polygons in a collection
+    parts = [part for part in parts if isinstance(part, Polygon) and part.area > 0]
     return max(parts, key=lambda part: part.area, default=None)
 
 
@@ -234,11 +321,15 @@ def mask_to_area(instance: InstanceMask) -> Polygon:
     ValueError
         If the mask is empty.
     """
+    area = shapely.build_area(shapely.GeometryCollection([LineString(ring) for ring in _rings(instance)]))
+    return max(shapely.get_parts(area), key=lambda part: part.area)
+
+
+def _rings(instance: InstanceMask) -> list[NDArray[np.float64]]:
+    """Return the outlines of a mask's parts and holes, closed (n, 2), ``(x, y)`` in image pixels."""
     if not instance.data.any():
         raise ValueError("an empty mask has no outline")
+    # The frame of zeros closes contours at the crop's border; without it they would be open and lose a corner.
     padded = np.pad(instance.data, 1).astype(np.uint8)
-    shift = np.array([instance.x0 - 0.5, instance.y0 - 0.5])
-    rings = [LineString(ring[:, ::-1] + shift) for ring in find_contours(padded, 0.5)]  # type: ignore[no-untyped-call]
-    area = shapely.build_area(shapely.GeometryCollection(rings))
-    parts = [part for part in shapely.get_parts(area) if isinstance(part, Polygon)]
-    return max(parts, key=lambda part: part.area)
+    corner = np.array([instance.x0 - 0.5, instance.y0 - 0.5])
+    return [ring[:, ::-1] + corner for ring in find_contours(padded, 0.5)]  # type: ignore[no-untyped-call]

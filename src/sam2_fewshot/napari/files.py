@@ -162,7 +162,7 @@ def _write(
     if not objects:
         raise InputError(f"{attributes.get('name', 'The layer')} has no objects to write.")
     records = records_of(path.stem, objects, shape, attributes.get("axis_labels", ()), _pixel_size(attributes))
-    with form.begin(path, (), records[0]) as add:
+    with form.begin(lambda stem: path, ()) as add:
         for record in records:
             add(record)
     return [str(path)]

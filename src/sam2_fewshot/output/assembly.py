@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,7 +101,7 @@ def assemble(
     before = _written_before(out)
     counts, candidates, asking = Counts(), 0, Asking()
     with ExitStack() as stack:
-        writers = [stack.enter_context(form.results(out, tags)) for form in formats(extra)]
+        writers = [stack.enter_context(form.begin(partial(form.path, out), tags)) for form in formats(extra)]
         for record in records:
             record = replace(record, stem=safe_stem(record.stem))  # one that leads elsewhere must not
             for add in writers:
