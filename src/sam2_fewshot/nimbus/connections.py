@@ -284,13 +284,9 @@ class Connections:
 
     def _count(self) -> int:
         """Return the number of connections, -1 where the server does not tell."""
-        try:
-            query = {"datasetId": self._dataset_id}
-            return int(self._server.get("counting the connections", "annotation_connection/count", query)["count"])
-        except Refused as error:
-            if error.status not in (400, 404):
-                raise
-            return -1
+        query = {"datasetId": self._dataset_id}
+        answer = self._server.find("counting the connections", "annotation_connection/count", query)
+        return -1 if answer is None else int(answer["count"])
 
     def _list(self) -> list[Link]:
         """Return the connections of the dataset, the oldest first."""

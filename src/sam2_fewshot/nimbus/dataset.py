@@ -11,7 +11,7 @@ from sam2_fewshot.errors import InputError
 from sam2_fewshot.nimbus.layers import default_layers, read_layers, visible_layers
 from sam2_fewshot.nimbus.parameters import DatasetSize, quoted
 from sam2_fewshot.nimbus.planes import BLOCK, MEMORY, Planes
-from sam2_fewshot.nimbus.server import Refused
+from sam2_fewshot.nimbus.server import ABSENT
 from sam2_fewshot.rendering.channels import paint, photo
 from sam2_fewshot.settings import Settings
 
@@ -167,20 +167,21 @@ class NimbusDataset:
 
         Of several, that of the collection with the tool, or else the first.
         """
-        client = server.dataset(self.id).collections
         own: list[_View] = []
         of_others: list[_View] = []
         seen: set[str] = set()
         for found, are_own in ((own, True), (of_others, False)):
-            with server.telling("reading the dataset's views"):
-                listed = client.list_views(current_user_only=are_own)
+            query = {"datasetId": self.id, **({"currentUserOnly": "true"} if are_own else {})}
+            listed = server.get("reading the dataset's views", "dataset_view", query)
             views: dict[str, Mapping[str, Any]] = {}
             for view in listed:
                 if (key := str(view.get("configurationId") or "")) and key not in seen:
                     views.setdefault(key, view)
             seen.update(views)
             for key, view in views.items():
-                if (collection := _collection(server, key)) is not None:
+                # One that is gone, or that the user may not read, is passed over.
+                collection = server.find("reading the layers", f"upenn_collection/{key}", absent=ABSENT | {403})
+                if collection is not None:
                     found.append(_View(key, collection, view.get("layerContrasts") or {}))
         self.is_in_collections = bool(seen)
         usable = own or of_others[:1]
@@ -264,29 +265,12 @@ def _percentiles(settings: Settings) -> tuple[float, float]:
     return settings.black_percentile, settings.white_percentile
 
 
-def _collection(server: Server, key: str) -> Mapping[str, Any] | None:
-    """Return a collection; None where it is gone, or the user may not read it."""
-    try:
-        found: Mapping[str, Any] = server.get("reading the layers", f"upenn_collection/{key}")
-    except Refused as error:
-        if error.status not in (400, 403, 404):
-            raise
-        return None
-    return found
-
-
 def _image_item(server: Server, dataset_id: str, folder: Mapping[str, Any]) -> str:
     """Return the id of the item with the image: the selected one, else the first that has one."""
     selected = (folder.get("meta") or {}).get("selectedLargeImageId")
-    if selected:
-        try:
-            item = server.get("reading the image", f"item/{selected}")
-        except Refused as error:
-            if error.status not in (400, 404):  # it may have been deleted since
-                raise
-        else:
-            if item.get("largeImage"):
-                return str(item["_id"])
+    item = server.find("reading the image", f"item/{selected}") if selected else None  # it may have been deleted since
+    if item and item.get("largeImage"):
+        return str(item["_id"])
     items = server.get("listing the dataset's files", "item", {"folderId": dataset_id, "limit": 0})
     images = [str(item["_id"]) for item in items if item.get("largeImage")]
     if not images:

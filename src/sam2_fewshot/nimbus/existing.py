@@ -11,7 +11,6 @@ from shapely import Polygon
 from sam2_fewshot.annotations.nimbus import location_of, points_of, tags_of
 from sam2_fewshot.nimbus.marks import content_of, is_marked, mark_of
 from sam2_fewshot.nimbus.matching import Known, match
-from sam2_fewshot.nimbus.server import Refused
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -307,12 +306,7 @@ class Existing:
                 return
 
     def _one(self, annotation_id: str) -> Document | None:
-        try:
-            found: Document = self._server.get("looking for an annotation", f"upenn_annotation/{annotation_id}")
-        except Refused as error:
-            if error.status not in (400, 404):
-                raise
-            return None
+        found: Document | None = self._server.find("looking for an annotation", f"upenn_annotation/{annotation_id}")
         return found
 
     def _count(self) -> int:

@@ -17,9 +17,7 @@ import requests
 from sam2_fewshot.errors import ServerError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-
-    from nimbusimage import Dataset
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 _Item = TypeVar("_Item")
 
@@ -30,7 +28,8 @@ _PART = 1000
 _BUSY = frozenset({429, 502, 503, 504})
 _DOUBTFUL = _BUSY - {429}
 """Answers of a gateway whose server may have done, or may yet do, what was asked."""
-_REPEATABLE = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS"})
+ABSENT = frozenset({400, 404})
+"""What the server answers that has no such document: for an unknown id mostly 400."""
 _MOST_ERRORS = 2
 """So many times a reading request that ended in a 500 is sent again; a database may have hiccups."""
 _LONGEST_REASON = 300
@@ -122,8 +121,8 @@ class _PatientSession(requests.Session):
 
     def request(self, method: str, url: str, *args: Any, **kwargs: Any) -> requests.Response:  # type: ignore[override]
         kwargs.setdefault("timeout", (self._patience.connect, self._patience.read))
-        repeatable = method.upper() in _REPEATABLE or self.repeat_posts
-        is_reading = method.upper() in ("GET", "HEAD", "OPTIONS")
+        is_reading = method.upper() == "GET"
+        repeatable = method.upper() != "POST" or self.repeat_posts
         waits = self._patience.waits()
         errors = 0
         while True:
@@ -142,7 +141,7 @@ class _PatientSession(requests.Session):
                 status = response.status_code
                 self._doubt(status in _DOUBTFUL and not is_reading)
                 errors += status == 500
-                defect = status == 500 and method.upper() == "GET" and errors <= _MOST_ERRORS
+                defect = status == 500 and is_reading and errors <= _MOST_ERRORS
                 again = status == 429 or (repeatable and (status in _BUSY or defect))
                 wait = next(waits, None) if again else None
                 trouble = f"is busy ({status})"
@@ -193,15 +192,15 @@ class Server:
             raise ServerError(f"The server's address is {api_url!r}, but it must begin with http:// or https://.")
         self._token = token
         self._page = page
-        self._client = nimbusimage.connect(api_url, token=token)
-        self._patience = patience or Patience()
-        self._session = _PatientSession(self._patience, log)
+        self._client = nimbusimage.connect(api_url, token=token).girder
+        self.patience = patience or Patience()
+        self._session = _PatientSession(self.patience, log)
         self._stack = ExitStack()
         self.again = "Run the tool again"
         """What the user can do after an error; without the full stop."""
 
     def __enter__(self) -> Self:
-        self._stack.enter_context(self._client.girder.session(self._session))
+        self._stack.enter_context(self._client.session(self._session))
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -226,11 +225,7 @@ class Server:
             Number of doubts until which all is well.
         """
         if self._session.doubts > since:
-            time.sleep(max(0.0, self._session.doubted + self._patience.gateway - time.monotonic()))
-
-    def dataset(self, dataset_id: str) -> Dataset:
-        """Return the official client's view of a dataset; use it inside :meth:`telling`."""
-        return self._client.dataset(dataset_id)
+            time.sleep(max(0.0, self._session.doubted + self.patience.gateway - time.monotonic()))
 
     def get(self, doing: str, path: str, parameters: Mapping[str, Any] | None = None) -> Any:
         """GET a JSON document.
@@ -249,8 +244,25 @@ class Server:
         Refused, Unanswered
             If there is no document.
         """
-        with self.telling(doing):
-            return self._client.girder.get(path, parameters=dict(parameters or {}))
+        with self._telling(doing):
+            return self._client.get(path, parameters=dict(parameters or {}))
+
+    def find(
+        self, doing: str, path: str, parameters: Mapping[str, Any] | None = None, absent: Collection[int] = ABSENT
+    ) -> Any:
+        """GET a JSON document that need not be there; None where it is not. Otherwise as :meth:`get`.
+
+        Parameters
+        ----------
+        absent
+            What the server answers then.
+        """
+        try:
+            return self.get(doing, path, parameters)
+        except Refused as error:
+            if error.status not in absent:
+                raise
+            return None
 
     def pages(
         self, doing: str, path: str, parameters: Mapping[str, Any], after: str | None = None
@@ -274,8 +286,8 @@ class Server:
 
     def get_bytes(self, doing: str, path: str, parameters: Mapping[str, Any] | None = None) -> bytes:
         """GET anything that is not JSON; otherwise as :meth:`get`."""
-        with self.telling(doing):
-            response = self._client.girder.get(path, parameters=dict(parameters or {}), jsonResp=False)
+        with self._telling(doing):
+            response = self._client.get(path, parameters=dict(parameters or {}), jsonResp=False)
             return bytes(response.content)
 
     def send(
@@ -287,7 +299,7 @@ class Server:
         *,
         parameters: Mapping[str, Any] | None = None,
         data: bytes | None = None,
-        repeatable: bool | None = None,
+        repeatable: bool = False,
     ) -> Any:
         """POST, PUT or DELETE, and return the JSON that comes back.
 
@@ -302,7 +314,7 @@ class Server:
         data
             Or else the bytes to send.
         repeatable
-            Whether a second request does no harm; None: for all methods but POST.
+            Whether a second POST does no harm either; of the other methods none does.
 
         Raises
         ------
@@ -311,10 +323,10 @@ class Server:
         Unanswered
             If nobody knows.
         """
-        self._session.repeat_posts = bool(repeatable)
+        self._session.repeat_posts = repeatable
         try:
-            with self.telling(doing):
-                return self._client.girder.sendRestRequest(
+            with self._telling(doing):
+                return self._client.sendRestRequest(
                     method,
                     path,
                     parameters=dict(parameters or {}),
@@ -327,14 +339,8 @@ class Server:
             self._session.repeat_posts = False
 
     @contextmanager
-    def telling(self, doing: str) -> Iterator[None]:
-        """Turn what the client raises into sentences that say what was being done.
-
-        Raises
-        ------
-        Refused, Unanswered
-            As :meth:`send`.
-        """
+    def _telling(self, doing: str) -> Iterator[None]:
+        """Turn what the client raises into sentences that say what was being done."""
         try:
             yield
         except requests.exceptions.JSONDecodeError:
@@ -352,13 +358,11 @@ class Server:
                 "back."
             ) from None
 
-    def hide(self, text: str) -> str:
-        """Return a text without the token."""
-        return text.replace(self._token, "…") if self._token else text
-
     def _sentence(self, error: requests.HTTPError, doing: str) -> ServerError:
         status = error.response.status_code if error.response is not None else 0
-        reason = self.hide(_reason(error.response))
+        reason = _reason(error.response)
+        if self._token:
+            reason = reason.replace(self._token, "…")
         quoted = f": {reason}" if reason else ""
         if status in _BUSY:
             return Unanswered(
@@ -366,30 +370,22 @@ class Server:
                 f"{self.again} later."
             )
         if status == 401:
-            return Refused(
-                f"The session has ended (401 while {doing}). Log in to NimbusImage again. {self.again}.",
-                status,
-                reason,
-            )
-        if status == 403:
-            return Refused(
+            sentence = f"The session has ended (401 while {doing}). Log in to NimbusImage again. {self.again}."
+        elif status == 403:
+            sentence = (
                 f"NimbusImage does not allow {doing} (403{quoted}). Check that the dataset still exists, and ask its "
-                "owner for write access.",
-                status,
-                reason,
+                "owner for write access."
             )
-        if status >= 500:
-            return Refused(
+        elif status >= 500:
+            sentence = (
                 f"NimbusImage had an error of its own while {doing} ({status}{quoted}). {self.again}, and if it "
-                "happens again, show this message to the administrator.",
-                status,
-                reason,
+                "happens again, show this message to the administrator."
             )
-        return Refused(
-            f"NimbusImage refused {doing} ({status}{quoted}). Check that the dataset and its image still exist.",
-            status,
-            reason,
-        )
+        else:
+            sentence = (
+                f"NimbusImage refused {doing} ({status}{quoted}). Check that the dataset and its image still exist."
+            )
+        return Refused(sentence, status, reason)
 
 
 def parts(items: Sequence[_Item]) -> Iterator[list[_Item]]:
