@@ -84,37 +84,29 @@ class Cleaner:
             and not self._existing.has_arrived(known.id)
         )
 
-    def note(self, known: Sequence[Known], claimed: Collection[str], successors: Mapping[str, str]) -> None:
-        """Take note of what was on a frame before the detections of the job were added.
+    def replace(self, known: Sequence[Known], claimed: Collection[str], successors: Mapping[str, str]) -> None:
+        """Take note of what is out of date on a frame, and delete that in whose place others are now.
+
+        What the server refuses to delete is left to :meth:`finish`.
 
         Parameters
         ----------
         known
-            The annotations on the frame.
+            The annotations that were on the frame before the detections of the job were added.
         claimed
             Ids of those that the job has detected too. Of the others, those that it may replace are out of date.
         successors
-            Ids of new annotations of the same objects by those of some that are out of date.
-        """
-        for item in known:
-            if item.id not in claimed and self.may_replace(item):
-                self._outdated[item.id] = successors.get(item.id)
-
-    def replace(self, successors: Mapping[str, str]) -> None:
-        """Delete annotations of a frame in whose place others are there now, with their figures and connections.
-
-        What the server refuses is left to :meth:`finish`.
-
-        Parameters
-        ----------
-        successors
-            As for :meth:`note`.
+            Ids of new annotations of the same objects by those of some that are out of date; the new ones have their
+            figures and connections.
 
         Raises
         ------
         ServerError
             If the server does not answer.
         """
+        for item in known:
+            if item.id not in claimed and self.may_replace(item):
+                self._outdated[item.id] = successors.get(item.id)
         if successors:
             with suppress(Refused):
                 self._delete({key: successors[key] for key in self._existing.still_untouched(successors)})

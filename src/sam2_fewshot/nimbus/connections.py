@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from sam2_fewshot.nimbus.existing import Existing
     from sam2_fewshot.nimbus.parameters import ConnectTo
-    from sam2_fewshot.nimbus.server import Patience, Server
+    from sam2_fewshot.nimbus.server import Server
 
 _AUTOMATIC = "automatic"
 """The server calls what it connects by itself "A Connection -- automatic"."""
@@ -38,19 +38,14 @@ class Connections:
         The dataset's folder.
     connect_to
         What to connect to; None for nothing.
-    patience
-        How long to look for what an unanswered request has done.
     existing
         Which objects are there.
     """
 
-    def __init__(
-        self, server: Server, dataset_id: str, connect_to: ConnectTo | None, patience: Patience, existing: Existing
-    ) -> None:
+    def __init__(self, server: Server, dataset_id: str, connect_to: ConnectTo | None, existing: Existing) -> None:
         self._server = server
         self._dataset_id = dataset_id
         self._to = connect_to
-        self._patience = patience
         self._existing = existing
         self._before: set[str] | None = None
         self._links: dict[str, Link] = {}
@@ -189,7 +184,7 @@ class Connections:
         if not left or self._to is None:
             return
         self._asked += len(left)
-        waits = self._patience.waits()
+        waits = self._server.patience.waits()
         while left:
             try:
                 answer = self._server.send(
@@ -218,7 +213,7 @@ class Connections:
     def _look_for(self, ids: list[str], least: float) -> list[str]:
         """After a lost answer, look as long as the request may be on its way; return what is not connected by then."""
         left = ids
-        for wait in self._patience.looks(least):
+        for wait in self._server.patience.looks(least):
             time.sleep(wait)
             done = self._connected(self._list())
             left = [key for key in ids if key not in done]

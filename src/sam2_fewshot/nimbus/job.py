@@ -177,9 +177,7 @@ def _job(api_url: str, token: str, raw: Mapping[str, Any], dataset_id: str, mean
         locations = request.locations(dataset.size)
         shelf = Shelf(server, dataset_id, largest=means.largest_file)
         blocks = Shelf(server, dataset_id, BLOCKS_ITEM, means.largest_file)
-        sink = DatasetSink(
-            server, dataset, request, display, means.patience, shelf, blocks, means.most_annotations, means.code
-        )
+        sink = DatasetSink(server, dataset, request, display, shelf, blocks, means.most_annotations, means.code)
         training = read_training(server, dataset, request, messages)
         locations = _shown(dataset, locations, training.exemplars, messages)
         sink.prepare(training.outlined)

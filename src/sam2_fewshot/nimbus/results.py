@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import secrets
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,9 +30,9 @@ from sam2_fewshot.nimbus.marks import Mark
 from sam2_fewshot.nimbus.matching import IDENTICAL, match
 from sam2_fewshot.nimbus.messages import listed
 from sam2_fewshot.nimbus.parameters import quoted
-from sam2_fewshot.nimbus.server import Patience, Refused
+from sam2_fewshot.nimbus.server import Refused
 from sam2_fewshot.nimbus.shelf import BlockShelf
-from sam2_fewshot.nimbus.uploads import MOST_ANNOTATIONS, Uploads
+from sam2_fewshot.nimbus.uploads import Uploads
 from sam2_fewshot.records import InstanceMask
 from sam2_fewshot.runner.blocks import StoredBlocks
 from sam2_fewshot.runner.progress import Watch
@@ -58,22 +57,6 @@ _MOST_FAILURES = 3
 """So many frames in a row that cannot be done, on as many XY positions, are no trouble of a single file."""
 
 
-@dataclass(frozen=True, slots=True)
-class Added:
-    """What became of a frame's detections.
-
-    Parameters
-    ----------
-    new
-        Number that was added.
-    present
-        Number whose objects were there already.
-    """
-
-    new: int
-    present: int
-
-
 class DatasetSink:
     """Adds detections to one dataset; the :class:`~sam2_fewshot.runner.tasks.Sink` of a job.
 
@@ -87,8 +70,6 @@ class DatasetSink:
         Their tags, and what they are connected to.
     display
         Shows what the server refuses, and what became of each frame.
-    patience
-        How long to look for what an unanswered request has done.
     shelf
         Keeps figures while they are replaced.
     blocks
@@ -96,7 +77,7 @@ class DatasetSink:
     most_annotations
         In one request.
     code
-        Digest of the code, on which blocks depend; that of this program when left out.
+        Digest of the code, on which blocks depend; None for that of this program.
     """
 
     def __init__(
@@ -105,11 +86,10 @@ class DatasetSink:
         dataset: NimbusDataset,
         request: Request,
         display: JobDisplay,
-        patience: Patience,
         shelf: Shelf,
         blocks: Shelf,
-        most_annotations: int = MOST_ANNOTATIONS,
-        code: str | None = None,
+        most_annotations: int,
+        code: str | None,
     ) -> None:
         self._server = server
         self._dataset = dataset
@@ -123,11 +103,11 @@ class DatasetSink:
         self._mark = Mark(secrets.token_hex(4), examples, request.settings.smoothing)
         tags = request.output_tags
         self._existing = Existing(server, dataset.id, tags, self._channel, request.negative_tags, examples)
-        self._properties = Properties(server, dataset, display, shelf, self._existing, patience)
-        self._connections = Connections(server, dataset.id, request.connect_to, patience, self._existing)
+        self._properties = Properties(server, dataset, display, shelf, self._existing)
+        self._connections = Connections(server, dataset.id, request.connect_to, self._existing)
         self._cleaner = Cleaner(server, self._existing, self._properties, self._connections, examples)
-        self._uploads = Uploads(server, dataset, display, self._existing, self._mark, patience, most_annotations)
-        self._frame_keys = ""
+        self._uploads = Uploads(server, dataset, display, self._existing, self._mark, most_annotations)
+        self._common = ""
         self._stored: dict[Location, BlockShelf] = {}
         self._outlined: Sequence[Exemplar] = ()
         self._empty: list[str] = []
@@ -162,7 +142,8 @@ class DatasetSink:
 
     def learned(self, segmenter: FewShotSegmenter) -> None:
         """Take note of all that the blocks of a frame depend on."""
-        self._frame_keys = learned_key(segmenter, self._code)
+        objects = hashlib.sha256(segmenter.object_model.to_bytes()).hexdigest()
+        self._common = common_part(self._code, segmenter.settings, segmenter.model_sha256, [], {"objects": objects})
 
     @contextmanager
     def opened(self, progressed: Progressed) -> Iterator[None]:
@@ -223,7 +204,7 @@ class DatasetSink:
 
     def task(self, frame: FrameReader, name: str) -> Task:
         """Return what is to be done for a frame."""
-        key = common_key(self._frame_keys, self._dataset.fingerprint(frame.location))
+        key = hashlib.sha256(f"{self._common} {self._dataset.fingerprint(frame.location)}".encode()).hexdigest()
         shelf = self._stored[frame.location] = BlockShelf(self._blocks, key, self._display.messages.log)
         self._positions.add(frame.location.xy)
         threshold = self._request.settings.similarity_threshold
@@ -262,15 +243,15 @@ class DatasetSink:
         """
         found = result.found
         marked = self._not_outlined(task.frame, found.examples)
-        added = self._add(task.frame.location, [*found.detections, *marked])
+        new, present = self._add(task.frame.location, [*found.detections, *marked])
         self._stored.pop(task.frame.location).drop()
         self._is_some_done = True
         self._failing.clear()
         self._server.again = "Finished frames are kept; run the tool again"
-        self._display.last = f"; last: {added.new} added of {found.candidates + len(marked)} candidates"
+        self._display.last = f"; last: {new} added of {found.candidates + len(marked)} candidates"
         if not (found.detections or marked):
             self._empty.append(task.name)
-        counts = f"{found.candidates} candidates, {added.new} added, {added.present} already there."
+        counts = f"{found.candidates} candidates, {new} added, {present} already there."
         if marked:
             are = "1 is an example" if len(marked) == 1 else f"{len(marked)} are examples"
             counts += f" Of these objects {are}, which no annotation outlines here."
@@ -289,7 +270,8 @@ class DatasetSink:
         there = {i for i, k in touching(masks, here) if is_known(masks[i], [here[k]])}
         return [item for i, item in enumerate(examples) if i not in there]
 
-    def _add(self, location: Location, detections: Sequence[Detection]) -> Added:
+    def _add(self, location: Location, detections: Sequence[Detection]) -> tuple[int, int]:
+        """Return how many detections were added, and of how many the objects were there already."""
         self._existing.update()
         pairs = self._matched(location, [item for item in detections if _can_be_sent(item)])
         known = self._existing.on(location)
@@ -308,11 +290,10 @@ class DatasetSink:
         self._connections.connect(list(values), [known.id for known in same])
         successors = {there.known.id: key for key, _, there in added if there}
         claimed = {there.known.id for _, there in pairs if there} - successors.keys()
-        self._cleaner.note(known, claimed, successors)
-        self._cleaner.replace(successors)
+        self._cleaner.replace(known, claimed, successors)
         self.new += len(values)
         self.present += len(present)
-        return Added(len(values), len(present))
+        return len(values), len(present)
 
     def _figures_of(self, present: Sequence[tuple[Detection, Match]]) -> dict[str, dict[str, float | None]]:
         """Return the figures of annotations that are there, by id: those of their detections, with the own area.
@@ -364,17 +345,6 @@ class DatasetSink:
     def _document(self, item: Detection, location: Location) -> Document:
         tags = self._request.output_tags
         return self._mark.put_on(polygon_document(item.polygon, location, tags, self._channel, self._dataset.id))
-
-
-def learned_key(segmenter: FewShotSegmenter, code: str) -> str:
-    """Return what tells all that the result of a frame depends on, but for the frame."""
-    objects = hashlib.sha256(segmenter.object_model.to_bytes()).hexdigest()
-    return common_part(code, segmenter.settings, segmenter.model_sha256, [], {"objects": objects})
-
-
-def common_key(common: str, fingerprint: str) -> str:
-    """Return what tells all that the result of one frame depends on, as 64 hexadecimal digits."""
-    return hashlib.sha256(f"{common} {fingerprint}".encode()).hexdigest()
 
 
 def _mask_of(exemplar: Exemplar, frame: FrameReader) -> InstanceMask:
