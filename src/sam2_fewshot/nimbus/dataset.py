@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.nimbus.layers import default_layers, read_layers, visible_layers
-from sam2_fewshot.nimbus.parameters import DatasetSize, quoted
+from sam2_fewshot.nimbus.layers import default_layers, visible_layers
+from sam2_fewshot.nimbus.parameters import DatasetSize
 from sam2_fewshot.nimbus.planes import BLOCK, MEMORY, Planes
 from sam2_fewshot.nimbus.server import ABSENT
 from sam2_fewshot.rendering.channels import paint, photo
-from sam2_fewshot.settings import Settings
+from sam2_fewshot.settings import Settings, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -127,7 +127,7 @@ class NimbusDataset:
 
     def shows(self, location: Location) -> bool:
         """Tell whether a layer has a plane at a location; where none has, the frame is black."""
-        return any(layer.contrast_plane(location, self.size, self.index) is not None for layer in self.layers)
+        return any(layer.planes(location, self.size, self.index, merge=False) for layer in self.layers)
 
     def fingerprint(self, location: Location) -> str:
         """Return what tells whether another job reads the same pixels: the image, the place, and the layers."""
@@ -149,13 +149,13 @@ class NimbusDataset:
         canvas = np.zeros((y1 - y0, x1 - x0, 3), np.uint8)
         for layer in self.layers:
             frames = layer.planes(location, self.size, self.index)
-            contrast_plane = layer.contrast_plane(location, self.size, self.index)
-            if not frames or contrast_plane is None:
+            current = layer.planes(location, self.size, self.index, merge=False)
+            if not frames or not current:
                 continue
             plane = self.planes.read(frames, box)
             if self._is_photo and plane.ndim == 3 and plane.dtype == np.uint8:
                 return photo(plane)
-            limits = self.planes.limits(contrast_plane, layer.style)
+            limits = self.planes.limits(current[0], layer.style)
             if limits is None:
                 continue
             for band, color in _bands(plane, layer):
@@ -193,7 +193,12 @@ class NimbusDataset:
         chosen, *others = candidates
         self.collections = [chosen.key, *(each.key for each in usable if each is not chosen)]
         self.readable = [each.key for each in [*own, *of_others]]
-        layers = read_layers(chosen.layers, chosen.contrasts, warn)
+        layers = visible_layers(chosen.layers, chosen.contrasts, warn)
+        if chosen.layers and not layers:
+            raise InputError(
+                "All layers of this dataset are switched off, so there is nothing to see. Switch on the layers that "
+                "show the objects, and run the tool again."
+            )
         if any(visible_layers(each.layers, each.contrasts) != layers for each in others):
             warn(
                 "Several of your collections show this dataset with other layers or another contrast; those of "
