@@ -39,28 +39,19 @@ class Messages:
         Takes secrets out of a text.
     silence
         Seconds after which the last progress is written again.
-    clock
-        Gives the time in seconds.
     """
 
-    def __init__(
-        self,
-        stream: TextIO,
-        hide: Callable[[str], str] = lambda text: text,
-        silence: float = 15.0,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.hide = hide
+    def __init__(self, stream: TextIO, hide: Callable[[str], str] = lambda text: text, silence: float = 15.0) -> None:
+        self._hide = hide
         self._stream = stream
         self._silence = silence
-        self._clock = clock
         self._lock = threading.RLock()
         self._over = threading.Event()
         self._beat = threading.Thread(target=self._keep_alive, name="messages", daemon=True)
         self._fraction, self._title = 0.0, "Starting"
         self._info: str | Callable[[], str] = ""
         self._written: tuple[int, str] | None = None
-        self._last = clock()
+        self._last = time.monotonic()
         self._low, self._high = 0.0, 0.0
         self._done, self._total = 0, 0
         self._warned: list[str] = []
@@ -133,18 +124,18 @@ class Messages:
 
     def log(self, line: str) -> None:
         """Write a line that is only seen in the full log."""
-        self._put(" ".join(self.hide(line).splitlines()))
+        self._put(" ".join(self._hide(line).splitlines()))
 
     def _write_progress(self) -> None:
         info = self._info if isinstance(self._info, str) else self._info()
         self._write({"progress": round(self._fraction, 4), "title": self._title, "info": info})
 
     def _write(self, message: dict[str, Any]) -> None:
-        self._put(self.hide(json.dumps(message, allow_nan=False)))
+        self._put(self._hide(json.dumps(message, allow_nan=False)))
 
     def _put(self, line: str) -> None:
         with self._lock:
-            self._last = self._clock()
+            self._last = time.monotonic()
             # One write a line: what is written in pieces is read in pieces.
             self._stream.write(line + "\n")
             self._stream.flush()
@@ -152,7 +143,7 @@ class Messages:
     def _keep_alive(self) -> None:
         while not self._over.wait(min(1.0, self._silence / 4)):
             with self._lock:
-                if self._clock() - self._last >= self._silence:
+                if time.monotonic() - self._last >= self._silence:
                     self._write_progress()
 
 

@@ -10,8 +10,7 @@ from sam2_fewshot.images.addresses import parse_range
 from sam2_fewshot.nimbus.form import BATCH_FIELDS, MODEL, NEGATIVE_TAG, TRAINING_TAG
 from sam2_fewshot.nimbus.form_values import KNOWN_FIELDS, chosen, read_settings, refusal
 from sam2_fewshot.records import Location
-from sam2_fewshot.settings import as_number
-from sam2_fewshot.settings import quoted as quoted
+from sam2_fewshot.settings import as_number, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -191,8 +190,8 @@ def _remarks(request: Request) -> Iterator[str]:
             )
     if request.assignment != request.tile and not all(request.batch):
         yield (
-            f"The job was assigned to {_place(request.assignment)} but posted from {_place(request.tile)}. Where a "
-            "Batch field is empty, the latter counts."
+            f"The job was assigned to {place_in_words(request.assignment)} but posted from "
+            f"{place_in_words(request.tile)}. Where a Batch field is empty, the latter counts."
         )
 
 
@@ -245,7 +244,8 @@ def _connect_to(value: object) -> ConnectTo | None:
     return ConnectTo(tags, index_in(value.get("channel"), "connectTo channel")) if tags else None
 
 
-def _place(location: Location) -> str:
+def place_in_words(location: Location) -> str:
+    """Return XY, Z and Time as the app displays them, counted from 1."""
     return f"XY {location.xy + 1}, Z {location.z + 1}, Time {location.time + 1}"
 
 

@@ -29,7 +29,6 @@ from sam2_fewshot.nimbus.figures import Properties
 from sam2_fewshot.nimbus.marks import Mark
 from sam2_fewshot.nimbus.matching import IDENTICAL, match
 from sam2_fewshot.nimbus.messages import listed
-from sam2_fewshot.nimbus.parameters import quoted
 from sam2_fewshot.nimbus.server import Refused
 from sam2_fewshot.nimbus.shelf import BlockShelf
 from sam2_fewshot.nimbus.uploads import Uploads
@@ -37,6 +36,7 @@ from sam2_fewshot.records import InstanceMask
 from sam2_fewshot.runner.blocks import StoredBlocks
 from sam2_fewshot.runner.progress import Watch
 from sam2_fewshot.runner.tasks import Task
+from sam2_fewshot.settings import quoted
 from sam2_fewshot.storage.digests import code_digest, common_part
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class DatasetSink:
         self._positions: set[int] = set()
         self._failing: set[int] = set()
         self._is_some_done = False
-        self.new = self.present = 0
+        self._new = self._present = 0
 
     def prepare(self, outlined: Sequence[Exemplar]) -> None:
         """Read what is there, delete what is there twice, and make the property.
@@ -163,9 +163,11 @@ class DatasetSink:
                     "because this job did not come to its end. The next job on these frames takes them out."
                 )
             raise
-        if self.refused and not self._uploads.created:
+        refused = self._uploads.refused
+        if refused and not self._uploads.created:
+            objects = "the one object that it was sent" if refused == 1 else f"all {refused} objects that it was sent"
             raise ServerError(
-                f"The server refused {_objects(self.refused)}, and nothing was saved. Run the tool again; if it "
+                f"The server refused {objects}, and nothing was saved. Run the tool again; if it "
                 "happens again, show the job's log to the server's administrator."
             )
         empty = self._empty
@@ -183,7 +185,7 @@ class DatasetSink:
                 "channel that the tool connects to."
             )
         self._cleaner.finish()
-        self.new -= self._cleaner.own
+        self._new -= self._cleaner.own
         if self._existing.has_company:
             self._display.warn(
                 "Another job has added objects with the same tags meanwhile, and they stay as they are. If its "
@@ -193,14 +195,14 @@ class DatasetSink:
             self._display.messages.log(f"{self._cleaner.doubles} objects that were there twice were taken out.")
 
     @property
-    def refused(self) -> int:
-        """Number of objects that the server has refused."""
-        return self._uploads.refused
-
-    @property
-    def removed(self) -> int:
-        """Number of objects of earlier jobs that were removed because they are not detected any more."""
-        return self._cleaner.outdated
+    def summary(self) -> str:
+        """What the job has done to the dataset so far, in words."""
+        others = (
+            (self._present, "already there"),
+            (self._cleaner.outdated, "removed"),
+            (self._uploads.refused, "refused by the server"),
+        )
+        return ", ".join([f"{self._new} added", *(f"{count} {what}" for count, what in others if count)])
 
     def task(self, frame: FrameReader, name: str) -> Task:
         """Return what is to be done for a frame."""
@@ -291,8 +293,8 @@ class DatasetSink:
         successors = {there.known.id: key for key, _, there in added if there}
         claimed = {there.known.id for _, there in pairs if there} - successors.keys()
         self._cleaner.replace(known, claimed, successors)
-        self.new += len(values)
-        self.present += len(present)
+        self._new += len(values)
+        self._present += len(present)
         return len(values), len(present)
 
     def _figures_of(self, present: Sequence[tuple[Detection, Match]]) -> dict[str, dict[str, float | None]]:
@@ -355,10 +357,6 @@ def _mask_of(exemplar: Exemplar, frame: FrameReader) -> InstanceMask:
     assert exemplar.point is not None
     x, y = exemplar.point
     return InstanceMask(np.ones((1, 1), bool), int(x), int(y), frame.shape)
-
-
-def _objects(count: int) -> str:
-    return "the one object that it was sent" if count == 1 else f"all {count} objects that it was sent"
 
 
 def _can_be_sent(item: Detection) -> bool:
