@@ -11,7 +11,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from sam2_fewshot.nimbus.server import Refused, parts
+from sam2_fewshot.nimbus.server import MOST_LOOKS, Refused, parts
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from sam2_fewshot.nimbus.figures import Properties
     from sam2_fewshot.nimbus.matching import Known
     from sam2_fewshot.nimbus.server import Server
-
-_MOST_LOOKS = 5
 
 
 class Cleaner:
@@ -132,7 +130,7 @@ class Cleaner:
         existing.check()
         is_disturbed = existing.is_disturbed or doubts > 0
         if is_disturbed or self._leaving():
-            for _ in range(_MOST_LOOKS):
+            for _ in range(MOST_LOOKS):
                 existing.reload()  # somebody may have edited what is about to be deleted
                 leaving = self._leaving()
                 self._delete(leaving)

@@ -7,7 +7,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from sam2_fewshot.nimbus.existing import just_before, list_annotations
-from sam2_fewshot.nimbus.server import Refused, Unanswered, parts
+from sam2_fewshot.nimbus.server import MOST_LOOKS, Refused, Unanswered, parts
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 _AUTOMATIC = "automatic"
 """The server calls what it connects by itself "A Connection -- automatic"."""
-_MOST_LOOKS = 5
-
 Link = dict[str, Any]
 """A connection as the server has it: an object is its child, what it is connected to its parent."""
 
@@ -167,7 +165,7 @@ class Connections:
         left = self._deferred.union(wanted) if self._to else set()
         if not (left or gone or is_disturbed or self._is_unexpected()):
             return
-        for _ in range(_MOST_LOOKS):
+        for _ in range(MOST_LOOKS):
             links = self._list()
             dangling = [str(each["_id"]) for each in links if not {each["childId"], each["parentId"]}.isdisjoint(gone)]
             wrong = list(dict.fromkeys([*self._doubles(links), *dangling]))

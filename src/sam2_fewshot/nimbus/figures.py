@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sam2_fewshot.annotations.nimbus import JOB_PROPERTY, property_document
 from sam2_fewshot.errors import ServerError
-from sam2_fewshot.nimbus.server import Refused, Unanswered, parts
+from sam2_fewshot.nimbus.server import MOST_LOOKS, Refused, Unanswered, parts
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 _BACKUP = "figures.json"
 _SAME = 1e-3
 """Figures of the same object differ by less when it is detected once more by the same means."""
-
-_MOST_LOOKS = 5
 
 Values = dict[str, float | None]
 
@@ -199,7 +197,7 @@ class Properties:
     def _settle_values(self, gone: Collection[str]) -> None:
         """Look, and mend what is wrong, until a look finds nothing."""
         changed = {key: values for key, values in self._changed.items() if self._existing.has(key)}
-        for look in range(_MOST_LOOKS):
+        for look in range(MOST_LOOKS):
             there = self._read()
             if look and self._doubled:
                 # Jobs that mend the same in step would hinder each other.

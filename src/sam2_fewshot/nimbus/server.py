@@ -33,6 +33,8 @@ ABSENT = frozenset({400, 404})
 _MOST_ERRORS = 2
 """So many times a reading request that ended in a 500 is sent again; a database may have hiccups."""
 _LONGEST_REASON = 300
+MOST_LOOKS = 5
+"""So often a job looks at its end whether all is as it should be: other jobs that do the same may interfere."""
 
 
 class Refused(ServerError):
