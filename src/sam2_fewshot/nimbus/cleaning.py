@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 class Cleaner:
     """Deletes annotations together with what belongs to them.
 
+    Whatever asks the server raises ServerError if that refuses, or does not answer.
+
     Parameters
     ----------
     server
@@ -58,13 +60,7 @@ class Cleaner:
         """Number of annotations that were deleted as doubles, as out of date, and of those that this job had made."""
 
     def begin(self) -> None:
-        """Delete the doubles that earlier jobs have left.
-
-        Raises
-        ------
-        ServerError
-            If the server refuses.
-        """
+        """Delete the doubles that earlier jobs have left."""
         leaving: dict[str, str | None] = {**self._existing.doubles()}
         unmarked = self._existing.unmarked_doubles()
         if unmarked:  # by a version that did not mark its objects yet, or by the user
@@ -96,11 +92,6 @@ class Cleaner:
         successors
             Ids of new annotations of the same objects by those of some that are out of date; the new ones have their
             figures and connections.
-
-        Raises
-        ------
-        ServerError
-            If the server does not answer.
         """
         for item in known:
             if item.id not in claimed and self.may_replace(item):
@@ -118,11 +109,6 @@ class Cleaner:
         """Look what this job and others have left double, and delete it with what is out of date.
 
         Where nobody has interfered and no answer was lost, these are two small requests.
-
-        Raises
-        ------
-        ServerError
-            If the server refuses.
         """
         existing, doubts = self._existing, self._server.doubts
         self._server.wait_for_gateway()

@@ -28,6 +28,8 @@ class Connections:
     The server looks for the nearest annotation on the same frame that is not in the request itself, so all objects
     of a frame go in one request. It connects again what is connected already.
 
+    Whatever asks the server raises ServerError if that refuses, or does not answer.
+
     Parameters
     ----------
     server
@@ -59,13 +61,7 @@ class Connections:
         return self._asked > 0 and not self._made
 
     def begin(self) -> None:
-        """Take note how many there are, before the first objects are added that another job might connect as well.
-
-        Raises
-        ------
-        ServerError
-            If the server does not tell.
-        """
+        """Take note how many there are, before the first objects are added that another job might connect as well."""
         if self._to is not None and self._expected is None:
             self._expected = self._count()
 
@@ -79,11 +75,6 @@ class Connections:
         present
             Ids of those of an earlier run, which may have died before it connected them. Those of a job that runs at
             the same time are left to that job until :meth:`settle`.
-
-        Raises
-        ------
-        ServerError
-            If the server refuses.
         """
         if self._to is None:
             return
@@ -111,11 +102,6 @@ class Connections:
         -------
         set of str
             Of those without a successor, the ones that somebody has connected by hand, which keep their connections.
-
-        Raises
-        ------
-        ServerError
-            If the server refuses.
         """
         # Where nothing takes their place, what somebody has connected or labelled by hand meanwhile must be known.
         links = self._list() if None in leaving.values() else self._list_new()
@@ -154,11 +140,6 @@ class Connections:
             Ids of annotations that were deleted; what is connected to them is taken out.
         is_disturbed
             Whether to look even if the number of connections is as expected.
-
-        Raises
-        ------
-        ServerError
-            If the server refuses.
         """
         if self._to is None and not gone:
             return

@@ -57,6 +57,8 @@ _SLACK = 2
 class Existing:
     """The annotations with the tags and the channel of a job's results, by frame, kept up to date.
 
+    Whatever asks the server raises ServerError if that refuses, or does not answer.
+
     Parameters
     ----------
     server
@@ -100,13 +102,7 @@ class Existing:
         """Ids of annotations that were there before they were read again, and were not then."""
 
     def load(self) -> None:
-        """Read what is there when the job begins.
-
-        Raises
-        ------
-        ServerError
-            If the server does not tell.
-        """
+        """Read what is there when the job begins."""
         self._counted = self._count()
         self._read(None)
 
@@ -135,13 +131,7 @@ class Existing:
         return new
 
     def reload(self) -> None:
-        """Read everything again, to see what was edited or deleted meanwhile.
-
-        Raises
-        ------
-        ServerError
-            If the server does not tell.
-        """
+        """Read everything again, to see what was edited or deleted meanwhile."""
         self._counted = self._count()
         before, self._ids = self._ids, set()
         self._known.clear()
@@ -153,11 +143,6 @@ class Existing:
         """Look whether the newest object that this job has made is there still; one small request if it has made any.
 
         Where another job has taken out as many doubles as it had added, the number of annotations is as expected.
-
-        Raises
-        ------
-        ServerError
-            If the server does not tell.
         """
         if self._own and not self.is_disturbed:
             self.is_disturbed = self._one(max(self._own)) is None
@@ -255,22 +240,11 @@ class Existing:
             The annotations.
         few
             So many are asked for one by one.
-
-        Raises
-        ------
-        ServerError
-            If the server does not tell.
         """
         return set(ids).difference(str(document["_id"]) for document in self._documents(ids, few))
 
     def still_untouched(self, ids: Collection[str]) -> set[str]:
-        """Ask which of some untouched annotations are so still; somebody may have edited or deleted the others.
-
-        Raises
-        ------
-        ServerError
-            If the server does not tell.
-        """
+        """Ask which of some untouched annotations are so still; somebody may have edited or deleted the others."""
         return {str(document["_id"]) for document in self._documents(ids) if mark_of(document) is not None}
 
     def look_again(self, ids: Collection[str]) -> bool:
@@ -278,11 +252,6 @@ class Existing:
 
         What has lost the tags of the results stays among those of its frame until everything is read again, so that its
         object is not added anew.
-
-        Raises
-        ------
-        ServerError
-            If the server does not tell.
         """
         documents = {str(document["_id"]): document for document in self._documents(ids)}
         changed = {key for key in ids if key not in documents or mark_of(documents[key]) is None}

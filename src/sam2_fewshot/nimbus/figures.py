@@ -37,6 +37,8 @@ class Properties:
     That may take out figures which another job saves just then. So each job looks at its end whether its own are there,
     and adds them to the copy that a job keeps which is replacing them just now.
 
+    Whatever asks the server raises ServerError if that refuses, or does not answer.
+
     Parameters
     ----------
     server
@@ -75,13 +77,7 @@ class Properties:
         self._is_doubtful = self._doubled = False
 
     def prepare(self) -> None:
-        """Find the property, or make and register it.
-
-        Raises
-        ------
-        ServerError
-            If the server does not answer.
-        """
+        """Find the property, or make and register it."""
         if not self._collection:
             why = "this dataset is in no collection yet. Open it in NimbusImage once."
             if self._dataset.is_in_collections:
@@ -109,11 +105,6 @@ class Properties:
         present
             Of annotations that were there; they replace those that have changed. Annotations of a job that runs at the
             same time are left to that job until :meth:`finish` where they have none yet.
-
-        Raises
-        ------
-        ServerError
-            If the server takes nothing more.
         """
         self._settle()
         if not self._id or not (new or present):
@@ -135,13 +126,7 @@ class Properties:
         self._sent.update(wanted)
 
     def of(self, ids: Collection[str]) -> set[str]:
-        """Return those of some annotations that have figures.
-
-        Raises
-        ------
-        ServerError
-            If the server does not tell.
-        """
+        """Return those of some annotations that have figures."""
         return set(self._read()).intersection(ids) if self._id else set()
 
     def pass_on(self, replacements: Mapping[str, str]) -> None:
@@ -151,11 +136,6 @@ class Properties:
         ----------
         replacements
             Id of the annotation that stays by that of the duplicate.
-
-        Raises
-        ------
-        ServerError
-            If the server takes nothing more.
         """
         # What this job has just made has its figures already.
         if not self._id or self._sent.keys() >= {*replacements.values()}:
@@ -175,11 +155,6 @@ class Properties:
             Ids of annotations that were deleted; their figures are taken out.
         is_disturbed
             Whether another job, or a lost answer, may have left an annotation without figures or with two documents.
-
-        Raises
-        ------
-        ServerError
-            If the server takes nothing more.
         """
         if not self._id:
             return

@@ -60,6 +60,8 @@ _MOST_FAILURES = 3
 class DatasetSink:
     """Adds detections to one dataset; the :class:`~sam2_fewshot.runner.tasks.Sink` of a job.
 
+    Whatever asks the server raises ServerError if that refuses, or does not answer. What it has taken stays.
+
     Parameters
     ----------
     server
@@ -125,11 +127,6 @@ class DatasetSink:
         ----------
         outlined
             Examples whose objects are not added on their own frame.
-
-        Raises
-        ------
-        ServerError
-            If the server does not tell.
         """
         self._outlined = outlined
         self._existing.load()
@@ -147,13 +144,7 @@ class DatasetSink:
 
     @contextmanager
     def opened(self, progressed: Progressed) -> Iterator[None]:
-        """Take frames; at the end, delete what is out of date, and what two jobs or a lost request have left double.
-
-        Raises
-        ------
-        ServerError
-            If the server does not tell. What it has taken stays.
-        """
+        """Take frames; at the end, delete what is out of date, and what two jobs or a lost request have left double."""
         try:
             yield
         except BaseException:
@@ -236,13 +227,7 @@ class DatasetSink:
             )
 
     def add(self, task: Task, result: TaskResult) -> None:
-        """Add a frame's detections with their values and connections.
-
-        Raises
-        ------
-        ServerError
-            If the server takes nothing more. What it has taken stays.
-        """
+        """Add a frame's detections with their values and connections."""
         found = result.found
         marked = self._not_outlined(task.frame, found.examples)
         new, present = self._add(task.frame.location, [*found.detections, *marked])
