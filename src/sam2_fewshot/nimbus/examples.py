@@ -35,16 +35,7 @@ def read_training(
     Polygons, rectangles and points serve as examples; a rectangle is a box around an object, unless it is turned.
     Coordinates are image pixels as everywhere: the centre of the first pixel is (0.5, 0.5).
 
-    Parameters
-    ----------
-    server
-        The connection.
-    dataset
-        Where they lie; also on frames that are not asked for.
-    request
-        Names the tags.
-    progress
-        Is warned of what is left out, and why.
+    They may lie on frames that are not asked for. The user is warned of what is left out, and why.
 
     Returns
     -------

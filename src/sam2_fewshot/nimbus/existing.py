@@ -25,23 +25,9 @@ if TYPE_CHECKING:
 def list_annotations(
     server: Server, dataset_id: str, tags: Sequence[str] = (), after: str | None = None
 ) -> Iterator[Document]:
-    """Return the annotations of a dataset that have all of some tags, in the order of their ids.
+    """Return the annotations of a dataset in the order of their ids; ServerError where the server does not tell.
 
-    Parameters
-    ----------
-    server
-        The connection.
-    dataset_id
-        The dataset's folder.
-    tags
-        All of them; none for every annotation.
-    after
-        Only those whose id is larger.
-
-    Raises
-    ------
-    ServerError
-        If the server does not tell.
+    Only those that have all of the tags, of which there may be none, and those whose id is larger than `after`.
     """
     query = {"datasetId": dataset_id}
     if tags:
@@ -107,17 +93,9 @@ class Existing:
         self._read(None)
 
     def update(self, force: bool = False) -> list[Known]:
-        """Read what others have added since; one small request as long as nobody has.
+        """Read what others have added since, and return it; one small request as long as nobody has.
 
-        Parameters
-        ----------
-        force
-            Look even if the number of annotations is as expected.
-
-        Returns
-        -------
-        list of Known
-            What is new.
+        With `force`, look even if the number of annotations is as expected.
         """
         count = self._count()
         self.is_disturbed |= count != self._counted
@@ -234,12 +212,7 @@ class Existing:
     def deleted(self, ids: Collection[str], few: int = _FEW) -> set[str]:
         """Ask which of some annotations are there no more at all; their tags may merely have been changed.
 
-        Parameters
-        ----------
-        ids
-            The annotations.
-        few
-            So many are asked for one by one.
+        Up to `few` are asked for one by one.
         """
         return set(ids).difference(str(document["_id"]) for document in self._documents(ids, few))
 

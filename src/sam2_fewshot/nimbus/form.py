@@ -84,7 +84,12 @@ def interface(checkpoints: Sequence[str]) -> dict[str, dict[str, Any]]:
         },
     }
     for name, of in zip(BATCH_FIELDS, ("XY positions", "Z slices", "time points"), strict=True):
-        fields[name] = _batch(of)
+        fields[name] = {
+            "type": "text",
+            "tooltip": f'Which {of} to look at, counted from 1: "1-3, 5-8", or "all"; "1-20:2" is every second one. '
+            "Empty: the current one.",
+            "vueAttrs": {"placeholder": "current one, or ex. 1-3, 5-8, 1-20:2, all", "persistentPlaceholder": True},
+        }
     fields[MODEL] = {
         "type": "select",
         "items": list(checkpoints),
@@ -125,15 +130,6 @@ def present_checkpoints() -> list[str]:
     names = [found.checkpoint.name for found in available()] or [resolve("auto").checkpoint.name]
     others = {path.name for folder in search_folders() for path in folder.glob("*.pt") if path.is_file()}
     return names + sorted(others.difference(names))
-
-
-def _batch(of: str) -> dict[str, Any]:
-    return {
-        "type": "text",
-        "tooltip": f'Which {of} to look at, counted from 1: "1-3, 5-8", or "all"; "1-20:2" is every second one. '
-        "Empty: the current one.",
-        "vueAttrs": {"placeholder": "current one, or ex. 1-3, 5-8, 1-20:2, all", "persistentPlaceholder": True},
-    }
 
 
 def _more() -> dict[str, Any]:

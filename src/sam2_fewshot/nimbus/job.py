@@ -54,12 +54,7 @@ _PLANES = 8
 def built_for_gpu(installed: str | None = None, system: str | None = None, machine: str | None = None) -> bool:
     """Tell whether the torch that is installed comes with CUDA: PyPI's for x86-64 do, those marked ``+cpu`` do not.
 
-    Parameters
-    ----------
-    installed
-        Version of torch, empty for none; that of this environment when left out.
-    system, machine
-        As :mod:`platform` gives them for this machine when left out.
+    What is left out is that of this environment, as :mod:`platform` gives it; no torch is an empty version.
     """
     if installed is None:
         try:

@@ -139,8 +139,8 @@ def read_parameters(raw: Mapping[str, Any], checkpoints: Sequence[str]) -> Reque
         If a value cannot be used. The message names the field and the value.
     """
     form = _form(raw.get("workerInterface"))
-    training = tags_in(form.get(TRAINING_TAG), TRAINING_TAG)
-    negative = tags_in(form.get(NEGATIVE_TAG), NEGATIVE_TAG)
+    training = _tags(form.get(TRAINING_TAG), TRAINING_TAG)
+    negative = _tags(form.get(NEGATIVE_TAG), NEGATIVE_TAG)
     if not training:
         raise SettingsError(
             f"{TRAINING_TAG} is empty. Outline 5 to 20 typical objects, give them a tag, and choose that tag in the "
@@ -158,8 +158,8 @@ def read_parameters(raw: Mapping[str, Any], checkpoints: Sequence[str]) -> Reque
         model=chosen(form[MODEL], MODEL, checkpoints) if MODEL in form else checkpoints[0],
         training_tags=training,
         negative_tags=negative,
-        output_tags=tags_in(raw.get("tags"), "tags"),
-        channel=index_in(raw.get("channel"), "channel"),
+        output_tags=_tags(raw.get("tags"), "tags"),
+        channel=_index(raw.get("channel"), "channel"),
         tile=tile,
         assignment=tile if raw.get("assignment") is None else _position(raw["assignment"], "assignment"),
         connect_to=_connect_to(raw.get("connectTo")),
@@ -231,7 +231,7 @@ def _position(value: object, field: str) -> Location:
     if not isinstance(value, dict):
         raise refusal(field, value, "must be an object with XY, Z and Time")
     hint = " (ranges of frames go into the Batch fields)"
-    xy, z, time = (index_in(value.get(axis), f"{field} {axis}", hint) or 0 for axis in ("XY", "Z", "Time"))
+    xy, z, time = (_index(value.get(axis), f"{field} {axis}", hint) or 0 for axis in ("XY", "Z", "Time"))
     return Location(xy, z, time)
 
 
@@ -240,8 +240,8 @@ def _connect_to(value: object) -> ConnectTo | None:
         return None
     if not isinstance(value, dict):
         raise refusal("connectTo", value, "must be an object with tags and channel")
-    tags = tags_in(value.get("tags"), "connectTo tags")
-    return ConnectTo(tags, index_in(value.get("channel"), "connectTo channel")) if tags else None
+    tags = _tags(value.get("tags"), "connectTo tags")
+    return ConnectTo(tags, _index(value.get("channel"), "connectTo channel")) if tags else None
 
 
 def place_in_words(location: Location) -> str:
@@ -249,14 +249,8 @@ def place_in_words(location: Location) -> str:
     return f"XY {location.xy + 1}, Z {location.z + 1}, Time {location.time + 1}"
 
 
-def tags_in(value: object, field: str) -> tuple[str, ...]:
-    """Return the tags of a list, or a single one, each once; an empty one is none.
-
-    Raises
-    ------
-    SettingsError
-        If it is neither.
-    """
+def _tags(value: object, field: str) -> tuple[str, ...]:
+    """Return the tags of a list, or a single one, each once; an empty one is none."""
     if value is None:
         return ()
     listed = [value] if isinstance(value, str) else value
@@ -265,23 +259,8 @@ def tags_in(value: object, field: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(tag for tag in listed if tag.strip()))
 
 
-def index_in(value: object, field: str, hint: str = "") -> int | None:
-    """Return an index, counted from 0; None for none.
-
-    Parameters
-    ----------
-    value
-        What was sent for it, perhaps as text.
-    field
-        Its name, for the message.
-    hint
-        What the message says at its end.
-
-    Raises
-    ------
-    SettingsError
-        If it is no whole number, or below 0.
-    """
+def _index(value: object, field: str, hint: str = "") -> int | None:
+    """Return an index, counted from 0, perhaps sent as text; None for none. The hint ends the message of a refusal."""
     if value is None or value == "":
         return None
     number = as_number(value)

@@ -96,10 +96,7 @@ class Patience:
     def looks(self, least: float = 0.0) -> Iterator[float]:
         """Yield the seconds to wait before each look for what a doubtful request has done, often at first.
 
-        Parameters
-        ----------
-        least
-            Go on for so many seconds although :attr:`gateway` is less.
+        They go on for `least` seconds although :attr:`gateway` may be less.
         """
         left, wait = max(self.gateway, least), self.first
         while left > 0:
@@ -129,38 +126,33 @@ class _PatientSession(requests.Session):
         errors = 0
         while True:
             self.count += 1
+            outcome: requests.Response | requests.RequestException
             try:
-                response = super().request(method, url, *args, **kwargs)
+                outcome = super().request(method, url, *args, **kwargs)
             except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
+                outcome = error
                 is_lost = not _never_arrived(error)
-                self._doubt(is_lost and not is_reading)
-                wait = next(waits, None) if repeatable or not is_lost else None
+                again = (repeatable or not is_lost) and not isinstance(error, requests.exceptions.SSLError)
                 trouble = "does not answer"
-                if wait is None or isinstance(error, requests.exceptions.SSLError):
-                    self._tell(trouble, is_lost and not repeatable)
-                    raise
             else:
-                status = response.status_code
-                self._doubt(status in _DOUBTFUL and not is_reading)
+                status = outcome.status_code
+                is_lost = status in _DOUBTFUL
                 errors += status == 500
                 defect = status == 500 and is_reading and errors <= _MOST_ERRORS
                 again = status == 429 or (repeatable and (status in _BUSY or defect))
-                wait = next(waits, None) if again else None
                 trouble = f"is busy ({status})"
-                if wait is None:
-                    self._tell(trouble, status in _DOUBTFUL and not repeatable)
-                    return response
+            if is_lost and not is_reading:
+                self.doubts += 1
+                self.doubted = time.monotonic()
+            wait = next(waits, None) if again else None
+            if wait is None:
+                if is_lost and not repeatable:
+                    self._log(f"The server {trouble}; looking what it has done.")
+                if isinstance(outcome, requests.RequestException):
+                    raise outcome
+                return outcome
             self._log(f"The server {trouble}; trying again in {wait:g} s.")
             time.sleep(wait)
-
-    def _tell(self, trouble: str, is_looked_for: bool) -> None:
-        if is_looked_for:
-            self._log(f"The server {trouble}; looking what it has done.")
-
-    def _doubt(self, is_doubtful: bool) -> None:
-        if is_doubtful:
-            self.doubts += 1
-            self.doubted = time.monotonic()
 
 
 class Server:
@@ -219,13 +211,7 @@ class Server:
         return self._session.doubts
 
     def wait_for_gateway(self, since: int = 0) -> None:
-        """Wait until nothing can be on its way any more; not at all if there was no doubt.
-
-        Parameters
-        ----------
-        since
-            Number of doubts until which all is well.
-        """
+        """Wait until nothing can be on its way any more; not at all if there was no doubt after the first `since`."""
         if self._session.doubts > since:
             time.sleep(max(0.0, self._session.doubted + self.patience.gateway - time.monotonic()))
 
@@ -252,13 +238,7 @@ class Server:
     def find(
         self, doing: str, path: str, parameters: Mapping[str, Any] | None = None, absent: Collection[int] = ABSENT
     ) -> Any:
-        """GET a JSON document that need not be there; None where it is not. Otherwise as :meth:`get`.
-
-        Parameters
-        ----------
-        absent
-            What the server answers then.
-        """
+        """GET a JSON document; None where the server's answer is one of `absent`. Otherwise as :meth:`get`."""
         try:
             return self.get(doing, path, parameters)
         except Refused as error:
@@ -271,10 +251,7 @@ class Server:
     ) -> Iterator[dict[str, Any]]:
         """GET the entries of a list in the order of their ids, page by page; otherwise as :meth:`get`.
 
-        Parameters
-        ----------
-        after
-            Only those whose id is larger.
+        Only those whose id is larger than `after`.
         """
         query = {**parameters, "limit": self._page, "sort": "_id", "sortdir": 1}
         while True:
