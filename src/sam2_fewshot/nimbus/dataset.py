@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 NOT_THERE = "at an XY, Z or Time that this dataset does not have"
 """Where an annotation lies for which there is no frame."""
+_AXES = ("IndexXY", "IndexZ", "IndexT", "IndexC")
 _WRITE = 1  # Girder's levels of access: 0 read, 1 write, 2 admin
 
 
@@ -87,15 +88,14 @@ class NimbusDataset:
         """All collections of this dataset that can be read."""
         self.is_in_collections = False
         """Whether there is a collection of this dataset, even if the user may read none."""
-        self.layers = self._read_layers(server, warn, tool)
-        self._is_photo = not self.layers and int(header.get("bandCount") or 1) >= 3 and self.size.channels == 1
-        if self.layers and _percentiles(settings) != _percentiles(Settings()):
+        layers = self._read_layers(server, warn, tool)
+        self.layers = layers or default_layers(self.size.channels, settings)
+        self._is_photo = not layers and int(header.get("bandCount") or 1) >= 3 and self.size.channels == 1
+        if layers and _percentiles(settings) != _percentiles(Settings()):
             warn(
                 "Black Percentile and White Percentile have no effect, because the layers of this dataset have a "
                 "contrast of their own. Change it in the app."
             )
-        if not self.layers:
-            self.layers = default_layers(self.size.channels, settings)
 
     def has(self, location: Location) -> bool:
         """Tell whether there is a frame at a location."""
@@ -182,7 +182,10 @@ class NimbusDataset:
                 # One that is gone, or that the user may not read, is passed over.
                 collection = server.find("reading the layers", f"upenn_collection/{key}", absent=ABSENT | {403})
                 if collection is not None:
-                    found.append(_View(key, collection, view.get("layerContrasts") or {}))
+                    meta, name = collection.get("meta") or {}, str(collection.get("name") or key)
+                    tools = meta.get("tools") or []
+                    ids = {str(each["id"]) for each in tools if isinstance(each, dict) and each.get("id")}
+                    found.append(_View(key, name, ids, meta.get("layers") or [], view.get("layerContrasts") or {}))
         self.is_in_collections = bool(seen)
         usable = own or of_others[:1]
         if not usable:
@@ -209,37 +212,17 @@ class NimbusDataset:
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """A collection that shows the dataset, with the contrasts of the user's view."""
+    """A collection that shows the dataset, with the ids of its tools, and the contrasts of the user's view."""
 
     key: str
-    collection: Mapping[str, Any]
+    name: str
+    tools: set[str]
+    layers: Sequence[Mapping[str, Any]]
     contrasts: Mapping[str, Any]
-
-    @property
-    def layers(self) -> Sequence[Mapping[str, Any]]:
-        return (self.collection.get("meta") or {}).get("layers") or []
-
-    @property
-    def tools(self) -> set[str]:
-        """Ids of the tools that are saved in it."""
-        tools = (self.collection.get("meta") or {}).get("tools") or []
-        return {str(tool["id"]) for tool in tools if isinstance(tool, dict) and tool.get("id")}
-
-    @property
-    def name(self) -> str:
-        return str(self.collection.get("name") or self.key)
 
 
 class NimbusFrame:
-    """One frame of a dataset; a :class:`~sam2_fewshot.records.FrameReader`.
-
-    Parameters
-    ----------
-    dataset
-        What it is a frame of.
-    location
-        Where.
-    """
+    """One frame of a dataset; a :class:`~sam2_fewshot.records.FrameReader`."""
 
     def __init__(self, dataset: NimbusDataset, location: Location) -> None:
         self._dataset = dataset
@@ -290,18 +273,15 @@ def _index(header: Mapping[str, Any]) -> FrameIndex:
     """Return the number of each plane. An axis with one entry is missing everywhere, a single plane has no list."""
     index: FrameIndex = {}
     for frame in header.get("frames") or [{"Frame": 0}]:
-        place = tuple(int(frame.get(key) or 0) for key in ("IndexXY", "IndexZ", "IndexT", "IndexC"))
-        index.setdefault((place[0], place[1], place[2], place[3]), int(frame["Frame"]))
+        xy, z, time, channel = (int(frame.get(key) or 0) for key in _AXES)
+        index.setdefault((xy, z, time, channel), int(frame["Frame"]))
     return index
 
 
 def _size(header: Mapping[str, Any], index: FrameIndex) -> DatasetSize:
     spans = header.get("IndexRange") or {}
     seen = [max(key[axis] for key in index) + 1 for axis in range(4)]
-    xy, z, time, channels = (
-        max(1, int(spans.get(key) or 1), least)
-        for key, least in zip(("IndexXY", "IndexZ", "IndexT", "IndexC"), seen, strict=True)
-    )
+    xy, z, time, channels = (max(1, int(spans.get(key) or 1), least) for key, least in zip(_AXES, seen, strict=True))
     return DatasetSize(xy, z, time, channels)
 
 

@@ -88,10 +88,20 @@ class Properties:
             self._progress.warn(f"Similarity and area of the objects are not saved, because {why}")
             return
         try:
-            self._id = self._registered() or self._make()
+            self._id = self._registered() or ""
+            if not self._id:
+                document = property_document(JOB_PROPERTY)
+                made = self._server.send("making a property", "POST", "annotation_property", document, repeatable=True)
+                self._id = self._made = str(made["_id"])
             self._register(self._id, self._collection)
         except Refused as error:
-            self._give_up(error)
+            if error.status == 401:
+                raise
+            self._id = ""
+            self._progress.warn(
+                "Similarity and area of the objects are not saved, because the dataset's collection may not be changed "
+                f"({error.status}). Ask its owner for write access."
+            )
             return
         self._restore()
 
@@ -132,10 +142,7 @@ class Properties:
     def pass_on(self, replacements: Mapping[str, str]) -> None:
         """Give the figures of annotations that are to be deleted to others of the same outline that have none.
 
-        Parameters
-        ----------
-        replacements
-            Id of the annotation that stays by that of the duplicate.
+        `replacements` has the id of the annotation that stays by that of the duplicate.
         """
         # What this job has just made has its figures already.
         if not self._id or self._sent.keys() >= {*replacements.values()}:
@@ -146,7 +153,7 @@ class Properties:
         self._sent.update(wanted)
         self._is_doubtful |= bool(wanted)
 
-    def finish(self, gone: Collection[str] = (), is_disturbed: bool = False) -> None:
+    def finish(self, gone: Collection[str], is_disturbed: bool) -> None:
         """Replace the figures that have changed, and see that the property is still registered.
 
         Parameters
@@ -275,12 +282,6 @@ class Properties:
         ]
         return min(ids.intersection(own), default=None)
 
-    def _make(self) -> str:
-        document = property_document(JOB_PROPERTY)
-        made = self._server.send("making a property", "POST", "annotation_property", document, repeatable=True)
-        self._made = str(made["_id"])
-        return self._made
-
     def _register(self, property_id: str, collection: str) -> None:
         ids = self._ids(collection)
         if property_id not in ids:
@@ -329,25 +330,12 @@ class Properties:
             if any(self._id in (entry.get("values") or {}) for entry in listed):
                 return
 
-    def _give_up(self, error: Refused) -> None:
-        if error.status == 401:
-            raise error
-        self._id = ""
-        self._progress.warn(
-            "Similarity and area of the objects are not saved, because the dataset's collection may not be changed "
-            f"({error.status}). Ask its owner for write access."
-        )
-
 
 def _alike(stored: Mapping[str, Any], values: Values) -> bool:
-    if set(stored) != set(values):
-        return False
-    for name, value in values.items():
-        there = stored[name]
-        if (there is None) != (value is None):
-            return False
-        if value is not None and not (
-            isinstance(there, (int, float)) and abs(there - value) <= _SAME * max(1, abs(value))
-        ):
-            return False
-    return True
+    return stored.keys() == values.keys() and all(_is_same(stored[name], value) for name, value in values.items())
+
+
+def _is_same(stored: object, value: float | None) -> bool:
+    if value is None or not isinstance(stored, (int, float)):
+        return stored is value
+    return abs(stored - value) <= _SAME * max(1, abs(value))
