@@ -42,7 +42,6 @@ from sam2_fewshot.storage.digests import code_digest, common_part
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from sam2_fewshot.annotations.nimbus import Document
     from sam2_fewshot.nimbus.dataset import NimbusDataset
     from sam2_fewshot.nimbus.matching import Known, Match
     from sam2_fewshot.nimbus.messages import JobDisplay
@@ -266,7 +265,11 @@ class DatasetSink:
         fresh = [(item, there) for item, there in pairs if there is None or self._is_better(there)]
         if fresh:
             self._connections.begin()
-        ids = self._uploads.upload([self._document(item, location) for item, _ in fresh])
+        tags = self._request.output_tags
+        documents = [
+            polygon_document(each.polygon, location, tags, self._channel, self._dataset.id) for each, _ in fresh
+        ]
+        ids = self._uploads.upload(documents)
         added = [(key, item, there) for key, (item, there) in zip(ids, fresh, strict=True) if key]
         areas = areas_of([item.polygon for _, item, _ in added], self._dataset.shape)
         values = {key: values_of(item, area) for (key, item, _), area in zip(added, areas, strict=True)}
@@ -328,10 +331,6 @@ class DatasetSink:
             return False
         is_smoothed_alike = mark.smoothing in (None, self._mark.smoothing)
         return not (there.same_outline and is_smoothed_alike) and self._cleaner.may_replace(there.known)
-
-    def _document(self, item: Detection, location: Location) -> Document:
-        tags = self._request.output_tags
-        return self._mark.put_on(polygon_document(item.polygon, location, tags, self._channel, self._dataset.id))
 
 
 def _mask_of(exemplar: Exemplar, frame: FrameReader) -> InstanceMask:

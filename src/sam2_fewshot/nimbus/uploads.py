@@ -47,7 +47,7 @@ class Uploads:
     existing
         What is there; takes note of those that are created.
     mark
-        That of the job.
+        That of the job, which is put on each.
     most
         So many in one request.
     """
@@ -79,7 +79,7 @@ class Uploads:
             If the server takes nothing more, or refuses too many one by one.
         """
         ids: list[str | None] = []
-        for chunk in _chunks(documents, self._most):
+        for chunk in _chunks([self._mark.put_on(document) for document in documents], self._most):
             ids += self._create(chunk)
         self.created += sum(key is not None for key in ids)
         return ids
