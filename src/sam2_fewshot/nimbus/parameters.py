@@ -138,7 +138,7 @@ def read_parameters(raw: Mapping[str, Any], checkpoints: Sequence[str]) -> Reque
     SettingsError
         If a value cannot be used. The message names the field and the value.
     """
-    form = _form(raw.get("workerInterface"))
+    form = _object(raw.get("workerInterface"), "workerInterface", "the form's values by their field names")
     training = _tags(form.get(TRAINING_TAG), TRAINING_TAG)
     negative = _tags(form.get(NEGATIVE_TAG), NEGATIVE_TAG)
     if not training:
@@ -169,11 +169,12 @@ def read_parameters(raw: Mapping[str, Any], checkpoints: Sequence[str]) -> Reque
     return replace(request, remarks=(*_remarks(request), *remarks, *_unknown(form)))
 
 
-def _form(value: object) -> dict[str, Any]:
+def _object(value: object, field: str, content: str) -> dict[str, Any]:
+    """Return a JSON object, an empty one for none."""
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise refusal("workerInterface", value, "must be an object with the form's values by their field names")
+        raise refusal(field, value, f"must be an object with {content}")
     return value
 
 
@@ -226,22 +227,16 @@ def _indices(text: str, count: int, field: str, current: int) -> tuple[int, ...]
 
 
 def _position(value: object, field: str) -> Location:
-    if value is None:
-        return Location()
-    if not isinstance(value, dict):
-        raise refusal(field, value, "must be an object with XY, Z and Time")
+    place = _object(value, field, "XY, Z and Time")
     hint = " (ranges of frames go into the Batch fields)"
-    xy, z, time = (_index(value.get(axis), f"{field} {axis}", hint) or 0 for axis in ("XY", "Z", "Time"))
+    xy, z, time = (_index(place.get(axis), f"{field} {axis}", hint) or 0 for axis in ("XY", "Z", "Time"))
     return Location(xy, z, time)
 
 
 def _connect_to(value: object) -> ConnectTo | None:
-    if value is None:
-        return None
-    if not isinstance(value, dict):
-        raise refusal("connectTo", value, "must be an object with tags and channel")
-    tags = _tags(value.get("tags"), "connectTo tags")
-    return ConnectTo(tags, _index(value.get("channel"), "connectTo channel")) if tags else None
+    wanted = _object(value, "connectTo", "tags and channel")
+    tags = _tags(wanted.get("tags"), "connectTo tags")
+    return ConnectTo(tags, _index(wanted.get("channel"), "connectTo channel")) if tags else None
 
 
 def place_in_words(location: Location) -> str:
