@@ -164,7 +164,14 @@ def setting_field(field: FieldInfo, hint: str | None = None) -> dict[str, Any]:
     if choices := choices_of(field):
         out |= {"type": "select", "items": list(choices), "required": True}
     else:
-        out |= {"type": "number", **_range(field)}
+        low, high = bounds(field)
+        out |= {"type": "number", "step": _step(field)}
+        if low is not None:
+            out["min"] = low
+        if high is not None:
+            out["max"] = min(high, _HUGE)  # without one the app's slider ends at 100
+        if unit := _unit(field):
+            out["unit"] = unit
     out["default"] = field.default
     condition = condition_of(field)
     if condition is not None and (usual := Settings.model_fields[condition.setting].default) != condition.value:
@@ -176,18 +183,6 @@ def setting_field(field: FieldInfo, hint: str | None = None) -> dict[str, Any]:
 
 def _title(condition: Condition) -> str:
     return str(Settings.model_fields[condition.setting].title)
-
-
-def _range(field: FieldInfo) -> dict[str, Any]:
-    low, high = bounds(field)
-    out: dict[str, Any] = {"step": _step(field)}
-    if low is not None:
-        out["min"] = low
-    if high is not None:
-        out["max"] = min(high, _HUGE)  # without one the app's slider ends at 100
-    if unit := _unit(field):
-        out["unit"] = unit
-    return out
 
 
 def _step(field: FieldInfo) -> float:

@@ -161,7 +161,7 @@ class JobDisplay:
     """
 
     def __init__(self, messages: Messages, begins: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self.messages = messages
+        self._messages = messages
         self.last = ""
         """What came of the last frame, for the line of the next."""
         self.start, self.advance, self.warn, self.say = messages.start, messages.advance, messages.warn, messages.log
@@ -178,10 +178,10 @@ class JobDisplay:
         done, frames = self._pace.done, self._pace.frames
         low, share = self._begins + (1 - self._begins) * done / frames, (1 - self._begins) / frames
         # The segmenter's own steps end short of the next frame, whose line would else look like one of this.
-        self.messages.stage(low, low + _WITHIN * share)
+        self._messages.stage(low, low + _WITHIN * share)
         place, last = f"frame {done + 1} of {frames} ({name})", self.last
         # Of very many frames the second is no hundredth farther, but now the time is known.
-        self.messages.progress(low, "Looking for objects", lambda: f"{place}{self._left()}{last}", always=done == 1)
+        self._messages.progress(low, "Looking for objects", lambda: f"{place}{self._left()}{last}", always=done == 1)
 
     def frame_ends(self, candidates: int, detections: int, seconds: float) -> None:
         """Count the frame, and log how long the others will take after the first."""
@@ -190,18 +190,18 @@ class JobDisplay:
         if self._pace.done == 1 and left:
             others = "the other one takes" if left == 1 else f"the other {left} take"
             took, rest = duration(self._pace.taken), about(self._pace.left() or 0.0)
-            self.messages.log(f"The first frame took {took}; if they are alike, {others} {rest}.")
+            self._messages.log(f"The first frame took {took}; if they are alike, {others} {rest}.")
 
     def frame_fails(self, sentence: str) -> None:
         """Log why the frame gave nothing."""
-        self.messages.log(f"{self._name} failed: {sentence}")
+        self._messages.log(f"{self._name} failed: {sentence}")
         self._pace.frame_done()
 
     def end(self) -> None:
         """Log how long the frames took."""
         if done := self._pace.done:
             taken = self._pace.taken
-            self.messages.log(f"{counted(done, 'frame')} in {duration(taken)}, {duration(taken / done)} a frame.")
+            self._messages.log(f"{counted(done, 'frame')} in {duration(taken)}, {duration(taken / done)} a frame.")
 
     def _left(self) -> str:
         left = self._pace.left()

@@ -182,7 +182,7 @@ class DatasetSink:
                 "settings were others, run the tool again when both are done."
             )
         if self._cleaner.doubles:
-            self._display.messages.log(f"{self._cleaner.doubles} objects that were there twice were taken out.")
+            self._display.say(f"{self._cleaner.doubles} objects that were there twice were taken out.")
 
     @property
     def summary(self) -> str:
@@ -197,7 +197,7 @@ class DatasetSink:
     def task(self, frame: FrameReader, name: str) -> Task:
         """Return what is to be done for a frame."""
         key = hashlib.sha256(f"{self._common} {self._dataset.fingerprint(frame.location)}".encode()).hexdigest()
-        shelf = self._stored[frame.location] = BlockShelf(self._blocks, key, self._display.messages.log)
+        shelf = self._stored[frame.location] = BlockShelf(self._blocks, key, self._display.say)
         self._positions.add(frame.location.xy)
         threshold = self._request.settings.similarity_threshold
         return Task(frame, name, store=StoredBlocks(shelf, name, frame.shape, threshold, self._watch))
@@ -243,7 +243,7 @@ class DatasetSink:
             counts += f" Of these objects {are}, which no annotation outlines here."
         if found.reason not in ("", AS_SET):
             counts += f" The threshold is {found.threshold:.3f}: {found.reason}."
-        self._display.messages.log(f"{task.name}: {counts}")
+        self._display.say(f"{task.name}: {counts}")
 
     def _not_outlined(self, frame: FrameReader, examples: Sequence[Detection]) -> list[Detection]:
         """Return the examples that no annotation outlines on a frame, although it shows them.
