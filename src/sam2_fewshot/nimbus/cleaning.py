@@ -11,7 +11,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from sam2_fewshot.nimbus.server import Refused, parts
+from sam2_fewshot.nimbus.server import MOST_LOOKS, Refused, parts
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from sam2_fewshot.nimbus.matching import Known
     from sam2_fewshot.nimbus.server import Server
 
-_MOST_LOOKS = 5
-
 
 class Cleaner:
     """Deletes annotations together with what belongs to them.
+
+    Whatever asks the server raises ServerError if that refuses, or does not answer.
 
     Parameters
     ----------
@@ -60,13 +60,7 @@ class Cleaner:
         """Number of annotations that were deleted as doubles, as out of date, and of those that this job had made."""
 
     def begin(self) -> None:
-        """Delete the doubles that earlier jobs have left.
-
-        Raises
-        ------
-        ServerError
-            If the server refuses.
-        """
+        """Delete the doubles that earlier jobs have left."""
         leaving: dict[str, str | None] = {**self._existing.doubles()}
         unmarked = self._existing.unmarked_doubles()
         if unmarked:  # by a version that did not mark its objects yet, or by the user
@@ -84,37 +78,24 @@ class Cleaner:
             and not self._existing.has_arrived(known.id)
         )
 
-    def note(self, known: Sequence[Known], claimed: Collection[str], successors: Mapping[str, str]) -> None:
-        """Take note of what was on a frame before the detections of the job were added.
+    def replace(self, known: Sequence[Known], claimed: Collection[str], successors: Mapping[str, str]) -> None:
+        """Take note of what is out of date on a frame, and delete that in whose place others are now.
+
+        What the server refuses to delete is left to :meth:`finish`.
 
         Parameters
         ----------
         known
-            The annotations on the frame.
+            The annotations that were on the frame before the detections of the job were added.
         claimed
             Ids of those that the job has detected too. Of the others, those that it may replace are out of date.
         successors
-            Ids of new annotations of the same objects by those of some that are out of date.
+            Ids of new annotations of the same objects by those of some that are out of date; the new ones have their
+            figures and connections.
         """
         for item in known:
             if item.id not in claimed and self.may_replace(item):
                 self._outdated[item.id] = successors.get(item.id)
-
-    def replace(self, successors: Mapping[str, str]) -> None:
-        """Delete annotations of a frame in whose place others are there now, with their figures and connections.
-
-        What the server refuses is left to :meth:`finish`.
-
-        Parameters
-        ----------
-        successors
-            As for :meth:`note`.
-
-        Raises
-        ------
-        ServerError
-            If the server does not answer.
-        """
         if successors:
             with suppress(Refused):
                 self._delete({key: successors[key] for key in self._existing.still_untouched(successors)})
@@ -128,11 +109,6 @@ class Cleaner:
         """Look what this job and others have left double, and delete it with what is out of date.
 
         Where nobody has interfered and no answer was lost, these are two small requests.
-
-        Raises
-        ------
-        ServerError
-            If the server refuses.
         """
         existing, doubts = self._existing, self._server.doubts
         self._server.wait_for_gateway()
@@ -140,7 +116,7 @@ class Cleaner:
         existing.check()
         is_disturbed = existing.is_disturbed or doubts > 0
         if is_disturbed or self._leaving():
-            for _ in range(_MOST_LOOKS):
+            for _ in range(MOST_LOOKS):
                 existing.reload()  # somebody may have edited what is about to be deleted
                 leaving = self._leaving()
                 self._delete(leaving)

@@ -7,19 +7,17 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from sam2_fewshot.nimbus.existing import just_before, list_annotations
-from sam2_fewshot.nimbus.server import Refused, Unanswered, parts
+from sam2_fewshot.nimbus.server import MOST_LOOKS, Refused, Unanswered, parts
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from sam2_fewshot.nimbus.existing import Existing
     from sam2_fewshot.nimbus.parameters import ConnectTo
-    from sam2_fewshot.nimbus.server import Patience, Server
+    from sam2_fewshot.nimbus.server import Server
 
 _AUTOMATIC = "automatic"
 """The server calls what it connects by itself "A Connection -- automatic"."""
-_MOST_LOOKS = 5
-
 Link = dict[str, Any]
 """A connection as the server has it: an object is its child, what it is connected to its parent."""
 
@@ -30,6 +28,8 @@ class Connections:
     The server looks for the nearest annotation on the same frame that is not in the request itself, so all objects
     of a frame go in one request. It connects again what is connected already.
 
+    Whatever asks the server raises ServerError if that refuses, or does not answer.
+
     Parameters
     ----------
     server
@@ -38,19 +38,14 @@ class Connections:
         The dataset's folder.
     connect_to
         What to connect to; None for nothing.
-    patience
-        How long to look for what an unanswered request has done.
     existing
         Which objects are there.
     """
 
-    def __init__(
-        self, server: Server, dataset_id: str, connect_to: ConnectTo | None, patience: Patience, existing: Existing
-    ) -> None:
+    def __init__(self, server: Server, dataset_id: str, connect_to: ConnectTo | None, existing: Existing) -> None:
         self._server = server
         self._dataset_id = dataset_id
         self._to = connect_to
-        self._patience = patience
         self._existing = existing
         self._before: set[str] | None = None
         self._links: dict[str, Link] = {}
@@ -66,13 +61,7 @@ class Connections:
         return self._asked > 0 and not self._made
 
     def begin(self) -> None:
-        """Take note how many there are, before the first objects are added that another job might connect as well.
-
-        Raises
-        ------
-        ServerError
-            If the server does not tell.
-        """
+        """Take note how many there are, before the first objects are added that another job might connect as well."""
         if self._to is not None and self._expected is None:
             self._expected = self._count()
 
@@ -86,11 +75,6 @@ class Connections:
         present
             Ids of those of an earlier run, which may have died before it connected them. Those of a job that runs at
             the same time are left to that job until :meth:`settle`.
-
-        Raises
-        ------
-        ServerError
-            If the server refuses.
         """
         if self._to is None:
             return
@@ -118,11 +102,6 @@ class Connections:
         -------
         set of str
             Of those without a successor, the ones that somebody has connected by hand, which keep their connections.
-
-        Raises
-        ------
-        ServerError
-            If the server refuses.
         """
         # Where nothing takes their place, what somebody has connected or labelled by hand meanwhile must be known.
         links = self._list() if None in leaving.values() else self._list_new()
@@ -161,18 +140,13 @@ class Connections:
             Ids of annotations that were deleted; what is connected to them is taken out.
         is_disturbed
             Whether to look even if the number of connections is as expected.
-
-        Raises
-        ------
-        ServerError
-            If the server refuses.
         """
         if self._to is None and not gone:
             return
         left = self._deferred.union(wanted) if self._to else set()
         if not (left or gone or is_disturbed or self._is_unexpected()):
             return
-        for _ in range(_MOST_LOOKS):
+        for _ in range(MOST_LOOKS):
             links = self._list()
             dangling = [str(each["_id"]) for each in links if not {each["childId"], each["parentId"]}.isdisjoint(gone)]
             wrong = list(dict.fromkeys([*self._doubles(links), *dangling]))
@@ -189,7 +163,7 @@ class Connections:
         if not left or self._to is None:
             return
         self._asked += len(left)
-        waits = self._patience.waits()
+        waits = self._server.patience.waits()
         while left:
             try:
                 answer = self._server.send(
@@ -218,7 +192,7 @@ class Connections:
     def _look_for(self, ids: list[str], least: float) -> list[str]:
         """After a lost answer, look as long as the request may be on its way; return what is not connected by then."""
         left = ids
-        for wait in self._patience.looks(least):
+        for wait in self._server.patience.looks(least):
             time.sleep(wait)
             done = self._connected(self._list())
             left = [key for key in ids if key not in done]
@@ -284,13 +258,9 @@ class Connections:
 
     def _count(self) -> int:
         """Return the number of connections, -1 where the server does not tell."""
-        try:
-            query = {"datasetId": self._dataset_id}
-            return int(self._server.get("counting the connections", "annotation_connection/count", query)["count"])
-        except Refused as error:
-            if error.status not in (400, 404):
-                raise
-            return -1
+        query = {"datasetId": self._dataset_id}
+        answer = self._server.find("counting the connections", "annotation_connection/count", query)
+        return -1 if answer is None else int(answer["count"])
 
     def _list(self) -> list[Link]:
         """Return the connections of the dataset, the oldest first."""

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.nimbus.layers import default_layers, read_layers, visible_layers
-from sam2_fewshot.nimbus.parameters import DatasetSize, quoted
+from sam2_fewshot.nimbus.layers import default_layers, visible_layers
+from sam2_fewshot.nimbus.parameters import DatasetSize
 from sam2_fewshot.nimbus.planes import BLOCK, MEMORY, Planes
-from sam2_fewshot.nimbus.server import Refused
+from sam2_fewshot.nimbus.server import ABSENT
 from sam2_fewshot.rendering.channels import paint, photo
-from sam2_fewshot.settings import Settings
+from sam2_fewshot.settings import Settings, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 NOT_THERE = "at an XY, Z or Time that this dataset does not have"
 """Where an annotation lies for which there is no frame."""
+_AXES = ("IndexXY", "IndexZ", "IndexT", "IndexC")
 _WRITE = 1  # Girder's levels of access: 0 read, 1 write, 2 admin
 
 
@@ -87,15 +88,14 @@ class NimbusDataset:
         """All collections of this dataset that can be read."""
         self.is_in_collections = False
         """Whether there is a collection of this dataset, even if the user may read none."""
-        self.layers = self._read_layers(server, warn, tool)
-        self._is_photo = not self.layers and int(header.get("bandCount") or 1) >= 3 and self.size.channels == 1
-        if self.layers and _percentiles(settings) != _percentiles(Settings()):
+        layers = self._read_layers(server, warn, tool)
+        self.layers = layers or default_layers(self.size.channels, settings)
+        self._is_photo = not layers and int(header.get("bandCount") or 1) >= 3 and self.size.channels == 1
+        if layers and _percentiles(settings) != _percentiles(Settings()):
             warn(
                 "Black Percentile and White Percentile have no effect, because the layers of this dataset have a "
                 "contrast of their own. Change it in the app."
             )
-        if not self.layers:
-            self.layers = default_layers(self.size.channels, settings)
 
     def has(self, location: Location) -> bool:
         """Tell whether there is a frame at a location."""
@@ -127,7 +127,7 @@ class NimbusDataset:
 
     def shows(self, location: Location) -> bool:
         """Tell whether a layer has a plane at a location; where none has, the frame is black."""
-        return any(layer.contrast_plane(location, self.size, self.index) is not None for layer in self.layers)
+        return any(layer.planes(location, self.size, self.index, merge=False) for layer in self.layers)
 
     def fingerprint(self, location: Location) -> str:
         """Return what tells whether another job reads the same pixels: the image, the place, and the layers."""
@@ -149,13 +149,13 @@ class NimbusDataset:
         canvas = np.zeros((y1 - y0, x1 - x0, 3), np.uint8)
         for layer in self.layers:
             frames = layer.planes(location, self.size, self.index)
-            contrast_plane = layer.contrast_plane(location, self.size, self.index)
-            if not frames or contrast_plane is None:
+            current = layer.planes(location, self.size, self.index, merge=False)
+            if not frames or not current:
                 continue
             plane = self.planes.read(frames, box)
             if self._is_photo and plane.ndim == 3 and plane.dtype == np.uint8:
                 return photo(plane)
-            limits = self.planes.limits(contrast_plane, layer.style)
+            limits = self.planes.limits(current[0], layer.style)
             if limits is None:
                 continue
             for band, color in _bands(plane, layer):
@@ -167,21 +167,25 @@ class NimbusDataset:
 
         Of several, that of the collection with the tool, or else the first.
         """
-        client = server.dataset(self.id).collections
         own: list[_View] = []
         of_others: list[_View] = []
         seen: set[str] = set()
         for found, are_own in ((own, True), (of_others, False)):
-            with server.telling("reading the dataset's views"):
-                listed = client.list_views(current_user_only=are_own)
+            query = {"datasetId": self.id, **({"currentUserOnly": "true"} if are_own else {})}
+            listed = server.get("reading the dataset's views", "dataset_view", query)
             views: dict[str, Mapping[str, Any]] = {}
             for view in listed:
                 if (key := str(view.get("configurationId") or "")) and key not in seen:
                     views.setdefault(key, view)
             seen.update(views)
             for key, view in views.items():
-                if (collection := _collection(server, key)) is not None:
-                    found.append(_View(key, collection, view.get("layerContrasts") or {}))
+                # One that is gone, or that the user may not read, is passed over.
+                collection = server.find("reading the layers", f"upenn_collection/{key}", absent=ABSENT | {403})
+                if collection is not None:
+                    meta, name = collection.get("meta") or {}, str(collection.get("name") or key)
+                    tools = meta.get("tools") or []
+                    ids = {str(each["id"]) for each in tools if isinstance(each, dict) and each.get("id")}
+                    found.append(_View(key, name, ids, meta.get("layers") or [], view.get("layerContrasts") or {}))
         self.is_in_collections = bool(seen)
         usable = own or of_others[:1]
         if not usable:
@@ -192,7 +196,12 @@ class NimbusDataset:
         chosen, *others = candidates
         self.collections = [chosen.key, *(each.key for each in usable if each is not chosen)]
         self.readable = [each.key for each in [*own, *of_others]]
-        layers = read_layers(chosen.layers, chosen.contrasts, warn)
+        layers = visible_layers(chosen.layers, chosen.contrasts, warn)
+        if chosen.layers and not layers:
+            raise InputError(
+                "All layers of this dataset are switched off, so there is nothing to see. Switch on the layers that "
+                "show the objects, and run the tool again."
+            )
         if any(visible_layers(each.layers, each.contrasts) != layers for each in others):
             warn(
                 "Several of your collections show this dataset with other layers or another contrast; those of "
@@ -203,37 +212,17 @@ class NimbusDataset:
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """A collection that shows the dataset, with the contrasts of the user's view."""
+    """A collection that shows the dataset, with the ids of its tools, and the contrasts of the user's view."""
 
     key: str
-    collection: Mapping[str, Any]
+    name: str
+    tools: set[str]
+    layers: Sequence[Mapping[str, Any]]
     contrasts: Mapping[str, Any]
-
-    @property
-    def layers(self) -> Sequence[Mapping[str, Any]]:
-        return (self.collection.get("meta") or {}).get("layers") or []
-
-    @property
-    def tools(self) -> set[str]:
-        """Ids of the tools that are saved in it."""
-        tools = (self.collection.get("meta") or {}).get("tools") or []
-        return {str(tool["id"]) for tool in tools if isinstance(tool, dict) and tool.get("id")}
-
-    @property
-    def name(self) -> str:
-        return str(self.collection.get("name") or self.key)
 
 
 class NimbusFrame:
-    """One frame of a dataset; a :class:`~sam2_fewshot.records.FrameReader`.
-
-    Parameters
-    ----------
-    dataset
-        What it is a frame of.
-    location
-        Where.
-    """
+    """One frame of a dataset; a :class:`~sam2_fewshot.records.FrameReader`."""
 
     def __init__(self, dataset: NimbusDataset, location: Location) -> None:
         self._dataset = dataset
@@ -264,29 +253,12 @@ def _percentiles(settings: Settings) -> tuple[float, float]:
     return settings.black_percentile, settings.white_percentile
 
 
-def _collection(server: Server, key: str) -> Mapping[str, Any] | None:
-    """Return a collection; None where it is gone, or the user may not read it."""
-    try:
-        found: Mapping[str, Any] = server.get("reading the layers", f"upenn_collection/{key}")
-    except Refused as error:
-        if error.status not in (400, 403, 404):
-            raise
-        return None
-    return found
-
-
 def _image_item(server: Server, dataset_id: str, folder: Mapping[str, Any]) -> str:
     """Return the id of the item with the image: the selected one, else the first that has one."""
     selected = (folder.get("meta") or {}).get("selectedLargeImageId")
-    if selected:
-        try:
-            item = server.get("reading the image", f"item/{selected}")
-        except Refused as error:
-            if error.status not in (400, 404):  # it may have been deleted since
-                raise
-        else:
-            if item.get("largeImage"):
-                return str(item["_id"])
+    item = server.find("reading the image", f"item/{selected}") if selected else None  # it may have been deleted since
+    if item and item.get("largeImage"):
+        return str(item["_id"])
     items = server.get("listing the dataset's files", "item", {"folderId": dataset_id, "limit": 0})
     images = [str(item["_id"]) for item in items if item.get("largeImage")]
     if not images:
@@ -301,18 +273,15 @@ def _index(header: Mapping[str, Any]) -> FrameIndex:
     """Return the number of each plane. An axis with one entry is missing everywhere, a single plane has no list."""
     index: FrameIndex = {}
     for frame in header.get("frames") or [{"Frame": 0}]:
-        place = tuple(int(frame.get(key) or 0) for key in ("IndexXY", "IndexZ", "IndexT", "IndexC"))
-        index.setdefault((place[0], place[1], place[2], place[3]), int(frame["Frame"]))
+        xy, z, time, channel = (int(frame.get(key) or 0) for key in _AXES)
+        index.setdefault((xy, z, time, channel), int(frame["Frame"]))
     return index
 
 
 def _size(header: Mapping[str, Any], index: FrameIndex) -> DatasetSize:
     spans = header.get("IndexRange") or {}
     seen = [max(key[axis] for key in index) + 1 for axis in range(4)]
-    xy, z, time, channels = (
-        max(1, int(spans.get(key) or 1), least)
-        for key, least in zip(("IndexXY", "IndexZ", "IndexT", "IndexC"), seen, strict=True)
-    )
+    xy, z, time, channels = (max(1, int(spans.get(key) or 1), least) for key, least in zip(_AXES, seen, strict=True))
     return DatasetSize(xy, z, time, channels)
 
 

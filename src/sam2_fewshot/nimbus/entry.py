@@ -143,21 +143,9 @@ def _post_interface(api_url: str, token: str, parameters: Mapping[str, Any]) -> 
 def post_form(api_url: str, token: str, image: str, form: Mapping[str, Any], patience: Patience | None = None) -> None:
     """Store the form as that of an image; it takes the place of the one before.
 
-    Posting twice does no harm, so a request whose answer got lost is sent again.
-
-    Parameters
-    ----------
-    api_url
-        Address of the server's API, such as ``http://localhost:8080/api/v1``.
-    token
-        The user's session token.
-    image
-        Name of the worker's image, as the server calls it.
-    form
-        The fields by their names.
-    patience
-        How long to wait for a server that is busy or gone; some seconds when left out, since the user waits in front of
-        an empty dialog, and can ask for the form again at any time.
+    Posting twice does no harm, so a request whose answer got lost is sent again. Without a `patience`, a server that is
+    busy or gone is waited for some seconds only, since the user waits in front of an empty dialog, and can ask for the
+    form again at any time.
 
     Raises
     ------

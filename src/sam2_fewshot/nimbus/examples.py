@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from sam2_fewshot.annotations.nimbus import location_of, points_of, read_annotations, tags_of
@@ -12,7 +12,8 @@ from sam2_fewshot.nimbus.dataset import NOT_THERE
 from sam2_fewshot.nimbus.existing import list_annotations
 from sam2_fewshot.nimbus.form import NEGATIVE_TAG, TRAINING_TAG
 from sam2_fewshot.nimbus.messages import listed
-from sam2_fewshot.nimbus.parameters import quoted
+from sam2_fewshot.nimbus.parameters import place_in_words
+from sam2_fewshot.settings import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,39 +27,23 @@ if TYPE_CHECKING:
     from sam2_fewshot.records import Exemplar, Location
 
 
-@dataclass(frozen=True, slots=True)
-class Training:
-    """The examples of a dataset.
-
-    Parameters
-    ----------
-    exemplars
-        What to learn from, by frame.
-    outlined
-        Those of them whose objects are not added to the results on their own frame: outlines, and points and boxes
-        that share a tag with the results, where the object would be there twice.
-    """
-
-    exemplars: Sequence[Exemplar]
-    outlined: Sequence[Exemplar]
-
-
-def read_training(server: Server, dataset: NimbusDataset, request: Request, progress: Progress) -> Training:
+def read_training(
+    server: Server, dataset: NimbusDataset, request: Request, progress: Progress
+) -> tuple[list[Exemplar], list[Exemplar]]:
     """Return the examples a user has tagged.
 
     Polygons, rectangles and points serve as examples; a rectangle is a box around an object, unless it is turned.
     Coordinates are image pixels as everywhere: the centre of the first pixel is (0.5, 0.5).
 
-    Parameters
-    ----------
-    server
-        The connection.
-    dataset
-        Where they lie; also on frames that are not asked for.
-    request
-        Names the tags.
-    progress
-        Is warned of what is left out, and why.
+    They may lie on frames that are not asked for. The user is warned of what is left out, and why.
+
+    Returns
+    -------
+    exemplars : list of Exemplar
+        What to learn from, by frame.
+    outlined : list of Exemplar
+        Those of them whose objects are not added to the results on their own frame: outlines, and points and boxes
+        that share a tag with the results, where the object would be there twice.
 
     Raises
     ------
@@ -89,7 +74,7 @@ def read_training(server: Server, dataset: NimbusDataset, request: Request, prog
             f"{were(len(both), 'annotation')} left out for having both a Training Tag and a Negative Tag "
             f"({_places(both)}); take one of them off."
         )
-    outside = [document for document in documents if not _lies_in(document, dataset)]
+    outside = [each for each in documents if (place := location_of(each)) is None or not dataset.has(place)]
     if outside:
         progress.warn(f"{were(len(outside), 'annotation')} left out for lying {NOT_THERE} ({_places(outside)}).")
     left_out = {id(document) for document in (*both, *outside)}
@@ -111,7 +96,7 @@ def read_training(server: Server, dataset: NimbusDataset, request: Request, prog
     remarks.report()
     positive = [item for item in placed if not unwanted & set(item.tags)]
     outlined = [item.exemplar for item in positive if item.exemplar.point is None and item.exemplar.box is None]
-    return Training(exemplars, [*outlined, *_marks_of_results(positive, request.output_tags, progress)])
+    return exemplars, [*outlined, *_marks_of_results(positive, request.output_tags, progress)]
 
 
 def _marks_of_results(
@@ -137,7 +122,7 @@ def place_of(document: Document) -> str:
     location, points = location_of(document), points_of(document)
     if location is None:
         return "no valid XY, Z and Time"
-    place = f"XY {location.xy + 1}, Z {location.z + 1}, Time {location.time + 1}"
+    place = place_in_words(location)
     if not len(points):
         return place
     x, y = (points.min(axis=0) + points.max(axis=0)) / 2
@@ -156,11 +141,6 @@ def _tagged(server: Server, dataset_id: str, tags: Sequence[str]) -> list[Docume
         for document in list_annotations(server, dataset_id, [tag]):
             found[str(document["_id"])] = document
     return [found[key] for key in sorted(found)]
-
-
-def _lies_in(document: Document, dataset: NimbusDataset) -> bool:
-    location = location_of(document)
-    return location is not None and dataset.has(location)
 
 
 def _places(documents: Sequence[Document]) -> str:

@@ -11,7 +11,6 @@ from shapely import Polygon
 from sam2_fewshot.annotations.nimbus import location_of, points_of, tags_of
 from sam2_fewshot.nimbus.marks import content_of, is_marked, mark_of
 from sam2_fewshot.nimbus.matching import Known, match
-from sam2_fewshot.nimbus.server import Refused
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -26,23 +25,9 @@ if TYPE_CHECKING:
 def list_annotations(
     server: Server, dataset_id: str, tags: Sequence[str] = (), after: str | None = None
 ) -> Iterator[Document]:
-    """Return the annotations of a dataset that have all of some tags, in the order of their ids.
+    """Return the annotations of a dataset in the order of their ids; ServerError where the server does not tell.
 
-    Parameters
-    ----------
-    server
-        The connection.
-    dataset_id
-        The dataset's folder.
-    tags
-        All of them; none for every annotation.
-    after
-        Only those whose id is larger.
-
-    Raises
-    ------
-    ServerError
-        If the server does not tell.
+    Only those that have all of the tags, of which there may be none, and those whose id is larger than `after`.
     """
     query = {"datasetId": dataset_id}
     if tags:
@@ -57,6 +42,8 @@ _SLACK = 2
 
 class Existing:
     """The annotations with the tags and the channel of a job's results, by frame, kept up to date.
+
+    Whatever asks the server raises ServerError if that refuses, or does not answer.
 
     Parameters
     ----------
@@ -101,28 +88,14 @@ class Existing:
         """Ids of annotations that were there before they were read again, and were not then."""
 
     def load(self) -> None:
-        """Read what is there when the job begins.
-
-        Raises
-        ------
-        ServerError
-            If the server does not tell.
-        """
+        """Read what is there when the job begins."""
         self._counted = self._count()
         self._read(None)
 
     def update(self, force: bool = False) -> list[Known]:
-        """Read what others have added since; one small request as long as nobody has.
+        """Read what others have added since, and return it; one small request as long as nobody has.
 
-        Parameters
-        ----------
-        force
-            Look even if the number of annotations is as expected.
-
-        Returns
-        -------
-        list of Known
-            What is new.
+        With `force`, look even if the number of annotations is as expected.
         """
         count = self._count()
         self.is_disturbed |= count != self._counted
@@ -136,13 +109,7 @@ class Existing:
         return new
 
     def reload(self) -> None:
-        """Read everything again, to see what was edited or deleted meanwhile.
-
-        Raises
-        ------
-        ServerError
-            If the server does not tell.
-        """
+        """Read everything again, to see what was edited or deleted meanwhile."""
         self._counted = self._count()
         before, self._ids = self._ids, set()
         self._known.clear()
@@ -154,11 +121,6 @@ class Existing:
         """Look whether the newest object that this job has made is there still; one small request if it has made any.
 
         Where another job has taken out as many doubles as it had added, the number of annotations is as expected.
-
-        Raises
-        ------
-        ServerError
-            If the server does not tell.
         """
         if self._own and not self.is_disturbed:
             self.is_disturbed = self._one(max(self._own)) is None
@@ -250,28 +212,12 @@ class Existing:
     def deleted(self, ids: Collection[str], few: int = _FEW) -> set[str]:
         """Ask which of some annotations are there no more at all; their tags may merely have been changed.
 
-        Parameters
-        ----------
-        ids
-            The annotations.
-        few
-            So many are asked for one by one.
-
-        Raises
-        ------
-        ServerError
-            If the server does not tell.
+        Up to `few` are asked for one by one.
         """
         return set(ids).difference(str(document["_id"]) for document in self._documents(ids, few))
 
     def still_untouched(self, ids: Collection[str]) -> set[str]:
-        """Ask which of some untouched annotations are so still; somebody may have edited or deleted the others.
-
-        Raises
-        ------
-        ServerError
-            If the server does not tell.
-        """
+        """Ask which of some untouched annotations are so still; somebody may have edited or deleted the others."""
         return {str(document["_id"]) for document in self._documents(ids) if mark_of(document) is not None}
 
     def look_again(self, ids: Collection[str]) -> bool:
@@ -279,11 +225,6 @@ class Existing:
 
         What has lost the tags of the results stays among those of its frame until everything is read again, so that its
         object is not added anew.
-
-        Raises
-        ------
-        ServerError
-            If the server does not tell.
         """
         documents = {str(document["_id"]): document for document in self._documents(ids)}
         changed = {key for key in ids if key not in documents or mark_of(documents[key]) is None}
@@ -307,12 +248,7 @@ class Existing:
                 return
 
     def _one(self, annotation_id: str) -> Document | None:
-        try:
-            found: Document = self._server.get("looking for an annotation", f"upenn_annotation/{annotation_id}")
-        except Refused as error:
-            if error.status not in (400, 404):
-                raise
-            return None
+        found: Document | None = self._server.find("looking for an annotation", f"upenn_annotation/{annotation_id}")
         return found
 
     def _count(self) -> int:

@@ -10,22 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 from sam2_fewshot.annotations.nimbus import JOB_PROPERTY, property_document
 from sam2_fewshot.errors import ServerError
-from sam2_fewshot.nimbus.server import Refused, Unanswered, parts
+from sam2_fewshot.nimbus.server import MOST_LOOKS, Refused, Unanswered, parts
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from sam2_fewshot.nimbus.dataset import NimbusDataset
     from sam2_fewshot.nimbus.existing import Existing
-    from sam2_fewshot.nimbus.server import Patience, Server
+    from sam2_fewshot.nimbus.server import Server
     from sam2_fewshot.nimbus.shelf import Shelf
     from sam2_fewshot.protocols import Progress
 
 _BACKUP = "figures.json"
 _SAME = 1e-3
 """Figures of the same object differ by less when it is detected once more by the same means."""
-
-_MOST_LOOKS = 5
 
 Values = dict[str, float | None]
 
@@ -39,6 +37,8 @@ class Properties:
     That may take out figures which another job saves just then. So each job looks at its end whether its own are there,
     and adds them to the copy that a job keeps which is replacing them just now.
 
+    Whatever asks the server raises ServerError if that refuses, or does not answer.
+
     Parameters
     ----------
     server
@@ -51,8 +51,6 @@ class Properties:
         Keeps the figures while they are replaced, for the case that the job is killed just then.
     existing
         Which annotations are there.
-    patience
-        How long to wait between two looks.
     """
 
     def __init__(
@@ -62,16 +60,14 @@ class Properties:
         progress: Progress,
         shelf: Shelf,
         existing: Existing,
-        patience: Patience,
     ) -> None:
         self._server = server
         self._dataset = dataset
         self._progress = progress
         self._shelf = shelf
         self._existing = existing
-        self._patience = patience
         self._collection, *self._others = dataset.collections or [""]
-        self._id: str | None = None
+        self._id = ""
         self._made: str | None = None
         self._settled = False
         self._stored: dict[str, dict[str, Any]] | None = None
@@ -81,13 +77,7 @@ class Properties:
         self._is_doubtful = self._doubled = False
 
     def prepare(self) -> None:
-        """Find the property, or make and register it.
-
-        Raises
-        ------
-        ServerError
-            If the server does not answer.
-        """
+        """Find the property, or make and register it."""
         if not self._collection:
             why = "this dataset is in no collection yet. Open it in NimbusImage once."
             if self._dataset.is_in_collections:
@@ -98,10 +88,20 @@ class Properties:
             self._progress.warn(f"Similarity and area of the objects are not saved, because {why}")
             return
         try:
-            self._id = self._registered() or self._make()
+            self._id = self._registered() or ""
+            if not self._id:
+                document = property_document(JOB_PROPERTY)
+                made = self._server.send("making a property", "POST", "annotation_property", document, repeatable=True)
+                self._id = self._made = str(made["_id"])
             self._register(self._id, self._collection)
         except Refused as error:
-            self._give_up(error)
+            if error.status == 401:
+                raise
+            self._id = ""
+            self._progress.warn(
+                "Similarity and area of the objects are not saved, because the dataset's collection may not be changed "
+                f"({error.status}). Ask its owner for write access."
+            )
             return
         self._restore()
 
@@ -115,14 +115,9 @@ class Properties:
         present
             Of annotations that were there; they replace those that have changed. Annotations of a job that runs at the
             same time are left to that job until :meth:`finish` where they have none yet.
-
-        Raises
-        ------
-        ServerError
-            If the server takes nothing more.
         """
         self._settle()
-        if self._id is None or not (new or present):
+        if not self._id or not (new or present):
             return
         wanted = dict(new)
         if present:
@@ -137,42 +132,28 @@ class Properties:
                 else:
                     wanted[key] = values
                     self._is_doubtful = True  # another job may do the same
-        self._send(self._id, wanted)
+        self._send(wanted)
         self._sent.update(wanted)
 
     def of(self, ids: Collection[str]) -> set[str]:
-        """Return those of some annotations that have figures.
-
-        Raises
-        ------
-        ServerError
-            If the server does not tell.
-        """
+        """Return those of some annotations that have figures."""
         return set(self._read()).intersection(ids) if self._id else set()
 
     def pass_on(self, replacements: Mapping[str, str]) -> None:
         """Give the figures of annotations that are to be deleted to others of the same outline that have none.
 
-        Parameters
-        ----------
-        replacements
-            Id of the annotation that stays by that of the duplicate.
-
-        Raises
-        ------
-        ServerError
-            If the server takes nothing more.
+        `replacements` has the id of the annotation that stays by that of the duplicate.
         """
         # What this job has just made has its figures already.
-        if self._id is None or self._sent.keys() >= {*replacements.values()}:
+        if not self._id or self._sent.keys() >= {*replacements.values()}:
             return
         there = {**self._read(), **self._sent}
         wanted = {new: there[old] for old, new in replacements.items() if old in there and new not in there}
-        self._send(self._id, wanted)
+        self._send(wanted)
         self._sent.update(wanted)
         self._is_doubtful |= bool(wanted)
 
-    def finish(self, gone: Collection[str] = (), is_disturbed: bool = False) -> None:
+    def finish(self, gone: Collection[str], is_disturbed: bool) -> None:
         """Replace the figures that have changed, and see that the property is still registered.
 
         Parameters
@@ -181,18 +162,13 @@ class Properties:
             Ids of annotations that were deleted; their figures are taken out.
         is_disturbed
             Whether another job, or a lost answer, may have left an annotation without figures or with two documents.
-
-        Raises
-        ------
-        ServerError
-            If the server takes nothing more.
         """
-        if self._id is None:
+        if not self._id:
             return
         if self._sent and (kept := self._backup()):
             self._keep({**kept, **{key: values for key, values in self._sent.items() if self._existing.has(key)}})
         if self._sent or self._changed or self._deferred or gone or is_disturbed or self._is_doubtful:
-            self._settle_values(self._id, gone)
+            self._settle_values(gone)
         if not (self._sent or self._changed):
             return
         self._register(self._id, self._collection)
@@ -200,14 +176,14 @@ class Properties:
             with suppress(Refused):
                 self._register(self._id, other)
 
-    def _settle_values(self, property_id: str, gone: Collection[str]) -> None:
+    def _settle_values(self, gone: Collection[str]) -> None:
         """Look, and mend what is wrong, until a look finds nothing."""
         changed = {key: values for key, values in self._changed.items() if self._existing.has(key)}
-        for look in range(_MOST_LOOKS):
+        for look in range(MOST_LOOKS):
             there = self._read()
             if look and self._doubled:
                 # Jobs that mend the same in step would hinder each other.
-                time.sleep(self._patience.gateway * random.random() / 4)
+                time.sleep(self._server.patience.gateway * random.random() / 4)
                 there = self._read()
             # One that another job has deleted while its figures were replaced has got them back.
             orphans = set(there).intersection(gone)
@@ -215,18 +191,17 @@ class Properties:
             wanted = {**self._deferred, **self._sent, **changed}
             missing = {key: wanted[key] for key in wanted if key not in there and self._existing.has(key)}
             if changed or orphans or self._doubled:
-                self._replace(property_id, there, {**missing, **changed}, orphans)
+                self._replace(there, {**missing, **changed}, orphans)
                 self._existing.reload()
                 changed = {}
             elif missing:
-                self._send(property_id, missing)
+                self._send(missing)
             else:
                 return
             self._sent.update(missing)
 
     def _replace(
         self,
-        property_id: str,
         there: Mapping[str, Mapping[str, Any]],
         new: Mapping[str, Mapping[str, Any]],
         orphans: Collection[str],
@@ -243,11 +218,11 @@ class Properties:
             "replacing the figures",
             "DELETE",
             "annotation_property_values",
-            parameters={"propertyId": property_id, "datasetId": self._dataset.id},
+            parameters={"propertyId": self._id, "datasetId": self._dataset.id},
         )
         self._server.wait_for_gateway(before)  # or what is sent now would be deleted by a request that comes late
-        self._send(property_id, values)
-        self._send(property_id, {key: figures for key, figures in self._backup().items() if key not in values})
+        self._send(values)
+        self._send({key: figures for key, figures in self._backup().items() if key not in values})
         with suppress(ServerError):
             self._shelf.remove(_BACKUP)
 
@@ -259,7 +234,7 @@ class Properties:
     def _restore(self) -> None:
         """Put back the figures that a job was replacing when it was killed; those that are there win over them."""
         with suppress(ServerError, ValueError, TypeError):
-            self._send(str(self._id), self._backup(look_again=False))
+            self._send(self._backup(look_again=False))
         with suppress(ServerError):
             self._shelf.remove(_BACKUP)
 
@@ -276,7 +251,7 @@ class Properties:
 
     def _settle(self) -> None:
         """Agree on one property with jobs that began at the same time; the list of them is replaced as a whole."""
-        if self._settled or self._id is None:
+        if self._settled or not self._id:
             return
         self._settled = True
         found = self._registered()
@@ -307,12 +282,6 @@ class Properties:
         ]
         return min(ids.intersection(own), default=None)
 
-    def _make(self) -> str:
-        document = property_document(JOB_PROPERTY)
-        made = self._server.send("making a property", "POST", "annotation_property", document, repeatable=True)
-        self._made = str(made["_id"])
-        return self._made
-
     def _register(self, property_id: str, collection: str) -> None:
         ids = self._ids(collection)
         if property_id not in ids:
@@ -335,16 +304,16 @@ class Properties:
         self._is_doubtful |= self._doubled
         return {str(entry["annotationId"]): entry["values"][self._id] for entry in own}
 
-    def _send(self, property_id: str, values: Mapping[str, Mapping[str, Any]]) -> None:
+    def _send(self, values: Mapping[str, Mapping[str, Any]]) -> None:
         entries = [
-            {"datasetId": self._dataset.id, "annotationId": key, "values": {property_id: dict(figures)}}
+            {"datasetId": self._dataset.id, "annotationId": key, "values": {self._id: dict(figures)}}
             for key, figures in values.items()
         ]
         for part in parts(entries):
-            self._send_some(property_id, part)
+            self._send_some(part)
 
-    def _send_some(self, property_id: str, entries: list[dict[str, Any]]) -> None:
-        waits = self._patience.waits()
+    def _send_some(self, entries: list[dict[str, Any]]) -> None:
+        waits = self._server.patience.waits()
         while True:
             try:
                 self._server.send("saving the figures", "POST", "annotation_property_values/multiple", entries)
@@ -358,28 +327,15 @@ class Properties:
             # of the first and leaves them, and if they come in the same moment, `finish` takes one of them out.
             query = {"datasetId": self._dataset.id, "annotationId": entries[-1]["annotationId"], "limit": 0}
             listed = self._server.get("reading the figures", "annotation_property_values", query)
-            if any(property_id in (entry.get("values") or {}) for entry in listed):
+            if any(self._id in (entry.get("values") or {}) for entry in listed):
                 return
-
-    def _give_up(self, error: Refused) -> None:
-        if error.status == 401:
-            raise error
-        self._id = None
-        self._progress.warn(
-            "Similarity and area of the objects are not saved, because the dataset's collection may not be changed "
-            f"({error.status}). Ask its owner for write access."
-        )
 
 
 def _alike(stored: Mapping[str, Any], values: Values) -> bool:
-    if set(stored) != set(values):
-        return False
-    for name, value in values.items():
-        there = stored[name]
-        if (there is None) != (value is None):
-            return False
-        if value is not None and not (
-            isinstance(there, (int, float)) and abs(there - value) <= _SAME * max(1, abs(value))
-        ):
-            return False
-    return True
+    return stored.keys() == values.keys() and all(_is_same(stored[name], value) for name, value in values.items())
+
+
+def _is_same(stored: object, value: float | None) -> bool:
+    if value is None or not isinstance(stored, (int, float)):
+        return stored is value
+    return abs(stored - value) <= _SAME * max(1, abs(value))

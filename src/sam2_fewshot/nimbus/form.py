@@ -84,7 +84,12 @@ def interface(checkpoints: Sequence[str]) -> dict[str, dict[str, Any]]:
         },
     }
     for name, of in zip(BATCH_FIELDS, ("XY positions", "Z slices", "time points"), strict=True):
-        fields[name] = _batch(of)
+        fields[name] = {
+            "type": "text",
+            "tooltip": f'Which {of} to look at, counted from 1: "1-3, 5-8", or "all"; "1-20:2" is every second one. '
+            "Empty: the current one.",
+            "vueAttrs": {"placeholder": "current one, or ex. 1-3, 5-8, 1-20:2, all", "persistentPlaceholder": True},
+        }
     fields[MODEL] = {
         "type": "select",
         "items": list(checkpoints),
@@ -127,15 +132,6 @@ def present_checkpoints() -> list[str]:
     return names + sorted(others.difference(names))
 
 
-def _batch(of: str) -> dict[str, Any]:
-    return {
-        "type": "text",
-        "tooltip": f'Which {of} to look at, counted from 1: "1-3, 5-8", or "all"; "1-20:2" is every second one. '
-        "Empty: the current one.",
-        "vueAttrs": {"placeholder": "current one, or ex. 1-3, 5-8, 1-20:2, all", "persistentPlaceholder": True},
-    }
-
-
 def _more() -> dict[str, Any]:
     """Return the field that takes every setting without a field of its own. The app's text fields have one line."""
     settings = further_settings()
@@ -168,7 +164,14 @@ def setting_field(field: FieldInfo, hint: str | None = None) -> dict[str, Any]:
     if choices := choices_of(field):
         out |= {"type": "select", "items": list(choices), "required": True}
     else:
-        out |= {"type": "number", **_range(field)}
+        low, high = bounds(field)
+        out |= {"type": "number", "step": _step(field)}
+        if low is not None:
+            out["min"] = low
+        if high is not None:
+            out["max"] = min(high, _HUGE)  # without one the app's slider ends at 100
+        if unit := _unit(field):
+            out["unit"] = unit
     out["default"] = field.default
     condition = condition_of(field)
     if condition is not None and (usual := Settings.model_fields[condition.setting].default) != condition.value:
@@ -180,18 +183,6 @@ def setting_field(field: FieldInfo, hint: str | None = None) -> dict[str, Any]:
 
 def _title(condition: Condition) -> str:
     return str(Settings.model_fields[condition.setting].title)
-
-
-def _range(field: FieldInfo) -> dict[str, Any]:
-    low, high = bounds(field)
-    out: dict[str, Any] = {"step": _step(field)}
-    if low is not None:
-        out["min"] = low
-    if high is not None:
-        out["max"] = min(high, _HUGE)  # without one the app's slider ends at 100
-    if unit := _unit(field):
-        out["unit"] = unit
-    return out
 
 
 def _step(field: FieldInfo) -> float:

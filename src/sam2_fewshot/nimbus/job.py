@@ -30,6 +30,7 @@ from sam2_fewshot.nimbus.results import DatasetSink
 from sam2_fewshot.nimbus.server import PAGE, Patience, Server
 from sam2_fewshot.nimbus.shelf import BLOCKS_ITEM, LARGEST, Shelf, ShelfCache
 from sam2_fewshot.nimbus.uploads import MOST_ANNOTATIONS
+from sam2_fewshot.resources import allowed_memory
 from sam2_fewshot.runner.progress import Watch
 from sam2_fewshot.runner.run import run
 from sam2_fewshot.segmenter import FewShotSegmenter
@@ -53,12 +54,7 @@ _PLANES = 8
 def built_for_gpu(installed: str | None = None, system: str | None = None, machine: str | None = None) -> bool:
     """Tell whether the torch that is installed comes with CUDA: PyPI's for x86-64 do, those marked ``+cpu`` do not.
 
-    Parameters
-    ----------
-    installed
-        Version of torch, empty for none; that of this environment when left out.
-    system, machine
-        As :mod:`platform` gives them for this machine when left out.
+    What is left out is that of this environment, as :mod:`platform` gives it; no torch is an empty version.
     """
     if installed is None:
         try:
@@ -177,30 +173,25 @@ def _job(api_url: str, token: str, raw: Mapping[str, Any], dataset_id: str, mean
         locations = request.locations(dataset.size)
         shelf = Shelf(server, dataset_id, largest=means.largest_file)
         blocks = Shelf(server, dataset_id, BLOCKS_ITEM, means.largest_file)
-        sink = DatasetSink(
-            server, dataset, request, display, means.patience, shelf, blocks, means.most_annotations, means.code
-        )
-        training = read_training(server, dataset, request, messages)
-        locations = _shown(dataset, locations, training.exemplars, messages)
-        sink.prepare(training.outlined)
+        sink = DatasetSink(server, dataset, request, display, shelf, blocks, means.most_annotations, means.code)
+        exemplars, outlined = read_training(server, dataset, request, messages)
+        locations = _shown(dataset, locations, exemplars, messages)
+        sink.prepare(outlined)
         messages.progress(0.01, "Loading the model", request.model)
         segmenter = _segmenter(request, means, messages, watch)
         messages.stage(_LEARN, _FRAMES)
-        described = f"{len(training.exemplars)} examples, {segmenter.model_name} on {segmenter.device_name}"
+        described = f"{len(exemplars)} examples, {segmenter.model_name} on {segmenter.device_name}"
         messages.progress(_LEARN, "Learning the examples", described)
-        source = _Frames(dataset, [dataset.frame(location) for location in locations], training.exemplars)
+        source = _Frames([dataset.frame(location) for location in locations], exemplars)
         ended = run(source, sink, segmenter, watch, cache=ShelfCache(shelf, messages.log), code=means.code)
         if ended.interrupted:
             raise Stopped
-        there = f", {sink.present} already there" if sink.present else ""
-        there += f", {sink.removed} removed" if sink.removed else ""
-        there += f", {sink.refused} refused by the server" if sink.refused else ""
         messages.log(f"{server.requests_sent} requests to the server.")
         if ended.failures:
             sentences = [f"{failure.what}: {failure.sentence}" for failure in ended.failures]
             messages.error(f"{len(sentences)} of {len(locations)} frames could not be done: {listed(sentences)}")
             return FAILED
-        messages.progress(1.0, "Done", f"{sink.new} added{there}; {counted(len(locations), 'frame')}")
+        messages.progress(1.0, "Done", f"{sink.summary}; {counted(len(locations), 'frame')}")
     return DONE
 
 
@@ -230,8 +221,6 @@ def _shown(
 
 def _shared_memory(request: Request, most: int) -> tuple[Request, int]:
     """Take from Max Memory what the planes fetched last may keep; return the request with the rest, and those bytes."""
-    from sam2_fewshot.resources import allowed_memory
-
     total = int(request.settings.max_memory * 1e9) or allowed_memory() // 2
     planes = min(most, total // _PLANES)
     rest = request.settings.changed({"max_memory": (total - planes) / 1e9})
@@ -256,9 +245,8 @@ def _segmenter(request: Request, means: Means, messages: Messages, watch: Watch)
 class _Frames:
     """The frames of a job and its examples; a :class:`~sam2_fewshot.runner.tasks.Source`."""
 
-    dataset: NimbusDataset
     frames: Sequence[NimbusFrame]
     exemplars: Sequence[Exemplar]
 
     def name(self, frame: FrameReader) -> str:
-        return self.dataset.name(frame.location)
+        return frame.name

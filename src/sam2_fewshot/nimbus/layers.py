@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sam2_fewshot.errors import InputError
 from sam2_fewshot.images.display import default_colors
 from sam2_fewshot.rendering.channels import WHITE, ChannelStyle, Color
 
@@ -41,16 +40,16 @@ class Layer:
     style: ChannelStyle
     slices: tuple[tuple[str, int], ...] = (("current", 0),) * 3
 
-    def planes(self, location: Location, size: DatasetSize, index: FrameIndex) -> tuple[int, ...]:
-        """Return the planes that are merged at a location; none where the layer shows nothing there."""
-        return self._planes(location, size, index, merge=True)
+    def planes(self, location: Location, size: DatasetSize, index: FrameIndex, merge: bool = True) -> tuple[int, ...]:
+        """Return the planes that are merged at a location; none where the layer shows nothing there.
 
-    def contrast_plane(self, location: Location, size: DatasetSize, index: FrameIndex) -> int | None:
-        """Return the plane whose intensities make the contrast: the current one, also where several are merged."""
-        found = self._planes(location, size, index, merge=False)
-        return found[0] if found else None
-
-    def _planes(self, location: Location, size: DatasetSize, index: FrameIndex, merge: bool) -> tuple[int, ...]:
+        Parameters
+        ----------
+        location, size, index
+            Where, how large the dataset is, and which planes it has.
+        merge
+            False for the one plane whose intensities make the contrast: the current one, also where several are merged.
+        """
         places = []
         for axis, (kind, value) in zip(_AXES, self.slices, strict=True):
             count, current = getattr(size, axis), getattr(location, axis)
@@ -65,8 +64,8 @@ class Layer:
         return tuple(index[key] for key in keys if key in index)
 
 
-def read_layers(
-    layers: Sequence[Mapping[str, Any]], overrides: Mapping[str, Any], warn: Callable[[str], None]
+def visible_layers(
+    layers: Sequence[Mapping[str, Any]], overrides: Mapping[str, Any], warn: Callable[[str], None] = lambda text: None
 ) -> list[Layer]:
     """Return the visible layers of a collection.
 
@@ -78,25 +77,7 @@ def read_layers(
         The view's contrasts by layer id.
     warn
         Is warned of a colour that is not known.
-
-    Raises
-    ------
-    InputError
-        If there are layers and none is visible.
     """
-    visible = visible_layers(layers, overrides, warn)
-    if layers and not visible:
-        raise InputError(
-            "All layers of this dataset are switched off, so there is nothing to see. Switch on the layers that show "
-            "the objects, and run the tool again."
-        )
-    return visible
-
-
-def visible_layers(
-    layers: Sequence[Mapping[str, Any]], overrides: Mapping[str, Any], warn: Callable[[str], None] = lambda text: None
-) -> list[Layer]:
-    """Return the same where none need be visible."""
     return [_layer(layer, overrides, warn) for layer in layers if layer.get("visible", True)]
 
 

@@ -63,12 +63,7 @@ def is_marked(document: Document) -> bool:
 def mark_of(document: Document, content: bytes | None = None) -> Mark | None:
     """Return the mark of an annotation that is as it was made; None for one that was edited, and for the user's own.
 
-    Parameters
-    ----------
-    document
-        As the server has it.
-    content
-        What :func:`content_of` gives, if it is known.
+    What :func:`content_of` gives may be passed where it is known.
     """
     mark = document.get(KEY)
     if not isinstance(mark, dict) or not isinstance(mark.get("job"), str):

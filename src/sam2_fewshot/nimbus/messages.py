@@ -39,28 +39,19 @@ class Messages:
         Takes secrets out of a text.
     silence
         Seconds after which the last progress is written again.
-    clock
-        Gives the time in seconds.
     """
 
-    def __init__(
-        self,
-        stream: TextIO,
-        hide: Callable[[str], str] = lambda text: text,
-        silence: float = 15.0,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.hide = hide
+    def __init__(self, stream: TextIO, hide: Callable[[str], str] = lambda text: text, silence: float = 15.0) -> None:
+        self._hide = hide
         self._stream = stream
         self._silence = silence
-        self._clock = clock
         self._lock = threading.RLock()
         self._over = threading.Event()
         self._beat = threading.Thread(target=self._keep_alive, name="messages", daemon=True)
         self._fraction, self._title = 0.0, "Starting"
         self._info: str | Callable[[], str] = ""
         self._written: tuple[int, str] | None = None
-        self._last = clock()
+        self._last = time.monotonic()
         self._low, self._high = 0.0, 0.0
         self._done, self._total = 0, 0
         self._warned: list[str] = []
@@ -133,18 +124,18 @@ class Messages:
 
     def log(self, line: str) -> None:
         """Write a line that is only seen in the full log."""
-        self._put(" ".join(self.hide(line).splitlines()))
+        self._put(" ".join(self._hide(line).splitlines()))
 
     def _write_progress(self) -> None:
         info = self._info if isinstance(self._info, str) else self._info()
         self._write({"progress": round(self._fraction, 4), "title": self._title, "info": info})
 
     def _write(self, message: dict[str, Any]) -> None:
-        self._put(self.hide(json.dumps(message, allow_nan=False)))
+        self._put(self._hide(json.dumps(message, allow_nan=False)))
 
     def _put(self, line: str) -> None:
         with self._lock:
-            self._last = self._clock()
+            self._last = time.monotonic()
             # One write a line: what is written in pieces is read in pieces.
             self._stream.write(line + "\n")
             self._stream.flush()
@@ -152,7 +143,7 @@ class Messages:
     def _keep_alive(self) -> None:
         while not self._over.wait(min(1.0, self._silence / 4)):
             with self._lock:
-                if self._clock() - self._last >= self._silence:
+                if time.monotonic() - self._last >= self._silence:
                     self._write_progress()
 
 
@@ -170,7 +161,7 @@ class JobDisplay:
     """
 
     def __init__(self, messages: Messages, begins: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self.messages = messages
+        self._messages = messages
         self.last = ""
         """What came of the last frame, for the line of the next."""
         self.start, self.advance, self.warn, self.say = messages.start, messages.advance, messages.warn, messages.log
@@ -187,10 +178,10 @@ class JobDisplay:
         done, frames = self._pace.done, self._pace.frames
         low, share = self._begins + (1 - self._begins) * done / frames, (1 - self._begins) / frames
         # The segmenter's own steps end short of the next frame, whose line would else look like one of this.
-        self.messages.stage(low, low + _WITHIN * share)
+        self._messages.stage(low, low + _WITHIN * share)
         place, last = f"frame {done + 1} of {frames} ({name})", self.last
         # Of very many frames the second is no hundredth farther, but now the time is known.
-        self.messages.progress(low, "Looking for objects", lambda: f"{place}{self._left()}{last}", always=done == 1)
+        self._messages.progress(low, "Looking for objects", lambda: f"{place}{self._left()}{last}", always=done == 1)
 
     def frame_ends(self, candidates: int, detections: int, seconds: float) -> None:
         """Count the frame, and log how long the others will take after the first."""
@@ -199,18 +190,18 @@ class JobDisplay:
         if self._pace.done == 1 and left:
             others = "the other one takes" if left == 1 else f"the other {left} take"
             took, rest = duration(self._pace.taken), about(self._pace.left() or 0.0)
-            self.messages.log(f"The first frame took {took}; if they are alike, {others} {rest}.")
+            self._messages.log(f"The first frame took {took}; if they are alike, {others} {rest}.")
 
     def frame_fails(self, sentence: str) -> None:
         """Log why the frame gave nothing."""
-        self.messages.log(f"{self._name} failed: {sentence}")
+        self._messages.log(f"{self._name} failed: {sentence}")
         self._pace.frame_done()
 
     def end(self) -> None:
         """Log how long the frames took."""
         if done := self._pace.done:
             taken = self._pace.taken
-            self.messages.log(f"{counted(done, 'frame')} in {duration(taken)}, {duration(taken / done)} a frame.")
+            self._messages.log(f"{counted(done, 'frame')} in {duration(taken)}, {duration(taken / done)} a frame.")
 
     def _left(self) -> str:
         left = self._pace.left()

@@ -10,8 +10,7 @@ from sam2_fewshot.images.addresses import parse_range
 from sam2_fewshot.nimbus.form import BATCH_FIELDS, MODEL, NEGATIVE_TAG, TRAINING_TAG
 from sam2_fewshot.nimbus.form_values import KNOWN_FIELDS, chosen, read_settings, refusal
 from sam2_fewshot.records import Location
-from sam2_fewshot.settings import as_number
-from sam2_fewshot.settings import quoted as quoted
+from sam2_fewshot.settings import as_number, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -139,9 +138,9 @@ def read_parameters(raw: Mapping[str, Any], checkpoints: Sequence[str]) -> Reque
     SettingsError
         If a value cannot be used. The message names the field and the value.
     """
-    form = _form(raw.get("workerInterface"))
-    training = tags_in(form.get(TRAINING_TAG), TRAINING_TAG)
-    negative = tags_in(form.get(NEGATIVE_TAG), NEGATIVE_TAG)
+    form = _object(raw.get("workerInterface"), "workerInterface", "the form's values by their field names")
+    training = _tags(form.get(TRAINING_TAG), TRAINING_TAG)
+    negative = _tags(form.get(NEGATIVE_TAG), NEGATIVE_TAG)
     if not training:
         raise SettingsError(
             f"{TRAINING_TAG} is empty. Outline 5 to 20 typical objects, give them a tag, and choose that tag in the "
@@ -159,8 +158,8 @@ def read_parameters(raw: Mapping[str, Any], checkpoints: Sequence[str]) -> Reque
         model=chosen(form[MODEL], MODEL, checkpoints) if MODEL in form else checkpoints[0],
         training_tags=training,
         negative_tags=negative,
-        output_tags=tags_in(raw.get("tags"), "tags"),
-        channel=index_in(raw.get("channel"), "channel"),
+        output_tags=_tags(raw.get("tags"), "tags"),
+        channel=_index(raw.get("channel"), "channel"),
         tile=tile,
         assignment=tile if raw.get("assignment") is None else _position(raw["assignment"], "assignment"),
         connect_to=_connect_to(raw.get("connectTo")),
@@ -170,11 +169,12 @@ def read_parameters(raw: Mapping[str, Any], checkpoints: Sequence[str]) -> Reque
     return replace(request, remarks=(*_remarks(request), *remarks, *_unknown(form)))
 
 
-def _form(value: object) -> dict[str, Any]:
+def _object(value: object, field: str, content: str) -> dict[str, Any]:
+    """Return a JSON object, an empty one for none."""
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise refusal("workerInterface", value, "must be an object with the form's values by their field names")
+        raise refusal(field, value, f"must be an object with {content}")
     return value
 
 
@@ -191,8 +191,8 @@ def _remarks(request: Request) -> Iterator[str]:
             )
     if request.assignment != request.tile and not all(request.batch):
         yield (
-            f"The job was assigned to {_place(request.assignment)} but posted from {_place(request.tile)}. Where a "
-            "Batch field is empty, the latter counts."
+            f"The job was assigned to {place_in_words(request.assignment)} but posted from "
+            f"{place_in_words(request.tile)}. Where a Batch field is empty, the latter counts."
         )
 
 
@@ -227,36 +227,25 @@ def _indices(text: str, count: int, field: str, current: int) -> tuple[int, ...]
 
 
 def _position(value: object, field: str) -> Location:
-    if value is None:
-        return Location()
-    if not isinstance(value, dict):
-        raise refusal(field, value, "must be an object with XY, Z and Time")
+    place = _object(value, field, "XY, Z and Time")
     hint = " (ranges of frames go into the Batch fields)"
-    xy, z, time = (index_in(value.get(axis), f"{field} {axis}", hint) or 0 for axis in ("XY", "Z", "Time"))
+    xy, z, time = (_index(place.get(axis), f"{field} {axis}", hint) or 0 for axis in ("XY", "Z", "Time"))
     return Location(xy, z, time)
 
 
 def _connect_to(value: object) -> ConnectTo | None:
-    if value is None:
-        return None
-    if not isinstance(value, dict):
-        raise refusal("connectTo", value, "must be an object with tags and channel")
-    tags = tags_in(value.get("tags"), "connectTo tags")
-    return ConnectTo(tags, index_in(value.get("channel"), "connectTo channel")) if tags else None
+    wanted = _object(value, "connectTo", "tags and channel")
+    tags = _tags(wanted.get("tags"), "connectTo tags")
+    return ConnectTo(tags, _index(wanted.get("channel"), "connectTo channel")) if tags else None
 
 
-def _place(location: Location) -> str:
+def place_in_words(location: Location) -> str:
+    """Return XY, Z and Time as the app displays them, counted from 1."""
     return f"XY {location.xy + 1}, Z {location.z + 1}, Time {location.time + 1}"
 
 
-def tags_in(value: object, field: str) -> tuple[str, ...]:
-    """Return the tags of a list, or a single one, each once; an empty one is none.
-
-    Raises
-    ------
-    SettingsError
-        If it is neither.
-    """
+def _tags(value: object, field: str) -> tuple[str, ...]:
+    """Return the tags of a list, or a single one, each once; an empty one is none."""
     if value is None:
         return ()
     listed = [value] if isinstance(value, str) else value
@@ -265,23 +254,8 @@ def tags_in(value: object, field: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(tag for tag in listed if tag.strip()))
 
 
-def index_in(value: object, field: str, hint: str = "") -> int | None:
-    """Return an index, counted from 0; None for none.
-
-    Parameters
-    ----------
-    value
-        What was sent for it, perhaps as text.
-    field
-        Its name, for the message.
-    hint
-        What the message says at its end.
-
-    Raises
-    ------
-    SettingsError
-        If it is no whole number, or below 0.
-    """
+def _index(value: object, field: str, hint: str = "") -> int | None:
+    """Return an index, counted from 0, perhaps sent as text; None for none. The hint ends the message of a refusal."""
     if value is None or value == "":
         return None
     number = as_number(value)

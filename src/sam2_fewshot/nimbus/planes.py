@@ -58,9 +58,7 @@ class Planes:
         Bytes of blocks that are cached; those used last stay.
     """
 
-    def __init__(
-        self, server: Server, item_id: str, shape: tuple[int, int], block: int = BLOCK, memory: int = MEMORY
-    ) -> None:
+    def __init__(self, server: Server, item_id: str, shape: tuple[int, int], block: int, memory: int) -> None:
         self.shape = shape
         self._server = server
         self._path = f"item/{item_id}/tiles"
@@ -179,7 +177,10 @@ class Planes:
             return self._cached[key]
         frames, row, column = key
         if len(frames) == 1:
-            block = self._fetch_block(frames[0], row, column)
+            height, width = self.shape
+            top, left = row * self._block, column * self._block
+            box = left, top, min(left + self._block, width), min(top + self._block, height)
+            block = self._fetch_box(frames[0], box)
         else:
             block = self._get(((frames[0],), row, column))
             for frame in frames[1:]:
@@ -189,11 +190,6 @@ class Planes:
         while self._bytes > self._memory and len(self._cached) > 1:
             self._bytes -= self._cached.popitem(last=False)[1].nbytes
         return block
-
-    def _fetch_block(self, frame: int, row: int, column: int) -> NDArray[Any]:
-        height, width = self.shape
-        top, left = row * self._block, column * self._block
-        return self._fetch_box(frame, (left, top, min(left + self._block, width), min(top + self._block, height)))
 
     def _fetch_box(self, frame: int, box: Box) -> NDArray[Any]:
         left, top, right, bottom = box

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import secrets
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,20 +29,19 @@ from sam2_fewshot.nimbus.figures import Properties
 from sam2_fewshot.nimbus.marks import Mark
 from sam2_fewshot.nimbus.matching import IDENTICAL, match
 from sam2_fewshot.nimbus.messages import listed
-from sam2_fewshot.nimbus.parameters import quoted
-from sam2_fewshot.nimbus.server import Patience, Refused
+from sam2_fewshot.nimbus.server import Refused
 from sam2_fewshot.nimbus.shelf import BlockShelf
-from sam2_fewshot.nimbus.uploads import MOST_ANNOTATIONS, Uploads
+from sam2_fewshot.nimbus.uploads import Uploads
 from sam2_fewshot.records import InstanceMask
 from sam2_fewshot.runner.blocks import StoredBlocks
 from sam2_fewshot.runner.progress import Watch
 from sam2_fewshot.runner.tasks import Task
+from sam2_fewshot.settings import quoted
 from sam2_fewshot.storage.digests import code_digest, common_part
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from sam2_fewshot.annotations.nimbus import Document
     from sam2_fewshot.nimbus.dataset import NimbusDataset
     from sam2_fewshot.nimbus.matching import Known, Match
     from sam2_fewshot.nimbus.messages import JobDisplay
@@ -58,24 +56,10 @@ _MOST_FAILURES = 3
 """So many frames in a row that cannot be done, on as many XY positions, are no trouble of a single file."""
 
 
-@dataclass(frozen=True, slots=True)
-class Added:
-    """What became of a frame's detections.
-
-    Parameters
-    ----------
-    new
-        Number that was added.
-    present
-        Number whose objects were there already.
-    """
-
-    new: int
-    present: int
-
-
 class DatasetSink:
     """Adds detections to one dataset; the :class:`~sam2_fewshot.runner.tasks.Sink` of a job.
+
+    Whatever asks the server raises ServerError if that refuses, or does not answer. What it has taken stays.
 
     Parameters
     ----------
@@ -87,8 +71,6 @@ class DatasetSink:
         Their tags, and what they are connected to.
     display
         Shows what the server refuses, and what became of each frame.
-    patience
-        How long to look for what an unanswered request has done.
     shelf
         Keeps figures while they are replaced.
     blocks
@@ -96,7 +78,7 @@ class DatasetSink:
     most_annotations
         In one request.
     code
-        Digest of the code, on which blocks depend; that of this program when left out.
+        Digest of the code, on which blocks depend; None for that of this program.
     """
 
     def __init__(
@@ -105,11 +87,10 @@ class DatasetSink:
         dataset: NimbusDataset,
         request: Request,
         display: JobDisplay,
-        patience: Patience,
         shelf: Shelf,
         blocks: Shelf,
-        most_annotations: int = MOST_ANNOTATIONS,
-        code: str | None = None,
+        most_annotations: int,
+        code: str | None,
     ) -> None:
         self._server = server
         self._dataset = dataset
@@ -123,18 +104,18 @@ class DatasetSink:
         self._mark = Mark(secrets.token_hex(4), examples, request.settings.smoothing)
         tags = request.output_tags
         self._existing = Existing(server, dataset.id, tags, self._channel, request.negative_tags, examples)
-        self._properties = Properties(server, dataset, display, shelf, self._existing, patience)
-        self._connections = Connections(server, dataset.id, request.connect_to, patience, self._existing)
+        self._properties = Properties(server, dataset, display, shelf, self._existing)
+        self._connections = Connections(server, dataset.id, request.connect_to, self._existing)
         self._cleaner = Cleaner(server, self._existing, self._properties, self._connections, examples)
-        self._uploads = Uploads(server, dataset, display, self._existing, self._mark, patience, most_annotations)
-        self._frame_keys = ""
+        self._uploads = Uploads(server, dataset, display, self._existing, self._mark, most_annotations)
+        self._common = ""
         self._stored: dict[Location, BlockShelf] = {}
         self._outlined: Sequence[Exemplar] = ()
         self._empty: list[str] = []
         self._positions: set[int] = set()
         self._failing: set[int] = set()
         self._is_some_done = False
-        self.new = self.present = 0
+        self._new = self._present = 0
 
     def prepare(self, outlined: Sequence[Exemplar]) -> None:
         """Read what is there, delete what is there twice, and make the property.
@@ -145,11 +126,6 @@ class DatasetSink:
         ----------
         outlined
             Examples whose objects are not added on their own frame.
-
-        Raises
-        ------
-        ServerError
-            If the server does not tell.
         """
         self._outlined = outlined
         self._existing.load()
@@ -162,17 +138,12 @@ class DatasetSink:
 
     def learned(self, segmenter: FewShotSegmenter) -> None:
         """Take note of all that the blocks of a frame depend on."""
-        self._frame_keys = learned_key(segmenter, self._code)
+        objects = hashlib.sha256(segmenter.object_model.to_bytes()).hexdigest()
+        self._common = common_part(self._code, segmenter.settings, segmenter.model_sha256, [], {"objects": objects})
 
     @contextmanager
     def opened(self, progressed: Progressed) -> Iterator[None]:
-        """Take frames; at the end, delete what is out of date, and what two jobs or a lost request have left double.
-
-        Raises
-        ------
-        ServerError
-            If the server does not tell. What it has taken stays.
-        """
+        """Take frames; at the end, delete what is out of date, and what two jobs or a lost request have left double."""
         try:
             yield
         except BaseException:
@@ -182,9 +153,11 @@ class DatasetSink:
                     "because this job did not come to its end. The next job on these frames takes them out."
                 )
             raise
-        if self.refused and not self._uploads.created:
+        refused = self._uploads.refused
+        if refused and not self._uploads.created:
+            objects = "the one object that it was sent" if refused == 1 else f"all {refused} objects that it was sent"
             raise ServerError(
-                f"The server refused {_objects(self.refused)}, and nothing was saved. Run the tool again; if it "
+                f"The server refused {objects}, and nothing was saved. Run the tool again; if it "
                 "happens again, show the job's log to the server's administrator."
             )
         empty = self._empty
@@ -202,29 +175,29 @@ class DatasetSink:
                 "channel that the tool connects to."
             )
         self._cleaner.finish()
-        self.new -= self._cleaner.own
+        self._new -= self._cleaner.own
         if self._existing.has_company:
             self._display.warn(
                 "Another job has added objects with the same tags meanwhile, and they stay as they are. If its "
                 "settings were others, run the tool again when both are done."
             )
         if self._cleaner.doubles:
-            self._display.messages.log(f"{self._cleaner.doubles} objects that were there twice were taken out.")
+            self._display.say(f"{self._cleaner.doubles} objects that were there twice were taken out.")
 
     @property
-    def refused(self) -> int:
-        """Number of objects that the server has refused."""
-        return self._uploads.refused
-
-    @property
-    def removed(self) -> int:
-        """Number of objects of earlier jobs that were removed because they are not detected any more."""
-        return self._cleaner.outdated
+    def summary(self) -> str:
+        """What the job has done to the dataset so far, in words."""
+        others = (
+            (self._present, "already there"),
+            (self._cleaner.outdated, "removed"),
+            (self._uploads.refused, "refused by the server"),
+        )
+        return ", ".join([f"{self._new} added", *(f"{count} {what}" for count, what in others if count)])
 
     def task(self, frame: FrameReader, name: str) -> Task:
         """Return what is to be done for a frame."""
-        key = common_key(self._frame_keys, self._dataset.fingerprint(frame.location))
-        shelf = self._stored[frame.location] = BlockShelf(self._blocks, key, self._display.messages.log)
+        key = hashlib.sha256(f"{self._common} {self._dataset.fingerprint(frame.location)}".encode()).hexdigest()
+        shelf = self._stored[frame.location] = BlockShelf(self._blocks, key, self._display.say)
         self._positions.add(frame.location.xy)
         threshold = self._request.settings.similarity_threshold
         return Task(frame, name, store=StoredBlocks(shelf, name, frame.shape, threshold, self._watch))
@@ -253,30 +226,24 @@ class DatasetSink:
             )
 
     def add(self, task: Task, result: TaskResult) -> None:
-        """Add a frame's detections with their values and connections.
-
-        Raises
-        ------
-        ServerError
-            If the server takes nothing more. What it has taken stays.
-        """
+        """Add a frame's detections with their values and connections."""
         found = result.found
         marked = self._not_outlined(task.frame, found.examples)
-        added = self._add(task.frame.location, [*found.detections, *marked])
+        new, present = self._add(task.frame.location, [*found.detections, *marked])
         self._stored.pop(task.frame.location).drop()
         self._is_some_done = True
         self._failing.clear()
         self._server.again = "Finished frames are kept; run the tool again"
-        self._display.last = f"; last: {added.new} added of {found.candidates + len(marked)} candidates"
+        self._display.last = f"; last: {new} added of {found.candidates + len(marked)} candidates"
         if not (found.detections or marked):
             self._empty.append(task.name)
-        counts = f"{found.candidates} candidates, {added.new} added, {added.present} already there."
+        counts = f"{found.candidates} candidates, {new} added, {present} already there."
         if marked:
             are = "1 is an example" if len(marked) == 1 else f"{len(marked)} are examples"
             counts += f" Of these objects {are}, which no annotation outlines here."
         if found.reason not in ("", AS_SET):
             counts += f" The threshold is {found.threshold:.3f}: {found.reason}."
-        self._display.messages.log(f"{task.name}: {counts}")
+        self._display.say(f"{task.name}: {counts}")
 
     def _not_outlined(self, frame: FrameReader, examples: Sequence[Detection]) -> list[Detection]:
         """Return the examples that no annotation outlines on a frame, although it shows them.
@@ -289,7 +256,8 @@ class DatasetSink:
         there = {i for i, k in touching(masks, here) if is_known(masks[i], [here[k]])}
         return [item for i, item in enumerate(examples) if i not in there]
 
-    def _add(self, location: Location, detections: Sequence[Detection]) -> Added:
+    def _add(self, location: Location, detections: Sequence[Detection]) -> tuple[int, int]:
+        """Return how many detections were added, and of how many the objects were there already."""
         self._existing.update()
         pairs = self._matched(location, [item for item in detections if _can_be_sent(item)])
         known = self._existing.on(location)
@@ -297,7 +265,11 @@ class DatasetSink:
         fresh = [(item, there) for item, there in pairs if there is None or self._is_better(there)]
         if fresh:
             self._connections.begin()
-        ids = self._uploads.upload([self._document(item, location) for item, _ in fresh])
+        tags = self._request.output_tags
+        documents = [
+            polygon_document(each.polygon, location, tags, self._channel, self._dataset.id) for each, _ in fresh
+        ]
+        ids = self._uploads.upload(documents)
         added = [(key, item, there) for key, (item, there) in zip(ids, fresh, strict=True) if key]
         areas = areas_of([item.polygon for _, item, _ in added], self._dataset.shape)
         values = {key: values_of(item, area) for (key, item, _), area in zip(added, areas, strict=True)}
@@ -308,11 +280,10 @@ class DatasetSink:
         self._connections.connect(list(values), [known.id for known in same])
         successors = {there.known.id: key for key, _, there in added if there}
         claimed = {there.known.id for _, there in pairs if there} - successors.keys()
-        self._cleaner.note(known, claimed, successors)
-        self._cleaner.replace(successors)
-        self.new += len(values)
-        self.present += len(present)
-        return Added(len(values), len(present))
+        self._cleaner.replace(known, claimed, successors)
+        self._new += len(values)
+        self._present += len(present)
+        return len(values), len(present)
 
     def _figures_of(self, present: Sequence[tuple[Detection, Match]]) -> dict[str, dict[str, float | None]]:
         """Return the figures of annotations that are there, by id: those of their detections, with the own area.
@@ -361,21 +332,6 @@ class DatasetSink:
         is_smoothed_alike = mark.smoothing in (None, self._mark.smoothing)
         return not (there.same_outline and is_smoothed_alike) and self._cleaner.may_replace(there.known)
 
-    def _document(self, item: Detection, location: Location) -> Document:
-        tags = self._request.output_tags
-        return self._mark.put_on(polygon_document(item.polygon, location, tags, self._channel, self._dataset.id))
-
-
-def learned_key(segmenter: FewShotSegmenter, code: str) -> str:
-    """Return what tells all that the result of a frame depends on, but for the frame."""
-    objects = hashlib.sha256(segmenter.object_model.to_bytes()).hexdigest()
-    return common_part(code, segmenter.settings, segmenter.model_sha256, [], {"objects": objects})
-
-
-def common_key(common: str, fingerprint: str) -> str:
-    """Return what tells all that the result of one frame depends on, as 64 hexadecimal digits."""
-    return hashlib.sha256(f"{common} {fingerprint}".encode()).hexdigest()
-
 
 def _mask_of(exemplar: Exemplar, frame: FrameReader) -> InstanceMask:
     """Return the pixels that an example marks on its frame: of a box all in it, of a point a single one."""
@@ -385,10 +341,6 @@ def _mask_of(exemplar: Exemplar, frame: FrameReader) -> InstanceMask:
     assert exemplar.point is not None
     x, y = exemplar.point
     return InstanceMask(np.ones((1, 1), bool), int(x), int(y), frame.shape)
-
-
-def _objects(count: int) -> str:
-    return "the one object that it was sent" if count == 1 else f"all {count} objects that it was sent"
 
 
 def _can_be_sent(item: Detection) -> bool:

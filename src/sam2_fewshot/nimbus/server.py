@@ -17,9 +17,7 @@ import requests
 from sam2_fewshot.errors import ServerError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-
-    from nimbusimage import Dataset
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 _Item = TypeVar("_Item")
 
@@ -30,10 +28,13 @@ _PART = 1000
 _BUSY = frozenset({429, 502, 503, 504})
 _DOUBTFUL = _BUSY - {429}
 """Answers of a gateway whose server may have done, or may yet do, what was asked."""
-_REPEATABLE = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS"})
+ABSENT = frozenset({400, 404})
+"""What the server answers that has no such document: for an unknown id mostly 400."""
 _MOST_ERRORS = 2
 """So many times a reading request that ended in a 500 is sent again; a database may have hiccups."""
 _LONGEST_REASON = 300
+MOST_LOOKS = 5
+"""So often a job looks at its end whether all is as it should be: other jobs that do the same may interfere."""
 
 
 class Refused(ServerError):
@@ -95,10 +96,7 @@ class Patience:
     def looks(self, least: float = 0.0) -> Iterator[float]:
         """Yield the seconds to wait before each look for what a doubtful request has done, often at first.
 
-        Parameters
-        ----------
-        least
-            Go on for so many seconds although :attr:`gateway` is less.
+        They go on for `least` seconds although :attr:`gateway` may be less.
         """
         left, wait = max(self.gateway, least), self.first
         while left > 0:
@@ -122,44 +120,39 @@ class _PatientSession(requests.Session):
 
     def request(self, method: str, url: str, *args: Any, **kwargs: Any) -> requests.Response:  # type: ignore[override]
         kwargs.setdefault("timeout", (self._patience.connect, self._patience.read))
-        repeatable = method.upper() in _REPEATABLE or self.repeat_posts
-        is_reading = method.upper() in ("GET", "HEAD", "OPTIONS")
+        is_reading = method.upper() == "GET"
+        repeatable = method.upper() != "POST" or self.repeat_posts
         waits = self._patience.waits()
         errors = 0
         while True:
             self.count += 1
+            outcome: requests.Response | requests.RequestException
             try:
-                response = super().request(method, url, *args, **kwargs)
+                outcome = super().request(method, url, *args, **kwargs)
             except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
+                outcome = error
                 is_lost = not _never_arrived(error)
-                self._doubt(is_lost and not is_reading)
-                wait = next(waits, None) if repeatable or not is_lost else None
+                again = (repeatable or not is_lost) and not isinstance(error, requests.exceptions.SSLError)
                 trouble = "does not answer"
-                if wait is None or isinstance(error, requests.exceptions.SSLError):
-                    self._tell(trouble, is_lost and not repeatable)
-                    raise
             else:
-                status = response.status_code
-                self._doubt(status in _DOUBTFUL and not is_reading)
+                status = outcome.status_code
+                is_lost = status in _DOUBTFUL
                 errors += status == 500
-                defect = status == 500 and method.upper() == "GET" and errors <= _MOST_ERRORS
+                defect = status == 500 and is_reading and errors <= _MOST_ERRORS
                 again = status == 429 or (repeatable and (status in _BUSY or defect))
-                wait = next(waits, None) if again else None
                 trouble = f"is busy ({status})"
-                if wait is None:
-                    self._tell(trouble, status in _DOUBTFUL and not repeatable)
-                    return response
+            if is_lost and not is_reading:
+                self.doubts += 1
+                self.doubted = time.monotonic()
+            wait = next(waits, None) if again else None
+            if wait is None:
+                if is_lost and not repeatable:
+                    self._log(f"The server {trouble}; looking what it has done.")
+                if isinstance(outcome, requests.RequestException):
+                    raise outcome
+                return outcome
             self._log(f"The server {trouble}; trying again in {wait:g} s.")
             time.sleep(wait)
-
-    def _tell(self, trouble: str, is_looked_for: bool) -> None:
-        if is_looked_for:
-            self._log(f"The server {trouble}; looking what it has done.")
-
-    def _doubt(self, is_doubtful: bool) -> None:
-        if is_doubtful:
-            self.doubts += 1
-            self.doubted = time.monotonic()
 
 
 class Server:
@@ -193,15 +186,15 @@ class Server:
             raise ServerError(f"The server's address is {api_url!r}, but it must begin with http:// or https://.")
         self._token = token
         self._page = page
-        self._client = nimbusimage.connect(api_url, token=token)
-        self._patience = patience or Patience()
-        self._session = _PatientSession(self._patience, log)
+        self._client = nimbusimage.connect(api_url, token=token).girder
+        self.patience = patience or Patience()
+        self._session = _PatientSession(self.patience, log)
         self._stack = ExitStack()
         self.again = "Run the tool again"
         """What the user can do after an error; without the full stop."""
 
     def __enter__(self) -> Self:
-        self._stack.enter_context(self._client.girder.session(self._session))
+        self._stack.enter_context(self._client.session(self._session))
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -218,19 +211,9 @@ class Server:
         return self._session.doubts
 
     def wait_for_gateway(self, since: int = 0) -> None:
-        """Wait until nothing can be on its way any more; not at all if there was no doubt.
-
-        Parameters
-        ----------
-        since
-            Number of doubts until which all is well.
-        """
+        """Wait until nothing can be on its way any more; not at all if there was no doubt after the first `since`."""
         if self._session.doubts > since:
-            time.sleep(max(0.0, self._session.doubted + self._patience.gateway - time.monotonic()))
-
-    def dataset(self, dataset_id: str) -> Dataset:
-        """Return the official client's view of a dataset; use it inside :meth:`telling`."""
-        return self._client.dataset(dataset_id)
+            time.sleep(max(0.0, self._session.doubted + self.patience.gateway - time.monotonic()))
 
     def get(self, doing: str, path: str, parameters: Mapping[str, Any] | None = None) -> Any:
         """GET a JSON document.
@@ -249,18 +232,26 @@ class Server:
         Refused, Unanswered
             If there is no document.
         """
-        with self.telling(doing):
-            return self._client.girder.get(path, parameters=dict(parameters or {}))
+        with self._telling(doing):
+            return self._client.get(path, parameters=dict(parameters or {}))
+
+    def find(
+        self, doing: str, path: str, parameters: Mapping[str, Any] | None = None, absent: Collection[int] = ABSENT
+    ) -> Any:
+        """GET a JSON document; None where the server's answer is one of `absent`. Otherwise as :meth:`get`."""
+        try:
+            return self.get(doing, path, parameters)
+        except Refused as error:
+            if error.status not in absent:
+                raise
+            return None
 
     def pages(
         self, doing: str, path: str, parameters: Mapping[str, Any], after: str | None = None
     ) -> Iterator[dict[str, Any]]:
         """GET the entries of a list in the order of their ids, page by page; otherwise as :meth:`get`.
 
-        Parameters
-        ----------
-        after
-            Only those whose id is larger.
+        Only those whose id is larger than `after`.
         """
         query = {**parameters, "limit": self._page, "sort": "_id", "sortdir": 1}
         while True:
@@ -274,8 +265,8 @@ class Server:
 
     def get_bytes(self, doing: str, path: str, parameters: Mapping[str, Any] | None = None) -> bytes:
         """GET anything that is not JSON; otherwise as :meth:`get`."""
-        with self.telling(doing):
-            response = self._client.girder.get(path, parameters=dict(parameters or {}), jsonResp=False)
+        with self._telling(doing):
+            response = self._client.get(path, parameters=dict(parameters or {}), jsonResp=False)
             return bytes(response.content)
 
     def send(
@@ -287,7 +278,7 @@ class Server:
         *,
         parameters: Mapping[str, Any] | None = None,
         data: bytes | None = None,
-        repeatable: bool | None = None,
+        repeatable: bool = False,
     ) -> Any:
         """POST, PUT or DELETE, and return the JSON that comes back.
 
@@ -302,7 +293,7 @@ class Server:
         data
             Or else the bytes to send.
         repeatable
-            Whether a second request does no harm; None: for all methods but POST.
+            Whether a second POST does no harm either; of the other methods none does.
 
         Raises
         ------
@@ -311,10 +302,10 @@ class Server:
         Unanswered
             If nobody knows.
         """
-        self._session.repeat_posts = bool(repeatable)
+        self._session.repeat_posts = repeatable
         try:
-            with self.telling(doing):
-                return self._client.girder.sendRestRequest(
+            with self._telling(doing):
+                return self._client.sendRestRequest(
                     method,
                     path,
                     parameters=dict(parameters or {}),
@@ -327,14 +318,8 @@ class Server:
             self._session.repeat_posts = False
 
     @contextmanager
-    def telling(self, doing: str) -> Iterator[None]:
-        """Turn what the client raises into sentences that say what was being done.
-
-        Raises
-        ------
-        Refused, Unanswered
-            As :meth:`send`.
-        """
+    def _telling(self, doing: str) -> Iterator[None]:
+        """Turn what the client raises into sentences that say what was being done."""
         try:
             yield
         except requests.exceptions.JSONDecodeError:
@@ -352,13 +337,11 @@ class Server:
                 "back."
             ) from None
 
-    def hide(self, text: str) -> str:
-        """Return a text without the token."""
-        return text.replace(self._token, "…") if self._token else text
-
     def _sentence(self, error: requests.HTTPError, doing: str) -> ServerError:
         status = error.response.status_code if error.response is not None else 0
-        reason = self.hide(_reason(error.response))
+        reason = _reason(error.response)
+        if self._token:
+            reason = reason.replace(self._token, "…")
         quoted = f": {reason}" if reason else ""
         if status in _BUSY:
             return Unanswered(
@@ -366,30 +349,22 @@ class Server:
                 f"{self.again} later."
             )
         if status == 401:
-            return Refused(
-                f"The session has ended (401 while {doing}). Log in to NimbusImage again. {self.again}.",
-                status,
-                reason,
-            )
-        if status == 403:
-            return Refused(
+            sentence = f"The session has ended (401 while {doing}). Log in to NimbusImage again. {self.again}."
+        elif status == 403:
+            sentence = (
                 f"NimbusImage does not allow {doing} (403{quoted}). Check that the dataset still exists, and ask its "
-                "owner for write access.",
-                status,
-                reason,
+                "owner for write access."
             )
-        if status >= 500:
-            return Refused(
+        elif status >= 500:
+            sentence = (
                 f"NimbusImage had an error of its own while {doing} ({status}{quoted}). {self.again}, and if it "
-                "happens again, show this message to the administrator.",
-                status,
-                reason,
+                "happens again, show this message to the administrator."
             )
-        return Refused(
-            f"NimbusImage refused {doing} ({status}{quoted}). Check that the dataset and its image still exist.",
-            status,
-            reason,
-        )
+        else:
+            sentence = (
+                f"NimbusImage refused {doing} ({status}{quoted}). Check that the dataset and its image still exist."
+            )
+        return Refused(sentence, status, reason)
 
 
 def parts(items: Sequence[_Item]) -> Iterator[list[_Item]]:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from sam2_fewshot.errors import ServerError
-from sam2_fewshot.nimbus.server import Refused, Unanswered
+from sam2_fewshot.nimbus.server import ABSENT, Refused, Unanswered
 from sam2_fewshot.storage.cache import warnings_in, with_warnings
 
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ KEEP = 5
 _STALE = timedelta(days=30)
 """Blocks of a frame that nobody has finished for so long are deleted."""
 _MODEL, _BLOCK = ".npz", ".block"
-_GONE = frozenset({400, 404})
-"""What a server answers that has no such file: another job has removed it, or this one whose first answer got lost."""
 _HARMLESS = (ServerError, OSError, KeyError, TypeError, ValueError)
 
 
@@ -117,7 +115,8 @@ class Shelf:
         try:
             self._server.send("removing a stored file", "DELETE", f"file/{file['_id']}")
         except Refused as error:
-            if error.status not in _GONE:
+            # Another job has removed it, or this one whose first answer got lost.
+            if error.status not in ABSENT:
                 raise
         self._listed().remove(file)
 

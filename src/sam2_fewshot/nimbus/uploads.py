@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sam2_fewshot.nimbus.dataset import NimbusDataset
     from sam2_fewshot.nimbus.existing import Existing
     from sam2_fewshot.nimbus.marks import Mark
-    from sam2_fewshot.nimbus.server import Patience, Server
+    from sam2_fewshot.nimbus.server import Server
     from sam2_fewshot.protocols import Progress
 
 MOST_ANNOTATIONS = 1000
@@ -47,9 +47,7 @@ class Uploads:
     existing
         What is there; takes note of those that are created.
     mark
-        That of the job.
-    patience
-        How long to look for what an unanswered request has done.
+        That of the job, which is put on each.
     most
         So many in one request.
     """
@@ -61,15 +59,13 @@ class Uploads:
         progress: Progress,
         existing: Existing,
         mark: Mark,
-        patience: Patience,
-        most: int = MOST_ANNOTATIONS,
+        most: int,
     ) -> None:
         self._server = server
         self._dataset = dataset
         self._progress = progress
         self._existing = existing
         self._mark = mark
-        self._patience = patience
         self._most = most
         self.created = self.refused = 0
         """Number of annotations that the server has taken, and of those that it has refused one by one."""
@@ -83,7 +79,7 @@ class Uploads:
             If the server takes nothing more, or refuses too many one by one.
         """
         ids: list[str | None] = []
-        for chunk in _chunks(documents, self._most):
+        for chunk in _chunks([self._mark.put_on(document) for document in documents], self._most):
             ids += self._create(chunk)
         self.created += sum(key is not None for key in ids)
         return ids
@@ -91,7 +87,7 @@ class Uploads:
     def _create(self, documents: list[Document]) -> list[str | None]:
         """Create annotations; after a lost answer, look which of them are there, and send the others."""
         ids: list[str | None] = [None] * len(documents)
-        waits = self._patience.waits()
+        waits = self._server.patience.waits()
         while missing := [document for document, key in zip(documents, ids, strict=True) if key is None]:
             try:
                 created = iter(self._send(missing))
@@ -141,7 +137,7 @@ class Uploads:
     def _look_for(self, documents: Sequence[Document], least: float) -> list[str | None]:
         """Look for annotations as long as the request that makes them may be on its way; return their ids."""
         ids: list[str | None] = [None] * len(documents)
-        for wait in self._patience.looks(least):
+        for wait in self._server.patience.looks(least):
             time.sleep(wait)
             self._existing.update(force=True)
             ids = self._claim(documents)
