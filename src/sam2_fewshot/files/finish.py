@@ -13,7 +13,7 @@ from sam2_fewshot.files.corrections import SAME_OBJECT
 from sam2_fewshot.geometry.outlines import largest_part, polygons_to_masks, without_pinholes
 from sam2_fewshot.geometry.overlap import mask_iou, touching
 from sam2_fewshot.methods.selection import AS_SET
-from sam2_fewshot.output.pictures import pictures_of
+from sam2_fewshot.output.pictures import FLAT, pictures_of
 from sam2_fewshot.records import Kind
 from sam2_fewshot.runner.tasks import TaskResult
 
@@ -64,7 +64,7 @@ class FrameFinish:
         if found.reason not in ("", AS_SET):
             warnings.append(f"{self.name}{CHOSEN}{found.threshold:.3f}: {found.reason}.")
         if drawn.flat:
-            warnings.append(f"{self.name} is the same everywhere, so nothing can be found in it.")
+            warnings.append(f"{self.name} {FLAT}")
         elif found.blank:
             notes.append(
                 f"{self.name}: {found.blank} of {found.blocks} blocks show nothing but even background and were passed "

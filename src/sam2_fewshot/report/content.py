@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import shapely
 
-from sam2_fewshot.output.pictures import LONGEST, color_of, made_from_marks, smaller
+from sam2_fewshot.output.pictures import FLAT, LONGEST, color_of, made_from_marks, smaller
 from sam2_fewshot.records import Kind
 from sam2_fewshot.report.advice import FrameFigures, Overview, overview
 from sam2_fewshot.report.looks import looks_of
@@ -123,6 +123,8 @@ def gather(finished: Finished, picture_bytes: int = _PICTURE_BYTES, smallest: in
                 examples=frame["examples"],
                 negatives=frame["negatives"],
                 counts=record.counts,
+                candidates=record.candidates,
+                flat=any(sentence.endswith(FLAT) for sentence in record.warnings),
                 example_looks=looks_of(outlines, picture, scale),
                 below_looks=looks_of([item.polygon for item in record.below], picture, scale),
             )
