@@ -272,6 +272,10 @@ def test_keys_are_enough(report: Path, open_report: Callable[..., Page]) -> None
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("w")
     assert page.locator(".card").nth(0).get_attribute("class") == "card"
+    page.keyboard.press("f")
+    until(page, "document.activeElement.parentElement.id === 'picked-buttons'")
+    page.keyboard.press("Enter")
+    assert page.locator(".card").nth(0).get_attribute("class") == "card is-right"
     page.locator("#next").focus()
     page.keyboard.press("Enter")
     assert page.locator("#frame").input_value() == "1"
