@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import shapely
 
+from sam2_fewshot.errors import command_line
 from sam2_fewshot.output.pictures import FLAT, LONGEST, color_of, made_from_marks, smaller
 from sam2_fewshot.records import Kind
 from sam2_fewshot.report.advice import FrameFigures, Overview, overview
@@ -176,13 +177,13 @@ def _mark_next(finished: Finished, frames: Sequence[Mapping[str, Any]]) -> list[
 
 
 def _address(out: Path, here: Path) -> dict[str, str]:
-    """Return the folder as a command is given it, ``folder``, and the folder ``where`` the command is to be run.
+    """Return the folder as it is typed in a command, ``folder``, and the folder ``where`` the command is to be run.
 
     Below the folder in which the run was started the name is enough, as the user gave it; elsewhere it is whole.
     """
     if out != here and out.is_relative_to(here):
-        return {"folder": str(out.relative_to(here)), "where": str(here)}
-    return {"folder": str(out), "where": ""}
+        return {"folder": command_line([str(out.relative_to(here))]), "where": str(here)}
+    return {"folder": command_line([str(out)]), "where": ""}
 
 
 def _limits(settings: Mapping[str, Any], sizes: Sequence[int]) -> dict[str, int]:
