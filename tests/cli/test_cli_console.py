@@ -8,16 +8,21 @@ import signal
 import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 import typer
 from rich.console import Console
 from rich.progress import Progress
+from shapely import box
 
+from sam2_fewshot.annotations.record import FrameRecord
 from sam2_fewshot.cli.console import BarDisplay, PlainDisplay, guarded, terminal_display
 from sam2_fewshot.cli.segment import report
 from sam2_fewshot.errors import CheckpointError, FewShotWarning
 from sam2_fewshot.files.run import Summary
+from sam2_fewshot.geometry.outlines import polygon_to_mask
+from sam2_fewshot.records import Detection, Location
 from sam2_fewshot.runner.tasks import Failure
 
 
@@ -162,12 +167,22 @@ def test_other_libraries_are_quiet(capsys):
 
 
 def test_report_when_nothing_was_found(capsys, tmp_path):
-    summary = Summary(tmp_path, 1, 1, 0, 0, 9, {"propose": 2.0})
+    outline = box(0, 0, 5, 5)
+    below = Detection(polygon_to_mask(outline, (9, 9)), outline, 0.3, 0.3, 0.9)
+    record = FrameRecord("a.png", "a", Location(), (9, 9), candidates=9)
+    summary = Summary(
+        tmp_path, 1, 1, 0, 0, 9, {"propose": 2.0}, records=lambda: iter([replace(record, below=(below,))])
+    )
     report(summary)
     captured = capsys.readouterr()
     assert "Found 0 objects among 9 candidates on 1 frame." in captured.out
     assert "Try a lower --similarity-threshold" in captured.out
     assert captured.err == ""
+    report(replace(summary, records=lambda: iter([record])))
+    printed = capsys.readouterr().out
+    assert "Nothing resembles the examples enough. Nothing there lies below the threshold, so a lower one" in printed
+    assert "mark some of them as further examples." in printed
+    assert "--similarity-threshold" not in printed
     report(Summary(tmp_path, 1, 1, 0, 0, 0, {}))
     assert "Nothing was even proposed" in capsys.readouterr().out
 

@@ -102,6 +102,7 @@ def test_an_image_of_one_colour_is_told(request_for, segmenters, display, images
     ]
     frames = json.loads((summary.out / "run.json").read_text())["frames"]
     assert [len(frame["warnings"]) for frame in frames] == [0, 1, 0]
+    assert "Nothing was found on" not in (summary.out / "report.html").read_text("utf-8")  # which has advice then
 
 
 def test_what_a_killed_run_left_half_written_goes(request_for, segmenters):

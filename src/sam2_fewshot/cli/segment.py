@@ -263,14 +263,16 @@ def _what_to_mark(summary: Summary) -> str:
 
 
 def _nothing_found(summary: Summary) -> str:
+    from sam2_fewshot.report.advice import what_helps
+
     if summary.candidates:
-        marked = [any(not mark.negative for mark in record.examples) for record in summary.records()]
-        if marked and all(marked):
-            return "Nothing beyond the marked objects was found. Try a lower --similarity-threshold if there are more."
-        return (
-            "Nothing resembles the examples enough. Try a lower --similarity-threshold, and see in overlays/ "
-            "whether the examples lie where they should."
-        )
+        of = [(bool(record.below), any(not mark.negative for mark in record.examples)) for record in summary.records()]
+        what = "Nothing resembles the examples enough."
+        lower = "Try a lower --similarity-threshold, and see in overlays/ whether the examples lie where they should."
+        if of and all(marked for _, marked in of):
+            what = "Nothing beyond the marked objects was found."
+            lower = "Try a lower --similarity-threshold if there are more."
+        return f"{what} {what_helps(lower, is_below=any(below for below, _ in of))}"
     return (
         "Nothing was even proposed. See in overlays/ whether the examples lie where they should, and try a smaller "
         "--min-mask-area; with --method grid, more --points-per-side, and lower --predicted-iou-gate and "
