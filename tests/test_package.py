@@ -7,9 +7,11 @@ import importlib.resources
 import pkgutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 import sam2_fewshot
 from sam2_fewshot.cli import main
@@ -105,3 +107,13 @@ def test_is_typed_and_carries_its_files():
     assert (files / "py.typed").is_file()
     assert (files / "sample" / "nuclei.png").is_file()
     assert (files / "backbones" / "sam2" / "weights" / "sam2.1_hiera_micro.pt").is_file()
+
+
+def test_apples_gpus_get_a_torch_that_can_resize_on_them():
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    wanted = [Requirement(line) for line in project["dependencies"]]
+    on_macos = [each for each in wanted if each.marker and each.marker.evaluate({"sys_platform": "darwin"})]
+    for name, without in (("torch", "2.6.0"), ("torchvision", "0.21.0")):
+        assert [each.specifier.contains(without) for each in on_macos if each.name == name] == [False]
+    elsewhere = [each for each in wanted if not each.marker or each.marker.evaluate({"sys_platform": "linux"})]
+    assert all(each.specifier.contains("2.5.1") for each in elsewhere if each.name == "torch")
