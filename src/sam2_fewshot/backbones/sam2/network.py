@@ -296,10 +296,10 @@ class Sam2Model:
 
     @contextmanager
     def _inference(self) -> Iterator[None]:
-        with (
-            torch.inference_mode(),
-            torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32),
-        ):
+        kind = self.device.type
+        # Autocast to float32 is none, but older versions of torch warn that an Apple GPU cannot do it.
+        plain = self.dtype == torch.float32
+        with torch.inference_mode(), torch.autocast(kind, enabled=False) if plain else torch.autocast(kind, self.dtype):
             yield
 
     @property
