@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from sam2_fewshot.backbones.sam2.cpu import use_onednn
 from sam2_fewshot.backbones.sam2.decoder import PromptDecoder
-from sam2_fewshot.backbones.sam2.device import describe, extra_bytes, run_in_batches
+from sam2_fewshot.backbones.sam2.device import describe, extra_bytes, fitting, run_in_batches
 from sam2_fewshot.backbones.sam2.encoder import CompiledEncoder, ImageEncoder, mirrored
 from sam2_fewshot.backbones.sam2.masks import joined, stable_masks
 from sam2_fewshot.backbones.sam2.pyramid import Embedding, Tile
@@ -73,7 +73,8 @@ class Sam2Model:
         encoder: Encoder | None = None,
     ) -> None:
         # sam2 has no type hints that mypy could follow.
-        untyped: Any = network.to(device).eval()
+        with fitting():
+            untyped: Any = network.to(device).eval()
         self.network = untyped
         if device.type == "cpu":
             use_onednn(untyped)
@@ -142,6 +143,7 @@ class Sam2Model:
         weights = sum(each.numel() * each.element_size() for each in self.network.parameters())
         return extra_bytes(weights, self.input_size, self.batch_size, self.points_per_batch)
 
+    @fitting()
     def embed(self, image: NDArray[np.uint8]) -> Embedding:
         """Encode an image, uint8 RGB (H, W, 3), as ``SAM2ImagePredictor.set_image`` does."""
         with self._inference():
@@ -186,12 +188,14 @@ class Sam2Model:
             on_batch(len(batch))
             return pooled
 
-        frame = self._upload(image)
+        with fitting():
+            frame = self._upload(image)
         pairs = list(zip(windows, masks, strict=True))
         return np.concatenate(
             [self._no_features[..., 0, 0], *run_in_batches(run, pairs, self.batch_size, self._fewer_images)]
         )
 
+    @fitting()
     def pool_frame(self, image: NDArray[np.uint8], masks: Sequence[InstanceMask]) -> NDArray[np.float32]:
         """Encode the image as a whole, once, and average its coarse features over each mask, float32 (N, C)."""
         if not masks:
@@ -229,7 +233,8 @@ class Sam2Model:
                 for i, (x0, y0, x1, y1) in enumerate(batch)
             ]
 
-        frame = self._upload(image)
+        with fitting():
+            frame = self._upload(image)
         for tiles in run_in_batches(run, windows, min(self.batch_size, self.most_tiles), self._fewer_images):
             yield from tiles
 
@@ -247,8 +252,7 @@ class Sam2Model:
 
         SAM 2's prompt encoder takes `coordinates` as they are and adds half a pixel itself.
         """
-        with self._inference():
-            decoder = PromptDecoder(self.network, embedding)
+        decoder = self._decoder(embedding)
 
         def run(batch: Sequence[int]) -> PromptedMasks:
             with self._inference():
@@ -262,8 +266,7 @@ class Sam2Model:
 
     def prompt_boxes(self, embedding: Embedding, boxes: NDArray[np.float32]) -> PromptedMasks:
         """Decode boxes into one mask each; see :class:`~sam2_fewshot.protocols.Backbone`."""
-        with self._inference():
-            decoder = PromptDecoder(self.network, embedding)
+        decoder = self._decoder(embedding)
         # The widest box of a batch sets the width of the windows that are upscaled.
         order = np.argsort((boxes[:, 2:] - boxes[:, :2]).max(axis=1), kind="stable")
         by_width = boxes[order]
@@ -275,6 +278,11 @@ class Sam2Model:
 
         prompts = range(len(boxes))
         return joined(list(run_in_batches(run, prompts, self.points_per_batch, self._fewer_prompts)), order)
+
+    @fitting()
+    def _decoder(self, embedding: Embedding) -> PromptDecoder:
+        with self._inference():
+            return PromptDecoder(self.network, embedding)
 
     def _masks(self, decoded: DecodedPrompts, embedding: Embedding, gate: float, first: int) -> PromptedMasks:
         """Turn the logits of prompts, the first of which has a number, into masks of at least some stability."""
