@@ -104,14 +104,14 @@ def allowed_memory(root: Path = Path("/")) -> int:
 
 
 def tiles_at_a_time(max_memory: float, bytes_each: int, allowed: int | None = None) -> int:
-    """Return how many tiles may be encoded at a time, at least 1.
+    """Return how many tiles, or other pieces of a batch, may be worked on at a time, at least 1.
 
     Parameters
     ----------
     max_memory, allowed
         As in :func:`block_pixels`.
     bytes_each
-        Memory of a tile's feature pyramid.
+        Memory of one, as of a tile's feature pyramid.
     """
     return max(1, _total(max_memory, allowed) // _TILES_SHARE // bytes_each)
 

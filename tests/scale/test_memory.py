@@ -134,6 +134,21 @@ def test_batches_are_part_of_the_memory() -> None:
     assert tiny.extra_bytes > before + 6 * 10**9
 
 
+def test_an_apple_gpu_takes_the_computers_memory() -> None:
+    tiny = model_like("tiny")
+    on_cpu = tiny.extra_bytes
+    tiny.device, tiny.batch_size, tiny.points_per_batch = torch.device("mps"), 32, 512  # as such a GPU begins
+    assert tiny.extra_bytes > 10 * on_cpu
+    tiny.keep_within(Settings(max_memory=16, batch_size=3, points_per_batch=100))
+    assert (tiny.batch_size, tiny.points_per_batch) == (32, 512), "what the user chose stays"
+    tiny.keep_within(Settings(max_memory=16))
+    assert tiny.extra_bytes < 5 * 10**9
+    tiny.device, tiny.batch_size, tiny.most_tiles = torch.device("cuda"), 32, 1000
+    tiny.keep_within(Settings(max_memory=16))
+    assert (tiny.batch_size, tiny.most_tiles) == (32, 1000), "it has memory of its own"
+    assert tiny.extra_bytes < on_cpu
+
+
 def test_a_batch_of_tiles_follows_from_the_memory(micro: Sam2Model) -> None:
     picture = np.zeros((64, 64, 3), np.uint8)
     (tile,) = micro.tiles(picture, [(0, 0, 64, 64)])

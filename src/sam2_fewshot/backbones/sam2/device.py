@@ -245,8 +245,18 @@ are a quarter of the input's pixels each way. With one image and 64 prompts at a
 3.2 GB at most with the network of tiny, 3.5 with base_plus, 3.9 with large and 1.25 with the embedded checkpoint."""
 
 
+def image_bytes(input_size: int) -> int:
+    """Return about how many bytes encoding an image takes, from the side of the network's input in pixels."""
+    return _PER_INPUT_PIXEL * input_size**2
+
+
+def prompt_bytes(input_size: int) -> int:
+    """Return about how many bytes decoding a prompt takes."""
+    return _PER_PROMPTED_CELL * (input_size // 4) ** 2
+
+
 def extra_bytes(weights: int, input_size: int, images: int, prompts: int) -> int:
-    """Return how many bytes a network takes on a CPU beyond what the embedded checkpoint does (an estimate).
+    """Return how many bytes of the computer's memory a network takes beyond the embedded checkpoint (an estimate).
 
     Parameters
     ----------
@@ -259,7 +269,7 @@ def extra_bytes(weights: int, input_size: int, images: int, prompts: int) -> int
     """
 
     def working(size: int, images: int, prompts: int) -> int:
-        return _PER_INPUT_PIXEL * size**2 * images + _PER_PROMPTED_CELL * (size // 4) ** 2 * prompts
+        return image_bytes(size) * images + prompt_bytes(size) * prompts
 
     own = weights + working(input_size, images, prompts)
     return max(0, own - _EMBEDDED_WEIGHTS - working(_EMBEDDED_INPUT, 1, _EMBEDDED_POINTS))

@@ -12,11 +12,12 @@ from torch.nn import functional
 
 from sam2_fewshot.backbones.sam2.cpu import use_onednn
 from sam2_fewshot.backbones.sam2.decoder import PromptDecoder
-from sam2_fewshot.backbones.sam2.device import describe, extra_bytes, fitting, run_in_batches
+from sam2_fewshot.backbones.sam2.device import describe, extra_bytes, fitting, image_bytes, prompt_bytes, run_in_batches
 from sam2_fewshot.backbones.sam2.encoder import CompiledEncoder, ImageEncoder, mirrored
 from sam2_fewshot.backbones.sam2.masks import joined, stable_masks
 from sam2_fewshot.backbones.sam2.pyramid import Embedding, Tile
 from sam2_fewshot.protocols import PromptedMasks
+from sam2_fewshot.resources import tiles_at_a_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from sam2_fewshot.backbones.sam2.encoder import Encoder
     from sam2_fewshot.protocols import Gates
     from sam2_fewshot.records import Box, InstanceMask
+    from sam2_fewshot.settings import Settings
 
 # ImageNet's mean and standard deviation of RGB in [0, 1]; SAM 2 was trained with them
 # (``sam2/utils/transforms.py``).
@@ -102,6 +104,27 @@ class Sam2Model:
         return self.device.type == "cpu"
 
     @property
+    def shares_memory(self) -> bool:
+        """Whether it computes in the computer's own memory, as the CPU and Apple's GPUs do."""
+        return self.device.type in ("cpu", "mps")
+
+    def keep_within(self, settings: Settings) -> None:
+        """Take no larger batches than fit into ``max_memory`` where the device has no memory of its own.
+
+        A size that the user chose stays, and so do those of the CPU, which are small.
+        """
+        if not self.shares_memory:
+            return
+        memory = settings.max_memory
+        self.most_tiles = tiles_at_a_time(memory, self.tile_bytes)
+        if self.on_cpu:
+            return
+        if not settings.batch_size:
+            self.batch_size = min(self.batch_size, tiles_at_a_time(memory, image_bytes(self.input_size)))
+        if not settings.points_per_batch:
+            self.points_per_batch = min(self.points_per_batch, tiles_at_a_time(memory, prompt_bytes(self.input_size)))
+
+    @property
     def strides(self) -> tuple[int, ...]:
         """Pixels of the input that a cell of the fine, middle and coarse level covers each way."""
         coarse = self.input_size // self.feature_size[0]
@@ -136,9 +159,9 @@ class Sam2Model:
     def extra_bytes(self) -> int:
         """Memory of the computer in bytes that it takes beyond what the embedded checkpoint does (an estimate).
 
-        Of what lies on a GPU only the features of one tile at a time come to the computer's memory, for learning.
+        Of what lies in a GPU's own memory only the features of one tile at a time come here, for learning.
         """
-        if not self.on_cpu:
+        if not self.shares_memory:
             return _FEATURES * self.embedding_bytes
         weights = sum(each.numel() * each.element_size() for each in self.network.parameters())
         return extra_bytes(weights, self.input_size, self.batch_size, self.points_per_batch)
