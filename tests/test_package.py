@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.resources
+import json
+import os
 import pkgutil
 import subprocess
 import sys
@@ -81,6 +83,21 @@ def test_main_is_the_command_line(monkeypatch, capsys):
         main()
     assert caught.value.code == 0
     assert capsys.readouterr().out == f"sam2-fewshot {sam2_fewshot.__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", ["segment --help", "interface"])
+def test_output_in_an_encoding_without_some_letters_is_no_defect(arguments):
+    ended = subprocess.run(
+        [sys.executable, "-m", "sam2_fewshot", *arguments.split()],
+        capture_output=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(SOURCE), "PYTHONIOENCODING": "ascii"},
+    )
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    if arguments == "interface":
+        assert json.loads(ended.stdout)
+    else:
+        assert b"\\xd7" in ended.stdout, "that is how × is spelt"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGPIPE")
