@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from sam2_fewshot.resources import (
     THREAD,
     allowed_memory,
     block_pixels,
+    cores,
     memory_of,
     reserve,
     threads,
@@ -74,6 +76,55 @@ def test_a_container_or_job_may_have_less(tmp_path: Path, files: dict[str, str])
 
 def test_without_a_proc_folder_the_system_is_asked(tmp_path: Path) -> None:
     assert allowed_memory(tmp_path) > 10**8
+
+
+@pytest.mark.parametrize(("works", "memory"), [(1, 32 * GIB), (0, 8 * GIB)])
+def test_windows_tells_it_through_a_library(tmp_path: Path, works: int, memory: int) -> None:
+    class Library:
+        def GlobalMemoryStatusEx(self, status: Any) -> int:
+            assert (len(bytes(status)), status[0]) == (64, 64)
+            status[1] = 32 * GIB
+            return works
+
+    assert allowed_memory(tmp_path, Library()) == memory
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {},
+        {"sys/fs/cgroup/cpu.max": "max 100000\n"},
+        {"sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n", "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n"},
+        {"sys/fs/cgroup/cpu.max": "6400000 100000\n"},
+    ],
+)
+def test_without_a_limit_of_time_all_cores_are_used(tmp_path: Path, files: dict[str, str]) -> None:
+    assert cores(machine(tmp_path, **files)) == cores(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"sys/fs/cgroup/cpu.max": "100000 100000\n"},
+        {"sys/fs/cgroup/cpu.max": "20000 100000\n"},
+        {
+            "proc/self/cgroup": "0::/a/b\n",
+            "sys/fs/cgroup/a/cpu.max": "50000 50000",
+            "sys/fs/cgroup/a/b/cpu.max": "max 1",
+        },
+        {"sys/fs/cgroup/cpu/cpu.cfs_quota_us": "100000\n", "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n"},
+        {
+            "proc/self/cgroup": "5:cpu,cpuacct:/x\n",
+            "sys/fs/cgroup/cpu/x/cpu.cfs_quota_us": "90000",
+            "sys/fs/cgroup/cpu/x/cpu.cfs_period_us": "100000",
+        },
+    ],
+)
+def test_a_container_may_have_the_time_of_one_core(
+    tmp_path: Path, files: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+    assert cores(machine(tmp_path, **files)) == 1
 
 
 def test_blocks_follow_from_the_memory() -> None:
