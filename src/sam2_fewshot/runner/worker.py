@@ -107,7 +107,6 @@ def _answered(
     with _ONE_AT_A_TIME:
         try:
             segmenter, heard = _segmenter(recipe)
-            heard.sentences.clear()
             answer = work(segmenter, address.open())
         except (FewShotError, OSError, MemoryError) as error:
             took = time.perf_counter() - began
@@ -119,10 +118,13 @@ def _answered(
 
 
 def _segmenter(recipe: Recipe) -> tuple[FewShotSegmenter, Heard]:
-    if recipe.key not in _HELD:
+    """Return the segmenter and what warns of its work; the first time, of what was found when it was made as well."""
+    if recipe.key in _HELD:
+        _HELD[recipe.key][1].sentences.clear()
+    else:
         _HELD.clear()  # at most one model a process
         heard = Heard()
-        segmenter = recipe.make(recipe.model, own_device(recipe.device), recipe.settings, heard)
+        segmenter = recipe.make(recipe.model, own_device(recipe.device, heard), recipe.settings, heard)
         if segmenter.model_sha256 != recipe.sha256:
             raise InputError(
                 f"A worker has other weights ({segmenter.model_name}, SHA-256 {segmenter.model_sha256[:12]}…) than the "
@@ -133,13 +135,17 @@ def _segmenter(recipe: Recipe) -> tuple[FewShotSegmenter, Heard]:
     return _HELD[recipe.key]
 
 
-def own_device(device: str, cards: Sequence[str] | None = None, worker: Callable[[], object] | None = None) -> str:
+def own_device(
+    device: str, progress: Progress, cards: Sequence[str] | None = None, worker: Callable[[], object] | None = None
+) -> str:
     """Share several GPUs of a machine among its workers, which Dask numbers.
 
     Parameters
     ----------
     device
         As asked for.
+    progress
+        Is warned where there are several GPUs and the worker has no number, so that it takes the first as all such do.
     cards
         Names of the GPUs; those of this machine when left out.
     worker
@@ -155,7 +161,12 @@ def own_device(device: str, cards: Sequence[str] | None = None, worker: Callable
         from distributed import get_worker
 
         worker = get_worker
+    name = str(getattr(worker(), "name", ""))
     try:
-        return cards[int(str(getattr(worker(), "name", "")).rpartition("-")[2]) % len(cards)]
+        return cards[int(name.rpartition("-")[2]) % len(cards)]
     except ValueError:
+        progress.warn(
+            f"The Dask worker {name!r} has no number, so it computes on the first of {len(cards)} GPUs, as do all such "
+            'workers of its machine. Start workers with --nworkers and --name "$(hostname)", and each takes its own.'
+        )
         return device
