@@ -17,6 +17,7 @@ from sam2_fewshot.errors import InputError
 from sam2_fewshot.images.stems import safe_stems
 from sam2_fewshot.output.assembly import Summary, assemble, write_run
 from sam2_fewshot.output.files import overlay_path
+from sam2_fewshot.output.finished import read_finished
 from sam2_fewshot.output.journal import JOURNAL_FOLDER, Journal
 from sam2_fewshot.records import Location
 from sam2_fewshot.settings import Settings
@@ -122,6 +123,14 @@ def test_a_strange_run_file_is_replaced(tmp_path: Path, make_record: Make, conte
     assemble([make_record(1)], tmp_path)
     assert json.loads((tmp_path / "run.json").read_text())["frames_done"] == 1
     assert (tmp_path / "x.tif").exists()
+
+
+def test_a_run_file_that_cannot_be_read_is_not_called_missing(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"holds no results: there is no run\.json"):
+        read_finished(tmp_path)
+    (tmp_path / "run.json").mkdir()  # it cannot be opened
+    with pytest.raises(InputError, match=r"run\.json cannot be read: "):
+        read_finished(tmp_path)
 
 
 def test_an_interruption_leaves_the_earlier_files(tmp_path: Path, make_record: Make) -> None:

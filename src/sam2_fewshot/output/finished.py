@@ -132,16 +132,18 @@ def read_finished(out: Path) -> Finished:
     Raises
     ------
     InputError
-        If it is not one.
+        If it is not one, or cannot be read.
     """
     try:
         facts = json.loads((out / "run.json").read_text(encoding="utf-8"))
         _check(facts)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         raise InputError(
             f"{out} holds no results: there is no run.json in it. Give the folder that was given to "
             "sam2-fewshot segment with -o."
         ) from None
+    except OSError as error:
+        raise InputError(f"{out / 'run.json'} cannot be read: {error.strerror or error}.") from None
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise InputError(
             f"{out / 'run.json'} is damaged, or is not one that sam2-fewshot wrote; run sam2-fewshot segment again."
