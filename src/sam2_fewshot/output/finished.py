@@ -99,8 +99,13 @@ class Finished:
 
     def record(self, location: Location) -> FrameRecord | None:
         """Return the frame at a location, None where ``run.json`` lists none there, or its file is missing."""
-        lines = (line for line in self.facts["frames"] if _place_of(line) == location)
-        return next((self._record(line) for line in lines), None)
+        line = self._lines.get(location)
+        return None if line is None else self._record(line)
+
+    @cached_property
+    def _lines(self) -> dict[Location, Mapping[str, Any]]:
+        """The lines of the frames by their place, the first where the file was edited and has several."""
+        return {_place_of(line): line for line in reversed(self.facts["frames"])}
 
     def _record(self, line: Mapping[str, Any], with_examples: bool = False) -> FrameRecord | None:
         record = read_record(self._file(line))
