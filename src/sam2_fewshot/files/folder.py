@@ -7,6 +7,7 @@ import shutil
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
 from shapely import Point, box
@@ -115,6 +116,7 @@ class OutputFolder:
         self._earlier = [Journal(earlier, each) for each in before or prints]
         self._begun = datetime.now(UTC)
         self._moved: set[Location] = set()
+        self._marks = cache(self._marked_on)  # outlines are traced once, however often a frame is looked up
         self._finished = {frame.location for frame in plan.frames if self._look_up(frame.location)}
         self.assembled: Summary | None = None
         """What the result files are put together from, known at the end."""
@@ -156,7 +158,7 @@ class OutputFolder:
         draw = FrameFinish(
             name,
             self._marks(location),
-            self._confirmed(location),
+            self._confirmed.get(location, ()),
             self._threshold,
             self._drawing(location),
             with_examples=self._plan.saved is None,
@@ -241,7 +243,7 @@ class OutputFolder:
             detections=tuple(found.detections),
             candidates=found.candidates,
             seconds=dict(found.seconds),
-            examples=tuple(self._marks(frame.location)),
+            examples=self._marks(frame.location),
             warnings=tuple(result.warnings),
             below=tuple(found.below),
             threshold=self._threshold if self._is_fixed else found.threshold,
@@ -345,7 +347,7 @@ class OutputFolder:
         if record is None:
             return None
         # The image may have had another place in the list then, and its examples another order.
-        return replace(record.moved(location), examples=tuple(self._marks(location)))
+        return replace(record.moved(location), examples=self._marks(location))
 
     def _look_up(self, location: Location) -> FrameRecord | None:
         """Return a frame's record, here or in the earlier results, at the threshold asked for."""
@@ -372,17 +374,19 @@ class OutputFolder:
                 shutil.copyfile(source, temporary)
         self._write(record)
 
-    def _marks(self, location: Location) -> list[ExampleMark]:
+    def _marked_on(self, location: Location) -> tuple[ExampleMark, ...]:
         """Return the examples on a frame, for drawing."""
-        return [_mark(item.exemplar) for item in self._plan.examples_on(location)]
+        return tuple(_mark(item.exemplar) for item in self._plan.examples_on(location))
 
-    def _confirmed(self, location: Location) -> list[Detection]:
-        """Return what the user has marked as right: the search leaves it out, since it is learned from."""
-        return [
-            marked(item.mask, self._plan.request.settings, location, Kind.CONFIRMED)
-            for item in self._plan.corrections
-            if item.is_right and item.placed.location == location
-        ]
+    @cached_property
+    def _confirmed(self) -> dict[Location, list[Detection]]:
+        """By frame, what the user has marked as right: the search leaves it out, since it is learned from."""
+        found: dict[Location, list[Detection]] = {}
+        for item in self._plan.corrections:
+            if item.is_right:
+                here = found.setdefault(item.placed.location, [])
+                here.append(marked(item.mask, self._plan.request.settings, item.placed.location, Kind.CONFIRMED))
+        return found
 
     def _written(self) -> Iterator[FrameRecord]:
         """Yield the finished frames with the objects that are to be written, and draw what pictures are missing."""
