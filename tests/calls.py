@@ -15,8 +15,11 @@ def calls_of(function: Callable[..., Any]) -> Iterator[list[str]]:
     """Note each call of a function in this thread, by the caller's name."""
     code = function.__code__  # type: ignore[attr-defined]
     callers: list[str] = []
+    outer = sys.getprofile()
 
-    def note(frame: Any, event: str, _: object) -> None:
+    def note(frame: Any, event: str, argument: Any) -> None:
+        if outer is not None:
+            outer(frame, event, argument)
         if event == "call" and frame.f_code is code:
             callers.append(frame.f_back.f_code.co_name)
 
@@ -24,4 +27,4 @@ def calls_of(function: Callable[..., Any]) -> Iterator[list[str]]:
     try:
         yield callers
     finally:
-        sys.setprofile(None)
+        sys.setprofile(outer)

@@ -262,9 +262,14 @@ class Given(NamedTuple):
         *folders, name = self.place.split("/")
         return (*folders, f"{name} {self.position}" if self.position else name)
 
+    @property
+    def title(self) -> str:
+        """The same in one, as it is spelt in results."""
+        return printable("/".join(self.steps))
+
     def is_called(self, name: str) -> bool:
         """Tell whether a name, with as many folders before it as it has, can be the image's."""
-        return printable(f"/{'/'.join(self.steps)}").endswith(f"/{name}")
+        return f"/{self.title}".endswith(f"/{name}")
 
 
 def given_before(folder: Path) -> list[Given]:
