@@ -19,6 +19,7 @@ from sam2_fewshot.runner.progress import Watch
 from sam2_fewshot.runner.run import learn
 from sam2_fewshot.runner.tasks import Progressed, TaskResult, in_this_process
 from sam2_fewshot.settings import Settings
+from sam2_fewshot.storage.packing import unpack_detections
 
 
 @pytest.fixture
@@ -184,3 +185,19 @@ def test_the_marks_of_all_frames_are_gone_through_once(ready):
         for frame in plan.frames * 3:
             assert len(plan.examples_on(frame.location)) == 2 * (frame.location.xy == 0)
     assert len(callers) <= 2
+
+
+def test_records_are_unpacked_only_for_what_is_written(ready, watch):
+    plan, segmenter, folder = ready(settings=Settings(similarity_threshold=0.6))
+    with folder.opened(Progressed(3, 0)):
+        for task, result in searched(plan, segmenter, folder, watch):
+            folder.add(task, result)
+    with calls_of(unpack_detections) as unpacked:
+        again = OutputFolder(plan, segmenter, watch)
+        assert (again.done, unpacked) == (3, [])
+        with again.opened(Progressed(3, 3)):
+            pass
+    places = again.assembled.mark_next
+    frames = {place.location for place in places}
+    assert len(places) > len(frames) > 0
+    assert len(unpacked) == 3 + 3 + len(frames)  # result files, report, places to mark next
