@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from calls import calls_of
 from recorded import recorded
 from sam2_fewshot.annotations.record import FrameRecord
 from sam2_fewshot.errors import InputError
@@ -59,6 +60,19 @@ def test_all_files_are_assembled_from_the_journal(tmp_path: Path, make_record: M
     assert last["overlay"] == "overlays/stack_Z2_T1.png"
     assert last["warnings"] == ["It is dark."]
     assert tifffile.imread(tmp_path / "labels" / "stack.tif").max(axis=(1, 2)).tolist() == [2, 3]
+
+
+def test_frames_are_looked_up_without_going_through_all(tmp_path: Path, make_record: Make) -> None:
+    journal, places = Journal(tmp_path / JOURNAL_FOLDER, "f"), [Location(xy) for xy in range(9)]
+    for place in places:
+        journal.write(make_record(1, place))
+    assemble(recorded(journal, places), tmp_path, facts={"settings": Settings().model_dump(mode="json")})
+    finished = read_finished(tmp_path)
+    with calls_of(Location.__init__) as callers:
+        found = [finished.record(place) for place in places]
+    assert [record and record.location for record in found] == places
+    assert callers.count("_place_of") == 2 * len(places)
+    assert finished.record(Location(9)) is None
 
 
 def test_no_frame_at_all_gives_valid_empty_files(tmp_path: Path) -> None:

@@ -99,8 +99,13 @@ class Finished:
 
     def record(self, location: Location) -> FrameRecord | None:
         """Return the frame at a location, None where ``run.json`` lists none there, or its file is missing."""
-        lines = (line for line in self.facts["frames"] if _place_of(line) == location)
-        return next((self._record(line) for line in lines), None)
+        line = self._lines.get(location)
+        return None if line is None else self._record(line)
+
+    @cached_property
+    def _lines(self) -> dict[Location, Mapping[str, Any]]:
+        """The lines of the frames by their place, the first where the file was edited and has several."""
+        return {_place_of(line): line for line in reversed(self.facts["frames"])}
 
     def _record(self, line: Mapping[str, Any], with_examples: bool = False) -> FrameRecord | None:
         record = read_record(self._file(line))
@@ -259,9 +264,14 @@ class Given(NamedTuple):
         *folders, name = self.place.split("/")
         return (*folders, f"{name} {self.position}" if self.position else name)
 
+    @property
+    def title(self) -> str:
+        """The same in one, as it is spelt in results."""
+        return printable("/".join(self.steps))
+
     def is_called(self, name: str) -> bool:
         """Tell whether a name, with as many folders before it as it has, can be the image's."""
-        return printable(f"/{'/'.join(self.steps)}").endswith(f"/{name}")
+        return f"/{self.title}".endswith(f"/{name}")
 
 
 def given_before(folder: Path) -> list[Given]:

@@ -26,7 +26,7 @@ import json
 import re
 import shutil
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +38,7 @@ from sam2_fewshot.storage.files import replacing, sweep, write_whole
 from sam2_fewshot.storage.packing import pack_detections, unpack_detections
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
 JOURNAL_FOLDER = ".frames"
@@ -51,6 +51,7 @@ _FORMAT = "sam2-fewshot frame"
 _VERSION = 4
 _READABLE = (3, _VERSION)
 """Version 3 had no examples among the objects. Its results can be read, but not taken over by another run."""
+_MEMBERS = frozenset({"header", *pack_detections(())})
 _NAME = re.compile(r"(?:[0-9a-f]{24}_)?xy(\d+)_z(\d+)_t(\d+)\.npz")
 _DIGITS = 24
 
@@ -77,6 +78,13 @@ class Journal:
         A file that is damaged, truncated, of another version or under another fingerprint counts as not done.
         """
         return _read(self._path(location), self.fingerprint, location)
+
+    def summary(self, location: Location) -> FrameRecord | None:
+        """Return a frame's record without its objects and examples, None where :meth:`done` does.
+
+        That the objects are undamaged is seen from the check sums, which is much faster than to make them.
+        """
+        return _read(self._path(location), self.fingerprint, location, with_objects=False)
 
     def write(self, record: FrameRecord) -> None:
         """Record a finished frame; it replaces an earlier record of the same location and fingerprint.
@@ -110,14 +118,25 @@ def preview_beside(path: Path) -> Path:
     return path.with_suffix(".jpg")
 
 
-def remove_others(folder: Path, prefix: str) -> None:
+def remove_others(folder: Path, prefix: str, own: Iterable[str] = ()) -> None:
     """Delete the records whose fingerprint does not begin with `prefix`, and those that cannot be read.
 
     The small pictures go with their records. Results of other settings stay until this is called, so trying a
     setting and going back costs nothing.
+
+    Parameters
+    ----------
+    folder
+        Where they are.
+    prefix
+        What all frames of the run depend on.
+    own
+        Fingerprints that are known to begin with it; their records are not opened.
     """
+    names = {_digest(fingerprint) for fingerprint in own}
     for path in list(folder.glob("*.npz")):
-        if _NAME.fullmatch(path.name) and not _fingerprint(path).startswith(prefix):
+        is_own = path.name.partition("_")[0] in names
+        if not is_own and _NAME.fullmatch(path.name) and not _fingerprint(path).startswith(prefix):
             with suppress(OSError):
                 path.unlink()
     for path in list(folder.glob("*.jpg")):
@@ -127,7 +146,9 @@ def remove_others(folder: Path, prefix: str) -> None:
                 path.unlink()
 
 
-def _read(path: Path, fingerprint: str | None = None, location: Location | None = None) -> FrameRecord | None:
+def _read(
+    path: Path, fingerprint: str | None = None, location: Location | None = None, *, with_objects: bool = True
+) -> FrameRecord | None:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             header = _header(archive)
@@ -135,7 +156,10 @@ def _read(path: Path, fingerprint: str | None = None, location: Location | None 
                 return None
             if location is not None and Location(*header["location"]) != location:
                 return None
-            return _unpack(header, archive, path.name)
+            if with_objects:
+                return _unpack(header, archive, path.name)
+            is_whole = _MEMBERS.issubset(archive.files) and archive.zip.testzip() is None
+            return _record(header, path.name) if is_whole else None
     except Exception:  # a damaged archive fails in a dozen ways, and the answer to all is the same
         return None
 
@@ -263,24 +287,30 @@ def _pack(record: FrameRecord, fingerprint: str) -> dict[str, Any]:
 
 
 def _unpack(header: dict[str, Any], archive: Any, file: str) -> FrameRecord:
-    shape = (int(header["frame_shape"][0]), int(header["frame_shape"][1]))
-    location = Location(*header["location"])
-    detections, outlines = unpack_detections(archive, shape, location)
+    record = _record(header, file)
+    detections, outlines = unpack_detections(archive, record.frame_shape, record.location)
     negative = header["negative"]
     marks = zip(outlines, negative, header.get("boxes", [False] * len(negative)), strict=True)
+    return replace(
+        record,
+        detections=tuple(detections[: header["kept"]]),
+        examples=tuple(ExampleMark(*mark) for mark in marks),
+        below=tuple(detections[header["kept"] :]),
+    )
+
+
+def _record(header: dict[str, Any], file: str) -> FrameRecord:
+    """Return a record without its objects and examples."""
     return FrameRecord(
         name=header["name"],
         stem=header["stem"],
-        location=location,
-        frame_shape=shape,
+        location=Location(*header["location"]),
+        frame_shape=(int(header["frame_shape"][0]), int(header["frame_shape"][1])),
         size_z=header["size_z"],
         size_t=header["size_t"],
-        detections=tuple(detections[: header["kept"]]),
         candidates=header["candidates"],
         seconds=header["seconds"],
-        examples=tuple(ExampleMark(*mark) for mark in marks),
         warnings=tuple(header["warnings"]),
-        below=tuple(detections[header["kept"] :]),
         threshold=header["threshold"],
         floor=header["floor"],
         file=file,
