@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from dataclasses import replace
 
 import pytest
@@ -88,6 +89,30 @@ def test_pictures_are_drawn_where_a_frame_is_searched(ready):
     assert (list(finished.warnings), list(finished.notes)) == ([], [])
     assert len(draw.marks) == 2
     assert folder.task(plan.frames[1], "im2.png").finish.marks == ()
+
+
+@pytest.mark.parametrize(
+    ("is_there", "sentence"),
+    [(True, r"\.npz cannot be read: "), (False, r"no whole record of im2\.png \(Z 1, Time 1\)")],
+)
+def test_results_stay_where_the_record_of_a_finished_frame_fails(ready, watch, is_there, sentence):
+    plan, segmenter, folder = ready()
+    with folder.opened(Progressed(3, 0)):
+        for task, result in searched(plan, segmenter, folder, watch):
+            folder.add(task, result)
+    out = plan.request.out
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file() and path.parent.name != ".frames"}
+    assert out / "labels" / "im2.tif" in before
+    name = json.loads((out / "run.json").read_text())["frames"][1]["record"]
+    progressed = Progressed(3, 0)
+    _, _, again = ready()
+    with again.opened(progressed):
+        (out / ".frames" / name).unlink()
+        if is_there:
+            (out / ".frames" / name).symlink_to(name)  # the system opens no such circle
+    (failure,) = progressed.failures
+    assert re.search(sentence, failure.sentence)
+    assert {path: path.read_bytes() for path in before} == before
 
 
 def test_a_failed_frame_is_not_there(ready, watch):

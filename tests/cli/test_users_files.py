@@ -116,6 +116,35 @@ def test_results_of_earlier_runs_are_replaced(request_for, segmenters, images):
     assert run(request_for(), None, segmenters).complete
 
 
+@pytest.mark.parametrize("notes", ["damaged", "missing"])
+def test_files_of_the_user_are_not_replaced_where_the_notes_are_lost(notes, request_for, segmenters, images):
+    out = run(request_for(images=images[:2]), None, segmenters).out
+    users, inputs = out / "labels" / "im10.tif", out / ".frames" / "inputs.json"
+    users.write_text("mine")
+
+    def lose():
+        text = inputs.read_text()
+        inputs.unlink()
+        if notes == "damaged":
+            inputs.write_text(text[:100])
+
+    lose()
+    assert run(request_for(images=images[:2]), None, segmenters).complete  # run.json lists what is a run's
+    lose()
+    with pytest.raises(InputError, match=r"im10\.tif is there already, but not from an earlier run"):
+        run(request_for(), None, segmenters)
+    assert users.read_text() == "mine"
+
+
+def test_notes_that_cannot_be_read_refuse_a_run(request_for, segmenters):
+    out = run(request_for(), None, segmenters).out
+    inputs = out / ".frames" / "inputs.json"
+    inputs.unlink()
+    inputs.symlink_to(inputs)  # the system opens no such circle
+    with pytest.raises(InputError, match=r"inputs\.json cannot be read: "):
+        run(request_for(), None, segmenters)
+
+
 class Stopped(OutputFolder):
     """An output folder of a run that is stopped when the overlay of its first frame was written."""
 

@@ -17,7 +17,7 @@ from calls import calls_of
 from recorded import recorded
 from sam2_fewshot.annotations.record import ExampleMark, FrameRecord
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.output.journal import Journal, remove_others
+from sam2_fewshot.output.journal import Journal, read_record, remove_others
 from sam2_fewshot.records import Detection, InstanceMask, Location
 from sam2_fewshot.storage.packing import unpack_detections
 
@@ -157,6 +157,21 @@ def test_others_are_removed_without_opening_ones_own(tmp_path: Path, make_record
     assert len(opened) == 2
     left = [Journal(tmp_path, each).done(Location(xy)) for xy, each in enumerate(["a-1", "a-2", "b-1", "a-3"])]
     assert [record is not None for record in left] == [True, True, False, True]
+
+
+def test_what_cannot_be_read_is_neither_missing_nor_removed(tmp_path: Path, make_record: Make) -> None:
+    journal = Journal(tmp_path, "a-1")
+    journal.write(make_record(1))
+    (path,) = tmp_path.iterdir()
+    path.unlink()
+    path.symlink_to(path)  # the system opens no such circle
+    for read in (journal.done, journal.summary):
+        with pytest.raises(InputError, match=r"\.npz cannot be read: .*Run the same command again"):
+            read(Location())
+    with pytest.raises(InputError, match="cannot be read"):
+        read_record(path)
+    remove_others(tmp_path, "b")
+    assert path.is_symlink()
 
 
 def test_foreign_archives_count_as_not_done(tmp_path: Path, make_record: Make) -> None:

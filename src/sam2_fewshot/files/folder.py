@@ -24,7 +24,7 @@ from sam2_fewshot.geometry.outlines import crop_to_object, mask_to_polygon
 from sam2_fewshot.methods.selection import marked
 from sam2_fewshot.output.assembly import assemble
 from sam2_fewshot.output.files import overlay_path
-from sam2_fewshot.output.finished import changes, forget, remember, settings_before
+from sam2_fewshot.output.finished import changes, forget, lost_record, remember, settings_before
 from sam2_fewshot.output.journal import (
     JOURNAL_FOLDER,
     BlockFolder,
@@ -316,20 +316,28 @@ class OutputFolder:
         return [(place, found[place]) for place in places if place in found]
 
     def records(self) -> Iterator[FrameRecord]:
-        """Yield the finished frames in order, one at a time in memory."""
-        for frame in self._plan.frames:
-            record = self._record(frame.location) if self.has(frame) else None
-            if record is not None:
-                # Names are given anew: another file of the same name may have joined the images since.
-                image = self._plan.images[frame.location.xy]
-                yield replace(
-                    record,
-                    stem=image.stem,
-                    position=image.position,
-                    full_name=image.full_name,
-                    pixel_size=image.pixel_size,
-                    channel_names=image.channel_names,
-                )
+        """Yield the finished frames in order, one at a time in memory.
+
+        Raises
+        ------
+        InputError
+            If the record of one has become unreadable, damaged or lost.
+        """
+        for frame in filter(self.has, self._plan.frames):
+            location = frame.location
+            image = self._plan.images[location.xy]
+            record = self._record(location)
+            if record is None:
+                raise lost_record(self._out, image.full_name, location.z + 1, location.time + 1)
+            # Names are given anew: another file of the same name may have joined the images since.
+            yield replace(
+                record,
+                stem=image.stem,
+                position=image.position,
+                full_name=image.full_name,
+                pixel_size=image.pixel_size,
+                channel_names=image.channel_names,
+            )
 
     def _blocks(self, location: Location) -> BlockFolder:
         fingerprint = self._journals[location.xy].fingerprint

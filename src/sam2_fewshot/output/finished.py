@@ -13,7 +13,7 @@ from sam2_fewshot.annotations.record import printable
 from sam2_fewshot.errors import InputError, counted, listed
 from sam2_fewshot.images.registry import frame_fingerprint, open_positions, signatures
 from sam2_fewshot.output.files import files_of
-from sam2_fewshot.output.journal import JOURNAL_FOLDER, preview_beside, read_record
+from sam2_fewshot.output.journal import JOURNAL_FOLDER, preview_beside, read_record, unreadable
 from sam2_fewshot.records import Location, PixelSize
 from sam2_fewshot.settings import Settings
 from sam2_fewshot.storage.digests import AT_A_TIME
@@ -90,11 +90,7 @@ class Finished:
         for line in self.facts["frames"]:
             record = self._record(line, with_examples)
             if record is None:
-                raise InputError(
-                    f"{self.out} holds no whole record of {line['image']} (Z {line['z']}, Time {line['time']}): a run "
-                    "was cut off, or files were removed from it. Run the same sam2-fewshot segment command again; what "
-                    "is finished is kept."
-                )
+                raise lost_record(self.out, line["image"], line["z"], line["time"])
             yield record
 
     def record(self, location: Location) -> FrameRecord | None:
@@ -131,6 +127,14 @@ class Finished:
         return self.out / JOURNAL_FOLDER / PurePath(line["record"]).name
 
 
+def lost_record(out: Path, image: str, z: int, time: int) -> InputError:
+    """Return the error for a frame that was finished, and whose record is missing or damaged."""
+    return InputError(
+        f"{out} holds no whole record of {image} (Z {z}, Time {time}): a run was cut off, or files were removed from "
+        "it. Run the same sam2-fewshot segment command again; what is finished is kept."
+    )
+
+
 def read_finished(out: Path) -> Finished:
     """Read an output folder's ``run.json``.
 
@@ -148,7 +152,7 @@ def read_finished(out: Path) -> Finished:
             "sam2-fewshot segment with -o."
         ) from None
     except OSError as error:
-        raise InputError(f"{out / 'run.json'} cannot be read: {error.strerror or error}.") from None
+        raise unreadable(out / "run.json", error) from error
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise InputError(
             f"{out / 'run.json'} is damaged, or is not one that sam2-fewshot wrote; run sam2-fewshot segment again."
@@ -293,10 +297,20 @@ def given_before(folder: Path) -> list[Given]:
 
 
 def _inputs(folder: Path) -> dict[str, Any]:
-    """Return what :func:`remember` wrote; nothing where that is missing or damaged."""
+    """Return what :func:`remember` wrote; nothing where that is missing or damaged.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read at the moment.
+    """
     try:
         return dict(json.loads((folder / _INPUTS).read_text("utf-8")))
-    except (OSError, ValueError, TypeError, RecursionError):
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        raise unreadable(folder / _INPUTS, error) from error
+    except (ValueError, TypeError, RecursionError):
         return {}
 
 
@@ -320,14 +334,16 @@ def remember(folder: Path, facts: Mapping[str, object]) -> None:
         dict of each image's signature by its path), ``given`` (a list of :class:`Given`) and ``results`` (a list, see
         :func:`remembered`), all of them fit for JSON.
 
-    A failure to write it does not stop the run: frames cannot be written then either.
+    Raises
+    ------
+    InputError
+        If it cannot be written.
     """
-    with suppress(InputError):
-        write_whole(folder / _INPUTS, json.dumps(facts, indent=1).encode())
+    write_whole(folder / _INPUTS, json.dumps(facts, indent=1).encode())
 
 
-def remembered(folder: Path) -> list[str] | None:
-    """Return the ``results`` of :func:`remember`, by which runs know their files; None where nothing is recorded.
+def remembered(folder: Path) -> list[str]:
+    """Return the ``results`` of :func:`remember`, by which runs know their files; none where nothing is recorded.
 
     Parameters
     ----------
@@ -335,7 +351,19 @@ def remembered(folder: Path) -> list[str] | None:
         The journal's folder.
     """
     results = _inputs(folder).get("results")
-    return [str(result) for result in results] if isinstance(results, list) else None
+    return [str(result) for result in results] if isinstance(results, list) else []
+
+
+def took_no_notes(folder: Path) -> bool:
+    """Tell whether the last run in a folder was of a version that did not note its ``results``.
+
+    Parameters
+    ----------
+    folder
+        The journal's folder.
+    """
+    inputs = _inputs(folder)
+    return bool(inputs) and "results" not in inputs
 
 
 def forget(folder: Path) -> None:

@@ -28,11 +28,13 @@ import shutil
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sam2_fewshot.annotations.record import ExampleMark, FrameRecord
+from sam2_fewshot.errors import InputError
 from sam2_fewshot.records import Location
 from sam2_fewshot.storage.files import replacing, sweep, write_whole
 from sam2_fewshot.storage.packing import pack_detections, unpack_detections
@@ -76,6 +78,11 @@ class Journal:
         """Return a frame's record, None when the frame must be searched.
 
         A file that is damaged, truncated, of another version or under another fingerprint counts as not done.
+
+        Raises
+        ------
+        InputError
+            If there is a file that cannot be read at the moment, as on a network drive that has gone.
         """
         return _read(self._path(location), self.fingerprint, location)
 
@@ -83,6 +90,11 @@ class Journal:
         """Return a frame's record without its objects and examples, None where :meth:`done` does.
 
         That the objects are undamaged is seen from the check sums, which is much faster than to make them.
+
+        Raises
+        ------
+        InputError
+            As :meth:`done`.
         """
         return _read(self._path(location), self.fingerprint, location, with_objects=False)
 
@@ -109,8 +121,23 @@ class Journal:
 
 
 def read_record(path: Path) -> FrameRecord | None:
-    """Return a frame's record from its file, None where it cannot be read."""
+    """Return a frame's record from its file, None where it is missing or damaged.
+
+    Raises
+    ------
+    InputError
+        As :meth:`Journal.done`.
+    """
     return _read(path) if _NAME.fullmatch(path.name) else None
+
+
+def unreadable(path: Path, error: OSError) -> InputError:
+    """Return the error for a file of a run that may be whole, but that the system does not read."""
+    reason = (error.strerror or str(error)).lower()
+    return InputError(
+        f"{path} cannot be read: {reason}. Run the same command again when it can; where its disk has lost it for "
+        "good, delete it first."
+    )
 
 
 def preview_beside(path: Path) -> Path:
@@ -119,7 +146,7 @@ def preview_beside(path: Path) -> Path:
 
 
 def remove_others(folder: Path, prefix: str, own: Iterable[str] = ()) -> None:
-    """Delete the records whose fingerprint does not begin with `prefix`, and those that cannot be read.
+    """Delete the records whose fingerprint does not begin with `prefix`, and those that are damaged.
 
     The small pictures go with their records. Results of other settings stay until this is called, so trying a
     setting and going back costs nothing.
@@ -136,7 +163,7 @@ def remove_others(folder: Path, prefix: str, own: Iterable[str] = ()) -> None:
     names = {_digest(fingerprint) for fingerprint in own}
     for path in list(folder.glob("*.npz")):
         is_own = path.name.partition("_")[0] in names
-        if not is_own and _NAME.fullmatch(path.name) and not _fingerprint(path).startswith(prefix):
+        if not is_own and _NAME.fullmatch(path.name) and _is_other(path, prefix):
             with suppress(OSError):
                 path.unlink()
     for path in list(folder.glob("*.jpg")):
@@ -150,7 +177,13 @@ def _read(
     path: Path, fingerprint: str | None = None, location: Location | None = None, *, with_objects: bool = True
 ) -> FrameRecord | None:
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        content = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise unreadable(path, error) from error
+    try:
+        with np.load(BytesIO(content), allow_pickle=False) as archive:
             header = _header(archive)
             if fingerprint is not None and (header["fingerprint"], header["version"]) != (fingerprint, _VERSION):
                 return None
@@ -164,12 +197,15 @@ def _read(
         return None
 
 
-def _fingerprint(path: Path) -> str:
+def _is_other(path: Path, prefix: str) -> bool:
+    """Tell whether a record's fingerprint begins otherwise, or it is damaged; not of one that cannot be read now."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            return str(_header(archive)["fingerprint"])
+            return not str(_header(archive)["fingerprint"]).startswith(prefix)
+    except OSError:
+        return False
     except Exception:  # as in _read
-        return ""
+        return True
 
 
 @dataclass(frozen=True, slots=True)
