@@ -75,7 +75,7 @@ _Sent = TypeVar("_Sent", Recipe, SearchPlan)
 
 
 def same(it: _Sent) -> _Sent:
-    """Return a recipe or a plan; a task of its own, so that it travels to each worker once and survives one's loss."""
+    """Return a recipe or a plan; a task of its own, which travels to a worker once and survives its loss."""
     return it
 
 
