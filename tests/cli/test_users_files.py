@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from calls import calls_of
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.files.folder import OutputFolder
 from sam2_fewshot.files.plan import make_plan
 from sam2_fewshot.files.request import request_again
 from sam2_fewshot.files.run import run
+from sam2_fewshot.images.registry import signature
 from sam2_fewshot.output.finished import read_finished
 from sam2_fewshot.runner.progress import Watch
 from sam2_fewshot.runner.run import run as run_ends
@@ -238,6 +240,8 @@ def test_searched_images_are_no_truth(cli, request_for, segmenters, display, ima
         assert f"{path} is one of the images that were searched for {out}; give a label image" in outcome.err
     shutil.copy(examples, moved.with_name(f"{moved.stem}_labels.png"))
     shutil.copy2(images[2], moved.parent)  # of which the folder has no labels
-    outcome = cli("evaluate", out, moved.parent)
+    with calls_of(signature) as looked_at:
+        outcome = cli("evaluate", out, moved.parent)
+    assert len(looked_at) == 2  # not at the labels, whose name is none of the images'
     assert outcome.out.startswith("1 frame, 2 true objects")
     assert f"only {out} has them: im1, im10." in outcome.err

@@ -63,16 +63,27 @@ class Finished:
 
     def has_searched(self, path: Path) -> bool:
         """Tell whether a file is one of the images that the run was given, also where it was moved since."""
+        if f"/{path.name} " not in self._names_searched:  # else there is no need to open it
+            return False
         with suppress(InputError):
-            marked = signatures([source.header for source in open_positions(path)]) if self._searched else []
+            marked = signatures([source.header for source in open_positions(path)])
             return any(frame_fingerprint("", each) in self._searched for each in marked)
         return False
 
     @cached_property
     def _searched(self) -> frozenset[str]:
-        """What shows that an image is one of those that the run was given."""
-        known = _inputs(self.out / JOURNAL_FOLDER).get("images")
-        return frozenset(map(str, known.values())) if isinstance(known, dict) else frozenset()
+        """What shows that an image, of that name, is one of those that the run was given."""
+        return frozenset(map(str, self._images.values()))
+
+    @cached_property
+    def _names_searched(self) -> str:
+        """The paths of these, each behind a slash and before a blank, as is between a file and its position."""
+        return "".join(f"/{path} " for path in self._images)
+
+    @cached_property
+    def _images(self) -> Mapping[str, Any]:
+        images = _inputs(self.out / JOURNAL_FOLDER).get("images")
+        return images if isinstance(images, dict) else {}
 
     def records(self, *, with_examples: bool = False) -> Iterator[FrameRecord]:
         """Yield the frames that ``run.json`` lists, in its order; one is in memory at a time.
