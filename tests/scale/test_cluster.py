@@ -31,6 +31,7 @@ from sam2_fewshot.runner.progress import Heard
 from sam2_fewshot.runner.tasks import TaskResult
 from sam2_fewshot.runner.worker import Recipe, own_device, same, search_frame
 from sam2_fewshot.settings import Settings
+from sam2_fewshot.tiling.blocks import Block, SearchPlan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -236,6 +237,22 @@ class Asking(distributed.Client):  # type: ignore[misc]
         return super().submit(*arguments, **options)
 
 
+class Sending(distributed.Client):  # type: ignore[misc]
+    """A client that remembers what kinds of things its tasks are given."""
+
+    def submit(self, function: Any, *arguments: Any, **options: Any) -> Any:
+        self.sent = [*getattr(self, "sent", []), *map(type, arguments)]
+        return super().submit(function, *arguments, **options)
+
+
+def test_the_plan_of_a_large_frame_is_sent_once(client: Any, work: Any) -> None:
+    with Sending(client.cluster, set_as_default=False) as sending:
+        summary, _ = work("out", sending)
+    assert summary.complete
+    assert sending.sent.count(Block) > 3
+    assert sending.sent.count(SearchPlan) == 1
+
+
 def gpu_workers(count: int, threads: int) -> Any:
     """Return a cluster in this process whose workers offer a GPU each."""
     return distributed.LocalCluster(
@@ -255,8 +272,10 @@ def test_tasks_ask_for_a_gpu_where_workers_offer_one(work: Any) -> None:
     ):
         summary, _ = work("out", client)
     assert summary.complete
-    assert len(client.asked) > 4
-    assert client.asked == [None] + [{"GPU": 1}] * (len(client.asked) - 1)
+    searches = [asked for asked in client.asked if asked is not None]
+    assert len(searches) > 4
+    assert searches == [{"GPU": 1}] * len(searches)
+    assert len(client.asked) == len(searches) + 2  # what was learned, and the plan of the large frame
 
 
 class Queued(Lines):

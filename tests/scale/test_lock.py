@@ -123,6 +123,12 @@ def test_what_changed_is_said(tmp_path: Path) -> None:
     assert changes(tmp_path, now) == []
 
 
+def test_a_run_that_cannot_note_what_it_is_of_does_not_begin(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"inputs\.json could not be written"):
+        remember(tmp_path / "file", facts())
+
+
 def test_images_that_changed_are_named(tmp_path: Path) -> None:
     remember(tmp_path, facts())
     now = {**facts(), "images": {"/in/im1.tif": "other", "/in/im2.tif": "same", "/in/new.tif": "new"}}

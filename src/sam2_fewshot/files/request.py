@@ -13,7 +13,7 @@ from sam2_fewshot.annotations.record import as_named
 from sam2_fewshot.backbones import lasting_name
 from sam2_fewshot.errors import InputError, command_line
 from sam2_fewshot.files.corrections import CORRECTIONS
-from sam2_fewshot.images.addresses import remote
+from sam2_fewshot.images.addresses import check_address, remote
 from sam2_fewshot.object_model import read_object_model
 from sam2_fewshot.output.finished import read_finished
 from sam2_fewshot.settings import Settings
@@ -155,8 +155,11 @@ def check_request(request: Request) -> None:
     Raises
     ------
     InputError
-        If the output folder cannot be written, or there is not exactly one of examples and object model.
+        If the output folder cannot be written, an address has a secret in it, or there is not exactly one of examples
+        and object model.
     """
+    for path in request.images:
+        check_address(path)
     _check_output(request.out)
     _check_source(request)
 

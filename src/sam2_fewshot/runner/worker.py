@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from sam2_fewshot.errors import FewShotError, InputError
 from sam2_fewshot.runner.progress import Heard
 from sam2_fewshot.runner.tasks import TaskResult, finish, sentence_of
 from sam2_fewshot.segmenter import FewShotSegmenter
+from sam2_fewshot.tiling.blocks import SearchPlan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from sam2_fewshot.records import FrameReader
     from sam2_fewshot.runner.tasks import Address, Finish
     from sam2_fewshot.settings import Settings
-    from sam2_fewshot.tiling.blocks import Block, BlockResult, SearchPlan
+    from sam2_fewshot.tiling.blocks import Block, BlockResult
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,9 +71,12 @@ class Reply(NamedTuple):
     took: float = 0.0
 
 
-def same(recipe: Recipe) -> Recipe:
-    """Return the recipe; a task of its own, so that it travels to each worker once and survives the loss of one."""
-    return recipe
+_Sent = TypeVar("_Sent", Recipe, SearchPlan)
+
+
+def same(it: _Sent) -> _Sent:
+    """Return a recipe or a plan; a task of its own, which travels to a worker once and survives its loss."""
+    return it
 
 
 def search_frame(recipe: Recipe, address: Address, step: Finish | None) -> Reply:

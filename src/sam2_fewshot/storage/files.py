@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _ABANDONED = 3600  # s
-_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+_FORBIDDEN = {errno.EACCES, errno.EPERM}
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 """What NFS without a lock daemon, Lustre without flock, and others in user space answer to who wants to lock a file."""
 
@@ -222,8 +222,13 @@ def _sentence(path: Path, error: OSError) -> str:
         )
     if error.errno in _FORBIDDEN:
         return (
-            f"{path} could not be written: permission denied. Choose another output folder, or close the "
-            "file if another program has it open."
+            f"{path} could not be written: permission denied. Close the file if another program has it open, or see "
+            "that you may write into this folder."
+        )
+    if error.errno == errno.EROFS:
+        return (
+            f"{path} could not be written: its disk can only be read. See that it can be written, and run the same "
+            "command again."
         )
     reason = (error.strerror or str(error) or type(error).__name__).lower()
     return f"{path} could not be written: {reason}. Choose another output folder."
