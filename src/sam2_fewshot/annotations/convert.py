@@ -11,7 +11,7 @@ import numpy as np
 from shapely import Polygon, box
 
 from sam2_fewshot.annotations.examples import read_objects
-from sam2_fewshot.annotations.label_bands import paint
+from sam2_fewshot.annotations.label_bands import hidden_pixels
 from sam2_fewshot.annotations.named import UNKNOWN
 from sam2_fewshot.annotations.nominal import nominal_images
 from sam2_fewshot.annotations.record import FrameRecord, MarkedPoint
@@ -299,9 +299,7 @@ def _fitting(
     if not form.has_figures and any(np.isfinite(item.score) for item in items):
         progress.warn(f"The scores are left out: the format {name} has no place for them.")
     if form.is_painted:
-        hidden = sum(
-            sum(i.area for i in r.detections) - np.count_nonzero(paint(r.detections, r.frame_shape)) for r in records
-        )
+        hidden = sum(hidden_pixels(record.detections, record.frame_shape) for record in records)
         if hidden:
             progress.warn(
                 f"Objects overlap in {hidden} px, which go to one of them: the format {name} has one object a pixel."
