@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import compress
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -156,7 +157,7 @@ def _with_whole(
             for i in tree.query(shapely.box(*whole.bbox)).tolist():
                 stays[i] &= not _is_covered(detections[i], whole)
             wholes = [*(item for item in wholes if not _is_covered(item, whole)), whole]
-    return [*(detections[i] for i in np.flatnonzero(stays)), *wholes], lost
+    return [*compress(detections, stays), *wholes], lost
 
 
 def _is_covered(item: Detection, whole: Detection) -> bool:
