@@ -35,7 +35,7 @@ _DTYPES = {
 }
 _TAIL = 1 << 16
 _ORIENTATION = 0x0112
-_STORED = {
+_STORED: dict[object, str] = {
     2: "mirrored",
     3: "turned by 180°",
     4: "mirrored and turned by 180°",
