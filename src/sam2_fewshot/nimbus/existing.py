@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from shapely import Polygon
 from sam2_fewshot.annotations.nimbus import location_of, points_of, tags_of
 from sam2_fewshot.nimbus.marks import content_of, is_marked, mark_of
 from sam2_fewshot.nimbus.matching import Known, match
+from sam2_fewshot.nimbus.server import PAGE
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -35,7 +37,6 @@ def list_annotations(
     return server.pages("reading the annotations", "upenn_annotation", query, after)
 
 
-_FEW = 20
 _SLACK = 2
 """Seconds by which ids of several server processes may be out of order: an id begins with the second it was made."""
 
@@ -209,12 +210,9 @@ class Existing:
                 del known[key]
         return sum(self._own.pop(key, None) is not None for key in deleted)
 
-    def deleted(self, ids: Collection[str], few: int = _FEW) -> set[str]:
-        """Ask which of some annotations are there no more at all; their tags may merely have been changed.
-
-        Up to `few` are asked for one by one.
-        """
-        return set(ids).difference(str(document["_id"]) for document in self._documents(ids, few))
+    def deleted(self, ids: Collection[str]) -> set[str]:
+        """Ask which of some annotations are there no more at all; their tags may merely have been changed."""
+        return set(ids).difference(str(document["_id"]) for document in self._documents(ids))
 
     def still_untouched(self, ids: Collection[str]) -> set[str]:
         """Ask which of some untouched annotations are so still; somebody may have edited or deleted the others."""
@@ -235,17 +233,21 @@ class Existing:
             self._note(key, documents[key])
         return bool(changed)
 
-    def _documents(self, ids: Collection[str], few: int = _FEW) -> Iterator[Document]:
-        """Ask for some annotations; yield those that are there."""
-        if len(ids) <= few:
-            yield from filter(None, map(self._one, sorted(ids)))
-            return
-        last = max(ids)
-        for document in list_annotations(self._server, self._dataset_id, after=just_before(min(ids))):
-            if str(document["_id"]) in ids:
-                yield document
-            if str(document["_id"]) >= last:
+    def _documents(self, ids: Collection[str]) -> Iterator[Document]:
+        """Ask for some annotations; yield those that are there.
+
+        A list can begin after any id, and what a job has made on a frame lies together. So each request begins with the
+        first that is left, and asks for no more than are left.
+        """
+        left = sorted(ids)
+        while left:
+            before, most = f"{int(left[0], 16) - 1:024x}", min(len(left), PAGE)
+            query = {"datasetId": self._dataset_id}
+            found = self._server.page("looking for annotations", "upenn_annotation", query, before, most)
+            yield from (document for document in found if str(document["_id"]) in ids)
+            if len(found) < most:
                 return
+            left = left[bisect_right(left, str(found[-1]["_id"])) :]
 
     def _one(self, annotation_id: str) -> Document | None:
         found: Document | None = self._server.find("looking for an annotation", f"upenn_annotation/{annotation_id}")
