@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -75,3 +76,31 @@ def test_what_is_gone_or_edited_is_known_wherever_it_lies(server: ContractServer
     assert existing.look_again(set(ids))
     there = {known.id: known.is_untouched for known in existing.everything()}
     assert there == {key: key not in edited for key in ids if key not in gone}
+
+
+def test_a_frame_is_mended_without_a_look_at_the_others(server: ContractServer, connection: Server) -> None:
+    steps = []
+    for frames in (2, 40):
+        existing = Existing(connection, fill(server, frames), ["found"])
+        existing.load()
+        ids = [known.id for known in existing.on(Location(0, 0, 1))]
+        count = 0
+
+        def note(frame: object, event: str, argument: object) -> None:
+            nonlocal count
+            count += 1
+
+        before = sys.getprofile()
+        sys.setprofile(note)
+        try:
+            existing.look_again(set())
+            existing.by_frame(ids)
+            existing.forget(ids[:3])
+        finally:
+            sys.setprofile(before)
+        assert existing.by_frame(ids) == [sorted(ids[3:])]
+        assert [known.id for known in existing.on(Location(0, 0, 1))] == ids[3:]
+        assert len(existing.on(Location(0, 0, 0))) == 35
+        steps.append(count)
+        server.store.annotations.clear()
+    assert steps[0] == steps[1] > 0
