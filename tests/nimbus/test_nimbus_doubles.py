@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
@@ -203,6 +204,36 @@ def test_figures_that_late_requests_and_other_jobs_replace_are_not_lost(wells: B
     assert wells.run(replace(wells.means, patience=replace(QUICK, gateway=0.5))).code == 0
     wells.server.wait()
     none_double(wells)
+
+
+def test_figures_are_not_lost_where_a_job_is_killed_while_another_begins(wells: Bench) -> None:
+    assert wells.run().code == 0
+    begun, ended = threading.Event(), threading.Event()
+    codes: list[int] = []
+
+    def wait(number: int) -> None:
+        begun.set()
+        assert ended.wait(30)
+
+    other = replace(wells, method=lambda: bright(on_find=wait))
+    thread = threading.Thread(target=lambda: codes.append(other.run(**{"Batch XY": "3"}).code))
+
+    def begin() -> None:
+        thread.start()
+        assert begun.wait(30)
+
+    wells.method = partial(bright, score=0.95)
+    wells.server.faults = [
+        Fault("DELETE", "annotation_property_values", begin),
+        Fault("POST", SAVING["figures"], 500, skip=1),  # the first is the other job's
+    ]
+    assert wells.run(**{"Batch XY": "1"}).code == 1
+    assert not wells.server.store.values
+    ended.set()
+    thread.join(30)
+    assert codes == [0]
+    none_double(wells)
+    assert not [file for file in wells.server.store.files.values() if file["name"].endswith("json")]
 
 
 def test_figures_that_come_back_to_what_another_job_has_deleted_are_taken_out(wells: Bench) -> None:
