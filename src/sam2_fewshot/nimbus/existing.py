@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from shapely import Polygon
 from sam2_fewshot.annotations.nimbus import location_of, points_of, tags_of
 from sam2_fewshot.nimbus.marks import content_of, is_marked, mark_of
 from sam2_fewshot.nimbus.matching import Known, match
+from sam2_fewshot.nimbus.server import PAGE
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -35,7 +37,6 @@ def list_annotations(
     return server.pages("reading the annotations", "upenn_annotation", query, after)
 
 
-_FEW = 20
 _SLACK = 2
 """Seconds by which ids of several server processes may be out of order: an id begins with the second it was made."""
 
@@ -76,7 +77,8 @@ class Existing:
         self._tags, self._channel = list(tags), channel
         self._negative, self._training = frozenset(negative_tags), frozenset(training_tags)
         self._known: dict[Location, dict[str, Known]] = defaultdict(dict)
-        self._ids: set[str] = set()
+        self._places: dict[str, Location | None] = {}
+        """Where each annotation is that is there; None for one that is of another channel, or cannot be drawn."""
         self._own: dict[str, Known | None] = {}
         self._arrived: set[str] = set()
         self._marks: dict[Mark, Mark] = {}
@@ -111,10 +113,10 @@ class Existing:
     def reload(self) -> None:
         """Read everything again, to see what was edited or deleted meanwhile."""
         self._counted = self._count()
-        before, self._ids = self._ids, set()
+        before, self._places = self._places, {}
         self._known.clear()
         new = self._read(None)
-        self.left |= before - self._ids
+        self.left |= before.keys() - self._places.keys()
         self._arrived.update(known.id for known in new if known.id not in before and known.id not in self._own)
 
     def check(self) -> None:
@@ -145,13 +147,15 @@ class Existing:
 
     def has(self, annotation_id: str) -> bool:
         """Tell whether an annotation was there when the server was asked last."""
-        return annotation_id in self._ids
+        return annotation_id in self._places
 
     def by_frame(self, ids: Collection[str]) -> list[list[str]]:
         """Return those of some annotations that are there, by the frame that they lie on."""
-        wanted = set(ids)
-        frames = (sorted(wanted.intersection(known)) for known in self._known.values())
-        return [frame for frame in frames if frame]
+        frames = defaultdict(list)
+        for key in sorted(ids):
+            if (place := self._places.get(key)) is not None:
+                frames[place].append(key)
+        return list(frames.values())
 
     def doubles(self) -> dict[str, str]:
         """Return exact copies that this tool has made and nobody has touched, with the one of each that stays.
@@ -182,7 +186,7 @@ class Existing:
 
     def vanished(self) -> dict[str, str | None]:
         """Return own annotations that are not among the others any more, with an untouched copy where there is one."""
-        missing = {key: known for key, known in self._own.items() if key not in self._ids}
+        missing = {key: known for key, known in self._own.items() if key not in self._places}
         if not missing:
             return {}
         there: dict[bytes, str] = {}
@@ -193,7 +197,7 @@ class Existing:
 
     def add_own(self, annotation_id: str, document: Document) -> None:
         """Take note of an annotation that this job has made."""
-        if annotation_id not in self._ids:
+        if annotation_id not in self._places:
             self._counted += 1
         self._arrived.discard(annotation_id)
         self._own[annotation_id] = self._note(annotation_id, document)
@@ -201,20 +205,16 @@ class Existing:
 
     def forget(self, ids: Collection[str]) -> int:
         """Take note that this job has deleted some annotations; return how many of them it had made."""
-        deleted = self._ids.intersection(ids)
+        deleted = {key for key in ids if key in self._places}
         self._counted -= len(deleted)
-        self._ids -= deleted
-        for known in self._known.values():
-            for key in deleted.intersection(known):
-                del known[key]
+        for key in deleted:
+            self._take_off(key)
+            del self._places[key]
         return sum(self._own.pop(key, None) is not None for key in deleted)
 
-    def deleted(self, ids: Collection[str], few: int = _FEW) -> set[str]:
-        """Ask which of some annotations are there no more at all; their tags may merely have been changed.
-
-        Up to `few` are asked for one by one.
-        """
-        return set(ids).difference(str(document["_id"]) for document in self._documents(ids, few))
+    def deleted(self, ids: Collection[str]) -> set[str]:
+        """Ask which of some annotations are there no more at all; their tags may merely have been changed."""
+        return set(ids).difference(str(document["_id"]) for document in self._documents(ids))
 
     def still_untouched(self, ids: Collection[str]) -> set[str]:
         """Ask which of some untouched annotations are so still; somebody may have edited or deleted the others."""
@@ -228,24 +228,28 @@ class Existing:
         """
         documents = {str(document["_id"]): document for document in self._documents(ids)}
         changed = {key for key in ids if key not in documents or mark_of(documents[key]) is None}
-        for known in self._known.values():
-            for key in changed.intersection(known):
-                del known[key]
-        for key in changed.intersection(documents):
-            self._note(key, documents[key])
+        for key in changed:
+            if key in documents:
+                self._note(key, documents[key])
+            else:
+                self._take_off(key)
         return bool(changed)
 
-    def _documents(self, ids: Collection[str], few: int = _FEW) -> Iterator[Document]:
-        """Ask for some annotations; yield those that are there."""
-        if len(ids) <= few:
-            yield from filter(None, map(self._one, sorted(ids)))
-            return
-        last = max(ids)
-        for document in list_annotations(self._server, self._dataset_id, after=just_before(min(ids))):
-            if str(document["_id"]) in ids:
-                yield document
-            if str(document["_id"]) >= last:
+    def _documents(self, ids: Collection[str]) -> Iterator[Document]:
+        """Ask for some annotations; yield those that are there.
+
+        A list can begin after any id, and what a job has made on a frame lies together. So each request begins with the
+        first that is left, and asks for no more than are left.
+        """
+        left = sorted(ids)
+        while left:
+            before, most = f"{int(left[0], 16) - 1:024x}", min(len(left), PAGE)
+            query = {"datasetId": self._dataset_id}
+            found = self._server.page("looking for annotations", "upenn_annotation", query, before, most)
+            yield from (document for document in found if str(document["_id"]) in ids)
+            if len(found) < most:
                 return
+            left = left[bisect_right(left, str(found[-1]["_id"])) :]
 
     def _one(self, annotation_id: str) -> Document | None:
         found: Document | None = self._server.find("looking for an annotation", f"upenn_annotation/{annotation_id}")
@@ -262,14 +266,14 @@ class Existing:
         for document in list_annotations(self._server, self._dataset_id, self._tags, after):
             key = str(document["_id"])
             self._newest = max(self._newest, key)
-            if key not in self._ids and (self._tags or not tags_of(document)):
+            if key not in self._places and (self._tags or not tags_of(document)):
                 known = self._note(key, document)
                 if known is not None:
                     new.append(known)
         return new
 
     def _note(self, key: str, document: Document) -> Known | None:
-        self._ids.add(key)
+        self._take_off(key)
         location, points = location_of(document), points_of(document)
         own_tags = set(tags_of(document))
         negative, example = (not tags.isdisjoint(own_tags) for tags in (self._negative, self._training))
@@ -281,7 +285,14 @@ class Existing:
         shape, is_exact = str(document.get("shape")), own_tags == set(self._tags)
         known = Known(key, shape, points, content, mark, is_marked(document), negative, example, is_exact)
         self._known[location][key] = known
+        self._places[key] = location
         return known
+
+    def _take_off(self, key: str) -> None:
+        """Forget what an annotation is on its frame, not that it is there."""
+        if (place := self._places.get(key)) is not None:
+            del self._known[place][key]
+        self._places[key] = None
 
     def _is_in_channel(self, document: Document) -> bool:
         """Tell whether an annotation is in the channel of the results, or was made there and only moved by the user."""

@@ -74,6 +74,7 @@ class Properties:
         self._sent: dict[str, Mapping[str, Any]] = {}
         self._deferred: dict[str, Values] = {}
         self._changed: dict[str, Values] = {}
+        self._restored: dict[str, dict[str, Any]] = {}
         self._is_doubtful = self._doubled = False
 
     def prepare(self) -> None:
@@ -165,7 +166,11 @@ class Properties:
         """
         if not self._id:
             return
-        if self._sent and (kept := self._backup()):
+        kept = self._backup() if self._sent or self._restored else {}
+        if kept and kept == self._restored:  # whoever left it does nothing any more
+            self._send({key: figures for key, figures in kept.items() if key not in gone})
+            self._drop_backup()
+        elif self._sent and kept:
             self._keep({**kept, **{key: values for key, values in self._sent.items() if self._existing.has(key)}})
         if self._sent or self._changed or self._deferred or gone or is_disturbed or self._is_doubtful:
             self._settle_values(gone)
@@ -223,8 +228,7 @@ class Properties:
         self._server.wait_for_gateway(before)  # or what is sent now would be deleted by a request that comes late
         self._send(values)
         self._send({key: figures for key, figures in self._backup().items() if key not in values})
-        with suppress(ServerError):
-            self._shelf.remove(_BACKUP)
+        self._drop_backup()
 
     def _keep(self, values: Mapping[str, Mapping[str, Any]]) -> None:
         """Keep a copy of the figures until they are back."""
@@ -232,9 +236,18 @@ class Properties:
             self._shelf.put(_BACKUP, json.dumps({"property": self._id, "values": values}).encode())
 
     def _restore(self) -> None:
-        """Put back the figures that a job was replacing when it was killed; those that are there win over them."""
+        """Put back the figures that a job was replacing when it was killed; those that are there win over them.
+
+        The job may be at it still, and needs its copy; so :meth:`finish` removes it, if it is the same then.
+        """
         with suppress(ServerError, ValueError, TypeError):
-            self._send(self._backup(look_again=False))
+            kept = self._backup(look_again=False)
+            self._send(kept)
+            self._restored = kept
+        if not self._restored:
+            self._drop_backup()
+
+    def _drop_backup(self) -> None:
         with suppress(ServerError):
             self._shelf.remove(_BACKUP)
 

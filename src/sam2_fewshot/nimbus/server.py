@@ -253,15 +253,21 @@ class Server:
 
         Only those whose id is larger than `after`.
         """
-        query = {**parameters, "limit": self._page, "sort": "_id", "sortdir": 1}
         while True:
-            if after:
-                query["afterId"] = after
-            page = self.get(doing, path, query)
+            page = self.page(doing, path, parameters, after, self._page)
             yield from page
             if len(page) < self._page:
                 return
             after = str(page[-1]["_id"])
+
+    def page(
+        self, doing: str, path: str, parameters: Mapping[str, Any], after: str | None, most: int
+    ) -> list[dict[str, Any]]:
+        """GET the first `most` of the entries that :meth:`pages` gives, in one request."""
+        query = {**parameters, "limit": most, "sort": "_id", "sortdir": 1}
+        if after:
+            query["afterId"] = after
+        return list(self.get(doing, path, query))
 
     def get_bytes(self, doing: str, path: str, parameters: Mapping[str, Any] | None = None) -> bytes:
         """GET anything that is not JSON; otherwise as :meth:`get`."""
