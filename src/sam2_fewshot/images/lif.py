@@ -99,23 +99,27 @@ def open_lif(path: Path, only: int | None = None) -> list[PixelSource]:
     """
     with reading(path), _images(path) as images:
         counts = Counter(str(image.name) for image in images)
-        places: list[tuple[int, dict[str, int]]] = []
+        places: list[tuple[int, Roles | None, dict[str, int]]] = []
         labels: list[str] = []
         for number, image in enumerate(images):
             name = str(image.name)
             name = name if counts[name] == 1 else str(image.path)
             roles = Roles.of([*image.sizes])
-            sizes = [int(image.sizes[axis]) for axis in (roles.others if roles else ())]
+            others = roles.others if roles else ()
+            sizes = [int(image.sizes[axis]) for axis in others]
             check_positions(path, len(places) + math.prod(sizes))
             for steps in np.ndindex(*sizes):
-                at = dict(zip(roles.others if roles else (), map(int, steps), strict=True))
-                places.append((number, at))
+                at = dict(zip(others, map(int, steps), strict=True))
+                places.append((number, roles, at))
                 labels.append("_".join([name, *(f"{axis}{step + 1}" for axis, step in at.items())]))
         names = dict(enumerate(position_names(labels) if len(labels) != 1 else ("",)))
 
         def opened(number: int) -> LifSource:
-            place, at = places[number]
-            return LifSource(path, images[place], place, at, names[number], number)
+            place, roles, at = places[number]
+            if roles is None:
+                name = f" {names[number]}" if names[number] else ""
+                raise damaged(path, f"its image{name} has the axes {''.join(images[place].sizes)[:20]}")
+            return LifSource(path, images[place], place, roles, at)
 
         return opened_positions(path, opened, names, only)
 
@@ -131,10 +135,10 @@ class LifSource(SteppedSource):
         A :class:`liffile.LifImage`, and its place among those of the file.
     place
         Where that is.
+    roles
+        Of its axes.
     at
         The steps along axes that are positions.
-    position, number
-        Its name where there are several positions, and its place among them.
 
     Raises
     ------
@@ -142,11 +146,8 @@ class LifSource(SteppedSource):
         If it cannot be read.
     """
 
-    def __init__(self, path: Path, image: Any, place: int, at: Mapping[str, int], position: str, number: int) -> None:
+    def __init__(self, path: Path, image: Any, place: int, roles: Roles, at: Mapping[str, int]) -> None:
         sizes = {str(axis): int(n) for axis, n in image.sizes.items()}
-        roles = Roles.of([*sizes])
-        if roles is None:
-            raise damaged(path, f"its image{' ' + position if position else ''} has the axes {''.join(sizes)[:20]}")
         self._place, self._at, self._roles = place, dict(at), roles
         self._counts = [sizes[axis] for axis in roles.channels]
         self._layout = layout_of(path, image, roles, at)
@@ -172,8 +173,6 @@ class LifSource(SteppedSource):
             channel_names=channels,
             channel_colors=tuple(_COLORS.get((name or "").lower()) for name in channels),
             pixel_size=_size(image, roles),
-            position=position,
-            number=number,
         )
 
     def _read(self, z: int, t: int, box: Box, step: int) -> Iterator[NDArray[Any]]:
@@ -202,9 +201,7 @@ class LifSource(SteppedSource):
 
 def _channels(image: Any, sizes: Mapping[str, int], roles: Roles) -> tuple[str | None, ...]:
     """Return a name for each channel: that of its colour table, which is what LIF has, and its wavelength."""
-    names: list[str | None] = [None]
-    if "C" in roles.channels or not roles.channels:
-        names = [None] * sizes.get("C", 1)
+    names: list[str | None] = [None] * sizes.get("C", 1)
     try:
         found = [channel["LUTName"] or None for channel in _described_channels(image)]
     except (AttributeError, LookupError, TypeError, ValueError):
