@@ -48,8 +48,6 @@ def open_czi(path: Path, only: int | None = None, largest_tile: int = LARGEST_TI
         directory, description = find_segments(path, file)
         tiles = [tile for tile in read_tiles(path, file, directory) if {"X", "Y"} <= set(tile.size)]
         whole = [tile for tile in tiles if tile.is_whole]
-        if not whole:
-            raise damaged(path, "no image is in it")
         xml = read_xml(file, description)
         axes = ["S", *sorted({axis for tile in whole for axis in tile.start} - _OWN_AXES)]
         scenes: dict[tuple[int, ...], list[Tile]] = {tile.steps(axes): [] for tile in whole}

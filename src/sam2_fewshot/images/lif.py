@@ -229,10 +229,7 @@ def _images(path: Path) -> Iterator[list[Any]]:
     """Give the images that have pixels."""
     liffile = reader_package(path, "LIF", "liffile", "lif")
     with liffile.LifFile(path) as file:
-        images = list(file.images)
-        if not images:
-            raise damaged(path, "no image is in it")
-        yield images
+        yield list(file.images)
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,11 +245,9 @@ class Layout:
     dtype
         Of the pixels.
     shape
-        ``(height, width)``, or ``(height, width, samples)`` of a photo.
+        ``(times, slices, height, width)``, and of a photo ``samples`` as well.
     steps
         Bytes between neighbours along these axes.
-    z, t
-        Bytes between slices, and between time points.
     channels
         Bytes from the beginning to each channel.
     is_reversed
@@ -264,8 +259,6 @@ class Layout:
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
     steps: tuple[int, ...]
-    z: int
-    t: int
     channels: tuple[int, ...]
     is_reversed: bool
 
@@ -277,10 +270,9 @@ class Layout:
         ValueError
             If the file ends before.
         """
-        offset = self.offset + self.channels[channel] + z * self.z + t * self.t
         length = _extent(self.shape, self.steps) + self.dtype.itemsize
-        block = np.memmap(self.path, np.uint8, "r", offset, (length,))
-        pixels: NDArray[Any] = np.ndarray(self.shape, self.dtype, block, 0, self.steps)
+        block = np.memmap(self.path, np.uint8, "r", self.offset + self.channels[channel], (length,))
+        pixels: NDArray[Any] = np.ndarray(self.shape, self.dtype, block, 0, self.steps)[t, z]
         if pixels.ndim == 3:
             pixels = pixels[..., 2::-1] if self.is_reversed else pixels[..., :3]
         return pixels
@@ -313,8 +305,9 @@ def layout_of(path: Path, image: Any, roles: Roles, at: Mapping[str, int]) -> La
         begin, length, is_elsewhere = int(block.offset), int(block.size), bool(block.frames)
         samples, count = image.sizes.get("S", 1), image.sizes.get("C", 1)
         is_reversed = samples == 3 and [channel["ChannelTag"] for channel in described[:2]] == _BLUE_GREEN
-        shape: tuple[int, ...] = (sizes[roles.rows], sizes[roles.columns])
-        inner: tuple[int, ...] = (steps[roles.rows], steps[roles.columns])
+        order = roles.times, roles.slices, roles.rows, roles.columns
+        shape = tuple(sizes[axis] if axis else 1 for axis in order)
+        inner = tuple(steps[axis] if axis else 0 for axis in order)
         start = sum(steps[axis] * step for axis, step in at.items())
     except (AttributeError, LookupError, TypeError, ValueError):
         return None
@@ -330,13 +323,9 @@ def layout_of(path: Path, image: Any, roles: Roles, at: Mapping[str, int]) -> La
         if axis in roles.channels:
             check_counts(path, len(channels) * sizes[axis], 1, 1)
             channels = tuple(offset + n * steps[axis] for offset in channels for n in range(sizes[axis]))
-    along = {axis: steps.get(axis, 0) for axis in (roles.slices, roles.times) if axis}
-    end = _extent(shape, inner) + max(channels) + start + dtype.itemsize
-    end += sum((sizes.get(axis, 1) - 1) * step for axis, step in along.items())
-    if end > length:
+    if _extent(shape, inner) + max(channels) + start + dtype.itemsize > length:
         return None
-    z, t = along.get(roles.slices, 0), along.get(roles.times, 0)
-    return Layout(path, begin + start, dtype, shape, inner, z, t, channels, is_reversed)
+    return Layout(path, begin + start, dtype, shape, inner, channels, is_reversed)
 
 
 def _described(image: Any, what: str) -> list[dict[str, str]]:

@@ -6,7 +6,6 @@ Of a frame that is not compressed only the region is read, through the file's me
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,9 +33,6 @@ if TYPE_CHECKING:
 _OWN_AXES = frozenset("ZTCYXS")
 _LOOP = "XYPosLoop"
 
-Frames = dict[tuple[int, int], int]
-"""The number of each frame in the file by its slice and time point."""
-
 
 def open_nd2(path: Path, only: int | None = None) -> list[PixelSource]:
     """Open the positions of an ND2 file; each further axis gives positions as well.
@@ -47,7 +43,7 @@ def open_nd2(path: Path, only: int | None = None) -> list[PixelSource]:
         header, components = _header(path, file)
         places = [dict(place) for place in file.loop_indices] or [{}]
         axes = sorted({axis for place in places for axis in place} - _OWN_AXES, key=lambda axis: (axis != "P", axis))
-        positions: dict[tuple[int, ...], Frames] = {}
+        positions: dict[tuple[int, ...], dict[tuple[int, int], int]] = {}
         for number, place in enumerate(places):
             key = tuple(place.get(axis, 0) for axis in axes)
             positions.setdefault(key, {}).setdefault((place.get("Z", 0), place.get("T", 0)), number)
@@ -71,7 +67,7 @@ class Nd2Source(SteppedSource):
     components
         Samples of a channel.
     frames
-        Where its frames are.
+        Number of each of its frames in the file, by slice and time point.
     """
 
     def __init__(self, header: Header, components: int, frames: Mapping[tuple[int, int], int]) -> None:
@@ -157,7 +153,5 @@ def _size(file: Any) -> PixelSize | None:
         return None
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    with reader_package(path, "ND2", "nd2", "nd2").ND2File(path) as file:
-        yield file
+def _opened(path: Path) -> Any:
+    return reader_package(path, "ND2", "nd2", "nd2").ND2File(path)
