@@ -140,14 +140,11 @@ def metadata_text(path: Path) -> str:
 
 def _open(path: Path, patience: float) -> tuple[str, list[Any], Mapping[str, Any]]:
     """Return the axes, the arrays from full resolution down, and the image's metadata."""
-    _check_package(path)
-    import zarr
-
-    group = zarr.open_group(_store(path, patience), mode="r")
+    group = _group(path, patience)
     attributes = _ome(group)
     if is_outer(attributes, group.__contains__):
         inner = group["0"]
-        if isinstance(inner, zarr.Group):
+        if isinstance(inner, type(group)):
             group, attributes = inner, _ome(inner)
     if not attributes.get("multiscales"):
         raise InputError(f"{shown(path)} is a Zarr without OME metadata (no multiscales), so its axes are not known.")
@@ -163,10 +160,7 @@ def _open(path: Path, patience: float) -> tuple[str, list[Any], Mapping[str, Any
 
 def _places(path: Path) -> list[Place]:
     """Return where the images of an OME-Zarr are, and what they are called."""
-    _check_package(path)
-    import zarr
-
-    group = zarr.open_group(_store(path, PATIENCE), mode="r")
+    group = _group(path, PATIENCE)
 
     def attributes_at(inside: str) -> Mapping[str, Any]:
         if not inside:
@@ -175,16 +169,19 @@ def _places(path: Path) -> list[Place]:
             inner = group[inside]
         except (KeyError, FileNotFoundError):
             return {}
-        return _ome(inner) if isinstance(inner, zarr.Group) else {}
+        return _ome(inner) if isinstance(inner, type(group)) else {}
 
     return places_in(path, attributes_at)
 
 
-def _check_package(path: Path) -> None:
+def _group(path: Path, patience: float) -> Any:
     if importlib.util.find_spec("zarr") is None:
         raise InputError(
             f'{shown(path)} is an OME-Zarr, for which a package is missing: pip install "sam2-fewshot[zarr]".'
         )
+    import zarr
+
+    return zarr.open_group(_store(path, patience), mode="r")
 
 
 def _store(path: Path, patience: float) -> Any:
