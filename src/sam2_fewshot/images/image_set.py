@@ -88,7 +88,14 @@ def open_images(
 
 def files_of_images(paths: Iterable[Path | str], progress: Progress) -> list[Path]:
     """Return the files that :func:`open_images` opens, each once."""
-    return _once(_expand(paths, progress), progress)
+    seen: dict[str, Path] = {}
+    for path in _expand(paths, progress):
+        real = os.path.realpath(path)
+        if real in seen:
+            progress.warn(f"{path} was given twice; it is taken once.")
+        else:
+            seen[real] = path
+    return list(seen.values())
 
 
 def stems_of(headers: Sequence[Header]) -> tuple[str, ...]:
@@ -416,14 +423,3 @@ def _warn_skipped(folder: Path, files: list[Path], why: str, progress: Progress)
     if files:
         names = listed([file.name for file in files], 3)
         progress.warn(f"{were(len(files), 'file')} passed over in {folder} ({why}): {names}.")
-
-
-def _once(paths: Iterable[Path], progress: Progress) -> list[Path]:
-    seen: dict[str, Path] = {}
-    for path in paths:
-        real = os.path.realpath(path)
-        if real in seen:
-            progress.warn(f"{path} was given twice; it is taken once.")
-        else:
-            seen[real] = path
-    return list(seen.values())
