@@ -63,7 +63,7 @@ class Nd2Source(SteppedSource):
     Parameters
     ----------
     header
-        What is known of it.
+        But for its name and number.
     components
         Samples of a channel.
     frames
