@@ -1,10 +1,12 @@
-"""Words for the sentences that users read."""
+"""Words for the sentences that users read and the commands that they copy."""
 
 from __future__ import annotations
 
+from subprocess import list2cmdline
+
 import pytest
 
-from sam2_fewshot.errors import counted, listed, were
+from sam2_fewshot.errors import command_line, counted, listed, were
 
 
 @pytest.mark.parametrize(
@@ -21,3 +23,23 @@ def test_and_its_verb() -> None:
 def test_of_many_names_the_first_are_listed() -> None:
     assert listed(["a", "b"], 2) == "a, b"
     assert listed(["a", "b", "c"], 2) == "a, b, …"
+
+
+@pytest.mark.parametrize(
+    ("word", "windows", "posix"),
+    [
+        (r"C:\plates\day_1", r"C:\plates\day_1", r"'C:\plates\day_1'"),
+        ("my results", '"my results"', "'my results'"),
+        ("D:\\a & b\\", '"D:\\a & b\\\\"', "'D:\\a & b\\'"),
+        ("Tom's", '"Tom\'s"', """'Tom'"'"'s'"""),
+        ("coco,roi", '"coco,roi"', "coco,roi"),  # PowerShell takes a comma for a list
+        ('a "b"', r'"a \"b\""', "'a \"b\"'"),
+        ("", '""', "''"),
+        ("--min-mask-area", "--min-mask-area", "--min-mask-area"),
+    ],
+)
+def test_a_command_is_quoted_for_the_system_that_it_is_typed_on(word: str, windows: str, posix: str) -> None:
+    assert command_line(["refine", word], windows=True) == f"refine {windows}"
+    assert command_line(["refine", word], windows=False) == f"refine {posix}"
+    if " " in word:
+        assert windows == list2cmdline([word])  # how programs on Windows are given their arguments

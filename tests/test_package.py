@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import importlib
 import importlib.resources
+import json
+import os
 import pkgutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 import sam2_fewshot
 from sam2_fewshot.cli import main
@@ -81,6 +85,21 @@ def test_main_is_the_command_line(monkeypatch, capsys):
     assert capsys.readouterr().out == f"sam2-fewshot {sam2_fewshot.__version__}\n"
 
 
+@pytest.mark.parametrize("arguments", ["segment --help", "interface"])
+def test_output_in_an_encoding_without_some_letters_is_no_defect(arguments):
+    ended = subprocess.run(
+        [sys.executable, "-m", "sam2_fewshot", *arguments.split()],
+        capture_output=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(SOURCE), "PYTHONIOENCODING": "ascii"},
+    )
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    if arguments == "interface":
+        assert json.loads(ended.stdout)
+    else:
+        assert b"\\xd7" in ended.stdout, "that is how × is spelt"
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGPIPE")
 @pytest.mark.parametrize("arguments", ["segment --help", "interface", "models list", "cache info"])
 def test_a_reader_that_goes_is_no_defect(arguments):
@@ -105,3 +124,13 @@ def test_is_typed_and_carries_its_files():
     assert (files / "py.typed").is_file()
     assert (files / "sample" / "nuclei.png").is_file()
     assert (files / "backbones" / "sam2" / "weights" / "sam2.1_hiera_micro.pt").is_file()
+
+
+def test_apples_gpus_get_a_torch_that_can_resize_on_them():
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    wanted = [Requirement(line) for line in project["dependencies"]]
+    on_macos = [each for each in wanted if each.marker and each.marker.evaluate({"sys_platform": "darwin"})]
+    for name, without in (("torch", "2.6.0"), ("torchvision", "0.21.0")):
+        assert [each.specifier.contains(without) for each in on_macos if each.name == name] == [False]
+    elsewhere = [each for each in wanted if not each.marker or each.marker.evaluate({"sys_platform": "linux"})]
+    assert all(each.specifier.contains("2.5.1") for each in elsewhere if each.name == "torch")

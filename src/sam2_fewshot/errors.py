@@ -1,4 +1,4 @@
-"""How a program ends: the errors that a user can meet and words for their sentences, exit codes, and SIGTERM.
+"""How a program ends: the errors that a user can meet, words for sentences and commands, exit codes, and SIGTERM.
 
 Every message is a sentence to a biologist: what is wrong, with which value, and what to do about it. The command line
 prints the message alone; a traceback means a defect in this program.
@@ -7,6 +7,9 @@ prints the message alone; a traceback means a defect in this program.
 from __future__ import annotations
 
 import contextlib
+import os
+import re
+import shlex
 import signal
 import threading
 from typing import TYPE_CHECKING
@@ -58,6 +61,29 @@ def counted(number: int, what: str) -> str:
 def were(number: int, what: str) -> str:
     """Return the same with the verb of a passive: ``1 frame was``, ``1,200 frames were``."""
     return f"{counted(number, what)} {'was' if number == 1 else 'were'}"
+
+
+def command_line(words: Sequence[str], *, windows: bool = os.name == "nt") -> str:
+    """Return words as a command line to be copied.
+
+    Parameters
+    ----------
+    words
+        The program and its arguments.
+    windows
+        Whether it is for Windows, whose command line and PowerShell both take double quotes, rather than for a POSIX
+        shell. Left out: as the program runs there.
+    """
+    return " ".join(_in_double_quotes(word) if windows else shlex.quote(word) for word in words)
+
+
+def _in_double_quotes(word: str) -> str:
+    """Return a word in double quotes where it needs them, by the rules that a program's arguments are parsed by."""
+    if re.fullmatch(r"[\w./\\:+=-]+", word):
+        return word
+    # Backslashes count as themselves but before a double quote, that at the end included.
+    escaped = re.sub(r'(\\*)"', r'\1\1\\"', word)
+    return '"' + re.sub(r"(\\+)$", r"\1\1", escaped) + '"'
 
 
 @contextlib.contextmanager

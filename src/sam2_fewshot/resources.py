@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -21,9 +23,16 @@ _AHEAD = 3
 """So many pieces a thread are begun before the first is taken, since some take much longer than others."""
 
 
-def cores() -> int:
-    """Return the number of processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def cores(root: Path = Path("/")) -> int:
+    """Return the number of processor cores that this process may use, fewer where a container has less time.
+
+    Parameters
+    ----------
+    root
+        Where ``proc`` and ``sys`` are.
+    """
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(here, _processor_quota(root)))
 
 
 def threads() -> int:
@@ -89,29 +98,38 @@ _TILES_SHARE = 8
 _BLOCK, _BLOCK_STEPS = 1 << 24, 10
 """A block of 4,096 × 4,096 pixels, or of ten steps each way where objects are large, gains little by being larger,
 since its halo is a small part of it by then."""
-_NO_LIMIT = 1 << 60
+_NO_QUOTA = 1 << 30
+_UNKNOWN = 8 << 30
+"""Bytes of a small machine, which is assumed where the system does not tell."""
 
 
-def allowed_memory(root: Path = Path("/")) -> int:
+def allowed_memory(root: Path = Path("/"), windows: Any = None) -> int:
     """Return how many bytes this process may use: the machine's memory, or less where a container or job has less.
 
     Parameters
     ----------
     root
         Where ``proc`` and ``sys`` are.
+    windows
+        The library that tells it on Windows; that of this system when left out.
     """
-    return min(_physical(root), *_control_groups(root))
+    limits = [_physical(root, windows)]
+    for folder in _control_groups(root, "memory"):
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            with suppress(OSError, ValueError):
+                limits.append(int((folder / name).read_text()))
+    return min(limit for limit in limits if limit > 0)
 
 
 def tiles_at_a_time(max_memory: float, bytes_each: int, allowed: int | None = None) -> int:
-    """Return how many tiles may be encoded at a time, at least 1.
+    """Return how many tiles, or other pieces of a batch, may be worked on at a time, at least 1.
 
     Parameters
     ----------
     max_memory, allowed
         As in :func:`block_pixels`.
     bytes_each
-        Memory of a tile's feature pyramid.
+        Memory of one, as of a tile's feature pyramid.
     """
     return max(1, _total(max_memory, allowed) // _TILES_SHARE // bytes_each)
 
@@ -179,34 +197,58 @@ def _total(max_memory: float, allowed: int | None) -> int:
     return int(max_memory * 1e9) or (allowed_memory() if allowed is None else allowed) // 2
 
 
-def _physical(root: Path) -> int:
+def _physical(root: Path, windows: Any) -> int:
     with suppress(OSError, ValueError, IndexError):
         for line in (root / "proc/meminfo").read_text().splitlines():
             if line.startswith("MemTotal:"):
                 return int(line.split()[1]) * 1024
+    with suppress(OSError, AttributeError):
+        return _windows_physical(windows)
     with suppress(OSError, ValueError, AttributeError):
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return 8 << 30  # Windows reports it only through a library; a small machine is assumed
+    return _UNKNOWN
 
 
-def _control_groups(root: Path) -> list[int]:
-    """Return the limits of the process's control groups and of those above them, versions 2 and 1."""
-    limits = [_NO_LIMIT]
+def _windows_physical(library: Any) -> int:
+    import ctypes
+
+    # MEMORYSTATUSEX, 64 bytes: its own length and the load in the first eight, then ullTotalPhys and six more of eight.
+    status = (ctypes.c_uint64 * 8)(64)
+    known = (library or ctypes.windll.kernel32).GlobalMemoryStatusEx(status)  # type: ignore[attr-defined,unused-ignore]
+    return int(status[1]) if known else _UNKNOWN
+
+
+@cache
+def _processor_quota(root: Path) -> int:
+    """Return how many processors' time the process may take, as of ``docker --cpus``, rounded up.
+
+    Version 2 of control groups gives microseconds and of how many they are in one file, version 1 in two.
+    """
+    quotas = [_NO_QUOTA]
+    for folder in _control_groups(root, "cpu"):
+        for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
+            with suppress(OSError, ValueError, ZeroDivisionError):
+                quota, period = (int(part) for name in names for part in (folder / name).read_text().split())
+                quotas.append(math.ceil(quota / period))
+    return min(quota for quota in quotas if quota > 0)
+
+
+def _control_groups(root: Path, controller: str) -> Iterator[Path]:
+    """Yield the folders of the process's control groups and of those above them, versions 2 and 1."""
     lines: list[str] = []
     with suppress(OSError):
         lines = (root / "proc/self/cgroup").read_text().splitlines()
-    places = [("sys/fs/cgroup", "/", "memory.max"), ("sys/fs/cgroup/memory", "/", "memory.limit_in_bytes")]
+    first, second = f"sys/fs/cgroup/{controller}", "sys/fs/cgroup"
+    places = [(second, "/"), (first, "/")]
     for line in lines:
         number, controllers, group = (*line.split(":", 2), "", "")[:3]
         if number == "0":
-            places.append(("sys/fs/cgroup", group, "memory.max"))
-        elif "memory" in controllers.split(","):
-            places.append(("sys/fs/cgroup/memory", group, "memory.limit_in_bytes"))
-    for base, group, name in places:
+            places.append((second, group))
+        elif controller in controllers.split(","):
+            places.append((first, group))
+    for base, group in places:
         folder = root / base / group.strip("/")
         for place in (folder, *folder.parents):
-            with suppress(OSError, ValueError):
-                limits.append(int((place / name).read_text()))
+            yield place
             if place == root / base:
                 break
-    return [limit for limit in limits if limit > 0]

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
+import os
 import signal
 import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 import typer
 from rich.console import Console
 from rich.progress import Progress
+from shapely import box
 
+from sam2_fewshot.annotations.record import FrameRecord
 from sam2_fewshot.cli.console import BarDisplay, PlainDisplay, guarded, terminal_display
 from sam2_fewshot.cli.segment import report
 from sam2_fewshot.errors import CheckpointError, FewShotWarning
 from sam2_fewshot.files.run import Summary
+from sam2_fewshot.geometry.outlines import polygon_to_mask
+from sam2_fewshot.records import Detection, Location
 from sam2_fewshot.runner.tasks import Failure
 
 
@@ -47,6 +54,44 @@ def test_plain_lines(capsys):
     assert lines[0] == "Model [micro] on CPU."
     assert lines[1] == "Frame 1 of 3: a.png: 4 of 7 candidates kept, 1.5 s, 0.0 s left"
     assert lines[3:] == ["Warning: blurred", "Failed: frame 3 of 3: c.png: it is damaged."]
+
+
+def test_a_line_break_in_a_name_breaks_no_line(capsys):
+    display = PlainDisplay()
+    display.begin(1)
+    display.frame_begins("a\nb.png")
+    display.frame_ends(7, 4, 1.5)
+    assert capsys.readouterr().err == "Frame 1 of 1: a b.png: 4 of 7 candidates kept, 1.5 s\n"
+
+
+class Refusing(io.StringIO):
+    """A stream that cannot be written."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self._number = number
+
+    def write(self, text: str) -> int:
+        raise OSError(self._number, os.strerror(self._number))
+
+
+@pytest.mark.parametrize("stderr", [Refusing(errno.ENOSPC), Refusing(errno.EIO), None])
+def test_a_run_goes_on_where_its_lines_cannot_be_printed(monkeypatch, tmp_path, stderr):
+    monkeypatch.setattr(sys, "stderr", stderr)
+    monkeypatch.setattr(sys, "stdout", stderr)
+    with guarded():
+        with terminal_display() as display:
+            use(display)
+        warnings.warn("ours", FewShotWarning, stacklevel=1)
+        report(Summary(tmp_path, 1, 1, 0, 0, 9, {"propose": 2.0}))
+    assert code_of(CheckpointError("a.pt is damaged."), debug=True) == 2
+    assert code_of(ValueError("odd"), debug=True) == 1
+
+
+def test_a_run_ends_where_nobody_reads_its_lines(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Refusing(errno.EPIPE))
+    with pytest.raises(BrokenPipeError), guarded():
+        PlainDisplay().say("Model [micro] on CPU.")
 
 
 def test_plain_signs_of_life(capsys):
@@ -114,6 +159,7 @@ def code_of(error: BaseException, debug: bool = False) -> int:
         (MemoryError(), 1, "Error: There is not enough memory"),
         (ZeroDivisionError("division by zero"), 1, "Error: This is a defect in sam2-fewshot, please report it: Zero"),
         (OSError("odd"), 1, "Error: This is a defect"),
+        (OSError(28, "No space left on device"), 1, "Error: A disk, a file or the network has failed: no space left"),
     ],
 )
 def test_errors_are_one_line(capsys, error, code, said):
@@ -162,12 +208,22 @@ def test_other_libraries_are_quiet(capsys):
 
 
 def test_report_when_nothing_was_found(capsys, tmp_path):
-    summary = Summary(tmp_path, 1, 1, 0, 0, 9, {"propose": 2.0})
+    outline = box(0, 0, 5, 5)
+    below = Detection(polygon_to_mask(outline, (9, 9)), outline, 0.3, 0.3, 0.9)
+    record = FrameRecord("a.png", "a", Location(), (9, 9), candidates=9)
+    summary = Summary(
+        tmp_path, 1, 1, 0, 0, 9, {"propose": 2.0}, records=lambda: iter([replace(record, below=(below,))])
+    )
     report(summary)
     captured = capsys.readouterr()
     assert "Found 0 objects among 9 candidates on 1 frame." in captured.out
     assert "Try a lower --similarity-threshold" in captured.out
     assert captured.err == ""
+    report(replace(summary, records=lambda: iter([record])))
+    printed = capsys.readouterr().out
+    assert "Nothing resembles the examples enough. Nothing there lies below the threshold, so a lower one" in printed
+    assert "mark some of them as further examples." in printed
+    assert "--similarity-threshold" not in printed
     report(Summary(tmp_path, 1, 1, 0, 0, 0, {}))
     assert "Nothing was even proposed" in capsys.readouterr().out
 

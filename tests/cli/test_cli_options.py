@@ -70,6 +70,12 @@ def test_a_settings_file_takes_titles_as_the_report_has_them(tmp_path):
     assert read_settings({}, config) == Settings(similarity_threshold=0.3)
 
 
+def test_settings_file_of_powershell(tmp_path):
+    config = tmp_path / "settings.yaml"
+    config.write_bytes("# Größe\r\nsimilarity_threshold: 0.3\r\n".encode("utf-16"))
+    assert read_settings({}, config) == Settings(similarity_threshold=0.3)
+
+
 def test_empty_settings_file(tmp_path):
     config = tmp_path / "settings.yaml"
     config.write_text("# nothing yet\n")
@@ -87,6 +93,7 @@ def test_empty_settings_file(tmp_path):
         ("!!python/object/apply:os.system ['true']", "not valid YAML"),
         ("[" * 5000, "not valid YAML"),
         (b"\xff\xfe\x00", "not valid YAML"),
+        ("# Größe\nmin_mask_area: 3".encode("latin-1"), "not a text in UTF-8; save it as one"),
         ("a: 2024-99-99", "not valid YAML"),
         ("#" * (2 << 20), "too long"),
     ],

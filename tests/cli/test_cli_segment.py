@@ -174,6 +174,15 @@ def test_wrong_usage(cli, arguments, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("address", ["https://me:hunter2@host/b.zarr", "https://host/b.zarr?X-Signature=hunter2"])
+def test_no_secret_of_an_address_is_printed(address, cli, images, examples, tmp_path):
+    outcome = cli("segment", address, address, images[0], "--examples", examples, "-o", tmp_path / "out")
+    assert outcome.code == 2
+    assert "https://host/b.zarr" in outcome.err
+    assert "hunter2" not in outcome.err
+    assert not (tmp_path / "out").exists()
+
+
 def test_output_that_is_a_file(cli, images, examples, tmp_path):
     out = tmp_path / "out"
     out.write_text("mine")

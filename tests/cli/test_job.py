@@ -102,6 +102,7 @@ def test_an_image_of_one_colour_is_told(request_for, segmenters, display, images
     ]
     frames = json.loads((summary.out / "run.json").read_text())["frames"]
     assert [len(frame["warnings"]) for frame in frames] == [0, 1, 0]
+    assert "Nothing was found on" not in (summary.out / "report.html").read_text("utf-8")  # which has advice then
 
 
 def test_what_a_killed_run_left_half_written_goes(request_for, segmenters):
@@ -227,11 +228,15 @@ def small_files_only():
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+NOTES = 4000
+"""Bytes in which what a run notes down at first has room, and an overlay has none."""
+
+
 def test_full_disk_stops_the_run_with_a_sentence(request_for, segmenters, display, small_files_only):
     segmenters.troubles = {}
     first = run(request_for(batch_xy="1"), None, segmenters)
     kept = (first.out / "detections.csv").read_bytes()
-    small_files_only(200)
+    small_files_only(NOTES)
     summary = run(request_for(), display, segmenters)
     small_files_only(resource.RLIM_INFINITY if resource.getrlimit(resource.RLIMIT_FSIZE)[1] < 0 else 1 << 40)
     assert len(segmenters.calls) == 1  # the next frame is not tried
@@ -242,9 +247,16 @@ def test_full_disk_stops_the_run_with_a_sentence(request_for, segmenters, displa
     assert run(request_for(), None, segmenters).complete
 
 
+def test_where_not_even_the_notes_can_be_written_nothing_is_searched(request_for, segmenters, small_files_only):
+    small_files_only(200)
+    with pytest.raises(InputError, match=r"The disk is full: .*inputs\.json could not be written"):
+        run(request_for(), None, segmenters)
+    assert not segmenters.calls
+
+
 def test_on_a_full_disk_the_frame_is_named(request_for, segmenters, small_files_only, capsys):
     segmenters.troubles = {}
-    small_files_only(200)
+    small_files_only(NOTES)
     run(request_for(), PlainDisplay(), segmenters)
     assert "Failed: frame 1 of 3: im1.png: The disk is full" in capsys.readouterr().err
 

@@ -12,6 +12,7 @@ import numpy as np
 import polars
 import pytest
 import tifffile
+from label_discs import DISCS, discs
 from roifile import ImagejRoi
 
 from sam2_fewshot import Settings
@@ -20,6 +21,7 @@ from sam2_fewshot.errors import FewShotWarning
 from sam2_fewshot.evaluation.files import read_pairs
 from sam2_fewshot.files.request import request_again
 from sam2_fewshot.files.run import run
+from sam2_fewshot.geometry.outlines import crop_to_object, mask_to_polygon
 from sam2_fewshot.output.finished import read_finished
 from sam2_fewshot.protocols import Quiet
 from sam2_fewshot.records import Counts, Kind
@@ -138,6 +140,47 @@ def test_on_a_copy_of_their_image_the_examples_are_found_objects(cli, images, ex
     frames = json.loads((tmp_path / "new" / "run.json").read_text())["frames"]
     assert [frame["marked"] for frame in frames] == [2, 0]
     assert frames[0]["objects"] == frames[1]["objects"]
+
+
+def corrections(path: Path, *marks: tuple[str, int, int]) -> Path:
+    """Write verdicts on discs, each with the number of its image and of its disc, as the report exports them."""
+    annotations = []
+    for verdict, xy, disc in marks:
+        ring = mask_to_polygon(crop_to_object(discs([DISCS[disc]]) > 0)).exterior.coords[:-1]
+        outline = {"shape": "polygon", "coordinates": [{"x": x, "y": y} for x, y in ring], "tags": [verdict]}
+        annotations.append({**outline, "location": {"XY": xy, "Z": 0, "Time": 0}})
+    path.write_text(json.dumps({"annotations": annotations, "sam2-fewshot": {"kind": "corrections", "version": 1}}))
+    return path
+
+
+@pytest.mark.parametrize("marked_by", ["outlines", "boxes", "points"])
+def test_after_marking_on_a_copy_its_objects_have_the_kinds_of_what_was_marked_there(
+    request_for, segmenters, display, images, examples, tmp_path, marked_by
+):
+    if marked_by != "outlines":
+        place = {"location": {"XY": 0, "Z": 0, "Time": 0}, "tags": ["disc"]}
+        marks = []
+        for y, x in DISCS[:2]:
+            corners = [(-1, -1), (1, -1), (1, 1), (-1, 1)] if marked_by == "boxes" else [(0, 0)]
+            ring = [{"x": x + 0.5 + 7.5 * i, "y": y + 0.5 + 7.5 * j} for i, j in corners]
+            marks.append({"shape": "point" if len(ring) == 1 else "polygon", "coordinates": ring, **place})
+        examples = tmp_path / "marks.json"
+        examples.write_text(json.dumps({"annotations": marks}))
+    copy = images[0].with_name("im1_copy.png")
+    shutil.copy(images[0], copy)
+    request = request_for(images=[images[0], copy], examples=examples, boxes=marked_by == "boxes")
+    assert run(request, None, segmenters).counts == Counts(found=6, marked=2)
+
+    wrong = replace(request, out=tmp_path / "wrong", corrections=[corrections(tmp_path / "1.json", ("wrong", 1, 3))])
+    run(wrong, display, segmenters)
+    counts = [record.counts for record in read_finished(wrong.out).records()]
+    assert [(each.confirmed, each.marked) for each in counts] == [(0, 2), (0, 0)]
+
+    verdicts = corrections(tmp_path / "2.json", ("right", 0, 2), ("right", 1, 3), ("right", 1, 1))
+    right = replace(request, out=tmp_path / "right", corrections=[verdicts])
+    run(right, display, segmenters)
+    kinds = [[item.kind for item in record.detections] for record in read_finished(right.out).records()]
+    assert kinds == [["confirmed", "found", "example", "example"], ["confirmed", "confirmed", "found", "found"]]
 
 
 def test_an_exact_copy_is_an_image_of_its_own(request_for, segmenters, images, tmp_path):

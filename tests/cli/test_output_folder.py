@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from dataclasses import replace
 
 import pytest
 
 from bright import BrightMethod
+from calls import calls_of
+from sam2_fewshot.annotations.placing import PlacedExemplar
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.files.folder import OutputFolder
-from sam2_fewshot.files.plan import make_plan
+from sam2_fewshot.files.plan import Plan, make_plan
 from sam2_fewshot.object_model import ObjectModel
 from sam2_fewshot.runner.progress import Watch
 from sam2_fewshot.runner.run import learn
 from sam2_fewshot.runner.tasks import Progressed, TaskResult, in_this_process
 from sam2_fewshot.settings import Settings
+from sam2_fewshot.storage.packing import unpack_detections
 
 
 @pytest.fixture
@@ -84,7 +88,31 @@ def test_pictures_are_drawn_where_a_frame_is_searched(ready):
     assert finished.extra.preview.startswith(b"\xff\xd8")
     assert (list(finished.warnings), list(finished.notes)) == ([], [])
     assert len(draw.marks) == 2
-    assert folder.task(plan.frames[1], "im2.png").finish.marks == []
+    assert folder.task(plan.frames[1], "im2.png").finish.marks == ()
+
+
+@pytest.mark.parametrize(
+    ("is_there", "sentence"),
+    [(True, r"\.npz cannot be read: "), (False, r"no whole record of im2\.png \(Z 1, Time 1\)")],
+)
+def test_results_stay_where_the_record_of_a_finished_frame_fails(ready, watch, is_there, sentence):
+    plan, segmenter, folder = ready()
+    with folder.opened(Progressed(3, 0)):
+        for task, result in searched(plan, segmenter, folder, watch):
+            folder.add(task, result)
+    out = plan.request.out
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file() and path.parent.name != ".frames"}
+    assert out / "labels" / "im2.tif" in before
+    name = json.loads((out / "run.json").read_text())["frames"][1]["record"]
+    progressed = Progressed(3, 0)
+    _, _, again = ready()
+    with again.opened(progressed):
+        (out / ".frames" / name).unlink()
+        if is_there:
+            (out / ".frames" / name).symlink_to(name)  # the system opens no such circle
+    (failure,) = progressed.failures
+    assert re.search(sentence, failure.sentence)
+    assert {path: path.read_bytes() for path in before} == before
 
 
 def test_a_failed_frame_is_not_there(ready, watch):
@@ -164,3 +192,37 @@ def test_the_confirmed_are_part_of_the_results(ready, request_for, tmp_path):
     assert [item.area for item in finished.found.detections] == [100, *(item.area for item in everything)]
     assert [item.kind for item in finished.found.detections] == ["confirmed", *["found"] * 2, *["example"] * 2]
     assert finished.found.candidates == found.candidates
+
+
+def test_the_marks_on_a_frame_are_made_once(ready, watch):
+    plan, segmenter, folder = ready()
+    with calls_of(Plan.examples_on) as callers:
+        with folder.opened(Progressed(3, 0)):
+            for task, result in searched(plan, segmenter, folder, watch):
+                folder.add(task, result)
+        assert [len(record.examples) for record in folder.records()] == [2, 0, 0]
+    assert len(callers) == 3
+
+
+def test_the_marks_of_all_frames_are_gone_through_once(ready):
+    plan, _, _ = ready()
+    with calls_of(PlacedExemplar.location.fget) as callers:
+        for frame in plan.frames * 3:
+            assert len(plan.examples_on(frame.location)) == 2 * (frame.location.xy == 0)
+    assert len(callers) <= 2
+
+
+def test_records_are_unpacked_only_for_what_is_written(ready, watch):
+    plan, segmenter, folder = ready(settings=Settings(similarity_threshold=0.6))
+    with folder.opened(Progressed(3, 0)):
+        for task, result in searched(plan, segmenter, folder, watch):
+            folder.add(task, result)
+    with calls_of(unpack_detections) as unpacked:
+        again = OutputFolder(plan, segmenter, watch)
+        assert (again.done, unpacked) == (3, [])
+        with again.opened(Progressed(3, 3)):
+            pass
+    places = again.assembled.mark_next
+    frames = {place.location for place in places}
+    assert len(places) > len(frames) > 0
+    assert len(unpacked) == 3 + 3 + len(frames)  # result files, report, places to mark next

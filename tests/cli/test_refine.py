@@ -11,13 +11,15 @@ import pytest
 from PIL import Image
 
 from bright import BrightMaker
+from calls import calls_of
 from sam2_fewshot.annotations.mark_next import asked_about
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.files.corrections import read_corrections, results_folder
 from sam2_fewshot.files.request import next_folder, request_again
 from sam2_fewshot.files.run import run
+from sam2_fewshot.geometry.overlap import mask_iou
 from sam2_fewshot.images.image_set import open_images
-from sam2_fewshot.output.finished import read_finished
+from sam2_fewshot.output.finished import Given, read_finished
 from sam2_fewshot.output.pictures import LONGEST
 from sam2_fewshot.report.content import UNITS
 from sam2_fewshot.settings import Settings
@@ -256,6 +258,18 @@ def test_marks_that_cannot_be_used_are_told(images, export, display):
     told = " ".join(display.lines)
     assert "marked on other.png, but the image at XY 2 is im2.png" in told
     assert "on an image that was not given" in told
+
+
+def test_marks_are_compared_with_those_on_their_frame_alone(images, export, display):
+    opened = open_images(images, Settings(), None, display)
+    marks = [mark("wrong", 12 * (n % 5), 12 * (n // 5), xy, images[xy].name) for n in range(25) for xy in range(3)]
+    path = export(*marks, mark("right", 0, 0))
+    with calls_of(mask_iou) as compared, calls_of(Given.is_called) as asked:
+        read = read_corrections([path], opened, display)
+    assert [item.placed.location.xy for item in read] == [1, 2] + [0, 1, 2] * 24 + [0]  # in the order of the marks
+    assert (len(read), read[-1].is_right) == (75, True)
+    assert len(compared) == 3 * sum(range(25)) + 25
+    assert len(asked) == 3
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", '{"annotations": []}', '{"annotations": [1, {"tags": 5}]}', "3"])

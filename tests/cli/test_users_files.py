@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from calls import calls_of
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.files.folder import OutputFolder
 from sam2_fewshot.files.plan import make_plan
 from sam2_fewshot.files.request import request_again
 from sam2_fewshot.files.run import run
+from sam2_fewshot.images.registry import signature
 from sam2_fewshot.output.finished import read_finished
 from sam2_fewshot.runner.progress import Watch
 from sam2_fewshot.runner.run import run as run_ends
@@ -116,6 +118,35 @@ def test_results_of_earlier_runs_are_replaced(request_for, segmenters, images):
     assert run(request_for(), None, segmenters).complete
 
 
+@pytest.mark.parametrize("notes", ["damaged", "missing"])
+def test_files_of_the_user_are_not_replaced_where_the_notes_are_lost(notes, request_for, segmenters, images):
+    out = run(request_for(images=images[:2]), None, segmenters).out
+    users, inputs = out / "labels" / "im10.tif", out / ".frames" / "inputs.json"
+    users.write_text("mine")
+
+    def lose():
+        text = inputs.read_text()
+        inputs.unlink()
+        if notes == "damaged":
+            inputs.write_text(text[:100])
+
+    lose()
+    assert run(request_for(images=images[:2]), None, segmenters).complete  # run.json lists what is a run's
+    lose()
+    with pytest.raises(InputError, match=r"im10\.tif is there already, but not from an earlier run"):
+        run(request_for(), None, segmenters)
+    assert users.read_text() == "mine"
+
+
+def test_notes_that_cannot_be_read_refuse_a_run(request_for, segmenters):
+    out = run(request_for(), None, segmenters).out
+    inputs = out / ".frames" / "inputs.json"
+    inputs.unlink()
+    inputs.symlink_to(inputs)  # the system opens no such circle
+    with pytest.raises(InputError, match=r"inputs\.json cannot be read: "):
+        run(request_for(), None, segmenters)
+
+
 class Stopped(OutputFolder):
     """An output folder of a run that is stopped when the overlay of its first frame was written."""
 
@@ -209,6 +240,8 @@ def test_searched_images_are_no_truth(cli, request_for, segmenters, display, ima
         assert f"{path} is one of the images that were searched for {out}; give a label image" in outcome.err
     shutil.copy(examples, moved.with_name(f"{moved.stem}_labels.png"))
     shutil.copy2(images[2], moved.parent)  # of which the folder has no labels
-    outcome = cli("evaluate", out, moved.parent)
+    with calls_of(signature) as looked_at:
+        outcome = cli("evaluate", out, moved.parent)
+    assert len(looked_at) == 2  # not at the labels, whose name is none of the images'
     assert outcome.out.startswith("1 frame, 2 true objects")
     assert f"only {out} has them: im1, im10." in outcome.err

@@ -113,13 +113,13 @@ def test_average_precision_by_hand() -> None:
 
 def test_aggregated_jaccard_by_hand() -> None:
     truth, half = [box(0, 0), box(30, 0)], box(0, 0, 5, 10)
-    assert aggregated_jaccard(truth, truth) == 1.0
+    assert aggregated_jaccard(EvaluatedFrame("a", truth, truth)) == 1.0
     # 50 shared of 100; the second object is missed (100), one find is nowhere (100).
-    assert aggregated_jaccard([half, box(60, 30)], truth) == pytest.approx(50 / 300)
+    assert aggregated_jaccard(EvaluatedFrame("a", [half, box(60, 30)], truth)) == pytest.approx(50 / 300)
     # A find over both objects is taken by both: 200 shared; its union with each is 400.
-    assert aggregated_jaccard([box(0, 0, 40, 10)], truth) == pytest.approx(200 / 800)
-    assert math.isnan(aggregated_jaccard([], []))
-    assert aggregated_jaccard([half], []) == 0.0
+    assert aggregated_jaccard(EvaluatedFrame("a", [box(0, 0, 40, 10)], truth)) == pytest.approx(200 / 800)
+    assert math.isnan(aggregated_jaccard(EvaluatedFrame("a", [], [])))
+    assert aggregated_jaccard(EvaluatedFrame("a", [half], [])) == 0.0
 
 
 def test_aggregated_jaccard_the_plain_way() -> None:
@@ -141,7 +141,7 @@ def test_aggregated_jaccard_the_plain_way() -> None:
                 union += (truth == t).sum()
         union += sum((found == p).sum() for p in range(1, found.max() + 1) if p not in taken)
         (frame,) = frames(seed)
-        assert aggregated_jaccard(frame.predicted, frame.truth) == pytest.approx(shared / union)
+        assert aggregated_jaccard(frame) == pytest.approx(shared / union)
 
 
 def test_sizes_are_judged_apart() -> None:
@@ -165,6 +165,33 @@ def test_what_was_shown_is_not_judged() -> None:
     assert result.average_precision == (1.0,)
     assert result.not_judged == 1
     assert result.aji == 1.0
+
+
+class Watched(InstanceMask):
+    """A mask that counts how often its pixels are counted."""
+
+    counted = 0
+
+    @property
+    def area(self) -> int:
+        Watched.counted += 1
+        return int(np.count_nonzero(self.data))
+
+
+def test_pairs_are_compared_once_and_only_where_they_touch() -> None:
+    def row(y0: int, count: int) -> list[InstanceMask]:
+        return [Watched(np.ones((2, 2), bool), 3 * i, y0, SHAPE) for i in range(count)]
+
+    def counted(count: int, ious: list[float]) -> int:
+        found, below = row(0, count), [(mask, 0.1) for mask in row(9, count)]
+        frame = EvaluatedFrame("a", found, row(0, count), [0.5] * count, below, ignore=row(40, count))
+        Watched.counted = 0
+        assert evaluate_frames([frame], ious).average_precision == (1.0,) * len(ious)
+        return Watched.counted
+
+    few = counted(10, [0.5])
+    assert counted(10, [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]) == few
+    assert counted(100, [0.5]) == 10 * few
 
 
 def test_nothing_at_all() -> None:

@@ -213,6 +213,13 @@ class TestPlanes:
     def test_places(self, put, stack, told, where, place):
         (found,) = read_examples(put("stack.roi", polygon(**where).tobytes()), stack, progress=told)
         assert found.location == place
+        said = "stack.roi: object 1 was put on the first frame of stack.tif: no slice or time point is given."
+        assert told.warnings == ([] if where else [said])
+
+    def test_points_without_a_slice_are_told_once(self, put, stack, told):
+        points = polygon(kind=ROI_TYPE.POINT)
+        assert len(read_examples(put("stack.roi", points.tobytes()), stack, progress=told)) == 4
+        assert "object 1 was put on the first frame of stack.tif" in told.only
 
     def test_a_plane_that_is_not_there(self, put, stack, told):
         with pytest.raises(InputError, match="Z 8 at time 0"):

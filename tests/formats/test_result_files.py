@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import weakref
 import zipfile
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -19,8 +20,9 @@ from pycocotools.coco import COCO
 from roifile import ROI_TYPE, ImagejRoi
 
 from sam2_fewshot.annotations import imagej, label_images, ome_zarr
+from sam2_fewshot.annotations.convert import write_results
 from sam2_fewshot.annotations.record import FrameRecord, MarkedPoint
-from sam2_fewshot.annotations.registry import ON_REQUEST, check_formats
+from sam2_fewshot.annotations.registry import NAMES, ON_REQUEST, check_formats
 from sam2_fewshot.errors import InputError, SettingsError
 from sam2_fewshot.output.assembly import assemble
 from sam2_fewshot.records import Location
@@ -241,3 +243,32 @@ def test_unknown_formats_and_missing_extras():
     check_formats(["coco", "roi"], is_installed=lambda name: None)
     with pytest.raises(InputError, match=r'parquet needs the package pyarrow.*"sam2-fewshot\[parquet\]"'):
         check_formats(["parquet"], is_installed=lambda name: None)
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_converted_frames_are_in_memory_one_at_a_time(frame_of, tmp_path, kind):
+    most, count = 0, 12
+    masks: weakref.WeakValueDictionary[int, np.ndarray] = weakref.WeakValueDictionary()
+
+    def read():
+        nonlocal most
+        masks.clear()
+        for time in range(count):
+            record = frame_of(3, Location(0, 0, time), size_t=count)
+            masks[time] = record.detections[0].instance.data
+            most = max(most, len(masks))
+            yield record
+
+    done = write_results(read, ["cell"], tmp_path, tmp_path / "converted", kind)
+    assert (done.objects, done.frames) == (3 * count, count)
+    assert most <= 4
+
+
+def test_nothing_is_written_where_a_frame_cannot_be_read(frame_of, tmp_path):
+    def read():
+        yield frame_of(3, name="a.png")
+        raise InputError("the second is missing")
+
+    with pytest.raises(InputError, match="the second is missing"):
+        write_results(read, [], tmp_path, tmp_path / "converted", "labels")
+    assert not (tmp_path / "converted").exists()

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from sam2_fewshot.geometry.outlines import crop_to_object
-from sam2_fewshot.geometry.overlap import grown, intersect, mask_iou, most_shared, shared_area, touching
+from sam2_fewshot.geometry.overlap import grown, intersect, mask_iou, most_shared, overlaps, shared_area, touching
 from sam2_fewshot.records import InstanceMask
 
 PAIRS = arrays(bool, st.tuples(st.just(2), st.integers(1, 9), st.integers(1, 9)))
@@ -27,6 +27,21 @@ def test_of_each_mask_the_other_is_found_that_shares_most_with_it(planes: np.nda
     best = most_shared(masks, masks[1:])
     assert np.array_equal(best, np.where(shares.any(axis=1), shares.argmax(axis=1), -1)), "of equal ones the first"
     assert {(i, k) for i, k in np.argwhere(shares).tolist()} <= set(touching(masks, masks[1:]))
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 12)] * 2, *[st.integers(0, 4)] * 2), min_size=1, max_size=12))
+def test_pairs_come_in_order_wherever_their_boxes_share_a_pixel(boxes: list[tuple[int, int, int, int]]) -> None:
+    masks = [InstanceMask(np.ones((height, width), bool), x, y, (20, 20)) for x, y, width, height in boxes]
+
+    def share(a: InstanceMask, b: InstanceMask) -> bool:
+        (x0, y0, x1, y1), (left, top, right, bottom) = a.box, b.box
+        return x0 < right and left < x1 and y0 < bottom and top < y1
+
+    first, second = masks[::2], masks[1::2]
+    expected = [(i, k) for i, a in enumerate(first) for k, b in enumerate(second) if share(a, b)]
+    assert list(touching(first, second)) == expected
+    shared = {(i, k): mask_iou(first[i], second[k]) for i, k in expected if shared_area(first[i], second[k])}
+    assert overlaps(first, second) == shared
 
 
 def test_without_others_nothing_is_shared() -> None:

@@ -1,5 +1,7 @@
 """Which file belongs to which image, and which objects are taken by their tags."""
 
+import os
+
 import numpy as np
 import pytest
 from roifile import ImagejRoi
@@ -83,6 +85,18 @@ def test_a_folder_gives_each_image_its_file(tmp_path, write, two, labels, told):
     placed = read_examples(tmp_path / "ex", two, progress=told)
     assert [example.location.xy for example in placed] == [0, 1, 1]
     assert "1 file was passed over" in told.only
+
+
+def test_the_place_of_each_image_is_asked_once_however_many_files_there_are(
+    tmp_path, write, open_with, ramp, labels, monkeypatch
+):
+    many = open_with(*(write(f"images/{n}.png", ramp) for n in range(10)))
+    for n in range(10):
+        write(f"ex/{n}_labels.png", labels)
+    real, asked = os.path.realpath, []
+    monkeypatch.setattr(os.path, "realpath", lambda path, **more: asked.append(path) or real(path, **more))
+    assert len(read_examples(tmp_path / "ex", many)) == 10
+    assert len([path for path in asked if path in {image.path for image in many}]) == 10
 
 
 def test_the_folder_may_be_that_of_the_images(tmp_path, write, two, labels, told):

@@ -294,6 +294,21 @@ def test_stacks_of_labels(tmp_path, stack, labels):
     np.testing.assert_array_equal(mask_of(placed[1]), labels == 1)
 
 
+def test_labels_of_a_picture_that_was_marked_turned_are_refused_with_the_reason(
+    tmp_path, open_with, write, ramp, labels
+):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(ramp).save(tmp_path / "a.jpg", exif=exif)
+    image = open_with(tmp_path / "a.jpg")
+    with pytest.raises(
+        InputError, match=r"the size of their image\. a\.jpg is stored turned by 90° \(EXIF\); it is read"
+    ):
+        read_examples(write("a_labels.png", labels.T.copy()), image)
+    with pytest.raises(InputError, match=r"the size of their image\.$"):
+        read_examples(write("a_labels.png", labels[1:].copy()), image)
+
+
 def test_a_single_plane_belongs_to_the_first_frame_of_a_stack(write, stack, labels, told):
     placed = read_examples(write("s_labels.png", labels), stack, progress=told)
     assert {example.location for example in placed} == {Location()}

@@ -8,6 +8,7 @@ from PIL import Image
 from sam2_fewshot.errors import InputError, SettingsError
 from sam2_fewshot.images.display import read_channels
 from sam2_fewshot.images.image_set import open_images
+from sam2_fewshot.protocols import Quiet
 from sam2_fewshot.records import FrameReader, Location
 from sam2_fewshot.settings import Settings
 
@@ -280,3 +281,24 @@ def test_several_threads_read_their_own_frames(write, open_with, ramp):
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+class Shown(Quiet):
+    """Notes stages with their steps."""
+
+    def __init__(self):
+        self.stages = []
+
+    def start(self, stage, total=None):
+        self.stages.append([stage, total, 0])
+
+    def advance(self, steps=1):
+        self.stages[-1][2] += steps
+
+
+def test_the_opening_of_many_files_is_shown(write, ramp):
+    paths, shown = [write(f"{i}.png", ramp) for i in range(30)], Shown()
+    open_images(paths[:3], Settings(), progress=shown)
+    assert shown.stages == []
+    assert len(open_images(paths, Settings(), progress=shown)) == 30
+    assert shown.stages == [["opening images", 30, 30]]

@@ -80,6 +80,13 @@ class TestGeoJson:
         assert example.exemplar.polygon.bounds == (2, 3, 8, 9)
         assert told.only == "x.geojson: object 1 was cut to the largest part: several parts."
 
+    def test_a_part_whose_corners_make_no_sense_gives_way(self, one, told):
+        for corner in (math.nan, math.inf):
+            part = [[corner, 1], [5, 1], [5, 5], [1, 5]]
+            example = one({"type": "MultiPolygon", "coordinates": [[part], [SQUARE]]})
+            assert example.exemplar.polygon.bounds == (2, 3, 8, 9)
+        assert told.warnings == ["x.geojson: object 1 was cut to the largest part: several parts."] * 2
+
     def test_points(self, read):
         placed = read(collection(feature("Point", [4.5, 5]), feature("MultiPoint", [[1, 2], [3, 4, 5]])))
         assert [example.exemplar.point for example in placed] == [(4.5, 5), (1, 2), (3, 4)]
@@ -103,6 +110,28 @@ class TestGeoJson:
     def test_properties_may_be_missing(self, one):
         assert one({"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [SQUARE]}}).tags == ()
         assert one({**feature("Polygon", [SQUARE]), "properties": None}).tags == ()
+
+    @pytest.mark.parametrize("kind", ["geojson", "coco"])
+    def test_without_a_plane_the_first_frame_is_taken_and_said(self, tmp_path, write, open_with, told, kind):
+        pixels = np.arange(3 * 60, dtype=np.uint8).reshape(3, 6, 10)
+        tifffile.imwrite(tmp_path / "s.tif", pixels, metadata={"axes": "ZYX"}, photometric="minisblack")
+        stack = open_with(tmp_path / "s.tif")
+        square = [[2, 1], [8, 1], [8, 5], [2, 5]]
+        if kind == "geojson":
+            bare = collection(feature("Polygon", [square]))
+            placed = collection(feature("Polygon", [square]), feature("Polygon", [square], {"z": 1}))
+        else:
+            bare = {"images": [{"id": 1, "file_name": "s.tif"}], "categories": []}
+            bare["annotations"] = [{"id": 1, "image_id": 1, "segmentation": [np.ravel(square).tolist()]}]
+            placed = {**bare, "images": [{"id": 1, "file_name": "s.tif", "z": 0}]}
+        (example,) = read_examples(write("s.json", bare), stack, progress=told)
+        assert example.location == Location()
+        assert told.warnings[-1] == (
+            "s.json: object 1 was put on the first frame of s.tif: no slice or time point is given."
+        )
+        before = len(told.warnings)
+        assert read_examples(write("s.json", placed), stack, progress=told)[0].location == Location()
+        assert len(told.warnings) == before
 
     def test_planes(self, tmp_path, write, open_with, told):
         tifffile.imwrite(tmp_path / "s.tif", np.zeros((2, 3, 20, 30), np.uint8), imagej=True, metadata={"axes": "TZYX"})

@@ -98,6 +98,33 @@ def test_exif_orientation_is_not_applied(tmp_path, colours):
     path = save(tmp_path / "a.jpg", colours, exif=exif)
     header = open_source(path).header
     assert (header.height, header.width) == (20, 30)
+    assert header.warnings == (
+        "a.jpg is stored turned by 90° (EXIF); it is read as it is stored, other programs show it upright: save it "
+        "again upright before marking.",
+    )
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+def test_each_orientation_but_upright_is_told(tmp_path, colours, suffix):
+    exif = Image.Exif()
+    for value, said in {
+        1: "",
+        2: "mirrored (",
+        3: "by 180°",
+        4: "mirrored and",
+        5: "by 90°",
+        8: "by 90°",
+        9: "",
+    }.items():
+        exif[0x0112] = value
+        notes = open_source(save(tmp_path / f"{value}.{suffix}", colours, exif=exif)).header.warnings
+        assert len(notes) == bool(said)
+        assert said in "".join(notes)
+
+
+def test_damaged_exif_does_no_harm(tmp_path, colours):
+    path = save(tmp_path / "a.jpg", colours, exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
+    assert open_source(path).header.warnings == ()
     assert plane(path).shape == (20, 30, 3)
 
 

@@ -11,6 +11,7 @@ from sam2_fewshot.backbones.sam2.device import (
     choose_dtype,
     describe,
     empty_cache,
+    fitting,
     is_out_of_memory,
     present_devices,
     run_in_batches,
@@ -147,6 +148,25 @@ def test_what_does_not_fit_at_all_is_a_sentence() -> None:
     with pytest.raises(InputError, match="even one at a time"):
         list(run_in_batches(memory, range(5), 4))
     assert memory.sizes == [4, 2, 1]
+
+
+def test_what_is_not_done_in_batches_lets_go_of_its_tensors_too() -> None:
+    import weakref
+
+    held: list[weakref.ref[torch.Tensor]] = []
+
+    @fitting()
+    def work(error: Exception) -> None:
+        tensor = torch.ones(1)
+        held.append(weakref.ref(tensor))
+        raise error
+
+    with pytest.raises(InputError, match="choose a smaller model") as caught:
+        work(torch.OutOfMemoryError("CUDA out of memory."))
+    assert "--device" not in str(caught.value), "not all who read it can choose"
+    assert held[0]() is None
+    with pytest.raises(RuntimeError, match="shapes"):
+        work(RuntimeError("shapes differ"))
 
 
 def test_tensors_of_the_failed_call_are_let_go_before_the_next() -> None:

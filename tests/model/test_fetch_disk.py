@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -139,4 +140,14 @@ def test_who_waits_says_so_and_finds_the_file(get, mirror, checkpoint, listener,
 
 def test_a_lock_left_by_a_dead_process_is_none(get, mirror, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     (tmp_path / f".{NAME}.lock").touch()
+    assert get().read_bytes() == mirror.content
+
+
+def test_where_files_cannot_be_locked_it_downloads_all_the_same(  # type: ignore[no-untyped-def]
+    get, mirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(pytest.importorskip("fcntl"), "flock", flock)
     assert get().read_bytes() == mirror.content

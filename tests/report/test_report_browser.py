@@ -171,6 +171,23 @@ def test_marks_are_exported_for_the_next_run(report: Path, open_report: Callable
     assert page.locator("#mark-count").inner_text() == "Nothing is marked yet."
 
 
+def test_two_tabs_of_a_report_have_the_same_marks(report: Path, open_report: Callable[..., Page]) -> None:
+    one = open_report(report)
+    other = one.context.new_page()
+    other.goto(report.as_uri())
+    other.wait_for_selector("body[data-ready]")
+    one.locator(".card .wrong").first.click()
+    until(other, "document.getElementById('mark-count').textContent === 'Marked: 0 right, 1 wrong.'")
+    assert "is-wrong" in str(other.locator(".card").first.get_attribute("class"))
+    other.locator(".card .right").nth(1).click()
+    until(one, "document.getElementById('mark-count').textContent === 'Marked: 1 right, 1 wrong.'")
+    one.reload()
+    one.wait_for_selector("body[data-ready]")
+    assert "1 right, 1 wrong" in one.locator("#mark-count").inner_text()
+    other.locator("#clear").click()
+    until(one, "document.getElementById('mark-count').textContent === 'Nothing is marked yet.'")
+
+
 def test_corrections_of_an_object_model_come_with_the_examples(
     make_out: Callable[..., Path], open_report: Callable[..., Page]
 ) -> None:
@@ -255,6 +272,10 @@ def test_keys_are_enough(report: Path, open_report: Callable[..., Page]) -> None
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("w")
     assert page.locator(".card").nth(0).get_attribute("class") == "card"
+    page.keyboard.press("f")
+    until(page, "document.activeElement.parentElement.id === 'picked-buttons'")
+    page.keyboard.press("Enter")
+    assert page.locator(".card").nth(0).get_attribute("class") == "card is-right"
     page.locator("#next").focus()
     page.keyboard.press("Enter")
     assert page.locator("#frame").input_value() == "1"
@@ -358,7 +379,7 @@ def test_nothing_that_comes_from_outside_runs(make_out: Callable[..., Path], ope
     assert page.locator("script").count() == page.evaluate("document.scripts.length") == 8
     assert page.locator("img").count() == 0
     slide(page, "threshold", 0.7)
-    assert "'\\''" in page.locator("#command").inner_text()  # the folder's apostrophe, quoted for the shell
+    assert """o <b>&'"'"''""" in page.locator("#command").inner_text()  # the folder's apostrophe, quoted for the shell
 
 
 def test_a_page_injected_into_stays_still(report: Path, open_report: Callable[..., Page], tmp_path: Path) -> None:

@@ -239,6 +239,32 @@ def test_advice(frames: list[FrameFigures], said: str) -> None:
     assert any(said in sentence for sentence in overview(frames).advice)
 
 
+MARK = "if there are objects, mark some of them as further examples."
+
+
+@pytest.mark.parametrize(
+    ("frames", "said"),
+    [
+        ([replace(figures(), candidates=17)], f"Nothing there lies below the threshold, so a lower one .*: {MARK}"),
+        ([figures(scores=[0.9]), figures("b")], rf"on 1 of 2 frames \(b\)\. Nothing there lies below .*: {MARK}"),
+        ([figures(scores=[0.9]), figures("b"), figures("c", below=[0.2])], r"on 2 of 3 .*: lower the threshold to"),
+        (
+            [figures(scores=[0.9]), figures("b", below=[0.2]), replace(figures("c"), flat=True)],
+            r"on 1 of the 2 frames that show anything \(b\)\. .*: lower the threshold to",
+        ),
+    ],
+)
+def test_a_lower_threshold_is_advised_only_where_something_lies_below(frames: list[FrameFigures], said: str) -> None:
+    advice = overview(frames).advice
+    assert any(re.search(said, sentence) for sentence in advice)
+    assert not any("Min Mask Area" in sentence for sentence in advice)
+
+
+def test_frames_that_are_the_same_everywhere_are_not_called_poor() -> None:
+    advice = overview([figures(scores=[0.9] * 9), replace(figures("b"), flat=True)]).advice
+    assert not any("Nothing was found" in sentence for sentence in advice)
+
+
 def test_advice_speaks_of_the_list() -> None:
     (sentence,) = overview([figures(scores=[0.9, 0.52], below=[0.1])], 3).advice
     assert sentence.endswith("are doubtful. Mark the 3 places that the gallery begins with, export, and refine.")

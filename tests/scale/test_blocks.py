@@ -233,6 +233,32 @@ def test_a_piece_of_nothing_is_no_object() -> None:
     assert (found.detections, lost) == ([], 0)
 
 
+def test_a_whole_is_compared_only_with_what_lies_where_it_does() -> None:
+    compared = 0
+
+    class Watched(InstanceMask):
+        @property
+        def area(self) -> int:
+            nonlocal compared
+            compared += 1
+            return int(np.count_nonzero(self.data))
+
+    small = [
+        detection(Watched(np.ones((2, 2), bool), x, y, SHAPE)) for x in range(1, 80, 4) for y in (1, 5, 41, 60, 70, 80)
+    ]
+    found, compared = [], 0
+    pieces = [mask(90, 40, 10, 4), mask(60, 43, 10, 4)]
+    wholes = [detection(mask(30, 40, 100, 4)), detection(mask(30, 41, 90, 6))]
+    results = [BlockResult(BLOCK, FrameResult(small), clipped=pieces)]
+    found, lost = merge(results, plan_of(), lambda window: FrameResult(wholes))
+    covered = [item for item in small if item.bbox[1] == 41 and item.bbox[0] >= 30]
+    assert found.detections == [*(item for item in small if item not in covered), wholes[1]], (
+        "the second covers the first"
+    )
+    assert lost == 0
+    assert compared < len(small)
+
+
 def test_the_figures_of_blocks_are_added_up() -> None:
     blocks = [
         FrameResult(floor=0.1, candidates=3, seconds={"propose": 1.0, "outline": 0.5}, proposed=[mask(5, 5)]),

@@ -27,9 +27,11 @@ from sam2_fewshot.files.plan import FrameAddress
 from sam2_fewshot.files.request import Request, request_again
 from sam2_fewshot.files.run import run
 from sam2_fewshot.runner.cluster import connected, local_workers, trouble_of
+from sam2_fewshot.runner.progress import Heard
 from sam2_fewshot.runner.tasks import TaskResult
 from sam2_fewshot.runner.worker import Recipe, own_device, same, search_frame
 from sam2_fewshot.settings import Settings
+from sam2_fewshot.tiling.blocks import Block, SearchPlan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -235,6 +237,22 @@ class Asking(distributed.Client):  # type: ignore[misc]
         return super().submit(*arguments, **options)
 
 
+class Sending(distributed.Client):  # type: ignore[misc]
+    """A client that remembers what kinds of things its tasks are given."""
+
+    def submit(self, function: Any, *arguments: Any, **options: Any) -> Any:
+        self.sent = [*getattr(self, "sent", []), *map(type, arguments)]
+        return super().submit(function, *arguments, **options)
+
+
+def test_the_plan_of_a_large_frame_is_sent_once(client: Any, work: Any) -> None:
+    with Sending(client.cluster, set_as_default=False) as sending:
+        summary, _ = work("out", sending)
+    assert summary.complete
+    assert sending.sent.count(Block) > 3
+    assert sending.sent.count(SearchPlan) == 1
+
+
 def gpu_workers(count: int, threads: int) -> Any:
     """Return a cluster in this process whose workers offer a GPU each."""
     return distributed.LocalCluster(
@@ -254,8 +272,10 @@ def test_tasks_ask_for_a_gpu_where_workers_offer_one(work: Any) -> None:
     ):
         summary, _ = work("out", client)
     assert summary.complete
-    assert len(client.asked) > 4
-    assert client.asked == [None] + [{"GPU": 1}] * (len(client.asked) - 1)
+    searches = [asked for asked in client.asked if asked is not None]
+    assert len(searches) > 4
+    assert searches == [{"GPU": 1}] * len(searches)
+    assert len(client.asked) == len(searches) + 2  # what was learned, and the plan of the large frame
 
 
 class Queued(Lines):
@@ -314,16 +334,18 @@ def test_a_worker_loads_a_model_once_and_checks_its_weights(images: list[Path]) 
 
     def make(model: str, device: str, settings: Settings, progress: Progress) -> FewShotSegmenter:
         made.append(FewShotSegmenter(model, device, settings, progress))
+        progress.warn("made")
         return made[-1]
 
     recipe = Recipe("once", "filters", segmenter.model_sha256, "cpu", settings, segmenter.object_model, make)
     address = FrameAddress(images[1].name, str(images[1]), Location(7, 0, 0), settings, None)
     drawing = FrameFinish("im1.png", (), (), THRESHOLD)
-    for _ in range(2):
+    for first in (True, False):
         answer = search_frame(same(recipe), address, drawing).answer
         assert isinstance(answer, TaskResult)
         assert answer.trouble == ""
         assert answer.took > 0
+        assert ("made" in answer.warnings) == first, "told with the first frame, once"
         assert all(item.location.xy == 7 for item in answer.found.detections)
         assert answer.extra.overlay[:4] == b"\x89PNG"
     assert len(made) == 1
@@ -363,16 +385,31 @@ def test_a_worker_knows_some_images_and_holds_the_pixels_of_one(tmp_path: Path) 
         ("auto", 3, "cuda:1"),
         ("cuda:0", 3, "cuda:0"),
         ("cuda", "SLURMCluster-4", "cuda:0"),
-        ("auto", "left", "auto"),
-        ("auto", "tcp://host:1", "auto"),
+        ("auto", "node17-1", "cuda:1"),
     ],
 )
 def test_each_worker_takes_a_card_of_its_own(device: str, worker: object, card: str) -> None:
     class Named:
         name = worker
 
-    assert own_device(device, ["cuda:0", "cuda:1"], Named) == card
-    assert own_device(device, [], Named) == device
+    heard = Heard()
+    assert own_device(device, heard, ["cuda:0", "cuda:1"], Named) == card
+    assert own_device(device, heard, [], Named) == device
+    assert heard.sentences == []
+
+
+@pytest.mark.parametrize("worker", ["left", "tcp://host:1"])
+def test_a_worker_without_a_number_takes_the_first_card_and_says_so(worker: str) -> None:
+    class Named:
+        name = worker
+
+    heard = Heard()
+    assert own_device("auto", heard, ["cuda:0"], Named) == "auto"
+    assert heard.sentences == []
+    assert own_device("auto", heard, ["cuda:0", "cuda:1"], Named) == "auto"
+    (sentence,) = heard.sentences
+    assert f"worker '{worker}' has no number" in sentence
+    assert "--nworkers" in sentence
 
 
 def test_where_it_runs_is_checked() -> None:

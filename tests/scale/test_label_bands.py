@@ -12,7 +12,7 @@ import tifffile
 import zarr
 
 from sam2_fewshot.annotations import label_images, ome_zarr
-from sam2_fewshot.annotations.label_bands import Bands
+from sam2_fewshot.annotations.label_bands import Bands, hidden_pixels
 from sam2_fewshot.annotations.record import FrameRecord
 from sam2_fewshot.geometry.outlines import mask_to_polygon
 from sam2_fewshot.records import Detection, InstanceMask, Location
@@ -79,6 +79,18 @@ def test_bands_may_have_any_height(rows: int) -> None:
     bands = list(Bands(found, SHAPE, counted=1000).of(rows))
     assert len(bands[0]) == min(rows, SHAPE[0])
     assert np.array_equal(np.concatenate(bands), paint(found, SHAPE))
+
+
+def test_hidden_pixels_are_counted_in_bands() -> None:
+    found = crowd()
+    hidden = sum(item.area for item in found) - np.count_nonzero(paint(found, SHAPE))
+    assert hidden > 0
+    assert hidden_pixels(found, SHAPE) == hidden_pixels(found, SHAPE, counted=1000) == hidden
+    assert hidden_pixels([], SHAPE) == 0
+    tracemalloc.start()
+    assert hidden_pixels(found, (6000, 6000), counted=1 << 18) == hidden
+    assert tracemalloc.get_traced_memory()[1] < 6000 * 6000
+    tracemalloc.stop()
 
 
 def test_scores_that_are_no_numbers_count_alike() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -78,18 +80,21 @@ def test_a_damaged_note_still_refuses(tmp_path: Path, heard: Heard) -> None:
             refuse_second_run(tmp_path)
 
 
-class Unable(FileLock):  # type: ignore[misc,valid-type]
-    """A lock on a file system that has none."""
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_file_system_without_locks_is_told(
+    code: int, tmp_path: Path, heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
 
-    def _acquire(self) -> None:
-        raise NotImplementedError("FileSystem does not appear to support flock")
-
-
-def test_a_file_system_without_locks_is_told(tmp_path: Path, heard: Heard) -> None:
-    with only_run(tmp_path, heard, Unable):
+    monkeypatch.setattr(pytest.importorskip("fcntl"), "flock", flock)
+    with only_run(tmp_path, heard):
         assert "cannot lock files" in heard.warnings[0]
-    (tmp_path / "lock").touch()
-    refuse_second_run(tmp_path, Unable)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "lock").write_text("4242\nnode17\n")  # a killed run of another machine left it
+    refuse_second_run(tmp_path)
+    with only_run(tmp_path, heard):
+        assert "cannot lock files" in heard.warnings[1]
 
 
 def facts(**settings: object) -> dict[str, object]:
@@ -116,6 +121,12 @@ def test_what_changed_is_said(tmp_path: Path) -> None:
     forget(tmp_path)
     forget(tmp_path)
     assert changes(tmp_path, now) == []
+
+
+def test_a_run_that_cannot_note_what_it_is_of_does_not_begin(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"inputs\.json could not be written"):
+        remember(tmp_path / "file", facts())
 
 
 def test_images_that_changed_are_named(tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from sam2_fewshot.resources import (
     THREAD,
     allowed_memory,
     block_pixels,
+    cores,
     memory_of,
     reserve,
     threads,
@@ -74,6 +76,55 @@ def test_a_container_or_job_may_have_less(tmp_path: Path, files: dict[str, str])
 
 def test_without_a_proc_folder_the_system_is_asked(tmp_path: Path) -> None:
     assert allowed_memory(tmp_path) > 10**8
+
+
+@pytest.mark.parametrize(("works", "memory"), [(1, 32 * GIB), (0, 8 * GIB)])
+def test_windows_tells_it_through_a_library(tmp_path: Path, works: int, memory: int) -> None:
+    class Library:
+        def GlobalMemoryStatusEx(self, status: Any) -> int:
+            assert (len(bytes(status)), status[0]) == (64, 64)
+            status[1] = 32 * GIB
+            return works
+
+    assert allowed_memory(tmp_path, Library()) == memory
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {},
+        {"sys/fs/cgroup/cpu.max": "max 100000\n"},
+        {"sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n", "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n"},
+        {"sys/fs/cgroup/cpu.max": "6400000 100000\n"},
+    ],
+)
+def test_without_a_limit_of_time_all_cores_are_used(tmp_path: Path, files: dict[str, str]) -> None:
+    assert cores(machine(tmp_path, **files)) == cores(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"sys/fs/cgroup/cpu.max": "100000 100000\n"},
+        {"sys/fs/cgroup/cpu.max": "20000 100000\n"},
+        {
+            "proc/self/cgroup": "0::/a/b\n",
+            "sys/fs/cgroup/a/cpu.max": "50000 50000",
+            "sys/fs/cgroup/a/b/cpu.max": "max 1",
+        },
+        {"sys/fs/cgroup/cpu/cpu.cfs_quota_us": "100000\n", "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n"},
+        {
+            "proc/self/cgroup": "5:cpu,cpuacct:/x\n",
+            "sys/fs/cgroup/cpu/x/cpu.cfs_quota_us": "90000",
+            "sys/fs/cgroup/cpu/x/cpu.cfs_period_us": "100000",
+        },
+    ],
+)
+def test_a_container_may_have_the_time_of_one_core(
+    tmp_path: Path, files: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+    assert cores(machine(tmp_path, **files)) == 1
 
 
 def test_blocks_follow_from_the_memory() -> None:
@@ -132,6 +183,21 @@ def test_batches_are_part_of_the_memory() -> None:
     assert tiny.extra_bytes > before + 5 * 10**9
     tiny.points_per_batch *= 2
     assert tiny.extra_bytes > before + 6 * 10**9
+
+
+def test_an_apple_gpu_takes_the_computers_memory() -> None:
+    tiny = model_like("tiny")
+    on_cpu = tiny.extra_bytes
+    tiny.device, tiny.batch_size, tiny.points_per_batch = torch.device("mps"), 32, 512  # as such a GPU begins
+    assert tiny.extra_bytes > 10 * on_cpu
+    tiny.keep_within(Settings(max_memory=16, batch_size=3, points_per_batch=100))
+    assert (tiny.batch_size, tiny.points_per_batch) == (32, 512), "what the user chose stays"
+    tiny.keep_within(Settings(max_memory=16))
+    assert tiny.extra_bytes < 5 * 10**9
+    tiny.device, tiny.batch_size, tiny.most_tiles = torch.device("cuda"), 32, 1000
+    tiny.keep_within(Settings(max_memory=16))
+    assert (tiny.batch_size, tiny.most_tiles) == (32, 1000), "it has memory of its own"
+    assert tiny.extra_bytes < on_cpu
 
 
 def test_a_batch_of_tiles_follows_from_the_memory(micro: Sam2Model) -> None:

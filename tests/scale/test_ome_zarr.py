@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 import threading
+from base64 import b64encode
+from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,7 +20,7 @@ from sam2_fewshot.errors import InputError, ServerError
 from sam2_fewshot.images.addresses import is_zarr, remote
 from sam2_fewshot.images.image_set import open_images
 from sam2_fewshot.images.ome_zarr import ZarrSource
-from sam2_fewshot.images.registry import signature
+from sam2_fewshot.images.registry import open_positions, signature
 from sam2_fewshot.settings import Settings
 
 if TYPE_CHECKING:
@@ -164,16 +166,23 @@ class Hushed(SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None: ...
 
 
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[str]:
-    """Address of a server for the temporary folder."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Hushed, directory=str(tmp_path)))
+@contextmanager
+def serving(requests: type[Hushed], folder: Path) -> Iterator[str]:
+    """Give the address of a server for a folder."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(requests, directory=str(folder)))
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
     server.server_close()
     thread.join()
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[str]:
+    """Address of a server for the temporary folder."""
+    with serving(Hushed, tmp_path) as address:
+        yield address
 
 
 def test_an_image_on_the_web_is_read_by_region(served: str, tmp_path: Path) -> None:
@@ -193,6 +202,46 @@ def test_an_image_on_the_web_is_read_by_region(served: str, tmp_path: Path) -> N
 def test_a_wrong_address_is_a_sentence(served: str) -> None:
     with pytest.raises(InputError, match=r"There is no OME-Zarr at http://127.0.0.1:\d+/b.zarr"):
         ZarrSource(Path(f"{served}/b.zarr"))
+
+
+@pytest.mark.parametrize(
+    ("address", "sentence"),
+    [
+        (
+            "http://me:hunter2@host:80/b.zarr",
+            r"^The address of http://host:80/b\.zarr has a user name or password in it",
+        ),
+        ("https://hunter2@host/b.zarr", r"machine host login NAME password PASSWORD\.$"),
+        ("https://me:hunter2@host/b.zarr?a=hunter2", r"^The address of https://host/b\.zarr has a user name"),
+        ("https://host/b.zarr?X-Signature=hunter2", r"^The address of https://host/b\.zarr has a question mark in it"),
+    ],
+)
+def test_an_address_with_a_secret_is_refused_without_it(address: str, sentence: str) -> None:
+    for reads in (open_positions, signature, ZarrSource):
+        with pytest.raises(InputError, match=sentence) as caught:
+            reads(*expand([address]))
+        assert "hunter2" not in str(caught.value)
+
+
+def test_the_login_is_taken_from_netrc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Guarded(Hushed):
+        def do_GET(self) -> None:
+            if self.headers.get("Authorization") == f"Basic {b64encode(b'me:secret').decode()}":
+                super().do_GET()
+            else:
+                self.send_error(401)
+
+    local = write(tmp_path / "a.zarr", DEEP)
+    logins = tmp_path / "logins"
+    monkeypatch.setenv("NETRC", str(logins))
+    logins.write_text("")
+    with serving(Guarded, tmp_path) as address:
+        with pytest.raises(InputError, match=r"a\.zarr may not be read with the keys at hand.* \.netrc"):
+            ZarrSource(Path(f"{address}/a.zarr"))
+        logins.write_text("machine 127.0.0.1 login me password secret\n")
+        logins.chmod(0o600)
+        read = list(ZarrSource(Path(f"{address}/a.zarr")).region(0, 0, BOX))
+    assert np.array_equal(read, list(ZarrSource(local).region(0, 0, BOX)))
 
 
 def test_a_server_that_is_not_there_or_stalls_is_a_sentence() -> None:

@@ -15,6 +15,7 @@ from sam2_fewshot.backbones.sam2.checkpoints import SAM2_GATES
 from sam2_fewshot.backbones.sam2.cpu import OneDnnLinear
 from sam2_fewshot.backbones.sam2.device import choose_dtype
 from sam2_fewshot.backbones.sam2.network import Sam2Model, mask_weighted_mean
+from sam2_fewshot.errors import InputError
 from sam2_fewshot.geometry.outlines import crop_to_object
 from sam2_fewshot.methods.grid import context_window
 
@@ -158,6 +159,32 @@ def test_memory_that_runs_out_halves_the_batch_and_gives_the_same(micro: Sam2Mod
     calls.clear()
     model.encode(IMAGES)
     assert calls == [1, 1, 1, 1, 1], "it has learned what fits"
+
+
+class Large(torch.Tensor):
+    """A tensor that leaves no memory for anything else."""
+
+    @classmethod
+    def __torch_function__(cls, *_: object, **__: object) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+
+def test_memory_that_runs_out_outside_batches_is_a_sentence(micro: Sam2Model) -> None:
+    def none(_: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    facts = {"name": "", "sha256": "", "gates": micro.gates, "device": micro.device}
+    model, image = Sam2Model(micro.network, **facts, encoder=none), IMAGES[0]
+    embedding = micro.embed(image)._replace(image_embed=torch.zeros(1).as_subclass(Large))
+    point, box = np.ones((1, 2), np.float32), np.ones((1, 4), np.float32)
+    for work in (
+        lambda: model.embed(image),
+        lambda: model.pool_frame(image, [crop_to_object(np.ones(image.shape[:2], bool))]),
+        lambda: micro.prompt(embedding, point, iou_gate=0, stability_gate=0),
+        lambda: micro.prompt_boxes(embedding, box),
+    ):
+        with pytest.raises(InputError, match="does not fit into the device's memory"):
+            work()
 
 
 def test_bfloat16_agrees_within_its_precision(

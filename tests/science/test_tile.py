@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from sam2_fewshot.backbones.sam2.pyramid import Embedding, Tile
+from sam2_fewshot.errors import InputError
 
 CHANNELS, SIDE, HALO = 6, 16, 1
 NOTHING = Embedding(torch.zeros(0), (torch.zeros(0), torch.zeros(0)), (1, 1))
@@ -38,3 +39,19 @@ def test_a_shortened_tile_takes_half_the_memory_and_has_nearly_the_same_features
     short = tile.shortened()
     assert 2 * short.level_bytes == tile.level_bytes == 4 * CHANNELS * SIDE**2 * 21 // 16
     assert np.abs(short.features(0) - tile.features(0)).max() < 0.01
+
+
+class Large(torch.Tensor):
+    """A tensor that leaves no memory for anything else."""
+
+    @classmethod
+    def __torch_function__(cls, *_: object, **__: object) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+
+def test_memory_that_runs_out_is_a_sentence() -> None:
+    level = torch.zeros(CHANNELS, SIDE, SIDE).as_subclass(Large)
+    tile, row = Tile((level, level, level), NOTHING), np.zeros((1, 3 * CHANNELS), np.float32)
+    for work in (tile.shortened, lambda: tile.features(HALO), lambda: tile.maps(HALO, row[0], row, row)):
+        with pytest.raises(InputError, match="does not fit into the device's memory"):
+            work()

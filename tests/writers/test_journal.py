@@ -3,6 +3,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
+from calls import calls_of
 from recorded import recorded
 from sam2_fewshot.annotations.record import ExampleMark, FrameRecord
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.output.journal import Journal
+from sam2_fewshot.output.journal import Journal, read_record, remove_others
 from sam2_fewshot.records import Detection, InstanceMask, Location
+from sam2_fewshot.storage.packing import unpack_detections
 
 Make = Callable[..., FrameRecord]
 
@@ -127,8 +130,48 @@ def test_damaged_files_count_as_not_done(tmp_path: Path, make_record: Make) -> N
     for content in damaged:
         path.write_bytes(content)
         record = journal.done(Location())
+        assert record is not None or journal.summary(Location()) is None
         if record is not None:  # a flipped bit in a place that does not matter, such as a date
             assert_same(make_record(9), record)
+
+
+def test_a_summary_has_all_but_objects_and_makes_none(tmp_path: Path, make_record: Make) -> None:
+    journal = Journal(tmp_path, "f")
+    journal.write(make_record(9))
+    with calls_of(unpack_detections) as made:
+        summary = journal.summary(Location())
+    whole = journal.done(Location())
+    assert whole is not None
+    assert summary is not None
+    assert_same(summary, replace(whole, detections=(), examples=()))
+    assert (summary.threshold, summary.floor, summary.below) == (whole.threshold, whole.floor, ())
+    assert made == []
+    assert Journal(tmp_path, "g").summary(Location()) is None
+
+
+def test_others_are_removed_without_opening_ones_own(tmp_path: Path, make_record: Make) -> None:
+    for xy, fingerprint in enumerate(["a-1", "a-2", "b-1", "a-3"]):
+        Journal(tmp_path, fingerprint).write(make_record(1, Location(xy)))
+    with calls_of(np.load) as opened:
+        remove_others(tmp_path, "a", ["a-1", "a-2"])
+    assert len(opened) == 2
+    left = [Journal(tmp_path, each).done(Location(xy)) for xy, each in enumerate(["a-1", "a-2", "b-1", "a-3"])]
+    assert [record is not None for record in left] == [True, True, False, True]
+
+
+def test_what_cannot_be_read_is_neither_missing_nor_removed(tmp_path: Path, make_record: Make) -> None:
+    journal = Journal(tmp_path, "a-1")
+    journal.write(make_record(1))
+    (path,) = tmp_path.iterdir()
+    path.unlink()
+    path.symlink_to(path)  # the system opens no such circle
+    for read in (journal.done, journal.summary):
+        with pytest.raises(InputError, match=r"\.npz cannot be read: .*Run the same command again"):
+            read(Location())
+    with pytest.raises(InputError, match="cannot be read"):
+        read_record(path)
+    remove_others(tmp_path, "b")
+    assert path.is_symlink()
 
 
 def test_foreign_archives_count_as_not_done(tmp_path: Path, make_record: Make) -> None:

@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 import tifffile
 
+from calls import calls_of
 from recorded import recorded
 from sam2_fewshot.annotations.record import FrameRecord
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.images.stems import safe_stems
 from sam2_fewshot.output.assembly import Summary, assemble, write_run
 from sam2_fewshot.output.files import overlay_path
+from sam2_fewshot.output.finished import read_finished
 from sam2_fewshot.output.journal import JOURNAL_FOLDER, Journal
 from sam2_fewshot.records import Location
 from sam2_fewshot.settings import Settings
@@ -58,6 +60,19 @@ def test_all_files_are_assembled_from_the_journal(tmp_path: Path, make_record: M
     assert last["overlay"] == "overlays/stack_Z2_T1.png"
     assert last["warnings"] == ["It is dark."]
     assert tifffile.imread(tmp_path / "labels" / "stack.tif").max(axis=(1, 2)).tolist() == [2, 3]
+
+
+def test_frames_are_looked_up_without_going_through_all(tmp_path: Path, make_record: Make) -> None:
+    journal, places = Journal(tmp_path / JOURNAL_FOLDER, "f"), [Location(xy) for xy in range(9)]
+    for place in places:
+        journal.write(make_record(1, place))
+    assemble(recorded(journal, places), tmp_path, facts={"settings": Settings().model_dump(mode="json")})
+    finished = read_finished(tmp_path)
+    with calls_of(Location.__init__) as callers:
+        found = [finished.record(place) for place in places]
+    assert [record and record.location for record in found] == places
+    assert callers.count("_place_of") == 2 * len(places)
+    assert finished.record(Location(9)) is None
 
 
 def test_no_frame_at_all_gives_valid_empty_files(tmp_path: Path) -> None:
@@ -122,6 +137,14 @@ def test_a_strange_run_file_is_replaced(tmp_path: Path, make_record: Make, conte
     assemble([make_record(1)], tmp_path)
     assert json.loads((tmp_path / "run.json").read_text())["frames_done"] == 1
     assert (tmp_path / "x.tif").exists()
+
+
+def test_a_run_file_that_cannot_be_read_is_not_called_missing(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"holds no results: there is no run\.json"):
+        read_finished(tmp_path)
+    (tmp_path / "run.json").mkdir()  # it cannot be opened
+    with pytest.raises(InputError, match=r"run\.json cannot be read: "):
+        read_finished(tmp_path)
 
 
 def test_an_interruption_leaves_the_earlier_files(tmp_path: Path, make_record: Make) -> None:

@@ -73,8 +73,8 @@ with replacing(Path(sys.argv[1])) as temporary:
     ("code", "words"),
     [
         (errno.ENOSPC, "disk is full: .*run the same command again"),
-        (errno.EACCES, "permission denied"),
-        (errno.EROFS, "permission denied"),
+        (errno.EACCES, "permission denied. Close the file if another program has it open"),
+        (errno.EROFS, "its disk can only be read. See that it can be written"),
         (errno.ENAMETOOLONG, "name too long. Choose another output folder"),
     ],
 )

@@ -112,6 +112,7 @@ def read(file: MarkedFile) -> Iterator[Drawing | PlacedExemplar]:
         places = dict.fromkeys(known, image)
     classes = _classes(content)
     regions = Regions(placer.remarks)
+    has_planes = any(isinstance(entry, dict) and not {"z", "time"}.isdisjoint(entry) for entry in content["images"])
     for count, annotation in enumerate(content["annotations"], 1):
         placer.remarks.total += 1
         key = annotation.get("image_id") if isinstance(annotation, dict) else None
@@ -138,6 +139,8 @@ def read(file: MarkedFile) -> Iterator[Drawing | PlacedExemplar]:
                 f"{target.shape[0]} px",
             )
             continue
+        if not has_planes:
+            placer.without_plane(count, target)
         category = annotation.get("category_id")
         tags = classes.get(category, ()) if isinstance(category, int | str) else ()
         tags = tuple(dict.fromkeys((*tags, *words(annotation.get("tags")))))

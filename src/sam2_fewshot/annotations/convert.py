@@ -11,7 +11,7 @@ import numpy as np
 from shapely import Polygon, box
 
 from sam2_fewshot.annotations.examples import read_objects
-from sam2_fewshot.annotations.label_bands import paint
+from sam2_fewshot.annotations.label_bands import hidden_pixels
 from sam2_fewshot.annotations.named import UNKNOWN
 from sam2_fewshot.annotations.nominal import nominal_images
 from sam2_fewshot.annotations.record import FrameRecord, MarkedPoint
@@ -26,7 +26,7 @@ from sam2_fewshot.settings import Settings
 from sam2_fewshot.storage.files import check_free
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from sam2_fewshot.annotations.placing import PlacedExemplar
@@ -100,23 +100,24 @@ def convert(
         progress.warn(f"{boxes} of {len(placed)} objects {is_or_are} without an outline, written as a rectangle.")
     are_exact = any(item.exemplar.mask is not None or item.instance is not None for item in placed)
     records = _fitting(_records(placed, known), form, progress, are_exact)
-    return _written(records, (), form, source, out, overwrite, progress, len(known))
+    stems = [record.stem for record in records]
+    return _written(records, stems, (), form, source, out, overwrite, progress, len(known))
 
 
 def write_results(
-    records: Iterable[FrameRecord],
+    read: Callable[[], Iterable[FrameRecord]],
     tags: Sequence[str],
     source: Path,
     out: Path,
     kind: str | None = None,
     overwrite: bool = False,
 ) -> Converted:
-    """Write the results of a run in another format, as the run itself would have.
+    """Write the results of a run in another format, as the run itself would have; one frame is in memory at a time.
 
     Parameters
     ----------
-    records
-        All frames, in order of location.
+    read
+        Reads all frames, in order of location. It is called twice, so that nothing is written where one is missing.
     tags
         Of all their objects.
     source
@@ -125,18 +126,19 @@ def write_results(
         As for :func:`convert`, which tells what is raised, too.
     """
     form = _chosen(out, kind)
-    # Beside label images the tags are written of each object.
-    tagged = [
-        replace(record, stem=safe_stem(record.stem), tags=(tuple(tags),) * len(record.detections)) for record in records
-    ]
-    if not tagged:
+    stems = [safe_stem(record.stem) for record in read()]
+    if not stems:
         raise InputError(f"{source} holds no finished frame; run sam2-fewshot segment again.")
-    images = len({record.stem for record in tagged})
-    return _written(tagged, tags, form, source, out, overwrite, Quiet(), images)
+    # Beside label images the tags are written of each object.
+    tagged = (
+        replace(record, stem=safe_stem(record.stem), tags=(tuple(tags),) * len(record.detections)) for record in read()
+    )
+    return _written(tagged, stems, tags, form, source, out, overwrite, Quiet(), len(set(stems)))
 
 
 def _written(
-    records: Sequence[FrameRecord],
+    records: Iterable[FrameRecord],
+    stems: Sequence[str],
     tags: Sequence[str],
     form: Format,
     source: Path,
@@ -145,20 +147,23 @@ def _written(
     progress: Progress,
     images: int,
 ) -> Converted:
-    paths = _paths(out, form, images, records)
+    paths = _paths(out, form, images, stems)
     for path in paths.values():
         if os.path.realpath(path) == os.path.realpath(source):
             raise InputError(f"{path} would be written over itself; give another name.")
         check_free(path, overwrite)
+    counts = []
+    bare = []
     with form.begin(paths.__getitem__, tags) as add:
         for record in records:
             add(record)
+            counts.append(len(record.detections) + len(record.points))
+            # What is written beside needs no more than the tags.
+            bare.append(replace(record, detections=(), below=(), points=(), examples=()))
     write_companions = form.optional("write_companions")
     if write_companions:
-        write_companions(records, paths, overwrite, progress)
-    objects = sum(len(record.detections) + len(record.points) for record in records)
-    frames = sum(bool(record.detections or record.points) for record in records)
-    return Converted(list(paths.values()), objects, frames)
+        write_companions(bare, paths, overwrite, progress)
+    return Converted(list(paths.values()), sum(counts), sum(count > 0 for count in counts))
 
 
 def read_records(source: Path) -> list[FrameRecord]:
@@ -299,9 +304,7 @@ def _fitting(
     if not form.has_figures and any(np.isfinite(item.score) for item in items):
         progress.warn(f"The scores are left out: the format {name} has no place for them.")
     if form.is_painted:
-        hidden = sum(
-            sum(i.area for i in r.detections) - np.count_nonzero(paint(r.detections, r.frame_shape)) for r in records
-        )
+        hidden = sum(hidden_pixels(record.detections, record.frame_shape) for record in records)
         if hidden:
             progress.warn(
                 f"Objects overlap in {hidden} px, which go to one of them: the format {name} has one object a pixel."
@@ -314,9 +317,9 @@ def _is_file(out: Path, form: Format) -> bool:
     return out.suffix.lower() in form.suffixes and (not out.is_dir() or form.is_folder)
 
 
-def _paths(out: Path, form: Format, images: int, records: Sequence[FrameRecord]) -> dict[str, Path]:
+def _paths(out: Path, form: Format, images: int, all_stems: Sequence[str]) -> dict[str, Path]:
     """Return the file of each image, by its stem; of all images by an empty one, where they go into one file."""
-    stems = list(dict.fromkeys(record.stem for record in records))
+    stems = list(dict.fromkeys(all_stems))
     is_file = _is_file(out, form)
     if form.per_image:
         if not is_file:

@@ -138,8 +138,9 @@ def _files(path: Path, images: ImageSet, progress: Progress, on: str | None) -> 
     if kind == "missing":
         raise InputError(f"There is no file or folder {path} with examples; check its name.")
     names = ImageNames(images)
+    given = {os.path.realpath(image.path) for image in images}
     if kind == "file":
-        if _is_image(path, images):
+        if os.path.realpath(path) in given:
             raise InputError(f"{path.name} is given both as examples and as an image; leave it out of the images.")
         return [(path, names.of_file(path) if on is None else [names.called(on)])]
     if holds_zarr(path):
@@ -149,7 +150,7 @@ def _files(path: Path, images: ImageSet, progress: Progress, on: str | None) -> 
             f"--examples-on says on which image the objects of one file lie, but {path} is a folder, whose files are "
             "named after their images. Give a single file, or leave out --examples-on."
         )
-    files = [file for file in marked_files(path) if not _is_image(file, images)]
+    files = [file for file in marked_files(path) if os.path.realpath(file) not in given]
     matched = [(file, alike) for file in files if (alike := names.of_file(file))]
     companions = {companion_of(file) for file, _ in matched}
     matched = [(file, alike) for file, alike in matched if file not in companions]
@@ -180,11 +181,6 @@ def _zarr_files(path: Path, images: ImageSet, names: ImageNames) -> list[tuple[P
     if around or not labelled:
         return [(path, around[-1:] if around else names.of_file(named_part(path)))]
     return [(image.path, [image]) for image in labelled]
-
-
-def _is_image(path: Path, images: ImageSet) -> bool:
-    real = os.path.realpath(path)
-    return any(os.path.realpath(image.path) == real for image in images)
 
 
 def marked_files(folder: Path) -> list[Path]:

@@ -73,17 +73,22 @@ def _flat(geometry: dict[str, Any]) -> Iterator[Any]:
 
 def read(file: MarkedFile) -> Iterator[Drawing]:
     """Yield the features of a file."""
-    xy = file.target().xy
-    for count, feature in enumerate(_features_in(file.content) or (), 1):
+    image = file.target()
+    features = _features_in(file.content) or ()
+    # Where some have a plane, one without lies on the first.
+    has_planes = any(_plane_of(feature) is not None for feature in features)
+    for count, feature in enumerate(features, 1):
         file.placer.remarks.total += 1
         geometry = feature.get("geometry") if isinstance(feature, dict) else None
         if not isinstance(geometry, dict):
             yield Drawing(count, why="not a GeoJSON feature with a geometry")
             continue
-        location = _location(geometry, xy)
+        location = _location(geometry, image.xy)
         if location is None:
             yield Drawing(count, why="a plane whose z or t is not a whole number")
             continue
+        if not has_planes:
+            file.placer.without_plane(count, image)
         properties = feature.get("properties")
         yield from _drawn(Drawing(count, location, tags=_tags(properties), figures=_figures(properties)), geometry)
 
@@ -137,6 +142,11 @@ def _point(value: Any) -> Point | None:
         return None
     x, y = json_number(value[0]), json_number(value[1])
     return None if x is None or y is None else (x, y)
+
+
+def _plane_of(feature: Any) -> Any:
+    geometry = feature.get("geometry") if isinstance(feature, dict) else None
+    return geometry.get("plane") if isinstance(geometry, dict) else None
 
 
 def _location(geometry: dict[str, Any], xy: int) -> Location | None:

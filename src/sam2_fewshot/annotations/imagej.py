@@ -80,6 +80,8 @@ def read(file: MarkedFile, max_roi_bytes: int = MAX_ROI_BYTES, max_zip_bytes: in
             continue
         with np.errstate(all="ignore"):  # damaged numbers are reported where they are placed
             drawn = list(_drawn(count, roi, name, image))
+        if any(not drawing.why for drawing in drawn) and not _has_plane(roi):
+            file.placer.without_plane(count, image)
         yield from drawn
 
 
@@ -240,6 +242,14 @@ def _points(roi: ImagejRoi) -> Iterator[tuple[Point, int, int]]:
         position = int(roi.counter_positions[number]) if roi.counter_positions is not None else 0
         counter = int(roi.counters[number]) if roi.counters is not None else 0
         yield (x + half, y + half), position or roi.position, counter
+
+
+def _has_plane(roi: ImagejRoi) -> bool:
+    """Tell whether a ROI says a slice, a frame or a place in the stack, of points that of any."""
+    places = [roi.z_position, roi.t_position, roi.position]
+    if roi.counter_positions is not None:
+        places += np.asarray(roi.counter_positions).tolist()
+    return any(place > 0 for place in places)
 
 
 def _location(roi: ImagejRoi, image: ImageFile, position: int) -> Location:

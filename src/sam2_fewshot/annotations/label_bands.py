@@ -337,6 +337,8 @@ class Bands:
                 self._given[instance.y0 + int(y[richest]), instance.x0 + int(x[richest])] = number + 1
 
 
-def paint(detections: Sequence[Detection], frame_shape: tuple[int, int]) -> NDArray[np.uint32]:
-    """Return the label image (H, W) of a frame at once; see :class:`Bands`."""
-    return np.concatenate(list(Bands(detections, frame_shape).of(max(frame_shape[0], 1))))
+def hidden_pixels(detections: Sequence[Detection], frame_shape: tuple[int, int], counted: int = COUNTED) -> int:
+    """Return how many pixels of objects go to others in the label image of a frame; see :class:`Bands`."""
+    rows = max(counted // max(frame_shape[1], 1), 1)
+    painted = sum(int(np.count_nonzero(band)) for band in Bands(detections, frame_shape, counted).of(rows))
+    return sum(item.area for item in detections) - painted

@@ -178,9 +178,11 @@ def _planes(header: Header, image: ImageFile, placer: Placer) -> Iterator[tuple[
     path = header.path
     if (header.height, header.width) != image.shape:
         height, width = image.shape
+        # Labels that lie across are often of a picture that other programs turn; its warnings say so.
+        why = image.header.warnings if (header.width, header.height) == image.shape else ()
         raise InputError(
             f"{path.name} is {header.width} × {header.height} px, but its image {image.name} is {width} × {height} px; "
-            "labels must have the size of their image."
+            + " ".join(["labels must have the size of their image.", *why])
         )
     sizes, wanted = (header.size_z, header.size_t), (image.size_z, image.size_t)
     if sizes == (image.size_t, 1) and image.size_z == 1:  # pages without a meaning of their own

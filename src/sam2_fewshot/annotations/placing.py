@@ -10,6 +10,7 @@ import numpy as np
 import shapely
 from shapely import Polygon, box
 
+from sam2_fewshot.annotations.named import UNKNOWN
 from sam2_fewshot.annotations.values import Figures
 from sam2_fewshot.geometry.outlines import largest_part, mask_to_polygon, polygon_to_mask, valid_polygon
 from sam2_fewshot.images.source import MAX_PLANE_PIXELS
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from sam2_fewshot.images.image_set import ImageFile
     from sam2_fewshot.protocols import Progress
     from sam2_fewshot.records import FrameReader, InstanceMask, Location
 
@@ -165,6 +167,11 @@ class Placer:
         if not self.frames.has(location):
             raise Unusable(self.frames.absence(location))
         return self.frames.frame(location)
+
+    def without_plane(self, number: object, image: ImageFile) -> None:
+        """Note that an object goes to the first frame of its image, where that has several and the file says none."""
+        if image.is_stack and UNKNOWN not in (image.size_z, image.size_t):
+            self.remarks.note(number, f"put on the first frame of {image.name}", "no slice or time point is given")
 
     def outline(
         self, number: object, frame: FrameReader, shell: Sequence[Point], holes: Sequence[Sequence[Point]]

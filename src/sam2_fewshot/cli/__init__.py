@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -57,6 +58,10 @@ def _options(
 
 def main() -> None:
     """Run the command line; where the reader of its output is gone, as of ``| head``, it ends in silence."""
+    for stream in (sys.stdout, sys.stderr):
+        # Output that is redirected on Windows is in the system's old encoding, which lacks letters such as ×.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app(prog_name="sam2-fewshot")
     except SystemExit as end:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import sys
 import time
 import traceback
@@ -25,12 +26,27 @@ if TYPE_CHECKING:
 
 _QUIET_SECONDS = 20.0
 """A program that prints nothing for longer seems to hang."""
+_LINE_BREAK = re.compile(r"\s*[\r\n]\s*")
+
+
+def print_line(text: str, *, err: bool = False) -> None:
+    """Print a text in one line, on stderr with `err`; go on without it where it cannot be printed.
+
+    A run of a night does not end because the disk of its log is full. Where the reader is gone, as of ``| head``, it
+    does.
+    """
+    try:
+        typer.echo(_LINE_BREAK.sub(" ", text), err=err)
+    except BrokenPipeError:
+        raise
+    except OSError:
+        pass
 
 
 @contextlib.contextmanager
 def terminal_display() -> Iterator[Display]:
     """Give the progress display that suits stderr: bars on a terminal, else lines."""
-    if not sys.stderr.isatty():
+    if sys.stderr is None or not sys.stderr.isatty():  # it is None where the shell closed it
         yield PlainDisplay()
         return
     from rich.console import Console
@@ -78,7 +94,7 @@ class PlainDisplay:
 
     def say(self, sentence: str) -> None:
         """Print a line."""
-        typer.echo(sentence, err=True)
+        print_line(sentence, err=True)
         self._spoke = self._clock()
 
     def warn(self, sentence: str) -> None:
@@ -137,7 +153,7 @@ class BarDisplay:
 
     def say(self, sentence: str) -> None:
         """Print a line above the bars."""
-        self._bars.console.print(sentence, markup=False, highlight=False)
+        self._bars.console.print(_LINE_BREAK.sub(" ", sentence), markup=False, highlight=False)
 
     def warn(self, sentence: str) -> None:
         """Print a line above the bars, marked as a warning."""
@@ -217,9 +233,15 @@ def guarded(debug: bool = False) -> Iterator[None]:
     except BrokenPipeError:  # of `| head`; see main
         raise
     except OSError as error:
-        if error.filename is None:
+        if error.filename is not None:
+            _fail(f"{error.filename}: {error.strerror or error}.", WRONG_INPUT)
+        if error.strerror is None:  # it does not come from the system
             _defect(error, debug)
-        _fail(f"{error.filename}: {error.strerror or error}.", WRONG_INPUT)
+        _fail(
+            f"A disk, a file or the network has failed: {error.strerror.lower()}. Run the same command again when that "
+            "is mended.",
+            FAILED,
+        )
     except Exception as error:
         if isinstance(error, (typer.Exit, typer.Abort)):
             raise
@@ -227,13 +249,14 @@ def guarded(debug: bool = False) -> Iterator[None]:
 
 
 def _fail(sentence: str, code: int) -> NoReturn:
-    typer.echo(f"Error: {' '.join(sentence.split())}", err=True)
+    print_line(f"Error: {sentence}", err=True)
     raise typer.Exit(code) from None
 
 
 def _defect(error: Exception, debug: bool) -> NoReturn:
     if debug:
-        typer.echo("".join(traceback.format_exception(error)), err=True)
+        for line in "".join(traceback.format_exception(error)).splitlines():
+            print_line(line, err=True)
     hint = "" if debug else " Run the command again with --debug to see where."
     _fail(f"This is a defect in sam2-fewshot, please report it: {type(error).__name__}: {error}.{hint}", FAILED)
 
@@ -243,7 +266,7 @@ def _other_libraries_quiet() -> Iterator[None]:
     """Hide third-party warnings and log lines; our own warnings become lines on stderr."""
 
     def show(message: Warning | str, category: type[Warning], *_: object) -> None:
-        typer.echo(f"Warning: {message}", err=True)
+        print_line(f"Warning: {message}", err=True)
 
     silent = logging.NullHandler()
     root = logging.getLogger()

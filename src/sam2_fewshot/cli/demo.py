@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sam2_fewshot.cli.console import guarded
+from sam2_fewshot.cli.console import guarded, print_line
 from sam2_fewshot.cli.options import Debug, as_path
 from sam2_fewshot.errors import DONE, FAILED
 
@@ -47,19 +47,19 @@ def demo(
             model=MICRO.name,
             device=device,
         )
-        typer.echo("Looking for nuclei in a fluorescence image, with the default settings.", err=True)
+        print_line("Looking for nuclei in a fluorescence image, with the default settings.", err=True)
         with terminal_display() as display:
             summary = run(request, display)
         report(summary)
         if summary.complete:
             scores, examples = score(summary, files)
             total = scores.tp + scores.fn
-            typer.echo(
+            print_line(
                 f"Precision {scores.precision:.2f}, recall {scores.recall:.2f}, F1 {scores.f1:.2f}: of {total} "
                 f"nuclei that were not among the {examples} examples, {scores.tp} were found, and {scores.fp} of "
                 f"the detections are wrong (one is right where it shares an IoU of at least {_IOU} with a nucleus)."
             )
-            typer.echo(f"Look at {summary.out.resolve() / 'overlays' / 'nuclei.png'}")
+            print_line(f"Look at {summary.out.resolve() / 'overlays' / 'nuclei.png'}")
     raise typer.Exit(DONE if summary.complete else FAILED)
 
 

@@ -99,7 +99,7 @@ def evaluate(
             write_picture(path, pair, ious[0])
         if json_file:
             write_run(json_file, {"predicted": predicted, "truth": truth, **result.as_facts()})
-    typer.echo("\n".join(table(result)))
+        typer.echo("\n".join(table(result)))
 
 
 def table(result: Evaluation) -> list[str]:

@@ -149,12 +149,14 @@ def _read_config(path: Path | None) -> dict[str, Any]:
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise SettingsError(f"{path} is too long for a settings file (more than 1 MB).")
-        content = yaml.safe_load(path.read_text("utf-8"))
+        content = yaml.safe_load(path.read_bytes())  # also the UTF-16 that PowerShell 5 writes with `>`
     except OSError as error:
         raise SettingsError(f"The settings file {path} cannot be read: {error.strerror}.") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" (line {mark.line + 1})" if mark is not None else ""
+        if getattr(error, "encoding", "unicode") != "unicode":
+            where = " (it is not a text in UTF-8; save it as one)"
         raise SettingsError(
             f"The settings file {path} is not valid YAML{where}. Write one setting a line, "
             "like `similarity_threshold: 0.6`."

@@ -133,7 +133,7 @@ def refine(
         with terminal_display() as display:
             display.say(f"Results go to {request.out}.")
             summary = run(request, display)
-    report(summary)
+        report(summary)
     raise typer.Exit(DONE if summary.complete else FAILED)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sam2_fewshot.annotations.registry import ON_REQUEST, noted
-from sam2_fewshot.cli.console import guarded
+from sam2_fewshot.cli.console import guarded, print_line
 from sam2_fewshot.cli.options import as_path, expand, optional, read_settings, required, with_settings
 from sam2_fewshot.errors import DONE, FAILED, counted
 
@@ -220,7 +220,7 @@ def segment(
         )
         with terminal_display() as display:
             summary = run(request, display, scheduler=scheduler)
-    report(summary)
+        report(summary)
     raise typer.Exit(DONE if summary.complete else FAILED)
 
 
@@ -233,24 +233,24 @@ def report(summary: Summary) -> None:
 
     if summary.assembled and summary.done:
         objects, candidates = counted(summary.found, "object"), counted(summary.candidates, "candidate")
-        typer.echo(f"Found {objects} among {candidates} on {counted(summary.done, 'frame')}.")
+        print_line(f"Found {objects} among {candidates} on {counted(summary.done, 'frame')}.")
         if summary.counts.total > summary.found:
-            typer.echo(f"With what you marked: {summary.counts}.")
+            print_line(f"With what you marked: {summary.counts}.")
         if not summary.found:
-            typer.echo(_nothing_found(summary))
+            print_line(_nothing_found(summary))
         times = ", ".join(f"{stage} {duration(seconds)}" for stage, seconds in summary.seconds.items())
-        typer.echo(f"Time: {times}.")
-        typer.echo(f"Results: {summary.out.resolve()}")
-        typer.echo(f"Look at them, and correct them: {summary.out.resolve() / 'report.html'}")
+        print_line(f"Time: {times}.")
+        print_line(f"Results: {summary.out.resolve()}")
+        print_line(f"Look at them, and correct them: {summary.out.resolve() / 'report.html'}")
         if summary.mark_next:
-            typer.echo(_what_to_mark(summary))
+            print_line(_what_to_mark(summary))
     if summary.complete:
         return
     for failure in summary.failures:
-        typer.echo(f"Error: {failure.what}: {failure.sentence}", err=True)
+        print_line(f"Error: {failure.what}: {failure.sentence}", err=True)
     outcome = "Stopped" if summary.interrupted else "Not all could be done"
     finished = f"{summary.done} of {summary.frames} frames are finished and kept; " if summary.done else ""
-    typer.echo(f"{outcome}: {finished}the same command goes on from there.", err=True)
+    print_line(f"{outcome}: {finished}the same command goes on from there.", err=True)
 
 
 def _what_to_mark(summary: Summary) -> str:
@@ -263,14 +263,16 @@ def _what_to_mark(summary: Summary) -> str:
 
 
 def _nothing_found(summary: Summary) -> str:
+    from sam2_fewshot.report.advice import what_helps
+
     if summary.candidates:
-        marked = [any(not mark.negative for mark in record.examples) for record in summary.records()]
-        if marked and all(marked):
-            return "Nothing beyond the marked objects was found. Try a lower --similarity-threshold if there are more."
-        return (
-            "Nothing resembles the examples enough. Try a lower --similarity-threshold, and see in overlays/ "
-            "whether the examples lie where they should."
-        )
+        of = [(bool(record.below), any(not mark.negative for mark in record.examples)) for record in summary.records()]
+        what = "Nothing resembles the examples enough."
+        lower = "Try a lower --similarity-threshold, and see in overlays/ whether the examples lie where they should."
+        if of and all(marked for _, marked in of):
+            what = "Nothing beyond the marked objects was found."
+            lower = "Try a lower --similarity-threshold if there are more."
+        return f"{what} {what_helps(lower, is_below=any(below for below, _ in of))}"
     return (
         "Nothing was even proposed. See in overlays/ whether the examples lie where they should, and try a smaller "
         "--min-mask-area; with --method grid, more --points-per-side, and lower --predicted-iou-gate and "

@@ -121,4 +121,4 @@ def interface_command() -> None:
 
         from sam2_fewshot.nimbus.form import interface, present_checkpoints
 
-        typer.echo(json.dumps(interface(present_checkpoints()), indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(interface(present_checkpoints()), indent=2))

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sam2_fewshot.evaluation.matching import Scores, match, mostly_inside
-from sam2_fewshot.geometry.overlap import mask_iou, shared_area, touching
+from sam2_fewshot.evaluation.matching import Scores, matched, mostly_inside
+from sam2_fewshot.geometry.overlap import overlaps, shared_area
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
+    from sam2_fewshot.evaluation.matching import Matching
     from sam2_fewshot.records import InstanceMask
 
 RECALLS = np.linspace(0, 1, 101)
@@ -47,6 +49,27 @@ class EvaluatedFrame:
     scores: Sequence[float] | None = None
     below: Sequence[tuple[InstanceMask, float]] = ()
     ignore: Sequence[InstanceMask] = ()
+
+    @cached_property
+    def masks(self) -> list[InstanceMask]:
+        """Masks of the detections, then of the candidates below the threshold."""
+        return [*self.predicted, *(mask for mask, _ in self.below)]
+
+    @cached_property
+    def ious(self) -> dict[tuple[int, int], float]:
+        """IoUs of the pairs of one of the :attr:`masks` and a true object, counted once for all figures."""
+        return overlaps(self.masks, self.truth)
+
+    @cached_property
+    def inside(self) -> set[int]:
+        """Indices of those :attr:`masks` that are mostly inside something that is not evaluated."""
+        return mostly_inside(self.masks, self.ignore)
+
+    def match(self, iou: float) -> Matching:
+        """Match the detections; see :func:`~sam2_fewshot.evaluation.matching.match`."""
+        found = len(self.predicted)
+        ious = {(p, t): overlap for (p, t), overlap in self.ious.items() if p < found}
+        return matched(ious, found, len(self.truth), iou, {p for p in self.inside if p < found})
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,16 +173,16 @@ def evaluate_frames(
     """
     if not frames or not ious:
         raise ValueError("there must be at least one frame and one IoU")
-    counted = [_without_examples(frame) for frame in frames]
+    counted = [without_examples(frame) for frame in frames]
     zero = Scores(0, 0, 0, 0.0)
-    at_iou = [[match(f.predicted, f.truth, iou, ignore=f.ignore).scores for f in counted] for iou in ious]
-    matched = [match(f.predicted, f.truth, PANOPTIC_IOU, ignore=f.ignore) for f in counted]
-    panoptic = sum((matching.scores for matching in matched), zero)
-    judged = [
-        ([mask for p, mask in enumerate(f.predicted) if p not in matching.ignored], f.truth)
-        for f, matching in zip(counted, matched, strict=True)
+    at_iou = [[frame.match(iou).scores for frame in counted] for iou in ious]
+    matchings = [frame.match(PANOPTIC_IOU) for frame in counted]
+    panoptic = sum((matching.scores for matching in matchings), zero)
+    jaccards = [
+        aggregated_jaccard(frame, set(matching.ignored))
+        for frame, matching in zip(counted, matchings, strict=True)
+        if frame.truth
     ]
-    jaccards = [aggregated_jaccard(predicted, truth) for predicted, truth in judged if truth]
     has_scores = all(frame.scores is not None for frame in counted)
     return Evaluation(
         frames={frame.name: scores for frame, scores in zip(counted, at_iou[0], strict=True)},
@@ -198,23 +221,20 @@ def average_precision(frames: Sequence[EvaluatedFrame], iou: float) -> float:
     right: list[bool] = []
     for frame in frames:
         assert frame.scores is not None
-        detections = [*zip(frame.predicted, frame.scores, strict=True), *frame.below]
-        detections.sort(key=lambda detection: -detection[1])
-        masks = [mask for mask, _ in detections]
-        near: dict[int, list[int]] = {}
-        for p, t in touching(masks, frame.truth):
-            near.setdefault(p, []).append(t)
-        inside = mostly_inside(masks, frame.ignore)
+        assert len(frame.scores) == len(frame.predicted)
+        of_frame = [*frame.scores, *(score for _, score in frame.below)]
+        near: dict[int, list[tuple[float, int]]] = {}
+        for (p, t), overlap in frame.ious.items():
+            near.setdefault(p, []).append((overlap, t))
         free = set(range(len(frame.truth)))
-        for p, (mask, score) in enumerate(detections):
-            overlaps = [(mask_iou(mask, frame.truth[t]), t) for t in near.get(p, ()) if t in free]
-            best, taken = max(overlaps, default=(0.0, -1))
+        for p in sorted(range(len(of_frame)), key=lambda p: -of_frame[p]):
+            best, taken = max(((overlap, t) for overlap, t in near.get(p, ()) if t in free), default=(0.0, -1))
             hit = taken >= 0 and best >= iou
             if hit:
                 free.discard(taken)
-            elif p in inside:
+            elif p in frame.inside:
                 continue
-            scores.append(score)
+            scores.append(of_frame[p])
             right.append(hit)
     total = sum(len(frame.truth) for frame in frames)
     if not total:
@@ -229,26 +249,32 @@ def average_precision(frames: Sequence[EvaluatedFrame], iou: float) -> float:
     return float(np.mean(np.append(best_from_here, 0.0)[np.minimum(places, len(hits))]))
 
 
-def aggregated_jaccard(predicted: Sequence[InstanceMask], truth: Sequence[InstanceMask]) -> float:
+def aggregated_jaccard(frame: EvaluatedFrame, left_out: Collection[int] = ()) -> float:
     """Return the Aggregated Jaccard Index of a frame.
 
     Each true object takes the detection with the highest IoU, and several may take the same one. The sum of their
     intersections is divided by the sum of their unions, to which the areas of the detections that none took are added;
     an object without an overlapping detection adds its own area (Kumar et al., IEEE TMI 36 (2017) 1550, algorithm 1).
-    Every detection that is given counts; leave out those that should not.
+
+    Parameters
+    ----------
+    frame
+        The frame; what lies below the threshold does not count.
+    left_out
+        Indices of the detections that do not count either.
 
     Returns
     -------
     float
         In [0, 1]; NaN when there is neither a detection nor a true object.
     """
+    predicted = {p: mask for p, mask in enumerate(frame.predicted) if p not in left_out}
     best: dict[int, tuple[float, int]] = {}
-    for t, p in touching(truth, predicted):
-        overlap = mask_iou(truth[t], predicted[p])
-        if overlap > best.get(t, (0.0, -1))[0]:
+    for (p, t), overlap in frame.ious.items():
+        if p in predicted and overlap > best.get(t, (0.0, -1))[0]:
             best[t] = overlap, p
     shared = union = 0
-    for t, mask in enumerate(truth):
+    for t, mask in enumerate(frame.truth):
         if t not in best:
             union += mask.area
             continue
@@ -256,18 +282,14 @@ def aggregated_jaccard(predicted: Sequence[InstanceMask], truth: Sequence[Instan
         shared += common
         union += mask.area + predicted[best[t][1]].area - common
     taken = {p for _, p in best.values()}
-    union += sum(mask.area for p, mask in enumerate(predicted) if p not in taken)
+    union += sum(mask.area for p, mask in predicted.items() if p not in taken)
     return shared / union if union else float("nan")
 
 
-def is_example(mask: InstanceMask, examples: Sequence[InstanceMask]) -> bool:
-    """Return whether a true object is one of the examples: their IoU is at least .5."""
-    return any(mask_iou(mask, other) >= 0.5 for other in examples)
-
-
-def _without_examples(frame: EvaluatedFrame) -> EvaluatedFrame:
-    """Return the frame without the true objects that are not evaluated."""
-    return replace(frame, truth=[mask for mask in frame.truth if not is_example(mask, frame.ignore)])
+def without_examples(frame: EvaluatedFrame) -> EvaluatedFrame:
+    """Return the frame without the true objects that are not evaluated: their IoU with one to ignore is at least .5."""
+    ignored = {t for (t, _), iou in overlaps(frame.truth, frame.ignore).items() if iou >= 0.5}
+    return replace(frame, truth=[mask for t, mask in enumerate(frame.truth) if t not in ignored])
 
 
 def _by_size(frames: Sequence[EvaluatedFrame], iou: float, edges: Sequence[float] | None) -> tuple[SizeClass, ...]:
@@ -283,7 +305,7 @@ def _by_size(frames: Sequence[EvaluatedFrame], iou: float, edges: Sequence[float
         return int(np.searchsorted(np.array(bounds[1:-1]), mask.area, side="right"))
 
     for frame in frames:
-        result = match(frame.predicted, frame.truth, iou, ignore=frame.ignore)
+        result = frame.match(iou)
         hit, found = {t: overlap for _, t, overlap in result.pairs}, {p for p, _, _ in result.pairs}
         for t, mask in enumerate(frame.truth):
             counts[place(mask), 0 if t in hit else 2] += 1

@@ -12,10 +12,10 @@ from scipy.sparse.csgraph import connected_components
 
 from sam2_fewshot.annotations.arrays import masks_of
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.geometry.overlap import mask_iou, shared_area, touching
+from sam2_fewshot.geometry.overlap import overlaps, shared_area, touching
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence, Set
 
     from numpy.typing import NDArray
 
@@ -113,18 +113,40 @@ def match(
     ValueError
         If `iou` is out of its range.
     """
+    return matched(overlaps(predicted, truth), len(predicted), len(truth), iou, mostly_inside(predicted, ignore))
+
+
+def matched(
+    ious: Mapping[tuple[int, int], float], predicted: int, truth: int, iou: float, inside: Set[int] = frozenset()
+) -> Matching:
+    """Match so many detections and true objects as :func:`match` does, whose overlaps are known.
+
+    Parameters
+    ----------
+    ious
+        Of the pairs of a detection and a true object that share a pixel, by their indices.
+    predicted, truth
+        How many there are.
+    iou
+        Smallest IoU of a match, above 0 and at most 1.
+    inside
+        Indices of the detections that count neither way where they match nothing.
+
+    Raises
+    ------
+    ValueError
+        If `iou` is out of its range.
+    """
     if not 0 < iou <= 1:
         raise ValueError(f"the IoU of a match is {iou}, but it must be above 0 and at most 1")
-    weights = {
-        (p, t): overlap for p, t in touching(predicted, truth) if (overlap := mask_iou(predicted[p], truth[t])) >= iou
-    }
-    pairs = tuple(sorted((p, t, weights[p, t]) for p, t in _assign(weights, len(predicted), len(truth))))
-    ignored = mostly_inside(predicted, ignore) - {p for p, _, _ in pairs}
+    weights = {pair: overlap for pair, overlap in ious.items() if overlap >= iou}
+    pairs = tuple(sorted((p, t, weights[p, t]) for p, t in _assign(weights, predicted, truth)))
+    ignored = inside - {p for p, _, _ in pairs}
     tp = len(pairs)
     scores = Scores(
         tp=tp,
-        fp=len(predicted) - tp - len(ignored),
-        fn=len(truth) - tp,
+        fp=predicted - tp - len(ignored),
+        fn=truth - tp,
         mean_matched_iou=_share(sum(overlap for _, _, overlap in pairs), tp),
     )
     return Matching(pairs, tuple(sorted(ignored)), scores)

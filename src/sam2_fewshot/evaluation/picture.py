@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import shapely
 
-from sam2_fewshot.evaluation.figures import is_example
-from sam2_fewshot.evaluation.matching import match
+from sam2_fewshot.evaluation.figures import without_examples
 from sam2_fewshot.geometry.outlines import mask_to_polygon
 from sam2_fewshot.storage.files import replacing
 
@@ -47,9 +46,8 @@ def write_picture(path: Path, pair: Pair, iou: float) -> None:
     """
     from PIL import Image, ImageDraw, ImageFont
 
-    frame = pair.frame
-    truth = [mask for mask in frame.truth if not is_example(mask, frame.ignore)]
-    result = match(frame.predicted, truth, iou, ignore=frame.ignore)
+    frame = without_examples(pair.frame)
+    result = frame.match(iou)
     found, hit = {p for p, _, _ in result.pairs}, {t for _, t, _ in result.pairs}
     longest = max(pair.shape)
     scale = min(max(round(_SHARPEST / longest), 1), 4) if longest < _LARGEST else _LARGEST / longest
@@ -57,7 +55,7 @@ def write_picture(path: Path, pair: Pair, iou: float) -> None:
     draw = ImageDraw.Draw(page)
     for p in sorted(found):
         _line(draw, frame.predicted[p], scale, HIT)
-    for t, mask in enumerate(truth):
+    for t, mask in enumerate(frame.truth):
         if t not in hit:
             _line(draw, mask, scale, MISSED, dash=_DASH)
     false = [mask for p, mask in enumerate(frame.predicted) if p not in found and p not in result.ignored]

@@ -46,7 +46,7 @@ from sam2_fewshot.output.pictures import LONGEST
 from sam2_fewshot.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from shapely import Polygon
@@ -121,7 +121,8 @@ def read_corrections(
     InputError
         If a file cannot be read, is not such a file, or has no object that can be used.
     """
-    corrections: list[Correction] = []
+    every: list[Correction] = []
+    by_location: dict[Location, list[Correction]] = {}
     known, results = known_images(images, earlier), None
     if earlier is not None:
         with suppress(InputError):  # it holds no results
@@ -142,7 +143,7 @@ def read_corrections(
             )
         remarks = Remarks(path.name, progress)
         here = _of_these_images(marked, known, remarks)
-        exact = [mark.moved for mark in _with_exact_outlines(here, results, corrections, remarks)]
+        exact = [mark.moved for mark in _with_exact_outlines(here, results, by_location, remarks)]
         placed = read_annotations(exact, Placer(images, remarks), names=[str(mark.number) for mark in here])
         new = [_correction(each) for each in placed]
         if not new:
@@ -151,8 +152,12 @@ def read_corrections(
                 raise InputError(nothing)
         remarks.report()
         for correction in new:
-            corrections = [other for other in corrections if not _same(other, correction)]
-            corrections.append(correction)
+            others = by_location.get(correction.placed.location, ())
+            others = [other for other in others if mask_iou(other.mask, correction.mask) < SAME_OBJECT]
+            by_location[correction.placed.location] = [*others, correction]
+        every += new
+    left = {correction for others in by_location.values() for correction in others}
+    corrections = [correction for correction in every if correction in left]
     if nothing and not corrections:
         raise InputError(nothing)
     return corrections
@@ -247,11 +252,11 @@ class _Mark:
 def _of_these_images(marked: Sequence[dict[str, Any]], known: Known, remarks: Remarks) -> list[_Mark]:
     """Find the image that each verdict lies on, and leave out those whose image is gone or was replaced."""
     here: list[_Mark] = []
-    is_replaced = cache(known.is_replaced)
+    find, is_replaced = cache(known.find), cache(known.is_replaced)
     for number, annotation in enumerate(marked, 1):
         location, given = location_of(annotation), annotation.get("image")
         name = given if isinstance(given, str) else None
-        xy = known.find(name, location.xy) if location else None
+        xy = find(name, location.xy) if location else None
         now = None if xy is None else known.now[xy]
         if location is None or (name is None and xy is None):
             here.append(_Mark(number, annotation, None, None))  # the reader says why
@@ -272,11 +277,15 @@ def _of_these_images(marked: Sequence[dict[str, Any]], known: Known, remarks: Re
 
 
 def _with_exact_outlines(
-    marks: Sequence[_Mark], results: Finished | None, corrections: Sequence[Correction], remarks: Remarks
+    marks: Sequence[_Mark],
+    results: Finished | None,
+    corrections: Mapping[Location, Sequence[Correction]],
+    remarks: Remarks,
 ) -> Iterator[_Mark]:
     """Yield marks; what has a number gets the exact outline, with holes, of the object that it stands for.
 
-    That is among the corrections read so far, as where a run was stopped that learned from it, or among the results.
+    That is among the corrections read so far, by location, as where a run was stopped that learned from it, or among
+    the results.
     """
     settings = Settings()
     with suppress(SettingsError):  # of another version
@@ -289,7 +298,7 @@ def _with_exact_outlines(
 
     @lru_cache(_FRAMES)
     def learned_at(location: Location) -> list[_Object]:
-        here = [item.mask for item in corrections if item.placed.location == location]
+        here = [item.mask for item in corrections.get(location, ())]
         return [(shape_of(mask, settings)[1], mask) for mask in here]
 
     for mark in marks:
@@ -330,7 +339,3 @@ def _correction(placed: PlacedExemplar) -> Correction:
     exemplar = replace(placed.exemplar, negative=WRONG in placed.tags)
     assert exemplar.polygon is not None  # only polygons are verdicts
     return Correction(PlacedExemplar(exemplar, placed.tags), polygon_to_mask(exemplar.polygon, placed.frame.shape))
-
-
-def _same(first: Correction, second: Correction) -> bool:
-    return first.placed.location == second.placed.location and mask_iou(first.mask, second.mask) >= SAME_OBJECT

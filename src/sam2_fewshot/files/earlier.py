@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from sam2_fewshot.annotations.record import printable
@@ -137,8 +138,16 @@ class Known:
         """Return which of the images a mark lies on, by its image's name, or by its XY where that does not tell."""
         if name is None:
             return xy if 0 <= xy < len(self.before) else None
-        alike = [i for i, each in enumerate(self.before) if each.is_called(name)]
+        alike = [i for i in self._by_name.get(name.rpartition("/")[2], ()) if self.before[i].is_called(name)]
         return xy if xy in alike else alike[0] if len(alike) == 1 else None
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[int]]:
+        """The images by what they are called without folders."""
+        found: dict[str, list[int]] = {}
+        for i, each in enumerate(self.before):
+            found.setdefault(each.title.rpartition("/")[2], []).append(i)
+        return found
 
     def is_replaced(self, xy: int) -> bool:
         """Tell whether an image that is there has another content now."""

@@ -7,6 +7,7 @@ import shutil
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
 from shapely import Point, box
@@ -23,7 +24,7 @@ from sam2_fewshot.geometry.outlines import crop_to_object, mask_to_polygon
 from sam2_fewshot.methods.selection import marked
 from sam2_fewshot.output.assembly import assemble
 from sam2_fewshot.output.files import overlay_path
-from sam2_fewshot.output.finished import changes, forget, remember, settings_before
+from sam2_fewshot.output.finished import changes, forget, lost_record, remember, settings_before
 from sam2_fewshot.output.journal import (
     JOURNAL_FOLDER,
     BlockFolder,
@@ -41,7 +42,7 @@ from sam2_fewshot.runner.tasks import Failure, Task
 from sam2_fewshot.storage.files import only_run, refuse_second_run, replacing, sweep, telling, write_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from shapely import Polygon
@@ -53,6 +54,8 @@ if TYPE_CHECKING:
     from sam2_fewshot.runner.progress import Watch
     from sam2_fewshot.runner.tasks import Progressed, TaskResult
     from sam2_fewshot.segmenter import FewShotSegmenter
+
+    _Read = Callable[[Journal, Location], FrameRecord | None]
 
 
 def check_memory(allowed: float, least: float, what: str) -> None:
@@ -115,7 +118,8 @@ class OutputFolder:
         self._earlier = [Journal(earlier, each) for each in before or prints]
         self._begun = datetime.now(UTC)
         self._moved: set[Location] = set()
-        self._finished = {frame.location for frame in plan.frames if self._look_up(frame.location)}
+        self._marks = cache(self._marked_on)  # outlines are traced once, however often a frame is looked up
+        self._finished = {frame.location for frame in plan.frames if self._is_recorded(frame)}
         self.assembled: Summary | None = None
         """What the result files are put together from, known at the end."""
 
@@ -156,7 +160,7 @@ class OutputFolder:
         draw = FrameFinish(
             name,
             self._marks(location),
-            self._confirmed(location),
+            self._confirmed.get(location, ()),
             self._threshold,
             self._drawing(location),
             with_examples=self._plan.saved is None,
@@ -241,7 +245,7 @@ class OutputFolder:
             detections=tuple(found.detections),
             candidates=found.candidates,
             seconds=dict(found.seconds),
-            examples=tuple(self._marks(frame.location)),
+            examples=self._marks(frame.location),
             warnings=tuple(result.warnings),
             below=tuple(found.below),
             threshold=self._threshold if self._is_fixed else found.threshold,
@@ -268,7 +272,7 @@ class OutputFolder:
         """
         # Where Ctrl-C came between a frame's record and its mention here, it is finished all the same.
         self._finished |= {
-            frame.location for frame in self._plan.frames if not self.has(frame) and self._look_up(frame.location)
+            frame.location for frame in self._plan.frames if not self.has(frame) and self._is_recorded(frame)
         }
         if not self._finished:
             if not has_blocks(self._folder):
@@ -284,12 +288,12 @@ class OutputFolder:
         )
         corrections = self._plan.corrections
         self._write_or_remove(CORRECTIONS, corrections_json(corrections) if corrections else None)
-        asked = list(self._asked(summary.mark_next))
+        asked = self._asked(summary.mark_next)
         self._write_or_remove(MARK_NEXT, mark_next_json(asked) if asked else None)
         write_report(self._out)
         self.assembled = summary
         if len(self._finished) == len(self._plan.frames):
-            remove_others(self._folder, self._common)
+            remove_others(self._folder, self._common, [journal.fingerprint for journal in self._journals])
             remove_other_blocks(self._folder, self._common)
             for frame in self._plan.frames:  # where a run was killed between a frame's record and this
                 self._blocks(frame.location).drop()
@@ -301,28 +305,39 @@ class OutputFolder:
         with telling(self._out / name):
             (self._out / name).unlink(missing_ok=True)
 
-    def _asked(self, places: Sequence[Place]) -> Iterator[tuple[Place, Detection]]:
-        """Yield places with their objects, which are in the journal."""
-        for place in places:
-            record = self._record(place.location)
+    def _asked(self, places: Sequence[Place]) -> list[tuple[Place, Detection]]:
+        """Return places with their objects, which are in the journal."""
+        found: dict[Place, Detection] = {}
+        for location in {place.location for place in places}:
+            record = self._record(location)
             if record is not None:  # else it was removed meanwhile
-                yield place, asked_about(record)[place.number - 1]
+                objects = asked_about(record)
+                found |= {place: objects[place.number - 1] for place in places if place.location == location}
+        return [(place, found[place]) for place in places if place in found]
 
     def records(self) -> Iterator[FrameRecord]:
-        """Yield the finished frames in order, one at a time in memory."""
-        for frame in self._plan.frames:
-            record = self._record(frame.location) if self.has(frame) else None
-            if record is not None:
-                # Names are given anew: another file of the same name may have joined the images since.
-                image = self._plan.images[frame.location.xy]
-                yield replace(
-                    record,
-                    stem=image.stem,
-                    position=image.position,
-                    full_name=image.full_name,
-                    pixel_size=image.header.pixel_size,
-                    channel_names=image.header.channel_names,
-                )
+        """Yield the finished frames in order, one at a time in memory.
+
+        Raises
+        ------
+        InputError
+            If the record of one has become unreadable, damaged or lost.
+        """
+        for frame in filter(self.has, self._plan.frames):
+            location = frame.location
+            image = self._plan.images[location.xy]
+            record = self._record(location)
+            if record is None:
+                raise lost_record(self._out, image.full_name, location.z + 1, location.time + 1)
+            # Names are given anew: another file of the same name may have joined the images since.
+            yield replace(
+                record,
+                stem=image.stem,
+                position=image.position,
+                full_name=image.full_name,
+                pixel_size=image.header.pixel_size,
+                channel_names=image.header.channel_names,
+            )
 
     def _blocks(self, location: Location) -> BlockFolder:
         fingerprint = self._journals[location.xy].fingerprint
@@ -340,25 +355,30 @@ class OutputFolder:
     def _is_fixed(self) -> bool:
         return self._plan.request.settings.threshold_mode == "fixed"
 
-    def _record(self, location: Location, journals: Sequence[Journal] | None = None) -> FrameRecord | None:
-        record = (journals or self._journals)[location.xy].done(_key(location))
+    def _record(
+        self, location: Location, journals: Sequence[Journal] | None = None, read: _Read = Journal.done
+    ) -> FrameRecord | None:
+        record = read((journals or self._journals)[location.xy], _key(location))
         if record is None:
             return None
         # The image may have had another place in the list then, and its examples another order.
-        return replace(record.moved(location), examples=tuple(self._marks(location)))
+        return replace(record.moved(location), examples=self._marks(location))
 
-    def _look_up(self, location: Location) -> FrameRecord | None:
+    def _look_up(self, location: Location, read: _Read = Journal.done) -> FrameRecord | None:
         """Return a frame's record, here or in the earlier results, at the threshold asked for."""
-        own = self._record(location)
+        own = self._record(location, read=read)
         record = own and self._at_threshold(own)
         if record is None and self._earlier != self._journals:
-            stored = self._record(location, self._earlier)
+            stored = self._record(location, self._earlier, read)
             record = stored and self._at_threshold(stored)
             if record is not None and self._is_fixed:
                 record = replace(record, warnings=tuple(text for text in record.warnings if CHOSEN not in text))
         if record is not None and record is not own:
             self._moved.add(location)
         return record
+
+    def _is_recorded(self, frame: FrameReader) -> bool:
+        return self._look_up(frame.location, Journal.summary) is not None
 
     def _take_over(self, location: Location) -> None:
         """Record a frame at the threshold asked for; its overlay is redrawn later."""
@@ -372,17 +392,19 @@ class OutputFolder:
                 shutil.copyfile(source, temporary)
         self._write(record)
 
-    def _marks(self, location: Location) -> list[ExampleMark]:
+    def _marked_on(self, location: Location) -> tuple[ExampleMark, ...]:
         """Return the examples on a frame, for drawing."""
-        return [_mark(item.exemplar) for item in self._plan.examples_on(location)]
+        return tuple(_mark(item.exemplar) for item in self._plan.examples_on(location))
 
-    def _confirmed(self, location: Location) -> list[Detection]:
-        """Return what the user has marked as right: the search leaves it out, since it is learned from."""
-        return [
-            marked(item.mask, self._plan.request.settings, location, Kind.CONFIRMED)
-            for item in self._plan.corrections
-            if item.is_right and item.placed.location == location
-        ]
+    @cached_property
+    def _confirmed(self) -> dict[Location, list[Detection]]:
+        """By frame, what the user has marked as right: the search leaves it out, since it is learned from."""
+        found: dict[Location, list[Detection]] = {}
+        for item in self._plan.corrections:
+            if item.is_right:
+                here = found.setdefault(item.placed.location, [])
+                here.append(marked(item.mask, self._plan.request.settings, item.placed.location, Kind.CONFIRMED))
+        return found
 
     def _written(self) -> Iterator[FrameRecord]:
         """Yield the finished frames with the objects that are to be written, and draw what pictures are missing."""

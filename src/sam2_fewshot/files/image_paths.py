@@ -65,8 +65,9 @@ def _without_examples(paths: Sequence[Path], examples: Path | None, progress: Pr
     images: list[Path] = []
     left_out: list[Path] = []
     for path in paths:
-        is_label = path.resolve().parent == place and stems & set(example_stems(path)[1:])
-        is_examples = path.resolve() == place and not _has_images_beside(path)
+        real = path.resolve()
+        is_label = real.parent == place and stems & set(example_stems(path)[1:])
+        is_examples = real == place and not _has_images_beside(path)
         (left_out if is_examples or is_label else images).append(path)
     if not images:  # nothing but the examples was given, and they may be meant
         return list(paths)

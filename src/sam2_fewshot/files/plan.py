@@ -9,6 +9,7 @@ import hashlib
 from collections import OrderedDict
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,9 +84,17 @@ class Plan:
         """What to learn from; none where an object model is there already."""
         return [item.exemplar for item in self.placed]
 
-    def examples_on(self, location: Location) -> list[PlacedExemplar]:
+    def examples_on(self, location: Location) -> Sequence[PlacedExemplar]:
         """Return what is marked on a frame."""
-        return [example for example in self.placed if example.location == location]
+        return self._placed_on.get(location, ())
+
+    @cached_property
+    def _placed_on(self) -> dict[Location, list[PlacedExemplar]]:
+        """The same by the frame: each frame of a plate is asked for, and there may be as many marks as frames."""
+        found: dict[Location, list[PlacedExemplar]] = {}
+        for example in self.placed:
+            found.setdefault(example.location, []).append(example)
+        return found
 
     def name(self, frame: FrameReader) -> str:
         """Return what to call a frame in messages: the image's name, with Z and Time where there are several."""

@@ -5,16 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import re
-import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sam2_fewshot.annotations.record import as_named
 from sam2_fewshot.backbones import lasting_name
-from sam2_fewshot.errors import InputError
+from sam2_fewshot.errors import InputError, command_line
 from sam2_fewshot.files.corrections import CORRECTIONS
-from sam2_fewshot.images.addresses import remote
+from sam2_fewshot.images.addresses import check_address, remote
 from sam2_fewshot.object_model import read_object_model
 from sam2_fewshot.output.finished import read_finished
 from sam2_fewshot.settings import Settings
@@ -147,7 +146,7 @@ def as_command(request: Request) -> str:
             words.append(f"--{option}" if value else f"--no-{option}")
         elif value != getattr(usual, name):
             words += [f"--{option}", str(value)]
-    return shlex.join([*words, "-o", str(request.out)])
+    return command_line([*words, "-o", str(request.out)])
 
 
 def check_request(request: Request) -> None:
@@ -156,8 +155,11 @@ def check_request(request: Request) -> None:
     Raises
     ------
     InputError
-        If the output folder cannot be written, or there is not exactly one of examples and object model.
+        If the output folder cannot be written, an address has a secret in it, or there is not exactly one of examples
+        and object model.
     """
+    for path in request.images:
+        check_address(path)
     _check_output(request.out)
     _check_source(request)
 

@@ -13,7 +13,7 @@ from sam2_fewshot.errors import InputError
 from sam2_fewshot.files.corrections import CORRECTIONS, MARK_NEXT
 from sam2_fewshot.images.addresses import is_zarr, remote
 from sam2_fewshot.output.files import OVERLAYS, ResultFile, files_of, overlay_path
-from sam2_fewshot.output.finished import read_finished, remembered
+from sam2_fewshot.output.finished import read_finished, remembered, took_no_notes
 from sam2_fewshot.output.journal import JOURNAL_FOLDER
 from sam2_fewshot.report import REPORT
 
@@ -84,9 +84,8 @@ def _refuse_among_inputs(plan: Plan, files: Sequence[ResultFile]) -> None:
 
 
 def _refuse_to_overwrite(out: Path, files: Sequence[ResultFile]) -> None:
-    journal = out / JOURNAL_FOLDER
-    if journal.is_dir() and remembered(journal) is None:
-        return  # of a version that took no notes: all that is there may be its own
+    if took_no_notes(out / JOURNAL_FOLDER):
+        return  # all that is there may be its own
     earlier = _earlier(out)
     is_there = cache(Path.is_dir)
     new = [file.path for file in files if file.key.casefold() not in earlier and is_there(file.path.parent)]
@@ -102,12 +101,12 @@ def _refuse_to_overwrite(out: Path, files: Sequence[ResultFile]) -> None:
 def note(plan: Plan) -> list[str]:
     """Return what to remember of the files that a run writes, with those of earlier runs, which may be there still."""
     now = {file.key for file in result_files(plan)}
-    return sorted(now.union(remembered(plan.request.out / JOURNAL_FOLDER) or ()))
+    return sorted(now.union(remembered(plan.request.out / JOURNAL_FOLDER)))
 
 
 def _earlier(out: Path) -> Set[str]:
     """Return the keys of what earlier runs have written, as far as that is known, in small letters."""
-    return {key.casefold() for key in [*(remembered(out / JOURNAL_FOLDER) or ()), *_listed(out)]}
+    return {key.casefold() for key in [*remembered(out / JOURNAL_FOLDER), *_listed(out)]}
 
 
 def _listed(out: Path) -> Iterator[str]:
@@ -125,8 +124,16 @@ def is_output(folder: Path) -> bool:
 
 def results_among(paths: Iterable[Path]) -> list[Path]:
     """Return those of some paths that runs have written into output folders: files, and folders of them."""
-    earlier = cache(_earlier)
+    earlier = cache(_known)
     return [path for path in paths if remote(path) is None and _is_result(Path(os.path.abspath(path)), earlier)]  # noqa: PTH100
+
+
+def _known(folder: Path) -> Set[str]:
+    """Return the same, nothing where it cannot be read: nothing is written into this folder."""
+    try:
+        return _earlier(folder)
+    except InputError:
+        return set()
 
 
 def _is_result(path: Path, earlier: Callable[[Path], Set[str]]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import shapely
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -38,15 +39,16 @@ def shared_area(a: InstanceMask, b: InstanceMask) -> int:
 
 
 def touching(first: Sequence[InstanceMask], second: Sequence[InstanceMask]) -> Iterator[tuple[int, int]]:
-    """Yield the indices of pairs whose boxes share a pixel; only those can overlap."""
+    """Yield the indices of pairs whose boxes share a pixel, in order; only those can overlap."""
     if not first or not second:
         return
-    boxes = np.array([mask.box for mask in second])
-    for index, mask in enumerate(first):
-        x0, y0, x1, y1 = mask.box
-        near = (boxes[:, 0] < x1) & (boxes[:, 2] > x0) & (boxes[:, 1] < y1) & (boxes[:, 3] > y0)
-        for other in np.flatnonzero(near):
-            yield index, int(other)
+    a, b = (np.array([mask.box for mask in masks], float) for masks in (first, second))
+    i, k = shapely.STRtree(shapely.box(*b.T)).query(shapely.box(*a.T))
+    # The tree takes boxes that have an edge in common, which is no pixel.
+    share = (a[i, 0] < b[k, 2]) & (a[i, 2] > b[k, 0]) & (a[i, 1] < b[k, 3]) & (a[i, 3] > b[k, 1])
+    i, k = i[share], k[share]
+    order = np.lexsort((k, i))
+    yield from zip(i[order].tolist(), k[order].tolist(), strict=True)
 
 
 def most_shared(masks: Sequence[InstanceMask], others: Sequence[InstanceMask]) -> NDArray[np.int64]:
@@ -62,8 +64,13 @@ def most_shared(masks: Sequence[InstanceMask], others: Sequence[InstanceMask]) -
 def mask_iou(a: InstanceMask, b: InstanceMask) -> float:
     """Return intersection over union of two masks, 0 when both are empty."""
     common = shared_area(a, b)
-    union = a.area + b.area - common
-    return common / union if union else 0.0
+    return common / (a.area + b.area - common) if common else 0.0
+
+
+def overlaps(first: Sequence[InstanceMask], second: Sequence[InstanceMask]) -> dict[tuple[int, int], float]:
+    """Return the intersection over union of all pairs that share a pixel, by their indices, in order."""
+    ious = {(i, k): mask_iou(first[i], second[k]) for i, k in touching(first, second)}
+    return {pair: iou for pair, iou in ious.items() if iou}
 
 
 def box_nms(boxes: NDArray[np.float64], scores: NDArray[np.float64], iou_threshold: float) -> NDArray[np.int64]:

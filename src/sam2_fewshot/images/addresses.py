@@ -7,7 +7,7 @@ import re
 import unicodedata
 from typing import TYPE_CHECKING
 
-from sam2_fewshot.errors import SettingsError, listed
+from sam2_fewshot.errors import InputError, SettingsError, listed
 from sam2_fewshot.settings import quoted
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 DOUBLE_SUFFIX = re.compile(r"\.(ome|companion|lsm|cziexport)$", re.IGNORECASE)
 """What stands before the suffix and is not a part of the name, as in ``a.ome.tif``."""
 _ADDRESS = re.compile(r"(https?|s3):/+(.+)")
+_WEB = re.compile(r"(?P<scheme>https?)://(?:(?P<login>[^/]*)@)?(?P<place>[^?]*)(?P<query>\?.*)?", re.DOTALL)
 _ZARR_FILES = ("zarr.json", ".zattrs", ".zgroup", ".zarray")
 _UNSAFE = re.compile(r"[^\w\-.+ ]+")
 _RANGE = re.compile(r"(?:(all)|([0-9]+)(?:\s*[-\u2013]\s*([0-9]+))?)(?:\s*:\s*([0-9]+))?", re.IGNORECASE)
@@ -57,6 +58,32 @@ def remote(path: Path | str) -> str | None:
     """Return the address that a path stands for, None when it is a file or folder."""
     match = _ADDRESS.fullmatch(path if isinstance(path, str) else path.as_posix())
     return f"{match[1]}://{match[2]}" if match else None
+
+
+def check_address(path: Path) -> None:
+    """Refuse a path that stands for an address with a secret in it: it would be written into the results, and printed.
+
+    Raises
+    ------
+    InputError
+        If it has a name or password before the host, or a query, such as a signature.
+    """
+    web = _WEB.fullmatch(remote(path) or "")
+    if web is None:
+        return
+    plain = f"{web['scheme']}://{web['place']}"
+    if web["login"] is not None:
+        raise InputError(
+            f"The address of {plain} has a user name or password in it, which the results would show to everybody; "
+            "leave it out, and write it into the file .netrc in your home folder, as in: machine "
+            f"{web['place'].partition('/')[0].partition(':')[0]} login NAME password PASSWORD."
+        )
+    if web["query"] is not None:
+        raise InputError(
+            f"The address of {plain} has a question mark in it; what follows, such as a signature, holds for one file, "
+            "and an OME-Zarr is many. Leave it out, or give an s3:// address and its keys (AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY, or AWS_PROFILE)."
+        )
 
 
 def holds_zarr(path: Path) -> bool:

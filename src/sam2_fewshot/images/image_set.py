@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 _MOST_WARNINGS = 3
 """So many warnings of one file are issued one by one."""
+_FEW = 20
+"""So many files are opened without a word; headers of more may take long, on a share many minutes."""
 LARGE = 1 << 24
 """Pixels (4,096 × 4,096); a larger frame is read by region, where its file allows it."""
 _FORMAT_NAMES = ", ".join(known.names for known in FORMATS[:-1]) + f" and {FORMATS[-1].names}"
@@ -59,7 +61,7 @@ def open_images(
         How to display channels (:func:`~sam2_fewshot.images.display.read_channels`). A colour photo then counts
         as three channels named red, green and blue.
     progress
-        Takes the warnings.
+        Takes the warnings, and how far it is where there are many files.
     whole_plane
         Pixels; a larger frame is read by region, where its file allows it.
 
@@ -76,8 +78,11 @@ def open_images(
         raise InputError("No image was given; name at least one image file or a folder with images.")
     sources: list[PixelSource] = []
     parts: set[str] = set()
+    watched = progress if len(files) > _FEW else Quiet()
+    watched.start("opening images", len(files))
     for path in files:
-        if os.path.realpath(path) in parts:  # a file of a set that was opened by another one
+        watched.advance()
+        if parts and os.path.realpath(path) in parts:  # a file of a set that was opened by another one
             continue
         found = open_positions(path)
         _warn_of(found, progress)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sam2_fewshot.errors import FewShotError, InputError, ServerError
-from sam2_fewshot.images.addresses import remote, shown
+from sam2_fewshot.images.addresses import check_address, remote, shown
 from sam2_fewshot.images.positions import check_counts, check_positions, opened_positions
 from sam2_fewshot.images.source import Header, check_kind, check_size, damaged, pixel_size, reading
 from sam2_fewshot.images.zarr_places import Place, is_outer, places_in
@@ -35,6 +35,8 @@ PATIENCE = 30.0
 """Seconds that a server may stay silent."""
 
 _AXES = "tczyx"
+_FORBIDDEN = (401, 403)
+"""Answers of a server that wants a login, or another one."""
 _AT_A_TIME = 8
 """So many images of a plate on a server are opened at a time."""
 _MOST_COUNTED = 50_000
@@ -196,7 +198,8 @@ def _store(path: Path, patience: float) -> Any:
         import aiohttp
 
         options["client_kwargs"] = {
-            "timeout": aiohttp.ClientTimeout(total=None, sock_connect=patience, sock_read=patience)
+            "timeout": aiohttp.ClientTimeout(total=None, sock_connect=patience, sock_read=patience),
+            "trust_env": True,  # logins of ~/.netrc, and proxies
         }
     else:
         _need("s3fs", address)
@@ -331,6 +334,7 @@ def _reading(path: Path) -> Iterator[None]:
                 except FileNotFoundError as error:
                     raise damaged(path, f"a part of it is missing: {error}") from None
             return
+        check_address(path)
         try:
             yield
         except FewShotError:
@@ -342,12 +346,13 @@ def _reading(path: Path) -> Iterator[None]:
             ) from None
         except FileNotFoundError:
             raise InputError(f"There is no OME-Zarr at {address}; check the address.") from None
-        except PermissionError:
-            raise InputError(
-                f"{address} may not be read with the keys at hand. Check the address and, for an s3:// one, the keys "
-                "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE)."
-            ) from None
         except Exception as error:
+            if isinstance(error, PermissionError) or getattr(error, "status", None) in _FORBIDDEN:
+                raise InputError(
+                    f"{address} may not be read with the keys at hand. Check the address and, for an s3:// one, the "
+                    "keys (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE), else the login in the file "
+                    ".netrc in your home folder."
+                ) from None
             reason = " ".join(str(error).split())[:160] or type(error).__name__
             raise ServerError(
                 f"{address} could not be read: {reason}. Check the address and the network, and run the same command "

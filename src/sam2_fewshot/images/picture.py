@@ -1,7 +1,7 @@
 """PNG, JPEG, BMP, GIF and WebP, by Pillow.
 
 Pixels are taken as they are stored: an EXIF orientation is not applied, so that coordinates are those of the stored
-pixels. Transparency is dropped. Of files with several pictures the first is read.
+pixels, and a warning says so. Transparency is dropped. Of files with several pictures the first is read.
 """
 
 from __future__ import annotations
@@ -34,6 +34,17 @@ _DTYPES = {
     "F": "float32",
 }
 _TAIL = 1 << 16
+_ORIENTATION = 0x0112
+_STORED: dict[object, str] = {
+    2: "mirrored",
+    3: "turned by 180°",
+    4: "mirrored and turned by 180°",
+    5: "mirrored and turned by 90°",
+    6: "turned by 90°",
+    7: "mirrored and turned by 90°",
+    8: "turned by 90°",
+}
+"""What the values of that EXIF tag mean, but for 1, which is upright."""
 
 
 def open_picture(path: Path, only: int | None = None) -> list[PixelSource]:
@@ -83,6 +94,7 @@ def _header(path: Path) -> Header:
             mode, kind = "L" if _is_grey_gif(image) else image.mode, image.format
             palette = _palette(image) if mode == image.mode else None
             stretched_from = _stretched_from(image, path)
+            stored = _stored(image)
             if getattr(image, "is_animated", False):
                 notes.append(f"{path.name} has several pictures; the first is read. Save stacks as TIFF.")
         check_size(path, height, width)
@@ -96,6 +108,11 @@ def _header(path: Path) -> Header:
         check_kind(path, dtype)
     if mode == "CMYK":
         notes.append(f"{path.name} is a CMYK picture; it is converted to RGB without a colour profile.")
+    if stored is not None:
+        notes.append(
+            f"{path.name} is stored {stored} (EXIF); it is read as it is stored, other programs show it upright: save "
+            "it again upright before marking."
+        )
     return Header(
         path,
         height,
@@ -106,6 +123,14 @@ def _header(path: Path) -> Header:
         stretched_from=stretched_from,
         warnings=tuple(notes),
     )
+
+
+def _stored(image: Image) -> str | None:
+    """Return how the pixels of a picture are stored, None where they are upright or it does not tell."""
+    try:
+        return _STORED.get(image.getexif().get(_ORIENTATION))
+    except Exception:  # damaged EXIF, of any kind; the pixels are as good without
+        return None
 
 
 def _open(path: Path) -> Image:

@@ -13,7 +13,7 @@ from sam2_fewshot.annotations.record import printable
 from sam2_fewshot.errors import InputError, counted, listed
 from sam2_fewshot.images.registry import frame_fingerprint, open_positions, signatures
 from sam2_fewshot.output.files import files_of
-from sam2_fewshot.output.journal import JOURNAL_FOLDER, preview_beside, read_record
+from sam2_fewshot.output.journal import JOURNAL_FOLDER, preview_beside, read_record, unreadable
 from sam2_fewshot.records import Location, PixelSize
 from sam2_fewshot.settings import Settings
 from sam2_fewshot.storage.digests import AT_A_TIME
@@ -63,16 +63,27 @@ class Finished:
 
     def has_searched(self, path: Path) -> bool:
         """Tell whether a file is one of the images that the run was given, also where it was moved since."""
+        if f"/{path.name} " not in self._names_searched:  # else there is no need to open it
+            return False
         with suppress(InputError):
-            marked = signatures([source.header for source in open_positions(path)]) if self._searched else []
+            marked = signatures([source.header for source in open_positions(path)])
             return any(frame_fingerprint("", each) in self._searched for each in marked)
         return False
 
     @cached_property
     def _searched(self) -> frozenset[str]:
-        """What shows that an image is one of those that the run was given."""
-        known = _inputs(self.out / JOURNAL_FOLDER).get("images")
-        return frozenset(map(str, known.values())) if isinstance(known, dict) else frozenset()
+        """What shows that an image, of that name, is one of those that the run was given."""
+        return frozenset(map(str, self._images.values()))
+
+    @cached_property
+    def _names_searched(self) -> str:
+        """The paths of these, each behind a slash and before a blank, as is between a file and its position."""
+        return "".join(f"/{path} " for path in self._images)
+
+    @cached_property
+    def _images(self) -> Mapping[str, Any]:
+        images = _inputs(self.out / JOURNAL_FOLDER).get("images")
+        return images if isinstance(images, dict) else {}
 
     def records(self, *, with_examples: bool = False) -> Iterator[FrameRecord]:
         """Yield the frames that ``run.json`` lists, in its order; one is in memory at a time.
@@ -90,17 +101,18 @@ class Finished:
         for line in self.facts["frames"]:
             record = self._record(line, with_examples)
             if record is None:
-                raise InputError(
-                    f"{self.out} holds no whole record of {line['image']} (Z {line['z']}, Time {line['time']}): a run "
-                    "was cut off, or files were removed from it. Run the same sam2-fewshot segment command again; what "
-                    "is finished is kept."
-                )
+                raise lost_record(self.out, line["image"], line["z"], line["time"])
             yield record
 
     def record(self, location: Location) -> FrameRecord | None:
         """Return the frame at a location, None where ``run.json`` lists none there, or its file is missing."""
-        lines = (line for line in self.facts["frames"] if _place_of(line) == location)
-        return next((self._record(line) for line in lines), None)
+        line = self._lines.get(location)
+        return None if line is None else self._record(line)
+
+    @cached_property
+    def _lines(self) -> dict[Location, Mapping[str, Any]]:
+        """The lines of the frames by their place, the first where the file was edited and has several."""
+        return {_place_of(line): line for line in reversed(self.facts["frames"])}
 
     def _record(self, line: Mapping[str, Any], with_examples: bool = False) -> FrameRecord | None:
         record = read_record(self._file(line))
@@ -126,22 +138,32 @@ class Finished:
         return self.out / JOURNAL_FOLDER / PurePath(line["record"]).name
 
 
+def lost_record(out: Path, image: str, z: int, time: int) -> InputError:
+    """Return the error for a frame that was finished, and whose record is missing or damaged."""
+    return InputError(
+        f"{out} holds no whole record of {image} (Z {z}, Time {time}): a run was cut off, or files were removed from "
+        "it. Run the same sam2-fewshot segment command again; what is finished is kept."
+    )
+
+
 def read_finished(out: Path) -> Finished:
     """Read an output folder's ``run.json``.
 
     Raises
     ------
     InputError
-        If it is not one.
+        If it is not one, or cannot be read.
     """
     try:
         facts = json.loads((out / "run.json").read_text(encoding="utf-8"))
         _check(facts)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         raise InputError(
             f"{out} holds no results: there is no run.json in it. Give the folder that was given to "
             "sam2-fewshot segment with -o."
         ) from None
+    except OSError as error:
+        raise unreadable(out / "run.json", error) from error
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise InputError(
             f"{out / 'run.json'} is damaged, or is not one that sam2-fewshot wrote; run sam2-fewshot segment again."
@@ -257,9 +279,14 @@ class Given(NamedTuple):
         *folders, name = self.place.split("/")
         return (*folders, f"{name} {self.position}" if self.position else name)
 
+    @property
+    def title(self) -> str:
+        """The same in one, as it is spelt in results."""
+        return printable("/".join(self.steps))
+
     def is_called(self, name: str) -> bool:
         """Tell whether a name, with as many folders before it as it has, can be the image's."""
-        return printable(f"/{'/'.join(self.steps)}").endswith(f"/{name}")
+        return f"/{self.title}".endswith(f"/{name}")
 
 
 def given_before(folder: Path) -> list[Given]:
@@ -281,10 +308,20 @@ def given_before(folder: Path) -> list[Given]:
 
 
 def _inputs(folder: Path) -> dict[str, Any]:
-    """Return what :func:`remember` wrote; nothing where that is missing or damaged."""
+    """Return what :func:`remember` wrote; nothing where that is missing or damaged.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read at the moment.
+    """
     try:
         return dict(json.loads((folder / _INPUTS).read_text("utf-8")))
-    except (OSError, ValueError, TypeError, RecursionError):
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        raise unreadable(folder / _INPUTS, error) from error
+    except (ValueError, TypeError, RecursionError):
         return {}
 
 
@@ -308,14 +345,16 @@ def remember(folder: Path, facts: Mapping[str, object]) -> None:
         dict of each image's signature by its path), ``given`` (a list of :class:`Given`) and ``results`` (a list, see
         :func:`remembered`), all of them fit for JSON.
 
-    A failure to write it does not stop the run: frames cannot be written then either.
+    Raises
+    ------
+    InputError
+        If it cannot be written.
     """
-    with suppress(InputError):
-        write_whole(folder / _INPUTS, json.dumps(facts, indent=1).encode())
+    write_whole(folder / _INPUTS, json.dumps(facts, indent=1).encode())
 
 
-def remembered(folder: Path) -> list[str] | None:
-    """Return the ``results`` of :func:`remember`, by which runs know their files; None where nothing is recorded.
+def remembered(folder: Path) -> list[str]:
+    """Return the ``results`` of :func:`remember`, by which runs know their files; none where nothing is recorded.
 
     Parameters
     ----------
@@ -323,7 +362,19 @@ def remembered(folder: Path) -> list[str] | None:
         The journal's folder.
     """
     results = _inputs(folder).get("results")
-    return [str(result) for result in results] if isinstance(results, list) else None
+    return [str(result) for result in results] if isinstance(results, list) else []
+
+
+def took_no_notes(folder: Path) -> bool:
+    """Tell whether the last run in a folder was of a version that did not note its ``results``.
+
+    Parameters
+    ----------
+    folder
+        The journal's folder.
+    """
+    inputs = _inputs(folder)
+    return bool(inputs) and "results" not in inputs
 
 
 def forget(folder: Path) -> None:

@@ -26,19 +26,21 @@ import json
 import re
 import shutil
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sam2_fewshot.annotations.record import ExampleMark, FrameRecord
+from sam2_fewshot.errors import InputError
 from sam2_fewshot.records import Location
 from sam2_fewshot.storage.files import replacing, sweep, write_whole
 from sam2_fewshot.storage.packing import pack_detections, unpack_detections
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
 JOURNAL_FOLDER = ".frames"
@@ -51,6 +53,7 @@ _FORMAT = "sam2-fewshot frame"
 _VERSION = 4
 _READABLE = (3, _VERSION)
 """Version 3 had no examples among the objects. Its results can be read, but not taken over by another run."""
+_MEMBERS = frozenset({"header", *pack_detections(())})
 _NAME = re.compile(r"(?:[0-9a-f]{24}_)?xy(\d+)_z(\d+)_t(\d+)\.npz")
 _DIGITS = 24
 
@@ -75,8 +78,25 @@ class Journal:
         """Return a frame's record, None when the frame must be searched.
 
         A file that is damaged, truncated, of another version or under another fingerprint counts as not done.
+
+        Raises
+        ------
+        InputError
+            If there is a file that cannot be read at the moment, as on a network drive that has gone.
         """
         return _read(self._path(location), self.fingerprint, location)
+
+    def summary(self, location: Location) -> FrameRecord | None:
+        """Return a frame's record without its objects and examples, None where :meth:`done` does.
+
+        That the objects are undamaged is seen from the check sums, which is much faster than to make them.
+
+        Raises
+        ------
+        InputError
+            As :meth:`done`.
+        """
+        return _read(self._path(location), self.fingerprint, location, with_objects=False)
 
     def write(self, record: FrameRecord) -> None:
         """Record a finished frame; it replaces an earlier record of the same location and fingerprint.
@@ -101,8 +121,23 @@ class Journal:
 
 
 def read_record(path: Path) -> FrameRecord | None:
-    """Return a frame's record from its file, None where it cannot be read."""
+    """Return a frame's record from its file, None where it is missing or damaged.
+
+    Raises
+    ------
+    InputError
+        As :meth:`Journal.done`.
+    """
     return _read(path) if _NAME.fullmatch(path.name) else None
+
+
+def unreadable(path: Path, error: OSError) -> InputError:
+    """Return the error for a file of a run that may be whole, but that the system does not read."""
+    reason = (error.strerror or str(error)).lower()
+    return InputError(
+        f"{path} cannot be read: {reason}. Run the same command again when it can; where its disk has lost it for "
+        "good, delete it first."
+    )
 
 
 def preview_beside(path: Path) -> Path:
@@ -110,14 +145,25 @@ def preview_beside(path: Path) -> Path:
     return path.with_suffix(".jpg")
 
 
-def remove_others(folder: Path, prefix: str) -> None:
-    """Delete the records whose fingerprint does not begin with `prefix`, and those that cannot be read.
+def remove_others(folder: Path, prefix: str, own: Iterable[str] = ()) -> None:
+    """Delete the records whose fingerprint does not begin with `prefix`, and those that are damaged.
 
     The small pictures go with their records. Results of other settings stay until this is called, so trying a
     setting and going back costs nothing.
+
+    Parameters
+    ----------
+    folder
+        Where they are.
+    prefix
+        What all frames of the run depend on.
+    own
+        Fingerprints that are known to begin with it; their records are not opened.
     """
+    names = {_digest(fingerprint) for fingerprint in own}
     for path in list(folder.glob("*.npz")):
-        if _NAME.fullmatch(path.name) and not _fingerprint(path).startswith(prefix):
+        is_own = path.name.partition("_")[0] in names
+        if not is_own and _NAME.fullmatch(path.name) and _is_other(path, prefix):
             with suppress(OSError):
                 path.unlink()
     for path in list(folder.glob("*.jpg")):
@@ -127,25 +173,39 @@ def remove_others(folder: Path, prefix: str) -> None:
                 path.unlink()
 
 
-def _read(path: Path, fingerprint: str | None = None, location: Location | None = None) -> FrameRecord | None:
+def _read(
+    path: Path, fingerprint: str | None = None, location: Location | None = None, *, with_objects: bool = True
+) -> FrameRecord | None:
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        content = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise unreadable(path, error) from error
+    try:
+        with np.load(BytesIO(content), allow_pickle=False) as archive:
             header = _header(archive)
             if fingerprint is not None and (header["fingerprint"], header["version"]) != (fingerprint, _VERSION):
                 return None
             if location is not None and Location(*header["location"]) != location:
                 return None
-            return _unpack(header, archive, path.name)
+            if with_objects:
+                return _unpack(header, archive, path.name)
+            is_whole = _MEMBERS.issubset(archive.files) and archive.zip.testzip() is None
+            return _record(header, path.name) if is_whole else None
     except Exception:  # a damaged archive fails in a dozen ways, and the answer to all is the same
         return None
 
 
-def _fingerprint(path: Path) -> str:
+def _is_other(path: Path, prefix: str) -> bool:
+    """Tell whether a record's fingerprint begins otherwise, or it is damaged; not of one that cannot be read now."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            return str(_header(archive)["fingerprint"])
+            return not str(_header(archive)["fingerprint"]).startswith(prefix)
+    except OSError:
+        return False
     except Exception:  # as in _read
-        return ""
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,24 +323,30 @@ def _pack(record: FrameRecord, fingerprint: str) -> dict[str, Any]:
 
 
 def _unpack(header: dict[str, Any], archive: Any, file: str) -> FrameRecord:
-    shape = (int(header["frame_shape"][0]), int(header["frame_shape"][1]))
-    location = Location(*header["location"])
-    detections, outlines = unpack_detections(archive, shape, location)
+    record = _record(header, file)
+    detections, outlines = unpack_detections(archive, record.frame_shape, record.location)
     negative = header["negative"]
     marks = zip(outlines, negative, header.get("boxes", [False] * len(negative)), strict=True)
+    return replace(
+        record,
+        detections=tuple(detections[: header["kept"]]),
+        examples=tuple(ExampleMark(*mark) for mark in marks),
+        below=tuple(detections[header["kept"] :]),
+    )
+
+
+def _record(header: dict[str, Any], file: str) -> FrameRecord:
+    """Return a record without its objects and examples."""
     return FrameRecord(
         name=header["name"],
         stem=header["stem"],
-        location=location,
-        frame_shape=shape,
+        location=Location(*header["location"]),
+        frame_shape=(int(header["frame_shape"][0]), int(header["frame_shape"][1])),
         size_z=header["size_z"],
         size_t=header["size_t"],
-        detections=tuple(detections[: header["kept"]]),
         candidates=header["candidates"],
         seconds=header["seconds"],
-        examples=tuple(ExampleMark(*mark) for mark in marks),
         warnings=tuple(header["warnings"]),
-        below=tuple(detections[header["kept"] :]),
         threshold=header["threshold"],
         floor=header["floor"],
         file=file,

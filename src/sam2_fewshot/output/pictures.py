@@ -60,6 +60,8 @@ _NARROWEST = 720  # px; room that the legend needs
 LONGEST = 1600
 """px; larger frames are shrunk to this for the report, which fills a screen and keeps 50 frames below about 15 MB."""
 _QUALITY = 82
+FLAT = "is the same everywhere, so nothing can be found in it."
+"""In a warning, after the frame's name."""
 _OF = "sam2-fewshot"
 """Keyword of the text in an overlay's file that says what it is of."""
 

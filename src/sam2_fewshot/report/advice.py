@@ -49,6 +49,10 @@ class FrameFigures:
         Numbers of examples on it.
     counts
         Numbers of the objects in the results.
+    candidates
+        How many masks were proposed on it.
+    flat
+        Whether it is the same everywhere.
     example_looks, below_looks
         Of the wanted examples that have an outline, and of the candidates below the threshold.
     """
@@ -61,6 +65,8 @@ class FrameFigures:
     examples: int
     negatives: int
     counts: Counts = field(default_factory=Counts)
+    candidates: int = 0
+    flat: bool = False
     example_looks: Looks = field(default_factory=Looks)
     below_looks: Looks = field(default_factory=Looks)
 
@@ -136,17 +142,18 @@ def overview(frames: Sequence[FrameFigures], asked: int = 0) -> Overview:
 
 def _advice(summary: Overview, frames: Sequence[FrameFigures], below: NDArray[np.float64], asked: int) -> list[str]:
     if not summary.found:
-        if not below.size:
+        if not below.size and not any(frame.candidates for frame in frames):
             return [
                 "Nothing that resembles the examples was proposed. Check on the frames that the examples lie where "
                 "they should, and try a smaller Min Mask Area."
             ]
         threshold = min(frame.threshold for frame in frames)
-        return [
-            f"Nothing reached the threshold of {threshold:g}. The best candidate has {below.max():.2f}: move the "
-            "slider down until the right objects appear, and use the command beside it.",
-            *one_sided(frames, summary.found),
-        ]
+        helps = what_helps(
+            f"The best candidate has {below.max(initial=0):.2f}: move the slider down until the right objects appear, "
+            "and use the command beside it.",
+            is_below=below.size > 0,
+        )
+        return [f"Nothing reached the threshold of {threshold:g}. {helps}", *one_sided(frames, summary.found)]
     sentences = one_sided(frames, summary.found)
     if 0 < summary.examples < _FEW_EXAMPLES:
         sentences.append(
@@ -170,6 +177,24 @@ def _advice(summary: Overview, frames: Sequence[FrameFigures], below: NDArray[np
             )
         )
     return sentences
+
+
+def what_helps(lower: str, *, is_below: bool) -> str:
+    """Return what to do where little was found, in the report and on the terminal.
+
+    Parameters
+    ----------
+    lower
+        The sentence that says to lower the threshold.
+    is_below
+        Whether there is anything below the threshold; a lower one finds nothing otherwise.
+    """
+    if is_below:
+        return lower
+    return (
+        "Nothing there lies below the threshold, so a lower one finds no more: if there are objects, mark some of them "
+        "as further examples."
+    )
 
 
 def one_sided(frames: Sequence[FrameFigures], found: int) -> list[str]:
@@ -197,6 +222,8 @@ def one_sided(frames: Sequence[FrameFigures], found: int) -> list[str]:
 
 
 def _poor_frames(frames: Sequence[FrameFigures]) -> list[str]:
+    count = len(frames)
+    frames = [frame for frame in frames if not frame.flat]
     if len(frames) < 2:
         return []
     empty = [frame for frame in frames if not frame.scores.size]
@@ -206,11 +233,12 @@ def _poor_frames(frames: Sequence[FrameFigures]) -> list[str]:
         return []
     names = listed([frame.name for frame in poor], 3)
     what = "Nothing was" if empty else "Far fewer objects than elsewhere were"
-    which = f"{len(poor)} of {len(frames)} frames ({names})"
-    return [
-        f"{what} found on {which}. If there are objects, their appearance differs: lower the threshold there to "
-        "see them, and confirm some as right."
-    ]
+    of = f"{len(frames)} frames" if len(frames) == count else f"the {len(frames)} frames that show anything"
+    helps = what_helps(
+        "If there are objects, their appearance differs: lower the threshold to see them, and confirm some as right.",
+        is_below=any(frame.below.size for frame in poor),
+    )
+    return [f"{what} found on {len(poor)} of {of} ({names}). {helps}"]
 
 
 def _listed(asked: int) -> str:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import shapely
 
-from sam2_fewshot.output.pictures import LONGEST, color_of, made_from_marks, smaller
+from sam2_fewshot.errors import command_line
+from sam2_fewshot.output.pictures import FLAT, LONGEST, color_of, made_from_marks, smaller
 from sam2_fewshot.records import Kind
 from sam2_fewshot.report.advice import FrameFigures, Overview, overview
 from sam2_fewshot.report.looks import looks_of
@@ -123,6 +124,8 @@ def gather(finished: Finished, picture_bytes: int = _PICTURE_BYTES, smallest: in
                 examples=frame["examples"],
                 negatives=frame["negatives"],
                 counts=record.counts,
+                candidates=record.candidates,
+                flat=any(sentence.endswith(FLAT) for sentence in record.warnings),
                 example_looks=looks_of(outlines, picture, scale),
                 below_looks=looks_of([item.polygon for item in record.below], picture, scale),
             )
@@ -174,13 +177,13 @@ def _mark_next(finished: Finished, frames: Sequence[Mapping[str, Any]]) -> list[
 
 
 def _address(out: Path, here: Path) -> dict[str, str]:
-    """Return the folder as a command is given it, ``folder``, and the folder ``where`` the command is to be run.
+    """Return the folder as it is typed in a command, ``folder``, and the folder ``where`` the command is to be run.
 
     Below the folder in which the run was started the name is enough, as the user gave it; elsewhere it is whole.
     """
     if out != here and out.is_relative_to(here):
-        return {"folder": str(out.relative_to(here)), "where": str(here)}
-    return {"folder": str(out), "where": ""}
+        return {"folder": command_line([str(out.relative_to(here))]), "where": str(here)}
+    return {"folder": command_line([str(out)]), "where": ""}
 
 
 def _limits(settings: Mapping[str, Any], sizes: Sequence[int]) -> dict[str, int]:

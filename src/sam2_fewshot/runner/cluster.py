@@ -196,7 +196,7 @@ class OnCluster:
                 for each in large.values():
                     if each.left:
                         block = each.left.pop(0)
-                        submit(search_block, each.task, each.plan, block, block=block)
+                        submit(search_block, each.task, each.held, block, block=block)
                         break
                 else:
                     task = next(waiting, None)
@@ -213,6 +213,7 @@ class OnCluster:
                 finished: TaskResult | None = None
                 if isinstance(reply.answer, SearchPlan):
                     begun = large[id(task)] = _Large(task, reply.answer, reply.warnings)
+                    begun.held = client.submit(same, begun.plan, pure=False)
                     watch.frame_begins(task.name)
                     watch.start("blocks", len(reply.answer.blocks))
                     watch.advance(len(begun.results))
@@ -243,6 +244,8 @@ class _Large:
         stored = task.store.load(plan.blocks) if task.store else {}
         self.left = [block for block in plan.blocks if block not in stored]
         self.results: list[BlockResult] = list(stored.values())
+        self.held: Any = None
+        """The plan on the cluster: with thousands of marks it is too much to travel with each block."""
         self.trouble = ""
         self.took = 0.0
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from sam2_fewshot.errors import FewShotError, InputError
 from sam2_fewshot.runner.progress import Heard
 from sam2_fewshot.runner.tasks import TaskResult, finish, sentence_of
 from sam2_fewshot.segmenter import FewShotSegmenter
+from sam2_fewshot.tiling.blocks import SearchPlan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from sam2_fewshot.records import FrameReader
     from sam2_fewshot.runner.tasks import Address, Finish
     from sam2_fewshot.settings import Settings
-    from sam2_fewshot.tiling.blocks import Block, BlockResult, SearchPlan
+    from sam2_fewshot.tiling.blocks import Block, BlockResult
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,9 +71,12 @@ class Reply(NamedTuple):
     took: float = 0.0
 
 
-def same(recipe: Recipe) -> Recipe:
-    """Return the recipe; a task of its own, so that it travels to each worker once and survives the loss of one."""
-    return recipe
+_Sent = TypeVar("_Sent", Recipe, SearchPlan)
+
+
+def same(it: _Sent) -> _Sent:
+    """Return a recipe or a plan; a task of its own, which travels to a worker once and survives its loss."""
+    return it
 
 
 def search_frame(recipe: Recipe, address: Address, step: Finish | None) -> Reply:
@@ -107,7 +111,6 @@ def _answered(
     with _ONE_AT_A_TIME:
         try:
             segmenter, heard = _segmenter(recipe)
-            heard.sentences.clear()
             answer = work(segmenter, address.open())
         except (FewShotError, OSError, MemoryError) as error:
             took = time.perf_counter() - began
@@ -119,10 +122,13 @@ def _answered(
 
 
 def _segmenter(recipe: Recipe) -> tuple[FewShotSegmenter, Heard]:
-    if recipe.key not in _HELD:
+    """Return the segmenter and what warns of its work; the first time, of what was found when it was made as well."""
+    if recipe.key in _HELD:
+        _HELD[recipe.key][1].sentences.clear()
+    else:
         _HELD.clear()  # at most one model a process
         heard = Heard()
-        segmenter = recipe.make(recipe.model, own_device(recipe.device), recipe.settings, heard)
+        segmenter = recipe.make(recipe.model, own_device(recipe.device, heard), recipe.settings, heard)
         if segmenter.model_sha256 != recipe.sha256:
             raise InputError(
                 f"A worker has other weights ({segmenter.model_name}, SHA-256 {segmenter.model_sha256[:12]}…) than the "
@@ -133,13 +139,17 @@ def _segmenter(recipe: Recipe) -> tuple[FewShotSegmenter, Heard]:
     return _HELD[recipe.key]
 
 
-def own_device(device: str, cards: Sequence[str] | None = None, worker: Callable[[], object] | None = None) -> str:
+def own_device(
+    device: str, progress: Progress, cards: Sequence[str] | None = None, worker: Callable[[], object] | None = None
+) -> str:
     """Share several GPUs of a machine among its workers, which Dask numbers.
 
     Parameters
     ----------
     device
         As asked for.
+    progress
+        Is warned where there are several GPUs and the worker has no number, so that it takes the first as all such do.
     cards
         Names of the GPUs; those of this machine when left out.
     worker
@@ -155,7 +165,12 @@ def own_device(device: str, cards: Sequence[str] | None = None, worker: Callable
         from distributed import get_worker
 
         worker = get_worker
+    name = str(getattr(worker(), "name", ""))
     try:
-        return cards[int(str(getattr(worker(), "name", "")).rpartition("-")[2]) % len(cards)]
+        return cards[int(name.rpartition("-")[2]) % len(cards)]
     except ValueError:
+        progress.warn(
+            f"The Dask worker {name!r} has no number, so it computes on the first of {len(cards)} GPUs, as do all such "
+            'workers of its machine. Start workers with --nworkers and --name "$(hostname)", and each takes its own.'
+        )
         return device

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _ABANDONED = 3600  # s
-_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+_FORBIDDEN = {errno.EACCES, errno.EPERM}
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
+"""What NFS without a lock daemon, Lustre without flock, and others in user space answer to who wants to lock a file."""
 
 
 @contextmanager
@@ -220,8 +222,13 @@ def _sentence(path: Path, error: OSError) -> str:
         )
     if error.errno in _FORBIDDEN:
         return (
-            f"{path} could not be written: permission denied. Choose another output folder, or close the "
-            "file if another program has it open."
+            f"{path} could not be written: permission denied. Close the file if another program has it open, or see "
+            "that you may write into this folder."
+        )
+    if error.errno == errno.EROFS:
+        return (
+            f"{path} could not be written: its disk can only be read. See that it can be written, and run the same "
+            "command again."
         )
     reason = (error.strerror or str(error) or type(error).__name__).lower()
     return f"{path} could not be written: {reason}. Choose another output folder."
@@ -252,27 +259,24 @@ def only_run(folder: Path, progress: Progress, lock_of: Callable[[Path], BaseFil
 
     path = folder / _LOCK
     note = folder / f"{_LOCK}.json"  # another file, because a locked one cannot be read on Windows
-    lock = (lock_of or _system_lock)(path)
-    try:
-        with telling(path):
-            try:
-                lock.acquire()
-            except Timeout:  # an OSError too
-                raise InputError(_busy(folder.parent, note)) from None
-    except NotImplementedError:
+    lock = (lock_of or system_lock)(path)
+    with telling(path):
+        try:
+            locked = acquired(lock)
+        except Timeout:  # an OSError too
+            raise InputError(_busy(folder.parent, note)) from None
+    if not locked:
         progress.warn(
             f"The file system of {folder.parent} cannot lock files, so nothing keeps a second run out of it; see that "
             "only one is at work there."
         )
-        yield
-        return
     try:
         with suppress(OSError):
             since = datetime.now(UTC).isoformat(timespec="seconds")
             note.write_text(json.dumps({"process": os.getpid(), "machine": socket.gethostname(), "since": since}))
         yield
     finally:
-        # Only while the lock is held is its file surely this run's own. On Windows filelock removes it on release;
+        # While the lock is held its file is surely this run's own. On Windows filelock removes it on release;
         # elsewhere it sees, from version 3.24 on, that a file which it locked had just been removed.
         for file in (note, path):
             with suppress(OSError):
@@ -299,18 +303,39 @@ def refuse_second_run(folder: Path, lock_of: Callable[[Path], BaseFileLock] | No
     if not path.exists():
         return
     try:
-        with (lock_of or _system_lock)(path):
+        with (lock_of or system_lock)(path):
             return
     except Timeout:
         raise InputError(_busy(folder.parent, folder / f"{_LOCK}.json")) from None
-    except (OSError, NotImplementedError):
+    except OSError:
         return  # whether the folder can be written is checked and reported when it is
 
 
-def _system_lock(path: Path) -> BaseFileLock:
+def system_lock(path: Path) -> BaseFileLock:
+    """Return a lock of the system's own, which it takes back when the process dies. It waits for nobody."""
     from filelock import FileLock
 
-    return FileLock(path, timeout=0)
+    # Otherwise the mere presence of the file is the lock where there is none, and a killed run leaves that for ever.
+    return FileLock(path, timeout=0, fallback_to_soft=False)
+
+
+def acquired(lock: BaseFileLock) -> bool:
+    """Acquire a lock; return False where the file system has none.
+
+    Raises
+    ------
+    filelock.Timeout
+        If another process holds it.
+    OSError
+        If its file cannot be written.
+    """
+    try:
+        lock.acquire()
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            return False
+        raise
+    return True
 
 
 def _busy(out: Path, note: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import compress
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -144,15 +145,24 @@ def _with_whole(
     search: Callable[[Box], FrameResult],
 ) -> tuple[list[Detection], int]:
     """Add the objects that are in no block whole, each searched once more in a window around what was seen of it."""
-    all_found, lost = list(detections), 0
+    tree = shapely.STRtree([shapely.box(*item.bbox) for item in detections])
+    stays = np.ones(len(detections), bool)
+    wholes: list[Detection] = []
+    lost = 0
     for piece in clipped:
         whole, is_lost = _whole_of(piece, plan, search)
         lost += is_lost
         if whole is not None:
             # What it covers was taken for an object of its own where only a part could be seen.
-            all_found = [item for item in all_found if 2 * shared_area(whole.instance, item.instance) <= item.area]
-            all_found.append(whole)
-    return all_found, lost
+            for i in tree.query(shapely.box(*whole.bbox)).tolist():
+                stays[i] &= not _is_covered(detections[i], whole)
+            wholes = [*(item for item in wholes if not _is_covered(item, whole)), whole]
+    return [*compress(detections, stays), *wholes], lost
+
+
+def _is_covered(item: Detection, whole: Detection) -> bool:
+    """Tell whether more than half of a detection lies in another."""
+    return 2 * shared_area(whole.instance, item.instance) > item.area
 
 
 def _whole_of(

@@ -38,7 +38,6 @@ def open_model(name: str | os.PathLike[str], device: str, settings: Settings) ->
     from sam2_fewshot.backbones.sam2.device import choose_device, choose_dtype
     from sam2_fewshot.backbones.sam2.loading import load_network
     from sam2_fewshot.backbones.sam2.network import Sam2Model
-    from sam2_fewshot.resources import tiles_at_a_time
 
     found = resolve(name)
     chosen = choose_device(device)
@@ -55,8 +54,7 @@ def open_model(name: str | os.PathLike[str], device: str, settings: Settings) ->
         points_per_batch=settings.points_per_batch,
         compiled=settings.compile,
     )
-    if model.on_cpu:
-        model.most_tiles = tiles_at_a_time(settings.max_memory, model.tile_bytes)
+    model.keep_within(settings)
     return model
 
 

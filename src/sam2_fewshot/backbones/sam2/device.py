@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import traceback
 import warnings
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from sam2_fewshot.errors import FewShotWarning, InputError, SettingsError, counted
@@ -23,6 +25,10 @@ _OUT_OF_MEMORY_TEXTS = (
     "not enough memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
+)
+_NO_ROOM = (
+    "The work does not fit into the device's memory, even one at a time. Close other programs that use this memory, "
+    "choose a smaller model, or the CPU in place of a GPU if you can choose."
 )
 
 
@@ -174,13 +180,29 @@ def run_in_batches(
         # Here the error is gone, and with it the frames that held on to the tensors of the failed call.
         empty_cache()
         if size == 1:
-            raise InputError(
-                "The work does not fit into the device's memory, even one at a time. Close other programs "
-                "that use the GPU, choose a smaller model, or compute on the CPU (--device cpu)."
-            )
+            raise InputError(_NO_ROOM)
         size //= 2
         if on_shrink:
             on_shrink(size)
+
+
+@contextmanager
+def fitting() -> Iterator[None]:
+    """Say in a sentence that work fits into no memory; for work that cannot be done in smaller batches.
+
+    Raises
+    ------
+    InputError
+        If the device's memory runs out.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        traceback.clear_frames(error.__traceback__)  # they hold on to tensors
+        empty_cache()
+        raise InputError(_NO_ROOM) from None
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -223,8 +245,18 @@ are a quarter of the input's pixels each way. With one image and 64 prompts at a
 3.2 GB at most with the network of tiny, 3.5 with base_plus, 3.9 with large and 1.25 with the embedded checkpoint."""
 
 
+def image_bytes(input_size: int) -> int:
+    """Return about how many bytes encoding an image takes, from the side of the network's input in pixels."""
+    return _PER_INPUT_PIXEL * input_size**2
+
+
+def prompt_bytes(input_size: int) -> int:
+    """Return about how many bytes decoding a prompt takes."""
+    return _PER_PROMPTED_CELL * (input_size // 4) ** 2
+
+
 def extra_bytes(weights: int, input_size: int, images: int, prompts: int) -> int:
-    """Return how many bytes a network takes on a CPU beyond what the embedded checkpoint does (an estimate).
+    """Return how many bytes of the computer's memory a network takes beyond the embedded checkpoint (an estimate).
 
     Parameters
     ----------
@@ -237,7 +269,7 @@ def extra_bytes(weights: int, input_size: int, images: int, prompts: int) -> int
     """
 
     def working(size: int, images: int, prompts: int) -> int:
-        return _PER_INPUT_PIXEL * size**2 * images + _PER_PROMPTED_CELL * (size // 4) ** 2 * prompts
+        return image_bytes(size) * images + prompt_bytes(size) * prompts
 
     own = weights + working(input_size, images, prompts)
     return max(0, own - _EMBEDDED_WEIGHTS - working(_EMBEDDED_INPUT, 1, _EMBEDDED_POINTS))

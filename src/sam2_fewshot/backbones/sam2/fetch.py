@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import shutil
@@ -23,6 +22,7 @@ from sam2_fewshot.backbones.sam2.checkpoints import (
 )
 from sam2_fewshot.errors import CheckpointError
 from sam2_fewshot.protocols import Quiet
+from sam2_fewshot.storage.files import acquired, system_lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,7 +37,6 @@ TIMEOUT = (10.0, 60.0)
 """Seconds to connect, and seconds of silence, after which a try is given up."""
 _CHUNK = 1 << 16  # bytes; as many may be lost when a line breaks
 _LONGEST_PAUSE = 30.0  # seconds
-_NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL})
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})  # answers that may be better next time (RFC 9110)
 
 
@@ -297,25 +296,19 @@ def _disk_errors(folder: Path) -> Iterator[None]:
 @contextmanager
 def _lock(path: Path, report: Progress, sleep: Callable[[float], None]) -> Iterator[None]:
     """Hold a lock that the system takes back when the process dies; nothing where the file system has none."""
-    from filelock import FileLock, Timeout
+    from filelock import Timeout
 
-    lock = FileLock(path, timeout=0)
+    lock = system_lock(path)
     waiting = False
     while True:
         try:
-            lock.acquire()
+            acquired(lock)
             break
         except Timeout:
             if not waiting:
                 report.warn(f"Another process is downloading to {path.parent}; waiting for it.")
             waiting = True
             sleep(0.2)
-        except NotImplementedError:
-            break
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                raise
-            break
     try:
         yield
     finally:

@@ -12,11 +12,12 @@ from torch.nn import functional
 
 from sam2_fewshot.backbones.sam2.cpu import use_onednn
 from sam2_fewshot.backbones.sam2.decoder import PromptDecoder
-from sam2_fewshot.backbones.sam2.device import describe, extra_bytes, run_in_batches
+from sam2_fewshot.backbones.sam2.device import describe, extra_bytes, fitting, image_bytes, prompt_bytes, run_in_batches
 from sam2_fewshot.backbones.sam2.encoder import CompiledEncoder, ImageEncoder, mirrored
 from sam2_fewshot.backbones.sam2.masks import joined, stable_masks
 from sam2_fewshot.backbones.sam2.pyramid import Embedding, Tile
 from sam2_fewshot.protocols import PromptedMasks
+from sam2_fewshot.resources import tiles_at_a_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from sam2_fewshot.backbones.sam2.encoder import Encoder
     from sam2_fewshot.protocols import Gates
     from sam2_fewshot.records import Box, InstanceMask
+    from sam2_fewshot.settings import Settings
 
 # ImageNet's mean and standard deviation of RGB in [0, 1]; SAM 2 was trained with them
 # (``sam2/utils/transforms.py``).
@@ -73,7 +75,8 @@ class Sam2Model:
         encoder: Encoder | None = None,
     ) -> None:
         # sam2 has no type hints that mypy could follow.
-        untyped: Any = network.to(device).eval()
+        with fitting():
+            untyped: Any = network.to(device).eval()
         self.network = untyped
         if device.type == "cpu":
             use_onednn(untyped)
@@ -99,6 +102,27 @@ class Sam2Model:
     def on_cpu(self) -> bool:
         """Whether it computes on the CPU."""
         return self.device.type == "cpu"
+
+    @property
+    def shares_memory(self) -> bool:
+        """Whether it computes in the computer's own memory, as the CPU and Apple's GPUs do."""
+        return self.device.type in ("cpu", "mps")
+
+    def keep_within(self, settings: Settings) -> None:
+        """Take no larger batches than fit into ``max_memory`` where the device has no memory of its own.
+
+        A size that the user chose stays, and so do those of the CPU, which are small.
+        """
+        if not self.shares_memory:
+            return
+        memory = settings.max_memory
+        self.most_tiles = tiles_at_a_time(memory, self.tile_bytes)
+        if self.on_cpu:
+            return
+        if not settings.batch_size:
+            self.batch_size = min(self.batch_size, tiles_at_a_time(memory, image_bytes(self.input_size)))
+        if not settings.points_per_batch:
+            self.points_per_batch = min(self.points_per_batch, tiles_at_a_time(memory, prompt_bytes(self.input_size)))
 
     @property
     def strides(self) -> tuple[int, ...]:
@@ -135,13 +159,14 @@ class Sam2Model:
     def extra_bytes(self) -> int:
         """Memory of the computer in bytes that it takes beyond what the embedded checkpoint does (an estimate).
 
-        Of what lies on a GPU only the features of one tile at a time come to the computer's memory, for learning.
+        Of what lies in a GPU's own memory only the features of one tile at a time come here, for learning.
         """
-        if not self.on_cpu:
+        if not self.shares_memory:
             return _FEATURES * self.embedding_bytes
         weights = sum(each.numel() * each.element_size() for each in self.network.parameters())
         return extra_bytes(weights, self.input_size, self.batch_size, self.points_per_batch)
 
+    @fitting()
     def embed(self, image: NDArray[np.uint8]) -> Embedding:
         """Encode an image, uint8 RGB (H, W, 3), as ``SAM2ImagePredictor.set_image`` does."""
         with self._inference():
@@ -186,12 +211,14 @@ class Sam2Model:
             on_batch(len(batch))
             return pooled
 
-        frame = self._upload(image)
+        with fitting():
+            frame = self._upload(image)
         pairs = list(zip(windows, masks, strict=True))
         return np.concatenate(
             [self._no_features[..., 0, 0], *run_in_batches(run, pairs, self.batch_size, self._fewer_images)]
         )
 
+    @fitting()
     def pool_frame(self, image: NDArray[np.uint8], masks: Sequence[InstanceMask]) -> NDArray[np.float32]:
         """Encode the image as a whole, once, and average its coarse features over each mask, float32 (N, C)."""
         if not masks:
@@ -229,7 +256,8 @@ class Sam2Model:
                 for i, (x0, y0, x1, y1) in enumerate(batch)
             ]
 
-        frame = self._upload(image)
+        with fitting():
+            frame = self._upload(image)
         for tiles in run_in_batches(run, windows, min(self.batch_size, self.most_tiles), self._fewer_images):
             yield from tiles
 
@@ -247,8 +275,7 @@ class Sam2Model:
 
         SAM 2's prompt encoder takes `coordinates` as they are and adds half a pixel itself.
         """
-        with self._inference():
-            decoder = PromptDecoder(self.network, embedding)
+        decoder = self._decoder(embedding)
 
         def run(batch: Sequence[int]) -> PromptedMasks:
             with self._inference():
@@ -262,8 +289,7 @@ class Sam2Model:
 
     def prompt_boxes(self, embedding: Embedding, boxes: NDArray[np.float32]) -> PromptedMasks:
         """Decode boxes into one mask each; see :class:`~sam2_fewshot.protocols.Backbone`."""
-        with self._inference():
-            decoder = PromptDecoder(self.network, embedding)
+        decoder = self._decoder(embedding)
         # The widest box of a batch sets the width of the windows that are upscaled.
         order = np.argsort((boxes[:, 2:] - boxes[:, :2]).max(axis=1), kind="stable")
         by_width = boxes[order]
@@ -275,6 +301,11 @@ class Sam2Model:
 
         prompts = range(len(boxes))
         return joined(list(run_in_batches(run, prompts, self.points_per_batch, self._fewer_prompts)), order)
+
+    @fitting()
+    def _decoder(self, embedding: Embedding) -> PromptDecoder:
+        with self._inference():
+            return PromptDecoder(self.network, embedding)
 
     def _masks(self, decoded: DecodedPrompts, embedding: Embedding, gate: float, first: int) -> PromptedMasks:
         """Turn the logits of prompts, the first of which has a number, into masks of at least some stability."""
@@ -296,10 +327,10 @@ class Sam2Model:
 
     @contextmanager
     def _inference(self) -> Iterator[None]:
-        with (
-            torch.inference_mode(),
-            torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32),
-        ):
+        kind = self.device.type
+        # Autocast to float32 is none, but older versions of torch warn that an Apple GPU cannot do it.
+        plain = self.dtype == torch.float32
+        with torch.inference_mode(), torch.autocast(kind, enabled=False) if plain else torch.autocast(kind, self.dtype):
             yield
 
     @property

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from sam2_fewshot.backbones.sam2.device import fitting
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
@@ -60,16 +62,19 @@ class Tile:
         """Memory of the levels in bytes."""
         return sum(level.numel() * level.element_size() for level in self.levels)
 
+    @fitting()
     def shortened(self) -> Tile:
         """Return the tile with levels of half the precision, which is enough for what is averaged over channels."""
         fine, middle, coarse = (level.half() for level in self.levels)
         return Tile((fine, middle, coarse), self.embedding)
 
+    @fitting()
     def features(self, halo: int) -> NDArray[np.float32]:
         """Return the levels at the fine one's resolution, interpolated bilinearly, float32 (3 C, s - 2 halo, same)."""
         with torch.inference_mode():
             return _without_halo(torch.cat([enlarged(level, self.levels[0]) for level in self.levels]), halo)
 
+    @fitting()
     def maps(
         self,
         halo: int,

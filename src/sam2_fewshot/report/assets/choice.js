@@ -89,11 +89,9 @@ const changed = () => ({
 
 const isChanged = () => Object.values(changed()).some(Boolean);
 
-const quote = (text) => (/^[\w@%+=:,./~-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`);
-
 function commandLine(file = '') {
   const different = changed();
-  const parts = ['sam2-fewshot refine', quote(data.folder)];
+  const parts = ['sam2-fewshot refine', data.folder];
   if (file) parts.push(file);
   if (file && data.objectModel) parts.push('--examples PATH/TO/EXAMPLES'); // an object model takes no corrections
   if (different.threshold && !data.fixed) parts.push('--threshold-mode fixed');

@@ -75,7 +75,7 @@ const watcher = new IntersectionObserver(
 
 function card(i) {
   const frame = frames[owner[i]];
-  const picture = element('canvas', { width: 264, height: 264, title: 'Show it on its frame' });
+  const picture = element('canvas', { width: 264, height: 264, title: 'Show it on its frame (F)' });
   picture.setAttribute('role', 'img');
   picture.setAttribute('aria-label', `Object ${numberOf(i)} of ${frame.name}`);
   const score = element('b', { textContent: scores[i].toFixed(digits) });
@@ -105,6 +105,14 @@ function showVerdict(item) {
   }
 }
 
+async function showOnFrame(i) {
+  await show(owner[i]);
+  view.picked = i;
+  showPicked();
+  redraw();
+  $('frames').scrollIntoView({ block: 'start' });
+}
+
 function pressed(event) {
   const item = event.target.closest('.card');
   if (!item || event.ctrlKey || event.metaKey || event.altKey) return;
@@ -112,7 +120,10 @@ function pressed(event) {
   const key = event.key.toLowerCase();
   if (key === 'r') setVerdict(i, 'right');
   else if (key === 'w') setVerdict(i, 'wrong');
-  else if (key === 'arrowright' || key === 'arrowleft') {
+  else if (key === 'f') {
+    // From there the frame's Right and Wrong are at hand.
+    showOnFrame(i).then(() => $('picked-buttons').firstElementChild.focus({ preventScroll: true }));
+  } else if (key === 'arrowright' || key === 'arrowleft') {
     let next = key === 'arrowright' ? item.nextElementSibling : item.previousElementSibling;
     if (!next && key === 'arrowright' && gallery.shown < gallery.order.length) next = showMore();
     next?.querySelector('button').focus();
@@ -120,18 +131,14 @@ function pressed(event) {
   event.preventDefault();
 }
 
-async function clicked(event) {
+function clicked(event) {
   const item = event.target.closest('.card');
   if (!item) return;
   const i = Number(item.dataset.object);
   if (event.target.dataset.verdict) {
     setVerdict(i, event.target.dataset.verdict);
   } else if (event.target.tagName === 'CANVAS') {
-    await show(owner[i]);
-    view.picked = i;
-    showPicked();
-    redraw();
-    $('frames').scrollIntoView({ block: 'start' });
+    showOnFrame(i);
   }
 }
 

@@ -12,6 +12,7 @@ function remember() {
 }
 
 function recall() {
+  verdicts.clear();
   try {
     for (const [i, verdict] of JSON.parse(localStorage.getItem(place) ?? '[]')) {
       if (Number.isInteger(i) && i >= 0 && i < total && (verdict === 'right' || verdict === 'wrong')) verdicts.set(i, verdict);
@@ -86,6 +87,12 @@ function countMarks() {
 
 function startMarks() {
   recall();
+  // The same report in another tab: what is marked there counts here too, so that neither stores an older list.
+  addEventListener('storage', (event) => {
+    if (event.key !== place && event.key !== null) return; // null: everything stored was cleared
+    recall();
+    emit('marked', null);
+  });
   $('export').addEventListener('click', exportMarks);
   $('clear').addEventListener('click', () => {
     verdicts.clear();
