@@ -83,7 +83,7 @@ def test_photos(tmp_path):
     lif = write_lif(tmp_path / "a.lif", PHOTO, rgb="RGB")
     for path in (czi, lif):
         image = open_images([path], Settings())[0]
-        assert image.source.header.is_photo
+        assert image.header.is_photo
         assert (image.frame().read() == PHOTO[0, 0, 0]).all()
 
 

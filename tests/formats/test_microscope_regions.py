@@ -67,7 +67,7 @@ def test_a_region_is_what_it_is_in_the_whole(kind, tmp_path):
     path = write(tmp_path / kind.split(":")[0], content, **more)
     z, t = content.shape[1] - 1, content.shape[0] - 1
     image = open_images([path], Settings())[0]
-    assert image.source.header.by_region
+    assert image.header.by_region
     x0, y0, x1, y1 = BOX
     true = (
         content[t, z, ..., ::-1]
@@ -161,7 +161,7 @@ def test_a_pyramid_that_shows_only_a_part_is_passed_over(tmp_path, decoded):
 def test_a_compressed_nd2_is_read_whole(tmp_path):
     path = write_nd2(tmp_path / "a.nd2", DEEP, packed=True)
     (image,) = open_images([path], Settings(), whole_plane=10)
-    assert not image.source.header.by_region
+    assert not image.header.by_region
     x0, y0, x1, y1 = BOX
     assert np.array_equal(np.stack(list(image.source.region(1, 1, BOX))), DEEP[1, 1, :, y0:y1, x0:x1])
     assert np.array_equal(image.frame(1, 1).read(BOX), image.frame(1, 1).read()[y0:y1, x0:x1])

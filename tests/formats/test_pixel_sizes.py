@@ -44,14 +44,14 @@ def test_units_and_nonsense(size, unit, expected):
 
 
 def size_of(path):
-    return open_images([path], Settings())[0].pixel_size
+    return open_images([path], Settings())[0].header.pixel_size
 
 
 def test_ome(tmp_path):
     told = {"axes": "YX", "PhysicalSizeX": 250, "PhysicalSizeXUnit": "nm", "PhysicalSizeY": 0.5}
     tifffile.imwrite(tmp_path / "a.ome.tif", PLANE, ome=True, metadata={**told, "Channel": {"Name": ["DAPI"]}})
     assert size_of(tmp_path / "a.ome.tif") == PixelSize(0.25, 0.5)
-    assert open_images([tmp_path / "a.ome.tif"], Settings())[0].channel_names == ("DAPI",)
+    assert open_images([tmp_path / "a.ome.tif"], Settings())[0].header.channel_names == ("DAPI",)
 
 
 def test_imagej(tmp_path):

@@ -65,7 +65,7 @@ def test_each_position_is_an_image_with_a_name(tmp_path, kind, write, more, name
         (alone,) = open_positions(path, source.header.number)
         assert alone.header.position == names[number]
         assert (planes(alone) == planes(source)).all()
-    assert len({str(each) for each in signatures([image.source.header for image in images])}) == 3
+    assert len({str(each) for each in signatures([image.header for image in images])}) == 3
 
 
 @pytest.mark.parametrize(
@@ -185,8 +185,8 @@ def test_series_of_an_ome_tiff(tmp_path, more):
     images = open_images([ome_series(tmp_path / "a.ome.tif", **more)], Settings())
     assert [image.stem for image in images] == ["a_series 1", "a_series 2"]
     assert [image.shape for image in images] == [(20, 30), (12, 16)]
-    assert images[1].channel_names == ("red 1", "green 1")
-    assert images[1].pixel_size == PixelSize(1.5, 1.5)
+    assert images[1].header.channel_names == ("red 1", "green 1")
+    assert images[1].header.pixel_size == PixelSize(1.5, 1.5)
     assert (planes(images[1].source) == 2).all()
     assert (next(images[1].source.region(0, 0, (3, 2, 9, 8))) == 2).all()
 
@@ -232,14 +232,14 @@ def companion(folder, names=("a", "b"), plate=False, embed="binary"):
 def test_a_set_of_ome_tiff_files_is_read_from_each_of_its_files(tmp_path, embed):
     folder = companion(tmp_path / "set", embed=embed)
     (image,) = open_images([folder / "b_1.ome.tif"], Settings())  # of the set, what is in this file
-    assert (image.size_z, image.pixel_size, image.channel_names) == (2, PixelSize(2.0, 2.0), ("c1",))
+    assert (image.size_z, image.header.pixel_size, image.header.channel_names) == (2, PixelSize(2.0, 2.0), ("c1",))
     assert [int(planes(image.source, z).max()) for z in range(2)] == [10, 11]
     assert int(next(image.source.region(1, 0, (1, 2, 20, 18))).max()) == 11
     images = open_images([folder], Settings())
     assert [image.shape for image in images] == [(20, 30)] * 2  # and not once for each file
-    before = str(signatures([images[0].source.header]))
+    before = str(signatures([images[0].header]))
     tifffile.imwrite(folder / "a_1.ome.tif", np.zeros((21, 30), np.uint16))
-    assert str(signatures([images[0].source.header])) != before
+    assert str(signatures([images[0].header])) != before
 
 
 def test_a_companion_is_an_image(tmp_path):
@@ -289,7 +289,7 @@ def test_wells_and_fields_of_a_plate(tmp_path, form):
     ]
     well = open_images([path / "B" / "3"], Settings())
     assert [image.stem for image in well] == ["p_B03_f1", "p_B03_f2"]
-    assert signatures([well[1].source.header]) == signatures([images[1].source.header])
+    assert signatures([well[1].header]) == signatures([images[1].source.header])
 
 
 def test_a_plate_with_one_field_a_well(tmp_path):
@@ -438,7 +438,7 @@ def test_plates_and_groups_as_yaozarrs_writes_them(tmp_path):
     images = open_images([path], Settings())
     assert [image.position for image in images] == ["B03_f1", "B03_f2", "C12_f1"]
     assert (planes(images[1].source) == PLANE + 1).all()
-    assert images[2].pixel_size == PixelSize(0.25, 0.5)
+    assert images[2].header.pixel_size == PixelSize(0.25, 0.5)
     series = {str(n): (described(name=f"image {n}"), [PLANE + n]) for n in range(2)}
     images = open_images([write.write_bioformats2raw(tmp_path / "s.zarr", series)], Settings())
     assert [image.stem for image in images] == ["s_image 0", "s_image 1"]

@@ -20,7 +20,7 @@ def test_files_are_xy_positions_in_the_order_given(write, open_with, ramp):
     assert images[1].shape == (10, 30)
     assert images[1].frame().location == Location(1, 0, 0)
     assert images[1].frame().name == "a.png"
-    assert images[1].dtype == np.uint8
+    assert images[1].header.dtype == np.uint8
 
 
 def test_frames_fit_the_protocol_and_are_the_same_each_time(image):
@@ -68,7 +68,7 @@ def test_stacks_have_frames_by_slice_and_time(tmp_path, open_with):
     stack = np.arange(2 * 3 * 5 * 6, dtype=np.uint8).reshape(2, 3, 5, 6)
     tifffile.imwrite(tmp_path / "a.ome.tif", stack, metadata={"axes": "TZYX"}, photometric="minisblack")
     images = open_with(tmp_path / "a.ome.tif")
-    assert (images[0].size_z, images[0].size_t, images[0].size_c, images[0].stem) == (3, 2, 1, "a")
+    assert (images[0].size_z, images[0].size_t, images[0].header.size_c, images[0].stem) == (3, 2, 1, "a")
     assert images.has(Location(0, 2, 1))
     assert not images.has(Location(0, 3, 1))
     assert not images.has(Location(1, 0, 0))
@@ -225,7 +225,7 @@ def test_memory_that_does_not_suffice_is_one_sentence(tmp_path, open_with, ramp,
     image = open_with(write("a.png", ramp))[0]
 
     class Hungry:
-        header = image.source.header
+        header = image.header
 
         def planes(self, z, t):
             raise MemoryError

@@ -57,7 +57,7 @@ def test_an_image_is_read_by_region(
     (path,) = expand(["s3://plates/day 1/a.zarr"])
     (image,) = open_images([path], Settings(), whole_plane=10)
     (local,) = open_images([tmp_path / "plates" / "day 1" / "a.zarr"], Settings(), whole_plane=10)
-    assert (image.stem, image.shape, image.size_c) == ("a", (300, 410), 2)
+    assert (image.stem, image.shape, image.header.size_c) == ("a", (300, 410), 2)
     assert np.array_equal(image.frame().read(BOX), local.frame().read(BOX))
     assert signature(path) == signature(path)
     assert {signed for _, signed in store} == {keys}

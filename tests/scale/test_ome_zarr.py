@@ -47,9 +47,9 @@ def test_both_versions_are_read_by_region(form: int, tmp_path: Path) -> None:
     channels = [{"label": "DAPI", "color": "0000FF"}, {"label": "YFP", "color": "nonsense"}]
     path = write(tmp_path / "a.ome.zarr", DEEP, form=form, omero={"channels": channels})
     (image,) = open_images([path], Settings())
-    assert (image.stem, image.size_c, image.shape, image.dtype) == ("a", 2, (300, 410), np.uint16)
-    assert image.source.header.channel_names == ("DAPI", "YFP")
-    assert image.source.header.channel_colors == ((0, 0, 255), None)
+    assert (image.stem, image.header.size_c, image.shape, image.header.dtype) == ("a", 2, (300, 410), np.uint16)
+    assert image.header.channel_names == ("DAPI", "YFP")
+    assert image.header.channel_colors == ((0, 0, 255), None)
     whole = image.frame().read()
     (image,) = open_images([path], Settings(), whole_plane=10)
     assert np.array_equal(image.frame().read(BOX), whole[BOX[1] : BOX[3], BOX[0] : BOX[2]])

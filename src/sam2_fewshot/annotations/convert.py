@@ -221,8 +221,8 @@ def _records(placed: Sequence[PlacedExemplar], images: ImageSet) -> list[FrameRe
                 size_z=size_z,
                 size_t=size_t,
                 detections=tuple(_detection(item, instance) for item, instance in outlined),
-                pixel_size=image.pixel_size,
-                channel_names=image.channel_names,
+                pixel_size=image.header.pixel_size,
+                channel_names=image.header.channel_names,
                 tags=tuple(item.tags for item, _ in outlined),
                 points=tuple(MarkedPoint(xy, item.tags) for item, xy in points),
             )

@@ -258,8 +258,8 @@ def _location(roi: ImagejRoi, image: ImageFile, position: int) -> Location:
     if z > 0 or t > 0:
         return Location(image.xy, max(z, 1) - 1, max(t, 1) - 1)
     place = max(position, 1) - 1
-    if place and image.size_c * image.size_z * image.size_t > 1:
-        place //= image.size_c
+    if place and image.header.size_c * image.size_z * image.size_t > 1:
+        place //= image.header.size_c
         return Location(image.xy, place % image.size_z, place // image.size_z)
     return Location(image.xy)
 

@@ -179,7 +179,7 @@ def _planes(header: Header, image: ImageFile, placer: Placer) -> Iterator[tuple[
     if (header.height, header.width) != image.shape:
         height, width = image.shape
         # Labels that lie across are often of a picture that other programs turn; its warnings say so.
-        why = image.source.header.warnings if (header.width, header.height) == image.shape else ()
+        why = image.header.warnings if (header.width, header.height) == image.shape else ()
         raise InputError(
             f"{path.name} is {header.width} × {header.height} px, but its image {image.name} is {width} × {height} px; "
             + " ".join(["labels must have the size of their image.", *why])

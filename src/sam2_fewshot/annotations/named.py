@@ -179,7 +179,7 @@ class ImageNames:
         """
         images, wanted = self._images, composed(name)
         bare = Path(wanted).name
-        found = [image for image in images if bare == composed(image.source.header.name)] or [
+        found = [image for image in images if bare == composed(image.header.name)] or [
             image for image in images if {wanted, bare} & set(map(composed, image.names))
         ]
         found = [image for image in found if wanted == composed(image.name)] or _nearest(name, found)
@@ -334,7 +334,7 @@ def _own_stem(file: str, position: str) -> str:
 
 def _position_names(image: ImageFile, is_alone: bool) -> Iterator[str]:
     if image.position:
-        yield image.source.header.name
+        yield image.header.name
         yield f"{image.file_name} - {image.position}"
         if is_alone:
             yield image.position
@@ -343,7 +343,7 @@ def _position_names(image: ImageFile, is_alone: bool) -> Iterator[str]:
 
 def _shared_folders(file: str, image: ImageFile) -> int:
     """Return how many of the folders of an entry an image lies in, from the innermost on."""
-    return shared_folders(file, "/".join(place_of(image.source.header)))
+    return shared_folders(file, "/".join(place_of(image.header)))
 
 
 def shared_folders(one: str, other: str) -> int:

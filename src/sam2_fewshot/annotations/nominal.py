@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sam2_fewshot.images.source import Header
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _NoPixels:
     """An image without pixels; a :class:`~sam2_fewshot.images.source.PixelSource`."""
 

@@ -44,7 +44,7 @@ def given_of(
     contents = [content_of(each) for each in found] if found else [""] * len(images)
     chosen = set(searched)
     return [
-        Given("/".join(place_of(image.source.header)), image.position, content, image.xy in chosen)
+        Given("/".join(place_of(image.header)), image.position, content, image.xy in chosen)
         for image, content in zip(images, contents, strict=True)
     ]
 
@@ -154,7 +154,7 @@ class Known:
         here, content = self.now[xy], self.before[xy].content
         if here is None or not content:
             return False
-        return content != content_of(signatures([self.images[here].source.header])[0])
+        return content != content_of(signatures([self.images[here].header])[0])
 
 
 def known_images(images: ImageSet, results: Path | None) -> Known:

@@ -335,8 +335,8 @@ class OutputFolder:
                 stem=image.stem,
                 position=image.position,
                 full_name=image.full_name,
-                pixel_size=image.pixel_size,
-                channel_names=image.channel_names,
+                pixel_size=image.header.pixel_size,
+                channel_names=image.header.channel_names,
             )
 
     def _blocks(self, location: Location) -> BlockFolder:

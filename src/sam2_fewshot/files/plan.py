@@ -103,7 +103,7 @@ class Plan:
 
     def address(self, frame: FrameReader) -> FrameAddress:
         """Return the address at which another process opens a frame."""
-        header = self.images[frame.location.xy].source.header
+        header = self.images[frame.location.xy].header
         return FrameAddress(
             frame.name,
             header.path.as_posix(),
@@ -320,7 +320,7 @@ def display_text(request: Request) -> str:
 
 def made_from(plan: Plan, segmenter: FewShotSegmenter) -> tuple[dict[str, object], str, list[str]]:
     """Return what the results are made from, that in a string, and the fingerprint of each image's frames."""
-    marked = signatures([image.source.header for image in plan.images])
+    marked = signatures([image.header for image in plan.images])
     apart = told_apart(marked)
     places = [(item.exemplar, [apart[item.location.xy], item.location.z, item.location.time]) for item in plan.placed]
     display = display_text(plan.request)

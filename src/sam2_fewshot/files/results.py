@@ -58,7 +58,7 @@ def check_results(plan: Plan) -> None:
 
 def _refuse_among_inputs(plan: Plan, files: Sequence[ResultFile]) -> None:
     real = cache(os.path.realpath)
-    images = [part for image in plan.images for part in (image.path, *image.source.header.parts)]
+    images = [part for image in plan.images for part in (image.path, *image.header.parts)]
     given = {real(path): "images" for path in [*images, *plan.request.images] if remote(path) is None}
     if plan.request.examples is not None:
         given[real(plan.request.examples)] = "examples"

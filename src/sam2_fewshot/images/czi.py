@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 import struct
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 from xml.etree import ElementTree
 
 import numpy as np
 
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.images.positions import check_counts, check_positions, opened_positions, position_names
-from sam2_fewshot.images.source import Header, check_size, damaged, pixel_size, reading
-from sam2_fewshot.rendering.channels import sample_step
+from sam2_fewshot.images.positions import check_counts, check_positions, opened_positions, step_names
+from sam2_fewshot.images.source import Header, SteppedSource, check_size, damaged, pixel_size, reading
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -49,8 +48,6 @@ def open_czi(path: Path, only: int | None = None, largest_tile: int = LARGEST_TI
         directory, description = find_segments(path, file)
         tiles = [tile for tile in read_tiles(path, file, directory) if {"X", "Y"} <= set(tile.size)]
         whole = [tile for tile in tiles if tile.is_whole]
-        if not whole:
-            raise damaged(path, "no image is in it")
         xml = read_xml(file, description)
         axes = ["S", *sorted({axis for tile in whole for axis in tile.start} - _OWN_AXES)]
         scenes: dict[tuple[int, ...], list[Tile]] = {tile.steps(axes): [] for tile in whole}
@@ -58,15 +55,15 @@ def open_czi(path: Path, only: int | None = None, largest_tile: int = LARGEST_TI
         for tile in tiles:
             scenes.get(tile.steps(axes), []).append(tile)
         keys = sorted(scenes)
-        names = dict(enumerate(_names(xml, axes, keys) if len(keys) > 1 else ("",)))
+        names = dict(enumerate(step_names(axes, keys, _scene_names(xml))))
 
     def opened(number: int) -> CziSource:
-        return CziSource(path, scenes[keys[number]], xml, largest_tile, names[number], number)
+        return CziSource(path, scenes[keys[number]], xml, largest_tile)
 
     return opened_positions(path, opened, names, only)
 
 
-class CziSource:
+class CziSource(SteppedSource):
     """A scene of a CZI file; a :class:`~sam2_fewshot.images.source.RegionSource`.
 
     Parameters
@@ -79,8 +76,6 @@ class CziSource:
         The file's description.
     largest_tile
         As for :func:`open_czi`.
-    position, number
-        The scene's name where there are several, and its place among them.
 
     Raises
     ------
@@ -88,20 +83,11 @@ class CziSource:
         If it cannot be read.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        tiles: Sequence[Tile],
-        xml: ElementTree.Element | None,
-        largest_tile: int,
-        position: str,
-        number: int,
-    ) -> None:
+    def __init__(self, path: Path, tiles: Sequence[Tile], xml: ElementTree.Element | None, largest_tile: int) -> None:
         whole = [tile for tile in tiles if tile.is_whole]
         self._first = {axis: min(tile.start.get(axis, 0) for tile in whole) for axis in "XYCZT"}
         by_region = all(tile.is_raw or tile.area <= largest_tile for tile in whole)
-        header = self._header(path, whole, xml, by_region)
-        self.header = replace(header, position=position, number=number)
+        self.header = self._header(path, whole, xml, by_region)
         self._tiles: dict[tuple[int, int, int], list[Tile]] = {}
         """All tiles of a channel, slice and time point, counted from 0, in the order in which they are painted."""
         for tile in sorted(tiles, key=lambda tile: tile.start.get("M", 0)):
@@ -140,30 +126,18 @@ class CziSource:
             pixel_size=_size(xml),
         )
 
-    def planes(self, z: int, t: int) -> Iterator[NDArray[Any]]:
-        """Yield the planes at a slice and time point; photos as (H, W, 3)."""
-        return self.region(z, t, (0, 0, self.header.width, self.header.height))
+    def _read(self, z: int, t: int, box: Box, step: int) -> Iterator[NDArray[Any]]:
+        """Yield pixels of the planes, from the smallest level of the pyramid that has them.
 
-    def region(self, z: int, t: int, box: Box) -> Iterator[NDArray[Any]]:
-        """Yield a region of the planes, for which only the tiles that meet it are decoded."""
-        for channel in range(self.header.size_c):
-            tiles = [tile for tile in self._tiles.get((channel, z, t), ()) if tile.is_whole]
-            yield self._mosaic(tiles, box, 1)
-
-    def reduced(self, z: int, t: int, pixels: int) -> Iterator[NDArray[Any]]:
-        """Yield every n-th pixel of the planes, about so many, from the smallest level of the pyramid that has them.
-
-        Without a pyramid they come from the tiles themselves, each of which is decoded once.
+        Only the tiles that are needed are decoded, each once.
         """
-        height, width = self.header.height, self.header.width
-        step = sample_step(height * width, pixels)
         for channel in range(self.header.size_c):
             levels: dict[int, list[Tile]] = {}
             for tile in self._tiles.get((channel, z, t), ()):
                 levels.setdefault(1 if tile.is_whole else max(2, tile.reduction), []).append(tile)
-            whole = self._coverage(levels.get(1, ()))
-            enough = [n for n, tiles in levels.items() if 1 < n <= step and not (whole & ~self._coverage(tiles)).any()]
-            yield self._mosaic(levels.get(max(enough, default=1), ()), (0, 0, width, height), step)
+            whole = levels.get(1, [])
+            enough = [n for n, tiles in levels.items() if 1 < n <= step and self._cover_same(tiles, whole)]
+            yield self._mosaic(levels[max(enough)] if enough else whole, box, step)
 
     def _corner(self, tile: Tile) -> tuple[int, int]:
         return tile.start["X"] - self._first["X"], tile.start["Y"] - self._first["Y"]
@@ -192,6 +166,9 @@ class CziSource:
                 canvas[a - y0 : b - y0, c - x0 : d - x0] = pixels[part]
             return canvas
 
+    def _cover_same(self, tiles: Sequence[Tile], whole: Sequence[Tile]) -> bool:
+        return not (self._coverage(whole) & ~self._coverage(tiles)).any()
+
     def _coverage(self, tiles: Sequence[Tile]) -> NDArray[np.bool_]:
         """Tell which points of an even grid over the plane lie in tiles."""
         points = np.zeros((_GRID, _GRID), bool)
@@ -203,8 +180,8 @@ class CziSource:
         return points
 
 
-def _names(xml: ElementTree.Element | None, axes: Sequence[str], keys: Sequence[tuple[int, ...]]) -> tuple[str, ...]:
-    """Return a name for each position: the scene's, after its well's, and the steps along further axes."""
+def _scene_names(xml: ElementTree.Element | None) -> dict[int, str]:
+    """Return what scenes are called, by their numbers: by their own names, after those of their wells."""
     scenes: dict[int, str] = {}
     for entry in [] if xml is None else xml.iterfind(".//Image/Dimensions/S/Scenes/Scene"):
         name, shape = entry.get("Name") or "", entry.find("Shape")
@@ -212,13 +189,7 @@ def _names(xml: ElementTree.Element | None, axes: Sequence[str], keys: Sequence[
         index = entry.get("Index", "")
         if index.isdecimal():
             scenes[int(index)] = f"{well}_{name}" if name and well and well != name else name or well
-    several = [len({key[place] for key in keys}) > 1 for place in range(len(axes))]
-    labels = []
-    for key in keys:
-        parts = [scenes.get(key[0]) or f"S{key[0] + 1}"] if several[0] else []
-        steps = zip(axes[1:], key[1:], several[1:], strict=True)
-        labels.append("_".join([*parts, *(f"{axis}{step + 1}" for axis, step, varies in steps if varies)]))
-    return position_names(labels)
+    return scenes
 
 
 def _size(xml: ElementTree.Element | None) -> PixelSize | None:

@@ -296,13 +296,10 @@ def _find(setting: ChannelSetting, number: int, names: Sequence[str | None], ima
 
 @dataclass(frozen=True, slots=True)
 class DisplaySettings:
-    """How an image becomes RGB: a photo as it is, everything else by its channels' styles."""
+    """How an image becomes RGB: a photo as it is, in one style, everything else by its channels' styles."""
 
     styles: tuple[ChannelStyle, ...]
-    as_photo: bool
-    colored: bool
-    black: float
-    white: float
+    as_photo: bool = False
 
 
 def display_of(header: Header, channels: Sequence[ChannelSetting], settings: Settings) -> DisplaySettings:
@@ -314,16 +311,17 @@ def display_of(header: Header, channels: Sequence[ChannelSetting], settings: Set
         If `channels` names a channel that the image does not have.
     """
     black, white = settings.black_percentile, settings.white_percentile
-    # A palette that only brightens is a lookup table over intensities; others are the colours of a picture.
-    colored = header.palette is not None and bool((np.diff(header.palette.astype(int), axis=0) < 0).any())
-    is_photo = header.is_photo or colored
-    if not is_photo:
-        styles = channel_styles(header.channel_names, header.channel_colors, channels, black, white, header.name)
-        return DisplaySettings(styles, False, colored, black, white)
-    if not channels:
-        return DisplaySettings((), True, colored, black, white)
-    styles = channel_styles(("red", "green", "blue"), _PRIMARIES, channels, black, white, header.name)
-    return DisplaySettings(styles, False, colored, black, white)
+    names, colors = header.channel_names, header.channel_colors
+    if header.is_photo or _has_colors(header.palette):
+        if not channels:
+            return DisplaySettings((ChannelStyle(black=black, white=white),), as_photo=True)
+        names, colors = ("red", "green", "blue"), _PRIMARIES
+    return DisplaySettings(channel_styles(names, colors, channels, black, white, header.name))
+
+
+def _has_colors(palette: NDArray[np.uint8] | None) -> bool:
+    """Tell a palette of a picture's colours from one that only brightens: a lookup table over intensities."""
+    return palette is not None and bool((np.diff(palette.astype(int), axis=0) < 0).any())
 
 
 def compose(
@@ -352,9 +350,10 @@ def compose(
     InputError
         If they cannot be read, or no visible channel has a finite value.
     """
-    planes = (as_intensities(plane, header, display.colored) for plane in stored)
+    planes = (as_intensities(plane, header) for plane in stored)
     if display.as_photo:
-        return photo(next(planes), display.black, display.white, name, limits[0] if limits else None)
+        style = display.styles[0]
+        return photo(next(planes), style.black, style.white, name, limits[0] if limits else None)
     return merge(_channels_of(planes), display.styles, name, limits)
 
 
@@ -382,15 +381,12 @@ def frame_limits(
     header = source.header
     if display.as_photo and header.dtype == np.uint8:
         return (None,)
-    if all(style.mode == "absolute" for style in display.styles) and not display.as_photo:
+    if all(style.mode == "absolute" for style in display.styles):
         return tuple((style.black, style.white) for style in display.styles)
-    samples = [as_intensities(plane, header, display.colored) for plane in _overview(source, z, t)]
-    styles: Sequence[ChannelStyle] = display.styles
-    planes = _channels_of(samples)
-    if display.as_photo:  # its components count together
-        styles, planes = [ChannelStyle(black=display.black, white=display.white)], iter(samples)
-    found = tuple(contrast(plane, style) for plane, style in zip(planes, styles, strict=True))
-    seen = [limits for limits, style in zip(found, styles, strict=True) if style.visible]
+    samples = [as_intensities(plane, header) for plane in _overview(source, z, t)]
+    planes = samples if display.as_photo else _channels_of(samples)  # a photo's components count together
+    found = tuple(contrast(plane, style) for plane, style in zip(planes, display.styles, strict=True))
+    seen = [limits for limits, style in zip(found, display.styles, strict=True) if style.visible]
     if seen and not any(seen):
         raise no_finite_value(name)
     return found
@@ -411,10 +407,11 @@ def _overview(source: RegionSource, z: int, t: int) -> list[NDArray[Any]]:
     return [np.concatenate(parts) for parts in zip(*strips, strict=True)]
 
 
-def as_intensities(plane: NDArray[Any], header: Header, colored: bool) -> NDArray[Any]:
+def as_intensities(plane: NDArray[Any], header: Header) -> NDArray[Any]:
     """Turn stored numbers into intensities (H, W) or colours (H, W, 3)."""
-    if header.palette is not None and colored:
-        colors: NDArray[Any] = header.palette[np.minimum(plane, len(header.palette) - 1)]
+    palette = header.palette
+    if palette is not None and _has_colors(palette):
+        colors: NDArray[Any] = palette[np.minimum(plane, len(palette) - 1)]
         return colors
     if plane.dtype == bool:
         plane = plane.astype(np.uint8) * np.uint8(255)

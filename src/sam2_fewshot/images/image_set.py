@@ -20,7 +20,6 @@ from sam2_fewshot.records import Location
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
-    from typing import Any
 
     import numpy as np
     from numpy.typing import NDArray
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from sam2_fewshot.images.display import ChannelSetting, DisplaySettings
     from sam2_fewshot.images.source import Header, PixelSource
     from sam2_fewshot.protocols import Progress
-    from sam2_fewshot.records import Box, PixelSize
+    from sam2_fewshot.records import Box
     from sam2_fewshot.rendering.channels import Limits
     from sam2_fewshot.settings import Settings
 
@@ -94,7 +93,14 @@ def open_images(
 
 def files_of_images(paths: Iterable[Path | str], progress: Progress) -> list[Path]:
     """Return the files that :func:`open_images` opens, each once."""
-    return _once(_expand(paths, progress), progress)
+    seen: dict[str, Path] = {}
+    for path in _expand(paths, progress):
+        real = os.path.realpath(path)
+        if real in seen:
+            progress.warn(f"{path} was given twice; it is taken once.")
+        else:
+            seen[real] = path
+    return list(seen.values())
 
 
 def stems_of(headers: Sequence[Header]) -> tuple[str, ...]:
@@ -225,9 +231,14 @@ class ImageFile:
         return self._display()
 
     @property
+    def header(self) -> Header:
+        """What the file says about the image."""
+        return self.source.header
+
+    @property
     def path(self) -> Path:
         """The file, or of an OME-Zarr the folder or address of the image itself."""
-        return self.source.header.path
+        return self.header.path
 
     @property
     def name(self) -> str:
@@ -237,59 +248,39 @@ class ImageFile:
     @property
     def file_name(self) -> str:
         """The file's name, whatever position of it this is."""
-        return self.source.header.file_name
+        return self.header.file_name
 
     @property
     def position(self) -> str:
         """Name of the position, where the file has several; else empty."""
-        return self.source.header.position
+        return self.header.position
 
     @cached_property
     def names(self) -> tuple[str, ...]:
         """All that the user may call the image by, the position's name or the file's stem first."""
         file, position = self.file_name, self.position
         own = (position, self.stem) if position else (self.stem, stem_of(Path(file)))
-        return tuple(dict.fromkeys((*own, self.source.header.name, self.name)))
+        return tuple(dict.fromkeys((*own, self.header.name, self.name)))
 
     @property
     def shape(self) -> tuple[int, int]:
         """``(height, width)`` in pixels."""
-        return self.source.header.height, self.source.header.width
+        return self.header.height, self.header.width
 
     @property
     def size_z(self) -> int:
         """Number of slices."""
-        return self.source.header.size_z
+        return self.header.size_z
 
     @property
     def size_t(self) -> int:
         """Number of time points."""
-        return self.source.header.size_t
+        return self.header.size_t
 
     @property
     def is_stack(self) -> bool:
         """Whether there are several slices or time points."""
         return self.size_z * self.size_t > 1
-
-    @property
-    def size_c(self) -> int:
-        """Number of channels; a colour photo has 1, of three components."""
-        return self.source.header.size_c
-
-    @property
-    def channel_names(self) -> tuple[str | None, ...]:
-        """What the file calls its channels, None where it does not say."""
-        return self.source.header.channel_names
-
-    @property
-    def pixel_size(self) -> PixelSize | None:
-        """Size of a pixel in micrometres, None when the file does not say."""
-        return self.source.header.pixel_size
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Kind of numbers in the file."""
-        return self.source.header.dtype
 
     def has(self, z: int, t: int) -> bool:
         """Tell whether the file has a slice and time point."""
@@ -314,7 +305,7 @@ class ImageFile:
     def _compose(self, z: int, t: int) -> NDArray[np.uint8]:
         name = self._plane_name(z, t)
         try:
-            return compose(self.source.planes(z, t), self.source.header, self.display, name)
+            return compose(self.source.planes(z, t), self.header, self.display, name)
         except MemoryError:
             raise InputError(f"{name} does not fit into the memory of this computer.") from None
 
@@ -373,7 +364,7 @@ class FrameFile:
     def held_bytes(self) -> int:
         """Bytes that the whole frame takes as RGB, where it is large and its file cannot be read by region; else 0."""
         height, width = self.shape
-        whole = height * width > self.image.whole_plane and not self.image.source.header.by_region
+        whole = height * width > self.image.whole_plane and not self.image.header.by_region
         return 3 * height * width if whole else 0
 
     def read(self, region: Box | None = None) -> NDArray[np.uint8]:
@@ -437,14 +428,3 @@ def _warn_skipped(folder: Path, files: list[Path], why: str, progress: Progress)
     if files:
         names = listed([file.name for file in files], 3)
         progress.warn(f"{were(len(files), 'file')} passed over in {folder} ({why}): {names}.")
-
-
-def _once(paths: Iterable[Path], progress: Progress) -> list[Path]:
-    seen: dict[str, Path] = {}
-    for path in paths:
-        real = os.path.realpath(path)
-        if real in seen:
-            progress.warn(f"{path} was given twice; it is taken once.")
-        else:
-            seen[real] = path
-    return list(seen.values())

@@ -37,11 +37,6 @@ class Jpeg2000Source:
 
     Two samples a pixel are grey and opacity, four are colours and opacity, which is dropped.
 
-    Parameters
-    ----------
-    path
-        The file.
-
     Raises
     ------
     InputError
@@ -70,11 +65,10 @@ class Jpeg2000Source:
         header = self.header
         with reading(header.path):
             pixels: NDArray[Any] = imagecodecs.jpeg2k_decode(header.path.read_bytes())
-            if pixels.shape[:2] != (header.height, header.width) or pixels.dtype != header.dtype:
-                raise ValueError("its pixels are not what its description says")
             if pixels.ndim == 3:
                 pixels = pixels[..., :3] if header.is_photo else pixels[..., 0]
-            if header.is_photo and pixels.shape[2:] != (3,):
+            shape = (header.height, header.width, *([3] if header.is_photo else []))
+            if pixels.shape != shape or pixels.dtype != header.dtype:
                 raise ValueError("its pixels are not what its description says")
         yield np.ascontiguousarray(pixels)
 

@@ -99,23 +99,27 @@ def open_lif(path: Path, only: int | None = None) -> list[PixelSource]:
     """
     with reading(path), _images(path) as images:
         counts = Counter(str(image.name) for image in images)
-        places: list[tuple[int, dict[str, int]]] = []
+        places: list[tuple[int, Roles | None, dict[str, int]]] = []
         labels: list[str] = []
         for number, image in enumerate(images):
             name = str(image.name)
             name = name if counts[name] == 1 else str(image.path)
             roles = Roles.of([*image.sizes])
-            sizes = [int(image.sizes[axis]) for axis in (roles.others if roles else ())]
+            others = roles.others if roles else ()
+            sizes = [int(image.sizes[axis]) for axis in others]
             check_positions(path, len(places) + math.prod(sizes))
             for steps in np.ndindex(*sizes):
-                at = dict(zip(roles.others if roles else (), map(int, steps), strict=True))
-                places.append((number, at))
+                at = dict(zip(others, map(int, steps), strict=True))
+                places.append((number, roles, at))
                 labels.append("_".join([name, *(f"{axis}{step + 1}" for axis, step in at.items())]))
         names = dict(enumerate(position_names(labels) if len(labels) != 1 else ("",)))
 
         def opened(number: int) -> LifSource:
-            place, at = places[number]
-            return LifSource(path, images[place], place, at, names[number], number)
+            place, roles, at = places[number]
+            if roles is None:
+                name = f" {names[number]}" if names[number] else ""
+                raise damaged(path, f"its image{name} has the axes {''.join(images[place].sizes)[:20]}")
+            return LifSource(path, images[place], place, roles, at)
 
         return opened_positions(path, opened, names, only)
 
@@ -131,10 +135,10 @@ class LifSource(SteppedSource):
         A :class:`liffile.LifImage`, and its place among those of the file.
     place
         Where that is.
+    roles
+        Of its axes.
     at
         The steps along axes that are positions.
-    position, number
-        Its name where there are several positions, and its place among them.
 
     Raises
     ------
@@ -142,11 +146,8 @@ class LifSource(SteppedSource):
         If it cannot be read.
     """
 
-    def __init__(self, path: Path, image: Any, place: int, at: Mapping[str, int], position: str, number: int) -> None:
+    def __init__(self, path: Path, image: Any, place: int, roles: Roles, at: Mapping[str, int]) -> None:
         sizes = {str(axis): int(n) for axis, n in image.sizes.items()}
-        roles = Roles.of([*sizes])
-        if roles is None:
-            raise damaged(path, f"its image{' ' + position if position else ''} has the axes {''.join(sizes)[:20]}")
         self._place, self._at, self._roles = place, dict(at), roles
         self._counts = [sizes[axis] for axis in roles.channels]
         self._layout = layout_of(path, image, roles, at)
@@ -172,8 +173,6 @@ class LifSource(SteppedSource):
             channel_names=channels,
             channel_colors=tuple(_COLORS.get((name or "").lower()) for name in channels),
             pixel_size=_size(image, roles),
-            position=position,
-            number=number,
         )
 
     def _read(self, z: int, t: int, box: Box, step: int) -> Iterator[NDArray[Any]]:
@@ -202,9 +201,7 @@ class LifSource(SteppedSource):
 
 def _channels(image: Any, sizes: Mapping[str, int], roles: Roles) -> tuple[str | None, ...]:
     """Return a name for each channel: that of its colour table, which is what LIF has, and its wavelength."""
-    names: list[str | None] = [None]
-    if "C" in roles.channels or not roles.channels:
-        names = [None] * sizes.get("C", 1)
+    names: list[str | None] = [None] * sizes.get("C", 1)
     try:
         found = [channel["LUTName"] or None for channel in _described_channels(image)]
     except (AttributeError, LookupError, TypeError, ValueError):
@@ -232,10 +229,7 @@ def _images(path: Path) -> Iterator[list[Any]]:
     """Give the images that have pixels."""
     liffile = reader_package(path, "LIF", "liffile", "lif")
     with liffile.LifFile(path) as file:
-        images = list(file.images)
-        if not images:
-            raise damaged(path, "no image is in it")
-        yield images
+        yield list(file.images)
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,11 +245,9 @@ class Layout:
     dtype
         Of the pixels.
     shape
-        ``(height, width)``, or ``(height, width, samples)`` of a photo.
+        ``(times, slices, height, width)``, and of a photo ``samples`` as well.
     steps
         Bytes between neighbours along these axes.
-    z, t
-        Bytes between slices, and between time points.
     channels
         Bytes from the beginning to each channel.
     is_reversed
@@ -267,8 +259,6 @@ class Layout:
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
     steps: tuple[int, ...]
-    z: int
-    t: int
     channels: tuple[int, ...]
     is_reversed: bool
 
@@ -280,10 +270,9 @@ class Layout:
         ValueError
             If the file ends before.
         """
-        offset = self.offset + self.channels[channel] + z * self.z + t * self.t
         length = _extent(self.shape, self.steps) + self.dtype.itemsize
-        block = np.memmap(self.path, np.uint8, "r", offset, (length,))
-        pixels: NDArray[Any] = np.ndarray(self.shape, self.dtype, block, 0, self.steps)
+        block = np.memmap(self.path, np.uint8, "r", self.offset + self.channels[channel], (length,))
+        pixels: NDArray[Any] = np.ndarray(self.shape, self.dtype, block, 0, self.steps)[t, z]
         if pixels.ndim == 3:
             pixels = pixels[..., 2::-1] if self.is_reversed else pixels[..., :3]
         return pixels
@@ -316,8 +305,9 @@ def layout_of(path: Path, image: Any, roles: Roles, at: Mapping[str, int]) -> La
         begin, length, is_elsewhere = int(block.offset), int(block.size), bool(block.frames)
         samples, count = image.sizes.get("S", 1), image.sizes.get("C", 1)
         is_reversed = samples == 3 and [channel["ChannelTag"] for channel in described[:2]] == _BLUE_GREEN
-        shape: tuple[int, ...] = (sizes[roles.rows], sizes[roles.columns])
-        inner: tuple[int, ...] = (steps[roles.rows], steps[roles.columns])
+        order = roles.times, roles.slices, roles.rows, roles.columns
+        shape = tuple(sizes[axis] if axis else 1 for axis in order)
+        inner = tuple(steps[axis] if axis else 0 for axis in order)
         start = sum(steps[axis] * step for axis, step in at.items())
     except (AttributeError, LookupError, TypeError, ValueError):
         return None
@@ -333,13 +323,9 @@ def layout_of(path: Path, image: Any, roles: Roles, at: Mapping[str, int]) -> La
         if axis in roles.channels:
             check_counts(path, len(channels) * sizes[axis], 1, 1)
             channels = tuple(offset + n * steps[axis] for offset in channels for n in range(sizes[axis]))
-    along = {axis: steps.get(axis, 0) for axis in (roles.slices, roles.times) if axis}
-    end = _extent(shape, inner) + max(channels) + start + dtype.itemsize
-    end += sum((sizes.get(axis, 1) - 1) * step for axis, step in along.items())
-    if end > length:
+    if _extent(shape, inner) + max(channels) + start + dtype.itemsize > length:
         return None
-    z, t = along.get(roles.slices, 0), along.get(roles.times, 0)
-    return Layout(path, begin + start, dtype, shape, inner, z, t, channels, is_reversed)
+    return Layout(path, begin + start, dtype, shape, inner, channels, is_reversed)
 
 
 def _described(image: Any, what: str) -> list[dict[str, str]]:

@@ -6,13 +6,11 @@ Of a frame that is not compressed only the region is read, through the file's me
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sam2_fewshot.images.positions import check_counts, check_positions, opened_positions, position_names
+from sam2_fewshot.images.positions import check_counts, check_positions, opened_positions, step_names
 from sam2_fewshot.images.source import (
     Header,
     SteppedSource,
@@ -24,7 +22,7 @@ from sam2_fewshot.images.source import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -34,9 +32,6 @@ if TYPE_CHECKING:
 
 _OWN_AXES = frozenset("ZTCYXS")
 _LOOP = "XYPosLoop"
-
-Frames = dict[tuple[int, int], int]
-"""The number of each frame in the file by its slice and time point."""
 
 
 def open_nd2(path: Path, only: int | None = None) -> list[PixelSource]:
@@ -48,16 +43,16 @@ def open_nd2(path: Path, only: int | None = None) -> list[PixelSource]:
         header, components = _header(path, file)
         places = [dict(place) for place in file.loop_indices] or [{}]
         axes = sorted({axis for place in places for axis in place} - _OWN_AXES, key=lambda axis: (axis != "P", axis))
-        positions: dict[tuple[int, ...], Frames] = {}
+        positions: dict[tuple[int, ...], dict[tuple[int, int], int]] = {}
         for number, place in enumerate(places):
             key = tuple(place.get(axis, 0) for axis in axes)
             positions.setdefault(key, {}).setdefault((place.get("Z", 0), place.get("T", 0)), number)
         check_positions(path, len(positions))
         keys = sorted(positions)
-        names = dict(enumerate(_names(file, axes, keys) if len(keys) > 1 else ("",)))
+        names = dict(enumerate(step_names(axes, keys, _point_names(file) if "P" in axes else {})))
 
     def opened(number: int) -> Nd2Source:
-        return Nd2Source(replace(header, position=names[number], number=number), components, positions[keys[number]])
+        return Nd2Source(header, components, positions[keys[number]])
 
     return opened_positions(path, opened, names, only)
 
@@ -68,11 +63,11 @@ class Nd2Source(SteppedSource):
     Parameters
     ----------
     header
-        What is known of it.
+        But for its name and number.
     components
         Samples of a channel.
     frames
-        Where its frames are.
+        Number of each of its frames in the file, by slice and time point.
     """
 
     def __init__(self, header: Header, components: int, frames: Mapping[tuple[int, int], int]) -> None:
@@ -96,23 +91,13 @@ class Nd2Source(SteppedSource):
         yield from copies
 
 
-def _names(file: Any, axes: Sequence[str], keys: Sequence[tuple[int, ...]]) -> tuple[str, ...]:
-    """Return a name for each position: what the stage position is called, and the steps along further axes."""
-    points: list[str | None] = []
+def _point_names(file: Any) -> dict[int, str]:
+    """Return what the stage positions are called, by their numbers."""
     try:
-        points = [point.name for loop in file.experiment if loop.type == _LOOP for point in loop.parameters.points]
+        points = [point for loop in file.experiment if loop.type == _LOOP for point in loop.parameters.points]
+        return {number: str(point.name or "") for number, point in enumerate(points)}
     except Exception:  # as in _channels
-        points = []
-    varies = [len(set(steps)) > 1 for steps in zip(*keys, strict=True)]
-    labels: list[str] = []
-    for key in keys:
-        parts = []
-        for axis, step, several in zip(axes, key, varies, strict=True):
-            name = points[step] if axis == "P" and step < len(points) else None
-            if several:
-                parts.append(str(name) if name else f"{axis}{step + 1}")
-        labels.append("_".join(parts))
-    return position_names(labels)
+        return {}
 
 
 def _header(path: Path, file: Any) -> tuple[Header, int]:
@@ -168,7 +153,5 @@ def _size(file: Any) -> PixelSize | None:
         return None
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    with reader_package(path, "ND2", "nd2", "nd2").ND2File(path) as file:
-        yield file
+def _opened(path: Path) -> Any:
+    return reader_package(path, "ND2", "nd2", "nd2").ND2File(path)

@@ -12,7 +12,6 @@ import math
 import os
 import warnings
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,10 +53,10 @@ def open_ome_zarr(path: Path, only: int | None = None) -> list[PixelSource]:
     with _reading(path):
         places = _places(path)
     check_positions(path, len(places))
-    names = {number: place.position or shown(place.path) for number, place in enumerate(places)}
+    names = {number: place.position for number, place in enumerate(places)}
 
     def opened(number: int) -> ZarrSource:
-        return ZarrSource(places[number].path, PATIENCE, places[number])
+        return ZarrSource(places[number].path, title=places[number].title)
 
     # Over a network most of the time is spent on waiting.
     return opened_positions(path, opened, names, only, None if remote(path) is None else _AT_A_TIME)
@@ -72,8 +71,8 @@ class ZarrSource:
         Its folder, or its address (:func:`~sam2_fewshot.images.addresses.remote`).
     patience
         Seconds that a server may stay silent.
-    place
-        What it is called; by itself when left out.
+    title
+        What the whole is called that it is in; empty when it is that itself.
 
     Raises
     ------
@@ -83,12 +82,11 @@ class ZarrSource:
         If its server does not answer, or answers with an error.
     """
 
-    def __init__(self, path: Path, patience: float = PATIENCE, place: Place | None = None) -> None:
+    def __init__(self, path: Path, patience: float = PATIENCE, title: str = "") -> None:
         self._path = path
         with _reading(path):
             self._axes, self._levels, attributes = _open(path, patience)
-            header = _header(path, self._axes, self._levels, attributes)
-        self.header = header if place is None else replace(header, position=place.position, title=place.title)
+            self.header = _header(path, self._axes, self._levels, attributes, title)
 
     def planes(self, z: int, t: int) -> Iterator[NDArray[Any]]:
         """Yield the planes at a slice and time point; photos as (H, W, 3)."""
@@ -144,14 +142,11 @@ def metadata_text(path: Path) -> str:
 
 def _open(path: Path, patience: float) -> tuple[str, list[Any], Mapping[str, Any]]:
     """Return the axes, the arrays from full resolution down, and the image's metadata."""
-    _check_package(path)
-    import zarr
-
-    group = zarr.open_group(_store(path, patience), mode="r")
+    group = _group(path, patience)
     attributes = _ome(group)
     if is_outer(attributes, group.__contains__):
         inner = group["0"]
-        if isinstance(inner, zarr.Group):
+        if isinstance(inner, type(group)):
             group, attributes = inner, _ome(inner)
     if not attributes.get("multiscales"):
         raise InputError(f"{shown(path)} is a Zarr without OME metadata (no multiscales), so its axes are not known.")
@@ -167,10 +162,7 @@ def _open(path: Path, patience: float) -> tuple[str, list[Any], Mapping[str, Any
 
 def _places(path: Path) -> list[Place]:
     """Return where the images of an OME-Zarr are, and what they are called."""
-    _check_package(path)
-    import zarr
-
-    group = zarr.open_group(_store(path, PATIENCE), mode="r")
+    group = _group(path, PATIENCE)
 
     def attributes_at(inside: str) -> Mapping[str, Any]:
         if not inside:
@@ -179,16 +171,19 @@ def _places(path: Path) -> list[Place]:
             inner = group[inside]
         except (KeyError, FileNotFoundError):
             return {}
-        return _ome(inner) if isinstance(inner, zarr.Group) else {}
+        return _ome(inner) if isinstance(inner, type(group)) else {}
 
     return places_in(path, attributes_at)
 
 
-def _check_package(path: Path) -> None:
+def _group(path: Path, patience: float) -> Any:
     if importlib.util.find_spec("zarr") is None:
         raise InputError(
             f'{shown(path)} is an OME-Zarr, for which a package is missing: pip install "sam2-fewshot[zarr]".'
         )
+    import zarr
+
+    return zarr.open_group(_store(path, patience), mode="r")
 
 
 def _store(path: Path, patience: float) -> Any:
@@ -228,7 +223,7 @@ def _ome(group: Any) -> Mapping[str, Any]:
     return inner if isinstance(inner, dict) else attributes
 
 
-def _header(path: Path, axes: str, levels: Sequence[Any], attributes: Mapping[str, Any]) -> Header:
+def _header(path: Path, axes: str, levels: Sequence[Any], attributes: Mapping[str, Any], title: str) -> Header:
     full = levels[0]
     size = {axis: int(n) for axis, n in zip(axes, full.shape, strict=True)}
     check_size(path, size["y"], size["x"], by_region=True)
@@ -252,6 +247,7 @@ def _header(path: Path, axes: str, levels: Sequence[Any], attributes: Mapping[st
         channel_colors=(None,) if photo else colors,
         warnings=_missing(path, full),
         pixel_size=zarr_pixel_size(attributes["multiscales"][0]),
+        title=title,
     )
 
 

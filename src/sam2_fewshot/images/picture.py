@@ -55,11 +55,6 @@ def open_picture(path: Path, only: int | None = None) -> list[PixelSource]:
 class PictureSource:
     """A picture file; a :class:`~sam2_fewshot.images.source.PixelSource`.
 
-    Parameters
-    ----------
-    path
-        The file.
-
     Raises
     ------
     InputError
@@ -75,7 +70,10 @@ class PictureSource:
         path = self.header.path
         with reading(path):
             if _is_deep_png(path):
-                pixels = _decode_deep_png(path)
+                import imagecodecs
+
+                samples = imagecodecs.png_decode(path.read_bytes())
+                pixels = samples[..., :3] if samples.shape[2] > 2 else samples[..., 0]
             else:
                 with _open(path) as image:
                     pixels = _pixels(image)
@@ -212,13 +210,6 @@ def _is_deep_png(path: Path) -> bool:
     """Tell whether it is a PNG of 16 bits a sample with more than one sample: Pillow drops the low byte of those."""
     start = _start(path)
     return start.startswith(b"\x89PNG\r\n\x1a\n") and len(start) == 26 and start[24] == 16 and start[25] != 0
-
-
-def _decode_deep_png(path: Path) -> NDArray[Any]:
-    import imagecodecs
-
-    pixels: NDArray[Any] = imagecodecs.png_decode(path.read_bytes())
-    return pixels[..., :3] if pixels.shape[2] > 2 else pixels[..., 0]
 
 
 def _start(path: Path) -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sam2_fewshot.errors import InputError, listed
 from sam2_fewshot.images.addresses import shown
@@ -90,6 +90,28 @@ def position_names(labels: Iterable[str | None]) -> tuple[str, ...]:
     return tuple(names)
 
 
+def step_names(axes: Sequence[str], keys: Sequence[tuple[int, ...]], known: Mapping[int, str]) -> tuple[str, ...]:
+    """Return a name for each position that is a step along some axes, of those along which there are several.
+
+    Parameters
+    ----------
+    axes
+        Their letters.
+    keys
+        For each position its step along each axis, counted from 0.
+    known
+        What the file calls steps along the first axis; others are as in ``T2``.
+    """
+    if len(keys) == 1:
+        return ("",)
+    several = [place for place, steps in enumerate(zip(*keys, strict=True)) if len(set(steps)) > 1]
+    labels = []
+    for key in keys:
+        first = {0: known.get(key[0])}
+        labels.append("_".join(first.get(place) or f"{axes[place]}{key[place] + 1}" for place in several))
+    return position_names(labels)
+
+
 def row_letters(row: int) -> str:
     """Return what a plate's row is called, counted from 0: ``A`` to ``Z``, then ``AA`` and so on."""
     letters = ""
@@ -133,7 +155,7 @@ def opened_positions(
     opener
         Opens a position by its number.
     names
-        Of the positions, by their numbers.
+        Of the positions, by their numbers; both are put into their headers.
     only
         Open this position alone, by its number.
     at_a_time
@@ -151,9 +173,12 @@ def opened_positions(
     def opened(number: int) -> PixelSource | InputError:
         try:
             with reading(path):
-                return opener(number)
+                source = opener(number)
         except InputError as error:
             return error
+        own = number if source.header.path == path else 0  # an image with a path of its own is the only one there
+        source.header = replace(source.header, position=names[number], number=own)
+        return source
 
     found: list[PixelSource] = []
     refused: list[tuple[str, InputError]] = []
@@ -166,10 +191,10 @@ def opened_positions(
         raise refused[0][1]
     if refused:
         which = listed([name for name, _ in refused], _LISTED)
-        first: Any = found[0]
         sentence = (
             f"{shown(path)}: {len(refused)} of its {len(numbers)} positions cannot be read and are left out ({which}). "
             f"{refused[0][1]}"
         )
-        first.header = replace(first.header, warnings=(*first.header.warnings, sentence))
+        header = found[0].header
+        found[0].header = replace(header, warnings=(*header.warnings, sentence))
     return found

@@ -129,10 +129,7 @@ class Header:
 class PixelSource(Protocol):
     """An open image file: its header is known, and its planes can be read."""
 
-    @property
-    def header(self) -> Header:
-        """What the file holds."""
-        ...
+    header: Header
 
     def planes(self, z: int, t: int) -> Iterator[NDArray[Any]]:
         """Yield the pixels at a slice and time point as stored, one channel (H, W) after the other.

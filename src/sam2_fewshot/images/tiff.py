@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from os import SEEK_CUR
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -90,7 +89,7 @@ def _open_series(path: Path, first: Path | None, only: int | None) -> list[Pixel
         names = dict(zip(every, series_names(tif, every) if len(every) > 1 else ("",), strict=True))
 
         def opened(number: int) -> TiffSource:
-            return TiffSource(path, tif, logged, number, names[number], first)
+            return TiffSource(path, tif, logged, number, first)
 
         return opened_positions(path, opened, names, only)
 
@@ -124,8 +123,8 @@ class TiffSource:
         The file.
     tif, logged
         It, or the first file of its set, open; and what tifffile has logged about it.
-    number, position
-        Which series it is, and its name where there are several.
+    number
+        Which series it is.
     first
         The first file of the set, where `path` is its companion.
 
@@ -135,15 +134,10 @@ class TiffSource:
         If it cannot be read, is cut off, or claims more pixels than are allowed.
     """
 
-    def __init__(
-        self, path: Path, tif: TiffFile, logged: list[str], number: int, position: str, first: Path | None
-    ) -> None:
+    def __init__(self, path: Path, tif: TiffFile, logged: list[str], number: int, first: Path | None) -> None:
         self._number, self._first = number, first
-        self._samples, header = _header(path, tif, number, logged)
+        self._samples, self.header = _header(path, tif, number, logged)
         series = tif.series[number]
-        files = _files(series)
-        parts = () if files == (path,) or [file.name for file in files] == [path.name] else files
-        self.header = replace(header, position=position, number=number, parts=parts)
         self.piece_rows = piece_rows(series) if series.dataoffset is None else 1
         """Height of what is unpacked as a whole: tiles or strips; rows where the file is mapped into memory."""
 
@@ -213,6 +207,7 @@ def _header(path: Path, tif: TiffFile, number: int, logged: list[str]) -> tuple[
         )
     if any("issing" in line for line in logged):
         notes.append(f"{path.name} lacks some of the planes that its description names; those are black.")
+    files = _files(series)
     samples, channels, photometric = pixels_of.size("S"), pixels_of.size("C"), int(key.photometric)
     if photometric not in _KNOWN_PHOTOMETRICS:
         kind = getattr(key.photometric, "name", photometric)
@@ -244,6 +239,7 @@ def _header(path: Path, tif: TiffFile, number: int, logged: list[str]) -> tuple[
         channel_colors=colors,
         warnings=tuple(notes),
         pixel_size=tiff_pixel_size(tif, number),
+        parts=() if [file.name for file in files] == [path.name] else files,
     )
     return samples, header
 

@@ -150,13 +150,13 @@ def series_names(tif: TiffFile, numbers: Sequence[int]) -> tuple[str, ...]:
     if every and every[0].kind == "ome" and tif.ome_metadata:
         images = [_image(tif, number) for number in range(len(every))]
         wells = _wells(tif.ome_metadata)
-        keys = [None if image is None else image.get("ID") for image in images]
+        keys = ["" if image is None else image.get("ID", "") for image in images]
         if all(key in wells for key in keys):
-            names = field_names([wells[key] for key in keys if key])
+            names = field_names([wells[key] for key in keys])
         else:
             labels = [None if image is None else image.get("Name") for image in images]
             names = position_names(labels if len(set(labels)) > 1 else [None] * len(labels))
-        return tuple(names[number] if number < len(names) else f"P{number + 1}" for number in numbers)
+        return tuple(names[number] for number in numbers)
     return tuple(f"P{number + 1}" for number in numbers)
 
 
@@ -183,8 +183,6 @@ def _image(tif: TiffFile, number: int) -> ElementTree.Element | None:
     """Return the description of a series in OME-XML: tifffile leaves out images whose pixels it cannot find."""
     images = _root(tif.ome_metadata or "").findall("{*}Image")
     every = list(tif.series)
-    if number >= len(every):
-        return None
     if len(images) == len(every):
         return images[number]
     named = [image for image in images if image.get("Name") == every[number].name]

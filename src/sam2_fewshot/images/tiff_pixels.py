@@ -127,8 +127,8 @@ def has_regions(page: Any) -> bool:
         A :class:`tifffile.TiffPage` or a frame of one.
     """
     key = page.keyframe
-    rows, columns = _piece(key)
-    return bool(key.imagedepth == 1 and rows * columns <= _LONGEST_STRIP and len(page.dataoffsets) >= _count(key) > 1)
+    is_small = math.prod(_piece(key)) <= _LONGEST_STRIP
+    return bool(key.imagedepth == 1 and is_small and len(page.dataoffsets) >= math.prod(_grid(key)) > 1)
 
 
 def piece_rows(page: Any) -> int:
@@ -160,8 +160,7 @@ def read_region(page: Any, box: Box) -> NDArray[Any]:
     key = page.keyframe
     x0, y0, x1, y1 = box
     rows, columns = _piece(key)
-    down, across = -(-key.imagelength // rows), -(-key.imagewidth // columns)
-    planes = key.samplesperpixel if int(key.planarconfig) == 2 else 1
+    planes, down, across = _grid(key)
     samples = key.samplesperpixel // planes
     region = np.full((planes, y1 - y0, x1 - x0, samples), key.nodata or 0, key.dtype)
     file = page.parent.filehandle
@@ -194,7 +193,8 @@ def _piece(key: Any) -> tuple[int, int]:
     return min(int(key.rowsperstrip or key.imagelength), int(key.imagelength)), int(key.imagewidth)
 
 
-def _count(key: Any) -> int:
+def _grid(key: Any) -> tuple[int, int, int]:
+    """Return how many planes of samples a page has, and how many pieces down and across each."""
     rows, columns = _piece(key)
-    planes = key.samplesperpixel if int(key.planarconfig) == 2 else 1
-    return int(-(-key.imagelength // rows) * -(-key.imagewidth // columns) * planes)
+    planes = int(key.samplesperpixel) if int(key.planarconfig) == 2 else 1
+    return planes, -(-int(key.imagelength) // rows), -(-int(key.imagewidth) // columns)

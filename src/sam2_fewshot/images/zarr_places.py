@@ -167,17 +167,16 @@ def _alone(path: Path) -> Place:
             return Place(path)
         return Place(path, f"{well_name(found[2], found[3])}_f{int(found[4]) + 1}", Path(found[1]).name)
     try:
-        well, group = attributes_in(path.parent).get("well"), attributes_in(path.parent)
-        if isinstance(well, dict):
-            known = {place.path.name: place for place in _well(path.parent, well)}
-            return known.get(path.name, Place(path))._replace(path=path)
-        if "bioformats2raw.layout" in group:
-            series = places_in(path.parent, lambda inside: attributes_in(path.parent / inside))
-            known = {place.path.name: place for place in series}
-            return known.get(path.name, Place(path))._replace(path=path)
+        group = attributes_in(path.parent)
+        places: list[Place] = []
+        if isinstance(group.get("well"), dict):
+            places = _well(path.parent, group["well"])
+        elif "bioformats2raw.layout" in group:
+            places = places_in(path.parent, lambda inside: attributes_in(path.parent / inside))
     except (InputError, OSError):
-        pass  # what is around the image is not needed to read it
-    return Place(path)
+        return Place(path)  # what is around the image is not needed to read it
+    known = {place.path.name: place for place in places}
+    return known.get(path.name, Place(path))._replace(path=path)
 
 
 def _plate_of(path: Path) -> tuple[str, str]:
