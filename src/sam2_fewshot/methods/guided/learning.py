@@ -28,6 +28,7 @@ from sam2_fewshot.methods.guided.descriptors import CORE_SCORE, FrameMaps, descr
 from sam2_fewshot.methods.guided.expectation import evidence_of, look_alikes
 from sam2_fewshot.methods.guided.kinds import compared, divides, in_words, less_for_kind, of_another_kind
 from sam2_fewshot.methods.guided.limits import limited, warn_of_limits
+from sam2_fewshot.methods.guided.magnifications import FEWEST_PIXELS
 from sam2_fewshot.methods.guided.map_learning import deal_folds, held_out, learn_cells, learn_colours, learn_levels
 from sam2_fewshot.methods.guided.maps import averaged, dense_maps
 from sam2_fewshot.methods.guided.model import EncodedFrame, GuidedModel
@@ -40,7 +41,6 @@ from sam2_fewshot.methods.guided.self_training import (
     what_few_means,
     with_surest,
 )
-from sam2_fewshot.methods.guided.smaller import FEWEST_PIXELS
 from sam2_fewshot.methods.guided.training_windows import training_windows
 from sam2_fewshot.resources import STORED
 from sam2_fewshot.settings import SIMILAR_AREAS
@@ -236,7 +236,7 @@ def _refined_on(
     masks, features = [before.masks[i] for i in chosen], before.features[chosen]
     made = refined_masks(backbone, frame.pixels, seen.embeddings, seen.grid, masks, progress.advance)
     both = with_refined(masks, features, made, seen.maps, learned.diameter, learned.areas, training.proposed)
-    return TrainingCandidates(frame.positives, frame.negatives, both.masks, both.features, len(drawn))
+    return TrainingCandidates(frame.positives, frame.negatives, *both, len(drawn))
 
 
 def _with_first(

@@ -116,10 +116,10 @@ def with_surest(
     )
     detections: list[_Detection] = []
     for i, here in found.items():
-        frame, masks, odds = frames[i], here.refined.masks, here.odds
+        frame, (masks, odds, features) = frames[i], here.likely
         if frame.number not in with_examples:  # nothing is wanted there, as far as anyone knows
             continue
-        features = here.refined.features[:, : -1 - REFINEMENT]
+        features = features[:, : -1 - REFINEMENT]
         on_frame = [rows for n, rows in positives.items() if frames[n].number == frame.number]
         adoptable = _stand_out(features, np.concatenate(on_frame))
         adoptable &= ~like_negatives(masks, features, wanted, unwanted, learned.second.scale[: features.shape[1]])
@@ -128,7 +128,7 @@ def with_surest(
         detections += [_Detection(float(odds[n]), i, masks[n], features[n]) for n in likely]
     detections.sort(key=lambda detection: -detection.odds)
     marked = [
-        here.refined.features[as_detected(frames[i].positives, here.refined.masks, here.odds)]
+        here.likely.features[as_detected(frames[i].positives, here.likely.masks, here.likely.odds)]
         for i, here in found.items()
     ]
     surest = _of_one_kind(detections, np.concatenate(marked))[: max(0, most)]
