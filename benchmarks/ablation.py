@@ -24,14 +24,14 @@ from benchmarks.quality.methods import Told, make_method
 from benchmarks.quality.protocol import run_one, tell
 from benchmarks.quality.tasks import fewer_frames, is_called, read_tasks
 
-from sam2_fewshot.methods.guided.larger import NOTHING_AT_HALF
+from sam2_fewshot.methods.guided.magnifications import NOTHING_AT_HALF
 from sam2_fewshot.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from sam2_fewshot.methods.guided.classifier import ThresholdRange
-    from sam2_fewshot.methods.guided.larger import AtHalf
+    from sam2_fewshot.methods.guided.magnifications import Found
 
 
 def unrefined(
@@ -46,8 +46,8 @@ def lowest(between: ThresholdRange, *_: object) -> float:
     return between.low
 
 
-def nothing_larger(*_: object) -> AtHalf:
-    """Find nothing, in the place of :func:`~sam2_fewshot.methods.guided.larger.search_at_half`."""
+def nothing_larger(*_: object) -> tuple[Found, Mapping[int, Any]]:
+    """Find nothing, in the place of :func:`~sam2_fewshot.methods.guided.magnifications.search_at_half`."""
     return NOTHING_AT_HALF
 
 

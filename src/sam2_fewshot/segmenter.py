@@ -342,7 +342,8 @@ class FewShotSegmenter:
         objects = self.object_model
         plan = plan_search(
             frame,
-            objects,
+            longest=objects.longest,
+            diameter=objects.diameter,
             most_pixels=self._most_pixels,
             step=self._method.step(objects.learned),
             threshold=least_score(objects.learned, self.settings),
@@ -370,7 +371,7 @@ class FewShotSegmenter:
         if frame is None:
             return memory_of(_LEAST_PART, learning=True, beside=self._backbone.extra_bytes)
         step = self._method.step(self.object_model.learned)
-        pixels = min(frame.shape[0] * frame.shape[1], least_pixels(self.object_model, step))
+        pixels = min(frame.shape[0] * frame.shape[1], least_pixels(self.object_model.longest, step))
         beside = self._backbone.extra_bytes + held_bytes(frame)
         return memory_of(pixels, step, tile_bytes=self._bytes_of_a_tile(), beside=beside)
 

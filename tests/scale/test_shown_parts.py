@@ -74,6 +74,6 @@ def test_an_empty_mask_does_not_change_where_the_others_are_learned_from() -> No
     for count in (2, 3):
         (seen,) = frames_of(marks[:count], Settings(), 60_000)
         parts = parts_of(seen, marks[:count], ["A", "B", "C"][:count], 60_000, told)
-        windows.append([(part.window, list(part.numbers)) for part in parts])
+        windows.append([(part.window, list(part.exemplars)) for part in parts])
     assert windows[0] == windows[1]
     assert told.warnings == ["C is left out: its mask is empty."]

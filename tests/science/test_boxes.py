@@ -220,13 +220,15 @@ def test_refined_masks_are_added_within_the_limits_of_size() -> None:
     candidates = [square(10, 10, 10), square(40, 40, 10), square(70, 70, 10)]
     made = [RefinedMask(square(10, 10, 12), 0.9, 0.8, 0.7), None, RefinedMask(square(0, 0, 100), 0.5, 0.5, 0.01)]
     once = Proposed(candidates, np.ones(3, int))
-    both = with_refined(candidates, describe(candidates, maps, 10.0, once), made, maps, 10.0, (50, 500), once)
-    assert [mask.area for mask in both.masks] == [100, 100, 100, 144]
-    assert both.features.shape == (4, DESCRIBED + REFINEMENT)
-    assert both.features[0, DESCRIBED:].tolist() == [0.9, 0.8, 0.7, 0.0]
-    assert np.isnan(both.features[1, DESCRIBED:-1]).all()
-    assert both.features[3, DESCRIBED:].tolist() == [0.9, 0.8, 0.7, 1.0]
-    assert both.features[3, SUPPORT - REFINEMENT] == pytest.approx(np.log(2))  # its candidate, not itself
+    masks, features = with_refined(
+        candidates, describe(candidates, maps, 10.0, once), made, maps, 10.0, (50, 500), once
+    )
+    assert [mask.area for mask in masks] == [100, 100, 100, 144]
+    assert features.shape == (4, DESCRIBED + REFINEMENT)
+    assert features[0, DESCRIBED:].tolist() == [0.9, 0.8, 0.7, 0.0]
+    assert np.isnan(features[1, DESCRIBED:-1]).all()
+    assert features[3, DESCRIBED:].tolist() == [0.9, 0.8, 0.7, 1.0]
+    assert features[3, SUPPORT - REFINEMENT] == pytest.approx(np.log(2))  # its candidate, not itself
 
 
 def test_what_is_unlike_all_that_was_learned_from_is_not_surer_for_it() -> None:

@@ -11,7 +11,7 @@ from disc_scenes import discs, found_of
 from sam2_fewshot import Exemplar, FewShotSegmenter, Settings
 from sam2_fewshot.methods.base import Stopwatch
 from sam2_fewshot.methods.guided.box_refinement import non_overlapping
-from sam2_fewshot.methods.guided.larger import NOTHING_AT_HALF, NOTHING_LARGER, search_at_half
+from sam2_fewshot.methods.guided.magnifications import NOTHING_AT_HALF, NOTHING_LARGER, search_at_half
 from sam2_fewshot.methods.guided.model import GuidedModel
 from sam2_fewshot.methods.guided.other_sizes import what_is_larger
 from sam2_fewshot.methods.guided.scaling import enlarged_mask, reduced, reduced_mask
@@ -125,10 +125,10 @@ def test_tiles_of_half_the_magnification_serve_candidates_that_cross_the_borders
 ) -> None:
     model = GuidedModel.from_arrays(fitted.object_model.learned)
     pixels = np.tile(large[0], (2, 2, 1))
-    half = search_at_half(model, filters, pixels, Quiet(), Stopwatch())
+    _, embeddings = search_at_half(model, filters, pixels, Quiet(), Stopwatch())
     wide = TileGrid((pixels.shape[0], pixels.shape[1]), 2 * model.side)
-    assert set(half.embeddings) <= set(range(len(wide.cores())))
-    assert {embedding.frame_shape for embedding in half.embeddings.values()} == {(wide.side, wide.side)}
+    assert set(embeddings) <= set(range(len(wide.cores())))
+    assert {embedding.frame_shape for embedding in embeddings.values()} == {(wide.side, wide.side)}
     encoded: list[tuple[int, int]] = []
     tiles = type(filters).tiles
 

@@ -11,7 +11,8 @@ import pytest
 from sam2_fewshot import Exemplar, FewShotSegmenter, FewShotWarning
 from sam2_fewshot.methods.base import TrainingFrame
 from sam2_fewshot.methods.guided.learning import learn_once
-from sam2_fewshot.methods.guided.self_training import FEW, TrainingTiles, lowered_threshold, what_few_means, with_surest
+from sam2_fewshot.methods.guided.maps import CellStore, Room
+from sam2_fewshot.methods.guided.self_training import FEW, lowered_threshold, what_few_means, with_surest
 from sam2_fewshot.protocols import Quiet
 from sam2_fewshot.records import InstanceMask
 
@@ -25,6 +26,11 @@ if TYPE_CHECKING:
 
 Scene = tuple["NDArray[np.uint8]", "NDArray[np.int32]"]
 SHAPE = (200, 240)
+
+
+def stores_of(backbone: Backbone, frames: Sequence[TrainingFrame]) -> list[CellStore]:
+    room = Room(1 << 30)
+    return [CellStore(backbone, frame.pixels, 256, room) for frame in frames]
 
 
 def discs_at(places: Sequence[tuple[int, int]], radii: Sequence[int], seed: int = 5) -> Scene:
@@ -102,16 +108,16 @@ def test_a_negative_example_is_never_learned_from_as_wanted(filters: Backbone, c
     image, labels = crowd
     wanted, unwanted = instance(labels, 1), instance(labels, 6)
     frames = [TrainingFrame(image, [wanted], [unwanted])]
-    tiles = TrainingTiles(filters, frames, 256, Quiet())
-    learned = learn_once(filters, frames, (0, 0), tiles, Quiet())
-    more = with_surest(learned, filters, frames, tiles, 20, -np.inf, Quiet())[0]
+    stores = stores_of(filters, frames)
+    learned = learn_once(filters, frames, (0, 0), stores, Quiet())
+    more = with_surest(learned, filters, frames, stores, 20, -np.inf, Quiet())[0]
     assert more.positives[0] is wanted
     assert len(more.positives) > 5
     assert list(more.negatives) == [unwanted]
     for mask in more.positives:
         assert not (mask.full() & unwanted.full()).any()
-    assert with_surest(learned, filters, frames, tiles, 0, -np.inf, Quiet())[0].positives == [wanted]
-    assert with_surest(learned, filters, frames, tiles, 20, np.inf, Quiet())[0].positives == [wanted]
+    assert with_surest(learned, filters, frames, stores, 0, -np.inf, Quiet())[0].positives == [wanted]
+    assert with_surest(learned, filters, frames, stores, 20, np.inf, Quiet())[0].positives == [wanted]
 
 
 def test_what_is_on_a_frame_with_negative_examples_alone_is_not_learned_from(filters: Backbone, crowd: Scene) -> None:
@@ -122,9 +128,9 @@ def test_what_is_on_a_frame_with_negative_examples_alone_is_not_learned_from(fil
         TrainingFrame(image, [instance(labels, 2)], number=0),
         TrainingFrame(image[:, ::-1].copy(), [], [ground], number=1),
     ]
-    tiles = TrainingTiles(filters, frames, 256, Quiet())
-    learned = learn_once(filters, frames, (0, 0), tiles, Quiet())
-    more = with_surest(learned, filters, frames, tiles, 20, -np.inf, Quiet())
+    stores = stores_of(filters, frames)
+    learned = learn_once(filters, frames, (0, 0), stores, Quiet())
+    more = with_surest(learned, filters, frames, stores, 20, -np.inf, Quiet())
     assert len(more[0].positives) > 5
     assert list(more[1].positives) == []
 
@@ -170,9 +176,9 @@ def test_what_looks_like_a_negative_example_is_not_learned_from_as_wanted(
     image, discs, bars = two_kinds
     wanted, unwanted = [instance(discs, n) for n in (1, 3, 6)], [instance(bars, n) for n in (2, 5, 7)]
     frames = [TrainingFrame(image, wanted, unwanted)]
-    tiles = TrainingTiles(filters, frames, 256, Quiet())
-    learned = learn_once(filters, frames, (0, 0), tiles, Quiet())
-    more = with_surest(learned, filters, frames, tiles, 20, -np.inf, Quiet())[0]
+    stores = stores_of(filters, frames)
+    learned = learn_once(filters, frames, (0, 0), stores, Quiet())
+    more = with_surest(learned, filters, frames, stores, 20, -np.inf, Quiet())[0]
     adopted = [mask.full() for mask in more.positives[3:]]
     assert any((mask & (discs > 0)).any() for mask in adopted)
     assert not any((mask & (bars > 0)).any() for mask in adopted)
@@ -186,9 +192,9 @@ def test_negative_examples_on_another_frame_count_as_well(
         TrainingFrame(image, [instance(discs, n) for n in (1, 3, 6)], number=0),
         TrainingFrame(image[::-1].copy(), [], [instance(bars[::-1], n) for n in (2, 5, 7)], number=1),
     ]
-    tiles = TrainingTiles(filters, frames, 256, Quiet())
-    learned = learn_once(filters, frames, (0, 0), tiles, Quiet())
-    more = with_surest(learned, filters, frames, tiles, 20, -np.inf, Quiet())
+    stores = stores_of(filters, frames)
+    learned = learn_once(filters, frames, (0, 0), stores, Quiet())
+    more = with_surest(learned, filters, frames, stores, 20, -np.inf, Quiet())
     adopted = [mask.full() for mask in more[0].positives[3:]]
     assert any((mask & (discs > 0)).any() for mask in adopted)
     assert not any((mask & (bars > 0)).any() for mask in adopted)

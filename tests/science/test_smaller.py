@@ -14,10 +14,10 @@ from sam2_fewshot import Exemplar, FewShotSegmenter, Settings
 from sam2_fewshot.geometry.overlap import mask_iou
 from sam2_fewshot.methods.base import Stopwatch
 from sam2_fewshot.methods.guided.classifier import AWAY, RIGHT, TrainingTable
+from sam2_fewshot.methods.guided.magnifications import NEVER, pieces, search_windows, windows_to_search
 from sam2_fewshot.methods.guided.model import GuidedModel
 from sam2_fewshot.methods.guided.other_sizes import are_the_largest, window_around
 from sam2_fewshot.methods.guided.scaling import enlarged
-from sam2_fewshot.methods.guided.smaller import NEVER, pieces, search_windows, windows_to_search
 from sam2_fewshot.protocols import Quiet
 from sam2_fewshot.records import InstanceMask
 from sam2_fewshot.tiling.tiles import TileGrid

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import shapely
 
 from sam2_fewshot.geometry.outlines import crop_to_object, polygon_to_mask, valid_polygon
-from sam2_fewshot.geometry.overlap import mask_iou, shared_area
+from sam2_fewshot.geometry.overlap import mask_iou, shared_area, touching
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -81,57 +81,46 @@ def exemplar_mask(
     height, width = frame.shape
     size = f"{width} × {height} px"
     ways = ways_of(exemplar)
+    mask = None
     if len(ways) != 1:
-        warn(f"{name} is left out: give it either a mask, a polygon, a box or a point, not {len(ways)} of them.")
-        return None
-    if exemplar.mask is not None:
+        reason = f"give it either a mask, a polygon, a box or a point, not {len(ways)} of them"
+    elif exemplar.mask is not None:
         given = exemplar.mask
         if given.shape != frame.shape:
-            warn(f"{name} is left out: its mask has the shape {given.shape}, but its image is {size}.")
-            return None
-        if given.dtype != bool and (count := len(np.unique(given[given != 0]))) > 1:
-            warn(
-                f"{name} is left out: its mask has {count} different numbers besides 0; give one object, for instance "
-                "labels == 3 of a label image, or probabilities > 0.5."
+            reason = f"its mask has the shape {given.shape}, but its image is {size}"
+        elif given.dtype != bool and (count := len(np.unique(given[given != 0]))) > 1:
+            reason = (
+                f"its mask has {count} different numbers besides 0; give one object, for instance labels == 3 of a "
+                "label image, or probabilities > 0.5"
             )
-            return None
-        mask = crop_to_object(given.astype(bool))
-        reason = "its mask is empty"
+        else:
+            mask, reason = crop_to_object(given.astype(bool)), "its mask is empty"
     elif exemplar.polygon is not None:
-        outline = valid_polygon(exemplar.polygon)
-        if outline is None:
-            warn(f"{name} is left out: its outline has no area.")
-            return None
-        count = shapely.get_num_geometries(exemplar.polygon)
-        flaw = "" if count == 1 else f"of {count} parts"
-        if not exemplar.polygon.is_valid:
-            flaw = "that crosses itself"
-        if flaw:
-            warn(f"{name} has an outline {flaw}; its largest part is used.")
-        mask = polygon_to_mask(outline, frame.shape)
-        reason = f"its outline holds no pixel of its image ({size})"
+        outline, reason = valid_polygon(exemplar.polygon), "its outline has no area"
+        if outline is not None:
+            count = shapely.get_num_geometries(exemplar.polygon)
+            flaw = "" if count == 1 else f"of {count} parts"
+            if not exemplar.polygon.is_valid:
+                flaw = "that crosses itself"
+            if flaw:
+                warn(f"{name} has an outline {flaw}; its largest part is used.")
+            mask = polygon_to_mask(outline, frame.shape)
+            reason = f"its outline holds no pixel of its image ({size})"
     elif exemplar.box is not None:
         corners = "({:g}, {:g}, {:g}, {:g})".format(*exemplar.box)
         if exemplar.box[0] == exemplar.box[2] or exemplar.box[1] == exemplar.box[3]:
-            warn(f"{name} is left out: its box {corners} has no area.")
-            return None
-        if box_prompt_of(exemplar, frame) is None:
-            warn(f"{name} is left out: no part of its box {corners} lies on its image ({size}).")
-            return None
-        if made is None:
-            warn(f"{name} is left out: SAM 2 sees no object that fits its box {corners}; outline it instead.")
-            return None
-        mask, reason = made, "SAM 2 sees no object in its box"
-    else:
-        x, y = exemplar.point or (np.nan, np.nan)
+            reason = f"its box {corners} has no area"
+        elif box_prompt_of(exemplar, frame) is None:
+            reason = f"no part of its box {corners} lies on its image ({size})"
+        else:
+            mask, reason = made, f"SAM 2 sees no object that fits its box {corners}; outline it instead"
+    elif exemplar.point is not None:
+        point = "({:g}, {:g})".format(*exemplar.point)
         if prompt_of(exemplar, frame) is None:
-            warn(f"{name} is left out: its point ({x:g}, {y:g}) lies outside its image ({size}).")
-            return None
-        if made is None:
-            warn(f"{name} is left out: SAM 2 sees no object at its point ({x:g}, {y:g}); outline it instead.")
-            return None
-        mask, reason = made, "SAM 2 sees no object at its point"
-    if not mask.area:
+            reason = f"its point {point} lies outside its image ({size})"
+        else:
+            mask, reason = made, f"SAM 2 sees no object at its point {point}; outline it instead"
+    if mask is None or not mask.area:
         warn(f"{name} is left out: {reason}.")
         return None
     if mask.area > _COVERS_FRAME * width * height:
@@ -164,8 +153,7 @@ class Mark:
     negative: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Problems:
+class Problems(NamedTuple):
     """What is wrong with some of the examples.
 
     Parameters
@@ -177,9 +165,9 @@ class Problems:
         For the user.
     """
 
-    contradicting: set[int] = field(default_factory=set)
-    repeated: set[int] = field(default_factory=set)
-    sentences: list[str] = field(default_factory=list)
+    contradicting: set[int]
+    repeated: set[int]
+    sentences: list[str]
 
 
 def check(marks: Sequence[Mark]) -> Problems:
@@ -194,55 +182,45 @@ def check(marks: Sequence[Mark]) -> Problems:
     marks
         In the order in which they count.
     """
-    problems = Problems()
     same: list[tuple[int, int]] = []
     contrary: list[tuple[int, int]] = []
     within: list[tuple[int, int]] = []
-    for i, j in _touching(marks):
+    masks = [mark.mask for mark in marks]
+    for i, j in touching(masks, masks):
         a, b = marks[i], marks[j]
+        if i >= j or a.frame != b.frame:
+            continue
         if mask_iou(a.mask, b.mask) > _SAME_OBJECT:
             (same if a.negative == b.negative else contrary).append((i, j))
         elif a.negative != b.negative:
             inner, outer = sorted((i, j), key=lambda number: marks[number].mask.area)
             if shared_area(a.mask, b.mask) > _WITHIN * marks[inner].mask.area:
                 within.append((inner, outer))
-    problems.contradicting.update(number for pair in contrary for number in pair)
+    contradicting = {number for pair in contrary for number in pair}
+    repeated: set[int] = set()
     repeating = []
     for i, j in same:
-        if not {i, j} & (problems.contradicting | problems.repeated):
-            problems.repeated.add(j)
+        if not {i, j} & (contradicting | repeated):
+            repeated.add(j)
             repeating.append((i, j))
+    sentences = []
     if contrary:
-        problems.sentences.append(
+        sentences.append(
             f"{_pairs(marks, contrary)} mark the same object, one as wanted and the other as not, so neither is "
             "learned from. Delete the wrong one."
         )
     if repeating:
-        problems.sentences.append(f"{_pairs(marks, repeating)} mark the same object, which is counted once.")
-    within = [pair for pair in within if not set(pair) & (problems.contradicting | problems.repeated)]
+        sentences.append(f"{_pairs(marks, repeating)} mark the same object, which is counted once.")
+    within = [pair for pair in within if not set(pair) & (contradicting | repeated)]
     if within:
         names = [f"{marks[inner].name} within {marks[outer].name}" for inner, outer in within]
-        problems.sentences.append(
+        sentences.append(
             f"One marks what is wanted and the other what is not: {_listed(names).removesuffix(',')}. Both are learned "
             "from, since their sizes differ; delete the one that is a slip."
         )
-    problems.sentences.extend(_odd_sizes(marks, problems.contradicting | problems.repeated))
+    sentences.extend(_odd_sizes(marks, contradicting | repeated))
     # Names of files keep their first letter as it is.
-    problems.sentences[:] = [re.sub("^the ", "The ", sentence) for sentence in problems.sentences]
-    return problems
-
-
-def _touching(marks: Sequence[Mark]) -> Iterator[tuple[int, int]]:
-    """Yield the pairs on one frame whose boxes touch, in order."""
-    of_frame: dict[str, list[int]] = {}
-    for number, mark in enumerate(marks):
-        of_frame.setdefault(mark.frame, []).append(number)
-    pairs: list[tuple[int, int]] = []
-    for numbers in of_frame.values():
-        boxes = [shapely.box(*marks[number].mask.box) for number in numbers]
-        first, second = shapely.STRtree(boxes).query(boxes)
-        pairs += [(numbers[i], numbers[j]) for i, j in zip(first, second, strict=True) if i < j]
-    yield from sorted(pairs)
+    return Problems(contradicting, repeated, [re.sub("^the ", "The ", sentence) for sentence in sentences])
 
 
 def _odd_sizes(marks: Sequence[Mark], left_out: set[int]) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -65,10 +65,9 @@ class _Page:
     digest: str
     shape: tuple[int, int]
     part: ExamplePart
-    numbers: list[int]
-    masks: dict[int, InstanceMask]
-    appearances: dict[int, NDArray[np.float64]]
-    prompted: dict[int, tuple[Sequence[InstanceMask], Alternatives]]
+    masks: dict[int, InstanceMask] = field(default_factory=dict)
+    appearances: dict[int, NDArray[np.float64]] = field(default_factory=dict)
+    prompted: dict[int, tuple[Sequence[InstanceMask], Alternatives]] = field(default_factory=dict)
 
 
 def training_set(
@@ -99,10 +98,10 @@ def training_set(
     # Outlines on all frames tell which of a point's masks is meant.
     are_prompted = any(exemplar.point is not None or exemplar.box is not None for exemplar in exemplars)
     for seen in frames_of(exemplars, settings, most_pixels):
-        here = [exemplars[i] for i in seen.numbers]
-        for part in parts_of(seen, here, [names[i] for i in seen.numbers], most_pixels, progress):
-            page = _Page(seen.digest, seen.frame.shape, part, [seen.numbers[n] for n in part.numbers], {}, {}, {})
-            pages.append(_outlines(page, names, backbone, progress, are_prompted=are_prompted))
+        for part in parts_of(seen, exemplars, names, most_pixels, progress):
+            page = _Page(seen.digest, seen.frame.shape, part)
+            _outlines(page, names, backbone, progress, are_prompted=are_prompted)
+            pages.append(page)
     _choose_masks(pages, exemplars, names, progress)
 
     order = [(page, i) for page in pages for i in page.masks]
@@ -112,10 +111,10 @@ def training_set(
         Mark(_in_a_sentence(exemplars[i], names[i], i + 1), page.digest, _whole(page, i), exemplars[i].negative)
         for page, i in order
     ]
-    problems = check(marks)
-    for sentence in problems.sentences:
+    contradicting, repeated, sentences = check(marks)
+    for sentence in sentences:
         progress.warn(sentence)
-    dropped = {order[place][1] for place in problems.contradicting | problems.repeated}
+    dropped = {order[place][1] for place in contradicting | repeated}
     usable = sorted(i for page in pages for i in page.masks if i not in dropped)
     chosen = chosen_of(exemplars, usable, settings.max_examples, progress)
     frames = []
@@ -145,7 +144,7 @@ def training_set(
     ]
     training = TrainingSet(frames, known)
     if not len(training.areas):
-        raise InputError(_nothing(len(exemplars), bool(problems.contradicting)))
+        raise InputError(_nothing(len(exemplars), bool(contradicting)))
     return training
 
 
@@ -164,15 +163,13 @@ def _others(page: _Page, pages: Sequence[_Page], chosen: set[int]) -> list[Insta
     return [mask for mask in marked if mask is not None]
 
 
-def _outlines(
-    page: _Page, names: Sequence[str], backbone: Backbone, progress: Progress, *, are_prompted: bool
-) -> _Page:
+def _outlines(page: _Page, names: Sequence[str], backbone: Backbone, progress: Progress, *, are_prompted: bool) -> None:
     """Find the masks of a part's outlined examples, and what the backbone proposes for its points and boxes.
 
     With `are_prompted` there are points or boxes, on this frame or another, that are compared with the outlines.
     """
     frame = page.part.frame
-    marked = dict(zip(page.numbers, page.part.exemplars, strict=True))
+    marked = page.part.exemplars
     prompts = {i: prompt for i, exemplar in marked.items() if (prompt := prompt_of(exemplar, frame)) is not None}
     boxes = {i: box for i, exemplar in marked.items() if (box := box_prompt_of(exemplar, frame)) is not None}
     for i, exemplar in marked.items():
@@ -182,11 +179,9 @@ def _outlines(
         if mask is not None:
             page.masks[i] = mask
     if not are_prompted:
-        return page
+        return
     spread = spread_of(frame.pixels)
     page.appearances.update((i, appearance(mask, frame.pixels, spread)) for i, mask in page.masks.items())
-    if not prompts and not boxes:
-        return page
     places = {i: _inner_point(mask) for i, mask in page.masks.items()} | {
         i: (int(x), int(y)) for i, (x, y) in prompts.items()
     }
@@ -210,7 +205,6 @@ def _outlines(
                 np.array([count > 0 for _, count in possible]),
             )
             page.prompted[i] = ([item.mask for item, _ in possible], alternatives)
-    return page
 
 
 def _choose_masks(
@@ -234,12 +228,12 @@ def _choose_masks(
                 if is_box:
                     outlined.append(alternatives.appearance[place])
     for page in pages:
-        for i, exemplar in zip(page.numbers, page.part.exemplars, strict=True):
+        for i, exemplar in page.part.exemplars.items():
             # Outlines were checked before; the mask of a point or a box needs the same checks.
             frame = page.part.frame
             if prompt_of(exemplar, frame) is not None or box_prompt_of(exemplar, frame) is not None:
                 exemplar_mask(exemplar, frame, names[i], page.masks.get(i), progress.warn)
-        page.masks = {i: page.masks[i] for i in page.numbers if i in page.masks}
+        page.masks = {i: page.masks[i] for i in page.part.exemplars if i in page.masks}
         page.prompted.clear()
 
 

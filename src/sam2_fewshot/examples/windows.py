@@ -15,7 +15,7 @@ from sam2_fewshot.records import Frame, FrameReader
 from sam2_fewshot.rendering.channels import as_reader, read_rgb
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from sam2_fewshot.protocols import Progress
     from sam2_fewshot.records import Box, Exemplar
@@ -43,14 +43,13 @@ class ExamplePart:
         The part.
     window
         Where it lies in its frame; only the corner counts.
-    numbers, exemplars
-        Which of the frame's examples are on it, and these in its own coordinates.
+    exemplars
+        Those that lie on it, in its own coordinates, by their numbers among all.
     """
 
     frame: Frame
     window: Box
-    numbers: Sequence[int]
-    exemplars: Sequence[Exemplar]
+    exemplars: Mapping[int, Exemplar]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -140,7 +139,7 @@ def parts_of(
     seen
         The frame.
     exemplars, names
-        All on this frame, at least one, and what to call them in warnings.
+        All that there are, and what to call them in warnings.
     most_pixels, whole
         As for :func:`frames_of`.
     progress
@@ -153,27 +152,29 @@ def parts_of(
     """
     frame = seen.frame
     if seen.held:
-        return [ExamplePart(seen.held, (0, 0, 0, 0), range(len(exemplars)), exemplars)]
-    boxes = [_box_of(exemplar, frame.shape) for exemplar in exemplars]
-    usable = [i for i, box in enumerate(boxes) if box is not None]
-    for exemplar, box, name in zip(exemplars, boxes, names, strict=True):
-        if box is None:
-            reason = f"no pixel of it lies on its image, {frame.name}"
-            if exemplar.mask is not None and exemplar.mask.shape == frame.shape:
-                reason = "its mask is empty"
-            elif exemplar.mask is not None:
-                reason = (
-                    f"its mask has the shape {exemplar.mask.shape}, but its image, {frame.name}, is "
-                    f"{frame.shape[1]} × {frame.shape[0]} px"
-                )
-            progress.warn(f"{name} is left out: {reason}.")
-    parts = []
-    if usable:
-        most = _size_of_parts(most_pixels, whole)
-        for window, numbers in example_windows([box for box in boxes if box], frame.shape, most):
-            part = Frame(read_rgb(frame, window), frame.name, frame.location)
-            chosen = [usable[i] for i in numbers]
-            parts.append(ExamplePart(part, window, chosen, [_moved(exemplars[i], part, window) for i in chosen]))
+        return [ExamplePart(seen.held, (0, 0, 0, 0), {i: exemplars[i] for i in seen.numbers})]
+    boxes: dict[int, Box] = {}
+    for i in seen.numbers:
+        mask, box = exemplars[i].mask, _box_of(exemplars[i], frame.shape)
+        if box is not None:
+            boxes[i] = box
+            continue
+        reason = f"no pixel of it lies on its image, {frame.name}"
+        if mask is not None and mask.shape == frame.shape:
+            reason = "its mask is empty"
+        elif mask is not None:
+            reason = (
+                f"its mask has the shape {mask.shape}, but its image, {frame.name}, is "
+                f"{frame.shape[1]} × {frame.shape[0]} px"
+            )
+        progress.warn(f"{names[i]} is left out: {reason}.")
+    if not boxes:
+        return []
+    parts, usable = [], list(boxes)
+    for window, places in example_windows(list(boxes.values()), frame.shape, _size_of_parts(most_pixels, whole)):
+        part = Frame(read_rgb(frame, window), frame.name, frame.location)
+        chosen = [usable[place] for place in places]
+        parts.append(ExamplePart(part, window, {i: _moved(exemplars[i], part, window) for i in chosen}))
     return parts
 
 
@@ -235,22 +236,18 @@ def chosen_of(exemplars: Sequence[Exemplar], usable: Sequence[int], most: int, p
 
 def _box_of(exemplar: Exemplar, shape: tuple[int, int]) -> Box | None:
     """Return an example's bounding box inside its frame, None when there is none."""
+    bounds = None
     if exemplar.polygon is not None:
         bounds = exemplar.polygon.bounds
-        if not np.isfinite(bounds).all():
-            return None
     elif exemplar.box is not None:
         bounds = exemplar.box
-        if not np.isfinite(bounds).all():
-            return None
     elif exemplar.point is not None:
         x, y = exemplar.point
-        if not (0 <= x < shape[1] and 0 <= y < shape[0]):
-            return None
-        bounds = (x - _FROM_POINT, y - _FROM_POINT, x + 1 + _FROM_POINT, y + 1 + _FROM_POINT)
+        if 0 <= x < shape[1] and 0 <= y < shape[0]:
+            bounds = (x - _FROM_POINT, y - _FROM_POINT, x + 1 + _FROM_POINT, y + 1 + _FROM_POINT)
     elif exemplar.mask is not None and exemplar.mask.shape == shape and exemplar.mask.any():
         bounds = crop_to_object(exemplar.mask).box
-    else:
+    if bounds is None or not np.isfinite(bounds).all():
         return None
     left, top, right, bottom = (int(np.clip(value, -1, 2**40)) for value in bounds)
     return intersect((left, top, right + 1, bottom + 1), (0, 0, shape[1], shape[0]))

@@ -141,14 +141,12 @@ class GridMethod:
         for factor in _LEVELS[settings.occupancy_levels]:
             occupancy = min(settings.target_occupancy * factor, _FULLEST)
             windows = [context_window(mask, occupancy, smallest) for mask in masks]
-            vectors = backbone.pool(pixels, windows, masks, on_batch=self._progress.advance if not parts else _unheard)
+            # The user counts each crop once, whatever the number of levels.
+            on_batch = (lambda done: None) if parts else self._progress.advance
+            vectors = backbone.pool(pixels, windows, masks, on_batch=on_batch)
             # Of length 1, so that each level counts as much.
             parts.append(vectors if len(_LEVELS[settings.occupancy_levels]) == 1 else unit(vectors))
         return np.concatenate(parts, axis=1)
-
-
-def _unheard(done: int) -> None:
-    """Ignore crops that the user does not count."""
 
 
 def in_one_part(candidates: Sequence[Candidate], iou_threshold: float) -> list[Candidate]:

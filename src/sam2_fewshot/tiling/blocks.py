@@ -9,6 +9,7 @@ All numbers are pixels of the whole frame.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -17,10 +18,10 @@ import numpy as np
 from sam2_fewshot.geometry.overlap import grown
 from sam2_fewshot.records import FrameResult
 from sam2_fewshot.rendering.channels import read_rgb
-from sam2_fewshot.tiling.overview import PartOfFrame, contrast_of, overview
+from sam2_fewshot.tiling.overview import contrast_of, overview
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -104,26 +105,8 @@ class View:
         return mask.placed(self.window, self.frame.shape)
 
 
-class Find(Protocol):
-    """Searches a window."""
-
-    def __call__(self, view: View) -> FrameResult:
-        """Return what is there, of any score down to a floor, as detections of the frame."""
-        ...
-
-
-class Examples(Protocol):
-    """What a plan depends on of the examples."""
-
-    @property
-    def diameter(self) -> float:
-        """Diameter of the median example in pixels."""
-        ...
-
-    @property
-    def longest(self) -> float:
-        """Longest side of an example in pixels."""
-        ...
+Find = Callable[[View], FrameResult]
+"""Searches a window: gives what is there, of any score down to a floor, as detections of the frame."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -183,8 +166,9 @@ class BlockStore(Protocol):
 
 def plan_search(
     frame: FrameReader,
-    examples: Examples,
     *,
+    longest: float,
+    diameter: float,
     most_pixels: Callable[[FrameReader], int],
     step: int,
     threshold: float,
@@ -199,8 +183,10 @@ def plan_search(
     ----------
     frame
         The frame.
-    examples
-        The longest sets the halo.
+    longest
+        Longest side of an example in pixels; it sets the halo.
+    diameter
+        Diameter of the median example in pixels.
     most_pixels
         Tells how many of the frame's pixels may be searched at a time.
     step
@@ -224,8 +210,8 @@ def plan_search(
         If the frame cannot be read.
     """
     most, (height, width) = most_pixels(frame), frame.shape
-    reach, halo = _overlap(examples, step)
-    least = least_pixels(examples, step)
+    reach, halo = _overlap(longest, step)
+    least = least_pixels(longest, step)
     contrast = _NEVER
     left, top, right, bottom = (0, 0, width, height) if region is None else _on_grid(region, step, frame.shape)
     at_a_time = most if at_most is None else min(most, max(at_most, least))
@@ -241,28 +227,28 @@ def plan_search(
         cores = [block.core for block in block_plan((bottom - top, right - left), at_a_time, step, reach, shift)]
         moved = [(x0 + left, y0 + top, x1 + left, y1 + top) for x0, y0, x1, y1 in cores]
         blocks = [_block(core, halo, frame.shape) for core in moved]
-        part = PartOfFrame(frame, (left, top, right, bottom))
-        contrast = _EVEN * contrast_of(overview(part, max(1, max(part.shape) // _OVERVIEW)), share=_ENDS)
-    return SearchPlan(blocks, halo, most, examples.diameter, contrast, threshold)
+        reduced = overview(frame, max(1, max(bottom - top, right - left) // _OVERVIEW), (left, top, right, bottom))
+        contrast = _EVEN * contrast_of(reduced, share=_ENDS)
+    return SearchPlan(blocks, halo, most, diameter, contrast, threshold)
 
 
-def least_pixels(examples: Examples, step: int) -> int:
+def least_pixels(longest: float, step: int) -> int:
     """Return how many pixels a block has at least, its halo included.
 
     Parameters
     ----------
-    examples
-        The longest sets the halo.
+    longest
+        Longest side of an example in pixels; it sets the halo.
     step
         After so many pixels the method's own tiles repeat.
     """
-    _, halo = _overlap(examples, step)
+    _, halo = _overlap(longest, step)
     return (max(step, halo) + 2 * halo) ** 2
 
 
-def _overlap(examples: Examples, step: int) -> tuple[int, int]:
+def _overlap(longest: float, step: int) -> tuple[int, int]:
     """Return how far blocks have to overlap, and the halo, which is a multiple of the step."""
-    reach = int(np.ceil(_REACH * examples.longest))
+    reach = int(np.ceil(_REACH * longest))
     return reach, -(-reach // step) * step
 
 

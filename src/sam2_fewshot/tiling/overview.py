@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,26 +17,6 @@ _STRIP = 1 << 24
 """Pixels of a strip in which a frame is read."""
 _SUMMED = 1 << 20
 """Pixels that are averaged at a time."""
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class PartOfFrame:
-    """A box of a frame, to be looked over."""
-
-    frame: FrameReader
-    box: Box
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """``(height, width)`` in pixels."""
-        x0, y0, x1, y1 = self.box
-        return y1 - y0, x1 - x0
-
-    def read(self, region: Box) -> NDArray[np.uint8]:
-        """Return the uint8 RGB pixels (h, w, 3) of a region of the box."""
-        x0, y0, x1, y1 = region
-        left, top = self.box[:2]
-        return read_rgb(self.frame, (x0 + left, y0 + top, x1 + left, y1 + top))
 
 
 def contrast_of(pixels: NDArray[np.uint8], step: int = 1, share: float = 0.0) -> float:
@@ -63,7 +42,7 @@ def contrast_of(pixels: NDArray[np.uint8], step: int = 1, share: float = 0.0) ->
     return float((high - low).max())
 
 
-def overview(frame: FrameReader | PartOfFrame, step: int) -> NDArray[np.uint8]:
+def overview(frame: FrameReader, step: int, box: Box | None = None) -> NDArray[np.uint8]:
     """Return a frame reduced by a whole number, uint8 (h, w, 3), without having it whole in memory.
 
     Parameters
@@ -72,11 +51,18 @@ def overview(frame: FrameReader | PartOfFrame, step: int) -> NDArray[np.uint8]:
         Read in strips of rows.
     step
         Each pixel is the mean over so many pixels each way; at the right and lower border over what there is.
+    box
+        Box ``(x0, y0, x1, y1)`` of the frame that alone is looked at; None for all of it.
+
+    Raises
+    ------
+    InputError
+        If the frame cannot be read.
     """
-    height, width = frame.shape
-    rows = max(1, _STRIP // (step * max(1, width))) * step
-    parts = [_reduced(frame.read((0, top, width, min(top + rows, height))), step) for top in range(0, height, rows)]
-    return np.concatenate(parts)
+    left, top, right, bottom = box or (0, 0, frame.shape[1], frame.shape[0])
+    rows = max(1, _STRIP // (step * max(1, right - left))) * step
+    strips = (read_rgb(frame, (left, y, right, min(y + rows, bottom))) for y in range(top, bottom, rows))
+    return np.concatenate([_reduced(strip, step) for strip in strips])
 
 
 def _reduced(pixels: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:

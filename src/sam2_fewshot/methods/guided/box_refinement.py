@@ -179,23 +179,6 @@ seen the ground takes it for anything: with a crowded frame for examples 739 obj
 _ALIKE_AWAY = 0.6
 
 
-@dataclass(frozen=True, eq=False)
-class RefinedCandidates:
-    """Candidates and the refined masks of some of them, to be classified together.
-
-    Parameters
-    ----------
-    masks
-        Both.
-    features
-        float64 (N, D + 4): descriptors; predicted IoU, stability and agreement of the refined mask, NaN where there is
-        none; and 1 for a refined mask, 0 for a candidate.
-    """
-
-    masks: list[InstanceMask]
-    features: NDArray[np.float64]
-
-
 def with_refined(
     candidates: Sequence[InstanceMask],
     descriptors: NDArray[np.float64],
@@ -204,8 +187,8 @@ def with_refined(
     diameter: float,
     areas: tuple[float, float],
     among: Proposed,
-) -> RefinedCandidates:
-    """Put candidates and their refined masks together.
+) -> tuple[list[InstanceMask], NDArray[np.float64]]:
+    """Put candidates and their refined masks together, to be classified together.
 
     Parameters
     ----------
@@ -215,6 +198,14 @@ def with_refined(
         As in :func:`~sam2_fewshot.methods.guided.descriptors.describe`.
     areas
         Smallest and largest area of a mask in pixels; refined masks beyond are left out.
+
+    Returns
+    -------
+    masks
+        Both.
+    features
+        float64 (N, D + 4): descriptors; predicted IoU, stability and agreement of the refined mask, NaN where there is
+        none; and 1 for a refined mask, 0 for a candidate.
     """
     nothing = (np.nan,) * 3
     measured = [(each.predicted_iou, each.stability, each.agreement) if each else nothing for each in refined]
@@ -223,7 +214,7 @@ def with_refined(
     values = np.array(measured, np.float64).reshape(-1, REFINEMENT - 1)
     of_candidates = np.column_stack([descriptors, values, np.zeros(len(values))])
     of_masks = np.column_stack([describe(masks, maps, diameter, among), values[taken], np.ones(len(taken))])
-    return RefinedCandidates([*candidates, *masks], np.concatenate([of_candidates, of_masks]))
+    return [*candidates, *masks], np.concatenate([of_candidates, of_masks])
 
 
 def covered(

@@ -15,7 +15,7 @@ from sam2_fewshot.geometry.overlap import mask_iou, shared_area
 from sam2_fewshot.methods.guided.box_refinement import non_overlapping
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -99,10 +99,14 @@ def evidence_of(
         Where unmarked detections lie, those with the highest score first.
     """
     counted, places = [NO_EVIDENCE], []
-    for frame, among, values in zip(frames, candidates, odds, strict=True):
+    for frame, among, of_all in zip(frames, candidates, odds, strict=True):
         marked = list(frame.marked)
         found, beside, elsewhere = set(), 0, 0
-        for mask, value in _detected(among, values, threshold):
+        # What the user drew is not detected.
+        proposed, values = among.masks[among.drawn :], of_all[among.drawn :]
+        detected = [i for i in non_overlapping(proposed, values) if values[i] >= threshold]
+        for i in detected:
+            mask = proposed[i]
             number, iou = _about(mask, marked)
             if iou >= _RIGHT and number not in found:
                 found.add(number)
@@ -112,7 +116,7 @@ def evidence_of(
                 elsewhere += 1
                 x0, y0, x1, y1 = mask.box
                 x, y = frame.corner[0] + (x0 + x1) // 2, frame.corner[1] + (y0 + y1) // 2
-                places.append(LookAlike(value - threshold, frame.name, x, y))
+                places.append(LookAlike(float(values[i]) - threshold, frame.name, x, y))
         counted.append(Evidence(len(marked), len(found), beside, elsewhere))
     return Evidence(*(sum(column) for column in zip(*counted, strict=True))), sorted(places, reverse=True)
 
@@ -153,16 +157,6 @@ def look_alikes(evidence: Evidence, places: Sequence[LookAlike]) -> str | None:
         f"{'; '.join(f'{place.frame}, x {place.x}, y {place.y}' for place in chosen)}. Look at these, and mark some of "
         "those that are not wanted as negative examples, and of those that are as further examples."
     )
-
-
-def _detected(
-    among: TrainingCandidates, odds: NDArray[np.float64], threshold: float
-) -> Iterator[tuple[InstanceMask, float]]:
-    """Yield what is detected among the candidates that the user did not draw."""
-    masks, values = list(among.masks[among.drawn :]), odds[among.drawn :]
-    for i in non_overlapping(masks, values):
-        if values[i] >= threshold:
-            yield masks[i], float(values[i])
 
 
 def _about(mask: InstanceMask, marked: Sequence[InstanceMask]) -> tuple[int, float]:

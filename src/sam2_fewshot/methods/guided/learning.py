@@ -28,19 +28,12 @@ from sam2_fewshot.methods.guided.descriptors import CORE_SCORE, FrameMaps, descr
 from sam2_fewshot.methods.guided.expectation import evidence_of, look_alikes
 from sam2_fewshot.methods.guided.kinds import compared, divides, in_words, less_for_kind, of_another_kind
 from sam2_fewshot.methods.guided.limits import limited, warn_of_limits
+from sam2_fewshot.methods.guided.magnifications import FEWEST_PIXELS
 from sam2_fewshot.methods.guided.map_learning import deal_folds, held_out, learn_cells, learn_colours, learn_levels
-from sam2_fewshot.methods.guided.maps import averaged, dense_maps
+from sam2_fewshot.methods.guided.maps import CellStore, Room, averaged, dense_maps
 from sam2_fewshot.methods.guided.model import EncodedFrame, GuidedModel
 from sam2_fewshot.methods.guided.other_sizes import for_other_sizes
-from sam2_fewshot.methods.guided.self_training import (
-    FEW,
-    ROUNDS,
-    TrainingTiles,
-    lowered_threshold,
-    what_few_means,
-    with_surest,
-)
-from sam2_fewshot.methods.guided.smaller import FEWEST_PIXELS
+from sam2_fewshot.methods.guided.self_training import FEW, ROUNDS, lowered_threshold, what_few_means, with_surest
 from sam2_fewshot.methods.guided.training_windows import training_windows
 from sam2_fewshot.resources import STORED
 from sam2_fewshot.settings import SIMILAR_AREAS
@@ -92,17 +85,18 @@ def learn_guided(
     warn_of_limits(_extent(areas), area_limits, progress)
     side = _tile_side(areas, frames, backbone.input_size)
     frames = training_windows(frames, side)
-    tiles = TrainingTiles(backbone, frames, side, progress, room)
-    learned = learn_once(backbone, frames, area_limits, tiles, progress, is_last=len(areas) >= FEW)
+    shared = Room(room)
+    stores = [CellStore(backbone, frame.pixels, side, shared, progress.advance) for frame in frames]
+    learned = learn_once(backbone, frames, area_limits, stores, progress, is_last=len(areas) >= FEW)
     if len(areas) >= FEW:
         if (sentence := look_alikes(learned.evidence, learned.places)) is not None:
             progress.warn(sentence)
         return replace(learned, areas=_area_range(areas))
     extended = frames
     for total, least in ROUNDS:
-        extended = with_surest(learned, backbone, frames, tiles, total - len(areas), least, progress)
+        extended = with_surest(learned, backbone, frames, stores, total - len(areas), least, progress)
         is_last = total == ROUNDS[-1][0]
-        learned = learn_once(backbone, extended, area_limits, tiles, progress, is_last=is_last, self_trained=is_last)
+        learned = learn_once(backbone, extended, area_limits, stores, progress, is_last=is_last)
     areas_of_all = _areas_of(extended)
     progress.warn(what_few_means(len(areas), len(areas_of_all) - len(areas)))
     return replace(learned, areas=_area_range(areas_of_all))
@@ -112,25 +106,24 @@ def learn_once(
     backbone: Backbone,
     frames: Sequence[TrainingFrame],
     area_limits: tuple[int, int],
-    tiles: TrainingTiles,
+    stores: Sequence[CellStore],
     progress: Progress,
     *,
     is_last: bool = False,
-    self_trained: bool = False,
 ) -> GuidedModel:
-    """Learn from examples once, for the last time with `is_last`; with `self_trained`, most of them were not marked.
+    """Learn from examples once, for the last time with `is_last`; `stores` are the frames' tiles.
 
     The model's areas are within the user's limits.
     """
     progress.start("learning")
-    areas, side = _areas_of(frames), tiles.side
+    areas, side = _areas_of(frames), stores[0].side
     diameter = _diameter_of(areas)
     folds = deal_folds(frames)
-    pixel_models = learn_cells(backbone, tiles.stores, frames, side, folds)
+    pixel_models = learn_cells(backbone, stores, frames, side, folds)
     cells = averaged(pixel_models)
     colours, unit = learn_colours(frames, diameter)
     encoded = []
-    for frame, frame_folds, store in zip(frames, folds, tiles.stores, strict=True):
+    for frame, frame_folds, store in zip(frames, folds, stores, strict=True):
         shape = (frame.pixels.shape[0], frame.pixels.shape[1])
         every, embeddings = dense_maps(store, shape, side, backbone, [cells, *pixel_models])
         seen = measure(frame.pixels, colours, unit, diameter)
@@ -152,10 +145,16 @@ def learn_once(
         prominence=prominence_of(local, [frame.marked for frame in frames], diameter),
         longest=_LONGEST * max(math.hypot(*mask.data.shape) for frame in frames for mask in frame.positives),
     )
-    learned, training = _with_first(limited(learned, area_limits), backbone, frames, encoded)
-    return _with_second(
-        learned, backbone, frames, training, area_limits, progress, is_last=is_last, self_trained=self_trained
-    )
+    learned = limited(learned, area_limits)
+    parts = Counter(frame.number for frame in frames)
+    training = [
+        _proposed_on(learned, backbone, frame, seen, 1 / parts[frame.number])
+        for frame, seen in zip(frames, encoded, strict=True)
+    ]
+    table = table_of([each.rows for each in training])
+    first, _ = fit_classifier(table, _on_background(table.features))
+    learned = replace(learned, first=first)
+    return _with_second(learned, backbone, training, area_limits, progress, is_last=is_last)
 
 
 def _areas_of(frames: Sequence[TrainingFrame]) -> NDArray[np.int64]:
@@ -236,38 +235,20 @@ def _refined_on(
     masks, features = [before.masks[i] for i in chosen], before.features[chosen]
     made = refined_masks(backbone, frame.pixels, seen.embeddings, seen.grid, masks, progress.advance)
     both = with_refined(masks, features, made, seen.maps, learned.diameter, learned.areas, training.proposed)
-    return TrainingCandidates(frame.positives, frame.negatives, both.masks, both.features, len(drawn))
-
-
-def _with_first(
-    learned: GuidedModel,
-    backbone: Backbone,
-    frames: Sequence[TrainingFrame],
-    encoded: Sequence[EncodedFrame],
-) -> tuple[GuidedModel, list[_Training]]:
-    """Return the model with its first classifier, and what it was learned from on each frame."""
-    parts = Counter(frame.number for frame in frames)
-    training = [
-        _proposed_on(learned, backbone, frame, seen, 1 / parts[frame.number])
-        for frame, seen in zip(frames, encoded, strict=True)
-    ]
-    table = table_of([each.rows for each in training])
-    first, _ = fit_classifier(table, _on_background(table.features))
-    return replace(learned, first=first), training
+    return TrainingCandidates(frame.positives, frame.negatives, *both, len(drawn))
 
 
 def _with_second(
     learned: GuidedModel,
     backbone: Backbone,
-    frames: Sequence[TrainingFrame],
     training: Sequence[_Training],
     area_limits: tuple[int, int],
     progress: Progress,
     *,
     is_last: bool,
-    self_trained: bool,
 ) -> GuidedModel:
     """Return the model with its second classifier, the threshold, and all that is told by them."""
+    frames = [each.frame for each in training]
     # A backbone agrees with a perfect outline more than with any proposal of the same object, so the examples' own
     # outlines are refined only where nothing else is right.
     for with_examples in (False, True):
@@ -290,7 +271,7 @@ def _with_second(
     between = between._replace(unseen=between.unseen - less)
     odds = _by_frame(second.log_odds(table.features) - less, rows)
     threshold = best_threshold(between, rows, odds, math.inf if negatives or kinds else EVEN_CHANCES)
-    if self_trained:
+    if is_last and sum(len(frame.marked) for frame in frames) < FEW:
         threshold = lowered_threshold(threshold)
     learned = replace(learned, second=second, threshold=threshold, kinds=kinds)
     if is_last:

@@ -38,12 +38,11 @@ def limited(learned: GuidedModel, limits: tuple[int, int]) -> GuidedModel:
     limits
         As for :func:`in_force`.
     """
-    (least, most), larger = learned.areas, learned.larger
+    (least, most), (least_larger, most_larger) = learned.areas, learned.larger
     low, high = in_force(learned.examples, limits)
     if high:
-        most = min(most, high)
-        larger = larger._replace(most=min(larger.most, high))
-    return replace(learned, areas=(max(least, low), most), larger=larger)
+        most, most_larger = min(most, high), min(most_larger, high)
+    return replace(learned, areas=(max(least, low), most), larger=(least_larger, most_larger))
 
 
 def warn_of_limits(examples: tuple[float, float], limits: tuple[int, int], progress: Progress) -> None:

@@ -167,10 +167,6 @@ class TileCells(NamedTuple):
         """float32 (D, r, c), of these cells."""
         return self.tile.features(self.halo)
 
-    def maps(self, learned: Sequence[PixelModel]) -> NDArray[np.float32]:
-        """Return the maps (models, 1 + L, r, c) of pixel models that were learned on the same background."""
-        return maps_of_tile(self.tile, self.halo, learned)
-
 
 def maps_of_tile(tile: Tile, halo: int, learned: Sequence[PixelModel]) -> NDArray[np.float32]:
     """Return the maps of pixel models on a tile, float32 (models, 1 + L, s - 2 halo, s - 2 halo).
@@ -274,16 +270,16 @@ class CellStore:
         room: Room,
         on_tile: Callable[[int], None] = lambda done: None,
     ) -> None:
-        self._backbone, self._pixels, self._side, self._on_tile = backbone, pixels, side, on_tile
+        self._backbone, self._pixels, self.side, self._on_tile = backbone, pixels, side, on_tile
         self._stored: list[TileCells] = []
         self.room = room
 
     def __iter__(self) -> Iterator[TileCells]:
         """Go through the tiles row by row."""
         yield from self._stored
-        count = len(TileGrid((self._pixels.shape[0], self._pixels.shape[1]), self._side).cores())
+        count = len(TileGrid((self._pixels.shape[0], self._pixels.shape[1]), self.side).cores())
         left = range(len(self._stored), count)
-        for cells in tile_cells(self._backbone, self._pixels, self._side, self._on_tile, left):
+        for cells in tile_cells(self._backbone, self._pixels, self.side, self._on_tile, left):
             short = cells._replace(tile=cells.tile.shortened())
             if self.room.take(short.tile.level_bytes):
                 self._stored.append(short)
@@ -317,7 +313,7 @@ def dense_maps(
     embeddings = {}
     for here in tiles:
         embeddings[here.number] = here.tile.embedding
-        maps[:, :, here.rows, here.columns] = here.maps(learned)
+        maps[:, :, here.rows, here.columns] = maps_of_tile(here.tile, here.halo, learned)
     planes = [enlarge(plane, shape, side / cells) for plane in maps.reshape(-1, *maps.shape[2:])]
     return np.stack(planes).reshape(*maps.shape[:2], *shape), embeddings
 

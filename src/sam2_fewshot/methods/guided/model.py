@@ -25,16 +25,18 @@ from sam2_fewshot.methods.guided.classifier import Logistic
 from sam2_fewshot.methods.guided.descriptors import COARSE_COSINE, SUPPORT, FrameMaps, Proposed, describe, support
 from sam2_fewshot.methods.guided.expectation import NO_EVIDENCE, Evidence, LookAlike
 from sam2_fewshot.methods.guided.kinds import Divide, less_for_kind
-from sam2_fewshot.methods.guided.larger import (
+from sam2_fewshot.methods.guided.magnifications import (
+    NEVER,
     NOTHING_AT_HALF,
     NOTHING_LARGER,
-    Larger,
+    Found,
+    joined,
     search_at_half,
+    search_windows,
+    windows_to_search,
 )
 from sam2_fewshot.methods.guided.maps import PixelModel, dense_maps, tile_cells
 from sam2_fewshot.methods.guided.proposals import component_candidates, peaks, point_candidates
-from sam2_fewshot.methods.guided.scaling import Found, joined
-from sam2_fewshot.methods.guided.smaller import NEVER, search_windows, windows_to_search
 from sam2_fewshot.settings import SIMILAR_AREAS
 from sam2_fewshot.tiling.tiles import TileGrid, tile_of
 
@@ -44,10 +46,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sam2_fewshot.methods.base import Stopwatch
-    from sam2_fewshot.methods.guided.box_refinement import RefinedCandidates
     from sam2_fewshot.methods.guided.maps import TileCells
     from sam2_fewshot.protocols import Backbone, Embedding, Progress
-    from sam2_fewshot.records import Box, InstanceMask
+    from sam2_fewshot.records import InstanceMask
 
 _FEWEST_PEAKS, _PEAKS_PER_TILE = 64, 3
 """So many peaks of a map are prompted a frame, or a tile of it, whichever are more."""
@@ -83,21 +84,15 @@ class FrameCandidates:
     ----------
     frame
         The frame.
-    proposed, first
-        All candidates, and their log-odds by the first classifier, float64 (N,).
+    proposed
+        All candidates and refined masks.
     likely
-        The indices of those that were refined.
-    refined, odds
-        These and their refined masks, and how far their log-odds by the second classifier lie above the threshold;
-        negatively infinite for what is too long.
+        The likely candidates and their refined masks; the log-odds of what is too long are negatively infinite.
     """
 
     frame: EncodedFrame
     proposed: list[InstanceMask]
-    first: NDArray[np.float64]
-    likely: list[int]
-    refined: RefinedCandidates
-    odds: NDArray[np.float64]
+    likely: Found
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,9 +124,10 @@ class GuidedModel:
     margin, worth
         By how much the log-odds of what is found at twice the magnification have to lie above the threshold, and for
         how many small places for each detection a tile is searched like that; see
-        :mod:`~sam2_fewshot.methods.guided.smaller`.
+        :mod:`~sam2_fewshot.methods.guided.magnifications`.
     larger
-        What is looked for at half the magnification; see :mod:`~sam2_fewshot.methods.guided.larger`.
+        Smallest and largest area of what is looked for at half the magnification, in pixels of the frame. Where the
+        first is not below the second, nothing is.
     longest
         Diagonal of the bounding box that no detection exceeds, in pixels of the picture that is searched: of the frame,
         or of what is enlarged or reduced.
@@ -158,7 +154,7 @@ class GuidedModel:
     threshold: float
     margin: float = NEVER
     worth: float = 0.0
-    larger: Larger = NOTHING_LARGER
+    larger: tuple[float, float] = NOTHING_LARGER
     longest: float = math.inf
     kinds: Sequence[Divide] = ()
     prominence: Prominence = NOT_PROMINENT
@@ -192,6 +188,7 @@ class GuidedModel:
     def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> GuidedModel:
         """Return what :meth:`arrays` was made from."""
         side, diameter, smallest, largest, unit, cell_bias, threshold, *biases = arrays["numbers"].tolist()
+        least_larger, most_larger = arrays["larger"].tolist() if "larger" in arrays else NOTHING_LARGER
         margin, worth, longest = arrays["sizes"].tolist() if "sizes" in arrays else (NEVER, 0.0, math.inf)
         # Version 0.3.0 did not keep them.
         supposed = [area / times for area, times in zip((smallest, largest), SIMILAR_AREAS, strict=True)]
@@ -215,7 +212,7 @@ class GuidedModel:
             threshold=threshold,
             margin=margin,
             worth=worth,
-            larger=Larger(*arrays["larger"].tolist()) if "larger" in arrays else NOTHING_LARGER,
+            larger=(least_larger, most_larger),
             longest=longest,
             kinds=[Divide(int(m), at, bool(above)) for m, at, above in arrays.get("kinds", np.zeros((0, 3))).tolist()],
             prominence=Prominence(*arrays["prominence"].tolist()) if "prominence" in arrays else NOT_PROMINENT,
@@ -252,22 +249,20 @@ class GuidedModel:
         if np.ptp(pixels, axis=(0, 1)).max() == 0:
             return Scored([], 0, [])  # of one colour: whatever differs from place to place is made by the tiles
         # First of all, so that its tiles serve candidates which cross the borders of the usual ones.
-        half = search_at_half(self, backbone, pixels, progress, watch) if least_area is not None else NOTHING_AT_HALF
-        usual = self.candidates(backbone, pixels, progress, watch, wider=half.embeddings)
-        found = Found(usual.refined.masks, usual.odds, usual.refined.features)
-        proposed = [*usual.proposed, *found.masks[len(usual.likely) :]]
-        windows: list[Box] = []
+        half, wider = (
+            search_at_half(self, backbone, pixels, progress, watch) if least_area is not None else NOTHING_AT_HALF
+        )
+        usual = self.candidates(backbone, pixels, progress, watch, wider=wider)
+        found, proposed = usual.likely, usual.proposed
         if least_area is not None:
             with watch.stage("compare"):
                 windows = windows_to_search(self, usual, least_area, known)
-        del usual  # its maps take the memory that the other searches need
-        if least_area is not None:
+            del usual  # its maps take the memory that the search of the windows needs
             smaller = search_windows(self, backbone, pixels, windows, least_area, progress, watch)
-            found = joined(found, smaller)
-            proposed += smaller.masks
-        if half.found.masks:
-            found = joined(found, half.found)
-            proposed += half.found.masks
+            for more in (smaller, half):
+                if more.masks:
+                    found = joined(found, more)
+                    proposed += more.masks
         masks, odds, features = found
         with watch.stage("compare"):
             chosen = [i for i in non_overlapping(masks, odds, known) if np.isfinite(odds[i])]
@@ -344,11 +339,11 @@ class GuidedModel:
             progress.start("prompting", len(chosen))
             masks = refined_masks(backbone, pixels, embeddings, grid, chosen, progress.advance, wider)
         with watch.stage("compare"):
-            refined = with_refined(chosen, descriptors[likely], masks, maps, self.diameter, self.areas, proposed)
-            fits = [math.hypot(*mask.data.shape) <= self.longest for mask in refined.masks]
-            judged = self.second.log_odds(refined.features) - less_for_kind(refined.features, self.kinds)
+            both, features = with_refined(chosen, descriptors[likely], masks, maps, self.diameter, self.areas, proposed)
+            fits = [math.hypot(*mask.data.shape) <= self.longest for mask in both]
+            judged = self.second.log_odds(features) - less_for_kind(features, self.kinds)
             odds = np.where(fits, judged - self.threshold, -np.inf)
-        return FrameCandidates(frame, candidates, first, likely, refined, odds)
+        return FrameCandidates(frame, [*candidates, *both[len(likely) :]], Found(both, odds, features))
 
     def components(self, frame: EncodedFrame) -> Proposed:
         """Return the components of a frame's maps that may be objects; none in tiles that are not encoded."""

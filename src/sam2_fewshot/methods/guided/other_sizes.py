@@ -2,9 +2,9 @@
 
 The examples set the magnification and the sizes that are looked for, and what they are chosen for differs: people mark
 what is large, or small and alone, and other frames may have been taken at another magnification. So frames are searched
-at twice and at half the magnification as well (:mod:`~sam2_fewshot.methods.guided.smaller`,
-:mod:`~sam2_fewshot.methods.guided.larger`), unless size is part of what tells the objects from others: how sure the
-classifier is of an example that is twice as large as it was learned tells how little it goes by size.
+at twice and at half the magnification as well (:mod:`~sam2_fewshot.methods.guided.magnifications`), unless size is part
+of what tells the objects from others: how sure the classifier is of an example that is twice as large as it was learned
+tells how little it goes by size.
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ from sam2_fewshot.methods.base import Stopwatch
 from sam2_fewshot.methods.guided.classifier import AWAY, RIGHT
 from sam2_fewshot.methods.guided.descriptors import LOG_AREA
 from sam2_fewshot.methods.guided.kinds import is_by_size
-from sam2_fewshot.methods.guided.larger import Larger, at_half
 from sam2_fewshot.methods.guided.limits import in_force, limited
+from sam2_fewshot.methods.guided.magnifications import PIECE, at_half, leaves_room
 from sam2_fewshot.methods.guided.scaling import TIMES, enlarged, enlarged_mask, reduced, reduced_mask
-from sam2_fewshot.methods.guided.smaller import PIECE, leaves_room
 from sam2_fewshot.settings import SIMILAR_AREAS
 
 if TYPE_CHECKING:
@@ -109,18 +108,18 @@ def for_other_sizes(
     margin = max(0.0, max([needed, *against]) + learned.threshold - threshold)
     result = replace(learned, threshold=threshold, margin=margin, worth=_WORTH[is_sized])
     larger = what_is_larger(max(mask.area for f in frames for mask in f.marked), is_sized=is_sized)
-    sought = limited(replace(result, larger=larger), area_limits).larger
-    against = _odds_at_half(result, backbone, sought, unwanted, progress)
-    return result if max(against, default=-1.0) >= 0 else replace(result, larger=larger)
+    with_larger = replace(result, larger=larger)
+    against = _odds_at_half(result, backbone, limited(with_larger, area_limits).larger, unwanted, progress)
+    return result if max(against, default=-1.0) >= 0 else with_larger
 
 
-def what_is_larger(largest: int, *, is_sized: bool) -> Larger:
-    """Return what is larger than the examples, the largest of which has so many pixels.
+def what_is_larger(largest: int, *, is_sized: bool) -> tuple[float, float]:
+    """Return the areas of what is larger than the examples, the largest of which has so many pixels.
 
     Where the examples are the largest objects of their frames, what is a little larger is rather several that touch;
     but other frames may show all of them larger.
     """
-    return Larger(largest * (SIMILAR_AREAS[1] if is_sized else 1.0), TIMES**2 * SIMILAR_AREAS[1] * largest)
+    return largest * (SIMILAR_AREAS[1] if is_sized else 1.0), TIMES**2 * SIMILAR_AREAS[1] * largest
 
 
 def are_the_largest(table: TrainingTable, unseen: NDArray[np.float64], low: float) -> bool:
@@ -188,13 +187,15 @@ def _odds_at_twice(
 def _odds_at_half(
     learned: GuidedModel,
     backbone: Backbone,
-    larger: Larger,
+    larger: tuple[float, float],
     marks: Sequence[tuple[TrainingFrame, InstanceMask]],
     progress: Progress,
 ) -> list[float]:
     """Return how sure the model is of some marks at half the magnification, of those as large as what is looked for."""
     odds = []
-    large = _some([(frame, mask) for frame, mask in marks if larger.least <= mask.area <= larger.most], _MOST[False])
+    least, most = larger
+    here = at_half(replace(learned, larger=larger))
+    large = _some([(frame, mask) for frame, mask in marks if least <= mask.area <= most], _MOST[False])
     for frame, mask in large:
         window = grown(mask.box, round(TIMES * learned.diameter), mask.frame_shape)
         part = mask.within(window)
@@ -202,7 +203,6 @@ def _odds_at_half(
         if small:
             x0, y0, x1, y1 = window
             pixels = reduced(frame.pixels[y0:y1, x0:x1])
-            here = replace(learned, areas=at_half(larger))
             odds.append(_odds_about(here, backbone, pixels, small, 1 / len(large), progress))
     return odds
 
@@ -218,10 +218,10 @@ def _odds_about(
     """Return the highest log-odds of a candidate about a mark in a picture, −inf where there is none."""
     if np.ptp(pixels, axis=(0, 1)).max() == 0:
         return -np.inf
-    found = learned.candidates(backbone, pixels, progress, Stopwatch(), about=[mark], share=share)
+    found = learned.candidates(backbone, pixels, progress, Stopwatch(), about=[mark], share=share).likely
     odds = [
         value
-        for candidate, value in zip(found.refined.masks, found.odds, strict=True)
+        for candidate, value in zip(found.masks, found.odds, strict=True)
         if shared_area(candidate, mark) > _ABOUT * candidate.area
     ]
     return float(max(odds, default=-np.inf))

@@ -10,7 +10,8 @@ separates them, but a peak often lies in each.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import ndimage
@@ -88,34 +89,31 @@ def component_candidates(
     height, width = maps[0][0].shape
     whole = np.arange(height), np.zeros(height, np.int64)
 
-    def thresholded(piece: tuple[NDArray[np.float32], float, bool]) -> tuple[list[_Part], list[_Part]]:
+    def thresholded(piece: tuple[NDArray[np.float32], float, bool]) -> list[tuple[InstanceMask, int]]:
         # Only the parts are returned: the labels of several levels at a time would take as much memory as the maps.
         plane, level, split = piece
         labels = ndimage.label(plane > level)[0]
-        separate = (
-            [part for sheet in _split(labels, areas, diameter) for part in _parts(*sheet, areas)] if split else []
-        )
-        return _parts(labels, *whole, areas), separate
+        parts = [(part, 1) for part in _parts(labels, *whole, areas, (height, width))]
+        for sheet in _split(labels, areas, diameter) if split else ():
+            parts += [(part, _SPLIT_EVERY) for part in _parts(*sheet, areas, (height, width))]
+        return parts
 
     pieces = [
         (plane, float(level), number % _SPLIT_EVERY == 0)
         for plane, levels in maps
         for number, level in enumerate(levels)
     ]
-    collected = _Collected((height, width))
-    for parts, separate in mapped(thresholded, pieces):
-        collected.add(parts)
-        collected.add(separate, times=_SPLIT_EVERY)
-    return collected.found, np.array(collected.times, np.int64)
-
-
-class _Part(NamedTuple):
-    """A component, cropped: where in the frame its first column and row lie, and its area in pixels."""
-
-    data: NDArray[np.bool_]
-    x: int
-    y: int
-    area: int
+    masks: list[InstanceMask] = []
+    times: list[int] = []
+    seen: dict[tuple[int, ...], int] = {}
+    for part, count in chain.from_iterable(mapped(thresholded, pieces)):
+        key = (*part.box, int(np.log(part.area) / _SAME_AREA))
+        if key not in seen:
+            seen[key] = len(masks)
+            masks.append(part)
+            times.append(0)
+        times[seen[key]] += count
+    return masks, np.array(times, np.int64)
 
 
 def _split(labels: NDArray[Any], areas: tuple[float, float], diameter: float) -> Iterator[_Labels]:
@@ -153,8 +151,12 @@ def _has_gaps(data: NDArray[np.bool_]) -> bool:
 
 
 def _parts(
-    labels: NDArray[Any], rows: NDArray[np.int64], columns: NDArray[np.int64], areas: tuple[float, float]
-) -> list[_Part]:
+    labels: NDArray[Any],
+    rows: NDArray[np.int64],
+    columns: NDArray[np.int64],
+    areas: tuple[float, float],
+    frame_shape: tuple[int, int],
+) -> list[InstanceMask]:
     """Return the components of a plane or a sheet that are of a plausible size, holes filled.
 
     `rows` and `columns` are as :func:`_split` gives them.
@@ -168,38 +170,11 @@ def _parts(
         data = labels[place] == number
         if _has_gaps(data) and _has_gaps(data.T):
             data = ndimage.binary_fill_holes(data)
-        area = int(np.count_nonzero(data))
-        if area <= areas[1]:
-            y, x = int(rows[place[0].start]), int(columns[place[0].start]) + place[1].start
-            parts.append(_Part(data, x, y, area))
+        y, x = int(rows[place[0].start]), int(columns[place[0].start]) + place[1].start
+        part = InstanceMask(data, x, y, frame_shape)
+        if part.area <= areas[1]:
+            parts.append(part)
     return parts
-
-
-class _Collected:
-    """Candidates so far, each once.
-
-    Parameters
-    ----------
-    shape
-        ``(height, width)`` of the frame.
-    """
-
-    def __init__(self, shape: tuple[int, int]) -> None:
-        self.found: list[InstanceMask] = []
-        self.times: list[int] = []
-        self._shape = shape
-        self._seen: dict[tuple[int, ...], int] = {}
-
-    def add(self, parts: Sequence[_Part], times: int = 1) -> None:
-        """Take components, each as often as said."""
-        for part in parts:
-            key = (part.x, part.y, *part.data.shape, int(np.log(part.area) / _SAME_AREA))
-            if key in self._seen:
-                self.times[self._seen[key]] += times
-                continue
-            self._seen[key] = len(self.found)
-            self.found.append(InstanceMask(part.data, part.x, part.y, self._shape))
-            self.times.append(times)
 
 
 def peaks(

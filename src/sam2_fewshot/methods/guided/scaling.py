@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import ndimage
@@ -16,33 +16,6 @@ TIMES = 2
 """A picture is enlarged or reduced so many times each way."""
 _CUBIC = np.array([-0.0234375, 0.2265625, 0.8671875, -0.0703125])
 """Weights of the pixels whose middles lie 1.75 and .75 before a place and .25 and 1.25 behind it."""
-
-
-class Found(NamedTuple):
-    """What was found in a frame at one magnification or several.
-
-    Parameters
-    ----------
-    masks
-        In the frame.
-    odds
-        float64 (N,), how far their log-odds lie above the threshold.
-    features
-        float64 (N, D), by which they were scored.
-    """
-
-    masks: list[InstanceMask]
-    odds: NDArray[np.float64]
-    features: NDArray[np.float64]
-
-
-def joined(first: Found, second: Found) -> Found:
-    """Return what was found at either of two magnifications."""
-    return Found(
-        [*first.masks, *second.masks],
-        np.concatenate([first.odds, second.odds]),
-        np.concatenate([first.features, second.features]),
-    )
 
 
 def enlarged(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

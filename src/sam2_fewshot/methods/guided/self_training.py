@@ -20,8 +20,6 @@ from sam2_fewshot.methods.guided.box_refinement import REFINEMENT, non_overlappi
 from sam2_fewshot.methods.guided.classifier import EVEN_CHANCES
 from sam2_fewshot.methods.guided.descriptors import CONTRAST, CORE_SCORE, SUPPORT, Proposed, describe
 from sam2_fewshot.methods.guided.kinds import as_detected, divides, of_another_kind
-from sam2_fewshot.methods.guided.maps import CellStore, Room
-from sam2_fewshot.resources import STORED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,6 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sam2_fewshot.methods.base import TrainingFrame
+    from sam2_fewshot.methods.guided.maps import CellStore
     from sam2_fewshot.methods.guided.model import FrameCandidates, GuidedModel
     from sam2_fewshot.protocols import Backbone, Progress
     from sam2_fewshot.records import InstanceMask
@@ -50,34 +49,11 @@ _MOST = 0.5
 """A candidate is held by another with more than this share of its area."""
 
 
-class TrainingTiles:
-    """The tiles of the examples' frames.
-
-    Parameters
-    ----------
-    backbone, progress
-        Encodes the frames; reports each tile done.
-    frames
-        The frames.
-    side
-        Side of a tile in pixels.
-    room
-        Bytes in which their pyramids are stored, so that they are encoded once.
-    """
-
-    def __init__(
-        self, backbone: Backbone, frames: Sequence[TrainingFrame], side: int, progress: Progress, room: int = STORED
-    ) -> None:
-        self.side = side
-        shared = Room(room)
-        self.stores = [CellStore(backbone, frame.pixels, side, shared, progress.advance) for frame in frames]
-
-
 def with_surest(
     learned: GuidedModel,
     backbone: Backbone,
     frames: Sequence[TrainingFrame],
-    tiles: TrainingTiles,
+    stores: Sequence[CellStore],
     most: int,
     least: float,
     progress: Progress,
@@ -92,8 +68,8 @@ def with_surest(
         The one that it was learned with.
     frames
         With what the user marked.
-    tiles
-        Of the same frames.
+    stores
+        The tiles of each of the frames.
     most
         So many detections are added, fewer if there are not so many.
     least
@@ -104,7 +80,7 @@ def with_surest(
     with_examples = {frame.number for frame in frames if len(frame.positives)}
     found = {
         i: learned.candidates(backbone, frame.pixels, progress, Stopwatch(), store)
-        for i, (frame, store) in enumerate(zip(frames, tiles.stores, strict=True))
+        for i, (frame, store) in enumerate(zip(frames, stores, strict=True))
         if (frame.number in with_examples or frame.negatives) and np.ptp(frame.pixels, axis=(0, 1)).max() > 0
     }
     if not found:
@@ -116,10 +92,10 @@ def with_surest(
     )
     detections: list[_Detection] = []
     for i, here in found.items():
-        frame, masks, odds = frames[i], here.refined.masks, here.odds
+        frame, (masks, odds, features) = frames[i], here.likely
         if frame.number not in with_examples:  # nothing is wanted there, as far as anyone knows
             continue
-        features = here.refined.features[:, : -1 - REFINEMENT]
+        features = features[:, : -1 - REFINEMENT]
         on_frame = [rows for n, rows in positives.items() if frames[n].number == frame.number]
         adoptable = _stand_out(features, np.concatenate(on_frame))
         adoptable &= ~like_negatives(masks, features, wanted, unwanted, learned.second.scale[: features.shape[1]])
@@ -128,7 +104,7 @@ def with_surest(
         detections += [_Detection(float(odds[n]), i, masks[n], features[n]) for n in likely]
     detections.sort(key=lambda detection: -detection.odds)
     marked = [
-        here.refined.features[as_detected(frames[i].positives, here.refined.masks, here.odds)]
+        here.likely.features[as_detected(frames[i].positives, here.likely.masks, here.likely.odds)]
         for i, here in found.items()
     ]
     surest = _of_one_kind(detections, np.concatenate(marked))[: max(0, most)]

@@ -1,34 +1,42 @@
-"""Objects smaller than the examples, searched for at twice the magnification.
+"""Objects smaller and larger than the examples, searched for at twice and at half the magnification.
 
-The same learned model is applied to the frame enlarged, and what is found there and at the usual magnification is put
-together by score. Twice as wide and high takes four times as long, so only those tiles are searched again in which
+The same learned model is applied to the frame enlarged and reduced, and what is found there and at the usual
+magnification is put together by score.
+
+Smaller ones: twice as wide and high takes four times as long, so only those tiles are searched again in which
 components of the maps, which are there already, look like small objects. A detection at twice the magnification has to
 be surer by the model's margin.
+
+Larger ones: people also mark what is small, bright and alone, and other frames may show the same objects larger. The
+examples set the largest size that is looked for, and of what is larger only parts are proposed. At half the frame's
+size larger objects look as the examples do. Half as wide and high has a quarter of the tiles, so all of the frame is
+searched. Several objects close together, or ground between them, may look like one there; but what holds a surer
+detection is left out, as at any magnification.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from sam2_fewshot.geometry.overlap import grown
 from sam2_fewshot.methods.guided.box_refinement import non_overlapping
 from sam2_fewshot.methods.guided.descriptors import LOG_AREA, describe
-from sam2_fewshot.methods.guided.scaling import TIMES, Found, enlarged, reduced_mask
+from sam2_fewshot.methods.guided.scaling import TIMES, enlarged, enlarged_mask, reduced, reduced_mask
 from sam2_fewshot.settings import SIMILAR_AREAS
 from sam2_fewshot.tiling.blocks import is_owned
 from sam2_fewshot.tiling.tiles import tile_side
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from sam2_fewshot.methods.base import Stopwatch
     from sam2_fewshot.methods.guided.model import FrameCandidates, GuidedModel
-    from sam2_fewshot.protocols import Backbone, Progress
+    from sam2_fewshot.protocols import Backbone, Embedding, Progress
     from sam2_fewshot.records import Box, InstanceMask
 
 FEWEST_PIXELS = 6
@@ -38,6 +46,79 @@ PIECE = 1 << 20
 many."""
 NEVER = 24.0
 """A margin that no log-odds exceed: objects smaller than the examples are not looked for."""
+
+
+NOTHING_LARGER = (0.0, 0.0)
+"""The areas of larger objects where none are looked for."""
+
+
+class Found(NamedTuple):
+    """What was found in a frame at one magnification or several.
+
+    Parameters
+    ----------
+    masks
+        In the frame.
+    odds
+        float64 (N,), how far their log-odds lie above the threshold.
+    features
+        float64 (N, D), by which they were scored.
+    """
+
+    masks: list[InstanceMask]
+    odds: NDArray[np.float64]
+    features: NDArray[np.float64]
+
+
+def joined(first: Found, second: Found) -> Found:
+    """Return what was found at either of two magnifications."""
+    return Found(
+        [*first.masks, *second.masks],
+        np.concatenate([first.odds, second.odds]),
+        np.concatenate([first.features, second.features]),
+    )
+
+
+NOTHING_AT_HALF: tuple[Found, Mapping[int, Embedding]] = Found([], np.zeros(0), np.zeros((0, 0))), {}
+
+
+def at_half(learned: GuidedModel) -> GuidedModel:
+    """Return the model that finds what is larger in a frame at half its size."""
+    least, most = learned.larger
+    return replace(learned, areas=(least / TIMES**2, most / TIMES**2))
+
+
+def search_at_half(
+    learned: GuidedModel, backbone: Backbone, pixels: NDArray[np.uint8], progress: Progress, watch: Stopwatch
+) -> tuple[Found, Mapping[int, Embedding]]:
+    """Search a frame at half the magnification for larger objects.
+
+    Parameters
+    ----------
+    learned, backbone, progress, watch
+        As in :meth:`~sam2_fewshot.methods.guided.model.GuidedModel.find`.
+    pixels
+        uint8 RGB (H, W, 3), the frame.
+
+    Returns
+    -------
+    found
+        In the frame.
+    embeddings
+        Of the tiles that were encoded, by their numbers. They are those of tiles twice as wide as the frame's own, and
+        give masks in pixels of the frame.
+    """
+    least, most = learned.larger
+    if least >= most:
+        return NOTHING_AT_HALF
+    small = reduced(pixels)
+    if np.ptp(small, axis=(0, 1)).max() == 0:
+        return NOTHING_AT_HALF
+    here = at_half(learned).candidates(backbone, small, progress, watch, share=1 / TIMES**2)
+    shape = (pixels.shape[0], pixels.shape[1])
+    wide = (TIMES * learned.side,) * 2
+    embeddings = {number: embedding.resized(wide) for number, embedding in here.frame.embeddings.items()}
+    return here.likely._replace(masks=[enlarged_mask(mask, shape) for mask in here.likely.masks]), embeddings
 
 
 def windows_to_search(
@@ -68,7 +149,8 @@ def windows_to_search(
     descriptors[:, LOG_AREA] += np.log(TIMES**2)
     odds = learned.first.log_odds(descriptors)
     likely = np.flatnonzero(odds > 0).tolist()
-    detected = [found.refined.masks[i] for i in non_overlapping(found.refined.masks, found.odds) if found.odds[i] >= 0]
+    seen, seen_odds, _ = found.likely
+    detected = [seen[i] for i in non_overlapping(seen, seen_odds) if seen_odds[i] >= 0]
     masks = [components.masks[i] for i in likely]
     small = [masks[i] for i in non_overlapping(masks, odds[likely], [*known, *detected])]
     windows = []
@@ -114,8 +196,8 @@ def search_windows(
         # An object near the window's border would be cut off; the halo is as wide as two objects.
         side = tile_side((large.shape[0], large.shape[1]), learned.side)
         here = replace(learned, side=side, areas=_areas(learned, least_area, TIMES**2))
-        found = here.candidates(backbone, large, progress, watch, share=1 / len(cores))
-        for mask, value, row in zip(found.refined.masks, found.odds, found.refined.features, strict=True):
+        found = here.candidates(backbone, large, progress, watch, share=1 / len(cores)).likely
+        for mask, value, row in zip(*found, strict=True):
             small = reduced_mask(mask)
             if small is None:
                 continue
