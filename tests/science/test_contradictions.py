@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from calls import calls_of
 from sam2_fewshot import Exemplar, InputError, Settings
 from sam2_fewshot.examples.checks import Mark, check
 from sam2_fewshot.examples.training_set import training_set
 from sam2_fewshot.geometry.outlines import crop_to_object
+from sam2_fewshot.geometry.overlap import touching
 from told import Told
 
 if TYPE_CHECKING:
@@ -53,6 +55,13 @@ def test_a_sentence_begins_with_a_capital_and_a_file_name_does_not() -> None:
     negative, wanted = mark("the negative example 1", 0, 0, negative=True), mark("a.tif, object 2", 0, 0)
     assert check([negative, wanted]).sentences[0].startswith("The negative example 1 and a.tif, object 2 mark")
     assert check([wanted, negative]).sentences[0].startswith("a.tif, object 2 and the negative example 1 mark")
+
+
+def test_marks_are_compared_with_those_of_their_frame_alone() -> None:
+    marks = [mark(str(i), 0, 0, frame=str(i)) for i in range(60)]
+    with calls_of(touching) as steps:  # a generator goes on once for each pair, and ends
+        assert check(marks).sentences == []
+    assert len(steps) == 2 * len(marks)
 
 
 def test_an_object_marked_twice_counts_once() -> None:

@@ -185,11 +185,8 @@ def check(marks: Sequence[Mark]) -> Problems:
     same: list[tuple[int, int]] = []
     contrary: list[tuple[int, int]] = []
     within: list[tuple[int, int]] = []
-    masks = [mark.mask for mark in marks]
-    for i, j in touching(masks, masks):
+    for i, j in _touching(marks):
         a, b = marks[i], marks[j]
-        if i >= j or a.frame != b.frame:
-            continue
         if mask_iou(a.mask, b.mask) > _SAME_OBJECT:
             (same if a.negative == b.negative else contrary).append((i, j))
         elif a.negative != b.negative:
@@ -221,6 +218,18 @@ def check(marks: Sequence[Mark]) -> Problems:
     sentences.extend(_odd_sizes(marks, contradicting | repeated))
     # Names of files keep their first letter as it is.
     return Problems(contradicting, repeated, [re.sub("^the ", "The ", sentence) for sentence in sentences])
+
+
+def _touching(marks: Sequence[Mark]) -> list[tuple[int, int]]:
+    """Return the pairs on one frame whose boxes touch, in order."""
+    of_frame: dict[str, list[int]] = {}
+    for number, mark in enumerate(marks):
+        of_frame.setdefault(mark.frame, []).append(number)
+    pairs: list[tuple[int, int]] = []
+    for numbers in of_frame.values():
+        masks = [marks[number].mask for number in numbers]
+        pairs += [(numbers[i], numbers[j]) for i, j in touching(masks, masks) if i < j]
+    return sorted(pairs)
 
 
 def _odd_sizes(marks: Sequence[Mark], left_out: set[int]) -> Iterator[str]:
