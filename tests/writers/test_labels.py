@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from numpy.typing import NDArray
 from shapely import box
 
 from sam2_fewshot.annotations import label_images
-from sam2_fewshot.annotations.label_bands import paint
+from sam2_fewshot.annotations.label_bands import Bands
 from sam2_fewshot.annotations.record import Add, FrameRecord
 from sam2_fewshot.annotations.registry import a_file_an_image
 from sam2_fewshot.records import Detection, InstanceMask, Location
@@ -25,6 +26,11 @@ def label_files(folder: Path) -> AbstractContextManager[Add]:
 def square(x0: int, y0: int, side: int, score: float, shape: tuple[int, int] = (20, 20)) -> Detection:
     mask = InstanceMask(np.ones((side, side), bool), x0, y0, shape)
     return Detection(mask, box(x0, y0, x0 + side, y0 + side), score, score, score)
+
+
+def paint(found: Sequence[Detection], shape: tuple[int, int]) -> NDArray[np.uint32]:
+    """Return the label image (H, W) of a frame."""
+    return np.concatenate(list(Bands(found, shape).of(shape[0])))
 
 
 def test_objects_apart_come_back_exactly() -> None:
