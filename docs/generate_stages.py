@@ -12,7 +12,7 @@ from sam2_fewshot import Exemplar, FewShotSegmenter, Settings
 from sam2_fewshot.backbones import open_backbone
 from sam2_fewshot.geometry.outlines import crop_to_object, mask_to_polygon
 from sam2_fewshot.methods.base import Stopwatch
-from sam2_fewshot.methods.guided.box_refinement import non_overlapping
+from sam2_fewshot.methods.guided.box_refinement import REFINEMENT, non_overlapping
 from sam2_fewshot.methods.guided.model import GuidedModel
 from sam2_fewshot.protocols import Quiet
 from sam2_fewshot.sample import sample
@@ -75,9 +75,12 @@ def main() -> None:
     learned = GuidedModel.from_arrays(segmenter.object_model.learned)
 
     found = learned.candidates(backbone, pixels, Quiet(), Stopwatch())
-    grid, candidates, refined = found.frame.grid, found.proposed, found.refined
-    likely = [candidates[i] for i in non_overlapping(candidates, found.first) if found.first[i] > 0]
-    detections = [refined.masks[i] for i in non_overlapping(refined.masks, found.odds, examples) if found.odds[i] > 0]
+    grid, (masks, odds, features) = found.frame.grid, found.likely
+    prompted = int((features[:, -1] == 0).sum())  # the refined masks come last
+    candidates = found.proposed[: len(found.proposed) - (len(masks) - prompted)]
+    first = learned.first.log_odds(features[:prompted, :-REFINEMENT])
+    likely = [masks[i] for i in non_overlapping(masks[:prompted], first) if first[i] > 0]
+    detections = [masks[i] for i in non_overlapping(masks, odds, examples) if odds[i] > 0]
 
     bright = (255 * (pixels / 255) ** 0.5).astype(np.uint8)  # the sample is dark
     step = [(x + grid.side // 16, y + grid.side // 16) for x, y, _, _ in grid.windows()]
@@ -86,7 +89,7 @@ def main() -> None:
     Picture(grey(found.frame.maps.score, -0.5, 1.5)).outline(examples, YELLOW).save("2-map")
     Picture(bright).outline(candidates, RED, 1).save("3-candidates")
     Picture(bright).outline(likely, GREEN, 1).save("4-first-look")
-    Picture(bright).boxes((candidates[i].box for i in found.likely), BLUE).save("5-prompts")
+    Picture(bright).boxes((mask.box for mask in masks[:prompted]), BLUE).save("5-prompts")
     Picture(bright).outline(detections, GREEN).outline(examples, YELLOW).save("6-found")
 
 
