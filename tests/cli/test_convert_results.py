@@ -76,6 +76,13 @@ def test_converted_results_are_those_that_the_run_writes(rings, tmp_path, cli, n
         assert json.loads((again / "im_classes.json").read_text())["1"] == ["ring", "open"]
 
 
+def test_what_the_format_cannot_hold_is_told_of_results_too(rings, tmp_path, cli):
+    outcome = cli("convert", rings, tmp_path / "labels", "--to", "labels")
+    assert "The scores are left out: the format labels has no place for them." in outcome.err
+    # The holes of the results' masks are those of smoothed outlines, which have none.
+    assert "holes" not in cli("convert", rings, tmp_path / "a.json", "--to", "nimbus").err
+
+
 def test_without_the_records_results_are_converted_from_their_outlines(rings, tmp_path, cli):
     copy = shutil.copytree(rings, tmp_path / "copy")
     outcome = cli("convert", copy, tmp_path / "a.csv", "--image", rings.parent / "im.ome.tif")

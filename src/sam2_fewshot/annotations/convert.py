@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
 from shapely import Polygon, box
 
 from sam2_fewshot.annotations.examples import read_objects
@@ -126,9 +126,13 @@ def write_results(
         As for :func:`convert`, which tells what is raised, too.
     """
     form = _chosen(out, kind)
-    stems = [safe_stem(record.stem) for record in read()]
+    stems, lost = [], _Lost(form)
+    for record in read():
+        stems.append(safe_stem(record.stem))
+        lost.count(record)
     if not stems:
         raise InputError(f"{source} holds no finished frame; run sam2-fewshot segment again.")
+    lost.report(Quiet())
     # Beside label images the tags are written of each object.
     tagged = (
         replace(record, stem=safe_stem(record.stem), tags=(tuple(tags),) * len(record.detections)) for record in read()
@@ -290,26 +294,46 @@ def _fitting(
         if not records:
             raise InputError(f"There are only points, and the format {name} has no place for them.")
         progress.warn(f"Left out: {counted(points, 'point')}, for which the format {name} has no place.")
-    items = [item for record in records for item in record.detections]
-    if not form.has_holes:
-        holes = sum(bool(item.polygon.interiors) for item in items)
-        if holes:
-            progress.warn(f"The holes of {counted(holes, 'outline')} are filled: the format {name} has none.")
     if are_exact and not form.has_masks:
+        items = [item for record in records for item in record.detections]
         drawn = polygons_to_masks([item.polygon for item in items], [item.instance.frame_shape for item in items])
         parts = sum(item.area > mask.area for item, mask in zip(items, drawn, strict=True))
         if parts:
             count = counted(parts, "object")
             progress.warn(f"Cut to the largest of several parts: {count}. The format {name} has outlines.")
-    if not form.has_figures and any(np.isfinite(item.score) for item in items):
-        progress.warn(f"The scores are left out: the format {name} has no place for them.")
-    if form.is_painted:
-        hidden = sum(hidden_pixels(record.detections, record.frame_shape) for record in records)
-        if hidden:
-            progress.warn(
-                f"Objects overlap in {hidden} px, which go to one of them: the format {name} has one object a pixel."
-            )
+    lost = _Lost(form)
+    for record in records:
+        lost.count(record)
+    lost.report(progress)
     return records
+
+
+class _Lost:
+    """Counts what a format has no place for, record by record."""
+
+    def __init__(self, form: Format) -> None:
+        self._form = form
+        self._holes = self._hidden = self._scores = 0
+
+    def count(self, record: FrameRecord) -> None:
+        """Take the objects of a frame."""
+        form, items = self._form, record.detections
+        self._holes += 0 if form.has_holes else sum(bool(item.polygon.interiors) for item in items)
+        self._scores += 0 if form.has_figures else sum(math.isfinite(item.score) for item in items)
+        self._hidden += hidden_pixels(items, record.frame_shape) if form.is_painted else 0
+
+    def report(self, progress: Progress) -> None:
+        """Say what is left out."""
+        name = self._form.name
+        if self._holes:
+            progress.warn(f"The holes of {counted(self._holes, 'outline')} are filled: the format {name} has none.")
+        if self._scores:
+            progress.warn(f"The scores are left out: the format {name} has no place for them.")
+        if self._hidden:
+            progress.warn(
+                f"Objects overlap in {self._hidden} px, which go to one of them: the format {name} has one object a "
+                "pixel."
+            )
 
 
 def _is_file(out: Path, form: Format) -> bool:

@@ -170,7 +170,8 @@ class _Gathered:
 
         numbers, ranks = ranked(labels)
         found = [int(number) for number in numbers]
-        self._has_one_number &= len({*self.pieces, *found}) < 2  # several numbers distinguish the objects
+        # Several numbers distinguish the objects.
+        self._has_one_number = self._has_one_number and len({*self.pieces, *found}) < 2
         if self._has_one_number:
             ranks, count = ndimage.label(ranks, np.ones((3, 3)))
             found *= count
