@@ -7,7 +7,9 @@ import pickle
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from bright import BrightMethod
 from calls import calls_of
@@ -226,3 +228,32 @@ def test_records_are_unpacked_only_for_what_is_written(ready, watch):
     frames = {place.location for place in places}
     assert len(places) > len(frames) > 0
     assert len(unpacked) == 3 + 3 + len(frames)  # result files, report, places to mark next
+
+
+def test_what_another_run_finished_meanwhile_is_left_to_the_next(ready, watch, tmp_path):
+    plan, segmenter, first = ready()
+    done = searched(plan, segmenter, first, watch)
+    with first.opened(Progressed(3, 0)):
+        for task, result in done[:2]:
+            first.add(task, result)
+    _, _, second = ready(out=tmp_path / "second", earlier=plan.request.out)
+    progressed = Progressed(3, 0)
+    with second.opened(progressed):
+        _, _, again = ready()
+        with again.opened(Progressed(3, 0)):
+            again.add(*done[2])
+    assert (progressed.failures, second.done) == ([], 2)
+    assert (tmp_path / "second" / "run.json").exists()
+
+
+def test_an_example_in_parts_stays_an_example(ready, tmp_path):
+    labels = np.zeros((64, 64), np.uint8)
+    labels[4:24, 4:24] = 1
+    labels[5:23, 5:23] = 0  # a ring of 76 pixels, within an outline of 400
+    labels[40:50, 40:50] = 1
+    labels[40:48, 4:12] = 2
+    Image.fromarray(labels).save(tmp_path / "im1_labels.png")
+    plan, segmenter, folder = ready(examples=tmp_path / "im1_labels.png")
+    frame = plan.frames[0]
+    finished = folder.task(frame, "im1.png").finish(frame, segmenter.predict(frame))
+    assert [item.area for item in finished.found.detections if item.kind == "example"] == [100, 64]

@@ -20,7 +20,7 @@ from sam2_fewshot.files.facts import facts_of
 from sam2_fewshot.files.finish import CHOSEN, FrameFinish
 from sam2_fewshot.files.plan import display_text, made_from, taken_from
 from sam2_fewshot.files.results import note
-from sam2_fewshot.geometry.outlines import crop_to_object, mask_to_polygon
+from sam2_fewshot.geometry.outlines import crop_to_object, largest_part, mask_to_polygon
 from sam2_fewshot.methods.selection import marked
 from sam2_fewshot.output.assembly import assemble
 from sam2_fewshot.output.files import overlay_path
@@ -271,9 +271,11 @@ class OutputFolder:
             If a file cannot be written.
         """
         # Where Ctrl-C came between a frame's record and its mention here, it is finished all the same.
-        self._finished |= {
-            frame.location for frame in self._plan.frames if not self.has(frame) and self._is_recorded(frame)
-        }
+        for frame in self._plan.frames:
+            if not self.has(frame):
+                record = self._record(frame.location, read=Journal.summary)
+                if record is not None and self._at_threshold(record) is record:
+                    self._finished.add(frame.location)
         if not self._finished:
             if not has_blocks(self._folder):
                 forget(self._folder)
@@ -446,7 +448,7 @@ def _key(location: Location) -> Location:
 def _mark(exemplar: Exemplar) -> ExampleMark:
     outline: Polygon | Point
     if exemplar.mask is not None:
-        outline = mask_to_polygon(crop_to_object(exemplar.mask))
+        outline = mask_to_polygon(largest_part(crop_to_object(exemplar.mask)))  # as results are
     elif exemplar.box is not None:
         outline = box(*exemplar.box)
     else:
