@@ -6,8 +6,9 @@ from pathlib import Path
 import imagecodecs
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
+from calls import calls_of
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.images.registry import open_source
 
@@ -236,3 +237,11 @@ def test_a_file_that_vanished_is_one_sentence(tmp_path):
     path.unlink()
     with pytest.raises(InputError, match=r"a\.png cannot be read: No such file"):
         list(source.planes(0, 0))
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "bmp"])
+def test_a_picture_is_not_decoded_when_it_is_opened(tmp_path, colours, suffix):
+    path = save(tmp_path / f"a.{suffix}", colours)
+    with calls_of(ImageFile.ImageFile.load) as decoded:
+        open_source(path)
+    assert decoded == []

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 FARTHEST = 1e9
 """Coordinates in pixels that are farther from 0 make no sense."""
 _LISTED = 5
+_LEFT_OUT = "left out"
 _MOST_CROSSED = 100
 """Corners of an outline that is mended corner by corner; longer ones are mended by their pixels, because the time goes
 with more than the third power (100 random corners take 0.4 s, 300 take 11 s)."""
@@ -92,7 +93,7 @@ class Remarks:
 
     def leave_out(self, number: object, why: str) -> None:
         """Note that an object is not used."""
-        self.note(number, "left out", why)
+        self.note(number, _LEFT_OUT, why)
 
     def note(self, number: object, done: str, why: str) -> None:
         """Note what was done with an object, and why."""
@@ -107,13 +108,17 @@ class Remarks:
         reasons = [
             f"{why} ({'object ' + who[0] if len(who) == 1 else f'{len(who)} objects'})"
             for (done, why), who in self._groups.items()
-            if done == "left out"
+            if done == _LEFT_OUT
         ]
         return "; ".join(reasons[:_LISTED])
 
     def report(self) -> None:
-        """Report the remarks, one sentence for each kind."""
-        for (done, why), who in self._groups.items():
+        """Report the remarks, one sentence for each kind; of what is left out nothing else is said."""
+        out = {number for (done, _), who in self._groups.items() if done == _LEFT_OUT for number in who}
+        for (done, why), noted in self._groups.items():
+            who = noted if done == _LEFT_OUT else [number for number in noted if number not in out]
+            if not who:
+                continue
             if len(who) == 1:
                 self.progress.warn(f"{self.file}: object {who[0]} was {done}: {why}.")
                 continue

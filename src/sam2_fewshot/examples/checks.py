@@ -124,9 +124,10 @@ def exemplar_mask(
         warn(f"{name} is left out: {reason}.")
         return None
     if mask.area > _COVERS_FRAME * width * height:
+        invert = "If it is the ground around the objects, the mask is the wrong way round: invert it."
         warn(
-            f"{name} covers {100 * mask.area / (width * height):.0f} % of its image; is it meant to? If it is the "
-            "ground around the objects, the mask is the wrong way round: invert it."
+            f"{name} covers {100 * mask.area / (width * height):.0f} % of its image; is it meant to?"
+            + (f" {invert}" if exemplar.mask is not None else "")
         )
     return mask
 

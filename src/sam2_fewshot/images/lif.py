@@ -229,7 +229,10 @@ def _images(path: Path) -> Iterator[list[Any]]:
     """Give the images that have pixels."""
     liffile = reader_package(path, "LIF", "liffile", "lif")
     with liffile.LifFile(path) as file:
-        yield list(file.images)
+        images = list(file.images)
+        if not images:
+            raise damaged(path, "no image is in it")
+        yield images
 
 
 @dataclass(frozen=True, slots=True)

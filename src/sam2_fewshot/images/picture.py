@@ -127,8 +127,11 @@ def _header(path: Path) -> Header:
 
 def _stored(image: Image) -> str | None:
     """Return how the pixels of a picture are stored, None where they are upright or it does not tell."""
+    from PIL import Image
+
     try:
-        return _STORED.get(image.getexif().get(_ORIENTATION))
+        # What PNG has in its place decodes the pixels, to look behind them.
+        return _STORED.get(Image.Image.getexif(image).get(_ORIENTATION))
     except Exception:  # damaged EXIF, of any kind; the pixels are as good without
         return None
 
