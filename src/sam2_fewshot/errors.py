@@ -72,7 +72,8 @@ def command_line(words: Sequence[str], *, windows: bool = os.name == "nt") -> st
         The program and its arguments.
     windows
         Whether it is for Windows, whose command line and PowerShell both take double quotes, rather than for a POSIX
-        shell. Left out: as the program runs there.
+        shell. Left out: as the program runs there. A ``%NAME%`` of the one and a ``$name`` of the other are replaced
+        even in quotes.
     """
     return " ".join(_in_double_quotes(word) if windows else shlex.quote(word) for word in words)
 

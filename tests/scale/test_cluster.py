@@ -353,11 +353,15 @@ def test_a_worker_loads_a_model_once_and_checks_its_weights(images: list[Path]) 
     answer = search_frame(recipe, gone, None).answer
     assert isinstance(answer, TaskResult)
     assert "There is no file /nowhere/a.png" in answer.trouble
+    assert "made" not in answer.warnings
+    answer = search_frame(replace(recipe, key="again"), gone, None).answer
+    assert isinstance(answer, TaskResult)
+    assert "made" in answer.warnings, "told with the first frame, though it fails"
     other = replace(recipe, key="other", sha256="0" * 64)
     answer = search_frame(other, address, None).answer
     assert isinstance(answer, TaskResult)
     assert "A worker has other weights" in answer.trouble
-    assert len(made) == 2
+    assert len(made) == 3
 
 
 def test_a_worker_knows_some_images_and_holds_the_pixels_of_one(tmp_path: Path) -> None:

@@ -95,11 +95,12 @@ def evaluate(
             for path in drawn:
                 check_free(path, overwrite)
         result = evaluate_frames([pair.frame for pair in pairs], ious, edges)
+        # First of all: where it cannot be printed, no file stands in the way of another try.
+        typer.echo("\n".join(table(result)))
         for path, pair in zip(drawn, pairs, strict=False):
             write_picture(path, pair, ious[0])
         if json_file:
             write_run(json_file, {"predicted": predicted, "truth": truth, **result.as_facts()})
-        typer.echo("\n".join(table(result)))
 
 
 def table(result: Evaluation) -> list[str]:

@@ -114,7 +114,9 @@ def _answered(
             answer = work(segmenter, address.open())
         except (FewShotError, OSError, MemoryError) as error:
             took = time.perf_counter() - began
-            return Reply(TaskResult(trouble=sentence_of(error), took=took), took=took)
+            # What was said when the model was made is said once, with the first frame, and that may be this one.
+            said = list(_HELD[recipe.key][1].sentences) if recipe.key in _HELD else []
+            return Reply(TaskResult(trouble=sentence_of(error), warnings=said, took=took), took=took)
         took = time.perf_counter() - began
         if isinstance(answer, TaskResult):
             answer = replace(answer, warnings=[*heard.sentences, *answer.warnings], took=took)
@@ -171,6 +173,7 @@ def own_device(
     except ValueError:
         progress.warn(
             f"The Dask worker {name!r} has no number, so it computes on the first of {len(cards)} GPUs, as do all such "
-            'workers of its machine. Start workers with --nworkers and --name "$(hostname)", and each takes its own.'
+            "workers of its machine unless CUDA_VISIBLE_DEVICES is in another order for each. Start workers with "
+            '--nworkers and --name "$(hostname)", and each takes its own.'
         )
         return device
