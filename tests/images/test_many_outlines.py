@@ -7,7 +7,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from shapely import Polygon
 
@@ -30,6 +30,7 @@ RINGS = st.lists(st.one_of(RING, RING, ODD_RING), min_size=1, max_size=2)
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(RINGS, st.booleans(), st.integers(0, 1)), max_size=12))
+@example([([[(0.0, 0.0), (0.0, 1.0), (2.2250738585e-313, 0.0)]], False, 0)])
 def test_together_they_come_to_the_same_as_one_by_one(image, told, objects):
     drawings = []
     for number, (rings, closed, z) in enumerate(objects):

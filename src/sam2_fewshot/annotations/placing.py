@@ -284,9 +284,10 @@ def covers_a_pixel(polygons: NDArray[np.object_], shapes: NDArray[np.number]) ->
     shapes
         ``(height, width)`` of their frames (N, 2).
     """
-    middle = np.floor(shapely.get_coordinates(shapely.point_on_surface(polygons)).reshape(-1, 2)) + 0.5
+    with np.errstate(all="ignore"):  # the slope of a sliver may be too large a number
+        middle = shapely.point_on_surface(polygons)
+    x, y = (np.floor(values) + 0.5 for values in (shapely.get_x(middle), shapely.get_y(middle)))
     height, width = shapes.T
-    x, y = middle.T
     covered: NDArray[np.bool_] = (x > 0) & (x < width) & (y > 0) & (y < height)
     # The centre may lie so near to a hole that it belongs to that.
     covered &= shapely.contains_xy(polygons, x, y) & (shapely.get_num_interior_rings(polygons) == 0)
