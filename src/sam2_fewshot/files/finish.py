@@ -11,7 +11,7 @@ from shapely import Polygon
 
 from sam2_fewshot.files.corrections import SAME_OBJECT
 from sam2_fewshot.geometry.outlines import largest_part, polygons_to_masks, without_pinholes
-from sam2_fewshot.geometry.overlap import mask_iou, touching
+from sam2_fewshot.geometry.overlap import overlaps
 from sam2_fewshot.methods.selection import AS_SET
 from sam2_fewshot.output.pictures import FLAT, pictures_of
 from sam2_fewshot.records import Kind
@@ -87,7 +87,7 @@ class FrameFinish:
 
 def _same(masks: Sequence[InstanceMask], others: Sequence[InstanceMask]) -> set[int]:
     """Return the numbers of the masks that are of the same object as one of the others."""
-    return {i for i, k in touching(masks, others) if mask_iou(masks[i], others[k]) >= SAME_OBJECT}
+    return {i for (i, _), iou in overlaps(masks, others).items() if iou >= SAME_OBJECT}
 
 
 def _marked(items: Sequence[Detection], marks: Sequence[ExampleMark]) -> set[int]:
