@@ -95,6 +95,8 @@ THREAD = 120_000_000
 """Bytes that each thread after the first takes besides."""
 _TILES_SHARE = 8
 """A batch of tiles may take this part of the memory, and so may those that learning holds."""
+_SMALL_FRAME = 24
+"""So many tiles cover a frame of 1024 × 1344 pixels with objects of 25 pixels."""
 _BLOCK, _BLOCK_STEPS = 1 << 24, 10
 """A block of 4,096 × 4,096 pixels, or of ten steps each way where objects are large, gains little by being larger,
 since its halo is a small part of it by then."""
@@ -143,6 +145,25 @@ def room_for_tiles(max_memory: float, allowed: int | None = None) -> int:
         As in :func:`block_pixels`. Larger checkpoints' tiles take ten times as much, and encoding them takes seconds.
     """
     return max(STORED, _total(max_memory, allowed) // _TILES_SHARE)
+
+
+def room_after_learning(max_memory: float, embedding_bytes: int, beside: int) -> int:
+    """Return how many bytes of encoded tiles are held on a CPU after learning, for the search of the same frames.
+
+    Parameters
+    ----------
+    max_memory, beside
+        As in :func:`block_pixels`.
+    embedding_bytes
+        Memory of an embedding; a tile with its pyramid takes about six times as much.
+
+    Returns
+    -------
+    int
+        As much as a small frame's tiles take, and nothing where memory is short: larger blocks save more time then.
+    """
+    spare = _total(max_memory, None) - reserve() - beside
+    return max(0, min(_SMALL_FRAME * 6 * embedding_bytes, spare // _TILES_SHARE - STORED))
 
 
 def block_pixels(

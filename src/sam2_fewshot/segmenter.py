@@ -9,6 +9,7 @@ Predict: a frame → the blocks in which it is searched, one where it fits into 
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Never
@@ -24,7 +25,7 @@ from sam2_fewshot.object_model import COMPARED, ObjectModel, read_object_model
 from sam2_fewshot.protocols import Quiet, Staged
 from sam2_fewshot.records import Detection, FrameResult, Kind, held_bytes
 from sam2_fewshot.rendering.channels import as_reader
-from sam2_fewshot.resources import block_pixels, memory_of
+from sam2_fewshot.resources import block_pixels, memory_of, room_after_learning
 from sam2_fewshot.settings import Settings
 from sam2_fewshot.storage.files import write_whole
 from sam2_fewshot.tiling.blocks import (
@@ -39,6 +40,7 @@ from sam2_fewshot.tiling.merging import merge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     from numpy.typing import NDArray
 
@@ -97,11 +99,18 @@ class FewShotSegmenter:
     ) -> None:
         # torch takes seconds to import, so it is not imported with this class.
         from sam2_fewshot.backbones import open_backbone
+        from sam2_fewshot.backbones.remembering import Remembering
 
         self._settings = settings or Settings()
+        self._keeping: Callable[[], AbstractContextManager[None]] = nullcontext
         self._progress = Staged(progress or Quiet())
         if isinstance(model, str | os.PathLike):
             model = open_backbone(model, device, self.settings)
+            if model.on_cpu and self.settings.batch_size <= 1:
+                memory, each = self.settings.max_memory, model.embedding_bytes
+                # What was learned from is searched as well, mostly; other frames are encoded once in any case.
+                model = Remembering(model, room_after_learning(memory, each, model.extra_bytes), keeps=False)
+                self._keeping = model.keeping
         self._backbone = model
         self._method = method or METHODS[self.settings.method](model, self.settings, self._progress)
         self._objects: ObjectModel | None = None
@@ -221,10 +230,12 @@ class FewShotSegmenter:
             If no wanted example can be used.
         """
         most = self._most_pixels()
-        training = training_set(list(exemplars), self._backbone, self.settings, most, self._progress)
+        with self._keeping():
+            training = training_set(list(exemplars), self._backbone, self.settings, most, self._progress)
+            learned = self._method.learn(training.frames)
         self._objects = ObjectModel(
             method=self.settings.method,
-            learned={**self._method.learn(training.frames), **shape_arrays(training.frames)},
+            learned={**learned, **shape_arrays(training.frames)},
             areas=training.areas,
             known=training.known,
             model_name=self.model_name,

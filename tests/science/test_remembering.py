@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from calls import calls_of
 from sam2_fewshot import Exemplar, FewShotSegmenter, Settings
+from sam2_fewshot.backbones.filters import _pyramid
 from sam2_fewshot.backbones.remembering import Remembering
+from sam2_fewshot.resources import RESERVE, STORED, room_after_learning
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -119,3 +122,37 @@ def test_what_is_found_is_the_same_to_the_last_bit(
     encoded = counting.encoded
     assert found(remembering, 5) == first == found(filters, 5)
     assert counting.encoded == encoded  # nothing was encoded the second time
+
+
+def test_only_what_is_encoded_meanwhile_is_kept_where_that_is_asked_for(
+    filters: Backbone, picture: NDArray[np.uint8]
+) -> None:
+    counting = Counting(filters)
+    backbone = Remembering(counting, PLENTY, keeps=False)  # type: ignore[arg-type]
+    with backbone.keeping():
+        list(backbone.tiles(picture, WINDOWS[:2]))
+    list(backbone.tiles(picture, WINDOWS))
+    list(backbone.tiles(picture, WINDOWS))
+    assert counting.encoded == 2 + 2 * (len(WINDOWS) - 2)
+
+
+def test_a_frame_that_was_learned_from_is_not_encoded_again(discs: tuple[NDArray[np.uint8], NDArray[np.int32]]) -> None:
+    image, labels = discs[0][:, :120], discs[1][:, :120]
+    exemplars = [Exemplar(image=image, mask=labels == number) for number in np.unique(labels)[1:6]]
+    found, encoded = [], []
+    for memory in (8, 2):
+        segmenter = FewShotSegmenter("filters", settings=Settings(max_memory=memory, sizes="similar")).fit(exemplars)
+        with calls_of(_pyramid) as calls:
+            result = segmenter.predict(image)
+        found.append([(each.polygon.wkb, each.score) for each in [*result.detections, *result.below]])
+        encoded.append(len(calls))
+    assert found[0] == found[1] != []
+    assert encoded[0] < encoded[1]
+
+
+def test_tiles_are_held_after_learning_where_there_is_memory_to_spare() -> None:
+    each = 2_000_000
+    assert room_after_learning(2, each, 0) == 0
+    assert 0 < room_after_learning(5, each, 0) <= (5e9 - RESERVE) / 8 - STORED
+    assert room_after_learning(100, each, 0) == room_after_learning(200, each, 0) == 24 * 6 * each
+    assert room_after_learning(5, each, 10**9) < room_after_learning(5, each, 0)

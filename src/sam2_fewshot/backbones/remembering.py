@@ -1,7 +1,8 @@
-"""A backbone that encodes a window of an image once: whoever marks some more objects and searches again waits less."""
+"""A backbone that encodes a window of an image once: what was learned from is searched, and learned from again."""
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,16 +34,27 @@ class Remembering:
     room
         Bytes of the kept tiles. Where there is no room, tiles chosen at random give way: if those that were used last
         were kept, an image of a few more tiles than there is room for would find none of them again.
+    keeps
+        Whether what is encoded is kept; if not, only what is encoded within :meth:`keeping`.
     """
 
-    def __init__(self, backbone: Backbone, room: int) -> None:
-        self._backbone, self._room = backbone, room
+    def __init__(self, backbone: Backbone, room: int, *, keeps: bool = True) -> None:
+        self._backbone, self._room, self._keeps = backbone, room, keeps
         self._kept: dict[Key, Tile] = {}
         self._bytes = 0
         self._rng = np.random.default_rng(0)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._backbone, name)
+
+    @contextmanager
+    def keeping(self) -> Iterator[None]:
+        """Keep what is encoded meanwhile."""
+        before, self._keeps = self._keeps, True
+        try:
+            yield
+        finally:
+            self._keeps = before
 
     @property
     def extra_bytes(self) -> int:
@@ -72,7 +84,7 @@ class Remembering:
 
     def _keep(self, key: Key, tile: Tile) -> None:
         size = self._size(tile)
-        if key in self._kept or size > self._room:
+        if not self._keeps or key in self._kept or size > self._room:
             return
         while self._bytes + size > self._room:
             leaving = list(self._kept)[self._rng.integers(len(self._kept))]
