@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -84,7 +85,13 @@ def tile_side(frame_shape: tuple[int, int], ideal: float) -> int:
     longest = max(frame_shape)
     count = round(longest / (ideal * share))
     side = ideal if count == 0 else min(max(longest / (count * share), ideal * 2 / 3), ideal * 4 / 3)
-    return max(1, round(side / PARTS + 0.49)) * PARTS
+    parts = max(1, round(side / PARTS + 0.49))
+    if count == 0:
+        return parts * PARTS
+    # As many smaller tiles magnify more at the same cost.
+    needed = TileGrid(frame_shape, parts * PARTS).counts
+    least = min(math.ceil(ideal * 2 / 3 / PARTS), parts)
+    return next(n * PARTS for n in range(least, parts + 1) if TileGrid(frame_shape, n * PARTS).counts == needed)
 
 
 def tile_of(grid: TileGrid, mask: InstanceMask) -> int:
