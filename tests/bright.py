@@ -78,11 +78,11 @@ class BrightMethod:
         with watch.stage("propose"):
             labels, count = ndimage.label(pixels[..., 0] > self.level)
         masks = []
-        for number in range(1, count + 1):
-            here = labels == number
-            mask = crop_to_object(here)
+        for number, place in enumerate(ndimage.find_objects(labels), 1):
+            here = labels[place] == number
+            mask = crop_to_object(here, labels.shape, place[1].start, place[0].start)
             if self.finds_examples or not is_known(mask, known):
-                score = float(pixels[..., 0][here].max()) / 255 if self.score is None else self.score
+                score = float(pixels[..., 0][place][here].max()) / 255 if self.score is None else self.score
                 masks.append(ScoredMask(mask, score, self.similarity, self.predicted_iou))
         return Scored(masks, count + 1, [item.mask for item in masks])
 

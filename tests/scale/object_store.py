@@ -96,7 +96,7 @@ def object_store(root: Path) -> Iterator[tuple[str, list[tuple[str, bool]]]]:
     handler = type("Requests", (_Requests,), {"root": root, "seen": seen})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_port}", seen

@@ -29,14 +29,17 @@ def memory_for(pixels: int) -> float:
 def scene(side: int = 400, count: int = 60, radius: int = 8, seed: int = 0) -> NDArray[np.uint8]:
     """Bright discs on black, apart from one another, some of them cut by the frame."""
     rng = np.random.default_rng(seed)
-    rows, columns = np.mgrid[:side, :side]
     grey = np.zeros((side, side), np.uint8)
     placed: list[NDArray[np.int64]] = []
     while len(placed) < count:
         centre = rng.integers(0, side, 2)
-        if all(np.hypot(*(centre - other)) > 2 * radius + 4 for other in placed):
+        if not placed or np.hypot(*(centre - placed).T).min() > 2 * radius + 4:
             placed.append(centre)
-            grey[(rows - centre[0]) ** 2 + (columns - centre[1]) ** 2 <= radius**2] = 150 + len(placed) % 100
+            top, left = np.maximum(centre - radius, 0)
+            around = grey[top : centre[0] + radius + 1, left : centre[1] + radius + 1]
+            rows, columns = np.ogrid[top : top + around.shape[0], left : left + around.shape[1]]
+            here = (rows - centre[0]) ** 2 + (columns - centre[1]) ** 2 <= radius**2
+            around[here] = 150 + len(placed) % 100
     return np.repeat(grey[..., None], 3, axis=2)
 
 

@@ -170,7 +170,7 @@ class Hushed(SimpleHTTPRequestHandler):
 def serving(requests: type[Hushed], folder: Path) -> Iterator[str]:
     """Give the address of a server for a folder."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(requests, directory=str(folder)))
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
@@ -267,7 +267,7 @@ def test_a_server_that_stalls_amid_the_pixels_is_a_sentence(tmp_path: Path) -> N
                 super().do_GET()
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Stalling, directory=str(tmp_path)))
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     try:
         source = ZarrSource(Path(f"http://127.0.0.1:{server.server_port}/a.zarr"), patience=0.3)
