@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from contract_server.bench import Outcome
     from contract_server.store import Store
 
-SIDE, STEP = 480, 30
+SIDE, STEP = 480, 48
 BLOCK = 140
 KEPT = re.compile(r"^the image: (\d+) of (\d+) blocks are finished already and kept\.$", re.MULTILINE)
 
@@ -46,7 +46,7 @@ def memory_for(pixels: int) -> float:
 def large_frame() -> tuple[np.ndarray, list[tuple[int, int]]]:
     """A plane of bright discs that do not touch, many of them on the borders of blocks, and their centres."""
     rng = np.random.default_rng(4)
-    rows, columns = np.mgrid[:SIDE, :SIDE]
+    rows, columns = np.mgrid[-6:7, -6:7]
     plane = np.full((SIDE, SIDE), 100, "uint16")
     centres = [
         (row + int(rng.integers(-6, 7)), column + int(rng.integers(-6, 7)))
@@ -54,7 +54,7 @@ def large_frame() -> tuple[np.ndarray, list[tuple[int, int]]]:
         for column in range(STEP // 2, SIDE, STEP)
     ]
     for row, column in centres:
-        plane[(rows - row) ** 2 + (columns - column) ** 2 <= 36] = 200
+        plane[row - 6 : row + 7, column - 6 : column + 7][rows**2 + columns**2 <= 36] = 200
     return plane, centres
 
 
