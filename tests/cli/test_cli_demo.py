@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from dataclasses import astuple
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from sam2_fewshot.annotations.record import FrameRecord
@@ -13,7 +15,7 @@ from sam2_fewshot.evaluation import label_image_to_instances
 from sam2_fewshot.files.run import Summary
 from sam2_fewshot.geometry.outlines import mask_to_polygon
 from sam2_fewshot.records import Detection
-from sam2_fewshot.sample import sample
+from sam2_fewshot.sample import Sample, sample
 
 
 def labels(path):
@@ -50,6 +52,17 @@ def test_score_leaves_the_examples_out(tmp_path):
     assert (scores.tp, scores.fp, scores.fn, examples) == (len(truth) - 8, 0, 0, 8)
 
 
+@pytest.fixture(params=["part", pytest.param("whole", marks=pytest.mark.slow)])
+def shown(request, tmp_path, monkeypatch):
+    """The sample, or a part of it with five of the examples."""
+    if request.param == "part":
+        part = Sample(*(tmp_path / path.name for path in astuple(sample())))
+        for whole, corner in zip(astuple(sample()), astuple(part), strict=True):
+            Image.open(whole).crop((160, 20, 420, 500)).save(corner)
+        monkeypatch.setattr("sam2_fewshot.sample.sample", lambda: part)
+
+
+@pytest.mark.usefixtures("shown")
 def test_demo_runs_the_main_job(cli, tmp_path):
     out = tmp_path / "out"
     outcome = cli("demo", "-o", out, "--device", "cpu")
