@@ -117,15 +117,17 @@ def test_a_frame_it_has_not_seen(fitted: FewShotSegmenter, scene: Scene) -> None
     assert len(set(numbers) - discs) <= 1
 
 
-def test_a_saved_model_finds_the_same(
-    micro: Sam2Model, fitted: FewShotSegmenter, found: list[Detection], scene: Scene, tmp_path: Path
-) -> None:
+def test_a_saved_model_finds_the_same(filters: Backbone, scene: Scene, tmp_path: Path) -> None:
+    shown = tuple(disc_numbers(scene)[i] for i in SHOWN)
+    fitted = FewShotSegmenter(filters, progress=Told()).fit(exemplars(scene, shown))
+    found = fitted.segment(scene[0])
+    assert found
     fitted.save(tmp_path / "discs.npz")
-    again = FewShotSegmenter.load(tmp_path / "discs.npz", micro).segment(scene[0])
+    again = FewShotSegmenter.load(tmp_path / "discs.npz", filters).segment(scene[0])
     assert [d.bbox for d in again] == [d.bbox for d in found]
     assert [d.score for d in again] == pytest.approx([d.score for d in found], abs=1e-6)
     with pytest.raises(InputError, match="Method guided, but the settings say grid"):
-        FewShotSegmenter.load(tmp_path / "discs.npz", micro, settings=Settings(method="grid"))
+        FewShotSegmenter.load(tmp_path / "discs.npz", filters, settings=Settings(method="grid"))
 
 
 def test_one_example_is_enough_to_begin(micro: Sam2Model, scene: Scene, told: Told) -> None:
@@ -177,12 +179,10 @@ def test_an_odd_frame_is_no_accident(fitted: FewShotSegmenter, image: NDArray[np
         assert np.isfinite(d.score)
 
 
-@pytest.mark.parametrize(
-    "box", [(slice(0, 110), slice(0, 130)), (slice(3, 4), slice(5, 6)), (slice(0, 9), slice(0, 130))]
-)
+@pytest.mark.parametrize("box", [(slice(0, 60), slice(0, 70)), (slice(3, 4), slice(5, 6)), (slice(0, 9), slice(0, 70))])
 @pytest.mark.filterwarnings("ignore::sam2_fewshot.errors.FewShotWarning")
 def test_an_odd_example_is_no_accident(filters: Backbone, scene: Scene, box: tuple[slice, slice]) -> None:
-    image, mask = scene[0][:110, :130], np.zeros((110, 130), bool)
+    image, mask = scene[0][:60, :70], np.zeros((60, 70), bool)
     mask[box] = True
     segmenter = FewShotSegmenter(filters).fit([Exemplar(image, mask=mask)])
     for d in segmenter.segment(image):
