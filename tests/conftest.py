@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from PIL import Image
 
+from encoded_once import EncodedOnce
 from sam2_fewshot.settings import Settings
 from told import Told
 
@@ -62,10 +63,12 @@ def put(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def micro() -> Sam2Model:
-    """The embedded checkpoint on the CPU."""
+    """The embedded checkpoint on the CPU; the images that tests showed it last it does not encode again."""
     from sam2_fewshot.backbones.sam2 import open_model
 
-    return open_model("sam2.1_hiera_micro.pt", "cpu", Settings())
+    model = open_model("sam2.1_hiera_micro.pt", "cpu", Settings())
+    model.encoder = EncodedOnce(model.encoder)
+    return model
 
 
 @pytest.fixture(scope="session")
