@@ -50,9 +50,9 @@ def box_around(mask: NDArray[np.bool_]) -> tuple[float, float, float, float]:
 
 
 def test_a_box_gives_the_object_in_it(micro: Sam2Model, nuclei: tuple[Frame, list[NDArray[np.bool_]]]) -> None:
-    frame, masks = nuclei
+    frame, masks = nuclei[0], nuclei[1][:4]
     training = learned(micro, [Exemplar(image=frame, box=box_around(mask)) for mask in masks])
-    assert len(training.known) == 8
+    assert len(training.known) == 4
     ious = [mask_iou(item.mask, crop_to_object(mask)) for item, mask in zip(training.known, masks, strict=True)]
     assert min(ious) > 0.8
     assert np.mean(ious) > 0.9

@@ -121,7 +121,7 @@ def test_an_outline_tells_what_the_points_mean(
 def test_points_on_known_nuclei_give_their_masks(micro: Sam2Model) -> None:
     files = sample()
     image, labels = np.asarray(Image.open(files.image)), np.asarray(Image.open(files.examples))
-    truth = [labels == number for number in np.unique(labels)[1:]]
+    truth = [labels == number for number in np.unique(labels)[1::2]]
     frame = learned(micro, [Exemplar(image, point=middle(inside)) for inside in truth]).frames[0]
     assert np.mean(ious(frame.positives, truth)) > 0.93
 
