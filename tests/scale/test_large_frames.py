@@ -284,11 +284,11 @@ def test_shifting_the_grid_hardly_changes_what_the_guided_method_finds(
 ) -> None:
     backbone: Backbone = request.getfixturevalue(kind)
     rng = np.random.default_rng(7)
-    rows, columns = np.mgrid[:250, :560]
-    grey = rng.normal(40, 6, (250, 560))
+    rows, columns = np.mgrid[:250, :400]
+    grey = rng.normal(40, 6, (250, 400))
     labels = np.zeros(grey.shape, np.int32)
     for number, (row, column) in enumerate(
-        [(r + rng.integers(-3, 4), c + rng.integers(-3, 4)) for r in range(16, 245, 24) for c in range(16, 550, 24)], 1
+        [(r + rng.integers(-3, 4), c + rng.integers(-3, 4)) for r in range(16, 245, 24) for c in range(16, 390, 24)], 1
     ):
         disc = (rows - row) ** 2 + (columns - column) ** 2 <= rng.integers(4, 8) ** 2
         grey[disc] += rng.uniform(60, 120)
