@@ -57,7 +57,7 @@ def test_settings_file_and_channels(cli, images, examples, tmp_path):
     out = tmp_path / "out"
     outcome = cli(
         "segment", images[0], "--examples", examples, "-o", out, "--config", config, "--channels", channels,
-        "--model", "sam2.1_hiera_micro.pt",
+        "--model", "filters",
     )  # fmt: skip
     assert outcome.code == 0, outcome.err
     assert "Nothing was even proposed" in outcome.out
