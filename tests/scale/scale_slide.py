@@ -32,7 +32,7 @@ class Slide:
 
     def draw(self, seed: int = 3) -> Slide:
         """Write the files."""
-        grey = scene(1300, 200, seed=seed)[..., 0]
+        grey = scene(1300, 100, seed=seed)[..., 0]
         from scipy import ndimage
 
         labels, _ = ndimage.label(grey > 100)
