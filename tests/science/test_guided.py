@@ -132,12 +132,12 @@ def test_a_saved_model_finds_the_same(filters: Backbone, scene: Scene, tmp_path:
 
 def test_one_example_is_enough_to_begin(micro: Sam2Model, scene: Scene, told: Told) -> None:
     """It says that one is few, and finds the other discs before the rods, though a rod is as bright and as large."""
-    image, labels, _ = scene
+    image, labels = scene[0][:155], scene[1][:155]  # the upper three rows, with nine discs
     discs = disc_numbers(scene)
-    one = FewShotSegmenter(micro, progress=told).fit(exemplars(scene, (discs[4],)))
+    one = FewShotSegmenter(micro, progress=told).fit([Exemplar(image, mask=labels == discs[4])])
     assert any(sentence.startswith("One example tells little") for sentence in told.warnings)
-    surest = found_numbers(one.segment(image)[:11], labels)
-    assert len(set(surest) & set(discs)) >= 10
+    surest = found_numbers(one.segment(image)[:8], labels)
+    assert len(set(surest) & set(discs)) >= 7
 
 
 def test_negative_examples_lower_their_like(
