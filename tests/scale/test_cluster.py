@@ -34,7 +34,7 @@ from sam2_fewshot.settings import Settings
 from sam2_fewshot.tiling.blocks import Block, SearchPlan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from sam2_fewshot.protocols import Progress
@@ -227,6 +227,58 @@ def test_ctrl_c_stops_and_keeps_what_is_done(client: Any, work: Any) -> None:
     summary, _ = work("out", client, display=Pressing())
     assert summary.interrupted
     assert summary.done == 1
+
+
+class Losing(Lines):
+    """Loses the scheduler when the first frame is done, or when the first worker is waited for."""
+
+    def __init__(self, client: Any, lose: Callable[[Any], object]) -> None:
+        super().__init__()
+        self.lose = lambda: lose(client)
+
+    def frame_ends(self, candidates: int, detections: int, seconds: float) -> None:
+        super().frame_ends(candidates, detections, seconds)
+        self.lose()
+
+    def say(self, sentence: str) -> None:
+        super().say(sentence)
+        if "waiting for the first one" in sentence:
+            self.lose()
+
+
+def break_connection(client: Any) -> None:
+    """Break it as a scheduler does that is killed, and wait until the client takes notice."""
+    futures = [*client.futures.values()]
+    client.loop.add_callback(client.scheduler_comm.comm.abort)
+    end = time.monotonic() + TIMEOUT
+    while not all(future.status == "cancelled" for future in futures) and time.monotonic() < end:
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("workers", "lose"), [(0, distributed.Client.close), (1, distributed.Client.close), (1, break_connection)]
+)
+def test_a_lost_scheduler_ends_the_run_with_one_sentence(
+    work: Any, workers: int, lose: Callable[[Any], object]
+) -> None:
+    with (
+        gpu_workers(workers, threads=1) as cluster,
+        distributed.Client(cluster, set_as_default=False) as client,
+    ):
+        address = client.scheduler.address
+        summary, _ = work("out", client, display=Losing(client, lose))
+    assert [(failure.what, failure.sentence) for failure in summary.failures] == [
+        (
+            "Dask",
+            f"the scheduler at {address} is gone or was restarted, and the frames at work are lost. See that it runs, "
+            "and has workers.",
+        )
+    ]
+    assert summary.done == workers
+    assert not summary.interrupted
+    again, _ = work("out")
+    assert again.complete
+    assert again.resumed == workers
 
 
 class Asking(distributed.Client):  # type: ignore[misc]

@@ -38,7 +38,7 @@ from sam2_fewshot.output.pictures import drawn_of, pictures_of
 from sam2_fewshot.records import Kind, held_bytes
 from sam2_fewshot.report import write_report
 from sam2_fewshot.runner.blocks import StoredBlocks
-from sam2_fewshot.runner.tasks import Failure, Task
+from sam2_fewshot.runner.tasks import CannotGoOn, Failure, Task
 from sam2_fewshot.storage.files import only_run, refuse_second_run, replacing, sweep, telling, write_whole
 
 if TYPE_CHECKING:
@@ -78,14 +78,6 @@ def check_memory(allowed: float, least: float, what: str) -> None:
             f"{what} with {allowed:g} GB: about {math.ceil(least * 10) / 10:g} GB are needed at least, for the "
             "program, the model and the smallest block. Give --max-memory that much, or leave it out."
         )
-
-
-class _Unwritable(InputError):
-    """A frame's record or pictures could not be written."""
-
-    def __init__(self, name: str, sentence: str) -> None:
-        super().__init__(sentence)
-        self.name = name
 
 
 class OutputFolder:
@@ -186,8 +178,6 @@ class OutputFolder:
                 self._begin()
                 try:
                     yield
-                except _Unwritable as error:  # the next frame could not be written either
-                    progressed.failures.append(Failure(error.name, str(error)))
                 finally:  # also after a defect
                     try:
                         self._put_together(progressed)
@@ -222,14 +212,14 @@ class OutputFolder:
 
         Raises
         ------
-        InputError
-            If a file cannot be written.
+        CannotGoOn
+            If a file cannot be written; the next frame's could not be either.
         """
         try:
             self._record_frame(task.frame, result)
         except FewShotError as error:
             self._watch.frame_fails(str(error))  # now, while the display knows which frame it is
-            raise _Unwritable(task.name, str(error)) from error
+            raise CannotGoOn(task.name, str(error)) from error
 
     def _record_frame(self, frame: FrameReader, result: TaskResult) -> None:
         found, pictures = result.found, result.extra

@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib.util
 import logging
 import time
-from contextlib import contextmanager
+from concurrent.futures import CancelledError
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from sam2_fewshot.errors import InputError, SettingsError
 from sam2_fewshot.resources import cores
-from sam2_fewshot.runner.tasks import TaskResult, finish, report_sentences, reported, sentence_of
+from sam2_fewshot.runner.tasks import CannotGoOn, TaskResult, finish, report_sentences, reported, sentence_of
 from sam2_fewshot.runner.worker import Reply, same, search_block, search_frame
 from sam2_fewshot.tiling.blocks import BlockResult, SearchPlan
 
@@ -160,11 +161,33 @@ class OnCluster:
         self, client: Any, recipe: Callable[[FewShotSegmenter], Recipe], address: Callable[[FrameReader], Address]
     ) -> None:
         self._client, self._recipe, self._address = client, recipe, address
+        self._scheduler = getattr(client.scheduler, "address", "an unknown address")  # a closed client has none
 
     def __call__(
         self, tasks: Iterable[Task], segmenter: FewShotSegmenter, watch: Watch
     ) -> Iterator[tuple[Task, TaskResult]]:
-        """Yield the outcome of each frame, in the order in which they are finished."""
+        """Yield the outcome of each frame, in the order in which they are finished.
+
+        Raises
+        ------
+        CannotGoOn
+            If the scheduler is gone, or no longer knows of the tasks.
+        """
+        try:
+            yield from self._outcomes(tasks, segmenter, watch)
+        except Exception as error:
+            # A client that has lost its scheduler cancels all tasks, and raises whatever is asked of it in many ways.
+            if self._client.status == "running" and not isinstance(error, CancelledError):
+                raise
+            raise CannotGoOn(
+                "Dask",
+                f"the scheduler at {self._scheduler} is gone or was restarted, and the frames at work are lost. "
+                "See that it runs, and has workers.",
+            ) from error
+
+    def _outcomes(
+        self, tasks: Iterable[Task], segmenter: FewShotSegmenter, watch: Watch
+    ) -> Iterator[tuple[Task, TaskResult]]:
         tasks = list(tasks)
         if not tasks:
             return
@@ -232,8 +255,8 @@ class OnCluster:
                     watch.frame_begins(task.name)
                     yield task, finished
         finally:
-            for future in about:
-                future.cancel()
+            with suppress(Exception):  # there is nothing to cancel where the scheduler is gone
+                client.cancel([*about])
 
 
 class _Large:
@@ -284,12 +307,11 @@ def _joined(begun: _Large, segmenter: FewShotSegmenter, watch: Watch) -> TaskRes
 
 
 def _reply(future: Any) -> Reply:
-    """Return a task's answer; what stopped it, if it has none, in a sentence."""
-    if future.status == "finished":
-        reply: Reply = future.result()
-        return reply
-    error = future.exception() if future.status == "error" else RuntimeError("it was cancelled")
-    return Reply(TaskResult(trouble=trouble_of(error)))
+    """Return a task's answer; what stopped it, if it has none, in a sentence. A cancelled one raises CancelledError."""
+    if future.status == "error":
+        return Reply(TaskResult(trouble=trouble_of(future.exception())))
+    reply: Reply = future.result()
+    return reply
 
 
 def trouble_of(error: BaseException) -> str:
@@ -322,6 +344,8 @@ class _Workers:
 
     def look(self) -> None:
         """Ask the scheduler, unless it was asked just now. Where all workers are gone, others like them may come."""
+        if self._client.status != "running":  # it would answer with what it knew last
+            raise ConnectionError
         now = time.monotonic()
         if self.count and now - self._looked < _FRESH:
             return

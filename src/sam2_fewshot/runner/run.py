@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.object_model import frame_digest
 from sam2_fewshot.records import Counts
-from sam2_fewshot.runner.tasks import Failure, Progressed, in_this_process
+from sam2_fewshot.runner.tasks import CannotGoOn, Failure, Progressed, in_this_process
 from sam2_fewshot.settings import AFTER_LEARNING, Settings
 from sam2_fewshot.storage.digests import code_digest, common_part
 
@@ -99,6 +99,8 @@ def run(
                         sink.add(task, result)
                         found = result.found
                         watch.frame_ends(found.candidates, Counts.of(found.detections).found, result.took)
+        except CannotGoOn as error:
+            progressed.failures.append(Failure(error.what, str(error)))
         except KeyboardInterrupt:
             progressed.interrupted = True
         finally:  # also after a defect, the sink puts the finished frames together

@@ -121,6 +121,20 @@ class Progressed:
     learned: str = ""
 
 
+class CannotGoOn(FewShotError):
+    """No further frame can be done; the finished ones are kept, and the run ends with this as a failure.
+
+    Parameters
+    ----------
+    what, sentence
+        As of a :class:`Failure`.
+    """
+
+    def __init__(self, what: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.what = what
+
+
 class Source(Protocol):
     """Where frames and examples come from."""
 
@@ -165,7 +179,13 @@ class Sink(Protocol):
         ...
 
     def add(self, task: Task, result: TaskResult) -> None:
-        """Take the result of a frame."""
+        """Take the result of a frame.
+
+        Raises
+        ------
+        CannotGoOn
+            If the next one could not be taken either.
+        """
         ...
 
     def failed(self, task: Task, result: TaskResult, in_a_row: int) -> None:
@@ -179,7 +199,13 @@ class Execute(Protocol):
     def __call__(
         self, tasks: Iterable[Task], segmenter: FewShotSegmenter, watch: Watch
     ) -> Iterator[tuple[Task, TaskResult]]:
-        """Yield each task with its outcome, in any order; one that fails does not stop the others."""
+        """Yield each task with its outcome, in any order; one that fails does not stop the others.
+
+        Raises
+        ------
+        CannotGoOn
+            If there is nothing left that could search.
+        """
         ...
 
 
