@@ -294,7 +294,22 @@ def test_a_collection_that_may_not_be_changed_costs_the_figures_only(bench: Benc
     assert "Similarity and area of the objects are not saved, because the dataset's" in outcome.texts("warning")[0]
     assert len(bench.found()) == 12
     assert not store.values
+    assert not store.properties, "one that no collection names is found by nobody"
     store.put_metadata = put  # type: ignore[method-assign]
+    assert bench.run().code == 0
+    assert len(bench.values()) == 12
+
+
+@pytest.mark.parametrize("moment", [("POST", "^annotation_property$"), ("PUT", "metadata")])
+def test_an_error_of_the_server_is_not_taken_for_a_lack_of_rights(bench: Bench, moment: tuple[str, str]) -> None:
+    bench.server.faults = [Fault(*moment, 500)]
+    outcome = bench.run()
+    assert outcome.code == 0
+    (warning,) = outcome.texts("warning")
+    assert warning.startswith(
+        "Similarity and area of the objects are not saved. NimbusImage had an error of its own while"
+    )
+    assert "write access" not in warning
     assert bench.run().code == 0
     assert len(bench.values()) == 12
 

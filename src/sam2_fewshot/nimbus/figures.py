@@ -99,6 +99,11 @@ class Properties:
             if error.status == 401:
                 raise
             self._id = ""
+            if error.status >= 500:
+                self._progress.warn(f"Similarity and area of the objects are not saved. {error}")
+                return
+            if self._made:  # no collection names it, so no later job could find it
+                self._delete_made()
             self._progress.warn(
                 "Similarity and area of the objects are not saved, because the dataset's collection may not be changed "
                 f"({error.status}). Ask its owner for write access."
@@ -275,7 +280,11 @@ class Properties:
             with suppress(Refused):
                 left = [entry for entry in self._ids(self._collection) if entry != self._made]
                 self._replace_ids(self._collection, left)
-                self._server.send("taking out a property", "DELETE", f"annotation_property/{self._made}")
+                self._delete_made()
+
+    def _delete_made(self) -> None:
+        with suppress(ServerError):
+            self._server.send("taking out a property", "DELETE", f"annotation_property/{self._made}")
 
     def _registered(self) -> str | None:
         """Return the property of our name in any collection of the dataset, of several the oldest.
