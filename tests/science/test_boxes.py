@@ -26,8 +26,8 @@ from sam2_fewshot.methods.guided.box_refinement import (
 )
 from sam2_fewshot.methods.guided.classifier import fit_logistic
 from sam2_fewshot.methods.guided.descriptors import SUPPORT, FrameMaps, Proposed, describe
-from sam2_fewshot.methods.guided.scaling import reduced
 from sam2_fewshot.records import InstanceMask
+from sam2_fewshot.tiling.overview import reduced
 from sam2_fewshot.tiling.tiles import TileGrid
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def test_wider_tiles_of_the_frame_at_half_its_size_give_the_same_masks(
     truth = [crop_to_object(labels == number) for number in range(1, 9)]
     grid = TileGrid(SHAPE, 144)
     embeddings = dict(enumerate(tile.embedding for tile in backbone.tiles(image, grid.windows())))
-    small = reduced(image)
+    small = reduced(image, 2)
     tiles = backbone.tiles(small, TileGrid((small.shape[0], small.shape[1]), 144).windows())
     wider = {number: tile.embedding.resized((288, 288)) for number, tile in enumerate(tiles)}
     # Of no usual tile there is an embedding, so that all are refined in the wider ones.

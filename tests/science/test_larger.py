@@ -14,9 +14,10 @@ from sam2_fewshot.methods.guided.box_refinement import non_overlapping
 from sam2_fewshot.methods.guided.magnifications import NOTHING_AT_HALF, NOTHING_LARGER, search_at_half
 from sam2_fewshot.methods.guided.model import GuidedModel
 from sam2_fewshot.methods.guided.other_sizes import what_is_larger
-from sam2_fewshot.methods.guided.scaling import enlarged_mask, reduced, reduced_mask
+from sam2_fewshot.methods.guided.scaling import enlarged_mask, reduced_mask
 from sam2_fewshot.protocols import Quiet
 from sam2_fewshot.records import InstanceMask
+from sam2_fewshot.tiling.overview import reduced
 from sam2_fewshot.tiling.tiles import TileGrid
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ def test_tiles_of_half_the_magnification_serve_candidates_that_cross_the_borders
 @pytest.mark.parametrize("shape", [(8, 10), (7, 11), (1, 1)])
 def test_a_picture_is_reduced_to_the_means_of_its_pixels(shape: tuple[int, int]) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
-    small = reduced(pixels)
+    small = reduced(pixels, 2)
     assert small.shape == (-(-shape[0] // 2), -(-shape[1] // 2), 3)
     # A last row or column without a second one is repeated.
     even = np.pad(pixels, [(0, shape[0] % 2), (0, shape[1] % 2), (0, 0)], mode="edge")

@@ -62,11 +62,12 @@ def overview(frame: FrameReader, step: int, box: Box | None = None) -> NDArray[n
     left, top, right, bottom = box or (0, 0, frame.shape[1], frame.shape[0])
     rows = max(1, _STRIP // (step * max(1, right - left))) * step
     strips = (read_rgb(frame, (left, y, right, min(y + rows, bottom))) for y in range(top, bottom, rows))
-    return np.concatenate([_reduced(strip, step) for strip in strips])
+    return np.concatenate([reduced(strip, step) for strip in strips])
 
 
-def _reduced(pixels: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
-    """Average over squares, of some rows at a time: the sums take eight times the memory of the pixels."""
+def reduced(pixels: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
+    """Return a picture (H, W, 3) reduced by a whole number, its size rounded up; see :func:`overview`."""
+    # Of some rows at a time: the sums take eight times the memory of the pixels.
     rows = max(1, _SUMMED // (step * max(1, pixels.shape[1]))) * step
     parts = [_averaged(pixels[top : top + rows], step) for top in range(0, pixels.shape[0], rows)]
     return np.concatenate(parts)

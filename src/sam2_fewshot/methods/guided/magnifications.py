@@ -24,9 +24,10 @@ import numpy as np
 from sam2_fewshot.geometry.overlap import grown
 from sam2_fewshot.methods.guided.box_refinement import non_overlapping
 from sam2_fewshot.methods.guided.descriptors import LOG_AREA, describe
-from sam2_fewshot.methods.guided.scaling import TIMES, enlarged, enlarged_mask, reduced, reduced_mask
+from sam2_fewshot.methods.guided.scaling import TIMES, enlarged, enlarged_mask, reduced_mask
 from sam2_fewshot.settings import SIMILAR_AREAS
 from sam2_fewshot.tiling.blocks import is_owned
+from sam2_fewshot.tiling.overview import reduced
 from sam2_fewshot.tiling.tiles import tile_side
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def search_at_half(
     least, most = learned.larger
     if least >= most:
         return NOTHING_AT_HALF
-    small = reduced(pixels)
+    small = reduced(pixels, TIMES)
     if np.ptp(small, axis=(0, 1)).max() == 0:
         return NOTHING_AT_HALF
     here = at_half(learned).candidates(backbone, small, progress, watch, share=1 / TIMES**2)

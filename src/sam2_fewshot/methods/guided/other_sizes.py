@@ -21,8 +21,9 @@ from sam2_fewshot.methods.guided.descriptors import LOG_AREA
 from sam2_fewshot.methods.guided.kinds import is_by_size
 from sam2_fewshot.methods.guided.limits import in_force, limited
 from sam2_fewshot.methods.guided.magnifications import PIECE, at_half, leaves_room
-from sam2_fewshot.methods.guided.scaling import TIMES, enlarged, enlarged_mask, reduced, reduced_mask
+from sam2_fewshot.methods.guided.scaling import TIMES, enlarged, enlarged_mask, reduced_mask
 from sam2_fewshot.settings import SIMILAR_AREAS
+from sam2_fewshot.tiling.overview import reduced
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -202,7 +203,7 @@ def _odds_at_half(
         small = reduced_mask(part) if part else None
         if small:
             x0, y0, x1, y1 = window
-            pixels = reduced(frame.pixels[y0:y1, x0:x1])
+            pixels = reduced(frame.pixels[y0:y1, x0:x1], TIMES)
             odds.append(_odds_about(here, backbone, pixels, small, 1 / len(large), progress))
     return odds
 

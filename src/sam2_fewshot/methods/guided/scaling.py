@@ -1,4 +1,4 @@
-"""Pictures, masks and boxes at twice and at half their size."""
+"""Pictures at twice their size, and masks at twice and at half theirs."""
 
 from __future__ import annotations
 
@@ -29,15 +29,6 @@ def enlarged(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         large = np.stack([before, behind], axis=axis + 1).reshape(shape)
     rounded: NDArray[np.uint8] = np.rint(large.clip(0, 255)).astype(np.uint8)
     return rounded
-
-
-def reduced(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return a picture (H, W, 3) at half its size, rounded up: the means of two by two pixels."""
-    height, width = pixels.shape[:2]
-    padded = np.pad(pixels, [(0, -height % TIMES), (0, -width % TIMES), (0, 0)], mode="edge")
-    cells = padded.reshape(padded.shape[0] // TIMES, TIMES, padded.shape[1] // TIMES, TIMES, -1)
-    means: NDArray[np.uint8] = ((cells.sum(axis=(1, 3), dtype=np.uint16) + TIMES) // TIMES**2).astype(np.uint8)
-    return means
 
 
 def enlarged_mask(mask: InstanceMask, frame_shape: tuple[int, int]) -> InstanceMask:
