@@ -229,7 +229,7 @@ class FewShotSegmenter:
         InputError
             If no wanted example can be used.
         """
-        most = self._most_pixels()
+        most = self._learning_pixels()
         with self._keeping():
             training = training_set(list(exemplars), self._backbone, self.settings, most, self._progress)
             learned = self._method.learn(training.frames)
@@ -355,8 +355,10 @@ class FewShotSegmenter:
             frame,
             longest=objects.longest,
             diameter=objects.diameter,
-            most_pixels=self._most_pixels,
-            step=self._method.step(objects.learned),
+            most_pixels=block_pixels(
+                self.settings.max_memory, self._step, tile_bytes=self._bytes_of_a_tile(), beside=self._beside(frame)
+            ),
+            step=self._step,
             threshold=least_score(objects.learned, self.settings),
             progress=self._progress,
             shift=shift,
@@ -381,10 +383,8 @@ class FewShotSegmenter:
         """
         if frame is None:
             return memory_of(_LEAST_PART, learning=True, beside=self._backbone.extra_bytes)
-        step = self._method.step(self.object_model.learned)
-        pixels = min(frame.shape[0] * frame.shape[1], least_pixels(self.object_model.longest, step))
-        beside = self._backbone.extra_bytes + held_bytes(frame)
-        return memory_of(pixels, step, tile_bytes=self._bytes_of_a_tile(), beside=beside)
+        pixels = min(frame.shape[0] * frame.shape[1], least_pixels(self.object_model.longest, self._step))
+        return memory_of(pixels, self._step, tile_bytes=self._bytes_of_a_tile(), beside=self._beside(frame))
 
     def search(self, frame: FrameReader, plan: SearchPlan, block: Block) -> BlockResult:
         """Search one block of a frame; see :func:`~sam2_fewshot.tiling.blocks.search_block`."""
@@ -413,7 +413,7 @@ class FewShotSegmenter:
 
         It depends on the memory, and what is learned depends on it.
         """
-        return part_size(frame.shape, self._most_pixels())
+        return part_size(frame.shape, self._learning_pixels())
 
     def save(self, path: str | os.PathLike[str], channels: str | None = None) -> None:
         """Save the object model (not the backbone's weights) to a ``.npz`` file.
@@ -470,12 +470,18 @@ class FewShotSegmenter:
         objects.check_settings(chosen, str(path))
         return cls(model or objects.model_name, device, chosen, progress).adopt(objects, str(path))
 
-    def _most_pixels(self, frame: FrameReader | None = None) -> int:
-        """Return how many pixels of a frame may be searched at a time; without one, how many may be learned from."""
-        step = 1 if self._objects is None or frame is None else self._method.step(self._objects.learned)
-        beside = self._backbone.extra_bytes + (0 if frame is None else held_bytes(frame))
-        tile = self._bytes_of_a_tile()
-        return block_pixels(self.settings.max_memory, step, learning=frame is None, tile_bytes=tile, beside=beside)
+    def _learning_pixels(self) -> int:
+        """Return how many pixels of a frame may be learned from at a time."""
+        return block_pixels(self.settings.max_memory, learning=True, beside=self._backbone.extra_bytes)
+
+    @property
+    def _step(self) -> int:
+        """After how many pixels the method's own tiles repeat."""
+        return self._method.step(self.object_model.learned)
+
+    def _beside(self, frame: FrameReader) -> int:
+        """Return how many bytes a search takes besides: the backbone's, and those of a frame that is held whole."""
+        return self._backbone.extra_bytes + held_bytes(frame)
 
     def _bytes_of_a_tile(self) -> int:
         """Return what is held of a tile: its embedding, and a quarter of that of one twice as wide around it."""

@@ -18,12 +18,13 @@ from sam2_fewshot.tiling.blocks import (
     BlockResult,
     SearchPlan,
     View,
-    block_plan,
     is_owned,
+    plan_search,
     search_block,
 )
 from sam2_fewshot.tiling.merging import merge, without_duplicates
 from sam2_fewshot.tiling.overview import contrast_of, overview
+from told import Told
 
 if TYPE_CHECKING:
     from sam2_fewshot.records import Box
@@ -52,9 +53,18 @@ def test_blocks_cover_a_frame_once(
 ) -> None:
     halo = -(-reach // step) * step
     most = max(side**2, (max(step, halo) + 2 * halo) ** 2)
-    blocks = block_plan(shape, most, step, reach, shift)
+    plan = plan_search(
+        Frame(np.zeros((*shape, 3), np.uint8)),
+        longest=reach / 2,
+        diameter=5.0,
+        most_pixels=most,
+        step=step,
+        threshold=0.5,
+        progress=Told(),
+        shift=shift,
+    )
     covered = np.zeros(shape, int)
-    for block in blocks:
+    for block in plan.blocks:
         x0, y0, x1, y1 = block.core
         covered[y0:y1, x0:x1] += 1
         assert not x0 % step

@@ -15,7 +15,6 @@ from sam2_fewshot.geometry.overlap import mask_iou
 from sam2_fewshot.methods.guided import GuidedMethod
 from sam2_fewshot.object_model import frame_digest
 from sam2_fewshot.protocols import Staged
-from sam2_fewshot.tiling.blocks import block_plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -299,12 +298,10 @@ def test_shifting_the_grid_hardly_changes_what_the_guided_method_finds(
     chosen = [number for number in np.unique(labels[20:140, 20:140]) if number][:10]
     segmenter.fit([Exemplar(image=part, mask=labels[:160, :160] == number) for number in chosen])
     step = GuidedMethod(backbone, segmenter.settings, Staged(heard)).step(segmenter.object_model.learned)
-    whole = segmenter.plan(frame)
     results = []
     for shift in ((0, 0), (1, 0)):
-        blocks = block_plan(frame.shape, (4 * step) ** 2, step, whole.halo, shift)
-        assert len(blocks) > 1
-        plan = replace(whole, blocks=blocks)
+        plan = segmenter.plan(frame, shift, at_most=(4 * step) ** 2)
+        assert len(plan.blocks) > 1
         result = segmenter.join(frame, plan, [segmenter.search(frame, plan, block) for block in plan.blocks])
         results.append(result.detections)
     assert len(results[0]) > 100

@@ -13,8 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-
 from sam2_fewshot.geometry.overlap import grown
 from sam2_fewshot.records import FrameResult
 from sam2_fewshot.rendering.channels import read_rgb
@@ -23,6 +21,7 @@ from sam2_fewshot.tiling.overview import contrast_of, overview
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from sam2_fewshot.protocols import Progress
@@ -169,7 +168,7 @@ def plan_search(
     *,
     longest: float,
     diameter: float,
-    most_pixels: Callable[[FrameReader], int],
+    most_pixels: int,
     step: int,
     threshold: float,
     progress: Progress,
@@ -188,7 +187,7 @@ def plan_search(
     diameter
         Diameter of the median example in pixels.
     most_pixels
-        Tells how many of the frame's pixels may be searched at a time.
+        So many of the frame's pixels may be searched at a time.
     step
         After so many pixels the method's own tiles repeat.
     threshold
@@ -196,7 +195,7 @@ def plan_search(
     progress
         Is warned when not even the smallest block fits.
     shift
-        As in :func:`block_plan`.
+        As in :func:`cores_of`.
     region
         Box ``(x0, y0, x1, y1)`` in the frame that alone is searched; None for all of it. Its blocks see what they would
         see of the whole frame, and the contrast is the region's.
@@ -209,27 +208,25 @@ def plan_search(
     InputError
         If the frame cannot be read.
     """
-    most, (height, width) = most_pixels(frame), frame.shape
-    reach, halo = _overlap(longest, step)
-    least = least_pixels(longest, step)
+    height, width = frame.shape
+    halo, least = _halo(longest, step), least_pixels(longest, step)
     contrast = _NEVER
     left, top, right, bottom = (0, 0, width, height) if region is None else _on_grid(region, step, frame.shape)
-    at_a_time = most if at_most is None else min(most, max(at_most, least))
-    if (bottom - top) * (right - left) <= at_a_time:
-        blocks = [_block((left, top, right, bottom), halo, frame.shape)]
-    else:
-        if least > most:
+    at_a_time = most_pixels if at_most is None else min(most_pixels, max(at_most, least))
+    cores = [(left, top, right, bottom)]
+    if (bottom - top) * (right - left) > at_a_time:
+        if least > most_pixels:
             progress.warn(
                 f"Objects of this size need {least / 1e6:.1f} megapixels at a time, which may take more than Max "
                 "Memory allows; raise it if the memory does not suffice."
             )
-        most, at_a_time = max(most, least), max(at_a_time, least)
-        cores = [block.core for block in block_plan((bottom - top, right - left), at_a_time, step, reach, shift)]
-        moved = [(x0 + left, y0 + top, x1 + left, y1 + top) for x0, y0, x1, y1 in cores]
-        blocks = [_block(core, halo, frame.shape) for core in moved]
+        most_pixels, at_a_time = max(most_pixels, least), max(at_a_time, least)
+        of_region = cores_of((bottom - top, right - left), at_a_time, step, halo, shift)
+        cores = [(x0 + left, y0 + top, x1 + left, y1 + top) for x0, y0, x1, y1 in of_region]
         reduced = overview(frame, max(1, max(bottom - top, right - left) // _OVERVIEW), (left, top, right, bottom))
         contrast = _EVEN * contrast_of(reduced, share=_ENDS)
-    return SearchPlan(blocks, halo, most, diameter, contrast, threshold)
+    blocks = [Block(core, grown(core, halo, frame.shape)) for core in cores]
+    return SearchPlan(blocks, halo, most_pixels, diameter, contrast, threshold)
 
 
 def least_pixels(longest: float, step: int) -> int:
@@ -242,14 +239,13 @@ def least_pixels(longest: float, step: int) -> int:
     step
         After so many pixels the method's own tiles repeat.
     """
-    _, halo = _overlap(longest, step)
+    halo = _halo(longest, step)
     return (max(step, halo) + 2 * halo) ** 2
 
 
-def _overlap(longest: float, step: int) -> tuple[int, int]:
-    """Return how far blocks have to overlap, and the halo, which is a multiple of the step."""
-    reach = int(np.ceil(_REACH * longest))
-    return reach, -(-reach // step) * step
+def _halo(longest: float, step: int) -> int:
+    """Return how far what is read reaches beyond a core: as far as blocks have to overlap, in whole steps."""
+    return -(-math.ceil(_REACH * longest) // step) * step
 
 
 def _on_grid(region: Box, step: int, frame_shape: tuple[int, int]) -> Box:
@@ -259,34 +255,29 @@ def _on_grid(region: Box, step: int, frame_shape: tuple[int, int]) -> Box:
     return x0 // step * step, y0 // step * step, min(-(-x1 // step) * step, width), min(-(-y1 // step) * step, height)
 
 
-def _block(core: Box, halo: int, frame_shape: tuple[int, int]) -> Block:
-    return Block(core, grown(core, halo, frame_shape))
-
-
-def block_plan(
-    frame_shape: tuple[int, int], most_pixels: int, step: int, reach: int, shift: tuple[int, int] = (0, 0)
-) -> list[Block]:
-    """Cover a frame with blocks.
+def cores_of(
+    shape: tuple[int, int], most_pixels: int, step: int, halo: int, shift: tuple[int, int] = (0, 0)
+) -> list[Box]:
+    """Cover a frame or region with the cores of blocks.
 
     Parameters
     ----------
-    frame_shape
-        ``(height, width)`` of the frame.
+    shape
+        Its ``(height, width)``.
     most_pixels
         A block should not have more, halo included; but its core is at least as wide as the halo.
     step
-        Blocks begin at multiples of this.
-    reach
-        The halo is at least this wide: the longest side of an object.
+        Cores begin at multiples of this.
+    halo
+        How far what is read reaches beyond a core.
     shift
         ``(x, y)`` by which the grid is moved, in steps; for trying how much the result depends on it.
 
     Returns
     -------
-    list of Block
+    list of Box
         Row by row, of about the same size.
     """
-    halo = -(-reach // step) * step
     side = max(step, halo, int((most_pixels**0.5 - 2 * halo) // step) * step)
 
     def spans(length: int, moved: int) -> list[tuple[int, int]]:
@@ -295,12 +286,8 @@ def block_plan(
         begins = range((moved * step) % even - even if moved * step % even else 0, length, even)
         return [(max(begin, 0), min(begin + even, length)) for begin in begins]
 
-    height, width = frame_shape
-    return [
-        _block((x0, y0, x1, y1), halo, frame_shape)
-        for y0, y1 in spans(height, shift[1])
-        for x0, x1 in spans(width, shift[0])
-    ]
+    height, width = shape
+    return [(x0, y0, x1, y1) for y0, y1 in spans(height, shift[1]) for x0, x1 in spans(width, shift[0])]
 
 
 def search_block(frame: FrameReader, plan: SearchPlan, block: Block, find: Find) -> BlockResult:
