@@ -123,28 +123,41 @@ def allowed_memory(root: Path = Path("/"), windows: Any = None) -> int:
     return min(limit for limit in limits if limit > 0)
 
 
-def tiles_at_a_time(max_memory: float, bytes_each: int, allowed: int | None = None) -> int:
+def budget(max_memory: float, allowed: int | None = None) -> int:
+    """Return how many bytes a search or learning may take in all.
+
+    Parameters
+    ----------
+    max_memory
+        In GB (10⁹ bytes); 0 is half of what is allowed.
+    allowed
+        Bytes that are allowed; :func:`allowed_memory` when left out.
+    """
+    return int(max_memory * 1e9) or (allowed_memory() if allowed is None else allowed) // 2
+
+
+def tiles_at_a_time(max_memory: float, bytes_each: int) -> int:
     """Return how many tiles, or other pieces of a batch, may be worked on at a time, at least 1.
 
     Parameters
     ----------
-    max_memory, allowed
-        As in :func:`block_pixels`.
+    max_memory
+        As in :func:`budget`.
     bytes_each
         Memory of one, as of a tile's feature pyramid.
     """
-    return max(1, _total(max_memory, allowed) // _TILES_SHARE // bytes_each)
+    return max(1, budget(max_memory) // _TILES_SHARE // bytes_each)
 
 
-def room_for_tiles(max_memory: float, allowed: int | None = None) -> int:
+def room_for_tiles(max_memory: float) -> int:
     """Return how many bytes of encoded tiles learning may hold on a CPU; see :data:`STORED`.
 
     Parameters
     ----------
-    max_memory, allowed
-        As in :func:`block_pixels`. Larger checkpoints' tiles take ten times as much, and encoding them takes seconds.
+    max_memory
+        As in :func:`budget`. Larger checkpoints' tiles take ten times as much, and encoding them takes seconds.
     """
-    return max(STORED, _total(max_memory, allowed) // _TILES_SHARE)
+    return max(STORED, budget(max_memory) // _TILES_SHARE)
 
 
 def room_after_learning(max_memory: float, embedding_bytes: int, beside: int) -> int:
@@ -162,14 +175,13 @@ def room_after_learning(max_memory: float, embedding_bytes: int, beside: int) ->
     int
         As much as a small frame's tiles take, and nothing where memory is short: larger blocks save more time then.
     """
-    spare = _total(max_memory, None) - reserve() - beside
+    spare = budget(max_memory) - reserve() - beside
     return max(0, min(_SMALL_FRAME * 6 * embedding_bytes, spare // _TILES_SHARE - STORED))
 
 
 def block_pixels(
     max_memory: float,
     step: int = 1,
-    allowed: int | None = None,
     learning: bool = False,
     tile_bytes: int = 0,
     beside: int = 0,
@@ -179,11 +191,9 @@ def block_pixels(
     Parameters
     ----------
     max_memory
-        In GB (10⁹ bytes); 0 is half of what is allowed.
+        As in :func:`budget`.
     step
         After so many pixels the method's tiles repeat.
-    allowed
-        Bytes that are allowed; :func:`allowed_memory` when left out.
     learning
         True for learning from a frame, which takes more.
     tile_bytes
@@ -192,9 +202,9 @@ def block_pixels(
     beside
         What the backbone takes beyond :data:`RESERVE`, and the frame where it is held whole.
     """
-    total = _total(max_memory, allowed)
+    total = budget(max_memory)
     if learning:
-        total -= room_for_tiles(max_memory, allowed) - STORED
+        total -= room_for_tiles(max_memory) - STORED
     enough = max(_BLOCK, (_BLOCK_STEPS * step) ** 2)
     return max(1, min(enough, int((total - reserve() - beside) / _per_pixel(step, learning, tile_bytes))))
 
@@ -212,10 +222,6 @@ def memory_of(pixels: int, step: int = 1, learning: bool = False, tile_bytes: in
 def _per_pixel(step: int, learning: bool, tile_bytes: int) -> float:
     own = LEARNING_BYTES_PER_PIXEL if learning else BYTES_PER_PIXEL
     return own + (tile_bytes / step**2 if step > 1 else 0)
-
-
-def _total(max_memory: float, allowed: int | None) -> int:
-    return int(max_memory * 1e9) or (allowed_memory() if allowed is None else allowed) // 2
 
 
 def _physical(root: Path, windows: Any) -> int:

@@ -25,6 +25,7 @@ from sam2_fewshot.resources import (
     THREAD,
     allowed_memory,
     block_pixels,
+    budget,
     cores,
     memory_of,
     reserve,
@@ -127,11 +128,16 @@ def test_a_container_may_have_the_time_of_one_core(
     assert cores(machine(tmp_path, **files)) == 1
 
 
+def test_half_of_what_is_allowed_may_be_taken_where_nothing_is_set() -> None:
+    assert budget(0, allowed=6_000_000_000) == 3_000_000_000
+    assert budget(0) == allowed_memory() // 2
+    assert budget(3, allowed=6_000_000_000) == budget(3) == 3_000_000_000
+
+
 def test_blocks_follow_from_the_memory() -> None:
     assert block_pixels(100) == 4096**2
     assert block_pixels(100, 910) == 9100**2
     assert block_pixels(3) == (3_000_000_000 - reserve()) // BYTES_PER_PIXEL
-    assert block_pixels(0, allowed=6_000_000_000) == block_pixels(3)
     assert block_pixels(0.5) == 1
     assert block_pixels(3, 100, tile_bytes=10_000 * BYTES_PER_PIXEL) == block_pixels(3) // 2
     assert memory_of(block_pixels(3)) == pytest.approx(3)
@@ -205,7 +211,6 @@ def test_a_batch_of_tiles_follows_from_the_memory(micro: Sam2Model) -> None:
     (tile,) = micro.tiles(picture, [(0, 0, 64, 64)])
     assert micro.tile_bytes == tile.level_bytes
     assert tiles_at_a_time(8, 200_000_000) == 5
-    assert tiles_at_a_time(0, 200_000_000, allowed=16_000_000_000) == 5
     assert tiles_at_a_time(0.1, 200_000_000) == 1
     opened = open_model("micro", "cpu", Settings(max_memory=0.2, batch_size=8))
     assert opened.most_tiles == 2
