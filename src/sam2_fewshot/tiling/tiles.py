@@ -13,6 +13,16 @@ PARTS = 16
 """A tile's side is divided by this; one part on either side is the halo."""
 
 
+def halo_of(length: int) -> int:
+    """Return how wide the halo on either side of a tile is, in the unit of its side, pixels or cells."""
+    return length // PARTS
+
+
+def core_of(length: int) -> int:
+    """Return how wide the part of a tile is that counts, the tile without its halo."""
+    return length - 2 * halo_of(length)
+
+
 @dataclass(frozen=True, slots=True)
 class TileGrid:
     """A grid of tiles whose cores touch and cover a frame.
@@ -31,7 +41,7 @@ class TileGrid:
     @property
     def core(self) -> int:
         """Width and height in pixels of the part of a tile that counts."""
-        return self.side - 2 * (self.side // PARTS)
+        return core_of(self.side)
 
     @property
     def counts(self) -> tuple[int, int]:
@@ -51,7 +61,7 @@ class TileGrid:
     def windows(self) -> list[Box]:
         """Return the tiles ``(x0, y0, x1, y1)``, row by row; those at the border reach beyond the frame."""
         rows, columns = self.counts
-        halo = self.side // PARTS
+        halo = halo_of(self.side)
         return [
             (x - halo, y - halo, x - halo + self.side, y - halo + self.side)
             for y in range(0, rows * self.core, self.core)

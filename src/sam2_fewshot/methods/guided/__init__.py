@@ -22,7 +22,7 @@ from sam2_fewshot.methods.guided.learning import learn_guided
 from sam2_fewshot.methods.guided.limits import in_force, limited, warn_of_limits
 from sam2_fewshot.methods.guided.model import GuidedModel
 from sam2_fewshot.resources import STORED, room_for_tiles
-from sam2_fewshot.tiling.tiles import TileGrid
+from sam2_fewshot.tiling.tiles import core_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -79,4 +79,4 @@ class GuidedMethod:
 
     def step(self, learned: Mapping[str, NDArray[np.generic]]) -> int:
         """Return the side of a tile without its halo, in pixels."""
-        return TileGrid((1, 1), GuidedModel.from_arrays(learned).side).core
+        return core_of(GuidedModel.from_arrays(learned).side)

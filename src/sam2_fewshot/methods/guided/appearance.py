@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from sam2_fewshot.geometry.overlap import grown
 from sam2_fewshot.methods.guided.maps import enlarge
-from sam2_fewshot.tiling.tiles import PARTS
+from sam2_fewshot.tiling.tiles import halo_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -147,8 +147,7 @@ def tiles_with_something(
     smooth = _without_noise(local, diameter)
     # On a frame with less contrast than the examples', the faintest example would be fainter in proportion.
     faintest = prominence.least * min(1.0, float(smooth.max()) / prominence.median)
-    halo = grid.side // PARTS
-    around = [grown(core, halo, grid.frame_shape) for core in cores]
+    around = [grown(core, halo_of(grid.side), grid.frame_shape) for core in cores]
     highest = [smooth[y0:y1, x0:x1].max() for x0, y0, x1, y1 in around]
     return [number for number, value in enumerate(highest) if value >= _FAINTER * faintest]
 

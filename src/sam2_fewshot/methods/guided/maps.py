@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from sam2_fewshot.tiling.tiles import PARTS, TileGrid
+from sam2_fewshot.tiling.tiles import TileGrid, core_of, halo_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -213,7 +213,7 @@ def tile_cells(
     """
     grid = TileGrid((pixels.shape[0], pixels.shape[1]), side)
     cells = cells_per_tile(backbone)
-    core, halo = _core(cells), cells // PARTS
+    core, halo = core_of(cells), halo_of(cells)
     windows = grid.windows()
     numbers = range(len(windows)) if numbers is None else numbers
     for number, tile in zip(numbers, backbone.tiles(pixels, [windows[n] for n in numbers], on_tile), strict=True):
@@ -225,11 +225,6 @@ def tile_cells(
 def cells_per_tile(backbone: Backbone) -> int:
     """Return how many cells of the pyramid's finest level a tile has each way, with its halo."""
     return backbone.input_size // backbone.strides[0]
-
-
-def _core(cells: int) -> int:
-    """Return how many cells wide a tile is without its halo."""
-    return cells - 2 * (cells // PARTS)
 
 
 class Room:
@@ -308,7 +303,7 @@ def dense_maps(
         The pixel models, learned on the same background.
     """
     cells = cells_per_tile(backbone)
-    (rows, columns), core = TileGrid(shape, side).counts, _core(cells)
+    (rows, columns), core = TileGrid(shape, side).counts, core_of(cells)
     maps = np.zeros((len(learned), 1 + len(backbone.channels), rows * core, columns * core), np.float32)
     embeddings = {}
     for here in tiles:
@@ -368,7 +363,7 @@ def cells_of(mask: NDArray[np.bool_], side: int, cells: int) -> NDArray[np.float
     """
     grid = TileGrid((mask.shape[0], mask.shape[1]), side)
     rows, columns = grid.counts
-    core, cell = _core(cells), side / cells
+    core, cell = core_of(cells), side / cells
     smooth = ndimage.uniform_filter(mask.astype(np.float32), max(1, round(cell)), mode="constant")
     y = ((np.arange(rows * core) + 0.5) * cell - 0.5).clip(0, mask.shape[0] - 1)
     x = ((np.arange(columns * core) + 0.5) * cell - 0.5).clip(0, mask.shape[1] - 1)

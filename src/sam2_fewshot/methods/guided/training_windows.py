@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sam2_fewshot.geometry.overlap import grown
-from sam2_fewshot.tiling.tiles import TileGrid, holds
+from sam2_fewshot.tiling.tiles import TileGrid, core_of, holds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -59,7 +59,7 @@ def training_windows(
     """
     if sum(tile_count(frame.pixels.shape, side) for frame in frames) <= most:
         return list(frames)
-    core = TileGrid((1, 1), side).core
+    core = core_of(side)
     windows = [list(_around_marks(frame, core)) for frame in frames]
     taken = sum(tile_count((y1 - y0, x1 - x0), side) for of_frame in windows for (x0, y0, x1, y1), _ in of_frame)
     marked = [_cropped(frame, *window) for frame, of_frame in zip(frames, windows, strict=True) for window in of_frame]
