@@ -70,7 +70,7 @@ def click(
         # SAM 2's prompt encoder adds the half pixel itself.
         scale = model.input_size / np.array([x1 - x0, y1 - y0])
         prompts = ((points[here] - (x0, y0)) * scale - 0.5).astype(np.float32)
-        found = model.prompt(embedding, prompts, iou_gate=-math.inf, stability_gate=0.0)
+        found = model.prompt(embedding, prompts)
         for prompt, box, data in zip(found.prompt, found.boxes, found.data, strict=True):
             target = int(here[prompt])
             mask = InstanceMask(data, x0 + int(box[0]), y0 + int(box[1]), (height, width))

@@ -296,8 +296,8 @@ class Backbone(Protocol):
         embedding: Any,
         coordinates: NDArray[np.float32],
         *,
-        iou_gate: float,
-        stability_gate: float,
+        iou_gate: float = -math.inf,
+        stability_gate: float = 0.0,
         reach: float = math.inf,
         on_batch: Callable[[int], None] = ...,
     ) -> PromptedMasks:
@@ -310,9 +310,9 @@ class Backbone(Protocol):
         coordinates
             float32 (N, 2), ``(x, y)`` in pixels of the input; the centre of the first pixel is at ``(0, 0)``.
         iou_gate
-            A mask passes when its predicted IoU is above this.
+            A mask passes when its predicted IoU is above this; all pass when left out.
         stability_gate
-            A mask passes when its stability is not below this.
+            A mask passes when its stability is not below this; all pass when left out.
         reach
             How far from its point an object is thought to reach, in pixels of the input. An object that goes on is
             whole all the same; what lies far away without a connection to it may be left out.

@@ -247,8 +247,8 @@ class FilterBackbone:
         embedding: FilterEmbedding,
         coordinates: NDArray[np.float32],
         *,
-        iou_gate: float,
-        stability_gate: float,
+        iou_gate: float = -math.inf,
+        stability_gate: float = 0.0,
         reach: float = math.inf,
         on_batch: Callable[[int], None] = lambda done: None,
     ) -> PromptedMasks:

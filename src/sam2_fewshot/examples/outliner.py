@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
@@ -82,7 +81,7 @@ class Outliner:
         for window, (_, embedding) in encoded.items():
             # In image pixels a pixel's centre has the fraction .5, in prompts it is a whole number.
             at = self._in_input(window, point) - 0.5
-            answer = self._backbone.prompt(embedding, at.reshape(1, 2), iou_gate=-math.inf, stability_gate=0.0)
+            answer = self._backbone.prompt(embedding, at.reshape(1, 2))
             proposed += [
                 item for _, item in masks_of(answer, window, frame.shape) if may_be_at(point, item.mask, window)
             ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -81,7 +80,7 @@ def masks_at_points(
         # In image pixels a pixel's centre has the fraction .5, in prompts it is a whole number.
         scale = input_scale(window, backbone.input_size)
         prompts = (local * scale - 0.5).astype(np.float32)
-        answer = backbone.prompt(embedding, prompts, iou_gate=-math.inf, stability_gate=0.0)
+        answer = backbone.prompt(embedding, prompts)
         for prompt, item in masks_of(answer, window, (height, width)):
             if may_be_at(points[numbers[prompt]], item.mask, window):
                 found[numbers[prompt]].append(item)

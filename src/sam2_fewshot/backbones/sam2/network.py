@@ -266,8 +266,8 @@ class Sam2Model:
         embedding: Embedding,
         coordinates: NDArray[np.float32],
         *,
-        iou_gate: float,
-        stability_gate: float,
+        iou_gate: float = -math.inf,
+        stability_gate: float = 0.0,
         reach: float = math.inf,
         on_batch: Callable[[int], None] = lambda done: None,
     ) -> PromptedMasks:

@@ -246,9 +246,7 @@ def point_candidates(
         height, width = grid.frame_shape
         # In prompts a pixel's centre is a whole number.
         prompts = (points[tiles == tile] - (x, y)) * zoom - 0.5
-        answers = backbone.prompt(
-            embeddings[tile], prompts.astype(np.float32), iou_gate=-math.inf, stability_gate=0.0, reach=reach
-        )
+        answers = backbone.prompt(embeddings[tile], prompts.astype(np.float32), reach=reach)
         for box, data in zip(answers.boxes, answers.data, strict=True):
             placed = InstanceMask(data, x + int(box[0]), y + int(box[1]), grid.frame_shape)
             mask = placed.within((0, 0, width, height))  # beyond the frame a tile shows its mirror image
