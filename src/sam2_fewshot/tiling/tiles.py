@@ -6,8 +6,13 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sam2_fewshot.records import InstanceMask
+
 if TYPE_CHECKING:
-    from sam2_fewshot.records import Box, InstanceMask
+    from collections.abc import Iterator
+
+    from sam2_fewshot.protocols import PromptedMasks
+    from sam2_fewshot.records import Box
 
 PARTS = 16
 """A tile's side is divided by this; one part on either side is the halo."""
@@ -108,6 +113,18 @@ def tile_of(grid: TileGrid, mask: InstanceMask) -> int:
     """Return the number of the tile in whose core the middle of a mask's bounding box lies."""
     x0, y0, x1, y1 = mask.box
     return tile_at(grid, (x0 + x1) / 2, (y0 + y1) / 2)
+
+
+def whole_masks(
+    answers: PromptedMasks, window: Box, frame_shape: tuple[int, int]
+) -> Iterator[tuple[int, InstanceMask]]:
+    """Yield those masks of a tile's prompts that are whole in it, as masks of its frame, and which answers they are."""
+    height, width = frame_shape
+    for number, (box, data) in enumerate(zip(answers.boxes, answers.data, strict=True)):
+        placed = InstanceMask(data, window[0] + int(box[0]), window[1] + int(box[1]), frame_shape)
+        mask = placed.within((0, 0, width, height))  # beyond the frame a tile shows its mirror image
+        if mask is not None and not mask.is_clipped(window):
+            yield number, mask
 
 
 def holds(window: Box, box: Box) -> bool:

@@ -19,8 +19,7 @@ from sam2_fewshot.geometry.overlap import mask_iou, most_shared
 from sam2_fewshot.methods.base import is_known
 from sam2_fewshot.methods.guided.descriptors import describe
 from sam2_fewshot.methods.guided.scaling import TIMES
-from sam2_fewshot.records import InstanceMask
-from sam2_fewshot.tiling.tiles import TileGrid, holds, tile_of
+from sam2_fewshot.tiling.tiles import TileGrid, holds, tile_of, whole_masks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 
     from sam2_fewshot.methods.guided.descriptors import FrameMaps, Proposed
     from sam2_fewshot.protocols import Backbone, Embedding
+    from sam2_fewshot.records import InstanceMask
 
 _COARSER = (TIMES, 2 * TIMES)
 """How many times wider the tiles are in which candidates are refined that fit into none of the usual ones."""
@@ -128,7 +128,6 @@ def refined_in_tiles(
         For each candidate, None where its box reaches beyond the tile in whose core its middle lies, where the mask
         goes on beyond that tile, and where there is no mask.
     """
-    height, width = grid.frame_shape
     windows = grid.windows()
     found: list[RefinedMask | None] = [None] * len(candidates)
     places: dict[int, list[int]] = {}
@@ -140,12 +139,10 @@ def refined_in_tiles(
         x, y = windows[tile][:2]
         boxes = (np.array([candidates[i].box for i in here]) - (x, y, x, y)) * (backbone.input_size / grid.side)
         answers = backbone.prompt_boxes(embeddings[tile], boxes.astype(np.float32))
-        for prompt, iou, stability, box, data in zip(*answers, strict=True):
-            placed = InstanceMask(data, x + int(box[0]), y + int(box[1]), grid.frame_shape)
-            answer = placed.within((0, 0, width, height))  # beyond the frame a tile shows its mirror image
-            if answer is not None and not answer.is_clipped(windows[tile]):
-                i = here[prompt]
-                found[i] = RefinedMask(answer, float(iou), float(stability), mask_iou(answer, candidates[i]))
+        for n, mask in whole_masks(answers, windows[tile], grid.frame_shape):
+            i = here[answers.prompt[n]]
+            iou, stability = float(answers.predicted_iou[n]), float(answers.stability[n])
+            found[i] = RefinedMask(mask, iou, stability, mask_iou(mask, candidates[i]))
         on_done(len(here))
     return found
 

@@ -21,7 +21,7 @@ from skimage.segmentation import watershed
 from sam2_fewshot.geometry.sheets import sheets, squared_distances, stacked
 from sam2_fewshot.records import InstanceMask
 from sam2_fewshot.resources import mapped
-from sam2_fewshot.tiling.tiles import tile_at
+from sam2_fewshot.tiling.tiles import tile_at, whole_masks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -238,18 +238,13 @@ def point_candidates(
     windows, zoom = grid.windows(), backbone.input_size / grid.side
     reach = math.sqrt(areas[1]) / 2 * zoom
     tiles = np.array([tile_at(grid, x, y) for x, y in points], int)
-    found = []
+    found: list[InstanceMask] = []
     for tile in np.unique(tiles).tolist():
         if tile not in embeddings:
             continue
-        x, y = windows[tile][:2]
-        height, width = grid.frame_shape
         # In prompts a pixel's centre is a whole number.
-        prompts = (points[tiles == tile] - (x, y)) * zoom - 0.5
+        prompts = (points[tiles == tile] - windows[tile][:2]) * zoom - 0.5
         answers = backbone.prompt(embeddings[tile], prompts.astype(np.float32), reach=reach)
-        for box, data in zip(answers.boxes, answers.data, strict=True):
-            placed = InstanceMask(data, x + int(box[0]), y + int(box[1]), grid.frame_shape)
-            mask = placed.within((0, 0, width, height))  # beyond the frame a tile shows its mirror image
-            if mask is not None and areas[0] <= mask.area <= areas[1] and not mask.is_clipped(windows[tile]):
-                found.append(mask)
+        masks = whole_masks(answers, windows[tile], grid.frame_shape)
+        found += [mask for _, mask in masks if areas[0] <= mask.area <= areas[1]]
     return found
