@@ -18,7 +18,7 @@ import shapely.affinity
 
 from sam2_fewshot.annotations.record import ExampleMark
 from sam2_fewshot.records import Kind
-from sam2_fewshot.tiling.overview import overview
+from sam2_fewshot.tiling.overview import is_flat, overview
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -113,12 +113,11 @@ def pictures_of(
 
         detections = [replace(item, polygon=smaller(item.polygon)) for item in detections]
         marks = [replace(mark, outline=smaller(mark.outline)) for mark in marks]
-    flat = bool((pixels == pixels[:1, :1]).all())
     drawn = draw_overlay(pixels, detections, marks, threshold=threshold)
     file, note = io.BytesIO(), PngInfo()
     note.add_text(_OF, of)
     Image.fromarray(drawn).save(file, format="PNG", pnginfo=note)
-    return Pictures(file.getvalue(), preview_jpeg(pixels), flat)
+    return Pictures(file.getvalue(), preview_jpeg(pixels), is_flat(pixels))
 
 
 def drawn_of(path: Path) -> str:

@@ -42,6 +42,11 @@ def contrast_of(pixels: NDArray[np.uint8], step: int = 1, share: float = 0.0) ->
     return float((high - low).max())
 
 
+def is_flat(pixels: NDArray[np.uint8]) -> bool:
+    """Tell whether a picture (H, W, 3) is of one colour: whatever differs from place to place is made by the tiles."""
+    return bool(np.ptp(pixels, axis=(0, 1)).max() == 0)
+
+
 def overview(frame: FrameReader, step: int, box: Box | None = None) -> NDArray[np.uint8]:
     """Return a frame reduced by a whole number, uint8 (h, w, 3), without having it whole in memory.
 

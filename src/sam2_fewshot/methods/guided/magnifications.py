@@ -27,7 +27,7 @@ from sam2_fewshot.methods.guided.descriptors import LOG_AREA, describe
 from sam2_fewshot.methods.guided.scaling import TIMES, enlarged, enlarged_mask, reduced_mask
 from sam2_fewshot.settings import SIMILAR_AREAS
 from sam2_fewshot.tiling.blocks import is_owned
-from sam2_fewshot.tiling.overview import reduced
+from sam2_fewshot.tiling.overview import is_flat, reduced
 from sam2_fewshot.tiling.tiles import tile_side
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def search_at_half(
     if least >= most:
         return NOTHING_AT_HALF
     small = reduced(pixels, TIMES)
-    if np.ptp(small, axis=(0, 1)).max() == 0:
+    if is_flat(small):
         return NOTHING_AT_HALF
     here = at_half(learned).candidates(backbone, small, progress, watch, share=1 / TIMES**2)
     shape = (pixels.shape[0], pixels.shape[1])

@@ -38,6 +38,7 @@ from sam2_fewshot.methods.guided.magnifications import (
 from sam2_fewshot.methods.guided.maps import PixelModel, dense_maps, tile_cells
 from sam2_fewshot.methods.guided.proposals import component_candidates, peaks, point_candidates
 from sam2_fewshot.settings import SIMILAR_AREAS
+from sam2_fewshot.tiling.overview import is_flat
 from sam2_fewshot.tiling.tiles import TileGrid, tile_of
 
 if TYPE_CHECKING:
@@ -246,8 +247,8 @@ class GuidedModel:
             Objects smaller than the examples are looked for as well, down to so many pixels, and larger ones; None:
             they are not.
         """
-        if np.ptp(pixels, axis=(0, 1)).max() == 0:
-            return Scored([], 0, [])  # of one colour: whatever differs from place to place is made by the tiles
+        if is_flat(pixels):
+            return Scored([], 0, [])
         # First of all, so that its tiles serve candidates which cross the borders of the usual ones.
         half, wider = (
             search_at_half(self, backbone, pixels, progress, watch) if least_area is not None else NOTHING_AT_HALF

@@ -23,7 +23,7 @@ from sam2_fewshot.methods.guided.limits import in_force, limited
 from sam2_fewshot.methods.guided.magnifications import PIECE, at_half, leaves_room
 from sam2_fewshot.methods.guided.scaling import TIMES, enlarged, enlarged_mask, reduced_mask
 from sam2_fewshot.settings import SIMILAR_AREAS
-from sam2_fewshot.tiling.overview import reduced
+from sam2_fewshot.tiling.overview import is_flat, reduced
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -217,7 +217,7 @@ def _odds_about(
     progress: Progress,
 ) -> float:
     """Return the highest log-odds of a candidate about a mark in a picture, −inf where there is none."""
-    if np.ptp(pixels, axis=(0, 1)).max() == 0:
+    if is_flat(pixels):
         return -np.inf
     found = learned.candidates(backbone, pixels, progress, Stopwatch(), about=[mark], share=share).likely
     odds = [

@@ -20,6 +20,7 @@ from sam2_fewshot.methods.guided.box_refinement import REFINEMENT, non_overlappi
 from sam2_fewshot.methods.guided.classifier import EVEN_CHANCES
 from sam2_fewshot.methods.guided.descriptors import CONTRAST, CORE_SCORE, SUPPORT, Proposed, describe
 from sam2_fewshot.methods.guided.kinds import as_detected, divides, of_another_kind
+from sam2_fewshot.tiling.overview import is_flat
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,7 +82,7 @@ def with_surest(
     found = {
         i: learned.candidates(backbone, frame.pixels, progress, Stopwatch(), store)
         for i, (frame, store) in enumerate(zip(frames, stores, strict=True))
-        if (frame.number in with_examples or frame.negatives) and np.ptp(frame.pixels, axis=(0, 1)).max() > 0
+        if (frame.number in with_examples or frame.negatives) and not is_flat(frame.pixels)
     }
     if not found:
         return list(frames)
