@@ -107,8 +107,7 @@ def _blocks(data: Path) -> list[str]:
     exemplars = []
     for mask in inside:
         whole = np.zeros(image.shape[:2], bool)
-        x0, y0, x1, y1 = mask.box
-        whole[y0:y1, x0:x1] = mask.data
+        mask.under(whole)[...] = mask.data
         exemplars.append(Exemplar(image=image, mask=whole))
     settings = Settings(max_memory=BLOCKS_MEMORY)
     return predicted(FewShotSegmenter(MICRO, "cpu", settings).fit(exemplars), image)

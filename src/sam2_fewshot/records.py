@@ -106,6 +106,11 @@ class InstanceMask:
         """Number of pixels on the object."""
         return int(np.count_nonzero(self.data))
 
+    def under(self, plane: NDArray[Any]) -> NDArray[Any]:
+        """Return the part of a plane of the frame (H, W, …) that lies under the crop, as a view."""
+        x0, y0, x1, y1 = self.box
+        return plane[y0:y1, x0:x1]
+
     def full(self) -> NDArray[np.bool_]:
         """Return the mask as a boolean array of the frame's shape (H, W)."""
         return self.window((0, 0, self.frame_shape[1], self.frame_shape[0]))

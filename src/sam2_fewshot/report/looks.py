@@ -70,8 +70,7 @@ def _brightness(outlines: NDArray[np.object_], picture: Path, scale: float) -> N
     masks = polygons_to_masks(list(drawn), [(grey.shape[0], grey.shape[1])] * len(drawn))
     values = []
     for mask in masks:
-        x0, y0, x1, y1 = mask.box
-        inside = grey[y0:y1, x0:x1][mask.data]
+        inside = mask.under(grey)[mask.data]
         values.append(float(inside.mean()) if inside.size else math.nan)
     return np.array(values)
 

@@ -120,8 +120,7 @@ def prominence_of(
     for plane, masks in zip(local, examples, strict=True):
         smooth = _without_noise(plane, diameter) if masks else plane
         for mask in masks:
-            x0, y0, x1, y1 = mask.box
-            highest.append(float(smooth[y0:y1, x0:x1][mask.data].max()))
+            highest.append(float(mask.under(smooth)[mask.data].max()))
     return Prominence(min(highest), float(np.median(highest))) if highest else NOT_PROMINENT
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -221,7 +221,7 @@ def covered(
     where = np.zeros(frame_shape, bool)
     for mask, value in zip(candidates, odds, strict=True):
         if value > _COVERS:
-            _under(where, mask)[...] |= mask.data
+            mask.under(where)[...] |= mask.data
     return where
 
 
@@ -308,11 +308,11 @@ def non_overlapping(
         return []
     owner = np.zeros(candidates[0].frame_shape, np.int32)
     for mask in known:
-        _under(owner, mask)[mask.data] = _KNOWN
+        mask.under(owner)[mask.data] = _KNOWN
     chosen: list[int] = []
     for i in np.argsort(-odds, kind="stable").tolist():
         mask = candidates[i]
-        here = _under(owner, mask)
+        here = mask.under(owner)
         under = here[mask.data]
         shared = under[under != 0]
         if len(shared) > _OVERLAP * mask.area or is_known(mask, known):
@@ -323,9 +323,3 @@ def non_overlapping(
         here[mask.data] = i + 1
         chosen.append(i)
     return chosen
-
-
-def _under(plane: NDArray[Any], mask: InstanceMask) -> NDArray[Any]:
-    """Return the part of a plane under a mask's crop, as a view."""
-    x0, y0, x1, y1 = mask.box
-    return plane[y0:y1, x0:x1]

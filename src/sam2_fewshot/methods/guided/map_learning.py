@@ -156,8 +156,7 @@ def learn_levels(frames: Sequence[TrainingFrame], maps: Sequence[FrameMaps], dia
 def _union(masks: Sequence[InstanceMask], shape: tuple[int, ...]) -> NDArray[np.bool_]:
     union = np.zeros(shape[:2], bool)
     for mask in masks:
-        x0, y0, x1, y1 = mask.box
-        union[y0:y1, x0:x1] |= mask.data
+        mask.under(union)[...] |= mask.data
     return union
 
 
