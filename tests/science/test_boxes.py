@@ -130,7 +130,7 @@ def test_wider_tiles_of_the_frame_at_half_its_size_give_the_same_masks(
     grid = TileGrid(SHAPE, 144)
     embeddings = dict(enumerate(tile.embedding for tile in backbone.tiles(image, grid.windows())))
     small = reduced(image, 2)
-    tiles = backbone.tiles(small, TileGrid((small.shape[0], small.shape[1]), 144).windows())
+    tiles = backbone.tiles(small, TileGrid.of(small, 144).windows())
     wider = {number: tile.embedding.resized((288, 288)) for number, tile in enumerate(tiles)}
     # Of no usual tile there is an embedding, so that all are refined in the wider ones.
     for of_tiles in (embeddings, {}):

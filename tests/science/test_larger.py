@@ -127,7 +127,7 @@ def test_tiles_of_half_the_magnification_serve_candidates_that_cross_the_borders
     model = GuidedModel.from_arrays(fitted.object_model.learned)
     pixels = np.tile(large[0], (2, 2, 1))
     _, embeddings = search_at_half(model, filters, pixels, Quiet(), Stopwatch())
-    wide = TileGrid((pixels.shape[0], pixels.shape[1]), 2 * model.side)
+    wide = TileGrid.of(pixels, 2 * model.side)
     assert set(embeddings) <= set(range(len(wide.cores())))
     assert {embedding.frame_shape for embedding in embeddings.values()} == {(wide.side, wide.side)}
     encoded: list[tuple[int, int]] = []

@@ -36,7 +36,7 @@ def frame(shape: tuple[int, int], wanted: Sequence[tuple[int, int, int]], number
 
 
 def tiles(frames: Sequence[TrainingFrame]) -> int:
-    return sum(len(TileGrid((f.pixels.shape[0], f.pixels.shape[1]), SIDE).windows()) for f in frames)
+    return sum(len(TileGrid(f.shape, SIDE).windows()) for f in frames)
 
 
 def pixels_under(frames: Sequence[TrainingFrame]) -> list[bytes]:

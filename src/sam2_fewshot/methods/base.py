@@ -54,6 +54,11 @@ class TrainingFrame:
     others: Sequence[InstanceMask] = ()
 
     @property
+    def shape(self) -> tuple[int, int]:
+        """``(height, width)`` in pixels."""
+        return self.pixels.shape[0], self.pixels.shape[1]
+
+    @property
     def marked(self) -> Sequence[InstanceMask]:
         """The wanted examples that the user marked."""
         return self.positives[: len(self.positives) - self.adopted]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sam2_fewshot.records import InstanceMask
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from numpy.typing import NDArray
 
     from sam2_fewshot.protocols import PromptedMasks
     from sam2_fewshot.records import Box
@@ -42,6 +44,11 @@ class TileGrid:
 
     frame_shape: tuple[int, int]
     side: int
+
+    @classmethod
+    def of(cls, pixels: NDArray[Any], side: int) -> TileGrid:
+        """Return the grid of tiles of a side over a picture or plane (H, W, …)."""
+        return cls((pixels.shape[0], pixels.shape[1]), side)
 
     @property
     def core(self) -> int:

@@ -124,11 +124,10 @@ def learn_once(
     colours, unit = learn_colours(frames, diameter)
     encoded = []
     for frame, frame_folds, store in zip(frames, folds, stores, strict=True):
-        shape = (frame.pixels.shape[0], frame.pixels.shape[1])
-        every, embeddings = dense_maps(store, shape, side, backbone, [cells, *pixel_models])
+        every, embeddings = dense_maps(store, frame.shape, side, backbone, [cells, *pixel_models])
         seen = measure(frame.pixels, colours, unit, diameter)
         maps = FrameMaps.of(seen, held_out(every, frame, frame_folds, diameter))
-        encoded.append(EncodedFrame(TileGrid(shape, side), embeddings, maps))
+        encoded.append(EncodedFrame(TileGrid(frame.shape, side), embeddings, maps))
     local = [frame.maps.local for frame in encoded]
     learned = GuidedModel(
         side=side,
@@ -174,8 +173,7 @@ def _diameter_of(areas: NDArray[np.int64]) -> float:
 def _tile_side(areas: NDArray[np.int64], frames: Sequence[TrainingFrame], input_size: int) -> int:
     """Return the side in pixels of tiles that bring the median example to :data:`_DIAMETER` of the backbone's input."""
     zoom = _DIAMETER * input_size / _diameter_of(areas)
-    height, width = frames[0].pixels.shape[:2]
-    return tile_side((height, width), input_size / min(max(zoom, _ZOOM[0]), _ZOOM[1]))
+    return tile_side(frames[0].shape, input_size / min(max(zoom, _ZOOM[0]), _ZOOM[1]))
 
 
 @dataclass(frozen=True, eq=False)

@@ -82,8 +82,7 @@ def _cell_planes(
     frame: TrainingFrame, folds: Sequence[int], side: int, cells: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.bool_]]:
     """Return planes of a frame's cells: fold of the example they lie on (else -1), share on a mark, and negative."""
-    shape = (frame.pixels.shape[0], frame.pixels.shape[1])
-    empty = cells_of(np.zeros(shape, bool), side, cells)
+    empty = cells_of(np.zeros(frame.shape, bool), side, cells)
     total, fold_of = empty, np.full(empty.shape, -1)
     for mask, fold in zip(frame.positives, folds, strict=True):
         share = cells_of(mask.full(), side, cells)
@@ -93,7 +92,7 @@ def _cell_planes(
         fold_of[inside] = fold
         total = total + share
     if frame.others:
-        total = total + cells_of(_union(frame.others, frame.pixels.shape), side, cells)
+        total = total + cells_of(_union(frame.others, frame.shape), side, cells)
     negative = np.zeros(empty.shape, bool)
     for mask in frame.negatives:
         share = cells_of(mask.full(), side, cells)
@@ -106,7 +105,7 @@ def learn_colours(frames: Sequence[TrainingFrame], diameter: float) -> tuple[NDA
     inside, around = [], []
     for frame in frames:
         smooth = ndimage.gaussian_filter(frame.pixels.astype(np.float32), (1, 1, 0))
-        positive = _union(frame.positives, frame.pixels.shape)
+        positive = _union(frame.positives, frame.shape)
         inside.append(smooth[positive])
         around.append(smooth[_ring(positive, max(3, int(0.4 * diameter)))])
     on, off = np.concatenate(inside).astype(np.float64), np.concatenate(around).astype(np.float64)
@@ -141,7 +140,7 @@ def learn_levels(frames: Sequence[TrainingFrame], maps: Sequence[FrameMaps], dia
 
     They are NaN where the examples do not stand out.
     """
-    masks = [_union(frame.positives, frame.pixels.shape) for frame in frames]
+    masks = [_union(frame.positives, frame.shape) for frame in frames]
     rings = [_ring(mask, max(2, int(0.2 * diameter))) for mask in masks]
     rows = []
     for name in ("contrast", "local", "score"):
@@ -153,8 +152,8 @@ def learn_levels(frames: Sequence[TrainingFrame], maps: Sequence[FrameMaps], dia
     return np.array([np.pad(row, (0, width - len(row)), constant_values=np.nan) for row in rows])
 
 
-def _union(masks: Sequence[InstanceMask], shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    union = np.zeros(shape[:2], bool)
+def _union(masks: Sequence[InstanceMask], shape: tuple[int, int]) -> NDArray[np.bool_]:
+    union = np.zeros(shape, bool)
     for mask in masks:
         mask.under(union)[...] |= mask.data
     return union

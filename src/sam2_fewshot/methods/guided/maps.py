@@ -211,7 +211,7 @@ def tile_cells(
     numbers
         Of the tiles to encode, counted row by row; None for all of them.
     """
-    grid = TileGrid((pixels.shape[0], pixels.shape[1]), side)
+    grid = TileGrid.of(pixels, side)
     cells = cells_per_tile(backbone)
     core, halo = core_of(cells), halo_of(cells)
     windows = grid.windows()
@@ -272,7 +272,7 @@ class CellStore:
     def __iter__(self) -> Iterator[TileCells]:
         """Go through the tiles row by row."""
         yield from self._stored
-        count = len(TileGrid((self._pixels.shape[0], self._pixels.shape[1]), self.side).cores())
+        count = len(TileGrid.of(self._pixels, self.side).cores())
         left = range(len(self._stored), count)
         for cells in tile_cells(self._backbone, self._pixels, self.side, self._on_tile, left):
             short = cells._replace(tile=cells.tile.shortened())
@@ -361,7 +361,7 @@ def cells_of(mask: NDArray[np.bool_], side: int, cells: int) -> NDArray[np.float
 
     `side` is that of a tile in pixels, and `cells` as :func:`cells_per_tile`.
     """
-    grid = TileGrid((mask.shape[0], mask.shape[1]), side)
+    grid = TileGrid.of(mask, side)
     rows, columns = grid.counts
     core, cell = core_of(cells), side / cells
     smooth = ndimage.uniform_filter(mask.astype(np.float32), max(1, round(cell)), mode="constant")

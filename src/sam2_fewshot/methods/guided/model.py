@@ -305,8 +305,8 @@ class GuidedModel:
         wider
             As in :func:`~sam2_fewshot.methods.guided.box_refinement.refined_masks`.
         """
-        shape = (pixels.shape[0], pixels.shape[1])
-        grid = TileGrid(shape, self.side)
+        grid = TileGrid.of(pixels, self.side)
+        shape = grid.frame_shape
         with watch.stage("encode"):
             seen = measure(pixels, self.colours, self.unit, self.diameter)
             prominence = self.prominence if encoded is None else NOT_PROMINENT

@@ -175,7 +175,7 @@ def _odds_at_twice(
     """Return how sure the model is of marks at twice the magnification, without those that are too large for it."""
     odds = []
     for frame, mask in marks:
-        window = window_around(mask, learned.diameter, frame.pixels.shape[0] * frame.pixels.shape[1])
+        window = window_around(mask, learned.diameter, frame.shape[0] * frame.shape[1])
         part = mask.within(window) if window else None
         if window and part:
             x0, y0, x1, y1 = window

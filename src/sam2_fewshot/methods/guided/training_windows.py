@@ -57,7 +57,7 @@ def training_windows(
         look as different as possible. Each mark is learned from on one window; what others show of it is among the
         :attr:`~sam2_fewshot.methods.base.TrainingFrame.others` there.
     """
-    if sum(tile_count(frame.pixels.shape, side) for frame in frames) <= most:
+    if sum(tile_count(frame.shape, side) for frame in frames) <= most:
         return list(frames)
     core = core_of(side)
     windows = [list(_around_marks(frame, core)) for frame in frames]
@@ -66,22 +66,22 @@ def training_windows(
     elsewhere = [
         (frame, box)
         for frame, of_frame in zip(frames, windows, strict=True)
-        for box in _cells(frame.pixels.shape, core)
+        for box in _cells(frame.shape, core)
         if not any(_overlap(box, window) for window, _ in of_frame)
     ]
     sample = _different([_look(frame.pixels, box) for frame, box in elsewhere], max(least, most - taken))
     return marked + [_cropped(elsewhere[i][0], elsewhere[i][1], []) for i in sample]
 
 
-def tile_count(shape: tuple[int, ...], side: int) -> int:
-    """Return how many tiles of a side cover a picture (H, W, …)."""
-    rows, columns = TileGrid((shape[0], shape[1]), side).counts
+def tile_count(shape: tuple[int, int], side: int) -> int:
+    """Return how many tiles of a side cover a picture ``(height, width)``."""
+    rows, columns = TileGrid(shape, side).counts
     return rows * columns
 
 
 def _around_marks(frame: TrainingFrame, core: int) -> Iterator[tuple[Box, list[InstanceMask]]]:
     """Yield windows that show each mark of a frame whole, and the marks that each answers for."""
-    height, width = frame.pixels.shape[:2]
+    height, width = frame.shape
     margin = int(_AROUND * core)
 
     def within(mask: InstanceMask, window: Box) -> bool:
@@ -106,9 +106,9 @@ def _centred(box: Box, core: int, margin: int, shape: tuple[int, int]) -> Box:
     return x0, y0, x1, y1
 
 
-def _cells(shape: tuple[int, ...], core: int) -> Iterator[Box]:
+def _cells(shape: tuple[int, int], core: int) -> Iterator[Box]:
     """Yield windows of a tile's core that cover a frame, row by row, the last ones moved back into it."""
-    height, width = shape[:2]
+    height, width = shape
     for y in range(0, height, core):
         for x in range(0, width, core):
             y0, x0 = max(0, min(y, height - core)), max(0, min(x, width - core))
