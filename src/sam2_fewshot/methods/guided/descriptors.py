@@ -97,6 +97,7 @@ class _Sheet:
     """Masks one below the other, with a margin around each, and where they lie in the frame."""
 
     def __init__(self, masks: Sequence[InstanceMask], margin: int) -> None:
+        self.margin = margin
         self.inside, self.starts, self.owner = stacked([mask.data for mask in masks], margin)
         corners = np.array([mask.box[:2] for mask in masks]) - margin
         self.y = np.arange(len(self.owner)) - self.starts[self.owner]
@@ -123,7 +124,7 @@ class _Sheet:
 
 def _describe_sheet(sheet: _Sheet, maps: FrameMaps, diameter: float) -> NDArray[np.float64]:
     inside, in_frame = sheet.inside, sheet.in_frame
-    depth, margin = max(1.5, diameter * 0.1), max(3, int(diameter * 0.25))
+    depth, margin = max(1.5, diameter * 0.1), sheet.margin
     outer, inner = squared_distances(~inside, margin), squared_distances(inside, math.ceil(depth))
     core = inner > depth**2
     area = sheet.total(inside)
