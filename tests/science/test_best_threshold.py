@@ -7,8 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from sam2_fewshot.methods.guided.classifier import ThresholdRange, TrainingCandidates, best_threshold
-from sam2_fewshot.methods.selection import threshold_for_precision_and_recall
+from sam2_fewshot.methods.guided.classifier import (
+    ThresholdRange,
+    TrainingCandidates,
+    best_threshold,
+    threshold_for_precision_and_recall,
+)
 from sam2_fewshot.records import InstanceMask
 
 if TYPE_CHECKING:

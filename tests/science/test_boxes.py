@@ -24,8 +24,8 @@ from sam2_fewshot.methods.guided.box_refinement import (
     to_refine_in_training,
     with_refined,
 )
-from sam2_fewshot.methods.guided.classifier import fit_logistic
 from sam2_fewshot.methods.guided.descriptors import SUPPORT, FrameMaps, Proposed, describe
+from sam2_fewshot.methods.guided.logistic import fit_logistic
 from sam2_fewshot.records import InstanceMask
 from sam2_fewshot.tiling.overview import reduced
 from sam2_fewshot.tiling.tiles import TileGrid

@@ -11,8 +11,8 @@ from sam2_fewshot.backbones.filters import FilterEmbedding, FilterTile
 from sam2_fewshot.geometry.outlines import crop_to_object
 from sam2_fewshot.geometry.overlap import mask_iou
 from sam2_fewshot.methods.guided.appearance import local_mean
-from sam2_fewshot.methods.guided.classifier import fit_logistic
 from sam2_fewshot.methods.guided.descriptors import FrameMaps, Proposed, describe
+from sam2_fewshot.methods.guided.logistic import fit_logistic
 from sam2_fewshot.methods.guided.maps import Background, PixelModel, averaged, cells_of, learn_pixels, maps_of_tile
 from sam2_fewshot.methods.guided.proposals import component_candidates, threshold_levels
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from typing import Any
 
 import numpy as np
 import pytest
@@ -119,22 +120,26 @@ SCORES = np.array([0.1, 0.15, 0.2, 0.7, 0.75, 0.8, 0.9, 0.95])
 NOBODY = np.zeros(0)
 
 
+def by(mode: Any, percent: float = 25) -> Settings:
+    return Settings(threshold_mode=mode, similarity_threshold=0.4, top_percent=percent)
+
+
 def test_thresholds_of_every_mode_say_why() -> None:
-    assert choose_threshold("fixed", 0.4, 25, SCORES, NOBODY) == (0.4, "as set")
-    assert choose_threshold("top", 0.4, 25, SCORES, NOBODY).value == 0.9
-    assert "25 % of 8" in choose_threshold("top", 0.4, 25, SCORES, NOBODY).reason
-    assert 0.2 < choose_threshold("otsu", 0.4, 25, SCORES, NOBODY).value < 0.7
-    assert choose_threshold("auto", 0.4, 25, SCORES, NOBODY).value == 0.5
+    assert choose_threshold(by("fixed"), SCORES, NOBODY) == (0.4, "as set")
+    assert choose_threshold(by("top"), SCORES, NOBODY).value == 0.9
+    assert "25 % of 8" in choose_threshold(by("top"), SCORES, NOBODY).reason
+    assert 0.2 < choose_threshold(by("otsu"), SCORES, NOBODY).value < 0.7
+    assert choose_threshold(by("auto"), SCORES, NOBODY).value == 0.5
     left_out = np.linspace(0.8, 0.9, 11)
-    assert choose_threshold("auto", 0.4, 25, SCORES, left_out).value == pytest.approx(0.81)
-    assert "10 others" in choose_threshold("auto", 0.4, 25, SCORES, left_out).reason
+    assert choose_threshold(by("auto"), SCORES, left_out).value == pytest.approx(0.81)
+    assert "10 others" in choose_threshold(by("auto"), SCORES, left_out).reason
 
 
 def test_where_scores_cannot_tell_the_set_threshold_holds() -> None:
-    assert choose_threshold("top", 0.4, 25, NOBODY, NOBODY).value == 0.4
-    assert choose_threshold("otsu", 0.4, 25, np.full(5, 0.7), NOBODY).value == 0.4
-    assert choose_threshold("otsu", 0.4, 25, NOBODY, NOBODY).value == 0.4
-    assert choose_threshold("top", 0.4, 0.1, SCORES, NOBODY).value == 0.95
+    assert choose_threshold(by("top"), NOBODY, NOBODY).value == 0.4
+    assert choose_threshold(by("otsu"), np.full(5, 0.7), NOBODY).value == 0.4
+    assert choose_threshold(by("otsu"), NOBODY, NOBODY).value == 0.4
+    assert choose_threshold(by("top", 0.1), SCORES, NOBODY).value == 0.95
 
 
 def test_otsu_is_that_of_a_fine_histogram() -> None:

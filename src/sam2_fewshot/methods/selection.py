@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from scipy.spatial import ConvexHull
-from scipy.special import ndtr
 
 from sam2_fewshot.geometry.outlines import largest_part, mask_to_area, mask_to_polygon, without_pinholes
 from sam2_fewshot.records import Detection
@@ -132,9 +131,7 @@ def _chosen(learned: Mapping[str, NDArray[np.generic]], settings: Settings, scor
             return Threshold(settings.similarity_threshold, "as set, since one example cannot be compared with others")
         if settings.scorer == "lda":  # the examples' own similarities are those of the scorer mean
             return Threshold(settings.similarity_threshold, "as set, since scores of lda differ from frame to frame")
-    return choose_threshold(
-        settings.threshold_mode, settings.similarity_threshold, settings.top_percent, scores, left_out
-    )
+    return choose_threshold(settings, scores, left_out)
 
 
 _TOLERATED = 2.0
@@ -200,22 +197,8 @@ def _hull_area(data: NDArray[np.bool_]) -> float:
     return float(ConvexHull(corners).volume)  # in two dimensions the "volume" is the area
 
 
-ThresholdMode = Literal["fixed", "auto", "top", "otsu"]
-
 _RECALL = 10
 """Percentile of the left-out examples' similarities: 90 % of what looks like the examples reaches the threshold."""
-
-_BANDWIDTH = 2.0
-"""Of the kernel that smooths the scores of left-out examples and of detections, in the examples' standard deviations
-times n ** (-1 / 5). Silverman's 1.06 follows single examples: one set of ten lost .13 of F1 by it, with 2 none lost
-over .07.
-"""
-_STEPS = 200
-_MUCH = 1.5
-"""How many times as good a threshold above the usual one has to be. Examples are chosen for being large, bright and
-alone, so a higher one often seems better and is not: 1.4 times for the largest and the most salient living cells. Of 58
-runs with ten examples only a scene of three brightnesses with the middle one marked has more, 1.8, and needs it."""
-
 
 AS_SET = "as set"
 
@@ -235,26 +218,21 @@ class Threshold(NamedTuple):
     reason: str
 
 
-def choose_threshold(
-    mode: ThresholdMode, fixed: float, percent: float, scores: NDArray[np.float64], left_out: NDArray[np.float64]
-) -> Threshold:
+def choose_threshold(settings: Settings, scores: NDArray[np.float64], left_out: NDArray[np.float64]) -> Threshold:
     """Choose the threshold for the scores of a frame.
 
     Parameters
     ----------
-    mode
-        ``fixed``: as set. ``top``: so that this percentage of the detections reaches it. ``otsu``: between two groups
-        of scores. ``auto``: so that about 90 % of what looks like the examples reaches it.
-    fixed
-        The threshold that is set.
-    percent
-        For ``top``.
+    settings
+        The ``threshold_mode``. ``fixed``: as set. ``top``: so that this percentage of the detections reaches it.
+        ``otsu``: between two groups of scores. ``auto``: so that about 90 % of what looks like the examples reaches it.
     scores
         float64 (n,), of what was found on the frame, overlaps removed.
     left_out
         float64 (k,), scores that the examples have when they are not learned from; empty where .5 is calibrated so
         that at least 90 % of them reach it.
     """
+    mode, percent = settings.threshold_mode, settings.top_percent
     if mode == "auto":
         if not len(left_out):
             return Threshold(0.5, "at least 90 % of the examples reach 0.5 when they are not learned from")
@@ -265,7 +243,7 @@ def choose_threshold(
         return Threshold(float(np.sort(scores)[-count]), f"the best {percent:g} % of {len(scores)} detections")
     if mode == "otsu" and len(np.unique(scores)) > 1:
         return Threshold(otsu(scores), f"between two groups of {len(scores)} scores")
-    return Threshold(fixed, AS_SET)
+    return Threshold(settings.similarity_threshold, AS_SET)
 
 
 def otsu(values: NDArray[np.float64]) -> float:
@@ -284,39 +262,3 @@ def otsu(values: NDArray[np.float64]) -> float:
     low, high = ordered[best], ordered[best + 1]
     # Between neighbouring numbers there is none, and their mean may be rounded to the lower one, which parts nothing.
     return float(max((low + high) / 2, np.nextafter(low, high)))
-
-
-def threshold_for_precision_and_recall(
-    left_out: NDArray[np.float64], found: NDArray[np.float64], low: float, high: float, usual: float
-) -> float:
-    """Return the threshold at which precision times recall is largest, as far as examples and unmarked detections tell.
-
-    Recall is the share of the left-out examples above a threshold, and the share of the wanted among the detections
-    above it is proportional to recall / number of detections, however many there are in all; so recall² / number is to
-    be largest (Lee & Liu 2003, "Learning with positive and unlabeled examples using weighted logistic regression").
-    Both are smoothed by a Gaussian kernel.
-
-    Parameters
-    ----------
-    left_out
-        float64 (k,), scores that the examples have when they are not learned from; k ≥ 1.
-    found
-        float64 (n,), scores of what is found on the examples' frames, overlaps removed, the examples among them; n ≥ 1.
-    low, high
-        Between which the threshold has to lie; `low` ≤ `high`.
-    usual
-        The threshold lies above this only where that is much better: examples that were chosen for being large, bright
-        and alone score higher than their like.
-    """
-    width = max(_BANDWIDTH * float(left_out.std()) * len(left_out) ** -0.2, 1e-6)
-
-    def product(thresholds: NDArray[np.float64]) -> NDArray[np.float64]:
-        recall = ndtr((left_out[:, None] - thresholds) / width).mean(axis=0)
-        number = ndtr((found[:, None] - thresholds) / width).sum(axis=0)
-        values: NDArray[np.float64] = recall**2 / np.maximum(number, 1e-12)
-        return values
-
-    thresholds = np.linspace(low, high, _STEPS)
-    values = product(thresholds)
-    best = float(thresholds[int(np.argmax(values))])
-    return usual if best > usual and values.max() < _MUCH * product(np.array([usual]))[0] else best

@@ -18,7 +18,6 @@ from sam2_fewshot.methods.guided.box_refinement import (
 )
 from sam2_fewshot.methods.guided.classifier import (
     EVEN_CHANCES,
-    Logistic,
     TrainingCandidates,
     best_threshold,
     fit_classifier,
@@ -28,6 +27,7 @@ from sam2_fewshot.methods.guided.descriptors import CORE_SCORE, FrameMaps, descr
 from sam2_fewshot.methods.guided.expectation import evidence_of, look_alikes
 from sam2_fewshot.methods.guided.kinds import compared, divides, in_words, less_for_kind, of_another_kind
 from sam2_fewshot.methods.guided.limits import limited, warn_of_limits
+from sam2_fewshot.methods.guided.logistic import Logistic
 from sam2_fewshot.methods.guided.magnifications import FEWEST_PIXELS
 from sam2_fewshot.methods.guided.map_learning import deal_folds, held_out, learn_cells, learn_colours, learn_levels
 from sam2_fewshot.methods.guided.maps import CellStore, Room, averaged, dense_maps

@@ -21,10 +21,10 @@ from sam2_fewshot.methods.guided.box_refinement import (
     to_refine_in_training,
     with_refined,
 )
-from sam2_fewshot.methods.guided.classifier import Logistic
 from sam2_fewshot.methods.guided.descriptors import COARSE_COSINE, SUPPORT, FrameMaps, Proposed, describe, support
 from sam2_fewshot.methods.guided.expectation import NO_EVIDENCE, Evidence, LookAlike
 from sam2_fewshot.methods.guided.kinds import Divide, less_for_kind
+from sam2_fewshot.methods.guided.logistic import Logistic
 from sam2_fewshot.methods.guided.magnifications import (
     NEVER,
     NOTHING_AT_HALF,
