@@ -20,14 +20,15 @@ def test_what_is_learned_of_a_large_frame_does_not_depend_on_the_memory() -> Non
     digests = set()
     for most in (10**9, 400_000):
         (seen,) = frames_of(exemplars, Settings(), most, whole=90_000)
-        (part,) = parts_of(seen, exemplars, ["A"], most, Told(), whole=90_000)
+        (part,) = parts_of(seen, exemplars, ["A"], Told())
         assert seen.frame.shape == (300, 400)
         assert part.window == (34, 54, 177, 195)  # six times its longer side, 11 px, on each side
         assert np.array_equal(part.frame.pixels, FRAME[54:195, 34:177])
         digests.add(seen.digest)
     (seen,) = frames_of(exemplars, Settings(), 10**9, whole=120_000)
-    (part,) = parts_of(seen, exemplars, ["A"], 10**9, Told(), whole=120_000)
+    (part,) = parts_of(seen, exemplars, ["A"], Told())
     assert part.frame.shape == (300, 400)
+    assert part.window == (0, 0, 400, 300)
     assert digests == {seen.digest}
 
 
@@ -40,8 +41,8 @@ def test_copies_of_an_image_are_one_frame(whole: int) -> None:
 
 
 def test_a_point_of_a_large_frame_shows_its_surroundings() -> None:
-    seen = ExampleFrame(Frame(FRAME), None, "", [0])
-    (part,) = parts_of(seen, [Exemplar(image=FRAME, point=(200.0, 150.0))], ["A"], 10**7, Told())
+    seen = ExampleFrame(Frame(FRAME), None, 10**6, "", [0])
+    (part,) = parts_of(seen, [Exemplar(image=FRAME, point=(200.0, 150.0))], ["A"], Told())
     x0, y0, x1, y1 = part.window
     assert x0 <= 136
     assert y0 <= 86
@@ -56,8 +57,8 @@ def test_what_is_wrong_with_an_example_of_a_large_frame_is_told() -> None:
         Exemplar(image=FRAME, point=(500.0, 10.0)),
         Exemplar(image=FRAME, polygon=OUTLINE),
     ]
-    seen = ExampleFrame(Frame(FRAME, "slide"), None, "", [0, 1, 2])
-    assert len(parts_of(seen, wrong, ["A", "B", "C"], 10**7, told)) == 1
+    seen = ExampleFrame(Frame(FRAME, "slide"), None, 10**6, "", [0, 1, 2])
+    assert len(parts_of(seen, wrong, ["A", "B", "C"], told)) == 1
     assert told.warnings == [
         "A is left out: its mask has the shape (5, 6), but its image, slide, is 400 × 300 px.",
         "B is left out: no pixel of it lies on its image, slide.",
@@ -73,7 +74,7 @@ def test_an_empty_mask_does_not_change_where_the_others_are_learned_from() -> No
     windows = []
     for count in (2, 3):
         (seen,) = frames_of(marks[:count], Settings(), 60_000)
-        parts = parts_of(seen, marks[:count], ["A", "B", "C"][:count], 60_000, told)
+        parts = parts_of(seen, marks[:count], ["A", "B", "C"][:count], told)
         windows.append([(part.window, list(part.exemplars)) for part in parts])
     assert windows[0] == windows[1]
     assert told.warnings == ["C is left out: its mask is empty."]

@@ -98,7 +98,7 @@ def training_set(
     # Outlines on all frames tell which of a point's masks is meant.
     are_prompted = any(exemplar.point is not None or exemplar.box is not None for exemplar in exemplars)
     for seen in frames_of(exemplars, settings, most_pixels):
-        for part in parts_of(seen, exemplars, names, most_pixels, progress):
+        for part in parts_of(seen, exemplars, names, progress):
             page = _Page(seen.digest, seen.frame.shape, part)
             _outlines(page, names, backbone, progress, are_prompted=are_prompted)
             pages.append(page)
@@ -150,11 +150,8 @@ def training_set(
 
 def _others(page: _Page, pages: Sequence[_Page], chosen: set[int]) -> list[InstanceMask]:
     """Return what is marked on a part but not learned from there: on another part it is, or not at all."""
-    x0, y0 = page.part.window[:2]
-    height, width = page.part.frame.shape
-    window = (x0, y0, x0 + width, y0 + height)
     marked = (
-        _whole(other, i).within(window)
+        _whole(other, i).within(page.part.window)
         for other in pages
         if other.digest == page.digest
         for i in other.masks

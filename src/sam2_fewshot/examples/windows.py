@@ -42,7 +42,7 @@ class ExamplePart:
     frame
         The part.
     window
-        Where it lies in its frame; only the corner counts.
+        Where it lies in its frame.
     exemplars
         Those that lie on it, in its own coordinates, by their numbers among all.
     """
@@ -62,6 +62,8 @@ class ExampleFrame:
         The frame.
     held
         The same in memory, if it is learned from as a whole.
+    part_size
+        About how many pixels the parts have in which it is learned from; see :func:`part_size`.
     digest
         Identifies it.
     numbers
@@ -70,6 +72,7 @@ class ExampleFrame:
 
     frame: FrameReader
     held: Frame | None
+    part_size: int
     digest: str
     numbers: list[int]
 
@@ -85,11 +88,7 @@ def part_size(frame_shape: tuple[int, int], most_pixels: int, whole: int = _WHOL
         A frame with more pixels than either is learned from in parts.
     """
     is_small = frame_shape[0] * frame_shape[1] <= min(whole, most_pixels)
-    return 0 if is_small else _size_of_parts(most_pixels, whole)
-
-
-def _size_of_parts(most_pixels: int, whole: int) -> int:
-    return max(1, min(whole, most_pixels // _SHARE))
+    return 0 if is_small else max(1, min(whole, most_pixels // _SHARE))
 
 
 def frames_of(
@@ -117,20 +116,15 @@ def frames_of(
     frames: dict[str, ExampleFrame] = {}
     for numbers in groups.values():
         frame = as_reader(exemplars[numbers[0]].image, settings)
-        is_large = part_size(frame.shape, most_pixels, whole)
-        held = None if is_large else Frame(read_rgb(frame), frame.name, frame.location)
+        size = part_size(frame.shape, most_pixels, whole)
+        held = None if size else Frame(read_rgb(frame), frame.name, frame.location)
         digest = frame_digest(held if held and getattr(frame, "digest", None) is None else frame)
-        frames.setdefault(digest, ExampleFrame(frame, held, digest, [])).numbers.extend(numbers)
+        frames.setdefault(digest, ExampleFrame(frame, held, size, digest, [])).numbers.extend(numbers)
     return list(frames.values())
 
 
 def parts_of(
-    seen: ExampleFrame,
-    exemplars: Sequence[Exemplar],
-    names: Sequence[str],
-    most_pixels: int,
-    progress: Progress,
-    whole: int = _WHOLE,
+    seen: ExampleFrame, exemplars: Sequence[Exemplar], names: Sequence[str], progress: Progress
 ) -> list[ExamplePart]:
     """Return a frame as it is learned from: as a whole, or the parts of it with its examples.
 
@@ -140,8 +134,6 @@ def parts_of(
         The frame.
     exemplars, names
         All that there are, and what to call them in warnings.
-    most_pixels, whole
-        As for :func:`frames_of`.
     progress
         Is warned of examples of which nothing lies on a frame that is seen in parts; they are in none.
 
@@ -152,7 +144,8 @@ def parts_of(
     """
     frame = seen.frame
     if seen.held:
-        return [ExamplePart(seen.held, (0, 0, 0, 0), {i: exemplars[i] for i in seen.numbers})]
+        height, width = frame.shape
+        return [ExamplePart(seen.held, (0, 0, width, height), {i: exemplars[i] for i in seen.numbers})]
     boxes: dict[int, Box] = {}
     for i in seen.numbers:
         mask, box = exemplars[i].mask, _box_of(exemplars[i], frame.shape)
@@ -171,7 +164,7 @@ def parts_of(
     if not boxes:
         return []
     parts, usable = [], list(boxes)
-    for window, places in example_windows(list(boxes.values()), frame.shape, _size_of_parts(most_pixels, whole)):
+    for window, places in example_windows(list(boxes.values()), frame.shape, seen.part_size):
         part = Frame(read_rgb(frame, window), frame.name, frame.location)
         chosen = [usable[place] for place in places]
         parts.append(ExamplePart(part, window, {i: _moved(exemplars[i], part, window) for i in chosen}))
