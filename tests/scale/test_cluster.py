@@ -494,7 +494,7 @@ def test_a_larger_model_has_fewer_workers(tmp_path: Path) -> None:
     with large.open("wb") as file:
         file.truncate(900_000_000)  # takes no room
     assert local_workers("local", Settings(max_memory=20), "micro", processors=16)[0] == 8
-    assert local_workers("local", Settings(max_memory=18), large, processors=16)[0] == 2
+    assert local_workers("local", Settings(max_memory=18), large, processors=16)[0] == 3
     assert local_workers("local", Settings(max_memory=1), large, processors=16)[0] == 1
 
 

@@ -13,7 +13,8 @@ from PIL import Image
 
 from random_networks import random_network
 from sam2_fewshot import FewShotSegmenter, Frame, Settings
-from sam2_fewshot.backbones.sam2 import open_model
+from sam2_fewshot.backbones.sam2 import expected_bytes, open_model
+from sam2_fewshot.backbones.sam2.checkpoints import TINY
 from sam2_fewshot.backbones.sam2.network import Sam2Model
 from sam2_fewshot.images.image_set import open_images
 from sam2_fewshot.object_model import ObjectModel
@@ -22,6 +23,7 @@ from sam2_fewshot.records import held_bytes
 from sam2_fewshot.resources import (
     BYTES_PER_PIXEL,
     RESERVE,
+    STORED,
     THREAD,
     allowed_memory,
     block_pixels,
@@ -173,13 +175,24 @@ def blocks_of(segmenter: FewShotSegmenter, frame: FrameReader) -> int:
 def test_larger_models_leave_less_for_the_frame(micro: Sam2Model) -> None:
     assert micro.extra_bytes == 0
     tiny = model_like("tiny")
-    tiny.points_per_batch = 64  # as it was measured
-    # Measured, the interpreter and torch included, without the tiles that learning holds: 3.2 GB (resources.py).
-    assert RESERVE + tiny.extra_bytes == pytest.approx(3.2e9, rel=0.05)
+    # Measured, the interpreter and torch included, without the tiles that learning holds: 2.2 GB.
+    assert RESERVE - STORED + tiny.extra_bytes == pytest.approx(2.3e9, rel=0.05)
     assert block_pixels(4, beside=tiny.extra_bytes) < block_pixels(4) // 2
-    frame, settings = Frame(np.zeros((1000, 1000, 3), np.uint8)), Settings(method="grid", max_memory=3.4)
+    frame, settings = Frame(np.zeros((1000, 1000, 3), np.uint8)), Settings(method="grid", max_memory=2.9)
     assert blocks_of(FewShotSegmenter(tiny, settings=settings), frame) > 1
     assert blocks_of(FewShotSegmenter(micro, settings=settings), frame) == 1
+
+
+def test_what_a_model_will_take_is_known_before_it_is_opened(tmp_path: Path, micro: Sam2Model) -> None:
+    meta, own = tmp_path / TINY.name, tmp_path / "own.pt"
+    for path in (meta, own):
+        with path.open("wb") as file:
+            file.truncate(80_000_000)  # tiny's weights in half precision; takes no room
+    assert expected_bytes("micro") == micro.extra_bytes
+    assert expected_bytes(meta) == pytest.approx(model_like("tiny").extra_bytes, rel=0.001)
+    assert expected_bytes(own) > 10**9, "it may have the input of Meta's models"
+    own.with_suffix(".yaml").write_text("model: {_target_: sam2.modeling.sam2_base.SAM2Base, image_size: 512}")
+    assert expected_bytes(own) < 80_000_000
 
 
 def test_batches_are_part_of_the_memory() -> None:

@@ -59,14 +59,18 @@ def open_model(name: str | os.PathLike[str], device: str, settings: Settings) ->
 
 
 def expected_bytes(name: str | os.PathLike[str]) -> int:
-    """Return about what ``extra_bytes`` of a checkpoint's model will be on a CPU, from the size of its file.
+    """Return about what ``extra_bytes`` of a checkpoint's model will be on a CPU, from what is known without torch.
 
     Raises
     ------
     CheckpointError
-        If there is no such checkpoint.
+        If there is no such checkpoint, or its configuration cannot be used.
     """
     from sam2_fewshot.backbones.sam2.checkpoints import resolve
-    from sam2_fewshot.backbones.sam2.device import extra_bytes_of_file
+    from sam2_fewshot.backbones.sam2.device import extra_bytes
+    from sam2_fewshot.backbones.sam2.loading import input_size
 
-    return extra_bytes_of_file(resolve(name).path.stat().st_size)
+    found = resolve(name)
+    # Files of half the precision take as much once they are loaded.
+    weights = found.checkpoint.download_size or found.path.stat().st_size
+    return extra_bytes(weights, input_size(found.checkpoint.config))

@@ -247,6 +247,29 @@ def fitting_config(weights: Mapping[str, torch.Tensor]) -> str | None:
     return next((config for config in known if _fingerprint(config) == fingerprint), None)
 
 
+_META_INPUT, _DEFAULT_INPUT = 1024, 512
+"""px; the input of all of Meta's checkpoints, and that of a configuration which does not say."""
+
+
+def input_size(config: str | None) -> int:
+    """Return the side of the network's square input in pixels, without building it.
+
+    Parameters
+    ----------
+    config
+        As :attr:`sam2_fewshot.backbones.sam2.checkpoints.Checkpoint.config`; None stands for any of Meta's.
+
+    Raises
+    ------
+    CheckpointError
+        If the configuration cannot be read, or is none of SAM 2.
+    """
+    if config is None:
+        return _META_INPUT
+    size = _model_section(config).get("image_size", _DEFAULT_INPUT)
+    return size if isinstance(size, int) else _META_INPUT
+
+
 _SUPPLIERS = ("rf-sam-2", "sam2")
 """Distributions that are known to hold the package ``sam2``: this program's own choice, and Meta's."""
 

@@ -12,7 +12,15 @@ from torch.nn import functional
 
 from sam2_fewshot.backbones.sam2.cpu import use_onednn
 from sam2_fewshot.backbones.sam2.decoder import PromptDecoder
-from sam2_fewshot.backbones.sam2.device import describe, extra_bytes, fitting, image_bytes, prompt_bytes, run_in_batches
+from sam2_fewshot.backbones.sam2.device import (
+    PROMPTS_ON_CPU,
+    describe,
+    extra_bytes,
+    fitting,
+    image_bytes,
+    prompt_bytes,
+    run_in_batches,
+)
 from sam2_fewshot.backbones.sam2.encoder import CompiledEncoder, ImageEncoder, mirrored
 from sam2_fewshot.backbones.sam2.masks import joined, stable_masks
 from sam2_fewshot.backbones.sam2.pyramid import Embedding, Tile
@@ -87,11 +95,10 @@ class Sam2Model:
         self.name, self.sha256, self.gates = name, sha256, gates
         self.device, self.dtype = device, dtype
         self.input_size = int(untyped.image_size)
-        # On a CPU a batch of one is fastest: larger ones leave the caches (.122 s an image alone, .162 s in eights). Of
-        # prompts it is 32: 3.3 ms each, 3.4 in 16s and 4.6 in 64s.
+        # On a CPU a batch of one is fastest: larger ones leave the caches (.122 s an image alone, .162 s in eights).
         self.most_tiles = 1 << 30  # in a batch
         self.batch_size = batch_size or (32 if accelerated else 1)
-        self.points_per_batch = points_per_batch or (512 if accelerated else 32)
+        self.points_per_batch = points_per_batch or (512 if accelerated else PROMPTS_ON_CPU)
 
     @property
     def device_name(self) -> str:
