@@ -60,6 +60,19 @@ model:
   compile_image_encoder: False
 """
 
+FOR_VIDEOS = {
+    "mask_downsample",
+    "maskmem_tpos_enc",
+    "memory_attention",
+    "memory_encoder",
+    "no_mem_pos_enc",
+    "no_obj_embed_spatial",
+    "no_obj_ptr",
+    "obj_ptr_proj",
+    "obj_ptr_tpos_proj",
+}
+"""Parts of Meta's networks that images have no use for."""
+
 
 @pytest.fixture(scope="module")
 def tiny() -> torch.nn.Module:
@@ -113,14 +126,14 @@ def test_the_embedded_checkpoint_loads_for_inference() -> None:
 def test_half_precision_is_widened_without_change() -> None:
     given = read_weights(MICRO_FILE)
     state = load_network(resolve("micro")).state_dict()
-    assert all(torch.equal(state[name], value.float()) for name, value in given.items())
+    assert all(torch.equal(value, given[name].float()) for name, value in state.items())
 
 
 def test_a_file_of_metas_loads_by_its_name(tiny_file: Path, tiny: torch.nn.Module) -> None:
     network = load_network(resolve(tiny_file))
     assert network.image_size == 1024
     loaded = network.state_dict()
-    assert loaded.keys() == tiny.state_dict().keys()
+    assert {name.split(".")[0] for name in tiny.state_dict().keys() - loaded.keys()} == FOR_VIDEOS
     name = "sam_mask_decoder.output_upscaling.0.weight"
     assert torch.equal(loaded[name], tiny.state_dict()[name].half().float())
 
@@ -170,12 +183,38 @@ def test_loading_leaves_the_dice_alone(own: Path) -> None:
     assert torch.equal(before, torch.random.get_rng_state())
 
 
+def test_weights_for_videos_may_be_missing_or_others(own: Path) -> None:
+    weights = read_weights(own)
+    for_videos = [name for name in weights if name in {"maskmem_tpos_enc", "no_mem_pos_enc", "no_obj_ptr"}]
+    assert for_videos
+    kept = load_network(resolve(own)).state_dict()
+    changed = {name: value for name, value in weights.items() if name not in for_videos}
+    torch.save({"model": {**changed, "memory_attention.norm.weight": torch.ones(3), "ema.decay": torch.ones(1)}}, own)
+    loaded = load_network(resolve(own)).state_dict()
+    assert loaded.keys() == kept.keys() == changed.keys()
+    assert all(torch.equal(loaded[name], kept[name]) for name in kept)
+
+
 @pytest.mark.parametrize("wrap", [None, "model", "state_dict"])
 def test_a_bare_state_dict_and_usual_wrappings_are_accepted(wrap: str | None, tmp_path: Path) -> None:
     weights = {"a": torch.ones(2), "n": torch.tensor(3)}
     path = tmp_path / "weights.pt"
     torch.save({wrap: weights, "epoch": 7} if wrap else weights, path)
     assert read_weights(path).keys() == weights.keys()
+
+
+@pytest.mark.parametrize("wrapper", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+def test_the_names_that_wrappers_for_training_give_are_understood(wrapper: str, own: Path) -> None:
+    weights = read_weights(own)
+    torch.save({"model": {wrapper + name: value for name, value in weights.items()}}, own)
+    assert read_weights(own).keys() == weights.keys()
+    assert load_network(resolve(own)).image_size == 256
+
+
+def test_a_name_that_only_some_weights_have_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "some.pt"
+    torch.save({"module.a": torch.ones(2), "b": torch.ones(2)}, path)
+    assert read_weights(path).keys() == {"module.a", "b"}
 
 
 def test_an_old_style_file_is_read(tmp_path: Path) -> None:
@@ -290,7 +329,7 @@ def test_weights_that_are_no_numbers(value: float, own: Path) -> None:
 
 def test_a_misfit_is_counted_and_shown(own: Path) -> None:
     weights = read_weights(own)
-    first, second = list(weights)[:2]
+    first, second = (name for name in list(weights) if name.startswith("image_encoder.trunk.pos_embed"))
 
     def sentence(changed: dict[str, torch.Tensor]) -> str:
         torch.save({"model": changed}, own)
@@ -301,7 +340,8 @@ def test_a_misfit_is_counted_and_shown(own: Path) -> None:
         sentence(weights)
     )
     weights[first] = value
-    assert "extra has no place in it" in sentence({**weights, "extra": torch.ones(1)})
+    further = "sam_mask_decoder.extra"
+    assert f"{further} has no place in it" in sentence({**weights, further: torch.ones(1)})
     misshapen = sentence({**weights, second: torch.ones(2, 3)})
     assert f"1 have another shape, and 0 more are unexpected; for instance, {second} is 2 x 3 instead of " in misshapen
     assert "a single number" in sentence({**weights, second: torch.tensor(1.0)})
@@ -338,6 +378,19 @@ def test_a_configuration_cannot_run_code(own: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "model: 3", "a: [", "- 1", "model: {_target_: torch.nn.Identity}", "m: ${gone}"])
 def test_a_yaml_file_that_is_no_configuration(text: str, own: Path) -> None:
     assert str(own.with_suffix(".yaml")) in config_refusal(text, own)
+
+
+def test_the_configuration_of_a_training_is_told(own: Path) -> None:
+    trainer = "scratch: {size: 1024}\ntrainer:\n  model: {_target_: training.model.sam2.SAM2Train, x: '${gone.by}'}\n"
+    sentence = config_refusal(trainer, own)
+    assert "describes no SAM 2 model" in sentence
+    assert "that of a training, move it away" in sentence
+
+
+def test_what_a_configuration_has_besides_the_model_is_not_read(own: Path) -> None:
+    text = SMALL_CONFIG.replace("image_size: 256", "image_size: ${side}") + "side: 256\nother: ${env_of_a_trainer:x}\n"
+    own.with_suffix(".yaml").write_text(text)
+    assert load_network(resolve(own)).image_size == 256
 
 
 def test_a_configuration_with_a_wrong_parameter(own: Path) -> None:

@@ -36,7 +36,8 @@ def load_network(found: Found) -> torch.nn.Module:
     torch.nn.Module
         A ``sam2.modeling.sam2_base.SAM2Base`` on the CPU, in float32 and evaluation mode, whose parameters
         want no gradients. Its ``image_size`` is the side of its square input in pixels. It is what the
-        public ``build_sam2(..., apply_postprocessing=False)`` gives.
+        public ``build_sam2(..., apply_postprocessing=False)`` gives, without what only videos need: checkpoints
+        may lack these weights, or have others.
 
     Raises
     ------
@@ -51,13 +52,26 @@ def load_network(found: Found) -> torch.nn.Module:
             f"{found.path} fits none of the known SAM 2 models. If it is a SAM 2 checkpoint, put its "
             f"configuration beside it, as {found.path.stem}.yaml."
         )
-    network = build(config)
+    network = _image_part(build(config))
+    weights = {name: value for name, value in weights.items() if name.partition(".")[0] in _IMAGE_PART}
     _check_fit(network.state_dict(), weights, found.path, config)
     network.load_state_dict(weights, strict=True)  # copies into float32, whatever the file's precision is
     for name, value in network.state_dict().items():
         if not math.isfinite(value.sum()):  # NaN and Inf survive a sum, which is ten times as fast as isfinite
             raise CheckpointError(f"The checkpoint {found.path} is unusable: its weight {name} holds NaN or Inf.")
     return network.eval().requires_grad_(False)
+
+
+_IMAGE_PART = ("image_encoder", "sam_prompt_encoder", "sam_mask_decoder", "no_mem_embed")
+"""Modules and parameters of SAM 2 that images are encoded and prompts are decoded with; the others are for videos."""
+
+
+def _image_part(network: torch.nn.Module) -> torch.nn.Module:
+    """Take out of a network what is not used."""
+    children, own = network.named_children(), network.named_parameters(recurse=False)
+    for name in [name for name, _ in (*children, *own) if name not in _IMAGE_PART]:
+        delattr(network, name)
+    return network
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
@@ -137,7 +151,15 @@ def _state_dict(content: object, path: Path) -> dict[str, torch.Tensor]:
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, torch.Tensor):
             raise CheckpointError(f"{path} holds no weights: {name!r} is no tensor, and there is no key 'model'.")
-    return content
+    return _unwrapped(content)
+
+
+def _unwrapped(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return weights by their names in the model itself, whatever wrapper for training it was saved in."""
+    for prefix in ("module.", "_orig_mod."):  # of DataParallel and its distributed form, and of torch.compile
+        if all(name.startswith(prefix) for name in weights):
+            return _unwrapped({name.removeprefix(prefix): value for name, value in weights.items()})
+    return weights
 
 
 def _check_fit(wanted: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor], path: Path, config: str) -> None:
@@ -291,7 +313,7 @@ def sam2_distribution() -> str:
 
 def _model_section(config: str) -> dict[str, Any]:
     """Read a configuration's description of the model."""
-    from omegaconf import OmegaConf
+    from omegaconf import DictConfig, OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
@@ -303,15 +325,17 @@ def _model_section(config: str) -> dict[str, Any]:
         path = EMBEDDED_FOLDER / config  # an absolute path stays what it is
     try:
         tree = OmegaConf.create(path.read_text(encoding="utf-8"))
-        content = OmegaConf.to_container(tree, resolve=True)
+        # The rest may name what only a trainer knows.
+        node = tree.get("model") if isinstance(tree, DictConfig) else None
+        model: Any = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else None
     except OSError as error:
         raise CheckpointError(f"The model configuration {path} cannot be read: {error.strerror}.") from None
     except (YAMLError, OmegaConfBaseException, ValueError) as error:
         raise CheckpointError(f"The model configuration {path} is no YAML file: {_one_line(error)}") from None
-    model = content.get("model") if isinstance(content, dict) else None
     if not isinstance(model, dict) or model.get("_target_") != _MODEL:
         raise CheckpointError(
-            f"The model configuration {path} describes no SAM 2 model (model: with _target_: {_MODEL})."
+            f"The model configuration {path} describes no SAM 2 model (model: with _target_: {_MODEL}). If it is that "
+            "of a training, move it away: a network of Meta's is known by its weights."
         )
     return model
 
