@@ -196,6 +196,30 @@ class ObjectModel:
                     f"{getattr(settings, name)}; use {value}, or learn again from the examples."
                 )
 
+    def checkpoint(self, what: str, option: str) -> str:
+        """Return the name that opens the weights with which it was learned.
+
+        Parameters
+        ----------
+        what
+            What to call the model.
+        option
+            What takes the path of a checkpoint.
+
+        Raises
+        ------
+        InputError
+            If the checkpoint was given by a path, and its name does not tell where it is.
+        """
+        from sam2_fewshot.backbones import is_name
+
+        if not is_name(self.model_name):
+            raise InputError(
+                f"{what} was learned with {self.model_name} (SHA-256 {self.model_sha256[:12]}…), which is in none of "
+                f"the folders for checkpoints; give its path with {option}."
+            )
+        return self.model_name
+
     @property
     def diameter(self) -> float:
         """Diameter of the median example in pixels, the square root of its area."""

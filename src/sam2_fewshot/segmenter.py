@@ -463,12 +463,14 @@ class FewShotSegmenter:
         Raises
         ------
         InputError
-            If the file is not an object model, or was learned with other weights or settings than these.
+            If the file is not an object model, or was learned with other weights or settings than these, or with a
+            checkpoint that its name alone does not find.
         """
         objects = read_object_model(path)
         chosen = settings or Settings(**objects.settings)
         objects.check_settings(chosen, str(path))
-        return cls(model or objects.model_name, device, chosen, progress).adopt(objects, str(path))
+        model = model or objects.checkpoint(str(path), "model=")
+        return cls(model, device, chosen, progress).adopt(objects, str(path))
 
     def _learning_pixels(self) -> int:
         """Return how many pixels of a frame may be learned from at a time."""

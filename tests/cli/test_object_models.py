@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +14,11 @@ import pytest
 from PIL import Image
 from tifffile import imwrite
 
+from sam2_fewshot import FewShotSegmenter
+from sam2_fewshot.errors import InputError
 from sam2_fewshot.files.request import Request, request_again
 from sam2_fewshot.files.run import run
+from sam2_fewshot.object_model import read_object_model
 from sam2_fewshot.output.finished import read_finished
 from sam2_fewshot.runner.cluster import connected
 from sam2_fewshot.settings import Settings
@@ -149,6 +153,16 @@ def test_frames_are_done_anew_with_another_object_model(cli, images, examples, l
     assert "the object model changed" in other.err
     assert "finished already" not in other.err
     assert "Frame 1 of 1" in other.err
+
+
+def test_the_path_of_the_checkpoint_is_asked_for_where_its_name_does_not_tell(cli, images, learned, tmp_path):
+    objects = replace(read_object_model(learned), model_name="mine.pt", model_sha256="0123456789abcdef" * 4)
+    learned.write_bytes(objects.to_bytes())
+    sentence = refused(cli, tmp_path, images[0], "--object-model", learned)
+    assert "cells.npz was learned with mine.pt (SHA-256 0123456789ab…)" in sentence
+    assert "give its path with --model" in sentence
+    with pytest.raises(InputError, match=r"cells\.npz was learned with mine\.pt .*give its path with model="):
+        FewShotSegmenter.load(learned)
 
 
 def test_a_device_is_not_waited_for(cli, images, tmp_path):

@@ -12,10 +12,19 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from sam2_fewshot.backbones.sam2.checkpoints import CHECKPOINTS, MICRO, as_path, available, resolve, search_folders
+from sam2_fewshot.backbones.sam2.checkpoints import (
+    CHECKPOINTS,
+    MICRO,
+    as_path,
+    available,
+    find,
+    resolve,
+    search_folders,
+)
 from sam2_fewshot.backbones.sam2.device import present_devices
 from sam2_fewshot.backbones.sam2.fetch import fetch
 from sam2_fewshot.backbones.sam2.loading import sam2_distribution
+from sam2_fewshot.errors import CheckpointError
 
 if TYPE_CHECKING:
     from sam2_fewshot.protocols import Backbone
@@ -27,6 +36,7 @@ __all__ = [
     "available",
     "expected_bytes",
     "fetch",
+    "is_name",
     "lasting_name",
     "open_backbone",
     "present_devices",
@@ -75,6 +85,17 @@ def expected_bytes(name: str | os.PathLike[str]) -> int:
     """
     expected: int = _module(name).expected_bytes(name)
     return expected
+
+
+def is_name(name: str) -> bool:
+    """Return whether a name alone means a backbone: one that is known, or the file of a checkpoint that is there."""
+    if name in _BACKBONES or find(name) is not None:
+        return True
+    try:
+        resolve(name)
+    except CheckpointError:
+        return False
+    return True
 
 
 def lasting_name(name: str | os.PathLike[str]) -> str:

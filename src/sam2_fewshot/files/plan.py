@@ -167,7 +167,7 @@ def _plan_with(saved: SavedObjects, request: Request, progress: Progress) -> Pla
     with _saying_whose(whose):
         _check_display(images, frames)
     check_results(Plan(request, images, (), frames))
-    model = objects.model_name if request.model == "auto" else request.model
+    model = objects.checkpoint(name, "--model") if request.model == "auto" else request.model
     return Plan(replace(request, model=model), images, (), frames, saved=saved, channels=channels)
 
 
