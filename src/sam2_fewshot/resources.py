@@ -88,6 +88,10 @@ LEARNING_BYTES_PER_PIXEL = 260
 """The same for learning, for which 140 were measured."""
 STORED = 360_000_000
 """Bytes of encoded tiles that learning holds, so as not to encode them twice: 64 of the embedded checkpoint's."""
+_EMBEDDING = 2_100_000
+"""Bytes of an embedding of the embedded checkpoint; those that learning holds are part of what was measured."""
+FEWEST_EMBEDDINGS = 32
+"""Learning holds those of so many tiles at least: of windows around 20 examples, and of some without any."""
 RESERVE = 1_250_000_000
 """Bytes of the interpreter, torch and the embedded checkpoint, with a batch of tiles at work; 1.0 GB measured. The
 rest, and what learning takes less for a pixel than is reckoned, is for :data:`STORED`."""
@@ -177,6 +181,28 @@ def room_after_learning(max_memory: float, embedding_bytes: int, beside: int) ->
     """
     spare = budget(max_memory) - reserve() - beside
     return max(0, min(_SMALL_FRAME * 6 * embedding_bytes, spare // _TILES_SHARE - STORED))
+
+
+def embeddings_in_learning(max_memory: float, most: int, embedding_bytes: int, beside: int) -> int:
+    """Return of how many tiles learning may hold the embeddings: `most`, or fewer where memory is short.
+
+    Parameters
+    ----------
+    max_memory, beside
+        As in :func:`block_pixels`. Of what is left, half is for them, but as much as :data:`FEWEST_EMBEDDINGS` take.
+    most
+        More gain nothing.
+    embedding_bytes
+        Memory of each.
+    """
+    each = bytes_of_embeddings(1, embedding_bytes)
+    spare = LEARNING_BYTES_PER_PIXEL * block_pixels(max_memory, learning=True, beside=beside)
+    return most if not each else min(most, max(FEWEST_EMBEDDINGS, spare // 2 // each))
+
+
+def bytes_of_embeddings(count: int, embedding_bytes: int) -> int:
+    """Return how many bytes so many embeddings take in learning, beyond those of the embedded checkpoint."""
+    return count * max(0, embedding_bytes - _EMBEDDING)
 
 
 def block_pixels(

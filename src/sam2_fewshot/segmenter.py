@@ -25,7 +25,7 @@ from sam2_fewshot.object_model import COMPARED, ObjectModel, read_object_model
 from sam2_fewshot.protocols import Quiet, Staged
 from sam2_fewshot.records import Detection, FrameResult, Kind, held_bytes
 from sam2_fewshot.rendering.channels import as_reader
-from sam2_fewshot.resources import block_pixels, memory_of, room_after_learning
+from sam2_fewshot.resources import FEWEST_EMBEDDINGS, block_pixels, bytes_of_embeddings, memory_of, room_after_learning
 from sam2_fewshot.settings import Settings
 from sam2_fewshot.storage.files import write_whole
 from sam2_fewshot.tiling.blocks import (
@@ -382,7 +382,7 @@ class FewShotSegmenter:
             If there is a frame, and nothing was learned yet.
         """
         if frame is None:
-            return memory_of(_LEAST_PART, learning=True, beside=self._backbone.extra_bytes)
+            return memory_of(_LEAST_PART, learning=True, beside=self._beside_learning(least=True))
         pixels = min(frame.shape[0] * frame.shape[1], least_pixels(self.object_model.longest, self._step))
         return memory_of(pixels, self._step, tile_bytes=self._bytes_of_a_tile(), beside=self._beside(frame))
 
@@ -414,6 +414,14 @@ class FewShotSegmenter:
         It depends on the memory, and what is learned depends on it.
         """
         return part_size(frame.shape, self._learning_pixels())
+
+    @property
+    def learning_tiles(self) -> int:
+        """Of how many tiles :meth:`fit` holds the embeddings; 0 where the method holds none.
+
+        It depends on the memory, and what is learned depends on it.
+        """
+        return int(getattr(self._method, "held_tiles", 0))
 
     def save(self, path: str | os.PathLike[str], channels: str | None = None) -> None:
         """Save the object model (not the backbone's weights) to a ``.npz`` file.
@@ -474,7 +482,7 @@ class FewShotSegmenter:
 
     def _learning_pixels(self) -> int:
         """Return how many pixels of a frame may be learned from at a time."""
-        return block_pixels(self.settings.max_memory, learning=True, beside=self._backbone.extra_bytes)
+        return block_pixels(self.settings.max_memory, learning=True, beside=self._beside_learning())
 
     @property
     def _step(self) -> int:
@@ -484,6 +492,11 @@ class FewShotSegmenter:
     def _beside(self, frame: FrameReader) -> int:
         """Return how many bytes a search takes besides: the backbone's, and those of a frame that is held whole."""
         return self._backbone.extra_bytes + held_bytes(frame)
+
+    def _beside_learning(self, *, least: bool = False) -> int:
+        """Return what learning takes besides a frame: the backbone, and the embeddings that are held, or the fewest."""
+        tiles = min(self.learning_tiles, FEWEST_EMBEDDINGS) if least else self.learning_tiles
+        return self._backbone.extra_bytes + bytes_of_embeddings(tiles, self._backbone.embedding_bytes)
 
     def _bytes_of_a_tile(self) -> int:
         """Return what is held of a tile: its embedding, and a quarter of that of one twice as wide around it."""

@@ -22,6 +22,7 @@ from sam2_fewshot.protocols import Gates
 from sam2_fewshot.records import held_bytes
 from sam2_fewshot.resources import (
     BYTES_PER_PIXEL,
+    LEARNING_BYTES_PER_PIXEL,
     RESERVE,
     STORED,
     THREAD,
@@ -193,6 +194,28 @@ def test_what_a_model_will_take_is_known_before_it_is_opened(tmp_path: Path, mic
     assert expected_bytes(own) > 10**9, "it may have the input of Meta's models"
     own.with_suffix(".yaml").write_text("model: {_target_: sam2.modeling.sam2_base.SAM2Base, image_size: 512}")
     assert expected_bytes(own) < 80_000_000
+
+
+def test_learning_leaves_room_for_the_embeddings_that_it_holds(micro: Sam2Model) -> None:
+    tiny, frame = model_like("tiny"), Frame(np.zeros((4000, 4000, 3), np.uint8))
+
+    def with_memory(model: Sam2Model, gigabytes: float, method: str = "guided") -> FewShotSegmenter:
+        return FewShotSegmenter(model, settings=Settings(max_memory=gigabytes, method=method))
+
+    least = with_memory(tiny, 4).least_memory()
+    tiles = []
+    for gigabytes in (least + 0.1, 4, 5):
+        segmenter = with_memory(tiny, gigabytes)
+        tiles.append(segmenter.learning_tiles)
+        pixels = 4 * segmenter.part_size(frame)  # a part is a quarter of what fits
+        taken = reserve() + tiny.extra_bytes + tiles[-1] * tiny.embedding_bytes + pixels * LEARNING_BYTES_PER_PIXEL
+        assert pixels > 2e5
+        assert taken < gigabytes * 1e9 + 64 * micro.embedding_bytes  # those are part of the reserve
+    assert tiles[0] < tiles[1] < tiles[2] == with_memory(tiny, 50).learning_tiles
+    assert with_memory(tiny, 4, "grid").least_memory() < least
+    # The embedded checkpoint learns from as much as ever.
+    assert with_memory(micro, 0).learning_tiles == with_memory(micro, 1.5).learning_tiles == tiles[2]
+    assert with_memory(micro, 2).least_memory() == with_memory(micro, 2, "grid").least_memory()
 
 
 def test_batches_are_part_of_the_memory() -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from sam2_fewshot import Exemplar, FewShotSegmenter, Settings
 from sam2_fewshot.methods.base import TrainingFrame
 from sam2_fewshot.methods.guided.training_windows import MOST_TILES, training_windows
 from sam2_fewshot.records import InstanceMask
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+
+    from sam2_fewshot.protocols import Backbone
+    from sam2_fewshot.records import Box
 
 SIDE = 64
 CORE = 56
@@ -115,3 +119,36 @@ def test_a_frame_that_looks_the_same_everywhere_is_sampled_too(value: int) -> No
     whole = TrainingFrame(np.full((*shape, 3), value, np.uint8), [square(30, 30, 8, shape)])
     windows = training_windows([whole], SIDE, most=10)
     assert sum(not len(window.positives) for window in windows) == 12
+
+
+class Counting:
+    """A backbone with embeddings of another size, which counts the tiles that it encodes."""
+
+    def __init__(self, backbone: Backbone, embedding_bytes: int) -> None:
+        self.backbone, self.embedding_bytes, self.encoded = backbone, embedding_bytes, 0
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.backbone, name)
+
+    def tiles(self, image: NDArray[np.uint8], windows: list[Box], *more: object) -> object:
+        self.encoded += len(windows)
+        return self.backbone.tiles(image, windows, *more)  # type: ignore[arg-type]
+
+
+def test_fewer_tiles_are_learned_from_where_their_embeddings_have_no_room(
+    filters: Backbone, discs: tuple[NDArray[np.uint8], NDArray[np.int32]]
+) -> None:
+    image, labels = np.tile(discs[0][::3, ::3], (12, 12, 1)), np.zeros((648, 804), np.int32)
+    labels[:54, :67] = discs[1][::3, ::3]
+    exemplars = [Exemplar(image, mask=labels == number) for number in range(1, 7)]
+
+    def encoded(embedding_bytes: int, max_memory: float) -> int:
+        backbone = Counting(filters, embedding_bytes)
+        settings = Settings(max_memory=max_memory, sizes="similar")
+        FewShotSegmenter(backbone, settings=settings).fit(exemplars)  # type: ignore[arg-type]
+        return backbone.encoded
+
+    plenty = encoded(16_777_216, 8)
+    assert plenty >= MOST_TILES
+    assert encoded(16_777_216, 2.3) < 0.7 * plenty
+    assert encoded(2_097_152, 2.3) == plenty

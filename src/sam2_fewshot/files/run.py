@@ -154,7 +154,7 @@ def run(
             segmenter = make(os.fspath(request.model), request.device, settings, watch)
         if plan.saved is not None:
             segmenter.adopt(plan.saved.objects, str(plan.saved.path))
-        if limit:
+        elif limit:
             check_memory(limit, segmenter.least_memory(), "Nothing can be learned or searched")
         watch.say(f"Model {segmenter.model_name} on {segmenter.device_name}.")
         folder = OutputFolder(plan, segmenter, watch, limit)

@@ -127,7 +127,9 @@ class Method(Protocol):
     """A way to find objects.
 
     One that is not of this program has ``layouts`` besides, the
-    :class:`~sam2_fewshot.storage.arrays.Layout` of each array that :meth:`learn` returns, by name.
+    :class:`~sam2_fewshot.storage.arrays.Layout` of each array that :meth:`learn` returns, by name. One that holds
+    embeddings of many tiles when it learns has ``held_tiles``, how
+    many at most.
     """
 
     def learn(self, frames: Sequence[TrainingFrame]) -> Mapping[str, NDArray[np.generic]]:

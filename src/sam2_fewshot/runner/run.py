@@ -174,10 +174,10 @@ def learn(
 def learning_key(segmenter: FewShotSegmenter, exemplars: Sequence[Exemplar], code: str | None = None) -> str:
     """Return a key, 64 hexadecimal digits, that changes with everything that what is learned depends on.
 
-    These are the examples with the pixels of their frames, the weights, the device, the settings, the parts in which
-    the memory allows to learn from large frames, and this program's code: a rebuilt program under the same version
-    number may learn something else. What the examples and their frames are called counts too, since the warnings of
-    the first time, which are issued again, have these names.
+    These are the examples with the pixels of their frames, the weights, the device, the settings, how many tiles and
+    which parts of large frames the memory allows to learn from, and this program's code: a rebuilt program under the
+    same version number may learn something else. What the examples and their frames are called counts too, since the
+    warnings of the first time, which are issued again, have these names.
 
     Parameters
     ----------
@@ -190,7 +190,7 @@ def learning_key(segmenter: FewShotSegmenter, exemplars: Sequence[Exemplar], cod
     """
     frames = {id(exemplar.image): cast("FrameReader", exemplar.image) for exemplar in exemplars}
     digests = {key: frame_digest(frame) for key, frame in frames.items()}
-    parts = [segmenter.part_size(frame) for frame in frames.values()]
+    parts = [segmenter.learning_tiles, *(segmenter.part_size(frame) for frame in frames.values())]
     settings = segmenter.settings.model_dump(mode="json", exclude=set(AFTER_LEARNING))
     names = [(exemplar.label, cast("FrameReader", exemplar.image).name) for exemplar in exemplars]
     return common_part(

@@ -21,7 +21,8 @@ from sam2_fewshot.methods.guided.expectation import in_words
 from sam2_fewshot.methods.guided.learning import learn_guided
 from sam2_fewshot.methods.guided.limits import in_force, limited, warn_of_limits
 from sam2_fewshot.methods.guided.model import GuidedModel
-from sam2_fewshot.resources import STORED, room_for_tiles
+from sam2_fewshot.methods.guided.training_windows import MOST_TILES
+from sam2_fewshot.resources import STORED, embeddings_in_learning, room_for_tiles
 from sam2_fewshot.tiling.tiles import core_of
 
 if TYPE_CHECKING:
@@ -53,10 +54,18 @@ class GuidedMethod:
         self._backbone, self._settings, self._progress = backbone, settings, progress
         self._limits = (settings.min_mask_area, settings.max_mask_area)
 
+    @property
+    def held_tiles(self) -> int:
+        """Of how many tiles the embeddings are held when it learns; fewer than usual where the memory is short."""
+        backbone = self._backbone
+        return embeddings_in_learning(
+            self._settings.max_memory, MOST_TILES, backbone.embedding_bytes, backbone.extra_bytes
+        )
+
     def learn(self, frames: Sequence[TrainingFrame]) -> Mapping[str, NDArray[np.generic]]:
         """Return a :class:`~sam2_fewshot.methods.guided.model.GuidedModel` as arrays."""
         room = room_for_tiles(self._settings.max_memory) if self._backbone.on_cpu else STORED
-        return learn_guided(self._backbone, frames, self._limits, self._progress, room).arrays()
+        return learn_guided(self._backbone, frames, self._limits, self._progress, room, self.held_tiles).arrays()
 
     def find(
         self,

@@ -34,7 +34,7 @@ from sam2_fewshot.methods.guided.maps import CellStore, Room, averaged, dense_ma
 from sam2_fewshot.methods.guided.model import EncodedFrame, GuidedModel
 from sam2_fewshot.methods.guided.other_sizes import for_other_sizes
 from sam2_fewshot.methods.guided.self_training import FEW, ROUNDS, lowered_threshold, what_few_means, with_surest
-from sam2_fewshot.methods.guided.training_windows import training_windows
+from sam2_fewshot.methods.guided.training_windows import MOST_TILES, training_windows
 from sam2_fewshot.resources import STORED
 from sam2_fewshot.settings import SIMILAR_AREAS
 from sam2_fewshot.tiling.tiles import TileGrid, tile_side
@@ -65,6 +65,7 @@ def learn_guided(
     area_limits: tuple[int, int],
     progress: Progress,
     room: int = STORED,
+    most_tiles: int = MOST_TILES,
 ) -> GuidedModel:
     """Learn from examples; from fewer than :data:`FEW`, by self-training (:mod:`~.self_training`).
 
@@ -80,11 +81,13 @@ def learn_guided(
         Reports each tile done; warns of a limit that excludes examples, and that there are few.
     room
         Bytes in which encoded tiles are stored; what has no room is encoded twice.
+    most_tiles
+        So many are learned from, or as many more as the examples take.
     """
     areas = _areas_of(frames)
     warn_of_limits(_extent(areas), area_limits, progress)
     side = _tile_side(areas, frames, backbone.input_size)
-    frames = training_windows(frames, side)
+    frames = training_windows(frames, side, most_tiles)
     shared = Room(room)
     stores = [CellStore(backbone, frame.pixels, side, shared, progress.advance) for frame in frames]
     learned = learn_once(backbone, frames, area_limits, stores, progress, is_last=len(areas) >= FEW)
