@@ -128,8 +128,7 @@ class Method(Protocol):
 
     One that is not of this program has ``layouts`` besides, the
     :class:`~sam2_fewshot.storage.arrays.Layout` of each array that :meth:`learn` returns, by name. One that holds
-    embeddings of many tiles when it learns has ``held_tiles``, how
-    many at most.
+    embeddings of many tiles when it learns has ``held_tiles``, how many at most.
     """
 
     def learn(self, frames: Sequence[TrainingFrame]) -> Mapping[str, NDArray[np.generic]]:
