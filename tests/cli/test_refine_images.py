@@ -12,6 +12,7 @@ import pytest
 from label_discs import DISCS, discs
 from PIL import Image
 
+from bright import BrightMaker
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.files.corrections import read_corrections
 from sam2_fewshot.files.earlier import found_again
@@ -120,6 +121,25 @@ def test_marks_on_an_image_that_was_replaced_are_left_out(done, segmenters, disp
     Image.fromarray(discs(DISCS[1:]).astype(np.uint8) * np.uint8(70)).save(folder / "im2.png")
     with pytest.raises(InputError, match=r"No correction in corrections\.json can be used: marked on im"):
         run(other, display, segmenters)
+
+
+def test_results_are_what_they_were_after_a_run_that_was_killed(request_for, display, images, tmp_path):
+    chosen = Settings(threshold_mode="top", top_percent=50)
+    out = run(request_for(settings=chosen), display, BrightMaker({"score": None, "finds_examples": False})).out
+    killed = tmp_path / "killed"
+
+    def kill(number):
+        if number == 1:
+            shutil.copytree(out, killed)
+
+    segmenters = BrightMaker({"on_find": kill, "score": None, "finds_examples": False})
+    assert run(request_for(images=images[:2], settings=Settings(smoothing=2)), display, segmenters).complete
+    assert all(read_finished(killed).has_searched(path) for path in images)
+    fixed = chosen.changed({"threshold_mode": "fixed", "similarity_threshold": 0.3})
+    again = run(replace(request_again(killed), settings=fixed), display, segmenters)
+    assert (again.resumed, segmenters.calls) == (3, [])
+    assert searched(again.out) == searched(killed) == [("im1.png", 1), ("im2.png", 2), ("im10.png", 3)]
+    assert not any("Left out" in line for line in display.lines)
 
 
 def test_refining_in_place_goes_on_where_it_was_stopped(request_for, segmenters, display, folder, images):

@@ -19,6 +19,7 @@ from sam2_fewshot.images.registry import signature
 from sam2_fewshot.output.finished import read_finished
 from sam2_fewshot.runner.progress import Watch
 from sam2_fewshot.runner.run import run as run_ends
+from sam2_fewshot.settings import Settings
 
 
 @pytest.fixture
@@ -162,6 +163,16 @@ def test_a_run_that_was_stopped_within_its_first_frame_goes_on(request_for, segm
     assert run_ends(plan, folder, segmenter, Watch(display)).interrupted
     shutil.rmtree(plan.request.out / ".frames", ignore_errors=True)
     assert run(request_for(), None, segmenters).complete
+
+
+def test_files_of_a_killed_run_stay_a_runs_own_where_the_next_was_stopped_at_once(request_for, segmenters, images):
+    out = run(request_for(images=images[:2]), None, segmenters).out
+    (out / "run.json").unlink()  # as where it was killed
+    others = request_for(settings=Settings(smoothing=2))
+    segmenters.troubles[1] = KeyboardInterrupt()
+    assert run(others, None, segmenters).done == 0
+    segmenters.troubles.clear()
+    assert run(others, None, segmenters).complete
 
 
 def warnings_of(display):

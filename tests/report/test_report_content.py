@@ -170,6 +170,8 @@ def test_what_is_no_output_folder_is_refused(tmp_path: Path, make_out: Callable[
         {"frames": [{**facts["frames"][0], "seconds": 3}]},
         {"frames": [{**facts["frames"][0], "image": 3}]},
         {"mark_next": 3},
+        {"images": [{"place": "in/im1.png", "position": "", "content": "", "searched": "yes"}]},
+        {"images": [{"place": "in/im1.png"}]},
         {"mark_next": [{**facts["mark_next"][0], "number": "1"}]},
     ):
         (out / "run.json").write_text(json.dumps({**facts, **change}))

@@ -13,7 +13,7 @@ import pytest
 from filelock import FileLock
 
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.output.finished import changes, forget, remember
+from sam2_fewshot.output.notes import read_notes
 from sam2_fewshot.settings import Settings
 from sam2_fewshot.storage.files import only_run, refuse_second_run
 
@@ -104,44 +104,53 @@ def facts(**settings: object) -> dict[str, object]:
 
 
 def test_what_changed_is_said(tmp_path: Path) -> None:
-    assert changes(tmp_path, facts()) == []
-    remember(tmp_path, facts())
-    assert changes(tmp_path, facts()) == []
+    assert read_notes(tmp_path).changes(facts()) == []
+    read_notes(tmp_path).write(facts())
+    assert read_notes(tmp_path).changes(facts()) == []
     now = {
         **facts(similarity_threshold=0.6, method="grid", max_memory=3, batch_size=2),
         "examples": "c",
         "version": "2",
     }
-    assert changes(tmp_path, now) == [
+    assert read_notes(tmp_path).changes(now) == [
         "Similarity Threshold was 0.5 and is 0.6",
         "Method was guided and is grid",
         "the program's version changed",
         "the examples changed",
     ]
-    forget(tmp_path)
-    forget(tmp_path)
-    assert changes(tmp_path, now) == []
+
+
+def test_notes_are_put_back_as_they_were(tmp_path: Path) -> None:
+    none = read_notes(tmp_path)
+    none.put_back()
+    none.write(facts())
+    first = read_notes(tmp_path)
+    first.write({**facts(), "examples": "c"})
+    first.put_back()
+    assert read_notes(tmp_path).changes(facts()) == []
+    none.put_back()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_run_that_cannot_note_what_it_is_of_does_not_begin(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"inputs\.json could not be written"):
-        remember(tmp_path / "file", facts())
+        read_notes(tmp_path / "file").write(facts())
 
 
 def test_images_that_changed_are_named(tmp_path: Path) -> None:
-    remember(tmp_path, facts())
+    read_notes(tmp_path).write(facts())
     now = {**facts(), "images": {"/in/im1.tif": "other", "/in/im2.tif": "same", "/in/new.tif": "new"}}
-    assert changes(tmp_path, now) == ["1 image changed (im1.tif)"]
+    assert read_notes(tmp_path).changes(now) == ["1 image changed (im1.tif)"]
     now = {**facts(), "images": {f"/in/im{number}.tif": "other" for number in range(5)}}
-    assert changes(tmp_path, now) == ["5 images changed (im0.tif, im1.tif, im2.tif, …)"]
+    assert read_notes(tmp_path).changes(now) == ["5 images changed (im0.tif, im1.tif, im2.tif, …)"]
     old = facts()
     del old["images"]
-    remember(tmp_path, old)
-    assert changes(tmp_path, now) == []
+    read_notes(tmp_path).write(old)
+    assert read_notes(tmp_path).changes(now) == []
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"settings": 3}', json.dumps({"settings": {"gone": 1}})])
 def test_a_damaged_note_about_inputs_says_nothing(content: str, tmp_path: Path) -> None:
     (tmp_path / "inputs.json").write_text(content)
-    assert changes(tmp_path, facts()) == []
+    assert read_notes(tmp_path).changes(facts()) == []

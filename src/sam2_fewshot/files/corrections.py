@@ -41,7 +41,7 @@ from sam2_fewshot.files.earlier import known_images
 from sam2_fewshot.geometry.outlines import mask_to_area, polygon_to_mask
 from sam2_fewshot.geometry.overlap import mask_iou
 from sam2_fewshot.methods.selection import shape_of
-from sam2_fewshot.output.finished import read_finished
+from sam2_fewshot.output.finished import results_in
 from sam2_fewshot.output.pictures import LONGEST
 from sam2_fewshot.settings import Settings
 
@@ -123,10 +123,8 @@ def read_corrections(
     """
     every: list[Correction] = []
     by_location: dict[Location, list[Correction]] = {}
-    known, results = known_images(images, earlier), None
-    if earlier is not None:
-        with suppress(InputError):  # it holds no results
-            results = read_finished(earlier)
+    results = None if earlier is None else results_in(earlier)
+    known = known_images(images, results)
     nothing = ""
     for path in paths:
         content = load_json(path)

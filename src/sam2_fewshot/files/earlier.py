@@ -14,14 +14,14 @@ from sam2_fewshot.images.image_set import files_of_images
 from sam2_fewshot.images.registry import content_of, signatures
 from sam2_fewshot.images.source import kind_of
 from sam2_fewshot.images.stems import place_of, steps_of
-from sam2_fewshot.output.finished import Given, given_before
-from sam2_fewshot.output.journal import JOURNAL_FOLDER
+from sam2_fewshot.output.finished import Given
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from sam2_fewshot.images.image_set import ImageSet
+    from sam2_fewshot.output.finished import Finished
     from sam2_fewshot.protocols import Progress
 
 _NAMED = 3
@@ -30,7 +30,7 @@ _NAMED = 3
 def given_of(
     images: ImageSet, found: Sequence[Sequence[object]] | None = None, searched: Iterable[int] = ()
 ) -> list[Given]:
-    """Return what to remember of images that a run is given, by XY.
+    """Return what results say of the images that a run is given, by XY.
 
     Parameters
     ----------
@@ -44,20 +44,20 @@ def given_of(
     contents = [content_of(each) for each in found] if found else [""] * len(images)
     chosen = set(searched)
     return [
-        Given("/".join(place_of(image.header)), image.position, content, image.xy in chosen)
+        Given(printable("/".join(place_of(image.header))), printable(image.position), content, image.xy in chosen)
         for image, content in zip(images, contents, strict=True)
     ]
 
 
-def files_again(paths: Sequence[Path], results: Path, progress: Progress) -> Sequence[Path]:
+def files_again(paths: Sequence[Path], earlier: Finished | None, progress: Progress) -> Sequence[Path]:
     """Return the files of the images that results are of, in the order of the run that made them.
 
     Parameters
     ----------
     paths
         Files and folders among which they are looked for.
-    results
-        The output folder; one that does not say what its run was given changes nothing.
+    earlier
+        The results; without any, or if they do not say what their run was given, nothing changes.
     progress
         Takes warnings about what is left out.
 
@@ -66,23 +66,23 @@ def files_again(paths: Sequence[Path], results: Path, progress: Progress) -> Seq
     InputError
         If none of them is there.
     """
-    given = given_before(results / JOURNAL_FOLDER)
-    if not given:
+    if earlier is None or not earlier.images:
         return paths
     files = files_of_images(paths, progress)
     files = [path for path in files if is_zarr(path) or kind_of(path) != "missing"] or files
-    places = list(dict.fromkeys(each.place for each in given))
-    found = found_again([tuple(place.split("/")) for place in places], [steps_of(path) for path in files])
+    places = list(dict.fromkeys(each.place for each in earlier.images))
+    now = [tuple(map(printable, steps_of(path))) for path in files]
+    found = found_again([tuple(place.split("/")) for place in places], now)
     again = dict.fromkeys(files[i] for i in found if i is not None)
     others = [path for path in files if path not in again]
     # Of an OME-Zarr a part may have been given, which is known when it is open.
     parts = [path for path in others if is_zarr(path)]
     if not again and not parts:
-        raise _none(results, [place.rpartition("/")[2] for place in places])
+        raise _none(earlier.out, [place.rpartition("/")[2] for place in places])
     if len(parts) < len(others):
         names = [path.name for path in others if path not in parts]
         progress.warn(
-            f"Left out of the images, because the results in {results} are not of them: {listed(names, _NAMED)}."
+            f"Left out of the images, because the results in {earlier.out} are not of them: {listed(names, _NAMED)}."
         )
     return [*again, *parts]
 
@@ -123,7 +123,7 @@ class Known:
         InputError
             If nothing is left.
         """
-        names = [printable(each.steps[-1]) for each, xy in zip(self.before, self.now, strict=True) if xy is None]
+        names = [each.steps[-1] for each, xy in zip(self.before, self.now, strict=True) if xy is None]
         chosen = [xy for each, xy in zip(self.before, self.now, strict=True) if each.searched and xy is not None]
         if not chosen:
             raise _none(results, names)
@@ -157,9 +157,9 @@ class Known:
         return content != content_of(signatures([self.images[here].header])[0])
 
 
-def known_images(images: ImageSet, results: Path | None) -> Known:
+def known_images(images: ImageSet, earlier: Finished | None) -> Known:
     """Return the images that results are of, those that are given now where the results do not tell."""
-    given = given_before(results / JOURNAL_FOLDER) if results else []
+    given = [] if earlier is None else earlier.images
     now = given_of(images)
     if not given:
         return Known(now, range(len(images)), images, is_told=False)

@@ -19,12 +19,12 @@ from sam2_fewshot.files.corrections import CORRECTIONS, MARK_NEXT, corrections_j
 from sam2_fewshot.files.facts import facts_of
 from sam2_fewshot.files.finish import CHOSEN, FrameFinish
 from sam2_fewshot.files.plan import display_text, made_from, taken_from
-from sam2_fewshot.files.results import note
+from sam2_fewshot.files.results import results_to_note
 from sam2_fewshot.geometry.outlines import crop_to_object, largest_part, mask_to_polygon
 from sam2_fewshot.methods.selection import marked
 from sam2_fewshot.output.assembly import assemble
 from sam2_fewshot.output.files import overlay_path
-from sam2_fewshot.output.finished import changes, forget, lost_record, remember, settings_before
+from sam2_fewshot.output.finished import lost_record, results_in
 from sam2_fewshot.output.journal import (
     JOURNAL_FOLDER,
     BlockFolder,
@@ -34,6 +34,7 @@ from sam2_fewshot.output.journal import (
     remove_others,
     sweep_blocks,
 )
+from sam2_fewshot.output.notes import read_notes
 from sam2_fewshot.output.pictures import drawn_of, pictures_of
 from sam2_fewshot.records import Kind, held_bytes
 from sam2_fewshot.report import write_report
@@ -103,11 +104,11 @@ class OutputFolder:
         self._out = plan.request.out
         self._folder = self._out / JOURNAL_FOLDER
         refuse_second_run(self._folder)
-        self._inputs, self._common, prints = made_from(plan, segmenter)
-        earlier = (plan.request.earlier or self._out) / JOURNAL_FOLDER
+        self._inputs, self._given, self._common, prints = made_from(plan, segmenter)
+        earlier = plan.request.earlier or self._out
         self._journals = [Journal(self._folder, each) for each in prints]
-        before = taken_from(plan, segmenter, settings_before(earlier))
-        self._earlier = [Journal(earlier, each) for each in before or prints]
+        before = taken_from(plan, segmenter, results_in(earlier))
+        self._earlier = [Journal(earlier / JOURNAL_FOLDER, each) for each in before or prints]
         self._begun = datetime.now(UTC)
         self._moved: set[Location] = set()
         self._marks = cache(self._marked_on)  # outlines are traced once, however often a frame is looked up
@@ -196,7 +197,8 @@ class OutputFolder:
         (self._folder / "writable").unlink(missing_ok=True)
         sweep(self._folder)
         sweep_blocks(self._folder)
-        changed = changes(self._folder, self._inputs)
+        self._notes = read_notes(self._folder)
+        changed = self._notes.changes(self._inputs)
         if changed:
             self._watch.say(f"Since the last run in {self._out}: {'; '.join(changed)}.")
         for location in sorted(self._moved):
@@ -205,7 +207,7 @@ class OutputFolder:
             self._watch.say(f"{self.done} of {len(self._plan.frames)} frames are finished already and kept.")
         elif (self._out / "run.json").exists():
             self._watch.say(f"{self._out} holds results of other settings or inputs; they are replaced.")
-        remember(self._folder, {**self._inputs, "results": note(self._plan)})
+        self._notes.write({**self._inputs, "results": results_to_note(self._plan, self._notes)})
 
     def add(self, task: Task, result: TaskResult) -> None:
         """Record a finished frame and its pictures.
@@ -268,13 +270,13 @@ class OutputFolder:
                     self._finished.add(frame.location)
         if not self._finished:
             if not has_blocks(self._folder):
-                forget(self._folder)
+                self._notes.put_back()
             return
         summary = assemble(
             self._written(),
             self._out,
             tags=self._plan.request.output_tags,
-            facts=facts_of(self._plan, self._segmenter, self._begun, progressed),
+            facts={**facts_of(self._plan, self._segmenter, self._begun, progressed), "images": self._given},
             asked=len(self._plan.frames),
             extra=self._plan.request.write,
         )

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 from sam2_fewshot import __version__
 from sam2_fewshot.annotations.examples import read_examples
@@ -28,16 +28,18 @@ from sam2_fewshot.images.display import parse_channels, read_channels, read_text
 from sam2_fewshot.images.image_set import images_of, open_images, stems_of
 from sam2_fewshot.images.registry import frame_fingerprint, open_positions, signatures, told_apart
 from sam2_fewshot.object_model import ObjectModel, content_of
+from sam2_fewshot.output.finished import results_in
 from sam2_fewshot.storage.digests import common_part, examples_part
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from sam2_fewshot.annotations.placing import PlacedExemplar
     from sam2_fewshot.files.corrections import Correction
     from sam2_fewshot.files.request import Request
     from sam2_fewshot.images.display import ChannelSetting
     from sam2_fewshot.images.image_set import ImageSet
+    from sam2_fewshot.output.finished import Finished
     from sam2_fewshot.protocols import Progress
     from sam2_fewshot.records import Exemplar, FrameReader, Location
     from sam2_fewshot.segmenter import FewShotSegmenter
@@ -200,14 +202,14 @@ def _open(request: Request, channels: Sequence[ChannelSetting], progress: Progre
     """Open the images, those of the earlier results where there are any."""
     paths = request.images
     if request.earlier is not None:
-        paths = files_again(paths, request.earlier, progress)
+        paths = files_again(paths, results_in(request.earlier), progress)
     return open_images(paths, request.settings, channels, progress)
 
 
 def _chosen(request: Request, images: ImageSet, progress: Progress) -> list[FrameReader]:
     """Return the frames of the three ranges. Where files differ in slices or times, each gives what it has."""
     positions: Sequence[int]
-    if request.earlier is not None and (known := known_images(images, request.earlier)).is_told:
+    if request.earlier is not None and (known := known_images(images, results_in(request.earlier))).is_told:
         positions = known.searched(request.earlier, progress)
     else:
         positions = parse_range(request.batch_xy, len(images), "Batch XY", names=[image.names for image in images])
@@ -318,8 +320,29 @@ def display_text(request: Request) -> str:
     return "" if request.channels is None else read_text(request.channels)
 
 
-def made_from(plan: Plan, segmenter: FewShotSegmenter) -> tuple[dict[str, object], str, list[str]]:
-    """Return what the results are made from, that in a string, and the fingerprint of each image's frames."""
+class MadeFrom(NamedTuple):
+    """What results are made from.
+
+    Parameters
+    ----------
+    inputs
+        To note for the next run.
+    images
+        Those that are given, as ``run.json`` has them.
+    common
+        What all frames depend on, in a string.
+    fingerprints
+        Of each image's frames.
+    """
+
+    inputs: dict[str, object]
+    images: list[dict[str, object]]
+    common: str
+    fingerprints: list[str]
+
+
+def made_from(plan: Plan, segmenter: FewShotSegmenter) -> MadeFrom:
+    """Return what the results are made from."""
     marked = signatures([image.header for image in plan.images])
     apart = told_apart(marked)
     places = [(item.exemplar, [apart[item.location.xy], item.location.z, item.location.time]) for item in plan.placed]
@@ -339,14 +362,15 @@ def made_from(plan: Plan, segmenter: FewShotSegmenter) -> tuple[dict[str, object
     own = [frame_fingerprint("", each) for each in marked]
     keys = [f"{image.path.as_posix()}{' ' if image.position else ''}{image.position}" for image in plan.images]
     inputs["images"] = dict(zip(keys, own, strict=True))
-    inputs["given"] = given_of(plan.images, marked, (frame.location.xy for frame in plan.frames))
-    return inputs, common, [frame_fingerprint(common, each) for each in apart]
+    given = given_of(plan.images, marked, (frame.location.xy for frame in plan.frames))
+    prints = [frame_fingerprint(common, each) for each in apart]
+    return MadeFrom(inputs, [each._asdict() for each in given], common, prints)
 
 
 _CHOICE = ("threshold_mode", "similarity_threshold", "top_percent")
 
 
-def taken_from(plan: Plan, segmenter: FewShotSegmenter, before: Mapping[str, Any]) -> list[str] | None:
+def taken_from(plan: Plan, segmenter: FewShotSegmenter, before: Finished | None) -> list[str] | None:
     """Return the fingerprints of frames whose threshold an earlier run chose, None where they are of no use.
 
     Their records hold what lies below the threshold too, so a fixed threshold can be applied to them.
@@ -354,14 +378,14 @@ def taken_from(plan: Plan, segmenter: FewShotSegmenter, before: Mapping[str, Any
     Parameters
     ----------
     before
-        The earlier run's settings.
+        The earlier results.
     """
-    settings = plan.request.settings
-    chosen = {name: before[name] for name in _CHOICE if name in before}
+    settings, earlier = plan.request.settings, {} if before is None else before.facts["settings"]
+    chosen = {name: earlier[name] for name in _CHOICE if name in earlier}
     if settings.threshold_mode != "fixed" or chosen.get("threshold_mode", "fixed") == "fixed":
         return None
     try:
         request = replace(plan.request, settings=settings.changed(chosen))
     except SettingsError:  # of another version, or edited
         return None
-    return made_from(replace(plan, request=request), segmenter)[2]
+    return made_from(replace(plan, request=request), segmenter).fingerprints

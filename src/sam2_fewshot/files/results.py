@@ -13,15 +13,16 @@ from sam2_fewshot.errors import InputError
 from sam2_fewshot.files.corrections import CORRECTIONS, MARK_NEXT
 from sam2_fewshot.images.addresses import is_zarr, remote
 from sam2_fewshot.output.files import OVERLAYS, ResultFile, files_of, overlay_path
-from sam2_fewshot.output.finished import read_finished, remembered, took_no_notes
+from sam2_fewshot.output.finished import results_in
 from sam2_fewshot.output.journal import JOURNAL_FOLDER
+from sam2_fewshot.output.notes import read_notes
 from sam2_fewshot.report import REPORT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 
     from sam2_fewshot.files.plan import Plan
-    from sam2_fewshot.output.finished import Finished
+    from sam2_fewshot.output.notes import Notes
 
 _ALONE = ("run.json", REPORT, CORRECTIONS, MARK_NEXT)
 _NAMES = {JOURNAL_FOLDER, OVERLAYS, *_ALONE, *(PurePosixPath(form.result).parts[0] for form in FORMATS.values())}
@@ -84,7 +85,7 @@ def _refuse_among_inputs(plan: Plan, files: Sequence[ResultFile]) -> None:
 
 
 def _refuse_to_overwrite(out: Path, files: Sequence[ResultFile]) -> None:
-    if took_no_notes(out / JOURNAL_FOLDER):
+    if read_notes(out / JOURNAL_FOLDER).lack_results:
         return  # all that is there may be its own
     earlier = _earlier(out)
     is_there = cache(Path.is_dir)
@@ -98,20 +99,19 @@ def _refuse_to_overwrite(out: Path, files: Sequence[ResultFile]) -> None:
         )
 
 
-def note(plan: Plan) -> list[str]:
-    """Return what to remember of the files that a run writes, with those of earlier runs, which may be there still."""
-    now = {file.key for file in result_files(plan)}
-    return sorted(now.union(remembered(plan.request.out / JOURNAL_FOLDER)))
+def results_to_note(plan: Plan, before: Notes) -> list[str]:
+    """Return what to note of the files that a run writes, with those of earlier runs, which may be there still."""
+    return sorted({file.key for file in result_files(plan)}.union(before.results))
 
 
 def _earlier(out: Path) -> Set[str]:
     """Return the keys of what earlier runs have written, as far as that is known, in small letters."""
-    return {key.casefold() for key in [*remembered(out / JOURNAL_FOLDER), *_listed(out)]}
+    return {key.casefold() for key in [*read_notes(out / JOURNAL_FOLDER).results, *_listed(out)]}
 
 
 def _listed(out: Path) -> Iterator[str]:
     """Yield the keys of the results that ``run.json`` lists."""
-    finished = _finished(out)
+    finished = results_in(out)
     if finished is not None:
         yield from _ALONE
         yield from (file.key for file in finished.files())
@@ -119,7 +119,7 @@ def _listed(out: Path) -> Iterator[str]:
 
 def is_output(folder: Path) -> bool:
     """Return whether a run has written into a folder."""
-    return remote(folder) is None and ((folder / JOURNAL_FOLDER).is_dir() or _finished(folder) is not None)
+    return remote(folder) is None and ((folder / JOURNAL_FOLDER).is_dir() or bool(_known(folder)))
 
 
 def results_among(paths: Iterable[Path]) -> list[Path]:
@@ -147,10 +147,3 @@ def _is_result(path: Path, earlier: Callable[[Path], Set[str]]) -> bool:
             if of_image & keys or is_folder or (name == JOURNAL_FOLDER and keys):
                 return True
     return False
-
-
-def _finished(out: Path) -> Finished | None:
-    try:
-        return read_finished(out)
-    except InputError:
-        return None
