@@ -418,6 +418,22 @@ class Counts:
         return " + ".join(parts) + (f" = {self.total:,}" if len(parts) > 1 else "")
 
 
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What was said when the examples were learned.
+
+    Parameters
+    ----------
+    summary
+        How well they are found again, in words; perhaps empty.
+    warnings
+        What the user was warned of.
+    """
+
+    summary: str = ""
+    warnings: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class FrameResult:
     """The result of the search of a frame, or of a block of one.

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bright import BrightMaker
 from sam2_fewshot.files.run import run
+from sam2_fewshot.output.finished import read_finished
 from sam2_fewshot.records import Exemplar
 from sam2_fewshot.settings import Settings
 from sam2_fewshot.storage.digests import common_part
@@ -192,3 +194,33 @@ def test_overlays_are_those_of_the_settings_after_others_were_tried(request_for,
     segmenters.troubles.clear()
     assert run(request_for(), None, segmenters).resumed == 3
     assert overlays(out) == before
+
+
+class Doubtful(BrightMaker):
+    """Makes segmenters that warn when they learn."""
+
+    def __call__(self, model, device, settings, progress):
+        self.bright["on_learn"] = lambda: progress.warn(f"One is dim, of {settings.min_mask_area} px or more.")
+        return super().__call__(model, device, settings, progress)
+
+
+def test_what_was_said_of_the_examples_stays_where_they_are_not_learned_again(request_for, display, tmp_path):
+    segmenters = Doubtful({"finds_examples": False})
+
+    def said(threshold=0.5, least=30, **changes):
+        settings = Settings(cache_size=0, similarity_threshold=threshold, min_mask_area=least)
+        out = run(request_for(settings=settings, **changes), display, segmenters).out
+        assert "The examples are bright." in (out / "report.html").read_text()
+        facts = read_finished(out).facts
+        assert facts["learned"] == "The examples are bright."
+        (warning,) = (each for each in facts["warnings"] if "dim" in each)
+        return warning, segmenters.made[-1].bright.learned
+
+    first, other = "One is dim, of 30 px or more.", "One is dim, of 31 px or more."
+    assert said() == (first, 1)
+    before = (tmp_path / "out" / "run.json").read_bytes()
+    assert said() == said(0.4) == said(out=tmp_path / "other", earlier=tmp_path / "out") == (first, 0)
+    assert said(save_model=tmp_path / "saved.npz") == (first, 1)
+    assert said(least=31) == (other, 1)
+    (tmp_path / "out" / "run.json").write_bytes(before)  # as where it was killed before this was written
+    assert said(least=31) == (other, 0)

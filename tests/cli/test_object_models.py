@@ -68,6 +68,8 @@ def test_what_was_learned_finds_the_same_without_the_examples(cli, images, learn
     threshold = cli("refine", out, "--similarity-threshold", "0.9")
     assert threshold.code == 0, threshold.err
     assert "2 of 2 frames are finished already and kept." in threshold.err
+    assert facts["learned"].startswith("Compared with the others, the 2 examples")
+    assert json.loads((out / "run.json").read_text())["learned"] == facts["learned"]
 
 
 def test_images_are_displayed_as_those_of_the_examples_were(cli, images, examples, tmp_path):

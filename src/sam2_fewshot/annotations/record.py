@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from shapely import Point, Polygon
 
-    from sam2_fewshot.records import Detection, Location, PixelSize
+    from sam2_fewshot.records import Detection, Learned, Location, PixelSize
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -110,6 +110,8 @@ class FrameRecord:
         Name of the position, where the image's file has several; else empty.
     full_name
         The image file's name, with folders where several images have that name. Left out: `name`.
+    learned
+        What was said when the examples were learned with which the frame was searched; None where that is not known.
     """
 
     name: str
@@ -133,6 +135,7 @@ class FrameRecord:
     points: tuple[MarkedPoint, ...] = ()
     position: str = ""
     full_name: str = ""
+    learned: Learned | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", printable(self.name))

@@ -41,7 +41,7 @@ def facts_of(plan: Plan, segmenter: FewShotSegmenter, begun: datetime, progresse
         "examples": len(plan.examples),
         "corrections": len(plan.corrections),
         "request": as_facts(request, segmenter.model_name),
-        "learned": progressed.learned,
+        "learned": progressed.learned.summary if progressed.learned else "",
         "seconds": dict(progressed.seconds),
         "warnings": list(progressed.warnings),
         "failures": [f"{failure.what}: {failure.sentence}" for failure in progressed.failures],

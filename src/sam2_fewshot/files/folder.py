@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from sam2_fewshot.annotations.mark_next import Place
     from sam2_fewshot.files.plan import Plan
     from sam2_fewshot.output.assembly import Summary
-    from sam2_fewshot.records import Detection, Exemplar, FrameReader, Location
+    from sam2_fewshot.records import Detection, Exemplar, FrameReader, Learned, Location
     from sam2_fewshot.runner.progress import Watch
     from sam2_fewshot.runner.tasks import Progressed, TaskResult
     from sam2_fewshot.segmenter import FewShotSegmenter
@@ -111,6 +111,7 @@ class OutputFolder:
         self._earlier = [Journal(earlier / JOURNAL_FOLDER, each) for each in before or prints]
         self._begun = datetime.now(UTC)
         self._moved: set[Location] = set()
+        self._learned: Learned | None = None
         self._marks = cache(self._marked_on)  # outlines are traced once, however often a frame is looked up
         self._finished = {frame.location for frame in plan.frames if self._is_recorded(frame)}
         self.assembled: Summary | None = None
@@ -176,7 +177,7 @@ class OutputFolder:
             self._folder.mkdir(parents=True, exist_ok=True)
         try:
             with only_run(self._folder, self._watch):
-                self._begin()
+                self._begin(progressed)
                 try:
                     yield
                 finally:  # also after a defect
@@ -191,7 +192,7 @@ class OutputFolder:
                 with suppress(OSError):
                     self._folder.rmdir()  # where it is empty, nothing was there before either
 
-    def _begin(self) -> None:
+    def _begin(self, progressed: Progressed) -> None:
         with replacing(self._folder / "writable") as trial:
             trial.touch()
         (self._folder / "writable").unlink(missing_ok=True)
@@ -203,6 +204,11 @@ class OutputFolder:
             self._watch.say(f"Since the last run in {self._out}: {'; '.join(changed)}.")
         for location in sorted(self._moved):
             self._take_over(location)
+        if progressed.learned is not None:
+            self._learned = progressed.learned
+        elif self._learned is not None:  # nothing was learned in this run, but what its frames were searched with
+            progressed.learned = self._learned
+            progressed.warnings = tuple(dict.fromkeys([*progressed.warnings, *self._learned.warnings]))
         if self._finished:
             self._watch.say(f"{self.done} of {len(self._plan.frames)} frames are finished already and kept.")
         elif (self._out / "run.json").exists():
@@ -242,6 +248,7 @@ class OutputFolder:
             below=tuple(found.below),
             threshold=self._threshold if self._is_fixed else found.threshold,
             floor=found.floor,
+            learned=self._learned,
         )
         # The record comes last: it says that all of the frame is there.
         try:
@@ -372,7 +379,10 @@ class OutputFolder:
         return record
 
     def _is_recorded(self, frame: FrameReader) -> bool:
-        return self._look_up(frame.location, Journal.summary) is not None
+        record = self._look_up(frame.location, Journal.summary)
+        if record is not None:
+            self._learned = record.learned or self._learned
+        return record is not None
 
     def _take_over(self, location: Location) -> None:
         """Record a frame at the threshold asked for; its overlay is redrawn later."""

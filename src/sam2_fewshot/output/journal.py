@@ -35,7 +35,7 @@ import numpy as np
 
 from sam2_fewshot.annotations.record import ExampleMark, FrameRecord
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.records import Location
+from sam2_fewshot.records import Learned, Location
 from sam2_fewshot.storage.files import replacing, sweep, write_whole
 from sam2_fewshot.storage.packing import pack_detections, unpack_detections
 
@@ -315,6 +315,7 @@ def _pack(record: FrameRecord, fingerprint: str) -> dict[str, Any]:
         "kept": len(record.detections),
         "threshold": record.threshold,
         "floor": record.floor,
+        "learned": None if record.learned is None else [record.learned.summary, record.learned.warnings],
     }
     return {
         "header": np.frombuffer(json.dumps(header).encode(), np.uint8),
@@ -337,6 +338,7 @@ def _unpack(header: dict[str, Any], archive: Any, file: str) -> FrameRecord:
 
 def _record(header: dict[str, Any], file: str) -> FrameRecord:
     """Return a record without its objects and examples."""
+    summary, warnings = header.get("learned") or (None, ())
     return FrameRecord(
         name=header["name"],
         stem=header["stem"],
@@ -350,4 +352,5 @@ def _record(header: dict[str, Any], file: str) -> FrameRecord:
         threshold=header["threshold"],
         floor=header["floor"],
         file=file,
+        learned=None if summary is None else Learned(summary, tuple(warnings)),
     )

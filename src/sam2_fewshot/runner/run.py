@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.object_model import frame_digest
-from sam2_fewshot.records import Counts
+from sam2_fewshot.records import Counts, Learned
 from sam2_fewshot.runner.tasks import CannotGoOn, Failure, Progressed, in_this_process
 from sam2_fewshot.settings import AFTER_LEARNING, Settings
 from sam2_fewshot.storage.digests import code_digest, common_part
@@ -74,14 +74,16 @@ def run(
     left = [frame for frame in source.frames if not sink.has(frame)]
     if left and segmenter.settings.compile:
         watch.say("Compiling SAM 2 for this device; the first image takes minutes, later ones are faster.")
-    if source.exemplars and (left or must_learn):
-        with timed(seconds, "learn examples"):
-            learn(segmenter, source.exemplars, watch, cache, code)
-    if source.exemplars or left:
+    learned = None
+    if left or must_learn or not source.exemplars:
+        before = watch.count
+        if source.exemplars:
+            with timed(seconds, "learn examples"):
+                learn(segmenter, source.exemplars, watch, cache, code)
+        learned = Learned(segmenter.summary, tuple(watch.since(before)))
         sink.learned(segmenter)
-    learned = segmenter.summary if left or must_learn else ""
-    if learned:
-        watch.say(learned)
+        if learned.summary:
+            watch.say(learned.summary)
     progressed = Progressed(len(source.frames), len(source.frames) - len(left), watch.take(), seconds, learned=learned)
     with sink.opened(progressed):
         watch.begin(len(left))

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
-    from sam2_fewshot.records import Exemplar, FrameReader
+    from sam2_fewshot.records import Exemplar, FrameReader, Learned
     from sam2_fewshot.runner.progress import Watch
     from sam2_fewshot.segmenter import FewShotSegmenter
     from sam2_fewshot.tiling.blocks import BlockStore
@@ -109,7 +109,7 @@ class Progressed:
     interrupted
         Whether the user stopped it.
     learned
-        How well the examples are found again, in words; empty where that is not known.
+        What was said when the examples were learned; None where they were not, as no frame was left.
     """
 
     frames: int
@@ -118,7 +118,7 @@ class Progressed:
     seconds: dict[str, float] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
     interrupted: bool = False
-    learned: str = ""
+    learned: Learned | None = None
 
 
 class CannotGoOn(FewShotError):
