@@ -108,11 +108,12 @@ def test_an_image_of_one_colour_is_told(request_for, segmenters, display, images
 def test_what_a_killed_run_left_half_written_goes(request_for, segmenters):
     journal = request_for().out / ".frames"
     journal.mkdir(parents=True)
-    for name in (".1-xy000000_z00000_t00000.npz.part", ".2-another_is_at_it.npz.part"):
+    half, another = ".0123456789abcdef-xy000000_z00000_t00000.npz.part", ".fedcba9876543210-another_is_at_it.npz.part"
+    for name in (half, another):
         (journal / name).write_text("half")
-    os.utime(journal / ".1-xy000000_z00000_t00000.npz.part", (0, 0))
+    os.utime(journal / half, (0, 0))
     run(request_for(), None, segmenters)
-    assert [path.name for path in journal.glob(".*")] == [".2-another_is_at_it.npz.part"]
+    assert [path.name for path in journal.glob(".*")] == [another]
 
 
 def test_the_overlay_tells_the_threshold(request_for, segmenters, tmp_path):

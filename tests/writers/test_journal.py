@@ -18,14 +18,14 @@ from recorded import recorded
 from sam2_fewshot.annotations.record import ExampleMark, FrameRecord
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.output.journal import Journal, read_record, remove_others
-from sam2_fewshot.records import Detection, InstanceMask, Location
+from sam2_fewshot.records import Detection, InstanceMask, Learned, Location
 from sam2_fewshot.storage.packing import unpack_detections
 
 Make = Callable[..., FrameRecord]
 
 
 def assert_same(a: FrameRecord, b: FrameRecord) -> None:
-    for field in ("name", "stem", "location", "frame_shape", "size_z", "size_t", "candidates", "warnings"):
+    for field in ("name", "stem", "location", "frame_shape", "size_z", "size_t", "candidates", "warnings", "learned"):
         assert getattr(a, field) == getattr(b, field)
     assert dict(a.seconds) == dict(b.seconds)
     assert len(a.detections) == len(b.detections)
@@ -44,7 +44,8 @@ def assert_same(a: FrameRecord, b: FrameRecord) -> None:
 
 def test_a_record_comes_back_exactly(tmp_path: Path, make_record: Make) -> None:
     journal = Journal(tmp_path / "out" / ".frames", "f")
-    record = make_record(20, Location(2, 3, 4), size_z=5, size_t=6)
+    learned = Learned("Both are found again.", ("One is dim.",))
+    record = replace(make_record(20, Location(2, 3, 4), size_z=5, size_t=6), learned=learned)
     journal.write(record)
     again = journal.done(Location(2, 3, 4))
     assert again is not None

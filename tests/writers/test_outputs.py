@@ -195,7 +195,7 @@ def test_an_output_folder_that_is_a_file_gives_a_sentence(tmp_path: Path, make_r
 
 def test_an_abandoned_file_of_a_killed_run_is_swept(tmp_path: Path, make_record: Make) -> None:
     (tmp_path / "labels").mkdir()
-    abandoned = tmp_path / "labels" / ".9-cells.tif.part"
+    abandoned = tmp_path / "labels" / ".0123456789abcdef-cells.tif.part"
     abandoned.write_text("")
     os.utime(abandoned, (0, 0))
     assemble([make_record(1)], tmp_path)

@@ -94,7 +94,8 @@ def test_a_file_in_the_way_of_a_folder_gives_a_sentence(tmp_path: Path) -> None:
 
 
 def test_sweeping_takes_only_what_was_abandoned(tmp_path: Path) -> None:
-    old, new, other = (tmp_path / name for name in (".1-a.part", ".0123456789abcdef-a.part", "a.part"))
+    names = (".fedcba9876543210-a.part", ".0123456789abcdef-a.part", ".1-a.part")
+    old, new, other = (tmp_path / name for name in names)
     for path in (old, new, other):
         path.write_text("")
     for path in (old, other):
@@ -105,9 +106,9 @@ def test_sweeping_takes_only_what_was_abandoned(tmp_path: Path) -> None:
 
 
 def test_sweeping_takes_abandoned_folders_with_all_that_is_in_them(tmp_path: Path) -> None:
-    old, before, written = (
-        tmp_path / name for name in (".1-a.zarr.part", ".0123456789abcdef-a.zarr.old", ".2-b.zarr.part")
-    )
+    first, second = ".0123456789abcdef", ".fedcba9876543210"
+    names = (f"{first}-a.zarr.part", f"{first}-a.zarr.old", f"{second}-b.zarr.part")
+    old, before, written = (tmp_path / name for name in names)
     users = tmp_path / ".notes.old"
     (tmp_path / "a.zarr").mkdir()
     for folder in (old, before, written, users):
@@ -118,6 +119,18 @@ def test_sweeping_takes_abandoned_folders_with_all_that_is_in_them(tmp_path: Pat
     os.utime(written / "0" / "zarr.json")  # a chunk that was just written leaves the folder's own time as it was
     sweep(tmp_path)
     assert sorted(tmp_path.iterdir()) == sorted([written, users, tmp_path / "a.zarr"])
+
+
+@pytest.mark.parametrize("making", [replacing, replacing_folder])
+def test_who_writes_into_a_folder_sweeps_it(
+    tmp_path: Path, making: Callable[[Path], AbstractContextManager[Path]]
+) -> None:
+    abandoned = tmp_path / ".0123456789abcdef-a.zip.part"
+    abandoned.write_text("half")
+    os.utime(abandoned, (0, 0))
+    with making(tmp_path / "b") as temporary:
+        temporary.mkdir() if making is replacing_folder else temporary.write_text("whole")
+    assert list(tmp_path.iterdir()) == [tmp_path / "b"]
 
 
 @pytest.mark.parametrize(("name", "swept"), [("a.zarr", "a.zarr"), (f"{'x' * 60}.zarr", None)])

@@ -32,7 +32,6 @@ from sam2_fewshot.output.journal import (
     has_blocks,
     remove_other_blocks,
     remove_others,
-    sweep_blocks,
 )
 from sam2_fewshot.output.notes import read_notes
 from sam2_fewshot.output.pictures import drawn_of, pictures_of
@@ -40,7 +39,7 @@ from sam2_fewshot.records import Kind, held_bytes
 from sam2_fewshot.report import write_report
 from sam2_fewshot.runner.blocks import StoredBlocks
 from sam2_fewshot.runner.tasks import CannotGoOn, Failure, Task
-from sam2_fewshot.storage.files import only_run, refuse_second_run, replacing, sweep, telling, write_whole
+from sam2_fewshot.storage.files import only_run, refuse_second_run, replacing, telling, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -196,8 +195,6 @@ class OutputFolder:
         with replacing(self._folder / "writable") as trial:
             trial.touch()
         (self._folder / "writable").unlink(missing_ok=True)
-        sweep(self._folder)
-        sweep_blocks(self._folder)
         self._notes = read_notes(self._folder)
         changed = self._notes.changes(self._inputs)
         if changed:

@@ -125,6 +125,7 @@ def assemble(
     }
     write_run(out / "run.json", {**facts, **counted})
     _discard(before, {file.path for file in Finished(out, counted).files()})
+    # A format that a killed run wrote may not be asked for now.
     for folder in {out / OVERLAYS, *(form.path(out, "").parent for form in FORMATS.values())}:
         sweep(folder)
     return summary

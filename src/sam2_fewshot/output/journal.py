@@ -36,7 +36,7 @@ import numpy as np
 from sam2_fewshot.annotations.record import ExampleMark, FrameRecord
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.records import Learned, Location
-from sam2_fewshot.storage.files import replacing, sweep, write_whole
+from sam2_fewshot.storage.files import replacing, write_whole
 from sam2_fewshot.storage.packing import pack_detections, unpack_detections
 
 if TYPE_CHECKING:
@@ -263,12 +263,6 @@ class BlockFolder:
 def has_blocks(folder: Path) -> bool:
     """Return whether blocks of unfinished frames lie in a journal's folder."""
     return any((folder / BLOCKS_FOLDER).glob("*/*.npz"))
-
-
-def sweep_blocks(folder: Path) -> None:
-    """Remove what killed runs left half written, as :func:`~sam2_fewshot.storage.files.sweep` does."""
-    for path in (folder / BLOCKS_FOLDER).glob("*"):
-        sweep(path)
 
 
 def remove_other_blocks(folder: Path, common: str) -> None:

@@ -11,7 +11,7 @@ from zipfile import ZipFile, ZipInfo
 
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.storage.arrays import DAMAGES
-from sam2_fewshot.storage.files import sweep, write_whole
+from sam2_fewshot.storage.files import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -94,7 +94,6 @@ class FolderCache:
         """Store an entry, and delete the least recently used ones until all fit into the room."""
         with suppress(InputError):
             write_whole(self._entry(key), with_warnings(content, warnings))
-            sweep(self._root)
             _shrink(self._root, self._room)
 
     def drop(self, key: str) -> None:

@@ -13,6 +13,7 @@ import stat
 import time
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import lru_cache
 from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,8 +38,8 @@ _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`, which takes its name when the block ends well.
 
-    The folder is made when it is missing. When the block fails, the temporary file is removed and whatever
-    was under the name before stays as it was, also after a power failure.
+    The folder is made when it is missing, and swept when this process first writes there. When the block fails, the
+    temporary file is removed and whatever was under the name before stays as it was, also after a power failure.
 
     Yields
     ------
@@ -54,6 +55,7 @@ def replacing(path: Path) -> Iterator[Path]:
     with telling(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            _sweep_once(path.parent.absolute())
             yield temporary
             _flush(temporary)
             temporary.replace(path)
@@ -65,8 +67,8 @@ def replacing(path: Path) -> Iterator[Path]:
             _flush(path.parent)
 
 
-_TEMPORARY = re.compile(r"\.([0-9]+|[0-9a-f]{16})-.*\.(part|old)", re.DOTALL)
-"""Names of :func:`_temporary`, and those with a process's number that earlier versions gave."""
+_TEMPORARY = re.compile(r"\.[0-9a-f]{16}-.*\.(part|old)", re.DOTALL)
+"""Names of :func:`_temporary`. They lie in folders of the user's too, so no name that others give may be like them."""
 _OF_NAME = 40
 """So many characters of the end of a file's name are in them."""
 
@@ -109,6 +111,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     with telling(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            _sweep_once(path.parent.absolute())
             yield temporary
             if path.is_dir():
                 path.replace(old)
@@ -132,6 +135,11 @@ def sweep(folder: Path) -> None:
                 touched = max(each.stat().st_mtime for each in (path, *path.rglob("*")))
                 if time.time() - touched > _ABANDONED:
                     _remove_or_restore(path)
+
+
+@lru_cache(maxsize=1000)
+def _sweep_once(folder: Path) -> None:
+    sweep(folder)
 
 
 def _remove_or_restore(path: Path) -> None:
