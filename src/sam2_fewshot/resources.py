@@ -90,8 +90,8 @@ STORED = 360_000_000
 """Bytes of encoded tiles that learning holds, so as not to encode them twice: 64 of the embedded checkpoint's."""
 _EMBEDDING = 2_100_000
 """Bytes of an embedding of the embedded checkpoint; those that learning holds are part of what was measured."""
-FEWEST_EMBEDDINGS = 32
-"""Learning holds those of so many tiles at least: of windows around 20 examples, and of some without any."""
+FEWEST_EMBEDDINGS = 12
+"""Learning holds those of so many tiles at least: of windows around ten examples, and of few others."""
 RESERVE = 1_250_000_000
 """Bytes of the interpreter, torch and the embedded checkpoint, with a batch of tiles at work; 1.0 GB measured. The
 rest, and what learning takes less for a pixel than is reckoned, is for :data:`STORED`."""
@@ -172,15 +172,16 @@ def room_after_learning(max_memory: float, embedding_bytes: int, beside: int) ->
     max_memory, beside
         As in :func:`block_pixels`.
     embedding_bytes
-        Memory of an embedding; a tile with its pyramid takes about six times as much.
+        Memory of an embedding; with its pyramid a tile takes 25 quarters of it.
 
     Returns
     -------
     int
-        As much as a small frame's tiles take, and nothing where memory is short: larger blocks save more time then.
+        As much as a small frame's tiles take, and nothing where memory is short. It is not reckoned with: learning
+        takes less than is reckoned for it, and a search that needs the memory lets the tiles go.
     """
     spare = budget(max_memory) - reserve() - beside
-    return max(0, min(_SMALL_FRAME * 6 * embedding_bytes, spare // _TILES_SHARE - STORED))
+    return max(0, min(_SMALL_FRAME * embedding_bytes * 25 // 4, spare // _TILES_SHARE - STORED))
 
 
 def embeddings_in_learning(max_memory: float, most: int, embedding_bytes: int, beside: int) -> int:

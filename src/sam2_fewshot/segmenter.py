@@ -25,7 +25,14 @@ from sam2_fewshot.object_model import COMPARED, ObjectModel, read_object_model
 from sam2_fewshot.protocols import Quiet, Staged
 from sam2_fewshot.records import Detection, FrameResult, Kind, held_bytes
 from sam2_fewshot.rendering.channels import as_reader
-from sam2_fewshot.resources import FEWEST_EMBEDDINGS, block_pixels, bytes_of_embeddings, memory_of, room_after_learning
+from sam2_fewshot.resources import (
+    FEWEST_EMBEDDINGS,
+    block_pixels,
+    budget,
+    bytes_of_embeddings,
+    memory_of,
+    room_after_learning,
+)
 from sam2_fewshot.settings import Settings
 from sam2_fewshot.storage.files import write_whole
 from sam2_fewshot.tiling.blocks import (
@@ -40,10 +47,10 @@ from sam2_fewshot.tiling.merging import merge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
-    from contextlib import AbstractContextManager
 
     from numpy.typing import NDArray
 
+    from sam2_fewshot.backbones.remembering import Remembering
     from sam2_fewshot.methods.base import Method
     from sam2_fewshot.protocols import Backbone, Progress
     from sam2_fewshot.records import Box, Exemplar, FrameReader
@@ -102,15 +109,15 @@ class FewShotSegmenter:
         from sam2_fewshot.backbones.remembering import Remembering
 
         self._settings = settings or Settings()
-        self._keeping: Callable[[], AbstractContextManager[None]] = nullcontext
+        self._kept: Remembering | None = None
         self._progress = Staged(progress or Quiet())
         if isinstance(model, str | os.PathLike):
             model = open_backbone(model, device, self.settings)
             if model.on_cpu and self.settings.batch_size <= 1:
                 memory, each = self.settings.max_memory, model.embedding_bytes
                 # What was learned from is searched as well, mostly; other frames are encoded once in any case.
-                model = Remembering(model, room_after_learning(memory, each, model.extra_bytes), keeps=False)
-                self._keeping = model.keeping
+                self._kept = Remembering(model, room_after_learning(memory, each, model.extra_bytes), keeps=False)
+                model = self._kept
         self._backbone = model
         self._method = method or METHODS[self.settings.method](model, self.settings, self._progress)
         self._objects: ObjectModel | None = None
@@ -230,7 +237,7 @@ class FewShotSegmenter:
             If no wanted example can be used.
         """
         most = self._learning_pixels()
-        with self._keeping():
+        with self._kept.keeping() if self._kept else nullcontext():
             training = training_set(list(exemplars), self._backbone, self.settings, most, self._progress)
             learned = self._method.learn(training.frames)
         self._objects = ObjectModel(
@@ -326,6 +333,7 @@ class FewShotSegmenter:
         begins: Callable[[int, int], None] | None = None,
     ) -> Iterator[BlockResult]:
         """Yield the results of a frame's blocks in their order; those that are stored are not searched anew."""
+        self._make_room(frame, plan)
         count = len(plan.blocks)
         store = store if count > 1 else None
         stored = store.load(plan.blocks) if store else {}
@@ -481,8 +489,16 @@ class FewShotSegmenter:
         return cls(model, device, chosen, progress).adopt(objects, str(path))
 
     def _learning_pixels(self) -> int:
-        """Return how many pixels of a frame may be learned from at a time."""
-        return block_pixels(self.settings.max_memory, learning=True, beside=self._beside_learning())
+        """Return how many pixels of a frame may be learned from at a time, as many as a small part has at least."""
+        fitting = block_pixels(self.settings.max_memory, learning=True, beside=self._beside_learning())
+        return max(_LEAST_PART, fitting)
+
+    def _make_room(self, frame: FrameReader, plan: SearchPlan) -> None:
+        """Let go of tiles that were kept since learning, as far as a search needs their memory."""
+        if self._kept:
+            largest = max((x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in (block.read for block in plan.blocks))
+            needed = memory_of(largest, self._step, tile_bytes=self._bytes_of_a_tile(), beside=self._beside(frame))
+            self._kept.limit(budget(self.settings.max_memory) - int(needed * 1e9))
 
     @property
     def _step(self) -> int:
@@ -496,7 +512,9 @@ class FewShotSegmenter:
     def _beside_learning(self, *, least: bool = False) -> int:
         """Return what learning takes besides a frame: the backbone, and the embeddings that are held, or the fewest."""
         tiles = min(self.learning_tiles, FEWEST_EMBEDDINGS) if least else self.learning_tiles
-        return self._backbone.extra_bytes + bytes_of_embeddings(tiles, self._backbone.embedding_bytes)
+        backbone = self._backbone
+        held = bytes_of_embeddings(tiles, backbone.embedding_bytes) if backbone.on_cpu else 0
+        return backbone.extra_bytes + held
 
     def _bytes_of_a_tile(self) -> int:
         """Return what is held of a tile: its embedding, and a quarter of that of one twice as wide around it."""

@@ -36,12 +36,9 @@ def test_odd_frames_have_tiles(shape: tuple[int, int]) -> None:
     assert TileGrid(shape, tile_side(shape, 300.0)).windows()
 
 
-def test_no_smaller_tiles_near_the_ideal_would_cover_the_frame_with_as_many() -> None:
-    # 404 px is nearer to one tile of 544 than to two of 304, but either way it takes four.
-    assert tile_side((512, 512), 404.0) == 304
+def test_tiles_that_are_as_many_but_nearer_to_the_ideal_magnify_more() -> None:
+    # A tile of 4/3 of 404 px is too small for the frame, so it takes four whatever their size.
+    assert tile_side((512, 512), 404.0) == 400
     assert tile_side((256, 320), 253.0) == 304
-    for height, width, ideal in [(512, 512, 404.0), (520, 696, 287.0), (1040, 1392, 520.0), (485, 1024, 185.0)]:
-        side = tile_side((height, width), ideal)
-        smaller = side - PARTS
-        counts = [TileGrid((height, width), each).counts for each in (side, smaller)]
-        assert smaller < ideal * 2 / 3 or counts[0] != counts[1]
+    # A frame that a row of such tiles just covers has them.
+    assert tile_side((512, 512), 446.0) == 592

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
+from copy import deepcopy
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,12 +14,16 @@ from calls import calls_of
 from sam2_fewshot import Exemplar, FewShotSegmenter, Settings
 from sam2_fewshot.backbones.filters import _pyramid
 from sam2_fewshot.backbones.remembering import Remembering
+from sam2_fewshot.backbones.sam2 import open_model
+from sam2_fewshot.records import Frame
 from sam2_fewshot.resources import RESERVE, STORED, room_after_learning
+from sam2_fewshot.tiling.blocks import Block
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
-    from sam2_fewshot.backbones.sam2.network import Sam2Model
     from sam2_fewshot.protocols import Backbone, Tile
     from sam2_fewshot.records import Box
 
@@ -62,7 +69,8 @@ def test_what_was_encoded_is_given_again_in_the_order_asked_for(filters: Backbon
     assert all(same(one, other) for one, other in zip(again, filters.tiles(picture, WINDOWS), strict=True))
 
 
-def test_tiles_of_a_network_are_kept_as_they_are(micro: Sam2Model, picture: NDArray[np.uint8]) -> None:
+def test_tiles_of_a_network_are_kept_as_they_are(picture: NDArray[np.uint8]) -> None:
+    micro = open_model("micro", "cpu", Settings())  # the tests' own keeps what it encoded
     backbone = Remembering(micro, PLENTY)
     first, again = (list(backbone.tiles(picture, WINDOWS[:1])) for _ in range(2))
     (plain,) = micro.tiles(picture, WINDOWS[:1])
@@ -150,9 +158,37 @@ def test_a_frame_that_was_learned_from_is_not_encoded_again(discs: tuple[NDArray
     assert encoded[0] < encoded[1]
 
 
+def test_tiles_give_way_to_a_search_that_needs_their_memory(discs: tuple[NDArray[np.uint8], NDArray[np.int32]]) -> None:
+    image, labels = discs[0][:, :120], discs[1][:, :120]
+    exemplars = [Exemplar(image=image, mask=labels == number) for number in np.unique(labels)[1:6]]
+    segmenter = FewShotSegmenter("filters", settings=Settings(max_memory=6)).fit(exemplars)
+    kept = segmenter._kept
+    assert kept is not None
+    assert kept._kept
+    plan = segmenter.plan(Frame(image))
+    large = replace(plan, blocks=[Block((0, 0, 3900, 3900), (0, 0, 4000, 4000))])
+    segmenter._make_room(Frame(image), plan)
+    assert kept._kept, "a small frame needs none of it"
+    segmenter._make_room(Frame(image), large)
+    assert not kept._kept
+
+
+@pytest.mark.parametrize("copy", [deepcopy, lambda segmenter: pickle.loads(pickle.dumps(segmenter))])
+def test_a_copied_segmenter_detects_the_same(
+    discs: tuple[NDArray[np.uint8], NDArray[np.int32]], copy: Callable[[FewShotSegmenter], FewShotSegmenter]
+) -> None:
+    image, labels = discs[0][:, :120], discs[1][:, :120]
+    exemplars = [Exemplar(image=image, mask=labels == number) for number in np.unique(labels)[1:6]]
+    segmenter = FewShotSegmenter("filters", settings=Settings(max_memory=8, sizes="similar")).fit(exemplars)
+    again = copy(segmenter)
+    assert again._kept is not None
+    assert not again._kept._kept
+    assert [each.score for each in again.segment(image)] == [each.score for each in segmenter.segment(image)]
+
+
 def test_tiles_are_held_after_learning_where_there_is_memory_to_spare() -> None:
     each = 2_000_000
     assert room_after_learning(2, each, 0) == 0
     assert 0 < room_after_learning(5, each, 0) <= (5e9 - RESERVE) / 8 - STORED
-    assert room_after_learning(100, each, 0) == room_after_learning(200, each, 0) == 24 * 6 * each
+    assert room_after_learning(100, each, 0) == room_after_learning(200, each, 0) == 24 * each * 25 // 4
     assert room_after_learning(5, each, 10**9) < room_after_learning(5, each, 0)

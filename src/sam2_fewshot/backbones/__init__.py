@@ -88,7 +88,14 @@ def expected_bytes(name: str | os.PathLike[str]) -> int:
 
 
 def is_name(name: str) -> bool:
-    """Return whether a name alone means a backbone: one that is known, or the file of a checkpoint that is there."""
+    """Return whether a name alone means a backbone: one that is known, or the file of a checkpoint that is there.
+
+    Raises
+    ------
+    CheckpointError
+        If the environment names a folder with checkpoints that does not exist.
+    """
+    search_folders()  # a folder that the environment names and that is not there is told as such
     if name in _BACKBONES or find(name) is not None:
         return True
     try:

@@ -45,7 +45,13 @@ class Remembering:
         self._rng = np.random.default_rng(0)
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # of a copy that is being made, which has no backbone yet
+            raise AttributeError(name)
         return getattr(self._backbone, name)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the tiles out of copies."""
+        return {**vars(self), "_kept": {}, "_bytes": 0}
 
     @contextmanager
     def keeping(self) -> Iterator[None]:
@@ -56,10 +62,16 @@ class Remembering:
         finally:
             self._keeps = before
 
+    def limit(self, room: int) -> None:
+        """Let tiles go, chosen at random, until the kept ones take so many bytes at most."""
+        while self._kept and self._bytes > room:
+            leaving = list(self._kept)[self._rng.integers(len(self._kept))]
+            self._bytes -= self._size(self._kept.pop(leaving))
+
     @property
     def extra_bytes(self) -> int:
-        """What the backbone takes, and the room of the kept tiles."""
-        return self._backbone.extra_bytes + self._room
+        """What the backbone takes, and the room of the tiles if all that are encoded are kept."""
+        return self._backbone.extra_bytes + (self._room if self._keeps else 0)
 
     def tiles(
         self,
@@ -68,6 +80,9 @@ class Remembering:
         on_batch: Callable[[int], None] = lambda done: None,
     ) -> Iterator[Tile]:
         """Encode windows of an image, those that are not kept; see :class:`~sam2_fewshot.protocols.Backbone`."""
+        if not self._kept and not (self._keeps and self._room):
+            yield from self._backbone.tiles(image, windows, on_batch)
+            return
         digest = pixels_digest(image)
         keys = [(digest, image.shape, window) for window in windows]
         kept = {key: self._kept[key] for key in keys if key in self._kept}
@@ -86,9 +101,7 @@ class Remembering:
         size = self._size(tile)
         if not self._keeps or key in self._kept or size > self._room:
             return
-        while self._bytes + size > self._room:
-            leaving = list(self._kept)[self._rng.integers(len(self._kept))]
-            self._bytes -= self._size(self._kept.pop(leaving))
+        self.limit(self._room - size)
         self._kept[key] = tile
         self._bytes += size
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -108,12 +107,12 @@ def tile_side(frame_shape: tuple[int, int], ideal: float) -> int:
     count = round(longest / (ideal * share))
     side = ideal if count == 0 else min(max(longest / (count * share), ideal * 2 / 3), ideal * 4 / 3)
     parts = max(1, round(side / PARTS + 0.49))
-    if count == 0:
+    if count == 0 or side < ideal * 4 / 3:
         return parts * PARTS
-    # As many smaller tiles magnify more at the same cost.
+    # It covers the frame with no fewer tiles than sides nearer to the ideal do, which magnify more.
     needed = TileGrid(frame_shape, parts * PARTS).counts
-    least = min(math.ceil(ideal * 2 / 3 / PARTS), parts)
-    return next(n * PARTS for n in range(least, parts + 1) if TileGrid(frame_shape, n * PARTS).counts == needed)
+    as_many = [n for n in range(1, parts + 1) if TileGrid(frame_shape, n * PARTS).counts == needed]
+    return min(as_many, key=lambda n: abs(n * PARTS - ideal)) * PARTS
 
 
 def tile_of(grid: TileGrid, mask: InstanceMask) -> int:

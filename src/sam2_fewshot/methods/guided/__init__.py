@@ -58,6 +58,8 @@ class GuidedMethod:
     def held_tiles(self) -> int:
         """Of how many tiles the embeddings are held when it learns; fewer than usual where the memory is short."""
         backbone = self._backbone
+        if not backbone.on_cpu:  # they are held in the memory of the device
+            return MOST_TILES
         return embeddings_in_learning(
             self._settings.max_memory, MOST_TILES, backbone.embedding_bytes, backbone.extra_bytes
         )
