@@ -489,9 +489,8 @@ class FewShotSegmenter:
         return cls(model, device, chosen, progress).adopt(objects, str(path))
 
     def _learning_pixels(self) -> int:
-        """Return how many pixels of a frame may be learned from at a time, as many as a small part has at least."""
-        fitting = block_pixels(self.settings.max_memory, learning=True, beside=self._beside_learning())
-        return max(_LEAST_PART, fitting)
+        """Return how many pixels of a frame may be learned from at a time."""
+        return block_pixels(self.settings.max_memory, learning=True, beside=self._beside_learning())
 
     def _make_room(self, frame: FrameReader, plan: SearchPlan) -> None:
         """Let go of tiles that were kept since learning, as far as a search needs their memory."""

@@ -12,9 +12,7 @@ from shapely import box
 
 from sam2_fewshot import Exemplar, FewShotSegmenter, Frame, InputError, Settings
 from sam2_fewshot.geometry.overlap import mask_iou
-from sam2_fewshot.methods.guided import GuidedMethod
 from sam2_fewshot.object_model import frame_digest
-from sam2_fewshot.protocols import Staged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -297,10 +295,9 @@ def test_shifting_the_grid_hardly_changes_what_the_guided_method_finds(
     part = Frame(frame.pixels[:160, :160])
     chosen = [number for number in np.unique(labels[20:140, 20:140]) if number][:10]
     segmenter.fit([Exemplar(image=part, mask=labels[:160, :160] == number) for number in chosen])
-    step = GuidedMethod(backbone, segmenter.settings, Staged(heard)).step(segmenter.object_model.learned)
     results = []
     for shift in ((0, 0), (1, 0)):
-        plan = segmenter.plan(frame, shift, at_most=(4 * step) ** 2)
+        plan = segmenter.plan(frame, shift, at_most=frame.pixels[..., 0].size - 1)
         assert len(plan.blocks) > 1
         result = segmenter.join(frame, plan, [segmenter.search(frame, plan, block) for block in plan.blocks])
         results.append(result.detections)
