@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from label_discs import DISCS, discs
 from PIL import Image
 
 from bright import BrightMaker
@@ -187,6 +188,31 @@ def test_a_fixed_threshold_after_a_chosen_one_takes_over_what_is_finished(reques
         assert not any("the threshold is" in warning for warning in finished.facts["warnings"])
     run(request_for(settings=chosen), display, segmenters)  # these are chosen when a frame is searched
     assert len(segmenters.calls) == 3
+
+
+@pytest.mark.parametrize("results", ["none", "of another threshold", "of other examples"])
+def test_a_fixed_threshold_takes_over_what_a_killed_run_with_a_chosen_one_has_finished(
+    request_for, display, examples, results
+):
+    segmenters = BrightMaker({"score": None, "finds_examples": False})
+    chosen = Settings(threshold_mode="top", top_percent=50)
+    fixed = chosen.changed({"threshold_mode": "fixed", "similarity_threshold": 0.3})
+    out = request_for().out
+    if results == "of another threshold":
+        run(request_for(settings=Settings(smoothing=2)), display, segmenters)
+    elif results == "of other examples":
+        label = examples.read_bytes()
+        Image.fromarray(discs(DISCS[:1])).save(examples)
+        run(request_for(settings=chosen.changed({"threshold_mode": "otsu"})), display, segmenters)
+        examples.write_bytes(label)
+    before = (out / "run.json").read_bytes() if results != "none" else b""
+    run(request_for(settings=chosen), display, segmenters)
+    (out / "run.json").unlink()  # as where that run was killed
+    if before:
+        (out / "run.json").write_bytes(before)
+    second = run(request_for(settings=fixed), display, segmenters)
+    assert (segmenters.calls, second.resumed) == ([], 3)
+    assert {record.threshold for record in read_finished(out).records()} == {0.3}
 
 
 def test_overlays_follow_the_threshold(request_for, segmenters, display):

@@ -24,12 +24,13 @@ from sam2_fewshot.geometry.outlines import crop_to_object, largest_part, mask_to
 from sam2_fewshot.methods.selection import marked
 from sam2_fewshot.output.assembly import assemble
 from sam2_fewshot.output.files import overlay_path
-from sam2_fewshot.output.finished import lost_record, results_in
+from sam2_fewshot.output.finished import lost_record
 from sam2_fewshot.output.journal import (
     JOURNAL_FOLDER,
     BlockFolder,
     Journal,
     has_blocks,
+    preview_beside,
     remove_other_blocks,
     remove_others,
 )
@@ -105,9 +106,11 @@ class OutputFolder:
         refuse_second_run(self._folder)
         self._inputs, self._given, self._common, prints = made_from(plan, segmenter)
         earlier = plan.request.earlier or self._out
+        self._earlier = earlier / JOURNAL_FOLDER
         self._journals = [Journal(self._folder, each) for each in prints]
-        before = taken_from(plan, segmenter, results_in(earlier))
-        self._earlier = [Journal(earlier / JOURNAL_FOLDER, each) for each in before or prints]
+        others = [prints, *taken_from(plan, segmenter, earlier)]
+        others = others[1:] if self._earlier == self._folder else others
+        self._sources = [self._journals, *([Journal(self._earlier, each) for each in some] for some in others)]
         self._begun = datetime.now(UTC)
         self._moved: set[Location] = set()
         self._learned: Learned | None = None
@@ -364,16 +367,17 @@ class OutputFolder:
 
     def _look_up(self, location: Location, read: _Read = Journal.done) -> FrameRecord | None:
         """Return a frame's record, here or in the earlier results, at the threshold asked for."""
-        own = self._record(location, read=read)
-        record = own and self._at_threshold(own)
-        if record is None and self._earlier != self._journals:
-            stored = self._record(location, self._earlier, read)
+        for journals in self._sources:
+            stored = self._record(location, journals, read)
             record = stored and self._at_threshold(stored)
-            if record is not None and self._is_fixed:
+            if record is None:
+                continue
+            if journals is not self._journals and self._is_fixed:
                 record = replace(record, warnings=tuple(text for text in record.warnings if CHOSEN not in text))
-        if record is not None and record is not own:
-            self._moved.add(location)
-        return record
+            if journals is not self._journals or record is not stored:
+                self._moved.add(location)
+            return record
+        return None
 
     def _is_recorded(self, frame: FrameReader) -> bool:
         record = self._look_up(frame.location, Journal.summary)
@@ -387,7 +391,7 @@ class OutputFolder:
         if record is None:  # it was removed meanwhile
             self._finished.discard(location)
             return
-        preview, source = self._preview(location), self._earlier[location.xy].preview(_key(location))
+        preview, source = self._preview(location), preview_beside(self._earlier / record.file)
         if source != preview and source.exists():
             with replacing(preview) as temporary:
                 shutil.copyfile(source, temporary)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +29,8 @@ from sam2_fewshot.images.image_set import images_of, open_images, stems_of
 from sam2_fewshot.images.registry import frame_fingerprint, open_positions, signatures, told_apart
 from sam2_fewshot.object_model import ObjectModel, content_of
 from sam2_fewshot.output.finished import results_in
+from sam2_fewshot.output.journal import JOURNAL_FOLDER
+from sam2_fewshot.output.notes import read_notes
 from sam2_fewshot.storage.digests import common_part, examples_part
 
 if TYPE_CHECKING:
@@ -39,7 +41,6 @@ if TYPE_CHECKING:
     from sam2_fewshot.files.request import Request
     from sam2_fewshot.images.display import ChannelSetting
     from sam2_fewshot.images.image_set import ImageSet
-    from sam2_fewshot.output.finished import Finished
     from sam2_fewshot.protocols import Progress
     from sam2_fewshot.records import Exemplar, FrameReader, Location
     from sam2_fewshot.segmenter import FewShotSegmenter
@@ -370,22 +371,33 @@ def made_from(plan: Plan, segmenter: FewShotSegmenter) -> MadeFrom:
 _CHOICE = ("threshold_mode", "similarity_threshold", "top_percent")
 
 
-def taken_from(plan: Plan, segmenter: FewShotSegmenter, before: Finished | None) -> list[str] | None:
-    """Return the fingerprints of frames whose threshold an earlier run chose, None where they are of no use.
+def taken_from(plan: Plan, segmenter: FewShotSegmenter, earlier: Path) -> list[list[str]]:
+    """Return the fingerprints of frames whose threshold earlier runs chose, a list a choice; none where of no use.
 
     Their records hold what lies below the threshold too, so a fixed threshold can be applied to them.
 
     Parameters
     ----------
-    before
-        The earlier results.
+    plan, segmenter
+        As for :func:`made_from`.
+    earlier
+        The output folder: ``run.json`` tells of the run that made the results, the notes of the last one, which may
+        have been killed.
+
+    Raises
+    ------
+    InputError
+        If one of them cannot be read at the moment.
     """
-    settings, earlier = plan.request.settings, {} if before is None else before.facts["settings"]
-    chosen = {name: earlier[name] for name in _CHOICE if name in earlier}
-    if settings.threshold_mode != "fixed" or chosen.get("threshold_mode", "fixed") == "fixed":
-        return None
-    try:
-        request = replace(plan.request, settings=settings.changed(chosen))
-    except SettingsError:  # of another version, or edited
-        return None
-    return made_from(replace(plan, request=request), segmenter).fingerprints
+    settings = plan.request.settings
+    if settings.threshold_mode != "fixed":
+        return []
+    results, notes = results_in(earlier), read_notes(earlier / JOURNAL_FOLDER)
+    choices: list[Settings] = []
+    for before in ({} if results is None else results.facts["settings"], notes.settings):
+        with suppress(SettingsError):  # of another version, or edited
+            choice = settings.changed({name: before[name] for name in _CHOICE if name in before})
+            if choice.threshold_mode != "fixed" and choice not in choices:
+                choices.append(choice)
+    requests = [replace(plan.request, settings=choice) for choice in choices]
+    return [made_from(replace(plan, request=request), segmenter).fingerprints for request in requests]

@@ -60,6 +60,12 @@ class Notes:
         return [str(result) for result in results] if isinstance(results, list) else []
 
     @property
+    def settings(self) -> Mapping[str, Any]:
+        """The run's settings by name; none where nothing is noted."""
+        settings = self._facts.get("settings")
+        return settings if isinstance(settings, dict) else {}
+
+    @property
     def images(self) -> Mapping[str, Any]:
         """What shows that an image is as it was, by the paths, with a blank and the position where a file has some."""
         images = self._facts.get("images")
@@ -84,8 +90,8 @@ class Notes:
             As :meth:`write` is given.
         """
         before = self._facts
-        settings, now = before.get("settings"), facts["settings"]
-        if not isinstance(settings, dict) or not settings:
+        settings, now = self.settings, facts["settings"]
+        if not settings:
             return []
         assert isinstance(now, dict)
         changed = [
