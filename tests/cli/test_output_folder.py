@@ -20,7 +20,7 @@ from sam2_fewshot.files.plan import Plan, make_plan
 from sam2_fewshot.object_model import ObjectModel
 from sam2_fewshot.runner.progress import Watch
 from sam2_fewshot.runner.run import learn
-from sam2_fewshot.runner.tasks import Progressed, TaskResult, in_this_process
+from sam2_fewshot.runner.tasks import CannotGoOn, Progressed, TaskResult, in_this_process
 from sam2_fewshot.settings import Settings
 from sam2_fewshot.storage.packing import unpack_detections
 
@@ -133,16 +133,13 @@ def test_a_frame_that_cannot_be_written_ends_the_run(ready, watch, display):
     plan, segmenter, folder = ready()
     plan.request.out.mkdir()
     (plan.request.out / "overlays").write_text("no folder")
-    progressed, tried = Progressed(3, 0), []
-    with folder.opened(progressed):
-        for task, result in searched(plan, segmenter, folder, watch):
-            tried.append(task.name)
-            folder.add(task, result)
-    assert tried == ["im1.png"]
-    (failure,) = progressed.failures
-    assert failure.what == "im1.png"
-    assert "could not be written" in failure.sentence
-    assert f"Failed: {failure.sentence}" in display.lines
+    progressed = Progressed(3, 0)
+    task, result = searched(plan, segmenter, folder, watch)[0]
+    with folder.opened(progressed), pytest.raises(CannotGoOn, match="could not be written") as caught:
+        folder.add(task, result)
+    assert caught.value.what == "im1.png"
+    assert f"Failed: {caught.value}" in display.lines
+    assert progressed.failures == []  # the run adds it
     assert folder.done == 0
     assert not (plan.request.out / "run.json").exists()
 
