@@ -17,6 +17,7 @@ from sam2_fewshot.annotations.placing import PlacedExemplar
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.files.folder import OutputFolder
 from sam2_fewshot.files.plan import Plan, make_plan
+from sam2_fewshot.files.run import run
 from sam2_fewshot.object_model import ObjectModel
 from sam2_fewshot.runner.progress import Watch
 from sam2_fewshot.runner.run import learn
@@ -142,6 +143,19 @@ def test_a_frame_that_cannot_be_written_ends_the_run(ready, watch, display):
     assert progressed.failures == []  # the run adds it
     assert folder.done == 0
     assert not (plan.request.out / "run.json").exists()
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_notes_that_cannot_be_put_back_are_no_failure(is_first, request_for, segmenters, ready):
+    if not is_first:
+        run(request_for(), None, segmenters)
+    *_, folder = ready(settings=Settings(smoothing=2))
+    progressed = Progressed(3, 0)
+    with folder.opened(progressed):
+        notes = request_for().out / ".frames" / "inputs.json"
+        notes.unlink()
+        (notes / "taken").mkdir(parents=True)
+    assert progressed.failures == []
 
 
 def test_two_runs_cannot_have_it_at_once(ready):

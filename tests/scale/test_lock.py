@@ -132,6 +132,13 @@ def test_notes_are_put_back_as_they_were(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_notes_that_cannot_be_put_back_are_told(tmp_path: Path) -> None:
+    none = read_notes(tmp_path)
+    (tmp_path / "inputs.json" / "taken").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"inputs\.json could not be written"):
+        none.put_back()
+
+
 def test_a_run_that_cannot_note_what_it_is_of_does_not_begin(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"inputs\.json could not be written"):

@@ -277,7 +277,8 @@ class OutputFolder:
                     self._finished.add(frame.location)
         if not self._finished:
             if not has_blocks(self._folder):
-                self._notes.put_back()
+                with suppress(InputError):  # as on a full disk, which was told where the first frame was not written
+                    self._notes.put_back()
             return
         summary = assemble(
             self._written(),

@@ -15,7 +15,7 @@ from sam2_fewshot.errors import counted, listed
 from sam2_fewshot.output.journal import unreadable
 from sam2_fewshot.settings import Settings
 from sam2_fewshot.storage.digests import AT_A_TIME
-from sam2_fewshot.storage.files import write_whole
+from sam2_fewshot.storage.files import telling, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -129,7 +129,8 @@ class Notes:
             If they cannot be written.
         """
         if self.content is None:
-            self.path.unlink(missing_ok=True)
+            with telling(self.path):
+                self.path.unlink(missing_ok=True)
         else:
             write_whole(self.path, self.content)
 
