@@ -9,7 +9,8 @@ import threading
 import time
 import tracemalloc
 import warnings
-from dataclasses import replace
+from concurrent.futures import CancelledError
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import distributed
@@ -26,7 +27,7 @@ from sam2_fewshot.files.finish import FrameFinish
 from sam2_fewshot.files.plan import FrameAddress
 from sam2_fewshot.files.request import Request, request_again
 from sam2_fewshot.files.run import run
-from sam2_fewshot.runner.cluster import connected, local_workers, trouble_of
+from sam2_fewshot.runner.cluster import connected, local_workers, reply_of, trouble_of
 from sam2_fewshot.runner.progress import Heard
 from sam2_fewshot.runner.tasks import TaskResult
 from sam2_fewshot.runner.worker import Recipe, own_device, same, search_frame
@@ -512,6 +513,34 @@ def test_what_dask_says_becomes_a_sentence() -> None:
     assert "the worker processes that tried it died" in trouble_of(KilledWorker("task", None, 3))
     assert "install the same version" in trouble_of(ModuleNotFoundError("No module named 'x'"))
     assert trouble_of(OSError("gone")) == "gone"
+
+
+@dataclass
+class Lost:
+    """A future whose answer died with its worker, and which is computed anew when it is asked for."""
+
+    error: Exception
+    status: str = "lost"
+
+    def result(self) -> object:
+        raise self.error
+
+
+@dataclass
+class Standing:
+    """A client in some state."""
+
+    status: str = "running"
+
+
+def test_an_answer_that_is_lost_and_fails_when_computed_anew_fails_its_frame_alone() -> None:
+    answer = reply_of(Lost(OSError("the image is gone")), Standing()).answer
+    assert isinstance(answer, TaskResult)
+    assert answer.trouble == "the image is gone"
+    with pytest.raises(OSError, match="gone"):  # with its scheduler
+        reply_of(Lost(OSError("gone")), Standing("closed"))
+    with pytest.raises(CancelledError):
+        reply_of(Lost(CancelledError()), Standing())
 
 
 def test_an_address_that_nobody_answers_is_a_sentence() -> None:

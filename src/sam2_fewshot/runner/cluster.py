@@ -231,7 +231,7 @@ class OnCluster:
             more()
             for future in done:
                 task, block = about.pop(future)
-                reply = _reply(future)
+                reply = reply_of(future, client)
                 future.release()
                 finished: TaskResult | None = None
                 if isinstance(reply.answer, SearchPlan):
@@ -306,11 +306,22 @@ def _joined(begun: _Large, segmenter: FewShotSegmenter, watch: Watch) -> TaskRes
     return reported(finished, watch, begun.took)
 
 
-def _reply(future: Any) -> Reply:
-    """Return a task's answer; what stopped it, if it has none, in a sentence. A cancelled one raises CancelledError."""
+def reply_of(future: Any, client: Any) -> Reply:
+    """Return a task's answer; what stopped it, if it has none, in a sentence.
+
+    A cancelled task raises CancelledError, and any error is raised where the scheduler is gone. Otherwise it is of the
+    task: where a worker died with an answer, it is computed anew, which may fail.
+    """
     if future.status == "error":
         return Reply(TaskResult(trouble=trouble_of(future.exception())))
-    reply: Reply = future.result()
+    try:
+        reply: Reply = future.result()
+    except CancelledError:
+        raise
+    except Exception as error:
+        if client.status != "running":
+            raise
+        return Reply(TaskResult(trouble=trouble_of(error)))
     return reply
 
 
