@@ -13,13 +13,14 @@ from label_discs import DISCS, discs
 from PIL import Image
 
 from bright import BrightMaker
+from calls import calls_of
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.files.corrections import read_corrections
 from sam2_fewshot.files.earlier import found_again
 from sam2_fewshot.files.request import request_again
 from sam2_fewshot.files.run import run
 from sam2_fewshot.images.image_set import open_images
-from sam2_fewshot.output.finished import read_finished
+from sam2_fewshot.output.finished import read_finished, results_in
 from sam2_fewshot.settings import Settings
 
 
@@ -58,6 +59,14 @@ def confirmed(out):
 def add_first(folder):
     """Put an image before the others."""
     Image.fromarray(np.eye(64, dtype=np.uint8) * 90).save(folder / "im0.png")
+
+
+@pytest.mark.parametrize(("mode", "readers"), [("fixed", ["make_plan", "taken_from"]), ("top", ["make_plan"])])
+def test_the_results_are_read_no_more_often_than_they_are_needed(done, segmenters, display, mode, readers):
+    again = replace(request_again(done), corrections=[answered(done)], settings=Settings(threshold_mode=mode))
+    with calls_of(results_in) as read:
+        run(again, display, segmenters)
+    assert [each for each in read if each != "_listed"] == readers  # that one reads where there are no results yet
 
 
 def test_an_image_that_joined_the_folder_is_not_searched(done, segmenters, display, folder):
@@ -187,7 +196,7 @@ def test_an_export_is_for_the_images_of_its_results(done, images, display):
     for each in content["annotations"]:
         del each["image"]
     path.write_text(json.dumps(content))
-    taken = read_corrections([path], open_images(images[1:], Settings()), display, done)
+    taken = read_corrections([path], open_images(images[1:], Settings()), display, read_finished(done))
     there = {each["location"]["XY"] - 1 for each in content["annotations"]}
     assert {each.placed.location.xy for each in taken} == there
     assert len(list(read_finished(done).records())) == 2

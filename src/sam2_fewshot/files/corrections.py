@@ -41,7 +41,6 @@ from sam2_fewshot.files.earlier import known_images
 from sam2_fewshot.geometry.outlines import mask_to_area, polygon_to_mask
 from sam2_fewshot.geometry.overlap import mask_iou
 from sam2_fewshot.methods.selection import shape_of
-from sam2_fewshot.output.finished import results_in
 from sam2_fewshot.output.pictures import LONGEST
 from sam2_fewshot.settings import Settings
 
@@ -98,7 +97,7 @@ class Correction:
 
 
 def read_corrections(
-    paths: Iterable[Path], images: ImageSet, progress: Progress, earlier: Path | None = None
+    paths: Iterable[Path], images: ImageSet, progress: Progress, earlier: Finished | None = None
 ) -> list[Correction]:
     """Read what the user marked, and put each object on its frame.
 
@@ -113,8 +112,8 @@ def read_corrections(
     progress
         Takes warnings: about objects that are left out or mended.
     earlier
-        The output folder that the corrections are for, which has the exact masks of its objects, and knows the images
-        that they lie on. What lies on one whose content has changed since is left out.
+        The results that the corrections are for, which have the exact masks of their objects, and know the images that
+        they lie on. What lies on one whose content has changed since is left out.
 
     Raises
     ------
@@ -123,8 +122,7 @@ def read_corrections(
     """
     every: list[Correction] = []
     by_location: dict[Location, list[Correction]] = {}
-    results = None if earlier is None else results_in(earlier)
-    known = known_images(images, results)
+    known = known_images(images, earlier)
     nothing = ""
     for path in paths:
         content = load_json(path)
@@ -141,12 +139,12 @@ def read_corrections(
             )
         remarks = Remarks(path.name, progress)
         here = _of_these_images(marked, known, remarks)
-        exact = [mark.moved for mark in _with_exact_outlines(here, results, by_location, remarks)]
+        exact = [mark.moved for mark in _with_exact_outlines(here, earlier, by_location, remarks)]
         placed = read_annotations(exact, Placer(images, remarks), names=[str(mark.number) for mark in here])
         new = [_correction(each) for each in placed]
         if not new:
             nothing = f"No correction in {path.name} can be used: {remarks.left_out() or 'it has none'}."
-            if earlier is None or path != earlier / CORRECTIONS:
+            if earlier is None or path != earlier.out / CORRECTIONS:
                 raise InputError(nothing)
         remarks.report()
         for correction in new:

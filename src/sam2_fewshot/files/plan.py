@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from sam2_fewshot.files.request import Request
     from sam2_fewshot.images.display import ChannelSetting
     from sam2_fewshot.images.image_set import ImageSet
+    from sam2_fewshot.output.finished import Finished
     from sam2_fewshot.protocols import Progress
     from sam2_fewshot.records import Exemplar, FrameReader, Location
     from sam2_fewshot.segmenter import FewShotSegmenter
@@ -130,11 +131,12 @@ def make_plan(request: Request, progress: Progress) -> Plan:
     check_request(request)
     check_formats(request.write)
     request = replace(request, images=image_paths(request.images, request.examples, progress))
+    earlier = None if request.earlier is None else results_in(request.earlier)
     if request.object_model is not None:
-        return _plan_with(read_saved(request.object_model), request, progress)
+        return _plan_with(read_saved(request.object_model), request, earlier, progress)
     channels = () if request.channels is None else read_channels(request.channels)
-    images = _open(request, channels, progress)
-    frames = _chosen(request, images, progress)
+    images = _open(request, earlier, channels, progress)
+    frames = _chosen(request, earlier, images, progress)
     check_results(Plan(request, images, (), frames))
     assert request.examples is not None
     examples = read_examples(
@@ -146,12 +148,12 @@ def make_plan(request: Request, progress: Progress) -> Plan:
         boxes=request.boxes,
         on=request.examples_on,
     )
-    corrections = read_corrections(request.corrections, images, progress, request.earlier)
+    corrections = read_corrections(request.corrections, images, progress, earlier)
     _check_display(images, [*frames, *(item.frame for item in examples)])
     return Plan(request, images, examples, frames, corrections, channels=channels)
 
 
-def _plan_with(saved: SavedObjects, request: Request, progress: Progress) -> Plan:
+def _plan_with(saved: SavedObjects, request: Request, earlier: Finished | None, progress: Progress) -> Plan:
     """Return the plan of a run with what was learned before."""
     objects = saved.objects
     objects.check_settings(request.settings, str(saved.path))
@@ -165,8 +167,8 @@ def _plan_with(saved: SavedObjects, request: Request, progress: Progress) -> Pla
         )
     whose = name if request.channels is None else None
     with _saying_whose(whose):
-        images = _open(request, channels, progress)
-    frames = _chosen(request, images, progress)
+        images = _open(request, earlier, channels, progress)
+    frames = _chosen(request, earlier, images, progress)
     with _saying_whose(whose):
         _check_display(images, frames)
     check_results(Plan(request, images, (), frames))
@@ -199,19 +201,18 @@ def _check_display(images: ImageSet, frames: Iterable[FrameReader]) -> None:
         _ = images[xy].display
 
 
-def _open(request: Request, channels: Sequence[ChannelSetting], progress: Progress) -> ImageSet:
+def _open(
+    request: Request, earlier: Finished | None, channels: Sequence[ChannelSetting], progress: Progress
+) -> ImageSet:
     """Open the images, those of the earlier results where there are any."""
-    paths = request.images
-    if request.earlier is not None:
-        paths = files_again(paths, results_in(request.earlier), progress)
-    return open_images(paths, request.settings, channels, progress)
+    return open_images(files_again(request.images, earlier, progress), request.settings, channels, progress)
 
 
-def _chosen(request: Request, images: ImageSet, progress: Progress) -> list[FrameReader]:
+def _chosen(request: Request, earlier: Finished | None, images: ImageSet, progress: Progress) -> list[FrameReader]:
     """Return the frames of the three ranges. Where files differ in slices or times, each gives what it has."""
     positions: Sequence[int]
-    if request.earlier is not None and (known := known_images(images, results_in(request.earlier))).is_told:
-        positions = known.searched(request.earlier, progress)
+    if earlier is not None and (known := known_images(images, earlier)).is_told:
+        positions = known.searched(earlier.out, progress)
     else:
         positions = parse_range(request.batch_xy, len(images), "Batch XY", names=[image.names for image in images])
     chosen = [images[xy] for xy in positions]
