@@ -139,6 +139,14 @@ def test_files_of_the_user_are_not_replaced_where_the_notes_are_lost(notes, requ
     assert users.read_text() == "mine"
 
 
+def test_a_folder_that_is_called_as_a_result_is_refused(request_for, segmenters):
+    (request_for().out / "run.json").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"run\.json is there already, but not from an earlier run .* Move it away"):
+        run(request_for(), None, segmenters)
+    with pytest.raises(InputError, match=r"holds no results: there is no run\.json in it"):
+        read_finished(request_for().out)
+
+
 def test_notes_that_cannot_be_read_refuse_a_run(request_for, segmenters):
     out = run(request_for(), None, segmenters).out
     inputs = out / ".frames" / "inputs.json"

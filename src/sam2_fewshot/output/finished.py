@@ -212,19 +212,21 @@ def read_finished(out: Path) -> Finished:
     InputError
         If it is not one, or cannot be read.
     """
+    path = out / "run.json"
     try:
-        facts = json.loads((out / "run.json").read_text(encoding="utf-8"))
+        facts = json.loads(path.read_text(encoding="utf-8"))
         _check(facts)
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError as error:
+        # Windows says of a folder that the permission is denied.
+        if not isinstance(error, FileNotFoundError | NotADirectoryError) and not path.is_dir():
+            raise unreadable(path, error) from error
         raise InputError(
             f"{out} holds no results: there is no run.json in it. Give the folder that was given to "
             "sam2-fewshot segment with -o."
         ) from None
-    except OSError as error:
-        raise unreadable(out / "run.json", error) from error
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise InputError(
-            f"{out / 'run.json'} is damaged, or is not one that sam2-fewshot wrote; run sam2-fewshot segment again."
+            f"{path} is damaged, or is not one that sam2-fewshot wrote; run sam2-fewshot segment again."
         ) from None
     return Finished(out, facts)
 
