@@ -109,7 +109,9 @@ class Progressed:
     interrupted
         Whether the user stopped it.
     learned
-        What was said when the examples were learned; None where they were not, as no frame was left.
+        What was said when the examples were learned. None where they were not, as no frame was left: then a sink that
+        has recorded it sets it, and adds its warnings to `warnings`, as it begins. Where an object model is there
+        already, it is said again, whether or not a frame is left.
     """
 
     frames: int
@@ -170,7 +172,8 @@ class Sink(Protocol):
         Parameters
         ----------
         progressed
-            How the run goes; what fails at the end is added to it.
+            How the run goes. The sink adds what fails at the end, and, as it begins, what an earlier run has learned
+            and warned of where this one learns nothing.
         """
         ...
 
