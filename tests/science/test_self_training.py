@@ -101,7 +101,14 @@ def test_five_examples_are_learned_from_as_they_are(filters: Backbone, crowd: Sc
 
 @pytest.mark.parametrize(("found", "taken"), [(2.0, 1.0), (0.0, 0.0), (-1.5, -1.5)])
 def test_what_was_chosen_for_being_sure_raises_the_threshold_half_as_far(found: float, taken: float) -> None:
-    assert lowered_threshold(found) == taken
+    assert lowered_threshold(found, 1, is_divided=False) == taken
+    assert lowered_threshold(found, 3, is_divided=True) == taken
+
+
+def test_the_threshold_is_lower_after_few_examples_unless_what_looks_alike_is_unwanted() -> None:
+    for marked in range(2, FEW):
+        below = [lowered_threshold(0.4, marked, is_divided=is_divided) for is_divided in (False, True)]
+        assert below[0] < 0 < below[1]
 
 
 def test_a_negative_example_is_never_learned_from_as_wanted(filters: Backbone, crowd: Scene) -> None:

@@ -272,8 +272,9 @@ def _with_second(
     between = between._replace(unseen=between.unseen - less)
     odds = _by_frame(second.log_odds(table.features) - less, rows)
     threshold = best_threshold(between, rows, odds, math.inf if negatives or kinds else EVEN_CHANCES)
-    if is_last and sum(len(frame.marked) for frame in frames) < FEW:
-        threshold = lowered_threshold(threshold)
+    marked = sum(len(frame.marked) for frame in frames)
+    if is_last and marked < FEW:
+        threshold = lowered_threshold(threshold, marked, is_divided=bool(negatives or kinds))
     learned = replace(learned, second=second, threshold=threshold, kinds=kinds)
     if is_last:
         if (sentence := in_words(others, kinds)) is not None:
