@@ -142,7 +142,7 @@ def test_a_strange_run_file_is_replaced(tmp_path: Path, make_record: Make, conte
 def test_a_run_file_that_cannot_be_read_is_not_called_missing(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"holds no results: there is no run\.json"):
         read_finished(tmp_path)
-    (tmp_path / "run.json").mkdir()  # it cannot be opened
+    (tmp_path / "run.json").symlink_to("run.json")  # it cannot be opened
     with pytest.raises(InputError, match=r"run\.json cannot be read: "):
         read_finished(tmp_path)
 
