@@ -32,14 +32,15 @@ class Remembering:
         Encodes the tiles, and does all else. It takes one at a time; of several the kept ones may hold the memory of
         the others.
     room
-        Bytes of the kept tiles. Where there is no room, tiles chosen at random give way: if those that were used last
-        were kept, an image of a few more tiles than there is room for would find none of them again.
+        Bytes of the kept tiles.
     keeps
-        Whether what is encoded is kept; if not, only what is encoded within :meth:`keeping`.
+        Whether all that is encoded is kept. Where there is no room, tiles chosen at random give way: if those that were
+        used last were kept, an image of a few more tiles than there is room for would find none of them again. If not,
+        only the first tiles that are encoded within :meth:`keeping` are.
     """
 
     def __init__(self, backbone: Backbone, room: int, *, keeps: bool = True) -> None:
-        self._backbone, self._room, self._keeps = backbone, room, keeps
+        self._backbone, self._room, self._keeps, self._is_learning = backbone, room, keeps, False
         self._kept: dict[Key, Tile] = {}
         self._bytes = 0
         self._rng = np.random.default_rng(0)
@@ -55,12 +56,13 @@ class Remembering:
 
     @contextmanager
     def keeping(self) -> Iterator[None]:
-        """Keep what is encoded meanwhile."""
-        before, self._keeps = self._keeps, True
+        """Keep what is encoded meanwhile, as far as there is room, and nothing from before."""
+        self.limit(0)
+        self._is_learning = True
         try:
             yield
         finally:
-            self._keeps = before
+            self._is_learning = False
 
     def limit(self, room: int) -> None:
         """Let tiles go, chosen at random, until the kept ones take so many bytes at most."""
@@ -80,7 +82,7 @@ class Remembering:
         on_batch: Callable[[int], None] = lambda done: None,
     ) -> Iterator[Tile]:
         """Encode windows of an image, those that are not kept; see :class:`~sam2_fewshot.protocols.Backbone`."""
-        if not self._kept and not (self._keeps and self._room):
+        if not self._kept and not (self._room and (self._keeps or self._is_learning)):
             yield from self._backbone.tiles(image, windows, on_batch)
             return
         digest = pixels_digest(image)
@@ -99,9 +101,12 @@ class Remembering:
 
     def _keep(self, key: Key, tile: Tile) -> None:
         size = self._size(tile)
-        if not self._keeps or key in self._kept or size > self._room:
+        if key in self._kept or size > self._room:
             return
-        self.limit(self._room - size)
+        if self._keeps:
+            self.limit(self._room - size)
+        elif not self._is_learning or self._bytes + size > self._room:
+            return
         self._kept[key] = tile
         self._bytes += size
 
