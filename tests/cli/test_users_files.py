@@ -264,21 +264,3 @@ def test_searched_images_are_no_truth(cli, request_for, segmenters, display, ima
     assert len(looked_at) == 2  # not at the labels, whose name is none of the images'
     assert outcome.out.startswith("1 frame, 2 true objects")
     assert f"only {out} has them: im1, im10." in outcome.err
-
-
-def test_searched_images_are_no_truth_for_results_that_do_not_list_them(
-    cli, request_for, segmenters, images, examples, tmp_path
-):
-    out = run(request_for(), None, segmenters).out
-    facts = json.loads((out / "run.json").read_text())
-    del facts["images"]  # as version 0.3.0, of which only the notes tell
-    (out / "run.json").write_text(json.dumps(facts))
-    truth = tmp_path / "truth"
-    truth.mkdir()
-    shutil.copy2(images[1], truth)
-    outcome = cli("evaluate", out, truth / images[1].name)
-    assert "is one of the images that were searched for" in outcome.err
-    shutil.copy(examples, truth / "im2_labels.png")
-    assert cli("evaluate", out, truth).out.startswith("1 frame, 2 true objects")
-    shutil.copy(examples, truth / images[2].name)  # labels that are called like an image
-    assert not read_finished(out).has_searched(truth / images[2].name)

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sam2_fewshot.annotations.record import printable
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.images.registry import content_of, frame_fingerprint, open_positions, signatures
+from sam2_fewshot.images.registry import content_of, open_positions, signatures
 from sam2_fewshot.output.files import files_of
 from sam2_fewshot.output.journal import JOURNAL_FOLDER, preview_beside, read_record, unreadable
-from sam2_fewshot.output.notes import read_notes
 from sam2_fewshot.records import Location, PixelSize
 
 if TYPE_CHECKING:
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 
     from sam2_fewshot.annotations.record import FrameRecord
     from sam2_fewshot.output.files import ResultFile
-    from sam2_fewshot.output.notes import Notes
 
 _PLACE = ("xy", "z", "time", "objects")
 _ASKED = ("xy", "z", "time", "number")
@@ -99,12 +97,12 @@ class Finished:
 
     def has_searched(self, path: Path) -> bool:
         """Tell whether a file is one of the images that the run was given, also where it was moved since."""
-        contents = self._contents.get(printable(path.name), set())
-        if not contents and f"/{path.name} " not in self._noted_names:  # else there is no need to open it
+        contents = self._contents.get(printable(path.name))
+        if not contents:  # else there is no need to open it
             return False
         with suppress(InputError):
             marked = signatures([source.header for source in open_positions(path)])
-            return any(content_of(each) in contents or frame_fingerprint("", each) in self._noted for each in marked)
+            return any(content_of(each) in contents for each in marked)
         return False
 
     @cached_property
@@ -118,30 +116,7 @@ class Finished:
     @cached_property
     def images(self) -> list[Given]:
         """The images that the run was given, by XY; none where a version made the results that did not say it."""
-        if self._notes is None:
-            return [Given(*(image[key] for key in _GIVEN)) for image in self.facts["images"]]
-        try:
-            return [
-                Given(printable(str(place)), printable(str(position)), str(content), bool(searched))
-                for place, position, content, searched in self._notes.given
-            ]
-        except (TypeError, ValueError):  # edited
-            return []
-
-    @cached_property
-    def _notes(self) -> Notes | None:
-        """What the last run in the folder noted, of use where ``run.json`` is of a version that did not list images."""
-        return None if "images" in self.facts else read_notes(self.out / JOURNAL_FOLDER)
-
-    @cached_property
-    def _noted(self) -> frozenset[str]:
-        """What shows that an image is as it was when it was noted."""
-        return frozenset(map(str, self._notes.images.values() if self._notes else ()))
-
-    @cached_property
-    def _noted_names(self) -> str:
-        """The paths of these, each behind a slash and before a blank, as is between a file and its position."""
-        return "".join(f"/{path} " for path in self._notes.images) if self._notes else ""
+        return [Given(*(image[key] for key in _GIVEN)) for image in self.facts.get("images", ())]
 
     def records(self, *, with_examples: bool = False) -> Iterator[FrameRecord]:
         """Yield the frames that ``run.json`` lists, in its order; one is in memory at a time.

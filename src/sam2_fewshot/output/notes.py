@@ -66,17 +66,6 @@ class Notes:
         return settings if isinstance(settings, dict) else {}
 
     @property
-    def images(self) -> Mapping[str, Any]:
-        """What shows that an image is as it was, by the paths, with a blank and the position where a file has some."""
-        images = self._facts.get("images")
-        return images if isinstance(images, dict) else {}
-
-    @property
-    def given(self) -> Any:
-        """What a version noted of each image, place, position, content and whether it is searched, for ``run.json``."""
-        return self._facts.get("given", ())
-
-    @property
     def lack_results(self) -> bool:
         """Whether the run was of a version that did not note its results."""
         return bool(self._facts) and "results" not in self._facts
