@@ -57,9 +57,6 @@ class InMemory:
     def put(self, key: str, content: bytes, warnings: Sequence[str]) -> None:
         self.entries[key] = content, list(warnings)
 
-    def drop(self, key: str) -> None:
-        del self.entries[key]
-
 
 @pytest.fixture
 def watch() -> Watch:

@@ -167,9 +167,6 @@ class ShelfCache:
         except _HARMLESS as error:
             self._log(f"What was learned is not kept for the next job: {error}")
 
-    def drop(self, key: str) -> None:
-        """Do nothing: what is learned anew takes the entry's place."""
-
 
 class BlockShelf:
     """The finished blocks of one frame, stored with the dataset; a :class:`~sam2_fewshot.runner.blocks.Shelf`.

@@ -7,7 +7,7 @@ searched; and the detections are handed over.
 from __future__ import annotations
 
 import time
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, cast
 
 from sam2_fewshot.errors import InputError
@@ -158,11 +158,8 @@ def learn(
     key = learning_key(segmenter, exemplars, code)
     if (entry := cache.get(key)) is not None:
         content, warnings = entry
-        try:
+        with suppress(InputError):
             segmenter.adopt_saved(content)
-        except InputError:
-            cache.drop(key)
-        else:
             for sentence in warnings:
                 watch.warn(sentence)
             watch.say("These examples were learned before; what was learned is taken from the cache.")

@@ -31,11 +31,7 @@ class ModelCache(Protocol):
         ...
 
     def put(self, key: str, content: bytes, warnings: Sequence[str]) -> None:
-        """Store an object model's archive and the warnings."""
-        ...
-
-    def drop(self, key: str) -> None:
-        """Delete an entry that turned out to be damaged."""
+        """Store an object model's archive and the warnings, in place of what the key has."""
         ...
 
 
@@ -95,10 +91,6 @@ class FolderCache:
         with suppress(InputError):
             write_whole(self._entry(key), with_warnings(content, warnings))
             _shrink(self._root, self._room)
-
-    def drop(self, key: str) -> None:
-        """Delete an entry."""
-        _drop(self._entry(key))
 
     def _entry(self, key: str) -> Path:
         return self._root / f"{key}.npz"
