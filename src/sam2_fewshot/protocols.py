@@ -23,25 +23,19 @@ class Progress(Protocol):
 
     def start(self, stage: str, total: int | None = None) -> None:
         """Begin a stage of `total` steps; None when the number is not known."""
-        ...
+        return
 
     def advance(self, steps: int = 1) -> None:
         """Report that steps of the current stage are done."""
-        ...
+        return
 
     def warn(self, sentence: str) -> None:
         """Warn the user; the work goes on."""
         ...
 
 
-class Quiet:
+class Quiet(Progress):
     """A :class:`Progress` for Python callers: silent but for Python warnings."""
-
-    def start(self, stage: str, total: int | None = None) -> None:
-        """Do nothing."""
-
-    def advance(self, steps: int = 1) -> None:
-        """Do nothing."""
 
     def warn(self, sentence: str) -> None:
         """Issue a :class:`~sam2_fewshot.errors.FewShotWarning`."""

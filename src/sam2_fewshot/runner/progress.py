@@ -23,19 +23,19 @@ class Display(Progress, Protocol):
 
     def say(self, sentence: str) -> None:
         """Take a sentence that the user should know but need not act on."""
-        ...
+        return
 
     def begin(self, frames: int) -> None:
         """Take the number of frames to search, those finished earlier left out."""
-        ...
+        return
 
     def frame_begins(self, name: str) -> None:
         """Take the name of the frame that begins."""
-        ...
+        return
 
     def frame_ends(self, candidates: int, detections: int, seconds: float) -> None:
         """Take the numbers of the frame's candidates and detections, and the seconds that it took."""
-        ...
+        return
 
     def frame_fails(self, sentence: str) -> None:
         """Take the reason why the frame failed."""
@@ -43,30 +43,15 @@ class Display(Progress, Protocol):
 
     def end(self) -> None:
         """Take notice that no more frames come, whether all are done or not."""
-        ...
+        return
 
 
-class Silent(Quiet):
+class Silent(Quiet, Display):
     """A :class:`Display` for Python callers: warnings are Python warnings, the rest is not displayed."""
-
-    def say(self, sentence: str) -> None:
-        """Do nothing."""
-
-    def begin(self, frames: int) -> None:
-        """Do nothing."""
-
-    def frame_begins(self, name: str) -> None:
-        """Do nothing."""
-
-    def frame_ends(self, candidates: int, detections: int, seconds: float) -> None:
-        """Do nothing."""
 
     def frame_fails(self, sentence: str) -> None:
         """Issue the sentence as a warning."""
         self.warn(sentence)
-
-    def end(self) -> None:
-        """Do nothing."""
 
 
 class Pace:
