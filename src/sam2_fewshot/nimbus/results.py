@@ -98,7 +98,7 @@ class DatasetSink:
         self._display = display
         self._watch = Watch(display)
         self._blocks = blocks
-        self._code = code or code_digest(whole=True)
+        self._code = code or code_digest()
         self._channel = request.result_channel(dataset.size)
         examples = request.training_tags
         self._mark = Mark(secrets.token_hex(4), examples, request.settings.smoothing)

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 AT_A_TIME = {"batch_size", "points_per_batch", "max_memory", "cache_size", "compile"}
 """Settings that change how much is done or held at a time, or how fast, and not the results."""
-_NO_PART = ("annotations", "cli", "evaluation", "files", "images", "nimbus", "report", "runner", "storage")
-"""Subpackages that what is learned does not depend on."""
 _SAME_SEARCH = AT_A_TIME | {"leave_out_examples"}
 """Settings that a frame's record does not depend on: it holds the examples in any case."""
 _SAME_RECORD = _SAME_SEARCH | {"similarity_threshold"}
@@ -90,18 +88,12 @@ def pixels_digest(pixels: NDArray[np.uint8]) -> bytes:
 
 
 @cache
-def code_digest(whole: bool = False, root: Path = Path(__file__).parents[1]) -> str:
-    """Return a hash of this package's code: what a changed program learns may be something else.
+def code_digest(root: Path = Path(__file__).parents[1]) -> str:
+    """Return a hash of all of this package's code: what a changed program learns or finds may be something else.
 
-    Parameters
-    ----------
-    whole
-        Whether also that counts which what is learned does not depend on, such as how frames are read.
-    root
-        Where the code is.
+    Some of it cannot change that, but learning anew after an update takes less than an error in a list of it.
     """
     digest = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
-        if whole or path.relative_to(root).parts[0] not in _NO_PART:
-            digest.update(path.read_bytes())
+        digest.update(path.read_bytes())
     return digest.hexdigest()
