@@ -34,7 +34,7 @@ CARRIED = [
     "sample/SOURCE.md",
     "sample/nuclei.png",
     "sample/nuclei_examples.png",
-    "sample/nuclei_truth.png",
+    "sample/nuclei_labels.png",
 ]
 
 

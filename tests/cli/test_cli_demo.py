@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import astuple
 
@@ -9,12 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sam2_fewshot.annotations.record import FrameRecord
-from sam2_fewshot.cli.demo import score
-from sam2_fewshot.evaluation import label_image_to_instances
-from sam2_fewshot.files.run import Summary
-from sam2_fewshot.geometry.outlines import mask_to_polygon
-from sam2_fewshot.records import Detection
+from sam2_fewshot.evaluation.matching import label_image_to_instances
 from sam2_fewshot.sample import Sample, sample
 
 
@@ -42,28 +38,20 @@ def test_examples_are_chosen_by_the_rule():
     assert (np.where(np.isin(truth, chosen), truth, 0) == labels(files.examples)).all()
 
 
-def test_score_leaves_the_examples_out(tmp_path):
-    files = sample()
-    truth = label_image_to_instances(labels(files.truth))
-    found = tuple(Detection(mask, mask_to_polygon(mask), 1.0, 1.0, 1.0) for mask in truth)
-    record = FrameRecord("nuclei.png", "nuclei", found[0].location, truth[0].frame_shape, detections=found)
-    summary = Summary(tmp_path, 1, 1, 0, 0, 0, {}, records=lambda: iter([record]))
-    scores, examples = score(summary, files)
-    assert (scores.tp, scores.fp, scores.fn, examples) == (len(truth) - 8, 0, 0, 8)
-
-
 @pytest.fixture(params=["part", pytest.param("whole", marks=pytest.mark.slow)])
 def shown(request, tmp_path, monkeypatch):
     """The sample, or a part of it with five of the examples."""
+    files = sample()
     if request.param == "part":
         part = Sample(*(tmp_path / path.name for path in astuple(sample())))
         for whole, corner in zip(astuple(sample()), astuple(part), strict=True):
             Image.open(whole).crop((160, 20, 420, 500)).save(corner)
         monkeypatch.setattr("sam2_fewshot.sample.sample", lambda: part)
+        files = part
+    return files
 
 
-@pytest.mark.usefixtures("shown")
-def test_demo_runs_the_main_job(cli, tmp_path):
+def test_demo_runs_the_main_job(cli, tmp_path, shown):
     out = tmp_path / "out"
     outcome = cli("demo", "-o", out, "--device", "cpu")
     assert outcome.code == 0, outcome.err
@@ -74,6 +62,15 @@ def test_demo_runs_the_main_job(cli, tmp_path):
     # The whole path, with no full stop that would be copied with it.
     assert outcome.out.endswith(f"Look at {out.resolve() / 'overlays' / 'nuclei.png'}\n")
     assert (out / "overlays" / "nuclei.png").exists()
+    figures = tmp_path / "figures.json"
+    assert cli("evaluate", out, shown.truth, "--json", figures).code == 0
+    evaluated = json.loads(figures.read_text())
+    (counts,) = evaluated["by_iou"]
+    examples = len(np.unique(labels(shown.examples))) - 1
+    total = len(np.unique(labels(shown.truth))) - 1 - examples
+    assert (counts["tp"] + counts["fn"], evaluated["not_judged"]) == (total, examples)
+    assert f"F1 {counts['f1']:.2f}: of {total} nuclei that were not among the {examples} examples" in outcome.out
+    assert f"{counts['tp']} were found, and {counts['fp']} of the detections are wrong" in outcome.out
 
 
 def test_demo_into_a_file(cli, tmp_path):

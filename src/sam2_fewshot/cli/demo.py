@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from sam2_fewshot.cli.console import guarded, print_line
 from sam2_fewshot.cli.options import Debug, as_path
 from sam2_fewshot.errors import DONE, FAILED
-
-if TYPE_CHECKING:
-    from sam2_fewshot.evaluation import Scores
-    from sam2_fewshot.files.run import Summary
-    from sam2_fewshot.sample import Sample
 
 _IOU = 0.5
 
@@ -34,8 +29,11 @@ def demo(
         from sam2_fewshot.backbones import MICRO
         from sam2_fewshot.cli.console import terminal_display
         from sam2_fewshot.cli.segment import report
+        from sam2_fewshot.evaluation.figures import evaluate_frames
+        from sam2_fewshot.evaluation.files import read_pairs
         from sam2_fewshot.files.request import Request
         from sam2_fewshot.files.run import run
+        from sam2_fewshot.protocols import Quiet
         from sam2_fewshot.sample import sample
 
         files = sample()
@@ -52,37 +50,14 @@ def demo(
             summary = run(request, display)
         report(summary)
         if summary.complete:
-            scores, examples = score(summary, files)
+            pairs = read_pairs(summary.out, files.truth, Quiet())
+            result = evaluate_frames([pair.frame for pair in pairs], (_IOU,))
+            (scores,) = result.scores
             total = scores.tp + scores.fn
             print_line(
                 f"Precision {scores.precision:.2f}, recall {scores.recall:.2f}, F1 {scores.f1:.2f}: of {total} "
-                f"nuclei that were not among the {examples} examples, {scores.tp} were found, and {scores.fp} of "
-                f"the detections are wrong (one is right where it shares an IoU of at least {_IOU} with a nucleus)."
+                f"nuclei that were not among the {result.not_judged} examples, {scores.tp} were found, and {scores.fp} "
+                f"of the detections are wrong (one is right where it shares an IoU of at least {_IOU} with a nucleus)."
             )
             print_line(f"Look at {summary.out.resolve() / 'overlays' / 'nuclei.png'}")
     raise typer.Exit(DONE if summary.complete else FAILED)
-
-
-def score(summary: Summary, files: Sample) -> tuple[Scores, int]:
-    """Compare the detections with the true objects.
-
-    Returns
-    -------
-    scores
-        At an IoU of .5, the examples and detections on them not counted.
-    examples
-        Number of examples.
-    """
-    import numpy as np
-    from PIL import Image
-
-    from sam2_fewshot.evaluation import label_image_to_instances, match
-    from sam2_fewshot.records import Kind
-
-    truth = np.asarray(Image.open(files.truth))
-    labels = np.asarray(Image.open(files.examples))
-    examples = label_image_to_instances(labels)
-    others = label_image_to_instances(np.where(labels > 0, 0, truth))
-    (record,) = summary.records()
-    detected = [detection.instance for detection in record.detections if detection.kind != Kind.EXAMPLE]
-    return match(detected, others, _IOU, ignore=examples).scores, len(examples)

@@ -31,4 +31,4 @@ class Sample:
 def sample() -> Sample:
     """Return where the sample's files are."""
     folder = Path(__file__).parent
-    return Sample(folder / "nuclei.png", folder / "nuclei_truth.png", folder / "nuclei_examples.png")
+    return Sample(folder / "nuclei.png", folder / "nuclei_labels.png", folder / "nuclei_examples.png")
