@@ -36,7 +36,7 @@ def main() -> None:
     from qtpy.QtWidgets import QApplication
 
     from sam2_fewshot.annotations.review import Part
-    from sam2_fewshot.evaluation import label_image_to_instances
+    from sam2_fewshot.evaluation.matching import label_image_to_instances
     from sam2_fewshot.napari.files import nuclei
     from sam2_fewshot.napari.widget import FewShotWidget
     from sam2_fewshot.sample import sample

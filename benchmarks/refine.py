@@ -29,7 +29,7 @@ from benchmarks.quality.tasks import ONE_FRAME, Query, Task, generated_tasks, is
 from sam2_fewshot import Exemplar, FewShotSegmenter, Settings
 from sam2_fewshot.annotations.mark_next import Asking, asked_about
 from sam2_fewshot.annotations.record import FrameRecord
-from sam2_fewshot.evaluation import Scores, match
+from sam2_fewshot.evaluation.matching import Scores, match
 from sam2_fewshot.geometry.outlines import crop_to_object
 from sam2_fewshot.geometry.overlap import mask_iou
 from sam2_fewshot.records import Location

@@ -25,7 +25,7 @@ from sam2_fewshot.output.assembly import write_run
 from sam2_fewshot.output.journal import JOURNAL_FOLDER, Journal
 from sam2_fewshot.output.pictures import preview_jpeg
 from sam2_fewshot.records import Detection, InstanceMask, Location
-from sam2_fewshot.report import write_report
+from sam2_fewshot.report.page import write_report
 from sam2_fewshot.settings import Settings
 from sam2_fewshot.storage.files import write_whole
 

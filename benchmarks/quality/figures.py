@@ -1,11 +1,11 @@
 """What is measured, and how.
 
-* Precision, recall and F1: predictions and true objects matched one to one by :func:`sam2_fewshot.evaluation.match`,
-  counts added up over the query frames of a task.
+* Precision, recall and F1: predictions and true objects matched one to one by
+  :func:`sam2_fewshot.evaluation.matching.match`, counts added up over the query frames of a task.
 * The curve over scores: predictions of all query frames of a task, the highest score first; each takes the true object
   that it covers with an IoU of at least .5, if no prediction before it did. As true objects do not overlap
   and a prediction above that IoU fits one of them only, every prefix has the counts that
-  :func:`~sam2_fewshot.evaluation.match` would give it. Predictions of the same score come together.
+  :func:`~sam2_fewshot.evaluation.matching.match` would give it. Predictions of the same score come together.
 * AP: area under that curve, precision made monotone: ``sum over n of (R[n] - R[n-1]) * max(P[m] for m >= n)``
   (Everingham et al. 2015, "The Pascal Visual Object Classes Challenge: A Retrospective", all points, as in the VOC
   development kit since 2010).
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from sam2_fewshot.evaluation import Scores, match
+from sam2_fewshot.evaluation.matching import Scores, match
 from sam2_fewshot.geometry.overlap import mask_iou
 
 if TYPE_CHECKING:

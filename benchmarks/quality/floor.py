@@ -18,7 +18,7 @@ from skimage.feature import peak_local_max
 from skimage.filters import threshold_otsu
 from skimage.segmentation import watershed
 
-from sam2_fewshot.evaluation import label_image_to_instances
+from sam2_fewshot.evaluation.matching import label_image_to_instances
 from sam2_fewshot.geometry.overlap import mask_iou
 
 if TYPE_CHECKING:

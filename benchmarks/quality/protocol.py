@@ -11,7 +11,7 @@ from benchmarks.quality.figures import LOOSE, STRICT, MatchedFrame, counts, curv
 from benchmarks.quality.tasks import ONE_FRAME, RANDOM
 
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.evaluation import Scores
+from sam2_fewshot.evaluation.matching import Scores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -15,7 +15,7 @@ from benchmarks.quality.scenes import KINDS, scene
 from PIL import Image
 from scipy import ndimage
 
-from sam2_fewshot.evaluation import label_image_to_instances
+from sam2_fewshot.evaluation.matching import label_image_to_instances
 from sam2_fewshot.records import Exemplar
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from quality_world import picture
 
 from sam2_fewshot.backbones import open_backbone
 from sam2_fewshot.errors import SettingsError
-from sam2_fewshot.evaluation import label_image_to_instances, match
+from sam2_fewshot.evaluation.matching import label_image_to_instances, match
 from sam2_fewshot.geometry.overlap import mask_iou
 from sam2_fewshot.records import InstanceMask
 from sam2_fewshot.settings import Settings

@@ -9,8 +9,8 @@ import math
 import numpy as np
 import pytest
 
-from sam2_fewshot.evaluation import EvaluatedFrame, Scores, evaluate_frames, label_image_to_instances
-from sam2_fewshot.evaluation.figures import aggregated_jaccard, average_precision
+from sam2_fewshot.evaluation.figures import EvaluatedFrame, aggregated_jaccard, average_precision, evaluate_frames
+from sam2_fewshot.evaluation.matching import Scores, label_image_to_instances
 from sam2_fewshot.records import InstanceMask
 
 SHAPE = (60, 90)

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.evaluation import Scores, label_image_to_instances, match
+from sam2_fewshot.evaluation.matching import Scores, label_image_to_instances, match
 from sam2_fewshot.geometry.overlap import mask_iou
 from sam2_fewshot.records import InstanceMask
 

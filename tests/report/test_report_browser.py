@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from report_pages import slide, until
 
-from sam2_fewshot.report import write_report
+from sam2_fewshot.report.page import write_report
 from sam2_fewshot.settings import Settings
 
 if TYPE_CHECKING:

@@ -17,10 +17,10 @@ from shapely import Point, Polygon, box
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.output.finished import read_finished
 from sam2_fewshot.output.pictures import preview_jpeg
-from sam2_fewshot.report import REPORT, write_report
 from sam2_fewshot.report.advice import FrameFigures, overview
 from sam2_fewshot.report.content import UNITS, encode_outlines, gather
 from sam2_fewshot.report.looks import Looks, looks_of
+from sam2_fewshot.report.page import REPORT, write_report
 from sam2_fewshot.settings import Settings
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from sam2_fewshot.output.assembly import assemble
 from sam2_fewshot.output.finished import read_finished
 from sam2_fewshot.output.journal import JOURNAL_FOLDER, Journal
 from sam2_fewshot.records import Detection, InstanceMask, Kind, Location
-from sam2_fewshot.report import write_report
 from sam2_fewshot.report.content import gather
+from sam2_fewshot.report.page import write_report
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,7 +7,7 @@ import pytest
 
 from sam2_fewshot import Exemplar, FewShotSegmenter, Frame, Settings
 from sam2_fewshot.backbones.interruptible import Interruptible
-from sam2_fewshot.evaluation import label_image_to_instances
+from sam2_fewshot.evaluation.matching import label_image_to_instances
 from sam2_fewshot.geometry.overlap import mask_iou
 from sam2_fewshot.object_model import frame_digest
 from told import Told

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sam2_fewshot.evaluation import label_image_to_instances
+from sam2_fewshot.evaluation.matching import label_image_to_instances
 from sam2_fewshot.examples.outliner import Outliner
 from sam2_fewshot.examples.points import masks_at_points, masks_in_boxes
 from sam2_fewshot.geometry.overlap import mask_iou

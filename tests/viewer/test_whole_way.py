@@ -10,7 +10,7 @@ from desk import centres, click, idle, mouse, wait
 from PIL import Image
 from qtpy.QtWidgets import QApplication
 
-from sam2_fewshot.evaluation import label_image_to_instances, match
+from sam2_fewshot.evaluation.matching import label_image_to_instances, match
 from sam2_fewshot.geometry.outlines import polygon_to_mask
 from sam2_fewshot.geometry.overlap import mask_iou
 from sam2_fewshot.napari.files import nuclei

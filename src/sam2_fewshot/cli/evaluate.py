@@ -14,7 +14,8 @@ from sam2_fewshot.errors import SettingsError, were
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sam2_fewshot.evaluation import Evaluation, Scores
+    from sam2_fewshot.evaluation.figures import Evaluation
+    from sam2_fewshot.evaluation.matching import Scores
 
 EPILOG = """
 [bold]Examples[/bold]
@@ -76,7 +77,7 @@ def evaluate(
     """Compare what was found with the truth: precision, recall, F1, AP, PQ, AJI, by IoU and by size."""
     with guarded(debug):
         from sam2_fewshot.cli.console import terminal_display
-        from sam2_fewshot.evaluation import evaluate_frames
+        from sam2_fewshot.evaluation.figures import evaluate_frames
         from sam2_fewshot.evaluation.files import read_pairs
         from sam2_fewshot.evaluation.picture import write_picture
         from sam2_fewshot.images.stems import safe_stems

@@ -106,7 +106,7 @@ def report_command(
 ) -> None:
     """Rewrite report.html from an output folder; images and model are not needed."""
     with guarded(debug):
-        from sam2_fewshot.report import write_report
+        from sam2_fewshot.report.page import write_report
 
         typer.echo(write_report(out))
 

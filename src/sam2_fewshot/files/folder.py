@@ -37,7 +37,7 @@ from sam2_fewshot.output.journal import (
 from sam2_fewshot.output.notes import read_notes
 from sam2_fewshot.output.pictures import drawn_of, pictures_of
 from sam2_fewshot.records import Kind, held_bytes
-from sam2_fewshot.report import write_report
+from sam2_fewshot.report.page import write_report
 from sam2_fewshot.runner.blocks import StoredBlocks
 from sam2_fewshot.runner.tasks import CannotGoOn, Failure, Task
 from sam2_fewshot.storage.files import only_run, refuse_second_run, replacing, telling, write_whole

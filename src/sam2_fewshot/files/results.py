@@ -16,7 +16,7 @@ from sam2_fewshot.output.files import OVERLAYS, ResultFile, files_of, overlay_pa
 from sam2_fewshot.output.finished import results_in
 from sam2_fewshot.output.journal import JOURNAL_FOLDER
 from sam2_fewshot.output.notes import read_notes
-from sam2_fewshot.report import REPORT
+from sam2_fewshot.report.page import REPORT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence, Set
