@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from subprocess import list2cmdline
+from typing import TYPE_CHECKING
 
 import pytest
 
-from sam2_fewshot.errors import command_line, counted, listed, were
+from sam2_fewshot.errors import InputError, command_line, counted, listed, needed, were
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.mark.parametrize(
@@ -43,3 +47,20 @@ def test_a_command_is_quoted_for_the_system_that_it_is_typed_on(word: str, windo
     assert command_line(["refine", word], windows=False) == f"refine {posix}"
     if " " in word:
         assert windows == list2cmdline([word])  # how programs on Windows are given their arguments
+
+
+def test_a_package_that_is_there_is_imported() -> None:
+    assert needed("This", "json", "extra").loads("1") == 1
+
+
+@pytest.mark.parametrize("content", [None, "import another_that_is_missing"])
+def test_a_package_that_is_missing_or_lacks_something_is_named_with_its_extra(
+    content: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if content:
+        (tmp_path / "reader_of_it.py").write_text(content)
+        monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(InputError) as caught:
+        needed("a.nd2: ND2", "reader_of_it", "nd2")
+    said = 'a.nd2: ND2 needs the package reader_of_it, which is not installed: pip install "sam2-fewshot[nd2]".'
+    assert str(caught.value) == said

@@ -12,10 +12,12 @@ import re
 import shlex
 import signal
 import threading
-from typing import TYPE_CHECKING
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from types import FrameType
 
 DONE, FAILED, WRONG_INPUT = 0, 1, 2
@@ -46,6 +48,31 @@ class ServerError(FewShotError):
 
 class FewShotWarning(UserWarning):
     """Something the user should know although the work goes on."""
+
+
+def needed(what: str, package: str, extra: str, is_installed: Callable[[str], object] = find_spec) -> Any:
+    """Import a package that not everyone has installed.
+
+    Parameters
+    ----------
+    what
+        Needs it, for the message.
+    package, extra
+        Its name, and the extra of this package that installs it.
+    is_installed
+        Tells whether it is there.
+
+    Raises
+    ------
+    InputError
+        If it is not there, or lacks something itself.
+    """
+    with contextlib.suppress(ImportError):
+        if is_installed(package):
+            return import_module(package)
+    raise InputError(
+        f'{what} needs the package {package}, which is not installed: pip install "sam2-fewshot[{extra}]".'
+    )
 
 
 def listed(names: Sequence[str], most: int) -> str:

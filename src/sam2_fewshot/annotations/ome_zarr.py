@@ -13,7 +13,7 @@ from sam2_fewshot.annotations.label_images import Classes, nominal_image, object
 from sam2_fewshot.annotations.named import named_part
 from sam2_fewshot.annotations.record import figures_of
 from sam2_fewshot.annotations.values import Figures, index, load_json, words
-from sam2_fewshot.errors import InputError
+from sam2_fewshot.errors import InputError, needed
 from sam2_fewshot.images.addresses import holds_zarr
 from sam2_fewshot.images.ome_zarr import zarr_pixel_size
 from sam2_fewshot.images.source import Header, check_size, reading
@@ -169,13 +169,7 @@ def _array(folder: Path, attributes: dict[str, Any]) -> tuple[Path, str, PixelSi
 
 
 def _open(folder: Path) -> Any:
-    try:
-        import zarr
-    except ImportError:
-        raise InputError(
-            'OME-Zarr is read with the package zarr, which is not installed: pip install "sam2-fewshot[zarr]".'
-        ) from None
-    return zarr.open_array(str(folder), mode="r")
+    return needed("OME-Zarr", "zarr", "zarr").open_array(str(folder), mode="r")
 
 
 def _properties(attributes: dict[str, Any]) -> tuple[Classes | None, dict[int, Figures]]:

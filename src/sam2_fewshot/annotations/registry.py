@@ -27,7 +27,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from sam2_fewshot.errors import InputError, SettingsError
+from sam2_fewshot.errors import SettingsError, needed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -124,10 +124,8 @@ class Format:
         InputError
             Saying what cannot be written, and the extra to install.
         """
-        if self.package and not is_installed(self.package):
-            raise InputError(
-                f'{what} needs the package {self.package}, which is missing: pip install "sam2-fewshot[{self.name}]".'
-            )
+        if self.package:
+            needed(what, self.package, self.name, is_installed)
 
     def begin(self, path_of: Callable[[str], Path], tags: Sequence[str]) -> AbstractContextManager[Add]:
         """Return the writer of a file each image, or of one for all; an image's frames must follow one another.

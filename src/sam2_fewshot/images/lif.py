@@ -13,17 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sam2_fewshot.errors import needed
 from sam2_fewshot.images.positions import check_counts, check_positions, opened_positions, position_names
-from sam2_fewshot.images.source import (
-    Header,
-    SteppedSource,
-    check_kind,
-    check_size,
-    damaged,
-    pixel_size,
-    reader_package,
-    reading,
-)
+from sam2_fewshot.images.source import Header, SteppedSource, check_kind, check_size, damaged, pixel_size, reading
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -227,7 +219,7 @@ def _size(image: Any, roles: Roles) -> PixelSize | None:
 @contextmanager
 def _images(path: Path) -> Iterator[list[Any]]:
     """Give the images that have pixels."""
-    liffile = reader_package(path, "LIF", "liffile", "lif")
+    liffile = needed(f"{path.name}: LIF", "liffile", "lif")
     with liffile.LifFile(path) as file:
         images = list(file.images)
         if not images:

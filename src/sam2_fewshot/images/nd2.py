@@ -10,16 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sam2_fewshot.errors import needed
 from sam2_fewshot.images.positions import check_counts, check_positions, opened_positions, step_names
-from sam2_fewshot.images.source import (
-    Header,
-    SteppedSource,
-    check_kind,
-    check_size,
-    pixel_size,
-    reader_package,
-    reading,
-)
+from sam2_fewshot.images.source import Header, SteppedSource, check_kind, check_size, pixel_size, reading
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -154,4 +147,4 @@ def _size(file: Any) -> PixelSize | None:
 
 
 def _opened(path: Path) -> Any:
-    return reader_package(path, "ND2", "nd2", "nd2").ND2File(path)
+    return needed(f"{path.name}: ND2", "nd2", "nd2").ND2File(path)

@@ -6,7 +6,6 @@ first multiscale image is read. The array of full resolution gives the pixels, a
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import os
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sam2_fewshot.errors import FewShotError, InputError, ServerError
+from sam2_fewshot.errors import FewShotError, InputError, ServerError, needed
 from sam2_fewshot.images.addresses import check_address, remote, shown
 from sam2_fewshot.images.positions import check_counts, check_positions, opened_positions
 from sam2_fewshot.images.source import Header, check_kind, check_size, damaged, pixel_size, reading
@@ -177,12 +176,7 @@ def _places(path: Path) -> list[Place]:
 
 
 def _group(path: Path, patience: float) -> Any:
-    if importlib.util.find_spec("zarr") is None:
-        raise InputError(
-            f'{shown(path)} is an OME-Zarr, for which a package is missing: pip install "sam2-fewshot[zarr]".'
-        )
-    import zarr
-
+    zarr = needed(f"{shown(path)}: OME-Zarr", "zarr", "zarr")
     return zarr.open_group(_store(path, patience), mode="r")
 
 
@@ -194,27 +188,19 @@ def _store(path: Path, patience: float) -> Any:
 
     options: dict[str, Any] = {}
     if address.startswith("http"):
-        _need("aiohttp", address)
-        import aiohttp
-
+        aiohttp = needed(address, "aiohttp", "zarr")
         options["client_kwargs"] = {
             "timeout": aiohttp.ClientTimeout(total=None, sock_connect=patience, sock_read=patience),
             "trust_env": True,  # logins of ~/.netrc, and proxies
         }
     else:
-        _need("s3fs", address)
+        needed(address, "s3fs", "s3")
         import botocore.session
 
         options["config_kwargs"] = {"connect_timeout": patience, "read_timeout": patience}
         # Public stores are read without keys, which s3fs does only when asked to.
         options["anon"] = botocore.session.get_session().get_credentials() is None
     return FsspecStore.from_url(address, storage_options=options, read_only=True)
-
-
-def _need(package: str, address: str) -> None:
-    if importlib.util.find_spec(package) is None:
-        extra = "s3" if package == "s3fs" else "zarr"
-        raise InputError(f'For {address} a package is missing: pip install "sam2-fewshot[{extra}]".')
 
 
 def _ome(group: Any) -> Mapping[str, Any]:

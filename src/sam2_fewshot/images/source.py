@@ -7,7 +7,6 @@ sentences for what goes wrong. This module knows no format; :mod:`~sam2_fewshot.
 from __future__ import annotations
 
 import errno
-import importlib
 import math
 import re
 import stat
@@ -274,23 +273,6 @@ def check_kind(path: Path, dtype: np.dtype[Any]) -> None:
             f"The pixels of {shown(path)} are {kind}; save it with whole numbers or 32-bit floats (for instance "
             "the magnitude)."
         )
-
-
-def reader_package(path: Path, kind: str, package: str, extra: str) -> Any:
-    """Import the package that reads a kind of files.
-
-    Raises
-    ------
-    InputError
-        If it is not installed; it names the extra of this package that installs it.
-    """
-    try:
-        return importlib.import_module(package)
-    except ImportError:
-        raise InputError(
-            f"{shown(path)}: {kind} is read with the package {package}, which is not installed: "
-            f'pip install "sam2-fewshot[{extra}]".'
-        ) from None
 
 
 @contextmanager

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import time
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from sam2_fewshot.errors import InputError, SettingsError
+from sam2_fewshot.errors import InputError, SettingsError, needed
 from sam2_fewshot.resources import cores
 from sam2_fewshot.runner.tasks import CannotGoOn, TaskResult, finish, report_sentences, reported, sentence_of
 from sam2_fewshot.runner.worker import Reply, same, search_block, search_frame
@@ -64,11 +63,7 @@ def connected(
     SettingsError
         If `scheduler` is none of these.
     """
-    if importlib.util.find_spec("distributed") is None:
-        raise InputError('For --scheduler a package is missing: pip install "sam2-fewshot[dask]".')
-    from importlib import import_module
-
-    distributed: Any = import_module("distributed")  # it has no type hints that mypy could follow
+    distributed = needed("--scheduler", "distributed", "dask")
     if isinstance(scheduler, distributed.Client):
         yield scheduler, settings
         return
