@@ -117,7 +117,7 @@ def test_a_mask_with_a_crumb_is_no_second_detection() -> None:
     whole[10:30, 10:30] = True
     crumbed = whole.copy()
     crumbed[80, 80] = True
-    candidates = [Candidate(crop_to_object(mask), iou, 1.0, (0, 0)) for mask, iou in ((whole, 0.9), (crumbed, 0.8))]
+    candidates = [Candidate(crop_to_object(mask), iou) for mask, iou in ((whole, 0.9), (crumbed, 0.8))]
     (left,) = in_one_part(candidates, 0.7)
     assert left.mask.box == (10, 10, 30, 30)
     assert in_one_part([], 0.7) == []

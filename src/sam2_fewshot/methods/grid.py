@@ -47,16 +47,10 @@ class Candidate:
         The proposed object.
     predicted_iou
         The backbone's own estimate of the mask's quality, in [0, 1].
-    stability
-        How little the mask depends on the level at which it is thresholded, in [0, 1].
-    point
-        The prompt ``(x, y)`` that gave it, in image pixels.
     """
 
     mask: InstanceMask
     predicted_iou: float
-    stability: float
-    point: tuple[float, float]
 
 
 class GridMethod:
@@ -202,19 +196,11 @@ def propose(backbone: Backbone, embedding: Embedding, settings: Settings, progre
     )
     # The public generator suppresses on boxes whose right and bottom edges are the last pixels.
     boxes = found.boxes - np.array([0, 0, 1, 1])
-    height, width = embedding.frame_shape
     candidates = []
     for i in box_nms(boxes.astype(np.float64), found.predicted_iou, settings.box_nms_iou):
         x0, y0 = found.boxes[i, :2]
-        x, y = grid[found.prompt[i]] * (width, height)
-        candidates.append(
-            Candidate(
-                InstanceMask(found.data[i], int(x0), int(y0), embedding.frame_shape),
-                float(found.predicted_iou[i]),
-                float(found.stability[i]),
-                (float(x), float(y)),
-            )
-        )
+        mask = InstanceMask(found.data[i], int(x0), int(y0), embedding.frame_shape)
+        candidates.append(Candidate(mask, float(found.predicted_iou[i])))
     return [candidate for candidate in candidates if _size_fits(candidate.mask, settings)]
 
 
