@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 from base64 import b64encode
@@ -106,16 +107,40 @@ def test_missing_pieces_are_told_and_read_as_nothing(tmp_path: Path) -> None:
     assert not next(source.planes(0, 0))[:9, :9].any()
 
 
+@pytest.mark.parametrize("axes", ["cxy", "yxc", "ycx"])
+def test_axes_may_be_in_any_order(axes: str, tmp_path: Path) -> None:
+    for pixels, omero in ((DEEP, {}), (DEEP[[0, 1, 0]].astype(np.uint8), {"channels": [{"label": c} for c in "rgb"]})):
+        plain = ZarrSource(write(tmp_path / "plain.zarr", pixels, omero=omero))
+        turned = pixels.transpose(["cyx".index(axis) for axis in axes])
+        source = ZarrSource(write(tmp_path / "turned.zarr", turned, axes, omero=omero))
+        assert (source.header.height, source.header.width) == (300, 410)
+        for own, other in zip(source.region(0, 0, BOX), plain.region(0, 0, BOX), strict=True):
+            assert np.array_equal(own, other)
+        assert [plane.shape for plane in source.planes(0, 0)] == [plane.shape for plane in plain.planes(0, 0)]
+
+
+def test_chunks_that_do_not_fit_into_memory_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.zarr", DEEP, form=2)
+    array = path / "0" / ".zarray"
+    array.write_text(json.dumps({**json.loads(array.read_text()), "chunks": [1, 10**5, 10**5]}))
+    with pytest.raises(InputError, match=r"chunks of a\.zarr unpack to 20,000 MB each; save it with smaller ones"):
+        ZarrSource(path)
+
+
 @pytest.mark.parametrize(
     ("attributes", "sentence"),
     [
         ({"ome": {"plate": {}}}, "is a plate without images"),
         ({"ome": {"well": {}}}, "is a well without images"),
         ({}, "is a Zarr without OME metadata"),
-        ({"multiscales": [{"axes": ["q", "y", "x"], "datasets": [{"path": "0"}]}]}, "has the axes qyx"),
-        ({"multiscales": [{"axes": ["y", "x"], "datasets": [{"path": "0"}]}]}, "axes do not fit"),
-        ({"multiscales": [{"axes": ["c", "y", "x"], "datasets": [{"path": "7"}]}]}, "is damaged"),
-        ({"multiscales": [{"axes": ["c", "y", "x"], "datasets": []}]}, "axes do not fit"),
+        ({"multiscales": [{"axes": ["q", "y", "x"], "datasets": [{"path": "0"}]}]}, "has the axes 'qyx'"),
+        (
+            {"multiscales": [{"axes": ["y", "x"], "datasets": [{"path": "0"}]}]},
+            "has 3 axes, and its description names 2",
+        ),
+        ({"multiscales": [{"axes": ["c", "y", "x"], "datasets": [{"path": "7"}]}]}, "lacks the array '7'"),
+        ({"multiscales": [{"axes": ["c", "y", "x"], "datasets": [{"path": "../a"}]}]}, "lacks the array"),
+        ({"multiscales": [{"axes": ["c", "y", "x"], "datasets": []}]}, "missing or unusual"),
     ],
 )
 def test_what_is_no_image_is_a_sentence(attributes: dict[str, Any], sentence: str, tmp_path: Path) -> None:

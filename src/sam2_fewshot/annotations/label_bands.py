@@ -6,12 +6,12 @@ import math
 import zlib
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.images.source import PixelSource
+from sam2_fewshot.images.source import RowSource
 from sam2_fewshot.records import InstanceMask
 
 if TYPE_CHECKING:
@@ -19,26 +19,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sam2_fewshot.images.source import Header
+    from sam2_fewshot.images.source import Header, PixelSource
     from sam2_fewshot.records import Box, Detection
 
 BAND, _LARGEST_BAND = 1 << 22, 1 << 25
 """About the pixels of a band, and the most; a pixel takes up to 16 bytes while it is read."""
 _MOST_COUNTED = 1_000_000
-
-
-@runtime_checkable
-class RowSource(PixelSource, Protocol):
-    """A :class:`~sam2_fewshot.images.source.PixelSource` that gives some rows without reading the others."""
-
-    @property
-    def piece_rows(self) -> int:
-        """Height of the tiles, strips or chunks that are unpacked as a whole."""
-        ...
-
-    def region(self, z: int, t: int, box: Box) -> Iterator[NDArray[Any]]:
-        """Yield a region; see :class:`~sam2_fewshot.images.source.RegionSource`."""
-        ...
 
 
 def band_rows(width: int, piece_rows: int, band: int = BAND) -> int:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,10 +13,10 @@ from sam2_fewshot.annotations.label_images import Classes, nominal_image, object
 from sam2_fewshot.annotations.named import named_part
 from sam2_fewshot.annotations.record import figures_of
 from sam2_fewshot.annotations.values import Figures, index, load_json, words
-from sam2_fewshot.errors import InputError, needed
+from sam2_fewshot.errors import InputError
 from sam2_fewshot.images.addresses import holds_zarr
-from sam2_fewshot.images.ome_zarr import zarr_pixel_size
-from sam2_fewshot.images.source import Header, check_size, reading
+from sam2_fewshot.images.ome_zarr import ZarrSource
+from sam2_fewshot.images.source import Header, check_size
 from sam2_fewshot.images.zarr_places import attributes_in, is_outer, leads_inside, places_in
 from sam2_fewshot.storage.files import replacing_folder, telling
 
@@ -29,10 +29,7 @@ if TYPE_CHECKING:
     from sam2_fewshot.annotations.named import MarkedFile
     from sam2_fewshot.annotations.placing import PlacedExemplar
     from sam2_fewshot.annotations.record import Add, FrameRecord
-    from sam2_fewshot.records import Box, Location, PixelSize
-
-MAX_CHUNK_BYTES = 1_000_000_000
-"""Largest chunk that is unpacked; it is in memory as a whole."""
+    from sam2_fewshot.records import Location
 
 MAX_PIXELS = 50_000_000_000
 """Largest plane, in pixels (223,000 × 223,000). What is not stored costs nothing, so a size may be made up."""
@@ -60,8 +57,8 @@ def images_in(path: Path, content: Any) -> list[Header]:
     return [nominal_image(named_part(path).with_suffix(""), ZarrLabels(path).header)]
 
 
-class ZarrLabels:
-    """Labels as a :class:`~sam2_fewshot.annotations.label_bands.RowSource`.
+class ZarrLabels(ZarrSource):
+    """A label image, found from any path that leads to it.
 
     Parameters
     ----------
@@ -76,53 +73,20 @@ class ZarrLabels:
 
     def __init__(self, path: Path) -> None:
         folder = _label_folder(path)
-        attributes = attributes_in(folder, load_json)
-        self.classes, self.figures = _properties(attributes)
-        inside, axes, pixel_size = _array(folder, attributes)
-        self._axes = axes
-        with reading(path):
-            self._array = _open(inside)
-            shape = tuple(int(n) for n in self._array.shape)
-            if len(shape) != len(axes):
-                raise InputError(f"{path.name} has {len(shape)} axes, and its description names {len(axes)}.")
-            sizes = dict(zip(axes, shape, strict=True))
-            check_size(path, sizes["y"], sizes["x"], by_region=sizes["y"] * sizes["x"] <= MAX_PIXELS)
-            if sizes.get("c", 1) != 1:
-                raise InputError(f"{path.name} has {sizes['c']} channels; a label image has one.")
-            dtype = np.dtype(self._array.dtype)
-            if dtype.kind not in "bui":
-                raise InputError(f"The values of {path.name} are {dtype}; a label image has whole numbers.")
-            chunk = math.prod(int(n) for n in self._array.chunks) * dtype.itemsize
-            if chunk > MAX_CHUNK_BYTES:
-                raise InputError(
-                    f"The chunks of {path.name} unpack to {chunk // 10**6:,} MB each; save it with smaller ones."
-                )
-        self.piece_rows = int(self._array.chunks[axes.index("y")])
-        """Height of the chunks."""
-        self.header = Header(
-            path,
-            sizes["y"],
-            sizes["x"],
-            dtype.newbyteorder("="),
-            size_z=max(1, sizes.get("z", 1)),
-            size_t=max(1, sizes.get("t", 1)),
-            by_region=True,
-            pixel_size=pixel_size,
+        self.classes, self.figures = _properties(attributes_in(folder, load_json))
+        super().__init__(folder)
+        self.header = replace(self.header, path=path)
+        count, height, width, dtype = (
+            self._size(self._levels[0], "c"),
+            self.header.height,
+            self.header.width,
+            self.header.dtype,
         )
-
-    def planes(self, z: int, t: int) -> Iterator[NDArray[Any]]:
-        """Yield the one plane at a slice and time point."""
-        return self.region(z, t, (0, 0, self.header.width, self.header.height))
-
-    def region(self, z: int, t: int, box: Box) -> Iterator[NDArray[Any]]:
-        """Yield a region ``(x0, y0, x1, y1)`` of it."""
-        x0, y0, x1, y1 = box
-        at = {"z": z, "t": t, "c": 0, "y": slice(y0, y1), "x": slice(x0, x1)}
-        with reading(self.header.path):
-            pixels = np.asarray(self._array[tuple(at[axis] for axis in self._axes)])
-            if self._axes.index("x") < self._axes.index("y"):
-                pixels = pixels.T
-        yield np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("="))
+        check_size(path, height, width, by_region=height * width <= MAX_PIXELS)
+        if count != 1:
+            raise InputError(f"{path.name} has {count} channels; a label image has one.")
+        if dtype.kind not in "bui":
+            raise InputError(f"The values of {path.name} are {dtype}; a label image has whole numbers.")
 
 
 def _label_folder(path: Path) -> Path:
@@ -148,28 +112,6 @@ def _image_folder(path: Path, attributes: dict[str, Any]) -> Path:
     if inside and len(places_in(path, lambda name: attributes_in(path / name))) == 1:
         return path / "0"
     return path
-
-
-def _array(folder: Path, attributes: dict[str, Any]) -> tuple[Path, str, PixelSize | None]:
-    """Return where the full-resolution array of a label image is, its axes, and the size of a pixel."""
-    try:
-        scales = attributes["multiscales"][0]
-        names = [str(axis["name"]) for axis in scales["axes"]]
-        inside = scales["datasets"][0]["path"]
-    except (LookupError, TypeError, AttributeError):
-        raise InputError(
-            f"{folder} is not an OME-Zarr label image: its description (multiscales) is missing or unusual."
-        ) from None
-    axes = "".join(names)
-    if len(axes) != len(names) or len(set(axes)) != len(axes) or not {"y", "x"} <= set(axes) <= set("tczyx"):
-        raise InputError(f"{folder} has the axes {axes[:40]!r}; a label image has y and x, and may have t, c and z.")
-    if not isinstance(inside, str) or not leads_inside(inside) or not (folder / inside).is_dir():
-        raise InputError(f"{folder} lacks the array that its description names.")
-    return folder / inside, axes, zarr_pixel_size(scales)
-
-
-def _open(folder: Path) -> Any:
-    return needed("OME-Zarr", "zarr", "zarr").open_array(str(folder), mode="r")
 
 
 def _properties(attributes: dict[str, Any]) -> tuple[Classes | None, dict[int, Figures]]:

@@ -19,7 +19,7 @@ from sam2_fewshot.errors import FewShotError, InputError, ServerError, needed
 from sam2_fewshot.images.addresses import check_address, remote, shown
 from sam2_fewshot.images.positions import check_counts, check_positions, opened_positions
 from sam2_fewshot.images.source import Header, check_kind, check_size, damaged, pixel_size, reading
-from sam2_fewshot.images.zarr_places import Place, is_outer, places_in
+from sam2_fewshot.images.zarr_places import Place, is_outer, leads_inside, places_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 PATIENCE = 30.0
 """Seconds that a server may stay silent."""
+
+MAX_CHUNK_BYTES = 1_000_000_000
+"""Largest chunk that is unpacked; it is in memory as a whole."""
 
 _AXES = "tczyx"
 _FORBIDDEN = (401, 403)
@@ -62,7 +65,7 @@ def open_ome_zarr(path: Path, only: int | None = None) -> list[PixelSource]:
 
 
 class ZarrSource:
-    """An OME-Zarr image; a :class:`~sam2_fewshot.images.source.RegionSource`.
+    """An OME-Zarr image; a :class:`~sam2_fewshot.images.source.RowSource`.
 
     Parameters
     ----------
@@ -86,6 +89,8 @@ class ZarrSource:
         with _reading(path):
             self._axes, self._levels, attributes = _open(path, patience)
             self.header = _header(path, self._axes, self._levels, attributes, title)
+            self.piece_rows = int(self._levels[0].chunks[self._axes.index("y")])
+            """Height of the chunks."""
 
     def planes(self, z: int, t: int) -> Iterator[NDArray[Any]]:
         """Yield the planes at a slice and time point; photos as (H, W, 3)."""
@@ -100,7 +105,9 @@ class ZarrSource:
         enough = [
             number
             for number, level in enumerate(self._levels)
-            if number and level.shape[-1] * level.shape[-2] >= pixels and self._size(level, "z") == self.header.size_z
+            if number
+            and self._size(level, "x") * self._size(level, "y") >= pixels
+            and self._size(level, "z") == self.header.size_z
         ]
         return self._read(enough[-1], z, t, None) if enough else None
 
@@ -109,17 +116,19 @@ class ZarrSource:
 
     def _read(self, level: int, z: int, t: int, box: Box | None) -> Iterator[NDArray[Any]]:
         array = self._levels[level]
-        x0, y0, x1, y1 = box or (0, 0, array.shape[-1], array.shape[-2])
+        x0, y0, x1, y1 = box or (0, 0, self._size(array, "x"), self._size(array, "y"))
         place = {"t": t, "z": z}
 
         def channel(number: int | slice) -> NDArray[Any]:
             at: dict[str, int | slice] = {**place, "c": number, "y": slice(y0, y1), "x": slice(x0, x1)}
             with _reading(self._path):
                 pixels = np.asarray(array[tuple(at[axis] for axis in self._axes)])
+            kept = [axis for axis in self._axes if isinstance(at[axis], slice)]
+            pixels = pixels.transpose([kept.index(axis) for axis in "yxc" if axis in kept])
             return np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("="))
 
         if self.header.is_photo:
-            yield np.ascontiguousarray(np.moveaxis(channel(slice(None)), 0, -1))
+            yield channel(slice(None))
             return
         for number in range(self.header.size_c):
             yield channel(number)
@@ -149,14 +158,41 @@ def _open(path: Path, patience: float) -> tuple[str, list[Any], Mapping[str, Any
             group, attributes = inner, _ome(inner)
     if not attributes.get("multiscales"):
         raise InputError(f"{shown(path)} is a Zarr without OME metadata (no multiscales), so its axes are not known.")
-    image = attributes["multiscales"][0]
-    axes = "".join(str(axis["name"] if isinstance(axis, dict) else axis).lower() for axis in image.get("axes", _AXES))
-    levels: list[Any] = [group[str(level["path"])] for level in image["datasets"]]
-    if not levels or any(len(axes) != len(level.shape) for level in levels):
-        raise ValueError("its axes do not fit its arrays")
-    if set(axes) - set(_AXES) or axes[-2:] != "yx" or len(set(axes)) != len(axes):
-        raise InputError(f"{shown(path)} has the axes {axes}; t, c and z before y and x are read.")
+    try:
+        image = attributes["multiscales"][0]
+        names = [str(axis["name"] if isinstance(axis, dict) else axis).lower() for axis in image.get("axes", _AXES)]
+        arrays = [str(level["path"]) for level in image["datasets"]]
+        arrays[0]
+    except (LookupError, TypeError, AttributeError):
+        raise InputError(
+            f"{shown(path)} cannot be read: its description (multiscales) is missing or unusual. Export it again."
+        ) from None
+    axes = "".join(names)
+    if len(axes) != len(names) or len(set(axes)) != len(axes) or not {"y", "x"} <= set(axes) <= set(_AXES):
+        raise InputError(f"{shown(path)} has the axes {axes[:40]!r}; y and x are needed, and t, c and z are read.")
+    levels = [_array(path, group, name) for name in arrays]
+    for level in levels:
+        if len(level.shape) != len(axes):
+            raise InputError(
+                f"{shown(path)} has {len(level.shape)} axes, and its description names {len(axes)}. Export it again."
+            )
+        chunk = math.prod(level.chunks) * np.dtype(level.dtype).itemsize
+        if chunk > MAX_CHUNK_BYTES:
+            raise InputError(
+                f"The chunks of {shown(path)} unpack to {chunk // 10**6:,} MB each; save it with smaller ones."
+            )
     return axes, levels, attributes
+
+
+def _array(path: Path, group: Any, name: str) -> Any:
+    """Return an array that the description names; what it says of a place outside is not followed."""
+    try:
+        found = group[name] if leads_inside(name) else None
+    except (KeyError, FileNotFoundError):
+        found = None
+    if found is None or isinstance(found, type(group)):
+        raise InputError(f"{shown(path)} lacks the array {name[:60]!r} that its description names. Copy it again.")
+    return found
 
 
 def _places(path: Path) -> list[Place]:

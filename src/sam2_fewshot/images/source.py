@@ -178,6 +178,16 @@ class RegionSource(PixelSource, Protocol):
         ...
 
 
+@runtime_checkable
+class RowSource(RegionSource, Protocol):
+    """A :class:`RegionSource` that gives some rows without reading the others."""
+
+    @property
+    def piece_rows(self) -> int:
+        """Height of the tiles, strips or chunks that are unpacked as a whole."""
+        ...
+
+
 class SteppedSource(ABC):
     """A :class:`RegionSource` with one way to read, which takes a region and a step."""
 
