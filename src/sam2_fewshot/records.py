@@ -25,6 +25,17 @@ Box = tuple[int, int, int, int]
 """Pixel box ``(x0, y0, x1, y1)``, half open: columns ``x0 .. x1 - 1`` and rows ``y0 .. y1 - 1``."""
 
 
+def common_part(one: Box, other: Box) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """Return the rows and columns of what two boxes have in common, in an array of the one and in one of the other.
+
+    Where they have nothing in common the slices are empty.
+    """
+    x0, y0 = max(one[0], other[0]), max(one[1], other[1])
+    x1, y1 = max(min(one[2], other[2]), x0), max(min(one[3], other[3]), y0)
+    in_one, in_other = ((slice(y0 - top, y1 - top), slice(x0 - left, x1 - left)) for left, top in (one[:2], other[:2]))
+    return in_one, in_other
+
+
 class Kind(StrEnum):
     """How an object came into a result: ``example``, ``found`` or ``confirmed``."""
 
@@ -124,13 +135,9 @@ class InstanceMask:
             ``(x0, y0, x1, y1)`` in frame pixels, half open; it may reach beyond the frame, where the mask is False.
         """
         x0, y0, x1, y1 = box
-        left, top, right, bottom = self.box
         out = np.zeros((y1 - y0, x1 - x0), bool)
-        rows = slice(max(y0, top), max(min(y1, bottom), max(y0, top)))
-        columns = slice(max(x0, left), max(min(x1, right), max(x0, left)))
-        out[rows.start - y0 : rows.stop - y0, columns.start - x0 : columns.stop - x0] = self.data[
-            rows.start - top : rows.stop - top, columns.start - left : columns.stop - left
-        ]
+        into, of = common_part(box, self.box)
+        out[into] = self.data[of]
         return out
 
     def within(self, window: Box) -> InstanceMask | None:

@@ -11,7 +11,7 @@ from scipy.ndimage import find_objects
 from sam2_fewshot.annotations.label_bands import ranked
 from sam2_fewshot.annotations.record import FrameRecord
 from sam2_fewshot.images.stems import safe_stem
-from sam2_fewshot.records import InstanceMask, Location
+from sam2_fewshot.records import InstanceMask, Location, common_part
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -95,9 +95,8 @@ class LabelImage:
                 continue
             mask, x, y = objects.masks[i], int(x0[i]), int(y0[i])
             data = mask.data[-mask.y0 % step :: step, -mask.x0 % step :: step]
-            data = data[max(top - y, 0) : bottom - y, max(left - x, 0) : right - x]
-            plane = planes[place][max(y - top, 0) :, max(x - left, 0) :]
-            plane[: data.shape[0], : data.shape[1]][data] = i + 1
+            into, of = common_part((left, top, right, bottom), (x, y, x + data.shape[1], y + data.shape[0]))
+            planes[place][into][data[of]] = i + 1
 
 
 def label_image(objects: Results, largest: int = _LARGEST) -> LabelImage | list[LabelImage]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.images.source import RowSource
-from sam2_fewshot.records import InstanceMask
+from sam2_fewshot.records import InstanceMask, common_part
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -296,10 +296,9 @@ class Bands:
         b = self._boxes
         inside = np.flatnonzero((b[:, 0] < x1) & (b[:, 2] > x0) & (b[:, 1] < y1) & (b[:, 3] > y0))
         for index in inside[np.argsort(-self._rank[inside])]:
-            left, top, right, bottom = b[index]
-            common = max(left, x0), max(top, y0), min(right, x1), min(bottom, y1)
-            part = self._instances[index].data[common[1] - top : common[3] - top, common[0] - left : common[2] - left]
-            labels[common[1] - y0 : common[3] - y0, common[0] - x0 : common[2] - x0][part] = index + 1
+            instance = self._instances[index]
+            into, of = common_part(box, instance.box)
+            labels[into][instance.data[of]] = index + 1
         for (row, column), value in self._given.items():
             if y0 <= row < y1 and x0 <= column < x1:
                 labels[row - y0, column - x0] = value

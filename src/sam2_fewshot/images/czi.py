@@ -13,6 +13,7 @@ import numpy as np
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.images.positions import check_counts, check_positions, opened_positions, step_names
 from sam2_fewshot.images.source import Header, SteppedSource, check_size, damaged, pixel_size, reading
+from sam2_fewshot.records import common_part
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -148,22 +149,22 @@ class CziSource(SteppedSource):
         Tiles without such a pixel are not decoded.
         """
         header = self.header
-        x0, y0, x1, y1 = (-(-edge // step) for edge in box)
+        x0, y0, x1, y1 = wanted = _stepped(box, step)
         with reading(header.path), header.path.open("rb") as file:
             canvas = np.zeros((y1 - y0, x1 - x0, *([3] if header.is_photo else [])), header.dtype)
             for tile in tiles:
                 left, top = self._corner(tile)
-                a, b = max(y0, -(-top // step)), min(y1, -(-(top + tile.size["Y"]) // step))
-                c, d = max(x0, -(-left // step)), min(x1, -(-(left + tile.size["X"]) // step))
-                if a >= b or c >= d:
+                into, of = common_part(wanted, _stepped((left, top, left + tile.size["X"], top + tile.size["Y"]), step))
+                if not canvas[into].size:
                     continue
                 pixels, n = decode_tile(file, tile), tile.reduction
-                part: tuple[slice | NDArray[Any], ...] = slice(a - top, b - top), slice(c - left, d - left)
+                part: tuple[slice | NDArray[Any], ...] = of
                 if step > 1:
-                    rows = np.minimum((np.arange(a, b) * step - top) // n, pixels.shape[0] - 1)
-                    columns = np.minimum((np.arange(c, d) * step - left) // n, pixels.shape[1] - 1)
+                    down, across = (np.arange(each.start, each.stop) * step for each in into)
+                    rows = np.minimum((down + y0 * step - top) // n, pixels.shape[0] - 1)
+                    columns = np.minimum((across + x0 * step - left) // n, pixels.shape[1] - 1)
                     part = np.ix_(rows, columns)
-                canvas[a - y0 : b - y0, c - x0 : d - x0] = pixels[part]
+                canvas[into] = pixels[part]
             return canvas
 
     def _cover_same(self, tiles: Sequence[Tile], whole: Sequence[Tile]) -> bool:
@@ -178,6 +179,12 @@ class CziSource(SteppedSource):
             y0, y1 = (max(0, math.ceil(y * _GRID / self.header.height - 0.5)) for y in (top, top + tile.size["Y"]))
             points[y0:y1, x0:x1] = True
         return points
+
+
+def _stepped(box: Box, step: int) -> Box:
+    """Return the box of the pixels of another whose coordinates are multiples of a step, counted in steps."""
+    x0, y0, x1, y1 = (-(-edge // step) for edge in box)
+    return x0, y0, x1, y1
 
 
 def _scene_names(xml: ElementTree.Element | None) -> dict[int, str]:

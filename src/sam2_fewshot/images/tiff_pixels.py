@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sam2_fewshot.records import common_part
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from tifffile import TiffPageSeries
@@ -179,9 +181,8 @@ def read_region(page: Any, box: Box) -> NDArray[Any]:
                 decoded, _, shape = key.decode(data, index, jpegtables=key.jpegtables, jpegheader=key.jpegheader)
                 piece = decoded.reshape(decoded.shape[-3:])[: shape[1], : shape[2]]
                 top, left = row * rows, column * columns
-                a, b = max(top, y0), min(top + piece.shape[0], y1)
-                c, d = max(left, x0), min(left + piece.shape[1], x1)
-                region[plane, a - y0 : b - y0, c - x0 : d - x0] = piece[a - top : b - top, c - left : d - left]
+                into, of = common_part(box, (left, top, left + piece.shape[1], top + piece.shape[0]))
+                region[(plane, *into)] = piece[of]
     if planes > 1:
         return region[..., 0]
     return region[0] if samples > 1 else region[0, ..., 0]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sam2_fewshot.errors import ServerError
+from sam2_fewshot.records import common_part
 from sam2_fewshot.rendering.channels import ChannelStyle, Limits, contrast
 
 if TYPE_CHECKING:
@@ -102,11 +103,8 @@ class Planes:
         for top, left, part in self._parts(key, (x0, y0, x1, y1)):
             if out is None:
                 out = np.zeros((y1 - y0, x1 - x0, *part.shape[2:]), part.dtype)
-            rows = slice(max(y0, top), min(y1, top + part.shape[0]))
-            columns = slice(max(x0, left), min(x1, left + part.shape[1]))
-            out[rows.start - y0 : rows.stop - y0, columns.start - x0 : columns.stop - x0] = part[
-                rows.start - top : rows.stop - top, columns.start - left : columns.stop - left
-            ]
+            into, of = common_part((x0, y0, x1, y1), (left, top, left + part.shape[1], top + part.shape[0]))
+            out[into] = part[of]
         if out is None:
             raise ValueError(f"the box {box} holds no pixel")
         return out
