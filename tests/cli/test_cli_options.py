@@ -88,14 +88,14 @@ def test_empty_settings_file(tmp_path):
         ("similarity_threshold: 2", "is 2, but it must be a number from 0 to 1"),
         ("threshold: 0.5", "There is no setting called 'threshold'"),
         ("- 1\n- 2", "one setting a line"),
-        ("a: [", "not valid YAML"),
+        ("a: [", "not valid YAML in line 1. Write one setting a line"),
         ("1: 2", "one setting a line"),
         ("!!python/object/apply:os.system ['true']", "not valid YAML"),
         ("[" * 5000, "not valid YAML"),
-        (b"\xff\xfe\x00", "not valid YAML"),
-        ("# Größe\nmin_mask_area: 3".encode("latin-1"), "not a text in UTF-8; save it as one"),
+        (b"\xff\xfe\x00", "not a text file in UTF-8; save it as one"),
+        ("# Größe\nmin_mask_area: 3".encode("latin-1"), "not a text file in UTF-8; save it as one"),
         ("a: 2024-99-99", "not valid YAML"),
-        ("#" * (2 << 20), "too long"),
+        ("#" * (2 << 20), "too large"),
     ],
 )
 def test_bad_settings_file(tmp_path, content, said):

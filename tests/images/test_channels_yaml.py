@@ -84,6 +84,13 @@ def test_a_bomb_of_references_is_not_written_out(read):
     assert len(str(error.value)) < 300
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be"])
+def test_the_encodings_that_windows_writes(read, encoding):
+    text = "- {name: Größe, color: red}\r\n"
+    (channel,) = read(("\ufeff" * (encoding == "utf-16-be") + text).encode(encoding))
+    assert channel.name == "Größe"
+
+
 def test_a_missing_file(tmp_path):
     with pytest.raises(SettingsError, match=r"nothing\.yaml cannot be read: No such file"):
         read_channels(tmp_path / "nothing.yaml")

@@ -14,15 +14,14 @@ from typer.core import TyperCommand
 from sam2_fewshot.errors import InputError, SettingsError
 from sam2_fewshot.images.addresses import natural_key, remote
 from sam2_fewshot.settings import Settings, as_name, as_number, choices_of, range_in_words
-from sam2_fewshot.storage.files import expanded, refuse_device
+from sam2_fewshot.storage.files import expanded, parse_yaml, read_yaml_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from pydantic.fields import FieldInfo
 
-_MOST_BYTES = 1 << 20
-"""Longest settings file that is read; a real one has some hundred bytes."""
+_LIKE = "one setting a line, like `similarity_threshold: 0.6`."
 _EMPTY = "It is empty, as where a variable of the shell is not set; give a file or folder."
 
 
@@ -143,28 +142,15 @@ def _default(field: FieldInfo) -> str:
 def _read_config(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
-    import yaml
-
-    refuse_device(path)
+    text = read_yaml_text(path, "settings file")
     try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise SettingsError(f"{path} is too long for a settings file (more than 1 MB).")
-        content = yaml.safe_load(path.read_bytes())  # also the UTF-16 that PowerShell 5 writes with `>`
-    except OSError as error:
-        raise SettingsError(f"The settings file {path} cannot be read: {error.strerror}.") from None
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" (line {mark.line + 1})" if mark is not None else ""
-        if getattr(error, "encoding", "unicode") != "unicode":
-            where = " (it is not a text in UTF-8; save it as one)"
-        raise SettingsError(
-            f"The settings file {path} is not valid YAML{where}. Write one setting a line, "
-            "like `similarity_threshold: 0.6`."
-        ) from None
+        content = parse_yaml(text, f"The settings file {path}")
+    except SettingsError as error:
+        raise SettingsError(f"{error} Write {_LIKE}") from None
     if content is None:
         return {}
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
-        raise SettingsError(f"The settings file {path} must have one setting a line, like `similarity_threshold: 0.6`.")
+        raise SettingsError(f"The settings file {path} must have {_LIKE}")
     return {as_name(name): value for name, value in content.items()}
 
 

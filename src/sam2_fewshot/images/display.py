@@ -26,7 +26,7 @@ from sam2_fewshot.rendering.channels import (
     photo,
     sample_step,
 )
-from sam2_fewshot.storage.files import refuse_device
+from sam2_fewshot.storage.files import parse_yaml, read_yaml_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from sam2_fewshot.images.source import Header, RegionSource
     from sam2_fewshot.rendering.viewer import Look
     from sam2_fewshot.settings import Settings
-
-MAX_YAML_BYTES = 1_000_000
 
 GREEN_MAGENTA: tuple[Color, ...] = ((0, 255, 0), (255, 0, 255))
 DISTINCT: tuple[Color, ...] = (
@@ -135,15 +133,7 @@ def read_text(path: Path) -> str:
     SettingsError
         If it is not there, too large, or no text.
     """
-    refuse_device(path)
-    try:
-        if path.stat().st_size > MAX_YAML_BYTES:
-            raise SettingsError(f"{path.name} is too large for a channel file (over {MAX_YAML_BYTES:,} bytes).")
-        return path.read_text("utf-8-sig")
-    except OSError as error:
-        raise SettingsError(f"The channel file {path} cannot be read: {error.strerror}.") from None
-    except UnicodeDecodeError:
-        raise SettingsError(f"{path.name} is not a text file in UTF-8.") from None
+    return read_yaml_text(path, "channel file")
 
 
 def parse_channels(text: str, name: str) -> tuple[ChannelSetting, ...]:
@@ -154,14 +144,7 @@ def parse_channels(text: str, name: str) -> tuple[ChannelSetting, ...]:
     SettingsError
         If it is not YAML, or holds something that cannot be used.
     """
-    import yaml
-
-    try:
-        content = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" in line {mark.line + 1}" if mark else ""
-        raise SettingsError(f"{name} is not valid YAML{where}.") from None
+    content = parse_yaml(text, name)
     if isinstance(content, dict) and set(content) == {"channels"}:
         content = content["channels"]
     if not isinstance(content, list) or not content:

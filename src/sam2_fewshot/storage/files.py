@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import json
 import os
@@ -16,9 +17,9 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from glob import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from sam2_fewshot.errors import InputError
+from sam2_fewshot.errors import InputError, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
     from sam2_fewshot.protocols import Progress
 
+MAX_YAML_BYTES = 1_000_000
+"""Longest YAML file of a user's that is read; a real one has some hundred bytes."""
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _ABANDONED = 3600  # s
 _FORBIDDEN = {errno.EACCES, errno.EPERM}
@@ -196,6 +200,61 @@ def refuse_device(path: Path) -> None:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
             raise InputError(f"{path} is not a file.")
+
+
+def read_yaml_text(path: Path, what: str) -> str:
+    """Return the text of a YAML file that a user wrote, in UTF-8 or in UTF-16, as PowerShell 5 writes it with ``>``.
+
+    Parameters
+    ----------
+    path
+        The file.
+    what
+        What to call it in messages, such as ``settings file``.
+
+    Raises
+    ------
+    SettingsError
+        If it is not there, too large, or no text.
+    InputError
+        If it is a device or a pipe.
+    """
+    refuse_device(path)
+    try:
+        if path.stat().st_size > MAX_YAML_BYTES:
+            raise SettingsError(f"{path} is too large for a {what} (more than {MAX_YAML_BYTES // 10**6} MB).")
+        with path.open("rb") as file:
+            encoding = "utf-16" if file.read(2) in _UTF16 else "utf-8-sig"
+        return path.read_text(encoding)
+    except OSError as error:
+        raise SettingsError(f"The {what} {path} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"The {what} {path} is not a text file in UTF-8; save it as one.") from None
+
+
+def parse_yaml(text: str, name: str) -> Any:
+    """Return what the text of a YAML file says.
+
+    Parameters
+    ----------
+    text
+        The file's.
+    name
+        What to call the file in messages.
+
+    Raises
+    ------
+    SettingsError
+        If it is not YAML.
+    """
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = "" if mark is None else f" in line {mark.line + 1}"
+        raise SettingsError(f"{name} is not valid YAML{where}.") from None
 
 
 @contextmanager
