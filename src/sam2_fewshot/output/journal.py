@@ -22,7 +22,6 @@ under another fingerprint are neither taken nor overwritten.
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from contextlib import suppress
@@ -31,13 +30,11 @@ from hashlib import sha256
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from sam2_fewshot.annotations.record import ExampleMark, FrameRecord
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.records import Learned, Location
 from sam2_fewshot.storage.files import replacing, write_whole
-from sam2_fewshot.storage.packing import pack_detections, unpack_detections
+from sam2_fewshot.storage.packing import opened_archive, pack_detections, unpack_detections, write_archive
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -109,7 +106,7 @@ class Journal:
             If it cannot be written (disk full, no permission).
         """
         with replacing(self._path(record.location)) as path, path.open("wb") as file:
-            np.savez_compressed(file, **_pack(record, self.fingerprint))
+            write_archive(file, *_pack(record, self.fingerprint))
 
     def preview(self, location: Location) -> Path:
         """Return where the small picture of a frame for the report belongs."""
@@ -183,8 +180,7 @@ def _read(
     except OSError as error:
         raise unreadable(path, error) from error
     try:
-        with np.load(BytesIO(content), allow_pickle=False) as archive:
-            header = _header(archive)
+        with opened_archive(BytesIO(content), _FORMAT, _READABLE) as (header, archive):
             if fingerprint is not None and (header["fingerprint"], header["version"]) != (fingerprint, _VERSION):
                 return None
             if location is not None and Location(*header["location"]) != location:
@@ -200,8 +196,8 @@ def _read(
 def _is_other(path: Path, prefix: str) -> bool:
     """Tell whether a record's fingerprint begins otherwise, or it is damaged; not of one that cannot be read now."""
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            return not str(_header(archive)["fingerprint"]).startswith(prefix)
+        with path.open("rb") as file, opened_archive(file, _FORMAT, _READABLE) as (header, _):
+            return not str(header["fingerprint"]).startswith(prefix)
     except OSError:
         return False
     except Exception:  # as in _read
@@ -283,14 +279,7 @@ def _digest(fingerprint: str) -> str:
     return sha256(fingerprint.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGITS]
 
 
-def _header(archive: Any) -> dict[str, Any]:
-    header: dict[str, Any] = json.loads(archive["header"].tobytes())
-    if header["format"] != _FORMAT or header["version"] not in _READABLE:
-        raise ValueError("not a frame record of this version")
-    return header
-
-
-def _pack(record: FrameRecord, fingerprint: str) -> dict[str, Any]:
+def _pack(record: FrameRecord, fingerprint: str) -> tuple[dict[str, Any], dict[str, Any]]:
     header = {
         "format": _FORMAT,
         "version": _VERSION,
@@ -311,10 +300,8 @@ def _pack(record: FrameRecord, fingerprint: str) -> dict[str, Any]:
         "floor": record.floor,
         "learned": None if record.learned is None else [record.learned.summary, record.learned.warnings],
     }
-    return {
-        "header": np.frombuffer(json.dumps(header).encode(), np.uint8),
-        **pack_detections((*record.detections, *record.below), [mark.outline for mark in record.examples]),
-    }
+    arrays = pack_detections((*record.detections, *record.below), [mark.outline for mark in record.examples])
+    return header, arrays
 
 
 def _unpack(header: dict[str, Any], archive: Any, file: str) -> FrameRecord:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import io
-import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
-
-import numpy as np
+from typing import TYPE_CHECKING, Protocol
 
 from sam2_fewshot.errors import FewShotError
 from sam2_fewshot.records import FrameResult, Location
-from sam2_fewshot.storage.packing import pack_detections, pack_masks, unpack_detections, unpack_masks
+from sam2_fewshot.storage.packing import (
+    opened_archive,
+    pack_detections,
+    pack_masks,
+    unpack_detections,
+    unpack_masks,
+    write_archive,
+)
 from sam2_fewshot.tiling.blocks import BlockResult
 
 if TYPE_CHECKING:
@@ -104,13 +108,10 @@ def to_bytes(result: BlockResult, threshold: float) -> bytes:
         "blank": bool(found.blank),
         "floor": float(found.floor),
     }
-    arrays: dict[str, Any] = {
-        "header": np.frombuffer(json.dumps(header).encode(), np.uint8),
-        **pack_detections(found.detections),
-    }
+    arrays = pack_detections(found.detections)
     arrays["cut_boxes"], arrays["cut_bits"] = pack_masks(result.clipped)
     content = io.BytesIO()
-    np.savez_compressed(content, **arrays)
+    write_archive(content, header, arrays)
     return content.getvalue()
 
 
@@ -121,11 +122,9 @@ def from_bytes(content: bytes, block: Block, frame_shape: tuple[int, int], thres
     missing.
     """
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            header = json.loads(archive["header"].tobytes())
-            if (header["format"], header["version"], header["threshold"]) != (_FORMAT, _VERSION, threshold):
-                return None
-            if (tuple(header["core"]), tuple(header["read"])) != (block.core, block.read):
+        with opened_archive(io.BytesIO(content), _FORMAT, (_VERSION,)) as (header, archive):
+            own = header["threshold"], tuple(header["core"]), tuple(header["read"])
+            if own != (threshold, block.core, block.read):
                 return None
             found = FrameResult(
                 unpack_detections(archive, frame_shape, Location(*header["location"]))[0],

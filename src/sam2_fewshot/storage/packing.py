@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +12,8 @@ import shapely
 from sam2_fewshot.records import Detection, InstanceMask, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from typing import IO
 
     from numpy.typing import NDArray
 
@@ -18,6 +21,31 @@ if TYPE_CHECKING:
 
 KINDS = (None, *Kind)
 """The kinds in the order of their numbers in archives, to which further ones may only be added at the end."""
+
+
+def write_archive(file: IO[bytes], header: Mapping[str, Any], arrays: Mapping[str, Any]) -> None:
+    """Write a NumPy archive of arrays after a header, which is stored as JSON in an array of that name."""
+    np.savez_compressed(file, header=np.frombuffer(json.dumps(header).encode(), np.uint8), **arrays)
+
+
+@contextmanager
+def opened_archive(file: IO[bytes], name: str, versions: Collection[int]) -> Iterator[tuple[dict[str, Any], Any]]:
+    """Give the header and the arrays, each unpacked when it is asked for, of what :func:`write_archive` wrote.
+
+    A damaged archive fails in a dozen ways, here or later.
+
+    Parameters
+    ----------
+    file
+        What it wrote to.
+    name, versions
+        What the header must have as ``format``, and one of which as ``version``.
+    """
+    with np.load(file, allow_pickle=False) as archive:
+        header = json.loads(archive["header"].tobytes())
+        if header["format"] != name or header["version"] not in versions:
+            raise ValueError(f"not a {name} of this version")
+        yield header, archive
 
 
 def pack_detections(detections: Sequence[Detection], further: Sequence[Any] = ()) -> dict[str, NDArray[Any]]:
