@@ -27,6 +27,8 @@ def test_and_its_verb() -> None:
 def test_of_many_names_the_first_are_listed() -> None:
     assert listed(["a", "b"], 2) == "a, b"
     assert listed(["a", "b", "c"], 2) == "a, b, …"
+    assert listed(["a", "b", "c"], 1, "; ", with_rest=True) == "a; and 2 more"
+    assert listed(["a", "b"], 2, "; ", with_rest=True) == "a; b"
 
 
 @pytest.mark.parametrize(

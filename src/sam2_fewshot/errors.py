@@ -75,9 +75,22 @@ def needed(what: str, package: str, extra: str, is_installed: Callable[[str], ob
     )
 
 
-def listed(names: Sequence[str], most: int) -> str:
-    """Return names in a row for a message, the first few where there are many."""
-    return ", ".join(names[:most]) + (", …" if len(names) > most else "")
+def listed(names: Sequence[str], most: int, between: str = ", ", *, with_rest: bool = False) -> str:
+    """Return names in a row for a message, the first few where there are many.
+
+    Parameters
+    ----------
+    names
+        All of them.
+    most
+        So many are named.
+    between
+        What to put between two.
+    with_rest
+        Say of how many no name is given: ``and 3 more`` rather than ``…``.
+    """
+    more = f"and {len(names) - most:,} more" if with_rest else "…"
+    return between.join([*names[:most], *([more] if len(names) > most else [])])
 
 
 def counted(number: int, what: str) -> str:

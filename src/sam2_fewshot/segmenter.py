@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Never
 
-from sam2_fewshot.errors import InputError
+from sam2_fewshot.errors import InputError, counted
 from sam2_fewshot.examples.training_set import training_set
 from sam2_fewshot.examples.windows import part_size
 from sam2_fewshot.methods.base import Stopwatch, lies_in
@@ -408,9 +408,9 @@ class FewShotSegmenter:
         found, lost = merge(results, plan, lambda window: find(view_of(frame, plan, window)))
         if lost:
             self._progress.warn(
-                f"{frame.name}: {lost} object{'s are' if lost > 1 else ' is'} larger than the blocks in which the "
-                f"frame is searched overlap ({plan.halo} px), and left out. Mark one of them as an example, which "
-                "widens the overlap, or raise Max Memory."
+                f"{frame.name}: {counted(lost, 'object')} {'is' if lost == 1 else 'are'} larger than the blocks in "
+                f"which the frame is searched overlap ({plan.halo} px), and left out. Mark one of them as an example, "
+                "which widens the overlap, or raise Max Memory."
             )
         found = replace(found, detections=[item for item in found.detections if is_owned(item.instance, plan.region)])
         examples = [marked(mask, self.settings, frame.location, Kind.EXAMPLE) for mask in plan.marked]

@@ -106,7 +106,7 @@ def test_an_odd_size_is_said_by_name() -> None:
 def test_of_many_only_some_are_named() -> None:
     pairs = [mark(f"{'N' * negative}{i}", 15 * i, 0, negative=negative) for i in range(6) for negative in (False, True)]
     (sentence,) = check(pairs).sentences
-    assert sentence.startswith("0 and N0; 1 and N1; 2 and N2; and 3 more, mark the same object")
+    assert sentence.startswith("0 and N0; 1 and N1; 2 and N2; and 3 more mark the same object")
     assert check([]).sentences == []
 
 

@@ -19,7 +19,7 @@ from sam2_fewshot.annotations.label_bands import BAND, Bands, objects_of, put_to
 from sam2_fewshot.annotations.named import nominal_header
 from sam2_fewshot.annotations.placing import MAX_MASK_BYTES, PlacedExemplar, Regions
 from sam2_fewshot.annotations.values import Figures, load_json, words
-from sam2_fewshot.errors import InputError
+from sam2_fewshot.errors import InputError, listed
 from sam2_fewshot.images.image_set import LARGE
 from sam2_fewshot.images.registry import example_stems, open_source
 from sam2_fewshot.storage.files import replacing, telling
@@ -128,7 +128,7 @@ def objects_in(
             exemplar = regions.exemplar(number, frame, put_together(pieces, frame.shape))
             yield PlacedExemplar(exemplar, classes_of.get(number, ()), figures_of.get(number, Figures()))
     if classes and seen.isdisjoint(classes):
-        known, there = (", ".join(map(str, sorted(numbers)[:_LISTED])) for numbers in (classes, seen))
+        known, there = (listed([*map(str, sorted(numbers))], _LISTED) for numbers in (classes, seen))
         remarks.warn(
             f"{remarks.file} has no object of the numbers that classes are given for ({known}), so its objects have "
             f"none; they are {there}."

@@ -13,7 +13,7 @@ from sam2_fewshot.annotations.label_images import Classes, nominal_image, object
 from sam2_fewshot.annotations.named import named_part
 from sam2_fewshot.annotations.record import figures_of
 from sam2_fewshot.annotations.values import Figures, index, load_json, words
-from sam2_fewshot.errors import InputError
+from sam2_fewshot.errors import InputError, listed
 from sam2_fewshot.images.addresses import holds_zarr
 from sam2_fewshot.images.ome_zarr import ZarrSource
 from sam2_fewshot.images.source import Header, check_size
@@ -94,15 +94,15 @@ def _label_folder(path: Path) -> Path:
     if "image-label" in attributes or ("multiscales" in attributes and path.parent.name == "labels"):
         return path
     group = path if path.name == "labels" else _image_folder(path, attributes) / "labels"
-    listed = attributes_in(group, load_json).get("labels") if group.is_dir() else None
-    names = [name for name in words(listed) if leads_inside(name) and (group / name).is_dir()]
+    given = attributes_in(group, load_json).get("labels") if group.is_dir() else None
+    names = [name for name in words(given) if leads_inside(name) and (group / name).is_dir()]
     if not names and group.is_dir():
         names = sorted(folder.name for folder in group.iterdir() if folder.is_dir() and holds_zarr(folder))
     if not names:
         raise InputError(f"There is no label image in {path}; an OME-Zarr has them in the group 'labels'.")
     if len(names) > 1:
-        listed = ", ".join(repr(name) for name in names[:10])
-        raise InputError(f"{path} has {len(names)} label images: {listed}. Name one of them, like {group / names[0]}.")
+        some = listed([*map(repr, names)], 10)
+        raise InputError(f"{path} has {len(names)} label images: {some}. Name one of them, like {group / names[0]}.")
     return group / names[0]
 
 

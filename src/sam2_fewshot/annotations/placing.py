@@ -12,6 +12,7 @@ from shapely import Polygon, box
 
 from sam2_fewshot.annotations.named import UNKNOWN
 from sam2_fewshot.annotations.values import Figures
+from sam2_fewshot.errors import listed
 from sam2_fewshot.geometry.outlines import largest_part, mask_to_polygon, polygon_to_mask, valid_polygon
 from sam2_fewshot.images.source import MAX_PLANE_PIXELS
 from sam2_fewshot.records import Exemplar
@@ -110,7 +111,7 @@ class Remarks:
             for (done, why), who in self._groups.items()
             if done == _LEFT_OUT
         ]
-        return "; ".join(reasons[:_LISTED])
+        return listed(reasons, _LISTED, "; ")
 
     def report(self) -> None:
         """Report the remarks, one sentence for each kind; of what is left out nothing else is said."""
@@ -123,10 +124,8 @@ class Remarks:
                 self.progress.warn(f"{self.file}: object {who[0]} was {done}: {why}.")
                 continue
             between = "; " if any(", " in name for name in who[:_LISTED]) else ", "
-            listed = between.join([*who[:_LISTED], *(["…"] if len(who) > _LISTED else [])])
-            self.progress.warn(
-                f"{self.file}: {len(who)} of {self.total} objects were {done} (objects {listed}): {why}."
-            )
+            some = listed(who, _LISTED, between)
+            self.progress.warn(f"{self.file}: {len(who)} of {self.total} objects were {done} (objects {some}): {why}.")
 
 
 class Unusable(Exception):

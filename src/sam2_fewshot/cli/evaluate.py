@@ -9,7 +9,7 @@ import typer
 
 from sam2_fewshot.cli.console import guarded
 from sam2_fewshot.cli.options import Debug, as_path, optional, required
-from sam2_fewshot.errors import SettingsError, were
+from sam2_fewshot.errors import SettingsError, counted, were
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -111,7 +111,7 @@ def table(result: Evaluation) -> list[str]:
     for place, (iou, scores) in enumerate(zip(result.ious, result.scores, strict=True)):
         ap = [_share(result.average_precision[place])] if result.average_precision is not None else []
         rows.append([f"{iou:g}", str(scores.tp + scores.fp), *_figures(scores), *ap])
-    frames = f"{len(result.frames)} frame{'s' * (len(result.frames) != 1)}"
+    frames = counted(len(result.frames), "frame")
     lines = [f"{frames}, {result.scores[0].tp + result.scores[0].fn} true objects", "", *_aligned(rows), ""]
     lines.append(
         f"Panoptic quality {_share(result.panoptic_quality)}, segmentation quality "

@@ -12,7 +12,7 @@ from sam2_fewshot.annotations.label_images import read_classes
 from sam2_fewshot.annotations.named import Entry, images_of_run, shared_folders
 from sam2_fewshot.annotations.record import frame_title
 from sam2_fewshot.annotations.registry import FORMATS
-from sam2_fewshot.errors import InputError
+from sam2_fewshot.errors import InputError, counted, listed
 from sam2_fewshot.evaluation.figures import EvaluatedFrame
 from sam2_fewshot.geometry.outlines import polygon_to_mask
 from sam2_fewshot.images.addresses import composed, natural_key, position_stem, stem_of
@@ -298,7 +298,7 @@ def _labels_of(folder: Path, stem: str, files: Sequence[Path]) -> Path:
     named = [file for file in files if len(example_stems(file)) > 1]
     chosen = named if len(files) > 1 else files
     if len(chosen) != 1:
-        names = ", ".join(file.name for file in files[:_LISTED])
+        names = listed([file.name for file in files], _LISTED)
         raise InputError(f"It is not clear which file in {folder} has the labels of {stem}: {names}. Keep one of them.")
     return chosen[0]
 
@@ -310,8 +310,8 @@ def _planes_of(stem: str, here: _Image, there: _Image, progress: Progress, tag: 
     if not common:
         raise InputError(f"The truth of {here.title} has none of the slices and time points that were searched.")
     if len(common) < max(len(found), len(true)):
-        are = "plane is" if len(common) == 1 else "planes are"
-        progress.warn(f"{here.title}: only {len(common)} {are} on both sides; the others are not evaluated.")
+        some = f"{counted(len(common), 'plane')} {'is' if len(common) == 1 else 'are'}"
+        progress.warn(f"{here.title}: only {some} on both sides; the others are not evaluated.")
     size_z, size_t = (1 + max(sizes) for sizes in zip(*found, *true, strict=True))
     for z, t in common:
         name, own = (frame_title(each, Location(0, z, t), size_z, size_t) for each in (here.title, stem))
@@ -383,5 +383,4 @@ def _wanted(path: Path, classes: Classes | None, tag: str) -> set[int]:
 
 
 def _some(images: Iterable[_Image]) -> str:
-    names = [image.title for image in images]
-    return ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
+    return listed([image.title for image in images], _LISTED, with_rest=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import shapely
 
+from sam2_fewshot.errors import listed
 from sam2_fewshot.geometry.outlines import crop_to_object, polygon_to_mask, valid_polygon
 from sam2_fewshot.geometry.overlap import mask_iou, shared_area, touching
 
@@ -213,7 +214,7 @@ def check(marks: Sequence[Mark]) -> Problems:
     if within:
         names = [f"{marks[inner].name} within {marks[outer].name}" for inner, outer in within]
         sentences.append(
-            f"One marks what is wanted and the other what is not: {_listed(names).removesuffix(',')}. Both are learned "
+            f"One marks what is wanted and the other what is not: {_listed(names)}. Both are learned "
             "from, since their sizes differ; delete the one that is a slip."
         )
     sentences.extend(_odd_sizes(marks, contradicting | repeated))
@@ -255,8 +256,4 @@ def _pairs(marks: Sequence[Mark], pairs: Sequence[tuple[int, int]]) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    """Return names in a row, the first few of many."""
-    listed = "; ".join(names[:_NAMED])
-    if len(names) > _NAMED:
-        listed += f"; and {len(names) - _NAMED} more,"
-    return listed
+    return listed(names, _NAMED, "; ", with_rest=True)

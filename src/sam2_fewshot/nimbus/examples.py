@@ -11,7 +11,7 @@ from sam2_fewshot.errors import InputError, were
 from sam2_fewshot.nimbus.dataset import NOT_THERE
 from sam2_fewshot.nimbus.existing import list_annotations
 from sam2_fewshot.nimbus.form import NEGATIVE_TAG, TRAINING_TAG
-from sam2_fewshot.nimbus.messages import listed
+from sam2_fewshot.nimbus.messages import in_short
 from sam2_fewshot.nimbus.parameters import place_in_words
 from sam2_fewshot.settings import quoted
 
@@ -144,7 +144,7 @@ def _tagged(server: Server, dataset_id: str, tags: Sequence[str]) -> list[Docume
 
 
 def _places(documents: Sequence[Document]) -> str:
-    return listed([place_of(document) for document in documents])
+    return in_short([place_of(document) for document in documents])
 
 
 def _several(tags: Sequence[str]) -> str:

@@ -23,7 +23,7 @@ from sam2_fewshot.errors import (
 from sam2_fewshot.nimbus.dataset import NimbusDataset
 from sam2_fewshot.nimbus.examples import location_on, read_training
 from sam2_fewshot.nimbus.form import present_checkpoints
-from sam2_fewshot.nimbus.messages import JobDisplay, Messages, Stopped, listed, stopping
+from sam2_fewshot.nimbus.messages import JobDisplay, Messages, Stopped, in_short, stopping
 from sam2_fewshot.nimbus.parameters import read_parameters
 from sam2_fewshot.nimbus.planes import BLOCK, MEMORY
 from sam2_fewshot.nimbus.results import DatasetSink
@@ -189,7 +189,7 @@ def _job(api_url: str, token: str, raw: Mapping[str, Any], dataset_id: str, mean
         messages.log(f"{server.requests_sent} requests to the server.")
         if ended.failures:
             sentences = [f"{failure.what}: {failure.sentence}" for failure in ended.failures]
-            messages.error(f"{len(sentences)} of {len(locations)} frames could not be done: {listed(sentences)}")
+            messages.error(f"{len(sentences)} of {len(locations)} frames could not be done: {in_short(sentences)}")
             return FAILED
         messages.progress(1.0, "Done", f"{sink.summary}; {counted(len(locations), 'frame')}")
     return DONE
@@ -213,7 +213,7 @@ def _shown(
     frames = sorted({*locations, *marked})
     if empty := [dataset.name(place) for place in frames if not dataset.shows(place)]:
         messages.warn(
-            f"The visible layers show nothing on {len(empty)} of {counted(len(frames), 'frame')} ({listed(empty)}): "
+            f"The visible layers show nothing on {len(empty)} of {counted(len(frames), 'frame')} ({in_short(empty)}): "
             f"{why}. There nothing is searched, and what was found before stays."
         )
     return [place for place in locations if dataset.shows(place)]

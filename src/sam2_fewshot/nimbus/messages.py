@@ -11,7 +11,7 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
-from sam2_fewshot.errors import counted
+from sam2_fewshot.errors import counted, listed
 from sam2_fewshot.runner.progress import Pace, about, duration
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 _WITHIN = 0.9
 """Of a frame's part of the progress, the segmenter's own steps take so much."""
-_LISTED = 5
 _MOST_WARNINGS = 20
 """Each warning stays on the user's screen until it is dismissed."""
 
@@ -208,9 +207,9 @@ class JobDisplay:
         return "" if left is None else f", {about(left)} left"
 
 
-def listed(parts: Sequence[str]) -> str:
+def in_short(parts: Sequence[str]) -> str:
     """Return parts of a sentence in a row, the first few of many."""
-    return "; ".join(parts[:_LISTED]) + ("; …" if len(parts) > _LISTED else "")
+    return listed(parts, 5, "; ")
 
 
 class Stopped(BaseException):

@@ -28,7 +28,7 @@ from sam2_fewshot.nimbus.existing import Existing
 from sam2_fewshot.nimbus.figures import Properties
 from sam2_fewshot.nimbus.marks import Mark
 from sam2_fewshot.nimbus.matching import IDENTICAL, match
-from sam2_fewshot.nimbus.messages import listed
+from sam2_fewshot.nimbus.messages import in_short
 from sam2_fewshot.nimbus.server import Refused
 from sam2_fewshot.nimbus.shelf import BlockShelf
 from sam2_fewshot.nimbus.uploads import Uploads
@@ -167,7 +167,7 @@ class DatasetSink:
                 "objects that are missing."
             )
         elif empty:
-            self._display.warn(f"Nothing was found on {len(empty)} of {progressed.frames} frames ({listed(empty)}).")
+            self._display.warn(f"Nothing was found on {len(empty)} of {progressed.frames} frames ({in_short(empty)}).")
         if self._connections.in_vain and self._request.connect_to:
             tags = ", ".join(quoted(tag) for tag in self._request.connect_to.tags)
             self._display.warn(

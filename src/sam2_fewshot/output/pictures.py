@@ -17,6 +17,7 @@ import shapely
 import shapely.affinity
 
 from sam2_fewshot.annotations.record import ExampleMark
+from sam2_fewshot.errors import counted
 from sam2_fewshot.records import Kind
 from sam2_fewshot.tiling.overview import is_flat, overview
 
@@ -375,7 +376,7 @@ def _with_legend(
             sample = shapely.box(x, middle - size * 0.7, x + size * 1.4, middle + size * 0.7)
             pen.mark(draw, ExampleMark(sample, negative))
             x += size * 2.2
-            write(f"{count} {name}{'s' if count > 1 else ''}")
+            write(counted(count, name))
     if made:
         x += size
         pen.made(draw, shapely.box(x, middle - size * 0.7, x + size * 1.4, middle + size * 0.7))
