@@ -246,6 +246,11 @@ def memory_of(pixels: int, step: int = 1, learning: bool = False, tile_bytes: in
     return (reserve() + beside + pixels * _per_pixel(step, learning, tile_bytes)) / 1e9
 
 
+def rounded_up(gigabytes: float) -> float:
+    """Return the next tenth of a GB, so that whoever sets what a message says has enough."""
+    return math.ceil(gigabytes * 10) / 10
+
+
 def _per_pixel(step: int, learning: bool, tile_bytes: int) -> float:
     own = LEARNING_BYTES_PER_PIXEL if learning else BYTES_PER_PIXEL
     return own + (tile_bytes / step**2 if step > 1 else 0)

@@ -32,6 +32,7 @@ from sam2_fewshot.resources import (
     bytes_of_embeddings,
     memory_of,
     room_after_learning,
+    rounded_up,
 )
 from sam2_fewshot.settings import Settings
 from sam2_fewshot.storage.files import write_whole
@@ -237,6 +238,7 @@ class FewShotSegmenter:
             If no wanted example can be used.
         """
         most = self._learning_pixels()
+        self._warn_of_memory("Learning", self.least_memory())
         with self._kept.keeping() if self._kept else nullcontext():
             training = training_set(list(exemplars), self._backbone, self.settings, most, self._progress)
             learned = self._method.learn(training.frames)
@@ -368,11 +370,12 @@ class FewShotSegmenter:
             ),
             step=self._step,
             threshold=least_score(objects.learned, self.settings),
-            progress=self._progress,
             shift=shift,
             region=region,
             at_most=at_most,
         )
+        if len(plan.blocks) > 1:
+            self._warn_of_memory(f"{frame.name}: searching objects of this size", self.least_memory(frame))
         wanted, unwanted, untold = objects.known_on(frame)
         return replace(plan, marked=wanted, known=[*wanted, *untold], unwanted=unwanted)
 
@@ -489,8 +492,22 @@ class FewShotSegmenter:
         return cls(model, device, chosen, progress).adopt(objects, str(path))
 
     def _learning_pixels(self) -> int:
-        """Return how many pixels of a frame may be learned from at a time."""
-        return block_pixels(self.settings.max_memory, learning=True, beside=self._beside_learning())
+        """Return how many pixels of a frame may be learned from at a time.
+
+        However little memory there is, they are enough for some background around the examples: without it, nearly
+        everything looks like an object.
+        """
+        return max(_LEAST_PART, block_pixels(self.settings.max_memory, learning=True, beside=self._beside_learning()))
+
+    def _warn_of_memory(self, what: str, least: float) -> None:
+        """Warn where the memory, in GB, is short for the least that is learned from or searched at a time."""
+        allowed = budget(self.settings.max_memory) / 1e9
+        if least > allowed:
+            self._progress.warn(
+                f"{what} takes about {rounded_up(least):g} GB of memory at least, which may take more than Max Memory "
+                f"allows: {allowed:.2g} GB, set or reckoned from what the machine or container has. If the memory does "
+                "not suffice, raise Max Memory, give the program more memory, or choose a smaller model."
+            )
 
     def _make_room(self, frame: FrameReader, plan: SearchPlan) -> None:
         """Let go of tiles that were kept since learning, as far as a search needs their memory."""

@@ -18,10 +18,11 @@ from bright import BrightMethod, BrightSegmenter
 from sam2_fewshot.backbones import open_backbone, sam2_distribution
 from sam2_fewshot.cli.console import PlainDisplay
 from sam2_fewshot.errors import FewShotWarning, InputError, SettingsError
-from sam2_fewshot.files.folder import OutputFolder, check_memory
+from sam2_fewshot.files.folder import OutputFolder
 from sam2_fewshot.files.plan import make_plan
 from sam2_fewshot.files.run import run
 from sam2_fewshot.runner.progress import Silent, Watch
+from sam2_fewshot.runner.run import MemoryLimit
 from sam2_fewshot.runner.run import run as run_ends
 from sam2_fewshot.settings import Settings
 
@@ -373,6 +374,6 @@ def test_too_little_memory_is_refused_with_the_least_that_works(request_for, seg
         run(request, display, segmenters)
     assert not request.out.exists()
     with pytest.raises(InputError, match=r"im1\.png cannot be searched with 1 GB: about 1\.2 GB"):
-        check_memory(1, 1.14, "im1.png cannot be searched")
+        MemoryLimit(1).check(1.14, "im1.png cannot be searched")
     least = float(str(error.value).split("about ")[1].split(" GB")[0])
     assert run(request_for(settings=Settings(max_memory=least)), display, segmenters).complete

@@ -33,8 +33,9 @@ if TYPE_CHECKING:
     from contract_server.bench import Outcome
     from contract_server.store import Store
 
-SIDE, STEP = 480, 48
-BLOCK = 140
+SIDE, STEP = 2400, 240
+BLOCK = 500
+"""Learning alone needs about so much memory."""
 KEPT = re.compile(r"^the image: (\d+) of (\d+) blocks are finished already and kept\.$", re.MULTILINE)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -162,6 +163,24 @@ def test_figures_of_another_kind_are_replaced(bench: Bench) -> None:
     assert len(bench.values()) == 12
     assert all(value["Score"] == 0.9 and len(value) == 4 for value in bench.values().values())
     assert {value["Predicted IoU"] for value in bench.values().values()} == {None}
+
+
+@pytest.mark.parametrize("kept", [10**9, 10**6])
+def test_too_little_max_memory_is_refused_with_what_to_set(bench: Bench, kept: int) -> None:
+    bench.means = replace(bench.means, memory=kept)
+    for given in (0.5, 1.3):
+        outcome = bench.run(**{"Max Memory": given})
+        assert outcome.code == 2
+        refused = re.match(r"Nothing can be learned or searched with ([0-9.]+) GB: about ([0-9.]+) GB", outcome.error)
+        assert refused
+        assert float(refused[1]) == given
+        assert "Give Max Memory that much, or leave it out." in outcome.error
+        assert not bench.found()
+    assert bench.run(**{"Max Memory": float(refused[2]) - 0.1}).code == 2
+    enough = bench.run(**{"Max Memory": float(refused[2])})
+    assert enough.code == 0
+    assert not enough.texts("warning")
+    assert bench.found()
 
 
 def test_no_memory_for_learning_is_said(bench: Bench) -> None:

@@ -24,7 +24,6 @@ from sam2_fewshot.tiling.blocks import (
 )
 from sam2_fewshot.tiling.merging import merge, without_duplicates
 from sam2_fewshot.tiling.overview import contrast_of, overview
-from told import Told
 
 if TYPE_CHECKING:
     from sam2_fewshot.records import Box
@@ -60,7 +59,6 @@ def test_blocks_cover_a_frame_once(
         most_pixels=most,
         step=step,
         threshold=0.5,
-        progress=Told(),
         shift=shift,
     )
     covered = np.zeros(shape, int)

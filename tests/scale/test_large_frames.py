@@ -33,10 +33,11 @@ def learned(make: Callable[[int], BrightSegmenter], pixels: int = SMALL) -> Brig
 
 @pytest.fixture
 def fitted(bright: Callable[[int], BrightSegmenter]) -> BrightSegmenter:
-    segmenter = bright(SMALL)
     picture = np.zeros((64, 64, 3), np.uint8)
     picture[20:37, 20:37] = 200
-    segmenter.fit([Exemplar(image=picture, polygon=box(20, 20, 37, 37))])
+    large = bright(10**6).fit([Exemplar(image=picture, polygon=box(20, 20, 37, 37))])
+    segmenter = bright(SMALL)
+    segmenter.adopt(large.object_model)
     return segmenter
 
 
@@ -153,7 +154,7 @@ def test_blank_blocks_are_passed_over_and_counted(fitted: BrightSegmenter, whole
 def test_examples_on_a_large_frame_are_learned_from_parts_and_not_found(
     bright: Callable[[int], BrightSegmenter],
 ) -> None:
-    picture = scene(seed=4)
+    picture = scene(600, seed=4)
     frame = Watched(picture)
     everything = bright(10**7)
     everything.adopt(learned(bright).object_model)
@@ -166,8 +167,8 @@ def test_examples_on_a_large_frame_are_learned_from_parts_and_not_found(
         Exemplar(image=frame, mask=marked[2].mask, negative=True),
     ]
     segmenter.fit(ways)
-    assert segmenter.object_model.known_on(Frame(picture)).wanted[0].frame_shape == (400, 400)
-    assert (np.asarray(segmenter.object_model.learned["seen"]) < 400).any()
+    assert segmenter.object_model.known_on(Frame(picture)).wanted[0].frame_shape == (600, 600)
+    assert (np.asarray(segmenter.object_model.learned["seen"]) < 600).any()
     found = segmenter.segment(frame)
     assert as_set(found) == as_set([item for item in objects if item not in marked])
 
@@ -201,7 +202,7 @@ def test_a_long_object_below_the_threshold_is_told_by_the_floor(
 
 
 def test_an_example_off_a_large_frame_is_told(bright: Callable[[int], BrightSegmenter], heard: Heard) -> None:
-    frame = Watched(scene())
+    frame = Watched(scene(600))
     off = [
         Exemplar(image=frame, polygon=box(900, 900, 950, 950), label="a.geojson, object 1"),
         Exemplar(image=frame, point=(-5.0, 3.0)),
@@ -209,7 +210,7 @@ def test_an_example_off_a_large_frame_is_told(bright: Callable[[int], BrightSegm
         Exemplar(image=frame),
     ]
     with pytest.raises(InputError, match="None of the 4 examples"):
-        bright(SMALL).fit(off)
+        bright(500**2).fit(off)
     assert [sentence.split(" is left out")[0] for sentence in heard.warnings] == [
         "a.geojson, object 1",
         "Example 2",
@@ -222,7 +223,21 @@ def test_too_little_memory_for_the_objects_is_told(fitted: BrightSegmenter, brig
     tiny = bright(10)  # type: ignore[operator]
     tiny.adopt(fitted.object_model)
     assert len(tiny.segment(scene(150, 5))) == 5
-    assert any("may take more than Max Memory allows" in sentence for sentence in heard.warnings)
+    (sentence,) = heard.warnings
+    assert sentence.startswith("image: searching objects of this size takes about 1.")
+    assert "may take more than Max Memory allows" in sentence
+
+
+def test_however_little_memory_there_is_the_ground_is_learned_from(
+    bright: Callable[[int], BrightSegmenter], heard: Heard
+) -> None:
+    frame, boxes = Frame(scene(700)), [box(x, 300, x + 17, 317) for x in (250, 300, 350)]
+    segmenter = bright(1).fit([Exemplar(image=frame, polygon=each) for each in boxes])
+    for height, width in np.asarray(segmenter.object_model.learned["seen"]):
+        assert height * width > 5 * sum(each.area for each in boxes)
+    (sentence,) = heard.warnings
+    assert sentence.startswith("Learning takes about 1.")
+    assert "which may take more than Max Memory allows" in sentence
 
 
 def test_the_digest_of_strips_is_that_of_the_whole() -> None:

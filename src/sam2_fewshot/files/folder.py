@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -36,7 +35,7 @@ from sam2_fewshot.output.journal import (
 )
 from sam2_fewshot.output.notes import read_notes
 from sam2_fewshot.output.pictures import drawn_of, pictures_of
-from sam2_fewshot.records import Kind, held_bytes
+from sam2_fewshot.records import Kind
 from sam2_fewshot.report.page import write_report
 from sam2_fewshot.runner.blocks import StoredBlocks
 from sam2_fewshot.runner.tasks import CannotGoOn, Failure, Task
@@ -59,28 +58,6 @@ if TYPE_CHECKING:
     _Read = Callable[[Journal, Location], FrameRecord | None]
 
 
-def check_memory(allowed: float, least: float, what: str) -> None:
-    """Refuse what takes more memory than the user has allowed.
-
-    Parameters
-    ----------
-    allowed, least
-        In GB.
-    what
-        What cannot be done, as the beginning of a sentence.
-
-    Raises
-    ------
-    InputError
-        Saying how much is needed.
-    """
-    if least > allowed:
-        raise InputError(
-            f"{what} with {allowed:g} GB: about {math.ceil(least * 10) / 10:g} GB are needed at least, for the "
-            "program, the model and the smallest block. Give --max-memory that much, or leave it out."
-        )
-
-
 class OutputFolder:
     """The results of one plan in its output folder; the :class:`~sam2_fewshot.runner.tasks.Sink` of a run on files.
 
@@ -92,12 +69,9 @@ class OutputFolder:
         Its model is part of what a result depends on.
     watch
         Reports what of an earlier run is taken over, and why not more.
-    max_memory
-        In GB: what the user has allowed this process; 0 for what fits.
     """
 
-    def __init__(self, plan: Plan, segmenter: FewShotSegmenter, watch: Watch, max_memory: float = 0) -> None:
-        self._max_memory = max_memory
+    def __init__(self, plan: Plan, segmenter: FewShotSegmenter, watch: Watch) -> None:
         self._plan = plan
         self._segmenter = segmenter
         self._watch = watch
@@ -134,20 +108,12 @@ class OutputFolder:
         Raises
         ------
         InputError
-            If the file cannot be written, or a frame takes more memory than the user has allowed.
+            If the file cannot be written.
         """
-        self._check_memory(segmenter)
         path = self._plan.request.save_model
         if path is not None:
             segmenter.save(path, display_text(self._plan.request))
             self._watch.say(f"What was learned is saved in {path}; use it with --object-model.")
-
-    def _check_memory(self, segmenter: FewShotSegmenter) -> None:
-        left = [frame for frame in self._plan.frames if not self.has(frame)] if self._max_memory else []
-        for frame in {(frame.shape, held_bytes(frame)): frame for frame in left}.values():
-            check_memory(
-                self._max_memory, segmenter.least_memory(frame), f"{self._plan.name(frame)} cannot be searched"
-            )
 
     def task(self, frame: FrameReader, name: str) -> Task:
         """Return the frame's task."""

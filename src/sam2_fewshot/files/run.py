@@ -8,13 +8,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from sam2_fewshot.files.folder import OutputFolder, check_memory
+from sam2_fewshot.files.folder import OutputFolder
 from sam2_fewshot.files.plan import make_plan
 from sam2_fewshot.output import assembly
 from sam2_fewshot.records import Counts
 from sam2_fewshot.runner.progress import Silent, Watch
+from sam2_fewshot.runner.run import MemoryLimit, timed
 from sam2_fewshot.runner.run import run as run_ends
-from sam2_fewshot.runner.run import timed
 from sam2_fewshot.runner.tasks import in_this_process
 from sam2_fewshot.segmenter import FewShotSegmenter
 from sam2_fewshot.settings import without_effect
@@ -129,7 +129,7 @@ def run(
         for sentence in without_effect(settings):
             watch.warn(sentence)
         execute: Execute = in_this_process
-        limit = settings.max_memory if scheduler is None else 0
+        limit = MemoryLimit(settings.max_memory if scheduler is None else 0)
         if scheduler is not None:
             from sam2_fewshot.runner.cluster import OnCluster, connected
 
@@ -154,10 +154,8 @@ def run(
             segmenter = make(os.fspath(request.model), request.device, settings, watch)
         if plan.saved is not None:
             segmenter.adopt(plan.saved.objects, str(plan.saved.path))
-        elif limit:
-            check_memory(limit, segmenter.least_memory(), "Nothing can be learned or searched")
         watch.say(f"Model {segmenter.model_name} on {segmenter.device_name}.")
-        folder = OutputFolder(plan, segmenter, watch, limit)
+        folder = OutputFolder(plan, segmenter, watch)
         room = settings.cache_size * 1_000_000
         ended = run_ends(
             plan,
@@ -166,6 +164,7 @@ def run(
             watch,
             cache=FolderCache(cache_folder(), room) if room else None,
             must_learn=request.save_model is not None,
+            limit=limit,
             execute=execute,
             seconds=seconds,
         )

@@ -32,7 +32,7 @@ from sam2_fewshot.nimbus.shelf import BLOCKS_ITEM, LARGEST, Shelf, ShelfCache
 from sam2_fewshot.nimbus.uploads import MOST_ANNOTATIONS
 from sam2_fewshot.resources import allowed_memory
 from sam2_fewshot.runner.progress import Watch
-from sam2_fewshot.runner.run import run
+from sam2_fewshot.runner.run import MemoryLimit, run
 from sam2_fewshot.segmenter import FewShotSegmenter
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def _job(api_url: str, token: str, raw: Mapping[str, Any], dataset_id: str, mean
     display = JobDisplay(messages, _FRAMES)
     watch = Watch(display)
     with Server(api_url, token, means.patience, messages.log, means.page) as server:
-        request, memory = _shared_memory(request, means.memory)
+        request, memory, limit = _shared_memory(request, means.memory)
         dataset = NimbusDataset(server, dataset_id, request.settings, messages.warn, means.block, memory, request.tool)
         locations = request.locations(dataset.size)
         shelf = Shelf(server, dataset_id, largest=means.largest_file)
@@ -183,7 +183,7 @@ def _job(api_url: str, token: str, raw: Mapping[str, Any], dataset_id: str, mean
         described = f"{len(exemplars)} examples, {segmenter.model_name} on {segmenter.device_name}"
         messages.progress(_LEARN, "Learning the examples", described)
         source = _Frames([dataset.frame(location) for location in locations], exemplars)
-        ended = run(source, sink, segmenter, watch, cache=ShelfCache(shelf, messages.log), code=means.code)
+        ended = run(source, sink, segmenter, watch, cache=ShelfCache(shelf, messages.log), code=means.code, limit=limit)
         if ended.interrupted:
             raise Stopped
         messages.log(f"{server.requests_sent} requests to the server.")
@@ -219,12 +219,27 @@ def _shown(
     return [place for place in locations if dataset.shows(place)]
 
 
-def _shared_memory(request: Request, most: int) -> tuple[Request, int]:
-    """Take from Max Memory what the planes fetched last may keep; return the request with the rest, and those bytes."""
+def _shared_memory(request: Request, most: int) -> tuple[Request, int, MemoryLimit]:
+    """Take from Max Memory what the planes fetched last may keep.
+
+    Returns
+    -------
+    Request
+        With the rest.
+    int
+        Those bytes.
+    MemoryLimit
+        What the user has allowed for both.
+    """
+
+    def with_planes(rest: float) -> float:
+        return min(rest * _PLANES / (_PLANES - 1), rest + most / 1e9)
+
+    limit = MemoryLimit(request.settings.max_memory, "Max Memory", with_planes)
     total = int(request.settings.max_memory * 1e9) or allowed_memory() // 2
     planes = min(most, total // _PLANES)
     rest = request.settings.changed({"max_memory": (total - planes) / 1e9})
-    return replace(request, settings=rest), planes
+    return replace(request, settings=rest), planes, limit
 
 
 def _segmenter(request: Request, means: Means, messages: Messages, watch: Watch) -> FewShotSegmenter:

@@ -8,23 +8,66 @@ from __future__ import annotations
 
 import time
 from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.object_model import frame_digest
-from sam2_fewshot.records import Counts, Learned
+from sam2_fewshot.records import Counts, Learned, held_bytes
+from sam2_fewshot.resources import rounded_up
 from sam2_fewshot.runner.tasks import CannotGoOn, Failure, Progressed, in_this_process
 from sam2_fewshot.settings import AFTER_LEARNING, Settings
 from sam2_fewshot.storage.digests import code_digest, common_part
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from sam2_fewshot.records import Exemplar, FrameReader
     from sam2_fewshot.runner.progress import Watch
     from sam2_fewshot.runner.tasks import Execute, Sink, Source
     from sam2_fewshot.segmenter import FewShotSegmenter
     from sam2_fewshot.storage.cache import ModelCache
+
+
+@dataclass(frozen=True)
+class MemoryLimit:
+    """How much memory the user allows a run.
+
+    Parameters
+    ----------
+    allowed
+        In GB, as the user has set it; 0 for what fits.
+    setting
+        What the user sets.
+    to_set
+        Gives what must be set for the segmenter to have so many GB, where the run takes some of it for itself.
+    """
+
+    allowed: float = 0
+    setting: str = "--max-memory"
+    to_set: Callable[[float], float] = lambda least: least
+
+    def check(self, least: float, what: str) -> None:
+        """Refuse what takes more than the user has allowed.
+
+        Parameters
+        ----------
+        least
+            What the segmenter needs, in GB.
+        what
+            What cannot be done without, as the beginning of a sentence.
+
+        Raises
+        ------
+        InputError
+            Saying how much must be set.
+        """
+        needed = self.to_set(least)
+        if self.allowed and needed > self.allowed:
+            raise InputError(
+                f"{what} with {self.allowed:g} GB: about {rounded_up(needed):g} GB are needed at least, for the "
+                f"program, the model and the smallest block. Give {self.setting} that much, or leave it out."
+            )
 
 
 def run(
@@ -36,6 +79,7 @@ def run(
     cache: ModelCache | None = None,
     code: str | None = None,
     must_learn: bool = False,
+    limit: MemoryLimit | None = None,
     execute: Execute = in_this_process,
     seconds: dict[str, float] | None = None,
 ) -> Progressed:
@@ -55,6 +99,8 @@ def run(
         As for :func:`learning_key`.
     must_learn
         Learn even if no frame is left to be searched.
+    limit
+        What is allowed; too little for learning or for a frame is refused before the sink is opened.
     execute
         How frames are searched.
     seconds
@@ -68,19 +114,26 @@ def run(
     Raises
     ------
     FewShotError
-        If nothing can be learned, or the sink is not ready.
+        If nothing can be learned, the memory is too little, or the sink is not ready.
     """
     seconds = {} if seconds is None else seconds
     left = [frame for frame in source.frames if not sink.has(frame)]
+    limit = limit or MemoryLimit()
     if left and segmenter.settings.compile:
         watch.say("Compiling SAM 2 for this device; the first image takes minutes, later ones are faster.")
     learned = None
     if left or must_learn or not source.exemplars:
         before = watch.count
         if source.exemplars:
+            limit.check(segmenter.least_memory(), "Nothing can be learned or searched")
             with timed(seconds, "learn examples"):
                 learn(segmenter, source.exemplars, watch, cache, code)
         learned = Learned(segmenter.summary, tuple(watch.since(before)))
+        # Frames of one shape take the same. That which takes most is named, so that what it takes is enough for all.
+        kinds = {(frame.shape, held_bytes(frame)): frame for frame in left}
+        if kinds:
+            hardest = max(kinds.values(), key=segmenter.least_memory)
+            limit.check(segmenter.least_memory(hardest), f"{source.name(hardest)} cannot be searched")
         sink.learned(segmenter)
         if learned.summary:
             watch.say(learned.summary)

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from sam2_fewshot.protocols import Progress
     from sam2_fewshot.records import Box, Detection, FrameReader, InstanceMask
 
 _REACH = 2.0
@@ -171,7 +170,6 @@ def plan_search(
     most_pixels: int,
     step: int,
     threshold: float,
-    progress: Progress,
     shift: tuple[int, int] = (0, 0),
     region: Box | None = None,
     at_most: int | None = None,
@@ -187,13 +185,11 @@ def plan_search(
     diameter
         Diameter of the median example in pixels.
     most_pixels
-        So many of the frame's pixels may be searched at a time.
+        So many of the frame's pixels may be searched at a time; the smallest block is searched even if it has more.
     step
         After so many pixels the method's own tiles repeat.
     threshold
         The score that an object should have.
-    progress
-        Is warned when not even the smallest block fits.
     shift
         As in :func:`cores_of`.
     region
@@ -215,11 +211,6 @@ def plan_search(
     at_a_time = most_pixels if at_most is None else min(most_pixels, max(at_most, least))
     cores = [(left, top, right, bottom)]
     if (bottom - top) * (right - left) > at_a_time:
-        if least > most_pixels:
-            progress.warn(
-                f"Objects of this size need {least / 1e6:.1f} megapixels at a time, which may take more than Max "
-                "Memory allows; raise it if the memory does not suffice."
-            )
         most_pixels, at_a_time = max(most_pixels, least), max(at_a_time, least)
         of_region = cores_of((bottom - top, right - left), at_a_time, step, halo, shift)
         cores = [(x0 + left, y0 + top, x1 + left, y1 + top) for x0, y0, x1, y1 in of_region]
