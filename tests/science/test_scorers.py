@@ -23,6 +23,23 @@ def of_two_looks() -> np.ndarray:
     return np.concatenate([look + rng.normal(0, 0.1, (4, 4)).astype(np.float32) for look in looks])
 
 
+@pytest.mark.parametrize("scorer", ["nearest", "knn"])
+def test_a_negative_between_two_looks_leaves_both_in(scorer: Scorer) -> None:
+    looks = of_two_looks()
+    between = np.array([[4, 3, 0, 1]], np.float32).repeat(3, axis=0)
+    prototype = Prototype(looks, between, scorer)
+    assert not prototype.nearer_to_negatives(looks).any()
+    assert prototype.nearer_to_negatives(between).all()
+
+
+@pytest.mark.parametrize("scorer", SCORERS)
+def test_every_scorer_leaves_out_what_looks_like_a_negative(scorer: Scorer) -> None:
+    wanted, unwanted = of_two_looks()[:4], of_two_looks()[4:]
+    prototype = Prototype(wanted, unwanted, scorer)
+    assert prototype.nearer_to_negatives(unwanted).all()
+    assert not prototype.nearer_to_negatives(wanted).any()
+
+
 @pytest.mark.parametrize("scorer", SCORERS)
 def test_every_scorer_puts_the_like_before_the_unlike(scorer: Scorer) -> None:
     rng = np.random.default_rng(1)

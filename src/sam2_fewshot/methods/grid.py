@@ -301,7 +301,7 @@ class Prototype:
         count = len(self.vectors)
         if count == 1:
             return np.ones(1, np.float32)
-        scorer: Scorer = "mean" if self.scorer == "lda" else self.scorer
+        scorer = self._of_pairs
         others = [np.delete(self.vectors, i, axis=0) for i in range(count)]
         values = [
             Prototype(rest, self.negatives, scorer).similarity(self.vectors[i : i + 1])[0]
@@ -310,11 +310,22 @@ class Prototype:
         return np.array(values, np.float32)
 
     def nearer_to_negatives(self, vectors: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Return which of the feature vectors (n, C) are more similar to the mean negative than to the prototype."""
+        """Return which of the feature vectors (n, C) are more similar to the negatives than to the examples.
+
+        Both by the scorer. For ``lda`` it is by the means: what is ordinary among a frame's candidates says nothing of
+        which of the two a candidate is.
+        """
         if not len(self.negatives):
             return np.zeros(len(vectors), bool)
-        nearer: NDArray[np.bool_] = unit(vectors) @ _mean_direction(self.negatives) > unit(vectors) @ self.direction
+        scorer = self._of_pairs
+        wanted, unwanted = (Prototype(own, own[:0], scorer) for own in (self.vectors, self.negatives))
+        nearer: NDArray[np.bool_] = unwanted.similarity(vectors) > wanted.similarity(vectors)
         return nearer
+
+    @property
+    def _of_pairs(self) -> Scorer:
+        """The scorer where there are no candidates of a frame, which ``lda`` needs."""
+        return "mean" if self.scorer == "lda" else self.scorer
 
 
 class _Whitening:
