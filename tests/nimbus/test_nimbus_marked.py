@@ -76,7 +76,7 @@ def test_a_slice_on_which_nothing_else_is_found_is_not_called_empty(slices: Benc
         )
     outcome = slices.run(**EVERYWHERE)
     assert by_slice(slices) == {0: 4, 2: 4}
-    assert outcome.texts("warning") == ["Nothing was found on 1 of 3 frames (Z 2)."]
+    assert outcome.texts("warning") == []
 
 
 def test_a_single_example_is_told_in_the_singular(slices: Bench) -> None:

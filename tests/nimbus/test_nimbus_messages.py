@@ -149,6 +149,14 @@ def test_nothing_found_at_all_says_what_to_do(bench: Bench) -> None:
     assert outcome.texts("warning")[0].startswith("Nothing was found. Lower the Similarity Threshold")
 
 
+def test_a_frame_on_which_all_is_marked_is_not_called_empty(bench: Bench) -> None:
+    bench.method = lambda: bright(level=255)
+    outcome = bench.run(**{"Batch XY": "1"})
+    assert outcome.code == 0
+    (warning,) = outcome.texts("warning")
+    assert warning.startswith("Nothing was found besides the examples. If objects are missing, lower the Similarity")
+
+
 def test_what_the_form_asks_for_without_effect_is_said(bench: Bench) -> None:
     outcome = bench.run(**{"Points per side": 64, "Min Mask Area": "", "More settings": "max_examples = 50"})
     assert outcome.code == 0, outcome.lines

@@ -112,6 +112,7 @@ class DatasetSink:
         self._stored: dict[Location, BlockShelf] = {}
         self._outlined: Sequence[Exemplar] = ()
         self._empty: list[str] = []
+        self._only_examples: list[str] = []
         self._positions: set[int] = set()
         self._failing: set[int] = set()
         self._is_some_done = False
@@ -161,7 +162,12 @@ class DatasetSink:
                 "happens again, show the job's log to the server's administrator."
             )
         empty = self._empty
-        if len(empty) == progressed.frames:
+        if len(self._only_examples) == progressed.frames > 0:
+            self._display.warn(
+                "Nothing was found besides the examples. If objects are missing, lower the Similarity Threshold, or "
+                "mark some of them as well."
+            )
+        elif len(empty) + len(self._only_examples) == progressed.frames:
             self._display.warn(
                 "Nothing was found. Lower the Similarity Threshold, or mark further examples that look like the "
                 "objects that are missing."
@@ -236,7 +242,7 @@ class DatasetSink:
         self._server.again = "Finished frames are kept; run the tool again"
         self._display.last = f"; last: {new} added of {found.candidates + len(marked)} candidates"
         if not (found.detections or marked):
-            self._empty.append(task.name)
+            (self._only_examples if found.examples else self._empty).append(task.name)
         counts = f"{found.candidates} candidates, {new} added, {present} already there."
         if marked:
             are = "1 is an example" if len(marked) == 1 else f"{len(marked)} are examples"
