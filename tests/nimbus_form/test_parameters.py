@@ -203,6 +203,13 @@ def test_values_of_another_version_are_told():
     assert "'Mode', 'Old 0', 'Old 1', 'Old 2', 'Old 3', …" in remark
 
 
+def test_a_setting_of_files_of_results_is_told_to_have_no_effect():
+    request = with_form(**{"Leave Out Examples": True})
+    assert request.settings == with_form().settings
+    (remark,) = request.remarks
+    assert "they have no effect: 'Leave Out Examples'." in remark
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

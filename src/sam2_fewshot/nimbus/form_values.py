@@ -17,14 +17,24 @@ from sam2_fewshot.nimbus.form import (
     TRAINING_TAG,
     further_settings,
 )
-from sam2_fewshot.settings import Settings, as_name, as_number, choices_of, quoted, unknown, without_effect
+from sam2_fewshot.settings import (
+    FILES_ONLY,
+    Settings,
+    as_name,
+    as_number,
+    choices_of,
+    quoted,
+    unknown,
+    without_effect,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+_SETTINGS = {name: field for name, field in Settings.model_fields.items() if name not in FILES_ONLY}
 KNOWN_FIELDS = frozenset(
     {HOW_TO, TRAINING_TAG, NEGATIVE_TAG, MODEL, MORE_SETTINGS, *BATCH_FIELDS}
-    | {str(field.title) for field in Settings.model_fields.values()}
+    | {str(field.title) for field in _SETTINGS.values()}
 )
 """Names of fields that a job's form may have: those of this form, and of older ones, which had one for each setting."""
 _OWN_FIELD = {as_name(label): label for label in (TRAINING_TAG, NEGATIVE_TAG, MODEL, *BATCH_FIELDS)} | {
@@ -51,7 +61,7 @@ def read_settings(form: Mapping[str, Any]) -> tuple[Settings, list[str]]:
     further = more_settings(form.get(MORE_SETTINGS))
     given: dict[str, object] = {}
     empty = []
-    for name, field in Settings.model_fields.items():
+    for name, field in _SETTINGS.items():
         title = str(field.title)
         if title not in form or (name in further and _is_blank(form[title])):
             continue
