@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sam2_fewshot.methods.base import Stopwatch, TrainingFrame
+    from sam2_fewshot.methods.base import Place, Stopwatch, TrainingFrame
     from sam2_fewshot.protocols import Progress
     from sam2_fewshot.records import FrameReader, FrameResult, InstanceMask
     from sam2_fewshot.settings import Settings
@@ -70,6 +70,7 @@ class BrightMethod:
         pixels: NDArray[np.uint8],
         known: Sequence[InstanceMask],
         watch: Stopwatch,
+        place: Place,
     ) -> Scored:
         self.searched += 1
         self.shapes.append((pixels.shape[0], pixels.shape[1]))

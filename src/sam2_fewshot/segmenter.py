@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Never
 from sam2_fewshot.errors import InputError, counted
 from sam2_fewshot.examples.training_set import training_set
 from sam2_fewshot.examples.windows import part_size
-from sam2_fewshot.methods.base import Stopwatch, lies_in
+from sam2_fewshot.methods.base import Place, Stopwatch, lies_in
 from sam2_fewshot.methods.grid import GridMethod
 from sam2_fewshot.methods.guided import GuidedMethod
 from sam2_fewshot.methods.selection import floor_of, least_score, marked, outlined, select, shape_arrays, within_prior
@@ -542,7 +542,7 @@ class FewShotSegmenter:
 
         def find(view: View) -> FrameResult:
             watch = Stopwatch()
-            scored = self._method.find(learned, view.pixels, view.known, watch)
+            scored = self._method.find(learned, view.pixels, view.known, watch, Place(view.window, view.frame.shape))
             masks = [item for item in scored.masks if not lies_in(item.mask, view.unwanted)]
             with watch.stage("outline"):
                 detections = outlined(within_prior(masks, learned, settings), view, settings, scored.least_area)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from contract_server.web import ContractServer
     from numpy.typing import NDArray
 
-    from sam2_fewshot.methods.base import Scored, Stopwatch
+    from sam2_fewshot.methods.base import Place, Scored, Stopwatch
     from sam2_fewshot.records import Box, InstanceMask
 
 
@@ -76,9 +76,10 @@ class Wiser(BrightMethod):
         pixels: NDArray[np.uint8],
         known: Sequence[InstanceMask],
         watch: Stopwatch,
+        place: Place,
     ) -> Scored:
         assert learned["wisdom"].all()
-        return super().find(learned, pixels, known, watch)
+        return super().find(learned, pixels, known, watch, place)
 
 
 def test_a_rebuilt_worker_learns_anew(bench: Bench) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from contract_server.web import ContractServer
     from numpy.typing import NDArray
 
-    from sam2_fewshot.methods.base import Stopwatch, TrainingFrame
+    from sam2_fewshot.methods.base import Place, Stopwatch, TrainingFrame
     from sam2_fewshot.records import InstanceMask
 
 RIGHT, WRONG, WORSE = 200, 185, 195
@@ -51,6 +51,7 @@ class Corrigible(BrightMethod):
         pixels: NDArray[np.uint8],
         known: Sequence[InstanceMask],
         watch: Stopwatch,
+        place: Place,
     ) -> Scored:
         self.searched += 1
         self.on_find(self.searched)

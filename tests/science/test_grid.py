@@ -15,7 +15,8 @@ from random_networks import random_network
 from sam2_fewshot.backbones.sam2.checkpoints import SAM2_GATES
 from sam2_fewshot.backbones.sam2.masks import stable_masks
 from sam2_fewshot.backbones.sam2.network import Sam2Model
-from sam2_fewshot.methods.grid import point_grid, propose
+from sam2_fewshot.methods.base import Place
+from sam2_fewshot.methods.grid import point_grid, points_in, propose
 from sam2_fewshot.protocols import Quiet
 from sam2_fewshot.settings import Settings
 
@@ -119,6 +120,23 @@ def test_gates_that_nothing_passes_give_nothing(micro: Sam2Model, discs: Discs) 
 
 def test_the_grid_has_the_cells_centres() -> None:
     assert point_grid(2).tolist() == [[0.25, 0.25], [0.75, 0.25], [0.25, 0.75], [0.75, 0.75]]
+
+
+def test_a_window_has_those_points_of_the_frames_grid_that_lie_in_it() -> None:
+    whole = points_in(Place((0, 0, 200, 100), (100, 200)), 16)
+    assert np.array_equal(whole, point_grid(16))
+    parts = []
+    for window in ((0, 0, 90, 100), (90, 0, 200, 33), (90, 33, 200, 100)):
+        x0, y0, x1, y1 = window
+        parts.append(points_in(Place(window, (100, 200)), 16) * (x1 - x0, y1 - y0) + (x0, y0))
+    together = np.concatenate(parts)
+    assert np.allclose(sorted(map(tuple, together.round(6))), sorted(map(tuple, whole * (200, 100))))
+    assert len(points_in(Place((0, 0, 5, 2), (100, 200)), 16)) == 0
+
+
+def test_a_window_without_a_point_has_no_candidate(micro: Sam2Model, discs: Discs) -> None:
+    embedding = micro.embed(discs[0])
+    assert propose(micro, embedding, Settings(), Quiet(), np.zeros((0, 2))) == []
 
 
 @pytest.mark.parametrize("shape", [(100, 130), (33, 40), (64, 64), (301, 97), (1, 500)])

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from sam2_fewshot.records import InstanceMask
+    from sam2_fewshot.records import Box, InstanceMask
 
 _SAME_OBJECT = 0.5
 """A mask that shares more than this of the smaller of the two with a wanted example is no other object."""
@@ -123,6 +123,21 @@ class Stopwatch:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
 
+class Place(NamedTuple):
+    """Where pixels lie that are searched.
+
+    Parameters
+    ----------
+    window
+        Box ``(x0, y0, x1, y1)`` of the frame.
+    frame_shape
+        ``(height, width)`` of the frame.
+    """
+
+    window: Box
+    frame_shape: tuple[int, int]
+
+
 class Method(Protocol):
     """A way to find objects.
 
@@ -141,6 +156,7 @@ class Method(Protocol):
         pixels: NDArray[np.uint8],
         known: Sequence[InstanceMask],
         watch: Stopwatch,
+        place: Place,
     ) -> Scored:
         """Return what may be such objects on a frame.
 
@@ -155,6 +171,8 @@ class Method(Protocol):
             is left out afterwards.
         watch
             Takes the time of each stage.
+        place
+            Where the pixels lie in their frame, which may be larger.
         """
         ...
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sam2_fewshot.methods.base import Stopwatch, TrainingFrame
+    from sam2_fewshot.methods.base import Place, Stopwatch, TrainingFrame
     from sam2_fewshot.protocols import Backbone, Embedding, Progress
     from sam2_fewshot.records import Box
     from sam2_fewshot.settings import Settings
@@ -83,6 +83,7 @@ class GridMethod:
         pixels: NDArray[np.uint8],
         known: Sequence[InstanceMask],
         watch: Stopwatch,
+        place: Place,
     ) -> Scored:
         """Return the grid's candidates with their similarity; those nearer to the negative examples are left out."""
         vectors, negatives = (learned[name].astype(np.float32) for name in ("vectors", "negatives"))
@@ -90,7 +91,8 @@ class GridMethod:
         with watch.stage("encode"):
             embedding = self._backbone.embed(pixels)
         with watch.stage("propose"):
-            proposed = propose(self._backbone, embedding, self._settings, self._progress)
+            grid = points_in(place, self._settings.points_per_side)
+            proposed = propose(self._backbone, embedding, self._settings, self._progress, grid)
             candidates = [
                 candidate
                 for candidate in in_one_part(proposed, self._settings.box_nms_iou)
@@ -169,7 +171,29 @@ def point_grid(points_per_side: int) -> NDArray[np.float64]:
     return np.stack([x.ravel(), y.ravel()], axis=1)
 
 
-def propose(backbone: Backbone, embedding: Embedding, settings: Settings, progress: Progress) -> list[Candidate]:
+def points_in(place: Place, points_per_side: int) -> NDArray[np.float64]:
+    """Return those points of a frame's :func:`point_grid` that lie in a window of it.
+
+    So an object is prompted as often whatever the blocks are in which a frame is searched.
+
+    Returns
+    -------
+    numpy.ndarray
+        (N, 2), ``(x, y)`` in [0, 1) of the window; N may be 0.
+    """
+    (x0, y0, x1, y1), (height, width) = place
+    size = np.array([x1 - x0, y1 - y0]) / (width, height)
+    points = (point_grid(points_per_side) - (x0 / width, y0 / height)) / size
+    return points[((points >= 0) & (points < 1)).all(axis=1)]
+
+
+def propose(
+    backbone: Backbone,
+    embedding: Embedding,
+    settings: Settings,
+    progress: Progress,
+    grid: NDArray[np.float64] | None = None,
+) -> list[Candidate]:
     """Return the masks of point prompts at a grid, the highest predicted IoU first.
 
     Parameters
@@ -177,15 +201,19 @@ def propose(backbone: Backbone, embedding: Embedding, settings: Settings, progre
     backbone
         Decodes the prompts.
     embedding
-        Of the frame.
+        Of the frame, or of a window.
     settings
-        ``points_per_side``, ``predicted_iou_gate``, ``stability_gate``, ``box_nms_iou``, ``min_mask_area`` and
-        ``max_mask_area`` are used. A gate that is None is the backbone's default.
+        ``points_per_side`` where there is no `grid`, ``predicted_iou_gate``, ``stability_gate``, ``box_nms_iou``,
+        ``min_mask_area`` and ``max_mask_area`` are used. A gate that is None is the backbone's default.
     progress
         Reports each prompt done.
+    grid
+        The prompts (N, 2), ``(x, y)`` in [0, 1]; those of :func:`point_grid` when left out.
     """
-    grid = point_grid(settings.points_per_side)
+    grid = point_grid(settings.points_per_side) if grid is None else grid
     progress.start("proposing", len(grid))
+    if not len(grid):
+        return []
     gates = backbone.gates
     found = backbone.prompt(
         embedding,

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from sam2_fewshot.methods.base import Scored, Stopwatch, TrainingFrame
+    from sam2_fewshot.methods.base import Place, Scored, Stopwatch, TrainingFrame
     from sam2_fewshot.protocols import Backbone, Progress
     from sam2_fewshot.records import InstanceMask
     from sam2_fewshot.settings import Settings
@@ -75,6 +75,7 @@ class GuidedMethod:
         pixels: NDArray[np.uint8],
         known: Sequence[InstanceMask],
         watch: Stopwatch,
+        place: Place,
     ) -> Scored:
         """Return objects that do not overlap."""
         model = GuidedModel.from_arrays(learned)
