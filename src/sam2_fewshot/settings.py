@@ -110,8 +110,8 @@ class Settings(BaseModel):
     points_per_side: int = _setting(
         128,
         "Points per side",
-        "Method grid: prompts along each side of the frame. More finds smaller objects and takes longer (with its "
-        "square).",
+        "Method grid: prompts along each side of the frame, or along 2,048 px of a longer side. More finds smaller "
+        "objects and takes longer (with its square).",
         group="proposals",
         only=_GRID,
         unit="points",

@@ -88,7 +88,7 @@ def test_small_blocks_leave_out_no_long_object(filters):
     pixels = (np.where((labels > 0) | wall, 170, 40) + noise).astype(np.uint8)
     frame = Frame(np.repeat(pixels[..., None], 3, axis=2))
     progress = Told()
-    settings = Settings(method="grid", points_per_side=32, similarity_threshold=0.05)
+    settings = Settings(method="grid", points_per_side=64, similarity_threshold=0.05)
     segmenter = FewShotSegmenter(filters, settings=settings, progress=progress)
     segmenter.fit([Exemplar(frame, mask=labels == number) for number in (1, 2, 3)])
     *_, (_, result) = segmenter.stream(frame, at_most=200**2)

@@ -134,6 +134,14 @@ def test_a_window_has_those_points_of_the_frames_grid_that_lie_in_it() -> None:
     assert len(points_in(Place((0, 0, 5, 2), (100, 200)), 16)) == 0
 
 
+def test_a_large_frame_has_the_density_of_one_of_2048_px() -> None:
+    frame = (1000, 8192)
+    points = points_in(Place((2048, 0, 4096, 1000), frame), 16)
+    assert len(points) == 16 * 16
+    assert np.allclose(points, point_grid(16))
+    assert len(points_in(Place((0, 0, 8192, 1000), frame), 16)) == 4 * 16 * 16
+
+
 def test_a_window_without_a_point_has_no_candidate(micro: Sam2Model, discs: Discs) -> None:
     embedding = micro.embed(discs[0])
     assert propose(micro, embedding, Settings(), Quiet(), np.zeros((0, 2))) == []

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 _LEVELS = {"one": (1.0,), "three": (0.75, 1.25, 2.0)}
 """Occupancies as multiples of the one that is set; the seed document's .15, .25 and .40 at its default of .20."""
 _FULLEST = 0.8
+_DENSE = 2048
+"""Pixels of a frame's side from which on the points are as dense as there: 16 px from one another with the 128 of the
+seed document, whose images have 1024 px. A slide would else have one point in hundreds of pixels."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -165,26 +168,40 @@ def point_grid(points_per_side: int) -> NDArray[np.float64]:
     numpy.ndarray
         (N, 2), ``(x, y)`` in [0, 1], row by row.
     """
-    offset = 1 / (2 * points_per_side)
-    side = np.linspace(offset, 1 - offset, points_per_side)
-    x, y = np.meshgrid(side, side)
-    return np.stack([x.ravel(), y.ravel()], axis=1)
+    return _crossed(_centres(points_per_side), _centres(points_per_side))
 
 
 def points_in(place: Place, points_per_side: int) -> NDArray[np.float64]:
     """Return those points of a frame's :func:`point_grid` that lie in a window of it.
 
-    So an object is prompted as often whatever the blocks are in which a frame is searched.
+    So an object is prompted as often whatever the blocks are in which a frame is searched. A side of more than
+    :data:`_DENSE` pixels has as many more points.
 
     Returns
     -------
     numpy.ndarray
-        (N, 2), ``(x, y)`` in [0, 1) of the window; N may be 0.
+        (N, 2), ``(x, y)`` in [0, 1) of the window, row by row; N may be 0.
     """
     (x0, y0, x1, y1), (height, width) = place
-    size = np.array([x1 - x0, y1 - y0]) / (width, height)
-    points = (point_grid(points_per_side) - (x0 / width, y0 / height)) / size
-    return points[((points >= 0) & (points < 1)).all(axis=1)]
+
+    def within(low: int, high: int, whole: int) -> NDArray[np.float64]:
+        centres = _centres(round(points_per_side * max(1.0, whole / _DENSE)))
+        inside = (centres - low / whole) / ((high - low) / whole)
+        return inside[(inside >= 0) & (inside < 1)]
+
+    return _crossed(within(x0, x1, width), within(y0, y1, height))
+
+
+def _centres(count: int) -> NDArray[np.float64]:
+    """Return the middles of equal parts of the unit interval."""
+    offset = 1 / (2 * count)
+    return np.linspace(offset, 1 - offset, count)
+
+
+def _crossed(across: NDArray[np.float64], down: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the points (N, 2) at which columns and rows cross, row by row."""
+    x, y = np.meshgrid(across, down)
+    return np.stack([x.ravel(), y.ravel()], axis=1)
 
 
 def propose(
