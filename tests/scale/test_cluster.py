@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import distributed
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from scale_job import Lines
 from scale_scenes import BRIGHT, as_set, memory_for, scene
@@ -24,9 +25,10 @@ from bright import BrightMaker
 from sam2_fewshot import Exemplar, FewShotSegmenter, Location
 from sam2_fewshot.errors import InputError, SettingsError
 from sam2_fewshot.files.finish import FrameFinish
-from sam2_fewshot.files.plan import FrameAddress
+from sam2_fewshot.files.plan import FrameAddress, make_plan
 from sam2_fewshot.files.request import Request, request_again
 from sam2_fewshot.files.run import run
+from sam2_fewshot.protocols import Quiet
 from sam2_fewshot.runner.cluster import connected, local_workers, reply_of, trouble_of
 from sam2_fewshot.runner.progress import Heard
 from sam2_fewshot.runner.tasks import TaskResult
@@ -391,7 +393,7 @@ def test_a_worker_loads_a_model_once_and_checks_its_weights(images: list[Path]) 
         return made[-1]
 
     recipe = Recipe("once", "filters", segmenter.model_sha256, "cpu", settings, segmenter.object_model, make)
-    address = FrameAddress(images[1].name, str(images[1]), Location(7, 0, 0), settings, None)
+    address = FrameAddress(images[1].name, str(images[1]), Location(7, 0, 0), settings, None, "")
     drawing = FrameFinish("im1.png", (), (), THRESHOLD)
     for first in (True, False):
         answer = search_frame(same(recipe), address, drawing).answer
@@ -402,7 +404,7 @@ def test_a_worker_loads_a_model_once_and_checks_its_weights(images: list[Path]) 
         assert all(item.location.xy == 7 for item in answer.found.detections)
         assert answer.extra.overlay[:4] == b"\x89PNG"
     assert len(made) == 1
-    gone = FrameAddress("a.png", "/nowhere/a.png", Location(), settings, None)
+    gone = FrameAddress("a.png", "/nowhere/a.png", Location(), settings, None, "")
     answer = search_frame(recipe, gone, None).answer
     assert isinstance(answer, TaskResult)
     assert "There is no file /nowhere/a.png" in answer.trouble
@@ -422,7 +424,7 @@ def test_a_worker_knows_some_images_and_holds_the_pixels_of_one(tmp_path: Path) 
     for number in range(3):
         path = tmp_path / f"large{number}.png"
         Image.fromarray(np.full((1000, 1500, 3), number, np.uint8)).save(path)
-        addresses.append(FrameAddress(path.name, str(path), Location(number), Settings(), None))
+        addresses.append(FrameAddress(path.name, str(path), Location(number), Settings(), None, ""))
     size = 3 * 1000 * 1500
     tracemalloc.start()
     try:
@@ -434,6 +436,24 @@ def test_a_worker_knows_some_images_and_holds_the_pixels_of_one(tmp_path: Path) 
             assert address.open().read((0, 0, 1, 1)).shape == (1, 1, 3)  # the same one again
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("wider", [0, 40], ids=["same size", "wider"])
+def test_a_worker_that_lives_on_reads_an_image_that_was_acquired_anew(tmp_path: Path, wider: int) -> None:
+    path, marks, out = tmp_path / "a.tif", tmp_path / "a_labels.tif", tmp_path / "out"
+    labels = np.zeros((60, 80), np.uint8)
+    labels[10:20, 10:20] = 1
+    tifffile.imwrite(marks, labels)
+    before = np.arange(60 * 80, dtype=np.uint16).reshape(60, 80)
+    request = Request(images=[path], examples=marks, out=out)
+    frames = []
+    for pixels in (before, np.pad(before[::-1], ((0, 0), (0, wider)))):
+        tifffile.imwrite(path, pixels)
+        tifffile.imwrite(marks, np.pad(labels, ((0, 0), (0, pixels.shape[1] - 80))))
+        plan = make_plan(request, Quiet())
+        frames.append(plan.address(plan.frames[0]).open())
+        np.testing.assert_array_equal(frames[-1].read(), plan.frames[0].read())
+    assert frames[1].shape == (60, 80 + wider)
 
 
 @pytest.mark.parametrize(

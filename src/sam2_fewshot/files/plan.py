@@ -114,8 +114,14 @@ class Plan:
             frame.location,
             self.request.settings,
             self.channels,
+            frame_fingerprint("", self.signatures[frame.location.xy]),
             header.number,
         )
+
+    @cached_property
+    def signatures(self) -> list[list[object]]:
+        """What shows whether the images are the same as before, taken once: results are recorded under it."""
+        return signatures([image.header for image in self.images])
 
 
 def make_plan(request: Request, progress: Progress) -> Plan:
@@ -278,6 +284,8 @@ class FrameAddress:
         The frame's location in the dataset.
     settings, channels
         How images are displayed.
+    signature
+        Differs where the image has changed: a worker that lives on may know it as it was before.
     number
         Which of the images in the file it is, counted from 0.
     """
@@ -287,6 +295,7 @@ class FrameAddress:
     location: Location
     settings: Settings
     channels: Sequence[ChannelSetting] | None
+    signature: str
     number: int = 0
 
     def open(self) -> FrameReader:
@@ -296,14 +305,14 @@ class FrameAddress:
         return replace(frame, location=self.location, name=self.name)
 
 
-_OPENED: OrderedDict[tuple[str, int, int], ImageSet] = OrderedDict()
+_OPENED: OrderedDict[tuple[str, str, int, int], ImageSet] = OrderedDict()
 _MOST_OPENED = 4
 
 
 def _opened(address: FrameAddress) -> ImageSet:
     """Open an image, or take one of the last few, whose contrast is known."""
     # Settings themselves cannot be hashed.
-    key = address.path, address.number, hash(repr((address.settings, address.channels)))
+    key = address.path, address.signature, address.number, hash(repr((address.settings, address.channels)))
     if key not in _OPENED:
         sources = open_positions(Path(address.path), address.number)
         stems = stems_of([source.header for source in sources])
@@ -345,7 +354,7 @@ class MadeFrom(NamedTuple):
 
 def made_from(plan: Plan, segmenter: FewShotSegmenter) -> MadeFrom:
     """Return what the results are made from."""
-    marked = signatures([image.header for image in plan.images])
+    marked = plan.signatures
     apart = told_apart(marked)
     places = [(item.exemplar, [apart[item.location.xy], item.location.z, item.location.time]) for item in plan.placed]
     display = display_text(plan.request)
