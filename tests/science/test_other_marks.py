@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from disc_scenes import discs
+from scipy import ndimage
 from shapely import Polygon
 
 from sam2_fewshot import Exemplar, FewShotSegmenter, Settings
@@ -72,6 +73,33 @@ def test_marks_beyond_max_examples_are_not_taken_for_other_places(filters: Backb
     segmenter = FewShotSegmenter(filters, settings=Settings(max_examples=5), progress=Told())
     segmenter.fit([Exemplar(image, mask=mask.full()) for mask in masks])
     assert segmenter.summary.endswith(NOTHING_ELSE)
+
+
+@pytest.mark.parametrize("most_pixels", [10**9, 60_000], ids=["whole", "in parts"])
+@pytest.mark.parametrize("wider", [0, 1])
+def test_what_is_marked_twice_teaches_what_it_teaches_once(
+    filters: Backbone, scene: Scene, most_pixels: int, wider: int
+) -> None:
+    image, masks = scene
+    once = [Exemplar(image, mask=mask.full()) for mask in masks[:5]]
+    again = [
+        Exemplar(image, mask=np.copy(each.mask) if not wider else ndimage.binary_dilation(each.mask)) for each in once
+    ]
+    found = training.training_set([*once, *again], filters, Settings(), most_pixels, Told())
+    assert sorted(found.areas) == sorted(mask.area for mask in masks[:5])
+    known = training.training_set(once, filters, Settings(), most_pixels, Told())
+    assert [len(frame.others) for frame in found.frames] == [len(frame.others) for frame in known.frames]
+
+
+def test_what_is_drawn_again_a_little_wider_is_found_as_it_was_drawn_first(filters: Backbone, scene: Scene) -> None:
+    image, masks = scene
+    other, _ = discs([(30 + 60 * (i % 4), 45 + 90 * (i // 4), 13 + i % 3) for i in range(8)])
+    once = [Exemplar(image, mask=mask.full()) for mask in masks[:5]]
+    again = [Exemplar(image, mask=ndimage.binary_dilation(each.mask)) for each in once]
+    one, two = (
+        FewShotSegmenter(filters, progress=Told()).fit(marks).segment(other) for marks in (once, [*once, *again])
+    )
+    assert [(each.bbox, each.area, each.score) for each in two] == [(each.bbox, each.area, each.score) for each in one]
 
 
 def test_parts_of_a_frame_know_the_marks_of_one_another(filters: Backbone, scene: Scene) -> None:

@@ -114,7 +114,8 @@ def training_set(
     contradicting, repeated, sentences = check(marks)
     for sentence in sentences:
         progress.warn(sentence)
-    dropped = {order[place][1] for place in contradicting | repeated}
+    again = {order[place][1] for place in repeated}
+    dropped = again | {order[place][1] for place in contradicting}
     usable = sorted(i for page in pages for i in page.masks if i not in dropped)
     chosen = chosen_of(exemplars, usable, settings.max_examples, progress)
     frames = []
@@ -134,7 +135,7 @@ def training_set(
                     number=frame_numbers[page.digest],
                     name=frame.name,
                     corner=corner,
-                    others=_others(page, pages, chosen),
+                    others=_others(page, pages, chosen, again),
                 )
             )
     known = [
@@ -148,14 +149,17 @@ def training_set(
     return training
 
 
-def _others(page: _Page, pages: Sequence[_Page], chosen: set[int]) -> list[InstanceMask]:
-    """Return what is marked on a part but not learned from there: on another part it is, or not at all."""
+def _others(page: _Page, pages: Sequence[_Page], chosen: set[int], again: set[int]) -> list[InstanceMask]:
+    """Return what is marked on a part but not learned from there: on another part it is, or not at all.
+
+    What was marked again is not among it: the first mark of that object stands for it.
+    """
     marked = (
         _whole(other, i).within(page.part.window)
         for other in pages
         if other.digest == page.digest
         for i in other.masks
-        if other is not page or i not in chosen
+        if i not in again and (other is not page or i not in chosen)
     )
     return [mask for mask in marked if mask is not None]
 
