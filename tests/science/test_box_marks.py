@@ -53,7 +53,7 @@ def test_a_box_gives_the_object_in_it(micro: Sam2Model, nuclei: tuple[Frame, lis
     frame, masks = nuclei[0], nuclei[1][:4]
     training = learned(micro, [Exemplar(image=frame, box=box_around(mask)) for mask in masks])
     assert len(training.known) == 4
-    ious = [mask_iou(item.mask, crop_to_object(mask)) for item, mask in zip(training.known, masks, strict=True)]
+    ious = [max(mask_iou(item.mask, crop_to_object(mask)) for item in training.known) for mask in masks]
     assert min(ious) > 0.8
     assert np.mean(ious) > 0.9
     assert all(item.wanted for item in training.known)
@@ -89,7 +89,9 @@ def test_a_box_and_an_outline_of_one_object_count_once(
     listening = Listening()
     marks = [Exemplar(image=frame, box=box_around(masks[0])), Exemplar(image=frame, mask=masks[0])]
     training = learned(micro, marks, listening)
-    assert [item.wanted for item in training.known] == [False, True]  # the outline is surer
+    outline, found = sorted(training.known, key=lambda item: -item.wanted)
+    assert (outline.wanted, found.wanted) == (True, False)
+    assert np.array_equal(outline.mask.full(), masks[0])  # it is surer
     assert "mark the same object, which is counted once" in listening.sentences[0]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +21,7 @@ from sam2_fewshot.examples.points import (
 )
 from sam2_fewshot.examples.windows import chosen_of, frames_of, parts_of
 from sam2_fewshot.methods.base import TrainingFrame
-from sam2_fewshot.object_model import KnownObject
+from sam2_fewshot.object_model import KnownObject, frame_digest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,7 +45,8 @@ class TrainingSet:
     Parameters
     ----------
     frames
-        Frames, or parts of large ones, with the masks to learn from.
+        Frames, or parts of large ones, with the masks to learn from, in the order of their pixels and places: the same
+        whatever the order is in which the examples are given.
     known
         Where all examples lie, whether they are learned from or not.
     """
@@ -102,7 +104,11 @@ def training_set(
             page = _Page(seen.digest, seen.frame.shape, part)
             _outlines(page, names, backbone, progress, are_prompted=are_prompted)
             pages.append(page)
+    # What is learned depends on the order, so it is one that neither the user's list nor names decide.
+    pages.sort(key=lambda page: (frame_digest(page.part.frame), page.part.window, page.digest))
     _choose_masks(pages, exemplars, names, progress)
+    for page in pages:
+        page.masks = dict(sorted(page.masks.items(), key=lambda item: _place(item[1])))
 
     order = [(page, i) for page in pages for i in page.masks]
     # Outlines are surer than boxes, and these are surer than points.
@@ -173,6 +179,9 @@ def _outlines(page: _Page, names: Sequence[str], backbone: Backbone, progress: P
     marked = page.part.exemplars
     prompts = {i: prompt for i, exemplar in marked.items() if (prompt := prompt_of(exemplar, frame)) is not None}
     boxes = {i: box for i, exemplar in marked.items() if (box := box_prompt_of(exemplar, frame)) is not None}
+    # Those that are near one another are prompted in one window, and which ones depends on the order.
+    prompts = dict(sorted(prompts.items(), key=itemgetter(1)))
+    boxes = dict(sorted(boxes.items(), key=itemgetter(1)))
     for i, exemplar in marked.items():
         if i in prompts or i in boxes:
             continue
@@ -253,6 +262,12 @@ def _count(mask: InstanceMask, places: Sequence[tuple[int, int]]) -> int:
     height, width = mask.data.shape
     inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
     return int(np.count_nonzero(mask.data[row[inside], column[inside]]))
+
+
+def _place(mask: InstanceMask) -> tuple[int, int, int, int, int, bytes]:
+    """Return what masks of a frame are ordered by, from the top down: equal only for equal ones."""
+    x0, y0, x1, y1 = mask.box
+    return y0, x0, y1, x1, mask.area, np.packbits(mask.data).tobytes()
 
 
 def _whole(page: _Page, number: int) -> InstanceMask:
