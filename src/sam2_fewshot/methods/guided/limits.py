@@ -1,7 +1,9 @@
 """The user's limits on the area of a detection.
 
-They are those of the run that searches: a model that was learned under other limits holds what follows from the
-examples alone. A limit that would exclude an example is not meant for objects like the examples, and is ignored.
+They are those of the run that searches: a model that was learned under other limits holds areas that follow from the
+examples alone. But what it learned from lay within the limits of the run that learned: what the user leaves out is to
+move neither the classifiers nor the threshold, which is chosen by what is found beside the examples. A limit that would
+exclude an example is not meant for objects like the examples, and is ignored.
 """
 
 from __future__ import annotations
