@@ -25,6 +25,7 @@ from sam2_fewshot.annotations.convert import write_results
 from sam2_fewshot.annotations.record import FrameRecord, MarkedPoint
 from sam2_fewshot.annotations.registry import NAMES, ON_REQUEST, check_formats
 from sam2_fewshot.errors import FewShotWarning, InputError, SettingsError
+from sam2_fewshot.files.results import earlier_results
 from sam2_fewshot.output.assembly import assemble
 from sam2_fewshot.records import Location
 from sam2_fewshot.settings import Settings
@@ -206,7 +207,7 @@ def test_the_same_finds_give_the_same_files(frames, tmp_path):
 
 def test_what_is_no_longer_asked_for_goes(frames, tmp_path):
     assemble(frames, tmp_path, extra=ON_REQUEST, facts={"settings": Settings().model_dump(mode="json")})
-    assemble(frames[:1], tmp_path, extra=["roi"])
+    assemble(frames[:1], tmp_path, extra=["roi"], before=earlier_results(tmp_path))
     left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     assert left == {
         *("annotations.json", "detections.csv", "run.json"),

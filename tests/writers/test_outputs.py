@@ -15,6 +15,7 @@ from calls import calls_of
 from recorded import recorded
 from sam2_fewshot.annotations.record import FrameRecord
 from sam2_fewshot.errors import InputError
+from sam2_fewshot.files.results import earlier_results
 from sam2_fewshot.images.stems import safe_stems
 from sam2_fewshot.output.assembly import Summary, assemble, write_run
 from sam2_fewshot.output.files import overlay_path
@@ -107,7 +108,7 @@ def test_results_of_images_no_longer_asked_for_are_removed(tmp_path: Path, make_
         write_whole(overlay_path(tmp_path, record.stem, record.location, is_stack=False), b"a picture")
     assemble([first, second], tmp_path, facts={"settings": Settings().model_dump(mode="json")})
     (tmp_path / "labels" / "mine.tif").write_text("made by hand")
-    assemble([first], tmp_path)
+    assemble([first], tmp_path, before=earlier_results(tmp_path))
     assert files_in(tmp_path) == [
         "annotations.json",
         "detections.csv",

@@ -18,7 +18,7 @@ from sam2_fewshot.files.corrections import CORRECTIONS, MARK_NEXT, corrections_j
 from sam2_fewshot.files.facts import facts_of
 from sam2_fewshot.files.finish import CHOSEN, FrameFinish
 from sam2_fewshot.files.plan import display_text, made_from, taken_from
-from sam2_fewshot.files.results import results_to_note
+from sam2_fewshot.files.results import earlier_results, listed_results, results_to_note
 from sam2_fewshot.geometry.outlines import crop_to_object, largest_part, mask_to_polygon
 from sam2_fewshot.methods.selection import marked
 from sam2_fewshot.output.assembly import assemble
@@ -179,7 +179,7 @@ class OutputFolder:
             self._watch.say(f"{self.done} of {len(self._plan.frames)} frames are finished already and kept.")
         elif (self._out / "run.json").exists():
             self._watch.say(f"{self._out} holds results of other settings or inputs; they are replaced.")
-        self._notes.write({**self._inputs, "results": results_to_note(self._plan, self._notes)})
+        self._notes.write({**self._inputs, "results": results_to_note(self._plan)})
 
     def add(self, task: Task, result: TaskResult) -> None:
         """Record a finished frame and its pictures.
@@ -253,7 +253,10 @@ class OutputFolder:
             facts={**facts_of(self._plan, self._segmenter, self._begun, progressed), "images": self._given},
             asked=len(self._plan.frames),
             extra=self._plan.request.write,
+            before=earlier_results(self._out),
         )
+        # Not before the others are gone: who is killed meanwhile leaves them to the next run.
+        self._notes.write({**self._inputs, "results": sorted(listed_results(self._out))})
         corrections = self._plan.corrections
         self._write_or_remove(CORRECTIONS, corrections_json(corrections) if corrections else None)
         asked = self._asked(summary.mark_next)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from functools import cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import TYPE_CHECKING
 
 from sam2_fewshot.annotations.registry import FORMATS
@@ -16,13 +16,14 @@ from sam2_fewshot.output.files import OVERLAYS, ResultFile, files_of, overlay_pa
 from sam2_fewshot.output.finished import results_in
 from sam2_fewshot.output.journal import JOURNAL_FOLDER
 from sam2_fewshot.output.notes import read_notes
+from sam2_fewshot.output.pictures import drawn_of
 from sam2_fewshot.report.page import REPORT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 
+    from sam2_fewshot.annotations.registry import Format
     from sam2_fewshot.files.plan import Plan
-    from sam2_fewshot.output.notes import Notes
 
 _ALONE = ("run.json", REPORT, CORRECTIONS, MARK_NEXT)
 _NAMES = {JOURNAL_FOLDER, OVERLAYS, *_ALONE, *(PurePosixPath(form.result).parts[0] for form in FORMATS.values())}
@@ -99,22 +100,52 @@ def _refuse_to_overwrite(out: Path, files: Sequence[ResultFile]) -> None:
         )
 
 
-def results_to_note(plan: Plan, before: Notes) -> list[str]:
+def results_to_note(plan: Plan) -> list[str]:
     """Return what to note of the files that a run writes, with those of earlier runs, which may be there still."""
-    return sorted({file.key for file in result_files(plan)}.union(before.results))
+    return sorted(
+        {file.key for file in result_files(plan)} | _noted(plan.request.out) | listed_results(plan.request.out)
+    )
+
+
+def listed_results(out: Path) -> Set[str]:
+    """Return the keys of the results that ``run.json`` lists, which are all that are there once a run has ended."""
+    finished = results_in(out)
+    return set() if finished is None else {*_ALONE, *(file.key for file in finished.files())}
+
+
+def earlier_results(out: Path) -> Set[Path]:
+    """Return where the files of runs are or may be that stand for images, those of killed runs too.
+
+    They are known from the notes and from ``run.json``, as those that may be written over. Notes do not say the planes
+    of overlays, so of these only what this program has drawn counts.
+    """
+    finished = results_in(out)
+    found = set() if finished is None else {file.path for file in finished.files()}
+    noted = _noted(out)
+    # A path that was edited into the notes and leads elsewhere is no format's.
+    found |= {out / key for key in noted if any(_is_of(form, key) for form in FORMATS.values())}
+    noted = {key.casefold() for key in noted}
+    overlays = (out / OVERLAYS).glob("*.png")
+    return found.union(path for path in overlays if _overlay_keys(path.name) & noted and drawn_of(path))
+
+
+def _is_of(form: Format, key: str) -> bool:
+    return form.path(Path(), PurePath(key).stem).as_posix() == key
+
+
+def _overlay_keys(name: str) -> Set[str]:
+    """Return the keys that an overlay, or another file or folder of that name beside them, may have."""
+    own = f"{OVERLAYS}/{name.casefold()}"
+    return {own, own.removesuffix(".png"), _PLANE.sub("", own)}
+
+
+def _noted(out: Path) -> Set[str]:
+    return set(read_notes(out / JOURNAL_FOLDER).results)
 
 
 def _earlier(out: Path) -> Set[str]:
     """Return the keys of what earlier runs have written, as far as that is known, in small letters."""
-    return {key.casefold() for key in [*read_notes(out / JOURNAL_FOLDER).results, *_listed(out)]}
-
-
-def _listed(out: Path) -> Iterator[str]:
-    """Yield the keys of the results that ``run.json`` lists."""
-    finished = results_in(out)
-    if finished is not None:
-        yield from _ALONE
-        yield from (file.key for file in finished.files())
+    return {key.casefold() for key in _noted(out) | listed_results(out)}
 
 
 def is_output(folder: Path) -> bool:
@@ -141,8 +172,7 @@ def _is_result(path: Path, earlier: Callable[[Path], Set[str]]) -> bool:
         if path.parts[place] in _NAMES:
             name, *below = (part.casefold() for part in path.parts[place : place + 2])
             keys = earlier(folder)
-            own = "/".join((name, *below))
-            of_image = {own, own.removesuffix(".png"), _PLANE.sub("", own)} if name == OVERLAYS else {own}
+            of_image = _overlay_keys("/".join(below)) if name == OVERLAYS and below else {"/".join((name, *below))}
             is_folder = not below and any(key.startswith(f"{name}/") for key in keys)
             if of_image & keys or is_folder or (name == JOURNAL_FOLDER and keys):
                 return True

@@ -18,10 +18,9 @@ import numpy as np
 from sam2_fewshot.annotations.mark_next import Asking
 from sam2_fewshot.annotations.record import printable
 from sam2_fewshot.annotations.registry import FORMATS
-from sam2_fewshot.errors import InputError
 from sam2_fewshot.images.stems import safe_stem
 from sam2_fewshot.output.files import OVERLAYS, formats, overlay_path
-from sam2_fewshot.output.finished import Finished, read_finished
+from sam2_fewshot.output.finished import Finished
 from sam2_fewshot.records import Counts
 from sam2_fewshot.storage.files import sweep, telling, write_whole
 
@@ -62,12 +61,13 @@ def assemble(
     facts: Mapping[str, object] | None = None,
     asked: int | None = None,
     extra: Collection[str] = (),
+    before: Iterable[Path] = (),
 ) -> Summary:
     """Write the formats that every run has, those that are asked for, and ``run.json``.
 
-    What an earlier run wrote there for other images is removed, so that the folder never holds results of two
-    runs. Each file appears under its name when it is whole, and ``run.json`` comes last. Where something fails, files
-    that are not finished stay as they were before.
+    What earlier runs wrote there for other images is removed once the new files are in place, so that the folder
+    holds results of one run. Each file appears under its name when it is whole, and ``run.json`` comes last. Where
+    something fails, files that are not finished stay as they were before.
 
     Parameters
     ----------
@@ -83,6 +83,8 @@ def assemble(
         How many frames the user asked for; as many as there are records when left out.
     extra
         Names of further formats to write, of :data:`~sam2_fewshot.annotations.registry.ON_REQUEST`.
+    before
+        Where files of earlier runs are, or may be.
 
     Returns
     -------
@@ -98,7 +100,6 @@ def assemble(
     facts = facts or {}
     outside = facts.get("seconds", {})  # loading, learning
     seconds: dict[str, float] = defaultdict(float, outside if isinstance(outside, Mapping) else {})
-    before = _written_before(out)
     counts, candidates, asking = Counts(), 0, Asking()
     with ExitStack() as stack:
         writers = [stack.enter_context(form.begin(partial(form.path, out), tags)) for form in formats(extra)]
@@ -128,6 +129,8 @@ def assemble(
     # A format that a killed run wrote may not be asked for now.
     for folder in {out / OVERLAYS, *(form.path(out, "").parent for form in FORMATS.values())}:
         sweep(folder)
+        with suppress(OSError):  # something is in it
+            folder.rmdir()
     return summary
 
 
@@ -168,16 +171,8 @@ def _counted(counts: Counts) -> dict[str, object]:
     }
 
 
-def _written_before(out: Path) -> set[Path]:
-    """Return the files of the frames that an earlier run listed in ``run.json``."""
-    try:
-        return {file.path for file in read_finished(out).files()}
-    except InputError:
-        return set()  # there was none, or it is not one of ours
-
-
 def _discard(before: Iterable[Path], now: Iterable[Path]) -> None:
-    """Delete results of images that are no longer asked for, and the folders that they leave empty."""
+    """Delete results of images and formats that are no longer asked for."""
     present = {str(path).casefold() for path in now}  # on Windows and macOS A.tif is a.tif
     for path in before:
         if str(path).casefold() not in present:
@@ -186,8 +181,6 @@ def _discard(before: Iterable[Path], now: Iterable[Path]) -> None:
                     shutil.rmtree(path)
                 else:
                     path.unlink(missing_ok=True)
-            with suppress(OSError):  # others are in it
-                path.parent.rmdir()
 
 
 def write_run(path: Path, facts: Mapping[str, object]) -> None:

@@ -1,0 +1,123 @@
+"""Runs that are killed while they write, and what the next one leaves in the folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from functools import partial
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from sam2_fewshot.files.run import run
+from sam2_fewshot.output.finished import read_finished
+
+
+class Killed(BaseException):
+    """What a process that is killed does not survive."""
+
+
+@pytest.fixture
+def killed(monkeypatch):
+    """Do something until its n-th file gets its name or goes, and nothing more in the file system; tell if it was."""
+
+    def until(number, work):
+        calls = count(1)
+
+        def counted(call, path, *rest, **options):
+            at = Path(path)
+            is_lock = at.name.startswith("lock")  # the system takes it back
+            if not is_lock and ".zarr" not in str(at.parent) and next(calls) >= number:
+                raise Killed
+            return call(path, *rest, **options)
+
+        with monkeypatch.context() as patch:
+            for name in ("replace", "unlink", "rmdir"):
+                patch.setattr(os, name, partial(counted, getattr(os, name)))
+            try:
+                work()
+            except Killed:
+                return True
+        return False
+
+    return until
+
+
+@pytest.fixture
+def requests(request_for, images, tmp_path):
+    """A run of three images, one of them a stack, in all formats, and one of the first image alone."""
+    plane = np.asarray(Image.open(images[1]))
+    tifffile.imwrite(tmp_path / "s.tif", np.stack([plane, plane]), metadata={"axes": "ZYX"})
+    formats = ["coco", "roi", *(["zarr"] if pytest.importorskip("zarr") else [])]
+    return request_for(images=[images[0], tmp_path / "s.tif"], write=formats), request_for(images=images[:1])
+
+
+def listing(out):
+    """Files but those of the journal, and folders that are empty."""
+    shown = [path for path in out.rglob("*") if not any(part.startswith(".") for part in path.relative_to(out).parts)]
+    return sorted(str(path.relative_to(out)) for path in shown if path.is_file() or not any(path.iterdir()))
+
+
+@pytest.mark.parametrize("which", ["first", "second"])
+def test_the_next_run_removes_what_a_killed_one_left(which, killed, requests, segmenters, images, tmp_path):
+    more, fewer = requests
+    out = more.out
+    run(fewer, None, segmenters)
+    clean = listing(out)
+    shutil.rmtree(out)
+    picture = images[0].read_bytes()  # also one that is called as an overlay
+    users = {"labels/mine.tif": b"mine", "overlays/s_Z9_T1.png": picture, "notes.txt": b"mine"}
+
+    def prepare():
+        shutil.rmtree(out, ignore_errors=True)
+        for name, content in users.items():
+            (out / name).parent.mkdir(parents=True, exist_ok=True)
+            (out / name).write_bytes(content)
+
+    prepare()
+    run(more, None, segmenters)
+    shutil.copytree(out, tmp_path / "before")
+    points = 0
+    for number in count(1, 7):
+        prepare()
+        if which == "second":
+            shutil.copytree(tmp_path / "before", out, dirs_exist_ok=True)
+        if not killed(number, lambda: run(more if which == "first" else fewer, None, segmenters)):
+            break
+        points += 1
+        assert run(fewer, None, segmenters).complete
+        assert listing(out) == sorted([*clean, *users]), number
+        assert {name: (out / name).read_bytes() for name in users} == users
+        noted = json.loads((out / ".frames" / "inputs.json").read_text())["results"]
+        assert not [key for key in noted if key.startswith(("rois", "labels/s", "overlays/s"))]
+    assert points > 3
+
+
+def test_names_in_the_notes_lead_to_nothing_else(request_for, segmenters, tmp_path):
+    out = run(request_for(), None, segmenters).out
+    users = [tmp_path / "precious.tif", out / "labels" / "mine.tif", out / "overlays" / "mine.png"]
+    for path in users:
+        path.write_text("mine")
+    inputs = out / ".frames" / "inputs.json"
+    facts = json.loads(inputs.read_text())
+    facts["results"] += ["../precious.tif", "labels/../../precious.tif", "labels", "overlays/mine", ".frames"]
+    inputs.write_text(json.dumps(facts))
+    assert run(request_for(), None, segmenters).complete
+    assert [path.read_text() for path in users] == ["mine"] * 3
+    assert len(read_finished(out).facts["frames"]) == 3
+
+
+def test_a_file_that_was_removed_is_no_runs_own_any_more(request_for, segmenters, images):
+    out = run(request_for(), None, segmenters).out
+    run(request_for(images=images[:2]), None, segmenters)
+    users = out / "labels" / "im10.tif"
+    users.write_text("mine")
+    with pytest.raises(Exception, match=r"im10\.tif is there already, but not from an earlier run"):
+        run(request_for(), None, segmenters)
+    assert run(request_for(images=images[:2]), None, segmenters).complete
+    assert users.read_text() == "mine"
