@@ -155,7 +155,7 @@ def code_of(error: BaseException, debug: bool = False) -> int:
     [
         (CheckpointError("a.pt is\ndamaged."), 2, "Error: a.pt is damaged.\n"),
         (FileNotFoundError(2, "No such file or directory", "x.png"), 2, "Error: x.png: No such file or directory.\n"),
-        (KeyboardInterrupt(), 1, "Error: Stopped before anything was written.\n"),
+        (KeyboardInterrupt(), 1, "Error: Stopped.\n"),
         (MemoryError(), 1, "Error: There is not enough memory"),
         (ZeroDivisionError("division by zero"), 1, "Error: This is a defect in sam2-fewshot, please report it: Zero"),
         (OSError("odd"), 1, "Error: This is a defect"),

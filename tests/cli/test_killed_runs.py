@@ -14,6 +14,7 @@ import pytest
 import tifffile
 from PIL import Image
 
+from sam2_fewshot.files.folder import OutputFolder
 from sam2_fewshot.files.run import run
 from sam2_fewshot.output.finished import read_finished
 
@@ -121,3 +122,26 @@ def test_a_file_that_was_removed_is_no_runs_own_any_more(request_for, segmenters
         run(request_for(), None, segmenters)
     assert run(request_for(images=images[:2]), None, segmenters).complete
     assert users.read_text() == "mine"
+
+
+def test_a_run_that_is_stopped_as_it_begins_to_write_keeps_what_is_finished(
+    cli, images, examples, monkeypatch, tmp_path
+):
+    out = tmp_path / "out"
+    quick = ("--method", "grid", "--points-per-side", "16", "--model", "filters", "--device", "cpu")
+    assert cli("segment", *images[:2], "--examples", examples, "-o", out, *quick).code == 0
+    refined = ("refine", out, "-o", out, "--similarity-threshold", "0.8")
+    takes_over = OutputFolder._take_over
+
+    def stopped(self, location):
+        takes_over(self, location)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(OutputFolder, "_take_over", stopped)
+        outcome = cli(*refined)
+    assert outcome.code == 1
+    last = "Stopped: 2 of 2 frames are finished and kept; the same command goes on from there."
+    assert outcome.err.splitlines()[-1] == last
+    assert cli(*refined).code == 0
+    assert read_finished(out).facts["settings"]["similarity_threshold"] == 0.8

@@ -221,7 +221,7 @@ def guarded(debug: bool = False) -> Iterator[None]:
         with terminated_like_interrupted(), _other_libraries_quiet():
             yield
     except KeyboardInterrupt:
-        _fail("Stopped before anything was written.", FAILED)
+        _fail("Stopped.", FAILED)
     except FewShotError as error:
         _fail(str(error), WRONG_INPUT)
     except MemoryError:

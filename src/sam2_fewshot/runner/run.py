@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from sam2_fewshot.records import Exemplar, FrameReader
     from sam2_fewshot.runner.progress import Watch
-    from sam2_fewshot.runner.tasks import Execute, Sink, Source
+    from sam2_fewshot.runner.tasks import Execute, Sink, Source, Task, TaskResult
     from sam2_fewshot.segmenter import FewShotSegmenter
     from sam2_fewshot.storage.cache import ModelCache
 
@@ -138,29 +138,37 @@ def run(
         if learned.summary:
             watch.say(learned.summary)
     progressed = Progressed(len(source.frames), len(source.frames) - len(left), watch.take(), seconds, learned=learned)
-    with sink.opened(progressed):
-        watch.begin(len(left))
-        results = execute([sink.task(frame, source.name(frame)) for frame in left], segmenter, watch)
-        try:
-            with closing(results):  # type: ignore[type-var]
-                in_a_row = 0
-                for task, result in results:
-                    in_a_row = in_a_row + 1 if result.trouble else 0
-                    if result.trouble:
-                        progressed.failures.append(Failure(task.name, result.trouble))
-                        watch.frame_fails(result.trouble)
-                        sink.failed(task, result, in_a_row)
-                    else:
-                        sink.add(task, result)
-                        found = result.found
-                        watch.frame_ends(found.candidates, Counts.of(found.detections).found, result.took)
-        except CannotGoOn as error:
-            progressed.failures.append(Failure(error.what, str(error)))
-        except KeyboardInterrupt:
-            progressed.interrupted = True
-        finally:  # also after a defect, the sink puts the finished frames together
-            watch.end()
+    try:
+        with sink.opened(progressed):
+            watch.begin(len(left))
+            results = execute([sink.task(frame, source.name(frame)) for frame in left], segmenter, watch)
+            _take(results, sink, watch, progressed)
+    except KeyboardInterrupt:  # while the sink began or ended
+        progressed.interrupted = True
     return progressed
+
+
+def _take(results: Iterator[tuple[Task, TaskResult]], sink: Sink, watch: Watch, progressed: Progressed) -> None:
+    """Hand each outcome over to the sink, until there is no more, none can be taken, or the user stops the run."""
+    try:
+        with closing(results):  # type: ignore[type-var]
+            in_a_row = 0
+            for task, result in results:
+                in_a_row = in_a_row + 1 if result.trouble else 0
+                if result.trouble:
+                    progressed.failures.append(Failure(task.name, result.trouble))
+                    watch.frame_fails(result.trouble)
+                    sink.failed(task, result, in_a_row)
+                else:
+                    sink.add(task, result)
+                    found = result.found
+                    watch.frame_ends(found.candidates, Counts.of(found.detections).found, result.took)
+    except CannotGoOn as error:
+        progressed.failures.append(Failure(error.what, str(error)))
+    except KeyboardInterrupt:
+        progressed.interrupted = True
+    finally:  # also after a defect, the sink puts the finished frames together
+        watch.end()
 
 
 @contextmanager
