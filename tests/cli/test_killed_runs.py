@@ -14,9 +14,14 @@ import pytest
 import tifffile
 from PIL import Image
 
+from sam2_fewshot.errors import InputError
 from sam2_fewshot.files.folder import OutputFolder
 from sam2_fewshot.files.run import run
 from sam2_fewshot.output.finished import read_finished
+from sam2_fewshot.report import page as page_module
+from sam2_fewshot.report.page import write_report
+from sam2_fewshot.runner.progress import Silent
+from sam2_fewshot.storage.files import only_run, refuse_second_run
 
 
 class Killed(BaseException):
@@ -118,7 +123,7 @@ def test_a_file_that_was_removed_is_no_runs_own_any_more(request_for, segmenters
     run(request_for(images=images[:2]), None, segmenters)
     users = out / "labels" / "im10.tif"
     users.write_text("mine")
-    with pytest.raises(Exception, match=r"im10\.tif is there already, but not from an earlier run"):
+    with pytest.raises(InputError, match=r"im10\.tif is there already, but not from an earlier run"):
         run(request_for(), None, segmenters)
     assert run(request_for(images=images[:2]), None, segmenters).complete
     assert users.read_text() == "mine"
@@ -145,3 +150,30 @@ def test_a_run_that_is_stopped_as_it_begins_to_write_keeps_what_is_finished(
     assert outcome.err.splitlines()[-1] == last
     assert cli(*refined).code == 0
     assert read_finished(out).facts["settings"]["similarity_threshold"] == 0.8
+
+
+def test_a_report_waits_for_no_run(cli, request_for, segmenters, monkeypatch):
+    out = run(request_for(), None, segmenters).out
+    page = out / "report.html"
+    page.write_text("of a run that has just ended")
+    with only_run(out / ".frames", Silent()):
+        outcome = cli("report", out)
+    assert outcome.code == 2
+    assert f"Another run is at work in {out} (process {os.getpid()} on" in outcome.err
+    assert page.read_text() == "of a run that has just ended"
+
+    def writes(folder):
+        with pytest.raises(InputError, match="Another run is at work"):
+            refuse_second_run(folder / ".frames")
+        return write_report(folder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(page_module, "write_report", writes)
+        assert cli("report", out).code == 0
+    assert "<html" in page.read_text()
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # as where the disk can only be read
+    with only_run(out / ".frames", Silent()):
+        assert cli("report", out).code == 0
+    shutil.rmtree(out / ".frames")
+    assert "holds no whole record" in cli("report", out).err
+    assert not (out / ".frames").exists()
