@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import threading
 import time
 import tracemalloc
@@ -568,6 +569,19 @@ def test_an_address_that_nobody_answers_is_a_sentence() -> None:
         warnings.simplefilter("ignore")
         with pytest.raises(InputError, match=r"No Dask scheduler answers at tcp://127.0.0.1:1"):
             connected("tcp://127.0.0.1:1", Settings(), patience=0.3).__enter__()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+def test_ctrl_c_in_a_terminal_is_for_this_process_alone() -> None:
+    def is_blocked() -> bool:
+        return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+    with connected("2", Settings()) as (client, _):
+        assert list(client.run(is_blocked).values()) == [True, True]
+        for process in client.run(os.getpid).values():
+            os.kill(process, signal.SIGINT)
+        assert client.submit(sum, (1, 2)).result(TIMEOUT) == 3
+        assert not is_blocked()
 
 
 @pytest.mark.slow

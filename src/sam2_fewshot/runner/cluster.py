@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import signal
+import sys
 import time
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any
 
 from sam2_fewshot.errors import InputError, SettingsError, needed
@@ -81,17 +84,33 @@ def connected(
             yield client, settings
         return
     count, share = local_workers(text, settings, model)
-    with (
-        distributed.LocalCluster(
+    with _without_ctrl_c():
+        cluster = distributed.LocalCluster(
             n_workers=count,
             threads_per_worker=1,
             memory_limit=None,
             dashboard_address="127.0.0.1:0",
             silence_logs=logging.CRITICAL,
-        ) as cluster,
-        distributed.Client(cluster, set_as_default=False) as client,
-    ):
+        )
+    with cluster, distributed.Client(cluster, set_as_default=False) as client:
         yield client, share
+
+
+@contextmanager
+def _without_ctrl_c() -> Iterator[None]:
+    """Start threads and processes that Ctrl-C in the terminal does not reach; here it comes when the block ends.
+
+    A terminal sends it to all of them, and each worker would print a traceback. This process ends them.
+    """
+    if sys.platform == "win32":  # it has no such signals
+        yield
+        return
+    resource_tracker.ensure_running()  # the first process that starts it would get the signal again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def local_workers(
