@@ -17,7 +17,8 @@ PARAMETERS = {
     "recognises": ["content"],
     "images_in": ["path", "content"],
     "companion": ["path"],
-    "write_companions": ["records", "paths", "overwrite", "progress"],
+    "write_companions": ["records", "paths", "kept", "progress"],
+    "is_own": ["path"],
 }
 
 
@@ -36,6 +37,7 @@ def test_a_module_has_the_functions_that_its_entry_promises(name):
     sharing = [other for other in FORMATS.values() if set(form.reads) & set(other.reads)]
     assert hasattr(module, "read") == bool(form.reads or form.is_folder)
     assert hasattr(module, "recognises") == (len(sharing) > 1)
+    assert hasattr(module, "is_own") == form.is_folder
     for function, expected in PARAMETERS.items():
         if hasattr(module, function):
             assert parameters(getattr(module, function)) == expected

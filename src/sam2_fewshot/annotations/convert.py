@@ -23,7 +23,7 @@ from sam2_fewshot.images.stems import safe_stem
 from sam2_fewshot.protocols import Quiet
 from sam2_fewshot.records import Detection, Location
 from sam2_fewshot.settings import Settings
-from sam2_fewshot.storage.files import check_free
+from sam2_fewshot.storage.files import check_free, replacing_together
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -155,18 +155,21 @@ def _written(
     for path in paths.values():
         if os.path.realpath(path) == os.path.realpath(source):
             raise InputError(f"{path} would be written over itself; give another name.")
-        check_free(path, overwrite)
+        check_free(path, overwrite, form.optional("is_own") or (lambda folder: False))
     counts = []
     bare = []
-    with form.begin(paths.__getitem__, tags) as add:
-        for record in records:
-            add(record)
-            counts.append(len(record.detections) + len(record.points))
-            # What is written beside needs no more than the tags.
-            bare.append(replace(record, detections=(), below=(), points=(), examples=()))
-    write_companions = form.optional("write_companions")
-    if write_companions:
-        write_companions(bare, paths, overwrite, progress)
+    folder = next(iter(paths.values())).parent  # of all of them
+    with replacing_together(folder) as temporary:  # with some of its files the same command would be refused
+        places = {stem: temporary / path.name for stem, path in paths.items()}
+        with form.begin(places.__getitem__, tags) as add:
+            for record in records:
+                add(record)
+                counts.append(len(record.detections) + len(record.points))
+                # What is written beside needs no more than the tags.
+                bare.append(replace(record, detections=(), below=(), points=(), examples=()))
+        write_companions = form.optional("write_companions")
+        if write_companions:
+            write_companions(bare, places, None if overwrite else folder, progress)
     return Converted(list(paths.values()), sum(counts), sum(count > 0 for count in counts))
 
 

@@ -336,7 +336,7 @@ def _add_description(path: Path) -> None:
 
 
 def write_companions(
-    records: Sequence[FrameRecord], paths: Mapping[str, Path], overwrite: bool, progress: Progress
+    records: Sequence[FrameRecord], paths: Mapping[str, Path], kept: Path | None, progress: Progress
 ) -> None:
     """Write the classes of objects beside label images, as :func:`read_classes` takes them.
 
@@ -346,8 +346,8 @@ def write_companions(
         All frames, with tags.
     paths
         The label images by the stems of their images.
-    overwrite
-        Replace what is there.
+    kept
+        A folder of which nothing may be replaced when these files come there; None where it may.
     progress
         Takes warnings, of classes that are not written.
     """
@@ -362,7 +362,7 @@ def write_companions(
         beside = path.with_name(f"{path.stem}_classes.json")
         if any(len(found) > 1 for found in tags.values()):
             progress.warn(f"The classes of {path.name} are left out: objects of one number differ from plane to plane.")
-        elif beside.exists() and not overwrite:
+        elif kept is not None and (kept / beside.name).exists():
             progress.warn(f"{beside.name} is there already and was left as it is; the classes were not written.")
         else:
             table = {str(number): list(next(iter(found))) for number, found in tags.items()}

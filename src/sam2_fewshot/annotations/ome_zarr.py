@@ -182,6 +182,18 @@ def write(path: Path, tags: Sequence[str], first: FrameRecord, chunk: int = CHUN
         root.attrs.update({"multiscales": [{**scales, "name": first.stem, "datasets": inside}]})
 
 
+def is_own(path: Path) -> bool:
+    """Return whether a folder holds what :func:`write` makes and nothing else."""
+    inside = {each.name for folder in (path, path / "labels") for each in folder.glob("[!.]*")}
+    if path.is_symlink() or inside != {"labels", NAME}:
+        return False
+    try:
+        dataset = attributes_in(path, load_json)["multiscales"][0]["datasets"][0]
+        return bool(dataset["path"] == f"labels/{NAME}/0")
+    except (InputError, LookupError, TypeError):
+        return False
+
+
 def _put(levels: Sequence[Any], place: Location, top: int, band: NDArray[np.uint32]) -> None:
     """Put the rows of a plane from `top` on into each level that has some of them."""
     for number, level in enumerate(levels):

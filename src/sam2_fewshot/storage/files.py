@@ -128,6 +128,71 @@ def replacing_folder(path: Path) -> Iterator[Path]:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
+@contextmanager
+def replacing_together(folder: Path) -> Iterator[Path]:
+    """Give a temporary folder, from which all files and folders come into `folder` when the block ends well.
+
+    A folder that is missing appears with all of them. In one that is there each takes its place as with
+    :func:`replacing` and :func:`replacing_folder`; where one cannot, those that were not there before are removed.
+
+    Yields
+    ------
+    Path
+        Where to write. It is there.
+
+    Raises
+    ------
+    InputError
+        If they cannot be written. Errors in the block, too, call files as they are called in `folder`.
+    """
+    if not folder.exists():
+        with replacing_folder(folder) as temporary, _called_as_in(folder, temporary):
+            temporary.mkdir()
+            yield temporary
+        return
+    temporary = _temporary(folder / "together")
+    with telling(folder):
+        _sweep_once(folder.absolute())
+        try:
+            temporary.mkdir()
+            with _called_as_in(folder, temporary):
+                yield temporary
+            _put_in_place(temporary, folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _called_as_in(folder: Path, temporary: Path) -> Iterator[None]:
+    try:
+        yield
+    except InputError as error:
+        raise InputError(str(error).replace(str(temporary), str(folder))) from error.__cause__
+
+
+def _put_in_place(temporary: Path, folder: Path) -> None:
+    new = []
+    try:
+        for path in sorted(temporary.iterdir()):
+            target = folder / path.name
+            if not target.exists():
+                new.append(target)
+            with (replacing_folder if path.is_dir() else replacing)(target) as place:
+                path.replace(place)
+    except BaseException:
+        for target in new:
+            with suppress(OSError):
+                _remove(target)
+        raise
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
 def sweep(folder: Path) -> None:
     """Remove files and folders that killed runs left half written, unless they were touched within the last hour.
 
@@ -153,13 +218,11 @@ def _remove_or_restore(path: Path) -> None:
     if path.suffix == ".old" and not any(path.parent.glob(f"{'' if is_whole else '*'}{escape(own)}")):
         if is_whole:  # of a longer name nobody knows the beginning, so the folder stays where it is
             path.replace(path.with_name(own))
-    elif path.is_dir():
-        shutil.rmtree(path)
     else:
-        path.unlink()
+        _remove(path)
 
 
-def check_free(path: Path, overwrite: bool) -> None:
+def check_free(path: Path, overwrite: bool, is_own: Callable[[Path], bool] = lambda folder: False) -> None:
     """Refuse to write over what is there, which may be the user's.
 
     Parameters
@@ -167,14 +230,16 @@ def check_free(path: Path, overwrite: bool) -> None:
     path
         The file to write.
     overwrite
-        Whether a file may be replaced; a folder never is.
+        Whether it may be replaced.
+    is_own
+        Tells whether a folder is one that this program wrote; others are never replaced.
 
     Raises
     ------
     InputError
         If something is there.
     """
-    if path.is_dir():
+    if path.is_dir() and not is_own(path):
         raise InputError(f"{path} is there already and is a folder; give another name, or delete it first.")
     if path.exists() and not overwrite:
         raise InputError(f"{path} is there already; give another name, or --overwrite.")
@@ -283,10 +348,7 @@ def _flush(path: Path) -> None:
 
 def _sentence(path: Path, error: OSError) -> str:
     if error.errno in _FULL:
-        return (
-            f"The disk is full: {path} could not be written. Free some space and run the same command again; "
-            "finished frames are kept."
-        )
+        return f"The disk is full: {path} could not be written. Free some space and run the same command again."
     if error.errno in _FORBIDDEN:
         return (
             f"{path} could not be written: permission denied. Close the file if another program has it open, or see "

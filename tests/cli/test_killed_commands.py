@@ -1,7 +1,8 @@
-"""Runs that are killed while they write, and what the next one leaves in the folder."""
+"""Commands that are killed or stopped while they write, and what the next one makes of what is left."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -177,3 +178,87 @@ def test_a_report_waits_for_no_run(cli, request_for, segmenters, monkeypatch):
     shutil.rmtree(out / ".frames")
     assert "holds no whole record" in cli("report", out).err
     assert not (out / ".frames").exists()
+
+
+@pytest.fixture
+def several(request_for, segmenters):
+    """Results of three images."""
+    return run(request_for(), None, segmenters).out
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+@pytest.mark.parametrize("to", ["roi", "zarr", "labels"])
+def test_a_conversion_writes_all_or_nothing(to, is_there, several, killed, cli, tmp_path):
+    pytest.importorskip("zarr")
+    out = tmp_path / "converted"
+
+    def prepare():
+        shutil.rmtree(out, ignore_errors=True)
+        if is_there:
+            out.mkdir()
+            (out / "notes.txt").write_text("mine")
+
+    def shown():
+        return sorted(path.name for path in out.glob("[!.]*"))
+
+    command = ("convert", several, out, "--to", to)
+    prepare()
+    before = shown()
+    assert cli(*command).code == 0
+    clean = shown()
+    assert len(clean) >= len(before) + 3
+    stops = 0
+    for number in count(1):
+        prepare()
+        if not killed(number, lambda: cli(*command)):
+            break
+        stops += 1
+        if not is_there or shown() == before:
+            assert shown() == before
+            assert cli(*command).code == 0
+        else:  # between the files that came into a folder which was there
+            assert "is there already; give another name, or --overwrite" in cli(*command).err
+            assert cli(*command, "--overwrite").code == 0
+        assert shown() == clean
+    assert stops > 3
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")])
+def test_a_conversion_that_fails_leaves_nothing(error, is_there, several, cli, tmp_path, monkeypatch):
+    out = tmp_path / "converted"
+    if is_there:
+        out.mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    replace = os.replace
+
+    def failing(path, target):
+        if Path(target) == out / "im2.zip" if is_there else Path(path).name.endswith("im10.zip.part"):
+            raise error
+        replace(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", failing)
+        outcome = cli("convert", several, out, "--to", "roi")
+    if isinstance(error, OSError):
+        name = "im2.zip" if is_there else "im10.zip"
+        sentence = "could not be written. Free some space and run the same command again."
+        assert (outcome.code, outcome.err) == (2, f"Error: The disk is full: {out / name} {sentence}\n")
+    else:
+        assert (outcome.code, outcome.err) == (1, "Error: Stopped.\n")
+    assert sorted(tmp_path.rglob("*")) == before
+    assert cli("convert", several, out, "--to", "roi").code == 0
+
+
+def test_only_an_ome_zarr_of_this_program_is_replaced(several, cli, tmp_path):
+    pytest.importorskip("zarr")
+    out = tmp_path / "converted"
+    command = ("convert", several, out, "--to", "zarr", "--overwrite")
+    assert cli(*command).code == cli(*command).code == 0
+    (out / "im2.zarr" / "0").mkdir()  # an image was put into it
+    outcome = cli(*command)
+    assert outcome.code == 2
+    assert f"{out / 'im2.zarr'} is there already and is a folder; give another name" in outcome.err
+    (out / "im2.zarr" / "0").rmdir()
+    (out / "im2.zarr" / ".zattrs").unlink()
+    assert cli(*command).code == 2
