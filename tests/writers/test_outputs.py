@@ -195,12 +195,14 @@ def test_an_output_folder_that_is_a_file_gives_a_sentence(tmp_path: Path, make_r
 
 
 def test_an_abandoned_file_of_a_killed_run_is_swept(tmp_path: Path, make_record: Make) -> None:
-    (tmp_path / "labels").mkdir()
-    abandoned = tmp_path / "labels" / ".0123456789abcdef-cells.tif.part"
-    abandoned.write_text("")
-    os.utime(abandoned, (0, 0))
+    for name in ("labels", "rois"):  # the one is not asked for now
+        (tmp_path / name).mkdir()
+        abandoned = tmp_path / name / ".0123456789abcdef-cells.part"
+        abandoned.write_text("")
+        os.utime(abandoned, (0, 0))
     assemble([make_record(1)], tmp_path)
-    assert not abandoned.exists()
+    assert [path.name for path in (tmp_path / "labels").iterdir()] == ["cells.tif"]
+    assert not (tmp_path / "rois").exists()
 
 
 def test_the_run_file_takes_whatever_facts_there_are(tmp_path: Path) -> None:
