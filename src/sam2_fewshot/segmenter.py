@@ -238,7 +238,7 @@ class FewShotSegmenter:
             If no wanted example can be used.
         """
         most = self._learning_pixels()
-        self._warn_of_memory("Learning", self.least_memory())
+        self.check_memory()
         with self._kept.keeping() if self._kept else nullcontext():
             training = training_set(list(exemplars), self._backbone, self.settings, most, self._progress)
             learned = self._method.learn(training.frames)
@@ -361,23 +361,28 @@ class FewShotSegmenter:
     ) -> SearchPlan:
         """Decide in which blocks to search a frame or region; see :func:`~sam2_fewshot.tiling.blocks.plan_search`."""
         objects = self.object_model
+        most = block_pixels(
+            self.settings.max_memory, self._step, tile_bytes=self._bytes_of_a_tile(), beside=self._beside(frame)
+        )
         plan = plan_search(
             frame,
             longest=objects.longest,
             diameter=objects.diameter,
-            most_pixels=block_pixels(
-                self.settings.max_memory, self._step, tile_bytes=self._bytes_of_a_tile(), beside=self._beside(frame)
-            ),
+            most_pixels=most,
             step=self._step,
             threshold=least_score(objects.learned, self.settings),
             shift=shift,
             region=region,
             at_most=at_most,
         )
-        if len(plan.blocks) > 1:
-            self._warn_of_memory(f"{frame.name}: searching objects of this size", self.least_memory(frame))
+        if plan.most_pixels > most:
+            self._warn_of_memory("Searching objects of this size", self.least_memory(frame))
         wanted, unwanted, untold = objects.known_on(frame)
         return replace(plan, marked=wanted, known=[*wanted, *untold], unwanted=unwanted)
+
+    def check_memory(self) -> None:
+        """Warn where the memory is short for learning."""
+        self._warn_of_memory("Learning", self.least_memory())
 
     def least_memory(self, frame: FrameReader | None = None) -> float:
         """Return about how much memory is taken at least, in GB.

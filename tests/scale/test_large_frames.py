@@ -224,8 +224,26 @@ def test_too_little_memory_for_the_objects_is_told(fitted: BrightSegmenter, brig
     tiny.adopt(fitted.object_model)
     assert len(tiny.segment(scene(150, 5))) == 5
     (sentence,) = heard.warnings
-    assert sentence.startswith("image: searching objects of this size takes about 1.")
+    assert sentence.startswith("Searching objects of this size takes about 1.")
     assert "may take more than Max Memory allows" in sentence
+
+
+def test_too_little_memory_is_told_once_also_where_the_whole_frame_is_one_block(
+    bright: Callable[[int], BrightSegmenter], heard: Heard
+) -> None:
+    pixels = np.zeros((1500, 1500, 3), np.uint8)
+    pixels[300:1100, 300:1100] = 200
+    enough = bright(1500**2)
+    enough.fit([Exemplar(image=pixels, polygon=box(300, 300, 1100, 1100))])
+    heard.warnings.clear()
+    tiny = bright(10)
+    tiny.adopt(enough.object_model)
+    for name in ("a", "b"):
+        assert len(tiny.plan(Frame(pixels, name)).blocks) == 1
+    assert len(set(heard.warnings)) == 1
+    heard.warnings.clear()
+    enough.plan(Frame(pixels))
+    assert not heard.warnings
 
 
 def test_however_little_memory_there_is_the_ground_is_learned_from(

@@ -150,6 +150,19 @@ def test_what_was_warned_of_is_warned_of_again(folder: FolderCache) -> None:
     assert heard[0] == heard[1]
 
 
+def test_that_the_memory_is_short_is_told_of_the_run_at_hand_alone(folder: FolderCache) -> None:
+    heard = []
+    for memory in (1, 16):
+        lines = Lines()
+        watch = Watch(lines)
+        segmenter = BrightSegmenter(Settings(max_memory=memory), watch, BrightMethod(**BRIGHT))
+        assert learn(segmenter, examples(), watch, folder) is (memory == 16)
+        heard.append(lines.lines)
+    (sentence,), later = heard
+    assert sentence.startswith("Learning takes about 1.")
+    assert later == []
+
+
 def test_warnings_have_the_names_that_are_given_now(folder: FolderCache) -> None:
     def told(file: str) -> list[str]:
         lines = Lines()

@@ -225,6 +225,7 @@ def learn(
                 watch.warn(sentence)
             watch.say("These examples were learned before; what was learned is taken from the cache.")
             return True
+    segmenter.check_memory()  # of this run alone; who learns warns of it once
     before = watch.count
     segmenter.fit(exemplars)
     cache.put(key, segmenter.object_model.to_bytes(), watch.since(before))
