@@ -87,6 +87,18 @@ def test_contrast_comes_from_a_smaller_level(tmp_path: Path) -> None:
     assert source.reduced(0, 0, 10**9) is None
 
 
+def test_smaller_levels_may_be_missing_and_paths_may_have_slashes(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.zarr", DEEP, levels=2)
+    group = zarr.open_group(path)
+    described = dict(group.attrs["ome"])  # type: ignore[call-overload]
+    image = {**described["multiscales"][0], "datasets": [{"path": "/0"}, {"path": "1/"}, {"path": "2"}]}
+    group.attrs["ome"] = {**described, "multiscales": [image]}
+    source = ZarrSource(path)
+    assert source.reduced(0, 0, 10_000) is not None
+    (plane, _) = source.planes(0, 0)
+    assert np.array_equal(plane, DEEP[0])
+
+
 def test_an_image_inside_of_a_group_is_found(tmp_path: Path) -> None:
     outer = zarr.open_group(tmp_path / "a.zarr", mode="w")
     outer.attrs["ome"] = {"bioformats2raw.layout": 3}

@@ -170,7 +170,10 @@ def _open(path: Path, patience: float) -> tuple[str, list[Any], Mapping[str, Any
     axes = "".join(names)
     if len(axes) != len(names) or len(set(axes)) != len(axes) or not {"y", "x"} <= set(axes) <= set(_AXES):
         raise InputError(f"{shown(path)} has the axes {axes[:40]!r}; y and x are needed, and t, c and z are read.")
-    levels = [_array(path, group, name) for name in arrays]
+    levels = [_array(group, name) for name in arrays]
+    if levels[0] is None:
+        raise InputError(f"{shown(path)} lacks the array {arrays[0][:60]!r} that its description names. Copy it again.")
+    levels = [level for level in levels if level is not None]  # the smaller ones are a convenience
     for level in levels:
         if len(level.shape) != len(axes):
             raise InputError(
@@ -184,15 +187,14 @@ def _open(path: Path, patience: float) -> tuple[str, list[Any], Mapping[str, Any
     return axes, levels, attributes
 
 
-def _array(path: Path, group: Any, name: str) -> Any:
-    """Return an array that the description names; what it says of a place outside is not followed."""
+def _array(group: Any, name: str) -> Any:
+    """Return an array that the description names, or None; what it says of a place outside is not followed."""
+    inside = name.strip("/")
     try:
-        found = group[name] if leads_inside(name) else None
+        found = group[inside] if leads_inside(inside) else None
     except (KeyError, FileNotFoundError):
-        found = None
-    if found is None or isinstance(found, type(group)):
-        raise InputError(f"{shown(path)} lacks the array {name[:60]!r} that its description names. Copy it again.")
-    return found
+        return None
+    return None if isinstance(found, type(group)) else found
 
 
 def _places(path: Path) -> list[Place]:
