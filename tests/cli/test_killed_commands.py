@@ -21,8 +21,7 @@ from sam2_fewshot.files.run import run
 from sam2_fewshot.output.finished import read_finished
 from sam2_fewshot.report import page as page_module
 from sam2_fewshot.report.page import write_report
-from sam2_fewshot.runner.progress import Silent
-from sam2_fewshot.storage.files import only_run, refuse_second_run
+from sam2_fewshot.settings import Settings
 
 
 class Killed(BaseException):
@@ -105,6 +104,29 @@ def test_the_next_run_removes_what_a_killed_one_left(which, killed, requests, se
     assert points > 3
 
 
+def test_what_a_run_that_was_killed_while_it_searched_only_planned_is_the_users(
+    requests, segmenters, images, monkeypatch
+):
+    more, fewer = requests
+    out = more.out
+
+    def killed(*_):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(OutputFolder, "add", killed)
+        patch.setattr(OutputFolder, "_put_together", killed)
+        with pytest.raises(Killed):
+            run(more, None, segmenters)
+    users = {"coco.json": "mine", "labels/s.tif": "mine", "zarr/s.zarr/notes.txt": "mine"}
+    for name, content in users.items():
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text(content)
+    for _ in range(2):
+        assert run(fewer, None, segmenters).complete
+        assert {name: (out / name).read_text() for name in users} == users
+
+
 def test_names_in_the_notes_lead_to_nothing_else(request_for, segmenters, tmp_path):
     out = run(request_for(), None, segmenters).out
     users = [tmp_path / "precious.tif", out / "labels" / "mine.tif", out / "overlays" / "mine.png"]
@@ -112,7 +134,8 @@ def test_names_in_the_notes_lead_to_nothing_else(request_for, segmenters, tmp_pa
         path.write_text("mine")
     inputs = out / ".frames" / "inputs.json"
     facts = json.loads(inputs.read_text())
-    facts["results"] += ["../precious.tif", "labels/../../precious.tif", "labels", "overlays/mine", ".frames"]
+    names = ["../precious.tif", "labels/../../precious.tif", "labels", "overlays/mine", ".frames"]
+    facts |= {"results": [*facts["results"], *names], "written": names}
     inputs.write_text(json.dumps(facts))
     assert run(request_for(), None, segmenters).complete
     assert [path.read_text() for path in users] == ["mine"] * 3
@@ -153,31 +176,24 @@ def test_a_run_that_is_stopped_as_it_begins_to_write_keeps_what_is_finished(
     assert read_finished(out).facts["settings"]["similarity_threshold"] == 0.8
 
 
-def test_a_report_waits_for_no_run(cli, request_for, segmenters, monkeypatch):
+def test_a_report_is_that_of_the_run_that_ended_last(cli, request_for, segmenters, monkeypatch):
     out = run(request_for(), None, segmenters).out
-    page = out / "report.html"
-    page.write_text("of a run that has just ended")
-    with only_run(out / ".frames", Silent()):
-        outcome = cli("report", out)
-    assert outcome.code == 2
-    assert f"Another run is at work in {out} (process {os.getpid()} on" in outcome.err
-    assert page.read_text() == "of a run that has just ended"
+    gather, thresholds = page_module.gather, [0.7, 0.8]
 
-    def writes(folder):
-        with pytest.raises(InputError, match="Another run is at work"):
-            refuse_second_run(folder / ".frames")
-        return write_report(folder)
+    def meanwhile(finished):
+        content = gather(finished)
+        if thresholds:
+            monkeypatch.setattr(page_module, "gather", gather)
+            run(request_for(settings=Settings(similarity_threshold=thresholds.pop(0))), None, segmenters)
+            monkeypatch.setattr(page_module, "gather", meanwhile)
+        return content
 
-    with monkeypatch.context() as patch:
-        patch.setattr(page_module, "write_report", writes)
-        assert cli("report", out).code == 0
-    assert "<html" in page.read_text()
-    monkeypatch.setattr(os, "access", lambda path, mode: False)  # as where the disk can only be read
-    with only_run(out / ".frames", Silent()):
-        assert cli("report", out).code == 0
-    shutil.rmtree(out / ".frames")
-    assert "holds no whole record" in cli("report", out).err
-    assert not (out / ".frames").exists()
+    monkeypatch.setattr(page_module, "gather", meanwhile)
+    assert cli("report", out).code == 0
+    assert read_finished(out).facts["settings"]["similarity_threshold"] == 0.8
+    (out / "again.html").write_bytes((out / "report.html").read_bytes())
+    write_report(out)
+    assert (out / "again.html").read_bytes() == (out / "report.html").read_bytes()
 
 
 @pytest.fixture
@@ -248,6 +264,20 @@ def test_a_conversion_that_fails_leaves_nothing(error, is_there, several, cli, t
         assert (outcome.code, outcome.err) == (1, "Error: Stopped.\n")
     assert sorted(tmp_path.rglob("*")) == before
     assert cli("convert", several, out, "--to", "roi").code == 0
+
+
+def test_the_file_that_cannot_be_written_is_named(several, cli, tmp_path, monkeypatch):
+    mkdir = Path.mkdir
+
+    def forbidden(path, *rest, **options):
+        if path.name.endswith("-together.part"):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        mkdir(path, *rest, **options)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Path, "mkdir", forbidden)
+    outcome = cli("convert", several, "all.json", "--to", "coco")
+    assert outcome.err.startswith("Error: all.json could not be written: permission denied.")
 
 
 def test_only_an_ome_zarr_of_this_program_is_replaced(several, cli, tmp_path):

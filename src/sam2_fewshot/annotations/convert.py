@@ -158,8 +158,10 @@ def _written(
         check_free(path, overwrite, form.optional("is_own") or (lambda folder: False))
     counts = []
     bare = []
-    folder = next(iter(paths.values())).parent  # of all of them
-    with replacing_together(folder) as temporary:  # with some of its files the same command would be refused
+    first, *others = paths.values()
+    folder = first.parent  # of all of them
+    # With some of the files there the same command would be refused.
+    with replacing_together(folder, named=None if others else first) as temporary:
         places = {stem: temporary / path.name for stem, path in paths.items()}
         with form.begin(places.__getitem__, tags) as add:
             for record in records:

@@ -57,7 +57,10 @@ def convert(
             metavar="PATH",
         ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Replace files, and OME-Zarr labels of this program."),
+    ] = False,
     debug: Debug = False,
 ) -> None:
     """Convert marked objects from one file format to another."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from contextlib import nullcontext
 from pathlib import Path  # noqa: TC003  (typer reads the annotations)
 from typing import TYPE_CHECKING, Annotated
 
@@ -108,17 +106,9 @@ def report_command(
 ) -> None:
     """Rewrite report.html from an output folder; images and model are not needed."""
     with guarded(debug):
-        from sam2_fewshot.output.journal import JOURNAL_FOLDER
-        from sam2_fewshot.protocols import Quiet
         from sam2_fewshot.report.page import write_report
-        from sam2_fewshot.storage.files import only_run
 
-        # A run that ended between what is read and what is written would have its page replaced by that of the last.
-        journal = out / JOURNAL_FOLDER
-        is_shared = journal.is_dir() and os.access(journal, os.W_OK)  # else no run can be at work there
-        with only_run(journal, Quiet()) if is_shared else nullcontext():
-            written = write_report(out)
-        typer.echo(written)
+        typer.echo(write_report(out))
 
 
 def interface_command() -> None:

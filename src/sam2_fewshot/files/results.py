@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from sam2_fewshot.annotations.registry import Format
     from sam2_fewshot.files.plan import Plan
+    from sam2_fewshot.output.notes import Notes
 
 _ALONE = ("run.json", REPORT, CORRECTIONS, MARK_NEXT)
 _NAMES = {JOURNAL_FOLDER, OVERLAYS, *_ALONE, *(PurePosixPath(form.result).parts[0] for form in FORMATS.values())}
@@ -113,24 +114,33 @@ def listed_results(out: Path) -> Set[str]:
     return set() if finished is None else {*_ALONE, *(file.key for file in finished.files())}
 
 
-def earlier_results(out: Path) -> Set[Path]:
-    """Return where the files of runs are or may be that stand for images, those of killed runs too.
+def written_with(plan: Plan, notes: Notes) -> list[str]:
+    """Return what to note of the files that a run puts in place now, with what others have left or may have."""
+    return sorted({file.key for file in result_files(plan)} | listed_results(plan.request.out) | set(notes.written))
 
-    They are known from the notes and from ``run.json``, as those that may be written over. Notes do not say the planes
-    of overlays, so of these only what this program has drawn counts.
+
+def earlier_results(out: Path, now: Set[Path] = frozenset()) -> Set[Path]:
+    """Return where files of runs are or may be that stand for images, those of killed runs too; but for overlays `now`.
+
+    They are known from ``run.json``, and from the notes as far as runs began to put them in place: what only was to be
+    written is the user's if it is there. Notes do not say the planes of overlays, which are written earlier, so of
+    these that counts which this program has drawn.
     """
-    finished = results_in(out)
+    finished, notes = results_in(out), read_notes(out / JOURNAL_FOLDER)
     found = set() if finished is None else {file.path for file in finished.files()}
-    noted = _noted(out)
     # A path that was edited into the notes and leads elsewhere is no format's.
-    found |= {out / key for key in noted if any(_is_of(form, key) for form in FORMATS.values())}
-    noted = {key.casefold() for key in noted}
-    overlays = (out / OVERLAYS).glob("*.png")
+    found |= {out / key for key in notes.written if any(_left_by(form, out, key) for form in FORMATS.values())}
+    noted = {key.casefold() for key in notes.results}
+    overlays = set((out / OVERLAYS).glob("*.png")) - now  # which need not be looked into
     return found.union(path for path in overlays if _overlay_keys(path.name) & noted and drawn_of(path))
 
 
-def _is_of(form: Format, key: str) -> bool:
-    return form.path(Path(), PurePath(key).stem).as_posix() == key
+def _left_by(form: Format, out: Path, key: str) -> bool:
+    """Return whether a run may have left a file of a format, or a folder, which shows whose it is."""
+    if form.path(Path(), PurePath(key).stem).as_posix() != key:
+        return False
+    is_own = form.optional("is_own")
+    return is_own is None or not (out / key).is_dir() or bool(is_own(out / key))
 
 
 def _overlay_keys(name: str) -> Set[str]:

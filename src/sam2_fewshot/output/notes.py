@@ -60,6 +60,12 @@ class Notes:
         return [str(result) for result in results] if isinstance(results, list) else []
 
     @property
+    def written(self) -> list[str]:
+        """Those that runs began to put in place, and may have left where they were killed."""
+        written = self._facts.get("written")
+        return [str(result) for result in written] if isinstance(written, list) else []
+
+    @property
     def settings(self) -> Mapping[str, Any]:
         """The run's settings by name; none where nothing is noted."""
         settings = self._facts.get("settings")
@@ -100,7 +106,7 @@ class Notes:
         ----------
         facts
             ``settings`` (a dict), ``version``, ``model``, ``examples``, ``channels``, ``object_model``, ``images`` (a
-            dict of each image's signature by its path) and ``results`` (a list), all of them fit for JSON.
+            dict of each image's signature by its path), ``results`` and ``written`` (lists), all of them fit for JSON.
 
         Raises
         ------

@@ -45,8 +45,12 @@ def write_report(out: Path) -> Path:
     InputError
         If the folder holds no results, or the file cannot be written.
     """
-    finished = read_finished(out)
-    page = render(gather(finished), finished.facts)
+    while True:
+        finished = read_finished(out)
+        page = render(gather(finished), finished.facts)
+        # A run that has ended meanwhile has its own page, which that of the results before must not replace.
+        if json.dumps(read_finished(out).facts) == json.dumps(finished.facts):
+            break
     write_whole(out / REPORT, page.encode())
     return out / REPORT
 

@@ -98,7 +98,7 @@ def connected(
 
 @contextmanager
 def _without_ctrl_c() -> Iterator[None]:
-    """Start threads and processes that Ctrl-C in the terminal does not reach; here it comes when the block ends.
+    """Start threads and processes that Ctrl-C in the terminal does not reach; this thread has it when the block ends.
 
     A terminal sends it to all of them, and each worker would print a traceback. This process ends them.
     """

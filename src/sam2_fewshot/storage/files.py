@@ -129,11 +129,18 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def replacing_together(folder: Path) -> Iterator[Path]:
+def replacing_together(folder: Path, named: Path | None = None) -> Iterator[Path]:
     """Give a temporary folder, from which all files and folders come into `folder` when the block ends well.
 
     A folder that is missing appears with all of them. In one that is there each takes its place as with
     :func:`replacing` and :func:`replacing_folder`; where one cannot, those that were not there before are removed.
+
+    Parameters
+    ----------
+    folder
+        Where they belong.
+    named
+        What an error says that cannot be written; `folder` when left out.
 
     Yields
     ------
@@ -151,7 +158,7 @@ def replacing_together(folder: Path) -> Iterator[Path]:
             yield temporary
         return
     temporary = _temporary(folder / "together")
-    with telling(folder):
+    with telling(named or folder.absolute()):
         _sweep_once(folder.absolute())
         try:
             temporary.mkdir()
@@ -167,7 +174,8 @@ def _called_as_in(folder: Path, temporary: Path) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        raise InputError(str(error).replace(str(temporary), str(folder))) from error.__cause__
+        within = "" if folder == Path() else f"{folder}{os.sep}"
+        raise InputError(str(error).replace(f"{temporary}{os.sep}", within)) from error.__cause__
 
 
 def _put_in_place(temporary: Path, folder: Path) -> None:
