@@ -27,6 +27,8 @@ from sam2_fewshot.annotations.registry import NAMES, ON_REQUEST, check_formats
 from sam2_fewshot.errors import FewShotWarning, InputError, SettingsError
 from sam2_fewshot.files.results import earlier_results
 from sam2_fewshot.output.assembly import assemble
+from sam2_fewshot.output.finished import results_in
+from sam2_fewshot.output.notes import read_notes
 from sam2_fewshot.records import Location
 from sam2_fewshot.settings import Settings
 
@@ -207,7 +209,12 @@ def test_the_same_finds_give_the_same_files(frames, tmp_path):
 
 def test_what_is_no_longer_asked_for_goes(frames, tmp_path):
     assemble(frames, tmp_path, extra=ON_REQUEST, facts={"settings": Settings().model_dump(mode="json")})
-    assemble(frames[:1], tmp_path, extra=["roi"], before=earlier_results(tmp_path))
+    assemble(
+        frames[:1],
+        tmp_path,
+        extra=["roi"],
+        before=earlier_results(tmp_path, read_notes(tmp_path), results_in(tmp_path)),
+    )
     left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     assert left == {
         *("annotations.json", "detections.csv", "run.json"),

@@ -42,10 +42,11 @@ class InMemory:
 
 @pytest.fixture
 def fitted() -> BrightSegmenter:
-    segmenter = bright_segmenter(120**2, similarity_threshold=THRESHOLD)
     picture = np.zeros((64, 64, 3), np.uint8)
     picture[20:37, 20:37] = 200
-    segmenter.fit([Exemplar(image=picture, mask=picture[..., 0] > 100)])
+    enough = bright_segmenter(600**2, similarity_threshold=THRESHOLD)
+    enough.fit([Exemplar(image=picture, mask=picture[..., 0] > 100)])
+    segmenter = bright_segmenter(120**2, similarity_threshold=THRESHOLD).adopt(enough.object_model)
     segmenter.bright.searched = 0
     return segmenter
 

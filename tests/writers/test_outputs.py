@@ -19,8 +19,9 @@ from sam2_fewshot.files.results import earlier_results
 from sam2_fewshot.images.stems import safe_stems
 from sam2_fewshot.output.assembly import Summary, assemble, write_run
 from sam2_fewshot.output.files import overlay_path
-from sam2_fewshot.output.finished import read_finished
+from sam2_fewshot.output.finished import read_finished, results_in
 from sam2_fewshot.output.journal import JOURNAL_FOLDER, Journal
+from sam2_fewshot.output.notes import read_notes
 from sam2_fewshot.records import Location
 from sam2_fewshot.settings import Settings
 from sam2_fewshot.storage.files import write_whole
@@ -108,7 +109,7 @@ def test_results_of_images_no_longer_asked_for_are_removed(tmp_path: Path, make_
         write_whole(overlay_path(tmp_path, record.stem, record.location, is_stack=False), b"a picture")
     assemble([first, second], tmp_path, facts={"settings": Settings().model_dump(mode="json")})
     (tmp_path / "labels" / "mine.tif").write_text("made by hand")
-    assemble([first], tmp_path, before=earlier_results(tmp_path))
+    assemble([first], tmp_path, before=earlier_results(tmp_path, read_notes(tmp_path), results_in(tmp_path)))
     assert files_in(tmp_path) == [
         "annotations.json",
         "detections.csv",

@@ -18,12 +18,12 @@ from sam2_fewshot.files.corrections import CORRECTIONS, MARK_NEXT, corrections_j
 from sam2_fewshot.files.facts import facts_of
 from sam2_fewshot.files.finish import CHOSEN, FrameFinish
 from sam2_fewshot.files.plan import display_text, made_from, taken_from
-from sam2_fewshot.files.results import earlier_results, listed_results, result_files, results_to_note, written_with
+from sam2_fewshot.files.results import earlier_results, result_files, results_to_note, written_to_note
 from sam2_fewshot.geometry.outlines import crop_to_object, largest_part, mask_to_polygon
 from sam2_fewshot.methods.selection import marked
 from sam2_fewshot.output.assembly import assemble
 from sam2_fewshot.output.files import overlay_path
-from sam2_fewshot.output.finished import lost_record
+from sam2_fewshot.output.finished import lost_record, results_in
 from sam2_fewshot.output.journal import (
     JOURNAL_FOLDER,
     BlockFolder,
@@ -179,7 +179,8 @@ class OutputFolder:
             self._watch.say(f"{self.done} of {len(self._plan.frames)} frames are finished already and kept.")
         elif (self._out / "run.json").exists():
             self._watch.say(f"{self._out} holds results of other settings or inputs; they are replaced.")
-        self._note(results_to_note(self._plan), self._notes.written)
+        self._before = results_in(self._out)
+        self._note(results_to_note(self._plan, self._notes, self._before), self._notes.written)
 
     def add(self, task: Task, result: TaskResult) -> None:
         """Record a finished frame and its pictures.
@@ -246,7 +247,9 @@ class OutputFolder:
                 with suppress(InputError):  # as on a full disk, which was told where the first frame was not written
                     self._notes.put_back()
             return
-        self._note(results_to_note(self._plan), written_with(self._plan, self._notes))
+        known = self._plan, self._notes, self._before
+        self._note(results_to_note(*known), written_to_note(*known))
+        files = list(result_files(self._plan))
         summary = assemble(
             self._written(),
             self._out,
@@ -254,10 +257,10 @@ class OutputFolder:
             facts={**facts_of(self._plan, self._segmenter, self._begun, progressed), "images": self._given},
             asked=len(self._plan.frames),
             extra=self._plan.request.write,
-            before=earlier_results(self._out, {file.path for file in result_files(self._plan)}),
+            before=earlier_results(self._out, self._notes, self._before, {file.path for file in files}),
         )
         # Not before the others are gone: who is killed meanwhile leaves them to the next run.
-        self._note(sorted(listed_results(self._out)), [])
+        self._note(sorted({file.key for file in files}), [])
         corrections = self._plan.corrections
         self._write_or_remove(CORRECTIONS, corrections_json(corrections) if corrections else None)
         asked = self._asked(summary.mark_next)

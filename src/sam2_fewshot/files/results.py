@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from sam2_fewshot.annotations.registry import Format
     from sam2_fewshot.files.plan import Plan
+    from sam2_fewshot.output.finished import Finished
     from sam2_fewshot.output.notes import Notes
 
 _ALONE = ("run.json", REPORT, CORRECTIONS, MARK_NEXT)
@@ -101,33 +102,34 @@ def _refuse_to_overwrite(out: Path, files: Sequence[ResultFile]) -> None:
         )
 
 
-def results_to_note(plan: Plan) -> list[str]:
-    """Return what to note of the files that a run writes, with those of earlier runs, which may be there still."""
-    return sorted(
-        {file.key for file in result_files(plan)} | _noted(plan.request.out) | listed_results(plan.request.out)
-    )
+def results_to_note(plan: Plan, notes: Notes, before: Finished | None) -> list[str]:
+    """Return what to note of the files that a run writes, with those of earlier runs, which may be there still.
+
+    Parameters
+    ----------
+    plan
+        Of the run.
+    notes
+        Of the last run.
+    before
+        What ``run.json`` says as the run begins.
+    """
+    return sorted({file.key for file in result_files(plan)} | _listed(before) | set(notes.results))
 
 
-def listed_results(out: Path) -> Set[str]:
-    """Return the keys of the results that ``run.json`` lists, which are all that are there once a run has ended."""
-    finished = results_in(out)
-    return set() if finished is None else {*_ALONE, *(file.key for file in finished.files())}
-
-
-def written_with(plan: Plan, notes: Notes) -> list[str]:
+def written_to_note(plan: Plan, notes: Notes, before: Finished | None) -> list[str]:
     """Return what to note of the files that a run puts in place now, with what others have left or may have."""
-    return sorted({file.key for file in result_files(plan)} | listed_results(plan.request.out) | set(notes.written))
+    return sorted({file.key for file in result_files(plan)} | _listed(before) | set(notes.written))
 
 
-def earlier_results(out: Path, now: Set[Path] = frozenset()) -> Set[Path]:
+def earlier_results(out: Path, notes: Notes, before: Finished | None, now: Set[Path] = frozenset()) -> Set[Path]:
     """Return where files of runs are or may be that stand for images, those of killed runs too; but for overlays `now`.
 
     They are known from ``run.json``, and from the notes as far as runs began to put them in place: what only was to be
     written is the user's if it is there. Notes do not say the planes of overlays, which are written earlier, so of
     these that counts which this program has drawn.
     """
-    finished, notes = results_in(out), read_notes(out / JOURNAL_FOLDER)
-    found = set() if finished is None else {file.path for file in finished.files()}
+    found = set() if before is None else {file.path for file in before.files()}
     # A path that was edited into the notes and leads elsewhere is no format's.
     found |= {out / key for key in notes.written if any(_left_by(form, out, key) for form in FORMATS.values())}
     noted = {key.casefold() for key in notes.results}
@@ -149,13 +151,14 @@ def _overlay_keys(name: str) -> Set[str]:
     return {own, own.removesuffix(".png"), _PLANE.sub("", own)}
 
 
-def _noted(out: Path) -> Set[str]:
-    return set(read_notes(out / JOURNAL_FOLDER).results)
-
-
 def _earlier(out: Path) -> Set[str]:
     """Return the keys of what earlier runs have written, as far as that is known, in small letters."""
-    return {key.casefold() for key in _noted(out) | listed_results(out)}
+    return {key.casefold() for key in _listed(results_in(out)).union(read_notes(out / JOURNAL_FOLDER).results)}
+
+
+def _listed(finished: Finished | None) -> frozenset[str]:
+    """Return the keys of the results that ``run.json`` lists."""
+    return frozenset() if finished is None else frozenset((*_ALONE, *(file.key for file in finished.files())))
 
 
 def is_output(folder: Path) -> bool:
