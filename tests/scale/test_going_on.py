@@ -153,7 +153,7 @@ def test_a_clock_that_went_back_changes_nothing(images: list[Path], examples: Pa
 
 def test_a_second_run_is_refused_before_anything_heavy(images: list[Path], examples: Path, tmp_path: Path) -> None:
     from sam2_fewshot.protocols import Quiet
-    from sam2_fewshot.storage.files import only_run
+    from sam2_fewshot.storage.locks import only_run
 
     world, folder = World(), tmp_path / "out" / ".frames"
     folder.mkdir(parents=True)

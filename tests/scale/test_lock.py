@@ -15,7 +15,7 @@ from filelock import FileLock
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.output.notes import read_notes
 from sam2_fewshot.settings import Settings
-from sam2_fewshot.storage.files import only_run, refuse_second_run
+from sam2_fewshot.storage.locks import only_run, refuse_second_run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 HOLD = """
 import sys
 from pathlib import Path
-from sam2_fewshot.storage.files import only_run
+from sam2_fewshot.storage.locks import only_run
 from sam2_fewshot.protocols import Quiet
 with only_run(Path(sys.argv[1]), Quiet()):
     print("held", flush=True)

@@ -39,7 +39,8 @@ from sam2_fewshot.records import Kind
 from sam2_fewshot.report.page import write_report
 from sam2_fewshot.runner.blocks import StoredBlocks
 from sam2_fewshot.runner.tasks import CannotGoOn, Failure, Task
-from sam2_fewshot.storage.files import only_run, refuse_second_run, replacing, telling, write_whole
+from sam2_fewshot.storage.files import replacing, telling, write_whole
+from sam2_fewshot.storage.locks import only_run, refuse_second_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -22,7 +22,7 @@ from sam2_fewshot.backbones.sam2.checkpoints import (
 )
 from sam2_fewshot.errors import CheckpointError
 from sam2_fewshot.protocols import Quiet
-from sam2_fewshot.storage.files import acquired, system_lock
+from sam2_fewshot.storage.locks import acquired, system_lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
