@@ -62,18 +62,18 @@ def test_what_is_found_follows_neither_the_order_of_examples_and_images_nor_name
     cli: Callable[..., Outcome], folder: Path
 ) -> None:
     marks = write(folder / "marks", [(name, outlines(name)) for name in "ab"])
-    shuffled = write(folder / "shuffled", [(n, random.Random(n).sample(outlines(n), 5)) for n in "ab"])
-    renamed = write(folder / "renamed", [("z", outlines("a")), ("b", outlines("b"))])
+    names = {"z": "a", "b": "b"}
+    shuffled = write(folder / "shuffled", [(n, random.Random(n).sample(outlines(names[n]), 5)) for n in names])
     a, b, z = (folder / f"{name}.png" for name in "abz")
     z.write_bytes(a.read_bytes())
-    runs = [([a, b], marks), ([a, b], shuffled), ([b, a], marks), ([z, b], renamed)]
+    runs = [([a, b], marks), ([b, z], shuffled)]
     found = []
     for number, (images, examples) in enumerate(runs):
         out = folder / f"out{number}"
         assert not cli("segment", *images, "--examples", examples, "-o", out, "--model", "filters").code
         found.append(objects(out))
     assert {each[0] for each in found[0]} == {"example", "found"}
-    assert found[1:] == [found[0]] * 3
+    assert found[1] == found[0]
 
 
 def test_what_is_found_does_not_follow_the_order_of_correction_files(cli: Callable[..., Outcome], folder: Path) -> None:

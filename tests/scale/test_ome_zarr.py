@@ -121,12 +121,13 @@ def test_missing_pieces_are_told_and_read_as_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("axes", ["cxy", "yxc", "ycx"])
 def test_axes_may_be_in_any_order(axes: str, tmp_path: Path) -> None:
-    for pixels, omero in ((DEEP, {}), (DEEP[[0, 1, 0]].astype(np.uint8), {"channels": [{"label": c} for c in "rgb"]})):
+    deep, box = DEEP[:, :80, :90], (13, 7, 85, 79)
+    for pixels, omero in ((deep, {}), (deep[[0, 1, 0]].astype(np.uint8), {"channels": [{"label": c} for c in "rgb"]})):
         plain = ZarrSource(write(tmp_path / "plain.zarr", pixels, omero=omero))
         turned = pixels.transpose(["cyx".index(axis) for axis in axes])
         source = ZarrSource(write(tmp_path / "turned.zarr", turned, axes, omero=omero))
-        assert (source.header.height, source.header.width) == (300, 410)
-        for own, other in zip(source.region(0, 0, BOX), plain.region(0, 0, BOX), strict=True):
+        assert (source.header.height, source.header.width) == (80, 90)
+        for own, other in zip(source.region(0, 0, box), plain.region(0, 0, box), strict=True):
             assert np.array_equal(own, other)
         assert [plane.shape for plane in source.planes(0, 0)] == [plane.shape for plane in plain.planes(0, 0)]
 

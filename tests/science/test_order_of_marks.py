@@ -59,8 +59,8 @@ def test_the_order_of_the_marks_does_not_matter(filters: Backbone, scenes: list[
 
 
 def test_the_order_of_few_marks_does_not_matter(filters: Backbone, scenes: list[Scene]) -> None:
-    marks = marks_on(scenes)
-    few = [marks[0], marks[4], marks[12], marks[16]]
+    marks = marks_on(scenes[:1], ["a"])
+    few = [marks[0], marks[4], marks[8]]
     assert learned(filters, few[::-1]) == learned(filters, few)
 
 
@@ -71,6 +71,6 @@ def test_neither_the_order_of_the_images_nor_their_names_matter(filters: Backbon
 
 
 def test_the_order_of_marks_on_parts_of_an_image_does_not_matter(filters: Backbone) -> None:
-    image, masks = discs([(60 + 420 * (i % 4), 60 + 420 * (i // 4), 9 + i % 4) for i in range(16)], (1500, 1500))
+    image, masks = discs([(60 + 420 * i, 60, 9 + i % 4) for i in range(5)], (120, 1800))
     marks = [Exemplar(image, mask=mask.full()) for mask in masks]
     assert learned(filters, marks[::-1]) == learned(filters, marks)
