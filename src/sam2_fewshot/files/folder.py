@@ -18,7 +18,7 @@ from sam2_fewshot.files.corrections import CORRECTIONS, MARK_NEXT, corrections_j
 from sam2_fewshot.files.facts import facts_of
 from sam2_fewshot.files.finish import CHOSEN, FrameFinish
 from sam2_fewshot.files.plan import display_text, made_from, taken_from
-from sam2_fewshot.files.results import earlier_results, result_files, results_to_note, written_to_note
+from sam2_fewshot.files.results import earlier_results, result_files, to_note
 from sam2_fewshot.geometry.outlines import crop_to_object, largest_part, mask_to_polygon
 from sam2_fewshot.methods.selection import marked
 from sam2_fewshot.output.assembly import assemble
@@ -181,7 +181,7 @@ class OutputFolder:
         elif (self._out / "run.json").exists():
             self._watch.say(f"{self._out} holds results of other settings or inputs; they are replaced.")
         self._before = results_in(self._out)
-        self._note(results_to_note(self._plan, self._notes, self._before), self._notes.written)
+        self._note(to_note(self._plan, self._before, self._notes.results), self._notes.written)
 
     def add(self, task: Task, result: TaskResult) -> None:
         """Record a finished frame and its pictures.
@@ -248,8 +248,7 @@ class OutputFolder:
                 with suppress(InputError):  # as on a full disk, which was told where the first frame was not written
                     self._notes.put_back()
             return
-        known = self._plan, self._notes, self._before
-        self._note(results_to_note(*known), written_to_note(*known))
+        self._note(*(to_note(self._plan, self._before, noted) for noted in (self._notes.results, self._notes.written)))
         files = list(result_files(self._plan))
         summary = assemble(
             self._written(),

@@ -102,24 +102,19 @@ def _refuse_to_overwrite(out: Path, files: Sequence[ResultFile]) -> None:
         )
 
 
-def results_to_note(plan: Plan, notes: Notes, before: Finished | None) -> list[str]:
+def to_note(plan: Plan, before: Finished | None, noted: Sequence[str]) -> list[str]:
     """Return what to note of the files that a run writes, with those of earlier runs, which may be there still.
 
     Parameters
     ----------
     plan
         Of the run.
-    notes
-        Of the last run.
     before
         What ``run.json`` says as the run begins.
+    noted
+        What the last run noted.
     """
-    return sorted({file.key for file in result_files(plan)} | _listed(before) | set(notes.results))
-
-
-def written_to_note(plan: Plan, notes: Notes, before: Finished | None) -> list[str]:
-    """Return what to note of the files that a run puts in place now, with what others have left or may have."""
-    return sorted({file.key for file in result_files(plan)} | _listed(before) | set(notes.written))
+    return sorted({file.key for file in result_files(plan)} | _listed(before) | set(noted))
 
 
 def earlier_results(out: Path, notes: Notes, before: Finished | None, now: Set[Path] = frozenset()) -> Set[Path]:
