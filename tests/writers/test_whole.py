@@ -4,12 +4,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.storage.files import replacing, replacing_folder, sweep, telling
+from sam2_fewshot.storage.files import remove, replacing, replacing_folder, sweep, telling
 
 
 def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
@@ -58,6 +60,7 @@ def test_a_program_killed_before_the_name_is_given_leaves_the_earlier_file(tmp_p
     source = """
 import os, sys
 from pathlib import Path
+from typing import Any
 from sam2_fewshot.storage.files import replacing
 with replacing(Path(sys.argv[1])) as temporary:
     temporary.write_text("new, and whole")
@@ -149,6 +152,46 @@ def test_sweeping_puts_back_a_folder_that_was_moved_aside_and_never_replaced(
     left = tmp_path / swept if swept else aside  # nobody knows the rest of a long name
     assert list(tmp_path.iterdir()) == [left]
     assert (left / "zarr.json").read_text() == "earlier results"
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_no_part_of_a_folder_stays_under_its_name_when_it_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    path = tmp_path / "a.zarr"
+    (path / "0").mkdir(parents=True)
+    for name in ("zarr.json", "0/zarr.json"):
+        (path / name).write_text("{}")
+    steps = iter(range(number))
+
+    def killed(call: Callable[..., None], *args: Any, **options: Any) -> None:
+        if next(steps, None) is None:
+            raise KeyboardInterrupt
+        call(*args, **options)
+
+    with monkeypatch.context() as patch:
+        for name in ("unlink", "rmdir"):
+            patch.setattr(os, name, partial(killed, getattr(os, name)))
+        with pytest.raises(KeyboardInterrupt):
+            remove(path)
+    assert not path.exists()
+    for left in (*tmp_path.rglob("*"), *tmp_path.iterdir()):
+        os.utime(left, (0, 0))
+    sweep(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_of_a_link_to_a_folder_the_link_alone_is_removed(tmp_path: Path) -> None:
+    users = tmp_path / "users"
+    users.mkdir()
+    (users / "a.txt").write_text("mine")
+    link = tmp_path / "a.zarr"
+    try:
+        link.symlink_to(users, target_is_directory=True)
+    except OSError:
+        pytest.skip("links cannot be made here")
+    remove(link)
+    assert [path.name for path in tmp_path.rglob("*")] == ["users", "a.txt"]
 
 
 @pytest.mark.parametrize("error", [PermissionError(errno.EACCES, "in use"), KeyboardInterrupt()])

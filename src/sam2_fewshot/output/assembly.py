@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
@@ -22,7 +21,7 @@ from sam2_fewshot.images.stems import safe_stem
 from sam2_fewshot.output.files import OVERLAYS, formats, overlay_path
 from sam2_fewshot.output.finished import Finished
 from sam2_fewshot.records import Counts
-from sam2_fewshot.storage.files import sweep, telling, write_whole
+from sam2_fewshot.storage.files import remove, sweep, telling, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -176,11 +175,8 @@ def _discard(before: Iterable[Path], now: Iterable[Path]) -> None:
     present = {str(path).casefold() for path in now}  # on Windows and macOS A.tif is a.tif
     for path in before:
         if str(path).casefold() not in present:
-            with telling(path):
-                if path.is_dir():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink(missing_ok=True)
+            with telling(path), suppress(FileNotFoundError):
+                remove(path)
 
 
 def write_run(path: Path, facts: Mapping[str, object]) -> None:

@@ -182,15 +182,24 @@ def _put_in_place(temporary: Path, folder: Path) -> None:
     except BaseException:
         for target in new:
             with suppress(OSError):
-                _remove(target)
+                remove(target)
         raise
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
+def remove(path: Path) -> None:
+    """Delete a file, a link or a folder with all that is in it, so that no part of the folder stays under its name.
+
+    What a process that is killed leaves of a folder is one for :func:`sweep`.
+
+    Raises
+    ------
+    OSError
+        If it is not there or cannot be deleted.
+    """
+    if path.is_symlink() or not path.is_dir():
         path.unlink()
+    else:
+        shutil.rmtree(path if _TEMPORARY.fullmatch(path.name) else path.replace(_temporary(path)))
 
 
 def sweep(folder: Path) -> None:
@@ -219,7 +228,7 @@ def _remove_or_restore(path: Path) -> None:
         if is_whole:  # of a longer name nobody knows the beginning, so the folder stays where it is
             path.replace(path.with_name(own))
     else:
-        _remove(path)
+        remove(path)
 
 
 def check_free(path: Path, overwrite: bool, is_own: Callable[[Path], bool] = lambda folder: False) -> None:
