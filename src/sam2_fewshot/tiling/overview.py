@@ -72,16 +72,24 @@ def overview(frame: FrameReader, step: int, box: Box | None = None) -> NDArray[n
 
 def reduced(pixels: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
     """Return a picture (H, W, 3) reduced by a whole number, its size rounded up; see :func:`overview`."""
-    # Of some rows at a time: the sums take eight times the memory of the pixels.
+    if step == 1:
+        return pixels
+    # Of some rows at a time: the sums take twice the memory of the pixels.
     rows = max(1, _SUMMED // (step * max(1, pixels.shape[1]))) * step
     parts = [_averaged(pixels[top : top + rows], step) for top in range(0, pixels.shape[0], rows)]
     return np.concatenate(parts)
 
 
 def _averaged(pixels: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
-    row, column = np.arange(0, pixels.shape[0], step), np.arange(0, pixels.shape[1], step)
-    # Columns first: rows are then added up on an array that is smaller already.
-    sums = np.add.reduceat(np.add.reduceat(pixels, column, axis=1, dtype=np.uint32), row, axis=0)
-    counts = np.outer(np.diff([*row, pixels.shape[0]]), np.diff([*column, pixels.shape[1]]))
+    height, width = pixels.shape[:2]
+    row, column = np.arange(0, height, step), np.arange(0, width, step)
+    # Rows are added up first, as they lie in memory; adding up columns takes far longer, and few are left by then.
+    of_rows = np.zeros((len(row), width * 3), np.uint32)
+    flat = pixels.reshape(height, -1)
+    for first in range(step):
+        part = flat[first::step]
+        of_rows[: len(part)] += part
+    sums = np.add.reduceat(of_rows.reshape(len(row), width, 3), column, axis=1)
+    counts = np.outer(np.diff([*row, height]), np.diff([*column, width]))
     mean: NDArray[np.uint8] = ((sums + counts[..., None] // 2) // counts[..., None]).astype(np.uint8)
     return mean
