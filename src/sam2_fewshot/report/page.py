@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import math
+from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -69,24 +70,13 @@ def render(content: Content, facts: Mapping[str, Any]) -> str:
     facts
         Content of ``run.json``.
     """
-    import jinja2
-
-    environment = jinja2.Environment(
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-        loader=jinja2.FunctionLoader(_asset),
-    )
-    environment.filters["figure"] = _figure
-    environment.filters["seconds"] = duration
     script = "(() => {\n'use strict';\n" + "\n".join(map(_asset, _SCRIPTS)) + "\n})();\n"
     style = _asset("style.css")
     policy = (
         f"default-src 'none'; img-src data:; script-src '{_hash(script)}'; style-src '{_hash(style)}'; "
         "base-uri 'none'; form-action 'none'"
     )
-    return environment.get_template("page.html").render(
+    text: str = _template().render(
         content=content,
         facts=facts,
         policy=policy,
@@ -98,6 +88,23 @@ def render(content: Content, facts: Mapping[str, Any]) -> str:
         # Where scores lie so close together that the margin has become this small, the script gives them three digits.
         marginal=_figure(content.overview.margin, 2 if content.overview.margin > 0.03 else 3),
     )
+    return text
+
+
+@cache
+def _template() -> Any:
+    import jinja2
+
+    environment = jinja2.Environment(
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+        loader=jinja2.FunctionLoader(_asset),
+    )
+    environment.filters["figure"] = _figure
+    environment.filters["seconds"] = duration
+    return environment.get_template("page.html")
 
 
 def _asset(name: str) -> str:
