@@ -64,7 +64,7 @@ class BrightMethod:
         self.on_learn()
         return {"seen": np.array([frame.pixels.shape[:2] for frame in frames])}
 
-    def find(
+    def detect(
         self,
         learned: Mapping[str, NDArray[np.generic]],
         pixels: NDArray[np.uint8],

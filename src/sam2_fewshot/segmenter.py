@@ -16,30 +16,21 @@ from typing import TYPE_CHECKING, Any, Never
 
 from sam2_fewshot.errors import InputError, counted
 from sam2_fewshot.examples.training_set import training_set
-from sam2_fewshot.examples.windows import part_size
+from sam2_fewshot.memory import Memory
 from sam2_fewshot.methods.base import Place, Stopwatch, lies_in
 from sam2_fewshot.methods.grid import GridMethod
 from sam2_fewshot.methods.guided import GuidedMethod
 from sam2_fewshot.methods.selection import floor_of, least_score, marked, outlined, select, shape_arrays, within_prior
 from sam2_fewshot.object_model import COMPARED, ObjectModel, read_object_model
 from sam2_fewshot.protocols import Quiet, Staged
-from sam2_fewshot.records import Detection, FrameResult, Kind, held_bytes
+from sam2_fewshot.records import Detection, FrameResult, Kind
 from sam2_fewshot.rendering.channels import as_reader
-from sam2_fewshot.resources import (
-    FEWEST_EMBEDDINGS,
-    block_pixels,
-    budget,
-    bytes_of_embeddings,
-    memory_of,
-    room_after_learning,
-    rounded_up,
-)
+from sam2_fewshot.resources import room_after_learning
 from sam2_fewshot.settings import Settings
 from sam2_fewshot.storage.files import write_whole
 from sam2_fewshot.tiling.blocks import (
     BlockResult,
     is_owned,
-    least_pixels,
     plan_search,
     search_block,
     view_of,
@@ -55,13 +46,10 @@ if TYPE_CHECKING:
     from sam2_fewshot.methods.base import Method
     from sam2_fewshot.protocols import Backbone, Progress
     from sam2_fewshot.records import Box, Exemplar, FrameReader
-    from sam2_fewshot.tiling.blocks import Block, BlockStore, Find, SearchPlan, View
+    from sam2_fewshot.tiling.blocks import Block, BlockStore, Detect, SearchPlan, View
 
 METHODS: dict[str, type[GuidedMethod] | type[GridMethod]] = {"guided": GuidedMethod, "grid": GridMethod}
 """The methods by the value of the setting ``method``."""
-
-_LEAST_PART = 1 << 18
-"""Pixels (512 × 512) of the part of a frame that is learned from at least."""
 
 
 class FewShotSegmenter:
@@ -110,18 +98,21 @@ class FewShotSegmenter:
         from sam2_fewshot.backbones.remembering import Remembering
 
         self._settings = settings or Settings()
-        self._kept: Remembering | None = None
+        self._remembering: Remembering | None = None
         self._progress = Staged(progress or Quiet())
         if isinstance(model, str | os.PathLike):
             model = open_backbone(model, device, self.settings)
             if model.on_cpu and self.settings.batch_size <= 1:
                 memory, each = self.settings.max_memory, model.embedding_bytes
                 # What was learned from is searched as well, mostly; other frames are encoded once in any case.
-                self._kept = Remembering(model, room_after_learning(memory, each, model.extra_bytes), keeps=False)
-                model = self._kept
+                self._remembering = Remembering(
+                    model, room_after_learning(memory, each, model.extra_bytes), keeps=False
+                )
+                model = self._remembering
         self._backbone = model
         self._method = method or METHODS[self.settings.method](model, self.settings, self._progress)
         self._objects: ObjectModel | None = None
+        self._memory = Memory(model, self._method, self.settings.max_memory, self._progress)
 
     @property
     def settings(self) -> Settings:
@@ -155,6 +146,11 @@ class FewShotSegmenter:
     def is_accelerated(self) -> bool:
         """Whether it computes on something faster than the CPU."""
         return not self._backbone.on_cpu
+
+    @property
+    def memory(self) -> Memory:
+        """How much of a frame fits into the memory."""
+        return self._memory
 
     @property
     def object_model(self) -> ObjectModel:
@@ -237,10 +233,11 @@ class FewShotSegmenter:
         InputError
             If no wanted example can be used.
         """
-        most = self._learning_pixels()
-        self.check_memory()
-        with self._kept.keeping() if self._kept else nullcontext():
-            training = training_set(list(exemplars), self._backbone, self.settings, most, self._progress)
+        self.memory.check_learning()
+        with self._remembering.keeping() if self._remembering else nullcontext():
+            training = training_set(
+                list(exemplars), self._backbone, self.settings, self.memory.learning_pixels, self._progress
+            )
             learned = self._method.learn(training.frames)
         self._objects = ObjectModel(
             method=self.settings.method,
@@ -289,8 +286,8 @@ class FewShotSegmenter:
         """
         frame = as_reader(image, self.settings)
         plan = self.plan(frame)
-        find = self._find(keep_proposed=keep_proposed)
-        return self.join(frame, plan, list(self._searched(frame, plan, find, store)))
+        detect = self._detector(keep_proposed=keep_proposed)
+        return self.join(frame, plan, list(self._searched(frame, plan, detect, store)))
 
     def stream(
         self,
@@ -320,7 +317,7 @@ class FewShotSegmenter:
         """
         plan = self.plan(frame, region=region, at_most=at_most)
         results: list[BlockResult] = []
-        for result in self._searched(frame, plan, self._find(), begins=begins):
+        for result in self._searched(frame, plan, self._detector(), begins=begins):
             results.append(result)
             if len(plan.blocks) > 1:
                 yield result.block.core, result.found
@@ -330,7 +327,7 @@ class FewShotSegmenter:
         self,
         frame: FrameReader,
         plan: SearchPlan,
-        find: Find,
+        detect: Detect,
         store: BlockStore | None = None,
         begins: Callable[[int, int], None] | None = None,
     ) -> Iterator[BlockResult]:
@@ -345,7 +342,7 @@ class FewShotSegmenter:
             if (result := stored.get(block)) is None:
                 self._progress.part = f"block {done + 1} of {count}: " if count > 1 else ""
                 try:
-                    result = search_block(frame, plan, block, find)
+                    result = search_block(frame, plan, block, detect)
                 finally:
                     self._progress.part = ""
                 if store:
@@ -361,50 +358,34 @@ class FewShotSegmenter:
     ) -> SearchPlan:
         """Decide in which blocks to search a frame or region; see :func:`~sam2_fewshot.tiling.blocks.plan_search`."""
         objects = self.object_model
-        most = block_pixels(
-            self.settings.max_memory, self._step, tile_bytes=self._bytes_of_a_tile(), beside=self._beside(frame)
-        )
         plan = plan_search(
             frame,
             longest=objects.longest,
             diameter=objects.diameter,
-            most_pixels=most,
+            most_pixels=self.memory.search_pixels(frame, self._step),
             step=self._step,
             threshold=least_score(objects.learned, self.settings),
             shift=shift,
             region=region,
             at_most=at_most,
         )
-        if plan.most_pixels > most:
-            self._warn_of_memory("Searching objects of this size", self.least_memory(frame))
+        self.memory.check_search(frame, self._step, objects.longest, plan.most_pixels)
         wanted, unwanted, untold = objects.known_on(frame)
         return replace(plan, marked=wanted, known=[*wanted, *untold], unwanted=unwanted)
 
-    def check_memory(self) -> None:
-        """Warn where the memory is short for learning."""
-        self._warn_of_memory("Learning", self.least_memory())
-
-    def least_memory(self, frame: FrameReader | None = None) -> float:
-        """Return about how much memory is taken at least, in GB.
-
-        Parameters
-        ----------
-        frame
-            To be searched, in the smallest blocks; without one, what learning takes from a small part of a frame.
+    def least_memory(self, frame: FrameReader) -> float:
+        """Return about how much memory is taken at least, in GB, by the search of a frame in the smallest blocks.
 
         Raises
         ------
         InputError
-            If there is a frame, and nothing was learned yet.
+            If nothing was learned yet.
         """
-        if frame is None:
-            return memory_of(_LEAST_PART, learning=True, beside=self._beside_learning(least=True))
-        pixels = min(frame.shape[0] * frame.shape[1], least_pixels(self.object_model.longest, self._step))
-        return memory_of(pixels, self._step, tile_bytes=self._bytes_of_a_tile(), beside=self._beside(frame))
+        return self.memory.least_for_search(frame, self._step, self.object_model.longest)
 
     def search(self, frame: FrameReader, plan: SearchPlan, block: Block) -> BlockResult:
         """Search one block of a frame; see :func:`~sam2_fewshot.tiling.blocks.search_block`."""
-        return search_block(frame, plan, block, self._find())
+        return search_block(frame, plan, block, self._detector())
 
     def join(self, frame: FrameReader, plan: SearchPlan, results: Sequence[BlockResult]) -> FrameResult:
         """Merge the results of the blocks of a frame or region, and apply the threshold.
@@ -412,8 +393,8 @@ class FewShotSegmenter:
         Objects whose middle lies beyond the region are left out. So is, with a warning, an object that does not fit
         into the largest window that may be searched.
         """
-        find = self._find()
-        found, lost = merge(results, plan, lambda window: find(view_of(frame, plan, window)))
+        detect = self._detector()
+        found, lost = merge(results, plan, lambda window: detect(view_of(frame, plan, window)))
         if lost:
             self._progress.warn(
                 f"{frame.name}: {counted(lost, 'object')} {'is' if lost == 1 else 'are'} larger than the blocks in "
@@ -423,21 +404,6 @@ class FewShotSegmenter:
         found = replace(found, detections=[item for item in found.detections if is_owned(item.instance, plan.region)])
         examples = [marked(mask, self.settings, frame.location, Kind.EXAMPLE) for mask in plan.marked]
         return replace(select(found, self.object_model.learned, self.settings), examples=examples)
-
-    def part_size(self, frame: FrameReader) -> int:
-        """Return about how many pixels the parts have in which :meth:`fit` learns from a frame; 0 for the whole of it.
-
-        It depends on the memory, and what is learned depends on it.
-        """
-        return part_size(frame.shape, self._learning_pixels())
-
-    @property
-    def learning_tiles(self) -> int:
-        """Of how many tiles :meth:`fit` holds the embeddings; 0 where the method holds none.
-
-        It depends on the memory, and what is learned depends on it.
-        """
-        return int(getattr(self._method, "held_tiles", 0))
 
     def save(self, path: str | os.PathLike[str], channels: str | None = None) -> None:
         """Save the object model (not the backbone's weights) to a ``.npz`` file.
@@ -496,58 +462,24 @@ class FewShotSegmenter:
         model = model or objects.checkpoint(str(path), "model=")
         return cls(model, device, chosen, progress).adopt(objects, str(path))
 
-    def _learning_pixels(self) -> int:
-        """Return how many pixels of a frame may be learned from at a time.
-
-        However little memory there is, they are enough for some background around the examples: without it, nearly
-        everything looks like an object.
-        """
-        return max(_LEAST_PART, block_pixels(self.settings.max_memory, learning=True, beside=self._beside_learning()))
-
-    def _warn_of_memory(self, what: str, least: float) -> None:
-        """Warn where the memory, in GB, is short for the least that is learned from or searched at a time."""
-        allowed = budget(self.settings.max_memory) / 1e9
-        if least > allowed:
-            self._progress.warn(
-                f"{what} takes about {rounded_up(least):g} GB of memory at least, which may take more than Max Memory "
-                f"allows: {allowed:.2g} GB, set or reckoned from what the machine or container has. If the memory does "
-                "not suffice, raise Max Memory, give the program more memory, or choose a smaller model."
-            )
-
     def _make_room(self, frame: FrameReader, plan: SearchPlan) -> None:
         """Let go of tiles that were kept since learning, as far as a search needs their memory."""
-        if self._kept:
+        if self._remembering:
             largest = max((x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in (block.read for block in plan.blocks))
-            needed = memory_of(largest, self._step, tile_bytes=self._bytes_of_a_tile(), beside=self._beside(frame))
-            self._kept.limit(budget(self.settings.max_memory) - int(needed * 1e9))
+            self._remembering.limit(self.memory.left_by_search(frame, self._step, largest))
 
     @property
     def _step(self) -> int:
         """After how many pixels the method's own tiles repeat."""
         return self._method.step(self.object_model.learned)
 
-    def _beside(self, frame: FrameReader) -> int:
-        """Return how many bytes a search takes besides: the backbone's, and those of a frame that is held whole."""
-        return self._backbone.extra_bytes + held_bytes(frame)
-
-    def _beside_learning(self, *, least: bool = False) -> int:
-        """Return what learning takes besides a frame: the backbone, and the embeddings that are held, or the fewest."""
-        tiles = min(self.learning_tiles, FEWEST_EMBEDDINGS) if least else self.learning_tiles
-        backbone = self._backbone
-        held = bytes_of_embeddings(tiles, backbone.embedding_bytes) if backbone.on_cpu else 0
-        return backbone.extra_bytes + held
-
-    def _bytes_of_a_tile(self) -> int:
-        """Return what is held of a tile: its embedding, and a quarter of that of one twice as wide around it."""
-        return self._backbone.embedding_bytes * 5 // 4
-
-    def _find(self, *, keep_proposed: bool = False) -> Find:
+    def _detector(self, *, keep_proposed: bool = False) -> Detect:
         """Return the function that searches a window with the object model."""
         learned, settings = self.object_model.learned, self.settings
 
-        def find(view: View) -> FrameResult:
+        def detect(view: View) -> FrameResult:
             watch = Stopwatch()
-            scored = self._method.find(learned, view.pixels, view.known, watch, Place(view.window, view.frame.shape))
+            scored = self._method.detect(learned, view.pixels, view.known, watch, Place(view.window, view.frame.shape))
             masks = [item for item in scored.masks if not lies_in(item.mask, view.unwanted)]
             with watch.stage("outline"):
                 detections = outlined(within_prior(masks, learned, settings), view, settings, scored.least_area)
@@ -559,4 +491,4 @@ class FewShotSegmenter:
                 proposed=[view.placed(mask) for mask in scored.proposed] if keep_proposed else None,
             )
 
-        return find
+        return detect

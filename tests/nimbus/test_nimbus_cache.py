@@ -70,7 +70,7 @@ class Wiser(BrightMethod):
     def learn(self, frames: Sequence[Any]) -> Mapping[str, NDArray[np.generic]]:
         return {**super().learn(frames), "wisdom": np.ones(1)}
 
-    def find(
+    def detect(
         self,
         learned: Mapping[str, NDArray[np.generic]],
         pixels: NDArray[np.uint8],
@@ -79,7 +79,7 @@ class Wiser(BrightMethod):
         place: Place,
     ) -> Scored:
         assert learned["wisdom"].all()
-        return super().find(learned, pixels, known, watch, place)
+        return super().detect(learned, pixels, known, watch, place)
 
 
 def test_a_rebuilt_worker_learns_anew(bench: Bench) -> None:

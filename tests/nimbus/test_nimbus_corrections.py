@@ -45,7 +45,7 @@ class Corrigible(BrightMethod):
         unwanted = brightness([(frame, mask) for frame in frames for mask in frame.negatives])
         return {"wanted": wanted, "unwanted": unwanted}
 
-    def find(
+    def detect(
         self,
         learned: Mapping[str, NDArray[np.generic]],
         pixels: NDArray[np.uint8],

@@ -202,20 +202,21 @@ def test_learning_leaves_room_for_the_embeddings_that_it_holds(micro: Sam2Model)
     def with_memory(model: Sam2Model, gigabytes: float, method: str = "guided") -> FewShotSegmenter:
         return FewShotSegmenter(model, settings=Settings(max_memory=gigabytes, method=method))
 
-    least = with_memory(tiny, 4).least_memory()
+    least = with_memory(tiny, 4).memory.least_for_learning()
     tiles = []
     for gigabytes in (least + 0.1, 4, 5):
         segmenter = with_memory(tiny, gigabytes)
-        tiles.append(segmenter.learning_tiles)
-        pixels = 4 * segmenter.part_size(frame)  # a part is a quarter of what fits
+        tiles.append(segmenter.memory.learning_tiles)
+        pixels = 4 * segmenter.memory.part_size(frame)  # a part is a quarter of what fits
         taken = reserve() + tiny.extra_bytes + tiles[-1] * tiny.embedding_bytes + pixels * LEARNING_BYTES_PER_PIXEL
         assert pixels > 2e5
         assert taken < gigabytes * 1e9 + 64 * micro.embedding_bytes  # those are part of the reserve
-    assert tiles[0] < tiles[1] < tiles[2] == with_memory(tiny, 50).learning_tiles
-    assert with_memory(tiny, 4, "grid").least_memory() < least
+    assert tiles[0] < tiles[1] < tiles[2] == with_memory(tiny, 50).memory.learning_tiles
+    assert with_memory(tiny, 4, "grid").memory.least_for_learning() < least
     # The embedded checkpoint learns from as much as ever.
-    assert with_memory(micro, 0).learning_tiles == with_memory(micro, 1.5).learning_tiles == tiles[2]
-    assert with_memory(micro, 2).least_memory() == with_memory(micro, 2, "grid").least_memory()
+    assert with_memory(micro, 0).memory.learning_tiles == with_memory(micro, 1.5).memory.learning_tiles == tiles[2]
+    of_each = [with_memory(micro, 2, method).memory.least_for_learning() for method in ("guided", "grid")]
+    assert of_each[0] == of_each[1]
 
 
 def test_batches_are_part_of_the_memory() -> None:

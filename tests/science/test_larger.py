@@ -138,7 +138,7 @@ def test_tiles_of_half_the_magnification_serve_candidates_that_cross_the_borders
         return tiles(self, image, windows, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(type(filters), "tiles", counted)
-    model.find(filters, pixels, [], Quiet(), Stopwatch(), 30)
+    model.detect(filters, pixels, [], Quiet(), Stopwatch(), 30)
     assert (len(pixels), model.side) in encoded
     assert (len(pixels) // 2, model.side) in encoded
     assert (len(pixels), 2 * model.side) not in encoded

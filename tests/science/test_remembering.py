@@ -162,7 +162,7 @@ def test_tiles_give_way_to_a_search_that_needs_their_memory(discs: tuple[NDArray
     image, labels = discs[0][:, :120], discs[1][:, :120]
     exemplars = [Exemplar(image=image, mask=labels == number) for number in np.unique(labels)[1:6]]
     segmenter = FewShotSegmenter("filters", settings=Settings(max_memory=6)).fit(exemplars)
-    kept = segmenter._kept
+    kept = segmenter._remembering
     assert kept is not None
     assert kept._kept
     plan = segmenter.plan(Frame(image))
@@ -181,8 +181,8 @@ def test_a_copied_segmenter_detects_the_same(
     exemplars = [Exemplar(image=image, mask=labels == number) for number in np.unique(labels)[1:6]]
     segmenter = FewShotSegmenter("filters", settings=Settings(max_memory=8, sizes="similar")).fit(exemplars)
     again = copy(segmenter)
-    assert again._kept is not None
-    assert not again._kept._kept
+    assert again._remembering is not None
+    assert not again._remembering._kept
     assert [each.score for each in again.segment(image)] == [each.score for each in segmenter.segment(image)]
 
 

@@ -150,7 +150,7 @@ class Method(Protocol):
         """Return all that is needed to find objects like the wanted examples, as arrays by name."""
         ...
 
-    def find(
+    def detect(
         self,
         learned: Mapping[str, NDArray[np.generic]],
         pixels: NDArray[np.uint8],

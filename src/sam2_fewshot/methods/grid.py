@@ -80,7 +80,7 @@ class GridMethod:
         left_out = Prototype(vectors, negatives, self._settings.scorer).left_out()
         return {"vectors": vectors, "negatives": negatives, "left_out": left_out}
 
-    def find(
+    def detect(
         self,
         learned: Mapping[str, NDArray[np.generic]],
         pixels: NDArray[np.uint8],

@@ -125,7 +125,7 @@ def run(
     if left or must_learn or not source.exemplars:
         before = watch.count
         if source.exemplars:
-            limit.check(segmenter.least_memory(), "Nothing can be learned or searched")
+            limit.check(segmenter.memory.least_for_learning(), "Nothing can be learned or searched")
             with timed(seconds, "learn examples"):
                 learn(segmenter, source.exemplars, watch, cache, code)
         learned = Learned(segmenter.summary, tuple(watch.since(before)))
@@ -225,7 +225,7 @@ def learn(
                 watch.warn(sentence)
             watch.say("These examples were learned before; what was learned is taken from the cache.")
             return True
-    segmenter.check_memory()  # of this run alone; who learns warns of it once
+    segmenter.memory.check_learning()  # of this run alone; who learns warns of it once
     before = watch.count
     segmenter.fit(exemplars)
     cache.put(key, segmenter.object_model.to_bytes(), watch.since(before))
@@ -251,7 +251,8 @@ def learning_key(segmenter: FewShotSegmenter, exemplars: Sequence[Exemplar], cod
     """
     frames = {id(exemplar.image): cast("FrameReader", exemplar.image) for exemplar in exemplars}
     digests = {key: frame_digest(frame) for key, frame in frames.items()}
-    parts = [segmenter.learning_tiles, *(segmenter.part_size(frame) for frame in frames.values())]
+    memory = segmenter.memory
+    parts = [memory.learning_tiles, *(memory.part_size(frame) for frame in frames.values())]
     settings = segmenter.settings.model_dump(mode="json", exclude=set(AFTER_LEARNING))
     names = [(exemplar.label, cast("FrameReader", exemplar.image).name) for exemplar in exemplars]
     return common_part(

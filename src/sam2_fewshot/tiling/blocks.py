@@ -103,7 +103,7 @@ class View:
         return mask.placed(self.window, self.frame.shape)
 
 
-Find = Callable[[View], FrameResult]
+Detect = Callable[[View], FrameResult]
 """Searches a window: gives what is there, of any score down to a floor, as detections of the frame."""
 
 
@@ -281,7 +281,7 @@ def cores_of(
     return [(x0, y0, x1, y1) for y0, y1 in spans(height, shift[1]) for x0, x1 in spans(width, shift[0])]
 
 
-def search_block(frame: FrameReader, plan: SearchPlan, block: Block, find: Find) -> BlockResult:
+def search_block(frame: FrameReader, plan: SearchPlan, block: Block, detect: Detect) -> BlockResult:
     """Return what a block answers for, of all that is found in its pixels.
 
     Clipped objects that reach the threshold are searched once more later, in a window around them. For the others that
@@ -295,7 +295,7 @@ def search_block(frame: FrameReader, plan: SearchPlan, block: Block, find: Find)
     view = view_of(frame, plan, block.read)
     if plan.contrast >= 0 and contrast_of(view.pixels, max(1, round(plan.diameter / 3))) <= plan.contrast:
         return BlockResult(block, FrameResult(blank=1))
-    found = find(view)
+    found = detect(view)
     owned: list[Detection] = []
     clipped: list[InstanceMask] = []
     floor = found.floor

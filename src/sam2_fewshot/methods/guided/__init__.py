@@ -69,7 +69,7 @@ class GuidedMethod:
         room = room_for_tiles(self._settings.max_memory) if self._backbone.on_cpu else STORED
         return learn_guided(self._backbone, frames, self._limits, self._progress, room, self.held_tiles).arrays()
 
-    def find(
+    def detect(
         self,
         learned: Mapping[str, NDArray[np.generic]],
         pixels: NDArray[np.uint8],
@@ -82,7 +82,7 @@ class GuidedMethod:
         warn_of_limits(model.examples, self._limits, self._progress)
         least, _ = in_force(model.examples, self._limits)
         here, sought = limited(model, self._limits), least if self._settings.sizes == "any" else None
-        found = here.find(self._backbone, pixels, known, self._progress, watch, sought)
+        found = here.detect(self._backbone, pixels, known, self._progress, watch, sought)
         return found._replace(least_area=least)
 
     def summary(self, learned: Mapping[str, NDArray[np.generic]]) -> str:

@@ -97,7 +97,7 @@ def search_at_half(
     Parameters
     ----------
     learned, backbone, progress, watch
-        As in :meth:`~sam2_fewshot.methods.guided.model.GuidedModel.find`.
+        As in :meth:`~sam2_fewshot.methods.guided.model.GuidedModel.detect`.
     pixels
         uint8 RGB (H, W, 3), the frame.
 
@@ -176,7 +176,7 @@ def search_windows(
     Parameters
     ----------
     learned, backbone, progress, watch
-        As in :meth:`~sam2_fewshot.methods.guided.model.GuidedModel.find`.
+        As in :meth:`~sam2_fewshot.methods.guided.model.GuidedModel.detect`.
     pixels
         uint8 RGB (H, W, 3), the frame.
     windows

@@ -220,7 +220,7 @@ class GuidedModel:
             evidence=Evidence(*arrays["evidence"].tolist()) if "evidence" in arrays else NO_EVIDENCE,
         )
 
-    def find(
+    def detect(
         self,
         backbone: Backbone,
         pixels: NDArray[np.uint8],
@@ -294,7 +294,7 @@ class GuidedModel:
         Parameters
         ----------
         backbone, pixels, progress, watch
-            As in :meth:`find`.
+            As in :meth:`detect`.
         encoded
             All of the frame's tiles; without them, those are encoded in which something stands out.
         about
