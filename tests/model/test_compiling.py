@@ -118,6 +118,7 @@ def test_memory_that_runs_out_is_no_failure_of_the_compiler() -> None:
     assert same(plain, encoder, IMAGES[:4])  # two at a time from then on
 
 
+@pytest.mark.slow
 def test_the_model_works_with_a_compiled_encoder(micro: Sam2Model) -> None:
     """Linear layers leave oneDNN while they are traced, since the compiler cannot look into it."""
     encoder = CompiledEncoder(

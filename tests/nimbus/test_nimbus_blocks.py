@@ -219,7 +219,7 @@ def kill_and_go_on(
 def test_a_job_killed_again_and_again_within_a_frame_is_completed_at_last(
     large: Bench, clean: tuple[list[Any], int], processes: Any, tmp_path: Path
 ) -> None:
-    kill_and_go_on(5, large, clean, processes, tmp_path / "log", 11)
+    kill_and_go_on(3, large, clean, processes, tmp_path / "log", 11)
 
 
 @pytest.mark.slow

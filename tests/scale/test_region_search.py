@@ -38,10 +38,11 @@ def alike(found, others):
     return all(max(mask_iou(item.instance, other.instance) for other in others) > 0.9 for item in found)
 
 
-def test_a_region_gives_what_the_whole_frame_gives_there(learned, large):
-    whole = learned.predict(large).detections
-    region = (300, 150, 700, 400)
-    *_, (box, result) = learned.stream(large, region)
+def test_a_region_gives_what_the_whole_frame_gives_there(learned, discs):
+    frame = Frame(np.tile(discs[0], (2, 4, 1)))
+    whole = learned.predict(frame).detections
+    region = (450, 100, 780, 310)
+    *_, (box, result) = learned.stream(frame, region)
     assert box[0] <= region[0]
     assert box[1] <= region[1]
     assert box[2] >= region[2]

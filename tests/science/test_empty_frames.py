@@ -26,7 +26,7 @@ def crowd(seed: int) -> tuple[list[Disc], int]:
     return [(int(x), int(y), int(rng.integers(9, 13))) for x, y in places], side
 
 
-@pytest.mark.parametrize("seed", [0, 4])
+@pytest.mark.parametrize("seed", [0, pytest.param(4, marks=pytest.mark.slow)])
 def test_nothing_is_found_on_the_ground(filters: Backbone, seed: int) -> None:
     placed, side = crowd(seed)
     image, masks = discs(placed, (side, side))

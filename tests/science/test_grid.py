@@ -59,7 +59,7 @@ def assert_equal(candidates: list[Candidate], masks: list[dict]) -> None:
         assert candidate.predicted_iou == pytest.approx(same["predicted_iou"], abs=1e-4)
 
 
-@pytest.mark.parametrize(("crop", "points"), [((160, 200), 16), ((97, 64), 8), ((160, 31), 8)])
+@pytest.mark.parametrize(("crop", "points"), [((160, 200), 8), ((97, 64), 8), ((160, 31), 8)])
 def test_candidates_are_those_of_the_public_generator(
     micro: Sam2Model, discs: Discs, crop: tuple[int, int], points: int
 ) -> None:

@@ -130,6 +130,7 @@ def test_a_saved_model_finds_the_same(filters: Backbone, scene: Scene, tmp_path:
         FewShotSegmenter.load(tmp_path / "discs.npz", filters, settings=Settings(method="grid"))
 
 
+@pytest.mark.slow  # what few examples give is tested with a lighter backbone in test_self_training.py
 def test_one_example_is_enough_to_begin(micro: Sam2Model, scene: Scene, told: Told) -> None:
     """It says that one is few, and finds the other discs before the rods, though a rod is as bright and as large."""
     image, labels = scene[0][:155], scene[1][:155]  # the upper three rows, with nine discs

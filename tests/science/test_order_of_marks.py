@@ -58,6 +58,7 @@ def test_the_order_of_the_marks_does_not_matter(filters: Backbone, scenes: list[
     assert learned(filters, shuffled, method=method) == learned(filters, marks, method=method)
 
 
+@pytest.mark.slow
 def test_the_order_of_few_marks_does_not_matter(filters: Backbone, scenes: list[Scene]) -> None:
     marks = marks_on(scenes[:1], ["a"])
     few = [marks[0], marks[4], marks[8]]

@@ -97,6 +97,7 @@ def test_one_point_is_given_the_mask_with_the_highest_predicted_iou(
     assert mask_iou(mask, best.mask) == 1
 
 
+@pytest.mark.slow
 def test_points_on_a_crowd_are_not_taken_for_what_it_lies_in(
     micro: Sam2Model, crowd: tuple[NDArray[np.uint8], NDArray[np.int32]]
 ) -> None:
