@@ -20,6 +20,7 @@ from sam2_fewshot.files.request import next_folder, request_again
 from sam2_fewshot.files.run import run
 from sam2_fewshot.geometry.overlap import mask_iou
 from sam2_fewshot.images.image_set import open_images
+from sam2_fewshot.object_model import read_object_model
 from sam2_fewshot.output.finished import Given, read_finished
 from sam2_fewshot.output.pictures import LONGEST
 from sam2_fewshot.report.content import UNITS
@@ -402,6 +403,45 @@ def test_one_command(cli, images, examples, tmp_path, export):
     assert outcome.code == 0, outcome.err
     outcome = cli("report", tmp_path / "o2")
     assert (outcome.code, outcome.out.strip()) == (0, str(tmp_path / "o2" / "report.html"))
+
+
+def test_what_was_learned_from_corrections_is_kept_for_other_images(cli, images, examples, tmp_path, export):
+    def found(out):
+        names = ("image", "score", "x0", "y0", "x1", "y1", "area_px")
+        return [[row[name] for name in names] for row in rows(out) if row["kind"] == "found"]
+
+    out, model = tmp_path / "out", tmp_path / "models" / "cells.npz"
+    assert cli("segment", *images[:2], "--examples", examples, "-o", out, *QUICK).code == 0
+    (record, _) = read_finished(out).records()
+    path = export(exported(record, 1, "right"), mark("wrong", 2, 2))
+    outcome = cli("refine", out, path, "--save-model", model)
+    assert outcome.code == 0, outcome.err
+    assert f"saved in {model}; use it with --object-model" in outcome.err
+    assert sorted(known.wanted for known in read_object_model(model).known) == [False, True, True, True]
+    outcome = cli("segment", *images[:2], "--object-model", model, "-o", tmp_path / "again", "--points-per-side", "16")
+    assert outcome.code == 0, outcome.err
+    assert found(tmp_path / "again") == found(tmp_path / "out-refined") != found(out)
+
+    late = tmp_path / "late.npz"  # of results that are corrected already
+    outcome = cli("refine", tmp_path / "out-refined", "--save-model", late)
+    assert outcome.code == 0, outcome.err
+    assert "2 of 2 frames are finished already" in outcome.err
+    assert late.read_bytes() == model.read_bytes()
+
+
+def test_there_is_nothing_to_save_of_results_of_an_object_model(cli, images, examples, tmp_path):
+    model = tmp_path / "cells.npz"
+    command = ("segment", images[0], "--examples", examples, "-o", tmp_path / "first", *QUICK, "--save-model", model)
+    assert cli(*command).code == 0
+    command = ("segment", images[0], "--object-model", model, "-o", tmp_path / "out", "--points-per-side", "16")
+    assert cli(*command).code == 0
+    again = ("refine", tmp_path / "out", "--similarity-threshold", "0.6", "--save-model", tmp_path / "other.npz")
+    outcome = cli(*again)
+    assert outcome.code == 2
+    assert f"--save-model has nothing to save: with an object model nothing is learned, and {model}" in outcome.err
+    assert not (tmp_path / "out-refined").exists()
+    assert cli(*again, "--examples", examples).code == 0
+    assert (tmp_path / "other.npz").exists()
 
 
 def test_examples_of_another_name_may_be_given(cli, images, examples, tmp_path):

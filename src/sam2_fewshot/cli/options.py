@@ -63,6 +63,16 @@ def optional(
     return typer.Option(*names, help=help, metavar=metavar, parser=parser, rich_help_panel=panel, show_default=False)
 
 
+def save_model_option(panel: str | None = None) -> Any:
+    """Return the option of a command that can keep what it learns."""
+    return optional(
+        parser=as_path,
+        help="Save what is learned from the examples in this file, for --object-model.",
+        metavar="FILE.npz",
+        panel=panel,
+    )
+
+
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     """Give a typer command an option for every setting.
 

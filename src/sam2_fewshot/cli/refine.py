@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sam2_fewshot.cli.console import guarded
-from sam2_fewshot.cli.options import Debug, as_path, expand, optional, read_settings, required, with_settings
+from sam2_fewshot.cli.options import (
+    Debug,
+    as_path,
+    expand,
+    optional,
+    read_settings,
+    required,
+    save_model_option,
+    with_settings,
+)
 from sam2_fewshot.errors import DONE, FAILED
 
 if TYPE_CHECKING:
@@ -33,6 +42,11 @@ Without a browser: in a copy of results/mark_next.json, put right or wrong in pl
 Another threshold; finished frames are not searched a second time:
 
   sam2-fewshot refine results --similarity-threshold 0.35
+
+Corrected once, and used for other images:
+
+  sam2-fewshot refine day1/results corrections.json --save-model cells.npz
+  sam2-fewshot segment day2/*.tif --object-model cells.npz -o day2/results
 
 Results of an object model, which are corrected together with the examples that it was learned from:
 
@@ -95,6 +109,7 @@ def refine(
             help="Name of the image that the examples of a single file lie on, if it is another now.", metavar="IMAGE"
         ),
     ] = None,
+    save_model: Annotated[Path | None, save_model_option()] = None,
     device: Annotated[
         str | None, optional(help="auto, cpu, cuda, cuda:1 or mps. Left out: as before.", metavar="NAME")
     ] = None,
@@ -116,7 +131,7 @@ def refine(
         from sam2_fewshot.errors import InputError
         from sam2_fewshot.files.run import run
 
-        if not (settings or config) and all(path.is_dir() for path in paths):
+        if not (settings or config or save_model) and all(path.is_dir() for path in paths):
             raise InputError(
                 "Nothing would change: give a file that report.html has exported, or a setting such as "
                 "--similarity-threshold 0.3."
@@ -127,6 +142,7 @@ def refine(
             request,
             images=expand(images) if images else request.images,
             examples_on=examples_on or request.examples_on,
+            save_model=save_model,
             device=device or request.device,
             settings=read_settings(settings, config, request.settings.model_dump()),
         )

@@ -9,7 +9,15 @@ import typer
 
 from sam2_fewshot.annotations.registry import ON_REQUEST, noted
 from sam2_fewshot.cli.console import guarded, print_line
-from sam2_fewshot.cli.options import as_path, expand, optional, read_settings, required, with_settings
+from sam2_fewshot.cli.options import (
+    as_path,
+    expand,
+    optional,
+    read_settings,
+    required,
+    save_model_option,
+    with_settings,
+)
 from sam2_fewshot.errors import DONE, FAILED, counted
 
 if TYPE_CHECKING:
@@ -95,15 +103,7 @@ def segment(
             panel=_WHAT,
         ),
     ] = None,
-    save_model: Annotated[
-        Path | None,
-        optional(
-            parser=as_path,
-            help="Save what is learned from the examples in this file, for --object-model.",
-            metavar="FILE.npz",
-            panel=_WHAT,
-        ),
-    ] = None,
+    save_model: Annotated[Path | None, save_model_option(_WHAT)] = None,
     training_tag: Annotated[
         str | None,
         optional(

@@ -185,7 +185,7 @@ def _check_source(request: Request) -> None:
         )
     elif request.save_model is not None:
         raise InputError(
-            f"--save-model has nothing to save: with --object-model nothing is learned, and {request.object_model} is "
+            f"--save-model has nothing to save: with an object model nothing is learned, and {request.object_model} is "
             "there already."
         )
     elif request.training_tag is not None or request.negative_tag is not None:
