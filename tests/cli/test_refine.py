@@ -429,6 +429,29 @@ def test_what_was_learned_from_corrections_is_kept_for_other_images(cli, images,
     assert late.read_bytes() == model.read_bytes()
 
 
+@pytest.mark.filterwarnings("default")  # of Dask and its event loop
+def test_workers_find_the_same(cli, images, examples, tmp_path, export):
+    import distributed
+
+    out, alone, shared = (tmp_path / name for name in ("out", "alone", "shared"))
+    assert cli("segment", *images[:2], "--examples", examples, "-o", out, *QUICK).code == 0
+    (record, _) = read_finished(out).records()
+    command = ("refine", out, export(exported(record, 1, "right"), mark("wrong", 2, 2)))
+    assert cli(*command, "-o", alone).code == 0
+    outcome = cli(*command, "-o", shared, "--scheduler", "many")
+    assert outcome.code == 2
+    assert "The scheduler is 'many', but it must be an address" in outcome.err
+    assert not shared.exists()
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0", protocol="inproc://"
+    ) as cluster:
+        outcome = cli(*command, "-o", shared, "--scheduler", cluster.scheduler_address)
+        assert cluster.scheduler.transition_counter > 0  # of its tasks
+    assert outcome.code == 0, outcome.err
+    assert rows(shared) == rows(alone) != rows(out)
+    assert (shared / "annotations.json").read_bytes() == (alone / "annotations.json").read_bytes()
+
+
 def test_there_is_nothing_to_save_of_results_of_an_object_model(cli, images, examples, tmp_path):
     model = tmp_path / "cells.npz"
     command = ("segment", images[0], "--examples", examples, "-o", tmp_path / "first", *QUICK, "--save-model", model)

@@ -73,6 +73,16 @@ def save_model_option(panel: str | None = None) -> Any:
     )
 
 
+def scheduler_option(panel: str | None = None) -> Any:
+    """Return the option of a command whose frames others can search."""
+    return optional(
+        help="Share the frames among processes with Dask: a scheduler's address (tcp://host:8786), a number of "
+        "workers on this machine, or local to choose it. Default: this process alone.",
+        metavar="WHERE",
+        panel=panel,
+    )
+
+
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     """Give a typer command an option for every setting.
 

@@ -17,6 +17,7 @@ from sam2_fewshot.cli.options import (
     read_settings,
     required,
     save_model_option,
+    scheduler_option,
     with_settings,
 )
 from sam2_fewshot.errors import DONE, FAILED
@@ -113,6 +114,7 @@ def refine(
     device: Annotated[
         str | None, optional(help="auto, cpu, cuda, cuda:1 or mps. Left out: as before.", metavar="NAME")
     ] = None,
+    scheduler: Annotated[str | None, scheduler_option()] = None,
     config: Annotated[
         Path | None, optional(parser=as_path, help="YAML file with settings to change.", metavar="YAML")
     ] = None,
@@ -148,7 +150,7 @@ def refine(
         )
         with terminal_display() as display:
             display.say(f"Results go to {request.out}.")
-            summary = run(request, display)
+            summary = run(request, display, scheduler=scheduler)
         report(summary)
     raise typer.Exit(DONE if summary.complete else FAILED)
 

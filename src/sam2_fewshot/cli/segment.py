@@ -16,6 +16,7 @@ from sam2_fewshot.cli.options import (
     read_settings,
     required,
     save_model_option,
+    scheduler_option,
     with_settings,
 )
 from sam2_fewshot.errors import DONE, FAILED, counted
@@ -157,15 +158,7 @@ def segment(
     device: Annotated[
         str, optional(help="auto, cpu, cuda, cuda:1 or mps. Default auto.", metavar="NAME", panel=_HOW)
     ] = "auto",
-    scheduler: Annotated[
-        str | None,
-        optional(
-            help="Share the frames among processes with Dask: a scheduler's address (tcp://host:8786), a number of "
-            "workers on this machine, or local to choose it. Default: this process alone.",
-            metavar="WHERE",
-            panel=_HOW,
-        ),
-    ] = None,
+    scheduler: Annotated[str | None, scheduler_option(_HOW)] = None,
     write: Annotated[
         str | None,
         optional(help=f"Further result files, separated by commas: {noted(ON_REQUEST)}.", metavar="NAMES", panel=_HOW),
