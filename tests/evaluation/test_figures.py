@@ -11,6 +11,7 @@ import pytest
 
 from sam2_fewshot.evaluation.figures import EvaluatedFrame, aggregated_jaccard, average_precision, evaluate_frames
 from sam2_fewshot.evaluation.matching import Scores, label_image_to_instances
+from sam2_fewshot.methods.base import is_known
 from sam2_fewshot.records import InstanceMask
 
 SHAPE = (60, 90)
@@ -165,6 +166,35 @@ def test_what_was_shown_is_not_judged() -> None:
     assert result.average_precision == (1.0,)
     assert result.not_judged == 1
     assert result.aji == 1.0
+
+
+@pytest.mark.parametrize(
+    ("example", "truth", "judged"),
+    [
+        (box(0, 0, 16, 16), [box(3, 3)], 0),  # drawn too large, an IoU of .39
+        (box(3, 3, 5, 5), [box(0, 0)], 0),  # only a part
+        (
+            box(0, 0, 30, 20),
+            [box(2, 2, 6, 6), box(12, 2, 6, 6), box(25, 5)],
+            1,
+        ),  # a cell with two nuclei, and half of one
+        (box(0, 0, 16, 16), [box(13, 3)], 1),  # that of a neighbour, which is still found beside it
+    ],
+)
+def test_true_objects_count_where_the_search_may_find_them(
+    example: InstanceMask, truth: list[InstanceMask], judged: int
+) -> None:
+    found = [mask for mask in truth if not is_known(mask, [example])]
+    result = evaluate_frames([EvaluatedFrame("a", found, truth, [0.9] * len(found), ignore=[example])])
+    assert result.scores == (Scores(judged, 0, 0, float(judged)),)
+    assert result.not_judged == len(truth) - judged
+
+
+def test_what_is_detected_of_an_object_that_is_not_judged_is_not_false() -> None:
+    marked, true = box(0, 0, 4, 10), box(0, 0)
+    beside = box(4, 0, 6, 10)  # not in the mark, which is only a part of the object
+    result = evaluate_frames([EvaluatedFrame("a", [beside, box(30, 0)], [true], [0.9, 0.8], ignore=[marked])])
+    assert result.scores == (Scores(0, 1, 0, 0.0),)
 
 
 class Watched(InstanceMask):

@@ -124,7 +124,7 @@ def table(result: Evaluation) -> list[str]:
     lines += ["", f"By size, at an IoU of {result.ious[0]:g}", "", *_aligned(rows)]
     if result.not_judged:
         many = were(result.not_judged, "true object")
-        lines += ["", f"{many} marked as an example or correction, and not evaluated."]
+        lines += ["", f"{many} marked as an example or correction, in whole or in part, and not evaluated."]
     return lines
 
 

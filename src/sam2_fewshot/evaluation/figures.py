@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sam2_fewshot.evaluation.matching import Scores, matched, mostly_inside
-from sam2_fewshot.geometry.overlap import overlaps, shared_area
+from sam2_fewshot.geometry.overlap import overlaps, shared_area, touching
+from sam2_fewshot.methods.base import is_known
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -39,8 +40,8 @@ class EvaluatedFrame:
     below
         Masks and scores of the candidates below the threshold; they only count for the average precision.
     ignore
-        What is not evaluated, such as the examples: true objects that are one of these do not count, and detections
-        inside one count neither way.
+        What is not evaluated, such as the examples; see :func:`without_examples`. Detections inside one count neither
+        way.
     """
 
     name: str
@@ -110,7 +111,7 @@ class Evaluation:
     sizes
         By area of the object, at the first IoU.
     not_judged
-        Number of true objects that were left out because they are examples or corrections.
+        Number of true objects that were left out, see :func:`without_examples`.
     """
 
     frames: dict[str, Scores]
@@ -287,9 +288,19 @@ def aggregated_jaccard(frame: EvaluatedFrame, left_out: Collection[int] = ()) ->
 
 
 def without_examples(frame: EvaluatedFrame) -> EvaluatedFrame:
-    """Return the frame without the true objects that are not evaluated: their IoU with one to ignore is at least .5."""
-    ignored = {t for (t, _), iou in overlaps(frame.truth, frame.ignore).items() if iou >= 0.5}
-    return replace(frame, truth=[mask for t, mask in enumerate(frame.truth) if t not in ignored])
+    """Return the frame without the true objects that are not evaluated; what is detected inside them is not, either.
+
+    These are the ones that the search leaves out, since it takes them for one that is to be ignored, and so could not
+    find: also those around which an example is drawn too large, or of which it is only a part. See
+    :func:`~sam2_fewshot.methods.base.is_known`.
+    """
+    truth, ignore = frame.truth, frame.ignore
+    left_out = {t for t, k in touching(truth, ignore) if is_known(truth[t], [ignore[k]])}
+    return replace(
+        frame,
+        truth=[mask for t, mask in enumerate(truth) if t not in left_out],
+        ignore=[*ignore, *(truth[t] for t in sorted(left_out))],
+    )
 
 
 def _by_size(frames: Sequence[EvaluatedFrame], iou: float, edges: Sequence[float] | None) -> tuple[SizeClass, ...]:
