@@ -152,6 +152,15 @@ def test_thresholds_of_every_mode_say_why() -> None:
     assert "10 others" in choose_threshold(by("auto"), SCORES, left_out).reason
 
 
+@pytest.mark.parametrize(("number", "reached", "others"), [(2, 1, "1 other"), (5, 4, "4 others"), (8, 7, "7 others")])
+def test_how_many_examples_reach_the_threshold_is_counted(number: int, reached: int, others: str) -> None:
+    left_out = np.linspace(0.8, 0.9, number)
+    value, reason = choose_threshold(by("auto"), SCORES, left_out)
+    assert reason == f"{reached} of the {number} examples reach it, each compared with the {others}"
+    assert np.count_nonzero(left_out >= value) == reached
+    assert "about 90 %" in choose_threshold(by("auto"), SCORES, NOBODY).reason
+
+
 def test_where_scores_cannot_tell_the_set_threshold_holds() -> None:
     assert choose_threshold(by("top"), NOBODY, NOBODY).value == 0.4
     assert choose_threshold(by("otsu"), np.full(5, 0.7), NOBODY).value == 0.4

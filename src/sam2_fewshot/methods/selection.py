@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from scipy.spatial import ConvexHull
 
+from sam2_fewshot.errors import counted
 from sam2_fewshot.geometry.outlines import largest_part, mask_to_area, mask_to_polygon, without_pinholes
 from sam2_fewshot.records import Detection
 
@@ -198,7 +199,7 @@ def _hull_area(data: NDArray[np.bool_]) -> float:
 
 
 _RECALL = 10
-"""Percentile of the left-out examples' similarities: 90 % of what looks like the examples reaches the threshold."""
+"""Percentile of the left-out examples' similarities: about 90 % of what looks like them reaches the threshold."""
 
 AS_SET = "as set"
 
@@ -230,14 +231,16 @@ def choose_threshold(settings: Settings, scores: NDArray[np.float64], left_out: 
         float64 (n,), of what was found on the frame, overlaps removed.
     left_out
         float64 (k,), scores that the examples have when they are not learned from; empty where .5 is calibrated so
-        that at least 90 % of them reach it.
+        that about 90 % of them or more reach it.
     """
     mode, percent = settings.threshold_mode, settings.top_percent
     if mode == "auto":
         if not len(left_out):
-            return Threshold(0.5, "at least 90 % of the examples reach 0.5 when they are not learned from")
-        value = float(np.percentile(left_out, _RECALL))
-        return Threshold(value, f"90 % of the examples are this similar to the {len(left_out) - 1} others")
+            return Threshold(0.5, "about 90 % or more of what resembles the examples is expected to reach it")
+        value, number = float(np.percentile(left_out, _RECALL)), len(left_out)
+        others = counted(number - 1, "other")
+        reached = np.count_nonzero(left_out >= value)
+        return Threshold(value, f"{reached} of the {number} examples reach it, each compared with the {others}")
     if mode == "top" and len(scores):
         count = max(1, round(percent / 100 * len(scores)))
         return Threshold(float(np.sort(scores)[-count]), f"the best {percent:g} % of {len(scores)} detections")
