@@ -101,3 +101,5 @@ def test_a_threshold_above_the_usual_one_must_be_much_better() -> None:
     assert threshold_for_precision_and_recall(left_out, few, -2.0, 3.0, usual=9.0) > 0
     assert threshold_for_precision_and_recall(left_out, few, -2.0, 3.0, usual=0.0) == 0
     assert threshold_for_precision_and_recall(left_out, many, -2.0, 3.0, usual=0.0) > 0.5
+    # Also where the usual one lies below all that is looked at.
+    assert threshold_for_precision_and_recall(left_out, left_out, 1.0, 3.0, usual=0.0) == 0

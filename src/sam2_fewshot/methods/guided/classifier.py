@@ -62,7 +62,7 @@ RIGHT, WRONG, AWAY = 1, 0, -1
 
 
 class ThresholdRange(NamedTuple):
-    """Log-odds between which the threshold lies, from which on a candidate counts as an object.
+    """Log-odds between which the threshold is looked for, from which on a candidate counts as an object.
 
     Parameters
     ----------
@@ -186,7 +186,7 @@ def fit_classifier(table: TrainingTable, background: NDArray[np.bool_]) -> tuple
     classifier
         Gives log-odds.
     between
-        Where its threshold lies.
+        Where its threshold is looked for.
     """
     used = table.label >= 0
     if not (table.label == WRONG).any():
@@ -210,7 +210,7 @@ def best_threshold(
     odds: Sequence[NDArray[np.float64]],
     usual: float = EVEN_CHANCES,
 ) -> float:
-    """Return the threshold within a range at which precision and recall are best on the examples' frames.
+    """Return the threshold in a range, or the usual one, at which precision and recall are best on the marked frames.
 
     The unmarked detections there show it: where a lower threshold lets in much more than examples it gains, other
     things that look alike lie below.
@@ -224,7 +224,7 @@ def best_threshold(
     odds
         Log-odds of the candidates on each of them, float64 (N,).
     usual
-        Log-odds above which the threshold lies only where that is much better.
+        Log-odds above which the threshold lies only where that is much better, even if all of the range does.
     """
     reached: list[float] = []
     for frame, values in zip(frames, odds, strict=True):
@@ -253,10 +253,10 @@ def threshold_for_precision_and_recall(
     found
         float64 (n,), scores of what is found on the examples' frames, overlaps removed, the examples among them; n ≥ 1.
     low, high
-        Between which the threshold has to lie; `low` ≤ `high`.
+        Between which the best threshold is looked for; `low` ≤ `high`.
     usual
-        The threshold lies above this only where that is much better: examples that were chosen for being large, bright
-        and alone score higher than their like.
+        Returned in place of a best one above it that is not much better, also where this one lies below `low`: examples
+        that were chosen for being large, bright and alone score higher than their like.
     """
     width = max(_BANDWIDTH * float(left_out.std()) * len(left_out) ** -0.2, 1e-6)
 
