@@ -72,6 +72,30 @@ def test_few_bright_spots_on_an_even_background_are_seen():
     assert np.count_nonzero(picture) == 3
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_few_dark_objects_on_an_even_background_are_seen(dtype):
+    plane = np.full((100, 100), 255, dtype)
+    plane[50, 50] = 60  # 0.01 % of the pixels: the 0.1st percentile is 255
+    picture = merge([plane], [ChannelStyle()])
+    assert picture[50, 50].tolist() == [0, 0, 0]
+    assert picture.min(axis=2).sum() == 255 * (plane.size - 1)
+
+
+def test_few_dark_and_few_bright_objects_are_seen_together():
+    plane = np.full((100, 100), 100, np.uint16)
+    plane[20, 20], plane[50, 50] = 50, 200
+    picture = merge([plane], [ChannelStyle()])[..., 0]
+    assert picture[20, 20] < picture[0, 0] < picture[50, 50]
+
+
+def test_few_dark_objects_on_an_even_photo_are_seen():
+    pixels = np.full((100, 100, 3), 65_535, np.uint16)
+    pixels[50, 50] = 20_000, 30_000, 40_000
+    picture = photo(pixels)
+    assert picture[0, 0].tolist() == [255, 255, 255]
+    assert picture[50, 50, 0] == 0 < picture[50, 50, 1] < picture[50, 50, 2] < 255
+
+
 def test_nan_is_black_and_infinity_does_not_spoil_the_percentiles():
     plane = np.linspace(0, 100, 101, dtype=np.float32).reshape(1, -1).copy()
     plane[0, :3] = np.nan, np.inf, -np.inf

@@ -160,16 +160,16 @@ def contrast(plane: NDArray[Any], style: ChannelStyle) -> Limits | None:
 
     A plane is (H, W), or (H, W, 3) of a colour photo, whose components count together. Percentiles are those of an
     evenly spaced sample of about :data:`SAMPLES` pixels, so they are the same in every run. Where the sample's
-    percentiles coincide (objects that fill less of the frame than 100 − white percent, on an even background) the
-    plane's highest intensity is the white point.
+    percentiles coincide, because bright or dark objects on an even background fill less of the frame than lies beyond
+    them, the plane's lowest and highest intensity are taken.
     """
     if style.mode == "absolute":
         return style.black, style.white
     if style.mode == "range":
-        values = _finite(plane)
-        if not values.size:
+        ends = extremes(plane)
+        if ends is None:
             return None
-        low, high = float(values.min()), float(values.max())
+        low, high = ends
         with np.errstate(all="ignore"):
             return low + style.black / 100 * (high - low), low + style.white / 100 * (high - low)
     step = sample_step(plane.shape[0] * plane.shape[1], SAMPLES)
@@ -180,7 +180,13 @@ def contrast(plane: NDArray[Any], style: ChannelStyle) -> Limits | None:
         return None
     with np.errstate(all="ignore"):
         low, high = (float(p) for p in np.percentile(sample.astype(float), [style.black, style.white]))
-    return low, high if high > low else float(_finite(plane).max())
+    return (low, high) if high > low else extremes(plane)
+
+
+def extremes(plane: NDArray[Any]) -> Limits | None:
+    """Return a plane's lowest and highest intensity, None when it has no finite value."""
+    values = _finite(plane)
+    return (float(values.min()), float(values.max())) if values.size else None
 
 
 def paint(
