@@ -95,6 +95,26 @@ def test_an_overview_has_the_pixels_that_contrast_would_take(kind, tmp_path):
         assert np.array_equal(reduced, plane[::5, ::5])
 
 
+@pytest.mark.parametrize(
+    ("kind", "write", "more"), [("czi", write_czi, {"tile": 600}), ("nd2", write_nd2, {}), ("lif", write_lif, {})]
+)
+def test_few_small_objects_between_the_samples_set_the_contrast(kind, write, more, tmp_path):
+    plane = np.full((1100, 1200), 200, np.uint16)
+    plane[501, 301], plane[501, 303] = 50, 900
+    path = write(tmp_path / f"a.{kind}", plane[None, None, None], **more)
+    (image,) = open_images([path], Settings(), whole_plane=10)
+    assert frame_limits(image.source, image.display, 0, 0, "") == ((50, 900),)
+
+
+def test_a_level_of_a_pyramid_gives_the_contrast_alone(tmp_path):
+    plane = np.full((2200, 2400), 200, np.uint16)
+    plane[500, 300], plane[501, 301] = 600, 900
+    path = write_czi(tmp_path / "a.czi", plane[None, None, None], tile=1200, pyramid=(2,))
+    (image,) = open_images([path], Settings(), whole_plane=10)
+    assert image.source.has_level(0, 0, 10**6)
+    assert frame_limits(image.source, image.display, 0, 0, "") == ((200, 600),)
+
+
 def test_only_the_tiles_of_the_region_are_decoded(tmp_path, decoded):
     source = open_source(write_czi(tmp_path / "a.czi", DEEP, tile=30, **ZSTD))
     assert decoded == []

@@ -10,7 +10,7 @@ import pytest
 import tifffile
 
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.images.display import frame_limits
+from sam2_fewshot.images.display import frame_limits, parse_channels
 from sam2_fewshot.images.image_set import open_images
 from sam2_fewshot.images.registry import open_source
 from sam2_fewshot.images.source import RegionSource
@@ -112,6 +112,59 @@ def test_contrast_comes_from_the_smallest_level_that_has_enough_pixels(tmp_path:
     assert source.reduced(0, 0, 10**9) is None
     regions = [image.frame().read((x, 0, x + 100, 100)) for x in (0, 1500, 3000)]
     assert all(np.array_equal(regions[0], region) for region in regions)
+
+
+SPARSE = np.full((1100, 1200), 200, np.uint16)  # of which every second pixel each way is a sample
+SPARSE[501:1000:100, 301] = 50
+SPARSE[501:1000:100, 303] = 900
+HOLES = np.full(SPARSE.shape, np.nan, np.float32)
+HOLES[1::2, 1::2] = SPARSE[1::2, 1::2]
+SPARSE_FRAMES = {
+    "grey": (SPARSE, {}, ""),
+    "range": (SPARSE, {}, "[{mode: range, black: 10, white: 90}]"),
+    "inverted": (SPARSE, {"photometric": "miniswhite"}, ""),
+    "photo": (np.stack([SPARSE, SPARSE // 2, SPARSE // 3], axis=-1), {"photometric": "rgb"}, ""),
+    "photo's channels": (np.stack([SPARSE, SPARSE // 2, SPARSE // 3], axis=-1), {"photometric": "rgb"}, "[{}, {}, {}]"),
+    "channels": (np.stack([SPARSE, SPARSE[::-1] // 2]), {"ome": True, "metadata": {"axes": "CYX"}}, ""),
+    "one hidden": (np.stack([SPARSE, SPARSE]), {"ome": True, "metadata": {"axes": "CYX"}}, "[{visible: false}]"),
+    "no sample is a number": (HOLES, {}, ""),
+}
+
+
+@pytest.mark.parametrize("kind", SPARSE_FRAMES)
+def test_few_small_objects_between_the_samples_are_displayed_as_in_the_whole(kind: str, tmp_path: Path) -> None:
+    content, options, channels = SPARSE_FRAMES[kind]
+    path = tmp_path / "image.tif"
+    tifffile.imwrite(path, content, **TILE, **options)
+    styles = parse_channels(channels, "c.yaml") if channels else ()
+    (image,) = open_images([path], Settings(), styles)
+    whole = image.frame().read()
+    assert np.ptp(whole) > 0
+    (image,) = open_images([path], Settings(), styles, whole_plane=10)
+    assert np.array_equal(image.frame().read(), whole)
+
+
+def test_the_extremes_of_a_frame_are_those_of_all_its_strips(tmp_path: Path) -> None:
+    path = tmp_path / "image.tif"
+    plane = np.full((4200, 4300), 100, np.uint8)
+    plane[1, 1], plane[4101, 4101] = 20, 250
+    tifffile.imwrite(path, plane, tile=(256, 256), compression="zlib")
+    (image,) = open_images([path], Settings())
+    source = image.source
+    assert isinstance(source, RegionSource)
+    assert frame_limits(source, image.display, 0, 0, "image.tif") == ((20, 250),)
+
+
+def test_objects_that_a_pyramid_leaves_out_do_not_set_the_contrast(tmp_path: Path) -> None:
+    path = tmp_path / "image.tif"
+    with tifffile.TiffWriter(path) as tif:
+        tif.write(np.kron(SPARSE, np.ones((2, 2), np.uint16)), **TILE, subifds=1)
+        tif.write(np.minimum(SPARSE, 300), **TILE, subfiletype=1)
+    (image,) = open_images([path], Settings(), whole_plane=10)
+    source = image.source
+    assert isinstance(source, RegionSource)
+    assert source.has_level(0, 0, 10**6)
+    assert frame_limits(source, image.display, 0, 0, "image.tif") == ((50, 300),)
 
 
 def test_a_frame_without_numbers_is_told(tmp_path: Path) -> None:

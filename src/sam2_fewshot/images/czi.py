@@ -14,6 +14,7 @@ from sam2_fewshot.errors import InputError
 from sam2_fewshot.images.positions import check_counts, check_positions, opened_positions, step_names
 from sam2_fewshot.images.source import Header, SteppedSource, check_size, damaged, pixel_size, reading
 from sam2_fewshot.records import common_part
+from sam2_fewshot.rendering.channels import sample_step
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -133,12 +134,22 @@ class CziSource(SteppedSource):
         Only the tiles that are needed are decoded, each once.
         """
         for channel in range(self.header.size_c):
-            levels: dict[int, list[Tile]] = {}
-            for tile in self._tiles.get((channel, z, t), ()):
-                levels.setdefault(1 if tile.is_whole else max(2, tile.reduction), []).append(tile)
-            whole = levels.get(1, [])
-            enough = [n for n, tiles in levels.items() if 1 < n <= step and self._cover_same(tiles, whole)]
-            yield self._mosaic(levels[max(enough)] if enough else whole, box, step)
+            yield self._mosaic(self._tiles_for(channel, z, t, step), box, step)
+
+    def has_level(self, z: int, t: int, pixels: int) -> bool:
+        """Tell whether all channels have a level of the pyramid for so many pixels."""
+        step = sample_step(self.header.height * self.header.width, pixels)
+        chosen = (self._tiles_for(channel, z, t, step) for channel in range(self.header.size_c))
+        return not any(tile.is_whole for tiles in chosen for tile in tiles)
+
+    def _tiles_for(self, channel: int, z: int, t: int, step: int) -> list[Tile]:
+        """Return the tiles of the smallest level that has every n-th pixel."""
+        levels: dict[int, list[Tile]] = {}
+        for tile in self._tiles.get((channel, z, t), ()):
+            levels.setdefault(1 if tile.is_whole else max(2, tile.reduction), []).append(tile)
+        whole = levels.get(1, [])
+        enough = [n for n, tiles in levels.items() if 1 < n <= step and self._cover_same(tiles, whole)]
+        return levels[max(enough)] if enough else whole
 
     def _corner(self, tile: Tile) -> tuple[int, int]:
         return tile.start["X"] - self._first["X"], tile.start["Y"] - self._first["Y"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import reprlib
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
@@ -21,6 +22,7 @@ from sam2_fewshot.rendering.channels import (
     Color,
     Limits,
     contrast,
+    extremes,
     merge,
     no_finite_value,
     photo,
@@ -333,21 +335,21 @@ def compose(
     InputError
         If they cannot be read, or no visible channel has a finite value.
     """
-    planes = (as_intensities(plane, header) for plane in stored)
+    planes = _displayed(stored, header, display)
     if display.as_photo:
         style = display.styles[0]
         return photo(next(planes), style.black, style.white, name, limits[0] if limits else None)
-    return merge(_channels_of(planes), display.styles, name, limits)
+    return merge(planes, display.styles, name, limits)
 
 
 def frame_limits(
     source: RegionSource, display: DisplaySettings, z: int, t: int, name: str
 ) -> tuple[Limits | None, ...]:
-    """Return the black and white point of each channel of a frame, from an overview of it only.
+    """Return the black and white point of each channel of a frame, without having it whole in memory.
 
-    The overview is a level of the file's pyramid, or the pixels that
-    :func:`~sam2_fewshot.rendering.channels.contrast` would take of the whole plane, so that without a pyramid the
-    limits are those of a plane read whole (in the mode ``range``: of these pixels).
+    They are those of a level of the file's pyramid alone, or without one those of a plane read whole: from the pixels
+    that :func:`~sam2_fewshot.rendering.channels.contrast` would take of it, and where it asks for the lowest and
+    highest intensity from all pixels, strip by strip. None for a channel that is not displayed.
 
     Parameters
     ----------
@@ -366,11 +368,18 @@ def frame_limits(
         return (None,)
     if all(style.mode == "absolute" for style in display.styles):
         return tuple((style.black, style.white) for style in display.styles)
-    samples = [as_intensities(plane, header) for plane in _overview(source, z, t)]
-    planes = samples if display.as_photo else _channels_of(samples)  # a photo's components count together
-    found = tuple(contrast(plane, style) for plane, style in zip(planes, display.styles, strict=True))
-    seen = [limits for limits, style in zip(found, display.styles, strict=True) if style.visible]
-    if seen and not any(seen):
+    is_level = source.has_level(z, t, SAMPLES)
+    ends_of_all = cache(partial(_extremes, source, display, z, t))
+
+    def ends_of(number: int) -> Limits | None:
+        return ends_of_all()[number]
+
+    planes = zip(_displayed(_overview(source, z, t), header, display), display.styles, strict=True)
+    found = tuple(
+        contrast(plane, style, None if is_level else partial(ends_of, number)) if style.visible else None
+        for number, (plane, style) in enumerate(planes)
+    )
+    if not any(found) and any(style.visible for style in display.styles):
         raise no_finite_value(name)
     return found
 
@@ -379,15 +388,35 @@ def _overview(source: RegionSource, z: int, t: int) -> list[NDArray[Any]]:
     reduced = source.reduced(z, t, SAMPLES)
     if reduced is not None:
         return list(reduced)
-    height, width = source.header.height, source.header.width
-    step = sample_step(height * width, SAMPLES)
-    rows = max(1, _STRIP // (width * step)) * step
-    strips = [
-        [np.ascontiguousarray(plane[::step, ::step]) for plane in source.region(z, t, (0, top, width, bottom))]
-        for top in range(0, height, rows)
-        for bottom in [min(top + rows, height)]
-    ]
+    step = sample_step(source.header.height * source.header.width, SAMPLES)
+    strips = [[np.ascontiguousarray(plane[::step, ::step]) for plane in strip] for strip in _strips(source, z, t, step)]
     return [np.concatenate(parts) for parts in zip(*strips, strict=True)]
+
+
+def _extremes(source: RegionSource, display: DisplaySettings, z: int, t: int) -> list[Limits | None]:
+    """Return the lowest and highest intensity of each channel."""
+    strips = [
+        [extremes(plane) for plane in _displayed(strip, source.header, display)] for strip in _strips(source, z, t)
+    ]
+    found = [[ends for ends in parts if ends] for parts in zip(*strips, strict=True)]
+    return [(min(low for low, _ in parts), max(high for _, high in parts)) if parts else None for parts in found]
+
+
+def _strips(source: RegionSource, z: int, t: int, step: int = 1) -> Iterator[Iterator[NDArray[Any]]]:
+    """Yield the planes in strips whose first row is a multiple of a step."""
+    height, width = source.header.height, source.header.width
+    rows = max(1, _STRIP // (width * step)) * step
+    for top in range(0, height, rows):
+        yield source.region(z, t, (0, top, width, min(top + rows, height)))
+
+
+def _displayed(stored: Iterable[NDArray[Any]], header: Header, display: DisplaySettings) -> Iterator[NDArray[Any]]:
+    """Yield the intensities of each channel, or the colours of a photo, whose components count together."""
+    for plane in (as_intensities(plane, header) for plane in stored):
+        if plane.ndim == 3 and not display.as_photo:
+            yield from (plane[..., component] for component in range(plane.shape[2]))
+        else:
+            yield plane
 
 
 def as_intensities(plane: NDArray[Any], header: Header) -> NDArray[Any]:
@@ -401,11 +430,3 @@ def as_intensities(plane: NDArray[Any], header: Header) -> NDArray[Any]:
     if header.is_inverted:
         return ~plane if plane.dtype.kind in "ui" else -plane
     return plane
-
-
-def _channels_of(planes: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
-    for plane in planes:
-        if plane.ndim == 3:
-            yield from (plane[..., component] for component in range(plane.shape[2]))
-        else:
-            yield plane

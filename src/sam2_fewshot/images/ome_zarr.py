@@ -111,6 +111,10 @@ class ZarrSource:
         ]
         return self._read(enough[-1], z, t, None) if enough else None
 
+    def has_level(self, z: int, t: int, pixels: int) -> bool:
+        """Tell whether there is a smaller level that has so many pixels."""
+        return self.reduced(z, t, pixels) is not None
+
     def _size(self, level: Any, axis: str) -> int:
         return int(level.shape[self._axes.index(axis)]) if axis in self._axes else 1
 

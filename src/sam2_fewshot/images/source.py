@@ -177,6 +177,10 @@ class RegionSource(PixelSource, Protocol):
         """
         ...
 
+    def has_level(self, z: int, t: int, pixels: int) -> bool:
+        """Tell whether what :meth:`reduced` gives is a level of a pyramid, and no sample of the plane itself."""
+        ...
+
 
 @runtime_checkable
 class RowSource(RegionSource, Protocol):
@@ -205,6 +209,10 @@ class SteppedSource(ABC):
         """Yield every n-th pixel of the planes each way, about so many."""
         height, width = self.header.height, self.header.width
         return self._read(z, t, (0, 0, width, height), sample_step(height * width, pixels))
+
+    def has_level(self, z: int, t: int, pixels: int) -> bool:
+        """Tell whether the planes have a level of a pyramid for so many pixels."""
+        return False
 
     @abstractmethod
     def _read(self, z: int, t: int, box: Box, step: int) -> Iterator[NDArray[Any]]:

@@ -157,6 +157,10 @@ class TiffSource:
         enough = [n for n, size in enumerate(sizes) if n and planes * size >= pixels * sizes[0]]
         return self._read(z, t, None, enough[-1]) if enough else None
 
+    def has_level(self, z: int, t: int, pixels: int) -> bool:
+        """Tell whether there is a level of a pyramid that has so many pixels."""
+        return self.reduced(z, t, pixels) is not None
+
     def _read(self, z: int, t: int, box: Box | None, level: int = 0) -> Iterator[NDArray[Any]]:
         header = self.header
         with reading(header.path), opened_tiff(header.path, self._first) as (tif, _):

@@ -13,7 +13,7 @@ from sam2_fewshot.errors import InputError
 from sam2_fewshot.records import Frame, FrameReader
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -155,32 +155,40 @@ def sample_step(size: int, pixels: int) -> int:
     return max(1, math.ceil(math.sqrt(size / pixels)))
 
 
-def contrast(plane: NDArray[Any], style: ChannelStyle) -> Limits | None:
+def contrast(
+    plane: NDArray[Any], style: ChannelStyle, ends: Callable[[], Limits | None] | None = None
+) -> Limits | None:
     """Return a plane's black and white point as intensities, None when it has no finite value.
 
     A plane is (H, W), or (H, W, 3) of a colour photo, whose components count together. Percentiles are those of an
     evenly spaced sample of about :data:`SAMPLES` pixels, so they are the same in every run. Where the sample's
     percentiles coincide, because bright or dark objects on an even background fill less of the frame than lies beyond
-    them, the plane's lowest and highest intensity are taken.
+    them, or where the sample has no finite value, the plane's lowest and highest intensity are taken.
+
+    Parameters
+    ----------
+    plane, style
+        What is displayed, and how.
+    ends
+        Gives the lowest and highest intensity where `plane` is but a sample of a larger one; asked only if they are
+        needed. None: those of `plane`.
     """
     if style.mode == "absolute":
         return style.black, style.white
-    if style.mode == "range":
-        ends = extremes(plane)
-        if ends is None:
-            return None
-        low, high = ends
-        with np.errstate(all="ignore"):
-            return low + style.black / 100 * (high - low), low + style.white / 100 * (high - low)
-    step = sample_step(plane.shape[0] * plane.shape[1], SAMPLES)
-    sample = _finite(plane[::step, ::step])
-    if not sample.size:
-        sample = _finite(plane)
-    if not sample.size:
-        return None
+    if style.mode == "percentile":
+        step = sample_step(plane.shape[0] * plane.shape[1], SAMPLES)
+        sample = _finite(plane[::step, ::step])
+        if sample.size:
+            with np.errstate(all="ignore"):
+                low, high = (float(p) for p in np.percentile(sample.astype(float), [style.black, style.white]))
+            if high > low:
+                return low, high
+    found = extremes(plane) if ends is None else ends()
+    if found is None or style.mode == "percentile":
+        return found
+    low, high = found
     with np.errstate(all="ignore"):
-        low, high = (float(p) for p in np.percentile(sample.astype(float), [style.black, style.white]))
-    return (low, high) if high > low else extremes(plane)
+        return low + style.black / 100 * (high - low), low + style.white / 100 * (high - low)
 
 
 def extremes(plane: NDArray[Any]) -> Limits | None:
