@@ -17,6 +17,8 @@ from sam2_fewshot.methods.guided.maps import Background, PixelModel, averaged, c
 from sam2_fewshot.methods.guided.proposals import component_candidates, threshold_levels
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from sam2_fewshot.protocols import Backbone
 
 NOTHING = Proposed([], np.zeros(0, int))
@@ -175,6 +177,21 @@ def test_cells_lie_where_the_mask_lies() -> None:
     assert np.isnan(shares[50:]).all()
     assert np.isnan(shares[:, 45:]).all()
     assert np.isfinite(shares[:50, :45]).all()
+
+
+@pytest.mark.parametrize("side", [64, 200, 256, 304, 640])
+def test_the_share_of_a_cell_is_what_of_its_area_lies_on_the_mask(side: int) -> None:
+    mask = np.random.default_rng(3).random((90, 75)) < 0.4
+    shares, cell = cells_of(mask, side, 128), side / 128
+
+    def parts(length: int, number: int) -> NDArray[np.float64]:
+        """How much of each pixel lies in a cell."""
+        low, high = np.arange(length), np.arange(1, length + 1)
+        return (np.minimum(high, (number + 1) * cell) - np.maximum(low, number * cell)).clip(0)
+
+    for row, column in ((0, 0), (3, 7), (11, 4), (int(89 / cell), int(74 / cell))):
+        expected = parts(90, row) @ mask @ parts(75, column) / cell**2
+        assert shares[row, column] == pytest.approx(expected, abs=1e-6)
 
 
 def flat_maps(shape: tuple[int, int]) -> FrameMaps:

@@ -9,7 +9,7 @@ import pytest
 
 from sam2_fewshot import Exemplar, FewShotSegmenter, Settings
 from sam2_fewshot.methods.base import TrainingFrame
-from sam2_fewshot.methods.guided.training_windows import MOST_TILES, training_windows
+from sam2_fewshot.methods.guided.training_windows import MOST_TILES, _look, training_windows
 from sam2_fewshot.records import InstanceMask
 from sam2_fewshot.tiling.tiles import TileGrid
 
@@ -151,3 +151,9 @@ def test_fewer_tiles_are_learned_from_where_their_embeddings_have_no_room(
     plenty = encoded(16_777_216, 8)
     assert plenty >= MOST_TILES
     assert encoded(16_777_216, 2.3) < 0.7 * plenty
+
+
+def test_a_flat_window_has_one_grey_level() -> None:
+    """Though a window's side is seldom a multiple of the number of its parts."""
+    look = _look(np.full((300, 300, 3), 100, np.uint8), (0, 0, 140, 57))
+    np.testing.assert_allclose(look, [*[100] * (len(look) - 2), 0, 0])

@@ -11,10 +11,9 @@ the examples are taken out of the background and the discriminant is learned aga
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
-from scipy import ndimage
 
 from sam2_fewshot.tiling.tiles import TileGrid, core_of, halo_of
 
@@ -24,6 +23,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sam2_fewshot.protocols import Backbone, Embedding, Tile
+
+Float = TypeVar("Float", np.float32, np.float64)
 
 _SHRINKAGE = 0.05
 """Share of the mean variance that is added to each variance with ten examples or more; of .02 to .3, the value made no
@@ -345,14 +346,14 @@ def enlarge(plane: NDArray[np.float32], shape: tuple[int, int], cell: float) -> 
     return _along(_along(plane, rows, 0), columns, 1)
 
 
-def _along(plane: NDArray[np.float32], positions: NDArray[Any], axis: int) -> NDArray[np.float32]:
+def _along(plane: NDArray[Float], positions: NDArray[Any], axis: int) -> NDArray[Float]:
     last = plane.shape[axis] - 1
     at = positions.clip(0, last)
     low = np.floor(at).astype(int)
-    weight = (at - low).astype(np.float32)
+    weight = (at - low).astype(plane.dtype)
     weight = weight[:, None] if axis == 0 else weight[None, :]
     near, far = np.take(plane, low, axis), np.take(plane, np.minimum(low + 1, last), axis)
-    between: NDArray[np.float32] = near + (far - near) * weight
+    between: NDArray[Float] = near + (far - near) * weight
     return between
 
 
@@ -361,13 +362,15 @@ def cells_of(mask: NDArray[np.bool_], side: int, cells: int) -> NDArray[np.float
 
     `side` is that of a tile in pixels, and `cells` as :func:`cells_per_tile`.
     """
-    grid = TileGrid.of(mask, side)
-    rows, columns = grid.counts
     core, cell = core_of(cells), side / cells
-    smooth = ndimage.uniform_filter(mask.astype(np.float32), max(1, round(cell)), mode="constant")
-    y = ((np.arange(rows * core) + 0.5) * cell - 0.5).clip(0, mask.shape[0] - 1)
-    x = ((np.arange(columns * core) + 0.5) * cell - 0.5).clip(0, mask.shape[1] - 1)
-    shares = _along(_along(smooth, y, 0), x, 1)
-    shares[np.arange(rows * core) * cell >= mask.shape[0]] = np.nan
-    shares[:, np.arange(columns * core) * cell >= mask.shape[1]] = np.nan
-    return shares
+    rows, columns = (np.arange(count * core + 1) * cell for count in TileGrid.of(mask, side).counts)
+    shares = _sums_between(_sums_between(mask, rows, 0), columns, 1) / cell**2
+    shares[rows[:-1] >= mask.shape[0]] = np.nan
+    shares[:, columns[:-1] >= mask.shape[1]] = np.nan
+    return shares.astype(np.float32)
+
+
+def _sums_between(plane: NDArray[Any], edges: NDArray[Any], axis: int) -> NDArray[np.float64]:
+    """Add up a plane's values between each two neighbouring edges, in pixels; of a pixel on an edge its part counts."""
+    sums: NDArray[np.float64] = np.insert(np.cumsum(plane, axis, dtype=np.float64), 0, 0, axis)
+    return np.diff(_along(sums, edges, axis), axis=axis)

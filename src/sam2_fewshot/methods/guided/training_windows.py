@@ -130,9 +130,9 @@ def _look(pixels: NDArray[np.uint8], box: Box) -> NDArray[np.float64]:
     """
     x0, y0, x1, y1 = box
     part = pixels[y0:y1, x0:x1].astype(np.float64)
-    rows, columns = (np.linspace(0, length, _LOOK + 1).astype(int)[:-1] for length in part.shape[:2])
-    sums = np.add.reduceat(np.add.reduceat(part, np.unique(rows), axis=0), np.unique(columns), axis=1)
-    means = sums / (part.shape[0] / len(np.unique(rows))) / (part.shape[1] / len(np.unique(columns)))
+    rows, columns = (np.unique(np.linspace(0, length, _LOOK + 1).astype(int)) for length in part.shape[:2])
+    sums = np.add.reduceat(np.add.reduceat(part, rows[:-1], axis=0), columns[:-1], axis=1)
+    means = sums / np.diff(rows)[:, None, None] / np.diff(columns)[:, None]
     spread = np.sort(means.reshape(-1, 3), axis=0)
     places = np.linspace(0, len(spread) - 1, _LOOK).round().astype(int)
     rough = [np.abs(np.diff(part, axis=axis)).mean() if part.shape[axis] > 1 else 0.0 for axis in (0, 1)]
