@@ -236,8 +236,8 @@ class Settings(BaseModel):
     stability_gate: float | None = _setting(
         None,
         "Stability Gate",
-        "Method grid: drop a candidate whose mask changes more than this when its threshold moves by one logit: IoU of "
-        "the two masks. Left out: the value that suits the checkpoint.",
+        "Method grid: drop a candidate whose stability is below this: the IoU of its masks with the mask's threshold "
+        "one logit higher and one lower. Left out: the value that suits the checkpoint.",
         group="proposals",
         only=_GRID,
         ge=0.0,

@@ -23,6 +23,13 @@ def test_every_setting_is_in_the_help(cli, name):
     assert f"Settings: {field.json_schema_extra['group']}" in outcome.out
 
 
+def test_refine_leaves_settings_as_they_were(cli):
+    words = " ".join(cli("refine", "--help").out.replace("│", " ").split())
+    assert words.count("Left out: as before.") >= len(Settings.model_fields)
+    assert "Default" not in words
+    assert "suits the checkpoint" not in words
+
+
 def test_help_shows_worked_commands(cli):
     outcome = cli("segment", "-h")
     assert outcome.out.count("sam2-fewshot segment") >= 5  # usage and four examples

@@ -83,18 +83,25 @@ def scheduler_option(panel: str | None = None) -> Any:
     )
 
 
-def with_settings(command: Callable[..., None]) -> Callable[..., None]:
+def with_settings(command: Callable[..., None], left_out: str | None = None) -> Callable[..., None]:
     """Give a typer command an option for every setting.
 
     The command's parameter ``settings`` is replaced by the options, and is called with a dict of those that were given,
     as text or, of a switch, as a bool: :class:`Settings` itself reads and refuses values, so there is one sentence for
     each.
+
+    Parameters
+    ----------
+    command
+        To be given the options.
+    left_out
+        What the help says of options that are left out; each setting's default when None.
     """
     signature = inspect.signature(command, eval_str=True)
     parameters = [p for p in signature.parameters.values() if p.name != "settings"]
     keyword = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
     for name, field in Settings.model_fields.items():
-        option = _option(name, field)
+        option = _option(name, field, left_out)
         keyword.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=option))
 
     @functools.wraps(command)
@@ -127,13 +134,13 @@ def read_settings(
         raise SettingsError(f"{error} (Settings were also read from {config}.)") from None
 
 
-def _option(name: str, field: FieldInfo) -> Any:
+def _option(name: str, field: FieldInfo, left_out: str | None) -> Any:
     extra = field.json_schema_extra
     assert isinstance(extra, dict)
     panel = f"Settings: {extra['group']}"
     option = "--" + name.replace("_", "-")
     if field.annotation is bool:
-        text = f"{field.description} {_default(field)}"
+        text = _help(field, "", left_out)
         flag = f"{option}/--no-{option.removeprefix('--')}"
         return Annotated[bool | None, typer.Option(flag, help=text, rich_help_panel=panel, show_default=False)]
     if choices := choices_of(field):
@@ -146,7 +153,7 @@ def _option(name: str, field: FieldInfo) -> Any:
         str | None,
         typer.Option(
             option,
-            help=f"{field.description} {allowed} {_default(field)}".replace("  ", " "),
+            help=_help(field, allowed, left_out),
             metavar=metavar,
             rich_help_panel=panel,
             show_default=False,  # typer would put a text's default in parentheses of its own
@@ -154,9 +161,13 @@ def _option(name: str, field: FieldInfo) -> Any:
     ]
 
 
-def _default(field: FieldInfo) -> str:
-    # A default of None is explained in the description.
-    return "" if field.default is None else f"Default {field.default}."
+def _help(field: FieldInfo, allowed: str, left_out: str | None) -> str:
+    about = field.description or ""
+    if left_out is not None:
+        about = about.partition(" Left out: ")[0]
+    elif field.default is not None:  # the description explains a default of None
+        left_out = f"Default {field.default}."
+    return " ".join(part for part in (about, allowed, left_out) if part)
 
 
 def _read_config(path: Path | None) -> dict[str, Any]:

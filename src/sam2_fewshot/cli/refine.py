@@ -155,7 +155,7 @@ def refine(
     raise typer.Exit(DONE if summary.complete else FAILED)
 
 
-refine_command = with_settings(refine)
+refine_command = with_settings(refine, left_out="Left out: as before.")
 
 
 def _with_examples(request: Request, examples: Path | None, tags: dict[str, str | None], boxes: bool) -> Request:
