@@ -242,7 +242,8 @@ class Frame:
 class Exemplar:
     """One object that the user has marked.
 
-    Exactly one of `mask`, `polygon`, `box` and `point` is given.
+    Give exactly one of `mask`, `polygon`, `box` and `point`. Learning leaves out an example with none or several of
+    them, with a warning.
 
     Parameters
     ----------

@@ -36,6 +36,12 @@ def test_help_shows_worked_commands(cli):
     assert "--training-tag Mitosis" in outcome.out
 
 
+def test_help_names_what_is_read_and_written(cli):
+    words = " ".join(cli("segment", "--help").out.replace("│", " ").split())
+    for each in ("OME-Zarr labels", "mark_next.json", "Left out: the training tag, or object where none is given."):
+        assert each in words
+
+
 def test_no_arguments_is_help(cli):
     outcome = cli()
     assert "segment" in outcome.out + outcome.err

@@ -141,7 +141,16 @@ def test_a_missing_path_is_refused(tmp_path, image):
         read_examples(tmp_path / "nothing", image)
 
 
-@pytest.mark.parametrize(("name", "said"), [("x.jpg", "JPEG changes the numbers"), ("x.doc", "it is not known")])
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("x.jpg", "JPEG changes the numbers"),
+        ("x.doc", "it is not known"),
+        ("x.zarr", "it is not known"),
+        ("x.csv", "tables are written, but not read: they have no outlines"),
+        ("x.parquet", "tables are written, but not read: they have no outlines"),
+    ],
+)
 def test_other_formats_are_refused(write, image, name, said):
     with pytest.raises(InputError, match=said):
         read_examples(write(name, b"anything"), image)

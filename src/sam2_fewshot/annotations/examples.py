@@ -219,7 +219,12 @@ def _not_read(path: Path) -> str:
     suffix = path.suffix.lower()
     if suffix in READ_SUFFIXES:
         return f"{path.name} is JSON of another kind; examples are read from {readable()}."
-    reason = "JPEG changes the numbers in a label image" if suffix in {".jpg", ".jpeg"} else "it is not known"
+    if suffix in {".jpg", ".jpeg"}:
+        reason = "JPEG changes the numbers in a label image"
+    elif any(suffix in form.suffixes and not form.is_folder for form in FORMATS.values()):
+        reason = "tables are written, but not read: they have no outlines"
+    else:
+        reason = "it is not known"
     return f"{path.name} cannot give examples ({reason}); they are read from {readable()}."
 
 

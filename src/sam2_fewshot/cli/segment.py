@@ -72,8 +72,8 @@ def segment(
         Path | None,
         optional(
             parser=as_path,
-            help="The marked objects: a label image, a QuPath GeoJSON, ImageJ ROIs, COCO or a NimbusImage JSON export; "
-            "for several images, a folder of those, named after the images.",
+            help="The marked objects: a label image, OME-Zarr labels, a QuPath GeoJSON, ImageJ ROIs, COCO or a "
+            "NimbusImage JSON export; for several images, a folder of those, named after the images.",
             metavar="PATH",
             panel=_WHAT,
         ),
@@ -119,7 +119,8 @@ def segment(
     tag: Annotated[
         list[str] | None,
         optional(
-            help="Tag of the found objects, may be given more than once. Left out: the training tag.",
+            help="Tag of the found objects, may be given more than once. Left out: the training tag, or object where "
+            "none is given.",
             metavar="TAG",
             panel=_WHAT,
         ),
@@ -180,8 +181,8 @@ def segment(
 ) -> None:
     """Find every object that looks like the marked ones.
 
-    Results: report.html, annotations.json (NimbusImage), geojson/ (QuPath), detections.csv, labels/, overlays/ and
-    run.json.
+    Results: report.html, annotations.json (NimbusImage), geojson/ (QuPath), detections.csv, labels/, overlays/,
+    run.json and mark_next.json.
     """
     with guarded(debug):
         from sam2_fewshot.cli.console import terminal_display
