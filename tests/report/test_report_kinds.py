@@ -88,6 +88,18 @@ def test_the_page_begins_with_all_that_the_run_has_found(out):
     assert gather(read_finished(out)).data["minArea"] == smallest
 
 
+def test_no_size_hides_what_lies_below_the_threshold(tmp_path: Path) -> None:
+    record = FrameRecord(
+        *("a.tif", "a", Location(), SHAPE),
+        detections=(disc(20, 40, 7, 0.9, Kind.FOUND), disc(200, 100, 3, 1.0, Kind.EXAMPLE)),
+        below=(disc(60, 40, 4, 0.3, Kind.FOUND), disc(120, 40, 3, 0.2, Kind.FOUND)),
+        threshold=0.5,
+        floor=0.05,
+    )
+    data = gather(read_finished(written(record, tmp_path))).data
+    assert data["minArea"] == record.below[1].area  # smaller than Min Mask Area, as the example is
+
+
 @pytest.mark.parametrize(("radius", "is_larger"), [(3, False), (5, True)])
 def test_what_a_box_marks_is_as_large_as_what_was_made_of_it(tmp_path: Path, radius: int, is_larger: bool) -> None:
     # The candidates are of a radius of 4, and the box is larger than they are.

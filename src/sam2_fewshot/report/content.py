@@ -134,7 +134,7 @@ def gather(finished: Finished, picture_bytes: int = _PICTURE_BYTES, smallest: in
         # What is shown may reach further down than it is complete.
         floors += [threshold, record.floor, *scores.tolist()]
         example_areas += [item.area for item in examples] or [round(outline.area) for outline in outlines]
-        sizes += [item.area for item in kept if not item.is_marked]
+        sizes += [item.area for item in found if not item.is_marked]
     asked = _mark_next(finished, frames)
     lowest = min((each.threshold for each in figures), default=set_threshold)
     summary = overview(figures, len(asked))
@@ -189,7 +189,8 @@ def _address(out: Path, here: Path) -> dict[str, str]:
 def _limits(settings: Mapping[str, Any], sizes: Sequence[int]) -> dict[str, int]:
     """Return the smallest and the largest area of the run in pixels, a largest of 0 for no limit.
 
-    A run goes beyond the settings where they would exclude an example, and the page shows all that was found.
+    A run goes beyond the settings where they would exclude an example, and the page begins with all sizes that were
+    found, also below the threshold.
     """
     low, high = int(settings["min_mask_area"]), int(settings["max_mask_area"])
     return {"minArea": min([low, *sizes]), "maxArea": max([high, *sizes]) if high else 0}
