@@ -151,7 +151,8 @@ def open_report(chromium: Browser) -> Iterator[Callable[..., Page]]:
         known = ("file:", "data:", "blob:")
         page.on("request", lambda request: None if request.url.startswith(known) else heard.append(request.url))
         page.goto(path.as_uri())
-        page.wait_for_selector("body[data-ready]")
+        if options.get("java_script_enabled", True):
+            page.wait_for_selector("body[data-ready]")
         return page
 
     yield open_page

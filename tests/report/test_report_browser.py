@@ -363,6 +363,13 @@ def test_a_dark_room(report: Path, open_report: Callable[..., Page]) -> None:
     assert page.evaluate("getComputedStyle(document.documentElement).backgroundColor") == "rgb(20, 25, 27)"
 
 
+def test_without_scripts_no_control_is_shown(report: Path, open_report: Callable[..., Page]) -> None:
+    page = open_report(report, java_script_enabled=False)
+    assert page.locator("#frame-table").is_visible()
+    for part in ("#frames", "#choice", "#gallery", "th.needs-script"):
+        assert page.locator(part).is_hidden(), part
+
+
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>'\"{{7*7}}`${1}.tif"
 
 
