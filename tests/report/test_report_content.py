@@ -312,13 +312,13 @@ NEARLY = [438, 494, 553, 574, 585, 600, 617, 645, 651, 665, 685, 708, 731, 757, 
             "area",
             SIX_LARGEST,
             NEARLY,
-            "larger than much of what is here: 16 of 18 candidates .* smaller .* some small ones",
+            "larger than much of what is here: 88 % of the candidates .* smaller .* some small ones",
         ),
         (
             "brightness",
             [200, 180],
             [90, 80, 100, 110, 190],
-            "brighter than much .*: 4 of 5 .* darker .* some dark ones",
+            "brighter than much .*: 80 % of .* darker .* some dark ones",
         ),
         ("roundness", [0.95, 0.9], [0.5] * 6, "rounder than much .* less round than every example"),
     ],
@@ -342,6 +342,16 @@ def test_examples_of_one_side_are_told(name: str, examples: list[float], below: 
 )
 def test_examples_of_all_sides_are_not(examples: list[float], below: list[float]) -> None:
     assert not any("Your examples" in text for text in overview([looking("area", examples, below)]).advice)
+
+
+def test_examples_are_compared_with_what_lies_on_their_frames() -> None:
+    frame = looking("area", SIX_LARGEST, NEARLY)
+    sentence = overview([frame, *[figures(scores=[0.9] * 50)] * 20]).advice[0]  # much was found on other frames
+    assert "88 % of the candidates below the threshold that were compared, on the frames with examples, are" in sentence
+    many = replace(frame, scores=np.full(200, 0.9), below=np.full(100, 0.2))  # only some of which were compared
+    assert sentence in overview([many]).advice
+    few = replace(frame, scores=np.full(200, 0.9))
+    assert not any("Your examples" in text for text in overview([few]).advice)
 
 
 def test_what_objects_look_like(tmp_path: Path) -> None:

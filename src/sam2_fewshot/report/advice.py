@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,8 @@ _POOR = 0.25
 _SIDES = (("area", "larger", "smaller"), ("brightness", "brighter", "darker"), ("roundness", "rounder", "less round"))
 _MARK = {"smaller": "small", "darker": "dark", "less round": "less round"}
 _ENOUGH_BELOW, _ENOUGH_SHARE = 5, 0.25
-"""Examples are compared with so many candidates below the threshold at least, and this share of what was found."""
+"""Examples are compared with so many candidates below the threshold at least, and only where these are this share of
+what was found on the same frames."""
 _MOST = 0.5
 
 
@@ -153,8 +155,8 @@ def _advice(summary: Overview, frames: Sequence[FrameFigures], below: NDArray[np
             "and use the command beside it.",
             is_below=below.size > 0,
         )
-        return [f"Nothing reached the threshold of {threshold:g}. {helps}", *one_sided(frames, summary.found)]
-    sentences = one_sided(frames, summary.found)
+        return [f"Nothing reached the threshold of {threshold:g}. {helps}", *one_sided(frames)]
+    sentences = one_sided(frames)
     if 0 < summary.examples < _FEW_EXAMPLES:
         sentences.append(
             f"Only {counted(summary.examples, 'example')} on these frames: mark 5 to 20, unlike one another, or "
@@ -197,26 +199,31 @@ def what_helps(lower: str, *, is_below: bool) -> str:
     )
 
 
-def one_sided(frames: Sequence[FrameFigures], found: int) -> list[str]:
-    """Say in what the examples differ from most of what was nearly found, if in anything.
+def one_sided(frames: Sequence[FrameFigures]) -> list[str]:
+    """Say in what the examples differ from most of what was nearly found on their frames, if in anything.
 
     The method looks for what is like the examples, so of objects that are all smaller, darker or less round than every
     example it finds few.
     """
+    frames = [frame for frame in frames if frame.example_looks.area.size]
+    if sum(frame.below.size for frame in frames) < _ENOUGH_SHARE * sum(frame.scores.size for frame in frames):
+        return []
     sentences = []
     for name, more, less in _SIDES:
         examples, below = (
-            np.concatenate([getattr(looks, name) for looks in side])
+            np.concatenate([np.zeros(0), *(getattr(looks, name) for looks in side)])
             for side in ([frame.example_looks for frame in frames], [frame.below_looks for frame in frames])
         )
         examples, below = examples[np.isfinite(examples)], below[np.isfinite(below)]
-        if not examples.size or below.size < max(_ENOUGH_BELOW, _ENOUGH_SHARE * found):
+        if not examples.size or below.size < _ENOUGH_BELOW:
             continue
-        beyond = int(np.count_nonzero(below < examples.min()))
-        if beyond > _MOST * below.size:
+        beyond = float(np.mean(below < examples.min()))
+        if beyond > _MOST:
+            # A share, since of many candidates some are compared, and brightness not of those too small to be seen.
             sentences.append(
-                f"Your examples are {more} than much of what is here: {beyond:,} of {counted(below.size, 'candidate')} "
-                f"below the threshold are {less} than every example. Mark some {_MARK[less]} ones."
+                f"Your examples are {more} than much of what is here: {math.floor(100 * beyond)} % of the candidates "
+                f"below the threshold that were compared, on the frames with examples, are {less} than every example. "
+                f"Mark some {_MARK[less]} ones."
             )
     return sentences
 
