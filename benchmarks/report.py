@@ -21,7 +21,7 @@ import numpy as np
 
 from sam2_fewshot.annotations.record import ExampleMark, FrameRecord
 from sam2_fewshot.geometry.outlines import mask_to_polygon
-from sam2_fewshot.output.assembly import write_run
+from sam2_fewshot.output.assembly import assemble
 from sam2_fewshot.output.journal import JOURNAL_FOLDER, Journal
 from sam2_fewshot.output.pictures import preview_jpeg
 from sam2_fewshot.records import Detection, InstanceMask, Location
@@ -55,11 +55,10 @@ STEP = """async () => {
 
 
 def make_results(out: Path, frames: int, objects: int) -> None:
-    """Write a journal, previews and ``run.json`` as a run does."""
+    """Write a journal, previews and results as a run does."""
     rng = np.random.default_rng(0)
     rows, columns = np.mgrid[-12:13, -12:13]
     journal = Journal(out / JOURNAL_FOLDER, "benchmark")
-    lines = []
     for xy in range(frames):
         count = objects // frames
         found = []
@@ -92,18 +91,8 @@ def make_results(out: Path, frames: int, objects: int) -> None:
         )
         journal.write(record)
         write_whole(journal.preview(record.location), preview_jpeg(pixels))
-        lines.append(
-            {
-                "image": record.name,
-                "xy": xy + 1,
-                "z": 1,
-                "time": 1,
-                "objects": kept,
-                "seconds": dict(record.seconds),
-                "record": journal.preview(record.location).with_suffix(".npz").name,
-            }
-        )
-    write_run(out / "run.json", {"settings": Settings().model_dump(), "frames": lines, "tags": ["cell"]})
+    recorded = (record for xy in range(frames) if (record := journal.done(Location(xy))))
+    assemble(recorded, out, tags=["cell"], facts={"settings": Settings().model_dump()})
 
 
 def measure(path: Path) -> tuple[float, list[float], list[float]]:
@@ -131,13 +120,13 @@ def main() -> None:
     parser.add_argument("--objects", type=int)
     parser.add_argument("--keep", type=Path, help="keep the reports in this folder")
     options = parser.parse_args()
-    cases = [(1, 500), (50, 20_000)]
+    cases = [(1, 500), (50, 20_000), (1, 20_000)]
     if options.frames and options.objects:
         cases = [(options.frames, options.objects)]
     print("frames  objects   file MB  write s  open s  step ms (median, worst)  painted ms (median, worst)")
     for frames, objects in cases:
         with tempfile.TemporaryDirectory() as folder:
-            out = (options.keep or Path(folder)) / f"{frames}"
+            out = (options.keep or Path(folder)) / f"{frames}_{objects}"
             make_results(out, frames, objects)
             began = time.perf_counter()
             path = write_report(out)

@@ -1,4 +1,4 @@
-"""What the user marked is in the report's counts, and neither a slider nor a verdict applies to it."""
+"""Pages of frames made object by object: what the user marked, which neither slider nor verdict concerns, and many."""
 
 from __future__ import annotations
 
@@ -131,3 +131,27 @@ def test_the_sum_follows_the_choice(out: Path, open_report: Callable[..., Page])
     page.locator("#reset").click()
     until(page, "document.getElementById('shown-count').textContent === '6'")
     assert headline.inner_text() == "5 found + 1 confirmed + 2 marked = 8 objects on 1 frame"
+
+
+PATHS = """() => {
+    const outlines = new Map();
+    const close = Path2D.prototype.closePath;
+    Path2D.prototype.closePath = function () {
+        outlines.set(this, (outlines.get(this) ?? 0) + 1);
+        close.call(this);
+    };
+    document.getElementById('show-outlines').dispatchEvent(new Event('change'));
+    const frame = () => new Promise((done) => requestAnimationFrame(done));
+    return frame().then(frame).then(() => [...outlines.values()]);
+}"""
+
+
+def test_many_objects_are_drawn_in_short_paths(tmp_path: Path, open_report: Callable[..., Page]) -> None:
+    """Stroking one path takes longer than in proportion to its length: seconds for 20,000 objects."""
+    places = [(x, y) for y in range(4, 116, 8) for x in range(4, 396, 8)]
+    found = tuple(disc(x, y, 2, 0.9, Kind.FOUND) for x, y in places)
+    record = FrameRecord(*("a.tif", "a", Location(), SHAPE), detections=found, threshold=0.5, floor=0.05)
+    page = open_report(write_report(written(record, tmp_path)))
+    drawn = page.evaluate(PATHS)
+    assert sum(drawn) == 2 * len(found) == 1372  # in their colour, on a dark ground
+    assert max(drawn) < 300
