@@ -94,6 +94,8 @@ const marked = frames.reduce((sum, frame) => sum + frame.marked, 0);
 
 // Number of an object in its frame, as in the table and the label image; those below the threshold follow.
 const numberOf = (i) => i - frames[owner[i]].first + 1;
+// In these the numbers that follow are the examples', so what lies below the run's threshold is not called an object.
+const nameOf = (i) => `${numberOf(i) > frames[owner[i]].kept ? 'Candidate' : 'Object'} ${numberOf(i)}`;
 
 // Pictures are decoded when they are displayed, and the last few are cached.
 const pictures = new Map();

@@ -77,7 +77,7 @@ function card(i) {
   const frame = frames[owner[i]];
   const picture = element('canvas', { width: 264, height: 264, title: 'Show it on its frame (F)' });
   picture.setAttribute('role', 'img');
-  picture.setAttribute('aria-label', `Object ${numberOf(i)} of ${frame.name}`);
+  picture.setAttribute('aria-label', `${nameOf(i)} of ${frame.name}`);
   const score = element('b', { textContent: scores[i].toFixed(digits) });
   const facts = element('p', {}, score, ` · ${format(areas[i])} px`);
   const where = element('p', { className: 'where', textContent: frame.name, title: frame.name });
@@ -85,7 +85,7 @@ function card(i) {
   for (const [verdict, text] of [['right', '✓ Right'], ['wrong', '✗ Wrong']]) {
     const button = element('button', { type: 'button', className: `verdict ${verdict}`, textContent: text });
     button.dataset.verdict = verdict;
-    button.setAttribute('aria-label', `${verdict}: object ${numberOf(i)} of ${frame.name}, score ${scores[i].toFixed(digits)}`);
+    button.setAttribute('aria-label', `${verdict}: ${nameOf(i).toLowerCase()} of ${frame.name}, score ${scores[i].toFixed(digits)}`);
     buttons.append(button);
   }
   const item = element('li', { className: 'card' }, picture, facts, where, buttons);

@@ -139,7 +139,7 @@ function showPicked() {
       ? shownTotal
         ? `${pressing} an object to mark it as right or wrong.`
         : ''
-      : `Object ${numberOf(i)}: ${isConfirmed(i) ? 'confirmed' : `score ${scores[i].toFixed(digits)}`}, ${format(areas[i])} px.`;
+      : `${nameOf(i)}: ${isConfirmed(i) ? 'confirmed' : `score ${scores[i].toFixed(digits)}`}, ${format(areas[i])} px.`;
   for (const button of $('picked-buttons').children) {
     button.setAttribute('aria-pressed', String(i >= 0 && verdicts.get(i) === button.dataset.verdict));
   }
