@@ -162,6 +162,7 @@ def test_marks_are_exported_for_the_next_run(report: Path, open_report: Callable
     assert max(xs) == pytest.approx(20 + 36 * 5 + 12, abs=0.3)
     assert "refine" in page.locator("#after-export code").inner_text()
     cards.nth(0).get_by_role("button", name="wrong").click()  # a second click takes it back
+    assert page.locator("#after-export").is_hidden()  # what was saved is no longer what is marked
     assert "1 right, 0 wrong" in page.locator("#mark-count").inner_text()
     page.locator("#order").select_option("marked")
     assert cards.count() == 1
@@ -199,6 +200,30 @@ def test_corrections_of_an_object_model_come_with_the_examples(
         page.locator("#export").click()
     command = page.locator("#after-export code").inner_text()
     assert command.endswith("out PATH/TO/corrections.json --examples PATH/TO/EXAMPLES")
+
+
+def test_commands_say_where_they_run_and_what_follows(
+    make_out: Callable[..., Path], open_report: Callable[..., Page], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = make_out()
+    monkeypatch.chdir(out.parent)
+    page = open_report(write_report(out))
+    field, setting, after = page.locator("#threshold-number"), page.locator("#setting"), page.locator("#after-export")
+    run_it = f"Run it in {out.parent}."
+    field.fill("0.503")  # less than half a step of the slider from the run's own
+    until(page, "document.getElementById('command').textContent.endsWith(' --similarity-threshold 0.503')")
+    assert page.locator("#shown-count").inner_text() == "10"
+    assert setting.inner_text().startswith(f"{run_it} Nothing is searched again")
+    page.locator(".card .right").first.click()
+    with page.expect_download():
+        page.locator("#export").click()
+    assert after.inner_text().endswith(f"out PATH/TO/corrections.json --similarity-threshold 0.503 {run_it}")
+    field.fill("0.04")  # below what is known, .05
+    until(page, "document.getElementById('command').textContent.endsWith(' 0.04')")
+    assert setting.inner_text().startswith(f"{run_it} At so low a threshold frames are searched again")
+    assert after.is_hidden()  # its command was of another threshold
+    field.fill("0.5")
+    until(page, "document.getElementById('command').textContent.startsWith('Move a slider')")
 
 
 def test_the_gallery_begins_with_what_to_mark_next(

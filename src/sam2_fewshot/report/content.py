@@ -90,7 +90,7 @@ def gather(finished: Finished, picture_bytes: int = _PICTURE_BYTES, smallest: in
     set_threshold = float(settings["similarity_threshold"])
     frames, figures, pictures = [], [], []
     parts: dict[str, list[bytes]] = {"scores": [], "areas": [], "outlines": [], "marks": []}
-    floors, example_areas, sizes = list[float](), list[int](), list[int]()
+    floors, complete, example_areas, sizes = list[float](), 0.0, list[int](), list[int]()
     shrink = _shrinking(finished, picture_bytes)
     for record in finished.records():
         # The examples are displayed as what they are: neither the threshold nor a verdict applies to them.
@@ -133,6 +133,7 @@ def gather(finished: Finished, picture_bytes: int = _PICTURE_BYTES, smallest: in
         pictures.append(_picture(finished.preview(record), shrink, smallest))
         # What is shown may reach further down than it is complete.
         floors += [threshold, record.floor, *scores.tolist()]
+        complete = max(complete, record.floor)
         example_areas += [item.area for item in examples] or [round(outline.area) for outline in outlines]
         sizes += [item.area for item in found if not item.is_marked]
     asked = _mark_next(finished, frames)
@@ -149,6 +150,7 @@ def gather(finished: Finished, picture_bytes: int = _PICTURE_BYTES, smallest: in
         **_limits(settings, sizes),
         "range": _range(figures, lowest),
         "floor": min(floors, default=lowest),
+        "complete": complete,
         "margin": summary.margin,
         "units": UNITS,
         "colours": [color_of(step / (_COLOURS - 1)) for step in range(_COLOURS)],

@@ -101,10 +101,19 @@ function commandLine(file = '') {
   return parts.join(' ');
 }
 
+const whereToRun = () => (data.where ? `Run it in ${data.where}. ` : '');
+
+// Results are complete down to a floor; refine takes them over at any threshold above it.
+function whatFollows() {
+  const { minArea, maxArea } = changed();
+  if (minArea || maxArea) return 'With other sizes the frames are searched again, so a few objects may differ.';
+  if (choice.threshold < data.complete) return 'At so low a threshold frames are searched again, since not all that reaches it is known.';
+  return 'Nothing is searched again, so this takes seconds.';
+}
+
 function showCommand() {
   const different = changed();
   const any = isChanged();
-  const resized = different.minArea || different.maxArea;
   // A line may break between the options, not within one; of the folder, which may be long, anywhere.
   const [first, ...options] = any ? commandLine().split(/ (?=--)/) : ['Move a slider, and the command appears here.'];
   $('command').replaceChildren(first, ...options.flatMap((text) => [' ', element('span', { textContent: text })]));
@@ -114,9 +123,7 @@ function showCommand() {
   if (different.threshold) names.push(`Similarity Threshold: ${choice.threshold}`);
   if (different.minArea) names.push(`Min Mask Area: ${choice.minArea}`);
   if (different.maxArea) names.push(`Max Mask Area: ${choice.maxArea}`);
-  const where = data.where ? `Run it in ${data.where}. ` : '';
-  const after = resized ? 'With other sizes the frames are searched again, so a few objects may differ.' : 'Nothing is searched again, so this takes seconds.';
-  $('setting').textContent = any ? `${where}${after} In NimbusImage and in a settings file: ${names.join(', ')}.` : '';
+  $('setting').textContent = any ? `${whereToRun()}${whatFollows()} In NimbusImage and in a settings file: ${names.join(', ')}.` : '';
 }
 
 function showAreaHint() {
@@ -258,9 +265,11 @@ function startChoice() {
       const value = $(id).valueAsNumber;
       then(Number.isFinite(value) ? value : null);
     });
-  for (const id of ['threshold', 'threshold-number']) {
-    // The run's own threshold need not lie on a step.
-    read(id, (value) => value !== null && change({ threshold: !varies && Math.abs(value - data.threshold) < step / 2 ? null : within(value, 0, 1) }));
+  // The run's own threshold need not lie on a step of the slider; what is typed is meant as it is.
+  const isNear = (value) => Math.abs(value - data.threshold) < step / 2;
+  const isSame = (value) => value === data.threshold;
+  for (const [id, isOwn] of [['threshold', isNear], ['threshold-number', isSame]]) {
+    read(id, (value) => value !== null && change({ threshold: !varies && isOwn(value) ? null : within(value, 0, 1) }));
   }
   read('min-area', (place) => change({ minArea: place <= 0 ? data.minArea : toArea(place) }));
   read('max-area', (place) => change({ maxArea: place >= 1000 ? data.maxArea : Math.max(1, toArea(place)) }));

@@ -74,7 +74,7 @@ function exportMarks() {
   after.textContent = 'Saved as corrections.json in your downloads. Learn from it, and look again, with: ';
   const code = document.createElement('code');
   code.textContent = commandLine('PATH/TO/corrections.json');
-  after.append(code);
+  after.append(code, ` ${whereToRun()}`);
 }
 
 function countMarks() {
@@ -100,5 +100,7 @@ function startMarks() {
     emit('marked', null);
   });
   on('marked', countMarks);
+  // What was saved, and the command for it, are of the marks and the choice as they were.
+  for (const event of ['marked', 'chosen']) on(event, () => ($('after-export').hidden = true));
   countMarks();
 }
