@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from bright import BrightMaker
+from sam2_fewshot.errors import InputError
 from sam2_fewshot.files.run import run
 from sam2_fewshot.output.finished import read_finished
 from sam2_fewshot.records import Exemplar
@@ -29,6 +30,40 @@ def test_second_run_does_nothing(request_for, segmenters, display):
     assert summary.found == 10
     assert before == {path.name: path.read_bytes() for path in (request_for().out / "labels").iterdir()}
     assert stamp  # the folder was there before
+
+
+def test_no_other_run_changes_what_is_finished_while_one_learns(request_for, segmenters, images):
+    assert run(request_for(images=images[:1]), None, segmenters).complete
+    refused = []
+
+    def meanwhile():
+        with pytest.raises(InputError, match="Another run is at work") as caught:
+            run(request_for(settings=Settings(smoothing=2)), None, segmenters)
+        refused.append(caught.value)
+
+    summary = run(request_for(settings=Settings(cache_size=0)), None, BrightMaker({"on_learn": meanwhile}))
+    assert (summary.complete, summary.resumed, summary.done, len(refused)) == (True, 1, 3, 1)
+    assert run(request_for(settings=Settings(smoothing=2)), None, segmenters).complete  # the folder is free again
+
+
+@pytest.mark.parametrize("trouble", [InputError("Nothing can be learned."), KeyboardInterrupt(), ZeroDivisionError()])
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_run_that_ends_while_it_learns_leaves_nothing_and_lets_others_in(
+    trouble, is_there, request_for, segmenters, tmp_path
+):
+    out = tmp_path / "results" / "today"
+    if is_there:
+        out.mkdir(parents=True)
+    before = sorted(tmp_path.rglob("*"))
+    request = request_for(out=out, settings=Settings(cache_size=0))
+
+    def fail():
+        raise trouble
+
+    with pytest.raises(type(trouble)):
+        run(request, None, BrightMaker({"on_learn": fail}))
+    assert sorted(tmp_path.rglob("*")) == before
+    assert run(request, None, segmenters).complete
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ from PIL import Image
 from bright import BrightMethod
 from calls import calls_of
 from sam2_fewshot.annotations.placing import PlacedExemplar
-from sam2_fewshot.errors import InputError
 from sam2_fewshot.files.folder import OutputFolder
 from sam2_fewshot.files.plan import Plan, make_plan
 from sam2_fewshot.files.run import run
@@ -156,13 +155,6 @@ def test_notes_that_cannot_be_put_back_are_no_failure(is_first, request_for, seg
         notes.unlink()
         (notes / "taken").mkdir(parents=True)
     assert progressed.failures == []
-
-
-def test_two_runs_cannot_have_it_at_once(ready):
-    *_, folder = ready()
-    with folder.opened(Progressed(3, 0)), pytest.raises(InputError, match="Another run is at work"):
-        ready()
-    assert ready()[2].done == 0
 
 
 def test_what_was_learned_is_saved_where_that_is_asked_for(ready, tmp_path, display):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from filelock import FileLock
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.output.notes import read_notes
 from sam2_fewshot.settings import Settings
-from sam2_fewshot.storage.locks import only_run, refuse_second_run
+from sam2_fewshot.storage.locks import only_run, run_at_work
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,18 +41,28 @@ def test_a_run_keeps_another_out_until_it_dies(tmp_path: Path, heard: Heard) -> 
     with other:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
-        for enter in (lambda: refuse_second_run(tmp_path), lambda: only_run(tmp_path, heard).__enter__()):
-            with pytest.raises(
-                InputError, match=f"Another run is at work in {tmp_path.parent}.*process {other.pid} on"
-            ):
-                enter()
+        words = f"run is at work in {tmp_path.parent}.*process {other.pid} on"
+        with pytest.raises(InputError, match=f"Another {words}"), only_run(tmp_path, heard):
+            pass
+        assert re.match(f"a {words}", run_at_work(tmp_path))
         other.kill()
     assert (tmp_path / "lock").exists()  # what is left means nothing
-    refuse_second_run(tmp_path)
+    assert run_at_work(tmp_path) == ""
     with only_run(tmp_path, heard):
         pass
     assert list(tmp_path.iterdir()) == []
-    refuse_second_run(tmp_path)
+    assert run_at_work(tmp_path) == ""
+
+
+def test_a_folder_that_was_made_for_a_lock_goes_with_it_if_nothing_else_is_there(tmp_path: Path, heard: Heard) -> None:
+    folder = tmp_path / "out" / ".frames"
+    assert run_at_work(folder) == ""
+    with only_run(folder, heard):
+        assert run_at_work(folder)
+    assert list(tmp_path.iterdir()) == []
+    with only_run(folder, heard):
+        (tmp_path / "out" / "notes.txt").write_text("mine")
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "notes.txt"]
 
 
 def test_a_run_that_ends_leaves_the_lock_of_the_next_alone(tmp_path: Path, heard: Heard) -> None:
@@ -76,8 +87,8 @@ def test_a_run_that_ends_leaves_the_lock_of_the_next_alone(tmp_path: Path, heard
 def test_a_damaged_note_still_refuses(tmp_path: Path, heard: Heard) -> None:
     with only_run(tmp_path, heard):
         (tmp_path / "lock.json").write_text("{")
-        with pytest.raises(InputError, match=r"at work in [^(]*\. Wait until"):
-            refuse_second_run(tmp_path)
+        with pytest.raises(InputError, match=r"at work in [^(]*\. Wait until"), only_run(tmp_path, heard):
+            pass
 
 
 @pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
@@ -92,7 +103,7 @@ def test_a_file_system_without_locks_is_told(
         assert "cannot lock files" in heard.warnings[0]
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "lock").write_text("4242\nnode17\n")  # a killed run of another machine left it
-    refuse_second_run(tmp_path)
+    assert run_at_work(tmp_path) == ""
     with only_run(tmp_path, heard):
         assert "cannot lock files" in heard.warnings[1]
 

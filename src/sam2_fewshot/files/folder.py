@@ -40,7 +40,6 @@ from sam2_fewshot.report.page import write_report
 from sam2_fewshot.runner.blocks import StoredBlocks
 from sam2_fewshot.runner.tasks import CannotGoOn, Failure, Task
 from sam2_fewshot.storage.files import replacing, telling, write_whole
-from sam2_fewshot.storage.locks import only_run, refuse_second_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -62,6 +61,8 @@ if TYPE_CHECKING:
 class OutputFolder:
     """The results of one plan in its output folder; the :class:`~sam2_fewshot.runner.tasks.Sink` of a run on files.
 
+    What is finished is looked up here, so whoever makes one keeps other runs out of the folder from then to the end.
+
     Parameters
     ----------
     plan
@@ -78,7 +79,6 @@ class OutputFolder:
         self._watch = watch
         self._out = plan.request.out
         self._folder = self._out / JOURNAL_FOLDER
-        refuse_second_run(self._folder)
         self._inputs, self._given, self._common, prints = made_from(plan, segmenter)
         earlier = plan.request.earlier or self._out
         self._earlier = earlier / JOURNAL_FOLDER
@@ -135,31 +135,23 @@ class OutputFolder:
 
     @contextmanager
     def opened(self, progressed: Progressed) -> Iterator[None]:
-        """Make the output folder, keep other runs out of it, and put the result files together at the end.
+        """Note in the output folder what the run is of, and put the result files together at the end.
 
         Raises
         ------
         InputError
-            If the folder cannot be made or written, or another run is at work in it.
+            If the folder cannot be made or written.
         """
-        with telling(self._out):
-            self._folder.mkdir(parents=True, exist_ok=True)
+        self._begin(progressed)
         try:
-            with only_run(self._folder, self._watch):
-                self._begin(progressed)
-                try:
-                    yield
-                finally:  # also after a defect
-                    try:
-                        self._put_together(progressed)
-                    except FewShotError as error:
-                        progressed.failures.append(Failure("results", str(error)))
-                    except KeyboardInterrupt:  # pressed again; the frames are safe, and the files stay as they were
-                        progressed.interrupted = True
-        finally:
-            if not self._finished:
-                with suppress(OSError):
-                    self._folder.rmdir()  # where it is empty, nothing was there before either
+            yield
+        finally:  # also after a defect
+            try:
+                self._put_together(progressed)
+            except FewShotError as error:
+                progressed.failures.append(Failure("results", str(error)))
+            except KeyboardInterrupt:  # pressed again; the frames are safe, and the files stay as they were
+                progressed.interrupted = True
 
     def _begin(self, progressed: Progressed) -> None:
         with replacing(self._folder / "writable") as trial:
@@ -306,7 +298,7 @@ class OutputFolder:
             image = self._plan.images[location.xy]
             record = self._record(location)
             if record is None:
-                raise lost_record(self._out, image.full_name, location.z + 1, location.time + 1)
+                raise self._lost(location)
             # Names are given anew: another file of the same name may have joined the images since.
             yield replace(
                 record,
@@ -316,6 +308,10 @@ class OutputFolder:
                 pixel_size=image.header.pixel_size,
                 channel_names=image.header.channel_names,
             )
+
+    def _lost(self, location: Location) -> InputError:
+        """Return the error for a finished frame whose record is gone: files were removed from the folder meanwhile."""
+        return lost_record(self._out, self._plan.images[location.xy].full_name, location.z + 1, location.time + 1)
 
     def _blocks(self, location: Location) -> BlockFolder:
         fingerprint = self._journals[location.xy].fingerprint
@@ -365,9 +361,8 @@ class OutputFolder:
     def _take_over(self, location: Location) -> None:
         """Record a frame at the threshold asked for; its overlay is redrawn later."""
         record = self._look_up(location)
-        if record is None:  # it was removed meanwhile
-            self._finished.discard(location)
-            return
+        if record is None:
+            raise self._lost(location)
         preview, source = self._preview(location), preview_beside(self._earlier / record.file)
         if source != preview and source.exists():
             with replacing(preview) as temporary:

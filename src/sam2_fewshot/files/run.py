@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sam2_fewshot.files.folder import OutputFolder
 from sam2_fewshot.files.plan import make_plan
 from sam2_fewshot.output import assembly
+from sam2_fewshot.output.journal import JOURNAL_FOLDER
 from sam2_fewshot.records import Counts
 from sam2_fewshot.runner.progress import Silent, Watch
 from sam2_fewshot.runner.run import MemoryLimit, timed
@@ -19,6 +20,7 @@ from sam2_fewshot.runner.tasks import in_this_process
 from sam2_fewshot.segmenter import FewShotSegmenter
 from sam2_fewshot.settings import without_effect
 from sam2_fewshot.storage.cache import FolderCache, cache_folder
+from sam2_fewshot.storage.locks import only_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -155,6 +157,7 @@ def run(
         if plan.saved is not None:
             segmenter.adopt(plan.saved.objects, str(plan.saved.path))
         watch.say(f"Model {segmenter.model_name} on {segmenter.device_name}.")
+        stack.enter_context(only_run(request.out / JOURNAL_FOLDER, watch))
         folder = OutputFolder(plan, segmenter, watch)
         room = settings.cache_size * 1_000_000
         ended = run_ends(

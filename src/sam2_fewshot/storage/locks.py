@@ -33,7 +33,7 @@ def only_run(folder: Path, progress: Progress, lock_of: Callable[[Path], BaseFil
     Parameters
     ----------
     folder
-        The journal's folder; it must be there.
+        The journal's folder. It is made; in the end it goes again, with those around it that were made, if empty.
     progress
         Is warned where the file system has no locks.
     lock_of
@@ -42,62 +42,75 @@ def only_run(folder: Path, progress: Progress, lock_of: Callable[[Path], BaseFil
     Raises
     ------
     InputError
-        If another run is at work there.
+        If another run is at work there, or the folder cannot be made or written.
     """
     from filelock import Timeout
 
     path = folder / _LOCK
-    note = folder / f"{_LOCK}.json"  # another file, because a locked one cannot be read on Windows
+    note = _note(folder)
     lock = (lock_of or system_lock)(path)
-    with telling(path):
+    with _made(folder):
+        with telling(path):
+            try:
+                locked = acquired(lock)
+            except Timeout:  # an OSError too
+                raise InputError(
+                    f"Another run is at work in {folder.parent}{_holder(note)}. Wait until it has ended, or give this "
+                    "one another folder with -o; two runs in one folder would mix their results."
+                ) from None
+        if not locked:
+            progress.warn(
+                f"The file system of {folder.parent} cannot lock files, so nothing keeps a second run out of it; see "
+                "that only one is at work there."
+            )
         try:
-            locked = acquired(lock)
-        except Timeout:  # an OSError too
-            raise InputError(_busy(folder.parent, note)) from None
-    if not locked:
-        progress.warn(
-            f"The file system of {folder.parent} cannot lock files, so nothing keeps a second run out of it; see that "
-            "only one is at work there."
-        )
+            with suppress(OSError):
+                since = datetime.now(UTC).isoformat(timespec="seconds")
+                note.write_text(json.dumps({"process": os.getpid(), "machine": socket.gethostname(), "since": since}))
+            yield
+        finally:
+            # While the lock is held its file is surely this run's own. On Windows filelock removes it on release;
+            # elsewhere it sees, from version 3.24 on, that a file which it locked had just been removed.
+            for file in (note, path):
+                with suppress(OSError):
+                    file.unlink()
+            lock.release()
+
+
+@contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """Make a folder, and in the end remove what was made of it and is empty."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
     try:
-        with suppress(OSError):
-            since = datetime.now(UTC).isoformat(timespec="seconds")
-            note.write_text(json.dumps({"process": os.getpid(), "machine": socket.gethostname(), "since": since}))
+        with telling(folder.parent):
+            folder.mkdir(parents=True, exist_ok=True)
         yield
     finally:
-        # While the lock is held its file is surely this run's own. On Windows filelock removes it on release;
-        # elsewhere it sees, from version 3.24 on, that a file which it locked had just been removed.
-        for file in (note, path):
-            with suppress(OSError):
-                file.unlink()
-        lock.release()
+        with suppress(OSError):
+            for each in missing:
+                each.rmdir()
 
 
-def refuse_second_run(folder: Path, lock_of: Callable[[Path], BaseFileLock] | None = None) -> None:
-    """Refuse a folder in which a run is at work, before anything heavy is begun; nothing is written.
+def run_at_work(folder: Path, lock_of: Callable[[Path], BaseFileLock] | None = None) -> str:
+    """Return words about a run that is at work in a folder, none where there is no run; nothing is written.
 
     Parameters
     ----------
     folder, lock_of
         As in :func:`only_run`.
-
-    Raises
-    ------
-    InputError
-        If another run is at work there.
     """
     from filelock import Timeout
 
     path = folder / _LOCK
-    if not path.exists():
-        return
     try:
-        with (lock_of or system_lock)(path):
-            return
+        if path.exists():
+            with (lock_of or system_lock)(path):
+                pass
     except Timeout:
-        raise InputError(_busy(folder.parent, folder / f"{_LOCK}.json")) from None
-    except OSError:
-        return  # whether the folder can be written is checked and reported when it is
+        return f"a run is at work in {folder.parent}{_holder(_note(folder))}"
+    except OSError:  # it cannot be told
+        pass
+    return ""
 
 
 def system_lock(path: Path) -> BaseFileLock:
@@ -127,12 +140,13 @@ def acquired(lock: BaseFileLock) -> bool:
     return True
 
 
-def _busy(out: Path, note: Path) -> str:
-    who = ""
+def _note(folder: Path) -> Path:
+    """Return the file that says who holds the lock; it is another one, as a locked one cannot be read on Windows."""
+    return folder / f"{_LOCK}.json"
+
+
+def _holder(note: Path) -> str:
     with suppress(OSError, ValueError, TypeError, KeyError):
         holder = json.loads(note.read_text())
-        who = f" (process {int(holder['process'])} on {holder['machine']}, since {holder['since']})"
-    return (
-        f"Another run is at work in {out}{who}. Wait until it has ended, or give this one another folder with -o; two "
-        "runs in one folder would mix their results."
-    )
+        return f" (process {int(holder['process'])} on {holder['machine']}, since {holder['since']})"
+    return ""
