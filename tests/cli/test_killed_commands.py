@@ -18,7 +18,7 @@ from PIL import Image
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.files.folder import OutputFolder
 from sam2_fewshot.files.run import run
-from sam2_fewshot.output.finished import read_finished
+from sam2_fewshot.output.finished import Finished, read_finished
 from sam2_fewshot.report import page as page_module
 from sam2_fewshot.report.page import write_report
 from sam2_fewshot.settings import Settings
@@ -264,6 +264,38 @@ def test_a_conversion_that_fails_leaves_nothing(error, is_there, several, cli, t
         assert (outcome.code, outcome.err) == (1, "Error: Stopped.\n")
     assert sorted(tmp_path.rglob("*")) == before
     assert cli("convert", several, out, "--to", "roi").code == 0
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("to", ["roi", "zarr"])
+def test_a_conversion_takes_nothing_away_that_came_meanwhile(
+    to, overwrite, several, cli, request_for, segmenters, images, tmp_path, monkeypatch
+):
+    pytest.importorskip("zarr")
+    one = run(request_for(images=images[:1], out=tmp_path / "one"), None, segmenters).out
+    out = tmp_path / "converted"
+    read, passes = Finished.records, count(1)
+
+    def meanwhile(finished):
+        yield from read(finished)
+        if finished.out == several and next(passes) == 2:  # the first is before it is looked what is there
+            assert cli("convert", one, out, "--to", to).code == 0
+            (out / "notes.txt").write_text("mine")
+
+    monkeypatch.setattr(Finished, "records", meanwhile)
+    outcome = cli("convert", several, out, "--to", to, *["--overwrite"] * overwrite)
+    assert (out / "notes.txt").read_text() == "mine"
+    ending = {"roi": "zip"}.get(to, to)
+    first = out / f"im1.{ending}"
+    assert first.exists()
+    if overwrite:
+        assert outcome.code == 0
+        assert (out / f"im10.{ending}").exists()
+    else:
+        assert outcome.code == 2
+        assert outcome.err.startswith(f"Error: {first} is there already")
+        assert not (out / f"im10.{ending}").exists()
+    assert not list(tmp_path.glob(".*")) + list(out.glob(".*"))
 
 
 def test_the_file_that_cannot_be_written_is_named(several, cli, tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ import math
 import os
 from collections import defaultdict
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from shapely import Polygon, box
@@ -152,16 +153,17 @@ def _written(
     images: int,
 ) -> Converted:
     paths = _paths(out, form, images, stems)
+    check = partial(check_free, overwrite=overwrite, is_own=form.optional("is_own") or (lambda folder: False))
     for path in paths.values():
         if os.path.realpath(path) == os.path.realpath(source):
             raise InputError(f"{path} would be written over itself; give another name.")
-        check_free(path, overwrite, form.optional("is_own") or (lambda folder: False))
+        check(path)
     counts = []
     bare = []
     first, *others = paths.values()
     folder = first.parent  # of all of them
     # With some of the files there the same command would be refused.
-    with replacing_together(folder, named=None if others else first) as temporary:
+    with replacing_together(folder, check, named=None if others else first) as temporary:
         places = {stem: temporary / path.name for stem, path in paths.items()}
         with form.begin(places.__getitem__, tags) as add:
             for record in records:

@@ -121,16 +121,19 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def replacing_together(folder: Path, named: Path | None = None) -> Iterator[Path]:
+def replacing_together(folder: Path, check: Callable[[Path], None], named: Path | None = None) -> Iterator[Path]:
     """Give a temporary folder, from which all files and folders come into `folder` when the block ends well.
 
-    A folder that is missing appears with all of them. In one that is there each takes its place as with
-    :func:`replacing` and :func:`replacing_folder`; where one cannot, those that were not there before are removed.
+    A folder that is missing appears with all of them. In one that is there, or has come meanwhile, each takes its place
+    as with :func:`replacing` and :func:`replacing_folder`; where one cannot, those that were not there before are
+    removed.
 
     Parameters
     ----------
     folder
         Where they belong.
+    check
+        Is called with the place of each before the first comes there; what it raises is raised, and nothing is written.
     named
         What an error says that cannot be written; `folder` when left out.
 
@@ -144,19 +147,17 @@ def replacing_together(folder: Path, named: Path | None = None) -> Iterator[Path
     InputError
         If they cannot be written. Errors in the block, too, call files as they are called in `folder`.
     """
-    if not folder.exists():
-        with replacing_folder(folder) as temporary, _called_as_in(folder, temporary):
-            temporary.mkdir()
-            yield temporary
-        return
-    temporary = _temporary(folder / "together")
+    temporary = _temporary(folder / "together" if folder.exists() else folder)
     with telling(named or folder.absolute()):
-        _sweep_once(folder.absolute())
         try:
-            temporary.mkdir()
+            temporary.mkdir(parents=True)
+            _sweep_once(temporary.parent.absolute())
             with _called_as_in(folder, temporary):
                 yield temporary
-            _put_in_place(temporary, folder)
+            if folder.exists():
+                _put_in_place(temporary, folder, check)
+            else:
+                temporary.replace(folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -170,10 +171,13 @@ def _called_as_in(folder: Path, temporary: Path) -> Iterator[None]:
         raise InputError(str(error).replace(f"{temporary}{os.sep}", within)) from error.__cause__
 
 
-def _put_in_place(temporary: Path, folder: Path) -> None:
+def _put_in_place(temporary: Path, folder: Path, check: Callable[[Path], None]) -> None:
     new = []
+    paths = sorted(temporary.iterdir())
+    for path in paths:
+        check(folder / path.name)
     try:
-        for path in sorted(temporary.iterdir()):
+        for path in paths:
             target = folder / path.name
             if not target.exists():
                 new.append(target)
