@@ -12,7 +12,6 @@ import stat
 import time
 from contextlib import contextmanager, suppress
 from functools import lru_cache
-from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +26,10 @@ MAX_YAML_BYTES = 1_000_000
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _ABANDONED = 3600  # s
+_OF_DISK = {
+    errno.EROFS: ("its disk can only be read", "it can be written"),
+    errno.EIO: ("input/output error", "its disk works"),
+}
 _FORBIDDEN = {errno.EACCES, errno.EPERM}
 
 
@@ -63,7 +66,7 @@ def replacing(path: Path) -> Iterator[Path]:
             _flush(path.parent)
 
 
-_TEMPORARY = re.compile(r"\.[0-9a-f]{16}-.*\.(part|old)", re.DOTALL)
+_TEMPORARY = re.compile(r"\.[0-9a-f]{16}-.*\.part", re.DOTALL)
 """Names of :func:`_temporary`. They lie in folders of the user's too, so no name that others give may be like them."""
 _OF_NAME = 40
 """So many characters of the end of a file's name are in them."""
@@ -90,7 +93,8 @@ def write_whole(path: Path, content: bytes) -> None:
 def replacing_folder(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path` for a folder, which takes its name when the block ends well.
 
-    As :func:`replacing`, but that a moment passes in which neither the old folder nor the new one is there.
+    As :func:`replacing`, but that a moment passes in which neither the old folder nor the new one is there. A process
+    that is killed in it leaves none: the old one may be of results that the next run has not.
 
     Yields
     ------
@@ -102,8 +106,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     InputError
         If it cannot be written.
     """
-    temporary = _temporary(path)
-    old = temporary.with_suffix(".old")
+    temporary, old = _temporary(path), _temporary(path)
     with telling(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -207,32 +210,18 @@ def remove(path: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove files and folders that killed runs left half written, unless they were touched within the last hour.
-
-    An earlier folder that was moved aside, and whose place is still empty, gets its name back.
-    """
+    """Remove files and folders that killed runs left half written, unless they were touched within the last hour."""
     with suppress(OSError):
         for path in (path for path in folder.iterdir() if _TEMPORARY.fullmatch(path.name)):
             with suppress(OSError):
                 touched = max(each.stat().st_mtime for each in (path, *path.rglob("*")))
                 if time.time() - touched > _ABANDONED:
-                    _remove_or_restore(path)
+                    remove(path)
 
 
 @lru_cache(maxsize=1000)
 def _sweep_once(folder: Path) -> None:
     sweep(folder)
-
-
-def _remove_or_restore(path: Path) -> None:
-    """Remove what is under a name of :func:`_temporary`, or give it back its own name if nothing else has that."""
-    own = path.stem.split("-", 1)[1]
-    is_whole = len(own) < _OF_NAME
-    if path.suffix == ".old" and not any(path.parent.glob(f"{'' if is_whole else '*'}{escape(own)}")):
-        if is_whole:  # of a longer name nobody knows the beginning, so the folder stays where it is
-            path.replace(path.with_name(own))
-    else:
-        remove(path)
 
 
 def check_free(path: Path, overwrite: bool, is_own: Callable[[Path], bool] = lambda folder: False) -> None:
@@ -367,10 +356,8 @@ def _sentence(path: Path, error: OSError) -> str:
             f"{path} could not be written: permission denied. Close the file if another program has it open, or see "
             "that you may write into this folder."
         )
-    if error.errno == errno.EROFS:
-        return (
-            f"{path} could not be written: its disk can only be read. See that it can be written, and run the same "
-            "command again."
-        )
+    if error.errno in _OF_DISK:
+        what, how = _OF_DISK[error.errno]
+        return f"{path} could not be written: {what}. See that {how}, and run the same command again."
     reason = (error.strerror or str(error) or type(error).__name__).lower()
     return f"{path} could not be written: {reason}. Choose another output folder."
