@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 from functools import partial
 from itertools import count
@@ -19,9 +20,11 @@ from sam2_fewshot.errors import InputError
 from sam2_fewshot.files.folder import OutputFolder
 from sam2_fewshot.files.run import run
 from sam2_fewshot.output.finished import Finished, read_finished
+from sam2_fewshot.protocols import Quiet
 from sam2_fewshot.report import page as page_module
 from sam2_fewshot.report.page import write_report
 from sam2_fewshot.settings import Settings
+from sam2_fewshot.storage.locks import only_run
 
 
 class Killed(BaseException):
@@ -174,6 +177,40 @@ def test_a_run_that_is_stopped_as_it_begins_to_write_keeps_what_is_finished(
     assert outcome.err.splitlines()[-1] == last
     assert cli(*refined).code == 0
     assert read_finished(out).facts["settings"]["similarity_threshold"] == 0.8
+
+
+def test_results_can_be_read_until_those_of_another_threshold_take_their_place(
+    cli, request_for, segmenters, images, monkeypatch, tmp_path
+):
+    out = run(request_for(images=images[:2]), None, segmenters).out
+    higher = request_for(settings=Settings(similarity_threshold=0.8))
+    codes = []
+
+    def killed(folder, task, result):
+        codes.append(cli("report", out).code)
+        raise Killed
+
+    def put_together(folder, progressed):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(OutputFolder, "add", killed)
+        patch.setattr(OutputFolder, "_put_together", put_together)
+        with pytest.raises(Killed):
+            run(higher, None, segmenters)
+    assert codes == [0]  # while it is at work
+    assert cli("convert", out, tmp_path / "all.json", "--to", "coco").code == 0
+    assert run(higher, None, segmenters).resumed == 2
+
+
+def test_results_that_a_run_is_changing_say_so(cli, request_for, segmenters):
+    out = run(request_for(), None, segmenters).out
+    next((out / ".frames").glob("*.npz")).unlink()
+    with only_run(out / ".frames", Quiet()):
+        busy = cli("report", out)
+    assert busy.code == 2
+    assert re.search(r"cannot be read now, because a run is at work in .*\. Wait until it has ended\.", busy.err)
+    assert "Run the command that was stopped again; what is finished is kept." in cli("report", out).err
 
 
 def test_a_report_is_that_of_the_run_that_ended_last(cli, request_for, segmenters, monkeypatch):

@@ -157,6 +157,21 @@ def test_notes_that_cannot_be_put_back_are_no_failure(is_first, request_for, seg
     assert progressed.failures == []
 
 
+@pytest.mark.parametrize("threshold", [0.5, 0.6])
+def test_a_finished_frame_whose_record_is_removed_meanwhile_is_missed(ready, watch, threshold):
+    plan, segmenter, folder = ready()
+    with folder.opened(Progressed(3, 0)):
+        for task, result in searched(plan, segmenter, folder, watch):
+            folder.add(task, result)
+    name = json.loads((plan.request.out / "run.json").read_text())["frames"][1]["record"]
+    _, _, again = ready(settings=Settings(similarity_threshold=threshold))
+    (plan.request.out / ".frames" / name).unlink()
+    progressed = Progressed(3, 3)
+    with again.opened(progressed):
+        pass
+    assert "no whole record of im2.png (Z 1, Time 1)" in progressed.failures[0].sentence
+
+
 def test_what_was_learned_is_saved_where_that_is_asked_for(ready, tmp_path, display):
     path = tmp_path / "models" / "cells.npz"
     _, segmenter, folder = ready(save_model=path)

@@ -161,8 +161,6 @@ class OutputFolder:
         changed = self._notes.changes(self._inputs)
         if changed:
             self._watch.say(f"Since the last run in {self._out}: {'; '.join(changed)}.")
-        for location in sorted(self._moved):
-            self._take_over(location)
         if progressed.learned is not None:
             self._learned = progressed.learned
         elif self._learned is not None:  # nothing was learned in this run, but what its frames were searched with
@@ -240,6 +238,8 @@ class OutputFolder:
                 with suppress(InputError):  # as on a full disk, which was told where the first frame was not written
                     self._notes.put_back()
             return
+        for location in sorted(self._moved):  # not before, as the results are of these records until now
+            self._take_over(location)
         self._note(*(to_note(self._plan, self._before, noted) for noted in (self._notes.results, self._notes.written)))
         files = list(result_files(self._plan))
         summary = assemble(

@@ -15,6 +15,7 @@ from sam2_fewshot.images.registry import content_of, open_positions, signatures
 from sam2_fewshot.output.files import files_of
 from sam2_fewshot.output.journal import JOURNAL_FOLDER, preview_beside, read_record, unreadable
 from sam2_fewshot.records import Location, PixelSize
+from sam2_fewshot.storage.locks import run_at_work
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -129,11 +130,14 @@ class Finished:
         Raises
         ------
         InputError
-            If a frame is missing, or is of another run than ``run.json``.
+            If a frame is missing, or is of another run than ``run.json``, as while that is at work.
         """
         for line in self.facts["frames"]:
             record = self._record(line, with_examples)
             if record is None:
+                busy = run_at_work(self.out / JOURNAL_FOLDER)
+                if busy:
+                    raise InputError(f"{self.out} cannot be read now, because {busy}. Wait until it has ended.")
                 raise lost_record(self.out, line["image"], line["z"], line["time"])
             yield record
 
@@ -175,7 +179,7 @@ def lost_record(out: Path, image: str, z: int, time: int) -> InputError:
     """Return the error for a frame that was finished, and whose record is missing or damaged."""
     return InputError(
         f"{out} holds no whole record of {image} (Z {z}, Time {time}): a run was cut off, or files were removed from "
-        "it. Run the same sam2-fewshot segment command again; what is finished is kept."
+        "it. Run the command that was stopped again; what is finished is kept."
     )
 
 
