@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from label_discs import discs
 from PIL import Image
 
 from sam2_fewshot.errors import InputError
@@ -24,6 +25,7 @@ from sam2_fewshot.protocols import Quiet
 from sam2_fewshot.report import page as page_module
 from sam2_fewshot.report.page import write_report
 from sam2_fewshot.settings import Settings
+from sam2_fewshot.storage import files as files_module
 from sam2_fewshot.storage.locks import only_run
 
 
@@ -333,6 +335,37 @@ def test_a_conversion_takes_nothing_away_that_came_meanwhile(
         assert outcome.err.startswith(f"Error: {first} is there already")
         assert not (out / f"im10.{ending}").exists()
     assert not list(tmp_path.glob(".*")) + list(out.glob(".*"))
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device"), None])
+def test_an_evaluation_that_fails_leaves_nothing(error, is_there, cli, tmp_path, monkeypatch):
+    for folder in ("found", "truth"):
+        (tmp_path / folder).mkdir()
+        for stem in ("im1", "im10"):
+            Image.fromarray(discs()).save(tmp_path / folder / f"{stem}_labels.png")
+    drawn, figures = tmp_path / "drawn", tmp_path / "figures.json"
+    if is_there:
+        drawn.mkdir()
+        (drawn / "notes.txt").write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    command = ("evaluate", tmp_path / "found", tmp_path / "truth", "--pictures", drawn, "--json")
+    flush = files_module._flush
+
+    def failing(path):
+        if "im10" in path.name:
+            raise error
+        flush(path)
+
+    if error is None:  # no folder can be made for the figures
+        assert cli(*command, tmp_path / "found" / "im1_labels.png" / "figures.json").code == 2
+    else:
+        with monkeypatch.context() as patch:
+            patch.setattr(files_module, "_flush", failing)
+            assert cli(*command, figures).code == (2 if isinstance(error, OSError) else 1)
+    assert sorted(tmp_path.rglob("*")) == before
+    assert cli(*command, figures).code == 0
+    assert len(list(drawn.glob("*.png"))) == 2
 
 
 def test_the_file_that_cannot_be_written_is_named(several, cli, tmp_path, monkeypatch):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path  # noqa: TC003  (typer reads the annotations)
 from typing import TYPE_CHECKING, Annotated
 
@@ -81,27 +83,33 @@ def evaluate(
         from sam2_fewshot.evaluation.files import read_pairs
         from sam2_fewshot.evaluation.picture import write_picture
         from sam2_fewshot.images.stems import safe_stems
-        from sam2_fewshot.output.assembly import write_run
-        from sam2_fewshot.storage.files import check_free
+        from sam2_fewshot.output.assembly import run_content
+        from sam2_fewshot.storage.files import check_free, replacing, replacing_together
 
         ious = _numbers(iou, "--iou", low=0.0, high=1.0)
         edges = sorted(_numbers(sizes, "--sizes", low=0.0, high=float("inf"))) if sizes else None
+        check = partial(check_free, overwrite=overwrite)
         if json_file:
-            check_free(json_file, overwrite)
+            check(json_file)
         with terminal_display() as display:
             pairs = list(read_pairs(predicted, truth, display, tag))
         drawn: list[Path] = []
         if pictures:
             drawn = [pictures / f"{stem}.png" for stem in safe_stems([pair.stem for pair in pairs])]
             for path in drawn:
-                check_free(path, overwrite)
+                check(path)
         result = evaluate_frames([pair.frame for pair in pairs], ious, edges)
         # First of all: where it cannot be printed, no file stands in the way of another try.
         typer.echo("\n".join(table(result)))
-        for path, pair in zip(drawn, pairs, strict=False):
-            write_picture(path, pair, ious[0])
-        if json_file:
-            write_run(json_file, {"predicted": predicted, "truth": truth, **result.as_facts()})
+        # All files or none: with some of them there the same command would be refused.
+        with ExitStack() as stack:
+            if json_file:
+                content = run_content({"predicted": predicted, "truth": truth, **result.as_facts()})
+                stack.enter_context(replacing(json_file)).write_bytes(content)
+            if pictures:
+                folder = stack.enter_context(replacing_together(pictures, check))
+                for path, pair in zip(drawn, pairs, strict=True):
+                    write_picture(folder / path.name, pair, ious[0])
 
 
 def table(result: Evaluation) -> list[str]:

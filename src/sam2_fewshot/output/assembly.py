@@ -182,15 +182,21 @@ def _discard(before: Iterable[Path], now: Iterable[Path]) -> None:
 def write_run(path: Path, facts: Mapping[str, object]) -> None:
     """Write facts as JSON, whole or not at all.
 
-    Figures that are not finite become null, paths and dates become text, arrays and sets become lists.
-
     Raises
     ------
     InputError
         If the file cannot be written.
     """
+    write_whole(path, run_content(facts))
+
+
+def run_content(facts: Mapping[str, object]) -> bytes:
+    """Return facts as JSON.
+
+    Figures that are not finite become null, paths and dates become text, arrays and sets become lists.
+    """
     text = json.dumps(plain(facts), ensure_ascii=False, allow_nan=False, indent=2)
-    write_whole(path, f"{text}\n".encode())
+    return f"{text}\n".encode()
 
 
 def plain(value: Any) -> Any:
