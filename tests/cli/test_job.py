@@ -140,7 +140,7 @@ def test_every_frame_failing_writes_no_results(request_for, segmenters, display)
     segmenters.troubles = {n: InputError("no.") for n in (1, 2, 3)}
     summary = run(request_for(), display, segmenters)
     assert (summary.done, len(summary.failures)) == (0, 3)
-    assert [path.name for path in summary.out.iterdir()] == []
+    assert not summary.out.exists()
 
 
 def test_interruption_keeps_and_assembles_finished_frames(request_for, segmenters, display):
