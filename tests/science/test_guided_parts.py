@@ -10,11 +10,14 @@ from sam2_fewshot import Exemplar, FewShotSegmenter
 from sam2_fewshot.backbones.filters import FilterEmbedding, FilterTile
 from sam2_fewshot.geometry.outlines import crop_to_object
 from sam2_fewshot.geometry.overlap import mask_iou
+from sam2_fewshot.methods.base import TrainingFrame
 from sam2_fewshot.methods.guided.appearance import local_mean
 from sam2_fewshot.methods.guided.descriptors import FrameMaps, Proposed, describe
 from sam2_fewshot.methods.guided.logistic import fit_logistic
+from sam2_fewshot.methods.guided.map_learning import held_out
 from sam2_fewshot.methods.guided.maps import Background, PixelModel, averaged, cells_of, learn_pixels, maps_of_tile
 from sam2_fewshot.methods.guided.proposals import component_candidates, threshold_levels
+from sam2_fewshot.records import InstanceMask
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -192,6 +195,17 @@ def test_the_share_of_a_cell_is_what_of_its_area_lies_on_the_mask(side: int) -> 
     for row, column in ((0, 0), (3, 7), (11, 4), (int(89 / cell), int(74 / cell))):
         expected = parts(90, row) @ mask @ parts(75, column) / cell**2
         assert shares[row, column] == pytest.approx(expected, abs=1e-6)
+
+
+def test_examples_side_by_side_are_measured_on_maps_learned_without_them() -> None:
+    shape = (40, 60)
+    masks = [InstanceMask(np.ones((10, 10), bool), x, 15, shape) for x in (10, 20, 32)]
+    frame = TrainingFrame(np.zeros((*shape, 3), np.uint8), masks)
+    every = np.broadcast_to(np.arange(4, dtype=np.float32)[:, None, None, None], (4, 2, *shape))
+    maps = held_out(every, frame, [0, 1, 2], 10.0)
+    for number, mask in enumerate(masks):
+        assert (mask.under(maps[0]) == 1 + number).all()
+    assert (maps[:, :5] == 0).all()
 
 
 def flat_maps(shape: tuple[int, int]) -> FrameMaps:

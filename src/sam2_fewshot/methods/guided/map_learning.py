@@ -132,6 +132,10 @@ def held_out(
         x0, y0, x1, y1 = mask.box
         place = (slice(max(0, y0 - reach), y1 + reach), slice(max(0, x0 - reach), x1 + reach))
         planes[:, *place] = every[1 + fold][:, *place]
+    # Last, since an example may lie around another one.
+    for mask, fold in zip(frame.positives, folds, strict=True):
+        x0, y0, x1, y1 = mask.box
+        planes[:, y0:y1, x0:x1][:, mask.data] = every[1 + fold][:, y0:y1, x0:x1][:, mask.data]
     return planes
 
 
