@@ -88,6 +88,13 @@ def test_few_dark_and_few_bright_objects_are_seen_together():
     assert picture[20, 20] < picture[0, 0] < picture[50, 50]
 
 
+@pytest.mark.parametrize(("dead", "object_", "limits"), [(0, 110, (100, 110)), (200, 90, (90, 100))])
+def test_a_dead_pixel_does_not_hide_few_objects(dead, object_, limits):
+    plane = np.full((200, 200), 100, np.uint16)
+    plane[50:55, 50:55], plane[3, 3] = object_, dead
+    assert contrast(plane, ChannelStyle()) == limits
+
+
 def test_few_dark_objects_on_an_even_photo_are_seen():
     pixels = np.full((100, 100, 3), 65_535, np.uint16)
     pixels[50, 50] = 20_000, 30_000, 40_000

@@ -205,6 +205,20 @@ def test_results_can_be_read_until_those_of_another_threshold_take_their_place(
     assert run(higher, None, segmenters).resumed == 2
 
 
+def test_frames_are_taken_over_from_another_folder_before_the_search(request_for, segmenters, monkeypatch, tmp_path):
+    earlier = run(request_for(), None, segmenters).out
+    next((earlier / ".frames").glob("*.npz")).unlink()
+    add = OutputFolder.add
+
+    def removed_meanwhile(folder, task, result):
+        add(folder, task, result)
+        shutil.rmtree(earlier)
+
+    monkeypatch.setattr(OutputFolder, "add", removed_meanwhile)
+    summary = run(request_for(out=tmp_path / "more", earlier=earlier), None, segmenters)
+    assert (summary.complete, summary.resumed, summary.done) == (True, 2, 3)
+
+
 def test_results_that_a_run_is_changing_say_so(cli, request_for, segmenters):
     out = run(request_for(), None, segmenters).out
     next((out / ".frames").glob("*.npz")).unlink()

@@ -197,6 +197,14 @@ def test_what_is_detected_of_an_object_that_is_not_judged_is_not_false() -> None
     assert result.scores == (Scores(0, 1, 0, 0.0),)
 
 
+def test_what_holds_an_unwanted_object_is_evaluated() -> None:
+    """A cell is searched for though its nucleus is marked as unwanted; another nucleus's outline is not."""
+    nucleus, cell, other = box(2, 2, 4, 4), box(0, 0), box(30, 0)
+    result = evaluate_frames([EvaluatedFrame("a", [cell], [cell, other, nucleus], [0.9], unwanted=[nucleus])])
+    assert result.scores == (Scores(1, 0, 1, 1.0),)
+    assert result.not_judged == 1
+
+
 class Watched(InstanceMask):
     """A mask that counts how often its pixels are counted."""
 

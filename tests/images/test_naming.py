@@ -27,6 +27,7 @@ def test_stems(name, stem):
         ("a.labels.tif", "a"),
         ("a_examples.geojson", "a"),
         ("a_cp_masks.png", "a"),
+        ("a_cp_mask.png", "a"),
         ("a.tif.geojson", "a"),
         ("a.ome.tif - labels.geojson", "a.ome.tif -"),
         ("a.ome.tif.geojson", "a"),

@@ -101,7 +101,8 @@ def evaluate(
         result = evaluate_frames([pair.frame for pair in pairs], ious, edges)
         # First of all: where it cannot be printed, no file stands in the way of another try.
         typer.echo("\n".join(table(result)))
-        # All files or none: with some of them there the same command would be refused.
+        # All files or none, as far as the pictures go: with some of them there the same command would be refused. The
+        # JSON file is written before them, and takes its name after them.
         with ExitStack() as stack:
             if json_file:
                 content = run_content({"predicted": predicted, "truth": truth, **result.as_facts()})

@@ -10,7 +10,7 @@ import numpy as np
 
 from sam2_fewshot.evaluation.matching import Scores, matched, mostly_inside
 from sam2_fewshot.geometry.overlap import overlaps, shared_area, touching
-from sam2_fewshot.methods.base import is_known
+from sam2_fewshot.methods.base import is_known, lies_in
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -42,6 +42,8 @@ class EvaluatedFrame:
     ignore
         What is not evaluated, such as the examples; see :func:`without_examples`. Detections inside one count neither
         way.
+    unwanted
+        Likewise, what was marked as not wanted.
     """
 
     name: str
@@ -50,6 +52,7 @@ class EvaluatedFrame:
     scores: Sequence[float] | None = None
     below: Sequence[tuple[InstanceMask, float]] = ()
     ignore: Sequence[InstanceMask] = ()
+    unwanted: Sequence[InstanceMask] = ()
 
     @cached_property
     def masks(self) -> list[InstanceMask]:
@@ -64,7 +67,7 @@ class EvaluatedFrame:
     @cached_property
     def inside(self) -> set[int]:
         """Indices of those :attr:`masks` that are mostly inside something that is not evaluated."""
-        return mostly_inside(self.masks, self.ignore)
+        return mostly_inside(self.masks, [*self.ignore, *self.unwanted])
 
     def match(self, iou: float) -> Matching:
         """Match the detections; see :func:`~sam2_fewshot.evaluation.matching.match`."""
@@ -292,10 +295,11 @@ def without_examples(frame: EvaluatedFrame) -> EvaluatedFrame:
 
     These are the ones that the search leaves out, since it takes them for one that is to be ignored, and so could not
     find: also those around which an example is drawn too large, or of which it is only a part. See
-    :func:`~sam2_fewshot.methods.base.is_known`.
+    :func:`~sam2_fewshot.methods.base.is_known`, and for what is not wanted :func:`~sam2_fewshot.methods.base.lies_in`.
     """
-    truth, ignore = frame.truth, frame.ignore
+    truth, ignore, unwanted = frame.truth, frame.ignore, frame.unwanted
     left_out = {t for t, k in touching(truth, ignore) if is_known(truth[t], [ignore[k]])}
+    left_out |= {t for t, k in touching(truth, unwanted) if lies_in(truth[t], [unwanted[k]])}
     return replace(
         frame,
         truth=[mask for t, mask in enumerate(truth) if t not in left_out],

@@ -66,6 +66,7 @@ class _Plane:
     scores: Sequence[float] | None = None
     below: Sequence[tuple[InstanceMask, float]] = ()
     examples: Sequence[InstanceMask] = ()
+    unwanted: Sequence[InstanceMask] = ()
     picture: Path | None = None
 
 
@@ -319,7 +320,7 @@ def _planes_of(stem: str, here: _Image, there: _Image, progress: Progress, tag: 
         if left.shape != right.shape:
             (h, w), (height, width) = left.shape, right.shape
             raise InputError(f"{name} is {w} × {h} px, but its truth is {width} × {height} px; they must be the same.")
-        frame = EvaluatedFrame(name, left.masks, right.masks, left.scores, left.below, left.examples)
+        frame = EvaluatedFrame(name, left.masks, right.masks, left.scores, left.below, left.examples, left.unwanted)
         yield Pair(frame, own, left.shape, left.picture)
 
 
@@ -343,13 +344,21 @@ def _planes(source: _Planes, tag: str | None, progress: Progress) -> dict[tuple[
 def _recorded(record: FrameRecord, picture: Path) -> _Plane:
     found = [detection for detection in record.detections if not detection.is_marked]
     marked = [detection.instance for detection in record.detections if detection.is_marked]
-    outlined = [polygon_to_mask(mark.outline, record.frame_shape) for mark in record.examples if mark.is_object]
+    wanted, unwanted = (
+        [
+            polygon_to_mask(mark.outline, record.frame_shape)
+            for mark in record.examples
+            if mark.is_object and mark.negative == sign
+        ]
+        for sign in (False, True)
+    )
     return _Plane(
         shape=record.frame_shape,
         masks=[detection.instance for detection in found],
         scores=[detection.score for detection in found],
         below=[(detection.instance, detection.score) for detection in record.below],
-        examples=[*marked, *outlined],
+        examples=[*marked, *wanted],
+        unwanted=unwanted,
         picture=picture if picture.is_file() else None,
     )
 

@@ -170,6 +170,10 @@ class OutputFolder:
             self._watch.say(f"{self.done} of {len(self._plan.frames)} frames are finished already and kept.")
         elif (self._out / "run.json").exists():
             self._watch.say(f"{self._out} holds results of other settings or inputs; they are replaced.")
+        for location in sorted(self._moved):
+            if self._record(location, read=Journal.summary) is None:  # it lies in a folder that others may change
+                self._take_over(location)
+                self._moved.discard(location)
         self._before = results_in(self._out)
         self._note(to_note(self._plan, self._before, self._notes.results), self._notes.written)
 
@@ -298,7 +302,7 @@ class OutputFolder:
             image = self._plan.images[location.xy]
             record = self._record(location)
             if record is None:
-                raise self._lost(location)
+                raise self._lost(self._out, location)
             # Names are given anew: another file of the same name may have joined the images since.
             yield replace(
                 record,
@@ -309,9 +313,9 @@ class OutputFolder:
                 channel_names=image.header.channel_names,
             )
 
-    def _lost(self, location: Location) -> InputError:
-        """Return the error for a finished frame whose record is gone: files were removed from the folder meanwhile."""
-        return lost_record(self._out, self._plan.images[location.xy].full_name, location.z + 1, location.time + 1)
+    def _lost(self, out: Path, location: Location) -> InputError:
+        """Return the error for a finished frame whose record is gone: files were removed from a folder meanwhile."""
+        return lost_record(out, self._plan.images[location.xy].full_name, location.z + 1, location.time + 1)
 
     def _blocks(self, location: Location) -> BlockFolder:
         fingerprint = self._journals[location.xy].fingerprint
@@ -362,7 +366,7 @@ class OutputFolder:
         """Record a frame at the threshold asked for; its overlay is redrawn later."""
         record = self._look_up(location)
         if record is None:
-            raise self._lost(location)
+            raise self._lost(self._earlier.parent, location)
         preview, source = self._preview(location), preview_beside(self._earlier / record.file)
         if source != preview and source.exists():
             with replacing(preview) as temporary:

@@ -66,7 +66,7 @@ IMAGE_SUFFIXES = frozenset(suffix for known in FORMATS for suffix in known.suffi
 _OTHER_FORMATS = {".lsm5", ".oib", ".oif", ".vsi", ".mrxs", ".h5", ".hdf5", ".ims"} - IMAGE_SUFFIXES
 
 _LABELS = re.compile(
-    r"[ ._-](labels?|masks?|annotations?|annotated|examples?|rois?|roi_?sets?|objects?|instances?|cp_masks)$",
+    r"[ ._-](labels?|masks?|annotations?|annotated|examples?|rois?|roi_?sets?|objects?|instances?|cp_masks?)$",
     re.IGNORECASE,
 )
 _SAMPLES, _SAMPLE = 16, 4096

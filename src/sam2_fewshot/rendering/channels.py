@@ -26,6 +26,8 @@ Limits = tuple[float, float]
 WHITE: Color = (255, 255, 255)
 SAMPLES = 1_000_000
 """About so many pixels of a plane, evenly spaced, are looked at for percentiles."""
+_FEW = 10
+"""On one side of an even background objects have at least this part (a tenth) of the other side's pixels."""
 _PAINTED = 1 << 22
 
 
@@ -163,7 +165,8 @@ def contrast(
     A plane is (H, W), or (H, W, 3) of a colour photo, whose components count together. Percentiles are those of an
     evenly spaced sample of about :data:`SAMPLES` pixels, so they are the same in every run. Where the sample's
     percentiles coincide, because bright or dark objects on an even background fill less of the frame than lies beyond
-    them, or where the sample has no finite value, the plane's lowest and highest intensity are taken.
+    them, or where the sample has no finite value, the plane's lowest and highest intensity are taken; but none on a
+    side where the sample has less than a tenth of the other side's pixels, since a dead pixel is no object.
 
     Parameters
     ----------
@@ -175,18 +178,22 @@ def contrast(
     """
     if style.mode == "absolute":
         return style.black, style.white
+    even, below, above = 0.0, 0, 0
     if style.mode == "percentile":
         step = sample_step(plane.shape[0] * plane.shape[1], SAMPLES)
         sample = _finite(plane[::step, ::step])
         if sample.size:
             with np.errstate(all="ignore"):
-                low, high = (float(p) for p in np.percentile(sample.astype(float), [style.black, style.white]))
-            if high > low:
-                return low, high
+                even, high = (float(p) for p in np.percentile(sample.astype(float), [style.black, style.white]))
+            if high > even:
+                return even, high
+            below, above = int(np.count_nonzero(sample < even)), int(np.count_nonzero(sample > even))
     found = extremes(plane) if ends is None else ends()
-    if found is None or style.mode == "percentile":
-        return found
+    if found is None:
+        return None
     low, high = found
+    if style.mode == "percentile":
+        return even if _FEW * below < above else low, even if _FEW * above < below else high
     with np.errstate(all="ignore"):
         return low + style.black / 100 * (high - low), low + style.white / 100 * (high - low)
 

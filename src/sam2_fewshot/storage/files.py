@@ -114,6 +114,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
             yield temporary
             if path.is_dir():
                 path.replace(old)
+                os.utime(old)  # whoever sweeps this folder now takes it for what it is
             temporary.replace(path)
         finally:
             if not path.exists():

@@ -32,8 +32,8 @@ _NEAR = 0.8
 them. Telling a nucleus from its halves is the harder task of the two (.5 costs .02 of F1, .95 as much)."""
 _HELD_OUT_FOLDS = 5
 _RECALL = 10
-"""Percentile of the held-out examples' scores from which on a candidate counts as an object: 90 % of what looks like
-the examples is detected, as far as their number allows (at best n / (n + 1), as in conformal prediction)."""
+"""Percentile of the held-out examples' scores from which on a candidate counts as an object: about 90 % of what looks
+like the examples is detected, as far as their number allows (at best n / (n + 1), as in conformal prediction)."""
 _ROOM = 0.75
 """The threshold may lie so far on the way from there to the score that 90 % of the wrong candidates do not reach, if
 these score lower. Outlines that were learned from score higher than their like, and other frames differ from those

@@ -364,10 +364,18 @@ def cells_of(mask: NDArray[np.bool_], side: int, cells: int) -> NDArray[np.float
     """
     core, cell = core_of(cells), side / cells
     rows, columns = (np.arange(count * core + 1) * cell for count in TileGrid.of(mask, side).counts)
-    shares = _sums_between(_sums_between(mask, rows, 0), columns, 1) / cell**2
+    # Only where something is: masks of frames are mostly empty.
+    (y0, y1), (x0, x1) = (_extent(np.any(mask, axis)) for axis in (1, 0))
+    shares = _sums_between(_sums_between(mask[y0:y1, x0:x1], rows - y0, 0), columns - x0, 1) / cell**2
     shares[rows[:-1] >= mask.shape[0]] = np.nan
     shares[:, columns[:-1] >= mask.shape[1]] = np.nan
     return shares.astype(np.float32)
+
+
+def _extent(where: NDArray[np.bool_]) -> tuple[int, int]:
+    """Return from where to where something is True; of one element if nothing is."""
+    places = np.flatnonzero(where)
+    return (int(places[0]), int(places[-1]) + 1) if len(places) else (0, 1)
 
 
 def _sums_between(plane: NDArray[Any], edges: NDArray[Any], axis: int) -> NDArray[np.float64]:
