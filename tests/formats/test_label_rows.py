@@ -36,7 +36,7 @@ class Noted:
     def __init__(self, path):
         self.source = ZarrLabels(path) if path.is_dir() else open_source(path)
         self.header, self.piece_rows, self.planes = self.source.header, self.source.piece_rows, self.source.planes
-        self.reduced = self.source.reduced
+        self.reduced, self.has_level = self.source.reduced, self.source.has_level
         self.heights: list[int] = []
 
     def region(self, z, t, box):
