@@ -170,7 +170,7 @@ class OutputFolder:
             self._watch.say(f"{self.done} of {len(self._plan.frames)} frames are finished already and kept.")
         elif (self._out / "run.json").exists():
             self._watch.say(f"{self._out} holds results of other settings or inputs; they are replaced.")
-        for location in sorted(self._moved):
+        for location in sorted(self._moved if self._earlier != self._folder else ()):
             if self._record(location, read=Journal.summary) is None:  # it lies in a folder that others may change
                 self._take_over(location)
                 self._moved.discard(location)
