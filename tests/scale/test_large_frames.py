@@ -308,10 +308,8 @@ def changed(a: Sequence[Detection], b: Sequence[Detection]) -> int:
     return sum(max((mask_iou(x.instance, y.instance) for y in b), default=0) < 0.8 for x in a)
 
 
-@pytest.mark.parametrize(
-    ("kind", "width"),
-    [("filters", 420), pytest.param("micro", 1600, marks=pytest.mark.slow)],
-)
+@pytest.mark.slow  # of blocks alone, test_the_result_does_not_depend_on_the_grid tells
+@pytest.mark.parametrize(("kind", "width"), [("filters", 420), ("micro", 1600)])
 def test_shifting_the_grid_hardly_changes_what_the_guided_method_finds(
     kind: str, width: int, request: pytest.FixtureRequest, heard: Heard
 ) -> None:

@@ -43,7 +43,7 @@ def searched(
     return segmenter
 
 
-@pytest.mark.parametrize("digest", [None, "a large image"])
+@pytest.mark.parametrize("digest", [None, pytest.param("a large image", marks=pytest.mark.slow)])
 def test_pixels_that_were_changed_in_place_are_learned_from_anew(scene: Scene, digest: str | None) -> None:
     session, pixels = Session(lambda: None), scene[0][..., 0].copy()
     first = searched(session, scene, pixels, digest=digest).object_model

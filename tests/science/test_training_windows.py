@@ -135,6 +135,7 @@ class Counting:
         return self.backbone.tiles(image, windows, *more)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_fewer_tiles_are_learned_from_where_their_embeddings_have_no_room(
     filters: Backbone, discs: tuple[NDArray[np.uint8], NDArray[np.int32]]
 ) -> None:
