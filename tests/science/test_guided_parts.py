@@ -174,7 +174,7 @@ def test_features_without_spread_are_no_accident() -> None:
 def test_cells_lie_where_the_mask_lies() -> None:
     mask = np.zeros((100, 90), bool)
     mask[20:60, 30:50] = True
-    shares = cells_of(mask, 256, 128)  # cells of two pixels
+    shares = cells_of(InstanceMask(mask, 0, 0, mask.shape), 256, 128)  # cells of two pixels
     rows, columns = np.nonzero(shares > 0.6)
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (10, 29, 15, 24)
     assert np.isnan(shares[50:]).all()
@@ -185,7 +185,7 @@ def test_cells_lie_where_the_mask_lies() -> None:
 @pytest.mark.parametrize("side", [64, 200, 256, 304, 640])
 def test_the_share_of_a_cell_is_what_of_its_area_lies_on_the_mask(side: int) -> None:
     mask = np.random.default_rng(3).random((90, 75)) < 0.4
-    shares, cell = cells_of(mask, side, 128), side / 128
+    shares, cell = cells_of(InstanceMask(mask, 0, 0, mask.shape), side, 128), side / 128
 
     def parts(length: int, number: int) -> NDArray[np.float64]:
         """How much of each pixel lies in a cell."""

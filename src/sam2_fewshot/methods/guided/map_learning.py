@@ -13,6 +13,7 @@ from scipy import ndimage
 
 from sam2_fewshot.methods.guided.maps import Background, PixelModel, cells_of, cells_per_tile, learn_pixels
 from sam2_fewshot.methods.guided.proposals import threshold_levels
+from sam2_fewshot.records import InstanceMask
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from sam2_fewshot.methods.guided.descriptors import FrameMaps
     from sam2_fewshot.methods.guided.maps import CellStore
     from sam2_fewshot.protocols import Backbone
-    from sam2_fewshot.records import InstanceMask
 
 _FOLDS = 3
 _MOST_CELLS = 20_000
@@ -82,20 +82,20 @@ def _cell_planes(
     frame: TrainingFrame, folds: Sequence[int], side: int, cells: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.bool_]]:
     """Return planes of a frame's cells: fold of the example they lie on (else -1), share on a mark, and negative."""
-    empty = cells_of(np.zeros(frame.shape, bool), side, cells)
+    empty = cells_of(InstanceMask(np.zeros((1, 1), bool), 0, 0, frame.shape), side, cells)
     total, fold_of = empty, np.full(empty.shape, -1)
     for mask, fold in zip(frame.positives, folds, strict=True):
-        share = cells_of(mask.full(), side, cells)
+        share = cells_of(mask, side, cells)
         inside = share > 0.6
         if not inside.any():
             inside = share >= np.nanmax(share)
         fold_of[inside] = fold
         total = total + share
     if frame.others:
-        total = total + cells_of(_union(frame.others, frame.shape), side, cells)
+        total = total + cells_of(InstanceMask(_union(frame.others, frame.shape), 0, 0, frame.shape), side, cells)
     negative = np.zeros(empty.shape, bool)
     for mask in frame.negatives:
-        share = cells_of(mask.full(), side, cells)
+        share = cells_of(mask, side, cells)
         negative |= share >= min(0.6, float(np.nanmax(share)))
     return fold_of, total, negative & (fold_of < 0)
 

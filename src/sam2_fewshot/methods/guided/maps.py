@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sam2_fewshot.protocols import Backbone, Embedding, Tile
+    from sam2_fewshot.records import InstanceMask
 
 Float = TypeVar("Float", np.float32, np.float64)
 
@@ -357,25 +358,17 @@ def _along(plane: NDArray[Float], positions: NDArray[Any], axis: int) -> NDArray
     return between
 
 
-def cells_of(mask: NDArray[np.bool_], side: int, cells: int) -> NDArray[np.float32]:
-    """Return the share of each feature cell that lies on a mask (H, W); NaN for cells beyond the frame.
+def cells_of(mask: InstanceMask, side: int, cells: int) -> NDArray[np.float32]:
+    """Return the share of each feature cell of a frame that lies on a mask; NaN for cells beyond the frame.
 
     `side` is that of a tile in pixels, and `cells` as :func:`cells_per_tile`.
     """
-    core, cell = core_of(cells), side / cells
-    rows, columns = (np.arange(count * core + 1) * cell for count in TileGrid.of(mask, side).counts)
-    # Only where something is: masks of frames are mostly empty.
-    (y0, y1), (x0, x1) = (_extent(np.any(mask, axis)) for axis in (1, 0))
-    shares = _sums_between(_sums_between(mask[y0:y1, x0:x1], rows - y0, 0), columns - x0, 1) / cell**2
-    shares[rows[:-1] >= mask.shape[0]] = np.nan
-    shares[:, columns[:-1] >= mask.shape[1]] = np.nan
+    (height, width), core, cell = mask.frame_shape, core_of(cells), side / cells
+    rows, columns = (np.arange(count * core + 1) * cell for count in TileGrid(mask.frame_shape, side).counts)
+    shares = _sums_between(_sums_between(mask.data, rows - mask.y0, 0), columns - mask.x0, 1) / cell**2
+    shares[rows[:-1] >= height] = np.nan
+    shares[:, columns[:-1] >= width] = np.nan
     return shares.astype(np.float32)
-
-
-def _extent(where: NDArray[np.bool_]) -> tuple[int, int]:
-    """Return from where to where something is True; of one element if nothing is."""
-    places = np.flatnonzero(where)
-    return (int(places[0]), int(places[-1]) + 1) if len(places) else (0, 1)
 
 
 def _sums_between(plane: NDArray[Any], edges: NDArray[Any], axis: int) -> NDArray[np.float64]:
