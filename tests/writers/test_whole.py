@@ -2,8 +2,8 @@ import errno
 import os
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -137,14 +137,9 @@ def test_who_writes_into_a_folder_sweeps_it(
     assert list(tmp_path.iterdir()) == [tmp_path / "b"]
 
 
-@pytest.mark.parametrize("number", range(1, 5))
-def test_a_folder_that_was_to_be_replaced_never_comes_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
-) -> None:
-    path = tmp_path / "a.zarr"
-    path.mkdir()
-    for name in ("zarr.json", "0"):
-        (path / name).write_text("earlier results")
+@contextmanager
+def killed_at(number: int, monkeypatch: pytest.MonkeyPatch, *names: str) -> Iterator[None]:
+    """Let so many calls of these functions of the system pass, and stop at the next, which must come."""
     steps = iter(range(number))
 
     def killed(call: Callable[..., None], *args: Any, **options: Any) -> None:
@@ -153,10 +148,22 @@ def test_a_folder_that_was_to_be_replaced_never_comes_back(
         call(*args, **options)
 
     with monkeypatch.context() as patch:
-        for step in ("replace", "unlink", "rmdir"):
-            patch.setattr(os, step, partial(killed, getattr(os, step)))
-        with pytest.raises(KeyboardInterrupt), replacing_folder(path) as temporary:
-            temporary.mkdir()
+        for name in names:
+            patch.setattr(os, name, partial(killed, getattr(os, name)))
+        with pytest.raises(KeyboardInterrupt):
+            yield
+
+
+@pytest.mark.parametrize("number", range(1, 5))
+def test_a_folder_that_was_to_be_replaced_never_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    path = tmp_path / "a.zarr"
+    path.mkdir()
+    for name in ("zarr.json", "0"):
+        (path / name).write_text("earlier results")
+    with killed_at(number, monkeypatch, "replace", "unlink", "rmdir"), replacing_folder(path) as temporary:
+        temporary.mkdir()
     if path.exists():
         remove(path)  # as by a run whose results have none
     for left in (*tmp_path.rglob("*"), *tmp_path.iterdir()):
@@ -173,18 +180,8 @@ def test_no_part_of_a_folder_stays_under_its_name_when_it_is_removed(
     (path / "0").mkdir(parents=True)
     for name in ("zarr.json", "0/zarr.json"):
         (path / name).write_text("{}")
-    steps = iter(range(number))
-
-    def killed(call: Callable[..., None], *args: Any, **options: Any) -> None:
-        if next(steps, None) is None:
-            raise KeyboardInterrupt
-        call(*args, **options)
-
-    with monkeypatch.context() as patch:
-        for name in ("unlink", "rmdir"):
-            patch.setattr(os, name, partial(killed, getattr(os, name)))
-        with pytest.raises(KeyboardInterrupt):
-            remove(path)
+    with killed_at(number, monkeypatch, "unlink", "rmdir"):
+        remove(path)
     assert not path.exists()
     for left in (*tmp_path.rglob("*"), *tmp_path.iterdir()):
         os.utime(left, (0, 0))
