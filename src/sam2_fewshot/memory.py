@@ -103,10 +103,9 @@ class Memory:
         pixels = min(frame.shape[0] * frame.shape[1], least_pixels(longest, step))
         return self._of_search(frame, step, pixels)
 
-    def check_search(self, frame: FrameReader, step: int, longest: float, pixels: int) -> None:
-        """Warn where the memory is short for the search of so many pixels of a frame at a time."""
-        if pixels > self.search_pixels(frame, step):
-            self._warn("Searching objects of this size", self.least_for_search(frame, step, longest))
+    def check_search(self, frame: FrameReader, step: int, longest: float) -> None:
+        """Warn where the memory is short for the search of a frame in the smallest blocks."""
+        self._warn("Searching objects of this size", self.least_for_search(frame, step, longest))
 
     def left_by_search(self, frame: FrameReader, step: int, pixels: int) -> int:
         """Return how many bytes the search of so many pixels of a frame at a time leaves; negative if it lacks some."""

@@ -358,18 +358,20 @@ class FewShotSegmenter:
     ) -> SearchPlan:
         """Decide in which blocks to search a frame or region; see :func:`~sam2_fewshot.tiling.blocks.plan_search`."""
         objects = self.object_model
+        most = self.memory.search_pixels(frame, self._step)
         plan = plan_search(
             frame,
             longest=objects.longest,
             diameter=objects.diameter,
-            most_pixels=self.memory.search_pixels(frame, self._step),
+            most_pixels=most,
             step=self._step,
             threshold=least_score(objects.learned, self.settings),
             shift=shift,
             region=region,
             at_most=at_most,
         )
-        self.memory.check_search(frame, self._step, objects.longest, plan.most_pixels)
+        if plan.most_pixels > most:
+            self.memory.check_search(frame, self._step, objects.longest)
         wanted, unwanted, untold = objects.known_on(frame)
         return replace(plan, marked=wanted, known=[*wanted, *untold], unwanted=unwanted)
 
