@@ -35,8 +35,8 @@ def main() -> None:
     from PIL import Image
     from qtpy.QtWidgets import QApplication
 
+    from sam2_fewshot.annotations.arrays import masks_of
     from sam2_fewshot.annotations.review import Part
-    from sam2_fewshot.evaluation.matching import label_image_to_instances
     from sam2_fewshot.napari.files import nuclei
     from sam2_fewshot.napari.widget import FewShotWidget
     from sam2_fewshot.sample import sample
@@ -85,7 +85,7 @@ def main() -> None:
         wall = time.perf_counter() - wall
         print(f"| {what} | {wall:.3f} | {sum(computed):.3f} | {acted + sum(taken):.3f} |", flush=True)
 
-    truth = label_image_to_instances(np.asarray(Image.open(sample().truth)))
+    truth = [*dict(masks_of(np.asarray(Image.open(sample().truth)))).values()]
     truth.sort(key=lambda mask: mask.area)
     chosen = [truth[int((part + 0.5) * len(truth) / 12)] for part in range(12)]  # of all sizes
     # The middle of each one's box lies on it.

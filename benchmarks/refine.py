@@ -29,7 +29,8 @@ from benchmarks.quality.tasks import ONE_FRAME, Query, Task, generated_tasks, is
 from sam2_fewshot import Exemplar, FewShotSegmenter, Settings
 from sam2_fewshot.annotations.mark_next import Asking, asked_about
 from sam2_fewshot.annotations.record import FrameRecord
-from sam2_fewshot.evaluation.matching import Scores, match
+from sam2_fewshot.evaluation.figures import EvaluatedFrame
+from sam2_fewshot.evaluation.matching import Scores
 from sam2_fewshot.geometry.outlines import crop_to_object
 from sam2_fewshot.geometry.overlap import mask_iou
 from sam2_fewshot.records import Location
@@ -85,7 +86,11 @@ def scored(found: Sequence[tuple[Query, Sequence[Detection]]], ignore: Sequence[
     for query, detections in found:
         masks = [as_instance(e) for e in ignore if e.image is query.picture.image]
         truth = [t for t in query.truth if all(mask_iou(t, m) < RIGHT for m in masks)]
-        total += match([d.instance for d in detections], truth, 0.5, ignore=[*query.ignore, *masks]).scores
+        total += (
+            EvaluatedFrame("", [d.instance for d in detections], truth, ignore=[*query.ignore, *masks])
+            .match(0.5)
+            .scores
+        )
     return total
 
 

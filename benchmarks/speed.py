@@ -45,7 +45,8 @@ from sam2_fewshot.backbones.sam2.device import choose_device, choose_dtype, desc
 from sam2_fewshot.backbones.sam2.loading import build, sam2_distribution
 from sam2_fewshot.backbones.sam2.network import Sam2Model
 from sam2_fewshot.errors import CheckpointError
-from sam2_fewshot.methods.grid import point_grid, propose
+from sam2_fewshot.methods.base import Place
+from sam2_fewshot.methods.grid import points_in, propose
 from sam2_fewshot.protocols import Gates, Quiet
 from sam2_fewshot.settings import Settings
 
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SAMPLE = Path(__file__).parents[1] / "src" / "sam2_fewshot" / "sample"
+WHOLE = Place((0, 0, 1, 1), (1, 1))
 CROPS = 64
 
 
@@ -138,7 +140,7 @@ def load(name: str, device: str, precision: str, image: NDArray[np.uint8]) -> Sa
         device=chosen,
         dtype=choose_dtype(chosen, precision),
     )
-    few = (point_grid(8) * model.input_size).astype(np.float32)
+    few = (points_in(WHOLE, 8) * model.input_size).astype(np.float32)
     predicted = model.prompt(model.embed(image), few, iou_gate=-1.0, stability_gate=0.0).predicted_iou
     model.gates = Gates(float(np.quantile(predicted, 0.8)), 0.5)
     return model
@@ -148,22 +150,23 @@ def compare_encoding(model: Sam2Model, image: NDArray[np.uint8], repeats: int) -
     """Time 64 crops of 100 to 200 px, in batches and one by one."""
     rng = np.random.default_rng(0)
     corners, sides = rng.integers(0, min(image.shape[:2]) - 200, (CROPS, 2)), rng.integers(100, 200, CROPS)
-    crops = [
-        np.ascontiguousarray(image[y : y + s, x : x + s])
-        for (y, x), s in zip(corners.tolist(), sides.tolist(), strict=True)
-    ]
+    windows = [(x, y, x + s, y + s) for (y, x), s in zip(corners.tolist(), sides.tolist(), strict=True)]
     predictor = public_predictor(model)
 
     def one_by_one() -> NDArray[np.float32]:
         features = []
         with torch.inference_mode(), autocast(model):
-            for crop in crops:
-                predictor.set_image(crop)
+            for x0, y0, x1, y1 in windows:
+                predictor.set_image(np.ascontiguousarray(image[y0:y1, x0:x1]))
                 features.append(predictor._features["image_embed"].float().cpu().numpy())
         return np.concatenate(features)
 
-    times = alternate(model, lambda: model.encode(crops), one_by_one, repeats)
-    difference = np.abs(model.encode(crops) - one_by_one()).max()
+    def in_batches() -> NDArray[np.float32]:
+        tiles = model.tiles(image, windows)
+        return np.concatenate([tile.embedding.image_embed.float().cpu().numpy() for tile in tiles])
+
+    times = alternate(model, in_batches, one_by_one, repeats)
+    difference = np.abs(in_batches() - one_by_one()).max()
     return {"crops": CROPS, **times, "largest_difference": float(difference)}
 
 
@@ -194,8 +197,8 @@ def compare_grid(
 def grid_once(model: Sam2Model, image: NDArray[np.uint8], points: int, side: str) -> list[Any]:
     """Return the masks of a grid of prompts, by this package's code or by the public one."""
     if side == "ours":
-        settings = Settings(points_per_side=points, min_mask_area=0)
-        return list(propose(model, model.embed(image), settings, Quiet()))
+        settings = Settings(min_mask_area=0)
+        return list(propose(model, model.embed(image), settings, Quiet(), points_in(WHOLE, points)))
     generator = SAM2AutomaticMaskGenerator(
         public_network(model),
         points_per_side=points,

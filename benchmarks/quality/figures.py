@@ -21,12 +21,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from sam2_fewshot.evaluation.matching import Scores, match
+from sam2_fewshot.evaluation.figures import EvaluatedFrame
 from sam2_fewshot.geometry.overlap import mask_iou
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from sam2_fewshot.evaluation.matching import Scores
     from sam2_fewshot.records import InstanceMask
 
 STRICT, LOOSE = 0.5, 0.3
@@ -67,11 +68,17 @@ class Curve(NamedTuple):
     best_threshold: float
 
 
+def _frame(
+    predictions: Sequence[Prediction], truth: Sequence[InstanceMask], ignore: Sequence[InstanceMask] = ()
+) -> EvaluatedFrame:
+    return EvaluatedFrame("", [prediction.mask for prediction in predictions], truth, ignore=ignore)
+
+
 def counts(
     predictions: Sequence[Prediction], truth: Sequence[InstanceMask], ignore: Sequence[InstanceMask], iou: float
 ) -> Scores:
     """Return the counts of one frame."""
-    return match([prediction.mask for prediction in predictions], truth, iou, ignore=ignore).scores
+    return _frame(predictions, truth, ignore).match(iou).scores
 
 
 def match_frame(
@@ -80,10 +87,10 @@ def match_frame(
     """Return which true object each candidate of one frame stands for, and which are reached at all."""
     scored = []
     for prediction in predictions:
-        alone = match([prediction.mask], truth, STRICT, ignore=ignore)
+        alone = _frame([prediction], truth, ignore).match(STRICT)
         if not alone.ignored:
             scored.append((prediction.score or 0.0, alone.pairs[0][1] if alone.pairs else -1))
-    found = {t for _, t, _ in match([prediction.mask for prediction in predictions], truth, STRICT).pairs}
+    found = {t for _, t, _ in _frame(predictions, truth).match(STRICT).pairs}
     return MatchedFrame(scored, [mask.area for mask in truth], [i in found for i in range(len(truth))])
 
 

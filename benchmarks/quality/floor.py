@@ -18,7 +18,7 @@ from skimage.feature import peak_local_max
 from skimage.filters import threshold_otsu
 from skimage.segmentation import watershed
 
-from sam2_fewshot.evaluation.matching import label_image_to_instances
+from sam2_fewshot.annotations.arrays import masks_of
 from sam2_fewshot.geometry.overlap import mask_iou
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class OtsuFloor:
         for example in examples:
             if id(example.image) not in parts:
                 parts[id(example.image)] = self._parts(_grey(example.image), bright)
-            (own,) = label_image_to_instances(np.asarray(example.mask))
+            (own,) = [*dict(masks_of(np.asarray(example.mask))).values()]
             total += max((mask_iou(own, part) for part in parts[id(example.image)]), default=0.0)
         return total
 
@@ -79,7 +79,7 @@ class OtsuFloor:
         markers[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
         flood: Any = watershed
         labels = flood(-depth, markers, mask=inside)
-        return [mask for mask in label_image_to_instances(labels) if self.smallest <= mask.area <= self.largest]
+        return [mask for mask in [*dict(masks_of(labels)).values()] if self.smallest <= mask.area <= self.largest]
 
 
 def _grey(image: Any) -> NDArray[np.float64]:

@@ -15,7 +15,7 @@ from benchmarks.quality.scenes import KINDS, scene
 from PIL import Image
 from scipy import ndimage
 
-from sam2_fewshot.evaluation.matching import label_image_to_instances
+from sam2_fewshot.annotations.arrays import masks_of
 from sam2_fewshot.records import Exemplar
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Picture:
         """Each object's mask and class, in ascending order of the labels."""
         ids = np.unique(self.labels)
         names = [self.classes[int(i)] for i in ids[ids != 0]]
-        return list(zip(label_image_to_instances(self.labels), names, strict=True))
+        return list(zip([*dict(masks_of(self.labels)).values()], names, strict=True))
 
     def of(self, wanted: str) -> list[InstanceMask]:
         """Return the objects of a class."""

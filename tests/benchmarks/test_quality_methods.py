@@ -12,9 +12,10 @@ from benchmarks.quality.tasks import (
 )
 from quality_world import picture
 
+from sam2_fewshot.annotations.arrays import masks_of
 from sam2_fewshot.backbones import open_backbone
 from sam2_fewshot.errors import SettingsError
-from sam2_fewshot.evaluation.matching import label_image_to_instances, match
+from sam2_fewshot.evaluation.figures import EvaluatedFrame
 from sam2_fewshot.geometry.overlap import mask_iou
 from sam2_fewshot.records import InstanceMask
 from sam2_fewshot.settings import Settings
@@ -29,7 +30,7 @@ def test_the_floor_finds_what_lies_on_the_side_of_the_examples(discs, dark, colo
     (task,) = make_tasks("dev", "g", [frame])
     floor = OtsuFloor(task.episode(2, 0).examples)
     assert floor.bright is not dark
-    found = match(floor.find(frame.image), frame.of("disc"), 0.5).scores
+    found = EvaluatedFrame("", floor.find(frame.image), frame.of("disc")).match(0.5).scores
     assert found.recall >= 7 / 8
     assert found.precision >= 7 / 8
 
@@ -43,7 +44,7 @@ def test_the_floor_splits_touching_discs_and_finds_rings_whole():
     frame = Picture("p", image, labels, {1: "a", 2: "a"})
     (task,) = make_tasks("dev", "g", [frame, frame])
     floor = OtsuFloor(task.episode(1, 0).examples)
-    assert match(floor.find(image), frame.of("a"), 0.5).scores.f1 == 1
+    assert EvaluatedFrame("", floor.find(image), frame.of("a")).match(0.5).scores.f1 == 1
 
 
 def test_the_floor_finds_nothing_in_a_frame_of_one_colour():
@@ -71,7 +72,7 @@ def test_the_interior_point_lies_on_the_object():
 @pytest.mark.parametrize("zoom", [False, True])
 def test_the_oracle_reaches_discs(micro, discs, zoom):
     image, labels = discs
-    truth = label_image_to_instances(labels)
+    truth = [*dict(masks_of(labels)).values()]
     found = click(micro, image, truth, zoom=zoom)
     assert len(found) == len(truth)
     ious = [mask_iou(a, b) for a, b in zip(found, truth, strict=True)]
@@ -82,7 +83,7 @@ def test_the_oracle_reaches_discs(micro, discs, zoom):
 def disc_query(discs):
     image, labels = discs
     return Query(
-        Picture("discs", image, labels, dict.fromkeys(range(1, 9), "disc")), label_image_to_instances(labels), []
+        Picture("discs", image, labels, dict.fromkeys(range(1, 9), "disc")), [*dict(masks_of(labels)).values()], []
     )
 
 
@@ -110,7 +111,7 @@ def test_one_run_of_grid_gives_what_two_runs_give(filters, discs):
     two.learn(disc_episode(discs))
     one.learn(disc_episode(discs))
     picture = upside_down(discs)  # with the example on it, which is proposed and not detected
-    query = Query(picture, label_image_to_instances(picture.labels), [])
+    query = Query(picture, [*dict(masks_of(picture.labels)).values()], [])
     first, second = two.find(query), one.find(query)
     assert 0 < len(first.kept) < len(first.everything)
     for of_one, of_two in ((second.kept, first.kept), (second.everything, first.everything)):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sam2_fewshot.evaluation.matching import label_image_to_instances
+from sam2_fewshot.annotations.arrays import masks_of
 from sam2_fewshot.sample import Sample, sample
 
 
@@ -33,7 +33,7 @@ def test_examples_are_chosen_by_the_rule():
     files = sample()
     truth = labels(files.truth)
     values = np.unique(truth)[1:]
-    ranks = np.argsort([mask.area for mask in label_image_to_instances(truth)], kind="stable")
+    ranks = np.argsort([mask.area for mask in [*dict(masks_of(truth)).values()]], kind="stable")
     chosen = values[[ranks[int((part + 0.5) * len(ranks) / 8)] for part in range(8)]]
     assert (np.where(np.isin(truth, chosen), truth, 0) == labels(files.examples)).all()
 

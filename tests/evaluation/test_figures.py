@@ -9,8 +9,9 @@ import math
 import numpy as np
 import pytest
 
+from sam2_fewshot.annotations.arrays import masks_of
 from sam2_fewshot.evaluation.figures import EvaluatedFrame, aggregated_jaccard, average_precision, evaluate_frames
-from sam2_fewshot.evaluation.matching import Scores, label_image_to_instances
+from sam2_fewshot.evaluation.matching import Scores
 from sam2_fewshot.methods.base import is_known
 from sam2_fewshot.records import InstanceMask
 
@@ -39,7 +40,7 @@ def scene(seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 def frames(*seeds: int) -> list[EvaluatedFrame]:
     return [
-        EvaluatedFrame(str(seed), label_image_to_instances(found), label_image_to_instances(truth))
+        EvaluatedFrame(str(seed), [*dict(masks_of(found)).values()], [*dict(masks_of(truth)).values()])
         for seed in seeds
         for truth, found in [scene(seed)]
     ]

@@ -1,15 +1,27 @@
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
-from sam2_fewshot.errors import InputError
-from sam2_fewshot.evaluation.matching import Scores, label_image_to_instances, match
+from sam2_fewshot.annotations.arrays import masks_of
+from sam2_fewshot.evaluation.figures import EvaluatedFrame
+from sam2_fewshot.evaluation.matching import Matching, Scores
 from sam2_fewshot.geometry.overlap import mask_iou
 from sam2_fewshot.records import InstanceMask
 
 SHAPE = (100, 100)
+
+
+def match(
+    predicted: Sequence[InstanceMask],
+    truth: Sequence[InstanceMask],
+    iou: float = 0.5,
+    ignore: Sequence[InstanceMask] = (),
+) -> Matching:
+    return EvaluatedFrame("", predicted, truth, ignore=ignore).match(iou)
 
 
 def box(x0: int, y0: int, width: int = 10, height: int = 10) -> InstanceMask:
@@ -103,7 +115,7 @@ def test_matching_agrees_with_one_dense_assignment(
 
 def test_thousands_of_objects_match() -> None:
     labels = np.kron(np.arange(1, 2501).reshape(50, 50), np.ones((8, 8), int))
-    objects = label_image_to_instances(labels)
+    objects = [*dict(masks_of(labels)).values()]
     assert match(objects, objects[100:]).scores == Scores(2400, 100, 0, 1.0)
 
 
@@ -111,7 +123,7 @@ def test_a_label_image_gives_its_objects_in_order() -> None:
     labels = np.zeros((6, 8), np.uint32)
     labels[1:3, 2:5] = 4_000_000_000
     labels[5, 0] = labels[0, 7] = 7
-    first, second = label_image_to_instances(labels)
+    first, second = [*dict(masks_of(labels)).values()]
     assert first.box == (0, 0, 8, 6)
     assert first.area == 2
     assert second.box == (2, 1, 5, 3)
@@ -133,13 +145,6 @@ def test_a_label_image_gives_its_objects_in_order() -> None:
     ],
 )
 def test_odd_label_images(labels: np.ndarray, count: int) -> None:
-    instances = label_image_to_instances(labels)
+    instances = [*dict(masks_of(labels)).values()]
     assert len(instances) == count
     assert sum(instance.area for instance in instances) == np.count_nonzero(labels)
-
-
-def test_what_is_no_label_image_is_refused() -> None:
-    with pytest.raises(InputError, match="two dimensions"):
-        label_image_to_instances(np.zeros((2, 2, 3), int))
-    with pytest.raises(InputError, match="integers"):
-        label_image_to_instances(np.zeros((2, 2)))

@@ -1,4 +1,4 @@
-"""Files of very many objects: looked at together, they come to the same as one by one, in little memory."""
+"""Files of very many objects: they are read in order, in little memory."""
 
 from __future__ import annotations
 
@@ -7,61 +7,24 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from shapely import Polygon
 
 from sam2_fewshot.annotations.drawings import Drawing, place
 from sam2_fewshot.annotations.examples import read_examples
-from sam2_fewshot.annotations.placing import Placer, Remarks, Unusable
+from sam2_fewshot.annotations.placing import Placer, Remarks
 from sam2_fewshot.annotations.values import Vertices, compact
 from sam2_fewshot.geometry.outlines import polygon_to_mask, polygons_to_masks
-from sam2_fewshot.records import Location
 
-COORDINATE = st.one_of(
-    st.integers(-3, 33).map(float),
-    st.floats(-40, 60),
-    st.sampled_from([float("nan"), float("inf"), 1e9, -2e9, 1e300, 9.5, 10.5]),
-)
 RING = st.lists(st.tuples(st.floats(-3, 33), st.floats(-3, 23)), min_size=1, max_size=7)
-ODD_RING = st.lists(st.tuples(COORDINATE, COORDINATE), min_size=1, max_size=7)
-RINGS = st.lists(st.one_of(RING, RING, ODD_RING), min_size=1, max_size=2)
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.tuples(RINGS, st.booleans(), st.integers(0, 1)), max_size=12))
-@example([([[(0.0, 0.0), (0.0, 1.0), (2.2250738585e-313, 0.0)]], False, 0)])
-def test_together_they_come_to_the_same_as_one_by_one(image, told, objects):
-    drawings = []
-    for number, (rings, closed, z) in enumerate(objects):
-        given_rings = [np.array([*ring, ring[0]] if closed else ring, np.float64) for ring in rings]
-        drawings.append(Drawing(number, Location(0, z), given_rings, tags=(str(number),)))
-    together, alone = Remarks("x", told), Remarks("x", told)
-    placed = list(place(drawings, Placer(image, together)))
-    one_by_one = []
-    for drawing in drawings:
-        shell, *holes = [[(x, y) for x, y in ring.tolist()] for ring in drawing.rings]
-        placer = Placer(image, alone)
-        try:
-            exemplar = placer.outline(drawing.number, placer.frame(drawing.location), shell, holes)
-        except Unusable as why:
-            alone.leave_out(drawing.number, str(why))
-        else:
-            one_by_one.append((exemplar.label, exemplar.polygon.wkb, drawing.tags))
-    assert [(each.exemplar.label, each.exemplar.polygon.wkb, each.tags) for each in placed] == one_by_one
-    told.warnings.clear()
-    together.report()
-    first = list(told.warnings)
-    told.warnings.clear()
-    alone.report()
-    assert told.warnings == first
-
-
-def test_they_stay_in_order_over_the_batches(image, told):
+def test_they_stay_in_order(image, told):
     square = np.array([[2, 3], [8, 3], [8, 9], [2, 9]], float)
     drawings = [Drawing(i, rings=(square + i / 9,)) if i % 3 else Drawing(i, why="odd") for i in range(20)]
     remarks = Remarks("x", told)
-    placed = list(place(drawings, Placer(image, remarks), at_once=11))
+    placed = list(place(drawings, Placer(image, remarks)))
     assert [each.exemplar.label for each in placed] == [f"x, object {i}" for i in range(20) if i % 3]
     assert "odd (7 objects)" in remarks.left_out()
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from sam2_fewshot import Exemplar, FewShotSegmenter, Frame, Settings
+from sam2_fewshot.annotations.arrays import masks_of
 from sam2_fewshot.backbones.interruptible import Interruptible
-from sam2_fewshot.evaluation.matching import label_image_to_instances
 from sam2_fewshot.geometry.overlap import mask_iou
 from sam2_fewshot.object_model import frame_digest
 from told import Told
@@ -22,7 +22,7 @@ def large(discs):
 @pytest.fixture(scope="module")
 def learned(filters, discs):
     frame = Frame(discs[0])
-    exemplars = [Exemplar(frame, mask=mask.full()) for mask in label_image_to_instances(discs[1])[:5]]
+    exemplars = [Exemplar(frame, mask=mask.full()) for mask in [*dict(masks_of(discs[1])).values()][:5]]
     return FewShotSegmenter(filters).fit(exemplars)
 
 
@@ -30,7 +30,7 @@ def learned(filters, discs):
 def by_grid(filters, discs):
     """The method that searches a dozen blocks in a second."""
     frame = Frame(discs[0])
-    exemplars = [Exemplar(frame, mask=mask.full()) for mask in label_image_to_instances(discs[1])[:3]]
+    exemplars = [Exemplar(frame, mask=mask.full()) for mask in [*dict(masks_of(discs[1])).values()][:3]]
     return FewShotSegmenter(filters, settings=Settings(method="grid", points_per_side=64)).fit(exemplars)
 
 
@@ -138,7 +138,7 @@ def test_an_interruptible_backbone_stops_at_the_next_call(filters, discs):
             raise InterruptedError
 
     frame = Frame(discs[0])
-    exemplars = [Exemplar(frame, mask=mask.full()) for mask in label_image_to_instances(discs[1])[:3]]
+    exemplars = [Exemplar(frame, mask=mask.full()) for mask in [*dict(masks_of(discs[1])).values()][:3]]
     segmenter = FewShotSegmenter(Interruptible(filters, check))
     assert segmenter.model_name == filters.name
     assert not calls

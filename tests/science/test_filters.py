@@ -17,7 +17,8 @@ from sam2_fewshot.backbones import expected_bytes, open_backbone
 from sam2_fewshot.backbones import filters as filters_module
 from sam2_fewshot.errors import SettingsError
 from sam2_fewshot.geometry.outlines import crop_to_object
-from sam2_fewshot.methods.grid import propose
+from sam2_fewshot.methods.base import Place
+from sam2_fewshot.methods.grid import points_in, propose
 from sam2_fewshot.protocols import Quiet
 from sam2_fewshot.records import InstanceMask
 from sam2_fewshot.resources import BYTES_PER_PIXEL, reserve
@@ -156,7 +157,7 @@ def test_a_point_gives_the_regions_that_hold_it(filters: Backbone, discs: Discs)
         assert np.sum(mask.full() & (labels == 1)) > 0.8 * np.sum(mask.full() | (labels == 1))
     assert len(filters.prompt(embedding, points, iou_gate=1.0, stability_gate=0.0).prompt) == 0
     assert len(filters.prompt(embedding, points[:0], iou_gate=0.0, stability_gate=0.0).prompt) == 0
-    assert len(propose(filters, embedding, Settings(points_per_side=16), Quiet())) >= 8
+    assert len(propose(filters, embedding, Settings(), Quiet(), points_in(Place((0, 0, 1, 1), (1, 1)), 16))) >= 8
 
 
 def test_a_box_gives_the_region_that_fills_it(filters: Backbone, discs: Discs) -> None:

@@ -16,7 +16,7 @@ from sam2_fewshot.backbones.sam2.checkpoints import SAM2_GATES
 from sam2_fewshot.backbones.sam2.masks import stable_masks
 from sam2_fewshot.backbones.sam2.network import Sam2Model
 from sam2_fewshot.methods.base import Place
-from sam2_fewshot.methods.grid import point_grid, points_in, propose
+from sam2_fewshot.methods.grid import points_in, propose
 from sam2_fewshot.protocols import Quiet
 from sam2_fewshot.settings import Settings
 
@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 pytestmark = [
     pytest.mark.filterwarnings(f"ignore:.*torch.jit.script:{kind}") for kind in ("FutureWarning", "DeprecationWarning")
 ]
+
+
+def whole_grid(points_per_side: int) -> NDArray[np.float64]:
+    return points_in(Place((0, 0, 1, 1), (1, 1)), points_per_side)
+
 
 Discs = tuple["NDArray[np.uint8]", "NDArray[np.int32]"]
 
@@ -46,7 +51,7 @@ def official(model: Sam2Model, image: NDArray[np.uint8], points: int, iou: float
 def ours(model: Sam2Model, image: NDArray[np.uint8], **settings: float) -> list[Candidate]:
     # Settings allows no grid under 16; the generator itself takes any.
     chosen = Settings.model_construct(**{**Settings().model_dump(), "min_mask_area": 0, **settings})
-    return propose(model, model.embed(image), chosen, Quiet())
+    return propose(model, model.embed(image), chosen, Quiet(), whole_grid(chosen.points_per_side))
 
 
 def assert_equal(candidates: list[Candidate], masks: list[dict]) -> None:
@@ -106,7 +111,7 @@ def test_areas_are_limited_on_the_full_resolution_mask(micro: Sam2Model, discs: 
 
 
 def test_the_batch_of_prompts_does_not_matter(micro: Sam2Model, discs: Discs) -> None:
-    embedding, grid = micro.embed(discs[0]), (point_grid(16) * 512).astype(np.float32)
+    embedding, grid = micro.embed(discs[0]), (whole_grid(16) * 512).astype(np.float32)
     whole = micro.prompt(embedding, grid, iou_gate=0.6, stability_gate=0.8)
     parts = [micro.prompt(embedding, part, iou_gate=0.6, stability_gate=0.8) for part in np.split(grid, [7, 100, 101])]
     assert np.array_equal(whole.boxes, np.concatenate([part.boxes for part in parts]))
@@ -119,12 +124,12 @@ def test_gates_that_nothing_passes_give_nothing(micro: Sam2Model, discs: Discs) 
 
 
 def test_the_grid_has_the_cells_centres() -> None:
-    assert point_grid(2).tolist() == [[0.25, 0.25], [0.75, 0.25], [0.25, 0.75], [0.75, 0.75]]
+    assert whole_grid(2).tolist() == [[0.25, 0.25], [0.75, 0.25], [0.25, 0.75], [0.75, 0.75]]
 
 
 def test_a_window_has_those_points_of_the_frames_grid_that_lie_in_it() -> None:
     whole = points_in(Place((0, 0, 200, 100), (100, 200)), 16)
-    assert np.array_equal(whole, point_grid(16))
+    assert np.array_equal(whole, whole_grid(16))
     parts = []
     for window in ((0, 0, 90, 100), (90, 0, 200, 33), (90, 33, 200, 100)):
         x0, y0, x1, y1 = window
@@ -138,7 +143,7 @@ def test_a_large_frame_has_the_density_of_one_of_2048_px() -> None:
     frame = (1000, 8192)
     points = points_in(Place((2048, 0, 4096, 1000), frame), 16)
     assert len(points) == 16 * 16
-    assert np.allclose(points, point_grid(16))
+    assert np.allclose(points, whole_grid(16))
     assert len(points_in(Place((0, 0, 8192, 1000), frame), 16)) == 4 * 16 * 16
 
 

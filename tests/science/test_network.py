@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 RNG = np.random.default_rng(1)
 SIZES = [(70, 90), (512, 512), (33, 200), (600, 700), (1, 1)]
+WINDOWS = [(0, 0, 90, 70), (50, 60, 562, 572), (7, 9, 207, 42), (0, 0, 700, 600), (5, 5, 6, 6)]
 IMAGES = [RNG.integers(0, 256, (*size, 3), dtype=np.uint8) for size in SIZES]
 
 
@@ -51,24 +52,29 @@ def test_an_embedding_is_that_of_set_image(micro: Sam2Model) -> None:
         assert micro.embedding_bytes == sum(part.numel() * part.element_size() for part in kept)
 
 
+def encoded(model: Sam2Model) -> NDArray[np.float32]:
+    """Features of windows of several sizes of one image, encoded in batches."""
+    tiles = model.tiles(IMAGES[3], WINDOWS)
+    return np.concatenate([tile.embedding.image_embed.float().numpy() for tile in tiles])
+
+
 def test_a_batch_gives_what_single_images_give(micro: Sam2Model) -> None:
-    together = micro.encode(IMAGES)
+    together = encoded(micro)
     assert together.shape == (5, 128, 32, 32)
     assert together.dtype == np.float32
     predictor = predictor_of(micro)
-    for image, features in zip(IMAGES, together, strict=True):
-        predictor.set_image(image)
+    for (x0, y0, x1, y1), features in zip(WINDOWS, together, strict=True):
+        predictor.set_image(np.ascontiguousarray(IMAGES[3][y0:y1, x0:x1]))
         assert np.abs(features - predictor._features["image_embed"][0].numpy()).max() < 1e-4
 
 
 def test_a_read_only_image_is_taken_without_a_warning(micro: Sam2Model) -> None:
     image = IMAGES[0].copy()
     image.flags.writeable = False
-    assert np.isfinite(micro.encode([image])).all()
+    assert micro.embed(image).image_embed.isfinite().all()
 
 
 def test_no_image_gives_no_features(micro: Sam2Model, discs: tuple[NDArray[np.uint8], NDArray[np.int32]]) -> None:
-    assert micro.encode([]).shape == (0, 128, 32, 32)
     assert micro.pool(discs[0], [], []).shape == (0, 128)
 
 
@@ -153,11 +159,11 @@ def test_memory_that_runs_out_halves_the_batch_and_gives_the_same(micro: Sam2Mod
 
     facts = {"name": "", "sha256": "", "gates": micro.gates, "device": micro.device}
     model = Sam2Model(micro.network, **facts, batch_size=4, encoder=small)
-    alone = model.encode(IMAGES)
+    alone = encoded(model)
     assert calls == [4, 2, 1, 1, 1, 1, 1]
-    assert np.abs(alone - micro.encode(IMAGES)).max() < 1e-4
+    assert np.abs(alone - encoded(micro)).max() < 1e-4
     calls.clear()
-    model.encode(IMAGES)
+    encoded(model)
     assert calls == [1, 1, 1, 1, 1], "it has learned what fits"
 
 
@@ -199,6 +205,6 @@ def test_bfloat16_agrees_within_its_precision(
         device=device,
         dtype=choose_dtype(device, "bfloat16"),
     )
-    a, b = micro.encode([discs[0]]), short.encode([discs[0]])
+    a, b = (model.embed(discs[0]).image_embed.float().numpy() for model in (micro, short))
     cosine = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
     assert cosine.min() > 0.98

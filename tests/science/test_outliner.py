@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sam2_fewshot.evaluation.matching import label_image_to_instances
+from sam2_fewshot.annotations.arrays import masks_of
 from sam2_fewshot.examples.outliner import Outliner
 from sam2_fewshot.examples.points import masks_at_points, masks_in_boxes
 from sam2_fewshot.geometry.overlap import mask_iou
@@ -40,7 +40,7 @@ def middle(mask):
 def test_a_point_gives_the_object_under_it(counting, discs):
     picture, labels = discs
     outliner, frame = Outliner(counting), Frame(picture)
-    for true in label_image_to_instances(labels)[:6]:
+    for true in [*dict(masks_of(labels)).values()][:6]:
         found = outliner.at_point(frame, middle(true))
         assert found is not None
         assert found.frame_shape == labels.shape
@@ -82,7 +82,7 @@ def test_only_so_many_embeddings_are_kept(counting, discs):
 
 def test_one_embedding_is_enough(counting, discs):
     picture = np.tile(discs[0], (5, 5, *(1,) * (discs[0].ndim - 2)))  # larger than the windows
-    at = middle(label_image_to_instances(discs[1])[0])
+    at = middle(next(iter(dict(masks_of(discs[1])).values())))
     found = Outliner(counting, kept=1).at_point(Frame(picture), at)
     assert counting.windows > 1
     assert found is not None
@@ -100,7 +100,7 @@ def test_what_is_prepared_is_not_encoded_again(counting, discs):
 
 
 def test_a_box_gives_the_object_in_it(counting, discs):
-    true = label_image_to_instances(discs[1])[1]
+    true = [*dict(masks_of(discs[1])).values()][1]
     x0, y0, x1, y1 = true.box
     found = Outliner(counting).in_box(Frame(discs[0]), (x0 - 2.0, y0 - 2.0, x1 + 2.0, y1 + 2.0))
     assert found is not None
@@ -157,7 +157,7 @@ def test_of_the_masks_of_a_point_that_is_taken_which_agrees_with_those_before(fi
 
     def discs_of(radius: float) -> list[Any]:
         return [
-            label_image_to_instances((np.hypot(rows - row, columns - column) <= radius).astype(int))[0]
+            next(iter(dict(masks_of((np.hypot(rows - row, columns - column) <= radius).astype(int))).values()))
             for row, column in centres[:3]
         ]
 

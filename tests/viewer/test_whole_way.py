@@ -10,7 +10,8 @@ from desk import centres, click, idle, mouse, wait
 from PIL import Image
 from qtpy.QtWidgets import QApplication
 
-from sam2_fewshot.evaluation.matching import label_image_to_instances, match
+from sam2_fewshot.annotations.arrays import masks_of
+from sam2_fewshot.evaluation.figures import EvaluatedFrame
 from sam2_fewshot.geometry.outlines import polygon_to_mask
 from sam2_fewshot.geometry.overlap import mask_iou
 from sam2_fewshot.napari.files import nuclei
@@ -30,7 +31,7 @@ def test_from_clicks_to_corrected_labels_with_the_embedded_checkpoint(viewer, ma
     for position in centres(labels).values():
         click(widget, position)
     marked = [polygon_to_mask(mark.outline, image.shape) for mark in widget._marked(widget.scene)]
-    true = label_image_to_instances(labels)
+    true = [*dict(masks_of(labels)).values()]
     assert np.mean([max(mask_iou(mask, other) for other in true) for mask in marked]) > 0.7
 
     widget.scope.setCurrentText("This slice")
@@ -40,7 +41,7 @@ def test_from_clicks_to_corrected_labels_with_the_embedded_checkpoint(viewer, ma
     idle(widget)
     found = np.asarray(widget.labels.data)
     assert found.shape == image.shape
-    scores = match(label_image_to_instances(found), label_image_to_instances(truth), 0.5).scores
+    scores = EvaluatedFrame("", [*dict(masks_of(found)).values()], [*dict(masks_of(truth)).values()]).match(0.5).scores
     assert scores.recall > 0.6
     assert scores.precision > 0.8
     table = widget.labels.features
@@ -82,7 +83,7 @@ def test_a_click_outlines_what_is_under_it(marked, discs):
     marks = marked._marked(marked.scene)
     assert [mark.kind for mark in marks] == ["example"] * 3
     for number, mark in enumerate(marks, 1):
-        (true,) = label_image_to_instances(np.where(labels == number, 1, 0))
+        (true,) = [*dict(masks_of(np.where(labels == number, 1, 0))).values()]
         assert mask_iou(polygon_to_mask(mark.outline, labels.shape), true) > 0.8
     assert marked.counts.text().startswith("3 wanted, 0 not wanted")
 

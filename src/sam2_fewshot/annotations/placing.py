@@ -18,22 +18,22 @@ from sam2_fewshot.images.source import MAX_PLANE_PIXELS
 from sam2_fewshot.records import Exemplar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     from sam2_fewshot.images.image_set import ImageFile
     from sam2_fewshot.protocols import Progress
     from sam2_fewshot.records import FrameReader, InstanceMask, Location
 
-FARTHEST = 1e9
+_FARTHEST = 1e9
 """Coordinates in pixels that are farther from 0 make no sense."""
 _LISTED = 5
 _LEFT_OUT = "left out"
 _MOST_CROSSED = 100
 """Corners of an outline that is mended corner by corner; longer ones are mended by their pixels, because the time goes
 with more than the third power (100 random corners take 0.4 s, 300 take 11 s)."""
-LONGEST = 1e8
+_LONGEST = 1e8
 """Length in pixels of an outline that is drawn; a circle around a whole slide of 100,000 px has 3e5."""
 
 Point = tuple[float, float]
@@ -177,9 +177,7 @@ class Placer:
         if image.is_stack and UNKNOWN not in (image.size_z, image.size_t):
             self.remarks.note(number, f"put on the first frame of {image.name}", "no slice or time point is given")
 
-    def outline(
-        self, number: object, frame: FrameReader, shell: Sequence[Point], holes: Sequence[Sequence[Point]]
-    ) -> Exemplar:
+    def outline(self, number: object, frame: FrameReader, rings: Sequence[NDArray[np.float64]]) -> Exemplar:
         """Return an exemplar for an outline.
 
         Parameters
@@ -188,8 +186,8 @@ class Placer:
             What the file calls the object.
         frame
             That it lies on.
-        shell, holes
-            Rings of ``(x, y)`` in image pixels, closed or open.
+        rings
+            Outline and holes, float64 (n, 2), ``(x, y)`` in image pixels, closed or open.
 
         Raises
         ------
@@ -197,18 +195,19 @@ class Placer:
             If it covers no pixel of the frame, or makes no sense.
         """
         height, width = frame.shape
-        rings = [shell, *(hole for hole in holes if len(set(hole)) >= 3)]
-        _check_numbers(value for ring in rings for point in ring for value in point)
-        if len(set(shell)) < 3:
+        shell, *holes = rings
+        rings = [shell, *(hole for hole in holes if _corners(hole) >= 3)]
+        _check_numbers(np.concatenate(rings))
+        if _corners(shell) < 3:
             raise Unusable("an outline of fewer than 3 points")
         given = Polygon(rings[0], rings[1:])
         _check_size(given, width, height)
         polygon = self._mend(number, given, frame.shape)
         if polygon is None:
             raise Unusable("an outline without area")
-        one, shapes = np.array([polygon]), np.array([frame.shape])
-        beyond = bool(reach_beyond(one, shapes)[0])
-        if beyond or not covers_a_pixel(one, shapes)[0]:
+        x0, y0, x1, y1 = polygon.bounds
+        beyond = x0 < -1 or y0 < -1 or x1 > width + 1 or y1 > height + 1
+        if beyond or not _covers_a_pixel(polygon, frame.shape):
             inside = valid_polygon(shapely.intersection(polygon, box(0, 0, width, height)))
             if inside is None:
                 raise Unusable(_outside(frame))
@@ -217,10 +216,9 @@ class Placer:
                 polygon = inside
             if not polygon_to_mask(polygon, frame.shape).area:
                 raise Unusable("so small that it covers no pixel")
-        return self.exemplar(number, frame, polygon)
+        return self._marked(number, frame, polygon)
 
-    def exemplar(self, number: object, frame: FrameReader, polygon: Polygon) -> Exemplar:
-        """Return an exemplar for an outline with which nothing is wrong."""
+    def _marked(self, number: object, frame: FrameReader, polygon: Polygon) -> Exemplar:
         label = self.remarks.label(number)
         if self.boxes and _is_box(polygon):
             return Exemplar(image=frame, box=polygon.bounds, label=label)
@@ -263,34 +261,22 @@ class Placer:
         return mended
 
 
-def reach_beyond(polygons: NDArray[np.object_], shapes: NDArray[np.number]) -> NDArray[np.bool_]:
-    """Tell which polygons (N,) reach more than a pixel beyond frames of ``(height, width)`` pixels (N, 2)."""
-    x0, y0, x1, y1 = shapely.bounds(polygons).T.reshape(4, -1)
-    height, width = shapes.T
-    beyond: NDArray[np.bool_] = (x0 < -1) | (y0 < -1) | (x1 > width + 1) | (y1 > height + 1)
-    return beyond
+def _corners(ring: NDArray[np.float64]) -> int:
+    """Count the points of a ring that differ."""
+    return len(set(map(tuple, ring.tolist())))
 
 
-def covers_a_pixel(polygons: NDArray[np.object_], shapes: NDArray[np.number]) -> NDArray[np.bool_]:
-    """Tell of which polygons (N,) it is clear at a glance that they cover a pixel of their frames.
+def _covers_a_pixel(polygon: Polygon, frame_shape: tuple[int, int]) -> bool:
+    """Tell whether it is clear at a glance that a valid polygon covers a pixel; otherwise its mask must be drawn.
 
-    That is where the pixel in a polygon's middle has its centre inside; of the others their masks must be drawn.
-
-    Parameters
-    ----------
-    polygons
-        Valid, in image pixels ``(x, y)``.
-    shapes
-        ``(height, width)`` of their frames (N, 2).
+    That is where the pixel in its middle has its centre inside.
     """
+    if polygon.interiors:  # the centre may lie so near to a hole that it belongs to that
+        return False
     with np.errstate(all="ignore"):  # the slope of a sliver may be too large a number
-        middle = shapely.point_on_surface(polygons)
-    x, y = (np.floor(values) + 0.5 for values in (shapely.get_x(middle), shapely.get_y(middle)))
-    height, width = shapes.T
-    covered: NDArray[np.bool_] = (x > 0) & (x < width) & (y > 0) & (y < height)
-    # The centre may lie so near to a hole that it belongs to that.
-    covered &= shapely.contains_xy(polygons, x, y) & (shapely.get_num_interior_rings(polygons) == 0)
-    return covered
+        middle = shapely.point_on_surface(polygon)
+    x, y = np.floor(shapely.get_x(middle)) + 0.5, np.floor(shapely.get_y(middle)) + 0.5
+    return bool(0 < x < frame_shape[1] and 0 < y < frame_shape[0] and shapely.contains_xy(polygon, x, y))
 
 
 def _is_box(polygon: Polygon) -> bool:
@@ -303,17 +289,17 @@ def _check_size(polygon: Polygon, width: int, height: int) -> None:
     x0, y0, x1, y1 = polygon.bounds
     if (min(x1, width) - max(x0, 0)) * (min(y1, height) - max(y0, 0)) > MAX_PLANE_PIXELS and min(x1, y1) > 0:
         raise Unusable(f"larger than {MAX_PLANE_PIXELS:,} px")
-    if polygon.length > LONGEST:
+    if polygon.length > _LONGEST:
         raise Unusable("an outline that goes to and fro too often")
 
 
-def _check_numbers(values: Iterable[float]) -> None:
+def _check_numbers(values: ArrayLike) -> None:
     """Refuse coordinates that make no sense anywhere."""
-    for value in values:
-        if not math.isfinite(value):
-            raise Unusable("coordinates that are not finite numbers")
-        if abs(value) > FARTHEST:
-            raise Unusable("coordinates far outside any image")
+    given = np.ravel(values)
+    wrong = given[~(np.abs(given) <= _FARTHEST)]
+    if wrong.size:
+        what = "far outside any image" if math.isfinite(wrong[0]) else "that are not finite numbers"
+        raise Unusable(f"coordinates {what}")
 
 
 def _outside(frame: FrameReader) -> str:

@@ -70,7 +70,7 @@ class EvaluatedFrame:
         return mostly_inside(self.masks, [*self.ignore, *self.unwanted])
 
     def match(self, iou: float) -> Matching:
-        """Match the detections; see :func:`~sam2_fewshot.evaluation.matching.match`."""
+        """Match the detections; see :func:`~sam2_fewshot.evaluation.matching.matched`."""
         found = len(self.predicted)
         ious = {(p, t): overlap for (p, t), overlap in self.ious.items() if p < found}
         return matched(ious, found, len(self.truth), iou, {p for p in self.inside if p < found})
@@ -151,7 +151,7 @@ def evaluate_frames(
 ) -> Evaluation:
     """Evaluate frames together.
 
-    Matching is one to one, see :func:`~sam2_fewshot.evaluation.matching.match`. The figures:
+    Matching is one to one, see :func:`~sam2_fewshot.evaluation.matching.matched`. The figures:
 
     - precision ``tp / (tp + fp)``, recall ``tp / (tp + fn)``, F1 ``2 tp / (2 tp + fp + fn)``, mean IoU of the matched
       pairs: as ``stardist.matching.matching`` (Schmidt et al., MICCAI 2018) has them for one frame and

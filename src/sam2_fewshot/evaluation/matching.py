@@ -10,14 +10,10 @@ from scipy.optimize import linear_sum_assignment
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from sam2_fewshot.annotations.arrays import masks_of
-from sam2_fewshot.errors import InputError
-from sam2_fewshot.geometry.overlap import overlaps, shared_area, touching
+from sam2_fewshot.geometry.overlap import shared_area, touching
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence, Set
-
-    from numpy.typing import NDArray
 
     from sam2_fewshot.records import InstanceMask
 
@@ -80,46 +76,14 @@ class Matching:
     scores: Scores
 
 
-def match(
-    predicted: Sequence[InstanceMask],
-    truth: Sequence[InstanceMask],
-    iou: float = 0.5,
-    *,
-    ignore: Sequence[InstanceMask] = (),
+def matched(
+    ious: Mapping[tuple[int, int], float], predicted: int, truth: int, iou: float, inside: Set[int]
 ) -> Matching:
     """Match detections with true objects one to one.
 
     Of all one-to-one matchings of pairs with at least the given IoU, the one with most pairs is taken, and
     among those the one with the largest sum of IoUs: the rule of ``stardist.matching.matching`` (Schmidt et
     al., MICCAI 2018, https://github.com/stardist/stardist), solved as an assignment problem.
-
-    Parameters
-    ----------
-    predicted, truth
-        Masks on the same frame.
-    iou
-        Smallest IoU of a match, above 0 and at most 1.
-    ignore
-        Objects that are not evaluated, for instance the examples or what the annotator left open. A detection that
-        matches no true object and is :func:`mostly_inside` one of these counts neither way.
-
-    Returns
-    -------
-    Matching
-        The pairs, the ignored detections and the scores.
-
-    Raises
-    ------
-    ValueError
-        If `iou` is out of its range.
-    """
-    return matched(overlaps(predicted, truth), len(predicted), len(truth), iou, mostly_inside(predicted, ignore))
-
-
-def matched(
-    ious: Mapping[tuple[int, int], float], predicted: int, truth: int, iou: float, inside: Set[int] = frozenset()
-) -> Matching:
-    """Match so many detections and true objects as :func:`match` does, whose overlaps are known.
 
     Parameters
     ----------
@@ -130,7 +94,7 @@ def matched(
     iou
         Smallest IoU of a match, above 0 and at most 1.
     inside
-        Indices of the detections that count neither way where they match nothing.
+        Indices of the detections that count neither way where they match nothing, as of :func:`mostly_inside`.
 
     Raises
     ------
@@ -150,31 +114,6 @@ def matched(
         mean_matched_iou=_share(sum(overlap for _, _, overlap in pairs), tp),
     )
     return Matching(pairs, tuple(sorted(ignored)), scores)
-
-
-def label_image_to_instances(labels: NDArray[np.integer]) -> list[InstanceMask]:
-    """Split a label image into its objects.
-
-    Parameters
-    ----------
-    labels
-        Integer array (H, W); 0 is background, every other value is one object.
-
-    Returns
-    -------
-    list of InstanceMask
-        In ascending order of the values, each cropped to its bounding box.
-
-    Raises
-    ------
-    InputError
-        If the array is not two-dimensional or does not hold integers.
-    """
-    if labels.ndim != 2:
-        raise InputError(f"A label image must have two dimensions, but this has the shape {labels.shape}.")
-    if labels.dtype.kind not in "iub":
-        raise InputError(f"A label image must hold integers, but this one holds {labels.dtype}.")
-    return [mask for _, mask in masks_of(labels)]
 
 
 def _share(part: float, whole: float) -> float:

@@ -160,19 +160,8 @@ def in_one_part(candidates: Sequence[Candidate], iou_threshold: float) -> list[C
     return [parts[i] for i in order]
 
 
-def point_grid(points_per_side: int) -> NDArray[np.float64]:
-    """Return the centres of ``points_per_side ** 2`` equal cells of the unit square.
-
-    Returns
-    -------
-    numpy.ndarray
-        (N, 2), ``(x, y)`` in [0, 1], row by row.
-    """
-    return _crossed(_centres(points_per_side), _centres(points_per_side))
-
-
 def points_in(place: Place, points_per_side: int) -> NDArray[np.float64]:
-    """Return those points of a frame's :func:`point_grid` that lie in a window of it.
+    """Return those centres of ``points_per_side ** 2`` equal cells of a frame that lie in a window of it.
 
     So an object is prompted as often whatever the blocks are in which a frame is searched. A side of more than
     :data:`_DENSE` pixels has as many more points.
@@ -185,22 +174,12 @@ def points_in(place: Place, points_per_side: int) -> NDArray[np.float64]:
     (x0, y0, x1, y1), (height, width) = place
 
     def within(low: int, high: int, whole: int) -> NDArray[np.float64]:
-        centres = _centres(round(points_per_side * max(1.0, whole / _DENSE)))
+        count = round(points_per_side * max(1.0, whole / _DENSE))
+        centres = np.linspace(1 / (2 * count), 1 - 1 / (2 * count), count)
         inside = (centres - low / whole) / ((high - low) / whole)
         return inside[(inside >= 0) & (inside < 1)]
 
-    return _crossed(within(x0, x1, width), within(y0, y1, height))
-
-
-def _centres(count: int) -> NDArray[np.float64]:
-    """Return the middles of equal parts of the unit interval."""
-    offset = 1 / (2 * count)
-    return np.linspace(offset, 1 - offset, count)
-
-
-def _crossed(across: NDArray[np.float64], down: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the points (N, 2) at which columns and rows cross, row by row."""
-    x, y = np.meshgrid(across, down)
+    x, y = np.meshgrid(within(x0, x1, width), within(y0, y1, height))
     return np.stack([x.ravel(), y.ravel()], axis=1)
 
 
@@ -209,7 +188,7 @@ def propose(
     embedding: Embedding,
     settings: Settings,
     progress: Progress,
-    grid: NDArray[np.float64] | None = None,
+    grid: NDArray[np.float64],
 ) -> list[Candidate]:
     """Return the masks of point prompts at a grid, the highest predicted IoU first.
 
@@ -220,14 +199,13 @@ def propose(
     embedding
         Of the frame, or of a window.
     settings
-        ``points_per_side`` where there is no `grid`, ``predicted_iou_gate``, ``stability_gate``, ``box_nms_iou``,
-        ``min_mask_area`` and ``max_mask_area`` are used. A gate that is None is the backbone's default.
+        ``predicted_iou_gate``, ``stability_gate``, ``box_nms_iou``, ``min_mask_area`` and ``max_mask_area`` are used.
+        A gate that is None is the backbone's default.
     progress
         Reports each prompt done.
     grid
-        The prompts (N, 2), ``(x, y)`` in [0, 1]; those of :func:`point_grid` when left out.
+        The prompts (N, 2), ``(x, y)`` in [0, 1], as of :func:`points_in`.
     """
-    grid = point_grid(settings.points_per_side) if grid is None else grid
     progress.start("proposing", len(grid))
     if not len(grid):
         return []

@@ -180,27 +180,6 @@ class Sam2Model:
             coarse, fine, middle = self._encode(self._prepare(self._upload(image))[None])
             return Embedding(coarse, self._high_res(fine, middle), (image.shape[0], image.shape[1]))
 
-    def encode(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """Encode several images in batches.
-
-        Parameters
-        ----------
-        images
-            uint8 RGB (H, W, 3) each, of any sizes.
-
-        Returns
-        -------
-        numpy.ndarray
-            float32 (N, C, h, w): the ``image_embed`` of each.
-        """
-
-        def run(batch: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-            with self._inference():
-                ready = torch.stack([self._prepare(self._upload(image)) for image in batch])
-                return _on_host(self._encode(ready)[0])
-
-        return np.concatenate([self._no_features, *run_in_batches(run, images, self.batch_size, self._fewer_images)])
-
     def pool(
         self,
         image: NDArray[np.uint8],
@@ -221,15 +200,13 @@ class Sam2Model:
         with fitting():
             frame = self._upload(image)
         pairs = list(zip(windows, masks, strict=True))
-        return np.concatenate(
-            [self._no_features[..., 0, 0], *run_in_batches(run, pairs, self.batch_size, self._fewer_images)]
-        )
+        return np.concatenate([self._no_features, *run_in_batches(run, pairs, self.batch_size, self._fewer_images)])
 
     @fitting()
     def pool_frame(self, image: NDArray[np.uint8], masks: Sequence[InstanceMask]) -> NDArray[np.float32]:
         """Encode the image as a whole, once, and average its coarse features over each mask, float32 (N, C)."""
         if not masks:
-            return self._no_features[..., 0, 0]
+            return self._no_features
         features = self.embed(image).image_embed.float()
         window = (0, 0, image.shape[1], image.shape[0])
         # One at a time: the masks of a large frame would take much memory at once.
@@ -343,7 +320,7 @@ class Sam2Model:
     @property
     def _no_features(self) -> NDArray[np.float32]:
         channels = self.network.sam_prompt_encoder.embed_dim
-        return np.zeros((0, channels, *self.feature_size), np.float32)
+        return np.zeros((0, channels), np.float32)
 
     def _upload(self, image: NDArray[np.uint8]) -> Tensor:
         """Bring an image (H, W, 3) to the device as (3, H, W), still uint8: a quarter of the bytes of floats."""
