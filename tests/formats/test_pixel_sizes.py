@@ -62,6 +62,26 @@ def test_imagej(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("units", "expected"),
+    [
+        ({"unit": "micron", "yunit": "sec"}, None),
+        ({"unit": "sec", "yunit": "micron"}, None),
+        ({"unit": "micron", "yunit": "nm"}, (0.25, 0.0005, 3.0)),
+        ({"unit": "micron", "zunit": "nm"}, (0.25, 0.5, 0.003)),
+        ({"unit": "micron", "zunit": "sec"}, (0.25, 0.5, None)),
+        ({"unit": "nm", "yunit": r"\u00B5m", "zunit": "mm"}, (0.00025, 0.5, 3000.0)),
+        ({"yunit": "micron"}, None),
+    ],
+)
+def test_imagej_has_a_unit_for_each_axis(tmp_path, units, expected):
+    stack = np.stack([PLANE] * 3)
+    told = {"axes": "ZYX", "spacing": 3.0, **units}
+    tifffile.imwrite(tmp_path / "a.tif", stack, imagej=True, resolution=(4.0, 2.0), metadata=told)
+    found = size_of(tmp_path / "a.tif")
+    assert (found and (found.x, found.y, found.z)) == (expected and pytest.approx(expected))
+
+
+@pytest.mark.parametrize(
     ("resolution", "unit", "more", "expected"),
     [
         (25_400.0, "INCH", {}, PixelSize(1.0, 1.0)),

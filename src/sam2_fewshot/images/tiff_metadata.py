@@ -272,10 +272,11 @@ def _ome_pixel_size(pixels: ElementTree.Element) -> PixelSize | None:
 
 
 def _imagej_pixel_size(tif: TiffFile) -> PixelSize | None:
-    """Read the resolution tags (pixels a unit), with the unit and the slices' distance from ImageJ's description.
+    """Read the resolution tags (pixels a unit), with the units and the slices' distance from ImageJ's description.
 
-    Where the description has no unit, ImageJ goes by the tag ResolutionUnit: inches, unless it is the 72 an inch of a
-    screen, or centimetres (``ij/io/TiffDecoder.java``).
+    It has a unit of Y or Z only where that differs from ``unit``, as in kymographs, where Y is time. Where it has no
+    ``unit``, ImageJ goes by the tag ResolutionUnit: inches, unless it is the 72 an inch of a screen, or centimetres
+    (``ij/io/TiffDecoder.java``).
     """
     metadata, tags = tif.imagej_metadata or {}, tif.pages.first.tags
     sizes = []
@@ -287,4 +288,5 @@ def _imagej_pixel_size(tif: TiffFile) -> PixelSize | None:
         kind = int(tags["ResolutionUnit"].value)
         is_screen = all(round(1 / size) == _SCREEN for size in sizes)
         unit = {_INCH: "" if is_screen else "inch", _CENTIMETRE: "cm"}.get(kind, "")
-    return pixel_size(sizes[0], sizes[1], metadata.get("spacing"), unit)
+    units = [unit, *(str(metadata.get(key, unit)) for key in ("yunit", "zunit"))]
+    return pixel_size(sizes[0], sizes[1], metadata.get("spacing"), units)
