@@ -273,6 +273,31 @@ def test_stacks_are_judged_plane_by_plane(tmp_path: Path) -> None:
     assert "found: only 1 plane is on both sides" in result.stderr
 
 
+def test_planes_that_were_not_searched_are_not_missed(tmp_path: Path) -> None:
+    truth = tmp_path / "truth" / "a_labels.tif"
+    truth.parent.mkdir()
+    tifffile.imwrite(truth, np.stack([squares((0, 0))] * 3), ome=True, metadata={"axes": "TYX"})
+    mask = InstanceMask(np.ones((10, 10), bool), 0, 0, SHAPE)
+    found = Detection(mask, mask_to_polygon(mask), 0.9, 0.9, 0.5)
+    out = tmp_path / "out"
+    journal = Journal(out / JOURNAL_FOLDER, "f")
+    times = [Location(0, time=1), Location(0, time=2)]
+    for location, objects in zip(times, [(found,), ()], strict=True):
+        journal.write(FrameRecord("a.tif", "a", location, SHAPE, size_t=3, detections=objects))
+    assemble(recorded(journal, times), out, facts={"settings": Settings().model_dump()})
+    expected = {"a Time 2": (1, 0, 0), "a Time 3": (0, 0, 1)}
+    labels = out / "labels" / "a.tif"
+    assert tifffile.imread(labels).reshape(3, *SHAPE).any(axis=(1, 2)).tolist() == [False, True, False]
+    for predicted, true in ((out, truth.parent), (labels.parent, truth.parent), (labels, truth)):
+        assert hits(predicted, true, tmp_path) == expected
+    assert hits(truth, labels, tmp_path) == {"a Time 2": (1, 0, 0), "a Time 3": (0, 1, 0)}
+    assert "a: only 2 planes are on both sides" in evaluate(labels, truth).stderr
+    # Saved again as plain pages, of labels and of their truth.
+    for path in (labels, truth):
+        tifffile.imwrite(path, tifffile.imread(path).reshape(3, *SHAPE), photometric="minisblack")
+        assert hits(labels, truth, tmp_path) == expected
+
+
 @pytest.mark.parametrize(
     ("axes", "names"), [("ZYX", ["found Z 1", "found Z 2"]), ("TYX", ["found Time 1", "found Time 2"])]
 )

@@ -53,10 +53,13 @@ class RunImage(NamedTuple):
         What it is called.
     xy
         Its XY position, counted from 0; None where that makes no sense.
+    planes
+        Slice and time point of each plane that was searched, counted from 0.
     """
 
     entry: Entry
     xy: int | None
+    planes: set[tuple[int, int]]
 
 
 def images_of_run(folder: Path) -> dict[str, RunImage]:
@@ -68,7 +71,10 @@ def images_of_run(folder: Path) -> dict[str, RunImage]:
             entry = Entry(str(line.get("file", line["image"])), str(line.get("position", "")))
             xy = index(line.get("xy"))
             xy = xy - 1 if xy is not None and 0 < xy <= MOST_IMAGES else None
-            found[composed(str(line["stem"]))] = RunImage(entry, xy)
+            image = found.setdefault(composed(str(line["stem"])), RunImage(entry, xy, set()))
+            z, time = index(line.get("z")), index(line.get("time"))
+            if z is not None and time is not None:
+                image.planes.add((z - 1, time - 1))
     return found
 
 

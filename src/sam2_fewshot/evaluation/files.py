@@ -24,7 +24,7 @@ from sam2_fewshot.output.finished import read_finished
 from sam2_fewshot.records import Location
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 
     from sam2_fewshot.annotations.label_images import Classes
     from sam2_fewshot.annotations.record import FrameRecord
@@ -126,12 +126,15 @@ class _Image:
         Stems of files that are named after it, the likeliest first.
     planes
         Of this side.
+    searched
+        Slice and time point of each plane that has labels, where a run that searched these alone made them; else None.
     """
 
     title: str
     entry: Entry
     names: Sequence[str]
     planes: _Planes
+    searched: Set[tuple[int, int]] | None = None
 
 
 def _sources(path: Path, other: Path) -> dict[str, _Image]:
@@ -182,10 +185,12 @@ def _entries(folder: Path) -> list[Path]:
 def _label_images(files: Mapping[str, Path]) -> dict[str, _Image]:
     """Return label images in a folder by their stems; those in the results of a run are of the images that it says."""
     run = images_of_run(next(iter(files.values())).absolute().parent.parent)
-    entries = {stem: run[composed(file.stem)].entry for stem, file in files.items() if composed(file.stem) in run}
-    images = _images_of(entries, files)
+    known = {stem: run[composed(file.stem)] for stem, file in files.items() if composed(file.stem) in run}
+    images = _images_of({stem: image.entry for stem, image in known.items()}, files)
     return {
-        stem: images.get(stem) or _Image(stem, Entry(file.absolute().as_posix()), example_stems(file), file)
+        stem: replace(images[stem], searched=known[stem].planes)
+        if stem in known
+        else _Image(stem, Entry(file.absolute().as_posix()), example_stems(file), file)
         for stem, file in files.items()
     }
 
@@ -305,7 +310,7 @@ def _labels_of(folder: Path, stem: str, files: Sequence[Path]) -> Path:
 
 
 def _planes_of(stem: str, here: _Image, there: _Image, progress: Progress, tag: str | None) -> Iterator[Pair]:
-    found, true = _planes(here.planes, None, progress), _planes(there.planes, tag, progress)
+    found, true = _planes(here, None, progress), _planes(there, tag, progress)
     found, true = _pages_as_times(found, true), _pages_as_times(true, found)
     common = [place for place in found if place in true]
     if not common:
@@ -325,7 +330,7 @@ def _planes_of(stem: str, here: _Image, there: _Image, progress: Progress, tag: 
 
 
 def _pages_as_times(
-    side: dict[tuple[int, int], _Plane], other: dict[tuple[int, int], _Plane]
+    side: dict[tuple[int, int], _Plane], other: Collection[tuple[int, int]]
 ) -> dict[tuple[int, int], _Plane]:
     """Return planes by slice and time; pages without a meaning of their own are time points where the others are.
 
@@ -337,8 +342,15 @@ def _pages_as_times(
     return side
 
 
-def _planes(source: _Planes, tag: str | None, progress: Progress) -> dict[tuple[int, int], _Plane]:
-    return dict(_labels(source, tag, progress)) if isinstance(source, Path) else source
+def _planes(image: _Image, tag: str | None, progress: Progress) -> dict[tuple[int, int], _Plane]:
+    if not isinstance(image.planes, Path):
+        return image.planes
+    planes = dict(_labels(image.planes, tag, progress))
+    if image.searched is None:
+        return planes
+    # A run leaves what it did not search without labels, as if nothing had been found there.
+    searched = image.searched
+    return {place: plane for place, plane in _pages_as_times(planes, searched).items() if place in searched}
 
 
 def _recorded(record: FrameRecord, picture: Path) -> _Plane:
