@@ -82,6 +82,20 @@ def test_corrections_are_learned_from(request_for, segmenters, display, export):
     assert len(rows(last.out)) == len(rows(first.out))
 
 
+def test_a_file_whose_corrections_are_all_known_is_told(request_for, segmenters, display, export):
+    path = export(mark("right", 30, 30), mark("wrong", 2, 50))
+    first = run(request_for(corrections=[path]), display, segmenters)
+    assert not any("known already" in line for line in display.lines)
+    again = request_again(first.out)
+    for changed in (mark("wrong", 30, 30), mark("right", 31, 30), mark("wrong", 50, 2)):
+        more = export(changed, mark("wrong", 2, 50), name="more.json")
+        run(replace(again, corrections=[*again.corrections, more]), display, segmenters)
+    assert not any("known already" in line for line in display.lines)
+    run(replace(again, corrections=[*again.corrections, path]), display, segmenters)
+    (told,) = [line for line in display.lines if "known already" in line]
+    assert "Nothing new is learned from corrections.json: all of its corrections are known already." in told
+
+
 def rings(width=64):
     """Label image of four rings, two on each side."""
     rows, columns = np.mgrid[:64, :width]

@@ -110,7 +110,7 @@ def read_corrections(
     images
         The images that are given now. A correction goes to the image of its name, wherever that is among them.
     progress
-        Takes warnings: about objects that are left out or mended.
+        Takes warnings: about objects that are left out or mended, and files that say nothing new.
     earlier
         The results that the corrections are for, which have the exact masks of their objects, and know the images that
         they lie on. What lies on one whose content has changed since is left out.
@@ -147,10 +147,18 @@ def read_corrections(
             if earlier is None or path != earlier.out / CORRECTIONS:
                 raise InputError(nothing)
         remarks.report()
+        repeated = 0
         for correction in new:
             others = by_location.get(correction.placed.location, ())
-            others = [other for other in others if mask_iou(other.mask, correction.mask) < SAME_OBJECT]
+            ious = {other: mask_iou(other.mask, correction.mask) for other in others}
+            repeated += any(iou == 1 and other.is_right == correction.is_right for other, iou in ious.items())
+            others = [other for other, iou in ious.items() if iou < SAME_OBJECT]
             by_location[correction.placed.location] = [*others, correction]
+        if new and repeated == len(new):
+            progress.warn(
+                f"Nothing new is learned from {path.name}: all of its corrections are known already. To learn more, "
+                "mark others in the report.html of the last results and press Export there."
+            )
         every += new
     left = {correction for others in by_location.values() for correction in others}
     corrections = [correction for correction in every if correction in left]
