@@ -140,6 +140,16 @@ def test_chunks_that_do_not_fit_into_memory_are_refused(tmp_path: Path) -> None:
         ZarrSource(path)
 
 
+def test_a_smaller_level_of_python_objects_is_refused_unread(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.zarr", DEEP, form=2, levels=2)
+    array = path / "1" / ".zarray"
+    filters = [{"id": "vlen-utf8"}, {"id": "pickle", "protocol": 5}]  # unpickling runs what the file says
+    objects = {"dtype": "|O", "fill_value": "", "compressor": None, "filters": filters}
+    array.write_text(json.dumps({**json.loads(array.read_text()), **objects}))
+    with pytest.raises(InputError, match=r"pixels of a\.zarr are of the kind .*; save it with whole numbers"):
+        ZarrSource(path)
+
+
 @pytest.mark.parametrize(
     ("attributes", "sentence"),
     [

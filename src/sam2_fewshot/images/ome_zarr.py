@@ -183,6 +183,7 @@ def _open(path: Path, patience: float) -> tuple[str, list[Any], Mapping[str, Any
             raise InputError(
                 f"{shown(path)} has {len(level.shape)} axes, and its description names {len(axes)}. Export it again."
             )
+        check_kind(path, np.dtype(level.dtype))  # objects of Python are unpickled, which runs what a file says
         chunk = math.prod(level.chunks) * np.dtype(level.dtype).itemsize
         if chunk > MAX_CHUNK_BYTES:
             raise InputError(
@@ -255,7 +256,6 @@ def _header(path: Path, axes: str, levels: Sequence[Any], attributes: Mapping[st
     full = levels[0]
     size = {axis: int(n) for axis, n in zip(axes, full.shape, strict=True)}
     check_size(path, size["y"], size["x"], by_region=True)
-    check_kind(path, np.dtype(full.dtype))
     count = size.get("c", 1)
     check_counts(path, count, size.get("z", 1), size.get("t", 1))
     names, colors = _channels(attributes, count)
