@@ -295,6 +295,20 @@ def test_a_size_that_the_strips_do_not_fill_is_refused_before_memory_is_taken(tm
         open_source(path)
 
 
+@pytest.mark.parametrize("level", [0, 1])
+def test_a_tile_that_is_far_larger_than_its_page_is_refused_before_memory_is_taken(tmp_path, level):
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as tif:
+        for side, more in ((64, {"subifds": 1}), (32, {"subfiletype": 1})):
+            tif.write(np.zeros((side, side), np.uint8), tile=(64, 64), compression="zlib", metadata=None, **more)
+    with tifffile.TiffFile(path, mode="r+") as tif:
+        for tag in ("TileWidth", "TileLength"):
+            tif.series[0].levels[level].keyframe.tags[tag].overwrite(54_768)
+    source = open_source(path)
+    with pytest.raises(InputError, match=r"its tiles unpack to 2,999 MB each, which is more than its pixels"):
+        list(source.reduced(0, 0, 100) if level else source.planes(0, 0))
+
+
 @pytest.mark.parametrize("bigtiff", [False, True])
 @pytest.mark.parametrize("pages", [1, 3, 150])
 def test_pages_that_go_round_in_a_circle_are_refused(tmp_path, bigtiff, pages):

@@ -18,7 +18,7 @@ import numpy as np
 from sam2_fewshot.errors import FewShotError, InputError, ServerError, needed
 from sam2_fewshot.images.addresses import check_address, remote, shown
 from sam2_fewshot.images.positions import check_counts, check_positions, opened_positions
-from sam2_fewshot.images.source import Header, check_kind, check_size, damaged, pixel_size, reading
+from sam2_fewshot.images.source import MAX_PIECE_BYTES, Header, check_kind, check_size, damaged, pixel_size, reading
 from sam2_fewshot.images.zarr_places import Place, is_outer, leads_inside, places_in
 
 if TYPE_CHECKING:
@@ -32,9 +32,6 @@ if TYPE_CHECKING:
 
 PATIENCE = 30.0
 """Seconds that a server may stay silent."""
-
-MAX_CHUNK_BYTES = 1_000_000_000
-"""Largest chunk that is unpacked; it is in memory as a whole."""
 
 _AXES = "tczyx"
 _FORBIDDEN = (401, 403)
@@ -185,7 +182,7 @@ def _open(path: Path, patience: float) -> tuple[str, list[Any], Mapping[str, Any
             )
         check_kind(path, np.dtype(level.dtype))  # objects of Python are unpickled, which runs what a file says
         chunk = math.prod(level.chunks) * np.dtype(level.dtype).itemsize
-        if chunk > MAX_CHUNK_BYTES:
+        if chunk > MAX_PIECE_BYTES:
             raise InputError(
                 f"The chunks of {shown(path)} unpack to {chunk // 10**6:,} MB each; save it with smaller ones."
             )

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 MAX_PLANE_PIXELS = 500_000_000
 """Largest plane that is read whole, in pixels (22,000 × 22,000): its RGB picture takes 1.5 GB."""
+MAX_PIECE_BYTES = 1_000_000_000
+"""Largest chunk of an OME-Zarr, and tile of a TIFF whose plane is smaller, that is unpacked: into memory as a whole."""
 
 _DAMAGE = {None, errno.EINVAL, errno.EOVERFLOW}
 """What the system says when a damaged file sends a decoder to an impossible place."""

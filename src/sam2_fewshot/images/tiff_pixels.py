@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sam2_fewshot.images.source import MAX_PIECE_BYTES
 from sam2_fewshot.records import common_part
 
 if TYPE_CHECKING:
@@ -112,6 +113,10 @@ class SeriesPixels:
                 place = axes.index(axis)
                 shape[place], index[split + place] = size, slice(None)
             return pixels.reshape(shape)[tuple(index[split:])]
+        key = page.keyframe
+        unpacked = math.prod(key.chunks) * np.dtype(key.dtype).itemsize
+        if key.is_tiled and unpacked > max(MAX_PIECE_BYTES, key.nbytes):
+            raise ValueError(f"its tiles unpack to {unpacked // 10**6:,} MB each, which is more than its pixels")
         whole: NDArray[Any] = page.asarray()
         return whole.reshape(shape)[tuple(index[split:])]
 
