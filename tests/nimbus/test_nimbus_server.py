@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pytest
@@ -17,6 +19,8 @@ from sam2_fewshot.errors import ServerError
 from sam2_fewshot.nimbus.server import Refused, Server, Unanswered
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from contract_server.bench import Bench
     from contract_server.web import ContractServer
 
@@ -79,6 +83,44 @@ def test_waiting_is_logged_without_the_token(server: ContractServer) -> None:
         "The server is busy (503); trying again in 0.01 s.",
         "The server does not answer; trying again in 0.02 s.",
     ]
+
+
+class Scripted(BaseHTTPRequestHandler):
+    """Answers as it is told, with a status and a header, then with JSON; notes the tokens that come."""
+
+    script: ClassVar[list[tuple[int, str, str]]]
+    tokens: ClassVar[list[tuple[str, str | None]]]
+
+    def do_GET(self) -> None:
+        self.tokens.append((self.headers["Host"].partition(":")[0], self.headers["Girder-Token"]))
+        status, name, value = self.script.pop(0) if self.script else (200, "Content-Type", "application/json")
+        self.send_response(status)
+        self.send_header(name, value)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def scripted() -> Iterator[tuple[type[Scripted], int]]:
+    handler = type("Handler", (Scripted,), {"script": [], "tokens": []})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as http:
+        threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        yield handler, http.server_port
+        http.shutdown()
+
+
+def test_the_token_follows_no_redirection_to_another_host(scripted: tuple[type[Scripted], int]) -> None:
+    handler, port = scripted
+    own, other = f"http://127.0.0.1:{port}", f"http://localhost:{port}"
+    handler.script = [(303, "Location", f"{each}/bucket/file") for each in (own, other, own)]
+    with Server(f"{own}/api/v1", "SECRET", QUICK) as connection:
+        assert connection.get_bytes("fetching a stored file", "file/1/download") == b"{}"
+    hosts = ("127.0.0.1", "127.0.0.1", "localhost", "127.0.0.1")
+    assert handler.tokens == list(zip(hosts, ("SECRET", "SECRET", None, None), strict=True))
 
 
 def test_a_server_that_answers_with_another_number_is_not_trusted(bench: Bench) -> None:

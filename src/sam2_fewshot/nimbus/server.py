@@ -154,6 +154,12 @@ class _PatientSession(requests.Session):
             self._log(f"The server {trouble}; trying again in {wait:g} s.")
             time.sleep(wait)
 
+    def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
+        # A file may lie in a store that belongs to others; of itself requests takes away its own header only.
+        if self.should_strip_auth(response.request.url, prepared_request.url):  # type: ignore[no-untyped-call]
+            prepared_request.headers.pop("Girder-Token", None)
+        super().rebuild_auth(prepared_request, response)  # type: ignore[no-untyped-call]
+
 
 class Server:
     """A logged-in connection to one server; a context manager.
