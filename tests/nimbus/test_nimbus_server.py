@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import threading
+import time
 from dataclasses import replace
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,7 +18,7 @@ from contract_server.store import Image, Problem
 from contract_server.web import Fault
 
 from sam2_fewshot.errors import ServerError
-from sam2_fewshot.nimbus.server import Refused, Server, Unanswered
+from sam2_fewshot.nimbus.server import Patience, Refused, Server, Unanswered
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -121,6 +123,28 @@ def test_the_token_follows_no_redirection_to_another_host(scripted: tuple[type[S
         assert connection.get_bytes("fetching a stored file", "file/1/download") == b"{}"
     hosts = ("127.0.0.1", "127.0.0.1", "localhost", "127.0.0.1")
     assert handler.tokens == list(zip(hosts, ("SECRET", "SECRET", None, None), strict=True))
+
+
+def test_a_server_that_asks_for_time_gets_it_as_far_as_patience_goes(
+    scripted: tuple[type[Scripted], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handler, port = scripted
+    naps: list[float] = []
+    lines: list[str] = []
+    monkeypatch.setattr(time, "sleep", naps.append)
+    patience = Patience(first=1, longest=4, total=100)
+    asked = ["20", "later", "0", formatdate(time.time() + 30.5, usegmt=True), "9" * 400]
+    handler.script = [(429, "Retry-After", each) for each in asked]
+    with Server(f"http://127.0.0.1:{port}/api/v1", "token", patience, lines.append) as connection:
+        connection.get("reading", "folder/1")
+        assert naps == [20, 2, 4, pytest.approx(30, abs=2), pytest.approx(44, abs=2)]
+        assert sum(naps) == pytest.approx(patience.total)
+        assert lines[:2] == [f"The server is busy (429); trying again in {wait} s." for wait in (20, 2)]
+        naps.clear()
+        handler.script = [(503, "Retry-After", "3600")] * 3
+        with pytest.raises(Unanswered, match=r"too busy or restarting \(503\) while reading"):
+            connection.get("reading", "folder/1")
+        assert naps == [patience.total]
 
 
 def test_a_server_that_answers_with_another_number_is_not_trusted(bench: Bench) -> None:

@@ -85,12 +85,13 @@ class Patience:
     read: float = 300.0
     gateway: float = 10.0
 
-    def waits(self) -> Iterator[float]:
-        """Yield the seconds to wait before each further attempt."""
+    def waits(self, asked: Callable[[], float] = lambda: 0.0) -> Iterator[float]:
+        """Yield the seconds to wait before each further attempt: more where more are asked for, within the total."""
         waited, wait = 0.0, self.first
         while waited + wait <= self.total:
-            yield wait
-            waited += wait
+            now = max(wait, min(asked(), self.total - waited))
+            yield now
+            waited += now
             wait = min(2 * wait, self.longest)
 
     def looks(self, least: float = 0.0) -> Iterator[float]:
@@ -122,11 +123,11 @@ class _PatientSession(requests.Session):
         kwargs.setdefault("timeout", (self._patience.connect, self._patience.read))
         is_reading = method.upper() == "GET"
         repeatable = method.upper() != "POST" or self.repeat_posts
-        waits = self._patience.waits()
+        outcome: requests.Response | requests.RequestException
+        waits = self._patience.waits(lambda: _asked_wait(outcome))
         errors = 0
         while True:
             self.count += 1
-            outcome: requests.Response | requests.RequestException
             try:
                 outcome = super().request(method, url, *args, **kwargs)
             except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
@@ -151,7 +152,7 @@ class _PatientSession(requests.Session):
                 if isinstance(outcome, requests.RequestException):
                     raise outcome
                 return outcome
-            self._log(f"The server {trouble}; trying again in {wait:g} s.")
+            self._log(f"The server {trouble}; trying again in {wait:.3g} s.")
             time.sleep(wait)
 
     def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
@@ -383,6 +384,19 @@ def parts(items: Sequence[_Item]) -> Iterator[list[_Item]]:
     """Cut a list into what goes into one request."""
     for start in range(0, len(items), _PART):
         yield list(items[start : start + _PART])
+
+
+def _asked_wait(outcome: requests.Response | requests.RequestException) -> float:
+    """Return the seconds that a server asks to wait (Retry-After, which may be a date), 0 where it does not."""
+    from urllib3.exceptions import InvalidHeader
+    from urllib3.util import Retry
+
+    if isinstance(outcome, requests.RequestException):
+        return 0.0
+    try:
+        return Retry().parse_retry_after(outcome.headers["Retry-After"])
+    except (LookupError, ValueError, ArithmeticError, InvalidHeader):
+        return 0.0
 
 
 def _never_arrived(error: requests.RequestException) -> bool:
