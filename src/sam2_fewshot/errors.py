@@ -24,6 +24,7 @@ DONE, FAILED, WRONG_INPUT = 0, 1, 2
 """Exit codes: all done; failed or stopped part-way, what is finished stays; wrong usage or input, and nothing done."""
 PIPE_CLOSED = 141
 """The exit code of a program that SIGPIPE (13) ends, as shells count it."""
+_CONTROLS = {code: repr(chr(code))[1:-1] for code in (*range(0x20), *range(0x7F, 0xA0))}
 
 
 class FewShotError(Exception):
@@ -91,6 +92,11 @@ def listed(names: Sequence[str], most: int, between: str = ", ", *, with_rest: b
     """
     more = f"and {len(names) - most:,} more" if with_rest else "…"
     return between.join([*names[:most], *([more] if len(names) > most else [])])
+
+
+def spelt(text: str) -> str:
+    r"""Return a text with its control characters spelt, as ``\x1b``: in the name of a file they steer a terminal."""
+    return text.translate(_CONTROLS)
 
 
 def counted(number: int, what: str) -> str:

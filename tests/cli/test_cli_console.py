@@ -21,7 +21,7 @@ from shapely import box
 from sam2_fewshot.annotations.record import FrameRecord
 from sam2_fewshot.cli.console import BarDisplay, PlainDisplay, guarded, terminal_display
 from sam2_fewshot.cli.segment import report
-from sam2_fewshot.errors import CheckpointError, FewShotWarning
+from sam2_fewshot.errors import CheckpointError, FewShotWarning, InputError
 from sam2_fewshot.files.run import Summary
 from sam2_fewshot.geometry.outlines import polygon_to_mask
 from sam2_fewshot.records import Detection, Location
@@ -120,6 +120,24 @@ def test_bars():
     assert "Model [micro] on CPU." in text
     assert "Warning: blurred" in text
     assert "Failed: c.png: it is damaged." in text
+
+
+def test_a_name_of_somebody_elses_steers_no_terminal(capsys):
+    name, told = "x\x1b]52;c;cm0K\x07\x9b2Jy.png", r"x\x1b]52;c;cm0K\x07\x9b2Jy.png"
+    with pytest.raises(typer.Exit), guarded():
+        raise InputError(f"{name} is damaged.")
+    assert capsys.readouterr().err == f"Error: {told} is damaged.\n"
+    stream = io.StringIO()
+    with Progress(console=Console(file=stream, width=200, force_terminal=True)) as bars:
+        display = BarDisplay(bars)
+        display.frame_begins(name)
+        display.start("proposing")
+        bars.refresh()
+        display.warn(f"{name} is blurred.")
+    text = stream.getvalue()
+    assert f"{told}: proposing" in text
+    assert f"Warning: {told} is blurred." in text
+    assert not any(letter in text for letter in ("\x1b]", "\x07", "\x9b"))
 
 
 def test_bars_count(monkeypatch):

@@ -59,6 +59,12 @@ def test_a_long_silence_is_broken() -> None:
     assert all(line == {"progress": 0.5, "title": "Segmenting", "info": "XY 1"} for line in told)
 
 
+def test_a_line_of_the_log_steers_no_terminal() -> None:
+    stream = io.StringIO()
+    Messages(stream).log("x\x1b[2J\ny.png failed")
+    assert stream.getvalue() == "x\\x1b[2J y.png failed\n"
+
+
 def test_warnings_come_once_and_not_without_end() -> None:
     stream = io.StringIO()
     messages = Messages(stream, hide=lambda text: text.replace("s3cret", "…"))

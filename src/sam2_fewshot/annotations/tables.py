@@ -6,9 +6,9 @@ import csv
 import math
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-from unicodedata import category
 
 from sam2_fewshot.annotations.record import printable
+from sam2_fewshot.errors import spelt
 from sam2_fewshot.storage.files import replacing, telling
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def _cell(name: str, value: Any) -> str:
     if not isinstance(value, str):
         return format(value, _DIGITS.get(name, ""))
     # A line break in a cell is legal CSV, but few programs read it right (Python's own writes a lone \r unquoted).
-    line = "".join(repr(letter)[1:-1] if category(letter) == "Cc" else letter for letter in printable(value))
+    line = spelt(printable(value))
     return ("'" if line[:1] in tuple("=+-@") else "") + line
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
-from sam2_fewshot.errors import FAILED, WRONG_INPUT, FewShotError, FewShotWarning, terminated_like_interrupted
+from sam2_fewshot.errors import FAILED, WRONG_INPUT, FewShotError, FewShotWarning, spelt, terminated_like_interrupted
 from sam2_fewshot.runner.progress import Pace, duration
 
 if TYPE_CHECKING:
@@ -36,11 +36,15 @@ def print_line(text: str, *, err: bool = False) -> None:
     does.
     """
     try:
-        typer.echo(_LINE_BREAK.sub(" ", text), err=err)
+        typer.echo(_line(text), err=err)
     except BrokenPipeError:
         raise
     except OSError:
         pass
+
+
+def _line(text: str) -> str:
+    return spelt(_LINE_BREAK.sub(" ", text))
 
 
 @contextlib.contextmanager
@@ -153,7 +157,7 @@ class BarDisplay:
 
     def say(self, sentence: str) -> None:
         """Print a line above the bars."""
-        self._bars.console.print(_LINE_BREAK.sub(" ", sentence), markup=False, highlight=False)
+        self._bars.console.print(_line(sentence), markup=False, highlight=False)
 
     def warn(self, sentence: str) -> None:
         """Print a line above the bars, marked as a warning."""
@@ -164,7 +168,7 @@ class BarDisplay:
         if self._stage is not None:
             self._bars.remove_task(self._stage)
         name = f"  {self._name}: {stage}" if self._name else stage
-        self._stage = self._bars.add_task(name, total=total, counts="")
+        self._stage = self._bars.add_task(_line(name), total=total, counts="")
 
     def advance(self, steps: int = 1) -> None:
         """Move the stage's bar."""

@@ -11,7 +11,7 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
-from sam2_fewshot.errors import counted, listed
+from sam2_fewshot.errors import counted, listed, spelt
 from sam2_fewshot.runner.progress import Pace, about, duration
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ class Messages:
 
     def log(self, line: str) -> None:
         """Write a line that is only seen in the full log."""
-        self._put(" ".join(self._hide(line).splitlines()))
+        self._put(spelt(" ".join(self._hide(line).splitlines())))
 
     def _write_progress(self) -> None:
         info = self._info if isinstance(self._info, str) else self._info()
