@@ -196,6 +196,14 @@ def test_what_stands_in_between_is_named(  # type: ignore[no-untyped-def]
         fetch(there, tmp_path, sleep=naps.append)
 
 
+def test_a_malformed_proxy_is_told(checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv("http_proxy", "http:///proxy")
+    with pytest.raises(CheckpointError, match=r"address of this network's proxy, .*, is malformed; mend it\.$"):
+        fetch(replace(checkpoint, url="http://far.example/model.pt"), tmp_path)
+
+
 def test_a_silent_server(get, mirror) -> None:  # type: ignore[no-untyped-def]
     gate = threading.Event()
     mirror.script = [lambda request, content: gate.wait(5)] * 5
@@ -242,6 +250,34 @@ def test_a_wrong_file_is_deleted(get, mirror, tmp_path: Path) -> None:  # type: 
         get()
     assert files(tmp_path) == []
     assert len(mirror.paths) == 1
+
+
+@pytest.mark.parametrize("status", [403, 503, 200])
+def test_no_message_has_the_login_or_query_of_an_address(  # type: ignore[no-untyped-def]
+    status: int, checkpoint: Checkpoint, mirror, tmp_path: Path, naps: list[float], monkeypatch
+) -> None:
+    mirror.script = [mirror.answering(status, b"another")] * 5
+    host = mirror.url.removeprefix("http://")
+    monkeypatch.setenv("SAM2_FEWSHOT_BASE_URL", f"http://me:S3CRET@{host}/mirror?key=S3CRET@x")
+    with pytest.raises(CheckpointError, match=rf"http://…@{host}/mirror…") as caught:
+        fetch(checkpoint, tmp_path, sleep=naps.append)
+    assert "S3CRET" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("base", "shown"),
+    [
+        ("me:S3CRET@mirror.example", "…@mirror.example/model.pt"),
+        ("ftp://me:S3CRET@mirror.example", "ftp://…@mirror.example/model.pt"),
+        ("https://me:S3CRET/S3CRET@mirror.example", "https://…@mirror.example/model.pt"),
+    ],
+)
+def test_nor_has_that_of_a_bad_address(base: str, shown: str, checkpoint: Checkpoint, tmp_path: Path) -> None:
+    with pytest.raises(
+        CheckpointError, match=f"^{shown} is not an address to download from; one begins with"
+    ) as caught:
+        fetch(checkpoint, tmp_path, base_url=base)
+    assert "S3CRET" not in str(caught.value)
 
 
 @pytest.mark.parametrize("url", ["", "mirror/path", "ftp://host/", "http://", "http://[::1", "http://a b/"])

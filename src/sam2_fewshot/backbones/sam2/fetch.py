@@ -37,6 +37,7 @@ TIMEOUT = (10.0, 60.0)
 """Seconds to connect, and seconds of silence, after which a try is given up."""
 _CHUNK = 1 << 16  # bytes; as many may be lost when a line breaks
 _LONGEST_PAUSE = 30.0  # seconds
+_SECRET = re.compile(r"(?:(?<=://)|^(?!.*://))[^?#]*(?=@)|[?#].*", re.DOTALL)  # a login, also one with a slash; a query
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})  # answers that may be better next time (RFC 9110)
 
 
@@ -55,6 +56,11 @@ class _Source(NamedTuple):
     url: str
     part: Path
     timeout: tuple[float, float]
+
+    @property
+    def address(self) -> str:
+        """The URL for messages, without its login and query."""
+        return _SECRET.sub("…", self.url)
 
 
 def fetch(
@@ -146,7 +152,7 @@ def _download(source: _Source, report: Progress, sleep: Callable[[float], None])
         size = _length(source.part)
         source.part.unlink(missing_ok=True)
         raise CheckpointError(
-            f"What {source.url} gave ({size:,} bytes) is not the published {source.checkpoint.name}: its SHA-256 "
+            f"What {source.address} gave ({size:,} bytes) is not the published {source.checkpoint.name}: its SHA-256 "
             "differs. It was deleted; try again, or ask who runs that server."
         )
 
@@ -172,7 +178,7 @@ def _transfer_patiently(source: _Source, report: Progress, sleep: Callable[[floa
         if tries == _TRIES:
             rest = f" The first {length:,} bytes are kept, and the same command continues." if length else ""
             raise CheckpointError(
-                f"{source.checkpoint.name} could not be downloaded from {source.url}: {reason}.{rest} Without a "
+                f"{source.checkpoint.name} could not be downloaded from {source.address}: {reason}.{rest} Without a "
                 "connection, copy the file here by other means and give its path."
             )
         sleep(min(2.0 ** (tries - 1), _LONGEST_PAUSE))
@@ -201,12 +207,19 @@ def _transfer(source: _Source, have: int, report: Progress) -> None:
                     report.advance(len(chunk))
                 file.flush()
                 os.fsync(file.fileno())
+    except requests.exceptions.InvalidProxyURL:
+        raise CheckpointError(
+            "The address of this network's proxy, in the variable http_proxy or https_proxy, is malformed; mend it."
+        ) from None
     except (
         requests.exceptions.MissingSchema,
         requests.exceptions.InvalidSchema,
         requests.exceptions.InvalidURL,
-    ) as error:
-        raise CheckpointError(f"{source.url} is not an address to download from: {error}.") from None
+    ):
+        raise CheckpointError(
+            f"{source.address} is not an address to download from; one begins with https:// or http:// and the name "
+            "of a server."
+        ) from None
     except requests.Timeout:
         raise _Interrupted("the server stopped answering") from None
     except requests.RequestException as error:
@@ -228,12 +241,12 @@ def _agree(answer: requests.Response, source: _Source, have: int) -> tuple[int, 
         raise _Interrupted(f"the server answered {status} {answer.reason}")
     if status not in (200, 206):
         raise CheckpointError(
-            f"{source.url} cannot be downloaded: the server answered {status} {answer.reason}. Check the address "
+            f"{source.address} cannot be downloaded: the server answered {status} {answer.reason}. Check the address "
             "and the network's rules."
         )
     if answer.headers.get("Content-Type", "").startswith("text/html"):
         raise CheckpointError(
-            f"{source.url} gave a web page instead of a checkpoint; perhaps this network wants a login first."
+            f"{source.address} gave a web page instead of a checkpoint; perhaps this network wants a login first."
         )
     start = 0
     if status == 206:
@@ -246,7 +259,8 @@ def _agree(answer: requests.Response, source: _Source, have: int) -> tuple[int, 
     expected = source.checkpoint.size
     if total is not None and expected is not None and total != expected:
         raise CheckpointError(
-            f"{source.url} offers {total:,} bytes, but {source.checkpoint.name} has {expected:,}; it is another file."
+            f"{source.address} offers {total:,} bytes, but {source.checkpoint.name} has {expected:,}; it is another "
+            "file."
         )
     return start, total
 
