@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from napari.layers import Layer
 from npe2 import PluginManifest
 from shapely import Polygon
 
@@ -65,6 +66,7 @@ def test_labels_are_written_and_read_back(found, tmp_path, suffix):
     reader = get_reader(str(path))
     assert reader is not None
     ((data, options, kind),) = reader(str(path))
+    assert len(Layer.create(data, options, kind).features) == len(np.unique(labels)) - 1
     if suffix in (".tif", ".zarr"):
         assert kind == "labels"
         np.testing.assert_array_equal(np.asarray(data) > 0, labels > 0)

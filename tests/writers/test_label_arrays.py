@@ -13,6 +13,7 @@ from shapely import Polygon, box
 
 from sam2_fewshot.annotations.arrays import LabelImage, axis_names, label_image, location_of, masks_of, records_of
 from sam2_fewshot.annotations.review import CONFIRMED, EXAMPLE, FOUND, UNWANTED, Mark, Part, Results
+from sam2_fewshot.errors import InputError
 from sam2_fewshot.geometry.outlines import mask_to_area, polygon_to_mask
 from sam2_fewshot.records import Detection, InstanceMask, Location
 
@@ -60,6 +61,8 @@ def test_it_is_an_array_for_numpy(results):
     np.testing.assert_array_equal(image[..., 3], whole[..., 3])
     np.testing.assert_array_equal(image[1], whole[1])
     assert len(image) == 2
+    with pytest.raises(InputError, match="cannot be painted on"):
+        image[0, 3:5] = 7
 
 
 @pytest.mark.parametrize("step", [2, 3, 4])

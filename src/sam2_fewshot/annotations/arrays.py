@@ -10,6 +10,7 @@ from scipy.ndimage import find_objects
 
 from sam2_fewshot.annotations.label_bands import ranked
 from sam2_fewshot.annotations.record import FrameRecord
+from sam2_fewshot.errors import InputError
 from sam2_fewshot.images.stems import safe_stem
 from sam2_fewshot.records import InstanceMask, Location, common_part
 
@@ -81,6 +82,12 @@ class LabelImage:
         self._paint(painted, spans)
         steps = [slice(None, None, each.step) if isinstance(each, slice) else 0 for each in keys]
         return painted[tuple(steps)]
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        """Refuse what a viewer's brush asks for."""
+        raise InputError(
+            "These labels cannot be painted on, since they are made of objects. Draw corrections on another layer."
+        )
 
     def _paint(self, painted: NDArray[np.int32], spans: Sequence[tuple[int, int]]) -> None:
         objects, step = self._objects, self._step

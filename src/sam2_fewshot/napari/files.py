@@ -72,7 +72,7 @@ def _labels(stem: str, records: Sequence[FrameRecord]) -> LayerData:
     height, width = first.frame_shape
     box = (0, 0, width, height)
     results.add(*(Part(_at(record, first), box, record.detections, 0.0) for record in records))
-    return label_image(results), {"name": stem, "features": results.table(), "editable": False}, "labels"
+    return label_image(results), {"name": stem, "features": results.table()}, "labels"
 
 
 def _at(record: FrameRecord, first: FrameRecord) -> tuple[int, ...]:
