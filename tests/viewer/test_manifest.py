@@ -90,6 +90,33 @@ def test_marks_keep_their_kinds(tmp_path):
     np.testing.assert_allclose(data[0].min(axis=0), (10, 10))
 
 
+@pytest.fixture
+def positions():
+    """Labels of two positions, and their layer's attributes."""
+    labels = np.zeros((2, 1, 1, 32, 32), int)
+    labels[0, ..., 2:6, 2:6], labels[1, ..., 20:26, 20:26] = 5, 7
+    return labels, {"name": "Cells", "axis_labels": ("p", "t", "z", "y", "x")}
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".zarr", ".geojson"])
+def test_positions_that_a_file_cannot_hold_are_refused(positions, tmp_path, suffix):
+    if suffix == ".zarr":
+        pytest.importorskip("zarr")
+    labels, attributes = positions
+    with pytest.raises(InputError, match=rf"Cells has objects at position 2.*\{suffix} file holds one.*\.json"):
+        write_labels(str(tmp_path / f"cells{suffix}"), labels, attributes)
+    assert not list(tmp_path.iterdir())
+    labels[1] = 0
+    write_labels(str(tmp_path / f"cells{suffix}"), labels, attributes)
+
+
+def test_positions_are_kept_in_json(positions, tmp_path):
+    path = tmp_path / "cells.json"
+    write_labels(str(path), *positions)
+    layers = read(str(path))
+    assert [np.min(shapes, axis=(0, 1)).tolist() for shapes, *_ in layers] == [[1.5, 1.5], [19.5, 19.5]]
+
+
 def test_ellipses_are_written_as_they_are_taken_and_lines_are_not(viewer, tmp_path):
     viewer.add_image(np.zeros((100, 100), np.uint8))
     corners = np.array([[10, 10], [10, 50], [50, 50], [50, 10.0]])

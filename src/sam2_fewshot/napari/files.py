@@ -162,6 +162,14 @@ def _write(
     if not objects:
         raise InputError(f"{attributes.get('name', 'The layer')} has no objects to write.")
     records = records_of(path.stem, objects, shape, attributes.get("axis_labels", ()), _pixel_size(attributes))
+    last = max(record.location.xy for record in records)
+    if last and form.per_image:
+        raise InputError(
+            f"{attributes.get('name', 'The layer')} has objects at position {last + 1}, counted along its axes that "
+            f"are neither time nor Z, and a {path.suffix} file holds one position. Save the layer as .json, which "
+            "holds all; or save each position as a layer of its own. Where the axes are time or Z, name them t or z in "
+            "the layer's axis_labels."
+        )
     with form.begin(lambda stem: path, ()) as add:
         for record in records:
             add(record)
