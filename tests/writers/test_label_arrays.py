@@ -91,6 +91,14 @@ def test_threshold_and_area_choose_and_the_image_follows():
     assert (table["kind"][0], table["area"][0], table["x"][0]) == (FOUND, 36, 6.0)
 
 
+@pytest.mark.parametrize(("by_score", "scores"), [(True, [0.4, 0.9]), (False, [0.9, 0.4])])
+def test_labels_follow_the_scores_or_the_order_in_which_objects_were_added(by_score, scores):
+    made = Results((40, 50), (0, 1), by_score)
+    made.add(Part((), (0, 0, 50, 40), [detection(3, 4), detection(30, 20, 9, 0.4)], 0.05))
+    assert list(made.table()["score"]) == scores
+    assert made.scores[np.asarray(LabelImage(made))[5, 5] - 1] == 0.9
+
+
 def test_what_is_found_anew_takes_the_place_of_what_was_there():
     made = Results((40, 50), (0, 1))
     made.add(Part((), (0, 0, 50, 40), [detection(3, 4), detection(30, 20)], 0.05))

@@ -65,8 +65,7 @@ class Results:
     """What was found and marked on an image, and what of it is displayed.
 
     The label of an object is its place in the lists, such as ``places``, ``masks`` and their ``boxes``, counted from 1:
-    first what was marked, then what was found, the highest score last, so that it is on top. ``shown`` (N,) tells which
-    of them are displayed.
+    first what was marked, then what was found. ``shown`` (N,) tells which of them are displayed.
 
     Parameters
     ----------
@@ -74,10 +73,13 @@ class Results:
         Of the image, all axes.
     axes
         Its two axes that are rows and columns of the planes.
+    by_score
+        Whether the highest score is the last of what was found, so that it is on top; else all are in the order in
+        which they were added.
     """
 
-    def __init__(self, shape: tuple[int, ...], axes: tuple[int, int]) -> None:
-        self.shape, self.axes = shape, axes
+    def __init__(self, shape: tuple[int, ...], axes: tuple[int, int], by_score: bool = True) -> None:
+        self.shape, self.axes, self._by_score = shape, axes, by_score
         self.floor = 0.0
         self._found: dict[PlaneIndex, list[Detection]] = {}
         self._marks: list[tuple[Mark, InstanceMask]] = []
@@ -109,7 +111,8 @@ class Results:
 
     def _list(self) -> None:
         found = [(place, item) for place, items in self._found.items() for item in items]
-        found.sort(key=lambda pair: pair[1].score)
+        if self._by_score:
+            found.sort(key=lambda pair: pair[1].score)
         wanted = [(mark, mask) for mark, mask in self._marks if mark.kind != UNWANTED]
         nothing, count = [float("nan")] * len(wanted), len(wanted)
         self.items: list[Mark | Detection] = [*(mark for mark, _ in wanted), *(item for _, item in found)]

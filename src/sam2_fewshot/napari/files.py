@@ -68,7 +68,8 @@ def read(path: str | list[str]) -> list[LayerData]:
 def _labels(stem: str, records: Sequence[FrameRecord]) -> LayerData:
     first = records[0]
     axes = [length for length in (first.size_t, first.size_z) if length > 1]
-    results = Results((*axes, *first.frame_shape), (len(axes), len(axes) + 1))
+    # In the order of the file, whose numbers the labels then are where it counts without gaps.
+    results = Results((*axes, *first.frame_shape), (len(axes), len(axes) + 1), by_score=False)
     height, width = first.frame_shape
     box = (0, 0, width, height)
     results.add(*(Part(_at(record, first), box, record.detections, 0.0) for record in records))
