@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +14,14 @@ from npe2 import PluginManifest
 from shapely import Polygon
 
 import sam2_fewshot.napari
-from sam2_fewshot.errors import InputError
+from sam2_fewshot.annotations.record import FrameRecord, MarkedPoint
+from sam2_fewshot.annotations.registry import FORMATS
+from sam2_fewshot.errors import FewShotWarning, InputError
+from sam2_fewshot.geometry.outlines import crop_to_object, mask_to_area
 from sam2_fewshot.napari.files import get_reader, read, write_labels, write_shapes
 from sam2_fewshot.napari.layers import Scene
 from sam2_fewshot.napari.marks import marks_in
+from sam2_fewshot.records import Detection, Kind, Location
 
 
 @pytest.fixture
@@ -62,7 +68,8 @@ def test_labels_are_written_and_read_back(found, tmp_path, suffix):
     if suffix == ".zarr":
         pytest.importorskip("zarr")
     path = tmp_path / f"cells_labels{suffix}"
-    assert write_labels(str(path), labels, attributes) == [str(path)]
+    with pytest.warns(FewShotWarning, match="scores are left out") if suffix == ".tif" else nullcontext():
+        assert write_labels(str(path), labels, attributes) == [str(path)]
     reader = get_reader(str(path))
     assert reader is not None
     ((data, options, kind),) = reader(str(path))
@@ -88,6 +95,129 @@ def test_marks_keep_their_kinds(tmp_path):
     ((data, options, _),) = read(str(path))
     assert options["features"]["kind"] == ["example", "not this", "confirmed"]
     np.testing.assert_allclose(data[0].min(axis=0), (10, 10))
+
+
+def square(x, score, kind, *, z=0, hole=False):
+    """Return a detection at a column, of 9 px a side, with a hole of 3 px or without."""
+    pixels = np.zeros((48, 64), bool)
+    pixels[10:19, x : x + 9] = True
+    pixels[13:16, x + 3 : x + 6] = not hole
+    mask = crop_to_object(pixels)
+    return Detection(mask, mask_to_area(mask), score, score / 2, score / 3, Location(0, z), kind)
+
+
+@pytest.fixture
+def frames():
+    """Two slices as a run finishes them: the best first, examples last."""
+    found, confirmed, example = Kind.FOUND, Kind.CONFIRMED, Kind.EXAMPLE
+    firsts = square(40, 1, confirmed), square(10, 0.5, found), square(25, 1, example)
+    seconds = square(10, 0.75, found, z=1), square(30, 0.25, found, z=1)
+    tags = ("nucleus",), ("debris", "DAPI, bright"), ("example",)
+    return [
+        FrameRecord("a.tif", "a", Location(), (48, 64), 2, detections=firsts, tags=tags),
+        FrameRecord("a.tif", "a", Location(0, 1), (48, 64), 2, detections=seconds, tags=tags[:2]),
+    ]
+
+
+def write(path, form, frames):
+    with FORMATS[form].begin(lambda stem: path, ()) as add:
+        for frame in frames:
+            add(frame)
+
+
+def told(path):
+    """Return what a GeoJSON tells about each object."""
+    features = [feature["properties"] for feature in json.loads(path.read_text())["features"]]
+    return [(each["tags"], each.get("kind"), each["measurements"].get("Score")) for each in features]
+
+
+@pytest.mark.parametrize("form", ["geojson", "zarr", "nimbus"])
+def test_classes_kinds_and_figures_of_a_file_come_back(frames, tmp_path, form):
+    if form == "zarr":
+        pytest.importorskip("zarr")
+    source = tmp_path / ("a" + FORMATS[form].suffixes[0])
+    write(source, form, frames)
+    write(tmp_path / "expected.geojson", "geojson", frames)
+    ((data, options, kind),) = read(str(source))
+    (write_labels if kind == "labels" else write_shapes)(str(tmp_path / "back.geojson"), data, options)
+    assert told(tmp_path / "back.geojson") == told(tmp_path / "expected.geojson")
+
+
+def test_what_a_file_does_not_tell_is_not_made_up(frames, tmp_path):
+    path = tmp_path / "a.geojson"
+    untold = tuple(
+        Detection(each.instance, each.polygon, np.nan, np.nan, np.nan, kind=None) for each in frames[0].detections
+    )
+    write(path, "geojson", [FrameRecord("a.tif", "a", Location(), (48, 64), detections=untold)])
+    before = path.read_text()
+    ((data, options, _),) = read(str(path))
+    write_shapes(str(path), data, options)
+    assert told(path) == [([], None, None)] * 3
+    assert json.loads(path.read_text())["features"][0]["properties"] == json.loads(before)["features"][0]["properties"]
+
+
+@pytest.mark.parametrize(
+    ("tags", "kind", "written"),
+    [
+        ("nucleus", "not this", ["nucleus", "not this"]),
+        ("example", "not this", ["not this"]),
+        ("wrong", "not this", ["wrong"]),
+        ("wrong", "example", ["example"]),
+        ("nucleus,not this", "confirmed", ["nucleus", "confirmed"]),
+        ("example", "found", ["example"]),
+        ("living, large", "found", ["living", "large"]),
+        (np.nan, np.nan, []),
+    ],
+)
+def test_a_kind_that_is_changed_in_the_layer_is_saved(tmp_path, tags, kind, written):
+    corners = np.array([[10, 10], [10, 20], [20, 20], [20, 10.0]])
+    path = tmp_path / "marks.geojson"
+    features = {name: np.array([value], object) for name, value in {"tags": tags, "kind": kind}.items()}
+    write_shapes(str(path), [corners], {"features": features})
+    ((saved, known_as, _),) = told(path)
+    assert (saved, known_as) == (written, kind if kind in set(Kind) else None)
+    ((_, options, _),) = read(str(path))
+    assert options["features"]["kind"] == [kind if isinstance(kind, str) else ""]
+
+
+def test_labels_of_an_ome_zarr_are_those_of_the_file_and_have_the_ids_of_the_table(frames, tmp_path):
+    zarr = pytest.importorskip("zarr")
+    write(tmp_path / "a.zarr", "zarr", frames)
+    write(tmp_path / "a.csv", "csv", frames)
+    ((data, options, _),) = read(str(tmp_path / "a.zarr"))
+    stored = zarr.open_group(str(tmp_path / "a.zarr" / "labels" / "objects"), mode="r")["0"][:]
+    np.testing.assert_array_equal(np.asarray(data), stored[0])
+    features = options["features"]
+    assert list(features["index"]) == [1, 2, 3, 4, 5]
+    rows = list(csv.DictReader((tmp_path / "a.csv").read_text().splitlines()))
+    expected = [(int(row["z"]) - 1, int(row["id"]), float(row["score"]), float(row["x0"])) for row in rows]
+    lefts = np.array(features["x"]) - 4.5
+    assert list(zip(features["axis_0"], features["id"], features["score"], lefts, strict=True)) == expected
+
+
+def test_tags_of_points_are_read(tmp_path):
+    point = MarkedPoint((4.5, 7.5), ("dead", "large"))
+    write(tmp_path / "a.json", "nimbus", [FrameRecord("a.tif", "a", Location(), (48, 64), points=(point,))])
+    ((data, options, _),) = read(str(tmp_path / "a.json"))
+    np.testing.assert_allclose(data, [[7, 4]])
+    assert options["features"] == {"tags": ["dead,large"]}
+
+
+def test_what_is_left_out_is_told(tmp_path):
+    write(
+        tmp_path / "a.geojson",
+        "geojson",
+        [FrameRecord("a.tif", "a", Location(), (48, 64), detections=(square(40, 1, Kind.FOUND, hole=True),))],
+    )
+    with pytest.warns(FewShotWarning, match="The holes of 1 outline of a are filled: shapes in napari have none"):
+        read(str(tmp_path / "a.geojson"))
+    labels = square(40, 1, Kind.FOUND, hole=True).mask.astype(int)
+    with pytest.warns(FewShotWarning, match=r"The holes of 1 outline are filled.* Save as \.geojson"):
+        write_labels(str(tmp_path / "a.json"), labels, {})
+    features = {"index": [1], "kind": ["found"]}
+    with pytest.warns(FewShotWarning, match=r"Classes, kinds and scores are left out.* Save as \.zarr or"):
+        write_labels(str(tmp_path / "a.tif"), labels, {"features": features})
+    write_labels(str(tmp_path / "b.tif"), labels, {})  # nothing is left out
 
 
 @pytest.fixture

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,10 +15,12 @@ from sam2_fewshot.annotations.arrays import label_image, masks_of, records_of
 from sam2_fewshot.annotations.convert import read_records
 from sam2_fewshot.annotations.registry import FORMATS
 from sam2_fewshot.annotations.review import CONFIRMED, EXAMPLE, UNWANTED, Part, Results
-from sam2_fewshot.errors import InputError
+from sam2_fewshot.annotations.values import as_kind
+from sam2_fewshot.errors import InputError, counted
 from sam2_fewshot.files.corrections import RIGHT, WRONG
 from sam2_fewshot.geometry.outlines import mask_to_area, polygon_to_mask
 from sam2_fewshot.napari.marks import outline_of
+from sam2_fewshot.protocols import Quiet
 from sam2_fewshot.records import Detection, PixelSize
 from sam2_fewshot.sample import sample
 
@@ -27,12 +32,14 @@ if TYPE_CHECKING:
 
     from sam2_fewshot.annotations.arrays import PlaneIndex
     from sam2_fewshot.annotations.record import FrameRecord
+    from sam2_fewshot.annotations.registry import Format
     from sam2_fewshot.records import InstanceMask
 
 LayerData = tuple[Any, dict[str, Any], str]
 
 _FORMATS = {".json": "nimbus", ".geojson": "geojson", ".tif": "labels", ".tiff": "labels", ".zarr": "zarr"}
-_KINDS = {UNWANTED: UNWANTED, WRONG: UNWANTED, CONFIRMED: CONFIRMED, RIGHT: CONFIRMED}
+_KINDS = {UNWANTED: UNWANTED, WRONG: UNWANTED, CONFIRMED: CONFIRMED, RIGHT: CONFIRMED, EXAMPLE: EXAMPLE}
+"""Tags that stand for kinds."""
 _FIGURES = ("score", "similarity", "predicted_iou")
 
 
@@ -73,7 +80,8 @@ def _labels(stem: str, records: Sequence[FrameRecord]) -> LayerData:
     height, width = first.frame_shape
     box = (0, 0, width, height)
     results.add(*(Part(_at(record, first), box, record.detections, 0.0) for record in records))
-    return label_image(results), {"name": stem, "features": results.table()}, "labels"
+    features = {**results.table(), **_columns(records)}
+    return label_image(results), {"name": stem, "features": features}, "labels"
 
 
 def _at(record: FrameRecord, first: FrameRecord) -> tuple[int, ...]:
@@ -85,23 +93,52 @@ def _outlines(stem: str, records: Sequence[FrameRecord]) -> Iterator[LayerData]:
     # Where the file does not tell how many slices there are, those count that have objects.
     is_many = [max(getattr(record.location, name) for record in records) > 0 for name in ("time", "z")]
     axes = ["time" * is_many[0], "z" * is_many[1]]
-    shapes, columns, points = [], {name: [] for name in ("kind", "tags", *_FIGURES)}, []  # type: ignore[var-annotated]
+    shapes, points, tags, holes = [], [], [], 0
     for record in records:
         place = [getattr(record.location, name) for name in axes if name]
-        for number, item in enumerate(record.detections, 1):
+        for item in record.detections:
             xy = np.asarray(item.polygon.exterior.coords)[:-1, :2] - 0.5
             shapes.append(np.column_stack([np.tile(place, (len(xy), 1)), xy[:, ::-1]]))
-            tags = record.tags_of(number, ())
-            columns["kind"].append(next((_KINDS[tag] for tag in tags if tag in _KINDS), EXAMPLE))
-            columns["tags"].append(", ".join(tags))
-            for name in _FIGURES:
-                columns[name].append(getattr(item, name))
+            holes += bool(item.polygon.interiors)
         points += [[*place, point.xy[1] - 0.5, point.xy[0] - 0.5] for point in record.points]
+        tags += [_joined(point.tags) for point in record.points]
+    if holes:
+        Quiet().warn(f"The holes of {counted(holes, 'outline')} of {stem} are filled: shapes in napari have none.")
     if shapes:
-        options = {"name": stem, "features": columns, "shape_type": "polygon", "face_color": "transparent"}
+        options = {"name": stem, "features": _columns(records), "shape_type": "polygon", "face_color": "transparent"}
         yield shapes, {**options, "edge_color": "#00e5ff", "edge_width": 1}, "shapes"
     if points:
-        yield np.array(points), {"name": f"{stem} points", "face_color": "#00e5ff"}, "points"
+        yield (
+            np.array(points),
+            {"name": f"{stem} points", "features": {"tags": tags}, "face_color": "#00e5ff"},
+            "points",
+        )
+
+
+def _columns(records: Sequence[FrameRecord]) -> dict[str, list[Any]]:
+    """Return what the files tell about the objects, a column each; ``id`` counts those of a frame, as tables do."""
+    columns: dict[str, list[Any]] = {name: [] for name in ("id", "kind", "tags", *_FIGURES)}
+    for record in records:
+        for number, item in enumerate(record.detections, 1):
+            tags = record.tags_of(number, ())
+            said = [_KINDS[tag] for tag in tags if tag in _KINDS]
+            columns["id"].append(number)
+            columns["kind"].append(UNWANTED if UNWANTED in said else str(item.kind or next(iter(said), "")))
+            columns["tags"].append(_joined(tags))
+            for name in _FIGURES:
+                columns[name].append(getattr(item, name))
+    return columns
+
+
+def _joined(tags: Sequence[str]) -> str:
+    """Return tags with commas between them, one that has a comma itself in quotes."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(tags)
+    return text.getvalue()
+
+
+def _split(text: str) -> list[str]:
+    return [tag for tag in next(csv.reader([text], skipinitialspace=True), []) if tag]
 
 
 def write_labels(path: str, data: Any, attributes: Mapping[str, Any]) -> list[str]:
@@ -110,7 +147,7 @@ def write_labels(path: str, data: Any, attributes: Mapping[str, Any]) -> list[st
     features = _features(attributes)
     rows = {int(label): row for row, label in enumerate(features.get("index", ()))}
     objects = [
-        (place, _detection(mask, mask_to_area(mask), features, rows.get(label)), _tags(features, rows.get(label)))
+        (place, *_object(mask, mask_to_area(mask), features, rows.get(label)))
         for place in np.ndindex(*finest.shape[:-2])
         for label, mask in masks_of(np.asarray(finest[place]))
     ]
@@ -131,7 +168,7 @@ def write_shapes(path: str, data: Sequence[Any], attributes: Mapping[str, Any]) 
     for row, (each, outline) in enumerate(zip(data, outlines, strict=True)):
         if outline is not None and (mask := polygon_to_mask(outline, (shape[-2], shape[-1]))).area:
             place = tuple(int(n) for n in np.round(np.asarray(each)[0, :-2]))
-            objects.append((place, _detection(mask, outline, features, row), _tags(features, row)))
+            objects.append((place, *_object(mask, outline, features, row)))
     return _write(Path(path), objects, shape, attributes)
 
 
@@ -139,17 +176,28 @@ def _features(attributes: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
     return {str(name): np.asarray(column) for name, column in dict(attributes.get("features", {})).items()}
 
 
-def _detection(
+def _object(
     mask: InstanceMask, outline: Polygon, features: Mapping[str, NDArray[Any]], row: int | None
-) -> Detection:
+) -> tuple[Detection, tuple[str, ...]]:
+    """Return an object, and its tags, as its row of the features tells."""
     score, similarity, iou = (
         float(features[name][row]) if name in features and row is not None else np.nan for name in _FIGURES
     )
-    return Detection(mask, outline, score, similarity, iou)
+    kind, tags = _cell(features, "kind", row), _split(_cell(features, "tags", row))
+    item = Detection(mask, outline, score, similarity, iou, kind=as_kind(kind))
+    if "tags" not in features:
+        return item, (kind,) * bool(kind)
+    # The kind may have been changed since the tags were read, and "not this" is kept as a tag alone.
+    is_unwanted = kind == UNWANTED
+    fitting = [tag for tag in tags if (_KINDS.get(tag, kind) == UNWANTED) == is_unwanted]
+    is_missing = len(fitting) < len(tags) or (is_unwanted and _KINDS.keys().isdisjoint(fitting))
+    return item, tuple(dict.fromkeys([*fitting, *[kind] * is_missing]))
 
 
-def _tags(features: Mapping[str, NDArray[Any]], row: int | None) -> tuple[str, ...]:
-    return (str(features["kind"][row]),) if "kind" in features and row is not None else ()
+def _cell(features: Mapping[str, NDArray[Any]], name: str, row: int | None) -> str:
+    """Return a text of the features, an empty one where there is none."""
+    value = features[name][row] if name in features and row is not None else ""
+    return str(value) if isinstance(value, str) else ""
 
 
 def _write(
@@ -171,10 +219,25 @@ def _write(
             "holds all; or save each position as a layer of its own. Where the axes are time or Z, name them t or z in "
             "the layer's axis_labels."
         )
+    _warn_of_lost(form, objects)
     with form.begin(lambda stem: path, ()) as add:
         for record in records:
             add(record)
     return [str(path)]
+
+
+def _warn_of_lost(form: Format, objects: Sequence[tuple[PlaneIndex, Detection, tuple[str, ...]]]) -> None:
+    holes = sum(bool(item.polygon.interiors) for _, item, _ in objects)
+    if holes and not form.has_holes:
+        Quiet().warn(
+            f"The holes of {counted(holes, 'outline')} are filled: the format {form.name} has none. Save as .geojson "
+            "to keep them."
+        )
+    if not form.has_figures and any(tags or item.kind or math.isfinite(item.score) for _, item, tags in objects):
+        Quiet().warn(
+            f"Classes, kinds and scores are left out: the format {form.name} has no place for them. Save as .zarr or "
+            ".geojson to keep them."
+        )
 
 
 def _pixel_size(attributes: Mapping[str, Any]) -> PixelSize | None:
