@@ -17,7 +17,7 @@ from calls import calls_of
 from recorded import recorded
 from sam2_fewshot.annotations.record import ExampleMark, FrameRecord
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.output.journal import Journal, read_record, remove_others
+from sam2_fewshot.output.journal import BlockFolder, Journal, read_record, remove_other_blocks, remove_others
 from sam2_fewshot.records import Detection, InstanceMask, Learned, Location
 from sam2_fewshot.storage.packing import unpack_detections
 
@@ -173,6 +173,24 @@ def test_what_cannot_be_read_is_neither_missing_nor_removed(tmp_path: Path, make
         read_record(path)
     remove_others(tmp_path, "b")
     assert path.is_symlink()
+
+
+@pytest.mark.parametrize("linked", [".frames", ".frames/blocks"])
+def test_blocks_behind_a_link_are_stored_and_removed_and_nothing_else_there_is(linked: str, tmp_path: Path) -> None:
+    scratch, folder = tmp_path / "scratch", tmp_path / "out" / ".frames"
+    chapter = scratch / "thesis" / "one.txt" if linked.endswith("blocks") else scratch / "blocks" / "thesis" / "one.txt"
+    chapter.parent.mkdir(parents=True)
+    chapter.write_text("mine")
+    (tmp_path / "out" / linked).parent.mkdir(parents=True)
+    (tmp_path / "out" / linked).symlink_to(scratch)
+    own, other = (BlockFolder(folder, common, "f", Location(), 0.5) for common in "ab")
+    for blocks in (own, other):
+        blocks.write("1.npz", b"found")
+    remove_other_blocks(folder, "a")
+    assert (own.read("1.npz"), other.read("1.npz")) == (b"found", None)
+    own.drop()
+    assert own.read("1.npz") is None
+    assert [path for path in scratch.rglob("*") if path.is_file()] == [chapter]
 
 
 def test_foreign_archives_count_as_not_done(tmp_path: Path, make_record: Make) -> None:

@@ -53,6 +53,8 @@ _READABLE = (3, _VERSION)
 _MEMBERS = frozenset({"header", *pack_detections(())})
 _NAME = re.compile(r"(?:[0-9a-f]{24}_)?xy(\d+)_z(\d+)_t(\d+)\.npz")
 _DIGITS = 24
+_BLOCKS = re.compile(rf"[0-9a-f]{{{_DIGITS}}}_[0-9a-f]{{{_DIGITS}}}_z\d+_t\d+_[0-9a-f]{{{_DIGITS}}}")
+"""Names of the folders of blocks. Others are the user's, as where the journal is linked to a disk with more on it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +271,7 @@ def remove_other_blocks(folder: Path, common: str) -> None:
 def _remove_blocks(folder: Path, chosen: Callable[[str], bool]) -> None:
     """Delete the blocks of the frames whose folder's name is chosen."""
     for path in (folder / BLOCKS_FOLDER).glob("*"):
-        if chosen(path.name):
+        if _BLOCKS.fullmatch(path.name) and chosen(path.name):
             shutil.rmtree(path, ignore_errors=True)
     with suppress(OSError):
         (folder / BLOCKS_FOLDER).rmdir()  # where it is empty
