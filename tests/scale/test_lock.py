@@ -91,6 +91,28 @@ def test_a_damaged_note_still_refuses(tmp_path: Path, heard: Heard) -> None:
             pass
 
 
+def test_the_note_takes_the_place_of_a_link_and_leaves_its_target_alone(tmp_path: Path, heard: Heard) -> None:
+    users, note = tmp_path / "users.json", tmp_path / "out" / "lock.json"
+    users.write_text("mine")
+    note.parent.mkdir()
+    note.symlink_to(users)
+    with only_run(note.parent, heard):
+        assert f"process {os.getpid()} on" in run_at_work(note.parent)
+    assert users.read_text() == "mine"
+    note.mkdir()  # where none can be written, the lock is there without it
+    with only_run(note.parent, heard):
+        assert re.search(r"at work in [^(]*$", run_at_work(note.parent))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_a_pipe_in_the_place_of_the_note_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "lock.json")
+    other = subprocess.run(
+        [sys.executable, "-c", HOLD, str(tmp_path)], input="", capture_output=True, text=True, timeout=60, check=True
+    )
+    assert other.stdout == "held\n"
+
+
 @pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
 def test_a_file_system_without_locks_is_told(
     code: int, tmp_path: Path, heard: Heard, monkeypatch: pytest.MonkeyPatch

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.storage.files import telling
+from sam2_fewshot.storage.files import telling, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -64,9 +64,10 @@ def only_run(folder: Path, progress: Progress, lock_of: Callable[[Path], BaseFil
                 "that only one is at work there."
             )
         try:
-            with suppress(OSError):
+            with suppress(InputError):
                 since = datetime.now(UTC).isoformat(timespec="seconds")
-                note.write_text(json.dumps({"process": os.getpid(), "machine": socket.gethostname(), "since": since}))
+                holder = {"process": os.getpid(), "machine": socket.gethostname(), "since": since}
+                write_whole(note, json.dumps(holder).encode())  # not through a link, or into a pipe, that is there
             yield
         finally:
             # While the lock is held its file is surely this run's own. On Windows filelock removes it on release;
