@@ -93,6 +93,29 @@ def test_files_of_the_user_are_not_replaced(name, tmp_path, refused):
     assert path.read_text() == "mine"
 
 
+@pytest.mark.parametrize("name", ["labels", "overlays", "rois"])
+def test_results_do_not_go_through_a_link(name, tmp_path, request_for, segmenters):
+    out = run(request_for(write=["roi"]), None, segmenters).out
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    users = [photos / f"{stem}{ending}" for stem in ("holiday", "im1") for ending in (".tif", ".png", ".zip")]
+    for path in users:
+        path.write_text("mine")
+    facts = json.loads((out / "run.json").read_text())
+    facts["frames"].append({**facts["frames"][0], "stem": "holiday", "overlay": "overlays/holiday.png"})
+    (out / "run.json").write_text(json.dumps(facts))  # whoever made the link has edited it
+    shutil.rmtree(out / name)
+    (out / name).symlink_to(photos)
+    words = rf"{name} is a link to .*photos, where .*\. Remove the link; if .* another disk, give a folder there with"
+    with pytest.raises(InputError, match=words):
+        run(request_for(), None, segmenters)  # which would delete what is in a folder that it does not write into
+    assert [path.read_text() for path in users] == ["mine"] * 6
+    (out / name).unlink()
+    link = tmp_path / "link"
+    link.symlink_to(out)  # all results together may lie behind a link
+    assert run(request_for(out=link, write=["roi"]), None, segmenters).complete
+
+
 def test_files_of_other_images_and_formats_may_be_there(request_for, segmenters, tmp_path):
     users = [tmp_path / "out" / name for name in ("labels/other.tif", "geojson/im1.json", "coco.json", "notes.txt")]
     for path in users:

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from sam2_fewshot.output.notes import Notes
 
 _ALONE = ("run.json", REPORT, CORRECTIONS, MARK_NEXT)
-_NAMES = {JOURNAL_FOLDER, OVERLAYS, *_ALONE, *(PurePosixPath(form.result).parts[0] for form in FORMATS.values())}
+_FOLDERS = (OVERLAYS, *(PurePosixPath(form.result).parts[0] for form in FORMATS.values() if form.per_image))
+_NAMES = {JOURNAL_FOLDER, *_ALONE, *_FOLDERS, *(form.result for form in FORMATS.values() if not form.per_image)}
 """What lies in an output folder."""
 _PLANE = re.compile(r"_z\d+_t\d+\.png$")
 """The end of the name of a plane's overlay, in small letters, behind the stem of its image."""
@@ -53,9 +54,11 @@ def check_results(plan: Plan) -> None:
     Raises
     ------
     InputError
-        If a result belongs where an image or the examples are, or where a file is that no earlier run wrote.
+        If a result belongs where an image or the examples are, behind a link, or where a file is that no earlier run
+        wrote.
     """
     files = list(result_files(plan))
+    _refuse_links(plan.request.out)
     _refuse_among_inputs(plan, files)
     _refuse_to_overwrite(plan.request.out, files)
 
@@ -85,6 +88,18 @@ def _refuse_among_inputs(plan: Plan, files: Sequence[ResultFile]) -> None:
             f"The results would be written into {inside}, which is among the {given[str(inside)]} of this run. Give "
             "another folder with -o."
         )
+
+
+def _refuse_links(out: Path) -> None:
+    """Refuse folders of results that lie elsewhere than in the output folder, which itself may be a link."""
+    real = os.path.realpath(out)
+    for name in _FOLDERS:
+        target = os.path.realpath(out / name)
+        if os.path.normcase(target) != os.path.normcase(Path(real, name)):
+            raise InputError(
+                f"{out / name} is a link to {target}, where results would take the place of files that may be your "
+                "own. Remove the link; if the results belong on another disk, give a folder there with -o."
+            )
 
 
 def _refuse_to_overwrite(out: Path, files: Sequence[ResultFile]) -> None:
