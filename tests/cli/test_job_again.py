@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 
 from bright import BrightMaker
 from sam2_fewshot.errors import InputError
+from sam2_fewshot.files.request import request_again
 from sam2_fewshot.files.run import run
 from sam2_fewshot.output.finished import read_finished
 from sam2_fewshot.records import Exemplar
@@ -189,6 +191,22 @@ def test_missing_overlay_is_drawn_again(request_for, segmenters):
     (out / "overlays" / "im2.png").unlink()
     assert run(request_for(), None, segmenters).resumed == 3
     assert (out / "overlays" / "im2.png").exists()
+
+
+def test_pictures_that_are_links_are_drawn_again(request_for, segmenters, tmp_path):
+    out = run(request_for(), None, segmenters).out
+    users = tmp_path / "users.jpg"
+    pictures = sorted((out / ".frames").glob("*.jpg"))
+    pictures[0].rename(users)
+    users.write_bytes(users.read_bytes() + b"mine")
+    pictures[0].symlink_to(users)
+    again = request_again(out)
+    for request in (replace(again, out=tmp_path / "other"), replace(again, out=out)):
+        assert run(request, None, segmenters).resumed == 3
+        drawn = request.out / ".frames" / pictures[0].name
+        assert not drawn.is_symlink()
+        assert not drawn.read_bytes().endswith(b"mine")
+    assert users.read_bytes().endswith(b"mine")
 
 
 def overlays(out):

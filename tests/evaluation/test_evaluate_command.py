@@ -109,6 +109,16 @@ def test_results_against_a_folder(out: Path, truth: Path, tmp_path: Path) -> Non
     assert (tmp_path / "p" / "b.png").exists()
 
 
+def test_a_picture_that_is_a_link_is_not_drawn(out: Path, truth: Path, tmp_path: Path) -> None:
+    (picture,) = (out / JOURNAL_FOLDER).glob("*.jpg")
+    users = tmp_path / "users.jpg"
+    picture.replace(users)
+    picture.symlink_to(users)
+    assert evaluate(out, truth, "--pictures", tmp_path / "p").exit_code == 0
+    with Image.open(tmp_path / "p" / "a.png") as drawn:
+        assert drawn.getpixel((2, 150)) == (40, 44, 46)  # the dark ground of frames without a picture
+
+
 def test_examples_that_are_left_out_of_the_results_are_known_all_the_same(tmp_path: Path) -> None:
     mask = InstanceMask(np.ones((10, 10), bool), 0, 0, SHAPE)
     example = Detection(mask, mask_to_polygon(mask), 1.0, 1.0, 1.0, kind=Kind.EXAMPLE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from shapely import Point, Polygon, box
 
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.output.finished import read_finished
-from sam2_fewshot.output.pictures import preview_jpeg
+from sam2_fewshot.output.pictures import preview_jpeg, read_preview
 from sam2_fewshot.report.advice import FrameFigures, overview
 from sam2_fewshot.report.content import UNITS, encode_outlines, gather
 from sam2_fewshot.report.looks import Looks, looks_of
@@ -105,6 +106,26 @@ def test_a_missing_picture_does_no_harm(make_out: Callable[..., Path]) -> None:
     for path in (out / ".frames").glob("*.jpg"):
         path.unlink()
     assert 'id="picture-1"></script>' in write_report(out).read_text("utf-8")
+
+
+def test_only_pictures_of_the_run_are_shown(make_out: Callable[..., Path], tmp_path: Path) -> None:
+    out = make_out()
+    first, second = sorted((out / ".frames").glob("*.jpg"))
+    shown = gather(read_finished(out)).pictures
+    users = tmp_path / "users.jpg"
+    first.replace(users)
+    first.symlink_to(users)
+    second.write_bytes(b"secret")
+    assert all(shown)
+    for picture_bytes in (40_000_000, 10):
+        assert gather(read_finished(out), picture_bytes=picture_bytes).pictures == ["", ""]
+    assert np.isnan(looks_of([box(0, 0, 9, 9)], first, 1.0).brightness).all()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_a_pipe_in_the_place_of_a_picture_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.jpg")
+    assert read_preview(tmp_path / "a.jpg") == b""
 
 
 def test_pictures_of_very_many_frames_are_shrunk(make_out: Callable[..., Path]) -> None:

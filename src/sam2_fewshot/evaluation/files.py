@@ -48,7 +48,7 @@ class Pair:
     shape
         ``(height, width)`` in pixels.
     picture
-        A JPEG of the plane, None where there is none.
+        Where a JPEG of the plane is, or would be; None for a plane of a label image.
     """
 
     frame: EvaluatedFrame
@@ -371,7 +371,7 @@ def _recorded(record: FrameRecord, picture: Path) -> _Plane:
         below=[(detection.instance, detection.score) for detection in record.below],
         examples=[*marked, *wanted],
         unwanted=unwanted,
-        picture=picture if picture.is_file() else None,
+        picture=picture,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,6 +10,7 @@ import shapely
 
 from sam2_fewshot.evaluation.figures import without_examples
 from sam2_fewshot.geometry.outlines import mask_to_polygon
+from sam2_fewshot.output.pictures import read_preview
 from sam2_fewshot.storage.files import replacing
 
 if TYPE_CHECKING:
@@ -85,9 +87,10 @@ def _ground(pair: Pair, scale: float) -> Image:
 
     height, width = pair.shape
     size = max(round(width * scale), 1), max(round(height * scale), 1)
-    if pair.picture is None:
+    content = b"" if pair.picture is None else read_preview(pair.picture)
+    if not content:
         return Image.new("RGB", size, (40, 44, 46))
-    with Image.open(pair.picture) as picture:
+    with Image.open(io.BytesIO(content)) as picture:
         return picture.convert("RGB").resize(size, Image.Resampling.BICUBIC)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -29,12 +28,11 @@ from sam2_fewshot.output.journal import (
     BlockFolder,
     Journal,
     has_blocks,
-    preview_beside,
     remove_other_blocks,
     remove_others,
 )
 from sam2_fewshot.output.notes import read_notes
-from sam2_fewshot.output.pictures import drawn_of, pictures_of
+from sam2_fewshot.output.pictures import drawn_of, pictures_of, read_preview
 from sam2_fewshot.records import Kind
 from sam2_fewshot.report.page import write_report
 from sam2_fewshot.runner.blocks import StoredBlocks
@@ -363,14 +361,10 @@ class OutputFolder:
         return record is not None
 
     def _take_over(self, location: Location) -> None:
-        """Record a frame at the threshold asked for; its overlay is redrawn later."""
+        """Record a frame at the threshold asked for; its pictures are drawn later."""
         record = self._look_up(location)
         if record is None:
             raise self._lost(self._earlier.parent, location)
-        preview, source = self._preview(location), preview_beside(self._earlier / record.file)
-        if source != preview and source.exists():
-            with replacing(preview) as temporary:
-                shutil.copyfile(source, temporary)
         self._write(record)
 
     def _marked_on(self, location: Location) -> tuple[ExampleMark, ...]:
@@ -393,7 +387,7 @@ class OutputFolder:
         for record in self.records():
             # The overlay of that name may be another image's, or drawn at another threshold.
             drawing = self._drawing(record.location)
-            if drawn_of(self._overlay(record)) != drawing or not self._preview(record.location).exists():
+            if drawn_of(self._overlay(record)) != drawing or not read_preview(self._preview(record.location)):
                 frame = self._plan.images.frame(record.location)
                 pictures = pictures_of(frame, record.detections, record.examples, self._threshold, drawing)
                 self._write_pictures(record, pictures.overlay, pictures.preview)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import math
+import stat
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +62,8 @@ _NARROWEST = 720  # px; room that the legend needs
 LONGEST = 1600
 """px; larger frames are shrunk to this for the report, which fills a screen and keeps 50 frames below about 15 MB."""
 _QUALITY = 82
+_JPEG = b"\xff\xd8\xff"
+"""How every JPEG file begins."""
 FLAT = "is the same everywhere, so nothing can be found in it."
 """In a warning, after the frame's name."""
 _OF = "sam2-fewshot"
@@ -146,6 +149,18 @@ def preview_jpeg(pixels: NDArray[np.uint8]) -> bytes:
 
     is_grey = bool((pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 0] == pixels[..., 2]).all())
     return _jpeg(Image.fromarray(np.ascontiguousarray(pixels[..., 0] if is_grey else pixels)), LONGEST)
+
+
+def read_preview(path: Path) -> bytes:
+    """Return the content of a file of :func:`preview_jpeg`; empty where there is none.
+
+    A link is none: it may lead to a file of the user's, which the report would give away.
+    """
+    try:
+        content = path.read_bytes() if stat.S_ISREG(path.lstat().st_mode) else b""
+    except OSError:
+        return b""
+    return content if content.startswith(_JPEG) else b""
 
 
 def smaller(data: bytes, factor: float, least: int) -> bytes:

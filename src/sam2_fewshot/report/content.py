@@ -13,7 +13,7 @@ import numpy as np
 import shapely
 
 from sam2_fewshot.errors import command_line
-from sam2_fewshot.output.pictures import FLAT, LONGEST, color_of, made_from_marks, smaller
+from sam2_fewshot.output.pictures import FLAT, LONGEST, color_of, made_from_marks, read_preview, smaller
 from sam2_fewshot.records import Kind
 from sam2_fewshot.report.advice import FrameFigures, Overview, overview
 from sam2_fewshot.report.looks import looks_of
@@ -248,11 +248,8 @@ def _shrinking(finished: Finished, picture_bytes: int) -> float:
 
 
 def _picture(path: Path, shrink: float, smallest: int) -> str:
-    try:
-        data = path.read_bytes()
-    except OSError:
-        return ""  # the outlines are shown on an empty ground
-    return base64.b64encode(data if shrink == 1.0 else smaller(data, shrink, smallest)).decode()
+    data = read_preview(path)  # without one the outlines are shown on an empty ground
+    return base64.b64encode(smaller(data, shrink, smallest) if data and shrink < 1.0 else data).decode()
 
 
 def _run_id(finished: Finished) -> str:

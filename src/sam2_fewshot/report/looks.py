@@ -11,6 +11,7 @@ import numpy as np
 import shapely
 
 from sam2_fewshot.geometry.outlines import polygons_to_masks
+from sam2_fewshot.output.pictures import read_preview
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,7 +81,7 @@ def _grey(picture: Path) -> NDArray[np.uint8] | None:
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(picture.read_bytes())) as image:
+        with Image.open(io.BytesIO(read_preview(picture))) as image:
             return np.asarray(image.convert("L"))
     except OSError:
         return None
