@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -377,6 +378,14 @@ def test_places_without_an_answer_are_refused_in_a_sentence(request_for, segment
     opened = open_images(images, Settings(), None, display)
     with pytest.raises(InputError, match=r"None of the \d+ places in mark_next\.json is answered\. Put 'right' or"):
         read_corrections([out / "mark_next.json"], opened, display)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_a_pipe_is_no_file_of_corrections(tmp_path, display):
+    path = tmp_path / "p.json"
+    os.mkfifo(path)
+    with pytest.raises(InputError, match=r"p\.json is not a file"):
+        read_corrections([path], [], display)
 
 
 def test_no_file_of_places_where_nothing_is_found(request_for, segmenters, display, images):

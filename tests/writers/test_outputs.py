@@ -20,7 +20,7 @@ from sam2_fewshot.images.stems import safe_stems
 from sam2_fewshot.output.assembly import Summary, assemble, write_run
 from sam2_fewshot.output.files import overlay_path
 from sam2_fewshot.output.finished import read_finished, results_in
-from sam2_fewshot.output.journal import JOURNAL_FOLDER, Journal
+from sam2_fewshot.output.journal import JOURNAL_FOLDER, Journal, remove_others
 from sam2_fewshot.output.notes import read_notes
 from sam2_fewshot.records import Location
 from sam2_fewshot.settings import Settings
@@ -147,6 +147,28 @@ def test_a_run_file_that_cannot_be_read_is_not_called_missing(tmp_path: Path) ->
     (tmp_path / "run.json").symlink_to("run.json")  # it cannot be opened
     with pytest.raises(InputError, match=r"run\.json cannot be read: "):
         read_finished(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no such devices here")
+def test_devices_in_a_results_folder_are_refused_and_not_waited_for(tmp_path: Path, make_record: Make) -> None:
+    journal = Journal(tmp_path / JOURNAL_FOLDER, "f-1")
+    journal.write(make_record(1))
+    (record,) = journal.folder.iterdir()
+    for path in (tmp_path / "run.json", journal.folder / "inputs.json", record):
+        path.unlink(missing_ok=True)
+        path.symlink_to(os.devnull)
+    readers: list[tuple[str, Callable[[], object]]] = [
+        ("run.json", lambda: read_finished(tmp_path)),
+        ("inputs.json", lambda: read_notes(journal.folder)),
+        (record.name, lambda: journal.done(Location())),
+        (record.name, lambda: journal.summary(Location())),
+    ]
+    for name, read in readers:
+        with pytest.raises(InputError, match=f"{name} is not a file"):
+            read()
+    assert results_in(tmp_path) is None
+    remove_others(journal.folder, "g")
+    assert record.is_symlink()
 
 
 def test_an_interruption_leaves_the_earlier_files(tmp_path: Path, make_record: Make) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.images.source import reading
 from sam2_fewshot.records import Kind, Location
+from sam2_fewshot.storage.files import refuse_device
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -39,8 +40,9 @@ def load_json(path: Path, object_hook: Callable[[dict[str, Any]], object] | None
     Raises
     ------
     InputError
-        If it is missing, larger than :data:`MAX_JSON_BYTES`, not text in UTF-8, or not JSON.
+        If it is missing, larger than :data:`MAX_JSON_BYTES`, not text in UTF-8, not JSON, or a device or a pipe.
     """
+    refuse_device(path)
     with reading(path):
         size = path.stat().st_size
         if size > MAX_JSON_BYTES:

@@ -13,8 +13,9 @@ from sam2_fewshot.annotations.record import printable
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.images.registry import content_of, open_positions, signatures
 from sam2_fewshot.output.files import files_of
-from sam2_fewshot.output.journal import JOURNAL_FOLDER, preview_beside, read_record, unreadable
+from sam2_fewshot.output.journal import JOURNAL_FOLDER, preview_beside, read_record
 from sam2_fewshot.records import Location, PixelSize
+from sam2_fewshot.storage.files import read_whole
 from sam2_fewshot.storage.locks import run_at_work
 
 if TYPE_CHECKING:
@@ -192,17 +193,15 @@ def read_finished(out: Path) -> Finished:
         If it is not one, or cannot be read.
     """
     path = out / "run.json"
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-        _check(facts)
-    except OSError as error:
-        # Windows says of a folder that the permission is denied.
-        if not isinstance(error, FileNotFoundError | NotADirectoryError) and not path.is_dir():
-            raise unreadable(path, error) from error
+    content = None if path.is_dir() else read_whole(path)
+    if content is None:
         raise InputError(
             f"{out} holds no results: there is no run.json in it. Give the folder that was given to "
             "sam2-fewshot segment with -o."
-        ) from None
+        )
+    try:
+        facts = json.loads(content.decode())
+        _check(facts)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise InputError(
             f"{path} is damaged, or is not one that sam2-fewshot wrote; run sam2-fewshot segment again."

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 from sam2_fewshot.annotations.record import ExampleMark, FrameRecord
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.records import Learned, Location
-from sam2_fewshot.storage.files import replacing, write_whole
+from sam2_fewshot.storage.files import read_whole, refuse_device, replacing, write_whole
 from sam2_fewshot.storage.packing import opened_archive, pack_detections, unpack_detections, write_archive
 
 if TYPE_CHECKING:
@@ -130,15 +130,6 @@ def read_record(path: Path) -> FrameRecord | None:
     return _read(path) if _NAME.fullmatch(path.name) else None
 
 
-def unreadable(path: Path, error: OSError) -> InputError:
-    """Return the error for a file of a run that may be whole, but that the system does not read."""
-    reason = (error.strerror or str(error)).lower()
-    return InputError(
-        f"{path} cannot be read: {reason}. Run the same command again when it can; where its disk has lost it for "
-        "good, delete it first."
-    )
-
-
 def preview_beside(path: Path) -> Path:
     """Return where the small picture of the frame belongs whose record is in this file."""
     return path.with_suffix(".jpg")
@@ -175,12 +166,9 @@ def remove_others(folder: Path, prefix: str, own: Iterable[str] = ()) -> None:
 def _read(
     path: Path, fingerprint: str | None = None, location: Location | None = None, *, with_objects: bool = True
 ) -> FrameRecord | None:
-    try:
-        content = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
+    content = read_whole(path)
+    if content is None:
         return None
-    except OSError as error:
-        raise unreadable(path, error) from error
     try:
         with opened_archive(BytesIO(content), _FORMAT, _READABLE) as (header, archive):
             if fingerprint is not None and (header["fingerprint"], header["version"]) != (fingerprint, _VERSION):
@@ -198,9 +186,10 @@ def _read(
 def _is_other(path: Path, prefix: str) -> bool:
     """Tell whether a record's fingerprint begins otherwise, or it is damaged; not of one that cannot be read now."""
     try:
+        refuse_device(path)
         with path.open("rb") as file, opened_archive(file, _FORMAT, _READABLE) as (header, _):
             return not str(header["fingerprint"]).startswith(prefix)
-    except OSError:
+    except (OSError, InputError):
         return False
     except Exception:  # as in _read
         return True
@@ -230,10 +219,9 @@ class BlockFolder:
 
     def read(self, name: str) -> bytes | None:
         """Return a block's file, None where there is none."""
-        try:
-            return (self._place / name).read_bytes()
-        except OSError:
-            return None
+        with suppress(InputError):
+            return read_whole(self._place / name)
+        return None
 
     def write(self, name: str, content: bytes) -> None:
         """Store a block's file; it appears when it is whole.

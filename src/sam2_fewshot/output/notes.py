@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sam2_fewshot.errors import counted, listed
-from sam2_fewshot.output.journal import unreadable
 from sam2_fewshot.settings import Settings
 from sam2_fewshot.storage.digests import AT_A_TIME
-from sam2_fewshot.storage.files import telling, write_whole
+from sam2_fewshot.storage.files import read_whole, telling, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -144,12 +143,7 @@ def read_notes(folder: Path) -> Notes:
         If they cannot be read at the moment.
     """
     path = folder / "inputs.json"
-    try:
-        return Notes(path, path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
-        return Notes(path, None)
-    except OSError as error:
-        raise unreadable(path, error) from error
+    return Notes(path, read_whole(path))
 
 
 def _images(before: object, now: object) -> list[str]:

@@ -270,6 +270,28 @@ def refuse_device(path: Path) -> None:
             raise InputError(f"{path} is not a file.")
 
 
+def read_whole(path: Path) -> bytes | None:
+    """Return the content of a file that a run wrote, None where there is none.
+
+    Raises
+    ------
+    InputError
+        If it is a device or a pipe, or if the file may be whole, but the system does not read it; only that has a
+        cause.
+    """
+    refuse_device(path)
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise InputError(
+            f"{path} cannot be read: {reason}. Run the same command again when it can; where its disk has lost it for "
+            "good, delete it first."
+        ) from error
+
+
 def read_yaml_text(path: Path, what: str) -> str:
     """Return the text of a YAML file that a user wrote, in UTF-8 or in UTF-16, as PowerShell 5 writes it with ``>``.
 
