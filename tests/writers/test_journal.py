@@ -19,7 +19,7 @@ from sam2_fewshot.annotations.record import ExampleMark, FrameRecord
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.output.journal import BlockFolder, Journal, read_record, remove_other_blocks, remove_others
 from sam2_fewshot.records import Detection, InstanceMask, Learned, Location
-from sam2_fewshot.storage.packing import unpack_detections
+from sam2_fewshot.storage.packing import open_archive, unpack_detections
 
 Make = Callable[..., FrameRecord]
 
@@ -153,7 +153,7 @@ def test_a_summary_has_all_but_objects_and_makes_none(tmp_path: Path, make_recor
 def test_others_are_removed_without_opening_ones_own(tmp_path: Path, make_record: Make) -> None:
     for xy, fingerprint in enumerate(["a-1", "a-2", "b-1", "a-3"]):
         Journal(tmp_path, fingerprint).write(make_record(1, Location(xy)))
-    with calls_of(np.load) as opened:
+    with calls_of(open_archive) as opened:
         remove_others(tmp_path, "a", ["a-1", "a-2"])
     assert len(opened) == 2
     left = [Journal(tmp_path, each).done(Location(xy)) for xy, each in enumerate(["a-1", "a-2", "b-1", "a-3"])]
@@ -173,6 +173,62 @@ def test_what_cannot_be_read_is_neither_missing_nor_removed(tmp_path: Path, make
         read_record(path)
     remove_others(tmp_path, "b")
     assert path.is_symlink()
+    path.unlink()
+    path.symlink_to("/proc/self/mem")  # it can be opened, and not read
+    remove_others(tmp_path, "b")
+    assert path.is_symlink()
+
+
+def outlines(*shapes: object) -> dict[str, object]:
+    parts = [shapely.to_wkb(shape) for shape in shapes]
+    return {"outlines": np.frombuffer(b"".join(parts), np.uint8), "lengths": np.array([len(part) for part in parts])}
+
+
+SQUARE = shapely.box(1, 1, 5, 5)
+
+
+@pytest.mark.parametrize(
+    ("header", "members"),
+    [
+        ({}, {"bits": np.zeros(10**7, np.uint8)}),  # more than the boxes hold
+        ({}, {"boxes": np.array([[0, 0, 100, 2]]), "bits": np.zeros(25, np.uint8)}),  # the frame ends before
+        ({}, {"boxes": np.array([[9, 0, 1, 2]]), "bits": np.zeros(0, np.uint8)}),
+        ({}, {"figures": np.array([[np.nan, 0.5, 0.5]])}),
+        ({}, {"figures": np.array([[0.5, np.inf, 0.5]])}),
+        ({}, {"kinds": np.array([9], np.uint8)}),
+        ({}, outlines(shapely.Point(1, 2), SQUARE, SQUARE)),
+        ({}, outlines(shapely.MultiPolygon([SQUARE]), SQUARE, SQUARE)),
+        ({}, outlines(shapely.Polygon(), SQUARE, SQUARE)),
+        ({}, outlines(shapely.Polygon([(0, 0), (1e300, 3), (4, 4)]), SQUARE, SQUARE)),
+        ({}, outlines(SQUARE, SQUARE, shapely.Point(np.inf, 0))),
+        ({}, outlines(SQUARE, SQUARE, shapely.LineString([(0, 0), (1, 1)]))),
+        ({"size_z": 10**9}, {}),
+        ({"size_z": None}, {}),
+        ({"size_t": "x"}, {}),
+        ({"size_t": 0}, {}),
+        ({"frame_shape": [0, 0]}, {}),
+        ({"floor": None}, {}),
+        ({"threshold": np.nan}, {}),
+        ({"seconds": {"encode": np.inf}}, {}),
+        ({"warnings": [None]}, {}),
+        ({"negative": ["no", "yes"]}, {}),
+        ({"learned": [5, ["x"]]}, {}),
+    ],
+)
+def test_what_no_run_writes_counts_as_not_done(
+    tmp_path: Path, make_record: Make, header: dict[str, object], members: dict[str, object]
+) -> None:
+    journal = Journal(tmp_path, "f")
+    journal.write(make_record(1))
+    (path,) = tmp_path.iterdir()
+    with np.load(path) as archive:
+        stored = {**archive, **members}
+    written = {**json.loads(stored["header"].tobytes()), **header}
+    stored["header"] = np.frombuffer(json.dumps(written).encode(), np.uint8)
+    np.savez_compressed(path, **stored)
+    assert read_record(path) is None
+    assert journal.done(Location()) is None
+    assert (journal.summary(Location()) is None) == bool(header)
 
 
 @pytest.mark.parametrize("linked", [".frames", ".frames/blocks"])

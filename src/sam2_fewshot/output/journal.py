@@ -27,18 +27,20 @@ import shutil
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from sam2_fewshot.annotations.record import ExampleMark, FrameRecord
 from sam2_fewshot.errors import InputError
+from sam2_fewshot.images.positions import MOST_FRAMES
 from sam2_fewshot.records import Learned, Location
 from sam2_fewshot.storage.files import read_whole, refuse_device, replacing, write_whole
-from sam2_fewshot.storage.packing import opened_archive, pack_detections, unpack_detections, write_archive
+from sam2_fewshot.storage.packing import open_archive, pack_detections, unpack_detections, write_archive
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
+
+    from sam2_fewshot.storage.arrays import ArrayArchive
 
 JOURNAL_FOLDER = ".frames"
 """Name of the journal's folder in the output folder."""
@@ -55,6 +57,7 @@ _NAME = re.compile(r"(?:[0-9a-f]{24}_)?xy(\d+)_z(\d+)_t(\d+)\.npz")
 _DIGITS = 24
 _BLOCKS = re.compile(rf"[0-9a-f]{{{_DIGITS}}}_[0-9a-f]{{{_DIGITS}}}_z\d+_t\d+_[0-9a-f]{{{_DIGITS}}}")
 """Names of the folders of blocks. Others are the user's, as where the journal is linked to a disk with more on it."""
+_LARGEST = 10**12  # that a number in a header may be
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,15 +173,14 @@ def _read(
     if content is None:
         return None
     try:
-        with opened_archive(BytesIO(content), _FORMAT, _READABLE) as (header, archive):
-            if fingerprint is not None and (header["fingerprint"], header["version"]) != (fingerprint, _VERSION):
-                return None
-            if location is not None and Location(*header["location"]) != location:
-                return None
-            if with_objects:
-                return _unpack(header, archive, path.name)
-            is_whole = _MEMBERS.issubset(archive.files) and archive.zip.testzip() is None
-            return _record(header, path.name) if is_whole else None
+        header, archive = open_archive(content, _FORMAT, _READABLE)
+        if fingerprint is not None and (header["fingerprint"], header["version"]) != (fingerprint, _VERSION):
+            return None
+        if location is not None and Location(*header["location"]) != location:
+            return None
+        if with_objects:
+            return _unpack(header, archive, path.name)
+        return _record(header, path.name) if archive.is_whole(_MEMBERS) else None
     except Exception:  # a damaged archive fails in a dozen ways, and the answer to all is the same
         return None
 
@@ -187,12 +189,14 @@ def _is_other(path: Path, prefix: str) -> bool:
     """Tell whether a record's fingerprint begins otherwise, or it is damaged; not of one that cannot be read now."""
     try:
         refuse_device(path)
-        with path.open("rb") as file, opened_archive(file, _FORMAT, _READABLE) as (header, _):
-            return not str(header["fingerprint"]).startswith(prefix)
+        with path.open("rb") as file:
+            file.read(1)  # the archive's reader takes an error of the disk for damage
+            header, _ = open_archive(file, _FORMAT, _READABLE)
+        return not str(header["fingerprint"]).startswith(prefix)
     except (OSError, InputError):
         return False
-    except Exception:  # as in _read
-        return True
+    except Exception as error:  # as in _read
+        return not isinstance(error.__cause__, OSError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,7 +298,7 @@ def _pack(record: FrameRecord, fingerprint: str) -> tuple[dict[str, Any], dict[s
     return header, arrays
 
 
-def _unpack(header: dict[str, Any], archive: Any, file: str) -> FrameRecord:
+def _unpack(header: dict[str, Any], archive: ArrayArchive, file: str) -> FrameRecord:
     record = _record(header, file)
     detections, outlines = unpack_detections(archive, record.frame_shape, record.location)
     negative = header["negative"]
@@ -309,6 +313,7 @@ def _unpack(header: dict[str, Any], archive: Any, file: str) -> FrameRecord:
 
 def _record(header: dict[str, Any], file: str) -> FrameRecord:
     """Return a record without its objects and examples."""
+    _check(header)
     summary, warnings = header.get("learned") or (None, ())
     return FrameRecord(
         name=header["name"],
@@ -325,3 +330,22 @@ def _record(header: dict[str, Any], file: str) -> FrameRecord:
         file=file,
         learned=None if summary is None else Learned(summary, tuple(warnings)),
     )
+
+
+def _check(header: dict[str, Any]) -> None:
+    """Raise an error if a header holds what no run writes; all files are made of it."""
+    said, warnings = header.get("learned") or ("", [])
+    sizes = [*header["frame_shape"], header["size_z"], header["size_t"]]
+    whole = [*sizes, *header["location"], header["candidates"], header["kept"]]
+    figures = [header["threshold"], header["floor"], *header["seconds"].values()]
+    texts = [header["name"], header["stem"], *header["warnings"], said, *warnings]
+    flags = [*header["negative"], *header.get("boxes", ())]
+    if not (
+        all(isinstance(each, int) and 0 <= each <= _LARGEST for each in whole)
+        and all(isinstance(each, int | float) and abs(each) <= _LARGEST for each in figures)
+        and all(isinstance(each, str) for each in texts)
+        and all(isinstance(each, bool) for each in flags)
+        and min(sizes) > 0
+        and header["size_z"] * header["size_t"] <= MOST_FRAMES
+    ):
+        raise ValueError("the header holds what no run writes")

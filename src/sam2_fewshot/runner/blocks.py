@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from sam2_fewshot.errors import FewShotError
 from sam2_fewshot.records import FrameResult, Location
 from sam2_fewshot.storage.packing import (
-    opened_archive,
+    open_archive,
     pack_detections,
     pack_masks,
     unpack_detections,
@@ -122,17 +122,17 @@ def from_bytes(content: bytes, block: Block, frame_shape: tuple[int, int], thres
     missing.
     """
     try:
-        with opened_archive(io.BytesIO(content), _FORMAT, (_VERSION,)) as (header, archive):
-            own = header["threshold"], tuple(header["core"]), tuple(header["read"])
-            if own != (threshold, block.core, block.read):
-                return None
-            found = FrameResult(
-                unpack_detections(archive, frame_shape, Location(*header["location"]))[0],
-                floor=float(header["floor"]),
-                candidates=int(header["candidates"]),
-                seconds=header["seconds"],
-                blank=int(header["blank"]),
-            )
-            return BlockResult(block, found, unpack_masks(archive["cut_boxes"], archive["cut_bits"], frame_shape))
+        header, archive = open_archive(content, _FORMAT, (_VERSION,))
+        own = header["threshold"], tuple(header["core"]), tuple(header["read"])
+        if own != (threshold, block.core, block.read):
+            return None
+        found = FrameResult(
+            unpack_detections(archive, frame_shape, Location(*header["location"]))[0],
+            floor=float(header["floor"]),
+            candidates=int(header["candidates"]),
+            seconds=header["seconds"],
+            blank=int(header["blank"]),
+        )
+        return BlockResult(block, found, unpack_masks(archive, frame_shape, "cut_"))
     except Exception:  # a damaged archive fails in a dozen ways, and the answer to all is the same
         return None

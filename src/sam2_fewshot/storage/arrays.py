@@ -11,7 +11,7 @@ from zlib import error as DamagedStream
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from typing import IO
     from zipfile import ZipInfo
 
@@ -51,6 +51,8 @@ class Layout:
         of the same length, in all arrays of an archive.
     least, most
         Bounds of its values: one for all, or one for each along the last axis. Of texts, `most` is the longest.
+    longest
+        So many elements it may have.
     may_be_nan
         Whether values may be NaN.
     may_be_empty
@@ -63,6 +65,7 @@ class Layout:
     shape: tuple[int | str, ...] = ()
     least: float | tuple[float, ...] = -1e15
     most: float | tuple[float, ...] = 1e15
+    longest: int = 10**12
     may_be_nan: bool = False
     may_be_empty: bool = False
     is_optional: bool = False
@@ -74,7 +77,9 @@ class ArrayArchive:
     Parameters
     ----------
     content
-        The file.
+        The file, or what it is opened as.
+    most_bytes
+        Its arrays may take so much together.
 
     Raises
     ------
@@ -82,11 +87,11 @@ class ArrayArchive:
         If it is no such file.
     """
 
-    def __init__(self, content: bytes) -> None:
-        self._left = MOST_BYTES
+    def __init__(self, content: bytes | IO[bytes], most_bytes: int = MOST_BYTES) -> None:
+        self._left = most_bytes
         self._lengths: dict[str, int] = {}
         try:
-            self._archive = ZipFile(io.BytesIO(content))
+            self._archive = ZipFile(io.BytesIO(content) if isinstance(content, bytes) else content)
         except DAMAGES as error:
             raise Unfit("it is no whole NumPy archive") from error
         members = self._archive.infolist()
@@ -108,6 +113,11 @@ class ArrayArchive:
             if name in self._members or not layout.is_optional
         }
         return {name: found[name] for name in self._members if name in found}  # in the archive's order
+
+    def is_whole(self, names: Collection[str]) -> bool:
+        """Return whether these arrays are there and all check sums are right, without keeping what is unpacked."""
+        size = sum(member.file_size for member in self._members.values())
+        return self._members.keys() >= set(names) and size <= self._left and self._archive.testzip() is None
 
     def _array(self, name: str, layout: Layout) -> NDArray[Any]:
         member = self._members.get(name)
@@ -140,7 +150,7 @@ class ArrayArchive:
         for length in shape:
             count *= int(length)
         size = count * dtype.itemsize
-        if size > self._left:
+        if size > self._left or count > layout.longest:
             raise Unfit(f"the array {name} would take {size // 10**6:,} MB")
         # The archive says how long a member is, and no more of it is unpacked, so both are looked at before.
         if member.file_size - file.tell() != size:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
 
 from sam2_fewshot.records import Detection, InstanceMask, Kind
+from sam2_fewshot.storage.arrays import ArrayArchive, Layout, Unfit
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from typing import IO
 
     from numpy.typing import NDArray
@@ -22,30 +22,41 @@ if TYPE_CHECKING:
 KINDS = (None, *Kind)
 """The kinds in the order of their numbers in archives, to which further ones may only be added at the end."""
 
+_MOST_BYTES = 2_000_000_000
+"""The arrays of an archive may take so much together: those of a million objects take less."""
+_MOST_PIXELS = 4_000_000_000
+"""The boxes of masks may have so many pixels together, each of which takes a byte once it is unpacked."""
+_FARTHEST = 1e15  # that an outline may lie from the first pixel
+_HEADER = Layout("u1", ("bytes",), longest=10_000_000)
+_DETECTIONS = {
+    "figures": Layout("f8", ("masks", 3), may_be_nan=True, may_be_empty=True),
+    "kinds": Layout("u1", ("masks",), most=len(KINDS) - 1, may_be_empty=True, is_optional=True),
+    "lengths": Layout("i8", ("outlines",), least=0, most=_MOST_BYTES, may_be_empty=True),
+}
+
 
 def write_archive(file: IO[bytes], header: Mapping[str, Any], arrays: Mapping[str, Any]) -> None:
     """Write a NumPy archive of arrays after a header, which is stored as JSON in an array of that name."""
     np.savez_compressed(file, header=np.frombuffer(json.dumps(header).encode(), np.uint8), **arrays)
 
 
-@contextmanager
-def opened_archive(file: IO[bytes], name: str, versions: Collection[int]) -> Iterator[tuple[dict[str, Any], Any]]:
-    """Give the header and the arrays, each unpacked when it is asked for, of what :func:`write_archive` wrote.
+def open_archive(file: bytes | IO[bytes], name: str, versions: Collection[int]) -> tuple[dict[str, Any], ArrayArchive]:
+    """Return the header and the arrays of what :func:`write_archive` wrote; they are unpacked when they are asked for.
 
     A damaged archive fails in a dozen ways, here or later.
 
     Parameters
     ----------
     file
-        What it wrote to.
+        What it wrote, or the file that it wrote to.
     name, versions
         What the header must have as ``format``, and one of which as ``version``.
     """
-    with np.load(file, allow_pickle=False) as archive:
-        header = json.loads(archive["header"].tobytes())
-        if header["format"] != name or header["version"] not in versions:
-            raise ValueError(f"not a {name} of this version")
-        yield header, archive
+    archive = ArrayArchive(file, _MOST_BYTES)
+    header = json.loads(archive.take({"header": _HEADER})["header"].tobytes())
+    if header["format"] != name or header["version"] not in versions:
+        raise ValueError(f"not a {name} of this version")
+    return header, archive
 
 
 def pack_detections(detections: Sequence[Detection], further: Sequence[Any] = ()) -> dict[str, NDArray[Any]]:
@@ -73,22 +84,31 @@ def pack_detections(detections: Sequence[Detection], further: Sequence[Any] = ()
 
 
 def unpack_detections(
-    arrays: Mapping[str, NDArray[Any]], frame_shape: tuple[int, int], location: Location
+    archive: ArrayArchive, frame_shape: tuple[int, int], location: Location
 ) -> tuple[list[Detection], list[Any]]:
     """Return the detections and the further outlines that :func:`pack_detections` packed.
 
     Parameters
     ----------
-    arrays
-        What it returned. Versions up to 0.2.0 had no kinds; all of theirs were found.
+    archive
+        Of what it returned. Versions up to 0.2.0 had no kinds; all of theirs were found.
     frame_shape
         ``(height, width)`` of the frame in pixels.
     location
         Of the frame.
+
+    Raises
+    ------
+    ValueError
+        If it holds what :func:`pack_detections` does not return. What is damaged may raise other errors as well.
     """
-    content, stops = arrays["outlines"].tobytes(), np.cumsum(arrays["lengths"]).tolist()
-    outlines = [shapely.from_wkb(content[start:stop]) for start, stop in zip([0, *stops], stops, strict=False)]
-    masks = unpack_masks(arrays["boxes"], arrays["bits"], frame_shape)
+    masks = unpack_masks(archive, frame_shape)
+    arrays = archive.take(_DETECTIONS)
+    if np.isnan(arrays["figures"][:, 0]).any():
+        raise Unfit("a score is no number")
+    outlines = _outlines(archive, arrays["lengths"])
+    if not (shapely.get_type_id(outlines[: len(masks)]) == shapely.GeometryType.POLYGON).all():
+        raise Unfit("an object's outline is no polygon")
     kinds = arrays["kinds"].tolist() if "kinds" in arrays else [KINDS.index(Kind.FOUND)] * len(masks)
     detections = [
         Detection(mask, outline, score, similarity, predicted_iou, location, KINDS[kind])
@@ -96,7 +116,22 @@ def unpack_detections(
             masks, outlines[: len(masks)], arrays["figures"].tolist(), kinds, strict=True
         )
     ]
-    return detections, outlines[len(masks) :]
+    return detections, list(outlines[len(masks) :])
+
+
+def _outlines(archive: ArrayArchive, lengths: NDArray[np.int64]) -> NDArray[np.object_]:
+    stops = np.cumsum(lengths).tolist()
+    layout = Layout("u1", (stops[-1] if stops else 0,), may_be_empty=True)
+    content = archive.take({"outlines": layout})["outlines"].tobytes()
+    parts = [content[start:stop] for start, stop in zip([0, *stops], stops, strict=False)]
+    with np.errstate(invalid="ignore"):
+        outlines: NDArray[np.object_] = shapely.from_wkb(np.array(parts, object))
+        is_near = np.abs(shapely.get_coordinates(outlines)) < _FARTHEST  # which nothing that is no number is
+    types = shapely.get_type_id(outlines)
+    is_known = (types == shapely.GeometryType.POLYGON) | (types == shapely.GeometryType.POINT)
+    if not (is_near.all() and is_known.all()) or shapely.is_empty(outlines).any():
+        raise Unfit("an outline is no polygon or point, or lies nowhere")
+    return outlines
 
 
 def pack_masks(masks: Sequence[InstanceMask]) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
@@ -109,14 +144,37 @@ def pack_masks(masks: Sequence[InstanceMask]) -> tuple[NDArray[np.int64], NDArra
     return boxes, np.concatenate([np.zeros(0, np.uint8), *bits])
 
 
-def unpack_masks(boxes: NDArray[np.int64], bits: NDArray[np.uint8], frame_shape: tuple[int, int]) -> list[InstanceMask]:
-    """Return the masks that :func:`pack_masks` packed, of a frame of ``(height, width)`` pixels."""
-    masks = []
-    start = 0
-    for x0, y0, x1, y1 in boxes.tolist():
-        width, height = x1 - x0, y1 - y0
-        stop = start + (width * height + 7) // 8
-        data = np.unpackbits(bits[start:stop], count=width * height).astype(bool).reshape(height, width)
+def unpack_masks(archive: ArrayArchive, frame_shape: tuple[int, int], prefix: str = "") -> list[InstanceMask]:
+    """Return the masks that :func:`pack_masks` packed.
+
+    Parameters
+    ----------
+    archive
+        Of what it returned: ``boxes`` and ``bits``.
+    frame_shape
+        ``(height, width)`` of the frame in pixels.
+    prefix
+        What their names there begin with.
+
+    Raises
+    ------
+    ValueError
+        As :func:`unpack_detections`.
+    """
+    height, width = frame_shape
+    layout = Layout("i8", (f"{prefix}masks", 4), least=0, most=(width, height, width, height), may_be_empty=True)
+    boxes = archive.take({f"{prefix}boxes": layout})[f"{prefix}boxes"].tolist()
+    shapes = [(y1 - y0, x1 - x0) for x0, y0, x1, y1 in boxes]
+    counts = [height * width for height, width in shapes]
+    if any(min(shape) < 0 for shape in shapes) or sum(counts) > _MOST_PIXELS:
+        raise Unfit("a box ends before it begins, or all are too large")
+    sizes = [(count + 7) // 8 for count in counts]
+    # No more is unpacked than the boxes hold.
+    name, layout = f"{prefix}bits", Layout("u1", (sum(sizes),), may_be_empty=True)
+    bits = archive.take({name: layout})[name]
+    masks, start = [], 0
+    for (x0, y0, *_), shape, count, size in zip(boxes, shapes, counts, sizes, strict=True):
+        data = np.unpackbits(bits[start : start + size], count=count).astype(bool).reshape(shape)
         masks.append(InstanceMask(data, x0, y0, frame_shape))
-        start = stop
+        start += size
     return masks
