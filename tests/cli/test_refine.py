@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -277,6 +278,16 @@ def test_results_of_another_program_are_refused(tmp_path, request_for, segmenter
     del facts["request"]
     (out / "run.json").write_text(json.dumps(facts))
     with pytest.raises(InputError, match="does not say which images"):
+        request_again(out)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows takes it for missing")
+def test_a_name_that_no_system_takes_is_no_defect(tmp_path, request_for, segmenters, display):
+    out = run(request_for(), display, segmenters).out
+    facts = json.loads((out / "run.json").read_text())
+    facts["request"]["images"][0] = "x" * 5000
+    (out / "run.json").write_text(json.dumps(facts))
+    with pytest.raises(InputError, match="xxx cannot be read: File name too long"):
         request_again(out)
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -139,6 +140,34 @@ def test_a_strange_run_file_is_replaced(tmp_path: Path, make_record: Make, conte
     assemble([make_record(1)], tmp_path)
     assert json.loads((tmp_path / "run.json").read_text())["frames_done"] == 1
     assert (tmp_path / "x.tif").exists()
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        *[(("settings", "similarity_threshold"), value) for value in (math.nan, math.inf, 1e308, 10**400)],
+        (("settings", "min_mask_area"), math.nan),
+        *[(("seconds", "encode"), value) for value in (math.nan, math.inf, 10**400)],
+        *[(("object_model",), value) for value in ("/", True, {"sha256": ""})],
+        *[(("frames_asked",), value) for value in (None, "x")],
+        (("tags",), ["\ud800"]),
+        (("frames", 0, "record"), "x" * 5000),
+        (("frames", 0, "pixel_size_um"), [1e308, 1]),
+    ],
+)
+def test_an_edited_run_file_is_called_damaged(
+    tmp_path: Path, make_record: Make, place: tuple[str | int, ...], value: object
+) -> None:
+    assemble([make_record(1)], tmp_path, facts={"settings": Settings().model_dump(mode="json")})
+    read_finished(tmp_path)
+    facts = json.loads((tmp_path / "run.json").read_text())
+    changed: Any = facts
+    for key in place[:-1]:
+        changed = changed[key]
+    changed[place[-1]] = value
+    (tmp_path / "run.json").write_text(json.dumps(facts))
+    with pytest.raises(InputError, match=r"run\.json is damaged, or is not one that sam2-fewshot wrote"):
+        read_finished(tmp_path)
 
 
 def test_a_run_file_that_cannot_be_read_is_not_called_missing(tmp_path: Path) -> None:

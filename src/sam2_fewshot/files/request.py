@@ -14,6 +14,7 @@ from sam2_fewshot.backbones import lasting_name
 from sam2_fewshot.errors import InputError, command_line
 from sam2_fewshot.files.corrections import CORRECTIONS
 from sam2_fewshot.images.addresses import check_address, remote
+from sam2_fewshot.images.source import kind_of
 from sam2_fewshot.object_model import read_object_model
 from sam2_fewshot.output.finished import read_finished
 from sam2_fewshot.settings import Settings
@@ -263,7 +264,7 @@ def request_again(results: Path, out: Path | None = None) -> Request:
     Raises
     ------
     InputError
-        If it is not an output folder, or does not say what was asked for.
+        If it is not an output folder, does not say what was asked for, or a file that it names cannot be looked for.
     SettingsError
         If its settings cannot be used by this version.
     """
@@ -308,7 +309,7 @@ def next_folder(results: Path) -> Path:
 def _as_path(text: str) -> Path:
     """Return a path that ``run.json`` holds, where stray bytes of names are spelt out."""
     path = Path(text)
-    return path if path.exists() else Path(as_named(text))
+    return Path(as_named(text)) if kind_of(path) == "missing" else path
 
 
 def _absolute(path: Path) -> str:

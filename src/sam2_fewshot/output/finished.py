@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 _PLACE = ("xy", "z", "time", "objects")
 _ASKED = ("xy", "z", "time", "number")
 _GIVEN = {"place": str, "position": str, "content": str, "searched": bool}
+_LARGEST = 1e15
+_LONGEST_NAME = 255  # bytes of a file's name, which the systems allow
 _NUMBERS = ("similarity_threshold", "min_mask_area", "max_mask_area")
 
 
@@ -227,22 +229,30 @@ def results_in(out: Path) -> Finished | None:
 
 def _check(facts: Any) -> None:
     """Raise an error if the content of ``run.json`` is not of the right kinds; it may have been edited."""
+    json.dumps(facts, ensure_ascii=False, allow_nan=False).encode()  # no run writes NaN, or half of a character
     kinds = {"model": dict, "versions": dict, "seconds": dict, "warnings": list, "failures": list, "tags": list}
     kinds |= {"learned": str, "mark_next": list, "written": list, "images": list}
     wrong = [key for key, kind in kinds.items() if not isinstance(facts.get(key, kind()), kind)]
-    wrong += [key for key in _NUMBERS if not isinstance(facts["settings"][key], int | float)]
+    wrong += [key for key in _NUMBERS if not _is_number(facts["settings"][key])]
     wrong += [key for place in facts.get("mark_next", ()) for key in _ASKED if not isinstance(place[key], int)]
-    wrong += [stage for stage, time in facts.get("seconds", {}).items() if not isinstance(time, int | float)]
+    wrong += [stage for stage, time in facts.get("seconds", {}).items() if not _is_number(time)]
+    wrong += [] if _is_number(facts.get("frames_asked", 0)) else ["frames_asked"]
+    wrong += [] if isinstance((facts.get("object_model") or {"path": ""})["path"], str) else ["object_model"]
     for image in facts.get("images", ()):
         wrong += [key for key, kind in _GIVEN.items() if not isinstance(image[key], kind)]
     for line in facts["frames"]:
         wrong += [key for key in _PLACE if not isinstance(line[key], int)]
         wrong += [] if isinstance(line["seconds"], dict) else ["seconds"]
         wrong += [key for key in ("image", "record", "stem", "overlay") if not isinstance(line[key], str)]
+        wrong += ["record"] if len(line["record"].encode()) > _LONGEST_NAME else []
         wrong += [key for key in ("pixel_size_um", "channels") if not isinstance(line.get(key) or [], list)]
-        wrong += ["pixel_size_um"] if any(not isinstance(each, int | float) for each in _lengths(line)) else []
+        wrong += ["pixel_size_um"] if not all(map(_is_number, _lengths(line))) else []
     if wrong:
         raise TypeError(wrong[0])
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and abs(value) <= _LARGEST
 
 
 def _place_of(line: Mapping[str, Any]) -> Location:
