@@ -19,7 +19,7 @@ from sam2_fewshot.annotations.record import FrameRecord
 from sam2_fewshot.annotations.registry import FORMATS
 from sam2_fewshot.annotations.tables import COLUMNS, write_csv
 from sam2_fewshot.geometry.outlines import polygon_to_mask
-from sam2_fewshot.records import InstanceMask, Location
+from sam2_fewshot.records import InstanceMask, Location, PixelSize
 
 Make = Callable[..., FrameRecord]
 
@@ -201,6 +201,14 @@ def test_features_have_what_qupath_reads(tmp_path: Path, make_record: Make) -> N
         assert properties["tags"] == ["nucleus", "new"]
         assert properties["measurements"]["Similarity"] == pytest.approx(item.similarity, abs=1e-6)
         assert properties["measurements"]["Area px"] == item.area
+
+
+def test_small_areas_have_six_digits_as_in_the_table(tmp_path: Path, make_record: Make) -> None:
+    record = replace(make_record(2), pixel_size=PixelSize(1.1e-4, 1.1e-4))
+    for feature, item in zip(
+        collections(tmp_path, record)["cells.geojson"]["features"], record.detections, strict=True
+    ):
+        assert feature["properties"]["measurements"]["Area µm^2"] == pytest.approx(item.area * 1.21e-8, rel=1e-5)
 
 
 def test_stacks_name_the_plane_and_images_get_a_file_each(tmp_path: Path, make_record: Make) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import uuid
 from contextlib import contextmanager
 from dataclasses import replace
@@ -218,12 +219,13 @@ def _features(record: FrameRecord, common: Sequence[str]) -> Iterator[dict[str, 
     for number, item in enumerate(record.detections, start=1):
         rings = [item.polygon.exterior, *item.polygon.interiors]
         coordinates = [np.asarray(ring.coords)[:, :2].tolist() for ring in rings]
+        area = math.nan if record.pixel_size is None else item.area * record.pixel_size.area
         measured = {
             "Similarity": figure(item.similarity),
             "Score": figure(item.score),
             "Predicted IoU": figure(item.predicted_iou),
             "Area px": item.area,
-            "Area µm^2": None if record.pixel_size is None else figure(item.area * record.pixel_size.area),
+            "Area µm^2": float(f"{area:.6g}"),  # as in the table; of an electron microscope it is some 1e-8
         }
         yield _feature(record, number, "Polygon", coordinates, record.tags_of(number, common), measured, item.kind)
     for number, point in record.numbered_points():
@@ -248,8 +250,8 @@ def _feature(
         # QuPath knows points as annotations only.
         "objectType": "detection" if kind == "Polygon" else "annotation",
         "tags": tags,
-        # QuPath cannot read a null as a measurement.
-        "measurements": {name: value for name, value in measured.items() if value is not None},
+        # QuPath cannot read a null as a measurement, and JSON has no other numbers that are not finite.
+        "measurements": {name: value for name, value in measured.items() if value is not None and math.isfinite(value)},
     }
     if known_as is not None:
         # QuPath shows its metadata in tables (from 0.5 on) and exports it again; other programs read plain properties.
