@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -19,6 +20,9 @@ from PIL import Image
 from sam2_fewshot.annotations.convert import convert
 from sam2_fewshot.cli import app
 from sam2_fewshot.sample import sample
+
+if TYPE_CHECKING:
+    from told import Told
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -66,7 +70,7 @@ def test_snippets_are_python(name):
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path: Path, told: Told) -> Path:
     """What the commands of the README and the reference name: images, examples, files of other programs."""
     files = sample()
     image, marked = (Image.open(path).crop((0, 0, 320, 320)) for path in (files.image, files.examples))
@@ -78,7 +82,8 @@ def folder(tmp_path: Path) -> Path:
     labels = np.asarray(marked)
     Image.fromarray(labels).save(tmp_path / "A01_labels.png")
     (tmp_path / "A01_labels_classes.json").write_text(str({str(n): "nucleus" for n in range(1, 9)}).replace("'", '"'))
-    convert(tmp_path / "A01_labels.png", tmp_path / "plate" / "A01.geojson")
+    convert(tmp_path / "A01_labels.png", tmp_path / "plate" / "A01.geojson", progress=told)
+    assert told.only.startswith("The numbers of the objects are left out")
     for other in ("cells.geojson", "RoiSet.zip"):
         convert(tmp_path / "plate" / "A01.geojson", tmp_path / other)
     return tmp_path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import shapely
 import tifffile
+import zarr
 from PIL import Image
 from roifile import ImagejRoi, roiwrite
 from typer.testing import CliRunner
@@ -280,6 +282,93 @@ class TestStacks:
         convert(tmp_path / "run" / "geojson" / "stack.geojson", tmp_path / "l.tif", images=[stack], progress=told)
         assert any("differ from plane to plane" in line for line in told.warnings)
         assert not (tmp_path / "l_classes.json").exists()
+
+
+class TestNumbers:
+    """What tells an object from others in a label image, and a track in all of its frames."""
+
+    @pytest.fixture
+    def planes(self):
+        planes = np.zeros((2, 3, 60, 80), np.uint32)
+        planes[0, 0, 5:15, 5:20] = planes[0, 2, 6:16, 6:21] = planes[1, 2, 7:17, 7:22] = 7
+        planes[0, 0, 30:40, 30:45] = planes[1, 0, 31:41, 30:45] = 3
+        planes[1, 2, 50:55, 50:60] = 70_000
+        return planes
+
+    @pytest.fixture
+    def track(self, tmp_path, planes):
+        (tmp_path / "in").mkdir()
+        path = tmp_path / "in" / "track_labels.tif"
+        tifffile.imwrite(path, planes, ome=True, metadata={"axes": "TZYX"})
+        path.with_name("track_classes.json").write_text('{"7": "living", "3": "dead"}')
+        return path
+
+    def test_those_of_a_label_image_stay_in_one_and_in_tables(self, tmp_path, put, told):
+        plane = np.zeros((60, 80), np.uint16)
+        plane[5:15, 5:20], plane[30:40, 30:45], plane[50, 60] = 12_000, 900, 5
+        source = put("in/cells_labels.png", plane)
+        for kind in ("labels", "zarr", "csv"):
+            convert(source, tmp_path / kind, kind, progress=told)
+        assert (tifffile.imread(tmp_path / "labels" / "cells.tif") == plane).all()
+        assert (zarr.open_group(str(tmp_path / "zarr" / "cells.zarr"))["labels/objects/0"][0, 0] == plane).all()
+        with (tmp_path / "csv" / "detections.csv").open(encoding="utf-8") as file:
+            assert [(row["id"], row["area_px"]) for row in csv.DictReader(file)] == [
+                ("5", "1"), ("900", "150"), ("12000", "150"),
+            ]  # fmt: skip
+        assert told.warnings == []
+
+    def test_one_object_on_several_planes_stays_one(self, tmp_path, track, planes, told):
+        convert(track, tmp_path / "track.zarr", progress=told)
+        convert(tmp_path / "track.zarr", tmp_path / "back.tif", progress=told)
+        for source, out in ((tmp_path / "track.zarr", "one.tif"), (track, "other.tif")):
+            convert(source, tmp_path / out, progress=told)
+            assert (tifffile.imread(tmp_path / out) == planes).all()
+            classes = json.loads((tmp_path / out).with_name(f"{out[:-4]}_classes.json").read_text())
+            assert classes == {"3": ["dead"], "7": ["living"], "70000": []}
+        group = zarr.open_group(str(tmp_path / "track.zarr"))["labels/objects"]
+        assert (group["0"][:] == planes).all()
+        assert group.attrs["image-label"]["properties"] == [
+            {"label-value": 3, "class": "dead", "area_px": 150, "z": 0, "id": 3},
+            {"label-value": 7, "class": "living", "area_px": 150, "id": 7},
+            {"label-value": 70_000, "area_px": 50, "z": 2, "time": 1, "id": 70_000},
+        ]
+        assert told.warnings == []
+
+    def test_those_of_more_than_32_bits_are_given_anew(self, tmp_path, told):
+        plane = np.zeros((60, 80), np.int64)
+        plane[5:15, 5:20], plane[30:40, 30:45] = 2**32, 900
+        tifffile.imwrite(tmp_path / "cells_labels.tif", plane)
+        convert(tmp_path / "cells_labels.tif", tmp_path / "out.tif", progress=told)
+        assert np.unique(tifffile.imread(tmp_path / "out.tif")).tolist() == [0, 1, 2]
+        assert told.warnings == [
+            "The objects of cells get new numbers, from 1 on: on some frame two have the same number, or one has none, "
+            "or one above 4,294,967,295."
+        ]
+
+    def test_those_that_two_files_have_are_given_anew(self, tmp_path, put, cells, told):
+        for name, x in (("cells_labels", 5), ("cells_masks", 40)):
+            plane = np.zeros((60, 80), np.uint8)
+            plane[5:15, x : x + 10], plane[30:40, x : x + 10] = 4, 6
+            put(f"in/{name}.png", plane)
+        convert(tmp_path / "in", tmp_path / "out.tif", images=[cells[0].path], progress=told)
+        assert np.unique(tifffile.imread(tmp_path / "out.tif")).tolist() == [0, 1, 2, 3, 4]
+        assert [line.split(":")[0] for line in told.warnings] == ["The objects of cells.png get new numbers, from 1 on"]
+
+    @pytest.mark.parametrize("to", OUTLINES)
+    def test_a_format_without_them_says_so(self, tmp_path, track, told, to):
+        convert(track, tmp_path / FILES[to], to, progress=told)
+        said = f"The numbers of the objects are left out: the format {to} has no place for them."
+        assert told.warnings.count(said) == 1
+
+    def test_black_and_white_masks_have_none_to_lose(self, tmp_path, told):
+        planes = np.zeros((3, 60, 80), np.uint8)
+        planes[0, 5:15, 5:20] = planes[1, 5:15, 5:20] = planes[1, 30:40, 30:45] = 255
+        tifffile.imwrite(tmp_path / "cells_mask.tif", planes, imagej=True, metadata={"axes": "TYX"})
+        convert(tmp_path / "cells_mask.tif", tmp_path / "out.tif", progress=told)
+        assert [plane.max() for plane in tifffile.imread(tmp_path / "out.tif")] == [1, 2, 0]
+        assert [line.split(";")[1] for line in told.warnings] == [
+            " it is taken as a black-and-white mask, and each part as an object."
+        ]
 
 
 class TestRefusals:

@@ -56,12 +56,13 @@ def test_label_images(tmp_path, examples_in, version, inside):
 @pytest.mark.parametrize("form", [2, 3])
 @pytest.mark.parametrize("image", ["cells.zarr", "cells.zarr/0"])
 @pytest.mark.parametrize("given", ["cells.zarr", "cells.zarr/0", "cells.zarr/0/labels/nuclei"])
-def test_labels_of_the_one_image_of_a_bioformats2raw_group(tmp_path, form, image, given):
+def test_labels_of_the_one_image_of_a_bioformats2raw_group(tmp_path, told, form, image, given):
     write_zarr_series(tmp_path / "cells.zarr", {"a": np.ones((60, 80), np.uint8)}, form)
     write(tmp_path / "cells.zarr" / "0", labels(2, 5), version=form)
     images = open_images([tmp_path / image], Settings())
     assert len(read_examples(tmp_path / given, images)) == 2
-    assert convert(tmp_path / given, tmp_path / "cells.geojson").objects == 2
+    assert convert(tmp_path / given, tmp_path / "cells.geojson", progress=told).objects == 2
+    assert told.warnings == ["The numbers of the objects are left out: the format geojson has no place for them."]
 
 
 def test_of_several_images_of_a_group_one_must_be_named(tmp_path):

@@ -104,6 +104,13 @@ def test_nothing_found_is_empty_bands() -> None:
     assert not np.concatenate(list(Bands([], SHAPE).of(512))).any()
 
 
+def test_objects_are_painted_with_their_ids() -> None:
+    found = crowd()
+    ids = np.random.default_rng(5).permutation(2**32 - 1 - np.arange(len(found)))
+    painted = np.concatenate(list(Bands(found, SHAPE, ids.tolist()).of(16)))
+    assert np.array_equal(painted, np.array([0, *ids])[paint(found, SHAPE)])
+
+
 @pytest.mark.parametrize("times", [1, 2])
 def test_a_large_file_is_tiled_and_holds_the_same(times: int, tmp_path: Path) -> None:
     found = crowd()

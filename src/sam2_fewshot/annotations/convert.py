@@ -15,9 +15,9 @@ from sam2_fewshot.annotations.examples import read_objects
 from sam2_fewshot.annotations.label_bands import hidden_pixels
 from sam2_fewshot.annotations.named import UNKNOWN
 from sam2_fewshot.annotations.nominal import nominal_images
-from sam2_fewshot.annotations.record import FrameRecord, MarkedPoint
+from sam2_fewshot.annotations.record import LARGEST_NUMBER, FrameRecord, MarkedPoint
 from sam2_fewshot.annotations.registry import FORMATS, NAMES, Format, named_by
-from sam2_fewshot.errors import InputError, SettingsError, counted
+from sam2_fewshot.errors import InputError, SettingsError, counted, listed
 from sam2_fewshot.geometry.outlines import crop_to_object, mask_to_area, polygons_to_masks
 from sam2_fewshot.images.image_set import open_images
 from sam2_fewshot.images.stems import safe_stem
@@ -27,7 +27,7 @@ from sam2_fewshot.settings import Settings
 from sam2_fewshot.storage.files import check_free, replacing_together
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from sam2_fewshot.annotations.placing import PlacedExemplar
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from sam2_fewshot.protocols import Progress
     from sam2_fewshot.records import Exemplar, InstanceMask
 
+_LISTED = 5
 _FILES = {".png", ".roi", *(suffix for form in FORMATS.values() for suffix in form.suffixes)}
 """Endings of files, which no folder to write to has."""
 
@@ -100,7 +101,7 @@ def convert(
         is_or_are = "is a box" if boxes == 1 else "are boxes"
         progress.warn(f"{boxes} of {len(placed)} objects {is_or_are} without an outline, written as a rectangle.")
     are_exact = any(item.exemplar.mask is not None or item.instance is not None for item in placed)
-    records = _fitting(_records(placed, known), form, progress, are_exact)
+    records = _fitting(_records(placed, known, progress), form, progress, are_exact)
     stems = [record.stem for record in records]
     return _written(records, stems, (), form, source, out, overwrite, progress, len(known))
 
@@ -169,8 +170,8 @@ def _written(
             for record in records:
                 add(record)
                 counts.append(len(record.detections) + len(record.points))
-                # What is written beside needs no more than the tags.
-                bare.append(replace(record, detections=(), below=(), points=(), examples=()))
+                # What is written beside needs no more than the tags and the numbers.
+                bare.append(replace(record, detections=(), below=(), points=(), examples=(), numbers=tuple(record.ids)))
         write_companions = form.optional("write_companions")
         if write_companions:
             write_companions(bare, places, None if overwrite else folder, progress)
@@ -190,8 +191,8 @@ def read_records(source: Path) -> list[FrameRecord]:
     InputError
         If it cannot be read, or has no object.
     """
-    images = nominal_images(source)
-    return _records(read_objects(source, images, Quiet()), images)
+    images, progress = nominal_images(source), Quiet()
+    return _records(read_objects(source, images, progress), images, progress)
 
 
 def _chosen(out: Path, kind: str | None) -> Format:
@@ -209,13 +210,14 @@ def _chosen(out: Path, kind: str | None) -> Format:
     raise SettingsError(f"There is no format {kind[:40]!r}; --to takes {known}.")
 
 
-def _records(placed: Sequence[PlacedExemplar], images: ImageSet) -> list[FrameRecord]:
-    """Return the objects as records."""
+def _records(placed: Sequence[PlacedExemplar], images: ImageSet, progress: Progress) -> list[FrameRecord]:
+    """Return the objects as records; a warning says where they cannot have the numbers of their files."""
     frames: dict[Location, list[tuple[PlacedExemplar, InstanceMask | None]]] = defaultdict(list)
     for item, instance in zip(placed, _instances(placed), strict=True):
         frames[item.location].append((item, instance))
     used = {location.xy for location in frames}
     sizes = {xy: _planes(images[xy], [place for place in frames if place.xy == xy]) for xy in used}
+    unclear = _unclear(frames, images, progress)
     records = []
     for location, found in sorted(frames.items()):
         image, (size_z, size_t) = images[location.xy], sizes[location.xy]
@@ -236,9 +238,34 @@ def _records(placed: Sequence[PlacedExemplar], images: ImageSet) -> list[FrameRe
                 channel_names=image.header.channel_names,
                 tags=tuple(item.tags for item, _ in outlined),
                 points=tuple(MarkedPoint(xy, item.tags) for item, xy in points),
+                numbers=() if location.xy in unclear else tuple(item.number or 0 for item, _ in outlined),
             )
         )
     return records
+
+
+def _unclear(
+    frames: Mapping[Location, Sequence[tuple[PlacedExemplar, InstanceMask | None]]],
+    images: ImageSet,
+    progress: Progress,
+) -> set[int]:
+    """Return the images whose objects have no numbers that distinguish them on each frame; a warning says so."""
+    lost: dict[int, set[int]] = {}
+    known: dict[int, set[int]] = defaultdict(set)
+    for location, found in frames.items():
+        given = [item.number for item, instance in found if instance is not None]
+        usable = {number for number in given if number is not None and number <= LARGEST_NUMBER}
+        known[location.xy] |= {number for number in given if number is not None}
+        if len(usable) < len(given):
+            lost[location.xy] = known[location.xy]
+    # A black-and-white mask has one number, which tells nothing.
+    renumbered = [images[xy].name for xy in sorted(lost) if len(lost[xy]) > 1]
+    if renumbered:
+        progress.warn(
+            f"The objects of {listed(renumbered, _LISTED)} get new numbers, from 1 on: on some frame two have the same "
+            f"number, or one has none, or one above {LARGEST_NUMBER:,}."
+        )
+    return set(lost)
 
 
 def _planes(image: ImageFile, places: Sequence[Location]) -> tuple[int, int]:
@@ -321,12 +348,15 @@ class _Lost:
     def __init__(self, form: Format) -> None:
         self._form = form
         self._holes = self._hidden = self._scores = 0
+        self._has_numbers = False
 
     def count(self, record: FrameRecord) -> None:
         """Take the objects of a frame."""
         form, items = self._form, record.detections
         self._holes += 0 if form.has_holes else sum(bool(item.polygon.interiors) for item in items)
         self._scores += 0 if form.has_figures else sum(math.isfinite(item.score) for item in items)
+        # Objects that are 1, 2, … in their order get these again.
+        self._has_numbers |= not form.has_numbers and record.numbers != tuple(range(1, len(record.numbers) + 1))
         self._hidden += hidden_pixels(items, record.frame_shape) if form.is_painted else 0
 
     def report(self, progress: Progress) -> None:
@@ -336,6 +366,8 @@ class _Lost:
             progress.warn(f"The holes of {counted(self._holes, 'outline')} are filled: the format {name} has none.")
         if self._scores:
             progress.warn(f"The scores are left out: the format {name} has no place for them.")
+        if self._has_numbers:
+            progress.warn(f"The numbers of the objects are left out: the format {name} has no place for them.")
         if self._hidden:
             progress.warn(
                 f"Objects overlap in {self._hidden} px, which go to one of them: the format {name} has one object a "

@@ -258,7 +258,7 @@ COUNTED = 1 << 22
 
 
 class Bands:
-    """The label image of one frame in bands, from top to bottom; the n-th object has the value n, background 0.
+    """The label image of one frame in bands, from top to bottom; each object has its id as value, background 0.
 
     Where objects overlap, the one with the higher score wins, of equal ones the earlier. An object that
     would be hidden altogether gets one pixel of its mask back, from the object there that has most pixels
@@ -270,11 +270,19 @@ class Bands:
         The objects of the frame.
     frame_shape
         ``(height, width)`` in pixels.
+    ids
+        Those of the objects, at most 2**32 - 1; left out, the n-th object has n.
     counted
         About the pixels that are counted at once.
     """
 
-    def __init__(self, detections: Sequence[Detection], frame_shape: tuple[int, int], counted: int = COUNTED) -> None:
+    def __init__(
+        self,
+        detections: Sequence[Detection],
+        frame_shape: tuple[int, int],
+        ids: Sequence[int] = (),
+        counted: int = COUNTED,
+    ) -> None:
         self._instances = [item.instance for item in detections]
         self._height, self._width = frame_shape
         self._boxes = np.array([instance.box for instance in self._instances], np.int64).reshape(-1, 4)
@@ -282,11 +290,17 @@ class Bands:
         scores = [-item.score if math.isfinite(item.score) else math.inf for item in detections]
         self._order = np.argsort(scores, kind="stable")
         self._rank = np.argsort(self._order)
+        self._values = np.array([0, *ids], np.uint32) if ids else None
         self._given: dict[tuple[int, int], int] = {}
         self._give_back(max(counted // max(self._width, 1), 1))
 
     def of(self, rows: int) -> Iterator[NDArray[np.uint32]]:
         """Yield uint32 (h, W), h = `rows` but for the last."""
+        for places in self._places(rows):
+            yield places if self._values is None else self._values[places]
+
+    def _places(self, rows: int) -> Iterator[NDArray[np.uint32]]:
+        """Yield bands in which the n-th object has the value n."""
         for top in range(0, self._height, rows):
             yield self._window((0, top, self._width, min(top + rows, self._height)))
 
@@ -307,7 +321,7 @@ class Bands:
     def _give_back(self, rows: int) -> None:
         """Give each object that would be hidden one of its pixels back."""
         pixels = np.zeros(len(self._instances) + 1, np.int64)
-        for band in self.of(rows):
+        for band in self._places(rows):
             pixels += np.bincount(band.ravel(), minlength=len(pixels))
         for number in self._order.tolist():
             instance = self._instances[number]
@@ -326,5 +340,5 @@ class Bands:
 def hidden_pixels(detections: Sequence[Detection], frame_shape: tuple[int, int], counted: int = COUNTED) -> int:
     """Return how many pixels of objects go to others in the label image of a frame; see :class:`Bands`."""
     rows = max(counted // max(frame_shape[1], 1), 1)
-    painted = sum(int(np.count_nonzero(band)) for band in Bands(detections, frame_shape, counted).of(rows))
+    painted = sum(int(np.count_nonzero(band)) for band in Bands(detections, frame_shape, counted=counted).of(rows))
     return sum(item.area for item in detections) - painted

@@ -126,7 +126,8 @@ def objects_in(
             seen.add(number)
             remarks.total += 1
             exemplar = regions.exemplar(number, frame, put_together(pieces, frame.shape))
-            yield PlacedExemplar(exemplar, classes_of.get(number, ()), figures_of.get(number, Figures()))
+            tags, sureness = classes_of.get(number, ()), figures_of.get(number, Figures())
+            yield PlacedExemplar(exemplar, tags, sureness, number=None if mask else number)
     if classes and seen.isdisjoint(classes):
         known, there = (listed([*map(str, sorted(numbers))], _LISTED) for numbers in (classes, seen))
         remarks.warn(
@@ -214,7 +215,7 @@ def write(path: Path, tags: Sequence[str], first: FrameRecord, large: int = LARG
 
     It is an OME-TIFF with the pixel size, where it is known, which ImageJ finds in its own way, too. An image of one
     plane is two-dimensional, others have the axes TZYX, and planes that were not searched are zero. Values are 16 bit,
-    or 32 bit where a plane has more than 65,535 objects. One plane at a time is in memory, of a large one only a band;
+    or 32 bit where one is above 65,535. One plane at a time is in memory, of a large one only a band;
     such a file is stored in tiles.
 
     Parameters
@@ -227,24 +228,24 @@ def write(path: Path, tags: Sequence[str], first: FrameRecord, large: int = LARG
     height, width = first.frame_shape
     is_large = height * width > large
     piece = (tile, tile) if is_large else (height, width)
-    most = 0
+    largest = 0
     bands: dict[tuple[int, int], list[tuple[int, int]]] = {}
     # Frames come with Time innermost and are stored with Time outermost, and how many bits are needed is
     # known at the last one, so painted bands wait in a compressed scratch file.
     with replacing(path) as temporary, tempfile.TemporaryFile(dir=path.parent) as scratch:
 
         def add(record: FrameRecord) -> None:
-            nonlocal most
+            nonlocal largest
             places = bands[record.location.time, record.location.z] = []
             with telling(path):
-                for band in Bands(record.detections, record.frame_shape).of(piece[0]):
+                for band in Bands(record.detections, record.frame_shape, record.numbers).of(piece[0]):
                     packed = zlib.compress(band.tobytes(), 1)
                     places.append((scratch.tell(), len(packed)))
                     scratch.write(packed)
-            most = max(most, len(record.detections))
+            largest = max(largest, max(record.ids, default=0))
 
         yield add
-        _write_tiff(temporary, first, _pieces(first, bands, scratch, piece), most, piece if is_large else None)
+        _write_tiff(temporary, first, _pieces(first, bands, scratch, piece), largest, piece if is_large else None)
 
 
 def _pieces(
@@ -272,12 +273,12 @@ def _write_tiff(
     path: Path,
     first: FrameRecord,
     planes: Iterator[NDArray[np.uint32]],
-    most_objects: int,
+    largest: int,
     tile: tuple[int, int] | None,
 ) -> None:
     import tifffile
 
-    kind = np.uint16 if most_objects <= _LARGEST_16_BIT else np.uint32
+    kind = np.uint16 if largest <= _LARGEST_16_BIT else np.uint32
     single = first.size_t * first.size_z == 1
     shape = first.frame_shape if single else (first.size_t, first.size_z, *first.frame_shape)
     # tifffile would make up a UUID from the clock and the network card.
@@ -355,7 +356,7 @@ def write_companions(
         tags: dict[int, set[tuple[str, ...]]] = defaultdict(set)
         for record in records:
             if record.stem == stem:
-                for number, own in enumerate(record.tags, start=1):
+                for number, own in zip(record.ids, record.tags, strict=False):  # tags may be common to all
                     tags[number].add(own)
         if not any(own for found in tags.values() for own in found):
             continue

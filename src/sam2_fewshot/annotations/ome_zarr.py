@@ -162,21 +162,25 @@ def write(path: Path, tags: Sequence[str], first: FrameRecord, chunk: int = CHUN
         labels.attrs["labels"] = [NAME]
         group = labels.create_group(NAME)
         levels = _levels(group, first, chunk)
-        properties: list[dict[str, object]] = []
+        properties: dict[int, dict[str, object]] = {}
 
         def add(record: FrameRecord) -> None:
-            start = len(properties)
-            properties.extend(_label_properties(record, start, tags))
+            # What has no number of its own is numbered through, so that no two objects of the image have the same.
+            values = record.numbers or range(len(properties) + 1, len(properties) + len(record.detections) + 1)
+            for value, new in zip(values, _label_properties(record, tags), strict=True):
+                # One object on several planes has one entry, with what is the same on all of them.
+                old = properties.get(value, new)
+                properties[value] = {key: old[key] for key in old if old[key] == new.get(key)}
             top = 0
-            for band in Bands(record.detections, record.frame_shape).of(chunk):
-                band[band > 0] += np.uint32(start)
+            for band in Bands(record.detections, record.frame_shape, values).of(chunk):
                 with telling(path):
                     _put(levels, record.location, top, band)
                 top += len(band)
 
         yield add
         scales = _scales(first, len(levels))
-        label: dict[str, Any] = {"version": _VERSION, "properties": properties, "source": {"image": "../../"}}
+        entries = [{"label-value": value, **known} for value, known in properties.items()]
+        label: dict[str, Any] = {"version": _VERSION, "properties": entries, "source": {"image": "../../"}}
         group.attrs.update({"multiscales": [scales], "image-label": label})
         inside = [{**level, "path": f"labels/{NAME}/{level['path']}"} for level in scales["datasets"]]
         root.attrs.update({"multiscales": [{**scales, "name": first.stem, "datasets": inside}]})
@@ -224,7 +228,7 @@ def _levels(group: Any, first: FrameRecord, chunk: int) -> list[Any]:
             return levels
 
 
-def _label_properties(record: FrameRecord, start: int, tags: Sequence[str]) -> Iterator[dict[str, object]]:
+def _label_properties(record: FrameRecord, tags: Sequence[str]) -> Iterator[dict[str, object]]:
     for number, item in enumerate(record.detections, start=1):
         own = record.tags_of(number, tags)
         known = {
@@ -235,9 +239,9 @@ def _label_properties(record: FrameRecord, start: int, tags: Sequence[str]) -> I
             "kind": item.kind,
             "z": int(record.location.z),
             "time": int(record.location.time),
-            "id": number,
+            "id": record.ids[number - 1],
         }
-        yield {"label-value": start + number, **{key: value for key, value in known.items() if value is not None}}
+        yield {key: value for key, value in known.items() if value is not None}
 
 
 def _scales(first: FrameRecord, levels: int) -> dict[str, Any]:

@@ -53,12 +53,15 @@ class PlacedExemplar:
         What the file says about how sure the program was of it.
     instance
         Its exact mask, where the file gives both an outline and a mask.
+    number
+        Its value in the label image that it is from; else None.
     """
 
     exemplar: Exemplar
     tags: tuple[str, ...]
     figures: Figures = field(default_factory=Figures)
     instance: InstanceMask | None = None
+    number: int | None = None
 
     @property
     def frame(self) -> FrameReader:

@@ -62,6 +62,10 @@ class MarkedPoint:
     tags: tuple[str, ...] = ()
 
 
+LARGEST_NUMBER = 2**32 - 1
+"""Of an object, since label images are written with up to 32 bits."""
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class FrameRecord:
     """All that the output files say about one finished frame.
@@ -80,8 +84,7 @@ class FrameRecord:
     size_z, size_t
         Number of slices and of time points in the image file.
     detections
-        The objects: those that are confirmed, those that were found, best first, and the examples; their ids in the
-        frame are 1, 2, … in this order.
+        The objects: those that are confirmed, those that were found, best first, and the examples.
     candidates
         Number of masks that were proposed on the frame.
     seconds
@@ -112,6 +115,9 @@ class FrameRecord:
         The image file's name, with folders where several images have that name. Left out: `name`.
     learned
         What was said when the examples were learned with which the frame was searched; None where that is not known.
+    numbers
+        Values of the detections in the label image that they are from, all different, at most
+        :data:`LARGEST_NUMBER`; none where they are 1, 2, … in the order of the detections.
     """
 
     name: str
@@ -136,6 +142,7 @@ class FrameRecord:
     position: str = ""
     full_name: str = ""
     learned: Learned | None = None
+    numbers: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", printable(self.name))
@@ -151,6 +158,11 @@ class FrameRecord:
     def frame_title(self) -> str:
         """What to call the frame: the image, and the slice and the time point where it has several."""
         return frame_title(self.title, self.location, self.size_z, self.size_t)
+
+    @property
+    def ids(self) -> Sequence[int]:
+        """The id of each of the detections: its value in the frame's label image, and what tables call it."""
+        return self.numbers or range(1, len(self.detections) + 1)
 
     @property
     def counts(self) -> Counts:

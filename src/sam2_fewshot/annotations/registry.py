@@ -74,8 +74,9 @@ class Format:
         Whether the place of an object in a stack depends on the number of channels.
     is_painted
         Whether a pixel belongs to one object at most.
-    has_points, has_holes, has_masks, has_figures
-        Whether there is a place for points, for holes, for exact masks, and for scores.
+    has_points, has_holes, has_masks, has_figures, has_numbers
+        Whether there is a place for points, for holes, for exact masks, for scores, and for the numbers that objects
+        have in a label image.
     package
         A package that must be installed, which the extra of the format's name brings; empty for none.
     """
@@ -98,6 +99,7 @@ class Format:
     has_holes: bool = True
     has_masks: bool = False
     has_figures: bool = True
+    has_numbers: bool = False
     package: str = ""
 
     @property
@@ -170,6 +172,7 @@ FORMATS = {
             is_painted=True,
             has_masks=True,
             has_figures=False,
+            has_numbers=True,
         ),
         Format(
             "zarr",
@@ -181,6 +184,7 @@ FORMATS = {
             needs_size=True,
             is_painted=True,
             has_masks=True,
+            has_numbers=True,
             package="zarr",
         ),
         Format(
@@ -227,7 +231,16 @@ FORMATS = {
             has_points=True,
             has_holes=False,
         ),
-        Format("csv", "tables", "detections.csv", (".csv",), writer="write_csv", always=True, has_masks=True),
+        Format(
+            "csv",
+            "tables",
+            "detections.csv",
+            (".csv",),
+            writer="write_csv",
+            always=True,
+            has_masks=True,
+            has_numbers=True,
+        ),
         Format(
             "parquet",
             "tables",
@@ -235,6 +248,7 @@ FORMATS = {
             (".parquet",),
             writer="write_parquet",
             has_masks=True,
+            has_numbers=True,
             package="pyarrow",
         ),
     )

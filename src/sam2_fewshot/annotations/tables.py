@@ -109,7 +109,7 @@ def write_parquet(path: Path, tags: Sequence[str] = ()) -> Iterator[Add]:
 def _rows(record: FrameRecord) -> Iterator[dict[str, Any]]:
     """Yield what is known of each object by column, unrounded, None where there is no figure."""
     place = record.location.xy + 1, record.location.z + 1, record.location.time + 1
-    for number, item in enumerate(record.detections, start=1):
+    for number, item in zip(record.ids, record.detections, strict=True):
         figures = (
             value if math.isfinite(value) else None for value in (item.score, item.similarity, item.predicted_iou)
         )
