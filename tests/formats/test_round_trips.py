@@ -274,6 +274,51 @@ class TestStacks:
             place = (0, z + 1, t + 1) if is_hyperstack or not is_given else (max(z, t) + 1, 0, 0)
             assert (roi.position, roi.z_position, roi.t_position) == place
 
+    @pytest.mark.parametrize("axes", ["ZYX", "TYX"])
+    def test_rois_of_a_plain_stack_come_back_without_the_image(self, tmp_path, put, told, axes):
+        tifffile.imwrite(tmp_path / "stack.tif", np.ones((5, 60, 80), np.uint8), imagej=True, metadata={"axes": axes})
+        planes = [{"z": n, "t": 0} if axes == "ZYX" else {"z": 0, "t": n} for n in range(4)]
+        square = [[[5, 5], [9, 5], [9, 9], [5, 9], [5, 5]]]
+        features = [
+            {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": square, "plane": plane}}
+            for plane in planes
+        ]
+        source = put("in/stack.geojson", {"type": "FeatureCollection", "features": features})
+        convert(source, tmp_path / "stack.zip", images=[tmp_path / "stack.tif"], progress=told)
+        assert [roi.position for roi in ImagejRoi.fromfile(tmp_path / "stack.zip")] == [1, 2, 3, 4]
+        convert(tmp_path / "stack.zip", tmp_path / "stack.geojson", progress=told)
+        back = json.loads((tmp_path / "stack.geojson").read_text())["features"]
+        assert [{key: each["geometry"]["plane"][key] for key in "zt"} for each in back] == planes
+        assert told.warnings == []
+
+    def test_rois_whose_planes_are_not_known_are_told(self, tmp_path, told):
+        # A name counts where it says the place that the ROI has.
+        places = {"0002-0020-0030": 2, "t2_0001": 3, "first": 1, "nowhere": 0, "z4_0001": 4}
+        rois = [ImagejRoi.frompoints(np.array([[5, 5], [9, 5], [9, 9]]), name=name) for name in places]
+        for roi, place in zip(rois, places.values(), strict=True):
+            roi.position = place
+        roiwrite(tmp_path / "stack.zip", rois)
+        convert(tmp_path / "stack.zip", tmp_path / "annotations.json", progress=told)
+        found = json.loads((tmp_path / "annotations.json").read_text())["annotations"]
+        assert sorted(each["location"]["Z"] for each in found) == [0, 0, 1, 2, 3]
+        assert told.warnings == [
+            "stack.zip: 2 of 5 objects were put on a slice (objects 1, 2): a place in the stack may be a time point or "
+            "a channel as well; convert with --image tells which it is."
+        ]
+
+    @pytest.mark.parametrize("is_given", [True, False])
+    def test_pages_of_labels_without_a_meaning_are_told(self, tmp_path, told, is_given):
+        pages = np.zeros((3, 60, 80), np.uint8)
+        pages[:, 5:15, 5:20], pages[2, 30:40, 30:45] = 1, 2
+        tifffile.imwrite(tmp_path / "film.tif", pages, imagej=True, metadata={"axes": "TYX"})
+        tifffile.imwrite(tmp_path / "film_labels.tif", pages, photometric="minisblack", metadata=None)
+        images = [tmp_path / "film.tif"] if is_given else []
+        convert(tmp_path / "film_labels.tif", tmp_path / "film.geojson", images=images, progress=told)
+        features = json.loads((tmp_path / "film.geojson").read_text())["features"]
+        assert {each["geometry"]["plane"]["t" if is_given else "z"] for each in features} == {0, 1, 2}
+        said = "film_labels.tif does not say what its 3 pages are; they are taken as Z slices."
+        assert [line[: len(said)] for line in told.warnings] == ([] if is_given else [said])
+
     def test_classes_that_differ_between_planes(self, tmp_path, stack, frame_of, told):
         frames = [frame_of(1, Location(0, z, 0), name="stack.tif", size_z=3, size_t=2) for z in (0, 1)]
         for frame, tag in zip(frames, "ab", strict=True):

@@ -94,7 +94,7 @@ def convert(
     """
     progress = progress or Quiet()
     form = _chosen(out, kind)
-    known = open_images(images, Settings(), progress=progress) if images else nominal_images(source)
+    known = open_images(images, Settings(), progress=progress) if images else nominal_images(source, progress)
     placed = read_objects(source, known, progress, may_say=False)
     boxes = sum(item.exemplar.box is not None for item in placed)
     if boxes:

@@ -13,6 +13,7 @@ import shapely
 from shapely import LineString, Polygon
 
 from sam2_fewshot.annotations.drawings import Drawing
+from sam2_fewshot.annotations.named import UNKNOWN
 from sam2_fewshot.annotations.record import figures_of, vertices
 from sam2_fewshot.annotations.values import Figures
 from sam2_fewshot.errors import InputError
@@ -48,6 +49,7 @@ _MARKS = {1: "a text", 2: "an arrow", 4: "a picture"}
 _OVAL_POINTS = 128
 _MOST_CROSSED = 100
 """Corners of a composite whose rings cross; more take too long to mend, and ImageJ makes none that cross."""
+_GUESSED = "a place in the stack may be a time point or a channel as well; convert with --image tells which it is"
 _MADE_UP = re.compile(r"[0-9]{3,}(-[0-9]{3,})+(-[0-9]+)?|(z[0-9]+_)?(t[0-9]+_)?[0-9]{4,}")
 """``0123-0456``: the names that the ROI Manager gives, from the ROI's place; ``z1_t1_0001``: those that are given here,
 see :func:`_name`."""
@@ -82,6 +84,8 @@ def read(file: MarkedFile, max_roi_bytes: int = MAX_ROI_BYTES, max_zip_bytes: in
             drawn = list(_drawn(count, roi, name, image))
         if any(not drawing.why for drawing in drawn) and not _has_plane(roi):
             file.placer.without_plane(count, image)
+        if any(_is_guessed(drawing.location.z, roi, name, image) for drawing in drawn):
+            file.placer.remarks.note(count, "put on a slice", _GUESSED)
         yield from drawn
 
 
@@ -156,14 +160,14 @@ def _drawn(count: int, roi: ImagejRoi, file: str, image: ImageFile) -> Iterator[
     if kind == _POINT:
         for number, (at, position, counter) in enumerate(_points(roi), 1):
             more = (*tags, f"counter {counter}") if counter else tags
-            where = _location(roi, image, position)
+            where = _location(roi, file, image, position)
             yield Drawing(f"{count}.{number}", where, point=at, tags=more, figures=figures)
         return
     rings, parts = _area(roi)
     if not rings:
         yield Drawing(count, why="without an area")
         return
-    where = _location(roi, image, roi.position)
+    where = _location(roi, file, image, roi.position)
     yield Drawing(count, where, rings, is_part=parts > 1, tags=tags, figures=figures)
 
 
@@ -252,16 +256,28 @@ def _has_plane(roi: ImagejRoi) -> bool:
     return any(place > 0 for place in places)
 
 
-def _location(roi: ImagejRoi, image: ImageFile, position: int) -> Location:
+def _location(roi: ImagejRoi, file: str, image: ImageFile, position: int) -> Location:
     """Return where a ROI lies: by its slice and frame, or by its place in the stack, channels counted first."""
     z, t = roi.z_position, roi.t_position
     if z > 0 or t > 0:
         return Location(image.xy, max(z, 1) - 1, max(t, 1) - 1)
     place = max(position, 1) - 1
+    if image.size_z == UNKNOWN and _is_named(roi, file, "t", place):
+        return Location(image.xy, 0, place)
     if place and image.header.size_c * image.size_z * image.size_t > 1:
         place //= image.header.size_c
         return Location(image.xy, place % image.size_z, place // image.size_z)
     return Location(image.xy)
+
+
+def _is_named(roi: ImagejRoi, file: str, axis: str, place: int) -> bool:
+    """Tell whether a ROI has a name that :func:`_name` gives to those of a slice (``z``) or time point (``t``)."""
+    return re.fullmatch(f"{axis}{place + 1}_[0-9]{{4,}}", roi.name or file) is not None
+
+
+def _is_guessed(z: int, roi: ImagejRoi, file: str, image: ImageFile) -> bool:
+    """Tell whether nothing says that a ROI's place in the stack is the slice that it was taken for."""
+    return image.size_z == UNKNOWN and z > 0 >= max(roi.z_position, roi.t_position) and not _is_named(roi, file, "z", z)
 
 
 def _tags(roi: ImagejRoi, file: str, properties: Mapping[str, str]) -> tuple[str, ...]:

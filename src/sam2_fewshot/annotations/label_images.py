@@ -10,6 +10,7 @@ import uuid
 import zlib
 from collections import defaultdict
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,8 +74,9 @@ def read(file: MarkedFile) -> Iterator[PlacedExemplar]:
 
 
 def images_in(path: Path, content: Any) -> list[Header]:
-    """Return the image that a label image is for, which has its size."""
-    return [nominal_image(path, open_source(path).header)]
+    """Return the image that a label image is for, which has its size and its warnings."""
+    labels = open_source(path).header
+    return [replace(nominal_image(path, labels), warnings=labels.warnings)]
 
 
 def nominal_image(path: Path, labels: Header) -> Header:

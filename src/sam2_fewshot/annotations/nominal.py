@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from sam2_fewshot.images.image_set import ImageSet
     from sam2_fewshot.images.source import Header
+    from sam2_fewshot.protocols import Progress
 
 
 @dataclass(slots=True)
@@ -36,13 +37,20 @@ class _NoPixels:
         raise InputError(f"The pixels of {self.header.path.name} are not at hand.")
 
 
-def nominal_images(path: Path) -> ImageSet:
+def nominal_images(path: Path, progress: Progress | None = None) -> ImageSet:
     """Return the images that a file or folder of annotations speaks of.
 
     A label image and an OME-Zarr have the size of their image and COCO tells it; of the others nothing is known, so
     they get :data:`~sam2_fewshot.annotations.named.UNKNOWN`. An image is called what the file says, or else like
     the file. In a folder of a run's results, such as ``geojson/``, the images are called what ``run.json`` says, and
     have the XY positions that they had in the run.
+
+    Parameters
+    ----------
+    path
+        The file or folder.
+    progress
+        Takes the warnings of label images, such as that a file does not say what its pages are; None for none.
 
     Raises
     ------
@@ -61,6 +69,9 @@ def nominal_images(path: Path) -> ImageSet:
     else:
         headers = _headers(path)
         stems = _stems(headers)
+    if progress is not None:
+        for sentence in (sentence for header in headers for sentence in header.warnings):
+            progress.warn(sentence)
     return images_of([_NoPixels(header) for header in headers], stems, Settings())
 
 
