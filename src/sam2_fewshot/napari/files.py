@@ -116,13 +116,13 @@ def _outlines(stem: str, records: Sequence[FrameRecord]) -> Iterator[LayerData]:
 
 
 def _columns(records: Sequence[FrameRecord]) -> dict[str, list[Any]]:
-    """Return what the files tell about the objects, a column each; ``id`` counts those of a frame, as tables do."""
+    """Return what the files tell about the objects, a column each; ``id`` is that of tables."""
     columns: dict[str, list[Any]] = {name: [] for name in ("id", "kind", "tags", *_FIGURES)}
     for record in records:
-        for number, item in enumerate(record.detections, 1):
+        for number, (own, item) in enumerate(zip(record.ids, record.detections, strict=True), 1):
             tags = record.tags_of(number, ())
             said = [_KINDS[tag] for tag in tags if tag in _KINDS]
-            columns["id"].append(number)
+            columns["id"].append(own)
             columns["kind"].append(UNWANTED if UNWANTED in said else str(item.kind or next(iter(said), "")))
             columns["tags"].append(_joined(tags))
             for name in _FIGURES:
