@@ -17,7 +17,7 @@ from sam2_fewshot.backbones.sam2.checkpoints import (
     SAM2_GATES,
     TINY,
     Checkpoint,
-    Found,
+    LocalCheckpoint,
     available,
     download_base,
     resolve,
@@ -49,7 +49,7 @@ def test_an_environment_that_names_no_folder_is_refused(tmp_path: Path) -> None:
 def test_the_process_environment_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / TINY.name).write_bytes(b"weights")
     monkeypatch.setenv("SAM2_FEWSHOT_CHECKPOINTS", str(tmp_path))
-    assert resolve("tiny") == Found(tmp_path / TINY.name, TINY)
+    assert resolve("tiny") == LocalCheckpoint(tmp_path / TINY.name, TINY)
     monkeypatch.setenv("SAM2_FEWSHOT_BASE_URL", "http://mirror/")
     assert download_base() == "http://mirror/"
     assert download_base({"SAM2_FEWSHOT_BASE_URL": " "}) is None
@@ -104,7 +104,7 @@ def test_a_path_beats_every_folder(tmp_path: Path, folders: list[Path]) -> None:
     (folders[0] / TINY.name).write_bytes(b"shared")
     mine = tmp_path / TINY.name
     mine.write_bytes(b"mine")
-    assert resolve(mine, folders) == Found(mine, TINY)
+    assert resolve(mine, folders) == LocalCheckpoint(mine, TINY)
     assert resolve(str(mine), folders).path == mine
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from random_networks import random_network
-from sam2_fewshot.backbones.sam2.checkpoints import EMBEDDED_FOLDER, MICRO, TINY, Checkpoint, Found, resolve
+from sam2_fewshot.backbones.sam2.checkpoints import EMBEDDED_FOLDER, MICRO, TINY, Checkpoint, LocalCheckpoint, resolve
 from sam2_fewshot.backbones.sam2.loading import (
     build,
     fitting_config,
@@ -101,7 +101,7 @@ def refusal(path: Path) -> str:
     config = path.with_suffix(".yaml")
     checkpoint = Checkpoint(path.name, str(config) if config.is_file() else None)
     with pytest.raises(CheckpointError) as caught:
-        load_network(Found(path, checkpoint))
+        load_network(LocalCheckpoint(path, checkpoint))
     sentence = str(caught.value)
     assert str(path) in sentence
     assert sentence.endswith(".")
@@ -419,7 +419,7 @@ def test_an_unknown_network(tmp_path: Path) -> None:
         build("configs/none.yaml")
     missing = Checkpoint("own.pt", str(tmp_path / "gone.yaml"))
     with pytest.raises(CheckpointError, match=r"gone\.yaml cannot be read"):
-        load_network(Found(MICRO_FILE, missing))
+        load_network(LocalCheckpoint(MICRO_FILE, missing))
 
 
 def test_the_supplier_of_sam2_is_recorded() -> None:

@@ -10,7 +10,7 @@ from contract_server.bench import QUICK, ring
 from contract_server.store import Image
 
 from sam2_fewshot.nimbus.existing import Existing
-from sam2_fewshot.nimbus.marks import Mark
+from sam2_fewshot.nimbus.marks import OwnerMark
 from sam2_fewshot.nimbus.server import Server
 from sam2_fewshot.records import Location
 
@@ -26,7 +26,7 @@ def document(dataset: str, time: int, radius: float) -> dict[str, Any]:
     """A result as a job sends it."""
     place = {"XY": 0, "Z": 0, "Time": time}
     fields = {"shape": "polygon", "tags": ["found"], "channel": 0, "location": place, "datasetId": dataset}
-    return Mark("job", ("cell",)).put_on({**fields, "coordinates": ring(20, 20, radius)})
+    return OwnerMark("job", ("cell",)).put_on({**fields, "coordinates": ring(20, 20, radius)})
 
 
 def fill(server: ContractServer, frames: int) -> str:

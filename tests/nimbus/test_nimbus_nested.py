@@ -12,7 +12,7 @@ from contract_server.store import Image
 from shapely import Point, Polygon
 
 from sam2_fewshot.annotations.record import vertices
-from sam2_fewshot.nimbus.matching import Known, Match, match
+from sam2_fewshot.nimbus.matching import Match, StoredAnnotation, match
 
 if TYPE_CHECKING:
     from contract_server.web import ContractServer
@@ -71,8 +71,8 @@ def test_a_point_stands_for_the_innermost_object(nested: Bench) -> None:
     assert 52 < max(sizes(nested)) < 54
 
 
-def known(name: str, outline: Polygon) -> Known:
-    return Known(name, "polygon", vertices(outline.exterior), b"")
+def known(name: str, outline: Polygon) -> StoredAnnotation:
+    return StoredAnnotation(name, "polygon", vertices(outline.exterior), b"")
 
 
 def ids(matches: list[Match | None]) -> list[str | None]:

@@ -14,8 +14,8 @@ from shapely import Point, Polygon, box
 from sam2_fewshot.annotations.nimbus import points_of
 from sam2_fewshot.annotations.record import vertices
 from sam2_fewshot.geometry.outlines import polygon_to_mask
-from sam2_fewshot.nimbus.marks import Mark
-from sam2_fewshot.nimbus.matching import Known, match
+from sam2_fewshot.nimbus.marks import OwnerMark
+from sam2_fewshot.nimbus.matching import StoredAnnotation, match
 
 if TYPE_CHECKING:
     from contract_server.web import ContractServer
@@ -27,11 +27,11 @@ LARGE, SMALL = box(10, 10, 36, 30), box(38, 10, 50, 30)
 ELSEWHERE = box(100, 100, 120, 120)
 
 
-def known(name: str, outline: Polygon, mark: Mark | None = None, is_negative: bool = False) -> Known:
-    return Known(name, "polygon", vertices(outline.exterior), b"", mark, is_negative=is_negative)
+def known(name: str, outline: Polygon, mark: OwnerMark | None = None, is_negative: bool = False) -> StoredAnnotation:
+    return StoredAnnotation(name, "polygon", vertices(outline.exterior), b"", mark, is_negative=is_negative)
 
 
-def ids(outlines: list[Polygon], *there: Known) -> list[str | None]:
+def ids(outlines: list[Polygon], *there: StoredAnnotation) -> list[str | None]:
     return [each and each.known.id for each in match(outlines, there)]
 
 
@@ -45,7 +45,7 @@ def test_what_the_user_has_split_or_joined_is_there(one: Polygon, two: Polygon) 
 
 
 def test_only_the_user_splits_and_joins() -> None:
-    mark = Mark("job", ("cell",))
+    mark = OwnerMark("job", ("cell",))
     assert ids([WHOLE], known("left", LEFT, mark), known("right", RIGHT, mark)) == [None]
     assert ids([LEFT, RIGHT], known("whole", WHOLE, mark)) == [None, None]
 

@@ -9,7 +9,7 @@ import pytest
 
 from calls import calls_of
 from sam2_fewshot import Exemplar, InputError, Settings
-from sam2_fewshot.examples.checks import Mark, check
+from sam2_fewshot.examples.checks import CheckedExample, check
 from sam2_fewshot.examples.training_set import training_set
 from sam2_fewshot.geometry.outlines import crop_to_object
 from sam2_fewshot.geometry.overlap import touching
@@ -32,8 +32,8 @@ def square(left: int, top: int, side: int = 10) -> NDArray[np.bool_]:
     return inside
 
 
-def mark(name: str, left: int, top: int, side: int = 10, *, negative: bool = False, frame: str = "a") -> Mark:
-    return Mark(name, frame, crop_to_object(square(left, top, side)), negative)
+def mark(name: str, left: int, top: int, side: int = 10, *, negative: bool = False, frame: str = "a") -> CheckedExample:
+    return CheckedExample(name, frame, crop_to_object(square(left, top, side)), negative)
 
 
 def test_what_is_wanted_and_not_is_left_out_with_both_names() -> None:

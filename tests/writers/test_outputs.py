@@ -18,7 +18,7 @@ from sam2_fewshot.annotations.record import FrameRecord
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.files.results import earlier_results
 from sam2_fewshot.images.stems import safe_stems
-from sam2_fewshot.output.assembly import Summary, assemble, write_run
+from sam2_fewshot.output.assembly import Assembled, assemble, write_run
 from sam2_fewshot.output.files import overlay_path
 from sam2_fewshot.output.finished import read_finished, results_in
 from sam2_fewshot.output.journal import JOURNAL_FOLDER, Journal, remove_others
@@ -79,7 +79,7 @@ def test_frames_are_looked_up_without_going_through_all(tmp_path: Path, make_rec
 
 
 def test_no_frame_at_all_gives_valid_empty_files(tmp_path: Path) -> None:
-    assert assemble([], tmp_path) == Summary(mark_next=[])
+    assert assemble([], tmp_path) == Assembled(mark_next=[])
     assert files_in(tmp_path) == ["annotations.json", "detections.csv", "run.json"]
 
 

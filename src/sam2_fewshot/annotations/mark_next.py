@@ -62,7 +62,7 @@ class Candidates(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Suggestion:
     """A place to mark.
 
     Parameters
@@ -234,7 +234,7 @@ class Asking:
         kept = np.sort(np.argsort(distance, kind="stable")[: self._most])
         self._columns, self._held = [columns[:, kept]], len(kept)
 
-    def places(self, count: int = PLACES) -> list[Place]:
+    def places(self, count: int = PLACES) -> list[Suggestion]:
         """Return the places whose answers would teach most, the first one first."""
         if not self._columns:
             return []
@@ -242,7 +242,7 @@ class Asking:
         candidates = _candidates(frame, threshold, table)
         score, number, x, y, area = table[:5]
         return [
-            Place(
+            Suggestion(
                 *self._frames[int(frame[i])],
                 number=int(number[i]),
                 x=float(x[i]),

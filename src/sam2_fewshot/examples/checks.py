@@ -134,7 +134,7 @@ def exemplar_mask(
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Mark:
+class CheckedExample:
     """An example with its mask.
 
     Parameters
@@ -172,7 +172,7 @@ class Problems(NamedTuple):
     sentences: list[str]
 
 
-def check(marks: Sequence[Mark]) -> Problems:
+def check(marks: Sequence[CheckedExample]) -> Problems:
     """Find examples that contradict or repeat each other, or are of another size than the rest.
 
     Both of a wanted and a negative example on the same object are left out, since nobody but the user can say which is
@@ -222,7 +222,7 @@ def check(marks: Sequence[Mark]) -> Problems:
     return Problems(contradicting, repeated, [re.sub("^the ", "The ", sentence) for sentence in sentences])
 
 
-def _touching(marks: Sequence[Mark]) -> list[tuple[int, int]]:
+def _touching(marks: Sequence[CheckedExample]) -> list[tuple[int, int]]:
     """Return the pairs on one frame whose boxes touch, in order."""
     of_frame: dict[str, list[int]] = {}
     for number, mark in enumerate(marks):
@@ -234,7 +234,7 @@ def _touching(marks: Sequence[Mark]) -> list[tuple[int, int]]:
     return sorted(pairs)
 
 
-def _odd_sizes(marks: Sequence[Mark], left_out: set[int]) -> Iterator[str]:
+def _odd_sizes(marks: Sequence[CheckedExample], left_out: set[int]) -> Iterator[str]:
     wanted = [mark for number, mark in enumerate(marks) if not mark.negative and number not in left_out]
     if len(wanted) < _FEWEST:
         return
@@ -251,7 +251,7 @@ def _odd_sizes(marks: Sequence[Mark], left_out: set[int]) -> Iterator[str]:
         )
 
 
-def _pairs(marks: Sequence[Mark], pairs: Sequence[tuple[int, int]]) -> str:
+def _pairs(marks: Sequence[CheckedExample], pairs: Sequence[tuple[int, int]]) -> str:
     return _listed([f"{marks[i].name} and {marks[j].name}" for i, j in pairs])
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.examples.checks import Mark, box_prompt_of, check, exemplar_mask, prompt_of
+from sam2_fewshot.examples.checks import CheckedExample, box_prompt_of, check, exemplar_mask, prompt_of
 from sam2_fewshot.examples.points import (
     APPEARANCE,
     Alternatives,
@@ -114,7 +114,9 @@ def training_set(
     # Outlines are surer than boxes, and these are surer than points.
     order.sort(key=lambda item: (exemplars[item[1]].point is not None, exemplars[item[1]].box is not None, item[1]))
     marks = [
-        Mark(_in_a_sentence(exemplars[i], names[i], i + 1), page.digest, _whole(page, i), exemplars[i].negative)
+        CheckedExample(
+            _in_a_sentence(exemplars[i], names[i], i + 1), page.digest, _whole(page, i), exemplars[i].negative
+        )
         for page, i in order
     ]
     contradicting, repeated, sentences = check(marks)

@@ -50,8 +50,8 @@ if TYPE_CHECKING:
 
     from shapely import Polygon
 
-    from sam2_fewshot.annotations.mark_next import Place
-    from sam2_fewshot.files.earlier import Known
+    from sam2_fewshot.annotations.mark_next import Suggestion
+    from sam2_fewshot.files.earlier import KnownImages
     from sam2_fewshot.images.image_set import ImageSet
     from sam2_fewshot.output.finished import Finished
     from sam2_fewshot.protocols import Progress
@@ -192,7 +192,7 @@ def corrections_json(corrections: Sequence[Correction]) -> str:
     return json.dumps({"annotations": annotations, KEY: {"kind": "corrections", "version": 1}}, indent=1) + "\n"
 
 
-def mark_next_json(asked: Sequence[tuple[Place, Detection]]) -> str:
+def mark_next_json(asked: Sequence[tuple[Suggestion, Detection]]) -> str:
     """Return places to mark as the text of a file that :func:`read_corrections` takes once some are answered.
 
     Parameters
@@ -253,7 +253,7 @@ class _Mark:
         return {**self.annotation, "location": place}
 
 
-def _of_these_images(marked: Sequence[dict[str, Any]], known: Known, remarks: Remarks) -> list[_Mark]:
+def _of_these_images(marked: Sequence[dict[str, Any]], known: KnownImages, remarks: Remarks) -> list[_Mark]:
     """Find the image that each verdict lies on, and leave out those whose image is gone or was replaced."""
     here: list[_Mark] = []
     find, is_replaced = cache(known.find), cache(known.is_replaced)

@@ -95,7 +95,7 @@ def _none(results: Path, names: Sequence[str]) -> InputError:
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownImages:
     """The images that marks lie on, and where each of them is now.
 
     Parameters
@@ -157,14 +157,14 @@ class Known:
         return content != content_of(signatures([self.images[here].header])[0])
 
 
-def known_images(images: ImageSet, earlier: Finished | None) -> Known:
+def known_images(images: ImageSet, earlier: Finished | None) -> KnownImages:
     """Return the images that results are of, those that are given now where the results do not tell."""
     given = [] if earlier is None else earlier.images
     now = given_of(images)
     if not given:
-        return Known(now, range(len(images)), images, is_told=False)
+        return KnownImages(now, range(len(images)), images, is_told=False)
     again = found_again([each.steps for each in given], [each.steps for each in now])
-    return Known(given, again, images, is_told=True)
+    return KnownImages(given, again, images, is_told=True)
 
 
 def found_again(before: Sequence[tuple[str, ...]], now: Sequence[tuple[str, ...]]) -> list[int | None]:

@@ -45,9 +45,9 @@ if TYPE_CHECKING:
 
     from shapely import Polygon
 
-    from sam2_fewshot.annotations.mark_next import Place
+    from sam2_fewshot.annotations.mark_next import Suggestion
     from sam2_fewshot.files.plan import Plan
-    from sam2_fewshot.output.assembly import Summary
+    from sam2_fewshot.output.assembly import Assembled
     from sam2_fewshot.records import Detection, Exemplar, FrameReader, Learned, Location
     from sam2_fewshot.runner.progress import Watch
     from sam2_fewshot.runner.tasks import Progressed, TaskResult
@@ -89,7 +89,7 @@ class OutputFolder:
         self._learned: Learned | None = None
         self._marks = cache(self._marked_on)  # outlines are traced once, however often a frame is looked up
         self._finished = {frame.location for frame in plan.frames if self._is_recorded(frame)}
-        self.assembled: Summary | None = None
+        self.assembled: Assembled | None = None
         """What the result files are put together from, known at the end."""
 
     @property
@@ -277,9 +277,9 @@ class OutputFolder:
         with telling(self._out / name):
             (self._out / name).unlink(missing_ok=True)
 
-    def _asked(self, places: Sequence[Place]) -> list[tuple[Place, Detection]]:
+    def _asked(self, places: Sequence[Suggestion]) -> list[tuple[Suggestion, Detection]]:
         """Return places with their objects, which are in the journal."""
-        found: dict[Place, Detection] = {}
+        found: dict[Suggestion, Detection] = {}
         for location in {place.location for place in places}:
             record = self._record(location)
             if record is not None:  # else it was removed meanwhile

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sam2_fewshot.files.folder import OutputFolder
 from sam2_fewshot.files.plan import make_plan
-from sam2_fewshot.output import assembly
+from sam2_fewshot.output.assembly import Assembled
 from sam2_fewshot.output.journal import JOURNAL_FOLDER
 from sam2_fewshot.records import Counts
 from sam2_fewshot.runner.progress import Silent, Watch
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from sam2_fewshot.annotations.mark_next import Place
+    from sam2_fewshot.annotations.mark_next import Suggestion
     from sam2_fewshot.annotations.record import FrameRecord
     from sam2_fewshot.files.request import Request
     from sam2_fewshot.protocols import Progress
@@ -81,7 +81,7 @@ class Summary:
     interrupted: bool = False
     records: Callable[[], Iterator[FrameRecord]] = field(default=lambda: iter(()), repr=False)
     counts: Counts = field(default_factory=Counts)
-    mark_next: Sequence[Place] = ()
+    mark_next: Sequence[Suggestion] = ()
 
     @property
     def complete(self) -> bool:
@@ -171,7 +171,7 @@ def run(
             execute=execute,
             seconds=seconds,
         )
-    assembled = folder.assembled or assembly.Summary()
+    assembled = folder.assembled or Assembled()
     return Summary(
         out=request.out,
         frames=ended.frames,

@@ -52,7 +52,7 @@ def open_czi(path: Path, only: int | None = None, largest_tile: int = LARGEST_TI
         whole = [tile for tile in tiles if tile.is_whole]
         xml = read_xml(file, description)
         axes = ["S", *sorted({axis for tile in whole for axis in tile.start} - _OWN_AXES)]
-        scenes: dict[tuple[int, ...], list[Tile]] = {tile.steps(axes): [] for tile in whole}
+        scenes: dict[tuple[int, ...], list[SubBlock]] = {tile.steps(axes): [] for tile in whole}
         check_positions(path, len(scenes))
         for tile in tiles:
             scenes.get(tile.steps(axes), []).append(tile)
@@ -85,19 +85,21 @@ class CziSource(SteppedSource):
         If it cannot be read.
     """
 
-    def __init__(self, path: Path, tiles: Sequence[Tile], xml: ElementTree.Element | None, largest_tile: int) -> None:
+    def __init__(
+        self, path: Path, tiles: Sequence[SubBlock], xml: ElementTree.Element | None, largest_tile: int
+    ) -> None:
         whole = [tile for tile in tiles if tile.is_whole]
         self._first = {axis: min(tile.start.get(axis, 0) for tile in whole) for axis in "XYCZT"}
         by_region = all(tile.is_raw or tile.area <= largest_tile for tile in whole)
         self.header = self._header(path, whole, xml, by_region)
-        self._tiles: dict[tuple[int, int, int], list[Tile]] = {}
+        self._tiles: dict[tuple[int, int, int], list[SubBlock]] = {}
         """All tiles of a channel, slice and time point, counted from 0, in the order in which they are painted."""
         for tile in sorted(tiles, key=lambda tile: tile.start.get("M", 0)):
             if tile.pixels == whole[0].pixels:
                 c, z, t = (tile.start.get(axis, 0) - self._first[axis] for axis in "CZT")
                 self._tiles.setdefault((c, z, t), []).append(tile)
 
-    def _header(self, path: Path, tiles: list[Tile], xml: ElementTree.Element | None, by_region: bool) -> Header:
+    def _header(self, path: Path, tiles: list[SubBlock], xml: ElementTree.Element | None, by_region: bool) -> Header:
         ends = {axis: max(tile.start.get(axis, 0) + tile.size.get(axis, 1) for tile in tiles) for axis in self._first}
         sizes = {axis: ends[axis] - self._first[axis] for axis in ends}
         area = sum(max(0, tile.area) for tile in tiles)
@@ -142,19 +144,19 @@ class CziSource(SteppedSource):
         chosen = (self._tiles_for(channel, z, t, step) for channel in range(self.header.size_c))
         return not any(tile.is_whole for tiles in chosen for tile in tiles)
 
-    def _tiles_for(self, channel: int, z: int, t: int, step: int) -> list[Tile]:
+    def _tiles_for(self, channel: int, z: int, t: int, step: int) -> list[SubBlock]:
         """Return the tiles of the smallest level that has every n-th pixel."""
-        levels: dict[int, list[Tile]] = {}
+        levels: dict[int, list[SubBlock]] = {}
         for tile in self._tiles.get((channel, z, t), ()):
             levels.setdefault(1 if tile.is_whole else max(2, tile.reduction), []).append(tile)
         whole = levels.get(1, [])
         enough = [n for n, tiles in levels.items() if 1 < n <= step and self._cover_same(tiles, whole)]
         return levels[max(enough)] if enough else whole
 
-    def _corner(self, tile: Tile) -> tuple[int, int]:
+    def _corner(self, tile: SubBlock) -> tuple[int, int]:
         return tile.start["X"] - self._first["X"], tile.start["Y"] - self._first["Y"]
 
-    def _mosaic(self, tiles: Sequence[Tile], box: Box, step: int) -> NDArray[Any]:
+    def _mosaic(self, tiles: Sequence[SubBlock], box: Box, step: int) -> NDArray[Any]:
         """Paint tiles over one another, and return the pixels in a box whose coordinates are multiples of a step.
 
         Tiles without such a pixel are not decoded.
@@ -178,10 +180,10 @@ class CziSource(SteppedSource):
                 canvas[into] = pixels[part]
             return canvas
 
-    def _cover_same(self, tiles: Sequence[Tile], whole: Sequence[Tile]) -> bool:
+    def _cover_same(self, tiles: Sequence[SubBlock], whole: Sequence[SubBlock]) -> bool:
         return not (self._coverage(whole) & ~self._coverage(tiles)).any()
 
-    def _coverage(self, tiles: Sequence[Tile]) -> NDArray[np.bool_]:
+    def _coverage(self, tiles: Sequence[SubBlock]) -> NDArray[np.bool_]:
         """Tell which points of an even grid over the plane lie in tiles."""
         points = np.zeros((_GRID, _GRID), bool)
         for tile in tiles:
@@ -264,7 +266,7 @@ _MOST_XML = 100_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Tile:
+class SubBlock:
     """A subblock as the directory describes it.
 
     Parameters
@@ -335,7 +337,7 @@ def find_segments(path: Path, file: BinaryIO) -> tuple[int, int]:
     return directory, description
 
 
-def read_tiles(path: Path, file: BinaryIO, directory: int) -> Iterator[Tile]:
+def read_tiles(path: Path, file: BinaryIO, directory: int) -> Iterator[SubBlock]:
     """Yield all tiles, those of the pyramid too, from the list at a place."""
     enter_segment(file, directory, b"ZISRAWDIRECTORY")
     (count,) = struct.unpack("<i124x", file.read(128))
@@ -346,7 +348,7 @@ def read_tiles(path: Path, file: BinaryIO, directory: int) -> Iterator[Tile]:
         yield _tile(file, length)
 
 
-def _tile(file: BinaryIO, length: int) -> Tile:
+def _tile(file: BinaryIO, length: int) -> SubBlock:
     schema, pixels, place, _, compression, pyramid, axes = struct.unpack("<2siqiiB5xi", file.read(32))
     if schema != b"DV" or not 0 <= place < length or not 0 <= axes <= 64:
         raise ValueError("its list of tiles is damaged")
@@ -357,10 +359,10 @@ def _tile(file: BinaryIO, length: int) -> Tile:
         name, begin, extent, _, own = struct.unpack("<4siifi", file.read(20))
         axis = name.rstrip(b"\0").decode("ascii")
         start[axis], size[axis], stored[axis] = begin, extent, own or extent
-    return Tile(place, pixels, compression, start, size, stored, pyramid == 0 and stored == size)
+    return SubBlock(place, pixels, compression, start, size, stored, pyramid == 0 and stored == size)
 
 
-def decode_tile(file: BinaryIO, tile: Tile) -> NDArray[Any]:
+def decode_tile(file: BinaryIO, tile: SubBlock) -> NDArray[Any]:
     """Return a tile's pixels (h, w) or (h, w, 3), red first; a memory map of them where they are not compressed.
 
     Parameters

@@ -228,7 +228,7 @@ def _images(path: Path) -> Iterator[list[Any]]:
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class PixelLayout:
     """The places of a LIF image's pixels: LIF stores them as they are, at even distances along each axis.
 
     Parameters
@@ -273,7 +273,7 @@ class Layout:
         return pixels
 
 
-def layout_of(path: Path, image: Any, roles: Roles, at: Mapping[str, int]) -> Layout | None:
+def layout_of(path: Path, image: Any, roles: Roles, at: Mapping[str, int]) -> PixelLayout | None:
     """Return where an image's pixels lie, None if the file does not say or they are not all in it.
 
     Parameters
@@ -320,7 +320,7 @@ def layout_of(path: Path, image: Any, roles: Roles, at: Mapping[str, int]) -> La
             channels = tuple(offset + n * steps[axis] for offset in channels for n in range(sizes[axis]))
     if _extent(shape, inner) + max(channels) + start + dtype.itemsize > length:
         return None
-    return Layout(path, begin + start, dtype, shape, inner, channels, is_reversed)
+    return PixelLayout(path, begin + start, dtype, shape, inner, channels, is_reversed)
 
 
 def _described(image: Any, what: str) -> list[dict[str, str]]:

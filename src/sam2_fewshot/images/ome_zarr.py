@@ -19,7 +19,7 @@ from sam2_fewshot.errors import FewShotError, InputError, ServerError, needed
 from sam2_fewshot.images.addresses import check_address, remote, shown
 from sam2_fewshot.images.positions import check_counts, check_positions, opened_positions
 from sam2_fewshot.images.source import MAX_PIECE_BYTES, Header, check_kind, check_size, damaged, pixel_size, reading
-from sam2_fewshot.images.zarr_places import Place, is_outer, leads_inside, places_in
+from sam2_fewshot.images.zarr_places import ImagePlace, is_outer, leads_inside, places_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -199,7 +199,7 @@ def _array(group: Any, name: str) -> Any:
     return None if isinstance(found, type(group)) else found
 
 
-def _places(path: Path) -> list[Place]:
+def _places(path: Path) -> list[ImagePlace]:
     """Return where the images of an OME-Zarr are, and what they are called."""
     group = _group(path, PATIENCE)
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sam2_fewshot.images.source import Header, PixelSource
 
 
-class Format(NamedTuple):
+class ImageFormat(NamedTuple):
     """How a format is called, read and recognised.
 
     Parameters
@@ -46,18 +46,18 @@ class Format(NamedTuple):
     starts: tuple[bytes, ...] = ()
 
 
-COMPANION = Format("companion OME-XML", "tiff.open_companion", ".ome")
+COMPANION = ImageFormat("companion OME-XML", "tiff.open_companion", ".ome")
 """The description of a set of TIFF files, recognised by its name: ``a.companion.ome`` or ``a.ome.xml``."""
-OME_ZARR = Format("OME-Zarr", "ome_zarr.open_ome_zarr")
+OME_ZARR = ImageFormat("OME-Zarr", "ome_zarr.open_ome_zarr")
 """A folder or an address, recognised by :func:`~sam2_fewshot.images.addresses.is_zarr`."""
 
 FORMATS = (
-    Format("TIFF", "tiff.open_tiff", ".tif .tiff .btf .tf8 .lsm", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
-    Format("JPEG 2000", "jpeg2000.open_jpeg2000", ".jp2 .j2k .j2c .jpc .jpf .jpx", (b"\0\0\0\x0c", b"\xffO\xffQ")),
-    Format("PNG, JPEG", "picture.open_picture", ".png .jpg .jpeg .bmp .gif .webp .ppm .pgm", (b"",)),
-    Format("ND2", "nd2.open_nd2", ".nd2"),
-    Format("LIF", "lif.open_lif", ".lif"),
-    Format("CZI", "czi.open_czi", ".czi"),
+    ImageFormat("TIFF", "tiff.open_tiff", ".tif .tiff .btf .tf8 .lsm", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
+    ImageFormat("JPEG 2000", "jpeg2000.open_jpeg2000", ".jp2 .j2k .j2c .jpc .jpf .jpx", (b"\0\0\0\x0c", b"\xffO\xffQ")),
+    ImageFormat("PNG, JPEG", "picture.open_picture", ".png .jpg .jpeg .bmp .gif .webp .ppm .pgm", (b"",)),
+    ImageFormat("ND2", "nd2.open_nd2", ".nd2"),
+    ImageFormat("LIF", "lif.open_lif", ".lif"),
+    ImageFormat("CZI", "czi.open_czi", ".czi"),
     OME_ZARR,
 )
 """A suffix goes before first bytes, an earlier line before a later one; pictures take whatever no other format does."""
@@ -108,7 +108,7 @@ def open_source(path: Path) -> PixelSource:
     return open_positions(path)[0]
 
 
-def _format_of(path: Path) -> Format:
+def _format_of(path: Path) -> ImageFormat:
     kind = kind_of(path)
     if kind == "folder":
         raise InputError(f"{path} is a folder, not an image file.")

@@ -29,7 +29,7 @@ _MOST_XML = 100_000_000
 Attributes = dict[str, Any]
 
 
-class Place(NamedTuple):
+class ImagePlace(NamedTuple):
     """Where an image is.
 
     Parameters
@@ -47,7 +47,7 @@ class Place(NamedTuple):
     title: str = ""
 
 
-def places_in(path: Path, attributes_at: Callable[[str], Mapping[str, Any]]) -> list[Place]:
+def places_in(path: Path, attributes_at: Callable[[str], Mapping[str, Any]]) -> list[ImagePlace]:
     """Return the images of a group.
 
     Parameters
@@ -87,7 +87,7 @@ def is_outer(attributes: Mapping[str, Any], holds: Callable[[str], object]) -> b
     return "multiscales" not in attributes and ("bioformats2raw.layout" in attributes or bool(holds("0")))
 
 
-def _plate(path: Path, plate: Any, attributes_at: Callable[[str], Mapping[str, Any]]) -> list[Place]:
+def _plate(path: Path, plate: Any, attributes_at: Callable[[str], Mapping[str, Any]]) -> list[ImagePlace]:
     wells = [_inside(path, well.get("path")) for well in _entries(path, plate, "wells")]
     check_positions(path, len(wells))
     described = mapped(attributes_at, wells, 1 if remote(path) is None else 8)
@@ -102,22 +102,22 @@ def _plate(path: Path, plate: Any, attributes_at: Callable[[str], Mapping[str, A
     names = field_names([place for _, place in fields])
     if len(fields) == 1:
         names = (fields[0][1][0],)
-    return [Place(path / inside, name, path.name) for (inside, _), name in zip(fields, names, strict=True)]
+    return [ImagePlace(path / inside, name, path.name) for (inside, _), name in zip(fields, names, strict=True)]
 
 
-def _well(path: Path, well: Any) -> list[Place]:
+def _well(path: Path, well: Any) -> list[ImagePlace]:
     images = [_inside(path, image.get("path")) for image in _entries(path, well, "images")]
     if not images:
         raise InputError(f"{shown(path)} is a well without images.")
     title, name = _plate_of(path)
     several = len(images) > 1 or _has_fields(path.parent.parent)
     names = position_names(f"{name}_f{number}" if several else name for number in range(1, len(images) + 1))
-    return [Place(path / inside, own, title) for inside, own in zip(images, names, strict=True)]
+    return [ImagePlace(path / inside, own, title) for inside, own in zip(images, names, strict=True)]
 
 
 def _series(
     path: Path, attributes: Mapping[str, Any], attributes_at: Callable[[str], Mapping[str, Any]]
-) -> list[Place]:
+) -> list[ImagePlace]:
     """Return the images of a bioformats2raw group; none where it has a single one, which is opened as the group."""
     if "bioformats2raw.layout" not in attributes:
         return []
@@ -138,7 +138,7 @@ def _series(
     if len(set(labels)) == 1:  # the name of the file that they came from
         labels = [None] * len(labels)
     names = position_names(labels)
-    return [Place(path / name, own, path.name) for name, own in zip(inside, names, strict=True)]
+    return [ImagePlace(path / name, own, path.name) for name, own in zip(inside, names, strict=True)]
 
 
 def _label(attributes: Mapping[str, Any]) -> str | None:
@@ -159,24 +159,24 @@ def _names_in_xml(path: Path, count: int) -> list[str | None]:
     return [image.get("Name") for image in images] if len(images) == count else []
 
 
-def _alone(path: Path) -> Place:
+def _alone(path: Path) -> ImagePlace:
     """Return an image that is given by its own path, called as in the plate or group that it is a part of."""
     if remote(path) is not None:
         found = re.fullmatch(rf"(.+?)/{_FIELD.pattern}/?", path.as_posix())
         if found is None or not found[1].lower().endswith(".zarr"):
-            return Place(path)
-        return Place(path, f"{well_name(found[2], found[3])}_f{int(found[4]) + 1}", Path(found[1]).name)
+            return ImagePlace(path)
+        return ImagePlace(path, f"{well_name(found[2], found[3])}_f{int(found[4]) + 1}", Path(found[1]).name)
     try:
         group = attributes_in(path.parent)
-        places: list[Place] = []
+        places: list[ImagePlace] = []
         if isinstance(group.get("well"), dict):
             places = _well(path.parent, group["well"])
         elif "bioformats2raw.layout" in group:
             places = places_in(path.parent, lambda inside: attributes_in(path.parent / inside))
     except (InputError, OSError):
-        return Place(path)  # what is around the image is not needed to read it
+        return ImagePlace(path)  # what is around the image is not needed to read it
     known = {place.path.name: place for place in places}
-    return known.get(path.name, Place(path))._replace(path=path)
+    return known.get(path.name, ImagePlace(path))._replace(path=path)
 
 
 def _plate_of(path: Path) -> tuple[str, str]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sam2_fewshot.nimbus.connections import Connections
     from sam2_fewshot.nimbus.existing import Existing
     from sam2_fewshot.nimbus.figures import Properties
-    from sam2_fewshot.nimbus.matching import Known
+    from sam2_fewshot.nimbus.matching import StoredAnnotation
     from sam2_fewshot.nimbus.server import Server
 
 
@@ -68,7 +68,7 @@ class Cleaner:
             leaving.update((key, stays) for key, stays in unmarked.items() if {key, stays} <= ours)
         self._delete(leaving)
 
-    def may_replace(self, known: Known) -> bool:
+    def may_replace(self, known: StoredAnnotation) -> bool:
         """Tell whether an annotation is of an earlier job of this kind, with just the same tags, and untouched."""
         return (
             known.mark is not None
@@ -78,7 +78,9 @@ class Cleaner:
             and not self._existing.has_arrived(known.id)
         )
 
-    def replace(self, known: Sequence[Known], claimed: Collection[str], successors: Mapping[str, str]) -> None:
+    def replace(
+        self, known: Sequence[StoredAnnotation], claimed: Collection[str], successors: Mapping[str, str]
+    ) -> None:
         """Take note of what is out of date on a frame, and delete that in whose place others are now.
 
         What the server refuses to delete is left to :meth:`finish`.

@@ -11,14 +11,14 @@ from shapely import Polygon
 
 from sam2_fewshot.annotations.nimbus import location_of, points_of, tags_of
 from sam2_fewshot.nimbus.marks import content_of, is_marked, mark_of
-from sam2_fewshot.nimbus.matching import Known, match
+from sam2_fewshot.nimbus.matching import StoredAnnotation, match
 from sam2_fewshot.nimbus.server import PAGE
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from sam2_fewshot.annotations.nimbus import Document
-    from sam2_fewshot.nimbus.marks import Mark
+    from sam2_fewshot.nimbus.marks import OwnerMark
     from sam2_fewshot.nimbus.matching import Match
     from sam2_fewshot.nimbus.server import Server
     from sam2_fewshot.records import Location
@@ -76,12 +76,12 @@ class Existing:
         self._dataset_id = dataset_id
         self._tags, self._channel = list(tags), channel
         self._negative, self._training = frozenset(negative_tags), frozenset(training_tags)
-        self._known: dict[Location, dict[str, Known]] = defaultdict(dict)
+        self._known: dict[Location, dict[str, StoredAnnotation]] = defaultdict(dict)
         self._places: dict[str, Location | None] = {}
         """Where each annotation is that is there; None for one that is of another channel, or cannot be drawn."""
-        self._own: dict[str, Known | None] = {}
+        self._own: dict[str, StoredAnnotation | None] = {}
         self._arrived: set[str] = set()
-        self._marks: dict[Mark, Mark] = {}
+        self._marks: dict[OwnerMark, OwnerMark] = {}
         self._newest = ""
         self._counted = 0
         self.is_disturbed = False
@@ -94,7 +94,7 @@ class Existing:
         self._counted = self._count()
         self._read(None)
 
-    def update(self, force: bool = False) -> list[Known]:
+    def update(self, force: bool = False) -> list[StoredAnnotation]:
         """Read what others have added since, and return it; one small request as long as nobody has.
 
         With `force`, look even if the number of annotations is as expected.
@@ -127,7 +127,7 @@ class Existing:
         if self._own and not self.is_disturbed:
             self.is_disturbed = self._one(max(self._own)) is None
 
-    def on(self, location: Location) -> list[Known]:
+    def on(self, location: Location) -> list[StoredAnnotation]:
         """Return what is known to be on a frame."""
         return list(self._known[location].values())
 
@@ -140,7 +140,7 @@ class Existing:
         """Whether another job under the same tags has added an annotation since this one began that is there still."""
         return any(known.is_untouched and known.id in self._arrived for known in self.everything())
 
-    def everything(self) -> Iterator[Known]:
+    def everything(self) -> Iterator[StoredAnnotation]:
         """Return all annotations, frame by frame."""
         for known in self._known.values():
             yield from known.values()
@@ -261,7 +261,7 @@ class Existing:
             query["tags"] = json.dumps(self._tags)
         return int(self._server.get("counting the annotations", "upenn_annotation/count", query)["count"])
 
-    def _read(self, after: str | None) -> list[Known]:
+    def _read(self, after: str | None) -> list[StoredAnnotation]:
         new = []
         for document in list_annotations(self._server, self._dataset_id, self._tags, after):
             key = str(document["_id"])
@@ -272,7 +272,7 @@ class Existing:
                     new.append(known)
         return new
 
-    def _note(self, key: str, document: Document) -> Known | None:
+    def _note(self, key: str, document: Document) -> StoredAnnotation | None:
         self._take_off(key)
         location, points = location_of(document), points_of(document)
         own_tags = set(tags_of(document))
@@ -283,7 +283,7 @@ class Existing:
         mark = mark_of(document, content)
         mark = mark and self._marks.setdefault(mark, mark)
         shape, is_exact = str(document.get("shape")), own_tags == set(self._tags)
-        known = Known(key, shape, points, content, mark, is_marked(document), negative, example, is_exact)
+        known = StoredAnnotation(key, shape, points, content, mark, is_marked(document), negative, example, is_exact)
         self._known[location][key] = known
         self._places[key] = location
         return known
@@ -299,7 +299,7 @@ class Existing:
         return document.get("channel") == self._channel or mark_of({**document, "channel": self._channel}) is not None
 
 
-def _survivors(several: Iterable[Known]) -> dict[str, str]:
+def _survivors(several: Iterable[StoredAnnotation]) -> dict[str, str]:
     first: dict[bytes, str] = {}
     same: dict[bytes, list[str]] = {}
     for known in several:

@@ -27,7 +27,7 @@ _BYTES = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class OwnerMark:
     """Whose an object is.
 
     Parameters
@@ -60,7 +60,7 @@ def is_marked(document: Document) -> bool:
     return KEY in document
 
 
-def mark_of(document: Document, content: bytes | None = None) -> Mark | None:
+def mark_of(document: Document, content: bytes | None = None) -> OwnerMark | None:
     """Return the mark of an annotation that is as it was made; None for one that was edited, and for the user's own.
 
     What :func:`content_of` gives may be passed where it is known.
@@ -71,7 +71,7 @@ def mark_of(document: Document, content: bytes | None = None) -> Mark | None:
     made = content_of(document) if content is None else content
     if mark.get("content") != made.hex():
         return None
-    return Mark(mark["job"], words(mark.get("examples")), json_number(mark.get("smoothing")))
+    return OwnerMark(mark["job"], words(mark.get("examples")), json_number(mark.get("smoothing")))
 
 
 def content_of(document: Document) -> bytes:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from shapely.geometry.base import BaseGeometry
 
-    from sam2_fewshot.nimbus.marks import Mark
+    from sam2_fewshot.nimbus.marks import OwnerMark
 
 SAME_OBJECT = 0.5
 """An outline and an annotation with at least this IoU are of the same object, unless one of them has a better match."""
@@ -30,7 +30,7 @@ IDENTICAL = 2.0
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Known:
+class StoredAnnotation:
     """An annotation that is there. Millions of them fit into memory.
 
     Parameters
@@ -59,7 +59,7 @@ class Known:
     shape: str
     points: NDArray[np.float64]
     content: bytes
-    mark: Mark | None = None
+    mark: OwnerMark | None = None
     is_marked: bool = False
     is_negative: bool = False
     is_example: bool = False
@@ -76,7 +76,7 @@ class Known:
         return self.mark is not None and not self.is_exact
 
 
-_Placed = tuple[Known, "BaseGeometry"]
+_Placed = tuple[StoredAnnotation, "BaseGeometry"]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -93,9 +93,9 @@ class Match:
         Further annotations that are parts of the detection, where the user has split it.
     """
 
-    known: Known
+    known: StoredAnnotation
     likeness: float
-    pieces: tuple[Known, ...] = ()
+    pieces: tuple[StoredAnnotation, ...] = ()
 
     @property
     def is_alike(self) -> bool:
@@ -108,7 +108,7 @@ class Match:
         return self.known.shape == "polygon" and self.likeness >= SAME_OUTLINE
 
 
-def match(polygons: Sequence[Polygon], known: Sequence[Known]) -> list[Match | None]:
+def match(polygons: Sequence[Polygon], known: Sequence[StoredAnnotation]) -> list[Match | None]:
     """Return for each outline the annotation of the same object, None where there is none.
 
     An area matches at an IoU of :data:`SAME_OBJECT`, a point when it lies in the outline. An annotation stands for one
@@ -190,7 +190,7 @@ def _rank(each: Match) -> tuple[bool, int, float, str]:
     return not known.is_negative, maker, -each.likeness, known.id
 
 
-def alike(polygon: Polygon, known: Known, extent: BaseGeometry) -> float:
+def alike(polygon: Polygon, known: StoredAnnotation, extent: BaseGeometry) -> float:
     """Return the IoU of an outline and an annotation; 1 for a point in it, :data:`IDENTICAL` for the same vertices."""
     if np.array_equal(known.points, vertices(polygon.exterior)):
         return IDENTICAL

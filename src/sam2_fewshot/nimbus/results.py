@@ -26,7 +26,7 @@ from sam2_fewshot.nimbus.connections import Connections
 from sam2_fewshot.nimbus.examples import location_on
 from sam2_fewshot.nimbus.existing import Existing
 from sam2_fewshot.nimbus.figures import Properties
-from sam2_fewshot.nimbus.marks import Mark
+from sam2_fewshot.nimbus.marks import OwnerMark
 from sam2_fewshot.nimbus.matching import IDENTICAL, match
 from sam2_fewshot.nimbus.messages import in_short
 from sam2_fewshot.nimbus.server import Refused
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from sam2_fewshot.nimbus.dataset import NimbusDataset
-    from sam2_fewshot.nimbus.matching import Known, Match
+    from sam2_fewshot.nimbus.matching import Match, StoredAnnotation
     from sam2_fewshot.nimbus.messages import JobDisplay
     from sam2_fewshot.nimbus.parameters import Request
     from sam2_fewshot.nimbus.server import Server
@@ -101,7 +101,7 @@ class DatasetSink:
         self._code = code or code_digest()
         self._channel = request.result_channel(dataset.size)
         examples = request.training_tags
-        self._mark = Mark(secrets.token_hex(4), examples, request.settings.smoothing)
+        self._mark = OwnerMark(secrets.token_hex(4), examples, request.settings.smoothing)
         tags = request.output_tags
         self._existing = Existing(server, dataset.id, tags, self._channel, request.negative_tags, examples)
         self._properties = Properties(server, dataset, display, shelf, self._existing)
@@ -306,7 +306,7 @@ class DatasetSink:
         areas = areas_of([Polygon(known.points) for known in own], self._dataset.shape)
         return {known.id: values_of(alike.get(known.id), area) for known, area in zip(own, areas, strict=True)}
 
-    def _warn_of_others(self, known: Sequence[Known]) -> None:
+    def _warn_of_others(self, known: Sequence[StoredAnnotation]) -> None:
         """Warn of results with just the tags of this job that were detected from quite other examples."""
         marks = [item.mark for item in known if item.mark and item.is_untouched]
         tags = sorted({tag for mark in marks if not mark.looks_for(self._mark.examples) for tag in mark.examples})

@@ -169,7 +169,7 @@ class ShelfCache:
 
 
 class BlockShelf:
-    """The finished blocks of one frame, stored with the dataset; a :class:`~sam2_fewshot.runner.blocks.Shelf`.
+    """The finished blocks of one frame, stored with the dataset; a :class:`~sam2_fewshot.runner.blocks.BlockStore`.
 
     Parameters
     ----------

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sam2_fewshot.annotations.nimbus import Document
     from sam2_fewshot.nimbus.dataset import NimbusDataset
     from sam2_fewshot.nimbus.existing import Existing
-    from sam2_fewshot.nimbus.marks import Mark
+    from sam2_fewshot.nimbus.marks import OwnerMark
     from sam2_fewshot.nimbus.server import Server
     from sam2_fewshot.protocols import Progress
 
@@ -58,7 +58,7 @@ class Uploads:
         dataset: NimbusDataset,
         progress: Progress,
         existing: Existing,
-        mark: Mark,
+        mark: OwnerMark,
         most: int,
     ) -> None:
         self._server = server

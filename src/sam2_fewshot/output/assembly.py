@@ -26,12 +26,12 @@ from sam2_fewshot.storage.files import remove, sweep, telling, write_whole
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
-    from sam2_fewshot.annotations.mark_next import Place
+    from sam2_fewshot.annotations.mark_next import Suggestion
     from sam2_fewshot.annotations.record import FrameRecord
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
+class Assembled:
     """What was assembled.
 
     Parameters
@@ -49,7 +49,7 @@ class Summary:
     seconds: Mapping[str, float] = field(default_factory=dict)
     counts: Counts = field(default_factory=Counts)
     candidates: int = 0
-    mark_next: Sequence[Place] = ()
+    mark_next: Sequence[Suggestion] = ()
 
 
 def assemble(
@@ -61,7 +61,7 @@ def assemble(
     asked: int | None = None,
     extra: Collection[str] = (),
     before: Iterable[Path] = (),
-) -> Summary:
+) -> Assembled:
     """Write the formats that every run has, those that are asked for, and ``run.json``.
 
     What earlier runs wrote there for other images is removed once the new files are in place, so that the folder
@@ -87,7 +87,7 @@ def assemble(
 
     Returns
     -------
-    Summary
+    Assembled
         Counts and times.
 
     Raises
@@ -112,7 +112,7 @@ def assemble(
             for stage, time in record.seconds.items():
                 seconds[stage] += time
             frames.append(_line(record))
-    summary = Summary(dict(seconds), counts, candidates, asking.places())
+    summary = Assembled(dict(seconds), counts, candidates, asking.places())
     counted = {
         "frames_done": len(frames),
         "frames_asked": len(frames) if asked is None else asked,

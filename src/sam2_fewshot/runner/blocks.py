@@ -28,7 +28,7 @@ _FORMAT = "sam2-fewshot block"
 _VERSION = 1
 
 
-class Shelf(Protocol):
+class BlockStore(Protocol):
     """Stores the files of one frame's blocks by their names."""
 
     def read(self, name: str) -> bytes | None:
@@ -58,7 +58,7 @@ class StoredBlocks:
         Reports how much was there already, and once when a block cannot be stored.
     """
 
-    shelf: Shelf
+    shelf: BlockStore
     name: str
     frame_shape: tuple[int, int]
     threshold: float

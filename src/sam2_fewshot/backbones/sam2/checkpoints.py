@@ -145,7 +145,7 @@ EMBEDDED_FOLDER = Path(__file__).with_name("weights")
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class LocalCheckpoint:
     """A checkpoint's file on this machine.
 
     Parameters
@@ -202,7 +202,7 @@ def search_folders(environ: Mapping[str, str] | None = None) -> list[Path]:
     return [*folders, CONTAINER_FOLDER, user_cache_folder(), EMBEDDED_FOLDER]
 
 
-def available(folders: Sequence[Path] | None = None) -> list[Found]:
+def available(folders: Sequence[Path] | None = None) -> list[LocalCheckpoint]:
     """Return the known checkpoints that are on this machine, the best first.
 
     Parameters
@@ -221,7 +221,7 @@ def available(folders: Sequence[Path] | None = None) -> list[Found]:
     return [each for each in found if each is not None]
 
 
-def resolve(name: str | os.PathLike[str] = "auto", folders: Sequence[Path] | None = None) -> Found:
+def resolve(name: str | os.PathLike[str] = "auto", folders: Sequence[Path] | None = None) -> LocalCheckpoint:
     """Find the checkpoint that a user means.
 
     Parameters
@@ -308,7 +308,7 @@ def _is(path: Path, kind: Literal["file", "dir"]) -> bool:
         return False
 
 
-def _best(places: Sequence[Path]) -> Found:
+def _best(places: Sequence[Path]) -> LocalCheckpoint:
     found = available(places)
     if not found:
         raise CheckpointError(
@@ -318,20 +318,20 @@ def _best(places: Sequence[Path]) -> Found:
     return found[0]
 
 
-def _look(name: str, places: Sequence[Path]) -> Found | None:
+def _look(name: str, places: Sequence[Path]) -> LocalCheckpoint | None:
     for place in places:
         path = place / name
         if _is(path, "file"):
-            return Found(path, _describe_file(path))
+            return LocalCheckpoint(path, _describe_file(path))
     return None
 
 
-def _from_path(path: Path) -> Found:
+def _from_path(path: Path) -> LocalCheckpoint:
     if _is(path, "dir"):
         raise CheckpointError(f"{path} is a folder; give the path of one checkpoint file in it.")
     if not _is(path, "file"):
         raise CheckpointError(f"There is no file {path}; give the path of a SAM 2 checkpoint, or a model's name.")
-    return Found(path, _describe_file(path))
+    return LocalCheckpoint(path, _describe_file(path))
 
 
 def _describe_file(path: Path) -> Checkpoint:

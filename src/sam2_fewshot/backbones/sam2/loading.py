@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
     import torch
 
-    from sam2_fewshot.backbones.sam2.checkpoints import Found
+    from sam2_fewshot.backbones.sam2.checkpoints import LocalCheckpoint
 
 
-def load_network(found: Found) -> torch.nn.Module:
+def load_network(found: LocalCheckpoint) -> torch.nn.Module:
     """Load a checkpoint into the network of its configuration.
 
     Parameters
