@@ -302,6 +302,10 @@ def test_planes_that_were_not_searched_are_not_missed(tmp_path: Path) -> None:
         assert hits(predicted, true, tmp_path) == expected
     assert hits(truth, labels, tmp_path) == {"a Time 2": (1, 0, 0), "a Time 3": (0, 1, 0)}
     assert "a: only 2 planes are on both sides" in evaluate(labels, truth).stderr
+    # A truth that lies beside a run.json has labels of all planes.
+    (beside := out / "truth" / "a.tif").parent.mkdir()
+    beside.write_bytes(truth.read_bytes())
+    assert hits(truth, beside, tmp_path) == {f"a Time {time}": (1, 0, 0) for time in (1, 2, 3)}
     # Saved again as plain pages, of labels and of their truth.
     for path in (labels, truth):
         tifffile.imwrite(path, tifffile.imread(path).reshape(3, *SHAPE), photometric="minisblack")

@@ -71,6 +71,7 @@ def test_imagej(tmp_path):
         ({"unit": "micron", "zunit": "sec"}, (0.25, 0.5, None)),
         ({"unit": "nm", "yunit": r"\u00B5m", "zunit": "mm"}, (0.00025, 0.5, 3000.0)),
         ({"yunit": "micron"}, None),
+        ({"unit": "micron", "yunit": "", "zunit": " "}, (0.25, 0.5, 3.0)),
     ],
 )
 def test_imagej_has_a_unit_for_each_axis(tmp_path, units, expected):

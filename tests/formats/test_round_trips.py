@@ -15,14 +15,17 @@ from PIL import Image
 from roifile import ImagejRoi, roiwrite
 from typer.testing import CliRunner
 
+from recorded import recorded
 from sam2_fewshot.annotations.convert import convert
 from sam2_fewshot.annotations.examples import read_examples
+from sam2_fewshot.annotations.record import FrameRecord
 from sam2_fewshot.cli import app
 from sam2_fewshot.errors import InputError, SettingsError
-from sam2_fewshot.geometry.outlines import polygon_to_mask
+from sam2_fewshot.geometry.outlines import mask_to_polygon, polygon_to_mask
 from sam2_fewshot.images.image_set import open_images
 from sam2_fewshot.output.assembly import assemble
-from sam2_fewshot.records import Location
+from sam2_fewshot.output.journal import JOURNAL_FOLDER, Journal
+from sam2_fewshot.records import Detection, InstanceMask, Location
 from sam2_fewshot.settings import Settings
 
 FILES = {
@@ -398,6 +401,36 @@ class TestNumbers:
         convert(tmp_path / "in", tmp_path / "out.tif", images=[cells[0].path], progress=told)
         assert np.unique(tifffile.imread(tmp_path / "out.tif")).tolist() == [0, 1, 2, 3, 4]
         assert [line.split(":")[0] for line in told.warnings] == ["The objects of cells.png get new numbers, from 1 on"]
+
+    def test_a_run_counts_them_on_each_plane_and_in_an_ome_zarr_through_the_image(self, tmp_path, told):
+        mask = InstanceMask(np.ones((10, 10), bool), 0, 0, (60, 80))
+        objects = (Detection(mask, mask_to_polygon(mask), 0.9, 0.9, 0.5),)
+        run = tmp_path / "run"
+        journal = Journal(run / JOURNAL_FOLDER, "f")
+        places = [Location(0, z) for z in (0, 1)]
+        for place in places:
+            journal.write(FrameRecord("a.tif", "a", place, (60, 80), size_z=2, detections=objects))
+        facts = {"settings": Settings().model_dump()}
+        assemble(recorded(journal, places), run, facts=facts, extra=["zarr"])
+        for source in ("labels", "labels/a.tif", "zarr", "zarr/a.zarr"):
+            convert(run / source, tmp_path / "a.zarr", overwrite=True, progress=told)
+            labels = zarr.open_group(str(tmp_path / "a.zarr"))["labels/objects"]
+            assert [int(plane[0, 0]) for plane in labels["0"][0]] == [1, 2]
+            properties = labels.attrs["image-label"]["properties"]
+            assert [(each["label-value"], each["z"], each["id"]) for each in properties] == [(1, 0, 1), (2, 1, 1)]
+            convert(run / source, tmp_path / "a.csv", overwrite=True, progress=told)
+            with (tmp_path / "a.csv").open(encoding="utf-8") as file:
+                assert [(row["z"], row["id"]) for row in csv.DictReader(file)] == [("1", "1"), ("2", "1")]
+        assert told.warnings == []
+
+    @pytest.mark.parametrize("to", ["labels", "geojson"])
+    def test_a_mask_of_one_part_has_none(self, tmp_path, put, told, to):
+        plane = np.zeros((60, 80), np.uint8)
+        plane[5:15, 5:20] = 255
+        convert(put("in/cells_mask.png", plane), tmp_path / "out", to, progress=told)
+        assert told.warnings == []
+        if to == "labels":
+            assert tifffile.imread(tmp_path / "out" / "cells.tif").max() == 1
 
     @pytest.mark.parametrize("to", sorted(OUTLINES))
     def test_a_format_without_them_says_so(self, tmp_path, track, told, to):

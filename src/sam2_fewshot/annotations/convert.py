@@ -13,7 +13,7 @@ from shapely import Polygon, box
 
 from sam2_fewshot.annotations.examples import read_objects
 from sam2_fewshot.annotations.label_bands import hidden_pixels
-from sam2_fewshot.annotations.named import UNKNOWN
+from sam2_fewshot.annotations.named import UNKNOWN, images_of_run
 from sam2_fewshot.annotations.nominal import nominal_images
 from sam2_fewshot.annotations.record import LARGEST_NUMBER, FrameRecord, MarkedPoint
 from sam2_fewshot.annotations.registry import FORMATS, NAMES, Format, named_by
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from sam2_fewshot.records import Exemplar, InstanceMask
 
 _LISTED = 5
+_WHITE = 255
 _FILES = {".png", ".roi", *(suffix for form in FORMATS.values() for suffix in form.suffixes)}
 """Endings of files, which no folder to write to has."""
 
@@ -101,7 +102,7 @@ def convert(
         is_or_are = "is a box" if boxes == 1 else "are boxes"
         progress.warn(f"{boxes} of {len(placed)} objects {is_or_are} without an outline, written as a rectangle.")
     are_exact = any(item.exemplar.mask is not None or item.instance is not None for item in placed)
-    records = _fitting(_records(placed, known, progress), form, progress, are_exact)
+    records = _fitting(_records(placed, known, source, progress), form, progress, are_exact)
     stems = [record.stem for record in records]
     return _written(records, stems, (), form, source, out, overwrite, progress, len(known))
 
@@ -192,7 +193,7 @@ def read_records(source: Path) -> list[FrameRecord]:
         If it cannot be read, or has no object.
     """
     images, progress = nominal_images(source), Quiet()
-    return _records(read_objects(source, images, progress), images, progress)
+    return _records(read_objects(source, images, progress), images, source, progress)
 
 
 def _chosen(out: Path, kind: str | None) -> Format:
@@ -210,14 +211,14 @@ def _chosen(out: Path, kind: str | None) -> Format:
     raise SettingsError(f"There is no format {kind[:40]!r}; --to takes {known}.")
 
 
-def _records(placed: Sequence[PlacedExemplar], images: ImageSet, progress: Progress) -> list[FrameRecord]:
+def _records(placed: Sequence[PlacedExemplar], images: ImageSet, source: Path, progress: Progress) -> list[FrameRecord]:
     """Return the objects as records; a warning says where they cannot have the numbers of their files."""
     frames: dict[Location, list[tuple[PlacedExemplar, InstanceMask | None]]] = defaultdict(list)
     for item, instance in zip(placed, _instances(placed), strict=True):
         frames[item.location].append((item, instance))
     used = {location.xy for location in frames}
     sizes = {xy: _planes(images[xy], [place for place in frames if place.xy == xy]) for xy in used}
-    unclear = _unclear(frames, images, progress)
+    unclear = used if _is_of_run(source) else _unclear(frames, images, progress)
     records = []
     for location, found in sorted(frames.items()):
         image, (size_z, size_t) = images[location.xy], sizes[location.xy]
@@ -244,12 +245,21 @@ def _records(placed: Sequence[PlacedExemplar], images: ImageSet, progress: Progr
     return records
 
 
+def _is_of_run(source: Path) -> bool:
+    """Tell whether label images are those of a run, in which the objects of each plane are counted from 1."""
+    folder = (source if source.is_dir() else source.parent).absolute()
+    return folder == FORMATS["labels"].folder(folder.parent) and bool(images_of_run(folder.parent))
+
+
 def _unclear(
     frames: Mapping[Location, Sequence[tuple[PlacedExemplar, InstanceMask | None]]],
     images: ImageSet,
     progress: Progress,
 ) -> set[int]:
-    """Return the images whose objects have no numbers that distinguish them on each frame; a warning says so."""
+    """Return the images whose objects have no numbers that distinguish them on each frame; a warning says so.
+
+    Nor have those that all have the number 255, which black-and-white masks have.
+    """
     lost: dict[int, set[int]] = {}
     known: dict[int, set[int]] = defaultdict(set)
     for location, found in frames.items():
@@ -258,14 +268,14 @@ def _unclear(
         known[location.xy] |= {number for number in given if number is not None}
         if len(usable) < len(given):
             lost[location.xy] = known[location.xy]
-    # A black-and-white mask has one number, which tells nothing.
+    # Of one number there is nothing to be said.
     renumbered = [images[xy].name for xy in sorted(lost) if len(lost[xy]) > 1]
     if renumbered:
         progress.warn(
             f"The objects of {listed(renumbered, _LISTED)} get new numbers, from 1 on: on some frame two have the same "
             f"number, or one has none, or one above {LARGEST_NUMBER:,}."
         )
-    return set(lost)
+    return set(lost) | {xy for xy, numbers in known.items() if numbers == {_WHITE}}
 
 
 def _planes(image: ImageFile, places: Sequence[Location]) -> tuple[int, int]:

@@ -92,6 +92,7 @@ def objects_in(
     classes: Classes | None = None,
     figures: Mapping[int, Figures] | None = None,
     *,
+    are_numbers: bool = True,
     large: int = LARGE,
     band: int = BAND,
     max_bytes: int = MAX_MASK_BYTES,
@@ -108,6 +109,8 @@ def objects_in(
         Takes remarks.
     classes, figures
         Tags and figures of the objects by their numbers.
+    are_numbers
+        Whether objects are known by their values elsewhere as well.
     large, band
         Pixels of a plane above which it is read in bands, and about the pixels of a band.
     max_bytes
@@ -129,7 +132,7 @@ def objects_in(
             remarks.total += 1
             exemplar = regions.exemplar(number, frame, put_together(pieces, frame.shape))
             tags, sureness = classes_of.get(number, ()), figures_of.get(number, Figures())
-            yield PlacedExemplar(exemplar, tags, sureness, number=None if mask else number)
+            yield PlacedExemplar(exemplar, tags, sureness, number=number if are_numbers and not mask else None)
     if classes and seen.isdisjoint(classes):
         known, there = (listed([*map(str, sorted(numbers))], _LISTED) for numbers in (classes, seen))
         remarks.warn(

@@ -49,7 +49,8 @@ def read(file: MarkedFile) -> Iterator[PlacedExemplar]:
         If there is none, several, or one that cannot be read; or if the extra "zarr" is missing.
     """
     image, source = file.target(), ZarrLabels(file.path)
-    yield from objects_in(source, image, file.placer, source.classes, source.figures)
+    are_numbers = source.are_numbers
+    yield from objects_in(source, image, file.placer, source.classes, source.figures, are_numbers=are_numbers)
 
 
 def images_in(path: Path, content: Any) -> list[Header]:
@@ -73,7 +74,7 @@ class ZarrLabels(ZarrSource):
 
     def __init__(self, path: Path) -> None:
         folder = _label_folder(path)
-        self.classes, self.figures = _properties(attributes_in(folder, load_json))
+        self.classes, self.figures, self.are_numbers = _properties(attributes_in(folder, load_json))
         super().__init__(folder)
         self.header = replace(self.header, path=path)
         count, height, width, dtype = (
@@ -114,13 +115,18 @@ def _image_folder(path: Path, attributes: dict[str, Any]) -> Path:
     return path
 
 
-def _properties(attributes: dict[str, Any]) -> tuple[Classes | None, dict[int, Figures]]:
+def _properties(attributes: dict[str, Any]) -> tuple[Classes | None, dict[int, Figures], bool]:
+    """Return classes and figures by label, and whether the labels are what the objects are known by elsewhere.
+
+    Those of a run are not: they are counted through the image, and each has its ``id`` on its frame besides.
+    """
     described = attributes.get("image-label")
     entries = described.get("properties") if isinstance(described, dict) else None
     if not isinstance(entries, list):
-        return None, {}
+        return None, {}, True
     classes: Classes = {}
     figures: dict[int, Figures] = {}
+    are_numbers = True
     for entry in entries:
         value = index(entry.get("label-value")) if isinstance(entry, dict) else None
         if value is None:
@@ -128,7 +134,8 @@ def _properties(attributes: dict[str, Any]) -> tuple[Classes | None, dict[int, F
         tags = (*words(entry.get("class")), *words(entry.get("tags")))
         classes[value] = tuple(dict.fromkeys(tags))
         figures[value] = Figures.of(entry, kind=entry.get("kind"))
-    return classes, figures
+        are_numbers &= entry.get("id", value) == value
+    return classes, figures, are_numbers
 
 
 NAME = "objects"

@@ -184,11 +184,14 @@ def _entries(folder: Path) -> list[Path]:
 
 def _label_images(files: Mapping[str, Path]) -> dict[str, _Image]:
     """Return label images in a folder by their stems; those in the results of a run are of the images that it says."""
-    run = images_of_run(next(iter(files.values())).absolute().parent.parent)
+    folder = next(iter(files.values())).absolute().parent
+    run = images_of_run(folder.parent)
     known = {stem: run[composed(file.stem)] for stem, file in files.items() if composed(file.stem) in run}
     images = _images_of({stem: image.entry for stem, image in known.items()}, files)
+    # The truth may lie in another folder there.
+    is_own = folder == FORMATS["labels"].folder(folder.parent)
     return {
-        stem: replace(images[stem], searched=known[stem].planes)
+        stem: replace(images[stem], searched=known[stem].planes if is_own else None)
         if stem in known
         else _Image(stem, Entry(file.absolute().as_posix()), example_stems(file), file)
         for stem, file in files.items()

@@ -288,5 +288,5 @@ def _imagej_pixel_size(tif: TiffFile) -> PixelSize | None:
         kind = int(tags["ResolutionUnit"].value)
         is_screen = all(round(1 / size) == _SCREEN for size in sizes)
         unit = {_INCH: "" if is_screen else "inch", _CENTIMETRE: "cm"}.get(kind, "")
-    units = [unit, *(str(metadata.get(key, unit)) for key in ("yunit", "zunit"))]
+    units = [unit, *(str(metadata.get(key, "")).strip() or unit for key in ("yunit", "zunit"))]
     return pixel_size(sizes[0], sizes[1], metadata.get("spacing"), units)

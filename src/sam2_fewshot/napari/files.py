@@ -138,7 +138,7 @@ def _joined(tags: Sequence[str]) -> str:
 
 
 def _split(text: str) -> list[str]:
-    return [tag for tag in next(csv.reader([text], skipinitialspace=True), []) if tag]
+    return [tag for tag in next(csv.reader([" ".join(text.split())], skipinitialspace=True), []) if tag]
 
 
 def write_labels(path: str, data: Any, attributes: Mapping[str, Any]) -> list[str]:
@@ -196,8 +196,8 @@ def _object(
 
 def _cell(features: Mapping[str, NDArray[Any]], name: str, row: int | None) -> str:
     """Return a text of the features, an empty one where there is none."""
-    value = features[name][row] if name in features and row is not None else ""
-    return str(value) if isinstance(value, str) else ""
+    value = features[name][row] if name in features and row is not None else None
+    return "" if value is None or value != value else str(value)  # what is not equal to itself is no number
 
 
 def _write(
