@@ -20,7 +20,7 @@ from sam2_fewshot.images.tiff_metadata import (
     series_names,
     tiff_pixel_size,
 )
-from sam2_fewshot.images.tiff_pixels import NAMED_AXES, SeriesPixels, has_regions, piece_rows
+from sam2_fewshot.images.tiff_pixels import NAMED_AXES, SeriesPixels, axes_of, has_regions, piece_rows, series_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -96,7 +96,7 @@ def _open_series(path: Path, first: Path | None, only: int | None) -> list[Pixel
 
 def _positions(tif: TiffFile, path: Path | None) -> list[int]:
     """Return the numbers of the series that are positions; with a path, only those with pixels in that file."""
-    every = list(tif.series)
+    every = series_of(tif)
     if len(every) < 2 or every[0].kind not in _KINDS:
         return [0]
     if every[0].kind == "ome":
@@ -137,7 +137,7 @@ class TiffSource:
     def __init__(self, path: Path, tif: TiffFile, logged: list[str], number: int, first: Path | None) -> None:
         self._number, self._first = number, first
         self._samples, self.header = _header(path, tif, number, logged)
-        series = tif.series[number]
+        series = series_of(tif)[number]
         self.piece_rows = piece_rows(series) if series.dataoffset is None else 1
         """Height of what is unpacked as a whole: tiles or strips; rows where the file is mapped into memory."""
 
@@ -152,7 +152,7 @@ class TiffSource:
     def reduced(self, z: int, t: int, pixels: int) -> Iterator[NDArray[Any]] | None:
         """Yield the planes of the smallest level of a pyramid that has so many pixels; None without a pyramid."""
         with reading(self.header.path), opened_tiff(self.header.path, self._first) as (tif, _):
-            sizes = [math.prod(level.shape) for level in tif.series[self._number].levels]
+            sizes = [math.prod(level.shape) for level in series_of(tif)[self._number].levels]
         planes = self.header.height * self.header.width
         enough = [n for n, size in enumerate(sizes) if n and planes * size >= pixels * sizes[0]]
         return self._read(z, t, None, enough[-1]) if enough else None
@@ -164,7 +164,7 @@ class TiffSource:
     def _read(self, z: int, t: int, box: Box | None, level: int = 0) -> Iterator[NDArray[Any]]:
         header = self.header
         with reading(header.path), opened_tiff(header.path, self._first) as (tif, _):
-            series = tif.series[self._number].levels[level]
+            series = series_of(tif)[self._number].levels[level]
             pixels_of = SeriesPixels(series)
             for channel in range(1 if header.is_photo else header.size_c // self._samples):
                 pixels = pixels_of.plane(z, t, channel, box)
@@ -179,11 +179,12 @@ class TiffSource:
 
 def _header(path: Path, tif: TiffFile, number: int, logged: list[str]) -> tuple[int, Header]:
     """Return the number of samples that count as channels of their own, and the header."""
-    if number >= len(tif.series) or tif.series[number].dtype is None:
+    every = series_of(tif)
+    if number >= len(every) or every[number].dtype is None:
         raise damaged(path, "no image is in it")
-    series = tif.series[number]
+    series = every[number]
     key = series.keyframe
-    axes, shape = str(series.get_axes(squeeze=False)), series.get_shape(squeeze=False)
+    axes, shape = axes_of(series)
     if axes.count("Y") != 1 or axes.count("X") != 1 or axes.count("S") > 1:
         raise InputError(
             f"{path.name} has the axes {axes}, and which of them are an image's rows and columns is not clear."
@@ -200,8 +201,8 @@ def _header(path: Path, tif: TiffFile, number: int, logged: list[str]) -> tuple[
     pixels_of = SeriesPixels(series)
     check_counts(path, pixels_of.size("C") * pixels_of.size("S"), pixels_of.size("Z"), pixels_of.size("T"))
     notes = []
-    if len(tif.series) > 1 and tif.series[0].kind not in _KINDS:
-        notes.append(f"{path.name} has {len(tif.series)} images; the first is read.")
+    if len(every) > 1 and every[0].kind not in _KINDS:
+        notes.append(f"{path.name} has {len(every)} images; the first is read.")
     unnamed = [(axis, n) for axis, n in zip(axes, shape, strict=True) if axis not in NAMED_AXES and n > 1]
     if unnamed:
         count = math.prod(n for _, n in unnamed)

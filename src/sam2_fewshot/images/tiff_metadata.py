@@ -15,6 +15,7 @@ import numpy as np
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.images.positions import field_names, position_names, row_letters, well_name
 from sam2_fewshot.images.source import damaged, pixel_size
+from sam2_fewshot.images.tiff_pixels import series_of
 from sam2_fewshot.storage.files import refuse_device
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ def _beside(path: Path, name: str) -> Path:
 
 def series_names(tif: TiffFile, numbers: Sequence[int]) -> tuple[str, ...]:
     """Return a name for each of some series: that of its well, of its image in OME-XML, or its number."""
-    every = list(tif.series)
+    every = series_of(tif)
     if every and every[0].kind == "ome" and tif.ome_metadata:
         images = [_image(tif, number) for number in range(len(every))]
         wells = _wells(tif.ome_metadata)
@@ -182,7 +183,7 @@ def _wells(xml: str) -> dict[str, tuple[str, int]]:
 def _image(tif: TiffFile, number: int) -> ElementTree.Element | None:
     """Return the description of a series in OME-XML: tifffile leaves out images whose pixels it cannot find."""
     images = _root(tif.ome_metadata or "").findall("{*}Image")
-    every = list(tif.series)
+    every = series_of(tif)
     if len(images) == len(every):
         return images[number]
     named = [image for image in images if image.get("Name") == every[number].name]

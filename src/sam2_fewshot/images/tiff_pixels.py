@@ -12,7 +12,7 @@ from sam2_fewshot.records import common_part
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from tifffile import TiffPageSeries
+    from tifffile import TiffFile, TiffPageSeries
 
     from sam2_fewshot.records import Box
 
@@ -20,6 +20,20 @@ _LONGEST_STRIP = 1 << 24
 """Pixels; a page in larger pieces than this gains nothing from being read by region."""
 NAMED_AXES = "TZCSYX"
 """Axes with a meaning of their own; all others are taken as slices."""
+
+
+def series_of(tif: TiffFile) -> list[TiffPageSeries]:
+    """Return the series of pages of a file, with all of their axes, those of length one too."""
+    every: Any = tif.series
+    return list(every(squeeze=False) if callable(every) else every)
+
+
+def axes_of(series: TiffPageSeries) -> tuple[str, tuple[int, ...]]:
+    """Return the axes of a series, a letter each, and its shape along them; see :func:`series_of`."""
+    given: Any = series
+    if hasattr(given, "get_axes"):  # tifffile before 2026.5.2
+        return str(given.get_axes(squeeze=False)), tuple(int(n) for n in given.get_shape(squeeze=False))
+    return str(given.axes), tuple(int(n) for n in given.shape)
 
 
 class SeriesPixels:
@@ -33,8 +47,7 @@ class SeriesPixels:
 
     def __init__(self, series: TiffPageSeries) -> None:
         self.series = series
-        self.shape = tuple(int(n) for n in series.get_shape(squeeze=False))
-        self.axes = str(series.get_axes(squeeze=False))
+        self.axes, self.shape = axes_of(series)
         self.memory: NDArray[Any] | None = None
         offset = series.dataoffset
         if offset is not None:
