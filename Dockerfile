@@ -33,7 +33,8 @@ RUN useradd --create-home worker
 COPY --from=torch /usr/local/lib/python3.12/site-packages /usr/local/lib/python3.12/site-packages
 COPY --from=checkpoints /checkpoints /sam2_fewshot/checkpoints
 COPY --from=worker /opt/worker /opt/worker
-COPY entrypoint.py /sam2_fewshot/
+# Readable for the worker, also from a checkout that is not.
+COPY --chmod=755 entrypoint.py /sam2_fewshot/
 LABEL isUPennContrastWorker="" \
       isAnnotationWorker="" \
       isGPUWorker="true" \
@@ -52,5 +53,5 @@ ENV PATH=/opt/worker/bin:$PATH \
 USER worker
 WORKDIR /home/worker
 # Fails the build when the form cannot be made.
-RUN sam2-fewshot interface > /dev/null
+RUN sam2-fewshot interface > /dev/null && test -r /sam2_fewshot/entrypoint.py
 ENTRYPOINT ["python", "/sam2_fewshot/entrypoint.py"]

@@ -8,6 +8,14 @@ case ${OSTYPE:-} in
     *) bin=$venv/bin ;;
 esac
 
+# An environment cannot be moved, since its programs are called by their paths, and it needs the Python that made it.
+place=$venv
+[ ! -f "$venv/.place" ] || place=$(<"$venv/.place")
+if [ "$place" != "$venv" ] || { [ -L "$bin/python" ] && ! "$bin/python" -c '' 2>/dev/null; }; then
+    echo "$venv was moved, or its Python is gone; it is made anew." >&2
+    rm -rf "$venv"
+fi
+
 find_python() {
     local candidate
     for candidate in ${PYTHON:+"$PYTHON"} python3.14 python3.13 python3.12 python3.11 python3 python; do
@@ -32,6 +40,7 @@ set_up() {
             rm -rf "$venv"  # half an environment would be taken for a whole one the next time
             exit 1
         }
+        echo "$venv" >"$venv/.place"
     fi
     if ! cmp -s pyproject.toml "$stamp"; then
         echo "Installing into $venv (the first time this takes some minutes) ..." >&2

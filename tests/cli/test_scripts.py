@@ -97,6 +97,30 @@ def test_on_windows_programs_lie_in_another_folder(checkout, tmp_path):
     assert result.stdout == f"{tmp_path.resolve()} demo\n"
 
 
+@pytest.mark.parametrize("trouble", ["moved", "without Python"])
+def test_an_environment_that_no_longer_works_is_made_anew(checkout, tmp_path, trouble):
+    (checkout / ".venv" / ".place").write_text(f"{checkout if trouble != 'moved' else tmp_path / 'before'}/.venv\n")
+    if trouble != "moved":
+        (checkout / ".venv" / "bin" / "python").symlink_to(tmp_path / "uninstalled")
+    made = tmp_path / "python"
+    made.write_text(
+        '#!/bin/sh\n[ "$1" = -c ] && exit 0\nmkdir -p "$3/bin"; cp "$0" "$3/bin/python"\n'
+        '[ "$2" = pip ] && ln -sf "$0" "$(dirname "$0")/sam2-fewshot"\n[ "$1" = demo ] && echo "anew"; exit 0\n'
+    )
+    made.chmod(0o755)
+    result = subprocess.run(
+        [checkout / "scripts" / "demo"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHON": str(made)},
+    )
+    assert ".venv was moved, or its Python is gone; it is made anew." in result.stderr
+    assert result.stdout == "anew\n"
+    assert (checkout / ".venv" / ".place").read_text() == f"{checkout.resolve()}/.venv\n"
+
+
 def test_half_an_environment_is_not_kept(checkout, tmp_path):
     shutil.rmtree(checkout / ".venv")
     broken = tmp_path / "python"
