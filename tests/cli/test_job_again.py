@@ -186,6 +186,20 @@ def test_names_in_a_run_file_lead_to_nothing_else(request_for, segmenters, tmp_p
     assert all(path.exists() for path in users)
 
 
+def test_a_record_whose_objects_no_run_writes_stops_the_same_command_once(request_for, segmenters, display):
+    found = run(request_for(), None, segmenters).found
+    path = min((request_for().out / ".frames").glob("*.npz"))
+    with np.load(path) as archive:
+        members = dict(archive)
+    members["figures"][0, 1] = np.inf
+    np.savez_compressed(path, **members)
+    stopped = run(request_for(), None, segmenters)
+    assert not stopped.complete
+    assert "holds no whole record of im" in stopped.failures[0].sentence
+    again = run(request_for(), None, segmenters)
+    assert (again.resumed, again.found, again.complete) == (2, found, True)
+
+
 def test_missing_overlay_is_drawn_again(request_for, segmenters):
     out = run(request_for(), None, segmenters).out
     (out / "overlays" / "im2.png").unlink()

@@ -106,7 +106,7 @@ def test_results_do_not_go_through_a_link(name, tmp_path, request_for, segmenter
     (out / "run.json").write_text(json.dumps(facts))  # whoever made the link has edited it
     shutil.rmtree(out / name)
     (out / name).symlink_to(photos)
-    words = rf"{name} is a link to .*photos, where .*\. Remove the link; if .* another disk, give a folder there with"
+    words = rf"{name} is a link to .*photos, where .*\. Remove the link, and move .*; if .* another disk, give a folder"
     with pytest.raises(InputError, match=words):
         run(request_for(), None, segmenters)  # which would delete what is in a folder that it does not write into
     assert [path.read_text() for path in users] == ["mine"] * 6
@@ -114,6 +114,15 @@ def test_results_do_not_go_through_a_link(name, tmp_path, request_for, segmenter
     link = tmp_path / "link"
     link.symlink_to(out)  # all results together may lie behind a link
     assert run(request_for(out=link, write=["roi"]), None, segmenters).complete
+
+
+def test_links_where_no_result_goes_or_within_the_results_are_let_be(tmp_path, request_for, segmenters):
+    out = tmp_path / "out"
+    (out / "inner").mkdir(parents=True)
+    (out / "zarr").symlink_to(tmp_path / "nowhere")
+    (out / "labels").symlink_to(out / "inner")
+    assert run(request_for(), None, segmenters).complete
+    assert len(list((out / "inner").glob("*.tif"))) == 3
 
 
 def test_files_of_other_images_and_formats_may_be_there(request_for, segmenters, tmp_path):

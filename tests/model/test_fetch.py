@@ -270,6 +270,7 @@ def test_no_message_has_the_login_or_query_of_an_address(  # type: ignore[no-unt
         ("me:S3CRET@mirror.example", "…@mirror.example/model.pt"),
         ("ftp://me:S3CRET@mirror.example", "ftp://…@mirror.example/model.pt"),
         ("https://me:S3CRET/S3CRET@mirror.example", "https://…@mirror.example/model.pt"),
+        ("ftp://mirror.example/models@v2", "ftp://mirror.example/models@v2/model.pt"),
     ],
 )
 def test_nor_has_that_of_a_bad_address(base: str, shown: str, checkpoint: Checkpoint, tmp_path: Path) -> None:

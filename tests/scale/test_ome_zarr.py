@@ -140,12 +140,17 @@ def test_chunks_that_do_not_fit_into_memory_are_refused(tmp_path: Path) -> None:
         ZarrSource(path)
 
 
-def test_a_smaller_level_of_python_objects_is_refused_unread(tmp_path: Path) -> None:
+def test_a_smaller_level_of_python_objects_is_left_out_unread(tmp_path: Path) -> None:
     path = write(tmp_path / "a.zarr", DEEP, form=2, levels=2)
     array = path / "1" / ".zarray"
     filters = [{"id": "vlen-utf8"}, {"id": "pickle", "protocol": 5}]  # unpickling runs what the file says
     objects = {"dtype": "|O", "fill_value": "", "compressor": None, "filters": filters}
     array.write_text(json.dumps({**json.loads(array.read_text()), **objects}))
+    source = ZarrSource(path)
+    assert source.reduced(0, 0, 1) is None
+    assert next(source.planes(0, 0)).shape == DEEP.shape[-2:]
+    (path / "0").rename(path / "2")
+    (path / "1").rename(path / "0")
     with pytest.raises(InputError, match=r"pixels of a\.zarr are of the kind .*; save it with whole numbers"):
         ZarrSource(path)
 
@@ -185,13 +190,22 @@ def test_damaged_pieces_and_metadata_are_sentences(tmp_path: Path) -> None:
         ZarrSource(path)
 
 
-@pytest.mark.parametrize(("package", "extra"), [("zarr", "zarr"), ("aiohttp", "zarr"), ("s3fs", "s3")])
-def test_a_missing_package_is_named(package: str, extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("package", "place", "extra"),
+    [
+        ("zarr", "a.zarr", "zarr"),
+        ("zarr", "s3://b/a.zarr", "s3"),
+        ("aiohttp", "http://127.0.0.1/a.zarr", "zarr"),
+        ("s3fs", "s3://b/a.zarr", "s3"),
+    ],
+)
+def test_a_missing_package_is_named(
+    package: str, place: str, extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(__import__("sys").modules, package, None)
-    places = {"zarr": tmp_path / "a.zarr", "aiohttp": Path("http://127.0.0.1/a.zarr"), "s3fs": Path("s3://b/a.zarr")}
     write(tmp_path / "a.zarr", DEEP)
     with pytest.raises(InputError, match=rf"sam2-fewshot\[{extra}\]"):
-        ZarrSource(places[package])
+        ZarrSource(Path(place) if "://" in place else tmp_path / place)
 
 
 @pytest.mark.parametrize(

@@ -300,6 +300,8 @@ class OutputFolder:
             image = self._plan.images[location.xy]
             record = self._record(location)
             if record is None:
+                # A summary does not see all that may be wrong, and the same command shall not stop here again.
+                self._journals[location.xy].discard(_key(location))
                 raise self._lost(self._out, location)
             # Names are given anew: another file of the same name may have joined the images since.
             yield replace(

@@ -14,7 +14,7 @@ from sam2_fewshot.backbones import lasting_name
 from sam2_fewshot.errors import InputError, command_line
 from sam2_fewshot.files.corrections import CORRECTIONS
 from sam2_fewshot.images.addresses import check_address, remote
-from sam2_fewshot.images.source import kind_of
+from sam2_fewshot.images.source import reading
 from sam2_fewshot.object_model import read_object_model
 from sam2_fewshot.output.finished import read_finished
 from sam2_fewshot.settings import Settings
@@ -309,7 +309,8 @@ def next_folder(results: Path) -> Path:
 def _as_path(text: str) -> Path:
     """Return a path that ``run.json`` holds, where stray bytes of names are spelt out."""
     path = Path(text)
-    return Path(as_named(text)) if kind_of(path) == "missing" else path
+    with reading(path):
+        return path if path.exists() else Path(as_named(text))
 
 
 def _absolute(path: Path) -> str:

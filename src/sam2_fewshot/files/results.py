@@ -28,8 +28,7 @@ if TYPE_CHECKING:
     from sam2_fewshot.output.notes import Notes
 
 _ALONE = ("run.json", REPORT, CORRECTIONS, MARK_NEXT)
-_FOLDERS = (OVERLAYS, *(PurePosixPath(form.result).parts[0] for form in FORMATS.values() if form.per_image))
-_NAMES = {JOURNAL_FOLDER, *_ALONE, *_FOLDERS, *(form.result for form in FORMATS.values() if not form.per_image)}
+_NAMES = {JOURNAL_FOLDER, OVERLAYS, *_ALONE, *(PurePosixPath(form.result).parts[0] for form in FORMATS.values())}
 """What lies in an output folder."""
 _PLANE = re.compile(r"_z\d+_t\d+\.png$")
 """The end of the name of a plane's overlay, in small letters, behind the stem of its image."""
@@ -58,7 +57,7 @@ def check_results(plan: Plan) -> None:
         wrote.
     """
     files = list(result_files(plan))
-    _refuse_links(plan.request.out)
+    _refuse_links(plan.request.out, files)
     _refuse_among_inputs(plan, files)
     _refuse_to_overwrite(plan.request.out, files)
 
@@ -90,15 +89,16 @@ def _refuse_among_inputs(plan: Plan, files: Sequence[ResultFile]) -> None:
         )
 
 
-def _refuse_links(out: Path) -> None:
-    """Refuse folders of results that lie elsewhere than in the output folder, which itself may be a link."""
-    real = os.path.realpath(out)
-    for name in _FOLDERS:
-        target = os.path.realpath(out / name)
-        if os.path.normcase(target) != os.path.normcase(Path(real, name)):
+def _refuse_links(out: Path, files: Sequence[ResultFile]) -> None:
+    """Refuse a run that writes or deletes results outside of the output folder, which itself may be a link."""
+    written = {file.path.parent for file in files} | {(out / key).parent for key in _earlier(out)}
+    for folder in sorted(written):
+        target = Path(os.path.realpath(folder))
+        if not target.is_relative_to(os.path.realpath(out)):
             raise InputError(
-                f"{out / name} is a link to {target}, where results would take the place of files that may be your "
-                "own. Remove the link; if the results belong on another disk, give a folder there with -o."
+                f"{folder} is a link to {target}, where results would take the place of files that may be your own. "
+                "Remove the link, and move results of earlier runs back from there; if the results belong on another "
+                "disk, give a folder there with -o."
             )
 
 

@@ -18,7 +18,16 @@ import numpy as np
 from sam2_fewshot.errors import FewShotError, InputError, ServerError, needed
 from sam2_fewshot.images.addresses import check_address, remote, shown
 from sam2_fewshot.images.positions import check_counts, check_positions, opened_positions
-from sam2_fewshot.images.source import MAX_PIECE_BYTES, Header, check_kind, check_size, damaged, pixel_size, reading
+from sam2_fewshot.images.source import (
+    MAX_PIECE_BYTES,
+    NUMBERS,
+    Header,
+    check_kind,
+    check_size,
+    damaged,
+    pixel_size,
+    reading,
+)
 from sam2_fewshot.images.zarr_places import ImagePlace, is_outer, leads_inside, places_in
 
 if TYPE_CHECKING:
@@ -174,13 +183,14 @@ def _open(path: Path, patience: float) -> tuple[str, list[Any], Mapping[str, Any
     levels = [_array(group, name) for name in arrays]
     if levels[0] is None:
         raise InputError(f"{shown(path)} lacks the array {arrays[0][:60]!r} that its description names. Copy it again.")
-    levels = [level for level in levels if level is not None]  # the smaller ones are a convenience
+    check_kind(path, np.dtype(levels[0].dtype))
+    # The smaller ones are a convenience. Objects of Python would be unpickled, which runs what a file says.
+    levels = [level for level in levels if level is not None and np.dtype(level.dtype).kind in NUMBERS]
     for level in levels:
         if len(level.shape) != len(axes):
             raise InputError(
                 f"{shown(path)} has {len(level.shape)} axes, and its description names {len(axes)}. Export it again."
             )
-        check_kind(path, np.dtype(level.dtype))  # objects of Python are unpickled, which runs what a file says
         chunk = math.prod(level.chunks) * np.dtype(level.dtype).itemsize
         if chunk > MAX_PIECE_BYTES:
             raise InputError(
@@ -216,7 +226,8 @@ def _places(path: Path) -> list[ImagePlace]:
 
 
 def _group(path: Path, patience: float) -> Any:
-    zarr = needed(f"{shown(path)}: OME-Zarr", "zarr", "zarr")
+    extra = "s3" if (remote(path) or "").startswith("s3") else "zarr"
+    zarr = needed(f"{shown(path)}: OME-Zarr", "zarr", extra)
     return zarr.open_group(_store(path, patience), mode="r")
 
 

@@ -35,6 +35,9 @@ MAX_PLANE_PIXELS = 500_000_000
 MAX_PIECE_BYTES = 1_000_000_000
 """Largest chunk of an OME-Zarr, and tile of a TIFF whose plane is smaller, that is unpacked: into memory as a whole."""
 
+NUMBERS = "buif"
+"""Kinds of data types whose pixels can be read."""
+
 _DAMAGE = {None, errno.EINVAL, errno.EOVERFLOW}
 """What the system says when a damaged file sends a decoder to an impossible place."""
 _MICROMETRES = {
@@ -287,7 +290,7 @@ def check_kind(path: Path, dtype: np.dtype[Any]) -> None:
     InputError
         Saying what they are.
     """
-    if dtype.kind not in "buif":
+    if dtype.kind not in NUMBERS:
         kind = "complex numbers" if dtype.kind == "c" else f"of the kind {dtype}"
         raise InputError(
             f"The pixels of {shown(path)} are {kind}; save it with whole numbers or 32-bit floats (for instance "

@@ -11,6 +11,7 @@ import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, TypeVar
+from urllib.parse import urlsplit
 
 import requests
 
@@ -68,6 +69,8 @@ class Patience:
     ----------
     first, longest
         Seconds between the first two attempts, and at most; each wait is twice the one before.
+    asked
+        Seconds that are waited at most where the server asks for a time, so that some attempts remain.
     total
         Seconds of waiting in all before giving up. Five minutes outlast a server's restart.
     connect, read
@@ -80,6 +83,7 @@ class Patience:
 
     first: float = 0.5
     longest: float = 30.0
+    asked: float = 60.0
     total: float = 300.0
     connect: float = 15.0
     read: float = 300.0
@@ -89,7 +93,7 @@ class Patience:
         """Yield the seconds to wait before each further attempt: more where more are asked for, within the total."""
         waited, wait = 0.0, self.first
         while waited + wait <= self.total:
-            now = max(wait, min(asked(), self.total - waited))
+            now = max(wait, min(asked(), self.asked, self.total - waited))
             yield now
             waited += now
             wait = min(2 * wait, self.longest)
@@ -361,7 +365,13 @@ class Server:
                 f"The NimbusImage server is too busy or restarting ({status}) while {doing}, also after waiting. "
                 f"{self.again} later."
             )
-        if status == 401:
+        moved = _moved_to(error.response)
+        if status == 401 and moved:
+            sentence = (
+                f"The server sends on to {moved}, and the login is sent to no other server than the one that was given "
+                f"(401 while {doing}). Give {moved} as the server's address."
+            )
+        elif status == 401:
             sentence = f"The session has ended (401 while {doing}). Log in to NimbusImage again. {self.again}."
         elif status == 403:
             sentence = (
@@ -397,6 +407,14 @@ def _asked_wait(outcome: requests.Response | requests.RequestException) -> float
         return Retry().parse_retry_after(outcome.headers["Retry-After"])
     except (LookupError, ValueError, ArithmeticError, InvalidHeader):
         return 0.0
+
+
+def _moved_to(response: requests.Response | None) -> str:
+    """Return the address of the server that another one sent on to, an empty text where none did."""
+    if response is None or not response.history:
+        return ""
+    first, last = (urlsplit(each.url) for each in (response.history[0], response))
+    return "" if first[:2] == last[:2] else f"{last.scheme}://{last.hostname}{f':{last.port}' if last.port else ''}"
 
 
 def _never_arrived(error: requests.RequestException) -> bool:

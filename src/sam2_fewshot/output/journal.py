@@ -113,6 +113,11 @@ class Journal:
         with replacing(self._path(record.location)) as path, path.open("wb") as file:
             write_archive(file, *_pack(record, self.fingerprint))
 
+    def discard(self, location: Location) -> None:
+        """Delete a frame's record, so that the frame is searched again."""
+        with suppress(OSError):
+            self._path(location).unlink()
+
     def preview(self, location: Location) -> Path:
         """Return where the small picture of a frame for the report belongs."""
         return preview_beside(self._path(location))

@@ -37,7 +37,8 @@ TIMEOUT = (10.0, 60.0)
 """Seconds to connect, and seconds of silence, after which a try is given up."""
 _CHUNK = 1 << 16  # bytes; as many may be lost when a line breaks
 _LONGEST_PAUSE = 30.0  # seconds
-_SECRET = re.compile(r"(?:(?<=://)|^(?!.*://))[^?#]*(?=@)|[?#].*", re.DOTALL)  # a login, also one with a slash; a query
+_SECRET = re.compile(r"(?:(?<=://)|^(?!.*://))(?:[^/?#]*|[^/?#]*:[^?#]*)(?=@)|[?#].*", re.DOTALL)
+"""In a URL: a login, also one whose password has a slash, and a query."""
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})  # answers that may be better next time (RFC 9110)
 
 
