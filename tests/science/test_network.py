@@ -11,6 +11,7 @@ import torch
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 
 from random_networks import random_network
+from sam2_fewshot.backbones.sam2 import cpu, open_model
 from sam2_fewshot.backbones.sam2.checkpoints import SAM2_GATES
 from sam2_fewshot.backbones.sam2.cpu import OneDnnLinear
 from sam2_fewshot.backbones.sam2.device import choose_dtype
@@ -18,8 +19,11 @@ from sam2_fewshot.backbones.sam2.network import Sam2Model, mask_weighted_mean
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.geometry.outlines import crop_to_object
 from sam2_fewshot.methods.grid import context_window
+from sam2_fewshot.settings import Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
 RNG = np.random.default_rng(1)
@@ -72,6 +76,37 @@ def test_a_read_only_image_is_taken_without_a_warning(micro: Sam2Model) -> None:
     image = IMAGES[0].copy()
     image.flags.writeable = False
     assert micro.embed(image).image_embed.isfinite().all()
+
+
+@pytest.fixture
+def double() -> Iterator[None]:
+    """A program whose tensors are of float64 where nothing else is said."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def answers(model: Sam2Model) -> list[NDArray[np.generic]]:
+    """What a model says of a window: features, maps of them, and the masks of points and boxes."""
+    (tile,) = model.tiles(IMAGES[0], WINDOWS[:1])
+    features = tile.features(1)
+    rows = np.eye(2, len(features), dtype=np.float32)
+    points = model.prompt(tile.embedding, np.array([(250, 250), (100, 90)], np.float32))
+    boxes = model.prompt_boxes(tile.embedding, np.array([(100, 90, 260, 250)], np.float32))
+    masks = [each for found in (points, boxes) for each in (found.predicted_iou, found.boxes)]
+    return [features, tile.maps(1, features.mean((1, 2)), rows, rows), *masks]
+
+
+def test_the_default_dtype_of_the_users_program_does_not_matter(
+    micro: Sam2Model, request: pytest.FixtureRequest
+) -> None:
+    expected, has_onednn = answers(micro), cpu._has_onednn.__wrapped__()
+    request.getfixturevalue("double")
+    assert cpu._has_onednn.__wrapped__() == has_onednn
+    for model in (micro, open_model("sam2.1_hiera_micro.pt", "cpu", Settings())):
+        for found, right in zip(answers(model), expected, strict=True):
+            assert found.dtype == right.dtype
+            assert np.allclose(found, right, atol=1e-4)
 
 
 def test_no_image_gives_no_features(micro: Sam2Model, discs: tuple[NDArray[np.uint8], NDArray[np.int32]]) -> None:

@@ -59,7 +59,8 @@ def _has_onednn() -> bool:
     """Tell whether this build of PyTorch has the operator, which is not of its public interface, and it is right."""
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
-    x, weight, bias = torch.arange(12.0).reshape(1, 3, 4), torch.arange(8.0).reshape(2, 4), torch.ones(2)
+    x, weight, bias = (torch.arange(count, dtype=torch.float32) for count in (12, 8, 2))
+    x, weight = x.reshape(1, 3, 4), weight.reshape(2, 4)
     try:
         found = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     except (AttributeError, RuntimeError, TypeError, NotImplementedError):

@@ -143,7 +143,8 @@ class PromptDecoder:
         `coordinates` are (N, points, 2), `labels` (N, points) in SAM 2's code.
         """
         sparse, _ = self._prompt_encoder(points=(coordinates, labels), boxes=None, masks=None)
-        tokens, image = self._attend(torch.cat([self._output_tokens(len(sparse)), sparse], dim=1))
+        # SAM 2 pads points with numbers of torch's default dtype, which a program may have changed.
+        tokens, image = self._attend(torch.cat([self._output_tokens(len(sparse)), sparse.float()], dim=1))
         predicted = self._decoder.iou_prediction_head(tokens[:, self._first_mask - 1]).float()
         return predicted, tokens, image
 

@@ -255,7 +255,7 @@ def build(config: str, seed: int = 0) -> torch.nn.Module:
             network: torch.nn.Module = instantiate(OmegaConf.create(model))
     except (HydraException, OmegaConfBaseException) as error:
         raise CheckpointError(f"The model configuration {config} cannot be built: {_one_line(error)}") from None
-    return network
+    return network.float()  # whatever the user's default is
 
 
 def fitting_config(weights: Mapping[str, torch.Tensor]) -> str | None:

@@ -194,7 +194,7 @@ def _weights(windows: _Windows, source: int, target: int) -> Tensor:
     exact = ((positions.float() + 0.5) * (source / target) - 0.5).clamp(min=0)
     lower = exact.long().clamp(max=source - 1)
     upper_weight = exact - lower
-    matrix = torch.zeros(*positions.shape, int(windows.source_length), device=start.device)
+    matrix = torch.zeros(*positions.shape, int(windows.source_length), dtype=torch.float32, device=start.device)
     # Rows beyond a mask's own window, there because another mask of the batch is larger, may read beyond
     # its source window; every logit at that window's edge is below the threshold (or at the image's edge, where
     # reading stops too).

@@ -334,8 +334,8 @@ class Sam2Model:
         scaled = image.float() / 255
         if scaled.shape[1:] != size:
             scaled = functional.interpolate(scaled[None], size, mode="bilinear", align_corners=False, antialias=True)[0]
-        mean = torch.tensor(_MEAN, device=self.device)[:, None, None]
-        std = torch.tensor(_STD, device=self.device)[:, None, None]
+        mean = torch.tensor(_MEAN, dtype=torch.float32, device=self.device)[:, None, None]
+        std = torch.tensor(_STD, dtype=torch.float32, device=self.device)[:, None, None]
         return (scaled - mean) / std
 
     def _encode(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:

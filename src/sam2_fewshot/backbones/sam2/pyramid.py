@@ -142,11 +142,11 @@ def _squared_weights(size: int, finer: int, device: torch.device) -> tuple[Tenso
     paired
         float32 (finer, size - 1), of a cell with the next: twice the product of their weights.
     """
-    places = ((torch.arange(finer, device=device) + 0.5) * (size / finer) - 0.5).clamp(0, size - 1)
+    places = ((torch.arange(finer, dtype=torch.float32, device=device) + 0.5) * (size / finer) - 0.5).clamp(0, size - 1)
     first = places.floor().clamp(max=max(size - 2, 0)).long()[:, None]
     share = places[:, None] - first
-    weights = torch.zeros(finer, size + 1, device=device).scatter_(1, first, 1 - share).scatter_(1, first + 1, share)
-    weights = weights[:, :size]
+    weights = torch.zeros(finer, size + 1, dtype=torch.float32, device=device)
+    weights = weights.scatter_(1, first, 1 - share).scatter_(1, first + 1, share)[:, :size]
     return weights**2, 2 * weights[:, :-1] * weights[:, 1:]
 
 
