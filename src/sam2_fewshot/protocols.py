@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sam2_fewshot.records import Box, InstanceMask
+
+
+_PACKAGE = __name__.partition(".")[0]
 
 
 class Progress(Protocol):
@@ -37,9 +41,23 @@ class Progress(Protocol):
 class Quiet(Progress):
     """A :class:`Progress` for Python callers: silent but for Python warnings."""
 
+    def __init__(self) -> None:
+        self._told: dict[str | tuple[Any, ...], int] = {}
+
+    def forget(self) -> None:
+        """Take all warnings for new ones again, such as those about the examples of another fit."""
+        self._told.clear()
+
     def warn(self, sentence: str) -> None:
-        """Issue a :class:`~sam2_fewshot.errors.FewShotWarning`."""
-        warnings.warn(sentence, FewShotWarning, stacklevel=3)
+        """Issue a :class:`~sam2_fewshot.errors.FewShotWarning` that quotes the caller's own line."""
+        frame = sys._getframe(1)
+        while frame.f_back and str(frame.f_globals.get("__name__")).partition(".")[0] == _PACKAGE:
+            frame = frame.f_back
+        module = frame.f_globals.get("__name__")
+        # warnings.warn remembers what it has told for as long as the program runs.
+        warnings.warn_explicit(
+            sentence, FewShotWarning, frame.f_code.co_filename, frame.f_lineno, module, registry=self._told
+        )
 
 
 class Staged:
@@ -48,6 +66,11 @@ class Staged:
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self.part = ""
+
+    def forget(self) -> None:
+        """Let a :class:`Quiet` forget what it has told; others keep their own accounts."""
+        if isinstance(self._progress, Quiet):
+            self._progress.forget()
 
     def start(self, stage: str, total: int | None = None) -> None:
         """Pass on, with the part before the stage."""

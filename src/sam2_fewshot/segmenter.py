@@ -233,6 +233,7 @@ class FewShotSegmenter:
         InputError
             If no wanted example can be used.
         """
+        self._progress.forget()
         self.memory.check_learning()
         with self._remembering.keeping() if self._remembering else nullcontext():
             training = training_set(

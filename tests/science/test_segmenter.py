@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -248,6 +249,28 @@ def test_an_example_over_the_whole_frame_is_questioned(filters: Backbone, discs:
     segmenter = FewShotSegmenter(filters, settings=QUICK)
     with pytest.warns(FewShotWarning, match="covers 100 %"):
         segmenter.fit([Exemplar(discs[0], mask=np.ones((160, 200), bool))])
+
+
+def test_every_fit_says_what_it_left_out_at_the_callers_line(filters: Backbone, discs: Discs) -> None:
+    segmenter = FewShotSegmenter(filters, settings=QUICK)
+    examples = [Exemplar(discs[0], mask=discs[1] == 1), Exemplar(discs[0], mask=discs[1] == 99, label="nothing")]
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("default")
+        for _ in range(2):
+            segmenter.fit(examples)
+            for _ in range(2):
+                segmenter._progress.warn("Said of every block.")
+    assert [str(each.message) for each in told] == 2 * [
+        "nothing is left out: its mask is empty.",
+        "Said of every block.",
+    ]
+    assert {each.filename for each in told} == {__file__}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FewShotWarning)
+        with pytest.raises(FewShotWarning, match="nothing is left out"):
+            segmenter.fit(examples)
+        warnings.simplefilter("ignore", FewShotWarning)
+        segmenter.fit(examples)
 
 
 def test_of_too_many_examples_some_are_taken_evenly(filters: Backbone, discs: Discs) -> None:

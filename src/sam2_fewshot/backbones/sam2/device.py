@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import traceback
-import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
-from sam2_fewshot.errors import FewShotWarning, InputError, SettingsError, counted
+from sam2_fewshot.errors import InputError, SettingsError, counted
+from sam2_fewshot.protocols import Quiet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -75,7 +75,7 @@ def choose_device(
             trouble = try_out(device)
             if not trouble:
                 return device
-            warnings.warn(f"{each} cannot be used and is passed over: {trouble}", FewShotWarning, stacklevel=2)
+            Quiet().warn(f"{each} cannot be used and is passed over: {trouble}")
         raise SettingsError("No device of this computer works with torch; install torch again.")
     wanted = "cuda:0" if name == "cuda" else name
     if wanted not in names:

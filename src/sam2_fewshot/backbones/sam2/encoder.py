@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from sam2_fewshot.backbones.sam2.device import is_out_of_memory
-from sam2_fewshot.errors import FewShotWarning
+from sam2_fewshot.protocols import Quiet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -176,11 +176,9 @@ class CompiledEncoder:
     def _give_up(self, reason: str) -> None:
         self._given_up = True
         self._compiled = None
-        warnings.warn(
+        Quiet().warn(
             f"SAM 2 cannot be compiled for this device ({reason}). It runs as it is, which is only slower; without "
-            "--compile nothing is tried.",
-            FewShotWarning,
-            stacklevel=2,
+            "--compile nothing is tried."
         )
 
 
