@@ -250,7 +250,8 @@ class Exemplar:
     image
         Array (H, W) or (H, W, 3), or a :class:`FrameReader`.
     mask
-        Array (H, W), true on the object: of one label of a label image, ``labels == 3``.
+        Array (H, W), true on the object: of one label of a label image, ``labels == 3``. Of a masked array the masked
+        pixels are not on it.
     polygon
         Outline in image pixels ``(x, y)``. It is made of a sequence of at least three points, or of an array (n, 2),
         where one is given.
@@ -300,7 +301,7 @@ class Exemplar:
 
 def _mask(given: ArrayLike) -> NDArray[Any]:
     try:
-        return np.asarray(given)
+        return np.asarray(np.ma.filled(given, 0))  # what a masked array leaves open is not on the object
     except ValueError:
         raise InputError(f"The mask of an example must be an array (height, width), but it is {given!r:.60}.") from None
 

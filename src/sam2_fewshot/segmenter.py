@@ -267,7 +267,8 @@ class FewShotSegmenter:
         image
             Array (H, W) or (H, W, 3), or a :class:`~sam2_fewshot.records.FrameReader`, also of a frame that is larger
             than the memory. Arrays are turned into 8-bit RGB as image files are; a fourth channel is dropped where it
-            has one value, such as that of an opaque image, and refused otherwise.
+            has one value, such as that of an opaque image, and refused otherwise. Pixels that are NaN, or masked in a
+            masked array, are black.
         store
             Of the results of the blocks of a frame that is searched in several.
         keep_proposed
@@ -292,7 +293,7 @@ class FewShotSegmenter:
 
     def stream(
         self,
-        frame: FrameReader,
+        frame: NDArray[Any] | FrameReader,
         region: Box | None = None,
         at_most: int | None = None,
         begins: Callable[[int, int], None] | None = None,
@@ -302,7 +303,7 @@ class FewShotSegmenter:
         Parameters
         ----------
         frame
-            The frame.
+            As the image in :meth:`predict`.
         region, at_most
             As in :func:`~sam2_fewshot.tiling.blocks.plan_search`.
         begins
@@ -316,6 +317,7 @@ class FewShotSegmenter:
             The detections of a block are of any score, and not yet compared with those of its neighbours; only the last
             result is as :meth:`predict` returns it. A single block gives the last one only.
         """
+        frame = as_reader(frame, self.settings)
         plan = self.plan(frame, region=region, at_most=at_most)
         results: list[BlockResult] = []
         for result in self._searched(frame, plan, self._detector(), begins=begins):
@@ -358,7 +360,7 @@ class FewShotSegmenter:
         at_most: int | None = None,
     ) -> SearchPlan:
         """Decide in which blocks to search a frame or region; see :func:`~sam2_fewshot.tiling.blocks.plan_search`."""
-        objects = self.object_model
+        objects, frame = self.object_model, as_reader(frame, self.settings)
         most = self.memory.search_pixels(frame, self._step)
         plan = plan_search(
             frame,

@@ -59,7 +59,7 @@ def test_a_label_image_is_not_one_object(
 
 @pytest.mark.parametrize("most_pixels", [WHOLE, IN_PARTS])
 @pytest.mark.parametrize(
-    "kind", ["bool", "0/1", "0/255", "0/7", "0.0/1.0", "list", "Pillow's", "Pillow's of black and white"]
+    "kind", ["bool", "0/1", "0/255", "0/7", "0.0/1.0", "list", "masked", "Pillow's", "Pillow's of black and white"]
 )
 def test_a_mask_may_be_of_any_kind(filters: Backbone, scene: Scene, kind: str, most_pixels: int) -> None:
     mask = scene[1][2].full()
@@ -70,6 +70,7 @@ def test_a_mask_may_be_of_any_kind(filters: Backbone, scene: Scene, kind: str, m
         "0/7": mask * np.int64(7),
         "0.0/1.0": mask.astype(np.float64),
         "list": mask.tolist(),
+        "masked": np.ma.array(np.ones(mask.shape, bool), mask=~mask),
         "Pillow's": Image.fromarray(mask * np.uint8(255)),
         "Pillow's of black and white": Image.fromarray(mask),
     }[kind]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from sam2_fewshot import Exemplar, FewShotSegmenter, Frame, InputError, Settings
+from sam2_fewshot.rendering.channels import as_reader
 from told import Told
 
 if TYPE_CHECKING:
@@ -90,6 +91,24 @@ def test_nan_and_infinity_are_looked_past(segmenter: FewShotSegmenter, discs: Di
     segmenter.fit([Exemplar(rough, mask=labels == number) for number in (1, 3, 5)])
     assert np.isfinite(scores(segmenter, rough)).all()
     assert np.isfinite(scores(segmenter, np.repeat(rough[..., None], 3, axis=2))).all()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_masked_pixels_count_as_nan_does(dtype: type[np.generic], discs: Discs) -> None:
+    grey = discs[0][..., 0].astype(dtype)
+    hidden = np.zeros(grey.shape, bool)
+    hidden[:9] = True
+    grey[hidden] = 255 if dtype == np.uint8 else 60_000
+    masked = np.ma.array(grey, mask=hidden)
+    found = as_reader(masked, Settings()).read()
+    assert np.array_equal(found, as_reader(np.where(hidden, np.nan, grey), Settings()).read())
+    assert np.array_equal(as_reader(masked[..., None], Settings()).read(), found)
+    photo = np.ma.stack([masked] * 3, axis=-1)
+    found = as_reader(photo, Settings()).read()
+    assert not found[hidden].any()
+    if dtype == np.uint8:
+        assert np.array_equal(found[~hidden], photo.data[~hidden])
+    assert np.array_equal(as_reader(np.ma.array(grey), Settings()).read(), as_reader(grey, Settings()).read())
 
 
 def test_nothing_finite_is_told(segmenter: FewShotSegmenter, discs: Discs) -> None:

@@ -70,6 +70,29 @@ class Nameless:
         return np.zeros((*self.shape, 3), np.uint8)
 
 
+class Shaped(Frame):
+    """A reader whose shape is what a user's may be."""
+
+    kind: Any = tuple
+
+    @property
+    def shape(self) -> Any:
+        return self.kind(self.pixels.shape[:2])
+
+
+class InALine(Shaped):
+    kind = list
+
+
+class InAnArray(Shaped):
+    kind = np.array
+
+
+class OfNumPy(Shaped):
+    def kind(self, shape: tuple[int, int]) -> Any:
+        return tuple(np.array(shape))
+
+
 def best_iou(found: list[Detection], truth: NDArray[np.bool_]) -> float:
     return max((np.sum(d.mask & truth) / np.sum(d.mask | truth) for d in found), default=0.0)
 
@@ -316,6 +339,23 @@ def test_no_examples_are_refused(filters: Backbone, discs: Discs) -> None:
 def test_what_is_not_an_image_is_refused(fitted: FewShotSegmenter, image: NDArray[np.generic], why: str) -> None:
     with pytest.raises(InputError, match=why):
         fitted.segment(image)
+
+
+@pytest.mark.parametrize("kind", [InALine, InAnArray, OfNumPy])
+def test_examples_are_known_again_whatever_numbers_a_shape_has(
+    filters: Backbone, fitted: FewShotSegmenter, discs: Discs, kind: type[Shaped]
+) -> None:
+    image, labels = discs
+    plain, reader = Frame(image), kind(image)
+    other = FewShotSegmenter(filters, settings=QUICK).fit([Exemplar(reader, mask=labels == n) for n in SHOWN])
+    whole = [item.bbox for item in fitted.predict(plain).examples]
+    assert len(whole) == len(SHOWN)
+    for segmenter, frame in ((fitted, reader), (other, plain), (other, reader)):
+        assert [item.bbox for item in segmenter.predict(frame).examples] == whole
+        *_, (box, result) = segmenter.stream(frame)
+        assert [item.bbox for item in result.examples] == whole
+        assert repr(box) == "(0, 0, 200, 160)"
+    assert other.object_model.to_bytes() == fitted.object_model.to_bytes()
 
 
 @pytest.mark.parametrize(

@@ -264,15 +264,30 @@ def _tint(unit: NDArray[np.float64], level: int) -> NDArray[np.uint8]:
 _OF_A_READER = ("name", "location", "shape", "read")
 
 
+class _Plain:
+    """A user's reader with a shape of Python's own integers: frames are known again by it."""
+
+    def __init__(self, reader: FrameReader) -> None:
+        self._reader = reader
+        self.name, self.location, self.read = reader.name, reader.location, reader.read
+        height, width = reader.shape
+        self.shape = int(height), int(width)
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what a reader may have besides, such as a ``digest``."""
+        return getattr(self._reader, name)
+
+
 def as_reader(image: NDArray[Any] | FrameReader, settings: Settings) -> FrameReader:
     """Return an image as something that can be read by region, in 8-bit RGB.
 
     Parameters
     ----------
     image
-        A reader, which stays as it is; or an array: (H, W) is stretched between the black and white percentiles of the
-        settings, (H, W, 3) is a photo, which stays as it is when it is uint8, and (H, W, 1) and (H, W, 4) are the same
-        with a superfluous axis and with an alpha channel of one value, which is dropped.
+        A reader, of which only the shape is made a tuple of Python's integers; or an array: (H, W) is stretched between
+        the black and white percentiles of the settings, (H, W, 3) is a photo, which stays as it is when it is uint8,
+        and (H, W, 1) and (H, W, 4) are the same with a superfluous axis and with an alpha channel of one value, which
+        is dropped. What a masked array masks is black and counts for no percentile, as NaN.
     settings
         ``black_percentile`` and ``white_percentile`` are used.
 
@@ -284,13 +299,14 @@ def as_reader(image: NDArray[Any] | FrameReader, settings: Settings) -> FrameRea
     if isinstance(image, FrameReader):
         if not all(image.shape):
             raise InputError(f"{image.name} is {image.shape[1]} × {image.shape[0]} px, which is no pixel at all.")
-        return image
+        is_plain = type(image.shape) is tuple and all(type(side) is int for side in image.shape)
+        return image if is_plain else _Plain(image)
     if isinstance(image, str | os.PathLike):
         raise InputError(
             f"The path {os.fspath(image)!r} was given as an image, but it must be an array. Read the file first, for "
             "instance with skimage.io.imread(path)."
         )
-    pixels = np.asarray(image)
+    pixels = image if isinstance(image, np.ma.MaskedArray) else np.asarray(image)
     if not pixels.ndim:
         missing = [name for name in _OF_A_READER if not hasattr(image, name)]
         raise InputError(
@@ -315,6 +331,10 @@ def as_reader(image: NDArray[Any] | FrameReader, settings: Settings) -> FrameRea
             "transparency or a channel of the microscope. Leave it out with image[..., :3], or merge the channels to "
             "RGB."
         )
+    if isinstance(pixels, np.ma.MaskedArray):
+        # An 8-bit photo stays as it is, so what is masked is black there at once.
+        is_shown = pixels.ndim == 3 and pixels.dtype == np.uint8
+        pixels = np.ma.filled(pixels, 0) if is_shown else np.ma.filled(pixels.astype(np.float64), np.nan)
     black, white = settings.black_percentile, settings.white_percentile
     if pixels.ndim == 2:
         return Frame(merge([pixels], [ChannelStyle(black=black, white=white)]))
