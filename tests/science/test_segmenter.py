@@ -296,6 +296,17 @@ def test_every_fit_says_what_it_left_out_at_the_callers_line(filters: Backbone, 
         segmenter.fit(examples)
 
 
+def test_a_result_may_be_edited(filters: Backbone, discs: Discs) -> None:
+    image, labels = discs
+    segmenter = FewShotSegmenter(filters, settings=QUICK).fit([Exemplar(image, mask=labels == n) for n in SHOWN])
+    learned, areas = segmenter.object_model.to_bytes(), [item.area for item in segmenter.predict(image).examples]
+    assert len(areas) == len(SHOWN)
+    for item in segmenter.predict(image).examples:
+        item.instance.data[:] = False
+    assert segmenter.object_model.to_bytes() == learned
+    assert [item.area for item in segmenter.predict(image).examples] == areas
+
+
 def test_of_too_many_examples_some_are_taken_evenly(filters: Backbone, discs: Discs) -> None:
     image, labels = discs
     listener = Listener()

@@ -91,6 +91,7 @@ def outlined(masks: Iterable[ScoredMask], view: View, settings: Settings, least_
 def marked(mask: InstanceMask, settings: Settings, location: Location, kind: Kind) -> Detection:
     """Return an object that the user marked, shaped as those that are found."""
     instance, polygon = shape_of(mask, settings)
+    instance = replace(instance, data=instance.data.copy())  # who edits a result does not edit what was learned
     return Detection(instance, polygon, 1.0, float("nan"), float("nan"), location, kind)
 
 
