@@ -316,6 +316,11 @@ class FewShotSegmenter:
         result
             The detections of a block are of any score, and not yet compared with those of its neighbours; only the last
             result is as :meth:`predict` returns it. A single block gives the last one only.
+
+        Raises
+        ------
+        InputError
+            If nothing was learned yet, the image cannot be used, or the region holds no pixel of it.
         """
         frame = as_reader(frame, self.settings)
         plan = self.plan(frame, region=region, at_most=at_most)
@@ -395,8 +400,8 @@ class FewShotSegmenter:
     def join(self, frame: FrameReader, plan: SearchPlan, results: Sequence[BlockResult]) -> FrameResult:
         """Merge the results of the blocks of a frame or region, and apply the threshold.
 
-        Objects whose middle lies beyond the region are left out. So is, with a warning, an object that does not fit
-        into the largest window that may be searched.
+        Objects and examples whose middle lies beyond the region are left out. So is, with a warning, an object that
+        does not fit into the largest window that may be searched.
         """
         detect = self._detector()
         found, lost = merge(results, plan, lambda window: detect(view_of(frame, plan, window)))
@@ -407,7 +412,8 @@ class FewShotSegmenter:
                 "which widens the overlap, or raise Max Memory."
             )
         found = replace(found, detections=[item for item in found.detections if is_owned(item.instance, plan.region)])
-        examples = [marked(mask, self.settings, frame.location, Kind.EXAMPLE) for mask in plan.marked]
+        here = [mask for mask in plan.marked if is_owned(mask, plan.region)]
+        examples = [marked(mask, self.settings, frame.location, Kind.EXAMPLE) for mask in here]
         return replace(select(found, self.object_model.learned, self.settings), examples=examples)
 
     def save(self, path: str | os.PathLike[str], channels: str | None = None) -> None:

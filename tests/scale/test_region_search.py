@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sam2_fewshot import Exemplar, FewShotSegmenter, Frame, Settings
+from sam2_fewshot import Exemplar, FewShotSegmenter, Frame, InputError, Settings
 from sam2_fewshot.annotations.arrays import masks_of
 from sam2_fewshot.backbones.interruptible import Interruptible
 from sam2_fewshot.geometry.overlap import mask_iou
@@ -59,6 +59,42 @@ def test_a_region_gives_nothing_that_lies_beyond_it(by_grid, large):
     middles = [((x0 + x1) / 2, (y0 + y1) / 2) for x0, y0, x1, y1 in (item.bbox for item in result.detections)]
     assert middles
     assert all(box[0] <= x < box[2] and box[1] <= y < box[3] for x, y in middles)
+
+
+def test_a_region_is_taken_as_far_as_it_lies_on_the_frame(by_grid, large):
+    height, width = large.shape
+    whole = by_grid.plan(large)
+    for region in ((-5, -7, width + 3, height + 9), np.array([-70, 0, width, height]), (0.5, 0.0, width - 0.5, 1e9)):
+        plan = by_grid.plan(large, region=region)
+        assert repr(plan.region) == repr(whole.region) == f"(0, 0, {width}, {height})"
+    box = by_grid.plan(large, region=(-90, -90, 30, 30)).region
+    assert box == by_grid.plan(large, region=(0, 0, 30, 30)).region
+
+
+@pytest.mark.parametrize("region", [(9, 9, 9, 40), (40, 40, 10, 10), (900, 0, 950, 9), (-9, -9, 0, 0), (0, 0, 0, 0)])
+def test_a_region_without_a_pixel_is_told(by_grid, large, region):
+    said = rf"The region \({', '.join(map(str, region))}\) holds no pixel of large, which is 800 × 480 px"
+    with pytest.raises(InputError, match=said):
+        by_grid.plan(large, region=region)
+    with pytest.raises(InputError, match=said):
+        next(by_grid.stream(large, region))
+
+
+def test_a_region_has_its_own_examples(filters, large, discs):
+    masks = [mask.full() for mask in dict(masks_of(discs[1])).values()][:3]
+    examples = []
+    for mask, (x, y) in zip(masks, [(0, 0), (600, 0), (600, 320)], strict=True):
+        there = np.zeros(large.shape, bool)
+        there[y : y + mask.shape[0], x : x + mask.shape[1]] = mask
+        examples.append(Exemplar(large, mask=there))
+    segmenter = FewShotSegmenter(filters, settings=Settings(method="grid", points_per_side=16)).fit(examples)
+    *_, (_, whole) = segmenter.stream(large)
+    *_, (box, result) = segmenter.stream(large, (590, 0, 800, 160))
+    assert len(whole.examples) == 3
+    assert box[0] > 200
+    assert [item.bbox for item in result.examples] == [item.bbox for item in whole.examples if item.bbox[0] >= 600][:1]
+    # What lies beyond is not detected either, at the border of the region.
+    assert len(segmenter.plan(large, region=(590, 0, 800, 160)).known) == 3
 
 
 def test_blocks_are_given_one_by_one_and_then_together(by_grid, large):

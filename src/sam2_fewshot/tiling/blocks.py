@@ -13,7 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
-from sam2_fewshot.geometry.overlap import grown
+from sam2_fewshot.errors import InputError
+from sam2_fewshot.geometry.overlap import grown, intersect
 from sam2_fewshot.records import FrameResult
 from sam2_fewshot.rendering.channels import read_rgb
 from sam2_fewshot.tiling.overview import contrast_of, overview
@@ -193,8 +194,8 @@ def plan_search(
     shift
         As in :func:`cores_of`.
     region
-        Box ``(x0, y0, x1, y1)`` in the frame that alone is searched; None for all of it. Its blocks see what they would
-        see of the whole frame, and the contrast is the region's.
+        Box ``(x0, y0, x1, y1)`` that alone is searched, as far as it lies in the frame; None for all of it. Its blocks
+        see what they would see of the whole frame, and the contrast is the region's.
     at_most
         Make the blocks no larger than so many pixels where that is possible, so that there are results soon. What does
         not fit into one is searched once more in a window that may be as large as the memory allows.
@@ -202,12 +203,12 @@ def plan_search(
     Raises
     ------
     InputError
-        If the frame cannot be read.
+        If the frame cannot be read, or the region holds no pixel of it.
     """
     height, width = frame.shape
     halo, least = _halo(longest, step), least_pixels(longest, step)
     contrast = _NEVER
-    left, top, right, bottom = (0, 0, width, height) if region is None else _on_grid(region, step, frame.shape)
+    left, top, right, bottom = (0, 0, width, height) if region is None else _on_grid(region, step, frame)
     at_a_time = most_pixels if at_most is None else min(most_pixels, max(at_most, least))
     cores = [(left, top, right, bottom)]
     if (bottom - top) * (right - left) > at_a_time:
@@ -239,11 +240,18 @@ def _halo(longest: float, step: int) -> int:
     return -(-math.ceil(_REACH * longest) // step) * step
 
 
-def _on_grid(region: Box, step: int, frame_shape: tuple[int, int]) -> Box:
+def _on_grid(region: Box, step: int, frame: FrameReader) -> Box:
     """Return the smallest box around a region, inside the frame, that begins and ends where the method's tiles do."""
-    x0, y0, x1, y1 = region
-    height, width = frame_shape
-    return x0 // step * step, y0 // step * step, min(-(-x1 // step) * step, width), min(-(-y1 // step) * step, height)
+    height, width = frame.shape
+    inside = intersect(region, (0, 0, width, height))
+    if inside is None:
+        raise InputError(
+            f"The region ({', '.join(map(str, region))}) holds no pixel of {frame.name}, which is {width} × {height} "
+            "px. Give (x0, y0, x1, y1) in its pixels, with x0 < x1 and y0 < y1."
+        )
+    left, top = (int(side // step) * step for side in inside[:2])
+    right, bottom = (-int(-side // step) * step for side in inside[2:])
+    return left, top, min(right, width), min(bottom, height)
 
 
 def cores_of(
