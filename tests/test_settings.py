@@ -6,7 +6,7 @@ from typing import get_args
 import pytest
 
 from sam2_fewshot.errors import SettingsError
-from sam2_fewshot.settings import Settings, as_name, bounds, condition_of
+from sam2_fewshot.settings import Settings, as_name, as_settings, bounds, condition_of
 
 SEED_TABLE = {
     "similarity_threshold": ("Similarity Threshold", 0.5, 0.0, 1.0),
@@ -127,3 +127,30 @@ def test_a_bound_that_only_keeps_nonsense_out_is_told_to_who_exceeds_it() -> Non
         Settings(min_mask_area=-1)
     with pytest.raises(SettingsError, match="the default is to leave it out"):
         Settings(stability_gate=2)
+
+
+def test_copies_are_checked_like_new_settings() -> None:
+    settings = Settings(smoothing=1)
+    assert settings.model_copy() == settings
+    assert settings.model_copy(update={"smoothing": "2"}) == settings.changed({"smoothing": 2}) == Settings(smoothing=2)
+    with pytest.raises(SettingsError, match=r"Similarity Threshold \(similarity_threshold\) is 7, but it must be"):
+        settings.model_copy(update={"similarity_threshold": 7})
+    with pytest.raises(SettingsError, match="Did you mean similarity_threshold"):
+        settings.model_copy(update={"similarity_treshold": 0.2})
+
+
+def test_an_assignment_is_told_how_settings_are_changed() -> None:
+    settings = Settings()
+    with pytest.raises(AttributeError, match=r"settings\.changed\(\{'smoothing': 2\}\)") as refusal:
+        settings.smoothing = 2  # type: ignore[misc]
+    assert "pydantic" not in str(refusal.value)
+    assert settings == Settings()
+
+
+def test_settings_may_be_given_as_a_mapping() -> None:
+    settings = Settings(smoothing=1)
+    assert as_settings(settings) is settings
+    assert as_settings({"smoothing": 1}) == settings
+    for wrong in (0.4, "strict", {1: 2}):
+        with pytest.raises(SettingsError, match=r"must be Settings, such as Settings\(similarity_threshold=0\.4\)"):
+            as_settings(wrong)  # type: ignore[arg-type]

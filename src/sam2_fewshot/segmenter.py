@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Never
 
-from sam2_fewshot.errors import InputError, counted
+from sam2_fewshot.errors import CheckpointError, InputError, counted
 from sam2_fewshot.examples.training_set import training_set
 from sam2_fewshot.memory import Memory
 from sam2_fewshot.methods.base import Place, Stopwatch, lies_in
@@ -23,10 +23,10 @@ from sam2_fewshot.methods.guided import GuidedMethod
 from sam2_fewshot.methods.selection import floor_of, least_score, marked, outlined, select, shape_arrays, within_prior
 from sam2_fewshot.object_model import COMPARED, ObjectModel, read_object_model
 from sam2_fewshot.protocols import Quiet, Staged
-from sam2_fewshot.records import Detection, FrameResult, Kind
+from sam2_fewshot.records import Detection, Exemplar, FrameResult, Kind
 from sam2_fewshot.rendering.channels import as_reader
 from sam2_fewshot.resources import room_after_learning
-from sam2_fewshot.settings import Settings
+from sam2_fewshot.settings import as_settings, quoted
 from sam2_fewshot.storage.files import write_whole
 from sam2_fewshot.tiling.blocks import (
     BlockResult,
@@ -38,14 +38,15 @@ from sam2_fewshot.tiling.blocks import (
 from sam2_fewshot.tiling.merging import merge
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from sam2_fewshot.backbones.remembering import Remembering
     from sam2_fewshot.methods.base import Method
     from sam2_fewshot.protocols import Backbone, Progress
-    from sam2_fewshot.records import Box, Exemplar, FrameReader
+    from sam2_fewshot.records import Box, FrameReader
+    from sam2_fewshot.settings import Settings
     from sam2_fewshot.tiling.blocks import Block, BlockStore, Detect, SearchPlan, View
 
 METHODS: dict[str, type[GuidedMethod] | type[GridMethod]] = {"guided": GuidedMethod, "grid": GridMethod}
@@ -63,8 +64,8 @@ class FewShotSegmenter:
     device
         ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``. Not used with a loaded backbone.
     settings
-        The defaults when left out. They stay; a new segmenter with others takes over what was learned with
-        :meth:`adopt`, and what was saved with :meth:`load`.
+        :class:`Settings`, or the values of some by name; the defaults when left out. They stay; a new segmenter with
+        others takes over what was learned with :meth:`adopt`, and what was saved with :meth:`load`.
     progress
         Reports the progress.
     method
@@ -75,7 +76,7 @@ class FewShotSegmenter:
     CheckpointError
         If there is no such checkpoint, or it cannot be used.
     SettingsError
-        If there is no such device.
+        If there is no such device, or the settings cannot be used.
 
     Examples
     --------
@@ -89,7 +90,7 @@ class FewShotSegmenter:
         self,
         model: str | os.PathLike[str] | Backbone = "auto",
         device: str = "auto",
-        settings: Settings | None = None,
+        settings: Settings | Mapping[str, Any] | None = None,
         progress: Progress | None = None,
         method: Method | None = None,
     ) -> None:
@@ -97,7 +98,7 @@ class FewShotSegmenter:
         from sam2_fewshot.backbones import open_backbone
         from sam2_fewshot.backbones.remembering import Remembering
 
-        self._settings = settings or Settings()
+        self._settings = as_settings(settings or {})
         self._remembering: Remembering | None = None
         self._progress = Staged(progress or Quiet())
         if isinstance(model, str | os.PathLike):
@@ -109,6 +110,11 @@ class FewShotSegmenter:
                     model, room_after_learning(memory, each, model.extra_bytes), keeps=False
                 )
                 model = self._remembering
+        elif not hasattr(model, "embed"):
+            raise CheckpointError(
+                f"The model is {quoted(model)}, but it must be the name of a checkpoint, such as "
+                "sam2.1_hiera_micro.pt, or its path, or auto, or a backbone that is loaded already."
+            )
         self._backbone = model
         self._method = method or METHODS[self.settings.method](model, self.settings, self._progress)
         self._objects: ObjectModel | None = None
@@ -189,8 +195,14 @@ class FewShotSegmenter:
         Raises
         ------
         InputError
-            If the weights are others, features of which cannot be compared, or settings with which they were learned.
+            If it is no object model, or if the weights are others, features of which cannot be compared, or settings
+            with which they were learned.
         """
+        if not hasattr(objects, "check_settings"):
+            raise InputError(
+                f"adopt takes an object model, such as segmenter.object_model, but it was given an object of type "
+                f"{type(objects).__name__}."
+            )
         if self.model_sha256 != objects.model_sha256:
             raise InputError(
                 f"{what} was learned with other weights ({objects.model_name}, SHA-256 {objects.model_sha256[:12]}…) "
@@ -201,7 +213,7 @@ class FewShotSegmenter:
         self._objects = objects
         return self
 
-    def adopt_saved(self, content: bytes) -> FewShotSegmenter:
+    def adopt_saved(self, content: bytes | bytearray | memoryview) -> FewShotSegmenter:
         """Take the object model that :meth:`ObjectModel.to_bytes` gave; see :meth:`adopt`.
 
         Raises
@@ -209,7 +221,7 @@ class FewShotSegmenter:
         InputError
             If it is damaged, or was learned with other weights.
         """
-        return self.adopt(ObjectModel.from_bytes(content, learned=getattr(self._method, "layouts", None)))
+        return self.adopt(ObjectModel.from_bytes(bytes(content), learned=getattr(self._method, "layouts", None)))
 
     def fit(self, exemplars: Iterable[Exemplar]) -> FewShotSegmenter:
         """Learn from examples.
@@ -231,13 +243,14 @@ class FewShotSegmenter:
         Raises
         ------
         InputError
-            If no wanted example can be used.
+            If no wanted example can be used, or what is given are no examples.
         """
+        examples = _listed(exemplars)
         self._progress.forget()
         self.memory.check_learning()
         with self._remembering.keeping() if self._remembering else nullcontext():
             training = training_set(
-                list(exemplars), self._backbone, self.settings, self.memory.learning_pixels, self._progress
+                examples, self._backbone, self.settings, self.memory.learning_pixels, self._progress
             )
             learned = self._method.learn(training.frames)
         self._objects = ObjectModel(
@@ -359,7 +372,7 @@ class FewShotSegmenter:
 
     def plan(
         self,
-        frame: FrameReader,
+        frame: NDArray[Any] | FrameReader,
         shift: tuple[int, int] = (0, 0),
         region: Box | None = None,
         at_most: int | None = None,
@@ -383,7 +396,7 @@ class FewShotSegmenter:
         wanted, unwanted, untold = objects.known_on(frame)
         return replace(plan, marked=wanted, known=[*wanted, *untold], unwanted=unwanted)
 
-    def least_memory(self, frame: FrameReader) -> float:
+    def least_memory(self, frame: NDArray[Any] | FrameReader) -> float:
         """Return about how much memory is taken at least, in GB, by the search of a frame in the smallest blocks.
 
         Raises
@@ -391,7 +404,7 @@ class FewShotSegmenter:
         InputError
             If nothing was learned yet.
         """
-        return self.memory.least_for_search(frame, self._step, self.object_model.longest)
+        return self.memory.least_for_search(as_reader(frame, self.settings), self._step, self.object_model.longest)
 
     def search(self, frame: FrameReader, plan: SearchPlan, block: Block) -> BlockResult:
         """Search one block of a frame; see :func:`~sam2_fewshot.tiling.blocks.search_block`."""
@@ -446,7 +459,7 @@ class FewShotSegmenter:
         path: str | os.PathLike[str],
         model: str | os.PathLike[str] | Backbone | None = None,
         device: str = "auto",
-        settings: Settings | None = None,
+        settings: Settings | Mapping[str, Any] | None = None,
         progress: Progress | None = None,
     ) -> FewShotSegmenter:
         """Return a segmenter with the object model that :meth:`save` wrote; no examples are needed.
@@ -468,7 +481,7 @@ class FewShotSegmenter:
             checkpoint that its name alone does not find.
         """
         objects = read_object_model(path)
-        chosen = settings or Settings(**objects.settings)
+        chosen = as_settings(settings or objects.settings)
         objects.check_settings(chosen, str(path))
         model = model or objects.checkpoint(str(path), "model=")
         return cls(model, device, chosen, progress).adopt(objects, str(path))
@@ -503,3 +516,17 @@ class FewShotSegmenter:
             )
 
         return detect
+
+
+def _listed(given: Iterable[object]) -> list[Exemplar]:
+    """Return examples as a list; raises :class:`InputError` where something else is given."""
+    is_list = hasattr(given, "__iter__")
+    examples: list[Any] = list(given) if is_list else []
+    others = [type(each).__name__ for each in examples if not isinstance(each, Exemplar)]
+    if others or not is_list:
+        what = f"a list that holds {others[0]}" if is_list else f"a single {type(given).__name__}"
+        raise InputError(
+            "fit takes a list of examples, such as [Exemplar(image=image, mask=mask) for mask in masks], but it was "
+            f"given {what}."
+        )
+    return examples

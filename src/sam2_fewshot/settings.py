@@ -7,6 +7,7 @@ range or a help text is written here and nowhere else.
 from __future__ import annotations
 
 import difflib
+import re
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
@@ -75,7 +76,8 @@ def _setting(
 class Settings(BaseModel):
     """How to detect objects.
 
-    Each field has a range, a default, a unit and a help text; ``Settings.model_fields`` has them all.
+    Each field has a range, a default, a unit and a help text; ``Settings.model_fields`` has them all. Settings do not
+    change: ``settings.changed({"smoothing": 1.0})`` returns others, checked like new ones.
 
     Raises
     ------
@@ -388,7 +390,7 @@ class Settings(BaseModel):
         """
         return cls(**{name: value for name, value in values.items() if name not in _RETIRED})
 
-    def changed(self, values: Mapping[str, Any]) -> Settings:
+    def changed(self, values: Mapping[str, Any]) -> Self:
         """Return a copy with some values replaced, checked like new ones.
 
         Raises
@@ -396,7 +398,37 @@ class Settings(BaseModel):
         SettingsError
             As the constructor.
         """
-        return Settings(**{**self.model_dump(), **values})
+        return type(self)(**{**self.model_dump(), **values})
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy; with `update` it is :meth:`changed`, since pydantic's own checks nothing."""
+        return self.changed(update) if update else super().model_copy(deep=deep)
+
+    if not TYPE_CHECKING:  # else every assignment would pass a type checker
+
+        def __setattr__(self, name: str, value: object) -> None:
+            raise AttributeError(
+                f"Settings cannot be assigned to. Make others with settings.changed({{{name!r}: {value!r}}}), and "
+                "another segmenter with these."
+            )
+
+
+def as_settings(given: Settings | Mapping[str, Any]) -> Settings:
+    """Return settings for what a caller gives: settings, or the values of some by name.
+
+    Raises
+    ------
+    SettingsError
+        If it is neither, or as the constructor of :class:`Settings`.
+    """
+    if isinstance(given, Settings):
+        return given
+    try:
+        return Settings(**given)
+    except TypeError:  # no mapping, or one whose keys are no names
+        raise SettingsError(
+            f"The settings are {quoted(given)}, but they must be Settings, such as Settings(similarity_threshold=0.4)."
+        ) from None
 
 
 def choices_of(field: FieldInfo) -> tuple[str, ...]:
@@ -478,7 +510,7 @@ def as_name(text: str) -> str:
 
 def quoted(value: object) -> str:
     """Return a value as it is quoted in a message: of a long one, the beginning."""
-    text = repr(value)
+    text = re.sub(r"\s*\n\s*", " ", repr(value))  # of an array or a network it has several lines
     return text if len(text) <= _LONGEST_QUOTE else text[:_LONGEST_QUOTE] + "…"
 
 

@@ -302,3 +302,9 @@ def test_the_opening_of_many_files_is_shown(write, ramp):
     assert shown.stages == []
     assert len(open_images(paths, Settings(), progress=shown)) == 30
     assert shown.stages == [["opening images", 30, 30]]
+
+
+def test_a_single_path_is_one_image(write, ramp):
+    path = write("a.png", ramp)
+    for given in (path, str(path)):
+        assert [image.name for image in open_images(given, Settings())] == ["a.png"]

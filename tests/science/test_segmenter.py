@@ -10,7 +10,17 @@ import numpy as np
 import pytest
 from shapely import Point, Polygon, box
 
-from sam2_fewshot import Exemplar, FewShotSegmenter, FewShotWarning, Frame, InputError, Location, Settings
+from sam2_fewshot import (
+    CheckpointError,
+    Exemplar,
+    FewShotSegmenter,
+    FewShotWarning,
+    Frame,
+    InputError,
+    Location,
+    Settings,
+    SettingsError,
+)
 from sam2_fewshot.geometry.outlines import crop_to_object, polygon_to_mask
 from sam2_fewshot.methods.grid import Candidate, Prototype, in_one_part
 
@@ -448,3 +458,54 @@ def test_settings_are_changed_by_making_another_segmenter(
     assert fitted.settings == QUICK
     again = FewShotSegmenter(filters, settings=strict).adopt(fitted.object_model).segment(discs[0])
     assert [d.bbox for d in again] == [d.bbox for d in found[:2]]
+
+
+def test_values_of_settings_by_name_are_settings(filters: Backbone, fitted: FewShotSegmenter, tmp_path: Path) -> None:
+    values = {"method": "grid", "points_per_side": 16}
+    assert FewShotSegmenter(filters, settings=values).settings == QUICK
+    fitted.save(tmp_path / "discs.npz")
+    assert FewShotSegmenter.load(tmp_path / "discs.npz", filters, settings=values).settings == QUICK
+    with pytest.raises(SettingsError, match="There is no setting called 'a'"):
+        FewShotSegmenter(filters, settings={"a": 1})
+
+
+@pytest.mark.parametrize("model", [None, 3, b"filters", np.zeros((2, 2))])
+def test_what_is_no_model_is_refused_at_once(model: Any) -> None:
+    with pytest.raises(CheckpointError, match=r"^The model is .+, but it must be the name of a checkpoint"):
+        FewShotSegmenter(model)
+
+
+def test_what_are_no_examples_is_refused(filters: Backbone, fitted: FewShotSegmenter, discs: Discs) -> None:
+    image, labels = discs
+    example = Exemplar(image, mask=labels == 1)
+    wrong: tuple[tuple[Any, str], ...] = (
+        (example, "a single Exemplar"),
+        (None, "a single NoneType"),
+        ([labels == 1], "a list that holds ndarray"),
+        ([example, None], "a list that holds NoneType"),
+    )
+    segmenter = FewShotSegmenter(filters, settings=QUICK)
+    for given, told in wrong:
+        with pytest.raises(InputError, match=rf"^fit takes a list of examples, .+ but it was given {told}\.$"):
+            segmenter.fit(given)
+    with pytest.raises(InputError, match=r"adopt takes an object model.+ of type FewShotSegmenter\."):
+        segmenter.adopt(fitted)  # type: ignore[arg-type]
+
+
+def test_arrays_are_searched_in_blocks_too(fitted: FewShotSegmenter, found: list[Detection], discs: Discs) -> None:
+    *_, (region, result) = fitted.stream(discs[0])
+    assert [d.bbox for d in result.detections] == [d.bbox for d in found]
+    assert fitted.plan(discs[0]).region == region
+    assert fitted.least_memory(discs[0]) > 0
+
+
+def test_a_saved_object_model_may_lie_in_any_buffer(filters: Backbone, fitted: FewShotSegmenter) -> None:
+    content = fitted.object_model.to_bytes()
+    for buffer in (bytearray(content), memoryview(content)):
+        adopted = FewShotSegmenter(filters, settings=QUICK).adopt_saved(buffer)
+        assert adopted.object_model.to_bytes() == content
+
+
+def test_a_name_is_needed_to_save(fitted: FewShotSegmenter) -> None:
+    with pytest.raises(InputError, match="name the file that is to be written"):
+        fitted.save("")

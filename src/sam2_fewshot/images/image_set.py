@@ -41,7 +41,7 @@ _FORMAT_NAMES = ", ".join(known.names for known in FORMATS[:-1]) + f" and {FORMA
 
 
 def open_images(
-    paths: Iterable[Path | str],
+    paths: Iterable[Path | str] | Path | str,
     settings: Settings,
     channels: Sequence[ChannelSetting] | None = None,
     progress: Progress | None = None,
@@ -52,8 +52,8 @@ def open_images(
     Parameters
     ----------
     paths
-        Files, in the order of their XY positions. A folder stands for the image files in it, in natural order; other
-        files in it are passed over with a warning, and so are label images beside their images.
+        A file, or files in the order of their XY positions. A folder stands for the image files in it, in natural
+        order; other files in it are passed over with a warning, and so are label images beside their images.
         A file given twice is taken once, with a warning.
     settings
         Gives the percentiles of black and white.
@@ -73,7 +73,7 @@ def open_images(
         If `channels` names a channel that an image does not have.
     """
     progress = progress or Quiet()
-    files = files_of_images(paths, progress)
+    files = files_of_images([paths] if isinstance(paths, Path | str) else paths, progress)
     if not files:
         raise InputError("No image was given; name at least one image file or a folder with images.")
     sources: list[PixelSource] = []

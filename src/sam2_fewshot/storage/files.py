@@ -50,6 +50,8 @@ def replacing(path: Path) -> Iterator[Path]:
     InputError
         If the file cannot be written; the :class:`OSError` is its cause.
     """
+    if not path.name:
+        raise InputError(f"{path} is a folder; name the file that is to be written.")
     temporary = _temporary(path)
     with telling(path):
         try:
