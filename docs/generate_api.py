@@ -8,16 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import sam2_fewshot
-from sam2_fewshot.protocols import Progress
-from sam2_fewshot.records import FrameReader
 
 TARGET = Path(__file__).with_name("api.md")
 
 _HEAD = """# Python
 
-Generated from the docstrings by `docs/generate_api.py`; do not edit. All names but the two protocols at the end are
-those of `sam2_fewshot`; the settings have [a page of their own](settings.md), and the [tutorial](tutorials/python.md)
-shows them at work. Coordinates are `(x, y)` in image pixels, and the centre of the first pixel is (0.5, 0.5).
+Generated from the docstrings by `docs/generate_api.py`; do not edit. All names are those of `sam2_fewshot`; the
+settings have [a page of their own](settings.md), and the [tutorial](tutorials/python.md) shows them at work.
+Coordinates are `(x, y)` in image pixels, and the centre of the first pixel is (0.5, 0.5).
 """
 
 _UNDERLINED = re.compile(r"^(\w[\w ]*)\n-{3,}$", re.MULTILINE)
@@ -28,7 +26,7 @@ def api_page() -> str:
     """Return the page."""
     public = [getattr(sam2_fewshot, name) for name in sam2_fewshot.__all__ if not name.startswith("_")]
     classes = sorted(public, key=lambda item: (issubclass(item, Exception), item.__name__ != "FewShotSegmenter"))
-    return "\n".join([_HEAD.rstrip(), *(_described(item) for item in [*classes, FrameReader, Progress])]) + "\n"
+    return "\n".join([_HEAD.rstrip(), *map(_described, classes)]) + "\n"
 
 
 def _described(item: type[Any]) -> str:
@@ -50,6 +48,8 @@ def _arguments(function: Any) -> str:
     for name, parameter in inspect.signature(function).parameters.items():
         if name in ("self", "cls"):
             continue
+        if parameter.kind is parameter.KEYWORD_ONLY and "*" not in arguments:
+            arguments.append("*")
         default = parameter.default
         arguments.append(name if default is inspect.Parameter.empty else f"{name}={default!r}")
     return ", ".join(arguments)

@@ -24,7 +24,7 @@ def test_the_api_page_is_the_docstrings() -> None:
     page = runpy.run_path(str(ROOT / "docs" / "generate_api.py"))["api_page"]()
     assert (ROOT / "docs" / "api.md").read_text(encoding="utf-8") == page
     assert "### `FewShotSegmenter.segment(image)`" in page
-    assert "### `FewShotSegmenter.predict(image, store=None, keep_proposed=False)`" in page
+    assert "### `FewShotSegmenter.predict(image, store=None, *, keep_proposed=False)`" in page
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)

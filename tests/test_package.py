@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.resources
 import json
@@ -47,11 +48,26 @@ def test_every_module_can_be_imported():
             importlib.import_module(name)
 
 
-@pytest.mark.parametrize("name", ["FewShotSegmenter", "Exemplar", "Settings", "Frame", "Detection", "InputError"])
+@pytest.mark.parametrize(
+    "name", ["FewShotSegmenter", "Exemplar", "Settings", "Frame", "Detection", "InputError", "FrameReader", "Progress"]
+)
 def test_public_names(name):
     assert name in sam2_fewshot.__all__
     assert name in dir(sam2_fewshot)
     assert getattr(sam2_fewshot, name).__name__ == name
+
+
+def test_the_names_that_type_checkers_read_are_those_that_are_there():
+    tree = ast.parse((SOURCE / "sam2_fewshot" / "__init__.py").read_text(encoding="utf-8"))
+    (written,) = (
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+    )
+    (typed,) = (node for node in tree.body if isinstance(node, ast.If))
+    imported = {name.asname for node in typed.body if isinstance(node, ast.ImportFrom) for name in node.names}
+    assert written == sorted({*sam2_fewshot._HOMES, "__version__"})
+    assert imported - {None} == set(sam2_fewshot._HOMES)
 
 
 def test_public_names_need_no_torch():

@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from sam2_fewshot.errors import InputError as InputError
     from sam2_fewshot.errors import ServerError as ServerError
     from sam2_fewshot.errors import SettingsError as SettingsError
+    from sam2_fewshot.protocols import Progress as Progress
     from sam2_fewshot.records import Detection as Detection
     from sam2_fewshot.records import Exemplar as Exemplar
     from sam2_fewshot.records import Frame as Frame
+    from sam2_fewshot.records import FrameReader as FrameReader
     from sam2_fewshot.records import FrameResult as FrameResult
     from sam2_fewshot.records import InstanceMask as InstanceMask
     from sam2_fewshot.records import Kind as Kind
@@ -32,12 +34,35 @@ _HOMES = {
         ("CheckpointError", "FewShotError", "FewShotWarning", "InputError", "ServerError", "SettingsError"),
         "errors",
     ),
-    **dict.fromkeys(("Detection", "Exemplar", "Frame", "FrameResult", "InstanceMask", "Kind", "Location"), "records"),
+    **dict.fromkeys(
+        ("Detection", "Exemplar", "Frame", "FrameReader", "FrameResult", "InstanceMask", "Kind", "Location"), "records"
+    ),
     "FewShotSegmenter": "segmenter",
+    "Progress": "protocols",
     "Settings": "settings",
 }
 
-__all__ = [*_HOMES, "__version__"]
+# Written out, because type checkers cannot reckon it.
+__all__ = [
+    "CheckpointError",
+    "Detection",
+    "Exemplar",
+    "FewShotError",
+    "FewShotSegmenter",
+    "FewShotWarning",
+    "Frame",
+    "FrameReader",
+    "FrameResult",
+    "InputError",
+    "InstanceMask",
+    "Kind",
+    "Location",
+    "Progress",
+    "ServerError",
+    "Settings",
+    "SettingsError",
+    "__version__",
+]
 
 
 def __getattr__(name: str) -> Any:
