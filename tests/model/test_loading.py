@@ -449,3 +449,19 @@ def test_a_file_without_permission(tmp_path: Path) -> None:
     path.write_bytes(b"x")
     path.chmod(0)
     assert "Permission denied" in refusal(path)
+
+
+def test_a_program_may_use_hydra_for_itself_around_loading(tmp_path: Path) -> None:
+    import hydra
+    from hydra.core.global_hydra import GlobalHydra
+
+    state = GlobalHydra.get_state()
+    (tmp_path / "own.yaml").write_text("a: 1\n")
+    try:
+        GlobalHydra.instance().clear()
+        build(MICRO.config or "")
+        with hydra.initialize_config_dir(str(tmp_path), version_base=None):
+            build(MICRO.config or "")
+            assert hydra.compose("own").a == 1
+    finally:
+        GlobalHydra.set_state(state)
