@@ -91,7 +91,9 @@ def _refuse_among_inputs(plan: Plan, files: Sequence[ResultFile]) -> None:
 
 def _refuse_links(out: Path, files: Sequence[ResultFile]) -> None:
     """Refuse a run that writes or deletes results outside of the output folder, which itself may be a link."""
-    written = {file.path.parent for file in files} | {(out / key).parent for key in _earlier(out)}
+    # Whoever edits what an earlier run has noted may lead anywhere else.
+    earlier = {PurePosixPath(key).parent.as_posix() for key in _earlier(out)} & _NAMES
+    written = {file.path.parent for file in files} | {out / name for name in earlier}
     for folder in sorted(written):
         target = Path(os.path.realpath(folder))
         if not target.is_relative_to(os.path.realpath(out)):
