@@ -41,12 +41,9 @@ class Progress(Protocol):
 class Quiet(Progress):
     """A :class:`Progress` for Python callers: silent but for Python warnings."""
 
-    def __init__(self) -> None:
-        self._told: dict[str | tuple[Any, ...], int] = {}
-
     def forget(self) -> None:
         """Take all warnings for new ones again, such as those about the examples of another fit."""
-        self._told.clear()
+        self.__dict__.pop("_told", None)  # a subclass need not call this class's constructor, which would make it
 
     def warn(self, sentence: str) -> None:
         """Issue a :class:`~sam2_fewshot.errors.FewShotWarning` that quotes the caller's own line."""
@@ -56,7 +53,12 @@ class Quiet(Progress):
         module = frame.f_globals.get("__name__")
         # warnings.warn remembers what it has told for as long as the program runs.
         warnings.warn_explicit(
-            sentence, FewShotWarning, frame.f_code.co_filename, frame.f_lineno, module, registry=self._told
+            sentence,
+            FewShotWarning,
+            frame.f_code.co_filename,
+            frame.f_lineno,
+            module,
+            registry=self.__dict__.setdefault("_told", {}),
         )
 
 
