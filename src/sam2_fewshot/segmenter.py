@@ -110,7 +110,7 @@ class FewShotSegmenter:
                     model, room_after_learning(memory, each, model.extra_bytes), keeps=False
                 )
                 model = self._remembering
-        elif not hasattr(model, "embed"):
+        elif not hasattr(model, "sha256"):
             raise CheckpointError(
                 f"The model is {quoted(model)}, but it must be the name of a checkpoint, such as "
                 "sam2.1_hiera_micro.pt, or its path, or auto, or a backbone that is loaded already."
