@@ -8,14 +8,6 @@ case ${OSTYPE:-} in
     *) bin=$venv/bin ;;
 esac
 
-# An environment cannot be moved, since its programs are called by their paths, and it needs the Python that made it.
-place=$venv
-[ ! -f "$venv/.place" ] || place=$(<"$venv/.place")
-if [ "$place" != "$venv" ] || { [ -L "$bin/python" ] && ! "$bin/python" -c '' 2>/dev/null; }; then
-    echo "$venv was moved, or its Python is gone; it is made anew." >&2
-    rm -rf "$venv"
-fi
-
 find_python() {
     local candidate
     for candidate in ${PYTHON:+"$PYTHON"} python3.14 python3.13 python3.12 python3.11 python3 python; do
@@ -28,6 +20,19 @@ find_python() {
     echo "No Python 3.11 or newer was found. Install one, or name it: PYTHON=/path/to/python $0" >&2
     return 1
 }
+
+# An environment cannot be moved, since its programs are called by their paths, and it needs the Python that made it.
+trouble=
+if [ -f "$venv/.place" ] && ! [ "$(<"$venv/.place")" -ef "$venv" ]; then
+    trouble="was moved"
+elif [ -L "$bin/python" ] && ! [ -e "$bin/python" ]; then
+    trouble="has lost its Python"
+fi
+if [ -n "$trouble" ]; then
+    find_python >/dev/null || exit 1
+    echo "$venv $trouble; it is made anew." >&2
+    rm -rf "$venv"
+fi
 
 # set_up NAME PIP-ARGUMENTS...: install once, and again whenever pyproject.toml changes.
 set_up() {

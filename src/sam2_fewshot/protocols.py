@@ -6,7 +6,7 @@ import math
 import sys
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 from sam2_fewshot.errors import FewShotWarning
 
@@ -41,16 +41,18 @@ class Progress(Protocol):
 class Quiet(Progress):
     """A :class:`Progress` for Python callers: silent but for Python warnings."""
 
+    _told: ClassVar[dict[str | tuple[Any, ...], int]] = {}
+
     def forget(self) -> None:
         """Take all warnings for new ones again, such as those about the examples of another fit."""
-        self.__dict__.pop("_told", None)  # a subclass need not call this class's constructor, which would make it
+        self._told.clear()
 
     def warn(self, sentence: str) -> None:
         """Issue a :class:`~sam2_fewshot.errors.FewShotWarning` that quotes the caller's own line."""
         frame = sys._getframe(1)
         while frame.f_back and str(frame.f_globals.get("__name__")).partition(".")[0] == _PACKAGE:
             frame = frame.f_back
-        module = frame.f_globals.get("__name__")
+        module = frame.f_globals.get("__name__") or "<unknown>"  # nothing is told where there is none
         # warnings.warn remembers what it has told for as long as the program runs.
         warnings.warn_explicit(
             sentence,
@@ -58,7 +60,7 @@ class Quiet(Progress):
             frame.f_code.co_filename,
             frame.f_lineno,
             module,
-            registry=self.__dict__.setdefault("_told", {}),
+            registry=self._told,
         )
 
 

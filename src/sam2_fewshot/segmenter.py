@@ -520,13 +520,17 @@ class FewShotSegmenter:
 
 def _listed(given: Iterable[object]) -> list[Exemplar]:
     """Return examples as a list; raises :class:`InputError` where something else is given."""
-    is_list = hasattr(given, "__iter__")
-    examples: list[Any] = list(given) if is_list else []
-    others = [type(each).__name__ for each in examples if not isinstance(each, Exemplar)]
-    if others or not is_list:
-        what = f"a list that holds {others[0]}" if is_list else f"a single {type(given).__name__}"
+    examples: list[Any] = []
+    try:
+        each_of = iter(given)
+    except TypeError:
+        wrong = f"a single {type(given).__name__}"
+    else:
+        examples.extend(each_of)
+        wrong = next((f"a list that holds {type(it).__name__}" for it in examples if not isinstance(it, Exemplar)), "")
+    if wrong:
         raise InputError(
             "fit takes a list of examples, such as [Exemplar(image=image, mask=mask) for mask in masks], but it was "
-            f"given {what}."
+            f"given {wrong}."
         )
     return examples

@@ -407,6 +407,9 @@ class Settings(BaseModel):
     if not TYPE_CHECKING:  # else every assignment would pass a type checker
 
         def __setattr__(self, name: str, value: object) -> None:
+            if name.startswith("_"):  # a subclass's own
+                super().__setattr__(name, value)
+                return
             raise AttributeError(
                 f"Settings cannot be assigned to. Make others with settings.changed({{{name!r}: {value!r}}}), and "
                 "another segmenter with these."

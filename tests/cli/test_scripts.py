@@ -116,9 +116,19 @@ def test_an_environment_that_no_longer_works_is_made_anew(checkout, tmp_path, tr
         check=False,
         env={**os.environ, "PYTHON": str(made)},
     )
-    assert ".venv was moved, or its Python is gone; it is made anew." in result.stderr
+    said = "was moved" if trouble == "moved" else "has lost its Python"
+    assert f".venv {said}; it is made anew." in result.stderr
     assert result.stdout == "anew\n"
     assert (checkout / ".venv" / ".place").read_text() == f"{checkout.resolve()}/.venv\n"
+
+
+def test_an_environment_is_kept_whatever_the_checkout_is_called(checkout, tmp_path):
+    (checkout / ".venv" / ".place").write_text(f"{checkout}/.venv\n")
+    (tmp_path / "link").symlink_to(checkout)
+    result = subprocess.run(
+        [tmp_path / "link" / "scripts" / "demo"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert result.stdout == f"{tmp_path.resolve()} demo\n"
 
 
 def test_half_an_environment_is_not_kept(checkout, tmp_path):

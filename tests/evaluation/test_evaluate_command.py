@@ -306,6 +306,10 @@ def test_planes_that_were_not_searched_are_not_missed(tmp_path: Path) -> None:
     (beside := out / "truth" / "a.tif").parent.mkdir()
     beside.write_bytes(truth.read_bytes())
     assert hits(truth, beside, tmp_path) == {f"a Time {time}": (1, 0, 0) for time in (1, 2, 3)}
+    # Corrected labels beside those of the run are of what it has searched.
+    (corrected := out / "corrected" / "a.tif").parent.mkdir()
+    corrected.write_bytes(labels.read_bytes())
+    assert hits(corrected, truth, tmp_path) == expected
     # Saved again as plain pages, of labels and of their truth.
     for path in (labels, truth):
         tifffile.imwrite(path, tifffile.imread(path).reshape(3, *SHAPE), photometric="minisblack")

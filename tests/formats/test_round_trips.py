@@ -423,6 +423,25 @@ class TestNumbers:
                 assert [(row["z"], row["id"]) for row in csv.DictReader(file)] == [("1", "1"), ("2", "1")]
         assert told.warnings == []
 
+    def test_those_of_other_files_in_the_results_of_a_run_stay(self, tmp_path, track, told):
+        run = tmp_path / "run"
+        (run / "labels").mkdir(parents=True)
+        (run / "run.json").write_text('{"frames": [{"image": "a.tif", "stem": "a", "xy": 1, "z": 1, "time": 1}]}')
+        path = run / "labels" / "track.tif"
+        path.write_bytes(track.read_bytes())
+        convert(path, tmp_path / "track.zarr", progress=told)
+        labels = zarr.open_group(str(tmp_path / "track.zarr"))["labels/objects/0"]
+        assert np.unique(labels).tolist() == [0, 3, 7, 70_000]
+
+    @pytest.mark.parametrize("own", ["cell-a", None, "900", 1])
+    def test_ids_that_others_give_to_labels_of_an_ome_zarr_are_not_taken_for_ours(self, tmp_path, track, told, own):
+        convert(track, tmp_path / "track.zarr")
+        group = zarr.open_group(str(tmp_path / "track.zarr"))["labels/objects"]
+        described = group.attrs["image-label"]
+        group.attrs["image-label"] = {**described, "properties": [{"label-value": 7, "id": own}]}
+        convert(tmp_path / "track.zarr", tmp_path / "track.tif", progress=told)
+        assert np.unique(tifffile.imread(tmp_path / "track.tif")).tolist() == [0, 3, 7, 70_000]
+
     @pytest.mark.parametrize("to", ["labels", "geojson"])
     def test_a_mask_of_one_part_has_none(self, tmp_path, put, told, to):
         plane = np.zeros((60, 80), np.uint8)

@@ -129,6 +129,12 @@ def test_the_token_follows_no_redirection_to_another_host(scripted: tuple[type[S
         pytest.raises(Refused, match=rf"sends on to {other}, .* \(401 while reading\)\. Give {other} as the server's"),
     ):
         connection.get("reading", "folder/1")
+    handler.script = [(301, "Location", f"{own}/api/v1/folder/2"), (401, "", "")]  # where the token goes along
+    with (
+        Server(f"{own}/api/v1", "SECRET", QUICK) as connection,
+        pytest.raises(Refused, match=r"The session has ended \(401 while reading\)"),
+    ):
+        connection.get("reading", "folder/1")
 
 
 def test_a_server_that_asks_for_time_gets_it_as_far_as_patience_goes(

@@ -109,6 +109,11 @@ def test_masked_pixels_count_as_nan_does(dtype: type[np.generic], discs: Discs) 
     if dtype == np.uint8:
         assert np.array_equal(found[~hidden], photo.data[~hidden])
     assert np.array_equal(as_reader(np.ma.array(grey), Settings()).read(), as_reader(grey, Settings()).read())
+    several = np.ma.array(np.dstack([grey] * 4), mask=False)
+    several[-1, -1] = 0
+    several[0, 0] = np.ma.masked
+    with pytest.raises(InputError, match="fourth channel differs"):
+        as_reader(several, Settings())
 
 
 def test_nothing_finite_is_told(segmenter: FewShotSegmenter, discs: Discs) -> None:

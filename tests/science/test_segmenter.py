@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import re
 import warnings
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from sam2_fewshot import (
 )
 from sam2_fewshot.geometry.outlines import crop_to_object, polygon_to_mask
 from sam2_fewshot.methods.grid import Candidate, Prototype, in_one_part
+from sam2_fewshot.rendering.channels import as_reader
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -101,6 +103,12 @@ class InAnArray(Shaped):
 class OfNumPy(Shaped):
     def kind(self, shape: tuple[int, int]) -> Any:
         return tuple(np.array(shape))
+
+
+def test_a_reader_whose_shape_was_made_plain_may_be_copied() -> None:
+    reader = as_reader(InALine(np.zeros((4, 6, 3), np.uint8)), Settings())
+    for each in (copy.copy(reader), copy.deepcopy(reader)):
+        assert each.shape == (4, 6)
 
 
 def best_iou(found: list[Detection], truth: NDArray[np.bool_]) -> float:
@@ -302,6 +310,8 @@ def test_every_fit_says_what_it_left_out_at_the_callers_line(filters: Backbone, 
         warnings.simplefilter("error", FewShotWarning)
         with pytest.raises(FewShotWarning, match="nothing is left out"):
             segmenter.fit(examples)
+        with pytest.raises(FewShotWarning, match="nothing is left out"):
+            exec("segmenter.fit(examples)", {"segmenter": segmenter, "examples": examples})  # by a host without a name
         warnings.simplefilter("ignore", FewShotWarning)
         segmenter.fit(examples)
 

@@ -19,6 +19,7 @@ from sam2_fewshot.annotations.record import LARGEST_NUMBER, FrameRecord, MarkedP
 from sam2_fewshot.annotations.registry import FORMATS, NAMES, Format, named_by
 from sam2_fewshot.errors import InputError, SettingsError, counted, listed
 from sam2_fewshot.geometry.outlines import crop_to_object, mask_to_area, polygons_to_masks
+from sam2_fewshot.images.addresses import composed
 from sam2_fewshot.images.image_set import open_images
 from sam2_fewshot.images.stems import safe_stem
 from sam2_fewshot.protocols import Quiet
@@ -102,7 +103,10 @@ def convert(
         is_or_are = "is a box" if boxes == 1 else "are boxes"
         progress.warn(f"{boxes} of {len(placed)} objects {is_or_are} without an outline, written as a rectangle.")
     are_exact = any(item.exemplar.mask is not None or item.instance is not None for item in placed)
-    records = _fitting(_records(placed, known, source, progress), form, progress, are_exact)
+    records: Sequence[FrameRecord] = _records(placed, known, progress)
+    if form.name == "zarr":
+        records = _without_numbers_of_planes(records, source)
+    records = _fitting(records, form, progress, are_exact)
     stems = [record.stem for record in records]
     return _written(records, stems, (), form, source, out, overwrite, progress, len(known))
 
@@ -193,7 +197,7 @@ def read_records(source: Path) -> list[FrameRecord]:
         If it cannot be read, or has no object.
     """
     images, progress = nominal_images(source), Quiet()
-    return _records(read_objects(source, images, progress), images, source, progress)
+    return _records(read_objects(source, images, progress), images, progress)
 
 
 def _chosen(out: Path, kind: str | None) -> Format:
@@ -211,14 +215,14 @@ def _chosen(out: Path, kind: str | None) -> Format:
     raise SettingsError(f"There is no format {kind[:40]!r}; --to takes {known}.")
 
 
-def _records(placed: Sequence[PlacedExemplar], images: ImageSet, source: Path, progress: Progress) -> list[FrameRecord]:
+def _records(placed: Sequence[PlacedExemplar], images: ImageSet, progress: Progress) -> list[FrameRecord]:
     """Return the objects as records; a warning says where they cannot have the numbers of their files."""
     frames: dict[Location, list[tuple[PlacedExemplar, InstanceMask | None]]] = defaultdict(list)
     for item, instance in zip(placed, _instances(placed), strict=True):
         frames[item.location].append((item, instance))
     used = {location.xy for location in frames}
     sizes = {xy: _planes(images[xy], [place for place in frames if place.xy == xy]) for xy in used}
-    unclear = used if _is_of_run(source) else _unclear(frames, images, progress)
+    unclear = _unclear(frames, images, progress)
     records = []
     for location, found in sorted(frames.items()):
         image, (size_z, size_t) = images[location.xy], sizes[location.xy]
@@ -245,10 +249,14 @@ def _records(placed: Sequence[PlacedExemplar], images: ImageSet, source: Path, p
     return records
 
 
-def _is_of_run(source: Path) -> bool:
-    """Tell whether label images are those of a run, in which the objects of each plane are counted from 1."""
+def _without_numbers_of_planes(records: Sequence[FrameRecord], source: Path) -> list[FrameRecord]:
+    """Leave out the numbers of a run's label images of several planes, in which those of each plane are counted from 1.
+
+    In an OME-Zarr objects of different planes would be one.
+    """
     folder = (source if source.is_dir() else source.parent).absolute()
-    return folder == FORMATS["labels"].folder(folder.parent) and bool(images_of_run(folder.parent))
+    run = images_of_run(folder.parent) if folder == FORMATS["labels"].folder(folder.parent) else {}
+    return [replace(it, numbers=()) if it.is_stack and composed(it.stem) in run else it for it in records]
 
 
 def _unclear(

@@ -118,7 +118,7 @@ def _image_folder(path: Path, attributes: dict[str, Any]) -> Path:
 def _properties(attributes: dict[str, Any]) -> tuple[Classes | None, dict[int, Figures], bool]:
     """Return classes and figures by label, and whether the labels are what the objects are known by elsewhere.
 
-    Those of a run are not: they are counted through the image, and each has its ``id`` on its frame besides.
+    Those of a run are not: they are counted through the image, and each has its ``id`` on its plane besides.
     """
     described = attributes.get("image-label")
     entries = described.get("properties") if isinstance(described, dict) else None
@@ -126,7 +126,7 @@ def _properties(attributes: dict[str, Any]) -> tuple[Classes | None, dict[int, F
         return None, {}, True
     classes: Classes = {}
     figures: dict[int, Figures] = {}
-    are_numbers = True
+    ids: list[int | None] = []
     for entry in entries:
         value = index(entry.get("label-value")) if isinstance(entry, dict) else None
         if value is None:
@@ -134,8 +134,9 @@ def _properties(attributes: dict[str, Any]) -> tuple[Classes | None, dict[int, F
         tags = (*words(entry.get("class")), *words(entry.get("tags")))
         classes[value] = tuple(dict.fromkeys(tags))
         figures[value] = Figures.of(entry, kind=entry.get("kind"))
-        are_numbers &= entry.get("id", value) == value
-    return classes, figures, are_numbers
+        ids.append(index(entry.get("id")) if {"z", "time"} <= entry.keys() else None)
+    through = list(range(1, len(ids) + 1))
+    return classes, figures, None in ids or ids == through or list(figures) != through
 
 
 NAME = "objects"

@@ -127,7 +127,9 @@ class _Image:
     planes
         Of this side.
     searched
-        Slice and time point of each plane that has labels, where a run that searched these alone made them; else None.
+        Slice and time point of each plane that a run has searched beside whose results the labels lie; else None.
+    is_result
+        Whether they are such results, and not only in another folder there, as the truth may be.
     """
 
     title: str
@@ -135,6 +137,7 @@ class _Image:
     names: Sequence[str]
     planes: _Planes
     searched: Set[tuple[int, int]] | None = None
+    is_result: bool = True
 
 
 def _sources(path: Path, other: Path) -> dict[str, _Image]:
@@ -188,10 +191,9 @@ def _label_images(files: Mapping[str, Path]) -> dict[str, _Image]:
     run = images_of_run(folder.parent)
     known = {stem: run[composed(file.stem)] for stem, file in files.items() if composed(file.stem) in run}
     images = _images_of({stem: image.entry for stem, image in known.items()}, files)
-    # The truth may lie in another folder there.
     is_own = folder == FORMATS["labels"].folder(folder.parent)
     return {
-        stem: replace(images[stem], searched=known[stem].planes if is_own else None)
+        stem: replace(images[stem], searched=known[stem].planes, is_result=is_own)
         if stem in known
         else _Image(stem, Entry(file.absolute().as_posix()), example_stems(file), file)
         for stem, file in files.items()
@@ -313,6 +315,8 @@ def _labels_of(folder: Path, stem: str, files: Sequence[Path]) -> Path:
 
 
 def _planes_of(stem: str, here: _Image, there: _Image, progress: Progress, tag: str | None) -> Iterator[Pair]:
+    if not there.is_result:
+        there = replace(there, searched=None)
     found, true = _planes(here, None, progress), _planes(there, tag, progress)
     found, true = _pages_as_times(found, true), _pages_as_times(true, found)
     common = [place for place in found if place in true]

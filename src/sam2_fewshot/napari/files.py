@@ -197,7 +197,8 @@ def _object(
 def _cell(features: Mapping[str, NDArray[Any]], name: str, row: int | None) -> str:
     """Return a text of the features, an empty one where there is none."""
     value = features[name][row] if name in features and row is not None else None
-    return "" if value is None or value != value else str(value)  # what is not equal to itself is no number
+    is_text = isinstance(value, str) or (isinstance(value, int | np.integer) and not isinstance(value, bool))
+    return str(value) if is_text else ""  # where there is none stands NaN, or the like
 
 
 def _write(

@@ -410,11 +410,11 @@ def _asked_wait(outcome: requests.Response | requests.RequestException) -> float
 
 
 def _moved_to(response: requests.Response | None) -> str:
-    """Return the address of the server that another one sent on to, an empty text where none did."""
-    if response is None or not response.history:
+    """Return the address of a server that was sent on to, without the token; an empty text where none was."""
+    if response is None or not response.history or "Girder-Token" in response.request.headers:
         return ""
-    first, last = (urlsplit(each.url) for each in (response.history[0], response))
-    return "" if first[:2] == last[:2] else f"{last.scheme}://{last.hostname}{f':{last.port}' if last.port else ''}"
+    address = urlsplit(response.url)
+    return f"{address.scheme}://{address.netloc.rpartition('@')[2]}"
 
 
 def _never_arrived(error: requests.RequestException) -> bool:

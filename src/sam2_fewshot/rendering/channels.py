@@ -275,6 +275,8 @@ class _Plain:
 
     def __getattr__(self, name: str) -> Any:
         """Return what a reader may have besides, such as a ``digest``."""
+        if name.startswith("__") or name == "_reader":  # which a copy asks for before it has them
+            raise AttributeError(name)
         return getattr(self._reader, name)
 
 
@@ -324,7 +326,8 @@ def as_reader(image: NDArray[Any] | FrameReader, settings: Settings) -> FrameRea
         raise InputError(f"An image of shape {pixels.shape} was given, which has no pixels.")
     if pixels.dtype.kind not in "buif":
         raise InputError(f"An image of type {pixels.dtype} was given, but its values must be real numbers.")
-    if pixels.ndim == 3 and (pixels[..., 3:] != pixels[0, 0, 3:]).any():
+    fourth = np.ma.getdata(pixels)[..., 3:] if pixels.ndim == 3 else np.zeros((1, 1, 0))
+    if (fourth != fourth[0, 0]).any():
         # Files say what their fourth channel is, arrays do not.
         raise InputError(
             f"An image of shape {pixels.shape} was given, whose fourth channel differs from place to place: it may be "
