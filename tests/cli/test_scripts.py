@@ -69,10 +69,20 @@ def checkout(tmp_path):
     return root
 
 
-def test_the_demonstration_runs_where_the_user_is(checkout, tmp_path):
-    result = subprocess.run(
-        [checkout / "scripts" / "demo", "-o", "out"], cwd=tmp_path, capture_output=True, text=True, check=True
+def demo(checkout: Path, where: Path, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [checkout / "scripts" / "demo", *options],
+        cwd=where,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment},
     )
+
+
+def test_the_demonstration_runs_where_the_user_is(checkout, tmp_path):
+    result = demo(checkout, tmp_path, "-o", "out")
+    assert result.returncode == 0
     assert result.stdout == f"{tmp_path.resolve()} demo -o out\n"
 
 
@@ -86,14 +96,8 @@ def test_a_tool_is_that_of_the_environment(checkout):
 
 def test_on_windows_programs_lie_in_another_folder(checkout, tmp_path):
     (checkout / ".venv" / "bin").rename(checkout / ".venv" / "Scripts")
-    result = subprocess.run(
-        [checkout / "scripts" / "demo"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "OSTYPE": "msys"},  # as Git's bash has it
-    )
+    result = demo(checkout, tmp_path, OSTYPE="msys")  # as Git's bash has it
+    assert result.returncode == 0
     assert result.stdout == f"{tmp_path.resolve()} demo\n"
 
 
@@ -108,14 +112,7 @@ def test_an_environment_that_no_longer_works_is_made_anew(checkout, tmp_path, tr
         '[ "$2" = pip ] && ln -sf "$0" "$(dirname "$0")/sam2-fewshot"\n[ "$1" = demo ] && echo "anew"; exit 0\n'
     )
     made.chmod(0o755)
-    result = subprocess.run(
-        [checkout / "scripts" / "demo"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHON": str(made)},
-    )
+    result = demo(checkout, tmp_path, PYTHON=str(made))
     said = "was moved" if trouble == "moved" else "has lost its Python"
     assert f".venv {said}; it is made anew." in result.stderr
     assert result.stdout == "anew\n"
@@ -125,9 +122,8 @@ def test_an_environment_that_no_longer_works_is_made_anew(checkout, tmp_path, tr
 def test_an_environment_is_kept_whatever_the_checkout_is_called(checkout, tmp_path):
     (checkout / ".venv" / ".place").write_text(f"{checkout}/.venv\n")
     (tmp_path / "link").symlink_to(checkout)
-    result = subprocess.run(
-        [tmp_path / "link" / "scripts" / "demo"], cwd=tmp_path, capture_output=True, text=True, check=True
-    )
+    result = demo(tmp_path / "link", tmp_path)
+    assert result.returncode == 0
     assert result.stdout == f"{tmp_path.resolve()} demo\n"
 
 
@@ -136,13 +132,7 @@ def test_half_an_environment_is_not_kept(checkout, tmp_path):
     broken = tmp_path / "python"
     broken.write_text('#!/bin/sh\n[ "$1" = -c ] && exit 0\nmkdir -p "$3/bin"; touch "$3/bin/python"; exit 1\n')
     broken.chmod(0o755)
-    result = subprocess.run(
-        [checkout / "scripts" / "demo"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHON": str(broken)},
-    )
+    result = demo(checkout, tmp_path, PYTHON=str(broken))
     assert result.returncode == 1
     assert "install python3-venv" in result.stderr
     assert not (checkout / ".venv").exists()

@@ -255,7 +255,7 @@ def _without_numbers_of_planes(records: Sequence[FrameRecord], source: Path) -> 
     In an OME-Zarr objects of different planes would be one.
     """
     folder = (source if source.is_dir() else source.parent).absolute()
-    run = images_of_run(folder.parent) if folder == FORMATS["labels"].folder(folder.parent) else {}
+    run = images_of_run(folder.parent) if FORMATS["labels"].is_kept_in(folder) else {}
     return [replace(it, numbers=()) if it.is_stack and composed(it.stem) in run else it for it in records]
 
 

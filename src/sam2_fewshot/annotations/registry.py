@@ -120,9 +120,9 @@ class Format:
         """Return where the result of an image is in an output folder."""
         return out / self.result.format(stem=stem)
 
-    def folder(self, out: Path) -> Path:
-        """Return the folder of the results in an output folder."""
-        return (out / self.result).parent
+    def is_kept_in(self, folder: Path) -> bool:
+        """Tell whether a folder is called as that of the results in an output folder."""
+        return folder == (folder.parent / self.result).parent
 
     def check(self, what: str, is_installed: Callable[[str], object] = find_spec) -> None:
         """Refuse a format whose package is missing.

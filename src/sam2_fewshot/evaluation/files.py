@@ -191,7 +191,7 @@ def _label_images(files: Mapping[str, Path]) -> dict[str, _Image]:
     run = images_of_run(folder.parent)
     known = {stem: run[composed(file.stem)] for stem, file in files.items() if composed(file.stem) in run}
     images = _images_of({stem: image.entry for stem, image in known.items()}, files)
-    is_own = folder == FORMATS["labels"].folder(folder.parent)
+    is_own = FORMATS["labels"].is_kept_in(folder)
     return {
         stem: replace(images[stem], searched=known[stem].planes, is_result=is_own)
         if stem in known

@@ -94,9 +94,10 @@ def _refuse_links(out: Path, files: Sequence[ResultFile]) -> None:
     # Whoever edits what an earlier run has noted may lead anywhere else.
     earlier = {PurePosixPath(key).parent.as_posix() for key in _earlier(out)} & _NAMES
     written = {file.path.parent for file in files} | {out / name for name in earlier}
+    real = os.path.realpath(out)
     for folder in sorted(written):
         target = Path(os.path.realpath(folder))
-        if not target.is_relative_to(os.path.realpath(out)):
+        if not target.is_relative_to(real):
             raise InputError(
                 f"{folder} is a link to {target}, where results would take the place of files that may be your own. "
                 "Remove the link, and move results of earlier runs back from there; if the results belong on another "
