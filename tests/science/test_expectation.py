@@ -10,6 +10,7 @@ import pytest
 from sam2_fewshot import Exemplar, FewShotSegmenter, Settings
 from sam2_fewshot.methods.base import TrainingFrame
 from sam2_fewshot.methods.guided.classifier import TrainingCandidates
+from sam2_fewshot.methods.guided.erosion import eroded
 from sam2_fewshot.methods.guided.expectation import Evidence, LookAlike, evidence_of, in_words, look_alikes
 from sam2_fewshot.records import InstanceMask
 
@@ -33,7 +34,8 @@ def counted(frame: TrainingFrame, candidates: Sequence[tuple[InstanceMask, float
     masks = [*drawn, *(mask for mask, _ in candidates)]
     odds = np.array([9.0] * len(drawn) + [odds for _, odds in candidates])
     among = TrainingCandidates(frame.positives, frame.negatives, masks, np.zeros((len(masks), 2)), len(drawn))
-    return evidence_of([frame], [among], [odds], 1.0)
+    evidence, places, _ = evidence_of([frame], [among], [odds], 1.0)
+    return evidence, places
 
 
 def test_each_detection_is_an_example_or_beside_one_or_elsewhere() -> None:
@@ -55,6 +57,30 @@ def test_each_detection_is_an_example_or_beside_one_or_elsewhere() -> None:
     )
     assert evidence == Evidence(examples=3, found=1, beside=1, elsewhere=2)
     assert places == [LookAlike(3.0, "a.png", 1245, 2025), LookAlike(0.5, "a.png", 1205, 2025)]
+
+
+def test_how_well_examples_agree_with_what_is_detected_of_them() -> None:
+    marks = [square(10, 10), square(50, 50), square(90, 90)]
+    frame = TrainingFrame(np.zeros((*SHAPE, 3), np.uint8), marks)
+    masks, odds = (
+        [square(10, 10), square(50, 55), square(90, 90)],
+        np.array([2.0, 2.0, 0.5]),
+    )  # the last is not detected
+    among = TrainingCandidates(marks, [], masks, np.zeros((3, 2)), 0)
+    assert evidence_of([frame], [among], [odds], 1.0)[2] == pytest.approx((1 + 1 / 3 + 0) / 3)
+    assert evidence_of([], [], [], 1.0)[2] == 0
+
+
+def test_cores_are_compared_as_the_whole_objects_that_they_are_grown_to() -> None:
+    marks = [square(50, 50, 20), square(70, 50, 20)]
+    frame = TrainingFrame(np.zeros((*SHAPE, 3), np.uint8), marks)
+    cores = [eroded(mask, 4) for mask in marks]
+    among = TrainingCandidates(cores, [], cores, np.zeros((2, 2)), 0)
+    odds = np.array([2.0, 2.0])
+    evidence, _, agreement = evidence_of([frame], [among], [odds], 1.0, 4.0)
+    assert evidence == Evidence(examples=2, found=2, beside=0, elsewhere=0)
+    assert agreement > 0.9  # corners are lost
+    assert evidence_of([frame], [among], [odds], 1.0)[2] < 0.5
 
 
 def test_what_was_adopted_is_no_example() -> None:

@@ -96,7 +96,7 @@ class Scored(NamedTuple):
     candidates
         Number of masks that were compared with the examples.
     proposed
-        All masks that were proposed, scored or not.
+        All masks that were proposed, scored or not; where marks were eroded, cores.
     least_area
         The smallest area in pixels that was looked for; 0 for any.
     """

@@ -15,11 +15,12 @@ from which on a candidate counts as an object is set on examples that the classi
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from sam2_fewshot.methods.guided.expectation import in_words
 from sam2_fewshot.methods.guided.learning import learn_guided
-from sam2_fewshot.methods.guided.limits import in_force, limited, warn_of_limits
+from sam2_fewshot.methods.guided.limits import in_force, limited, limits_for_cores, warn_of_limits
 from sam2_fewshot.methods.guided.model import GuidedModel
 from sam2_fewshot.methods.guided.training_windows import MOST_TILES
 from sam2_fewshot.resources import STORED, embeddings_in_learning, room_for_tiles
@@ -80,9 +81,13 @@ class GuidedMethod:
         """Return objects that do not overlap."""
         model = GuidedModel.from_arrays(learned)
         warn_of_limits(model.examples, self._limits, self._progress)
-        least, _ = in_force(model.examples, self._limits)
-        here, sought = limited(model, self._limits), least if self._settings.sizes == "any" else None
+        least, most = in_force(model.examples, self._limits)
+        of_cores, _ = limits_for_cores(model.examples, self._limits) if model.erosion else (least, most)
+        here, sought = limited(model, self._limits), of_cores if self._settings.sizes == "any" else None
         found = here.detect(self._backbone, pixels, known, self._progress, watch, sought)
+        if model.erosion:  # so far the limits were those of cores
+            within = [each for each in found.masks if least <= each.mask.area <= (most or math.inf)]
+            found = found._replace(masks=within)
         return found._replace(least_area=least)
 
     def summary(self, learned: Mapping[str, NDArray[np.generic]]) -> str:

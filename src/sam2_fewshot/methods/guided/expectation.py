@@ -13,6 +13,7 @@ import numpy as np
 
 from sam2_fewshot.geometry.overlap import mask_iou, shared_area
 from sam2_fewshot.methods.guided.box_refinement import non_overlapping
+from sam2_fewshot.methods.guided.erosion import restored
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,19 +78,22 @@ def evidence_of(
     candidates: Sequence[TrainingCandidates],
     odds: Sequence[NDArray[np.float64]],
     threshold: float,
-) -> tuple[Evidence, list[LookAlike]]:
+    erosion: float = 0.0,
+) -> tuple[Evidence, list[LookAlike], float]:
     """Count what is detected on the examples' frames.
 
     Parameters
     ----------
     frames
-        The examples' frames, or parts of them.
+        The examples' frames, or parts of them, with the marks as the user drew them.
     candidates
         Those on each of them.
     odds
         Their log-odds, float64 (N,) each, by classifiers that have not seen the example that a candidate is about.
     threshold
         Log-odds from which on a candidate counts as an object.
+    erosion
+        By how many pixels the marks were eroded before the candidates were made, which are compared grown back.
 
     Returns
     -------
@@ -97,16 +101,20 @@ def evidence_of(
         The counts.
     places
         Where unmarked detections lie, those with the highest score first.
+    agreement
+        Mean IoU of the examples with what is detected of them, 0 for one of which nothing is.
     """
     counted, places = [NO_EVIDENCE], []
+    best: list[float] = []
     for frame, among, of_all in zip(frames, candidates, odds, strict=True):
         marked = list(frame.marked)
         found, beside, elsewhere = set(), 0, 0
         # What the user drew is not detected.
         proposed, values = among.masks[among.drawn :], of_all[among.drawn :]
         detected = [i for i in non_overlapping(proposed, values) if values[i] >= threshold]
-        for i in detected:
-            mask = proposed[i]
+        masks = restored([proposed[i] for i in detected], erosion)
+        best += [max((mask_iou(mask, other) for other in masks), default=0.0) for mask in marked]
+        for i, mask in zip(detected, masks, strict=True):
             number, iou = _about(mask, marked)
             if iou >= _RIGHT and number not in found:
                 found.add(number)
@@ -118,7 +126,8 @@ def evidence_of(
                 x, y = frame.corner[0] + (x0 + x1) // 2, frame.corner[1] + (y0 + y1) // 2
                 places.append(LookAlike(float(values[i]) - threshold, frame.name, x, y))
         counted.append(Evidence(len(marked), len(found), beside, elsewhere))
-    return Evidence(*(sum(column) for column in zip(*counted, strict=True))), sorted(places, reverse=True)
+    evidence = Evidence(*(sum(column) for column in zip(*counted, strict=True)))
+    return evidence, sorted(places, reverse=True), float(np.mean(best)) if best else 0.0
 
 
 def in_words(evidence: Evidence) -> str:

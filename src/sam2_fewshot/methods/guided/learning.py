@@ -24,6 +24,7 @@ from sam2_fewshot.methods.guided.classifier import (
     table_of,
 )
 from sam2_fewshot.methods.guided.descriptors import CORE_SCORE, FrameMaps, describe
+from sam2_fewshot.methods.guided.erosion import depth_of, eroded, restored
 from sam2_fewshot.methods.guided.expectation import evidence_of, look_alikes
 from sam2_fewshot.methods.guided.kinds import compared, divides, in_words, less_for_kind, of_another_kind
 from sam2_fewshot.methods.guided.limits import limited, warn_of_limits
@@ -56,6 +57,10 @@ _LONGEST = 3.0
 """Detections may be this much longer than the longest example: walls between objects are far longer, and no larger."""
 _BACKGROUND = 0.5
 """A candidate whose mean score is below this lies on background."""
+_ENOUGH, _BETTER = 0.7, 0.12
+"""Mean IoU of the left-out examples with what is detected of them, below which their cores are tried, and by how much
+it has to be higher then. In four of six pictures of bacteria and one of plant cells it rises by .14 to .5, and the F1
+by .3 to .8; of 42 runs on other images by .1 at most, where purple stain loses .03 and precipitates .4."""
 _UNTRAINED = Logistic(np.zeros(0), np.zeros(0), np.zeros(0), 0.0)
 
 
@@ -85,24 +90,81 @@ def learn_guided(
         So many are learned from, or as many more as the examples take.
     """
     areas = _areas_of(frames)
-    warn_of_limits(_extent(areas), area_limits, progress)
+    extent = _extent(areas)
+    warn_of_limits(extent, area_limits, progress)
     side = _tile_side(areas, frames, backbone.input_size)
     frames = training_windows(frames, side, most_tiles)
     shared = Room(room)
     stores = [CellStore(backbone, frame.pixels, side, shared, progress.advance) for frame in frames]
-    learned = learn_once(backbone, frames, area_limits, stores, progress, is_last=len(areas) >= FEW)
-    if len(areas) >= FEW:
+    is_last = len(areas) >= FEW
+    told = _Withheld(progress)
+    learned = learn_once(backbone, frames, area_limits, stores, told, is_last=is_last)
+    depth = depth_of([mask for frame in frames for mask in frame.positives])
+    if depth and learned.agreement < _ENOUGH and len(areas) > 1:  # of a single example nothing can be left out
+        told_of_cores = _Withheld(progress)
+        of_cores = learn_once(backbone, frames, area_limits, stores, told_of_cores, depth, is_last=is_last)
+        if of_cores.agreement > learned.agreement + _BETTER:
+            learned, told = of_cores, told_of_cores
+    told.tell()
+    if is_last:
         if (sentence := look_alikes(learned.evidence, learned.places)) is not None:
             progress.warn(sentence)
-        return replace(learned, areas=_area_range(areas))
+        return replace(learned, areas=_area_range(_areas_of(_eroded(frames, learned.erosion))))
     extended = frames
     for total, least in ROUNDS:
-        extended = with_surest(learned, backbone, frames, stores, total - len(areas), least, progress)
+        cores = _eroded(frames, learned.erosion)
+        surest = with_surest(learned, backbone, cores, stores, total - len(areas), least, progress)
+        extended = [_with_adopted(*pair, learned.erosion) for pair in zip(frames, surest, strict=True)]
         is_last = total == ROUNDS[-1][0]
-        learned = learn_once(backbone, extended, area_limits, stores, progress, is_last=is_last)
-    areas_of_all = _areas_of(extended)
+        learned = learn_once(backbone, extended, area_limits, stores, progress, learned.erosion, is_last=is_last)
+    areas_of_all = _areas_of(_eroded(extended, learned.erosion))
     progress.warn(what_few_means(len(areas), len(areas_of_all) - len(areas)))
-    return replace(learned, areas=_area_range(areas_of_all))
+    return replace(learned, areas=_area_range(areas_of_all), examples=extent)
+
+
+def _eroded(frames: Sequence[TrainingFrame], depth: float) -> Sequence[TrainingFrame]:
+    """Return frames with the cores of what is marked on them."""
+    if depth <= 0:
+        return frames
+    return [
+        replace(
+            frame,
+            positives=[eroded(mask, depth) for mask in frame.positives],
+            negatives=[eroded(mask, depth) for mask in frame.negatives],
+            others=[eroded(mask, depth) for mask in frame.others],
+        )
+        for frame in frames
+    ]
+
+
+def _with_adopted(frame: TrainingFrame, cores: TrainingFrame, depth: float) -> TrainingFrame:
+    """Return a frame with the whole objects whose cores were adopted on it."""
+    adopted = cores.positives[len(cores.positives) - cores.adopted :]
+    marked = [*frame.positives, *frame.negatives, *frame.others]
+    return replace(frame, positives=[*frame.positives, *restored(adopted, depth, marked)], adopted=cores.adopted)
+
+
+class _Withheld:
+    """A listener that passes on what it hears, but for the warnings: these are told if they are to be.
+
+    Parameters
+    ----------
+    progress
+        Hears the rest.
+    """
+
+    def __init__(self, progress: Progress) -> None:
+        self.start, self.advance, self._progress = progress.start, progress.advance, progress
+        self._sentences: list[str] = []
+
+    def warn(self, sentence: str) -> None:
+        """Keep a warning."""
+        self._sentences.append(sentence)
+
+    def tell(self) -> None:
+        """Pass the warnings on."""
+        for sentence in self._sentences:
+            self._progress.warn(sentence)
 
 
 def learn_once(
@@ -111,14 +173,25 @@ def learn_once(
     area_limits: tuple[int, int],
     stores: Sequence[CellStore],
     progress: Progress,
+    erosion: float = 0.0,
     *,
     is_last: bool = False,
 ) -> GuidedModel:
-    """Learn from examples once, for the last time with `is_last`; `stores` are the frames' tiles.
+    """Learn from examples once, for the last time with `is_last`.
 
-    The model's areas are within the user's limits.
+    Parameters
+    ----------
+    backbone, frames, area_limits, progress
+        As in :func:`learn_guided`; the model's areas are within the limits.
+    stores
+        The frames' tiles.
+    erosion
+        By how many pixels the marks are eroded before they are learned from.
+    is_last
+        Whether nothing is learned after it.
     """
     progress.start("learning")
+    whole, frames = frames, _eroded(frames, erosion)
     areas, side = _areas_of(frames), stores[0].side
     diameter = _diameter_of(areas)
     folds = deal_folds(frames)
@@ -136,7 +209,7 @@ def learn_once(
         side=side,
         diameter=diameter,
         areas=_area_range(areas),
-        examples=_extent(areas),
+        examples=_extent(_areas_of(whole)),
         colours=colours,
         unit=unit,
         levels=learn_levels(frames, [frame.maps for frame in encoded], diameter),
@@ -144,6 +217,7 @@ def learn_once(
         first=_UNTRAINED,
         second=_UNTRAINED,
         threshold=0.0,
+        erosion=erosion,
         prominence=prominence_of(local, [frame.marked for frame in frames], diameter),
         longest=_LONGEST * max(math.hypot(*mask.data.shape) for frame in frames for mask in frame.positives),
     )
@@ -156,7 +230,7 @@ def learn_once(
     table = table_of([each.rows for each in training])
     first, _ = fit_classifier(table, _on_background(table.features))
     learned = replace(learned, first=first)
-    return _with_second(learned, backbone, training, area_limits, progress, is_last=is_last)
+    return _with_second(learned, backbone, training, whole, area_limits, progress, is_last=is_last)
 
 
 def _areas_of(frames: Sequence[TrainingFrame]) -> NDArray[np.int64]:
@@ -243,12 +317,16 @@ def _with_second(
     learned: GuidedModel,
     backbone: Backbone,
     training: Sequence[_Training],
+    whole: Sequence[TrainingFrame],
     area_limits: tuple[int, int],
     progress: Progress,
     *,
     is_last: bool,
 ) -> GuidedModel:
-    """Return the model with its second classifier, the threshold, and all that is told by them."""
+    """Return the model with its second classifier, the threshold, and all that is told by them.
+
+    `whole` are the frames with the marks as they were before they were eroded.
+    """
     frames = [each.frame for each in training]
     # A backbone agrees with a perfect outline more than with any proposal of the same object, so the examples' own
     # outlines are refined only where nothing else is right.
@@ -280,8 +358,9 @@ def _with_second(
         if (sentence := in_words(others, kinds)) is not None:
             progress.warn(sentence)
         learned = for_other_sizes(learned, backbone, frames, table, between, area_limits, progress)
-    evidence, places = evidence_of(frames, rows, _by_frame(between.unseen, rows), learned.threshold)
-    return replace(learned, evidence=evidence, places=places)
+    unseen = _by_frame(between.unseen, rows)
+    evidence, places, agreement = evidence_of(whole, rows, unseen, learned.threshold, learned.erosion)
+    return replace(learned, evidence=evidence, places=places, agreement=agreement)
 
 
 def _on_background(features: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -8,8 +8,11 @@ exclude an example is not meant for objects like the examples, and is ignored.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from sam2_fewshot.methods.guided.erosion import LEAST_AREA
 
 if TYPE_CHECKING:
     from sam2_fewshot.methods.guided.model import GuidedModel
@@ -30,6 +33,18 @@ def in_force(examples: tuple[float, float], limits: tuple[int, int]) -> tuple[in
     return low if low <= smallest else 0, high if high >= largest else 0
 
 
+def limits_for_cores(examples: tuple[float, float], limits: tuple[int, int]) -> tuple[int, int]:
+    """Return limits within which the cores of all objects lie that are within the user's, as far as these are in force.
+
+    Parameters
+    ----------
+    examples, limits
+        As for :func:`in_force`.
+    """
+    low, high = in_force(examples, limits)
+    return math.floor(LEAST_AREA * low), high
+
+
 def limited(learned: GuidedModel, limits: tuple[int, int]) -> GuidedModel:
     """Return a model that looks for what lies within the limits.
 
@@ -42,9 +57,12 @@ def limited(learned: GuidedModel, limits: tuple[int, int]) -> GuidedModel:
     """
     (least, most), (least_larger, most_larger) = learned.areas, learned.larger
     low, high = in_force(learned.examples, limits)
+    of_whole = (float(low), float(high or math.inf))
+    if learned.erosion:
+        low, high = limits_for_cores(learned.examples, limits)
     if high:
         most, most_larger = min(most, high), min(most_larger, high)
-    return replace(learned, areas=(max(least, low), most), larger=(least_larger, most_larger))
+    return replace(learned, areas=(max(least, low), most), larger=(least_larger, most_larger), limits=of_whole)
 
 
 def warn_of_limits(examples: tuple[float, float], limits: tuple[int, int], progress: Progress) -> None:

@@ -22,6 +22,7 @@ from sam2_fewshot.methods.guided.box_refinement import (
     with_refined,
 )
 from sam2_fewshot.methods.guided.descriptors import COARSE_COSINE, SUPPORT, FrameMaps, Proposed, describe, support
+from sam2_fewshot.methods.guided.erosion import restored
 from sam2_fewshot.methods.guided.expectation import NO_EVIDENCE, Evidence, LookAlike
 from sam2_fewshot.methods.guided.kinds import Divide, less_for_kind
 from sam2_fewshot.methods.guided.logistic import Logistic
@@ -37,6 +38,7 @@ from sam2_fewshot.methods.guided.magnifications import (
 )
 from sam2_fewshot.methods.guided.maps import PixelModel, dense_maps, tile_cells
 from sam2_fewshot.methods.guided.proposals import component_candidates, peaks, point_candidates
+from sam2_fewshot.methods.guided.scaling import TIMES
 from sam2_fewshot.settings import SIMILAR_AREAS
 from sam2_fewshot.tiling.overview import is_flat
 from sam2_fewshot.tiling.tiles import TileGrid, tile_of
@@ -134,12 +136,18 @@ class GuidedModel:
         or of what is enlarged or reduced.
     kinds
         What divides the wanted objects from those of other kinds; see :mod:`~sam2_fewshot.methods.guided.kinds`.
+    erosion
+        By how many pixels the marks were eroded; all that is learned is about such cores, but for `examples`.
     prominence
         How far the examples stand out; tiles in which nothing does are not encoded.
     evidence
         How well the examples are found again.
     places
         Where unmarked detections lie on the examples' frames, those with the highest score first. They are not saved.
+    agreement
+        Mean IoU of the examples with what is detected of them by what was learned without them. It is not saved.
+    limits
+        The user's smallest and largest area that are in force, of whole objects. They are not saved.
     """
 
     side: int
@@ -158,9 +166,12 @@ class GuidedModel:
     larger: tuple[float, float] = NOTHING_LARGER
     longest: float = math.inf
     kinds: Sequence[Divide] = ()
+    erosion: float = 0.0
     prominence: Prominence = NOT_PROMINENT
     evidence: Evidence = NO_EVIDENCE
     places: Sequence[LookAlike] = ()
+    agreement: float = 0.0
+    limits: tuple[float, float] = (0.0, math.inf)
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """Return all of it as arrays by name, for saving."""
@@ -173,6 +184,7 @@ class GuidedModel:
             "evidence": np.array(self.evidence, np.int64),
             "sizes": np.array([self.margin, self.worth, self.longest]),
             "larger": np.array(self.larger),
+            "erosion": np.array([self.erosion]),
             "kinds": np.array(self.kinds, np.float64).reshape(-1, 3),
             "prominence": np.array(self.prominence),
             "colours": self.colours,
@@ -215,6 +227,7 @@ class GuidedModel:
             worth=worth,
             larger=(least_larger, most_larger),
             longest=longest,
+            erosion=float(arrays["erosion"][0]) if "erosion" in arrays else 0.0,
             kinds=[Divide(int(m), at, bool(above)) for m, at, above in arrays.get("kinds", np.zeros((0, 3))).tolist()],
             prominence=Prominence(*arrays["prominence"].tolist()) if "prominence" in arrays else NOT_PROMINENT,
             evidence=Evidence(*arrays["evidence"].tolist()) if "evidence" in arrays else NO_EVIDENCE,
@@ -255,28 +268,44 @@ class GuidedModel:
         )
         usual = self.candidates(backbone, pixels, progress, watch, wider=wider)
         found, proposed = usual.likely, usual.proposed
+        depths = np.full(len(found.masks), self.erosion)
         if least_area is not None:
             with watch.stage("compare"):
                 windows = windows_to_search(self, usual, least_area, known)
             del usual  # its maps take the memory that the search of the windows needs
             smaller = search_windows(self, backbone, pixels, windows, least_area, progress, watch)
-            for more in (smaller, half):
+            # A pixel of a picture at twice its size is half a pixel of the frame.
+            for more, depth in ((smaller, self.erosion / TIMES), (half, self.erosion * TIMES)):
                 if more.masks:
                     found = joined(found, more)
+                    depths = np.append(depths, np.full(len(more.masks), depth))
                     proposed += more.masks
         masks, odds, features = found
         with watch.stage("compare"):
+            if self.erosion:
+                odds = np.where(self._are_within_limits(masks, depths), odds, -np.inf)
             chosen = [i for i in non_overlapping(masks, odds, known) if np.isfinite(odds[i])]
+            whole = {i: masks[i] for i in chosen}
+            if self.erosion:
+                whole = _restored_in_turn(whole, odds, depths, known)
         scored = [
             ScoredMask(
-                mask=masks[i],
+                mask=mask,
                 score=float(1 / (1 + np.exp(-odds[i]))),
                 similarity=float(np.clip(features[i, COARSE_COSINE - REFINEMENT], -1, 1)),
                 predicted_iou=float(features[i, PREDICTED_IOU]),
             )
-            for i in chosen
+            for i, mask in whole.items()
         ]
         return Scored(scored, len(proposed), proposed)
+
+    def _are_within_limits(self, masks: Sequence[InstanceMask], depths: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Return which cores (N,) are those of objects within the limits."""
+        least, most = self.limits
+        if least <= 1 and most == math.inf:
+            return np.ones(len(masks), bool)
+        whole = [restored([mask], depth)[0].area for mask, depth in zip(masks, depths.tolist(), strict=True)]
+        return np.array([least <= area <= most for area in whole], bool)
 
     def candidates(
         self,
@@ -380,6 +409,33 @@ class GuidedModel:
     def _planes(self, maps: FrameMaps) -> list[tuple[NDArray[np.float32], NDArray[np.float64]]]:
         levels = [row[np.isfinite(row)] for row in self.levels]
         return list(zip((maps.contrast, maps.local, maps.score), levels, strict=True))
+
+
+def _restored_in_turn(
+    cores: Mapping[int, InstanceMask],
+    odds: NDArray[np.float64],
+    depths: NDArray[np.float64],
+    known: Sequence[InstanceMask],
+) -> dict[int, InstanceMask]:
+    """Return the whole objects of the cores above the threshold, then of those below it that do not lie under these.
+
+    Parameters
+    ----------
+    cores
+        By their numbers, the best first.
+    odds, depths
+        Of all numbers: log-odds above the threshold, and by how many pixels of the frame each was eroded.
+    known
+        Masks of the examples on the frame.
+    """
+    whole: dict[int, InstanceMask] = {}
+    surer = [i for i in cores if odds[i] >= 0]
+    for here in (surer, [i for i in cores if odds[i] < 0]):
+        beside = [*known, *whole.values()]
+        clear = [here[n] for n in non_overlapping([cores[i] for i in here], odds[here], beside)]
+        back = restored([cores[i] for i in clear], depths[clear].tolist(), beside)
+        whole |= zip(clear, back, strict=True)
+    return whole
 
 
 def _boxes_of(masks: Sequence[InstanceMask], frame_shape: tuple[int, int]) -> NDArray[np.bool_]:
