@@ -90,6 +90,8 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "ridge 3 instead of 60": {"sam2_fewshot.methods.guided.logistic._RIDGE": 3.0},
     "parts and unions weigh half instead of .8": {_GUIDED + "classifier._NEAR": 0.5},
     "examples brought to 1/10 of the input": {_GUIDED + "learning._DIAMETER": 1 / 10},
+    "marks never eroded": {_GUIDED + "learning._ENOUGH": 0.0},
+    "marks always eroded": {_GUIDED + "learning._ENOUGH": 9.0, _GUIDED + "learning._BETTER": -9.0},
     "magnified 2.8 times at most": {_GUIDED + "learning._ZOOM": (0.25, 2.8)},
     "background not cleaned": {"sam2_fewshot.methods.guided.maps._ROUNDS": 0},
 }
