@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +12,7 @@ from scipy import ndimage
 from sam2_fewshot import Exemplar, FewShotSegmenter, Settings
 from sam2_fewshot.geometry.overlap import mask_iou
 from sam2_fewshot.methods.guided.erosion import depth_of, eroded, restored
-from sam2_fewshot.methods.guided.limits import limits_for_cores
+from sam2_fewshot.methods.guided.limits import for_candidates
 from sam2_fewshot.methods.guided.model import GuidedModel
 from sam2_fewshot.records import InstanceMask
 
@@ -160,13 +161,27 @@ def test_by_how_much_marks_are_eroded() -> None:
     assert depth_of([box(0, 0, SHAPE[1], SHAPE[0])]) == 0
 
 
-def test_limits_are_for_whole_objects() -> None:
-    assert limits_for_cores((100.0, 400.0), (100, 400)) == (10, 400)
+def test_candidates_may_be_as_small_as_the_cores_of_whole_objects(of_colony: FewShotSegmenter) -> None:
+    learned = GuidedModel.from_arrays(of_colony.object_model.learned)  # of examples of 270 px
+    assert for_candidates(learned, (270, 300)) == (27, 300)
+    assert for_candidates(learned, (271, 269)) == (0, 0)
+    assert for_candidates(replace(learned, erosion=0), (270, 300)) == (270, 300)
     for side in range(1, 40):
         square = box(20, 20, 20 + side, 20 + side)
-        assert eroded(square, 50).area >= limits_for_cores((side**2, side**2), (side**2, 0))[0]
-    assert limits_for_cores((100.0, 400.0), (101, 399)) == (0, 0)
-    assert limits_for_cores((100.0, 400.0), (0, 0)) == (0, 0)
+        assert eroded(square, 50).area >= for_candidates(replace(learned, examples=(side**2,) * 2), (side**2, 0))[0]
+
+
+def test_nothing_is_grown_to_the_far_side_of_a_thin_neighbour() -> None:
+    core, wall = box(40, 40, 60, 60), box(62, 20, 64, 80)
+    assert restored([core], 8, beside=[wall])[0].box[2] <= 62
+    assert restored([core, wall], 8)[0].box[2] <= 62
+
+
+def test_outlines_do_not_depend_on_what_is_far_away() -> None:
+    core, speck, far = box(20, 20, 40, 40), box(43, 30, 44, 31), ellipse(130, 60, 20, 20)
+    near = restored([core, speck], 8)
+    among = restored([core, speck, eroded(far, 16)], [8, 8, 16])
+    assert near[0].area == among[0].area
 
 
 def colony(seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
@@ -262,3 +277,16 @@ def test_warnings_are_told_once(micro: Sam2Model, told: Told) -> None:
     segmenter.fit([Exemplar(image, mask=labels == number) for number in (2, 13, 29, 41)])
     assert len(told.warnings) == len(set(told.warnings))
     assert sum("mark 5 to 20" in sentence for sentence in told.warnings) == 1
+
+
+def test_few_marks_are_joined_by_objects_within_the_limits(micro: Sam2Model, told: Told) -> None:
+    image, labels = colony(1)
+    settings = Settings(min_mask_area=262, max_mask_area=290)
+    segmenter = FewShotSegmenter(micro, settings=settings, progress=told)
+    segmenter.fit([Exemplar(image, mask=labels == number) for number in (2, 13, 29)])
+    learned = GuidedModel.from_arrays(segmenter.object_model.learned)
+    assert learned.erosion > 1
+    assert learned.examples == (270, 270)
+    within = segmenter.segment(colony(2)[0])
+    assert within
+    assert all(262 <= each.area <= 290 for each in within)

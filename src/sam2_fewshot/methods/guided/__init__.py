@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from sam2_fewshot.methods.guided.expectation import in_words
 from sam2_fewshot.methods.guided.learning import learn_guided
-from sam2_fewshot.methods.guided.limits import in_force, limited, limits_for_cores, warn_of_limits
+from sam2_fewshot.methods.guided.limits import for_candidates, in_force, limited, warn_of_limits
 from sam2_fewshot.methods.guided.model import GuidedModel
 from sam2_fewshot.methods.guided.training_windows import MOST_TILES
 from sam2_fewshot.resources import STORED, embeddings_in_learning, room_for_tiles
@@ -82,8 +82,8 @@ class GuidedMethod:
         model = GuidedModel.from_arrays(learned)
         warn_of_limits(model.examples, self._limits, self._progress)
         least, most = in_force(model.examples, self._limits)
-        of_cores, _ = limits_for_cores(model.examples, self._limits) if model.erosion else (least, most)
-        here, sought = limited(model, self._limits), of_cores if self._settings.sizes == "any" else None
+        sought = for_candidates(model, self._limits)[0] if self._settings.sizes == "any" else None
+        here = limited(model, self._limits)
         found = here.detect(self._backbone, pixels, known, self._progress, watch, sought)
         if model.erosion:  # so far the limits were those of cores
             within = [each for each in found.masks if least <= each.mask.area <= (most or math.inf)]

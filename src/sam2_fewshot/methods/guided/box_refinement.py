@@ -163,7 +163,7 @@ tasks nothing is lost; with -2 a third of the precipitates is. Of thick flakes 1
 _COVERS = 1.5
 """Log-odds of the first classifier, a chance of .82, from which on a peak within a candidate is not prompted. With 0
 the mean F1 of fifteen tasks is .01 lower, most of it on grey tissue; without it nothing is detected better."""
-_OVERLAP = 0.2
+OVERLAP = 0.2
 """A candidate that shares more than this of its area with better ones is dropped."""
 _HOLDS = 0.5
 """A candidate that covers more than this share of a better one is dropped as well, however large it is: it is several
@@ -315,7 +315,7 @@ def non_overlapping(
         here = mask.under(owner)
         under = here[mask.data]
         shared = under[under != 0]
-        if len(shared) > _OVERLAP * mask.area or is_known(mask, known):
+        if len(shared) > OVERLAP * mask.area or is_known(mask, known):
             continue
         better, counts = np.unique(shared[shared != _KNOWN], return_counts=True)
         if any(count > _HOLDS * candidates[n - 1].area for n, count in zip(better.tolist(), counts, strict=True)):

@@ -29,7 +29,7 @@ _SHARE = 0.5
 """A mask is eroded by so large a part of its own depth at most, the distance of its innermost pixel from the outside,
 so that something is left of small and thin ones."""
 LEAST_AREA = 0.1
-"""How large a part of a mask's area is left at least: a quarter of a large disc, .11 of a square of three pixels."""
+"""How large a part of its area is left of nearly any mask: a quarter of a large disc, .11 of 3 × 3 pixels."""
 _KEPT = 0.9
 """IoU of an example with what is eroded and grown back of it, below which erosion takes too much of its shape."""
 _PIECE = 1024
@@ -104,15 +104,29 @@ def restored(
         # The depth of what was left of a mask tells how much was taken where that was half.
         most = depths[number - 1] if number <= len(cores) else deepest
         reach[number] = min(most, float(_depths(mask).max()) * _SHARE / (1 - _SHARE))
-    owner = _nearest(labels, reach, math.ceil(deepest), piece)
+    own = np.append(0.0, np.append(depths, np.full(len(near), deepest)))
+    owner = _nearest(labels, reach, own, piece)
     for mask in near:
         into, of = common_part(window, mask.box)
         owner[into][mask.data[of]] = 0
     places = ndimage.find_objects(owner, len(cores))
     return [
-        core if place is None else InstanceMask(owner[place] == number, x + place[1].start, y + place[0].start, shape)
+        core if place is None else _with_core(owner[place] == number, x + place[1].start, y + place[0].start, core)
         for number, (core, place) in enumerate(zip(cores, places, strict=True), 1)
     ]
+
+
+def _with_core(data: NDArray[np.bool_], x: int, y: int, core: InstanceMask) -> InstanceMask:
+    """Return the parts of a mask, at a column and row of the frame, that hold something of its core.
+
+    What is grown around a thin neighbour to its far side does not.
+    """
+    parts, count = ndimage.label(data, np.ones((3, 3)))
+    if count > 1:
+        held = np.unique(parts[core.window((x, y, x + data.shape[1], y + data.shape[0]))])
+        data = np.isin(parts, held[held > 0])
+    height, width = core.frame_shape
+    return InstanceMask(data, x, y, core.frame_shape).within((0, 0, width, height)) or core
 
 
 def _depths(mask: InstanceMask) -> NDArray[np.float64]:
@@ -131,22 +145,35 @@ def _taken(depths: NDArray[np.float64], depth: float) -> float:
     return min(depth, _SHARE * float(depths.max()))
 
 
-def _nearest(labels: NDArray[np.int32], reach: NDArray[np.float64], margin: int, piece: int) -> NDArray[np.int32]:
+def _nearest(
+    labels: NDArray[np.int32], reach: NDArray[np.float64], depths: NDArray[np.float64], piece: int
+) -> NDArray[np.int32]:
     """Return the nearest label of each pixel (H, W) that lies within that label's reach in pixels, else 0.
 
-    What is out of the nearest one's reach, because that is small, goes to the nearest of those that reach furthest.
+    What is out of the nearest one's reach goes to the nearest of those of which as much was taken as of any: small ones
+    do not cut notches into large ones.
+
+    Parameters
+    ----------
+    labels
+        int32 (H, W).
+    reach, depths
+        How far each label is grown, and how much would have been taken of a deep mask; 0 for no label.
+    piece
+        Pixels each way of what is looked at at a time.
     """
     owner = np.zeros_like(labels)
-    furthest = reach >= reach.max()
+    margin = math.ceil(depths.max())
     for x0, y0, x1, y1 in _pieces(labels.shape, piece):
         left, top, right, bottom = grown((x0, y0, x1, y1), margin, labels.shape)
         here = labels[top:bottom, left:right]
         if not here.any():
             continue
         taken = _within_reach(here, here, reach)
-        far = np.where(furthest[here], here, 0)
-        if far.any():
-            taken = np.where(taken == 0, _within_reach(far, here, reach), taken)
+        for depth in np.unique(depths[depths > 0]):
+            deep = np.where(((depths == depth) & (reach >= depth))[here], here, 0)
+            if deep.any():
+                taken = np.where(taken == 0, _within_reach(deep, here, reach), taken)
         owner[y0:y1, x0:x1] = taken[y0 - top : y1 - top, x0 - left : x1 - left]
     return owner
 

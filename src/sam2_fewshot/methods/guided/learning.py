@@ -209,7 +209,7 @@ def learn_once(
         side=side,
         diameter=diameter,
         areas=_area_range(areas),
-        examples=_extent(_areas_of(whole)),
+        examples=_extent(np.array([mask.area for frame in whole for mask in frame.marked])),
         colours=colours,
         unit=unit,
         levels=learn_levels(frames, [frame.maps for frame in encoded], diameter),

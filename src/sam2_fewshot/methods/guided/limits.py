@@ -33,16 +33,18 @@ def in_force(examples: tuple[float, float], limits: tuple[int, int]) -> tuple[in
     return low if low <= smallest else 0, high if high >= largest else 0
 
 
-def limits_for_cores(examples: tuple[float, float], limits: tuple[int, int]) -> tuple[int, int]:
-    """Return limits within which the cores of all objects lie that are within the user's, as far as these are in force.
+def for_candidates(learned: GuidedModel, limits: tuple[int, int]) -> tuple[int, int]:
+    """Return the limits in force for candidates: where marks were eroded, limits that nearly all cores of objects keep.
 
     Parameters
     ----------
-    examples, limits
+    learned
+        What looks for them.
+    limits
         As for :func:`in_force`.
     """
-    low, high = in_force(examples, limits)
-    return math.floor(LEAST_AREA * low), high
+    low, high = in_force(learned.examples, limits)
+    return math.floor(LEAST_AREA * low) if learned.erosion else low, high
 
 
 def limited(learned: GuidedModel, limits: tuple[int, int]) -> GuidedModel:
@@ -58,11 +60,10 @@ def limited(learned: GuidedModel, limits: tuple[int, int]) -> GuidedModel:
     (least, most), (least_larger, most_larger) = learned.areas, learned.larger
     low, high = in_force(learned.examples, limits)
     of_whole = (float(low), float(high or math.inf))
-    if learned.erosion:
-        low, high = limits_for_cores(learned.examples, limits)
     if high:
         most, most_larger = min(most, high), min(most_larger, high)
-    return replace(learned, areas=(max(least, low), most), larger=(least_larger, most_larger), limits=of_whole)
+    areas = max(least, for_candidates(learned, limits)[0]), most
+    return replace(learned, areas=areas, larger=(least_larger, most_larger), limits=of_whole)
 
 
 def warn_of_limits(examples: tuple[float, float], limits: tuple[int, int], progress: Progress) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from sam2_fewshot.methods.base import Scored, ScoredMask
 from sam2_fewshot.methods.guided.appearance import NOT_PROMINENT, Prominence, measure, tiles_with_something
 from sam2_fewshot.methods.guided.box_refinement import (
+    OVERLAP,
     PREDICTED_IOU,
     REFINEMENT,
     covered,
@@ -283,7 +284,7 @@ class GuidedModel:
         masks, odds, features = found
         with watch.stage("compare"):
             if self.erosion:
-                odds = np.where(self._are_within_limits(masks, depths), odds, -np.inf)
+                odds = np.where(self.are_within_limits(masks, depths), odds, -np.inf)
             chosen = [i for i in non_overlapping(masks, odds, known) if np.isfinite(odds[i])]
             whole = {i: masks[i] for i in chosen}
             if self.erosion:
@@ -299,13 +300,17 @@ class GuidedModel:
         ]
         return Scored(scored, len(proposed), proposed)
 
-    def _are_within_limits(self, masks: Sequence[InstanceMask], depths: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Return which cores (N,) are those of objects within the limits."""
+    def are_within_limits(self, cores: Sequence[InstanceMask], depths: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Return which cores (N,), eroded by so many pixels each, are those of objects within the limits."""
         least, most = self.limits
-        if least <= 1 and most == math.inf:
-            return np.ones(len(masks), bool)
-        whole = [restored([mask], depth)[0].area for mask, depth in zip(masks, depths.tolist(), strict=True)]
-        return np.array([least <= area <= most for area in whole], bool)
+
+        def is_within(core: InstanceMask, depth: float) -> bool:
+            # What a core is grown to has no fewer pixels.
+            if core.area > most or (core.area >= least and most == math.inf):
+                return core.area <= most
+            return least <= restored([core], depth)[0].area <= most
+
+        return np.array([is_within(*pair) for pair in zip(cores, depths.tolist(), strict=True)], bool)
 
     def candidates(
         self,
@@ -428,14 +433,14 @@ def _restored_in_turn(
     known
         Masks of the examples on the frame.
     """
-    whole: dict[int, InstanceMask] = {}
-    surer = [i for i in cores if odds[i] >= 0]
-    for here in (surer, [i for i in cores if odds[i] < 0]):
-        beside = [*known, *whole.values()]
-        clear = [here[n] for n in non_overlapping([cores[i] for i in here], odds[here], beside)]
-        back = restored([cores[i] for i in clear], depths[clear].tolist(), beside)
-        whole |= zip(clear, back, strict=True)
-    return whole
+    surer, below = [i for i in cores if odds[i] >= 0], [i for i in cores if odds[i] < 0]
+    whole = dict(zip(surer, restored([cores[i] for i in surer], depths[surer].tolist(), known), strict=True))
+    taken = np.zeros(next(iter(cores.values())).frame_shape if cores else (0, 0), bool)
+    for mask in whole.values():
+        mask.under(taken)[...] |= mask.data
+    below = [i for i in below if (cores[i].under(taken) & cores[i].data).sum() <= OVERLAP * cores[i].area]
+    back = restored([cores[i] for i in below], depths[below].tolist(), [*known, *whole.values()])
+    return whole | dict(zip(below, back, strict=True))
 
 
 def _boxes_of(masks: Sequence[InstanceMask], frame_shape: tuple[int, int]) -> NDArray[np.bool_]:

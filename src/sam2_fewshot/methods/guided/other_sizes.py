@@ -19,7 +19,7 @@ from sam2_fewshot.methods.base import Stopwatch
 from sam2_fewshot.methods.guided.classifier import AWAY, RIGHT
 from sam2_fewshot.methods.guided.descriptors import LOG_AREA
 from sam2_fewshot.methods.guided.kinds import is_by_size
-from sam2_fewshot.methods.guided.limits import in_force, limited
+from sam2_fewshot.methods.guided.limits import for_candidates, limited
 from sam2_fewshot.methods.guided.magnifications import PIECE, at_half, leaves_room
 from sam2_fewshot.methods.guided.scaling import TIMES, enlarged, enlarged_mask, reduced_mask
 from sam2_fewshot.settings import SIMILAR_AREAS
@@ -101,7 +101,7 @@ def for_other_sizes(
     if not odds or np.median(odds) < _REFUSED:
         return learned
     threshold, needed = learned.threshold, float(np.median(odds)) if is_sized else max(odds)
-    if is_sized and leaves_room(learned, in_force(learned.examples, area_limits)[0]):
+    if is_sized and leaves_room(learned, for_candidates(learned, area_limits)[0]):
         threshold = min(threshold, _OF_THE_LARGEST)
     # Smaller ones are learned about whatever the limit is: that of a later search may be another.
     against = _odds_at_twice(learned, backbone, _some(unwanted, _MOST[is_sized]), progress)

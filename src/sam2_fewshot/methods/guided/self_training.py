@@ -99,6 +99,8 @@ def with_surest(
     detections: list[_Detection] = []
     for i, here in found.items():
         frame, (masks, odds, features) = frames[i], here.likely
+        if learned.erosion:
+            odds = np.where(learned.are_within_limits(masks, np.full(len(masks), learned.erosion)), odds, -np.inf)
         if frame.number not in with_examples:  # nothing is wanted there, as far as anyone knows
             continue
         features = features[:, : -1 - REFINEMENT]
@@ -106,7 +108,7 @@ def with_surest(
         adoptable = _stand_out(features, np.concatenate(on_frame))
         adoptable &= ~like_negatives(masks, features, wanted, unwanted, learned.second.scale[: features.shape[1]])
         chosen = non_overlapping(masks, odds, [*frame.positives, *frame.negatives, *frame.others])
-        likely = (n for n in chosen if adoptable[n] and odds[n] > least)
+        likely = (n for n in chosen if adoptable[n] and odds[n] > least and np.isfinite(odds[n]))
         detections += [_Detection(float(odds[n]), i, masks[n], features[n]) for n in likely]
     detections.sort(key=lambda detection: -detection.odds)
     marked = [
