@@ -16,10 +16,11 @@ import numpy as np
 from scipy import ndimage
 
 from sam2_fewshot.geometry.overlap import grown, intersect, mask_iou
+from sam2_fewshot.methods.guided.box_refinement import OVERLAP
 from sam2_fewshot.records import InstanceMask, common_part
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -57,7 +58,8 @@ def eroded(mask: InstanceMask, depth: float) -> InstanceMask:
     """
     depths = _depths(mask)
     height, width = mask.frame_shape
-    core = InstanceMask(depths > _taken(depths, depth), mask.x0, mask.y0, mask.frame_shape)
+    taken = min(depth, _SHARE * float(depths.max()))
+    core = InstanceMask(depths > taken, mask.x0, mask.y0, mask.frame_shape)
     return core.within((0, 0, width, height)) or mask
 
 
@@ -96,15 +98,14 @@ def restored(
     masks = [*cores, *(eroded(mask, deepest) for mask in near)]
     x, y = window[:2]
     labels = np.zeros((window[3] - y, window[2] - x), np.int32)
-    reach = np.zeros(len(masks) + 1)
+    own = np.array([0.0, *depths, *(deepest for _ in near)])
+    reach = np.zeros_like(own)
     for number in range(len(masks), 0, -1):
         mask = masks[number - 1]
         into, of = common_part(window, mask.box)
         labels[into][mask.data[of]] = number
         # The depth of what was left of a mask tells how much was taken where that was half.
-        most = depths[number - 1] if number <= len(cores) else deepest
-        reach[number] = min(most, float(_depths(mask).max()) * _SHARE / (1 - _SHARE))
-    own = np.append(0.0, np.append(depths, np.full(len(near), deepest)))
+        reach[number] = min(own[number], float(_depths(mask).max()) * _SHARE / (1 - _SHARE))
     owner = _nearest(labels, reach, own, piece)
     for mask in near:
         into, of = common_part(window, mask.box)
@@ -114,6 +115,33 @@ def restored(
         core if place is None else _with_core(owner[place] == number, x + place[1].start, y + place[0].start, core)
         for number, (core, place) in enumerate(zip(cores, places, strict=True), 1)
     ]
+
+
+def restored_in_turn(
+    cores: Mapping[int, InstanceMask],
+    odds: NDArray[np.float64],
+    depths: NDArray[np.float64],
+    known: Sequence[InstanceMask],
+) -> dict[int, InstanceMask]:
+    """Return the whole objects of the cores above the threshold, then of those below it that do not lie under these.
+
+    Parameters
+    ----------
+    cores
+        By their numbers, the best first.
+    odds, depths
+        Of all numbers: log-odds above the threshold, and by how many pixels of the frame each was eroded.
+    known
+        Masks of the examples on the frame.
+    """
+    surer, below = [i for i in cores if odds[i] >= 0], [i for i in cores if odds[i] < 0]
+    whole = dict(zip(surer, restored([cores[i] for i in surer], depths[surer].tolist(), known), strict=True))
+    taken = np.zeros(next(iter(cores.values())).frame_shape if cores else (0, 0), bool)
+    for mask in whole.values():
+        mask.under(taken)[...] |= mask.data
+    below = [i for i in below if (cores[i].under(taken) & cores[i].data).sum() <= OVERLAP * cores[i].area]
+    back = restored([cores[i] for i in below], depths[below].tolist(), [*known, *whole.values()])
+    return whole | dict(zip(below, back, strict=True))
 
 
 def _with_core(data: NDArray[np.bool_], x: int, y: int, core: InstanceMask) -> InstanceMask:
@@ -139,10 +167,6 @@ def _depths(mask: InstanceMask) -> NDArray[np.float64]:
         return np.full(mask.data.shape, np.inf)
     distances: NDArray[np.float64] = ndimage.distance_transform_edt(padded)
     return distances[before[0] : before[0] + y1 - y0, before[1] : before[1] + x1 - x0]
-
-
-def _taken(depths: NDArray[np.float64], depth: float) -> float:
-    return min(depth, _SHARE * float(depths.max()))
 
 
 def _nearest(

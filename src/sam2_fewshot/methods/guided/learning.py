@@ -90,8 +90,7 @@ def learn_guided(
         So many are learned from, or as many more as the examples take.
     """
     areas = _areas_of(frames)
-    extent = _extent(areas)
-    warn_of_limits(extent, area_limits, progress)
+    warn_of_limits(_extent(areas), area_limits, progress)
     side = _tile_side(areas, frames, backbone.input_size)
     frames = training_windows(frames, side, most_tiles)
     shared = Room(room)
@@ -119,7 +118,7 @@ def learn_guided(
         learned = learn_once(backbone, extended, area_limits, stores, progress, learned.erosion, is_last=is_last)
     areas_of_all = _areas_of(_eroded(extended, learned.erosion))
     progress.warn(what_few_means(len(areas), len(areas_of_all) - len(areas)))
-    return replace(learned, areas=_area_range(areas_of_all), examples=extent)
+    return replace(learned, areas=_area_range(areas_of_all))
 
 
 def _eroded(frames: Sequence[TrainingFrame], depth: float) -> Sequence[TrainingFrame]:

@@ -12,7 +12,6 @@ import numpy as np
 from sam2_fewshot.methods.base import Scored, ScoredMask
 from sam2_fewshot.methods.guided.appearance import NOT_PROMINENT, Prominence, measure, tiles_with_something
 from sam2_fewshot.methods.guided.box_refinement import (
-    OVERLAP,
     PREDICTED_IOU,
     REFINEMENT,
     covered,
@@ -23,7 +22,7 @@ from sam2_fewshot.methods.guided.box_refinement import (
     with_refined,
 )
 from sam2_fewshot.methods.guided.descriptors import COARSE_COSINE, SUPPORT, FrameMaps, Proposed, describe, support
-from sam2_fewshot.methods.guided.erosion import restored
+from sam2_fewshot.methods.guided.erosion import restored, restored_in_turn
 from sam2_fewshot.methods.guided.expectation import NO_EVIDENCE, Evidence, LookAlike
 from sam2_fewshot.methods.guided.kinds import Divide, less_for_kind
 from sam2_fewshot.methods.guided.logistic import Logistic
@@ -288,7 +287,7 @@ class GuidedModel:
             chosen = [i for i in non_overlapping(masks, odds, known) if np.isfinite(odds[i])]
             whole = {i: masks[i] for i in chosen}
             if self.erosion:
-                whole = _restored_in_turn(whole, odds, depths, known)
+                whole = restored_in_turn(whole, odds, depths, known)
         scored = [
             ScoredMask(
                 mask=mask,
@@ -306,8 +305,10 @@ class GuidedModel:
 
         def is_within(core: InstanceMask, depth: float) -> bool:
             # What a core is grown to has no fewer pixels.
-            if core.area > most or (core.area >= least and most == math.inf):
-                return core.area <= most
+            if core.area > most:
+                return False
+            if core.area >= least and most == math.inf:
+                return True
             return least <= restored([core], depth)[0].area <= most
 
         return np.array([is_within(*pair) for pair in zip(cores, depths.tolist(), strict=True)], bool)
@@ -414,33 +415,6 @@ class GuidedModel:
     def _planes(self, maps: FrameMaps) -> list[tuple[NDArray[np.float32], NDArray[np.float64]]]:
         levels = [row[np.isfinite(row)] for row in self.levels]
         return list(zip((maps.contrast, maps.local, maps.score), levels, strict=True))
-
-
-def _restored_in_turn(
-    cores: Mapping[int, InstanceMask],
-    odds: NDArray[np.float64],
-    depths: NDArray[np.float64],
-    known: Sequence[InstanceMask],
-) -> dict[int, InstanceMask]:
-    """Return the whole objects of the cores above the threshold, then of those below it that do not lie under these.
-
-    Parameters
-    ----------
-    cores
-        By their numbers, the best first.
-    odds, depths
-        Of all numbers: log-odds above the threshold, and by how many pixels of the frame each was eroded.
-    known
-        Masks of the examples on the frame.
-    """
-    surer, below = [i for i in cores if odds[i] >= 0], [i for i in cores if odds[i] < 0]
-    whole = dict(zip(surer, restored([cores[i] for i in surer], depths[surer].tolist(), known), strict=True))
-    taken = np.zeros(next(iter(cores.values())).frame_shape if cores else (0, 0), bool)
-    for mask in whole.values():
-        mask.under(taken)[...] |= mask.data
-    below = [i for i in below if (cores[i].under(taken) & cores[i].data).sum() <= OVERLAP * cores[i].area]
-    back = restored([cores[i] for i in below], depths[below].tolist(), [*known, *whole.values()])
-    return whole | dict(zip(below, back, strict=True))
 
 
 def _boxes_of(masks: Sequence[InstanceMask], frame_shape: tuple[int, int]) -> NDArray[np.bool_]:

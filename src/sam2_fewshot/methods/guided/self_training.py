@@ -108,7 +108,7 @@ def with_surest(
         adoptable = _stand_out(features, np.concatenate(on_frame))
         adoptable &= ~like_negatives(masks, features, wanted, unwanted, learned.second.scale[: features.shape[1]])
         chosen = non_overlapping(masks, odds, [*frame.positives, *frame.negatives, *frame.others])
-        likely = (n for n in chosen if adoptable[n] and odds[n] > least and np.isfinite(odds[n]))
+        likely = (n for n in chosen if adoptable[n] and odds[n] > least)
         detections += [_Detection(float(odds[n]), i, masks[n], features[n]) for n in likely]
     detections.sort(key=lambda detection: -detection.odds)
     marked = [
