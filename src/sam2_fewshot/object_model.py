@@ -14,6 +14,7 @@ from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 import numpy as np
 
 from sam2_fewshot.errors import InputError, SettingsError
+from sam2_fewshot.geometry.overlap import boxes_of
 from sam2_fewshot.records import InstanceMask
 from sam2_fewshot.settings import Settings
 from sam2_fewshot.storage.arrays import ArrayArchive, Layout, Unfit
@@ -260,7 +261,7 @@ class ObjectModel:
             **{_PREFIX + name: array for name, array in self.learned.items()},
             "areas": self.areas,
             "known_digests": np.array([_saved(item.frame_digest) for item in self.known], np.str_),
-            "known_boxes": np.array([mask.box for mask in masks], np.int64).reshape(-1, 4),
+            "known_boxes": boxes_of(masks),
             "known_frames": np.array([mask.frame_shape for mask in masks], np.int64).reshape(-1, 2),
             "known_wanted": np.array([item.wanted for item in self.known], bool),
             "known_pixels": np.packbits(np.concatenate([np.zeros(0, bool), *(m.data.ravel() for m in masks)])),

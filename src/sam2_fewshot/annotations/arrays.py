@@ -11,6 +11,7 @@ from scipy.ndimage import find_objects
 from sam2_fewshot.annotations.label_bands import ranked
 from sam2_fewshot.annotations.record import FrameRecord
 from sam2_fewshot.errors import InputError
+from sam2_fewshot.geometry.overlap import sharing
 from sam2_fewshot.images.stems import safe_stem
 from sam2_fewshot.records import InstanceMask, Location, common_part
 
@@ -94,15 +95,15 @@ class LabelImage:
         (top, bottom), (left, right) = (spans[axis] for axis in objects.axes)
         others = [axis for axis in range(self.ndim) if axis not in objects.axes]
         planes = painted.transpose([*others, *objects.axes])
-        x0, y0, x1, y1 = -(-objects.boxes.T // step)  # in the rows and columns that are there
-        near = objects.shown & (x0 < right) & (left < x1) & (y0 < bottom) & (top < y1)
-        for i in map(int, np.flatnonzero(near)):
+        window = (left, top, right, bottom)
+        boxes = -(-objects.boxes // step)  # in the rows and columns that are there
+        for i in map(int, np.flatnonzero(objects.shown & sharing(boxes, window))):
             place = tuple(at - spans[axis][0] for at, axis in zip(objects.places[i], others, strict=True))
             if any(not 0 <= at < length for at, length in zip(place, planes.shape, strict=False)):
                 continue
-            mask, x, y = objects.masks[i], int(x0[i]), int(y0[i])
+            mask, (x, y) = objects.masks[i], boxes[i, :2].tolist()
             data = mask.data[-mask.y0 % step :: step, -mask.x0 % step :: step]
-            into, of = common_part((left, top, right, bottom), (x, y, x + data.shape[1], y + data.shape[0]))
+            into, of = common_part(window, (x, y, x + data.shape[1], y + data.shape[0]))
             planes[place][into][data[of]] = i + 1
 
 

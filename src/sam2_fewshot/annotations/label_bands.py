@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sam2_fewshot.errors import InputError
+from sam2_fewshot.geometry.overlap import boxes_of, sharing
 from sam2_fewshot.images.source import RowSource
 from sam2_fewshot.records import InstanceMask, common_part
 
@@ -285,7 +286,7 @@ class Bands:
     ) -> None:
         self._instances = [item.instance for item in detections]
         self._height, self._width = frame_shape
-        self._boxes = np.array([instance.box for instance in self._instances], np.int64).reshape(-1, 4)
+        self._boxes = boxes_of(self._instances)
         # A score that is not a finite number counts as the lowest.
         scores = [-item.score if math.isfinite(item.score) else math.inf for item in detections]
         self._order = np.argsort(scores, kind="stable")
@@ -307,8 +308,7 @@ class Bands:
     def _window(self, box: Box) -> NDArray[np.uint32]:
         x0, y0, x1, y1 = box
         labels = np.zeros((y1 - y0, x1 - x0), np.uint32)
-        b = self._boxes
-        inside = np.flatnonzero((b[:, 0] < x1) & (b[:, 2] > x0) & (b[:, 1] < y1) & (b[:, 3] > y0))
+        inside = np.flatnonzero(sharing(self._boxes, box))
         for index in inside[np.argsort(-self._rank[inside])]:
             instance = self._instances[index]
             into, of = common_part(box, instance.box)

@@ -12,7 +12,7 @@ import numpy as np
 
 from sam2_fewshot.annotations.mark_next import next_of
 from sam2_fewshot.geometry.outlines import polygon_to_mask
-from sam2_fewshot.geometry.overlap import touching
+from sam2_fewshot.geometry.overlap import boxes_of, sharing, touching
 from sam2_fewshot.methods.base import is_known
 from sam2_fewshot.records import Detection, Kind
 from sam2_fewshot.tiling.blocks import is_owned
@@ -123,12 +123,10 @@ class Results:
         self.similarities = np.array([*nothing, *(item.similarity for _, item in found)])
         self.predicted_ious = np.array([*nothing, *(item.predicted_iou for _, item in found)])
         self.areas = np.array([mask.area for mask in self.masks], np.int64)
-        self.boxes = np.array([mask.box for mask in self.masks], np.int64).reshape(-1, 4)
+        self.boxes = boxes_of(self.masks)
         self.covered = np.arange(len(self.items)) < count
         for mark, mask in self._marks:
-            x0, y0, x1, y1 = mask.box
-            left, top, right, bottom = self.boxes.T
-            for i in np.flatnonzero((left < x1) & (x0 < right) & (top < y1) & (y0 < bottom)):
+            for i in np.flatnonzero(sharing(self.boxes, mask.box)):
                 if i >= count and self.places[i] == mark.place:
                     self.covered[i] |= is_known(self.masks[i], [mask])
         self.shown = np.ones(len(self.items), bool)

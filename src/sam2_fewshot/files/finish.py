@@ -11,7 +11,7 @@ from shapely import Polygon
 
 from sam2_fewshot.files.corrections import SAME_OBJECT
 from sam2_fewshot.geometry.outlines import largest_part, polygons_to_masks, without_pinholes
-from sam2_fewshot.geometry.overlap import overlaps
+from sam2_fewshot.geometry.overlap import boxes_of, overlaps
 from sam2_fewshot.methods.selection import AS_SET
 from sam2_fewshot.output.pictures import FLAT, pictures_of
 from sam2_fewshot.records import Kind
@@ -104,7 +104,7 @@ def _marked(items: Sequence[Detection], marks: Sequence[ExampleMark]) -> set[int
     drawn = [largest_part(mask) for mask in drawn if mask.area]  # as results are
     # An outline may lack the holes of the mask that it was taken from.
     here = _same([without_pinholes(item.instance, most=item.instance.data.size) for item in items], drawn)
-    extents = np.array([item.bbox for item in items])
+    extents = boxes_of(item.instance for item in items)
     tree = shapely.STRtree([item.polygon for item in items])
     for mark in marks:
         if mark.is_box:

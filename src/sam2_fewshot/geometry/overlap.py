@@ -1,14 +1,14 @@
-"""How much masks and boxes share, and non-maximum suppression."""
+"""Boxes: their arithmetic, how much they and the masks in them share, and non-maximum suppression."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -27,6 +27,18 @@ def grown(box: Box, margin: int, shape: tuple[int, int]) -> Box:
     return max(0, x0 - margin), max(0, y0 - margin), min(shape[1], x1 + margin), min(shape[0], y1 + margin)
 
 
+def boxes_of(masks: Iterable[InstanceMask]) -> NDArray[np.int64]:
+    """Return the boxes ``(x0, y0, x1, y1)`` of masks, int64 (N, 4)."""
+    return np.array([mask.box for mask in masks], np.int64).reshape(-1, 4)
+
+
+def sharing(boxes: NDArray[np.integer[Any]], box: Box) -> NDArray[np.bool_]:
+    """Return which boxes (N, 4) share a pixel with another one, boolean (N,)."""
+    left, top, right, bottom = boxes.T
+    shares: NDArray[np.bool_] = (left < box[2]) & (box[0] < right) & (top < box[3]) & (box[1] < bottom)
+    return shares
+
+
 def shared_area(a: InstanceMask, b: InstanceMask) -> int:
     """Return the number of pixels on both masks."""
     common = intersect(a.box, b.box)
@@ -42,7 +54,7 @@ def touching(first: Sequence[InstanceMask], second: Sequence[InstanceMask]) -> I
     """Yield the indices of pairs whose boxes share a pixel, in order; only those can overlap."""
     if not first or not second:
         return
-    a, b = (np.array([mask.box for mask in masks], float) for masks in (first, second))
+    a, b = boxes_of(first), boxes_of(second)
     i, k = shapely.STRtree(shapely.box(*b.T)).query(shapely.box(*a.T))
     # The tree takes boxes that have an edge in common, which is no pixel.
     share = (a[i, 0] < b[k, 2]) & (a[i, 2] > b[k, 0]) & (a[i, 1] < b[k, 3]) & (a[i, 3] > b[k, 1])

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from sam2_fewshot.geometry.outlines import largest_part
-from sam2_fewshot.geometry.overlap import box_nms
+from sam2_fewshot.geometry.overlap import box_nms, boxes_of
 from sam2_fewshot.methods.base import Scored, ScoredMask, is_known
 from sam2_fewshot.records import InstanceMask
 
@@ -155,7 +155,7 @@ def in_one_part(candidates: Sequence[Candidate], iou_threshold: float) -> list[C
     mask to survive beside another one of the same object.
     """
     parts = [replace(candidate, mask=largest_part(candidate.mask)) for candidate in candidates]
-    boxes = np.array([candidate.mask.box for candidate in parts], np.float64).reshape(-1, 4)
+    boxes = boxes_of(candidate.mask for candidate in parts).astype(np.float64)
     order = box_nms(boxes, np.array([candidate.predicted_iou for candidate in parts], np.float64), iou_threshold)
     return [parts[i] for i in order]
 

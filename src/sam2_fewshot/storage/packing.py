@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import shapely
 
+from sam2_fewshot.geometry.overlap import boxes_of
 from sam2_fewshot.records import Detection, InstanceMask, Kind
 from sam2_fewshot.storage.arrays import ArrayArchive, Layout, Unfit
 
@@ -140,8 +141,7 @@ def pack_masks(masks: Sequence[InstanceMask]) -> tuple[NDArray[np.int64], NDArra
     The pixels are uint8, the crops row by row, each packed to whole bytes, in a row.
     """
     bits = [np.packbits(mask.data.astype(bool, copy=False)) for mask in masks]
-    boxes = np.array([mask.box for mask in masks], np.int64).reshape(-1, 4)
-    return boxes, np.concatenate([np.zeros(0, np.uint8), *bits])
+    return boxes_of(masks), np.concatenate([np.zeros(0, np.uint8), *bits])
 
 
 def unpack_masks(archive: ArrayArchive, frame_shape: tuple[int, int], prefix: str = "") -> list[InstanceMask]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sam2_fewshot.geometry.overlap import mask_iou, most_shared
+from sam2_fewshot.geometry.overlap import boxes_of, mask_iou, most_shared, sharing
 from sam2_fewshot.methods.base import is_known
 from sam2_fewshot.methods.guided.descriptors import describe
 from sam2_fewshot.methods.guided.scaling import TIMES
@@ -137,7 +137,7 @@ def refined_in_tiles(
             places.setdefault(tile, []).append(i)
     for tile, here in sorted(places.items()):
         x, y = windows[tile][:2]
-        boxes = (np.array([candidates[i].box for i in here]) - (x, y, x, y)) * (backbone.input_size / grid.side)
+        boxes = (boxes_of(candidates[i] for i in here) - (x, y, x, y)) * (backbone.input_size / grid.side)
         answers = backbone.prompt_boxes(embeddings[tile], boxes.astype(np.float32))
         for n, mask in whole_masks(answers, windows[tile], grid.frame_shape):
             i = here[answers.prompt[n]]
@@ -288,9 +288,8 @@ def _distinct(
         if len(chosen) == most:
             break
         box = candidates[i].box
-        others = boxes[: len(chosen)]
-        near = (others[:, 0] < box[2]) & (box[0] < others[:, 2]) & (others[:, 1] < box[3]) & (box[1] < others[:, 3])
-        if any(mask_iou(candidates[i], candidates[chosen[n]]) > same for n in np.flatnonzero(near)):
+        near = np.flatnonzero(sharing(boxes[: len(chosen)], box))
+        if any(mask_iou(candidates[i], candidates[chosen[n]]) > same for n in near):
             continue
         boxes[len(chosen)] = box
         chosen.append(int(i))

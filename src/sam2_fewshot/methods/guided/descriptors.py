@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import shapely
 
+from sam2_fewshot.geometry.overlap import boxes_of
 from sam2_fewshot.geometry.sheets import sheets, squared_distances, stacked
 from sam2_fewshot.methods.guided.appearance import Appearance
 from sam2_fewshot.resources import mapped
@@ -246,7 +247,7 @@ def support(masks: Sequence[InstanceMask], among: Proposed) -> NDArray[np.float6
     """
     if not masks or not among.masks:
         return np.zeros(len(masks))
-    boxes, others = (np.array([mask.box for mask in group], np.float64) for group in (masks, among.masks))
+    boxes, others = boxes_of(masks), boxes_of(among.masks)
     areas, other_areas = (np.array([mask.area for mask in group], np.float64) for group in (masks, among.masks))
     i, j = shapely.STRtree(shapely.box(*others.T)).query(shapely.box(*boxes.T))
     shared = np.minimum(boxes[i, 2:], others[j, 2:]) - np.maximum(boxes[i, :2], others[j, :2])

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import ndimage
 
-from sam2_fewshot.geometry.overlap import grown, intersect, mask_iou
+from sam2_fewshot.geometry.overlap import boxes_of, grown, intersect, mask_iou
 from sam2_fewshot.methods.guided.box_refinement import OVERLAP
 from sam2_fewshot.records import InstanceMask, common_part
 
@@ -91,8 +91,8 @@ def restored(
     if deepest <= 0:
         return list(cores)
     shape = cores[0].frame_shape
-    corners = np.array([core.box for core in cores])
-    around = (*corners[:, :2].min(axis=0).tolist(), *corners[:, 2:].max(axis=0).tolist())
+    boxes = boxes_of(cores)
+    around = (*boxes[:, :2].min(axis=0).tolist(), *boxes[:, 2:].max(axis=0).tolist())
     window = grown(around, math.ceil(deepest), shape)
     near = [mask for mask in beside if intersect(mask.box, window)]
     masks = [*cores, *(eroded(mask, deepest) for mask in near)]
