@@ -14,7 +14,7 @@ from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 import numpy as np
 
 from sam2_fewshot.errors import InputError, SettingsError
-from sam2_fewshot.geometry.overlap import boxes_of
+from sam2_fewshot.geometry.overlap import bands, boxes_of
 from sam2_fewshot.records import InstanceMask
 from sam2_fewshot.settings import Settings
 from sam2_fewshot.storage.arrays import ArrayArchive, Layout, Unfit
@@ -443,6 +443,6 @@ def frame_digest(frame: FrameReader, strip: int = _STRIP) -> str:
     height, width = frame.shape
     digest = hashlib.blake2b(repr((height, width, 3)).encode(), digest_size=16)
     rows = max(1, strip // max(1, width))
-    for top in range(0, height, rows):
-        digest.update(np.ascontiguousarray(frame.read((0, top, width, min(top + rows, height)))).data)
+    for region in bands((0, 0, width, height), rows):
+        digest.update(np.ascontiguousarray(frame.read(region)).data)
     return digest.hexdigest()

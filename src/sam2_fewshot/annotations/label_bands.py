@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.geometry.overlap import boxes_of, sharing
+from sam2_fewshot.geometry.overlap import bands, boxes_of, sharing
 from sam2_fewshot.images.source import RowSource
 from sam2_fewshot.records import InstanceMask, common_part
 
@@ -45,9 +45,8 @@ def _bands_of(
         yield 0, _as_numbers(header, list(source.planes(z, t)))
         return
     rows = band_rows(width, source.piece_rows, band)
-    for top in range(0, height, rows):
-        box = (0, top, width, min(top + rows, height))
-        yield top, _as_numbers(header, list(source.region(z, t, box)))
+    for box in bands((0, 0, width, height), rows):
+        yield box[1], _as_numbers(header, list(source.region(z, t, box)))
 
 
 def has_one_number(source: PixelSource, number: int, large: int, band: int = BAND) -> bool:
@@ -301,9 +300,8 @@ class Bands:
             yield places if self._values is None else self._values[places]
 
     def _places(self, rows: int) -> Iterator[NDArray[np.uint32]]:
-        """Yield bands in which the n-th object has the value n."""
-        for top in range(0, self._height, rows):
-            yield self._window((0, top, self._width, min(top + rows, self._height)))
+        """Return bands in which the n-th object has the value n."""
+        return map(self._window, bands((0, 0, self._width, self._height), rows))
 
     def _window(self, box: Box) -> NDArray[np.uint32]:
         x0, y0, x1, y1 = box

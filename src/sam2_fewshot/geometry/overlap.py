@@ -27,6 +27,20 @@ def grown(box: Box, margin: int, shape: tuple[int, int]) -> Box:
     return max(0, x0 - margin), max(0, y0 - margin), min(shape[1], x1 + margin), min(shape[0], y1 + margin)
 
 
+def bands(box: Box, rows: int) -> Iterator[Box]:
+    """Yield a box in bands of so many rows, from top to bottom, the last one cut off."""
+    x0, y0, x1, y1 = box
+    for top in range(y0, y1, rows):
+        yield x0, top, x1, min(top + rows, y1)
+
+
+def cells(box: Box, side: int) -> Iterator[Box]:
+    """Yield a box in square cells, row by row, cut off at its right and lower border."""
+    for x0, y0, x1, y1 in bands(box, side):
+        for left in range(x0, x1, side):
+            yield left, y0, min(left + side, x1), y1
+
+
 def boxes_of(masks: Iterable[InstanceMask]) -> NDArray[np.int64]:
     """Return the boxes ``(x0, y0, x1, y1)`` of masks, int64 (N, 4)."""
     return np.array([mask.box for mask in masks], np.int64).reshape(-1, 4)

@@ -15,6 +15,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from sam2_fewshot.errors import SettingsError
+from sam2_fewshot.geometry.overlap import bands
 from sam2_fewshot.rendering.channels import (
     SAMPLES,
     WHITE,
@@ -406,8 +407,8 @@ def _strips(source: RegionSource, z: int, t: int, step: int = 1) -> Iterator[Ite
     """Yield the planes in strips whose first row is a multiple of a step."""
     height, width = source.header.height, source.header.width
     rows = max(1, _STRIP // (width * step)) * step
-    for top in range(0, height, rows):
-        yield source.region(z, t, (0, top, width, min(top + rows, height)))
+    for strip in bands((0, 0, width, height), rows):
+        yield source.region(z, t, strip)
 
 
 def _displayed(stored: Iterable[NDArray[Any]], header: Header, display: DisplaySettings) -> Iterator[NDArray[Any]]:

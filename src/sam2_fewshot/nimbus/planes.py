@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sam2_fewshot.errors import ServerError
+from sam2_fewshot.geometry.overlap import cells
 from sam2_fewshot.records import common_part
 from sam2_fewshot.rendering.channels import ChannelStyle, Limits, contrast
 
@@ -123,9 +124,8 @@ class Planes:
                 for column in columns:
                     yield row * side, column * side, self._get((frames, row, column))
             return
-        for top in range(y0, y1, side):
-            for left in range(x0, x1, side):
-                yield top, left, self._merged(frames, (left, top, min(left + side, x1), min(top + side, y1)))
+        for part in cells(box, side):
+            yield part[1], part[0], self._merged(frames, part)
 
     def _merged(self, frames: tuple[int, ...], box: Box) -> NDArray[Any]:
         merged = self._fetch_box(frames[0], box)

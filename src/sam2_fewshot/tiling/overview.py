@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sam2_fewshot.geometry.overlap import bands
 from sam2_fewshot.rendering.channels import read_rgb
 
 if TYPE_CHECKING:
@@ -64,10 +65,9 @@ def overview(frame: FrameReader, step: int, box: Box | None = None) -> NDArray[n
     InputError
         If the frame cannot be read.
     """
-    left, top, right, bottom = box or (0, 0, frame.shape[1], frame.shape[0])
-    rows = max(1, _STRIP // (step * max(1, right - left))) * step
-    strips = (read_rgb(frame, (left, y, right, min(y + rows, bottom))) for y in range(top, bottom, rows))
-    return np.concatenate([reduced(strip, step) for strip in strips])
+    box = box or (0, 0, frame.shape[1], frame.shape[0])
+    rows = max(1, _STRIP // (step * max(1, box[2] - box[0]))) * step
+    return np.concatenate([reduced(read_rgb(frame, strip), step) for strip in bands(box, rows)])
 
 
 def reduced(pixels: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:

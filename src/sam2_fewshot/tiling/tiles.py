@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sam2_fewshot.geometry.overlap import cells
 from sam2_fewshot.records import InstanceMask
 
 if TYPE_CHECKING:
@@ -63,11 +64,7 @@ class TileGrid:
     def cores(self) -> list[Box]:
         """Return the tiles without their halos ``(x0, y0, x1, y1)``, row by row, cut off at the frame's border."""
         height, width = self.frame_shape
-        return [
-            (x, y, min(x + self.core, width), min(y + self.core, height))
-            for y in range(0, height, self.core)
-            for x in range(0, width, self.core)
-        ]
+        return list(cells((0, 0, width, height), self.core))
 
     def windows(self) -> list[Box]:
         """Return the tiles ``(x0, y0, x1, y1)``, row by row; those at the border reach beyond the frame."""

@@ -15,16 +15,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import ndimage
 
-from sam2_fewshot.geometry.overlap import boxes_of, grown, intersect, mask_iou
+from sam2_fewshot.geometry.overlap import boxes_of, cells, grown, intersect, mask_iou
 from sam2_fewshot.methods.guided.box_refinement import OVERLAP
 from sam2_fewshot.records import InstanceMask, common_part
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
-
-    from sam2_fewshot.records import Box
 
 _SHARE = 0.5
 """A mask is eroded by so large a part of its own depth at most, the distance of its innermost pixel from the outside,
@@ -188,7 +186,7 @@ def _nearest(
     """
     owner = np.zeros_like(labels)
     margin = math.ceil(depths.max())
-    for x0, y0, x1, y1 in _pieces(labels.shape, piece):
+    for x0, y0, x1, y1 in cells((0, 0, labels.shape[1], labels.shape[0]), piece):
         left, top, right, bottom = grown((x0, y0, x1, y1), margin, labels.shape)
         here = labels[top:bottom, left:right]
         if not here.any():
@@ -211,10 +209,3 @@ def _within_reach(
     nearest[distances > reach[nearest]] = 0
     nearest[(occupied != 0) & (occupied != nearest)] = 0
     return nearest
-
-
-def _pieces(shape: tuple[int, ...], side: int) -> Iterator[Box]:
-    height, width = shape
-    for y in range(0, height, side):
-        for x in range(0, width, side):
-            yield x, y, min(x + side, width), min(y + side, height)
