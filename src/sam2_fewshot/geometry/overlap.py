@@ -64,6 +64,14 @@ def shared_area(a: InstanceMask, b: InstanceMask) -> int:
     return int(np.count_nonzero(window_a & window_b))
 
 
+def union_of(masks: Iterable[InstanceMask], frame_shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """Return where any of some masks lies in their frame ``(height, width)``, boolean (H, W)."""
+    union = np.zeros(frame_shape, bool)
+    for mask in masks:
+        mask.under(union)[...] |= mask.data
+    return union
+
+
 def touching(first: Sequence[InstanceMask], second: Sequence[InstanceMask]) -> Iterator[tuple[int, int]]:
     """Yield the indices of pairs whose boxes share a pixel, in order; only those can overlap."""
     if not first or not second:

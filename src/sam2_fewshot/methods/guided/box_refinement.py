@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import compress
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sam2_fewshot.geometry.overlap import boxes_of, mask_iou, most_shared, sharing
+from sam2_fewshot.geometry.overlap import boxes_of, mask_iou, most_shared, sharing, union_of
 from sam2_fewshot.methods.base import is_known
 from sam2_fewshot.methods.guided.descriptors import describe
 from sam2_fewshot.methods.guided.scaling import TIMES
@@ -218,11 +219,7 @@ def covered(
     candidates: Sequence[InstanceMask], odds: NDArray[np.float64], frame_shape: tuple[int, int]
 ) -> NDArray[np.bool_]:
     """Return where (H, W) a candidate lies that is most likely an object, so that no point needs to be prompted."""
-    where = np.zeros(frame_shape, bool)
-    for mask, value in zip(candidates, odds, strict=True):
-        if value > _COVERS:
-            mask.under(where)[...] |= mask.data
-    return where
+    return union_of(compress(candidates, odds > _COVERS), frame_shape)
 
 
 def to_refine(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import ndimage
 
-from sam2_fewshot.geometry.overlap import boxes_of, cells, grown, intersect, mask_iou
+from sam2_fewshot.geometry.overlap import boxes_of, cells, grown, intersect, mask_iou, union_of
 from sam2_fewshot.methods.guided.box_refinement import OVERLAP
 from sam2_fewshot.records import InstanceMask, common_part
 
@@ -134,9 +134,7 @@ def restored_in_turn(
     """
     surer, below = [i for i in cores if odds[i] >= 0], [i for i in cores if odds[i] < 0]
     whole = dict(zip(surer, restored([cores[i] for i in surer], depths[surer].tolist(), known), strict=True))
-    taken = np.zeros(next(iter(cores.values())).frame_shape if cores else (0, 0), bool)
-    for mask in whole.values():
-        mask.under(taken)[...] |= mask.data
+    taken = union_of(whole.values(), next(iter(cores.values())).frame_shape if cores else (0, 0))
     below = [i for i in below if (cores[i].under(taken) & cores[i].data).sum() <= OVERLAP * cores[i].area]
     back = restored([cores[i] for i in below], depths[below].tolist(), [*known, *whole.values()])
     return whole | dict(zip(below, back, strict=True))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import ndimage
 
+from sam2_fewshot.geometry.overlap import union_of
 from sam2_fewshot.methods.guided.maps import Background, PixelModel, cells_of, cells_per_tile, learn_pixels
 from sam2_fewshot.methods.guided.proposals import threshold_levels
 from sam2_fewshot.records import InstanceMask
@@ -92,7 +93,7 @@ def _cell_planes(
         fold_of[inside] = fold
         total = total + share
     if frame.others:
-        total = total + cells_of(InstanceMask(_union(frame.others, frame.shape), 0, 0, frame.shape), side, cells)
+        total = total + cells_of(InstanceMask(union_of(frame.others, frame.shape), 0, 0, frame.shape), side, cells)
     negative = np.zeros(empty.shape, bool)
     for mask in frame.negatives:
         share = cells_of(mask, side, cells)
@@ -105,7 +106,7 @@ def learn_colours(frames: Sequence[TrainingFrame], diameter: float) -> tuple[NDA
     inside, around = [], []
     for frame in frames:
         smooth = ndimage.gaussian_filter(frame.pixels.astype(np.float32), (1, 1, 0))
-        positive = _union(frame.positives, frame.shape)
+        positive = union_of(frame.positives, frame.shape)
         inside.append(smooth[positive])
         around.append(smooth[_ring(positive, max(3, int(0.4 * diameter)))])
     on, off = np.concatenate(inside).astype(np.float64), np.concatenate(around).astype(np.float64)
@@ -144,7 +145,7 @@ def learn_levels(frames: Sequence[TrainingFrame], maps: Sequence[FrameMaps], dia
 
     They are NaN where the examples do not stand out.
     """
-    masks = [_union(frame.positives, frame.shape) for frame in frames]
+    masks = [union_of(frame.positives, frame.shape) for frame in frames]
     rings = [_ring(mask, max(2, int(0.2 * diameter))) for mask in masks]
     rows = []
     for name in ("contrast", "local", "score"):
@@ -154,13 +155,6 @@ def learn_levels(frames: Sequence[TrainingFrame], maps: Sequence[FrameMaps], dia
         rows.append(threshold_levels(inside, around) if len(around) else np.zeros(0))
     width = max(map(len, rows), default=0)
     return np.array([np.pad(row, (0, width - len(row)), constant_values=np.nan) for row in rows])
-
-
-def _union(masks: Sequence[InstanceMask], shape: tuple[int, int]) -> NDArray[np.bool_]:
-    union = np.zeros(shape, bool)
-    for mask in masks:
-        mask.under(union)[...] |= mask.data
-    return union
 
 
 def _ring(mask: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
