@@ -14,7 +14,7 @@ from scipy import ndimage
 from sam2_fewshot.annotations.drawings import Drawing, area_within
 from sam2_fewshot.annotations.named import UNKNOWN, Entry, ImageNames, nominal_header
 from sam2_fewshot.annotations.placing import PlacedExemplar, Regions
-from sam2_fewshot.annotations.record import vertices
+from sam2_fewshot.annotations.record import a_line_each, vertices
 from sam2_fewshot.annotations.values import MOST_IMAGES, Figures, index, json_number, words
 from sam2_fewshot.geometry.run_lengths import compress, decode, encode, expand
 from sam2_fewshot.images.source import MAX_PLANE_PIXELS
@@ -247,6 +247,7 @@ def write(path: Path, tags: Sequence[str]) -> Iterator[Add]:
     count = 0
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
         file.write('{"info": {"description": "Objects found or converted by sam2-fewshot"},\n"annotations": [')
+        put = a_line_each(file)
 
         def add(record: FrameRecord) -> None:
             nonlocal count
@@ -259,8 +260,7 @@ def write(path: Path, tags: Sequence[str]) -> Iterator[Add]:
                     entry = {"id": count, "image_id": len(images), "category_id": category, **_annotation(item)}
                     if len(own) > 1:
                         entry["tags"] = own
-                    file.write(",\n" if count > 1 else "\n")
-                    file.write(json.dumps(entry, ensure_ascii=False, allow_nan=False))
+                    put(json.dumps(entry, ensure_ascii=False, allow_nan=False))
 
         yield add
         listed = [{"id": key, **(_NO_CLASS if name is None else {"name": name})} for name, key in categories.items()]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sam2_fewshot.annotations.drawings import Drawing, area_within
-from sam2_fewshot.annotations.record import figure
+from sam2_fewshot.annotations.record import a_line_each, figure
 from sam2_fewshot.annotations.values import Figures, Vertices, json_number, location_at, words
 from sam2_fewshot.records import Location
 from sam2_fewshot.storage.files import replacing, telling
@@ -200,16 +200,14 @@ def write(path: Path, tags: Sequence[str], first: FrameRecord) -> Iterator[Add]:
     polygon, unrounded; for files of several planes, ``geometry.plane`` has Z and T counted from 0. Other programs read
     the file as plain GeoJSON.
     """
-    separator = "\n"
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
         file.write('{"type": "FeatureCollection", "features": [')
+        put = a_line_each(file)
 
         def add(record: FrameRecord) -> None:
-            nonlocal separator
             with telling(path):
                 for feature in _features(record, tags):
-                    file.write(separator + json.dumps(feature, ensure_ascii=False, allow_nan=False))
-                    separator = ",\n"
+                    put(json.dumps(feature, ensure_ascii=False, allow_nan=False))
 
         yield add
         file.write("]}\n")

@@ -15,7 +15,7 @@ from shapely import Polygon
 
 from sam2_fewshot.annotations.drawings import Drawing, place
 from sam2_fewshot.annotations.named import nominal_header
-from sam2_fewshot.annotations.record import figure, hexadecimal_id, printable, vertices
+from sam2_fewshot.annotations.record import a_line_each, figure, hexadecimal_id, printable, vertices
 from sam2_fewshot.annotations.values import (
     MOST_IMAGES,
     Figures,
@@ -347,7 +347,6 @@ def write(path: Path, tags: Sequence[str]) -> Iterator[Add]:
     only, so the same detections give the same file.
     """
     tags = [printable(tag) for tag in tags]
-    separator = values_separator = "\n"
     with (
         replacing(path) as temporary,
         temporary.open("w", encoding="utf-8", newline="\n") as file,
@@ -355,16 +354,14 @@ def write(path: Path, tags: Sequence[str]) -> Iterator[Add]:
         tempfile.TemporaryFile("w+", encoding="utf-8", dir=path.parent) as values,
     ):
         file.write('{"annotations": [')
+        put_annotation, put_value = a_line_each(file), a_line_each(values)
 
         def put(record: FrameRecord, number: int, document: Document) -> None:
-            nonlocal separator
             key = record.object_id(number)
             annotation = {"id": key, "_id": key, **document, "color": None}
-            file.write(separator + json.dumps(annotation, ensure_ascii=False, allow_nan=False))
-            separator = ",\n"
+            put_annotation(json.dumps(annotation, ensure_ascii=False, allow_nan=False))
 
         def add(record: FrameRecord) -> None:
-            nonlocal values_separator
             with telling(path):
                 areas = areas_of([item.polygon for item in record.detections], record.frame_shape)
                 for number, (item, area) in enumerate(zip(record.detections, areas, strict=True), start=1):
@@ -373,9 +370,7 @@ def write(path: Path, tags: Sequence[str]) -> Iterator[Add]:
                     # The server and the app take and keep fields that they do not know.
                     put(record, number, document if item.kind is None else {**document, "kind": item.kind})
                     figures = {_PROPERTY_IDS[name]: value for name, value in values_of(item, area).items()}
-                    text = json.dumps(figures, allow_nan=False)
-                    values.write(f'{values_separator}"{record.object_id(number)}": {text}')
-                    values_separator = ",\n"
+                    put_value(f'"{record.object_id(number)}": {json.dumps(figures, allow_nan=False)}')
                 for number, point in record.numbered_points():
                     own = record.tags_of(number, ())
                     put(record, number, document_of("point", [point.xy], record.location, own))

@@ -7,7 +7,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from itertools import chain, repeat
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -236,6 +237,12 @@ Add = Callable[[FrameRecord], None]
 Every writer is a context manager that gives such a function and is fed the frames in order of location. Left without
 an exception it puts its file in place, left by one it removes what it has begun.
 """
+
+
+def a_line_each(file: IO[str]) -> Callable[[str], None]:
+    """Return what writes the entries of a JSON list or object into a file, each on a line, with commas between."""
+    before = chain(["\n"], repeat(",\n"))
+    return lambda entry: file.writelines([next(before), entry])
 
 
 def vertices(ring: Any) -> NDArray[np.float64]:
