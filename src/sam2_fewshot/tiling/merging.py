@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import shapely
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
-from sam2_fewshot.geometry.overlap import grown, shared_area
+from sam2_fewshot.geometry.overlap import grown, overlaps, shared_area
 from sam2_fewshot.records import FrameResult
 from sam2_fewshot.tiling.blocks import is_owned
 
@@ -122,20 +124,12 @@ def without_duplicates(
 
 def _largest_of_each(pieces: Sequence[InstanceMask]) -> list[InstanceMask]:
     """Return the first of each group of pieces that overlap, directly or by way of others: they are of one object."""
-    tree = shapely.STRtree([shapely.box(*piece.box) for piece in pieces])
-    seen: set[int] = set()
-    first = []
-    for number, piece in enumerate(pieces):
-        if number in seen:
-            continue
-        first.append(piece)
-        reached = [number]
-        while reached:
-            at = reached.pop()
-            seen.add(at)
-            near = {int(i) for i in tree.query(shapely.box(*pieces[at].box))} - seen
-            reached += [i for i in near if shared_area(pieces[at], pieces[i])]
-    return first
+    if not pieces:
+        return []
+    pairs = np.array([*overlaps(pieces, pieces)], np.int64).reshape(-1, 2)
+    graph = coo_array((np.ones(len(pairs), bool), tuple(pairs.T)), shape=(len(pieces), len(pieces)))
+    first = np.unique(connected_components(graph, directed=False)[1], return_index=True)[1]
+    return [pieces[i] for i in sorted(first)]
 
 
 def _with_whole(
