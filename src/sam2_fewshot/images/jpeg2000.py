@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.images.source import Header, check_size, damaged, reading
+from sam2_fewshot.images.source import Header, check_end, check_size, damaged, reading
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 _SIZ = b"\xff\x4f\xff\x51"
 _MOST_BOXES = 1000
-_TAIL = 1 << 16
 
 
 def open_jpeg2000(path: Path, only: int | None = None) -> list[PixelSource]:
@@ -46,9 +45,7 @@ class Jpeg2000Source:
     def __init__(self, path: Path) -> None:
         with reading(path), path.open("rb") as file:
             height, width, samples, bits, is_signed = _size(path, file)
-            file.seek(max(0, path.stat().st_size - _TAIL))
-            if b"\xff\xd9" not in file.read():  # OpenJPEG would leave out what is missing, without a word
-                raise damaged(path, "its end is missing")
+            check_end(path)
             check_size(path, height, width)
             if samples not in (1, 2, 3, 4) or bits > 16:
                 raise InputError(

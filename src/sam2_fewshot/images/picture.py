@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.images.source import Header, check_kind, check_size, damaged, reading
+from sam2_fewshot.images.source import Header, check_end, check_kind, check_size, damaged, reading
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +33,6 @@ _DTYPES = {
     "I": "int32",
     "F": "float32",
 }
-_TAIL = 1 << 16
 _ORIENTATION = 0x0112
 _STORED: dict[object, str] = {
     2: "mirrored",
@@ -98,8 +97,8 @@ def _header(path: Path) -> Header:
             if getattr(image, "is_animated", False):
                 notes.append(f"{path.name} has several pictures; the first is read. Save stacks as TIFF.")
         check_size(path, height, width)
-        if kind in {"JPEG", "MPO"} and b"\xff\xd9" not in _end(path):
-            raise damaged(path, "its end is missing")
+        if kind in {"JPEG", "MPO"}:
+            check_end(path)
         if _is_deep_png(path):
             photo, dtype = _start(path)[25] in (2, 6), np.dtype("uint16")
         else:
@@ -218,9 +217,3 @@ def _is_deep_png(path: Path) -> bool:
 def _start(path: Path) -> bytes:
     with path.open("rb") as file:
         return file.read(26)
-
-
-def _end(path: Path) -> bytes:
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - _TAIL))
-        return file.read()

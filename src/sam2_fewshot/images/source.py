@@ -35,6 +35,8 @@ MAX_PLANE_PIXELS = 500_000_000
 MAX_PIECE_BYTES = 1_000_000_000
 """Largest chunk of an OME-Zarr, and tile of a TIFF whose plane is smaller, that is unpacked: into memory as a whole."""
 
+_TAIL = 1 << 16
+"""Bytes at the end of a file among which the marker of the end must be."""
 NUMBERS = "buif"
 """Kinds of data types whose pixels can be read."""
 
@@ -255,6 +257,14 @@ def check_size(path: Path, height: int, width: int, by_region: bool = False) -> 
             f"{shown(path)} says it is {width:,} × {height:,} px; planes of up to {MAX_PLANE_PIXELS:,} px can be read. "
             "Cut it into smaller images, or save it as a tiled TIFF or OME-Zarr, of which regions can be read."
         )
+
+
+def check_end(path: Path) -> None:
+    """Refuse a JPEG or JPEG 2000 file whose end is missing: OpenJPEG would leave out what is, without a word."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _TAIL))
+        if b"\xff\xd9" not in file.read():
+            raise damaged(path, "its end is missing")
 
 
 def pixel_size(x: object, y: object, z: object = None, unit: str | Sequence[str] = "µm") -> PixelSize | None:
