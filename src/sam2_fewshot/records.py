@@ -36,6 +36,12 @@ def common_part(one: Box, other: Box) -> tuple[tuple[slice, slice], tuple[slice,
     return in_one, in_other
 
 
+def extent(data: NDArray[Any]) -> Box | None:
+    """Return the box of what is true in an array (h, w), None where nothing is."""
+    rows, columns = np.flatnonzero(data.any(axis=1)), np.flatnonzero(data.any(axis=0))
+    return (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1) if rows.size else None
+
+
 class Kind(StrEnum):
     """How an object came into a result: ``example``, ``found`` or ``confirmed``."""
 
@@ -145,11 +151,11 @@ class InstanceMask:
         x0, y0, x1, y1 = window
         left, top = max(x0 - self.x0, 0), max(y0 - self.y0, 0)  # where the window begins in the crop
         data = self.data[top : max(y1 - self.y0, 0), left : max(x1 - self.x0, 0)]
-        rows, columns = np.flatnonzero(data.any(axis=1)), np.flatnonzero(data.any(axis=0))
-        if not rows.size:
+        part = extent(data)
+        if part is None:
             return None
-        crop = data[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].copy()
-        x, y = self.x0 + left + int(columns[0]), self.y0 + top + int(rows[0])
+        crop = data[part[1] : part[3], part[0] : part[2]].copy()
+        x, y = self.x0 + left + part[0], self.y0 + top + part[1]
         return InstanceMask(crop, x - x0, y - y0, (y1 - y0, x1 - x0))
 
     def is_clipped(self, window: Box) -> bool:

@@ -11,7 +11,7 @@ from scipy import ndimage
 from shapely import LineString, Polygon
 from skimage.measure import find_contours
 
-from sam2_fewshot.records import InstanceMask
+from sam2_fewshot.records import InstanceMask, extent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -240,11 +240,11 @@ def crop_to_object(
         With a crop of no pixels when the mask is empty.
     """
     shape = frame_shape or (mask.shape[0], mask.shape[1])
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not rows.size:
+    box = extent(mask)
+    if box is None:
         return InstanceMask(np.zeros((0, 0), bool), 0, 0, shape)
-    data = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    return InstanceMask(np.array(data, bool), x0 + int(columns[0]), y0 + int(rows[0]), shape)
+    data = mask[box[1] : box[3], box[0] : box[2]]
+    return InstanceMask(np.array(data, bool), x0 + box[0], y0 + box[1], shape)
 
 
 def largest_part(instance: InstanceMask) -> InstanceMask:
