@@ -14,6 +14,7 @@ from sam2_fewshot.annotations.named import UNKNOWN
 from sam2_fewshot.annotations.values import Figures
 from sam2_fewshot.errors import listed
 from sam2_fewshot.geometry.outlines import largest_part, mask_to_polygon, polygon_to_mask, valid_polygon
+from sam2_fewshot.geometry.overlap import intersect
 from sam2_fewshot.images.source import MAX_PLANE_PIXELS
 from sam2_fewshot.records import Exemplar
 
@@ -233,11 +234,11 @@ class Placer:
         _check_numbers(corners)
         if x1 <= x0 or y1 <= y0:
             raise Unusable("a box without area")
-        if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
+        inside = intersect(corners, (0.0, 0.0, float(width), float(height)))
+        if inside is None:
             raise Unusable(_outside(frame))
         if x0 < -1 or y0 < -1 or x1 > width + 1 or y1 > height + 1:
             self.remarks.note(number, "cut at the border", f"partly outside its image, {frame.name}")
-        inside = max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))
         return Exemplar(image=frame, box=inside, label=self.remarks.label(number))
 
     def point(self, number: object, frame: FrameReader, point: Point) -> Exemplar:

@@ -11,7 +11,7 @@ import shapely
 
 from sam2_fewshot.errors import listed
 from sam2_fewshot.geometry.outlines import crop_to_object, polygon_to_mask, valid_polygon
-from sam2_fewshot.geometry.overlap import mask_iou, shared_area, touching
+from sam2_fewshot.geometry.overlap import intersect, mask_iou, shared_area, touching
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -45,10 +45,8 @@ def box_prompt_of(exemplar: Exemplar, frame: Frame) -> tuple[float, float, float
     """Return the box ``(x0, y0, x1, y1)`` to prompt, inside the frame; None for an example without one there."""
     if exemplar.box is None or len(ways_of(exemplar)) > 1:
         return None
-    x0, y0, x1, y1 = exemplar.box
     height, width = frame.shape
-    x0, y0, x1, y1 = max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))
-    return (x0, y0, x1, y1) if x1 > x0 and y1 > y0 else None  # false where one of them is not a number
+    return intersect(exemplar.box, (0.0, 0.0, float(width), float(height)))
 
 
 def ways_of(exemplar: Exemplar) -> list[object]:

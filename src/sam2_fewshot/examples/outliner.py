@@ -21,6 +21,7 @@ from sam2_fewshot.examples.points import (
     whole_ones,
 )
 from sam2_fewshot.geometry.outlines import largest_part
+from sam2_fewshot.geometry.overlap import intersect
 from sam2_fewshot.storage.digests import pixels_digest
 
 if TYPE_CHECKING:
@@ -111,9 +112,10 @@ class Outliner:
             If the frame cannot be read.
         """
         height, width = frame.shape
-        x0, y0, x1, y1 = max(box[0], 0.0), max(box[1], 0.0), min(box[2], width), min(box[3], height)
-        if not (x0 < x1 and y0 < y1):
+        inside = intersect(box, (0.0, 0.0, float(width), float(height)))
+        if inside is None:
             return None
+        x0, y0, x1, y1 = inside
         side = self._backbone.input_size * _SIDES[1]
         while side < _AROUND * max(x1 - x0, y1 - y0):
             side *= 2

@@ -9,7 +9,7 @@ import numpy as np
 from shapely import affinity
 
 from sam2_fewshot.geometry.outlines import crop_to_object
-from sam2_fewshot.geometry.overlap import intersect
+from sam2_fewshot.geometry.overlap import intersect, pixels_in
 from sam2_fewshot.object_model import frame_digest
 from sam2_fewshot.records import Frame, FrameReader
 from sam2_fewshot.rendering.channels import as_reader, read_rgb
@@ -201,7 +201,7 @@ def example_windows(
         return max(int(x0), 0), max(int(y0), 0), min(int(x1), width), min(int(y1), height)
 
     everything = around(range(len(boxes)))
-    if (everything[2] - everything[0]) * (everything[3] - everything[1]) <= most_pixels:
+    if pixels_in(everything) <= most_pixels:
         return [(everything, list(range(len(boxes))))]
     fields: dict[tuple[int, int], list[int]] = {}
     for number, (x0, y0, x1, y1) in enumerate(boxes):

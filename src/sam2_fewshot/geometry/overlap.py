@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import shapely
@@ -15,10 +15,19 @@ if TYPE_CHECKING:
     from sam2_fewshot.records import Box, InstanceMask
 
 
-def intersect(a: Box, b: Box) -> Box | None:
-    """Return the box common to two boxes, None when they share no pixel."""
+_Side = TypeVar("_Side", int, float)
+_Sides = tuple[_Side, _Side, _Side, _Side]
+
+
+def intersect(a: _Sides[_Side], b: _Sides[_Side]) -> _Sides[_Side] | None:
+    """Return the box common to two boxes, None when they share no area or a side is no number."""
     x0, y0, x1, y1 = max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])
     return (x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
+
+
+def pixels_in(box: Box) -> int:
+    """Return how many pixels a box holds."""
+    return (box[2] - box[0]) * (box[3] - box[1])
 
 
 def grown(box: Box, margin: int, shape: tuple[int, int]) -> Box:

@@ -14,6 +14,7 @@ from sam2_fewshot.backbones.remembering import Remembering
 from sam2_fewshot.examples.outliner import Outliner
 from sam2_fewshot.files.request import Request
 from sam2_fewshot.files.run import run
+from sam2_fewshot.geometry.overlap import pixels_in
 from sam2_fewshot.images.display import channels_of
 from sam2_fewshot.records import Exemplar
 from sam2_fewshot.resources import room_for_tiles
@@ -91,7 +92,7 @@ class Session:
 
     def seconds(self, box: Box) -> float:
         """Return how long learning and searching a box would take, infinite before it was done once."""
-        return float(self.costs[0] + self.costs[1] * _size(box))
+        return float(self.costs[0] + self.costs[1] * pixels_in(box))
 
     def outline(
         self,
@@ -149,7 +150,7 @@ class Session:
                 told.part_begins(number * total + done, len(asked.places) * total)
 
             frame = asked.plane(place)
-            pixels += _size(asked.region or (0, 0, frame.shape[1], frame.shape[0]))
+            pixels += pixels_in(asked.region or (0, 0, frame.shape[1], frame.shape[0]))
             for box, result in segmenter.stream(frame, asked.region, _BLOCK, begins):
                 yield Part(place, box, [*result.detections, *result.below], result.floor)
         self.costs[1] = (time.monotonic() - searching) / pixels
@@ -233,7 +234,3 @@ _UNKNOWN = (
     "It is not known which channels of a file the layers are, so the command does not say how channels are displayed, "
     "and results may differ. Search layers of one file, or add --channels to the command."
 )
-
-
-def _size(box: Box) -> int:
-    return (box[2] - box[0]) * (box[3] - box[1])

@@ -10,7 +10,7 @@ import shapely
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from sam2_fewshot.geometry.overlap import grown, overlaps, shared_area
+from sam2_fewshot.geometry.overlap import grown, overlaps, pixels_in, shared_area
 from sam2_fewshot.records import FrameResult
 from sam2_fewshot.tiling.blocks import is_owned
 
@@ -165,7 +165,7 @@ def _whole_of(
     """Return the object of a piece, and whether it is too large for a window; neither, where there is no object."""
     while True:
         window = _window_around(piece, plan.halo)
-        if (window[2] - window[0]) * (window[3] - window[1]) > plan.most_pixels:
+        if pixels_in(window) > plan.most_pixels:
             return None, True
         found = [
             item

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sam2_fewshot.geometry.overlap import grown
+from sam2_fewshot.geometry.overlap import grown, intersect, pixels_in
 from sam2_fewshot.tiling.tiles import TileGrid, core_of, holds
 
 if TYPE_CHECKING:
@@ -117,10 +117,8 @@ def _cells(shape: tuple[int, int], core: int) -> Iterator[Box]:
 
 def _overlap(one: Box, other: Box) -> bool:
     """Tell whether two windows share more than a quarter of the smaller one."""
-    across = min(one[2], other[2]) - max(one[0], other[0])
-    down = min(one[3], other[3]) - max(one[1], other[1])
-    smaller = min((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other))
-    return across > 0 and down > 0 and 4 * across * down > smaller
+    common = intersect(one, other)
+    return common is not None and 4 * pixels_in(common) > min(pixels_in(one), pixels_in(other))
 
 
 def _look(pixels: NDArray[np.uint8], box: Box) -> NDArray[np.float64]:
