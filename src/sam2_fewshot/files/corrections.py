@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from shapely import Polygon
 
     from sam2_fewshot.annotations.mark_next import Suggestion
+    from sam2_fewshot.annotations.nimbus import Document
     from sam2_fewshot.files.earlier import KnownImages
     from sam2_fewshot.images.image_set import ImageSet
     from sam2_fewshot.output.finished import Finished
@@ -187,9 +188,9 @@ def corrections_json(corrections: Sequence[Correction]) -> str:
     for each in corrections:
         polygon, location = each.placed.exemplar.polygon, each.placed.location
         assert polygon is not None
-        document = polygon_document(polygon, location, [RIGHT if each.is_right else WRONG], channel=0)
+        document = polygon_document(polygon, location, [RIGHT if each.is_right else WRONG])
         annotations.append({**document, **outline_document(polygon), "image": printable(each.placed.frame.name)})
-    return json.dumps({"annotations": annotations, KEY: {"kind": "corrections", "version": 1}}, indent=1) + "\n"
+    return _text(annotations)
 
 
 def mark_next_json(asked: Sequence[tuple[Suggestion, Detection]]) -> str:
@@ -202,13 +203,17 @@ def mark_next_json(asked: Sequence[tuple[Suggestion, Detection]]) -> str:
     """
     annotations = [
         {
-            **polygon_document(item.polygon, place.location, [UNANSWERED], channel=0),
+            **polygon_document(item.polygon, place.location, [UNANSWERED]),
             "image": place.title,
             "number": place.number,
             "score": figure(place.score),
         }
         for place, item in asked
     ]
+    return _text(annotations)
+
+
+def _text(annotations: Sequence[Document]) -> str:
     return json.dumps({"annotations": annotations, KEY: {"kind": "corrections", "version": 1}}, indent=1) + "\n"
 
 
