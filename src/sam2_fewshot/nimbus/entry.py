@@ -18,6 +18,7 @@ from sam2_fewshot.errors import (
     SettingsError,
     terminated_like_interrupted,
 )
+from sam2_fewshot.nimbus.messages import notice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -165,7 +166,7 @@ def _error(sentence: str, token: str, info: str | None = None) -> None:
     clean = " ".join(sentence.split())
     if token:
         clean = clean.replace(token, "<token>")
-    _say({"error": clean, "title": "SAM 2 few-shot", "info": info, "type": "error"})
+    _say(notice("error", clean, info))
 
 
 def _defect(error: Exception, token: str) -> int:

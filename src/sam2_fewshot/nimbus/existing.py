@@ -31,10 +31,11 @@ def list_annotations(
 
     Only those that have all of the tags, of which there may be none, and those whose id is larger than `after`.
     """
-    query = {"datasetId": dataset_id}
-    if tags:
-        query["tags"] = json.dumps(list(tags))
-    return server.pages("reading the annotations", "upenn_annotation", query, after)
+    return server.pages("reading the annotations", "upenn_annotation", _query(dataset_id, tags), after)
+
+
+def _query(dataset_id: str, tags: Sequence[str]) -> dict[str, str]:
+    return {"datasetId": dataset_id, **({"tags": json.dumps(list(tags))} if tags else {})}
 
 
 _SLACK = 2
@@ -125,7 +126,8 @@ class Existing:
         Where another job has taken out as many doubles as it had added, the number of annotations is as expected.
         """
         if self._own and not self.is_disturbed:
-            self.is_disturbed = self._one(max(self._own)) is None
+            newest = self._server.find("looking for an annotation", f"upenn_annotation/{max(self._own)}")
+            self.is_disturbed = newest is None
 
     def on(self, location: Location) -> list[StoredAnnotation]:
         """Return what is known to be on a frame."""
@@ -251,14 +253,8 @@ class Existing:
                 return
             left = left[bisect_right(left, str(found[-1]["_id"])) :]
 
-    def _one(self, annotation_id: str) -> Document | None:
-        found: Document | None = self._server.find("looking for an annotation", f"upenn_annotation/{annotation_id}")
-        return found
-
     def _count(self) -> int:
-        query = {"datasetId": self._dataset_id}
-        if self._tags:
-            query["tags"] = json.dumps(self._tags)
+        query = _query(self._dataset_id, self._tags)
         return int(self._server.get("counting the annotations", "upenn_annotation/count", query)["count"])
 
     def _read(self, after: str | None) -> list[StoredAnnotation]:

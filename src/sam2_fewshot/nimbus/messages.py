@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Self, TextIO
+from typing import TYPE_CHECKING, Any, Literal, Self, TextIO
 
 from sam2_fewshot.errors import counted, listed, spelt
 from sam2_fewshot.runner.progress import Pace, about, duration
@@ -22,6 +22,11 @@ _WITHIN = 0.9
 """Of a frame's part of the progress, the segmenter's own steps take so much."""
 _MOST_WARNINGS = 20
 """Each warning stays on the user's screen until it is dismissed."""
+
+
+def notice(kind: Literal["error", "warning"], sentence: str, info: str | None = None) -> dict[str, Any]:
+    """Return the message with which the app shows a sentence, and more about it, until it is dismissed."""
+    return {kind: sentence, "title": "SAM 2 few-shot", "info": info, "type": kind}
 
 
 class Messages:
@@ -115,11 +120,11 @@ class Messages:
             if len(self._warned) > _MOST_WARNINGS:
                 self.log(f"Warning: {sentence}")
                 return
-            self._write({"warning": sentence, "title": "SAM 2 few-shot", "info": None, "type": "warning"})
+            self._write(notice("warning", sentence))
 
     def error(self, sentence: str) -> None:
         """Show an error. The program's exit code, not this, makes the job fail."""
-        self._write({"error": sentence, "title": "SAM 2 few-shot", "info": None, "type": "error"})
+        self._write(notice("error", sentence))
 
     def log(self, line: str) -> None:
         """Write a line that is only seen in the full log."""
