@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sam2_fewshot.backbones.remembering import Remembering
+    from sam2_fewshot.backbones.wrapped import Remembering
     from sam2_fewshot.methods.base import Method
     from sam2_fewshot.protocols import Backbone, Progress
     from sam2_fewshot.records import Box, FrameReader
@@ -96,7 +96,7 @@ class FewShotSegmenter:
     ) -> None:
         # torch takes seconds to import, so it is not imported with this class.
         from sam2_fewshot.backbones import open_backbone
-        from sam2_fewshot.backbones.remembering import Remembering
+        from sam2_fewshot.backbones.wrapped import Remembering
 
         self._settings = as_settings(settings or {})
         self._remembering: Remembering | None = None

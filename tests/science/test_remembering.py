@@ -13,8 +13,8 @@ import pytest
 from calls import calls_of
 from sam2_fewshot import Exemplar, FewShotSegmenter, Settings
 from sam2_fewshot.backbones.filters import _pyramid
-from sam2_fewshot.backbones.remembering import Remembering
 from sam2_fewshot.backbones.sam2 import open_model
+from sam2_fewshot.backbones.wrapped import Remembering
 from sam2_fewshot.records import Frame
 from sam2_fewshot.resources import RESERVE, STORED, room_after_learning
 from sam2_fewshot.tiling.blocks import Block

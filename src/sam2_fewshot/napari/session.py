@@ -9,8 +9,7 @@ import numpy as np
 
 from sam2_fewshot.annotations.review import UNWANTED, Part
 from sam2_fewshot.backbones import open_backbone
-from sam2_fewshot.backbones.interruptible import Interruptible
-from sam2_fewshot.backbones.remembering import Remembering
+from sam2_fewshot.backbones.wrapped import Interruptible, Remembering
 from sam2_fewshot.examples.outliner import Outliner
 from sam2_fewshot.files.request import Request
 from sam2_fewshot.files.run import run

@@ -1,4 +1,4 @@
-"""A backbone that encodes a window of an image once: what was learned from is searched, and learned from again."""
+"""Backbones around another: one that encodes a window of an image once, and one whose work can be stopped."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 class Remembering:
     """A :class:`~sam2_fewshot.protocols.Backbone` that keeps the tiles it has encoded.
+
+    What was learned from is searched, and learned from again.
 
     What is found is the same to the last bit: a tile is kept as it was encoded, and is given again for the same window
     of an image with the same pixels only.
@@ -112,3 +114,28 @@ class Remembering:
 
     def _size(self, tile: Tile) -> int:
         return tile.level_bytes + self._backbone.embedding_bytes
+
+
+_CALLS = frozenset({"embed", "pool", "pool_frame", "prompt", "prompt_boxes", "tiles"})
+
+
+class Interruptible:
+    """A :class:`~sam2_fewshot.protocols.Backbone` that first asks whether to go on, be it in another thread.
+
+    Learning reports its progress seldom, and calls the backbone often.
+
+    Parameters
+    ----------
+    backbone
+        Does the work.
+    check
+        Called before each encoding and each prompt; an exception that it raises stops the work.
+    """
+
+    def __init__(self, backbone: Backbone, check: Callable[[], None]) -> None:
+        self._backbone, self._check = backbone, check
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _CALLS:
+            self._check()
+        return getattr(self._backbone, name)
