@@ -169,7 +169,7 @@ class ShelfCache:
 
 
 class BlockShelf:
-    """The finished blocks of one frame, stored with the dataset; a :class:`~sam2_fewshot.runner.blocks.BlockStore`.
+    """The finished blocks of one frame, stored with the dataset; a :class:`~sam2_fewshot.runner.blocks.BlockFiles`.
 
     Parameters
     ----------

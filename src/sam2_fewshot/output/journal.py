@@ -206,7 +206,7 @@ def _is_other(path: Path, prefix: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class BlockFolder:
-    """The files of one frame's finished blocks on disk; a :class:`~sam2_fewshot.runner.blocks.BlockStore`.
+    """The files of one frame's finished blocks on disk; a :class:`~sam2_fewshot.runner.blocks.BlockFiles`.
 
     Parameters
     ----------

@@ -28,7 +28,7 @@ _FORMAT = "sam2-fewshot block"
 _VERSION = 1
 
 
-class BlockStore(Protocol):
+class BlockFiles(Protocol):
     """Stores the files of one frame's blocks by their names."""
 
     def read(self, name: str) -> bytes | None:
@@ -58,7 +58,7 @@ class StoredBlocks:
         Reports how much was there already, and once when a block cannot be stored.
     """
 
-    shelf: BlockStore
+    shelf: BlockFiles
     name: str
     frame_shape: tuple[int, int]
     threshold: float
