@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from sam2_fewshot.files.folder import OutputFolder
 from sam2_fewshot.files.plan import make_plan
+from sam2_fewshot.methods.base import Stopwatch
 from sam2_fewshot.output.assembly import Assembled
 from sam2_fewshot.output.journal import JOURNAL_FOLDER
 from sam2_fewshot.records import Counts
 from sam2_fewshot.runner.progress import Silent, Watch
-from sam2_fewshot.runner.run import MemoryLimit, timed
+from sam2_fewshot.runner.run import MemoryLimit
 from sam2_fewshot.runner.run import run as run_ends
 from sam2_fewshot.runner.tasks import in_this_process
 from sam2_fewshot.segmenter import FewShotSegmenter
@@ -124,7 +125,7 @@ def run(
         If something is wrong with the request. Nothing has been written then.
     """
     watch = Watch(display or Silent())
-    seconds: dict[str, float] = {}
+    clock = Stopwatch()
     with ExitStack() as stack:
         plan = make_plan(request, watch)
         request, settings = plan.request, plan.request.settings
@@ -152,7 +153,7 @@ def run(
                 )
 
             execute = OnCluster(client, recipe, plan.address)
-        with timed(seconds, "load model"):
+        with clock.stage("load model"):
             segmenter = make(os.fspath(request.model), request.device, settings, watch)
         if plan.saved is not None:
             segmenter.adopt(plan.saved.objects, str(plan.saved.path))
@@ -169,7 +170,7 @@ def run(
             must_learn=request.save_model is not None,
             limit=limit,
             execute=execute,
-            seconds=seconds,
+            clock=clock,
         )
     assembled = folder.assembled or Assembled()
     return Summary(

@@ -6,12 +6,12 @@ searched; and the detections are handed over.
 
 from __future__ import annotations
 
-import time
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from sam2_fewshot.errors import InputError
+from sam2_fewshot.methods.base import Stopwatch
 from sam2_fewshot.object_model import frame_digest
 from sam2_fewshot.records import Counts, Learned, held_bytes
 from sam2_fewshot.resources import rounded_up
@@ -81,7 +81,7 @@ def run(
     must_learn: bool = False,
     limit: MemoryLimit | None = None,
     execute: Execute = in_this_process,
-    seconds: dict[str, float] | None = None,
+    clock: Stopwatch | None = None,
 ) -> Progressed:
     """Detect all objects like the examples of a source, and hand them to a sink.
 
@@ -103,8 +103,8 @@ def run(
         What is allowed; too little for learning or for a frame is refused before the sink is opened.
     execute
         How frames are searched.
-    seconds
-        Of the stages so far, by name.
+    clock
+        Has the seconds of the stages so far.
 
     Returns
     -------
@@ -116,7 +116,7 @@ def run(
     FewShotError
         If nothing can be learned, the memory is too little, or the sink is not ready.
     """
-    seconds = {} if seconds is None else seconds
+    clock = clock or Stopwatch()
     left = [frame for frame in source.frames if not sink.has(frame)]
     limit = limit or MemoryLimit()
     if left and segmenter.settings.compile:
@@ -126,7 +126,7 @@ def run(
         before = watch.count
         if source.exemplars:
             limit.check(segmenter.memory.least_for_learning(), "Nothing can be learned or searched")
-            with timed(seconds, "learn examples"):
+            with clock.stage("learn examples"):
                 learn(segmenter, source.exemplars, watch, cache, code)
         learned = Learned(segmenter.summary, tuple(watch.since(before)))
         # Frames of one shape take the same. That which takes most is named, so that what it takes is enough for all.
@@ -137,7 +137,9 @@ def run(
         sink.learned(segmenter)
         if learned.summary:
             watch.say(learned.summary)
-    progressed = Progressed(len(source.frames), len(source.frames) - len(left), watch.take(), seconds, learned=learned)
+    progressed = Progressed(
+        len(source.frames), len(source.frames) - len(left), watch.take(), clock.seconds, learned=learned
+    )
     try:
         with sink.opened(progressed):
             watch.begin(len(left))
@@ -169,14 +171,6 @@ def _take(results: Iterator[tuple[Task, TaskResult]], sink: Sink, watch: Watch, 
         progressed.interrupted = True
     finally:  # also after a defect, the sink puts the finished frames together
         watch.end()
-
-
-@contextmanager
-def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    """Measure the wall-clock seconds that the ``with`` block takes."""
-    started = time.perf_counter()
-    yield
-    seconds[stage] = time.perf_counter() - started
 
 
 def learn(
