@@ -292,7 +292,8 @@ class Prototype:
     @property
     def direction(self) -> NDArray[np.float32]:
         """The examples' mean feature vector, (C,), of length 1."""
-        return _mean_direction(self.vectors)
+        mean: NDArray[np.float32] = self.vectors.mean(axis=0)
+        return unit(mean)
 
     def cosine(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the cosine (n,), in [-1, 1], of feature vectors (n, C) to the examples' mean."""
@@ -373,8 +374,3 @@ def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     length = np.linalg.norm(vectors, axis=-1, keepdims=True)
     scaled: NDArray[np.float32] = np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0)
     return scaled
-
-
-def _mean_direction(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    mean: NDArray[np.float32] = vectors.mean(axis=0)
-    return unit(mean)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile, ZipFile
@@ -146,9 +147,7 @@ class ArrayArchive:
         if is_text and dtype.itemsize > np.dtype("U1").itemsize * np.max(layout.most):
             raise Unfit(f"the array {name} holds texts that are too long")
         self._check_shape(name, shape, layout)
-        count = 1
-        for length in shape:
-            count *= int(length)
+        count = math.prod(map(int, shape))
         size = count * dtype.itemsize
         if size > self._left or count > layout.longest:
             raise Unfit(f"the array {name} would take {size // 10**6:,} MB")
