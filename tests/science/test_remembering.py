@@ -14,7 +14,7 @@ from calls import calls_of
 from sam2_fewshot import Exemplar, FewShotSegmenter, Settings
 from sam2_fewshot.backbones.filters import _pyramid
 from sam2_fewshot.backbones.sam2 import open_model
-from sam2_fewshot.backbones.wrapped import Remembering
+from sam2_fewshot.backbones.wrapped import Interruptible, Remembering
 from sam2_fewshot.records import Frame
 from sam2_fewshot.resources import RESERVE, STORED, room_after_learning
 from sam2_fewshot.tiling.blocks import Block
@@ -171,6 +171,11 @@ def test_tiles_give_way_to_a_search_that_needs_their_memory(discs: tuple[NDArray
     assert kept._kept, "a small frame needs none of it"
     segmenter._make_room(Frame(image), large)
     assert not kept._kept
+
+
+def test_a_backbone_that_can_be_stopped_is_copied(filters: Backbone) -> None:
+    again = deepcopy(Interruptible(filters, lambda: None))
+    assert again.input_size == filters.input_size
 
 
 @pytest.mark.parametrize("copy", [deepcopy, lambda segmenter: pickle.loads(pickle.dumps(segmenter))])

@@ -20,7 +20,18 @@ if TYPE_CHECKING:
     Key = tuple[bytes, tuple[int, ...], Box]
 
 
-class Remembering:
+class _Around:
+    """Gives what the backbone within has, for all that it has not itself."""
+
+    _backbone: Backbone
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # of a copy that is being made, which has no backbone yet
+            raise AttributeError(name)
+        return getattr(self._backbone, name)
+
+
+class Remembering(_Around):
     """A :class:`~sam2_fewshot.protocols.Backbone` that keeps the tiles it has encoded.
 
     What was learned from is searched, and learned from again.
@@ -46,11 +57,6 @@ class Remembering:
         self._kept: dict[Key, Tile] = {}
         self._bytes = 0
         self._rng = np.random.default_rng(0)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):  # of a copy that is being made, which has no backbone yet
-            raise AttributeError(name)
-        return getattr(self._backbone, name)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the tiles out of copies."""
@@ -119,7 +125,7 @@ class Remembering:
 _CALLS = frozenset({"embed", "pool", "pool_frame", "prompt", "prompt_boxes", "tiles"})
 
 
-class Interruptible:
+class Interruptible(_Around):
     """A :class:`~sam2_fewshot.protocols.Backbone` that first asks whether to go on, be it in another thread.
 
     Learning reports its progress seldom, and calls the backbone often.
@@ -138,4 +144,4 @@ class Interruptible:
     def __getattr__(self, name: str) -> Any:
         if name in _CALLS:
             self._check()
-        return getattr(self._backbone, name)
+        return super().__getattr__(name)
