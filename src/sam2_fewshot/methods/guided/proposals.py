@@ -93,9 +93,11 @@ def component_candidates(
         # Only the parts are returned: the labels of several levels at a time would take as much memory as the maps.
         plane, level, split = piece
         labels = ndimage.label(plane > level)[0]
-        parts = [(part, 1) for part in _parts(labels, *whole, areas, (height, width))]
-        for sheet in _split(labels, areas, diameter) if split else ():
-            parts += [(part, _SPLIT_EVERY) for part in _parts(*sheet, areas, (height, width))]
+        components = _parts(labels, *whole, areas, (height, width))
+        parts = [(part, 1) for part in components.values()]
+        for sheet, unsplit in _split(labels, areas, diameter) if split else ():
+            parts += [(part, _SPLIT_EVERY) for part in _parts(*sheet, areas, (height, width)).values()]
+            parts += [(components[number], _SPLIT_EVERY) for number in unsplit if number in components]
         return parts
 
     pieces = [
@@ -116,11 +118,14 @@ def component_candidates(
     return masks, np.array(times, np.int64)
 
 
-def _split(labels: NDArray[Any], areas: tuple[float, float], diameter: float) -> Iterator[_Labels]:
+def _split(
+    labels: NDArray[Any], areas: tuple[float, float], diameter: float
+) -> Iterator[tuple[_Labels, NDArray[np.int64]]]:
     """Label touching objects within components separately.
 
     Each component is split by itself, so that the result does not depend on what lies around it, and empty ground
-    costs nothing. Yields sheets of labels, with the plane's row and first column of each of their rows.
+    costs nothing. Yields sheets of labels, with the plane's row and first column of each of their rows, and the numbers
+    of the components that have a single seed, and are not on the sheet.
     """
     sigma, distance = max(1.0, diameter / 12), max(1, int(diameter / 2.5))
     margin = max(int(4 * sigma), distance // 2) + 1
@@ -128,6 +133,7 @@ def _split(labels: NDArray[Any], areas: tuple[float, float], diameter: float) ->
     places = enumerate(ndimage.find_objects(labels), 1)
     # What is smaller has no room for two.
     chosen = [(number, place) for number, place in places if place and sizes[number] >= 2 * areas[0]]
+    numbers = np.array([number for number, _ in chosen], np.int64)
     shapes = np.array([[axis.stop - axis.start for axis in place] for _, place in chosen], int).reshape(-1, 2)
     for here in sheets(shapes + 2 * margin, _SHEET):
         above, starts, owner = stacked([labels[chosen[i][1]] == chosen[i][0] for i in here], margin)
@@ -141,7 +147,10 @@ def _split(labels: NDArray[Any], areas: tuple[float, float], diameter: float) ->
         seeds[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
         corners = np.array([[axis.start for axis in chosen[i][1]] for i in here]) - margin
         rows = np.arange(len(owner)) - starts[owner] + corners[owner, 0]
-        yield watershed(-depth, seeds, mask=above), rows, corners[owner, 1]  # type: ignore[no-untyped-call]
+        count = np.bincount(owner[peaks[:, 0]], minlength=len(here))
+        on_sheet = (count > 1)[owner]
+        split = watershed(-depth[on_sheet], seeds[on_sheet], mask=above[on_sheet])  # type: ignore[no-untyped-call]
+        yield (split, rows[on_sheet], corners[owner[on_sheet], 1]), numbers[here[count == 1]]
 
 
 def _has_gaps(data: NDArray[np.bool_]) -> bool:
@@ -156,13 +165,15 @@ def _parts(
     columns: NDArray[np.int64],
     areas: tuple[float, float],
     frame_shape: tuple[int, int],
-) -> list[InstanceMask]:
-    """Return the components of a plane or a sheet that are of a plausible size, holes filled.
+) -> dict[int, InstanceMask]:
+    """Return the components of a plane or a sheet that are of a plausible size, holes filled, by their numbers.
 
     `rows` and `columns` are as :func:`_split` gives them.
     """
-    parts = []
+    parts: dict[int, InstanceMask] = {}
     sizes = np.bincount(labels.ravel())
+    if len(sizes) < 2:  # nothing is labelled, or there are no pixels
+        return parts
     for number, place in enumerate(ndimage.find_objects(labels), 1):
         # find_objects has None for a number that no pixel carries; labels have no gaps, but watersheds may.
         if not place or not areas[0] <= sizes[number] <= areas[1]:
@@ -173,7 +184,7 @@ def _parts(
         y, x = int(rows[place[0].start]), int(columns[place[0].start]) + place[1].start
         part = InstanceMask(data, x, y, frame_shape)
         if part.area <= areas[1]:
-            parts.append(part)
+            parts[number] = part
     return parts
 
 
