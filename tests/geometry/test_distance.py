@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from sam2_fewshot.geometry.sheets import squared_distances, stacked
+from sam2_fewshot.geometry.sheets import sheets, squared_distances, stacked
 
 
 @pytest.mark.parametrize("reach", [1, 3, 7, 48, 49, 90])
@@ -48,3 +48,12 @@ def test_masks_are_stacked_with_a_margin_around_each() -> None:
     assert (sheet[1:2, 1:3] == first).all()
     assert (sheet[4:6, 1:4] == second).all()
     assert sheet.sum() == first.sum() + second.sum()
+
+
+def test_each_crop_is_on_one_sheet_and_no_sheet_of_several_is_too_large() -> None:
+    shapes = np.random.default_rng(0).integers(1, 40, (200, 2))
+    dealt = list(sheets(shapes, 1200))
+    assert sorted(np.concatenate(dealt).tolist()) == list(range(200))
+    for crops in dealt:
+        heights, widths = shapes[crops].T
+        assert len(crops) == 1 or heights.sum() * widths.max() <= 1200

@@ -8,7 +8,15 @@ from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 from shapely import Polygon, box
 
-from sam2_fewshot.geometry.outlines import crop_to_object, largest_part, mask_to_polygon, polygon_to_mask, valid_polygon
+from sam2_fewshot.geometry.outlines import (
+    crop_to_object,
+    fill_rings,
+    largest_part,
+    mask_to_area,
+    mask_to_polygon,
+    polygon_to_mask,
+    valid_polygon,
+)
 from sam2_fewshot.records import InstanceMask
 
 MASKS = arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12)))
@@ -105,6 +113,24 @@ def test_a_spiked_outline_is_mended() -> None:
     assert mended.area == 16
 
 
+def test_an_outline_with_a_spike_that_crosses_itself_gives_its_largest_part() -> None:
+    mended = valid_polygon(Polygon([(0, 0), (6, 6), (6, 0), (0, 6), (0, 9), (0, 6)]))
+    assert mended is not None
+    assert mended.area == 9
+
+
+def test_the_area_of_a_mask_is_its_largest_part_with_the_holes_in_it() -> None:
+    mask = np.zeros((20, 20), bool)
+    mask[1, 1] = mask[18, 18] = True
+    mask[4:12, 4:12] = True
+    mask[6:9, 6:9] = False
+    area = mask_to_area(crop_to_object(mask))
+    assert area.bounds == (4, 4, 12, 12)
+    assert len(area.interiors) == 1
+    drawn = polygon_to_mask(area, mask.shape)
+    assert drawn.area == 64 - 9
+
+
 @given(MASKS)
 def test_the_largest_part_is_one_and_the_largest(mask: np.ndarray) -> None:
     instance = crop_to_object(mask)
@@ -126,3 +152,12 @@ def test_a_pixel_counts_where_an_outline_ends_beyond_its_centre() -> None:
     mask = polygon_to_mask(box(2.2, 2.2, 10.7, 10.7), (20, 20))
     assert mask.box == (2, 2, 11, 11)
     assert mask.area == 81
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 100])
+def test_rings_are_filled_alike_however_much_is_held_at_a_time(at_once: int) -> None:
+    rng = np.random.default_rng(0)
+    rings = [rng.uniform(-3, 23, (5, 2)) for _ in range(9)] + [np.array([(2.0, 2.0), (9.0, 2.0), (9.0, 7.0)])]
+    shapes = [(20, 15 + i) for i in range(10)]
+    for one, other in zip(fill_rings(rings, shapes, at_once), fill_rings(rings, shapes), strict=True):
+        assert np.array_equal(one, other)

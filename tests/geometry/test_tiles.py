@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sam2_fewshot.tiling.tiles import PARTS, TileGrid, tile_side
+from sam2_fewshot.tiling.tiles import PARTS, TileGrid, holds, tile_side
 
 
 @given(st.integers(1, 900), st.integers(1, 900), st.integers(2, 30))
@@ -42,3 +42,12 @@ def test_tiles_that_are_as_many_but_nearer_to_the_ideal_magnify_more() -> None:
     assert tile_side((256, 320), 253.0) == 304
     # A frame that a row of such tiles just covers has them.
     assert tile_side((512, 512), 446.0) == 592
+
+
+def test_a_window_holds_what_ends_with_it_and_nothing_beyond() -> None:
+    window = (10, 20, 50, 70)
+    assert holds(window, window)
+    for side, beyond in ((0, 9), (1, 19), (2, 51), (3, 71)):
+        box = list(window)
+        box[side] = beyond
+        assert not holds(window, (box[0], box[1], box[2], box[3]))

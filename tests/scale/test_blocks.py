@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tracemalloc
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from sam2_fewshot.tiling.blocks import (
     is_owned,
     plan_search,
     search_block,
+    view_of,
 )
 from sam2_fewshot.tiling.merging import merge, without_duplicates
 from sam2_fewshot.tiling.overview import contrast_of, overview
@@ -98,6 +100,65 @@ def two(left: list[Detection], right: list[Detection], clipped: list[InstanceMas
     ]
 
 
+def test_a_region_is_covered_by_whole_tiles_and_judged_by_what_it_shows() -> None:
+    pixels = np.zeros((95, 208, 3), np.uint8)
+    pixels[:, :40] = 250  # beyond the region
+    pixels[60:70, 120:130] = 100
+    plan = plan_search(
+        Frame(pixels),
+        longest=5,
+        diameter=5.0,
+        most_pixels=60**2,
+        step=10,
+        threshold=0.5,
+        region=(73, 21, 500, 91),
+        at_most=45**2,
+    )
+    assert plan.region == (70, 20, 208, 95)
+    covered = np.zeros(pixels.shape[:2], int)
+    for block in plan.blocks:
+        (x0, y0, x1, y1), (left, top, right, bottom) = block.core, block.read
+        covered[y0:y1, x0:x1] += 1
+        assert (x0 % 10, y0 % 10) == (0, 0)
+        assert (right - left) * (bottom - top) <= 45**2
+    assert (covered[20:, 70:] == 1).all()
+    assert covered.sum() == covered[20:, 70:].size
+    assert plan.contrast == pytest.approx(0.05 * 100)
+    assert plan.most_pixels == 60**2, "what does not fit into a block is searched once more in a larger window"
+
+
+def test_a_block_has_room_for_its_halo_however_little_is_allowed() -> None:
+    frame = Frame(np.zeros((300, 300, 3), np.uint8))
+    plan = plan_search(frame, longest=10, diameter=10.0, most_pixels=1, step=10, threshold=0.5, at_most=1)
+    assert plan.halo == 20
+    assert max((x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in (block.read for block in plan.blocks)) == plan.most_pixels
+    blank = [search_block(frame, plan, block, lambda view: FrameResult()).found.blank for block in plan.blocks]
+    assert blank == [1] * len(plan.blocks), "nothing is searched for where all is of one colour"
+
+
+def test_what_a_block_answers_for() -> None:
+    plan = SearchPlan([], 20, 10**6, diameter=5.0, contrast=-1.0, threshold=0.5)
+    frame, block = Frame(np.zeros((*SHAPE, 3), np.uint8)), Block((0, 0, 100, 100), (0, 0, 120, 100))
+    own, beside, far = detection(mask(40, 40)), detection(mask(101, 10)), detection(mask(108, 10))
+    cut, not_in_core = detection(mask(95, 40, 25, 4), 0.5), detection(mask(110, 60, 10, 4))
+    unlikely = detection(mask(95, 80, 25, 4), 0.3)
+    everything = [own, beside, far, cut, not_in_core, unlikely]
+    result = search_block(frame, plan, block, lambda view: FrameResult(everything, floor=0.1))
+    assert result.found.detections == [own, beside]
+    assert result.clipped == [cut.instance]
+    assert result.found.floor == math.nextafter(0.3, 1), "of that score something is missing"
+    assert search_block(frame, plan, block, lambda view: FrameResult(everything, floor=0.4)).found.floor == 0.4
+
+
+def test_a_view_has_what_is_marked_in_its_window() -> None:
+    known, unwanted = [mask(30, 40), mask(10, 10)], [mask(60, 70), mask(118, 50)]
+    plan = SearchPlan([], 20, 10**6, 5.0, -1.0, 0.5, known=known, unwanted=unwanted)
+    view = view_of(Frame(np.zeros((*SHAPE, 3), np.uint8)), plan, (20, 30, 120, 100))
+    assert [each.box for each in view.known] == [(10, 10, 14, 14)]
+    assert [each.box for each in view.unwanted] == [(40, 40, 44, 44), (98, 20, 100, 24)]
+    assert view.placed(view.known[0]).box == known[0].box
+
+
 def test_an_object_seen_by_both_neighbours_comes_once_from_its_owner() -> None:
     own, other = detection(mask(92, 5, 12, 6), 0.6), detection(mask(93, 5, 12, 6), 0.9)
     found, clipped = without_duplicates(two([own], [other]))
@@ -140,6 +201,11 @@ def test_clipped_pieces_are_reported_once_and_only_when_nobody_has_the_object() 
     assert without_duplicates(two([], [whole], [mask(90, 5, 30, 4)]))[1] == []
     left = without_duplicates(two([], [], [mask(60, 5, 60, 4), mask(70, 6, 50, 3), mask(60, 50, 60, 4)]))[1]
     assert [piece.y0 for piece in left] == [5, 50]
+    chain = [mask(60, 5, 40, 4), mask(95, 5, 20, 4), mask(110, 5, 30, 4)]  # the outer ones share nothing
+    assert without_duplicates(two([], [], chain))[1] == chain[:1]
+    # What gave way to a better one explains no piece, though it covers most of it.
+    better, gave_way, piece = detection(mask(91, 5, 8, 4), 0.9), detection(mask(82, 5, 40, 4), 0.6), mask(70, 5, 50, 4)
+    assert without_duplicates(two([better], [gave_way], [piece])) == ([better], [piece])
 
 
 def test_nothing_joined_is_nothing() -> None:
@@ -180,6 +246,7 @@ def test_examples_far_apart_are_learned_from_in_parts(most: int) -> None:
     for (x0, y0, x1, y1), numbers in parts:
         assert 0 <= x0 < x1 <= 9000
         assert 0 <= y0 < y1 <= 9000
+        assert max(x1 - x0, y1 - y0) <= 2 * most**0.5
         for number in numbers:
             a, b, c, d = boxes[number]
             assert x0 <= a
@@ -228,6 +295,9 @@ def test_an_object_that_outgrows_the_largest_window_is_reported() -> None:
     found, lost, windows = searched_again(mask(90, 40, 10, 4), mask(30, 40, 150, 4), 45 * 40)
     assert (found.detections, lost) == ([], 1)
     assert len(windows) == 1
+    pieces = [mask(0, 10, 120, 2), mask(0, 50, 110, 2), mask(90, 80, 5, 2)]
+    _, lost = merge([BlockResult(BLOCK, clipped=pieces)], plan_of(45 * 40), lambda window: FrameResult())
+    assert lost == 2, "the last one fits and is no object"
 
 
 def test_a_piece_of_nothing_is_no_object() -> None:
@@ -265,6 +335,19 @@ def test_a_whole_is_compared_only_with_what_lies_where_it_does() -> None:
     )
     assert lost == 0
     assert compared < len(small)
+
+
+def test_a_part_of_one_whole_does_not_come_back_with_the_next() -> None:
+    part, pieces = detection(mask(50, 40)), [mask(90, 40, 10, 4), mask(52, 60, 4, 10)]
+    wholes = [detection(mask(30, 40, 100, 4)), detection(mask(52, 43, 4, 30))]  # the second shares two pixels with it
+    results = [BlockResult(BLOCK, FrameResult([part]), clipped=pieces)]
+    found, lost = merge(results, plan_of(), lambda window: FrameResult(wholes))
+    assert found.detections == wholes
+    assert lost == 0
+
+
+def test_without_proposals_none_are_told() -> None:
+    assert merge([BlockResult(BLOCK)], plan_of(), lambda window: FrameResult())[0].proposed is None
 
 
 def test_the_figures_of_blocks_are_added_up() -> None:

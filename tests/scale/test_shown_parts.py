@@ -7,7 +7,7 @@ import pytest
 import shapely
 
 from sam2_fewshot import Exemplar, Settings
-from sam2_fewshot.examples.windows import ExampleFrame, frames_of, parts_of
+from sam2_fewshot.examples.windows import ExampleFrame, chosen_of, frames_of, parts_of
 from sam2_fewshot.records import Frame
 from told import Told
 
@@ -56,13 +56,29 @@ def test_what_is_wrong_with_an_example_of_a_large_frame_is_told() -> None:
         Exemplar(image=FRAME, mask=np.ones((5, 6), bool)),
         Exemplar(image=FRAME, point=(500.0, 10.0)),
         Exemplar(image=FRAME, polygon=OUTLINE),
+        Exemplar(image=FRAME, point=(401.0, 10.0)),
     ]
-    seen = ExampleFrame(Frame(FRAME, "slide"), None, 10**6, "", [0, 1, 2])
-    assert len(parts_of(seen, wrong, ["A", "B", "C"], told)) == 1
+    seen = ExampleFrame(Frame(FRAME, "slide"), None, 10**6, "", [0, 1, 2, 3])
+    (part,) = parts_of(seen, wrong, ["A", "B", "C", "D"], told)
+    assert list(part.exemplars) == [2]
     assert told.warnings == [
         "A is left out: its mask has the shape (5, 6), but its image, slide, is 400 × 300 px.",
         "B is left out: no pixel of it lies on its image, slide.",
+        "D is left out: no pixel of it lies on its image, slide.",
     ]
+
+
+def test_of_many_examples_as_many_of_either_sign_are_chosen_from_the_first_to_the_last() -> None:
+    told = Told()
+    marks = [Exemplar(image=FRAME, polygon=OUTLINE, negative=number % 3 == 0) for number in range(30)]
+    usable = [number for number in range(30) if number != 15]
+    chosen = chosen_of(marks, usable, 4, told)
+    assert chosen == {1, 10, 20, 29} | {0, 9, 18, 27}
+    assert [warning[:40] for warning in told.warnings] == [
+        "Of 20 examples 4, spread evenly, are lea",
+        "Of 9 negative examples 4, spread evenly,",
+    ]
+    assert {i for i in usable if i % 3 == 0} < chosen_of(marks, usable, 9, told)
 
 
 def test_an_empty_mask_does_not_change_where_the_others_are_learned_from() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sam2_fewshot.examples.points import APPEARANCE, Alternatives, agreeing, appearance, spread_of
+from sam2_fewshot.examples.points import APPEARANCE, Alternatives, agreeing, appearance, input_scale, spread_of
 from sam2_fewshot.geometry.outlines import crop_to_object
 
 NONE = np.zeros((0, APPEARANCE))
@@ -85,3 +85,7 @@ def test_appearance_is_size_and_contrast() -> None:
     assert values == pytest.approx([np.log(200), 5, 4, 2])
     assert np.isfinite(appearance(crop_to_object(np.ones((40, 50), bool)), pixels, spread_of(pixels))).all()
     assert spread_of(np.full((5, 5, 3), 7, np.uint8)) == 1
+
+
+def test_a_window_that_is_no_square_is_scaled_by_its_own_width_and_height() -> None:
+    assert input_scale((10, 20, 110, 70), 1000).tolist() == [10, 20]

@@ -9,6 +9,7 @@ import pytest
 from disc_scenes import discs, found_of
 
 from sam2_fewshot import Exemplar, FewShotSegmenter, FewShotWarning, Settings
+from sam2_fewshot.methods.guided.limits import in_force
 
 if TYPE_CHECKING:
     from disc_scenes import Disc, Scene
@@ -28,6 +29,13 @@ def fit(backbone: Backbone, marked: list[Disc], **settings: int) -> FewShotSegme
 
 def with_limits(segmenter: FewShotSegmenter, backbone: Backbone, **settings: int) -> FewShotSegmenter:
     return FewShotSegmenter(backbone, settings=Settings(**settings)).adopt(segmenter.object_model)
+
+
+def test_a_limit_is_in_force_as_long_as_no_example_lies_beyond_it() -> None:
+    assert in_force((100.0, 200.0), (100, 200)) == (100, 200)
+    assert in_force((100.0, 200.0), (101, 200)) == (0, 200)
+    assert in_force((100.0, 200.0), (100, 199)) == (100, 0)
+    assert in_force((100.0, 200.0), (0, 0)) == (0, 0)
 
 
 @pytest.fixture(scope="module")

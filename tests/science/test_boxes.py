@@ -33,6 +33,8 @@ from sam2_fewshot.tiling.tiles import TileGrid
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from sam2_fewshot.protocols import Backbone
+
 SHAPE = (160, 200)
 DESCRIBED = 19
 """Descriptors with three levels."""
@@ -144,6 +146,20 @@ def test_wider_tiles_of_the_frame_at_half_its_size_give_the_same_masks(
             assert other.agreement > 0.85
 
 
+def test_what_no_tile_of_twice_the_width_holds_is_refined_in_one_of_four_times_whatever_is_there(
+    filters: Backbone,
+) -> None:
+    rows, columns = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    disc = (rows - 80) ** 2 + (columns - 90) ** 2 <= 50**2
+    image = np.repeat(np.where(disc, 200, 40).astype(np.uint8)[..., None], 3, axis=2)
+    candidate, grid = crop_to_object(disc), TileGrid(SHAPE, 48)
+    wider = dict(enumerate(tile.embedding for tile in filters.tiles(image, TileGrid(SHAPE, 96).windows())))
+    (usual,), (given,) = (refined_masks(filters, image, {}, grid, [candidate], wider=there) for there in ({}, wider))
+    assert usual is not None
+    assert given is not None
+    assert given.agreement == usual.agreement > 0.85
+
+
 def test_a_mask_is_clipped_where_its_tile_ends_within_the_frame() -> None:
     window = (-9, 40, 71, 120)
     assert not square(20, 60, 20).is_clipped(window)
@@ -177,6 +193,8 @@ def test_like_candidates_are_refined_once_the_best_first() -> None:
     assert len(to_refine(many, np.zeros(len(many)), tiles=1)) == 192
     assert len(to_refine(many, np.zeros(len(many)), tiles=20)) == 320
     assert to_refine([], np.zeros(0), tiles=1) == []
+    for x, y in ((0, 130), (170, 0)):
+        assert to_refine([square(x, y, 20), square(x, y, 21)], np.zeros(2), tiles=1) == [0]
 
 
 def test_what_is_no_object_for_sure_is_not_refined() -> None:

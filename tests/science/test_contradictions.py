@@ -84,6 +84,17 @@ def test_a_part_of_another_size_may_be_unwanted() -> None:
     assert "Both are learned from" in sentence
 
 
+def test_of_what_is_left_out_nothing_else_is_said() -> None:
+    marks = [mark(name, 20 * i, 0) for i, name in enumerate("ABC")]
+    large = [mark("D", 100, 100, 60), mark("E", 100, 100, 60, negative=True)]
+    part = mark("F", 110, 110, 12, negative=True)
+    for more in ([], [part]):
+        verdict = check([*marks, *large, *more])
+        assert verdict.contradicting == {3, 4}
+        (sentence,) = verdict.sentences
+        assert sentence.startswith("D and E mark the same object")
+
+
 def test_touching_objects_are_no_contradiction() -> None:
     assert check([mark("A", 0, 0), mark("B", 7, 0, negative=True), mark("C", 0, 8)]).sentences == []
 

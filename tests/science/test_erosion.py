@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from sam2_fewshot import Exemplar, FewShotSegmenter, Settings
 from sam2_fewshot.geometry.overlap import mask_iou
-from sam2_fewshot.methods.guided.erosion import depth_of, eroded, restored
+from sam2_fewshot.methods.guided.erosion import depth_of, eroded, restored, restored_in_turn
 from sam2_fewshot.methods.guided.limits import for_candidates
 from sam2_fewshot.methods.guided.model import GuidedModel
 from sam2_fewshot.records import InstanceMask
@@ -109,6 +109,20 @@ def test_a_small_neighbour_cuts_no_notch() -> None:
     assert (alone.full() & ~both[0].full() & ~both[1].full()).sum() == 0
     beside = restored([core], 8, beside=[speck])[0]
     assert alone.area - beside.area < 9  # only about the speck
+
+
+def test_what_is_surer_is_grown_first_and_what_lies_under_it_goes() -> None:
+    known, surer, beside = box(20, 8, 60, 20), box(24, 22, 56, 30), box(24, 36, 56, 44)
+    # On what is grown about the core of the surer one, so that nothing shows it as long as only cores are compared.
+    under = box(26, 31, 54, 33)
+    odds, depths = np.array([-1.0, 0.0, -2.0, 1.0]), np.full(4, 4.0)
+    whole = restored_in_turn({3: surer, 0: beside, 2: under}, odds, depths, [known])
+    assert list(whole) == [3, 0]
+    assert whole[3].box == (20, 20, 60, 34)
+    assert whole[0].box[::2] == (20, 60)
+    assert whole[0].area > beside.area
+    assert not (whole[3].full() & (whole[0].full() | known.full())).any()
+    assert restored_in_turn({}, odds, depths, [known]) == {}
 
 
 def test_each_core_is_grown_by_its_own_depth() -> None:

@@ -83,6 +83,41 @@ def test_cores_are_compared_as_the_whole_objects_that_they_are_grown_to() -> Non
     assert evidence_of([frame], [among], [odds], 1.0)[2] < 0.5
 
 
+def test_a_small_part_of_an_example_is_beside_it_and_what_only_touches_one_is_elsewhere() -> None:
+    frame = TrainingFrame(np.zeros((*SHAPE, 3), np.uint8), [square(50, 50, 20)])
+    part, touching = square(52, 52, 4), square(65, 69, 20)
+    assert counted(frame, [(part, 2.0)])[0] == Evidence(examples=1, found=0, beside=1, elsewhere=0)
+    assert counted(frame, [(touching, 2.0)])[0] == Evidence(examples=1, found=0, beside=0, elsewhere=1)
+
+
+def test_an_example_that_is_found_in_two_halves_is_found_once() -> None:
+    frame = TrainingFrame(np.zeros((*SHAPE, 3), np.uint8), [square(50, 50, 20)])
+    halves = [InstanceMask(np.ones((11, 20), bool), 50, y, SHAPE) for y in (50, 59)]
+    evidence, _ = counted(frame, [(half, 2.0) for half in halves])
+    assert evidence == Evidence(examples=1, found=1, beside=1, elsewhere=0)
+
+
+def test_what_is_known_to_be_marked_is_not_elsewhere() -> None:
+    """Whether it is unwanted, or is learned from on another part of the frame."""
+    frame = TrainingFrame(
+        np.zeros((*SHAPE, 3), np.uint8), [square(10, 10)], [square(150, 150)], others=[square(200, 20)]
+    )
+    evidence, places = counted(frame, [(square(150, 150), 2.0), (square(200, 20), 1.5)])
+    assert evidence == Evidence(examples=1, found=0, beside=0, elsewhere=0)
+    assert not places
+
+
+def test_places_of_all_frames_are_in_the_order_of_their_scores() -> None:
+    frames = [TrainingFrame(np.zeros((*SHAPE, 3), np.uint8), [square(10, 10)], name=name) for name in "ab"]
+    among = [
+        TrainingCandidates(frame.positives, [], [square(100, 20), square(200, 20)], np.zeros((2, 2)), 0)
+        for frame in frames
+    ]
+    odds = [np.array([4.0, 2.0]), np.array([5.0, 3.0])]
+    places = evidence_of(frames, among, odds, 1.0)[1]
+    assert [(place.frame, place.odds) for place in places] == [("b", 4.0), ("a", 3.0), ("b", 2.0), ("a", 1.0)]
+
+
 def test_what_was_adopted_is_no_example() -> None:
     frame = TrainingFrame(np.zeros((*SHAPE, 3), np.uint8), [square(10, 10), square(50, 50)], adopted=1)
     evidence, _ = counted(frame, [(square(10, 10), 3.0), (square(50, 50), 3.0)])

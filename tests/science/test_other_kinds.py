@@ -9,10 +9,26 @@ import numpy as np
 import pytest
 
 from sam2_fewshot import Exemplar, FewShotSegmenter
-from sam2_fewshot.methods.guided.classifier import AWAY, RIGHT, WRONG, TrainingTable, best_threshold
+from sam2_fewshot.methods.guided.classifier import (
+    AWAY,
+    RIGHT,
+    WRONG,
+    TrainingCandidates,
+    TrainingTable,
+    best_threshold,
+)
 from sam2_fewshot.methods.guided.descriptors import CORE_CONTRAST, CORE_SCORE, FILLING, LOG_AREA
-from sam2_fewshot.methods.guided.kinds import Divide, divides, in_words, is_by_size, less_for_kind, of_another_kind
+from sam2_fewshot.methods.guided.kinds import (
+    Divide,
+    compared,
+    divides,
+    in_words,
+    is_by_size,
+    less_for_kind,
+    of_another_kind,
+)
 from sam2_fewshot.object_model import ObjectModel
+from sam2_fewshot.records import InstanceMask
 from told import Told
 
 if TYPE_CHECKING:
@@ -96,6 +112,14 @@ def test_a_group_with_negative_examples_is_of_another_kind_whatever_the_chances(
     assert divides(examples, others, rows(rng, 5)) == []
 
 
+def test_where_no_proof_is_asked_for_some_of_the_others_are_like_the_examples(rng: np.random.Generator) -> None:
+    examples, alike, others = rows(rng, 2), rows(rng, 3), rows(rng, 15, shape=1.0)
+    assert divides(examples, np.concatenate([alike, others])) == []  # both may be of one group by chance
+    (divide,) = divides(examples, np.concatenate([alike, others]), proven=False)
+    assert divide.measure == FILLING
+    assert divides(examples, others, proven=False) == []
+
+
 def test_what_was_learned_from_the_examples_is_no_measure(rng: np.random.Generator) -> None:
     assert divides(rows(rng, 10), np.concatenate([rows(rng, 12), rows(rng, 15, learned=-3.0)])) == []
 
@@ -121,10 +145,51 @@ def test_the_user_is_told_how_many_and_in_what_they_differ(rng: np.random.Genera
         "Objects on the same images that are clearly apart from all examples in their size or brightness count as of "
         "another kind (12 unmarked). If they are wanted, mark some as well."
     )
+    both_sides = [Divide(LOG_AREA, 0.5, above=False), Divide(LOG_AREA, -0.5, above=True)]
+    told_once = in_words(others, both_sides)
+    assert told_once is not None
+    assert "in their size count" in told_once
     assert in_words(others[12:], kinds) is None
     assert in_words(others, []) is None
     assert is_by_size(kinds)
     assert not is_by_size(kinds[1:])
+
+
+def test_what_is_detected_is_compared_and_neither_what_was_drawn_nor_what_is_unlikely() -> None:
+    def square(x: int, y: int, side: int = 20) -> InstanceMask:
+        return InstanceMask(np.ones((side, side), bool), x, y, (200, 200))
+
+    example, unwanted = square(10, 10), square(100, 100)
+    on_first = [
+        (example, RIGHT, 0, 9.0),  # as it was drawn
+        (square(11, 10), RIGHT, 0, 1.0),
+        (square(10, 11), RIGHT, 0, 2.0),
+        (square(50, 10), AWAY, -1, 3.0),
+        (square(90, 10), AWAY, -1, -1.0),
+        (square(101, 100), WRONG, -1, -3.0),
+        (square(100, 101), WRONG, -1, -2.0),
+        (square(100, 110), WRONG, -1, 0.5),  # another outline
+    ]
+    on_second = [
+        (square(70, 70), RIGHT, 1, 9.0),
+        (square(71, 70), RIGHT, 1, 0.5),
+        (square(130, 70), AWAY, -1, 1.0),
+    ]
+    drawn = [0, len(on_first)]
+    masks, label, owner, unseen = zip(*on_first, *on_second, strict=True)
+    table = TrainingTable(
+        features=np.arange(len(masks), dtype=np.float64)[:, None],
+        label=np.array(label),
+        weight=np.ones(len(masks)),
+        owner=np.array(owner),
+        proposed=~np.isin(np.arange(len(masks)), drawn),
+    )
+    frames = [
+        TrainingCandidates([example], [unwanted], masks[:8], table.features[:8], 1),
+        TrainingCandidates([masks[8]], [], masks[8:], table.features[8:], 1),
+    ]
+    rows_of = [each.ravel().tolist() for each in compared(table, frames, np.array(unseen))]
+    assert rows_of == [[2, 9], [3, 10], [6]]
 
 
 Scene = tuple["NDArray[np.uint8]", "NDArray[np.int32]", "NDArray[np.bool_]"]

@@ -12,7 +12,13 @@ from sam2_fewshot import Exemplar, FewShotSegmenter, FewShotWarning
 from sam2_fewshot.methods.base import TrainingFrame
 from sam2_fewshot.methods.guided.learning import learn_once
 from sam2_fewshot.methods.guided.maps import CellStore, Room
-from sam2_fewshot.methods.guided.self_training import FEW, lowered_threshold, what_few_means, with_surest
+from sam2_fewshot.methods.guided.self_training import (
+    FEW,
+    like_negatives,
+    lowered_threshold,
+    what_few_means,
+    with_surest,
+)
 from sam2_fewshot.protocols import Quiet
 from sam2_fewshot.records import InstanceMask
 
@@ -189,6 +195,18 @@ def test_what_looks_like_a_negative_example_is_not_learned_from_as_wanted(
     adopted = [mask.full() for mask in more.positives[3:]]
     assert any((mask & (discs > 0)).any() for mask in adopted)
     assert not any((mask & (bars > 0)).any() for mask in adopted)
+
+
+def test_what_lies_in_something_unwanted_is_unwanted_unless_it_looks_more_like_a_wanted_one() -> None:
+    bar, half, other_half, elsewhere = (
+        InstanceMask(np.ones((10, width), bool), x, y, SHAPE)
+        for x, y, width in ((0, 0, 40), (0, 0, 20), (20, 0, 20), (100, 100, 20))
+    )
+    masks, looks = [bar, half, other_half, elsewhere], np.array([[9.0], [2.0], [0.5], [2.0]])
+    wanted, unwanted, nothing = np.array([[0.0]]), np.array([[10.0]]), np.zeros((0, 1))
+    assert like_negatives(masks, looks, wanted, unwanted, np.ones(1)).tolist() == [True, True, False, False]
+    assert not like_negatives(masks, looks, wanted, nothing, np.ones(1)).any()
+    assert like_negatives(masks, looks, nothing, unwanted, np.ones(1)).all()
 
 
 def test_negative_examples_on_another_frame_count_as_well(

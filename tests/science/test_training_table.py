@@ -10,7 +10,15 @@ from disc_scenes import found_of
 
 from sam2_fewshot import Exemplar, FewShotSegmenter, Settings
 from sam2_fewshot.geometry.outlines import crop_to_object
-from sam2_fewshot.methods.guided.classifier import AWAY, RIGHT, WRONG, TrainingCandidates, table_of
+from sam2_fewshot.methods.guided.classifier import (
+    AWAY,
+    RIGHT,
+    WRONG,
+    TrainingCandidates,
+    TrainingTable,
+    fit_classifier,
+    table_of,
+)
 from told import Told
 
 if TYPE_CHECKING:
@@ -49,6 +57,38 @@ def test_where_one_lies_in_the_other_a_candidate_is_about_the_mark_that_it_is_mo
 def test_what_holds_an_unwanted_object_is_not_wrong_for_it() -> None:
     table = table_of([TrainingCandidates([ELSEWHERE], [NUCLEUS], [CELL], np.zeros((1, 2)), 0)])
     assert (table.label[0], table.owner[0]) == (AWAY, -1)
+
+
+def test_examples_are_numbered_through_all_frames() -> None:
+    part, beside = disc(50, 50, 12), disc(50, 89, 20)  # the latter has two hundredths of its area on the mark
+    first = TrainingCandidates(
+        [disc(250, 50, 20), disc(50, 50, 20)],
+        [disc(150, 150, 20)],
+        [disc(50, 50, 20), disc(51, 50, 20), part, beside, ELSEWHERE, disc(151, 150, 20)],
+        np.zeros((6, 2)),
+        1,
+    )
+    second = TrainingCandidates([CELL], [], [CELL, disc(101, 100, 20)], np.ones((2, 2)), 1)
+    table = table_of([first, second])
+    assert table.label.tolist() == [RIGHT, RIGHT, WRONG, WRONG, AWAY, WRONG, RIGHT, RIGHT]
+    assert table.owner.tolist() == [1, 1, 1, 1, -1, -1, 2, 2]
+    assert (table.weight > 0).tolist() == [True, True, True, False, True, True, True, True]
+    assert table.proposed.tolist() == [False, True, True, True, True, True, False, True]
+    assert table.features[:, 0].tolist() == [0] * 6 + [1] * 2
+
+
+def test_an_example_is_judged_by_a_classifier_that_has_not_seen_it() -> None:
+    rng = np.random.default_rng(0)
+    owner = np.repeat([0, 1, 2, 3, 4, 5, -1], [5] * 6 + [30])
+    label = np.array([RIGHT, RIGHT, RIGHT, WRONG, WRONG] * 6 + [AWAY] * 30)
+    features = rng.normal(0, 1, (60, 3)) + 2 * (label == RIGHT)[:, None] + 0.5 * owner[:, None]
+    table = TrainingTable(features, label, np.ones(60), owner, np.ones(60, bool))
+    classifier, between = fit_classifier(table, label == AWAY)
+    differs = between.unseen != classifier.log_odds(features)
+    assert differs[owner >= 0].all()
+    assert not differs[owner < 0].any()
+    best = [between.unseen[(owner == number) & (label == RIGHT)].max() for number in range(6)]
+    assert sorted(between.held_out) == sorted(best)
 
 
 @pytest.mark.parametrize("method", ["grid", "guided"])

@@ -68,6 +68,38 @@ def test_each_mark_is_whole_on_one_window_with_its_surroundings() -> None:
                 assert near >= CORE // 8 or at_border or near in (3, 0)
 
 
+def test_a_mark_near_the_end_of_anothers_window_has_its_own_surroundings() -> None:
+    shape = (800, 1000)
+    pair = [square(400, 400, 8, shape), square(420, 420, 8, shape)]
+    windows = training_windows([TrainingFrame(picture(shape), pair)], SIDE, most=5, least=2)
+    assert sum(len(window.positives) for window in windows) == 2
+    for window in windows:
+        height, width = window.pixels.shape[:2]
+        for x0, y0, x1, y1 in (mask.box for mask in window.positives):
+            assert min(x0, y0, width - x1, height - y1) >= CORE // 8
+
+
+def test_a_window_of_a_part_tells_where_it_lies_on_the_whole_frame() -> None:
+    shape = (800, 1000)
+    part = TrainingFrame(picture(shape), [square(500, 300, 8, shape)], corner=(5000, 7000))
+    for window in training_windows([part], SIDE, most=10):
+        (x, y), (height, width) = window.corner, window.pixels.shape[:2]
+        assert np.array_equal(window.pixels, part.pixels[y - 7000 : y - 7000 + height, x - 5000 : x - 5000 + width])
+
+
+def test_what_lies_elsewhere_is_sampled_once_and_not_where_the_marks_are() -> None:
+    """Each of a few tiles differs from the rest, and the marks fill two."""
+    shape = (CORE * 8, CORE * 8)
+    pixels = np.full((*shape, 3), 50, np.uint8)
+    for i in range(4):
+        pixels[CORE * i : CORE * (i + 1), CORE * i : CORE * (i + 1)] = 100 + 30 * i
+    middle = CORE // 2 - 4
+    marks = [square(CORE * column + middle, CORE * 6 + middle, 8, shape) for column in (2, 5)]
+    for most in (12, 61):
+        windows = training_windows([TrainingFrame(pixels, marks)], SIDE, most=most, least=1)
+        assert len({window.corner for window in windows}) == len(windows)
+
+
 def test_what_is_learned_from_does_not_grow_with_the_frame() -> None:
     places = [(30 + 50 * i, 40 + 30 * i, 8) for i in range(10)]
     small, large = frame((800, 1000), places), frame((1600, 2000), places)
