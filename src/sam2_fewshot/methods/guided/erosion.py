@@ -189,21 +189,18 @@ def _nearest(
         here = labels[top:bottom, left:right]
         if not here.any():
             continue
-        taken = _within_reach(here, here, reach)
+        taken = _within_reach(here, reach)
         for depth in np.unique(depths[depths > 0]):
             deep = np.where(((depths == depth) & (reach >= depth))[here], here, 0)
             if deep.any():
-                taken = np.where(taken == 0, _within_reach(deep, here, reach), taken)
+                taken = np.where(taken == 0, _within_reach(deep, reach), taken)
         owner[y0:y1, x0:x1] = taken[y0 - top : y1 - top, x0 - left : x1 - left]
     return owner
 
 
-def _within_reach(
-    labels: NDArray[np.int32], occupied: NDArray[np.int32], reach: NDArray[np.float64]
-) -> NDArray[np.int32]:
-    """Return the nearest label of each pixel within its reach, 0 on what others occupy."""
+def _within_reach(labels: NDArray[np.int32], reach: NDArray[np.float64]) -> NDArray[np.int32]:
+    """Return the nearest label of each pixel within its reach, else 0."""
     distances, (rows, columns) = ndimage.distance_transform_edt(labels == 0, return_indices=True)
     nearest: NDArray[np.int32] = labels[rows, columns]
     nearest[distances > reach[nearest]] = 0
-    nearest[(occupied != 0) & (occupied != nearest)] = 0
     return nearest
