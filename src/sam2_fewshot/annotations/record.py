@@ -242,7 +242,11 @@ an exception it puts its file in place, left by one it removes what it has begun
 def a_line_each(file: IO[str]) -> Callable[[str], None]:
     """Return what writes the entries of a JSON list or object into a file, each on a line, with commas between."""
     before = chain(["\n"], repeat(",\n"))
-    return lambda entry: file.writelines([next(before), entry])
+
+    def put(entry: str) -> None:
+        file.write(next(before) + entry)
+
+    return put
 
 
 def vertices(ring: Any) -> NDArray[np.float64]:

@@ -126,9 +126,9 @@ _CALLS = frozenset({"embed", "pool", "pool_frame", "prompt", "prompt_boxes", "ti
 
 
 class Interruptible(_Around):
-    """A :class:`~sam2_fewshot.protocols.Backbone` that first asks whether to go on, be it in another thread.
+    """A :class:`~sam2_fewshot.protocols.Backbone` that first asks whether to go on.
 
-    Learning reports its progress seldom, and calls the backbone often.
+    So its work can be stopped from another thread: learning reports its progress seldom, and calls the backbone often.
 
     Parameters
     ----------

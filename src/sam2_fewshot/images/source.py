@@ -35,11 +35,11 @@ MAX_PLANE_PIXELS = 500_000_000
 MAX_PIECE_BYTES = 1_000_000_000
 """Largest chunk of an OME-Zarr, and tile of a TIFF whose plane is smaller, that is unpacked: into memory as a whole."""
 
-_TAIL = 1 << 16
-"""Bytes at the end of a file among which the marker of the end must be."""
 NUMBERS = "buif"
 """Kinds of data types whose pixels can be read."""
 
+_TAIL = 1 << 16
+"""Bytes at the end of a file among which the marker of the end must be."""
 _DAMAGE = {None, errno.EINVAL, errno.EOVERFLOW}
 """What the system says when a damaged file sends a decoder to an impossible place."""
 _MICROMETRES = {

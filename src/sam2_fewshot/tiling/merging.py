@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import shapely
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
-from sam2_fewshot.geometry.overlap import grown, overlaps, pixels_in, shared_area
+from sam2_fewshot.geometry.overlap import grown, pixels_in, shared_area, touching
 from sam2_fewshot.records import FrameResult
 from sam2_fewshot.tiling.blocks import is_owned
 
@@ -124,9 +122,13 @@ def without_duplicates(
 
 def _largest_of_each(pieces: Sequence[InstanceMask]) -> list[InstanceMask]:
     """Return the first of each group of pieces that overlap, directly or by way of others: they are of one object."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     if not pieces:
         return []
-    pairs = np.array([*overlaps(pieces, pieces)], np.int64).reshape(-1, 2)
+    shared = [(i, k) for i, k in touching(pieces, pieces) if i < k and shared_area(pieces[i], pieces[k])]
+    pairs = np.array(shared, np.int64).reshape(-1, 2)
     graph = coo_array((np.ones(len(pairs), bool), tuple(pairs.T)), shape=(len(pieces), len(pieces)))
     first = np.unique(connected_components(graph, directed=False)[1], return_index=True)[1]
     return [pieces[i] for i in sorted(first)]
