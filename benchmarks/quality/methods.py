@@ -65,6 +65,7 @@ class Method(Protocol):
     label: str
     negatives: int
     scored: bool
+    agreement: float | None
 
     def learn(self, episode: Episode) -> None:
         """Take the examples of an episode; what was learned before is forgotten."""
@@ -113,6 +114,7 @@ class FewShot:
     """
 
     scored = True
+    agreement: float | None = None
 
     def __init__(
         self,
@@ -135,6 +137,8 @@ class FewShot:
         for settings in self._runs():
             segmenter = FewShotSegmenter(self._model, settings=settings, progress=self._told)
             self._learned.append(segmenter.fit(examples))
+        measured = self._learned[0].object_model.learned.get("agreement")
+        self.agreement = None if measured is None else float(measured[0])
 
     def find(self, query: Query) -> Outcome:
         """Segment the frame; the seconds are those of the run that is evaluated."""
@@ -158,6 +162,7 @@ class Floor:
 
     scored = False
     negatives = 0
+    agreement = None
 
     def __init__(self, label: str) -> None:
         self.label = label
@@ -181,6 +186,7 @@ class Oracle:
 
     scored = False
     negatives = 0
+    agreement = None
 
     def __init__(self, model: Sam2Model, label: str, *, zoom: bool) -> None:
         self.label = label

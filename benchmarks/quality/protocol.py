@@ -107,6 +107,7 @@ def run_one(task: Task, episode: Episode, method: Method, k: int, seed: int) -> 
         "queries": [query.picture.name for query in episode.queries],
         "objects": sum(len(query.truth) for query in episode.queries),
         "error": error,
+        "agreement": None if error else method.agreement,
     }
     return record | _figures(outcomes, episode, loose=task.loose, scored=method.scored) | _times(outcomes, learning)
 

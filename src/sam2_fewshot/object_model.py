@@ -76,6 +76,7 @@ _LEARNED = {
         "larger": Layout("f8", (2,), least=0.0, is_optional=True),
         "prominence": Layout("f8", (2,), least=-_HUGE, is_optional=True),
         "erosion": Layout("f8", (1,), least=0.0, most=_LONGEST_SIDE, is_optional=True),  # version 0.4.0 had none
+        "agreement": Layout("f8", (1,), least=0.0, most=1.0, is_optional=True),  # version 0.5.0 had none
         # Which of the first descriptors, its value, and a truth value.
         "kinds": Layout("f8", ("kinds", 3), (0.0, -_HUGE, 0.0), (4.0, _HUGE, 1.0), may_be_empty=True, is_optional=True),
         "colours": Layout("f8", (3,)),

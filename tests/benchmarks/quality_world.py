@@ -29,6 +29,7 @@ class TruthTeller:
 
     negatives = 0
     scored = True
+    agreement = 0.8
 
     def __init__(self, label="truth", refuse=False):
         self.label, self.refuse = label, refuse

@@ -35,6 +35,7 @@ def test_every_method_gets_every_task(tasks):
     assert first["stage_seconds"] == {"look": 0.5}
     assert (refused["f1_50"], refused["recall_50"], refused["proposal_recall"]) == (0, 0, 0)
     assert "can be learned" in refused["error"]
+    assert (first["agreement"], refused["agreement"]) == (0.8, None)
     assert {r["f1_30"] for r in records if r["task"] == "fewshot/rough:a"} == {None}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +13,15 @@ from sam2_fewshot import Exemplar, FewShotSegmenter, Settings
 from sam2_fewshot.methods.base import TrainingFrame
 from sam2_fewshot.methods.guided.classifier import TrainingCandidates
 from sam2_fewshot.methods.guided.erosion import eroded
-from sam2_fewshot.methods.guided.expectation import Evidence, LookAlike, evidence_of, in_words, look_alikes
+from sam2_fewshot.methods.guided.expectation import (
+    EXPECTED,
+    Evidence,
+    LookAlike,
+    evidence_of,
+    expected,
+    in_words,
+    look_alikes,
+)
 from sam2_fewshot.records import InstanceMask
 
 if TYPE_CHECKING:
@@ -147,6 +157,31 @@ def test_what_was_adopted_is_no_example() -> None:
 )
 def test_in_words(evidence: Evidence, words: str) -> None:
     assert in_words(evidence) == words
+
+
+def test_what_is_to_be_expected_follows_from_how_well_the_examples_are_outlined() -> None:
+    figures = [expected(10, agreement) for agreement in (0.0, 0.3, 0.6, 0.9, 1.0)]
+    assert figures == [EXPECTED[i][1:] for i in (0, 0, 1, 2, 2)]
+    for _, *of_step in EXPECTED:
+        for low, middle, high in of_step:
+            assert 0 <= low <= middle <= high <= 1
+    for before, after in pairwise(EXPECTED):
+        assert all(a.middle < b.middle for a, b in zip(before[1:], after[1:], strict=True))
+
+
+def test_nothing_is_expected_where_the_examples_tell_little() -> None:
+    assert expected(4, 0.9) is None
+    assert expected(10, math.nan) is None
+    four = Evidence(4, 4, 0, 3)
+    assert in_words(four, 0.9) == in_words(four)
+
+
+def test_what_is_expected_is_told_in_tenths() -> None:
+    told = in_words(Evidence(10, 9, 0, 16), 0.8)
+    assert told.startswith(in_words(Evidence(10, 9, 0, 16)) + " ")
+    for figure in EXPECTED[-1][1:]:
+        low, middle, high = (round(10 * value) for value in figure)
+        assert f"about {middle} of 10 ({low} to {high})" in told
 
 
 def test_places_are_named_where_the_examples_can_hardly_be_told_from_others() -> None:

@@ -63,6 +63,7 @@ def guided() -> ObjectModel:
         learned={
             "numbers": np.array([512, 20.0, 100, 900, 5.0, -1, 0.5, 0.1, 0.2]),
             "evidence": np.array([10, 9, 1, 16]),
+            "agreement": np.array([0.8]),
             "sizes": np.array([1.5, 0.1, 90.0]),
             "colours": np.full(3, 3**-0.5),
             "levels": np.array([[1.0, np.nan], [2.0, 3.0], [np.nan, np.nan]]),
@@ -268,7 +269,8 @@ HARMLESS = {
     "areas": {"longer", "shorter"},
     "negatives": {"empty", "longer", "shorter", "zero"},
     "levels": {"with NaN", "wider", "zero"},
-    # Version 0.2.0 had none of them, version 0.3.0 no sizes.
+    # Version 0.2.0 had none of them, version 0.3.0 no sizes, version 0.5.0 no agreement.
+    "agreement": {"missing", "zero"},
     "wanted": {"missing", "zero"},
     "evidence": {"missing", "zero"},
     "sizes": {"missing"},

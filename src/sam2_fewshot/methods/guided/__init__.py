@@ -91,8 +91,9 @@ class GuidedMethod:
         return found._replace(least_area=least)
 
     def summary(self, learned: Mapping[str, NDArray[np.generic]]) -> str:
-        """Return a sentence on how well the examples are found again by what was learned without them."""
-        return in_words(GuidedModel.from_arrays(learned).evidence)
+        """Return sentences on how well the examples are found again, and what is to be expected on like images."""
+        model = GuidedModel.from_arrays(learned)
+        return in_words(model.evidence, model.agreement)
 
     def step(self, learned: Mapping[str, NDArray[np.generic]]) -> int:
         """Return the side of a tile without its halo, in pixels."""

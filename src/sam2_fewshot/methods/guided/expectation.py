@@ -2,11 +2,14 @@
 
 Whether an example that was left out is found again tells what share of all objects will be found. What is found
 elsewhere on the examples' frames may be right or wrong, since a user marks only some of the objects: these are positive
-and unlabelled data (Elkan & Noto 2008).
+and unlabelled data (Elkan & Noto 2008). How many of them are right cannot be reckoned from one set of images. But over
+many sets it goes with how well the left-out examples are outlined, so what was measured on those with as good outlines
+is told (``benchmarks/expectation.py``).
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -30,6 +33,31 @@ _FOUND, _BESIDE, _ELSEWHERE = 0.7, 0.5, 2
 """With a smaller share of the examples found again, or more detections of another outline for each that is found, the
 scores tell little; with more unmarked detections for each example the user is then asked to look at some of them."""
 _NAMED = 5
+_FEWEST = 5
+"""With fewer examples, how well they are outlined is left to chance."""
+
+
+class Expected(NamedTuple):
+    """What was measured on sets of images with their truth: a quarter had less than `low`, a quarter more than `high`.
+
+    Parameters
+    ----------
+    low, middle, high
+        Quartiles, in [0, 1].
+    """
+
+    low: float
+    middle: float
+    high: float
+
+
+EXPECTED = (
+    (0.0, Expected(0.22, 0.48, 0.63), Expected(0.13, 0.37, 0.57)),
+    (0.55, Expected(0.64, 0.78, 0.89), Expected(0.56, 0.65, 0.77)),
+    (0.75, Expected(0.77, 0.93, 0.99), Expected(0.41, 0.70, 0.89)),
+)
+"""From which mean IoU of the left-out examples on which precision and recall (IoU of .5) are to be expected, from
+``benchmarks/results/2026-11-30-cpu-micro-expectation.json``."""
 
 
 class Evidence(NamedTuple):
@@ -130,17 +158,57 @@ def evidence_of(
     return evidence, sorted(places, reverse=True), float(np.mean(best)) if best else 0.0
 
 
-def in_words(evidence: Evidence) -> str:
-    """Return a sentence that tells the user how well the examples are found again; empty when nothing is known."""
+def expected(examples: int, agreement: float) -> tuple[Expected, Expected] | None:
+    """Return the precision and the recall to be expected on images like the examples'; None where nothing is known.
+
+    Parameters
+    ----------
+    examples
+        How many the user marked as wanted.
+    agreement
+        As :func:`evidence_of` returns it, NaN where it is not known.
+    """
+    if examples < _FEWEST or math.isnan(agreement):
+        return None
+    return next((precision, recall) for least, precision, recall in reversed(EXPECTED) if agreement >= least)
+
+
+def in_words(evidence: Evidence, agreement: float = math.nan) -> str:
+    """Return sentences that tell the user how well the examples are found again, and what is to be expected.
+
+    Parameters
+    ----------
+    evidence, agreement
+        From :func:`evidence_of`; NaN where the agreement is not known.
+
+    Returns
+    -------
+    str
+        Empty when nothing is known.
+    """
     examples, found, beside, elsewhere = evidence
     if examples < 2:  # a single one cannot be left out
         return ""
     outlines = f", {beside} of their detections {'has' if beside == 1 else 'have'} another outline" if beside else ""
     others = "1 other place scores" if elsewhere == 1 else f"{elsewhere or 'no'} other places score"
-    return (
+    measured = (
         f"Left out in turn, {found} of the {examples} examples are found again at the default threshold{outlines}; "
         f"{others} as high on the same images."
     )
+    figures = expected(examples, agreement)
+    if figures is None:
+        return measured
+    right, of_all = (_of_ten(figure) for figure in figures)
+    return (
+        f"{measured} Where left-out examples are outlined as well as these, {right} detections are right and {of_all} "
+        "objects are found on other images of the kind."
+    )
+
+
+def _of_ten(figure: Expected) -> str:
+    """Return how many of ten, as in "8 of 10 (7 to 9)"."""
+    low, middle, high = (round(10 * value) for value in figure)
+    return f"about {middle} of 10 ({low} to {high})"
 
 
 def look_alikes(evidence: Evidence, places: Sequence[LookAlike]) -> str | None:

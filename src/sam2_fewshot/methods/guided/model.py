@@ -145,7 +145,8 @@ class GuidedModel:
     places
         Where unmarked detections lie on the examples' frames, those with the highest score first. They are not saved.
     agreement
-        Mean IoU of the examples with what is detected of them by what was learned without them. It is not saved.
+        Mean IoU of the examples with what is detected of them by what was learned without them; NaN where that is not
+        known.
     limits
         The user's smallest and largest area that are in force, of whole objects. They are not saved.
     """
@@ -170,7 +171,7 @@ class GuidedModel:
     prominence: Prominence = NOT_PROMINENT
     evidence: Evidence = NO_EVIDENCE
     places: Sequence[LookAlike] = ()
-    agreement: float = 0.0
+    agreement: float = math.nan
     limits: tuple[float, float] = (0.0, math.inf)
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
@@ -182,6 +183,7 @@ class GuidedModel:
             ),
             "examples": np.array(self.examples),
             "evidence": np.array(self.evidence, np.int64),
+            **({} if math.isnan(self.agreement) else {"agreement": np.array([self.agreement])}),
             "sizes": np.array([self.margin, self.worth, self.longest]),
             "larger": np.array(self.larger),
             "erosion": np.array([self.erosion]),
@@ -231,6 +233,7 @@ class GuidedModel:
             kinds=[Divide(int(m), at, bool(above)) for m, at, above in arrays.get("kinds", np.zeros((0, 3))).tolist()],
             prominence=Prominence(*arrays["prominence"].tolist()) if "prominence" in arrays else NOT_PROMINENT,
             evidence=Evidence(*arrays["evidence"].tolist()) if "evidence" in arrays else NO_EVIDENCE,
+            agreement=float(arrays["agreement"][0]) if "agreement" in arrays else math.nan,
         )
 
     def detect(
