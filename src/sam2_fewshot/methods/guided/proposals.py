@@ -171,13 +171,12 @@ def _parts(
     `rows` and `columns` are as :func:`_split` gives them.
     """
     parts: dict[int, InstanceMask] = {}
-    sizes = np.bincount(labels.ravel())
-    if len(sizes) < 2:  # nothing is labelled, or there are no pixels
-        return parts
-    for number, place in enumerate(ndimage.find_objects(labels), 1):
-        # find_objects has None for a number that no pixel carries; labels have no gaps, but watersheds may.
-        if not place or not areas[0] <= sizes[number] <= areas[1]:
-            continue
+    sizes = np.bincount(labels.ravel(), minlength=1)
+    sizes[0] = 0  # what is no component
+    plausible = np.flatnonzero((max(areas[0], 1) <= sizes) & (sizes <= areas[1])).tolist()
+    places = ndimage.find_objects(labels) if plausible else []
+    for number in plausible:
+        place = places[number - 1]
         data = labels[place] == number
         if _has_gaps(data) and _has_gaps(data.T):
             data = ndimage.binary_fill_holes(data)
