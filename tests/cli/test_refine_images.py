@@ -16,11 +16,11 @@ from bright import BrightMaker
 from calls import calls_of
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.files.corrections import read_corrections
-from sam2_fewshot.files.earlier import found_again
+from sam2_fewshot.files.earlier import KnownImages, found_again
 from sam2_fewshot.files.request import request_again
 from sam2_fewshot.files.run import run
 from sam2_fewshot.images.image_set import open_images
-from sam2_fewshot.output.finished import read_finished, results_in
+from sam2_fewshot.output.finished import Given, read_finished, results_in
 from sam2_fewshot.settings import Settings
 
 
@@ -96,6 +96,16 @@ def test_corrections_stay_on_their_images_when_others_join_or_go(done, segmenter
     assert confirmed(third) == confirmed(second)
 
 
+def test_the_masks_are_those_of_the_image_s_old_place(request_for, segmenters, display, folder, images):
+    Image.fromarray((discs(DISCS[:1]) > 0) * np.uint8(200)).save(images[1])  # not what the next one shows
+    done = run(request_for(images=[folder], batch_xy="2-3"), None, segmenters).out
+    path = answered(done, only="im10.png")
+    images[1].unlink()
+    second = run(replace(request_again(done), corrections=[path]), display, segmenters).out
+    assert set(confirmed(second)) == {"im10.png"}
+    assert not any("without holes" in line for line in display.lines)
+
+
 def test_images_that_moved_are_found_in_any_order(done, segmenters, display, folder, tmp_path):
     moved = tmp_path / "moved"
     moved.mkdir()
@@ -152,6 +162,23 @@ def test_results_are_what_they_were_after_a_run_that_was_killed(request_for, dis
     assert not any("Left out" in line for line in display.lines)
 
 
+def test_what_was_left_out_by_a_chosen_threshold_comes_back_with_a_fixed_one(request_for, display, images, tmp_path):
+    for path in images:  # each disc of another brightness, which is its score
+        Image.fromarray(np.array(Image.open(path)) - 10 * discs().astype(np.uint8)).save(path)
+    segmenters = BrightMaker({"score": None, "finds_examples": False})
+    chosen = Settings(threshold_mode="top", top_percent=50, similarity_threshold=0.3)
+    out = run(request_for(settings=chosen), display, segmenters).out
+    before = list(read_finished(out).records())
+    assert all(record.threshold > 0.3 and "the threshold is" in record.warnings[-1] for record in before)
+    fixed = chosen.changed({"threshold_mode": "fixed"})
+    again = run(replace(request_again(out), settings=fixed), display, segmenters)
+    anew = run(request_for(out=tmp_path / "anew", settings=fixed), display, segmenters)
+    assert (again.resumed, anew.resumed) == (3, 0)
+    assert (again.out / "detections.csv").read_text() == (anew.out / "detections.csv").read_text()
+    assert again.found > read_finished(out).facts["found"]
+    assert not any("the threshold is" in text for record in again.records() for text in record.warnings)
+
+
 def test_results_that_do_not_list_their_images_tell_them_by_xy(done, segmenters, display, folder):
     facts = json.loads((done / "run.json").read_text())
     del facts["images"]  # as version 0.3.0
@@ -185,6 +212,16 @@ def test_refining_in_place_goes_on_where_it_was_stopped(request_for, segmenters,
         assert (out / "labels" / label.name).read_bytes() == label.read_bytes()
     assert refined(out).resumed == 3
     assert not any("without holes" in line for line in display.lines)
+
+
+def test_a_mark_lies_on_the_image_of_its_name_and_its_xy_tells_which_where_several_have_it(images):
+    before = [Given(place, "", "", searched=True) for place in ("a/im.png", "b/im.png", "b/other.png")]
+    known = KnownImages(before, range(3), open_images(images, Settings()), is_told=True)
+    assert [known.find("im.png", xy) for xy in range(4)] == [0, 1, None, None]
+    assert [known.find("b/im.png", xy) for xy in range(4)] == [1, 1, 1, 1]
+    assert [known.find("other.png", xy) for xy in range(4)] == [2, 2, 2, 2]
+    assert [known.find(None, xy) for xy in range(4)] == [0, 1, 2, None]
+    assert known.find("gone.png", 0) is None
 
 
 def test_an_export_is_for_the_images_of_its_results(done, images, display):

@@ -137,6 +137,19 @@ def test_examples_that_are_left_out_of_the_results_are_known_all_the_same(tmp_pa
         assert hits(folder, truth, tmp_path) == {"a": (1, 0, 0)}
 
 
+def test_what_holds_a_mark_of_the_unwanted_kind_is_judged(tmp_path: Path) -> None:
+    cell, nucleus = (InstanceMask(np.ones((side, side), bool), at, at, SHAPE) for side, at in ((10, 0), (6, 2)))
+    found = Detection(cell, mask_to_polygon(cell), 0.9, 0.9, 0.5)
+    truth = save(tmp_path / "truth" / "a_labels.png", squares((0, 0), (20, 0))).parent
+    for negative, judged in ((True, (1, 0, 1)), (False, (0, 0, 1))):
+        folder = tmp_path / str(negative)
+        journal = Journal(folder / JOURNAL_FOLDER, "f")
+        marks = (ExampleMark(mask_to_polygon(nucleus), negative),)
+        journal.write(FrameRecord("a.tif", "a", Location(), SHAPE, detections=(found,), examples=marks))
+        assemble(recorded(journal, [Location()]), folder, facts={"settings": Settings().model_dump()})
+        assert hits(folder, truth, tmp_path) == {"a": judged}
+
+
 def results(folder: Path, *images: tuple[str, str, str]) -> Path:
     """Write results for images by full name, position and stem, with 1, 2, … squares on them."""
     journal = Journal(folder / JOURNAL_FOLDER, "f")

@@ -152,6 +152,8 @@ def test_sizes_are_judged_apart() -> None:
     low, high = evaluate_frames([frame], [0.5], [100]).sizes
     assert (low.low, low.high, low.scores) == (0, 100, Scores(0, 1, 1, 0.0))
     assert (high.low, high.high, high.scores) == (100, math.inf, Scores(1, 1, 0, 1.0))
+    low, high = evaluate_frames([frame], [0.5], [400]).sizes  # from `low` to below `high`
+    assert (low.scores, high.scores) == (Scores(0, 2, 1, 0.0), Scores(1, 0, 0, 1.0))
     total = evaluate_frames([frame]).scores[0]
     thirds = evaluate_frames([frame]).sizes
     assert sum(size.scores.tp for size in thirds) == total.tp
@@ -167,6 +169,21 @@ def test_what_was_shown_is_not_judged() -> None:
     assert result.average_precision == (1.0,)
     assert result.not_judged == 1
     assert result.aji == 1.0
+
+
+def test_the_jaccard_index_is_the_mean_over_the_frames_with_true_objects() -> None:
+    full, empty = EvaluatedFrame("a", [box(0, 0)], [box(0, 0)]), EvaluatedFrame("b", [box(0, 0)], [])
+    half = EvaluatedFrame("c", [box(0, 0, 5, 10)], [box(0, 0)])
+    assert evaluate_frames([full, empty, half]).aji == pytest.approx(0.75)
+    assert math.isnan(evaluate_frames([empty]).aji)
+
+
+def test_what_is_detected_in_an_example_is_not_taken_by_its_neighbour() -> None:
+    example, neighbour, over_both = box(0, 0), box(9, 0), box(2, 0)
+    frame = EvaluatedFrame("a", [over_both], [example, neighbour], ignore=[example])
+    result = evaluate_frames([frame])
+    assert result.scores == (Scores(0, 0, 1, 0.0),)
+    assert result.aji == 0.0
 
 
 @pytest.mark.parametrize(

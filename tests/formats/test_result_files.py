@@ -29,7 +29,7 @@ from sam2_fewshot.files.results import earlier_results
 from sam2_fewshot.output.assembly import assemble
 from sam2_fewshot.output.finished import results_in
 from sam2_fewshot.output.notes import read_notes
-from sam2_fewshot.records import Location
+from sam2_fewshot.records import Location, PixelSize
 from sam2_fewshot.settings import Settings
 
 if TYPE_CHECKING:
@@ -105,7 +105,8 @@ def test_ome_zarr(out, frames):
 
 def test_ome_zarr_has_coarser_levels(tmp_path, blob):
     shape = (2100, 900)
-    record = FrameRecord("a", "a", Location(), shape, detections=(blob(1, shape),))
+    size = PixelSize(0.25, 0.5, 1.5)
+    record = FrameRecord("a", "a", Location(), shape, detections=(blob(1, shape),), pixel_size=size)
     with ome_zarr.write(tmp_path / "a.zarr", ["cell"], record) as add:
         add(record)
     where = tmp_path / "a.zarr" / "labels" / "objects"
@@ -116,6 +117,8 @@ def test_ome_zarr_has_coarser_levels(tmp_path, blob):
     root = zarr.open_group(str(tmp_path / "a.zarr"), mode="r")
     (scales,) = root.attrs["multiscales"]
     assert [root[level["path"]].shape[2:] for level in scales["datasets"]] == [(2100, 900), (1050, 450), (525, 225)]
+    steps = [level["coordinateTransformations"][0]["scale"] for level in scales["datasets"]]
+    assert steps == [[1.0, 1.5, 0.5 * step, 0.25 * step] for step in (1, 2, 4)]  # of t, z, y, x
     assert scales["name"] == "a"
     source = root["labels/objects"].attrs["image-label"]["source"]["image"]
     assert (where / source).resolve() == (tmp_path / "a.zarr").resolve()

@@ -18,7 +18,7 @@ from recorded import recorded
 from sam2_fewshot.annotations.record import ExampleMark, FrameRecord
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.output.journal import BlockFolder, Journal, read_record, remove_other_blocks, remove_others
-from sam2_fewshot.records import Detection, InstanceMask, Learned, Location
+from sam2_fewshot.records import Detection, InstanceMask, Kind, Learned, Location
 from sam2_fewshot.storage.packing import open_archive, unpack_detections
 
 Make = Callable[..., FrameRecord]
@@ -28,8 +28,10 @@ def assert_same(a: FrameRecord, b: FrameRecord) -> None:
     for field in ("name", "stem", "location", "frame_shape", "size_z", "size_t", "candidates", "warnings", "learned"):
         assert getattr(a, field) == getattr(b, field)
     assert dict(a.seconds) == dict(b.seconds)
+    assert (a.threshold, a.floor) == (b.threshold, b.floor)
     assert len(a.detections) == len(b.detections)
-    for x, y in zip(a.detections, b.detections, strict=True):
+    for x, y in zip((*a.detections, *a.below), (*b.detections, *b.below), strict=True):
+        assert x.kind == y.kind
         assert x.instance.box == y.instance.box
         assert x.instance.frame_shape == y.instance.frame_shape
         assert y.instance.data.dtype == bool
@@ -38,7 +40,7 @@ def assert_same(a: FrameRecord, b: FrameRecord) -> None:
         assert (x.score, x.similarity, x.predicted_iou) == (y.score, y.similarity, y.predicted_iou)
         assert y.location == b.location
     for m, n in zip(a.examples, b.examples, strict=True):
-        assert m.negative == n.negative
+        assert (m.negative, m.is_box) == (n.negative, n.is_box)
         assert shapely.to_wkb(m.outline) == shapely.to_wkb(n.outline)
 
 
@@ -46,6 +48,17 @@ def test_a_record_comes_back_exactly(tmp_path: Path, make_record: Make) -> None:
     journal = Journal(tmp_path / "out" / ".frames", "f")
     learned = Learned("Both are found again.", ("One is dim.",))
     record = replace(make_record(20, Location(2, 3, 4), size_z=5, size_t=6), learned=learned)
+    kinds = [*Kind, *[Kind.FOUND] * 17]
+    found = [replace(item, kind=kind) for item, kind in zip(record.detections, kinds, strict=True)]
+    boxes = [ExampleMark(shapely.box(1, 2, 5, 9), negative=sign, is_box=True) for sign in (False, True)]
+    record = replace(
+        record,
+        detections=tuple(found[:12]),
+        below=tuple(found[12:]),
+        examples=(*record.examples, *boxes),
+        threshold=0.5,
+        floor=0.25,
+    )
     journal.write(record)
     again = journal.done(Location(2, 3, 4))
     assert again is not None
@@ -229,6 +242,17 @@ def test_what_no_run_writes_counts_as_not_done(
     assert read_record(path) is None
     assert journal.done(Location()) is None
     assert (journal.summary(Location()) is None) == bool(header)
+
+
+def test_each_frame_has_blocks_of_its_own(tmp_path: Path) -> None:
+    places = [Location(), Location(0, 1, 0), Location(0, 0, 1), Location(0, 1, 1)]
+    frames = [BlockFolder(tmp_path, "c", "f", place, 0.5) for place in places]
+    lower = BlockFolder(tmp_path, "c", "f", Location(), 0.25)
+    for number, blocks in enumerate((*frames, lower)):
+        blocks.write("1.npz", str(number).encode())
+    assert [blocks.read("1.npz") for blocks in (*frames, lower)] == [b"0", b"1", b"2", b"3", b"4"]
+    frames[0].drop()  # at all thresholds
+    assert [blocks.read("1.npz") for blocks in (*frames, lower)] == [None, b"1", b"2", b"3", None]
 
 
 @pytest.mark.parametrize("linked", [".frames", ".frames/blocks"])

@@ -1,5 +1,6 @@
 import errno
 import os
+import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.storage.files import remove, replacing, replacing_folder, sweep, telling
+from sam2_fewshot.storage.files import remove, replacing, replacing_folder, replacing_together, sweep, telling
 
 
 def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
@@ -21,6 +22,24 @@ def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
         assert not path.exists()
     assert path.read_text() == "new"
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_the_content_is_on_the_disk_before_the_earlier_file_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "b.txt"
+    path.write_text("old")
+    fsync, flushed = os.fsync, []
+
+    def noting(handle: int) -> None:
+        flushed.append((stat.S_ISREG(os.fstat(handle).st_mode), path.read_text()))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    with replacing(path) as temporary:
+        temporary.write_text("new")
+    assert flushed[0] == (True, "old")
+    assert path.read_text() == "new"
 
 
 @pytest.mark.parametrize("making", [replacing, replacing_folder])
@@ -221,3 +240,47 @@ def test_a_folder_that_cannot_be_replaced_stays_as_it_was(
         temporary.mkdir()
     assert list(tmp_path.iterdir()) == [path]
     assert (path / "zarr.json").read_text() == "earlier results"
+
+
+def test_a_long_finished_folder_is_not_swept_while_it_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.zarr"
+    path.mkdir()
+    (path / "zarr.json").write_text("earlier results")
+    for old in (path / "zarr.json", path):
+        os.utime(old, (0, 0))
+    replace = type(path).replace
+
+    def failing(self: Path, target: Path) -> Path:
+        if target == path and not (self / "zarr.json").exists():  # the new one
+            sweep(tmp_path)  # as another run does that begins at this moment
+            raise PermissionError(errno.EACCES, "in use")
+        return replace(self, target)
+
+    monkeypatch.setattr(type(path), "replace", failing)
+    with pytest.raises(InputError, match="permission denied"), replacing_folder(path) as temporary:
+        temporary.mkdir()
+    assert (path / "zarr.json").read_text() == "earlier results"
+
+
+def test_of_files_that_belong_together_none_stays_where_one_cannot_be_put(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "b.txt").write_text("the user's")
+    replace = type(tmp_path).replace
+
+    def failing(self: Path, target: Path) -> Path:
+        if target == tmp_path / "c.txt":
+            raise PermissionError(errno.EACCES, "in use")
+        return replace(self, target)
+
+    def write() -> None:
+        with replacing_together(tmp_path, lambda place: None) as temporary:
+            for name in ("a.txt", "c.txt"):
+                (temporary / name).write_text("new")
+
+    monkeypatch.setattr(type(tmp_path), "replace", failing)
+    with pytest.raises(InputError, match="permission denied"):
+        write()
+    assert [each.name for each in tmp_path.iterdir()] == ["b.txt"]
