@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +21,7 @@ from sam2_fewshot.methods.guided.other_sizes import are_the_largest, window_arou
 from sam2_fewshot.methods.guided.scaling import enlarged
 from sam2_fewshot.protocols import Quiet
 from sam2_fewshot.records import InstanceMask
+from sam2_fewshot.tiling.blocks import is_owned
 from sam2_fewshot.tiling.tiles import TileGrid
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
     from disc_scenes import Scene
 
+    from sam2_fewshot.methods.guided.magnifications import Found
     from sam2_fewshot.protocols import Backbone
     from sam2_fewshot.records import Box
 
@@ -100,6 +103,26 @@ def test_tiles_with_small_objects_are_searched_again_and_others_are_not(
     assert all(any(mask_iou(mask, other) > 0.6 for other in surest) for mask in masks)
     assert windows_to_search(model, found, 30, masks) == [], "what is marked already is not looked for"
     assert windows_to_search(model, found, 10**6, []) == [], "Min Mask Area is the user's"
+
+
+def test_a_smaller_object_counts_in_the_window_of_its_middle_and_has_to_be_surer(
+    filters: Backbone, fitted: FewShotSegmenter, small: Scene
+) -> None:
+    pixels, _ = small
+    height, width = pixels.shape[:2]
+    halves = [(0, 0, width // 2, height), (width // 2, 0, width, height)]
+    model = GuidedModel.from_arrays(fitted.object_model.learned)
+
+    def search(margin: float, windows: Sequence[Box]) -> Found:
+        with_margin = replace(model, margin=margin)
+        return search_windows(with_margin, filters, pixels, windows, 30, Quiet(), Stopwatch())
+
+    freely, surer = search(0.0, halves), search(1.5, halves)
+    assert np.allclose(freely.odds - 1.5, surer.odds)
+    for half in halves:
+        here = search(0.0, [half]).masks
+        assert here
+        assert all(is_owned(mask, half) for mask in here)
 
 
 def test_objects_below_the_smallest_area_are_not_found(
