@@ -12,21 +12,23 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sam2_fewshot.methods.guided.expectation import EXPECTED
+from sam2_fewshot.methods.guided.expectation import PRECISION, RECALL
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-FIGURES = ("precision_50", "recall_50")
-STEPS = tuple(least for least, _, _ in EXPECTED)
+FIGURES = {"precision_50": PRECISION, "recall_50": RECALL}
+"""The figures of a record, and the program's table of each."""
 Record = dict[str, Any]
 
 
@@ -41,9 +43,15 @@ def runs_in(files: Sequence[Path]) -> list[Record]:
     return list(found.values())
 
 
-def steps_of(records: Sequence[Record]) -> NDArray[np.intp]:
-    """Return the number of each record's step of agreement, from 0."""
-    return np.digitize([record["agreement"] for record in records], STEPS) - 1
+def steps_of(records: Sequence[Record], figure: str) -> NDArray[np.intp]:
+    """Return the number of each record's step of agreement in the table of a figure, from 0."""
+    steps: NDArray[np.intp] = np.digitize([record["agreement"] for record in records], starts_of(figure)) - 1
+    return steps
+
+
+def starts_of(figure: str) -> list[float]:
+    """Return the agreement from which on each step of a figure's table counts."""
+    return [least for least, _ in FIGURES[figure]]
 
 
 def values_of(records: Sequence[Record], figure: str) -> NDArray[np.float64]:
@@ -52,42 +60,45 @@ def values_of(records: Sequence[Record], figure: str) -> NDArray[np.float64]:
 
 
 def quartiles(records: Sequence[Record], figure: str) -> list[list[float]]:
-    """Return the quartiles of a figure (steps, 3)."""
-    steps, values = steps_of(records), values_of(records, figure)
-    return [np.nanpercentile(values[steps == step], [25, 50, 75]).tolist() for step in range(len(STEPS))]
+    """Return the quartiles of a figure (steps, 3), NaN for a step without records."""
+    steps, values = steps_of(records, figure), values_of(records, figure)
+    of_steps = [values[(steps == step) & ~np.isnan(values)] for step in range(len(starts_of(figure)))]
+    return [np.percentile(here, [25, 50, 75]).tolist() if len(here) else [math.nan] * 3 for here in of_steps]
 
 
 def errors(records: Sequence[Record], figure: str) -> tuple[float, float]:
-    """Return the mean absolute error of the medians of the other tasks: those of the step, and that of all runs."""
-    tasks, steps, values = np.array([r["task"] for r in records]), steps_of(records), values_of(records, figure)
+    """Return the mean absolute error of the medians of the other tasks: those of the step, and that of all runs.
+
+    NaN where no step has records of two tasks.
+    """
+    tasks, steps = np.array([r["task"] for r in records]), steps_of(records, figure)
+    values = values_of(records, figure)
     off: list[tuple[float, float]] = []
     for task, step, value in zip(tasks, steps, values, strict=True):
         others = (tasks != task) & ~np.isnan(values)
         alike = values[others & (steps == step)]
         if not np.isnan(value) and len(alike):
             off.append((abs(float(np.median(alike)) - value), abs(float(np.median(values[others])) - value)))
-    by_step, by_all = np.mean(off, axis=0)
-    return float(by_step), float(by_all)
+    by_step, by_all = zip(*off, strict=True) if off else ([math.nan], [math.nan])
+    return fmean(by_step), fmean(by_all)
 
 
 def table(records: Sequence[Record]) -> str:
-    """Return the table in Markdown, and the errors below it."""
-    steps = steps_of(records)
-    lines = [
-        "| agreement from | runs | tasks | precision: quartiles | recall: quartiles |",
-        "|---|---|---|---|---|",
-    ]
-    of_figures = [quartiles(records, figure) for figure in FIGURES]
-    for number, least in enumerate(STEPS):
-        here = [record for record, step in zip(records, steps, strict=True) if step == number]
-        cells = [", ".join(f"{value:.2f}" for value in of_figure[number]) for of_figure in of_figures]
-        lines.append(f"| {least:.2f} | {len(here)} | {len({r['task'] for r in here})} | {' | '.join(cells)} |")
-    lines.append("")
+    """Return the tables in Markdown, and the errors below each."""
+    lines = []
     for figure in FIGURES:
+        steps, of_steps = steps_of(records, figure), quartiles(records, figure)
+        lines += [f"| {figure}: agreement from | runs | tasks | quartiles |", "|---|---|---|---|"]
+        for number, least in enumerate(starts_of(figure)):
+            here = [record for record, step in zip(records, steps, strict=True) if step == number]
+            cells = ", ".join(f"{value:.2f}" for value in of_steps[number])
+            lines.append(f"| {least:.2f} | {len(here)} | {len({r['task'] for r in here})} | {cells} |")
         by_step, by_all = errors(records, figure)
-        lines.append(
-            f"{figure}: mean absolute error {by_step:.3f} by the agreement, {by_all:.3f} by the median of all runs."
-        )
+        lines += [
+            "",
+            f"Mean absolute error {by_step:.3f} by the agreement, {by_all:.3f} by the median of all runs.",
+            "",
+        ]
     return "\n".join(lines)
 
 
@@ -95,7 +106,11 @@ def main() -> int:
     """Run what the command line asks for."""
     options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     options.add_argument("files", nargs="+", type=Path, metavar="FILE")
-    print(table(runs_in(options.parse_args().files)))
+    records = runs_in(options.parse_args().files)
+    if not records:
+        print("None of the files has a record with an agreement: run benchmarks.quality with the method guided again.")
+        return 1
+    print(table(records))
     return 0
 
 

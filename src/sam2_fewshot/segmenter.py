@@ -173,7 +173,7 @@ class FewShotSegmenter:
 
     @property
     def summary(self) -> str:
-        """A sentence on how well the examples are found again by what was learned without them; perhaps empty.
+        """How well the examples are found again, and what is to be expected on like images, in words; perhaps empty.
 
         Raises
         ------

@@ -1,12 +1,11 @@
 """The table of what is to be expected, from the records of runs."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
-from benchmarks.expectation import STEPS, errors, main, quartiles, runs_in, table
-
-from sam2_fewshot.methods.guided.expectation import EXPECTED
+from benchmarks.expectation import FIGURES, errors, main, quartiles, runs_in, starts_of, table
 
 
 def record(task, agreement, precision, recall=0.5, finds=10, choice="random"):
@@ -18,10 +17,11 @@ def record(task, agreement, precision, recall=0.5, finds=10, choice="random"):
 
 @pytest.fixture
 def records():
-    low, *_, high = [least + 0.01 for least in STEPS]
+    steps = starts_of("precision_50")
+    low, *_, high = [least + 0.01 for least in steps]
     return [
         *(record(f"low {i}", low, i / 10) for i in range(5)),
-        *(record(f"middle {i}", STEPS[1], 0.6) for i in range(2)),
+        *(record(f"middle {i}", steps[1], 0.6) for i in range(2)),
         *(record(f"high {i}", high, 1 - i / 10) for i in range(5)),
     ]
 
@@ -63,7 +63,16 @@ def test_the_command_reads_what_the_benchmark_wrote(records, tmp_path, capsys, m
 def test_the_program_tells_what_was_measured():
     file = Path(__file__).parents[2] / "benchmarks/results/2026-11-30-cpu-micro-expectation.json"
     runs = runs_in([file])
-    for position, figure in enumerate(("precision_50", "recall_50"), 1):
-        told = [[*step[position]] for step in EXPECTED]
-        for measured, said in zip(quartiles(runs, figure), told, strict=True):
-            assert said == pytest.approx(measured, abs=0.006)
+    for figure, told in FIGURES.items():
+        for measured, (_, said) in zip(quartiles(runs, figure), told, strict=True):
+            assert [*said] == pytest.approx(measured, abs=0.006)
+
+
+def test_a_file_that_tells_too_little_ends_in_words(tmp_path, capsys, monkeypatch):
+    one = [record("a", 0.9, 1.0), record("a", 0.9, 0.5, choice="largest")]
+    assert all(map(math.isnan, errors(one, "precision_50")))
+    assert "| 0.00 | 0 | 0 | nan, nan, nan |" in table(one)
+    (tmp_path / "earlier.json").write_text(json.dumps({"records": [{"task": "a"}]}), encoding="utf-8")
+    monkeypatch.setattr("sys.argv", ["expectation", str(tmp_path / "earlier.json")])
+    assert main() == 1
+    assert "None of the files" in capsys.readouterr().out

@@ -177,7 +177,7 @@ class Method(Protocol):
         ...
 
     def summary(self, learned: Mapping[str, NDArray[np.generic]]) -> str:
-        """Return a sentence on how well the examples are found again; empty where nothing is known."""
+        """Return in words how well the examples are found again, and what is to be expected; empty if not known."""
         ...
 
     def step(self, learned: Mapping[str, NDArray[np.generic]]) -> int:
