@@ -57,13 +57,13 @@ def test_each_window_knows_all_that_is_marked_on_it() -> None:
 def test_marks_near_one_another_on_a_large_frame_are_not_taken_for_other_places(filters: Backbone) -> None:
     image, masks = discs([(20 + 24 * i, 30 + (17 * i) % 60, 4) for i in range(12)], (900, 900))
     segmenter = FewShotSegmenter(filters).fit([Exemplar(image, mask=mask.full()) for mask in masks])
-    assert segmenter.summary.endswith(NOTHING_ELSE)
+    assert NOTHING_ELSE in segmenter.summary
 
 
 def test_an_image_read_anew_for_each_example_is_one_frame(filters: Backbone, scene: Scene) -> None:
     image, masks = scene
     segmenter = FewShotSegmenter(filters).fit([Exemplar(image.copy(), mask=mask.full()) for mask in masks])
-    assert segmenter.summary.endswith(NOTHING_ELSE)
+    assert NOTHING_ELSE in segmenter.summary
     once = FewShotSegmenter(filters).fit([Exemplar(image, mask=mask.full()) for mask in masks])
     assert segmenter.summary == once.summary
 
@@ -72,7 +72,7 @@ def test_marks_beyond_max_examples_are_not_taken_for_other_places(filters: Backb
     image, masks = scene
     segmenter = FewShotSegmenter(filters, settings=Settings(max_examples=5), progress=Told())
     segmenter.fit([Exemplar(image, mask=mask.full()) for mask in masks])
-    assert segmenter.summary.endswith(NOTHING_ELSE)
+    assert NOTHING_ELSE in segmenter.summary
 
 
 @pytest.mark.parametrize("most_pixels", [10**9, 60_000], ids=["whole", "in parts"])
