@@ -63,8 +63,8 @@ def test_the_command_reads_what_the_benchmark_wrote(records, tmp_path, capsys, m
 def test_the_program_tells_what_was_measured():
     file = Path(__file__).parents[2] / "benchmarks/results/2026-11-30-cpu-micro-expectation.json"
     runs = runs_in([file])
-    for figure, told in FIGURES.items():
-        for measured, (_, said) in zip(quartiles(runs, figure), told, strict=True):
+    for figure, steps in FIGURES.items():
+        for measured, (_, said) in zip(quartiles(runs, figure), steps, strict=True):
             assert [*said] == pytest.approx(measured, abs=0.006)
 
 

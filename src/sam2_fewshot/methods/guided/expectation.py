@@ -17,6 +17,7 @@ import numpy as np
 from sam2_fewshot.geometry.overlap import mask_iou, shared_area
 from sam2_fewshot.methods.guided.box_refinement import non_overlapping
 from sam2_fewshot.methods.guided.erosion import restored
+from sam2_fewshot.methods.guided.self_training import FEW
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,8 +34,6 @@ _FOUND, _BESIDE, _ELSEWHERE = 0.7, 0.5, 2
 """With a smaller share of the examples found again, or more detections of another outline for each that is found, the
 scores tell little; with more unmarked detections for each example the user is then asked to look at some of them."""
 _NAMED = 5
-_FEWEST = 5
-"""With fewer examples, how well they are outlined is left to chance."""
 
 
 class Expected(NamedTuple):
@@ -169,7 +168,7 @@ def expected(examples: int, agreement: float) -> tuple[Expected, Expected] | Non
     agreement
         As :func:`evidence_of` returns it, NaN where it is not known.
     """
-    if examples < _FEWEST or math.isnan(agreement):
+    if examples < FEW or math.isnan(agreement):  # what was measured was not learned by self-training
         return None
     precision, recall = (
         next(figure for least, figure in reversed(table) if agreement >= least) for table in (PRECISION, RECALL)

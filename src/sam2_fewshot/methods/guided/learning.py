@@ -96,15 +96,15 @@ def learn_guided(
     shared = Room(room)
     stores = [CellStore(backbone, frame.pixels, side, shared, progress.advance) for frame in frames]
     is_last = len(areas) >= FEW
-    told = _Withheld(progress)
-    learned = learn_once(backbone, frames, area_limits, stores, told, is_last=is_last)
+    withheld = _Withheld(progress)
+    learned = learn_once(backbone, frames, area_limits, stores, withheld, is_last=is_last)
     depth = depth_of([mask for frame in frames for mask in frame.positives])
     if depth and learned.agreement < _ENOUGH and len(areas) > 1:  # of a single example nothing can be left out
-        told_of_cores = _Withheld(progress)
-        of_cores = learn_once(backbone, frames, area_limits, stores, told_of_cores, depth, is_last=is_last)
+        of_cores_withheld = _Withheld(progress)
+        of_cores = learn_once(backbone, frames, area_limits, stores, of_cores_withheld, depth, is_last=is_last)
         if of_cores.agreement > learned.agreement + _BETTER:
-            learned, told = of_cores, told_of_cores
-    told.tell()
+            learned, withheld = of_cores, of_cores_withheld
+    withheld.pass_on()
     if is_last:
         if (sentence := look_alikes(learned.evidence, learned.places)) is not None:
             progress.warn(sentence)
@@ -144,7 +144,7 @@ def _with_adopted(frame: TrainingFrame, cores: TrainingFrame, depth: float) -> T
 
 
 class _Withheld:
-    """A listener that passes on what it hears, but for the warnings: these are told if they are to be.
+    """A listener that passes on what it hears, but for the warnings: these are passed on if they are to be.
 
     Parameters
     ----------
@@ -160,8 +160,8 @@ class _Withheld:
         """Keep a warning."""
         self._sentences.append(sentence)
 
-    def tell(self) -> None:
-        """Pass the warnings on."""
+    def pass_on(self) -> None:
+        """Warn of what was kept."""
         for sentence in self._sentences:
             self._progress.warn(sentence)
 
