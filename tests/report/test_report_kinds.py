@@ -135,14 +135,21 @@ def test_the_sum_follows_the_choice(out: Path, open_report: Callable[..., Page])
 
 PATHS = """() => {
     const outlines = new Map();
+    const strokes = [];
     const close = Path2D.prototype.closePath;
     Path2D.prototype.closePath = function () {
         outlines.set(this, (outlines.get(this) ?? 0) + 1);
         close.call(this);
     };
+    const stroke = CanvasRenderingContext2D.prototype.stroke;
+    CanvasRenderingContext2D.prototype.stroke = function (path) {
+        // cards are drawn whenever they come into view
+        if (!this.canvas.closest('#cards')) strokes.push(outlines.get(path));
+        stroke.call(this, path);
+    };
     document.getElementById('show-outlines').dispatchEvent(new Event('change'));
     const frame = () => new Promise((done) => requestAnimationFrame(done));
-    return frame().then(frame).then(() => [...outlines.values()]);
+    return frame().then(frame).then(() => strokes);
 }"""
 
 
