@@ -183,9 +183,13 @@ def test_two_tabs_of_a_report_have_the_same_marks(report: Path, open_report: Cal
     assert "is-wrong" in str(other.locator(".card").first.get_attribute("class"))
     other.locator(".card .right").nth(1).click()
     until(one, "document.getElementById('mark-count').textContent === 'Marked: 1 right, 1 wrong.'")
-    one.reload()
-    one.wait_for_selector("body[data-ready]")
-    assert "1 right, 1 wrong" in one.locator("#mark-count").inner_text()
+    for _ in range(2):  # on a busy machine Chromium may show a page empty storage once, and all of it the next time
+        one.reload()
+        one.wait_for_selector("body[data-ready]")
+        counted = one.locator("#mark-count").inner_text()
+        if counted != "Nothing is marked yet.":
+            break
+    assert counted == "Marked: 1 right, 1 wrong."
     other.locator("#clear").click()
     until(one, "document.getElementById('mark-count').textContent === 'Nothing is marked yet.'")
 
