@@ -24,6 +24,17 @@ def slide(page: Page, control: str, value: float) -> None:
     until(page, f"Number(document.body.dataset.settled ?? 0) > {before}")
 
 
+def counted_again(page: Page) -> str:
+    """Load a page again, and return what it counts of the marks that the browser has kept."""
+    for _ in range(2):  # on a busy machine Chromium may show a page empty storage once, and all of it the next time
+        page.reload()
+        page.wait_for_selector("body[data-ready]")
+        counted = page.locator("#mark-count").inner_text()
+        if counted != "Nothing is marked yet.":
+            break
+    return counted
+
+
 def until(page: Page, condition: str) -> None:
     """Wait until something is so; playwright's own way needs eval, which the page's policy forbids."""
     for _ in range(500):
