@@ -205,7 +205,7 @@ def kill_and_go_on(
         process.kill()
         process.join()
         assert process.exitcode == -9
-        time.sleep(0.05)  # a request that was on its way may still be answered
+        bench.server.wait_for_the_killed()  # a request that was on its way may still be answered
         assert there <= kept(bench.server.store)
         there = kept(bench.server.store)
         assert not bench.found()

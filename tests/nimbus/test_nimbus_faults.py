@@ -156,9 +156,15 @@ def test_a_request_that_comes_to_its_end_after_it_was_given_up_leaves_no_double(
 
 def test_one_that_comes_later_than_any_gateway_is_a_double_until_the_next_run(bench: Bench) -> None:
     # Both are stored at last: the one that was given up, and the one that was sent instead.
-    bench.server.faults = [Fault("POST", "upenn_annotation/multiple", "slow 1.0", skip=1)]
-    outcome = bench.run(replace(bench.means, patience=replace(QUICK, first=0.01, read=0.2, total=3.0, gateway=0.02)))
+    ended = threading.Event()
+
+    def wait() -> None:
+        assert ended.wait(60)
+
+    bench.server.faults = [Fault("POST", "upenn_annotation/multiple", wait, skip=1)]
+    outcome = bench.run(replace(bench.means, patience=replace(QUICK, first=0.01, read=1.0, total=3.0, gateway=0.02)))
     assert outcome.code == 0, outcome.lines
+    ended.set()
     bench.server.wait()
     assert len(bench.found()) == 16
     assert bench.run().code == 0

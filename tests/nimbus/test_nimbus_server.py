@@ -145,9 +145,9 @@ def test_a_server_that_asks_for_time_gets_it_as_far_as_patience_goes(
     lines: list[str] = []
     monkeypatch.setattr(time, "sleep", naps.append)
     patience = Patience(first=1, longest=4, total=100)
-    asked = ["20", "later", "0", formatdate(time.time() + 30.5, usegmt=True), "9" * 400]
-    handler.script = [(429, "Retry-After", each) for each in asked]
     with Server(f"http://127.0.0.1:{port}/api/v1", "token", patience, lines.append) as connection:
+        asked = ["20", "later", "0", formatdate(time.time() + 30.5, usegmt=True), "9" * 400]
+        handler.script = [(429, "Retry-After", each) for each in asked]
         connection.get("reading", "folder/1")
         assert naps == [20, 2, 4, pytest.approx(30, abs=2), pytest.approx(44, abs=2)]
         assert sum(naps) == pytest.approx(patience.total)

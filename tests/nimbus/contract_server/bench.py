@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +52,14 @@ def ring(row: int, column: int, radius: float = 7.0) -> list[dict[str, float]]:
     """An outline of a disc whose centre is the centre of a pixel, as the app stores it."""
     angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
     return [{"x": column + 0.5 + radius * np.cos(a), "y": row + 0.5 + radius * np.sin(a)} for a in angles]
+
+
+def until(what: Callable[[], object], seconds: float = 60.0) -> None:
+    """Wait until something is so."""
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
 
 
 def bright(**others: Any) -> BrightMethod:

@@ -57,7 +57,26 @@ class Seen:
 
 
 class _Quiet(ThreadingHTTPServer):
-    """Says nothing of clients that are gone: jobs are killed here."""
+    """Says nothing of clients that are gone: jobs are killed here. It counts the connections that are open."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.open = 0
+        self.lock = threading.Lock()
+
+    def _note(self, more: int) -> None:
+        with self.lock:
+            self.open += more
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._note(1)
+        super().process_request(request, client_address)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._note(-1)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         if not isinstance(sys.exception(), OSError):
@@ -100,6 +119,16 @@ class ContractServer:
         deadline = time.monotonic() + longest
         while self.under_way:
             assert time.monotonic() < deadline, "a request is not done"
+            time.sleep(0.005)
+
+    def wait_for_the_killed(self, longest: float = 30.0) -> None:
+        """Wait until all is done that clients have asked for, none of whom is alive."""
+        with socket.create_connection(self._http.server_address[:2]) as last:  # its turn is after theirs
+            last.shutdown(socket.SHUT_WR)
+            last.recv(1)
+        deadline = time.monotonic() + longest
+        while self._http.open:
+            assert time.monotonic() < deadline, "a connection is open"
             time.sleep(0.005)
 
     def later(self, seconds: float, do: Callable[[], Any]) -> None:
