@@ -114,7 +114,7 @@ def test_several_processes_download_once(checkpoint: Checkpoint, mirror, tmp_pat
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environ}
     children = [subprocess.Popen(command, **pipes) for _ in range(3)]  # type: ignore[call-overload]
     threading.Timer(1.5, gate.set).start()
-    outputs = [child.communicate(timeout=30) for child in children]
+    outputs = [child.communicate(timeout=120) for child in children]
     assert outputs == [("b'\\x00\\x01\\x02\\x03'\n", "")] * 3
     assert len(mirror.paths) == 1
     assert files(tmp_path) == [NAME]

@@ -332,7 +332,7 @@ def test_a_server_that_stalls_amid_the_pixels_is_a_sentence(tmp_path: Path) -> N
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     try:
-        source = ZarrSource(Path(f"http://127.0.0.1:{server.server_port}/a.zarr"), patience=0.3)
+        source = ZarrSource(Path(f"http://127.0.0.1:{server.server_port}/a.zarr"), patience=2.0)
         assert source.header.height == 300
         with pytest.raises(ServerError, match="the server did not answer in time"):
             next(source.region(0, 0, BOX))
