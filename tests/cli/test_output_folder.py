@@ -14,6 +14,7 @@ from PIL import Image
 from bright import BrightMethod
 from calls import calls_of
 from sam2_fewshot.annotations.placing import PlacedExemplar
+from sam2_fewshot.errors import InputError
 from sam2_fewshot.files.folder import OutputFolder
 from sam2_fewshot.files.plan import Plan, make_plan
 from sam2_fewshot.files.run import run
@@ -65,6 +66,22 @@ def test_it_takes_frames_and_puts_the_files_together(ready, watch):
     assert json.loads((plan.request.out / "run.json").read_text())["frames_done"] == 3
     assert [record.name for record in folder.records()] == ["im1.png", "im2.png", "im10.png"]
     assert [len(record.detections) for record in folder.records()] == [4, 4, 4]
+
+
+def test_warnings_of_a_frame_that_fails_are_not_those_of_the_next(ready, watch):
+    plan, segmenter, folder = ready()
+
+    def warn(frame):
+        watch.warn(f"{frame.name} is blurred.")
+        if frame.name == "im2.png":
+            raise InputError("it is damaged.")
+
+    segmenter.on_plan = warn
+    results = [result for _, result in searched(plan, segmenter, folder, watch)]
+    assert [result.trouble for result in results] == ["", "it is damaged.", ""]
+    assert [list(result.warnings) for result in results] == [
+        [f"{name} is blurred."] for name in ("im1.png", "im2.png", "im10.png")
+    ]
 
 
 def test_what_it_has_is_what_the_same_plan_would_give(ready, watch):
