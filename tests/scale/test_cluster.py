@@ -571,6 +571,11 @@ def test_an_address_that_nobody_answers_is_a_sentence() -> None:
             connected("tcp://127.0.0.1:1", Settings(), patience=0.3).__enter__()
 
 
+def test_an_address_with_tls_asks_for_dask_s_certificates() -> None:
+    with pytest.raises(InputError, match=r"Dask has no certificates to reach tls://127.0.0.1:1 .*distributed.comm.tls"):
+        connected("tls://127.0.0.1:1", Settings(), patience=0.3).__enter__()
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 def test_ctrl_c_in_a_terminal_is_for_this_process_alone() -> None:
     def is_blocked() -> bool:
