@@ -19,7 +19,7 @@ from sam2_fewshot.errors import InputError
 from sam2_fewshot.output.finished import read_finished
 from sam2_fewshot.output.pictures import preview_jpeg, read_preview
 from sam2_fewshot.report.advice import FrameFigures, overview
-from sam2_fewshot.report.content import UNITS, encode_outlines, gather
+from sam2_fewshot.report.content import UNITS, _similar, encode_outlines, gather
 from sam2_fewshot.report.looks import Looks, looks_of
 from sam2_fewshot.report.page import REPORT, write_report
 from sam2_fewshot.settings import Settings
@@ -251,6 +251,11 @@ def test_the_cards_say_what_is_doubtful_however_close_scores_are(
         ([figures(below=[0.41, 0.2])], "The best candidate has 0.41"),
         ([figures(scores=[0.9], below=[0.1], examples=1)], "Only 1 example on these frames"),
         ([figures(scores=[0.9, 0.52], below=[0.1])], "1 detection just above the threshold and 0 candidates"),
+        ([figures(scores=[0.9] * 5, below=[0.48] * 4)], "0 detections just above the threshold and 4 candidates"),
+        (
+            [replace(figures(below=[0.3]), threshold=0.4), figures(below=[0.2])],
+            "Nothing reached the threshold of 0.4. The best candidate has 0.30",
+        ),
         ([figures(scores=[0.9], below=[0.1]), figures("b.tif")], "Nothing was found on 1 of 2 frames (b.tif)"),
         (
             [figures(scores=[0.9] * 9, below=[0.1]), *[figures(scores=[0.9] * 9)] * 3, figures("b", [0.9])],
@@ -260,6 +265,10 @@ def test_the_cards_say_what_is_doubtful_however_close_scores_are(
 )
 def test_advice(frames: list[FrameFigures], said: str) -> None:
     assert any(said in sentence for sentence in overview(frames).advice)
+
+
+def test_frames_without_examples_are_not_said_to_have_few() -> None:
+    assert not any("on these frames" in sentence for sentence in overview([figures(scores=[0.9], examples=0)]).advice)
 
 
 MARK = "if there are objects, mark some of them as further examples."
@@ -385,8 +394,9 @@ def test_what_objects_look_like(tmp_path: Path) -> None:
     assert looks.area == pytest.approx([circle.area, 120])
     assert looks.roundness == pytest.approx([1, 0.33], abs=0.02)
     assert looks.brightness == pytest.approx([0, 200], abs=3)
-    half = looks_of([circle], picture, 0.5)
-    assert half.area == pytest.approx([circle.area])  # in pixels of the image, not of the picture
+    half = looks_of([circle, box(120, 40, 180, 48)], picture, 0.5)
+    assert half.area == pytest.approx([circle.area, 480])  # in pixels of the image, not of the picture
+    assert half.brightness == pytest.approx([0, 200], abs=3)
     assert np.isnan(looks_of([circle], tmp_path / "gone.jpg", 1.0).brightness).all()
     assert not len(looks_of([circle], None, 1.0).area)
     assert len(looks_of([circle] * 1001, picture, 1.0).area) <= 500
@@ -414,6 +424,39 @@ def test_settings_without_a_part_are_folded(
             row = f"<code>--{name.replace('_', '-')}</code>"
             assert row in here
             assert row not in elsewhere
+
+
+def test_changed_settings_come_first(make_out: Callable[..., Path]) -> None:
+    chosen = Settings(method="grid", smoothing=0.5).model_dump()
+    shown = write_report(make_out(facts={"settings": chosen})).read_text("utf-8").partition("<details>")[0]
+    changed, rest = shown.index("<code>--smoothing</code>"), shown.index("<code>--similarity-threshold</code>")
+    assert changed < rest
+    assert shown.count(">changed</span>") == 2
+    assert "<td>automatic" in shown
+
+
+def test_the_most_examples_had_no_part_where_nothing_was_learned(make_out: Callable[..., Path]) -> None:
+    saved = {"path": "cells.npz", "sha256": "ab" * 32}
+    for number, (facts, is_shown) in enumerate(((None, True), ({"object_model": saved}, False))):
+        shown = write_report(make_out(facts=facts, folder=f"out{number}")).read_text("utf-8").partition("<details>")[0]
+        assert ("<code>--max-examples</code>" in shown) == is_shown
+
+
+def test_each_stage_has_its_share_of_the_time(make_out: Callable[..., Path]) -> None:
+    page = write_report(make_out()).read_text("utf-8")
+    assert re.findall(r"Share of all: (\d+) %", page) == ["40", "53", "7"]  # of 7.5 s
+
+
+def test_marks_in_the_browser_are_those_of_one_run(make_out: Callable[..., Path]) -> None:
+    ended = "2026-01-03T00:00:00+00:00"
+    outs = make_out(), make_out(folder="copy"), make_out(facts={"ended": ended}, folder="again")
+    first, copy, again = (data_of(write_report(out))["id"] for out in outs)
+    assert first == copy != again
+
+
+def test_sizes_like_the_examples_reach_beyond_the_smallest_and_the_largest() -> None:
+    assert _similar([300, 100, 200]) == [40, 750]
+    assert _similar([]) == []
 
 
 def test_results_that_lack_a_setting_have_its_default(make_out: Callable[..., Path]) -> None:
