@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 import time
 
 import pytest
 
-from sam2_fewshot.resources import mapped, threads
+from sam2_fewshot.resources import mapped, threads, wait_briefly
 
 COUNTS = pytest.mark.parametrize("count", [1, 3])
 
@@ -54,3 +57,33 @@ def test_the_limit_that_torch_follows_holds_here_too(monkeypatch: pytest.MonkeyP
     for unlimited in ("", "64", "4,2"):
         monkeypatch.setenv("OMP_NUM_THREADS", unlimited)
         assert 1 <= threads() <= 4
+
+
+def test_threads_that_wait_for_one_another_do_not_keep_cores_from_other_programs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    wait_briefly()
+    assert os.environ["GOMP_SPINCOUNT"] == "10000"
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    wait_briefly()
+    assert os.environ["GOMP_SPINCOUNT"] == "7"  # what the user has set
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    wait_briefly()
+    assert "GOMP_SPINCOUNT" not in os.environ
+
+
+@pytest.mark.parametrize("door", ["sam2_fewshot.cli", "sam2_fewshot.nimbus.entry"])
+def test_it_is_told_before_pytorch_is_there(door: str) -> None:
+    """OpenMP reads it when PyTorch is loaded."""
+    code = (
+        f"import os, sys\nfrom {door} import main\nsys.argv = ['x', '--help']\nbefore = 'torch' in sys.modules\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\nprint(before, os.environ['GOMP_SPINCOUNT'])"
+    )
+    hidden = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+    environ = {name: value for name, value in os.environ.items() if name not in hidden}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environ, check=True)
+    assert done.stdout.splitlines()[-1] == "False 10000"
