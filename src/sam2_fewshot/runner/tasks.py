@@ -222,10 +222,7 @@ def in_this_process(
         try:
             finished = finish(task.finish, task.frame, segmenter.predict(task.frame, task.store))
         except (FewShotError, OSError, MemoryError) as error:
-            took = time.perf_counter() - began
-            # Its warnings are taken with it: the next frame would have them otherwise.
-            yield task, TaskResult(trouble=sentence_of(error), cause=error, warnings=watch.take(), took=took)
-            continue
+            finished = TaskResult(trouble=sentence_of(error), cause=error)
         yield task, reported(finished, watch, time.perf_counter() - began)
 
 
