@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from sam2_fewshot.resources import mapped, threads, wait_briefly
+from sam2_fewshot.resources import cores, mapped, share_cores, threads, threads_each
 
 COUNTS = pytest.mark.parametrize("count", [1, 3])
 
@@ -59,20 +59,29 @@ def test_the_limit_that_torch_follows_holds_here_too(monkeypatch: pytest.MonkeyP
         assert 1 <= threads() <= 4
 
 
+def test_processes_side_by_side_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
+    if cores() == 16:  # unless the tests themselves run in a container with less time
+        assert [threads_each(count) for count in (1, 3, 16, 40)] == [16, 5, 1, 1]
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert threads_each(1) == 1
+
+
 def test_threads_that_wait_for_one_another_do_not_keep_cores_from_other_programs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
-    wait_briefly()
+    share_cores()
     assert os.environ["GOMP_SPINCOUNT"] == "10000"
     monkeypatch.setenv("GOMP_SPINCOUNT", "7")
-    wait_briefly()
+    share_cores()
     assert os.environ["GOMP_SPINCOUNT"] == "7"  # what the user has set
     monkeypatch.delenv("GOMP_SPINCOUNT")
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
-    wait_briefly()
+    share_cores()
     assert "GOMP_SPINCOUNT" not in os.environ
 
 

@@ -40,17 +40,34 @@ def threads() -> int:
 
     ``OMP_NUM_THREADS`` limits them as it limits PyTorch's threads.
     """
-    limit = os.environ.get("OMP_NUM_THREADS", "")
-    return max(1, min(cores(), _MOST, int(limit) if limit.isdecimal() else _MOST))
+    return min(threads_each(), _MOST)
 
 
-def wait_briefly() -> None:
-    """Let PyTorch's threads wait for one another without keeping cores busy; call it before PyTorch is loaded.
+def threads_each(processes: int = 1) -> int:
+    """Return how many threads each of so many processes may have: its part of the cores that this one may use.
 
-    Without it, GNU's OpenMP looks 300,000 times whether the others are done before a thread sleeps. Where another
-    program wants the same cores, the others cannot be done: the sample took 54 to 68 s on two cores with two other
-    programs, and 33 to 35 s so; without these 14 s either way. What the user has set is left as it is.
+    ``OMP_NUM_THREADS`` limits them.
     """
+    share, limit = cores() // processes, os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, min(share, int(limit) if limit.isdecimal() else share))
+
+
+def share_cores(root: Path = Path("/")) -> None:
+    """Let PyTorch take no more cores than there are for it; call it before PyTorch is loaded.
+
+    PyTorch takes as many threads as the machine has cores, also in a container that may use the time of a few: then
+    most of its threads wait, and the rest for them. And GNU's OpenMP looks 300,000 times whether the other threads are
+    done before one sleeps. Where another program wants the same cores, they cannot be done: the sample took 54 to 68 s
+    on two cores with two other programs, and 33 to 35 s so; without these 14 s either way. What the user has set is
+    left as it is.
+
+    Parameters
+    ----------
+    root
+        Where ``proc`` and ``sys`` are.
+    """
+    if _processor_quota(root) < _NO_QUOTA:
+        os.environ.setdefault("OMP_NUM_THREADS", str(cores(root)))
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 

@@ -30,6 +30,7 @@ from sam2_fewshot.files.plan import FrameAddress, make_plan
 from sam2_fewshot.files.request import Request, request_again
 from sam2_fewshot.files.run import run
 from sam2_fewshot.protocols import Quiet
+from sam2_fewshot.resources import cores
 from sam2_fewshot.runner.cluster import connected, local_workers, reply_of, trouble_of
 from sam2_fewshot.runner.progress import Heard
 from sam2_fewshot.runner.tasks import TaskResult
@@ -587,6 +588,15 @@ def test_ctrl_c_in_a_terminal_is_for_this_process_alone() -> None:
             os.kill(process, signal.SIGINT)
         assert client.submit(sum, (1, 2)).result(TIMEOUT) == 3
         assert not is_blocked()
+
+
+def test_local_workers_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    def limit() -> str | None:
+        return os.environ.get("OMP_NUM_THREADS")
+
+    monkeypatch.setenv("OMP_NUM_THREADS", str(cores()))  # as this program is told where a container has few
+    with connected("2", Settings()) as (client, _):
+        assert set(client.run(limit).values()) == {str(max(1, cores() // 2))}
 
 
 @pytest.mark.slow

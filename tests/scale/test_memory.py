@@ -32,6 +32,7 @@ from sam2_fewshot.resources import (
     cores,
     memory_of,
     reserve,
+    share_cores,
     threads,
     tiles_at_a_time,
 )
@@ -129,6 +130,22 @@ def test_a_container_may_have_the_time_of_one_core(
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
     assert cores(machine(tmp_path, **files)) == 1
+
+
+def test_pytorch_is_told_of_a_containers_share_of_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It counts the machine's cores, and sixty threads would wait for the time of two."""
+    for name in ("OMP_NUM_THREADS", "GOMP_SPINCOUNT"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+    share_cores(tmp_path / "nothing")
+    assert "OMP_NUM_THREADS" not in os.environ
+    container = machine(tmp_path, **{"sys/fs/cgroup/cpu.max": "150000 100000\n"})
+    share_cores(container)
+    assert os.environ["OMP_NUM_THREADS"] == "2"
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    share_cores(container)
+    assert os.environ["OMP_NUM_THREADS"] == "5"  # what the user has set
 
 
 def test_half_of_what_is_allowed_may_be_taken_where_nothing_is_set() -> None:

@@ -19,7 +19,7 @@ from sam2_fewshot.cli.refine import refine_command
 from sam2_fewshot.cli.segment import EPILOG, segment_command
 from sam2_fewshot.cli.tools import cache_app, interface_command, models_app, report_command
 from sam2_fewshot.errors import PIPE_CLOSED
-from sam2_fewshot.resources import wait_briefly
+from sam2_fewshot.resources import share_cores
 
 app = typer.Typer(
     name="sam2-fewshot",
@@ -59,7 +59,7 @@ def _options(
 
 def main() -> None:
     """Run the command line; where the reader of its output is gone, as of ``| head``, it ends in silence."""
-    wait_briefly()
+    share_cores()
     for stream in (sys.stdout, sys.stderr):
         # Output that is redirected on Windows is in the system's old encoding, which lacks letters such as ×.
         if hasattr(stream, "reconfigure"):

@@ -19,7 +19,7 @@ from sam2_fewshot.errors import (
     terminated_like_interrupted,
 )
 from sam2_fewshot.nimbus.messages import notice
-from sam2_fewshot.resources import wait_briefly
+from sam2_fewshot.resources import share_cores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None, compute: Compute | None = None)
         The exit code. Whatever goes wrong is reported in one line that the browser shows as an error, and the token
         is in none of them.
     """
-    wait_briefly()
+    share_cores()
     given = sys.argv[1:] if arguments is None else list(arguments)
     token = ""
     try:

@@ -12,7 +12,7 @@ from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any
 
 from sam2_fewshot.errors import InputError, SettingsError, needed
-from sam2_fewshot.resources import cores
+from sam2_fewshot.resources import cores, threads_each
 from sam2_fewshot.runner.tasks import CannotGoOn, TaskResult, finish, report_sentences, reported, sentence_of
 from sam2_fewshot.runner.worker import Reply, same, search_block, search_frame
 from sam2_fewshot.tiling.blocks import BlockResult, SearchPlan
@@ -95,6 +95,7 @@ def connected(
             n_workers=count,
             threads_per_worker=1,
             memory_limit=None,
+            env={"OMP_NUM_THREADS": str(threads_each(count))},  # of PyTorch, which takes one core for each task
             dashboard_address="127.0.0.1:0",
             silence_logs=logging.CRITICAL,
         )
