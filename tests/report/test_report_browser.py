@@ -189,6 +189,32 @@ def test_two_tabs_of_a_report_have_the_same_marks(report: Path, open_report: Cal
     until(one, "document.getElementById('mark-count').textContent === 'Nothing is marked yet.'")
 
 
+def test_a_mark_is_added_to_what_is_stored_by_then(report: Path, open_report: Callable[..., Page]) -> None:
+    """A busy browser may tell a page that nothing is stored, and tell it all a moment later."""
+    page = open_report(report)
+    cards = page.locator(".card")
+    cards.nth(0).get_by_role("button", name="right").click()
+    stored = [*([int(cards.nth(i).get_attribute("data-object") or -1), "right"] for i in (0, 1)), ["x", "right"], 7]
+    page.evaluate("stored => localStorage.setItem(localStorage.key(0), stored)", json.dumps(stored))
+    assert page.locator("#mark-count").inner_text() == "Marked: 1 right, 0 wrong."  # the page has not looked again
+    page.get_by_role("button", name="wrong: candidate 8 of a.tif").click()
+    assert page.locator("#mark-count").inner_text() == "Marked: 2 right, 1 wrong."
+    assert page.locator(".card.is-right").count() == 2
+    page.locator("#clear").click()
+    assert page.locator("#mark-count").inner_text() == "Nothing is marked yet."
+    assert page.evaluate("localStorage.getItem(localStorage.key(0))") == "[]"
+
+
+def test_marks_stay_on_a_page_that_can_store_nothing(report: Path, open_report: Callable[..., Page]) -> None:
+    page = open_report(report)
+    cards = page.locator(".card")
+    cards.nth(0).get_by_role("button", name="right").click()
+    page.evaluate("() => { Storage.prototype.setItem = () => { throw new Error('full'); }; }")
+    cards.nth(1).get_by_role("button", name="wrong").click()
+    cards.nth(2).get_by_role("button", name="wrong").click()
+    assert page.locator("#mark-count").inner_text() == "Marked: 1 right, 2 wrong."
+
+
 def test_corrections_of_an_object_model_come_with_the_examples(
     make_out: Callable[..., Path], open_report: Callable[..., Page]
 ) -> None:

@@ -3,31 +3,43 @@
 const verdicts = new Map();
 const place = `sam2-fewshot ${data.id}`;
 
+let isStored = true;
+
 function remember() {
   try {
     localStorage.setItem(place, JSON.stringify([...verdicts]));
+    isStored = true;
   } catch {
-    // Some browsers store nothing for files; the marks then last as long as the page.
+    isStored = false; // Some browsers store nothing for files; the marks then last as long as the page.
   }
 }
 
+// Takes what is stored in place of what this page knows, and tells whether that was something else.
 function recall() {
-  verdicts.clear();
+  let stored = null;
   try {
-    for (const [i, verdict] of JSON.parse(localStorage.getItem(place) ?? '[]')) {
-      if (Number.isInteger(i) && i >= 0 && i < total && (verdict === 'right' || verdict === 'wrong')) verdicts.set(i, verdict);
-    }
+    stored = JSON.parse(localStorage.getItem(place));
   } catch {
-    verdicts.clear();
+    // as if nothing were stored
   }
+  if (!isStored || !Array.isArray(stored)) return false;
+  const before = JSON.stringify([...verdicts]);
+  verdicts.clear();
+  for (const [i, verdict] of stored.filter(Array.isArray)) {
+    if (Number.isInteger(i) && i >= 0 && i < total && (verdict === 'right' || verdict === 'wrong')) verdicts.set(i, verdict);
+  }
+  return JSON.stringify([...verdicts]) !== before;
 }
 
-// The same verdict a second time takes the mark away.
+// The same verdict a second time takes the mark away. A busy browser may have told at first that nothing is stored, so
+// it is asked once more before that is written over.
 function setVerdict(i, verdict) {
-  if (verdicts.get(i) === verdict) verdicts.delete(i);
+  const isTaken = verdicts.get(i) === verdict;
+  const isChanged = recall();
+  if (isTaken) verdicts.delete(i);
   else verdicts.set(i, verdict);
   remember();
-  emit('marked', i);
+  emit('marked', isChanged ? null : i);
 }
 
 function corrections() {
@@ -90,7 +102,8 @@ function startMarks() {
   // The same report in another tab: what is marked there counts here too, so that neither stores an older list.
   addEventListener('storage', (event) => {
     if (event.key !== place && event.key !== null) return; // null: everything stored was cleared
-    recall();
+    if (event.newValue === null) verdicts.clear();
+    else recall();
     emit('marked', null);
   });
   $('export').addEventListener('click', exportMarks);
