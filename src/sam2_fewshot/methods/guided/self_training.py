@@ -93,9 +93,7 @@ def with_surest(
         return list(frames)
     positives = {i: _described(frames[i].positives, found[i], learned) for i in found}
     negatives = {i: _described(frames[i].negatives, found[i], learned) for i in found}
-    wanted, unwanted = (
-        np.concatenate(list(rows.values())) if rows else np.zeros((0, 0)) for rows in (positives, negatives)
-    )
+    wanted, unwanted = (np.concatenate(list(rows.values())) for rows in (positives, negatives))
     detections: list[_Detection] = []
     for i, here in found.items():
         frame, (masks, odds, features) = frames[i], here.likely
