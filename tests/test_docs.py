@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from sam2_fewshot.annotations.tables import COLUMNS
 from sam2_fewshot.cli import app
 from sam2_fewshot.settings import Settings
 
@@ -47,3 +48,18 @@ def test_every_link_inside_leads_somewhere(page: Path) -> None:
     links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8"))
     missing = [link for link in links if not (page.parent / link).exists()]
     assert not missing
+
+
+def test_every_column_of_the_table_is_explained() -> None:
+    page = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
+    explained = re.search(r"^\| column \| what \|\n(.*?)\n\n", page, re.MULTILINE | re.DOTALL)
+    assert explained is not None
+    names = [name for row in explained[1].splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1])]
+    assert sorted(names) == sorted(COLUMNS)
+
+
+def test_the_tests_that_contributors_are_told_to_run_exist() -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = re.findall(r"scripts/test (tests/\S+)|`(tests/[\w/.]+)`", page)
+    assert named
+    assert not [path for pair in named for path in pair if path and not (ROOT / path).exists()]

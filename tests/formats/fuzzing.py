@@ -275,6 +275,7 @@ def main() -> None:
         sys.stderr.flush()
         signal.setitimer(signal.ITIMER_PROF, SECONDS)
         place = arguments.folder or Path(tempfile.mkdtemp())
+        place.mkdir(parents=True, exist_ok=True)
         try:
             path = make(arguments.reader, number, place)
             kept = io.StringIO()

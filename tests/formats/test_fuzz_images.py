@@ -23,3 +23,13 @@ def test_damaged_files_are_read_or_refused_in_a_sentence(reader):
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["read"] + found["refused"] == COUNT
     assert min(found.values()) > 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of time and memory are those of POSIX")
+def test_a_mutation_is_made_again_in_a_new_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "new"
+    tool = str(Path(__file__).with_name("fuzzing.py"))
+    command = [sys.executable, tool, "tiff", "--first", "512", "--count", "1", "--folder", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert list(folder.iterdir())
