@@ -55,9 +55,15 @@ def _arguments(function: Any) -> str:
     return ", ".join(arguments)
 
 
+def _reference(role: re.Match[str]) -> str:
+    """Return what is referred to by its name, or by its path where it is not on the page under that name."""
+    name = role[1].rpartition(".")[2]
+    return f"`{name if name in sam2_fewshot.__all__ or hasattr(sam2_fewshot.FewShotSegmenter, name) else role[1]}`"
+
+
 def _text(item: Any) -> str:
     """Return a docstring as Markdown: sections in bold, definitions as a list."""
-    text = _ROLE.sub(lambda role: f"`{role[1].rpartition('.')[2]}`", inspect.getdoc(item) or "")
+    text = _ROLE.sub(_reference, inspect.getdoc(item) or "")
     parts = _UNDERLINED.split(text.replace("``", "`"))
     lines = [parts[0].strip()]
     for title, body in zip(parts[1::2], parts[2::2], strict=True):

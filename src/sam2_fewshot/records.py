@@ -473,7 +473,8 @@ class FrameResult:
         All masks that were proposed, where that was asked for; else None. They may be thousands.
     examples
         The wanted examples that lie on the frame, none of which is among the detections: of the kind
-        :attr:`Kind.EXAMPLE`, with the masks that were learned from, also of those that a point or a box marks.
+        :attr:`Kind.EXAMPLE`, with the masks that were learned from (of several parts the largest), also of those that a
+        point or a box marks.
     """
 
     detections: Sequence[Detection] = ()

@@ -317,8 +317,12 @@ class FewShotSegmenter:
         ----------
         frame
             As the image in :meth:`predict`.
-        region, at_most
-            As in :func:`~sam2_fewshot.tiling.blocks.plan_search`.
+        region
+            Box ``(x0, y0, x1, y1)`` in pixels, half open, that alone is searched, as far as it lies on the frame; None
+            for all of it.
+        at_most
+            Pixels of a block at most, where that is possible, so that there are results soon; None for as many as the
+            memory allows.
         begins
             Is told before each block how many are finished, and how many there are.
 
@@ -377,7 +381,15 @@ class FewShotSegmenter:
         region: Box | None = None,
         at_most: int | None = None,
     ) -> SearchPlan:
-        """Decide in which blocks to search a frame or region; see :func:`~sam2_fewshot.tiling.blocks.plan_search`."""
+        """Decide in which blocks to search a frame or region; see :func:`~sam2_fewshot.tiling.blocks.plan_search`.
+
+        Parameters
+        ----------
+        frame, region, at_most
+            As in :meth:`stream`.
+        shift
+            ``(x, y)`` by which the grid of blocks is moved, in steps of the method's own tiles.
+        """
         objects, frame = self.object_model, as_reader(frame, self.settings)
         most = self.memory.search_pixels(frame, self._step)
         plan = plan_search(
@@ -437,8 +449,8 @@ class FewShotSegmenter:
         path
             The file.
         channels
-            How the channels of the examples' images were displayed; see
-            :class:`~sam2_fewshot.object_model.ObjectModel`. Left out: what the object model says of it.
+            How the channels of the examples' images were displayed, as the text of a file for ``--channels``. Left out:
+            what the object model says of it.
 
         Raises
         ------

@@ -18,7 +18,9 @@ models_app = typer.Typer(
     help="List, download and find SAM 2 checkpoints.", no_args_is_help=True, rich_markup_mode="rich"
 )
 
-_NAME = typer.Argument(help="File name or short name, such as base_plus; see `sam2-fewshot models list`.")
+_NAME = typer.Argument(
+    help="File name or short name, such as base_plus; see `sam2-fewshot models list`.", metavar="NAME"
+)
 
 
 @models_app.command("list")
