@@ -397,6 +397,20 @@ def test_plain_pages_are_the_time_points_of_the_other_side(tmp_path: Path) -> No
         assert not result.stderr
 
 
+def test_plain_pages_are_the_slices_of_one_time_point_after_the_other_where_those_of_the_other_side_are(
+    tmp_path: Path,
+) -> None:
+    series = np.stack([np.stack([squares((10 * t, 10 * z)) for z in range(2)]) for t in range(3)])
+    plain, both = tmp_path / "plain.tif", tmp_path / "both.tif"
+    tifffile.imwrite(plain, series, photometric="minisblack")
+    tifffile.imwrite(both, series, ome=True, metadata={"axes": "TZYX"})
+    for one, other in ((plain, both), (both, plain)):
+        result = evaluate(one, other)
+        assert "6 frames, 6 true objects" in result.stdout
+        assert "0.5      6    6      0       0" in result.stdout
+        assert not result.stderr
+
+
 def test_an_object_of_two_parts_is_one_where_other_planes_have_others(tmp_path: Path) -> None:
     both = squares((0, 0), (20, 0))
     series = np.stack([both, np.where(both > 0, 7, 0).astype(np.uint16)])

@@ -333,3 +333,15 @@ def test_plain_pages_are_the_time_points_of_a_film(tmp_path, open_with, labels):
 def test_a_broken_label_image_is_refused(write, image):
     with pytest.raises(InputError, match=r"x\.png cannot be read as an image"):
         read_examples(write("x.png", b"\x89PNG\r\n"), image)
+
+
+def test_pages_without_a_meaning_are_the_slices_of_one_time_point_after_the_other(tmp_path, stack, labels, told):
+    planes = np.zeros((2, 3, 20, 30), np.uint16)
+    planes[0, 2], planes[1, 0] = labels == 1, np.where(labels == 2, 2, 0)
+    tifffile.imwrite(tmp_path / "s_labels.tif", planes, photometric="minisblack")  # as napari saves a layer of labels
+    placed = read_examples(tmp_path / "s_labels.tif", stack, progress=told)
+    assert [(example.location.z, example.location.time) for example in placed] == [(0, 1), (2, 0)]
+    assert (
+        "s_labels.tif has 6 slices; they are taken for the 3 slices of the first of the 2 time points of s.ome.tif"
+        in told.only
+    )

@@ -55,7 +55,8 @@ def read(file: MarkedFile) -> Iterator[PlacedExemplar]:
     ----------
     file
         PNG or TIFF of 8, 16 or 32 bits, of its image's height and width. A stack must have its image's slices and
-        time points; a single plane belongs to the first frame.
+        time points, or as many pages as these are together, with time outermost; a single plane belongs to the first
+        frame.
 
     Raises
     ------
@@ -191,10 +192,16 @@ def _planes(header: Header, image: ImageFile, placer: Placer) -> Iterator[tuple[
             + " ".join(["labels must have the size of their image.", *why])
         )
     sizes, wanted = (header.size_z, header.size_t), (image.size_z, image.size_t)
-    if sizes == (image.size_t, 1) and image.size_z == 1:  # pages without a meaning of their own
-        pairs = [((t, 0), (0, t)) for t in range(image.size_t)]
-    elif sizes == wanted:
-        pairs = [((z, t), (z, t)) for t in range(image.size_t) for z in range(image.size_z)]
+    places = [(z, t) for t in range(image.size_t) for z in range(image.size_z)]
+    if sizes == wanted:
+        pairs = [(place, place) for place in places]
+    elif sizes == (len(places), 1):  # pages without a meaning of their own
+        pairs = [((page, 0), place) for page, place in enumerate(places)]
+        if image.size_z > 1:
+            placer.remarks.warn(
+                f"{path.name} has {sizes[0]} slices; they are taken for the {image.size_z} slices of the first of the "
+                f"{image.size_t} time points of {image.name}, then for those of the second, and so on."
+            )
     elif sizes == (1, 1):
         placer.remarks.warn(f"{path.name} has a single plane; it is taken for the first frame of {image.name}.")
         pairs = [((0, 0), (0, 0))]

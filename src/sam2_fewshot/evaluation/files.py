@@ -339,13 +339,15 @@ def _planes_of(stem: str, here: _Image, there: _Image, progress: Progress, tag: 
 def _pages_as_times(
     side: dict[tuple[int, int], _Plane], other: Collection[tuple[int, int]]
 ) -> dict[tuple[int, int], _Plane]:
-    """Return planes by slice and time; pages without a meaning of their own are time points where the others are.
+    """Return planes by slice and time; pages without a meaning of their own have that of the others' planes.
 
-    A file that does not say what its pages are counts as slices, as where examples are read.
+    A file that does not say what its pages are counts as slices, as where examples are read. They are time points
+    where the others are, or where these are both, the slices of one time point after the other.
     """
-    of_times = all(z == 0 for z, _ in other) and 0 < max((t for _, t in other), default=0) < len(side)
-    if of_times and all(t == 0 for _, t in side):
-        return {(0, z): plane for (z, _), plane in side.items()}
+    size_z, size_t = (1 + max(places) for places in zip((0, 0), *other, strict=True))
+    fits = size_t <= len(side) if size_z == 1 else size_z * size_t == len(side)
+    if size_t > 1 and fits and all(t == 0 for _, t in side):
+        return {(page % size_z, page // size_z): plane for (page, _), plane in side.items()}
     return side
 
 
