@@ -172,6 +172,29 @@ def test_a_folder_without_images_is_refused(tmp_path, write, open_with):
         open_with(tmp_path / "in")
 
 
+def test_folders_in_a_folder_are_not_searched_which_is_told(tmp_path, write, open_with, told, ramp):
+    for name in ("in/a.png", "in/day2/b.png", "in/masks/a.png", "in/labels/a_labels.png"):
+        write(name, ramp)
+    write("in/notes/notes.txt", b"x")
+    assert [image.name for image in open_with(tmp_path / "in")] == ["a.png"]
+    assert "in has folders with images in it, which were passed over." in told.only
+    assert told.only.endswith(f"give them by their names: {tmp_path / 'in' / 'day2'}.")
+
+
+def test_a_folder_in_a_folder_that_is_given_as_well_is_not_told(tmp_path, write, open_with, told, ramp):
+    write("in/a.png", ramp)
+    write("in/day2/b.png", ramp)
+    assert [image.name for image in open_with(tmp_path / "in", tmp_path / "in" / "day2")] == ["a.png", "b.png"]
+    assert not told.warnings
+
+
+def test_a_folder_with_images_in_its_folders_only_is_refused_with_their_names(tmp_path, write, open_with, ramp):
+    write("in/day 1/a.png", ramp)
+    write("in/day 2/a.png", ramp)
+    with pytest.raises(InputError, match=r"in itself\. The folders in a folder .* by their names: .*day 1, .*day 2\.$"):
+        open_with(tmp_path / "in")
+
+
 def test_nothing_is_refused(open_with):
     with pytest.raises(InputError, match="No image was given"):
         open_with()

@@ -19,7 +19,7 @@ from sam2_fewshot.protocols import Quiet
 from sam2_fewshot.records import Location
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -53,7 +53,8 @@ def open_images(
     ----------
     paths
         A file, or files in the order of their XY positions. A folder stands for the image files in it, in natural
-        order; other files in it are passed over with a warning, and so are label images beside their images.
+        order; other files in it are passed over with a warning, and so are label images beside their images and
+        folders with images in it.
         A file given twice is taken once, with a warning.
     settings
         Gives the percentiles of black and white.
@@ -405,23 +406,48 @@ class _LastPlane:
 
 
 def _expand(paths: Iterable[Path | str], progress: Progress) -> Iterator[Path]:
-    for path in map(Path, paths):
+    given = [*map(Path, paths)]
+    for path in given:
         if is_zarr(path) or kind_of(path) != "folder":
             yield path
             continue
         with reading(path):
             found = sorted((file for file in path.iterdir() if not file.name.startswith(".")), key=natural_key)
-        images = [file for file in found if is_zarr(file) or (file.is_file() and file.suffix.lower() in IMAGE_SUFFIXES)]
+        images = [file for file in found if _is_image(file)]
         stems = {stem_of(file) for file in images}
         labels = [file for file in images if stems & set(example_stems(file)[1:])]
+        folders = [folder for folder in found if folder not in images and folder not in given]
+        inside = [folder for folder in folders if _has_other_images(folder, stems)]
+        if not images and inside:
+            raise InputError(f"There is no image in the folder {path} itself. {_give_as_well(inside)}")
         if not images:
             raise InputError(
                 f"There is no image in the folder {path} ({len(found)} other files); {_FORMAT_NAMES} are read."
             )
+        if inside:
+            progress.warn(f"{path} has folders with images in it, which were passed over. {_give_as_well(inside)}")
         others = [file for file in found if file.is_file() and file not in images and not is_companion(file)]
         _warn_skipped(path, others, "not an image", progress)
         _warn_skipped(path, labels, "labels of another image, by the name", progress)
         yield from (file for file in images if file not in labels)
+
+
+def _is_image(file: Path) -> bool:
+    return is_zarr(file) or (file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
+
+
+def _has_other_images(folder: Path, stems: Collection[str]) -> bool:
+    """Tell whether a folder has images in it that are not named after those beside it, as label images are."""
+    try:
+        files = [file for file in folder.iterdir() if not file.name.startswith(".")] if folder.is_dir() else []
+    except OSError:  # nobody has asked for it
+        return False
+    return any(_is_image(file) and not any(stem in stems for stem in example_stems(file)) for file in files)
+
+
+def _give_as_well(inside: Sequence[Path]) -> str:
+    names = listed([str(folder) for folder in inside], 3)
+    return f"The folders in a folder are not searched; to search these, give them by their names: {names}."
 
 
 def _warn_skipped(folder: Path, files: list[Path], why: str, progress: Progress) -> None:
