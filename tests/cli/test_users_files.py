@@ -280,6 +280,22 @@ def test_a_folder_of_examples_alone_is_left_out(request_for, segmenters, display
     assert warnings_of(display) == ["Warning: Left out of the images, because the examples are in it: marked."]
 
 
+def test_label_images_that_a_pattern_has_caught_are_left_out(
+    request_for, segmenters, display, tmp_path, images, examples
+):
+    names = ("im1.png", "im2.png", "im2_labels.png", "im3_labels.png")
+    paths = [tmp_path / "plate" / name for name in names]
+    paths[0].parent.mkdir()
+    for source, path in zip([images[0], images[1], examples, images[2]], paths, strict=True):
+        shutil.copy(source, path)
+    summary = run(request_for(images=paths), display, segmenters)
+    searched = [frame["image"] for frame in read_finished(summary.out).facts["frames"]]
+    assert searched == ["im1.png", "im2.png", "im3_labels.png"]  # the last one is labels of nothing
+    assert warnings_of(display) == [
+        "Warning: Left out of the images, because by the name they are labels of another image: im2_labels.png."
+    ]
+
+
 def test_searched_images_are_no_truth(cli, request_for, segmenters, display, images, examples, tmp_path):
     out = run(request_for(), display, segmenters).out
     moved = tmp_path / "moved" / images[1].name

@@ -1,4 +1,4 @@
-"""Which of the paths that were given are images: not the results of a run, and not the examples."""
+"""Which of the paths that were given are images: not the results of a run, the examples, or labels of other images."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def image_paths(paths: Sequence[Path], examples: Path | None, progress: Progress
     InputError
         If there is nothing but results of a run.
     """
-    return _without_examples(_without_results(paths, progress), examples, progress)
+    return _without_labels(_without_examples(_without_results(paths, progress), examples, progress), progress)
 
 
 def _without_results(paths: Sequence[Path], progress: Progress) -> list[Path]:
@@ -74,6 +74,18 @@ def _without_examples(paths: Sequence[Path], examples: Path | None, progress: Pr
     if left_out:
         progress.warn(f"Left out of the images, because the examples are in it: {_names(left_out)}.")
     return images
+
+
+def _without_labels(paths: Sequence[Path], progress: Progress) -> list[Path]:
+    """Leave out files that are named as the labels of an image beside them, as a folder does that is given."""
+    images = {(path.parent, stem_of(path)) for path in paths}
+    labels = [path for path in paths if any((path.parent, stem) in images for stem in example_stems(path)[1:])]
+    left_out = [path for path in labels if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
+    if left_out:
+        progress.warn(
+            f"Left out of the images, because by the name they are labels of another image: {_names(left_out)}."
+        )
+    return [path for path in paths if path not in left_out]
 
 
 def _has_images_beside(path: Path) -> bool:
