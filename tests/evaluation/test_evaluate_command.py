@@ -358,6 +358,17 @@ def test_a_mask_is_split_into_its_parts(tmp_path: Path) -> None:
     assert evaluate(grey, grey).exit_code == 0
 
 
+def test_marked_objects_that_are_no_label_image_are_to_be_converted(tmp_path: Path) -> None:
+    labels = save(tmp_path / "a.tif", squares((0, 0)))
+    outlines = tmp_path / "truth" / "a.geojson"
+    outlines.parent.mkdir()
+    outlines.write_text('{"type": "FeatureCollection", "features": []}')
+    for path, out in ((outlines, "a_labels.tif"), (outlines.parent, "labels --to labels")):
+        said = refused(labels, path)
+        assert "no label image" in said
+        assert f"first: sam2-fewshot convert {path} {out} --image IMAGES" in said
+
+
 def test_wrong_input_is_a_sentence(tmp_path: Path, truth: Path) -> None:
     labels = save(tmp_path / "a.tif", squares((0, 0)))
     assert "There is no file or folder" in refused(tmp_path / "none", labels)

@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from sam2_fewshot.annotations.examples import marked_files
 from sam2_fewshot.annotations.label_bands import objects_of, put_together
 from sam2_fewshot.annotations.label_images import read_classes
 from sam2_fewshot.annotations.named import Entry, images_of_run, shared_folders
 from sam2_fewshot.annotations.record import frame_title
-from sam2_fewshot.annotations.registry import FORMATS
-from sam2_fewshot.errors import InputError, counted, listed
+from sam2_fewshot.annotations.registry import FORMATS, READ_SUFFIXES
+from sam2_fewshot.errors import InputError, command_line, counted, listed
 from sam2_fewshot.evaluation.figures import EvaluatedFrame
 from sam2_fewshot.geometry.outlines import polygon_to_mask
 from sam2_fewshot.images.addresses import composed, natural_key, position_stem, stem_of
@@ -151,13 +152,30 @@ def _sources(path: Path, other: Path) -> dict[str, _Image]:
             raise InputError(
                 f"{path} is one of the images that were searched for {other}; give a label image of its true objects."
             )
+        if _has_outlines(path):
+            hint = _to_convert(path, f"{stem_of(path)}_labels.tif")
+            raise InputError(f"{path} is no label image (PNG, TIFF). {hint}")
         return _label_images({example_stems(path)[-1]: path})
     if (path / "run.json").is_file():
         return _results(path)
     found = _in_folder(path, finished) or _in_subfolders(path, finished)
     if not found:
-        raise InputError(f"There are no label images (PNG, TIFF) and no results of sam2-fewshot in {path}.")
+        what = f"There are no label images (PNG, TIFF) and no results of sam2-fewshot in {path}."
+        if any(map(_has_outlines, marked_files(path))):
+            what += f" {_to_convert(path, 'labels', '--to', 'labels')}"
+        raise InputError(what)
     return found
+
+
+def _has_outlines(path: Path) -> bool:
+    """Tell whether a file can give marked objects, but is no label image, by its ending."""
+    suffix = path.suffix.lower()
+    return suffix in READ_SUFFIXES and suffix not in FORMATS["labels"].reads
+
+
+def _to_convert(path: Path, *out: str) -> str:
+    command = command_line(["sam2-fewshot", "convert", str(path), *out, "--image"])
+    return f"Convert the objects that are marked there first: {command} IMAGES"
 
 
 def _in_folder(folder: Path, finished: Finished | None) -> dict[str, _Image]:
