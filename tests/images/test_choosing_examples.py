@@ -147,7 +147,7 @@ def test_a_missing_path_is_refused(tmp_path, image):
         ("x.jpg", "JPEG changes the numbers"),
         ("x.doc", "it is not known"),
         ("x.zarr", "it is not known"),
-        ("x.csv", "tables are written, but not read: they have no outlines"),
+        ("x.csv", "they have no outlines; points are read from GeoJSON and ROI files"),
         ("x.parquet", "tables are written, but not read: they have no outlines"),
     ],
 )

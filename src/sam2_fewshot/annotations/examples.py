@@ -222,7 +222,7 @@ def _not_read(path: Path) -> str:
     if suffix in {".jpg", ".jpeg"}:
         reason = "JPEG changes the numbers in a label image"
     elif any(suffix in form.suffixes and not form.is_folder for form in FORMATS.values()):
-        reason = "tables are written, but not read: they have no outlines"
+        reason = "tables are written, but not read: they have no outlines; points are read from GeoJSON and ROI files"
     else:
         reason = "it is not known"
     return f"{path.name} cannot give examples ({reason}); they are read from {readable()}."
