@@ -241,11 +241,38 @@ def test_figures_survive_a_job_that_ends_while_it_replaces_them(bench: Bench, pa
     assert [file["name"] for file in bench.server.store.files.values() if file["name"].endswith("json")] == []
 
 
+@pytest.mark.parametrize(
+    ("trouble", "restored"),
+    [
+        (Fault("POST", "annotation_property_values/multiple", 500), True),  # at the end it is tried once more
+        (Fault("GET", "^file/.*/download", 403), False),
+        (Fault("GET", "^item$", 500, times=5), False),
+    ],
+    ids=["put back", "fetch", "look up"],
+)
+def test_figures_that_cannot_be_put_back_at_once_are_kept(bench: Bench, trouble: Fault, restored: bool) -> None:
+    bench.run()
+    before = set(bench.values())
+    bench.method = surer
+    bench.server.faults = [Fault("POST", "annotation_property_values/multiple", 500)]
+    assert bench.run(**{"Batch XY": "1"}).code == 1
+    assert not bench.values(), "their only copy is the file"
+    bench.method = bright
+    bench.server.faults = [replace(trouble)]
+    assert bench.run(**{"Batch XY": "3"}).code == 0
+    assert (set(bench.values()) == before) == restored
+    assert bench.run(**{"Batch XY": "3"}).code == 0
+    assert set(bench.values()) == before
+    assert [file["name"] for file in bench.server.store.files.values() if file["name"].endswith("json")] == []
+
+
 def test_a_damaged_store_of_figures_is_thrown_away(bench: Bench) -> None:
     bench.run()
     store = bench.server.store
     (item,) = {file["itemId"] for file in store.files.values()}
-    for content in (b"{", b"[1]", b'{"property": "other", "values": {}}'):
+    own = f'{{"property": "{next(iter(store.properties))}", "values": {{"a": %s}}}}'
+    damaged = ("{", "[1]", '{"property": "other", "values": {}}', own % 1, own % '{"Score": [1]}')
+    for content in (text.encode() for text in damaged):
         store.create_file({"parentId": item, "name": "figures.json", "size": str(len(content))}, content)
         assert bench.run().code == 0
         assert len(store.files) == 1

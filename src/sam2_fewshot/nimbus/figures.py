@@ -243,12 +243,18 @@ class Properties:
     def _restore(self) -> None:
         """Put back the figures that a job was replacing when it was killed; those that are there win over them.
 
-        The job may be at it still, and needs its copy; so :meth:`finish` removes it, if it is the same then.
+        The job may be at it still, and needs its copy; so :meth:`finish` removes it, if it is the same then. What
+        cannot be fetched or put back now stays for then, or for the next job: nothing else has these figures.
         """
-        with suppress(ServerError, ValueError, TypeError):
-            kept = self._backup(look_again=False)
-            self._send(kept)
-            self._restored = kept
+        try:
+            self._restored = self._copy()
+            self._send(self._restored)
+        except (Refused, ValueError, TypeError) as error:
+            if isinstance(error, Refused) and error.status != 400:
+                return
+            self._restored = {}  # it is gone, or holds what are no figures
+        except ServerError:
+            return
         if not self._restored:
             self._drop_backup()
 
@@ -256,12 +262,17 @@ class Properties:
         with suppress(ServerError):
             self._shelf.remove(_BACKUP)
 
-    def _backup(self, look_again: bool = True) -> dict[str, dict[str, Any]]:
+    def _backup(self) -> dict[str, dict[str, Any]]:
         """Return the copy that a job has left which is replacing the figures, or was killed while it did."""
-        with suppress(ServerError, ValueError, TypeError, KeyError, AttributeError):
-            if look_again:
-                self._shelf.look_again()
-            content = self._shelf.get(_BACKUP)
+        with suppress(ServerError):
+            self._shelf.look_again()
+            return self._copy()
+        return {}
+
+    def _copy(self) -> dict[str, dict[str, Any]]:
+        """Return the same as far as it is known what is there; nothing where it is damaged."""
+        content = self._shelf.get(_BACKUP)
+        with suppress(ValueError, TypeError, KeyError, AttributeError):
             backup = json.loads(content) if content else {}
             if backup.get("property") == self._id:
                 return dict(backup["values"])
