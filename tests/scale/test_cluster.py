@@ -458,6 +458,34 @@ def test_a_worker_that_lives_on_reads_an_image_that_was_acquired_anew(tmp_path: 
     assert frames[1].shape == (60, 80 + wider)
 
 
+class Named(BrightMaker):
+    """Remembers by what names models were asked for."""
+
+    def __call__(self, model: str, device: str, settings: Settings, progress: Progress) -> Any:
+        self.models = [*getattr(self, "models", []), model]
+        return super().__call__(model, device, settings, progress)
+
+
+def test_a_worker_in_another_folder_opens_what_the_program_was_given(
+    client: Any, images: list[Path], examples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = tmp_path / "there"
+    there.mkdir()
+    for path in images:  # of other experiments, called the same
+        Image.fromarray(scene(90, 5, seed=9)).save(there / path.name)
+    monkeypatch.chdir(tmp_path)
+    given = [path.relative_to(tmp_path) for path in images[:2]]
+    settings = Settings(cache_size=0)
+    request = Request(images=given, examples=examples, out=tmp_path / "out", model="models/a.pt", settings=settings)
+    plan = make_plan(request, Quiet())
+    address = plan.address(plan.frames[1])
+    maker = Named(BRIGHT)
+    assert run(request, Lines(), maker, client).complete
+    assert maker.models == ["models/a.pt", str(tmp_path / "models" / "a.pt")]
+    monkeypatch.chdir(there)
+    np.testing.assert_array_equal(address.open().read(), np.array(Image.open(images[1])))
+
+
 @pytest.mark.parametrize(
     ("device", "worker", "card"),
     [

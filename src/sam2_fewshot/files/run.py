@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from sam2_fewshot.backbones import lasting_name
 from sam2_fewshot.files.folder import OutputFolder
 from sam2_fewshot.files.plan import make_plan
 from sam2_fewshot.methods.base import Stopwatch
@@ -144,7 +145,7 @@ def run(
 
                 return Recipe(
                     key=uuid.uuid4().hex,
-                    model=os.fspath(request.model) if request.model != "auto" else segmenter.model_name,
+                    model=segmenter.model_name if request.model == "auto" else lasting_name(request.model),
                     sha256=segmenter.model_sha256,
                     device=request.device,
                     settings=segmenter.settings,

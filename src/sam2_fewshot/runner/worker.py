@@ -33,7 +33,7 @@ class Recipe:
     key
         The same for all tasks of a run; a worker holds the model of the last one.
     model, sha256
-        Name or path of the checkpoint, and the hash that it must have.
+        Name of the checkpoint, or its path from the root on, and the hash that it must have.
     device
         ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
     settings
