@@ -256,6 +256,7 @@ class TestOutlines:
             ([[40, 1], [50, 1], [50, 9]], "outside its image, cells.png (30 × 20 px)"),
             ([[-9, -9], [-1, -9], [-1, -1]], "outside its image"),
             ([[30, 0], [40, 0], [40, 9], [30, 9]], "outside its image"),  # shares the border only
+            ([[60000, 50000], [60040, 50000], [60040, 50040]], "outside its image"),  # those of a whole slide
             ([[1.1, 1.1], [1.3, 1.1], [1.3, 1.3]], "covers no pixel"),
         ],
     )

@@ -292,7 +292,8 @@ def _is_box(polygon: Polygon) -> bool:
 def _check_size(polygon: Polygon, width: int, height: int) -> None:
     """Refuse an outline that could not be drawn in a sensible time."""
     x0, y0, x1, y1 = polygon.bounds
-    if (min(x1, width) - max(x0, 0)) * (min(y1, height) - max(y0, 0)) > MAX_PLANE_PIXELS and min(x1, y1) > 0:
+    wide, high = min(x1, width) - max(x0, 0), min(y1, height) - max(y0, 0)  # below 0 where it lies outside
+    if min(wide, high) > 0 and wide * high > MAX_PLANE_PIXELS:
         raise Unusable(f"larger than {MAX_PLANE_PIXELS:,} px")
     if polygon.length > _LONGEST:
         raise Unusable("an outline that goes to and fro too often")
