@@ -6,6 +6,7 @@ import csv
 import json
 import unicodedata
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -104,6 +105,23 @@ def test_of_some_images_of_a_run_each_gets_its_own_results(opened, run, told):
     found = read_examples(out / "geojson", opened("a.bmp", "image [1].png"), progress=told)
     assert places(found) == [0] * 5 + [1] * 3
     assert "2 files were passed over" in told.warnings[0]
+
+
+@pytest.mark.parametrize("inside", [".", "below"])
+def test_results_that_are_given_without_their_folder_go_to_the_images_that_the_run_says(
+    opened, run, tmp_path, monkeypatch, inside
+):
+    results = run(opened("one/a.png", "two/a.png")) / "geojson"
+    images = opened("two/a.png", "one/a.png")
+    (results / "below").mkdir()
+    monkeypatch.chdir(results / inside)
+    here = Path() if inside == "." else Path("..")
+    assert [item.frame.name for item in read_examples(here / "a_2.geojson", images)] == ["two/a.png"] * 3
+    assert places(read_examples(here, images)) == [0] * 3 + [1] * 2
+    convert(here, tmp_path / "all.csv")
+    with (tmp_path / "all.csv").open(encoding="utf-8") as file:
+        rows = [(row["image"], row["xy"]) for row in csv.DictReader(file)]
+    assert rows == [("one/a.png", "1")] * 2 + [("two/a.png", "2")] * 3
 
 
 def test_results_of_one_run_go_to_the_images_saved_anew(opened, run):

@@ -62,6 +62,11 @@ class RunImage(NamedTuple):
     planes: set[tuple[int, int]]
 
 
+def output_of(path: Path) -> Path:
+    """Return the output folder where a file would be a run's result, also of one that is given without its folder."""
+    return Path(os.path.abspath(path)).parent.parent  # noqa: PTH100  (a link stays one)
+
+
 def images_of_run(folder: Path) -> dict[str, RunImage]:
     """Return the images of a run by what their results are called, composed; none where a folder has no results."""
     found: dict[str, RunImage] = {}
@@ -113,7 +118,7 @@ class ImageNames:
         that QuPath gives it, such as ``a.lif - Series001``. Of images that share a name it is the one in the file's
         folder.
         """
-        results = self._results(path.parent.parent)
+        results = self._results(output_of(path))
         if (image := results.get(composed(path.stem))) is not None:
             return [image]
         # The others of the run have results of their own.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sam2_fewshot.annotations.examples import companion_of, format_of, marked_files
-from sam2_fewshot.annotations.named import UNKNOWN, images_of_run, nominal_header
+from sam2_fewshot.annotations.named import UNKNOWN, images_of_run, nominal_header, output_of
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.images.addresses import composed, holds_zarr
 from sam2_fewshot.images.image_set import images_of, stems_of
@@ -81,7 +81,7 @@ def _stems(headers: Sequence[Header]) -> Sequence[str]:
 
 def _in_folder(files: Sequence[Path]) -> tuple[Sequence[str], list[Header]]:
     """Return the stems and headers of the images that files in one folder speak of; those of a run come first."""
-    run = images_of_run(files[0].parent.parent)
+    run = images_of_run(output_of(files[0]))
     placed: dict[int, tuple[str, Header]] = {}
     rest: list[Header] = []
     for file in files:
