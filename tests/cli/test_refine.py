@@ -309,6 +309,21 @@ def test_marks_that_cannot_be_used_are_told(images, export, display):
     told = " ".join(display.lines)
     assert "marked on other.png, but the image at XY 2 is im2.png" in told
     assert "on an image that was not given" in told
+    assert "corrections.json: 3 annotations were passed over, because they are no outline with one of the tags" in told
+
+
+def test_answers_that_somebody_has_typed_are_understood_or_told(images, export, display):
+    typed = ["Right", "WRONG ", "wrnog", "unanswered", "Unanswered"]
+    path = export(
+        *(mark("", 12 * n, 0, tags=[tag]) for n, tag in enumerate(typed)), mark("", 60, 0, tags=["unanswered", "right"])
+    )
+    read = read_corrections([path], open_images(images, Settings(), None, display), display)
+    assert [item.is_right for item in read] == [True, False, True]
+    told = [line for line in display.lines if "passed over" in line]
+    assert told == [
+        "Warning: corrections.json: 1 annotation was passed over, because it is no outline with one of the tags "
+        "'right' and 'wrong'."
+    ]
 
 
 def test_marks_are_compared_with_those_on_their_frame_alone(images, export, display):

@@ -36,7 +36,7 @@ from sam2_fewshot.annotations.nimbus import (
 from sam2_fewshot.annotations.placing import PlacedExemplar, Placer, Remarks
 from sam2_fewshot.annotations.record import figure, printable
 from sam2_fewshot.annotations.values import index, load_json
-from sam2_fewshot.errors import InputError, SettingsError
+from sam2_fewshot.errors import InputError, SettingsError, were
 from sam2_fewshot.files.earlier import known_images
 from sam2_fewshot.geometry.outlines import mask_to_area, polygon_to_mask
 from sam2_fewshot.geometry.overlap import mask_iou
@@ -148,6 +148,7 @@ def read_corrections(
             if earlier is None or path != earlier.out / CORRECTIONS:
                 raise InputError(nothing)
         remarks.report()
+        _warn_of_others(content, path.name, progress)
         repeated = 0
         for correction in new:
             others = by_location.get(correction.placed.location, ())
@@ -219,15 +220,35 @@ def _text(annotations: Sequence[Document]) -> str:
 
 def _unanswered(content: Any) -> int:
     """Return how many annotations have the tag of an answer that is not given."""
-    return sum(isinstance(each, dict) and UNANSWERED in tags_of(each) for each in annotations_of(content) or [])
+    return sum(UNANSWERED in _words_of(each) for each in annotations_of(content) or [])
 
 
 def _marked(content: Any) -> list[dict[str, Any]]:
-    """Return the annotations that are a verdict: outlines with one of the two tags."""
-    polygons = [
-        each for each in annotations_of(content) or [] if isinstance(each, dict) and each.get("shape") == "polygon"
-    ]
-    return [each for each in polygons if (RIGHT in tags_of(each)) != (WRONG in tags_of(each))]
+    """Return the annotations that are a verdict, each with the tag of that alone."""
+    told = [(each, _verdict_of(each)) for each in annotations_of(content) or []]
+    return [{**each, "tags": [verdict]} for each, verdict in told if verdict is not None]
+
+
+def _verdict_of(annotation: Any) -> str | None:
+    """Return what an outline with one of the two tags says; None of any other annotation."""
+    verdicts = _words_of(annotation) & {RIGHT, WRONG}
+    return verdicts.pop() if len(verdicts) == 1 and annotation.get("shape") == "polygon" else None
+
+
+def _words_of(annotation: Any) -> set[str]:
+    """Return the tags of an annotation as they are compared: somebody may have typed them."""
+    return {tag.strip().casefold() for tag in tags_of(annotation)} if isinstance(annotation, dict) else set()
+
+
+def _warn_of_others(content: Any, file: str, progress: Progress) -> None:
+    """Say how many annotations are neither a verdict nor unanswered: somebody may have meant them as answers."""
+    others = [each for each in annotations_of(content) or [] if _verdict_of(each) is None]
+    if count := sum(UNANSWERED not in _words_of(each) for each in others):
+        they_are = "it is" if count == 1 else "they are"
+        progress.warn(
+            f"{file}: {were(count, 'annotation')} passed over, because {they_are} no outline with one of the tags "
+            f"{RIGHT!r} and {WRONG!r}."
+        )
 
 
 @dataclass(frozen=True, eq=False, slots=True)
