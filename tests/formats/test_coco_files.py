@@ -69,6 +69,17 @@ def test_the_largest_of_several_parts(put, examples_in, told):
     assert "cut to the largest part" in told.warnings[0]
 
 
+def test_masks_that_cvat_calls_crowds_are_objects(put, examples_in, told):
+    mask = {"segmentation": {"size": [60, 80], "counts": [605, 10, 4185]}, "iscrowd": 1, "bbox": [10, 5, 1, 10]}
+    one, two = mask | {"attributes": {"occluded": False}}, {"segmentation": [SQUARE], "iscrowd": 0}
+    found = examples_in(put("x.json", coco(one, two | {"attributes": {"occluded": True}}, mask)))
+    assert [item.exemplar.polygon.bounds for item in found] == [(10, 5, 11, 15), (10, 10, 20, 20)]
+    assert told.warnings == [
+        "x.json: object 1 was taken as one object: iscrowd is 1, which CVAT writes of every mask.",
+        "x.json: object 3 was left out: a crowd (iscrowd: 1), which is several objects in one.",
+    ]
+
+
 def test_crowds_are_left_out(put, examples_in, told):
     crowd = {"segmentation": {"size": [60, 80], "counts": [0, 4000, 800]}, "iscrowd": 1}
     path = put("x.json", coco(crowd, {"segmentation": [SQUARE], "iscrowd": 0}, crowd))

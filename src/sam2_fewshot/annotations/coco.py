@@ -120,8 +120,10 @@ def read(file: MarkedFile) -> Iterator[Drawing | PlacedExemplar]:
             yield Drawing(count, why="of an image that the file does not name")
             continue
         if annotation.get("iscrowd") == 1:
-            yield Drawing(count, why="a crowd (iscrowd: 1), which is several objects in one")
-            continue
+            if not _is_mask_of_cvat(annotation):
+                yield Drawing(count, why="a crowd (iscrowd: 1), which is several objects in one")
+                continue
+            placer.remarks.note(count, "taken as one object", "iscrowd is 1, which CVAT writes of every mask")
         named, target = known[key], places[key]
         if target is None and named.entry in unclear:
             yield Drawing(count, why=f"on an image that could be several of those given ({named.entry.file[:_QUOTED]})")
@@ -147,6 +149,15 @@ def read(file: MarkedFile) -> Iterator[Drawing | PlacedExemplar]:
         figures = Figures.of(annotation, kind=annotation.get("kind"))
         drawing = Drawing(count, Location(target.xy, named.z, named.time), tags=tags, figures=figures)
         yield _object(drawing, annotation, placer, regions)
+
+
+def _is_mask_of_cvat(annotation: Mapping[str, Any]) -> bool:
+    """Tell whether an annotation is a mask as CVAT writes it, which calls each a crowd.
+
+    Its writer, Datumaro, sets ``iscrowd`` where it writes run lengths, and has ``attributes``, which COCO does not know
+    (``datumaro/plugins/data_formats/coco/exporter.py``).
+    """
+    return isinstance(annotation.get("segmentation"), dict) and isinstance(annotation.get("attributes"), dict)
 
 
 def _object(
