@@ -17,7 +17,7 @@ PARAMETERS = {
     "recognises": ["content"],
     "images_in": ["path", "content"],
     "companion": ["path"],
-    "write_companions": ["records", "paths", "kept", "progress"],
+    "write_companions": ["records", "paths", "folder", "overwrite", "progress"],
     "is_own": ["path"],
 }
 

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from recorded import recorded
 from sam2_fewshot.annotations.convert import convert
 from sam2_fewshot.annotations.examples import read_examples
+from sam2_fewshot.annotations.label_images import read_classes
 from sam2_fewshot.annotations.record import FrameRecord
 from sam2_fewshot.cli import app
 from sam2_fewshot.errors import InputError, SettingsError
@@ -225,6 +226,39 @@ def test_classes_go_beside_a_label_image(tmp_path, put, cells):
     assert json.loads((tmp_path / "cells_labels_classes.json").read_text()) == {"1": ["living"], "2": ["dead"]}
 
 
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_other_objects_do_not_get_the_classes_of_the_label_image_that_was_there(put, cells, told, overwrite):
+    def converted(tags):
+        rings = [[[x, 5], [x + 10, 5], [x + 10, 15], [x, 5]] for x in (5, 25, 45)]
+        features = [
+            {
+                "type": "Feature",
+                "geometry": {"type": "Polygon", "coordinates": [ring]},
+                "properties": {"tags": [tag] if tag else []},
+            }
+            for ring, tag in zip(rings, tags, strict=False)
+        ]
+        source = put("x/cells.geojson", {"type": "FeatureCollection", "features": features})
+        out = source.parent.parent / "cells_labels.tif"
+        convert(source, out, images=[cells[0].path], overwrite=overwrite, progress=told)
+        return out
+
+    out = converted(["living", "dead"])
+    if not overwrite:
+        out.unlink()
+    told.warnings.clear()
+    out = converted([None, None, None])
+    if overwrite:
+        assert [item.tags for item in read_examples(out, cells)] == [(), (), ()]
+        assert not [line for line in told.warnings if "classes" in line]
+    else:
+        assert read_classes(out) == {1: ("living",), 2: ("dead",)}
+        assert [line for line in told.warnings if "classes" in line] == [
+            "cells_labels_classes.json is there already and was left as it is; the objects of cells_labels.tif get its "
+            "classes, so delete it if it is not theirs."
+        ]
+
+
 class TestStacks:
     @pytest.fixture
     def stack(self, tmp_path):
@@ -330,6 +364,10 @@ class TestStacks:
         convert(tmp_path / "run" / "geojson" / "stack.geojson", tmp_path / "l.tif", images=[stack], progress=told)
         assert any("differ from plane to plane" in line for line in told.warnings)
         assert not (tmp_path / "l_classes.json").exists()
+        (tmp_path / "l_classes.json").write_text('{"1": "of an earlier one"}')
+        source = tmp_path / "run" / "geojson" / "stack.geojson"
+        convert(source, tmp_path / "l.tif", images=[stack], overwrite=True, progress=told)
+        assert json.loads((tmp_path / "l_classes.json").read_text()) == {"1": []}
 
 
 class TestNumbers:

@@ -179,7 +179,7 @@ def _written(
                 bare.append(replace(record, detections=(), below=(), points=(), examples=(), numbers=tuple(record.ids)))
         write_companions = form.optional("write_companions")
         if write_companions:
-            write_companions(bare, places, None if overwrite else folder, progress)
+            write_companions(bare, places, folder, overwrite, progress)
     return Converted(list(paths.values()), sum(counts), sum(count > 0 for count in counts))
 
 

@@ -349,9 +349,12 @@ def _add_description(path: Path) -> None:
 
 
 def write_companions(
-    records: Sequence[FrameRecord], paths: Mapping[str, Path], kept: Path | None, progress: Progress
+    records: Sequence[FrameRecord], paths: Mapping[str, Path], folder: Path, overwrite: bool, progress: Progress
 ) -> None:
     """Write the classes of objects beside label images, as :func:`read_classes` takes them.
+
+    Where there are none to write, the classes of the label image that is replaced give way to empty ones: its numbers
+    were those of other objects.
 
     Parameters
     ----------
@@ -359,8 +362,10 @@ def write_companions(
         All frames, with tags.
     paths
         The label images by the stems of their images.
-    kept
-        A folder of which nothing may be replaced when these files come there; None where it may.
+    folder
+        Where these files come.
+    overwrite
+        Whether files there may be replaced.
     progress
         Takes warnings, of classes that are not written.
     """
@@ -368,16 +373,25 @@ def write_companions(
         tags: dict[int, set[tuple[str, ...]]] = defaultdict(set)
         for record in records:
             if record.stem == stem:
-                for number, own in zip(record.ids, record.tags, strict=False):  # tags may be common to all
-                    tags[number].add(own)
-        if not any(own for found in tags.values() for own in found):
-            continue
+                own = record.tags or [()] * len(record.ids)  # tags may be common to all
+                for number, each in zip(record.ids, own, strict=True):
+                    tags[number].add(each)
         beside = path.with_name(f"{path.stem}_classes.json")
-        if any(len(found) > 1 for found in tags.values()):
+        is_there = (folder / beside.name).exists()
+        has_classes = any(own for found in tags.values() for own in found)
+        if not has_classes and not is_there:
+            continue
+        is_clear = all(len(found) == 1 for found in tags.values())
+        if not is_clear:
             progress.warn(f"The classes of {path.name} are left out: objects of one number differ from plane to plane.")
-        elif kept is not None and (kept / beside.name).exists():
-            progress.warn(f"{beside.name} is there already and was left as it is; the classes were not written.")
-        else:
-            table = {str(number): list(next(iter(found))) for number, found in tags.items()}
+        if is_there and not overwrite:
+            progress.warn(
+                f"{beside.name} is there already and was left as it is; the classes were not written."
+                if has_classes and is_clear
+                else f"{beside.name} is there already and was left as it is; the objects of {path.name} get its "
+                "classes, so delete it if it is not theirs."
+            )
+        elif is_clear or is_there:
+            table = {str(number): list(next(iter(found))) if is_clear else [] for number, found in tags.items()}
             with replacing(beside) as temporary:
                 temporary.write_text(json.dumps(table, ensure_ascii=False), encoding="utf-8")

@@ -14,7 +14,7 @@ A format is a module of this package, imported when it is first used, with these
 ``write(path, tags)``, with one file an image ``write(path, tags, first)``
     Context manager that gives an :data:`~sam2_fewshot.annotations.record.Add`. `tags` are those of every object whose
     record does not have its own, `first` is the first frame of the image.
-``write_companions(records, paths, kept, progress)``
+``write_companions(records, paths, folder, overwrite, progress)``
     Writes what belongs beside converted files, given by the stems of their images; may be missing.
 ``is_own(path)``
     Tells whether a folder is one that ``write`` made, so that another may take its place; of formats that are folders.
