@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from bright import BrightMaker
@@ -161,6 +162,16 @@ def test_files_of_images_no_longer_asked_for_go(request_for, segmenters, images)
     for folder, ending in (("overlays", "png"), ("labels", "tif"), ("geojson", "geojson")):
         assert sorted(path.name for path in (out / folder).iterdir()) == [f"im1.{ending}", f"im2.{ending}"]
     assert (out / "notes.txt").exists()
+
+
+def test_files_of_an_image_that_was_renamed_in_letter_case_go(request_for, segmenters, images):
+    run(request_for(write=("zarr",)), None, segmenters)
+    renamed = images[1].rename(images[1].with_name("IM2.png"))
+    summary = run(request_for(images=[images[0], renamed, images[2]], write=("zarr",)), None, segmenters)
+    for folder in ("labels", "geojson", "overlays", "zarr"):
+        stems = sorted(path.stem.casefold() for path in (summary.out / folder).iterdir())
+        assert stems == ["im1", "im10", "im2"], folder
+    assert tifffile.imread(summary.out / "labels" / "IM2.tif").max() == 4
 
 
 def test_hostile_run_file_deletes_nothing(request_for, segmenters, tmp_path):

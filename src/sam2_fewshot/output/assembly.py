@@ -172,10 +172,12 @@ def _counted(counts: Counts) -> dict[str, object]:
 
 def _discard(before: Iterable[Path], now: Iterable[Path]) -> None:
     """Delete results of images and formats that are no longer asked for."""
-    present = {str(path).casefold() for path in now}  # on Windows and macOS A.tif is a.tif
+    present = {str(path).casefold(): path for path in now}
     for path in before:
-        if str(path).casefold() not in present:
-            with telling(path), suppress(FileNotFoundError):
+        same = present.get(str(path).casefold())
+        with telling(path), suppress(FileNotFoundError):
+            # On Windows and macOS A.tif is a.tif; on other systems it is of an image that was called so before.
+            if path != same and not (same and path.samefile(same)):
                 remove(path)
 
 
