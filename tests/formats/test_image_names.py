@@ -87,6 +87,14 @@ def test_accents_may_be_written_in_either_way(put, opened, told, forms):
     ]
 
 
+def test_names_that_differ_in_how_accents_are_written_alone_have_their_folders(opened, run, told):
+    names = [f"{form}/{unicodedata.normalize(form, 'zélle')}.png" for form in ("NFC", "NFD")]
+    images = opened(*names)
+    assert [image.full_name for image in images] == names
+    found = read_examples(run(images) / "coco.json", images, progress=told)
+    assert (places(found), told.warnings) == ([0] * 2 + [1] * 3, [])
+
+
 def test_a_name_that_only_looks_alike_in_results_is_of_another_image(put, opened):
     square = {"type": "Polygon", "coordinates": [[[2, 2], [9, 2], [9, 9], [2, 9], [2, 2]]]}
     path = put("marked/image [1].geojson", {"type": "Feature", "geometry": square})

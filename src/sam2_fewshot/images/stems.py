@@ -91,10 +91,10 @@ def safe_stems(texts: Sequence[str], stacks: Sequence[bool] = ()) -> tuple[str, 
 def full_names_of(headers: Sequence[Header]) -> list[str]:
     """Return a name for the file of each image that tells it from the others, whatever position of it this is.
 
-    It is the file's own, with the folders below the common one where several files have that name: ``day1/a.tif`` and
-    ``day2/a.tif``.
+    It is the file's own, with the folders below the common one where several files have that name, however its accents
+    are written: ``day1/a.tif`` and ``day2/a.tif``.
     """
-    keys = [(each.file_name, each.position) for each in headers]
+    keys = [(composed(each.file_name), composed(each.position)) for each in headers]
     counts = Counter(keys)
     places = [place_of(header) if counts[key] > 1 else None for header, key in zip(headers, keys, strict=True)]
     folders = zip(*(place[:-1] for place in places if place), strict=False)
