@@ -157,6 +157,12 @@ def test_patterns(tmp_path, monkeypatch):
     assert expand(["c.tif", "a*.png"]) == [Path("c.tif"), Path("a2.png"), Path("a10.png")]
     assert expand(["b[1].png"]) == [Path("b[1].png")]
     assert expand([str(tmp_path / "**" / "a?.png")]) == [tmp_path / "a2.png"]
+    for folder in ("day 1", "day [1]"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "d.tif").touch()
+    for start in (Path(), tmp_path):
+        assert expand([str(start / "day [1]" / "*.tif")]) == [start / "day [1]" / "d.tif"]
+        assert expand([str(start / "day [12]" / "*.tif")]) == [start / "day 1" / "d.tif"]
     assert expand(["missing.png"]) == [Path("missing.png")]
     with pytest.raises(InputError, match=r"No file fits '\*\.czi'"):
         expand(["*.czi"])

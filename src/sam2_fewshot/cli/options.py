@@ -189,7 +189,7 @@ def expand(arguments: Iterable[str]) -> list[Path]:
     """Return the files that the arguments name, patterns like ``*.tif`` replaced by what they match.
 
     The arguments stay in their order, and the matches of one pattern are in natural order (img2 before img10).
-    A file whose name has brackets in it is taken as it is where it exists.
+    A file whose name has brackets in it is taken as it is where it exists, and so are folders before a pattern.
 
     Raises
     ------
@@ -205,11 +205,17 @@ def expand(arguments: Iterable[str]) -> list[Path]:
             paths.append(path)
             continue
         # Path.glob wants a folder without patterns to start from, and the pattern may be absolute.
-        found = sorted(glob.glob(str(path), recursive=True), key=_natural)  # noqa: PTH207
+        found = sorted(glob.glob(_pattern(path), recursive=True), key=_natural)  # noqa: PTH207
         if not found:
             raise InputError(f"No file fits {argument!r}; check the folder and the ending.")
         paths += map(Path, found)
     return paths
+
+
+def _pattern(path: Path) -> str:
+    """Return a path as a pattern in which the folders that exist as they are called stand for themselves."""
+    there = next(folder for folder in path.parents if folder.exists() or folder == folder.parent)
+    return str(Path(glob.escape(str(there))) / path.relative_to(there))
 
 
 def _natural(path: str) -> list[object]:
