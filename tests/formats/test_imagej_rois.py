@@ -57,6 +57,13 @@ def marked_file(path, images, told) -> MarkedFile:
     return MarkedFile(path, images[0], images, Placer(images, Remarks(path.name, told)))
 
 
+def test_what_macos_puts_beside_rois_is_passed_over(put, examples_in, told):
+    names = ["rois/cell-1.roi", "__MACOSX/rois/._cell-1.roi"]
+    found = examples_in(put("cells.zip", zipped(polygon(), b"\0\5\x16\7" + bytes(100), names=names)))
+    assert [item.tags for item in found] == [("cell", "cell-1")]
+    assert not told.warnings
+
+
 def ring(x, y, r):
     return [(x - r, y - r), (x + r, y - r), (x + r, y + r), (x - r, y + r)]
 

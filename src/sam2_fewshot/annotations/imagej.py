@@ -108,7 +108,7 @@ def _contents(path: Path, max_roi_bytes: int, max_zip_bytes: int) -> Iterator[tu
                 f"{path.name} is not a whole zip file; save the ROIs again in ImageJ (ROI Manager, More, Save)."
             ) from None
         with archive:
-            members = [member for member in archive.infolist() if member.filename.lower().endswith(".roi")]
+            members = [member for member in archive.infolist() if _is_roi(member.filename)]
             if not members:
                 raise InputError(
                     f"There is no ImageJ ROI in {path.name}; a zip file with examples is one that ImageJ's ROI Manager "
@@ -124,6 +124,11 @@ def _contents(path: Path, max_roi_bytes: int, max_zip_bytes: int) -> Iterator[tu
                         "believed of examples; save only those that serve as examples."
                     )
                 yield splitext(basename(member.filename))[0], data
+
+
+def _is_roi(name: str) -> bool:
+    """Tell whether a member of a zip file is a ROI by its name; macOS puts ``._0001.roi`` beside each, which is none."""
+    return name.lower().endswith(".roi") and not basename(name).startswith("._")
 
 
 def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo, most: int) -> bytes | None:
