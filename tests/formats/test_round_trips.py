@@ -259,6 +259,16 @@ def test_other_objects_do_not_get_the_classes_of_the_label_image_that_was_there(
         ]
 
 
+def test_files_that_are_read_are_not_written_over(put, cells, told):
+    feature = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [[[5, 5], [15, 5], [15, 15], [5, 5]]]}}
+    folder = put("x/cells.geojson", feature).parent
+    assert convert(folder, folder, "roi", [cells[0].path], progress=told).objects == 1
+    for kind, name in (("roi", "cells.zip"), ("geojson", "cells.geojson")):  # both of them are read now
+        with pytest.raises(InputError, match=rf"{name} would be written over itself"):
+            convert(folder, folder, kind, [cells[0].path], overwrite=True, progress=told)
+    assert json.loads((folder / "cells.geojson").read_text()) == feature
+
+
 class TestStacks:
     @pytest.fixture
     def stack(self, tmp_path):

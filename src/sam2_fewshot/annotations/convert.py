@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from shapely import Polygon, box
 
-from sam2_fewshot.annotations.examples import read_objects
+from sam2_fewshot.annotations.examples import marked_files, read_objects
 from sam2_fewshot.annotations.label_bands import hidden_pixels
 from sam2_fewshot.annotations.named import UNKNOWN, images_of_run
 from sam2_fewshot.annotations.nominal import nominal_images
@@ -19,7 +19,7 @@ from sam2_fewshot.annotations.record import LARGEST_NUMBER, FrameRecord, MarkedP
 from sam2_fewshot.annotations.registry import FORMATS, NAMES, Format, named_by
 from sam2_fewshot.errors import InputError, SettingsError, counted, listed
 from sam2_fewshot.geometry.outlines import crop_to_object, mask_to_area, polygons_to_masks
-from sam2_fewshot.images.addresses import composed
+from sam2_fewshot.images.addresses import composed, holds_zarr
 from sam2_fewshot.images.image_set import open_images
 from sam2_fewshot.images.stems import safe_stem
 from sam2_fewshot.protocols import Quiet
@@ -108,7 +108,8 @@ def convert(
         records = _without_numbers_of_planes(records, source)
     records = _fitting(records, form, progress, are_exact)
     stems = [record.stem for record in records]
-    return _written(records, stems, (), form, source, out, overwrite, progress, len(known))
+    sources = [source, *(marked_files(source) if source.is_dir() and not holds_zarr(source) else ())]
+    return _written(records, stems, (), form, sources, out, overwrite, progress, len(known))
 
 
 def write_results(
@@ -144,7 +145,7 @@ def write_results(
     tagged = (
         replace(record, stem=safe_stem(record.stem), tags=(tuple(tags),) * len(record.detections)) for record in read()
     )
-    return _written(tagged, stems, tags, form, source, out, overwrite, Quiet(), len(set(stems)))
+    return _written(tagged, stems, tags, form, [source], out, overwrite, Quiet(), len(set(stems)))
 
 
 def _written(
@@ -152,7 +153,7 @@ def _written(
     stems: Sequence[str],
     tags: Sequence[str],
     form: Format,
-    source: Path,
+    sources: Sequence[Path],
     out: Path,
     overwrite: bool,
     progress: Progress,
@@ -160,8 +161,9 @@ def _written(
 ) -> Converted:
     paths = _paths(out, form, images, stems)
     check = partial(check_free, overwrite=overwrite, is_own=form.optional("is_own") or (lambda folder: False))
+    read = set(map(os.path.realpath, sources))
     for path in paths.values():
-        if os.path.realpath(path) == os.path.realpath(source):
+        if os.path.realpath(path) in read:
             raise InputError(f"{path} would be written over itself; give another name.")
         check(path)
     counts = []

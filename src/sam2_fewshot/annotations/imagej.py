@@ -127,7 +127,7 @@ def _contents(path: Path, max_roi_bytes: int, max_zip_bytes: int) -> Iterator[tu
 
 
 def _is_roi(name: str) -> bool:
-    """Tell whether a member of a zip file is a ROI by its name; macOS puts ``._0001.roi`` beside each, which is none."""
+    """Tell whether a member of a zip file is a ROI by its name; macOS puts a ``._0001.roi`` beside each."""
     return name.lower().endswith(".roi") and not basename(name).startswith("._")
 
 
