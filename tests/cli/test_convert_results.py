@@ -101,3 +101,11 @@ def test_without_the_records_results_are_converted_from_their_outlines(rings, tm
         outcome = cli("convert", copy, tmp_path / "c.csv")
         assert outcome.code == 2
         assert said in outcome.err
+
+
+def test_results_are_not_converted_over_their_images(rings, cli):
+    images = {path: path.read_bytes() for path in rings.parent.glob("*.tif")}
+    outcome = cli("convert", rings, rings.parent, "--to", "labels", "--overwrite")
+    assert outcome.code == 2
+    assert "im1.tif is the image itself, and would be written over" in outcome.err.replace("\n", " ")
+    assert {path: path.read_bytes() for path in rings.parent.glob("*.tif")} == images

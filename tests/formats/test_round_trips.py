@@ -269,6 +269,18 @@ def test_files_that_are_read_are_not_written_over(put, cells, told):
     assert json.loads((folder / "cells.geojson").read_text()) == feature
 
 
+def test_images_are_not_written_over(put, cells, told, tmp_path):
+    feature = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [[[5, 5], [15, 5], [15, 15], [5, 5]]]}}
+    image = tmp_path / "images" / "cells.tif"
+    image.parent.mkdir()
+    tifffile.imwrite(image, np.zeros((60, 80), np.uint8))
+    content, source = image.read_bytes(), put("x/cells.geojson", feature)
+    for out, kind in ((image, None), (image.parent, "labels")):
+        with pytest.raises(InputError, match=r"cells\.tif is the image itself"):
+            convert(source, out, kind, [image], overwrite=True, progress=told)
+    assert image.read_bytes() == content
+
+
 class TestStacks:
     @pytest.fixture
     def stack(self, tmp_path):

@@ -109,7 +109,9 @@ def convert(
     records = _fitting(records, form, progress, are_exact)
     stems = [record.stem for record in records]
     sources = [source, *(marked_files(source) if source.is_dir() and not holds_zarr(source) else ())]
-    return _written(records, stems, (), form, sources, out, overwrite, progress, len(known))
+    given = {os.path.realpath(part) for image in known for part in (image.path, *image.header.parts) if images}
+    inputs = _Inputs(sources, lambda path: os.path.realpath(path) in given)
+    return _written(records, stems, (), form, inputs, out, overwrite, progress, len(known))
 
 
 def write_results(
@@ -119,6 +121,7 @@ def write_results(
     out: Path,
     kind: str | None = None,
     overwrite: bool = False,
+    is_image: Callable[[Path], bool] = lambda path: False,
 ) -> Converted:
     """Write the results of a run in another format, as the run itself would have; one frame is in memory at a time.
 
@@ -132,6 +135,8 @@ def write_results(
         The output folder that they are of.
     out, kind, overwrite
         As for :func:`convert`, which tells what is raised, too.
+    is_image
+        Tells whether a file is an image that was searched, which is never written over.
     """
     form = _chosen(out, kind)
     stems, lost = [], _Lost(form)
@@ -145,7 +150,30 @@ def write_results(
     tagged = (
         replace(record, stem=safe_stem(record.stem), tags=(tuple(tags),) * len(record.detections)) for record in read()
     )
-    return _written(tagged, stems, tags, form, [source], out, overwrite, Quiet(), len(set(stems)))
+    inputs = _Inputs([source], is_image)
+    return _written(tagged, stems, tags, form, inputs, out, overwrite, Quiet(), len(set(stems)))
+
+
+class _Inputs:
+    """What is read, and so never written over.
+
+    Parameters
+    ----------
+    files
+        Those with the objects.
+    is_image
+        Tells whether a file is an image that they lie on.
+    """
+
+    def __init__(self, files: Iterable[Path], is_image: Callable[[Path], bool]) -> None:
+        self._files, self._is_image = set(map(os.path.realpath, files)), is_image
+
+    def check(self, path: Path) -> None:
+        """Refuse a path to write to."""
+        if os.path.realpath(path) in self._files:
+            raise InputError(f"{path} would be written over itself; give another name.")
+        if self._is_image(path):
+            raise InputError(f"{path} is the image itself, and would be written over; give another name or folder.")
 
 
 def _written(
@@ -153,7 +181,7 @@ def _written(
     stems: Sequence[str],
     tags: Sequence[str],
     form: Format,
-    sources: Sequence[Path],
+    inputs: _Inputs,
     out: Path,
     overwrite: bool,
     progress: Progress,
@@ -161,10 +189,8 @@ def _written(
 ) -> Converted:
     paths = _paths(out, form, images, stems)
     check = partial(check_free, overwrite=overwrite, is_own=form.optional("is_own") or (lambda folder: False))
-    read = set(map(os.path.realpath, sources))
     for path in paths.values():
-        if os.path.realpath(path) in read:
-            raise InputError(f"{path} would be written over itself; give another name.")
+        inputs.check(path)
         check(path)
     counts = []
     bare = []

@@ -89,4 +89,4 @@ def _convert(source: Path, out: Path, to: str | None, images: list[Path], overwr
         Quiet().warn("The results of a run say themselves which images their objects lie on; --image is passed over.")
     finished = read_finished(source)
     tags = [str(tag) for tag in finished.facts.get("tags", ())]
-    return write_results(finished.records, tags, source, out, to, overwrite)
+    return write_results(finished.records, tags, source, out, to, overwrite, finished.has_searched)
