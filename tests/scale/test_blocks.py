@@ -202,7 +202,9 @@ def test_clipped_pieces_are_reported_once_and_only_when_nobody_has_the_object() 
     left = without_duplicates(two([], [], [mask(60, 5, 60, 4), mask(70, 6, 50, 3), mask(60, 50, 60, 4)]))[1]
     assert [piece.y0 for piece in left] == [5, 50]
     chain = [mask(60, 5, 40, 4), mask(95, 5, 20, 4), mask(110, 5, 30, 4)]  # the outer ones share nothing
-    assert without_duplicates(two([], [], chain))[1] == chain[:1]
+    boxes = [(40, 0, 100, 100), (95, 0, 115, 100), (110, 0, 150, 100)]
+    blocks = [BlockResult(Block(box, box), clipped=[piece]) for box, piece in zip(boxes, chain, strict=True)]
+    assert without_duplicates(blocks)[1] == chain[:1]
     # What gave way to a better one explains no piece, though it covers most of it.
     better, gave_way, piece = detection(mask(91, 5, 8, 4), 0.9), detection(mask(82, 5, 40, 4), 0.6), mask(70, 5, 50, 4)
     assert without_duplicates(two([better], [gave_way], [piece])) == ([better], [piece])
@@ -344,6 +346,36 @@ def test_a_part_of_one_whole_does_not_come_back_with_the_next() -> None:
     found, lost = merge(results, plan_of(), lambda window: FrameResult(wholes))
     assert found.detections == wholes
     assert lost == 0
+
+
+@pytest.mark.parametrize(
+    "others",
+    [[mask(30, 43, 140, 4)], [mask(95, 10, 4, 80)], [mask(30, 43, 140, 4), mask(95, 10, 4, 80)]],
+    ids=["side by side", "across", "both"],
+)
+def test_long_objects_that_share_a_few_pixels_are_each_found(others: list[InstanceMask]) -> None:
+    wholes = [mask(20, 40, 160, 4), *others]
+    blocks = [Block((0, 0, 100, 50), (0, 0, 110, 60)), Block((100, 0, 200, 50), (90, 0, 200, 60))]
+    blocks += [Block((0, 50, 100, 100), (0, 40, 110, 100)), Block((100, 50, 200, 100), (90, 40, 200, 100))]
+
+    def seen(window: Box) -> list[InstanceMask]:
+        parts = [part.placed(window, SHAPE) for whole in wholes if (part := whole.within(window)) is not None]
+        return [part for part in parts if part.area > 20]
+
+    windows: list[Box] = []
+
+    def search(window: Box) -> FrameResult:
+        windows.append(window)
+        return FrameResult([detection(part) for part in seen(window)])
+
+    results = [
+        BlockResult(block, clipped=[part for part in seen(block.read) if part.is_clipped(block.read)])
+        for block in blocks
+    ]
+    found, lost = merge(results, plan_of(), search)
+    assert sorted(item.bbox for item in found.detections) == sorted(whole.box for whole in wholes)
+    assert lost == 0
+    assert len(windows) == len(wholes), "each is searched once more, by one of its pieces"
 
 
 def test_without_proposals_none_are_told() -> None:

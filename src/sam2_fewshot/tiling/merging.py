@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from itertools import compress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import shapely
 
-from sam2_fewshot.geometry.overlap import grown, pixels_in, shared_area, touching
+from sam2_fewshot.geometry.overlap import grown, intersect, mask_iou, pixels_in, shared_area, touching
 from sam2_fewshot.records import FrameResult
 from sam2_fewshot.tiling.blocks import is_owned
 
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from sam2_fewshot.tiling.blocks import BlockResult, SearchPlan
 
 _SAME = 0.5
-"""Detections of two blocks that share more than this of the smaller one are one object, or one is a part of it."""
+"""Detections of two blocks that share more than this of the smaller one are one object, or one is a part of it. Pieces
+of one object have an IoU above this where both blocks see it."""
 _OVERLAP = 0.2
 """A detection that its own block does not answer for is taken only when it shares less than this with all others."""
 
@@ -109,29 +110,46 @@ def without_duplicates(
         near = [int(i) for i in tree.query(shapely.box(*item.bbox)) if taken[i] and homes[i] != home]
         most = _OVERLAP if entry[1] else _SAME
         taken[at] = not any(_share(item.instance, items[i].instance) > most for i in near)
-    left: list[InstanceMask] = []
-    for mask in sorted((mask for each in results for mask in each.clipped), key=lambda mask: -mask.area):
+    left: list[_Piece] = []
+    pieces = (_Piece(mask, each.block.read) for each in results for mask in each.clipped)
+    for piece in sorted(pieces, key=lambda piece: -piece.mask.area):
+        mask = piece.mask
         near = [int(i) for i in tree.query(shapely.box(*mask.box)) if taken[i]]
         beside = [items[i].instance for i in near if items[i].score >= threshold]
         # A piece belongs to what covers it; what lies within a long object does not explain the object.
         if not any(shared_area(mask, other) > _SAME * mask.area for other in beside):
-            left.append(mask)
+            left.append(piece)
     order = sorted(np.flatnonzero(taken), key=lambda at: (-items[at].score, *entries[at][-2:]))
     return [items[at] for at in order], _largest_of_each(left)
 
 
-def _largest_of_each(pieces: Sequence[InstanceMask]) -> list[InstanceMask]:
-    """Return the first of each group of pieces that overlap, directly or by way of others: they are of one object."""
+class _Piece(NamedTuple):
+    """A mask that is not whole, and the box of the frame in which it was seen."""
+
+    mask: InstanceMask
+    seen: Box
+
+
+def _largest_of_each(pieces: Sequence[_Piece]) -> list[InstanceMask]:
+    """Return the first of each group of pieces that are of one object, directly or by way of others."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
     if not pieces:
         return []
-    shared = [(i, k) for i, k in touching(pieces, pieces) if i < k and shared_area(pieces[i], pieces[k])]
-    pairs = np.array(shared, np.int64).reshape(-1, 2)
+    masks = [piece.mask for piece in pieces]
+    same = [(i, k) for i, k in touching(masks, masks) if i < k and _are_of_one(pieces[i], pieces[k])]
+    pairs = np.array(same, np.int64).reshape(-1, 2)
     graph = coo_array((np.ones(len(pairs), bool), tuple(pairs.T)), shape=(len(pieces), len(pieces)))
     first = np.unique(connected_components(graph, directed=False)[1], return_index=True)[1]
-    return [pieces[i] for i in sorted(first)]
+    return [masks[i] for i in sorted(first)]
+
+
+def _are_of_one(a: _Piece, b: _Piece) -> bool:
+    """Tell whether two pieces agree where both were seen; long objects that touch or cross share a few pixels."""
+    common = intersect(a.seen, b.seen)
+    one, other = (piece.mask.within(common) if common else None for piece in (a, b))
+    return one is not None and other is not None and mask_iou(one, other) > _SAME
 
 
 def _with_whole(
@@ -146,6 +164,8 @@ def _with_whole(
     wholes: list[Detection] = []
     lost = 0
     for piece in clipped:
+        if any(2 * shared_area(whole.instance, piece) > piece.area for whole in wholes):
+            continue  # of what was found by another piece of it
         whole, is_lost = _whole_of(piece, plan, search)
         lost += is_lost
         if whole is not None:
