@@ -5,7 +5,8 @@ from __future__ import annotations
 import pickle
 from copy import deepcopy
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from threading import Thread
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -197,3 +198,40 @@ def test_tiles_are_held_after_learning_where_there_is_memory_to_spare() -> None:
     assert 0 < room_after_learning(5, each, 0) <= (5e9 - RESERVE) / 8 - STORED
     assert room_after_learning(100, each, 0) == room_after_learning(200, each, 0) == 24 * each * 25 // 4
     assert room_after_learning(5, each, 10**9) < room_after_learning(5, each, 0)
+
+
+def test_several_threads_may_let_tiles_go(filters: Backbone, picture: NDArray[np.uint8]) -> None:
+    backbone = Remembering(filters, PLENTY)
+    list(backbone.tiles(picture, WINDOWS))
+    begun: list[Thread] = []
+
+    class Meanwhile:
+        """Chooses the first tile, while another thread lets all of them go."""
+
+        def integers(self, _: int) -> int:
+            if not begun:
+                begun.append(Thread(target=backbone.limit, args=(0,)))
+                begun[0].start()
+                begun[0].join(0.2)
+            return 0
+
+    backbone._rng = Meanwhile()  # type: ignore[assignment]
+    backbone.limit(0)
+    begun[0].join()
+    assert (backbone._kept, backbone._bytes) == ({}, 0)
+
+
+def test_a_tile_that_another_thread_lets_go_is_encoded_again(filters: Backbone, picture: NDArray[np.uint8]) -> None:
+    class Leaving(dict[Any, Any]):
+        """Is empty after the first look."""
+
+        def __contains__(self, key: object) -> bool:
+            found = super().__contains__(key)
+            self.clear()
+            return found
+
+    backbone = Remembering(filters, PLENTY)
+    first = list(backbone.tiles(picture, WINDOWS))
+    backbone._kept = Leaving(backbone._kept)
+    again = list(backbone.tiles(picture, WINDOWS))
+    assert all(same(one, other) for one, other in zip(first, again, strict=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -57,10 +58,18 @@ class Remembering(_Around):
         self._kept: dict[Key, Tile] = {}
         self._bytes = 0
         self._rng = np.random.default_rng(0)
+        self._lock = RLock()  # several threads may search
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the tiles out of copies."""
-        return {**vars(self), "_kept": {}, "_bytes": 0}
+        state = {**vars(self), "_kept": {}, "_bytes": 0}
+        del state["_lock"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Give a copy a lock of its own."""
+        vars(self).update(state)
+        self._lock = RLock()
 
     @contextmanager
     def keeping(self) -> Iterator[None]:
@@ -74,9 +83,10 @@ class Remembering(_Around):
 
     def limit(self, room: int) -> None:
         """Let tiles go, chosen at random, until the kept ones take so many bytes at most."""
-        while self._kept and self._bytes > room:
-            leaving = list(self._kept)[self._rng.integers(len(self._kept))]
-            self._bytes -= self._size(self._kept.pop(leaving))
+        with self._lock:
+            while self._kept and self._bytes > room:
+                leaving = list(self._kept)[self._rng.integers(len(self._kept))]
+                self._bytes -= self._size(self._kept.pop(leaving))
 
     @property
     def extra_bytes(self) -> int:
@@ -95,7 +105,7 @@ class Remembering(_Around):
             return
         digest = pixels_digest(image)
         keys = [(digest, image.shape, window) for window in windows]
-        kept = {key: self._kept[key] for key in keys if key in self._kept}
+        kept = {key: tile for key in keys if (tile := self._kept.get(key)) is not None}
         encoded = self._backbone.tiles(image, [key[-1] for key in keys if key not in kept], on_batch)
         for key in keys:
             if key in kept:
@@ -109,14 +119,15 @@ class Remembering(_Around):
 
     def _keep(self, key: Key, tile: Tile) -> None:
         size = self._size(tile)
-        if key in self._kept or size > self._room:
-            return
-        if self._keeps:
-            self.limit(self._room - size)
-        elif not self._is_learning or self._bytes + size > self._room:
-            return
-        self._kept[key] = tile
-        self._bytes += size
+        with self._lock:
+            if key in self._kept or size > self._room:
+                return
+            if self._keeps:
+                self.limit(self._room - size)
+            elif not self._is_learning or self._bytes + size > self._room:
+                return
+            self._kept[key] = tile
+            self._bytes += size
 
     def _size(self, tile: Tile) -> int:
         return tile.level_bytes + self._backbone.embedding_bytes
