@@ -143,6 +143,18 @@ def test_marks_hide_what_was_found_on_them_and_are_objects_themselves():
     assert list(made.table()["kind"]) == [CONFIRMED]
 
 
+def test_a_cell_whose_nucleus_is_marked_as_not_wanted_is_displayed_and_asked_about():
+    made = Results((40, 50), (0, 1))
+    cell, nucleus, half = detection(3, 4, 20), detection(9, 9, 6), detection(9, 9, 5)
+    made.add(Part((), (0, 0, 50, 40), [cell, nucleus, half], 0.05))
+    made.mark([Mark((), box(9, 9, 15, 15), UNWANTED)])
+    assert made.show(0.0) == 1
+    assert asked_in_order(made) == [cell]
+    made.mark([Mark((), box(9, 9, 15, 15))])
+    assert made.show(0.0) == 1, "what holds a wanted one is no other object"
+    assert asked_in_order(made) == []
+
+
 def asked_in_order(made: Results) -> list[Detection]:
     asked: list[Detection] = []
     while (item := made.to_mark_next(0.5, asked)) is not None:

@@ -13,7 +13,7 @@ import numpy as np
 from sam2_fewshot.annotations.mark_next import next_of
 from sam2_fewshot.geometry.outlines import polygon_to_mask
 from sam2_fewshot.geometry.overlap import boxes_of, sharing, touching
-from sam2_fewshot.methods.base import is_known
+from sam2_fewshot.methods.base import is_known, lies_in
 from sam2_fewshot.records import Detection, Kind
 from sam2_fewshot.tiling.blocks import is_owned
 
@@ -104,7 +104,10 @@ class Results:
         self._list()
 
     def mark(self, marks: Sequence[Mark]) -> None:
-        """Take the marks in place of those before; what was found on one of them is not displayed."""
+        """Take the marks in place of those before; what was found on one of them is not displayed.
+
+        What merely holds a mark of what is not wanted, as a cell holds a nucleus, is.
+        """
         masks = [mark.mask or polygon_to_mask(mark.outline, self.plane_shape) for mark in marks]
         self._marks = [(mark, mask) for mark, mask in zip(marks, masks, strict=True) if mask.area]
         self._list()
@@ -126,9 +129,11 @@ class Results:
         self.boxes = boxes_of(self.masks)
         self.covered = np.arange(len(self.items)) < count
         for mark, mask in self._marks:
+            # As in a search: what merely holds an unwanted one, as a cell holds a nucleus, may be wanted.
+            is_covered = lies_in if mark.kind == UNWANTED else is_known
             for i in np.flatnonzero(sharing(self.boxes, mask.box)):
                 if i >= count and self.places[i] == mark.place:
-                    self.covered[i] |= is_known(self.masks[i], [mask])
+                    self.covered[i] |= is_covered(self.masks[i], [mask])
         self.shown = np.ones(len(self.items), bool)
 
     def label(self, item: Mark | Detection | None) -> int:
