@@ -133,3 +133,20 @@ def test_an_empty_frame_is_told(
         segmenter.fit([Exemplar(image, point=(0.0, 0.0))])
     with pytest.raises(InputError, match="no pixel"):
         fitted.segment(image)
+
+
+@pytest.mark.parametrize("side", [1, 2])
+def test_examples_too_small_to_be_found_are_told(filters: Backbone, side: int) -> None:
+    image, masks = np.full((64, 64), 40, np.uint8), []
+    for x in range(8, 56, 12):
+        masks.append(np.zeros(image.shape, bool))
+        masks[-1][30 : 30 + side, x : x + side] = True
+        image[masks[-1]] = 200
+    told = Told()
+    segmenter = FewShotSegmenter(filters, settings=Settings(min_mask_area=0), progress=told)
+    segmenter.fit([Exemplar(image, mask=mask) for mask in masks])
+    sentences = [sentence for sentence in told.warnings if "nothing like the examples is found" in sentence]
+    assert len(sentences) == (side == 1)
+    if sentences:
+        assert sentences[0].startswith("The largest example has 1 px, but what has fewer than 6 px has no shape")
+        assert not len(scores(segmenter, image))

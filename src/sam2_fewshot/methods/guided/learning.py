@@ -91,6 +91,13 @@ def learn_guided(
     """
     areas = _areas_of(frames)
     warn_of_limits(_extent(areas), area_limits, progress)
+    least, most = _area_range(areas)
+    if least > most:
+        progress.warn(
+            f"The largest example has {areas.max()} px, but what has fewer than {FEWEST_PIXELS} px has no shape to be "
+            "known by, so nothing like the examples is found. Enlarge the images, for instance three times each way, "
+            "and mark the objects there."
+        )
     side = _tile_side(areas, frames, backbone.input_size)
     frames = training_windows(frames, side, most_tiles)
     shared = Room(room)
