@@ -358,6 +358,24 @@ def test_what_a_user_has_connected_by_hand_stays(bench: Bench, label: str) -> No
     assert (made["_id"] in store.connections) == (label == "mine")
 
 
+def test_a_track_outlasts_a_neighbour_that_the_user_has_deleted(bench: Bench) -> None:
+    """The server leaves the connections of annotations that are deleted together, and takes no new one of them."""
+
+    def pairs() -> list[tuple[str, str]]:
+        return [(at(bench, 1, *disc)["_id"], at(bench, 2, *disc)["_id"]) for disc in DISCS]
+
+    bench.run(Smoothing=0.3)
+    store, before = bench.server.store, pairs()
+    common = {"datasetId": bench.dataset, "label": "track", "tags": ["track"]}
+    store.create_connections([{"childId": child, "parentId": parent, **common} for child, parent in before])
+    store.delete_annotations([before[1][1]])
+    assert bench.run(Smoothing=2).code == 0
+    tracks = [(link["childId"], link["parentId"]) for link in store.connections.values() if link["tags"]]
+    after = pairs()
+    assert not set(before) & set(after)
+    assert sorted(tracks) == sorted([after[0], *after[2:]])
+
+
 def test_what_the_user_edits_while_the_job_runs_stays(bench: Bench) -> None:
     bench.run()
     edited = at(bench, 1, 31, 12)

@@ -232,14 +232,20 @@ class Connections:
     def _create(self, links: Sequence[Link]) -> None:
         self._passed_on.update((link["childId"], link["parentId"]) for link in links)
         for part in parts(links):
-            path = "annotation_connection/multiple"
-            try:
-                # One that is there twice is taken out by `settle`.
-                self._server.send("passing on connections", "POST", path, part, repeatable=True)
-            except Refused as error:
-                if error.status != 400:  # one of the annotations has been deleted since, and with it its connections
-                    raise
-        self._expect(len(links))
+            self._expect(self._create_some(part))
+
+    def _create_some(self, links: Sequence[Link]) -> int:
+        """Create connections, and return how many: a single one of an annotation that is gone has them all refused."""
+        path = "annotation_connection/multiple"
+        try:
+            # One that is there twice is taken out by `settle`.
+            self._server.send("passing on connections", "POST", path, links, repeatable=True)
+        except Refused as error:
+            if error.status != 400:
+                raise
+            half = len(links) // 2
+            return self._create_some(links[:half]) + self._create_some(links[half:]) if half else 0
+        return len(links)
 
     def _delete(self, ids: Sequence[str]) -> None:
         for part in parts(ids):
