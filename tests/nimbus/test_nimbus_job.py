@@ -10,6 +10,7 @@ import pytest
 from contract_server.bench import bright, ring, white_layer
 from shapely import Polygon
 
+from sam2_fewshot.nimbus.examples import location_on
 from sam2_fewshot.nimbus.job import built_for_gpu
 
 if TYPE_CHECKING:
@@ -68,20 +69,26 @@ def test_layers_that_show_nothing_are_refused(bench: Bench) -> None:
     assert bench.run().messages[-1]["info"] == "12 added; 3 frames"
 
 
-@pytest.mark.parametrize(("offset", "empty"), [(-1, "XY 1"), (1, "XY 3")])
-def test_frames_on_which_the_layers_show_nothing_are_told_once(bench: Bench, offset: int, empty: str) -> None:
+@pytest.mark.parametrize(
+    ("offset", "empty", "left_out", "learned"),
+    [(-1, "XY 1", " 2 examples were left out for lying there.", {1}), (1, "XY 3", "", {0, 1})],
+)
+def test_frames_on_which_the_layers_show_nothing_are_told_once(
+    bench: Bench, offset: int, empty: str, left_out: str, learned: set[int]
+) -> None:
     (collection,) = bench.server.store.collections.values()
     collection["meta"]["layers"] = [white_layer(xy={"type": "offset", "value": offset})]
     store = bench.server.store
     store.add_annotation(bench.dataset, tags=["cell"], coordinates=ring(14, 14), location={"XY": 1, "Z": 0, "Time": 0})
     said = (
         f"The visible layers show nothing on 1 of 3 frames ({empty}): their channels, or the slices that they are set "
-        "to, are not in this dataset. There nothing is searched, and what was found before stays."
+        f"to, are not in this dataset. There nothing is searched, and what was found before stays.{left_out}"
     )
     outcome = bench.run()
     assert outcome.code == 0
     assert outcome.texts("warning") == [said]
     assert outcome.messages[-1]["info"].endswith("; 2 frames")
+    assert {location_on(each).xy for each in outcome.exemplars} == learned
     alone = bench.run(**{"Batch XY": empty[-1]})
     assert alone.code == 2
     assert "nothing on the frames to search" in alone.error
@@ -104,6 +111,16 @@ def test_examples_that_no_layer_shows_are_refused(bench: Bench) -> None:
     (collection,) = bench.server.store.collections.values()
     collection["meta"]["layers"] = [white_layer(xy={"type": "offset", "value": -1})]
     outcome = bench.run()
+    assert outcome.code == 2
+    assert outcome.error.startswith("The visible layers show nothing on the frames of the examples: their channels")
+
+
+def test_of_examples_that_no_layer_shows_those_of_what_is_not_wanted_are_not_enough(bench: Bench) -> None:
+    (collection,) = bench.server.store.collections.values()
+    collection["meta"]["layers"] = [white_layer(xy={"type": "offset", "value": -1})]
+    store = bench.server.store
+    store.add_annotation(bench.dataset, tags=["dirt"], coordinates=ring(14, 14), location={"XY": 1, "Z": 0, "Time": 0})
+    outcome = bench.run(**{"Negative Tag": ["dirt"]})
     assert outcome.code == 2
     assert outcome.error.startswith("The visible layers show nothing on the frames of the examples: their channels")
 

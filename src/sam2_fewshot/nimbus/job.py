@@ -19,6 +19,7 @@ from sam2_fewshot.errors import (
     InputError,
     ServerError,
     counted,
+    were,
 )
 from sam2_fewshot.nimbus.dataset import NimbusDataset
 from sam2_fewshot.nimbus.examples import location_on, read_training
@@ -175,7 +176,7 @@ def _job(api_url: str, token: str, raw: Mapping[str, Any], dataset_id: str, mean
         blocks = Shelf(server, dataset_id, BLOCKS_ITEM, means.largest_file)
         sink = DatasetSink(server, dataset, request, display, shelf, blocks, means.most_annotations, means.code)
         exemplars, outlined = read_training(server, dataset, request, messages)
-        locations = _shown(dataset, locations, exemplars, messages)
+        locations, exemplars = _shown(dataset, locations, exemplars, messages)
         sink.prepare(outlined)
         messages.progress(0.01, "Loading the model", request.model)
         segmenter = _segmenter(request, means, messages, watch)
@@ -197,26 +198,34 @@ def _job(api_url: str, token: str, raw: Mapping[str, Any], dataset_id: str, mean
 
 def _shown(
     dataset: NimbusDataset, locations: Sequence[Location], exemplars: Sequence[Exemplar], messages: Messages
-) -> list[Location]:
-    """Return the frames on which a layer shows anything, warn of the others, and refuse a job that has only those.
+) -> tuple[list[Location], list[Exemplar]]:
+    """Return the frames on which a layer shows anything, and the examples on such frames; warn of the others.
 
-    On frames that are not searched, what was found there stays.
+    On frames that are not searched, what was found there stays. Examples on them would teach what black looks like.
+
+    Raises
+    ------
+    InputError
+        If the layers show none of the frames, or no example of what is wanted.
     """
     why = "their channels, or the slices that they are set to, are not in this dataset"
-    marked = [location_on(exemplar) for exemplar in exemplars]
+    marked = [location_on(exemplar) for exemplar in exemplars if not exemplar.negative]
     for which, places in (("frames to search", locations), ("frames of the examples", marked)):
         if not any(map(dataset.shows, places)):
             raise InputError(
                 f"The visible layers show nothing on the {which}: {why}. Switch on a layer that shows the objects, or "
                 "change the channel or the slices of one, and run the tool again."
             )
-    frames = sorted({*locations, *marked})
+    frames = sorted({*locations, *map(location_on, exemplars)})
+    seen = [exemplar for exemplar in exemplars if dataset.shows(location_on(exemplar))]
     if empty := [dataset.name(place) for place in frames if not dataset.shows(place)]:
+        hidden = len(exemplars) - len(seen)
+        left_out = f" {were(hidden, 'example')} left out for lying there." if hidden else ""
         messages.warn(
             f"The visible layers show nothing on {len(empty)} of {counted(len(frames), 'frame')} ({in_short(empty)}): "
-            f"{why}. There nothing is searched, and what was found before stays."
+            f"{why}. There nothing is searched, and what was found before stays.{left_out}"
         )
-    return [place for place in locations if dataset.shows(place)]
+    return [place for place in locations if dataset.shows(place)], seen
 
 
 def _shared_memory(request: Request, most: int) -> tuple[Request, int, MemoryLimit]:
