@@ -217,6 +217,8 @@ def test_a_setting_of_files_of_results_is_told_to_have_no_effect():
         (None, [2]),
         ("  ", [2]),
         (" , ,", [2]),
+        ("\u3000", [2]),
+        ("\xa0, ", [2]),
         ("all", [0, 1, 2, 3]),
         (" ALL ", [0, 1, 2, 3]),
         ("2, 1", [0, 1]),
