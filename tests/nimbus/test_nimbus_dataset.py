@@ -195,6 +195,19 @@ def test_of_several_own_views_that_of_the_tool_is_taken(server: ContractServer) 
         NimbusDataset(connection, dataset_id, Settings(), pytest.fail)
 
 
+def test_that_of_the_tool_is_taken_of_more_views_than_a_list_of_the_server_has(server: ContractServer) -> None:
+    dataset_id = server.store.add_dataset(Image({(0, 0, 0, 0): discs()}), [white_layer(color="#FF0000")])
+    (first,) = server.store.views
+    server.store.views += [{**first, "_id": server.store.new_id()} for _ in range(50)]
+    key = server.store.new_id()
+    meta = {"layers": [white_layer(color="#00FF00")], "tools": [{"id": "a" * 8}]}
+    server.store.collections[key] = {"_id": key, "name": "mine", "meta": meta}
+    server.store.views.append({**first, "_id": server.store.new_id(), "configurationId": key})
+    with Server(server.url, server.token, QUICK) as connection:
+        dataset = NimbusDataset(connection, dataset_id, Settings(), pytest.fail, tool="a" * 8)
+        assert dataset.frame(Location()).read()[14, 14].tolist() == [0, 255, 0]
+
+
 def test_percentiles_that_layers_leave_without_effect_are_said(server: ContractServer) -> None:
     dataset_id = server.store.add_dataset(Image({(0, 0, 0, 0): discs()}), [white_layer()])
     bare = server.store.add_dataset(Image({(0, 0, 0, 0): discs()}), view=False)

@@ -171,7 +171,7 @@ class NimbusDataset:
         of_others: list[_View] = []
         seen: set[str] = set()
         for found, are_own in ((own, True), (of_others, False)):
-            query = {"datasetId": self.id, **({"currentUserOnly": "true"} if are_own else {})}
+            query = {"datasetId": self.id, "limit": 0, **({"currentUserOnly": "true"} if are_own else {})}
             listed = server.get("reading the dataset's views", "dataset_view", query)
             views: dict[str, Mapping[str, Any]] = {}
             for view in listed:
