@@ -397,28 +397,20 @@ def test_labels_are_read_as_examples_are(tmp_path: Path) -> None:
     assert "has negative values (-1)" in refused(floats, below)
 
 
-def test_plain_pages_are_the_time_points_of_the_other_side(tmp_path: Path) -> None:
-    series = np.stack([squares((10 * t, 0)) for t in range(4)])
-    plain, times = tmp_path / "plain.tif", tmp_path / "times.tif"
-    tifffile.imwrite(plain, series, photometric="minisblack")
-    tifffile.imwrite(times, series, ome=True, metadata={"axes": "TYX"})
-    for one, other in ((plain, times), (times, plain)):
+@pytest.mark.parametrize(("axes", "slices", "planes"), [("TYX", 0, 4), ("TZYX", 2, 6)])
+def test_plain_pages_are_the_planes_of_the_other_side(tmp_path: Path, axes: str, slices: int, planes: int) -> None:
+    """They are its time points, or where it has slices as well, those of one time point after the other."""
+    if slices:
+        times = [np.stack([squares((10 * t, 10 * z)) for z in range(slices)]) for t in range(planes // slices)]
+    else:
+        times = [squares((10 * t, 0)) for t in range(planes)]
+    plain, told = tmp_path / "plain.tif", tmp_path / "told.tif"
+    tifffile.imwrite(plain, np.stack(times), photometric="minisblack")
+    tifffile.imwrite(told, np.stack(times), ome=True, metadata={"axes": axes})
+    for one, other in ((plain, told), (told, plain)):
         result = evaluate(one, other)
-        assert "4 frames, 4 true objects" in result.stdout
-        assert not result.stderr
-
-
-def test_plain_pages_are_the_slices_of_one_time_point_after_the_other_where_those_of_the_other_side_are(
-    tmp_path: Path,
-) -> None:
-    series = np.stack([np.stack([squares((10 * t, 10 * z)) for z in range(2)]) for t in range(3)])
-    plain, both = tmp_path / "plain.tif", tmp_path / "both.tif"
-    tifffile.imwrite(plain, series, photometric="minisblack")
-    tifffile.imwrite(both, series, ome=True, metadata={"axes": "TZYX"})
-    for one, other in ((plain, both), (both, plain)):
-        result = evaluate(one, other)
-        assert "6 frames, 6 true objects" in result.stdout
-        assert "0.5      6    6      0       0" in result.stdout
+        assert f"{planes} frames, {planes} true objects" in result.stdout
+        assert f"0.5      {planes}    {planes}      0       0" in result.stdout
         assert not result.stderr
 
 

@@ -23,7 +23,7 @@ from sam2_fewshot.files.earlier import files_again, given_of, known_images
 from sam2_fewshot.files.image_paths import image_paths
 from sam2_fewshot.files.request import check_request
 from sam2_fewshot.files.results import check_results
-from sam2_fewshot.images.addresses import parse_range, remote
+from sam2_fewshot.images.addresses import parse_range, whole_path
 from sam2_fewshot.images.display import parse_channels, read_channels, read_text
 from sam2_fewshot.images.image_set import images_of, open_images, stems_of
 from sam2_fewshot.images.registry import frame_fingerprint, open_positions, signatures, told_apart
@@ -108,10 +108,9 @@ class Plan:
     def address(self, frame: FrameReader) -> FrameAddress:
         """Return the address at which another process opens a frame, in whatever folder that runs."""
         header = self.images[frame.location.xy].header
-        path = header.path if remote(header.path) is not None else header.path.absolute()
         return FrameAddress(
             frame.name,
-            path.as_posix(),
+            whole_path(header.path).as_posix(),
             frame.location,
             self.request.settings,
             self.channels,

@@ -60,6 +60,11 @@ def remote(path: Path | str) -> str | None:
     return f"{match[1]}://{match[2]}" if match else None
 
 
+def whole_path(path: Path) -> Path:
+    """Return a file's or folder's path from the root on; one that stands for an address stays as it is."""
+    return path if remote(path) is not None else path.absolute()
+
+
 def check_address(path: Path) -> None:
     """Refuse a path that stands for an address with a secret in it: it would be written into the results, and printed.
 

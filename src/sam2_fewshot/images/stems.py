@@ -9,7 +9,7 @@ from hashlib import sha256
 from itertools import chain, count, takewhile
 from typing import TYPE_CHECKING
 
-from sam2_fewshot.images.addresses import composed, remote
+from sam2_fewshot.images.addresses import composed, whole_path
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -114,5 +114,5 @@ def place_of(header: Header) -> tuple[str, ...]:
 
 def steps_of(path: Path) -> tuple[str, ...]:
     """Return the folders that a file is in, the outermost first, and its name."""
-    path = path if remote(path) is not None else path.absolute()
+    path = whole_path(path)
     return path.parts[bool(path.anchor) :]
