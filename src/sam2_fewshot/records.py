@@ -25,6 +25,12 @@ Box = tuple[int, int, int, int]
 """Pixel box ``(x0, y0, x1, y1)``, half open: columns ``x0 .. x1 - 1`` and rows ``y0 .. y1 - 1``."""
 
 
+def whole_box(shape: tuple[int, int]) -> Box:
+    """Return the box of all of a frame ``(height, width)``."""
+    height, width = shape
+    return 0, 0, width, height
+
+
 def common_part(one: Box, other: Box) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
     """Return the rows and columns of what two boxes have in common, in an array of the one and in one of the other.
 
@@ -130,7 +136,7 @@ class InstanceMask:
 
     def full(self) -> NDArray[np.bool_]:
         """Return the mask as a boolean array of the frame's shape (H, W)."""
-        return self.window((0, 0, self.frame_shape[1], self.frame_shape[0]))
+        return self.window(whole_box(self.frame_shape))
 
     def window(self, box: Box) -> NDArray[np.bool_]:
         """Return the part of the mask in a box, boolean (y1 - y0, x1 - x0).

@@ -16,7 +16,7 @@ from sam2_fewshot.errors import listed
 from sam2_fewshot.geometry.outlines import largest_part, mask_to_polygon, polygon_to_mask, valid_polygon
 from sam2_fewshot.geometry.overlap import intersect
 from sam2_fewshot.images.source import MAX_PLANE_PIXELS
-from sam2_fewshot.records import Exemplar
+from sam2_fewshot.records import Exemplar, whole_box
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -234,7 +234,7 @@ class Placer:
         _check_numbers(corners)
         if x1 <= x0 or y1 <= y0:
             raise Unusable("a box without area")
-        inside = intersect(corners, (0.0, 0.0, float(width), float(height)))
+        inside = intersect(corners, whole_box(frame.shape))
         if inside is None:
             raise Unusable(_outside(frame))
         if x0 < -1 or y0 < -1 or x1 > width + 1 or y1 > height + 1:

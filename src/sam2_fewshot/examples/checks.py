@@ -12,6 +12,7 @@ import shapely
 from sam2_fewshot.errors import listed
 from sam2_fewshot.geometry.outlines import crop_to_object, polygon_to_mask, valid_polygon
 from sam2_fewshot.geometry.overlap import intersect, mask_iou, shared_area, touching
+from sam2_fewshot.records import whole_box
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -45,8 +46,7 @@ def box_prompt_of(exemplar: Exemplar, frame: Frame) -> tuple[float, float, float
     """Return the box ``(x0, y0, x1, y1)`` to prompt, inside the frame; None for an example without one there."""
     if exemplar.box is None or len(ways_of(exemplar)) > 1:
         return None
-    height, width = frame.shape
-    return intersect(exemplar.box, (0.0, 0.0, float(width), float(height)))
+    return intersect(exemplar.box, whole_box(frame.shape))
 
 
 def ways_of(exemplar: Exemplar) -> list[object]:

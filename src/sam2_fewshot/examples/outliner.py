@@ -22,6 +22,7 @@ from sam2_fewshot.examples.points import (
 )
 from sam2_fewshot.geometry.outlines import largest_part
 from sam2_fewshot.geometry.overlap import intersect
+from sam2_fewshot.records import whole_box
 from sam2_fewshot.storage.digests import pixels_digest
 
 if TYPE_CHECKING:
@@ -111,8 +112,7 @@ class Outliner:
         InputError
             If the frame cannot be read.
         """
-        height, width = frame.shape
-        inside = intersect(box, (0.0, 0.0, float(width), float(height)))
+        inside = intersect(box, whole_box(frame.shape))
         if inside is None:
             return None
         x0, y0, x1, y1 = inside

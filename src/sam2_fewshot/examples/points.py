@@ -9,7 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from sam2_fewshot.geometry.overlap import grown
-from sam2_fewshot.records import InstanceMask
+from sam2_fewshot.records import InstanceMask, whole_box
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -175,7 +175,7 @@ def _windows(
     A window is centred on the first point that has none of its size yet.
     """
     height, width = shape
-    windows: list[tuple[Box, list[int]]] = [((0, 0, width, height), list(range(len(points))))]
+    windows: list[tuple[Box, list[int]]] = [(whole_box(shape), list(range(len(points))))]
     for side in (input_size, input_size // 2, input_size // 4):
         left = list(range(len(points))) if side < max(height, width) else []
         while left:

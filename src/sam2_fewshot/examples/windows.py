@@ -11,7 +11,7 @@ from shapely import affinity
 from sam2_fewshot.geometry.outlines import crop_to_object
 from sam2_fewshot.geometry.overlap import intersect, pixels_in
 from sam2_fewshot.object_model import frame_digest
-from sam2_fewshot.records import Frame, FrameReader
+from sam2_fewshot.records import Frame, FrameReader, whole_box
 from sam2_fewshot.rendering.channels import as_reader, read_rgb
 
 if TYPE_CHECKING:
@@ -144,8 +144,7 @@ def parts_of(
     """
     frame = seen.frame
     if seen.held:
-        height, width = frame.shape
-        return [ExamplePart(seen.held, (0, 0, width, height), {i: exemplars[i] for i in seen.numbers})]
+        return [ExamplePart(seen.held, whole_box(frame.shape), {i: exemplars[i] for i in seen.numbers})]
     boxes: dict[int, Box] = {}
     for i in seen.numbers:
         mask, box = exemplars[i].mask, _box_of(exemplars[i], frame.shape)
@@ -243,7 +242,7 @@ def _box_of(exemplar: Exemplar, shape: tuple[int, int]) -> Box | None:
     if bounds is None or not np.isfinite(bounds).all():
         return None
     left, top, right, bottom = (int(np.clip(value, -1, 2**40)) for value in bounds)
-    return intersect((left, top, right + 1, bottom + 1), (0, 0, shape[1], shape[0]))
+    return intersect((left, top, right + 1, bottom + 1), whole_box(shape))
 
 
 def _moved(exemplar: Exemplar, part: Frame, window: Box) -> Exemplar:

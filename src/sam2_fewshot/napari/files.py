@@ -21,7 +21,7 @@ from sam2_fewshot.files.corrections import RIGHT, WRONG
 from sam2_fewshot.geometry.outlines import mask_to_area, polygon_to_mask
 from sam2_fewshot.napari.marks import outline_of
 from sam2_fewshot.protocols import Quiet
-from sam2_fewshot.records import Detection, PixelSize
+from sam2_fewshot.records import Detection, PixelSize, whole_box
 from sam2_fewshot.sample import sample
 
 if TYPE_CHECKING:
@@ -77,8 +77,7 @@ def _labels(stem: str, records: Sequence[FrameRecord]) -> LayerData:
     axes = [length for length in (first.size_t, first.size_z) if length > 1]
     # In the order of the file, whose numbers the labels then are where it counts without gaps.
     results = Results((*axes, *first.frame_shape), (len(axes), len(axes) + 1), by_score=False)
-    height, width = first.frame_shape
-    box = (0, 0, width, height)
+    box = whole_box(first.frame_shape)
     results.add(*(Part(_at(record, first), box, record.detections, 0.0) for record in records))
     features = {**results.table(), **_columns(records)}
     return label_image(results), {"name": stem, "features": features}, "labels"

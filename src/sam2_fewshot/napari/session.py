@@ -15,7 +15,7 @@ from sam2_fewshot.files.request import Request
 from sam2_fewshot.files.run import run
 from sam2_fewshot.geometry.overlap import pixels_in
 from sam2_fewshot.images.display import channels_of
-from sam2_fewshot.records import Exemplar
+from sam2_fewshot.records import Exemplar, whole_box
 from sam2_fewshot.resources import room_for_tiles
 from sam2_fewshot.segmenter import FewShotSegmenter
 from sam2_fewshot.settings import AFTER_LEARNING
@@ -149,7 +149,7 @@ class Session:
                 told.part_begins(number * total + done, len(asked.places) * total)
 
             frame = asked.plane(place)
-            pixels += pixels_in(asked.region or (0, 0, frame.shape[1], frame.shape[0]))
+            pixels += pixels_in(asked.region or whole_box(frame.shape))
             for box, result in segmenter.stream(frame, asked.region, _BLOCK, begins):
                 yield Part(place, box, [*result.detections, *result.below], result.floor)
         self.costs[1] = (time.monotonic() - searching) / pixels
@@ -177,7 +177,7 @@ class _Noted:
         """Return the pixels of a region, or of all of the frame."""
         assert self._frame is not None
         pixels = self._frame.read(region)
-        self._noted[region or (0, 0, self.shape[1], self.shape[0])] = pixels_digest(pixels)
+        self._noted[region or whole_box(self.shape)] = pixels_digest(pixels)
         return pixels
 
     def forget(self) -> None:

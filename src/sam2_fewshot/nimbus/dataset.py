@@ -12,6 +12,7 @@ from sam2_fewshot.nimbus.layers import default_layers, visible_layers
 from sam2_fewshot.nimbus.parameters import DatasetSize
 from sam2_fewshot.nimbus.planes import BLOCK, MEMORY, Planes
 from sam2_fewshot.nimbus.server import ABSENT
+from sam2_fewshot.records import whole_box
 from sam2_fewshot.rendering.channels import paint, photo
 from sam2_fewshot.settings import Settings, quoted
 
@@ -145,7 +146,7 @@ class NimbusDataset:
         return pixels if box is None else pixels[box[1] : box[3], box[0] : box[2]]
 
     def _compose(self, location: Location, box: Box | None) -> NDArray[np.uint8]:
-        x0, y0, x1, y1 = box or (0, 0, self.shape[1], self.shape[0])
+        x0, y0, x1, y1 = box or whole_box(self.shape)
         canvas = np.zeros((y1 - y0, x1 - x0, 3), np.uint8)
         for layer in self.layers:
             frames = layer.planes(location, self.size, self.index)

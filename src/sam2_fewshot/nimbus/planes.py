@@ -11,7 +11,7 @@ import numpy as np
 
 from sam2_fewshot.errors import ServerError
 from sam2_fewshot.geometry.overlap import cells
-from sam2_fewshot.records import common_part
+from sam2_fewshot.records import common_part, whole_box
 from sam2_fewshot.rendering.channels import ChannelStyle, Limits, contrast
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class Planes:
         ServerError
             If they cannot be fetched.
         """
-        x0, y0, x1, y1 = box or (0, 0, self.shape[1], self.shape[0])
+        x0, y0, x1, y1 = box or whole_box(self.shape)
         key = tuple(frames)
         if self.in_one:
             return self._get((key, 0, 0))[y0:y1, x0:x1]

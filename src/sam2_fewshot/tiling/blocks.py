@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.geometry.overlap import grown, intersect
-from sam2_fewshot.records import FrameResult
+from sam2_fewshot.records import FrameResult, whole_box
 from sam2_fewshot.rendering.channels import read_rgb
 from sam2_fewshot.tiling.overview import contrast_of, overview
 
@@ -205,10 +205,9 @@ def plan_search(
     InputError
         If the frame cannot be read, or the region holds no pixel of it.
     """
-    height, width = frame.shape
     halo, least = _halo(longest, step), least_pixels(longest, step)
     contrast = _NEVER
-    left, top, right, bottom = (0, 0, width, height) if region is None else _on_grid(region, step, frame)
+    left, top, right, bottom = whole_box(frame.shape) if region is None else _on_grid(region, step, frame)
     at_a_time = most_pixels if at_most is None else min(most_pixels, max(at_most, least))
     cores = [(left, top, right, bottom)]
     if (bottom - top) * (right - left) > at_a_time:
@@ -243,7 +242,7 @@ def _halo(longest: float, step: int) -> int:
 def _on_grid(region: Box, step: int, frame: FrameReader) -> Box:
     """Return the smallest box around a region, inside the frame, that begins and ends where the method's tiles do."""
     height, width = frame.shape
-    inside = intersect(region, (0, 0, width, height))
+    inside = intersect(region, whole_box(frame.shape))
     if inside is None:
         raise InputError(
             f"The region ({', '.join(map(str, region))}) holds no pixel of {frame.name}, which is {width} × {height} "

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sam2_fewshot.geometry.overlap import bands
+from sam2_fewshot.records import whole_box
 from sam2_fewshot.rendering.channels import read_rgb
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def overview(frame: FrameReader, step: int, box: Box | None = None) -> NDArray[n
     InputError
         If the frame cannot be read.
     """
-    box = box or (0, 0, frame.shape[1], frame.shape[0])
+    box = box or whole_box(frame.shape)
     rows = max(1, _STRIP // (step * max(1, box[2] - box[0]))) * step
     return np.concatenate([reduced(read_rgb(frame, strip), step) for strip in bands(box, rows)])
 

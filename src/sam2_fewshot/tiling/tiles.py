@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sam2_fewshot.geometry.overlap import cells
-from sam2_fewshot.records import InstanceMask
+from sam2_fewshot.records import InstanceMask, whole_box
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,8 +63,7 @@ class TileGrid:
 
     def cores(self) -> list[Box]:
         """Return the tiles without their halos ``(x0, y0, x1, y1)``, row by row, cut off at the frame's border."""
-        height, width = self.frame_shape
-        return list(cells((0, 0, width, height), self.core))
+        return list(cells(whole_box(self.frame_shape), self.core))
 
     def windows(self) -> list[Box]:
         """Return the tiles ``(x0, y0, x1, y1)``, row by row; those at the border reach beyond the frame."""
@@ -122,10 +121,9 @@ def whole_masks(
     answers: PromptedMasks, window: Box, frame_shape: tuple[int, int]
 ) -> Iterator[tuple[int, InstanceMask]]:
     """Yield those masks of a tile's prompts that are whole in it, as masks of its frame, and which answers they are."""
-    height, width = frame_shape
     for number, (box, data) in enumerate(zip(answers.boxes, answers.data, strict=True)):
         placed = InstanceMask(data, window[0] + int(box[0]), window[1] + int(box[1]), frame_shape)
-        mask = placed.within((0, 0, width, height))  # beyond the frame a tile shows its mirror image
+        mask = placed.within(whole_box(frame_shape))  # beyond the frame a tile shows its mirror image
         if mask is not None and not mask.is_clipped(window):
             yield number, mask
 

@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from sam2_fewshot.geometry.overlap import boxes_of, cells, grown, intersect, mask_iou, union_of
 from sam2_fewshot.methods.guided.box_refinement import OVERLAP
-from sam2_fewshot.records import InstanceMask, common_part
+from sam2_fewshot.records import InstanceMask, common_part, whole_box
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -55,10 +55,9 @@ def eroded(mask: InstanceMask, depth: float) -> InstanceMask:
         In pixels; of a mask that is not twice as deep, half of its depth is taken.
     """
     depths = _depths(mask)
-    height, width = mask.frame_shape
     taken = min(depth, _SHARE * float(depths.max()))
     core = InstanceMask(depths > taken, mask.x0, mask.y0, mask.frame_shape)
-    return core.within((0, 0, width, height)) or mask
+    return core.within(whole_box(mask.frame_shape)) or mask
 
 
 def restored(
@@ -149,8 +148,7 @@ def _with_core(data: NDArray[np.bool_], x: int, y: int, core: InstanceMask) -> I
     if count > 1:
         held = np.unique(parts[core.window((x, y, x + data.shape[1], y + data.shape[0]))])
         data = np.isin(parts, held[held > 0])
-    height, width = core.frame_shape
-    return InstanceMask(data, x, y, core.frame_shape).within((0, 0, width, height)) or core
+    return InstanceMask(data, x, y, core.frame_shape).within(whole_box(core.frame_shape)) or core
 
 
 def _depths(mask: InstanceMask) -> NDArray[np.float64]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import ndimage
 
-from sam2_fewshot.records import InstanceMask
+from sam2_fewshot.records import InstanceMask, whole_box
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,4 +47,4 @@ def reduced_mask(mask: InstanceMask) -> InstanceMask | None:
     data = mask.window((left * TIMES, top * TIMES, right * TIMES, bottom * TIMES))
     counts = data.reshape(bottom - top, TIMES, right - left, TIMES).sum(axis=(1, 3))
     half = InstanceMask(2 * counts >= TIMES**2, left, top, (height // TIMES, width // TIMES))
-    return half.within((0, 0, width // TIMES, height // TIMES))
+    return half.within(whole_box(half.frame_shape))
