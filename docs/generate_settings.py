@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sam2_fewshot.settings import Settings, range_in_words
+from sam2_fewshot.settings import Settings, group_of, limits_in_words
 
 TARGET = Path(__file__).with_name("settings.md")
 
@@ -21,17 +21,13 @@ def settings_page() -> str:
     """Return the page: a table for each group of settings."""
     groups: dict[str, list[str]] = {}
     for name, field in Settings.model_fields.items():
-        extra = field.json_schema_extra
-        assert isinstance(extra, dict)
         if field.annotation is bool:
             allowed = "`True`, `False`"
-        elif allowed := range_in_words(field).removeprefix("from "):
-            allowed += f" {extra['unit']}" if extra["unit"] else ""
-        else:
+        elif not (allowed := limits_in_words(field).removeprefix("from ")):
             allowed = ", ".join(f"`{choice}`" for choice in getattr(field.annotation, "__args__", ()))
         default = "by checkpoint" if field.default is None else f"`{field.default}`"
         row = f"| `{name}` | {field.title} | {allowed} | {default} | {field.description} |"
-        groups.setdefault(str(extra["group"]), []).append(row)
+        groups.setdefault(group_of(field), []).append(row)
     tables = [
         "\n".join(
             [

@@ -463,10 +463,29 @@ def range_in_words(field: FieldInfo, value: object = None) -> str:
     return f"from {low:g} to {high:g}"
 
 
+def limits_in_words(field: FieldInfo) -> str:
+    """Return the range of a numeric field with its unit, such as ``from 0 to 100 px``; nothing for another one."""
+    return f"{numbers} {unit_of(field)}".rstrip() if (numbers := range_in_words(field)) else ""
+
+
+def _extra(field: FieldInfo) -> JsonDict:
+    """Return what :func:`_setting` says of a field where pydantic has no place of its own for it."""
+    return field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+
+
+def unit_of(field: FieldInfo) -> str:
+    """Return the unit of a field's numbers, an empty text where they have none."""
+    return str(_extra(field).get("unit", ""))
+
+
+def group_of(field: FieldInfo) -> str:
+    """Return the name of the group that a setting is listed in."""
+    return str(_extra(field)["group"])
+
+
 def condition_of(field: FieldInfo) -> Condition | None:
     """Return what must be so for a setting to have an effect, None where it always has one."""
-    extra = field.json_schema_extra
-    only = extra.get("only") if isinstance(extra, dict) else None
+    only = _extra(field).get("only")
     return Condition(*map(str, only)) if isinstance(only, list) else None
 
 

@@ -13,7 +13,7 @@ from typer.core import TyperCommand
 
 from sam2_fewshot.errors import InputError, SettingsError
 from sam2_fewshot.images.addresses import natural_key, remote
-from sam2_fewshot.settings import Settings, as_name, as_number, choices_of, range_in_words
+from sam2_fewshot.settings import Settings, as_name, as_number, choices_of, group_of, limits_in_words
 from sam2_fewshot.storage.files import expanded, parse_yaml, read_yaml_text
 
 if TYPE_CHECKING:
@@ -135,9 +135,7 @@ def read_settings(
 
 
 def _option(name: str, field: FieldInfo, left_out: str | None) -> Any:
-    extra = field.json_schema_extra
-    assert isinstance(extra, dict)
-    panel = f"Settings: {extra['group']}"
+    panel = f"Settings: {group_of(field)}"
     option = "--" + name.replace("_", "-")
     if field.annotation is bool:
         text = _help(field, "", left_out)
@@ -148,7 +146,8 @@ def _option(name: str, field: FieldInfo, left_out: str | None) -> Any:
         allowed = f"One of: {', '.join(choices)}."
     else:
         metavar = "INTEGER" if field.annotation is int else "NUMBER"
-        allowed = range_in_words(field).capitalize() + (f" {extra['unit']}." if extra["unit"] else ".")
+        limits = limits_in_words(field)
+        allowed = f"{limits[0].upper()}{limits[1:]}."
     return Annotated[
         str | None,
         typer.Option(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from sam2_fewshot.settings import FILES_ONLY, Settings, bounds, choices_of, condition_of, range_in_words
+from sam2_fewshot.settings import FILES_ONLY, Settings, bounds, choices_of, condition_of, limits_in_words, unit_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -159,7 +159,7 @@ def setting_field(field: FieldInfo, hint: str | None = None) -> dict[str, Any]:
     A field that has no effect with the default of another says so at the beginning of its tooltip, and below its widget
     in place of `hint`.
     """
-    allowed = f"{numbers[0].upper()}{numbers[1:]}. " if (numbers := _bounds(field)) else ""
+    allowed = f"{numbers[0].upper()}{numbers[1:]}. " if (numbers := limits_in_words(field)) else ""
     out: dict[str, Any] = {"tooltip": f"{field.description} {allowed}Default {field.default}."}
     if choices := choices_of(field):
         out |= {"type": "select", "items": list(choices), "required": True}
@@ -170,7 +170,7 @@ def setting_field(field: FieldInfo, hint: str | None = None) -> dict[str, Any]:
             out["min"] = low
         if high is not None:
             out["max"] = min(high, _HUGE)  # without one the app's slider ends at 100
-        if unit := _unit(field):
+        if unit := unit_of(field):
             out["unit"] = unit
     out["default"] = field.default
     condition = condition_of(field)
@@ -197,19 +197,9 @@ def _step(field: FieldInfo) -> float:
     return float(step)
 
 
-def _bounds(field: FieldInfo) -> str:
-    """Return a number's range with its unit, empty where there is none."""
-    return f"{numbers} {_unit(field)}".rstrip() if (numbers := range_in_words(field)) else ""
-
-
 def _allowed(field: FieldInfo) -> str:
     """Return in a few words what a setting may be, and its default in brackets."""
     choices = ("true", "false") if field.annotation is bool else choices_of(field)
-    allowed = ", ".join(choices) or _bounds(field).removeprefix("from ")
+    allowed = ", ".join(choices) or limits_in_words(field).removeprefix("from ")
     default = f"{field.default:g}" if isinstance(field.default, float) else str(field.default).lower()
     return f"{allowed} ({'by the program' if field.default is None else default})"
-
-
-def _unit(field: FieldInfo) -> str:
-    extra = field.json_schema_extra
-    return str(extra.get("unit", "")) if isinstance(extra, dict) else ""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sam2_fewshot.output.finished import read_finished
 from sam2_fewshot.report.content import Content, gather
 from sam2_fewshot.runner.progress import duration
-from sam2_fewshot.settings import Settings, condition_of
+from sam2_fewshot.settings import Settings, condition_of, unit_of
 from sam2_fewshot.storage.files import write_whole
 
 if TYPE_CHECKING:
@@ -132,7 +132,6 @@ def _settings(used: Mapping[str, Any], learned_before: bool = False) -> dict[str
     rows: dict[str, list[dict[str, object]]] = {"used": [], "idle": []}
     for name, value in used.items():
         field = Settings.model_fields.get(name)
-        extra = field.json_schema_extra if field and isinstance(field.json_schema_extra, dict) else {}
         condition = condition_of(field) if field else None
         idle = name == "max_examples" and learned_before
         if condition:
@@ -142,7 +141,7 @@ def _settings(used: Mapping[str, Any], learned_before: bool = False) -> dict[str
             {
                 "title": field.title if field else name,
                 "value": "automatic" if value is None else value,
-                "unit": extra.get("unit", ""),
+                "unit": unit_of(field) if field else "",
                 "option": "--" + name.replace("_", "-"),
                 "changed": field is not None and value != field.default,
             }
