@@ -350,6 +350,10 @@ def _numbers(given: object) -> NDArray[np.float64] | None:
         return None
 
 
+FIGURES = ("score", "similarity", "predicted_iou")
+"""The figures of a detection, which tell how sure the program is, as they are called in it and in files."""
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Detection:
     """An object of a result: one that was detected, or that the user marked.

@@ -18,7 +18,7 @@ from sam2_fewshot.annotations.record import a_line_each, vertices
 from sam2_fewshot.annotations.values import MOST_IMAGES, Figures, index, json_number, words
 from sam2_fewshot.geometry.run_lengths import compress, decode, encode, expand
 from sam2_fewshot.images.source import MAX_PLANE_PIXELS
-from sam2_fewshot.records import Location
+from sam2_fewshot.records import FIGURES, Location
 from sam2_fewshot.storage.files import replacing, telling
 
 if TYPE_CHECKING:
@@ -296,13 +296,12 @@ def _image_entry(record: FrameRecord, key: int) -> dict[str, object]:
 
 def _annotation(item: Detection) -> dict[str, object]:
     x0, y0, x1, y1 = (int(n) for n in item.bbox)
-    figures = {"score": item.score, "similarity": item.similarity, "predicted_iou": item.predicted_iou}
     return {
         "segmentation": {"size": list(item.instance.frame_shape), "counts": compress(encode(item.instance))},
         "area": item.area,
         "bbox": [x0, y0, x1 - x0, y1 - y0],
         "iscrowd": 0,
-        **{name: float(value) for name, value in figures.items() if np.isfinite(value)},
+        **{name: float(value) for name in FIGURES if np.isfinite(value := getattr(item, name))},
         **({} if item.kind is None else {"kind": item.kind}),
         "outline": vertices(item.polygon.exterior).ravel().tolist(),
         "holes": [vertices(ring).ravel().tolist() for ring in item.polygon.interiors],

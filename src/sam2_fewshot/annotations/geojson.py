@@ -13,7 +13,7 @@ import numpy as np
 
 from sam2_fewshot.annotations.drawings import Drawing, area_within
 from sam2_fewshot.annotations.record import a_line_each, figure
-from sam2_fewshot.annotations.values import Figures, Vertices, json_number, location_at, words
+from sam2_fewshot.annotations.values import TITLES, Figures, Vertices, json_number, location_at, words
 from sam2_fewshot.records import Location
 from sam2_fewshot.storage.files import replacing, telling
 
@@ -171,7 +171,7 @@ def _figures(properties: Any) -> Figures:
     known = measured if isinstance(measured, dict) else {}
     metadata = properties.get("metadata")
     kind = properties.get("kind", metadata.get("kind") if isinstance(metadata, dict) else None)
-    return Figures.of(known, ("Score", "Similarity", "Predicted IoU"), kind)
+    return Figures.of(known, TITLES, kind)
 
 
 def _tags(properties: Any) -> tuple[str, ...]:

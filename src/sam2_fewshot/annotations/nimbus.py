@@ -18,6 +18,7 @@ from sam2_fewshot.annotations.named import nominal_header
 from sam2_fewshot.annotations.record import a_line_each, figure, hexadecimal_id, printable, vertices
 from sam2_fewshot.annotations.values import (
     MOST_IMAGES,
+    TITLES,
     Figures,
     Vertices,
     as_kind,
@@ -240,7 +241,7 @@ def _figures_in(content: Any) -> dict[str, Figures]:
             together = numbers.get(keys.get(JOB_PROPERTY, ""))
             table = together if isinstance(together, dict) else {}
             table = {name: numbers.get(keys.get(name, ""), table.get(name)) for name in PROPERTIES}
-            found[key] = Figures.of(table, ("Score", "Similarity", "Predicted IoU"))
+            found[key] = Figures.of(table, TITLES)
     return found
 
 

@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from sam2_fewshot.records import Counts, Kind
+from sam2_fewshot.records import FIGURES, Counts, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -266,7 +266,7 @@ def as_named(text: str) -> str:
 
 def figures_of(item: Detection) -> dict[str, float | None]:
     """Return the figures of a detection by name, as :func:`figure` rounds them."""
-    return {name: figure(getattr(item, name)) for name in ("score", "similarity", "predicted_iou")}
+    return {name: figure(getattr(item, name)) for name in FIGURES}
 
 
 def figure(value: float, digits: int = 6) -> float | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sam2_fewshot.annotations.record import printable
 from sam2_fewshot.errors import spelt
+from sam2_fewshot.records import FIGURES
 from sam2_fewshot.storage.files import replacing, telling
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ COLUMNS = (
 )
 """The header. See :func:`write_csv` for what the columns hold."""
 _DIGITS = {
-    **dict.fromkeys(("score", "similarity", "predicted_iou"), ".6f"),
+    **dict.fromkeys(FIGURES, ".6f"),
     **dict.fromkeys(("centroid_x", "centroid_y"), ".3f"),
     "area_um2": ".6g",
 }

@@ -12,7 +12,7 @@ import numpy as np
 
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.images.source import reading
-from sam2_fewshot.records import Kind, Location
+from sam2_fewshot.records import FIGURES, Kind, Location
 from sam2_fewshot.storage.files import refuse_device
 
 if TYPE_CHECKING:
@@ -155,6 +155,10 @@ def location_at(xy: Any, z: Any, time: Any) -> Location | None:
     return None if xy is None or z is None or time is None else Location(xy, z, time)
 
 
+TITLES = ("Score", "Similarity", "Predicted IoU")
+"""The three figures of a detection as QuPath and NimbusImage display them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Figures:
     """What a file says about how sure the program was of an object, NaN for what it does not say, and its kind.
@@ -171,12 +175,7 @@ class Figures:
     kind: Kind | None = None
 
     @classmethod
-    def of(
-        cls,
-        table: Mapping[str, Any],
-        names: Sequence[str] = ("score", "similarity", "predicted_iou"),
-        kind: object = None,
-    ) -> Figures:
+    def of(cls, table: Mapping[str, Any], names: Sequence[str] = FIGURES, kind: object = None) -> Figures:
         """Return what a file has under the names of the three figures; what is no number counts as not there.
 
         Parameters

@@ -21,7 +21,7 @@ from sam2_fewshot.files.corrections import RIGHT, WRONG
 from sam2_fewshot.geometry.outlines import mask_to_area, polygon_to_mask
 from sam2_fewshot.napari.marks import outline_of
 from sam2_fewshot.protocols import Quiet
-from sam2_fewshot.records import Detection, PixelSize, whole_box
+from sam2_fewshot.records import FIGURES, Detection, PixelSize, whole_box
 from sam2_fewshot.sample import sample
 
 if TYPE_CHECKING:
@@ -40,7 +40,6 @@ LayerData = tuple[Any, dict[str, Any], str]
 _FORMATS = {".json": "nimbus", ".geojson": "geojson", ".tif": "labels", ".tiff": "labels", ".zarr": "zarr"}
 _KINDS = {UNWANTED: UNWANTED, WRONG: UNWANTED, CONFIRMED: CONFIRMED, RIGHT: CONFIRMED, EXAMPLE: EXAMPLE}
 """Tags that stand for kinds."""
-_FIGURES = ("score", "similarity", "predicted_iou")
 
 
 def nuclei() -> list[LayerData]:
@@ -116,7 +115,7 @@ def _outlines(stem: str, records: Sequence[FrameRecord]) -> Iterator[LayerData]:
 
 def _columns(records: Sequence[FrameRecord]) -> dict[str, list[Any]]:
     """Return what the files tell about the objects, a column each; ``id`` is that of tables."""
-    columns: dict[str, list[Any]] = {name: [] for name in ("id", "kind", "tags", *_FIGURES)}
+    columns: dict[str, list[Any]] = {name: [] for name in ("id", "kind", "tags", *FIGURES)}
     for record in records:
         for number, (own, item) in enumerate(zip(record.ids, record.detections, strict=True), 1):
             tags = record.tags_of(number, ())
@@ -124,7 +123,7 @@ def _columns(records: Sequence[FrameRecord]) -> dict[str, list[Any]]:
             columns["id"].append(own)
             columns["kind"].append(UNWANTED if UNWANTED in said else str(item.kind or next(iter(said), "")))
             columns["tags"].append(_joined(tags))
-            for name in _FIGURES:
+            for name in FIGURES:
                 columns[name].append(getattr(item, name))
     return columns
 
@@ -180,7 +179,7 @@ def _object(
 ) -> tuple[Detection, tuple[str, ...]]:
     """Return an object, and its tags, as its row of the features tells."""
     score, similarity, iou = (
-        float(features[name][row]) if name in features and row is not None else np.nan for name in _FIGURES
+        float(features[name][row]) if name in features and row is not None else np.nan for name in FIGURES
     )
     kind, tags = _cell(features, "kind", row), _split(_cell(features, "tags", row))
     item = Detection(mask, outline, score, similarity, iou, kind=as_kind(kind))
