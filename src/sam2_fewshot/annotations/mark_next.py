@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import shapely
 
-from sam2_fewshot.annotations.record import figure
+from sam2_fewshot.annotations.record import figure, image_title
 from sam2_fewshot.records import Kind, Location
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class Suggestion:
     @property
     def title(self) -> str:
         """What to call the image; see :attr:`FrameRecord.title`."""
-        return f"{self.image} {self.position}" if self.position else self.image
+        return image_title(self.image, self.position)
 
     def facts(self) -> dict[str, object]:
         """Return what ``run.json`` says; places count from 1, as for frames there."""

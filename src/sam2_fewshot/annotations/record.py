@@ -153,7 +153,7 @@ class FrameRecord:
     @property
     def title(self) -> str:
         """What to call the image: the file's full name, and the position's where it has several."""
-        return f"{self.full_name} {self.position}" if self.position else self.full_name
+        return image_title(self.full_name, self.position)
 
     @property
     def frame_title(self) -> str:
@@ -222,6 +222,11 @@ class FrameRecord:
         detections = tuple(sorted(kept, key=lambda item: item.kind == Kind.EXAMPLE))  # these stay the last
         below = tuple(item for item in both if not (item.is_marked or item.score >= threshold))
         return replace(self, detections=detections, below=below, threshold=threshold)
+
+
+def image_title(name: str, position: str) -> str:
+    """Return what to call an image: its file's name, and the position's where the file has several."""
+    return f"{name} {position}" if position else name
 
 
 def frame_title(image: str, location: Location, size_z: int, size_t: int) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sam2_fewshot import __version__
 from sam2_fewshot.annotations.examples import read_examples
-from sam2_fewshot.annotations.record import frame_title
+from sam2_fewshot.annotations.record import frame_title, image_title
 from sam2_fewshot.annotations.registry import check_formats
 from sam2_fewshot.errors import InputError, SettingsError
 from sam2_fewshot.files.corrections import read_corrections
@@ -371,7 +371,7 @@ def made_from(plan: Plan, segmenter: FewShotSegmenter) -> MadeFrom:
         "object_model": saved,
     }
     own = [frame_fingerprint("", each) for each in marked]
-    keys = [f"{image.path.as_posix()}{' ' if image.position else ''}{image.position}" for image in plan.images]
+    keys = [image_title(image.path.as_posix(), image.position) for image in plan.images]
     inputs["images"] = dict(zip(keys, own, strict=True))
     given = given_of(plan.images, marked, (frame.location.xy for frame in plan.frames))
     prints = [frame_fingerprint(common, each) for each in apart]

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sam2_fewshot.annotations.record import printable
+from sam2_fewshot.annotations.record import image_title, printable
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.images.registry import content_of, open_positions, signatures
 from sam2_fewshot.output.files import files_of
@@ -56,7 +56,7 @@ class Given(NamedTuple):
     def steps(self) -> tuple[str, ...]:
         """The folders, the outermost first, and what it is called in the last one."""
         *folders, name = self.place.split("/")
-        return (*folders, f"{name} {self.position}" if self.position else name)
+        return (*folders, image_title(name, self.position))
 
     @property
     def title(self) -> str:
