@@ -18,7 +18,7 @@ from sam2_fewshot.annotations.record import FrameRecord
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.files.results import earlier_results
 from sam2_fewshot.images.stems import safe_stems
-from sam2_fewshot.output.assembly import Assembled, assemble, write_run
+from sam2_fewshot.output.assembly import Assembled, assemble, run_content
 from sam2_fewshot.output.files import overlay_path
 from sam2_fewshot.output.finished import read_finished, results_in
 from sam2_fewshot.output.journal import JOURNAL_FOLDER, Journal, remove_others
@@ -257,7 +257,7 @@ def test_an_abandoned_file_of_a_killed_run_is_swept(tmp_path: Path, make_record:
     assert not (tmp_path / "rois").exists()
 
 
-def test_the_run_file_takes_whatever_facts_there_are(tmp_path: Path) -> None:
+def test_the_run_file_takes_whatever_facts_there_are() -> None:
     facts = {
         "nan": math.nan,
         "figure": np.float32(0.5),
@@ -271,8 +271,7 @@ def test_the_run_file_takes_whatever_facts_there_are(tmp_path: Path) -> None:
         "path": Path("a") / "b",
         3: "text\udcff",
     }
-    write_run(tmp_path / "run.json", facts)
-    text = (tmp_path / "run.json").read_text(encoding="utf-8")
+    text = run_content(facts).decode()
     assert "NaN" not in text
     assert json.loads(text) == {
         "nan": None,

@@ -123,7 +123,7 @@ def assemble(
         "mark_next": [place.facts() for place in summary.mark_next],
         "frames": frames,
     }
-    write_run(out / "run.json", {**facts, **counted})
+    write_whole(out / "run.json", run_content({**facts, **counted}))
     _discard(before, {file.path for file in Finished(out, counted).files()})
     # A format that a killed run wrote may not be asked for now.
     for folder in {out / OVERLAYS, *(form.path(out, "").parent for form in FORMATS.values())}:
@@ -179,17 +179,6 @@ def _discard(before: Iterable[Path], now: Iterable[Path]) -> None:
             # On Windows and macOS A.tif is a.tif; on other systems it is of an image that was called so before.
             if path != same and not (same and path.samefile(same)):
                 remove(path)
-
-
-def write_run(path: Path, facts: Mapping[str, object]) -> None:
-    """Write facts as JSON, whole or not at all.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be written.
-    """
-    write_whole(path, run_content(facts))
 
 
 def run_content(facts: Mapping[str, object]) -> bytes:
