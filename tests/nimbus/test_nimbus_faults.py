@@ -317,8 +317,8 @@ def test_what_another_job_added_and_deleted_alike_is_seen(bench: Bench) -> None:
     store = bench.server.store
 
     def added(x: float) -> str:
-        document = polygon_document(shapely.box(x, 10, x + 8, 18), Location(), ["found"], 0, bench.dataset)
-        return str(store.create_annotations([dict(document)])[0]["_id"])
+        document = polygon_document(shapely.box(x, 10, x + 8, 18), Location(), ["found"])
+        return str(store.create_annotations([{**document, "datasetId": bench.dataset}])[0]["_id"])
 
     with Server(bench.server.url, bench.server.token, QUICK) as server:
         existing = Existing(server, bench.dataset, ["found"])

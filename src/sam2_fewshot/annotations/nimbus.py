@@ -78,12 +78,9 @@ def document_of(
     }
 
 
-def polygon_document(
-    polygon: Polygon, location: Location, tags: Sequence[str], channel: int = 0, dataset_id: str | None = None
-) -> Document:
-    """Return the annotation of an outline; see :func:`document_of`. One to send names its dataset."""
-    document = document_of("polygon", vertices(polygon.exterior).tolist(), location, tags, channel)
-    return document if dataset_id is None else {**document, "datasetId": dataset_id}
+def polygon_document(polygon: Polygon, location: Location, tags: Sequence[str], channel: int = 0) -> Document:
+    """Return the annotation of an outline; see :func:`document_of`."""
+    return document_of("polygon", vertices(polygon.exterior).tolist(), location, tags, channel)
 
 
 def outline_document(polygon: Polygon) -> Document:

@@ -273,7 +273,8 @@ class DatasetSink:
             self._connections.begin()
         tags = self._request.output_tags
         documents = [
-            polygon_document(each.polygon, location, tags, self._channel, self._dataset.id) for each, _ in fresh
+            {**polygon_document(each.polygon, location, tags, self._channel), "datasetId": self._dataset.id}
+            for each, _ in fresh
         ]
         ids = self._uploads.upload(documents)
         added = [(key, item, there) for key, (item, there) in zip(ids, fresh, strict=True) if key]
