@@ -61,12 +61,9 @@ def main(arguments: Sequence[str] | None = None, compute: Compute | None = None)
     except KeyboardInterrupt:
         _error("The job was stopped.", token)
         return FAILED
-    except ServerError as error:
-        _error(str(error), token)
-        return FAILED
     except FewShotError as error:
         _error(str(error), token)
-        return WRONG_INPUT
+        return FAILED if isinstance(error, ServerError) else WRONG_INPUT
     except MemoryError:
         _error("The worker's machine has not enough memory for this.", token)
         return FAILED
