@@ -119,7 +119,7 @@ def write_results(
     tags: Sequence[str],
     source: Path,
     out: Path,
-    kind: str | None = None,
+    kind: str | None,
     overwrite: bool = False,
     is_image: Callable[[Path], bool] = lambda path: False,
 ) -> Converted:

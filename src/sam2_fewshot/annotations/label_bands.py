@@ -194,7 +194,7 @@ class _Gathered:
 
 
 def objects_of(
-    source: PixelSource, places: Iterable[tuple[int, int]], large: int, band: int = BAND, *, may_be_mask: bool = True
+    source: PixelSource, places: Iterable[tuple[int, int]], large: int, band: int = BAND, *, may_be_mask: bool
 ) -> Iterator[tuple[list[tuple[int, list[Piece]]], int]]:
     """Yield the objects of planes of labels by their numbers, in rising order, in pieces to be put together.
 

@@ -127,7 +127,7 @@ def _hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def _settings(used: Mapping[str, Any], learned_before: bool = False) -> dict[str, list[dict[str, object]]]:
+def _settings(used: Mapping[str, Any], learned_before: bool) -> dict[str, list[dict[str, object]]]:
     """Return the settings as rows, those that differ from the default first: ``used``, and those that were ``idle``."""
     rows: dict[str, list[dict[str, object]]] = {"used": [], "idle": []}
     for name, value in used.items():

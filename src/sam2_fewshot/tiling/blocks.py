@@ -253,9 +253,7 @@ def _on_grid(region: Box, step: int, frame: FrameReader) -> Box:
     return left, top, min(right, width), min(bottom, height)
 
 
-def cores_of(
-    shape: tuple[int, int], most_pixels: int, step: int, halo: int, shift: tuple[int, int] = (0, 0)
-) -> list[Box]:
+def cores_of(shape: tuple[int, int], most_pixels: int, step: int, halo: int, shift: tuple[int, int]) -> list[Box]:
     """Cover a frame or region with the cores of blocks.
 
     Parameters

@@ -42,7 +42,7 @@ def present_devices() -> list[str]:
 
 
 def choose_device(
-    name: str = "auto",
+    name: str,
     *,
     present: Sequence[str] | None = None,
     problem: Callable[[torch.device], str] | None = None,

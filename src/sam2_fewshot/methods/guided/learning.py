@@ -35,8 +35,7 @@ from sam2_fewshot.methods.guided.maps import CellStore, Room, averaged, dense_ma
 from sam2_fewshot.methods.guided.model import EncodedFrame, GuidedModel
 from sam2_fewshot.methods.guided.other_sizes import for_other_sizes
 from sam2_fewshot.methods.guided.self_training import FEW, ROUNDS, lowered_threshold, what_few_means, with_surest
-from sam2_fewshot.methods.guided.training_windows import MOST_TILES, training_windows
-from sam2_fewshot.resources import STORED
+from sam2_fewshot.methods.guided.training_windows import training_windows
 from sam2_fewshot.settings import SIMILAR_AREAS
 from sam2_fewshot.tiling.tiles import TileGrid, tile_side
 
@@ -69,8 +68,8 @@ def learn_guided(
     frames: Sequence[TrainingFrame],
     area_limits: tuple[int, int],
     progress: Progress,
-    room: int = STORED,
-    most_tiles: int = MOST_TILES,
+    room: int,
+    most_tiles: int,
 ) -> GuidedModel:
     """Learn from examples; from fewer than :data:`FEW`, by self-training (:mod:`~.self_training`).
 
