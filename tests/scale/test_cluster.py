@@ -395,7 +395,7 @@ def test_a_worker_loads_a_model_once_and_checks_its_weights(images: list[Path]) 
         return made[-1]
 
     recipe = Recipe("once", "filters", segmenter.model_sha256, "cpu", settings, segmenter.object_model, make)
-    address = FrameAddress(images[1].name, str(images[1]), Location(7, 0, 0), settings, None, "")
+    address = FrameAddress(images[1].name, str(images[1]), Location(7, 0, 0), settings, (), "")
     drawing = FrameFinish("im1.png", (), (), THRESHOLD)
     for first in (True, False):
         answer = search_frame(same(recipe), address, drawing).answer
@@ -406,7 +406,7 @@ def test_a_worker_loads_a_model_once_and_checks_its_weights(images: list[Path]) 
         assert all(item.location.xy == 7 for item in answer.found.detections)
         assert answer.extra.overlay[:4] == b"\x89PNG"
     assert len(made) == 1
-    gone = FrameAddress("a.png", "/nowhere/a.png", Location(), settings, None, "")
+    gone = FrameAddress("a.png", "/nowhere/a.png", Location(), settings, (), "")
     answer = search_frame(recipe, gone, None).answer
     assert isinstance(answer, TaskResult)
     assert "There is no file /nowhere/a.png" in answer.trouble
@@ -426,7 +426,7 @@ def test_a_worker_knows_some_images_and_holds_the_pixels_of_one(tmp_path: Path) 
     for number in range(3):
         path = tmp_path / f"large{number}.png"
         Image.fromarray(np.full((1000, 1500, 3), number, np.uint8)).save(path)
-        addresses.append(FrameAddress(path.name, str(path), Location(number), Settings(), None, ""))
+        addresses.append(FrameAddress(path.name, str(path), Location(number), Settings(), (), ""))
     size = 3 * 1000 * 1500
     tracemalloc.start()
     try:

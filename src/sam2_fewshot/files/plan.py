@@ -294,7 +294,7 @@ class FrameAddress:
     path: str
     location: Location
     settings: Settings
-    channels: Sequence[ChannelSetting] | None
+    channels: Sequence[ChannelSetting]
     signature: str
     number: int = 0
 
@@ -316,7 +316,7 @@ def _opened(address: FrameAddress) -> ImageSet:
     if key not in _OPENED:
         sources = open_positions(Path(address.path), address.number)
         stems = stems_of([source.header for source in sources])
-        _OPENED[key] = images_of(sources, stems, address.settings, address.channels or ())
+        _OPENED[key] = images_of(sources, stems, address.settings, address.channels)
     _OPENED.move_to_end(key)
     while len(_OPENED) > _MOST_OPENED:
         _OPENED.popitem(last=False)
