@@ -173,7 +173,7 @@ class Properties:
             return
         kept = self._backup() if self._sent or self._restored else {}
         if kept and kept == self._restored:  # whoever left it does nothing any more
-            self._send({key: figures for key, figures in kept.items() if key not in gone})
+            self._send(_without(kept, gone))
             self._drop_backup()
         elif self._sent and kept:
             self._keep({**kept, **{key: values for key, values in self._sent.items() if self._existing.has(key)}})
@@ -218,11 +218,10 @@ class Properties:
     ) -> None:
         # Another job that is replacing them just now may have taken them out when they were read, but then it has left
         # a copy, or else they are there again at the second reading.
-        values = {**self._backup(), **there, **self._read(), **new}
-        values = {key: figures for key, figures in values.items() if key not in orphans}
+        values = _without({**self._backup(), **there, **self._read(), **new}, orphans)
         self._keep(values)
         # A job that sends figures from now on finds the copy at its end, and adds its own to it.
-        values = {**{key: figures for key, figures in self._read().items() if key not in orphans}, **values}
+        values = {**_without(self._read(), orphans), **values}
         before = self._server.doubts
         self._server.send(
             "replacing the figures",
@@ -232,7 +231,7 @@ class Properties:
         )
         self._server.wait_for_gateway(before)  # or what is sent now would be deleted by a request that comes late
         self._send(values)
-        self._send({key: figures for key, figures in self._backup().items() if key not in values})
+        self._send(_without(self._backup(), values))
         self._drop_backup()
 
     def _keep(self, values: Mapping[str, Mapping[str, Any]]) -> None:
@@ -362,6 +361,11 @@ class Properties:
             listed = self._server.get("reading the figures", "annotation_property_values", query)
             if any(self._id in (entry.get("values") or {}) for entry in listed):
                 return
+
+
+def _without(values: Mapping[str, Mapping[str, Any]], keys: Collection[str]) -> dict[str, Mapping[str, Any]]:
+    """Return the figures of all annotations but some."""
+    return {key: figures for key, figures in values.items() if key not in keys}
 
 
 def _alike(stored: Mapping[str, Any], values: Values) -> bool:
