@@ -139,7 +139,7 @@ def offer(box: Any, offered: Sequence[tuple[str, Any]]) -> None:
     box.clear()
     for name, each in offered:
         box.addItem(name, each)
-    box.setCurrentIndex(max(0, next((i for i, (_, each) in enumerate(offered) if each is chosen), 0)))
+    box.setCurrentIndex(next((i for i, (_, each) in enumerate(offered) if each is chosen), 0))
 
 
 def _settings_form() -> Container[Any]:
