@@ -19,8 +19,7 @@ from sam2_fewshot.errors import InputError
 from sam2_fewshot.files.results import earlier_results
 from sam2_fewshot.images.stems import safe_stems
 from sam2_fewshot.output.assembly import Assembled, assemble, run_content
-from sam2_fewshot.output.files import overlay_path
-from sam2_fewshot.output.finished import read_finished, results_in
+from sam2_fewshot.output.finished import overlay_path, read_finished, results_in
 from sam2_fewshot.output.journal import JOURNAL_FOLDER, Journal, remove_others
 from sam2_fewshot.output.notes import read_notes
 from sam2_fewshot.records import Location

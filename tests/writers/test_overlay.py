@@ -9,7 +9,7 @@ from PIL import Image
 from shapely import Point, box
 
 from sam2_fewshot.annotations.record import ExampleMark
-from sam2_fewshot.output.files import overlay_path
+from sam2_fewshot.output.finished import overlay_path
 from sam2_fewshot.output.pictures import color_of, draw_overlay, drawn_of, made_from_marks, pictures_of
 from sam2_fewshot.records import Detection, Frame, InstanceMask, Kind, Location
 

@@ -21,8 +21,7 @@ from sam2_fewshot.files.results import earlier_results, result_files, to_note
 from sam2_fewshot.geometry.outlines import crop_to_object, largest_part, mask_to_polygon
 from sam2_fewshot.methods.selection import marked
 from sam2_fewshot.output.assembly import assemble
-from sam2_fewshot.output.files import overlay_path
-from sam2_fewshot.output.finished import lost_record, results_in
+from sam2_fewshot.output.finished import lost_record, overlay_path, results_in
 from sam2_fewshot.output.journal import (
     JOURNAL_FOLDER,
     BlockFolder,

@@ -12,8 +12,7 @@ from sam2_fewshot.annotations.registry import FORMATS
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.files.corrections import CORRECTIONS, MARK_NEXT
 from sam2_fewshot.images.addresses import is_zarr, remote
-from sam2_fewshot.output.files import OVERLAYS, ResultFile, files_of, overlay_path
-from sam2_fewshot.output.finished import results_in
+from sam2_fewshot.output.finished import OVERLAYS, ResultFile, files_of, overlay_path, results_in
 from sam2_fewshot.output.journal import JOURNAL_FOLDER
 from sam2_fewshot.output.notes import read_notes
 from sam2_fewshot.output.pictures import drawn_of

@@ -18,8 +18,7 @@ from sam2_fewshot.annotations.mark_next import Asking
 from sam2_fewshot.annotations.record import printable
 from sam2_fewshot.annotations.registry import FORMATS
 from sam2_fewshot.images.stems import safe_stem
-from sam2_fewshot.output.files import OVERLAYS, formats, overlay_path
-from sam2_fewshot.output.finished import Finished
+from sam2_fewshot.output.finished import OVERLAYS, Finished, formats, overlay_path
 from sam2_fewshot.records import Counts
 from sam2_fewshot.storage.files import remove, sweep, telling, write_whole
 

@@ -1,4 +1,4 @@
-"""An output folder read back: its results, and the images that they are of."""
+"""An output folder: which files a run writes there, the results read back, and the images that they are of."""
 
 from __future__ import annotations
 
@@ -10,26 +10,77 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sam2_fewshot.annotations.record import image_title, printable
+from sam2_fewshot.annotations.registry import FORMATS
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.images.registry import content_of, open_positions, signatures
-from sam2_fewshot.output.files import files_of
 from sam2_fewshot.output.journal import JOURNAL_FOLDER, preview_beside, read_record
 from sam2_fewshot.records import Location, PixelSize
 from sam2_fewshot.storage.files import read_whole
 from sam2_fewshot.storage.locks import run_at_work
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from sam2_fewshot.annotations.record import FrameRecord
-    from sam2_fewshot.output.files import ResultFile
+    from sam2_fewshot.annotations.registry import Format
 
+OVERLAYS = "overlays"
 _PLACE = ("xy", "z", "time", "objects")
 _ASKED = ("xy", "z", "time", "number")
 _GIVEN = {"place": str, "position": str, "content": str, "searched": bool}
 _LARGEST = 1e15
 _LONGEST_NAME = 255  # bytes of a file's name, which the systems allow
 _NUMBERS = ("similarity_threshold", "min_mask_area", "max_mask_area")
+
+
+class ResultFile(NamedTuple):
+    """A file that a run writes.
+
+    Parameters
+    ----------
+    path
+        Where it belongs.
+    key
+        What it is noted as in the journal: its path in the output folder; of overlays, of which an image may have
+        many, without the plane.
+    of_image
+        Whether it is named after an image.
+    """
+
+    path: Path
+    key: str
+    of_image: bool
+
+
+def files_of(out: Path, frames: Sequence[tuple[str, str]], extra: Collection[str]) -> Iterator[ResultFile]:
+    """Yield the files that stand for some frames.
+
+    Parameters
+    ----------
+    out
+        The output folder.
+    frames
+        The stem of each frame's image, and the name of its overlay.
+    extra
+        Names of the formats that were asked for besides those that every run has.
+    """
+    stems = dict.fromkeys(stem for stem, _ in frames)
+    for form in formats(extra):
+        for stem in stems if form.per_image else [""]:
+            yield ResultFile(form.path(out, stem), form.path(Path(), stem).as_posix(), form.per_image)
+    for stem, overlay in frames:
+        yield ResultFile(out / OVERLAYS / overlay, f"{OVERLAYS}/{stem}", of_image=True)
+
+
+def formats(extra: Collection[str]) -> list[Format]:
+    """Return the formats that every run has, and further ones by their names."""
+    return [form for form in FORMATS.values() if form.always or form.name in extra]
+
+
+def overlay_path(out: Path, stem: str, location: Location, *, is_stack: bool) -> Path:
+    """Return where a frame's overlay belongs; planes of a stack are named by Z and Time, counted from 1."""
+    plane = f"_Z{location.z + 1}_T{location.time + 1}" if is_stack else ""
+    return out / OVERLAYS / f"{stem}{plane}.png"
 
 
 class Given(NamedTuple):
