@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 from sam2_fewshot.errors import FewShotWarning
+from sam2_fewshot.records import InstanceMask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from sam2_fewshot.records import Box, InstanceMask
+    from sam2_fewshot.records import Box
 
 
 _PACKAGE = __name__.partition(".")[0]
@@ -125,6 +126,13 @@ class PromptedMasks(NamedTuple):
     stability: NDArray[np.float64]
     boxes: NDArray[np.int64]
     data: list[NDArray[np.bool_]]
+
+    def placed(self, window: Box, frame_shape: tuple[int, int]) -> list[InstanceMask]:
+        """Return the masks of a window's prompts as masks of the frame ``(height, width)`` that it lies in."""
+        return [
+            InstanceMask(data, window[0] + int(box[0]), window[1] + int(box[1]), frame_shape)
+            for box, data in zip(self.boxes, self.data, strict=True)
+        ]
 
 
 class Embedding(Protocol):

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from sam2_fewshot.geometry.overlap import grown
-from sam2_fewshot.records import InstanceMask, whole_box
+from sam2_fewshot.records import whole_box
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sam2_fewshot.protocols import Backbone, PromptedMasks
-    from sam2_fewshot.records import Box
+    from sam2_fewshot.records import Box, InstanceMask
 
 _LARGEST_SHARE = 0.5
 """A mask that fills more of its window than this is the background, or an object that needs a wider window."""
@@ -89,8 +89,8 @@ def masks_at_points(
 
 def masks_of(answer: PromptedMasks, window: Box, frame_shape: tuple[int, int]) -> Iterator[tuple[int, PointMask]]:
     """Yield the masks of a window's prompts as masks of its frame, each with the number of its prompt."""
-    for prompt, iou, box, data in zip(answer.prompt, answer.predicted_iou, answer.boxes, answer.data, strict=True):
-        mask = InstanceMask(data, window[0] + int(box[0]), window[1] + int(box[1]), frame_shape)
+    placed = answer.placed(window, frame_shape)
+    for prompt, iou, mask in zip(answer.prompt, answer.predicted_iou, placed, strict=True):
         yield int(prompt), PointMask(mask, float(iou), not mask.is_clipped(window))
 
 

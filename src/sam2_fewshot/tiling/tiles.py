@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sam2_fewshot.geometry.overlap import cells
-from sam2_fewshot.records import InstanceMask, whole_box
+from sam2_fewshot.records import whole_box
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sam2_fewshot.protocols import PromptedMasks
-    from sam2_fewshot.records import Box
+    from sam2_fewshot.records import Box, InstanceMask
 
 PARTS = 16
 """A tile's side is divided by this; one part on either side is the halo."""
@@ -121,8 +121,7 @@ def whole_masks(
     answers: PromptedMasks, window: Box, frame_shape: tuple[int, int]
 ) -> Iterator[tuple[int, InstanceMask]]:
     """Yield those masks of a tile's prompts that are whole in it, as masks of its frame, and which answers they are."""
-    for number, (box, data) in enumerate(zip(answers.boxes, answers.data, strict=True)):
-        placed = InstanceMask(data, window[0] + int(box[0]), window[1] + int(box[1]), frame_shape)
+    for number, placed in enumerate(answers.placed(window, frame_shape)):
         mask = placed.within(whole_box(frame_shape))  # beyond the frame a tile shows its mirror image
         if mask is not None and not mask.is_clipped(window):
             yield number, mask
