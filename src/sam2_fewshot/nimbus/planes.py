@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 from collections import OrderedDict
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -125,13 +126,7 @@ class Planes:
                     yield row * side, column * side, self._get((frames, row, column))
             return
         for part in cells(box, side):
-            yield part[1], part[0], self._merged(frames, part)
-
-    def _merged(self, frames: tuple[int, ...], box: Box) -> NDArray[Any]:
-        merged = self._fetch_box(frames[0], box)
-        for frame in frames[1:]:
-            merged = np.maximum(merged, self._fetch_box(frame, box))
-        return merged
+            yield part[1], part[0], reduce(np.maximum, (self._fetch_box(frame, part) for frame in frames))
 
     def limits(self, frame: int, style: ChannelStyle) -> Limits | None:
         """Return the black and white point of a frame as intensities, None when it has no finite value.
@@ -180,9 +175,7 @@ class Planes:
             box = left, top, min(left + self._block, width), min(top + self._block, height)
             block = self._fetch_box(frames[0], box)
         else:
-            block = self._get(((frames[0],), row, column))
-            for frame in frames[1:]:
-                block = np.maximum(block, self._get(((frame,), row, column)))
+            block = reduce(np.maximum, (self._get(((frame,), row, column)) for frame in frames))
         self._cached[key] = block
         self._bytes += block.nbytes
         while self._bytes > self._memory and len(self._cached) > 1:
