@@ -126,9 +126,9 @@ def read_corrections(
     known = known_images(images, earlier)
     nothing = ""
     for path in paths:
-        content = load_json(path)
-        marked = _marked(content)
-        if not marked and (asked := _unanswered(content)):
+        annotations = annotations_of(load_json(path)) or []
+        marked = _marked(annotations)
+        if not marked and (asked := _unanswered(annotations)):
             raise InputError(
                 f"None of the {asked} places in {path.name} is answered. Put {RIGHT!r} or {WRONG!r} in place of "
                 f"{UNANSWERED!r} in the tags of some, or mark them in report.html and press Export there."
@@ -148,7 +148,7 @@ def read_corrections(
             if earlier is None or path != earlier.out / CORRECTIONS:
                 raise InputError(nothing)
         remarks.report()
-        _warn_of_others(content, path.name, progress)
+        _warn_of_others(annotations, path.name, progress)
         repeated = 0
         for correction in new:
             others = by_location.get(correction.placed.location, ())
@@ -218,14 +218,14 @@ def _text(annotations: Sequence[Document]) -> str:
     return json.dumps({"annotations": annotations, KEY: {"kind": "corrections", "version": 1}}, indent=1) + "\n"
 
 
-def _unanswered(content: Any) -> int:
+def _unanswered(annotations: Sequence[Any]) -> int:
     """Return how many annotations have the tag of an answer that is not given."""
-    return sum(UNANSWERED in _words_of(each) for each in annotations_of(content) or [])
+    return sum(UNANSWERED in _words_of(each) for each in annotations)
 
 
-def _marked(content: Any) -> list[dict[str, Any]]:
+def _marked(annotations: Sequence[Any]) -> list[dict[str, Any]]:
     """Return the annotations that are a verdict, each with the tag of that alone."""
-    told = [(each, _verdict_of(each)) for each in annotations_of(content) or []]
+    told = [(each, _verdict_of(each)) for each in annotations]
     return [{**each, "tags": [verdict]} for each, verdict in told if verdict is not None]
 
 
@@ -240,9 +240,9 @@ def _words_of(annotation: Any) -> set[str]:
     return {tag.strip().casefold() for tag in tags_of(annotation)} if isinstance(annotation, dict) else set()
 
 
-def _warn_of_others(content: Any, file: str, progress: Progress) -> None:
+def _warn_of_others(annotations: Sequence[Any], file: str, progress: Progress) -> None:
     """Say how many annotations are neither a verdict nor unanswered: somebody may have meant them as answers."""
-    others = [each for each in annotations_of(content) or [] if _verdict_of(each) is None]
+    others = [each for each in annotations if _verdict_of(each) is None]
     if count := sum(UNANSWERED not in _words_of(each) for each in others):
         they_are = "it is" if count == 1 else "they are"
         progress.warn(

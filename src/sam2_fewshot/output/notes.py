@@ -55,14 +55,16 @@ class Notes:
     @property
     def results(self) -> list[str]:
         """The files by which runs know their results; none where nothing is noted."""
-        results = self._facts.get("results")
-        return [str(result) for result in results] if isinstance(results, list) else []
+        return self._listed("results")
 
     @property
     def written(self) -> list[str]:
         """Those that runs began to put in place, and may have left where they were killed."""
-        written = self._facts.get("written")
-        return [str(result) for result in written] if isinstance(written, list) else []
+        return self._listed("written")
+
+    def _listed(self, name: str) -> list[str]:
+        found = self._facts.get(name)
+        return [str(each) for each in found] if isinstance(found, list) else []
 
     @property
     def settings(self) -> Mapping[str, Any]:
