@@ -91,6 +91,7 @@ def read(file: MarkedFile) -> Iterator[Drawing]:
         if not has_planes:
             file.placer.without_plane(count, image)
         properties = feature.get("properties")
+        properties = properties if isinstance(properties, dict) else {}
         yield from _drawn(Drawing(count, location, tags=_tags(properties), figures=_figures(properties)), geometry)
 
 
@@ -157,13 +158,11 @@ def _location(geometry: dict[str, Any], xy: int) -> Location | None:
     return location_at(xy, plane.get("z", 0), plane.get("t", 0)) if isinstance(plane, dict) else None
 
 
-def _figures(properties: Any) -> Figures:
+def _figures(properties: dict[str, Any]) -> Figures:
     """Return the kind and the measurements that this program writes.
 
     QuPath before 0.4 had measurements as a list of names and values.
     """
-    if not isinstance(properties, dict):
-        return Figures()
     measured = properties.get("measurements")
     if isinstance(measured, list):
         pairs = [(entry.get("name"), entry.get("value")) for entry in measured if isinstance(entry, dict)]
@@ -174,9 +173,7 @@ def _figures(properties: Any) -> Figures:
     return Figures.of(known, TITLES, kind)
 
 
-def _tags(properties: Any) -> tuple[str, ...]:
-    if not isinstance(properties, dict):
-        return ()
+def _tags(properties: dict[str, Any]) -> tuple[str, ...]:
     kind = properties.get("classification")
     if isinstance(kind, dict):
         # QuPath shows a class that is derived from others, and reads it back, as "Tumor: Positive".
