@@ -102,6 +102,7 @@ class Request:
         return [tag for tag in given if tag] or [self.training_tag or "object"]
 
 
+_PATHS = ("examples", "object_model", "channels")
 _TEXTS = ("training_tag", "negative_tag", "batch_xy", "batch_z", "batch_time")
 
 
@@ -117,9 +118,7 @@ def as_facts(request: Request, model: str) -> dict[str, object]:
     """
     return {
         "images": [_absolute(path) for path in request.images],
-        "examples": _absolute(request.examples) if request.examples else None,
-        "object_model": _absolute(request.object_model) if request.object_model else None,
-        "channels": _absolute(request.channels) if request.channels else None,
+        **{name: _absolute(path) if (path := getattr(request, name)) else None for name in _PATHS},
         "tags": list(request.tags),
         "write": list(request.write),
         "model": model if request.model == "auto" else lasting_name(request.model),
@@ -133,8 +132,7 @@ def as_facts(request: Request, model: str) -> dict[str, object]:
 def as_command(request: Request) -> str:
     """Return the command line, for a shell, that a request stands for."""
     words = ["sam2-fewshot", "segment", *map(str, request.images)]
-    paths = ("examples", "object_model", "channels", "save_model")
-    for name in (*paths, *_TEXTS, "model", "device"):
+    for name in (*_PATHS, "save_model", *_TEXTS, "model", "device"):
         value = getattr(request, name)
         if value is not None and value != "auto":
             words += [f"--{name.replace('_', '-')}", str(value)]
