@@ -200,7 +200,7 @@ def learn_once(
     areas, side = _areas_of(frames), stores[0].side
     diameter = _diameter_of(areas)
     folds = deal_folds(frames)
-    pixel_models = learn_cells(backbone, stores, frames, side, folds)
+    pixel_models = learn_cells(backbone, stores, frames, folds)
     cells = averaged(pixel_models)
     colours, unit = learn_colours(frames, diameter)
     encoded = []

@@ -44,7 +44,6 @@ def learn_cells(
     backbone: Backbone,
     stores: Sequence[CellStore],
     frames: Sequence[TrainingFrame],
-    side: int,
     folds: Sequence[Sequence[int]],
 ) -> list[PixelModel]:
     """Learn a pixel model for each fold, from the examples of the other folds."""
@@ -54,7 +53,7 @@ def learn_cells(
     ground: list[NDArray[np.float32]] = []
     certain: list[NDArray[np.bool_]] = []
     for frame, frame_folds, store in zip(frames, folds, stores, strict=True):
-        fold_of, share, negative = _cell_planes(frame, frame_folds, side, cells_per_tile(backbone))
+        fold_of, share, negative = _cell_planes(frame, frame_folds, store.side, cells_per_tile(backbone))
         # An example smaller than a cell still has its nearest one.
         on_object = fold_of >= 0
         off = ~on_object & (share < 0.1) & np.isfinite(share)
@@ -72,7 +71,7 @@ def learn_cells(
     if not len(features):  # the examples fill their frames: what is left is the frame itself
         features, sure = cells, np.zeros(len(cells), bool)
     background = Background(features)
-    number = max((fold for frame_folds in folds for fold in frame_folds), default=0) + 1
+    number = max(fold for frame_folds in folds for fold in frame_folds) + 1
     if number == 1:  # a single example is halved, so that some of its cells are unseen
         return [learn_pixels(cells, background, sure, rng.random(len(cells)) < 0.5, backbone.channels, examples=1)]
     total = sum(map(len, folds))
@@ -153,7 +152,7 @@ def learn_levels(frames: Sequence[TrainingFrame], maps: Sequence[FrameMaps], dia
         inside = np.concatenate([plane[mask] for plane, mask in zip(planes, masks, strict=True)])
         around = np.concatenate([plane[ring] for plane, ring in zip(planes, rings, strict=True)])
         rows.append(threshold_levels(inside, around) if len(around) else np.zeros(0))
-    width = max(map(len, rows), default=0)
+    width = max(map(len, rows))
     return np.array([np.pad(row, (0, width - len(row)), constant_values=np.nan) for row in rows])
 
 
