@@ -1,3 +1,5 @@
+import struct
+
 import imagecodecs
 import numpy as np
 import pytest
@@ -29,6 +31,24 @@ def test_pixels_are_as_they_were(tmp_path, name, dtype, shape):
     assert (header.height, header.width, header.dtype, header.is_photo) == (*shape[:2], dtype, len(shape) == 3)
     (plane,) = source.planes(0, 0)
     assert (plane == (pixels[..., :3] if len(shape) == 3 else pixels)).all()
+
+
+def test_a_palette_gives_its_colours(tmp_path):
+    path = write(tmp_path / "a.jp2", np.array([[0, 1, 2], [2, 1, 0]], np.uint8))
+    colors = np.array([[250, 20, 30], [40, 240, 60], [70, 80, 230]], np.uint8)
+    palette = b"\0\3\3\7\7\7" + colors.tobytes()  # three colours of three samples of 8 bits
+    use = b"".join(struct.pack(">HBB", 0, 1, column) for column in range(3))
+    boxes = b"".join(struct.pack(">I4s", 8 + len(b), name) + b for name, b in ((b"pclr", palette), (b"cmap", use)))
+    data = path.read_bytes()
+    head, color = data.index(b"jp2h") - 4, data.index(b"colr") - 4
+    (length,) = struct.unpack_from(">I", data, head)
+    red_green_blue = data[color : color + 11] + struct.pack(">I", 16)
+    data = data[:head] + struct.pack(">I", length + len(boxes)) + data[head + 4 : color] + boxes + red_green_blue
+    path.write_bytes(data + path.read_bytes()[color + 15 :])
+    source = open_source(path)
+    assert source.header.is_photo
+    (plane,) = source.planes(0, 0)
+    assert (plane == colors[[[0, 1, 2], [2, 1, 0]]]).all()
 
 
 def test_a_folder_gives_them_too(tmp_path):

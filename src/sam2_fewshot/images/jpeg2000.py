@@ -72,7 +72,8 @@ class Jpeg2000Source:
 
 def _size(path: Path, file: BinaryIO) -> tuple[int, int, int, int, bool]:
     """Return height, width, samples, bits a sample, and whether they are signed."""
-    file.seek(_code_stream(path, file))
+    place, palette = _code_stream(path, file)
+    file.seek(place)
     start, length, _, x1, y1, x0, y0 = struct.unpack(">4sHHIIII", file.read(24))
     if start != _SIZ or length < 41:
         raise damaged(path, "it has no size")
@@ -80,16 +81,21 @@ def _size(path: Path, file: BinaryIO) -> tuple[int, int, int, int, bool]:
     kinds = [tuple(file.read(3)) for _ in range(min(samples, 5))]
     if samples < 1 or len(kinds[-1]) < 3:
         raise damaged(path, "it has no samples")
+    if palette:  # the numbers in the code stream are those of colours, which OpenJPEG looks up
+        samples, kinds = len(palette), [(kind, 1, 1) for kind in palette]
     if len({kind[0] for kind in kinds}) > 1 or any(kind[1:] != (1, 1) for kind in kinds):
         raise InputError(f"{path.name} has channels of different sizes or kinds; export it as TIFF.")
     return y1 - y0, x1 - x0, samples, (kinds[0][0] & 127) + 1, bool(kinds[0][0] & 128)
 
 
-def _code_stream(path: Path, file: BinaryIO) -> int:
-    """Return where the code stream begins: at once, or in the box ``jp2c`` (I.5.4)."""
+def _code_stream(path: Path, file: BinaryIO) -> tuple[int, bytes]:
+    """Return where the code stream begins, and what the samples of a palette's colours are; of no palette nothing.
+
+    It begins at once, or in the box ``jp2c`` (I.5.4); a palette is in the box ``pclr`` in ``jp2h`` (I.5.3.4).
+    """
     if file.read(4) == _SIZ:
-        return 0
-    place, end = 0, path.stat().st_size
+        return 0, b""
+    place, end, palette = 0, path.stat().st_size, b""
     for _ in range(_MOST_BOXES):
         file.seek(place)
         length, kind = struct.unpack(">I4s", file.read(8))
@@ -98,8 +104,11 @@ def _code_stream(path: Path, file: BinaryIO) -> int:
             (length,) = struct.unpack(">Q", file.read(8))
             head = 16
         if kind == b"jp2c":
-            return place + head
+            return place + head, palette
+        if kind == b"pclr":
+            _, columns = struct.unpack(">HB", file.read(3))
+            palette = file.read(columns)
         if length < head or place + length >= end:
             break
-        place += length
+        place += head if kind == b"jp2h" else length
     raise damaged(path, "no picture is in it")
