@@ -128,6 +128,17 @@ def test_a_lookup_table_over_intensities_is_grey_and_a_palette_of_colours_is_a_p
     assert photo.frame().read()[0, 1].tolist() == [245, 10, 0]
 
 
+def test_a_lookup_table_of_several_channels_hides_none_of_them(tmp_path, open_with):
+    table = np.zeros((3, 256), np.uint16)
+    table[0] = np.arange(256)[::-1] * 257
+    planes = np.zeros((2, 4, 5), np.uint8)
+    planes[0, 0], planes[1, 1] = 200, 200
+    tifffile.imwrite(tmp_path / "a.ome.tif", planes, photometric="palette", colormap=table, metadata={"axes": "CYX"})
+    (image,) = open_with(tmp_path / "a.ome.tif")
+    picture = image.frame().read()
+    assert [picture[row, 0].tolist() for row in range(3)] == [[0, 255, 0], [255, 0, 255], [0, 0, 0]]
+
+
 def test_a_channel_file_changes_the_look(tmp_path, write, told):
     yaml = tmp_path / "channels.yaml"
     yaml.write_text("- {index: 2, visible: false}\n- {index: 1, color: red, mode: absolute, black: 0, white: 200}\n")

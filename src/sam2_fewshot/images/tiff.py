@@ -239,7 +239,7 @@ def _header(path: Path, tif: TiffFile, number: int, logged: list[str]) -> tuple[
         by_region=by_region,
         is_photo=photo,
         is_inverted=photometric == _MINISWHITE,
-        palette=_palette(key) if photometric == _PALETTE else None,
+        palette=_palette(key) if photometric == _PALETTE and size_c == 1 else None,  # else they are intensities
         channel_names=names,
         channel_colors=colors,
         warnings=tuple(notes),
