@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import struct
 import sys
 
 import czifile
@@ -126,6 +127,20 @@ def test_odd_czi_files(tmp_path, damage, said):
         return
     with pytest.raises(InputError, match=said):
         list(open_source(path).planes(0, 0))
+
+
+def test_planes_that_a_czi_lacks_are_told(tmp_path):
+    path = write_czi(tmp_path / "a.czi", STACK, tile=100)
+    assert open_source(path).header.warnings == ()
+    times, slices, channels = STACK.shape[:3]
+    count = times * slices * channels
+    content = bytearray(path.read_bytes())
+    struct.pack_into("<i", content, content.index(b"ZISRAWDIRECTORY") + 32, count - 1)  # the last tile is not listed
+    path.write_bytes(content)
+    source = open_source(path)
+    assert source.header.warnings == (f"a.czi lacks 1 of its {count} planes; those are black.",)
+    *_, black = source.planes(slices - 1, times - 1)
+    assert not black.any()
 
 
 @pytest.mark.parametrize(("kind", "module"), [("nd2", "nd2"), ("lif", "liffile")])

@@ -115,6 +115,8 @@ class CziSource(SteppedSource):
         if dtype.shape and not photo:
             raise InputError(f"{path.name} has several channels of colours; export it as OME-TIFF.")
         names, colors = _channels(xml, sizes["C"])
+        count = sizes["C"] * sizes["Z"] * sizes["T"]
+        lacking = count - len({tile.steps("CZT") for tile in tiles})
         return Header(
             path,
             sizes["Y"],
@@ -127,6 +129,7 @@ class CziSource(SteppedSource):
             is_photo=photo,
             channel_names=names,
             channel_colors=colors,
+            warnings=(f"{path.name} lacks {lacking:,} of its {count:,} planes; those are black.",) * (lacking > 0),
             pixel_size=_size(xml),
         )
 
