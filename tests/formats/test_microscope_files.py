@@ -82,7 +82,8 @@ def test_a_lif_file_without_images(tmp_path):
 def test_photos(tmp_path):
     czi = write_czi(tmp_path / "a.czi", PHOTO[..., ::-1], pixels=3)  # stored as blue, green, red
     lif = write_lif(tmp_path / "a.lif", PHOTO, rgb="RGB")
-    for path in (czi, lif):
+    nd2 = write_nd2(tmp_path / "a.nd2", PHOTO[..., ::-1])  # as well
+    for path in (czi, lif, nd2):
         image = open_images([path], Settings())[0]
         assert image.header.is_photo
         assert (image.frame().read() == PHOTO[0, 0, 0]).all()

@@ -36,7 +36,7 @@ FILES = {
     "a.nd2: 16 bit": (write_nd2, DEEP, {}),
     "a.nd2: 8 bit": (write_nd2, GREY, {}),
     "a.nd2: one channel": (write_nd2, DEEP[:, :, :1], {}),
-    "a.nd2: photo": (write_nd2, PHOTO, {}),
+    "a.nd2: photo": (write_nd2, PHOTO[..., ::-1], {}),
     "a.nd2: padded rows": (write_nd2, DEEP[:, :, :1], {"padding": 6}),
     "a.lif: 16 bit": (write_lif, DEEP, {}),
     "a.lif: 8 bit": (write_lif, GREY, {}),
@@ -69,11 +69,8 @@ def test_a_region_is_what_it_is_in_the_whole(kind, tmp_path):
     image = open_images([path], Settings())[0]
     assert image.header.by_region
     x0, y0, x1, y1 = BOX
-    true = (
-        content[t, z, ..., ::-1]
-        if kind in ("a.czi: photo", "a.czi: packed photo", "a.lif: blue first")
-        else content[t, z]
-    )
+    blue_first = ("a.czi: photo", "a.czi: packed photo", "a.nd2: photo", "a.lif: blue first")
+    true = content[t, z, ..., ::-1] if kind in blue_first else content[t, z]
     planes, regions = (list(planes) for planes in (image.source.planes(z, t), image.source.region(z, t, BOX)))
     assert np.array_equal(np.stack(planes), true)
     assert np.array_equal(np.stack(regions), true[:, y0:y1, x0:x1])

@@ -78,7 +78,10 @@ class Nd2Source(SteppedSource):
             channels = 1 if header.is_photo else header.size_c // self._components
             shape = channels, header.height, header.width, self._components
             pixels = np.asarray(file.read_frame(number)).reshape(shape)[:, y0:y1:step, x0:x1:step]
-            planes = [pixels[0, ..., :3]] if header.is_photo else [p[..., s] for p in pixels for s in range(shape[3])]
+            if header.is_photo:  # blue, green, red, but in the JPEG 2000 of old files
+                planes = [pixels[0, ..., :3] if file.is_legacy else pixels[0, ..., 2::-1]]
+            else:
+                planes = [p[..., s] for p in pixels for s in range(shape[3])]
             # The file's memory map ends with it, and nd2 does not count the arrays that use it.
             copies = [np.array(plane, plane.dtype.newbyteorder("="), order="C") for plane in planes]
         yield from copies
