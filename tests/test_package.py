@@ -18,6 +18,7 @@ from packaging.requirements import Requirement
 
 import sam2_fewshot
 from sam2_fewshot.cli import main
+from sam2_fewshot.errors import FAILED
 
 SOURCE = Path(sam2_fewshot.__file__).parents[1]
 HEAVY = {"torch", "torchvision", "sam2", "skimage", "scipy", "tifffile", "imagecodecs", "requests", "typer", "PIL"}
@@ -99,6 +100,20 @@ def test_main_is_the_command_line(monkeypatch, capsys):
         main()
     assert caught.value.code == 0
     assert capsys.readouterr().out == f"sam2-fewshot {sam2_fewshot.__version__}\n"
+
+
+def test_ctrl_c_while_the_program_starts_is_a_sentence():
+    code = """
+import runpy, sys
+class Pressed:
+    def find_spec(self, name, *_):
+        if name == "typer":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Pressed())
+runpy.run_module("sam2_fewshot", run_name="__main__")
+"""
+    ended = python("-c", code)
+    assert (ended.returncode, ended.stderr) == (FAILED, "Error: Stopped.\n")
 
 
 @pytest.mark.parametrize("arguments", ["segment --help", "interface"])

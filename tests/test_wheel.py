@@ -96,7 +96,7 @@ def test_the_licences_and_the_command_are_in_the_metadata(wheel: Path, names: se
         commands = archive.read(f"{DIST_INFO}/entry_points.txt").decode()
     assert f"\nVersion: {sam2_fewshot.__version__}\n" in metadata
     assert "\nLicense-Expression: Apache-2.0\n" in metadata
-    assert "sam2-fewshot = sam2_fewshot.cli:main" in commands
+    assert "sam2-fewshot = sam2_fewshot.__main__:main" in commands
 
 
 def test_the_installed_package_is_the_wheels(bare: dict[str, str], tmp_path: Path) -> None:
