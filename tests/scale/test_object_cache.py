@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from bright import BrightMaker, BrightMethod, BrightSegmenter
 from sam2_fewshot import Exemplar, Frame
 from sam2_fewshot.cli import app
+from sam2_fewshot.errors import InputError
 from sam2_fewshot.files.request import Request
 from sam2_fewshot.files.run import run
 from sam2_fewshot.runner.progress import Silent, Watch
@@ -299,3 +300,10 @@ def test_the_command_shows_and_empties_it(bright: Make, watch: Watch) -> None:
     told = CliRunner().invoke(app, ["cache", "info"])
     assert "0 sets of examples, 0.0 MB" in told.stdout
     assert not half_written.exists()
+
+
+def test_a_cache_that_cannot_be_emptied_is_not_said_to_be(tmp_path: Path) -> None:
+    stuck = tmp_path / "a.npz"
+    stuck.mkdir()  # it cannot be deleted like a file, as an entry of another user
+    with pytest.raises(InputError, match=r"a\.npz could not be written: "):
+        clear(tmp_path)

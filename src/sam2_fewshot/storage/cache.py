@@ -11,7 +11,7 @@ from zipfile import ZipFile, ZipInfo
 
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.storage.arrays import DAMAGES
-from sam2_fewshot.storage.files import write_whole
+from sam2_fewshot.storage.files import telling, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -127,10 +127,17 @@ def cached(root: Path) -> Cached:
 
 
 def clear(root: Path) -> Cached:
-    """Delete what is cached in a folder, and return what that was."""
+    """Delete what is cached in a folder, and return what that was.
+
+    Raises
+    ------
+    InputError
+        If something there cannot be deleted.
+    """
     held = cached(root)
     for path in [*root.glob("*.npz"), *root.glob(".*.part")]:
-        _drop(path)
+        with telling(path), suppress(FileNotFoundError):  # another program was faster
+            path.unlink()
     return held
 
 
