@@ -348,7 +348,8 @@ def content_of(path: str | os.PathLike[str]) -> bytes:
     except FileNotFoundError as error:
         raise InputError(f"There is no object model at {path}.") from error
     except OSError as error:
-        raise InputError(f"{path} is not an object model of sam2-fewshot, or it is damaged.") from error
+        # It may be whole, as where one may not read it or a network drive has gone.
+        raise InputError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}.") from error
 
 
 def _facts(archive: ArrayArchive, name: str) -> dict[str, Any]:

@@ -177,6 +177,13 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         read_object_model(tmp_path / "gone.npz")
 
 
+def test_a_file_that_the_system_does_not_read_is_not_said_to_be_damaged(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        read_object_model(tmp_path)
+    assert f"{tmp_path} cannot be read: " in str(caught.value)
+    assert "damaged" not in str(caught.value)
+
+
 def damaged(kind: str, good: bytes) -> bytes:
     return {"empty": b"", "text": b"hello", "cut": good[: len(good) // 2], "npy": b"\x93NUMPY\x01\x00"}[kind]
 
