@@ -146,6 +146,26 @@ def test_what_is_confirmed_stays_as_it_was_found(
     np.testing.assert_array_equal(taken[0].mask.full(), object_.mask)
 
 
+def test_corrections_of_results_in_their_place_are_stored_before_the_results_are_others(
+    request_for, segmenters, display, images, examples, export
+):
+    labels = rings()
+    Image.fromarray((labels > 0) * np.uint8(200)).save(images[0])
+    Image.fromarray(labels * (labels < 3)).save(examples)
+    out = run(request_for(images=images[:1]), display, segmenters).out
+    (record,) = read_finished(out).records()
+    number = next(number for number, item in enumerate(asked_about(record), 1) if item.kind == "found")
+    object_, path = asked_about(record)[number - 1], export(exported(record, number, "wrong"))
+    again = replace(request_again(out, out), corrections=[path])
+    (out / "corrections.json").mkdir()  # as where the disk is full when their turn comes
+    assert not run(again, display, segmenters).complete
+    (out / "corrections.json").rmdir()
+    assert run(again, display, segmenters).complete
+    assert not [line for line in display.lines if "without holes" in line]  # as it would without their object
+    taken = read_corrections([out / "corrections.json"], open_images(images[:1], Settings(), None), display)
+    np.testing.assert_array_equal(taken[0].mask.full(), object_.mask)
+
+
 def test_an_outline_of_the_users_own_counts_as_drawn(request_for, segmenters, display, images, export):
     out = run(request_for(), display, segmenters).out
     record = next(read_finished(out).records())

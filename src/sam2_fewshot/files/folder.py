@@ -243,6 +243,10 @@ class OutputFolder:
             self._take_over(location)
         self._note(*(to_note(self._plan, self._before, noted) for noted in (self._notes.results, self._notes.written)))
         files = list(result_files(self._plan))
+        corrections = self._plan.corrections
+        if corrections:
+            # Before the results, where they were marked, are others: the same command finds their objects again, then.
+            write_whole(self._out / CORRECTIONS, corrections_json(corrections).encode())
         summary = assemble(
             self._written(),
             self._out,
@@ -254,10 +258,13 @@ class OutputFolder:
         )
         # Not before the others are gone: who is killed meanwhile leaves them to the next run.
         self._note(sorted({file.key for file in files}), [])
-        corrections = self._plan.corrections
-        self._write_or_remove(CORRECTIONS, corrections_json(corrections) if corrections else None)
         asked = self._asked(summary.mark_next)
-        self._write_or_remove(MARK_NEXT, mark_next_json(asked) if asked else None)
+        if asked:
+            write_whole(self._out / MARK_NEXT, mark_next_json(asked).encode())
+        for name, is_written in ((CORRECTIONS, corrections), (MARK_NEXT, asked)):
+            if not is_written:
+                with telling(self._out / name):
+                    (self._out / name).unlink(missing_ok=True)
         write_report(self._out)
         self.assembled = summary
         if len(self._finished) == len(self._plan.frames):
@@ -268,13 +275,6 @@ class OutputFolder:
 
     def _note(self, results: Sequence[str], written: Sequence[str]) -> None:
         self._notes.write({**self._inputs, "results": results, "written": written})
-
-    def _write_or_remove(self, name: str, text: str | None) -> None:
-        if text is not None:
-            write_whole(self._out / name, text.encode())
-            return
-        with telling(self._out / name):
-            (self._out / name).unlink(missing_ok=True)
 
     def _asked(self, places: Sequence[Suggestion]) -> list[tuple[Suggestion, Detection]]:
         """Return places with their objects, which are in the journal."""
