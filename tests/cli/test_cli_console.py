@@ -26,6 +26,7 @@ from sam2_fewshot.files.run import Summary
 from sam2_fewshot.geometry.outlines import polygon_to_mask
 from sam2_fewshot.records import Detection, Location
 from sam2_fewshot.runner.tasks import Failure
+from sam2_fewshot.settings import Settings
 
 
 def use(display):
@@ -83,7 +84,7 @@ def test_a_run_goes_on_where_its_lines_cannot_be_printed(monkeypatch, tmp_path, 
         with terminal_display() as display:
             use(display)
         warnings.warn("ours", FewShotWarning, stacklevel=1)
-        report(Summary(tmp_path, 1, 1, 0, 0, 9, {"propose": 2.0}))
+        report(Summary(tmp_path, 1, 1, 0, 0, 9, {"propose": 2.0}), Settings())
     assert code_of(CheckpointError("a.pt is damaged."), debug=True) == 2
     assert code_of(ValueError("odd"), debug=True) == 1
 
@@ -232,30 +233,32 @@ def test_report_when_nothing_was_found(capsys, tmp_path):
     summary = Summary(
         tmp_path, 1, 1, 0, 0, 9, {"propose": 2.0}, records=lambda: iter([replace(record, below=(below,))])
     )
-    report(summary)
+    report(summary, Settings())
     captured = capsys.readouterr()
     assert "Found 0 objects among 9 candidates on 1 frame." in captured.out
     assert "Try a lower --similarity-threshold" in captured.out
     assert captured.err == ""
-    report(replace(summary, records=lambda: iter([record])))
+    report(summary, Settings(threshold_mode="auto"))
+    assert "Try --threshold-mode fixed with a low --similarity-threshold" in capsys.readouterr().out
+    report(replace(summary, records=lambda: iter([record])), Settings())
     printed = capsys.readouterr().out
     assert "Nothing resembles the examples enough. Nothing there lies below the threshold, so a lower one" in printed
     assert "mark some of them as further examples." in printed
     assert "--similarity-threshold" not in printed
-    report(Summary(tmp_path, 1, 1, 0, 0, 0, {}))
+    report(Summary(tmp_path, 1, 1, 0, 0, 0, {}), Settings())
     assert "Nothing was even proposed" in capsys.readouterr().out
 
 
 def test_report_when_stopped_and_failed(capsys, tmp_path):
-    report(Summary(tmp_path, 9, 2, 0, 1, 5, {}, interrupted=True))
+    report(Summary(tmp_path, 9, 2, 0, 1, 5, {}, interrupted=True), Settings())
     captured = capsys.readouterr()
     assert "Found 1 object among 5 candidates on 2 frames." in captured.out
     assert captured.err == "Stopped: 2 of 9 frames are finished and kept; the same command goes on from there.\n"
-    report(Summary(tmp_path, 9, 5, 0, 0, 0, {}, assembled=False, interrupted=True))
+    report(Summary(tmp_path, 9, 5, 0, 0, 0, {}, assembled=False, interrupted=True), Settings())
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.startswith("Stopped: 5 of 9 frames are finished and kept;")
-    report(Summary(tmp_path, 9, 0, 0, 0, 0, {}, failures=[Failure("a.png", "it is damaged.")]))
+    report(Summary(tmp_path, 9, 0, 0, 0, 0, {}, failures=[Failure("a.png", "it is damaged.")]), Settings())
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.splitlines()[0] == "Error: a.png: it is damaged."

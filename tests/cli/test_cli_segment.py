@@ -47,6 +47,8 @@ def test_images_in_results_out_and_on_again(cli, images, examples, tmp_path):
     assert "Nothing beyond the marked objects was found. Try a lower --similarity-threshold" in stricter.out
     stricter = cli(*command, "--similarity-threshold", "1.0", "--batch-xy", "2")  # nothing is marked there
     assert "Nothing resembles the examples enough. Try a lower --similarity-threshold" in stricter.out
+    chosen = cli(*command, "--threshold-mode", "auto", "--batch-xy", "2")
+    assert "enough. Try --threshold-mode fixed with a low --similarity-threshold, and see in overlays/" in chosen.out
 
 
 def test_settings_file_and_channels(cli, images, examples, tmp_path):

@@ -147,9 +147,11 @@ def test_a_job_of_many_frames_tells_about_a_hundred_times(bench: Bench) -> None:
 
 def test_nothing_found_at_all_says_what_to_do(bench: Bench) -> None:
     bench.method = lambda: bright(level=255)
-    outcome = bench.run()
-    assert outcome.code == 0
-    assert outcome.texts("warning")[0].startswith("Nothing was found. Lower the Similarity Threshold")
+    (warning,) = bench.run().texts("warning")
+    assert warning.startswith("Nothing was found. If objects are missing, lower the Similarity Threshold, or mark")
+    for only in ({}, {"Batch XY": "1"}):
+        (warning,) = bench.run(**{"Threshold Mode": "auto", **only}).texts("warning")
+        assert "missing, choose Threshold Mode fixed and a low Similarity Threshold, or mark" in warning
 
 
 def test_a_frame_on_which_all_is_marked_is_not_called_empty(bench: Bench) -> None:

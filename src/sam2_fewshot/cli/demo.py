@@ -48,7 +48,7 @@ def demo(
         print_line("Looking for nuclei in a fluorescence image, with the default settings.", err=True)
         with terminal_display() as display:
             summary = run(request, display)
-        report(summary)
+        report(summary, request.settings)
         if summary.complete:
             pairs = read_pairs(summary.out, files.truth, Quiet())
             result = evaluate_frames([pair.frame for pair in pairs], (_IOU,))

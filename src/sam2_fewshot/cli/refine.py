@@ -151,7 +151,7 @@ def refine(
         with terminal_display() as display:
             display.say(f"Results go to {request.out}.")
             summary = run(request, display, scheduler=scheduler)
-        report(summary)
+        report(summary, request.settings)
     raise typer.Exit(DONE if summary.complete else FAILED)
 
 

@@ -23,6 +23,7 @@ from sam2_fewshot.errors import DONE, FAILED, counted
 
 if TYPE_CHECKING:
     from sam2_fewshot.files.run import Summary
+    from sam2_fewshot.settings import Settings
 
 _WHERE = "What to look at"
 _WHAT = "What to look for"
@@ -214,15 +215,15 @@ def segment(
         )
         with terminal_display() as display:
             summary = run(request, display, scheduler=scheduler)
-        report(summary)
+        report(summary, request.settings)
     raise typer.Exit(DONE if summary.complete else FAILED)
 
 
 segment_command = with_settings(segment)
 
 
-def report(summary: Summary) -> None:
-    """Print the summary to stdout, and what could not be done to stderr."""
+def report(summary: Summary, settings: Settings) -> None:
+    """Print the summary of a run with these settings to stdout, and what could not be done to stderr."""
     from sam2_fewshot.runner.progress import duration
 
     if summary.assembled and summary.done:
@@ -231,7 +232,7 @@ def report(summary: Summary) -> None:
         if summary.counts.total > summary.found:
             print_line(f"With what you marked: {summary.counts}.")
         if not summary.found:
-            print_line(_nothing_found(summary))
+            print_line(_nothing_found(summary, settings))
         times = ", ".join(f"{stage} {duration(seconds)}" for stage, seconds in summary.seconds.items())
         print_line(f"Time: {times}.")
         print_line(f"Results: {summary.out.resolve()}")
@@ -256,17 +257,20 @@ def _what_to_mark(summary: Summary) -> str:
     return f"To improve, mark as right or wrong what lies at: {named}.{first}"
 
 
-def _nothing_found(summary: Summary) -> str:
+def _nothing_found(summary: Summary, settings: Settings) -> str:
     from sam2_fewshot.report.advice import what_helps
 
     if summary.candidates:
         of = [(bool(record.below), any(not mark.negative for mark in record.examples)) for record in summary.records()]
         what = "Nothing resembles the examples enough."
-        lower = "Try a lower --similarity-threshold, and see in overlays/ whether the examples lie where they should."
+        lower = "Try a lower --similarity-threshold"
+        if settings.threshold_mode != "fixed":  # which chooses the threshold itself
+            lower = "Try --threshold-mode fixed with a low --similarity-threshold"
+        tail = ", and see in overlays/ whether the examples lie where they should."
         if of and all(marked for _, marked in of):
             what = "Nothing beyond the marked objects was found."
-            lower = "Try a lower --similarity-threshold if there are more."
-        return f"{what} {what_helps(lower, is_below=any(below for below, _ in of))}"
+            tail = " if there are more."
+        return f"{what} {what_helps(lower + tail, is_below=any(below for below, _ in of))}"
     return (
         "Nothing was even proposed. See in overlays/ whether the examples lie where they should, and try a smaller "
         "--min-mask-area; with --method grid, more --points-per-side, and lower --predicted-iou-gate and "

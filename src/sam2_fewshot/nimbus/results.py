@@ -162,15 +162,17 @@ class DatasetSink:
                 "happens again, show the job's log to the server's administrator."
             )
         empty = self._empty
+        lower = "lower the Similarity Threshold"
+        if self._request.settings.threshold_mode != "fixed":  # which chooses the threshold itself
+            lower = "choose Threshold Mode fixed and a low Similarity Threshold"
         if len(self._only_examples) == progressed.frames > 0:
             self._display.warn(
-                "Nothing was found besides the examples. If objects are missing, lower the Similarity Threshold, or "
-                "mark some of them as well."
+                f"Nothing was found besides the examples. If objects are missing, {lower}, or mark some of them as "
+                "well."
             )
         elif len(empty) + len(self._only_examples) == progressed.frames:
             self._display.warn(
-                "Nothing was found. Lower the Similarity Threshold, or mark further examples that look like the "
-                "objects that are missing."
+                f"Nothing was found. If objects are missing, {lower}, or mark further examples that look like them."
             )
         elif empty:
             self._display.warn(f"Nothing was found on {len(empty)} of {progressed.frames} frames ({in_short(empty)}).")
