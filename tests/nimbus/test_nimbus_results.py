@@ -379,12 +379,20 @@ def test_only_what_the_tool_connects_to_counts_as_connected(bench: Bench) -> Non
     assert connected("nucleus", 0) == connected("well", 0) == 12
 
 
-def test_nothing_to_connect_to_is_said(bench: Bench) -> None:
-    bench.job["connectTo"] = {"tags": ["wel"], "channel": None}
+@pytest.mark.parametrize(
+    ("tag", "channel", "what"),
+    [
+        ("wel", None, "the tag 'wel'"),
+        ("found", None, "the tag 'found'"),  # which only the objects have that are connected
+        ("cell", 1, "the tag 'cell' in channel 2"),
+    ],
+)
+def test_nothing_to_connect_to_is_said(bench: Bench, tag: str, channel: int | None, what: str) -> None:
+    bench.job["connectTo"] = {"tags": [tag], "channel": channel}
     outcome = bench.run()
     assert outcome.code == 0
-    (line,) = [line for line in outcome.lines if "No object was connected" in line]
-    assert "nothing on these frames has the tag 'wel'" in line
+    (line,) = [line for line in outcome.texts("warning") if "No object was connected" in line]
+    assert f"nothing else on these frames has {what}. Check" in line
 
 
 def test_a_frame_is_connected_in_one_request_although_it_is_saved_in_several(bench: Bench) -> None:

@@ -177,10 +177,12 @@ class DatasetSink:
         elif empty:
             self._display.warn(f"Nothing was found on {len(empty)} of {progressed.frames} frames ({in_short(empty)}).")
         if self._connections.in_vain and self._request.connect_to:
-            tags = ", ".join(quoted(tag) for tag in self._request.connect_to.tags)
+            to = self._request.connect_to
+            tags = ", ".join(map(quoted, to.tags))
+            where = "" if to.channel is None else f" in channel {to.channel + 1}"
             self._display.warn(
-                f"No object was connected: nothing on these frames has the tag {tags}. Check the spelling and the "
-                "channel that the tool connects to."
+                f"No object was connected: nothing else on these frames has the tag {tags}{where}. Check the spelling "
+                "and the channel that the tool connects to."
             )
         self._cleaner.finish()
         self._new -= self._cleaner.own
