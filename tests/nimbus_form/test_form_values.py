@@ -80,6 +80,7 @@ def test_every_setting_without_a_field_of_its_own_can_be_written_there():
         ("max_zoom = 0,5", r"^More settings: '5' is not a name with a value\. .*a point before decimals"),
         ("max_zoom =", r"^More settings: a value of 'max_zoom' is missing in 'max_zoom ='"),
         ("max_zoom = '', scorer = lda", r"a value of 'max_zoom' is missing"),
+        ("Leave Out Examples: true", r"^More settings has 'Leave Out Examples', which is for results in files;"),
         ("= 4", r"^More settings: a name is missing in '= 4'"),
         ("max_zoom = = 4", r"a value of 'max_zoom' is missing"),
         ("max_zoom = 4 = 5", r"a name is missing"),

@@ -102,7 +102,7 @@ def more_settings(value: object) -> dict[str, object]:
     Raises
     ------
     SettingsError
-        If it cannot be read, names something unknown, or names something twice or that has a field of its own.
+        If it cannot be read, names something unknown or only for files, or something twice or with a field of its own.
     """
     if value is None:
         return {}
@@ -116,6 +116,11 @@ def more_settings(value: object) -> dict[str, object]:
             raise SettingsError(
                 f"{MORE_SETTINGS} has {quoted(written)}, but {_OWN_FIELD[name]} has a field of its own in the form. "
                 f"Set it there, and take it out of {MORE_SETTINGS}."
+            )
+        if name in FILES_ONLY:
+            raise SettingsError(
+                f"{MORE_SETTINGS} has {quoted(written)}, which is for results in files; here the examples stay "
+                f"annotations of their own. Take it out of {MORE_SETTINGS}."
             )
         if name not in known:
             raise unknown(written, known)
