@@ -437,7 +437,9 @@ def test_no_file_of_places_where_nothing_is_found(request_for, segmenters, displ
     out = run(request_for(), display, segmenters).out
     assert (out / "mark_next.json").exists()
     for more, path in enumerate(images):  # none of them is a copy of another
-        Image.fromarray(np.full((64, 64 + more), 7, np.uint8)).save(path)
+        blue = np.zeros((64, 64 + more, 3), np.uint8)  # the stand-in looks at red
+        blue[..., 2] = np.arange(64 + more)
+        Image.fromarray(blue).save(path)
     summary = run(request_for(), display, segmenters)
     assert summary.mark_next == []
     assert not (out / "mark_next.json").exists()

@@ -249,7 +249,8 @@ def test_too_little_memory_is_told_once_also_where_the_whole_frame_is_one_block(
 def test_however_little_memory_there_is_the_ground_is_learned_from(
     bright: Callable[[int], BrightSegmenter], heard: Heard
 ) -> None:
-    frame, boxes = Frame(scene(700)), [box(x, 300, x + 17, 317) for x in (250, 300, 350)]
+    picture = scene(700) + np.random.default_rng(0).integers(0, 9, (700, 700, 1)).astype(np.uint8)
+    frame, boxes = Frame(picture), [box(x, 300, x + 17, 317) for x in (250, 300, 350)]
     segmenter = bright(1).fit([Exemplar(image=frame, polygon=each) for each in boxes])
     for height, width in np.asarray(segmenter.object_model.learned["seen"]):
         assert height * width > 5 * sum(each.area for each in boxes)

@@ -131,3 +131,22 @@ def test_a_point_on_the_edge_lies_outside(filters: Backbone, scene: Scene, point
     x, y = (min(point[0], width), height if point[1] == 165 else point[1])
     _, told = learned(filters, scene, point=(x, y))
     assert told == [f"This is left out: its point ({x:g}, {y:g}) lies outside its image ({width} × {height} px)."]
+
+
+@pytest.mark.parametrize("most_pixels", [WHOLE, IN_PARTS])
+def test_what_is_marked_where_nothing_is_displayed_is_left_out(
+    filters: Backbone, scene: Scene, most_pixels: int
+) -> None:
+    image, masks = scene
+    told = Told()
+    examples = [
+        Exemplar(np.zeros_like(image), mask=masks[2].full(), label="This"),
+        Exemplar(np.zeros_like(image), mask=masks[3].full(), negative=True, label="That"),
+        Exemplar(image, mask=masks[7].full()),
+    ]
+    found = training_set(examples, filters, Settings(), most_pixels, told)
+    assert sorted(told.warnings) == [
+        f"{name} is left out: where it lies its image displays one even colour; check the contrast and the channels."
+        for name in ("That", "This")
+    ]
+    assert len(found.frames) == len(found.known) == 1  # else all even images would have these objects

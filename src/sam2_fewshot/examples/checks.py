@@ -119,6 +119,8 @@ def exemplar_mask(
             reason = f"its point {point} lies outside its image ({size})"
         else:
             mask, reason = made, f"SAM 2 sees no object at its point {point}; outline it instead"
+    if mask is not None and mask.area and _is_even(frame, mask):
+        mask, reason = None, "where it lies its image displays one even colour; check the contrast and the channels"
     if mask is None or not mask.area:
         warn(f"{name} is left out: {reason}.")
         return None
@@ -129,6 +131,14 @@ def exemplar_mask(
             + (f" {invert}" if exemplar.mask is not None else "")
         )
     return mask
+
+
+def _is_even(frame: Frame, mask: InstanceMask) -> bool:
+    """Tell whether nothing is to be seen in and about an object: it would teach what any such place looks like."""
+    x0, y0, x1, y1 = mask.box
+    reach = max(mask.data.shape)
+    about = frame.pixels[max(0, y0 - reach) : y1 + reach, max(0, x0 - reach) : x1 + reach]
+    return bool((about == about[0, 0]).all())
 
 
 @dataclass(frozen=True, eq=False, slots=True)
