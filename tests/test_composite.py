@@ -151,14 +151,30 @@ def test_planes_of_a_large_image_are_painted_in_strips():
     np.testing.assert_array_equal(painted, merge([plane], [ChannelStyle()]))
 
 
-def test_8_bit_photos_are_taken_as_they_are():
-    pixels = np.random.default_rng(0).integers(90, 110, (6, 5, 3)).astype(np.uint8)
-    np.testing.assert_array_equal(photo(pixels), pixels)
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_a_grey_photo_is_displayed_as_a_plane_is(dtype):
+    plane = np.random.default_rng(0).gamma(2, 9, (60, 50)).astype(dtype)
+    np.testing.assert_array_equal(photo(np.dstack([plane] * 3)), merge([plane], [ChannelStyle()]))
 
 
-def test_16_bit_photos_keep_their_hues():
-    pixels = np.zeros((4, 4, 3), np.uint16)
-    pixels[..., 0], pixels[..., 1] = 40_000, 20_000
+def test_a_displayed_picture_is_displayed_as_it_is():
+    rng = np.random.default_rng(0)
+    planes = [rng.gamma(2, 900, (60, 50)).astype(np.uint16) for _ in range(2)]
+    picture = merge(planes, [ChannelStyle(color=(255, 0, 0)), ChannelStyle(color=(0, 0, 255))])
+    np.testing.assert_array_equal(photo(picture), picture)
+    colours = photo(rng.integers(30, 90, (60, 50, 3)).astype(np.uint8))
+    np.testing.assert_array_equal(photo(colours), colours)
+
+
+def test_a_dim_photo_is_displayed_as_a_bright_one():
+    bright = np.random.default_rng(0).integers(20, 120, (60, 50, 3)).astype(np.uint8) * np.uint8(2)
+    np.testing.assert_array_equal(photo(bright // 2), photo(bright))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_photos_keep_their_hues(dtype):
+    pixels = np.zeros((4, 4, 3), dtype)
+    pixels[..., 0], pixels[..., 1] = 200, 100
     picture = photo(pixels, 0, 100)
     assert picture[0, 0].tolist() == [255, 128, 0]
 

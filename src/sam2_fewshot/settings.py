@@ -279,8 +279,8 @@ class Settings(BaseModel):
     black_percentile: float = _setting(
         0.1,
         "Black Percentile",
-        "Percentile of a channel's intensities that is displayed as black; 8-bit colour images are displayed as they "
-        "are.",
+        "Percentile of a channel's intensities that is displayed as black; of a colour image, of the darkest "
+        "component of each pixel.",
         group="images",
         unit="%",
         ge=0.0,
@@ -289,8 +289,8 @@ class Settings(BaseModel):
     white_percentile: float = _setting(
         99.9,
         "White Percentile",
-        "Percentile of a channel's intensities that is displayed as full brightness; 8-bit colour images are displayed "
-        "as they are.",
+        "Percentile of a channel's intensities that is displayed as full brightness; of a colour image, of the "
+        "brightest component of each pixel.",
         group="images",
         unit="%",
         ge=0.0,

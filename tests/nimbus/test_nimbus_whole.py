@@ -77,7 +77,7 @@ def on_arrays(image: Image, locations: list[Location]) -> dict[Location, list[Po
     segmenter = FewShotSegmenter(MICRO, settings=Settings())
     outlines = [[(point["x"], point["y"]) for point in ring(row, column, 10)] for row, column in CENTRES]
     segmenter.fit([Exemplar(image=first, polygon=Polygon(outline)) for outline in outlines])
-    return {place: [d.polygon for d in segmenter.segment(pixels(place))] for place in locations}
+    return {place: [d.polygon for d in segmenter.segment(Frame(pixels(place)))] for place in locations}
 
 
 def check(server: ContractServer, image: Image, locations: list[Location]) -> None:

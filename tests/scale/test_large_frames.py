@@ -13,6 +13,7 @@ from shapely import box
 from sam2_fewshot import Exemplar, FewShotSegmenter, Frame, InputError, Settings
 from sam2_fewshot.geometry.overlap import mask_iou
 from sam2_fewshot.object_model import frame_digest
+from sam2_fewshot.rendering.channels import as_reader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -85,7 +86,8 @@ def test_all_that_was_proposed_comes_from_blocks_too(fitted: BrightSegmenter, wh
 def test_an_array_that_is_large_is_searched_in_blocks_too(fitted: BrightSegmenter) -> None:
     picture = scene()
     result = fitted.predict(picture)
-    assert as_set(result.detections) == as_set(fitted.segment(Frame(picture)))
+    displayed = as_reader(picture, fitted.settings)
+    assert as_set(result.detections) == as_set(fitted.segment(Frame(displayed.read())))
     assert result.blocks > 1
 
 
@@ -158,7 +160,7 @@ def test_examples_on_a_large_frame_are_learned_from_parts_and_not_found(
     frame = Watched(picture)
     everything = bright(10**7)
     everything.adopt(learned(bright).object_model)
-    objects = everything.segment(picture)
+    objects = everything.segment(Frame(picture))
     marked = [item for item in objects if item.bbox[0] != 0][:3]
     segmenter = bright(SMALL)
     ways = [

@@ -22,6 +22,7 @@ from sam2_fewshot.images.addresses import is_zarr, remote
 from sam2_fewshot.images.image_set import open_images
 from sam2_fewshot.images.ome_zarr import ZarrSource
 from sam2_fewshot.images.registry import open_positions, signature
+from sam2_fewshot.rendering.channels import as_reader
 from sam2_fewshot.settings import Settings
 
 if TYPE_CHECKING:
@@ -72,10 +73,13 @@ def test_slices_times_and_a_folder_of_images(tmp_path: Path) -> None:
         {"channels": [{"label": label} for label in ("Red", "Green", "Blue")]},
     ],
 )
-def test_a_photo_stays_as_it_is(omero: dict[str, Any], tmp_path: Path) -> None:
+def test_three_channels_of_these_colours_are_a_photo(omero: dict[str, Any], tmp_path: Path) -> None:
     photo = np.random.default_rng(1).integers(20, 90, (3, 100, 120)).astype(np.uint8)
     (image,) = open_images([write(tmp_path / "a.zarr", photo, omero=omero)], Settings(), whole_plane=10)
-    assert np.array_equal(image.frame().read((5, 6, 70, 80)), np.moveaxis(photo, 0, -1)[6:80, 5:70])
+    assert image.header.is_photo
+    (plane,) = image.source.region(0, 0, (5, 6, 70, 80))
+    assert np.array_equal(plane, np.moveaxis(photo, 0, -1)[6:80, 5:70])
+    assert np.array_equal(image.frame().read(), as_reader(np.moveaxis(photo, 0, -1), Settings()).read())
 
 
 def test_contrast_comes_from_a_smaller_level(tmp_path: Path) -> None:

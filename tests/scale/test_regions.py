@@ -61,10 +61,11 @@ def test_only_the_tiles_of_the_region_are_decoded(tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[far : far + 20] = bytes(20)
     path.write_bytes(content)
-    (image,) = open_images([path], Settings(), whole_plane=10)
-    assert np.array_equal(image.frame().read(BOX), RGB[BOX[1] : BOX[3], BOX[0] : BOX[2]])
+    source = open_source(path)
+    (plane,) = source.region(0, 0, BOX)
+    assert np.array_equal(plane, RGB[BOX[1] : BOX[3], BOX[0] : BOX[2]])
     with pytest.raises(InputError, match=r"image\.tif cannot be read"):
-        image.frame().read((0, 0, 9, 9))
+        list(source.region(0, 0, (0, 0, 9, 9)))
 
 
 def test_a_file_that_was_cut_off_since_is_a_sentence(tmp_path: Path) -> None:
@@ -85,8 +86,7 @@ def test_missing_tiles_of_a_sparse_file_are_black(tmp_path: Path) -> None:
     path = tmp_path / "image.tif"
     tiles = iter([RGB[:64, :64], None, None, np.ascontiguousarray(RGB[64:128, 64:128])])
     tifffile.imwrite(path, tiles, shape=(128, 128, 3), dtype=np.uint8, **TILE, photometric="rgb")
-    (image,) = open_images([path], Settings(), whole_plane=10)
-    read = image.frame().read((32, 32, 128, 100))
+    (read,) = open_source(path).region(0, 0, (32, 32, 128, 100))
     assert not read[:32, 32:].any()
     assert np.array_equal(read[32:, 32:], RGB[64:100, 64:128])
 

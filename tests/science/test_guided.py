@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from sam2_fewshot import Exemplar, FewShotSegmenter, InputError, Settings
+from sam2_fewshot.records import Frame
 from told import Told
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def scene() -> Scene:
 
 
 def exemplars(scene: Scene, numbers: tuple[int, ...], negative: bool = False) -> list[Exemplar]:
-    return [Exemplar(scene[0], mask=scene[1] == number, negative=negative) for number in numbers]
+    return [Exemplar(Frame(scene[0]), mask=scene[1] == number, negative=negative) for number in numbers]
 
 
 def disc_numbers(scene: Scene) -> list[int]:
@@ -72,7 +73,7 @@ def fitted(micro: Sam2Model, scene: Scene) -> FewShotSegmenter:
 
 @pytest.fixture(scope="module")
 def result(fitted: FewShotSegmenter, scene: Scene) -> FrameResult:
-    return fitted.predict(scene[0])
+    return fitted.predict(Frame(scene[0]))
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +112,7 @@ def test_stages_and_candidates_are_reported(result: FrameResult) -> None:
 
 def test_a_frame_it_has_not_seen(fitted: FewShotSegmenter, scene: Scene) -> None:
     turned = np.ascontiguousarray(np.rot90(scene[0]))
-    numbers = found_numbers(fitted.segment(turned), np.rot90(scene[1]))
+    numbers = found_numbers(fitted.segment(Frame(turned)), np.rot90(scene[1]))
     discs = set(disc_numbers(scene))
     assert len(discs & set(numbers)) >= 11
     assert len(set(numbers) - discs) <= 1
@@ -120,10 +121,10 @@ def test_a_frame_it_has_not_seen(fitted: FewShotSegmenter, scene: Scene) -> None
 def test_a_saved_model_finds_the_same(filters: Backbone, scene: Scene, tmp_path: Path) -> None:
     shown = tuple(disc_numbers(scene)[i] for i in SHOWN)
     fitted = FewShotSegmenter(filters, progress=Told()).fit(exemplars(scene, shown))
-    found = fitted.segment(scene[0])
+    found = fitted.segment(Frame(scene[0]))
     assert found
     fitted.save(tmp_path / "discs.npz")
-    again = FewShotSegmenter.load(tmp_path / "discs.npz", filters).segment(scene[0])
+    again = FewShotSegmenter.load(tmp_path / "discs.npz", filters).segment(Frame(scene[0]))
     assert [d.bbox for d in again] == [d.bbox for d in found]
     assert [d.score for d in again] == pytest.approx([d.score for d in found], abs=1e-6)
     with pytest.raises(InputError, match="Method guided, but the settings say grid"):
@@ -149,7 +150,7 @@ def test_negative_examples_lower_their_like(
     rods = [number for number in range(1, labels.max() + 1) if not discs[number]]
     warned = FewShotSegmenter(micro, settings=Settings(similarity_threshold=0.0), progress=told)
     warned.fit([*exemplars(scene, shown), *exemplars(scene, (rods[0], rods[3]), negative=True)])
-    found = warned.segment(image)
+    found = warned.segment(Frame(image))
     assert found
     for d in found:
         on_rod = max(np.sum(d.mask & (labels == rod)) / d.area for rod in rods)

@@ -103,10 +103,7 @@ def test_masked_pixels_count_as_nan_does(dtype: type[np.generic], discs: Discs) 
     assert np.array_equal(found, as_reader(np.where(hidden, np.nan, grey), Settings()).read())
     assert np.array_equal(as_reader(masked[..., None], Settings()).read(), found)
     photo = np.ma.stack([masked] * 3, axis=-1)
-    found = as_reader(photo, Settings()).read()
-    assert not found[hidden].any()
-    if dtype == np.uint8:
-        assert np.array_equal(found[~hidden], photo.data[~hidden])
+    assert np.array_equal(as_reader(photo, Settings()).read(), found)
     assert np.array_equal(as_reader(np.ma.array(grey), Settings()).read(), as_reader(grey, Settings()).read())
     several = np.ma.array(np.dstack([grey] * 4), mask=False)
     several[-1, -1] = 0

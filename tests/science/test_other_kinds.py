@@ -28,7 +28,7 @@ from sam2_fewshot.methods.guided.kinds import (
     of_another_kind,
 )
 from sam2_fewshot.object_model import ObjectModel
-from sam2_fewshot.records import InstanceMask
+from sam2_fewshot.records import Frame, InstanceMask
 from told import Told
 
 if TYPE_CHECKING:
@@ -220,7 +220,7 @@ def hits(found: list[Detection], labels: NDArray[np.int32], numbers: NDArray[np.
 def learned_from(backbone: Backbone, scene: Scene, numbers: NDArray[np.intp], told: Told) -> FewShotSegmenter:
     image, labels, _ = scene
     segmenter = FewShotSegmenter(backbone, progress=told)
-    return segmenter.fit([Exemplar(image, mask=labels == number) for number in numbers])
+    return segmenter.fit([Exemplar(Frame(image), mask=labels == number) for number in numbers])
 
 
 @pytest.fixture(scope="module")
@@ -242,7 +242,7 @@ def of_discs(micro: Sam2Model, scene: Scene) -> tuple[FewShotSegmenter, str, lis
 def test_squares_are_not_found_where_discs_were_marked(
     micro: Sam2Model, scene: Scene, of_discs: tuple[FewShotSegmenter, str, list[float]]
 ) -> None:
-    image, labels, is_disc = scene
+    image, labels, is_disc = Frame(scene[0]), *scene[1:]
     discs, squares = np.flatnonzero(is_disc), np.flatnonzero(~is_disc)[1:]
     segmenter, warning, usual = of_discs
     found = segmenter.segment(image)
@@ -260,7 +260,7 @@ def test_squares_are_not_found_where_discs_were_marked(
 
 
 def test_both_are_found_where_both_were_marked(filters: Backbone, scene: Scene, told: Told) -> None:
-    image, labels, is_disc = scene
+    image, labels, is_disc = Frame(scene[0]), *scene[1:]
     found = learned_from(filters, scene, np.arange(1, 11), told).segment(image)
     assert hits(found, labels, np.arange(11, len(is_disc))) >= 30
 
@@ -268,7 +268,7 @@ def test_both_are_found_where_both_were_marked(filters: Backbone, scene: Scene, 
 def test_negative_examples_show_the_other_kind_though_they_are_judged_low(
     micro: Sam2Model, scene: Scene, of_discs: tuple[FewShotSegmenter, str, list[float]], told: Told
 ) -> None:
-    image, labels, is_disc = scene
+    image, labels, is_disc = Frame(scene[0]), *scene[1:]
     discs, squares = np.flatnonzero(is_disc), np.flatnonzero(~is_disc)[1:]
     marks = [Exemplar(image, mask=labels == number) for number in discs[:10]]
     marks += [Exemplar(image, mask=labels == number, negative=True) for number in squares[:5]]

@@ -374,11 +374,14 @@ def test_what_is_not_an_image_is_refused(fitted: FewShotSegmenter, image: NDArra
 
 @pytest.mark.parametrize("kind", [InALine, InAnArray, OfNumPy])
 def test_examples_are_known_again_whatever_numbers_a_shape_has(
-    filters: Backbone, fitted: FewShotSegmenter, discs: Discs, kind: type[Shaped]
+    filters: Backbone, discs: Discs, kind: type[Shaped]
 ) -> None:
     image, labels = discs
     plain, reader = Frame(image), kind(image)
-    other = FewShotSegmenter(filters, settings=QUICK).fit([Exemplar(reader, mask=labels == n) for n in SHOWN])
+    fitted, other = (
+        FewShotSegmenter(filters, settings=QUICK).fit([Exemplar(each, mask=labels == n) for n in SHOWN])
+        for each in (plain, reader)
+    )
     whole = [item.bbox for item in fitted.predict(plain).examples]
     assert len(whole) == len(SHOWN)
     for segmenter, frame in ((fitted, reader), (other, plain), (other, reader)):

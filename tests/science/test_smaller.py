@@ -20,7 +20,7 @@ from sam2_fewshot.methods.guided.model import GuidedModel
 from sam2_fewshot.methods.guided.other_sizes import are_the_largest, window_around
 from sam2_fewshot.methods.guided.scaling import enlarged
 from sam2_fewshot.protocols import Quiet
-from sam2_fewshot.records import InstanceMask
+from sam2_fewshot.records import Frame, InstanceMask
 from sam2_fewshot.tiling.blocks import is_owned
 from sam2_fewshot.tiling.tiles import TileGrid
 
@@ -44,7 +44,7 @@ SMALL = [(25 + 36 * (i % 8), 24 + 42 * (i // 8)) for i in range(40)]
 
 def segmenter_of(backbone: Backbone, scene: Scene, negatives: Sequence[int] = ()) -> FewShotSegmenter:
     image, masks = scene
-    marks = [Exemplar(image, mask=mask.full(), negative=i in negatives) for i, mask in enumerate(masks)]
+    marks = [Exemplar(Frame(image), mask=mask.full(), negative=i in negatives) for i, mask in enumerate(masks)]
     return FewShotSegmenter(backbone).fit(marks)
 
 
@@ -65,7 +65,7 @@ def fitted(filters: Backbone, large: Scene) -> FewShotSegmenter:
 
 def test_objects_of_less_than_half_the_diameter_are_found(fitted: FewShotSegmenter, small: Scene) -> None:
     image, masks = small
-    found = fitted.segment(image)
+    found = fitted.segment(Frame(image))
     assert found_of(found, masks) >= 0.9 * len(masks)
     assert len(found) <= 1.1 * len(masks)
 
@@ -74,7 +74,7 @@ def test_only_sizes_like_the_examples_are_found_where_that_is_set(
     filters: Backbone, fitted: FewShotSegmenter, large: Scene, small: Scene
 ) -> None:
     alike = FewShotSegmenter(filters, settings=Settings(sizes="similar")).adopt(fitted.object_model)
-    assert found_of(alike.segment(small[0]), small[1]) == 0
+    assert found_of(alike.segment(Frame(small[0])), small[1]) == 0
     both = fitted.segment(discs(LARGE, 15, (230, 320))[0])
     assert found_of(both, discs(LARGE, 15, (230, 320))[1]) == len(LARGE)
 
@@ -129,7 +129,7 @@ def test_objects_below_the_smallest_area_are_not_found(
     filters: Backbone, fitted: FewShotSegmenter, small: Scene
 ) -> None:
     strict = FewShotSegmenter(filters, settings=Settings(min_mask_area=200)).adopt(fitted.object_model)
-    assert found_of(strict.segment(small[0]), small[1]) == 0
+    assert found_of(strict.segment(Frame(small[0])), small[1]) == 0
 
 
 def test_small_objects_marked_as_unwanted_are_not_found(filters: Backbone, small: Scene) -> None:
@@ -140,7 +140,7 @@ def test_small_objects_marked_as_unwanted_are_not_found(filters: Backbone, small
     image = np.maximum(large, few) + rng.integers(0, 2, large.shape).astype(np.uint8)
     scene = image, [*masks, *others]
     wanted = segmenter_of(filters, scene, negatives=range(len(masks), len(masks) + len(others)))
-    assert found_of(wanted.segment(small[0]), small[1]) <= 2
+    assert found_of(wanted.segment(Frame(small[0])), small[1]) <= 2
 
 
 def test_an_object_model_of_an_earlier_version_does_not_look_for_smaller_objects(fitted: FewShotSegmenter) -> None:

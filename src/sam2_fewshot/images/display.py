@@ -282,7 +282,7 @@ def _find(setting: ChannelSetting, number: int, names: Sequence[str | None], ima
 
 @dataclass(frozen=True, slots=True)
 class DisplaySettings:
-    """How an image becomes RGB: a photo as it is, in one style, everything else by its channels' styles."""
+    """How an image becomes RGB: a photo in one style, everything else by its channels' styles."""
 
     styles: tuple[ChannelStyle, ...]
     as_photo: bool = False
@@ -365,8 +365,6 @@ def frame_limits(
         If it cannot be read, or no visible channel has a finite value.
     """
     header = source.header
-    if display.as_photo and header.dtype == np.uint8:
-        return (None,)
     if all(style.mode == "absolute" for style in display.styles):
         return tuple((style.black, style.white) for style in display.styles)
     is_level = source.has_level(z, t, SAMPLES)

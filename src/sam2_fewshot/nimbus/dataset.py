@@ -13,7 +13,7 @@ from sam2_fewshot.nimbus.parameters import DatasetSize
 from sam2_fewshot.nimbus.planes import BLOCK, MEMORY, Planes
 from sam2_fewshot.nimbus.server import ABSENT
 from sam2_fewshot.records import whole_box
-from sam2_fewshot.rendering.channels import paint, photo
+from sam2_fewshot.rendering.channels import paint
 from sam2_fewshot.settings import Settings, quoted
 
 if TYPE_CHECKING:
@@ -91,7 +91,6 @@ class NimbusDataset:
         """Whether there is a collection of this dataset, even if the user may read none."""
         layers = self._read_layers(server, warn, tool)
         self.layers = layers or default_layers(self.size.channels, settings)
-        self._is_photo = not layers and int(header.get("bandCount") or 1) >= 3 and self.size.channels == 1
         if layers and _percentiles(settings) != _percentiles(Settings()):
             warn(
                 "Black Percentile and White Percentile have no effect, because the layers of this dataset have a "
@@ -133,7 +132,7 @@ class NimbusDataset:
     def fingerprint(self, location: Location) -> str:
         """Return what tells whether another job reads the same pixels: the image, the place, and the layers."""
         contrast = _percentiles(self._settings)
-        return repr((self._item_id, location, self.shape, self._is_photo, self.layers, contrast))
+        return repr((self._item_id, location, self.shape, self.layers, contrast))
 
     def compose(self, location: Location, box: Box | None) -> NDArray[np.uint8]:
         """Return a frame as RGB (h, w, 3); as :meth:`NimbusFrame.read`."""
@@ -154,8 +153,6 @@ class NimbusDataset:
             if not frames or not current:
                 continue
             plane = self.planes.read(frames, box)
-            if self._is_photo and plane.ndim == 3 and plane.dtype == np.uint8:
-                return photo(plane)
             limits = self.planes.limits(current[0], layer.style)
             if limits is None:
                 continue

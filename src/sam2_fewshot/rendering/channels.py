@@ -113,18 +113,17 @@ def photo(
     name: str = "The image",
     limits: Limits | None = None,
 ) -> NDArray[np.uint8]:
-    """Bring a colour photo (H, W, 3) to 8 bits.
+    """Display a colour photo (H, W, 3) in 8 bits.
 
-    8-bit pixels are taken as they are. Others are scaled between the `black` and `white` percentiles of all three
-    components together, or of the larger frame between its `limits`, so that the hues stay.
+    It is scaled between the `black` and `white` percentiles, or between the `limits` of the larger frame, all three
+    components alike, so that the hues stay. A picture that was displayed so before stays as it is, and a grey one
+    becomes what it becomes as a plane.
 
     Raises
     ------
     InputError
         If no pixel is finite.
     """
-    if pixels.dtype == np.uint8:
-        return np.ascontiguousarray(pixels)
     limits = limits or contrast(pixels, ChannelStyle(black=black, white=white))
     if limits is None:
         raise no_finite_value(name)
@@ -162,11 +161,12 @@ def contrast(
 ) -> Limits | None:
     """Return a plane's black and white point as intensities, None when it has no finite value.
 
-    A plane is (H, W), or (H, W, 3) of a colour photo, whose components count together. Percentiles are those of an
-    evenly spaced sample of about :data:`SAMPLES` pixels, so they are the same in every run. Where the sample's
-    percentiles coincide, because bright or dark objects on an even background fill less of the frame than lies beyond
-    them, or where the sample has no finite value, the plane's lowest and highest intensity are taken; but none on a
-    side where the sample has less than a tenth of the other side's pixels, since a dead pixel is no object.
+    A plane is (H, W), or (H, W, 3) of a colour photo, of whose pixels the darkest component counts for black and the
+    brightest one for white, so that no hue is cut off. Percentiles are those of an evenly spaced sample of about
+    :data:`SAMPLES` pixels, so they are the same in every run. Where the sample's percentiles coincide, because bright
+    or dark objects on an even background fill less of the frame than lies beyond them, or where the sample has no
+    finite value, the plane's lowest and highest intensity are taken; but none on a side where the sample has less
+    than a tenth of the other side's pixels, since a dead pixel is no object.
 
     Parameters
     ----------
@@ -181,13 +181,15 @@ def contrast(
     even, below, above = 0.0, 0, 0
     if style.mode == "percentile":
         step = sample_step(plane.shape[0] * plane.shape[1], SAMPLES)
-        sample = _finite(plane[::step, ::step])
-        if sample.size:
+        sample = plane[::step, ::step]
+        darkest, brightest = _finite(_over_components(np.fmin, sample)), _finite(_over_components(np.fmax, sample))
+        if darkest.size and brightest.size:
             with np.errstate(all="ignore"):
-                even, high = (float(p) for p in np.percentile(sample.astype(float), [style.black, style.white]))
+                even = float(np.percentile(darkest.astype(float), style.black))
+                high = float(np.percentile(brightest.astype(float), style.white))
             if high > even:
                 return even, high
-            below, above = int(np.count_nonzero(sample < even)), int(np.count_nonzero(sample > even))
+            below, above = int(np.count_nonzero(darkest < even)), int(np.count_nonzero(brightest > even))
     found = extremes(plane) if ends is None else ends()
     if found is None:
         return None
@@ -245,6 +247,12 @@ def paint(
                 np.maximum(lightened, _tint(unit, level), out=lightened)
 
 
+def _over_components(choose: np.ufunc, plane: NDArray[Any]) -> NDArray[Any]:
+    """Return one component of each pixel of a photo; a plane (H, W) as it is."""
+    chosen: NDArray[Any] = choose.reduce(plane, axis=2) if plane.ndim == 3 else plane
+    return chosen
+
+
 def _finite(plane: NDArray[Any]) -> NDArray[Any]:
     return plane[np.isfinite(plane)] if plane.dtype.kind == "f" else plane.ravel()
 
@@ -287,7 +295,7 @@ def as_reader(image: NDArray[Any] | FrameReader, settings: Settings) -> FrameRea
     ----------
     image
         A reader, of which only the shape is made a tuple of Python's integers; or an array: (H, W) is stretched between
-        the black and white percentiles of the settings, (H, W, 3) is a photo, which stays as it is when it is uint8,
+        the black and white percentiles of the settings, so is (H, W, 3), a photo, with all its components alike,
         and (H, W, 1) and (H, W, 4) are the same with a superfluous axis and with an alpha channel of one value, which
         is dropped. What a masked array masks is black and counts for no percentile, as NaN.
     settings
@@ -335,9 +343,7 @@ def as_reader(image: NDArray[Any] | FrameReader, settings: Settings) -> FrameRea
             "RGB."
         )
     if isinstance(pixels, np.ma.MaskedArray):
-        # An 8-bit photo stays as it is, so what is masked is black there at once.
-        is_shown = pixels.ndim == 3 and pixels.dtype == np.uint8
-        pixels = np.ma.filled(pixels, 0) if is_shown else np.ma.filled(pixels.astype(np.float64), np.nan)
+        pixels = np.ma.filled(pixels.astype(np.float64), np.nan)
     black, white = settings.black_percentile, settings.white_percentile
     if pixels.ndim == 2:
         return Frame(merge([pixels], [ChannelStyle(black=black, white=white)]))
