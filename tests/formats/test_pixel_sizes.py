@@ -106,6 +106,16 @@ def test_a_printers_resolution_is_not_a_pixel_size(tmp_path):
     assert size_of(tmp_path / "a.tif") is None
 
 
+def test_a_slide_scanners_file_is_found_in_its_folder_with_its_pixel_size(tmp_path):
+    head = "Aperio Image Library v11.2.1\r\n46000x32914 (240x240) JPEG/RGB Q=30"
+    with tifffile.TiffWriter(tmp_path / "slide.svs") as file:
+        for part, more in ((PLANE, "|AppMag = 20|MPP = 0.4990|Left = 25.7"), (PLANE[::2, ::2], "")):
+            file.write(part, description=head + more, metadata=None)
+    (image,) = open_images([tmp_path], Settings())
+    assert image.name == "slide.svs"
+    assert size_of(tmp_path / "slide.svs") == PixelSize(0.499, 0.499)
+
+
 def test_lsm_and_damaged_metadata():
     class Told:
         is_ome, is_lsm, is_imagej = False, True, False

@@ -51,8 +51,9 @@ COMPANION = ImageFormat("companion OME-XML", "tiff.open_companion", ".ome")
 OME_ZARR = ImageFormat("OME-Zarr", "ome_zarr.open_ome_zarr")
 """A folder or an address, recognised by :func:`~sam2_fewshot.images.addresses.is_zarr`."""
 
+_TIFF = ".tif .tiff .btf .tf8 .lsm .svs .ndpi .scn .qptiff"
 FORMATS = (
-    ImageFormat("TIFF", "tiff.open_tiff", ".tif .tiff .btf .tf8 .lsm", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
+    ImageFormat("TIFF", "tiff.open_tiff", _TIFF, (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
     ImageFormat("JPEG 2000", "jpeg2000.open_jpeg2000", ".jp2 .j2k .j2c .jpc .jpf .jpx", (b"\0\0\0\x0c", b"\xffO\xffQ")),
     ImageFormat("PNG, JPEG", "picture.open_picture", ".png .jpg .jpeg .bmp .gif .webp .ppm .pgm", (b"",)),
     ImageFormat("ND2", "nd2.open_nd2", ".nd2"),

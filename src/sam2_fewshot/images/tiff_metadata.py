@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from contextlib import contextmanager
 from functools import lru_cache
@@ -32,6 +33,8 @@ MAX_XML_BYTES = 200_000_000
 _INCH, _CENTIMETRE = 2, 3
 _SCREEN = 72
 """Pixels an inch where nothing is known; ImageJ takes it for no calibration too."""
+_APERIO_SIZE = re.compile(r"\|\s*MPP\s*=\s*([0-9.]+)")
+"""Micrometres a pixel in the description of an SVS file, ``… |AppMag = 20|MPP = 0.4990|…``."""
 
 
 @contextmanager
@@ -249,7 +252,7 @@ def _imagej_colors(tables: Any, count: int) -> ChannelColors:
 
 
 def tiff_pixel_size(tif: TiffFile, number: int = 0) -> PixelSize | None:
-    """Return the pixel size that OME-XML, ImageJ's or Zeiss LSM's metadata state.
+    """Return the pixel size that OME-XML, ImageJ's, Zeiss LSM's or Aperio's metadata state.
 
     The resolution of other TIFF files is that of a printer more often than that of a microscope, so it is passed over.
     """
@@ -261,6 +264,8 @@ def tiff_pixel_size(tif: TiffFile, number: int = 0) -> PixelSize | None:
             return pixel_size(found["VoxelSizeX"], found["VoxelSizeY"], found["VoxelSizeZ"] or None, "m")
         if tif.is_imagej:
             return _imagej_pixel_size(tif)
+        if tif.is_svs and (found := _APERIO_SIZE.search(tif.pages.first.description)):
+            return pixel_size(found[1], found[1])
     except (ElementTree.ParseError, ArithmeticError, ValueError, TypeError, AttributeError, LookupError):
         pass  # the pixels can be used without it
     return None
