@@ -19,6 +19,7 @@ from sam2_fewshot.images.addresses import parse_range
         ("all", tuple(range(9))),
         (" ALL ", tuple(range(9))),
         ("1-3, all", tuple(range(9))),
+        ("1-3，5", (0, 1, 2, 4)),
         ("", tuple(range(9))),
         ("  ", tuple(range(9))),
         (None, tuple(range(9))),

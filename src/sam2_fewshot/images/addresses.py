@@ -22,6 +22,7 @@ _ZARR_FILES = ("zarr.json", ".zattrs", ".zgroup", ".zarray")
 _UNSAFE = re.compile(r"[^\w\-.+ ]+")
 _RANGE = re.compile(r"(?:(all)|([0-9]+)(?:\s*[-\u2013]\s*([0-9]+))?)(?:\s*:\s*([0-9]+))?", re.IGNORECASE)
 """``all``, a number, or two of them with a dash; then perhaps a step."""
+_COMMA = re.compile("[,，]")  # also as East Asian keyboards write it
 _LONGEST_NUMBER = 40
 _LISTED = 8
 
@@ -141,9 +142,9 @@ def parse_range(
     """
     if text is None or not text.strip():
         return tuple(range(count))
-    if "," in text and (called := _called(text.strip(), names)):
+    if _COMMA.search(text) and (called := _called(text.strip(), names)):
         return tuple(called)
-    parts = [part.strip() for part in text.split(",") if part.strip()]
+    parts = [part.strip() for part in _COMMA.split(text) if part.strip()]
     if not parts:
         raise _error(text, field, "has no number", count)
     chosen: set[int] = set()
