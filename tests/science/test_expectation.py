@@ -156,6 +156,11 @@ def test_what_was_adopted_is_no_example() -> None:
             "Left out in turn, 2 of the 6 examples are found again at the default threshold, 3 of their detections "
             "have another outline; no other places score as high on the same images.",
         ),
+        (
+            Evidence(5, 1, 0, 2),
+            "Left out in turn, 1 of the 5 examples is found again at the default threshold; 2 other places score as "
+            "high on the same images.",
+        ),
     ],
 )
 def test_in_words(evidence: Evidence, words: str) -> None:

@@ -195,8 +195,8 @@ def in_words(evidence: Evidence, agreement: float = math.nan) -> str:
     outlines = f", {beside} of their detections {'has' if beside == 1 else 'have'} another outline" if beside else ""
     others = "1 other place scores" if elsewhere == 1 else f"{elsewhere or 'no'} other places score"
     measured = (
-        f"Left out in turn, {found} of the {examples} examples are found again at the default threshold{outlines}; "
-        f"{others} as high on the same images."
+        f"Left out in turn, {found} of the {examples} examples {'is' if found == 1 else 'are'} found again at the "
+        f"default threshold{outlines}; {others} as high on the same images."
     )
     figures = expected(examples, agreement)
     if figures is None:
