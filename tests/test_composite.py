@@ -103,6 +103,22 @@ def test_few_dark_objects_on_an_even_photo_are_seen():
     assert picture[50, 50, 0] == 0 < picture[50, 50, 1] < picture[50, 50, 2] < 255
 
 
+@pytest.mark.parametrize("ground", [(200, 150, 180), (5, 5, 20)], ids=["light", "dark"])
+@pytest.mark.parametrize("change", [(0, -5, 0), (0, 60, 0), (40, 40, 40)])
+def test_few_objects_on_an_even_colour_that_is_not_grey_are_seen(ground, change):
+    pixels = np.full((100, 100, 3), ground, np.uint8)
+    pixels[40:43, 50:53] = np.add(ground, change)  # 0.09 % of the pixels
+    picture = photo(pixels)
+    low, high = pixels.min(), pixels.max()
+    np.testing.assert_allclose(picture, (pixels - float(low)) / (high - low) * 255, atol=0.51)
+
+
+def test_an_even_component_asks_for_no_extremes():
+    picture = np.zeros((100, 100, 3), np.uint8)
+    picture[..., 0] = np.arange(100) * 2  # red alone, as of a fluorescent dye
+    assert contrast(picture, ChannelStyle(), ends=lambda: pytest.fail("reads the frame again")) == (0, 198)
+
+
 def test_nan_is_black_and_infinity_does_not_spoil_the_percentiles():
     plane = np.linspace(0, 100, 101, dtype=np.float32).reshape(1, -1).copy()
     plane[0, :3] = np.nan, np.inf, -np.inf

@@ -163,10 +163,10 @@ def contrast(
 
     A plane is (H, W), or (H, W, 3) of a colour photo, of whose pixels the darkest component counts for black and the
     brightest one for white, so that no hue is cut off. Percentiles are those of an evenly spaced sample of about
-    :data:`SAMPLES` pixels, so they are the same in every run. Where the sample's percentiles coincide, because bright
-    or dark objects on an even background fill less of the frame than lies beyond them, or where the sample has no
-    finite value, the plane's lowest and highest intensity are taken; but none on a side where the sample has less
-    than a tenth of the other side's pixels, since a dead pixel is no object.
+    :data:`SAMPLES` pixels, so they are the same in every run. Where the sample's percentiles coincide, of a photo those
+    of either component, because bright or dark objects on an even background fill less of the frame than lies beyond
+    them, or where the sample has no finite value, the plane's lowest and highest intensity are taken; but none on a
+    side where the sample has less than a tenth of the other side's pixels, since a dead pixel is no object.
 
     Parameters
     ----------
@@ -178,24 +178,25 @@ def contrast(
     """
     if style.mode == "absolute":
         return style.black, style.white
-    even, below, above = 0.0, 0, 0
+    black, white, below, above = 0.0, 0.0, 0, 0
     if style.mode == "percentile":
         step = sample_step(plane.shape[0] * plane.shape[1], SAMPLES)
         sample = plane[::step, ::step]
         darkest, brightest = _finite(_over_components(np.fmin, sample)), _finite(_over_components(np.fmax, sample))
         if darkest.size and brightest.size:
+            both = style.black, style.white
             with np.errstate(all="ignore"):
-                even = float(np.percentile(darkest.astype(float), style.black))
-                high = float(np.percentile(brightest.astype(float), style.white))
-            if high > even:
-                return even, high
-            below, above = int(np.count_nonzero(darkest < even)), int(np.count_nonzero(brightest > even))
+                black, darkest_high = (float(p) for p in np.percentile(darkest.astype(float), both))
+                brightest_low, white = (float(p) for p in np.percentile(brightest.astype(float), both))
+            if white > black and (darkest_high > black or white > brightest_low):
+                return black, white
+            below, above = int(np.count_nonzero(darkest < black)), int(np.count_nonzero(brightest > white))
     found = extremes(plane) if ends is None else ends()
     if found is None:
         return None
     low, high = found
     if style.mode == "percentile":
-        return even if _FEW * below < above else low, even if _FEW * above < below else high
+        return black if _FEW * below < above else low, white if _FEW * above < below else high
     with np.errstate(all="ignore"):
         return low + style.black / 100 * (high - low), low + style.white / 100 * (high - low)
 
