@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import tifffile
 
-from sam2_fewshot.images.display import channels_of, read_channels
+from sam2_fewshot.images.display import channels_of, parse_channels, read_channels
+from sam2_fewshot.images.image_set import open_images
 from sam2_fewshot.records import Location
 from sam2_fewshot.rendering.viewer import BlendedPlane, Look, blend
+from sam2_fewshot.settings import Settings
 
 RAMP = np.linspace(0, 1, 256)[:, None] * np.ones(4)
 RAMP[:, 3] = 1
@@ -97,9 +100,21 @@ def test_what_the_file_cannot_say_is_told(looks):
     assert not channels_of(looks)[1]
 
 
-def test_rgb_has_no_entry():
-    assert channels_of([Look((0, 255))]) == ("", True)
-    assert channels_of([None, Look((0, 255))]) == ("", True)
+@pytest.mark.parametrize(("dtype", "full"), [(np.uint8, 255), (np.uint16, 65_535), (np.float32, 1)])
+@pytest.mark.parametrize("hidden", [[], [None]])
+def test_rgb_is_displayed_in_a_folder_as_in_the_viewer(tmp_path, dtype, full, hidden):
+    colors = (np.random.default_rng(0).uniform(0.2, 0.6, (20, 30, 3)) * full).astype(dtype)
+    tifffile.imwrite(tmp_path / "a.tif", colors, photometric="rgb")
+    look = Look((0.0, float(full)))
+    text, is_all = channels_of([*hidden, look])
+    assert is_all
+    (image,) = open_images([tmp_path / "a.tif"], Settings(), parse_channels(text, "channels.yaml"))
+    np.testing.assert_allclose(image.frame().read(), blend([colors], [look]), atol=1)
+
+
+def test_a_gamma_of_rgb_is_told():
+    assert not channels_of([Look((0, 255), gamma=0.5)])[1]
+    assert channels_of([Look((0, 255)), Look((0, 1), GREEN, blending="additive")])[0].startswith("- {index: 2, ")
 
 
 def test_a_stamp_stands_for_the_pixels_of_a_region() -> None:

@@ -56,6 +56,8 @@ DISTINCT: tuple[Color, ...] = (
 )
 """Up to three channels have components of their own, so that merging them loses nothing."""
 _PRIMARIES = ((255, 0, 0), (0, 255, 0), (0, 0, 255))
+_COMPONENTS = ("red", "green", "blue")
+"""What the channels of a colour photo are called."""
 _TINT = 0.01
 """Colours that differ by less, of 1, look the same."""
 _STRIP = 1 << 24
@@ -160,13 +162,19 @@ def channels_of(looks: Sequence[Look | None]) -> tuple[str, bool]:
 
     The file knows a colour and two limits a channel; other colours between them, a gamma and an opacity are lost.
     Channels lighten one another, which is what a viewer displays only where each is added to those below it and has
-    components of its own. RGB has no entry.
+    components of its own. RGB alone has an entry for each of its components; among other layers it has none.
 
     Parameters
     ----------
     looks
         Of all channels of the image, the lowest first; None for one that is not displayed.
     """
+    displayed = [look for look in looks if look is not None]
+    if len(displayed) == 1 and displayed[0].colors is None:
+        (only,) = displayed
+        black, white = only.limits
+        entries = [f"- {{name: {name}, mode: absolute, black: {black}, white: {white}}}\n" for name in _COMPONENTS]
+        return "".join(entries), only.gamma == only.opacity == 1
     lines, is_all, used = [], True, np.zeros(3, bool)
     for number, look in enumerate(looks, 1):
         if look is None:
@@ -301,7 +309,7 @@ def display_of(header: Header, channels: Sequence[ChannelSetting], settings: Set
     if header.is_photo or _has_colors(header.palette):
         if not channels:
             return DisplaySettings((ChannelStyle(black=black, white=white),), as_photo=True)
-        names, colors = ("red", "green", "blue"), _PRIMARIES
+        names, colors = _COMPONENTS, _PRIMARIES
     return DisplaySettings(channel_styles(names, colors, channels, black, white, header.name))
 
 
