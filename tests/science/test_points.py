@@ -10,7 +10,7 @@ from PIL import Image
 from scipy import ndimage
 from shapely import Point
 
-from sam2_fewshot import Exemplar, Settings
+from sam2_fewshot import Exemplar, Frame, Settings
 from sam2_fewshot.examples.points import masks_at_points
 from sam2_fewshot.examples.training_set import training_set
 from sam2_fewshot.geometry.outlines import crop_to_object
@@ -105,7 +105,7 @@ def test_points_on_a_crowd_are_not_taken_for_what_it_lies_in(
     truth = [labels == number for number in range(1, 10)]
     points = [middle(inside) for inside in truth]
     surest = [max(offers, key=lambda item: item.predicted_iou).mask for offers in masks_at_points(micro, image, points)]
-    chosen = learned(micro, [Exemplar(image, point=point) for point in points]).frames[0].positives
+    chosen = learned(micro, [Exemplar(Frame(image), point=point) for point in points]).frames[0].positives
     assert np.mean(ious(chosen, truth)) > 0.6
     assert np.mean(ious(chosen, truth)) >= np.mean(ious(surest, truth))
 
