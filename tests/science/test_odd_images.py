@@ -50,10 +50,12 @@ def test_frames_of_one_colour_are_searched(fitted: FewShotSegmenter) -> None:
         assert np.isfinite(scores(fitted, even)).all()
 
 
-@pytest.mark.parametrize("number", [1, 3])
-def test_nothing_is_learned_from_frames_of_one_colour(segmenter: FewShotSegmenter, discs: Discs, number: int) -> None:
+@pytest.mark.parametrize(("number", "said"), [(1, "The example cannot be"), (3, "None of the 3 examples can be")])
+def test_nothing_is_learned_from_frames_of_one_colour(
+    segmenter: FewShotSegmenter, discs: Discs, number: int, said: str
+) -> None:
     even, labels = np.full((160, 200), 9, np.uint8), discs[1]
-    with pytest.raises(InputError, match=f"None of the {number} examples can be learned from"):
+    with pytest.raises(InputError, match=f"{said} learned from"):
         segmenter.fit([Exemplar(even, mask=labels == each) for each in range(1, number + 1)])
 
 
@@ -64,7 +66,7 @@ def test_a_point_on_a_frame_of_one_colour_is_no_accident(segmenter: FewShotSegme
         segmenter.fit([Exemplar(even, point=(30.0, 30.0))])
     except InputError as error:
         said = str(error)
-    assert "can be learned from" in said or np.isfinite(scores(segmenter, even)).all()
+    assert "be learned from" in said or np.isfinite(scores(segmenter, even)).all()
 
 
 def test_an_object_may_fill_its_frame(segmenter: FewShotSegmenter, discs: Discs) -> None:

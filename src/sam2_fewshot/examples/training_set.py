@@ -291,6 +291,8 @@ def _in_a_sentence(exemplar: Exemplar, name: str, number: int) -> str:
 def _nothing(count: int, contradicting: bool) -> str:
     if not count:
         return "There are no examples to learn from; mark 5 to 20 objects."
+    if count == 1:
+        return "The example cannot be learned from; mark 5 to 20 objects of the wanted kind."
     if contradicting:
         return (
             f"None of the {count} examples can be learned from: what is wanted is marked as not wanted, too. Delete "
