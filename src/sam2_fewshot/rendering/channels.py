@@ -182,13 +182,15 @@ def contrast(
     if style.mode == "percentile":
         step = sample_step(plane.shape[0] * plane.shape[1], SAMPLES)
         sample = plane[::step, ::step]
-        darkest, brightest = _finite(_over_components(np.fmin, sample)), _finite(_over_components(np.fmax, sample))
+        if plane.ndim == 3:
+            darkest, brightest = (_finite(choose.reduce(sample, axis=2)) for choose in (np.fmin, np.fmax))
+        else:
+            darkest = brightest = _finite(sample)
         if darkest.size and brightest.size:
-            both = style.black, style.white
-            with np.errstate(all="ignore"):
-                black, darkest_high = (float(p) for p in np.percentile(darkest.astype(float), both))
-                brightest_low, white = (float(p) for p in np.percentile(brightest.astype(float), both))
-            if white > black and (darkest_high > black or white > brightest_low):
+            of_darkest = _percentiles(darkest, style)
+            of_brightest = of_darkest if brightest is darkest else _percentiles(brightest, style)
+            black, white = of_darkest[0], of_brightest[1]
+            if white > black and (of_darkest[1] > black or white > of_brightest[0]):
                 return black, white
             below, above = int(np.count_nonzero(darkest < black)), int(np.count_nonzero(brightest > white))
     found = extremes(plane) if ends is None else ends()
@@ -248,10 +250,10 @@ def paint(
                 np.maximum(lightened, _tint(unit, level), out=lightened)
 
 
-def _over_components(choose: np.ufunc, plane: NDArray[Any]) -> NDArray[Any]:
-    """Return one component of each pixel of a photo; a plane (H, W) as it is."""
-    chosen: NDArray[Any] = choose.reduce(plane, axis=2) if plane.ndim == 3 else plane
-    return chosen
+def _percentiles(values: NDArray[Any], style: ChannelStyle) -> Limits:
+    with np.errstate(all="ignore"):
+        black, white = np.percentile(values.astype(float), [style.black, style.white])
+    return float(black), float(white)
 
 
 def _finite(plane: NDArray[Any]) -> NDArray[Any]:
