@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import shapely
 
-from sam2_fewshot.annotations.record import figure, image_title
+from sam2_fewshot.annotations.record import figure
+from sam2_fewshot.images.addresses import image_title
 from sam2_fewshot.records import Kind, Location
 
 if TYPE_CHECKING:

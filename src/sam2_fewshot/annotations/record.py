@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
+from sam2_fewshot.images.addresses import image_title
 from sam2_fewshot.records import FIGURES, Counts, Kind
 
 if TYPE_CHECKING:
@@ -222,11 +223,6 @@ class FrameRecord:
         detections = tuple(sorted(kept, key=lambda item: item.kind == Kind.EXAMPLE))  # these stay the last
         below = tuple(item for item in both if not (item.is_marked or item.score >= threshold))
         return replace(self, detections=detections, below=below, threshold=threshold)
-
-
-def image_title(name: str, position: str) -> str:
-    """Return what to call an image: its file's name, and the position's where the file has several."""
-    return f"{name} {position}" if position else name
 
 
 def frame_title(image: str, location: Location, size_z: int, size_t: int) -> str:

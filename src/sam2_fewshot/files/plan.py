@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sam2_fewshot import __version__
 from sam2_fewshot.annotations.examples import read_examples
-from sam2_fewshot.annotations.record import frame_title, image_title
+from sam2_fewshot.annotations.record import frame_title
 from sam2_fewshot.annotations.registry import check_formats
 from sam2_fewshot.errors import InputError, SettingsError
 from sam2_fewshot.files.corrections import read_corrections
@@ -23,7 +23,7 @@ from sam2_fewshot.files.earlier import files_again, given_of, known_images
 from sam2_fewshot.files.image_paths import image_paths
 from sam2_fewshot.files.request import check_request
 from sam2_fewshot.files.results import check_results
-from sam2_fewshot.images.addresses import parse_range, whole_path
+from sam2_fewshot.images.addresses import image_title, parse_range, whole_path
 from sam2_fewshot.images.display import parse_channels, read_channels, read_text
 from sam2_fewshot.images.image_set import images_of, open_images, stems_of
 from sam2_fewshot.images.registry import frame_fingerprint, open_positions, signatures, told_apart

@@ -66,6 +66,11 @@ def whole_path(path: Path) -> Path:
     return path if remote(path) is not None else path.absolute()
 
 
+def image_title(name: str, position: str) -> str:
+    """Return what to call an image: its file's name, and the position's where the file has several."""
+    return f"{name} {position}" if position else name
+
+
 def check_address(path: Path) -> None:
     """Refuse a path that stands for an address with a secret in it: it would be written into the results, and printed.
 

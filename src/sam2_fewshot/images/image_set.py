@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sam2_fewshot.errors import InputError, listed, were
-from sam2_fewshot.images.addresses import is_zarr, natural_key, position_stem, stem_of
+from sam2_fewshot.images.addresses import image_title, is_zarr, natural_key, position_stem, stem_of
 from sam2_fewshot.images.display import compose, display_of, frame_limits
 from sam2_fewshot.images.registry import FORMATS, IMAGE_SUFFIXES, example_stems, is_companion, open_positions
 from sam2_fewshot.images.source import RegionSource, kind_of, reading
 from sam2_fewshot.images.stems import full_names_of, safe_stems
 from sam2_fewshot.protocols import Quiet
-from sam2_fewshot.records import Location
+from sam2_fewshot.records import Location, whole_box
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -244,7 +244,7 @@ class ImageFile:
     @property
     def name(self) -> str:
         """What to call the image: the file's full name, and the position's where it has several."""
-        return f"{self.full_name} {self.position}" if self.position else self.full_name
+        return image_title(self.full_name, self.position)
 
     @property
     def file_name(self) -> str:
@@ -378,7 +378,7 @@ class FrameFile:
         ValueError
             If the region is not inside the frame.
         """
-        x0, y0, x1, y1 = region or (0, 0, self.shape[1], self.shape[0])
+        x0, y0, x1, y1 = region or whole_box(self.shape)
         if not (0 <= x0 <= x1 <= self.shape[1] and 0 <= y0 <= y1 <= self.shape[0]):
             raise ValueError(f"the region {region} is not inside the frame of {self.shape[1]} × {self.shape[0]} px")
         return self.image.region(self.location.z, self.location.time, (x0, y0, x1, y1))

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from sam2_fewshot.errors import FewShotError, InputError
-from sam2_fewshot.images.addresses import shown
+from sam2_fewshot.images.addresses import image_title, shown
 from sam2_fewshot.records import PixelSize
 from sam2_fewshot.rendering.channels import sample_step
 from sam2_fewshot.storage.files import refuse_device
@@ -129,7 +129,7 @@ class Header:
     @property
     def name(self) -> str:
         """What to call the image: the file's name, and the position's where it has several."""
-        return f"{self.file_name} {self.position}" if self.position else self.file_name
+        return image_title(self.file_name, self.position)
 
 
 class PixelSource(Protocol):

@@ -9,9 +9,10 @@ from functools import cached_property
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sam2_fewshot.annotations.record import image_title, printable
+from sam2_fewshot.annotations.record import printable
 from sam2_fewshot.annotations.registry import FORMATS
 from sam2_fewshot.errors import InputError
+from sam2_fewshot.images.addresses import image_title
 from sam2_fewshot.images.registry import content_of, open_positions, signatures
 from sam2_fewshot.output.journal import JOURNAL_FOLDER, preview_beside, read_record
 from sam2_fewshot.records import Location, PixelSize

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from sam2_fewshot.errors import InputError
+from sam2_fewshot.records import whole_box
 from sam2_fewshot.rendering.channels import between
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ class BlendedPlane:
         return digest.digest()
 
     def _parts(self, region: Box | None) -> Iterator[NDArray[Any]]:
-        x0, y0, x1, y1 = region or (0, 0, self.shape[1], self.shape[0])
+        x0, y0, x1, y1 = region or whole_box(self.shape)
         spans = iter((slice(y0, y1), slice(x0, x1)))
         key = tuple(next(spans) if isinstance(each, slice) else each for each in self.index)
         try:
