@@ -168,8 +168,8 @@ class Tile(Protocol):
         """Return the tile with a pyramid of about half the precision and memory."""
         ...
 
-    def features(self, halo: int) -> NDArray[np.float32]:
-        """Return all levels at the finest one's resolution, float32 (D, s - 2 halo, s - 2 halo).
+    def features(self, halo: int, cells: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """Return all levels at n cells of the finest one, float32 (n, D), row by row.
 
         D is the sum of the levels' channels, the finest level first.
 
@@ -177,6 +177,8 @@ class Tile(Protocol):
         ----------
         halo
             Cells of the finest level that are left out at each border.
+        cells
+            Boolean (s - 2 halo, s - 2 halo), n of them true.
         """
         ...
 

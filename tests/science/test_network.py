@@ -89,12 +89,13 @@ def double() -> Iterator[None]:
 def answers(model: Sam2Model) -> list[NDArray[np.generic]]:
     """What a model says of a window: features, maps of them, and the masks of points and boxes."""
     (tile,) = model.tiles(IMAGES[0], WINDOWS[:1])
-    features = tile.features(1)
-    rows = np.eye(2, len(features), dtype=np.float32)
+    cells = model.input_size // model.strides[0] - 2
+    features = tile.features(1, np.ones((cells, cells), bool))
+    rows = np.eye(2, features.shape[1], dtype=np.float32)
     points = model.prompt(tile.embedding, np.array([(250, 250), (100, 90)], np.float32))
     boxes = model.prompt_boxes(tile.embedding, np.array([(100, 90, 260, 250)], np.float32))
     masks = [each for found in (points, boxes) for each in (found.predicted_iou, found.boxes)]
-    return [features, tile.maps(1, features.mean((1, 2)), rows, rows), *masks]
+    return [features, tile.maps(1, features.mean(0), rows, rows), *masks]
 
 
 def test_the_default_dtype_of_the_users_program_does_not_matter(

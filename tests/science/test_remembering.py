@@ -56,7 +56,8 @@ def size_of(filters: Backbone, picture: NDArray[np.uint8]) -> int:
 
 
 def same(one: Tile, other: Tile) -> bool:
-    return np.array_equal(one.features(0), other.features(0))
+    every = np.ones((64, 64), bool)
+    return np.array_equal(one.features(0, every), other.features(0, every))
 
 
 def test_what_was_encoded_is_given_again_in_the_order_asked_for(filters: Backbone, picture: NDArray[np.uint8]) -> None:

@@ -160,8 +160,11 @@ class FilterTile:
         """Return the tile with a pyramid of half the precision."""
         return replace(self, pyramid=tuple(level.astype(np.float16) for level in self.pyramid))
 
-    def features(self, halo: int) -> NDArray[np.float32]:
-        """Return both levels at the resolution of the finer one, each coarse cell repeated."""
+    def features(self, halo: int, cells: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """Return both levels at cells of the finer one, each coarse cell repeated; see the protocol."""
+        return self._enlarged(halo)[:, cells].T
+
+    def _enlarged(self, halo: int) -> NDArray[np.float32]:
         side = self.pyramid[0].shape[-1]
         inside = slice(halo, side - halo)
         enlarged = [
@@ -178,7 +181,7 @@ class FilterTile:
         directions: NDArray[np.float32],
     ) -> NDArray[np.float32]:
         """Return linear maps of the features, and their cosines to directions at each level."""
-        centred = self.features(halo) - centres[:, None, None]
+        centred = self._enlarged(halo) - centres[:, None, None]
         planes = [np.einsum("nc,chw->nhw", weights, centred)]
         start = 0
         for level in self.pyramid:

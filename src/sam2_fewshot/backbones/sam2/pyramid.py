@@ -69,10 +69,13 @@ class Tile:
         return Tile((fine, middle, coarse), self.embedding)
 
     @fitting()
-    def features(self, halo: int) -> NDArray[np.float32]:
-        """Return the levels at the fine one's resolution, interpolated bilinearly, float32 (3 C, s - 2 halo, same)."""
+    def features(self, halo: int, cells: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """Return all levels at cells of the fine one, interpolated bilinearly; see the protocol."""
         with torch.inference_mode():
-            return _without_halo(torch.cat([enlarged(level, self.levels[0]) for level in self.levels]), halo)
+            places = [torch.from_numpy(index + halo).to(self.levels[0].device) for index in np.nonzero(cells)]
+            features = [_interpolated(level, self.levels[0], *places) for level in self.levels]
+            found: NDArray[np.float32] = torch.cat(features).T.cpu().numpy()
+            return found
 
     @fitting()
     def maps(
@@ -110,6 +113,21 @@ def enlarged(level: Tensor, finest: Tensor) -> Tensor:
     return functional.interpolate(level.float()[None], size, mode="bilinear", align_corners=False)[0]
 
 
+def _interpolated(level: Tensor, finest: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Return what :func:`enlarged` gives at n cells, float32 (C, n): of most tiles few cells are learned from."""
+    if level.shape[-2:] == finest.shape[-2:]:
+        return level[:, rows, columns].float()
+    ends = []
+    for axis, index in ((-2, rows), (-1, columns)):
+        size = level.shape[axis]
+        first, share = _between(size, finest.shape[axis], level.device)
+        ends.append(((first[index], 1 - share[index]), ((first[index] + 1).clamp(max=size - 1), share[index])))
+    corners = [
+        level[:, row, column].float() * (of_row * of_column) for row, of_row in ends[0] for column, of_column in ends[1]
+    ]
+    return corners[0] + corners[1] + corners[2] + corners[3]
+
+
 def _lengths(level: Tensor, finest: Tensor) -> Tensor:
     """Return the lengths (H, W) that a level's features (C, h, w) have once :func:`enlarged`, without enlarging them.
 
@@ -142,12 +160,17 @@ def _squared_weights(size: int, finer: int, device: torch.device) -> tuple[Tenso
     paired
         float32 (finer, size - 1), of a cell with the next: twice the product of their weights.
     """
-    places = ((torch.arange(finer, dtype=torch.float32, device=device) + 0.5) * (size / finer) - 0.5).clamp(0, size - 1)
-    first = places.floor().clamp(max=max(size - 2, 0)).long()[:, None]
-    share = places[:, None] - first
+    first, share = (values[:, None] for values in _between(size, finer, device))
     weights = torch.zeros(finer, size + 1, dtype=torch.float32, device=device)
     weights = weights.scatter_(1, first, 1 - share).scatter_(1, first + 1, share)[:, :size]
     return weights**2, 2 * weights[:, :-1] * weights[:, 1:]
+
+
+def _between(size: int, finer: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return the first of the two cells between which each finer cell (finer,) lies, and the weight of the second."""
+    places = ((torch.arange(finer, dtype=torch.float32, device=device) + 0.5) * (size / finer) - 0.5).clamp(0, size - 1)
+    first = places.floor().clamp(max=max(size - 2, 0)).long()
+    return first, places - first
 
 
 def _without_halo(cells: Tensor, halo: int) -> NDArray[np.float32]:

@@ -60,12 +60,13 @@ def learn_cells(
         keep = rng.random(off.shape) < _MOST_CELLS / len(frames) / max(1, int(np.count_nonzero(off)))
         taken = off & (keep | negative)
         for tile in store:
-            rows, columns, features = tile.rows, tile.columns, tile.features
-            here, there = on_object[rows, columns], taken[rows, columns]
-            objects.append(features[:, here].T)
-            owners.append(fold_of[rows, columns][here])
-            ground.append(features[:, there].T)
-            certain.append(negative[rows, columns][there])
+            here, there = (plane[tile.rows, tile.columns] for plane in (on_object, taken))
+            features = tile.features(here | there)
+            is_object = here[here | there]
+            objects.append(features[is_object])
+            owners.append(fold_of[tile.rows, tile.columns][here])
+            ground.append(features[~is_object])
+            certain.append(negative[tile.rows, tile.columns][there])
     cells, owner = np.concatenate(objects), np.concatenate(owners)
     features, sure = np.concatenate(ground), np.concatenate(certain)
     if not len(features):  # the examples fill their frames: what is left is the frame itself

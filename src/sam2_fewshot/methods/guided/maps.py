@@ -164,10 +164,9 @@ class TileCells(NamedTuple):
     tile: Tile
     halo: int
 
-    @property
-    def features(self) -> NDArray[np.float32]:
-        """float32 (D, r, c), of these cells."""
-        return self.tile.features(self.halo)
+    def features(self, cells: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """Return the features (n, D) of n of these cells, boolean (r, c)."""
+        return self.tile.features(self.halo, cells)
 
 
 def maps_of_tile(tile: Tile, halo: int, learned: Sequence[PixelModel]) -> NDArray[np.float32]:
