@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy import ndimage
 
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.rendering.channels import SAMPLES, WHITE, ChannelStyle, contrast, merge, paint, photo
@@ -117,6 +118,56 @@ def test_an_even_component_asks_for_no_extremes():
     picture = np.zeros((100, 100, 3), np.uint8)
     picture[..., 0] = np.arange(100) * 2  # red alone, as of a fluorescent dye
     assert contrast(picture, ChannelStyle(), ends=lambda: pytest.fail("reads the frame again")) == (0, 198)
+
+
+def camera(side: int = 200) -> np.ndarray:
+    """A frame of a camera with an offset: noise about 300, and objects of 300 to 900."""
+    rng = np.random.default_rng(0)
+    plane = rng.normal(300, 10, (side, side))
+    for row, column in rng.integers(10, side - 10, (20, 2)):
+        plane[row - 5 : row + 5, column - 5 : column + 5] += rng.uniform(100, 600)
+    return plane.astype(np.uint16)
+
+
+def padded_frames(plane: np.ndarray, value: int) -> list[np.ndarray]:
+    """A frame shifted, turned with interpolated borders, and one of two overlapping fields that were stitched."""
+    shifted = np.pad(plane, ((12, 0), (0, 3)), constant_values=value)
+    turned = ndimage.rotate(plane.astype(float), 20, order=1, cval=value).astype(plane.dtype)
+    stitched = np.full((300, 300), value, plane.dtype)
+    stitched[:200, :200] = plane
+    stitched[100:, 100:] = plane
+    return [shifted, turned, stitched]
+
+
+@pytest.mark.parametrize("value", [0, 65535])
+@pytest.mark.parametrize("kind", range(3))
+def test_what_a_frame_is_padded_with_decides_no_contrast(value, kind):
+    plane = camera()
+    low, high = contrast(plane, ChannelStyle())
+    frame = padded_frames(plane, value)[kind]
+    # Turning smooths the noise.
+    assert contrast(frame, ChannelStyle()) == pytest.approx((low, high), abs=0.03 * (high - low))
+    photo = np.stack([frame, frame, frame // 2 if value == 0 else frame], axis=2)
+    darkest = low / 2 if value == 0 else low
+    assert contrast(photo, ChannelStyle()) == pytest.approx((darkest, high), abs=0.05 * (high - low))
+
+
+def test_even_ground_and_saturated_objects_are_no_padding():
+    rng = np.random.default_rng(0)
+    objects = np.zeros((200, 200), np.uint16)
+    for row, column in ((0, 0), (50, 120), (150, 40)):  # one at the border
+        objects[row : row + 30, column : column + 30] = rng.integers(500, 1000, (30, 30))
+    assert contrast(objects, ChannelStyle())[0] == 0
+    saturated = camera()
+    for row, column in ((0, 0), (50, 120), (150, 40)):
+        saturated[row : row + 30, column : column + 30] = 4095
+    assert contrast(saturated, ChannelStyle())[1] == 4095
+    # All of the ground is clipped at 0, and what is left of it is one piece.
+    clipped = (camera().astype(int) - 310).clip(0).astype(np.uint16)
+    assert contrast(clipped, ChannelStyle())[0] == 0
+    mask = np.zeros((200, 200), np.uint8)
+    mask[:100] = 255
+    assert contrast(mask, ChannelStyle()) == (0, 255)
 
 
 def test_nan_is_black_and_infinity_does_not_spoil_the_percentiles():

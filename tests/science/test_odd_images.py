@@ -114,6 +114,15 @@ def test_masked_pixels_count_as_nan_does(dtype: type[np.generic], discs: Discs) 
         as_reader(several, Settings())
 
 
+@pytest.mark.parametrize("value", [0, 65535])
+def test_a_padded_frame_is_searched_as_the_frame_alone(value: int, discs: Discs) -> None:
+    plane = discs[0].mean(axis=2).astype(np.uint16) * 10 + 3000  # with a camera's offset
+    padded = np.pad(plane, ((0, 40), (60, 0)), constant_values=value)
+    alone, part = (as_reader(image, Settings()).read() for image in (plane, padded))
+    assert np.abs(part[:-40, 60:].astype(int) - alone).max() <= 3
+    assert (part[:, :60] == (255 if value else 0)).all()
+
+
 def test_nothing_finite_is_told(segmenter: FewShotSegmenter, discs: Discs) -> None:
     with pytest.raises(InputError, match="no finite value"):
         segmenter.fit([Exemplar(np.full((160, 200), np.inf), mask=discs[1] == 1)])

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from scipy import ndimage
 
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.records import Frame, FrameReader
@@ -29,6 +30,16 @@ SAMPLES = 1_000_000
 _FEW = 10
 """On one side of an even background objects have at least this part (a tenth) of the other side's pixels."""
 _PAINTED = 1 << 22
+_NEARLY = 0.99
+"""Share of the even pixels that are connected with the border where a frame is padded, and of the rest that is one
+piece: dead pixels and dust may be even, too."""
+_FEWEST = 0.001
+"""Share of a frame below which what is padded decides no percentile."""
+_FAR = 0.05
+"""How far the value of what is padded lies from the others at least, in their own range (1st to 99th percentile). What
+is nearer changes next to nothing."""
+_BLENDED = 2
+"""Pixels of a sample beside what is padded that are not counted: reduced or turned frames are blended with it there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +177,8 @@ def contrast(
     :data:`SAMPLES` pixels, so they are the same in every run. Where the sample's percentiles coincide, of a photo those
     of either component, because bright or dark objects on an even background fill less of the frame than lies beyond
     them, or where the sample has no finite value, the plane's lowest and highest intensity are taken; but none on a
-    side where the sample has less than a tenth of the other side's pixels, since a dead pixel is no object.
+    side where the sample has less than a tenth of the other side's pixels, since a dead pixel is no object. What lies
+    beyond the image proper is not counted; see :func:`padding`.
 
     Parameters
     ----------
@@ -182,13 +194,12 @@ def contrast(
     if style.mode == "percentile":
         step = sample_step(plane.shape[0] * plane.shape[1], SAMPLES)
         sample = plane[::step, ::step]
-        if plane.ndim == 3:
-            darkest, brightest = (_finite(choose.reduce(sample, axis=2)) for choose in (np.fmin, np.fmax))
-        else:
-            darkest = brightest = _finite(sample)
+        both = [choose.reduce(sample, axis=2) for choose in (np.fmin, np.fmax)] if plane.ndim == 3 else [sample] * 2
+        beyond = padding(*both)
+        darkest, brightest = (_finite(values if beyond is None else values[~beyond]) for values in both)
         if darkest.size and brightest.size:
             of_darkest = _percentiles(darkest, style)
-            of_brightest = of_darkest if brightest is darkest else _percentiles(brightest, style)
+            of_brightest = _percentiles(brightest, style) if plane.ndim == 3 else of_darkest
             black, white = of_darkest[0], of_brightest[1]
             if white > black and (of_darkest[1] > black or white > of_brightest[0]):
                 return black, white
@@ -201,6 +212,52 @@ def contrast(
         return black if _FEW * below < above else low, white if _FEW * above < below else high
     with np.errstate(all="ignore"):
         return low + style.black / 100 * (high - low), low + style.white / 100 * (high - low)
+
+
+def padding(darkest: NDArray[Any], brightest: NDArray[Any]) -> NDArray[np.bool_] | None:
+    """Return where a frame holds nothing, as around one that was turned, registered or stitched; None for nowhere.
+
+    There it has its lowest or its highest value, far from all others. All of it is connected with the border, and the
+    rest is one piece: even ground has several objects on it, and saturated objects lie within. If it counted, the
+    camera's offset would be displayed as light, or white ground as grey, and the frame would look unlike those without
+    padding.
+
+    Parameters
+    ----------
+    darkest, brightest
+        (H, W), the darkest and the brightest component of each pixel; of a plane both are its values.
+
+    Returns
+    -------
+    NDArray or None
+        Boolean (H, W).
+    """
+    found: NDArray[np.bool_] | None = None
+    for values, end, even in ((darkest, np.fmin, brightest), (brightest, np.fmax, darkest)):
+        value = float(end.reduce(values, axis=None))
+        outside = _at_border(even == value)
+        if np.count_nonzero(outside) <= outside.size * _FEWEST:
+            continue
+        outside = ndimage.binary_dilation(outside, iterations=_BLENDED)
+        pieces, _ = ndimage.label(~outside, np.ones((3, 3)))
+        inside = _finite(values[~outside])
+        if not inside.size or np.bincount(pieces.ravel())[1:].max() < _NEARLY * np.count_nonzero(pieces):
+            continue
+        low, high = np.percentile(inside.astype(float), (1, 99))
+        if min(abs(low - value), abs(high - value)) > _FAR * (high - low):
+            found = outside if found is None else found | outside
+    return found
+
+
+def _at_border(even: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return the pieces that reach the border (H, W), if they hold nearly all; nothing otherwise."""
+    pieces, count = ndimage.label(even)
+    reaches = np.zeros(count + 1, bool)
+    for edge in (pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1]):
+        reaches[edge] = True
+    reaches[0] = False
+    outside: NDArray[np.bool_] = reaches[pieces]
+    return outside if np.count_nonzero(outside) >= _NEARLY * np.count_nonzero(even) else np.zeros_like(outside)
 
 
 def extremes(plane: NDArray[Any]) -> Limits | None:
