@@ -14,13 +14,14 @@ import pytest
 import tifffile
 from PIL import Image
 
-from bright import BrightMethod, BrightSegmenter
+from bright import BrightMaker, BrightMethod, BrightSegmenter
 from sam2_fewshot.backbones import open_backbone, sam2_distribution
 from sam2_fewshot.cli.console import PlainDisplay
 from sam2_fewshot.errors import FewShotWarning, InputError, SettingsError
 from sam2_fewshot.files.folder import OutputFolder
 from sam2_fewshot.files.plan import make_plan
 from sam2_fewshot.files.run import run
+from sam2_fewshot.output.pictures import draw_overlay
 from sam2_fewshot.runner.progress import Silent, Watch
 from sam2_fewshot.runner.run import MemoryLimit
 from sam2_fewshot.runner.run import run as run_ends
@@ -126,6 +127,22 @@ def test_the_overlay_tells_the_threshold(request_for, segmenters, tmp_path):
     changed = np.nonzero((drawn[0] != drawn[1]).any(axis=(1, 2)))[0]
     assert changed.size
     assert changed.min() >= 64 * 4  # the legend lies below the enlarged picture
+
+
+def test_the_overlay_tells_the_threshold_that_was_chosen_for_its_frame(request_for, display):
+    segmenters = BrightMaker({"score": None, "finds_examples": False})
+    request = request_for(settings=Settings(threshold_mode="top", top_percent=50))
+    plan = make_plan(request, Watch(Silent()))
+    for drawn_later in (False, True):
+        summary = run(request, display, segmenters)
+        for record in summary.records():
+            path = summary.out / "overlays" / f"{record.stem}.png"
+            pixels = plan.images.frame(record.location).read()
+            drawn = draw_overlay(pixels, record.detections, record.examples, threshold=record.threshold)
+            assert np.array_equal(np.asarray(Image.open(path)), drawn), drawn_later
+            assert not np.array_equal(drawn, draw_overlay(pixels, record.detections, record.examples, threshold=0.5))
+            path.unlink()
+    assert len(segmenters.calls) == 0
 
 
 @pytest.mark.parametrize("trouble", [OSError(5, "Input/output error"), MemoryError()])

@@ -397,7 +397,7 @@ def test_a_worker_loads_a_model_once_and_checks_its_weights(images: list[Path]) 
 
     recipe = Recipe("once", "filters", segmenter.model_sha256, "cpu", settings, segmenter.object_model, make)
     address = FrameAddress(images[1].name, str(images[1]), Location(7, 0, 0), settings, (), "")
-    drawing = FrameFinish("im1.png", (), (), THRESHOLD)
+    drawing = FrameFinish("im1.png", (), (), "record")
     for first in (True, False):
         answer = search_frame(same(recipe), address, drawing).answer
         assert isinstance(answer, TaskResult)

@@ -40,10 +40,8 @@ class FrameFinish:
     confirmed
         Objects on it that the user marked as right in earlier results: part of the results, and learned from, so that
         the search leaves them out.
-    threshold
-        The score that an object should have.
-    of
-        What the overlay says that it is of.
+    record
+        Name of the frame's record, which stands for all that the overlay depends on but the threshold.
     with_examples
         Whether the examples are part of the results; they are not where they were learned from before.
     """
@@ -51,15 +49,15 @@ class FrameFinish:
     name: str
     marks: Sequence[ExampleMark]
     confirmed: Sequence[Detection]
-    threshold: float
-    of: str = ""
+    record: str
     with_examples: bool = True
 
     def __call__(self, frame: FrameReader, found: FrameResult) -> TaskResult:
         """Return the result with what the user marked, the pictures, and sentences on the frame for the user."""
         examples = self._examples(found.examples) if self.with_examples else []
         found = replace(found, detections=[*self.confirmed, *found.detections, *examples])
-        drawn = pictures_of(frame, found.detections, self.marks, self.threshold, self.of)
+        of = drawing_of(self.record, found.threshold)
+        drawn = pictures_of(frame, found.detections, self.marks, found.threshold, of)
         warnings, notes = [], []
         if found.reason not in ("", AS_SET):
             warnings.append(f"{self.name}{CHOSEN}{found.threshold:.3f}: {found.reason}.")
@@ -83,6 +81,11 @@ class FrameFinish:
         here = _marked(left, [mark for mark in self.marks if not mark.negative])
         others = [replace(item, kind=Kind.FOUND) for number, item in enumerate(left) if number not in here]
         return [*others, *(item for number, item in enumerate(left) if number in here)]
+
+
+def drawing_of(record: str, threshold: float) -> str:
+    """Return what an overlay says that it is of: a record by its name, at a threshold."""
+    return f"{record} {threshold!r}"
 
 
 def _same(masks: Sequence[InstanceMask], others: Sequence[InstanceMask]) -> set[int]:

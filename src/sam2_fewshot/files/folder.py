@@ -15,7 +15,7 @@ from sam2_fewshot.annotations.record import ExampleMark, FrameRecord
 from sam2_fewshot.errors import FewShotError, InputError
 from sam2_fewshot.files.corrections import CORRECTIONS, MARK_NEXT, corrections_json, mark_next_json
 from sam2_fewshot.files.facts import facts_of
-from sam2_fewshot.files.finish import CHOSEN, FrameFinish
+from sam2_fewshot.files.finish import CHOSEN, FrameFinish, drawing_of
 from sam2_fewshot.files.plan import display_text, made_from, taken_from
 from sam2_fewshot.files.results import earlier_results, result_files, to_note
 from sam2_fewshot.geometry.outlines import crop_to_object, largest_part, mask_to_polygon
@@ -121,8 +121,7 @@ class OutputFolder:
             name,
             self._marks(location),
             self._confirmed.get(location, ()),
-            self._threshold,
-            self._drawing(location),
+            self._preview(location).stem,
             with_examples=self._plan.saved is None,
         )
         return Task(frame, name, draw, store)
@@ -205,7 +204,7 @@ class OutputFolder:
             examples=self._marks(frame.location),
             warnings=tuple(result.warnings),
             below=tuple(found.below),
-            threshold=self._threshold if self._is_fixed else found.threshold,
+            threshold=found.threshold,
             floor=found.floor,
             learned=self._learned,
         )
@@ -387,10 +386,10 @@ class OutputFolder:
         left_out = self._plan.request.settings.leave_out_examples
         for record in self.records():
             # The overlay of that name may be another image's, or drawn at another threshold.
-            drawing = self._drawing(record.location)
+            drawing = drawing_of(self._preview(record.location).stem, record.threshold)
             if drawn_of(self._overlay(record)) != drawing or not read_preview(self._preview(record.location)):
                 frame = self._plan.images.frame(record.location)
-                pictures = pictures_of(frame, record.detections, record.examples, self._threshold, drawing)
+                pictures = pictures_of(frame, record.detections, record.examples, record.threshold, drawing)
                 self._write_pictures(record, pictures.overlay, pictures.preview)
             yield record.without_examples() if left_out else record
 
@@ -401,10 +400,6 @@ class OutputFolder:
     def _overlay(self, record: FrameRecord) -> Path:
         """Return where a frame's overlay belongs."""
         return overlay_path(self._out, record.stem, record.location, is_stack=record.is_stack)
-
-    def _drawing(self, location: Location) -> str:
-        """Return what a frame's overlay is of: the record, whose name stands for all that it depends on, drawn how."""
-        return f"{self._preview(location).stem} {self._threshold!r}"
 
     def _preview(self, location: Location) -> Path:
         """Return where the small picture of a frame belongs."""
