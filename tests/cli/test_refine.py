@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -273,6 +274,13 @@ def test_corrections_of_an_earlier_run_do_not_linger(request_for, segmenters, di
 )
 def test_the_next_folder(tmp_path, name, following):
     assert next_folder(tmp_path / name) == tmp_path / following
+
+
+@pytest.mark.parametrize("given", ["..", "../overlays/.."])
+def test_the_next_folder_is_beside_the_results_from_within_as_well(tmp_path, monkeypatch, given):
+    (tmp_path / "results" / "overlays").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "results" / "overlays")
+    assert next_folder(Path(given)) == tmp_path / "results-refined"
 
 
 def test_a_setting_that_is_gone_does_not_spoil_older_results(request_for, segmenters, display):

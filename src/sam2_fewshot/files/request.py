@@ -300,8 +300,8 @@ def next_folder(results: Path) -> Path:
     plain = Path(_absolute(results))
     numbered = re.fullmatch(r"(.+-refined)(?:-([0-9]{1,9}))?", plain.name)
     name = f"{numbered[1]}-{int(numbered[2] or 1) + 1}" if numbered else f"{plain.name}-refined"
-    # The user reads the path, so it stays as short as it was given.
-    return results.parent / name if results.name else plain.with_name(name)
+    # The user reads the path, so it stays as short as it was given; `.` and `..` have no parent that is beside them.
+    return plain.with_name(name) if results.name in ("", "..") else results.parent / name
 
 
 def _as_path(text: str) -> Path:
