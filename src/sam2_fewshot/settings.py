@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 
 
 _SELECTION = ("similarity_threshold", "threshold_mode", "top_percent", "sizes", "size_prior", "smoothing")
-_MACHINE = ("max_memory", "cache_size", "batch_size", "points_per_batch", "compile")
+MACHINE = frozenset({"max_memory", "cache_size", "batch_size", "points_per_batch", "compile"})
+"""Settings that change how much is done or held at a time, or how fast, and not the results."""
 FILES_ONLY = frozenset({"leave_out_examples"})
 """Settings of files of results: in NimbusImage and in napari the examples are there already, apart from the results."""
-AFTER_LEARNING = frozenset((*_SELECTION, *_MACHINE, *FILES_ONLY))
+AFTER_LEARNING = frozenset((*_SELECTION, *MACHINE, *FILES_ONLY))
 """Settings that do not change what is learned from examples."""
 SIMILAR_AREAS = (0.4, 2.5)
 """With Sizes at `similar`, areas are detected from so many times that of the smallest example to so many times that of

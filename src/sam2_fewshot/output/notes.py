@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sam2_fewshot.errors import counted, listed
-from sam2_fewshot.settings import Settings
-from sam2_fewshot.storage.digests import AT_A_TIME
+from sam2_fewshot.settings import MACHINE, Settings
 from sam2_fewshot.storage.files import read_whole, telling, write_whole
 
 if TYPE_CHECKING:
@@ -93,7 +92,7 @@ class Notes:
         changed = [
             f"{Settings.model_fields[name].title} was {settings[name]} and is {value}"
             for name, value in now.items()
-            if name not in AT_A_TIME and name in settings and settings[name] != value
+            if name not in MACHINE and name in settings and settings[name] != value
         ]
         changed += [
             f"{words} changed" for name, words in _WORDS.items() if name in before and before[name] != facts[name]

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import shapely
 
+from sam2_fewshot.settings import FILES_ONLY, MACHINE
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -19,9 +21,7 @@ if TYPE_CHECKING:
     from sam2_fewshot.records import Exemplar
     from sam2_fewshot.settings import Settings
 
-AT_A_TIME = {"batch_size", "points_per_batch", "max_memory", "cache_size", "compile"}
-"""Settings that change how much is done or held at a time, or how fast, and not the results."""
-_SAME_SEARCH = AT_A_TIME | {"leave_out_examples"}
+_SAME_SEARCH = {*MACHINE, *FILES_ONLY}
 """Settings that a frame's record does not depend on: it holds the examples in any case."""
 _SAME_RECORD = _SAME_SEARCH | {"similarity_threshold"}
 """The same where the threshold is fixed: the record also holds what lies below."""
