@@ -19,6 +19,7 @@ from sam2_fewshot.runner.progress import Silent, Watch
 from sam2_fewshot.runner.run import MemoryLimit
 from sam2_fewshot.runner.run import run as run_ends
 from sam2_fewshot.runner.tasks import in_this_process
+from sam2_fewshot.runner.worker import Recipe
 from sam2_fewshot.segmenter import FewShotSegmenter
 from sam2_fewshot.settings import without_effect
 from sam2_fewshot.storage.cache import FolderCache, cache_folder
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from sam2_fewshot.protocols import Progress
     from sam2_fewshot.runner.progress import Display
     from sam2_fewshot.runner.tasks import Execute, Failure
-    from sam2_fewshot.runner.worker import Recipe
     from sam2_fewshot.settings import Settings
 
 
@@ -141,8 +141,6 @@ def run(
             client, settings = stack.enter_context(connected(scheduler, settings, request.model))
 
             def recipe(segmenter: FewShotSegmenter) -> Recipe:
-                from sam2_fewshot.runner.worker import Recipe
-
                 return Recipe(
                     key=uuid.uuid4().hex,
                     model=segmenter.model_name if request.model == "auto" else lasting_name(request.model),

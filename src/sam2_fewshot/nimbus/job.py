@@ -31,7 +31,7 @@ from sam2_fewshot.nimbus.results import DatasetSink
 from sam2_fewshot.nimbus.server import PAGE, Patience, Server
 from sam2_fewshot.nimbus.shelf import BLOCKS_ITEM, LARGEST, Shelf, ShelfCache
 from sam2_fewshot.nimbus.uploads import MOST_ANNOTATIONS
-from sam2_fewshot.resources import allowed_memory
+from sam2_fewshot.resources import budget
 from sam2_fewshot.runner.progress import Watch
 from sam2_fewshot.runner.run import MemoryLimit, run
 from sam2_fewshot.segmenter import FewShotSegmenter
@@ -245,7 +245,7 @@ def _shared_memory(request: Request, most: int) -> tuple[Request, int, MemoryLim
         return min(rest * _PLANES / (_PLANES - 1), rest + most / 1e9)
 
     limit = MemoryLimit(request.settings.max_memory, "Max Memory", with_planes)
-    total = int(request.settings.max_memory * 1e9) or allowed_memory() // 2
+    total = budget(request.settings.max_memory)
     planes = min(most, total // _PLANES)
     rest = request.settings.changed({"max_memory": (total - planes) / 1e9})
     return replace(request, settings=rest), planes, limit

@@ -11,8 +11,8 @@ from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any
 
-from sam2_fewshot.errors import InputError, SettingsError, needed
-from sam2_fewshot.resources import cores, threads_each
+from sam2_fewshot.errors import FewShotError, InputError, SettingsError, needed
+from sam2_fewshot.resources import RESERVE, budget, cores, threads_each
 from sam2_fewshot.runner.tasks import CannotGoOn, TaskResult, finish, report_sentences, reported, sentence_of
 from sam2_fewshot.runner.worker import Reply, same, search_block, search_frame
 from sam2_fewshot.tiling.blocks import BlockResult, SearchPlan
@@ -149,13 +149,12 @@ def local_workers(
         If `text` is neither.
     """
     from sam2_fewshot.backbones import expected_bytes, present_devices
-    from sam2_fewshot.resources import RESERVE, allowed_memory
 
-    total = settings.max_memory or allowed_memory() / 2e9
+    total = budget(settings.max_memory)
     if text == "local":
         cards = sum(name.startswith("cuda") for name in present_devices())
         each = RESERVE + _FOR_BLOCKS + expected_bytes(model)
-        count = cards or max(1, min(processors or cores(), int(total * 1e9) // each - 1))
+        count = cards or max(1, min(processors or cores(), total // each - 1))
     elif text.isdecimal() and int(text):
         count = int(text)
     else:
@@ -163,7 +162,7 @@ def local_workers(
             f"The scheduler is {text!r}, but it must be an address such as tcp://host:8786, local, or a number of "
             "worker processes on this machine."
         )
-    return count, settings.changed({"max_memory": total / (count + 1)})
+    return count, settings.changed({"max_memory": total / 1e9 / (count + 1)})
 
 
 class OnCluster:
@@ -354,8 +353,6 @@ def reply_of(future: Any, client: Any) -> Reply:
 def trouble_of(error: BaseException) -> str:
     """Return in a sentence why a task has no answer, be it an error of the frame, of Dask, or a defect."""
     from distributed.scheduler import KilledWorker
-
-    from sam2_fewshot.errors import FewShotError
 
     if isinstance(error, KilledWorker):
         return (
