@@ -24,7 +24,7 @@ from sam2_fewshot.cli.segment import report
 from sam2_fewshot.errors import CheckpointError, FewShotWarning, InputError
 from sam2_fewshot.files.run import Summary
 from sam2_fewshot.geometry.outlines import polygon_to_mask
-from sam2_fewshot.records import Detection, Location
+from sam2_fewshot.records import Counts, Detection, Location
 from sam2_fewshot.runner.tasks import Failure
 from sam2_fewshot.settings import Settings
 
@@ -84,7 +84,7 @@ def test_a_run_goes_on_where_its_lines_cannot_be_printed(monkeypatch, tmp_path, 
         with terminal_display() as display:
             use(display)
         warnings.warn("ours", FewShotWarning, stacklevel=1)
-        report(Summary(tmp_path, 1, 1, 0, 0, 9, {"propose": 2.0}), Settings())
+        report(Summary(tmp_path, 1, 1, 0, 9, {"propose": 2.0}), Settings())
     assert code_of(CheckpointError("a.pt is damaged."), debug=True) == 2
     assert code_of(ValueError("odd"), debug=True) == 1
 
@@ -230,9 +230,7 @@ def test_report_when_nothing_was_found(capsys, tmp_path):
     outline = box(0, 0, 5, 5)
     below = Detection(polygon_to_mask(outline, (9, 9)), outline, 0.3, 0.3, 0.9)
     record = FrameRecord("a.png", "a", Location(), (9, 9), candidates=9)
-    summary = Summary(
-        tmp_path, 1, 1, 0, 0, 9, {"propose": 2.0}, records=lambda: iter([replace(record, below=(below,))])
-    )
+    summary = Summary(tmp_path, 1, 1, 0, 9, {"propose": 2.0}, records=lambda: iter([replace(record, below=(below,))]))
     report(summary, Settings())
     captured = capsys.readouterr()
     assert "Found 0 objects among 9 candidates on 1 frame." in captured.out
@@ -245,20 +243,20 @@ def test_report_when_nothing_was_found(capsys, tmp_path):
     assert "Nothing resembles the examples enough. Nothing there lies below the threshold, so a lower one" in printed
     assert "mark some of them as further examples." in printed
     assert "--similarity-threshold" not in printed
-    report(Summary(tmp_path, 1, 1, 0, 0, 0, {}), Settings())
+    report(Summary(tmp_path, 1, 1, 0, 0, {}), Settings())
     assert "Nothing was even proposed" in capsys.readouterr().out
 
 
 def test_report_when_stopped_and_failed(capsys, tmp_path):
-    report(Summary(tmp_path, 9, 2, 0, 1, 5, {}, interrupted=True), Settings())
+    report(Summary(tmp_path, 9, 2, 0, 5, {}, counts=Counts(found=1), interrupted=True), Settings())
     captured = capsys.readouterr()
     assert "Found 1 object among 5 candidates on 2 frames." in captured.out
     assert captured.err == "Stopped: 2 of 9 frames are finished and kept; the same command goes on from there.\n"
-    report(Summary(tmp_path, 9, 5, 0, 0, 0, {}, assembled=False, interrupted=True), Settings())
+    report(Summary(tmp_path, 9, 5, 0, 0, {}, assembled=False, interrupted=True), Settings())
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.startswith("Stopped: 5 of 9 frames are finished and kept;")
-    report(Summary(tmp_path, 9, 0, 0, 0, 0, {}, failures=[Failure("a.png", "it is damaged.")]), Settings())
+    report(Summary(tmp_path, 9, 0, 0, 0, {}, failures=[Failure("a.png", "it is damaged.")]), Settings())
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.splitlines()[0] == "Error: a.png: it is damaged."

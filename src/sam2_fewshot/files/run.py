@@ -52,13 +52,13 @@ class Summary:
         How many of them are finished, those of earlier runs included.
     resumed
         How many were finished by earlier runs.
-    found, candidates
-        Numbers of objects that were found and of candidates, on all finished frames.
+    candidates
+        Number of candidates on all finished frames.
     seconds
         Time that each stage took on all finished frames.
     assembled
-        Whether the result files were put together from the finished frames; `found`, `candidates` and the
-        frames' seconds are known only then.
+        Whether the result files were put together from the finished frames; `candidates`, `counts`, `mark_next` and
+        the frames' seconds are known only then.
     failures
         What could not be done.
     interrupted
@@ -75,7 +75,6 @@ class Summary:
     frames: int
     done: int
     resumed: int
-    found: int
     candidates: int
     seconds: Mapping[str, float]
     assembled: bool = True
@@ -84,6 +83,11 @@ class Summary:
     records: Callable[[], Iterator[FrameRecord]] = field(default=lambda: iter(()), repr=False)
     counts: Counts = field(default_factory=Counts)
     mark_next: Sequence[Suggestion] = ()
+
+    @property
+    def found(self) -> int:
+        """Number of objects that were found on all finished frames."""
+        return self.counts.found
 
     @property
     def complete(self) -> bool:
@@ -177,7 +181,6 @@ def run(
         frames=ended.frames,
         done=folder.done,
         resumed=ended.resumed,
-        found=assembled.counts.found,
         candidates=assembled.candidates,
         seconds=assembled.seconds,
         assembled=folder.assembled is not None,
