@@ -133,7 +133,7 @@ class KnownMasks(NamedTuple):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class ObjectModel:
-    """Feature vectors of the examples, and all that is needed to compare others with them.
+    """What was learned from examples: all that is needed to compare candidates with them, and where they lie.
 
     Parameters
     ----------

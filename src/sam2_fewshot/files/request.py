@@ -130,7 +130,7 @@ def as_facts(request: Request, model: str) -> dict[str, object]:
 
 
 def as_command(request: Request) -> str:
-    """Return the command line, for a shell, that a request stands for."""
+    """Return the command line, for a shell, that a request stands for; it leaves corrections and boxes out."""
     words = ["sam2-fewshot", "segment", *map(str, request.images)]
     for name in (*_PATHS, "save_model", *_TEXTS, "model", "device"):
         value = getattr(request, name)

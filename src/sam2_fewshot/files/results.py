@@ -185,7 +185,7 @@ def results_among(paths: Iterable[Path]) -> list[Path]:
 
 
 def _known(folder: Path) -> Set[str]:
-    """Return the same, nothing where it cannot be read: nothing is written into this folder."""
+    """Return what :func:`_earlier` does, nothing where it cannot be read: nothing is written into this folder."""
     try:
         return _earlier(folder)
     except InputError:
