@@ -234,10 +234,10 @@ def test_report_when_nothing_was_found(capsys, tmp_path):
     report(summary, Settings())
     captured = capsys.readouterr()
     assert "Found 0 objects among 9 candidates on 1 frame." in captured.out
-    assert "Try a lower --similarity-threshold" in captured.out
+    assert "Lower --similarity-threshold" in captured.out
     assert captured.err == ""
     report(summary, Settings(threshold_mode="auto"))
-    assert "Try --threshold-mode fixed with a low --similarity-threshold" in capsys.readouterr().out
+    assert "Choose --threshold-mode fixed and a low --similarity-threshold" in capsys.readouterr().out
     report(replace(summary, records=lambda: iter([record])), Settings())
     printed = capsys.readouterr().out
     assert "Nothing resembles the examples enough. Nothing there lies below the threshold, so a lower one" in printed

@@ -44,11 +44,11 @@ def test_images_in_results_out_and_on_again(cli, images, examples, tmp_path):
     assert stricter.code == 0
     assert "1 of 1 frames are finished already and kept." in stricter.err
     assert "Frame 1" not in stricter.err
-    assert "Nothing beyond the marked objects was found. Try a lower --similarity-threshold" in stricter.out
+    assert "Nothing beyond the marked objects was found. Lower --similarity-threshold" in stricter.out
     stricter = cli(*command, "--similarity-threshold", "1.0", "--batch-xy", "2")  # nothing is marked there
-    assert "Nothing resembles the examples enough. Try a lower --similarity-threshold" in stricter.out
+    assert "Nothing resembles the examples enough. Lower --similarity-threshold" in stricter.out
     chosen = cli(*command, "--threshold-mode", "auto", "--batch-xy", "2")
-    assert "enough. Try --threshold-mode fixed with a low --similarity-threshold, and see in overlays/" in chosen.out
+    assert "enough. Choose --threshold-mode fixed and a low --similarity-threshold, and see in overlays/" in chosen.out
 
 
 def test_settings_file_and_channels(cli, images, examples, tmp_path):

@@ -148,7 +148,7 @@ def test_a_job_of_many_frames_tells_about_a_hundred_times(bench: Bench) -> None:
 def test_nothing_found_at_all_says_what_to_do(bench: Bench) -> None:
     bench.method = lambda: bright(level=255)
     (warning,) = bench.run().texts("warning")
-    assert warning.startswith("Nothing was found. If objects are missing, lower the Similarity Threshold, or mark")
+    assert warning.startswith("Nothing was found. If objects are missing, lower Similarity Threshold, or mark")
     for only in ({}, {"Batch XY": "1"}):
         (warning,) = bench.run(**{"Threshold Mode": "auto", **only}).texts("warning")
         assert "missing, choose Threshold Mode fixed and a low Similarity Threshold, or mark" in warning
@@ -159,7 +159,7 @@ def test_a_frame_on_which_all_is_marked_is_not_called_empty(bench: Bench) -> Non
     outcome = bench.run(**{"Batch XY": "1"})
     assert outcome.code == 0
     (warning,) = outcome.texts("warning")
-    assert warning.startswith("Nothing was found besides the examples. If objects are missing, lower the Similarity")
+    assert warning.startswith("Nothing was found besides the examples. If objects are missing, lower Similarity")
 
 
 def test_what_the_form_asks_for_without_effect_is_said(bench: Bench) -> None:

@@ -258,14 +258,13 @@ def _what_to_mark(summary: Summary) -> str:
 
 
 def _nothing_found(summary: Summary, settings: Settings) -> str:
+    from sam2_fewshot.methods.selection import to_find_more
     from sam2_fewshot.report.advice import what_helps
 
     if summary.candidates:
         of = [(bool(record.below), any(not mark.negative for mark in record.examples)) for record in summary.records()]
         what = "Nothing resembles the examples enough."
-        lower = "Try a lower --similarity-threshold"
-        if settings.threshold_mode != "fixed":  # which chooses the threshold itself
-            lower = "Try --threshold-mode fixed with a low --similarity-threshold"
+        lower = to_find_more(settings, "--similarity-threshold", "--threshold-mode").capitalize()
         tail = ", and see in overlays/ whether the examples lie where they should."
         if of and all(marked for _, marked in of):
             what = "Nothing beyond the marked objects was found."

@@ -250,6 +250,21 @@ def choose_threshold(settings: Settings, scores: NDArray[np.float64], left_out: 
     return Threshold(settings.similarity_threshold, AS_SET)
 
 
+def to_find_more(settings: Settings, threshold: str, mode: str) -> str:
+    """Return what to do about the threshold where too little is found, as a part of a sentence.
+
+    Parameters
+    ----------
+    settings
+        Of the search.
+    threshold, mode
+        What Similarity Threshold and Threshold Mode are called where the user sets them.
+    """
+    if settings.threshold_mode == "fixed":
+        return f"lower {threshold}"
+    return f"choose {mode} fixed and a low {threshold}"  # another mode chooses the threshold itself
+
+
 def otsu(values: NDArray[np.float64]) -> float:
     """Return the value that parts numbers, not all alike, into those below it and the rest, with the least variance.
 

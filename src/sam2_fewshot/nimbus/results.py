@@ -20,7 +20,7 @@ from sam2_fewshot.errors import ServerError
 from sam2_fewshot.geometry.outlines import polygon_to_mask
 from sam2_fewshot.geometry.overlap import touching
 from sam2_fewshot.methods.base import is_known
-from sam2_fewshot.methods.selection import AS_SET
+from sam2_fewshot.methods.selection import AS_SET, to_find_more
 from sam2_fewshot.nimbus.cleaning import Cleaner
 from sam2_fewshot.nimbus.connections import Connections
 from sam2_fewshot.nimbus.examples import location_on
@@ -162,9 +162,7 @@ class DatasetSink:
                 "happens again, show the job's log to the server's administrator."
             )
         empty = self._empty
-        lower = "lower the Similarity Threshold"
-        if self._request.settings.threshold_mode != "fixed":  # which chooses the threshold itself
-            lower = "choose Threshold Mode fixed and a low Similarity Threshold"
+        lower = to_find_more(self._request.settings, "Similarity Threshold", "Threshold Mode")
         if len(self._only_examples) == progressed.frames > 0:
             self._display.warn(
                 f"Nothing was found besides the examples. If objects are missing, {lower}, or mark some of them as "
