@@ -16,7 +16,7 @@ from sam2_fewshot.errors import FewShotError, InputError
 from sam2_fewshot.files.corrections import CORRECTIONS, MARK_NEXT, corrections_json, mark_next_json
 from sam2_fewshot.files.facts import facts_of
 from sam2_fewshot.files.finish import CHOSEN, FrameFinish, drawing_of
-from sam2_fewshot.files.plan import display_text, made_from, taken_from
+from sam2_fewshot.files.made_from import display_text, made_from, taken_from
 from sam2_fewshot.files.results import earlier_results, result_files, to_note
 from sam2_fewshot.geometry.outlines import crop_to_object, largest_part, mask_to_polygon
 from sam2_fewshot.methods.selection import marked

@@ -1,37 +1,33 @@
 """The plan of a run on files: a request with everything checked that can be before the model is loaded.
 
-Also how a worker process opens a frame of the plan, and what its results depend on.
+Also how a worker process opens a frame of the plan.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from sam2_fewshot import __version__
 from sam2_fewshot.annotations.examples import read_examples
 from sam2_fewshot.annotations.record import frame_title
 from sam2_fewshot.annotations.registry import check_formats
 from sam2_fewshot.errors import InputError, SettingsError
 from sam2_fewshot.files.corrections import read_corrections
-from sam2_fewshot.files.earlier import files_again, given_of, known_images
+from sam2_fewshot.files.earlier import files_again, known_images
 from sam2_fewshot.files.image_paths import image_paths
 from sam2_fewshot.files.request import check_request
 from sam2_fewshot.files.results import check_results
-from sam2_fewshot.images.addresses import image_title, parse_range, whole_path
-from sam2_fewshot.images.display import parse_channels, read_channels, read_text
+from sam2_fewshot.images.addresses import parse_range, whole_path
+from sam2_fewshot.images.display import parse_channels, read_channels
 from sam2_fewshot.images.image_set import images_of, open_images, stems_of
-from sam2_fewshot.images.registry import frame_fingerprint, open_positions, signatures, told_apart
+from sam2_fewshot.images.registry import frame_fingerprint, open_positions, signatures
 from sam2_fewshot.object_model import ObjectModel, content_of
 from sam2_fewshot.output.finished import results_in
-from sam2_fewshot.output.journal import JOURNAL_FOLDER
-from sam2_fewshot.output.notes import read_notes
-from sam2_fewshot.storage.digests import common_part, examples_part
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -44,7 +40,6 @@ if TYPE_CHECKING:
     from sam2_fewshot.output.finished import Finished
     from sam2_fewshot.protocols import Progress
     from sam2_fewshot.records import Exemplar, FrameReader, Location
-    from sam2_fewshot.segmenter import FewShotSegmenter
     from sam2_fewshot.settings import Settings
 
 
@@ -324,90 +319,3 @@ def _opened(address: FrameAddress) -> ImageSet:
         if other != key:
             images.let_go()
     return _OPENED[key]
-
-
-def display_text(request: Request) -> str:
-    """Return the text of the file that says how channels are displayed; empty where there is none."""
-    return "" if request.channels is None else read_text(request.channels)
-
-
-class MadeFrom(NamedTuple):
-    """What results are made from.
-
-    Parameters
-    ----------
-    inputs
-        To note for the next run.
-    images
-        Those that are given, as ``run.json`` has them.
-    common
-        What all frames depend on, in a string.
-    fingerprints
-        Of each image's frames.
-    """
-
-    inputs: dict[str, object]
-    images: list[dict[str, object]]
-    common: str
-    fingerprints: list[str]
-
-
-def made_from(plan: Plan, segmenter: FewShotSegmenter) -> MadeFrom:
-    """Return what the results are made from."""
-    marked = plan.signatures
-    apart = told_apart(marked)
-    places = [(item.exemplar, [apart[item.location.xy], item.location.z, item.location.time]) for item in plan.placed]
-    display = display_text(plan.request)
-    settings = plan.request.settings
-    saved = None if plan.saved is None else plan.saved.sha256
-    extra = {"channels": display} if saved is None else {"channels": display, "object_model": saved}
-    common = common_part(__version__, settings, segmenter.model_sha256, places, extra)
-    inputs: dict[str, object] = {
-        "settings": settings.model_dump(mode="json"),
-        "version": __version__,
-        "model": segmenter.model_sha256,
-        "examples": examples_part(places),
-        "channels": display,
-        "object_model": saved,
-    }
-    own = [frame_fingerprint("", each) for each in marked]
-    keys = [image_title(image.path.as_posix(), image.position) for image in plan.images]
-    inputs["images"] = dict(zip(keys, own, strict=True))
-    given = given_of(plan.images, marked, (frame.location.xy for frame in plan.frames))
-    prints = [frame_fingerprint(common, each) for each in apart]
-    return MadeFrom(inputs, [each._asdict() for each in given], common, prints)
-
-
-_CHOICE = ("threshold_mode", "similarity_threshold", "top_percent")
-
-
-def taken_from(plan: Plan, segmenter: FewShotSegmenter, earlier: Path) -> list[list[str]]:
-    """Return the fingerprints of frames whose threshold earlier runs chose, a list a choice; none where of no use.
-
-    Their records hold what lies below the threshold too, so a fixed threshold can be applied to them.
-
-    Parameters
-    ----------
-    plan, segmenter
-        As for :func:`made_from`.
-    earlier
-        The output folder: ``run.json`` tells of the run that made the results, the notes of the last one, which may
-        have been killed.
-
-    Raises
-    ------
-    InputError
-        If one of them cannot be read at the moment.
-    """
-    settings = plan.request.settings
-    if settings.threshold_mode != "fixed":
-        return []
-    results, notes = results_in(earlier), read_notes(earlier / JOURNAL_FOLDER)
-    choices: list[Settings] = []
-    for before in ({} if results is None else results.facts["settings"], notes.settings):
-        with suppress(SettingsError):  # of another version, or edited
-            choice = settings.changed({name: before[name] for name in _CHOICE if name in before})
-            if choice.threshold_mode != "fixed" and choice not in choices:
-                choices.append(choice)
-    requests = [replace(plan.request, settings=choice) for choice in choices]
-    return [made_from(replace(plan, request=request), segmenter).fingerprints for request in requests]
