@@ -14,10 +14,11 @@ from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 import numpy as np
 
 from sam2_fewshot.errors import InputError, SettingsError
-from sam2_fewshot.geometry.overlap import bands, boxes_of
+from sam2_fewshot.geometry.overlap import boxes_of
 from sam2_fewshot.records import InstanceMask
 from sam2_fewshot.settings import Settings
 from sam2_fewshot.storage.arrays import ArrayArchive, Layout, Unfit
+from sam2_fewshot.storage.digests import frame_digest
 from sam2_fewshot.storage.files import refuse_device
 
 if TYPE_CHECKING:
@@ -34,8 +35,6 @@ COMPARED = ("scorer", "occupancy_levels", "features_from", *PERCENTILES)
 """Further settings with which candidates must be compared as the examples were."""
 
 _FORMAT = 2
-_STRIP = 1 << 24
-"""Pixels that are read at a time."""
 _PREFIX = "learned_"
 _MAX_BYTES = 500_000_000
 """Largest file of an object model that is read."""
@@ -100,7 +99,7 @@ class KnownObject:
     Parameters
     ----------
     frame_digest
-        :func:`frame_digest` of the frame it lies on.
+        :func:`~sam2_fewshot.storage.digests.frame_digest` of the frame it lies on.
     mask
         The example.
     wanted
@@ -427,24 +426,3 @@ def _saved(digest: str) -> str:
         if _IS_SAVED(digest)
         else hashlib.blake2b(digest.encode(errors="surrogatepass"), digest_size=16).hexdigest()
     )
-
-
-def frame_digest(frame: FrameReader, strip: int = _STRIP) -> str:
-    """Return a short hash of a frame's size and pixels, by which it is known again.
-
-    Parameters
-    ----------
-    frame
-        A large one is read in strips. One whose reader has an attribute ``digest`` is not read.
-    strip
-        As many pixels are read at a time.
-    """
-    own = getattr(frame, "digest", None)
-    if own is not None:
-        return str(own)
-    height, width = frame.shape
-    digest = hashlib.blake2b(repr((height, width, 3)).encode(), digest_size=16)
-    rows = max(1, strip // max(1, width))
-    for region in bands((0, 0, width, height), rows):
-        digest.update(np.ascontiguousarray(frame.read(region)).data)
-    return digest.hexdigest()

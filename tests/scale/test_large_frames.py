@@ -12,8 +12,8 @@ from shapely import box
 
 from sam2_fewshot import Exemplar, FewShotSegmenter, Frame, InputError, Settings
 from sam2_fewshot.geometry.overlap import mask_iou
-from sam2_fewshot.object_model import frame_digest
 from sam2_fewshot.rendering.channels import as_reader
+from sam2_fewshot.storage.digests import frame_digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -9,7 +9,7 @@ from sam2_fewshot import Exemplar, FewShotSegmenter, Frame, InputError, Settings
 from sam2_fewshot.annotations.arrays import masks_of
 from sam2_fewshot.backbones.wrapped import Interruptible
 from sam2_fewshot.geometry.overlap import mask_iou
-from sam2_fewshot.object_model import frame_digest
+from sam2_fewshot.storage.digests import frame_digest
 from told import Told
 
 

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.object_model import KnownObject, ObjectModel, frame_digest, read_object_model
+from sam2_fewshot.object_model import KnownObject, ObjectModel, read_object_model
 from sam2_fewshot.records import Frame, InstanceMask
 from sam2_fewshot.segmenter import FewShotSegmenter
 from sam2_fewshot.settings import Settings
 from sam2_fewshot.storage.arrays import ArrayArchive, Layout, Unfit
+from sam2_fewshot.storage.digests import frame_digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -21,7 +21,8 @@ from sam2_fewshot.examples.points import (
 )
 from sam2_fewshot.examples.windows import chosen_of, frames_of, parts_of
 from sam2_fewshot.methods.base import TrainingFrame
-from sam2_fewshot.object_model import KnownObject, frame_digest
+from sam2_fewshot.object_model import KnownObject
+from sam2_fewshot.storage.digests import frame_digest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

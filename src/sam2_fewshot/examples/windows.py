@@ -10,9 +10,9 @@ from shapely import affinity
 
 from sam2_fewshot.geometry.outlines import crop_to_object
 from sam2_fewshot.geometry.overlap import intersect, pixels_in
-from sam2_fewshot.object_model import frame_digest
 from sam2_fewshot.records import Frame, FrameReader, whole_box
 from sam2_fewshot.rendering.channels import as_reader, read_rgb
+from sam2_fewshot.storage.digests import frame_digest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -112,7 +112,7 @@ class BlendedPlane:
     name, location
         As in :class:`~sam2_fewshot.records.FrameReader`.
     digest
-        Stands for the pixels; see :func:`~sam2_fewshot.object_model.frame_digest`. None: they are read for it.
+        Stands for the pixels; see :func:`~sam2_fewshot.storage.digests.frame_digest`. None: they are read for it.
     """
 
     arrays: Sequence[Any]

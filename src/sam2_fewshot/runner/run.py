@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, cast
 
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.methods.base import Stopwatch
-from sam2_fewshot.object_model import frame_digest
 from sam2_fewshot.records import Counts, Learned, held_bytes
 from sam2_fewshot.resources import rounded_up
 from sam2_fewshot.runner.tasks import CannotGoOn, Failure, Progressed, in_this_process
 from sam2_fewshot.settings import AFTER_LEARNING, Settings
-from sam2_fewshot.storage.digests import code_digest, common_part
+from sam2_fewshot.storage.digests import code_digest, common_part, frame_digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Digests of what results depend on: a result recorded under the same digest is taken over."""
+"""Digests by which frames are known again, and of what results depend on: one under the same digest is taken over."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import shapely
 
+from sam2_fewshot.geometry.overlap import bands
 from sam2_fewshot.settings import FILES_ONLY, MACHINE
 
 if TYPE_CHECKING:
@@ -18,13 +19,15 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sam2_fewshot.records import Exemplar
+    from sam2_fewshot.records import Exemplar, FrameReader
     from sam2_fewshot.settings import Settings
 
 _SAME_SEARCH = {*MACHINE, *FILES_ONLY}
 """Settings that a frame's record does not depend on: it holds the examples in any case."""
 _SAME_RECORD = _SAME_SEARCH | {"similarity_threshold"}
 """The same where the threshold is fixed: the record also holds what lies below."""
+_STRIP = 1 << 24
+"""Pixels that are read at a time."""
 
 
 def common_part(
@@ -80,6 +83,27 @@ def _shape(exemplar: Exemplar) -> list[object]:
     if exemplar.point is not None:
         parts += ["point", list(exemplar.point)]
     return parts
+
+
+def frame_digest(frame: FrameReader, strip: int = _STRIP) -> str:
+    """Return a short hash of a frame's size and pixels, by which it is known again.
+
+    Parameters
+    ----------
+    frame
+        A large one is read in strips. One whose reader has an attribute ``digest`` is not read.
+    strip
+        As many pixels are read at a time.
+    """
+    own = getattr(frame, "digest", None)
+    if own is not None:
+        return str(own)
+    height, width = frame.shape
+    digest = hashlib.blake2b(repr((height, width, 3)).encode(), digest_size=16)
+    rows = max(1, strip // max(1, width))
+    for region in bands((0, 0, width, height), rows):
+        digest.update(np.ascontiguousarray(frame.read(region)).data)
+    return digest.hexdigest()
 
 
 def pixels_digest(pixels: NDArray[np.uint8]) -> bytes:
