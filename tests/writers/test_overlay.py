@@ -93,6 +93,16 @@ def test_the_legend_lies_below_the_image() -> None:
     assert legend.std() > bare[800:].std()
 
 
+def test_the_legend_does_not_call_found_what_is_confirmed() -> None:
+    pixels = np.zeros((100, 100, 3), np.uint8)
+    items = [square(10, 10, 30, 0.5), square(60, 60, 30, 1.0)]
+    found, both = (
+        draw_overlay(pixels, [items[0], replace(items[1], kind=kind)]) for kind in (Kind.FOUND, Kind.CONFIRMED)
+    )
+    assert (found[:400] == both[:400]).all()
+    assert (found[400:] != both[400:]).any()
+
+
 def test_a_find_without_a_figure_is_drawn_too() -> None:
     pixels = np.zeros((100, 100, 3), np.uint8)
     drawn = draw_overlay(pixels, [square(10, 10, 30, float("nan")), square(60, 60, 30, 0.8)])

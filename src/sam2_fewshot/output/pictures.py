@@ -19,7 +19,7 @@ import shapely.affinity
 
 from sam2_fewshot.annotations.record import ExampleMark
 from sam2_fewshot.errors import counted
-from sam2_fewshot.records import Kind
+from sam2_fewshot.records import Counts, Kind
 from sam2_fewshot.tiling.overview import is_flat, overview
 
 if TYPE_CHECKING:
@@ -372,7 +372,7 @@ def _with_legend(
         draw.text((x, middle), text, fill=_WHITE, font=font, anchor="lm")
         x += draw.textlength(text, font=font) + size * 0.6
 
-    write(f"{len(detections)} found" + (" " if not detections else ", score"))
+    write(str(Counts.of(detections)) + (" " if not detections else ", score"))
     if detections:
         write(f"{limits[0]:.2f}")
         length = size * 7
