@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from sam2_fewshot.errors import FewShotError, InputError
 from sam2_fewshot.runner.progress import Heard
 from sam2_fewshot.runner.tasks import TaskResult, finish, sentence_of
-from sam2_fewshot.segmenter import FewShotSegmenter
 from sam2_fewshot.tiling.blocks import SearchPlan
 
 if TYPE_CHECKING:
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from sam2_fewshot.protocols import Progress
     from sam2_fewshot.records import FrameReader
     from sam2_fewshot.runner.tasks import Address, Finish
+    from sam2_fewshot.segmenter import FewShotSegmenter
     from sam2_fewshot.settings import Settings
     from sam2_fewshot.tiling.blocks import Block, BlockResult
 
@@ -50,7 +50,7 @@ class Recipe:
     device: str
     settings: Settings
     objects: ObjectModel
-    make: Callable[[str, str, Settings, Progress], FewShotSegmenter] = FewShotSegmenter
+    make: Callable[[str, str, Settings, Progress], FewShotSegmenter]
 
 
 class Reply(NamedTuple):
