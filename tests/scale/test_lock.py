@@ -143,14 +143,21 @@ def test_what_changed_is_said(tmp_path: Path) -> None:
     now = {
         **facts(similarity_threshold=0.6, method="grid", max_memory=3, batch_size=2),
         "examples": "c",
-        "version": "2",
+        "channels": "d",
     }
     assert read_notes(tmp_path).changes(now) == [
         "Similarity Threshold was 0.5 and is 0.6",
         "Method was guided and is grid",
-        "the program's version changed",
         "the examples changed",
+        "the channels' colours and contrast changed",
     ]
+
+
+def test_images_and_examples_that_another_version_noted_otherwise_are_not_said_to_have_changed(tmp_path: Path) -> None:
+    read_notes(tmp_path).write(facts())
+    images = {f"/in/im{number}.tif": "noted otherwise" for number in range(5)}
+    now = {**facts(), "images": images, "examples": "noted otherwise", "version": "2"}
+    assert read_notes(tmp_path).changes(now) == ["the program's version changed"]
 
 
 def test_notes_are_put_back_as_they_were(tmp_path: Path) -> None:
