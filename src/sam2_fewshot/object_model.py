@@ -43,6 +43,8 @@ MAX_PIXELS = 1 << 30
 MAX_CHANNELS = 1_000_000
 """Longest text on the display of channels."""
 _TINY, _HUGE = 1e-12, 1e15
+_GREY = 1e-6
+"""Weights of the three colours, of which they are a direction of length 1, differ by less only by rounding."""
 _LONGEST_SIDE = 1 << 14
 """Of a tile in pixels; four times the widest that SAM 2's input of 1,024 px gives."""
 _FACTS = {"facts": Layout("U", most=10_000)}
@@ -153,6 +155,8 @@ class ObjectModel:
     channels
         How the channels of the examples' images were displayed, as the text of a file for ``--channels``; empty where
         it was as by default, None where it is not known.
+    version
+        That of this program that learned it; empty up to 0.8.0, which did not say it.
     """
 
     method: str
@@ -165,6 +169,7 @@ class ObjectModel:
     max_zoom: float
     compared: Mapping[str, str | float] = field(default_factory=dict)
     channels: str | None = None
+    version: str = ""
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -197,6 +202,23 @@ class ObjectModel:
                     f"{what} was learned with {Settings.model_fields[name].title} {value}, but the settings say "
                     f"{getattr(settings, name)}; use {value}, or learn again from the examples."
                 )
+
+    def doubt(self, what: str) -> str:
+        """Return why it may not fit colour images, in words; empty where it was surely learned as they are displayed.
+
+        Parameters
+        ----------
+        what
+            What to call the model.
+        """
+        colours = self.learned.get("colours")  # of `guided`; all alike where it was learned from grey images
+        if self.version or (colours is not None and np.ptp(colours) < _GREY):
+            return ""
+        return (
+            f"{what} was learned by version 0.8.0 or an earlier one. Before 0.8.0 colour images were displayed in "
+            "another contrast, so if it was learned from such images then, objects may be missed, and its examples "
+            "found like others: learn again from the examples."
+        )
 
     def checkpoint(self, what: str, option: str) -> str:
         """Return the name that opens the weights with which it was learned.
@@ -254,6 +276,7 @@ class ObjectModel:
             "target_occupancy": self.target_occupancy,
             "max_zoom": self.max_zoom,
             "compared": dict(self.compared),
+            "version": self.version,
         }
         masks = [item.mask for item in self.known]
         arrays: dict[str, Any] = {
@@ -309,6 +332,7 @@ class ObjectModel:
                 **{key: facts[key] for key in ("model_name", "model_sha256", "target_occupancy", "max_zoom")},
                 compared=facts["compared"],
                 channels=str(arrays["channels"].item()) if "channels" in arrays else None,
+                version=facts["version"],
             )
         except Unfit as error:
             raise InputError(
@@ -381,6 +405,7 @@ def _facts(archive: ArrayArchive, name: str) -> dict[str, Any]:
             "compared": compared,
             "model_name": str(facts["model_name"]),
             "model_sha256": str(facts["model_sha256"]),
+            "version": str(facts.get("version", "")),
         }
     except SettingsError as error:
         raise Unfit(f"its settings make no sense ({str(error).rstrip('.')})") from error

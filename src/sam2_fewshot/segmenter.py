@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Never
 
+from sam2_fewshot import __version__
 from sam2_fewshot.errors import CheckpointError, InputError, counted
 from sam2_fewshot.examples.training_set import training_set
 from sam2_fewshot.memory import Memory
@@ -263,6 +264,7 @@ class FewShotSegmenter:
             target_occupancy=self.settings.target_occupancy,
             max_zoom=self.settings.max_zoom,
             compared={name: getattr(self.settings, name) for name in COMPARED},
+            version=__version__,
         )
         return self
 
@@ -495,6 +497,8 @@ class FewShotSegmenter:
         objects = read_object_model(path)
         chosen = as_settings(settings or objects.settings)
         objects.check_settings(chosen, str(path))
+        if doubt := objects.doubt(str(path)):
+            (progress or Quiet()).warn(doubt)
         model = model or objects.checkpoint(str(path), "model=")
         return cls(model, device, chosen, progress).adopt(objects, str(path))
 

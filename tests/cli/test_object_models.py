@@ -15,7 +15,7 @@ from PIL import Image
 from tifffile import imwrite
 
 from sam2_fewshot import FewShotSegmenter
-from sam2_fewshot.errors import InputError
+from sam2_fewshot.errors import FewShotWarning, InputError
 from sam2_fewshot.files.request import Request, request_again
 from sam2_fewshot.files.run import run
 from sam2_fewshot.object_model import read_object_model
@@ -87,6 +87,23 @@ def test_images_are_displayed_as_those_of_the_examples_were(cli, images, example
     assert "White Percentile 95.0, but the settings say 90.0" in refused(
         cli, tmp_path, *command[1:], "--white-percentile", "90"
     )
+
+
+def test_a_model_of_a_version_that_displayed_colours_otherwise_is_told_where_there_are_some(
+    cli, images, learned, tmp_path
+):
+    colour = tmp_path / "colour.png"
+    Image.open(images[0]).convert("RGB").save(colour)
+    command = ("segment", "--points-per-side", "16", "--object-model", learned)
+    assert "Warning" not in cli(*command, colour, "-o", tmp_path / "now").err
+    learned.write_bytes(replace(read_object_model(learned), version="").to_bytes())  # as up to 0.8.0
+    assert "Warning" not in cli(*command, images[0], "-o", tmp_path / "grey").err
+    outcome = cli(*command, colour, "-o", tmp_path / "out")
+    assert outcome.code == 0, outcome.err
+    assert "Warning: cells.npz was learned by version 0.8.0 or an earlier one." in outcome.err
+    assert "learn again from the examples" in outcome.err
+    with pytest.warns(FewShotWarning, match=r"cells\.npz was learned by version 0\.8\.0 or an earlier one"):
+        FewShotSegmenter.load(learned)
 
 
 @pytest.fixture

@@ -153,6 +153,15 @@ def test_files_of_version_0_3_0_do_not_say_how_images_were_displayed() -> None:
     back.check_settings(Settings(method="grid", black_percentile=1, white_percentile=50), "It")
 
 
+def test_only_what_was_learned_from_colours_may_have_been_displayed_otherwise() -> None:
+    rounding = np.array([0.0, 1e-12, 0.0])
+    grey = {**guided().learned, "colours": np.full(3, 3**-0.5) + rounding}
+    assert replace(guided(), learned=grey).doubt("cells.npz") == ""
+    old = ObjectModel.from_bytes(replace(guided(), learned={**grey, "colours": np.array([0.6, 0.0, 0.8])}).to_bytes())
+    assert old.doubt("cells.npz").startswith("cells.npz was learned by version 0.8.0 or an earlier one.")
+    assert ObjectModel.from_bytes(replace(old, version="0.8.1").to_bytes()).doubt("cells.npz") == ""
+
+
 def test_percentiles_of_the_display_are_those_of_the_examples() -> None:
     bright = replace(learned(), compared={"black_percentile": 0.1, "white_percentile": 95.0})
     assert Settings(**bright.settings).white_percentile == 95

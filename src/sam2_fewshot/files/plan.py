@@ -172,6 +172,8 @@ def _plan_with(saved: SavedObjects, request: Request, earlier: Finished | None, 
     frames = _chosen(request, earlier, images, progress)
     with _saying_whose(whose):
         _check_display(images, frames)
+    if (doubt := objects.doubt(name)) and any(images[frame.location.xy].display.as_photo for frame in frames):
+        progress.warn(doubt)
     check_results(Plan(request, images, (), frames))
     model = objects.checkpoint(name, "--model") if request.model == "auto" else request.model
     return Plan(replace(request, model=model), images, (), frames, saved=saved, channels=channels)
