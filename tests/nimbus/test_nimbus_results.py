@@ -395,6 +395,15 @@ def test_nothing_to_connect_to_is_said(bench: Bench, tag: str, channel: int | No
     assert f"nothing else on these frames has {what}. Check" in line
 
 
+def test_what_an_earlier_job_connected_was_not_in_vain(bench: Bench) -> None:
+    bench.job["connectTo"] = {"tags": ["cell"], "channel": None}  # which only the first of three frames has
+    for _ in range(2):
+        outcome = bench.run()
+        assert outcome.code == 0
+        assert not [line for line in outcome.texts("warning") if "No object was connected" in line]
+    assert bench.server.store.connections
+
+
 def test_a_frame_is_connected_in_one_request_although_it_is_saved_in_several(bench: Bench) -> None:
     bench.job["connectTo"] = {"tags": ["found", "cell"]}
     assert bench.run(replace(bench.means, most_annotations=1)).code == 0

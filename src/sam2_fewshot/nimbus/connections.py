@@ -53,12 +53,12 @@ class Connections:
         self._expected: int | None = None
         self._deferred: set[str] = set()
         self._passed_on: set[tuple[str, str]] = set()
-        self._asked = self._made = 0
+        self._asked = self._linked = 0
 
     @property
     def in_vain(self) -> bool:
-        """Whether connections were asked for, and the server found nothing to connect to."""
-        return self._asked > 0 and not self._made
+        """Whether connections were asked for, and the server found nothing to connect to, in this job or before."""
+        return self._asked > 0 and not self._linked
 
     def begin(self) -> None:
         """Take note how many there are, before the first objects are added that another job might connect as well."""
@@ -85,6 +85,7 @@ class Connections:
                 links = self._list()
                 self._delete(self._doubles(links))
                 self._before = self._connected(links)
+            self._linked += len(self._before.intersection(present))
             left += [key for key in present if key not in self._before and key not in self._deferred]
         self._connect(left)
 
@@ -185,7 +186,7 @@ class Connections:
             else:
                 # The connections that were made; a server that does not tell may have made all.
                 made = len(answer if isinstance(answer, list) else left)
-                self._made += made
+                self._linked += made
                 self._expect(made)
                 return
 
@@ -198,7 +199,7 @@ class Connections:
             left = [key for key in ids if key not in done]
             if not left:
                 break
-        self._made += len(ids) - len(left)
+        self._linked += len(ids) - len(left)
         return left
 
     def _connected(self, links: Collection[Link]) -> set[str]:
