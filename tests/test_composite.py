@@ -6,7 +6,8 @@ from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.rendering.channels import SAMPLES, WHITE, ChannelStyle, contrast, merge, paint, photo
+from sam2_fewshot.rendering.channels import merge, paint, photo
+from sam2_fewshot.rendering.contrast import SAMPLES, WHITE, ChannelStyle, Exposure, bounded, contrast, exposure
 
 ABSOLUTE = ChannelStyle(mode="absolute", black=0, white=100)
 
@@ -168,6 +169,44 @@ def test_even_ground_and_saturated_objects_are_no_padding():
     mask = np.zeros((200, 200), np.uint8)
     mask[:100] = 255
     assert contrast(mask, ChannelStyle()) == (0, 255)
+
+
+def test_the_exposure_of_a_plane_and_of_a_photo():
+    plane = np.arange(10_001, dtype=np.uint16).reshape(73, 137)
+    found = exposure(plane, ChannelStyle(black=0, white=100))
+    assert found == pytest.approx((0, 10_000, 100, 9_900, 5_000, 5_000))
+    photo = np.stack([plane, plane + 100, plane + 50], axis=2)
+    assert exposure(photo, ChannelStyle(black=0, white=100)) == pytest.approx((0, 10_100, 100, 10_000, 5_000, 5_100))
+    assert exposure(plane, ChannelStyle(mode="absolute", black=3, white=70))[:2] == (3, 70)
+    assert np.isnan(exposure(plane, ChannelStyle(mode="range", black=0, white=100))[2:]).all()
+    assert exposure(np.full((3, 3), np.nan), ChannelStyle()) is None
+
+
+EXAMPLE = Exposure(100, 1100, 110, 900, 200, 200)
+
+
+@pytest.mark.parametrize(
+    ("frame", "limits"),
+    [
+        (EXAMPLE, (100, 1100)),
+        (Exposure(90, 9000, 110, 800, 210, 210), (100, 1100)),  # specks of dirt, and dark ones
+        (Exposure(90, 9000, 95, 2000, 210, 210), (95, 2000)),  # much of it is brighter and darker
+        (Exposure(120, 700, 130, 600, 210, 210), (120, 700)),  # dim objects are brightened as ever
+        (Exposure(90, 9000, 110, 800, 320, 320), (90, 9000)),  # another exposure
+        (Exposure(90, 9000, 110, 800, 210, 320), (90, 9000)),  # another colour
+        (Exposure(90, 9000), (90, 9000)),  # by no percentiles
+    ],
+)
+def test_few_odd_pixels_do_not_decide_the_contrast_beside_the_examples_frames(frame, limits):
+    assert bounded((frame,), [(EXAMPLE,)]) == (limits,)
+    assert bounded((frame, None, EXAMPLE), [(EXAMPLE, EXAMPLE, None)]) == (limits, None, (100, 1100))
+    assert bounded((frame,), [(EXAMPLE, EXAMPLE), (None,)]) == (frame[:2],)  # nothing to compare it with
+
+
+def test_the_brightest_of_several_examples_frames_is_the_bound():
+    other = Exposure(50, 3000, 110, 900, 200, 200)
+    assert bounded((Exposure(10, 9000, 60, 800, 200, 200),), [(EXAMPLE,), (other,)]) == ((50, 3000),)
+    assert bounded((EXAMPLE,), [(EXAMPLE,), (other,)]) == ((100, 1100),)  # an example's frame stays as it is
 
 
 def test_nan_is_black_and_infinity_does_not_spoil_the_percentiles():

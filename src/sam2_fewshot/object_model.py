@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 from sam2_fewshot.errors import InputError, SettingsError
 from sam2_fewshot.geometry.overlap import boxes_of
 from sam2_fewshot.records import InstanceMask
+from sam2_fewshot.rendering.contrast import Exposure
 from sam2_fewshot.settings import Settings
 from sam2_fewshot.storage.arrays import ArrayArchive, Layout, Unfit
 from sam2_fewshot.storage.digests import frame_digest
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sam2_fewshot.records import FrameReader
+    from sam2_fewshot.rendering.contrast import Exposures
 
 PERCENTILES = ("black_percentile", "white_percentile")
 """Settings with which images must be displayed as those of the examples were."""
@@ -57,6 +60,8 @@ _COMMON = {
     # Version 0.2.0 did not tell which are wanted.
     "known_wanted": Layout("?", ("known",), may_be_empty=True, is_optional=True),
     "channels": Layout("U", most=MAX_CHANNELS, is_optional=True),
+    # Version 0.8.0 had none. Frame, channel, and the six numbers of an exposure, all NaN where there is none.
+    "exposures": Layout("f8", ("exposures", 8), may_be_nan=True, may_be_empty=True, is_optional=True),
     "learned_shape_mean": Layout("f8", (3,)),
     "learned_shape_spread": Layout("f8", (3,), least=_TINY),
 }
@@ -155,6 +160,8 @@ class ObjectModel:
     channels
         How the channels of the examples' images were displayed, as the text of a file for ``--channels``; empty where
         it was as by default, None where it is not known.
+    exposures
+        Of the examples' frames, whose contrast bounds that of the frames that are searched.
     version
         That of this program that learned it; empty up to 0.8.0, which did not say it.
     """
@@ -169,6 +176,7 @@ class ObjectModel:
     max_zoom: float
     compared: Mapping[str, str | float] = field(default_factory=dict)
     channels: str | None = None
+    exposures: Sequence[Exposures] = ()
     version: str = ""
 
     @property
@@ -291,6 +299,12 @@ class ObjectModel:
         }
         if self.channels is not None:
             arrays["channels"] = np.array(self.channels)
+        rows = [
+            (frame, channel, *(each or [math.nan] * 6))
+            for frame, exposures in enumerate(self.exposures)
+            for channel, each in enumerate(exposures)
+        ]
+        arrays["exposures"] = np.array(rows, np.float64).reshape(-1, 8)
         content = io.BytesIO()
         with ZipFile(content, "w", ZIP_DEFLATED) as archive:
             for name, array in arrays.items():
@@ -332,6 +346,7 @@ class ObjectModel:
                 **{key: facts[key] for key in ("model_name", "model_sha256", "target_occupancy", "max_zoom")},
                 compared=facts["compared"],
                 channels=str(arrays["channels"].item()) if "channels" in arrays else None,
+                exposures=_exposures(arrays.get("exposures", np.zeros((0, 8)))),
                 version=facts["version"],
             )
         except Unfit as error:
@@ -438,6 +453,16 @@ def _known(arrays: Mapping[str, NDArray[Any]]) -> list[KnownObject]:
         for digest, part, (left, top, right, bottom), (height, width), is_wanted in zip(
             digests, parts, boxes.tolist(), frames.tolist(), wanted, strict=True
         )
+    ]
+
+
+def _exposures(rows: NDArray[np.float64]) -> list[Exposures]:
+    """Return the exposures of each frame."""
+    starts = np.flatnonzero(rows[:, 1] == 0)  # each frame begins with its first channel
+    return [
+        tuple(None if np.isnan(row[2]) else Exposure(*row[2:].tolist()) for row in frame)
+        for frame in np.split(rows, starts[1:])
+        if len(frame)
     ]
 
 

@@ -26,6 +26,7 @@ from sam2_fewshot.object_model import COMPARED, ObjectModel, read_object_model
 from sam2_fewshot.protocols import Quiet, Staged
 from sam2_fewshot.records import Detection, Exemplar, FrameResult, Kind
 from sam2_fewshot.rendering.channels import as_reader
+from sam2_fewshot.rendering.contrast import displayed_as
 from sam2_fewshot.resources import room_after_learning
 from sam2_fewshot.settings import as_settings, quoted
 from sam2_fewshot.storage.files import write_whole
@@ -264,6 +265,7 @@ class FewShotSegmenter:
             target_occupancy=self.settings.target_occupancy,
             max_zoom=self.settings.max_zoom,
             compared={name: getattr(self.settings, name) for name in COMPARED},
+            exposures=training.exposures,
             version=__version__,
         )
         return self
@@ -301,7 +303,7 @@ class FewShotSegmenter:
         InputError
             If nothing was learned yet, or the image cannot be used.
         """
-        frame = as_reader(image, self.settings)
+        frame = self._as_searched(image)
         plan = self.plan(frame)
         detect = self._detector(keep_proposed=keep_proposed)
         return self.join(frame, plan, list(self._searched(frame, plan, detect, store)))
@@ -341,7 +343,7 @@ class FewShotSegmenter:
         InputError
             If nothing was learned yet, the image cannot be used, or the region holds no pixel of it.
         """
-        frame = as_reader(frame, self.settings)
+        frame = self._as_searched(frame)
         plan = self.plan(frame, region=region, at_most=at_most)
         results: list[BlockResult] = []
         for result in self._searched(frame, plan, self._detector(), begins=begins):
@@ -392,7 +394,7 @@ class FewShotSegmenter:
         shift
             ``(x, y)`` by which the grid of blocks is moved, in steps of the method's own tiles.
         """
-        objects, frame = self.object_model, as_reader(frame, self.settings)
+        objects, frame = self.object_model, self._as_searched(frame)
         most = self.memory.search_pixels(frame, self._step)
         plan = plan_search(
             frame,
@@ -422,7 +424,7 @@ class FewShotSegmenter:
 
     def search(self, frame: FrameReader, plan: SearchPlan, block: Block) -> BlockResult:
         """Search one block of a frame; see :func:`~sam2_fewshot.tiling.blocks.search_block`."""
-        return search_block(frame, plan, block, self._detector())
+        return search_block(self._as_searched(frame), plan, block, self._detector())
 
     def join(self, frame: FrameReader, plan: SearchPlan, results: Sequence[BlockResult]) -> FrameResult:
         """Merge the results of the blocks of a frame or region, and apply the threshold.
@@ -430,7 +432,7 @@ class FewShotSegmenter:
         Objects and examples whose middle lies beyond the region are left out. So is, with a warning, an object that
         does not fit into the largest window that may be searched.
         """
-        detect = self._detector()
+        frame, detect = self._as_searched(frame), self._detector()
         found, lost = merge(results, plan, lambda window: detect(view_of(frame, plan, window)))
         if lost:
             self._progress.warn(
@@ -501,6 +503,10 @@ class FewShotSegmenter:
             (progress or Quiet()).warn(doubt)
         model = model or objects.checkpoint(str(path), "model=")
         return cls(model, device, chosen, progress).adopt(objects, str(path))
+
+    def _as_searched(self, image: NDArray[Any] | FrameReader) -> FrameReader:
+        """Return an image in the contrast in which it is searched, beside the examples' frames."""
+        return as_reader(displayed_as(as_reader(image, self.settings), self.object_model.exposures), self.settings)
 
     def _make_room(self, frame: FrameReader, plan: SearchPlan) -> None:
         """Let go of tiles that were kept since learning, as far as a search needs their memory."""

@@ -11,10 +11,11 @@ from microscope_files import write_czi, write_lif, write_nd2
 
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.images import czi
-from sam2_fewshot.images.display import frame_limits
+from sam2_fewshot.images.display import frame_exposures
 from sam2_fewshot.images.image_set import open_images
 from sam2_fewshot.images.registry import open_source
 from sam2_fewshot.images.source import RegionSource
+from sam2_fewshot.rendering.contrast import bounded
 from sam2_fewshot.settings import Settings
 
 RNG = np.random.default_rng(8)
@@ -100,7 +101,7 @@ def test_few_small_objects_between_the_samples_set_the_contrast(kind, write, mor
     plane[501, 301], plane[501, 303] = 50, 900
     path = write(tmp_path / f"a.{kind}", plane[None, None, None], **more)
     (image,) = open_images([path], Settings(), whole_plane=10)
-    assert frame_limits(image.source, image.display, 0, 0, "") == ((50, 900),)
+    assert bounded(frame_exposures(image.source, image.display, 0, 0, ""), ()) == ((50, 900),)
 
 
 def test_a_level_of_a_pyramid_gives_the_contrast_alone(tmp_path):
@@ -109,7 +110,7 @@ def test_a_level_of_a_pyramid_gives_the_contrast_alone(tmp_path):
     path = write_czi(tmp_path / "a.czi", plane[None, None, None], tile=1200, pyramid=(2,))
     (image,) = open_images([path], Settings(), whole_plane=10)
     assert image.source.has_level(0, 0, 10**6)
-    assert frame_limits(image.source, image.display, 0, 0, "") == ((200, 600),)
+    assert bounded(frame_exposures(image.source, image.display, 0, 0, ""), ()) == ((200, 600),)
 
 
 def test_only_the_tiles_of_the_region_are_decoded(tmp_path, decoded):
@@ -271,7 +272,7 @@ def test_a_large_frame_goes_by_region_in_little_memory(kind, tmp_path, decoded):
     assert overview < 30e6 < LARGE_PLANE.nbytes  # all of it is never made
     assert peak < 3e6
     assert len(decoded) == ("czi" in kind)
-    ((low, high),) = frame_limits(image.source, image.display, 0, 0, "")
+    ((low, high),) = bounded(frame_exposures(image.source, image.display, 0, 0, ""), ())
     for part, pixels in ((LARGE_PLANE[600:1000, 600:1000], first), (LARGE_PLANE[3200:3400, 3200:3400], second)):
         true = np.clip((part.astype(float) - low) / (high - low), 0, 1) * 255
         assert np.abs(pixels[..., 0] - true).max() <= 0.51

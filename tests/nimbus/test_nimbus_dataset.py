@@ -18,7 +18,8 @@ from sam2_fewshot.errors import InputError, ServerError
 from sam2_fewshot.nimbus.dataset import NimbusDataset
 from sam2_fewshot.nimbus.server import Server
 from sam2_fewshot.records import FrameReader, Location
-from sam2_fewshot.rendering.channels import ChannelStyle, as_reader, merge
+from sam2_fewshot.rendering.channels import as_reader, merge
+from sam2_fewshot.rendering.contrast import ChannelStyle
 from sam2_fewshot.settings import Settings
 from told import Told
 

@@ -15,7 +15,8 @@ from contract_server.store import Image
 from sam2_fewshot import Exemplar, FewShotSegmenter, Settings
 from sam2_fewshot.nimbus.entry import main
 from sam2_fewshot.records import Frame, Location
-from sam2_fewshot.rendering.channels import ChannelStyle, merge
+from sam2_fewshot.rendering.channels import merge
+from sam2_fewshot.rendering.contrast import ChannelStyle
 
 if TYPE_CHECKING:
     from contract_server.web import ContractServer

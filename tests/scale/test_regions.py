@@ -10,10 +10,11 @@ import pytest
 import tifffile
 
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.images.display import frame_limits, parse_channels
+from sam2_fewshot.images.display import frame_exposures, parse_channels
 from sam2_fewshot.images.image_set import open_images
 from sam2_fewshot.images.registry import open_source
 from sam2_fewshot.images.source import RegionSource
+from sam2_fewshot.rendering.contrast import bounded
 from sam2_fewshot.settings import Settings
 
 if TYPE_CHECKING:
@@ -107,7 +108,8 @@ def test_contrast_comes_from_the_smallest_level_that_has_enough_pixels(tmp_path:
     (image,) = open_images([path], Settings(), whole_plane=10)
     source = image.source
     assert isinstance(source, RegionSource)
-    (low, high) = frame_limits(source, image.display, 0, 0, "image.tif")[0] or (0, 0)
+    (limits,) = bounded(frame_exposures(source, image.display, 0, 0, "image.tif"), ())
+    low, high = limits or (0, 0)
     assert (round(low), round(high)) == (0, 298)
     assert source.reduced(0, 0, 10**9) is None
     regions = [image.frame().read((x, 0, x + 100, 100)) for x in (0, 1500, 3000)]
@@ -152,7 +154,7 @@ def test_the_extremes_of_a_frame_are_those_of_all_its_strips(tmp_path: Path) -> 
     (image,) = open_images([path], Settings())
     source = image.source
     assert isinstance(source, RegionSource)
-    assert frame_limits(source, image.display, 0, 0, "image.tif") == ((20, 250),)
+    assert bounded(frame_exposures(source, image.display, 0, 0, "image.tif"), ()) == ((20, 250),)
 
 
 def test_objects_that_a_pyramid_leaves_out_do_not_set_the_contrast(tmp_path: Path) -> None:
@@ -164,7 +166,7 @@ def test_objects_that_a_pyramid_leaves_out_do_not_set_the_contrast(tmp_path: Pat
     source = image.source
     assert isinstance(source, RegionSource)
     assert source.has_level(0, 0, 10**6)
-    assert frame_limits(source, image.display, 0, 0, "image.tif") == ((50, 300),)
+    assert bounded(frame_exposures(source, image.display, 0, 0, "image.tif"), ()) == ((50, 300),)
 
 
 def test_a_frame_without_numbers_is_told(tmp_path: Path) -> None:

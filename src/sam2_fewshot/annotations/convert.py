@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sam2_fewshot.annotations.placing import PlacedExemplar
-    from sam2_fewshot.images.image_set import ImageFile, ImageSet
+    from sam2_fewshot.images.image_file import ImageFile
+    from sam2_fewshot.images.image_set import ImageSet
     from sam2_fewshot.protocols import Progress
     from sam2_fewshot.records import Exemplar, InstanceMask
 

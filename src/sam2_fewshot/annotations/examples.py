@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from sam2_fewshot.images.image_set import ImageFile, ImageSet
+    from sam2_fewshot.images.image_file import ImageFile
+    from sam2_fewshot.images.image_set import ImageSet
     from sam2_fewshot.protocols import Progress
 
 

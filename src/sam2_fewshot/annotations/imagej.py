@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from sam2_fewshot.annotations.named import MarkedFile
     from sam2_fewshot.annotations.placing import Point
     from sam2_fewshot.annotations.record import Add, FrameRecord
-    from sam2_fewshot.images.image_set import ImageFile
+    from sam2_fewshot.images.image_file import ImageFile
 
 MAX_ROI_BYTES = 20_000_000
 """Largest single ROI that is read: two million vertices."""

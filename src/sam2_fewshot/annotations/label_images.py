@@ -21,7 +21,7 @@ from sam2_fewshot.annotations.named import nominal_header
 from sam2_fewshot.annotations.placing import MAX_MASK_BYTES, PlacedExemplar, Regions
 from sam2_fewshot.annotations.values import Figures, load_json, words
 from sam2_fewshot.errors import InputError, listed
-from sam2_fewshot.images.image_set import LARGE
+from sam2_fewshot.images.image_file import LARGE
 from sam2_fewshot.images.registry import example_stems, open_source
 from sam2_fewshot.storage.files import replacing, telling
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from sam2_fewshot.annotations.named import MarkedFile
     from sam2_fewshot.annotations.placing import Placer
     from sam2_fewshot.annotations.record import Add, FrameRecord
-    from sam2_fewshot.images.image_set import FrameFile, ImageFile
+    from sam2_fewshot.images.image_file import FrameFile, ImageFile
     from sam2_fewshot.images.source import Header, PixelSource
     from sam2_fewshot.protocols import Progress
     from sam2_fewshot.records import PixelSize

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from sam2_fewshot.annotations.placing import Placer
-    from sam2_fewshot.images.image_set import ImageFile, ImageSet
+    from sam2_fewshot.images.image_file import ImageFile
+    from sam2_fewshot.images.image_set import ImageSet
     from sam2_fewshot.records import PixelSize
 
 _LISTED = 5

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-    from sam2_fewshot.images.image_set import ImageFile
+    from sam2_fewshot.images.image_file import ImageFile
     from sam2_fewshot.protocols import Progress
     from sam2_fewshot.records import FrameReader, InstanceMask, Location
 

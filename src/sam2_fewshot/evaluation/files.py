@@ -17,7 +17,7 @@ from sam2_fewshot.errors import InputError, command_line, counted, listed
 from sam2_fewshot.evaluation.figures import EvaluatedFrame
 from sam2_fewshot.geometry.outlines import polygon_to_mask
 from sam2_fewshot.images.addresses import composed, natural_key, position_stem, stem_of
-from sam2_fewshot.images.image_set import LARGE
+from sam2_fewshot.images.image_file import LARGE
 from sam2_fewshot.images.registry import example_stems, open_source
 from sam2_fewshot.images.source import kind_of, reading
 from sam2_fewshot.images.stems import safe_stem, safe_stems

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from sam2_fewshot.examples.windows import ExamplePart
     from sam2_fewshot.protocols import Backbone, Progress
     from sam2_fewshot.records import Exemplar, InstanceMask
+    from sam2_fewshot.rendering.contrast import Exposures
     from sam2_fewshot.settings import Settings
 
 _HELD_BY_BACKGROUND = 2
@@ -50,10 +51,13 @@ class TrainingSet:
         whatever the order is in which the examples are given.
     known
         Where all examples lie, whether they are learned from or not.
+    exposures
+        Of the frames whose readers know intensities.
     """
 
     frames: Sequence[TrainingFrame]
     known: Sequence[KnownObject]
+    exposures: Sequence[Exposures] = ()
 
     @property
     def areas(self) -> NDArray[np.int64]:
@@ -100,7 +104,8 @@ def training_set(
     pages = []
     # Outlines on all frames tell which of a point's masks is meant.
     are_prompted = any(exemplar.point is not None or exemplar.box is not None for exemplar in exemplars)
-    for seen in frames_of(exemplars, settings, most_pixels):
+    read = frames_of(exemplars, settings, most_pixels)
+    for seen in read:
         for part in parts_of(seen, exemplars, names, progress):
             page = _Page(seen.digest, seen.frame.shape, part)
             _outlines(page, names, backbone, progress, are_prompted=are_prompted)
@@ -152,7 +157,8 @@ def training_set(
         for page in pages
         for i in page.masks
     ]
-    training = TrainingSet(frames, known)
+    exposures = dict.fromkeys(tuple(found) for seen in read if (found := getattr(seen.frame, "exposures", ())))
+    training = TrainingSet(frames, known, sorted(exposures, key=repr))
     if not len(training.areas):
         raise InputError(_nothing(len(exemplars), bool(contradicting)))
     return training

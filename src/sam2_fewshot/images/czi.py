@@ -14,7 +14,7 @@ from sam2_fewshot.errors import InputError
 from sam2_fewshot.images.positions import check_counts, check_positions, opened_positions, step_names
 from sam2_fewshot.images.source import Header, SteppedSource, check_size, damaged, pixel_size, reading
 from sam2_fewshot.records import common_part
-from sam2_fewshot.rendering.channels import sample_step
+from sam2_fewshot.rendering.contrast import sample_step
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

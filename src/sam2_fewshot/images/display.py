@@ -16,17 +16,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from sam2_fewshot.errors import SettingsError
 from sam2_fewshot.geometry.overlap import bands
-from sam2_fewshot.rendering.channels import (
+from sam2_fewshot.rendering.channels import merge, no_finite_value, photo
+from sam2_fewshot.rendering.contrast import (
     SAMPLES,
     WHITE,
     ChannelStyle,
     Color,
+    Exposure,
+    Exposures,
     Limits,
-    contrast,
+    exposure,
     extremes,
-    merge,
-    no_finite_value,
-    photo,
     sample_step,
 )
 from sam2_fewshot.storage.files import parse_yaml, read_yaml_text
@@ -337,7 +337,7 @@ def compose(
     name
         What to call the image in messages.
     limits
-        From :func:`frame_limits`, where they are a region. None: those of the planes themselves.
+        The black and white point of each channel, where they are not those of the planes themselves.
 
     Raises
     ------
@@ -351,14 +351,18 @@ def compose(
     return merge(planes, display.styles, name, limits)
 
 
-def frame_limits(
-    source: RegionSource, display: DisplaySettings, z: int, t: int, name: str
-) -> tuple[Limits | None, ...]:
-    """Return the black and white point of each channel of a frame, without having it whole in memory.
+def plane_exposures(stored: Iterable[NDArray[Any]], header: Header, display: DisplaySettings) -> Exposures:
+    """Return how each channel of a frame was exposed whose stored planes are at hand."""
+    planes = zip(_displayed(stored, header, display), display.styles, strict=True)
+    return tuple(exposure(plane, style) if style.visible else None for plane, style in planes)
 
-    They are those of a level of the file's pyramid alone, or without one those of a plane read whole: from the pixels
-    that :func:`~sam2_fewshot.rendering.channels.contrast` would take of it, and where it asks for the lowest and
-    highest intensity from all pixels, strip by strip. None for a channel that is not displayed.
+
+def frame_exposures(source: RegionSource, display: DisplaySettings, z: int, t: int, name: str) -> Exposures:
+    """Return how each channel of a frame was exposed, without having it whole in memory.
+
+    The black and white points are those of a level of the file's pyramid alone, or without one those of a plane read
+    whole: from the pixels that :func:`~sam2_fewshot.rendering.contrast.contrast` would take of it, and where it asks
+    for the lowest and highest intensity from all pixels, strip by strip. None for a channel that is not displayed.
 
     Parameters
     ----------
@@ -374,7 +378,7 @@ def frame_limits(
     """
     header = source.header
     if all(style.mode == "absolute" for style in display.styles):
-        return tuple((style.black, style.white) for style in display.styles)
+        return tuple(Exposure(style.black, style.white) for style in display.styles)
     is_level = source.has_level(z, t, SAMPLES)
     ends_of_all = cache(partial(_extremes, source, display, z, t))
 
@@ -383,7 +387,7 @@ def frame_limits(
 
     planes = zip(_displayed(_overview(source, z, t), header, display), display.styles, strict=True)
     found = tuple(
-        contrast(plane, style, None if is_level else partial(ends_of, number)) if style.visible else None
+        exposure(plane, style, None if is_level else partial(ends_of, number)) if style.visible else None
         for number, (plane, style) in enumerate(planes)
     )
     if not any(found) and any(style.visible for style in display.styles):

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 from sam2_fewshot.errors import FewShotError, InputError
 from sam2_fewshot.images.addresses import image_title, shown
 from sam2_fewshot.records import PixelSize
-from sam2_fewshot.rendering.channels import sample_step
+from sam2_fewshot.rendering.contrast import sample_step
 from sam2_fewshot.storage.files import refuse_device
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ class RegionSource(PixelSource, Protocol):
             Slice and time point.
         pixels
             About so many are wanted of each plane: at least, from a level of a pyramid, else every n-th pixel, each
-            way, with the n that :func:`~sam2_fewshot.rendering.channels.contrast` would choose.
+            way, with the n that :func:`~sam2_fewshot.rendering.contrast.contrast` would choose.
         """
         ...
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sam2_fewshot.images.display import default_colors
-from sam2_fewshot.rendering.channels import WHITE, ChannelStyle, Color
+from sam2_fewshot.rendering.contrast import WHITE, ChannelStyle, Color
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -13,7 +13,7 @@ import numpy as np
 from sam2_fewshot.errors import ServerError
 from sam2_fewshot.geometry.overlap import cells
 from sam2_fewshot.records import common_part, whole_box
-from sam2_fewshot.rendering.channels import ChannelStyle, Limits, contrast
+from sam2_fewshot.rendering.contrast import ChannelStyle, Limits, contrast
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

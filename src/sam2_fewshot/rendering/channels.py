@@ -2,69 +2,26 @@
 
 from __future__ import annotations
 
-import math
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import ndimage
 
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.records import Frame, FrameReader
+from sam2_fewshot.rendering.contrast import ChannelStyle, bounded, contrast, exposure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
     from sam2_fewshot.records import Box
+    from sam2_fewshot.rendering.contrast import Color, Exposures, Limits
     from sam2_fewshot.settings import Settings
 
-Color = tuple[int, int, int]
-Limits = tuple[float, float]
-
-WHITE: Color = (255, 255, 255)
-SAMPLES = 1_000_000
-"""About so many pixels of a plane, evenly spaced, are looked at for percentiles."""
-_FEW = 10
-"""On one side of an even background objects have at least this part (a tenth) of the other side's pixels."""
 _PAINTED = 1 << 22
-_NEARLY = 0.99
-"""Share of the even pixels that are connected with the border where a frame is padded, and of the rest that is one
-piece: dead pixels and dust may be even, too."""
-_FEWEST = 0.001
-"""Share of a frame below which what is padded decides no percentile."""
-_FAR = 0.05
-"""How far the value of what is padded lies from the others at least, in their own range (1st to 99th percentile). What
-is nearer changes next to nothing."""
-_BLENDED = 2
-"""Pixels of a sample beside what is padded that are not counted: reduced or turned frames are blended with it there."""
-
-
-@dataclass(frozen=True, slots=True)
-class ChannelStyle:
-    """How a channel is displayed.
-
-    Parameters
-    ----------
-    color
-        RGB of full brightness, 0 to 255 each.
-    mode
-        What `black` and `white` mean. ``percentile``: percentiles of the plane's intensities (0 to 100);
-        ``range``: percent of the way from the plane's lowest to its highest intensity, which is NimbusImage's
-        "percentile"; ``absolute``: intensities themselves.
-    black, white
-        What is displayed as black and as full brightness.
-    visible
-        False leaves the channel out.
-    """
-
-    color: Color = WHITE
-    mode: Literal["percentile", "range", "absolute"] = "percentile"
-    black: float = 0.1
-    white: float = 99.9
-    visible: bool = True
 
 
 def merge(
@@ -152,120 +109,6 @@ def no_finite_value(name: str) -> InputError:
     )
 
 
-def sample_step(size: int, pixels: int) -> int:
-    """Return the n for which every n-th pixel each way is about so many of a plane; at least 1.
-
-    All that samples for contrast goes by it, so that a frame looks the same whether it is read whole or in parts.
-
-    Parameters
-    ----------
-    size
-        Pixels of the plane.
-    pixels
-        How many of them are wanted at most, but for the rest of a division.
-    """
-    return max(1, math.ceil(math.sqrt(size / pixels)))
-
-
-def contrast(
-    plane: NDArray[Any], style: ChannelStyle, ends: Callable[[], Limits | None] | None = None
-) -> Limits | None:
-    """Return a plane's black and white point as intensities, None when it has no finite value.
-
-    A plane is (H, W), or (H, W, 3) of a colour photo, of whose pixels the darkest component counts for black and the
-    brightest one for white, so that no hue is cut off. Percentiles are those of an evenly spaced sample of about
-    :data:`SAMPLES` pixels, so they are the same in every run. Where the sample's percentiles coincide, of a photo those
-    of either component, because bright or dark objects on an even background fill less of the frame than lies beyond
-    them, or where the sample has no finite value, the plane's lowest and highest intensity are taken; but none on a
-    side where the sample has less than a tenth of the other side's pixels, since a dead pixel is no object. What lies
-    beyond the image proper is not counted; see :func:`padding`.
-
-    Parameters
-    ----------
-    plane, style
-        What is displayed, and how.
-    ends
-        Gives the lowest and highest intensity where `plane` is but a sample of a larger one; asked only if they are
-        needed. None: those of `plane`.
-    """
-    if style.mode == "absolute":
-        return style.black, style.white
-    black, white, below, above = 0.0, 0.0, 0, 0
-    if style.mode == "percentile":
-        step = sample_step(plane.shape[0] * plane.shape[1], SAMPLES)
-        sample = plane[::step, ::step]
-        both = [choose.reduce(sample, axis=2) for choose in (np.fmin, np.fmax)] if plane.ndim == 3 else [sample] * 2
-        beyond = padding(*both)
-        darkest, brightest = (_finite(values if beyond is None else values[~beyond]) for values in both)
-        if darkest.size and brightest.size:
-            of_darkest = _percentiles(darkest, style)
-            of_brightest = _percentiles(brightest, style) if plane.ndim == 3 else of_darkest
-            black, white = of_darkest[0], of_brightest[1]
-            if white > black and (of_darkest[1] > black or white > of_brightest[0]):
-                return black, white
-            below, above = int(np.count_nonzero(darkest < black)), int(np.count_nonzero(brightest > white))
-    found = extremes(plane) if ends is None else ends()
-    if found is None:
-        return None
-    low, high = found
-    if style.mode == "percentile":
-        return black if _FEW * below < above else low, white if _FEW * above < below else high
-    with np.errstate(all="ignore"):
-        return low + style.black / 100 * (high - low), low + style.white / 100 * (high - low)
-
-
-def padding(darkest: NDArray[Any], brightest: NDArray[Any]) -> NDArray[np.bool_] | None:
-    """Return where a frame holds nothing, as around one that was turned, registered or stitched; None for nowhere.
-
-    There it has its lowest or its highest value, far from all others. All of it is connected with the border, and the
-    rest is one piece: even ground has several objects on it, and saturated objects lie within. If it counted, the
-    camera's offset would be displayed as light, or white ground as grey, and the frame would look unlike those without
-    padding.
-
-    Parameters
-    ----------
-    darkest, brightest
-        (H, W), the darkest and the brightest component of each pixel; of a plane both are its values.
-
-    Returns
-    -------
-    NDArray or None
-        Boolean (H, W).
-    """
-    found: NDArray[np.bool_] | None = None
-    for values, end, even in ((darkest, np.fmin, brightest), (brightest, np.fmax, darkest)):
-        value = float(end.reduce(values, axis=None))
-        outside = _at_border(even == value)
-        if np.count_nonzero(outside) <= outside.size * _FEWEST:
-            continue
-        outside = ndimage.binary_dilation(outside, iterations=_BLENDED)
-        pieces, _ = ndimage.label(~outside, np.ones((3, 3)))
-        inside = _finite(values[~outside])
-        if not inside.size or np.bincount(pieces.ravel())[1:].max() < _NEARLY * np.count_nonzero(pieces):
-            continue
-        low, high = np.percentile(inside.astype(float), (1, 99))
-        if min(abs(low - value), abs(high - value)) > _FAR * (high - low):
-            found = outside if found is None else found | outside
-    return found
-
-
-def _at_border(even: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return the pieces that reach the border (H, W), if they hold nearly all; nothing otherwise."""
-    pieces, count = ndimage.label(even)
-    reaches = np.zeros(count + 1, bool)
-    for edge in (pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1]):
-        reaches[edge] = True
-    reaches[0] = False
-    outside: NDArray[np.bool_] = reaches[pieces]
-    return outside if np.count_nonzero(outside) >= _NEARLY * np.count_nonzero(even) else np.zeros_like(outside)
-
-
-def extremes(plane: NDArray[Any]) -> Limits | None:
-    """Return a plane's lowest and highest intensity, None when it has no finite value."""
-    values = _finite(plane)
-    return (float(values.min()), float(values.max())) if values.size else None
-
-
 def paint(
     canvas: NDArray[np.uint8], plane: NDArray[Any], limits: Limits, color: Color, at_a_time: int = _PAINTED
 ) -> None:
@@ -307,16 +150,6 @@ def paint(
                 np.maximum(lightened, _tint(unit, level), out=lightened)
 
 
-def _percentiles(values: NDArray[Any], style: ChannelStyle) -> Limits:
-    with np.errstate(all="ignore"):
-        black, white = np.percentile(values.astype(float), [style.black, style.white])
-    return float(black), float(white)
-
-
-def _finite(plane: NDArray[Any]) -> NDArray[Any]:
-    return plane[np.isfinite(plane)] if plane.dtype.kind == "f" else plane.ravel()
-
-
 def between(limits: Limits, values: NDArray[Any]) -> NDArray[np.float64]:
     """Return how far values are from the black point to the white one, clipped to [0, 1]; NaN is black."""
     low, high = limits
@@ -346,6 +179,42 @@ class _Plain:
         if name.startswith("__") or name == "_reader":  # which a copy asks for before it has them
             raise AttributeError(name)
         return getattr(self._reader, name)
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class _OfArray(Frame):
+    """A frame that an array was rendered to, and can be again.
+
+    Parameters
+    ----------
+    values
+        (H, W) or (H, W, 3).
+    style
+        How they are displayed.
+    """
+
+    values: NDArray[Any]
+    style: ChannelStyle
+
+    @classmethod
+    def rendered(cls, values: NDArray[Any], style: ChannelStyle, limits: Limits | None = None) -> _OfArray:
+        """Render an array, between its own limits where none are given."""
+        if values.ndim == 2:
+            pixels = merge([values], [style], limits=[limits] if limits else None)
+        else:
+            pixels = photo(values, style.black, style.white, limits=limits)
+        return cls(pixels, values=values, style=style)
+
+    @property
+    def exposures(self) -> Exposures:
+        """How it was exposed."""
+        return (exposure(self.values, self.style),)
+
+    def displayed_as(self, examples: Sequence[Exposures]) -> _OfArray:
+        """Return it as it is searched beside the examples' frames."""
+        own = self.exposures
+        (limits,) = bounded(own, examples)
+        return self if own[0] is None or limits == own[0].limits else self.rendered(self.values, self.style, limits)
 
 
 def as_reader(image: NDArray[Any] | FrameReader, settings: Settings) -> FrameReader:
@@ -404,10 +273,8 @@ def as_reader(image: NDArray[Any] | FrameReader, settings: Settings) -> FrameRea
         )
     if isinstance(pixels, np.ma.MaskedArray):
         pixels = np.ma.filled(pixels.astype(np.float64), np.nan)
-    black, white = settings.black_percentile, settings.white_percentile
-    if pixels.ndim == 2:
-        return Frame(merge([pixels], [ChannelStyle(black=black, white=white)]))
-    return Frame(photo(pixels[..., :3], black, white))
+    style = ChannelStyle(black=settings.black_percentile, white=settings.white_percentile)
+    return _OfArray.rendered(pixels[..., :3] if pixels.ndim == 3 else pixels, style)
 
 
 def read_rgb(reader: FrameReader, region: Box | None = None) -> NDArray[np.uint8]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sam2_fewshot.records import Box, Location
-    from sam2_fewshot.rendering.channels import Limits
+    from sam2_fewshot.rendering.contrast import Limits
 
 Blending = Literal["translucent", "opaque", "additive", "multiplicative", "minimum"]
 
