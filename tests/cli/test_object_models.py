@@ -289,6 +289,22 @@ def test_corrections_need_the_examples(cli, images, examples, learned, tmp_path)
     assert together.code == 0, together.err
 
 
+def test_examples_in_place_of_an_object_model_need_its_display(cli, examples, of_channels, tmp_path):
+    out = tmp_path / "taken"
+    outcome = cli("segment", tmp_path / "im.tif", "--object-model", of_channels, "--points-per-side", "16", "-o", out)
+    assert outcome.code == 0, outcome.err
+    command = ("refine", out, "--max-examples", "9", "--examples", examples, "--examples-on", "im.tif")
+    alone = cli(*command)
+    assert alone.code == 2
+    assert "one.npz, which says how channels are displayed; examples do not. Give the file" in alone.err
+    together = cli(*command, "--channels", tmp_path / "first.yaml")
+    assert together.code == 0, together.err
+    assert found(tmp_path / "taken-refined") == found(out)
+    of_channels.unlink()
+    assert cli(*command, "-o", tmp_path / "gone").code == 0
+    assert found(tmp_path / "gone") != found(out)
+
+
 def test_examples_for_corrections_are_read_as_they_are_said_to_be(cli, images, examples, learned, tmp_path):
     out = tmp_path / "again"
     assert cli("segment", images[0], "--object-model", learned, "-o", out, "--points-per-side", "16").code == 0

@@ -63,6 +63,17 @@ def optional(
     return typer.Option(*names, help=help, metavar=metavar, parser=parser, rich_help_panel=panel, show_default=False)
 
 
+def channels_option(panel: str | None = None, left_out: str = "") -> Any:
+    """Return the option that says how channels are displayed, and what holds without it."""
+    about = "YAML file with the colour and contrast of each channel, as in docs/formats.md under Channels."
+    return optional(
+        parser=as_path,
+        help=f"{about} {left_out}".rstrip(),
+        metavar="YAML",
+        panel=panel,
+    )
+
+
 def save_model_option(panel: str | None = None) -> Any:
     """Return the option of a command that can keep what it learns."""
     return optional(

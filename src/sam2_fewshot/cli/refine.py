@@ -12,6 +12,7 @@ from sam2_fewshot.cli.console import guarded
 from sam2_fewshot.cli.options import (
     Debug,
     as_path,
+    channels_option,
     expand,
     optional,
     read_settings,
@@ -110,6 +111,7 @@ def refine(
             help="Name of the image that the examples of a single file lie on, if it is another now.", metavar="IMAGE"
         ),
     ] = None,
+    channels: Annotated[Path | None, channels_option(left_out="Left out: as before.")] = None,
     save_model: Annotated[Path | None, save_model_option()] = None,
     device: Annotated[
         str | None, optional(help="auto, cpu, cuda, cuda:1 or mps. Left out: as before.", metavar="NAME")
@@ -133,13 +135,14 @@ def refine(
         from sam2_fewshot.errors import InputError
         from sam2_fewshot.files.run import run
 
-        if not (settings or config or save_model) and all(path.is_dir() for path in paths):
+        if not (settings or config or channels or save_model) and all(path.is_dir() for path in paths):
             raise InputError(
                 "Nothing would change: give a file that report.html has exported, or a setting such as "
                 "--similarity-threshold 0.3."
             )
         tags = {"training_tag": training_tag, "negative_tag": negative_tag}
-        request = _with_examples(_request(paths, out), examples, tags, boxes)
+        request = _request(paths, out)
+        request = _with_examples(replace(request, channels=channels or request.channels), examples, tags, boxes)
         request = replace(
             request,
             images=expand(images) if images else request.images,
@@ -165,6 +168,8 @@ def _with_examples(request: Request, examples: Path | None, tags: dict[str, str 
     changes: dict[str, Any] = {name: tag for name, tag in tags.items() if tag is not None}
     changes |= {"boxes": True} if boxes else {}
     if examples:
+        if request.object_model and request.channels is None:
+            _refuse_other_display(request.object_model)
         return replace(request, examples=examples, object_model=None, **changes)
     if changes:
         option = next(iter(changes)).replace("_", "-")
@@ -173,6 +178,22 @@ def _with_examples(request: Request, examples: Path | None, tags: dict[str, str 
             "their file with --examples as well."
         )
     return request
+
+
+def _refuse_other_display(model: Path) -> None:
+    """Refuse to learn anew, with the usual display, what was learned from channels that were displayed otherwise."""
+    from sam2_fewshot.errors import InputError
+    from sam2_fewshot.object_model import read_object_model
+
+    try:
+        channels = read_object_model(model).channels
+    except InputError:  # it is gone or another, so nothing is known of it
+        return
+    if channels:
+        raise InputError(
+            f"These results were made with the object model {model}, which says how channels are displayed; examples "
+            "do not. Give the file that was given with --channels when it was learned."
+        )
 
 
 def _request(paths: list[Path], out: Path | None) -> Request:

@@ -11,6 +11,7 @@ from sam2_fewshot.annotations.registry import ON_REQUEST, noted
 from sam2_fewshot.cli.console import guarded, print_line
 from sam2_fewshot.cli.options import (
     as_path,
+    channels_option,
     expand,
     optional,
     read_settings,
@@ -140,15 +141,7 @@ def segment(
     batch_time: Annotated[
         str | None, optional(help="Which time points, counted from 1. Default all.", metavar="RANGE", panel=_WHERE)
     ] = None,
-    channels: Annotated[
-        Path | None,
-        optional(
-            parser=as_path,
-            help="YAML file with the colour and contrast of each channel, as in docs/formats.md under Channels.",
-            metavar="YAML",
-            panel=_WHERE,
-        ),
-    ] = None,
+    channels: Annotated[Path | None, channels_option(_WHERE)] = None,
     model: Annotated[
         str,
         optional(

@@ -180,7 +180,7 @@ def _check_source(request: Request) -> None:
         raise InputError(
             f"These results were made with the object model {request.object_model}, and corrections can only be "
             "learned from together with the examples; give these with --examples, and with --training-tag, "
-            "--negative-tag and --boxes as they were given when it was learned."
+            "--negative-tag, --boxes and --channels as they were given when it was learned."
         )
     elif request.save_model is not None:
         raise InputError(
