@@ -557,6 +557,19 @@ def test_examples_of_another_name_may_be_given(cli, images, examples, tmp_path):
     assert outcome.code == 0, outcome.err
 
 
+@pytest.mark.parametrize("with_folder", [False, True])
+def test_corrections_that_are_saved_beside_the_report_are_read_once(
+    cli, images, examples, tmp_path, export, with_folder
+):
+    out = tmp_path / "out"
+    assert cli("segment", images[0], "--examples", examples, "-o", out, *QUICK).code == 0
+    path = export(mark("right", 30, 30), results=out).replace(out / "corrections.json")
+    outcome = cli("refine", *([out] if with_folder else []), path)
+    assert outcome.code == 0, outcome.err
+    assert json.loads((tmp_path / "out-refined" / "run.json").read_text())["corrections"] == 1
+    assert "known already" not in outcome.err
+
+
 def test_wrong_use_is_a_sentence(cli, tmp_path, export):
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()

@@ -219,4 +219,5 @@ def _request(paths: list[Path], out: Path | None) -> Request:
             )
         folders = [Path(*named)]
     request = request_again(folders[0], out)
-    return replace(request, corrections=[*request.corrections, *files])
+    new = [path for path in files if not any(map(path.samefile, request.corrections))]  # it may have been saved there
+    return replace(request, corrections=[*request.corrections, *new])
