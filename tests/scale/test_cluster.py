@@ -35,7 +35,7 @@ from sam2_fewshot.resources import cores
 from sam2_fewshot.runner.cluster import connected, local_workers, reply_of, trouble_of
 from sam2_fewshot.runner.progress import Heard
 from sam2_fewshot.runner.tasks import TaskResult
-from sam2_fewshot.runner.worker import Recipe, own_device, same, search_frame
+from sam2_fewshot.runner.worker import Recipe, own_device, same, search_block, search_frame
 from sam2_fewshot.settings import Settings
 from sam2_fewshot.tiling.blocks import Block, SearchPlan
 
@@ -415,11 +415,12 @@ def test_a_worker_loads_a_model_once_and_checks_its_weights(images: list[Path]) 
     answer = search_frame(replace(recipe, key="again"), gone, None).answer
     assert isinstance(answer, TaskResult)
     assert "made" in answer.warnings, "told with the first frame, though it fails"
+    assert search_block(replace(recipe, key="block"), gone, None, None).warnings == ["made"]  # type: ignore[arg-type]
     other = replace(recipe, key="other", sha256="0" * 64)
     answer = search_frame(other, address, None).answer
     assert isinstance(answer, TaskResult)
     assert "A worker has other weights" in answer.trouble
-    assert len(made) == 3
+    assert len(made) == 4
 
 
 def test_a_worker_knows_some_images_and_holds_the_pixels_of_one(tmp_path: Path) -> None:

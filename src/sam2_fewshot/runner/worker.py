@@ -114,9 +114,9 @@ def _answered(
             answer = work(segmenter, address.open())
         except (FewShotError, OSError, MemoryError) as error:
             took = time.perf_counter() - began
-            # What was said when the model was made is said once, with the first frame, and that may be this one.
+            # What was said when the model was made is said once, with the first frame or block, which may be this one.
             said = list(_HELD[recipe.key][1].sentences) if recipe.key in _HELD else []
-            return Reply(TaskResult(trouble=sentence_of(error), warnings=said, took=took), took=took)
+            return Reply(TaskResult(trouble=sentence_of(error), warnings=said, took=took), said, took)
         took = time.perf_counter() - began
         if isinstance(answer, TaskResult):
             answer = replace(answer, warnings=[*heard.sentences, *answer.warnings], took=took)
