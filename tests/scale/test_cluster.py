@@ -32,9 +32,9 @@ from sam2_fewshot.files.run import run
 from sam2_fewshot.protocols import Quiet
 from sam2_fewshot.rendering.channels import as_reader
 from sam2_fewshot.resources import cores
-from sam2_fewshot.runner.cluster import connected, local_workers, reply_of, trouble_of
-from sam2_fewshot.runner.progress import Heard
-from sam2_fewshot.runner.tasks import TaskResult
+from sam2_fewshot.runner.cluster import OnCluster, connected, local_workers, reply_of, trouble_of
+from sam2_fewshot.runner.progress import Heard, Watch
+from sam2_fewshot.runner.tasks import CannotGoOn, Task, TaskResult
 from sam2_fewshot.runner.worker import Recipe, own_device, same, search_block, search_frame
 from sam2_fewshot.settings import Settings
 from sam2_fewshot.tiling.blocks import Block, SearchPlan
@@ -285,6 +285,16 @@ def test_a_lost_scheduler_ends_the_run_with_one_sentence(
     again, _ = work("out")
     assert again.complete
     assert again.resumed == workers
+
+
+def test_a_cluster_of_another_version_is_not_given_any_frame(client: Any) -> None:
+    def never(*_: object) -> Any:
+        raise AssertionError
+
+    task = Task(as_reader(np.zeros((8, 8), np.uint8), SMALL), "im.png")
+    segmenter: Any = None
+    with pytest.raises(CannotGoOn, match=r"run sam2-fewshot \d.*, but this program is 99\.0, .* start the scheduler"):
+        next(OnCluster(client, never, never, version="99.0")([task], segmenter, Watch(Lines())))
 
 
 class Asking(distributed.Client):  # type: ignore[misc]

@@ -9,8 +9,10 @@ import time
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
+import sam2_fewshot
 from sam2_fewshot.errors import FewShotError, InputError, SettingsError, needed
 from sam2_fewshot.resources import RESERVE, budget, cores, threads_each
 from sam2_fewshot.runner.tasks import CannotGoOn, TaskResult, finish, report_sentences, reported, sentence_of
@@ -180,12 +182,18 @@ class OnCluster:
         Gives all that a worker needs, from a segmenter that has learned; it joins blocks.
     address
         Gives the address of a frame; the workers must be able to read it.
+    version
+        Of this program, which the scheduler and the workers must have.
     """
 
     def __init__(
-        self, client: Any, recipe: Callable[[FewShotSegmenter], Recipe], address: Callable[[FrameReader], Address]
+        self,
+        client: Any,
+        recipe: Callable[[FewShotSegmenter], Recipe],
+        address: Callable[[FrameReader], Address],
+        version: str = sam2_fewshot.__version__,
     ) -> None:
-        self._client, self._recipe, self._address = client, recipe, address
+        self._client, self._recipe, self._address, self._version = client, recipe, address, version
         self._scheduler = getattr(client.scheduler, "address", "an unknown address")  # a closed client has none
 
     def __call__(
@@ -196,7 +204,7 @@ class OnCluster:
         Raises
         ------
         CannotGoOn
-            If the scheduler is gone, or no longer knows of the tasks.
+            If the scheduler is gone, or no longer knows of the tasks; or if the cluster runs another version.
         """
         try:
             yield from self._outcomes(tasks, segmenter, watch)
@@ -218,12 +226,14 @@ class OnCluster:
             return
         from importlib import import_module
 
-        client, recipe = self._client, self._recipe(segmenter)
-        held = client.submit(same, recipe, key=f"recipe-{recipe.key}")
+        client = self._client
         workers = _Workers(client)
         if not workers.count:
             watch.say("The cluster has no worker yet; waiting for the first one.")
             workers.wait()
+        self._check_version()
+        recipe = self._recipe(segmenter)
+        held = client.submit(same, recipe, key=f"recipe-{recipe.key}")
         done = import_module("distributed").as_completed(loop=client.loop)
         about: dict[Any, tuple[Task, Block | None]] = {}
         large: dict[int, _Large] = {}
@@ -282,6 +292,22 @@ class OnCluster:
         finally:
             with suppress(Exception):  # there is nothing to cancel where the scheduler is gone
                 client.cancel([*about])
+
+    def _check_version(self) -> None:
+        """Refuse a cluster that was started before an update: it displays and searches images as it did then."""
+        ask = attrgetter("__version__"), sam2_fewshot  # the module travels by its name
+        found = list(self._client.run(*ask, on_error="return").values())
+        with suppress(Exception):  # it may be forbidden to ask the scheduler
+            found.append(self._client.run_on_scheduler(*ask))
+        # What a worker lacks is told with the frames that it searches.
+        others = sorted({each for each in found if isinstance(each, str)} - {self._version})
+        if others:
+            raise CannotGoOn(
+                "Dask",
+                f"the scheduler at {self._scheduler} or its workers run sam2-fewshot {', '.join(others)}, but this "
+                f"program is {self._version}, and other versions may find something else. Install this version on all "
+                "machines, and start the scheduler and the workers again.",
+            )
 
 
 class _Large:
