@@ -87,6 +87,25 @@ def test_rgb_is_a_photo_without_its_alpha(tmp_path, planar, samples):
     np.testing.assert_array_equal(found, pixels[..., :3])
 
 
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+@pytest.mark.parametrize("more", [{}, {"compression": "zlib", "tile": (16, 16)}])
+def test_grey_is_read_without_its_alpha(tmp_path, planar, more):
+    path = tmp_path / "a.tif"
+    pixels = np.arange(2 * 20 * 30 * 2, dtype=np.uint16).reshape(2, 20, 30, 2)
+    written = pixels if planar == "contig" else np.moveaxis(pixels, -1, 1)
+    alpha = {"extrasamples": ["unassalpha"]}
+    tifffile.imwrite(path, written, photometric="minisblack", planarconfig=planar, **alpha, **more)
+    assert sizes(path) == (1, 2, 1)
+    np.testing.assert_array_equal(planes(path, 1), [pixels[1, ..., 0]])
+
+
+def test_two_grey_samples_are_channels_where_none_is_alpha(tmp_path):
+    path = tmp_path / "a.tif"
+    pixels = np.arange(5 * 6 * 2, dtype=np.uint16).reshape(5, 6, 2)
+    tifffile.imwrite(path, pixels, photometric="minisblack", planarconfig="contig")
+    np.testing.assert_array_equal(planes(path), pixels.transpose(2, 0, 1))
+
+
 def test_samples_that_are_no_colours_are_channels(tmp_path):
     path = tmp_path / "a.tif"
     pixels = np.arange(5 * 6 * 5, dtype=np.uint16).reshape(5, 6, 5)

@@ -43,6 +43,8 @@ _LOSSLESS = {1, 5, 8, 32773, 32946, 34925, 50000}
 """None, LZW, Deflate, PackBits, Deflate's older number, LZMA and Zstandard: YCbCr in them stays so, while the decoders
 of JPEG and its kin give RGB."""
 _PLANAR = 2
+_OPACITY = {1, 2}
+"""What the tag ExtraSamples says of a sample that is opacity; 0 is any other, such as a channel."""
 
 
 def open_tiff(path: Path, only: int | None = None) -> list[PixelSource]:
@@ -214,6 +216,8 @@ def _header(path: Path, tif: TiffFile, number: int, logged: list[str]) -> tuple[
         notes.append(f"{path.name} lacks some of the planes that its description names; those are black.")
     files = _files(series)
     samples, channels, photometric = pixels_of.size("S"), pixels_of.size("C"), int(key.photometric)
+    if samples == 2 and {int(kind) for kind in key.extrasamples} & _OPACITY:
+        samples = 1  # grey and its opacity, which is left out
     if photometric not in _KNOWN_PHOTOMETRICS:
         kind = getattr(key.photometric, "name", photometric)
         raise InputError(f"{path.name} has colours of the kind {kind}; save it as RGB or grey.")
