@@ -100,7 +100,7 @@ def test_exif_orientation_is_not_applied(tmp_path, colours):
     header = open_source(path).header
     assert (header.height, header.width) == (20, 30)
     assert header.warnings == (
-        "a.jpg is stored turned by 90° (EXIF); it is read as it is stored, other programs show it upright: save it "
+        "a.jpg is stored turned by 90° (EXIF); it is read as it is stored, many programs show it upright: save it "
         "again upright before marking.",
     )
 

@@ -87,6 +87,17 @@ def test_rgb_is_a_photo_without_its_alpha(tmp_path, planar, samples):
     np.testing.assert_array_equal(found, pixels[..., :3])
 
 
+@pytest.mark.parametrize(("value", "said"), [(1, ""), (6, "a.tif is stored turned by 90° (its tag Orientation); it")])
+def test_an_orientation_is_told_and_not_applied(tmp_path, value, said):
+    path = tmp_path / "a.tif"
+    pixels = np.arange(30, dtype=np.uint8).reshape(5, 6)
+    tifffile.imwrite(path, pixels, extratags=[(274, "H", 1, value, True)])
+    notes = open_source(path).header.warnings
+    assert len(notes) == bool(said)
+    assert said in "".join(notes)
+    np.testing.assert_array_equal(planes(path), [pixels])
+
+
 @pytest.mark.parametrize("planar", ["contig", "separate"])
 @pytest.mark.parametrize("more", [{}, {"compression": "zlib", "tile": (16, 16)}])
 def test_grey_is_read_without_its_alpha(tmp_path, planar, more):

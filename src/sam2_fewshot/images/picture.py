@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sam2_fewshot.errors import InputError
-from sam2_fewshot.images.source import Header, check_end, check_kind, check_size, damaged, reading
+from sam2_fewshot.images.source import (
+    ORIENTATION,
+    Header,
+    check_end,
+    check_kind,
+    check_size,
+    damaged,
+    reading,
+    turned,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,17 +42,6 @@ _DTYPES = {
     "I": "int32",
     "F": "float32",
 }
-_ORIENTATION = 0x0112
-_STORED: dict[object, str] = {
-    2: "mirrored",
-    3: "turned by 180°",
-    4: "mirrored and turned by 180°",
-    5: "mirrored and turned by 90°",
-    6: "turned by 90°",
-    7: "mirrored and turned by 90°",
-    8: "turned by 90°",
-}
-"""What the values of that EXIF tag mean, but for 1, which is upright."""
 
 
 def open_picture(path: Path, only: int | None = None) -> list[PixelSource]:
@@ -93,7 +91,7 @@ def _header(path: Path) -> Header:
             mode, kind = "L" if _is_grey_gif(image) else image.mode, image.format
             palette = _palette(image) if mode == image.mode else None
             stretched_from = _stretched_from(image, path)
-            stored = _stored(image)
+            orientation = _orientation(image)
             if getattr(image, "is_animated", False):
                 notes.append(f"{path.name} has several pictures; the first is read. Save stacks as TIFF.")
         check_size(path, height, width)
@@ -107,11 +105,7 @@ def _header(path: Path) -> Header:
         check_kind(path, dtype)
     if mode == "CMYK":
         notes.append(f"{path.name} is a CMYK picture; it is converted to RGB without a colour profile.")
-    if stored is not None:
-        notes.append(
-            f"{path.name} is stored {stored} (EXIF); it is read as it is stored, other programs show it upright: save "
-            "it again upright before marking."
-        )
+    notes += turned(path, orientation, "EXIF")
     return Header(
         path,
         height,
@@ -124,13 +118,13 @@ def _header(path: Path) -> Header:
     )
 
 
-def _stored(image: Image) -> str | None:
-    """Return how the pixels of a picture are stored, None where they are upright or it does not tell."""
+def _orientation(image: Image) -> object:
+    """Return the orientation of a picture, None where it does not tell."""
     from PIL import Image
 
     try:
         # What PNG has in its place decodes the pixels, to look behind them.
-        return _STORED.get(Image.Image.getexif(image).get(_ORIENTATION))
+        return Image.Image.getexif(image).get(ORIENTATION)
     except Exception:  # damaged EXIF, of any kind; the pixels are as good without
         return None
 

@@ -54,6 +54,19 @@ _MICROMETRES = {
 _SMALLEST_PIXEL, _LARGEST_PIXEL = 1e-6, 1e6
 """Micrometres between which a pixel's size is believed: from below an atom to a metre."""
 
+ORIENTATION = 0x0112
+"""The number of the tag in EXIF and in TIFF."""
+_TURNED: dict[object, str] = {
+    2: "mirrored",
+    3: "turned by 180°",
+    4: "mirrored and turned by 180°",
+    5: "mirrored and turned by 90°",
+    6: "turned by 90°",
+    7: "mirrored and turned by 90°",
+    8: "turned by 90°",
+}
+"""What the values of that tag mean, but for 1, which is upright."""
+
 ChannelNames = tuple[str | None, ...]
 ChannelColors = tuple[tuple[int, int, int] | None, ...]
 """One entry a channel, None where the file does not say; colours are RGB, 0 to 255."""
@@ -265,6 +278,27 @@ def check_end(path: Path) -> None:
         file.seek(max(0, path.stat().st_size - _TAIL))
         if b"\xff\xd9" not in file.read():
             raise damaged(path, "its end is missing")
+
+
+def turned(path: Path, orientation: object, where: str) -> tuple[str, ...]:
+    """Return a warning about a picture that is not stored upright; none about one that is, or does not tell.
+
+    Parameters
+    ----------
+    path
+        The file.
+    orientation
+        The value of the tag :data:`ORIENTATION`.
+    where
+        What it was read from.
+    """
+    stored = _TURNED.get(orientation)
+    if stored is None:
+        return ()
+    return (
+        f"{path.name} is stored {stored} ({where}); it is read as it is stored, many programs show it upright: save it "
+        "again upright before marking.",
+    )
 
 
 def pixel_size(x: object, y: object, z: object = None, unit: str | Sequence[str] = "µm") -> PixelSize | None:

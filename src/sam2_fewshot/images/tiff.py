@@ -11,7 +11,7 @@ import numpy as np
 
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.images.positions import check_counts, check_positions, opened_positions
-from sam2_fewshot.images.source import Header, check_kind, check_size, damaged, reading
+from sam2_fewshot.images.source import ORIENTATION, Header, check_kind, check_size, damaged, reading, turned
 from sam2_fewshot.images.tiff_metadata import (
     channel_names_and_colors,
     companion_xml,
@@ -214,6 +214,7 @@ def _header(path: Path, tif: TiffFile, number: int, logged: list[str]) -> tuple[
         )
     if any("issing" in line for line in logged):
         notes.append(f"{path.name} lacks some of the planes that its description names; those are black.")
+    notes += turned(path, key.tags.valueof(ORIENTATION), "its tag Orientation")
     files = _files(series)
     samples, channels, photometric = pixels_of.size("S"), pixels_of.size("C"), int(key.photometric)
     if samples == 2 and {int(kind) for kind in key.extrasamples} & _OPACITY:
