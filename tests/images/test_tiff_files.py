@@ -165,6 +165,19 @@ def test_pages_of_other_sizes_are_positions_but_for_thumbnails_and_masks(tmp_pat
     assert open_source(path).header.height == 5
 
 
+def test_a_thumbnail_before_the_image_is_no_position(tmp_path):
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as tif:
+        tif.write(np.full((2, 3), 3, np.uint8), metadata=None, subfiletype=1)
+        tif.write(np.full((5, 6), 1, np.uint8), metadata=None)
+    (source,) = open_positions(path)
+    assert (source.header.position, source.header.height) == ("", 5)
+    (again,) = open_positions(path, source.header.number)
+    assert next(iter(again.planes(0, 0)))[0, 0] == 1
+    tifffile.imwrite(path, np.full((2, 3), 3, np.uint8), subfiletype=1)
+    assert open_source(path).header.height == 2
+
+
 @pytest.mark.parametrize("shape", [(1, 30), (1, 30, 3), (5, 1, 30), (1, 1), (30, 1)])
 @pytest.mark.parametrize("more", [{}, {"compression": "zlib"}, {"tile": (16, 16)}])
 def test_planes_of_one_pixels_height(tmp_path, shape, more):

@@ -103,10 +103,9 @@ def _positions(tif: TiffFile, path: Path | None) -> list[int]:
         return [0]
     if every[0].kind == "ome":
         chosen = [n for n, series in enumerate(every) if path is None or path.name in {f.name for f in _files(series)}]
-        return chosen or [0]
-    return [
-        n for n, series in enumerate(every) if n == 0 or not int(series.keyframe.subfiletype) & (_THUMBNAIL | _MASK)
-    ]
+    else:
+        chosen = [n for n, series in enumerate(every) if not int(series.keyframe.subfiletype) & (_THUMBNAIL | _MASK)]
+    return chosen or [0]
 
 
 def _files(series: TiffPageSeries) -> tuple[Path, ...]:
