@@ -294,6 +294,21 @@ def test_stacks_of_labels(tmp_path, stack, labels):
     np.testing.assert_array_equal(mask_of(placed[1]), labels == 1)
 
 
+@pytest.mark.parametrize("mode", ["P", "LA", "RGBA"])
+def test_labels_on_a_transparent_background(tmp_path, image, labels, mode):
+    if mode == "P":
+        numbers = Image.fromarray(labels)
+        numbers.putpalette(range(48))
+        numbers.save(tmp_path / "cells_labels.png", transparency=0)
+    else:
+        opacity = np.where(labels, 255, 0).astype(np.uint8)
+        samples = [labels] * (len(mode) - 1)
+        Image.fromarray(np.dstack([*samples, opacity])).save(tmp_path / "cells_labels.png")
+    placed = read_examples(tmp_path / "cells_labels.png", image)
+    np.testing.assert_array_equal(mask_of(placed[0]), labels == 1)
+    assert len(placed) == 3
+
+
 def test_labels_of_a_picture_that_was_marked_turned_are_refused_with_the_reason(
     tmp_path, open_with, write, ramp, labels
 ):

@@ -10,12 +10,18 @@ from PIL import Image, ImageFile
 
 from calls import calls_of
 from sam2_fewshot.errors import InputError
+from sam2_fewshot.images.image_set import open_images
 from sam2_fewshot.images.registry import open_source
+from sam2_fewshot.settings import Settings
 
 
 def plane(path):
     (found,) = open_source(path).planes(0, 0)
     return found
+
+
+def displayed(path):
+    return open_images([path], Settings())[0].frame().read()
 
 
 def save(path, array, mode=None, **kwargs):
@@ -53,10 +59,43 @@ def test_jpeg(tmp_path, colours):
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
-def test_alpha_is_dropped(tmp_path, colours, mode):
+def test_alpha_is_dropped_where_all_is_opaque(tmp_path, colours, mode):
     path = save(tmp_path / "a.png", colours, mode)
     expected = colours if mode == "RGBA" else np.asarray(Image.fromarray(colours).convert("L"))
     np.testing.assert_array_equal(plane(path), expected)
+
+
+@pytest.mark.parametrize("beneath", [0, 255])
+@pytest.mark.parametrize("kind", ["RGBA.png", "RGBA.webp", "LA.png", "16 bits.png"])
+def test_what_is_transparent_is_black_and_counts_for_no_contrast(tmp_path, colours, beneath, kind):
+    colours = colours // 4 + 100
+    if kind == "LA.png":
+        colours = colours[..., :1]
+    whole = np.full((20, 40, colours.shape[2] + 1), beneath, np.uint8)
+    whole[:, 10:, :-1] = colours
+    whole[..., -1] = np.repeat([0, 1, 255], [10, 5, 25])  # what is seen through is seen
+    path = tmp_path / kind
+    if kind == "16 bits.png":
+        path.write_bytes(imagecodecs.png_encode(whole.astype(np.uint16) * 257))
+    else:
+        save(path, whole, **({"lossless": True, "exact": True} if kind == "RGBA.webp" else {}))
+    picture = displayed(path)
+    assert not picture[:, :10].any()
+    np.testing.assert_array_equal(picture[:, 10:], displayed(save(tmp_path / "b.png", colours.squeeze())))
+
+
+def test_the_transparent_colour_of_a_palette_is_black(tmp_path):
+    image = Image.new("P", (3, 1))
+    image.putdata([0, 1, 2])
+    image.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
+    image.save(tmp_path / "a.png", transparency=1)
+    assert displayed(tmp_path / "a.png").tolist() == [[[255, 0, 0], [0, 0, 0], [0, 0, 255]]]
+
+
+def test_a_picture_that_is_all_transparent_is_displayed_as_if_it_were_not(tmp_path, colours):
+    hidden = np.dstack([colours, np.zeros((20, 30), np.uint8)])
+    seen = displayed(save(tmp_path / "b.png", colours))
+    np.testing.assert_array_equal(displayed(save(tmp_path / "a.png", hidden)), seen)
 
 
 @pytest.mark.parametrize("samples", [2, 3, 4])

@@ -68,6 +68,8 @@ def has_one_number(source: PixelSource, number: int, large: int, band: int = BAN
 def _as_numbers(header: Header, planes: list[NDArray[Any]]) -> NDArray[np.integer[Any]]:
     """Return a plane's object numbers (H, W), from one array a channel; refuse what are none."""
     path, first = header.path, planes[0]
+    if first.ndim == 3 and not first.shape[2] % 2:  # the last sample is the opacity
+        first = first[..., :-1]
     if first.ndim == 3 and (first == first[..., :1]).all():
         first = first[..., 0]
     if first.ndim == 3 or any((plane != first).any() for plane in planes[1:]):

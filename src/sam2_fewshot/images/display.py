@@ -431,7 +431,11 @@ def _displayed(stored: Iterable[NDArray[Any]], header: Header, display: DisplayS
 
 
 def as_intensities(plane: NDArray[Any], header: Header) -> NDArray[Any]:
-    """Turn stored numbers into intensities (H, W) or colours (H, W, 3)."""
+    """Turn stored numbers into intensities (H, W) or colours (H, W, 3); what is transparent is NaN."""
+    if plane.ndim == 3 and not plane.shape[2] % 2:
+        opaque = as_intensities(plane[..., 0] if plane.shape[2] == 2 else plane[..., :3], header)
+        is_hidden = (plane[..., -1] == 0).reshape(plane.shape[:2] + (1,) * (opaque.ndim - 2))
+        return np.where(is_hidden, np.float32(np.nan), opaque)
     palette = header.palette
     if palette is not None and _has_colors(palette):
         colors: NDArray[Any] = palette[np.minimum(plane, len(palette) - 1)]

@@ -1,7 +1,8 @@
 """PNG, JPEG, BMP, GIF and WebP, by Pillow.
 
 Pixels are taken as they are stored: an EXIF orientation is not applied, so that coordinates are those of the stored
-pixels, and a warning says so. Transparency is dropped. Of files with several pictures the first is read.
+pixels, and a warning says so. Opacity is given only where some pixels are transparent. Of files with several pictures
+the first is read.
 """
 
 from __future__ import annotations
@@ -63,18 +64,19 @@ class PictureSource:
         self.header = _header(path)
 
     def planes(self, z: int, t: int) -> Iterator[NDArray[Any]]:
-        """Yield the one plane, (H, W) or (H, W, 3)."""
+        """Yield the one plane, (H, W) or (H, W, 3), or with the opacity (H, W, 2) or (H, W, 4)."""
         path = self.header.path
         with reading(path):
             if _is_deep_png(path):
                 import imagecodecs
 
-                samples = imagecodecs.png_decode(path.read_bytes())
-                pixels = samples[..., :3] if samples.shape[2] > 2 else samples[..., 0]
+                pixels = imagecodecs.png_decode(path.read_bytes())
             else:
                 with _open(path) as image:
                     pixels = _pixels(image)
-        yield pixels
+                    if image.has_transparency_data and pixels.dtype == np.uint8:
+                        pixels = np.dstack([pixels, np.asarray(image.convert("RGBA"))[..., 3]])
+        yield _without_opacity(pixels)
 
 
 def _header(path: Path) -> Header:
@@ -200,6 +202,16 @@ def _pixels(image: Image) -> NDArray[Any]:
     if image.mode in {"LA", "La", "PA"}:
         return np.asarray(image)[..., 0]
     return np.asarray(image.convert("RGB"))
+
+
+def _without_opacity(pixels: NDArray[Any]) -> NDArray[Any]:
+    """Leave out the opacity of a picture, its last sample, where it says nothing: where no pixel or all are hidden."""
+    if pixels.ndim == 2 or pixels.shape[2] % 2:
+        return pixels
+    shown = pixels[..., -1] != 0
+    if shown.any() and not shown.all():
+        return pixels
+    return pixels[..., 0] if pixels.shape[2] == 2 else pixels[..., :3]
 
 
 def _is_deep_png(path: Path) -> bool:

@@ -153,7 +153,8 @@ class PixelSource(Protocol):
     def planes(self, z: int, t: int) -> Iterator[NDArray[Any]]:
         """Yield the pixels at a slice and time point as stored, one channel (H, W) after the other.
 
-        A photo is one plane (H, W, 3).
+        A photo is one plane (H, W, 3). Where a picture has transparent pixels the opacity follows as a last sample,
+        (H, W, 2) or (H, W, 4), and is 0 for these.
 
         Raises
         ------
