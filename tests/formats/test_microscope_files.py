@@ -115,7 +115,7 @@ def test_our_czi_files_are_czi_files(tmp_path):
     ("damage", "said"),
     [
         ({"pixels": 77}, "unusual kind"),
-        ({"pixels": 4}, "several channels of colours"),
+        ({"pixels": 4}, "has 2 channels, each a colour picture; export the one"),
         ({"compression": 1}, "compressed in an unknown way"),
         ({"compression": 5}, "damaged"),
         ({"pack": lambda part: b"xx"}, "cut off"),
@@ -129,6 +129,17 @@ def test_odd_czi_files(tmp_path, damage, said):
         return
     with pytest.raises(InputError, match=said):
         list(open_source(path).planes(0, 0))
+
+
+def test_a_czi_with_grey_and_colour_is_refused_with_the_reason(tmp_path):
+    path = write_czi(tmp_path / "a.czi", STACK)
+    data = bytearray(path.read_bytes())
+    first = data.rindex(b"ZISRAWDIRECTORY") + 32 + 128
+    assert data[first : first + 6] == b"DV\1\0\0\0"
+    data[first + 2] = 3  # 8-bit colours
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"a\.czi has channels of different kinds, as grey and colour"):
+        open_source(path)
 
 
 def test_planes_that_a_czi_lacks_are_told(tmp_path):

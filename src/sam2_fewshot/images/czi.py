@@ -108,12 +108,20 @@ class CziSource(SteppedSource):
             raise damaged(path, "it has fewer tiles than channels, slices or time points")
         check_counts(path, sizes["C"], sizes["Z"], sizes["T"])
         kinds = {tile.pixels for tile in tiles}
-        if len(kinds) > 1 or not kinds <= set(PIXELS):
+        if not kinds <= set(PIXELS):
             raise InputError(f"{path.name} has pixels of an unusual kind ({sorted(kinds)}); export it as OME-TIFF.")
+        if len(kinds) > 1:
+            raise InputError(
+                f"{path.name} has channels of different kinds, as grey and colour, or 8 and 16 bits; export those of "
+                "one kind that are to be searched as a TIFF of their own."
+            )
         dtype = PIXELS[kinds.pop()]
         photo = bool(dtype.shape) and sizes["C"] == 1
         if dtype.shape and not photo:
-            raise InputError(f"{path.name} has several channels of colours; export it as OME-TIFF.")
+            raise InputError(
+                f"{path.name} has {sizes['C']} channels, each a colour picture; export the one that is to be searched "
+                "as a TIFF of its own."
+            )
         names, colors = _channels(xml, sizes["C"])
         count = sizes["C"] * sizes["Z"] * sizes["T"]
         lacking = count - len({tile.steps("CZT") for tile in tiles})
