@@ -163,6 +163,9 @@ def test_even_ground_and_saturated_objects_are_no_padding():
     for row, column in ((0, 0), (50, 120), (150, 40)):
         saturated[row : row + 30, column : column + 30] = 4095
     assert contrast(saturated, ChannelStyle())[1] == 4095
+    alone = np.zeros((200, 200), np.uint16)  # one object on even ground
+    alone[70:130, 60:150] = rng.integers(500, 1000, (60, 90))
+    assert contrast(alone, ChannelStyle())[0] == 0
     # All of the ground is clipped at 0, and what is left of it is one piece.
     clipped = (camera().astype(int) - 310).clip(0).astype(np.uint16)
     assert contrast(clipped, ChannelStyle())[0] == 0

@@ -438,7 +438,7 @@ def test_a_worker_knows_some_images_and_holds_the_pixels_of_one(tmp_path: Path) 
     for number in range(3):
         path = tmp_path / f"large{number}.png"
         pixels = np.full((1000, 1500, 3), number, np.uint8)
-        pixels[:500] = 255
+        pixels[100:500, 100:-100] = 255
         pixels[-2:] = 0
         Image.fromarray(pixels).save(path)
         addresses.append(FrameAddress(path.name, str(path), Location(number), Settings(), (), ""))

@@ -286,11 +286,12 @@ HARMLESS = {
     "areas": {"longer", "shorter"},
     "negatives": {"empty", "longer", "shorter", "zero"},
     "levels": {"with NaN", "wider", "zero"},
-    # Version 0.2.0 had none of them, version 0.3.0 no sizes, version 0.5.0 no agreement.
+    # Version 0.2.0 had none of them, version 0.3.0 no sizes, version 0.5.0 no agreement, version 0.8.0 no exposures.
     "agreement": {"missing", "zero"},
     "wanted": {"missing", "zero"},
     "evidence": {"missing", "zero"},
     "sizes": {"missing"},
+    "exposures": {"missing"},
     # Any text; what it says is read with the images.
     "channels": {"missing", "of texts", "with NaN", "endless", "huge", "negative", "zero"},
     **{part: {"zero"} for part in ("mean", "weights", "directions", "colours", "vectors", "out")},

@@ -27,6 +27,8 @@ _FEW = 10
 _NEARLY = 0.99
 """Share of the even pixels that are connected with the border where a frame is padded, and of the rest that is one
 piece: dead pixels and dust may be even, too."""
+_LARGE = 0.5
+"""How much of a padded frame's height and width the image proper takes at least."""
 _FEWEST = 0.001
 """Share of a frame below which what is padded decides no percentile."""
 _FAR = 0.05
@@ -224,9 +226,9 @@ def padding(darkest: NDArray[Any], brightest: NDArray[Any]) -> NDArray[np.bool_]
     """Return where a frame holds nothing, as around one that was turned, registered or stitched; None for nowhere.
 
     There it has its lowest or its highest value, far from all others. All of it is connected with the border, and the
-    rest is one piece: even ground has several objects on it, and saturated objects lie within. If it counted, the
-    camera's offset would be displayed as light, or white ground as grey, and the frame would look unlike those without
-    padding.
+    rest is one large piece, and not even itself: even ground has several objects on it, or a smaller one, and saturated
+    objects lie within. If it counted, the camera's offset would be displayed as light, or white ground as grey, and the
+    frame would look unlike those without padding.
 
     Parameters
     ----------
@@ -242,7 +244,7 @@ def padding(darkest: NDArray[Any], brightest: NDArray[Any]) -> NDArray[np.bool_]
     for values, end, even in ((darkest, np.fmin, brightest), (brightest, np.fmax, darkest)):
         value = float(end.reduce(values, axis=None))
         outside = _at_border(even == value)
-        if np.count_nonzero(outside) <= outside.size * _FEWEST:
+        if np.count_nonzero(outside) <= outside.size * _FEWEST or not _is_large(~outside):
             continue
         outside = ndimage.binary_dilation(outside, iterations=_BLENDED)
         pieces, _ = ndimage.label(~outside, np.ones((3, 3)))
@@ -250,9 +252,18 @@ def padding(darkest: NDArray[Any], brightest: NDArray[Any]) -> NDArray[np.bool_]
         if not inside.size or np.bincount(pieces.ravel())[1:].max() < _NEARLY * np.count_nonzero(pieces):
             continue
         low, high = np.percentile(inside.astype(float), (1, 99))
-        if min(abs(low - value), abs(high - value)) > _FAR * (high - low):
+        if high > low and min(abs(low - value), abs(high - value)) > _FAR * (high - low):
             found = outside if found is None else found | outside
     return found
+
+
+def _is_large(shown: NDArray[np.bool_]) -> bool:
+    """Tell whether what is shown takes much of the frame's height and width."""
+    extents = [np.flatnonzero(shown.any(axis=axis)) for axis in (1, 0)]
+    return all(
+        len(extent) and extent[-1] - extent[0] + 1 >= _LARGE * side
+        for extent, side in zip(extents, shown.shape, strict=True)
+    )
 
 
 def _at_border(even: NDArray[np.bool_]) -> NDArray[np.bool_]:
