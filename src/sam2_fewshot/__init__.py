@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sam2_fewshot.segmenter import FewShotSegmenter as FewShotSegmenter
     from sam2_fewshot.settings import Settings as Settings
 
-__version__ = "0.8.0"
+__version__ = "0.9.0"
 
 _HOMES = {
     **dict.fromkeys(
