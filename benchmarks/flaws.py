@@ -138,9 +138,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)
     warnings.filterwarnings("ignore", category=FutureWarning)
-    from sam2_fewshot.backbones.sam2 import open_model
+    from sam2_fewshot.backbones import open_backbone
 
-    method = make_method("guided", open_model(options.model, "auto", Settings()), 32, Told())
+    model: Any = open_backbone(options.model, "auto", Settings())
+    method = make_method("guided", model, 32, Told())
     wanted = [flaw for flaw in FLAWS if flaw == "none" or any(part in flaw for part in options.flaws)]
     facts = provenance("benchmarks.flaws", list(sys.argv[1:] if arguments is None else arguments))
     records: list[dict[str, Any]] = []
