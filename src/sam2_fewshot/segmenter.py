@@ -270,6 +270,17 @@ class FewShotSegmenter:
         )
         return self
 
+    def as_searched(self, image: NDArray[Any] | FrameReader) -> FrameReader:
+        """Return an image in the contrast in which it is searched, beside the examples' frames where these are known.
+
+        Raises
+        ------
+        InputError
+            If the image cannot be used.
+        """
+        examples = self._objects.exposures if self._objects else ()
+        return as_reader(displayed_as(as_reader(image, self.settings), examples), self.settings)
+
     def segment(self, image: NDArray[Any] | FrameReader) -> list[Detection]:
         """Return the detections of :meth:`predict`, the highest score first."""
         return list(self.predict(image).detections)
@@ -303,7 +314,7 @@ class FewShotSegmenter:
         InputError
             If nothing was learned yet, or the image cannot be used.
         """
-        frame = self._as_searched(image)
+        frame = self.as_searched(image)
         plan = self.plan(frame)
         detect = self._detector(keep_proposed=keep_proposed)
         return self.join(frame, plan, list(self._searched(frame, plan, detect, store)))
@@ -343,7 +354,7 @@ class FewShotSegmenter:
         InputError
             If nothing was learned yet, the image cannot be used, or the region holds no pixel of it.
         """
-        frame = self._as_searched(frame)
+        frame = self.as_searched(frame)
         plan = self.plan(frame, region=region, at_most=at_most)
         results: list[BlockResult] = []
         for result in self._searched(frame, plan, self._detector(), begins=begins):
@@ -394,7 +405,7 @@ class FewShotSegmenter:
         shift
             ``(x, y)`` by which the grid of blocks is moved, in steps of the method's own tiles.
         """
-        objects, frame = self.object_model, self._as_searched(frame)
+        objects, frame = self.object_model, self.as_searched(frame)
         most = self.memory.search_pixels(frame, self._step)
         plan = plan_search(
             frame,
@@ -424,7 +435,7 @@ class FewShotSegmenter:
 
     def search(self, frame: FrameReader, plan: SearchPlan, block: Block) -> BlockResult:
         """Search one block of a frame; see :func:`~sam2_fewshot.tiling.blocks.search_block`."""
-        return search_block(self._as_searched(frame), plan, block, self._detector())
+        return search_block(self.as_searched(frame), plan, block, self._detector())
 
     def join(self, frame: FrameReader, plan: SearchPlan, results: Sequence[BlockResult]) -> FrameResult:
         """Merge the results of the blocks of a frame or region, and apply the threshold.
@@ -432,7 +443,7 @@ class FewShotSegmenter:
         Objects and examples whose middle lies beyond the region are left out. So is, with a warning, an object that
         does not fit into the largest window that may be searched.
         """
-        frame, detect = self._as_searched(frame), self._detector()
+        frame, detect = self.as_searched(frame), self._detector()
         found, lost = merge(results, plan, lambda window: detect(view_of(frame, plan, window)))
         if lost:
             self._progress.warn(
@@ -503,10 +514,6 @@ class FewShotSegmenter:
             (progress or Quiet()).warn(doubt)
         model = model or objects.checkpoint(str(path), "model=")
         return cls(model, device, chosen, progress).adopt(objects, str(path))
-
-    def _as_searched(self, image: NDArray[Any] | FrameReader) -> FrameReader:
-        """Return an image in the contrast in which it is searched, beside the examples' frames."""
-        return as_reader(displayed_as(as_reader(image, self.settings), self.object_model.exposures), self.settings)
 
     def _make_room(self, frame: FrameReader, plan: SearchPlan) -> None:
         """Let go of tiles that were kept since learning, as far as a search needs their memory."""

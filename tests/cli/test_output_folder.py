@@ -292,3 +292,22 @@ def test_an_example_in_parts_stays_an_example(ready, tmp_path):
     frame = plan.frames[0]
     finished = folder.task(frame, "im1.png").finish(frame, segmenter.predict(frame))
     assert [item.area for item in finished.found.detections if item.kind == "example"] == [100, 64]
+
+
+def test_overlays_show_a_frame_as_it_was_searched(request_for, segmenters, images):
+    for path in images:
+        deep = np.asarray(Image.open(path)).astype(np.uint16) * 100
+        if path == images[-1]:
+            deep[2:5, 2:5] = 60_000  # a speck of dirt, three times as bright as the discs
+        Image.fromarray(deep).save(path)
+    out = run(request_for(), None, segmenters).out
+    place = np.s_[30:250, 260:480]  # of the frame, without the speck
+    alone, dirty = (np.asarray(Image.open(out / "overlays" / f"{name}.png"))[place] for name in ("im2", "im10"))
+    assert (np.abs(dirty.astype(int) - alone) > 2).mean() < 0.01  # the pixel by which the images differ
+    assert np.percentile(dirty, 99) > 200
+    # Drawn anew at another threshold, when nothing is searched.
+    run(request_for(settings=Settings(similarity_threshold=0.95)), None, segmenters)
+    again = np.asarray(Image.open(out / "overlays" / "im10.png"))[place]
+    assert segmenters.calls == []
+    assert np.median(np.abs(again.astype(int) - dirty)) == 0
+    assert (again == 255).all(axis=2).sum() > 1000

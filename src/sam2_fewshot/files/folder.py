@@ -33,6 +33,7 @@ from sam2_fewshot.output.journal import (
 from sam2_fewshot.output.notes import read_notes
 from sam2_fewshot.output.pictures import drawn_of, pictures_of, read_preview
 from sam2_fewshot.records import Kind
+from sam2_fewshot.rendering.contrast import displayed_as
 from sam2_fewshot.report.page import write_report
 from sam2_fewshot.runner.blocks import StoredBlocks
 from sam2_fewshot.runner.tasks import CannotGoOn, Failure, Task
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from sam2_fewshot.files.plan import Plan
     from sam2_fewshot.output.assembly import Assembled
     from sam2_fewshot.records import Detection, Exemplar, FrameReader, Learned, Location
+    from sam2_fewshot.rendering.contrast import Exposures
     from sam2_fewshot.runner.progress import Watch
     from sam2_fewshot.runner.tasks import Progressed, TaskResult
     from sam2_fewshot.segmenter import FewShotSegmenter
@@ -388,10 +390,17 @@ class OutputFolder:
             # The overlay of that name may be another image's, or drawn at another threshold.
             drawing = drawing_of(self._preview(record.location).stem, record.threshold)
             if drawn_of(self._overlay(record)) != drawing or not read_preview(self._preview(record.location)):
-                frame = self._plan.images.frame(record.location)
+                frame = displayed_as(self._plan.images.frame(record.location), self._exposures)
                 pictures = pictures_of(frame, record.detections, record.examples, record.threshold, drawing)
                 self._write_pictures(record, pictures.overlay, pictures.preview)
             yield record.without_examples() if left_out else record
+
+    @cached_property
+    def _exposures(self) -> Sequence[Exposures]:
+        """Those beside which frames were searched, also where nothing was learned in this run: pictures show it so."""
+        if self._plan.saved is not None:
+            return self._plan.saved.objects.exposures
+        return list({exposures for each in self._plan.exemplars if (exposures := getattr(each.image, "exposures", ()))})
 
     def _write_pictures(self, record: FrameRecord, overlay: bytes, preview: bytes) -> None:
         write_whole(self._overlay(record), overlay)

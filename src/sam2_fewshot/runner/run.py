@@ -142,7 +142,9 @@ def run(
     try:
         with sink.opened(progressed):
             watch.begin(len(left))
-            results = execute([sink.task(frame, source.name(frame)) for frame in left], segmenter, watch)
+            # Pictures show a frame as it is searched.
+            tasks = [sink.task(segmenter.as_searched(frame), source.name(frame)) for frame in left]
+            results = execute(tasks, segmenter, watch)
             _take(results, sink, watch, progressed)
     except KeyboardInterrupt:  # while the sink began or ended
         progressed.interrupted = True

@@ -83,6 +83,7 @@ def search_frame(recipe: Recipe, address: Address, step: Finish | None) -> Reply
     """Search a frame, or return how to search it in blocks."""
 
     def work(segmenter: FewShotSegmenter, frame: FrameReader) -> TaskResult | SearchPlan:
+        frame = segmenter.as_searched(frame)
         plan = segmenter.plan(frame)
         if len(plan.blocks) > 1:
             return plan
