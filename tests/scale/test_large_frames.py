@@ -12,7 +12,6 @@ from shapely import box
 
 from sam2_fewshot import Exemplar, FewShotSegmenter, Frame, InputError, Settings
 from sam2_fewshot.geometry.overlap import mask_iou
-from sam2_fewshot.rendering.channels import as_reader
 from sam2_fewshot.storage.digests import frame_digest
 
 if TYPE_CHECKING:
@@ -86,7 +85,7 @@ def test_all_that_was_proposed_comes_from_blocks_too(fitted: BrightSegmenter, wh
 def test_an_array_that_is_large_is_searched_in_blocks_too(fitted: BrightSegmenter) -> None:
     picture = scene()
     result = fitted.predict(picture)
-    displayed = as_reader(picture, fitted.settings)
+    displayed = fitted.as_searched(picture)
     assert as_set(result.detections) == as_set(fitted.segment(Frame(displayed.read())))
     assert result.blocks > 1
 
