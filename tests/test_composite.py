@@ -198,6 +198,10 @@ EXAMPLE = Exposure(100, 1100, 110, 900, 200, 200)
         (Exposure(90, 9000, 110, 800, 320, 320), (90, 9000)),  # another exposure
         (Exposure(90, 9000, 110, 800, 210, 320), (90, 9000)),  # another colour
         (Exposure(90, 9000), (90, 9000)),  # by no percentiles
+        (
+            Exposure(0, 100, 100, 100, 100, 100),
+            (0, 100),
+        ),  # few dark objects on even ground
     ],
 )
 def test_few_odd_pixels_do_not_decide_the_contrast_beside_the_examples_frames(frame, limits):

@@ -198,7 +198,8 @@ def bounded(own: Exposures, examples: Sequence[Exposures]) -> tuple[Limits | Non
             continue
         black = max(plane.black, min(plane.low, *(other.black for other in alike)))
         white = min(plane.white, max(plane.high, *(other.white for other in alike)))
-        found.append((black, white))
+        # On even ground, of which the examples' frames may show less, nothing may be left between them.
+        found.append((black, white) if white > black else plane.limits)
     return tuple(found)
 
 
