@@ -22,6 +22,7 @@ from sam2_fewshot.cli import app
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.files.request import Request
 from sam2_fewshot.files.run import run
+from sam2_fewshot.rendering.channels import as_reader
 from sam2_fewshot.runner.progress import Silent, Watch
 from sam2_fewshot.runner.run import learn, learning_key
 from sam2_fewshot.settings import Settings
@@ -177,6 +178,15 @@ def test_warnings_have_the_names_that_are_given_now(folder: FolderCache) -> None
     (example,) = examples()
     images = [Frame(scene(80, 3, seed=0), name=name) for name in ("a.png", "b.png", "a.png")]
     assert len({learning_key(BrightSegmenter(), [replace(example, image=image)]) for image in images}) == 2
+
+
+def test_frames_that_are_displayed_alike_are_told_apart_by_their_exposure() -> None:
+    (example,) = examples()
+    plane = scene(80, 3, seed=0)[..., 0]
+    deep, again, brighter = (as_reader(plane.astype(np.uint16) * times, Settings()) for times in (1, 1, 100))
+    assert np.array_equal(deep.read(), brighter.read())
+    keys = [learning_key(BrightSegmenter(), [replace(example, image=image)]) for image in (deep, again, brighter)]
+    assert keys[0] == keys[1] != keys[2]
 
 
 def without(content: bytes, name: str, instead: str | None = None) -> bytes:

@@ -230,10 +230,10 @@ def learn(
 def learning_key(segmenter: FewShotSegmenter, exemplars: Sequence[Exemplar], code: str | None = None) -> str:
     """Return a key, 64 hexadecimal digits, that changes with everything that what is learned depends on.
 
-    These are the examples with the pixels of their frames, the weights, the device, the settings, how many tiles and
-    which parts of large frames the memory allows to learn from, and this program's code: a rebuilt program under the
-    same version number may learn something else. What the examples and their frames are called counts too, since the
-    warnings of the first time, which are issued again, have these names.
+    These are the examples with the pixels of their frames and their exposures, the weights, the device, the settings,
+    how many tiles and which parts of large frames the memory allows to learn from, and this program's code: a rebuilt
+    program under the same version number may learn something else. What the examples and their frames are called counts
+    too, since the warnings of the first time, which are issued again, have these names.
 
     Parameters
     ----------
@@ -249,11 +249,19 @@ def learning_key(segmenter: FewShotSegmenter, exemplars: Sequence[Exemplar], cod
     memory = segmenter.memory
     parts = [memory.learning_tiles, *(memory.part_size(frame) for frame in frames.values())]
     settings = segmenter.settings.model_dump(mode="json", exclude=set(AFTER_LEARNING))
+    # Frames that are displayed alike may have been exposed otherwise, which bounds the contrast of others.
+    exposures = [repr(getattr(frame, "exposures", ())) for frame in frames.values()]
     names = [(exemplar.label, cast("FrameReader", exemplar.image).name) for exemplar in exemplars]
     return common_part(
         code or code_digest(),
         Settings(),  # those that matter are listed below
         segmenter.model_sha256,
         [(exemplar, digests[id(exemplar.image)]) for exemplar in exemplars],
-        {"settings": settings, "device": segmenter.device_name, "parts": parts, "names": names},
+        {
+            "settings": settings,
+            "device": segmenter.device_name,
+            "parts": parts,
+            "exposures": exposures,
+            "names": names,
+        },
     )
