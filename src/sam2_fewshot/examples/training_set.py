@@ -22,6 +22,7 @@ from sam2_fewshot.examples.points import (
 from sam2_fewshot.examples.windows import chosen_of, frames_of, parts_of
 from sam2_fewshot.methods.base import TrainingFrame
 from sam2_fewshot.object_model import KnownObject
+from sam2_fewshot.rendering.contrast import exposures_of
 from sam2_fewshot.storage.digests import frame_digest
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ def training_set(
         for page in pages
         for i in page.masks
     ]
-    exposures = dict.fromkeys(tuple(found) for seen in read if (found := getattr(seen.frame, "exposures", ())))
+    exposures = {found for seen in read if (found := exposures_of(seen.frame))}
     training = TrainingSet(frames, known, sorted(exposures, key=repr))
     if not len(training.areas):
         raise InputError(_nothing(len(exemplars), bool(contradicting)))

@@ -33,7 +33,7 @@ from sam2_fewshot.output.journal import (
 from sam2_fewshot.output.notes import read_notes
 from sam2_fewshot.output.pictures import drawn_of, pictures_of, read_preview
 from sam2_fewshot.records import Kind
-from sam2_fewshot.rendering.contrast import displayed_as
+from sam2_fewshot.rendering.contrast import displayed_as, exposures_of
 from sam2_fewshot.report.page import write_report
 from sam2_fewshot.runner.blocks import StoredBlocks
 from sam2_fewshot.runner.tasks import CannotGoOn, Failure, Task
@@ -400,7 +400,7 @@ class OutputFolder:
         """Those beside which frames were searched, also where nothing was learned in this run: pictures show it so."""
         if self._plan.saved is not None:
             return self._plan.saved.objects.exposures
-        return list({exposures for each in self._plan.exemplars if (exposures := getattr(each.image, "exposures", ()))})
+        return list({exposures for each in self._plan.exemplars if (exposures := exposures_of(each.image))})
 
     def _write_pictures(self, record: FrameRecord, overlay: bytes, preview: bytes) -> None:
         write_whole(self._overlay(record), overlay)

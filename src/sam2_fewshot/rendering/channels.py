@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -191,10 +191,13 @@ class _OfArray(Frame):
         (H, W) or (H, W, 3).
     style
         How they are displayed.
+    examples
+        Exposures of the examples' frames, beside which it was rendered.
     """
 
     values: NDArray[Any]
     style: ChannelStyle
+    examples: tuple[Exposures, ...] = ()
 
     @classmethod
     def rendered(cls, values: NDArray[Any], style: ChannelStyle, limits: Limits | None = None) -> _OfArray:
@@ -212,9 +215,10 @@ class _OfArray(Frame):
 
     def displayed_as(self, examples: Sequence[Exposures]) -> _OfArray:
         """Return it as it is searched beside the examples' frames."""
-        own = self.exposures
-        (limits,) = bounded(own, examples)
-        return self if own[0] is None or limits == own[0].limits else self.rendered(self.values, self.style, limits)
+        if self.examples == tuple(examples):  # as each step of a search asks for it
+            return self
+        (limits,) = bounded(self.exposures, examples)
+        return replace(self.rendered(self.values, self.style, limits), examples=tuple(examples))
 
 
 def as_reader(image: NDArray[Any] | FrameReader, settings: Settings) -> FrameReader:

@@ -203,6 +203,12 @@ def bounded(own: Exposures, examples: Sequence[Exposures]) -> tuple[Limits | Non
     return tuple(found)
 
 
+def exposures_of(frame: object) -> Exposures:
+    """Return how a frame was exposed; nothing where its reader does not know it, as :func:`displayed_as` says."""
+    found: Exposures = getattr(frame, "exposures", ()) if hasattr(frame, "displayed_as") else ()
+    return found
+
+
 def displayed_as(frame: FrameReader, examples: Sequence[Exposures]) -> FrameReader:
     """Return a frame as it is searched beside the examples' frames; see :func:`bounded`.
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, cast
 from sam2_fewshot.errors import InputError
 from sam2_fewshot.methods.base import Stopwatch
 from sam2_fewshot.records import Counts, Learned, held_bytes
+from sam2_fewshot.rendering.contrast import exposures_of
 from sam2_fewshot.resources import rounded_up
 from sam2_fewshot.runner.tasks import CannotGoOn, Failure, Progressed, in_this_process
 from sam2_fewshot.settings import AFTER_LEARNING, Settings
@@ -250,7 +251,7 @@ def learning_key(segmenter: FewShotSegmenter, exemplars: Sequence[Exemplar], cod
     parts = [memory.learning_tiles, *(memory.part_size(frame) for frame in frames.values())]
     settings = segmenter.settings.model_dump(mode="json", exclude=set(AFTER_LEARNING))
     # Frames that are displayed alike may have been exposed otherwise, which bounds the contrast of others.
-    exposures = [repr(getattr(frame, "exposures", ())) for frame in frames.values()]
+    exposures = [repr(exposures_of(frame)) for frame in frames.values()]
     names = [(exemplar.label, cast("FrameReader", exemplar.image).name) for exemplar in exemplars]
     return common_part(
         code or code_digest(),
